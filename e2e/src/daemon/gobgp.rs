@@ -1,0 +1,80 @@
+//! GoBGP: gobgpd, with FRR's zebra beside it for the kernel's routes (GoBGP has no FIB of its own).
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Speaker, frr, json};
+use crate::failure::Result;
+use crate::machine::{Host, command};
+use crate::process::Daemon;
+use crate::topology::Family;
+use crate::wait;
+
+pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
+    let zebra = frr::start_zebra(host)?;
+    let config = host.write_config("gobgpd.toml", &render(speaker))?;
+    let mut gobgpd = command("gobgpd");
+    gobgpd.arg("-f").arg(config).args(["-t", "toml", "--api-hosts", "127.0.0.1:50051", "--log-plain"]);
+    gobgpd.args(["--pprof-disable"]);
+    let mut gobgpd = host.spawn("gobgpd", &mut gobgpd)?;
+    wait::until(Duration::from_secs(10), format_args!("gobgpd's API on {}", host.name()), || {
+        gobgpd.check_alive()?;
+        host.run("gobgp", &["global"]).map(drop)
+    })
+    .map_err(|f| gobgpd.with_log(f))?;
+    for block in &speaker.originates {
+        let family = if block.addr().is_ipv4() { "ipv4" } else { "ipv6" };
+        host.run("gobgp", &["global", "rib", "add", &block.to_string(), "-a", family])?;
+    }
+    Ok(vec![zebra, gobgpd])
+}
+
+pub(super) fn sessions(host: &Host) -> Result<BTreeMap<IpAddr, String>> {
+    let neighbors = json(&host.run("gobgp", &["neighbor", "-j"])?)?;
+    let states = neighbors.as_array().into_iter().flatten().filter_map(|neighbor| {
+        let address = neighbor["conf"]["neighbor_address"].as_str()?.parse().ok()?;
+        let state = match neighbor["state"]["session_state"].as_u64() {
+            Some(6) => "Established",
+            Some(5) => "OpenConfirm",
+            Some(4) => "OpenSent",
+            Some(3) => "Active",
+            Some(2) => "Connect",
+            _ => "Idle",
+        };
+        Some((address, state.to_owned()))
+    });
+    Ok(states.collect())
+}
+
+pub(super) fn reset(host: &Host, remote: IpAddr) -> Result<()> {
+    host.run("gobgp", &["neighbor", &remote.to_string(), "reset"]).map(drop)
+}
+
+fn render(speaker: &Speaker) -> String {
+    let mut out = format!(
+        "[global.config]\n  as = {}\n  router-id = \"{}\"\n  port = 179\n\n\
+         [zebra.config]\n  enabled = true\n  url = \"unix:/run/frr/zserv.api\"\n  version = 6\n  \
+         software-name = \"frr8.4\"\n",
+        speaker.asn, speaker.router_id
+    );
+    for neighbor in &speaker.neighbors {
+        let family = if Family::of(neighbor.remote) == Family::V4 { "ipv4-unicast" } else { "ipv6-unicast" };
+        let _ = write!(
+            out,
+            "\n[[neighbors]]\n  [neighbors.config]\n    neighbor-address = \"{}\"\n    peer-as = {}\n  \
+             [neighbors.transport.config]\n    local-address = \"{}\"\n    passive-mode = {}\n  \
+             [neighbors.timers.config]\n    hold-time = {}\n    keepalive-interval = {}\n    \
+             connect-retry = 1\n    idle-hold-time-after-reset = 1\n  \
+             [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"{family}\"\n",
+            neighbor.remote,
+            neighbor.asn,
+            neighbor.local,
+            neighbor.passive,
+            speaker.hold.as_secs(),
+            speaker.hold.as_secs() / 3,
+        );
+    }
+    out
+}

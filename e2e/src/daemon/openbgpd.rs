@@ -1,0 +1,76 @@
+//! OpenBGPD (portable): no FIB on Linux in Debian 12's version, hence the lab's fib-sync beside it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Speaker, fib_sync, json, pod_prefix};
+use crate::failure::Result;
+use crate::machine::{Host, command};
+use crate::process::Daemon;
+use crate::topology::Family;
+use crate::wait;
+
+/// FRR has a program of the same name elsewhere.
+const BGPD: &str = "/usr/sbin/bgpd";
+
+pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
+    let config = host.write_config("bgpd.conf", &render(speaker))?;
+    let mut bgpd = host.spawn("openbgpd", command(BGPD).args(["-d", "-v", "-f"]).arg(config))?;
+    wait::until(Duration::from_secs(10), format_args!("bgpd's socket on {}", host.name()), || {
+        bgpd.check_alive()?;
+        host.run("bgpctl", &["show", "summary"]).map(drop)
+    })
+    .map_err(|f| bgpd.with_log(f))?;
+    let sync = fib_sync::start(host)?;
+    Ok(vec![bgpd, sync])
+}
+
+pub(super) fn sessions(host: &Host) -> Result<BTreeMap<IpAddr, String>> {
+    let summary = json(&host.run("bgpctl", &["-j", "show", "neighbor"])?)?;
+    let states = summary["neighbors"].as_array().into_iter().flatten().filter_map(|neighbor| {
+        let address = neighbor["remote_addr"].as_str()?.parse().ok()?;
+        Some((address, neighbor["state"].as_str()?.to_owned()))
+    });
+    Ok(states.collect())
+}
+
+pub(super) fn reset(host: &Host, remote: IpAddr) -> Result<()> {
+    host.run("bgpctl", &["neighbor", &remote.to_string(), "clear"]).map(drop)
+}
+
+fn render(speaker: &Speaker) -> String {
+    let mut out = format!(
+        "AS {}\nrouter-id {}\nholdtime {}\nfib-update no\n",
+        speaker.asn,
+        speaker.router_id,
+        speaker.hold.as_secs()
+    );
+    for block in &speaker.originates {
+        let _ = writeln!(out, "network {block}");
+    }
+    for neighbor in &speaker.neighbors {
+        let (mine, other) = match Family::of(neighbor.remote) {
+            Family::V4 => ("IPv4", "IPv6"),
+            Family::V6 => ("IPv6", "IPv4"),
+        };
+        let _ = write!(
+            out,
+            "neighbor {} {{\n  remote-as {}\n  descr \"{}\"\n  local-address {}\n  \
+             announce {mine} unicast\n  announce {other} none\n{}}}\n",
+            neighbor.remote,
+            neighbor.asn,
+            neighbor.name,
+            neighbor.local,
+            if neighbor.passive { "  passive\n" } else { "" },
+        );
+    }
+    for direction in ["from", "to"] {
+        for family in Family::BOTH {
+            let (prefix, min, max) = pod_prefix(family);
+            let _ = writeln!(out, "allow {direction} any prefix {prefix} prefixlen {min} - {max}");
+        }
+    }
+    out
+}

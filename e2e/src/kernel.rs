@@ -1,0 +1,101 @@
+//! What the kernel of a machine holds, read with `ip -json`: an observer that shares no code with
+//! the agent under test.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use crate::failure::{Context, Failure, Result};
+use crate::machine::Host;
+use crate::topology::Family;
+
+/// The agent's own route protocol number.
+pub const PROTO_AGENT: &str = "245";
+/// The CNI plugin's route protocol number.
+pub const PROTO_CNI: &str = "246";
+
+/// A route of the main table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Destination.
+    pub prefix: IpNet,
+    /// `unicast`, `unreachable`, …
+    pub kind: String,
+    /// Protocol number as text.
+    pub protocol: String,
+    /// Gateway (none: on link) and interface of each next hop.
+    pub next_hops: Vec<(Option<IpAddr>, String)>,
+}
+
+/// All routes of one family in the main table.
+pub fn routes(host: &Host, family: Family) -> Result<Vec<Route>> {
+    let flag = if family == Family::V4 { "-4" } else { "-6" };
+    let text = host.ip(&format!("-json -details -N {flag} route show table main"))?;
+    let parsed: Value = serde_json::from_str(&text).context("output of ip -json route")?;
+    parsed.as_array().into_iter().flatten().map(|route| parse(route, family)).collect()
+}
+
+/// The route to exactly this prefix, if there is one.
+pub fn route(host: &Host, prefix: IpNet) -> Result<Option<Route>> {
+    Ok(routes(host, Family::of(prefix.addr()))?.into_iter().find(|route| route.prefix == prefix))
+}
+
+/// The table as `ip route` prints it, for evidence.
+pub fn dump(host: &Host) -> String {
+    let v4 = host.ip("-N -4 route show").unwrap_or_default();
+    let v6 = host.ip("-N -6 route show").unwrap_or_default();
+    format!("{v4}{v6}")
+}
+
+/// Every address of a machine's interface, link-local ones too.
+pub fn addresses(host: &Host, ifname: &str) -> Result<Vec<IpAddr>> {
+    let text = host.ip(&format!("-json addr show dev {ifname}"))?;
+    let parsed: Value = serde_json::from_str(&text).context("output of ip -json addr")?;
+    let infos = parsed.as_array().into_iter().flatten();
+    let infos = infos.flat_map(|link| link["addr_info"].as_array().cloned().unwrap_or_default());
+    Ok(infos.filter_map(|info| info["local"].as_str()?.parse().ok()).collect())
+}
+
+fn parse(route: &Value, family: Family) -> Result<Route> {
+    let dst = text(&route["dst"]).unwrap_or_default();
+    let prefix = match (dst.as_str(), family) {
+        ("default", Family::V4) => "0.0.0.0/0".parse::<IpNet>().ok(),
+        ("default", Family::V6) => "::/0".parse::<IpNet>().ok(),
+        _ => dst.parse().ok().or_else(|| dst.parse::<IpAddr>().ok().map(IpNet::from)),
+    };
+    let prefix = prefix.ok_or_else(|| Failure::new(format!("a route's destination {dst:?} does not parse")))?;
+    let hops = route["nexthops"].as_array().cloned().unwrap_or_else(|| vec![route.clone()]);
+    let next_hops = hops.iter().map(|hop| {
+        let gateway = text(&hop["gateway"]).or_else(|| text(&hop["via"]["host"]));
+        (gateway.and_then(|g| g.parse().ok()), text(&hop["dev"]).unwrap_or_default())
+    });
+    Ok(Route {
+        prefix,
+        kind: kind(&text(&route["type"]).unwrap_or_default()),
+        protocol: text(&route["protocol"]).unwrap_or_default(),
+        next_hops: next_hops.collect(),
+    })
+}
+
+/// Route types have numbers too under `-N` (`RTN_*` of the kernel).
+fn kind(text: &str) -> String {
+    match text {
+        "" | "1" => "unicast",
+        "2" => "local",
+        "6" => "blackhole",
+        "7" => "unreachable",
+        "8" => "prohibit",
+        other => other,
+    }
+    .to_owned()
+}
+
+/// `ip -N` prints some numbers as strings and some as numbers.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
