@@ -1,0 +1,81 @@
+//! Sets of next hops that the kernel was told, interned: a destination remembers its set in 4 bytes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+/// Interned sets; 0 is the empty one.
+#[derive(Debug, Default)]
+pub(super) struct FibSets {
+    sets: Vec<(Arc<[IpAddr]>, u32)>,
+    free: Vec<u32>,
+    index: HashMap<Arc<[IpAddr]>, u32, FxBuildHasher>,
+}
+
+impl FibSets {
+    /// The id of a set (sorted, without repetition), with one more reference.
+    pub(super) fn intern(&mut self, set: &[IpAddr]) -> u32 {
+        if set.is_empty() {
+            return 0;
+        }
+        if let Some(id) = self.index.get(set).copied() {
+            if let Some((_, refs)) = self.slot(id) {
+                *refs += 1;
+            }
+            return id;
+        }
+        let set: Arc<[IpAddr]> = set.into();
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.sets.push((Arc::clone(&set), 0));
+            u32::try_from(self.sets.len()).unwrap_or(u32::MAX)
+        });
+        if let Some(slot) = self.slot(id) {
+            *slot = (Arc::clone(&set), 1);
+        }
+        self.index.insert(set, id);
+        id
+    }
+
+    /// One reference less.
+    pub(super) fn release(&mut self, id: u32) {
+        let Some((set, refs)) = self.slot(id) else { return };
+        *refs = refs.saturating_sub(1);
+        if *refs == 0 {
+            let set = std::mem::replace(set, Arc::from([].as_slice()));
+            self.index.remove(&set);
+            self.free.push(id);
+        }
+    }
+
+    /// The set of an id.
+    pub(super) fn get(&self, id: u32) -> Arc<[IpAddr]> {
+        let slot = (id as usize).checked_sub(1).and_then(|index| self.sets.get(index));
+        slot.map_or_else(|| Arc::from([].as_slice()), |(set, _)| Arc::clone(set))
+    }
+
+    fn slot(&mut self, id: u32) -> Option<&mut (Arc<[IpAddr]>, u32)> {
+        (id as usize).checked_sub(1).and_then(|index| self.sets.get_mut(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_shared_and_freed() {
+        let (one, two): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let mut sets = FibSets::default();
+        assert_eq!(sets.intern(&[]), 0);
+        let a = sets.intern(&[one]);
+        let b = sets.intern(&[one, two]);
+        assert_eq!((sets.intern(&[one]), sets.get(b).len()), (a, 2));
+        sets.release(a);
+        assert_eq!(sets.get(a).len(), 1);
+        sets.release(a);
+        assert_eq!(sets.intern(&[two]), a);
+        assert_eq!(&sets.get(a)[..], [two]);
+    }
+}

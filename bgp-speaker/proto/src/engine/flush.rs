@@ -1,0 +1,156 @@
+//! Dirty destinations: decide, tell the kernel, tell the groups.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Engine, FibChange, Output};
+use crate::export::group::Rib;
+use crate::export::rules::Learned;
+use crate::rib::attrs::AttrTable;
+use crate::rib::decision::{Candidate, Multipath, select};
+use crate::rib::table::{DestId, Path, PathIdx};
+use crate::types::PeerId;
+
+/// Destinations decided and exported together. Large enough to pack well, small enough to take about a
+/// millisecond.
+const SLICE: usize = 4096;
+
+impl Engine {
+    /// Decides one slice of dirty destinations and tells everyone what came of it.
+    pub(super) fn flush_slice(&mut self) {
+        let count = SLICE.min(self.dirty.len());
+        let slice: Vec<DestId> = self.dirty.drain(..count).collect();
+        let mut fib = Vec::new();
+        for dest in slice {
+            self.table.unmark(dest);
+            self.decide(dest, &mut fib);
+            self.export(dest);
+        }
+        if !fib.is_empty() {
+            self.out.push_back(Output::Fib(fib));
+        }
+        self.flush_groups();
+    }
+
+    /// Puts the best path first, and notes what the kernel should have.
+    fn decide(&mut self, dest: DestId, fib: &mut Vec<FibChange>) {
+        self.gather(dest);
+        let multipath = Multipath { max_paths: self.config.max_paths, relax: self.config.multipath_relax };
+        let mut candidates = std::mem::take(&mut self.candidates);
+        select(&mut candidates, multipath);
+        // With no candidate the first path stays where it is: `Sources::best` looks whether it can be used.
+        if let Some(best) = candidates.first() {
+            self.table.promote(dest, best.at);
+        }
+        if !self.config.assume_reachable {
+            self.note_fib(dest, &candidates, fib);
+        }
+        candidates.clear();
+        self.candidates = candidates;
+    }
+
+    /// Fills `candidates` with the usable paths of a destination.
+    fn gather(&mut self, dest: DestId) {
+        self.candidates.clear();
+        for (at, path) in self.table.paths(dest) {
+            let Ok(imported) = path.imported else { continue };
+            let Some(metric) = self.sources.metric(path, imported, &self.attrs, &self.next_hops) else { continue };
+            let candidate = Candidate {
+                at,
+                local: path.peer == PeerId::LOCAL,
+                rank: *self.attrs.rank(imported),
+                external: false,
+                metric,
+                router_id: 0,
+                clusters: 0,
+                peer_addr: None,
+                path_id: path.path_id,
+            };
+            self.candidates.push(candidate);
+        }
+        if self.candidates.len() > 1 {
+            self.add_tie_breakers(dest);
+        }
+    }
+
+    /// What only matters among several paths.
+    fn add_tie_breakers(&mut self, dest: DestId) {
+        let mut candidates = std::mem::take(&mut self.candidates);
+        for candidate in &mut candidates {
+            let path = self.table.paths(dest).find(|(at, _)| *at == candidate.at).map(|(_, path)| *path);
+            if let Some(path) = path {
+                self.fill_tie_breakers(candidate, &path);
+            }
+        }
+        self.candidates = candidates;
+    }
+
+    fn fill_tie_breakers(&self, candidate: &mut Candidate, path: &Path) {
+        let Some(facts) = self.peers.get(&path.peer).and_then(|peer| peer.facts.as_deref()) else { return };
+        candidate.peer_addr = Some(facts.remote_addr);
+        if let Some(Learned::Peer(kind, router_id)) = self.sources.peers.get(&path.peer) {
+            candidate.external = *kind == super::PeerKind::External;
+            candidate.router_id = router_id.get();
+        }
+        if let Some(rare) = path.imported.ok().and_then(|id| self.attrs.get(id).rare.as_deref()) {
+            candidate.router_id = rare.originator_id.map_or(candidate.router_id, |id| id.get()); // RFC 4456 §9
+            candidate.clusters = rare.cluster_list.len();
+        }
+    }
+
+    fn note_fib(&mut self, dest: DestId, chosen: &[Candidate], fib: &mut Vec<FibChange>) {
+        let mut set: Vec<IpAddr> = Vec::with_capacity(chosen.len());
+        if chosen.first().is_some_and(|best| !best.local) {
+            set.extend(chosen.iter().filter_map(|candidate| self.next_hop_of(dest, candidate.at)));
+            set.sort_unstable();
+            set.dedup();
+        }
+        let id = self.fib_sets.intern(&set);
+        let old = self.table.swap_fib(dest, id);
+        if id != old
+            && let Some(prefix) = self.table.prefix(dest)
+        {
+            fib.push(FibChange { prefix, next_hops: self.fib_sets.get(id) });
+        }
+        self.fib_sets.release(old);
+    }
+
+    fn next_hop_of(&self, dest: DestId, at: PathIdx) -> Option<IpAddr> {
+        let (_, path) = self.table.paths(dest).find(|(found, _)| *found == at)?;
+        next_hop(&self.attrs, path)
+    }
+
+    fn export(&mut self, dest: DestId) {
+        let Some(prefix) = self.table.prefix(dest) else { return };
+        let best = self.sources.best(&self.table, dest, &self.attrs, &self.next_hops);
+        let mut rib = Rib {
+            table: &self.table,
+            attrs: &mut self.attrs,
+            next_hops: &mut self.next_hops,
+            sources: &self.sources,
+        };
+        for group in self.groups.iter_mut().flatten() {
+            group.update(dest, prefix, best, &mut rib);
+        }
+    }
+
+    fn flush_groups(&mut self) {
+        for index in 0..self.groups.len() {
+            let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) else { continue };
+            let rib = Rib {
+                table: &self.table,
+                attrs: &mut self.attrs,
+                next_hops: &mut self.next_hops,
+                sources: &self.sources,
+            };
+            let Some(chunk) = group.flush(&rib) else { continue };
+            let chunk = Arc::new(chunk);
+            let followers: Vec<PeerId> = group.followers().collect();
+            followers.into_iter().for_each(|peer| self.advertise(peer, &chunk));
+        }
+    }
+}
+
+fn next_hop(attrs: &AttrTable, path: &Path) -> Option<IpAddr> {
+    path.imported.ok().map(|id| attrs.get(id).next_hop.addr())
+}

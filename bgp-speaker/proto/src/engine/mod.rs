@@ -1,0 +1,367 @@
+//! The route engine: RIB, policy and export joined behind one `handle` / `poll_output`.
+//!
+//! There is exactly one engine, owned by one task, without a lock. It takes decoded batches from
+//! peers, the whole set of routes to originate, and the reach of next hops; it says what to send to
+//! whom and what the kernel should have. It never blocks, never fails, and holds no timer.
+//!
+//! Changes are coalesced: [`Engine::handle`] marks prefixes dirty, [`Engine::poll_output`] decides and
+//! exports them once, however often they changed in between. Work is done in slices, so that a peer
+//! that comes up beside a million routes, or a storm, delays other news by milliseconds at most.
+//!
+//! Flow control: a peer with more than [`Engine::HIGH_WATER`] bytes unwritten leaves the fast path of
+//! its update group and is served from the Adj-RIB-Out as it drains (see [`crate::export::lagging`]).
+
+mod api;
+mod fib_sets;
+mod flush;
+mod import;
+mod originate;
+mod peers;
+mod view;
+
+pub use api::*;
+pub use view::*;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use crate::export::group::{Group, Rib};
+use crate::export::rules::{GroupKey, Learned};
+use crate::export::sources::Sources;
+use crate::rib::attrs::AttrTable;
+use crate::rib::decision::Candidate;
+use crate::rib::nexthop::NextHops;
+use crate::rib::table::{DestId, Table};
+use crate::types::{Family, PeerId, Prefix};
+use crate::wire::{Refresh, RefreshKind};
+use fib_sets::FibSets;
+use peers::{GroupId, Peer, RefreshSweep};
+use std::sync::Arc;
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    config: EngineConfig,
+    peers: BTreeMap<PeerId, Peer>,
+    table: Table,
+    attrs: AttrTable,
+    next_hops: NextHops,
+    sources: Sources,
+    groups: Vec<Option<Group>>,
+    fib_sets: FibSets,
+    /// What we originate, as given.
+    originated: BTreeMap<Prefix, Originated>,
+    /// Pod blocks of ours: nobody else's path may lie inside.
+    own_blocks: Vec<Prefix>,
+    /// Destinations to decide, each once.
+    dirty: VecDeque<DestId>,
+    /// Peers that are behind and have room.
+    behind: VecDeque<PeerId>,
+    out: VecDeque<Output>,
+    candidates: Vec<Candidate>,
+}
+
+impl Engine {
+    /// Unwritten bytes from which on a peer counts as slow.
+    pub const HIGH_WATER: usize = 4 << 20;
+    /// Unwritten bytes below which a slow peer is served again.
+    pub const LOW_WATER: usize = 1 << 20;
+
+    /// An engine without peers.
+    #[must_use]
+    pub fn new(config: EngineConfig) -> Self {
+        let sources = Sources { assume_reachable: config.assume_reachable, ..Sources::default() };
+        Self {
+            config,
+            sources,
+            peers: BTreeMap::new(),
+            table: Table::default(),
+            attrs: AttrTable::default(),
+            next_hops: NextHops::default(),
+            groups: Vec::new(),
+            fib_sets: FibSets::default(),
+            originated: BTreeMap::new(),
+            own_blocks: Vec::new(),
+            dirty: VecDeque::new(),
+            behind: VecDeque::new(),
+            out: VecDeque::new(),
+            candidates: Vec::new(),
+        }
+    }
+
+    /// Takes an input. Nothing is decided or sent before [`Engine::poll_output`].
+    pub fn handle(&mut self, _now: Instant, input: Input) {
+        match input {
+            Input::Configure(peer, routing) => self.configure(peer, routing),
+            Input::Remove(peer) => self.remove(peer),
+            Input::Up(peer, facts) => self.up(peer, facts),
+            Input::Down(peer) => self.down(peer),
+            Input::Routes(peer, batch) => self.import_batch(peer, batch),
+            Input::Refresh(peer, refresh) => self.refresh(peer, refresh),
+            Input::Originate(routes) => self.originate(routes),
+            Input::NextHops(news) => self.learn_next_hops(&news),
+            Input::Written(peer, bytes) => self.written(peer, bytes),
+        }
+    }
+
+    /// What to do next; `None` when everything is done. Does the work of deciding and encoding.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        loop {
+            if let Some(output) = self.out.pop_front() {
+                return Some(output);
+            }
+            if !self.step() {
+                return None;
+            }
+        }
+    }
+
+    /// One slice of work; false when there is none.
+    fn step(&mut self) -> bool {
+        self.report_next_hops();
+        if !self.dirty.is_empty() {
+            self.flush_slice();
+            return true;
+        }
+        if let Some(peer) = self.behind.pop_front() {
+            self.catch_up(peer);
+            return true;
+        }
+        if !self.groups.iter().flatten().any(Group::has_lagging) {
+            self.table.reclaim();
+        }
+        !self.out.is_empty()
+    }
+
+    fn report_next_hops(&mut self) {
+        let (started, stopped) = self.next_hops.take_changes();
+        if self.config.assume_reachable {
+            return;
+        }
+        if !started.is_empty() {
+            self.out.push_back(Output::Watch(started));
+        }
+        if !stopped.is_empty() {
+            self.out.push_back(Output::Unwatch(stopped));
+        }
+    }
+
+    fn cluster_id(&self) -> u32 {
+        self.config.cluster_id.unwrap_or(self.config.router_id.get())
+    }
+
+    fn mark(&mut self, dest: DestId) {
+        if self.table.mark(dest) {
+            self.dirty.push_back(dest);
+        }
+    }
+
+    fn configure(&mut self, id: PeerId, routing: Arc<PeerRouting>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            self.peers.insert(id, Peer::new(routing));
+            return;
+        };
+        let old = std::mem::replace(&mut peer.routing, routing);
+        let Some(facts) = peer.facts.clone() else { return };
+        let import_changed = old.import != peer.routing.import
+            || (old.allow_own_as, old.local_asn, old.kind)
+                != (peer.routing.allow_own_as, peer.routing.local_asn, peer.routing.kind);
+        let notes = if import_changed { peer.adj_in.notes().to_vec() } else { Vec::new() };
+        self.learn_source(id, &facts);
+        notes.into_iter().for_each(|dest| self.reimport(id, dest));
+        let key = self.group_key(id, &facts);
+        let same = self.group_of(id).is_some_and(|group| Some(&group.key) == key.as_ref());
+        if let (false, Some(key)) = (same, key) {
+            self.leave_group(id);
+            self.join_group(id, key, true);
+        }
+    }
+
+    fn remove(&mut self, peer: PeerId) {
+        self.down(peer);
+        self.peers.remove(&peer);
+    }
+
+    fn up(&mut self, id: PeerId, facts: Box<SessionFacts>) {
+        self.down(id);
+        self.learn_source(id, &facts);
+        let key = self.group_key(id, &facts);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.facts = Some(facts);
+        peer.outstanding = 0;
+        peer.refused = false;
+        if let Some(key) = key {
+            self.join_group(id, key, false);
+        }
+    }
+
+    fn learn_source(&mut self, id: PeerId, facts: &SessionFacts) {
+        if let Some(peer) = self.peers.get(&id) {
+            let learned = Learned::Peer(peer.routing.kind, facts.negotiated.remote_id());
+            self.sources.peers.insert(id, learned);
+        }
+    }
+
+    fn group_key(&self, id: PeerId, facts: &SessionFacts) -> Option<GroupKey> {
+        self.peers.get(&id).map(|peer| GroupKey::of(&peer.routing, facts, self.cluster_id()))
+    }
+
+    fn down(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_up()) else { return };
+        peer.facts = None;
+        peer.outstanding = 0;
+        peer.sweeps.clear();
+        let notes = peer.adj_in.take();
+        peer.adj_in.clear();
+        notes.into_iter().for_each(|dest| self.withdraw_source(id, dest));
+        self.sources.peers.remove(&id);
+        self.leave_group(id);
+        self.behind.retain(|behind| *behind != id);
+    }
+
+    fn group_of(&self, peer: PeerId) -> Option<&Group> {
+        let GroupId(index) = self.peers.get(&peer)?.group?;
+        self.groups.get(index)?.as_ref()
+    }
+
+    fn join_group(&mut self, id: PeerId, key: GroupKey, resync: bool) {
+        let found = self.groups.iter().position(|group| group.as_ref().is_some_and(|group| group.key == key));
+        let index = found.unwrap_or_else(|| self.new_group(key));
+        if let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) {
+            group.join(id, resync);
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.group = Some(GroupId(index));
+        }
+        self.serve(id);
+    }
+
+    fn new_group(&mut self, key: GroupKey) -> usize {
+        let index = self.groups.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.groups.push(None);
+            self.groups.len() - 1
+        });
+        if let Some(place) = self.groups.get_mut(index) {
+            *place = Some(Group::new(key));
+        }
+        index
+    }
+
+    fn leave_group(&mut self, id: PeerId) {
+        let Some(GroupId(index)) = self.peers.get_mut(&id).and_then(|peer| peer.group.take()) else { return };
+        let Some(place) = self.groups.get_mut(index) else { return };
+        if place.as_mut().is_some_and(|group| group.leave(id))
+            && let Some(group) = place.take()
+        {
+            group.dissolve(&mut self.attrs, &mut self.next_hops);
+        }
+    }
+
+    /// Puts a peer that is behind in line, once, if it has room.
+    fn serve(&mut self, id: PeerId) {
+        let room = self.peers.get(&id).is_some_and(|peer| peer.outstanding < Self::LOW_WATER);
+        let lagging = self.group_of(id).is_some_and(|group| group.is_lagging(id));
+        if room && lagging && !self.behind.contains(&id) {
+            self.behind.push_back(id);
+        }
+    }
+
+    fn written(&mut self, id: PeerId, bytes: usize) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.outstanding = peer.outstanding.saturating_sub(bytes);
+            self.serve(id);
+        }
+    }
+
+    fn catch_up(&mut self, id: PeerId) {
+        let Some(GroupId(index)) = self.peers.get(&id).and_then(|peer| peer.group) else { return };
+        let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) else { return };
+        let mut rib = Rib {
+            table: &self.table,
+            attrs: &mut self.attrs,
+            next_hops: &mut self.next_hops,
+            sources: &self.sources,
+        };
+        let (chunk, _) = group.catch_up(id, &mut rib);
+        self.advertise(id, &Arc::new(chunk));
+        self.serve(id);
+    }
+
+    /// Hands a chunk to a peer, and takes note of what it owes.
+    fn advertise(&mut self, id: PeerId, chunk: &Arc<Chunk>) {
+        let len = chunk.len_for(id);
+        let Some(peer) = self.peers.get_mut(&id).filter(|_| len > 0) else { return };
+        peer.outstanding += len;
+        self.out.push_back(Output::Advertise(id, Arc::clone(chunk)));
+        if peer.outstanding > Self::HIGH_WATER
+            && let Some(GroupId(index)) = peer.group
+            && let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut)
+        {
+            group.fall_behind(id);
+        }
+    }
+
+    fn refresh(&mut self, id: PeerId, refresh: Refresh) {
+        match refresh.kind {
+            RefreshKind::Request => self.send_again(id, refresh.family),
+            RefreshKind::Begin => self.begin_sweep(id, refresh.family),
+            RefreshKind::End => self.end_sweep(id, refresh.family),
+        }
+    }
+
+    fn send_again(&mut self, id: PeerId, family: Family) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let enhanced = peer.facts.as_ref().is_some_and(|facts| facts.negotiated.enhanced_refresh);
+        let Some(GroupId(index)) = peer.group else { return };
+        let group = self.groups.get_mut(index).and_then(Option::as_mut);
+        if let Some(begin) = group.and_then(|group| group.refresh(id, family, enhanced)) {
+            self.advertise(id, &Arc::new(begin));
+        }
+        self.serve(id);
+    }
+
+    /// RFC 7313 §4: after BoRR, what does not come again until EoRR is stale.
+    fn begin_sweep(&mut self, id: PeerId, family: Family) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let table = &self.table;
+        let of_family = |dest: &DestId| table.prefix(*dest).is_some_and(|prefix| prefix.family() == family);
+        let missing = peer.adj_in.notes().iter().filter(|dest| of_family(dest)).flat_map(|dest| {
+            table.paths(*dest).filter(|(_, path)| path.peer == id).map(|(_, path)| (*dest, path.path_id))
+        });
+        let missing = missing.collect();
+        peer.sweeps.retain(|sweep| sweep.family != family);
+        peer.sweeps.push(RefreshSweep { family, missing });
+    }
+
+    fn end_sweep(&mut self, id: PeerId, family: Family) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let (done, rest) = std::mem::take(&mut peer.sweeps).into_iter().partition(|sweep| sweep.family == family);
+        peer.sweeps = rest;
+        let done: Vec<RefreshSweep> = done;
+        let mut missing: Vec<_> = done.into_iter().flat_map(|sweep| sweep.missing).collect();
+        missing.sort_unstable();
+        for (dest, path_id) in missing {
+            if let Some(prefix) = self.table.prefix(dest) {
+                self.withdraw(id, crate::wire::Nlri { path_id, prefix });
+            }
+        }
+    }
+
+    fn learn_next_hops(&mut self, news: &[(std::net::IpAddr, Reach)]) {
+        let mut changed: Vec<_> =
+            news.iter().filter_map(|(addr, reach)| self.next_hops.learn(*addr, *reach)).collect();
+        if changed.is_empty() {
+            return;
+        }
+        changed.sort_unstable();
+        let (table, attrs) = (&self.table, &self.attrs);
+        let uses = |dest: &DestId| {
+            table
+                .paths(*dest)
+                .filter_map(|(_, path)| path.imported.ok())
+                .any(|id| changed.binary_search(&attrs.next_hop(id)).is_ok())
+        };
+        let affected: Vec<DestId> = table.dests().map(|(dest, _)| dest).filter(uses).collect();
+        affected.into_iter().for_each(|dest| self.mark(dest));
+    }
+}

@@ -1,0 +1,193 @@
+//! What the operator sees: routes with every path and why it is used or not, and counts per peer.
+//! Reading changes nothing and is bounded by the page that is asked for.
+
+use std::ops::Bound;
+
+use super::{Engine, Reach};
+use crate::rib::table::{DestId, Ineligible, Path};
+use crate::types::{Family, PeerId, Prefix};
+use crate::wire::PathAttrs;
+
+/// Which routes to show.
+#[derive(Clone, Debug, Default)]
+pub struct RouteFilter {
+    /// Only prefixes inside this one (or itself).
+    pub within: Option<Prefix>,
+    /// Only the most specific prefix that covers this one.
+    pub covering: Option<Prefix>,
+    /// Only paths from this peer.
+    pub received_from: Option<PeerId>,
+    /// Only prefixes advertised to this peer.
+    pub advertised_to: Option<PeerId>,
+    /// Begin after this prefix (paging).
+    pub after: Option<Prefix>,
+    /// At most so many prefixes; 0 means 1000.
+    pub limit: usize,
+}
+
+/// Why a path is not used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unused {
+    /// Import refused it.
+    Refused(Ineligible),
+    /// The next hop is not reachable.
+    Unresolved,
+    /// The next hop is one of our own addresses.
+    OwnNextHop,
+    /// The kernel has not answered yet.
+    Resolving,
+}
+
+impl std::fmt::Display for Unused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unused::Refused(why) => why.fmt(f),
+            Unused::Unresolved => f.write_str("no route to the next hop"),
+            Unused::OwnNextHop => f.write_str("the next hop is our own address"),
+            Unused::Resolving => f.write_str("the next hop is being looked up"),
+        }
+    }
+}
+
+/// A path as shown.
+#[derive(Clone, Debug)]
+pub struct PathView {
+    /// Whose path; [`PeerId::LOCAL`] for our own.
+    pub peer: PeerId,
+    /// The peer's name, `None` for our own.
+    pub peer_name: Option<String>,
+    /// It is the best path.
+    pub best: bool,
+    /// `None` when it can be used.
+    pub unused: Option<Unused>,
+    /// Attributes after import policy; as received when import refused the path.
+    pub attrs: PathAttrs,
+}
+
+/// A prefix with its paths, the best first.
+#[derive(Clone, Debug)]
+pub struct RouteView {
+    /// The prefix.
+    pub prefix: Prefix,
+    /// Its paths.
+    pub paths: Vec<PathView>,
+}
+
+/// Counts of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PeerCounts {
+    /// Prefixes received, IPv4 and IPv6.
+    pub received: [usize; 2],
+    /// Prefixes advertised, IPv4 and IPv6.
+    pub advertised: [usize; 2],
+    /// Bytes not yet written to the peer.
+    pub outstanding: usize,
+}
+
+impl Engine {
+    /// The routes of a filter, by prefix. `None` beyond the last page.
+    #[must_use]
+    pub fn routes(&self, filter: &RouteFilter) -> Vec<RouteView> {
+        let limit = if filter.limit == 0 { 1000 } else { filter.limit };
+        let after = filter.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut found: Vec<(Prefix, DestId)> = self
+            .table
+            .dests()
+            .map(|(dest, prefix)| (prefix, dest))
+            .filter(|(prefix, dest)| self.shows(filter, prefix, *dest) && above(after, prefix))
+            .collect();
+        if filter.covering.is_some() {
+            found.sort_unstable_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+            found.truncate(1);
+        }
+        found.sort_unstable();
+        found.into_iter().take(limit).map(|(prefix, dest)| self.route_view(prefix, dest, filter)).collect()
+    }
+
+    fn shows(&self, filter: &RouteFilter, prefix: &Prefix, dest: DestId) -> bool {
+        self.table.find(prefix) == Some(dest)
+            && self.table.first(dest).is_some()
+            && filter.within.is_none_or(|within| within.contains(prefix))
+            && filter.covering.is_none_or(|covered| prefix.contains(&covered))
+            && filter.received_from.is_none_or(|peer| self.table.paths(dest).any(|(_, path)| path.peer == peer))
+            && filter.advertised_to.is_none_or(|peer| self.is_advertised(peer, dest))
+    }
+
+    fn is_advertised(&self, peer: PeerId, dest: DestId) -> bool {
+        self.group_of(peer).and_then(|group| group.sent(dest)).is_some_and(|sent| sent.source != peer)
+    }
+
+    fn route_view(&self, prefix: Prefix, dest: DestId, filter: &RouteFilter) -> RouteView {
+        let best = self.sources.best(&self.table, dest, &self.attrs, &self.next_hops).is_some();
+        let paths = self
+            .table
+            .paths(dest)
+            .enumerate()
+            .filter(|(_, (_, path))| filter.received_from.is_none_or(|peer| path.peer == peer))
+            .map(|(position, (_, path))| self.path_view(path, best && position == 0))
+            .collect();
+        RouteView { prefix, paths }
+    }
+
+    fn path_view(&self, path: &Path, best: bool) -> PathView {
+        PathView {
+            peer: path.peer,
+            peer_name: self.peers.get(&path.peer).map(|peer| peer.routing.name.clone()),
+            best,
+            unused: self.unused(path),
+            attrs: self.attrs.get(path.imported.unwrap_or(path.received)).clone(),
+        }
+    }
+
+    fn unused(&self, path: &Path) -> Option<Unused> {
+        let imported = match path.imported {
+            Ok(imported) => imported,
+            Err(why) => return Some(Unused::Refused(why)),
+        };
+        if self.sources.metric(path, imported, &self.attrs, &self.next_hops).is_some() {
+            return None;
+        }
+        Some(match self.next_hops.reach(self.attrs.next_hop(imported)) {
+            Some(Reach::Own) => Unused::OwnNextHop,
+            Some(_) => Unused::Unresolved,
+            None => Unused::Resolving,
+        })
+    }
+
+    /// Counts of a peer; looks at every prefix.
+    #[must_use]
+    pub fn counts(&self, id: PeerId) -> PeerCounts {
+        let Some(peer) = self.peers.get(&id) else { return PeerCounts::default() };
+        let group = self.group_of(id);
+        let advertised = |family| {
+            let all = group.map_or(0, |group| group.count(&self.table, family));
+            let mut own: Vec<DestId> = peer.adj_in.notes().to_vec();
+            own.sort_unstable();
+            own.dedup();
+            let is_own = |dest: &DestId| {
+                self.table.prefix(*dest).is_some_and(|prefix| prefix.family() == family)
+                    && group.and_then(|group| group.sent(*dest)).is_some_and(|sent| sent.source == id)
+            };
+            all - own.into_iter().filter(is_own).count()
+        };
+        PeerCounts {
+            received: Family::ALL.map(|family| peer.adj_in.count(family)),
+            advertised: Family::ALL.map(advertised),
+            outstanding: peer.outstanding,
+        }
+    }
+
+    /// How many prefixes, paths' attribute sets and next hops there are.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        (self.table.len(), self.attrs.len(), self.next_hops.len())
+    }
+}
+
+fn above(after: Bound<Prefix>, prefix: &Prefix) -> bool {
+    match after {
+        Bound::Excluded(after) => *prefix > after,
+        Bound::Included(after) => *prefix >= after,
+        Bound::Unbounded => true,
+    }
+}

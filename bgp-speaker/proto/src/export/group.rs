@@ -1,0 +1,328 @@
+//! An update group: members that get identical bytes, and what they were told.
+//!
+//! The engine calls [`Group::update`] for every destination whose best path may have changed, and
+//! [`Group::flush`] once for the lot. A new group fills its Adj-RIB-Out from the table step by step
+//! (`filled`), so that a peer that comes up beside a million routes delays nobody.
+
+use std::collections::BTreeMap;
+
+use ::bytes::BytesMut;
+
+use super::adj_out::{AdjOut, Sent};
+use super::lagging::Lagging;
+use super::pack::Packer;
+use super::rules::{GroupKey, Learned};
+use super::sources::Sources;
+use crate::engine::Chunk;
+use crate::policy::Route;
+use crate::rib::attrs::{AttrId, AttrTable};
+use crate::rib::nexthop::NextHops;
+use crate::rib::table::{DestId, Table};
+use crate::types::{Family, FamilySet, PeerId, Prefix};
+use crate::wire::{Refresh, RefreshKind, encode_end_of_rib, encode_refresh};
+
+/// The best path of a destination, as the groups see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Best {
+    /// Attributes after import.
+    pub attrs: AttrId,
+    /// Whose path.
+    pub source: PeerId,
+    /// How it was learned.
+    pub learned: Learned,
+}
+
+/// The shared parts of the engine that a group works on.
+#[derive(Debug)]
+pub struct Rib<'a> {
+    /// Prefixes and paths.
+    pub table: &'a Table,
+    /// Attributes.
+    pub attrs: &'a mut AttrTable,
+    /// Next hops.
+    pub next_hops: &'a mut NextHops,
+    /// Where paths come from.
+    pub sources: &'a Sources,
+}
+
+/// An update group.
+#[derive(Debug)]
+pub struct Group {
+    /// What the members have in common.
+    pub key: GroupKey,
+    /// Members; `None` is one that follows the flushes.
+    members: BTreeMap<PeerId, Option<Lagging>>,
+    adj_out: AdjOut,
+    /// Destinations below were taken into the Adj-RIB-Out.
+    filled: u32,
+    /// A member has caught up once: new destinations are all in the flushes.
+    complete: bool,
+    packer: Packer,
+}
+
+/// How many prefixes one catch-up step tells, and how many destinations it looks at.
+const STEP_PREFIXES: usize = 4096;
+const STEP_DESTS: u32 = 65536;
+
+impl Group {
+    /// A group without members.
+    #[must_use]
+    pub fn new(key: GroupKey) -> Self {
+        Self { key, members: BTreeMap::new(), adj_out: AdjOut::default(), filled: 0, complete: false, packer: Packer::default() }
+    }
+
+    /// Takes a peer in; it is to be told everything. `resync`: it may know routes from before.
+    pub fn join(&mut self, peer: PeerId, resync: bool) {
+        let end_of_rib = if resync { FamilySet::EMPTY } else { self.key.families };
+        self.members.insert(peer, Some(Lagging::from_start(end_of_rib, resync)));
+    }
+
+    /// Lets a peer go; true when the group is empty now.
+    pub fn leave(&mut self, peer: PeerId) -> bool {
+        self.members.remove(&peer);
+        self.members.is_empty()
+    }
+
+    /// Releases what the Adj-RIB-Out holds.
+    pub fn dissolve(self, attrs: &mut AttrTable, next_hops: &mut NextHops) {
+        self.adj_out.iter().for_each(|sent| attrs.release(sent.attrs, next_hops));
+    }
+
+    /// A member has too much unwritten: it leaves the fast path.
+    pub fn fall_behind(&mut self, peer: PeerId) {
+        if let Some(state @ None) = self.members.get_mut(&peer) {
+            *state = Some(Lagging::from_now());
+        }
+    }
+
+    /// Everything of a family is to be told again (RFC 2918; with BoRR and EoRR where `enhanced`, RFC 7313 §4).
+    /// The result is to be sent first.
+    pub fn refresh(&mut self, peer: PeerId, family: Family, enhanced: bool) -> Option<Chunk> {
+        let state = self.members.get_mut(&peer)?;
+        let lagging = state.get_or_insert_with(Lagging::from_now);
+        // The other family is told again too: harmless, and refreshes are rare.
+        lagging.cursor = 0;
+        if !enhanced || !self.key.families.contains(family) {
+            return None;
+        }
+        lagging.end_of_refresh.insert(family);
+        let mut out = BytesMut::new();
+        encode_refresh(&mut out, Refresh { family, kind: RefreshKind::Begin });
+        Some(private(peer, out))
+    }
+
+    /// Whether the member is behind.
+    #[must_use]
+    pub fn is_lagging(&self, peer: PeerId) -> bool {
+        matches!(self.members.get(&peer), Some(Some(_)))
+    }
+
+    /// Whether any member is behind: then destinations must keep their ids.
+    #[must_use]
+    pub fn has_lagging(&self) -> bool {
+        self.members.values().any(Option::is_some)
+    }
+
+    /// The members, by id.
+    pub fn members(&self) -> impl Iterator<Item = PeerId> {
+        self.members.keys().copied()
+    }
+
+    /// Members that follow the flushes.
+    pub fn followers(&self) -> impl Iterator<Item = PeerId> {
+        self.members.iter().filter(|(_, state)| state.is_none()).map(|(peer, _)| *peer)
+    }
+
+    /// What the group was told of a destination.
+    #[must_use]
+    pub fn sent(&self, dest: DestId) -> Option<Sent> {
+        self.adj_out.get(dest)
+    }
+
+    /// How many prefixes of a family the group was told.
+    #[must_use]
+    pub fn count(&self, table: &Table, family: Family) -> usize {
+        table
+            .dests()
+            .filter(|(dest, prefix)| prefix.family() == family && self.adj_out.get(*dest).is_some())
+            .count()
+    }
+
+    /// Takes in the best path of a destination, and collects what the followers have to hear.
+    pub fn update(&mut self, dest: DestId, prefix: Prefix, best: Option<Best>, rib: &mut Rib<'_>) {
+        if dest.0 >= self.filled {
+            if !self.complete {
+                return; // the fill will come by
+            }
+            self.filled = dest.0 + 1;
+        }
+        let (old, new) = self.replace(dest, prefix, best, rib);
+        if old == new {
+            release(old, rib);
+            return;
+        }
+        for lagging in self.members.values_mut().flatten() {
+            lagging.mark(dest);
+        }
+        if !self.looks_alike(prefix, old, new, rib) {
+            self.tell(prefix, old, new);
+        }
+        release(old, rib);
+    }
+
+    /// Puts the new entry in place; the caller releases the old one's reference.
+    fn replace(
+        &mut self,
+        dest: DestId,
+        prefix: Prefix,
+        best: Option<Best>,
+        rib: &mut Rib<'_>,
+    ) -> (Option<Sent>, Option<Sent>) {
+        let new = best.and_then(|best| self.evaluate(prefix, best, rib.attrs));
+        if let Some(sent) = new {
+            rib.attrs.retain(sent.attrs);
+        }
+        (self.adj_out.set(dest, new), new)
+    }
+
+    fn evaluate(&mut self, prefix: Prefix, best: Best, attrs: &AttrTable) -> Option<Sent> {
+        let set = attrs.get(best.attrs);
+        if !self.key.may_export(&prefix, set, best.learned) {
+            return None;
+        }
+        let route = Route { prefix, attrs: set, source: best.learned.source() };
+        let rules = self.key.policy.evaluate(route)?;
+        Some(Sent { attrs: best.attrs, source: best.source, rules: self.adj_out.rules_id(rules) })
+    }
+
+    /// Whether the members would get the same bytes again (only worth asking when something was sent before).
+    fn looks_alike(
+        &self,
+        prefix: Prefix,
+        old: Option<Sent>,
+        new: Option<Sent>,
+        rib: &Rib<'_>,
+    ) -> bool {
+        let (Some(old), Some(new)) = (old, new) else { return false };
+        if old.source != new.source {
+            return false; // another member is skipped
+        }
+        let Some(learned) = rib.sources.learned(new.source, &prefix) else { return false };
+        let family = prefix.family();
+        let form = |sent: Sent| {
+            self.key.transform(family, rib.attrs.get(sent.attrs), learned, self.adj_out.rules(sent.rules))
+        };
+        form(old) == form(new)
+    }
+
+    fn tell(&mut self, prefix: Prefix, old: Option<Sent>, new: Option<Sent>) {
+        let member = |sent: Option<Sent>| {
+            sent.map(|sent| sent.source).filter(|source| self.members.contains_key(source))
+        };
+        let (before, now) = (member(old), member(new));
+        match new {
+            None => self.packer.tell_all(prefix, None, before),
+            Some(_) => {
+                self.packer.tell_all(prefix, new, now);
+                // The new source is not told of its own path, and must forget what it was told before.
+                if let (Some(source), Some(_)) = (now, old)
+                    && before != now
+                    && matches!(self.members.get(&source), Some(None))
+                {
+                    self.packer.tell_one(prefix, None, source);
+                }
+            }
+        }
+    }
+
+    /// Encodes what was collected, for all followers; `None` when there is nothing to tell.
+    pub fn flush(&mut self, rib: &Rib<'_>) -> Option<Chunk> {
+        if self.packer.is_empty() {
+            return None;
+        }
+        Some(self.encode(rib))
+    }
+
+    fn encode(&mut self, rib: &Rib<'_>) -> Chunk {
+        let (key, adj_out) = (&self.key, &self.adj_out);
+        self.packer.encode(&key.encode, |family, prefix, sent| {
+            let learned = rib.sources.learned(sent.source, &prefix)?;
+            Some(key.transform(family, rib.attrs.get(sent.attrs), learned, adj_out.rules(sent.rules)))
+        })
+    }
+
+    /// One step for a member that is behind: a chunk for it alone, and whether it has caught up.
+    pub fn catch_up(&mut self, peer: PeerId, rib: &mut Rib<'_>) -> (Chunk, bool) {
+        let bound = rib.table.bound();
+        let Some(Some(mut lagging)) = self.members.get_mut(&peer).map(Option::take) else {
+            return (Chunk::default(), true);
+        };
+        let dirty = lagging.take_dirty(STEP_PREFIXES);
+        for dest in &dirty {
+            self.tell_member(peer, *dest, true, rib);
+        }
+        let mut told = dirty.len();
+        let stop = lagging.cursor.saturating_add(STEP_DESTS).min(bound);
+        while lagging.cursor < stop && told < STEP_PREFIXES {
+            let dest = DestId(lagging.cursor);
+            self.fill_to(dest, rib);
+            told += usize::from(self.tell_member(peer, dest, lagging.resync, rib));
+            lagging.cursor += 1;
+        }
+        let mut chunk = self.encode(rib);
+        let done = lagging.is_done(bound);
+        if done {
+            self.complete = true;
+            if let Some(ends) = ends(&lagging) {
+                chunk.private.push((peer, ends));
+            }
+        } else if let Some(state) = self.members.get_mut(&peer) {
+            *state = Some(lagging);
+        }
+        (chunk, done)
+    }
+
+    /// Takes destinations up to and with this one into the Adj-RIB-Out; members past them are none yet.
+    fn fill_to(&mut self, dest: DestId, rib: &mut Rib<'_>) {
+        while self.filled <= dest.0 {
+            let next = DestId(self.filled);
+            if let Some(prefix) = rib.table.prefix(next) {
+                let best = rib.sources.best(rib.table, next, rib.attrs, rib.next_hops);
+                let (old, _) = self.replace(next, prefix, best, rib);
+                release(old, rib);
+            }
+            self.filled += 1;
+        }
+    }
+
+    /// Tells one member the present state; says whether there was something to tell.
+    fn tell_member(&mut self, peer: PeerId, dest: DestId, withdraw: bool, rib: &Rib<'_>) -> bool {
+        let Some(prefix) = rib.table.prefix(dest) else { return false };
+        let sent = self.adj_out.get(dest).filter(|sent| sent.source != peer);
+        let tell = (sent.is_some() || withdraw) && self.key.families.contains(prefix.family());
+        if tell {
+            self.packer.tell_one(prefix, sent, peer);
+        }
+        tell
+    }
+}
+
+fn release(sent: Option<Sent>, rib: &mut Rib<'_>) {
+    if let Some(sent) = sent {
+        rib.attrs.release(sent.attrs, rib.next_hops);
+    }
+}
+
+fn private(peer: PeerId, out: BytesMut) -> Chunk {
+    Chunk { private: vec![(peer, out.freeze())], ..Chunk::default() }
+}
+
+/// End-of-RIB and EoRR of a member that has caught up.
+fn ends(lagging: &Lagging) -> Option<::bytes::Bytes> {
+    let mut out = BytesMut::new();
+    lagging.end_of_rib.iter().for_each(|family| encode_end_of_rib(&mut out, family));
+    for family in lagging.end_of_refresh.iter() {
+        encode_refresh(&mut out, Refresh { family, kind: RefreshKind::End });
+    }
+    (!out.is_empty()).then(|| out.freeze())
+}

@@ -1,0 +1,200 @@
+//! May a best path go to a group, and with which attributes (RFC 4271 §5, §9.1.3; RFC 4456; RFC 1997).
+//!
+//! | attribute | to another AS | inside our AS |
+//! |---|---|---|
+//! | AS_PATH | our AS in front (§5.1.2) | as it is |
+//! | NEXT_HOP | ourselves, or a third party on a shared subnet (§5.1.3) | as it is; ourselves for own routes and with `nextHopSelf` |
+//! | MULTI_EXIT_DISC | only of our own routes or set by policy (§5.1.4) | as it is |
+//! | LOCAL_PREF | never (§5.1.5) | always, 100 where absent |
+//! | ORIGINATOR_ID, CLUSTER_LIST | never (RFC 4456 §8) | set on reflected routes |
+//! | non-transitive extended communities | never (RFC 4360 §6) | as they are |
+//!
+//! The export policy's actions come last, so that what the operator says stands.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use crate::engine::{PeerKind, PeerRouting, SessionFacts};
+use crate::policy::{ActionContext, NextHopAction, Policy, RuleSet, Source};
+use crate::rib::attrs::DEFAULT_LOCAL_PREF;
+use crate::types::{Asn, Community, Family, FamilySet, Prefix, RouterId};
+use crate::wire::{EncodeContext, MAX_LEN, MAX_LEN_EXTENDED, NextHop, PathAttrs};
+
+/// How the best path was learned.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Learned {
+    /// We originate it.
+    Local(Source),
+    /// From a peer of this kind, with this identifier.
+    Peer(PeerKind, RouterId),
+}
+
+impl Learned {
+    /// As export policies see it.
+    #[must_use]
+    pub fn source(self) -> Source {
+        match self {
+            Learned::Local(source) => source,
+            Learned::Peer(..) => Source::Peer,
+        }
+    }
+
+    fn is_internal(self) -> bool {
+        matches!(self, Learned::Peer(PeerKind::Internal | PeerKind::Client, _))
+    }
+}
+
+/// Everything that the bytes sent to a peer follow from: peers with equal keys share a group.
+#[derive(Clone, PartialEq, Debug)]
+pub struct GroupKey {
+    /// Relation to the members.
+    pub kind: PeerKind,
+    /// Our AS towards them.
+    pub local_asn: Asn,
+    /// Families negotiated.
+    pub families: FamilySet,
+    /// Families whose next hop may be IPv6 for IPv4 (RFC 8950).
+    pub extended_next_hop: FamilySet,
+    /// Form of the bytes.
+    pub encode: EncodeContext,
+    /// Export policy.
+    pub policy: Arc<Policy>,
+    /// `nextHopSelf`.
+    pub next_hop_self: bool,
+    /// Our IPv4 next hop.
+    pub local_v4: Option<Ipv4Addr>,
+    /// Our IPv6 next hop.
+    pub local_v6: Option<NextHop>,
+    /// Subnets on which a third party's next hop may be left (RFC 4271 §5.1.3).
+    pub shared_subnets: Vec<Prefix>,
+    /// Our reflector cluster.
+    pub cluster_id: u32,
+}
+
+impl GroupKey {
+    /// The key of an established peer.
+    #[must_use]
+    pub fn of(routing: &PeerRouting, facts: &SessionFacts, cluster_id: u32) -> Self {
+        let negotiated = &facts.negotiated;
+        let internal = routing.kind != PeerKind::External;
+        // RFC 2545 §3: the link-local address only on a shared subnet with the peer.
+        let link_local = facts.link_local.filter(|_| !facts.shared_subnets.is_empty());
+        let local_v6 = |global| link_local.map_or(NextHop::V6(global), |local| NextHop::V6Pair(global, local));
+        Self {
+            kind: routing.kind,
+            local_asn: routing.local_asn,
+            families: negotiated.families,
+            extended_next_hop: negotiated.extended_next_hop,
+            encode: EncodeContext {
+                four_octet_as: negotiated.four_octet_as,
+                add_path: negotiated.add_path_send,
+                max_len: if negotiated.extended_message { MAX_LEN_EXTENDED } else { MAX_LEN },
+                internal,
+            },
+            policy: Arc::clone(&routing.export),
+            next_hop_self: routing.next_hop_self,
+            local_v4: facts.local_v4,
+            local_v6: facts.local_v6.map(local_v6),
+            shared_subnets: facts.shared_subnets.clone(),
+            cluster_id,
+        }
+    }
+
+    /// Whether the route may go to the group at all, before policy.
+    #[must_use]
+    pub fn may_export(&self, prefix: &Prefix, attrs: &PathAttrs, learned: Learned) -> bool {
+        self.families.contains(prefix.family())
+            && self.may_cross(learned)
+            && self.communities_allow(attrs)
+            && self.next_hop(prefix.family(), attrs, learned).is_some()
+    }
+
+    /// RFC 4271 §9.2.1, RFC 4456 §6: between iBGP peers only a reflector passes routes on.
+    fn may_cross(&self, learned: Learned) -> bool {
+        match (learned, self.kind) {
+            (Learned::Peer(PeerKind::Internal, _), PeerKind::Internal) => false,
+            (_, PeerKind::External | PeerKind::Internal | PeerKind::Client) => true,
+        }
+    }
+
+    /// RFC 1997: well-known communities. We know no confederations, so NO_EXPORT_SUBCONFED is NO_EXPORT.
+    fn communities_allow(&self, attrs: &PathAttrs) -> bool {
+        !attrs.communities.iter().any(|community| match *community {
+            Community::NO_ADVERTISE => true,
+            Community::NO_EXPORT | Community::NO_EXPORT_SUBCONFED => self.kind == PeerKind::External,
+            _ => false,
+        })
+    }
+
+    /// The next hop to send before policy; `None` when we have none of a family that fits.
+    fn next_hop(&self, family: Family, attrs: &PathAttrs, learned: Learned) -> Option<NextHop> {
+        let own = || self.own_next_hop(family);
+        match (learned, self.kind) {
+            (Learned::Local(_), _) => own(),
+            (Learned::Peer(..), PeerKind::External) => {
+                if self.is_shared(attrs.next_hop.addr()) { Some(attrs.next_hop) } else { own() }
+            }
+            // RFC 4456 §10: a reflector leaves NEXT_HOP alone.
+            (learned, _) if self.next_hop_self && !learned.is_internal() => own(),
+            _ => Some(attrs.next_hop),
+        }
+    }
+
+    fn own_next_hop(&self, family: Family) -> Option<NextHop> {
+        match family {
+            Family::Ipv6 => self.local_v6,
+            Family::Ipv4 => self.local_v4.map(NextHop::V4).or_else(|| {
+                self.local_v6.filter(|_| self.extended_next_hop.contains(Family::Ipv4)) // RFC 8950 §4
+            }),
+        }
+    }
+
+    /// RFC 4271 §5.1.3: a third party's address on a subnet that we and the peer share.
+    fn is_shared(&self, addr: IpAddr) -> bool {
+        self.shared_subnets.iter().any(|subnet| subnet.contains_addr(addr))
+    }
+
+    /// The attributes to send for an accepted route.
+    #[must_use]
+    pub fn transform(&self, family: Family, attrs: &PathAttrs, learned: Learned, matched: RuleSet) -> PathAttrs {
+        let mut out = attrs.clone();
+        match self.kind {
+            PeerKind::External => self.to_other_as(&mut out, learned),
+            PeerKind::Internal | PeerKind::Client => self.inside_as(&mut out, learned),
+        }
+        if let Some(next_hop) = self.next_hop(family, attrs, learned) {
+            out.next_hop = next_hop;
+        }
+        let local_addr = self.own_next_hop(family).map(|next_hop| next_hop.addr());
+        self.policy.apply(matched, &mut out, ActionContext { local_asn: self.local_asn, local_addr });
+        if self.policy.sets_next_hop(matched, NextHopAction::Unchanged) {
+            out.next_hop = attrs.next_hop;
+        }
+        if self.kind == PeerKind::External {
+            out.local_pref = None; // RFC 4271 §5.1.5
+        }
+        out.tidy();
+        out
+    }
+
+    fn to_other_as(&self, out: &mut PathAttrs, learned: Learned) {
+        out.as_path = out.as_path.prepend(self.local_asn, 1); // RFC 4271 §5.1.2 b
+        if !matches!(learned, Learned::Local(_)) {
+            out.med = None; // RFC 4271 §5.1.4
+        }
+        if let Some(rare) = out.rare.as_deref_mut() {
+            rare.originator_id = None;
+            rare.cluster_list.clear();
+            rare.ext_communities.retain(|community| community.is_transitive());
+        }
+    }
+
+    fn inside_as(&self, out: &mut PathAttrs, learned: Learned) {
+        out.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
+        if let Learned::Peer(PeerKind::Internal | PeerKind::Client, source) = learned {
+            let rare = out.rare_mut();
+            rare.originator_id.get_or_insert(source); // RFC 4456 §8
+            rare.cluster_list.insert(0, self.cluster_id);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Import and export policy: an ordered list of rules over a route, with a cacheable outcome.
+//!
+//! Every rule matches the route *as it came*: an earlier rule's actions are not seen by a later rule's
+//! matcher. This makes the outcome a set of rules ([`RuleSet`]) that follows from the route alone, so
+//! that the engine computes the resulting attributes once per (attributes, rule set) and not once per
+//! prefix. A rule without a verdict lets evaluation go on (`continue`); when no rule decides, the
+//! policy's default does, and that is *reject* unless said otherwise (RFC 8212).
+
+mod action;
+mod matcher;
+
+pub use action::*;
+pub use matcher::*;
+
+use crate::types::Prefix;
+use crate::wire::PathAttrs;
+
+/// Where a route comes from, as policies see it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Source {
+    /// A pod block of this node.
+    PodBlock,
+    /// A Service address or aggregate.
+    Service,
+    /// Learned from a peer.
+    Peer,
+    /// Taken over from the kernel's table.
+    Kernel,
+}
+
+/// Take the route or not.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Verdict {
+    /// Take it, with the actions of all rules that matched.
+    Accept,
+    /// Not this route.
+    Reject,
+}
+
+/// A rule: when all of the matcher holds, the actions apply, and the verdict ends the policy if there is one.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Rule {
+    /// Which routes; an empty matcher matches all.
+    pub matcher: Matcher,
+    /// What changes.
+    pub actions: Actions,
+    /// Accept, reject, or go on (`None`).
+    pub verdict: Option<Verdict>,
+}
+
+/// A named policy.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Policy {
+    /// As in the configuration; shown with routes that it rejects.
+    pub name: String,
+    /// In order, at most [`Policy::MAX_RULES`].
+    pub rules: Vec<Rule>,
+    /// When no rule decided.
+    pub default: Verdict,
+}
+
+/// Which rules of a policy matched, by index.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct RuleSet(u128);
+
+impl RuleSet {
+    /// Nothing matched, so nothing changes.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn insert(&mut self, index: usize) {
+        self.0 |= 1 << index;
+    }
+
+    fn contains(self, index: usize) -> bool {
+        self.0 >> index & 1 == 1
+    }
+}
+
+/// A route under evaluation.
+#[derive(Clone, Copy, Debug)]
+pub struct Route<'a> {
+    /// Its prefix.
+    pub prefix: Prefix,
+    /// Its attributes before the policy.
+    pub attrs: &'a PathAttrs,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+impl Policy {
+    /// The most rules that a policy may have.
+    pub const MAX_RULES: usize = 128;
+
+    /// Takes everything unchanged: the default between peers of one AS.
+    #[must_use]
+    pub fn accept_all() -> Self {
+        Self { name: "accept-all".to_owned(), rules: Vec::new(), default: Verdict::Accept }
+    }
+
+    /// Takes nothing: the default towards other ASes (RFC 8212 §2).
+    #[must_use]
+    pub fn reject_all() -> Self {
+        Self { name: "reject-all (no policy configured, RFC 8212)".to_owned(), rules: Vec::new(), default: Verdict::Reject }
+    }
+
+    /// Evaluates the rules: `Some(rules that matched)` for an accepted route, `None` for a rejected one.
+    #[must_use]
+    pub fn evaluate(&self, route: Route<'_>) -> Option<RuleSet> {
+        let mut matched = RuleSet::default();
+        for (index, rule) in self.rules.iter().take(Self::MAX_RULES).enumerate() {
+            if !rule.matcher.matches(route) {
+                continue;
+            }
+            matched.insert(index);
+            if let Some(verdict) = rule.verdict {
+                return (verdict == Verdict::Accept).then_some(matched);
+            }
+        }
+        (self.default == Verdict::Accept).then_some(matched)
+    }
+
+    /// The actions of the matched rules, in order. Whether any rule changes anything.
+    #[must_use]
+    pub fn changes(&self, matched: RuleSet) -> bool {
+        self.matched(matched).any(|rule| !rule.actions.is_empty())
+    }
+
+    /// Applies the actions of the matched rules, in order.
+    pub fn apply(&self, matched: RuleSet, attrs: &mut PathAttrs, context: ActionContext) {
+        self.matched(matched).for_each(|rule| rule.actions.apply(attrs, context));
+        attrs.tidy();
+    }
+
+    /// Whether the last of the matched rules that sets a next hop sets this one.
+    #[must_use]
+    pub fn sets_next_hop(&self, matched: RuleSet, action: NextHopAction) -> bool {
+        self.matched(matched).filter_map(|rule| rule.actions.next_hop).last() == Some(action)
+    }
+
+    fn matched(&self, matched: RuleSet) -> impl Iterator<Item = &Rule> {
+        self.rules
+            .iter()
+            .take(Self::MAX_RULES)
+            .enumerate()
+            .filter(move |(index, _)| matched.contains(*index))
+            .map(|(_, rule)| rule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Asn, Community};
+    use crate::wire::NextHop;
+
+    fn attrs() -> PathAttrs {
+        PathAttrs::originated(NextHop::V4([192, 0, 2, 1].into()))
+    }
+
+    fn route<'a>(prefix: &str, attrs: &'a PathAttrs) -> Route<'a> {
+        Route { prefix: prefix.parse().unwrap(), attrs, source: Source::Peer }
+    }
+
+    fn range(text: &str, min: u8, max: u8) -> PrefixRange {
+        PrefixRange { prefix: text.parse().unwrap(), min_len: min, max_len: max }
+    }
+
+    #[test]
+    fn first_verdict_ends_and_continue_accumulates() {
+        let community = Community(100);
+        let policy = Policy {
+            name: "test".into(),
+            rules: vec![
+                Rule {
+                    actions: Actions { add_communities: vec![community], ..Actions::default() },
+                    ..Rule::default()
+                },
+                Rule {
+                    matcher: Matcher { prefixes: vec![range("10.0.0.0/8", 24, 24)], ..Matcher::default() },
+                    actions: Actions { local_pref: Some(300), ..Actions::default() },
+                    verdict: Some(Verdict::Accept),
+                },
+                Rule { verdict: Some(Verdict::Reject), ..Rule::default() },
+            ],
+            default: Verdict::Accept,
+        };
+        let before = attrs();
+        let matched = policy.evaluate(route("10.1.2.0/24", &before)).unwrap();
+        let mut after = before.clone();
+        policy.apply(matched, &mut after, ActionContext { local_asn: Asn(1), local_addr: None });
+        assert_eq!((after.local_pref, &after.communities[..]), (Some(300), &[community][..]));
+        assert_eq!(policy.evaluate(route("10.1.0.0/16", &before)), None);
+    }
+
+    #[test]
+    fn defaults_follow_rfc_8212() {
+        let attrs = attrs();
+        assert!(Policy::reject_all().evaluate(route("10.0.0.0/24", &attrs)).is_none());
+        assert!(Policy::accept_all().evaluate(route("10.0.0.0/24", &attrs)).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,222 @@
+//! Interned path attributes: equal sets are stored once and named by a 4-byte [`AttrId`].
+//!
+//! References are counted by hand: whoever stores an id has called [`AttrTable::intern`] or
+//! [`AttrTable::retain`] for it and calls [`AttrTable::release`] when it goes. What the decision process
+//! compares is computed once per set ([`Rank`]).
+//!
+//! Panics: an id that was released by its last holder must not be used again; ids never leave the crate.
+
+use std::hash::BuildHasher;
+use std::num::NonZeroU32;
+
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
+
+use super::nexthop::{NextHopId, NextHops};
+use crate::types::{Asn, Community};
+use crate::wire::{Origin, PathAttrs};
+
+/// Names an interned attribute set.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct AttrId(NonZeroU32);
+
+/// What the decision process reads of a set, precomputed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rank {
+    /// LOCAL_PREF, 100 where absent (RFC 4271 §9.1.1 leaves it to us), 0 with GRACEFUL_SHUTDOWN (RFC 8326 §4).
+    pub local_pref: u32,
+    /// AS path length.
+    pub hops: u32,
+    /// ORIGIN.
+    pub origin: Origin,
+    /// MULTI_EXIT_DISC, 0 where absent (RFC 4271 §9.1.2.2 c).
+    pub med: u32,
+    /// The AS that sent the path; `None` inside our own.
+    pub neighbor: Option<Asn>,
+}
+
+/// LOCAL_PREF of paths that carry none.
+pub const DEFAULT_LOCAL_PREF: u32 = 100;
+
+impl Rank {
+    fn of(attrs: &PathAttrs) -> Self {
+        let local_pref = if attrs.has_community(Community::GRACEFUL_SHUTDOWN) {
+            0 // RFC 8326 §4.2
+        } else {
+            attrs.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
+        };
+        Self {
+            local_pref,
+            hops: attrs.as_path.hops(),
+            origin: attrs.origin,
+            med: attrs.med.unwrap_or(0),
+            neighbor: attrs.as_path.neighbor(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    attrs: Box<PathAttrs>,
+    rank: Rank,
+    next_hop: NextHopId,
+    refs: u32,
+}
+
+/// The table of attribute sets.
+#[derive(Debug, Default)]
+pub struct AttrTable {
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+}
+
+fn hash(attrs: &PathAttrs) -> u64 {
+    FxBuildHasher.hash_one(attrs)
+}
+
+impl AttrTable {
+    /// The id of this set, with one more reference. A new set also takes a reference on its next hop.
+    pub fn intern(&mut self, attrs: Box<PathAttrs>, next_hops: &mut NextHops) -> AttrId {
+        let hash = hash(&attrs);
+        let slots = &mut self.slots;
+        let same = |index: &u32| slot_at(slots, *index).is_some_and(|slot| *slot.attrs == *attrs);
+        if let Some(index) = self.index.find(hash, same).copied() {
+            if let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) {
+                slot.refs += 1;
+            }
+            return id(index);
+        }
+        let slot = Slot {
+            rank: Rank::of(&attrs),
+            next_hop: next_hops.retain(attrs.next_hop.addr()),
+            refs: 1,
+            attrs,
+        };
+        let index = self.store(slot);
+        let slots = &self.slots;
+        let rehash = |index: &u32| slot_at(slots, *index).map_or(0, |slot| self::hash(&slot.attrs));
+        self.index.insert_unique(hash, index, rehash);
+        id(index)
+    }
+
+    fn store(&mut self, slot: Slot) -> u32 {
+        if let Some(index) = self.free.pop() {
+            if let Some(place) = self.slots.get_mut(index as usize) {
+                *place = Some(slot);
+            }
+            return index;
+        }
+        self.slots.push(Some(slot));
+        // 4 billion distinct sets do not fit into memory.
+        u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX - 1)
+    }
+
+    fn slot(&self, id: AttrId) -> &Slot {
+        #[expect(clippy::expect_used, reason = "an id is held by a counted reference, so its slot is taken")]
+        slot_at(&self.slots, id.0.get() - 1).expect("attribute id without a reference")
+    }
+
+    /// The attributes of an id.
+    #[must_use]
+    pub fn get(&self, id: AttrId) -> &PathAttrs {
+        &self.slot(id).attrs
+    }
+
+    /// What the decision process compares.
+    #[must_use]
+    pub fn rank(&self, id: AttrId) -> &Rank {
+        &self.slot(id).rank
+    }
+
+    /// The set's next hop.
+    #[must_use]
+    pub fn next_hop(&self, id: AttrId) -> NextHopId {
+        self.slot(id).next_hop
+    }
+
+    /// One more holder of the id.
+    pub fn retain(&mut self, id: AttrId) -> AttrId {
+        if let Some(slot) = self.slots.get_mut((id.0.get() - 1) as usize).and_then(Option::as_mut) {
+            slot.refs += 1;
+        }
+        id
+    }
+
+    /// One holder less; the last one frees the set and its reference on the next hop.
+    pub fn release(&mut self, id: AttrId, next_hops: &mut NextHops) {
+        let index = id.0.get() - 1;
+        let Some(place) = self.slots.get_mut(index as usize) else { return };
+        let Some(slot) = place else { return };
+        slot.refs -= 1;
+        if slot.refs > 0 {
+            return;
+        }
+        let hash = hash(&slot.attrs);
+        next_hops.release(slot.next_hop);
+        *place = None;
+        if let Ok(entry) = self.index.find_entry(hash, |found| *found == index) {
+            entry.remove();
+        }
+        self.free.push(index);
+    }
+
+    /// How many distinct sets there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+}
+
+fn slot_at(slots: &[Option<Slot>], index: u32) -> Option<&Slot> {
+    slots.get(index as usize).and_then(Option::as_ref)
+}
+
+fn id(index: u32) -> AttrId {
+    AttrId(NonZeroU32::MIN.saturating_add(index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::NextHop;
+
+    fn attrs(last: u8, med: u32) -> Box<PathAttrs> {
+        let mut attrs = PathAttrs::originated(NextHop::V4([192, 0, 2, last].into()));
+        attrs.med = Some(med);
+        Box::new(attrs)
+    }
+
+    #[test]
+    fn equal_sets_share_an_id_until_the_last_release() {
+        let (mut table, mut next_hops) = (AttrTable::default(), NextHops::default());
+        let a = table.intern(attrs(1, 5), &mut next_hops);
+        let b = table.intern(attrs(1, 5), &mut next_hops);
+        let c = table.intern(attrs(1, 6), &mut next_hops);
+        assert_eq!((a, table.len(), next_hops.len()), (b, 2, 1));
+        assert_ne!(a, c);
+        table.release(a, &mut next_hops);
+        assert_eq!(table.get(b).med, Some(5));
+        table.release(b, &mut next_hops);
+        table.release(c, &mut next_hops);
+        assert_eq!((table.len(), next_hops.len()), (0, 0));
+        assert_eq!(table.intern(attrs(2, 7), &mut next_hops), c);
+    }
+
+    #[test]
+    fn rank_defaults() {
+        let (mut table, mut next_hops) = (AttrTable::default(), NextHops::default());
+        let mut set = attrs(1, 0);
+        set.communities = [Community::GRACEFUL_SHUTDOWN].into();
+        set.local_pref = Some(500);
+        let shut = table.intern(set, &mut next_hops);
+        let plain = table.intern(attrs(1, 0), &mut next_hops);
+        assert_eq!((table.rank(shut).local_pref, table.rank(plain).local_pref), (0, 100));
+    }
+}

@@ -1,0 +1,163 @@
+//! Next hops in use and what the kernel says of each (RFC 4271 §5.1.3, §9.1.2.1).
+//!
+//! A next hop is watched from the first attribute set that has it to the last. Until the kernel has
+//! answered, its paths are ineligible.
+
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+use crate::engine::Reach;
+
+/// Names a next hop.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NextHopId(u32);
+
+#[derive(Debug)]
+struct Entry {
+    addr: IpAddr,
+    refs: u32,
+    reach: Option<Reach>,
+    /// The shell was told to watch it.
+    watched: bool,
+    /// Stands in `touched`.
+    touched: bool,
+}
+
+/// All next hops of received attribute sets. One that goes out of use keeps its entry, and what the
+/// kernel said, until [`NextHops::take_changes`]: a short absence costs nothing.
+#[derive(Debug, Default)]
+pub struct NextHops {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    by_addr: HashMap<IpAddr, u32, FxBuildHasher>,
+    /// Came into or went out of use since the last take, in order.
+    touched: Vec<u32>,
+}
+
+impl NextHops {
+    /// The id of the address, with one more reference.
+    pub fn retain(&mut self, addr: IpAddr) -> NextHopId {
+        let index = match self.by_addr.get(&addr) {
+            Some(index) => *index,
+            None => self.insert(addr),
+        };
+        if let Some(entry) = self.entries.get_mut(index as usize) {
+            entry.refs += 1;
+        }
+        NextHopId(index)
+    }
+
+    fn insert(&mut self, addr: IpAddr) -> u32 {
+        let entry = Entry { addr, refs: 0, reach: None, watched: false, touched: true };
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => u32::try_from(self.entries.len()).unwrap_or(u32::MAX),
+        };
+        match self.entries.get_mut(index as usize) {
+            Some(place) => *place = entry,
+            None => self.entries.push(entry),
+        }
+        self.by_addr.insert(addr, index);
+        self.touched.push(index);
+        index
+    }
+
+    /// One reference less.
+    pub fn release(&mut self, id: NextHopId) {
+        let Some(entry) = self.entries.get_mut(id.0 as usize) else { return };
+        entry.refs -= 1;
+        if entry.refs == 0 && !entry.touched {
+            entry.touched = true;
+            self.touched.push(id.0);
+        }
+    }
+
+    /// What the kernel said last.
+    #[must_use]
+    pub fn reach(&self, id: NextHopId) -> Option<Reach> {
+        self.entries.get(id.0 as usize).and_then(|entry| entry.reach)
+    }
+
+    /// The address of an id.
+    #[must_use]
+    pub fn addr(&self, id: NextHopId) -> Option<IpAddr> {
+        self.entries.get(id.0 as usize).map(|entry| entry.addr)
+    }
+
+    /// Takes the kernel's word; `Some(id)` when it is news about a next hop in use.
+    pub fn learn(&mut self, addr: IpAddr, reach: Reach) -> Option<NextHopId> {
+        let index = *self.by_addr.get(&addr)?;
+        let entry = self.entries.get_mut(index as usize)?;
+        let news = entry.reach.replace(reach) != Some(reach);
+        news.then_some(NextHopId(index))
+    }
+
+    /// What began and ended since the last call.
+    pub fn take_changes(&mut self) -> (Vec<IpAddr>, Vec<IpAddr>) {
+        let (mut started, mut stopped) = (Vec::new(), Vec::new());
+        for index in std::mem::take(&mut self.touched) {
+            let Some(entry) = self.entries.get_mut(index as usize) else { continue };
+            entry.touched = false;
+            let was_watched = std::mem::replace(&mut entry.watched, entry.refs > 0);
+            if entry.refs > 0 {
+                if !was_watched {
+                    started.push(entry.addr);
+                }
+                continue;
+            }
+            if was_watched {
+                stopped.push(entry.addr);
+            }
+            self.by_addr.remove(&entry.addr);
+            self.free.push(index);
+        }
+        (started, stopped)
+    }
+
+    /// How many are in use.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_addr.len()
+    }
+
+    /// Whether none is in use.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_addr.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_absence_costs_nothing() {
+        let addr: IpAddr = "192.0.2.1".parse().unwrap();
+        let reach = Reach::Reachable { metric: 3 };
+        let mut next_hops = NextHops::default();
+        let id = next_hops.retain(addr);
+        assert_eq!(next_hops.take_changes(), (vec![addr], vec![]));
+        assert_eq!((next_hops.learn(addr, reach), next_hops.learn(addr, reach)), (Some(id), None));
+        next_hops.release(id);
+        let again = next_hops.retain(addr);
+        assert_eq!((again, next_hops.reach(again)), (id, Some(reach)));
+        assert_eq!(next_hops.take_changes(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn the_last_release_ends_the_watch() {
+        let addr: IpAddr = "2001:db8::1".parse().unwrap();
+        let mut next_hops = NextHops::default();
+        let id = next_hops.retain(addr);
+        next_hops.release(id);
+        assert_eq!((next_hops.take_changes(), next_hops.len()), ((vec![], vec![]), 0));
+        let id = next_hops.retain(addr);
+        next_hops.take_changes();
+        next_hops.release(id);
+        assert_eq!(next_hops.take_changes(), (vec![], vec![addr]));
+        assert_eq!(next_hops.learn(addr, Reach::Unreachable), None);
+    }
+}

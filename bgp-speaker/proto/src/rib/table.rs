@@ -1,0 +1,375 @@
+//! The table of prefixes and their paths: one entry per prefix, its paths in a slab behind it.
+//!
+//! A prefix has a [`DestId`] for as long as anything refers to it, so that Adj-RIB-Outs are plain
+//! vectors by id. A destination without paths stays until [`Table::reclaim`]: only the caller knows
+//! when no group, kernel route or slow peer needs it any more. The first path of a destination is
+//! the best one, if it is eligible at all; the decision process puts it there.
+//!
+//! Panics: on nothing; an id out of range reads as absent.
+
+use std::hash::BuildHasher;
+use std::num::NonZeroU32;
+
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
+
+use super::attrs::AttrId;
+use crate::types::{PathId, PeerId, Prefix};
+
+/// Names a prefix of the table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DestId(pub u32);
+
+impl DestId {
+    /// As an index into a vector by destination.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Names a path of the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PathIdx(NonZeroU32);
+
+/// Why a path takes no part in the decision.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Ineligible {
+    /// Our AS number is in its AS path (RFC 4271 §9.1.2).
+    AsLoop,
+    /// Its ORIGINATOR_ID is ours (RFC 4456 §8).
+    OriginatorLoop,
+    /// Its CLUSTER_LIST has our cluster (RFC 4456 §8).
+    ClusterLoop,
+    /// Its next hop is zero, multicast or of a family that the prefix cannot use (RFC 4271 §6.3).
+    BadNextHop,
+    /// The import policy rejects it.
+    Policy,
+    /// It lies inside a pod block of this node.
+    OwnBlock,
+}
+
+impl std::fmt::Display for Ineligible {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Ineligible::AsLoop => "our own AS is in the AS path",
+            Ineligible::OriginatorLoop => "we originated it (ORIGINATOR_ID)",
+            Ineligible::ClusterLoop => "our cluster is in the CLUSTER_LIST",
+            Ineligible::BadNextHop => "the next hop is no usable address",
+            Ineligible::Policy => "rejected by the import policy",
+            Ineligible::OwnBlock => "inside this node's own pod block",
+        })
+    }
+}
+
+/// A path: what one source says of one prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Path {
+    /// Who says it; [`PeerId::LOCAL`] for ourselves.
+    pub peer: PeerId,
+    /// ADD-PATH identifier of the peer.
+    pub path_id: PathId,
+    /// Attributes as received (Adj-RIB-In).
+    pub received: AttrId,
+    /// Attributes after import policy, or why it takes no part.
+    pub imported: Result<AttrId, Ineligible>,
+}
+
+#[derive(Debug)]
+struct Node {
+    path: Path,
+    next: Option<PathIdx>,
+}
+
+#[derive(Debug)]
+struct Dest {
+    prefix: Prefix,
+    head: Option<PathIdx>,
+    /// What the kernel was told: an id of the engine's next hop sets, 0 for nothing.
+    fib: u32,
+    dirty: bool,
+    /// Stands in `empty`.
+    empty: bool,
+}
+
+/// Prefixes and paths of both families.
+#[derive(Debug, Default)]
+pub struct Table {
+    index: HashTable<u32>,
+    dests: Vec<Dest>,
+    free_dests: Vec<u32>,
+    /// Destinations that lost their last path since the last reclaim.
+    empty: Vec<DestId>,
+    nodes: Vec<Node>,
+    free_nodes: Option<PathIdx>,
+}
+
+fn hash(prefix: &Prefix) -> u64 {
+    FxBuildHasher.hash_one(prefix)
+}
+
+impl Table {
+    /// The destination of a prefix, if it has one.
+    #[must_use]
+    pub fn find(&self, prefix: &Prefix) -> Option<DestId> {
+        let same = |index: &u32| self.dests.get(*index as usize).is_some_and(|dest| dest.prefix == *prefix);
+        self.index.find(hash(prefix), same).map(|index| DestId(*index))
+    }
+
+    /// The destination of a prefix, made if absent.
+    pub fn dest(&mut self, prefix: Prefix) -> DestId {
+        if let Some(found) = self.find(&prefix) {
+            return found;
+        }
+        let dest = Dest { prefix, head: None, fib: 0, dirty: false, empty: false };
+        let index = self.free_dests.pop().unwrap_or(u32::try_from(self.dests.len()).unwrap_or(u32::MAX));
+        match self.dests.get_mut(index as usize) {
+            Some(place) => *place = dest,
+            None => self.dests.push(dest),
+        }
+        let dests = &self.dests;
+        let rehash = |index: &u32| dests.get(*index as usize).map_or(0, |dest| hash(&dest.prefix));
+        self.index.insert_unique(hash(&prefix), index, rehash);
+        DestId(index)
+    }
+
+    /// The prefix of a destination.
+    #[must_use]
+    pub fn prefix(&self, dest: DestId) -> Option<Prefix> {
+        self.dests.get(dest.index()).map(|dest| dest.prefix)
+    }
+
+    /// One more than the highest id in use.
+    #[must_use]
+    pub fn bound(&self) -> u32 {
+        u32::try_from(self.dests.len()).unwrap_or(u32::MAX)
+    }
+
+    /// All destinations, by id.
+    pub fn dests(&self) -> impl Iterator<Item = (DestId, Prefix)> {
+        (0..self.bound()).map(DestId).zip(self.dests.iter().map(|dest| dest.prefix))
+    }
+
+    /// How many prefixes the table knows, with those that wait to be reclaimed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether it knows none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Marks a destination for the next flush; true when it was not marked yet.
+    pub fn mark(&mut self, dest: DestId) -> bool {
+        self.dests.get_mut(dest.index()).is_some_and(|dest| !std::mem::replace(&mut dest.dirty, true))
+    }
+
+    /// Takes the mark away.
+    pub fn unmark(&mut self, dest: DestId) {
+        if let Some(dest) = self.dests.get_mut(dest.index()) {
+            dest.dirty = false;
+        }
+    }
+
+    /// Sets what the kernel has been told, and gives what it was told before.
+    pub fn swap_fib(&mut self, dest: DestId, fib: u32) -> u32 {
+        self.dests.get_mut(dest.index()).map_or(0, |dest| std::mem::replace(&mut dest.fib, fib))
+    }
+
+    /// The paths of a destination, the best first once decided.
+    pub fn paths(&self, dest: DestId) -> impl Iterator<Item = (PathIdx, &Path)> {
+        let mut next = self.dests.get(dest.index()).and_then(|dest| dest.head);
+        std::iter::from_fn(move || {
+            let at = next?;
+            let node = self.nodes.get(slot(at))?;
+            next = node.next;
+            Some((at, &node.path))
+        })
+    }
+
+    /// The path of a source.
+    #[must_use]
+    pub fn path(&self, dest: DestId, peer: PeerId, path_id: PathId) -> Option<(PathIdx, Path)> {
+        self.paths(dest)
+            .find(|(_, path)| path.peer == peer && path.path_id == path_id)
+            .map(|(at, path)| (at, *path))
+    }
+
+    /// Any path of a source.
+    #[must_use]
+    pub fn path_of(&self, dest: DestId, peer: PeerId) -> Option<PathIdx> {
+        self.paths(dest).find(|(_, path)| path.peer == peer).map(|(at, _)| at)
+    }
+
+    /// The first path: the best one, once decided.
+    #[must_use]
+    pub fn first(&self, dest: DestId) -> Option<&Path> {
+        self.paths(dest).next().map(|(_, path)| path)
+    }
+
+    /// Replaces a path in place.
+    pub fn replace(&mut self, at: PathIdx, path: Path) {
+        if let Some(node) = self.nodes.get_mut(slot(at)) {
+            node.path = path;
+        }
+    }
+
+    /// Adds a path, behind the best one.
+    pub fn insert(&mut self, dest: DestId, path: Path) {
+        let at = self.allocate(path);
+        match self.dests.get_mut(dest.index()) {
+            None => {}
+            Some(dest) => match dest.head {
+                None => dest.head = Some(at),
+                Some(head) => self.link_after(head, at),
+            },
+        }
+    }
+
+    fn link_after(&mut self, head: PathIdx, at: PathIdx) {
+        let after = self.nodes.get_mut(slot(head)).and_then(|node| node.next.replace(at));
+        if let Some(node) = self.nodes.get_mut(slot(at)) {
+            node.next = after;
+        }
+    }
+
+    fn allocate(&mut self, path: Path) -> PathIdx {
+        let node = Node { path, next: None };
+        if let Some(at) = self.free_nodes
+            && let Some(place) = self.nodes.get_mut(slot(at))
+        {
+            self.free_nodes = place.next;
+            *place = node;
+            return at;
+        }
+        self.nodes.push(node);
+        PathIdx(NonZeroU32::MIN.saturating_add(u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX - 1)))
+    }
+
+    /// Takes a path out.
+    pub fn remove(&mut self, dest: DestId, at: PathIdx) -> Option<Path> {
+        let before = self.paths(dest).map(|(found, _)| found).take_while(|found| *found != at).last();
+        let (path, next) = self.nodes.get(slot(at)).map(|node| (node.path, node.next))?;
+        match before {
+            Some(before) => self.nodes.get_mut(slot(before))?.next = next,
+            None => self.set_head(dest, next)?,
+        }
+        self.nodes.get_mut(slot(at))?.next = self.free_nodes;
+        self.free_nodes = Some(at);
+        Some(path)
+    }
+
+    fn set_head(&mut self, id: DestId, head: Option<PathIdx>) -> Option<()> {
+        let dest = self.dests.get_mut(id.index())?;
+        dest.head = head;
+        if head.is_none() && !std::mem::replace(&mut dest.empty, true) {
+            self.empty.push(id);
+        }
+        Some(())
+    }
+
+    /// Moves a path to the front: it is the best now.
+    pub fn promote(&mut self, dest: DestId, at: PathIdx) {
+        let Some(head) = self.dests.get(dest.index()).and_then(|dest| dest.head) else { return };
+        if head == at {
+            return;
+        }
+        let before = self.paths(dest).map(|(found, _)| found).take_while(|found| *found != at).last();
+        let next = self.nodes.get(slot(at)).and_then(|node| node.next);
+        if let Some(node) = before.and_then(|before| self.nodes.get_mut(slot(before))) {
+            node.next = next;
+        }
+        if let Some(node) = self.nodes.get_mut(slot(at)) {
+            node.next = Some(head);
+        }
+        if let Some(dest) = self.dests.get_mut(dest.index()) {
+            dest.head = Some(at);
+        }
+    }
+
+    /// Frees destinations without a path. To be called when no Adj-RIB-Out has an entry for them, the
+    /// kernel was told, and no peer still has to hear of them.
+    pub fn reclaim(&mut self) {
+        let mut kept = Vec::new();
+        for id in std::mem::take(&mut self.empty) {
+            let Some(dest) = self.dests.get_mut(id.index()) else { continue };
+            if dest.dirty {
+                kept.push(id);
+                continue;
+            }
+            dest.empty = false;
+            if dest.head.is_some() {
+                continue;
+            }
+            let hash = hash(&dest.prefix);
+            if let Ok(entry) = self.index.find_entry(hash, |found| *found == id.0) {
+                entry.remove();
+            }
+            self.free_dests.push(id.0);
+        }
+        self.empty = kept;
+    }
+}
+
+fn slot(at: PathIdx) -> usize {
+    (at.0.get() - 1) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attr(table: &mut super::super::attrs::AttrTable, hops: &mut super::super::nexthop::NextHops, med: u32) -> AttrId {
+        let mut attrs = crate::wire::PathAttrs::originated(crate::wire::NextHop::V4([192, 0, 2, 1].into()));
+        attrs.med = Some(med);
+        table.intern(Box::new(attrs), hops)
+    }
+
+    fn peers(table: &Table, dest: DestId) -> Vec<u32> {
+        table.paths(dest).map(|(_, path)| path.peer.0).collect()
+    }
+
+    #[test]
+    fn paths_come_go_and_are_promoted() {
+        let (mut attrs, mut hops) = Default::default();
+        let id = attr(&mut attrs, &mut hops, 1);
+        let mut table = Table::default();
+        let dest = table.dest("10.0.0.0/8".parse().unwrap());
+        assert_eq!(table.dest("10.0.0.0/8".parse().unwrap()), dest);
+        for peer in 1..=4 {
+            table.insert(dest, Path { peer: PeerId(peer), path_id: PathId(0), received: id, imported: Ok(id) });
+        }
+        assert_eq!(peers(&table, dest), [1, 4, 3, 2]);
+        let (three, _) = table.path(dest, PeerId(3), PathId(0)).unwrap();
+        table.promote(dest, three);
+        assert_eq!(peers(&table, dest), [3, 1, 4, 2]);
+        let (four, _) = table.path(dest, PeerId(4), PathId(0)).unwrap();
+        assert_eq!(table.remove(dest, four).unwrap().peer, PeerId(4));
+        table.remove(dest, three);
+        assert_eq!(peers(&table, dest), [1, 2]);
+        assert!(table.path(dest, PeerId(3), PathId(0)).is_none());
+    }
+
+    #[test]
+    fn ids_are_reused_only_after_reclaim() {
+        let (mut attrs, mut hops) = Default::default();
+        let id = attr(&mut attrs, &mut hops, 1);
+        let path = Path { peer: PeerId(1), path_id: PathId(0), received: id, imported: Ok(id) };
+        let mut table = Table::default();
+        let first = table.dest("10.0.0.0/8".parse().unwrap());
+        table.insert(first, path);
+        let (at, _) = table.path(first, PeerId(1), PathId(0)).unwrap();
+        table.remove(first, at);
+        assert_ne!(table.dest("11.0.0.0/8".parse().unwrap()), first);
+        table.mark(first);
+        table.reclaim();
+        assert_eq!(table.find(&"10.0.0.0/8".parse().unwrap()), Some(first));
+        table.unmark(first);
+        table.reclaim();
+        assert_eq!(table.find(&"10.0.0.0/8".parse().unwrap()), None);
+        assert_eq!(table.dest("12.0.0.0/8".parse().unwrap()), first);
+    }
+}

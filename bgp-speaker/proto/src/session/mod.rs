@@ -1,0 +1,159 @@
+//! A peer's life: the RFC 4271 §8 state machine, its two possible connections, OPEN negotiation and timers.
+//!
+//! [`Session`] is sans-IO. The shell tells it what happened ([`Input`]) and does what it says
+//! ([`Output`]). It owns the codec context that the OPENs negotiated and the hold and keepalive
+//! timers, so that a busy RIB cannot kill a session and an OPEN cannot race decoding. It never sees
+//! the RIB: routes leave as [`crate::wire::RouteBatch`].
+//!
+//! It panics on nothing and fails on nothing: a fault of the peer becomes a NOTIFICATION, a close and
+//! a [`DownReason`].
+
+mod negotiate;
+
+pub use negotiate::*;
+
+use std::time::Duration;
+
+use ::bytes::{Bytes, BytesMut};
+
+use crate::types::{Asn, FamilySet, HoldTime, RouterId};
+use crate::wire::{Capability, Notification, Refresh, RouteBatch};
+
+/// What a session is configured with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionConfig {
+    /// Our AS number towards this peer.
+    pub local_asn: Asn,
+    /// The AS number the peer must have.
+    pub remote_asn: Asn,
+    /// Our identifier.
+    pub router_id: RouterId,
+    /// Families that we offer.
+    pub families: FamilySet,
+    /// Hold time that we offer; the lower of both sides holds (RFC 4271 §4.2).
+    pub hold_time: HoldTime,
+    /// Delay between connection attempts (RFC 4271 §10), jittered by 0.75–1.
+    pub connect_retry: Duration,
+    /// Wait for the peer to connect.
+    pub passive: bool,
+    /// Capabilities offered beyond families, 4-octet AS and route refresh.
+    pub extra_capabilities: Vec<Capability>,
+}
+
+/// One TCP connection (or attempt) of the session, numbered by the session for outgoing ones and by the
+/// shell for incoming ones, from separate ranges.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnId(pub u64);
+
+/// RFC 4271 §8.2.2.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum State {
+    /// Not trying.
+    #[default]
+    Idle,
+    /// Connecting.
+    Connect,
+    /// Waiting to connect or to be connected to.
+    Active,
+    /// OPEN sent.
+    OpenSent,
+    /// OPEN accepted, KEEPALIVE awaited.
+    OpenConfirm,
+    /// Routes flow.
+    Established,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The operator wants the session (RFC 4271 events 1, 3).
+    Start,
+    /// The operator does not want it (events 2, 8): Cease with this subcode (RFC 4486) and text (RFC 9003).
+    Stop {
+        /// Cease subcode.
+        subcode: u8,
+        /// Shutdown communication, at most 255 octets are sent.
+        message: String,
+    },
+    /// Close at once without a NOTIFICATION, so that the peer keeps our routes (RFC 4724 §4).
+    Abandon,
+    /// An outgoing attempt succeeded (event 17) or a connection came in (event 16).
+    Connected {
+        /// Which.
+        conn: ConnId,
+        /// True when the peer opened it.
+        incoming: bool,
+    },
+    /// The connection failed or closed (event 18).
+    Closed {
+        /// Which.
+        conn: ConnId,
+        /// The system's words, if any.
+        error: Option<String>,
+    },
+    /// Bytes arrived; the session takes whole messages out of the buffer and leaves the rest.
+    Received {
+        /// Which.
+        conn: ConnId,
+        /// The connection's read buffer.
+        buf: &'a mut BytesMut,
+    },
+    /// The shell wrote to the peer (UPDATEs or ours): restarts the keepalive timer (RFC 4271 §4.4) and the
+    /// send hold timer (RFC 9687).
+    Wrote,
+    /// The clock reached `poll_timeout`, or just a poke.
+    Tick,
+    /// Send this ROUTE-REFRESH if the session is up and the peer knows it.
+    SendRefresh(Refresh),
+    /// The engine refuses to go on with the peer (maximum prefixes: Cease/1): send and close.
+    Fail(Notification),
+}
+
+/// Why a session is down, or never came up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DownReason {
+    /// We sent this.
+    Sent(Notification),
+    /// The peer sent this.
+    Received(Notification),
+    /// The connection closed without a NOTIFICATION.
+    Closed(Option<String>),
+    /// We closed without a NOTIFICATION (restart).
+    Abandoned,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Open a TCP connection to the peer.
+    Connect(ConnId),
+    /// Write these bytes.
+    Send {
+        /// On which connection.
+        conn: ConnId,
+        /// A whole number of messages.
+        bytes: Bytes,
+    },
+    /// Flush what is queued, then close.
+    Close(ConnId),
+    /// The FSM moved.
+    State(State),
+    /// Established on this connection.
+    Up {
+        /// The connection that routes use from now on.
+        conn: ConnId,
+        /// What the OPENs agreed on.
+        negotiated: Box<Negotiated>,
+    },
+    /// The session left Established, or an attempt failed with a reason worth showing.
+    Down {
+        /// True when it had been Established: its routes go.
+        was_up: bool,
+        /// Why.
+        reason: DownReason,
+    },
+    /// Routes from the peer.
+    Routes(RouteBatch),
+    /// The peer sent a ROUTE-REFRESH.
+    Refresh(Refresh),
+}

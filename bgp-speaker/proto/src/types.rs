@@ -1,0 +1,533 @@
+//! The words of BGP as types: AS numbers, identifiers, prefixes, families and communities.
+//!
+//! Everything here is `Copy`, ordered and validated at construction, so that the rest of the crate
+//! never sees a bare `u32`. [`Prefix`] holds both families in 20 bytes, with host bits always zero,
+//! which makes equality and hashing plain integer work.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+/// An autonomous system number (RFC 6793), 0–4294967295. Zero is reserved (RFC 7607) and refused at the doors.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Asn(pub u32);
+
+impl Asn {
+    /// Stands in a 2-octet field for a number that does not fit (RFC 6793 §9).
+    pub const TRANS: Asn = Asn(23456);
+
+    /// The 2-octet form, [`Asn::TRANS`] when the number needs four octets.
+    #[must_use]
+    pub fn to_two_octets(self) -> u16 {
+        u16::try_from(self.0).unwrap_or(23456)
+    }
+
+    /// True for the private ranges of RFC 6996: 64512–65534 and 4200000000–4294967294.
+    #[must_use]
+    pub fn is_private(self) -> bool {
+        matches!(self.0, 64512..=65534 | 4_200_000_000..=4_294_967_294)
+    }
+}
+
+impl fmt::Display for Asn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A BGP identifier: any non-zero 32-bit number (RFC 6286 §2.1), written like an IPv4 address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouterId(NonZeroU32);
+
+impl RouterId {
+    /// `None` for zero, which RFC 6286 §2.1 forbids.
+    #[must_use]
+    pub fn new(value: u32) -> Option<Self> {
+        NonZeroU32::new(value).map(Self)
+    }
+
+    /// The identifier as a number in host order, as compared in collisions and in the decision process.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0.get()
+    }
+
+    /// `None` for 0.0.0.0.
+    #[must_use]
+    pub fn from_ipv4(addr: Ipv4Addr) -> Option<Self> {
+        Self::new(addr.to_bits())
+    }
+}
+
+impl fmt::Display for RouterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ipv4Addr::from_bits(self.get()).fmt(f)
+    }
+}
+
+impl fmt::Debug for RouterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An address family that podroute carries: unicast IPv4 (AFI 1, SAFI 1) or IPv6 (AFI 2, SAFI 1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Family {
+    /// AFI 1, SAFI 1.
+    Ipv4,
+    /// AFI 2, SAFI 1.
+    Ipv6,
+}
+
+impl Family {
+    /// Both, in the order in which everything is reported.
+    pub const ALL: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
+    /// The AFI of RFC 4760: 1 or 2.
+    #[must_use]
+    pub fn afi(self) -> u16 {
+        match self {
+            Family::Ipv4 => 1,
+            Family::Ipv6 => 2,
+        }
+    }
+
+    /// The family of an (AFI, SAFI) pair, `None` for what we do not carry.
+    #[must_use]
+    pub fn from_afi_safi(afi: u16, safi: u8) -> Option<Self> {
+        match (afi, safi) {
+            (1, 1) => Some(Family::Ipv4),
+            (2, 1) => Some(Family::Ipv6),
+            _ => None,
+        }
+    }
+
+    /// Longest prefix length: 32 or 128 bits.
+    #[must_use]
+    pub fn max_len(self) -> u8 {
+        match self {
+            Family::Ipv4 => 32,
+            Family::Ipv6 => 128,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Ipv4 => "ipv4",
+            Family::Ipv6 => "ipv6",
+        })
+    }
+}
+
+/// A set of families.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct FamilySet(u8);
+
+impl FamilySet {
+    /// No family.
+    pub const EMPTY: FamilySet = FamilySet(0);
+    /// Both families.
+    pub const ALL: FamilySet = FamilySet(3);
+
+    fn bit(family: Family) -> u8 {
+        match family {
+            Family::Ipv4 => 1,
+            Family::Ipv6 => 2,
+        }
+    }
+
+    /// Adds a family.
+    pub fn insert(&mut self, family: Family) {
+        self.0 |= Self::bit(family);
+    }
+
+    /// Removes a family.
+    pub fn remove(&mut self, family: Family) {
+        self.0 &= !Self::bit(family);
+    }
+
+    /// Whether the family is in the set.
+    #[must_use]
+    pub fn contains(self, family: Family) -> bool {
+        self.0 & Self::bit(family) != 0
+    }
+
+    /// Whether no family is in the set.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The families in both sets.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The members, IPv4 first.
+    pub fn iter(self) -> impl Iterator<Item = Family> {
+        Family::ALL.into_iter().filter(move |family| self.contains(*family))
+    }
+}
+
+impl FromIterator<Family> for FamilySet {
+    fn from_iter<T: IntoIterator<Item = Family>>(iter: T) -> Self {
+        let mut set = Self::EMPTY;
+        iter.into_iter().for_each(|family| set.insert(family));
+        set
+    }
+}
+
+impl fmt::Debug for FamilySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// An IPv4 or IPv6 prefix with host bits zero. Ordered by family, then address, then length.
+///
+/// An IPv4 address stands in the first word, so that both families fit one 20-byte `Copy` value.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Prefix {
+    family: Family,
+    words: [u32; 4],
+    len: u8,
+}
+
+impl std::hash::Hash for Prefix {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        match self.family {
+            Family::Ipv4 => state.write_u64(u64::from(self.word0()) << 8 | u64::from(self.len)),
+            Family::Ipv6 => {
+                state.write_u128(self.v6_bits());
+                state.write_u8(self.len);
+            }
+        }
+    }
+}
+
+impl Prefix {
+    fn word0(&self) -> u32 {
+        let [word, ..] = self.words;
+        word
+    }
+
+    fn v6_bits(&self) -> u128 {
+        let [a, b, c, d] = self.words;
+        u128::from(a) << 96 | u128::from(b) << 64 | u128::from(c) << 32 | u128::from(d)
+    }
+
+    /// An IPv4 prefix; host bits are cleared, a length above 32 is clamped to 32.
+    #[must_use]
+    pub fn v4(addr: u32, len: u8) -> Self {
+        let len = len.min(32);
+        let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+        Self { family: Family::Ipv4, words: [addr & mask, 0, 0, 0], len }
+    }
+
+    /// An IPv6 prefix; host bits are cleared, a length above 128 is clamped to 128.
+    #[must_use]
+    pub fn v6(addr: u128, len: u8) -> Self {
+        let len = len.min(128);
+        let addr = addr & u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
+        let word = |shift: u32| ((addr >> shift) & u128::from(u32::MAX)) as u32;
+        Self { family: Family::Ipv6, words: [word(96), word(64), word(32), word(0)], len }
+    }
+
+    /// A prefix of either family; host bits are cleared and the length is clamped to the family's.
+    #[must_use]
+    pub fn new(addr: IpAddr, len: u8) -> Self {
+        match addr {
+            IpAddr::V4(addr) => Self::v4(addr.to_bits(), len),
+            IpAddr::V6(addr) => Self::v6(addr.to_bits(), len),
+        }
+    }
+
+    /// The prefix of one address: /32 or /128.
+    #[must_use]
+    pub fn host(addr: IpAddr) -> Self {
+        Self::new(addr, 128)
+    }
+
+    /// Which family.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Prefix length in bits: 0–32 or 0–128.
+    #[must_use]
+    pub fn len(&self) -> u8 {
+        self.len
+    }
+
+    /// True for a default route (length 0).
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The address, host bits zero.
+    #[must_use]
+    pub fn addr(&self) -> IpAddr {
+        match self.family {
+            Family::Ipv4 => IpAddr::V4(Ipv4Addr::from_bits(self.word0())),
+            Family::Ipv6 => IpAddr::V6(Ipv6Addr::from_bits(self.v6_bits())),
+        }
+    }
+
+    /// The address bits left-aligned in 128 bits, so that both families compare alike.
+    #[must_use]
+    pub fn aligned_bits(&self) -> u128 {
+        self.v6_bits()
+    }
+
+    /// Whether `other` is this prefix or lies inside it (same family).
+    #[must_use]
+    pub fn contains(&self, other: &Prefix) -> bool {
+        let mask = u128::MAX.checked_shl(128 - u32::from(self.len)).unwrap_or(0);
+        self.family == other.family
+            && self.len <= other.len
+            && (self.aligned_bits() ^ other.aligned_bits()) & mask == 0
+    }
+
+    /// Whether the address lies inside this prefix.
+    #[must_use]
+    pub fn contains_addr(&self, addr: IpAddr) -> bool {
+        self.contains(&Prefix::host(addr))
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr(), self.len)
+    }
+}
+
+impl fmt::Debug for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a text is not a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PrefixError {
+    /// No address, no slash or no number.
+    #[error("'{0}' is not ADDRESS/LENGTH, for example 10.244.1.0/24 or fd00:10:244:1::/64")]
+    Syntax(String),
+    /// The length does not fit the family.
+    #[error("'{0}' has a length beyond {1} bits")]
+    Length(String, u8),
+    /// Bits after the length are set.
+    #[error("'{given}' has host bits set; did you mean {meant}?")]
+    HostBits {
+        /// The text as given.
+        given: String,
+        /// The same with host bits cleared.
+        meant: Prefix,
+    },
+}
+
+impl FromStr for Prefix {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        let syntax = || PrefixError::Syntax(text.to_owned());
+        let (addr, len) = text.split_once('/').ok_or_else(syntax)?;
+        let addr: IpAddr = addr.parse().map_err(|_| syntax())?;
+        let len: u8 = len.parse().map_err(|_| syntax())?;
+        let prefix = Prefix::new(addr, len);
+        if len > prefix.family.max_len() {
+            return Err(PrefixError::Length(text.to_owned(), prefix.family.max_len()));
+        }
+        if prefix.addr() != addr {
+            return Err(PrefixError::HostBits { given: text.to_owned(), meant: prefix });
+        }
+        Ok(prefix)
+    }
+}
+
+impl From<ipnet::IpNet> for Prefix {
+    fn from(net: ipnet::IpNet) -> Self {
+        Prefix::new(net.addr(), net.prefix_len())
+    }
+}
+
+impl From<Prefix> for ipnet::IpNet {
+    fn from(prefix: Prefix) -> Self {
+        ipnet::IpNet::new_assert(prefix.addr(), prefix.len)
+    }
+}
+
+/// A path identifier of ADD-PATH (RFC 7911), 0 where it is not negotiated.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct PathId(pub u32);
+
+/// A configured peer, numbered by the shell; stable while the peer is configured.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PeerId(pub u32);
+
+impl PeerId {
+    /// Stands for ourselves: the source of originated routes.
+    pub const LOCAL: PeerId = PeerId(u32::MAX);
+}
+
+/// A standard community (RFC 1997), written `high:low`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Community(pub u32);
+
+impl Community {
+    /// RFC 8326: lower the preference of this path.
+    pub const GRACEFUL_SHUTDOWN: Community = Community(0xFFFF_0000);
+    /// RFC 9494 §4.
+    pub const LLGR_STALE: Community = Community(0xFFFF_0006);
+    /// RFC 9494 §4.
+    pub const NO_LLGR: Community = Community(0xFFFF_0007);
+    /// RFC 7999.
+    pub const BLACKHOLE: Community = Community(0xFFFF_029A);
+    /// RFC 1997: not beyond the AS.
+    pub const NO_EXPORT: Community = Community(0xFFFF_FF01);
+    /// RFC 1997: to nobody.
+    pub const NO_ADVERTISE: Community = Community(0xFFFF_FF02);
+    /// RFC 1997: not to other (sub-)ASes.
+    pub const NO_EXPORT_SUBCONFED: Community = Community(0xFFFF_FF03);
+
+    /// The well-known names, as written in policies and shown.
+    pub const NAMES: [(&'static str, Community); 7] = [
+        ("graceful-shutdown", Community::GRACEFUL_SHUTDOWN),
+        ("llgr-stale", Community::LLGR_STALE),
+        ("no-llgr", Community::NO_LLGR),
+        ("blackhole", Community::BLACKHOLE),
+        ("no-export", Community::NO_EXPORT),
+        ("no-advertise", Community::NO_ADVERTISE),
+        ("no-export-subconfed", Community::NO_EXPORT_SUBCONFED),
+    ];
+}
+
+impl fmt::Display for Community {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Self::NAMES.iter().find(|(_, community)| community == self) {
+            Some((name, _)) => f.write_str(name),
+            None => write!(f, "{}:{}", self.0 >> 16, self.0 & 0xFFFF),
+        }
+    }
+}
+
+impl fmt::Debug for Community {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a text is not a community.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a community: write HIGH:LOW with both 0–65535, or a well-known name such as no-export")]
+pub struct CommunityError(pub String);
+
+impl FromStr for Community {
+    type Err = CommunityError;
+
+    fn from_str(text: &str) -> Result<Self, CommunityError> {
+        if let Some((_, community)) = Self::NAMES.iter().find(|(name, _)| *name == text) {
+            return Ok(*community);
+        }
+        let parse = || {
+            let (high, low) = text.split_once(':')?;
+            let (high, low) = (high.parse::<u16>().ok()?, low.parse::<u16>().ok()?);
+            Some(Community(u32::from(high) << 16 | u32::from(low)))
+        };
+        parse().ok_or_else(|| CommunityError(text.to_owned()))
+    }
+}
+
+/// A large community (RFC 8092), written `global:local1:local2`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LargeCommunity(pub u32, pub u32, pub u32);
+
+impl fmt::Display for LargeCommunity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.0, self.1, self.2)
+    }
+}
+
+/// An extended community (RFC 4360): eight octets, kept as they came.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ExtCommunity(pub u64);
+
+impl ExtCommunity {
+    /// Whether it may cross an AS boundary (RFC 4360 §2: the second bit clear means transitive).
+    #[must_use]
+    pub fn is_transitive(self) -> bool {
+        self.0 & (0x40 << 56) == 0
+    }
+}
+
+impl fmt::Display for ExtCommunity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:016x}", self.0)
+    }
+}
+
+/// A hold time (RFC 4271 §4.2): 0 (no keepalives) or 3–65535 seconds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct HoldTime(u16);
+
+impl HoldTime {
+    /// 90 seconds, the value RFC 4271 §10 suggests.
+    pub const DEFAULT: HoldTime = HoldTime(90);
+
+    /// `None` for 1 and 2 seconds (RFC 4271 §4.2).
+    #[must_use]
+    pub fn new(seconds: u16) -> Option<Self> {
+        (!matches!(seconds, 1 | 2)).then_some(Self(seconds))
+    }
+
+    /// Seconds; 0 means that neither side sends keepalives.
+    #[must_use]
+    pub fn seconds(self) -> u16 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_text_round_trip_and_errors() {
+        for text in ["0.0.0.0/0", "10.244.1.0/24", "192.0.2.1/32", "::/0", "fd00:10:244:1::/64", "2001:db8::1/128"] {
+            assert_eq!(text.parse::<Prefix>().unwrap().to_string(), text);
+        }
+        assert!(matches!("10.244.1.1/24".parse::<Prefix>(), Err(PrefixError::HostBits { .. })));
+        assert!(matches!("10.244.1.0/33".parse::<Prefix>(), Err(PrefixError::Length(_, 32))));
+        assert!(matches!("10.244.1.0".parse::<Prefix>(), Err(PrefixError::Syntax(_))));
+    }
+
+    #[test]
+    fn containment() {
+        let outer: Prefix = "10.244.0.0/16".parse().unwrap();
+        let inner: Prefix = "10.244.7.0/24".parse().unwrap();
+        assert!(outer.contains(&inner) && outer.contains(&outer) && !inner.contains(&outer));
+        let all: Prefix = "::/0".parse().unwrap();
+        assert!(!all.contains(&inner));
+        assert!(all.contains_addr("2001:db8::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn communities_by_name_and_number() {
+        assert_eq!("no-export".parse::<Community>().unwrap(), Community::NO_EXPORT);
+        assert_eq!("64512:100".parse::<Community>().unwrap().to_string(), "64512:100");
+        assert!("64512".parse::<Community>().is_err());
+        assert!("70000:1".parse::<Community>().is_err());
+    }
+
+    #[test]
+    fn prefix_is_small() {
+        assert_eq!(std::mem::size_of::<Prefix>(), 20);
+    }
+}

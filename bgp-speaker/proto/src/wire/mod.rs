@@ -1,0 +1,30 @@
+//! BGP on the wire: framing, OPEN, UPDATE, NOTIFICATION, ROUTE-REFRESH; decode and encode.
+//!
+//! Decoding takes bytes and a [`DecodeContext`] (what the OPENs negotiated) and gives values or a
+//! [`DecodeError`], a closed enum with one total mapping to a [`Notification`] (RFC 4271 §6). UPDATE
+//! errors carry RFC 7606 verdicts: only what makes the NLRI unreadable resets a session.
+//! nom stays inside this module. Nothing here panics on any bytes.
+
+mod as_path;
+mod attribute;
+mod batch;
+mod capability;
+mod error;
+mod frame;
+mod nlri;
+mod notification;
+mod open;
+mod refresh;
+mod update;
+
+pub use as_path::*;
+pub use attribute::*;
+pub use batch::*;
+pub use capability::*;
+pub use error::*;
+pub use frame::*;
+pub use nlri::*;
+pub use notification::*;
+pub use open::*;
+pub use refresh::*;
+pub use update::*;
