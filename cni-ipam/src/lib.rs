@@ -1,1 +1,109 @@
-//! placeholder
+//! podroute's CNI plugins: `podroute-cni` (main plugin) and `podroute-ipam` (delegated IPAM).
+//!
+//! One process, one pass, synchronous, nothing started. Reads the node's blocks from
+//! `<runDir>/node.json`, which the agent writes; needs no running agent. Implements CNI 0.3.1, 0.4.0,
+//! 1.0.0 and 1.1.0. Only the result or an error document goes to standard output.
+//!
+//! Which room? Environment → `request`. Configuration → `netconf`. Answers → `result`, `error`. Which
+//! address → `allocator` over `store`; whose, and how far → `attachment`, `own`. Verbs → `plugin`,
+//! `ipam_plugin`, `gc`. The kernel → `kernel`.
+
+mod allocator;
+mod attachment;
+mod block;
+mod error;
+mod gc;
+mod ipam_plugin;
+mod kernel;
+mod names;
+mod netconf;
+mod node;
+mod own;
+mod plugin;
+mod request;
+mod result;
+mod store;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::netconf::{Netconf, Version};
+use crate::request::{Request, Verb};
+
+pub use crate::error::{Error, Result};
+pub use crate::kernel::link::ROUTE_PROTOCOL;
+pub use crate::names::{ALIAS_MARK, MARK, Owner};
+pub use crate::netconf::RUN_DIR;
+
+/// Which of the two binaries this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plugin {
+    /// `podroute-cni`.
+    Main,
+    /// `podroute-ipam`.
+    Ipam,
+}
+
+/// Serves the one request of this process.
+pub fn run(plugin: Plugin) -> ExitCode {
+    let (answer, code) = match Request::from_process() {
+        Ok(request) => {
+            let served = serve(plugin, &request);
+            let version = || netconf::version_of(&request.input);
+            served.map_or_else(
+                |e| failed(&e, version().as_deref()),
+                |value| (value, ExitCode::SUCCESS),
+            )
+        }
+        Err(error) => failed(&error, None),
+    };
+    let Some(answer) = answer else { return code };
+    // A runtime that no longer listens is no reason to fail differently.
+    let _ = writeln!(std::io::stdout(), "{answer}");
+    code
+}
+
+fn failed(error: &Error, version: Option<&str>) -> (Option<Value>, ExitCode) {
+    (Some(result::render_error(error, version)), ExitCode::FAILURE)
+}
+
+fn serve(plugin: Plugin, request: &Request) -> Result<Option<Value>> {
+    if request.verb == Verb::Version {
+        return Ok(Some(result::render_versions()));
+    }
+    let conf = Netconf::parse(request)?;
+    require_version(request.verb, conf.version)?;
+    let done = |done: Result<()>| done.map(|()| None);
+    match (plugin, request.verb) {
+        (Plugin::Main, Verb::Add) => plugin::add(request, &conf).map(Some),
+        (Plugin::Main, Verb::Del) => done(plugin::del(&conf, &request.owner)),
+        (Plugin::Main, Verb::Check) => done(plugin::check(request, &conf)),
+        (Plugin::Main, Verb::Gc) => done(plugin::gc(&conf)),
+        (Plugin::Ipam, Verb::Add) => ipam_plugin::add(request, &conf).map(Some),
+        (Plugin::Ipam, Verb::Del) => done(ipam_plugin::del(&conf, &request.owner)),
+        (Plugin::Ipam, Verb::Check) => done(ipam_plugin::check(&conf, &request.owner)),
+        (Plugin::Ipam, Verb::Gc) => done(ipam_plugin::gc(&conf)),
+        (_, Verb::Status) => done(own::status(&conf)),
+        (_, Verb::Version) => Ok(Some(result::render_versions())),
+    }
+}
+
+/// CHECK came with 0.4.0, GC and STATUS with 1.1.0.
+fn require_version(verb: Verb, version: Version) -> Result<()> {
+    let since = match verb {
+        Verb::Add | Verb::Del | Verb::Version => return Ok(()),
+        Verb::Check => Version::V0_4_0,
+        Verb::Gc | Verb::Status => Version::V1_1_0,
+    };
+    if version < since {
+        let version = version.as_str().to_owned();
+        return Err(Error::VerbVersion {
+            verb: verb.as_str(),
+            version,
+            since: since.as_str(),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! Which address is given, and what a release does; over any `Store`.
+//!
+//! In order: an address of the block that was never given; the one released longest ago; and, before
+//! saying that none is left, whatever a look at all claims finds free (queue places that the hints
+//! lost, addresses no longer reserved). The first two touch a fixed number of files whatever the
+//! block's size. Only `Store::claim` gives an address, so wrong hints can cost time but never give an
+//! address twice. Blocks are used in the agent's order; a block that is no longer listed is drained.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use crate::block::{self, Block, Family};
+use crate::error::{Error, Result};
+use crate::names::Owner;
+use crate::store::{Counter, Retired, Store};
+
+/// What an ADD asks of the allocator.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Demand<'a> {
+    /// The node's blocks, in order, both families.
+    pub(crate) blocks: &'a [Block],
+    /// The families to give an address of.
+    pub(crate) families: &'a [Family],
+    /// Addresses asked for by name; they stand for the automatic one of their family.
+    pub(crate) wanted: &'a [IpAddr],
+}
+
+/// Claims one address per family and all that are wanted. On failure all of them are released.
+pub(crate) fn allocate(
+    store: &impl Store,
+    owner: &Owner,
+    demand: Demand<'_>,
+    is_reserved: impl Fn(IpAddr) -> bool,
+) -> Result<Vec<IpAddr>> {
+    refuse_changed_blocks(store, demand.blocks)?;
+    for block in demand.blocks {
+        store.add_block(*block)?;
+    }
+    let mut taken = Vec::new();
+    match take_all(store, owner, demand, &is_reserved, &mut taken) {
+        Ok(()) => Ok(taken),
+        Err(error) => {
+            for address in taken {
+                release(store, owner, address)?;
+            }
+            Err(error)
+        }
+    }
+}
+
+fn take_all(
+    store: &impl Store,
+    owner: &Owner,
+    demand: Demand<'_>,
+    is_reserved: &impl Fn(IpAddr) -> bool,
+    taken: &mut Vec<IpAddr>,
+) -> Result<()> {
+    for address in demand.wanted {
+        take_wanted(store, owner, demand.blocks, *address)?;
+        taken.push(*address);
+    }
+    for family in demand.families {
+        if demand.wanted.iter().any(|a| Family::of(*a) == *family) {
+            continue;
+        }
+        let blocks: Vec<Block> = demand
+            .blocks
+            .iter()
+            .copied()
+            .filter(|b| b.family() == *family)
+            .collect();
+        taken.push(take_any(store, owner, &blocks, is_reserved)?);
+    }
+    Ok(())
+}
+
+fn take_wanted(store: &impl Store, owner: &Owner, blocks: &[Block], address: IpAddr) -> Result<()> {
+    let refuse = |cause| Error::AddressRefused {
+        address,
+        cause,
+        blocks: block::list(blocks),
+    };
+    let block = blocks.iter().find(|b| b.contains(address));
+    let block = block.ok_or_else(|| refuse("it lies outside this node's blocks"))?;
+    if let Some(cause) = block.forbids(address) {
+        return Err(refuse(cause));
+    }
+    if store.claim(address, owner)? {
+        return Ok(());
+    }
+    let holder = store.claimant(address)?;
+    let (container, ifname) = holder.map_or_else(Default::default, |o| (o.container, o.ifname));
+    Err(Error::AddressTaken {
+        address,
+        container,
+        ifname,
+    })
+}
+
+fn take_any(
+    store: &impl Store,
+    owner: &Owner,
+    blocks: &[Block],
+    is_reserved: &impl Fn(IpAddr) -> bool,
+) -> Result<IpAddr> {
+    let ways = [fresh, oldest, scan];
+    for block in blocks {
+        let try_claim = |address: IpAddr| -> Result<bool> {
+            Ok(block.forbids(address).is_none() && !is_reserved(address) && store.claim(address, owner)?)
+        };
+        for way in ways {
+            if let Some(address) = way(store, *block, &try_claim)? {
+                return Ok(address);
+            }
+        }
+    }
+    Err(Error::Exhausted {
+        blocks: block::list(blocks),
+    })
+}
+
+type TryClaim<'a> = &'a dyn Fn(IpAddr) -> Result<bool>;
+
+/// An address that was never given.
+fn fresh(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Result<Option<IpAddr>> {
+    let start = store.counter(block, Counter::Fresh)?;
+    for index in start..block.len() {
+        let Some(address) = block.nth(index) else { break };
+        if try_claim(address)? {
+            store.set_counter(block, Counter::Fresh, index + 1)?;
+            return Ok(Some(address));
+        }
+    }
+    if start < block.len() {
+        store.set_counter(block, Counter::Fresh, block.len())?;
+    }
+    Ok(None)
+}
+
+/// The address released longest ago.
+fn oldest(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Result<Option<IpAddr>> {
+    let tail = store.counter(block, Counter::Tail)?;
+    let head = store.counter(block, Counter::Head)?;
+    for place in head..tail {
+        if let Some(address) = take_place(store, block, place, try_claim)? {
+            store.set_counter(block, Counter::Head, place + 1)?;
+            return Ok(Some(address));
+        }
+    }
+    if head < tail {
+        store.set_counter(block, Counter::Head, tail)?;
+    }
+    for place in store.queue(block)? {
+        if let Some(address) = take_place(store, block, place, try_claim)? {
+            return Ok(Some(address));
+        }
+    }
+    Ok(None)
+}
+
+/// The claim comes first, then the place is emptied: killed between, the place is stale, and a stale
+/// place (its address taken or reserved) is emptied by whoever comes next.
+fn take_place(
+    store: &impl Store,
+    block: Block,
+    place: u64,
+    try_claim: TryClaim<'_>,
+) -> Result<Option<IpAddr>> {
+    let Some(address) = store.queued(block, place)? else {
+        return Ok(None);
+    };
+    let claimed = try_claim(address)?;
+    store.unqueue(block, place)?;
+    Ok(claimed.then_some(address))
+}
+
+/// Any address without a claim: the whole block is looked at, but only when all else found none.
+fn scan(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Result<Option<IpAddr>> {
+    let claimed: HashSet<IpAddr> = store.claims()?.into_iter().collect();
+    for address in (0..block.len()).filter_map(|i| block.nth(i)) {
+        if !claimed.contains(&address) && try_claim(address)? {
+            return Ok(Some(address));
+        }
+    }
+    Ok(None)
+}
+
+/// Ends the owner's claim on an address, if it holds one. The caller holds the owner's lock, so the
+/// claim cannot become another's between the look and the step.
+pub(crate) fn release(store: &impl Store, owner: &Owner, address: IpAddr) -> Result<bool> {
+    if store.claimant(address)?.as_ref() != Some(owner) {
+        return Ok(false);
+    }
+    let Some(block) = store.blocks()?.into_iter().find(|b| b.contains(address)) else {
+        store.abandon(address)?;
+        return Ok(true);
+    };
+    let tail = store.counter(block, Counter::Tail)?;
+    let start = tail.max(store.counter(block, Counter::Head)?);
+    for place in start.. {
+        match store.retire(address, block, place)? {
+            Retired::Done => {
+                store.set_counter(block, Counter::Tail, place + 1)?;
+                break;
+            }
+            Retired::NoClaim => break,
+            Retired::PlaceTaken => {}
+        }
+    }
+    Ok(true)
+}
+
+/// Ends every claim of an owner, found by looking at all claims.
+pub(crate) fn release_all(store: &impl Store, owner: &Owner) -> Result<Vec<IpAddr>> {
+    let mut released = Vec::new();
+    for address in store.claims()? {
+        if release(store, owner, address)? {
+            released.push(address);
+        }
+    }
+    Ok(released)
+}
+
+/// Refuses where all blocks of a family are new while addresses of an old one are in use: the node got
+/// another pod CIDR under living pods. Forgets blocks that are drained.
+pub(crate) fn refuse_changed_blocks(store: &impl Store, now: &[Block]) -> Result<()> {
+    for drained in find_changed_blocks(store, now)? {
+        store.remove_block(drained)?;
+    }
+    Ok(())
+}
+
+/// The same, but only tells which past blocks have no claim left.
+pub(crate) fn find_changed_blocks(store: &impl Store, now: &[Block]) -> Result<Vec<Block>> {
+    let known = store.blocks()?;
+    let past: Vec<Block> = known.iter().copied().filter(|b| !now.contains(b)).collect();
+    let mut drained = Vec::new();
+    if past.is_empty() {
+        return Ok(drained);
+    }
+    let claims = store.claims()?;
+    for old in past {
+        let outside = |a: &&IpAddr| old.contains(**a) && !now.iter().any(|b| b.contains(**a));
+        let living: Vec<&IpAddr> = claims.iter().filter(outside).collect();
+        let Some(example) = living.iter().min() else {
+            drained.push(old);
+            continue;
+        };
+        let same: Vec<Block> = now
+            .iter()
+            .copied()
+            .filter(|b| b.family() == old.family())
+            .collect();
+        if same.is_empty() || same.iter().any(|b| known.contains(b)) {
+            continue;
+        }
+        return Err(Error::BlockChanged {
+            now: block::list(&same),
+            before: old.net(),
+            living: living.len(),
+            example: **example,
+        });
+    }
+    Ok(drained)
+}
+
+/// Could an address of every family be given? Reads hints first, all claims only where those say no.
+pub(crate) fn has_room(
+    store: &impl Store,
+    blocks: &[Block],
+    is_reserved: impl Fn(IpAddr) -> bool,
+) -> Result<bool> {
+    for block in blocks {
+        let rest = store.counter(*block, Counter::Fresh)?..block.len();
+        let free = |a: &IpAddr| block.forbids(*a).is_none() && !is_reserved(*a);
+        for address in rest.filter_map(|i| block.nth(i)).filter(free) {
+            if store.claimant(address)?.is_none() {
+                return Ok(true);
+            }
+        }
+        let claimed: HashSet<IpAddr> = store.claims()?.into_iter().collect();
+        if (0..block.len())
+            .filter_map(|i| block.nth(i))
+            .any(|a| free(&a) && !claimed.contains(&a))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,274 @@
+//! The record of an attachment, and the lock that goes with it.
+//!
+//! `pod/<container>@<interface>` is made before anything else of an ADD and removed after everything
+//! else of a DEL, so what a killed process leaves behind always has a record. Its first line is JSON,
+//! written once the addresses are known; its second, `done`, is written when the ADD has succeeded. An
+//! exclusive `flock` on it makes the operations of one attachment take turns; attachments never wait
+//! for each other, and the kernel drops the lock of a killed process.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::names::Owner;
+use crate::store::{Disk, names};
+
+const WAIT: Duration = Duration::from_secs(10);
+const RECORD_LIMIT: u64 = 1 << 16;
+
+/// What is known of an attachment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Record {
+    /// Network name.
+    pub(crate) network: String,
+    /// `podroute-cni`, or `podroute-ipam` where another plugin made the interface.
+    pub(crate) plugin: String,
+    /// The pod's addresses.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Host interface; empty where another plugin made it.
+    pub(crate) host_interface: String,
+    /// Path of the network namespace.
+    pub(crate) netns: String,
+    /// Inode of the network namespace: tells a path that was used anew.
+    pub(crate) netns_inode: u64,
+    /// `namespace/name` of the Kubernetes pod, where the runtime said it.
+    pub(crate) pod: String,
+    /// When it was made, in seconds since 1970.
+    pub(crate) created: u64,
+}
+
+/// How far an ADD came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing is known but that an ADD was begun.
+    Begun,
+    /// Addresses are claimed, the interface may be there in part.
+    Partial(Record),
+    /// The ADD succeeded.
+    Done(Record),
+}
+
+impl State {
+    /// The record, if there is one.
+    pub(crate) fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Begun => None,
+            Self::Partial(record) | Self::Done(record) => Some(record),
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        let Some((first, rest)) = text.split_once('\n') else {
+            return Self::Begun;
+        };
+        match serde_json::from_str(first) {
+            Ok(record) if rest == "done\n" => Self::Done(record),
+            Ok(record) => Self::Partial(record),
+            Err(_) => Self::Begun,
+        }
+    }
+}
+
+/// An attachment whose lock this process holds.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    file: Flock<File>,
+    path: PathBuf,
+    /// Whose.
+    pub(crate) owner: Owner,
+    /// How far its ADD came, as found when the lock was taken.
+    pub(crate) state: State,
+    /// Made just now by this process: nothing can be left over.
+    pub(crate) is_new: bool,
+}
+
+impl Attachment {
+    /// Locks an attachment's record, making it where `create`; None where there is none.
+    pub(crate) fn lock(disk: &Disk, owner: &Owner, create: bool) -> Result<Option<Self>> {
+        let path = disk.dir("pod").join(owner.key());
+        let deadline = Instant::now() + WAIT;
+        loop {
+            let (file, is_new) = match open(&path, create) {
+                Ok(Some(opened)) => opened,
+                Ok(None) if create => continue,
+                Ok(None) => return Ok(None),
+                Err(e) => return Err(Error::io("open", &path, e)),
+            };
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(file) => {
+                    if let Some(locked) = Self::adopt(file, &path, owner, is_new)? {
+                        return Ok(Some(locked));
+                    }
+                }
+                Err((_, nix::Error::EWOULDBLOCK)) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err((_, nix::Error::EWOULDBLOCK)) => {
+                    return Err(Error::Busy {
+                        attachment: owner.key(),
+                        seconds: WAIT.as_secs(),
+                    });
+                }
+                Err((_, e)) => return Err(Error::io("lock", &path, e)),
+            }
+        }
+    }
+
+    /// None where the record was removed between opening and locking it.
+    fn adopt(mut file: Flock<File>, path: &Path, owner: &Owner, is_new: bool) -> Result<Option<Self>> {
+        let held = file.metadata().map_err(|e| Error::io("read", path, e))?;
+        let same = fs::symlink_metadata(path).is_ok_and(|now| now.ino() == held.ino());
+        if !same {
+            return Ok(None);
+        }
+        let mut text = String::new();
+        if held.size() > 0 {
+            let read = (&mut *file).take(RECORD_LIMIT).read_to_string(&mut text);
+            read.map_err(|e| Error::io("read", path, e))?;
+        }
+        let state = State::parse(&text);
+        Ok(Some(Self {
+            file,
+            path: path.to_owned(),
+            owner: owner.clone(),
+            state,
+            is_new,
+        }))
+    }
+
+    /// Forgets what a failed ADD wrote.
+    pub(crate) fn reset(&mut self) -> Result<()> {
+        self.state = State::Begun;
+        self.file
+            .set_len(0)
+            .map_err(|e| Error::io("write", &self.path, e))
+    }
+
+    /// Writes the record, before any interface is made.
+    pub(crate) fn write(&mut self, record: Record) -> Result<()> {
+        let mut line = serde_json::to_vec(&record).map_err(|e| Error::Decode {
+            what: "the attachment's record",
+            cause: e.to_string(),
+        })?;
+        line.push(b'\n');
+        self.file
+            .write_all(&line)
+            .map_err(|e| Error::io("write", &self.path, e))?;
+        self.state = State::Partial(record);
+        Ok(())
+    }
+
+    /// Marks the ADD as succeeded.
+    pub(crate) fn done(&mut self) -> Result<()> {
+        self.file
+            .write_all(b"done\n")
+            .map_err(|e| Error::io("write", &self.path, e))
+    }
+
+    /// Removes the record: the last step of a DEL.
+    pub(crate) fn remove(self) -> Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", &self.path, e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Opens a record, or makes it where `create`; tells which. None: it is not there (any more).
+fn open(path: &Path, create: bool) -> std::io::Result<Option<(File, bool)>> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).mode(0o600);
+    if create {
+        match options.clone().create_new(true).open(path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            made => return made.map(|file| Some((file, true))),
+        }
+    }
+    match options.open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        opened => opened.map(|file| Some((file, false))),
+    }
+}
+
+/// Who has a record, in no order.
+pub(crate) fn owners(disk: &Disk) -> Result<Vec<Owner>> {
+    names(&disk.dir("pod"), Owner::from_key)
+}
+
+/// Reads a record without its lock; None where it was removed meanwhile.
+pub(crate) fn read(disk: &Disk, owner: &Owner) -> Result<Option<State>> {
+    let path = disk.dir("pod").join(owner.key());
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(State::parse(&text))),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("read", &path, e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setup() -> (tempfile::TempDir, Disk, Owner) {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::open_boot(dir.path(), "boot", true).unwrap().unwrap();
+        (
+            dir,
+            disk,
+            Owner {
+                container: "c".into(),
+                ifname: "eth0".into(),
+            },
+        )
+    }
+
+    #[test]
+    fn a_record_goes_through_its_states() {
+        let (_dir, disk, owner) = setup();
+        assert!(Attachment::lock(&disk, &owner, false).unwrap().is_none());
+        let mut a = Attachment::lock(&disk, &owner, true).unwrap().unwrap();
+        assert_eq!(a.state, State::Begun);
+        let record = Record {
+            network: "n".into(),
+            ..Record::default()
+        };
+        a.write(record.clone()).unwrap();
+        drop(a);
+        let mut a = Attachment::lock(&disk, &owner, false).unwrap().unwrap();
+        assert_eq!(a.state, State::Partial(record.clone()));
+        a.done().unwrap();
+        assert_eq!(read(&disk, &owner).unwrap(), Some(State::Done(record)));
+        assert_eq!(owners(&disk).unwrap(), vec![owner.clone()]);
+        a.reset().unwrap();
+        assert_eq!(read(&disk, &owner).unwrap(), Some(State::Begun));
+        a.remove().unwrap();
+        assert_eq!(read(&disk, &owner).unwrap(), None);
+    }
+
+    #[test]
+    fn a_waiter_sees_the_removal() {
+        let (_dir, disk, owner) = setup();
+        let held = Attachment::lock(&disk, &owner, true).unwrap().unwrap();
+        let waiter = {
+            let (disk, owner) = (disk.clone(), owner.clone());
+            std::thread::spawn(move || Attachment::lock(&disk, &owner, false).unwrap().is_none())
+        };
+        held.remove().unwrap();
+        assert!(waiter.join().unwrap(), "the record is gone for the waiter too");
+    }
+
+    #[test]
+    fn half_a_line_is_no_record() {
+        assert_eq!(State::parse("{\"network\":\"n\""), State::Begun);
+        assert_eq!(State::parse("garbage\ndone\n"), State::Begun);
+        assert!(matches!(State::parse("{}\ndo"), State::Partial(_)));
+    }
+}

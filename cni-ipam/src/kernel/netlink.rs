@@ -1,0 +1,333 @@
+//! Netlink sockets and messages, as bytes: one buffer of many messages, one send, all answers read.
+//!
+//! Owns framing (RFC 3549 §2), attributes, sequence numbers and errors. Knows no message type's meaning:
+//! that is in `link`, `veth` and `nft`. A request that the kernel does not answer fails after ten
+//! seconds. Bytes from the kernel are read with bounds checked; what is cut short is ignored.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use crate::error::{Error, Result};
+use crate::kernel::sys;
+
+pub(crate) const REQUEST: u16 = 0x1;
+pub(crate) const ACK: u16 = 0x4;
+pub(crate) const DUMP: u16 = 0x300;
+pub(crate) const REPLACE: u16 = 0x100;
+pub(crate) const EXCL: u16 = 0x200;
+pub(crate) const CREATE: u16 = 0x400;
+pub(crate) const APPEND: u16 = 0x800;
+const CAPPED: u16 = 0x100;
+const ACK_TLVS: u16 = 0x200;
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const HEADER: usize = 16;
+const TIMEOUT_SECONDS: i64 = 10;
+
+/// Many messages in one buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    /// What each message does, for its error; the index is the sequence number.
+    actions: Vec<String>,
+    start: usize,
+    /// The last message that the kernel will answer.
+    awaited: usize,
+    /// A transaction: after one failure no more answers need come.
+    pub(crate) is_transaction: bool,
+}
+
+impl Batch {
+    /// Begins a message; `action` completes "cannot …".
+    pub(crate) fn begin(&mut self, kind: u16, flags: u16, body: &[u8], action: impl Into<String>) {
+        self.start = self.bytes.len();
+        let sequence = u32::try_from(self.actions.len()).unwrap_or(u32::MAX);
+        if flags & ACK != 0 || flags & DUMP == DUMP {
+            self.awaited = self.actions.len();
+        }
+        self.actions.push(action.into());
+        self.bytes.extend(0u32.to_ne_bytes());
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend((flags | REQUEST).to_ne_bytes());
+        self.bytes.extend(sequence.to_ne_bytes());
+        self.bytes.extend(0u32.to_ne_bytes());
+        self.raw(body);
+    }
+
+    /// Bytes, padded to four.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend(bytes);
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        self.close(self.start, true);
+    }
+
+    /// An attribute.
+    pub(crate) fn attr(&mut self, kind: u16, value: &[u8]) {
+        let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+        self.bytes.extend(length.to_ne_bytes());
+        self.bytes.extend(kind.to_ne_bytes());
+        self.raw(value);
+    }
+
+    /// A zero-terminated text.
+    pub(crate) fn text(&mut self, kind: u16, value: &str) {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes.push(0);
+        self.attr(kind, &bytes);
+    }
+
+    /// An attribute that holds others.
+    pub(crate) fn nest(&mut self, kind: u16, inner: impl FnOnce(&mut Self)) {
+        let at = self.bytes.len();
+        self.attr(kind, &[]);
+        inner(self);
+        self.close(at, false);
+    }
+
+    /// Writes the length of the message or attribute that begins at `at` and ends here.
+    fn close(&mut self, at: usize, is_message: bool) {
+        let length = self.bytes.len().saturating_sub(at);
+        let width = if is_message { 4 } else { 2 };
+        let length = u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes();
+        // Little or big endian: the low half of the number is what a 16-bit length holds.
+        let source = if is_message || cfg!(target_endian = "little") {
+            &length
+        } else {
+            length.split_at(2).1
+        };
+        for (to, from) in self.bytes.iter_mut().skip(at).take(width).zip(source) {
+            *to = *from;
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+}
+
+/// An answer that carries data.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    /// The attributes after a fixed header of `skip` bytes.
+    pub(crate) fn attrs(&self, skip: usize) -> Attrs<'_> {
+        Attrs(self.body.get(skip..).unwrap_or_default())
+    }
+}
+
+/// Walks attributes.
+#[derive(Debug, Clone)]
+pub(crate) struct Attrs<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Attrs<'a> {
+    pub(crate) fn get(&self, kind: u16) -> Option<&'a [u8]> {
+        self.clone().find(|(k, _)| *k == kind).map(|(_, value)| value)
+    }
+
+    pub(crate) fn u32(&self, kind: u16) -> Option<u32> {
+        self.get(kind)?.try_into().ok().map(u32::from_ne_bytes)
+    }
+
+    pub(crate) fn text(&self, kind: u16) -> Option<&'a str> {
+        let bytes = self.get(kind)?;
+        std::str::from_utf8(bytes.strip_suffix(&[0]).unwrap_or(bytes)).ok()
+    }
+}
+
+impl<'a> Iterator for Attrs<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let length = usize::from(u16_at(self.0, 0)?);
+        let kind = u16_at(self.0, 2)? & 0x3fff;
+        let value = self.0.get(4..length)?;
+        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+}
+
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+/// A message's failure.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    /// Which message of the batch.
+    pub(crate) index: usize,
+    pub(crate) errno: Errno,
+    pub(crate) error_text: String,
+}
+
+/// What a batch brought back.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) replies: Vec<Reply>,
+    pub(crate) failures: Vec<Failure>,
+}
+
+/// A netlink socket, in the namespace where it was opened.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    fd: OwnedFd,
+}
+
+impl Socket {
+    /// For links, addresses, routes and neighbours.
+    pub(crate) fn route() -> Result<Self> {
+        Self::open(SockProtocol::NetlinkRoute)
+    }
+
+    /// For nftables.
+    pub(crate) fn netfilter() -> Result<Self> {
+        Self::open(SockProtocol::NetlinkNetFilter)
+    }
+
+    fn open(protocol: SockProtocol) -> Result<Self> {
+        let fail = |e| kernel_error("open a netlink socket", e, "");
+        let fd = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            protocol,
+        )
+        .map_err(fail)?;
+        setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(TIMEOUT_SECONDS)).map_err(fail)?;
+        // Words of explanation with errors, and errors without a copy of the request.
+        sys::set_netlink_option(fd.as_fd(), libc::NETLINK_EXT_ACK, 1).map_err(fail)?;
+        sys::set_netlink_option(fd.as_fd(), libc::NETLINK_CAP_ACK, 1).map_err(fail)?;
+        Ok(Self { fd })
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Sends a batch, waits for all of it, and fails with the first failure.
+    pub(crate) fn run(&self, batch: Batch) -> Result<Vec<Reply>> {
+        let outcome = self.try_run(&batch)?;
+        match outcome.failures.first() {
+            None => Ok(outcome.replies),
+            Some(failure) => Err(batch.error(failure)),
+        }
+    }
+
+    /// Sends a batch whose last message has `ACK` or `DUMP`, and reads until that one is answered.
+    pub(crate) fn try_run(&self, batch: &Batch) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        if batch.is_empty() {
+            return Ok(outcome);
+        }
+        let fail = |e| kernel_error("talk netlink", e, "");
+        send(self.fd.as_raw_fd(), &batch.bytes, MsgFlags::empty()).map_err(fail)?;
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let size = match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(size) => size,
+                Err(Errno::EINTR) => continue,
+                Err(e) => return Err(fail(e)),
+            };
+            let finished = read_answers(
+                buffer.get(..size).unwrap_or_default(),
+                batch.awaited,
+                &mut outcome,
+            );
+            if finished || (batch.is_transaction && !outcome.failures.is_empty()) {
+                return Ok(outcome);
+            }
+        }
+    }
+}
+
+impl Batch {
+    /// The error that a failure of one of its messages is.
+    pub(crate) fn error(&self, failure: &Failure) -> Error {
+        let action = self
+            .actions
+            .get(failure.index)
+            .map_or("talk netlink", String::as_str);
+        kernel_error(action, failure.errno, &failure.error_text)
+    }
+}
+
+/// Takes in one datagram; true when message `last` has been answered.
+fn read_answers(mut bytes: &[u8], last: usize, outcome: &mut Outcome) -> bool {
+    let mut finished = false;
+    while let (Some(length), Some(kind), Some(flags), Some(sequence)) = (
+        u32_at(bytes, 0),
+        u16_at(bytes, 4),
+        u16_at(bytes, 6),
+        u32_at(bytes, 8),
+    ) {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let Some(body) = bytes.get(HEADER..length) else {
+            break;
+        };
+        let index = usize::try_from(sequence).unwrap_or(usize::MAX);
+        match kind {
+            NLMSG_ERROR => {
+                if let Some(errno) = u32_at(body, 0)
+                    .map(|e| e.cast_signed().wrapping_neg())
+                    .filter(|e| *e != 0)
+                {
+                    let error_text = error_text(body, flags).to_owned();
+                    outcome.failures.push(Failure {
+                        index,
+                        errno: Errno::from_raw(errno),
+                        error_text,
+                    });
+                }
+                finished |= index == last;
+            }
+            NLMSG_DONE => finished |= index == last,
+            _ => outcome.replies.push(Reply { body: body.to_vec() }),
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    finished
+}
+
+fn error_text(body: &[u8], flags: u16) -> &str {
+    const NLMSGERR_ATTR_MSG: u16 = 1;
+    // error code + header of the request; the request itself is left out (CAPPED).
+    if flags & ACK_TLVS == 0 || flags & CAPPED == 0 {
+        return "";
+    }
+    Attrs(body.get(4 + HEADER..).unwrap_or_default())
+        .text(NLMSGERR_ATTR_MSG)
+        .unwrap_or_default()
+}
+
+/// A refusal by the kernel, with a remedy where the errno tells one.
+pub(crate) fn kernel_error(action: &str, errno: Errno, said: &str) -> Error {
+    let said = if said.is_empty() {
+        String::new()
+    } else {
+        format!(" ({said})")
+    };
+    let remedy = match errno {
+        Errno::EPERM | Errno::EACCES => "; run as root with CAP_NET_ADMIN",
+        Errno::ENOBUFS | Errno::ENOMEM => "; the node is short of memory",
+        Errno::EAGAIN => "; the kernel did not answer within 10 s, try again",
+        Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT => "; the kernel lacks this feature",
+        _ => "",
+    };
+    Error::Kernel {
+        action: action.to_owned(),
+        errno: errno as i32,
+        cause: format!("{}{said}{remedy}", errno.desc()),
+    }
+}

@@ -1,0 +1,70 @@
+//! The system calls that have no safe form in our libraries: socket options of netlink and the
+//! `ETHTOOL_GLINK` ioctl. The only `unsafe` of the crate; every call passes a live pointer to a value of
+//! the size that the kernel expects.
+#![expect(
+    unsafe_code,
+    reason = "setsockopt and ioctl have no safe wrapper for these requests"
+)]
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+
+/// `SOL_NETLINK` option with an int value.
+pub(super) fn set_netlink_option(
+    fd: BorrowedFd<'_>,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> nix::Result<()> {
+    let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: `value` lives through the call and `size` is its size.
+    let rc = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_NETLINK,
+            option,
+            (&raw const value).cast(),
+            size,
+        )
+    };
+    Errno::result(rc).map(drop)
+}
+
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+#[repr(C)]
+struct IfReq {
+    name: [u8; libc::IFNAMSIZ],
+    data: *mut EthtoolValue,
+    // The kernel copies a whole `struct ifreq`, whose union is 24 bytes.
+    rest: [u8; 16],
+}
+
+/// Asks whether an interface has a link. The answer is of no interest: asking makes the kernel bring
+/// the interface's carrier state and its queue up to date, which it would do later by itself.
+pub(super) fn ethtool_glink(fd: BorrowedFd<'_>, ifname: &str) -> nix::Result<()> {
+    const ETHTOOL_GLINK: u32 = 0x0a;
+    const SIOCETHTOOL: libc::Ioctl = 0x8946;
+    let mut value = EthtoolValue {
+        command: ETHTOOL_GLINK,
+        data: 0,
+    };
+    let mut request = IfReq {
+        name: [0; libc::IFNAMSIZ],
+        data: &raw mut value,
+        rest: [0; 16],
+    };
+    if ifname.len() >= request.name.len() {
+        return Err(Errno::EINVAL);
+    }
+    for (to, from) in request.name.iter_mut().zip(ifname.bytes()) {
+        *to = from;
+    }
+    // SAFETY: `request` is a whole ifreq and `value` lives through the call.
+    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    Errno::result(rc).map(drop)
+}

@@ -1,0 +1,284 @@
+//! The pod's wire: a veth pair, routed, never bridged. What is made, and in which order.
+//!
+//! One batch on the host (pair, alias, up, both indexes), one for the host's addresses and routes, one
+//! inside the pod. Each trap that docs/cni.md names is met here: the gateway is an address of the
+//! host end (scope link, so it is never a source), no duplicate address detection, hardware addresses
+//! set on both ends, permanent neighbours inside the pod only, and at the end the host end's carrier is
+//! asked for, so that its queue is live before ADD returns. Touches only links that carry our mark.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd};
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+
+use crate::block::Family;
+use crate::error::{Error, Result};
+use crate::kernel::link::{self, Link, NewRoute};
+use crate::kernel::netlink::{ACK, APPEND, Batch, CREATE, EXCL, Outcome, REPLACE, Socket, kernel_error};
+use crate::kernel::netns::Netns;
+use crate::kernel::sys;
+use crate::netconf::Route;
+
+const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+/// Protocol of routes inside the pod: `boot`, as the reference plugins' routes have.
+const POD_PROTOCOL: u8 = 3;
+
+/// The gateway of a family, the same for every pod.
+pub(crate) fn gateway(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => GATEWAY_V4.into(),
+        Family::V6 => GATEWAY_V6.into(),
+    }
+}
+
+/// What to make.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) host_ifname: String,
+    pub(crate) pod_ifname: String,
+    pub(crate) host_mac: [u8; 6],
+    pub(crate) pod_mac: [u8; 6],
+    pub(crate) alias: String,
+    pub(crate) mtu: u32,
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The node's own addresses: the source of what the node sends to the pod.
+    pub(crate) sources: Vec<IpAddr>,
+    pub(crate) routes: Vec<Route>,
+}
+
+impl Plan {
+    fn families(&self) -> Vec<Family> {
+        let mut families: Vec<Family> = self.addresses.iter().copied().map(Family::of).collect();
+        families.sort_unstable();
+        families.dedup();
+        families
+    }
+
+    fn source(&self, family: Family) -> Option<IpAddr> {
+        self.sources.iter().copied().find(|a| Family::of(*a) == family)
+    }
+}
+
+/// Makes the pair and all that belongs to it. This thread is in the pod's namespace afterwards. On
+/// failure the pair is removed again; the first error is the one returned.
+pub(crate) fn create(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Vec<Route>> {
+    let link = make_pair(host, netns, plan)?;
+    let made = wire(host, netns, plan, &link);
+    if made.is_err() {
+        link::delete(host, &plan.host_ifname)?;
+    }
+    made
+}
+
+fn wire(host: &Socket, netns: &Netns, plan: &Plan, link: &Link) -> Result<Vec<Route>> {
+    configure_host(host, plan, link.index)?;
+    netns.enter()?;
+    let routes = configure_pod(&Socket::route()?, plan, link.peer_index)?;
+    // Without this the first packet to one pod in three is lost: the queue of the end that came up
+    // first stays shut until the kernel's link watch runs.
+    sys::ethtool_glink(host.fd(), &plan.host_ifname)
+        .map_err(|e| kernel_error("ask for the carrier of the host interface", e, ""))?;
+    Ok(routes)
+}
+
+fn make_pair(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Link> {
+    let mut batch = Batch::default();
+    let mtu = plan.mtu.to_ne_bytes();
+    let action = format!("make the veth pair {} and {}", plan.host_ifname, plan.pod_ifname);
+    batch.begin(
+        link::RTM_NEWLINK,
+        ACK | CREATE | EXCL,
+        &link::ifinfo(0, false),
+        action,
+    );
+    batch.text(link::IFLA_IFNAME, &plan.host_ifname);
+    batch.attr(link::IFLA_MTU, &mtu);
+    batch.attr(link::IFLA_ADDRESS, &plan.host_mac);
+    batch.nest(link::IFLA_LINKINFO | link::NESTED, |info| {
+        info.text(link::IFLA_INFO_KIND, "veth");
+        info.nest(link::IFLA_INFO_DATA | link::NESTED, |data| {
+            data.nest(link::VETH_INFO_PEER | link::NESTED, |peer| {
+                peer.raw(&link::ifinfo(0, false));
+                peer.text(link::IFLA_IFNAME, &plan.pod_ifname);
+                peer.attr(link::IFLA_MTU, &mtu);
+                peer.attr(link::IFLA_ADDRESS, &plan.pod_mac);
+                peer.attr(link::IFLA_NET_NS_FD, &netns.as_fd().as_raw_fd().to_ne_bytes());
+            });
+        });
+    });
+    let action = format!("set up {}", plan.host_ifname);
+    batch.begin(link::RTM_NEWLINK, ACK, &link::ifinfo(0, true), action);
+    batch.text(link::IFLA_IFNAME, &plan.host_ifname);
+    batch.attr(link::IFLA_IFALIAS, plan.alias.as_bytes());
+    link::get_link(&mut batch, &plan.host_ifname);
+
+    let outcome = host.try_run(&batch)?;
+    if let Some(failure) = outcome.failures.first() {
+        if failure.index > 0 {
+            link::delete(host, &plan.host_ifname)?;
+        } else if failure.errno == Errno::EEXIST {
+            return Err(taken(host, plan));
+        }
+        return Err(batch.error(failure));
+    }
+    let link = outcome.replies.first().and_then(Link::read);
+    link.ok_or_else(|| kernel_error("read back the veth pair", Errno::ENODEV, ""))
+}
+
+fn taken(host: &Socket, plan: &Plan) -> Error {
+    match link::find(host, &plan.host_ifname) {
+        Ok(Some(_)) => {
+            let said = "the host interface exists; 'podroute ipam check --fix' removes what is left over";
+            kernel_error(&format!("make {}", plan.host_ifname), Errno::EEXIST, said)
+        }
+        _ => {
+            let said = "the pod has an interface of this name from another plugin; choose another CNI_IFNAME";
+            kernel_error(&format!("make {}", plan.pod_ifname), Errno::EEXIST, said)
+        }
+    }
+}
+
+/// The gateway's addresses on the host end, and the routes to the pod.
+fn configure_host(host: &Socket, plan: &Plan, index: u32) -> Result<()> {
+    let build = |with_source: bool| {
+        let mut batch = Batch::default();
+        // No link-local address of the kernel's own making: fe80::1 is enough, and needs no detection.
+        batch.begin(
+            link::RTM_NEWLINK,
+            ACK,
+            &link::ifinfo(index, false),
+            "set the address mode",
+        );
+        batch.nest(link::IFLA_AF_SPEC | link::NESTED, |spec| {
+            let inet6 = u16::from(link::af(Family::V6)) | link::NESTED;
+            spec.nest(inet6, |inet6| inet6.attr(link::IFLA_INET6_ADDR_GEN_MODE, &[1]));
+        });
+        if !plan.families().contains(&Family::V6) {
+            batch = Batch::default();
+        }
+        for family in plan.families() {
+            // A /64, so that the node can answer the pod's own link-local address.
+            let length = if family == Family::V4 { 32 } else { 64 };
+            let net = IpNet::new_assert(gateway(family), length);
+            link::add_address(&mut batch, ACK | CREATE | REPLACE, index, net, link::SCOPE_LINK);
+        }
+        for address in &plan.addresses {
+            let family = Family::of(*address);
+            let source = plan.source(family).filter(|_| with_source);
+            let dst = IpNet::from(*address);
+            let route = NewRoute {
+                dst,
+                gateway: None,
+                source,
+                index,
+                protocol: link::ROUTE_PROTOCOL,
+            };
+            link::add_route(&mut batch, ACK | CREATE | EXCL, route);
+        }
+        batch
+    };
+    let batch = build(true);
+    let mut outcome = host.try_run(&batch)?;
+    if needs_ipv6(&outcome) {
+        enable_ipv6(&plan.host_ifname);
+        outcome = retry(host, &batch)?;
+    }
+    if outcome.failures.iter().any(|f| f.errno == Errno::EINVAL) {
+        // The node's address is not there just now: the kernel then chooses the source itself.
+        let batch = build(false);
+        let outcome = retry(host, &batch)?;
+        return outcome.failures.first().map_or(Ok(()), |f| Err(batch.error(f)));
+    }
+    outcome.failures.first().map_or(Ok(()), |f| Err(batch.error(f)))
+}
+
+/// Runs a batch of which a part succeeded before: what exists already is what we made.
+fn retry(socket: &Socket, batch: &Batch) -> Result<Outcome> {
+    let mut outcome = socket.try_run(batch)?;
+    outcome.failures.retain(|f| f.errno != Errno::EEXIST);
+    Ok(outcome)
+}
+
+/// Addresses, routes and the gateway's neighbours inside the pod. Returns the routes that it has now.
+fn configure_pod(pod: &Socket, plan: &Plan, index: u32) -> Result<Vec<Route>> {
+    let mut batch = Batch::default();
+    for address in &plan.addresses {
+        let net = IpNet::from(*address);
+        link::add_address(
+            &mut batch,
+            ACK | CREATE | REPLACE,
+            index,
+            net,
+            link::SCOPE_UNIVERSE,
+        );
+    }
+    let action = format!("set up {} in the pod", plan.pod_ifname);
+    batch.begin(link::RTM_NEWLINK, ACK, &link::ifinfo(index, true), action);
+    for family in plan.families() {
+        let gateway = gateway(family);
+        if family == Family::V4 {
+            // Appended, because another interface of the pod may have the same.
+            let dst = IpNet::from(gateway);
+            let route = NewRoute {
+                dst,
+                gateway: None,
+                source: None,
+                index,
+                protocol: POD_PROTOCOL,
+            };
+            link::add_route(&mut batch, ACK | CREATE | APPEND, route);
+        }
+        link::add_neighbour(&mut batch, ACK | CREATE | REPLACE, index, gateway, plan.host_mac);
+    }
+    let mut outcome = pod.try_run(&batch)?;
+    if needs_ipv6(&outcome) {
+        enable_ipv6(&plan.pod_ifname);
+        outcome = retry(pod, &batch)?;
+    }
+    if let Some(failure) = outcome.failures.first() {
+        return Err(batch.error(failure));
+    }
+    add_routes(pod, index, &plan.routes)
+}
+
+/// Adds routes; a default route that another interface has already stays that one's.
+pub(crate) fn add_routes(pod: &Socket, index: u32, routes: &[Route]) -> Result<Vec<Route>> {
+    let mut batch = Batch::default();
+    for route in routes {
+        let new = NewRoute {
+            dst: route.dst,
+            gateway: route.gw,
+            source: None,
+            index,
+            protocol: POD_PROTOCOL,
+        };
+        link::add_route(&mut batch, ACK | CREATE | EXCL, new);
+    }
+    let outcome = pod.try_run(&batch)?;
+    let mut made = routes.to_vec();
+    for failure in outcome.failures.iter().rev() {
+        let is_default = routes.get(failure.index).is_some_and(|r| r.dst.prefix_len() == 0);
+        if failure.errno != Errno::EEXIST || !is_default {
+            return Err(batch.error(failure));
+        }
+        made.remove(failure.index);
+    }
+    Ok(made)
+}
+
+/// Runtimes may switch IPv6 off in a new namespace; a pod that is given an IPv6 address needs it on.
+fn needs_ipv6(outcome: &Outcome) -> bool {
+    outcome.failures.iter().any(|f| f.errno == Errno::EACCES)
+}
+
+/// In the namespace of this thread. The retry tells whether it helped.
+fn enable_ipv6(ifname: &str) {
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6"), "0");
+}
+
+/// Removes the pair; no matter if it is gone. Refuses a link that does not carry our mark.
+pub(crate) fn remove(host: &Socket, host_ifname: &str) -> Result<bool> {
+    link::delete(host, host_ifname)
+}

@@ -1,0 +1,165 @@
+//! The built-in IPAM, as both plugins use it: an attachment's addresses, from begin to end.
+//!
+//! Joins `attachment` (record and lock), `allocator` and `node`. Holds the order that makes a killed
+//! process harmless: record, claims, record's content, (interface), `done`; and back: interface,
+//! claims, record. Makes no interface itself.
+
+use std::net::IpAddr;
+
+use crate::allocator::{self, Demand};
+use crate::attachment::{Attachment, Record, State};
+use crate::block::{Block, Family};
+use crate::error::{Error, Result};
+use crate::names::Owner;
+use crate::netconf::Netconf;
+use crate::node::Node;
+use crate::store::Disk;
+
+/// Opens the state for writing.
+pub(crate) fn open(conf: &Netconf) -> Result<Disk> {
+    let disk = Disk::open(&conf.state_dir, true)?;
+    disk.ok_or_else(|| Error::io("create", &conf.state_dir, std::io::ErrorKind::NotFound))
+}
+
+/// Locks an attachment for an ADD. What a killed ADD left is undone first: `undo` removes interfaces.
+pub(crate) fn begin(disk: &Disk, owner: &Owner, undo: impl FnOnce() -> Result<()>) -> Result<Attachment> {
+    let locked = Attachment::lock(disk, owner, true)?;
+    let mut attachment = locked.ok_or_else(|| Error::Busy {
+        attachment: owner.key(),
+        seconds: 0,
+    })?;
+    if let State::Done(record) = &attachment.state {
+        let addresses = record
+            .addresses
+            .iter()
+            .map(IpAddr::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
+        return Err(Error::AlreadyAttached {
+            container: owner.container.clone(),
+            ifname: owner.ifname.clone(),
+            addresses,
+        });
+    }
+    if !attachment.is_new {
+        undo()?;
+        release(disk, &attachment)?;
+        attachment.reset()?;
+    }
+    Ok(attachment)
+}
+
+/// Claims the attachment's addresses.
+pub(crate) fn allocate(disk: &Disk, owner: &Owner, conf: &Netconf, node: &Node) -> Result<Vec<IpAddr>> {
+    node.require_blocks(&conf.run_dir)?;
+    let blocks = node.blocks();
+    let families = families(conf, node)?;
+    let demand = Demand {
+        blocks: &blocks,
+        families: &families,
+        wanted: &conf.wanted,
+    };
+    allocator::allocate(disk, owner, demand, |address| conf.is_reserved(address))
+}
+
+/// The families that an ADD gives.
+fn families(conf: &Netconf, node: &Node) -> Result<Vec<Family>> {
+    let has = |family: &Family| !node.blocks_of(*family).is_empty();
+    let Some(asked) = &conf.families else {
+        return Ok([Family::V4, Family::V6].into_iter().filter(has).collect());
+    };
+    if let Some(family) = asked.iter().find(|f| !has(f)) {
+        let cause = format!("the node has no {family} block, but the network's families ask for one");
+        return Err(Error::Node {
+            path: conf.run_dir.join("node.json"),
+            cause,
+        });
+    }
+    Ok(asked.clone())
+}
+
+/// The block that an address was given from.
+pub(crate) fn block_of(node: &Node, address: IpAddr) -> Option<Block> {
+    node.blocks().into_iter().find(|b| b.contains(address))
+}
+
+/// Ends the claims of an attachment whose lock is held.
+pub(crate) fn release(disk: &Disk, attachment: &Attachment) -> Result<()> {
+    match attachment.state.record() {
+        Some(record) => {
+            for address in &record.addresses {
+                allocator::release(disk, &attachment.owner, *address)?;
+            }
+        }
+        None => drop(allocator::release_all(disk, &attachment.owner)?),
+    }
+    Ok(())
+}
+
+/// Ends an attachment: claims first, the record last.
+pub(crate) fn end(disk: &Disk, attachment: Attachment) -> Result<()> {
+    release(disk, &attachment)?;
+    attachment.remove()
+}
+
+/// Undoes an ADD that failed; its error is what counts.
+pub(crate) fn give_up(disk: &Disk, attachment: Attachment, error: Error) -> Error {
+    match end(disk, attachment) {
+        // The record stays, so the next DEL or ADD of the attachment or a GC finishes this.
+        Ok(()) | Err(_) => error,
+    }
+}
+
+/// STATUS: could an ADD succeed?
+pub(crate) fn status(conf: &Netconf) -> Result<()> {
+    let not_ready = |error: Error| Error::NotReady {
+        cause: error.to_string(),
+    };
+    let node = Node::read(&conf.run_dir).map_err(not_ready)?;
+    node.require_blocks(&conf.run_dir).map_err(not_ready)?;
+    let families = families(conf, &node).map_err(not_ready)?;
+    let Some(disk) = Disk::open(&conf.state_dir, false)? else {
+        return Ok(());
+    };
+    if let Err(changed) = allocator::find_changed_blocks(&disk, &node.blocks()) {
+        return Err(Error::Limited {
+            cause: changed.to_string(),
+        });
+    }
+    for family in families {
+        let blocks = node.blocks_of(family);
+        if !allocator::has_room(&disk, &blocks, |a| conf.is_reserved(a))? {
+            let cause = Error::Exhausted {
+                blocks: crate::block::list(&blocks),
+            }
+            .to_string();
+            return Err(Error::NotReady { cause });
+        }
+    }
+    Ok(())
+}
+
+/// CHECK: are the attachment's claims in place? Returns its record.
+pub(crate) fn check(conf: &Netconf, owner: &Owner) -> Result<Record> {
+    use crate::store::Store;
+    let fail = |cause: String| Error::Check {
+        ifname: owner.ifname.clone(),
+        cause,
+    };
+    let disk = Disk::open(&conf.state_dir, false)?;
+    let disk = disk.ok_or_else(|| fail("no address was ever given on this node".into()))?;
+    let Some(State::Done(record)) = crate::attachment::read(&disk, owner)? else {
+        return Err(fail(format!(
+            "container {} has no attachment of this name",
+            owner.container
+        )));
+    };
+    for address in &record.addresses {
+        if disk.claimant(*address)?.as_ref() != Some(owner) {
+            return Err(fail(format!(
+                "its address {address} is not claimed for it any more"
+            )));
+        }
+    }
+    Ok(record)
+}

@@ -1,0 +1,285 @@
+//! A CNI request: the environment variables and standard input (CNI spec 1.1.0, section 2).
+//!
+//! Owns parsing and limits (1 MiB of input; container id ≤ 200, interface ≤ 15 characters). Every
+//! value is checked here, at the door; the rest of the crate takes them as they are. Which variables a
+//! verb needs is the spec's table. Reads the environment only through a lookup function, so tests pass
+//! their own.
+
+use std::io::Read;
+
+use crate::error::{Error, Result};
+use crate::names::Owner;
+
+/// The most that is read of standard input, in bytes.
+pub(crate) const INPUT_LIMIT: u64 = 1 << 20;
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// Give a container an interface.
+    Add,
+    /// Take it away.
+    Del,
+    /// Is it as it was given?
+    Check,
+    /// Release all that is not listed as valid.
+    Gc,
+    /// Could an ADD succeed?
+    Status,
+    /// Which versions are spoken?
+    Version,
+}
+
+impl Verb {
+    /// The word in `CNI_COMMAND`.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "ADD",
+            Self::Del => "DEL",
+            Self::Check => "CHECK",
+            Self::Gc => "GC",
+            Self::Status => "STATUS",
+            Self::Version => "VERSION",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        [
+            Self::Add,
+            Self::Del,
+            Self::Check,
+            Self::Gc,
+            Self::Status,
+            Self::Version,
+        ]
+        .into_iter()
+        .find(|verb| verb.as_str() == text)
+        .ok_or_else(|| Error::Environment {
+            name: "CNI_COMMAND",
+            cause: format!("{text:?} is not a command"),
+            remedy: "set it to ADD, DEL, CHECK, GC, STATUS or VERSION; a container runtime does",
+        })
+    }
+}
+
+/// A request, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// What is asked.
+    pub(crate) verb: Verb,
+    /// For whom; empty strings for GC, STATUS and VERSION.
+    pub(crate) owner: Owner,
+    /// `CNI_NETNS`; may be empty for DEL.
+    pub(crate) netns: String,
+    /// `CNI_ARGS`, split at ';' and '='.
+    pub(crate) args: Vec<(String, String)>,
+    /// `CNI_PATH`, for delegated plugins.
+    pub(crate) path: String,
+    /// Standard input.
+    pub(crate) input: Vec<u8>,
+}
+
+impl Request {
+    /// Reads the process's own environment and standard input.
+    pub(crate) fn from_process() -> Result<Self> {
+        let verb_is_set = std::env::var_os("CNI_COMMAND").is_some();
+        let mut input = Vec::new();
+        if verb_is_set {
+            std::io::stdin()
+                .lock()
+                .take(INPUT_LIMIT + 1)
+                .read_to_end(&mut input)
+                .map_err(|e| Error::Decode {
+                    what: "standard input",
+                    cause: e.to_string(),
+                })?;
+        }
+        Self::new(|name| std::env::var(name).ok(), input)
+    }
+
+    /// Checks what `lookup` gives for the environment's names.
+    pub(crate) fn new(lookup: impl Fn(&str) -> Option<String>, input: Vec<u8>) -> Result<Self> {
+        let verb = Verb::parse(&lookup("CNI_COMMAND").unwrap_or_default())?;
+        if input.len() as u64 > INPUT_LIMIT {
+            return Err(Error::Decode {
+                what: "standard input",
+                cause: format!("more than {INPUT_LIMIT} bytes"),
+            });
+        }
+        let get = |name| lookup(name).unwrap_or_default();
+        let mut request = Self {
+            verb,
+            owner: Owner {
+                container: String::new(),
+                ifname: String::new(),
+            },
+            netns: String::new(),
+            args: parse_args(&get("CNI_ARGS"))?,
+            path: get("CNI_PATH"),
+            input,
+        };
+        if matches!(verb, Verb::Add | Verb::Del | Verb::Check) {
+            request.owner = Owner {
+                container: check_container(get("CNI_CONTAINERID"))?,
+                ifname: check_ifname(get("CNI_IFNAME"))?,
+            };
+            request.netns = get("CNI_NETNS");
+            if request.netns.is_empty() && verb != Verb::Del {
+                return Err(missing("CNI_NETNS"));
+            }
+        }
+        Ok(request)
+    }
+
+    /// The value of a key in `CNI_ARGS`.
+    pub(crate) fn arg(&self, key: &str) -> Option<&str> {
+        self.args.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+}
+
+fn missing(name: &'static str) -> Error {
+    Error::Environment {
+        name,
+        cause: "is not set".into(),
+        remedy: "the container runtime must set it",
+    }
+}
+
+fn check_container(id: String) -> Result<String> {
+    check_container_id(&id)?;
+    Ok(id)
+}
+
+/// The spec's rule: begins alphanumeric, then alphanumerics, '_', '.' and '-'.
+pub(crate) fn check_container_id(id: &str) -> Result<()> {
+    if id.is_empty() {
+        return Err(missing("CNI_CONTAINERID"));
+    }
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if id.len() > 200 || !id.starts_with(|c: char| c.is_ascii_alphanumeric()) || !id.chars().all(good) {
+        return Err(Error::Environment {
+            name: "CNI_CONTAINERID",
+            cause: format!("{id:?} is not a container id"),
+            remedy: "use 1–200 letters, digits, '_', '.' and '-', beginning with a letter or digit",
+        });
+    }
+    Ok(())
+}
+
+fn check_ifname(name: String) -> Result<String> {
+    if name.is_empty() {
+        return Err(missing("CNI_IFNAME"));
+    }
+    let bad = |c: char| c == '/' || c == ':' || c == '@' || c.is_whitespace() || c.is_control();
+    if name.len() > 15 || name == "." || name == ".." || name.chars().any(bad) {
+        return Err(Error::Environment {
+            name: "CNI_IFNAME",
+            cause: format!("{name:?} cannot be an interface's name"),
+            remedy: "use 1–15 characters without '/', ':', '@' and blanks",
+        });
+    }
+    if name == "lo" {
+        return Err(Error::Environment {
+            name: "CNI_IFNAME",
+            cause: "\"lo\" is the loopback interface".into(),
+            remedy: "use another name, such as eth0",
+        });
+    }
+    Ok(name)
+}
+
+fn parse_args(text: &str) -> Result<Vec<(String, String)>> {
+    let pair = |part: &str| {
+        part.split_once('=')
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .ok_or_else(|| Error::Environment {
+                name: "CNI_ARGS",
+                cause: format!("{part:?} has no '='"),
+                remedy: "write KEY=VALUE;KEY=VALUE",
+            })
+    };
+    text.split(';')
+        .filter(|part| !part.is_empty())
+        .map(pair)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(pairs: &[(&str, &str)]) -> Result<Request> {
+        let find = |name: &str| {
+            pairs
+                .iter()
+                .find(|(k, _)| *k == name)
+                .map(|(_, v)| (*v).to_owned())
+        };
+        Request::new(find, Vec::new())
+    }
+
+    #[test]
+    fn add_needs_all() {
+        let all = [
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", "c1"),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_NETNS", "/n"),
+        ];
+        assert!(request(&all).is_ok());
+        for left_out in 1..all.len() {
+            let some: Vec<_> = all
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| *i != left_out)
+                .map(|(_, p)| *p)
+                .collect();
+            let error = request(&some).unwrap_err();
+            assert_eq!(error.code(), 4);
+            assert!(error.to_string().contains(all[left_out].0), "{error}");
+        }
+    }
+
+    #[test]
+    fn del_needs_no_netns_and_status_nothing() {
+        assert!(
+            request(&[
+                ("CNI_COMMAND", "DEL"),
+                ("CNI_CONTAINERID", "c1"),
+                ("CNI_IFNAME", "eth0")
+            ])
+            .is_ok()
+        );
+        assert!(request(&[("CNI_COMMAND", "STATUS")]).is_ok());
+    }
+
+    #[test]
+    fn hostile_values_are_refused() {
+        let base = |id: &str, ifname: &str| {
+            request(&[
+                ("CNI_COMMAND", "DEL"),
+                ("CNI_CONTAINERID", id),
+                ("CNI_IFNAME", ifname),
+            ])
+        };
+        for id in ["../x", "a/b", "a@b", "-a", "a b", &"x".repeat(201)] {
+            assert_eq!(base(id, "eth0").unwrap_err().code(), 4, "{id}");
+        }
+        for ifname in ["a/b", "..", "eth0:1", "a b", "lo", "0123456789abcdef"] {
+            assert_eq!(base("c", ifname).unwrap_err().code(), 4, "{ifname}");
+        }
+        assert_eq!(request(&[("CNI_COMMAND", "PING")]).unwrap_err().code(), 4);
+        assert_eq!(request(&[]).unwrap_err().code(), 4);
+    }
+
+    #[test]
+    fn args_are_split() {
+        let r = request(&[
+            ("CNI_COMMAND", "STATUS"),
+            ("CNI_ARGS", "IgnoreUnknown=1;IP=10.0.0.1;"),
+        ])
+        .unwrap();
+        assert_eq!(r.arg("IP"), Some("10.0.0.1"));
+        assert!(request(&[("CNI_COMMAND", "STATUS"), ("CNI_ARGS", "x")]).is_err());
+    }
+}

@@ -1,0 +1,305 @@
+//! The claims on addresses, as files. What each operation does is one atomic step of the file system.
+//!
+//! Layout under the state directory, in a directory named by the kernel's boot id (so a reboot, which
+//! ends all pods, also ends all claims):
+//! `addr/<address>` a symbolic link to `<address> <container>@<interface>`: the claim, the only truth;
+//! `blocks/<prefix>_<length>/queue/<n>` released claims in order of release; `…/fresh`, `…/head`,
+//! `…/tail` counters kept as file sizes (one `truncate` writes one): hints that may lag, never truth.
+//! Never decides which address to give (see `allocator`) and takes no lock: no stopped process can
+//! hang another.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use crate::block::Block;
+use crate::error::{Error, Result};
+use crate::names::Owner;
+
+/// The hints of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Counter {
+    /// Addresses from this index on were never given.
+    Fresh,
+    /// The oldest released claim.
+    Head,
+    /// Where the next released claim goes.
+    Tail,
+}
+
+impl Counter {
+    const ALL: [Self; 3] = [Self::Fresh, Self::Head, Self::Tail];
+
+    fn file(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Head => "head",
+            Self::Tail => "tail",
+        }
+    }
+}
+
+/// What became of `retire`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retired {
+    /// The claim is in the queue.
+    Done,
+    /// Another claim is at that place of the queue.
+    PlaceTaken,
+    /// There was no claim.
+    NoClaim,
+}
+
+/// Where claims are kept. Each method is atomic: a process killed anywhere leaves one of two states.
+pub(crate) trait Store {
+    /// Claims a free address; false where it is taken.
+    fn claim(&self, address: IpAddr, owner: &Owner) -> Result<bool>;
+    /// Who holds an address.
+    fn claimant(&self, address: IpAddr) -> Result<Option<Owner>>;
+    /// Ends a claim and puts the address at a place of its block's queue, in one step.
+    fn retire(&self, address: IpAddr, block: Block, place: u64) -> Result<Retired>;
+    /// Ends a claim on an address that is in no block any more.
+    fn abandon(&self, address: IpAddr) -> Result<()>;
+    /// The address at a place of the queue.
+    fn queued(&self, block: Block, place: u64) -> Result<Option<IpAddr>>;
+    /// Empties a place of the queue.
+    fn unqueue(&self, block: Block, place: u64) -> Result<()>;
+    /// All places in use, ascending.
+    fn queue(&self, block: Block) -> Result<Vec<u64>>;
+    /// Reads a hint.
+    fn counter(&self, block: Block, counter: Counter) -> Result<u64>;
+    /// Writes a hint.
+    fn set_counter(&self, block: Block, counter: Counter, value: u64) -> Result<()>;
+    /// All claimed addresses, in no order.
+    fn claims(&self) -> Result<Vec<IpAddr>>;
+    /// All blocks known, present and past.
+    fn blocks(&self) -> Result<Vec<Block>>;
+    /// Makes a block known; no matter if it was.
+    fn add_block(&self, block: Block) -> Result<()>;
+    /// Forgets a block and its hints.
+    fn remove_block(&self, block: Block) -> Result<()>;
+}
+
+/// The claims on disk (normally a tmpfs: /run).
+#[derive(Debug, Clone)]
+pub(crate) struct Disk {
+    root: PathBuf,
+}
+
+impl Disk {
+    /// Opens, and makes where `create`, the state of the running boot. None: there is no state yet.
+    pub(crate) fn open(state_dir: &Path, create: bool) -> Result<Option<Self>> {
+        let boot = boot_id()?;
+        Self::open_boot(state_dir, &boot, create)
+    }
+
+    /// The same for a named boot.
+    pub(crate) fn open_boot(state_dir: &Path, boot: &str, create: bool) -> Result<Option<Self>> {
+        let disk = Self {
+            root: state_dir.join(boot),
+        };
+        // `blocks` is made last: where it is, all is.
+        if disk.dir("blocks").is_dir() {
+            return Ok(Some(disk));
+        }
+        if !create {
+            return Ok(None);
+        }
+        for name in ["addr", "pod", "blocks"] {
+            let dir = disk.dir(name);
+            fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
+        }
+        remove_other_boots(state_dir, boot);
+        Ok(Some(disk))
+    }
+
+    /// A directory of the state.
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    fn addr(&self, address: IpAddr) -> PathBuf {
+        self.root.join("addr").join(address.to_string())
+    }
+
+    fn block(&self, block: Block) -> PathBuf {
+        let net = block.net();
+        self.root
+            .join("blocks")
+            .join(format!("{}_{}", net.network(), net.prefix_len()))
+    }
+
+    fn place(&self, block: Block, place: u64) -> PathBuf {
+        self.block(block).join("queue").join(place.to_string())
+    }
+
+    fn hint(&self, block: Block, counter: Counter) -> PathBuf {
+        self.block(block).join(counter.file())
+    }
+}
+
+impl Store for Disk {
+    fn claim(&self, address: IpAddr, owner: &Owner) -> Result<bool> {
+        let path = self.addr(address);
+        match symlink(format!("{address} {}", owner.key()), &path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(Error::io("claim", &path, e)),
+        }
+    }
+
+    fn claimant(&self, address: IpAddr) -> Result<Option<Owner>> {
+        Ok(read_claim(&self.addr(address))?.and_then(|(_, owner)| owner))
+    }
+
+    fn retire(&self, address: IpAddr, block: Block, place: u64) -> Result<Retired> {
+        let (from, to) = (self.addr(address), self.place(block, place));
+        match renameat2(AT_FDCWD, &from, AT_FDCWD, &to, RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) => Ok(Retired::Done),
+            Err(nix::Error::EEXIST) => Ok(Retired::PlaceTaken),
+            // No claim, or no such block any more: then there is nothing to queue it in.
+            Err(nix::Error::ENOENT) => remove(&from).map(|()| Retired::NoClaim),
+            Err(e) => Err(Error::io("release", &from, e)),
+        }
+    }
+
+    fn abandon(&self, address: IpAddr) -> Result<()> {
+        remove(&self.addr(address))
+    }
+
+    fn queued(&self, block: Block, place: u64) -> Result<Option<IpAddr>> {
+        Ok(read_claim(&self.place(block, place))?.and_then(|(address, _)| address))
+    }
+
+    fn unqueue(&self, block: Block, place: u64) -> Result<()> {
+        remove(&self.place(block, place))
+    }
+
+    fn queue(&self, block: Block) -> Result<Vec<u64>> {
+        let mut places: Vec<u64> = names(&self.block(block).join("queue"), |n| n.parse().ok())?;
+        places.sort_unstable();
+        Ok(places)
+    }
+
+    fn counter(&self, block: Block, counter: Counter) -> Result<u64> {
+        let path = self.hint(block, counter);
+        match fs::symlink_metadata(&path) {
+            Ok(meta) => Ok(meta.size()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
+            Err(e) => Err(Error::io("read", &path, e)),
+        }
+    }
+
+    fn set_counter(&self, block: Block, counter: Counter, value: u64) -> Result<()> {
+        let path = self.hint(block, counter);
+        let size = i64::try_from(value).unwrap_or(i64::MAX);
+        nix::unistd::truncate(&path, size).map_err(|e| Error::io("write", &path, e))
+    }
+
+    fn claims(&self) -> Result<Vec<IpAddr>> {
+        names(&self.dir("addr"), |n| n.parse().ok())
+    }
+
+    fn blocks(&self) -> Result<Vec<Block>> {
+        names(&self.dir("blocks"), |name| {
+            let (network, length) = name.split_once('_')?;
+            Some(Block::new(
+                IpNet::new(network.parse().ok()?, length.parse().ok()?).ok()?,
+            ))
+        })
+    }
+
+    fn add_block(&self, block: Block) -> Result<()> {
+        // `tail` is made last: where it is, all is.
+        if exists(&self.hint(block, Counter::Tail)) {
+            return Ok(());
+        }
+        let queue = self.block(block).join("queue");
+        fs::create_dir_all(&queue).map_err(|e| Error::io("create", &queue, e))?;
+        for counter in Counter::ALL {
+            let path = self.hint(block, counter);
+            let made = fs::OpenOptions::new().create(true).append(true).open(&path);
+            made.map_err(|e| Error::io("create", &path, e))?;
+        }
+        Ok(())
+    }
+
+    fn remove_block(&self, block: Block) -> Result<()> {
+        let path = self.block(block);
+        match fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", &path, e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn boot_id() -> Result<String> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let id = fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    let id = id.trim();
+    if id.is_empty() || id.contains('/') || id.starts_with('.') {
+        return Err(Error::Decode {
+            what: "the kernel's boot id",
+            cause: format!("{id:?}"),
+        });
+    }
+    Ok(id.to_owned())
+}
+
+/// Claims of earlier boots are of no use: their pods are gone. Failure to remove them harms nothing.
+fn remove_other_boots(state_dir: &Path, boot: &str) {
+    let is_old = |name: &str| (name != boot && is_boot_id(name)).then(|| name.to_owned());
+    for name in names(state_dir, is_old).unwrap_or_default() {
+        let _ = fs::remove_dir_all(state_dir.join(name));
+    }
+}
+
+fn is_boot_id(name: &str) -> bool {
+    name.len() == 36 && name.chars().all(|c| c.is_ascii_hexdigit() || c == '-')
+}
+
+fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// What a claim says; the parts are None where someone else wrote nonsense there.
+fn read_claim(path: &Path) -> Result<Option<(Option<IpAddr>, Option<Owner>)>> {
+    match fs::read_link(path) {
+        Ok(target) => {
+            let text = target.to_str().unwrap_or_default();
+            let (address, key) = text.split_once(' ').unwrap_or_default();
+            Ok(Some((address.parse().ok(), Owner::from_key(key))))
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == ErrorKind::InvalidInput => Ok(Some((None, None))),
+        Err(e) => Err(Error::io("read", path, e)),
+    }
+}
+
+/// The entries of a directory that `parse` knows; an absent directory has none.
+pub(crate) fn names<T>(dir: &Path, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("list", dir, e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io("list", dir, e))?;
+        found.extend(OsStr::to_str(&entry.file_name()).and_then(&parse));
+    }
+    Ok(found)
+}
