@@ -1,0 +1,338 @@
+//! Walking the tree: sections with known fields, lists, free mappings and scalars, each error noted.
+//!
+//! Nothing here stops at the first error. A [`Cursor`] is a value with its path; [`Fields`] is an opened
+//! section that has reported its unknown and duplicate keys. Reading a scalar gives [`At`]: the value
+//! with its place, so that later checks can point at it. `None` means absent *or already reported*.
+
+use std::collections::BTreeMap;
+
+use crate::problem::{Mark, Sink, Spot, quoted};
+use crate::schema::{SECTIONS, Section};
+use crate::suggest::nearest;
+use crate::value::{Bad, Kind, Scalar};
+use crate::yaml::{Entry, Node, Value};
+
+/// A value with the place where it was written.
+#[derive(Clone, Debug)]
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) spot: Spot,
+}
+
+impl<T> At<T> {
+    pub(crate) fn new(value: T, spot: &Spot) -> Self {
+        Self {
+            value,
+            spot: spot.clone(),
+        }
+    }
+}
+
+/// A value that is about to be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Cursor<'a> {
+    pub(crate) node: &'a Node,
+    pub(crate) spot: Spot,
+    pub(crate) sink: &'a Sink,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn root(node: &'a Node, sink: &'a Sink) -> Self {
+        Self {
+            node,
+            spot: Spot {
+                path: String::new(),
+                mark: node.mark,
+            },
+            sink,
+        }
+    }
+
+    pub(crate) fn error(&self, message: impl Into<String>, remedy: impl Into<String>) {
+        self.sink.error(self.spot.problem(message, remedy));
+    }
+
+    fn expected(&self, what: &str, example: &str) {
+        let found = match &self.node.value {
+            Value::Null => "nothing".to_owned(),
+            Value::Scalar { text, .. } => quoted(text),
+            Value::List(_) => "a list".to_owned(),
+            Value::Map(_) => "a mapping".to_owned(),
+        };
+        self.error(
+            format!("expected {what}, found {found}"),
+            format!("write it like {example}"),
+        );
+    }
+
+    /// The text, when this is a scalar.
+    pub(crate) fn text(&self) -> Option<&'a str> {
+        match &self.node.value {
+            Value::Scalar { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_map(&self) -> bool {
+        matches!(self.node.value, Value::Map(_))
+    }
+
+    /// Reads a scalar.
+    pub(crate) fn scalar<T>(&self, kind: &Kind<T>) -> Option<At<T>> {
+        let Value::Scalar {
+            text,
+            quoted: in_quotes,
+        } = &self.node.value
+        else {
+            self.expected(kind.what, kind.example);
+            return None;
+        };
+        match (kind.parse)(Scalar {
+            text,
+            quoted: *in_quotes,
+        }) {
+            Ok(value) => Some(At::new(value, &self.spot)),
+            Err(bad) => {
+                let (message, remedy) = explain(bad, text, kind.what, kind.example);
+                self.error(message, remedy);
+                None
+            }
+        }
+    }
+
+    /// The items of a list; `example` shows one.
+    pub(crate) fn items(&self, what: &str, example: &str) -> Vec<Cursor<'a>> {
+        let Value::List(items) = &self.node.value else {
+            self.expected(&format!("a list of {what}"), &format!("[{example}]"));
+            return Vec::new();
+        };
+        let item = |(index, node): (usize, &'a Node)| Cursor {
+            node,
+            spot: Spot {
+                path: format!("{}[{index}]", self.spot.path),
+                mark: node.mark,
+            },
+            sink: self.sink,
+        };
+        items.iter().enumerate().map(item).collect()
+    }
+
+    /// A list of scalars.
+    pub(crate) fn scalars<T>(&self, kind: &Kind<T>) -> Vec<At<T>> {
+        let plural = kind
+            .what
+            .strip_prefix("an ")
+            .or(kind.what.strip_prefix("a "))
+            .unwrap_or(kind.what);
+        let items = self.items(&format!("{plural} values"), kind.example);
+        items.iter().filter_map(|item| item.scalar(kind)).collect()
+    }
+
+    /// The entries of a mapping with free keys, duplicates reported and left out.
+    pub(crate) fn entries(&self, what: &str, example: &str) -> Vec<(At<String>, Cursor<'a>)> {
+        let Value::Map(entries) = &self.node.value else {
+            self.expected(what, example);
+            return Vec::new();
+        };
+        let mut seen = BTreeMap::new();
+        entries
+            .iter()
+            .filter(|entry| self.is_first(&mut seen, entry))
+            .map(|entry| {
+                let spot = Spot {
+                    path: join(&self.spot.path, &entry.key),
+                    mark: entry.key_mark,
+                };
+                let cursor = self.field(entry);
+                (
+                    At {
+                        value: entry.key.clone(),
+                        spot,
+                    },
+                    cursor,
+                )
+            })
+            .collect()
+    }
+
+    /// Opens a section: reports keys that it does not know, and duplicates. Nothing is an empty section.
+    pub(crate) fn fields(&self, section: &'static Section) -> Option<Fields<'a>> {
+        let entries = match &self.node.value {
+            Value::Map(entries) => entries.as_slice(),
+            Value::Null => &[],
+            _ => {
+                self.expected(
+                    "a mapping",
+                    &format!("{{{}: …}}", section.fields.first().copied().unwrap_or_default()),
+                );
+                return None;
+            }
+        };
+        let mut seen = BTreeMap::new();
+        let mut fields = Fields {
+            cursor: self.clone(),
+            section,
+            entries: Vec::new(),
+        };
+        for entry in entries {
+            if !section.fields.contains(&entry.key.as_str()) {
+                self.unknown(entry, section);
+            } else if self.is_first(&mut seen, entry) {
+                fields.entries.push(entry);
+            }
+        }
+        Some(fields)
+    }
+
+    fn field(&self, entry: &'a Entry) -> Cursor<'a> {
+        let spot = Spot {
+            path: join(&self.spot.path, &entry.key),
+            mark: entry.value.mark,
+        };
+        Cursor {
+            node: &entry.value,
+            spot,
+            sink: self.sink,
+        }
+    }
+
+    fn is_first(&self, seen: &mut BTreeMap<&'a str, Mark>, entry: &'a Entry) -> bool {
+        let Some(first) = seen.get(entry.key.as_str()) else {
+            seen.insert(&entry.key, entry.key_mark);
+            return true;
+        };
+        let spot = Spot {
+            path: join(&self.spot.path, &entry.key),
+            mark: entry.key_mark,
+        };
+        let message = format!(
+            "{} is given twice, first in line {}",
+            quoted(&entry.key),
+            first.line
+        );
+        self.sink.error(spot.problem(message, "keep one of the two"));
+        false
+    }
+
+    fn unknown(&self, entry: &Entry, section: &Section) {
+        let spot = Spot {
+            path: join(&self.spot.path, &entry.key),
+            mark: entry.key_mark,
+        };
+        let place = if section.name.is_empty() {
+            "at the top of the file".to_owned()
+        } else {
+            format!("in {}", section.name)
+        };
+        let elsewhere = || {
+            SECTIONS
+                .iter()
+                .find(|other| other.fields.contains(&entry.key.as_str()))
+        };
+        let remedy = match nearest(&entry.key, section.fields.iter().copied()) {
+            Some(name) => format!("did you mean '{name}'?"),
+            None => match elsewhere().filter(|other| other.name != section.name) {
+                Some(Section { name: "", .. }) => format!("'{}' stands at the top of the file", entry.key),
+                Some(other) => format!("'{}' is a field of {}", entry.key, other.name),
+                None => format!("known are {}", section.fields.join(", ")),
+            },
+        };
+        self.sink
+            .error(spot.problem(format!("unknown field {} {place}", quoted(&entry.key)), remedy));
+    }
+}
+
+fn explain(bad: Bad, text: &str, what: &str, example: &str) -> (String, String) {
+    let text = quoted(text);
+    match bad {
+        Bad::Shape => (
+            format!("{text} is not {what}"),
+            format!("write it like {example}"),
+        ),
+        Bad::Range(range) => (format!("{text} is not {what}"), format!("use {range}")),
+        Bad::Quoted => (
+            format!("{text} stands in quotes, which makes it a text and not {what}"),
+            "remove the quotes".to_owned(),
+        ),
+        Bad::Said(problem, remedy) => (format!("{text} {problem}"), remedy),
+    }
+}
+
+/// An opened section.
+#[derive(Debug)]
+pub(crate) struct Fields<'a> {
+    cursor: Cursor<'a>,
+    section: &'static Section,
+    entries: Vec<&'a Entry>,
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn spot(&self) -> &Spot {
+        &self.cursor.spot
+    }
+
+    /// The place of a field's name, or of the section when it is absent.
+    pub(crate) fn key_spot(&self, name: &str) -> Spot {
+        let entry = self.entries.iter().find(|entry| entry.key == name);
+        let mark = entry.map_or(self.cursor.spot.mark, |entry| entry.key_mark);
+        Spot {
+            path: join(&self.cursor.spot.path, name),
+            mark,
+        }
+    }
+
+    /// A field; `None` when it is absent or has no value.
+    pub(crate) fn get(&self, name: &str) -> Option<Cursor<'a>> {
+        debug_assert!(
+            self.section.fields.contains(&name),
+            "{name} is not listed in {}",
+            self.section.name
+        );
+        let entry = self.entries.iter().find(|entry| entry.key == name)?;
+        (!matches!(entry.value.value, Value::Null)).then(|| self.cursor.field(entry))
+    }
+
+    /// A scalar field that may be absent.
+    pub(crate) fn scalar<T>(&self, name: &str, kind: &Kind<T>) -> Option<At<T>> {
+        self.get(name)?.scalar(kind)
+    }
+
+    /// A scalar field that must be there.
+    pub(crate) fn required<T>(&self, name: &str, kind: &Kind<T>) -> Option<At<T>> {
+        let Some(cursor) = self.get(name) else {
+            let spot = self.key_spot(name);
+            let message = format!("'{name}' is missing");
+            self.cursor
+                .sink
+                .error(spot.problem(message, format!("add {name}: {}", kind.example)));
+            return None;
+        };
+        cursor.scalar(kind)
+    }
+
+    /// A list of scalars, empty when absent.
+    pub(crate) fn scalars<T>(&self, name: &str, kind: &Kind<T>) -> Vec<At<T>> {
+        self.get(name)
+            .map(|cursor| cursor.scalars(kind))
+            .unwrap_or_default()
+    }
+
+    /// A section inside this one.
+    pub(crate) fn fields(&self, name: &str, section: &'static Section) -> Option<Fields<'a>> {
+        self.get(name)?.fields(section)
+    }
+}
+
+/// The path of a field: `base.key`, or `base["key"]` for keys that are no plain names.
+pub(crate) fn join(base: &str, key: &str) -> String {
+    let plain = !key.is_empty()
+        && key.len() <= 60
+        && key
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+    match (base.is_empty(), plain) {
+        (true, true) => key.to_owned(),
+        (false, true) => format!("{base}.{key}"),
+        (_, false) => format!("{base}[{}]", quoted(key)),
+    }
+}

@@ -1,0 +1,261 @@
+//! The model: a checked configuration in the types of the speaker, defaults filled in.
+//!
+//! What only the running node can know stays open (`Auto`) for the agent to resolve. Only peers that
+//! this node shall have are in [`Config::peers`]; the others are in [`Config::skipped`] with the reason.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bgp_proto::engine::{EngineConfig, Originated, PeerKind, PeerRouting};
+use bgp_proto::policy::Source;
+use bgp_proto::session::SessionConfig;
+use bgp_proto::types::{Asn, FamilySet, HoldTime, Prefix, RouterId};
+
+use crate::problem::Problem;
+
+/// What is known of the node without the file: from the host, later from the Node object.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NodeFacts {
+    /// Name, when `node.name` is absent.
+    pub name: Option<String>,
+    /// Labels for `nodeSelector`; those of `node.labels` are added and win.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// `auto` in the file: the agent finds out. Or the operator's value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Auto<T> {
+    /// The agent finds out.
+    #[default]
+    Auto,
+    /// As configured.
+    Fixed(T),
+}
+
+/// The whole configuration, for this node.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// What all nodes share.
+    pub cluster: Cluster,
+    /// This node.
+    pub node: Node,
+    /// Where peers connect to.
+    pub listen: Listen,
+    /// What goes into the kernel.
+    pub fib: Fib,
+    /// The peers of this node, in the order of the file.
+    pub peers: Vec<Peer>,
+    /// Peers in the file that are not for this node.
+    pub skipped: Vec<Skipped>,
+    /// What is allowed but probably not meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// `cluster`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cluster {
+    /// The AS number of nodes that have none of their own; `None` when each has.
+    pub asn: Option<Asn>,
+    /// All pod addresses lie in these; disjoint.
+    pub pod_cidrs: Vec<Prefix>,
+    /// Route reflector cluster (RFC 4456 §7); the router id when `None`.
+    pub cluster_id: Option<u32>,
+}
+
+/// `node`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Node {
+    /// `None`: the host's name.
+    pub name: Option<String>,
+    /// BGP identifier.
+    pub router_id: Auto<RouterId>,
+    /// This node's AS number: its own, or that of the cluster.
+    pub asn: Asn,
+    /// Pod blocks of this node, disjoint, each in a pod CIDR.
+    pub blocks: Vec<Prefix>,
+    /// MTU of pods, in octets.
+    pub mtu: Auto<u16>,
+    /// Labels for `nodeSelector`.
+    pub labels: BTreeMap<String, String>,
+    /// The node's own addresses, the first of a family being the preferred source of routes to pods.
+    pub addresses: Auto<Vec<IpAddr>>,
+}
+
+/// `listen`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listen {
+    /// False: no listening socket, all sessions are opened by this node.
+    pub enabled: bool,
+    /// TCP port.
+    pub port: u16,
+    /// Local addresses to bind.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Listen {
+    /// The sockets to listen on: none when listening is off.
+    pub fn sockets(&self) -> impl Iterator<Item = SocketAddr> {
+        self.addresses
+            .iter()
+            .filter(|_| self.enabled)
+            .map(|addr| SocketAddr::new(*addr, self.port))
+    }
+}
+
+/// `fib`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fib {
+    /// False: learn and advertise, but leave the kernel's routes alone.
+    pub install: bool,
+    /// Metric (priority) of installed routes; lower wins.
+    pub metric: u32,
+    /// Number of the kernel's table; 254 is main.
+    pub table: u32,
+    /// Most next hops per route, 1–64.
+    pub max_paths: u8,
+    /// Equal paths may come from different neighbour ASes.
+    pub multipath_relax: bool,
+}
+
+/// A peer of this node.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Peer {
+    /// Unique.
+    pub name: String,
+    /// For people.
+    pub description: Option<String>,
+    /// The labels that chose this node; empty when the peer is for every node.
+    pub selector: BTreeMap<String, String>,
+    /// Unique on this node.
+    pub address: IpAddr,
+    /// TCP port to connect to.
+    pub port: u16,
+    /// The AS number that the peer must have.
+    pub remote_asn: Asn,
+    /// Another AS, ours, or ours and reflected to.
+    pub kind: PeerKind,
+    /// The TCP connection.
+    pub transport: Transport,
+    /// Hold and connect-retry time.
+    pub timers: Timers,
+    /// Families offered.
+    pub families: FamilySet,
+    /// Administratively down: configured, but no session is started.
+    pub shutdown: bool,
+    /// How its routes are treated.
+    pub routing: PeerRouting,
+    /// Paths of fields that were not written and have their default, as `timers.hold`.
+    pub defaulted: Vec<&'static str>,
+}
+
+/// The TCP connection of a peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transport {
+    /// Source address of connections; the kernel's choice when `None`.
+    pub local_address: Option<IpAddr>,
+    /// What TTL packets have.
+    pub ttl: Ttl,
+    /// File with the secret of TCP MD5 (RFC 2385).
+    pub password_file: Option<PathBuf>,
+    /// Wait for the peer to connect.
+    pub passive: bool,
+}
+
+/// TTL (hop limit) of a session's packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ttl {
+    /// Send with this TTL, accept any. 1 reaches only a directly connected peer.
+    Send(u8),
+    /// Send with 255 and drop what comes with less than [`Ttl::minimum`] (RFC 5082 §3).
+    Security {
+        /// How far away the peer may be; 1 is directly connected.
+        hops: u8,
+    },
+}
+
+impl Ttl {
+    /// The TTL to send with.
+    #[must_use]
+    pub fn outgoing(self) -> u8 {
+        match self {
+            Ttl::Send(ttl) => ttl,
+            Ttl::Security { .. } => 255,
+        }
+    }
+
+    /// The lowest TTL to accept, if it matters (RFC 5082 §3: 255 from a direct neighbour).
+    #[must_use]
+    pub fn minimum(self) -> Option<u8> {
+        match self {
+            Ttl::Send(_) => None,
+            Ttl::Security { hops } => Some(255 - hops.saturating_sub(1)),
+        }
+    }
+}
+
+/// Timers of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timers {
+    /// Offered; the lower of both sides holds, keepalives go out at a third of it (RFC 4271 §4.4).
+    pub hold: HoldTime,
+    /// Between attempts to connect.
+    pub connect_retry: Duration,
+}
+
+/// A peer in the file that this node shall not have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Skipped {
+    /// Its name.
+    pub name: String,
+    /// Why, in words.
+    pub reason: String,
+}
+
+impl Config {
+    /// What the peer's session is configured with.
+    #[must_use]
+    pub fn session_config(&self, peer: &Peer, router_id: RouterId) -> SessionConfig {
+        SessionConfig {
+            local_asn: peer.routing.local_asn,
+            remote_asn: peer.remote_asn,
+            router_id,
+            families: peer.families,
+            hold_time: peer.timers.hold,
+            connect_retry: peer.timers.connect_retry,
+            passive: peer.transport.passive,
+            extra_capabilities: Vec::new(),
+        }
+    }
+
+    /// What the engine is configured with. Without a FIB no next hop needs to be resolved.
+    #[must_use]
+    pub fn engine_config(&self, router_id: RouterId) -> EngineConfig {
+        EngineConfig {
+            asn: self.node.asn,
+            router_id,
+            cluster_id: self.cluster.cluster_id,
+            max_paths: self.fib.max_paths,
+            multipath_relax: self.fib.multipath_relax,
+            assume_reachable: !self.fib.install,
+        }
+    }
+
+    /// The routes that this node originates: its pod blocks.
+    #[must_use]
+    pub fn originated(&self) -> Vec<Originated> {
+        let route = |prefix: &Prefix| Originated {
+            prefix: *prefix,
+            source: Source::PodBlock,
+            communities: Vec::new(),
+        };
+        self.node.blocks.iter().map(route).collect()
+    }
+
+    /// What this node will run, and why, in words for people.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        crate::explain::explain(self)
+    }
+}

@@ -1,0 +1,161 @@
+//! What is wrong with a configuration: where, what, and what to do about it.
+//!
+//! A [`Problem`] reads like a line of a good compiler:
+//! `podroute.yaml:12:9: peers[0].timers.hold: '2s' is not allowed: …; use 9s …`. Text from the file is
+//! escaped and cut before it is quoted, so that a hostile file cannot write to the terminal.
+
+use std::cell::RefCell;
+use std::fmt;
+
+/// A place in the text: line and column, both from 1, the column counted in characters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Mark {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+}
+
+/// Where a value stands: its path in the document and its place in the text.
+#[derive(Clone, Debug)]
+pub(crate) struct Spot {
+    pub(crate) path: String,
+    pub(crate) mark: Mark,
+}
+
+impl Spot {
+    pub(crate) fn problem(&self, message: impl Into<String>, remedy: impl Into<String>) -> Problem {
+        Problem {
+            path: self.path.clone(),
+            line: self.mark.line,
+            column: self.mark.column,
+            message: message.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+/// One error or warning.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// Path of the value, as `peers[2].timers.hold`; empty for the file as a whole.
+    pub path: String,
+    /// Line in the text, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What is wrong, without a full stop.
+    pub message: String,
+    /// What to do about it, without a full stop.
+    pub remedy: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.line, self.column)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)?;
+        if !self.remedy.is_empty() {
+            write!(f, "; {}", self.remedy)?;
+        }
+        Ok(())
+    }
+}
+
+/// All that is wrong with a configuration, in the order of the text; never empty.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub struct Errors(Vec<Problem>);
+
+impl Errors {
+    /// The errors, in the order of the text.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.0
+    }
+
+    /// The errors as lines `FILE:LINE:COLUMN: PATH: MESSAGE; REMEDY`.
+    #[must_use]
+    pub fn in_file(&self, file: &str) -> String {
+        self.0
+            .iter()
+            .map(|problem| format!("{file}:{problem}\n"))
+            .collect()
+    }
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            let end = if index == 0 { "" } else { "\n" };
+            write!(f, "{end}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where errors and warnings are gathered while a document is read.
+#[derive(Default, Debug)]
+pub(crate) struct Sink {
+    errors: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
+}
+
+impl Sink {
+    pub(crate) fn error(&self, problem: Problem) {
+        self.errors.borrow_mut().push(problem);
+    }
+
+    pub(crate) fn warn(&self, problem: Problem) {
+        self.warnings.borrow_mut().push(problem);
+    }
+
+    /// The configuration with its warnings when nothing was wrong, else all the errors.
+    pub(crate) fn finish(self, config: Option<crate::Config>) -> Result<crate::Config, Errors> {
+        let in_order = |list: RefCell<Vec<Problem>>| {
+            let mut list = list.into_inner();
+            list.sort_by_key(|problem| (problem.line, problem.column));
+            list
+        };
+        let errors = in_order(self.errors);
+        match config {
+            Some(config) if errors.is_empty() => Ok(crate::Config {
+                warnings: in_order(self.warnings),
+                ..config
+            }),
+            _ => Err(Errors(errors)),
+        }
+    }
+}
+
+/// Text of the file in quotes, with control characters escaped and cut to a length that fits a line.
+pub(crate) fn quoted(text: &str) -> String {
+    const MOST: usize = 60;
+    let mut short: String = text.chars().take(MOST).flat_map(visible).collect();
+    if text.chars().nth(MOST).is_some() {
+        short.push('…');
+    }
+    format!("'{short}'")
+}
+
+fn visible(c: char) -> Box<dyn Iterator<Item = char>> {
+    // Bidirectional marks count as control characters here: they can make a line show other than it is.
+    let hidden =
+        matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    if c.is_control() || hidden {
+        Box::new(c.escape_default())
+    } else {
+        Box::new(std::iter::once(c))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn quotes_are_harmless() {
+        assert_eq!(quoted("a\u{1b}[31m"), "'a\\u{1b}[31m'");
+        assert_eq!(quoted("zürich"), "'zürich'");
+        assert_eq!(quoted(&"x".repeat(61)), format!("'{}…'", "x".repeat(60)));
+    }
+}

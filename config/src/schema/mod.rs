@@ -1,0 +1,131 @@
+//! Which fields there are, and how each is read into its type.
+//!
+//! A section lists its fields in a [`Section`] (which drives "unknown field" errors and the test that
+//! every field is documented) and has a reader below that yields a plain struct of located values. To
+//! add a field: put its name in the section, read it, carry it through `validate` into the model, show
+//! it in `explain`, and describe it in docs/configuration.md.
+
+mod node;
+mod peer;
+mod policy;
+
+pub(crate) use node::*;
+pub(crate) use peer::*;
+pub(crate) use policy::*;
+
+use crate::decode::{At, Cursor};
+use crate::problem::{Sink, Spot};
+use crate::value::{Bad, Kind};
+use crate::yaml::{Node as YamlNode, Value};
+
+/// A mapping with known fields.
+#[derive(Debug)]
+pub struct Section {
+    /// Path of the section, as `peers[].timers`; empty for the top of the file.
+    pub name: &'static str,
+    /// Its fields, in the order of the documentation.
+    pub fields: &'static [&'static str],
+}
+
+/// Every section of the file.
+pub const SECTIONS: &[&Section] = &[
+    &DOCUMENT,
+    &CLUSTER,
+    &NODE,
+    &LISTEN,
+    &FIB,
+    &PEER,
+    &PASSWORD,
+    &TTL_SECURITY,
+    &TIMERS,
+    &RULE,
+    &MATCH,
+    &PREFIX_RANGE,
+    &AS_PATH,
+    &SET,
+    &EDIT_COMMUNITIES,
+    &EDIT_LARGE,
+    &PREPEND,
+];
+
+pub(crate) const DOCUMENT: Section = Section {
+    name: "",
+    fields: &[
+        "apiVersion",
+        "cluster",
+        "node",
+        "listen",
+        "fib",
+        "peers",
+        "policies",
+    ],
+};
+
+const API_VERSION: Kind<()> = Kind {
+    what: "an API version",
+    example: "podroute/v1",
+    parse: |scalar| match scalar.text {
+        "podroute/v1" => Ok(()),
+        _ => Err(Bad::Said(
+            "is not known to this version of podroute".to_owned(),
+            "write podroute/v1".to_owned(),
+        )),
+    },
+};
+
+/// The file as written.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub(crate) cluster: Cluster,
+    pub(crate) node: Node,
+    pub(crate) listen: Listen,
+    pub(crate) fib: Fib,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) policies: Vec<Policy>,
+}
+
+/// Reads the tree; `None` when it is no mapping at all.
+pub(crate) fn read(root: &YamlNode, sink: &Sink) -> Option<Document> {
+    let cursor = Cursor::root(root, sink);
+    if matches!(root.value, Value::Null) {
+        cursor.error("the file is empty", "begin with apiVersion: podroute/v1");
+        return None;
+    }
+    let fields = cursor.fields(&DOCUMENT)?;
+    fields.required("apiVersion", &API_VERSION);
+    Some(Document {
+        cluster: Cluster::read(&fields),
+        node: Node::read(&fields),
+        listen: Listen::read(&fields),
+        fib: Fib::read(&fields),
+        peers: read_peers(&fields),
+        policies: read_policies(&fields),
+    })
+}
+
+/// `auto`, or a value that the operator chose.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum AutoOr<T> {
+    #[default]
+    Auto,
+    Given(T),
+}
+
+/// A mapping of names to values, as labels are.
+pub(crate) fn labels(cursor: &Cursor<'_>) -> Vec<(At<String>, At<String>)> {
+    let entries = cursor.entries("a mapping of labels", "{rack: a}");
+    entries
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value.scalar(&crate::value::TEXT)?)))
+        .collect()
+}
+
+/// The first value that occurs twice, with where it did first.
+pub(crate) fn repeated<T: PartialEq>(list: &[At<T>]) -> impl Iterator<Item = (&At<T>, &Spot)> {
+    list.iter().enumerate().filter_map(|(index, item)| {
+        list.iter()
+            .take(index)
+            .find(|other| other.value == item.value)
+            .map(|other| (item, &other.spot))
+    })
+}

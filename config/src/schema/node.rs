@@ -1,0 +1,201 @@
+//! The sections that say who this node is: `cluster`, `node`, `listen` and `fib`.
+
+use std::net::IpAddr;
+
+use bgp_proto::types::{Asn, Prefix, RouterId};
+
+use super::{AutoOr, Section, labels};
+use crate::decode::{At, Fields};
+use crate::problem::Spot;
+use crate::value::{self, Bad, Kind, int};
+
+pub(crate) const CLUSTER: Section = Section {
+    name: "cluster",
+    fields: &["asn", "podCIDRs", "clusterId"],
+};
+
+pub(crate) const NODE: Section = Section {
+    name: "node",
+    fields: &["name", "routerId", "asn", "blocks", "mtu", "labels", "addresses"],
+};
+
+pub(crate) const LISTEN: Section = Section {
+    name: "listen",
+    fields: &["enabled", "port", "addresses"],
+};
+
+pub(crate) const FIB: Section = Section {
+    name: "fib",
+    fields: &["install", "metric", "table", "maxPaths", "multipathRelax"],
+};
+
+const MTU: Kind<Option<u16>> = Kind {
+    what: "an MTU",
+    example: "1500",
+    parse: |scalar| match scalar.text {
+        "auto" => Ok(None),
+        _ => int::<u16, 576, 65535>(scalar)
+            .map(Some)
+            .map_err(|_| Bad::Range("auto, or octets from 576 to 65535".to_owned())),
+    },
+};
+
+const METRIC: Kind<u32> = Kind {
+    what: "a metric",
+    example: "20",
+    parse: int::<u32, 1, 4_294_967_295>,
+};
+
+const MAX_PATHS: Kind<u8> = Kind {
+    what: "a number of paths",
+    example: "8",
+    parse: int::<u8, 1, 64>,
+};
+
+/// The kernel's main table (linux/rtnetlink.h).
+pub(crate) const MAIN_TABLE: u32 = 254;
+
+const TABLE: Kind<u32> = Kind {
+    what: "a routing table",
+    example: "main",
+    parse: |scalar| match scalar.text {
+        "main" => Ok(MAIN_TABLE),
+        "local" | "255" => Err(Bad::Said(
+            "is the kernel's own table of local addresses".to_owned(),
+            "use main".to_owned(),
+        )),
+        _ => int::<u32, 1, 4_294_967_295>(scalar)
+            .map_err(|_| Bad::Range("main, or the number of a table from 1 to 4294967295".to_owned())),
+    },
+};
+
+/// `cluster`: what all nodes share.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// Where an absent `asn` is reported.
+    pub(crate) asn_spot: Spot,
+    /// Whether `asn` is there, readable or not.
+    pub(crate) has_asn: bool,
+    pub(crate) asn: Option<At<Asn>>,
+    pub(crate) pod_cidrs: Vec<At<Prefix>>,
+    pub(crate) cluster_id: Option<At<u32>>,
+}
+
+impl Cluster {
+    pub(crate) fn read(document: &Fields<'_>) -> Self {
+        let fields = document.fields("cluster", &CLUSTER);
+        let section = fields.as_ref();
+        Self {
+            asn_spot: section.map_or_else(|| document.key_spot("cluster"), |fields| fields.key_spot("asn")),
+            has_asn: section.is_some_and(|fields| fields.get("asn").is_some()),
+            asn: section.and_then(|fields| fields.scalar("asn", &value::ASN)),
+            pod_cidrs: section
+                .map(|fields| fields.scalars("podCIDRs", &value::PREFIX))
+                .unwrap_or_default(),
+            cluster_id: section.and_then(|fields| fields.scalar("clusterId", &value::CLUSTER_ID)),
+        }
+    }
+}
+
+/// `node`: what is this node's alone.
+#[derive(Default, Debug)]
+pub(crate) struct Node {
+    pub(crate) name: Option<At<String>>,
+    pub(crate) router_id: Option<At<Option<RouterId>>>,
+    pub(crate) has_asn: bool,
+    pub(crate) asn: Option<At<Asn>>,
+    pub(crate) blocks: Vec<At<Prefix>>,
+    pub(crate) mtu: Option<At<Option<u16>>>,
+    pub(crate) labels: Vec<(At<String>, At<String>)>,
+    pub(crate) addresses: AutoOr<Vec<At<IpAddr>>>,
+}
+
+impl Node {
+    pub(crate) fn read(document: &Fields<'_>) -> Self {
+        let Some(fields) = document.fields("node", &NODE) else {
+            return Self::default();
+        };
+        Self {
+            name: fields.scalar("name", &value::NODE_NAME),
+            router_id: fields.scalar("routerId", &value::ROUTER_ID),
+            has_asn: fields.get("asn").is_some(),
+            asn: fields.scalar("asn", &value::ASN),
+            blocks: read_blocks(&fields),
+            mtu: fields.scalar("mtu", &MTU),
+            labels: fields
+                .get("labels")
+                .map(|cursor| labels(&cursor))
+                .unwrap_or_default(),
+            addresses: read_addresses(&fields),
+        }
+    }
+}
+
+fn read_blocks(fields: &Fields<'_>) -> Vec<At<Prefix>> {
+    let Some(cursor) = fields.get("blocks") else {
+        return Vec::new();
+    };
+    // The Kubernetes integration takes the place of this error by a source of blocks.
+    if cursor.text() == Some("kubernetes") {
+        cursor.error(
+            "'kubernetes' comes with the Kubernetes integration, which this version does not have yet",
+            "list the node's blocks, as [10.244.1.0/24]",
+        );
+        return Vec::new();
+    }
+    cursor.scalars(&value::PREFIX)
+}
+
+fn read_addresses(fields: &Fields<'_>) -> AutoOr<Vec<At<IpAddr>>> {
+    match fields.get("addresses") {
+        Some(cursor) if cursor.text() != Some("auto") => AutoOr::Given(cursor.scalars(&value::HOST)),
+        _ => AutoOr::Auto,
+    }
+}
+
+/// `listen`: where peers connect to.
+#[derive(Default, Debug)]
+pub(crate) struct Listen {
+    pub(crate) enabled: Option<At<bool>>,
+    pub(crate) port: Option<At<u16>>,
+    pub(crate) addresses: Option<At<Vec<At<IpAddr>>>>,
+}
+
+impl Listen {
+    pub(crate) fn read(document: &Fields<'_>) -> Self {
+        let Some(fields) = document.fields("listen", &LISTEN) else {
+            return Self::default();
+        };
+        let addresses = fields.get("addresses");
+        Self {
+            enabled: fields.scalar("enabled", &value::BOOL),
+            port: fields.scalar("port", &value::PORT),
+            addresses: addresses.map(|cursor| At::new(cursor.scalars(&value::ADDRESS), &cursor.spot)),
+        }
+    }
+}
+
+/// `fib`: what goes into the kernel.
+#[derive(Default, Debug)]
+pub(crate) struct Fib {
+    pub(crate) install: Option<At<bool>>,
+    pub(crate) metric: Option<At<u32>>,
+    pub(crate) table: Option<At<u32>>,
+    pub(crate) max_paths: Option<At<u8>>,
+    pub(crate) multipath_relax: Option<At<bool>>,
+}
+
+impl Fib {
+    pub(crate) fn read(document: &Fields<'_>) -> Self {
+        let Some(fields) = document.fields("fib", &FIB) else {
+            return Self::default();
+        };
+        Self {
+            install: fields.scalar("install", &value::BOOL),
+            metric: fields.scalar("metric", &METRIC),
+            table: fields.scalar("table", &TABLE),
+            max_paths: fields.scalar("maxPaths", &MAX_PATHS),
+            multipath_relax: fields.scalar("multipathRelax", &value::BOOL),
+        }
+    }
+}

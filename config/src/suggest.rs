@@ -1,0 +1,78 @@
+//! "Did you mean": the known name nearest to a misspelt one.
+//!
+//! Names that differ only in case, `_` or `-` are the same to a person (`router_id` is `routerId`);
+//! beyond that, the edit distance with transpositions decides, up to a third of the name's length.
+
+/// The known name that was probably meant.
+pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const LONGEST: usize = 64;
+    let given = plain(given);
+    if given.len() > LONGEST {
+        return None;
+    }
+    let allowed = (given.len() / 3).max(1);
+    known
+        .into_iter()
+        .map(|name| (distance(&given, &plain(name)), name))
+        .filter(|(distance, _)| *distance <= allowed && *distance < given.len())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+fn plain(name: &str) -> Vec<char> {
+    name.chars()
+        .filter(|c| !matches!(c, '_' | '-'))
+        .flat_map(char::to_lowercase)
+        .collect()
+}
+
+/// Edits from one to the other: insert, delete, replace, or swap two neighbours.
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut before: Vec<usize> = Vec::new();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut next = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
+            let mut best = (at(&row, j) + usize::from(x != y))
+                .min(at(&row, j + 1) + 1)
+                .min(at(&next, j) + 1);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x);
+            if swapped {
+                best = best.min(at(&before, j - 1) + 1);
+            }
+            next.push(best);
+        }
+        before = std::mem::replace(&mut row, next);
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn finds_what_was_meant() {
+        let known = [
+            "routerId",
+            "nodeSelector",
+            "asn",
+            "address",
+            "addresses",
+            "import",
+        ];
+        for (given, meant) in [
+            ("router_id", Some("routerId")),
+            ("nodeSelectors", Some("nodeSelector")),
+            ("imoprt", Some("import")),
+            ("ans", Some("asn")),
+            ("adress", Some("address")),
+            ("colour", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(given, known), meant, "{given}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! From what was written to the model: checks that no field can make alone, and the defaults.
+//!
+//! The whole file is checked, also what is for other nodes: `podroute check` on one node then speaks
+//! for all. A field that could not be read has been reported and counts as absent here, so that one
+//! mistake is one error.
+
+mod node;
+mod peers;
+mod policies;
+
+use crate::model::{Config, NodeFacts};
+use crate::problem::Sink;
+use crate::schema::Document;
+
+pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Option<Config> {
+    let asn = node::asn(&document, sink);
+    let cluster = node::cluster(&document.cluster, sink);
+    let policies = policies::Policies::new(&document.policies, sink);
+    let node = node::node(&document.node, facts, &cluster, sink);
+    let listen = node::listen(&document.listen, sink);
+    let fib = node::fib(&document.fib);
+    let context = peers::Context {
+        asn,
+        node: &node,
+        listen: &listen,
+        policies: &policies,
+        sink,
+    };
+    let (peers, skipped) = peers::peers(&document.peers, &context);
+    policies.warn_unused(sink);
+    Some(Config {
+        cluster,
+        node: node.with_asn(asn?),
+        listen,
+        fib,
+        peers,
+        skipped,
+        warnings: Vec::new(),
+    })
+}

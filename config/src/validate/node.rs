@@ -1,0 +1,217 @@
+//! Checks of `cluster`, `node`, `listen` and `fib`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bgp_proto::types::{Asn, Family, Prefix};
+
+use crate::decode::At;
+use crate::model::{self, Auto, Cluster, Fib, Listen, NodeFacts};
+use crate::problem::Sink;
+use crate::schema::{self, AutoOr, Document, MAIN_TABLE, repeated};
+
+/// The smallest MTU that IPv6 allows (RFC 8200 §5).
+const IPV6_MTU: u16 = 1280;
+
+/// The AS number of this node. `None` when there is none, which is then reported.
+pub(super) fn asn(document: &Document, sink: &Sink) -> Option<Asn> {
+    let (cluster, node) = (&document.cluster, &document.node);
+    for asn in [&cluster.asn, &node.asn].into_iter().flatten() {
+        warn_last_asn(asn, sink);
+    }
+    if !cluster.has_asn && !node.has_asn {
+        let remedy = "add cluster.asn: 64512 (one AS for all nodes), or node.asn on each node";
+        sink.error(cluster.asn_spot.problem("this node has no AS number", remedy));
+    }
+    node.asn
+        .as_ref()
+        .or(cluster.asn.as_ref().filter(|_| !node.has_asn))
+        .map(|asn| asn.value)
+}
+
+/// RFC 7300 §2: the last numbers are reserved.
+pub(super) fn warn_last_asn(asn: &At<Asn>, sink: &Sink) {
+    if matches!(asn.value.0, 65535 | u32::MAX) {
+        let remedy = "private numbers are 64512–65534 and 4200000000–4294967294 (RFC 6996)";
+        sink.warn(
+            asn.spot
+                .problem(format!("{} is reserved (RFC 7300)", asn.value), remedy),
+        );
+    }
+}
+
+pub(super) fn cluster(cluster: &schema::Cluster, sink: &Sink) -> Cluster {
+    disjoint(&cluster.pod_cidrs, sink);
+    for cidr in cluster.pod_cidrs.iter().filter(|cidr| cidr.value.is_default()) {
+        sink.error(cidr.spot.problem(
+            format!("'{}' covers every address", cidr.value),
+            "name the range that pods get addresses from, as 10.244.0.0/16",
+        ));
+    }
+    Cluster {
+        asn: cluster.asn.as_ref().map(|asn| asn.value),
+        pod_cidrs: values(&cluster.pod_cidrs),
+        cluster_id: cluster.cluster_id.as_ref().map(|id| id.value),
+    }
+}
+
+fn values<T: Clone>(list: &[At<T>]) -> Vec<T> {
+    list.iter().map(|item| item.value.clone()).collect()
+}
+
+/// Reports prefixes that overlap an earlier one.
+fn disjoint(list: &[At<Prefix>], sink: &Sink) {
+    for (index, prefix) in list.iter().enumerate() {
+        let overlaps =
+            |other: &&At<Prefix>| other.value.contains(&prefix.value) || prefix.value.contains(&other.value);
+        if let Some(other) = list.iter().take(index).find(overlaps) {
+            let message = format!("{} overlaps {} in {}", prefix.value, other.value, other.spot.path);
+            sink.error(
+                prefix
+                    .spot
+                    .problem(message, "keep the larger one, or make them disjoint"),
+            );
+        }
+    }
+}
+
+/// The model's node without its AS number, which may be missing.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) name: Option<String>,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) addresses: Auto<Vec<IpAddr>>,
+    router_id: Auto<bgp_proto::types::RouterId>,
+    blocks: Vec<Prefix>,
+    mtu: Auto<u16>,
+}
+
+impl Node {
+    pub(super) fn with_asn(self, asn: Asn) -> model::Node {
+        let Self {
+            name,
+            labels,
+            addresses,
+            router_id,
+            blocks,
+            mtu,
+        } = self;
+        model::Node {
+            name,
+            router_id,
+            asn,
+            blocks,
+            mtu,
+            labels,
+            addresses,
+        }
+    }
+}
+
+pub(super) fn node(node: &schema::Node, facts: &NodeFacts, cluster: &Cluster, sink: &Sink) -> Node {
+    blocks(&node.blocks, cluster, sink);
+    let mtu = node.mtu.as_ref().and_then(|mtu| Some((mtu, mtu.value?)));
+    let has_ipv6 = cluster.pod_cidrs.iter().any(|cidr| cidr.family() == Family::Ipv6);
+    if let Some((at, mtu)) = mtu.filter(|(_, mtu)| has_ipv6 && *mtu < IPV6_MTU) {
+        let message = format!("'{mtu}' is too small for the IPv6 pods of cluster.podCIDRs (RFC 8200 §5)");
+        sink.error(
+            at.spot
+                .problem(message, format!("use {IPV6_MTU} or more, or auto")),
+        );
+    }
+    let mut labels = facts.labels.clone();
+    labels.extend(
+        node.labels
+            .iter()
+            .map(|(key, value)| (key.value.clone(), value.value.clone())),
+    );
+    Node {
+        name: node
+            .name
+            .as_ref()
+            .map(|name| name.value.clone())
+            .or_else(|| facts.name.clone()),
+        labels,
+        addresses: addresses(&node.addresses, sink),
+        router_id: node
+            .router_id
+            .as_ref()
+            .and_then(|id| id.value)
+            .map_or(Auto::Auto, Auto::Fixed),
+        blocks: values(&node.blocks),
+        mtu: mtu.map_or(Auto::Auto, |(_, mtu)| Auto::Fixed(mtu)),
+    }
+}
+
+fn blocks(blocks: &[At<Prefix>], cluster: &Cluster, sink: &Sink) {
+    disjoint(blocks, sink);
+    for block in blocks
+        .iter()
+        .filter(|block| !cluster.pod_cidrs.iter().any(|cidr| cidr.contains(&block.value)))
+    {
+        let cidrs: Vec<String> = cluster.pod_cidrs.iter().map(ToString::to_string).collect();
+        let remedy = match cidrs.as_slice() {
+            [] => format!("add cluster.podCIDRs with a range that contains {}", block.value),
+            cidrs => format!(
+                "choose a block in {}, or extend cluster.podCIDRs",
+                cidrs.join(" or ")
+            ),
+        };
+        sink.error(
+            block
+                .spot
+                .problem(format!("{} lies outside cluster.podCIDRs", block.value), remedy),
+        );
+    }
+}
+
+fn addresses(addresses: &AutoOr<Vec<At<IpAddr>>>, sink: &Sink) -> Auto<Vec<IpAddr>> {
+    let AutoOr::Given(list) = addresses else {
+        return Auto::Auto;
+    };
+    report_repeated(list, sink);
+    Auto::Fixed(values(list))
+}
+
+fn report_repeated(list: &[At<IpAddr>], sink: &Sink) {
+    for (item, first) in repeated(list) {
+        sink.error(item.spot.problem(
+            format!("{} is already in {}", item.value, first.path),
+            "keep one of the two",
+        ));
+    }
+}
+
+pub(super) fn listen(listen: &schema::Listen, sink: &Sink) -> Listen {
+    let everywhere = || {
+        vec![
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ]
+    };
+    if let Some(addresses) = &listen.addresses {
+        report_repeated(&addresses.value, sink);
+        if addresses.value.is_empty() {
+            let remedy = "name an address, remove the field to listen on all, or set listen.enabled: false";
+            sink.error(addresses.spot.problem("no address to listen on", remedy));
+        }
+    }
+    Listen {
+        enabled: listen.enabled.as_ref().is_none_or(|enabled| enabled.value),
+        port: listen.port.as_ref().map_or(179, |port| port.value),
+        addresses: listen
+            .addresses
+            .as_ref()
+            .map_or_else(everywhere, |addresses| values(&addresses.value)),
+    }
+}
+
+pub(super) fn fib(fib: &schema::Fib) -> Fib {
+    Fib {
+        install: fib.install.as_ref().is_none_or(|install| install.value),
+        metric: fib.metric.as_ref().map_or(20, |metric| metric.value),
+        table: fib.table.as_ref().map_or(MAIN_TABLE, |table| table.value),
+        max_paths: fib.max_paths.as_ref().map_or(8, |paths| paths.value),
+        multipath_relax: fib.multipath_relax.as_ref().is_some_and(|relax| relax.value),
+    }
+}

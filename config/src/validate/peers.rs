@@ -1,0 +1,343 @@
+//! Checks of `peers`: each alone, then all together, then which of them are for this node.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::engine::{PeerKind, PeerRouting};
+use bgp_proto::policy::Policy;
+use bgp_proto::types::{Asn, Family, FamilySet, HoldTime};
+
+use super::node::{self, Node};
+use super::policies::Policies;
+use crate::decode::At;
+use crate::model::{Auto, Listen, Peer, Skipped, Timers, Transport, Ttl};
+use crate::problem::Sink;
+use crate::schema;
+
+/// The port of BGP (RFC 4271 §8.2.1).
+const PORT: u16 = 179;
+/// Lower than the 120 s of RFC 4271 §10: a rebooted neighbour should be back in seconds.
+const CONNECT_RETRY: Duration = Duration::from_secs(5);
+/// TTL towards peers of our own AS, who may be some routers away.
+const INTERNAL_TTL: u8 = 64;
+
+/// What peers are checked against.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Context<'a> {
+    pub(super) asn: Option<Asn>,
+    pub(super) node: &'a Node,
+    pub(super) listen: &'a Listen,
+    pub(super) policies: &'a Policies,
+    pub(super) sink: &'a Sink,
+}
+
+/// The peers of this node, and the others.
+pub(super) fn peers(written: &[schema::Peer], context: &Context<'_>) -> (Vec<Peer>, Vec<Skipped>) {
+    unique_names(written, context.sink);
+    unique_addresses(written, context.sink);
+    let (mut peers, mut skipped) = (Vec::new(), Vec::new());
+    for peer in written {
+        check(peer, context);
+        let Some(model) = build(peer, context) else {
+            continue;
+        };
+        match reason_to_skip(&model, context.node) {
+            Some(reason) => skipped.push(Skipped {
+                name: model.name,
+                reason,
+            }),
+            None => peers.push(model),
+        }
+    }
+    (peers, skipped)
+}
+
+fn unique_names(peers: &[schema::Peer], sink: &Sink) {
+    let mut seen = BTreeMap::new();
+    for name in peers.iter().filter_map(|peer| peer.name.as_ref()) {
+        if let Some(first) = seen.get(&name.value) {
+            let message = format!("'{}' is already the name of {first}", name.value);
+            sink.error(name.spot.problem(message, "give each peer a name of its own"));
+        } else {
+            let place = name.spot.path.strip_suffix(".name").unwrap_or_default();
+            seen.insert(name.value.clone(), place.to_owned());
+        }
+    }
+}
+
+/// One address may stand in two peers only when no node can have both.
+fn unique_addresses(peers: &[schema::Peer], sink: &Sink) {
+    let mut seen: BTreeMap<IpAddr, Vec<&schema::Peer>> = BTreeMap::new();
+    for peer in peers {
+        let Some(address) = &peer.address else { continue };
+        let others = seen.entry(address.value).or_default();
+        if let Some(other) = others.iter().find(|other| can_meet(peer, other)) {
+            let name = other
+                .name
+                .as_ref()
+                .map_or(other.spot.path.as_str(), |name| name.value.as_str());
+            let message = format!("{} is already the address of peer {name}", address.value);
+            let remedy = "remove one of the two, or give them nodeSelectors that exclude each other";
+            sink.error(address.spot.problem(message, remedy));
+        }
+        others.push(peer);
+    }
+}
+
+/// Whether a node may match the selectors of both: no label is asked to have two values.
+fn can_meet(a: &schema::Peer, b: &schema::Peer) -> bool {
+    !a.node_selector.iter().any(|(key, value)| {
+        b.node_selector
+            .iter()
+            .any(|(other, wanted)| other.value == key.value && wanted.value != value.value)
+    })
+}
+
+fn check(peer: &schema::Peer, context: &Context<'_>) {
+    let sink = context.sink;
+    if let Some(asn) = &peer.asn {
+        node::warn_last_asn(asn, sink);
+    }
+    if let (Some(ttl), Some(_)) = (&peer.multihop, &peer.ttl_security) {
+        let remedy = "keep ttlSecurity and set its hops to the distance, or keep multihop";
+        sink.error(ttl.spot.problem(
+            "multihop and ttlSecurity exclude each other (RFC 5082 §3)",
+            remedy,
+        ));
+    }
+    check_addresses(peer, context);
+    let passive = peer.passive.as_ref().filter(|passive| passive.value);
+    if let Some(passive) = passive.filter(|_| !context.listen.enabled) {
+        let remedy = "remove passive, or set listen.enabled: true";
+        sink.error(
+            passive
+                .spot
+                .problem("nobody would open this session: listen.enabled is false", remedy),
+        );
+    }
+    if let (Some(port), Some(_)) = (&peer.port, passive) {
+        let message = "port has no effect on a passive peer, which is never connected to";
+        sink.warn(
+            port.spot
+                .problem(message, "set listen.port for the port that it connects to"),
+        );
+    }
+    check_kind(peer, context);
+    check_families(peer, context);
+}
+
+fn check_addresses(peer: &schema::Peer, context: &Context<'_>) {
+    let Some(local) = &peer.local_address else { return };
+    let Some(address) = &peer.address else { return };
+    let family = |addr: IpAddr| if addr.is_ipv4() { "IPv4" } else { "IPv6" };
+    let (ours, theirs) = (family(local.value), family(address.value));
+    if ours != theirs {
+        let message = format!(
+            "{} is {ours}, but the peer's address {} is {theirs}",
+            local.value, address.value
+        );
+        context.sink.error(
+            local
+                .spot
+                .problem(message, format!("use an {theirs} address of this node")),
+        );
+    } else if local.value == address.value {
+        let message = "localAddress is the peer's own address";
+        context
+            .sink
+            .error(local.spot.problem(message, "use an address of this node"));
+    } else if matches!(&context.node.addresses, Auto::Fixed(own) if !own.contains(&local.value)) {
+        let message = format!("{} is not in node.addresses", local.value);
+        context.sink.warn(
+            local
+                .spot
+                .problem(message, "connections fail unless the node has it"),
+        );
+    }
+}
+
+fn check_kind(peer: &schema::Peer, context: &Context<'_>) {
+    let (Some(asn), Some(own)) = (&peer.asn, context.asn) else {
+        return;
+    };
+    let external = asn.value != own;
+    let client = peer.reflector_client.as_ref().filter(|client| client.value);
+    if let Some(client) = client.filter(|_| external) {
+        let message = format!(
+            "AS {} is not this node's AS {own}: only peers of one's own AS are reflected to (RFC 4456)",
+            asn.value
+        );
+        context.sink.error(
+            client
+                .spot
+                .problem(message, "remove routeReflectorClient, or correct asn"),
+        );
+    }
+    let missing: Vec<&str> = [("import", &peer.import), ("export", &peer.export)]
+        .into_iter()
+        .filter(|(_, policy)| policy.is_none())
+        .map(|(name, _)| name)
+        .collect();
+    if external && !missing.is_empty() {
+        let both = missing.join(" and ");
+        let message =
+            format!("no {both} policy towards another AS: all its routes are rejected there (RFC 8212)");
+        context.sink.warn(
+            peer.spot
+                .problem(message, format!("name a policy in {both}, or say reject-all")),
+        );
+    }
+}
+
+fn check_families(peer: &schema::Peer, context: &Context<'_>) {
+    let Some(families) = &peer.families else { return };
+    if families.value.is_empty() {
+        context.sink.error(families.spot.problem(
+            "a session without a family carries nothing",
+            "name ipv4, ipv6 or both",
+        ));
+    }
+    for (family, first) in schema::repeated(&families.value) {
+        let message = format!("{} is already in {}", family.value, first.path);
+        context
+            .sink
+            .error(family.spot.problem(message, "keep one of the two"));
+    }
+    let (Some(address), Auto::Fixed(own)) = (&peer.address, &context.node.addresses) else {
+        return;
+    };
+    for family in &families.value {
+        let is_of = |addr: &IpAddr| addr.is_ipv4() == (family.value == Family::Ipv4);
+        if !is_of(&address.value) && !own.iter().any(is_of) {
+            let message = format!(
+                "{} routes need an {0} next hop, and node.addresses has none",
+                family.value
+            );
+            context.sink.error(family.spot.problem(
+                message,
+                "add the node's address of that family, or remove the family",
+            ));
+        }
+    }
+}
+
+/// The model of a peer; `None` when something essential could not be read.
+fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
+    let policy = |name: &Option<At<String>>| {
+        name.as_ref()
+            .map(|name| context.policies.find(name, context.sink))
+    };
+    let (import, export) = (policy(&peer.import), policy(&peer.export));
+    let (name, address, remote_asn) = (
+        peer.name.as_ref()?,
+        peer.address.as_ref()?,
+        peer.asn.as_ref()?.value,
+    );
+    let local_asn = context.asn?;
+    let kind = match (remote_asn == local_asn, is(&peer.reflector_client)) {
+        (false, _) => PeerKind::External,
+        (true, false) => PeerKind::Internal,
+        (true, true) => PeerKind::Client,
+    };
+    let fallback = || {
+        Arc::new(if kind == PeerKind::External {
+            Policy::reject_all()
+        } else {
+            Policy::accept_all()
+        })
+    };
+    let families = peer
+        .families
+        .as_ref()
+        .map(|list| list.value.iter().map(|family| family.value).collect());
+    Some(Peer {
+        name: name.value.clone(),
+        description: peer.description.as_ref().map(|text| text.value.clone()),
+        selector: peer
+            .node_selector
+            .iter()
+            .map(|(key, value)| (key.value.clone(), value.value.clone()))
+            .collect(),
+        address: address.value,
+        port: peer.port.as_ref().map_or(PORT, |port| port.value),
+        remote_asn,
+        kind,
+        transport: transport(peer, kind),
+        timers: Timers {
+            hold: peer.hold.as_ref().map_or(HoldTime::DEFAULT, |hold| hold.value),
+            connect_retry: peer
+                .connect_retry
+                .as_ref()
+                .map_or(CONNECT_RETRY, |retry| retry.value),
+        },
+        families: families.unwrap_or(FamilySet::ALL),
+        shutdown: is(&peer.shutdown),
+        routing: PeerRouting {
+            name: name.value.clone(),
+            kind,
+            local_asn,
+            remote_asn,
+            import: import.flatten().unwrap_or_else(fallback),
+            export: export.flatten().unwrap_or_else(fallback),
+            next_hop_self: is(&peer.next_hop_self),
+            allow_own_as: peer.allow_own_as.as_ref().map_or(0, |count| count.value),
+            max_prefixes: peer.max_prefixes.as_ref().map(|most| most.value),
+        },
+        defaulted: defaulted(peer),
+    })
+}
+
+fn is(flag: &Option<At<bool>>) -> bool {
+    flag.as_ref().is_some_and(|flag| flag.value)
+}
+
+fn transport(peer: &schema::Peer, kind: PeerKind) -> Transport {
+    let ttl = match (&peer.ttl_security, &peer.multihop, kind) {
+        (Some(hops), _, _) => Ttl::Security { hops: hops.value },
+        (None, Some(ttl), _) => Ttl::Send(ttl.value),
+        (None, None, PeerKind::External) => Ttl::Send(1),
+        (None, None, _) => Ttl::Send(INTERNAL_TTL),
+    };
+    Transport {
+        local_address: peer.local_address.as_ref().map(|addr| addr.value),
+        ttl,
+        password_file: peer.password.as_ref().map(|file| file.value.clone()),
+        passive: is(&peer.passive),
+    }
+}
+
+fn defaulted(peer: &schema::Peer) -> Vec<&'static str> {
+    let fields = [
+        ("port", peer.port.is_none()),
+        ("timers.hold", peer.hold.is_none()),
+        ("timers.connectRetry", peer.connect_retry.is_none()),
+        ("families", peer.families.is_none()),
+        ("ttl", peer.multihop.is_none() && peer.ttl_security.is_none()),
+        ("import", peer.import.is_none()),
+        ("export", peer.export.is_none()),
+    ];
+    fields
+        .into_iter()
+        .filter(|(_, absent)| *absent)
+        .map(|(name, _)| name)
+        .collect()
+}
+
+fn reason_to_skip(peer: &Peer, node: &Node) -> Option<String> {
+    if node.name.as_ref() == Some(&peer.name) {
+        return Some("it is this node itself, by name".to_owned());
+    }
+    if matches!(&node.addresses, Auto::Fixed(own) if own.contains(&peer.address)) {
+        return Some(format!("it is this node itself, by address {}", peer.address));
+    }
+    let (key, wanted) = peer
+        .selector
+        .iter()
+        .find(|(key, wanted)| node.labels.get(*key) != Some(wanted))?;
+    Some(match node.labels.get(key) {
+        Some(value) => format!("nodeSelector wants {key}={wanted}, the node has {key}={value}"),
+        None => format!("nodeSelector wants {key}={wanted}, the node has no label {key}"),
+    })
+}

@@ -1,0 +1,521 @@
+//! Scalars: how each kind of value is read from the text of the file.
+//!
+//! A [`Kind`] says what it is called, shows an example and parses. YAML's own types play no part: a field
+//! knows what it wants, so `64512:100`, `010` or `no` are never read as something else by surprise.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bgp_proto::policy::Source;
+use bgp_proto::types::{Asn, Community, Family, HoldTime, LargeCommunity, Prefix, PrefixError, RouterId};
+
+use crate::suggest::nearest;
+
+/// The text of a scalar.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scalar<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) quoted: bool,
+}
+
+/// Why a text is not the value that the field wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Bad {
+    /// Not of this kind at all.
+    Shape,
+    /// Of this kind, but not one of these.
+    Range(String),
+    /// Right, were it not in quotes.
+    Quoted,
+    /// Problem (follows the quoted value) and remedy.
+    Said(String, String),
+}
+
+impl Bad {
+    fn said<T>(problem: impl Into<String>, remedy: impl Into<String>) -> Result<T, Bad> {
+        Err(Bad::Said(problem.into(), remedy.into()))
+    }
+}
+
+/// A kind of scalar.
+#[derive(Debug)]
+pub(crate) struct Kind<T> {
+    /// With its article, as in "'x' is not an AS number".
+    pub(crate) what: &'static str,
+    /// A good value.
+    pub(crate) example: &'static str,
+    pub(crate) parse: fn(Scalar<'_>) -> Result<T, Bad>,
+}
+
+/// Decimal digits without quotes, sign or leading zeros.
+fn number(scalar: Scalar<'_>) -> Result<u64, Bad> {
+    let digits = !scalar.text.is_empty() && scalar.text.bytes().all(|b| b.is_ascii_digit());
+    if !digits {
+        return Err(Bad::Shape);
+    }
+    if scalar.quoted {
+        return Err(Bad::Quoted);
+    }
+    if scalar.text.len() > 1 && scalar.text.starts_with('0') {
+        return Bad::said(
+            "begins with 0 and might be meant as an octal number",
+            "write it without leading zeros",
+        );
+    }
+    Ok(scalar.text.parse().unwrap_or(u64::MAX))
+}
+
+/// A number from `MIN` to `MAX`.
+pub(crate) fn int<T: TryFrom<u64>, const MIN: u64, const MAX: u64>(scalar: Scalar<'_>) -> Result<T, Bad> {
+    let range = || Bad::Range(format!("a number from {MIN} to {MAX}"));
+    let number = match number(scalar) {
+        Err(Bad::Shape) => return Err(range()),
+        other => other?,
+    };
+    Some(number)
+        .filter(|number| (MIN..=MAX).contains(number))
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(range)
+}
+
+pub(crate) const BOOL: Kind<bool> = Kind {
+    what: "true or false",
+    example: "true",
+    parse: |scalar| match (scalar.text, scalar.quoted) {
+        ("true" | "True" | "TRUE", false) => Ok(true),
+        ("false" | "False" | "FALSE", false) => Ok(false),
+        ("true" | "false", true) => Err(Bad::Quoted),
+        ("yes" | "on" | "y", _) => Bad::said("is not true or false", "write true"),
+        ("no" | "off" | "n", _) => Bad::said("is not true or false", "write false"),
+        _ => Err(Bad::Shape),
+    },
+};
+
+pub(crate) const ASN: Kind<Asn> = Kind {
+    what: "an AS number",
+    example: "64512",
+    parse: asn,
+};
+
+fn asn(scalar: Scalar<'_>) -> Result<Asn, Bad> {
+    if let Some((high, low)) = scalar.text.split_once('.') {
+        let parts = high.parse::<u16>().ok().zip(low.parse::<u16>().ok());
+        let Some((high, low)) = parts else {
+            return Err(Bad::Shape);
+        };
+        let plain = u32::from(high) << 16 | u32::from(low);
+        return Bad::said(
+            "is in dotted form (RFC 5396)",
+            format!("write the same number as {plain}"),
+        );
+    }
+    match number(scalar)? {
+        0 => Bad::said(
+            "is not a usable AS number (RFC 7607)",
+            "use the number of the AS, 1 to 4294967295",
+        ),
+        23456 => Bad::said(
+            "stands for other AS numbers on the wire (AS_TRANS, RFC 6793 §9)",
+            "use the real number of the AS",
+        ),
+        number => u32::try_from(number)
+            .map(Asn)
+            .map_err(|_| Bad::Range("a number from 1 to 4294967295".to_owned())),
+    }
+}
+
+pub(crate) const PORT: Kind<u16> = Kind {
+    what: "a TCP port",
+    example: "179",
+    parse: int::<u16, 1, 65535>,
+};
+
+pub(crate) const ADDRESS: Kind<IpAddr> = Kind {
+    what: "an IP address",
+    example: "192.0.2.1",
+    parse: address,
+};
+
+fn address(scalar: Scalar<'_>) -> Result<IpAddr, Bad> {
+    if let Some((base, zone)) = scalar
+        .text
+        .split_once('%')
+        .filter(|(base, _)| base.parse::<IpAddr>().is_ok())
+    {
+        return Bad::said(
+            format!("has a zone ('%{}')", zone.escape_debug()),
+            format!("write {base} alone"),
+        );
+    }
+    if let Some((base, _)) = scalar
+        .text
+        .split_once('/')
+        .filter(|(base, _)| base.parse::<IpAddr>().is_ok())
+    {
+        return Bad::said("is a prefix, not an address", format!("write {base}"));
+    }
+    match scalar.text.parse() {
+        Ok(IpAddr::V6(v6)) => match v6.to_ipv4_mapped() {
+            Some(v4) => Bad::said("is an IPv4 address in IPv6 form", format!("write {v4}")),
+            None => Ok(IpAddr::V6(v6)),
+        },
+        Ok(v4) => Ok(v4),
+        Err(_) => Err(Bad::Shape),
+    }
+}
+
+/// An address that a packet can be sent to or from.
+pub(crate) const HOST: Kind<IpAddr> = Kind {
+    what: "an IP address",
+    example: "192.0.2.1",
+    parse: host,
+};
+
+fn host(scalar: Scalar<'_>) -> Result<IpAddr, Bad> {
+    let addr = address(scalar)?;
+    let broadcast = matches!(addr, IpAddr::V4(v4) if v4.is_broadcast());
+    if addr.is_unspecified() || addr.is_multicast() || broadcast {
+        return Bad::said("is not the address of one host", "use a unicast address");
+    }
+    match addr {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Bad::said(
+            "is a link-local address, which needs an interface",
+            "use a global or unique local address (fd00::/8)",
+        ),
+        addr => Ok(addr),
+    }
+}
+
+pub(crate) const PREFIX: Kind<Prefix> = Kind {
+    what: "a prefix",
+    example: "10.244.0.0/16",
+    parse: prefix,
+};
+
+fn prefix(scalar: Scalar<'_>) -> Result<Prefix, Bad> {
+    scalar.text.parse().map_err(|error| match error {
+        PrefixError::Syntax(_) => match scalar.text.parse::<IpAddr>() {
+            Ok(addr) => Bad::Said(
+                "is an address without a length".to_owned(),
+                format!("write {}", Prefix::host(addr)),
+            ),
+            Err(_) => Bad::Shape,
+        },
+        PrefixError::Length(_, most) => Bad::Said(
+            format!("is longer than {most} bits"),
+            format!("use a length up to {most}"),
+        ),
+        PrefixError::HostBits { meant, .. } => Bad::Said(
+            "has bits set behind its length".to_owned(),
+            format!("did you mean {meant}?"),
+        ),
+    })
+}
+
+/// A prefix, or an address that stands for its /32 or /128.
+pub(crate) const PREFIX_OR_ADDRESS: Kind<Prefix> = Kind {
+    what: "a prefix or address",
+    example: "192.0.2.1",
+    parse: |scalar| match scalar.text.parse::<IpAddr>() {
+        Ok(addr) => Ok(Prefix::host(addr)),
+        Err(_) => prefix(scalar),
+    },
+};
+
+pub(crate) const ROUTER_ID: Kind<Option<RouterId>> = Kind {
+    what: "a router id",
+    example: "192.0.2.11",
+    parse: |scalar| match scalar.text {
+        "auto" => Ok(None),
+        text => dotted_quad(text).map(Some),
+    },
+};
+
+fn dotted_quad(text: &str) -> Result<RouterId, Bad> {
+    let addr: std::net::Ipv4Addr = text.parse().map_err(|_| {
+        Bad::Range("auto, or four numbers such as 192.0.2.11, also when the node has only IPv6".to_owned())
+    })?;
+    match RouterId::from_ipv4(addr) {
+        Some(id) => Ok(id),
+        None => Bad::said(
+            "is not a usable identifier (RFC 6286 §2.1)",
+            "use any other, or auto",
+        ),
+    }
+}
+
+pub(crate) const CLUSTER_ID: Kind<u32> = Kind {
+    what: "a cluster id",
+    example: "192.0.2.250",
+    parse: |scalar| match scalar.text.parse::<std::net::Ipv4Addr>() {
+        Ok(addr) if addr.is_unspecified() => {
+            Bad::said("is not a usable cluster id", "use any other identifier")
+        }
+        Ok(addr) => Ok(addr.to_bits()),
+        Err(_) => int::<u32, 1, 4_294_967_295>(scalar).map_err(|_| {
+            Bad::Range("four numbers such as 192.0.2.250, or a number from 1 to 4294967295".to_owned())
+        }),
+    },
+};
+
+/// An operator's name for something: what commands and metrics can carry without quoting.
+pub(crate) const NAME: Kind<String> = Kind {
+    what: "a name",
+    example: "tor-a",
+    parse: name,
+};
+
+fn name(scalar: Scalar<'_>) -> Result<String, Bad> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let text = scalar.text;
+    let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if starts && text.len() <= 63 && text.chars().all(good) {
+        return Ok(text.to_owned());
+    }
+    Err(Bad::Range(
+        "up to 63 letters, digits, '-', '_' and '.', beginning with a letter or digit".to_owned(),
+    ))
+}
+
+pub(crate) const NODE_NAME: Kind<String> = Kind {
+    what: "a node name",
+    example: "node-1",
+    parse: |scalar| match scalar.text {
+        text if !text.is_empty()
+            && text.len() <= 253
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err(Bad::Range(
+            "up to 253 letters, digits, '-', '_' and '.'".to_owned(),
+        )),
+    },
+};
+
+pub(crate) const TEXT: Kind<String> = Kind {
+    what: "a text",
+    example: "\"rack a, left\"",
+    parse: |scalar| {
+        let text = scalar.text;
+        if text.len() > 255 || text.chars().any(char::is_control) {
+            return Err(Bad::Range("one line of at most 255 octets".to_owned()));
+        }
+        Ok(text.to_owned())
+    },
+};
+
+pub(crate) const FILE: Kind<PathBuf> = Kind {
+    what: "a file's path",
+    example: "/etc/podroute/secrets/tor-a",
+    parse: |scalar| match scalar.text {
+        text if text.contains('\0') => Err(Bad::Shape),
+        text if text.starts_with('/') && !text.ends_with('/') => Ok(PathBuf::from(text)),
+        _ => Bad::said(
+            "is not the full path of a file",
+            "write it from '/', as /etc/podroute/secrets/tor-a",
+        ),
+    },
+};
+
+pub(crate) const FAMILY: Kind<Family> = Kind {
+    what: "an address family",
+    example: "ipv4",
+    parse: |scalar| match scalar.text {
+        "ipv4" => Ok(Family::Ipv4),
+        "ipv6" => Ok(Family::Ipv6),
+        _ => Err(Bad::Range("ipv4 or ipv6".to_owned())),
+    },
+};
+
+/// The names of route sources, as written in policies.
+pub(crate) const SOURCES: [(&str, Source); 4] = [
+    ("podBlock", Source::PodBlock),
+    ("service", Source::Service),
+    ("peer", Source::Peer),
+    ("kernel", Source::Kernel),
+];
+
+pub(crate) const SOURCE: Kind<Source> = Kind {
+    what: "a route source",
+    example: "podBlock",
+    parse: |scalar| match SOURCES.iter().find(|(name, _)| *name == scalar.text) {
+        Some((_, source)) => Ok(*source),
+        None => Err(Bad::Range("podBlock, service, peer or kernel".to_owned())),
+    },
+};
+
+pub(crate) const COMMUNITY: Kind<Community> = Kind {
+    what: "a community",
+    example: "\"64512:100\"",
+    parse: |scalar| {
+        scalar.text.parse().map_err(|_| {
+            let names = || Community::NAMES.iter().map(|(name, _)| *name);
+            let like = nearest(scalar.text, names());
+            let remedy = match (like, scalar.text.split(':').count()) {
+                (Some(name), _) => format!("did you mean '{name}'?"),
+                (None, 3) => {
+                    "three numbers make a large community: use the field largeCommunities".to_owned()
+                }
+                _ => format!(
+                    "write HIGH:LOW with numbers up to 65535, or one of {}",
+                    names().collect::<Vec<_>>().join(", ")
+                ),
+            };
+            Bad::Said("is not a community".to_owned(), remedy)
+        })
+    },
+};
+
+pub(crate) const LARGE_COMMUNITY: Kind<LargeCommunity> = Kind {
+    what: "a large community",
+    example: "\"64512:1:2\"",
+    parse: |scalar| {
+        let numbers: Option<Vec<u32>> = scalar.text.split(':').map(|part| part.parse().ok()).collect();
+        match numbers.as_deref() {
+            Some([global, one, two]) => Ok(LargeCommunity(*global, *one, *two)),
+            _ => Err(Bad::Range(
+                "three numbers up to 4294967295, as \"64512:1:2\" (RFC 8092)".to_owned(),
+            )),
+        }
+    },
+};
+
+/// A length or count, `24`, or a range, `24-28`.
+pub(crate) const RANGE: Kind<(u32, u32)> = Kind {
+    what: "a number or range",
+    example: "24-28",
+    parse: |scalar| {
+        let (low, high) = scalar.text.split_once('-').unwrap_or((scalar.text, scalar.text));
+        match (low.trim().parse::<u16>(), high.trim().parse::<u16>()) {
+            (Ok(low), Ok(high)) if low <= high => Ok((u32::from(low), u32::from(high))),
+            (Ok(low), Ok(high)) => Bad::said("ends before it begins", format!("write {high}-{low}")),
+            _ => Err(Bad::Shape),
+        }
+    },
+};
+
+pub(crate) const HOLD_TIME: Kind<HoldTime> = Kind {
+    what: "a hold time",
+    example: "9s",
+    parse: |scalar| {
+        let time = duration(scalar)?;
+        let whole = (time.subsec_nanos() == 0).then_some(time.as_secs());
+        match whole
+            .and_then(|seconds| u16::try_from(seconds).ok())
+            .and_then(HoldTime::new)
+        {
+            Some(hold) => Ok(hold),
+            None => Bad::said(
+                "is not allowed: hold time is 0 or 3s–65535s in whole seconds (RFC 4271 §4.2)",
+                if time < Duration::from_secs(3) {
+                    "use 9s for fast failure detection"
+                } else {
+                    "use 90s, or 9s for fast failure detection"
+                },
+            ),
+        }
+    },
+};
+
+pub(crate) const RETRY_TIME: Kind<Duration> = Kind {
+    what: "a time",
+    example: "5s",
+    parse: |scalar| {
+        let time = duration(scalar)?;
+        match (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&time) {
+            true => Ok(time),
+            false => Err(Bad::Range("100ms to 1h".to_owned())),
+        }
+    },
+};
+
+/// `500ms`, `9s`, `2m`, `1h`; 0 needs no unit.
+fn duration(scalar: Scalar<'_>) -> Result<Duration, Bad> {
+    let text = scalar.text;
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at_checked(split).unwrap_or((text, ""));
+    let Ok(number) = digits.parse::<u32>() else {
+        return Err(Bad::Shape);
+    };
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "" => return Bad::said("has no unit", format!("write {number}s, or ms, m or h")),
+        _ => return Bad::said("has a unit that is not known", "use ms, s, m or h"),
+    };
+    Ok(Duration::from_millis(u64::from(number) * millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(text: &str) -> Scalar<'_> {
+        Scalar { text, quoted: false }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, millis) in [
+            ("0", 0),
+            ("500ms", 500),
+            ("9s", 9000),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(duration(plain(text)), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "s", "9", "9 s", "-1s", "1.5s", "9d", "99999999999s"] {
+            assert!(duration(plain(text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_what_they_look_like() {
+        assert_eq!(int::<u16, 1, 65535>(plain("179")), Ok(179));
+        for text in [
+            "0",
+            "65536",
+            "0x10",
+            "1_000",
+            "+5",
+            "1e3",
+            "",
+            "99999999999999999999999",
+        ] {
+            assert!(int::<u16, 1, 65535>(plain(text)).is_err(), "{text}");
+        }
+        assert!(matches!(int::<u16, 1, 9>(plain("08")), Err(Bad::Said(..))));
+        assert_eq!(
+            int::<u16, 1, 9>(Scalar {
+                text: "8",
+                quoted: true
+            }),
+            Err(Bad::Quoted)
+        );
+    }
+
+    #[test]
+    fn hold_times_follow_rfc_4271() {
+        for (text, good) in [
+            ("0", true),
+            ("1s", false),
+            ("2s", false),
+            ("3s", true),
+            ("65535s", true),
+            ("65536s", false),
+            ("2500ms", false),
+        ] {
+            assert_eq!((HOLD_TIME.parse)(plain(text)).is_ok(), good, "{text}");
+        }
+    }
+}
