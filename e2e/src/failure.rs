@@ -14,18 +14,22 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 pub struct Failure {
     what: String,
     evidence: Vec<(String, String)>,
+    hopeless: bool,
 }
 
 impl Failure {
     /// A failure whose first line is `what`.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), evidence: Vec::new() }
+        Self { what: what.into(), evidence: Vec::new(), hopeless: false }
     }
 
-    /// Adds a titled block of evidence (a log's tail, a command's output).
+    /// Adds a titled block of evidence (a log's tail, a command's output), once per title.
     #[must_use]
     pub fn evidence(mut self, title: impl Into<String>, text: impl Into<String>) -> Self {
-        self.evidence.push((title.into(), text.into()));
+        let title = title.into();
+        if self.evidence.iter().all(|(known, _)| *known != title) {
+            self.evidence.push((title, text.into()));
+        }
         self
     }
 
@@ -34,6 +38,18 @@ impl Failure {
     pub fn during(mut self, what: impl fmt::Display) -> Self {
         self.what = format!("{what}: {}", self.what);
         self
+    }
+
+    /// Says that waiting longer cannot help (a process has ended).
+    #[must_use]
+    pub fn hopeless(mut self) -> Self {
+        self.hopeless = true;
+        self
+    }
+
+    /// Whether waiting longer cannot help.
+    pub fn is_hopeless(&self) -> bool {
+        self.hopeless
     }
 
     /// The first line only.

@@ -32,3 +32,12 @@ pub mod report;
 pub mod sandbox;
 pub mod topology;
 pub mod wait;
+
+/// Jobs that the lab's programs start themselves for, by their first argument; `None` if it is none
+/// of these. Both the tool and the test runner ask here first.
+pub fn dispatch(args: &[String]) -> Option<i32> {
+    match args.first()?.as_str() {
+        daemon::fib_sync::ARG => Some(daemon::fib_sync::dispatch(&args[1..])),
+        _ => sandbox::dispatch(args),
+    }
+}

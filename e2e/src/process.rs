@@ -92,7 +92,10 @@ impl Daemon {
         };
         match child.try_wait().context(&self.name)? {
             None => Ok(()),
-            Some(status) => Err(self.with_log(Failure::new(format!("{} ended with {status}", self.name)))),
+            Some(status) => {
+                let failure = Failure::new(format!("{} ended with {status}", self.name)).hopeless();
+                Err(self.with_log(failure))
+            }
         }
     }
 

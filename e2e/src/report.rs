@@ -53,7 +53,7 @@ impl Report {
     }
 
     fn mark(&self, colour: &str, sign: &str, name: &str, detail: &str, took: Duration) {
-        let width = 72usize.saturating_sub(detail.chars().count());
+        let width = 80usize.saturating_sub(detail.chars().count()).max(2);
         let seconds = format!("{:.2} s", took.as_secs_f64());
         println!("  {} {name:<9} {detail}{:width$}{}", self.paint(colour, sign), "", self.paint("2", &seconds));
     }

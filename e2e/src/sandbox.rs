@@ -2,7 +2,7 @@
 //! namespace when the caller is not root.
 //!
 //! Three processes. The *outer* one unshares and waits. The *init* (PID 1 of the box) mounts a
-//! private `/proc`, `/run` and `/sys`, reaps orphans and ends with the outer one. The *work*
+//! private `/proc`, `/run`, `/var/tmp` and `/sys`, reaps orphans and ends with the outer one. The *work*
 //! process does the job. When any of them dies, the kernel ends everything in the box, and the
 //! mounts, names and links go with the namespaces: nothing is left on the host. Only a box whose
 //! work asked to be kept (see [`KEEP`]) outlives its outer process; [`find_kept`] finds it again
@@ -28,6 +28,8 @@ use crate::failure::{Context, Failure, Result};
 const INIT: &str = "__init";
 /// First argument of PID 1 of a box that may be kept.
 const INIT_KEEPABLE: &str = "__init-keepable";
+const PROBE: &str = "__probe";
+const NOTHING: &str = "__nothing";
 /// Exit code of a work process that wants its box to stay up.
 pub const KEEP: i32 = 113;
 
@@ -51,11 +53,13 @@ pub fn run(work: &[String], keepable: bool) -> Result<i32> {
     }
 }
 
-/// If this process was started as the init of a box, does that job and answers the exit code.
-pub fn dispatch(args: &[String]) -> Option<i32> {
+/// If this process was started for one of the box's own jobs, does it and answers the exit code.
+pub(crate) fn dispatch(args: &[String]) -> Option<i32> {
     let keepable = match args.first()?.as_str() {
         INIT => false,
         INIT_KEEPABLE => true,
+        PROBE => return Some(probe()),
+        NOTHING => return Some(0),
         _ => return None,
     };
     Some(init(&args[1..], keepable).unwrap_or_else(|failure| {
@@ -67,7 +71,7 @@ pub fn dispatch(args: &[String]) -> Option<i32> {
 /// Whether this kernel and user allow a box at all; `Err` says what is missing.
 pub fn possible() -> Result<()> {
     let status = Command::new(own_exe()?)
-        .args(["__probe"])
+        .args([PROBE])
         .stdin(Stdio::null())
         .output()
         .context("probing for namespaces")?;
@@ -81,8 +85,8 @@ pub fn possible() -> Result<()> {
 }
 
 /// The probe behind [`possible`]: builds an empty box.
-pub fn probe() -> i32 {
-    match run(&["__nothing".to_owned()], false) {
+fn probe() -> i32 {
+    match run(&[NOTHING.to_owned()], false) {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("{failure}");
@@ -170,6 +174,10 @@ fn mount_private() -> Result<()> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).context("private mounts")?;
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), NONE).context("mounting /proc")?;
     mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).context("mounting /run")?;
+    // FRR writes its crash logs there.
+    if !own_exe()?.starts_with("/var/tmp") {
+        mount(Some("tmp"), "/var/tmp", Some("tmpfs"), MsFlags::empty(), Some("mode=1777")).context("/var/tmp")?;
+    }
     crate::netns::prepare()?;
     mount_sys();
     Ok(())

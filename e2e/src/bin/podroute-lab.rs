@@ -5,7 +5,7 @@
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
-use e2e::daemon::{Kind, fib_sync};
+use e2e::daemon::Kind;
 use e2e::demo::{self, Options};
 use e2e::failure::{Context, Failure, Result};
 use e2e::machine::Host;
@@ -52,14 +52,8 @@ enum Verb {
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(code) = sandbox::dispatch(&args) {
+    if let Some(code) = e2e::dispatch(&args) {
         return exit(code);
-    }
-    match args.first().map(String::as_str) {
-        Some(fib_sync::ARG) => return exit(fib_sync::main()),
-        Some("__probe") => return exit(sandbox::probe()),
-        Some("__nothing") => return exit(0),
-        _ => {}
     }
     match run(Cli::parse().verb, &args) {
         Ok(code) => exit(code),

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
 
 use super::{Speaker, json, pod_prefix};
 use crate::failure::{Context, Result};
@@ -19,24 +22,42 @@ pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
         zebra.check_alive()?;
         bgpd.check_alive()?;
         vtysh(host, "show bgp neighbors json").map(drop)
-    })
-    .map_err(|f| bgpd.with_log(f))?;
+    })?;
     Ok(vec![zebra, bgpd])
 }
 
-/// Starts zebra alone and waits for its socket; GoBGP uses it too.
-pub(super) fn start_zebra(host: &Host) -> Result<Daemon> {
+/// bgpd gives up for ten seconds if zebra's socket is not there yet.
+fn start_zebra(host: &Host) -> Result<Daemon> {
     let mut zebra = start_daemon(host, "zebra", "log stdout informational\n")?;
     let socket = host.run_file("frr/zserv.api");
     wait::until(Duration::from_secs(10), format_args!("zebra's socket on {}", host.name()), || {
         zebra.check_alive()?;
         if socket.exists() { Ok(()) } else { wait::not_yet(format!("no {}", socket.display())) }
-    })
-    .map_err(|f| zebra.with_log(f))?;
+    })?;
     Ok(zebra)
 }
 
+/// FRR's daemons want their user in group `frrvty`. They run as root here, so the box gets an
+/// `/etc/group` of its own that says so; the host's file is not touched.
+fn join_vty_group() -> Result<()> {
+    static DONE: OnceLock<Result<()>> = OnceLock::new();
+    let mount_groups = || {
+        let groups = std::fs::read_to_string("/etc/group").context("/etc/group")?;
+        let with_root = |line: &str| match line.strip_prefix("frrvty:") {
+            Some(rest) if rest.ends_with(':') => format!("{line}root\n"),
+            Some(_) => format!("{line},root\n"),
+            None => format!("{line}\n"),
+        };
+        let groups: String = groups.lines().map(with_root).collect();
+        std::fs::write("/run/lab/group", groups).context("/run/lab/group")?;
+        let (from, none) = (Some("/run/lab/group"), None::<&str>);
+        mount(from, "/etc/group", none, MsFlags::MS_BIND, none).context("mounting /etc/group")
+    };
+    DONE.get_or_init(mount_groups).clone()
+}
+
 fn start_daemon(host: &Host, name: &str, config: &str) -> Result<Daemon> {
+    join_vty_group()?;
     let config = host.write_config(&format!("{name}.conf"), config)?;
     std::fs::create_dir_all(host.run_file("frr")).context("/run/frr")?;
     let mut frr = command(&format!("/usr/lib/frr/{name}"));

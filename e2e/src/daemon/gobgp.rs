@@ -1,11 +1,12 @@
-//! GoBGP: gobgpd, with FRR's zebra beside it for the kernel's routes (GoBGP has no FIB of its own).
+//! GoBGP: gobgpd, with the lab's fib-sync beside it for the kernel's routes: it has no FIB of its own,
+//! and Debian 12's GoBGP (3.10) does not understand the zebra of Debian 12's FRR (8.4).
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Speaker, frr, json};
+use super::{Kind, Speaker, fib_sync, json};
 use crate::failure::Result;
 use crate::machine::{Host, command};
 use crate::process::Daemon;
@@ -13,7 +14,6 @@ use crate::topology::Family;
 use crate::wait;
 
 pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
-    let zebra = frr::start_zebra(host)?;
     let config = host.write_config("gobgpd.toml", &render(speaker))?;
     let mut gobgpd = command("gobgpd");
     gobgpd.arg("-f").arg(config).args(["-t", "toml", "--api-hosts", "127.0.0.1:50051", "--log-plain"]);
@@ -22,13 +22,12 @@ pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
     wait::until(Duration::from_secs(10), format_args!("gobgpd's API on {}", host.name()), || {
         gobgpd.check_alive()?;
         host.run("gobgp", &["global"]).map(drop)
-    })
-    .map_err(|f| gobgpd.with_log(f))?;
+    })?;
     for block in &speaker.originates {
         let family = if block.addr().is_ipv4() { "ipv4" } else { "ipv6" };
         host.run("gobgp", &["global", "rib", "add", &block.to_string(), "-a", family])?;
     }
-    Ok(vec![zebra, gobgpd])
+    Ok(vec![gobgpd, fib_sync::start(host, Kind::Gobgp)?])
 }
 
 pub(super) fn sessions(host: &Host) -> Result<BTreeMap<IpAddr, String>> {
@@ -54,9 +53,7 @@ pub(super) fn reset(host: &Host, remote: IpAddr) -> Result<()> {
 
 fn render(speaker: &Speaker) -> String {
     let mut out = format!(
-        "[global.config]\n  as = {}\n  router-id = \"{}\"\n  port = 179\n\n\
-         [zebra.config]\n  enabled = true\n  url = \"unix:/run/frr/zserv.api\"\n  version = 6\n  \
-         software-name = \"frr8.4\"\n",
+        "[global.config]\n  as = {}\n  router-id = \"{}\"\n  port = 179\n",
         speaker.asn, speaker.router_id
     );
     for neighbor in &speaker.neighbors {

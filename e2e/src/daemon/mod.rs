@@ -2,8 +2,8 @@
 //!
 //! A [`Speaker`] says in neutral words what a machine's BGP must do; each submodule renders it for
 //! one daemon and knows that daemon's command-line tool. How learned routes reach the kernel:
-//! podroute and BIRD install them themselves; FRR through its zebra; GoBGP through FRR's zebra;
-//! OpenBGPD of Debian 12 has no FIB on Linux, so the lab's own `fib-sync` copies its best routes.
+//! podroute and BIRD install them themselves, FRR through its zebra; for GoBGP and OpenBGPD the
+//! lab's own `fib-sync` copies the best routes (it says why).
 
 mod bird;
 pub mod fib_sync;
@@ -33,7 +33,7 @@ pub enum Kind {
     Bird,
     /// FRRouting.
     Frr,
-    /// GoBGP, with FRR's zebra for the kernel.
+    /// GoBGP, with the lab's fib-sync for the kernel.
     Gobgp,
     /// OpenBGPD, with the lab's fib-sync for the kernel.
     Openbgpd,
@@ -59,9 +59,9 @@ impl Kind {
         match self {
             Self::Podroute => &[],
             Self::Bird => &[("bird", "bird2"), ("birdc", "bird2")],
-            Self::Frr => &[("bgpd", "frr"), ("zebra", "frr"), ("vtysh", "frr")],
-            Self::Gobgp => &[("gobgpd", "gobgpd"), ("gobgp", "gobgpd"), ("zebra", "frr")],
-            Self::Openbgpd => &[("bgpctl", "openbgpd")],
+            Self::Frr => &[("/usr/lib/frr/bgpd", "frr"), ("/usr/lib/frr/zebra", "frr"), ("vtysh", "frr")],
+            Self::Gobgp => &[("gobgpd", "gobgpd"), ("gobgp", "gobgpd")],
+            Self::Openbgpd => &[("/usr/sbin/bgpd", "openbgpd"), ("bgpctl", "openbgpd")],
         }
     }
 
@@ -83,7 +83,7 @@ impl Kind {
         let (program, arg) = match self {
             Self::Podroute => return podroute::version(),
             Self::Bird => ("bird", "--version"),
-            Self::Frr => ("zebra", "--version"),
+            Self::Frr => ("/usr/lib/frr/zebra", "--version"),
             Self::Gobgp => ("gobgpd", "--version"),
             Self::Openbgpd => ("/usr/sbin/bgpd", "-V"),
         };

@@ -5,11 +5,11 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Speaker, fib_sync, json, pod_prefix};
-use crate::failure::Result;
+use super::{Kind, Speaker, fib_sync, json, pod_prefix};
+use crate::failure::{Context, Result};
 use crate::machine::{Host, command};
 use crate::process::Daemon;
-use crate::topology::Family;
+use crate::topology::{Family, Neighbor, Role};
 use crate::wait;
 
 /// FRR has a program of the same name elsewhere.
@@ -17,13 +17,14 @@ const BGPD: &str = "/usr/sbin/bgpd";
 
 pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
     let config = host.write_config("bgpd.conf", &render(speaker))?;
+    // Control socket, and home of its unprivileged processes.
+    std::fs::create_dir_all(host.run_file("openbgpd")).context("/run/openbgpd")?;
     let mut bgpd = host.spawn("openbgpd", command(BGPD).args(["-d", "-v", "-f"]).arg(config))?;
     wait::until(Duration::from_secs(10), format_args!("bgpd's socket on {}", host.name()), || {
         bgpd.check_alive()?;
         host.run("bgpctl", &["show", "summary"]).map(drop)
-    })
-    .map_err(|f| bgpd.with_log(f))?;
-    let sync = fib_sync::start(host)?;
+    })?;
+    let sync = fib_sync::start(host, Kind::Openbgpd)?;
     Ok(vec![bgpd, sync])
 }
 
@@ -38,6 +39,12 @@ pub(super) fn sessions(host: &Host) -> Result<BTreeMap<IpAddr, String>> {
 
 pub(super) fn reset(host: &Host, remote: IpAddr) -> Result<()> {
     host.run("bgpctl", &["neighbor", &remote.to_string(), "clear"]).map(drop)
+}
+
+/// Two OpenBGPDs that connect to each other in the same instant both hang up and stay idle for half
+/// a minute: of two ToRs, the one with the lower address, which starts first, waits.
+fn waits(neighbor: &Neighbor) -> bool {
+    neighbor.role == Role::Tor && neighbor.local < neighbor.remote
 }
 
 fn render(speaker: &Speaker) -> String {
@@ -63,7 +70,7 @@ fn render(speaker: &Speaker) -> String {
             neighbor.asn,
             neighbor.name,
             neighbor.local,
-            if neighbor.passive { "  passive\n" } else { "" },
+            if neighbor.passive || waits(neighbor) { "  passive\n" } else { "" },
         );
     }
     for direction in ["from", "to"] {

@@ -26,8 +26,7 @@ pub fn start_with(host: &Host, yaml: &str) -> Result<Daemon> {
     wait::until(Duration::from_secs(10), format_args!("podroute's socket on {}", host.name()), || {
         agent.check_alive()?;
         show(host, "peers").map(drop)
-    })
-    .map_err(|f| agent.with_log(f))?;
+    })?;
     Ok(agent)
 }
 
