@@ -124,15 +124,15 @@ type TryClaim<'a> = &'a dyn Fn(IpAddr) -> Result<bool>;
 /// An address that was never given.
 fn fresh(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Result<Option<IpAddr>> {
     let start = store.counter(block, Counter::Fresh)?;
-    for index in start..block.len() {
+    for index in start..block.size() {
         let Some(address) = block.nth(index) else { break };
         if try_claim(address)? {
             store.set_counter(block, Counter::Fresh, index + 1)?;
             return Ok(Some(address));
         }
     }
-    if start < block.len() {
-        store.set_counter(block, Counter::Fresh, block.len())?;
+    if start < block.size() {
+        store.set_counter(block, Counter::Fresh, block.size())?;
     }
     Ok(None)
 }
@@ -177,7 +177,7 @@ fn take_place(
 /// Any address without a claim: the whole block is looked at, but only when all else found none.
 fn scan(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Result<Option<IpAddr>> {
     let claimed: HashSet<IpAddr> = store.claims()?.into_iter().collect();
-    for address in (0..block.len()).filter_map(|i| block.nth(i)) {
+    for address in (0..block.size()).filter_map(|i| block.nth(i)) {
         if !claimed.contains(&address) && try_claim(address)? {
             return Ok(Some(address));
         }
@@ -271,7 +271,7 @@ pub(crate) fn has_room(
     is_reserved: impl Fn(IpAddr) -> bool,
 ) -> Result<bool> {
     for block in blocks {
-        let rest = store.counter(*block, Counter::Fresh)?..block.len();
+        let rest = store.counter(*block, Counter::Fresh)?..block.size();
         let free = |a: &IpAddr| block.forbids(*a).is_none() && !is_reserved(*a);
         for address in rest.filter_map(|i| block.nth(i)).filter(free) {
             if store.claimant(address)?.is_none() {
@@ -279,7 +279,7 @@ pub(crate) fn has_room(
             }
         }
         let claimed: HashSet<IpAddr> = store.claims()?.into_iter().collect();
-        if (0..block.len())
+        if (0..block.size())
             .filter_map(|i| block.nth(i))
             .any(|a| free(&a) && !claimed.contains(&a))
         {
@@ -288,3 +288,7 @@ pub(crate) fn has_room(
     }
     Ok(false)
 }
+
+#[cfg(test)]
+#[path = "allocator_tests.rs"]
+mod tests;

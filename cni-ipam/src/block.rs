@@ -73,20 +73,15 @@ impl Block {
     }
 
     /// How many addresses can come into question: the block's size or `BLOCK_LIMIT`.
-    pub(crate) fn len(self) -> u64 {
+    pub(crate) fn size(self) -> u64 {
         let host_bits = u32::from(self.0.max_prefix_len().saturating_sub(self.0.prefix_len()));
         1u64.checked_shl(host_bits)
             .map_or(BLOCK_LIMIT, |size| size.min(BLOCK_LIMIT))
     }
 
-    /// Never: a block has at least one address.
-    pub(crate) fn is_empty(self) -> bool {
-        false
-    }
-
     /// The `index`-th address, counting the network address as 0.
     pub(crate) fn nth(self, index: u64) -> Option<IpAddr> {
-        if index >= self.len() {
+        if index >= self.size() {
             return None;
         }
         match self.0 {
@@ -103,7 +98,7 @@ impl Block {
 
     /// The address that a bridge or ptp plugin takes for itself; none in a block of four or fewer.
     pub(crate) fn gateway(self) -> Option<IpAddr> {
-        if self.len() > 4 { self.nth(1) } else { None }
+        if self.size() > 4 { self.nth(1) } else { None }
     }
 
     /// Why the address can never be a pod's, if so.
@@ -111,7 +106,7 @@ impl Block {
         if !self.contains(address) {
             return Some("it lies outside this node's blocks");
         }
-        if self.len() <= 4 {
+        if self.size() <= 4 {
             return None;
         }
         if address == self.0.network() {
@@ -188,7 +183,7 @@ mod tests {
 
     fn usable(text: &str) -> u64 {
         let b = block(text);
-        let count = (0..b.len())
+        let count = (0..b.size())
             .filter(|i| b.forbids(b.nth(*i).unwrap()).is_none())
             .count();
         u64::try_from(count).unwrap()
@@ -218,11 +213,11 @@ mod tests {
             "ffff:ffff:ffff:ffff:ffff:ffff:ffff:0/112",
         ] {
             let b = block(text);
-            assert!(b.contains(b.nth(b.len() - 1).unwrap()), "{text}");
-            assert_eq!(b.nth(b.len()), None, "{text}");
+            assert!(b.contains(b.nth(b.size() - 1).unwrap()), "{text}");
+            assert_eq!(b.nth(b.size()), None, "{text}");
         }
-        assert_eq!(block("0.0.0.0/0").len(), BLOCK_LIMIT);
-        assert_eq!(block("::/0").len(), BLOCK_LIMIT);
+        assert_eq!(block("0.0.0.0/0").size(), BLOCK_LIMIT);
+        assert_eq!(block("::/0").size(), BLOCK_LIMIT);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use crate::kernel::link;
 use crate::kernel::netlink::Socket;
 use crate::names::{ALIAS_MARK, MARK, Owner};
 use crate::netconf::Netconf;
-use crate::own;
 use crate::store::{Disk, Store};
+use crate::{egress, own};
 
 /// GC of the main plugin.
 pub(crate) fn collect(conf: &Netconf, valid: &[Owner]) -> Result<()> {
@@ -34,6 +34,7 @@ pub(crate) fn collect(conf: &Netconf, valid: &[Owner]) -> Result<()> {
         .collect();
     link::delete_many(&host, &names)?;
     let Some(disk) = disk else { return Ok(()) };
+    egress::collect(&disk, &conf.name, valid)?;
     for attachment in stale {
         own::end(&disk, attachment)?;
     }

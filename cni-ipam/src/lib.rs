@@ -8,9 +8,13 @@
 //! address → `allocator` over `store`; whose, and how far → `attachment`, `own`. Verbs → `plugin`,
 //! `ipam_plugin`, `gc`. The kernel → `kernel`.
 
+mod admin;
 mod allocator;
 mod attachment;
 mod block;
+mod chain;
+mod delegate;
+mod egress;
 mod error;
 mod gc;
 mod ipam_plugin;
@@ -32,6 +36,7 @@ use serde_json::Value;
 use crate::netconf::{Netconf, Version};
 use crate::request::{Request, Verb};
 
+pub use crate::admin::{AttachmentInfo, Finding, attachments, check, cleanup};
 pub use crate::error::{Error, Result};
 pub use crate::kernel::link::ROUTE_PROTOCOL;
 pub use crate::names::{ALIAS_MARK, MARK, Owner};
@@ -78,14 +83,15 @@ fn serve(plugin: Plugin, request: &Request) -> Result<Option<Value>> {
     let done = |done: Result<()>| done.map(|()| None);
     match (plugin, request.verb) {
         (Plugin::Main, Verb::Add) => plugin::add(request, &conf).map(Some),
-        (Plugin::Main, Verb::Del) => done(plugin::del(&conf, &request.owner)),
+        (Plugin::Main, Verb::Del) => done(plugin::del(request, &conf)),
         (Plugin::Main, Verb::Check) => done(plugin::check(request, &conf)),
-        (Plugin::Main, Verb::Gc) => done(plugin::gc(&conf)),
+        (Plugin::Main, Verb::Gc) => done(plugin::gc(request, &conf)),
         (Plugin::Ipam, Verb::Add) => ipam_plugin::add(request, &conf).map(Some),
         (Plugin::Ipam, Verb::Del) => done(ipam_plugin::del(&conf, &request.owner)),
         (Plugin::Ipam, Verb::Check) => done(ipam_plugin::check(&conf, &request.owner)),
         (Plugin::Ipam, Verb::Gc) => done(ipam_plugin::gc(&conf)),
-        (_, Verb::Status) => done(own::status(&conf)),
+        (Plugin::Main, Verb::Status) => done(plugin::status(request, &conf)),
+        (Plugin::Ipam, Verb::Status) => done(own::status(&conf)),
         (_, Verb::Version) => Ok(Some(result::render_versions())),
     }
 }

@@ -97,14 +97,6 @@ impl Node {
             .collect()
     }
 
-    /// The node's own address of a family.
-    pub(crate) fn address(&self, family: Family) -> Option<IpAddr> {
-        self.node_addresses
-            .iter()
-            .copied()
-            .find(|a| Family::of(*a) == family)
-    }
-
     /// Fails where there is no block at all.
     pub(crate) fn require_blocks(&self, run_dir: &Path) -> Result<()> {
         if self.blocks.is_empty() {
@@ -128,7 +120,7 @@ mod tests {
             "podCIDRs":["10.244.0.0/16"],"mtu":1500,"nodeAddresses":["192.0.2.11","2001:db8:a::11"],"later":1}"#;
         let node = Node::parse(text).unwrap();
         assert_eq!(node.blocks().len(), 2);
-        assert_eq!(node.address(Family::V6), Some("2001:db8:a::11".parse().unwrap()));
+        assert_eq!(node.node_addresses.len(), 2);
         assert_eq!(node.blocks_of(Family::V4)[0].to_string(), "10.244.1.0/24");
     }
 

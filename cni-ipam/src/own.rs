@@ -154,7 +154,7 @@ pub(crate) fn check(conf: &Netconf, owner: &Owner) -> Result<Record> {
             owner.container
         )));
     };
-    for address in &record.addresses {
+    for address in record.addresses.iter().filter(|_| conf.own_ipam()) {
         if disk.claimant(*address)?.as_ref() != Some(owner) {
             return Err(fail(format!(
                 "its address {address} is not claimed for it any more"

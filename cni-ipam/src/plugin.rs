@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::attachment::{Attachment, Record};
 use crate::block::Family;
+use crate::delegate::{self, Given};
 use crate::error::{Error, Result};
 use crate::kernel::link;
 use crate::kernel::netlink::Socket;
@@ -23,7 +24,7 @@ use crate::node::Node;
 use crate::request::Request;
 use crate::result::{CniResult, Interface, Ip, ResultRoute};
 use crate::store::Disk;
-use crate::{gc, own};
+use crate::{chain, egress, gc, own};
 
 const DEFAULT_MTU: u32 = 1500;
 
@@ -31,58 +32,109 @@ const DEFAULT_MTU: u32 = 1500;
 pub(crate) const MAIN: &str = "podroute-cni";
 
 pub(crate) fn add(request: &Request, conf: &Netconf) -> Result<Value> {
+    if let Some(previous) = &conf.prev_result {
+        return chain::add(request, conf, previous);
+    }
     let netns = Netns::open(&request.netns)?;
-    let node = Node::read(&conf.run_dir)?;
+    let node = Node::read(&conf.run_dir);
+    // Another IPAM brings its own addresses; then node.json only tells the MTU and the node's address.
+    let node = if conf.own_ipam() { Some(node?) } else { node.ok() };
     let host = Socket::route()?;
     let disk = own::open(conf)?;
-    let host_ifname = request.owner.host_ifname();
-    let mut attachment = own::begin(&disk, &request.owner, || {
-        veth::remove(&host, &host_ifname).map(drop)
-    })?;
-    let mut making = Making {
+    let making = Making {
         request,
         conf,
-        node: &node,
+        node: node.as_ref(),
         netns: &netns,
         host: &host,
+        disk: &disk,
     };
-    match making.make(&disk, &mut attachment) {
+    let mut attachment = own::begin(&disk, &request.owner, || making.undo())?;
+    match making.make(&mut attachment) {
         Ok(result) => Ok(result.render(conf.version)),
-        Err(error) => Err(own::give_up(&disk, attachment, error)),
+        Err(error) => Err(match making.undo() {
+            Ok(()) => own::give_up(&disk, attachment, error),
+            // The record stays, so that the runtime's DEL finishes what could not be undone now.
+            Err(_) => error,
+        }),
     }
 }
 
 struct Making<'a> {
     request: &'a Request,
     conf: &'a Netconf,
-    node: &'a Node,
+    node: Option<&'a Node>,
     netns: &'a Netns,
     host: &'a Socket,
+    disk: &'a Disk,
 }
 
 impl Making<'_> {
-    fn make(&mut self, disk: &Disk, attachment: &mut Attachment) -> Result<CniResult> {
+    fn make(&self, attachment: &mut Attachment) -> Result<CniResult> {
         let owner = &self.request.owner;
-        let addresses = own::allocate(disk, owner, self.conf, self.node)?;
-        let mut plan = self.plan(&addresses)?;
+        let given = self.addresses()?;
+        let mut plan = self.plan(&given)?;
         attachment.write(Record {
             network: self.conf.name.clone(),
             plugin: MAIN.to_owned(),
-            addresses: addresses.clone(),
+            addresses: given.addresses.clone(),
             host_interface: plan.host_ifname.clone(),
             netns: self.request.netns.clone(),
             netns_inode: self.netns.inode(),
             pod: pod_name(self.request),
             created: created_now(),
         })?;
+        if egress::is_wanted(self.conf) {
+            egress::add(
+                self.disk,
+                self.conf,
+                self.node,
+                self.netns,
+                owner,
+                &given.addresses,
+            )?;
+        }
         plan.routes = veth::create(self.host, self.netns, &plan)?;
         attachment.done()?;
-        Ok(result(&plan, &self.request.netns))
+        Ok(CniResult {
+            dns: given.dns,
+            ..result(&plan, &self.request.netns)
+        })
     }
 
-    fn plan(&self, addresses: &[IpAddr]) -> Result<Plan> {
+    fn addresses(&self) -> Result<Given> {
+        match self.node {
+            Some(node) if self.conf.own_ipam() => {
+                let addresses = own::allocate(self.disk, &self.request.owner, self.conf, node)?;
+                Ok(Given {
+                    addresses,
+                    routes: self.conf.ipam_routes.clone(),
+                    dns: Value::Null,
+                })
+            }
+            _ => delegate::add(self.request, self.conf),
+        }
+    }
+
+    /// Takes back all but our own claims and the record.
+    fn undo(&self) -> Result<()> {
+        veth::remove(self.host, &self.request.owner.host_ifname())?;
+        egress::remove(self.disk, &self.request.owner)?;
+        if self.conf.own_ipam() {
+            Ok(())
+        } else {
+            delegate::other(self.request, self.conf, "DEL")
+        }
+    }
+
+    fn plan(&self, given: &Given) -> Result<Plan> {
         let owner = &self.request.owner;
-        let mtu = self.conf.mtu.or(self.node.mtu).unwrap_or(DEFAULT_MTU);
+        let addresses = given.addresses.as_slice();
+        let mtu = self
+            .conf
+            .mtu
+            .or(self.node.and_then(|n| n.mtu))
+            .unwrap_or(DEFAULT_MTU);
         if mtu < 1280 && addresses.iter().any(IpAddr::is_ipv6) {
             let cause = format!("{mtu} is too small for IPv6");
             return Err(Error::config(
@@ -91,11 +143,7 @@ impl Making<'_> {
                 "use 1280 or more, or families [\"ipv4\"]",
             ));
         }
-        let routes = self
-            .conf
-            .ipam_routes
-            .clone()
-            .unwrap_or_else(|| default_routes(addresses));
+        let routes = given.routes.clone().unwrap_or_else(|| default_routes(addresses));
         Ok(Plan {
             host_ifname: owner.host_ifname(),
             pod_ifname: owner.ifname.clone(),
@@ -104,7 +152,7 @@ impl Making<'_> {
             alias: owner.alias(&self.conf.name),
             mtu,
             addresses: addresses.to_vec(),
-            sources: self.node.node_addresses.clone(),
+            sources: self.node.map(|n| n.node_addresses.clone()).unwrap_or_default(),
             routes: routes.into_iter().map(through_gateway).collect(),
         })
     }
@@ -164,7 +212,8 @@ fn result(plan: &Plan, netns: &str) -> CniResult {
     }
 }
 
-pub(crate) fn del(conf: &Netconf, owner: &Owner) -> Result<()> {
+pub(crate) fn del(request: &Request, conf: &Netconf) -> Result<()> {
+    let owner = &request.owner;
     let host = Socket::route()?;
     let disk = Disk::open(&conf.state_dir, false)?;
     let attachment = match &disk {
@@ -173,10 +222,12 @@ pub(crate) fn del(conf: &Netconf, owner: &Owner) -> Result<()> {
     };
     // Interface first: an address is free only when no route leads to its old pod any more.
     veth::remove(&host, &owner.host_ifname())?;
-    match (disk, attachment) {
-        (Some(disk), Some(attachment)) => own::end(&disk, attachment),
-        _ => Ok(()),
+    if !conf.own_ipam() {
+        delegate::other(request, conf, "DEL")?;
     }
+    let Some(disk) = disk else { return Ok(()) };
+    egress::remove(&disk, owner)?;
+    attachment.map_or(Ok(()), |attachment| own::end(&disk, attachment))
 }
 
 pub(crate) fn check(request: &Request, conf: &Netconf) -> Result<()> {
@@ -193,16 +244,21 @@ pub(crate) fn check(request: &Request, conf: &Netconf) -> Result<()> {
         ));
     };
     let previous = CniResult::parse(previous, "prevResult")?;
+    let host_ifname = owner.host_ifname();
+    if !previous.interfaces.iter().any(|i| i.name == host_ifname) {
+        return chain::check(request, conf, &previous);
+    }
+    if !conf.own_ipam() {
+        delegate::other(request, conf, "CHECK")?;
+    }
     let record = own::check(conf, owner)?;
     let said: Vec<IpAddr> = previous.ips.iter().map(|ip| ip.address.addr()).collect();
     if let Some(missing) = record.addresses.iter().find(|a| !said.contains(a)) {
         return Err(fail(format!("prevResult lacks its address {missing}")));
     }
     let netns = Netns::open(&request.netns)?;
-    let host = Socket::route()?;
-    check_host(&host, owner, &record.addresses)?;
-    netns.enter()?;
-    check_pod(&Socket::route()?, &owner.ifname, &record.addresses)
+    check_host(&Socket::route()?, owner, &record.addresses)?;
+    netns.inside(|| check_pod(&Socket::route()?, &owner.ifname, &record.addresses))
 }
 
 fn check_host(host: &Socket, owner: &Owner, addresses: &[IpAddr]) -> Result<()> {
@@ -251,9 +307,20 @@ fn check_pod(pod: &Socket, ifname: &str, addresses: &[IpAddr]) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn gc(conf: &Netconf) -> Result<()> {
+pub(crate) fn gc(request: &Request, conf: &Netconf) -> Result<()> {
+    if !conf.own_ipam() {
+        delegate::other(request, conf, "GC")?;
+    }
     let Some(valid) = &conf.valid else { return Ok(()) };
     gc::collect(conf, valid)
+}
+
+pub(crate) fn status(request: &Request, conf: &Netconf) -> Result<()> {
+    if conf.own_ipam() {
+        own::status(conf)
+    } else {
+        delegate::other(request, conf, "STATUS")
+    }
 }
 
 /// `namespace/name`, where the runtime is Kubernetes'.

@@ -1,5 +1,12 @@
 //! The verbs of both plugins, on a real kernel: what they make, what they undo, and their errors.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what is wrong by panicking"
+)]
+
 mod lab;
 
 use lab::{Lab, NODE_V4, NODE_V6, addresses, conf, sh, try_sh};

@@ -3,5 +3,6 @@
 pub(crate) mod link;
 pub(crate) mod netlink;
 pub(crate) mod netns;
+pub(crate) mod nft;
 mod sys;
 pub(crate) mod veth;

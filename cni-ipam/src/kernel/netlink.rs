@@ -40,10 +40,18 @@ pub(crate) struct Batch {
     /// The last message that the kernel will answer.
     awaited: usize,
     /// A transaction: after one failure no more answers need come.
-    pub(crate) is_transaction: bool,
+    is_transaction: bool,
 }
 
 impl Batch {
+    /// A batch of which the kernel takes all or nothing.
+    pub(crate) fn transaction() -> Self {
+        Self {
+            is_transaction: true,
+            ..Self::default()
+        }
+    }
+
     /// Begins a message; `action` completes "cannot …".
     pub(crate) fn begin(&mut self, kind: u16, flags: u16, body: &[u8], action: impl Into<String>) {
         self.start = self.bytes.len();

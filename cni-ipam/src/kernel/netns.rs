@@ -1,7 +1,7 @@
 //! Network namespaces: opening one by path, telling it from the host's, and entering it.
 //!
-//! A plugin process has one thread, enters the pod's namespace at most once and never leaves it; its
-//! sockets stay in the namespace where they were opened. Refuses the host's own namespace before
+//! A plugin process has one thread; `inside` takes it into the pod's namespace and back. Sockets stay in
+//! the namespace where they were opened. Refuses the host's own namespace before
 //! anything else is done.
 
 use std::fs::File;
@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Netns {
     file: File,
+    home: File,
     path: String,
     inode: u64,
 }
@@ -29,10 +30,8 @@ impl Netns {
             cause,
         };
         let file = File::open(path).map_err(|e| fail(e.to_string()))?;
-        let (here, there) = (
-            identity(Path::new("/proc/self/ns/net")),
-            file.metadata().ok().map(ids),
-        );
+        let home = File::open("/proc/self/ns/net").map_err(|e| fail(e.to_string()))?;
+        let (here, there) = (home.metadata().ok().map(ids), file.metadata().ok().map(ids));
         let Some((_, inode)) = there else {
             return Err(fail("it cannot be read".into()));
         };
@@ -45,9 +44,15 @@ impl Netns {
         }
         Ok(Self {
             file,
+            home,
             path: path.to_owned(),
             inode,
         })
+    }
+
+    /// Where it was opened.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
     }
 
     /// The namespace's inode number.
@@ -55,12 +60,17 @@ impl Netns {
         self.inode
     }
 
-    /// Moves this thread into it.
-    pub(crate) fn enter(&self) -> Result<()> {
-        setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|e| Error::Netns {
+    /// Runs `work` with this thread inside, and comes back whatever it returns.
+    pub(crate) fn inside<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let fail = |cause: String| Error::Netns {
             path: self.path.clone(),
-            cause: format!("cannot be entered: {e}"),
-        })
+            cause,
+        };
+        let enter = |file: &File| setns(file, CloneFlags::CLONE_NEWNET);
+        enter(&self.file).map_err(|e| fail(format!("cannot be entered: {e}")))?;
+        let done = work();
+        enter(&self.home).map_err(|e| fail(format!("cannot be left: {e}")))?;
+        done
     }
 }
 

@@ -61,8 +61,7 @@ impl Plan {
     }
 }
 
-/// Makes the pair and all that belongs to it. This thread is in the pod's namespace afterwards. On
-/// failure the pair is removed again; the first error is the one returned.
+/// Makes the pair and all that belongs to it. On failure the pair is removed again; the first error is the one returned.
 pub(crate) fn create(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Vec<Route>> {
     let link = make_pair(host, netns, plan)?;
     let made = wire(host, netns, plan, &link);
@@ -74,8 +73,7 @@ pub(crate) fn create(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Vec<Ro
 
 fn wire(host: &Socket, netns: &Netns, plan: &Plan, link: &Link) -> Result<Vec<Route>> {
     configure_host(host, plan, link.index)?;
-    netns.enter()?;
-    let routes = configure_pod(&Socket::route()?, plan, link.peer_index)?;
+    let routes = netns.inside(|| configure_pod(&Socket::route()?, plan, link.peer_index))?;
     // Without this the first packet to one pod in three is lost: the queue of the end that came up
     // first stays shut until the kernel's link watch runs.
     sys::ethtool_glink(host.fd(), &plan.host_ifname)
