@@ -73,6 +73,19 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// An empty list, as written; not one whose items could not be read.
+    pub(crate) fn is_empty_list(&self) -> bool {
+        matches!(self.node.value, Value::List(_)) && self.len() == 0
+    }
+
+    /// How many items a list has, readable or not.
+    pub(crate) fn len(&self) -> usize {
+        match &self.node.value {
+            Value::List(items) => items.len(),
+            _ => 0,
+        }
+    }
+
     pub(crate) fn is_map(&self) -> bool {
         matches!(self.node.value, Value::Map(_))
     }
@@ -100,10 +113,10 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The items of a list; `example` shows one.
+    /// The items of a list, described by `what`; `example` shows one item.
     pub(crate) fn items(&self, what: &str, example: &str) -> Vec<Cursor<'a>> {
         let Value::List(items) = &self.node.value else {
-            self.expected(&format!("a list of {what}"), &format!("[{example}]"));
+            self.expected(what, &format!("[{example}]"));
             return Vec::new();
         };
         let item = |(index, node): (usize, &'a Node)| Cursor {
@@ -119,12 +132,7 @@ impl<'a> Cursor<'a> {
 
     /// A list of scalars.
     pub(crate) fn scalars<T>(&self, kind: &Kind<T>) -> Vec<At<T>> {
-        let plural = kind
-            .what
-            .strip_prefix("an ")
-            .or(kind.what.strip_prefix("a "))
-            .unwrap_or(kind.what);
-        let items = self.items(&format!("{plural} values"), kind.example);
+        let items = self.items(&format!("a list, each item {}", kind.what), kind.example);
         items.iter().filter_map(|item| item.scalar(kind)).collect()
     }
 
@@ -173,10 +181,11 @@ impl<'a> Cursor<'a> {
             cursor: self.clone(),
             section,
             entries: Vec::new(),
+            misspelt: Vec::new(),
         };
         for entry in entries {
             if !section.fields.contains(&entry.key.as_str()) {
-                self.unknown(entry, section);
+                fields.misspelt.extend(self.unknown(entry, section));
             } else if self.is_first(&mut seen, entry) {
                 fields.entries.push(entry);
             }
@@ -214,7 +223,8 @@ impl<'a> Cursor<'a> {
         false
     }
 
-    fn unknown(&self, entry: &Entry, section: &Section) {
+    /// Reports an unknown field; gives the field that was probably meant.
+    fn unknown(&self, entry: &Entry, section: &'static Section) -> Option<&'static str> {
         let spot = Spot {
             path: join(&self.spot.path, &entry.key),
             mark: entry.key_mark,
@@ -229,7 +239,8 @@ impl<'a> Cursor<'a> {
                 .iter()
                 .find(|other| other.fields.contains(&entry.key.as_str()))
         };
-        let remedy = match nearest(&entry.key, section.fields.iter().copied()) {
+        let meant = nearest(&entry.key, section.fields.iter().copied());
+        let remedy = match meant {
             Some(name) => format!("did you mean '{name}'?"),
             None => match elsewhere().filter(|other| other.name != section.name) {
                 Some(Section { name: "", .. }) => format!("'{}' stands at the top of the file", entry.key),
@@ -239,6 +250,7 @@ impl<'a> Cursor<'a> {
         };
         self.sink
             .error(spot.problem(format!("unknown field {} {place}", quoted(&entry.key)), remedy));
+        meant
     }
 }
 
@@ -264,6 +276,8 @@ pub(crate) struct Fields<'a> {
     cursor: Cursor<'a>,
     section: &'static Section,
     entries: Vec<&'a Entry>,
+    /// Fields that unknown keys were probably meant to be.
+    misspelt: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
@@ -292,6 +306,11 @@ impl<'a> Fields<'a> {
         (!matches!(entry.value.value, Value::Null)).then(|| self.cursor.field(entry))
     }
 
+    /// Whether the operator wrote the field, readable or not, if misspelt: then it is not missing.
+    pub(crate) fn is_given(&self, name: &str) -> bool {
+        self.misspelt.contains(&name) || self.get(name).is_some()
+    }
+
     /// A scalar field that may be absent.
     pub(crate) fn scalar<T>(&self, name: &str, kind: &Kind<T>) -> Option<At<T>> {
         self.get(name)?.scalar(kind)
@@ -300,11 +319,12 @@ impl<'a> Fields<'a> {
     /// A scalar field that must be there.
     pub(crate) fn required<T>(&self, name: &str, kind: &Kind<T>) -> Option<At<T>> {
         let Some(cursor) = self.get(name) else {
-            let spot = self.key_spot(name);
-            let message = format!("'{name}' is missing");
-            self.cursor
-                .sink
-                .error(spot.problem(message, format!("add {name}: {}", kind.example)));
+            if !self.is_given(name) {
+                let remedy = format!("add {name}: {}", kind.example);
+                self.cursor
+                    .sink
+                    .error(self.key_spot(name).problem("missing", remedy));
+            }
             return None;
         };
         cursor.scalar(kind)

@@ -27,8 +27,8 @@ impl Spot {
             path: self.path.clone(),
             line: self.mark.line,
             column: self.mark.column,
-            message: message.into(),
-            remedy: remedy.into(),
+            message: message.into().chars().flat_map(visible).collect(),
+            remedy: remedy.into().chars().flat_map(visible).collect(),
         }
     }
 }
@@ -137,11 +137,16 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("'{short}'")
 }
 
-fn visible(c: char) -> Box<dyn Iterator<Item = char>> {
-    // Bidirectional marks count as control characters here: they can make a line show other than it is.
-    let hidden =
+/// Whether a terminal would not show the character as it is. Bidirectional marks count: they can make a
+/// line show other than it is.
+pub(crate) fn is_hidden(c: char) -> bool {
+    let mark =
         matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    if c.is_control() || hidden {
+    c.is_control() || mark
+}
+
+fn visible(c: char) -> Box<dyn Iterator<Item = char>> {
+    if is_hidden(c) {
         Box::new(c.escape_default())
     } else {
         Box::new(std::iter::once(c))

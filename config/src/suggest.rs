@@ -1,7 +1,8 @@
 //! "Did you mean": the known name nearest to a misspelt one.
 //!
 //! Names that differ only in case, `_` or `-` are the same to a person (`router_id` is `routerId`);
-//! beyond that, the edit distance with transpositions decides, up to a third of the name's length.
+//! beyond that, one may begin with the other (`localPref`), or the edit distance with transpositions is at
+//! most a third of the name's length.
 
 /// The known name that was probably meant.
 pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -11,11 +12,18 @@ pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>)
         return None;
     }
     let allowed = (given.len() / 3).max(1);
-    known
+    let difference = |name: &str| {
+        let name = plain(name);
+        let shortened =
+            given.len().min(name.len()) >= 3 && (name.starts_with(&given) || given.starts_with(&name));
+        let distance = distance(&given, &name);
+        (shortened || (distance <= allowed && distance < given.len())).then_some(distance)
+    };
+    let candidates = known
         .into_iter()
-        .map(|name| (distance(&given, &plain(name)), name))
-        .filter(|(distance, _)| *distance <= allowed && *distance < given.len())
-        .min_by_key(|(distance, _)| *distance)
+        .filter_map(|name| Some((difference(name)?, name)));
+    candidates
+        .min_by_key(|(difference, _)| *difference)
         .map(|(_, name)| name)
 }
 
@@ -68,6 +76,7 @@ mod tests {
             ("imoprt", Some("import")),
             ("ans", Some("asn")),
             ("adress", Some("address")),
+            ("node", Some("nodeSelector")),
             ("colour", None),
             ("x", None),
             ("", None),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bgp_proto::policy::Source;
 use bgp_proto::types::{Asn, Community, Family, HoldTime, LargeCommunity, Prefix, PrefixError, RouterId};
 
+use crate::problem::is_hidden;
 use crate::suggest::nearest;
 
 /// The text of a scalar.
@@ -138,14 +139,14 @@ pub(crate) const ADDRESS: Kind<IpAddr> = Kind {
 };
 
 fn address(scalar: Scalar<'_>) -> Result<IpAddr, Bad> {
-    if let Some((base, zone)) = scalar
+    if scalar
         .text
         .split_once('%')
-        .filter(|(base, _)| base.parse::<IpAddr>().is_ok())
+        .is_some_and(|(base, _)| base.parse::<IpAddr>().is_ok())
     {
         return Bad::said(
-            format!("has a zone ('%{}')", zone.escape_debug()),
-            format!("write {base} alone"),
+            "names an interface behind '%'",
+            "use a global or unique local address (fd00::/8)",
         );
     }
     if let Some((base, _)) = scalar
@@ -198,7 +199,7 @@ fn prefix(scalar: Scalar<'_>) -> Result<Prefix, Bad> {
         PrefixError::Syntax(_) => match scalar.text.parse::<IpAddr>() {
             Ok(addr) => Bad::Said(
                 "is an address without a length".to_owned(),
-                format!("write {}", Prefix::host(addr)),
+                format!("add it, as in {}", Prefix::host(addr)),
             ),
             Err(_) => Bad::Shape,
         },
@@ -296,12 +297,27 @@ pub(crate) const NODE_NAME: Kind<String> = Kind {
     },
 };
 
+/// The key of a label, as Kubernetes writes them: `rack`, `topology.kubernetes.io/zone`.
+pub(crate) const LABEL: Kind<String> = Kind {
+    what: "a label",
+    example: "rack",
+    parse: |scalar| {
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+        if !scalar.text.is_empty() && scalar.text.len() <= 317 && scalar.text.chars().all(good) {
+            return Ok(scalar.text.to_owned());
+        }
+        Err(Bad::Range(
+            "up to 317 letters, digits, '-', '_', '.' and '/'".to_owned(),
+        ))
+    },
+};
+
 pub(crate) const TEXT: Kind<String> = Kind {
     what: "a text",
     example: "\"rack a, left\"",
     parse: |scalar| {
         let text = scalar.text;
-        if text.len() > 255 || text.chars().any(char::is_control) {
+        if text.len() > 255 || text.chars().any(is_hidden) {
             return Err(Bad::Range("one line of at most 255 octets".to_owned()));
         }
         Ok(text.to_owned())

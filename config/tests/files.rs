@@ -1,5 +1,11 @@
 //! The files beside this test: each in `ok/` loads and is explained as its `.txt` says; each in `bad/`
 //! is refused with exactly the text of its `.txt`. `UPDATE_GOLDEN=1` writes the texts anew.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

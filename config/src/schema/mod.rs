@@ -14,8 +14,8 @@ pub(crate) use peer::*;
 pub(crate) use policy::*;
 
 use crate::decode::{At, Cursor};
-use crate::problem::{Sink, Spot};
-use crate::value::{Bad, Kind};
+use crate::problem::{Sink, Spot, quoted};
+use crate::value::{self, Bad, Kind, Scalar};
 use crate::yaml::{Node as YamlNode, Value};
 
 /// A mapping with known fields.
@@ -116,8 +116,24 @@ pub(crate) fn labels(cursor: &Cursor<'_>) -> Vec<(At<String>, At<String>)> {
     let entries = cursor.entries("a mapping of labels", "{rack: a}");
     entries
         .into_iter()
-        .filter_map(|(key, value)| Some((key, value.scalar(&crate::value::TEXT)?)))
+        .filter_map(|(key, value)| read_label(key, &value))
         .collect()
+}
+
+fn read_label(key: At<String>, value: &Cursor<'_>) -> Option<(At<String>, At<String>)> {
+    let bad = (value::LABEL.parse)(Scalar {
+        text: &key.value,
+        quoted: true,
+    })
+    .err();
+    if let Some(Bad::Range(range)) = &bad {
+        let message = format!("{} is not a label", quoted(&key.value));
+        value
+            .sink
+            .error(key.spot.problem(message, format!("use {range}")));
+    }
+    let value = value.scalar(&value::TEXT)?;
+    bad.is_none().then_some((key, value))
 }
 
 /// The first value that occurs twice, with where it did first.

@@ -78,6 +78,8 @@ pub(crate) struct Cluster {
     pub(crate) has_asn: bool,
     pub(crate) asn: Option<At<Asn>>,
     pub(crate) pod_cidrs: Vec<At<Prefix>>,
+    /// Whether each of them could be read; else nothing is known to lie outside.
+    pub(crate) pod_cidrs_known: bool,
     pub(crate) cluster_id: Option<At<u32>>,
 }
 
@@ -85,13 +87,23 @@ impl Cluster {
     pub(crate) fn read(document: &Fields<'_>) -> Self {
         let fields = document.fields("cluster", &CLUSTER);
         let section = fields.as_ref();
+        let pod_cidrs = section
+            .map(|fields| fields.scalars("podCIDRs", &value::PREFIX))
+            .unwrap_or_default();
+        let is_given = section.is_some_and(|fields| fields.is_given("podCIDRs"));
+        let written = section
+            .and_then(|fields| fields.get("podCIDRs"))
+            .map_or(0, |cursor| cursor.len());
         Self {
+            pod_cidrs_known: if pod_cidrs.is_empty() {
+                !is_given
+            } else {
+                written == pod_cidrs.len()
+            },
             asn_spot: section.map_or_else(|| document.key_spot("cluster"), |fields| fields.key_spot("asn")),
-            has_asn: section.is_some_and(|fields| fields.get("asn").is_some()),
+            has_asn: section.is_some_and(|fields| fields.is_given("asn")),
             asn: section.and_then(|fields| fields.scalar("asn", &value::ASN)),
-            pod_cidrs: section
-                .map(|fields| fields.scalars("podCIDRs", &value::PREFIX))
-                .unwrap_or_default(),
+            pod_cidrs,
             cluster_id: section.and_then(|fields| fields.scalar("clusterId", &value::CLUSTER_ID)),
         }
     }
@@ -118,7 +130,7 @@ impl Node {
         Self {
             name: fields.scalar("name", &value::NODE_NAME),
             router_id: fields.scalar("routerId", &value::ROUTER_ID),
-            has_asn: fields.get("asn").is_some(),
+            has_asn: fields.is_given("asn"),
             asn: fields.scalar("asn", &value::ASN),
             blocks: read_blocks(&fields),
             mtu: fields.scalar("mtu", &MTU),
@@ -158,7 +170,7 @@ fn read_addresses(fields: &Fields<'_>) -> AutoOr<Vec<At<IpAddr>>> {
 pub(crate) struct Listen {
     pub(crate) enabled: Option<At<bool>>,
     pub(crate) port: Option<At<u16>>,
-    pub(crate) addresses: Option<At<Vec<At<IpAddr>>>>,
+    pub(crate) addresses: Option<Vec<At<IpAddr>>>,
 }
 
 impl Listen {
@@ -167,10 +179,14 @@ impl Listen {
             return Self::default();
         };
         let addresses = fields.get("addresses");
+        if let Some(empty) = addresses.as_ref().filter(|cursor| cursor.is_empty_list()) {
+            let remedy = "name an address, remove the field to listen on all, or set listen.enabled: false";
+            empty.error("no address to listen on", remedy);
+        }
         Self {
             enabled: fields.scalar("enabled", &value::BOOL),
             port: fields.scalar("port", &value::PORT),
-            addresses: addresses.map(|cursor| At::new(cursor.scalars(&value::ADDRESS), &cursor.spot)),
+            addresses: addresses.map(|cursor| cursor.scalars(&value::ADDRESS)),
         }
     }
 }

@@ -94,7 +94,7 @@ pub(crate) struct Peer {
     pub(crate) password: Option<At<PathBuf>>,
     pub(crate) hold: Option<At<HoldTime>>,
     pub(crate) connect_retry: Option<At<Duration>>,
-    pub(crate) families: Option<At<Vec<At<Family>>>>,
+    pub(crate) families: Option<Vec<At<Family>>>,
     pub(crate) import: Option<At<String>>,
     pub(crate) export: Option<At<String>>,
     pub(crate) next_hop_self: Option<At<bool>>,
@@ -109,7 +109,7 @@ pub(crate) fn read_peers(document: &Fields<'_>) -> Vec<Peer> {
     let Some(cursor) = document.get("peers") else {
         return Vec::new();
     };
-    let items = cursor.items("peers", "{name: tor-a, address: 192.0.2.1, asn: 65001}");
+    let items = cursor.items("a list of peers", "{name: tor-a, address: 192.0.2.1, asn: 65001}");
     items.iter().filter_map(read_peer).collect()
 }
 
@@ -117,6 +117,12 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
     let fields = cursor.fields(&PEER)?;
     let timers = fields.fields("timers", &TIMERS);
     let families = fields.get("families");
+    if let Some(empty) = families.as_ref().filter(|cursor| cursor.is_empty_list()) {
+        empty.error(
+            "a session without a family carries nothing",
+            "name ipv4, ipv6 or both",
+        );
+    }
     Some(Peer {
         spot: fields.spot().clone(),
         name: fields.required("name", &value::NAME),
@@ -143,7 +149,7 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
         connect_retry: timers
             .as_ref()
             .and_then(|fields| fields.scalar("connectRetry", &value::RETRY_TIME)),
-        families: families.map(|cursor| At::new(cursor.scalars(&value::FAMILY), &cursor.spot)),
+        families: families.map(|cursor| cursor.scalars(&value::FAMILY)),
         import: fields.scalar("import", &value::NAME),
         export: fields.scalar("export", &value::NAME),
         next_hop_self: fields.scalar("nextHopSelf", &value::BOOL),

@@ -64,7 +64,7 @@ pub(crate) const PREPEND: Section = Section {
 };
 
 const NUMBER: Kind<u32> = Kind {
-    what: "a preference",
+    what: "a number",
     example: "200",
     parse: int::<u32, 0, 4_294_967_295>,
 };
@@ -163,7 +163,7 @@ fn read_policy(name: At<String>, body: &Cursor<'_>) -> Policy {
             default,
         };
     }
-    let rules = body.items("rules", "{action: accept}");
+    let rules = body.items("a list of rules", "{action: accept}");
     let rules = rules
         .iter()
         .filter_map(|rule| Some(At::new(read_rule(rule)?, &rule.spot)))
@@ -192,7 +192,8 @@ fn read_rule(cursor: &Cursor<'_>) -> Option<Rule> {
 
 fn read_match(fields: &Fields<'_>) -> Matcher {
     let prefixes = fields.get("prefixes");
-    let prefixes = prefixes.map(|cursor| cursor.items("prefixes", "{in: 10.244.0.0/16, length: 24-28}"));
+    let prefixes =
+        prefixes.map(|cursor| cursor.items("a list of prefixes", "{in: 10.244.0.0/16, length: 24-28}"));
     let as_path = fields.fields("asPath", &AS_PATH);
     let families = some(fields, "families", &value::FAMILY);
     no_empty_list(
@@ -226,14 +227,13 @@ fn read_match(fields: &Fields<'_>) -> Matcher {
 
 /// An empty list would match everything, which is hardly what it says.
 fn no_empty_list(fields: &Fields<'_>, names: &[&str]) {
-    for cursor in names.iter().filter_map(|name| fields.get(name)) {
-        if matches!(&cursor.node.value, crate::yaml::Value::List(items) if items.is_empty()) {
-            cursor.error(
-                "an empty list matches nothing",
-                "remove the condition, or name a value",
-            );
-        }
-    }
+    let written = names.iter().filter_map(|name| fields.get(name));
+    written.filter(Cursor::is_empty_list).for_each(|cursor| {
+        cursor.error(
+            "an empty list matches nothing",
+            "remove the condition, or name a value",
+        )
+    });
 }
 
 fn some<T>(fields: &Fields<'_>, name: &str, kind: &Kind<T>) -> Vec<T> {

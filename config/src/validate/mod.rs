@@ -15,6 +15,7 @@ use crate::schema::Document;
 pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Option<Config> {
     let asn = node::asn(&document, sink);
     let cluster = node::cluster(&document.cluster, sink);
+    node::blocks(&document, &cluster, sink);
     let policies = policies::Policies::new(&document.policies, sink);
     let node = node::node(&document.node, facts, &cluster, sink);
     let listen = node::listen(&document.listen, sink);

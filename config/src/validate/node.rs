@@ -41,8 +41,13 @@ pub(super) fn warn_last_asn(asn: &At<Asn>, sink: &Sink) {
 }
 
 pub(super) fn cluster(cluster: &schema::Cluster, sink: &Sink) -> Cluster {
-    disjoint(&cluster.pod_cidrs, sink);
-    for cidr in cluster.pod_cidrs.iter().filter(|cidr| cidr.value.is_default()) {
+    let (all, cidrs): (Vec<_>, Vec<_>) = cluster
+        .pod_cidrs
+        .iter()
+        .cloned()
+        .partition(|cidr| cidr.value.is_default());
+    disjoint(&cidrs, sink);
+    for cidr in all {
         sink.error(cidr.spot.problem(
             format!("'{}' covers every address", cidr.value),
             "name the range that pods get addresses from, as 10.244.0.0/16",
@@ -50,7 +55,7 @@ pub(super) fn cluster(cluster: &schema::Cluster, sink: &Sink) -> Cluster {
     }
     Cluster {
         asn: cluster.asn.as_ref().map(|asn| asn.value),
-        pod_cidrs: values(&cluster.pod_cidrs),
+        pod_cidrs: values(&cidrs),
         cluster_id: cluster.cluster_id.as_ref().map(|id| id.value),
     }
 }
@@ -109,7 +114,6 @@ impl Node {
 }
 
 pub(super) fn node(node: &schema::Node, facts: &NodeFacts, cluster: &Cluster, sink: &Sink) -> Node {
-    blocks(&node.blocks, cluster, sink);
     let mtu = node.mtu.as_ref().and_then(|mtu| Some((mtu, mtu.value?)));
     let has_ipv6 = cluster.pod_cidrs.iter().any(|cidr| cidr.family() == Family::Ipv6);
     if let Some((at, mtu)) = mtu.filter(|(_, mtu)| has_ipv6 && *mtu < IPV6_MTU) {
@@ -143,8 +147,13 @@ pub(super) fn node(node: &schema::Node, facts: &NodeFacts, cluster: &Cluster, si
     }
 }
 
-fn blocks(blocks: &[At<Prefix>], cluster: &Cluster, sink: &Sink) {
+/// Blocks are disjoint and lie in the pod CIDRs.
+pub(super) fn blocks(document: &Document, cluster: &Cluster, sink: &Sink) {
+    let blocks = &document.node.blocks;
     disjoint(blocks, sink);
+    if !document.cluster.pod_cidrs_known {
+        return;
+    }
     for block in blocks
         .iter()
         .filter(|block| !cluster.pod_cidrs.iter().any(|cidr| cidr.contains(&block.value)))
@@ -189,20 +198,14 @@ pub(super) fn listen(listen: &schema::Listen, sink: &Sink) -> Listen {
             IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         ]
     };
-    if let Some(addresses) = &listen.addresses {
-        report_repeated(&addresses.value, sink);
-        if addresses.value.is_empty() {
-            let remedy = "name an address, remove the field to listen on all, or set listen.enabled: false";
-            sink.error(addresses.spot.problem("no address to listen on", remedy));
-        }
-    }
+    listen
+        .addresses
+        .iter()
+        .for_each(|addresses| report_repeated(addresses, sink));
     Listen {
         enabled: listen.enabled.as_ref().is_none_or(|enabled| enabled.value),
         port: listen.port.as_ref().map_or(179, |port| port.value),
-        addresses: listen
-            .addresses
-            .as_ref()
-            .map_or_else(everywhere, |addresses| values(&addresses.value)),
+        addresses: listen.addresses.as_deref().map_or_else(everywhere, values),
     }
 }
 

@@ -193,13 +193,8 @@ fn check_kind(peer: &schema::Peer, context: &Context<'_>) {
 
 fn check_families(peer: &schema::Peer, context: &Context<'_>) {
     let Some(families) = &peer.families else { return };
-    if families.value.is_empty() {
-        context.sink.error(families.spot.problem(
-            "a session without a family carries nothing",
-            "name ipv4, ipv6 or both",
-        ));
-    }
-    for (family, first) in schema::repeated(&families.value) {
+
+    for (family, first) in schema::repeated(families) {
         let message = format!("{} is already in {}", family.value, first.path);
         context
             .sink
@@ -208,7 +203,7 @@ fn check_families(peer: &schema::Peer, context: &Context<'_>) {
     let (Some(address), Auto::Fixed(own)) = (&peer.address, &context.node.addresses) else {
         return;
     };
-    for family in &families.value {
+    for family in families {
         let is_of = |addr: &IpAddr| addr.is_ipv4() == (family.value == Family::Ipv4);
         if !is_of(&address.value) && !own.iter().any(is_of) {
             let message = format!(
@@ -251,7 +246,7 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
     let families = peer
         .families
         .as_ref()
-        .map(|list| list.value.iter().map(|family| family.value).collect());
+        .map(|list| list.iter().map(|family| family.value).collect());
     Some(Peer {
         name: name.value.clone(),
         description: peer.description.as_ref().map(|text| text.value.clone()),
