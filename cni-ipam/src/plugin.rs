@@ -121,9 +121,12 @@ impl Making<'_> {
         veth::remove(self.host, &self.request.owner.host_ifname())?;
         egress::remove(self.disk, &self.request.owner)?;
         if self.conf.own_ipam() {
-            Ok(())
-        } else {
-            delegate::other(self.request, self.conf, "DEL")
+            return Ok(());
+        }
+        match delegate::other(self.request, self.conf, "DEL") {
+            // What could not be started for the ADD gave nothing.
+            Err(Error::DelegateMissing { .. }) => Ok(()),
+            done => done,
         }
     }
 
