@@ -9,6 +9,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 
 use serde_json::{Value, json};
 
@@ -28,6 +29,18 @@ pub enum Plugin {
     Podroute,
     /// The reference `ptp` with `host-local`, for comparison and without an agent.
     Reference,
+}
+
+impl FromStr for Plugin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "podroute" => Ok(Self::Podroute),
+            "ptp" => Ok(Self::Reference),
+            _ => Err(format!("no such plugin {text:?}: podroute or ptp")),
+        }
+    }
 }
 
 /// A pod with its addresses.

@@ -28,6 +28,8 @@ pub struct Options {
     pub tor: Kind,
     /// Daemon on the nodes.
     pub node: Kind,
+    /// Who makes the pods, if not what suits the nodes.
+    pub plugin: Option<Plugin>,
     /// Leave the rack up at the end.
     pub keep: bool,
 }
@@ -53,7 +55,8 @@ fn tell(options: &Options, report: &Report) -> Result<Rack> {
     options.node.available()?;
     options.tor.available()?;
     introduce(report, options);
-    let plan = Plan::new(Topology::demo(), options.node, options.tor);
+    let mut plan = Plan::new(Topology::demo(), options.node, options.tor);
+    plan.plugin = options.plugin.unwrap_or(plan.plugin);
     let mut rack = report.step("rack", || {
         let topology = &plan.topology;
         let switches = topology.segments.iter().filter(|s| s.switched).count();

@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::cabling;
 use crate::cni::{Plugin, Pod, Runtime};
 use crate::daemon::{Kind, Running, Speaker};
-use crate::failure::{Failure, Result};
+use crate::failure::{Context, Failure, Result};
 use crate::kernel;
 use crate::machine::Host;
 use crate::probe::Endpoint;
-use crate::topology::{Expected, Family, Machine, Role, Topology};
+use crate::topology::{Expected, Family, Machine, POD_CIDRS, Role, Topology};
 use crate::wait;
 
 /// How long sessions and routes may take before it is a failure.
@@ -191,9 +193,29 @@ impl Rack {
         Err(Failure::new(format!("{} is no address of {}", want.gateway, want.via)))
     }
 
+    /// Writes what the agent would tell the CNI plugin, for nodes that run another daemon.
+    pub fn stand_in_for_agent(&self, node: &str) -> Result<()> {
+        let topology = &self.plan.topology;
+        let machine = topology.machine(node);
+        let facts = json!({
+            "version": 1,
+            "node": node,
+            "blocks": machine.blocks,
+            "podCIDRs": POD_CIDRS,
+            "mtu": 1500,
+            "nodeAddresses": Family::BOTH.map(|family| topology.uplink(machine, family)),
+        });
+        let dir = self.host(node).run_file("podroute");
+        std::fs::create_dir_all(&dir).context(dir.display())?;
+        std::fs::write(dir.join("node.json"), facts.to_string()).context("node.json")
+    }
+
     /// Creates `count` pods on every node by executing the CNI plugin, nodes in parallel.
     pub fn add_pods(&mut self, count: usize) -> Result<()> {
         let nodes: Vec<&Machine> = self.plan.topology.nodes().collect();
+        if self.plan.plugin == Plugin::Podroute && self.plan.node != Kind::Podroute {
+            nodes.iter().try_for_each(|node| self.stand_in_for_agent(node.name))?;
+        }
         let created = std::thread::scope(|scope| {
             let jobs: Vec<_> = nodes
                 .iter()

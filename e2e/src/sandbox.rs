@@ -192,6 +192,12 @@ fn own_exe() -> Result<std::path::PathBuf> {
     std::env::current_exe().context("own executable")
 }
 
+/// Whether processes may change their user: by root, outside a user namespace of one user.
+pub fn has_several_users() -> bool {
+    let denied = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
+    Uid::effective().is_root() && !denied
+}
+
 /// Exit code of a process as a shell would give it.
 pub fn exit_code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))

@@ -5,6 +5,7 @@
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
+use e2e::cni::Plugin;
 use e2e::daemon::Kind;
 use e2e::demo::{self, Options};
 use e2e::failure::{Context, Failure, Result};
@@ -29,6 +30,9 @@ enum Verb {
         /// Daemon on the nodes: podroute or, for comparison, bird.
         #[arg(long, default_value = "podroute")]
         node: Kind,
+        /// Plugin that makes the pods: podroute, or ptp (default where the nodes run BIRD).
+        #[arg(long)]
+        cni: Option<Plugin>,
         /// Leave the rack up and print commands to try.
         #[arg(long)]
         keep: bool,
@@ -70,7 +74,9 @@ fn exit(code: i32) -> ExitCode {
 
 fn run(verb: Verb, args: &[String]) -> Result<i32> {
     match verb {
-        Verb::Demo { tor, node, keep, inside: true } => Ok(demo::main(&Options { tor, node, keep })),
+        Verb::Demo { tor, node, cni, keep, inside: true } => {
+            Ok(demo::main(&Options { tor, node, plugin: cni, keep }))
+        }
         Verb::Demo { keep, .. } => {
             if let (true, Some(up)) = (keep, sandbox::find_kept().first()) {
                 let text = format!("a rack is up already (process {up}); take it down first: make demo-down");

@@ -70,6 +70,10 @@ impl Kind {
         if self == Self::Podroute {
             return crate::bins::find("podroute").map(drop);
         }
+        // It changes to a user of its own, and a user namespace made without root has one user only.
+        if self == Self::Openbgpd && !crate::sandbox::has_several_users() {
+            return Err(Failure::new("OpenBGPD runs only when the lab is started by root"));
+        }
         for (program, package) in self.needs() {
             if find_program(program).is_none() {
                 return Err(Failure::new(format!("{program} is not installed: apt-get install {package}")));

@@ -1,0 +1,57 @@
+# The commands of this project. `make help` lists them.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+# Daemon on the demo's ToR routers: podroute, bird, frr, gobgp or openbgpd.
+TOR ?= podroute
+# Daemon on the demo's nodes: podroute or, for comparison, bird.
+NODE ?= podroute
+# KEEP=1 leaves the demo's rack up.
+KEEP ?=
+# More arguments for the test runner, e.g. a name: make test ARGS=bird
+ARGS ?=
+
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
+# The CNI plugins are static, in the triple's own directory.
+export PODROUTE_BIN_DIR := $(TARGET_DIR)/$(TRIPLE)/release:$(TARGET_DIR)/release
+LAB := $(TARGET_DIR)/release/podroute-lab
+
+.PHONY: help demo demo-down build test lint clean
+
+help:
+	@echo 'make demo        bring up a rack in namespaces and prove that pods reach each other'
+	@echo '                 (TOR=podroute|bird|frr|gobgp|openbgpd, KEEP=1 leaves it up)'
+	@echo 'make demo-down   remove a rack that was left up'
+	@echo 'make test        every test; as root on Debian it installs the daemons it tests against'
+	@echo 'make build       release binaries'
+	@echo 'make lint        formatting and clippy'
+	@echo 'make clean       remove what was built'
+
+demo:
+	@e2e/packages.sh demo $(TOR) $(NODE)
+	@$(MAKE) --no-print-directory build
+	@$(LAB) demo --tor $(TOR) --node $(NODE) $(if $(filter-out 0,$(KEEP)),--keep)
+
+demo-down:
+	@if [ -x $(LAB) ]; then $(LAB) demo-down; else echo 'no rack is up'; fi
+
+build:
+	$(CARGO) build --release -p route-controller -p e2e --bins
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TRIPLE) -p cni-ipam --bins
+
+# What needs no namespaces first, the lab last; both run to their end, and either can fail the target.
+test:
+	@e2e/packages.sh test
+	@$(MAKE) --no-print-directory build
+	@status=0; \
+	$(CARGO) test --workspace --exclude e2e --no-fail-fast -- $(ARGS) || status=$$?; \
+	$(CARGO) test -p e2e --no-fail-fast -- $(ARGS) || status=$$?; \
+	exit $$status
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+clean:
+	$(CARGO) clean
