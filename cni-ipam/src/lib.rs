@@ -16,6 +16,8 @@ mod chain;
 mod delegate;
 mod egress;
 mod error;
+#[doc(hidden)]
+pub mod floor;
 mod gc;
 mod ipam_plugin;
 mod kernel;

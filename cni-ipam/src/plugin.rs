@@ -181,7 +181,7 @@ pub(crate) fn default_routes(addresses: &[IpAddr]) -> Vec<Route> {
 }
 
 /// All that leaves the pod goes through the link's gateway, whatever an IPAM says.
-fn through_gateway(route: Route) -> Route {
+pub(crate) fn through_gateway(route: Route) -> Route {
     Route {
         gw: Some(veth::gateway(Family::of(route.dst.addr()))),
         ..route
