@@ -27,7 +27,8 @@ fn check(text: &str) {
     match podroute_config::load(text) {
         Ok(config) => drop(config.explain()),
         Err(errors) => {
-            let lines = text.lines().count() + 1;
+            // YAML ends a line also at a lone carriage return.
+            let lines = text.matches(['\n', '\r']).count() + 2;
             assert!(!errors.problems().is_empty(), "{text}");
             for problem in errors.problems() {
                 assert!(
