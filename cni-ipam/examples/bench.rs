@@ -23,14 +23,25 @@ const PARALLEL: usize = 10;
 fn main() {
     if std::env::var_os("PODROUTE_BENCH_INSIDE").is_none() {
         let status = Command::new("unshare")
-            .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
+            .args([
+                "--mount",
+                "--net",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "--",
+            ])
             .args(std::env::args())
             .env("PODROUTE_BENCH_INSIDE", "1")
             .status()
             .unwrap();
         std::process::exit(status.code().unwrap_or(1));
     }
-    let rounds = std::env::args().nth(1).and_then(|r| r.parse().ok()).unwrap_or(200);
+    let rounds = std::env::args()
+        .nth(1)
+        .and_then(|r| r.parse().ok())
+        .unwrap_or(200);
     build_node();
     let contenders = contenders();
     sequential(&contenders, rounds);
@@ -42,7 +53,12 @@ fn main() {
 }
 
 fn sh(line: &str) {
-    let status = Command::new("sh").arg("-c").arg(line).stdout(Stdio::null()).status().unwrap();
+    let status = Command::new("sh")
+        .arg("-c")
+        .arg(line)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
     assert!(status.success(), "{line}");
 }
 
@@ -56,14 +72,20 @@ fn build_node() {
     sh("ip link add up0 type veth peer name up1 && ip link set up0 up && ip link set up1 up");
     sh("ip addr add 192.0.2.11/24 dev up0 && ip addr add 2001:db8:a::11/64 dev up0 nodad");
     sh("echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
-    sh(&format!("for i in $(seq 0 {}); do ip netns add p$i; done", PARALLEL - 1));
+    sh(&format!(
+        "for i in $(seq 0 {}); do ip netns add p$i; done",
+        PARALLEL - 1
+    ));
     node(&["10.244.0.0/16", "fd00:10:244:1::/64"]);
 }
 
 fn binary(name: &str) -> PathBuf {
     let here = std::env::current_exe().unwrap();
     let examples = here.parent().unwrap();
-    [examples.join(name), examples.parent().unwrap().join(name)].into_iter().find(|p| p.is_file()).unwrap()
+    [examples.join(name), examples.parent().unwrap().join(name)]
+        .into_iter()
+        .find(|p| p.is_file())
+        .unwrap()
 }
 
 /// Something that can add and remove a pod.
@@ -78,7 +100,11 @@ struct Contender {
 impl Contender {
     fn command(&self, verb: &str, id: &str, pod: usize) -> (Command, String) {
         let mut command = Command::new(&self.program);
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit());
         let netns = format!("/run/netns/p{pod}");
         let Some(conf) = &self.conf else {
             if verb == "ADD" {
@@ -129,18 +155,26 @@ fn conf(extra: Value) -> Option<Value> {
 
 fn contenders() -> Vec<Contender> {
     let ours = binary("podroute-cni");
-    let local = |dir: &str| {
-        json!({ "type": "host-local", "dataDir": dir, "subnet": "10.9.0.0/16", "routes": [{ "dst": "0.0.0.0/0" }] })
-    };
+    let local = |dir: &str| json!({ "type": "host-local", "dataDir": dir, "subnet": "10.9.0.0/16", "routes": [{ "dst": "0.0.0.0/0" }] });
     let mut all = vec![
-        Contender { name: "floor", program: binary("floor"), conf: None, addresses: &["10.8.0."] },
+        Contender {
+            name: "floor",
+            program: binary("floor"),
+            conf: None,
+            addresses: &["10.8.0."],
+        },
         Contender {
             name: "podroute-cni IPv4",
             program: ours.clone(),
             conf: conf(json!({ "type": "podroute-cni", "families": ["ipv4"] })),
             addresses: &[],
         },
-        Contender { name: "floor, both", program: binary("floor"), conf: None, addresses: &["10.8.1.", "fd00:8::"] },
+        Contender {
+            name: "floor, both",
+            program: binary("floor"),
+            conf: None,
+            addresses: &["10.8.1.", "fd00:8::"],
+        },
         Contender {
             name: "podroute-cni both",
             program: ours,
@@ -149,12 +183,23 @@ fn contenders() -> Vec<Contender> {
         },
     ];
     for (name, conf) in [
-        ("ptp + host-local", conf(json!({ "type": "ptp", "ipam": local("/run/ptp") }))),
-        ("bridge + host-local", conf(json!({ "type": "bridge", "isGateway": true, "ipam": local("/run/bridge") }))),
+        (
+            "ptp + host-local",
+            conf(json!({ "type": "ptp", "ipam": local("/run/ptp") })),
+        ),
+        (
+            "bridge + host-local",
+            conf(json!({ "type": "bridge", "isGateway": true, "ipam": local("/run/bridge") })),
+        ),
     ] {
         let program = PathBuf::from("/usr/lib/cni").join(name.split(' ').next().unwrap());
         if program.is_file() {
-            all.push(Contender { name, program, conf, addresses: &[] });
+            all.push(Contender {
+                name,
+                program,
+                conf,
+                addresses: &[],
+            });
         } else {
             println!("LEFT OUT: {name}: {} is not installed", program.display());
         }
@@ -197,7 +242,9 @@ fn sequential(contenders: &[Contender], rounds: usize) {
         }
     }
     for (index, verb) in ["ADD", "DEL"].iter().enumerate() {
-        println!("\nsequential {verb}, {rounds} rounds: p50 ms, p99 ms, CPU ms; ratios to the floor of p50 and CPU");
+        println!(
+            "\nsequential {verb}, {rounds} rounds: p50 ms, p99 ms, CPU ms; ratios to the floor of p50 and CPU"
+        );
         let mut floor = [1.0; 2];
         for (contender, both) in contenders.iter().zip(&mut samples) {
             let s = &mut both[index];
@@ -244,14 +291,25 @@ fn status(rounds: usize) {
     let input = json!({ "cniVersion": "1.1.0", "name": "bench", "type": "podroute-cni" }).to_string();
     for _ in 0..rounds {
         let mut command = Command::new(binary("floor"));
-        command.arg("noop").env_clear().stdin(Stdio::piped()).stdout(Stdio::null());
+        command
+            .arg("noop")
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null());
         noop.times.push(timed(command, ""));
         let mut command = Command::new(binary("podroute-cni"));
-        command.env_clear().env("CNI_COMMAND", "STATUS").stdin(Stdio::piped()).stdout(Stdio::null());
+        command
+            .env_clear()
+            .env("CNI_COMMAND", "STATUS")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null());
         ours.times.push(timed(command, &input));
     }
     let (a, b) = (noop.percentile(50), ours.percentile(50));
-    println!("\nSTATUS: {b:.2} ms, a process that does nothing {a:.2} ms: {:.2}x", b / a);
+    println!(
+        "\nSTATUS: {b:.2} ms, a process that does nothing {a:.2} ms: {:.2}x",
+        b / a
+    );
 }
 
 /// How long a GC of many stale pods takes.
@@ -262,11 +320,17 @@ fn garbage(pods: usize) {
         conf: conf(json!({ "type": "podroute-cni", "cniVersion": "1.1.0", "cni.dev/valid-attachments": [] })),
         addresses: &[],
     };
-    sh(&format!("for i in $(seq 100 {}); do ip netns add p$i; done", 99 + pods));
+    sh(&format!(
+        "for i in $(seq 100 {}); do ip netns add p$i; done",
+        99 + pods
+    ));
     for pod in 100..100 + pods {
         ours.run("ADD", &format!("g{pod}"), pod);
     }
-    println!("\nGC of {pods} stale pods, both families: {:.0} ms", ms(ours.run("GC", "", 0)));
+    println!(
+        "\nGC of {pods} stale pods, both families: {:.0} ms",
+        ms(ours.run("GC", "", 0))
+    );
 }
 
 /// ADD with a small and with a large block, each in the middle of its life.
@@ -278,7 +342,10 @@ fn sizes(rounds: usize) {
         addresses: &[],
     };
     let mut rows = Vec::new();
-    for (name, block, dir) in [("/26", "10.7.0.0/26", "/run/small"), ("/16", "10.6.0.0/16", "/run/large")] {
+    for (name, block, dir) in [
+        ("/26", "10.7.0.0/26", "/run/small"),
+        ("/16", "10.6.0.0/16", "/run/large"),
+    ] {
         node(&[block]);
         let ipam = ours(name, dir);
         let mut samples = Samples::default();
@@ -300,7 +367,11 @@ fn first_packets(rounds: usize) {
         let id = format!("f{round}");
         command
             .env_clear()
-            .envs([("CNI_COMMAND", "ADD"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "/run/netns/p0")])
+            .envs([
+                ("CNI_COMMAND", "ADD"),
+                ("CNI_IFNAME", "eth0"),
+                ("CNI_NETNS", "/run/netns/p0"),
+            ])
             .env("CNI_CONTAINERID", &id)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
@@ -308,14 +379,28 @@ fn first_packets(rounds: usize) {
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let result: Value = serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap();
-        let pod = |i: usize| result["ips"][i]["address"].as_str().unwrap().split('/').next().unwrap().to_owned();
+        let pod = |i: usize| {
+            result["ips"][i]["address"]
+                .as_str()
+                .unwrap()
+                .split('/')
+                .next()
+                .unwrap()
+                .to_owned()
+        };
         let ping = match round % 4 {
             0 => format!("ping -q -c1 -W1 {}", pod(0)),
             1 => format!("ping -q -c1 -W1 {}", pod(1)),
             2 => "ip netns exec p0 ping -q -c1 -W1 192.0.2.11".to_owned(),
             _ => "ip netns exec p0 ping -q -c1 -W1 2001:db8:a::11".to_owned(),
         };
-        let ok = Command::new("sh").arg("-c").arg(ping).stdout(Stdio::null()).status().unwrap().success();
+        let ok = Command::new("sh")
+            .arg("-c")
+            .arg(ping)
+            .stdout(Stdio::null())
+            .status()
+            .unwrap()
+            .success();
         lost += usize::from(!ok);
         let mut del = Command::new(binary("podroute-cni"));
         del.env_clear()

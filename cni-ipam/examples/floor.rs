@@ -6,7 +6,10 @@ use cni_ipam::{Owner, floor};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let owner = |id: &str| Owner { container: id.to_owned(), ifname: "eth0".to_owned() };
+    let owner = |id: &str| Owner {
+        container: id.to_owned(),
+        ifname: "eth0".to_owned(),
+    };
     let done = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["noop"] => Ok(()),
         ["add", netns, id, addresses @ ..] => {

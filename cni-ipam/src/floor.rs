@@ -23,7 +23,10 @@ pub fn add(netns: &str, owner: &Owner, addresses: &[IpAddr], sources: &[IpAddr])
         mtu: 1500,
         addresses: addresses.to_vec(),
         sources: sources.to_vec(),
-        routes: default_routes(addresses).into_iter().map(through_gateway).collect(),
+        routes: default_routes(addresses)
+            .into_iter()
+            .map(through_gateway)
+            .collect(),
     };
     veth::create(&Socket::route()?, &Netns::open(netns)?, &plan).map(drop)
 }

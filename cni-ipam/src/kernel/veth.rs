@@ -157,10 +157,21 @@ fn configure_host(host: &Socket, plan: &Plan, index: u32) -> Result<()> {
             batch = Batch::default();
         }
         for family in plan.families() {
-            // A /64, so that the node can answer the pod's own link-local address.
-            let length = if family == Family::V4 { 32 } else { 64 };
-            let net = IpNet::new_assert(gateway(family), length);
+            // A whole /64 would join an anycast group, and leaving that doubles the time of a DEL.
+            let net = IpNet::from(gateway(family));
             link::add_address(&mut batch, ACK | CREATE | REPLACE, index, net, link::SCOPE_LINK);
+            if family == Family::V6 {
+                // So that the node can answer the pod's own link-local address.
+                let dst = IpNet::new_assert(gateway(family), 64).trunc();
+                let route = NewRoute {
+                    dst,
+                    gateway: None,
+                    source: None,
+                    index,
+                    protocol: link::ROUTE_PROTOCOL,
+                };
+                link::add_route(&mut batch, ACK | CREATE | APPEND, route);
+            }
         }
         for address in &plan.addresses {
             let family = Family::of(*address);
