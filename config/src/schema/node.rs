@@ -90,18 +90,20 @@ impl Cluster {
         let pod_cidrs = section
             .map(|fields| fields.scalars("podCIDRs", &value::PREFIX))
             .unwrap_or_default();
-        let is_given = section.is_some_and(|fields| fields.is_given("podCIDRs"));
+        // A section that could not be read may have had everything in it.
+        let is_given =
+            |name| section.map_or_else(|| document.is_given("cluster"), |fields| fields.is_given(name));
         let written = section
             .and_then(|fields| fields.get("podCIDRs"))
             .map_or(0, |cursor| cursor.len());
         Self {
             pod_cidrs_known: if pod_cidrs.is_empty() {
-                !is_given
+                !is_given("podCIDRs")
             } else {
                 written == pod_cidrs.len()
             },
             asn_spot: section.map_or_else(|| document.key_spot("cluster"), |fields| fields.key_spot("asn")),
-            has_asn: section.is_some_and(|fields| fields.is_given("asn")),
+            has_asn: is_given("asn"),
             asn: section.and_then(|fields| fields.scalar("asn", &value::ASN)),
             pod_cidrs,
             cluster_id: section.and_then(|fields| fields.scalar("clusterId", &value::CLUSTER_ID)),
@@ -125,7 +127,10 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn read(document: &Fields<'_>) -> Self {
         let Some(fields) = document.fields("node", &NODE) else {
-            return Self::default();
+            return Self {
+                has_asn: document.is_given("node"),
+                ..Self::default()
+            };
         };
         Self {
             name: fields.scalar("name", &value::NODE_NAME),
