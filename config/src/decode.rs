@@ -12,6 +12,9 @@ use crate::suggest::nearest;
 use crate::value::{Bad, Kind, Scalar};
 use crate::yaml::{Entry, Node, Value};
 
+/// Longest list. Some checks compare each item with each other.
+const MAX_ITEMS: usize = 10_000;
+
 /// A value with the place where it was written.
 #[derive(Clone, Debug)]
 pub(crate) struct At<T> {
@@ -119,6 +122,13 @@ impl<'a> Cursor<'a> {
             self.expected(what, &format!("[{example}]"));
             return Vec::new();
         };
+        if items.len() > MAX_ITEMS {
+            self.error(
+                format!("a list of {} items, more than {MAX_ITEMS}", items.len()),
+                "is it the right file?",
+            );
+            return Vec::new();
+        }
         let item = |(index, node): (usize, &'a Node)| Cursor {
             node,
             spot: Spot {

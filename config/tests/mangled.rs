@@ -113,6 +113,18 @@ fn large_and_deep() {
         many("x", (1 << 20) + 1),
         format!("{head}peers:\n{}", many("- {}\n", 10_000)),
         format!(
+            "{head}node: {{addresses: [{}]}}\n",
+            (0..10_000)
+                .map(|i| format!("10.0.{}.{},", i / 250, i % 250))
+                .collect::<String>()
+        ),
+        format!(
+            "{head}node: {{blocks: [{}]}}\n",
+            (0..10_000)
+                .map(|i| format!("10.{}.{}.0/24,", i / 250, i % 250))
+                .collect::<String>()
+        ),
+        format!(
             "{head}peers:\n{}",
             many("- {name: a, address: 192.0.2.1, asn: 64512}\n", 5_000)
         ),
