@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use crate::block::Family;
 use crate::error::Result;
-use crate::kernel::netlink::{ACK, Attrs, Batch, DUMP, Reply, Socket, u32_at};
+use crate::kernel::netlink::{Attrs, Batch, DUMP, Reply, Socket, u32_at};
 
 /// Protocol number of our routes on the host.
 pub const ROUTE_PROTOCOL: u8 = 246;
@@ -33,6 +33,8 @@ pub(crate) const IFLA_IFALIAS: u16 = 20;
 pub(crate) const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
 pub(crate) const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_EXT_MASK: u16 = 29;
+const SKIP_STATS: u32 = 8;
 pub(crate) const IFLA_INFO_KIND: u16 = 1;
 pub(crate) const IFLA_INFO_DATA: u16 = 2;
 pub(crate) const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
@@ -165,11 +167,12 @@ pub(crate) fn add_neighbour(batch: &mut Batch, flags: u16, index: u32, address: 
 pub(crate) fn get_link(batch: &mut Batch, name: &str) {
     batch.begin(
         RTM_GETLINK,
-        ACK,
+        0,
         &ifinfo(0, false),
         format!("find interface {name}"),
     );
     batch.text(IFLA_IFNAME, name);
+    batch.attr(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());
 }
 
 /// A link as the kernel tells it.
@@ -223,7 +226,7 @@ pub(crate) fn delete(socket: &Socket, name: &str) -> Result<bool> {
     let mut batch = Batch::default();
     batch.begin(
         RTM_DELLINK,
-        ACK,
+        0,
         &ifinfo(0, false),
         format!("remove interface {name}"),
     );
@@ -250,7 +253,7 @@ pub(crate) fn delete_many(socket: &Socket, names: &[String]) -> Result<()> {
         for name in chunk {
             batch.begin(
                 RTM_NEWLINK,
-                ACK,
+                0,
                 &ifinfo(0, false),
                 format!("group interface {name}"),
             );
@@ -266,7 +269,7 @@ pub(crate) fn delete_many(socket: &Socket, names: &[String]) -> Result<()> {
     let mut batch = Batch::default();
     batch.begin(
         RTM_DELLINK,
-        ACK,
+        0,
         &ifinfo(0, false),
         format!("remove interfaces {first} and others"),
     );
@@ -342,7 +345,7 @@ pub(crate) fn route_to(socket: &Socket, address: IpAddr) -> Result<Option<Kernel
     let mut batch = Batch::default();
     batch.begin(
         RTM_GETROUTE,
-        ACK,
+        0,
         &header,
         format!("look up the route to {address}"),
     );

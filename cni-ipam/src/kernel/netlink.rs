@@ -56,7 +56,7 @@ impl Batch {
     pub(crate) fn begin(&mut self, kind: u16, flags: u16, body: &[u8], action: impl Into<String>) {
         self.start = self.bytes.len();
         let sequence = u32::try_from(self.actions.len()).unwrap_or(u32::MAX);
-        if flags & ACK != 0 || flags & DUMP == DUMP {
+        if !self.is_transaction || flags & ACK != 0 {
             self.awaited = self.actions.len();
         }
         self.actions.push(action.into());
@@ -112,6 +112,17 @@ impl Batch {
         for (to, from) in self.bytes.iter_mut().skip(at).take(width).zip(source) {
             *to = *from;
         }
+    }
+
+    /// The bytes, with an answer asked for by the last message.
+    fn asking(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        let flags = bytes.get_mut(self.start + 6..self.start + 8);
+        if let Some(flags) = flags.filter(|_| !self.is_transaction) {
+            let old = u16_at(flags, 0).unwrap_or_default();
+            flags.copy_from_slice(&(old | ACK).to_ne_bytes());
+        }
+        bytes
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -233,14 +244,15 @@ impl Socket {
         }
     }
 
-    /// Sends a batch whose last message has `ACK` or `DUMP`, and reads until that one is answered.
+    /// Sends a batch and reads until its last message is answered. Only that one asks for an answer, for
+    /// the kernel tells every failure unasked.
     pub(crate) fn try_run(&self, batch: &Batch) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         if batch.is_empty() {
             return Ok(outcome);
         }
         let fail = |e| kernel_error("talk netlink", e, "");
-        send(self.fd.as_raw_fd(), &batch.bytes, MsgFlags::empty()).map_err(fail)?;
+        send(self.fd.as_raw_fd(), &batch.asking(), MsgFlags::empty()).map_err(fail)?;
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let size = match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use crate::block::Family;
 use crate::error::{Error, Result};
 use crate::kernel::link::{self, Link, NewRoute};
-use crate::kernel::netlink::{ACK, APPEND, Batch, CREATE, EXCL, Outcome, REPLACE, Socket, kernel_error};
+use crate::kernel::netlink::{APPEND, Batch, CREATE, EXCL, Outcome, REPLACE, Socket, kernel_error};
 use crate::kernel::netns::Netns;
 use crate::kernel::sys;
 use crate::netconf::Route;
@@ -85,12 +85,7 @@ fn make_pair(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Link> {
     let mut batch = Batch::default();
     let mtu = plan.mtu.to_ne_bytes();
     let action = format!("make the veth pair {} and {}", plan.host_ifname, plan.pod_ifname);
-    batch.begin(
-        link::RTM_NEWLINK,
-        ACK | CREATE | EXCL,
-        &link::ifinfo(0, false),
-        action,
-    );
+    batch.begin(link::RTM_NEWLINK, CREATE | EXCL, &link::ifinfo(0, false), action);
     batch.text(link::IFLA_IFNAME, &plan.host_ifname);
     batch.attr(link::IFLA_MTU, &mtu);
     batch.attr(link::IFLA_ADDRESS, &plan.host_mac);
@@ -107,7 +102,7 @@ fn make_pair(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Link> {
         });
     });
     let action = format!("set up {}", plan.host_ifname);
-    batch.begin(link::RTM_NEWLINK, ACK, &link::ifinfo(0, true), action);
+    batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(0, true), action);
     batch.text(link::IFLA_IFNAME, &plan.host_ifname);
     batch.attr(link::IFLA_IFALIAS, plan.alias.as_bytes());
     link::get_link(&mut batch, &plan.host_ifname);
@@ -145,7 +140,7 @@ fn configure_host(host: &Socket, plan: &Plan, index: u32) -> Result<()> {
         // No link-local address of the kernel's own making: fe80::1 is enough, and needs no detection.
         batch.begin(
             link::RTM_NEWLINK,
-            ACK,
+            0,
             &link::ifinfo(index, false),
             "set the address mode",
         );
@@ -159,7 +154,7 @@ fn configure_host(host: &Socket, plan: &Plan, index: u32) -> Result<()> {
         for family in plan.families() {
             // A whole /64 would join an anycast group, and leaving that doubles the time of a DEL.
             let net = IpNet::from(gateway(family));
-            link::add_address(&mut batch, ACK | CREATE | REPLACE, index, net, link::SCOPE_LINK);
+            link::add_address(&mut batch, CREATE | REPLACE, index, net, link::SCOPE_LINK);
             if family == Family::V6 {
                 // So that the node can answer the pod's own link-local address.
                 let dst = IpNet::new_assert(gateway(family), 64).trunc();
@@ -170,7 +165,7 @@ fn configure_host(host: &Socket, plan: &Plan, index: u32) -> Result<()> {
                     index,
                     protocol: link::ROUTE_PROTOCOL,
                 };
-                link::add_route(&mut batch, ACK | CREATE | APPEND, route);
+                link::add_route(&mut batch, CREATE | APPEND, route);
             }
         }
         for address in &plan.addresses {
@@ -184,7 +179,7 @@ fn configure_host(host: &Socket, plan: &Plan, index: u32) -> Result<()> {
                 index,
                 protocol: link::ROUTE_PROTOCOL,
             };
-            link::add_route(&mut batch, ACK | CREATE | EXCL, route);
+            link::add_route(&mut batch, CREATE | EXCL, route);
         }
         batch
     };
@@ -215,16 +210,10 @@ fn configure_pod(pod: &Socket, plan: &Plan, index: u32) -> Result<Vec<Route>> {
     let mut batch = Batch::default();
     for address in &plan.addresses {
         let net = IpNet::from(*address);
-        link::add_address(
-            &mut batch,
-            ACK | CREATE | REPLACE,
-            index,
-            net,
-            link::SCOPE_UNIVERSE,
-        );
+        link::add_address(&mut batch, CREATE | REPLACE, index, net, link::SCOPE_UNIVERSE);
     }
     let action = format!("set up {} in the pod", plan.pod_ifname);
-    batch.begin(link::RTM_NEWLINK, ACK, &link::ifinfo(index, true), action);
+    batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, true), action);
     for family in plan.families() {
         let gateway = gateway(family);
         if family == Family::V4 {
@@ -237,9 +226,9 @@ fn configure_pod(pod: &Socket, plan: &Plan, index: u32) -> Result<Vec<Route>> {
                 index,
                 protocol: POD_PROTOCOL,
             };
-            link::add_route(&mut batch, ACK | CREATE | APPEND, route);
+            link::add_route(&mut batch, CREATE | APPEND, route);
         }
-        link::add_neighbour(&mut batch, ACK | CREATE | REPLACE, index, gateway, plan.host_mac);
+        link::add_neighbour(&mut batch, CREATE | REPLACE, index, gateway, plan.host_mac);
     }
     let mut outcome = pod.try_run(&batch)?;
     if needs_ipv6(&outcome) {
@@ -263,7 +252,7 @@ pub(crate) fn add_routes(pod: &Socket, index: u32, routes: &[Route]) -> Result<V
             index,
             protocol: POD_PROTOCOL,
         };
-        link::add_route(&mut batch, ACK | CREATE | EXCL, new);
+        link::add_route(&mut batch, CREATE | EXCL, new);
     }
     let outcome = pod.try_run(&batch)?;
     let mut made = routes.to_vec();
