@@ -137,3 +137,11 @@ fn large_and_deep() {
         check(&text);
     }
 }
+
+#[test]
+fn lists_have_a_limit() {
+    let items = "192.0.2.1, ".repeat(10_001);
+    let errors = podroute_config::load(&format!("{{node: {{addresses: [{items}]}}}}")).unwrap_err();
+    let about = |problem: &podroute_config::Problem| problem.message.contains("more than 10000");
+    assert!(errors.problems().iter().any(about), "{errors}");
+}
