@@ -220,46 +220,21 @@ fn check_families(peer: &schema::Peer, context: &Context<'_>) {
 
 /// The model of a peer; `None` when something essential could not be read.
 fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
-    let policy = |name: &Option<At<String>>| {
-        name.as_ref()
-            .map(|name| context.policies.find(name, context.sink))
-    };
-    let (import, export) = (policy(&peer.import), policy(&peer.export));
-    let (name, address, remote_asn) = (
-        peer.name.as_ref()?,
-        peer.address.as_ref()?,
-        peer.asn.as_ref()?.value,
-    );
-    let local_asn = context.asn?;
-    let kind = match (remote_asn == local_asn, is(&peer.reflector_client)) {
-        (false, _) => PeerKind::External,
-        (true, false) => PeerKind::Internal,
-        (true, true) => PeerKind::Client,
-    };
-    let fallback = || {
-        Arc::new(if kind == PeerKind::External {
-            Policy::reject_all()
-        } else {
-            Policy::accept_all()
-        })
-    };
+    let routing = routing(peer, context)?;
     let families = peer
         .families
         .as_ref()
         .map(|list| list.iter().map(|family| family.value).collect());
+    let label = |(key, value): &(At<String>, At<String>)| (key.value.clone(), value.value.clone());
     Some(Peer {
-        name: name.value.clone(),
+        name: routing.name.clone(),
         description: peer.description.as_ref().map(|text| text.value.clone()),
-        selector: peer
-            .node_selector
-            .iter()
-            .map(|(key, value)| (key.value.clone(), value.value.clone()))
-            .collect(),
-        address: address.value,
+        selector: peer.node_selector.iter().map(label).collect(),
+        address: peer.address.as_ref()?.value,
         port: peer.port.as_ref().map_or(PORT, |port| port.value),
-        remote_asn,
-        kind,
-        transport: transport(peer, kind),
+        remote_asn: routing.remote_asn,
+        kind: routing.kind,
+        transport: transport(peer, routing.kind),
         timers: Timers {
             hold: peer.hold.as_ref().map_or(HoldTime::DEFAULT, |hold| hold.value),
             connect_retry: peer
@@ -269,18 +244,40 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
         },
         families: families.unwrap_or(FamilySet::ALL),
         shutdown: is(&peer.shutdown),
-        routing: PeerRouting {
-            name: name.value.clone(),
-            kind,
-            local_asn,
-            remote_asn,
-            import: import.flatten().unwrap_or_else(fallback),
-            export: export.flatten().unwrap_or_else(fallback),
-            next_hop_self: is(&peer.next_hop_self),
-            allow_own_as: peer.allow_own_as.as_ref().map_or(0, |count| count.value),
-            max_prefixes: peer.max_prefixes.as_ref().map(|most| most.value),
-        },
+        routing,
         defaulted: defaulted(peer),
+    })
+}
+
+fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
+    // Looked up first, so that an unknown name is reported whatever else is wrong.
+    let policy = |name: &Option<At<String>>| context.policies.find(name.as_ref()?, context.sink);
+    let (import, export) = (policy(&peer.import), policy(&peer.export));
+    let (local_asn, remote_asn) = (context.asn?, peer.asn.as_ref()?.value);
+    let kind = match (remote_asn == local_asn, is(&peer.reflector_client)) {
+        (false, _) => PeerKind::External,
+        (true, false) => PeerKind::Internal,
+        (true, true) => PeerKind::Client,
+    };
+    // RFC 8212 §2: towards another AS, nothing without a policy.
+    let external = kind == PeerKind::External;
+    let fallback = || {
+        Arc::new(if external {
+            Policy::reject_all()
+        } else {
+            Policy::accept_all()
+        })
+    };
+    Some(PeerRouting {
+        name: peer.name.as_ref()?.value.clone(),
+        kind,
+        local_asn,
+        remote_asn,
+        import: import.unwrap_or_else(fallback),
+        export: export.unwrap_or_else(fallback),
+        next_hop_self: is(&peer.next_hop_self),
+        allow_own_as: peer.allow_own_as.as_ref().map_or(0, |count| count.value),
+        max_prefixes: peer.max_prefixes.as_ref().map(|most| most.value),
     })
 }
 
