@@ -143,22 +143,27 @@ pub struct Chunk {
 impl Chunk {
     /// The bytes of the chunk that the member gets: whole messages, in order, as few slices as there can be.
     pub fn data_for(&self, peer: PeerId) -> impl Iterator<Item = Bytes> {
-        let first = self.skips.partition_point(|(skip, _)| *skip < peer);
-        let skips = self.skips.iter().skip(first).take_while(move |(skip, _)| *skip == peer);
+        let skips = entries(&self.skips, peer);
         let ends = std::iter::once(self.common.len());
         let starts = std::iter::once(0).chain(skips.clone().map(|(_, range)| range.end));
         let ranges = starts.zip(skips.map(|(_, range)| range.start).chain(ends));
         let common = ranges.filter(|(start, end)| start < end).map(|(start, end)| self.common.slice(start..end));
-        let first = self.private.partition_point(|(only, _)| *only < peer);
-        let private = self.private.iter().skip(first).take_while(move |(only, _)| *only == peer);
-        common.chain(private.map(|(_, data)| data.clone()))
+        common.chain(entries(&self.private, peer).map(|(_, data)| data.clone()))
     }
 
     /// How many bytes the member gets; what the shell reports by [`Input::Written`] as it writes them.
     #[must_use]
     pub fn len_for(&self, peer: PeerId) -> usize {
-        self.data_for(peer).map(|data| data.len()).sum()
+        let skips = entries(&self.skips, peer).map(|(_, range)| range.len());
+        let private = entries(&self.private, peer).map(|(_, data)| data.len());
+        self.common.len() - skips.sum::<usize>() + private.sum::<usize>()
     }
+}
+
+/// The entries of one peer in a list sorted by peer.
+fn entries<T>(list: &[(PeerId, T)], peer: PeerId) -> impl Iterator<Item = &(PeerId, T)> + Clone {
+    let first = list.partition_point(|(entry, _)| *entry < peer);
+    list.iter().skip(first).take_while(move |(entry, _)| *entry == peer)
 }
 
 /// What the kernel should have for a prefix: the next hops of the best paths, sorted, or nothing.

@@ -99,7 +99,7 @@ impl Engine {
     }
 
     fn note_fib(&mut self, dest: DestId, chosen: &[Candidate], fib: &mut Vec<FibChange>) {
-        let mut set: Vec<IpAddr> = Vec::with_capacity(chosen.len());
+        let mut set = std::mem::take(&mut self.hop_set);
         if chosen.first().is_some_and(|best| !best.local) {
             set.extend(chosen.iter().filter_map(|candidate| self.next_hop_of(dest, candidate.at)));
             set.sort_unstable();
@@ -113,6 +113,8 @@ impl Engine {
             fib.push(FibChange { prefix, next_hops: self.fib_sets.get(id) });
         }
         self.fib_sets.release(old);
+        set.clear();
+        self.hop_set = set;
     }
 
     fn next_hop_of(&self, dest: DestId, at: PathIdx) -> Option<IpAddr> {

@@ -58,7 +58,9 @@ pub struct Engine {
     /// Peers that are behind and have room.
     behind: VecDeque<PeerId>,
     out: VecDeque<Output>,
+    /// Scratch of a decision.
     candidates: Vec<Candidate>,
+    hop_set: Vec<std::net::IpAddr>,
 }
 
 impl Engine {
@@ -86,6 +88,7 @@ impl Engine {
             behind: VecDeque::new(),
             out: VecDeque::new(),
             candidates: Vec::new(),
+            hop_set: Vec::new(),
         }
     }
 
@@ -127,7 +130,7 @@ impl Engine {
             self.catch_up(peer);
             return true;
         }
-        if !self.groups.iter().flatten().any(Group::has_lagging) {
+        if self.table.has_empty() && !self.groups.iter().flatten().any(Group::has_lagging) {
             self.table.reclaim();
         }
         !self.out.is_empty()

@@ -19,7 +19,7 @@ use crate::rib::attrs::{AttrId, AttrTable};
 use crate::rib::nexthop::NextHops;
 use crate::rib::table::{DestId, Table};
 use crate::types::{Family, FamilySet, PeerId, Prefix};
-use crate::wire::{Refresh, RefreshKind, encode_end_of_rib, encode_refresh};
+use crate::wire::{Refresh, RefreshKind, encode_end_of_rib};
 
 /// The best path of a destination, as the groups see it.
 #[derive(Clone, Copy, Debug)]
@@ -101,13 +101,13 @@ impl Group {
         let state = self.members.get_mut(&peer)?;
         let lagging = state.get_or_insert_with(Lagging::from_now);
         // The other family is told again too: harmless, and refreshes are rare.
-        lagging.cursor = 0;
+        lagging.restart();
         if !enhanced || !self.key.families.contains(family) {
             return None;
         }
         lagging.end_of_refresh.insert(family);
         let mut out = BytesMut::new();
-        encode_refresh(&mut out, Refresh { family, kind: RefreshKind::Begin });
+        out.extend_from_slice(&Refresh { family, kind: RefreshKind::Begin }.encode());
         Some(private(peer, out))
     }
 
@@ -322,7 +322,7 @@ fn ends(lagging: &Lagging) -> Option<::bytes::Bytes> {
     let mut out = BytesMut::new();
     lagging.end_of_rib.iter().for_each(|family| encode_end_of_rib(&mut out, family));
     for family in lagging.end_of_refresh.iter() {
-        encode_refresh(&mut out, Refresh { family, kind: RefreshKind::End });
+        out.extend_from_slice(&Refresh { family, kind: RefreshKind::End }.encode());
     }
     (!out.is_empty()).then(|| out.freeze())
 }

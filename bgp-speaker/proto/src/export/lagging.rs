@@ -13,7 +13,9 @@ use crate::types::FamilySet;
 pub struct Lagging {
     /// Destinations below are known to the member, but for the dirty ones.
     pub cursor: u32,
-    /// Changed below the cursor, each once, in order.
+    /// Destinations below were told at some time: a change there is news even before the cursor comes by again.
+    known: u32,
+    /// Changed where the member knows, each once, in order.
     dirty: Vec<DestId>,
     marks: Vec<u64>,
     /// Families whose End-of-RIB is still to be sent (RFC 4724 §2).
@@ -29,7 +31,7 @@ impl Lagging {
     #[must_use]
     pub fn from_start(end_of_rib: FamilySet, resync: bool) -> Self {
         let (dirty, marks) = (Vec::new(), Vec::new());
-        Self { cursor: 0, dirty, marks, end_of_rib, end_of_refresh: FamilySet::EMPTY, resync }
+        Self { cursor: 0, known: 0, dirty, marks, end_of_rib, end_of_refresh: FamilySet::EMPTY, resync }
     }
 
     /// A member that knows everything up to now, and stops following.
@@ -38,9 +40,15 @@ impl Lagging {
         Self { cursor: u32::MAX, ..Self::from_start(FamilySet::EMPTY, false) }
     }
 
+    /// Everything is to be told again to a member that may know it.
+    pub fn restart(&mut self) {
+        self.known = self.known.max(self.cursor);
+        self.cursor = 0;
+    }
+
     /// A destination changed.
     pub fn mark(&mut self, dest: DestId) {
-        if dest.0 >= self.cursor {
+        if dest.0 >= self.cursor.max(self.known) {
             return; // the cursor will come by
         }
         let (word, bit) = (dest.index() / 64, 1u64 << (dest.index() % 64));

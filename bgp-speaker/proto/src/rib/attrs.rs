@@ -205,6 +205,7 @@ mod tests {
         assert_eq!(table.get(b).med, Some(5));
         table.release(b, &mut next_hops);
         table.release(c, &mut next_hops);
+        next_hops.take_changes();
         assert_eq!((table.len(), next_hops.len()), (0, 0));
         assert_eq!(table.intern(attrs(2, 7), &mut next_hops), c);
     }

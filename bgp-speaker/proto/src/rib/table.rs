@@ -290,6 +290,12 @@ impl Table {
         }
     }
 
+    /// Whether [`Table::reclaim`] has anything to look at.
+    #[must_use]
+    pub fn has_empty(&self) -> bool {
+        !self.empty.is_empty()
+    }
+
     /// Frees destinations without a path. To be called when no Adj-RIB-Out has an entry for them, the
     /// kernel was told, and no peer still has to hear of them.
     pub fn reclaim(&mut self) {

@@ -1,0 +1,298 @@
+//! A world around one engine: peers that decode what they are sent, a kernel that answers for next hops.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use ::bytes::BytesMut;
+use bgp_proto::engine::{
+    Chunk, Engine, EngineConfig, Input, Output, PeerKind, PeerRouting, Reach, SessionFacts,
+};
+use bgp_proto::policy::Policy;
+use bgp_proto::session::Negotiated;
+use bgp_proto::types::{Asn, Family, FamilySet, HoldTime, PathId, PeerId, Prefix, RouterId};
+use bgp_proto::wire::{
+    AsPath, DecodeContext, MessageKind, NextHop, Nlri, Notification, Open, PathAttrs, RouteBatch, RouteOp, cut_frame,
+    decode_update,
+};
+
+pub const OUR_AS: Asn = Asn(64512);
+
+pub fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+pub fn config() -> EngineConfig {
+    EngineConfig {
+        asn: OUR_AS,
+        router_id: RouterId::new(0x0A00_0001).unwrap(),
+        cluster_id: None,
+        max_paths: 8,
+        multipath_relax: false,
+        assume_reachable: false,
+    }
+}
+
+/// What a peer knows from us.
+#[derive(Default, Debug)]
+pub struct Heard {
+    pub routes: BTreeMap<Prefix, PathAttrs>,
+    pub end_of_rib: Vec<Family>,
+    pub messages: usize,
+    /// A slow peer: its chunks pile up here until `drain`.
+    pub slow: bool,
+    pub queue: VecDeque<Arc<Chunk>>,
+    pub queued_bytes: usize,
+}
+
+pub struct World {
+    pub engine: Engine,
+    pub now: Instant,
+    pub kinds: BTreeMap<PeerId, PeerKind>,
+    pub up: BTreeSet<PeerId>,
+    pub heard: BTreeMap<PeerId, Heard>,
+    pub fib: BTreeMap<Prefix, Vec<IpAddr>>,
+    pub watched: BTreeSet<IpAddr>,
+    pub unreachable: BTreeSet<IpAddr>,
+    pub failed: Vec<(PeerId, Notification)>,
+    pub ends: Vec<(PeerId, Family)>,
+    pub fib_batches: usize,
+}
+
+pub fn address(peer: PeerId) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0xC000_0200 + 10 + peer.0)
+}
+
+pub fn asn_of(peer: PeerId, kind: PeerKind) -> Asn {
+    if kind == PeerKind::External { Asn(65000 + peer.0) } else { OUR_AS }
+}
+
+pub fn routing(peer: PeerId, kind: PeerKind) -> PeerRouting {
+    PeerRouting {
+        name: format!("peer-{}", peer.0),
+        kind,
+        local_asn: OUR_AS,
+        remote_asn: asn_of(peer, kind),
+        import: Arc::new(Policy::accept_all()),
+        export: Arc::new(Policy::accept_all()),
+        next_hop_self: false,
+        allow_own_as: 0,
+        max_prefixes: None,
+    }
+}
+
+pub fn facts(peer: PeerId, kind: PeerKind) -> SessionFacts {
+    let open = |asn, id| Open {
+        asn,
+        hold_time: HoldTime::DEFAULT,
+        router_id: RouterId::new(id).unwrap(),
+        capabilities: Vec::new(),
+    };
+    let negotiated = Negotiated {
+        local: open(OUR_AS, 0x0A00_0001),
+        remote: open(asn_of(peer, kind), 0x0A00_0100 + peer.0),
+        hold_time: HoldTime::DEFAULT,
+        families: FamilySet::ALL,
+        four_octet_as: true,
+        refresh: true,
+        enhanced_refresh: true,
+        extended_message: false,
+        add_path_receive: FamilySet::EMPTY,
+        add_path_send: FamilySet::EMPTY,
+        extended_next_hop: FamilySet::EMPTY,
+    };
+    SessionFacts {
+        negotiated: Arc::new(negotiated),
+        remote_addr: address(peer).into(),
+        local_v4: Some([192, 0, 2, 1].into()),
+        local_v6: Some("2001:db8::1".parse().unwrap()),
+        link_local: None,
+        shared_subnets: Vec::new(),
+    }
+}
+
+pub fn attrs_from(peer: PeerId, kind: PeerKind) -> PathAttrs {
+    let mut attrs = PathAttrs::originated(NextHop::V4(address(peer)));
+    if kind == PeerKind::External {
+        attrs.as_path = AsPath::sequence(&[asn_of(peer, kind)]);
+    } else {
+        attrs.local_pref = Some(100);
+    }
+    attrs
+}
+
+pub fn announce(attrs: PathAttrs, prefixes: &[Prefix]) -> RouteBatch {
+    let nlri: Vec<Nlri> = prefixes.iter().map(|prefix| Nlri { path_id: PathId(0), prefix: *prefix }).collect();
+    RouteBatch {
+        ops: vec![RouteOp::Announce { attrs: Box::new(attrs), nlri: 0..nlri.len() }],
+        nlri,
+        ..RouteBatch::default()
+    }
+}
+
+pub fn withdraw(prefixes: &[Prefix]) -> RouteBatch {
+    let nlri: Vec<Nlri> = prefixes.iter().map(|prefix| Nlri { path_id: PathId(0), prefix: *prefix }).collect();
+    RouteBatch { ops: vec![RouteOp::Withdraw { nlri: 0..nlri.len() }], nlri, ..RouteBatch::default() }
+}
+
+impl World {
+    pub fn new(config: EngineConfig) -> Self {
+        Self {
+            engine: Engine::new(config),
+            now: Instant::now(),
+            kinds: BTreeMap::new(),
+            up: BTreeSet::new(),
+            heard: BTreeMap::new(),
+            fib: BTreeMap::new(),
+            watched: BTreeSet::new(),
+            unreachable: BTreeSet::new(),
+            failed: Vec::new(),
+            ends: Vec::new(),
+            fib_batches: 0,
+        }
+    }
+
+    pub fn handle(&mut self, input: Input) {
+        self.engine.handle(self.now, input);
+    }
+
+    pub fn add(&mut self, peer: PeerId, kind: PeerKind) {
+        self.add_with(peer, routing(peer, kind), facts(peer, kind));
+    }
+
+    pub fn add_with(&mut self, peer: PeerId, routing: PeerRouting, facts: SessionFacts) {
+        self.kinds.insert(peer, routing.kind);
+        self.handle(Input::Configure(peer, Arc::new(routing)));
+        self.heard.insert(peer, Heard::default());
+        self.up.insert(peer);
+        self.handle(Input::Up(peer, Box::new(facts)));
+    }
+
+    pub fn down(&mut self, peer: PeerId) {
+        self.up.remove(&peer);
+        self.heard.insert(peer, Heard::default());
+        self.handle(Input::Down(peer));
+    }
+
+    pub fn announce(&mut self, peer: PeerId, texts: &[&str]) {
+        let prefixes: Vec<Prefix> = texts.iter().map(|text| prefix(text)).collect();
+        let attrs = attrs_from(peer, self.kinds[&peer]);
+        self.handle(Input::Routes(peer, announce(attrs, &prefixes)));
+    }
+
+    pub fn withdraw(&mut self, peer: PeerId, texts: &[&str]) {
+        let prefixes: Vec<Prefix> = texts.iter().map(|text| prefix(text)).collect();
+        self.handle(Input::Routes(peer, withdraw(&prefixes)));
+    }
+
+    /// Does what the engine says until it has nothing more to say.
+    pub fn pump(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            self.obey(output);
+        }
+    }
+
+    fn obey(&mut self, output: Output) {
+        match output {
+            Output::Advertise(peer, chunk) => {
+                let heard = self.heard.get_mut(&peer).unwrap();
+                heard.queued_bytes += chunk.len_for(peer);
+                heard.queue.push_back(chunk);
+                if !heard.slow {
+                    self.drain(peer);
+                }
+            }
+            Output::Fib(changes) => {
+                self.fib_batches += 1;
+                for change in changes {
+                    if change.next_hops.is_empty() {
+                        assert!(self.fib.remove(&change.prefix).is_some(), "{} was not there", change.prefix);
+                    } else {
+                        self.fib.insert(change.prefix, change.next_hops.to_vec());
+                    }
+                }
+            }
+            Output::Watch(list) => {
+                let news = list.iter().map(|addr| (*addr, self.reach(*addr))).collect();
+                for addr in list {
+                    assert!(self.watched.insert(addr), "{addr} watched twice");
+                }
+                self.handle(Input::NextHops(news));
+            }
+            Output::Unwatch(list) => {
+                for addr in list {
+                    assert!(self.watched.remove(&addr), "{addr} was not watched");
+                }
+            }
+            Output::Fail(peer, notification) => self.failed.push((peer, notification)),
+            Output::EndOfRib(peer, family) => self.ends.push((peer, family)),
+            Output::RequestRefresh(..) => {}
+        }
+    }
+
+    fn reach(&self, addr: IpAddr) -> Reach {
+        if self.unreachable.contains(&addr) { Reach::Unreachable } else { Reach::Reachable { metric: 0 } }
+    }
+
+    pub fn set_reach(&mut self, addr: IpAddr, reachable: bool) {
+        if reachable {
+            self.unreachable.remove(&addr);
+        } else {
+            self.unreachable.insert(addr);
+        }
+        let reach = self.reach(addr);
+        self.handle(Input::NextHops(vec![(addr, reach)]));
+    }
+
+    /// The peer reads all that is queued for it.
+    pub fn drain(&mut self, peer: PeerId) {
+        let heard = self.heard.get_mut(&peer).unwrap();
+        let mut written = 0;
+        while let Some(chunk) = heard.queue.pop_front() {
+            written += chunk.len_for(peer);
+            for data in chunk.data_for(peer) {
+                read(heard, BytesMut::from(&data[..]));
+            }
+        }
+        heard.queued_bytes = 0;
+        self.handle(Input::Written(peer, written));
+    }
+}
+
+fn read(heard: &mut Heard, mut buf: BytesMut) {
+    let context = DecodeContext {
+        four_octet_as: true,
+        add_path: FamilySet::EMPTY,
+        families: FamilySet::ALL,
+        extended_next_hop: FamilySet::EMPTY,
+        external: false,
+    };
+    while let Some(frame) = cut_frame(&mut buf, false).expect("a well-formed frame") {
+        if frame.kind != MessageKind::Update {
+            assert_eq!(frame.kind, MessageKind::Refresh);
+            continue;
+        }
+        heard.messages += 1;
+        let mut batch = RouteBatch::default();
+        decode_update(&frame.body, &context, &mut batch).expect("a well-formed UPDATE");
+        assert!(batch.issues.is_empty(), "{:?}", batch.issues);
+        for op in std::mem::take(&mut batch.ops) {
+            match op {
+                RouteOp::Announce { attrs, nlri } => {
+                    for nlri in batch.slice(&nlri) {
+                        heard.routes.insert(nlri.prefix, (*attrs).clone());
+                    }
+                }
+                RouteOp::Withdraw { nlri } => {
+                    for nlri in batch.slice(&nlri) {
+                        heard.routes.remove(&nlri.prefix);
+                    }
+                }
+                RouteOp::EndOfRib(family) => heard.end_of_rib.push(family),
+            }
+        }
+    }
+    assert!(buf.is_empty(), "a chunk ends with a whole message");
+}

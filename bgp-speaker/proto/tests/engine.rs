@@ -1,0 +1,455 @@
+//! The engine against a world of peers that decode what they are sent.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::engine::{Input, Originated, PeerKind, RouteFilter, Unused};
+use bgp_proto::policy::{Actions, Matcher, Policy, PrefixRange, Rule, Source, Verdict};
+use bgp_proto::rib::table::Ineligible;
+use bgp_proto::types::{Asn, Community, Family, PeerId, Prefix};
+use bgp_proto::wire::{AsPath, PathAttrs, Refresh, RefreshKind};
+use common::*;
+use proptest::prelude::*;
+
+const A: PeerId = PeerId(1);
+const B: PeerId = PeerId(2);
+const C: PeerId = PeerId(3);
+
+fn heard<'a>(world: &'a World, peer: PeerId, text: &str) -> Option<&'a PathAttrs> {
+    world.heard[&peer].routes.get(&prefix(text))
+}
+
+fn block(text: &str) -> Originated {
+    Originated { prefix: prefix(text), source: Source::PodBlock, communities: vec![Community(7)] }
+}
+
+#[test]
+fn originated_blocks_reach_both_kinds_of_peer() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    world.add(B, PeerKind::Internal);
+    world.handle(Input::Originate(vec![block("10.244.1.0/24"), block("fd00:1::/64")]));
+    world.pump();
+    let external = heard(&world, A, "10.244.1.0/24").unwrap();
+    assert_eq!((external.as_path.to_string(), external.next_hop.to_string()), ("64512".into(), "192.0.2.1".into()));
+    assert_eq!((external.local_pref, &external.communities[..]), (None, &[Community(7)][..]));
+    let internal = heard(&world, B, "fd00:1::/64").unwrap();
+    assert_eq!((internal.as_path.hops(), internal.local_pref), (0, Some(100)));
+    assert_eq!(internal.next_hop.to_string(), "2001:db8::1");
+    assert_eq!(world.heard[&A].end_of_rib, [Family::Ipv4, Family::Ipv6]);
+    assert!(world.fib.is_empty(), "our own block is not a learned route");
+
+    world.handle(Input::Originate(vec![block("fd00:1::/64")]));
+    world.pump();
+    assert!(heard(&world, A, "10.244.1.0/24").is_none() && heard(&world, A, "fd00:1::/64").is_some());
+}
+
+#[test]
+fn ibgp_routes_go_to_ebgp_but_not_to_ibgp() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::Internal);
+    world.add(B, PeerKind::Internal);
+    world.add(C, PeerKind::External);
+    world.announce(A, &["10.244.2.0/24"]);
+    world.pump();
+    assert!(heard(&world, B, "10.244.2.0/24").is_none());
+    assert!(heard(&world, A, "10.244.2.0/24").is_none());
+    let route = heard(&world, C, "10.244.2.0/24").unwrap();
+    assert_eq!((route.as_path.to_string(), route.next_hop.to_string()), ("64512".into(), "192.0.2.1".into()));
+    assert_eq!(world.fib[&prefix("10.244.2.0/24")], [IpAddr::V4(address(A))]);
+}
+
+#[test]
+fn a_reflector_sets_originator_and_cluster_and_leaves_the_next_hop() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::Client);
+    world.add(B, PeerKind::Client);
+    world.add(C, PeerKind::Internal);
+    world.announce(A, &["10.244.2.0/24"]);
+    world.announce(C, &["10.244.3.0/24"]);
+    world.pump();
+    for peer in [B, C] {
+        let route = heard(&world, peer, "10.244.2.0/24").unwrap();
+        let rare = route.rare.as_deref().unwrap();
+        assert_eq!(rare.originator_id.unwrap().get(), 0x0A00_0101);
+        assert_eq!(rare.cluster_list, [0x0A00_0001]);
+        assert_eq!(route.next_hop.addr(), IpAddr::V4(address(A)));
+    }
+    assert!(heard(&world, A, "10.244.2.0/24").is_none(), "not back to its source");
+    assert!(heard(&world, A, "10.244.3.0/24").is_some() && heard(&world, C, "10.244.3.0/24").is_none());
+}
+
+#[test]
+fn a_new_best_source_forgets_what_it_was_told() {
+    let mut world = World::new(config());
+    for peer in [A, B, C] {
+        world.add(peer, PeerKind::Client);
+    }
+    world.announce(A, &["10.244.2.0/24"]);
+    world.pump();
+    let mut better = attrs_from(B, PeerKind::Client);
+    better.local_pref = Some(200);
+    world.handle(Input::Routes(B, announce(better, &[prefix("10.244.2.0/24")])));
+    world.pump();
+    assert!(heard(&world, B, "10.244.2.0/24").is_none());
+    assert_eq!(heard(&world, A, "10.244.2.0/24").unwrap().next_hop.addr(), IpAddr::V4(address(B)));
+    assert_eq!(heard(&world, C, "10.244.2.0/24").unwrap().local_pref, Some(200));
+    world.down(B);
+    world.pump();
+    assert!(heard(&world, A, "10.244.2.0/24").is_none());
+    assert_eq!(heard(&world, C, "10.244.2.0/24").unwrap().next_hop.addr(), IpAddr::V4(address(A)));
+}
+
+#[test]
+fn loops_and_own_blocks_are_kept_but_not_used() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    world.add(B, PeerKind::External);
+    let mut looped = attrs_from(A, PeerKind::External);
+    looped.as_path = AsPath::sequence(&[Asn(65001), OUR_AS]);
+    world.handle(Input::Routes(A, announce(looped, &[prefix("10.244.9.0/24")])));
+    world.announce(A, &["10.244.1.128/25"]);
+    world.pump();
+    assert!(heard(&world, B, "10.244.1.128/25").is_some());
+    world.handle(Input::Originate(vec![block("10.244.1.0/24")]));
+    world.pump();
+    assert!(heard(&world, B, "10.244.1.128/25").is_none() && heard(&world, B, "10.244.9.0/24").is_none());
+    let why = |text: &str| world.engine.routes(&RouteFilter { within: Some(prefix(text)), ..RouteFilter::default() })[0].paths[0].unused;
+    assert_eq!(why("10.244.9.0/24"), Some(Unused::Refused(Ineligible::AsLoop)));
+    assert_eq!(why("10.244.1.128/25"), Some(Unused::Refused(Ineligible::OwnBlock)));
+    world.handle(Input::Originate(vec![]));
+    world.pump();
+    assert!(heard(&world, B, "10.244.1.128/25").is_some());
+}
+
+#[test]
+fn equal_paths_share_the_kernel_route_and_a_lost_next_hop_leaves_it() {
+    let mut world = World::new(bgp_proto::engine::EngineConfig { multipath_relax: true, ..config() });
+    world.add(A, PeerKind::External);
+    world.add(B, PeerKind::External);
+    world.announce(A, &["10.244.2.0/24"]);
+    world.announce(B, &["10.244.2.0/24"]);
+    world.pump();
+    let (a, b) = (IpAddr::V4(address(A)), IpAddr::V4(address(B)));
+    assert_eq!(world.fib[&prefix("10.244.2.0/24")], [a, b]);
+    world.set_reach(a, false);
+    world.pump();
+    assert_eq!(world.fib[&prefix("10.244.2.0/24")], [b]);
+    world.set_reach(b, false);
+    world.pump();
+    assert!(world.fib.is_empty());
+    world.set_reach(a, true);
+    world.pump();
+    assert_eq!(world.fib[&prefix("10.244.2.0/24")], [a]);
+}
+
+#[test]
+fn policies_reject_change_and_are_evaluated_anew() {
+    let mut world = World::new(config());
+    let rule = |text: &str, local_pref| Rule {
+        matcher: Matcher { prefixes: vec![PrefixRange::exact(prefix(text))], ..Matcher::default() },
+        actions: Actions { local_pref, ..Actions::default() },
+        verdict: Some(Verdict::Accept),
+    };
+    let policy = |rules| Arc::new(Policy { name: "from-a".into(), rules, default: Verdict::Reject });
+    let with = |rules| bgp_proto::engine::PeerRouting { import: policy(rules), ..routing(A, PeerKind::External) };
+    world.add_with(A, with(vec![rule("10.244.2.0/24", Some(300))]), facts(A, PeerKind::External));
+    world.add(B, PeerKind::Internal);
+    world.announce(A, &["10.244.2.0/24", "10.244.3.0/24"]);
+    world.pump();
+    assert_eq!(heard(&world, B, "10.244.2.0/24").unwrap().local_pref, Some(300));
+    assert!(heard(&world, B, "10.244.3.0/24").is_none());
+    world.handle(Input::Configure(A, Arc::new(with(vec![rule("10.244.3.0/24", None)]))));
+    world.pump();
+    assert!(heard(&world, B, "10.244.2.0/24").is_none());
+    assert_eq!(heard(&world, B, "10.244.3.0/24").unwrap().local_pref, Some(100));
+}
+
+#[test]
+fn an_export_policy_changed_at_run_time_withdraws() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    world.add(B, PeerKind::External);
+    world.announce(A, &["10.244.2.0/24"]);
+    world.pump();
+    assert!(heard(&world, B, "10.244.2.0/24").is_some());
+    let closed = bgp_proto::engine::PeerRouting { export: Arc::new(Policy::reject_all()), ..routing(B, PeerKind::External) };
+    world.handle(Input::Configure(B, Arc::new(closed)));
+    world.pump();
+    assert!(heard(&world, B, "10.244.2.0/24").is_none());
+}
+
+#[test]
+fn well_known_communities() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    world.add(B, PeerKind::External);
+    world.add(C, PeerKind::Internal);
+    for (community, text) in [(Community::NO_EXPORT, "10.1.0.0/24"), (Community::NO_ADVERTISE, "10.2.0.0/24")] {
+        let mut attrs = attrs_from(A, PeerKind::External);
+        attrs.communities = [community].into();
+        world.handle(Input::Routes(A, announce(attrs, &[prefix(text)])));
+    }
+    world.pump();
+    assert!(world.heard[&B].routes.is_empty());
+    assert_eq!(world.heard[&C].routes.keys().copied().collect::<Vec<_>>(), [prefix("10.1.0.0/24")]);
+}
+
+#[test]
+fn too_many_prefixes_end_the_session_and_take_no_more() {
+    let mut world = World::new(config());
+    let limited = bgp_proto::engine::PeerRouting { max_prefixes: Some(100), ..routing(A, PeerKind::External) };
+    world.add_with(A, limited, facts(A, PeerKind::External));
+    let many: Vec<Prefix> = (0..5000).map(|n| Prefix::v4(0x0B00_0000 + (n << 8), 24)).collect();
+    world.handle(Input::Routes(A, announce(attrs_from(A, PeerKind::External), &many)));
+    world.pump();
+    assert_eq!(world.failed.len(), 1);
+    assert_eq!((world.failed[0].1.code, world.failed[0].1.subcode), (6, 1));
+    assert!(world.engine.counts(A).received[0] <= 165);
+}
+
+#[test]
+fn enhanced_refresh_sweeps_what_did_not_come_again() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    world.announce(A, &["10.1.0.0/24", "10.2.0.0/24"]);
+    let mut v6 = attrs_from(A, PeerKind::External);
+    v6.next_hop = next_hop_of(&prefix("2001:db8:5::/48"), 1).into();
+    world.handle(Input::Routes(A, announce(v6, &[prefix("2001:db8:5::/48")])));
+    world.handle(Input::Refresh(A, Refresh { family: Family::Ipv4, kind: RefreshKind::Begin }));
+    world.announce(A, &["10.1.0.0/24"]);
+    world.handle(Input::Refresh(A, Refresh { family: Family::Ipv4, kind: RefreshKind::End }));
+    world.pump();
+    assert!(world.fib.contains_key(&prefix("10.1.0.0/24")) && !world.fib.contains_key(&prefix("10.2.0.0/24")));
+    assert_eq!(world.engine.counts(A).received, [1, 1]);
+}
+
+#[test]
+fn a_refresh_request_sends_everything_again() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    world.add(B, PeerKind::External);
+    world.announce(A, &["10.1.0.0/24", "10.2.0.0/24"]);
+    world.pump();
+    world.heard.get_mut(&B).unwrap().routes.clear();
+    world.handle(Input::Refresh(B, Refresh { family: Family::Ipv4, kind: RefreshKind::Request }));
+    world.pump();
+    assert_eq!(world.heard[&B].routes.len(), 2);
+}
+
+#[test]
+fn a_change_that_changes_no_bytes_is_not_sent() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    world.add(B, PeerKind::External);
+    world.announce(A, &["10.1.0.0/24"]);
+    world.pump();
+    let messages = world.heard[&B].messages;
+    let mut attrs = attrs_from(A, PeerKind::External);
+    attrs.med = Some(77); // not passed on to another AS
+    world.handle(Input::Routes(A, announce(attrs, &[prefix("10.1.0.0/24")])));
+    world.pump();
+    assert_eq!(world.heard[&B].messages, messages);
+}
+
+/// Packing: prefixes of one attribute set share messages, and are sent as one encoding.
+#[test]
+fn packs_prefixes_into_full_messages() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    world.add(B, PeerKind::External);
+    world.pump();
+    let before = world.heard[&B].messages;
+    let many: Vec<Prefix> = (0..4000).map(|n| Prefix::v4(0x0B00_0000 + (n << 8), 24)).collect();
+    world.handle(Input::Routes(A, announce(attrs_from(A, PeerKind::External), &many)));
+    world.pump();
+    assert_eq!(world.heard[&B].routes.len(), 4000);
+    assert!(world.heard[&B].messages - before <= 5, "4000 prefixes of 4 octets fit into four messages of 4096");
+}
+
+#[test]
+fn a_slow_peer_misses_nothing_and_holds_up_nobody() {
+    let mut world = World::new(config());
+    for peer in [A, B, C] {
+        world.add(peer, PeerKind::External);
+    }
+    world.pump();
+    world.heard.get_mut(&B).unwrap().slow = true;
+    for round in 0..200u32 {
+        let many: Vec<Prefix> = (0..8000).map(|n| Prefix::v4(0x0B00_0000 + (n << 8), 24)).collect();
+        let mut attrs = attrs_from(A, PeerKind::External);
+        attrs.communities = [Community(round)].into();
+        world.handle(Input::Routes(A, announce(attrs, &many)));
+        world.pump();
+        assert_eq!(world.heard[&C].routes[&many[0]].communities[0], Community(round));
+    }
+    assert!(world.heard[&B].queued_bytes < 6 << 20, "a slow peer's backlog is bounded: {}", world.heard[&B].queued_bytes);
+    world.heard.get_mut(&B).unwrap().slow = false;
+    world.drain(B);
+    world.pump();
+    assert_eq!(world.heard[&B].routes.len(), 8000);
+    assert!(world.heard[&B].routes.values().all(|attrs| attrs.communities[0] == Community(199)));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Up(u32),
+    Down(u32),
+    Announce(u32, u8, u32),
+    Withdraw(u32, u8),
+    Own(u8),
+    Reach(u32, bool),
+    Slow(u32, bool),
+    Refresh(u32),
+    Pump,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        2 => (0u32..6).prop_map(Step::Up),
+        1 => (0u32..6).prop_map(Step::Down),
+        8 => (0u32..6, 0u8..12, 0u32..3).prop_map(|(peer, n, pref)| Step::Announce(peer, n, pref)),
+        4 => (0u32..6, 0u8..12).prop_map(|(peer, n)| Step::Withdraw(peer, n)),
+        1 => (0u8..16).prop_map(Step::Own),
+        1 => (0u32..6, any::<bool>()).prop_map(|(peer, up)| Step::Reach(peer, up)),
+        1 => (0u32..6, any::<bool>()).prop_map(|(peer, slow)| Step::Slow(peer, slow)),
+        1 => (0u32..6).prop_map(Step::Refresh),
+        4 => Just(Step::Pump),
+    ];
+    proptest::collection::vec(step, 1..120)
+}
+
+fn kind_of(peer: u32) -> PeerKind {
+    [PeerKind::External, PeerKind::External, PeerKind::Internal, PeerKind::Internal, PeerKind::Client, PeerKind::Client]
+        [peer as usize]
+}
+
+fn numbered(n: u8) -> Prefix {
+    if n % 3 == 0 { prefix(&format!("2001:db8:{n}::/48")) } else { prefix(&format!("10.{n}.0.0/16")) }
+}
+
+/// What the world should look like, from the paths alone: local-pref decides, then kind, then identifier.
+fn expected(paths: &BTreeMap<(Prefix, u32), u32>, own: &[Prefix], world: &World) -> BTreeMap<u32, BTreeMap<Prefix, u32>> {
+    let mut best: BTreeMap<Prefix, (Option<u32>, u32)> = BTreeMap::new();
+    for ((prefix, peer), pref) in paths {
+        if world.unreachable.contains(&next_hop_of(prefix, *peer)) {
+            continue;
+        }
+        let external = kind_of(*peer) == PeerKind::External;
+        // eBGP paths carry no LOCAL_PREF and one hop; inside the AS the path is empty.
+        let rank = |peer: u32, pref: u32| {
+            let external = kind_of(peer) == PeerKind::External;
+            (if external { 100 } else { 99 + pref }, !external, external, std::cmp::Reverse(peer))
+        };
+        let better = best.get(prefix).is_none_or(|(_, other)| rank(*peer, *pref) > rank(*other, paths[&(*prefix, *other)]));
+        if better {
+            best.insert(*prefix, (external.then_some(0), *peer));
+        }
+    }
+    let mut result = BTreeMap::new();
+    for peer in &world.up {
+        let mut routes = BTreeMap::new();
+        for (prefix, (_, source)) in &best {
+            let reflects = kind_of(*source) == PeerKind::External || kind_of(peer.0) != PeerKind::Internal || kind_of(*source) == PeerKind::Client;
+            if *source != peer.0 && reflects && !own.contains(prefix) {
+                routes.insert(*prefix, *source);
+            }
+        }
+        for prefix in own {
+            routes.insert(*prefix, u32::MAX);
+        }
+        result.insert(peer.0, routes);
+    }
+    result
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+
+    /// Whatever happened in whatever order: when all is calm, every peer knows exactly what the final set of
+    /// paths makes it know.
+    #[test]
+    fn any_history_ends_where_its_final_state_says(steps in steps()) {
+        let mut world = World::new(bgp_proto::engine::EngineConfig { max_paths: 1, ..config() });
+        let mut paths: BTreeMap<(Prefix, u32), u32> = BTreeMap::new();
+        let mut own: Vec<Prefix> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Up(peer) => {
+                    paths.retain(|(_, source), _| *source != peer);
+                    world.add(PeerId(peer), kind_of(peer));
+                }
+                Step::Down(peer) if world.up.contains(&PeerId(peer)) => {
+                    paths.retain(|(_, source), _| *source != peer);
+                    world.down(PeerId(peer));
+                }
+                Step::Announce(peer, n, pref) if world.up.contains(&PeerId(peer)) => {
+                    let mut attrs = attrs_from(PeerId(peer), kind_of(peer));
+                    attrs.local_pref = (kind_of(peer) != PeerKind::External).then_some(99 + pref);
+                    paths.insert((numbered(n), peer), pref);
+                    attrs.next_hop = next_hop_of(&numbered(n), peer).into();
+                    world.handle(Input::Routes(PeerId(peer), announce(attrs, &[numbered(n)])));
+                }
+                Step::Withdraw(peer, n) if world.up.contains(&PeerId(peer)) => {
+                    paths.remove(&(numbered(n), peer));
+                    world.handle(Input::Routes(PeerId(peer), withdraw(&[numbered(n)])));
+                }
+                Step::Own(bits) => {
+                    own = (0..4).filter(|n| bits >> n & 1 == 1).map(numbered).collect();
+                    let routes = own.iter().map(|prefix| Originated { prefix: *prefix, source: Source::Service, communities: vec![] });
+                    world.handle(Input::Originate(routes.collect()));
+                }
+                Step::Reach(peer, up) => world.set_reach(IpAddr::V4(address(PeerId(peer))), up),
+                Step::Slow(peer, slow) if world.up.contains(&PeerId(peer)) => {
+                    world.heard.get_mut(&PeerId(peer)).unwrap().slow = slow;
+                    if !slow {
+                        world.drain(PeerId(peer));
+                    }
+                }
+                Step::Refresh(peer) if world.up.contains(&PeerId(peer)) => {
+                    world.handle(Input::Refresh(PeerId(peer), Refresh { family: Family::Ipv4, kind: RefreshKind::Request }));
+                }
+                Step::Pump => world.pump(),
+                _ => {}
+            }
+        }
+        world.pump();
+        let up: Vec<PeerId> = world.up.iter().copied().collect();
+        for peer in up {
+            world.heard.get_mut(&peer).unwrap().slow = false;
+            world.drain(peer);
+        }
+        world.pump();
+        for (peer, routes) in expected(&paths, &own, &world) {
+            let known: Vec<Prefix> = world.heard[&PeerId(peer)].routes.keys().copied().collect();
+            let wanted: Vec<Prefix> = routes.keys().copied().collect();
+            prop_assert_eq!(known, wanted, "peer {}", peer);
+            for (prefix, source) in routes {
+                let attrs = &world.heard[&PeerId(peer)].routes[&prefix];
+                let inside = kind_of(peer) != PeerKind::External;
+                if source != u32::MAX && inside {
+                    prop_assert_eq!(attrs.next_hop.addr(), next_hop_of(&prefix, source), "{} at {}", prefix, peer);
+                }
+            }
+        }
+        let (_, sets, next_hops) = world.engine.sizes();
+        prop_assert!(next_hops <= sets + 1);
+        for peer in world.up.clone() {
+            world.down(peer);
+        }
+        world.handle(Input::Originate(vec![]));
+        world.pump();
+        prop_assert_eq!(world.engine.sizes(), (0, 0, 0), "nothing is leaked");
+        prop_assert!(world.fib.is_empty() && world.watched.is_empty());
+    }
+}
+
+fn next_hop_of(prefix: &Prefix, peer: u32) -> IpAddr {
+    match prefix.family() {
+        Family::Ipv4 => IpAddr::V4(address(PeerId(peer))),
+        Family::Ipv6 => format!("2001:db8:ffff::{peer}").parse().unwrap(),
+    }
+}
