@@ -8,8 +8,13 @@
 //! It panics on nothing and fails on nothing: a fault of the peer becomes a NOTIFICATION, a close and
 //! a [`DownReason`].
 
+mod connection;
+mod fsm;
 mod negotiate;
+mod receive;
+mod timer;
 
+pub use fsm::{Session, Stats};
 pub use negotiate::*;
 
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! What two OPENs agree on (RFC 4271 §4.2, RFC 5492, RFC 4760, RFC 6793, RFC 7911, RFC 8654).
 
+use super::SessionConfig;
 use crate::types::{Family, FamilySet, HoldTime, RouterId};
-use crate::wire::Open;
+use crate::wire::{AddPathDirection, Capability, Notification, Open};
 
 /// The outcome of a successful OPEN exchange.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,4 +43,56 @@ impl Negotiated {
     pub fn carries(&self, family: Family) -> bool {
         self.families.contains(family)
     }
+}
+
+/// Our OPEN: the families we offer, 4-octet AS, route refresh (both kinds), extended messages, and what
+/// the configuration adds.
+#[must_use]
+pub fn our_open(config: &SessionConfig) -> Open {
+    let mut capabilities: Vec<Capability> = config.families.iter().map(Capability::Multiprotocol).collect();
+    capabilities.extend([
+        Capability::RouteRefresh,
+        Capability::ExtendedMessage,
+        Capability::FourOctetAs(config.local_asn),
+        Capability::EnhancedRefresh,
+    ]);
+    capabilities.extend(config.extra_capabilities.iter().cloned());
+    Open { asn: config.local_asn, hold_time: config.hold_time, router_id: config.router_id, capabilities }
+}
+
+/// Checks the peer's OPEN and joins both.
+///
+/// # Errors
+/// The NOTIFICATION to send: Bad Peer AS, Bad BGP Identifier (RFC 6286 §2.2), or Unsupported Capability when
+/// no family is common (RFC 5492 §5).
+pub fn negotiate(config: &SessionConfig, local: &Open, remote: &Open) -> Result<Negotiated, Notification> {
+    if remote.asn != config.remote_asn {
+        return Err(Notification::bad_peer_as());
+    }
+    if config.local_asn == config.remote_asn && remote.router_id == config.router_id {
+        return Err(Notification::bad_identifier());
+    }
+    let offered = remote.families();
+    let families = config.families.intersection(offered);
+    if families.is_empty() {
+        let missing: Vec<Capability> = config.families.iter().map(Capability::Multiprotocol).collect();
+        return Err(Notification::unsupported_capability(&missing));
+    }
+    let both = |pick: fn(&Open) -> bool| pick(local) && pick(remote);
+    let add_path = |ours: fn(AddPathDirection) -> bool, theirs: fn(AddPathDirection) -> bool| {
+        families.iter().filter(|family| ours(local.add_path(*family)) && theirs(remote.add_path(*family))).collect()
+    };
+    Ok(Negotiated {
+        hold_time: local.hold_time.min(remote.hold_time),
+        families,
+        four_octet_as: local.four_octet_as().is_some() && remote.four_octet_as().is_some(),
+        refresh: both(Open::route_refresh),
+        enhanced_refresh: both(Open::enhanced_refresh),
+        extended_message: both(Open::extended_message),
+        add_path_receive: add_path(|ours| ours.receive, |theirs| theirs.send),
+        add_path_send: add_path(|ours| ours.send, |theirs| theirs.receive),
+        extended_next_hop: local.extended_next_hop().intersection(remote.extended_next_hop()),
+        local: local.clone(),
+        remote: remote.clone(),
+    })
 }

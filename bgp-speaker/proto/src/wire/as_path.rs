@@ -20,6 +20,28 @@ pub enum SegmentKind {
     ConfedSet,
 }
 
+impl SegmentKind {
+    /// The type octet, 1–4.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            SegmentKind::Set => 1,
+            SegmentKind::Sequence => 2,
+            SegmentKind::ConfedSequence => 3,
+            SegmentKind::ConfedSet => 4,
+        }
+    }
+}
+
+/// What a walk over a path found that may be wrong, depending on where it comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Survey {
+    /// AS number 0 (RFC 7607).
+    pub(super) zero: bool,
+    /// Confederation segments (RFC 5065).
+    pub(super) confederation: bool,
+}
+
 /// An AS path. Empty for routes of our own AS.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct AsPath(Box<[u8]>);
@@ -75,6 +97,31 @@ impl AsPath {
             rest = tail;
         }
         if rest.is_empty() { Ok(Self(wide.into())) } else { Err(MalformedAsPath) }
+    }
+
+    /// Looks for AS 0 and confederation segments.
+    pub(super) fn survey(&self) -> Survey {
+        let mut survey = Survey::default();
+        let mut rest: &[u8] = &self.0;
+        while let Some((kind, numbers, tail)) = split_segment(rest, 4) {
+            survey.zero |= numbers.as_chunks::<4>().0.contains(&[0; 4]);
+            survey.confederation |= matches!(kind, SegmentKind::ConfedSequence | SegmentKind::ConfedSet);
+            rest = tail;
+        }
+        survey
+    }
+
+    /// The path without its confederation segments (RFC 6793 §4.2.2, §6).
+    pub(super) fn without_confederation(&self) -> Self {
+        let mut bytes = Vec::with_capacity(self.0.len());
+        let mut rest: &[u8] = &self.0;
+        while let Some((kind, _, tail)) = split_segment(rest, 4) {
+            if matches!(kind, SegmentKind::Set | SegmentKind::Sequence) {
+                bytes.extend(rest.iter().take(rest.len() - tail.len()));
+            }
+            rest = tail;
+        }
+        Self(bytes.into())
     }
 
     /// The bytes for a 4-octet peer.

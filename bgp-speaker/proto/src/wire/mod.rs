@@ -5,15 +5,19 @@
 //! errors carry RFC 7606 verdicts: only what makes the NLRI unreadable resets a session.
 //! nom stays inside this module. Nothing here panics on any bytes.
 
+mod as4;
 mod as_path;
+mod attr_decode;
 mod attribute;
 mod batch;
 mod capability;
+mod encode;
 mod error;
 mod frame;
 mod nlri;
 mod notification;
 mod open;
+mod reader;
 mod refresh;
 mod update;
 
@@ -21,6 +25,7 @@ pub use as_path::*;
 pub use attribute::*;
 pub use batch::*;
 pub use capability::*;
+pub use encode::*;
 pub use error::*;
 pub use frame::*;
 pub use nlri::*;

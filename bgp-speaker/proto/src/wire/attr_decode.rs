@@ -1,0 +1,402 @@
+//! Path attributes of one UPDATE, from bytes (RFC 4271 §4.3, §5; RFC 7606 §3–§7; RFC 6793 §4.2.3).
+//!
+//! One pass over the list: each attribute is framed, checked for order, flags, length and value, and put
+//! into the scan. Errors become issues with a verdict; the only errors that reset the session here are
+//! those about MP_REACH_NLRI and MP_UNREACH_NLRI, whose values are left to `update`.
+//!
+//! Deviations: one issue per attribute and fault is reported of a message, so that a hostile message
+//! cannot fill memory.
+
+use std::net::Ipv4Addr;
+
+use ::bytes::Bytes;
+
+use super::reader::{Parsed, octet, short, take};
+use super::{
+    Aggregator, AsPath, AttrFault, AttrIssue, DecodeContext, DecodeError, NextHop, Origin, PathAttrs,
+    RareAttrs, UnknownAttr, Verdict, as4,
+};
+use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, RouterId};
+
+/// Attribute flags (RFC 4271 §4.3).
+pub(super) mod flag {
+    pub(crate) const OPTIONAL: u8 = 0x80;
+    pub(crate) const TRANSITIVE: u8 = 0x40;
+    pub(crate) const PARTIAL: u8 = 0x20;
+    pub(crate) const EXTENDED_LENGTH: u8 = 0x10;
+}
+
+/// Type codes (IANA BGP Path Attributes).
+pub(super) mod code {
+    pub(crate) const ORIGIN: u8 = 1;
+    pub(crate) const AS_PATH: u8 = 2;
+    pub(crate) const NEXT_HOP: u8 = 3;
+    pub(crate) const MED: u8 = 4;
+    pub(crate) const LOCAL_PREF: u8 = 5;
+    pub(crate) const ATOMIC_AGGREGATE: u8 = 6;
+    pub(crate) const AGGREGATOR: u8 = 7;
+    pub(crate) const COMMUNITIES: u8 = 8;
+    pub(crate) const ORIGINATOR_ID: u8 = 9;
+    pub(crate) const CLUSTER_LIST: u8 = 10;
+    pub(crate) const MP_REACH: u8 = 14;
+    pub(crate) const MP_UNREACH: u8 = 15;
+    pub(crate) const EXT_COMMUNITIES: u8 = 16;
+    pub(crate) const AS4_PATH: u8 = 17;
+    pub(crate) const AS4_AGGREGATOR: u8 = 18;
+    pub(crate) const LARGE_COMMUNITIES: u8 = 32;
+}
+
+/// One attribute, framed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Attr<'a> {
+    pub(super) flags: u8,
+    pub(super) code: u8,
+    pub(super) value: &'a [u8],
+    /// With flags, code and length, as a NOTIFICATION quotes it.
+    pub(super) raw: &'a [u8],
+}
+
+fn attr(input: &[u8]) -> Parsed<'_, Attr<'_>> {
+    let (rest, flags) = octet(input)?;
+    let (rest, code) = octet(rest)?;
+    let (rest, len) = if flags & flag::EXTENDED_LENGTH == 0 {
+        let (rest, len) = octet(rest)?;
+        (rest, usize::from(len))
+    } else {
+        let (rest, len) = short(rest)?;
+        (rest, usize::from(len))
+    };
+    let (rest, value) = take(rest, len)?;
+    let raw = input.get(..input.len() - rest.len()).unwrap_or_default();
+    Ok((rest, Attr { flags, code, value, raw }))
+}
+
+/// A fault and what follows from it.
+type Judged = Result<(), (AttrFault, Verdict)>;
+
+const WITHDRAW: Verdict = Verdict::TreatAsWithdraw;
+
+/// Type codes below 256 as a bit set.
+#[derive(Default)]
+struct Codes([u64; 4]);
+
+impl Codes {
+    /// Adds the code and says whether it was there.
+    fn replace(&mut self, code: u8) -> bool {
+        let bit = 1u64 << (code & 63);
+        let Some(word) = self.0.get_mut(usize::from(code >> 6)) else { return false };
+        let before = *word & bit != 0;
+        *word |= bit;
+        before
+    }
+
+    fn contains(&self, code: u8) -> bool {
+        self.0.get(usize::from(code >> 6)).is_some_and(|word| word & (1u64 << (code & 63)) != 0)
+    }
+}
+
+/// What the attribute list of one UPDATE says.
+#[derive(Default)]
+pub(super) struct AttrScan<'a> {
+    seen: Codes,
+    /// Attributes other than MP_UNREACH_NLRI (RFC 7606 §5.2).
+    pub(super) others: usize,
+    /// An attribute says treat-as-withdraw.
+    pub(super) withdraw: bool,
+    /// The first attribute that did, but for those merely unknown (RFC 7606 §5.2).
+    pub(super) offender: Option<(AttrFault, Attr<'a>)>,
+    pub(super) mp_reach: Option<Attr<'a>>,
+    pub(super) mp_unreach: Option<Attr<'a>>,
+    pub(super) next_hop: Option<Ipv4Addr>,
+    origin: Origin,
+    as_path: AsPath,
+    med: Option<u32>,
+    local_pref: Option<u32>,
+    atomic_aggregate: bool,
+    communities: Box<[Community]>,
+    rare: Option<Box<RareAttrs>>,
+    as4_path: Option<AsPath>,
+    as4_aggregator: Option<Aggregator>,
+}
+
+impl<'a> AttrScan<'a> {
+    /// Reads the whole list. Issues short of a reset are appended to `issues`.
+    pub(super) fn run(
+        bytes: &'a [u8],
+        ctx: &DecodeContext,
+        issues: &mut Vec<AttrIssue>,
+    ) -> Result<Self, DecodeError> {
+        let mut scan = Self::default();
+        let first_issue = issues.len();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Ok((tail, attr)) = attr(rest) else {
+                scan.overrun(rest, issues, first_issue)?;
+                break;
+            };
+            rest = tail;
+            scan.others += usize::from(attr.code != code::MP_UNREACH);
+            if scan.seen.replace(attr.code) {
+                // RFC 7606 §3 g: MP attributes once only; of others the first one stands.
+                if matches!(attr.code, code::MP_REACH | code::MP_UNREACH) {
+                    return Err(DecodeError::DuplicateMp { code: attr.code });
+                }
+                scan.judge(attr, AttrFault::Duplicate, Verdict::Discard, issues, first_issue);
+            } else if let Err((fault, verdict)) = scan.accept(attr, ctx) {
+                scan.judge(attr, fault, verdict, issues, first_issue);
+            }
+        }
+        Ok(scan)
+    }
+
+    /// Whether the attribute occurred, well-formed or not.
+    pub(super) fn has_seen(&self, code: u8) -> bool {
+        self.seen.contains(code)
+    }
+
+    /// Notes a verdict.
+    fn judge(
+        &mut self,
+        attr: Attr<'a>,
+        fault: AttrFault,
+        verdict: Verdict,
+        issues: &mut Vec<AttrIssue>,
+        first_issue: usize,
+    ) {
+        if verdict == WITHDRAW {
+            self.withdraw = true;
+            if fault != AttrFault::Unrecognized && self.offender.is_none() {
+                self.offender = Some((fault, attr));
+            }
+        }
+        note(issues, first_issue, AttrIssue { code: attr.code, fault, verdict });
+    }
+
+    /// The list ends inside an attribute (RFC 7606 §4): what the NLRI lists is withdrawn, unless it is the
+    /// NLRI itself that is cut off (RFC 7606 §3 j).
+    fn overrun(
+        &mut self,
+        rest: &'a [u8],
+        issues: &mut Vec<AttrIssue>,
+        first_issue: usize,
+    ) -> Result<(), DecodeError> {
+        let (flags, code) = (rest.first().copied().unwrap_or(0), rest.get(1).copied().unwrap_or(0));
+        if matches!(code, code::MP_REACH | code::MP_UNREACH) {
+            if self.seen.replace(code) {
+                return Err(DecodeError::DuplicateMp { code });
+            }
+            return Err(DecodeError::UnreadableMp { code, attribute: Bytes::copy_from_slice(rest) });
+        }
+        self.others += 1;
+        let attr = Attr { flags, code, value: &[], raw: rest };
+        self.judge(attr, AttrFault::Overrun, WITHDRAW, issues, first_issue);
+        Ok(())
+    }
+
+    /// Checks one attribute and keeps its value.
+    fn accept(&mut self, attr: Attr<'a>, ctx: &DecodeContext) -> Judged {
+        // RFC 7606 §7.5, §7.9, §7.10 and RFC 6793 §4.1: discarded before anything else is looked at.
+        let misplaced = match attr.code {
+            code::LOCAL_PREF | code::ORIGINATOR_ID | code::CLUSTER_LIST => ctx.external,
+            code::AS4_PATH | code::AS4_AGGREGATOR => ctx.four_octet_as,
+            _ => false,
+        };
+        if misplaced {
+            return Err((AttrFault::Misplaced, Verdict::Discard));
+        }
+        let Some(expected) = expected_flags(attr.code) else { return self.accept_unknown(attr) };
+        match attr.code {
+            // Kept whatever their flags: their prefixes are needed even to withdraw them.
+            code::MP_REACH => self.mp_reach = Some(attr),
+            code::MP_UNREACH => self.mp_unreach = Some(attr),
+            _ => {}
+        }
+        // RFC 7606 §3 c: Optional and Transitive must be as specified.
+        if (attr.flags ^ expected) & (flag::OPTIONAL | flag::TRANSITIVE) != 0 {
+            return Err((AttrFault::Flags, WITHDRAW));
+        }
+        match attr.code {
+            code::MP_REACH | code::MP_UNREACH => Ok(()),
+            code::ORIGIN => self.origin(attr.value),
+            code::AS_PATH => self.as_path(attr.value, ctx),
+            code::NEXT_HOP => number(attr.value).map(|addr| self.next_hop = Some(Ipv4Addr::from_bits(addr))),
+            code::MED => number(attr.value).map(|med| self.med = Some(med)),
+            code::LOCAL_PREF => number(attr.value).map(|pref| self.local_pref = Some(pref)),
+            code::COMMUNITIES => {
+                self.communities = list(attr.value, |octets| Community(u32::from_be_bytes(octets)))?;
+                Ok(())
+            }
+            _ => self.accept_rare(attr, ctx),
+        }
+    }
+
+    /// What most paths do not have.
+    fn accept_rare(&mut self, attr: Attr<'a>, ctx: &DecodeContext) -> Judged {
+        match attr.code {
+            // RFC 7606 §7.6
+            code::ATOMIC_AGGREGATE if attr.value.is_empty() => self.atomic_aggregate = true,
+            code::ATOMIC_AGGREGATE => return Err((AttrFault::Length, Verdict::Discard)),
+            code::AGGREGATOR => {
+                let aggregator = aggregator(attr.value, ctx.four_octet_as)?;
+                self.rare().aggregator = Some(aggregator);
+            }
+            code::AS4_AGGREGATOR => self.as4_aggregator = Some(aggregator(attr.value, true)?),
+            code::AS4_PATH => self.as4_path = Some(as4_path(attr.value)?),
+            // RFC 7606 §7.9; RFC 4456 §8 says that it is an identifier, which is never 0 (RFC 6286 §2.1).
+            code::ORIGINATOR_ID => {
+                let id = RouterId::new(number(attr.value)?).ok_or((AttrFault::ZeroIdentifier, WITHDRAW))?;
+                self.rare().originator_id = Some(id);
+            }
+            // RFC 7606 §7.10
+            code::CLUSTER_LIST => self.rare().cluster_list = list(attr.value, u32::from_be_bytes)?.into(),
+            // RFC 7606 §7.14
+            code::EXT_COMMUNITIES => {
+                let communities = list(attr.value, |octets| ExtCommunity(u64::from_be_bytes(octets)))?;
+                self.rare().ext_communities = communities.into();
+            }
+            code::LARGE_COMMUNITIES => self.rare().large_communities = large_communities(attr.value)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// RFC 4271 §5: optional transitive is kept to be passed on, optional non-transitive vanishes, and
+    /// what claims to be well-known withdraws its routes.
+    fn accept_unknown(&mut self, attr: Attr<'a>) -> Judged {
+        if attr.flags & flag::OPTIONAL == 0 {
+            return Err((AttrFault::Unrecognized, WITHDRAW));
+        }
+        if attr.flags & flag::TRANSITIVE != 0 {
+            let flags = attr.flags & (flag::OPTIONAL | flag::TRANSITIVE | flag::PARTIAL);
+            let kept = UnknownAttr { flags, code: attr.code, value: attr.value.into() };
+            let unknown = &mut self.rare().unknown;
+            let at = unknown.partition_point(|other| other.code < kept.code);
+            unknown.insert(at, kept);
+        }
+        Ok(())
+    }
+
+    fn rare(&mut self) -> &mut RareAttrs {
+        self.rare.get_or_insert_default()
+    }
+
+    /// RFC 7606 §7.1
+    fn origin(&mut self, value: &[u8]) -> Judged {
+        self.origin = match value {
+            [0] => Origin::Igp,
+            [1] => Origin::Egp,
+            [2] => Origin::Incomplete,
+            [_] => return Err((AttrFault::Origin, WITHDRAW)),
+            _ => return Err((AttrFault::Length, WITHDRAW)),
+        };
+        Ok(())
+    }
+
+    /// RFC 7606 §7.2
+    fn as_path(&mut self, value: &[u8], ctx: &DecodeContext) -> Judged {
+        let path = if ctx.four_octet_as { AsPath::from_wire4(value) } else { AsPath::from_wire2(value) };
+        let path = path.map_err(|_| (AttrFault::Segments, WITHDRAW))?;
+        let survey = path.survey();
+        // RFC 5065 §5: confederation segments do not leave a confederation.
+        if ctx.external && survey.confederation {
+            return Err((AttrFault::Confederation, WITHDRAW));
+        }
+        // RFC 7607 §2
+        if survey.zero {
+            return Err((AttrFault::ZeroAs, WITHDRAW));
+        }
+        self.as_path = path;
+        Ok(())
+    }
+
+    /// The attributes of the routes, once nothing says withdraw. The next hop of MP_REACH_NLRI is set by the caller.
+    pub(super) fn finish(self) -> Box<PathAttrs> {
+        let mut attrs = Box::new(PathAttrs {
+            origin: self.origin,
+            atomic_aggregate: self.atomic_aggregate,
+            next_hop: NextHop::V4(self.next_hop.unwrap_or(Ipv4Addr::UNSPECIFIED)),
+            med: self.med,
+            local_pref: self.local_pref,
+            as_path: self.as_path,
+            communities: self.communities,
+            rare: self.rare,
+        });
+        if self.as4_path.is_some() || self.as4_aggregator.is_some() {
+            as4::merge(&mut attrs, self.as4_path, self.as4_aggregator);
+        }
+        attrs
+    }
+}
+
+/// Appends an issue unless the message already has its like.
+fn note(issues: &mut Vec<AttrIssue>, first: usize, issue: AttrIssue) {
+    if !issues.get(first..).unwrap_or_default().contains(&issue) {
+        issues.push(issue);
+    }
+}
+
+/// Optional and Transitive as specified, `None` for attributes that we do not know.
+fn expected_flags(code: u8) -> Option<u8> {
+    match code {
+        code::ORIGIN | code::AS_PATH | code::NEXT_HOP | code::LOCAL_PREF | code::ATOMIC_AGGREGATE => {
+            Some(flag::TRANSITIVE)
+        }
+        code::MED | code::ORIGINATOR_ID | code::CLUSTER_LIST | code::MP_REACH | code::MP_UNREACH => {
+            Some(flag::OPTIONAL)
+        }
+        code::AGGREGATOR
+        | code::COMMUNITIES
+        | code::EXT_COMMUNITIES
+        | code::AS4_PATH
+        | code::AS4_AGGREGATOR
+        | code::LARGE_COMMUNITIES => Some(flag::OPTIONAL | flag::TRANSITIVE),
+        _ => None,
+    }
+}
+
+/// Exactly four octets (RFC 7606 §7.3, §7.4, §7.5, §7.9).
+fn number(value: &[u8]) -> Result<u32, (AttrFault, Verdict)> {
+    value.try_into().map(u32::from_be_bytes).map_err(|_| (AttrFault::Length, WITHDRAW))
+}
+
+/// Items of N octets, at least one (RFC 7606 §7.8, §7.10, §7.14).
+fn list<const N: usize, T>(value: &[u8], item: impl Fn([u8; N]) -> T) -> Result<Box<[T]>, (AttrFault, Verdict)> {
+    match value.as_chunks::<N>() {
+        (items @ [_, ..], []) => Ok(items.iter().map(|octets| item(*octets)).collect()),
+        _ => Err((AttrFault::Length, WITHDRAW)),
+    }
+}
+
+/// RFC 7606 §7.7, RFC 6793 §6, RFC 7607 §2: whatever is wrong, the attribute is discarded.
+fn aggregator(value: &[u8], four_octet_as: bool) -> Result<Aggregator, (AttrFault, Verdict)> {
+    let (asn, id) = match (value, four_octet_as) {
+        ([a, b, c, d, id @ ..], true) if id.len() == 4 => (u32::from_be_bytes([*a, *b, *c, *d]), id),
+        ([a, b, id @ ..], false) if id.len() == 4 => (u32::from(u16::from_be_bytes([*a, *b])), id),
+        _ => return Err((AttrFault::Length, Verdict::Discard)),
+    };
+    if asn == 0 {
+        return Err((AttrFault::ZeroAs, Verdict::Discard));
+    }
+    Ok(Aggregator { asn: Asn(asn), id: Ipv4Addr::from_bits(number(id)?) })
+}
+
+/// RFC 6793 §6, RFC 7607 §2: a malformed AS4_PATH is discarded; confederation segments in it are cut out.
+fn as4_path(value: &[u8]) -> Result<AsPath, (AttrFault, Verdict)> {
+    let path = AsPath::from_wire4(value).ok().filter(|path| !path.is_empty());
+    let path = path.ok_or((AttrFault::Segments, Verdict::Discard))?;
+    let survey = path.survey();
+    if survey.zero {
+        return Err((AttrFault::ZeroAs, Verdict::Discard));
+    }
+    Ok(if survey.confederation { path.without_confederation() } else { path })
+}
+
+/// RFC 8092 §5, §3: multiples of 12 octets; repeated values are removed silently.
+fn large_communities(value: &[u8]) -> Result<Vec<LargeCommunity>, (AttrFault, Verdict)> {
+    let word = |a, b, c, d| u32::from_be_bytes([a, b, c, d]);
+    let all = list(value, |[a, b, c, d, e, f, g, h, i, j, k, l]: [u8; 12]| {
+        LargeCommunity(word(a, b, c, d), word(e, f, g, h), word(i, j, k, l))
+    })?;
+    let mut seen = std::collections::BTreeSet::new();
+    Ok(all.into_iter().filter(|community| seen.insert(*community)).collect())
+}

@@ -1,0 +1,278 @@
+//! What can be wrong with bytes, and what follows from it.
+//!
+//! [`DecodeError`] is what ends a session; [`DecodeError::notification`] is the only place where an
+//! error becomes code, subcode and data (RFC 4271 §6; RFC 7606 §3; RFC 7313 §5). [`AttrIssue`] is what
+//! does not end it: the attribute is dropped or the routes are withdrawn (RFC 7606 §2).
+//!
+//! Deviations: an attribute we do not know never resets a session, not even in an UPDATE without
+//! routes (RFC 7606 §5.2 would): there is nothing to withdraw then, and no harm done.
+
+use std::fmt;
+
+use ::bytes::Bytes;
+
+use super::notification::{code, header_error, open_error, refresh_error, update_error};
+use super::{NlriFault, Notification};
+
+/// An error that ends the session. Each has exactly one NOTIFICATION.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The marker is not all ones (RFC 4271 §6.1).
+    #[error("the marker of a message header is not all ones: this is not BGP, or octets were lost")]
+    NotSynchronized,
+    /// A length outside of what the type allows (RFC 4271 §6.1, RFC 8654 §4).
+    #[error("a message of {length} octets, which its type does not allow")]
+    BadLength {
+        /// The length field.
+        length: u16,
+    },
+    /// An unknown message type (RFC 4271 §6.1).
+    #[error("message type {code} is unknown")]
+    BadType {
+        /// The type field.
+        code: u8,
+    },
+    /// OPEN whose optional parameters or capabilities are not framed right (RFC 4271 §6.2, RFC 5492 §5).
+    #[error("the optional parameters of OPEN are malformed")]
+    MalformedOpen,
+    /// A version other than 4 (RFC 4271 §6.2).
+    #[error("BGP version {version} is not supported, only 4")]
+    UnsupportedVersion {
+        /// The version the peer asked for.
+        version: u8,
+    },
+    /// AS 0 in OPEN (RFC 7607 §2).
+    #[error("OPEN with AS number 0")]
+    ZeroAs,
+    /// Identifier 0.0.0.0 (RFC 6286 §2.2).
+    #[error("OPEN with BGP identifier 0.0.0.0")]
+    ZeroIdentifier,
+    /// An optional parameter that is not capabilities (RFC 4271 §6.2).
+    #[error("optional parameter {code} of OPEN is not supported")]
+    UnsupportedParameter {
+        /// Its type.
+        code: u8,
+    },
+    /// A hold time of 1 or 2 seconds (RFC 4271 §6.2).
+    #[error("a hold time of {seconds} s is not acceptable: 0, or 3 and more")]
+    UnacceptableHoldTime {
+        /// Offered seconds.
+        seconds: u16,
+    },
+    /// The lengths inside an UPDATE contradict its own (RFC 4271 §6.3).
+    #[error("the section lengths of an UPDATE exceed its length")]
+    MalformedSections,
+    /// MP_REACH_NLRI or MP_UNREACH_NLRI twice (RFC 7606 §3 g).
+    #[error("{} occurs twice in an UPDATE", attr_name(*code))]
+    DuplicateMp {
+        /// 14 or 15.
+        code: u8,
+    },
+    /// MP_REACH_NLRI or MP_UNREACH_NLRI whose prefixes cannot be read (RFC 7606 §3 j, §5.3, §7.11; RFC 4760 §7).
+    #[error("{} cannot be read", attr_name(*code))]
+    UnreadableMp {
+        /// 14 or 15.
+        code: u8,
+        /// The attribute: flags, code, length and value.
+        attribute: Bytes,
+    },
+    /// Withdrawn routes or NLRI that cannot be read (RFC 4271 §6.3, RFC 7606 §3 i–j).
+    #[error("a list of IPv4 prefixes cannot be read: {fault}")]
+    InvalidNetwork {
+        /// What is wrong with it.
+        fault: NlriFault,
+    },
+    /// A malformed attribute in an UPDATE that shows no routes to withdraw (RFC 7606 §5.2).
+    #[error("{} of an UPDATE without routes: {fault}", attr_name(*code))]
+    AttributeWithoutRoutes {
+        /// Type code, 0 where not even that was there.
+        code: u8,
+        /// What is wrong with it.
+        fault: AttrFault,
+        /// The attribute: flags, code, length and value.
+        attribute: Bytes,
+    },
+    /// BoRR or EoRR of a wrong length (RFC 7313 §5).
+    #[error("a ROUTE-REFRESH of a wrong length")]
+    RefreshLength {
+        /// The whole message.
+        message: Bytes,
+    },
+}
+
+impl DecodeError {
+    /// The NOTIFICATION that this error is answered with. Total: one arm per error.
+    #[must_use]
+    pub fn notification(&self) -> Notification {
+        let none = Bytes::new();
+        let (code, subcode, data) = match self {
+            // RFC 4271 §6.1
+            DecodeError::NotSynchronized => (code::HEADER, header_error::NOT_SYNCHRONIZED, none),
+            DecodeError::BadLength { length } => {
+                (code::HEADER, header_error::BAD_LENGTH, Bytes::copy_from_slice(&length.to_be_bytes()))
+            }
+            DecodeError::BadType { code: kind } => {
+                (code::HEADER, header_error::BAD_TYPE, Bytes::copy_from_slice(&[*kind]))
+            }
+            // RFC 4271 §6.2; the data of Unsupported Version is the version we speak, in two octets.
+            DecodeError::MalformedOpen => (code::OPEN, open_error::UNSPECIFIC, none),
+            DecodeError::UnsupportedVersion { .. } => {
+                (code::OPEN, open_error::UNSUPPORTED_VERSION, Bytes::from_static(&[0, 4]))
+            }
+            DecodeError::ZeroAs => (code::OPEN, open_error::BAD_PEER_AS, none),
+            DecodeError::ZeroIdentifier => (code::OPEN, open_error::BAD_IDENTIFIER, none),
+            DecodeError::UnsupportedParameter { .. } => (code::OPEN, open_error::UNSUPPORTED_PARAMETER, none),
+            DecodeError::UnacceptableHoldTime { .. } => {
+                (code::OPEN, open_error::UNACCEPTABLE_HOLD_TIME, none)
+            }
+            // RFC 4271 §6.3
+            DecodeError::MalformedSections | DecodeError::DuplicateMp { .. } => {
+                (code::UPDATE, update_error::MALFORMED_ATTRIBUTE_LIST, none)
+            }
+            DecodeError::UnreadableMp { attribute, .. } => {
+                (code::UPDATE, update_error::OPTIONAL_ATTRIBUTE, attribute.clone())
+            }
+            DecodeError::InvalidNetwork { .. } => (code::UPDATE, update_error::INVALID_NETWORK, none),
+            DecodeError::AttributeWithoutRoutes { fault, attribute, .. } => {
+                let subcode = fault.subcode();
+                let bare = matches!(subcode, update_error::MALFORMED_ATTRIBUTE_LIST | update_error::MALFORMED_AS_PATH);
+                (code::UPDATE, subcode, if bare { none } else { attribute.clone() })
+            }
+            // RFC 7313 §5
+            DecodeError::RefreshLength { message } => {
+                (code::REFRESH, refresh_error::INVALID_LENGTH, message.clone())
+            }
+        };
+        Notification::new(code, subcode, data)
+    }
+}
+
+/// What to do about a malformed attribute short of a reset (RFC 7606 §2), milder first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Verdict {
+    /// The attribute is dropped, the routes stand.
+    Discard,
+    /// The routes of the message are taken as withdrawn.
+    TreatAsWithdraw,
+}
+
+/// What is wrong with an attribute.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum AttrFault {
+    /// Optional or Transitive contradict the type (RFC 7606 §3 c).
+    Flags,
+    /// A length that the type does not allow (RFC 7606 §7).
+    Length,
+    /// The list ends inside it (RFC 7606 §4).
+    Overrun,
+    /// ORIGIN other than 0–2 (RFC 7606 §7.1).
+    Origin,
+    /// Bad segments in a path (RFC 7606 §7.2, RFC 6793 §6).
+    Segments,
+    /// Confederation segments from outside (RFC 5065 §5).
+    Confederation,
+    /// AS number 0 (RFC 7607 §2).
+    ZeroAs,
+    /// Identifier 0.0.0.0 where one must be.
+    ZeroIdentifier,
+    /// A further occurrence (RFC 7606 §3 g).
+    Duplicate,
+    /// Mandatory, and not there (RFC 7606 §3 d).
+    Missing,
+    /// Marked as well-known, and not known (RFC 4271 §6.3).
+    Unrecognized,
+    /// Not for this kind of peer (RFC 7606 §7.5, §7.9, §7.10; RFC 6793 §4.1).
+    Misplaced,
+}
+
+impl AttrFault {
+    /// The UPDATE error subcode of RFC 4271 §6.3, used where there is nothing to withdraw.
+    fn subcode(self) -> u8 {
+        match self {
+            AttrFault::Flags => update_error::ATTRIBUTE_FLAGS,
+            AttrFault::Length => update_error::ATTRIBUTE_LENGTH,
+            AttrFault::Overrun | AttrFault::Duplicate | AttrFault::Misplaced => {
+                update_error::MALFORMED_ATTRIBUTE_LIST
+            }
+            AttrFault::Origin => update_error::INVALID_ORIGIN,
+            AttrFault::Segments | AttrFault::Confederation | AttrFault::ZeroAs => update_error::MALFORMED_AS_PATH,
+            AttrFault::ZeroIdentifier => update_error::OPTIONAL_ATTRIBUTE,
+            AttrFault::Missing => update_error::MISSING_WELL_KNOWN,
+            AttrFault::Unrecognized => update_error::UNRECOGNIZED_WELL_KNOWN,
+        }
+    }
+}
+
+impl fmt::Display for AttrFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AttrFault::Flags => "wrong flags",
+            AttrFault::Length => "wrong length",
+            AttrFault::Overrun => "longer than the attribute list",
+            AttrFault::Origin => "undefined value",
+            AttrFault::Segments => "malformed segments",
+            AttrFault::Confederation => "confederation segments from outside",
+            AttrFault::ZeroAs => "AS number 0",
+            AttrFault::ZeroIdentifier => "identifier 0.0.0.0",
+            AttrFault::Duplicate => "occurs again",
+            AttrFault::Missing => "missing",
+            AttrFault::Unrecognized => "marked as well-known, but unknown",
+            AttrFault::Misplaced => "not allowed from this kind of peer",
+        })
+    }
+}
+
+/// An attribute error that did not reset the session (RFC 7606).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct AttrIssue {
+    /// Type code of the attribute, 0 where the list broke off before it.
+    pub code: u8,
+    /// What is wrong.
+    pub fault: AttrFault,
+    /// What was done.
+    pub verdict: Verdict,
+}
+
+impl fmt::Display for AttrIssue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let done = match self.verdict {
+            Verdict::Discard => "discarded",
+            Verdict::TreatAsWithdraw => "routes treated as withdrawn",
+        };
+        write!(f, "{}: {}; {done}", attr_name(self.code), self.fault)
+    }
+}
+
+/// The name of an attribute as RFCs write it, `attribute N` for what we do not know.
+pub(super) fn attr_name(code: u8) -> AttrName {
+    AttrName(code)
+}
+
+/// Displays an attribute's type code as its name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AttrName(u8);
+
+impl fmt::Display for AttrName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            0 => "attribute list",
+            1 => "ORIGIN",
+            2 => "AS_PATH",
+            3 => "NEXT_HOP",
+            4 => "MULTI_EXIT_DISC",
+            5 => "LOCAL_PREF",
+            6 => "ATOMIC_AGGREGATE",
+            7 => "AGGREGATOR",
+            8 => "COMMUNITIES",
+            9 => "ORIGINATOR_ID",
+            10 => "CLUSTER_LIST",
+            14 => "MP_REACH_NLRI",
+            15 => "MP_UNREACH_NLRI",
+            16 => "EXTENDED_COMMUNITIES",
+            17 => "AS4_PATH",
+            18 => "AS4_AGGREGATOR",
+            32 => "LARGE_COMMUNITIES",
+            other => return write!(f, "attribute {other}"),
+        })
+    }
+}

@@ -1,0 +1,93 @@
+//! Prefix lists (RFC 4271 §4.3, RFC 4760 §5) with or without path identifiers (RFC 7911 §3).
+//!
+//! Decodes into a vector that the caller owns, without an allocation of its own. Host bits after the
+//! length are cleared without a word: RFC 4271 §4.3 calls them irrelevant. Whether an error ends the
+//! session is the caller's business.
+
+use ::bytes::BufMut;
+
+use super::Nlri;
+use super::reader::{Parsed, long, octet, take};
+use crate::types::{Family, PathId, Prefix};
+
+/// Why a prefix list cannot be read (RFC 7606 §5.3).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum NlriFault {
+    /// A length beyond the family's.
+    #[error("a prefix length of {0} bits")]
+    Length(u8),
+    /// The list ends inside a prefix or its path identifier.
+    #[error("it ends inside a prefix")]
+    Truncated,
+}
+
+/// Appends the prefixes of `bytes` to `out`; `add_path` says that each has a path identifier.
+///
+/// # Errors
+/// [`NlriFault`]; `out` then holds what came before the fault.
+pub fn decode_nlri(family: Family, add_path: bool, bytes: &[u8], out: &mut Vec<Nlri>) -> Result<(), NlriFault> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let mut path_id = PathId::default();
+        if add_path {
+            let (tail, id) = long(rest).map_err(|_| NlriFault::Truncated)?;
+            (rest, path_id) = (tail, PathId(id));
+        }
+        let (tail, len) = octet(rest).map_err(|_| NlriFault::Truncated)?;
+        // RFC 7606 §5.3: a length beyond the family's makes the list unreadable.
+        if len > family.max_len() {
+            return Err(NlriFault::Length(len));
+        }
+        let read = match family {
+            Family::Ipv4 => v4_prefix(tail, len),
+            Family::Ipv6 => v6_prefix(tail, len),
+        };
+        let (tail, prefix) = read.map_err(|_| NlriFault::Truncated)?;
+        out.push(Nlri { path_id, prefix });
+        rest = tail;
+    }
+    Ok(())
+}
+
+/// Reads four octets at once where they are there, and lets the mask cut what belongs to the next prefix.
+#[inline]
+fn v4_prefix(input: &[u8], len: u8) -> Parsed<'_, Prefix> {
+    let (rest, octets) = take(input, usize::from(len.div_ceil(8)))?;
+    let bits = match input.first_chunk() {
+        Some(whole) => u32::from_be_bytes(*whole),
+        None => octets.iter().zip([24, 16, 8, 0]).fold(0, |bits, (octet, shift)| bits | u32::from(*octet) << shift),
+    };
+    Ok((rest, Prefix::v4(bits, len)))
+}
+
+/// As [`v4_prefix`], for 16 octets.
+#[inline]
+fn v6_prefix(input: &[u8], len: u8) -> Parsed<'_, Prefix> {
+    let (rest, octets) = take(input, usize::from(len.div_ceil(8)))?;
+    let bits = match input.first_chunk() {
+        Some(whole) => u128::from_be_bytes(*whole),
+        None => {
+            let mut whole = [0; 16];
+            whole.iter_mut().zip(octets).for_each(|(to, from)| *to = *from);
+            u128::from_be_bytes(whole)
+        }
+    };
+    Ok((rest, Prefix::v6(bits, len)))
+}
+
+/// Octets that the prefix takes on the wire.
+#[must_use]
+pub fn nlri_len(nlri: &Nlri, add_path: bool) -> usize {
+    1 + usize::from(nlri.prefix.len().div_ceil(8)) + if add_path { 4 } else { 0 }
+}
+
+/// Writes one prefix, with its path identifier where `add_path` says so.
+pub fn encode_nlri(out: &mut impl BufMut, nlri: &Nlri, add_path: bool) {
+    if add_path {
+        out.put_u32(nlri.path_id.0);
+    }
+    out.put_u8(nlri.prefix.len());
+    let octets = nlri.prefix.aligned_bits().to_be_bytes();
+    let count = usize::from(nlri.prefix.len().div_ceil(8));
+    out.put_slice(octets.get(..count).unwrap_or_default());
+}

@@ -1,0 +1,237 @@
+//! Decoding UPDATE (RFC 4271 §4.3, §6.3; RFC 7606; RFC 4760).
+//!
+//! Owns the order of things: the sections are found by their lengths first, all attributes are framed,
+//! then judged, and the worst verdict wins. What a single attribute may look like is the business of
+//! `attr_decode`. A message changes the batch completely or, when it resets the session, not at all.
+//!
+//! Withdrawals come first, then MP_UNREACH_NLRI, then announcements: a prefix that is in several of them
+//! ends announced (RFC 4271 §4.3). Families that were not negotiated are read over.
+//!
+//! Semantic doubts about next hops (zero, multicast, our own) are left to the engine, which shows them.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ::bytes::Bytes;
+
+use super::attr_decode::{Attr, AttrScan};
+use super::nlri::decode_nlri;
+use super::reader::{Parsed, afi_safi, octet, short, take};
+use super::{AttrFault, AttrIssue, DecodeError, NextHop, RouteBatch, RouteOp, Verdict};
+use crate::types::{Family, FamilySet};
+
+/// What decoding UPDATEs of a session depends on: what the OPENs negotiated, and where the peer stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DecodeContext {
+    /// AS numbers have four octets (RFC 6793).
+    pub four_octet_as: bool,
+    /// Families in which the peer sends path identifiers (RFC 7911).
+    pub add_path: FamilySet,
+    /// Families that are up; others are read over.
+    pub families: FamilySet,
+    /// Families whose next hop may be of IPv6 (RFC 8950).
+    pub extended_next_hop: FamilySet,
+    /// The peer is of another AS (eBGP).
+    pub external: bool,
+}
+
+/// Decodes the body of one UPDATE into operations at the end of `batch`.
+///
+/// Attribute errors short of a reset go to [`RouteBatch::issues`], each kind once per message.
+///
+/// # Errors
+/// What ends the session (RFC 7606 §3); `batch` is then as it was before the call.
+pub fn decode_update(body: &[u8], ctx: &DecodeContext, batch: &mut RouteBatch) -> Result<(), DecodeError> {
+    let mark = (batch.ops.len(), batch.nlri.len(), batch.issues.len());
+    let result = decode_into(body, ctx, batch);
+    if result.is_ok() {
+        batch.messages = batch.messages.saturating_add(1);
+    } else {
+        batch.ops.truncate(mark.0);
+        batch.nlri.truncate(mark.1);
+        batch.issues.truncate(mark.2);
+    }
+    result
+}
+
+/// The three sections of an UPDATE.
+struct Sections<'a> {
+    withdrawn: &'a [u8],
+    attrs: &'a [u8],
+    nlri: &'a [u8],
+}
+
+fn sections(body: &[u8]) -> Parsed<'_, Sections<'_>> {
+    let (rest, len) = short(body)?;
+    let (rest, withdrawn) = take(rest, usize::from(len))?;
+    let (rest, len) = short(rest)?;
+    // RFC 7606 §4: the total attribute length says where the NLRI begins, whatever the attributes say.
+    let (nlri, attrs) = take(rest, usize::from(len))?;
+    Ok((&[], Sections { withdrawn, attrs, nlri }))
+}
+
+fn decode_into(body: &[u8], ctx: &DecodeContext, batch: &mut RouteBatch) -> Result<(), DecodeError> {
+    // RFC 4271 §6.3: lengths beyond the message are a Malformed Attribute List.
+    let (_, parts) = sections(body).map_err(|_| DecodeError::MalformedSections)?;
+    let Sections { withdrawn, attrs, nlri } = parts;
+    if attrs.is_empty() && nlri.is_empty() && withdrawn.is_empty() {
+        // RFC 4724 §2: the empty UPDATE ends the IPv4 RIB.
+        end_of_rib(Family::Ipv4, ctx, batch);
+        return Ok(());
+    }
+    if !withdrawn.is_empty() {
+        withdraw(Family::Ipv4, withdrawn, ctx, batch).map_err(|fault| DecodeError::InvalidNetwork { fault })?;
+    }
+    if attrs.is_empty() && nlri.is_empty() {
+        return Ok(());
+    }
+    let scan = AttrScan::run(attrs, ctx, &mut batch.issues)?;
+    if let Some(attr) = scan.mp_unreach {
+        let alone = withdrawn.is_empty() && nlri.is_empty() && scan.others == 0;
+        mp_unreach(attr, alone, ctx, batch)?;
+    }
+    announce(scan, nlri, ctx, batch)
+}
+
+fn end_of_rib(family: Family, ctx: &DecodeContext, batch: &mut RouteBatch) {
+    if ctx.families.contains(family) {
+        batch.ops.push(RouteOp::EndOfRib(family));
+    }
+}
+
+/// Reads a list of withdrawn prefixes; of a family that is not up only whether it can be read.
+fn withdraw(
+    family: Family,
+    bytes: &[u8],
+    ctx: &DecodeContext,
+    batch: &mut RouteBatch,
+) -> Result<(), super::NlriFault> {
+    let start = batch.nlri.len();
+    decode_nlri(family, ctx.add_path.contains(family), bytes, &mut batch.nlri)?;
+    if !ctx.families.contains(family) {
+        batch.nlri.truncate(start);
+    } else if batch.nlri.len() > start {
+        batch.ops.push(RouteOp::Withdraw { nlri: start..batch.nlri.len() });
+    }
+    Ok(())
+}
+
+/// MP_UNREACH_NLRI (RFC 4760 §4); `alone` in its message and empty it is an End-of-RIB (RFC 4724 §2).
+fn mp_unreach(attr: Attr<'_>, alone: bool, ctx: &DecodeContext, batch: &mut RouteBatch) -> Result<(), DecodeError> {
+    // RFC 7606 §5.3: less than AFI and SAFI cannot be read.
+    let (nlri, (afi, safi)) = afi_safi(attr.value).map_err(|_| unreadable(attr))?;
+    let Some(family) = Family::from_afi_safi(afi, safi).filter(|family| ctx.families.contains(*family)) else {
+        return Ok(()); // RFC 4760 §7: not negotiated, ignored
+    };
+    if alone && nlri.is_empty() {
+        end_of_rib(family, ctx, batch);
+    }
+    withdraw(family, nlri, ctx, batch).map_err(|_| unreadable(attr))
+}
+
+/// MP_REACH_NLRI of a family that is up.
+struct MpReach<'a> {
+    family: Family,
+    next_hop: NextHop,
+    nlri: &'a [u8],
+}
+
+/// MP_REACH_NLRI (RFC 4760 §3); `None` for a family that is not up.
+fn mp_reach<'a>(attr: Attr<'a>, ctx: &DecodeContext) -> Result<Option<MpReach<'a>>, DecodeError> {
+    let (rest, (afi, safi)) = afi_safi(attr.value).map_err(|_| unreadable(attr))?;
+    let Some(family) = Family::from_afi_safi(afi, safi).filter(|family| ctx.families.contains(*family)) else {
+        return Ok(None); // RFC 4760 §7: not negotiated, ignored
+    };
+    let read = |input| -> Parsed<'a, &'a [u8]> {
+        let (input, len) = octet(input)?;
+        let (input, next_hop) = take(input, usize::from(len))?;
+        let (input, _) = octet(input)?; // RFC 4760 §3: reserved, ignored on receipt
+        Ok((input, next_hop))
+    };
+    let (nlri, octets) = read(rest).map_err(|_| unreadable(attr))?;
+    // RFC 7606 §7.11: with an unexpected next hop length the NLRI cannot be located for sure.
+    let next_hop = mp_next_hop(family, octets, ctx).ok_or_else(|| unreadable(attr))?;
+    Ok(Some(MpReach { family, next_hop, nlri }))
+}
+
+/// 4 octets for IPv4; 16 or 32 for IPv6 (RFC 2545 §3), for IPv4 too where RFC 8950 is negotiated.
+fn mp_next_hop(family: Family, octets: &[u8], ctx: &DecodeContext) -> Option<NextHop> {
+    if family == Family::Ipv4 && octets.len() == 4 {
+        let addr: [u8; 4] = octets.try_into().ok()?;
+        return Some(NextHop::V4(Ipv4Addr::from(addr)));
+    }
+    if family == Family::Ipv4 && !ctx.extended_next_hop.contains(family) {
+        return None;
+    }
+    match octets.as_chunks::<16>() {
+        ([global], []) => Some(NextHop::V6(Ipv6Addr::from(*global))),
+        ([global, local], []) => Some(NextHop::V6Pair(Ipv6Addr::from(*global), Ipv6Addr::from(*local))),
+        _ => None,
+    }
+}
+
+fn unreadable(attr: Attr<'_>) -> DecodeError {
+    DecodeError::UnreadableMp { code: attr.code, attribute: Bytes::copy_from_slice(attr.raw) }
+}
+
+/// Announces what the NLRI field and MP_REACH_NLRI list, or withdraws it when an attribute says so.
+fn announce(
+    mut scan: AttrScan<'_>,
+    nlri: &[u8],
+    ctx: &DecodeContext,
+    batch: &mut RouteBatch,
+) -> Result<(), DecodeError> {
+    let start = batch.nlri.len();
+    decode_nlri(Family::Ipv4, ctx.add_path.contains(Family::Ipv4), nlri, &mut batch.nlri)
+        .map_err(|fault| DecodeError::InvalidNetwork { fault })?;
+    if !ctx.families.contains(Family::Ipv4) {
+        batch.nlri.truncate(start);
+    }
+    let middle = batch.nlri.len();
+    let mut shown = !nlri.is_empty();
+    let mut mp = None;
+    if let Some(attr) = scan.mp_reach {
+        mp = mp_reach(attr, ctx)?;
+        shown |= mp.as_ref().is_none_or(|mp| !mp.nlri.is_empty());
+    }
+    if let Some(mp) = &mp {
+        let attr = scan.mp_reach.unwrap_or_default();
+        decode_nlri(mp.family, ctx.add_path.contains(mp.family), mp.nlri, &mut batch.nlri)
+            .map_err(|_| unreadable(attr))?;
+    }
+    // RFC 7606 §5.2: without routes in the message one cannot be sure to have read it right.
+    if let Some((fault, attr)) = scan.offender.filter(|_| !shown && scan.others > 0) {
+        let attribute = Bytes::copy_from_slice(attr.raw);
+        return Err(DecodeError::AttributeWithoutRoutes { code: attr.code, fault, attribute });
+    }
+    let (classic, multi) = (start..middle, middle..batch.nlri.len());
+    if classic.is_empty() && multi.is_empty() {
+        return Ok(());
+    }
+    // RFC 7606 §3 d: mandatory attributes; NEXT_HOP only where the NLRI field is used (RFC 4760 §3).
+    for code in [1, 2, 3] {
+        if !scan.has_seen(code) && (code != 3 || !classic.is_empty()) {
+            scan.withdraw = true;
+            let issue = AttrIssue { code, fault: AttrFault::Missing, verdict: Verdict::TreatAsWithdraw };
+            batch.issues.push(issue);
+        }
+    }
+    let next_hop = scan.next_hop;
+    let attrs = if scan.withdraw { None } else { Some(scan.finish()) };
+    match attrs {
+        None => batch.ops.push(RouteOp::Withdraw { nlri: classic.start..multi.end }),
+        Some(mut attrs) => {
+            if let Some(mp) = mp.filter(|_| !multi.is_empty()) {
+                attrs.next_hop = mp.next_hop;
+                let copy = if classic.is_empty() { None } else { Some(attrs.clone()) };
+                batch.ops.push(RouteOp::Announce { attrs, nlri: multi });
+                let Some(copy) = copy else { return Ok(()) };
+                attrs = copy;
+            }
+            if let Some(addr) = next_hop {
+                attrs.next_hop = NextHop::V4(addr);
+            }
+            batch.ops.push(RouteOp::Announce { attrs, nlri: classic });
+        }
+    }
+    Ok(())
+}
