@@ -19,6 +19,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 
 const PARALLEL: usize = 10;
+/// Before each verb: what the one before left for the kernel to do later must not be waited for here.
+const REST: Duration = Duration::from_millis(20);
 
 fn main() {
     if std::env::var_os("PODROUTE_BENCH_INSIDE").is_none() {
@@ -235,6 +237,7 @@ fn sequential(contenders: &[Contender], rounds: usize) {
     for round in 0..rounds {
         for (contender, both) in contenders.iter().zip(&mut samples) {
             for (verb, of_verb) in ["ADD", "DEL"].iter().zip(both.iter_mut()) {
+                std::thread::sleep(REST);
                 let before = cpu();
                 of_verb.times.push(contender.run(verb, &format!("s{round}"), 0));
                 of_verb.cpu += cpu() - before;
@@ -260,23 +263,28 @@ fn sequential(contenders: &[Contender], rounds: usize) {
 }
 
 fn parallel(contenders: &[Contender], rounds: usize) {
-    let each = (rounds / 10).max(3);
-    println!("\n{PARALLEL} in parallel, {each} each: ADD per second, DEL per second; ratios to the floor");
-    let mut floor = [1.0; 2];
-    for contender in contenders {
-        let mut spent = [Duration::ZERO; 2];
-        for round in 0..each {
-            for (verb, spent) in ["ADD", "DEL"].iter().zip(&mut spent) {
+    let each = (rounds / 10).max(5);
+    println!(
+        "\n{PARALLEL} in parallel, {each} rounds: ADD per second, DEL per second (medians); ratios to the floor"
+    );
+    let mut samples = vec![[Samples::default(), Samples::default()]; contenders.len()];
+    for round in 0..each {
+        for (contender, both) in contenders.iter().zip(&mut samples) {
+            for (verb, of_verb) in ["ADD", "DEL"].iter().zip(both.iter_mut()) {
+                std::thread::sleep(REST);
                 let started = Instant::now();
                 std::thread::scope(|scope| {
                     for pod in 0..PARALLEL {
                         scope.spawn(move || contender.run(verb, &format!("r{round}-{pod}"), pod));
                     }
                 });
-                *spent += started.elapsed();
+                of_verb.times.push(started.elapsed());
             }
         }
-        let rate = spent.map(|s| (each * PARALLEL) as f64 / s.as_secs_f64());
+    }
+    let mut floor = [1.0; 2];
+    for (contender, both) in contenders.iter().zip(&mut samples) {
+        let rate = [0, 1].map(|verb| PARALLEL as f64 * 1e3 / both[verb].percentile(50));
         if contender.name.starts_with("floor") {
             floor = rate;
         }
