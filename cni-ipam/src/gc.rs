@@ -14,52 +14,57 @@ use crate::netconf::Netconf;
 use crate::store::{Disk, Store};
 use crate::{egress, own};
 
+/// How many attachments are locked, and their interfaces removed, at once.
+const CHUNK: usize = 256;
+
 /// GC of the main plugin.
 pub(crate) fn collect(conf: &Netconf, valid: &[Owner]) -> Result<()> {
     let host = Socket::route()?;
-    let disk = Disk::open(&conf.state_dir, false)?;
-    let stale = match &disk {
-        Some(disk) => stale(disk, &conf.name, valid)?,
-        None => Vec::new(),
-    };
+    if let Some(disk) = Disk::open(&conf.state_dir, false)? {
+        collect_attachments(&disk, Some(&host), &conf.name, valid)?;
+        egress::collect(&disk, &conf.name, valid)?;
+        release_ownerless(&disk)?;
+    }
     // What has an interface but no record: the state was lost or removed by hand.
     let keep: Vec<String> = valid.iter().map(|owner| owner.alias(&conf.name)).collect();
     let prefix = format!("{ALIAS_MARK}{}:", conf.name);
-    let known: Vec<String> = stale.iter().map(|a| a.owner.host_ifname()).collect();
-    let names: Vec<String> = link::links(&host)?
+    let is_stray =
+        |l: &link::Link| l.name.starts_with(MARK) && l.alias.starts_with(&prefix) && !keep.contains(&l.alias);
+    let strays: Vec<String> = link::links(&host)?
         .into_iter()
-        .filter(|l| l.name.starts_with(MARK))
-        .filter(|l| known.contains(&l.name) || (l.alias.starts_with(&prefix) && !keep.contains(&l.alias)))
+        .filter(is_stray)
         .map(|l| l.name)
         .collect();
-    link::delete_many(&host, &names)?;
-    let Some(disk) = disk else { return Ok(()) };
-    egress::collect(&disk, &conf.name, valid)?;
-    for attachment in stale {
-        own::end(&disk, attachment)?;
-    }
-    release_ownerless(&disk)
+    link::delete_many(&host, &strays)
 }
 
 /// GC of the IPAM plugin: claims and records only.
 pub(crate) fn collect_claims(disk: &Disk, network: &str, valid: &[Owner]) -> Result<()> {
-    for attachment in stale(disk, network, valid)? {
-        own::end(disk, attachment)?;
-    }
+    collect_attachments(disk, None, network, valid)?;
     release_ownerless(disk)
 }
 
-/// Locks what belongs to the network, or to a killed ADD, and is not valid.
-fn stale(disk: &Disk, network: &str, valid: &[Owner]) -> Result<Vec<Attachment>> {
-    let mut stale = Vec::new();
-    for owner in attachment::owners(disk)? {
-        if valid.contains(&owner) {
-            continue;
+/// Ends what belongs to the network, or to a killed ADD, and is not valid.
+fn collect_attachments(disk: &Disk, host: Option<&Socket>, network: &str, valid: &[Owner]) -> Result<()> {
+    let owners: Vec<Owner> = attachment::owners(disk)?
+        .into_iter()
+        .filter(|owner| !valid.contains(owner))
+        .collect();
+    for chunk in owners.chunks(CHUNK) {
+        let mut stale = Vec::new();
+        for owner in chunk {
+            let of_network = |a: &Attachment| a.state.record().is_none_or(|r| r.network == network);
+            stale.extend(Attachment::lock(disk, owner, false)?.filter(of_network));
         }
-        let of_network = |a: &Attachment| a.state.record().is_none_or(|r| r.network == network);
-        stale.extend(Attachment::lock(disk, &owner, false)?.filter(of_network));
+        if let Some(host) = host {
+            let names: Vec<String> = stale.iter().map(|a| a.owner.host_ifname()).collect();
+            link::delete_many(host, &names)?;
+        }
+        for attachment in stale {
+            own::end(disk, attachment)?;
+        }
     }
-    Ok(stale)
+    Ok(())
 }
 
 /// Claims of owners that have no record.

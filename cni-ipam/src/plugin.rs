@@ -52,7 +52,8 @@ pub(crate) fn add(request: &Request, conf: &Netconf) -> Result<Value> {
     let mut attachment = own::begin(&disk, &request.owner, || making.undo())?;
     match making.make(&mut attachment) {
         Ok(result) => Ok(result.render(conf.version)),
-        Err(error) => Err(match making.undo() {
+        // The interface, if it came to be, is gone again: that is `veth::create`'s own affair.
+        Err(error) => Err(match making.undo_rest() {
             Ok(()) => own::give_up(&disk, attachment, error),
             // The record stays, so that the runtime's DEL finishes what could not be undone now.
             Err(_) => error,
@@ -116,9 +117,14 @@ impl Making<'_> {
         }
     }
 
-    /// Takes back all but our own claims and the record.
+    /// Takes back what a killed ADD made, but for our own claims and the record.
     fn undo(&self) -> Result<()> {
         veth::remove(self.host, &self.request.owner.host_ifname())?;
+        self.undo_rest()
+    }
+
+    /// The same without the interface.
+    fn undo_rest(&self) -> Result<()> {
         egress::remove(self.disk, &self.request.owner)?;
         if self.conf.own_ipam() {
             return Ok(());

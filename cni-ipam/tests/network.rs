@@ -444,3 +444,44 @@ fn check_and_fix_mend_what_they_find() {
         assert!(Path::new("/run/podroute/node.json").exists());
     });
 }
+
+#[test]
+fn a_pod_reaches_itself_through_a_service_of_iptables() {
+    let needs = ["/usr/bin/socat", "/usr/sbin/iptables"];
+    lab::run(
+        "a_pod_reaches_itself_through_a_service_of_iptables",
+        &needs,
+        |lab| {
+            let pod = first(&lab.add("c1", &lab.netns("p1"), &conf(json!({ "families": ["ipv4"] }))));
+            let other = first(&lab.add("c2", &lab.netns("p2"), &conf(json!({ "families": ["ipv4"] }))));
+            // The chains that kube-proxy writes in its iptables mode, for one service with one endpoint.
+            for rule in [
+                "-N KUBE-SERVICES",
+                "-N KUBE-SVC-A",
+                "-N KUBE-SEP-A",
+                "-N KUBE-MARK-MASQ",
+                "-N KUBE-POSTROUTING",
+                "-A PREROUTING -j KUBE-SERVICES",
+                "-A OUTPUT -j KUBE-SERVICES",
+                "-A POSTROUTING -j KUBE-POSTROUTING",
+                "-A KUBE-SERVICES -d 10.96.0.10/32 -p tcp --dport 80 -j KUBE-SVC-A",
+                "-A KUBE-SVC-A -j KUBE-SEP-A",
+                &format!("-A KUBE-SEP-A -s {pod}/32 -j KUBE-MARK-MASQ"),
+                &format!("-A KUBE-SEP-A -p tcp -j DNAT --to-destination {pod}:4080"),
+                "-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000",
+                "-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN",
+                "-A KUBE-POSTROUTING -j MASQUERADE",
+            ] {
+                sh(&format!("iptables -w -t nat {rule}"));
+            }
+            for (client, source) in [("p1", NODE_V4), ("p2", other.as_str())] {
+                let out = sh(&format!(
+                    "ip netns exec p1 timeout 5 socat -T2 TCP4-LISTEN:4080,reuseaddr SYSTEM:'echo $SOCAT_PEERADDR' & \
+                 until ip netns exec p1 ss -Hltn 'sport = 4080' | grep -q .; do :; done; \
+                 ip netns exec {client} timeout 5 socat -T2 - TCP4:10.96.0.10:80 </dev/null; wait"
+                ));
+                assert_eq!(out.trim(), source, "seen from {client}");
+            }
+        },
+    );
+}

@@ -295,3 +295,93 @@ fn the_outer_process_leaves_the_host_alone() {
         );
     });
 }
+
+#[test]
+fn ipv6_switched_off_by_the_runtime_is_switched_on() {
+    lab::run("ipv6_switched_off_by_the_runtime_is_switched_on", &[], |lab| {
+        let netns = lab.netns("p1");
+        sh(
+            "for c in all default; do ip netns exec p1 sh -c \"echo 1 >/proc/sys/net/ipv6/conf/$c/disable_ipv6\"; done",
+        );
+        sh("echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6");
+        let result = lab.add("c1", &netns, &conf(json!({})));
+        assert_eq!(addresses(&result).len(), 2);
+        assert_wired("p1", &result);
+        lab.del("c1", &netns, &conf(json!({})));
+        lab.assert_clean();
+    });
+}
+
+#[test]
+fn a_node_address_that_is_not_there_is_lived_without() {
+    lab::run("a_node_address_that_is_not_there_is_lived_without", &[], |lab| {
+        sh("ip addr del 192.0.2.11/24 dev up0 && ip addr add 192.0.2.12/24 dev up0");
+        let result = lab.add("c1", &lab.netns("p1"), &conf(json!({})));
+        assert!(pings(None, &addresses(&result)[0].to_string()));
+        assert!(pings(Some("p1"), "192.0.2.12"));
+    });
+}
+
+#[test]
+fn what_is_no_namespace_is_refused_before_anything_is_made() {
+    lab::run(
+        "what_is_no_namespace_is_refused_before_anything_is_made",
+        &[],
+        |lab| {
+            for path in ["/etc/passwd", "/proc/self/ns/mnt", "/run", "/dev/null"] {
+                let refused = lab.cni("ADD", "c1", path, &conf(json!({})));
+                assert!(
+                    !refused.ok && refused.json["msg"].as_str().unwrap().len() > 20,
+                    "{path}: {refused:?}"
+                );
+                lab.assert_clean();
+            }
+        },
+    );
+}
+
+#[test]
+fn mtu_offloads_names_and_addresses_of_the_link() {
+    lab::run("mtu_offloads_names_and_addresses_of_the_link", &[], |lab| {
+        let netns = lab.netns("p1");
+        let mut seen = Vec::new();
+        for (mtu, want) in [
+            (Value::Null, "1500"),
+            (json!(9000), "9000"),
+            (json!(1280), "1280"),
+        ] {
+            let conf = conf(json!({ "mtu": mtu }));
+            let result = lab.add("c1", &netns, &conf);
+            let (host, pod) = (result["interfaces"][0].clone(), result["interfaces"][1].clone());
+            let name = host["name"].as_str().unwrap();
+            for line in [
+                sh(&format!("ip -d -o link show {name}")),
+                sh("ip -n p1 -d -o link show eth0"),
+            ] {
+                assert!(line.contains(&format!("mtu {want} ")), "{line}");
+                // Segmentation offload is on: packets larger than the MTU may cross the pair.
+                assert!(line.contains("gso_max_size 65536"), "{line}");
+            }
+            assert!(sh("ip -n p1 -o link show eth0").contains(pod["mac"].as_str().unwrap()));
+            assert!(
+                sh(&format!(
+                    "cat /sys/class/net/{name}/ifalias 2>/dev/null || ip link show {name}"
+                ))
+                .contains("podroute:pods:c1:eth0")
+            );
+            seen.push((host["name"].clone(), host["mac"].clone(), pod["mac"].clone()));
+            lab.del("c1", &netns, &conf);
+        }
+        seen.dedup();
+        assert_eq!(
+            seen.len(),
+            1,
+            "the same pod has the same names and addresses: {seen:?}"
+        );
+        assert_eq!(
+            lab.cni("ADD", "c1", &netns, &conf(json!({ "mtu": 1000 }))).code(),
+            7
+        );
+        lab.assert_clean();
+    });
+}

@@ -248,7 +248,8 @@ pub(crate) fn delete_many(socket: &Socket, names: &[String]) -> Result<()> {
     };
     // A group that no one else uses: our mark and this process.
     let group = 0x706f_0000_u32 ^ std::process::id().rotate_left(8);
-    for chunk in names.chunks(256) {
+    // As many as a netlink socket's buffer takes errors of.
+    for chunk in names.chunks(64) {
         let mut batch = Batch::default();
         for name in chunk {
             batch.begin(

@@ -35,6 +35,9 @@ impl Netns {
         let Some((_, inode)) = there else {
             return Err(fail("it cannot be read".into()));
         };
+        if here.map(|(device, _)| device) != there.map(|(device, _)| device) {
+            return Err(fail("it is not a network namespace".into()));
+        }
         if here == there {
             return Err(Error::Environment {
                 name: "CNI_NETNS",

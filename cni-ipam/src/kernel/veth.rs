@@ -276,7 +276,7 @@ fn enable_ipv6(ifname: &str) {
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6"), "0");
 }
 
-/// Removes the pair; no matter if it is gone. Refuses a link that does not carry our mark.
+/// Removes the pair; no matter if it is gone. The name is a hash that no one else makes.
 pub(crate) fn remove(host: &Socket, host_ifname: &str) -> Result<bool> {
     link::delete(host, host_ifname)
 }
