@@ -23,16 +23,25 @@ fn dirs() -> Vec<PathBuf> {
 /// The path of a program under test.
 pub fn find(program: &str) -> Result<PathBuf> {
     let dirs = dirs();
-    let found = dirs.iter().map(|dir| dir.join(program)).find(|file| file.is_file());
+    let found = dirs
+        .iter()
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file());
     found.and_then(|file| file.canonicalize().ok()).ok_or_else(|| {
         let dirs: Vec<_> = dirs.iter().map(|d| d.display().to_string()).collect();
-        Failure::new(format!("{program} is not built (looked in {}): run `make build`", dirs.join(", ")))
+        Failure::new(format!(
+            "{program} is not built (looked in {}): run `make build`",
+            dirs.join(", ")
+        ))
     })
 }
 
 /// The directories that a shell in the lab gets in front of its `PATH`.
 pub fn search_path() -> std::ffi::OsString {
     let old = std::env::var_os("PATH").unwrap_or_default();
-    let all = dirs().into_iter().filter_map(|d| d.canonicalize().ok()).chain(std::env::split_paths(&old));
+    let all = dirs()
+        .into_iter()
+        .filter_map(|d| d.canonicalize().ok())
+        .chain(std::env::split_paths(&old));
     std::env::join_paths(all).unwrap_or(old)
 }

@@ -58,7 +58,11 @@ fn wire(topology: &Topology) -> Result<()> {
                 ip_batch(b.name, &[cable(a, pa, pb.ifname)])?;
             }
             (false, ends) => {
-                return Err(Failure::new(format!("cable {} has {} ends", segment.name, ends.len())));
+                return Err(Failure::new(format!(
+                    "cable {} has {} ends",
+                    segment.name,
+                    ends.len()
+                )));
             }
         }
     }
@@ -67,7 +71,10 @@ fn wire(topology: &Topology) -> Result<()> {
 
 /// A veth pair: `far` in the current namespace, the machine's port in its own.
 fn cable(machine: &Machine, port: &Port, far: &str) -> String {
-    format!("link add {far} type veth peer name {} netns {}", port.ifname, machine.name)
+    format!(
+        "link add {far} type veth peer name {} netns {}",
+        port.ifname, machine.name
+    )
 }
 
 fn configure(topology: &Topology, machine: &Machine) -> Result<()> {
@@ -107,7 +114,9 @@ fn ip_batch(namespace: &str, lines: &[String]) -> Result<()> {
         .spawn()
         .context("running ip -batch")?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(lines.join("\n").as_bytes()).context("writing to ip -batch")?;
+        stdin
+            .write_all(lines.join("\n").as_bytes())
+            .context("writing to ip -batch")?;
     }
     let output = child.wait_with_output().context("ip -batch")?;
     if output.status.success() {

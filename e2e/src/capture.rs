@@ -56,8 +56,13 @@ impl Capture {
     /// Starts to listen on an interface of a namespace; packets count from when this returns.
     pub fn start(namespace: &str, ifname: &str) -> Result<Self> {
         let (fd, index) = netns::within(namespace, || {
-            let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
-                .context("packet socket")?;
+            let fd = socket(
+                AddressFamily::Packet,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::EthAll,
+            )
+            .context("packet socket")?;
             setsockopt(&fd, sockopt::RcvBuf, &(8 << 20)).context("packet socket buffer")?;
             Ok((fd, if_nametoindex(ifname).context(ifname)?))
         })
@@ -65,14 +70,22 @@ impl Capture {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
         let thread = std::thread::spawn(move || collect(&fd, index, &flag));
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// Stops and answers every IP packet seen.
     pub fn finish(mut self) -> Result<Vec<Packet>> {
         self.stop.store(true, Ordering::SeqCst);
-        let thread = self.thread.take().ok_or_else(|| Failure::new("the capture was finished"))?;
-        thread.join().map_err(|_| Failure::new("the capture thread panicked"))?
+        let thread = self
+            .thread
+            .take()
+            .ok_or_else(|| Failure::new("the capture was finished"))?;
+        thread
+            .join()
+            .map_err(|_| Failure::new("the capture thread panicked"))?
     }
 }
 
@@ -90,7 +103,9 @@ fn collect(fd: &OwnedFd, index: u32, stop: &AtomicBool) -> Result<Vec<Packet>> {
             continue;
         }
         let (length, from) = recvfrom::<LinkAddr>(fd.as_raw_fd(), &mut buffer).context("packet socket")?;
-        let Some(from) = from.filter(|from| from.ifindex() == index as usize) else { continue };
+        let Some(from) = from.filter(|from| from.ifindex() == index as usize) else {
+            continue;
+        };
         seen.extend(parse(&buffer[..length], from.pkttype() == OUTGOING));
     }
 }
@@ -98,20 +113,45 @@ fn collect(fd: &OwnedFd, index: u32, stop: &AtomicBool) -> Result<Vec<Packet>> {
 fn parse(frame: &[u8], outgoing: bool) -> Option<Packet> {
     let packet = frame.get(14..)?;
     let port = |at: usize| Some(u16::from_be_bytes(packet.get(at + 2..at + 4)?.try_into().ok()?));
-    let (source, destination, ttl, protocol, header): (IpAddr, IpAddr, u8, u8, usize) = match frame.get(12..14)? {
-        [0x08, 0x00] => {
-            let address = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?));
-            let header = usize::from(packet.first()? & 15) * 4;
-            (address(12)?.into(), address(16)?.into(), *packet.get(8)?, *packet.get(9)?, header)
-        }
-        [0x86, 0xdd] => {
-            let address = |at: usize| Some(Ipv6Addr::from(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?));
-            (address(8)?.into(), address(24)?.into(), *packet.get(7)?, *packet.get(6)?, 40)
-        }
-        _ => return None,
-    };
+    let (source, destination, ttl, protocol, header): (IpAddr, IpAddr, u8, u8, usize) =
+        match frame.get(12..14)? {
+            [0x08, 0x00] => {
+                let address =
+                    |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?));
+                let header = usize::from(packet.first()? & 15) * 4;
+                (
+                    address(12)?.into(),
+                    address(16)?.into(),
+                    *packet.get(8)?,
+                    *packet.get(9)?,
+                    header,
+                )
+            }
+            [0x86, 0xdd] => {
+                let address = |at: usize| {
+                    Some(Ipv6Addr::from(
+                        <[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?,
+                    ))
+                };
+                (
+                    address(8)?.into(),
+                    address(24)?.into(),
+                    *packet.get(7)?,
+                    *packet.get(6)?,
+                    40,
+                )
+            }
+            _ => return None,
+        };
     let udp_port = if protocol == 17 { port(header) } else { None };
-    Some(Packet { outgoing, source, destination, ttl, protocol, udp_port })
+    Some(Packet {
+        outgoing,
+        source,
+        destination,
+        ttl,
+        protocol,
+        udp_port,
+    })
 }
 
 #[cfg(test)]
@@ -121,7 +161,9 @@ mod tests {
     #[test]
     fn parses_the_outermost_header() {
         let mut frame = vec![0u8; 12];
-        frame.extend([0x08, 0x00, 0x45, 0, 0, 20, 0, 0, 0, 0, 62, 1, 0, 0, 10, 244, 1, 2, 10, 244, 4, 3]);
+        frame.extend([
+            0x08, 0x00, 0x45, 0, 0, 20, 0, 0, 0, 0, 62, 1, 0, 0, 10, 244, 1, 2, 10, 244, 4, 3,
+        ]);
         let packet = parse(&frame, true).expect("an IPv4 frame");
         assert_eq!((packet.ttl, packet.protocol), (62, 1));
         assert_eq!(packet.destination, IpAddr::from([10, 244, 4, 3]));

@@ -85,19 +85,28 @@ impl Runtime {
         let plugin = match plugin {
             Plugin::Podroute => json!({"type": "podroute-cni", "runDir": "/run/podroute"}),
             Plugin::Reference => {
-                let ranges: Vec<Value> =
-                    machine.blocks.iter().map(|b| json!([{"subnet": b.to_string()}])).collect();
+                let ranges: Vec<Value> = machine
+                    .blocks
+                    .iter()
+                    .map(|b| json!([{"subnet": b.to_string()}]))
+                    .collect();
                 json!({"type": "ptp", "ipMasq": false, "ipam": {
                     "type": "host-local", "dataDir": "/run/cni/networks", "ranges": ranges,
                     "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}})
             }
         };
-        Self::with_list(host, json!({"cniVersion": "1.0.0", "name": "podroute", "plugins": [plugin]}))
+        Self::with_list(
+            host,
+            json!({"cniVersion": "1.0.0", "name": "podroute", "plugins": [plugin]}),
+        )
     }
 
     /// The runtime of a node with a configuration list of the test's own.
     pub fn with_list(host: &Host, list: Value) -> Self {
-        Self { host: host.clone(), list }
+        Self {
+            host: host.clone(),
+            list,
+        }
     }
 
     /// Creates a pod: namespace, then ADD of each plugin in the list.
@@ -120,7 +129,11 @@ impl Runtime {
                 return Err(failure.evidence("answer", reply.text));
             }
         }
-        Ok(Pod { name: name.to_owned(), node: self.host.name().to_owned(), addresses })
+        Ok(Pod {
+            name: name.to_owned(),
+            node: self.host.name().to_owned(),
+            addresses,
+        })
     }
 
     /// Removes a pod: DEL of each plugin in reverse order, then the namespace.
@@ -180,9 +193,14 @@ impl Runtime {
     /// Executes one plugin with exactly these variables (and `CNI_PATH`) and standard input.
     pub fn exec_with(&self, plugin: &str, env: &[(&str, &str)], stdin: &str) -> Result<Reply> {
         let dirs = plugin_dirs();
-        let found = dirs.iter().map(|dir| dir.join(plugin)).find(|file| file.is_file());
+        let found = dirs
+            .iter()
+            .map(|dir| dir.join(plugin))
+            .find(|file| file.is_file());
         let program = found.ok_or_else(|| {
-            Failure::new(format!("CNI plugin {plugin} not found in {dirs:?}: is it built or installed?"))
+            Failure::new(format!(
+                "CNI plugin {plugin} not found in {dirs:?}: is it built or installed?"
+            ))
         })?;
         let path = std::env::join_paths(&dirs).context("CNI_PATH")?;
         let output = netns::in_thread(|| {
@@ -230,7 +248,10 @@ fn plugin_type(plugin: &Value) -> String {
 
 /// Where plugins are: our own, then those of the distribution.
 pub fn plugin_dirs() -> Vec<PathBuf> {
-    let own = ["podroute-cni", "podroute-ipam"].iter().filter_map(|name| bins::find(name).ok());
+    let own = ["podroute-cni", "podroute-ipam"]
+        .iter()
+        .filter_map(|name| bins::find(name).ok());
     let own = own.filter_map(|file| file.parent().map(PathBuf::from));
-    own.chain(["/usr/lib/cni", "/opt/cni/bin"].map(PathBuf::from)).collect()
+    own.chain(["/usr/lib/cni", "/opt/cni/bin"].map(PathBuf::from))
+        .collect()
 }

@@ -73,16 +73,32 @@ fn tell(options: &Options, report: &Report) -> Result<Rack> {
         rack.start_daemons()?;
         let (node, tor) = (options.node.name(), options.tor.name());
         let nodes = rack.plan.topology.nodes().count();
-        Ok((format!("{nodes} × {node}, {} × {tor}", rack.daemons.len() - nodes), ()))
+        Ok((
+            format!("{nodes} × {node}, {} × {tor}", rack.daemons.len() - nodes),
+            (),
+        ))
     })?;
     report.step("sessions", || {
         let ends = rack.wait_sessions()?;
-        Ok((format!("{} of {} BGP sessions Established, seen from both ends", ends / 2, ends / 2), ()))
+        Ok((
+            format!(
+                "{} of {} BGP sessions Established, seen from both ends",
+                ends / 2,
+                ends / 2
+            ),
+            (),
+        ))
     })?;
     report.table(&session_table(&rack)?);
     report.step("routes", || {
         let count = rack.wait_routes()?;
-        Ok((format!("{count} learned routes in {} kernels: gateway of each block", rack.hosts.len()), ()))
+        Ok((
+            format!(
+                "{count} learned routes in {} kernels: gateway of each block",
+                rack.hosts.len()
+            ),
+            (),
+        ))
     })?;
     report.table(&route_table(&rack, Family::V4)?);
     report.table(&route_table(&rack, Family::V6)?);
@@ -102,7 +118,11 @@ fn tell(options: &Options, report: &Report) -> Result<Rack> {
 
 fn introduce(report: &Report, options: &Options) {
     let label = |kind: Kind| format!("{} {}", kind.name(), kind.version()).trim().to_owned();
-    report.title(&format!("podroute demo: nodes run {}, ToRs run {}", label(options.node), label(options.tor)));
+    report.title(&format!(
+        "podroute demo: nodes run {}, ToRs run {}",
+        label(options.node),
+        label(options.tor)
+    ));
     report.line(
         "
       node-1   node-2   node-3                          node-4
@@ -121,12 +141,22 @@ fn session_table(rack: &Rack) -> Result<Vec<Vec<String>>> {
         let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (neighbor, session) in running.speaker.neighbors.iter().zip(running.sessions()?) {
             if !session.established {
-                return Err(Failure::new(format!("{} lost its session with {}", machine.name, neighbor.name)));
+                return Err(Failure::new(format!(
+                    "{} lost its session with {}",
+                    machine.name, neighbor.name
+                )));
             }
-            names.entry(neighbor.machine).or_default().push(Family::of(neighbor.remote).label());
+            names
+                .entry(neighbor.machine)
+                .or_default()
+                .push(Family::of(neighbor.remote).label());
         }
         let mut row = vec![machine.name.to_owned(), format!("AS{}", machine.asn)];
-        row.extend(names.iter().map(|(name, families)| format!("{name} ({})", families.join(", "))));
+        row.extend(
+            names
+                .iter()
+                .map(|(name, families)| format!("{name} ({})", families.join(", "))),
+        );
         rows.push(row);
     }
     Ok(rows)
@@ -135,7 +165,9 @@ fn session_table(rack: &Rack) -> Result<Vec<Vec<String>>> {
 fn route_table(rack: &Rack, family: Family) -> Result<Vec<Vec<String>>> {
     let topology = &rack.plan.topology;
     let blocks = topology.nodes().flat_map(|node| &node.blocks);
-    let blocks: Vec<_> = blocks.filter(|block| Family::of(block.addr()) == family).collect();
+    let blocks: Vec<_> = blocks
+        .filter(|block| Family::of(block.addr()) == family)
+        .collect();
     let mut rows = vec![vec![family.label().to_owned()]];
     rows[0].extend(blocks.iter().map(ToString::to_string));
     for machine in &topology.machines {
@@ -174,15 +206,18 @@ fn prove(report: &Report, rack: &Rack) -> Result<()> {
         let back = probe::ping(&nodes, &pods)?.check("nodes to pods")?;
         Ok((matrix_line("pod → every pod and node", &matrix, &back), ()))
     })?;
-    report.step("tcp", || {
-        let matrix = probe::tcp(&pods, &all)?.check("pods to pods and nodes")?;
-        let back = probe::tcp(&nodes, &pods)?.check("nodes to pods")?;
-        let line = matrix_line("pod → every pod and node", &matrix, &back);
-        Ok((line, matrix.times.len()))
-    })
-    .map(|connections| {
-        report.line(&format!("      in all {connections} connections the receiver saw the pod's own address"));
-    })?;
+    report
+        .step("tcp", || {
+            let matrix = probe::tcp(&pods, &all)?.check("pods to pods and nodes")?;
+            let back = probe::tcp(&nodes, &pods)?.check("nodes to pods")?;
+            let line = matrix_line("pod → every pod and node", &matrix, &back);
+            Ok((line, matrix.times.len()))
+        })
+        .map(|connections| {
+            report.line(&format!(
+                "      in all {connections} connections the receiver saw the pod's own address"
+            ));
+        })?;
     let packets = wire.finish()?;
     let sample = report.step("wire", || check_wire(rack, &packets))?;
     report.table(&sample);
@@ -203,26 +238,45 @@ fn matrix_line(what: &str, forward: &probe::Matrix, back: &probe::Matrix) -> Str
 /// Every pair of pods across the spine must have been seen there as it left the pod.
 fn check_wire(rack: &Rack, packets: &[Packet]) -> Result<(String, Vec<Vec<String>>)> {
     if let Some(tunnel) = packets.iter().find(|packet| packet.is_tunnel()) {
-        return Err(Failure::new(format!("a tunnel packet is on the wire: {tunnel:?}")));
+        return Err(Failure::new(format!(
+            "a tunnel packet is on the wire: {tunnel:?}"
+        )));
     }
     let (far, near): (Vec<&Pod>, Vec<&Pod>) = rack.pods.iter().partition(|pod| pod.node == "node-4");
     let mut rows = Vec::new();
     let mut seen = 0;
     for (family, icmp) in [(Family::V4, 1u8), (Family::V6, 58)] {
-        for (from, to) in near.iter().flat_map(|near| far.iter().map(move |far| (near, far))) {
+        for (from, to) in near
+            .iter()
+            .flat_map(|near| far.iter().map(move |far| (near, far)))
+        {
             let (source, destination) = (from.addresses[&family], to.addresses[&family]);
             let packet = find(packets, source, destination, icmp).ok_or_else(|| {
-                Failure::new(format!("no echo from {source} to {destination} on tor-a's spine port"))
-                    .evidence("packets on the wire", some_packets(packets))
+                Failure::new(format!(
+                    "no echo from {source} to {destination} on tor-a's spine port"
+                ))
+                .evidence("packets on the wire", some_packets(packets))
             })?;
             if packet.ttl != TTL_ON_SPINE {
-                let found = format!("{source} → {destination} has TTL {}, not {TTL_ON_SPINE}", packet.ttl);
+                let found = format!(
+                    "{source} → {destination} has TTL {}, not {TTL_ON_SPINE}",
+                    packet.ttl
+                );
                 return Err(Failure::new(found));
             }
             seen += 1;
-            if rows.iter().filter(|row: &&Vec<String>| row[0] == family.label()).count() == 0 {
+            if rows
+                .iter()
+                .filter(|row: &&Vec<String>| row[0] == family.label())
+                .count()
+                == 0
+            {
                 let path = format!("TTL {} = 64 − {} − tor-a", packet.ttl, from.node);
-                rows.push(vec![family.label().to_owned(), format!("{source} → {destination}"), path]);
+                rows.push(vec![
+                    family.label().to_owned(),
+                    format!("{source} → {destination}"),
+                    path,
+                ]);
             }
         }
     }
@@ -247,12 +301,21 @@ fn some_packets(packets: &[Packet]) -> String {
 }
 
 fn invite(report: &Report, rack: &Rack) {
-    let lab = std::env::current_exe().map(|exe| exe.display().to_string()).unwrap_or_default();
+    let lab = std::env::current_exe()
+        .map(|exe| exe.display().to_string())
+        .unwrap_or_default();
     let lab = std::env::current_dir()
         .ok()
-        .and_then(|here| lab.strip_prefix(&format!("{}/", here.display())).map(str::to_owned))
+        .and_then(|here| {
+            lab.strip_prefix(&format!("{}/", here.display()))
+                .map(str::to_owned)
+        })
         .unwrap_or(lab);
-    let last = rack.pods.last().and_then(|pod| pod.addresses.get(&Family::V4)).map(ToString::to_string);
+    let last = rack
+        .pods
+        .last()
+        .and_then(|pod| pod.addresses.get(&Family::V4))
+        .map(ToString::to_string);
     let ask = match rack.plan.node {
         Kind::Bird => "birdc show protocols",
         _ => "podroute show peers",

@@ -20,7 +20,11 @@ pub struct Failure {
 impl Failure {
     /// A failure whose first line is `what`.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), evidence: Vec::new(), hopeless: false }
+        Self {
+            what: what.into(),
+            evidence: Vec::new(),
+            hopeless: false,
+        }
     }
 
     /// Adds a titled block of evidence (a log's tail, a command's output), once per title.

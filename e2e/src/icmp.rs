@@ -47,7 +47,10 @@ fn receive(
     answered: &mut BTreeMap<IpAddr, Duration>,
     limit: Duration,
 ) -> Result<()> {
-    let mut fds = [PollFd::new(v4.as_fd(), PollFlags::POLLIN), PollFd::new(v6.as_fd(), PollFlags::POLLIN)];
+    let mut fds = [
+        PollFd::new(v4.as_fd(), PollFlags::POLLIN),
+        PollFd::new(v6.as_fd(), PollFlags::POLLIN),
+    ];
     let timeout = PollTimeout::try_from(limit).context("poll timeout")?;
     poll(&mut fds, timeout).context("poll")?;
     let ready = fds.map(|fd| fd.any().unwrap_or(false));
@@ -56,14 +59,23 @@ fn receive(
             continue;
         }
         let mut buffer = [0u8; 2048];
-        let Ok((length, _)) = recvfrom::<SockaddrStorage>(socket.as_raw_fd(), &mut buffer) else { continue };
+        let Ok((length, _)) = recvfrom::<SockaddrStorage>(socket.as_raw_fd(), &mut buffer) else {
+            continue;
+        };
         let _ = MsgFlags::empty();
         let packet = &buffer[..length];
         let (icmp, reply) = match family {
-            4 => (packet.get(usize::from(packet.first().map_or(0, |b| b & 15)) * 4..).unwrap_or_default(), 0),
+            4 => (
+                packet
+                    .get(usize::from(packet.first().map_or(0, |b| b & 15)) * 4..)
+                    .unwrap_or_default(),
+                0,
+            ),
             _ => (packet, 129),
         };
-        let [kind, _, _, _, id_hi, id_lo, seq_hi, seq_lo, data @ ..] = icmp else { continue };
+        let [kind, _, _, _, id_hi, id_lo, seq_hi, seq_lo, data @ ..] = icmp else {
+            continue;
+        };
         if *kind != reply || [*id_hi, *id_lo] != id.to_be_bytes() || data != DATA {
             continue;
         }
@@ -89,7 +101,9 @@ fn request(target: IpAddr, id: u16, seq: u16) -> Vec<u8> {
 
 /// The Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)])));
+    let words = bytes
+        .chunks(2)
+        .map(|c| u32::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)])));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -33,12 +33,19 @@ pub fn routes(host: &Host, family: Family) -> Result<Vec<Route>> {
     let flag = if family == Family::V4 { "-4" } else { "-6" };
     let text = host.ip(&format!("-json -details -N {flag} route show table main"))?;
     let parsed: Value = serde_json::from_str(&text).context("output of ip -json route")?;
-    parsed.as_array().into_iter().flatten().map(|route| parse(route, family)).collect()
+    parsed
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|route| parse(route, family))
+        .collect()
 }
 
 /// The route to exactly this prefix, if there is one.
 pub fn route(host: &Host, prefix: IpNet) -> Result<Option<Route>> {
-    Ok(routes(host, Family::of(prefix.addr()))?.into_iter().find(|route| route.prefix == prefix))
+    Ok(routes(host, Family::of(prefix.addr()))?
+        .into_iter()
+        .find(|route| route.prefix == prefix))
 }
 
 /// The table as `ip route` prints it, for evidence.
@@ -54,7 +61,9 @@ pub fn addresses(host: &Host, ifname: &str) -> Result<Vec<IpAddr>> {
     let parsed: Value = serde_json::from_str(&text).context("output of ip -json addr")?;
     let infos = parsed.as_array().into_iter().flatten();
     let infos = infos.flat_map(|link| link["addr_info"].as_array().cloned().unwrap_or_default());
-    Ok(infos.filter_map(|info| info["local"].as_str()?.parse().ok()).collect())
+    Ok(infos
+        .filter_map(|info| info["local"].as_str()?.parse().ok())
+        .collect())
 }
 
 fn parse(route: &Value, family: Family) -> Result<Route> {
@@ -62,13 +71,23 @@ fn parse(route: &Value, family: Family) -> Result<Route> {
     let prefix = match (dst.as_str(), family) {
         ("default", Family::V4) => "0.0.0.0/0".parse::<IpNet>().ok(),
         ("default", Family::V6) => "::/0".parse::<IpNet>().ok(),
-        _ => dst.parse().ok().or_else(|| dst.parse::<IpAddr>().ok().map(IpNet::from)),
+        _ => dst
+            .parse()
+            .ok()
+            .or_else(|| dst.parse::<IpAddr>().ok().map(IpNet::from)),
     };
-    let prefix = prefix.ok_or_else(|| Failure::new(format!("a route's destination {dst:?} does not parse")))?;
-    let hops = route["nexthops"].as_array().cloned().unwrap_or_else(|| vec![route.clone()]);
+    let prefix =
+        prefix.ok_or_else(|| Failure::new(format!("a route's destination {dst:?} does not parse")))?;
+    let hops = route["nexthops"]
+        .as_array()
+        .cloned()
+        .unwrap_or_else(|| vec![route.clone()]);
     let next_hops = hops.iter().map(|hop| {
         let gateway = text(&hop["gateway"]).or_else(|| text(&hop["via"]["host"]));
-        (gateway.and_then(|g| g.parse().ok()), text(&hop["dev"]).unwrap_or_default())
+        (
+            gateway.and_then(|g| g.parse().ok()),
+            text(&hop["dev"]).unwrap_or_default(),
+        )
     });
     Ok(Route {
         prefix,

@@ -21,6 +21,7 @@ pub mod cni;
 pub mod daemon;
 pub mod demo;
 pub mod failure;
+pub mod flow;
 pub mod icmp;
 pub mod kernel;
 pub mod machine;

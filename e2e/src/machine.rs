@@ -26,7 +26,9 @@ impl Host {
     /// Makes the namespace and the directories.
     pub fn create(name: &str) -> Result<Self> {
         netns::create(name)?;
-        let host = Self { name: name.to_owned() };
+        let host = Self {
+            name: name.to_owned(),
+        };
         for dir in ["run/netns", "run/lab", "etc", "log"] {
             let dir = host.dir().join(dir);
             std::fs::create_dir_all(&dir).context(dir.display())?;
@@ -36,7 +38,9 @@ impl Host {
 
     /// A handle to a machine that exists.
     pub fn existing(name: &str) -> Self {
-        Self { name: name.to_owned() }
+        Self {
+            name: name.to_owned(),
+        }
     }
 
     /// Whether it is a machine (and not a pod).
@@ -106,7 +110,8 @@ impl Host {
 
     /// Sets a sysctl of the machine's network; `key` has slashes.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
-        self.within(|| netns::sysctl(key, value)).map_err(|f| f.during(&self.name))
+        self.within(|| netns::sysctl(key, value))
+            .map_err(|f| f.during(&self.name))
     }
 
     /// `ip -n NAME …`, from outside: works with routes, links and addresses.

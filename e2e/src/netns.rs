@@ -33,8 +33,14 @@ pub fn create(name: &str) -> Result<()> {
     File::create_new(&target).context(target.display())?;
     in_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).context("unshare of the network")?;
-        mount(Some("/proc/thread-self/ns/net"), &target, NONE, MsFlags::MS_BIND, NONE)
-            .context(target.display())?;
+        mount(
+            Some("/proc/thread-self/ns/net"),
+            &target,
+            NONE,
+            MsFlags::MS_BIND,
+            NONE,
+        )
+        .context(target.display())?;
         for scope in ["all", "default"] {
             sysctl(&format!("net/ipv6/conf/{scope}/accept_dad"), "0")?;
             sysctl(&format!("net/ipv6/conf/{scope}/accept_ra"), "0")?;

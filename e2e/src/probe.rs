@@ -128,11 +128,16 @@ pub fn ping(sources: &[Endpoint], targets: &[Endpoint]) -> Result<Matrix> {
         let list: Vec<IpAddr> = addresses.keys().copied().collect();
         let id = u16::try_from(index).context("source number")? ^ 0x5050;
         let answers = icmp::ping_all(&list, id, LIMIT)?;
-        let mut matrix = Matrix { attempts: list.len(), ..Matrix::default() };
+        let mut matrix = Matrix {
+            attempts: list.len(),
+            ..Matrix::default()
+        };
         for (address, target) in &addresses {
             match answers.get(address) {
                 Some(time) => matrix.times.push(*time),
-                None => matrix.failures.push(format!("{} → {target} {address}: no echo reply", source.name)),
+                None => matrix
+                    .failures
+                    .push(format!("{} → {target} {address}: no echo reply", source.name)),
             }
         }
         Ok(matrix)
@@ -149,7 +154,9 @@ pub fn tcp(sources: &[Endpoint], targets: &[Endpoint]) -> Result<Matrix> {
             match connect(source, address) {
                 Ok(()) => matrix.times.push(start.elapsed()),
                 Err(why) => {
-                    matrix.failures.push(format!("{} → {target} {address}: {}", source.name, why.summary()));
+                    matrix
+                        .failures
+                        .push(format!("{} → {target} {address}: {}", source.name, why.summary()));
                 }
             }
         }
@@ -162,16 +169,29 @@ fn connect(source: &Endpoint, address: IpAddr) -> Result<()> {
     let mut stream = TcpStream::connect_timeout(&socket, LIMIT).context("TCP connection")?;
     stream.set_read_timeout(Some(LIMIT)).context("read timeout")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).context("reading the server's answer")?;
-    let seen: IpAddr = answer.parse().context(format!("the server's answer {answer:?}"))?;
-    let allowed = if source.seen_as.is_empty() { &source.addresses } else { &source.seen_as };
-    crate::ensure!(allowed.contains(&seen), "the receiver saw {seen}, which is not the sender's own address");
+    stream
+        .read_to_string(&mut answer)
+        .context("reading the server's answer")?;
+    let seen: IpAddr = answer
+        .parse()
+        .context(format!("the server's answer {answer:?}"))?;
+    let allowed = if source.seen_as.is_empty() {
+        &source.addresses
+    } else {
+        &source.seen_as
+    };
+    crate::ensure!(
+        allowed.contains(&seen),
+        "the receiver saw {seen}, which is not the sender's own address"
+    );
     Ok(())
 }
 
 fn names_by_address(source: &Endpoint, targets: &[Endpoint]) -> BTreeMap<IpAddr, String> {
     let others = targets.iter().filter(|target| target.name != source.name);
-    others.flat_map(|t| t.addresses.iter().map(|a| (*a, t.name.clone()))).collect()
+    others
+        .flat_map(|t| t.addresses.iter().map(|a| (*a, t.name.clone())))
+        .collect()
 }
 
 fn each_source(
@@ -184,10 +204,15 @@ fn each_source(
             netns::enter(&source.name)?;
             probe(index, source).map_err(|f| f.during(&source.name))
         };
-        let threads: Vec<_> =
-            sources.iter().enumerate().map(|numbered| scope.spawn(move || run(numbered))).collect();
+        let threads: Vec<_> = sources
+            .iter()
+            .enumerate()
+            .map(|numbered| scope.spawn(move || run(numbered)))
+            .collect();
         threads.into_iter().try_fold(Matrix::default(), |all, thread| {
-            let one = thread.join().map_err(|_| Failure::new("a probe thread panicked"))??;
+            let one = thread
+                .join()
+                .map_err(|_| Failure::new("a probe thread panicked"))??;
             Ok(all.merge(one))
         })
     })

@@ -25,14 +25,19 @@ pub fn finish(command: &mut Command) -> Result<String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(Failure::new(format!("`{}` ended with {}", describe(command), output.status))
-        .evidence("standard error", String::from_utf8_lossy(&output.stderr))
-        .evidence("standard output", String::from_utf8_lossy(&output.stdout)))
+    Err(
+        Failure::new(format!("`{}` ended with {}", describe(command), output.status))
+            .evidence("standard error", String::from_utf8_lossy(&output.stderr))
+            .evidence("standard output", String::from_utf8_lossy(&output.stdout)),
+    )
 }
 
 /// Runs a prepared command to its end, whatever its exit code.
 pub fn output(command: &mut Command) -> Result<Output> {
-    command.stdin(Stdio::null()).output().context(format!("running `{}`", describe(command)))
+    command
+        .stdin(Stdio::null())
+        .output()
+        .context(format!("running `{}`", describe(command)))
 }
 
 fn describe(command: &Command) -> String {
@@ -64,7 +69,11 @@ impl Daemon {
     /// Starts `command` in the calling thread's namespaces; its output is appended to `log`.
     pub fn spawn(name: impl Into<String>, command: &mut Command, log: &Path) -> Result<Self> {
         let name = name.into();
-        let out = OpenOptions::new().create(true).append(true).open(log).context(log.display())?;
+        let out = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .context(log.display())?;
         let err = out.try_clone().context(log.display())?;
         let child = command
             .stdin(Stdio::null())
@@ -72,7 +81,11 @@ impl Daemon {
             .stderr(err)
             .spawn()
             .context(format!("starting {name} (`{}`)", describe(command)))?;
-        Ok(Self { name, child: Some(child), log: log.to_owned() })
+        Ok(Self {
+            name,
+            child: Some(child),
+            log: log.to_owned(),
+        })
     }
 
     /// The name given at the start, for messages.
@@ -101,7 +114,9 @@ impl Daemon {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = self.pid().ok_or_else(|| Failure::new(format!("{} was stopped", self.name)))?;
+        let pid = self
+            .pid()
+            .ok_or_else(|| Failure::new(format!("{} was stopped", self.name)))?;
         kill(pid, signal).context(format!("{signal} to {}", self.name))
     }
 
@@ -109,11 +124,13 @@ impl Daemon {
     pub fn terminate(&mut self, limit: Duration) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
         let name = self.name.clone();
-        wait::until(limit, format_args!("end of {name} after SIGTERM"), || {
-            match self.child.as_mut().map(Child::try_wait) {
-                Some(Ok(None)) => wait::not_yet("still running"),
-                _ => Ok(()),
-            }
+        wait::until(limit, format_args!("end of {name} after SIGTERM"), || match self
+            .child
+            .as_mut()
+            .map(Child::try_wait)
+        {
+            Some(Ok(None)) => wait::not_yet("still running"),
+            _ => Ok(()),
         })
         .map_err(|failure| self.with_log(failure))?;
         self.child = None;

@@ -41,8 +41,18 @@ impl Plan {
     /// The drawing with these daemons; pods by our plugin, or by the reference one where the nodes
     /// do not run our agent.
     pub fn new(topology: Topology, node: Kind, tor: Kind) -> Self {
-        let plugin = if node == Kind::Podroute { Plugin::Podroute } else { Plugin::Reference };
-        Self { topology, node, tor, plugin, adjust: |_| {} }
+        let plugin = if node == Kind::Podroute {
+            Plugin::Podroute
+        } else {
+            Plugin::Reference
+        };
+        Self {
+            topology,
+            node,
+            tor,
+            plugin,
+            adjust: |_| {},
+        }
     }
 
     /// The plan with this last change to each machine's BGP.
@@ -75,7 +85,12 @@ impl Rack {
                 cabling::enable_forwarding(&hosts[node.name])?;
             }
         }
-        Ok(Self { plan, hosts, daemons: BTreeMap::new(), pods: Vec::new() })
+        Ok(Self {
+            plan,
+            hosts,
+            daemons: BTreeMap::new(),
+            pods: Vec::new(),
+        })
     }
 
     /// Builds the rack, starts every daemon and waits for all sessions and routes.
@@ -90,7 +105,11 @@ impl Rack {
     /// Starts the daemon of every machine.
     pub fn start_daemons(&mut self) -> Result<()> {
         for machine in &self.plan.topology.machines {
-            let kind = if machine.role == Role::Node { self.plan.node } else { self.plan.tor };
+            let kind = if machine.role == Role::Node {
+                self.plan.node
+            } else {
+                self.plan.tor
+            };
             let running = Running::start(kind, &self.hosts[machine.name], &self.speaker(machine))?;
             self.daemons.insert(machine.name, running);
         }
@@ -106,12 +125,16 @@ impl Rack {
 
     /// The machine's host.
     pub fn host(&self, name: &str) -> &Host {
-        self.hosts.get(name).unwrap_or_else(|| panic!("no machine {name}"))
+        self.hosts
+            .get(name)
+            .unwrap_or_else(|| panic!("no machine {name}"))
     }
 
     /// The machine's daemon.
     pub fn daemon(&mut self, name: &str) -> &mut Running {
-        self.daemons.get_mut(name).unwrap_or_else(|| panic!("no daemon on {name}"))
+        self.daemons
+            .get_mut(name)
+            .unwrap_or_else(|| panic!("no daemon on {name}"))
     }
 
     /// Waits until every session of every machine is Established; answers how many ends there are.
@@ -155,12 +178,19 @@ impl Rack {
         let host = &self.hosts[machine.name];
         let mut routes = kernel::routes(host, Family::V4)?;
         routes.extend(kernel::routes(host, Family::V6)?);
-        let ours = self.daemons.get(machine.name).is_some_and(|d| d.kind == Kind::Podroute);
+        let ours = self
+            .daemons
+            .get(machine.name)
+            .is_some_and(|d| d.kind == Kind::Podroute);
         for want in expected {
             let Some(route) = routes.iter().find(|route| route.prefix == want.prefix) else {
                 return wait::not_yet(format!("no route to {}", want.prefix));
             };
-            let gateways: Vec<IpAddr> = route.next_hops.iter().filter_map(|(gateway, _)| *gateway).collect();
+            let gateways: Vec<IpAddr> = route
+                .next_hops
+                .iter()
+                .filter_map(|(gateway, _)| *gateway)
+                .collect();
             let allowed = self.gateway_names(want)?;
             if gateways.is_empty() || !gateways.iter().all(|gateway| allowed.contains(gateway)) {
                 return wait::not_yet(format!(
@@ -190,7 +220,10 @@ impl Rack {
                 return kernel::addresses(&self.hosts[want.via], port.ifname);
             }
         }
-        Err(Failure::new(format!("{} is no address of {}", want.gateway, want.via)))
+        Err(Failure::new(format!(
+            "{} is no address of {}",
+            want.gateway, want.via
+        )))
     }
 
     /// Writes what the agent would tell the CNI plugin, for nodes that run another daemon.
@@ -214,15 +247,24 @@ impl Rack {
     pub fn add_pods(&mut self, count: usize) -> Result<()> {
         let nodes: Vec<&Machine> = self.plan.topology.nodes().collect();
         if self.plan.plugin == Plugin::Podroute && self.plan.node != Kind::Podroute {
-            nodes.iter().try_for_each(|node| self.stand_in_for_agent(node.name))?;
+            nodes
+                .iter()
+                .try_for_each(|node| self.stand_in_for_agent(node.name))?;
         }
         let created = std::thread::scope(|scope| {
             let jobs: Vec<_> = nodes
                 .iter()
-                .map(|node| (Runtime::new(&self.hosts[node.name], node, self.plan.plugin), node.name))
+                .map(|node| {
+                    (
+                        Runtime::new(&self.hosts[node.name], node, self.plan.plugin),
+                        node.name,
+                    )
+                })
                 .map(|(runtime, node)| scope.spawn(move || create(&runtime, node, count)))
                 .collect();
-            let done = jobs.into_iter().map(|job| job.join().unwrap_or_else(|_| Err(Failure::new("panic"))));
+            let done = jobs
+                .into_iter()
+                .map(|job| job.join().unwrap_or_else(|_| Err(Failure::new("panic"))));
             done.collect::<Result<Vec<_>>>()
         })?;
         self.pods.extend(created.into_iter().flatten());
@@ -231,7 +273,11 @@ impl Rack {
 
     /// The runtime of a node.
     pub fn runtime(&self, node: &str) -> Runtime {
-        Runtime::new(self.host(node), self.plan.topology.machine(node), self.plan.plugin)
+        Runtime::new(
+            self.host(node),
+            self.plan.topology.machine(node),
+            self.plan.plugin,
+        )
     }
 
     /// Every pod as a source and target of probes.
@@ -247,8 +293,10 @@ impl Rack {
     /// Every node as a source and target of probes; towards its own pods it may use any address.
     pub fn node_endpoints(&self) -> Result<Vec<Endpoint>> {
         let endpoint = |node: &Machine| {
-            let addresses: Vec<IpAddr> =
-                Family::BOTH.iter().map(|family| self.plan.topology.uplink(node, *family)).collect();
+            let addresses: Vec<IpAddr> = Family::BOTH
+                .iter()
+                .map(|family| self.plan.topology.uplink(node, *family))
+                .collect();
             let mut seen_as = addresses.clone();
             if self.plan.plugin == Plugin::Reference {
                 // ptp gives the node's end of each pod's cable an address of the block.
@@ -256,19 +304,29 @@ impl Rack {
                 let words = text.split_whitespace().filter_map(|word| word.split('/').next());
                 seen_as.extend(words.filter_map(|word| word.parse::<IpAddr>().ok()));
             }
-            Ok(Endpoint { name: node.name.to_owned(), addresses, seen_as })
+            Ok(Endpoint {
+                name: node.name.to_owned(),
+                addresses,
+                seen_as,
+            })
         };
         self.plan.topology.nodes().map(endpoint).collect()
     }
 
     /// Lets every daemon outlive this process.
     pub fn leave_running(&mut self) {
-        let processes = self.daemons.values_mut().flat_map(|running| &mut running.processes);
+        let processes = self
+            .daemons
+            .values_mut()
+            .flat_map(|running| &mut running.processes);
         processes.for_each(crate::process::Daemon::leave_running);
     }
 }
 
 fn create(runtime: &Runtime, node: &str, count: usize) -> Result<Vec<Pod>> {
     let letters = "abcdefghijklmnopqrstuvwxyz".chars();
-    letters.take(count).map(|letter| runtime.add_pod(&format!("{node}-pod-{letter}"))).collect()
+    letters
+        .take(count)
+        .map(|letter| runtime.add_pod(&format!("{node}-pod-{letter}")))
+        .collect()
 }

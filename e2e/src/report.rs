@@ -24,7 +24,10 @@ impl Report {
     /// A report that starts its clock now.
     pub fn new() -> Self {
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { colour, started: Instant::now() }
+        Self {
+            colour,
+            started: Instant::now(),
+        }
     }
 
     /// A heading line.
@@ -55,16 +58,30 @@ impl Report {
     fn mark(&self, colour: &str, sign: &str, name: &str, detail: &str, took: Duration) {
         let width = 80usize.saturating_sub(detail.chars().count()).max(2);
         let seconds = format!("{:.2} s", took.as_secs_f64());
-        println!("  {} {name:<9} {detail}{:width$}{}", self.paint(colour, sign), "", self.paint("2", &seconds));
+        println!(
+            "  {} {name:<9} {detail}{:width$}{}",
+            self.paint(colour, sign),
+            "",
+            self.paint("2", &seconds)
+        );
     }
 
     /// Prints rows with aligned columns, indented below a step.
     pub fn table(&self, rows: &[Vec<String>]) {
         let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|t| t.chars().count()).max().unwrap_or(0);
+        let width = |c: usize| {
+            rows.iter()
+                .filter_map(|r| r.get(c))
+                .map(|t| t.chars().count())
+                .max()
+                .unwrap_or(0)
+        };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for row in rows {
-            let cells = row.iter().zip(&widths).map(|(text, width)| format!("{text:<width$}"));
+            let cells = row
+                .iter()
+                .zip(&widths)
+                .map(|(text, width)| format!("{text:<width$}"));
             let line = cells.collect::<Vec<_>>().join("  ");
             println!("      {}", self.paint("2", line.trim_end()));
         }
@@ -82,6 +99,10 @@ impl Report {
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }

@@ -151,7 +151,10 @@ static KEPT: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(
 fn stay_up(outer: &UnixStream) -> Result<()> {
     KEPT.store(true, std::sync::atomic::Ordering::SeqCst);
     let _ = setsid();
-    let null = std::fs::OpenOptions::new().write(true).open("/dev/null").context("/dev/null")?;
+    let null = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/null")
+        .context("/dev/null")?;
     dup2_stdout(&null).context("closing standard output")?;
     dup2_stderr(&null).context("closing standard error")?;
     (&*outer).write_all(b"k").context("telling the outer process")
@@ -173,10 +176,24 @@ fn mount_private() -> Result<()> {
     const NONE: Option<&str> = None;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).context("private mounts")?;
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), NONE).context("mounting /proc")?;
-    mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).context("mounting /run")?;
+    mount(
+        Some("run"),
+        "/run",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755"),
+    )
+    .context("mounting /run")?;
     // FRR writes its crash logs there.
     if !own_exe()?.starts_with("/var/tmp") {
-        mount(Some("tmp"), "/var/tmp", Some("tmpfs"), MsFlags::empty(), Some("mode=1777")).context("/var/tmp")?;
+        mount(
+            Some("tmp"),
+            "/var/tmp",
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some("mode=1777"),
+        )
+        .context("/var/tmp")?;
     }
     crate::netns::prepare()?;
     mount_sys();
@@ -185,7 +202,13 @@ fn mount_private() -> Result<()> {
 
 /// A `/sys` of the current network namespace; where the kernel refuses it, the old one stays.
 pub fn mount_sys() {
-    let _ = mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>);
+    let _ = mount(
+        Some("sysfs"),
+        "/sys",
+        Some("sysfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    );
 }
 
 fn own_exe() -> Result<std::path::PathBuf> {
@@ -200,12 +223,16 @@ pub fn has_several_users() -> bool {
 
 /// Exit code of a process as a shell would give it.
 pub fn exit_code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 /// PIDs (as the host counts) of the inits of kept boxes of this user.
 pub fn find_kept() -> Vec<Pid> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     let mut found: Vec<Pid> = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
@@ -218,7 +245,9 @@ pub fn find_kept() -> Vec<Pid> {
 
 fn is_kept_init(pid: i32) -> bool {
     let dir = Path::new("/proc").join(pid.to_string());
-    let Ok(cmdline) = std::fs::read(dir.join("cmdline")) else { return false };
+    let Ok(cmdline) = std::fs::read(dir.join("cmdline")) else {
+        return false;
+    };
     let mut args = cmdline.split(|b| *b == 0);
     let program = args.next().unwrap_or_default();
     if !program.ends_with(b"podroute-lab") || args.next() != Some(INIT_KEEPABLE.as_bytes()) {
@@ -227,7 +256,12 @@ fn is_kept_init(pid: i32) -> bool {
     let status = std::fs::read_to_string(dir.join("status")).unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find(|l| l.starts_with(name))?;
-        Some(line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>())
+        Some(
+            line.split_whitespace()
+                .skip(1)
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        )
     };
     let innermost_pid = field("NSpid:").and_then(|pids| pids.last().cloned());
     let owner = field("Uid:").and_then(|uids| uids.first().cloned());
@@ -237,12 +271,14 @@ fn is_kept_init(pid: i32) -> bool {
 /// Ends a kept box: the kernel takes everything in it along.
 pub fn end(init: Pid) -> Result<()> {
     kill(init, Signal::SIGKILL).context(format!("ending lab {init}"))?;
-    crate::wait::until(std::time::Duration::from_secs(20), format_args!("end of lab {init}"), || {
-        match Path::new("/proc").join(init.to_string()).exists() && is_kept_init(init.as_raw()) {
+    crate::wait::until(
+        std::time::Duration::from_secs(20),
+        format_args!("end of lab {init}"),
+        || match Path::new("/proc").join(init.to_string()).exists() && is_kept_init(init.as_raw()) {
             true => crate::wait::not_yet("still there"),
             false => Ok(()),
-        }
-    })
+        },
+    )
 }
 
 /// Moves this (single-threaded) process into the box of `init`; children are born inside it.

@@ -160,12 +160,18 @@ impl Topology {
 
     /// The machine of that name.
     pub fn machine(&self, name: &str) -> &Machine {
-        self.machines.iter().find(|m| m.name == name).unwrap_or_else(|| panic!("no machine {name}"))
+        self.machines
+            .iter()
+            .find(|m| m.name == name)
+            .unwrap_or_else(|| panic!("no machine {name}"))
     }
 
     /// The machine of that name, to change the drawing.
     pub fn machine_mut(&mut self, name: &str) -> &mut Machine {
-        self.machines.iter_mut().find(|m| m.name == name).unwrap_or_else(|| panic!("no machine {name}"))
+        self.machines
+            .iter_mut()
+            .find(|m| m.name == name)
+            .unwrap_or_else(|| panic!("no machine {name}"))
     }
 
     /// All nodes.
@@ -182,9 +188,7 @@ impl Topology {
     pub fn address(&self, port: &Port, family: Family) -> IpAddr {
         let segment = &self.segments[port.segment];
         match family {
-            Family::V4 => {
-                Ipv4Addr::from(u32::from(segment.v4.network()) + u32::from(port.host)).into()
-            }
+            Family::V4 => Ipv4Addr::from(u32::from(segment.v4.network()) + u32::from(port.host)).into(),
             // The host number as it reads: 11 is ::11.
             Family::V6 => {
                 let host = u128::from_str_radix(&port.host.to_string(), 16).unwrap_or_default();
@@ -209,14 +213,18 @@ impl Topology {
 
     /// A segment that both machines are on, with their ports.
     fn shared<'a>(&self, a: &'a Machine, b: &'a Machine) -> Option<(&'a Port, &'a Port)> {
-        a.ports.iter().find_map(|pa| Some((pa, b.ports.iter().find(|pb| pb.segment == pa.segment)?)))
+        a.ports
+            .iter()
+            .find_map(|pa| Some((pa, b.ports.iter().find(|pb| pb.segment == pa.segment)?)))
     }
 
     /// The BGP neighbors of a machine: everybody on its segments, one session per family.
     pub fn neighbors(&self, machine: &Machine) -> Vec<Neighbor> {
         let mut out = Vec::new();
         for other in self.machines.iter().filter(|other| other.name != machine.name) {
-            let Some((mine, theirs)) = self.shared(machine, other) else { continue };
+            let Some((mine, theirs)) = self.shared(machine, other) else {
+                continue;
+            };
             for family in Family::BOTH {
                 out.push(Neighbor {
                     machine: other.name,
@@ -238,20 +246,28 @@ impl Topology {
     /// Routes of the physical network that exist before BGP: `(prefix, gateway)`.
     pub fn underlay(&self, machine: &Machine, family: Family) -> Vec<(String, IpAddr)> {
         let through = |tor: &Machine| {
-            self.shared(machine, tor).map(|(_, port)| self.address(port, family))
+            self.shared(machine, tor)
+                .map(|(_, port)| self.address(port, family))
         };
         match machine.role {
             Role::Node => {
                 let gateway = self.tors().find_map(through);
-                gateway.map(|gateway| ("default".to_owned(), gateway)).into_iter().collect()
+                gateway
+                    .map(|gateway| ("default".to_owned(), gateway))
+                    .into_iter()
+                    .collect()
             }
             Role::Tor => {
                 let others = self.tors().filter(|tor| tor.name != machine.name);
-                others.filter_map(|tor| Some((tor, through(tor)?))).flat_map(|(tor, gateway)| {
-                    let far = tor.ports.iter().map(|port| port.segment);
-                    let far = far.filter(|s| machine.ports.iter().all(|mine| mine.segment != *s));
-                    far.map(move |s| (self.subnet(s, family).to_string(), gateway)).collect::<Vec<_>>()
-                }).collect()
+                others
+                    .filter_map(|tor| Some((tor, through(tor)?)))
+                    .flat_map(|(tor, gateway)| {
+                        let far = tor.ports.iter().map(|port| port.segment);
+                        let far = far.filter(|s| machine.ports.iter().all(|mine| mine.segment != *s));
+                        far.map(move |s| (self.subnet(s, family).to_string(), gateway))
+                            .collect::<Vec<_>>()
+                    })
+                    .collect()
             }
         }
     }
@@ -261,10 +277,16 @@ impl Topology {
         let mut out = Vec::new();
         for owner in self.nodes().filter(|owner| owner.name != machine.name) {
             let via = self.next_machine(machine, owner);
-            let Some((_, port)) = self.shared(machine, via) else { continue };
+            let Some((_, port)) = self.shared(machine, via) else {
+                continue;
+            };
             for prefix in &owner.blocks {
                 let gateway = self.address(port, Family::of(prefix.addr()));
-                out.push(Expected { prefix: *prefix, via: via.name, gateway });
+                out.push(Expected {
+                    prefix: *prefix,
+                    via: via.name,
+                    gateway,
+                });
             }
         }
         out
@@ -274,24 +296,45 @@ impl Topology {
         if self.shared(from, to).is_some() {
             return to;
         }
-        let tors: Vec<&Machine> =
-            self.tors().filter(|t| t.name != from.name && self.shared(from, t).is_some()).collect();
+        let tors: Vec<&Machine> = self
+            .tors()
+            .filter(|t| t.name != from.name && self.shared(from, t).is_some())
+            .collect();
         // The ToR that sees the destination itself, or else the first on the way.
-        tors.iter().find(|t| self.shared(t, to).is_some()).or(tors.first()).copied().unwrap_or(to)
+        tors.iter()
+            .find(|t| self.shared(t, to).is_some())
+            .or(tors.first())
+            .copied()
+            .unwrap_or(to)
     }
 }
 
 fn segment(name: &'static str, v4: &str, v6: &str, switched: bool) -> Segment {
-    let (v4, v6) = (v4.parse().expect("literal IPv4 prefix"), v6.parse().expect("literal IPv6 prefix"));
-    Segment { name, v4, v6, switched }
+    let (v4, v6) = (
+        v4.parse().expect("literal IPv4 prefix"),
+        v6.parse().expect("literal IPv6 prefix"),
+    );
+    Segment {
+        name,
+        v4,
+        v6,
+        switched,
+    }
 }
 
 fn port(ifname: &'static str, segment: usize, host: u8) -> Port {
-    Port { ifname, segment, host }
+    Port {
+        ifname,
+        segment,
+        host,
+    }
 }
 
 fn node(name: &'static str, number: u8, asn: u32, segment: usize, host: u8) -> Machine {
-    let blocks = [format!("10.244.{number}.0/24"), format!("fd00:10:244:{number}::/64")];
+    let blocks = [
+        format!("10.244.{number}.0/24"),
+        format!("fd00:10:244:{number}::/64"),
+    ];
     Machine {
         name,
         role: Role::Node,
@@ -302,5 +345,11 @@ fn node(name: &'static str, number: u8, asn: u32, segment: usize, host: u8) -> M
 }
 
 fn tor(name: &'static str, asn: u32, ports: Vec<Port>) -> Machine {
-    Machine { name, role: Role::Tor, asn, ports, blocks: Vec::new() }
+    Machine {
+        name,
+        role: Role::Tor,
+        asn,
+        ports,
+        blocks: Vec::new(),
+    }
 }

@@ -74,9 +74,18 @@ fn exit(code: i32) -> ExitCode {
 
 fn run(verb: Verb, args: &[String]) -> Result<i32> {
     match verb {
-        Verb::Demo { tor, node, cni, keep, inside: true } => {
-            Ok(demo::main(&Options { tor, node, plugin: cni, keep }))
-        }
+        Verb::Demo {
+            tor,
+            node,
+            cni,
+            keep,
+            inside: true,
+        } => Ok(demo::main(&Options {
+            tor,
+            node,
+            plugin: cni,
+            keep,
+        })),
         Verb::Demo { keep, .. } => {
             if let (true, Some(up)) = (keep, sandbox::find_kept().first()) {
                 let text = format!("a rack is up already (process {up}); take it down first: make demo-down");
@@ -89,7 +98,14 @@ fn run(verb: Verb, args: &[String]) -> Result<i32> {
         Verb::DemoDown => {
             let kept = sandbox::find_kept();
             kept.iter().try_for_each(|init| sandbox::end(*init))?;
-            println!("{}", if kept.is_empty() { "no rack is up" } else { "the rack is gone" });
+            println!(
+                "{}",
+                if kept.is_empty() {
+                    "no rack is up"
+                } else {
+                    "the rack is gone"
+                }
+            );
             Ok(0)
         }
         Verb::Enter { place, command } => enter(&place, command),
@@ -102,7 +118,9 @@ fn run(verb: Verb, args: &[String]) -> Result<i32> {
 
 fn join() -> Result<()> {
     let kept = sandbox::find_kept();
-    let init = kept.first().ok_or_else(|| Failure::new("no rack is up: make demo KEEP=1"))?;
+    let init = kept
+        .first()
+        .ok_or_else(|| Failure::new("no rack is up: make demo KEEP=1"))?;
     sandbox::join(*init)
 }
 
@@ -111,7 +129,9 @@ fn enter(place: &str, command: Vec<String>) -> Result<i32> {
     join()?;
     let host = Host::existing(place);
     if !netns::path(place).exists() {
-        return Err(Failure::new(format!("no machine or pod {place}: see `podroute-lab list`")));
+        return Err(Failure::new(format!(
+            "no machine or pod {place}: see `podroute-lab list`"
+        )));
     }
     let command = if command.is_empty() {
         vec![std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned())]
@@ -134,7 +154,9 @@ fn in_box(command: &[String]) -> Result<i32> {
 fn run_here(command: &[String], search: &std::ffi::OsStr) -> Result<i32> {
     let (program, args) = command.split_first().ok_or_else(|| Failure::new("no command"))?;
     // Resolve on the lab's PATH, which the child gets too.
-    let found = std::env::split_paths(search).map(|dir| dir.join(program)).find(|file| file.is_file());
+    let found = std::env::split_paths(search)
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file());
     let status = Command::new(found.unwrap_or_else(|| program.into()))
         .args(args)
         .env("PATH", search)

@@ -16,19 +16,28 @@ pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
     let config = host.write_config("bird.conf", &render(speaker))?;
     std::fs::create_dir_all(host.run_file("bird")).context("/run/bird")?;
     let mut bird = host.spawn("bird", command("bird").args(["-f", "-c"]).arg(config))?;
-    wait::until(Duration::from_secs(5), format_args!("bird's socket on {}", host.name()), || {
-        bird.check_alive()?;
-        host.run("birdc", &["show", "status"]).map(drop)
-    })?;
+    wait::until(
+        Duration::from_secs(5),
+        format_args!("bird's socket on {}", host.name()),
+        || {
+            bird.check_alive()?;
+            host.run("birdc", &["show", "status"]).map(drop)
+        },
+    )?;
     Ok(vec![bird])
 }
 
 pub(super) fn sessions(host: &Host, speaker: &Speaker) -> Result<BTreeMap<IpAddr, String>> {
     let table = host.run("birdc", &["show", "protocols"])?;
     let states = speaker.neighbors.iter().filter_map(|neighbor| {
-        let line = table.lines().find(|l| l.split_whitespace().next() == Some(&protocol(neighbor)))?;
+        let line = table
+            .lines()
+            .find(|l| l.split_whitespace().next() == Some(&protocol(neighbor)))?;
         // Name Proto Table State Since Info: "Established", or "Active  Socket: …".
-        Some((neighbor.remote, line.split_whitespace().nth(5).unwrap_or("down").to_owned()))
+        Some((
+            neighbor.remote,
+            line.split_whitespace().nth(5).unwrap_or("down").to_owned(),
+        ))
     });
     Ok(states.collect())
 }
@@ -44,23 +53,34 @@ fn protocol(neighbor: &Neighbor) -> String {
 }
 
 fn render(speaker: &Speaker) -> String {
-    let mut out = format!("log stderr all;\nrouter id {};\nprotocol device {{}}\n", speaker.router_id);
+    let mut out = format!(
+        "log stderr all;\nrouter id {};\nprotocol device {{}}\n",
+        speaker.router_id
+    );
     for family in Family::BOTH {
         let channel = channel(family);
         let (prefix, min, max) = pod_prefix(family);
+        let otherwise = if speaker.unfiltered { "accept" } else { "reject" };
         let _ = write!(
             out,
-            "filter pods_{channel} {{ if net ~ [ {prefix}{{{min},{max}}} ] then accept; reject; }}\n\
+            "filter pods_{channel} {{ if net ~ [ {prefix}{{{min},{max}}} ] then accept; {otherwise}; }}\n\
              protocol kernel kernel_{channel} {{\n  {channel} {{ import none; \
              export where source = RTS_BGP || source = RTS_STATIC; }};\n}}\n\
              protocol static own_{channel} {{\n  {channel};\n"
         );
-        for block in speaker.originates.iter().filter(|b| Family::of(b.addr()) == family) {
+        for block in speaker
+            .originates
+            .iter()
+            .filter(|b| Family::of(b.addr()) == family)
+        {
             let _ = writeln!(out, "  route {block} unreachable;");
         }
         out.push_str("}\n");
     }
-    speaker.neighbors.iter().for_each(|neighbor| session(&mut out, speaker, neighbor));
+    speaker
+        .neighbors
+        .iter()
+        .for_each(|neighbor| session(&mut out, speaker, neighbor));
     out
 }
 

@@ -23,7 +23,10 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// Starts it beside GoBGP or OpenBGPD.
 pub(super) fn start(host: &Host, source: Kind) -> Result<Daemon> {
     let exe = std::env::current_exe().context("own executable")?;
-    host.spawn("fib-sync", std::process::Command::new(exe).args([ARG, source.name()]))
+    host.spawn(
+        "fib-sync",
+        std::process::Command::new(exe).args([ARG, source.name()]),
+    )
 }
 
 /// The process's job, given its arguments.
@@ -49,12 +52,19 @@ fn sync(source: Kind, installed: &mut BTreeMap<String, String>) -> Result<()> {
     let desired = best_routes(source)?;
     for (prefix, nexthop) in &desired {
         if installed.get(prefix) != Some(nexthop) {
-            process::run("ip", &["route", "replace", prefix, "via", nexthop, "proto", PROTO])?;
+            process::run(
+                "ip",
+                &["route", "replace", prefix, "via", nexthop, "proto", PROTO],
+            )?;
             installed.insert(prefix.clone(), nexthop.clone());
             eprintln!("fib-sync: {prefix} via {nexthop}");
         }
     }
-    let gone: Vec<String> = installed.keys().filter(|p| !desired.contains_key(*p)).cloned().collect();
+    let gone: Vec<String> = installed
+        .keys()
+        .filter(|p| !desired.contains_key(*p))
+        .cloned()
+        .collect();
     for prefix in gone {
         process::run("ip", &["route", "del", &prefix, "proto", PROTO])?;
         installed.remove(&prefix);
@@ -70,23 +80,35 @@ fn best_routes(source: Kind) -> Result<BTreeMap<String, String>> {
     };
     // A router's own routes have no next hop.
     let learned = pairs.into_iter().filter(|(_, nexthop)| !nexthop.is_unspecified());
-    Ok(learned.map(|(prefix, nexthop)| (prefix, nexthop.to_string())).collect())
+    Ok(learned
+        .map(|(prefix, nexthop)| (prefix, nexthop.to_string()))
+        .collect())
 }
 
 fn openbgpd() -> Result<Vec<(String, IpAddr)>> {
     let rib = json(&process::run("bgpctl", &["-j", "show", "rib", "best"])?)?;
     let routes = rib["rib"].as_array().into_iter().flatten().filter_map(|route| {
-        Some((route["prefix"].as_str()?.to_owned(), route["exit_nexthop"].as_str()?.parse().ok()?))
+        Some((
+            route["prefix"].as_str()?.to_owned(),
+            route["exit_nexthop"].as_str()?.parse().ok()?,
+        ))
     });
     Ok(routes.collect())
 }
 
 fn gobgp(family: &str) -> Result<Vec<(String, IpAddr)>> {
     let rib = json(&process::run("gobgp", &["global", "rib", "-a", family, "-j"])?)?;
-    let routes = rib.as_object().into_iter().flatten().filter_map(|(prefix, paths)| {
-        let best = paths.as_array()?.iter().find(|path| path["best"] == true)?;
-        let nexthop = best["attrs"].as_array()?.iter().find_map(|attr| attr["nexthop"].as_str())?;
-        Some((prefix.clone(), nexthop.parse().ok()?))
-    });
+    let routes = rib
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(prefix, paths)| {
+            let best = paths.as_array()?.iter().find(|path| path["best"] == true)?;
+            let nexthop = best["attrs"]
+                .as_array()?
+                .iter()
+                .find_map(|attr| attr["nexthop"].as_str())?;
+            Some((prefix.clone(), nexthop.parse().ok()?))
+        });
     Ok(routes.collect())
 }

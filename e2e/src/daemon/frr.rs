@@ -18,11 +18,15 @@ use crate::wait;
 pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
     let mut zebra = start_zebra(host)?;
     let mut bgpd = start_daemon(host, "bgpd", &render(speaker))?;
-    wait::until(Duration::from_secs(10), format_args!("bgpd's vty on {}", host.name()), || {
-        zebra.check_alive()?;
-        bgpd.check_alive()?;
-        vtysh(host, "show bgp neighbors json").map(drop)
-    })?;
+    wait::until(
+        Duration::from_secs(10),
+        format_args!("bgpd's vty on {}", host.name()),
+        || {
+            zebra.check_alive()?;
+            bgpd.check_alive()?;
+            vtysh(host, "show bgp neighbors json").map(drop)
+        },
+    )?;
     Ok(vec![zebra, bgpd])
 }
 
@@ -30,10 +34,18 @@ pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
 fn start_zebra(host: &Host) -> Result<Daemon> {
     let mut zebra = start_daemon(host, "zebra", "log stdout informational\n")?;
     let socket = host.run_file("frr/zserv.api");
-    wait::until(Duration::from_secs(10), format_args!("zebra's socket on {}", host.name()), || {
-        zebra.check_alive()?;
-        if socket.exists() { Ok(()) } else { wait::not_yet(format!("no {}", socket.display())) }
-    })?;
+    wait::until(
+        Duration::from_secs(10),
+        format_args!("zebra's socket on {}", host.name()),
+        || {
+            zebra.check_alive()?;
+            if socket.exists() {
+                Ok(())
+            } else {
+                wait::not_yet(format!("no {}", socket.display()))
+            }
+        },
+    )?;
     Ok(zebra)
 }
 
@@ -61,8 +73,11 @@ fn start_daemon(host: &Host, name: &str, config: &str) -> Result<Daemon> {
     let config = host.write_config(&format!("{name}.conf"), config)?;
     std::fs::create_dir_all(host.run_file("frr")).context("/run/frr")?;
     let mut frr = command(&format!("/usr/lib/frr/{name}"));
-    frr.arg("-f").arg(config).args(["-u", "root", "-g", "root", "-P", "0"]);
-    frr.args(["-z", "/run/frr/zserv.api", "-i"]).arg(format!("/run/frr/{name}.pid"));
+    frr.arg("-f")
+        .arg(config)
+        .args(["-u", "root", "-g", "root", "-P", "0"]);
+    frr.args(["-z", "/run/frr/zserv.api", "-i"])
+        .arg(format!("/run/frr/{name}.pid"));
     host.spawn(name, &mut frr)
 }
 
@@ -72,9 +87,13 @@ fn vtysh(host: &Host, line: &str) -> Result<String> {
 
 pub(super) fn sessions(host: &Host) -> Result<BTreeMap<IpAddr, String>> {
     let neighbors = json(&vtysh(host, "show bgp neighbors json")?)?;
-    let states = neighbors.as_object().into_iter().flatten().filter_map(|(address, neighbor)| {
-        Some((address.parse().ok()?, neighbor["bgpState"].as_str()?.to_owned()))
-    });
+    let states = neighbors
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(address, neighbor)| {
+            Some((address.parse().ok()?, neighbor["bgpState"].as_str()?.to_owned()))
+        });
     Ok(states.collect())
 }
 
@@ -86,8 +105,14 @@ fn render(speaker: &Speaker) -> String {
     let mut out = String::from("log stdout informational\n");
     for (family, ip) in [(Family::V4, "ip"), (Family::V6, "ipv6")] {
         let (prefix, min, max) = pod_prefix(family);
-        let _ = writeln!(out, "{ip} prefix-list pods-{ip} permit {prefix} ge {min} le {max}");
-        let _ = writeln!(out, "route-map pods-{ip} permit 10\n match {ip} address prefix-list pods-{ip}");
+        let _ = writeln!(
+            out,
+            "{ip} prefix-list pods-{ip} permit {prefix} ge {min} le {max}"
+        );
+        let _ = writeln!(
+            out,
+            "route-map pods-{ip} permit 10\n match {ip} address prefix-list pods-{ip}"
+        );
     }
     let _ = write!(
         out,
@@ -112,10 +137,18 @@ fn render(speaker: &Speaker) -> String {
     }
     for (family, name, ip) in [(Family::V4, "ipv4", "ip"), (Family::V6, "ipv6", "ipv6")] {
         let _ = writeln!(out, " address-family {name} unicast");
-        for block in speaker.originates.iter().filter(|b| Family::of(b.addr()) == family) {
+        for block in speaker
+            .originates
+            .iter()
+            .filter(|b| Family::of(b.addr()) == family)
+        {
             let _ = writeln!(out, "  network {block}");
         }
-        for neighbor in speaker.neighbors.iter().filter(|n| Family::of(n.remote) == family) {
+        for neighbor in speaker
+            .neighbors
+            .iter()
+            .filter(|n| Family::of(n.remote) == family)
+        {
             let remote = neighbor.remote;
             let _ = write!(
                 out,

@@ -16,16 +16,26 @@ use crate::wait;
 pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
     let config = host.write_config("gobgpd.toml", &render(speaker))?;
     let mut gobgpd = command("gobgpd");
-    gobgpd.arg("-f").arg(config).args(["-t", "toml", "--api-hosts", "127.0.0.1:50051", "--log-plain"]);
+    gobgpd
+        .arg("-f")
+        .arg(config)
+        .args(["-t", "toml", "--api-hosts", "127.0.0.1:50051", "--log-plain"]);
     gobgpd.args(["--pprof-disable"]);
     let mut gobgpd = host.spawn("gobgpd", &mut gobgpd)?;
-    wait::until(Duration::from_secs(10), format_args!("gobgpd's API on {}", host.name()), || {
-        gobgpd.check_alive()?;
-        host.run("gobgp", &["global"]).map(drop)
-    })?;
+    wait::until(
+        Duration::from_secs(10),
+        format_args!("gobgpd's API on {}", host.name()),
+        || {
+            gobgpd.check_alive()?;
+            host.run("gobgp", &["global"]).map(drop)
+        },
+    )?;
     for block in &speaker.originates {
         let family = if block.addr().is_ipv4() { "ipv4" } else { "ipv6" };
-        host.run("gobgp", &["global", "rib", "add", &block.to_string(), "-a", family])?;
+        host.run(
+            "gobgp",
+            &["global", "rib", "add", &block.to_string(), "-a", family],
+        )?;
     }
     Ok(vec![gobgpd, fib_sync::start(host, Kind::Gobgp)?])
 }
@@ -48,7 +58,8 @@ pub(super) fn sessions(host: &Host) -> Result<BTreeMap<IpAddr, String>> {
 }
 
 pub(super) fn reset(host: &Host, remote: IpAddr) -> Result<()> {
-    host.run("gobgp", &["neighbor", &remote.to_string(), "reset"]).map(drop)
+    host.run("gobgp", &["neighbor", &remote.to_string(), "reset"])
+        .map(drop)
 }
 
 fn render(speaker: &Speaker) -> String {
@@ -57,13 +68,16 @@ fn render(speaker: &Speaker) -> String {
         speaker.asn, speaker.router_id
     );
     for neighbor in &speaker.neighbors {
-        let family = if Family::of(neighbor.remote) == Family::V4 { "ipv4-unicast" } else { "ipv6-unicast" };
+        let family = if Family::of(neighbor.remote) == Family::V4 {
+            "ipv4-unicast"
+        } else {
+            "ipv6-unicast"
+        };
         let _ = write!(
             out,
             "\n[[neighbors]]\n  [neighbors.config]\n    neighbor-address = \"{}\"\n    peer-as = {}\n  \
              [neighbors.transport.config]\n    local-address = \"{}\"\n    passive-mode = {}\n  \
              [neighbors.timers.config]\n    hold-time = {}\n    keepalive-interval = {}\n    \
-             connect-retry = 1\n    idle-hold-time-after-reset = 1\n  \
              [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"{family}\"\n",
             neighbor.remote,
             neighbor.asn,

@@ -59,7 +59,11 @@ impl Kind {
         match self {
             Self::Podroute => &[],
             Self::Bird => &[("bird", "bird2"), ("birdc", "bird2")],
-            Self::Frr => &[("/usr/lib/frr/bgpd", "frr"), ("/usr/lib/frr/zebra", "frr"), ("vtysh", "frr")],
+            Self::Frr => &[
+                ("/usr/lib/frr/bgpd", "frr"),
+                ("/usr/lib/frr/zebra", "frr"),
+                ("vtysh", "frr"),
+            ],
             Self::Gobgp => &[("gobgpd", "gobgpd"), ("gobgp", "gobgpd")],
             Self::Openbgpd => &[("/usr/sbin/bgpd", "openbgpd"), ("bgpctl", "openbgpd")],
         }
@@ -76,7 +80,9 @@ impl Kind {
         }
         for (program, package) in self.needs() {
             if find_program(program).is_none() {
-                return Err(Failure::new(format!("{program} is not installed: apt-get install {package}")));
+                return Err(Failure::new(format!(
+                    "{program} is not installed: apt-get install {package}"
+                )));
             }
         }
         Ok(())
@@ -95,7 +101,10 @@ impl Kind {
         let text = output.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let digits = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
-        text.split_whitespace().find(digits).unwrap_or_default().to_owned()
+        text.split_whitespace()
+            .find(digits)
+            .unwrap_or_default()
+            .to_owned()
     }
 }
 
@@ -128,6 +137,8 @@ pub struct Speaker {
     pub neighbors: Vec<Neighbor>,
     /// Hold time to propose.
     pub hold: Duration,
+    /// Announce and believe everything (BIRD only): the careless ToR.
+    pub unfiltered: bool,
 }
 
 impl Speaker {
@@ -144,6 +155,7 @@ impl Speaker {
             originates: machine.blocks.clone(),
             neighbors: topology.neighbors(machine),
             hold: Duration::from_secs(9),
+            unfiltered: false,
         }
     }
 
@@ -189,7 +201,12 @@ impl Running {
             Kind::Openbgpd => openbgpd::start(host, speaker),
         }
         .map_err(|f| f.during(format_args!("{} on {}", kind.name(), host.name())))?;
-        Ok(Self { kind, host: host.clone(), speaker: speaker.clone(), processes })
+        Ok(Self {
+            kind,
+            host: host.clone(),
+            speaker: speaker.clone(),
+            processes,
+        })
     }
 
     /// Asks the daemon for its sessions, one for each configured neighbor.
@@ -207,8 +224,15 @@ impl Running {
             .neighbors
             .iter()
             .map(|neighbor| {
-                let state = told.get(&neighbor.remote).cloned().unwrap_or_else(|| "not known".to_owned());
-                SessionState { remote: neighbor.remote, established: state == "Established", state }
+                let state = told
+                    .get(&neighbor.remote)
+                    .cloned()
+                    .unwrap_or_else(|| "not known".to_owned());
+                SessionState {
+                    remote: neighbor.remote,
+                    established: state == "Established",
+                    state,
+                }
             })
             .collect())
     }
@@ -231,7 +255,9 @@ impl Running {
 
     /// Adds the tails of all logs to a failure.
     pub fn with_logs(&self, failure: Failure) -> Failure {
-        self.processes.iter().fold(failure, |failure, process| process.with_log(failure))
+        self.processes
+            .iter()
+            .fold(failure, |failure, process| process.with_log(failure))
     }
 
     /// Ends the daemon at once, as a crash would.
@@ -241,7 +267,10 @@ impl Running {
 
     /// Ends the daemon as a service manager does.
     pub fn terminate(&mut self) -> Result<()> {
-        self.processes.iter_mut().rev().try_for_each(|p| p.terminate(Duration::from_secs(10)))
+        self.processes
+            .iter_mut()
+            .rev()
+            .try_for_each(|p| p.terminate(Duration::from_secs(10)))
     }
 
     /// Starts it again with the same configuration; it must have been stopped.

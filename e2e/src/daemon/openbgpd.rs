@@ -20,25 +20,34 @@ pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
     // Control socket, and home of its unprivileged processes.
     std::fs::create_dir_all(host.run_file("openbgpd")).context("/run/openbgpd")?;
     let mut bgpd = host.spawn("openbgpd", command(BGPD).args(["-d", "-v", "-f"]).arg(config))?;
-    wait::until(Duration::from_secs(10), format_args!("bgpd's socket on {}", host.name()), || {
-        bgpd.check_alive()?;
-        host.run("bgpctl", &["show", "summary"]).map(drop)
-    })?;
+    wait::until(
+        Duration::from_secs(10),
+        format_args!("bgpd's socket on {}", host.name()),
+        || {
+            bgpd.check_alive()?;
+            host.run("bgpctl", &["show", "summary"]).map(drop)
+        },
+    )?;
     let sync = fib_sync::start(host, Kind::Openbgpd)?;
     Ok(vec![bgpd, sync])
 }
 
 pub(super) fn sessions(host: &Host) -> Result<BTreeMap<IpAddr, String>> {
     let summary = json(&host.run("bgpctl", &["-j", "show", "neighbor"])?)?;
-    let states = summary["neighbors"].as_array().into_iter().flatten().filter_map(|neighbor| {
-        let address = neighbor["remote_addr"].as_str()?.parse().ok()?;
-        Some((address, neighbor["state"].as_str()?.to_owned()))
-    });
+    let states = summary["neighbors"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|neighbor| {
+            let address = neighbor["remote_addr"].as_str()?.parse().ok()?;
+            Some((address, neighbor["state"].as_str()?.to_owned()))
+        });
     Ok(states.collect())
 }
 
 pub(super) fn reset(host: &Host, remote: IpAddr) -> Result<()> {
-    host.run("bgpctl", &["neighbor", &remote.to_string(), "clear"]).map(drop)
+    host.run("bgpctl", &["neighbor", &remote.to_string(), "clear"])
+        .map(drop)
 }
 
 /// Two OpenBGPDs that connect to each other in the same instant both hang up and stay idle for half
@@ -70,13 +79,20 @@ fn render(speaker: &Speaker) -> String {
             neighbor.asn,
             neighbor.name,
             neighbor.local,
-            if neighbor.passive || waits(neighbor) { "  passive\n" } else { "" },
+            if neighbor.passive || waits(neighbor) {
+                "  passive\n"
+            } else {
+                ""
+            },
         );
     }
     for direction in ["from", "to"] {
         for family in Family::BOTH {
             let (prefix, min, max) = pod_prefix(family);
-            let _ = writeln!(out, "allow {direction} any prefix {prefix} prefixlen {min} - {max}");
+            let _ = writeln!(
+                out,
+                "allow {direction} any prefix {prefix} prefixlen {min} - {max}"
+            );
         }
     }
     out

@@ -23,10 +23,14 @@ pub fn start_with(host: &Host, yaml: &str) -> Result<Daemon> {
     let mut command = std::process::Command::new(bins::find("podroute")?);
     command.args(["run", "--config"]).arg(config);
     let mut agent = host.spawn("podroute", &mut command)?;
-    wait::until(Duration::from_secs(10), format_args!("podroute's socket on {}", host.name()), || {
-        agent.check_alive()?;
-        show(host, "peers").map(drop)
-    })?;
+    wait::until(
+        Duration::from_secs(10),
+        format_args!("podroute's socket on {}", host.name()),
+        || {
+            agent.check_alive()?;
+            show(host, "peers").map(drop)
+        },
+    )?;
     Ok(agent)
 }
 
@@ -38,16 +42,27 @@ pub fn show(host: &Host, what: &str) -> Result<serde_json::Value> {
 
 pub(super) fn sessions(host: &Host) -> Result<BTreeMap<IpAddr, String>> {
     let peers = show(host, "peers")?;
-    let states = peers["peers"].as_array().into_iter().flatten().filter_map(|peer| {
-        Some((peer["address"].as_str()?.parse().ok()?, peer["state"].as_str()?.to_owned()))
-    });
+    let states = peers["peers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|peer| {
+            Some((
+                peer["address"].as_str()?.parse().ok()?,
+                peer["state"].as_str()?.to_owned(),
+            ))
+        });
     Ok(states.collect())
 }
 
 pub(super) fn version() -> String {
-    let Ok(podroute) = bins::find("podroute") else { return String::new() };
+    let Ok(podroute) = bins::find("podroute") else {
+        return String::new();
+    };
     let output = std::process::Command::new(podroute).arg("--version").output();
-    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let text = output
+        .map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
+        .unwrap_or_default();
     text.split_whitespace().nth(1).unwrap_or_default().to_owned()
 }
 
@@ -63,13 +78,20 @@ pub fn render(speaker: &Speaker) -> String {
         let _ = writeln!(out, "  blocks: [{}]", blocks.join(", "));
     }
     out.push_str("peers:\n");
-    speaker.neighbors.iter().for_each(|neighbor| peer(&mut out, speaker, neighbor));
+    speaker
+        .neighbors
+        .iter()
+        .for_each(|neighbor| peer(&mut out, speaker, neighbor));
     policies(&mut out, speaker.role);
     out
 }
 
 fn peer(out: &mut String, speaker: &Speaker, neighbor: &Neighbor) {
-    let family = if Family::of(neighbor.remote) == Family::V4 { "ipv4" } else { "ipv6" };
+    let family = if Family::of(neighbor.remote) == Family::V4 {
+        "ipv4"
+    } else {
+        "ipv6"
+    };
     let _ = write!(
         out,
         "- name: {}\n  address: \"{}\"\n  asn: {}\n  families: [{family}]\n  passive: {}\n  \

@@ -1,0 +1,156 @@
+//! A steady stream of numbered datagrams between two namespaces, to count what is lost.
+//!
+//! The sender keeps to an absolute schedule (a late tick is caught up at once, not skipped), so the
+//! number of packets is the time times the rate.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::failure::{Context, Failure, Result};
+use crate::netns;
+
+const PORT: u16 = 7008;
+
+/// A running stream.
+#[derive(Debug)]
+pub struct Flow {
+    stop: Arc<AtomicBool>,
+    received: Arc<AtomicU64>,
+    sender: Option<JoinHandle<u64>>,
+    receiver: Option<JoinHandle<BTreeSet<u64>>>,
+}
+
+/// What a stream did.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Numbers of those that never arrived.
+    pub lost: Vec<u64>,
+}
+
+impl Flow {
+    /// Starts `rate` datagrams per second from one namespace to an address in another; answers when
+    /// the first ones have arrived.
+    pub fn start(from: &str, to: &str, address: IpAddr, rate: u32) -> Result<Self> {
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT));
+        let sink = netns::within(to, || UdpSocket::bind(any).context("binding the sink"))?;
+        sink.set_read_timeout(Some(Duration::from_millis(300)))
+            .context("sink timeout")?;
+        let source = netns::within(from, || {
+            let local: IpAddr = if address.is_ipv4() {
+                [0, 0, 0, 0].into()
+            } else {
+                Ipv6Addr::UNSPECIFIED.into()
+            };
+            UdpSocket::bind(SocketAddr::new(local, 0)).context("binding the source")
+        })?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let received = Arc::new(AtomicU64::new(0));
+        let sender = std::thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                send(
+                    &source,
+                    SocketAddr::new(address, PORT),
+                    Duration::from_secs(1) / rate,
+                    &stop,
+                )
+            }
+        });
+        let receiver = std::thread::spawn({
+            let (stop, received) = (Arc::clone(&stop), Arc::clone(&received));
+            move || receive(&sink, &stop, &received)
+        });
+        let flow = Self {
+            stop,
+            received,
+            sender: Some(sender),
+            receiver: Some(receiver),
+        };
+        flow.wait_for(10)?;
+        Ok(flow)
+    }
+
+    /// Waits until so many more datagrams have arrived: the stream still flows.
+    pub fn wait_for(&self, more: u64) -> Result<()> {
+        let target = self.received.load(Ordering::SeqCst) + more;
+        crate::wait::until(
+            Duration::from_secs(10),
+            format_args!("{more} more datagrams"),
+            || {
+                let now = self.received.load(Ordering::SeqCst);
+                if now >= target {
+                    Ok(())
+                } else {
+                    crate::wait::not_yet(format!("{} are missing", target - now))
+                }
+            },
+        )
+    }
+
+    /// Stops the sender, lets what is under way arrive, and counts.
+    pub fn finish(mut self) -> Result<Outcome> {
+        self.stop.store(true, Ordering::SeqCst);
+        let panicked = |_| Failure::new("a thread of the stream panicked");
+        let sent = self
+            .sender
+            .take()
+            .map(JoinHandle::join)
+            .transpose()
+            .map_err(panicked)?
+            .unwrap_or(0);
+        let seen = self
+            .receiver
+            .take()
+            .map(JoinHandle::join)
+            .transpose()
+            .map_err(panicked)?
+            .unwrap_or_default();
+        Ok(Outcome {
+            sent,
+            lost: (0..sent).filter(|number| !seen.contains(number)).collect(),
+        })
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+fn send(source: &UdpSocket, target: SocketAddr, interval: Duration, stop: &AtomicBool) -> u64 {
+    let mut next = Instant::now();
+    let mut number = 0u64;
+    while !stop.load(Ordering::SeqCst) {
+        // What the kernel refuses to send (no route) is lost like any other.
+        let _ = source.send_to(&number.to_be_bytes(), target);
+        number += 1;
+        next += interval;
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    number
+}
+
+fn receive(sink: &UdpSocket, stop: &AtomicBool, received: &AtomicU64) -> BTreeSet<u64> {
+    let mut seen = BTreeSet::new();
+    let mut buffer = [0u8; 64];
+    loop {
+        match sink.recv(&mut buffer) {
+            Ok(8) => {
+                let number: [u8; 8] = buffer[..8].try_into().unwrap_or_default();
+                seen.insert(u64::from_be_bytes(number));
+                received.store(seen.len() as u64, Ordering::SeqCst);
+            }
+            Ok(_) => {}
+            // Quiet for a read timeout after the sender's end: nothing is under way any more.
+            Err(_) if stop.load(Ordering::SeqCst) => return seen,
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `podroute check`, `run` and `show` as the operator meets them.
+
+use e2e::bins;
+use e2e::daemon::{Kind, Speaker, podroute};
+use e2e::failure::{Failure, Result};
+use e2e::machine::Host;
+use e2e::rack::Rack;
+use e2e::topology::Topology;
+use e2e::{ensure, kernel};
+
+use crate::support::small;
+use crate::{Scenario, scenario};
+
+/// Four faults in four sections; the numbers are the lines.
+const BAD: &str = r#"apiVersion: podroute/v1
+cluster:
+  asn: 64512
+  podCIDRs: [10.244.0.0/16]
+node:
+  name: node-1
+  routerId: 192.0.2.11
+  blocks: [10.245.1.0/24]
+peers:
+- name: tor-a
+  address: 192.0.2.1
+  asn: 65001
+  import: form-tor
+  export: accept-all
+  timers: {hold: 2s}
+  colour: blue
+policies:
+  from-tor:
+  - action: accept
+"#;
+
+/// Where each fault stands and what the message must name.
+const FAULTS: [(&str, &str); 4] = [
+    ("8:", "10.245.1.0/24"),
+    ("13:", "from-tor"),
+    ("15:", "hold"),
+    ("16:", "colour"),
+];
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let ours = [Kind::Podroute];
+    vec![
+        scenario("cli::check_accepts_what_the_lab_writes", ours, good_files),
+        scenario("cli::check_tells_all_errors_at_once", ours, bad_file),
+        scenario("cli::run_refuses_a_bad_file", ours, run_bad_file),
+        scenario("cli::show_without_an_agent", ours, show_without_agent),
+        scenario("cli::show_for_people_and_programs", ours, show),
+    ]
+}
+
+fn good_files() -> Result<()> {
+    let host = Host::create("desk")?;
+    let program = bins::find("podroute")?;
+    for topology in [Topology::demo(), Topology::small()] {
+        for machine in &topology.machines {
+            let yaml = podroute::render(&Speaker::of(&topology, machine));
+            let file = host.write_config("podroute.yaml", &yaml)?;
+            host.run(&program.to_string_lossy(), &["check", &file.to_string_lossy()])
+                .map_err(|f| f.during(machine.name).evidence("file", yaml))?;
+        }
+    }
+    Ok(())
+}
+
+fn expect_all_faults(output: &std::process::Output) -> Result<()> {
+    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    ensure!(!output.status.success(), "a bad file was accepted: {text}");
+    for (line, word) in FAULTS {
+        let told = text
+            .lines()
+            .any(|l| l.contains(&format!(":{line}")) && l.contains(word));
+        if !told {
+            return Err(
+                Failure::new(format!("no message for line {line} with {word}")).evidence("output", text)
+            );
+        }
+    }
+    Ok(())
+}
+
+fn bad_file() -> Result<()> {
+    let host = Host::create("desk")?;
+    let file = host.write_config("bad.yaml", BAD)?;
+    let program = bins::find("podroute")?;
+    expect_all_faults(&host.output(&program.to_string_lossy(), &["check", &file.to_string_lossy()])?)
+}
+
+fn run_bad_file() -> Result<()> {
+    let host = Host::create("desk")?;
+    let file = host.write_config("bad.yaml", BAD)?;
+    let before = kernel::dump(&host);
+    let program = bins::find("podroute")?;
+    expect_all_faults(&host.output(
+        &program.to_string_lossy(),
+        &["run", "--config", &file.to_string_lossy()],
+    )?)?;
+    ensure!(
+        kernel::dump(&host) == before,
+        "a refused run changed routes: {}",
+        kernel::dump(&host)
+    );
+    ensure!(
+        !host.run_file("podroute/node.json").exists(),
+        "a refused run wrote node.json"
+    );
+    Ok(())
+}
+
+fn show_without_agent() -> Result<()> {
+    let host = Host::create("desk")?;
+    let program = bins::find("podroute")?;
+    let output = host.output(&program.to_string_lossy(), &["show", "peers"])?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(
+        !output.status.success(),
+        "`podroute show` succeeded without an agent"
+    );
+    ensure!(
+        text.contains("/run/podroute") && text.contains("podroute run"),
+        "no remedy in: {text}"
+    );
+    Ok(())
+}
+
+fn show() -> Result<()> {
+    let rack = Rack::converged(small(Kind::Podroute))?;
+    let node = rack.host("node-1");
+    let program = bins::find("podroute")?;
+    let program = program.to_string_lossy();
+    for (what, words) in [
+        ("peers", ["tor-a", "192.0.2.1", "65001", "Established"].as_slice()),
+        ("routes", &["10.244.2.0/24", "fd00:10:244:2::/64"]),
+        ("fib", &["10.244.2.0/24", "192.0.2.1", "installed"]),
+        ("blocks", &["10.244.1.0/24", "fd00:10:244:1::/64"]),
+    ] {
+        let text = node.run(&program, &["show", what])?;
+        for word in words {
+            if !text.contains(word) {
+                return Err(
+                    Failure::new(format!("`podroute show {what}` lacks {word}")).evidence("output", text)
+                );
+            }
+        }
+    }
+    let fib = podroute::show(node, "fib")?;
+    let states = fib["routes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|r| r["state"].as_str().unwrap_or("?"));
+    let states: Vec<_> = states.collect();
+    ensure!(
+        !states.is_empty() && states.iter().all(|s| *s == "installed"),
+        "states of the FIB: {states:?}"
+    );
+    let peers = podroute::show(node, "peers")?;
+    for peer in peers["peers"].as_array().into_iter().flatten() {
+        let v4 = peer["received"]["ipv4"].as_u64().unwrap_or(0);
+        let v6 = peer["received"]["ipv6"].as_u64().unwrap_or(0);
+        ensure!(
+            v4 + v6 == 1,
+            "{} gave {v4} IPv4 and {v6} IPv6 routes, not one",
+            peer["name"]
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! The lab's tests: each scenario runs in a process of its own inside fresh namespaces.
+//!
+//! `cargo test -p e2e -- NAME` runs those whose name contains NAME. A scenario whose daemon is not
+//! installed is left out, with the reason printed; with `LAB_REQUIRE=1` (set by `make test` where it
+//! could install everything) it fails instead. The programs under test must be built: `make build`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod bgp_raw;
+mod cli;
+mod cni;
+mod hostile;
+mod interop;
+mod kernel;
+mod lab_itself;
+mod restart;
+mod support;
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use e2e::daemon::Kind;
+use e2e::failure::Result;
+use e2e::sandbox;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// No scenario may take longer; its box is ended then.
+const LIMIT: Duration = Duration::from_secs(150);
+/// First argument of the process that makes the box, and of the one that works in it.
+const BOX: &str = "__scenario";
+const WORK: &str = "__work";
+
+/// One thing that the lab proves.
+struct Scenario {
+    name: String,
+    needs: Vec<Kind>,
+    run: Box<dyn Fn() -> Result<()> + Send + Sync>,
+}
+
+/// A scenario that needs these daemons.
+fn scenario(
+    name: impl Into<String>,
+    needs: impl IntoIterator<Item = Kind>,
+    run: impl Fn() -> Result<()> + Send + Sync + 'static,
+) -> Scenario {
+    Scenario {
+        name: name.into(),
+        needs: needs.into_iter().collect(),
+        run: Box::new(run),
+    }
+}
+
+fn scenarios() -> Vec<Scenario> {
+    [
+        lab_itself::scenarios(),
+        cni::scenarios(),
+        cli::scenarios(),
+        kernel::scenarios(),
+        restart::scenarios(),
+        hostile::scenarios(),
+        interop::scenarios(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(code) = e2e::dispatch(&args) {
+        std::process::exit(code);
+    }
+    match args.as_slice() {
+        [first, name] if first == BOX => std::process::exit(in_box(name)),
+        [first, name] if first == WORK => std::process::exit(work(name)),
+        _ => libtest_mimic::run(&Arguments::from_args(), trials()).exit(),
+    }
+}
+
+fn trials() -> Vec<Trial> {
+    let no_box = sandbox::possible().err();
+    let strict = std::env::var_os("LAB_REQUIRE").is_some_and(|value| value == "1");
+    let mut reasons = std::collections::BTreeSet::new();
+    let trials = scenarios().into_iter().map(|scenario| {
+        // What we build ourselves is never left out: if it is missing, the test says so and fails.
+        let daemons = scenario.needs.iter().filter(|kind| **kind != Kind::Podroute);
+        let missing = daemons.filter_map(|kind| kind.available().err()).next();
+        let left_out = no_box.clone().or(missing.filter(|_| !strict));
+        reasons.extend(left_out.as_ref().map(|reason| reason.summary().to_owned()));
+        let name = scenario.name.clone();
+        Trial::test(scenario.name, move || spawn(&name)).with_ignored_flag(left_out.is_some())
+    });
+    let trials = trials.collect();
+    for reason in reasons {
+        println!("left out (shown as ignored): {reason}");
+    }
+    trials
+}
+
+/// Runs a scenario in a child; its whole output is the evidence if it fails.
+fn spawn(name: &str) -> Result<(), Failed> {
+    let (mut output, input) = std::io::pipe()?;
+    let exe = std::env::current_exe()?;
+    let mut child = Command::new(exe)
+        .args([BOX, name])
+        .stdin(Stdio::null())
+        .stdout(input.try_clone()?)
+        .stderr(input)
+        .spawn()?;
+    let (done, wait) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = output.read_to_end(&mut text);
+        let _ = done.send(String::from_utf8_lossy(&text).into_owned());
+    });
+    // The pipe closes when the last process of the box is gone.
+    let text = match wait.recv_timeout(LIMIT) {
+        Ok(text) => text,
+        Err(_) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            let text = wait.recv_timeout(Duration::from_secs(10)).unwrap_or_default();
+            return Err(format!("not finished within {LIMIT:?}\n{text}").into());
+        }
+    };
+    let status = child.wait()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{status}\n{text}").into())
+    }
+}
+
+fn in_box(name: &str) -> i32 {
+    sandbox::run(&[WORK.to_owned(), name.to_owned()], false).unwrap_or_else(|failure| {
+        eprintln!("{failure}");
+        1
+    })
+}
+
+fn work(name: &str) -> i32 {
+    if name == lab_itself::SLEEPER {
+        return lab_itself::sleeper();
+    }
+    let all = scenarios();
+    let Some(scenario) = all.iter().find(|scenario| scenario.name == name) else {
+        eprintln!("no scenario {name}");
+        return 2;
+    };
+    let ready = scenario.needs.iter().try_for_each(|kind| kind.available());
+    match ready.and_then(|()| (scenario.run)()) {
+        Ok(()) => 0,
+        Err(failure) => {
+            eprintln!("{failure}");
+            1
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The agent comes and goes, the datapath stays: restart, crash, pods while it is away.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Duration;
+
+use e2e::daemon::Kind;
+use e2e::ensure;
+use e2e::failure::{Failure, Result};
+use e2e::flow::Flow;
+use e2e::kernel::{self, PROTO_AGENT};
+use e2e::machine::Host;
+use e2e::rack::Rack;
+use e2e::topology::Family;
+
+use crate::support::{self, prefix, small, wait_no_route};
+use crate::{Scenario, scenario};
+
+const RATE: u32 = 1000;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let ours = [Kind::Podroute];
+    vec![
+        scenario("restart::routes_are_adopted_and_not_rewritten", ours, adoption),
+        scenario(
+            "restart::routes_that_nobody_tells_any_more_are_swept",
+            ours,
+            sweep,
+        ),
+        scenario("restart::kill_9_loses_no_packet", ours, kill_9),
+        scenario(
+            "restart::pods_come_and_go_without_the_agent",
+            ours,
+            pods_without_agent,
+        ),
+    ]
+}
+
+fn our_routes(host: &Host) -> Result<Vec<kernel::Route>> {
+    let mut routes = kernel::routes(host, Family::V4)?;
+    routes.extend(kernel::routes(host, Family::V6)?);
+    routes.retain(|route| route.protocol == PROTO_AGENT);
+    Ok(routes)
+}
+
+/// Watches the kernel's own announcements: adoption means that not one of our routes is deleted.
+fn adoption() -> Result<()> {
+    let mut rack = Rack::converged(small(Kind::Podroute))?;
+    let node = rack.host("node-1").clone();
+    let before = our_routes(&node)?;
+    ensure!(before.len() == 4, "node-1 has {before:?}");
+    let monitor = node.spawn("ip-monitor", Command::new("ip").args(["-N", "monitor", "route"]))?;
+    // The monitor listens when it shows a change of the test's own.
+    mark(&node, &monitor, "10.200.0.1")?;
+    rack.daemon("node-1").terminate()?;
+    ensure!(
+        our_routes(&node)? == before,
+        "routes changed when the agent ended: {:?}",
+        our_routes(&node)?
+    );
+    rack.daemon("node-1").start_again()?;
+    rack.wait_sessions()?;
+    rack.wait_routes()?;
+    mark(&node, &monitor, "10.200.0.2")?;
+    let log = monitor.log();
+    let touched: BTreeSet<&str> = log.lines().filter(|line| line.contains("proto 245")).collect();
+    let deleted = touched.iter().any(|line| line.starts_with("Deleted"));
+    if deleted {
+        return Err(Failure::new("routes were deleted at the restart").evidence("ip monitor", log));
+    }
+    ensure!(
+        our_routes(&node)? == before,
+        "routes changed: {:?}, before {before:?}",
+        our_routes(&node)?
+    );
+    Ok(())
+}
+
+/// Adds a route of the test's own and waits until the monitor has shown it.
+fn mark(node: &Host, monitor: &e2e::process::Daemon, address: &str) -> Result<()> {
+    e2e::wait::until(Duration::from_secs(5), "the monitor's view", || {
+        let _ = node.ip(&format!("route del {address}/32 proto 99"));
+        node.ip(&format!("route add {address}/32 via 192.0.2.1 dev eth0 proto 99"))?;
+        ensure!(monitor.log().contains(address), "nothing of {address}");
+        Ok(())
+    })
+}
+
+/// What a dead agent left behind and no peer tells any more must go, after the peers had their say.
+fn sweep() -> Result<()> {
+    let mut rack = Rack::converged(small(Kind::Podroute))?;
+    let node = rack.host("node-1").clone();
+    rack.daemon("node-1").kill();
+    node.ip(&format!(
+        "route add 10.244.66.0/24 via 192.0.2.1 dev eth0 proto {PROTO_AGENT}"
+    ))?;
+    rack.daemon("node-1").start_again()?;
+    rack.wait_sessions()?;
+    wait_no_route(&node, prefix("10.244.66.0/24"), Duration::from_secs(30))?;
+    rack.wait_routes().map(drop)
+}
+
+fn kill_9() -> Result<()> {
+    let mut rack = Rack::converged(small(Kind::Podroute))?;
+    rack.add_pods(1)?;
+    let mut flows = Vec::new();
+    for v4 in [true, false] {
+        let target = support::pod_address(&rack, "node-2-pod-a", v4)?;
+        // One after the other: each has the sink's port for itself.
+        let flow = Flow::start("node-1-pod-a", "node-2-pod-a", target, RATE)?;
+        rack.daemon("node-1").kill();
+        flow.wait_for(300)?;
+        rack.daemon("node-1").start_again()?;
+        rack.wait_sessions()?;
+        rack.wait_routes()?;
+        flow.wait_for(300)?;
+        flows.push(flow.finish()?);
+    }
+    for outcome in flows {
+        ensure!(outcome.sent > 600, "only {} packets were sent", outcome.sent);
+        ensure!(
+            outcome.lost.is_empty(),
+            "{} of {} packets lost: {:?}",
+            outcome.lost.len(),
+            outcome.sent,
+            outcome.lost
+        );
+    }
+    Ok(())
+}
+
+fn pods_without_agent() -> Result<()> {
+    let mut rack = Rack::converged(small(Kind::Podroute))?;
+    rack.add_pods(1)?;
+    rack.daemon("node-1").kill();
+    let runtime = rack.runtime("node-1");
+    let late = runtime.add_pod("node-1-late")?;
+    rack.pods.push(late);
+    runtime.delete_pod("node-1-pod-a")?;
+    rack.pods.retain(|pod| pod.name != "node-1-pod-a");
+    rack.daemon("node-1").start_again()?;
+    rack.wait_sessions()?;
+    rack.wait_routes()?;
+    support::prove_reachability(&rack)
+}
