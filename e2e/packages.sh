@@ -47,7 +47,7 @@ if [ "$(id -u)" -ne 0 ] || [ ! -e /etc/debian_version ] || ! command -v apt-get 
     exit 0
 fi
 
-echo "installing from Debian's packages: ${missing[*]}"
+echo "installing from Debian's packages (no service is started): ${missing[*]}"
 
 policy=/usr/sbin/policy-rc.d
 ours=

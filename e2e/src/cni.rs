@@ -255,3 +255,16 @@ pub fn plugin_dirs() -> Vec<PathBuf> {
     own.chain(["/usr/lib/cni", "/opt/cni/bin"].map(PathBuf::from))
         .collect()
 }
+
+/// Fails with the package that brings the reference plugins.
+pub fn reference_plugins_available() -> Result<()> {
+    let there = |name: &str| plugin_dirs().iter().any(|dir| dir.join(name).is_file());
+    for name in ["ptp", "bridge", "host-local"] {
+        if !there(name) {
+            let text =
+                format!("CNI plugin {name} is not installed: apt-get install containernetworking-plugins");
+            return Err(Failure::new(text));
+        }
+    }
+    Ok(())
+}

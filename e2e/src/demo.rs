@@ -54,6 +54,9 @@ pub fn main(options: &Options) -> i32 {
 fn tell(options: &Options, report: &Report) -> Result<Rack> {
     options.node.available()?;
     options.tor.available()?;
+    if options.node != Kind::Podroute && options.plugin != Some(Plugin::Podroute) {
+        crate::cni::reference_plugins_available()?;
+    }
     introduce(report, options);
     let mut plan = Plan::new(Topology::demo(), options.node, options.tor);
     plan.plugin = options.plugin.unwrap_or(plan.plugin);

@@ -77,7 +77,7 @@ fn render(speaker: &Speaker) -> String {
             out,
             "\n[[neighbors]]\n  [neighbors.config]\n    neighbor-address = \"{}\"\n    peer-as = {}\n  \
              [neighbors.transport.config]\n    local-address = \"{}\"\n    passive-mode = {}\n  \
-             [neighbors.timers.config]\n    hold-time = {}\n    keepalive-interval = {}\n    \
+             [neighbors.timers.config]\n    hold-time = {}\n    keepalive-interval = {}\n    connect-retry = 1\n  \
              [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"{family}\"\n",
             neighbor.remote,
             neighbor.asn,

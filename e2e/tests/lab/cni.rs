@@ -32,10 +32,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario("cni::versions", [], versions),
         scenario("cni::podroute_ipam_under_ptp", [], || {
             delegated(json!({"type": "ptp"}))
-        }),
+        })
+        .with_reference_plugins(),
         scenario("cni::podroute_ipam_under_bridge", [], || {
             delegated(json!({"type": "bridge", "bridge": "cni0", "isGateway": true}))
-        }),
+        })
+        .with_reference_plugins(),
     ]
 }
 

@@ -16,12 +16,13 @@ use crate::{Scenario, scenario};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario("lab::demo_with_bird_everywhere", [Kind::Bird], demo_with_bird),
+        scenario("lab::demo_with_bird_everywhere", [Kind::Bird], demo_with_bird).with_reference_plugins(),
         scenario(
             "lab::a_broken_network_fails_the_probes",
             [Kind::Bird],
             broken_network,
-        ),
+        )
+        .with_reference_plugins(),
         scenario("lab::a_killed_box_takes_everything_along", [], killed_box),
     ]
 }

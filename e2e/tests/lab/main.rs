@@ -28,7 +28,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use e2e::daemon::Kind;
-use e2e::failure::Result;
+use e2e::failure::{Failure, Result};
 use e2e::sandbox;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -42,6 +42,8 @@ const WORK: &str = "__work";
 struct Scenario {
     name: String,
     needs: Vec<Kind>,
+    /// Whether it executes `ptp`, `bridge` or `host-local`.
+    reference_plugins: bool,
     run: Box<dyn Fn() -> Result<()> + Send + Sync>,
 }
 
@@ -54,7 +56,27 @@ fn scenario(
     Scenario {
         name: name.into(),
         needs: needs.into_iter().collect(),
+        reference_plugins: false,
         run: Box::new(run),
+    }
+}
+
+impl Scenario {
+    /// The scenario needs the reference CNI plugins too.
+    fn with_reference_plugins(mut self) -> Self {
+        self.reference_plugins = true;
+        self
+    }
+
+    /// What is missing of other people's programs; ours are never left out: a test that misses them
+    /// says so and fails.
+    fn missing(&self) -> Option<Failure> {
+        let daemons = self.needs.iter().filter(|kind| **kind != Kind::Podroute);
+        let mut missing = daemons.filter_map(|kind| kind.available().err());
+        let plugins = || e2e::cni::reference_plugins_available().err();
+        missing
+            .next()
+            .or_else(|| if self.reference_plugins { plugins() } else { None })
     }
 }
 
@@ -90,10 +112,7 @@ fn trials() -> Vec<Trial> {
     let strict = std::env::var_os("LAB_REQUIRE").is_some_and(|value| value == "1");
     let mut reasons = std::collections::BTreeSet::new();
     let trials = scenarios().into_iter().map(|scenario| {
-        // What we build ourselves is never left out: if it is missing, the test says so and fails.
-        let daemons = scenario.needs.iter().filter(|kind| **kind != Kind::Podroute);
-        let missing = daemons.filter_map(|kind| kind.available().err()).next();
-        let left_out = no_box.clone().or(missing.filter(|_| !strict));
+        let left_out = no_box.clone().or(scenario.missing().filter(|_| !strict));
         reasons.extend(left_out.as_ref().map(|reason| reason.summary().to_owned()));
         let name = scenario.name.clone();
         Trial::test(scenario.name, move || spawn(&name)).with_ignored_flag(left_out.is_some())
@@ -155,7 +174,7 @@ fn work(name: &str) -> i32 {
         eprintln!("no scenario {name}");
         return 2;
     };
-    let ready = scenario.needs.iter().try_for_each(|kind| kind.available());
+    let ready = scenario.missing().map_or(Ok(()), Err);
     match ready.and_then(|()| (scenario.run)()) {
         Ok(()) => 0,
         Err(failure) => {
