@@ -385,3 +385,63 @@ fn mtu_offloads_names_and_addresses_of_the_link() {
         lab.assert_clean();
     });
 }
+
+#[test]
+fn an_add_after_a_killed_one_undoes_it_first() {
+    lab::run("an_add_after_a_killed_one_undoes_it_first", &[], |lab| {
+        let netns = lab.netns("p1");
+        // Killed at the end, after the addresses, and at the very beginning.
+        for harm in [
+            "sed -i /^done/d",
+            "ip link del $(ip -o link | grep -o 'pod[a-z0-9]*' | head -1); sed -i /^done/d",
+            "truncate -s0",
+        ] {
+            lab.add("c1", &netns, &conf(json!({})));
+            sh(&format!("{harm} /run/podroute/ipam/*/pod/c1@eth0"));
+            let result = lab.add("c1", &netns, &conf(json!({})));
+            assert_eq!(lab.claims().len(), 2, "{harm}");
+            assert_wired("p1", &result);
+            lab.del("c1", &netns, &conf(json!({})));
+            lab.assert_clean();
+        }
+    });
+}
+
+/// Sends the moment that ADD has answered; a socket inside the pod waits since before ADD.
+#[test]
+fn the_very_first_packet_arrives() {
+    lab::run("the_very_first_packet_arrives", &[], |lab| {
+        let netns = lab.netns("p1");
+        let (any, port) = ("[::]", 7000);
+        let inside = std::thread::spawn({
+            let path = netns.clone();
+            move || {
+                let file = std::fs::File::open(path).unwrap();
+                nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                let socket = std::net::UdpSocket::bind(format!("{any}:{port}")).unwrap();
+                socket
+                    .set_read_timeout(Some(std::time::Duration::from_secs(2)))
+                    .unwrap();
+                socket
+            }
+        });
+        let inside = inside.join().unwrap();
+        let outside = std::net::UdpSocket::bind("[::]:0").unwrap();
+        let mut lost = Vec::new();
+        for round in 0..60_u8 {
+            let result = lab.add("c1", &netns, &conf(json!({})));
+            let address = addresses(&result)[usize::from(round % 2)];
+            let mapped = match address {
+                std::net::IpAddr::V4(a) => a.to_ipv6_mapped(),
+                std::net::IpAddr::V6(a) => a,
+            };
+            outside.send_to(&[round], (mapped, port)).unwrap();
+            let mut got = [0; 1];
+            if inside.recv_from(&mut got).is_err() {
+                lost.push(address);
+            }
+            lab.del("c1", &netns, &conf(json!({})));
+        }
+        assert!(lost.is_empty(), "{} of 60 lost: {lost:?}", lost.len());
+    });
+}
