@@ -1,1 +1,26 @@
-//! placeholder
+//! The tokio shell around [`bgp_proto`]: sockets, tasks and the clock. It decides nothing.
+//!
+//! | task | owns | count |
+//! |---|---|---|
+//! | acceptor | a listening socket | one per address |
+//! | peer | a `Session`, its connections, its timers | one per peer |
+//! | engine | the `Engine` | one |
+//!
+//! A busy engine cannot kill a session, because the peer's task and not the engine answers the peer.
+//! A slow peer cannot hold up the engine, which never waits for one. Every channel is bounded; each
+//! module says what happens when one is full.
+
+mod accept;
+mod api;
+mod clock;
+mod connection;
+mod engine_task;
+mod facts;
+mod peer_task;
+mod registry;
+mod socket;
+mod sockopt;
+mod speaker;
+
+pub use api::*;
+pub use speaker::{Speaker, SpeakerHandle};

@@ -13,17 +13,27 @@ use ::bytes::BytesMut;
 use bgp_proto::engine::{Engine, EngineConfig, Input, Output, PeerKind};
 use bgp_proto::types::{Asn, Community, Family, FamilySet, PathId, PeerId, Prefix};
 use bgp_proto::wire::{
-    AsPath, DecodeContext, EncodeContext, MAX_LEN, Nlri, RouteBatch, cut_frame, decode_update, encode_announce,
-    encode_withdraw,
+    AsPath, DecodeContext, EncodeContext, MAX_LEN, Nlri, RouteBatch, cut_frame, decode_update,
+    encode_announce, encode_withdraw,
 };
 use common::{attrs_from, config, facts, routing};
 
 fn prefixes(count: u32) -> Vec<Nlri> {
-    (0..count).map(|n| Nlri { path_id: PathId(0), prefix: Prefix::v4(0x0100_0000 + (n << 8), 24) }).collect()
+    (0..count)
+        .map(|n| Nlri {
+            path_id: PathId(0),
+            prefix: Prefix::v4(0x0100_0000 + (n << 8), 24),
+        })
+        .collect()
 }
 
 fn encode_context() -> EncodeContext {
-    EncodeContext { four_octet_as: true, add_path: FamilySet::EMPTY, max_len: MAX_LEN, internal: false }
+    EncodeContext {
+        four_octet_as: true,
+        add_path: FamilySet::EMPTY,
+        max_len: MAX_LEN,
+        internal: false,
+    }
 }
 
 /// A table with `per_set` prefixes per attribute set, as UPDATEs.
@@ -47,7 +57,11 @@ struct Run {
 
 impl Run {
     fn new(config: EngineConfig) -> Self {
-        Self { engine: Engine::new(config), sent: 0, chunks: 0 }
+        Self {
+            engine: Engine::new(config),
+            sent: 0,
+            chunks: 0,
+        }
     }
 
     fn pump(&mut self) {
@@ -56,7 +70,8 @@ impl Run {
                 let bytes = chunk.len_for(peer);
                 self.sent += bytes;
                 self.chunks += 1;
-                self.engine.handle(Instant::now(), Input::Written(peer, bytes));
+                self.engine
+                    .handle(Instant::now(), Input::Written(peer, chunk.cost_for(peer)));
             }
         }
     }
@@ -87,18 +102,29 @@ impl Run {
 
 fn resident() -> usize {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    text.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
+    text.split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<usize>().ok())
+        .unwrap_or(0)
+        * 4096
 }
 
 fn up(run: &mut Run, peer: u32, kind: PeerKind) {
     let peer = PeerId(peer);
-    run.engine.handle(Instant::now(), Input::Configure(peer, Arc::new(routing(peer, kind))));
-    run.engine.handle(Instant::now(), Input::Up(peer, Box::new(facts(peer, kind))));
+    run.engine.handle(
+        Instant::now(),
+        Input::Configure(peer, Arc::new(routing(peer, kind))),
+    );
+    run.engine
+        .handle(Instant::now(), Input::Up(peer, Box::new(facts(peer, kind))));
 }
 
 fn full_table(count: u32, per_set: usize) {
     let stream = table(count, per_set);
-    let mut run = Run::new(EngineConfig { assume_reachable: true, ..config() });
+    let mut run = Run::new(EngineConfig {
+        assume_reachable: true,
+        ..config()
+    });
     up(&mut run, 1, PeerKind::External);
     up(&mut run, 2, PeerKind::External);
     run.pump();
@@ -115,12 +141,19 @@ fn full_table(count: u32, per_set: usize) {
     let mut gone = BytesMut::new();
     encode_withdraw(&mut gone, &encode_context(), Family::Ipv4, &prefixes(count));
     let time = run.feed(PeerId(1), &gone);
-    println!("  withdrawn: {:.3} s, {} ns per prefix", time.as_secs_f64(), time.as_nanos() / u128::from(count));
+    println!(
+        "  withdrawn: {:.3} s, {} ns per prefix",
+        time.as_secs_f64(),
+        time.as_nanos() / u128::from(count)
+    );
     assert_eq!(run.engine.sizes().0, 0);
 }
 
 fn reflector(clients: u32) {
-    let mut run = Run::new(EngineConfig { assume_reachable: true, ..config() });
+    let mut run = Run::new(EngineConfig {
+        assume_reachable: true,
+        ..config()
+    });
     for client in 1..=clients {
         up(&mut run, client, PeerKind::Client);
     }
@@ -128,7 +161,10 @@ fn reflector(clients: u32) {
     let start = Instant::now();
     for (client, nlri) in (1..=clients).zip(prefixes(clients).iter()) {
         let attrs = attrs_from(PeerId(client), PeerKind::Client);
-        run.engine.handle(start, Input::Routes(PeerId(client), common::announce(attrs, &[nlri.prefix])));
+        run.engine.handle(
+            start,
+            Input::Routes(PeerId(client), common::announce(attrs, &[nlri.prefix])),
+        );
     }
     run.pump();
     let time = start.elapsed();
@@ -141,13 +177,19 @@ fn reflector(clients: u32) {
     let start = Instant::now();
     let mut attrs = attrs_from(PeerId(1), PeerKind::Client);
     attrs.med = Some(9);
-    run.engine.handle(start, Input::Routes(PeerId(1), common::announce(attrs, &[prefixes(1)[0].prefix])));
+    run.engine.handle(
+        start,
+        Input::Routes(PeerId(1), common::announce(attrs, &[prefixes(1)[0].prefix])),
+    );
     run.pump();
     println!("  one flap: {:.3} ms", start.elapsed().as_secs_f64() * 1e3);
 }
 
 fn main() {
-    let count = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(1_000_000);
+    let count = std::env::args()
+        .skip(1)
+        .find_map(|arg| arg.parse().ok())
+        .unwrap_or(1_000_000);
     full_table(count, 5);
     full_table(count, 50);
     reflector(500);

@@ -170,7 +170,9 @@ impl FamilySet {
 
     /// The members, IPv4 first.
     pub fn iter(self) -> impl Iterator<Item = Family> {
-        Family::ALL.into_iter().filter(move |family| self.contains(*family))
+        Family::ALL
+            .into_iter()
+            .filter(move |family| self.contains(*family))
     }
 }
 
@@ -226,7 +228,11 @@ impl Prefix {
     pub fn v4(addr: u32, len: u8) -> Self {
         let len = len.min(32);
         let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
-        Self { family: Family::Ipv4, words: [addr & mask, 0, 0, 0], len }
+        Self {
+            family: Family::Ipv4,
+            words: [addr & mask, 0, 0, 0],
+            len,
+        }
     }
 
     /// An IPv6 prefix; host bits are cleared, a length above 128 is clamped to 128.
@@ -235,7 +241,11 @@ impl Prefix {
         let len = len.min(128);
         let addr = addr & u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
         let word = |shift: u32| ((addr >> shift) & u128::from(u32::MAX)) as u32;
-        Self { family: Family::Ipv6, words: [word(96), word(64), word(32), word(0)], len }
+        Self {
+            family: Family::Ipv6,
+            words: [word(96), word(64), word(32), word(0)],
+            len,
+        }
     }
 
     /// A prefix of either family; host bits are cleared and the length is clamped to the family's.
@@ -346,7 +356,10 @@ impl FromStr for Prefix {
             return Err(PrefixError::Length(text.to_owned(), prefix.family.max_len()));
         }
         if prefix.addr() != addr {
-            return Err(PrefixError::HostBits { given: text.to_owned(), meant: prefix });
+            return Err(PrefixError::HostBits {
+                given: text.to_owned(),
+                meant: prefix,
+            });
         }
         Ok(prefix)
     }
@@ -500,12 +513,28 @@ mod tests {
 
     #[test]
     fn prefix_text_round_trip_and_errors() {
-        for text in ["0.0.0.0/0", "10.244.1.0/24", "192.0.2.1/32", "::/0", "fd00:10:244:1::/64", "2001:db8::1/128"] {
+        for text in [
+            "0.0.0.0/0",
+            "10.244.1.0/24",
+            "192.0.2.1/32",
+            "::/0",
+            "fd00:10:244:1::/64",
+            "2001:db8::1/128",
+        ] {
             assert_eq!(text.parse::<Prefix>().unwrap().to_string(), text);
         }
-        assert!(matches!("10.244.1.1/24".parse::<Prefix>(), Err(PrefixError::HostBits { .. })));
-        assert!(matches!("10.244.1.0/33".parse::<Prefix>(), Err(PrefixError::Length(_, 32))));
-        assert!(matches!("10.244.1.0".parse::<Prefix>(), Err(PrefixError::Syntax(_))));
+        assert!(matches!(
+            "10.244.1.1/24".parse::<Prefix>(),
+            Err(PrefixError::HostBits { .. })
+        ));
+        assert!(matches!(
+            "10.244.1.0/33".parse::<Prefix>(),
+            Err(PrefixError::Length(_, 32))
+        ));
+        assert!(matches!(
+            "10.244.1.0".parse::<Prefix>(),
+            Err(PrefixError::Syntax(_))
+        ));
     }
 
     #[test]

@@ -23,7 +23,11 @@ fn heard<'a>(world: &'a World, peer: PeerId, text: &str) -> Option<&'a PathAttrs
 }
 
 fn block(text: &str) -> Originated {
-    Originated { prefix: prefix(text), source: Source::PodBlock, communities: vec![Community(7)] }
+    Originated {
+        prefix: prefix(text),
+        source: Source::PodBlock,
+        communities: vec![Community(7)],
+    }
 }
 
 #[test]
@@ -31,11 +35,20 @@ fn originated_blocks_reach_both_kinds_of_peer() {
     let mut world = World::new(config());
     world.add(A, PeerKind::External);
     world.add(B, PeerKind::Internal);
-    world.handle(Input::Originate(vec![block("10.244.1.0/24"), block("fd00:1::/64")]));
+    world.handle(Input::Originate(vec![
+        block("10.244.1.0/24"),
+        block("fd00:1::/64"),
+    ]));
     world.pump();
     let external = heard(&world, A, "10.244.1.0/24").unwrap();
-    assert_eq!((external.as_path.to_string(), external.next_hop.to_string()), ("64512".into(), "192.0.2.1".into()));
-    assert_eq!((external.local_pref, &external.communities[..]), (None, &[Community(7)][..]));
+    assert_eq!(
+        (external.as_path.to_string(), external.next_hop.to_string()),
+        ("64512".into(), "192.0.2.1".into())
+    );
+    assert_eq!(
+        (external.local_pref, &external.communities[..]),
+        (None, &[Community(7)][..])
+    );
     let internal = heard(&world, B, "fd00:1::/64").unwrap();
     assert_eq!((internal.as_path.hops(), internal.local_pref), (0, Some(100)));
     assert_eq!(internal.next_hop.to_string(), "2001:db8::1");
@@ -58,7 +71,10 @@ fn ibgp_routes_go_to_ebgp_but_not_to_ibgp() {
     assert!(heard(&world, B, "10.244.2.0/24").is_none());
     assert!(heard(&world, A, "10.244.2.0/24").is_none());
     let route = heard(&world, C, "10.244.2.0/24").unwrap();
-    assert_eq!((route.as_path.to_string(), route.next_hop.to_string()), ("64512".into(), "192.0.2.1".into()));
+    assert_eq!(
+        (route.as_path.to_string(), route.next_hop.to_string()),
+        ("64512".into(), "192.0.2.1".into())
+    );
     assert_eq!(world.fib[&prefix("10.244.2.0/24")], [IpAddr::V4(address(A))]);
 }
 
@@ -78,7 +94,10 @@ fn a_reflector_sets_originator_and_cluster_and_leaves_the_next_hop() {
         assert_eq!(rare.cluster_list, [0x0A00_0001]);
         assert_eq!(route.next_hop.addr(), IpAddr::V4(address(A)));
     }
-    assert!(heard(&world, A, "10.244.2.0/24").is_none(), "not back to its source");
+    assert!(
+        heard(&world, A, "10.244.2.0/24").is_none(),
+        "not back to its source"
+    );
     assert!(heard(&world, A, "10.244.3.0/24").is_some() && heard(&world, C, "10.244.3.0/24").is_none());
 }
 
@@ -95,12 +114,18 @@ fn a_new_best_source_forgets_what_it_was_told() {
     world.handle(Input::Routes(B, announce(better, &[prefix("10.244.2.0/24")])));
     world.pump();
     assert!(heard(&world, B, "10.244.2.0/24").is_none());
-    assert_eq!(heard(&world, A, "10.244.2.0/24").unwrap().next_hop.addr(), IpAddr::V4(address(B)));
+    assert_eq!(
+        heard(&world, A, "10.244.2.0/24").unwrap().next_hop.addr(),
+        IpAddr::V4(address(B))
+    );
     assert_eq!(heard(&world, C, "10.244.2.0/24").unwrap().local_pref, Some(200));
     world.down(B);
     world.pump();
     assert!(heard(&world, A, "10.244.2.0/24").is_none());
-    assert_eq!(heard(&world, C, "10.244.2.0/24").unwrap().next_hop.addr(), IpAddr::V4(address(A)));
+    assert_eq!(
+        heard(&world, C, "10.244.2.0/24").unwrap().next_hop.addr(),
+        IpAddr::V4(address(A))
+    );
 }
 
 #[test]
@@ -117,9 +142,19 @@ fn loops_and_own_blocks_are_kept_but_not_used() {
     world.handle(Input::Originate(vec![block("10.244.1.0/24")]));
     world.pump();
     assert!(heard(&world, B, "10.244.1.128/25").is_none() && heard(&world, B, "10.244.9.0/24").is_none());
-    let why = |text: &str| world.engine.routes(&RouteFilter { within: Some(prefix(text)), ..RouteFilter::default() })[0].paths[0].unused;
+    let why = |text: &str| {
+        world.engine.routes(&RouteFilter {
+            within: Some(prefix(text)),
+            ..RouteFilter::default()
+        })[0]
+            .paths[0]
+            .unused
+    };
     assert_eq!(why("10.244.9.0/24"), Some(Unused::Refused(Ineligible::AsLoop)));
-    assert_eq!(why("10.244.1.128/25"), Some(Unused::Refused(Ineligible::OwnBlock)));
+    assert_eq!(
+        why("10.244.1.128/25"),
+        Some(Unused::Refused(Ineligible::OwnBlock))
+    );
     world.handle(Input::Originate(vec![]));
     world.pump();
     assert!(heard(&world, B, "10.244.1.128/25").is_some());
@@ -127,7 +162,10 @@ fn loops_and_own_blocks_are_kept_but_not_used() {
 
 #[test]
 fn equal_paths_share_the_kernel_route_and_a_lost_next_hop_leaves_it() {
-    let mut world = World::new(bgp_proto::engine::EngineConfig { multipath_relax: true, ..config() });
+    let mut world = World::new(bgp_proto::engine::EngineConfig {
+        multipath_relax: true,
+        ..config()
+    });
     world.add(A, PeerKind::External);
     world.add(B, PeerKind::External);
     world.announce(A, &["10.244.2.0/24"]);
@@ -150,19 +188,41 @@ fn equal_paths_share_the_kernel_route_and_a_lost_next_hop_leaves_it() {
 fn policies_reject_change_and_are_evaluated_anew() {
     let mut world = World::new(config());
     let rule = |text: &str, local_pref| Rule {
-        matcher: Matcher { prefixes: vec![PrefixRange::exact(prefix(text))], ..Matcher::default() },
-        actions: Actions { local_pref, ..Actions::default() },
+        matcher: Matcher {
+            prefixes: vec![PrefixRange::exact(prefix(text))],
+            ..Matcher::default()
+        },
+        actions: Actions {
+            local_pref,
+            ..Actions::default()
+        },
         verdict: Some(Verdict::Accept),
     };
-    let policy = |rules| Arc::new(Policy { name: "from-a".into(), rules, default: Verdict::Reject });
-    let with = |rules| bgp_proto::engine::PeerRouting { import: policy(rules), ..routing(A, PeerKind::External) };
-    world.add_with(A, with(vec![rule("10.244.2.0/24", Some(300))]), facts(A, PeerKind::External));
+    let policy = |rules| {
+        Arc::new(Policy {
+            name: "from-a".into(),
+            rules,
+            default: Verdict::Reject,
+        })
+    };
+    let with = |rules| bgp_proto::engine::PeerRouting {
+        import: policy(rules),
+        ..routing(A, PeerKind::External)
+    };
+    world.add_with(
+        A,
+        with(vec![rule("10.244.2.0/24", Some(300))]),
+        facts(A, PeerKind::External),
+    );
     world.add(B, PeerKind::Internal);
     world.announce(A, &["10.244.2.0/24", "10.244.3.0/24"]);
     world.pump();
     assert_eq!(heard(&world, B, "10.244.2.0/24").unwrap().local_pref, Some(300));
     assert!(heard(&world, B, "10.244.3.0/24").is_none());
-    world.handle(Input::Configure(A, Arc::new(with(vec![rule("10.244.3.0/24", None)]))));
+    world.handle(Input::Configure(
+        A,
+        Arc::new(with(vec![rule("10.244.3.0/24", None)])),
+    ));
     world.pump();
     assert!(heard(&world, B, "10.244.2.0/24").is_none());
     assert_eq!(heard(&world, B, "10.244.3.0/24").unwrap().local_pref, Some(100));
@@ -176,7 +236,10 @@ fn an_export_policy_changed_at_run_time_withdraws() {
     world.announce(A, &["10.244.2.0/24"]);
     world.pump();
     assert!(heard(&world, B, "10.244.2.0/24").is_some());
-    let closed = bgp_proto::engine::PeerRouting { export: Arc::new(Policy::reject_all()), ..routing(B, PeerKind::External) };
+    let closed = bgp_proto::engine::PeerRouting {
+        export: Arc::new(Policy::reject_all()),
+        ..routing(B, PeerKind::External)
+    };
     world.handle(Input::Configure(B, Arc::new(closed)));
     world.pump();
     assert!(heard(&world, B, "10.244.2.0/24").is_none());
@@ -188,23 +251,37 @@ fn well_known_communities() {
     world.add(A, PeerKind::External);
     world.add(B, PeerKind::External);
     world.add(C, PeerKind::Internal);
-    for (community, text) in [(Community::NO_EXPORT, "10.1.0.0/24"), (Community::NO_ADVERTISE, "10.2.0.0/24")] {
+    for (community, text) in [
+        (Community::NO_EXPORT, "10.1.0.0/24"),
+        (Community::NO_ADVERTISE, "10.2.0.0/24"),
+    ] {
         let mut attrs = attrs_from(A, PeerKind::External);
         attrs.communities = [community].into();
         world.handle(Input::Routes(A, announce(attrs, &[prefix(text)])));
     }
     world.pump();
     assert!(world.heard[&B].routes.is_empty());
-    assert_eq!(world.heard[&C].routes.keys().copied().collect::<Vec<_>>(), [prefix("10.1.0.0/24")]);
+    assert_eq!(
+        world.heard[&C].routes.keys().copied().collect::<Vec<_>>(),
+        [prefix("10.1.0.0/24")]
+    );
 }
 
 #[test]
 fn too_many_prefixes_end_the_session_and_take_no_more() {
     let mut world = World::new(config());
-    let limited = bgp_proto::engine::PeerRouting { max_prefixes: Some(100), ..routing(A, PeerKind::External) };
+    let limited = bgp_proto::engine::PeerRouting {
+        max_prefixes: Some(100),
+        ..routing(A, PeerKind::External)
+    };
     world.add_with(A, limited, facts(A, PeerKind::External));
-    let many: Vec<Prefix> = (0..5000).map(|n| Prefix::v4(0x0B00_0000 + (n << 8), 24)).collect();
-    world.handle(Input::Routes(A, announce(attrs_from(A, PeerKind::External), &many)));
+    let many: Vec<Prefix> = (0..5000)
+        .map(|n| Prefix::v4(0x0B00_0000 + (n << 8), 24))
+        .collect();
+    world.handle(Input::Routes(
+        A,
+        announce(attrs_from(A, PeerKind::External), &many),
+    ));
     world.pump();
     assert_eq!(world.failed.len(), 1);
     assert_eq!((world.failed[0].1.code, world.failed[0].1.subcode), (6, 1));
@@ -219,11 +296,25 @@ fn enhanced_refresh_sweeps_what_did_not_come_again() {
     let mut v6 = attrs_from(A, PeerKind::External);
     v6.next_hop = next_hop_of(&prefix("2001:db8:5::/48"), 1).into();
     world.handle(Input::Routes(A, announce(v6, &[prefix("2001:db8:5::/48")])));
-    world.handle(Input::Refresh(A, Refresh { family: Family::Ipv4, kind: RefreshKind::Begin }));
+    world.handle(Input::Refresh(
+        A,
+        Refresh {
+            family: Family::Ipv4,
+            kind: RefreshKind::Begin,
+        },
+    ));
     world.announce(A, &["10.1.0.0/24"]);
-    world.handle(Input::Refresh(A, Refresh { family: Family::Ipv4, kind: RefreshKind::End }));
+    world.handle(Input::Refresh(
+        A,
+        Refresh {
+            family: Family::Ipv4,
+            kind: RefreshKind::End,
+        },
+    ));
     world.pump();
-    assert!(world.fib.contains_key(&prefix("10.1.0.0/24")) && !world.fib.contains_key(&prefix("10.2.0.0/24")));
+    assert!(
+        world.fib.contains_key(&prefix("10.1.0.0/24")) && !world.fib.contains_key(&prefix("10.2.0.0/24"))
+    );
     assert_eq!(world.engine.counts(A).received, [1, 1]);
 }
 
@@ -235,7 +326,13 @@ fn a_refresh_request_sends_everything_again() {
     world.announce(A, &["10.1.0.0/24", "10.2.0.0/24"]);
     world.pump();
     world.heard.get_mut(&B).unwrap().routes.clear();
-    world.handle(Input::Refresh(B, Refresh { family: Family::Ipv4, kind: RefreshKind::Request }));
+    world.handle(Input::Refresh(
+        B,
+        Refresh {
+            family: Family::Ipv4,
+            kind: RefreshKind::Request,
+        },
+    ));
     world.pump();
     assert_eq!(world.heard[&B].routes.len(), 2);
 }
@@ -263,11 +360,19 @@ fn packs_prefixes_into_full_messages() {
     world.add(B, PeerKind::External);
     world.pump();
     let before = world.heard[&B].messages;
-    let many: Vec<Prefix> = (0..4000).map(|n| Prefix::v4(0x0B00_0000 + (n << 8), 24)).collect();
-    world.handle(Input::Routes(A, announce(attrs_from(A, PeerKind::External), &many)));
+    let many: Vec<Prefix> = (0..4000)
+        .map(|n| Prefix::v4(0x0B00_0000 + (n << 8), 24))
+        .collect();
+    world.handle(Input::Routes(
+        A,
+        announce(attrs_from(A, PeerKind::External), &many),
+    ));
     world.pump();
     assert_eq!(world.heard[&B].routes.len(), 4000);
-    assert!(world.heard[&B].messages - before <= 5, "4000 prefixes of 4 octets fit into four messages of 4096");
+    assert!(
+        world.heard[&B].messages - before <= 5,
+        "4000 prefixes of 4 octets fit into four messages of 4096"
+    );
 }
 
 #[test]
@@ -279,19 +384,30 @@ fn a_slow_peer_misses_nothing_and_holds_up_nobody() {
     world.pump();
     world.heard.get_mut(&B).unwrap().slow = true;
     for round in 0..200u32 {
-        let many: Vec<Prefix> = (0..8000).map(|n| Prefix::v4(0x0B00_0000 + (n << 8), 24)).collect();
+        let many: Vec<Prefix> = (0..8000)
+            .map(|n| Prefix::v4(0x0B00_0000 + (n << 8), 24))
+            .collect();
         let mut attrs = attrs_from(A, PeerKind::External);
         attrs.communities = [Community(round)].into();
         world.handle(Input::Routes(A, announce(attrs, &many)));
         world.pump();
         assert_eq!(world.heard[&C].routes[&many[0]].communities[0], Community(round));
     }
-    assert!(world.heard[&B].queued_bytes < 6 << 20, "a slow peer's backlog is bounded: {}", world.heard[&B].queued_bytes);
+    assert!(
+        world.heard[&B].queued_bytes < 6 << 20,
+        "a slow peer's backlog is bounded: {}",
+        world.heard[&B].queued_bytes
+    );
     world.heard.get_mut(&B).unwrap().slow = false;
     world.drain(B);
     world.pump();
     assert_eq!(world.heard[&B].routes.len(), 8000);
-    assert!(world.heard[&B].routes.values().all(|attrs| attrs.communities[0] == Community(199)));
+    assert!(
+        world.heard[&B]
+            .routes
+            .values()
+            .all(|attrs| attrs.communities[0] == Community(199))
+    );
 }
 
 #[derive(Clone, Debug)]
@@ -323,16 +439,30 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn kind_of(peer: u32) -> PeerKind {
-    [PeerKind::External, PeerKind::External, PeerKind::Internal, PeerKind::Internal, PeerKind::Client, PeerKind::Client]
-        [peer as usize]
+    [
+        PeerKind::External,
+        PeerKind::External,
+        PeerKind::Internal,
+        PeerKind::Internal,
+        PeerKind::Client,
+        PeerKind::Client,
+    ][peer as usize]
 }
 
 fn numbered(n: u8) -> Prefix {
-    if n % 3 == 0 { prefix(&format!("2001:db8:{n}::/48")) } else { prefix(&format!("10.{n}.0.0/16")) }
+    if n % 3 == 0 {
+        prefix(&format!("2001:db8:{n}::/48"))
+    } else {
+        prefix(&format!("10.{n}.0.0/16"))
+    }
 }
 
 /// What the world should look like, from the paths alone: local-pref decides, then kind, then identifier.
-fn expected(paths: &BTreeMap<(Prefix, u32), u32>, own: &[Prefix], world: &World) -> BTreeMap<u32, BTreeMap<Prefix, u32>> {
+fn expected(
+    paths: &BTreeMap<(Prefix, u32), u32>,
+    own: &[Prefix],
+    world: &World,
+) -> BTreeMap<u32, BTreeMap<Prefix, u32>> {
     let mut best: BTreeMap<Prefix, (Option<u32>, u32)> = BTreeMap::new();
     for ((prefix, peer), pref) in paths {
         if world.unreachable.contains(&next_hop_of(prefix, *peer)) {
@@ -342,9 +472,16 @@ fn expected(paths: &BTreeMap<(Prefix, u32), u32>, own: &[Prefix], world: &World)
         // eBGP paths carry no LOCAL_PREF and one hop; inside the AS the path is empty.
         let rank = |peer: u32, pref: u32| {
             let external = kind_of(peer) == PeerKind::External;
-            (if external { 100 } else { 99 + pref }, !external, external, std::cmp::Reverse(peer))
+            (
+                if external { 100 } else { 99 + pref },
+                !external,
+                external,
+                std::cmp::Reverse(peer),
+            )
         };
-        let better = best.get(prefix).is_none_or(|(_, other)| rank(*peer, *pref) > rank(*other, paths[&(*prefix, *other)]));
+        let better = best
+            .get(prefix)
+            .is_none_or(|(_, other)| rank(*peer, *pref) > rank(*other, paths[&(*prefix, *other)]));
         if better {
             best.insert(*prefix, (external.then_some(0), *peer));
         }
@@ -353,7 +490,9 @@ fn expected(paths: &BTreeMap<(Prefix, u32), u32>, own: &[Prefix], world: &World)
     for peer in &world.up {
         let mut routes = BTreeMap::new();
         for (prefix, (_, source)) in &best {
-            let reflects = kind_of(*source) == PeerKind::External || kind_of(peer.0) != PeerKind::Internal || kind_of(*source) == PeerKind::Client;
+            let reflects = kind_of(*source) == PeerKind::External
+                || kind_of(peer.0) != PeerKind::Internal
+                || kind_of(*source) == PeerKind::Client;
             if *source != peer.0 && reflects && !own.contains(prefix) {
                 routes.insert(*prefix, *source);
             }

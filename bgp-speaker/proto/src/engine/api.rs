@@ -124,7 +124,7 @@ pub enum Input {
     Originate(Vec<Originated>),
     /// News of next hops.
     NextHops(Vec<(IpAddr, Reach)>),
-    /// The shell wrote this many bytes of what it was given for the peer (flow control).
+    /// The shell wrote chunks of this cost ([`Chunk::cost_for`]) to the peer (flow control).
     Written(PeerId, usize),
 }
 
@@ -147,11 +147,23 @@ impl Chunk {
         let ends = std::iter::once(self.common.len());
         let starts = std::iter::once(0).chain(skips.clone().map(|(_, range)| range.end));
         let ranges = starts.zip(skips.map(|(_, range)| range.start).chain(ends));
-        let common = ranges.filter(|(start, end)| start < end).map(|(start, end)| self.common.slice(start..end));
+        let common = ranges
+            .filter(|(start, end)| start < end)
+            .map(|(start, end)| self.common.slice(start..end));
         common.chain(entries(&self.private, peer).map(|(_, data)| data.clone()))
     }
 
-    /// How many bytes the member gets; what the shell reports by [`Input::Written`] as it writes them.
+    /// The least a chunk costs its member's credit, so that the number of chunks under way is bounded too.
+    pub const MIN_COST: usize = 1024;
+
+    /// What the chunk costs the member's credit until the shell has written it and says so by [`Input::Written`]:
+    /// its bytes, at least [`Chunk::MIN_COST`].
+    #[must_use]
+    pub fn cost_for(&self, peer: PeerId) -> usize {
+        self.len_for(peer).max(Self::MIN_COST)
+    }
+
+    /// How many bytes the member gets.
     #[must_use]
     pub fn len_for(&self, peer: PeerId) -> usize {
         let skips = entries(&self.skips, peer).map(|(_, range)| range.len());
@@ -163,7 +175,9 @@ impl Chunk {
 /// The entries of one peer in a list sorted by peer.
 fn entries<T>(list: &[(PeerId, T)], peer: PeerId) -> impl Iterator<Item = &(PeerId, T)> + Clone {
     let first = list.partition_point(|(entry, _)| *entry < peer);
-    list.iter().skip(first).take_while(move |(entry, _)| *entry == peer)
+    list.iter()
+        .skip(first)
+        .take_while(move |(entry, _)| *entry == peer)
 }
 
 /// What the kernel should have for a prefix: the next hops of the best paths, sorted, or nothing.

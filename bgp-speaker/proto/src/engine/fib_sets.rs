@@ -51,12 +51,16 @@ impl FibSets {
 
     /// The set of an id.
     pub(super) fn get(&self, id: u32) -> Arc<[IpAddr]> {
-        let slot = (id as usize).checked_sub(1).and_then(|index| self.sets.get(index));
+        let slot = (id as usize)
+            .checked_sub(1)
+            .and_then(|index| self.sets.get(index));
         slot.map_or_else(|| Arc::from([].as_slice()), |(set, _)| Arc::clone(set))
     }
 
     fn slot(&mut self, id: u32) -> Option<&mut (Arc<[IpAddr]>, u32)> {
-        (id as usize).checked_sub(1).and_then(|index| self.sets.get_mut(index))
+        (id as usize)
+            .checked_sub(1)
+            .and_then(|index| self.sets.get_mut(index))
     }
 }
 

@@ -35,7 +35,10 @@ impl Engine {
     /// Puts the best path first, and notes what the kernel should have.
     fn decide(&mut self, dest: DestId, fib: &mut Vec<FibChange>) {
         self.gather(dest);
-        let multipath = Multipath { max_paths: self.config.max_paths, relax: self.config.multipath_relax };
+        let multipath = Multipath {
+            max_paths: self.config.max_paths,
+            relax: self.config.multipath_relax,
+        };
         let mut candidates = std::mem::take(&mut self.candidates);
         select(&mut candidates, multipath);
         // With no candidate the first path stays where it is: `Sources::best` looks whether it can be used.
@@ -54,7 +57,9 @@ impl Engine {
         self.candidates.clear();
         for (at, path) in self.table.paths(dest) {
             let Ok(imported) = path.imported else { continue };
-            let Some(metric) = self.sources.metric(path, imported, &self.attrs, &self.next_hops) else { continue };
+            let Some(metric) = self.sources.metric(path, imported, &self.attrs, &self.next_hops) else {
+                continue;
+            };
             let candidate = Candidate {
                 at,
                 local: path.peer == PeerId::LOCAL,
@@ -77,7 +82,11 @@ impl Engine {
     fn add_tie_breakers(&mut self, dest: DestId) {
         let mut candidates = std::mem::take(&mut self.candidates);
         for candidate in &mut candidates {
-            let path = self.table.paths(dest).find(|(at, _)| *at == candidate.at).map(|(_, path)| *path);
+            let path = self
+                .table
+                .paths(dest)
+                .find(|(at, _)| *at == candidate.at)
+                .map(|(_, path)| *path);
             if let Some(path) = path {
                 self.fill_tie_breakers(candidate, &path);
             }
@@ -86,13 +95,19 @@ impl Engine {
     }
 
     fn fill_tie_breakers(&self, candidate: &mut Candidate, path: &Path) {
-        let Some(facts) = self.peers.get(&path.peer).and_then(|peer| peer.facts.as_deref()) else { return };
+        let Some(facts) = self.peers.get(&path.peer).and_then(|peer| peer.facts.as_deref()) else {
+            return;
+        };
         candidate.peer_addr = Some(facts.remote_addr);
         if let Some(Learned::Peer(kind, router_id)) = self.sources.peers.get(&path.peer) {
             candidate.external = *kind == super::PeerKind::External;
             candidate.router_id = router_id.get();
         }
-        if let Some(rare) = path.imported.ok().and_then(|id| self.attrs.get(id).rare.as_deref()) {
+        if let Some(rare) = path
+            .imported
+            .ok()
+            .and_then(|id| self.attrs.get(id).rare.as_deref())
+        {
             candidate.router_id = rare.originator_id.map_or(candidate.router_id, |id| id.get()); // RFC 4456 §9
             candidate.clusters = rare.cluster_list.len();
         }
@@ -101,7 +116,11 @@ impl Engine {
     fn note_fib(&mut self, dest: DestId, chosen: &[Candidate], fib: &mut Vec<FibChange>) {
         let mut set = std::mem::take(&mut self.hop_set);
         if chosen.first().is_some_and(|best| !best.local) {
-            set.extend(chosen.iter().filter_map(|candidate| self.next_hop_of(dest, candidate.at)));
+            set.extend(
+                chosen
+                    .iter()
+                    .filter_map(|candidate| self.next_hop_of(dest, candidate.at)),
+            );
             set.sort_unstable();
             set.dedup();
         }
@@ -110,7 +129,10 @@ impl Engine {
         if id != old
             && let Some(prefix) = self.table.prefix(dest)
         {
-            fib.push(FibChange { prefix, next_hops: self.fib_sets.get(id) });
+            fib.push(FibChange {
+                prefix,
+                next_hops: self.fib_sets.get(id),
+            });
         }
         self.fib_sets.release(old);
         set.clear();
@@ -123,7 +145,9 @@ impl Engine {
     }
 
     fn export(&mut self, dest: DestId) {
-        let Some(prefix) = self.table.prefix(dest) else { return };
+        let Some(prefix) = self.table.prefix(dest) else {
+            return;
+        };
         let best = self.sources.best(&self.table, dest, &self.attrs, &self.next_hops);
         let mut rib = Rib {
             table: &self.table,
@@ -138,7 +162,9 @@ impl Engine {
 
     fn flush_groups(&mut self) {
         for index in 0..self.groups.len() {
-            let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) else { continue };
+            let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) else {
+                continue;
+            };
             let rib = Rib {
                 table: &self.table,
                 attrs: &mut self.attrs,
@@ -148,7 +174,9 @@ impl Engine {
             let Some(chunk) = group.flush(&rib) else { continue };
             let chunk = Arc::new(chunk);
             let followers: Vec<PeerId> = group.followers().collect();
-            followers.into_iter().for_each(|peer| self.advertise(peer, &chunk));
+            followers
+                .into_iter()
+                .for_each(|peer| self.advertise(peer, &chunk));
         }
     }
 }

@@ -19,7 +19,11 @@ impl Engine {
     /// Takes the peer's routes in.
     pub(super) fn import_batch(&mut self, peer: PeerId, mut batch: RouteBatch) {
         for op in std::mem::take(&mut batch.ops) {
-            if self.peers.get(&peer).is_none_or(|known| !known.is_up() || known.refused) {
+            if self
+                .peers
+                .get(&peer)
+                .is_none_or(|known| !known.is_up() || known.refused)
+            {
                 return;
             }
             match op {
@@ -29,7 +33,7 @@ impl Engine {
                         self.withdraw(peer, *nlri);
                     }
                 }
-                RouteOp::EndOfRib(family) => self.out.push_back(Output::EndOfRib(peer, family)),
+                RouteOp::EndOfRib(family) => self.ends.push((peer, family)),
             }
         }
     }
@@ -39,7 +43,12 @@ impl Engine {
         let mut cached: Cached = None;
         for (position, nlri) in nlri.iter().enumerate() {
             let imported = self.imported(peer, nlri.prefix, received, &mut cached);
-            let path = Path { peer, path_id: nlri.path_id, received, imported };
+            let path = Path {
+                peer,
+                path_id: nlri.path_id,
+                received,
+                imported,
+            };
             self.announce(nlri.prefix, path);
             if position % 64 == 0 && self.over_limit(peer, nlri.prefix.family()) {
                 break;
@@ -86,13 +95,19 @@ impl Engine {
     }
 
     pub(super) fn withdraw(&mut self, peer: PeerId, nlri: Nlri) {
-        let Some(dest) = self.table.find(&nlri.prefix) else { return };
-        let Some((at, _)) = self.table.path(dest, peer, nlri.path_id) else { return };
+        let Some(dest) = self.table.find(&nlri.prefix) else {
+            return;
+        };
+        let Some((at, _)) = self.table.path(dest, peer, nlri.path_id) else {
+            return;
+        };
         if let Some(path) = self.table.remove(dest, at) {
             self.let_go(&path);
         }
         self.mark(dest);
-        let Some(known) = self.peers.get_mut(&peer) else { return };
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return;
+        };
         known.adj_in.removed(nlri.prefix.family());
         if known.adj_in.is_bloated() {
             self.compact(peer);
@@ -101,12 +116,19 @@ impl Engine {
 
     /// Drops stale notes of the peer's destinations.
     fn compact(&mut self, peer: PeerId) {
-        let Some(known) = self.peers.get_mut(&peer) else { return };
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return;
+        };
         let notes = known.adj_in.take();
         let table = &self.table;
         let live = notes
             .into_iter()
-            .flat_map(|dest| table.paths(dest).filter(|(_, path)| path.peer == peer).map(move |_| dest))
+            .flat_map(|dest| {
+                table
+                    .paths(dest)
+                    .filter(|(_, path)| path.peer == peer)
+                    .map(move |_| dest)
+            })
             .collect();
         known.adj_in.restore(live);
     }
@@ -123,12 +145,17 @@ impl Engine {
 
     /// RFC 4486 §4: more prefixes than configured end the session with Cease/1.
     fn over_limit(&mut self, peer: PeerId, family: Family) -> bool {
-        let Some(known) = self.peers.get_mut(&peer) else { return false };
-        let Some(limit) = known.routing.max_prefixes else { return false };
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        let Some(limit) = known.routing.max_prefixes else {
+            return false;
+        };
         let over = known.adj_in.count(family) > limit as usize;
         if over && !known.refused {
             known.refused = true;
-            self.out.push_back(Output::Fail(peer, Notification::max_prefixes(family, limit)));
+            self.out
+                .push_back(Output::Fail(peer, Notification::max_prefixes(family, limit)));
         }
         over
     }
@@ -142,14 +169,28 @@ impl Engine {
         received: AttrId,
         cached: &mut Cached,
     ) -> Result<AttrId, Ineligible> {
-        let Some(known) = self.peers.get(&peer) else { return Err(Ineligible::Policy) };
+        let Some(known) = self.peers.get(&peer) else {
+            return Err(Ineligible::Policy);
+        };
         let attrs = self.attrs.get(received);
         if self.own_blocks.iter().any(|block| block.contains(&prefix)) {
             return Err(Ineligible::OwnBlock);
         }
-        self.check_attrs(known.routing.kind, known.routing.allow_own_as, known.routing.local_asn, prefix, attrs)?;
+        self.check_attrs(
+            known.routing.kind,
+            known.routing.allow_own_as,
+            known.routing.local_asn,
+            prefix,
+            attrs,
+        )?;
         let policy = &known.routing.import;
-        let rules = policy.evaluate(Route { prefix, attrs, source: Source::Peer }).ok_or(Ineligible::Policy)?;
+        let rules = policy
+            .evaluate(Route {
+                prefix,
+                attrs,
+                source: Source::Peer,
+            })
+            .ok_or(Ineligible::Policy)?;
         if rules.is_empty() {
             return Ok(received);
         }
@@ -157,7 +198,10 @@ impl Engine {
             return Ok(id);
         }
         let mut changed = Box::new(attrs.clone());
-        let context = ActionContext { local_asn: known.routing.local_asn, local_addr: None };
+        let context = ActionContext {
+            local_asn: known.routing.local_asn,
+            local_addr: None,
+        };
         policy.apply(rules, &mut changed, context);
         let id = self.attrs.intern(changed, &mut self.next_hops);
         if let Some((_, old)) = cached.replace((rules, id)) {
@@ -190,14 +234,24 @@ impl Engine {
                 return Err(Ineligible::ClusterLoop);
             }
         }
-        if is_usable(attrs.next_hop.addr(), prefix.family()) { Ok(()) } else { Err(Ineligible::BadNextHop) }
+        if is_usable(attrs.next_hop.addr(), prefix.family()) {
+            Ok(())
+        } else {
+            Err(Ineligible::BadNextHop)
+        }
     }
 
     /// Evaluates a source's paths to a destination again, after a change of policy or of our blocks.
     pub(super) fn reimport(&mut self, peer: PeerId, dest: DestId) {
-        let Some(prefix) = self.table.prefix(dest) else { return };
-        let paths: Vec<_> =
-            self.table.paths(dest).filter(|(_, path)| path.peer == peer).map(|(at, path)| (at, *path)).collect();
+        let Some(prefix) = self.table.prefix(dest) else {
+            return;
+        };
+        let paths: Vec<_> = self
+            .table
+            .paths(dest)
+            .filter(|(_, path)| path.peer == peer)
+            .map(|(at, path)| (at, *path))
+            .collect();
         for (at, old) in paths {
             let mut cached = None;
             let imported = self.imported(peer, prefix, old.received, &mut cached);
@@ -233,8 +287,7 @@ impl Engine {
 fn is_usable(addr: IpAddr, family: Family) -> bool {
     match addr {
         IpAddr::V4(addr) => {
-            family == Family::Ipv4
-                && !(addr.is_unspecified() || addr.is_multicast() || addr.is_broadcast())
+            family == Family::Ipv4 && !(addr.is_unspecified() || addr.is_multicast() || addr.is_broadcast())
         }
         IpAddr::V6(addr) => !(addr.is_unspecified() || addr.is_multicast()),
     }

@@ -57,6 +57,8 @@ pub struct Engine {
     dirty: VecDeque<DestId>,
     /// Peers that are behind and have room.
     behind: VecDeque<PeerId>,
+    /// Ends of initial tables, told once the routes before them are decided.
+    ends: Vec<(PeerId, Family)>,
     out: VecDeque<Output>,
     /// Scratch of a decision.
     candidates: Vec<Candidate>,
@@ -66,13 +68,19 @@ pub struct Engine {
 impl Engine {
     /// Unwritten bytes from which on a peer counts as slow.
     pub const HIGH_WATER: usize = 4 << 20;
+    /// Most chunks that a peer can have been given and not written: two more than the credit holds, for the
+    /// one that uses it up and for a refresh's begin.
+    pub const MAX_CHUNKS: usize = Self::HIGH_WATER / Chunk::MIN_COST + 2;
     /// Unwritten bytes below which a slow peer is served again.
     pub const LOW_WATER: usize = 1 << 20;
 
     /// An engine without peers.
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
-        let sources = Sources { assume_reachable: config.assume_reachable, ..Sources::default() };
+        let sources = Sources {
+            assume_reachable: config.assume_reachable,
+            ..Sources::default()
+        };
         Self {
             config,
             sources,
@@ -86,6 +94,7 @@ impl Engine {
             own_blocks: Vec::new(),
             dirty: VecDeque::new(),
             behind: VecDeque::new(),
+            ends: Vec::new(),
             out: VecDeque::new(),
             candidates: Vec::new(),
             hop_set: Vec::new(),
@@ -126,6 +135,11 @@ impl Engine {
             self.flush_slice();
             return true;
         }
+        let ends = self
+            .ends
+            .drain(..)
+            .map(|(peer, family)| Output::EndOfRib(peer, family));
+        self.out.extend(ends);
         if let Some(peer) = self.behind.pop_front() {
             self.catch_up(peer);
             return true;
@@ -168,12 +182,22 @@ impl Engine {
         let Some(facts) = peer.facts.clone() else { return };
         let import_changed = old.import != peer.routing.import
             || (old.allow_own_as, old.local_asn, old.kind)
-                != (peer.routing.allow_own_as, peer.routing.local_asn, peer.routing.kind);
-        let notes = if import_changed { peer.adj_in.notes().to_vec() } else { Vec::new() };
+                != (
+                    peer.routing.allow_own_as,
+                    peer.routing.local_asn,
+                    peer.routing.kind,
+                );
+        let notes = if import_changed {
+            peer.adj_in.notes().to_vec()
+        } else {
+            Vec::new()
+        };
         self.learn_source(id, &facts);
         notes.into_iter().for_each(|dest| self.reimport(id, dest));
         let key = self.group_key(id, &facts);
-        let same = self.group_of(id).is_some_and(|group| Some(&group.key) == key.as_ref());
+        let same = self
+            .group_of(id)
+            .is_some_and(|group| Some(&group.key) == key.as_ref());
         if let (false, Some(key)) = (same, key) {
             self.leave_group(id);
             self.join_group(id, key, true);
@@ -189,7 +213,9 @@ impl Engine {
         self.down(id);
         self.learn_source(id, &facts);
         let key = self.group_key(id, &facts);
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         peer.facts = Some(facts);
         peer.outstanding = 0;
         peer.refused = false;
@@ -206,11 +232,15 @@ impl Engine {
     }
 
     fn group_key(&self, id: PeerId, facts: &SessionFacts) -> Option<GroupKey> {
-        self.peers.get(&id).map(|peer| GroupKey::of(&peer.routing, facts, self.cluster_id()))
+        self.peers
+            .get(&id)
+            .map(|peer| GroupKey::of(&peer.routing, facts, self.cluster_id()))
     }
 
     fn down(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_up()) else { return };
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_up()) else {
+            return;
+        };
         peer.facts = None;
         peer.outstanding = 0;
         peer.sweeps.clear();
@@ -228,7 +258,10 @@ impl Engine {
     }
 
     fn join_group(&mut self, id: PeerId, key: GroupKey, resync: bool) {
-        let found = self.groups.iter().position(|group| group.as_ref().is_some_and(|group| group.key == key));
+        let found = self
+            .groups
+            .iter()
+            .position(|group| group.as_ref().is_some_and(|group| group.key == key));
         let index = found.unwrap_or_else(|| self.new_group(key));
         if let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) {
             group.join(id, resync);
@@ -251,8 +284,12 @@ impl Engine {
     }
 
     fn leave_group(&mut self, id: PeerId) {
-        let Some(GroupId(index)) = self.peers.get_mut(&id).and_then(|peer| peer.group.take()) else { return };
-        let Some(place) = self.groups.get_mut(index) else { return };
+        let Some(GroupId(index)) = self.peers.get_mut(&id).and_then(|peer| peer.group.take()) else {
+            return;
+        };
+        let Some(place) = self.groups.get_mut(index) else {
+            return;
+        };
         if place.as_mut().is_some_and(|group| group.leave(id))
             && let Some(group) = place.take()
         {
@@ -262,7 +299,10 @@ impl Engine {
 
     /// Puts a peer that is behind in line, once, if it has room.
     fn serve(&mut self, id: PeerId) {
-        let room = self.peers.get(&id).is_some_and(|peer| peer.outstanding < Self::LOW_WATER);
+        let room = self
+            .peers
+            .get(&id)
+            .is_some_and(|peer| peer.outstanding < Self::LOW_WATER);
         let lagging = self.group_of(id).is_some_and(|group| group.is_lagging(id));
         if room && lagging && !self.behind.contains(&id) {
             self.behind.push_back(id);
@@ -277,8 +317,12 @@ impl Engine {
     }
 
     fn catch_up(&mut self, id: PeerId) {
-        let Some(GroupId(index)) = self.peers.get(&id).and_then(|peer| peer.group) else { return };
-        let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) else { return };
+        let Some(GroupId(index)) = self.peers.get(&id).and_then(|peer| peer.group) else {
+            return;
+        };
+        let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
         let mut rib = Rib {
             table: &self.table,
             attrs: &mut self.attrs,
@@ -292,9 +336,13 @@ impl Engine {
 
     /// Hands a chunk to a peer, and takes note of what it owes.
     fn advertise(&mut self, id: PeerId, chunk: &Arc<Chunk>) {
-        let len = chunk.len_for(id);
-        let Some(peer) = self.peers.get_mut(&id).filter(|_| len > 0) else { return };
-        peer.outstanding += len;
+        if chunk.len_for(id) == 0 {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.outstanding += chunk.cost_for(id);
         self.out.push_back(Output::Advertise(id, Arc::clone(chunk)));
         if peer.outstanding > Self::HIGH_WATER
             && let Some(GroupId(index)) = peer.group
@@ -314,7 +362,10 @@ impl Engine {
 
     fn send_again(&mut self, id: PeerId, family: Family) {
         let Some(peer) = self.peers.get(&id) else { return };
-        let enhanced = peer.facts.as_ref().is_some_and(|facts| facts.negotiated.enhanced_refresh);
+        let enhanced = peer
+            .facts
+            .as_ref()
+            .is_some_and(|facts| facts.negotiated.enhanced_refresh);
         let Some(GroupId(index)) = peer.group else { return };
         let group = self.groups.get_mut(index).and_then(Option::as_mut);
         if let Some(begin) = group.and_then(|group| group.refresh(id, family, enhanced)) {
@@ -325,20 +376,38 @@ impl Engine {
 
     /// RFC 7313 §4: after BoRR, what does not come again until EoRR is stale.
     fn begin_sweep(&mut self, id: PeerId, family: Family) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         let table = &self.table;
-        let of_family = |dest: &DestId| table.prefix(*dest).is_some_and(|prefix| prefix.family() == family);
-        let missing = peer.adj_in.notes().iter().filter(|dest| of_family(dest)).flat_map(|dest| {
-            table.paths(*dest).filter(|(_, path)| path.peer == id).map(|(_, path)| (*dest, path.path_id))
-        });
+        let of_family = |dest: &DestId| {
+            table
+                .prefix(*dest)
+                .is_some_and(|prefix| prefix.family() == family)
+        };
+        let missing = peer
+            .adj_in
+            .notes()
+            .iter()
+            .filter(|dest| of_family(dest))
+            .flat_map(|dest| {
+                table
+                    .paths(*dest)
+                    .filter(|(_, path)| path.peer == id)
+                    .map(|(_, path)| (*dest, path.path_id))
+            });
         let missing = missing.collect();
         peer.sweeps.retain(|sweep| sweep.family != family);
         peer.sweeps.push(RefreshSweep { family, missing });
     }
 
     fn end_sweep(&mut self, id: PeerId, family: Family) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let (done, rest) = std::mem::take(&mut peer.sweeps).into_iter().partition(|sweep| sweep.family == family);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let (done, rest) = std::mem::take(&mut peer.sweeps)
+            .into_iter()
+            .partition(|sweep| sweep.family == family);
         peer.sweeps = rest;
         let done: Vec<RefreshSweep> = done;
         let mut missing: Vec<_> = done.into_iter().flat_map(|sweep| sweep.missing).collect();
@@ -351,8 +420,10 @@ impl Engine {
     }
 
     fn learn_next_hops(&mut self, news: &[(std::net::IpAddr, Reach)]) {
-        let mut changed: Vec<_> =
-            news.iter().filter_map(|(addr, reach)| self.next_hops.learn(*addr, *reach)).collect();
+        let mut changed: Vec<_> = news
+            .iter()
+            .filter_map(|(addr, reach)| self.next_hops.learn(*addr, *reach))
+            .collect();
         if changed.is_empty() {
             return;
         }

@@ -12,7 +12,8 @@ use crate::wire::{NextHop, PathAttrs};
 impl Engine {
     /// Takes the whole set of routes to originate.
     pub(super) fn originate(&mut self, routes: Vec<Originated>) {
-        let wanted: BTreeMap<Prefix, Originated> = routes.into_iter().map(|route| (route.prefix, route)).collect();
+        let wanted: BTreeMap<Prefix, Originated> =
+            routes.into_iter().map(|route| (route.prefix, route)).collect();
         let old = std::mem::take(&mut self.originated);
         for prefix in old.keys().filter(|prefix| !wanted.contains_key(prefix)) {
             self.sources.local.remove(prefix);
@@ -20,7 +21,10 @@ impl Engine {
                 self.withdraw_source(PeerId::LOCAL, dest);
             }
         }
-        for (prefix, route) in wanted.iter().filter(|(prefix, route)| old.get(prefix) != Some(route)) {
+        for (prefix, route) in wanted
+            .iter()
+            .filter(|(prefix, route)| old.get(prefix) != Some(route))
+        {
             self.sources.local.insert(*prefix, route.source);
             self.announce_own(*prefix, route);
         }
@@ -37,7 +41,15 @@ impl Engine {
         let mut attrs = Box::new(PathAttrs::originated(next_hop));
         attrs.communities = route.communities.clone().into();
         let id = self.attrs.intern(attrs, &mut self.next_hops);
-        self.announce(prefix, Path { peer: PeerId::LOCAL, path_id: PathId(0), received: id, imported: Ok(id) });
+        self.announce(
+            prefix,
+            Path {
+                peer: PeerId::LOCAL,
+                path_id: PathId(0),
+                received: id,
+                imported: Ok(id),
+            },
+        );
         self.attrs.release(id, &mut self.next_hops);
         // A change of source alone leaves the path as it is, but policies see it.
         if let Some(dest) = self.table.find(&prefix) {
@@ -65,7 +77,12 @@ impl Engine {
             return;
         }
         let inside = |prefix: &Prefix| changed.iter().any(|block| block.contains(prefix));
-        let affected: Vec<_> = self.table.dests().filter(|(_, prefix)| inside(prefix)).map(|(dest, _)| dest).collect();
+        let affected: Vec<_> = self
+            .table
+            .dests()
+            .filter(|(_, prefix)| inside(prefix))
+            .map(|(dest, _)| dest)
+            .collect();
         for dest in affected {
             let mut peers: Vec<PeerId> = self.table.paths(dest).map(|(_, path)| path.peer).collect();
             peers.dedup();

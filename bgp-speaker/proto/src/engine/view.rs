@@ -101,7 +101,11 @@ impl Engine {
             found.truncate(1);
         }
         found.sort_unstable();
-        found.into_iter().take(limit).map(|(prefix, dest)| self.route_view(prefix, dest, filter)).collect()
+        found
+            .into_iter()
+            .take(limit)
+            .map(|(prefix, dest)| self.route_view(prefix, dest, filter))
+            .collect()
     }
 
     fn shows(&self, filter: &RouteFilter, prefix: &Prefix, dest: DestId) -> bool {
@@ -109,16 +113,25 @@ impl Engine {
             && self.table.first(dest).is_some()
             && filter.within.is_none_or(|within| within.contains(prefix))
             && filter.covering.is_none_or(|covered| prefix.contains(&covered))
-            && filter.received_from.is_none_or(|peer| self.table.paths(dest).any(|(_, path)| path.peer == peer))
-            && filter.advertised_to.is_none_or(|peer| self.is_advertised(peer, dest))
+            && filter
+                .received_from
+                .is_none_or(|peer| self.table.paths(dest).any(|(_, path)| path.peer == peer))
+            && filter
+                .advertised_to
+                .is_none_or(|peer| self.is_advertised(peer, dest))
     }
 
     fn is_advertised(&self, peer: PeerId, dest: DestId) -> bool {
-        self.group_of(peer).and_then(|group| group.sent(dest)).is_some_and(|sent| sent.source != peer)
+        self.group_of(peer)
+            .and_then(|group| group.sent(dest))
+            .is_some_and(|sent| sent.source != peer)
     }
 
     fn route_view(&self, prefix: Prefix, dest: DestId, filter: &RouteFilter) -> RouteView {
-        let best = self.sources.best(&self.table, dest, &self.attrs, &self.next_hops).is_some();
+        let best = self
+            .sources
+            .best(&self.table, dest, &self.attrs, &self.next_hops)
+            .is_some();
         let paths = self
             .table
             .paths(dest)
@@ -144,7 +157,11 @@ impl Engine {
             Ok(imported) => imported,
             Err(why) => return Some(Unused::Refused(why)),
         };
-        if self.sources.metric(path, imported, &self.attrs, &self.next_hops).is_some() {
+        if self
+            .sources
+            .metric(path, imported, &self.attrs, &self.next_hops)
+            .is_some()
+        {
             return None;
         }
         Some(match self.next_hops.reach(self.attrs.next_hop(imported)) {
@@ -157,7 +174,9 @@ impl Engine {
     /// Counts of a peer; looks at every prefix.
     #[must_use]
     pub fn counts(&self, id: PeerId) -> PeerCounts {
-        let Some(peer) = self.peers.get(&id) else { return PeerCounts::default() };
+        let Some(peer) = self.peers.get(&id) else {
+            return PeerCounts::default();
+        };
         let group = self.group_of(id);
         let advertised = |family| {
             let all = group.map_or(0, |group| group.count(&self.table, family));
@@ -165,8 +184,12 @@ impl Engine {
             own.sort_unstable();
             own.dedup();
             let is_own = |dest: &DestId| {
-                self.table.prefix(*dest).is_some_and(|prefix| prefix.family() == family)
-                    && group.and_then(|group| group.sent(*dest)).is_some_and(|sent| sent.source == id)
+                self.table
+                    .prefix(*dest)
+                    .is_some_and(|prefix| prefix.family() == family)
+                    && group
+                        .and_then(|group| group.sent(*dest))
+                        .is_some_and(|sent| sent.source == id)
             };
             all - own.into_iter().filter(is_own).count()
         };

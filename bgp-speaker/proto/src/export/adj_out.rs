@@ -49,7 +49,9 @@ impl AdjOut {
             }
             self.entries.resize(dest.index() + 1, None);
         }
-        self.entries.get_mut(dest.index()).and_then(|entry| std::mem::replace(entry, sent))
+        self.entries
+            .get_mut(dest.index())
+            .and_then(|entry| std::mem::replace(entry, sent))
     }
 
     /// The id of a rule set. After 65535 different sets, the last one's id is shared by no one: policies have

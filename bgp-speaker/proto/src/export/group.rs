@@ -68,13 +68,25 @@ impl Group {
     /// A group without members.
     #[must_use]
     pub fn new(key: GroupKey) -> Self {
-        Self { key, members: BTreeMap::new(), adj_out: AdjOut::default(), filled: 0, complete: false, packer: Packer::default() }
+        Self {
+            key,
+            members: BTreeMap::new(),
+            adj_out: AdjOut::default(),
+            filled: 0,
+            complete: false,
+            packer: Packer::default(),
+        }
     }
 
     /// Takes a peer in; it is to be told everything. `resync`: it may know routes from before.
     pub fn join(&mut self, peer: PeerId, resync: bool) {
-        let end_of_rib = if resync { FamilySet::EMPTY } else { self.key.families };
-        self.members.insert(peer, Some(Lagging::from_start(end_of_rib, resync)));
+        let end_of_rib = if resync {
+            FamilySet::EMPTY
+        } else {
+            self.key.families
+        };
+        self.members
+            .insert(peer, Some(Lagging::from_start(end_of_rib, resync)));
     }
 
     /// Lets a peer go; true when the group is empty now.
@@ -85,7 +97,9 @@ impl Group {
 
     /// Releases what the Adj-RIB-Out holds.
     pub fn dissolve(self, attrs: &mut AttrTable, next_hops: &mut NextHops) {
-        self.adj_out.iter().for_each(|sent| attrs.release(sent.attrs, next_hops));
+        self.adj_out
+            .iter()
+            .for_each(|sent| attrs.release(sent.attrs, next_hops));
     }
 
     /// A member has too much unwritten: it leaves the fast path.
@@ -107,7 +121,13 @@ impl Group {
         }
         lagging.end_of_refresh.insert(family);
         let mut out = BytesMut::new();
-        out.extend_from_slice(&Refresh { family, kind: RefreshKind::Begin }.encode());
+        out.extend_from_slice(
+            &Refresh {
+                family,
+                kind: RefreshKind::Begin,
+            }
+            .encode(),
+        );
         Some(private(peer, out))
     }
 
@@ -130,7 +150,10 @@ impl Group {
 
     /// Members that follow the flushes.
     pub fn followers(&self) -> impl Iterator<Item = PeerId> {
-        self.members.iter().filter(|(_, state)| state.is_none()).map(|(peer, _)| *peer)
+        self.members
+            .iter()
+            .filter(|(_, state)| state.is_none())
+            .map(|(peer, _)| *peer)
     }
 
     /// What the group was told of a destination.
@@ -190,34 +213,46 @@ impl Group {
         if !self.key.may_export(&prefix, set, best.learned) {
             return None;
         }
-        let route = Route { prefix, attrs: set, source: best.learned.source() };
+        let route = Route {
+            prefix,
+            attrs: set,
+            source: best.learned.source(),
+        };
         let rules = self.key.policy.evaluate(route)?;
-        Some(Sent { attrs: best.attrs, source: best.source, rules: self.adj_out.rules_id(rules) })
+        Some(Sent {
+            attrs: best.attrs,
+            source: best.source,
+            rules: self.adj_out.rules_id(rules),
+        })
     }
 
     /// Whether the members would get the same bytes again (only worth asking when something was sent before).
-    fn looks_alike(
-        &self,
-        prefix: Prefix,
-        old: Option<Sent>,
-        new: Option<Sent>,
-        rib: &Rib<'_>,
-    ) -> bool {
-        let (Some(old), Some(new)) = (old, new) else { return false };
+    fn looks_alike(&self, prefix: Prefix, old: Option<Sent>, new: Option<Sent>, rib: &Rib<'_>) -> bool {
+        let (Some(old), Some(new)) = (old, new) else {
+            return false;
+        };
         if old.source != new.source {
             return false; // another member is skipped
         }
-        let Some(learned) = rib.sources.learned(new.source, &prefix) else { return false };
+        let Some(learned) = rib.sources.learned(new.source, &prefix) else {
+            return false;
+        };
         let family = prefix.family();
         let form = |sent: Sent| {
-            self.key.transform(family, rib.attrs.get(sent.attrs), learned, self.adj_out.rules(sent.rules))
+            self.key.transform(
+                family,
+                rib.attrs.get(sent.attrs),
+                learned,
+                self.adj_out.rules(sent.rules),
+            )
         };
         form(old) == form(new)
     }
 
     fn tell(&mut self, prefix: Prefix, old: Option<Sent>, new: Option<Sent>) {
         let member = |sent: Option<Sent>| {
-            sent.map(|sent| sent.source).filter(|source| self.members.contains_key(source))
+            sent.map(|sent| sent.source)
+                .filter(|source| self.members.contains_key(source))
         };
         let (before, now) = (member(old), member(new));
         match new {
@@ -247,7 +282,12 @@ impl Group {
         let (key, adj_out) = (&self.key, &self.adj_out);
         self.packer.encode(&key.encode, |family, prefix, sent| {
             let learned = rib.sources.learned(sent.source, &prefix)?;
-            Some(key.transform(family, rib.attrs.get(sent.attrs), learned, adj_out.rules(sent.rules)))
+            Some(key.transform(
+                family,
+                rib.attrs.get(sent.attrs),
+                learned,
+                adj_out.rules(sent.rules),
+            ))
         })
     }
 
@@ -297,7 +337,9 @@ impl Group {
 
     /// Tells one member the present state; says whether there was something to tell.
     fn tell_member(&mut self, peer: PeerId, dest: DestId, withdraw: bool, rib: &Rib<'_>) -> bool {
-        let Some(prefix) = rib.table.prefix(dest) else { return false };
+        let Some(prefix) = rib.table.prefix(dest) else {
+            return false;
+        };
         let sent = self.adj_out.get(dest).filter(|sent| sent.source != peer);
         let tell = (sent.is_some() || withdraw) && self.key.families.contains(prefix.family());
         if tell {
@@ -314,15 +356,27 @@ fn release(sent: Option<Sent>, rib: &mut Rib<'_>) {
 }
 
 fn private(peer: PeerId, out: BytesMut) -> Chunk {
-    Chunk { private: vec![(peer, out.freeze())], ..Chunk::default() }
+    Chunk {
+        private: vec![(peer, out.freeze())],
+        ..Chunk::default()
+    }
 }
 
 /// End-of-RIB and EoRR of a member that has caught up.
 fn ends(lagging: &Lagging) -> Option<::bytes::Bytes> {
     let mut out = BytesMut::new();
-    lagging.end_of_rib.iter().for_each(|family| encode_end_of_rib(&mut out, family));
+    lagging
+        .end_of_rib
+        .iter()
+        .for_each(|family| encode_end_of_rib(&mut out, family));
     for family in lagging.end_of_refresh.iter() {
-        out.extend_from_slice(&Refresh { family, kind: RefreshKind::End }.encode());
+        out.extend_from_slice(
+            &Refresh {
+                family,
+                kind: RefreshKind::End,
+            }
+            .encode(),
+        );
     }
     (!out.is_empty()).then(|| out.freeze())
 }

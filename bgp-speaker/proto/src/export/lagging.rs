@@ -31,13 +31,24 @@ impl Lagging {
     #[must_use]
     pub fn from_start(end_of_rib: FamilySet, resync: bool) -> Self {
         let (dirty, marks) = (Vec::new(), Vec::new());
-        Self { cursor: 0, known: 0, dirty, marks, end_of_rib, end_of_refresh: FamilySet::EMPTY, resync }
+        Self {
+            cursor: 0,
+            known: 0,
+            dirty,
+            marks,
+            end_of_rib,
+            end_of_refresh: FamilySet::EMPTY,
+            resync,
+        }
     }
 
     /// A member that knows everything up to now, and stops following.
     #[must_use]
     pub fn from_now() -> Self {
-        Self { cursor: u32::MAX, ..Self::from_start(FamilySet::EMPTY, false) }
+        Self {
+            cursor: u32::MAX,
+            ..Self::from_start(FamilySet::EMPTY, false)
+        }
     }
 
     /// Everything is to be told again to a member that may know it.

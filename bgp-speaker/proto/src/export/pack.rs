@@ -43,12 +43,24 @@ pub struct Packer {
 impl Packer {
     /// All members but `skip` learn the new state of the prefix.
     pub fn tell_all(&mut self, prefix: Prefix, sent: Option<Sent>, skip: Option<PeerId>) {
-        self.items.push(Item { only: None, skip, family: prefix.family(), sent, prefix });
+        self.items.push(Item {
+            only: None,
+            skip,
+            family: prefix.family(),
+            sent,
+            prefix,
+        });
     }
 
     /// One member learns the new state of the prefix.
     pub fn tell_one(&mut self, prefix: Prefix, sent: Option<Sent>, only: PeerId) {
-        self.items.push(Item { only: Some(only), skip: None, family: prefix.family(), sent, prefix });
+        self.items.push(Item {
+            only: Some(only),
+            skip: None,
+            family: prefix.family(),
+            sent,
+            prefix,
+        });
     }
 
     /// Whether nothing was collected.
@@ -72,7 +84,10 @@ impl Packer {
         for run in self.items.chunk_by(|a, b| a.bucket() == b.bucket()) {
             let Some(head) = run.first() else { continue };
             self.scratch.clear();
-            self.scratch.extend(run.iter().map(|item| Nlri { path_id: Default::default(), prefix: item.prefix }));
+            self.scratch.extend(run.iter().map(|item| Nlri {
+                path_id: Default::default(),
+                prefix: item.prefix,
+            }));
             let start = out.len();
             if head.sent != last || cached.is_none() {
                 cached = head.sent.and_then(|sent| attrs(head.family, head.prefix, sent));

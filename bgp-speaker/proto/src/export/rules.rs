@@ -79,7 +79,8 @@ impl GroupKey {
         let internal = routing.kind != PeerKind::External;
         // RFC 2545 §3: the link-local address only on a shared subnet with the peer.
         let link_local = facts.link_local.filter(|_| !facts.shared_subnets.is_empty());
-        let local_v6 = |global| link_local.map_or(NextHop::V6(global), |local| NextHop::V6Pair(global, local));
+        let local_v6 =
+            |global| link_local.map_or(NextHop::V6(global), |local| NextHop::V6Pair(global, local));
         Self {
             kind: routing.kind,
             local_asn: routing.local_asn,
@@ -88,7 +89,11 @@ impl GroupKey {
             encode: EncodeContext {
                 four_octet_as: negotiated.four_octet_as,
                 add_path: negotiated.add_path_send,
-                max_len: if negotiated.extended_message { MAX_LEN_EXTENDED } else { MAX_LEN },
+                max_len: if negotiated.extended_message {
+                    MAX_LEN_EXTENDED
+                } else {
+                    MAX_LEN
+                },
                 internal,
             },
             policy: Arc::clone(&routing.export),
@@ -132,7 +137,11 @@ impl GroupKey {
         match (learned, self.kind) {
             (Learned::Local(_), _) => own(),
             (Learned::Peer(..), PeerKind::External) => {
-                if self.is_shared(attrs.next_hop.addr()) { Some(attrs.next_hop) } else { own() }
+                if self.is_shared(attrs.next_hop.addr()) {
+                    Some(attrs.next_hop)
+                } else {
+                    own()
+                }
             }
             // RFC 4456 §10: a reflector leaves NEXT_HOP alone.
             (learned, _) if self.next_hop_self && !learned.is_internal() => own(),
@@ -144,19 +153,28 @@ impl GroupKey {
         match family {
             Family::Ipv6 => self.local_v6,
             Family::Ipv4 => self.local_v4.map(NextHop::V4).or_else(|| {
-                self.local_v6.filter(|_| self.extended_next_hop.contains(Family::Ipv4)) // RFC 8950 §4
+                self.local_v6
+                    .filter(|_| self.extended_next_hop.contains(Family::Ipv4)) // RFC 8950 §4
             }),
         }
     }
 
     /// RFC 4271 §5.1.3: a third party's address on a subnet that we and the peer share.
     fn is_shared(&self, addr: IpAddr) -> bool {
-        self.shared_subnets.iter().any(|subnet| subnet.contains_addr(addr))
+        self.shared_subnets
+            .iter()
+            .any(|subnet| subnet.contains_addr(addr))
     }
 
     /// The attributes to send for an accepted route.
     #[must_use]
-    pub fn transform(&self, family: Family, attrs: &PathAttrs, learned: Learned, matched: RuleSet) -> PathAttrs {
+    pub fn transform(
+        &self,
+        family: Family,
+        attrs: &PathAttrs,
+        learned: Learned,
+        matched: RuleSet,
+    ) -> PathAttrs {
         let mut out = attrs.clone();
         match self.kind {
             PeerKind::External => self.to_other_as(&mut out, learned),
@@ -166,7 +184,14 @@ impl GroupKey {
             out.next_hop = next_hop;
         }
         let local_addr = self.own_next_hop(family).map(|next_hop| next_hop.addr());
-        self.policy.apply(matched, &mut out, ActionContext { local_asn: self.local_asn, local_addr });
+        self.policy.apply(
+            matched,
+            &mut out,
+            ActionContext {
+                local_asn: self.local_asn,
+                local_addr,
+            },
+        );
         if self.policy.sets_next_hop(matched, NextHopAction::Unchanged) {
             out.next_hop = attrs.next_hop;
         }

@@ -37,7 +37,13 @@ impl Sources {
 
     /// The cost of a path's next hop, `None` when it cannot be used (RFC 4271 §9.1.2.1).
     #[must_use]
-    pub fn metric(&self, path: &Path, imported: AttrId, attrs: &AttrTable, next_hops: &NextHops) -> Option<u32> {
+    pub fn metric(
+        &self,
+        path: &Path,
+        imported: AttrId,
+        attrs: &AttrTable,
+        next_hops: &NextHops,
+    ) -> Option<u32> {
         if path.peer == PeerId::LOCAL || self.assume_reachable {
             return Some(0);
         }
@@ -54,6 +60,10 @@ impl Sources {
         let imported = path.imported.ok()?;
         self.metric(path, imported, attrs, next_hops)?;
         let learned = self.learned(path.peer, &table.prefix(dest)?)?;
-        Some(Best { attrs: imported, source: path.peer, learned })
+        Some(Best {
+            attrs: imported,
+            source: path.peer,
+            learned,
+        })
     }
 }

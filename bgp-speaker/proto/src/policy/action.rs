@@ -62,7 +62,9 @@ impl Actions {
         self.apply_communities(attrs);
         self.apply_large(attrs);
         if let Some((asn, times)) = self.prepend {
-            attrs.as_path = attrs.as_path.prepend(asn.unwrap_or(context.local_asn), usize::from(times));
+            attrs.as_path = attrs
+                .as_path
+                .prepend(asn.unwrap_or(context.local_asn), usize::from(times));
         }
         match (self.next_hop, context.local_addr) {
             (Some(NextHopAction::Address(addr)), _) | (Some(NextHopAction::OwnAddress), Some(addr)) => {
@@ -76,14 +78,22 @@ impl Actions {
         if !self.clear_communities && self.remove_communities.is_empty() && self.add_communities.is_empty() {
             return;
         }
-        let mut list = if self.clear_communities { Vec::new() } else { attrs.communities.to_vec() };
+        let mut list = if self.clear_communities {
+            Vec::new()
+        } else {
+            attrs.communities.to_vec()
+        };
         edit(&mut list, &self.remove_communities, &self.add_communities);
         attrs.communities = list.into();
     }
 
     fn apply_large(&self, attrs: &mut PathAttrs) {
         if !self.remove_large.is_empty() || !self.add_large.is_empty() {
-            edit(&mut attrs.rare_mut().large_communities, &self.remove_large, &self.add_large);
+            edit(
+                &mut attrs.rare_mut().large_communities,
+                &self.remove_large,
+                &self.add_large,
+            );
         }
     }
 }
@@ -115,7 +125,13 @@ mod tests {
             ..Actions::default()
         };
         let local_addr = Some("192.0.2.9".parse().unwrap());
-        actions.apply(&mut attrs, ActionContext { local_asn: Asn(64512), local_addr });
+        actions.apply(
+            &mut attrs,
+            ActionContext {
+                local_asn: Asn(64512),
+                local_addr,
+            },
+        );
         assert_eq!(&attrs.communities[..], [Community(2), Community(3)]);
         assert_eq!(attrs.as_path.to_string(), "64512 64512");
         assert_eq!(attrs.next_hop.to_string(), "192.0.2.9");

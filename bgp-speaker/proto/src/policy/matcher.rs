@@ -19,7 +19,11 @@ impl PrefixRange {
     /// Only this prefix.
     #[must_use]
     pub fn exact(prefix: Prefix) -> Self {
-        Self { prefix, min_len: prefix.len(), max_len: prefix.len() }
+        Self {
+            prefix,
+            min_len: prefix.len(),
+            max_len: prefix.len(),
+        }
     }
 
     /// Whether the prefix is in the range.
@@ -50,7 +54,8 @@ impl AsPathMatch {
     }
 
     fn matches(&self, path: &AsPath) -> bool {
-        let listed = |list: &[Asn], asn: Option<Asn>| list.is_empty() || asn.is_some_and(|asn| list.contains(&asn));
+        let listed =
+            |list: &[Asn], asn: Option<Asn>| list.is_empty() || asn.is_some_and(|asn| list.contains(&asn));
         let hops = path.hops();
         (self.contains.is_empty() || path.asns().any(|asn| self.contains.contains(&asn)))
             && listed(&self.neighbor, path.neighbor())
@@ -91,17 +96,28 @@ impl Matcher {
     fn matches_route(&self, route: Route<'_>) -> bool {
         (self.prefixes.is_empty() || self.prefixes.iter().any(|range| range.matches(&route.prefix)))
             && (self.sources.is_empty() || self.sources.contains(&route.source))
-            && self.families.is_none_or(|families| families.contains(route.prefix.family()))
+            && self
+                .families
+                .is_none_or(|families| families.contains(route.prefix.family()))
     }
 
     fn matches_attrs(&self, route: Route<'_>) -> bool {
         let attrs = route.attrs;
         let rare = attrs.rare.as_deref();
         any(&self.communities, &attrs.communities)
-            && any(&self.large_communities, rare.map_or(&[], |rare| &rare.large_communities))
-            && any(&self.ext_communities, rare.map_or(&[], |rare| &rare.ext_communities))
+            && any(
+                &self.large_communities,
+                rare.map_or(&[], |rare| &rare.large_communities),
+            )
+            && any(
+                &self.ext_communities,
+                rare.map_or(&[], |rare| &rare.ext_communities),
+            )
             && (self.next_hops.is_empty()
-                || self.next_hops.iter().any(|prefix| prefix.contains_addr(attrs.next_hop.addr())))
+                || self
+                    .next_hops
+                    .iter()
+                    .any(|prefix| prefix.contains_addr(attrs.next_hop.addr())))
             && (self.as_path.is_empty() || self.as_path.matches(&attrs.as_path))
     }
 }
@@ -121,10 +137,18 @@ mod tests {
         let mut attrs = PathAttrs::originated(NextHop::V4([192, 0, 2, 1].into()));
         attrs.as_path = AsPath::sequence(&[Asn(65001), Asn(65009)]);
         attrs.communities = [Community(7)].into();
-        let route = Route { prefix: "10.1.0.0/24".parse().unwrap(), attrs: &attrs, source: Source::Peer };
+        let route = Route {
+            prefix: "10.1.0.0/24".parse().unwrap(),
+            attrs: &attrs,
+            source: Source::Peer,
+        };
         let mut matcher = Matcher {
             communities: vec![Community(6), Community(7)],
-            as_path: AsPathMatch { neighbor: vec![Asn(65001)], max_hops: Some(2), ..AsPathMatch::default() },
+            as_path: AsPathMatch {
+                neighbor: vec![Asn(65001)],
+                max_hops: Some(2),
+                ..AsPathMatch::default()
+            },
             next_hops: vec!["192.0.2.0/24".parse().unwrap()],
             ..Matcher::default()
         };
@@ -138,8 +162,18 @@ mod tests {
 
     #[test]
     fn ranges() {
-        let range = PrefixRange { prefix: "10.244.0.0/16".parse().unwrap(), min_len: 24, max_len: 28 };
-        for (text, expected) in [("10.244.3.0/24", true), ("10.244.3.16/28", true), ("10.244.0.0/16", false), ("10.245.0.0/24", false), ("10.244.1.1/32", false)] {
+        let range = PrefixRange {
+            prefix: "10.244.0.0/16".parse().unwrap(),
+            min_len: 24,
+            max_len: 28,
+        };
+        for (text, expected) in [
+            ("10.244.3.0/24", true),
+            ("10.244.3.16/28", true),
+            ("10.244.0.0/16", false),
+            ("10.245.0.0/24", false),
+            ("10.244.1.1/32", false),
+        ] {
             assert_eq!(range.matches(&text.parse().unwrap()), expected, "{text}");
         }
     }

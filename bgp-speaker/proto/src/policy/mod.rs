@@ -97,13 +97,21 @@ impl Policy {
     /// Takes everything unchanged: the default between peers of one AS.
     #[must_use]
     pub fn accept_all() -> Self {
-        Self { name: "accept-all".to_owned(), rules: Vec::new(), default: Verdict::Accept }
+        Self {
+            name: "accept-all".to_owned(),
+            rules: Vec::new(),
+            default: Verdict::Accept,
+        }
     }
 
     /// Takes nothing: the default towards other ASes (RFC 8212 §2).
     #[must_use]
     pub fn reject_all() -> Self {
-        Self { name: "reject-all (no policy configured, RFC 8212)".to_owned(), rules: Vec::new(), default: Verdict::Reject }
+        Self {
+            name: "reject-all (no policy configured, RFC 8212)".to_owned(),
+            rules: Vec::new(),
+            default: Verdict::Reject,
+        }
     }
 
     /// Evaluates the rules: `Some(rules that matched)` for an accepted route, `None` for a rejected one.
@@ -130,14 +138,18 @@ impl Policy {
 
     /// Applies the actions of the matched rules, in order.
     pub fn apply(&self, matched: RuleSet, attrs: &mut PathAttrs, context: ActionContext) {
-        self.matched(matched).for_each(|rule| rule.actions.apply(attrs, context));
+        self.matched(matched)
+            .for_each(|rule| rule.actions.apply(attrs, context));
         attrs.tidy();
     }
 
     /// Whether the last of the matched rules that sets a next hop sets this one.
     #[must_use]
     pub fn sets_next_hop(&self, matched: RuleSet, action: NextHopAction) -> bool {
-        self.matched(matched).filter_map(|rule| rule.actions.next_hop).last() == Some(action)
+        self.matched(matched)
+            .filter_map(|rule| rule.actions.next_hop)
+            .last()
+            == Some(action)
     }
 
     fn matched(&self, matched: RuleSet) -> impl Iterator<Item = &Rule> {
@@ -161,11 +173,19 @@ mod tests {
     }
 
     fn route<'a>(prefix: &str, attrs: &'a PathAttrs) -> Route<'a> {
-        Route { prefix: prefix.parse().unwrap(), attrs, source: Source::Peer }
+        Route {
+            prefix: prefix.parse().unwrap(),
+            attrs,
+            source: Source::Peer,
+        }
     }
 
     fn range(text: &str, min: u8, max: u8) -> PrefixRange {
-        PrefixRange { prefix: text.parse().unwrap(), min_len: min, max_len: max }
+        PrefixRange {
+            prefix: text.parse().unwrap(),
+            min_len: min,
+            max_len: max,
+        }
     }
 
     #[test]
@@ -175,30 +195,61 @@ mod tests {
             name: "test".into(),
             rules: vec![
                 Rule {
-                    actions: Actions { add_communities: vec![community], ..Actions::default() },
+                    actions: Actions {
+                        add_communities: vec![community],
+                        ..Actions::default()
+                    },
                     ..Rule::default()
                 },
                 Rule {
-                    matcher: Matcher { prefixes: vec![range("10.0.0.0/8", 24, 24)], ..Matcher::default() },
-                    actions: Actions { local_pref: Some(300), ..Actions::default() },
+                    matcher: Matcher {
+                        prefixes: vec![range("10.0.0.0/8", 24, 24)],
+                        ..Matcher::default()
+                    },
+                    actions: Actions {
+                        local_pref: Some(300),
+                        ..Actions::default()
+                    },
                     verdict: Some(Verdict::Accept),
                 },
-                Rule { verdict: Some(Verdict::Reject), ..Rule::default() },
+                Rule {
+                    verdict: Some(Verdict::Reject),
+                    ..Rule::default()
+                },
             ],
             default: Verdict::Accept,
         };
         let before = attrs();
         let matched = policy.evaluate(route("10.1.2.0/24", &before)).unwrap();
         let mut after = before.clone();
-        policy.apply(matched, &mut after, ActionContext { local_asn: Asn(1), local_addr: None });
-        assert_eq!((after.local_pref, &after.communities[..]), (Some(300), &[community][..]));
+        policy.apply(
+            matched,
+            &mut after,
+            ActionContext {
+                local_asn: Asn(1),
+                local_addr: None,
+            },
+        );
+        assert_eq!(
+            (after.local_pref, &after.communities[..]),
+            (Some(300), &[community][..])
+        );
         assert_eq!(policy.evaluate(route("10.1.0.0/16", &before)), None);
     }
 
     #[test]
     fn defaults_follow_rfc_8212() {
         let attrs = attrs();
-        assert!(Policy::reject_all().evaluate(route("10.0.0.0/24", &attrs)).is_none());
-        assert!(Policy::accept_all().evaluate(route("10.0.0.0/24", &attrs)).unwrap().is_empty());
+        assert!(
+            Policy::reject_all()
+                .evaluate(route("10.0.0.0/24", &attrs))
+                .is_none()
+        );
+        assert!(
+            Policy::accept_all()
+                .evaluate(route("10.0.0.0/24", &attrs))
+                .unwrap()
+                .is_empty()
+        );
     }
 }

@@ -113,7 +113,10 @@ impl AttrTable {
     }
 
     fn slot(&self, id: AttrId) -> &Slot {
-        #[expect(clippy::expect_used, reason = "an id is held by a counted reference, so its slot is taken")]
+        #[expect(
+            clippy::expect_used,
+            reason = "an id is held by a counted reference, so its slot is taken"
+        )]
         slot_at(&self.slots, id.0.get() - 1).expect("attribute id without a reference")
     }
 
@@ -137,7 +140,11 @@ impl AttrTable {
 
     /// One more holder of the id.
     pub fn retain(&mut self, id: AttrId) -> AttrId {
-        if let Some(slot) = self.slots.get_mut((id.0.get() - 1) as usize).and_then(Option::as_mut) {
+        if let Some(slot) = self
+            .slots
+            .get_mut((id.0.get() - 1) as usize)
+            .and_then(Option::as_mut)
+        {
             slot.refs += 1;
         }
         id
@@ -146,7 +153,9 @@ impl AttrTable {
     /// One holder less; the last one frees the set and its reference on the next hop.
     pub fn release(&mut self, id: AttrId, next_hops: &mut NextHops) {
         let index = id.0.get() - 1;
-        let Some(place) = self.slots.get_mut(index as usize) else { return };
+        let Some(place) = self.slots.get_mut(index as usize) else {
+            return;
+        };
         let Some(slot) = place else { return };
         slot.refs -= 1;
         if slot.refs > 0 {
@@ -218,6 +227,9 @@ mod tests {
         set.local_pref = Some(500);
         let shut = table.intern(set, &mut next_hops);
         let plain = table.intern(attrs(1, 0), &mut next_hops);
-        assert_eq!((table.rank(shut).local_pref, table.rank(plain).local_pref), (0, 100));
+        assert_eq!(
+            (table.rank(shut).local_pref, table.rank(plain).local_pref),
+            (0, 100)
+        );
     }
 }

@@ -71,7 +71,12 @@ pub fn select(candidates: &mut Vec<Candidate>, multipath: Multipath) {
     keep_max(candidates, |candidate| candidate.external);
     keep_max(candidates, |candidate| Reverse(candidate.metric));
     candidates.sort_by_key(|candidate| {
-        (candidate.router_id, candidate.clusters, candidate.peer_addr, candidate.path_id)
+        (
+            candidate.router_id,
+            candidate.clusters,
+            candidate.peer_addr,
+            candidate.path_id,
+        )
     });
     keep_multipath(candidates, multipath);
 }
@@ -87,7 +92,10 @@ fn keep_max<K: Ord>(candidates: &mut Vec<Candidate>, key: impl Fn(&Candidate) ->
 /// RFC 4271 §9.1.2.2 c: a path goes when one of the same neighbour AS has a lower MED.
 fn keep_lowest_med(candidates: &mut Vec<Candidate>) {
     let lowest = |neighbor: Option<Asn>, all: &[Candidate]| {
-        all.iter().filter(|other| other.rank.neighbor == neighbor).map(|other| other.rank.med).min()
+        all.iter()
+            .filter(|other| other.rank.neighbor == neighbor)
+            .map(|other| other.rank.med)
+            .min()
     };
     let keep: Vec<bool> = candidates
         .iter()
@@ -98,7 +106,9 @@ fn keep_lowest_med(candidates: &mut Vec<Candidate>) {
 }
 
 fn keep_multipath(candidates: &mut Vec<Candidate>, multipath: Multipath) {
-    let Some(best) = candidates.first().copied() else { return };
+    let Some(best) = candidates.first().copied() else {
+        return;
+    };
     candidates.retain(|candidate| multipath.relax || candidate.rank.neighbor == best.rank.neighbor);
     candidates.truncate(usize::from(multipath.max_paths.max(1)));
 }
@@ -111,7 +121,8 @@ mod tests {
 
     fn idx(n: u32) -> PathIdx {
         // Only the table makes these; a table of n paths gives the n-th.
-        let (mut attrs, mut hops) = <(super::super::attrs::AttrTable, super::super::nexthop::NextHops)>::default();
+        let (mut attrs, mut hops) =
+            <(super::super::attrs::AttrTable, super::super::nexthop::NextHops)>::default();
         let set = crate::wire::PathAttrs::originated(crate::wire::NextHop::V4([192, 0, 2, 1].into()));
         let id = attrs.intern(Box::new(set), &mut hops);
         let mut table = super::super::table::Table::default();
@@ -132,7 +143,13 @@ mod tests {
         Candidate {
             at: idx(n),
             local: false,
-            rank: Rank { local_pref: 100, hops: 1, origin: Origin::Igp, med: 0, neighbor: Some(Asn(65001)) },
+            rank: Rank {
+                local_pref: 100,
+                hops: 1,
+                origin: Origin::Igp,
+                med: 0,
+                neighbor: Some(Asn(65001)),
+            },
             external: true,
             metric: 0,
             router_id: n,
@@ -142,8 +159,14 @@ mod tests {
         }
     }
 
-    const ONE: Multipath = Multipath { max_paths: 1, relax: false };
-    const MANY: Multipath = Multipath { max_paths: 8, relax: false };
+    const ONE: Multipath = Multipath {
+        max_paths: 1,
+        relax: false,
+    };
+    const MANY: Multipath = Multipath {
+        max_paths: 8,
+        relax: false,
+    };
 
     fn winner(mut candidates: Vec<Candidate>) -> PathIdx {
         select(&mut candidates, ONE);
@@ -165,7 +188,11 @@ mod tests {
             |c| c.peer_addr = Some(IpAddr::from([192, 0, 2, 0])),
         ];
         let plain = || Candidate {
-            rank: Rank { origin: Origin::Egp, med: 9, ..candidate(0).rank },
+            rank: Rank {
+                origin: Origin::Egp,
+                med: 9,
+                ..candidate(0).rank
+            },
             external: false,
             metric: 9,
             router_id: 9,
@@ -173,9 +200,15 @@ mod tests {
             ..candidate(9)
         };
         for (step, improve) in steps.iter().enumerate() {
-            let mut better = Candidate { at: idx(1), ..plain() };
+            let mut better = Candidate {
+                at: idx(1),
+                ..plain()
+            };
             improve(&mut better);
-            let mut worse = Candidate { at: idx(2), ..plain() };
+            let mut worse = Candidate {
+                at: idx(2),
+                ..plain()
+            };
             for later in &steps[step + 1..] {
                 later(&mut worse);
             }
@@ -187,9 +220,28 @@ mod tests {
     #[test]
     fn med_counts_only_inside_a_neighbour_as() {
         // RFC 3345's pattern: a beats b by MED, c is of another AS.
-        let a = Candidate { rank: Rank { med: 1, ..candidate(3).rank }, ..candidate(3) };
-        let b = Candidate { rank: Rank { med: 2, ..candidate(1).rank }, ..candidate(1) };
-        let c = Candidate { rank: Rank { med: 9, neighbor: Some(Asn(65002)), ..candidate(2).rank }, ..candidate(2) };
+        let a = Candidate {
+            rank: Rank {
+                med: 1,
+                ..candidate(3).rank
+            },
+            ..candidate(3)
+        };
+        let b = Candidate {
+            rank: Rank {
+                med: 2,
+                ..candidate(1).rank
+            },
+            ..candidate(1)
+        };
+        let c = Candidate {
+            rank: Rank {
+                med: 9,
+                neighbor: Some(Asn(65002)),
+                ..candidate(2).rank
+            },
+            ..candidate(2)
+        };
         for order in [[a, b, c], [c, b, a], [b, c, a], [b, a, c]] {
             assert_eq!(winner(order.to_vec()), c.at);
         }
@@ -197,8 +249,21 @@ mod tests {
 
     #[test]
     fn multipath_set() {
-        let mut set = vec![candidate(2), candidate(1), Candidate { metric: 1, ..candidate(3) }];
-        set.push(Candidate { rank: Rank { neighbor: Some(Asn(65002)), ..candidate(4).rank }, ..candidate(4) });
+        let mut set = vec![
+            candidate(2),
+            candidate(1),
+            Candidate {
+                metric: 1,
+                ..candidate(3)
+            },
+        ];
+        set.push(Candidate {
+            rank: Rank {
+                neighbor: Some(Asn(65002)),
+                ..candidate(4).rank
+            },
+            ..candidate(4)
+        });
         let mut strict = set.clone();
         select(&mut strict, MANY);
         assert_eq!(strict.iter().map(|c| c.at).collect::<Vec<_>>(), [idx(1), idx(2)]);

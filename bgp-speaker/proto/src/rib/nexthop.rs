@@ -50,7 +50,13 @@ impl NextHops {
     }
 
     fn insert(&mut self, addr: IpAddr) -> u32 {
-        let entry = Entry { addr, refs: 0, reach: None, watched: false, touched: true };
+        let entry = Entry {
+            addr,
+            refs: 0,
+            reach: None,
+            watched: false,
+            touched: true,
+        };
         let index = match self.free.pop() {
             Some(index) => index,
             None => u32::try_from(self.entries.len()).unwrap_or(u32::MAX),
@@ -66,7 +72,9 @@ impl NextHops {
 
     /// One reference less.
     pub fn release(&mut self, id: NextHopId) {
-        let Some(entry) = self.entries.get_mut(id.0 as usize) else { return };
+        let Some(entry) = self.entries.get_mut(id.0 as usize) else {
+            return;
+        };
         entry.refs -= 1;
         if entry.refs == 0 && !entry.touched {
             entry.touched = true;
@@ -98,7 +106,9 @@ impl NextHops {
     pub fn take_changes(&mut self) -> (Vec<IpAddr>, Vec<IpAddr>) {
         let (mut started, mut stopped) = (Vec::new(), Vec::new());
         for index in std::mem::take(&mut self.touched) {
-            let Some(entry) = self.entries.get_mut(index as usize) else { continue };
+            let Some(entry) = self.entries.get_mut(index as usize) else {
+                continue;
+            };
             entry.touched = false;
             let was_watched = std::mem::replace(&mut entry.watched, entry.refs > 0);
             if entry.refs > 0 {
@@ -140,7 +150,10 @@ mod tests {
         let mut next_hops = NextHops::default();
         let id = next_hops.retain(addr);
         assert_eq!(next_hops.take_changes(), (vec![addr], vec![]));
-        assert_eq!((next_hops.learn(addr, reach), next_hops.learn(addr, reach)), (Some(id), None));
+        assert_eq!(
+            (next_hops.learn(addr, reach), next_hops.learn(addr, reach)),
+            (Some(id), None)
+        );
         next_hops.release(id);
         let again = next_hops.retain(addr);
         assert_eq!((again, next_hops.reach(again)), (id, Some(reach)));

@@ -112,7 +112,11 @@ impl Table {
     /// The destination of a prefix, if it has one.
     #[must_use]
     pub fn find(&self, prefix: &Prefix) -> Option<DestId> {
-        let same = |index: &u32| self.dests.get(*index as usize).is_some_and(|dest| dest.prefix == *prefix);
+        let same = |index: &u32| {
+            self.dests
+                .get(*index as usize)
+                .is_some_and(|dest| dest.prefix == *prefix)
+        };
         self.index.find(hash(prefix), same).map(|index| DestId(*index))
     }
 
@@ -121,8 +125,17 @@ impl Table {
         if let Some(found) = self.find(&prefix) {
             return found;
         }
-        let dest = Dest { prefix, head: None, fib: 0, dirty: false, empty: false };
-        let index = self.free_dests.pop().unwrap_or(u32::try_from(self.dests.len()).unwrap_or(u32::MAX));
+        let dest = Dest {
+            prefix,
+            head: None,
+            fib: 0,
+            dirty: false,
+            empty: false,
+        };
+        let index = self
+            .free_dests
+            .pop()
+            .unwrap_or(u32::try_from(self.dests.len()).unwrap_or(u32::MAX));
         match self.dests.get_mut(index as usize) {
             Some(place) => *place = dest,
             None => self.dests.push(dest),
@@ -147,7 +160,9 @@ impl Table {
 
     /// All destinations, by id.
     pub fn dests(&self) -> impl Iterator<Item = (DestId, Prefix)> {
-        (0..self.bound()).map(DestId).zip(self.dests.iter().map(|dest| dest.prefix))
+        (0..self.bound())
+            .map(DestId)
+            .zip(self.dests.iter().map(|dest| dest.prefix))
     }
 
     /// How many prefixes the table knows, with those that wait to be reclaimed.
@@ -164,7 +179,9 @@ impl Table {
 
     /// Marks a destination for the next flush; true when it was not marked yet.
     pub fn mark(&mut self, dest: DestId) -> bool {
-        self.dests.get_mut(dest.index()).is_some_and(|dest| !std::mem::replace(&mut dest.dirty, true))
+        self.dests
+            .get_mut(dest.index())
+            .is_some_and(|dest| !std::mem::replace(&mut dest.dirty, true))
     }
 
     /// Takes the mark away.
@@ -176,7 +193,9 @@ impl Table {
 
     /// Sets what the kernel has been told, and gives what it was told before.
     pub fn swap_fib(&mut self, dest: DestId, fib: u32) -> u32 {
-        self.dests.get_mut(dest.index()).map_or(0, |dest| std::mem::replace(&mut dest.fib, fib))
+        self.dests
+            .get_mut(dest.index())
+            .map_or(0, |dest| std::mem::replace(&mut dest.fib, fib))
     }
 
     /// The paths of a destination, the best first once decided.
@@ -201,7 +220,9 @@ impl Table {
     /// Any path of a source.
     #[must_use]
     pub fn path_of(&self, dest: DestId, peer: PeerId) -> Option<PathIdx> {
-        self.paths(dest).find(|(_, path)| path.peer == peer).map(|(at, _)| at)
+        self.paths(dest)
+            .find(|(_, path)| path.peer == peer)
+            .map(|(at, _)| at)
     }
 
     /// The first path: the best one, once decided.
@@ -230,7 +251,10 @@ impl Table {
     }
 
     fn link_after(&mut self, head: PathIdx, at: PathIdx) {
-        let after = self.nodes.get_mut(slot(head)).and_then(|node| node.next.replace(at));
+        let after = self
+            .nodes
+            .get_mut(slot(head))
+            .and_then(|node| node.next.replace(at));
         if let Some(node) = self.nodes.get_mut(slot(at)) {
             node.next = after;
         }
@@ -251,7 +275,11 @@ impl Table {
 
     /// Takes a path out.
     pub fn remove(&mut self, dest: DestId, at: PathIdx) -> Option<Path> {
-        let before = self.paths(dest).map(|(found, _)| found).take_while(|found| *found != at).last();
+        let before = self
+            .paths(dest)
+            .map(|(found, _)| found)
+            .take_while(|found| *found != at)
+            .last();
         let (path, next) = self.nodes.get(slot(at)).map(|node| (node.path, node.next))?;
         match before {
             Some(before) => self.nodes.get_mut(slot(before))?.next = next,
@@ -273,11 +301,17 @@ impl Table {
 
     /// Moves a path to the front: it is the best now.
     pub fn promote(&mut self, dest: DestId, at: PathIdx) {
-        let Some(head) = self.dests.get(dest.index()).and_then(|dest| dest.head) else { return };
+        let Some(head) = self.dests.get(dest.index()).and_then(|dest| dest.head) else {
+            return;
+        };
         if head == at {
             return;
         }
-        let before = self.paths(dest).map(|(found, _)| found).take_while(|found| *found != at).last();
+        let before = self
+            .paths(dest)
+            .map(|(found, _)| found)
+            .take_while(|found| *found != at)
+            .last();
         let next = self.nodes.get(slot(at)).and_then(|node| node.next);
         if let Some(node) = before.and_then(|before| self.nodes.get_mut(slot(before))) {
             node.next = next;
@@ -301,7 +335,9 @@ impl Table {
     pub fn reclaim(&mut self) {
         let mut kept = Vec::new();
         for id in std::mem::take(&mut self.empty) {
-            let Some(dest) = self.dests.get_mut(id.index()) else { continue };
+            let Some(dest) = self.dests.get_mut(id.index()) else {
+                continue;
+            };
             if dest.dirty {
                 kept.push(id);
                 continue;
@@ -328,7 +364,11 @@ fn slot(at: PathIdx) -> usize {
 mod tests {
     use super::*;
 
-    fn attr(table: &mut super::super::attrs::AttrTable, hops: &mut super::super::nexthop::NextHops, med: u32) -> AttrId {
+    fn attr(
+        table: &mut super::super::attrs::AttrTable,
+        hops: &mut super::super::nexthop::NextHops,
+        med: u32,
+    ) -> AttrId {
         let mut attrs = crate::wire::PathAttrs::originated(crate::wire::NextHop::V4([192, 0, 2, 1].into()));
         attrs.med = Some(med);
         table.intern(Box::new(attrs), hops)
@@ -346,7 +386,15 @@ mod tests {
         let dest = table.dest("10.0.0.0/8".parse().unwrap());
         assert_eq!(table.dest("10.0.0.0/8".parse().unwrap()), dest);
         for peer in 1..=4 {
-            table.insert(dest, Path { peer: PeerId(peer), path_id: PathId(0), received: id, imported: Ok(id) });
+            table.insert(
+                dest,
+                Path {
+                    peer: PeerId(peer),
+                    path_id: PathId(0),
+                    received: id,
+                    imported: Ok(id),
+                },
+            );
         }
         assert_eq!(peers(&table, dest), [1, 4, 3, 2]);
         let (three, _) = table.path(dest, PeerId(3), PathId(0)).unwrap();
@@ -363,7 +411,12 @@ mod tests {
     fn ids_are_reused_only_after_reclaim() {
         let (mut attrs, mut hops) = Default::default();
         let id = attr(&mut attrs, &mut hops, 1);
-        let path = Path { peer: PeerId(1), path_id: PathId(0), received: id, imported: Ok(id) };
+        let path = Path {
+            peer: PeerId(1),
+            path_id: PathId(0),
+            received: id,
+            imported: Ok(id),
+        };
         let mut table = Table::default();
         let first = table.dest("10.0.0.0/8".parse().unwrap());
         table.insert(first, path);

@@ -69,6 +69,9 @@ impl Connection {
 
     /// The next instant at which one of the connection's timers fires.
     pub(super) fn timeout(&self) -> Option<Instant> {
-        [self.hold, self.keepalive, self.send_hold].into_iter().flatten().min()
+        [self.hold, self.keepalive, self.send_hold]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

@@ -117,7 +117,11 @@ impl Session {
     /// What the established connection negotiated.
     #[must_use]
     pub fn negotiated(&self) -> Option<&Negotiated> {
-        self.connections.iter().find(|conn| conn.phase == Phase::Established)?.negotiated.as_deref()
+        self.connections
+            .iter()
+            .find(|conn| conn.phase == Phase::Established)?
+            .negotiated
+            .as_deref()
     }
 
     /// The next thing to do.
@@ -128,7 +132,11 @@ impl Session {
     /// When to call [`Session::handle`] with [`Input::Tick`] at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.connections.iter().filter_map(Connection::timeout).chain(self.retry).min()
+        self.connections
+            .iter()
+            .filter_map(Connection::timeout)
+            .chain(self.retry)
+            .min()
     }
 
     /// Takes an input.
@@ -165,7 +173,8 @@ impl Session {
         }
         let id = ConnId(self.next_conn);
         self.next_conn += 1;
-        self.connections.push(Connection::new(id, false, Phase::Connecting));
+        self.connections
+            .push(Connection::new(id, false, Phase::Connecting));
         let retry = self.jitter.apply(self.config.connect_retry);
         if let Some(conn) = self.connections.last_mut() {
             conn.hold = Some(now + retry); // ConnectRetryTimer (event 9) ends an attempt
@@ -197,12 +206,17 @@ impl Session {
 
     fn connected(&mut self, now: Instant, id: ConnId, incoming: bool) {
         if incoming {
-            let refused = !self.enabled || self.connections.iter().any(|conn| conn.incoming || conn.phase == Phase::Established);
+            let refused = !self.enabled
+                || self
+                    .connections
+                    .iter()
+                    .any(|conn| conn.incoming || conn.phase == Phase::Established);
             if refused {
                 self.refuse(id);
                 return;
             }
-            self.connections.push(Connection::new(id, true, Phase::Connecting));
+            self.connections
+                .push(Connection::new(id, true, Phase::Connecting));
         }
         let open = self.our_open();
         let send_hold = self.send_hold(now);
@@ -213,13 +227,23 @@ impl Session {
         conn.phase = Phase::OpenSent;
         conn.hold = Some(now + OPEN_HOLD);
         conn.send_hold = Some(send_hold);
-        self.out.push_back(Output::Send { conn: id, bytes: open.encode() });
+        self.out.push_back(Output::Send {
+            conn: id,
+            bytes: open.encode(),
+        });
     }
 
     /// RFC 4271 §6.8: a connection that collides with an established one loses.
     fn refuse(&mut self, id: ConnId) {
-        let subcode = if self.enabled { cease::COLLISION } else { cease::CONNECTION_REJECTED };
-        self.out.push_back(Output::Send { conn: id, bytes: Notification::cease(subcode).encode() });
+        let subcode = if self.enabled {
+            cease::COLLISION
+        } else {
+            cease::CONNECTION_REJECTED
+        };
+        self.out.push_back(Output::Send {
+            conn: id,
+            bytes: Notification::cease(subcode).encode(),
+        });
         self.out.push_back(Output::Close(id));
     }
 
@@ -263,7 +287,9 @@ impl Session {
     pub(super) fn came_up(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.conn_mut(id) else { return };
         conn.phase = Phase::Established;
-        let Some(negotiated) = conn.negotiated.clone() else { return };
+        let Some(negotiated) = conn.negotiated.clone() else {
+            return;
+        };
         self.failures = 0;
         self.retry = None;
         self.stats.established += 1;
@@ -284,7 +310,10 @@ impl Session {
         let reason = match fault {
             Fault::Notify(notification) => {
                 if self.conn(id).is_some_and(|conn| conn.phase > Phase::Connecting) {
-                    self.push(Output::Send { conn: id, bytes: notification.encode() });
+                    self.push(Output::Send {
+                        conn: id,
+                        bytes: notification.encode(),
+                    });
                     self.stats.last_sent = Some(notification.clone());
                 }
                 DownReason::Sent(notification)
@@ -301,14 +330,19 @@ impl Session {
     /// Ends the loser of a collision: no failure of the session.
     pub(super) fn end_quietly(&mut self, _now: Instant, id: ConnId, notification: Notification) {
         if self.conn(id).is_some_and(|conn| conn.phase > Phase::Connecting) {
-            self.push(Output::Send { conn: id, bytes: notification.encode() });
+            self.push(Output::Send {
+                conn: id,
+                bytes: notification.encode(),
+            });
         }
         self.connections.retain(|conn| conn.id != id);
         self.push(Output::Close(id));
     }
 
     fn drop_conn(&mut self, now: Instant, id: ConnId, reason: DownReason) {
-        let Some(position) = self.connections.iter().position(|conn| conn.id == id) else { return };
+        let Some(position) = self.connections.iter().position(|conn| conn.id == id) else {
+            return;
+        };
         let conn = self.connections.remove(position);
         self.push(Output::Close(id));
         self.lost(now, conn.phase, reason);
@@ -331,13 +365,18 @@ impl Session {
         if was_up {
             return Duration::from_millis(10);
         }
-        let hold = IDLE_HOLD_FIRST.saturating_mul(1 << self.failures.min(6)).min(IDLE_HOLD_MAX);
+        let hold = IDLE_HOLD_FIRST
+            .saturating_mul(1 << self.failures.min(6))
+            .min(IDLE_HOLD_MAX);
         self.failures += 1;
-        self.jitter.apply(hold.min(self.config.connect_retry.max(IDLE_HOLD_FIRST / 4)))
+        self.jitter
+            .apply(hold.min(self.config.connect_retry.max(IDLE_HOLD_FIRST / 4)))
     }
 
     fn closed(&mut self, now: Instant, id: ConnId, error: Option<String>) {
-        let Some(position) = self.connections.iter().position(|conn| conn.id == id) else { return };
+        let Some(position) = self.connections.iter().position(|conn| conn.id == id) else {
+            return;
+        };
         let conn = self.connections.remove(position);
         if conn.phase == Phase::Connecting && !self.connections.is_empty() {
             return; // the peer's own connection is on its way
@@ -359,7 +398,11 @@ impl Session {
     }
 
     pub(super) fn restart_keepalive(&mut self, now: Instant, id: ConnId) {
-        let Some(hold) = self.conn(id).map(|conn| conn.hold_time).filter(|hold| *hold > Duration::ZERO) else {
+        let Some(hold) = self
+            .conn(id)
+            .map(|conn| conn.hold_time)
+            .filter(|hold| *hold > Duration::ZERO)
+        else {
             return;
         };
         let next = now + self.jitter.apply(hold / 3); // RFC 4271 §4.4, §10
@@ -369,17 +412,28 @@ impl Session {
     }
 
     fn send_refresh(&mut self, now: Instant, refresh: Refresh) {
-        let up = self.connections.iter().find(|conn| conn.phase == Phase::Established);
-        let Some(conn) = up.filter(|conn| conn.negotiated.as_ref().is_some_and(|agreed| agreed.refresh)) else {
+        let up = self
+            .connections
+            .iter()
+            .find(|conn| conn.phase == Phase::Established);
+        let Some(conn) = up.filter(|conn| conn.negotiated.as_ref().is_some_and(|agreed| agreed.refresh))
+        else {
             return;
         };
         let id = conn.id;
-        self.push(Output::Send { conn: id, bytes: refresh.encode() });
+        self.push(Output::Send {
+            conn: id,
+            bytes: refresh.encode(),
+        });
         self.restart_keepalive(now, id);
     }
 
     fn fail_established(&mut self, now: Instant, notification: Notification) {
-        let up = self.connections.iter().find(|conn| conn.phase == Phase::Established).map(|conn| conn.id);
+        let up = self
+            .connections
+            .iter()
+            .find(|conn| conn.phase == Phase::Established)
+            .map(|conn| conn.id);
         if let Some(id) = up {
             self.end(now, id, Fault::Notify(notification));
         }
@@ -393,13 +447,20 @@ impl Session {
             let (hold, keep, send) = (due(conn.hold), due(conn.keepalive), due(conn.send_hold));
             let connecting = conn.phase == Phase::Connecting;
             if hold && connecting {
-                self.drop_conn(now, id, DownReason::Closed(Some("the connection attempt timed out".to_owned())));
+                self.drop_conn(
+                    now,
+                    id,
+                    DownReason::Closed(Some("the connection attempt timed out".to_owned())),
+                );
             } else if hold {
                 self.end(now, id, Fault::Notify(Notification::hold_timer_expired())); // RFC 4271 §6.5
             } else if send && !connecting {
                 self.end(now, id, Fault::Notify(Notification::send_hold_timer_expired())); // RFC 9687 §4
             } else if keep {
-                self.push(Output::Send { conn: id, bytes: keepalive() });
+                self.push(Output::Send {
+                    conn: id,
+                    bytes: keepalive(),
+                });
                 self.restart_keepalive(now, id);
             }
         }

@@ -57,7 +57,12 @@ pub fn our_open(config: &SessionConfig) -> Open {
         Capability::EnhancedRefresh,
     ]);
     capabilities.extend(config.extra_capabilities.iter().cloned());
-    Open { asn: config.local_asn, hold_time: config.hold_time, router_id: config.router_id, capabilities }
+    Open {
+        asn: config.local_asn,
+        hold_time: config.hold_time,
+        router_id: config.router_id,
+        capabilities,
+    }
 }
 
 /// Checks the peer's OPEN and joins both.
@@ -80,7 +85,10 @@ pub fn negotiate(config: &SessionConfig, local: &Open, remote: &Open) -> Result<
     }
     let both = |pick: fn(&Open) -> bool| pick(local) && pick(remote);
     let add_path = |ours: fn(AddPathDirection) -> bool, theirs: fn(AddPathDirection) -> bool| {
-        families.iter().filter(|family| ours(local.add_path(*family)) && theirs(remote.add_path(*family))).collect()
+        families
+            .iter()
+            .filter(|family| ours(local.add_path(*family)) && theirs(remote.add_path(*family)))
+            .collect()
     };
     Ok(Negotiated {
         hold_time: local.hold_time.min(remote.hold_time),

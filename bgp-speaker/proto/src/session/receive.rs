@@ -8,7 +8,9 @@ use super::connection::Phase;
 use super::fsm::{Fault, Session};
 use super::negotiate::negotiate;
 use super::{ConnId, Output};
-use crate::wire::{Frame, MessageKind, Notification, Open, Refresh, cut_frame, decode_update, fsm_error, keepalive};
+use crate::wire::{
+    Frame, MessageKind, Notification, Open, Refresh, cut_frame, decode_update, fsm_error, keepalive,
+};
 
 /// Prefixes after which a batch is handed out.
 const BATCH: usize = 4096;
@@ -20,10 +22,12 @@ impl Session {
                 buf.clear();
                 return;
             };
-            let step = cut_frame(buf, extended).map_err(Fault::from).and_then(|frame| match frame {
-                None => Ok(false),
-                Some(frame) => self.message(now, id, &frame).map(|()| true),
-            });
+            let step = cut_frame(buf, extended)
+                .map_err(Fault::from)
+                .and_then(|frame| match frame {
+                    None => Ok(false),
+                    Some(frame) => self.message(now, id, &frame).map(|()| true),
+                });
             match step {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -40,9 +44,13 @@ impl Session {
 
     fn message(&mut self, now: Instant, id: ConnId, frame: &Frame) -> Result<(), Fault> {
         self.stats_mut().received += 1;
-        let Some(phase) = self.conn(id).map(|conn| conn.phase) else { return Ok(()) };
+        let Some(phase) = self.conn(id).map(|conn| conn.phase) else {
+            return Ok(());
+        };
         if frame.kind == MessageKind::Notification {
-            return Err(Fault::Notified(Notification::decode(&frame.body).map_err(Fault::from)?));
+            return Err(Fault::Notified(
+                Notification::decode(&frame.body).map_err(Fault::from)?,
+            ));
         }
         match (phase, frame.kind) {
             (Phase::OpenSent, MessageKind::Open) => self.open(now, id, &frame.body),
@@ -51,10 +59,14 @@ impl Session {
                 Ok(())
             }
             (Phase::Established, kind) => self.established_message(now, id, kind, frame),
-            (Phase::OpenSent, kind) => Err(Fault::Notify(Notification::unexpected_message(fsm_error::OPEN_SENT, kind))),
-            (Phase::OpenConfirm, kind) => {
-                Err(Fault::Notify(Notification::unexpected_message(fsm_error::OPEN_CONFIRM, kind)))
-            }
+            (Phase::OpenSent, kind) => Err(Fault::Notify(Notification::unexpected_message(
+                fsm_error::OPEN_SENT,
+                kind,
+            ))),
+            (Phase::OpenConfirm, kind) => Err(Fault::Notify(Notification::unexpected_message(
+                fsm_error::OPEN_CONFIRM,
+                kind,
+            ))),
             (Phase::Connecting, _) => Err(Fault::Notify(Notification::fsm_error())),
         }
     }
@@ -82,7 +94,10 @@ impl Session {
                 }
                 Ok(())
             }
-            kind => Err(Fault::Notify(Notification::unexpected_message(fsm_error::ESTABLISHED, kind))),
+            kind => Err(Fault::Notify(Notification::unexpected_message(
+                fsm_error::ESTABLISHED,
+                kind,
+            ))),
         }
     }
 }
@@ -90,7 +105,9 @@ impl Session {
 impl Session {
     fn update(&mut self, id: ConnId, body: &Bytes) -> Result<(), Fault> {
         self.stats_mut().updates_received += 1;
-        let Some(context) = self.conn(id).map(|conn| conn.context) else { return Ok(()) };
+        let Some(context) = self.conn(id).map(|conn| conn.context) else {
+            return Ok(());
+        };
         decode_update(body, &context, self.batch_mut())?;
         if self.batch_mut().nlri.len() >= BATCH {
             self.emit_batch();
@@ -109,7 +126,10 @@ impl Session {
         if !self.decide_collision(now, id, &open) {
             return Ok(());
         }
-        self.push(Output::Send { conn: id, bytes: keepalive() });
+        self.push(Output::Send {
+            conn: id,
+            bytes: keepalive(),
+        });
         self.restart_keepalive(now, id);
         Ok(())
     }
@@ -118,7 +138,10 @@ impl Session {
     /// other is still waiting for it, the one opened by the side with the higher identifier stays; with
     /// equal identifiers, by the side with the higher AS number. Says whether this connection stays.
     fn decide_collision(&mut self, now: Instant, id: ConnId, open: &Open) -> bool {
-        let other = self.others(id).find(|conn| conn.phase == Phase::OpenConfirm).map(|conn| conn.id);
+        let other = self
+            .others(id)
+            .find(|conn| conn.phase == Phase::OpenConfirm)
+            .map(|conn| conn.id);
         let Some(other) = other else { return true };
         let ours = (self.config().router_id, self.config().local_asn);
         let we_win = ours > (open.router_id, open.asn);

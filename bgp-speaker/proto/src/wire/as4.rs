@@ -8,7 +8,10 @@ use crate::types::Asn;
 
 /// Takes AS4_PATH and AS4_AGGREGATOR into the attributes (RFC 6793 §4.2.3).
 pub(super) fn merge(attrs: &mut PathAttrs, as4_path: Option<AsPath>, as4_aggregator: Option<Aggregator>) {
-    let aggregator = attrs.rare.as_deref_mut().and_then(|rare| rare.aggregator.as_mut());
+    let aggregator = attrs
+        .rare
+        .as_deref_mut()
+        .and_then(|rare| rare.aggregator.as_mut());
     if let Some(aggregator) = aggregator {
         // RFC 6793 §4.2.3: another AS aggregated since, so that both attributes are stale.
         if aggregator.asn != Asn::TRANS && as4_aggregator.is_some() {
@@ -26,7 +29,9 @@ pub(super) fn merge(attrs: &mut PathAttrs, as4_path: Option<AsPath>, as4_aggrega
 /// The numbers of AS4_PATH with those in front that AS_PATH has more of (RFC 6793 §4.2.3).
 pub(super) fn merge_paths(as_path: &AsPath, as4_path: &AsPath) -> AsPath {
     // RFC 6793 §4.2.3: a longer AS4_PATH is ignored.
-    let Some(mut missing) = as_path.hops().checked_sub(as4_path.hops()) else { return as_path.clone() };
+    let Some(mut missing) = as_path.hops().checked_sub(as4_path.hops()) else {
+        return as_path.clone();
+    };
     let mut wire = Vec::with_capacity(as_path.wire4().len());
     for (kind, asns) in as_path.segments() {
         let asns: Vec<Asn> = asns.collect();
@@ -56,7 +61,8 @@ pub(super) fn merge_paths(as_path: &AsPath, as4_path: &AsPath) -> AsPath {
 fn push_segment(wire: &mut Vec<u8>, kind: SegmentKind, asns: &[Asn]) {
     wire.push(kind.code());
     wire.push(u8::try_from(asns.len()).unwrap_or(u8::MAX));
-    asns.iter().for_each(|asn| wire.extend_from_slice(&asn.0.to_be_bytes()));
+    asns.iter()
+        .for_each(|asn| wire.extend_from_slice(&asn.0.to_be_bytes()));
 }
 
 /// Appends a path; where one AS_SEQUENCE meets another that fits, they become one.

@@ -96,7 +96,11 @@ impl AsPath {
             }
             rest = tail;
         }
-        if rest.is_empty() { Ok(Self(wide.into())) } else { Err(MalformedAsPath) }
+        if rest.is_empty() {
+            Ok(Self(wide.into()))
+        } else {
+            Err(MalformedAsPath)
+        }
     }
 
     /// Looks for AS 0 and confederation segments.
@@ -152,7 +156,14 @@ impl AsPath {
         std::iter::from_fn(move || {
             let (kind, numbers, tail) = split_segment(rest, 4)?;
             rest = tail;
-            Some((kind, numbers.as_chunks::<4>().0.iter().map(|number| Asn(u32::from_be_bytes(*number)))))
+            Some((
+                kind,
+                numbers
+                    .as_chunks::<4>()
+                    .0
+                    .iter()
+                    .map(|number| Asn(u32::from_be_bytes(*number))),
+            ))
         })
     }
 
@@ -196,7 +207,8 @@ impl AsPath {
     /// Whether a confederation segment is in it (RFC 5065), malformed from an outside peer.
     #[must_use]
     pub fn has_confed_segments(&self) -> bool {
-        self.segments().any(|(kind, _)| matches!(kind, SegmentKind::ConfedSequence | SegmentKind::ConfedSet))
+        self.segments()
+            .any(|(kind, _)| matches!(kind, SegmentKind::ConfedSequence | SegmentKind::ConfedSet))
     }
 
     /// Whether the path is empty.
@@ -233,7 +245,9 @@ impl AsPath {
     /// A path of one AS_SEQUENCE; more than 255 numbers make several segments.
     #[must_use]
     pub fn sequence(asns: &[Asn]) -> Self {
-        asns.iter().rev().fold(Self::default(), |path, asn| path.prepend_once(*asn))
+        asns.iter()
+            .rev()
+            .fold(Self::default(), |path, asn| path.prepend_once(*asn))
     }
 }
 
@@ -247,7 +261,12 @@ impl fmt::Display for AsPath {
                 SegmentKind::ConfedSet => ("[", "]"),
             };
             let text: Vec<String> = asns.map(|asn| asn.to_string()).collect();
-            write!(f, "{}{open}{}{close}", if position > 0 { " " } else { "" }, text.join(" "))?;
+            write!(
+                f,
+                "{}{open}{}{close}",
+                if position > 0 { " " } else { "" },
+                text.join(" ")
+            )?;
         }
         Ok(())
     }
@@ -266,7 +285,10 @@ mod tests {
     #[test]
     fn prepends_and_counts() {
         let path = AsPath::sequence(&[Asn(65001), Asn(4_200_000_000)]);
-        assert_eq!(path.prepend(Asn(64512), 2).to_string(), "64512 64512 65001 4200000000");
+        assert_eq!(
+            path.prepend(Asn(64512), 2).to_string(),
+            "64512 64512 65001 4200000000"
+        );
         assert_eq!(path.prepend(Asn(64512), 2).hops(), 4);
         assert_eq!(path.neighbor(), Some(Asn(65001)));
         assert_eq!(path.origin(), Some(Asn(4_200_000_000)));

@@ -68,7 +68,15 @@ fn attr(input: &[u8]) -> Parsed<'_, Attr<'_>> {
     };
     let (rest, value) = take(rest, len)?;
     let raw = input.get(..input.len() - rest.len()).unwrap_or_default();
-    Ok((rest, Attr { flags, code, value, raw }))
+    Ok((
+        rest,
+        Attr {
+            flags,
+            code,
+            value,
+            raw,
+        },
+    ))
 }
 
 /// A fault and what follows from it.
@@ -84,14 +92,18 @@ impl Codes {
     /// Adds the code and says whether it was there.
     fn replace(&mut self, code: u8) -> bool {
         let bit = 1u64 << (code & 63);
-        let Some(word) = self.0.get_mut(usize::from(code >> 6)) else { return false };
+        let Some(word) = self.0.get_mut(usize::from(code >> 6)) else {
+            return false;
+        };
         let before = *word & bit != 0;
         *word |= bit;
         before
     }
 
     fn contains(&self, code: u8) -> bool {
-        self.0.get(usize::from(code >> 6)).is_some_and(|word| word & (1u64 << (code & 63)) != 0)
+        self.0
+            .get(usize::from(code >> 6))
+            .is_some_and(|word| word & (1u64 << (code & 63)) != 0)
     }
 }
 
@@ -169,7 +181,15 @@ impl<'a> AttrScan<'a> {
                 self.offender = Some((fault, attr));
             }
         }
-        note(issues, first_issue, AttrIssue { code: attr.code, fault, verdict });
+        note(
+            issues,
+            first_issue,
+            AttrIssue {
+                code: attr.code,
+                fault,
+                verdict,
+            },
+        );
     }
 
     /// The list ends inside an attribute (RFC 7606 §4): what the NLRI lists is withdrawn, unless it is the
@@ -180,15 +200,26 @@ impl<'a> AttrScan<'a> {
         issues: &mut Vec<AttrIssue>,
         first_issue: usize,
     ) -> Result<(), DecodeError> {
-        let (flags, code) = (rest.first().copied().unwrap_or(0), rest.get(1).copied().unwrap_or(0));
+        let (flags, code) = (
+            rest.first().copied().unwrap_or(0),
+            rest.get(1).copied().unwrap_or(0),
+        );
         if matches!(code, code::MP_REACH | code::MP_UNREACH) {
             if self.seen.replace(code) {
                 return Err(DecodeError::DuplicateMp { code });
             }
-            return Err(DecodeError::UnreadableMp { code, attribute: Bytes::copy_from_slice(rest) });
+            return Err(DecodeError::UnreadableMp {
+                code,
+                attribute: Bytes::copy_from_slice(rest),
+            });
         }
         self.others += 1;
-        let attr = Attr { flags, code, value: &[], raw: rest };
+        let attr = Attr {
+            flags,
+            code,
+            value: &[],
+            raw: rest,
+        };
         self.judge(attr, AttrFault::Overrun, WITHDRAW, issues, first_issue);
         Ok(())
     }
@@ -204,7 +235,9 @@ impl<'a> AttrScan<'a> {
         if misplaced {
             return Err((AttrFault::Misplaced, Verdict::Discard));
         }
-        let Some(expected) = expected_flags(attr.code) else { return self.accept_unknown(attr) };
+        let Some(expected) = expected_flags(attr.code) else {
+            return self.accept_unknown(attr);
+        };
         match attr.code {
             // Kept whatever their flags: their prefixes are needed even to withdraw them.
             code::MP_REACH => self.mp_reach = Some(attr),
@@ -268,7 +301,11 @@ impl<'a> AttrScan<'a> {
         }
         if attr.flags & flag::TRANSITIVE != 0 {
             let flags = attr.flags & (flag::OPTIONAL | flag::TRANSITIVE | flag::PARTIAL);
-            let kept = UnknownAttr { flags, code: attr.code, value: attr.value.into() };
+            let kept = UnknownAttr {
+                flags,
+                code: attr.code,
+                value: attr.value.into(),
+            };
             let unknown = &mut self.rare().unknown;
             let at = unknown.partition_point(|other| other.code < kept.code);
             unknown.insert(at, kept);
@@ -294,7 +331,11 @@ impl<'a> AttrScan<'a> {
 
     /// RFC 7606 §7.2
     fn as_path(&mut self, value: &[u8], ctx: &DecodeContext) -> Judged {
-        let path = if ctx.four_octet_as { AsPath::from_wire4(value) } else { AsPath::from_wire2(value) };
+        let path = if ctx.four_octet_as {
+            AsPath::from_wire4(value)
+        } else {
+            AsPath::from_wire2(value)
+        };
         let path = path.map_err(|_| (AttrFault::Segments, WITHDRAW))?;
         let survey = path.survey();
         // RFC 5065 §5: confederation segments do not leave a confederation.
@@ -356,11 +397,17 @@ fn expected_flags(code: u8) -> Option<u8> {
 
 /// Exactly four octets (RFC 7606 §7.3, §7.4, §7.5, §7.9).
 fn number(value: &[u8]) -> Result<u32, (AttrFault, Verdict)> {
-    value.try_into().map(u32::from_be_bytes).map_err(|_| (AttrFault::Length, WITHDRAW))
+    value
+        .try_into()
+        .map(u32::from_be_bytes)
+        .map_err(|_| (AttrFault::Length, WITHDRAW))
 }
 
 /// Items of N octets, at least one (RFC 7606 §7.8, §7.10, §7.14).
-fn list<const N: usize, T>(value: &[u8], item: impl Fn([u8; N]) -> T) -> Result<Box<[T]>, (AttrFault, Verdict)> {
+fn list<const N: usize, T>(
+    value: &[u8],
+    item: impl Fn([u8; N]) -> T,
+) -> Result<Box<[T]>, (AttrFault, Verdict)> {
     match value.as_chunks::<N>() {
         (items @ [_, ..], []) => Ok(items.iter().map(|octets| item(*octets)).collect()),
         _ => Err((AttrFault::Length, WITHDRAW)),
@@ -377,7 +424,10 @@ fn aggregator(value: &[u8], four_octet_as: bool) -> Result<Aggregator, (AttrFaul
     if asn == 0 {
         return Err((AttrFault::ZeroAs, Verdict::Discard));
     }
-    Ok(Aggregator { asn: Asn(asn), id: Ipv4Addr::from_bits(number(id)?) })
+    Ok(Aggregator {
+        asn: Asn(asn),
+        id: Ipv4Addr::from_bits(number(id)?),
+    })
 }
 
 /// RFC 6793 §6, RFC 7607 §2: a malformed AS4_PATH is discarded; confederation segments in it are cut out.
@@ -388,7 +438,11 @@ fn as4_path(value: &[u8]) -> Result<AsPath, (AttrFault, Verdict)> {
     if survey.zero {
         return Err((AttrFault::ZeroAs, Verdict::Discard));
     }
-    Ok(if survey.confederation { path.without_confederation() } else { path })
+    Ok(if survey.confederation {
+        path.without_confederation()
+    } else {
+        path
+    })
 }
 
 /// RFC 8092 §5, §3: multiples of 12 octets; repeated values are removed silently.
@@ -398,5 +452,8 @@ fn large_communities(value: &[u8]) -> Result<Vec<LargeCommunity>, (AttrFault, Ve
         LargeCommunity(word(a, b, c, d), word(e, f, g, h), word(i, j, k, l))
     })?;
     let mut seen = std::collections::BTreeSet::new();
-    Ok(all.into_iter().filter(|community| seen.insert(*community)).collect())
+    Ok(all
+        .into_iter()
+        .filter(|community| seen.insert(*community))
+        .collect())
 }

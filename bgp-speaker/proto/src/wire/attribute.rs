@@ -140,7 +140,11 @@ impl PathAttrs {
 
     /// Drops an empty `rare`, so that equal sets compare equal. Call after editing.
     pub fn tidy(&mut self) {
-        if self.rare.as_deref().is_some_and(|rare| *rare == RareAttrs::default()) {
+        if self
+            .rare
+            .as_deref()
+            .is_some_and(|rare| *rare == RareAttrs::default())
+        {
             self.rare = None;
         }
     }

@@ -135,14 +135,20 @@ impl Capability {
             5 => extended_next_hop(value),
             6 => value.is_empty().then_some(Capability::ExtendedMessage),
             64 => graceful_restart(value),
-            65 => value.try_into().ok().map(|asn| Capability::FourOctetAs(Asn(u32::from_be_bytes(asn)))),
+            65 => value
+                .try_into()
+                .ok()
+                .map(|asn| Capability::FourOctetAs(Asn(u32::from_be_bytes(asn)))),
             69 => add_path(value),
             70 => value.is_empty().then_some(Capability::EnhancedRefresh),
             71 => long_lived(value),
             73 => fqdn(value),
             _ => None,
         };
-        known.unwrap_or_else(|| Capability::Unknown { code, value: value.to_vec() })
+        known.unwrap_or_else(|| Capability::Unknown {
+            code,
+            value: value.to_vec(),
+        })
     }
 
     /// Appends code, length and value. A value is at most 255 octets: lists are cut to what fits.
@@ -212,7 +218,9 @@ fn extended_next_hop(value: &[u8]) -> Option<Capability> {
         let (input, next_hop) = short(input)?;
         Ok((input, (afi, safi, next_hop)))
     })?;
-    let families = tuples.into_iter().filter(|(_, _, next_hop)| *next_hop == AFI_IPV6);
+    let families = tuples
+        .into_iter()
+        .filter(|(_, _, next_hop)| *next_hop == AFI_IPV6);
     let families = families.filter_map(|(afi, safi, _)| Family::from_afi_safi(afi, u8::try_from(safi).ok()?));
     Some(Capability::ExtendedNextHop(families.collect()))
 }
@@ -247,7 +255,10 @@ fn add_path(value: &[u8]) -> Option<Capability> {
         return None;
     }
     let families = tuples.into_iter().filter_map(|((afi, safi), direction)| {
-        let direction = AddPathDirection { receive: direction & 1 != 0, send: direction & 2 != 0 };
+        let direction = AddPathDirection {
+            receive: direction & 1 != 0,
+            send: direction & 2 != 0,
+        };
         Some((Family::from_afi_safi(afi, safi)?, direction))
     });
     Some(Capability::AddPath(families.collect()))
@@ -261,7 +272,11 @@ fn long_lived(value: &[u8]) -> Option<Capability> {
     })?;
     let families = tuples.into_iter().filter_map(|((afi, safi), word)| {
         let family = Family::from_afi_safi(afi, safi)?;
-        Some(LongLivedFamily { family, forwarding: word & 0x8000_0000 != 0, stale_time: word & 0x00FF_FFFF })
+        Some(LongLivedFamily {
+            family,
+            forwarding: word & 0x8000_0000 != 0,
+            stale_time: word & 0x00FF_FFFF,
+        })
     });
     Some(Capability::LongLivedGracefulRestart(families.collect()))
 }
@@ -301,7 +316,11 @@ fn put_restart(out: &mut Vec<u8>, restart: &GracefulRestart) {
 fn put_add_path(out: &mut Vec<u8>, families: &[(Family, AddPathDirection)]) {
     let direction = |way: AddPathDirection| u8::from(way.receive) | u8::from(way.send) << 1;
     // RFC 7911 §4 has no value for "neither": such a family is left out.
-    for (family, way) in families.iter().filter(|(_, way)| direction(*way) != 0).take(255 / 4) {
+    for (family, way) in families
+        .iter()
+        .filter(|(_, way)| direction(*way) != 0)
+        .take(255 / 4)
+    {
         put_afi(out, *family);
         out.extend_from_slice(&[SAFI_UNICAST, direction(*way)]);
     }

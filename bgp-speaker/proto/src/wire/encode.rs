@@ -31,14 +31,20 @@ fn block(ctx: &EncodeContext, attrs: &PathAttrs, classic: bool) -> Vec<u8> {
     if let (true, NextHop::V4(addr)) = (classic, attrs.next_hop) {
         attr(&mut out, 0x40, 3, &addr.octets());
     }
-    if let Some(med) = attrs.med { attr(&mut out, 0x80, 4, &med.to_be_bytes()); }
-    if let (true, Some(pref)) = (ctx.internal, attrs.local_pref) { attr(&mut out, 0x40, 5, &pref.to_be_bytes()); }
+    if let Some(med) = attrs.med {
+        attr(&mut out, 0x80, 4, &med.to_be_bytes());
+    }
+    if let (true, Some(pref)) = (ctx.internal, attrs.local_pref) {
+        attr(&mut out, 0x40, 5, &pref.to_be_bytes());
+    }
     if !attrs.communities.is_empty() {
         let value: Vec<u8> = attrs.communities.iter().flat_map(|c| c.0.to_be_bytes()).collect();
         attr(&mut out, 0xC0, 8, &value);
     }
     if let Some(rare) = attrs.rare.as_deref() {
-        if let Some(id) = rare.originator_id { attr(&mut out, 0x80, 9, &id.get().to_be_bytes()); }
+        if let Some(id) = rare.originator_id {
+            attr(&mut out, 0x80, 9, &id.get().to_be_bytes());
+        }
         if !rare.cluster_list.is_empty() {
             let value: Vec<u8> = rare.cluster_list.iter().flat_map(|c| c.to_be_bytes()).collect();
             attr(&mut out, 0x80, 10, &value);
@@ -61,18 +67,34 @@ fn take<'a>(nlri: &'a [Nlri], room: usize, add_path: bool) -> (&'a [Nlri], usize
     let mut used = 0;
     for (n, item) in nlri.iter().enumerate() {
         let len = 1 + usize::from(item.prefix.len()).div_ceil(8) + if add_path { 4 } else { 0 };
-        if used + len > room { return (&nlri[..n], used); }
+        if used + len > room {
+            return (&nlri[..n], used);
+        }
         used += len;
     }
     (nlri, used)
 }
 
-pub fn encode_announce(out: &mut BytesMut, ctx: &EncodeContext, family: Family, attrs: &PathAttrs, nlri: &[Nlri]) -> Result<u32, TooLarge> {
+pub fn encode_announce(
+    out: &mut BytesMut,
+    ctx: &EncodeContext,
+    family: Family,
+    attrs: &PathAttrs,
+    nlri: &[Nlri],
+) -> Result<u32, TooLarge> {
     let classic = family == Family::Ipv4 && matches!(attrs.next_hop, NextHop::V4(_));
     let block = block(ctx, attrs, classic);
-    let hop: Vec<u8> = match attrs.next_hop { NextHop::V4(a) => a.octets().to_vec(), NextHop::V6(a) => a.octets().to_vec(), NextHop::V6Pair(a, b) => [a.octets(), b.octets()].concat() };
+    let hop: Vec<u8> = match attrs.next_hop {
+        NextHop::V4(a) => a.octets().to_vec(),
+        NextHop::V6(a) => a.octets().to_vec(),
+        NextHop::V6Pair(a, b) => [a.octets(), b.octets()].concat(),
+    };
     let fixed = 23 + block.len() + if classic { 0 } else { 9 + hop.len() };
-    let room = ctx.max_len.checked_sub(fixed).filter(|room| *room >= 21).ok_or(TooLarge)?;
+    let room = ctx
+        .max_len
+        .checked_sub(fixed)
+        .filter(|room| *room >= 21)
+        .ok_or(TooLarge)?;
     let add_path = ctx.add_path.contains(family);
     let (mut rest, mut count) = (nlri, 0);
     while !rest.is_empty() {
@@ -93,8 +115,12 @@ pub fn encode_announce(out: &mut BytesMut, ctx: &EncodeContext, family: Family, 
                 out.put_slice(&hop);
                 out.put_u8(0);
             }
-            for item in now { encode_nlri(out, item, add_path); }
-            if !classic { out.put_slice(&block); }
+            for item in now {
+                encode_nlri(out, item, add_path);
+            }
+            if !classic {
+                out.put_slice(&block);
+            }
         });
         count += 1;
     }
@@ -110,7 +136,9 @@ pub fn encode_withdraw(out: &mut BytesMut, ctx: &EncodeContext, family: Family, 
         message(out, |out| {
             if family == Family::Ipv4 {
                 out.put_u16(used as u16);
-                for item in now { encode_nlri(out, item, add_path); }
+                for item in now {
+                    encode_nlri(out, item, add_path);
+                }
                 out.put_u16(0);
             } else {
                 out.put_u16(0);
@@ -119,7 +147,9 @@ pub fn encode_withdraw(out: &mut BytesMut, ctx: &EncodeContext, family: Family, 
                 out.put_u16((3 + used) as u16);
                 out.put_u16(family.afi());
                 out.put_u8(1);
-                for item in now { encode_nlri(out, item, add_path); }
+                for item in now {
+                    encode_nlri(out, item, add_path);
+                }
             }
         });
         count += 1;
@@ -130,6 +160,9 @@ pub fn encode_withdraw(out: &mut BytesMut, ctx: &EncodeContext, family: Family, 
 pub fn encode_end_of_rib(out: &mut BytesMut, family: Family) {
     message(out, |out| match family {
         Family::Ipv4 => out.put_u32(0),
-        Family::Ipv6 => { out.put_u16(0); out.put_slice(&[0, 6, 0x80, 15, 3, 0, 2, 1]); }
+        Family::Ipv6 => {
+            out.put_u16(0);
+            out.put_slice(&[0, 6, 0x80, 15, 3, 0, 2, 1]);
+        }
     });
 }

@@ -108,17 +108,23 @@ impl DecodeError {
         let (code, subcode, data) = match self {
             // RFC 4271 §6.1
             DecodeError::NotSynchronized => (code::HEADER, header_error::NOT_SYNCHRONIZED, none),
-            DecodeError::BadLength { length } => {
-                (code::HEADER, header_error::BAD_LENGTH, Bytes::copy_from_slice(&length.to_be_bytes()))
-            }
-            DecodeError::BadType { code: kind } => {
-                (code::HEADER, header_error::BAD_TYPE, Bytes::copy_from_slice(&[*kind]))
-            }
+            DecodeError::BadLength { length } => (
+                code::HEADER,
+                header_error::BAD_LENGTH,
+                Bytes::copy_from_slice(&length.to_be_bytes()),
+            ),
+            DecodeError::BadType { code: kind } => (
+                code::HEADER,
+                header_error::BAD_TYPE,
+                Bytes::copy_from_slice(&[*kind]),
+            ),
             // RFC 4271 §6.2; the data of Unsupported Version is the version we speak, in two octets.
             DecodeError::MalformedOpen => (code::OPEN, open_error::UNSPECIFIC, none),
-            DecodeError::UnsupportedVersion { .. } => {
-                (code::OPEN, open_error::UNSUPPORTED_VERSION, Bytes::from_static(&[0, 4]))
-            }
+            DecodeError::UnsupportedVersion { .. } => (
+                code::OPEN,
+                open_error::UNSUPPORTED_VERSION,
+                Bytes::from_static(&[0, 4]),
+            ),
             DecodeError::ZeroAs => (code::OPEN, open_error::BAD_PEER_AS, none),
             DecodeError::ZeroIdentifier => (code::OPEN, open_error::BAD_IDENTIFIER, none),
             DecodeError::UnsupportedParameter { .. } => (code::OPEN, open_error::UNSUPPORTED_PARAMETER, none),
@@ -135,7 +141,10 @@ impl DecodeError {
             DecodeError::InvalidNetwork { .. } => (code::UPDATE, update_error::INVALID_NETWORK, none),
             DecodeError::AttributeWithoutRoutes { fault, attribute, .. } => {
                 let subcode = fault.subcode();
-                let bare = matches!(subcode, update_error::MALFORMED_ATTRIBUTE_LIST | update_error::MALFORMED_AS_PATH);
+                let bare = matches!(
+                    subcode,
+                    update_error::MALFORMED_ATTRIBUTE_LIST | update_error::MALFORMED_AS_PATH
+                );
                 (code::UPDATE, subcode, if bare { none } else { attribute.clone() })
             }
             // RFC 7313 §5
@@ -195,7 +204,9 @@ impl AttrFault {
                 update_error::MALFORMED_ATTRIBUTE_LIST
             }
             AttrFault::Origin => update_error::INVALID_ORIGIN,
-            AttrFault::Segments | AttrFault::Confederation | AttrFault::ZeroAs => update_error::MALFORMED_AS_PATH,
+            AttrFault::Segments | AttrFault::Confederation | AttrFault::ZeroAs => {
+                update_error::MALFORMED_AS_PATH
+            }
             AttrFault::ZeroIdentifier => update_error::OPTIONAL_ATTRIBUTE,
             AttrFault::Missing => update_error::MISSING_WELL_KNOWN,
             AttrFault::Unrecognized => update_error::UNRECOGNIZED_WELL_KNOWN,

@@ -122,7 +122,10 @@ pub fn cut_frame(buf: &mut BytesMut, extended: bool) -> Result<Option<Frame>, De
         return Ok(None);
     }
     let message = buf.split_to(size).freeze();
-    Ok(Some(Frame { kind, body: message.slice(HEADER_LEN..) }))
+    Ok(Some(Frame {
+        kind,
+        body: message.slice(HEADER_LEN..),
+    }))
 }
 
 /// A KEEPALIVE (RFC 4271 §4.4): the same 19 octets each time, never allocated.

@@ -25,7 +25,12 @@ pub enum NlriFault {
 ///
 /// # Errors
 /// [`NlriFault`]; `out` then holds what came before the fault.
-pub fn decode_nlri(family: Family, add_path: bool, bytes: &[u8], out: &mut Vec<Nlri>) -> Result<(), NlriFault> {
+pub fn decode_nlri(
+    family: Family,
+    add_path: bool,
+    bytes: &[u8],
+    out: &mut Vec<Nlri>,
+) -> Result<(), NlriFault> {
     let mut rest = bytes;
     while !rest.is_empty() {
         let mut path_id = PathId::default();
@@ -55,7 +60,10 @@ fn v4_prefix(input: &[u8], len: u8) -> Parsed<'_, Prefix> {
     let (rest, octets) = take(input, usize::from(len.div_ceil(8)))?;
     let bits = match input.first_chunk() {
         Some(whole) => u32::from_be_bytes(*whole),
-        None => octets.iter().zip([24, 16, 8, 0]).fold(0, |bits, (octet, shift)| bits | u32::from(*octet) << shift),
+        None => octets
+            .iter()
+            .zip([24, 16, 8, 0])
+            .fold(0, |bits, (octet, shift)| bits | u32::from(*octet) << shift),
     };
     Ok((rest, Prefix::v4(bits, len)))
 }

@@ -147,7 +147,11 @@ impl Notification {
     /// Any NOTIFICATION.
     #[must_use]
     pub fn new(code: u8, subcode: u8, data: impl Into<Bytes>) -> Self {
-        Self { code, subcode, data: data.into() }
+        Self {
+            code,
+            subcode,
+            data: data.into(),
+        }
     }
 
     fn bare(code: u8, subcode: u8) -> Self {
@@ -296,13 +300,22 @@ impl Notification {
 
 /// The longest beginning of at most `max` octets that ends between characters.
 pub(super) fn truncate_text(text: &str, max: usize) -> &str {
-    let end = (0..=max.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let end = (0..=max.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0);
     text.get(..end).unwrap_or_default()
 }
 
 impl fmt::Debug for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NOTIFICATION {}/{} data {:02x?}", self.code, self.subcode, &self.data[..])
+        write!(
+            f,
+            "NOTIFICATION {}/{} data {:02x?}",
+            self.code,
+            self.subcode,
+            &self.data[..]
+        )
     }
 }
 
@@ -413,13 +426,17 @@ impl Notification {
                     Some(family) => write!(f, ", {family}")?,
                     None => write!(f, ", AFI {} SAFI {safi}", u16::from_be_bytes([*a, *b]))?,
                 }
-                let limit = limit.iter().fold(0u32, |value, octet| value << 8 | u32::from(*octet));
+                let limit = limit
+                    .iter()
+                    .fold(0u32, |value, octet| value << 8 | u32::from(*octet));
                 write!(f, ", limit {limit}")
             }
-            (code::CEASE, cease::ADMIN_SHUTDOWN | cease::ADMIN_RESET, data) => match self.shutdown_message() {
-                Some(text) => write!(f, ", \"{}\"", text.escape_debug()),
-                None => fmt_octets(f, data),
-            },
+            (code::CEASE, cease::ADMIN_SHUTDOWN | cease::ADMIN_RESET, data) => {
+                match self.shutdown_message() {
+                    Some(text) => write!(f, ", \"{}\"", text.escape_debug()),
+                    None => fmt_octets(f, data),
+                }
+            }
             (_, _, data) => match self.inside_hard_reset() {
                 Some(inner) => write!(f, " because of {inner}"),
                 None => fmt_octets(f, data),
@@ -431,11 +448,9 @@ impl Notification {
 /// The codes of capability triples (RFC 5492 §4).
 fn fmt_capabilities(f: &mut fmt::Formatter<'_>, data: &[u8]) -> fmt::Result {
     match Capability::decode_list(data) {
-        Some(list) if !list.is_empty() => {
-            list.iter().enumerate().try_for_each(|(at, capability)| {
-                write!(f, "{}{capability}", if at == 0 { ", " } else { " and " })
-            })
-        }
+        Some(list) if !list.is_empty() => list.iter().enumerate().try_for_each(|(at, capability)| {
+            write!(f, "{}{capability}", if at == 0 { ", " } else { " and " })
+        }),
         _ => fmt_octets(f, data),
     }
 }
@@ -443,6 +458,8 @@ fn fmt_capabilities(f: &mut fmt::Formatter<'_>, data: &[u8]) -> fmt::Result {
 /// At most 32 octets in hex.
 fn fmt_octets(f: &mut fmt::Formatter<'_>, data: &[u8]) -> fmt::Result {
     f.write_str(", data")?;
-    data.iter().take(32).try_for_each(|octet| write!(f, " {octet:02x}"))?;
+    data.iter()
+        .take(32)
+        .try_for_each(|octet| write!(f, " {octet:02x}"))?;
     f.write_str(if data.len() > 32 { " …" } else { "" })
 }

@@ -46,7 +46,15 @@ fn fixed(input: &[u8]) -> Parsed<'_, Fixed> {
     let (input, asn) = short(input)?;
     let (input, hold_time) = short(input)?;
     let (input, router_id) = long(input)?;
-    Ok((input, Fixed { version, asn, hold_time, router_id }))
+    Ok((
+        input,
+        Fixed {
+            version,
+            asn,
+            hold_time,
+            router_id,
+        },
+    ))
 }
 
 impl Open {
@@ -59,17 +67,25 @@ impl Open {
         let (params, fixed) = fixed(body).map_err(|_| DecodeError::BadLength { length })?;
         // RFC 4271 §6.2: the version comes first, since another one may mean another format.
         if fixed.version != VERSION {
-            return Err(DecodeError::UnsupportedVersion { version: fixed.version });
+            return Err(DecodeError::UnsupportedVersion {
+                version: fixed.version,
+            });
         }
         // RFC 7607 §2: AS 0 is answered with Bad Peer AS.
         if fixed.asn == 0 {
             return Err(DecodeError::ZeroAs);
         }
-        let hold_time = HoldTime::new(fixed.hold_time)
-            .ok_or(DecodeError::UnacceptableHoldTime { seconds: fixed.hold_time })?;
+        let hold_time = HoldTime::new(fixed.hold_time).ok_or(DecodeError::UnacceptableHoldTime {
+            seconds: fixed.hold_time,
+        })?;
         let router_id = RouterId::new(fixed.router_id).ok_or(DecodeError::ZeroIdentifier)?;
         let capabilities = parameters(params)?;
-        let mut open = Self { asn: Asn(u32::from(fixed.asn)), hold_time, router_id, capabilities };
+        let mut open = Self {
+            asn: Asn(u32::from(fixed.asn)),
+            hold_time,
+            router_id,
+            capabilities,
+        };
         // RFC 6793 §4.1: the capability holds the number, the fixed field perhaps AS_TRANS.
         if let Some(asn) = open.four_octet_as() {
             open.asn = asn;
@@ -129,10 +145,13 @@ impl Open {
         if !self.capabilities.iter().any(|capability| capability.code() == 1) {
             return FamilySet::from_iter([Family::Ipv4]);
         }
-        let families = self.capabilities.iter().filter_map(|capability| match capability {
-            Capability::Multiprotocol(family) => Some(*family),
-            _ => None,
-        });
+        let families = self
+            .capabilities
+            .iter()
+            .filter_map(|capability| match capability {
+                Capability::Multiprotocol(family) => Some(*family),
+                _ => None,
+            });
         families.collect()
     }
 
@@ -148,10 +167,13 @@ impl Open {
     /// What ADD-PATH offers for the family (RFC 7911 §4); neither direction when it is not offered.
     #[must_use]
     pub fn add_path(&self, family: Family) -> AddPathDirection {
-        let offers = self.capabilities.iter().filter_map(|capability| match capability {
-            Capability::AddPath(families) => Some(families),
-            _ => None,
-        });
+        let offers = self
+            .capabilities
+            .iter()
+            .filter_map(|capability| match capability {
+                Capability::AddPath(families) => Some(families),
+                _ => None,
+            });
         let found = offers.flatten().rfind(|(offered, _)| *offered == family);
         found.map_or_else(AddPathDirection::default, |(_, direction)| *direction)
     }
@@ -159,30 +181,40 @@ impl Open {
     /// Graceful restart; the last one counts (RFC 4724 §3).
     #[must_use]
     pub fn graceful_restart(&self) -> Option<&GracefulRestart> {
-        self.capabilities.iter().rev().find_map(|capability| match capability {
-            Capability::GracefulRestart(restart) => Some(restart),
-            _ => None,
-        })
+        self.capabilities
+            .iter()
+            .rev()
+            .find_map(|capability| match capability {
+                Capability::GracefulRestart(restart) => Some(restart),
+                _ => None,
+            })
     }
 
     /// Long-lived graceful restart for the family. Without graceful restart it is ignored (RFC 9494 §4.1).
     #[must_use]
     pub fn long_lived(&self, family: Family) -> Option<LongLivedFamily> {
         self.graceful_restart()?;
-        let last = self.capabilities.iter().rev().find_map(|capability| match capability {
-            Capability::LongLivedGracefulRestart(families) => Some(families),
-            _ => None,
-        });
+        let last = self
+            .capabilities
+            .iter()
+            .rev()
+            .find_map(|capability| match capability {
+                Capability::LongLivedGracefulRestart(families) => Some(families),
+                _ => None,
+            });
         last?.iter().rev().find(|item| item.family == family).copied()
     }
 
     /// Families whose prefixes may have IPv6 next hops (RFC 8950 §4).
     #[must_use]
     pub fn extended_next_hop(&self) -> FamilySet {
-        let offers = self.capabilities.iter().filter_map(|capability| match capability {
-            Capability::ExtendedNextHop(families) => Some(families.iter().copied()),
-            _ => None,
-        });
+        let offers = self
+            .capabilities
+            .iter()
+            .filter_map(|capability| match capability {
+                Capability::ExtendedNextHop(families) => Some(families.iter().copied()),
+                _ => None,
+            });
         offers.flatten().collect()
     }
 

@@ -58,7 +58,9 @@ impl Refresh {
             (&[safi], _) => Ok(Family::from_afi_safi(afi, safi).map(|family| Self { family, kind })),
             (_, RefreshKind::Request) => Err(bad_length),
             // RFC 7313 §5: the data is the complete message.
-            _ => Err(DecodeError::RefreshLength { message: message(MessageKind::Refresh, body) }),
+            _ => Err(DecodeError::RefreshLength {
+                message: message(MessageKind::Refresh, body),
+            }),
         }
     }
 

@@ -66,20 +66,32 @@ fn sections(body: &[u8]) -> Parsed<'_, Sections<'_>> {
     let (rest, len) = short(rest)?;
     // RFC 7606 §4: the total attribute length says where the NLRI begins, whatever the attributes say.
     let (nlri, attrs) = take(rest, usize::from(len))?;
-    Ok((&[], Sections { withdrawn, attrs, nlri }))
+    Ok((
+        &[],
+        Sections {
+            withdrawn,
+            attrs,
+            nlri,
+        },
+    ))
 }
 
 fn decode_into(body: &[u8], ctx: &DecodeContext, batch: &mut RouteBatch) -> Result<(), DecodeError> {
     // RFC 4271 §6.3: lengths beyond the message are a Malformed Attribute List.
     let (_, parts) = sections(body).map_err(|_| DecodeError::MalformedSections)?;
-    let Sections { withdrawn, attrs, nlri } = parts;
+    let Sections {
+        withdrawn,
+        attrs,
+        nlri,
+    } = parts;
     if attrs.is_empty() && nlri.is_empty() && withdrawn.is_empty() {
         // RFC 4724 §2: the empty UPDATE ends the IPv4 RIB.
         end_of_rib(Family::Ipv4, ctx, batch);
         return Ok(());
     }
     if !withdrawn.is_empty() {
-        withdraw(Family::Ipv4, withdrawn, ctx, batch).map_err(|fault| DecodeError::InvalidNetwork { fault })?;
+        withdraw(Family::Ipv4, withdrawn, ctx, batch)
+            .map_err(|fault| DecodeError::InvalidNetwork { fault })?;
     }
     if attrs.is_empty() && nlri.is_empty() {
         return Ok(());
@@ -110,16 +122,24 @@ fn withdraw(
     if !ctx.families.contains(family) {
         batch.nlri.truncate(start);
     } else if batch.nlri.len() > start {
-        batch.ops.push(RouteOp::Withdraw { nlri: start..batch.nlri.len() });
+        batch.ops.push(RouteOp::Withdraw {
+            nlri: start..batch.nlri.len(),
+        });
     }
     Ok(())
 }
 
 /// MP_UNREACH_NLRI (RFC 4760 §4); `alone` in its message and empty it is an End-of-RIB (RFC 4724 §2).
-fn mp_unreach(attr: Attr<'_>, alone: bool, ctx: &DecodeContext, batch: &mut RouteBatch) -> Result<(), DecodeError> {
+fn mp_unreach(
+    attr: Attr<'_>,
+    alone: bool,
+    ctx: &DecodeContext,
+    batch: &mut RouteBatch,
+) -> Result<(), DecodeError> {
     // RFC 7606 §5.3: less than AFI and SAFI cannot be read.
     let (nlri, (afi, safi)) = afi_safi(attr.value).map_err(|_| unreadable(attr))?;
-    let Some(family) = Family::from_afi_safi(afi, safi).filter(|family| ctx.families.contains(*family)) else {
+    let Some(family) = Family::from_afi_safi(afi, safi).filter(|family| ctx.families.contains(*family))
+    else {
         return Ok(()); // RFC 4760 §7: not negotiated, ignored
     };
     if alone && nlri.is_empty() {
@@ -138,7 +158,8 @@ struct MpReach<'a> {
 /// MP_REACH_NLRI (RFC 4760 §3); `None` for a family that is not up.
 fn mp_reach<'a>(attr: Attr<'a>, ctx: &DecodeContext) -> Result<Option<MpReach<'a>>, DecodeError> {
     let (rest, (afi, safi)) = afi_safi(attr.value).map_err(|_| unreadable(attr))?;
-    let Some(family) = Family::from_afi_safi(afi, safi).filter(|family| ctx.families.contains(*family)) else {
+    let Some(family) = Family::from_afi_safi(afi, safi).filter(|family| ctx.families.contains(*family))
+    else {
         return Ok(None); // RFC 4760 §7: not negotiated, ignored
     };
     let read = |input| -> Parsed<'a, &'a [u8]> {
@@ -150,7 +171,11 @@ fn mp_reach<'a>(attr: Attr<'a>, ctx: &DecodeContext) -> Result<Option<MpReach<'a
     let (nlri, octets) = read(rest).map_err(|_| unreadable(attr))?;
     // RFC 7606 §7.11: with an unexpected next hop length the NLRI cannot be located for sure.
     let next_hop = mp_next_hop(family, octets, ctx).ok_or_else(|| unreadable(attr))?;
-    Ok(Some(MpReach { family, next_hop, nlri }))
+    Ok(Some(MpReach {
+        family,
+        next_hop,
+        nlri,
+    }))
 }
 
 /// 4 octets for IPv4; 16 or 32 for IPv6 (RFC 2545 §3), for IPv4 too where RFC 8950 is negotiated.
@@ -170,7 +195,10 @@ fn mp_next_hop(family: Family, octets: &[u8], ctx: &DecodeContext) -> Option<Nex
 }
 
 fn unreadable(attr: Attr<'_>) -> DecodeError {
-    DecodeError::UnreadableMp { code: attr.code, attribute: Bytes::copy_from_slice(attr.raw) }
+    DecodeError::UnreadableMp {
+        code: attr.code,
+        attribute: Bytes::copy_from_slice(attr.raw),
+    }
 }
 
 /// Announces what the NLRI field and MP_REACH_NLRI list, or withdraws it when an attribute says so.
@@ -181,8 +209,13 @@ fn announce(
     batch: &mut RouteBatch,
 ) -> Result<(), DecodeError> {
     let start = batch.nlri.len();
-    decode_nlri(Family::Ipv4, ctx.add_path.contains(Family::Ipv4), nlri, &mut batch.nlri)
-        .map_err(|fault| DecodeError::InvalidNetwork { fault })?;
+    decode_nlri(
+        Family::Ipv4,
+        ctx.add_path.contains(Family::Ipv4),
+        nlri,
+        &mut batch.nlri,
+    )
+    .map_err(|fault| DecodeError::InvalidNetwork { fault })?;
     if !ctx.families.contains(Family::Ipv4) {
         batch.nlri.truncate(start);
     }
@@ -195,13 +228,22 @@ fn announce(
     }
     if let Some(mp) = &mp {
         let attr = scan.mp_reach.unwrap_or_default();
-        decode_nlri(mp.family, ctx.add_path.contains(mp.family), mp.nlri, &mut batch.nlri)
-            .map_err(|_| unreadable(attr))?;
+        decode_nlri(
+            mp.family,
+            ctx.add_path.contains(mp.family),
+            mp.nlri,
+            &mut batch.nlri,
+        )
+        .map_err(|_| unreadable(attr))?;
     }
     // RFC 7606 §5.2: without routes in the message one cannot be sure to have read it right.
     if let Some((fault, attr)) = scan.offender.filter(|_| !shown && scan.others > 0) {
         let attribute = Bytes::copy_from_slice(attr.raw);
-        return Err(DecodeError::AttributeWithoutRoutes { code: attr.code, fault, attribute });
+        return Err(DecodeError::AttributeWithoutRoutes {
+            code: attr.code,
+            fault,
+            attribute,
+        });
     }
     let (classic, multi) = (start..middle, middle..batch.nlri.len());
     if classic.is_empty() && multi.is_empty() {
@@ -211,18 +253,28 @@ fn announce(
     for code in [1, 2, 3] {
         if !scan.has_seen(code) && (code != 3 || !classic.is_empty()) {
             scan.withdraw = true;
-            let issue = AttrIssue { code, fault: AttrFault::Missing, verdict: Verdict::TreatAsWithdraw };
+            let issue = AttrIssue {
+                code,
+                fault: AttrFault::Missing,
+                verdict: Verdict::TreatAsWithdraw,
+            };
             batch.issues.push(issue);
         }
     }
     let next_hop = scan.next_hop;
     let attrs = if scan.withdraw { None } else { Some(scan.finish()) };
     match attrs {
-        None => batch.ops.push(RouteOp::Withdraw { nlri: classic.start..multi.end }),
+        None => batch.ops.push(RouteOp::Withdraw {
+            nlri: classic.start..multi.end,
+        }),
         Some(mut attrs) => {
             if let Some(mp) = mp.filter(|_| !multi.is_empty()) {
                 attrs.next_hop = mp.next_hop;
-                let copy = if classic.is_empty() { None } else { Some(attrs.clone()) };
+                let copy = if classic.is_empty() {
+                    None
+                } else {
+                    Some(attrs.clone())
+                };
                 batch.ops.push(RouteOp::Announce { attrs, nlri: multi });
                 let Some(copy) = copy else { return Ok(()) };
                 attrs = copy;

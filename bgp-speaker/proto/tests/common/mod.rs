@@ -14,8 +14,8 @@ use bgp_proto::policy::Policy;
 use bgp_proto::session::Negotiated;
 use bgp_proto::types::{Asn, Family, FamilySet, HoldTime, PathId, PeerId, Prefix, RouterId};
 use bgp_proto::wire::{
-    AsPath, DecodeContext, MessageKind, NextHop, Nlri, Notification, Open, PathAttrs, RouteBatch, RouteOp, cut_frame,
-    decode_update,
+    AsPath, DecodeContext, MessageKind, NextHop, Nlri, Notification, Open, PathAttrs, RouteBatch, RouteOp,
+    cut_frame, decode_update,
 };
 
 pub const OUR_AS: Asn = Asn(64512);
@@ -66,7 +66,11 @@ pub fn address(peer: PeerId) -> Ipv4Addr {
 }
 
 pub fn asn_of(peer: PeerId, kind: PeerKind) -> Asn {
-    if kind == PeerKind::External { Asn(65000 + peer.0) } else { OUR_AS }
+    if kind == PeerKind::External {
+        Asn(65000 + peer.0)
+    } else {
+        OUR_AS
+    }
 }
 
 pub fn routing(peer: PeerId, kind: PeerKind) -> PeerRouting {
@@ -124,17 +128,36 @@ pub fn attrs_from(peer: PeerId, kind: PeerKind) -> PathAttrs {
 }
 
 pub fn announce(attrs: PathAttrs, prefixes: &[Prefix]) -> RouteBatch {
-    let nlri: Vec<Nlri> = prefixes.iter().map(|prefix| Nlri { path_id: PathId(0), prefix: *prefix }).collect();
+    let nlri: Vec<Nlri> = prefixes
+        .iter()
+        .map(|prefix| Nlri {
+            path_id: PathId(0),
+            prefix: *prefix,
+        })
+        .collect();
     RouteBatch {
-        ops: vec![RouteOp::Announce { attrs: Box::new(attrs), nlri: 0..nlri.len() }],
+        ops: vec![RouteOp::Announce {
+            attrs: Box::new(attrs),
+            nlri: 0..nlri.len(),
+        }],
         nlri,
         ..RouteBatch::default()
     }
 }
 
 pub fn withdraw(prefixes: &[Prefix]) -> RouteBatch {
-    let nlri: Vec<Nlri> = prefixes.iter().map(|prefix| Nlri { path_id: PathId(0), prefix: *prefix }).collect();
-    RouteBatch { ops: vec![RouteOp::Withdraw { nlri: 0..nlri.len() }], nlri, ..RouteBatch::default() }
+    let nlri: Vec<Nlri> = prefixes
+        .iter()
+        .map(|prefix| Nlri {
+            path_id: PathId(0),
+            prefix: *prefix,
+        })
+        .collect();
+    RouteBatch {
+        ops: vec![RouteOp::Withdraw { nlri: 0..nlri.len() }],
+        nlri,
+        ..RouteBatch::default()
+    }
 }
 
 impl World {
@@ -208,7 +231,11 @@ impl World {
                 self.fib_batches += 1;
                 for change in changes {
                     if change.next_hops.is_empty() {
-                        assert!(self.fib.remove(&change.prefix).is_some(), "{} was not there", change.prefix);
+                        assert!(
+                            self.fib.remove(&change.prefix).is_some(),
+                            "{} was not there",
+                            change.prefix
+                        );
                     } else {
                         self.fib.insert(change.prefix, change.next_hops.to_vec());
                     }
@@ -233,7 +260,11 @@ impl World {
     }
 
     fn reach(&self, addr: IpAddr) -> Reach {
-        if self.unreachable.contains(&addr) { Reach::Unreachable } else { Reach::Reachable { metric: 0 } }
+        if self.unreachable.contains(&addr) {
+            Reach::Unreachable
+        } else {
+            Reach::Reachable { metric: 0 }
+        }
     }
 
     pub fn set_reach(&mut self, addr: IpAddr, reachable: bool) {
@@ -251,7 +282,7 @@ impl World {
         let heard = self.heard.get_mut(&peer).unwrap();
         let mut written = 0;
         while let Some(chunk) = heard.queue.pop_front() {
-            written += chunk.len_for(peer);
+            written += chunk.cost_for(peer);
             for data in chunk.data_for(peer) {
                 read(heard, BytesMut::from(&data[..]));
             }

@@ -1,0 +1,44 @@
+//! Listening: connections of configured peers go to their tasks, all others are closed at once.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use crate::clock::now;
+use crate::peer_task::ToPeer;
+use crate::registry::Registry;
+
+/// Unknown sources are logged at most once in this time.
+const QUIET: Duration = Duration::from_secs(10);
+/// After an error of accept(2), most often too many open files.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts until the listener is closed with the speaker.
+pub(crate) async fn accept(listener: Arc<TcpListener>, registry: Arc<Registry>) {
+    let mut last_refusal = None;
+    loop {
+        let (stream, remote) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        match registry.by_address(remote.ip().to_canonical()) {
+            // A task that is flooded with connections loses this one; the peer will try again.
+            Some(peer) => drop(peer.try_send(ToPeer::Incoming(stream))),
+            None => refuse(remote, &mut last_refusal),
+        }
+    }
+}
+
+fn refuse(remote: SocketAddr, last: &mut Option<std::time::Instant>) {
+    let now = now();
+    if last.is_none_or(|last| now.duration_since(last) >= QUIET) {
+        *last = Some(now);
+        tracing::warn!(source = %remote.ip(), "refused a connection: no peer with this address is configured");
+    }
+}

@@ -1,0 +1,218 @@
+//! The task that owns the engine.
+//!
+//! It takes what peers and the agent send, flushes when its channel is momentarily empty (or after
+//! [`BURST`] inputs), and hands out what comes of it. It never waits for a peer: the engine's credit keeps
+//! a peer's chunk channel from filling up. It does not wait for the agent either: kernel changes that
+//! the agent has no room for are merged by prefix until it has.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bgp_proto::engine::{Chunk, Engine, FibChange, Input, Output};
+use bgp_proto::types::{Family, PeerId, Prefix};
+use bgp_proto::wire::{Notification, Refresh, RefreshKind};
+use tokio::sync::mpsc;
+
+use crate::api::Event;
+use crate::clock::now;
+use crate::peer_task::ToPeer;
+
+/// Inputs taken before a flush.
+const BURST: usize = 256;
+
+/// What the engine's task is sent.
+pub(crate) enum ToEngine {
+    /// An input as it is.
+    Input(Input),
+    /// A session came up; its chunks go here.
+    Up(Input, PeerId, mpsc::Sender<Arc<Chunk>>),
+    /// Where to reach a peer's task.
+    Register(PeerId, mpsc::WeakSender<ToPeer>),
+    /// Something for the agent, in order with the engine's own events.
+    Tell(Event),
+    /// Something to look up.
+    Query(Box<dyn FnOnce(&Engine) + Send>),
+}
+
+/// Room for chunks in a peer's channel: as many as the engine's credit lets be under way.
+pub(crate) const CHUNKS: usize = Engine::MAX_CHUNKS;
+
+pub(crate) struct EngineTask {
+    engine: Engine,
+    inbox: mpsc::Receiver<ToEngine>,
+    events: mpsc::Sender<Event>,
+    chunks: HashMap<PeerId, mpsc::Sender<Arc<Chunk>>>,
+    peers: HashMap<PeerId, mpsc::WeakSender<ToPeer>>,
+    /// Events the agent had no room for, in order; kernel changes are merged in `fib` instead.
+    waiting: VecDeque<Event>,
+    fib: HashMap<Prefix, FibChange>,
+}
+
+impl EngineTask {
+    pub(crate) fn new(engine: Engine, inbox: mpsc::Receiver<ToEngine>, events: mpsc::Sender<Event>) -> Self {
+        Self {
+            engine,
+            inbox,
+            events,
+            chunks: HashMap::new(),
+            peers: HashMap::new(),
+            waiting: VecDeque::new(),
+            fib: HashMap::new(),
+        }
+    }
+
+    /// Runs until every sender is gone.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let behind = !self.fib.is_empty() || !self.waiting.is_empty();
+            let message = tokio::select! {
+                message = self.inbox.recv() => message,
+                room = has_room(&self.events), if behind => {
+                    if !room {
+                        return;
+                    }
+                    self.catch_up();
+                    continue;
+                }
+            };
+            let Some(message) = message else { return };
+            self.take(message);
+            for _ in 1..BURST {
+                match self.inbox.try_recv() {
+                    Ok(message) => self.take(message),
+                    Err(_) => break,
+                }
+            }
+            self.flush().await;
+        }
+    }
+
+    fn take(&mut self, message: ToEngine) {
+        match message {
+            ToEngine::Input(input) => {
+                if let Input::Down(peer) | Input::Remove(peer) = &input {
+                    self.chunks.remove(peer);
+                }
+                self.engine.handle(now(), input);
+            }
+            ToEngine::Up(input, peer, chunks) => {
+                self.chunks.insert(peer, chunks);
+                self.engine.handle(now(), input);
+            }
+            ToEngine::Register(peer, sender) => {
+                self.peers.insert(peer, sender);
+            }
+            ToEngine::Tell(event) => self.tell(event),
+            ToEngine::Query(query) => query(&self.engine),
+        }
+    }
+
+    /// Everything the engine has to say; other tasks get a turn now and then.
+    async fn flush(&mut self) {
+        let mut outputs = 0u32;
+        while let Some(output) = self.engine.poll_output() {
+            self.dispatch(output);
+            outputs += 1;
+            if outputs.is_multiple_of(4096) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn dispatch(&mut self, output: Output) {
+        match output {
+            Output::Advertise(peer, chunk) => self.advertise(peer, chunk),
+            Output::Fib(changes) => self.tell_fib(changes),
+            Output::Watch(list) => self.tell(Event::Watch(list)),
+            Output::Unwatch(list) => self.tell(Event::Unwatch(list)),
+            Output::EndOfRib(peer, family) => self.tell(Event::EndOfRib(peer, family)),
+            Output::RequestRefresh(peer, family) => self.ask_refresh(peer, family),
+            Output::Fail(peer, notification) => self.fail(peer, notification),
+        }
+    }
+
+    fn advertise(&mut self, peer: PeerId, chunk: Arc<Chunk>) {
+        let Some(sender) = self.chunks.get(&peer) else {
+            return;
+        };
+        // Full cannot be (see CHUNKS); closed means that the session is ending and Down is on its way.
+        if let Err(mpsc::error::TrySendError::Full(_)) = sender.try_send(chunk) {
+            tracing::error!(
+                peer = peer.0,
+                "more chunks under way than the credit allows; resetting the session"
+            );
+            self.fail(
+                peer,
+                Notification::cease(bgp_proto::wire::cease::OUT_OF_RESOURCES),
+            );
+        }
+    }
+
+    fn fail(&self, peer: PeerId, notification: Notification) {
+        if let Some(sender) = self.peers.get(&peer).and_then(mpsc::WeakSender::upgrade)
+            && sender.try_send(ToPeer::Fail(notification)).is_err()
+        {
+            tracing::warn!(peer = peer.0, "the peer's task takes no commands");
+        }
+    }
+
+    fn ask_refresh(&self, peer: PeerId, family: Family) {
+        if let Some(sender) = self.peers.get(&peer).and_then(mpsc::WeakSender::upgrade) {
+            // Lost only when the peer's task is flooded with commands; the operator can ask again.
+            let _ = sender.try_send(ToPeer::Refresh(Refresh {
+                family,
+                kind: RefreshKind::Request,
+            }));
+        }
+    }
+
+    fn tell_fib(&mut self, changes: Vec<FibChange>) {
+        if self.fib.is_empty() && self.waiting.is_empty() {
+            match self.events.try_send(Event::Fib(changes)) {
+                Err(mpsc::error::TrySendError::Full(Event::Fib(changes))) => self.hold_back(changes),
+                Ok(()) | Err(_) => {}
+            }
+        } else {
+            self.hold_back(changes);
+        }
+    }
+
+    fn hold_back(&mut self, changes: Vec<FibChange>) {
+        self.fib
+            .extend(changes.into_iter().map(|change| (change.prefix, change)));
+    }
+
+    fn tell(&mut self, event: Event) {
+        if !self.waiting.is_empty() || !self.fib.is_empty() {
+            self.waiting.push_back(event);
+        } else if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
+            self.waiting.push_back(event);
+        }
+    }
+
+    /// The agent has room again: the merged kernel changes by prefix, then what waited behind them. An
+    /// End-of-RIB is thus never told before the routes that it ends.
+    fn catch_up(&mut self) {
+        let mut changes: Vec<FibChange> = std::mem::take(&mut self.fib).into_values().collect();
+        if !changes.is_empty() {
+            changes.sort_unstable_by_key(|change| change.prefix);
+            if let Err(mpsc::error::TrySendError::Full(Event::Fib(changes))) =
+                self.events.try_send(Event::Fib(changes))
+            {
+                self.hold_back(changes);
+                return;
+            }
+        }
+        while let Some(event) = self.waiting.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
+                self.waiting.push_front(event);
+                return;
+            }
+        }
+    }
+}
+
+/// Waits until the agent can be told something; false when it is gone.
+async fn has_room(events: &mpsc::Sender<Event>) -> bool {
+    events.reserve().await.is_ok()
+}

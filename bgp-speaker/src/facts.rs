@@ -1,0 +1,103 @@
+//! What the host says of an established connection: our addresses and subnets on its interface.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use bgp_proto::engine::SessionFacts;
+use bgp_proto::session::Negotiated;
+use bgp_proto::types::Prefix;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::sys::socket::SockaddrStorage;
+
+/// One address of an interface.
+struct Address {
+    interface: String,
+    addr: IpAddr,
+    subnet: Option<Prefix>,
+}
+
+/// Gathers the facts of a connection between two addresses.
+pub(crate) fn session_facts(negotiated: Arc<Negotiated>, local: IpAddr, remote: IpAddr) -> SessionFacts {
+    let all = addresses();
+    let interface = all
+        .iter()
+        .find(|address| address.addr == local)
+        .map(|address| address.interface.clone());
+    let ours: Vec<&Address> = all
+        .iter()
+        .filter(|address| Some(&address.interface) == interface.as_ref())
+        .collect();
+    let direct = ours
+        .iter()
+        .any(|address| address.subnet.is_some_and(|subnet| subnet.contains_addr(remote)));
+    let v4 = ours.iter().find_map(|address| as_v4(address.addr));
+    let v6 = ours
+        .iter()
+        .find_map(|address| as_v6(address.addr).filter(|addr| !addr.is_unicast_link_local()));
+    let link_local = ours
+        .iter()
+        .find_map(|address| as_v6(address.addr).filter(Ipv6Addr::is_unicast_link_local));
+    let subnets = ours.iter().filter_map(|address| address.subnet);
+    SessionFacts {
+        negotiated,
+        remote_addr: remote,
+        local_v4: as_v4(local).or(v4),
+        local_v6: as_v6(local).filter(|addr| !addr.is_unicast_link_local()).or(v6),
+        link_local: link_local.filter(|_| direct),
+        shared_subnets: if direct {
+            subnets.filter(|subnet| !is_link_local(subnet)).collect()
+        } else {
+            Vec::new()
+        },
+    }
+}
+
+fn as_v4(addr: IpAddr) -> Option<std::net::Ipv4Addr> {
+    match addr {
+        IpAddr::V4(addr) => Some(addr),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn as_v6(addr: IpAddr) -> Option<Ipv6Addr> {
+    match addr {
+        IpAddr::V6(addr) => Some(addr),
+        IpAddr::V4(_) => None,
+    }
+}
+
+fn is_link_local(subnet: &Prefix) -> bool {
+    matches!(subnet.addr(), IpAddr::V6(addr) if addr.is_unicast_link_local())
+}
+
+fn addresses() -> Vec<Address> {
+    let Ok(list) = getifaddrs() else { return Vec::new() };
+    list.filter_map(|entry| address(&entry)).collect()
+}
+
+fn address(entry: &InterfaceAddress) -> Option<Address> {
+    let addr = ip(entry.address.as_ref()?)?;
+    let subnet = entry
+        .netmask
+        .as_ref()
+        .and_then(ip)
+        .map(|mask| Prefix::new(addr, ones(mask)));
+    Some(Address {
+        interface: entry.interface_name.clone(),
+        addr,
+        subnet,
+    })
+}
+
+fn ip(storage: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = storage.as_sockaddr_in().map(|addr| IpAddr::V4(addr.ip()));
+    v4.or_else(|| storage.as_sockaddr_in6().map(|addr| IpAddr::V6(addr.ip())))
+}
+
+fn ones(mask: IpAddr) -> u8 {
+    let bits = match mask {
+        IpAddr::V4(mask) => mask.to_bits().count_ones(),
+        IpAddr::V6(mask) => mask.to_bits().count_ones(),
+    };
+    u8::try_from(bits).unwrap_or(128)
+}

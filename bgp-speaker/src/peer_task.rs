@@ -1,0 +1,470 @@
+//! One peer's task: it owns the peer's [`Session`], its connections and its timers.
+//!
+//! | channel | bound | when full |
+//! |---|---|---|
+//! | commands to this task | 64 | the sender waits (the agent), or gives up (the engine, which logs it) |
+//! | chunks from the engine | the engine's credit | cannot be |
+//! | to the engine | shared, 1024 | this task stops reading its sockets, but keeps timers and writes |
+//!
+//! A new session gets a new chunk channel, so that nothing of an old session is ever written on a new
+//! connection.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bgp_proto::engine::{Chunk, Input as EngineInput};
+use bgp_proto::session::{ConnId, DownReason, Input, Negotiated, Output, Session};
+use bgp_proto::types::Asn;
+use bgp_proto::wire::{Notification, Refresh, RouteBatch, cease};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::api::{Event, PeerSpec, SessionSnapshot};
+use crate::clock::now;
+use crate::connection::{Connection, Ready};
+use crate::engine_task::{CHUNKS, ToEngine};
+use crate::facts::session_facts;
+use crate::socket;
+
+/// What a peer's task is told.
+pub(crate) enum ToPeer {
+    /// The peer opened this connection.
+    Incoming(TcpStream),
+    /// Have the session.
+    Start,
+    /// Do not have it: Cease with this subcode and text.
+    Stop(u8, String),
+    /// End it and begin anew.
+    Restart(u8, String),
+    /// Close without a word, so that the peer keeps our routes if it agreed to; then report.
+    Abandon(oneshot::Sender<()>),
+    /// Stop as by [`ToPeer::Stop`], then report.
+    Shutdown(u8, String, oneshot::Sender<()>),
+    /// Ask for the peer's routes again.
+    Refresh(Refresh),
+    /// The engine refuses to go on.
+    Fail(Notification),
+    /// How is it?
+    Snapshot(oneshot::Sender<SessionSnapshot>),
+    /// The configuration changed; the session restarts if it has to.
+    Reconfigure(Box<PeerSpec>),
+}
+
+/// Unwritten bytes up to which chunks are taken from the engine's channel.
+const WRITE_AHEAD: usize = 256 << 10;
+
+type Dial = Pin<Box<dyn Future<Output = std::io::Result<TcpStream>> + Send>>;
+
+pub(crate) struct PeerTask {
+    spec: PeerSpec,
+    session: Session,
+    seed: u64,
+    commands: mpsc::Receiver<ToPeer>,
+    engine: mpsc::Sender<ToEngine>,
+    dial: Option<(ConnId, Dial)>,
+    connections: Vec<Connection>,
+    /// The established connection and its chunks.
+    up: Option<(ConnId, mpsc::Receiver<Arc<Chunk>>)>,
+    /// What the engine has no room for yet.
+    pending: VecDeque<ToEngine>,
+    /// Credit to report.
+    written: usize,
+    next_incoming: u64,
+    gone: bool,
+}
+
+/// What the task woke up for.
+enum Wake {
+    Command(Option<ToPeer>),
+    Dialed(ConnId, std::io::Result<TcpStream>),
+    Ready(usize, Ready),
+    Chunk(Option<Arc<Chunk>>),
+    EngineHasRoom,
+    Timer,
+}
+
+impl PeerTask {
+    pub(crate) fn new(
+        spec: PeerSpec,
+        seed: u64,
+        commands: mpsc::Receiver<ToPeer>,
+        engine: mpsc::Sender<ToEngine>,
+    ) -> Self {
+        Self {
+            session: Session::new(spec.session.clone(), seed),
+            spec,
+            seed,
+            commands,
+            engine,
+            dial: None,
+            connections: Vec::new(),
+            up: None,
+            pending: VecDeque::new(),
+            written: 0,
+            next_incoming: 1 << 32,
+            gone: false,
+        }
+    }
+
+    /// Runs until the peer is removed.
+    pub(crate) async fn run(mut self) {
+        if self.spec.enabled {
+            self.tell_session(Input::Start);
+        }
+        while !self.gone {
+            let wake = self.wake().await;
+            self.act(wake);
+        }
+    }
+
+    async fn wake(&mut self) -> Wake {
+        let deadline = self.session.poll_timeout().map(Instant::from_std);
+        let reading = self.pending.is_empty();
+        let ahead = self.connections.iter().map(Connection::queued).max().unwrap_or(0) < WRITE_AHEAD;
+        let (dial, connections, up) = (&mut self.dial, &self.connections, &mut self.up);
+        tokio::select! {
+            biased;
+            () = sleep_until(deadline), if deadline.is_some() => Wake::Timer,
+            command = self.commands.recv() => Wake::Command(command),
+            permit = self.engine.reserve(), if !reading || self.written > 0 => { drop(permit); Wake::EngineHasRoom }
+            (id, result) = dialed(dial) => Wake::Dialed(id, result),
+            (index, ready) = ready(connections, reading) => Wake::Ready(index, ready),
+            chunk = next_chunk(up), if ahead => Wake::Chunk(chunk),
+        }
+    }
+
+    fn act(&mut self, wake: Wake) {
+        match wake {
+            Wake::Timer => self.tell_session(Input::Tick),
+            Wake::Command(Some(command)) => self.command(command),
+            Wake::Command(None) => self.remove(),
+            Wake::EngineHasRoom => self.offer(),
+            Wake::Dialed(id, result) => self.dialed(id, result),
+            Wake::Ready(index, Ready::Read) => self.read(index),
+            Wake::Ready(index, Ready::Write) => self.write(index),
+            Wake::Chunk(Some(chunk)) => self.queue_chunks(chunk),
+            Wake::Chunk(None) => self.up = None,
+        }
+        self.offer();
+    }
+
+    /// The peer is configured no more.
+    fn remove(&mut self) {
+        let message = String::new();
+        self.tell_session(Input::Stop {
+            subcode: cease::PEER_DECONFIGURED,
+            message,
+        });
+        self.gone = true;
+    }
+
+    fn command(&mut self, command: ToPeer) {
+        match command {
+            ToPeer::Incoming(stream) => self.incoming(stream),
+            ToPeer::Start => self.tell_session(Input::Start),
+            ToPeer::Stop(subcode, message) => self.tell_session(Input::Stop { subcode, message }),
+            ToPeer::Restart(subcode, message) => {
+                self.tell_session(Input::Stop { subcode, message });
+                self.tell_session(Input::Start);
+            }
+            ToPeer::Abandon(done) => {
+                self.tell_session(Input::Abandon);
+                let _ = done.send(()); // whoever asked may have stopped waiting
+            }
+            ToPeer::Shutdown(subcode, message, done) => {
+                self.tell_session(Input::Stop { subcode, message });
+                let _ = done.send(());
+            }
+            ToPeer::Refresh(refresh) => self.tell_session(Input::SendRefresh(refresh)),
+            ToPeer::Fail(notification) => self.tell_session(Input::Fail(notification)),
+            ToPeer::Snapshot(reply) => {
+                let _ = reply.send(self.snapshot());
+            }
+            ToPeer::Reconfigure(spec) => self.reconfigure(*spec),
+        }
+    }
+
+    /// Restarts the session only if what changed was said in OPEN or belongs to the connection.
+    fn reconfigure(&mut self, spec: PeerSpec) {
+        let restart = spec.session != self.spec.session || spec.transport != self.spec.transport;
+        let toggled = spec.enabled != self.spec.enabled;
+        self.spec = spec;
+        if restart {
+            let subcode = cease::OTHER_CONFIGURATION_CHANGE;
+            self.tell_session(Input::Stop {
+                subcode,
+                message: String::new(),
+            });
+            self.session = Session::new(self.spec.session.clone(), self.seed);
+        }
+        match (self.spec.enabled, restart || toggled) {
+            (true, true) => self.tell_session(Input::Start),
+            (false, true) => {
+                let message = "disabled in the configuration".to_owned();
+                self.tell_session(Input::Stop {
+                    subcode: cease::ADMIN_SHUTDOWN,
+                    message,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn snapshot(&self) -> SessionSnapshot {
+        SessionSnapshot {
+            state: self.session.state(),
+            stats: self.session.stats().clone(),
+            negotiated: self.session.negotiated().cloned(),
+            enabled: self.spec.enabled,
+        }
+    }
+
+    fn is_external(&self) -> bool {
+        self.spec.session.local_asn != self.spec.session.remote_asn
+    }
+
+    fn incoming(&mut self, stream: TcpStream) {
+        if let Err(error) = socket::tune(
+            std::os::fd::AsFd::as_fd(&stream),
+            &self.spec.transport,
+            self.is_external(),
+        ) {
+            tracing::warn!(peer = %self.spec.name, %error, "cannot set the options of an accepted connection");
+            return;
+        }
+        let id = ConnId(self.next_incoming);
+        self.next_incoming += 1;
+        self.connections.push(Connection::new(id, stream));
+        self.tell_session(Input::Connected {
+            conn: id,
+            incoming: true,
+        });
+    }
+
+    fn dialed(&mut self, id: ConnId, result: std::io::Result<TcpStream>) {
+        self.dial = None;
+        match result {
+            Ok(stream) => {
+                self.connections.push(Connection::new(id, stream));
+                self.tell_session(Input::Connected {
+                    conn: id,
+                    incoming: false,
+                });
+            }
+            Err(error) => self.tell_session(Input::Closed {
+                conn: id,
+                error: Some(error.to_string()),
+            }),
+        }
+    }
+
+    fn read(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index) else {
+            return;
+        };
+        let id = connection.id;
+        let outcome = connection.read();
+        let mut buf = std::mem::take(&mut connection.read);
+        if !buf.is_empty() {
+            self.session.handle(
+                now(),
+                Input::Received {
+                    conn: id,
+                    buf: &mut buf,
+                },
+            );
+            if let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == id) {
+                connection.read = buf;
+            }
+            self.obey();
+        }
+        match outcome {
+            Ok(false) => {}
+            Ok(true) => self.lost(id, None),
+            Err(error) => self.lost(id, Some(error.to_string())),
+        }
+    }
+
+    fn write(&mut self, index: usize) {
+        let Some(connection) = self.connections.get_mut(index) else {
+            return;
+        };
+        let id = connection.id;
+        match connection.write() {
+            Ok(credit) => {
+                self.written += credit;
+                self.tell_session(Input::Wrote);
+            }
+            Err(error) => self.lost(id, Some(error.to_string())),
+        }
+    }
+
+    /// The connection is gone by itself.
+    fn lost(&mut self, id: ConnId, error: Option<String>) {
+        if self.connections.iter().any(|connection| connection.id == id) {
+            self.connections.retain(|connection| connection.id != id);
+            self.tell_session(Input::Closed { conn: id, error });
+        }
+    }
+
+    /// Moves what the engine gave to the established connection.
+    fn queue_chunks(&mut self, first: Arc<Chunk>) {
+        let Some((id, chunks)) = &mut self.up else { return };
+        let Some(connection) = self
+            .connections
+            .iter_mut()
+            .find(|connection| connection.id == *id)
+        else {
+            return;
+        };
+        connection.push_chunk(&first, self.spec.id);
+        while connection.queued() < WRITE_AHEAD {
+            match chunks.try_recv() {
+                Ok(chunk) => connection.push_chunk(&chunk, self.spec.id),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn tell_session(&mut self, input: Input<'_>) {
+        self.session.handle(now(), input);
+        self.obey();
+    }
+
+    /// Does what the session says.
+    fn obey(&mut self) {
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Connect(id) => {
+                    let (transport, external) = (self.spec.transport.clone(), self.is_external());
+                    self.dial = Some((id, Box::pin(socket::dial(transport, external))));
+                }
+                Output::Send { conn, bytes } => {
+                    if let Some(connection) = self.connections.iter_mut().find(|found| found.id == conn) {
+                        connection.push_control(bytes);
+                    }
+                }
+                Output::Close(conn) => self.close(conn),
+                Output::State(state) => tracing::debug!(peer = %self.spec.name, ?state, "session"),
+                Output::Up { conn, negotiated } => self.came_up(conn, *negotiated),
+                Output::Down { was_up, reason } => self.went_down(was_up, &reason),
+                Output::Routes(batch) => self.routes(batch),
+                Output::Refresh(refresh) => {
+                    self.pending
+                        .push_back(ToEngine::Input(EngineInput::Refresh(self.spec.id, refresh)));
+                }
+            }
+        }
+    }
+
+    fn routes(&mut self, batch: RouteBatch) {
+        for issue in &batch.issues {
+            tracing::warn!(peer = %self.spec.name, "UPDATE with an error that does not end the session: {issue}");
+        }
+        self.pending
+            .push_back(ToEngine::Input(EngineInput::Routes(self.spec.id, batch)));
+    }
+
+    fn close(&mut self, id: ConnId) {
+        if self.dial.as_ref().is_some_and(|(dialing, _)| *dialing == id) {
+            self.dial = None;
+        }
+        if let Some(position) = self.connections.iter().position(|connection| connection.id == id) {
+            self.connections.remove(position).close();
+        }
+    }
+
+    fn came_up(&mut self, id: ConnId, negotiated: Negotiated) {
+        let Some(connection) = self.connections.iter().find(|connection| connection.id == id) else {
+            return;
+        };
+        let (local, remote) = (connection.stream().local_addr(), connection.stream().peer_addr());
+        let (Ok(local), Ok(remote)) = (local, remote) else {
+            return;
+        };
+        let asn: Asn = negotiated.remote.asn;
+        let facts = session_facts(
+            Arc::new(negotiated),
+            local.ip().to_canonical(),
+            remote.ip().to_canonical(),
+        );
+        let (sender, receiver) = mpsc::channel(CHUNKS);
+        self.up = Some((id, receiver));
+        self.written = 0;
+        self.pending.push_back(ToEngine::Up(
+            EngineInput::Up(self.spec.id, Box::new(facts)),
+            self.spec.id,
+            sender,
+        ));
+        tracing::info!(peer = %self.spec.name, address = %remote.ip(), %asn, "session established");
+        self.pending
+            .push_back(ToEngine::Tell(Event::PeerUp(self.spec.id)));
+    }
+
+    fn went_down(&mut self, was_up: bool, reason: &DownReason) {
+        if was_up {
+            self.up = None;
+            self.pending
+                .push_back(ToEngine::Input(EngineInput::Down(self.spec.id)));
+            tracing::warn!(peer = %self.spec.name, reason = %crate::api::words(reason), "session down");
+            self.pending.push_back(ToEngine::Tell(Event::PeerDown(
+                self.spec.id,
+                crate::api::words(reason),
+            )));
+        } else {
+            tracing::debug!(peer = %self.spec.name, reason = %crate::api::words(reason), "attempt failed");
+        }
+    }
+
+    /// Hands the engine what it has room for. Credit is reported when nothing else waits.
+    fn offer(&mut self) {
+        while let Some(message) = self.pending.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(message)) = self.engine.try_send(message) {
+                self.pending.push_front(message);
+                return;
+            }
+        }
+        if self.written > 0 && self.up.is_some() {
+            let message = ToEngine::Input(EngineInput::Written(self.spec.id, self.written));
+            if self.engine.try_send(message).is_ok() {
+                self.written = 0;
+            }
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline).await;
+    }
+}
+
+async fn dialed(dial: &mut Option<(ConnId, Dial)>) -> (ConnId, std::io::Result<TcpStream>) {
+    match dial {
+        Some((id, future)) => (*id, future.await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn ready(connections: &[Connection], reading: bool) -> (usize, Ready) {
+    std::future::poll_fn(|context| {
+        for (index, connection) in connections.iter().enumerate() {
+            if let Poll::Ready(ready) = connection.poll_ready(context, reading) {
+                return Poll::Ready((index, ready));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+async fn next_chunk(up: &mut Option<(ConnId, mpsc::Receiver<Arc<Chunk>>)>) -> Option<Arc<Chunk>> {
+    match up {
+        Some((_, chunks)) => chunks.recv().await,
+        None => std::future::pending().await,
+    }
+}

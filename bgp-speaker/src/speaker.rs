@@ -1,0 +1,288 @@
+//! Starting the speaker, and the handle that the agent holds.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::engine::{Engine, Input, Originated, PeerCounts, Reach, RouteFilter, RouteView};
+use bgp_proto::types::{Family, PeerId};
+use bgp_proto::wire::{Refresh, RefreshKind, cease};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::accept::accept;
+use crate::api::{Event, PeerSnapshot, PeerSpec, Shutdown, SpeakerConfig, SpeakerError, Stopped};
+use crate::clock::now;
+use crate::engine_task::{EngineTask, ToEngine};
+use crate::peer_task::{PeerTask, ToPeer};
+use crate::registry::{Entry, Registry};
+use crate::socket;
+
+/// Messages to the engine under way.
+const ENGINE_ROOM: usize = 1024;
+/// Events to the agent under way.
+const EVENT_ROOM: usize = 1024;
+/// Commands to a peer's task under way.
+const COMMAND_ROOM: usize = 64;
+/// How long a peer's task may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The whole BGP process.
+#[derive(Debug)]
+pub struct Speaker;
+
+/// Talks to the speaker; cheap to clone. The speaker stops when the last handle is gone.
+#[derive(Clone)]
+pub struct SpeakerHandle {
+    engine: mpsc::Sender<ToEngine>,
+    registry: Arc<Registry>,
+    seed: u64,
+    /// Aborts the accepting tasks with the last handle.
+    _acceptors: Arc<Acceptors>,
+}
+
+impl std::fmt::Debug for SpeakerHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SpeakerHandle").finish_non_exhaustive()
+    }
+}
+
+struct Acceptors(Vec<tokio::task::AbortHandle>);
+
+impl Drop for Acceptors {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}
+
+impl Speaker {
+    /// Listens and starts the engine's task. To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When a listening socket cannot be had.
+    pub fn start(config: SpeakerConfig) -> Result<(SpeakerHandle, mpsc::Receiver<Event>), SpeakerError> {
+        let listen = |addr: &std::net::SocketAddr| {
+            let listener =
+                socket::listen(*addr).map_err(|source| SpeakerError::Listen { addr: *addr, source })?;
+            Ok(Arc::new(listener))
+        };
+        let listeners: Vec<_> = config
+            .listen
+            .iter()
+            .map(listen)
+            .collect::<Result<_, SpeakerError>>()?;
+        let registry = Arc::new(Registry::new(listeners));
+        let (engine, inbox) = mpsc::channel(ENGINE_ROOM);
+        let (events, agent) = mpsc::channel(EVENT_ROOM);
+        tokio::spawn(EngineTask::new(Engine::new(config.engine), inbox, events).run());
+        let acceptors = registry
+            .listeners()
+            .iter()
+            .map(|listener| tokio::spawn(accept(Arc::clone(listener), Arc::clone(&registry))).abort_handle());
+        let acceptors = Arc::new(Acceptors(acceptors.collect()));
+        Ok((
+            SpeakerHandle {
+                engine,
+                registry,
+                seed: config.seed,
+                _acceptors: acceptors,
+            },
+            agent,
+        ))
+    }
+}
+
+impl SpeakerHandle {
+    async fn tell(&self, message: ToEngine) -> Result<(), Stopped> {
+        self.engine.send(message).await.map_err(|_| Stopped)
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Engine) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let query = Box::new(move |engine: &Engine| {
+            let _ = reply.send(question(engine)); // whoever asked may have stopped waiting
+        });
+        self.tell(ToEngine::Query(query)).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// The local addresses that are listened on.
+    #[must_use]
+    pub fn listening(&self) -> Vec<std::net::SocketAddr> {
+        self.registry
+            .listeners()
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
+    }
+
+    /// Adds a peer, or changes it: the session restarts only if its OPEN or its connection changes.
+    ///
+    /// # Errors
+    /// [`Stopped`], as for all of these.
+    pub async fn put_peer(&self, spec: PeerSpec) -> Result<(), Stopped> {
+        self.tell(ToEngine::Input(Input::Configure(
+            spec.id,
+            Arc::clone(&spec.routing),
+        )))
+        .await?;
+        if let Some(entry) = self.registry.get(spec.id) {
+            self.registry.insert(Entry {
+                spec: spec.clone(),
+                commands: entry.commands.clone(),
+            });
+            return entry
+                .commands
+                .send(ToPeer::Reconfigure(Box::new(spec)))
+                .await
+                .map_err(|_| Stopped);
+        }
+        let (commands, inbox) = mpsc::channel(COMMAND_ROOM);
+        self.tell(ToEngine::Register(spec.id, commands.downgrade()))
+            .await?;
+        let seed = self.seed ^ (u64::from(spec.id.0) << 32 | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let task = PeerTask::new(spec.clone(), seed, inbox, self.engine.clone());
+        self.registry.insert(Entry { spec, commands });
+        tokio::spawn(task.run());
+        Ok(())
+    }
+
+    /// Removes a peer: Cease/Peer De-configured, and its routes go.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn remove_peer(&self, id: PeerId) -> Result<(), Stopped> {
+        drop(self.registry.remove(id)); // the task ends with its last sender
+        self.tell(ToEngine::Input(Input::Remove(id))).await
+    }
+
+    /// The whole set of routes to originate.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn originate(&self, routes: Vec<Originated>) -> Result<(), Stopped> {
+        self.tell(ToEngine::Input(Input::Originate(routes))).await
+    }
+
+    /// News of next hops.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn next_hops(&self, news: Vec<(IpAddr, Reach)>) -> Result<(), Stopped> {
+        self.tell(ToEngine::Input(Input::NextHops(news))).await
+    }
+
+    /// Ends a peer's session and keeps it down until [`SpeakerHandle::enable`]; the text goes to the peer
+    /// (RFC 9003). False when there is no such peer.
+    pub async fn disable(&self, id: PeerId, message: &str) -> bool {
+        self.command(id, ToPeer::Stop(cease::ADMIN_SHUTDOWN, message.to_owned()))
+            .await
+    }
+
+    /// Lets a disabled peer's session come up again.
+    pub async fn enable(&self, id: PeerId) -> bool {
+        self.command(id, ToPeer::Start).await
+    }
+
+    /// Ends a peer's session and begins anew (Cease/Administrative Reset).
+    pub async fn clear(&self, id: PeerId, message: &str) -> bool {
+        self.command(id, ToPeer::Restart(cease::ADMIN_RESET, message.to_owned()))
+            .await
+    }
+
+    /// Asks the peer for its routes again (RFC 2918).
+    pub async fn refresh_in(&self, id: PeerId) -> bool {
+        let ask = |family| {
+            self.command(
+                id,
+                ToPeer::Refresh(Refresh {
+                    family,
+                    kind: RefreshKind::Request,
+                }),
+            )
+        };
+        ask(Family::Ipv4).await && ask(Family::Ipv6).await
+    }
+
+    /// Sends the peer our routes again, as if it had asked.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn refresh_out(&self, id: PeerId) -> Result<(), Stopped> {
+        for family in Family::ALL {
+            let refresh = Refresh {
+                family,
+                kind: RefreshKind::Request,
+            };
+            self.tell(ToEngine::Input(Input::Refresh(id, refresh))).await?;
+        }
+        Ok(())
+    }
+
+    async fn command(&self, id: PeerId, command: ToPeer) -> bool {
+        match self.registry.get(id) {
+            Some(entry) => entry.commands.send(command).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// All peers as they are now, by number. One whose task does not answer is left out.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn peers(&self) -> Result<Vec<PeerSnapshot>, Stopped> {
+        let mut snapshots = Vec::new();
+        for entry in self.registry.all() {
+            let (reply, answer) = oneshot::channel();
+            if entry.commands.send(ToPeer::Snapshot(reply)).await.is_err() {
+                continue;
+            }
+            let Ok(Ok(session)) = tokio::time::timeout(PATIENCE, answer).await else {
+                continue;
+            };
+            let id = entry.spec.id;
+            let counts: PeerCounts = self.ask(move |engine| engine.counts(id)).await?;
+            let since = session.stats.since.map(|since| now().duration_since(since));
+            snapshots.push(PeerSnapshot {
+                id,
+                name: entry.spec.name.clone(),
+                spec: entry.spec,
+                session,
+                counts,
+                since,
+            });
+        }
+        Ok(snapshots)
+    }
+
+    /// Routes, a page at a time.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn routes(&self, filter: RouteFilter) -> Result<Vec<RouteView>, Stopped> {
+        self.ask(move |engine| engine.routes(&filter)).await
+    }
+
+    /// Ends all sessions; returns when the last words are on their way, after two seconds at the latest.
+    pub async fn shutdown(&self, how: Shutdown) {
+        let mut answers = Vec::new();
+        for entry in self.registry.all() {
+            let (done, answer) = oneshot::channel();
+            let command = match &how {
+                Shutdown::Withdraw(text) => ToPeer::Shutdown(cease::ADMIN_SHUTDOWN, text.clone(), done),
+                Shutdown::Preserve => ToPeer::Abandon(done),
+            };
+            if entry.commands.send(command).await.is_ok() {
+                answers.push(answer);
+            }
+        }
+        let all = async {
+            for answer in answers {
+                let _ = answer.await; // a task that is gone has closed its connections
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, all).await;
+    }
+}

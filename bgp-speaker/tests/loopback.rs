@@ -1,0 +1,370 @@
+//! Speakers on loopback addresses: real sockets, real time, deadlines instead of sleeps.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::engine::{EngineConfig, Originated, PeerKind, PeerRouting, RouteFilter};
+use bgp_proto::policy::{Policy, Source};
+use bgp_proto::session::{SessionConfig, State};
+use bgp_proto::types::{Asn, FamilySet, HoldTime, PeerId, Prefix, RouterId};
+use bgp_speaker::{
+    Event, PeerSnapshot, PeerSpec, Shutdown, Speaker, SpeakerConfig, SpeakerHandle, Transport, Ttl,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Node {
+    handle: SpeakerHandle,
+    events: mpsc::Receiver<Event>,
+    addr: SocketAddr,
+    asn: Asn,
+    id: RouterId,
+}
+
+fn start(last: u8, asn: u32) -> Node {
+    let id = RouterId::new(0x7F00_0000 + u32::from(last)).unwrap();
+    let engine = EngineConfig {
+        asn: Asn(asn),
+        router_id: id,
+        cluster_id: None,
+        max_paths: 8,
+        multipath_relax: true,
+        assume_reachable: true,
+    };
+    let listen = vec![SocketAddr::from(([127, 0, 0, last], 0))];
+    let (handle, events) = Speaker::start(SpeakerConfig {
+        engine,
+        listen,
+        seed: u64::from(last),
+    })
+    .unwrap();
+    let addr = handle.listening()[0];
+    Node {
+        handle,
+        events,
+        addr,
+        asn: Asn(asn),
+        id,
+    }
+}
+
+fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> PeerSpec {
+    PeerSpec {
+        id: PeerId(id),
+        name: format!("peer-{id}"),
+        session: SessionConfig {
+            local_asn: own.asn,
+            remote_asn,
+            router_id: own.id,
+            families: FamilySet::ALL,
+            hold_time: HoldTime::new(9).unwrap(),
+            connect_retry: Duration::from_millis(200),
+            passive: false,
+            extra_capabilities: Vec::new(),
+        },
+        routing: Arc::new(PeerRouting {
+            name: format!("peer-{id}"),
+            kind: if own.asn == remote_asn {
+                PeerKind::Internal
+            } else {
+                PeerKind::External
+            },
+            local_asn: own.asn,
+            remote_asn,
+            import: Arc::new(Policy::accept_all()),
+            export: Arc::new(Policy::accept_all()),
+            next_hop_self: false,
+            allow_own_as: 0,
+            max_prefixes: None,
+        }),
+        transport: Transport {
+            remote,
+            local: Some(own.addr.ip()),
+            ttl: Ttl::Default,
+            password_file: None,
+        },
+        enabled: true,
+    }
+}
+
+/// Asks until the answer is there.
+async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut question: impl FnMut() -> F) -> T {
+    let asked = async {
+        loop {
+            if let Some(answer) = question().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, asked)
+        .await
+        .unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
+}
+
+async fn peer(node: &SpeakerHandle, id: u32) -> PeerSnapshot {
+    node.peers()
+        .await
+        .unwrap()
+        .into_iter()
+        .find(|peer| peer.id == PeerId(id))
+        .unwrap()
+}
+
+async fn in_state(node: &SpeakerHandle, id: u32, state: State) -> PeerSnapshot {
+    eventually(&format!("peer {id} is {state:?}"), || async {
+        Some(peer(node, id).await).filter(|peer| peer.session.state == state)
+    })
+    .await
+}
+
+async fn has_route(node: &SpeakerHandle, text: &str, present: bool) {
+    let prefix: Prefix = text.parse().unwrap();
+    eventually(&format!("{text} present: {present}"), || async {
+        let routes = node
+            .routes(RouteFilter {
+                within: Some(prefix),
+                ..RouteFilter::default()
+            })
+            .await
+            .unwrap();
+        (routes.iter().any(|route| route.prefix == prefix) == present).then_some(())
+    })
+    .await;
+}
+
+fn block(text: &str) -> Originated {
+    Originated {
+        prefix: text.parse().unwrap(),
+        source: Source::PodBlock,
+        communities: Vec::new(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_speakers_exchange_both_families_and_a_third_hears_of_it() {
+    let (a, mut b, c) = (start(1, 64512), start(2, 65001), start(3, 65002));
+    a.handle.originate(vec![block("10.244.1.0/24")]).await.unwrap();
+    c.handle.originate(vec![block("10.244.3.0/24")]).await.unwrap();
+    // a and b open both: a collision, most of the time.
+    a.handle.put_peer(spec(&a, 1, b.addr, b.asn)).await.unwrap();
+    b.handle
+        .put_peer(spec(&b, 1, SocketAddr::new(a.addr.ip(), a.addr.port()), a.asn))
+        .await
+        .unwrap();
+    b.handle.put_peer(spec(&b, 2, c.addr, c.asn)).await.unwrap();
+    c.handle.put_peer(spec(&c, 1, b.addr, b.asn)).await.unwrap();
+    for (node, peer) in [(&a, 1), (&b, 1), (&b, 2), (&c, 1)] {
+        in_state(&node.handle, peer, State::Established).await;
+    }
+    has_route(&b.handle, "10.244.1.0/24", true).await;
+    has_route(&a.handle, "10.244.3.0/24", true).await;
+    has_route(&c.handle, "10.244.1.0/24", true).await;
+    let counts = peer(&a.handle, 1).await.counts;
+    assert_eq!((counts.received, counts.advertised), ([1, 0], [1, 0]));
+    let mut ends = 0;
+    while ends < 4 {
+        let event = tokio::time::timeout(DEADLINE, b.events.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        ends += usize::from(matches!(event, Event::EndOfRib(..)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shutdown_says_why_and_the_session_comes_back() {
+    let (a, b) = (start(4, 64512), start(5, 64512));
+    a.handle.originate(vec![block("10.244.1.0/24")]).await.unwrap();
+    a.handle.put_peer(spec(&a, 1, b.addr, b.asn)).await.unwrap();
+    b.handle.put_peer(spec(&b, 1, a.addr, a.asn)).await.unwrap();
+    in_state(&b.handle, 1, State::Established).await;
+    has_route(&b.handle, "10.244.1.0/24", true).await;
+    a.handle.disable(PeerId(1), "rack move until noon").await;
+    has_route(&b.handle, "10.244.1.0/24", false).await;
+    let down = peer(&b.handle, 1).await.session.stats.last_received.unwrap();
+    assert_eq!(
+        (down.code, down.subcode, down.shutdown_message().as_deref()),
+        (6, 2, Some("rack move until noon"))
+    );
+    a.handle.enable(PeerId(1)).await;
+    in_state(&b.handle, 1, State::Established).await;
+    has_route(&b.handle, "10.244.1.0/24", true).await;
+    a.handle.shutdown(Shutdown::Withdraw("bye".into())).await;
+    has_route(&b.handle, "10.244.1.0/24", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_ends_only_its_own_session() {
+    let (a, b) = (start(6, 64512), start(7, 65001));
+    a.handle.put_peer(spec(&a, 1, b.addr, b.asn)).await.unwrap();
+    b.handle.put_peer(spec(&b, 1, a.addr, a.asn)).await.unwrap();
+    let hostile: IpAddr = [127, 0, 0, 8].into();
+    let mut other = spec(&a, 2, SocketAddr::new(hostile, 1), Asn(65009));
+    other.session.passive = true;
+    a.handle.put_peer(other).await.unwrap();
+    in_state(&a.handle, 1, State::Established).await;
+    let flaps = peer(&a.handle, 1).await.session.stats.established;
+    for junk in [vec![0; 64], vec![0xFF; 5000], b"GET / HTTP/1.1\r\n\r\n".to_vec()] {
+        let mut stream = connect_from(hostile, a.addr).await;
+        stream.write_all(&junk).await.unwrap();
+        let mut heard = Vec::new();
+        // The speaker closes; a reset is as good when the junk was cut off.
+        let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut heard))
+            .await
+            .expect("closed in time");
+        assert!(
+            heard.windows(2).any(|pair| pair == [1, 1] || pair == [1, 2]),
+            "a header error: {heard:?}"
+        );
+    }
+    let after = peer(&a.handle, 1).await.session;
+    assert_eq!(
+        (after.state, after.stats.established),
+        (State::Established, flaps)
+    );
+}
+
+async fn connect_from(local: IpAddr, remote: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(SocketAddr::new(local, 0)).unwrap();
+    socket.connect(remote).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_closed_at_once() {
+    let a = start(9, 64512);
+    let mut stream = connect_from([127, 0, 0, 10].into(), a.addr).await;
+    let mut heard = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut heard))
+        .await
+        .expect("closed in time");
+    assert!(heard.is_empty(), "{read:?}");
+}
+
+/// OPEN and KEEPALIVE by hand, for a client that then does not read.
+async fn handshake(stream: &mut TcpStream, asn: u16) {
+    let [high, low] = asn.to_be_bytes();
+    let mut open = vec![0xFF; 16];
+    open.extend([0, 29, 1, 4, high, low, 0, 240, 10, 9, 9, 9, 0]);
+    stream.write_all(&open).await.unwrap();
+    let mut header = [0; 19];
+    loop {
+        stream.read_exact(&mut header).await.unwrap();
+        let mut body = vec![0; usize::from(u16::from_be_bytes([header[16], header[17]])) - 19];
+        stream.read_exact(&mut body).await.unwrap();
+        if header[18] == 4 {
+            break;
+        }
+        let mut keepalive = vec![0xFF; 16];
+        keepalive.extend([0, 19, 4]);
+        stream.write_all(&keepalive).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_does_not_read_delays_nobody() {
+    let (a, b) = (start(11, 64512), start(12, 65001));
+    let slow: IpAddr = [127, 0, 0, 13].into();
+    let mut other = spec(&a, 2, SocketAddr::new(slow, 1), Asn(65009));
+    other.session.passive = true;
+    other.session.hold_time = HoldTime::new(240).unwrap();
+    a.handle.put_peer(other).await.unwrap();
+    let mut stream = connect_from(slow, a.addr).await;
+    handshake(&mut stream, 65009).await;
+    in_state(&a.handle, 2, State::Established).await;
+    a.handle.put_peer(spec(&a, 1, b.addr, b.asn)).await.unwrap();
+    b.handle.put_peer(spec(&b, 1, a.addr, a.asn)).await.unwrap();
+    in_state(&b.handle, 1, State::Established).await;
+    // Far more than the slow peer's socket buffers hold: 200 rounds of 20,000 changing routes.
+    for round in 0..200u32 {
+        let routes = (0..20_000u32).map(|n| Originated {
+            prefix: Prefix::v4(0x0B00_0000 + (n << 8), 24),
+            source: Source::Service,
+            communities: vec![bgp_proto::types::Community(round)],
+        });
+        a.handle.originate(routes.collect()).await.unwrap();
+    }
+    a.handle.originate(vec![block("10.244.1.0/24")]).await.unwrap();
+    has_route(&b.handle, "10.244.1.0/24", true).await;
+    has_route(&b.handle, "11.0.0.0/24", false).await;
+    let behind = peer(&a.handle, 2).await;
+    assert_eq!(behind.session.state, State::Established);
+    assert!(
+        behind.counts.outstanding < 6 << 20,
+        "bounded: {}",
+        behind.counts.outstanding
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_connection_is_shown_with_its_reason() {
+    let a = start(14, 64512);
+    let closed = TcpListener::bind("127.0.0.15:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    a.handle.put_peer(spec(&a, 1, closed, Asn(65001))).await.unwrap();
+    let peer = eventually("a reason", || async {
+        Some(peer(&a.handle, 1).await).filter(|peer| peer.session.stats.last_down.is_some())
+    })
+    .await;
+    let words = bgp_speaker::words(&peer.session.stats.last_down.unwrap());
+    assert!(words.contains("refused"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_wrong_as_is_refused_on_both_sides() {
+    let (a, b) = (start(16, 64512), start(17, 65001));
+    a.handle.put_peer(spec(&a, 1, b.addr, Asn(65099))).await.unwrap();
+    let mut passive = spec(&b, 1, a.addr, a.asn);
+    passive.session.passive = true;
+    b.handle.put_peer(passive).await.unwrap();
+    let sent = eventually("Bad Peer AS", || async {
+        peer(&a.handle, 1).await.session.stats.last_sent
+    })
+    .await;
+    assert_eq!((sent.code, sent.subcode), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn md5_lets_in_only_the_one_who_knows() {
+    let dir = std::env::temp_dir().join(format!("podroute-md5-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        Some(path)
+    };
+    let (a, b, c) = (start(18, 64512), start(19, 65001), start(20, 65002));
+    let with = |mut spec: PeerSpec, password| {
+        spec.transport.password_file = password;
+        spec
+    };
+    a.handle
+        .put_peer(with(spec(&a, 1, b.addr, b.asn), file("right", "secret\n")))
+        .await
+        .unwrap();
+    a.handle
+        .put_peer(with(spec(&a, 2, c.addr, c.asn), file("right", "secret\n")))
+        .await
+        .unwrap();
+    b.handle
+        .put_peer(with(spec(&b, 1, a.addr, a.asn), file("same", "secret")))
+        .await
+        .unwrap();
+    c.handle
+        .put_peer(with(spec(&c, 1, a.addr, a.asn), file("wrong", "guess")))
+        .await
+        .unwrap();
+    in_state(&a.handle, 1, State::Established).await;
+    assert_ne!(peer(&a.handle, 2).await.session.state, State::Established);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
