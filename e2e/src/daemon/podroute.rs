@@ -82,7 +82,7 @@ pub fn render(speaker: &Speaker) -> String {
         .neighbors
         .iter()
         .for_each(|neighbor| peer(&mut out, speaker, neighbor));
-    policies(&mut out, speaker.role);
+    policies(&mut out, speaker);
     out
 }
 
@@ -111,17 +111,22 @@ fn peer(out: &mut String, speaker: &Speaker, neighbor: &Neighbor) {
     }
 }
 
-fn policies(out: &mut String, role: Role) {
+/// A ToR passes on what lies in the pods' ranges; a node announces its own blocks only.
+fn policies(out: &mut String, speaker: &Speaker) {
     let [v4, v6] = POD_CIDRS;
     let pods = format!(
         "  - match: {{prefixes: [{{in: {v4}, length: 24-32}}, {{in: \"{v6}\", length: 64-128}}]}}\n    action: accept\n"
     );
     let own = "  - match: {source: [podBlock]}\n    action: accept\n";
-    let _ = match role {
-        Role::Node => write!(out, "policies:\n  from-tor:\n{pods}  to-tor:\n{own}"),
-        Role::Tor => write!(
-            out,
-            "policies:\n  from-node:\n{pods}  to-node:\n{pods}  from-tor:\n{pods}  to-tor:\n{pods}"
-        ),
+    let export = match speaker.role {
+        Role::Node => own,
+        Role::Tor => &pods,
     };
+    out.push_str("policies:\n");
+    for (role, name) in [(Role::Tor, "tor"), (Role::Node, "node")] {
+        let outside = |n: &Neighbor| n.role == role && n.asn != speaker.asn;
+        if speaker.neighbors.iter().any(outside) {
+            let _ = write!(out, "  from-{name}:\n{pods}  to-{name}:\n{export}");
+        }
+    }
 }
