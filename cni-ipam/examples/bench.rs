@@ -51,7 +51,7 @@ fn main() {
     status(rounds);
     garbage(200);
     sizes(rounds);
-    first_packets(rounds);
+    first_packets(1000);
 }
 
 fn sh(line: &str) {

@@ -144,6 +144,12 @@ impl Attachment {
         }))
     }
 
+    /// Is it this plugin's to end? Behind `ptp` with our IPAM, both plugins see the same container and
+    /// interface. What was only begun has no interface yet and is anyone's.
+    pub(crate) fn is_of(&self, plugin: &str) -> bool {
+        self.state.record().is_none_or(|r| r.plugin == plugin)
+    }
+
     /// Forgets what a failed ADD wrote.
     pub(crate) fn reset(&mut self) -> Result<()> {
         self.state = State::Begun;

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::kernel::link;
 use crate::kernel::netlink::Socket;
 use crate::names::{ALIAS_MARK, MARK, Owner};
-use crate::netconf::Netconf;
+use crate::netconf::{Netconf, OWN_IPAM};
 use crate::store::{Disk, Store};
 use crate::{egress, own};
 
@@ -54,7 +54,9 @@ fn collect_attachments(disk: &Disk, host: Option<&Socket>, network: &str, valid:
         let mut stale = Vec::new();
         for owner in chunk {
             let of_network = |a: &Attachment| a.state.record().is_none_or(|r| r.network == network);
-            stale.extend(Attachment::lock(disk, owner, false)?.filter(of_network));
+            // Without a look at interfaces, only what never had one of ours.
+            let may_end = |a: &Attachment| host.is_some() || a.is_of(OWN_IPAM);
+            stale.extend(Attachment::lock(disk, owner, false)?.filter(|a| of_network(a) && may_end(a)));
         }
         if let Some(host) = host {
             let names: Vec<String> = stale.iter().map(|a| a.owner.host_ifname()).collect();

@@ -87,10 +87,10 @@ pub(crate) fn del(conf: &Netconf, owner: &Owner) -> Result<()> {
     let Some(disk) = Disk::open(&conf.state_dir, false)? else {
         return Ok(());
     };
-    match Attachment::lock(&disk, owner, false)? {
-        Some(attachment) => own::end(&disk, attachment),
-        None => Ok(()),
-    }
+    let attachment = Attachment::lock(&disk, owner, false)?;
+    attachment
+        .filter(|a| a.is_of(OWN_IPAM))
+        .map_or(Ok(()), |attachment| own::end(&disk, attachment))
 }
 
 pub(crate) fn check(conf: &Netconf, owner: &Owner) -> Result<()> {

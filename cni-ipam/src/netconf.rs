@@ -451,4 +451,15 @@ mod tests {
             assert_eq!(parse(&one, "").unwrap().valid.unwrap().len(), 1, "{key}");
         }
     }
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn no_input_panics(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let find = |name: &str| (name == "CNI_COMMAND").then(|| "STATUS".to_owned());
+            let request = Request::new(find, bytes.clone()).unwrap();
+            proptest::prop_assert!(Netconf::parse(&request).is_err());
+            let _ = version_of(&bytes);
+        }
+    }
 }

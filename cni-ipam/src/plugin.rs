@@ -236,7 +236,9 @@ pub(crate) fn del(request: &Request, conf: &Netconf) -> Result<()> {
     }
     let Some(disk) = disk else { return Ok(()) };
     egress::remove(&disk, owner)?;
-    attachment.map_or(Ok(()), |attachment| own::end(&disk, attachment))
+    attachment
+        .filter(|a| a.is_of(MAIN))
+        .map_or(Ok(()), |attachment| own::end(&disk, attachment))
 }
 
 pub(crate) fn check(request: &Request, conf: &Netconf) -> Result<()> {
@@ -289,7 +291,7 @@ fn check_host(host: &Socket, owner: &Owner, addresses: &[IpAddr]) -> Result<()> 
                 "host interface {name} lacks the gateway address {gateway}"
             )));
         }
-        let route = link::route_to(host, *address)?;
+        let route = link::route_to(host, *address, 0)?;
         if route.is_none_or(|r| r.index != link.index) {
             return Err(fail(format!(
                 "the host's route to {address} does not lead to {name}"

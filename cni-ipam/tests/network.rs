@@ -485,3 +485,27 @@ fn a_pod_reaches_itself_through_a_service_of_iptables() {
         },
     );
 }
+
+#[test]
+fn our_ipam_and_our_main_plugin_in_one_list() {
+    lab::run(
+        "our_ipam_and_our_main_plugin_in_one_list",
+        &["/usr/lib/cni/ptp"],
+        |lab| {
+            let list = json!({ "cniVersion": "1.0.0", "name": "mixed", "plugins": [
+                { "type": "ptp", "ipam": { "type": "podroute-ipam", "families": ["ipv4"] } },
+                { "type": "podroute-cni", "routes": [{ "dst": "198.18.0.0/15" }] },
+            ]});
+            let netns = lab.netns("p1");
+            let result = lab.list("ADD", "c1", &netns, &list, None).unwrap();
+            let mut ours = list["plugins"][1].clone();
+            ours["cniVersion"] = json!("1.0.0");
+            ours["name"] = json!("mixed");
+            ours["prevResult"] = result.clone();
+            lab.del("c1", &netns, &ours);
+            assert_eq!(lab.claims().len(), 1, "the address is ptp's until ptp's own DEL");
+            assert!(lab.list("DEL", "c1", &netns, &list, Some(&result)).ok);
+            lab.assert_clean();
+        },
+    );
+}

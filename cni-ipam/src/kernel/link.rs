@@ -301,10 +301,12 @@ pub(crate) struct KernelRoute {
     pub(crate) index: u32,
     pub(crate) protocol: u8,
     pub(crate) gateway: Option<IpAddr>,
+    pub(crate) is_local: bool,
 }
 
 impl KernelRoute {
     fn read(reply: &Reply) -> Option<Self> {
+        const LOCAL: u8 = 2;
         let (family, length) = (*reply.body.first()?, *reply.body.get(1)?);
         let attrs: Attrs<'_> = reply.attrs(RTMSG);
         let zero: IpAddr = if family == af(Family::V4) {
@@ -318,6 +320,7 @@ impl KernelRoute {
             index: attrs.u32(4).unwrap_or_default(),
             protocol: *reply.body.get(5)?,
             gateway: attrs.get(5).and_then(address_from),
+            is_local: reply.body.get(7) == Some(&LOCAL),
         })
     }
 }
@@ -339,8 +342,8 @@ pub(crate) fn routes(socket: &Socket, family: Family) -> Result<Vec<KernelRoute>
         .collect())
 }
 
-/// The route that a packet to an address takes.
-pub(crate) fn route_to(socket: &Socket, address: IpAddr) -> Result<Option<KernelRoute>> {
+/// The route that a packet to an address takes; `index`: out of this interface, or 0.
+pub(crate) fn route_to(socket: &Socket, address: IpAddr, index: u32) -> Result<Option<KernelRoute>> {
     let family = Family::of(address);
     let header = [af(family), family.bits(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let mut batch = Batch::default();
@@ -351,6 +354,9 @@ pub(crate) fn route_to(socket: &Socket, address: IpAddr) -> Result<Option<Kernel
         format!("look up the route to {address}"),
     );
     batch.attr(1, &octets(address));
+    if index > 0 {
+        batch.attr(4, &index.to_ne_bytes());
+    }
     let outcome = socket.try_run(&batch)?;
     Ok(outcome.replies.first().and_then(KernelRoute::read))
 }

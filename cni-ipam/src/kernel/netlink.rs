@@ -351,3 +351,61 @@ pub(crate) fn kernel_error(action: &str, errno: Errno, said: &str) -> Error {
         cause: format!("{}{said}{remedy}", errno.desc()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lengths_of_messages_and_nests() {
+        let mut batch = Batch::default();
+        batch.begin(16, 0, &[1, 2, 3, 4], "test");
+        batch.nest(18, |inner| inner.text(1, "veth"));
+        let bytes = batch.asking();
+        // Header 16, body 4, nest 4, attribute 4 + 5 padded to 12.
+        assert_eq!(u32_at(&bytes, 0), Some(36));
+        assert_eq!(u16_at(&bytes, 6), Some(REQUEST | ACK));
+        assert_eq!((u16_at(&bytes, 20), u16_at(&bytes, 22)), (Some(16), Some(18)));
+        assert_eq!((u16_at(&bytes, 24), bytes.len()), (Some(9), 36));
+        let outer = Attrs(&bytes[20..]).get(18).unwrap();
+        assert_eq!(Attrs(outer).text(1), Some("veth"));
+    }
+
+    #[test]
+    fn an_error_carries_the_kernels_words() {
+        let mut body = (-17_i32).to_ne_bytes().to_vec();
+        body.extend([0; HEADER]);
+        let text = b"File exists\0";
+        body.extend(u16::try_from(text.len() + 4).unwrap().to_ne_bytes());
+        body.extend(1_u16.to_ne_bytes());
+        body.extend(text);
+        let mut message = u32::try_from(HEADER + body.len()).unwrap().to_ne_bytes().to_vec();
+        message.extend(NLMSG_ERROR.to_ne_bytes());
+        message.extend((CAPPED | ACK_TLVS).to_ne_bytes());
+        message.extend([0; 8]);
+        message.extend(&body);
+        let mut outcome = Outcome::default();
+        assert!(read_answers(&message, 0, &mut outcome));
+        assert_eq!(outcome.failures[0].errno, Errno::EEXIST);
+        assert_eq!(outcome.failures[0].error_text, "File exists");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_bytes_panic_or_hang(bytes in proptest::collection::vec(any::<u8>(), 0..300), small in 0_u8..64) {
+            let mut bytes = bytes;
+            // A plausible length, so that more than the first check is reached.
+            for (to, from) in bytes.iter_mut().zip([small, 0, 0, 0, 2, 0]) {
+                *to = from;
+            }
+            let mut outcome = Outcome::default();
+            read_answers(&bytes, 0, &mut outcome);
+            let reply = Reply { body: bytes };
+            let _ = (reply.attrs(16).count(), crate::kernel::link::Link::read(&reply));
+        }
+    }
+}

@@ -1,13 +1,14 @@
 //! The pod's wire: a veth pair, routed, never bridged. What is made, and in which order.
 //!
-//! One batch on the host (pair, alias, up, both indexes), one for the host's addresses and routes, one
-//! inside the pod. Each trap that docs/cni.md names is met here: the gateway is an address of the
+//! One batch on the host (pair, alias, up, both indexes), one inside the pod, one for the host's
+//! addresses and routes. Each trap that docs/cni.md names is met here: the gateway is an address of the
 //! host end (scope link, so it is never a source), no duplicate address detection, hardware addresses
 //! set on both ends, permanent neighbours inside the pod only, and at the end the host end's carrier is
 //! asked for, so that its queue is live before ADD returns. Touches only links that carry our mark.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -72,12 +73,17 @@ pub(crate) fn create(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Vec<Ro
 }
 
 fn wire(host: &Socket, netns: &Netns, plan: &Plan, link: &Link) -> Result<Vec<Route>> {
+    let (pod, routes) = netns.inside(|| {
+        let pod = Socket::route()?;
+        let routes = configure_pod(&pod, plan, link.peer_index)?;
+        Ok((pod, routes))
+    })?;
     configure_host(host, plan, link.index)?;
-    let routes = netns.inside(|| configure_pod(&Socket::route()?, plan, link.peer_index))?;
     // Without this the first packet to one pod in three is lost: the queue of the end that came up
     // first stays shut until the kernel's link watch runs.
     sys::ethtool_glink(host.fd(), &plan.host_ifname)
         .map_err(|e| kernel_error("ask for the carrier of the host interface", e, ""))?;
+    await_addresses(host, &pod, plan, link)?;
     Ok(routes)
 }
 
@@ -239,6 +245,31 @@ fn configure_pod(pod: &Socket, plan: &Plan, index: u32) -> Result<Vec<Route>> {
         return Err(batch.error(failure));
     }
     add_routes(pod, index, &plan.routes)
+}
+
+/// Waits until the IPv6 addresses of both ends are in force. The kernel joins their solicited-node groups
+/// and adds their local routes a little later, from a work queue; a solicitation or an answer to one that
+/// comes before is lost, and the next is a second later. Mostly there is nothing to wait for.
+fn await_addresses(host: &Socket, pod: &Socket, plan: &Plan, link: &Link) -> Result<()> {
+    let of_pod = plan
+        .addresses
+        .iter()
+        .filter(|a| a.is_ipv6())
+        .map(|a| (pod, *a, link.peer_index));
+    let mut awaited: Vec<(&Socket, IpAddr, u32)> = of_pod.collect();
+    if !awaited.is_empty() {
+        awaited.push((host, gateway(Family::V6), link.index));
+    }
+    let deadline = Instant::now() + Duration::from_millis(500);
+    for (socket, address, index) in awaited {
+        // The local route is the last of that work.
+        let is_there =
+            || Ok::<bool, Error>(link::route_to(socket, address, index)?.is_some_and(|r| r.is_local));
+        while !is_there()? && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+    Ok(())
 }
 
 /// Adds routes; a default route that another interface has already stays that one's.
