@@ -1,1 +1,42 @@
-fn main() {}
+//! `podroute`: the agent and the operator's commands.
+//!
+//! The agent joins three things that know nothing of each other: the configuration, the BGP speaker
+//! (`bgp-speaker`) and the kernel's routes (`fib`). Each runs in tasks of its own and is told whole
+//! desired states; see ARCHITECTURE.md.
+
+mod agent;
+mod answers;
+mod cli;
+mod clock;
+mod fib;
+mod host;
+mod node_file;
+mod server;
+mod status;
+mod sysctl;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("PODROUTE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,netlink_proto=error"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    if std::env::var_os("PODROUTE_LOG_JSON").is_some() {
+        log.json().init()
+    } else {
+        log.init()
+    }
+    match cli::run(cli::Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("podroute: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

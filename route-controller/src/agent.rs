@@ -1,0 +1,441 @@
+//! The running agent: configuration in, speaker and kernel routes joined, questions answered.
+//!
+//! | task | owns |
+//! |---|---|
+//! | agent | configuration, which peers there are, when to sweep |
+//! | speaker's | sessions and RIBs |
+//! | fib | the kernel's routes |
+//! | one per connection of the socket | a question |
+//!
+//! The agent waits for the fib task when that is busy; the speaker never waits for the agent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::types::{Family, PeerId, Prefix};
+use bgp_speaker::{Event, PeerSpec, Shutdown, Speaker, SpeakerConfig, SpeakerHandle, Transport, Ttl};
+use podroute_config::{Config, NodeFacts};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::fib::task::{FibTask, ROOM, ToFib};
+use crate::fib::{FibConfig, Mirror, netlink};
+use crate::host::{Host, find_out};
+use crate::node_file::{self, NodeFile};
+use crate::{clock, server, sysctl};
+
+/// Routes of before the start go at the latest now, whoever is still missing.
+const DEFERRAL: Duration = Duration::from_secs(20);
+/// How long the kernel may take for the blocks' unreachable routes before we advertise regardless.
+const BLOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AgentError {
+    #[error("{path}: {source}; give the file with --config", path = path.display())]
+    ReadConfig { path: PathBuf, source: std::io::Error },
+    #[error("{0}")]
+    Config(String),
+    #[error("run directory {path}: {source}; give another with --run-dir", path = path.display())]
+    RunDir { path: PathBuf, source: std::io::Error },
+    #[error("another podroute agent runs with {path}; stop it first (systemctl stop podroute), or give --run-dir", path = path.display())]
+    Running { path: PathBuf },
+    #[error("the kernel's routes cannot be read or written: {0}; podroute needs CAP_NET_ADMIN")]
+    Netlink(std::io::Error),
+    #[error(transparent)]
+    RouterId(#[from] crate::host::NoRouterId),
+    #[error(transparent)]
+    Speaker(#[from] bgp_speaker::SpeakerError),
+    #[error("signals: {0}")]
+    Signals(std::io::Error),
+    #[error("the speaker's task has stopped; this is a fault of podroute")]
+    Stopped,
+}
+
+impl From<bgp_speaker::Stopped> for AgentError {
+    fn from(_: bgp_speaker::Stopped) -> Self {
+        AgentError::Stopped
+    }
+}
+
+/// What the operator asks of the agent.
+pub(crate) enum ToAgent {
+    Reload(oneshot::Sender<Result<String, String>>),
+}
+
+/// Reads and checks the file. Warnings go to the log.
+pub(crate) fn read_config(path: &Path) -> Result<Config, AgentError> {
+    let text = std::fs::read_to_string(path).map_err(|source| AgentError::ReadConfig {
+        path: path.to_owned(),
+        source,
+    })?;
+    let facts = NodeFacts {
+        name: host_name(),
+        ..NodeFacts::default()
+    };
+    let config = podroute_config::load_for(&text, &facts)
+        .map_err(|errors| AgentError::Config(errors.in_file(&path.display().to_string())))?;
+    Ok(config)
+}
+
+/// The host's name.
+pub(crate) fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+/// The agent's state.
+struct Agent {
+    path: PathBuf,
+    run_dir: PathBuf,
+    config: Config,
+    host: Host,
+    speaker: SpeakerHandle,
+    fib: mpsc::Sender<ToFib>,
+    ids: BTreeMap<String, PeerId>,
+    next_id: u32,
+    /// Initial routes still to come before the sweep.
+    awaited: BTreeSet<(PeerId, Family)>,
+    sweep_at: Option<Instant>,
+}
+
+/// Runs the agent until a signal ends it.
+pub(crate) async fn run(path: PathBuf, run_dir: PathBuf) -> Result<(), AgentError> {
+    let config = read_config(&path)?;
+    config
+        .warnings
+        .iter()
+        .for_each(|warning| tracing::warn!("{}: {warning}", path.display()));
+    let _lock = lock(&run_dir)?;
+    let mirror = read_mirror(config.fib.table).await?;
+    let host = find_out(&config, &mirror)?;
+    for trouble in sysctl::forwarding(wants_ipv6(&config))
+        .into_iter()
+        .chain(sysctl::strict_rp_filter())
+    {
+        tracing::warn!("{trouble}");
+    }
+    let speaker_config = SpeakerConfig {
+        engine: config.engine_config(host.router_id),
+        listen: config.listen.sockets().collect(),
+        seed: u64::from(host.router_id.get())
+            ^ clock::now().elapsed().as_nanos() as u64
+            ^ u64::from(std::process::id()),
+    };
+    let (speaker, events) = Speaker::start(speaker_config)?;
+    let (fib, inbox) = mpsc::channel(ROOM);
+    let task = FibTask::new(fib_config(&config, &host), inbox, speaker.clone())
+        .await
+        .map_err(AgentError::Netlink)?;
+    tokio::spawn(task.run());
+    let agent = Agent {
+        path,
+        run_dir,
+        config,
+        host,
+        speaker,
+        fib,
+        ids: BTreeMap::new(),
+        next_id: 0,
+        awaited: BTreeSet::new(),
+        sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
+    };
+    agent.serve(events).await
+}
+
+fn wants_ipv6(config: &Config) -> bool {
+    config
+        .cluster
+        .pod_cidrs
+        .iter()
+        .any(|cidr| cidr.family() == Family::Ipv6)
+}
+
+async fn read_mirror(table: u32) -> Result<Mirror, AgentError> {
+    let reading = netlink::read_all(table).await.map_err(AgentError::Netlink)?;
+    let mut mirror = Mirror::default();
+    mirror.fill(reading);
+    Ok(mirror)
+}
+
+/// One agent per run directory.
+fn lock(run_dir: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, AgentError> {
+    let fail = |source| AgentError::RunDir {
+        path: run_dir.to_owned(),
+        source,
+    };
+    std::fs::create_dir_all(run_dir).map_err(fail)?;
+    let file = std::fs::File::create(run_dir.join("agent.lock")).map_err(fail)?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|_| {
+        AgentError::Running {
+            path: run_dir.to_owned(),
+        }
+    })
+}
+
+fn fib_config(config: &Config, host: &Host) -> FibConfig {
+    FibConfig {
+        metric: config.fib.metric,
+        table: config.fib.table,
+        pod_cidrs: config.cluster.pod_cidrs.clone(),
+        sources: host.addresses.clone(),
+        install: config.fib.install,
+    }
+}
+
+impl Agent {
+    async fn serve(mut self, mut events: mpsc::Receiver<Event>) -> Result<(), AgentError> {
+        self.install_blocks().await;
+        self.write_node_file()?;
+        self.speaker.originate(self.config.originated()).await?;
+        self.put_peers().await?;
+        let (orders, mut inbox) = mpsc::channel(16);
+        let server = server::Server {
+            speaker: self.speaker.clone(),
+            fib: self.fib.clone(),
+            agent: orders,
+        };
+        let listener = server::listen(&self.run_dir).map_err(|source| AgentError::RunDir {
+            path: self.run_dir.clone(),
+            source,
+        })?;
+        tokio::spawn(server.run(listener));
+        let mut end = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
+        tracing::info!(node = %self.name(), router_id = %self.host.router_id, peers = self.ids.len(), "podroute runs");
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.event(event).await,
+                    None => return Err(AgentError::Stopped),
+                },
+                Some(order) = inbox.recv() => self.order(order).await,
+                _ = hangup.recv() => drop(self.reload().await.map_err(|error| tracing::error!("{error}"))),
+                _ = end.recv() => break,
+                _ = interrupt.recv() => break,
+                () = at(self.sweep_at), if self.sweep_at.is_some() => self.sweep("not all peers sent their routes in time").await,
+            }
+        }
+        // Peers that agreed to graceful restart keep our routes; the kernel keeps its own.
+        self.speaker.shutdown(Shutdown::Preserve).await;
+        tracing::info!("podroute ends; kernel routes stay for the next start");
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        self.config
+            .node
+            .name
+            .clone()
+            .or_else(host_name)
+            .unwrap_or_default()
+    }
+
+    /// The blocks' unreachable routes must be in before anybody hears of the blocks.
+    async fn install_blocks(&self) {
+        let (done, answer) = oneshot::channel();
+        let blocks = self.config.node.blocks.clone();
+        if self.fib.send(ToFib::Blocks(blocks, done)).await.is_ok()
+            && tokio::time::timeout(BLOCK_PATIENCE, answer).await.is_err()
+        {
+            tracing::error!(
+                "the unreachable routes of our blocks are not in; packets to free addresses may loop"
+            );
+        }
+    }
+
+    fn write_node_file(&self) -> Result<(), AgentError> {
+        let text = |list: &[Prefix]| list.iter().map(ToString::to_string).collect();
+        let content = NodeFile {
+            version: 1,
+            node: self.name(),
+            blocks: text(&self.config.node.blocks),
+            pod_cidrs: text(&self.config.cluster.pod_cidrs),
+            mtu: self.host.mtu,
+            node_addresses: self.host.addresses.clone(),
+        };
+        node_file::write(&self.run_dir, &content).map_err(|source| AgentError::RunDir {
+            path: self.run_dir.clone(),
+            source,
+        })
+    }
+
+    async fn put_peers(&mut self) -> Result<(), AgentError> {
+        for peer in &self.config.peers {
+            let id = *self.ids.entry(peer.name.clone()).or_insert_with(|| {
+                self.next_id += 1;
+                PeerId(self.next_id)
+            });
+            if self.sweep_at.is_some() && !peer.shutdown {
+                self.awaited
+                    .extend(peer.families.iter().map(|family| (id, family)));
+            }
+            self.speaker
+                .put_peer(spec(&self.config, peer, id, &self.host))
+                .await?;
+        }
+        let kept: BTreeSet<&String> = self.config.peers.iter().map(|peer| &peer.name).collect();
+        let gone: Vec<String> = self
+            .ids
+            .keys()
+            .filter(|name| !kept.contains(name))
+            .cloned()
+            .collect();
+        for name in gone {
+            if let Some(id) = self.ids.remove(&name) {
+                self.awaited.retain(|(awaited, _)| *awaited != id);
+                self.speaker.remove_peer(id).await?;
+            }
+        }
+        self.sweep_if_complete().await;
+        Ok(())
+    }
+
+    async fn event(&mut self, event: Event) {
+        match event {
+            Event::Fib(changes) => self.to_fib(ToFib::Routes(changes)).await,
+            Event::Watch(list) => self.to_fib(ToFib::Watch(list)).await,
+            Event::Unwatch(list) => self.to_fib(ToFib::Unwatch(list)).await,
+            Event::EndOfRib(peer, family) => {
+                self.awaited.remove(&(peer, family));
+                self.sweep_if_complete().await;
+            }
+            Event::PeerUp(peer) => self.await_negotiated(peer).await,
+            Event::PeerDown(..) => {}
+        }
+    }
+
+    /// Families that the session does not carry will see no End-of-RIB.
+    async fn await_negotiated(&mut self, peer: PeerId) {
+        if self.sweep_at.is_none() {
+            return;
+        }
+        let Ok(peers) = self.speaker.peers().await else {
+            return;
+        };
+        let negotiated = peers
+            .into_iter()
+            .find(|known| known.id == peer)
+            .and_then(|known| known.session.negotiated);
+        if let Some(negotiated) = negotiated {
+            self.awaited
+                .retain(|(awaited, family)| *awaited != peer || negotiated.carries(*family));
+            self.sweep_if_complete().await;
+        }
+    }
+
+    async fn sweep_if_complete(&mut self) {
+        if self.sweep_at.is_some() && self.awaited.is_empty() {
+            self.sweep("all peers sent their routes").await;
+        }
+    }
+
+    async fn sweep(&mut self, why: &str) {
+        self.sweep_at = None;
+        tracing::debug!(why, "sweep");
+        self.to_fib(ToFib::Sweep).await;
+    }
+
+    async fn to_fib(&self, command: ToFib) {
+        if self.fib.send(command).await.is_err() {
+            tracing::error!("the kernel route task has stopped");
+        }
+    }
+
+    async fn order(&mut self, order: ToAgent) {
+        match order {
+            ToAgent::Reload(answer) => {
+                let outcome = self.reload().await;
+                if let Err(error) = &outcome {
+                    tracing::error!("{error}");
+                }
+                drop(answer.send(outcome));
+            }
+        }
+    }
+
+    /// Applies what changed in the file. What cannot be changed while running is refused, and the old
+    /// configuration stays.
+    async fn reload(&mut self) -> Result<String, String> {
+        let new =
+            read_config(&self.path).map_err(|error| format!("the configuration stays as it was: {error}"))?;
+        let restart = |what: &str| {
+            Err(format!(
+                "{what} changes only with a restart of the agent; the configuration stays as it was"
+            ))
+        };
+        if new.listen != self.config.listen {
+            return restart("listen");
+        }
+        if (new.node.asn, new.fib.install, new.fib.table)
+            != (
+                self.config.node.asn,
+                self.config.fib.install,
+                self.config.fib.table,
+            )
+            || (new.fib.max_paths, new.fib.multipath_relax, new.cluster.cluster_id)
+                != (
+                    self.config.fib.max_paths,
+                    self.config.fib.multipath_relax,
+                    self.config.cluster.cluster_id,
+                )
+        {
+            return restart("cluster.asn, node.asn, cluster.clusterId or fib");
+        }
+        let mirror = read_mirror(new.fib.table)
+            .await
+            .map_err(|error| error.to_string())?;
+        let host = find_out(&new, &mirror).map_err(|error| error.to_string())?;
+        if host.router_id != self.host.router_id {
+            return restart("node.routerId");
+        }
+        (self.config, self.host) = (new, host);
+        self.to_fib(ToFib::Reconfigure(fib_config(&self.config, &self.host)))
+            .await;
+        self.install_blocks().await;
+        self.write_node_file().map_err(|error| error.to_string())?;
+        let stopped = |error: AgentError| error.to_string();
+        self.speaker
+            .originate(self.config.originated())
+            .await
+            .map_err(|error| stopped(error.into()))?;
+        self.put_peers().await.map_err(stopped)?;
+        tracing::info!(peers = self.ids.len(), "configuration reloaded");
+        Ok(format!(
+            "{}: reloaded, {} peers",
+            self.path.display(),
+            self.ids.len()
+        ))
+    }
+}
+
+/// A peer of the configuration as the speaker takes it.
+fn spec(config: &Config, peer: &podroute_config::Peer, id: PeerId, host: &Host) -> PeerSpec {
+    let ttl = match peer.transport.ttl {
+        podroute_config::Ttl::Send(ttl) => Ttl::Multihop(ttl),
+        podroute_config::Ttl::Security { hops } => Ttl::Gtsm(hops),
+    };
+    PeerSpec {
+        id,
+        name: peer.name.clone(),
+        session: config.session_config(peer, host.router_id),
+        routing: Arc::new(peer.routing.clone()),
+        transport: Transport {
+            remote: std::net::SocketAddr::new(peer.address, peer.port),
+            local: peer.transport.local_address,
+            ttl,
+            password_file: peer.transport.password_file.clone(),
+        },
+        enabled: !peer.shutdown,
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline).await;
+    }
+}

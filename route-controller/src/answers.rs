@@ -1,0 +1,165 @@
+//! Snapshots of the speaker and the kernel's routes as [`crate::status`] shows them.
+
+use bgp_proto::engine::{PathView, RouteView};
+use bgp_proto::session::{Negotiated, State};
+use bgp_proto::types::{Family, PeerId};
+use bgp_speaker::{PeerSnapshot, words};
+
+use crate::fib::{Failure, Fib, Hop, Progress, RouteKey, RouteSpec, Target};
+use crate::server::counts;
+use crate::status::{BlockStatus, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus};
+use crate::sysctl;
+
+/// A peer.
+pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
+    let (session, spec) = (&peer.session, &peer.spec);
+    let negotiated = session.negotiated.as_ref();
+    let up = session.state == State::Established;
+    PeerStatus {
+        name: peer.name.clone(),
+        address: spec.transport.remote.ip(),
+        port: spec.transport.remote.port(),
+        asn: spec.session.remote_asn.0,
+        local_asn: spec.session.local_asn.0,
+        state: format!("{:?}", session.state),
+        enabled: session.enabled,
+        uptime_seconds: peer.since.filter(|_| up).map(|since| since.as_secs()),
+        received: counts(peer.counts.received),
+        advertised: counts(peer.counts.advertised),
+        last_error: session.stats.last_down.as_ref().map(words),
+        router_id: negotiated.map(|agreed| agreed.remote_id().to_string()),
+        hold_seconds: negotiated.map(|agreed| agreed.hold_time.seconds()),
+        families: negotiated
+            .map(|agreed| agreed.families.iter().map(|family| family.to_string()).collect())
+            .unwrap_or_default(),
+        capabilities: negotiated.map(capabilities).unwrap_or_default(),
+        times_established: session.stats.established,
+        messages_received: session.stats.received,
+        last_sent: session.stats.last_sent.as_ref().map(ToString::to_string),
+        last_received: session.stats.last_received.as_ref().map(ToString::to_string),
+        unwritten_bytes: peer.counts.outstanding,
+    }
+}
+
+/// What both sides agreed on, in words.
+fn capabilities(agreed: &Negotiated) -> Vec<String> {
+    let on = [
+        (agreed.four_octet_as, "4-octet AS"),
+        (agreed.refresh, "route refresh"),
+        (agreed.enhanced_refresh, "enhanced route refresh"),
+        (agreed.extended_message, "extended messages"),
+        (
+            agreed.extended_next_hop.contains(Family::Ipv4),
+            "IPv4 over IPv6 next hops",
+        ),
+    ];
+    on.into_iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, name)| name.to_owned())
+        .collect()
+}
+
+/// A prefix with its paths.
+pub(crate) fn route(route: &RouteView) -> RouteStatus {
+    RouteStatus {
+        prefix: route.prefix.to_string(),
+        paths: route.paths.iter().map(path).collect(),
+    }
+}
+
+fn path(path: &PathView) -> PathStatus {
+    let local = path.peer == PeerId::LOCAL;
+    PathStatus {
+        best: path.best,
+        next_hop: if local {
+            "self".to_owned()
+        } else {
+            path.attrs.next_hop.to_string()
+        },
+        from: path.peer_name.clone().unwrap_or_else(|| "local".to_owned()),
+        as_path: path.attrs.as_path.to_string(),
+        local_pref: path.attrs.local_pref,
+        med: path.attrs.med,
+        communities: path.attrs.communities.iter().map(ToString::to_string).collect(),
+        eligible: path.unused.is_none(),
+        reason: path.unused.map(|why| why.to_string()),
+    }
+}
+
+/// Kernel routes, by prefix.
+pub(crate) fn fib(fib: &Fib) -> Vec<FibStatus> {
+    let installed = fib
+        .delta
+        .routes()
+        .into_iter()
+        .map(|(key, (spec, progress))| kernel_route(fib, key, spec, progress));
+    let refused = fib.refused().map(|prefix| FibStatus {
+        prefix: prefix.to_string(),
+        kind: "unicast".to_owned(),
+        metric: fib.config().metric,
+        next_hops: Vec::new(),
+        state: "refused".to_owned(),
+        error: Some("outside cluster.podCIDRs, or inside a block of this node: never installed".to_owned()),
+    });
+    installed.chain(refused).collect()
+}
+
+fn kernel_route(fib: &Fib, key: RouteKey, spec: &RouteSpec, progress: Progress) -> FibStatus {
+    let (kind, next_hops) = match &spec.target {
+        Target::Unreachable => ("unreachable", Vec::new()),
+        Target::Hops(hops) => ("unicast", hops.iter().map(|hop| hop_status(fib, hop)).collect()),
+    };
+    let (state, error) = match progress {
+        Progress::Installed => ("installed", None),
+        Progress::Pending => ("pending", None),
+        Progress::Failed(failure) => ("failed", Some(explain(fib, key, failure))),
+    };
+    FibStatus {
+        prefix: key.prefix.to_string(),
+        kind: kind.to_owned(),
+        metric: key.metric,
+        next_hops,
+        state: state.to_owned(),
+        error,
+    }
+}
+
+fn hop_status(fib: &Fib, hop: &Hop) -> HopStatus {
+    let name = fib.mirror.links.get(&hop.ifindex).map(|link| link.name.clone());
+    HopStatus {
+        gateway: hop.gateway,
+        interface: name.unwrap_or_else(|| format!("#{}", hop.ifindex)),
+    }
+}
+
+fn explain(fib: &Fib, key: RouteKey, failure: Failure) -> String {
+    match failure {
+        Failure::Exists => {
+            let protocol = fib.mirror.foreign(&key.prefix, key.metric);
+            let whose = protocol.map_or_else(String::new, |protocol| format!(" (protocol {protocol})"));
+            format!(
+                "somebody else{whose} has a route with this prefix and metric {}; set fib.metric to another",
+                key.metric
+            )
+        }
+        Failure::Missing => "the kernel has no such route".to_owned(),
+        Failure::Errno(errno) => std::io::Error::from_raw_os_error(errno).to_string(),
+    }
+}
+
+/// Own blocks.
+pub(crate) fn blocks(fib: &Fib) -> Vec<BlockStatus> {
+    let troubles = sysctl::strict_rp_filter();
+    fib.blocks()
+        .map(|(prefix, ready)| BlockStatus {
+            prefix: prefix.to_string(),
+            state: if ready || !fib.config().install {
+                "advertised"
+            } else {
+                "pending"
+            }
+            .to_owned(),
+            troubles: troubles.clone(),
+        })
+        .collect()
+}

@@ -1,0 +1,34 @@
+//! Asking the running agent over its socket.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::status::{Reply, Request};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks one thing. The error names the socket and the remedy, or is the agent's own.
+pub(super) fn ask(run_dir: &Path, request: &Request) -> Result<Reply, String> {
+    let path = run_dir.join("podroute.sock");
+    let fail = |error: std::io::Error| {
+        format!(
+            "no answer from the agent at {}: {error}; is it running (podroute run), and with this --run-dir?",
+            path.display()
+        )
+    };
+    let mut stream = UnixStream::connect(&path).map_err(fail)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(fail)?;
+    let mut question = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+    question.push(b'\n');
+    stream.write_all(&question).map_err(fail)?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).map_err(fail)?;
+    let reply = serde_json::from_str(&line)
+        .map_err(|error| format!("the agent's answer is not understood: {error}"))?;
+    match reply {
+        Reply::Error(error) => Err(error),
+        reply => Ok(reply),
+    }
+}

@@ -1,0 +1,251 @@
+//! The operator's commands.
+
+mod ask;
+mod show;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::agent;
+use crate::fib::netlink;
+use crate::status::{Direction, Reply, Request};
+
+/// Pod addresses that the physical network routes.
+#[derive(Debug, Parser)]
+#[command(name = "podroute", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the agent and the CNI plugin meet.
+#[derive(Clone, Debug, clap::Args)]
+struct RunDir {
+    /// Directory with the agent's socket and node.json.
+    #[arg(long, default_value = "/run/podroute", value_name = "DIR")]
+    run_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent until SIGTERM; SIGHUP reads the configuration again.
+    Run {
+        /// The configuration.
+        #[arg(long, value_name = "FILE", default_value = "/etc/podroute/podroute.yaml")]
+        config: PathBuf,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
+    /// Check a configuration: every error at once, with line, column and remedy.
+    Check {
+        /// The configuration.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Say what this node will run, and why.
+        #[arg(long)]
+        explain: bool,
+    },
+    /// Show what the running agent knows.
+    Show {
+        #[command(subcommand)]
+        what: Show,
+    },
+    /// Change a peer of the running agent until its next start.
+    Peer {
+        #[command(subcommand)]
+        what: PeerCommand,
+    },
+    /// Have the running agent read its configuration again and apply the difference.
+    Reload {
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
+    /// Remove every kernel route with our mark (protocol 245); for a node that podroute leaves.
+    Cleanup,
+}
+
+#[derive(Debug, Subcommand)]
+enum Show {
+    /// Sessions.
+    Peers(Output),
+    /// One session in full.
+    Peer {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Routes with all their paths, and why a path is not used.
+    Routes {
+        /// Only inside this prefix.
+        prefix: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Kernel routes.
+    Fib(Output),
+    /// This node's blocks.
+    Blocks(Output),
+}
+
+#[derive(Debug, Subcommand)]
+enum PeerCommand {
+    /// Keep the session down (Cease, Administrative Shutdown).
+    Disable {
+        /// The peer.
+        name: String,
+        /// Text for the peer's operator, at most 255 octets (RFC 9003).
+        #[arg(long, default_value = "")]
+        message: String,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
+    /// Let the session come up again.
+    Enable {
+        /// The peer.
+        name: String,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
+    /// Reset the session, or only refresh one direction of it.
+    Clear {
+        /// The peer.
+        name: String,
+        /// Do not reset: `in` asks the peer for its routes, `out` tells ours again.
+        #[arg(long)]
+        soft: Option<Direction>,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
+}
+
+/// How to print.
+#[derive(Clone, Debug, clap::Args)]
+struct Output {
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t = Form::Table)]
+    output: Form,
+    #[command(flatten)]
+    run_dir: RunDir,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Form {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For both.
+    Yaml,
+}
+
+/// Runs a command; the error is for standard error.
+pub(crate) fn run(cli: Cli) -> Result<(), String> {
+    match cli.command {
+        Command::Run { config, run_dir } => {
+            block_on(agent::run(config, run_dir.run_dir)).map_err(|error| error.to_string())
+        }
+        Command::Check { file, explain } => check(&file, explain),
+        Command::Show { what } => show(what),
+        Command::Peer { what } => peer(what),
+        Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),
+        Command::Cleanup => block_on(netlink::cleanup())
+            .map(|count| println!("removed {count} routes"))
+            .map_err(|error| format!("cannot remove routes: {error}; podroute needs CAP_NET_ADMIN")),
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    #[expect(
+        clippy::expect_used,
+        reason = "without threads and epoll nothing can be done, and nobody can be told more"
+    )]
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("tokio");
+    runtime.block_on(future)
+}
+
+fn check(file: &Path, explain: bool) -> Result<(), String> {
+    let config = agent::read_config(file).map_err(|error| error.to_string())?;
+    for warning in &config.warnings {
+        println!("{}: warning: {warning}", file.display());
+    }
+    if explain {
+        print!("{}", config.explain());
+    } else {
+        println!(
+            "{}: good: {} peers, {} blocks",
+            file.display(),
+            config.peers.len(),
+            config.node.blocks.len()
+        );
+    }
+    Ok(())
+}
+
+fn show(what: Show) -> Result<(), String> {
+    let (request, output, only) = match what {
+        Show::Peers(output) => (Request::Peers, output, None),
+        Show::Peer { name, output } => (Request::Peers, output, Some(name)),
+        Show::Routes { prefix, output } => (Request::Routes { within: prefix }, output, None),
+        Show::Fib(output) => (Request::Fib, output, None),
+        Show::Blocks(output) => (Request::Blocks, output, None),
+    };
+    let mut reply = ask::ask(&output.run_dir.run_dir, &request)?;
+    if let (Reply::Peers(peers), Some(name)) = (&mut reply, &only) {
+        let names: Vec<String> = peers.iter().map(|peer| peer.name.clone()).collect();
+        peers.retain(|peer| peer.name == *name);
+        if peers.is_empty() {
+            return Err(format!("no peer '{name}'; there are: {}", names.join(", ")));
+        }
+    }
+    let text = match output.output {
+        Form::Json => serde_json::to_string_pretty(&value(&reply)?).map_err(|error| error.to_string())?,
+        Form::Yaml => serde_yaml::to_string(&value(&reply)?).map_err(|error| error.to_string())?,
+        Form::Table if only.is_some() => show::peers_in_full(&reply),
+        Form::Table => show::table(&reply),
+    };
+    println!("{}", text.trim_end());
+    Ok(())
+}
+
+/// An answer for programs: one object with one list, `peers`, `routes` or `blocks`.
+fn value(reply: &Reply) -> Result<serde_json::Value, String> {
+    match reply {
+        Reply::Fib(routes) => {
+            serde_json::to_value(routes).map(|routes| serde_json::json!({ "routes": routes }))
+        }
+        reply => serde_json::to_value(reply),
+    }
+    .map_err(|error| error.to_string())
+}
+
+fn peer(what: PeerCommand) -> Result<(), String> {
+    let (run_dir, request) = match what {
+        PeerCommand::Disable {
+            name,
+            message,
+            run_dir,
+        } => (run_dir, Request::Disable { peer: name, message }),
+        PeerCommand::Enable { name, run_dir } => (run_dir, Request::Enable { peer: name }),
+        PeerCommand::Clear { name, soft, run_dir } => (run_dir, Request::Clear { peer: name, soft }),
+    };
+    order(&run_dir.run_dir, &request)
+}
+
+fn order(run_dir: &Path, request: &Request) -> Result<(), String> {
+    match ask::ask(run_dir, request)? {
+        Reply::Done(text) => {
+            println!("{text}");
+            Ok(())
+        }
+        _ => Err(
+            "the agent gave an answer to another question; are podroute and the agent of one version?"
+                .to_owned(),
+        ),
+    }
+}

@@ -1,0 +1,236 @@
+//! Answers as tables for people.
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use crate::status::{BlockStatus, Counts, FibStatus, PathStatus, PeerStatus, Reply, RouteStatus};
+
+/// An answer as a table.
+pub(super) fn table(reply: &Reply) -> String {
+    match reply {
+        Reply::Peers(peers) => peer_table(peers),
+        Reply::Routes(routes) => route_table(routes),
+        Reply::Fib(routes) => fib_table(routes),
+        Reply::Blocks(blocks) => block_table(blocks),
+        Reply::Done(text) | Reply::Error(text) => text.clone(),
+    }
+}
+
+fn new_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header);
+    table
+}
+
+fn text(table: &Table, empty: &str) -> String {
+    if table.is_empty() {
+        empty.to_owned()
+    } else {
+        table.trim_fmt()
+    }
+}
+
+fn numbers(counts: &Counts) -> String {
+    counts
+        .values()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" / ")
+}
+
+/// Seconds as people say them.
+fn duration(seconds: u64) -> String {
+    match (
+        seconds / 86400,
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60,
+    ) {
+        (0, 0, 0, s) => format!("{s}s"),
+        (0, 0, m, s) => format!("{m}m{s:02}s"),
+        (0, h, m, _) => format!("{h}h{m:02}m"),
+        (d, h, _, _) => format!("{d}d{h:02}h"),
+    }
+}
+
+fn peer_table(peers: &[PeerStatus]) -> String {
+    let mut table = new_table(&[
+        "PEER",
+        "ADDRESS",
+        "AS",
+        "STATE",
+        "UP",
+        "IN v4/v6",
+        "OUT v4/v6",
+        "LAST ERROR",
+    ]);
+    for peer in peers {
+        let error = if peer.uptime_seconds.is_some() {
+            None
+        } else {
+            peer.last_error.as_deref()
+        };
+        table.add_row([
+            peer.name.clone(),
+            peer.address.to_string(),
+            peer.asn.to_string(),
+            peer.state.clone(),
+            peer.uptime_seconds.map_or_else(|| "-".to_owned(), duration),
+            numbers(&peer.received),
+            numbers(&peer.advertised),
+            error.unwrap_or("-").to_owned(),
+        ]);
+    }
+    text(&table, "no peers are configured for this node")
+}
+
+/// Each peer with everything that is known of it.
+pub(super) fn peers_in_full(reply: &Reply) -> String {
+    let Reply::Peers(peers) = reply else {
+        return table(reply);
+    };
+    peers.iter().map(peer_in_full).collect::<Vec<_>>().join("\n")
+}
+
+fn peer_in_full(peer: &PeerStatus) -> String {
+    let none = || "-".to_owned();
+    let or_none = |value: &Option<String>| value.clone().unwrap_or_else(none);
+    let lines = [
+        ("peer", peer.name.clone()),
+        ("address", format!("{} port {}", peer.address, peer.port)),
+        ("AS", format!("{} (ours {})", peer.asn, peer.local_asn)),
+        (
+            "state",
+            format!(
+                "{}{}",
+                peer.state,
+                if peer.enabled {
+                    ""
+                } else {
+                    ", administratively down"
+                }
+            ),
+        ),
+        ("up", peer.uptime_seconds.map_or_else(none, duration)),
+        ("came up", format!("{} times", peer.times_established)),
+        ("identifier", or_none(&peer.router_id)),
+        (
+            "hold time",
+            peer.hold_seconds
+                .map_or_else(none, |seconds| format!("{seconds}s")),
+        ),
+        ("families", peer.families.join(", ")),
+        ("agreed", peer.capabilities.join(", ")),
+        (
+            "received",
+            format!(
+                "{} prefixes (v4 / v6), {} messages",
+                numbers(&peer.received),
+                peer.messages_received
+            ),
+        ),
+        (
+            "advertised",
+            format!("{} prefixes (v4 / v6)", numbers(&peer.advertised)),
+        ),
+        ("unwritten", format!("{} bytes", peer.unwritten_bytes)),
+        ("last down", or_none(&peer.last_error)),
+        ("last sent", or_none(&peer.last_sent)),
+        ("last received", or_none(&peer.last_received)),
+    ];
+    lines
+        .iter()
+        .map(|(name, value)| format!("{name:>14}  {value}\n"))
+        .collect()
+}
+
+fn route_table(routes: &[RouteStatus]) -> String {
+    let mut table = new_table(&[
+        "",
+        "PREFIX",
+        "NEXT HOP",
+        "FROM",
+        "AS PATH",
+        "PREF",
+        "MED",
+        "COMMUNITIES",
+        "NOT USED BECAUSE",
+    ]);
+    for route in routes {
+        for path in &route.paths {
+            table.add_row(path_row(&route.prefix, path));
+        }
+    }
+    text(&table, "no routes")
+}
+
+fn path_row(prefix: &str, path: &PathStatus) -> [String; 9] {
+    let number = |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    [
+        if path.best {
+            ">"
+        } else if path.eligible {
+            ""
+        } else {
+            "x"
+        }
+        .to_owned(),
+        prefix.to_owned(),
+        path.next_hop.clone(),
+        path.from.clone(),
+        or_dash(path.as_path.clone()),
+        number(path.local_pref),
+        number(path.med),
+        or_dash(path.communities.join(" ")),
+        path.reason.clone().unwrap_or_default(),
+    ]
+}
+
+fn fib_table(routes: &[FibStatus]) -> String {
+    let mut table = new_table(&["PREFIX", "NEXT HOPS", "METRIC", "STATE", "ERROR"]);
+    for route in routes {
+        let hops: Vec<String> = route
+            .next_hops
+            .iter()
+            .map(|hop| match hop.gateway {
+                Some(gateway) => format!("{gateway} dev {}", hop.interface),
+                None => format!("dev {}", hop.interface),
+            })
+            .collect();
+        table.add_row([
+            route.prefix.clone(),
+            if hops.is_empty() {
+                route.kind.clone()
+            } else {
+                hops.join(", ")
+            },
+            route.metric.to_string(),
+            route.state.clone(),
+            route.error.clone().unwrap_or_default(),
+        ]);
+    }
+    text(&table, "no kernel routes are wanted")
+}
+
+fn block_table(blocks: &[BlockStatus]) -> String {
+    let mut table = new_table(&["BLOCK", "STATE"]);
+    let mut troubles: Vec<&String> = Vec::new();
+    for block in blocks {
+        table.add_row([block.prefix.clone(), block.state.clone()]);
+        troubles.extend(
+            block
+                .troubles
+                .iter()
+                .filter(|trouble| !troubles.contains(trouble))
+                .collect::<Vec<_>>(),
+        );
+    }
+    let mut out = text(&table, "this node has no pod block: it originates nothing");
+    for trouble in troubles {
+        out.push_str(&format!("\nwarning: {trouble}"));
+    }
+    out
+}

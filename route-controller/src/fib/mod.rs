@@ -1,0 +1,363 @@
+//! The kernel's routes: what should be there, what is, and the difference.
+//!
+//! [`Fib`] is pure: it takes what the speaker wants ([`Fib::routes`]), which next hops are watched, and what
+//! the kernel says ([`Mirror`], [`Delta`]); it gives changes for `netlink` and news for the speaker. Only
+//! routes with our protocol number, in our table, are ever ours.
+
+mod delta;
+pub(crate) mod message;
+pub(crate) mod netlink;
+mod resolve;
+mod route;
+pub(crate) mod task;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::engine::{FibChange, Reach};
+use bgp_proto::types::{Family, Prefix};
+
+pub(crate) use delta::{Delta, Failure, Op, Progress};
+pub(crate) use resolve::{Address, Foreign, Link, Mirror, Resolved};
+pub(crate) use route::{Hop, PROTOCOL, RouteKey, RouteSpec, Target};
+
+/// Metric of the unreachable routes of our own blocks: the worst there is.
+pub(crate) const BLOCK_METRIC: u32 = u32::MAX;
+
+/// What the operator says of kernel routes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct FibConfig {
+    /// Metric of learned routes.
+    pub(crate) metric: u32,
+    /// Table that they go into.
+    pub(crate) table: u32,
+    /// Learned routes must lie in these.
+    pub(crate) pod_cidrs: Vec<Prefix>,
+    /// Preferred source per family.
+    pub(crate) sources: Vec<IpAddr>,
+    /// False: leave the kernel alone.
+    pub(crate) install: bool,
+}
+
+/// Desired state, kernel state, and what follows.
+#[derive(Debug)]
+pub(crate) struct Fib {
+    config: FibConfig,
+    pub(crate) mirror: Mirror,
+    pub(crate) delta: Delta,
+    /// Learned: prefix to BGP next hops.
+    learned: HashMap<Prefix, Arc<[IpAddr]>>,
+    /// Prefixes by the next hop that they use.
+    users: HashMap<IpAddr, BTreeSet<Prefix>>,
+    /// Own blocks.
+    blocks: BTreeSet<Prefix>,
+    /// Next hops that the speaker wants to know about, and what it was told.
+    watched: BTreeMap<IpAddr, Option<Reach>>,
+    /// What next hops in use resolve to.
+    resolved: HashMap<IpAddr, Resolved>,
+    /// Learned prefixes that are not installed, by the rule that keeps them out.
+    refused: BTreeSet<Prefix>,
+}
+
+impl Fib {
+    pub(crate) fn new(config: FibConfig) -> Self {
+        Self {
+            config,
+            mirror: Mirror::default(),
+            delta: Delta::default(),
+            learned: HashMap::new(),
+            users: HashMap::new(),
+            blocks: BTreeSet::new(),
+            watched: BTreeMap::new(),
+            resolved: HashMap::new(),
+            refused: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn config(&self) -> &FibConfig {
+        &self.config
+    }
+
+    /// Changes the configuration; everything is computed anew.
+    pub(crate) fn reconfigure(&mut self, config: FibConfig) {
+        for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
+            self.delta.want(self.key(prefix), None);
+        }
+        self.config = config;
+        for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
+            self.want_learned(prefix);
+        }
+    }
+
+    fn key(&self, prefix: Prefix) -> RouteKey {
+        RouteKey {
+            prefix,
+            metric: self.config.metric,
+        }
+    }
+
+    /// The whole set of own blocks.
+    pub(crate) fn set_blocks(&mut self, blocks: impl IntoIterator<Item = Prefix>) {
+        let blocks: BTreeSet<Prefix> = blocks.into_iter().collect();
+        let key = |prefix: &Prefix| RouteKey {
+            prefix: *prefix,
+            metric: BLOCK_METRIC,
+        };
+        for gone in self.blocks.difference(&blocks) {
+            self.delta.want(key(gone), None);
+        }
+        for block in &blocks {
+            let spec = RouteSpec {
+                target: Target::Unreachable,
+                source: None,
+            };
+            self.delta.want(key(block), self.config.install.then_some(spec));
+        }
+        self.blocks = blocks;
+        for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
+            self.want_learned(prefix);
+        }
+    }
+
+    /// Whether every own block has its unreachable route.
+    pub(crate) fn blocks_ready(&self) -> bool {
+        let key = |prefix: &Prefix| RouteKey {
+            prefix: *prefix,
+            metric: BLOCK_METRIC,
+        };
+        !self.config.install
+            || self
+                .blocks
+                .iter()
+                .all(|block| self.delta.is_installed(&key(block)))
+    }
+
+    /// Own blocks, and whether their unreachable routes are in.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = (Prefix, bool)> {
+        let key = |prefix: &Prefix| RouteKey {
+            prefix: *prefix,
+            metric: BLOCK_METRIC,
+        };
+        self.blocks
+            .iter()
+            .map(move |block| (*block, self.delta.is_installed(&key(block))))
+    }
+
+    /// Learned routes changed.
+    pub(crate) fn routes(&mut self, changes: Vec<FibChange>) {
+        for change in changes {
+            self.route(change);
+        }
+    }
+
+    fn route(&mut self, change: FibChange) {
+        let prefix = change.prefix;
+        let old = if change.next_hops.is_empty() {
+            self.learned.remove(&prefix)
+        } else {
+            self.learned.insert(prefix, Arc::clone(&change.next_hops))
+        };
+        for next_hop in old.iter().flat_map(|old| old.iter()) {
+            if let Some(users) = self.users.get_mut(next_hop) {
+                users.remove(&prefix);
+                if users.is_empty() {
+                    self.users.remove(next_hop);
+                    self.resolved.remove(next_hop);
+                }
+            }
+        }
+        for next_hop in change.next_hops.iter() {
+            self.users.entry(*next_hop).or_default().insert(prefix);
+        }
+        self.want_learned(prefix);
+    }
+
+    /// Computes what a learned prefix should have in the kernel.
+    fn want_learned(&mut self, prefix: Prefix) {
+        let key = self.key(prefix);
+        let allowed = self.may_install(&prefix);
+        if self.learned.contains_key(&prefix) && !allowed {
+            self.refused.insert(prefix);
+        } else {
+            self.refused.remove(&prefix);
+        }
+        let spec = if allowed { self.learned_spec(prefix) } else { None };
+        self.delta.want(key, spec);
+    }
+
+    /// Routes from others lie in the cluster's pod CIDRs, and not inside our own blocks.
+    fn may_install(&self, prefix: &Prefix) -> bool {
+        self.config.install
+            && self.config.pod_cidrs.iter().any(|cidr| cidr.contains(prefix))
+            && !self.blocks.iter().any(|block| block.contains(prefix))
+    }
+
+    fn learned_spec(&mut self, prefix: Prefix) -> Option<RouteSpec> {
+        let next_hops = Arc::clone(self.learned.get(&prefix)?);
+        let mut hops: Vec<Hop> = next_hops
+            .iter()
+            .flat_map(|addr| self.resolve_used(*addr).hops)
+            .collect();
+        hops.sort_unstable();
+        hops.dedup();
+        (!hops.is_empty()).then(|| RouteSpec {
+            target: Target::Hops(hops),
+            source: self.source(prefix.family()),
+        })
+    }
+
+    /// The node's own address, if the host really has it: the kernel refuses others.
+    fn source(&self, family: Family) -> Option<IpAddr> {
+        let of_family = |addr: &IpAddr| Prefix::host(*addr).family() == family;
+        self.config
+            .sources
+            .iter()
+            .copied()
+            .find(|addr| of_family(addr) && self.mirror.is_own(*addr))
+    }
+
+    fn resolve_used(&mut self, addr: IpAddr) -> Resolved {
+        if let Some(known) = self.resolved.get(&addr) {
+            return known.clone();
+        }
+        let resolved = self.mirror.resolve(addr);
+        self.resolved.insert(addr, resolved.clone());
+        resolved
+    }
+
+    /// The speaker wants to know about these; the answer is due at once.
+    pub(crate) fn watch(&mut self, list: Vec<IpAddr>) -> Vec<(IpAddr, Reach)> {
+        list.into_iter()
+            .map(|addr| {
+                let reach = self.mirror.resolve(addr).reach;
+                self.watched.insert(addr, Some(reach));
+                (addr, reach)
+            })
+            .collect()
+    }
+
+    /// The speaker does not want to know about these any more.
+    pub(crate) fn unwatch(&mut self, list: &[IpAddr]) {
+        self.watched.retain(|addr, _| !list.contains(addr));
+    }
+
+    /// The mirror changed: routes whose next hops resolve differently are wanted anew; news for the speaker.
+    pub(crate) fn resolve_again(&mut self) -> Vec<(IpAddr, Reach)> {
+        let mut moved = BTreeSet::new();
+        for addr in self.resolved.keys().copied().collect::<Vec<_>>() {
+            let now = self.mirror.resolve(addr);
+            if self.resolved.get(&addr) != Some(&now) {
+                self.resolved.insert(addr, now);
+                moved.extend(self.users.get(&addr).into_iter().flatten().copied());
+            }
+        }
+        moved.into_iter().for_each(|prefix| self.want_learned(prefix));
+        let mut news = Vec::new();
+        for (addr, told) in &mut self.watched {
+            let reach = self.mirror.resolve(*addr).reach;
+            if told.replace(reach) != Some(reach) {
+                news.push((*addr, reach));
+            }
+        }
+        news
+    }
+
+    /// Addresses of the host changed: preferred sources may have come or gone.
+    pub(crate) fn sources_again(&mut self) {
+        for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
+            self.want_learned(prefix);
+        }
+    }
+
+    /// Learned prefixes that the rules keep out of the kernel.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = &Prefix> {
+        self.refused.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    fn fib() -> Fib {
+        let mut fib = Fib::new(FibConfig {
+            metric: 20,
+            table: 254,
+            pod_cidrs: vec![prefix("10.244.0.0/16")],
+            sources: vec!["192.0.2.11".parse().unwrap()],
+            install: true,
+        });
+        let link = Link {
+            name: "eth0".into(),
+            up: true,
+            mtu: 1500,
+            loopback: false,
+        };
+        fib.mirror.links.insert(2, link);
+        fib.mirror.addresses.insert(Address {
+            ifindex: 2,
+            addr: "192.0.2.11".parse().unwrap(),
+            len: 24,
+        });
+        let connected = Foreign {
+            metric: 0,
+            protocol: 2,
+            hops: vec![Hop {
+                gateway: None,
+                ifindex: 2,
+            }],
+        };
+        fib.mirror.add_route(prefix("192.0.2.0/24"), connected);
+        fib
+    }
+
+    fn learned(text: &str, hops: &[&str]) -> FibChange {
+        FibChange {
+            prefix: prefix(text),
+            next_hops: hops.iter().map(|hop| hop.parse().unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn only_pod_prefixes_outside_our_own_blocks_go_in() {
+        let mut fib = fib();
+        fib.set_blocks([prefix("10.244.1.0/24")]);
+        fib.routes(vec![
+            learned("10.244.2.0/24", &["192.0.2.12"]),
+            learned("10.244.1.128/25", &["192.0.2.12"]),
+            learned("0.0.0.0/0", &["192.0.2.1"]),
+        ]);
+        let ops = fib.delta.take(Instant::now(), 99);
+        let keys: Vec<String> = ops.iter().map(|op| op.key().to_string()).collect();
+        assert_eq!(
+            keys,
+            ["10.244.1.0/24 metric 4294967295", "10.244.2.0/24 metric 20"]
+        );
+        assert_eq!(fib.refused().count(), 2);
+        let Op::Add(_, spec) = &ops[1] else {
+            panic!("{ops:?}")
+        };
+        assert_eq!(spec.source, Some("192.0.2.11".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_lost_link_takes_routes_out_and_tells_the_speaker() {
+        let mut fib = fib();
+        let addr: IpAddr = "192.0.2.12".parse().unwrap();
+        assert_eq!(fib.watch(vec![addr]), [(addr, Reach::Reachable { metric: 0 })]);
+        fib.routes(vec![learned("10.244.2.0/24", &["192.0.2.12"])]);
+        let now = Instant::now();
+        for op in fib.delta.take(now, 9) {
+            fib.delta.done(now, op.key(), Ok(()));
+        }
+        fib.mirror.links.get_mut(&2).unwrap().up = false;
+        assert_eq!(fib.resolve_again(), [(addr, Reach::Unreachable)]);
+        assert!(matches!(fib.delta.take(now, 9)[..], [Op::Remove(_)]));
+    }
+}

@@ -1,0 +1,298 @@
+//! The sockets: a writer for bulk changes, a monitor for what others do, and complete readings.
+//!
+//! The writer sends up to [`BATCH`] messages at a time and asks for an acknowledgement of the last alone;
+//! errors come by themselves and are matched by sequence number. Its receive buffer is large and what is
+//! in flight bounded, so that no answer is lost; a lost one ends the wait after [`TIMEOUT`].
+//! The monitor tells of its own overrun, after which everything is read anew.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::message::{Read, encode, read_address, read_link, read_route};
+use super::{Address, Failure, Link, Op};
+
+/// Changes sent with one system call.
+pub(crate) const BATCH: usize = 512;
+const RECEIVE_BUFFER: usize = 8 << 20;
+const TIMEOUT: Duration = Duration::from_secs(5);
+const MESSAGE_ERROR: u16 = 2;
+
+fn big_buffer(socket: &Socket) {
+    // Beyond rmem_max only with CAP_NET_ADMIN, which we need anyway; otherwise as much as there is.
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        let _ = setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
+    }
+}
+
+/// Makes changes.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    socket: Socket,
+    sequence: u32,
+    port: u32,
+    buf: Vec<u8>,
+}
+
+impl Writer {
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        let port = socket.bind_auto()?.port_number();
+        socket.connect(&SocketAddr::new(0, 0))?;
+        socket.set_cap_ack(true)?;
+        big_buffer(&socket);
+        let timeout = TimeVal::seconds(i64::try_from(TIMEOUT.as_secs()).unwrap_or(5));
+        setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
+        Ok(Self {
+            socket,
+            sequence: 1,
+            port,
+            buf: Vec::with_capacity(64 << 10),
+        })
+    }
+
+    /// Our port, by which notifications of our own changes are known.
+    pub(crate) fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Makes the changes, at most [`BATCH`], and gives each one's outcome, in order.
+    pub(crate) fn apply(&mut self, ops: &[Op], table: u32) -> io::Result<Vec<Result<(), Failure>>> {
+        let first = self.sequence;
+        let mut out = Vec::with_capacity(ops.len() * 96);
+        for (index, op) in ops.iter().enumerate() {
+            encode(op, table, self.sequence, index + 1 == ops.len(), &mut out);
+            self.sequence = self.sequence.wrapping_add(1);
+        }
+        if ops.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.socket.send(&out, 0)?;
+        let mut outcomes = vec![Ok(()); ops.len()];
+        let last = ops.len() - 1;
+        loop {
+            self.buf.clear();
+            self.socket.recv(&mut self.buf, 0)?;
+            for (sequence, code) in answers(&self.buf) {
+                let index = sequence.wrapping_sub(first) as usize;
+                let Some(outcome) = outcomes.get_mut(index) else {
+                    continue;
+                };
+                *outcome = if code == 0 { Ok(()) } else { Err(failure(-code)) };
+                if index == last {
+                    return Ok(outcomes);
+                }
+            }
+        }
+    }
+}
+
+/// Sequence numbers and codes of the acknowledgements and errors in a datagram.
+fn answers(mut bytes: &[u8]) -> Vec<(u32, i32)> {
+    let mut found = Vec::new();
+    let number = |bytes: &[u8], at: usize| {
+        bytes
+            .get(at..at + 4)
+            .and_then(|four| four.try_into().ok())
+            .map_or(0, u32::from_ne_bytes)
+    };
+    while bytes.len() >= 20 {
+        let len = number(bytes, 0) as usize;
+        let kind = bytes
+            .get(4..6)
+            .and_then(|two| two.try_into().ok())
+            .map_or(0, u16::from_ne_bytes);
+        if kind == MESSAGE_ERROR {
+            found.push((number(bytes, 8), number(bytes, 16).cast_signed()));
+        }
+        bytes = bytes.get(len.max(16).next_multiple_of(4)..).unwrap_or_default();
+    }
+    found
+}
+
+fn failure(errno: i32) -> Failure {
+    match errno {
+        libc::EEXIST => Failure::Exists,
+        libc::ESRCH | libc::ENOENT => Failure::Missing,
+        errno => Failure::Errno(errno),
+    }
+}
+
+/// What the kernel told.
+#[derive(Debug)]
+pub(crate) enum News {
+    Link(u32, Option<Link>),
+    AddressNew(Address),
+    AddressGone(Address),
+    RouteNew(Read),
+    RouteGone(Read),
+    /// Notifications were lost.
+    Overrun,
+}
+
+/// Listens to links, addresses and routes.
+pub(crate) struct Monitor {
+    socket: TokioSocket,
+    buf: bytes::BytesMut,
+}
+
+impl Monitor {
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+        let inner = socket.socket_mut();
+        inner.bind_auto()?;
+        for group in [
+            libc::RTNLGRP_LINK,
+            libc::RTNLGRP_IPV4_IFADDR,
+            libc::RTNLGRP_IPV6_IFADDR,
+            libc::RTNLGRP_IPV4_ROUTE,
+            libc::RTNLGRP_IPV6_ROUTE,
+        ] {
+            inner.add_membership(group)?;
+        }
+        big_buffer(inner);
+        Ok(Self {
+            socket,
+            buf: bytes::BytesMut::with_capacity(64 << 10),
+        })
+    }
+
+    /// The next datagram's news; those of our own changes (`own_port`) are left out.
+    pub(crate) async fn next(&mut self, own_port: u32, table: u32) -> io::Result<Vec<News>> {
+        self.buf.clear();
+        self.buf.reserve(64 << 10);
+        match self.socket.recv_from(&mut self.buf).await {
+            Ok(_) => Ok(read_news(&self.buf, own_port, table)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(vec![News::Overrun]),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn read_news(mut bytes: &[u8], own_port: u32, table: u32) -> Vec<News> {
+    let mut news = Vec::new();
+    while bytes.len() >= 16 {
+        let word = |at: usize| {
+            bytes
+                .get(at..at + 4)
+                .and_then(|four| four.try_into().ok())
+                .map_or(0, u32::from_ne_bytes)
+        };
+        let (len, port) = (word(0) as usize, word(12));
+        if len < 16 {
+            break;
+        }
+        if port != own_port
+            && let Some(one) = bytes.get(..len)
+            && let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(one)
+        {
+            news.extend(one_news(message.payload, table));
+        }
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    news
+}
+
+fn one_news(payload: NetlinkPayload<RouteNetlinkMessage>, table: u32) -> Option<News> {
+    let NetlinkPayload::InnerMessage(message) = payload else {
+        return None;
+    };
+    match message {
+        RouteNetlinkMessage::NewLink(link) => {
+            let (index, link) = read_link(&link);
+            Some(News::Link(index, Some(link)))
+        }
+        RouteNetlinkMessage::DelLink(link) => Some(News::Link(link.header.index, None)),
+        RouteNetlinkMessage::NewAddress(address) => read_address(&address).map(News::AddressNew),
+        RouteNetlinkMessage::DelAddress(address) => read_address(&address).map(News::AddressGone),
+        RouteNetlinkMessage::NewRoute(route) => read_route(&route, table).map(News::RouteNew),
+        RouteNetlinkMessage::DelRoute(route) => read_route(&route, table).map(News::RouteGone),
+        _ => None,
+    }
+}
+
+/// A complete reading.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    pub(crate) links: Vec<(u32, Link)>,
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) routes: Vec<Read>,
+}
+
+/// Reads all links, addresses and routes of a table.
+pub(crate) async fn read_all(table: u32) -> io::Result<Reading> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let task = tokio::spawn(connection);
+    let reading = read_with(&handle, table).await.map_err(io::Error::other);
+    task.abort();
+    reading
+}
+
+async fn read_with(handle: &rtnetlink::Handle, table: u32) -> Result<Reading, rtnetlink::Error> {
+    let links: Vec<_> = handle.link().get().execute().try_collect().await?;
+    let addresses: Vec<_> = handle.address().get().execute().try_collect().await?;
+    let mut routes = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut wanted = RouteMessage::default();
+        wanted.header.address_family = family;
+        let found: Vec<RouteMessage> = handle.route().get(wanted).execute().try_collect().await?;
+        routes.extend(found.iter().filter_map(|route| read_route(route, table)));
+    }
+    Ok(Reading {
+        links: links.iter().map(read_link).collect(),
+        addresses: addresses.iter().filter_map(read_address).collect(),
+        routes,
+    })
+}
+
+/// Removes every route of ours, of any table. Gives how many there were.
+pub(crate) async fn cleanup() -> io::Result<usize> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let task = tokio::spawn(connection);
+    let mut removed = 0;
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut wanted = RouteMessage::default();
+        wanted.header.address_family = family;
+        let all: Vec<RouteMessage> = handle
+            .route()
+            .get(wanted)
+            .execute()
+            .try_collect()
+            .await
+            .map_err(io::Error::other)?;
+        for route in all
+            .into_iter()
+            .filter(|route| u8::from(route.header.protocol) == super::PROTOCOL)
+        {
+            handle
+                .route()
+                .del(route)
+                .execute()
+                .await
+                .map_err(io::Error::other)?;
+            removed += 1;
+        }
+    }
+    task.abort();
+    Ok(removed)
+}
+
+/// How many changes failed, by what; for one log line per batch.
+pub(crate) fn count_failures(outcomes: &[Result<(), Failure>]) -> HashMap<i32, usize> {
+    let mut counts = HashMap::new();
+    for outcome in outcomes {
+        if let Err(Failure::Errno(errno)) = outcome {
+            *counts.entry(*errno).or_default() += 1;
+        }
+    }
+    counts
+}

@@ -1,0 +1,298 @@
+//! Next-hop resolution over a mirror of the kernel's links, addresses and other people's routes.
+//!
+//! Pure. A next hop is reachable when the longest matching route that is not ours leads out of a link that
+//! is up: straight (connected), or through that route's own gateways. A default route does not count: it
+//! matches everything, and would make every next hop look reachable. Our own routes do not count either,
+//! so that no next hop can be resolved by a route that it made.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use bgp_proto::engine::Reach;
+use bgp_proto::types::{Family, Prefix};
+
+use super::message::Read;
+use super::netlink::Reading;
+use super::route::{Hop, RouteKey, RouteSpec};
+
+/// A network interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Link {
+    pub(crate) name: String,
+    /// Administratively up and with carrier.
+    pub(crate) up: bool,
+    pub(crate) mtu: u32,
+    pub(crate) loopback: bool,
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Address {
+    pub(crate) ifindex: u32,
+    pub(crate) addr: IpAddr,
+    pub(crate) len: u8,
+}
+
+/// A route of somebody else.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Foreign {
+    pub(crate) metric: u32,
+    pub(crate) protocol: u8,
+    /// Empty for blackhole, unreachable and the like.
+    pub(crate) hops: Vec<Hop>,
+}
+
+/// What a next hop resolves to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Resolved {
+    pub(crate) reach: Reach,
+    /// Sorted; empty unless reachable.
+    pub(crate) hops: Vec<Hop>,
+}
+
+/// The kernel's side of things.
+#[derive(Debug, Default)]
+pub(crate) struct Mirror {
+    pub(crate) links: BTreeMap<u32, Link>,
+    pub(crate) addresses: BTreeSet<Address>,
+    routes: HashMap<Prefix, BTreeSet<Foreign>>,
+    /// How many prefixes there are of each length, per family.
+    lengths: BTreeMap<(Family, u8), usize>,
+}
+
+impl Mirror {
+    /// Takes in a route of somebody else.
+    pub(crate) fn add_route(&mut self, prefix: Prefix, route: Foreign) {
+        let routes = self.routes.entry(prefix).or_insert_with(|| {
+            *self.lengths.entry((prefix.family(), prefix.len())).or_default() += 1;
+            BTreeSet::new()
+        });
+        // The kernel has one route per prefix and metric (a replaced one comes as new only).
+        routes.retain(|other| other.metric != route.metric);
+        routes.insert(route);
+    }
+
+    /// A route of somebody else is gone.
+    pub(crate) fn remove_route(&mut self, prefix: Prefix, metric: u32) {
+        let Some(routes) = self.routes.get_mut(&prefix) else {
+            return;
+        };
+        routes.retain(|route| route.metric != metric);
+        if routes.is_empty() {
+            self.routes.remove(&prefix);
+            if let Some(count) = self.lengths.get_mut(&(prefix.family(), prefix.len())) {
+                *count -= 1;
+            }
+        }
+    }
+
+    /// Takes a complete reading in place of what was known; gives the routes in it that are ours.
+    pub(crate) fn fill(&mut self, reading: Reading) -> Vec<(RouteKey, RouteSpec)> {
+        *self = Self::default();
+        self.links.extend(reading.links);
+        self.addresses.extend(reading.addresses);
+        let mut ours = Vec::new();
+        for route in reading.routes {
+            match route {
+                Read::Ours(key, spec) => ours.push((key, spec)),
+                Read::Foreign(prefix, route) => self.add_route(prefix, route),
+            }
+        }
+        ours
+    }
+
+    /// Whether somebody else has a route of this prefix and metric, and by which protocol.
+    pub(crate) fn foreign(&self, prefix: &Prefix, metric: u32) -> Option<u8> {
+        self.routes
+            .get(prefix)?
+            .iter()
+            .find(|route| route.metric == metric)
+            .map(|route| route.protocol)
+    }
+
+    /// Whether the address is one of ours.
+    pub(crate) fn is_own(&self, addr: IpAddr) -> bool {
+        self.addresses.iter().any(|own| own.addr == addr)
+    }
+
+    /// The links of the routes to an address, best first; for finding the uplink.
+    pub(crate) fn links_towards(&self, addr: IpAddr) -> Vec<u32> {
+        self.resolve(addr).hops.iter().map(|hop| hop.ifindex).collect()
+    }
+
+    /// Links of default routes, best metric first.
+    pub(crate) fn default_links(&self) -> Vec<u32> {
+        let defaults = [Prefix::v4(0, 0), Prefix::v6(0, 0)];
+        let routes = defaults
+            .iter()
+            .filter_map(|prefix| self.routes.get(prefix))
+            .flatten();
+        routes
+            .flat_map(|route| route.hops.iter().map(|hop| hop.ifindex))
+            .collect()
+    }
+
+    fn is_up(&self, ifindex: u32) -> bool {
+        self.links.get(&ifindex).is_some_and(|link| link.up)
+    }
+
+    /// What a next hop resolves to now.
+    pub(crate) fn resolve(&self, addr: IpAddr) -> Resolved {
+        if self.is_own(addr) || addr.is_loopback() {
+            return Resolved {
+                reach: Reach::Own,
+                hops: Vec::new(),
+            };
+        }
+        self.lookup(addr).unwrap_or(Resolved {
+            reach: Reach::Unreachable,
+            hops: Vec::new(),
+        })
+    }
+
+    fn lookup(&self, addr: IpAddr) -> Option<Resolved> {
+        let family = Prefix::host(addr).family();
+        let lengths = self.lengths.range((family, 1)..=(family, 128)).rev();
+        for ((_, len), _) in lengths.filter(|(_, count)| **count > 0) {
+            let Some(routes) = self.routes.get(&Prefix::new(addr, *len)) else {
+                continue;
+            };
+            let usable = routes.iter().find_map(|route| self.through(route, addr));
+            if let Some(usable) = usable {
+                return Some(usable);
+            }
+            if routes.iter().any(|route| route.hops.is_empty()) {
+                return None; // blackhole or unreachable: the kernel goes no further either
+            }
+        }
+        None
+    }
+
+    /// The hops of a route whose links are up.
+    fn through(&self, route: &Foreign, addr: IpAddr) -> Option<Resolved> {
+        let live = route.hops.iter().filter(|hop| self.is_up(hop.ifindex));
+        let connected = route.hops.iter().any(|hop| hop.gateway.is_none());
+        let mut hops: Vec<Hop> = live
+            .map(|hop| Hop {
+                gateway: Some(hop.gateway.unwrap_or(addr)),
+                ifindex: hop.ifindex,
+            })
+            .collect();
+        hops.sort_unstable();
+        hops.dedup();
+        let metric = if connected { 0 } else { route.metric.max(1) };
+        (!hops.is_empty()).then_some(Resolved {
+            reach: Reach::Reachable { metric },
+            hops,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mirror() -> Mirror {
+        let mut mirror = Mirror::default();
+        for (ifindex, name) in [(1, "lo"), (2, "eth0"), (3, "eth1")] {
+            let link = Link {
+                name: name.into(),
+                up: true,
+                mtu: 1500,
+                loopback: ifindex == 1,
+            };
+            mirror.links.insert(ifindex, link);
+        }
+        mirror.addresses.insert(Address {
+            ifindex: 2,
+            addr: ip("192.0.2.11"),
+            len: 24,
+        });
+        mirror.add_route(prefix("192.0.2.0/24"), connected(2));
+        mirror.add_route(prefix("0.0.0.0/0"), via("192.0.2.1", 2, 0));
+        mirror
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    fn connected(ifindex: u32) -> Foreign {
+        Foreign {
+            metric: 0,
+            protocol: 2,
+            hops: vec![Hop {
+                gateway: None,
+                ifindex,
+            }],
+        }
+    }
+
+    fn via(gateway: &str, ifindex: u32, metric: u32) -> Foreign {
+        Foreign {
+            metric,
+            protocol: 4,
+            hops: vec![Hop {
+                gateway: Some(ip(gateway)),
+                ifindex,
+            }],
+        }
+    }
+
+    #[test]
+    fn connected_gateway_own_and_default() {
+        let mut mirror = mirror();
+        let direct = mirror.resolve(ip("192.0.2.1"));
+        assert_eq!(direct.reach, Reach::Reachable { metric: 0 });
+        assert_eq!(
+            direct.hops,
+            [Hop {
+                gateway: Some(ip("192.0.2.1")),
+                ifindex: 2
+            }]
+        );
+        assert_eq!(mirror.resolve(ip("192.0.2.11")).reach, Reach::Own);
+        assert_eq!(
+            mirror.resolve(ip("198.51.100.1")).reach,
+            Reach::Unreachable,
+            "a default route does not count"
+        );
+        mirror.add_route(prefix("198.51.100.0/24"), via("192.0.2.7", 2, 30));
+        let far = mirror.resolve(ip("198.51.100.1"));
+        assert_eq!(
+            (far.reach, far.hops[0].gateway),
+            (Reach::Reachable { metric: 30 }, Some(ip("192.0.2.7")))
+        );
+        mirror.remove_route(prefix("198.51.100.0/24"), 30);
+        assert_eq!(mirror.resolve(ip("198.51.100.1")).reach, Reach::Unreachable);
+    }
+
+    #[test]
+    fn a_link_that_is_down_takes_its_next_hops_out() {
+        let mut mirror = mirror();
+        mirror.add_route(prefix("192.0.2.0/25"), connected(3));
+        assert_eq!(mirror.resolve(ip("192.0.2.1")).hops[0].ifindex, 3);
+        mirror.links.get_mut(&3).unwrap().up = false;
+        assert_eq!(mirror.resolve(ip("192.0.2.1")).hops[0].ifindex, 2);
+        mirror.links.get_mut(&2).unwrap().up = false;
+        assert_eq!(mirror.resolve(ip("192.0.2.1")).reach, Reach::Unreachable);
+    }
+
+    #[test]
+    fn an_unreachable_route_ends_the_search() {
+        let mut mirror = mirror();
+        mirror.add_route(
+            prefix("192.0.2.128/25"),
+            Foreign {
+                metric: 0,
+                protocol: 4,
+                hops: Vec::new(),
+            },
+        );
+        assert_eq!(mirror.resolve(ip("192.0.2.200")).reach, Reach::Unreachable);
+    }
+}

@@ -1,0 +1,57 @@
+//! A kernel route as podroute sees it: key, next hops, and the marks that make it ours.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use bgp_proto::types::Prefix;
+
+/// Our route protocol number (`examples/rt_protos.d/podroute.conf` gives `ip route` the name).
+pub(crate) const PROTOCOL: u8 = 245;
+
+/// What the kernel tells routes of one table apart by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct RouteKey {
+    pub(crate) prefix: Prefix,
+    /// Priority; lower wins.
+    pub(crate) metric: u32,
+}
+
+impl fmt::Display for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} metric {}", self.prefix, self.metric)
+    }
+}
+
+/// One way out: through a gateway, or straight onto the link.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct Hop {
+    pub(crate) gateway: Option<IpAddr>,
+    pub(crate) ifindex: u32,
+}
+
+/// What a packet meets.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Target {
+    /// Sent on, over one of these (sorted, never empty).
+    Hops(Vec<Hop>),
+    /// Answered with ICMP unreachable: a free address of our own block.
+    Unreachable,
+}
+
+/// Everything of a route but its key.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct RouteSpec {
+    pub(crate) target: Target,
+    /// Source address that the node itself uses on it.
+    pub(crate) source: Option<IpAddr>,
+}
+
+impl RouteSpec {
+    /// Whether the route leaves through the interface.
+    pub(crate) fn uses(&self, ifindex: u32) -> bool {
+        match &self.target {
+            Target::Hops(hops) => hops.iter().any(|hop| hop.ifindex == ifindex),
+            Target::Unreachable => false,
+        }
+    }
+}

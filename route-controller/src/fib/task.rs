@@ -1,0 +1,299 @@
+//! The task that owns the kernel's routes: it joins [`Fib`] with the netlink sockets.
+//!
+//! Commands come over a bounded channel; when it is full the sender waits (the speaker merges kernel
+//! changes by prefix meanwhile). Writes are made between commands, a batch at a time.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use bgp_proto::engine::FibChange;
+use bgp_proto::types::Prefix;
+use bgp_speaker::SpeakerHandle;
+use std::net::IpAddr;
+use tokio::sync::{mpsc, oneshot};
+
+use super::message::Read;
+use super::netlink::{BATCH, Monitor, News, Writer, count_failures, read_all};
+use super::{Failure, Fib, FibConfig, Op, RouteKey};
+use crate::clock::now;
+
+/// What the task is asked.
+pub(crate) enum ToFib {
+    Routes(Vec<FibChange>),
+    Watch(Vec<IpAddr>),
+    Unwatch(Vec<IpAddr>),
+    /// The whole set of own blocks; answered when their unreachable routes are in.
+    Blocks(Vec<Prefix>, oneshot::Sender<()>),
+    /// Orphans go.
+    Sweep,
+    Reconfigure(FibConfig),
+    Query(Box<dyn FnOnce(&Fib) + Send>),
+}
+
+/// Commands under way.
+pub(crate) const ROOM: usize = 256;
+/// Commands taken before writing.
+const BURST: usize = 64;
+/// Repairs are told at most once in this time.
+const QUIET: Duration = Duration::from_secs(10);
+
+pub(crate) struct FibTask {
+    fib: Fib,
+    writer: Writer,
+    monitor: Monitor,
+    inbox: mpsc::Receiver<ToFib>,
+    speaker: SpeakerHandle,
+    blocks_waiting: Vec<oneshot::Sender<()>>,
+    repairs: u64,
+    last_told: Option<Instant>,
+    swept: bool,
+}
+
+impl FibTask {
+    /// Opens the sockets, reads the kernel, and adopts what is ours.
+    pub(crate) async fn new(
+        config: FibConfig,
+        inbox: mpsc::Receiver<ToFib>,
+        speaker: SpeakerHandle,
+    ) -> io::Result<Self> {
+        let mut task = Self {
+            fib: Fib::new(config),
+            writer: Writer::new()?,
+            monitor: Monitor::new()?,
+            inbox,
+            speaker,
+            blocks_waiting: Vec::new(),
+            repairs: 0,
+            last_told: None,
+            swept: false,
+        };
+        // The monitor listens already, so that nothing falls between reading and listening.
+        for (key, spec) in task.read_kernel().await? {
+            task.fib.delta.adopt(key, spec);
+        }
+        Ok(task)
+    }
+
+    /// Fills the mirror anew and gives our own routes.
+    async fn read_kernel(&mut self) -> io::Result<Vec<(RouteKey, super::RouteSpec)>> {
+        let reading = read_all(self.fib.config().table).await?;
+        Ok(self.fib.mirror.fill(reading))
+    }
+
+    /// Runs until the agent lets go of it.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let table = self.fib.config().table;
+            let deadline = if self.fib.delta.is_dirty() {
+                Some(now())
+            } else {
+                self.fib.delta.next_retry()
+            };
+            tokio::select! {
+                biased;
+                news = self.monitor.next(self.writer.port(), table) => match news {
+                    Ok(news) => self.learn(news).await,
+                    Err(error) => {
+                        tracing::error!(%error, "cannot listen to the kernel; reading everything anew");
+                        self.resync().await;
+                    }
+                },
+                command = self.inbox.recv() => match command {
+                    Some(command) => self.take(command).await,
+                    None => return,
+                },
+                () = until(deadline), if deadline.is_some() => {}
+            }
+            for _ in 1..BURST {
+                match self.inbox.try_recv() {
+                    Ok(command) => self.take(command).await,
+                    Err(_) => break,
+                }
+            }
+            self.write();
+        }
+    }
+
+    async fn take(&mut self, command: ToFib) {
+        match command {
+            ToFib::Routes(changes) => self.fib.routes(changes),
+            ToFib::Watch(list) => {
+                let news = self.fib.watch(list);
+                self.tell(news).await;
+            }
+            ToFib::Unwatch(list) => self.fib.unwatch(&list),
+            ToFib::Blocks(blocks, done) => {
+                self.fib.set_blocks(blocks);
+                self.blocks_waiting.push(done);
+            }
+            ToFib::Sweep => {
+                if !std::mem::replace(&mut self.swept, true) {
+                    let count = self.fib.delta.sweep();
+                    tracing::info!(
+                        count,
+                        "removing routes of before the start that nobody announced again"
+                    );
+                }
+            }
+            ToFib::Reconfigure(config) => self.fib.reconfigure(config),
+            ToFib::Query(query) => query(&self.fib),
+        }
+    }
+
+    async fn tell(&self, news: Vec<(IpAddr, bgp_proto::engine::Reach)>) {
+        if !news.is_empty() && self.speaker.next_hops(news).await.is_err() {
+            tracing::debug!("the speaker has stopped");
+        }
+    }
+
+    async fn learn(&mut self, news: Vec<News>) {
+        let mut topology = false;
+        for one in news {
+            topology |= match one {
+                News::Overrun => {
+                    tracing::warn!("the kernel's notifications overran our buffer; reading everything anew");
+                    self.resync().await;
+                    true
+                }
+                News::RouteNew(Read::Ours(key, spec)) => self.observe(key, Some(spec)),
+                News::RouteGone(Read::Ours(key, _)) => self.observe(key, None),
+                other => self.mirror(other),
+            };
+        }
+        if topology {
+            let news = self.fib.resolve_again();
+            self.tell(news).await;
+        }
+    }
+
+    /// Somebody else did something to a route of ours.
+    fn observe(&mut self, key: RouteKey, spec: Option<super::RouteSpec>) -> bool {
+        let gone = spec.is_none();
+        if self.fib.delta.observe(key, spec) {
+            self.repairs += 1;
+            let now = now();
+            if self
+                .last_told
+                .is_none_or(|last| now.duration_since(last) >= QUIET)
+            {
+                self.last_told = Some(now);
+                tracing::warn!(
+                    route = %key, repairs = self.repairs, deleted = gone,
+                    "somebody else changed a route of ours; putting it back. systemd-networkd does this unless \
+                     ManageForeignRoutes=no is set in networkd.conf; NetworkManager unless the interface is unmanaged"
+                );
+            }
+        }
+        false
+    }
+
+    /// Takes news of the host into the mirror; true when next hops may resolve differently.
+    fn mirror(&mut self, news: News) -> bool {
+        match news {
+            News::Link(index, Some(link)) => {
+                let up = link.up;
+                self.fib.mirror.links.insert(index, link);
+                if !up {
+                    self.fib.delta.doubt(|spec| spec.uses(index));
+                }
+            }
+            News::Link(index, None) => {
+                self.fib.mirror.links.remove(&index);
+                self.fib.delta.doubt(|spec| spec.uses(index));
+            }
+            News::AddressNew(address) => {
+                if self.fib.mirror.addresses.insert(address) {
+                    self.fib.sources_again();
+                }
+            }
+            News::AddressGone(address) => {
+                // The kernel drops IPv4 routes with this preferred source without a word.
+                self.fib.mirror.addresses.remove(&address);
+                self.fib
+                    .delta
+                    .doubt(|spec| spec.source == Some(address.addr) || spec.uses(address.ifindex));
+                self.fib.sources_again();
+            }
+            News::RouteNew(Read::Foreign(prefix, route)) => self.fib.mirror.add_route(prefix, route),
+            News::RouteGone(Read::Foreign(prefix, route)) => {
+                self.fib.mirror.remove_route(prefix, route.metric);
+                self.fib.delta.retry_now(RouteKey {
+                    prefix,
+                    metric: route.metric,
+                });
+            }
+            News::RouteNew(Read::Ours(..)) | News::RouteGone(Read::Ours(..)) | News::Overrun => return false,
+        }
+        true
+    }
+
+    async fn resync(&mut self) {
+        match self.read_kernel().await {
+            Ok(ours) => {
+                self.fib.delta.resync(ours);
+                let news = self.fib.resolve_again();
+                self.tell(news).await;
+            }
+            Err(error) => tracing::error!(%error, "cannot read the kernel's routes"),
+        }
+    }
+
+    /// One batch of changes.
+    fn write(&mut self) {
+        let ops = self.fib.delta.take(now(), BATCH);
+        let (blocked, ops): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(|op| self.is_blocked(op));
+        for op in blocked {
+            self.fib.delta.done(now(), op.key(), Err(Failure::Exists));
+        }
+        if !ops.is_empty() {
+            let table = self.fib.config().table;
+            let writer = &mut self.writer;
+            match tokio::task::block_in_place(|| writer.apply(&ops, table)) {
+                Ok(outcomes) => self.settle(&ops, &outcomes),
+                Err(error) => self.lost_answers(&ops, &error),
+            }
+        }
+        if self.fib.blocks_ready() {
+            for done in self.blocks_waiting.drain(..) {
+                let _ = done.send(()); // whoever asked may have stopped waiting
+            }
+        }
+    }
+
+    /// Somebody else has a route of this prefix and metric: it is never replaced.
+    fn is_blocked(&self, op: &Op) -> bool {
+        let key = op.key();
+        !matches!(op, Op::Remove(_)) && self.fib.mirror.foreign(&key.prefix, key.metric).is_some()
+    }
+
+    fn settle(&mut self, ops: &[Op], outcomes: &[Result<(), Failure>]) {
+        let now = now();
+        for (op, outcome) in ops.iter().zip(outcomes) {
+            self.fib.delta.done(now, op.key(), *outcome);
+        }
+        for (errno, count) in count_failures(outcomes) {
+            let error = io::Error::from_raw_os_error(errno);
+            tracing::warn!(count, %error, "the kernel refuses routes; trying again later (podroute show fib)");
+        }
+    }
+
+    /// The answers did not come: nothing is known of these changes.
+    fn lost_answers(&mut self, ops: &[Op], error: &io::Error) {
+        tracing::error!(%error, count = ops.len(), "no answer from the kernel to route changes; trying again");
+        let now = now();
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        for op in ops {
+            self.fib.delta.done(now, op.key(), Err(Failure::Errno(errno)));
+        }
+        self.fib.delta.doubt(|_| true);
+        if let Ok(writer) = Writer::new() {
+            self.writer = writer;
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline.into()).await;
+    }
+}

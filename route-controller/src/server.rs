@@ -1,0 +1,202 @@
+//! The agent's end of the unix socket: each connection asks one thing.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use bgp_proto::engine::RouteFilter;
+use bgp_proto::types::{Family, PeerId, Prefix};
+use bgp_speaker::SpeakerHandle;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::agent::ToAgent;
+use crate::answers;
+use crate::fib::Fib;
+use crate::fib::task::ToFib;
+use crate::status::{Direction, Reply, Request};
+
+/// A question is at most so long.
+const QUESTION: u64 = 64 << 10;
+/// Asking takes at most so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Connections at a time; more wait.
+const CONNECTIONS: usize = 16;
+
+/// The socket of a run directory. One that a killed agent left is replaced (the lock says that it is gone).
+pub(crate) fn listen(run_dir: &Path) -> io::Result<UnixListener> {
+    let path = run_dir.join("podroute.sock");
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    // Only root may change peers and read the routing table.
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// What answers are made of.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) speaker: SpeakerHandle,
+    pub(crate) fib: mpsc::Sender<ToFib>,
+    pub(crate) agent: mpsc::Sender<ToAgent>,
+}
+
+impl Server {
+    /// Answers until the agent ends.
+    pub(crate) async fn run(self, listener: UnixListener) {
+        let room = std::sync::Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+        loop {
+            let Ok(permit) = std::sync::Arc::clone(&room).acquire_owned().await else {
+                return;
+            };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let server = self.clone();
+                    tokio::spawn(async move {
+                        if tokio::time::timeout(PATIENCE, server.connection(stream))
+                            .await
+                            .is_err()
+                        {
+                            tracing::debug!("a question took too long");
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => tracing::warn!(%error, "cannot accept a question"),
+            }
+        }
+    }
+
+    async fn connection(&self, stream: UnixStream) {
+        let (read, mut write) = stream.into_split();
+        let mut line = String::new();
+        let reply = match BufReader::new(read.take(QUESTION)).read_line(&mut line).await {
+            Ok(_) => match serde_json::from_str(&line) {
+                Ok(request) => self.answer(request).await,
+                Err(error) => Reply::Error(format!("not a question of this version: {error}")),
+            },
+            Err(error) => Reply::Error(error.to_string()),
+        };
+        if let Ok(mut text) = serde_json::to_vec(&reply) {
+            text.push(b'\n');
+            let _ = write.write_all(&text).await; // whoever asked may have gone
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Reply {
+        match self.try_answer(request).await {
+            Ok(reply) => reply,
+            Err(error) => Reply::Error(error),
+        }
+    }
+
+    async fn try_answer(&self, request: Request) -> Result<Reply, String> {
+        let stopped = |error: bgp_speaker::Stopped| error.to_string();
+        match request {
+            Request::Peers => {
+                let peers = self.speaker.peers().await.map_err(stopped)?;
+                Ok(Reply::Peers(peers.iter().map(answers::peer).collect()))
+            }
+            Request::Routes { within } => self.routes(within).await,
+            Request::Fib => Ok(Reply::Fib(self.ask_fib(answers::fib).await?)),
+            Request::Blocks => Ok(Reply::Blocks(self.ask_fib(answers::blocks).await?)),
+            Request::Reload => {
+                let (answer, outcome) = oneshot::channel();
+                let gone = || "the agent is ending".to_owned();
+                self.agent
+                    .send(ToAgent::Reload(answer))
+                    .await
+                    .map_err(|_| gone())?;
+                outcome.await.map_err(|_| gone())?.map(Reply::Done)
+            }
+            Request::Disable { peer, message } => {
+                let id = self.peer(&peer).await?;
+                self.speaker.disable(id, &message).await;
+                Ok(Reply::Done(format!("{peer}: disabled")))
+            }
+            Request::Enable { peer } => {
+                let id = self.peer(&peer).await?;
+                self.speaker.enable(id).await;
+                Ok(Reply::Done(format!("{peer}: enabled")))
+            }
+            Request::Clear { peer, soft } => self.clear(peer, soft).await,
+        }
+    }
+
+    async fn clear(&self, peer: String, soft: Option<Direction>) -> Result<Reply, String> {
+        let id = self.peer(&peer).await?;
+        let what = match soft {
+            None => {
+                self.speaker.clear(id, "").await;
+                "session reset"
+            }
+            Some(Direction::In) => {
+                self.speaker.refresh_in(id).await;
+                "asked for its routes again"
+            }
+            Some(Direction::Out) => {
+                self.speaker
+                    .refresh_out(id)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                "told our routes again"
+            }
+        };
+        Ok(Reply::Done(format!("{peer}: {what}")))
+    }
+
+    async fn peer(&self, name: &str) -> Result<PeerId, String> {
+        let peers = self.speaker.peers().await.map_err(|error| error.to_string())?;
+        let found = peers.iter().find(|peer| peer.name == name).map(|peer| peer.id);
+        let names = || {
+            peers
+                .iter()
+                .map(|peer| peer.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        found.ok_or_else(|| format!("no peer '{name}'; there are: {}", names()))
+    }
+
+    async fn routes(&self, within: Option<String>) -> Result<Reply, String> {
+        let within = within
+            .map(|text| text.parse::<Prefix>().map_err(|error| error.to_string()))
+            .transpose()?;
+        let mut filter = RouteFilter {
+            within,
+            limit: 1000,
+            ..RouteFilter::default()
+        };
+        let mut all = Vec::new();
+        loop {
+            let page = self
+                .speaker
+                .routes(filter.clone())
+                .await
+                .map_err(|error| error.to_string())?;
+            filter.after = page.last().map(|route| route.prefix);
+            let more = page.len() == filter.limit;
+            all.extend(page.iter().map(answers::route));
+            if !more {
+                return Ok(Reply::Routes(all));
+            }
+        }
+    }
+
+    async fn ask_fib<T: Send + 'static>(&self, question: fn(&Fib) -> T) -> Result<T, String> {
+        let (reply, answer) = oneshot::channel();
+        let query = Box::new(move |fib: &Fib| drop(reply.send(question(fib))));
+        let gone = |_| "the kernel route task has stopped".to_owned();
+        self.fib.send(ToFib::Query(query)).await.map_err(|_| gone(()))?;
+        answer.await.map_err(|_| gone(()))
+    }
+}
+
+/// Counts by family as shown.
+pub(crate) fn counts(numbers: [usize; 2]) -> crate::status::Counts {
+    Family::ALL.iter().map(ToString::to_string).zip(numbers).collect()
+}

@@ -1,0 +1,140 @@
+//! What `podroute show` asks and the agent answers, over a unix socket: one line of JSON each way.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A question.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) enum Request {
+    /// All peers.
+    Peers,
+    /// Learned and originated routes.
+    Routes {
+        /// Only inside this prefix.
+        within: Option<String>,
+    },
+    /// Kernel routes.
+    Fib,
+    /// This node's blocks.
+    Blocks,
+    /// Read the configuration again.
+    Reload,
+    /// Keep a peer's session down, with a text for the peer.
+    Disable { peer: String, message: String },
+    /// Let it come up again.
+    Enable { peer: String },
+    /// End it and begin anew, or refresh one direction.
+    Clear { peer: String, soft: Option<Direction> },
+}
+
+/// A direction of a soft clear.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Direction {
+    /// The peer sends its routes again.
+    In,
+    /// We send ours again.
+    Out,
+}
+
+/// An answer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Reply {
+    Peers(Vec<PeerStatus>),
+    Routes(Vec<RouteStatus>),
+    Fib(Vec<FibStatus>),
+    Blocks(Vec<BlockStatus>),
+    Done(String),
+    Error(String),
+}
+
+/// Counts by family.
+pub(crate) type Counts = BTreeMap<String, usize>;
+
+/// A peer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PeerStatus {
+    pub(crate) name: String,
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) asn: u32,
+    pub(crate) local_asn: u32,
+    pub(crate) state: String,
+    pub(crate) enabled: bool,
+    /// Seconds in Established; absent otherwise.
+    pub(crate) uptime_seconds: Option<u64>,
+    pub(crate) received: Counts,
+    pub(crate) advertised: Counts,
+    pub(crate) last_error: Option<String>,
+    pub(crate) router_id: Option<String>,
+    pub(crate) hold_seconds: Option<u16>,
+    pub(crate) families: Vec<String>,
+    pub(crate) capabilities: Vec<String>,
+    pub(crate) times_established: u64,
+    pub(crate) messages_received: u64,
+    pub(crate) last_sent: Option<String>,
+    pub(crate) last_received: Option<String>,
+    pub(crate) unwritten_bytes: usize,
+}
+
+/// A prefix with its paths.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RouteStatus {
+    pub(crate) prefix: String,
+    pub(crate) paths: Vec<PathStatus>,
+}
+
+/// A path.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PathStatus {
+    pub(crate) best: bool,
+    pub(crate) next_hop: String,
+    /// The peer's name, or `local`.
+    pub(crate) from: String,
+    pub(crate) as_path: String,
+    pub(crate) local_pref: Option<u32>,
+    pub(crate) med: Option<u32>,
+    pub(crate) communities: Vec<String>,
+    pub(crate) eligible: bool,
+    /// Why it is not.
+    pub(crate) reason: Option<String>,
+}
+
+/// A kernel route.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct FibStatus {
+    pub(crate) prefix: String,
+    pub(crate) kind: String,
+    pub(crate) metric: u32,
+    pub(crate) next_hops: Vec<HopStatus>,
+    /// `installed`, `pending`, `failed`, or `refused`: kept out by the rule in `error`.
+    pub(crate) state: String,
+    pub(crate) error: Option<String>,
+}
+
+/// One way out.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HopStatus {
+    pub(crate) gateway: Option<IpAddr>,
+    pub(crate) interface: String,
+}
+
+/// A block.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BlockStatus {
+    pub(crate) prefix: String,
+    /// `advertised` once its unreachable route is in, `pending` before.
+    pub(crate) state: String,
+    /// Troubles of the host that keep pod traffic from flowing.
+    pub(crate) troubles: Vec<String>,
+}

@@ -1,0 +1,85 @@
+//! Kernel settings that routing needs: forwarding is set, a strict reverse path filter is reported.
+
+use std::path::{Path, PathBuf};
+
+/// A setting that keeps pod traffic from flowing, in words with the remedy.
+pub(crate) type Trouble = String;
+
+fn path(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(name.replace('.', "/"))
+}
+
+fn read(name: &str) -> Option<String> {
+    std::fs::read_to_string(path(name))
+        .ok()
+        .map(|text| text.trim().to_owned())
+}
+
+/// Turns a setting on, and says what cannot be.
+fn ensure(name: &str, wanted: &str) -> Option<Trouble> {
+    let now = read(name)?; // the family is not there
+    if now == wanted {
+        return None;
+    }
+    match std::fs::write(path(name), wanted) {
+        Ok(()) => {
+            tracing::info!(setting = name, from = %now, to = wanted, "set");
+            None
+        }
+        Err(error) => Some(format!(
+            "cannot set {name}={wanted}: {error}; pods will not be reached: run sysctl -w {name}={wanted}"
+        )),
+    }
+}
+
+/// Forwarding, for the families that there are blocks of. An IPv6 host that takes its default route from
+/// router advertisements would lose it with forwarding on, unless accept_ra is 2 there.
+pub(crate) fn forwarding(ipv6: bool) -> Vec<Trouble> {
+    let mut trouble: Vec<Trouble> = ensure("net.ipv4.ip_forward", "1").into_iter().collect();
+    if ipv6 {
+        for name in interfaces("net.ipv6.conf") {
+            let accept = format!("net.ipv6.conf.{name}.accept_ra");
+            let forwards =
+                read(&format!("net.ipv6.conf.{name}.forwarding")).is_some_and(|value| value == "1");
+            if !forwards
+                && name != "all"
+                && name != "default"
+                && name != "lo"
+                && read(&accept).is_some_and(|value| value == "1")
+            {
+                trouble.extend(ensure(&accept, "2"));
+            }
+        }
+        trouble.extend(ensure("net.ipv6.conf.all.forwarding", "1"));
+    }
+    trouble
+}
+
+fn interfaces(tree: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(path(tree)).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// Interfaces on which a strict reverse path filter (RFC 3704 §2.2) is in force: the kernel takes the higher of
+/// the interface's value and that of `all`. It drops pod packets that come back by another way than they went.
+pub(crate) fn strict_rp_filter() -> Vec<Trouble> {
+    let value = |name: &str| {
+        read(&format!("net.ipv4.conf.{name}.rp_filter")).and_then(|text| text.parse::<u8>().ok())
+    };
+    let all = value("all").unwrap_or(0);
+    interfaces("net.ipv4.conf")
+        .into_iter()
+        .filter(|name| name != "all" && name != "default" && name != "lo" && !name.starts_with("pod"))
+        .filter(|name| value(name).unwrap_or(0).max(all) == 1)
+        .map(|name| {
+            format!(
+                "net.ipv4.conf.{name}.rp_filter is strict (1): packets of pods that return by another interface are \
+                 dropped; set it to 2 (loose), for all too"
+            )
+        })
+        .collect()
+}
