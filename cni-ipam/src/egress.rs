@@ -33,6 +33,8 @@ struct Note {
     pods: Vec<IpAddr>,
     netns: String,
     netns_inode: u64,
+    marked: bool,
+    masqueraded: bool,
 }
 
 impl Note {
@@ -60,6 +62,8 @@ pub(crate) fn add(
         pods: pods.to_vec(),
         netns: netns.path().to_owned(),
         netns_inode: netns.inode(),
+        marked: conf.mark.is_some(),
+        masqueraded: conf.masquerade.is_some(),
     };
     write_note(disk, owner, &note)?;
     let socket = Socket::netfilter()?;
@@ -80,7 +84,13 @@ pub(crate) fn remove(disk: &Disk, owner: &Owner) -> Result<()> {
     let Some(note) = read_note(disk, owner)? else {
         return Ok(());
     };
-    nft::remove(&Socket::netfilter()?, &note.network, &note.pods)?;
+    let socket = Socket::netfilter()?;
+    if note.marked {
+        nft::unmark(&socket, &note.pods)?;
+    }
+    if note.masqueraded {
+        nft::unmasquerade(&socket, &note.network, &note.pods)?;
+    }
     let path = path(disk, owner);
     match fs::remove_file(&path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", &path, e)),

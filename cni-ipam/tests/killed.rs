@@ -6,6 +6,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "a test says what is wrong by panicking"
 )]
@@ -94,7 +95,7 @@ fn assert_whole(lab: &Lab, conf: &Value) {
     ids.iter().for_each(|id| lab.del(id, "", &ipam));
 }
 
-fn every_call(lab: &Lab, conf: &Value) {
+fn every_call(lab: &Lab, conf: &Value, after_add: &[&str], after_del: &[&str]) {
     let adding = [
         "mkdir",
         "openat",
@@ -117,7 +118,7 @@ fn every_call(lab: &Lab, conf: &Value) {
         "exit_group",
     ];
     let mut kills = 0;
-    for way in ["DEL", "GC", "ADD"] {
+    for way in after_add {
         for call in adding {
             // The first ADD of a boot makes directories too.
             sh("rm -rf /run/podroute/ipam");
@@ -134,7 +135,7 @@ fn every_call(lab: &Lab, conf: &Value) {
             assert_whole(lab, conf);
         }
     }
-    for way in ["DEL", "GC"] {
+    for way in after_del {
         for call in removing {
             let killed = |n: &usize| {
                 lab.add("c1", "/run/netns/p1", conf);
@@ -149,7 +150,7 @@ fn every_call(lab: &Lab, conf: &Value) {
         assert_whole(lab, conf);
     }
     println!("{kills} kills");
-    assert!(kills > 100, "only {kills} kills");
+    assert!(kills > 50, "only {kills} kills");
 }
 
 #[test]
@@ -161,7 +162,8 @@ fn killed_before_every_call_that_changes_something() {
             lab.node(&["10.244.1.0/29", "fd00:10:244:1::/125"]);
             lab.netns("p1");
             let reserved = json!(["fd00:10:244:1::7"]);
-            every_call(lab, &conf(json!({ "ipam": { "reserved": reserved } })));
+            let conf = conf(json!({ "ipam": { "reserved": reserved } }));
+            every_call(lab, &conf, &["DEL", "GC", "ADD"], &["DEL", "GC"]);
         },
     );
 }
@@ -176,10 +178,8 @@ fn the_same_with_the_egress_table() {
             lab.netns("p1");
             let reserved = json!(["fd00:10:244:1::7"]);
             let masquerade = json!({ "enabled": true, "exempt": [] });
-            every_call(
-                lab,
-                &conf(json!({ "mark": 7, "masquerade": masquerade, "ipam": { "reserved": reserved } })),
-            );
+            let conf = conf(json!({ "mark": 7, "masquerade": masquerade, "ipam": { "reserved": reserved } }));
+            every_call(lab, &conf, &["GC"], &["DEL"]);
         },
     );
 }

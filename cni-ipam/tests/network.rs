@@ -509,3 +509,24 @@ fn our_ipam_and_our_main_plugin_in_one_list() {
         },
     );
 }
+
+#[test]
+fn a_mark_that_was_left_behind_is_replaced() {
+    lab::run(
+        "a_mark_that_was_left_behind_is_replaced",
+        &["/usr/sbin/nft"],
+        |lab| {
+            let marked = conf(json!({ "mark": 7, "families": ["ipv4"] }));
+            let netns = lab.netns("p1");
+            lab.add("c1", &netns, &marked);
+            lab.del("c1", &netns, &marked);
+            sh("nft 'add element inet podroute-cni marks4 { 10.244.1.3 : 9 }'");
+            assert_eq!(first(&lab.add("c2", &netns, &marked)), "10.244.1.3");
+            let map = sh("nft list map inet podroute-cni marks4");
+            assert!(map.contains("10.244.1.3 : 0x00000007"), "{map}");
+            // What has no mark any more is not marked: the table is taken away whole.
+            cni_ipam::cleanup(&lab.run_dir.join("ipam")).unwrap();
+            assert_eq!(sh("nft list tables").trim(), "");
+        },
+    );
+}

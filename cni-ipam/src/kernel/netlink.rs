@@ -5,6 +5,7 @@
 //! seconds. Bytes from the kernel are read with bounds checked; what is cut short is ignored.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -29,13 +30,18 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const HEADER: usize = 16;
 const TIMEOUT_SECONDS: i64 = 10;
+/// More messages than any batch has.
+const BATCH_LIMIT: u32 = 1 << 16;
+static NEXT_BASE: AtomicU32 = AtomicU32::new(1);
 
 /// Many messages in one buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     bytes: Vec<u8>,
-    /// What each message does, for its error; the index is the sequence number.
+    /// What each message does, for its error; the index is the sequence number, less `base`.
     actions: Vec<String>,
+    /// The first message's sequence number: no two batches of a process share any.
+    base: u32,
     start: usize,
     /// The last message that the kernel will answer.
     awaited: usize,
@@ -55,7 +61,12 @@ impl Batch {
     /// Begins a message; `action` completes "cannot …".
     pub(crate) fn begin(&mut self, kind: u16, flags: u16, body: &[u8], action: impl Into<String>) {
         self.start = self.bytes.len();
-        let sequence = u32::try_from(self.actions.len()).unwrap_or(u32::MAX);
+        if self.actions.is_empty() {
+            self.base = NEXT_BASE.fetch_add(BATCH_LIMIT, Ordering::Relaxed);
+        }
+        let sequence = self
+            .base
+            .wrapping_add(u32::try_from(self.actions.len()).unwrap_or(u32::MAX));
         if !self.is_transaction || flags & ACK != 0 {
             self.awaited = self.actions.len();
         }
@@ -260,11 +271,7 @@ impl Socket {
                 Err(Errno::EINTR) => continue,
                 Err(e) => return Err(fail(e)),
             };
-            let finished = read_answers(
-                buffer.get(..size).unwrap_or_default(),
-                batch.awaited,
-                &mut outcome,
-            );
+            let finished = read_answers(buffer.get(..size).unwrap_or_default(), batch, &mut outcome);
             if finished || (batch.is_transaction && !outcome.failures.is_empty()) {
                 return Ok(outcome);
             }
@@ -283,8 +290,9 @@ impl Batch {
     }
 }
 
-/// Takes in one datagram; true when message `last` has been answered.
-fn read_answers(mut bytes: &[u8], last: usize, outcome: &mut Outcome) -> bool {
+/// Takes in one datagram; true when the awaited message has been answered. Answers to an earlier batch
+/// (a transaction that failed has more than one) are passed over.
+fn read_answers(mut bytes: &[u8], batch: &Batch, outcome: &mut Outcome) -> bool {
     let mut finished = false;
     while let (Some(length), Some(kind), Some(flags), Some(sequence)) = (
         u32_at(bytes, 0),
@@ -296,8 +304,9 @@ fn read_answers(mut bytes: &[u8], last: usize, outcome: &mut Outcome) -> bool {
         let Some(body) = bytes.get(HEADER..length) else {
             break;
         };
-        let index = usize::try_from(sequence).unwrap_or(usize::MAX);
+        let index = usize::try_from(sequence.wrapping_sub(batch.base)).unwrap_or(usize::MAX);
         match kind {
+            _ if index >= batch.actions.len() => {}
             NLMSG_ERROR => {
                 if let Some(errno) = u32_at(body, 0)
                     .map(|e| e.cast_signed().wrapping_neg())
@@ -310,9 +319,9 @@ fn read_answers(mut bytes: &[u8], last: usize, outcome: &mut Outcome) -> bool {
                         error_text,
                     });
                 }
-                finished |= index == last;
+                finished |= index == batch.awaited;
             }
-            NLMSG_DONE => finished |= index == last,
+            NLMSG_DONE => finished |= index == batch.awaited,
             _ => outcome.replies.push(Reply { body: body.to_vec() }),
         }
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -384,10 +393,20 @@ mod tests {
         let mut message = u32::try_from(HEADER + body.len()).unwrap().to_ne_bytes().to_vec();
         message.extend(NLMSG_ERROR.to_ne_bytes());
         message.extend((CAPPED | ACK_TLVS).to_ne_bytes());
-        message.extend([0; 8]);
+        let mut batch = Batch::default();
+        batch.begin(16, 0, &[], "test");
+        message.extend(batch.base.to_ne_bytes());
+        message.extend([0; 4]);
         message.extend(&body);
         let mut outcome = Outcome::default();
-        assert!(read_answers(&message, 0, &mut outcome));
+        let mut later = Batch::default();
+        later.begin(16, 0, &[], "another");
+        assert!(
+            !read_answers(&message, &later, &mut outcome),
+            "an earlier batch's answer"
+        );
+        assert!(outcome.failures.is_empty());
+        assert!(read_answers(&message, &batch, &mut outcome));
         assert_eq!(outcome.failures[0].errno, Errno::EEXIST);
         assert_eq!(outcome.failures[0].error_text, "File exists");
     }
@@ -403,7 +422,12 @@ mod tests {
                 *to = from;
             }
             let mut outcome = Outcome::default();
-            read_answers(&bytes, 0, &mut outcome);
+            let mut batch = Batch::default();
+            batch.begin(16, 0, &[], "test");
+            if let Some(sequence) = bytes.get_mut(8..12) {
+                sequence.copy_from_slice(&batch.base.to_ne_bytes());
+            }
+            read_answers(&bytes, &batch, &mut outcome);
             let reply = Reply { body: bytes };
             let _ = (reply.attrs(16).count(), crate::kernel::link::Link::read(&reply));
         }

@@ -308,14 +308,22 @@ pub(crate) fn masquerade(socket: &Socket, network: &str, pods: &[IpAddr], exempt
 
 /// Marks what these addresses send.
 pub(crate) fn mark(socket: &Socket, pods: &[IpAddr], mark: u32) -> Result<()> {
+    let (_, outcome) = marking(pods, mark).try_run(socket)?;
+    if outcome.failures.is_empty() {
+        return Ok(());
+    }
+    // An address may be there with another mark, from a killed DEL: it is taken out, and all tried again.
+    forget(socket, &marks(), pods)?;
+    marking(pods, mark).run(socket)
+}
+
+fn marking(pods: &[IpAddr], mark: u32) -> Transaction {
     const PREROUTING: u32 = 0;
     const META_MARK: u32 = 3;
-    forget(socket, &marks_sets(), pods)?;
     let mut t = Transaction::new();
     t.table();
     t.chain("marks", "filter", PREROUTING, -150);
-    for family in FAMILIES {
-        let map = format!("marks{}", digit(family));
+    for (map, family) in marks() {
         t.set(&map, family, SET_MAP, Some((TYPE_MARK, 4)));
         let elements = of_family(pods, family, Some(mark));
         if !elements.is_empty() {
@@ -331,31 +339,47 @@ pub(crate) fn mark(socket: &Socket, pods: &[IpAddr], mark: u32) -> Result<()> {
             });
         });
     }
-    t.run(socket)
+    t
 }
 
-fn marks_sets() -> Vec<String> {
-    FAMILIES.map(|f| format!("marks{}", digit(f))).to_vec()
+type Sets = [(String, Family); 2];
+
+fn marks() -> Sets {
+    FAMILIES.map(|f| (format!("marks{}", digit(f)), f))
 }
 
-/// Removes addresses from all sets of a network and from the marks; no matter if they are there.
-pub(crate) fn remove(socket: &Socket, network: &str, pods: &[IpAddr]) -> Result<()> {
-    let mut sets = marks_sets();
-    sets.extend(FAMILIES.map(|f| names(network, f).0));
-    forget(socket, &sets, pods)
+fn pods_of(network: &str) -> Sets {
+    FAMILIES.map(|f| (names(network, f).0, f))
 }
 
-fn forget(socket: &Socket, sets: &[String], pods: &[IpAddr]) -> Result<()> {
-    for set in sets {
-        let family = if set.starts_with("pods4") || set == "marks4" {
-            Family::V4
-        } else {
-            Family::V6
-        };
-        for element in of_family(pods, family, None) {
-            let mut t = Transaction::new();
-            t.elements(DELSETELEM, set, &[element]);
-            let (batch, outcome) = t.try_run(socket)?;
+/// Removes addresses from the marks; no matter if they are there.
+pub(crate) fn unmark(socket: &Socket, pods: &[IpAddr]) -> Result<()> {
+    forget(socket, &marks(), pods)
+}
+
+/// Removes addresses from a network's masqueraded ones; no matter if they are there.
+pub(crate) fn unmasquerade(socket: &Socket, network: &str, pods: &[IpAddr]) -> Result<()> {
+    forget(socket, &pods_of(network), pods)
+}
+
+fn forget(socket: &Socket, sets: &Sets, pods: &[IpAddr]) -> Result<()> {
+    let mut all = Transaction::new();
+    for (set, family) in sets {
+        let elements = of_family(pods, *family, None);
+        if !elements.is_empty() {
+            all.elements(DELSETELEM, set, &elements);
+        }
+    }
+    let (_, outcome) = all.try_run(socket)?;
+    if outcome.failures.is_empty() {
+        return Ok(());
+    }
+    // Not all of them are there: one by one, then.
+    for (set, family) in sets {
+        for element in of_family(pods, *family, None) {
+            let mut one = Transaction::new();
+            one.elements(DELSETELEM, set, &[element]);
+            let (batch, outcome) = one.try_run(socket)?;
             if let Some(failure) = outcome.failures.iter().find(|f| f.errno != Errno::ENOENT) {
                 return Err(batch.error(failure));
             }
