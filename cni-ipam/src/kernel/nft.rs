@@ -84,6 +84,17 @@ impl Transaction {
             number(batch, 7, data_length);
         }
         number(batch, 10, id);
+        if data.is_some() {
+            // For nft's listing alone: keys are in network byte order (2), data in the host's (1).
+            let (key_order, data_order) = (2_u32.to_ne_bytes(), 1_u32.to_ne_bytes());
+            let notes: Vec<u8> = [0, 4]
+                .into_iter()
+                .chain(key_order)
+                .chain([1, 4])
+                .chain(data_order)
+                .collect();
+            batch.attr(13, &notes);
+        }
     }
 
     /// A base chain with no rules but those added afterwards.
