@@ -318,6 +318,46 @@ fn enhanced_refresh_sweeps_what_did_not_come_again() {
     assert_eq!(world.engine.counts(A).received, [1, 1]);
 }
 
+/// Whoever sweeps at End-of-RIB must have heard of the routes before it.
+#[test]
+fn an_end_of_rib_is_told_after_the_routes_before_it() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    world.announce(A, &["10.1.0.0/24"]);
+    let end = bgp_proto::wire::RouteOp::EndOfRib(Family::Ipv4);
+    world.handle(Input::Routes(
+        A,
+        bgp_proto::wire::RouteBatch {
+            ops: vec![end],
+            ..Default::default()
+        },
+    ));
+    let mut told = Vec::new();
+    let mut asked = Vec::new();
+    while let Some(output) = world.engine.poll_output() {
+        if let bgp_proto::engine::Output::Watch(list) = output {
+            asked.extend(list);
+        } else {
+            told.push(output);
+        }
+    }
+    assert!(
+        !told
+            .iter()
+            .any(|output| matches!(output, bgp_proto::engine::Output::EndOfRib(..))),
+        "{told:?}"
+    );
+    let reach = bgp_proto::engine::Reach::Reachable { metric: 0 };
+    world.handle(Input::NextHops(
+        asked.into_iter().map(|addr| (addr, reach)).collect(),
+    ));
+    let told: Vec<_> = std::iter::from_fn(|| world.engine.poll_output()).collect();
+    let position = |wanted: fn(&bgp_proto::engine::Output) -> bool| told.iter().position(wanted).unwrap();
+    let routes = position(|output| matches!(output, bgp_proto::engine::Output::Fib(_)));
+    let end = position(|output| matches!(output, bgp_proto::engine::Output::EndOfRib(..)));
+    assert!(routes < end);
+}
+
 #[test]
 fn a_refresh_request_sends_everything_again() {
     let mut world = World::new(config());

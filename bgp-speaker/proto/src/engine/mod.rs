@@ -135,11 +135,7 @@ impl Engine {
             self.flush_slice();
             return true;
         }
-        let ends = self
-            .ends
-            .drain(..)
-            .map(|(peer, family)| Output::EndOfRib(peer, family));
-        self.out.extend(ends);
+        self.tell_ends();
         if let Some(peer) = self.behind.pop_front() {
             self.catch_up(peer);
             return true;
@@ -148,6 +144,17 @@ impl Engine {
             self.table.reclaim();
         }
         !self.out.is_empty()
+    }
+
+    /// An End-of-RIB counts when the routes before it are decided, and for that their next hops are known.
+    fn tell_ends(&mut self) {
+        if !self.ends.is_empty() && (self.config.assume_reachable || !self.next_hops.is_waiting()) {
+            let ends = self
+                .ends
+                .drain(..)
+                .map(|(peer, family)| Output::EndOfRib(peer, family));
+            self.out.extend(ends);
+        }
     }
 
     fn report_next_hops(&mut self) {

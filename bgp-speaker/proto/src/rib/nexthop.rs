@@ -126,6 +126,14 @@ impl NextHops {
         (started, stopped)
     }
 
+    /// Whether the kernel has yet to say something of a next hop in use.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| entry.refs > 0 && entry.reach.is_none())
+    }
+
     /// How many are in use.
     #[must_use]
     pub fn len(&self) -> usize {
