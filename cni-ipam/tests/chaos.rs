@@ -215,6 +215,10 @@ fn killed_at_random_nothing_leaks_and_nothing_doubles() {
                     if verb == "ADD" && beliefs[slot] == Belief::Absent {
                         generation[slot] += 1;
                     }
+                    if verb == "DEL" {
+                        // From now on its address may be another's, though its end is not seen yet.
+                        beliefs[slot] = Belief::Unknown;
+                    }
                     running.push(start(lab, &mut dice, slot, verb, &conf, &generation));
                     to_start -= 1;
                     verbs += 1;
