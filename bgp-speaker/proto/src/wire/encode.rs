@@ -1,168 +1,388 @@
-//! UPDATE messages out: attributes once, prefixes packed to the full message size.
+//! UPDATE messages out (RFC 4271 §4.3): attributes encoded once, prefixes packed to the full message size.
+//!
+//! MP_REACH_NLRI stands first (RFC 7606 §5.1), the others follow in ascending order of type (RFC 4271 §5).
+//! IPv4 prefixes with an IPv4 next hop go the classic way; with an IPv6 next hop in MP_REACH_NLRI (RFC 8950).
+//! A peer without 4-octet AS numbers gets AS_TRANS, and the truth in AS4_PATH and AS4_AGGREGATOR (RFC 6793).
+
 use ::bytes::{BufMut, BytesMut};
 
-use super::*;
-use crate::types::{Family, FamilySet};
+use super::attr_decode::{code, flag};
+use super::frame::MARKER;
+use super::{Aggregator, MessageKind, NextHop, Nlri, PathAttrs, RareAttrs, encode_nlri, nlri_len};
+use crate::types::{Asn, Family, FamilySet};
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What the OPENs agreed on, as far as encoding goes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct EncodeContext {
+    /// AS numbers have four octets (RFC 6793).
     pub four_octet_as: bool,
+    /// Families in which path identifiers are sent (RFC 7911).
     pub add_path: FamilySet,
+    /// Longest message: 4096, or 65535 octets (RFC 8654).
     pub max_len: usize,
+    /// The peer is in our AS: LOCAL_PREF is sent (RFC 4271 §5.1.5).
     pub internal: bool,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+
+/// The attributes leave no room for a prefix in a message: nothing was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the path attributes do not fit into a message")]
 pub struct TooLarge;
 
-fn attr(out: &mut Vec<u8>, flags: u8, code: u8, value: &[u8]) {
-    if value.len() > 255 {
-        out.extend_from_slice(&[flags | 0x10, code]);
-        out.extend_from_slice(&(value.len() as u16).to_be_bytes());
-    } else {
-        out.extend_from_slice(&[flags, code, value.len() as u8]);
-    }
-    out.extend_from_slice(value);
-}
+/// Header, length of withdrawn routes, length of attributes.
+const UPDATE_FIXED: usize = 19 + 2 + 2;
+/// Attribute header with extended length, AFI, SAFI, length of the next hop, reserved.
+const MP_REACH_FIXED: usize = 4 + 2 + 1 + 1 + 1;
+/// Attribute header with extended length, AFI, SAFI.
+const MP_UNREACH_FIXED: usize = 4 + 2 + 1;
+/// Unicast (RFC 4760 §6).
+const UNICAST: u8 = 1;
 
-fn block(ctx: &EncodeContext, attrs: &PathAttrs, classic: bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128);
-    attr(&mut out, 0x40, 1, &[attrs.origin as u8]);
-    attr(&mut out, 0x40, 2, attrs.as_path.wire4());
-    if let (true, NextHop::V4(addr)) = (classic, attrs.next_hop) {
-        attr(&mut out, 0x40, 3, &addr.octets());
-    }
-    if let Some(med) = attrs.med {
-        attr(&mut out, 0x80, 4, &med.to_be_bytes());
-    }
-    if let (true, Some(pref)) = (ctx.internal, attrs.local_pref) {
-        attr(&mut out, 0x40, 5, &pref.to_be_bytes());
-    }
-    if !attrs.communities.is_empty() {
-        let value: Vec<u8> = attrs.communities.iter().flat_map(|c| c.0.to_be_bytes()).collect();
-        attr(&mut out, 0xC0, 8, &value);
-    }
-    if let Some(rare) = attrs.rare.as_deref() {
-        if let Some(id) = rare.originator_id {
-            attr(&mut out, 0x80, 9, &id.get().to_be_bytes());
-        }
-        if !rare.cluster_list.is_empty() {
-            let value: Vec<u8> = rare.cluster_list.iter().flat_map(|c| c.to_be_bytes()).collect();
-            attr(&mut out, 0x80, 10, &value);
-        }
-    }
-    out
-}
-
-fn message(out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
-    let start = out.len();
-    out.put_bytes(0xFF, 16);
-    out.put_u16(0);
-    out.put_u8(2);
-    body(out);
-    let len = (out.len() - start) as u16;
-    out[start + 16..start + 18].copy_from_slice(&len.to_be_bytes());
-}
-
-fn take<'a>(nlri: &'a [Nlri], room: usize, add_path: bool) -> (&'a [Nlri], usize) {
-    let mut used = 0;
-    for (n, item) in nlri.iter().enumerate() {
-        let len = 1 + usize::from(item.prefix.len()).div_ceil(8) + if add_path { 4 } else { 0 };
-        if used + len > room {
-            return (&nlri[..n], used);
-        }
-        used += len;
-    }
-    (nlri, used)
-}
-
+/// Appends UPDATEs that announce the prefixes, as few as they fit into; gives how many.
+///
+/// # Errors
+/// [`TooLarge`], with nothing written.
 pub fn encode_announce(
     out: &mut BytesMut,
-    ctx: &EncodeContext,
+    context: &EncodeContext,
     family: Family,
     attrs: &PathAttrs,
     nlri: &[Nlri],
 ) -> Result<u32, TooLarge> {
     let classic = family == Family::Ipv4 && matches!(attrs.next_hop, NextHop::V4(_));
-    let block = block(ctx, attrs, classic);
-    let hop: Vec<u8> = match attrs.next_hop {
-        NextHop::V4(a) => a.octets().to_vec(),
-        NextHop::V6(a) => a.octets().to_vec(),
-        NextHop::V6Pair(a, b) => [a.octets(), b.octets()].concat(),
+    let mut block = Vec::with_capacity(128);
+    encode_attrs(&mut block, context, attrs, classic);
+    let next_hop = if classic {
+        NextHopOctets::default()
+    } else {
+        NextHopOctets::of(attrs.next_hop)
     };
-    let fixed = 23 + block.len() + if classic { 0 } else { 9 + hop.len() };
-    let room = ctx
+    let fixed = UPDATE_FIXED
+        + block.len()
+        + if classic {
+            0
+        } else {
+            MP_REACH_FIXED + next_hop.as_slice().len()
+        };
+    let add_path = context.add_path.contains(family);
+    let longest = nlri
+        .iter()
+        .map(|nlri| nlri_len(nlri, add_path))
+        .max()
+        .unwrap_or(0);
+    let room = context
         .max_len
         .checked_sub(fixed)
-        .filter(|room| *room >= 21)
+        .filter(|room| *room >= longest)
         .ok_or(TooLarge)?;
-    let add_path = ctx.add_path.contains(family);
-    let (mut rest, mut count) = (nlri, 0);
-    while !rest.is_empty() {
-        let (now, used) = take(rest, room, add_path);
-        rest = &rest[now.len()..];
-        message(out, |out| {
-            out.put_u16(0);
-            if classic {
-                out.put_u16(block.len() as u16);
-                out.put_slice(&block);
-            } else {
-                out.put_u16((block.len() + 9 + hop.len() + used) as u16);
-                out.put_slice(&[0x90, 14]);
-                out.put_u16((5 + hop.len() + used) as u16);
-                out.put_u16(family.afi());
-                out.put_u8(1);
-                out.put_u8(hop.len() as u8);
-                out.put_slice(&hop);
-                out.put_u8(0);
-            }
-            for item in now {
-                encode_nlri(out, item, add_path);
-            }
-            if !classic {
-                out.put_slice(&block);
-            }
-        });
-        count += 1;
+    let mut messages = 0;
+    for run in runs(nlri, room, add_path) {
+        if classic {
+            put_classic(out, &block, run, add_path);
+        } else {
+            put_mp_reach(out, &block, next_hop.as_slice(), family, run, add_path);
+        }
+        messages += 1;
     }
-    Ok(count)
+    Ok(messages)
 }
 
-pub fn encode_withdraw(out: &mut BytesMut, ctx: &EncodeContext, family: Family, nlri: &[Nlri]) -> u32 {
-    let add_path = ctx.add_path.contains(family);
-    let (mut rest, mut count) = (nlri, 0);
-    while !rest.is_empty() {
-        let (now, used) = take(rest, ctx.max_len - 30, add_path);
-        rest = &rest[now.len()..];
-        message(out, |out| {
-            if family == Family::Ipv4 {
-                out.put_u16(used as u16);
-                for item in now {
-                    encode_nlri(out, item, add_path);
-                }
+/// Appends UPDATEs that withdraw the prefixes; gives how many.
+pub fn encode_withdraw(out: &mut BytesMut, context: &EncodeContext, family: Family, nlri: &[Nlri]) -> u32 {
+    let add_path = context.add_path.contains(family);
+    let fixed = UPDATE_FIXED
+        + if family == Family::Ipv4 {
+            0
+        } else {
+            MP_UNREACH_FIXED
+        };
+    let mut messages = 0;
+    for run in runs(nlri, context.max_len.saturating_sub(fixed), add_path) {
+        message(out, |out| match family {
+            Family::Ipv4 => {
+                out.put_u16(length(octets(run, add_path)));
+                run.iter().for_each(|nlri| encode_nlri(out, nlri, add_path));
                 out.put_u16(0);
-            } else {
-                out.put_u16(0);
-                out.put_u16((7 + used) as u16);
-                out.put_slice(&[0x90, 15]);
-                out.put_u16((3 + used) as u16);
-                out.put_u16(family.afi());
-                out.put_u8(1);
-                for item in now {
-                    encode_nlri(out, item, add_path);
-                }
             }
+            Family::Ipv6 => put_mp_unreach(out, family, run, add_path),
         });
-        count += 1;
+        messages += 1;
     }
-    count
+    messages
 }
 
+/// Appends End-of-RIB (RFC 4724 §2): an empty UPDATE, or one with an empty MP_UNREACH_NLRI.
 pub fn encode_end_of_rib(out: &mut BytesMut, family: Family) {
     message(out, |out| match family {
         Family::Ipv4 => out.put_u32(0),
-        Family::Ipv6 => {
-            out.put_u16(0);
-            out.put_slice(&[0, 6, 0x80, 15, 3, 0, 2, 1]);
-        }
+        Family::Ipv6 => put_mp_unreach(out, family, &[], false),
     });
+}
+
+/// Splits prefixes into runs that fit into `room` octets, at least one prefix each.
+fn runs(nlri: &[Nlri], room: usize, add_path: bool) -> impl Iterator<Item = &[Nlri]> {
+    let mut rest = nlri;
+    std::iter::from_fn(move || {
+        let mut used = 0;
+        let fits = rest.iter().take_while(|nlri| {
+            used += nlri_len(nlri, add_path);
+            used <= room
+        });
+        let (run, tail) = rest.split_at_checked(fits.count().max(1))?;
+        rest = tail;
+        Some(run)
+    })
+}
+
+fn octets(run: &[Nlri], add_path: bool) -> usize {
+    run.iter().map(|nlri| nlri_len(nlri, add_path)).sum()
+}
+
+/// Lengths stay below 65536, because messages do.
+fn length(octets: usize) -> u16 {
+    u16::try_from(octets).unwrap_or(u16::MAX)
+}
+
+/// Appends an UPDATE; its length is filled in afterwards.
+fn message(out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
+    let start = out.len();
+    out.put_slice(&MARKER);
+    out.put_u16(0);
+    out.put_u8(MessageKind::Update.code());
+    body(out);
+    let total = length(out.len() - start).to_be_bytes();
+    if let Some(place) = out.get_mut(start + MARKER.len()..start + MARKER.len() + 2) {
+        place.copy_from_slice(&total);
+    }
+}
+
+fn put_classic(out: &mut BytesMut, block: &[u8], run: &[Nlri], add_path: bool) {
+    message(out, |out| {
+        out.put_u16(0);
+        out.put_u16(length(block.len()));
+        out.put_slice(block);
+        run.iter().for_each(|nlri| encode_nlri(out, nlri, add_path));
+    });
+}
+
+/// RFC 4760 §3.
+fn put_mp_reach(
+    out: &mut BytesMut,
+    block: &[u8],
+    next_hop: &[u8],
+    family: Family,
+    run: &[Nlri],
+    add_path: bool,
+) {
+    let value = MP_REACH_FIXED - 4 + next_hop.len() + octets(run, add_path);
+    message(out, |out| {
+        out.put_u16(0);
+        out.put_u16(length(4 + value + block.len()));
+        out.put_slice(&[flag::OPTIONAL | flag::EXTENDED_LENGTH, code::MP_REACH]);
+        out.put_u16(length(value));
+        out.put_u16(family.afi());
+        out.put_u8(UNICAST);
+        out.put_u8(u8::try_from(next_hop.len()).unwrap_or(0));
+        out.put_slice(next_hop);
+        out.put_u8(0);
+        run.iter().for_each(|nlri| encode_nlri(out, nlri, add_path));
+        out.put_slice(block);
+    });
+}
+
+/// RFC 4760 §4.
+fn put_mp_unreach(out: &mut BytesMut, family: Family, run: &[Nlri], add_path: bool) {
+    let value = MP_UNREACH_FIXED - 4 + octets(run, add_path);
+    out.put_u16(0);
+    out.put_u16(length(4 + value));
+    out.put_slice(&[flag::OPTIONAL | flag::EXTENDED_LENGTH, code::MP_UNREACH]);
+    out.put_u16(length(value));
+    out.put_u16(family.afi());
+    out.put_u8(UNICAST);
+    run.iter().for_each(|nlri| encode_nlri(out, nlri, add_path));
+}
+
+/// A next hop of MP_REACH_NLRI: 4, 16 or 32 octets.
+#[derive(Default)]
+struct NextHopOctets {
+    octets: [u8; 32],
+    len: usize,
+}
+
+impl NextHopOctets {
+    fn of(next_hop: NextHop) -> Self {
+        let mut this = Self::default();
+        match next_hop {
+            NextHop::V4(addr) => this.push(&addr.octets()),
+            NextHop::V6(addr) => this.push(&addr.octets()),
+            NextHop::V6Pair(global, link_local) => {
+                this.push(&global.octets());
+                this.push(&link_local.octets());
+            }
+        }
+        this
+    }
+
+    fn push(&mut self, octets: &[u8]) {
+        self.octets
+            .iter_mut()
+            .skip(self.len)
+            .zip(octets)
+            .for_each(|(place, octet)| *place = *octet);
+        self.len += octets.len();
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self.octets.get(..self.len).unwrap_or_default()
+    }
+}
+
+const WELL_KNOWN: u8 = flag::TRANSITIVE;
+const OPTIONAL_TRANSITIVE: u8 = flag::OPTIONAL | flag::TRANSITIVE;
+
+/// All attributes but MP_REACH_NLRI, in ascending order of type.
+fn encode_attrs(out: &mut Vec<u8>, context: &EncodeContext, attrs: &PathAttrs, classic: bool) {
+    let rare = attrs.rare.as_deref();
+    attr(out, WELL_KNOWN, code::ORIGIN, &[attrs.origin as u8]);
+    let as4_path = encode_as_path(out, context, attrs);
+    if let (true, NextHop::V4(addr)) = (classic, attrs.next_hop) {
+        attr(out, WELL_KNOWN, code::NEXT_HOP, &addr.octets());
+    }
+    if let Some(med) = attrs.med {
+        attr(out, flag::OPTIONAL, code::MED, &med.to_be_bytes());
+    }
+    if let Some(preference) = attrs.local_pref.filter(|_| context.internal) {
+        attr(out, WELL_KNOWN, code::LOCAL_PREF, &preference.to_be_bytes());
+    }
+    if attrs.atomic_aggregate {
+        attr(out, WELL_KNOWN, code::ATOMIC_AGGREGATE, &[]);
+    }
+    let aggregator = rare.and_then(|rare| rare.aggregator);
+    if let Some(aggregator) = aggregator {
+        attr(
+            out,
+            OPTIONAL_TRANSITIVE,
+            code::AGGREGATOR,
+            aggregator_value(aggregator, context.four_octet_as).as_slice(),
+        );
+    }
+    list(
+        out,
+        OPTIONAL_TRANSITIVE,
+        code::COMMUNITIES,
+        attrs.communities.iter().map(|item| item.0.to_be_bytes()),
+    );
+    if let Some(rare) = rare {
+        encode_rare(out, context, rare);
+    }
+    if as4_path {
+        attr(
+            out,
+            OPTIONAL_TRANSITIVE,
+            code::AS4_PATH,
+            attrs.as_path.without_confederation().wire4(),
+        );
+    }
+    if let Some(aggregator) = aggregator.filter(|known| !context.four_octet_as && known.asn.0 > 0xFFFF) {
+        attr(
+            out,
+            OPTIONAL_TRANSITIVE,
+            code::AS4_AGGREGATOR,
+            aggregator_value(aggregator, true).as_slice(),
+        );
+    }
+    if let Some(rare) = rare {
+        let item = |item: &crate::types::LargeCommunity| {
+            let [a, b, c] = [item.0, item.1, item.2].map(u32::to_be_bytes);
+            let mut octets = [0; 12];
+            octets
+                .iter_mut()
+                .zip(a.into_iter().chain(b).chain(c))
+                .for_each(|(place, octet)| *place = octet);
+            octets
+        };
+        list(
+            out,
+            OPTIONAL_TRANSITIVE,
+            code::LARGE_COMMUNITIES,
+            rare.large_communities.iter().map(item),
+        );
+        for unknown in &rare.unknown {
+            // RFC 4271 §5: passed on with Partial set.
+            let flags = (unknown.flags | flag::PARTIAL) & !flag::EXTENDED_LENGTH;
+            attr(out, flags, unknown.code, &unknown.value);
+        }
+    }
+}
+
+/// Writes AS_PATH; says whether AS4_PATH has to tell the truth (RFC 6793 §4.2.2).
+fn encode_as_path(out: &mut Vec<u8>, context: &EncodeContext, attrs: &PathAttrs) -> bool {
+    if context.four_octet_as {
+        attr(out, WELL_KNOWN, code::AS_PATH, attrs.as_path.wire4());
+        return false;
+    }
+    let mut narrow = Vec::with_capacity(attrs.as_path.wire4().len());
+    let lossy = attrs.as_path.write_wire2(&mut narrow);
+    attr(out, WELL_KNOWN, code::AS_PATH, &narrow);
+    lossy
+}
+
+fn encode_rare(out: &mut Vec<u8>, context: &EncodeContext, rare: &RareAttrs) {
+    if let Some(id) = rare.originator_id.filter(|_| context.internal) {
+        attr(out, flag::OPTIONAL, code::ORIGINATOR_ID, &id.get().to_be_bytes());
+    }
+    if context.internal {
+        list(
+            out,
+            flag::OPTIONAL,
+            code::CLUSTER_LIST,
+            rare.cluster_list.iter().map(|id| id.to_be_bytes()),
+        );
+    }
+    list(
+        out,
+        OPTIONAL_TRANSITIVE,
+        code::EXT_COMMUNITIES,
+        rare.ext_communities.iter().map(|item| item.0.to_be_bytes()),
+    );
+}
+
+fn aggregator_value(aggregator: Aggregator, four_octet_as: bool) -> Vec<u8> {
+    let Aggregator { asn: Asn(number), id } = aggregator;
+    let mut value = if four_octet_as {
+        number.to_be_bytes().to_vec()
+    } else {
+        aggregator.asn.to_two_octets().to_be_bytes().to_vec()
+    };
+    value.extend_from_slice(&id.octets());
+    value
+}
+
+/// One attribute; the length takes two octets only where it must.
+fn attr(out: &mut Vec<u8>, flags: u8, code: u8, value: &[u8]) {
+    header(out, flags, code, value.len());
+    out.extend_from_slice(value);
+}
+
+fn header(out: &mut Vec<u8>, flags: u8, code: u8, len: usize) {
+    match u8::try_from(len) {
+        Ok(len) => out.extend_from_slice(&[flags, code, len]),
+        Err(_) => {
+            out.extend_from_slice(&[flags | flag::EXTENDED_LENGTH, code]);
+            out.extend_from_slice(&length(len).to_be_bytes());
+        }
+    }
+}
+
+/// An attribute of items of N octets; none at all when there are no items.
+fn list<const N: usize>(
+    out: &mut Vec<u8>,
+    flags: u8,
+    code: u8,
+    items: impl ExactSizeIterator<Item = [u8; N]>,
+) {
+    if items.len() > 0 {
+        header(out, flags, code, items.len() * N);
+        items.for_each(|item| out.extend_from_slice(&item));
+    }
 }

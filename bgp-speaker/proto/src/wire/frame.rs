@@ -14,7 +14,7 @@ pub const MAX_LEN: usize = 4096;
 /// Longest message where both sides offered extended messages (RFC 8654 §4).
 pub const MAX_LEN_EXTENDED: usize = 65535;
 
-const MARKER: [u8; 16] = [0xFF; 16];
+pub(super) const MARKER: [u8; 16] = [0xFF; 16];
 
 /// Type of a message.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -1,0 +1,280 @@
+//! Round trips of arbitrary values through the codec, and arbitrary bytes into it.
+
+use std::collections::BTreeMap;
+
+use ::bytes::BytesMut;
+use bgp_proto::types::{
+    Asn, Community, ExtCommunity, Family, FamilySet, LargeCommunity, PathId, Prefix, RouterId,
+};
+use bgp_proto::wire::{
+    Aggregator, AsPath, DecodeContext, EncodeContext, NextHop, Nlri, Notification, Open, Origin, PathAttrs,
+    RareAttrs, Refresh, RouteBatch, RouteOp, UnknownAttr, cut_frame, decode_update, encode_announce,
+    encode_end_of_rib, encode_withdraw,
+};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+fn asn() -> impl Strategy<Value = Asn> {
+    prop_oneof![(1u32..65000).prop_map(Asn), (70_000u32..u32::MAX).prop_map(Asn)]
+}
+
+fn as_path() -> impl Strategy<Value = AsPath> {
+    vec((1u8..=2, vec(asn(), 1..6)), 0..4).prop_map(|segments| {
+        let mut wire = Vec::new();
+        for (kind, asns) in segments {
+            wire.extend([kind, asns.len() as u8]);
+            asns.iter().for_each(|asn| wire.extend(asn.0.to_be_bytes()));
+        }
+        AsPath::from_wire4(&wire).unwrap()
+    })
+}
+
+fn rare() -> impl Strategy<Value = RareAttrs> {
+    let unknown = (vec(any::<u8>(), 0..300), 200u8..240).prop_map(|(value, code)| UnknownAttr {
+        flags: 0xE0,
+        code,
+        value: value.into(),
+    });
+    let aggregator = (asn(), any::<u32>()).prop_map(|(asn, id)| Aggregator { asn, id: id.into() });
+    let large = any::<(u32, u32, u32)>().prop_map(|(a, b, c)| LargeCommunity(a, b, c));
+    (
+        option::of(aggregator),
+        option::of((1u32..).prop_map(|id| RouterId::new(id).unwrap())),
+        vec(any::<u32>(), 0..4),
+        vec(any::<u64>().prop_map(ExtCommunity), 0..4),
+        vec(large, 0..30),
+        option::of(unknown),
+    )
+        .prop_map(
+            |(aggregator, originator_id, cluster_list, ext_communities, large_communities, unknown)| {
+                RareAttrs {
+                    aggregator,
+                    originator_id,
+                    cluster_list,
+                    ext_communities,
+                    large_communities,
+                    unknown: unknown.into_iter().collect(),
+                }
+            },
+        )
+}
+
+fn attrs() -> impl Strategy<Value = PathAttrs> {
+    let origin = prop_oneof![Just(Origin::Igp), Just(Origin::Egp), Just(Origin::Incomplete)];
+    (
+        origin,
+        any::<bool>(),
+        option::of(any::<u32>()),
+        any::<u32>(),
+        as_path(),
+        vec(any::<u32>().prop_map(Community), 0..80),
+        rare(),
+    )
+        .prop_map(
+            |(origin, atomic_aggregate, med, local_pref, as_path, communities, rare)| {
+                let mut attrs = PathAttrs {
+                    origin,
+                    atomic_aggregate,
+                    next_hop: NextHop::V4([192, 0, 2, 1].into()),
+                    med,
+                    local_pref: Some(local_pref),
+                    as_path,
+                    communities: communities.into(),
+                    rare: Some(Box::new(rare)),
+                };
+                attrs.tidy();
+                attrs
+            },
+        )
+}
+
+fn nlri(family: Family) -> impl Strategy<Value = Vec<Nlri>> {
+    let one = (any::<u128>(), 0u8..=family.max_len(), any::<u32>());
+    vec(one, 1..900).prop_map(move |list| {
+        let prefix = |bits: u128, len| match family {
+            Family::Ipv4 => Prefix::v4((bits >> 96) as u32, len),
+            Family::Ipv6 => Prefix::v6(bits, len),
+        };
+        list.into_iter()
+            .map(|(bits, len, id)| Nlri {
+                path_id: PathId(id),
+                prefix: prefix(bits, len),
+            })
+            .collect()
+    })
+}
+
+fn contexts(four: bool, add_path: bool, max_len: usize) -> (EncodeContext, DecodeContext) {
+    let add_path = if add_path {
+        FamilySet::ALL
+    } else {
+        FamilySet::EMPTY
+    };
+    (
+        EncodeContext {
+            four_octet_as: four,
+            add_path,
+            max_len,
+            internal: true,
+        },
+        DecodeContext {
+            four_octet_as: four,
+            add_path,
+            families: FamilySet::ALL,
+            extended_next_hop: FamilySet::ALL,
+            external: false,
+        },
+    )
+}
+
+/// What a stream of UPDATEs says, by prefix and path identifier, and how many messages it has.
+fn read(
+    mut stream: BytesMut,
+    context: &DecodeContext,
+    max_len: usize,
+) -> (BTreeMap<(Prefix, PathId), Option<PathAttrs>>, u32) {
+    let mut said = BTreeMap::new();
+    let mut messages = 0;
+    while let Some(frame) = cut_frame(&mut stream, max_len > 4096).unwrap() {
+        assert!(frame.body.len() + 19 <= max_len);
+        messages += 1;
+        let mut batch = RouteBatch::default();
+        decode_update(&frame.body, context, &mut batch).unwrap();
+        assert!(batch.issues.is_empty(), "{:?}", batch.issues);
+        for op in &batch.ops {
+            let (attrs, range) = match op {
+                RouteOp::Announce { attrs, nlri } => (Some((**attrs).clone()), nlri),
+                RouteOp::Withdraw { nlri } => (None, nlri),
+                RouteOp::EndOfRib(_) => continue,
+            };
+            for nlri in batch.slice(range) {
+                said.insert((nlri.prefix, nlri.path_id), attrs.clone());
+            }
+        }
+    }
+    assert!(stream.is_empty());
+    (said, messages)
+}
+
+fn next_hops(family: Family) -> Vec<NextHop> {
+    let (global, local) = ("2001:db8::1".parse().unwrap(), "fe80::1".parse().unwrap());
+    let mut all = vec![NextHop::V6(global), NextHop::V6Pair(global, local)];
+    if family == Family::Ipv4 {
+        all.push(NextHop::V4([192, 0, 2, 1].into()));
+    }
+    all
+}
+
+fn wanted(nlri: &[Nlri], add_path: bool) -> Vec<(Prefix, PathId)> {
+    let id = |nlri: &Nlri| if add_path { nlri.path_id } else { PathId(0) };
+    let mut keys: Vec<_> = nlri.iter().map(|nlri| (nlri.prefix, id(nlri))).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn announcements_round_trip(
+        attrs in attrs(),
+        v4 in nlri(Family::Ipv4),
+        v6 in nlri(Family::Ipv6),
+        four in any::<bool>(),
+        add_path in any::<bool>(),
+        extended in any::<bool>(),
+    ) {
+        let max_len = if extended { 65535 } else { 4096 };
+        let (encode, decode) = contexts(four, add_path, max_len);
+        for (family, list) in [(Family::Ipv4, &v4), (Family::Ipv6, &v6)] {
+            for next_hop in next_hops(family) {
+                let attrs = PathAttrs { next_hop, ..attrs.clone() };
+                let mut out = BytesMut::new();
+                let messages = encode_announce(&mut out, &encode, family, &attrs, list).unwrap();
+                let (said, read) = read(out, &decode, max_len);
+                prop_assert_eq!(messages, read);
+                prop_assert_eq!(said.keys().copied().collect::<Vec<_>>(), wanted(list, add_path));
+                for got in said.values() {
+                    prop_assert_eq!(got.as_ref(), Some(&attrs));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn withdrawals_round_trip(v4 in nlri(Family::Ipv4), v6 in nlri(Family::Ipv6), add_path in any::<bool>()) {
+        let (encode, decode) = contexts(true, add_path, 4096);
+        for (family, list) in [(Family::Ipv4, &v4), (Family::Ipv6, &v6)] {
+            let mut out = BytesMut::new();
+            let messages = encode_withdraw(&mut out, &encode, family, list);
+            let (said, read) = read(out, &decode, 4096);
+            prop_assert_eq!(messages, read);
+            prop_assert_eq!(said.keys().copied().collect::<Vec<_>>(), wanted(list, add_path));
+            prop_assert!(said.values().all(Option::is_none));
+        }
+    }
+
+    /// Nothing panics on any bytes, and nothing is announced that the bytes do not hold.
+    #[test]
+    fn any_bytes(bytes in vec(any::<u8>(), 0..600), four in any::<bool>(), add_path in any::<bool>(), external in any::<bool>()) {
+        let (_, decode) = contexts(four, add_path, 4096);
+        let decode = DecodeContext { external, ..decode };
+        let mut batch = RouteBatch::default();
+        let _ = decode_update(&bytes, &decode, &mut batch);
+        prop_assert!(batch.nlri.len() <= bytes.len());
+        let _ = Open::decode(&bytes);
+        let _ = Refresh::decode(&bytes);
+        if let Ok(notification) = Notification::decode(&bytes.clone().into()) {
+            prop_assert!(!notification.to_string().is_empty());
+        }
+        let mut buf = BytesMut::from(&bytes[..]);
+        while let Ok(Some(_)) = cut_frame(&mut buf, external) {}
+    }
+
+    /// A good message with a few octets changed: no panic, and a verdict for every prefix or an error.
+    #[test]
+    fn mutated_updates(attrs in attrs(), list in nlri(Family::Ipv4), changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let (encode, decode) = contexts(true, false, 65535);
+        let mut out = BytesMut::new();
+        encode_announce(&mut out, &encode, Family::Ipv4, &attrs, &list).unwrap();
+        let mut body = out[19..].to_vec();
+        for (index, octet) in changes {
+            let index = index.index(body.len());
+            body[index] = octet;
+        }
+        let mut batch = RouteBatch::default();
+        if let Err(error) = decode_update(&body, &decode, &mut batch) {
+            let notification = error.notification();
+            prop_assert_eq!(notification.code, 3);
+        }
+    }
+}
+
+#[test]
+fn end_of_rib_both_families() {
+    let (_, decode) = contexts(true, false, 4096);
+    for family in Family::ALL {
+        let mut out = BytesMut::new();
+        encode_end_of_rib(&mut out, family);
+        let frame = cut_frame(&mut out, false).unwrap().unwrap();
+        let mut batch = RouteBatch::default();
+        decode_update(&frame.body, &decode, &mut batch).unwrap();
+        assert_eq!(batch.ops, [RouteOp::EndOfRib(family)]);
+    }
+}
+
+#[test]
+fn attributes_too_large_for_a_message_write_nothing() {
+    let (encode, _) = contexts(true, false, 4096);
+    let mut attrs = PathAttrs::originated(NextHop::V4([192, 0, 2, 1].into()));
+    attrs.communities = (0..1100).map(Community).collect();
+    let mut out = BytesMut::new();
+    let nlri = [Nlri {
+        path_id: PathId(0),
+        prefix: Prefix::v4(0x0A00_0000, 8),
+    }];
+    assert!(encode_announce(&mut out, &encode, Family::Ipv4, &attrs, &nlri).is_err());
+    assert!(out.is_empty());
+}
