@@ -168,9 +168,9 @@ impl EngineTask {
 
     fn tell_fib(&mut self, changes: Vec<FibChange>) {
         if self.fib.is_empty() && self.waiting.is_empty() {
-            match self.events.try_send(Event::Fib(changes)) {
-                Err(mpsc::error::TrySendError::Full(Event::Fib(changes))) => self.hold_back(changes),
-                Ok(()) | Err(_) => {}
+            let sent = self.events.try_send(Event::Fib(changes));
+            if let Err(mpsc::error::TrySendError::Full(Event::Fib(changes))) = sent {
+                self.hold_back(changes);
             }
         } else {
             self.hold_back(changes);

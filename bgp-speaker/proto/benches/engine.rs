@@ -2,6 +2,13 @@
 //!
 //! `cargo bench -p bgp-proto --bench engine [-- PREFIXES]` prints wall time per prefix for a full table in
 //! and out to one peer, the same withdrawn, and a reflector where every client gets every other's routes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

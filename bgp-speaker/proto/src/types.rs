@@ -270,6 +270,10 @@ impl Prefix {
     }
 
     /// Prefix length in bits: 0–32 or 0–128.
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "the length of a prefix, not of a collection"
+    )]
     #[must_use]
     pub fn len(&self) -> u8 {
         self.len

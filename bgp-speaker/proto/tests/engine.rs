@@ -1,4 +1,11 @@
 //! The engine against a world of peers that decode what they are sent.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
@@ -490,7 +497,7 @@ fn kind_of(peer: u32) -> PeerKind {
 }
 
 fn numbered(n: u8) -> Prefix {
-    if n % 3 == 0 {
+    if n.is_multiple_of(3) {
         prefix(&format!("2001:db8:{n}::/48"))
     } else {
         prefix(&format!("10.{n}.0.0/16"))

@@ -385,10 +385,8 @@ mod tests {
                         let outcome = if works { kernel.apply(&op) } else { Err(Failure::Errno(101)) };
                         delta.done(now, op.key(), outcome);
                     }
-                    Step::TheyDelete(k) => {
-                        if kernel.ours.remove(&key(k)).is_some() {
-                            delta.observe(key(k), None);
-                        }
+                    Step::TheyDelete(k) if kernel.ours.remove(&key(k)).is_some() => {
+                        delta.observe(key(k), None);
                     }
                     Step::TheyChange(k, s) if kernel.ours.contains_key(&key(k)) => {
                         kernel.ours.insert(key(k), spec(s));

@@ -44,9 +44,7 @@ impl AdjOut {
     /// Sets it and gives what was there.
     pub fn set(&mut self, dest: DestId, sent: Option<Sent>) -> Option<Sent> {
         if dest.index() >= self.entries.len() {
-            if sent.is_none() {
-                return None;
-            }
+            sent?;
             self.entries.resize(dest.index() + 1, None);
         }
         self.entries

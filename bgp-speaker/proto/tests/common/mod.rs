@@ -18,13 +18,13 @@ use bgp_proto::wire::{
     cut_frame, decode_update,
 };
 
-pub const OUR_AS: Asn = Asn(64512);
+pub(crate) const OUR_AS: Asn = Asn(64512);
 
-pub fn prefix(text: &str) -> Prefix {
+pub(crate) fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
 }
 
-pub fn config() -> EngineConfig {
+pub(crate) fn config() -> EngineConfig {
     EngineConfig {
         asn: OUR_AS,
         router_id: RouterId::new(0x0A00_0001).unwrap(),
@@ -37,35 +37,35 @@ pub fn config() -> EngineConfig {
 
 /// What a peer knows from us.
 #[derive(Default, Debug)]
-pub struct Heard {
-    pub routes: BTreeMap<Prefix, PathAttrs>,
-    pub end_of_rib: Vec<Family>,
-    pub messages: usize,
+pub(crate) struct Heard {
+    pub(crate) routes: BTreeMap<Prefix, PathAttrs>,
+    pub(crate) end_of_rib: Vec<Family>,
+    pub(crate) messages: usize,
     /// A slow peer: its chunks pile up here until `drain`.
-    pub slow: bool,
-    pub queue: VecDeque<Arc<Chunk>>,
-    pub queued_bytes: usize,
+    pub(crate) slow: bool,
+    pub(crate) queue: VecDeque<Arc<Chunk>>,
+    pub(crate) queued_bytes: usize,
 }
 
-pub struct World {
-    pub engine: Engine,
-    pub now: Instant,
-    pub kinds: BTreeMap<PeerId, PeerKind>,
-    pub up: BTreeSet<PeerId>,
-    pub heard: BTreeMap<PeerId, Heard>,
-    pub fib: BTreeMap<Prefix, Vec<IpAddr>>,
-    pub watched: BTreeSet<IpAddr>,
-    pub unreachable: BTreeSet<IpAddr>,
-    pub failed: Vec<(PeerId, Notification)>,
-    pub ends: Vec<(PeerId, Family)>,
-    pub fib_batches: usize,
+pub(crate) struct World {
+    pub(crate) engine: Engine,
+    pub(crate) now: Instant,
+    pub(crate) kinds: BTreeMap<PeerId, PeerKind>,
+    pub(crate) up: BTreeSet<PeerId>,
+    pub(crate) heard: BTreeMap<PeerId, Heard>,
+    pub(crate) fib: BTreeMap<Prefix, Vec<IpAddr>>,
+    pub(crate) watched: BTreeSet<IpAddr>,
+    pub(crate) unreachable: BTreeSet<IpAddr>,
+    pub(crate) failed: Vec<(PeerId, Notification)>,
+    pub(crate) ends: Vec<(PeerId, Family)>,
+    pub(crate) fib_batches: usize,
 }
 
-pub fn address(peer: PeerId) -> Ipv4Addr {
+pub(crate) fn address(peer: PeerId) -> Ipv4Addr {
     Ipv4Addr::from_bits(0xC000_0200 + 10 + peer.0)
 }
 
-pub fn asn_of(peer: PeerId, kind: PeerKind) -> Asn {
+pub(crate) fn asn_of(peer: PeerId, kind: PeerKind) -> Asn {
     if kind == PeerKind::External {
         Asn(65000 + peer.0)
     } else {
@@ -73,7 +73,7 @@ pub fn asn_of(peer: PeerId, kind: PeerKind) -> Asn {
     }
 }
 
-pub fn routing(peer: PeerId, kind: PeerKind) -> PeerRouting {
+pub(crate) fn routing(peer: PeerId, kind: PeerKind) -> PeerRouting {
     PeerRouting {
         name: format!("peer-{}", peer.0),
         kind,
@@ -87,7 +87,7 @@ pub fn routing(peer: PeerId, kind: PeerKind) -> PeerRouting {
     }
 }
 
-pub fn facts(peer: PeerId, kind: PeerKind) -> SessionFacts {
+pub(crate) fn facts(peer: PeerId, kind: PeerKind) -> SessionFacts {
     let open = |asn, id| Open {
         asn,
         hold_time: HoldTime::DEFAULT,
@@ -117,7 +117,7 @@ pub fn facts(peer: PeerId, kind: PeerKind) -> SessionFacts {
     }
 }
 
-pub fn attrs_from(peer: PeerId, kind: PeerKind) -> PathAttrs {
+pub(crate) fn attrs_from(peer: PeerId, kind: PeerKind) -> PathAttrs {
     let mut attrs = PathAttrs::originated(NextHop::V4(address(peer)));
     if kind == PeerKind::External {
         attrs.as_path = AsPath::sequence(&[asn_of(peer, kind)]);
@@ -127,7 +127,7 @@ pub fn attrs_from(peer: PeerId, kind: PeerKind) -> PathAttrs {
     attrs
 }
 
-pub fn announce(attrs: PathAttrs, prefixes: &[Prefix]) -> RouteBatch {
+pub(crate) fn announce(attrs: PathAttrs, prefixes: &[Prefix]) -> RouteBatch {
     let nlri: Vec<Nlri> = prefixes
         .iter()
         .map(|prefix| Nlri {
@@ -145,7 +145,7 @@ pub fn announce(attrs: PathAttrs, prefixes: &[Prefix]) -> RouteBatch {
     }
 }
 
-pub fn withdraw(prefixes: &[Prefix]) -> RouteBatch {
+pub(crate) fn withdraw(prefixes: &[Prefix]) -> RouteBatch {
     let nlri: Vec<Nlri> = prefixes
         .iter()
         .map(|prefix| Nlri {
@@ -161,7 +161,7 @@ pub fn withdraw(prefixes: &[Prefix]) -> RouteBatch {
 }
 
 impl World {
-    pub fn new(config: EngineConfig) -> Self {
+    pub(crate) fn new(config: EngineConfig) -> Self {
         Self {
             engine: Engine::new(config),
             now: Instant::now(),
@@ -177,15 +177,15 @@ impl World {
         }
     }
 
-    pub fn handle(&mut self, input: Input) {
+    pub(crate) fn handle(&mut self, input: Input) {
         self.engine.handle(self.now, input);
     }
 
-    pub fn add(&mut self, peer: PeerId, kind: PeerKind) {
+    pub(crate) fn add(&mut self, peer: PeerId, kind: PeerKind) {
         self.add_with(peer, routing(peer, kind), facts(peer, kind));
     }
 
-    pub fn add_with(&mut self, peer: PeerId, routing: PeerRouting, facts: SessionFacts) {
+    pub(crate) fn add_with(&mut self, peer: PeerId, routing: PeerRouting, facts: SessionFacts) {
         self.kinds.insert(peer, routing.kind);
         self.handle(Input::Configure(peer, Arc::new(routing)));
         self.heard.insert(peer, Heard::default());
@@ -193,25 +193,25 @@ impl World {
         self.handle(Input::Up(peer, Box::new(facts)));
     }
 
-    pub fn down(&mut self, peer: PeerId) {
+    pub(crate) fn down(&mut self, peer: PeerId) {
         self.up.remove(&peer);
         self.heard.insert(peer, Heard::default());
         self.handle(Input::Down(peer));
     }
 
-    pub fn announce(&mut self, peer: PeerId, texts: &[&str]) {
+    pub(crate) fn announce(&mut self, peer: PeerId, texts: &[&str]) {
         let prefixes: Vec<Prefix> = texts.iter().map(|text| prefix(text)).collect();
         let attrs = attrs_from(peer, self.kinds[&peer]);
         self.handle(Input::Routes(peer, announce(attrs, &prefixes)));
     }
 
-    pub fn withdraw(&mut self, peer: PeerId, texts: &[&str]) {
+    pub(crate) fn withdraw(&mut self, peer: PeerId, texts: &[&str]) {
         let prefixes: Vec<Prefix> = texts.iter().map(|text| prefix(text)).collect();
         self.handle(Input::Routes(peer, withdraw(&prefixes)));
     }
 
     /// Does what the engine says until it has nothing more to say.
-    pub fn pump(&mut self) {
+    pub(crate) fn pump(&mut self) {
         while let Some(output) = self.engine.poll_output() {
             self.obey(output);
         }
@@ -267,7 +267,7 @@ impl World {
         }
     }
 
-    pub fn set_reach(&mut self, addr: IpAddr, reachable: bool) {
+    pub(crate) fn set_reach(&mut self, addr: IpAddr, reachable: bool) {
         if reachable {
             self.unreachable.remove(&addr);
         } else {
@@ -278,7 +278,7 @@ impl World {
     }
 
     /// The peer reads all that is queued for it.
-    pub fn drain(&mut self, peer: PeerId) {
+    pub(crate) fn drain(&mut self, peer: PeerId) {
         let heard = self.heard.get_mut(&peer).unwrap();
         let mut written = 0;
         while let Some(chunk) = heard.queue.pop_front() {
