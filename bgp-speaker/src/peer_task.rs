@@ -14,10 +14,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bgp_proto::engine::{Chunk, Input as EngineInput};
 use bgp_proto::session::{ConnId, DownReason, Input, Negotiated, Output, Session};
-use bgp_proto::types::Asn;
+use bgp_proto::types::{Asn, FamilySet};
 use bgp_proto::wire::{Notification, Refresh, RouteBatch, cease};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -74,6 +75,8 @@ pub(crate) struct PeerTask {
     /// Credit to report.
     written: usize,
     next_incoming: u64,
+    /// Routes of the peer's last session are kept until then.
+    stale_until: Option<std::time::Instant>,
     gone: bool,
 }
 
@@ -106,6 +109,7 @@ impl PeerTask {
             pending: VecDeque::new(),
             written: 0,
             next_incoming: 1 << 32,
+            stale_until: None,
             gone: false,
         }
     }
@@ -122,7 +126,8 @@ impl PeerTask {
     }
 
     async fn wake(&mut self) -> Wake {
-        let deadline = self.session.poll_timeout().map(Instant::from_std);
+        let timers = self.session.poll_timeout().into_iter().chain(self.stale_until);
+        let deadline = timers.min().map(Instant::from_std);
         let reading = self.pending.is_empty();
         let ahead = self.connections.iter().map(Connection::queued).max().unwrap_or(0) < WRITE_AHEAD;
         let (dial, connections, up) = (&mut self.dial, &self.connections, &mut self.up);
@@ -139,7 +144,10 @@ impl PeerTask {
 
     fn act(&mut self, wake: Wake) {
         match wake {
-            Wake::Timer => self.tell_session(Input::Tick),
+            Wake::Timer => {
+                self.end_stale();
+                self.tell_session(Input::Tick);
+            }
             Wake::Command(Some(command)) => self.command(command),
             Wake::Command(None) => self.remove(),
             Wake::EngineHasRoom => self.offer(),
@@ -351,7 +359,12 @@ impl PeerTask {
                 Output::Close(conn) => self.close(conn),
                 Output::State(state) => tracing::debug!(peer = %self.spec.name, ?state, "session"),
                 Output::Up { conn, negotiated } => self.came_up(conn, *negotiated),
-                Output::Down { was_up, reason } => self.went_down(was_up, &reason),
+                Output::Down {
+                    was_up,
+                    reason,
+                    retain,
+                    retain_for,
+                } => self.went_down(was_up, &reason, (retain, retain_for)),
                 Output::Routes(batch) => self.routes(batch),
                 Output::Refresh(refresh) => {
                     self.pending
@@ -405,18 +418,36 @@ impl PeerTask {
             .push_back(ToEngine::Tell(Event::PeerUp(self.spec.id)));
     }
 
-    fn went_down(&mut self, was_up: bool, reason: &DownReason) {
-        if was_up {
-            self.up = None;
-            self.pending
-                .push_back(ToEngine::Input(EngineInput::Down(self.spec.id)));
-            tracing::warn!(peer = %self.spec.name, reason = %crate::api::words(reason), "session down");
-            self.pending.push_back(ToEngine::Tell(Event::PeerDown(
-                self.spec.id,
-                crate::api::words(reason),
-            )));
+    fn went_down(&mut self, was_up: bool, reason: &DownReason, (retain, time): (FamilySet, Duration)) {
+        let words = crate::api::words(reason);
+        if !was_up {
+            tracing::debug!(peer = %self.spec.name, reason = %words, "attempt failed");
+            return;
+        }
+        self.up = None;
+        let id = self.spec.id;
+        let input = if retain.is_empty() {
+            self.stale_until = None;
+            EngineInput::Down(id)
         } else {
-            tracing::debug!(peer = %self.spec.name, reason = %crate::api::words(reason), "attempt failed");
+            self.stale_until = Some(now() + time);
+            EngineInput::Restarting(id, retain)
+        };
+        self.pending.push_back(ToEngine::Input(input));
+        tracing::warn!(peer = %self.spec.name, reason = %words, keeping = ?retain, "session down");
+        self.pending.push_back(ToEngine::Tell(Event::PeerDown(id, words)));
+    }
+
+    /// The peer did not come back, or not with its End-of-RIB, in its restart time (RFC 4724 §4.2).
+    fn end_stale(&mut self) {
+        if self.stale_until.is_some_and(|until| until <= now()) {
+            self.stale_until = None;
+            let input = if self.up.is_some() {
+                EngineInput::Swept
+            } else {
+                EngineInput::Down
+            };
+            self.pending.push_back(ToEngine::Input(input(self.spec.id)));
         }
     }
 

@@ -72,6 +72,7 @@ fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> PeerSpec {
             hold_time: HoldTime::new(9).unwrap(),
             connect_retry: Duration::from_millis(200),
             passive: false,
+            graceful_restart: Some(120),
             extra_capabilities: Vec::new(),
         },
         routing: Arc::new(PeerRouting {

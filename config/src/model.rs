@@ -140,6 +140,8 @@ pub struct Peer {
     pub transport: Transport,
     /// Hold and connect-retry time.
     pub timers: Timers,
+    /// How long the peer keeps our routes while we restart, in seconds; `None`: no graceful restart.
+    pub graceful_restart: Option<u16>,
     /// Families offered.
     pub families: FamilySet,
     /// Administratively down: configured, but no session is started.
@@ -225,6 +227,7 @@ impl Config {
             hold_time: peer.timers.hold,
             connect_retry: peer.timers.connect_retry,
             passive: peer.transport.passive,
+            graceful_restart: peer.graceful_restart,
             extra_capabilities: Vec::new(),
         }
     }

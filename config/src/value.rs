@@ -437,6 +437,25 @@ pub(crate) const HOLD_TIME: Kind<HoldTime> = Kind {
     },
 };
 
+/// Seconds; 0 for none (RFC 4724 §3 has 12 bits for it).
+pub(crate) const RESTART_TIME: Kind<u16> = Kind {
+    what: "a restart time",
+    example: "120s",
+    parse: |scalar| {
+        let time = duration(scalar)?;
+        let whole = (time.subsec_nanos() == 0).then_some(time.as_secs());
+        match whole
+            .and_then(|seconds| u16::try_from(seconds).ok())
+            .filter(|seconds| *seconds <= 4095)
+        {
+            Some(seconds) => Ok(seconds),
+            None => Err(Bad::Range(
+                "0, or 1s to 4095s in whole seconds (RFC 4724 §3)".to_owned(),
+            )),
+        }
+    },
+};
+
 pub(crate) const RETRY_TIME: Kind<Duration> = Kind {
     what: "a time",
     example: "5s",

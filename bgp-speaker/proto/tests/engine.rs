@@ -17,7 +17,9 @@ use bgp_proto::engine::{Input, Originated, PeerKind, RouteFilter, Unused};
 use bgp_proto::policy::{Actions, Matcher, Policy, PrefixRange, Rule, Source, Verdict};
 use bgp_proto::rib::table::Ineligible;
 use bgp_proto::types::{Asn, Community, Family, PeerId, Prefix};
-use bgp_proto::wire::{AsPath, PathAttrs, Refresh, RefreshKind};
+use bgp_proto::wire::{
+    AsPath, Capability, GracefulRestart, PathAttrs, Refresh, RefreshKind, RouteBatch, RouteOp,
+};
 use common::*;
 use proptest::prelude::*;
 
@@ -325,6 +327,67 @@ fn enhanced_refresh_sweeps_what_did_not_come_again() {
     assert_eq!(world.engine.counts(A).received, [1, 1]);
 }
 
+/// RFC 4724 §4.2: the routes of a restarting peer stay; what does not come again by its End-of-RIB goes.
+#[test]
+fn a_restarting_peer_keeps_its_routes_until_its_end_of_rib() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    world.add(B, PeerKind::External);
+    world.announce(A, &["10.1.0.0/24", "10.2.0.0/24"]);
+    world.pump();
+    let (messages, batches) = (world.heard[&B].messages, world.fib_batches);
+    world.restarting(A);
+    world.pump();
+    assert_eq!((world.fib.len(), world.heard[&B].routes.len()), (2, 2));
+
+    let mut back = facts(A, PeerKind::External);
+    let mut negotiated = (*back.negotiated).clone();
+    negotiated
+        .remote
+        .capabilities
+        .push(Capability::GracefulRestart(GracefulRestart {
+            restarting: true,
+            notification: false,
+            restart_time: 120,
+            families: vec![(Family::Ipv4, true)],
+        }));
+    back.negotiated = Arc::new(negotiated);
+    world.add_with(A, routing(A, PeerKind::External), back);
+    world.announce(A, &["10.1.0.0/24"]);
+    world.pump();
+    assert_eq!(world.heard[&A].routes.len(), 0, "not its own routes");
+    assert_eq!(
+        (world.heard[&B].messages, world.fib_batches),
+        (messages, batches),
+        "nobody noticed anything"
+    );
+    let end = RouteBatch {
+        ops: vec![RouteOp::EndOfRib(Family::Ipv4)],
+        ..RouteBatch::default()
+    };
+    world.handle(Input::Routes(A, end));
+    world.pump();
+    assert_eq!(
+        world.fib.keys().copied().collect::<Vec<_>>(),
+        [prefix("10.1.0.0/24")]
+    );
+    assert_eq!(world.heard[&B].routes.len(), 1);
+}
+
+#[test]
+fn a_peer_that_never_comes_back_loses_its_routes() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    world.announce(A, &["10.1.0.0/24"]);
+    world.pump();
+    world.restarting(A);
+    world.pump();
+    assert_eq!(world.fib.len(), 1);
+    world.down(A);
+    world.pump();
+    assert_eq!((world.fib.len(), world.engine.sizes()), (0, (0, 0, 0)));
+}
+
 /// Whoever sweeps at End-of-RIB must have heard of the routes before it.
 #[test]
 fn an_end_of_rib_is_told_after_the_routes_before_it() {
@@ -461,6 +524,7 @@ fn a_slow_peer_misses_nothing_and_holds_up_nobody() {
 enum Step {
     Up(u32),
     Down(u32),
+    Restarting(u32),
     Announce(u32, u8, u32),
     Withdraw(u32, u8),
     Own(u8),
@@ -474,6 +538,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         2 => (0u32..6).prop_map(Step::Up),
         1 => (0u32..6).prop_map(Step::Down),
+        1 => (0u32..6).prop_map(Step::Restarting),
         8 => (0u32..6, 0u8..12, 0u32..3).prop_map(|(peer, n, pref)| Step::Announce(peer, n, pref)),
         4 => (0u32..6, 0u8..12).prop_map(|(peer, n)| Step::Withdraw(peer, n)),
         1 => (0u8..16).prop_map(Step::Own),
@@ -568,10 +633,12 @@ proptest! {
                     paths.retain(|(_, source), _| *source != peer);
                     world.add(PeerId(peer), kind_of(peer));
                 }
-                Step::Down(peer) if world.up.contains(&PeerId(peer)) => {
+                Step::Down(peer) => {
                     paths.retain(|(_, source), _| *source != peer);
                     world.down(PeerId(peer));
                 }
+                // What it announced stays until it is back: its new OPEN does not offer to have kept it.
+                Step::Restarting(peer) if world.up.contains(&PeerId(peer)) => world.restarting(PeerId(peer)),
                 Step::Announce(peer, n, pref) if world.up.contains(&PeerId(peer)) => {
                     let mut attrs = attrs_from(PeerId(peer), kind_of(peer));
                     attrs.local_pref = (kind_of(peer) != PeerKind::External).then_some(99 + pref);
@@ -623,8 +690,8 @@ proptest! {
         }
         let (_, sets, next_hops) = world.engine.sizes();
         prop_assert!(next_hops <= sets + 1);
-        for peer in world.up.clone() {
-            world.down(peer);
+        for peer in 0..6 {
+            world.down(PeerId(peer));
         }
         world.handle(Input::Originate(vec![]));
         world.pump();

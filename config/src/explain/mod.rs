@@ -179,6 +179,15 @@ fn connection(out: &mut String, peer: &Peer) -> fmt::Result {
         out,
         "  connect retry  {retry}{}",
         default(peer, "timers.connectRetry")
+    )?;
+    let restart = match peer.graceful_restart {
+        Some(seconds) => format!("the peer keeps our routes for {seconds}s"),
+        None => "off".to_owned(),
+    };
+    writeln!(
+        out,
+        "  restart        {restart}{}",
+        default(peer, "gracefulRestart.restartTime")
     )
 }
 

@@ -36,6 +36,7 @@ pub const SECTIONS: &[&Section] = &[
     &FIB,
     &PEER,
     &PASSWORD,
+    &GRACEFUL_RESTART,
     &TTL_SECURITY,
     &TIMERS,
     &RULE,

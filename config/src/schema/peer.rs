@@ -26,6 +26,7 @@ pub(crate) const PEER: Section = Section {
         "ttlSecurity",
         "password",
         "timers",
+        "gracefulRestart",
         "families",
         "import",
         "export",
@@ -50,6 +51,11 @@ pub(crate) const TTL_SECURITY: Section = Section {
 pub(crate) const TIMERS: Section = Section {
     name: "peers[].timers",
     fields: &["hold", "connectRetry"],
+};
+
+pub(crate) const GRACEFUL_RESTART: Section = Section {
+    name: "peers[].gracefulRestart",
+    fields: &["restartTime"],
 };
 
 const TTL: Kind<u8> = Kind {
@@ -94,6 +100,7 @@ pub(crate) struct Peer {
     pub(crate) password: Option<At<PathBuf>>,
     pub(crate) hold: Option<At<HoldTime>>,
     pub(crate) connect_retry: Option<At<Duration>>,
+    pub(crate) restart_time: Option<At<u16>>,
     pub(crate) families: Option<Vec<At<Family>>>,
     pub(crate) import: Option<At<String>>,
     pub(crate) export: Option<At<String>>,
@@ -149,6 +156,9 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
         connect_retry: timers
             .as_ref()
             .and_then(|fields| fields.scalar("connectRetry", &value::RETRY_TIME)),
+        restart_time: fields
+            .fields("gracefulRestart", &GRACEFUL_RESTART)
+            .and_then(|fields| fields.required("restartTime", &value::RESTART_TIME)),
         families: families.map(|cursor| cursor.scalars(&value::FAMILY)),
         import: fields.scalar("import", &value::NAME),
         export: fields.scalar("export", &value::NAME),

@@ -20,6 +20,8 @@ use crate::schema;
 const PORT: u16 = 179;
 /// Lower than the 120 s of RFC 4271 §10: a rebooted neighbour should be back in seconds.
 const CONNECT_RETRY: Duration = Duration::from_secs(5);
+/// How long peers keep our routes while we restart, in seconds.
+const RESTART_TIME: u16 = 120;
 /// TTL towards peers of our own AS, who may be some routers away.
 const INTERNAL_TTL: u8 = 64;
 
@@ -242,6 +244,8 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
                 .as_ref()
                 .map_or(CONNECT_RETRY, |retry| retry.value),
         },
+        graceful_restart: Some(peer.restart_time.as_ref().map_or(RESTART_TIME, |time| time.value))
+            .filter(|time| *time > 0),
         families: families.unwrap_or(FamilySet::ALL),
         shutdown: is(&peer.shutdown),
         routing,
@@ -305,6 +309,7 @@ fn defaulted(peer: &schema::Peer) -> Vec<&'static str> {
         ("port", peer.port.is_none()),
         ("timers.hold", peer.hold.is_none()),
         ("timers.connectRetry", peer.connect_retry.is_none()),
+        ("gracefulRestart.restartTime", peer.restart_time.is_none()),
         ("families", peer.families.is_none()),
         ("ttl", peer.multihop.is_none() && peer.ttl_security.is_none()),
         ("import", peer.import.is_none()),

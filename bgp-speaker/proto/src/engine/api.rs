@@ -8,7 +8,7 @@ use ::bytes::Bytes;
 
 use crate::policy::{Policy, Source};
 use crate::session::Negotiated;
-use crate::types::{Asn, Community, Family, PeerId, Prefix, RouterId};
+use crate::types::{Asn, Community, Family, FamilySet, PeerId, Prefix, RouterId};
 use crate::wire::{Notification, Refresh, RouteBatch};
 
 /// What the engine knows of itself.
@@ -114,8 +114,13 @@ pub enum Input {
     Remove(PeerId),
     /// Its session is established.
     Up(PeerId, Box<SessionFacts>),
-    /// Its session ended; its routes go.
+    /// Its session ended; its routes go, also those that were kept for its restart.
     Down(PeerId),
+    /// Its session ended, but it is expected back soon: its routes of these families stay for now, stale
+    /// (RFC 4724 §4.2). The shell ends this with `Down` or, once the peer is back, with `Swept`.
+    Restarting(PeerId, FamilySet),
+    /// The peer is back, but its End-of-RIB did not come in time: what is stale goes (RFC 4724 §4.2).
+    Swept(PeerId),
     /// Routes from a peer.
     Routes(PeerId, RouteBatch),
     /// The peer asks for our routes again, or marks the bounds of its own resend.

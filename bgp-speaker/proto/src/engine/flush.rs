@@ -94,11 +94,9 @@ impl Engine {
         self.candidates = candidates;
     }
 
+    /// A restarting peer has no session, but its paths count as they did.
     fn fill_tie_breakers(&self, candidate: &mut Candidate, path: &Path) {
-        let Some(facts) = self.peers.get(&path.peer).and_then(|peer| peer.facts.as_deref()) else {
-            return;
-        };
-        candidate.peer_addr = Some(facts.remote_addr);
+        candidate.peer_addr = self.peers.get(&path.peer).and_then(|peer| peer.addr);
         if let Some(Learned::Peer(kind, router_id)) = self.sources.peers.get(&path.peer) {
             candidate.external = *kind == super::PeerKind::External;
             candidate.router_id = router_id.get();

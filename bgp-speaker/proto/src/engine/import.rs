@@ -33,7 +33,10 @@ impl Engine {
                         self.withdraw(peer, *nlri);
                     }
                 }
-                RouteOp::EndOfRib(family) => self.ends.push((peer, family)),
+                RouteOp::EndOfRib(family) => {
+                    self.end_sweep(peer, family); // RFC 4724 §4.2
+                    self.ends.push((peer, family));
+                }
             }
         }
     }

@@ -32,7 +32,7 @@ use crate::rib::attrs::AttrTable;
 use crate::rib::decision::Candidate;
 use crate::rib::nexthop::NextHops;
 use crate::rib::table::{DestId, Table};
-use crate::types::{Family, PeerId, Prefix};
+use crate::types::{Family, FamilySet, PeerId, Prefix};
 use crate::wire::{Refresh, RefreshKind};
 use fib_sets::FibSets;
 use peers::{GroupId, Peer, RefreshSweep};
@@ -108,6 +108,10 @@ impl Engine {
             Input::Remove(peer) => self.remove(peer),
             Input::Up(peer, facts) => self.up(peer, facts),
             Input::Down(peer) => self.down(peer),
+            Input::Restarting(peer, families) => self.restarting(peer, families),
+            Input::Swept(peer) => Family::ALL
+                .into_iter()
+                .for_each(|family| self.end_sweep(peer, family)),
             Input::Routes(peer, batch) => self.import_batch(peer, batch),
             Input::Refresh(peer, refresh) => self.refresh(peer, refresh),
             Input::Originate(routes) => self.originate(routes),
@@ -217,18 +221,52 @@ impl Engine {
     }
 
     fn up(&mut self, id: PeerId, facts: Box<SessionFacts>) {
-        self.down(id);
+        if self.peers.get(&id).is_some_and(Peer::is_up) {
+            self.down(id);
+        }
+        self.forget_unkept(id, &facts);
         self.learn_source(id, &facts);
         let key = self.group_key(id, &facts);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        peer.addr = Some(facts.remote_addr);
         peer.facts = Some(facts);
         peer.outstanding = 0;
         peer.refused = false;
         if let Some(key) = key {
             self.join_group(id, key, false);
         }
+    }
+
+    /// RFC 4724 §4.2: routes kept for a restarting peer go at once unless its new OPEN says that it kept its
+    /// forwarding state for their family.
+    fn forget_unkept(&mut self, id: PeerId, facts: &SessionFacts) {
+        let restart = facts.negotiated.remote.graceful_restart();
+        let kept = |family| restart.is_some_and(|restart| restart.families.contains(&(family, true)));
+        for family in Family::ALL.into_iter().filter(|family| !kept(*family)) {
+            self.end_sweep(id, family);
+        }
+    }
+
+    /// The peer's routes of these families stay, marked stale; it hears nothing more.
+    fn restarting(&mut self, id: PeerId, families: FamilySet) {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_up()) else {
+            return;
+        };
+        peer.sweeps.clear();
+        for family in Family::ALL {
+            self.begin_sweep(id, family);
+            if !families.contains(family) {
+                self.end_sweep(id, family);
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.facts = None;
+            peer.outstanding = 0;
+        }
+        self.leave_group(id);
+        self.behind.retain(|behind| *behind != id);
     }
 
     fn learn_source(&mut self, id: PeerId, facts: &SessionFacts) {
@@ -245,7 +283,8 @@ impl Engine {
     }
 
     fn down(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_up()) else {
+        let down = |peer: &&mut Peer| peer.is_up() || !peer.sweeps.is_empty();
+        let Some(peer) = self.peers.get_mut(&id).filter(down) else {
             return;
         };
         peer.facts = None;
@@ -408,7 +447,7 @@ impl Engine {
         peer.sweeps.push(RefreshSweep { family, missing });
     }
 
-    fn end_sweep(&mut self, id: PeerId, family: Family) {
+    pub(super) fn end_sweep(&mut self, id: PeerId, family: Family) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };

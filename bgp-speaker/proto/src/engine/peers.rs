@@ -1,5 +1,6 @@
 //! What the engine keeps of each peer: its configuration, its session's facts, and what came from it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -87,12 +88,14 @@ pub(super) struct RefreshSweep {
     pub(super) missing: HashSet<(DestId, PathId), FxBuildHasher>,
 }
 
-/// A configured peer.
+/// A configured peer. Without `facts` it is down, or restarting when it still has sweeps.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) routing: Arc<PeerRouting>,
     /// Present while the session is established.
     pub(super) facts: Option<Box<SessionFacts>>,
+    /// Its address in its last session.
+    pub(super) addr: Option<IpAddr>,
     pub(super) group: Option<GroupId>,
     pub(super) adj_in: AdjIn,
     pub(super) sweeps: Vec<RefreshSweep>,
@@ -107,6 +110,7 @@ impl Peer {
         Self {
             routing,
             facts: None,
+            addr: None,
             group: None,
             adj_in: AdjIn::default(),
             sweeps: Vec::new(),

@@ -24,12 +24,15 @@ use super::connection::{Connection, Phase};
 use super::negotiate::our_open;
 use super::timer::Jitter;
 use super::{ConnId, DownReason, Input, Negotiated, Output, SessionConfig, State};
+use crate::types::FamilySet;
 use crate::wire::{DecodeError, Notification, Open, Refresh, RouteBatch, cease, keepalive};
 
 /// RFC 4271 §8.2.2: hold time while waiting for OPEN.
 const OPEN_HOLD: Duration = Duration::from_secs(240);
 /// RFC 9687 §5: the send hold time is twice the hold time, at least 8 minutes.
 const SEND_HOLD_MIN: Duration = Duration::from_secs(480);
+/// Second connections in this time after a session came up are collisions, not restarts.
+const LATE_COLLISION: Duration = Duration::from_secs(5);
 const IDLE_HOLD_FIRST: Duration = Duration::from_secs(1);
 const IDLE_HOLD_MAX: Duration = Duration::from_secs(60);
 
@@ -206,6 +209,11 @@ impl Session {
 
     fn connected(&mut self, now: Instant, id: ConnId, incoming: bool) {
         if incoming {
+            if let Some(dead) = self.replaces_dead(now) {
+                let words = "the peer opened a new connection: it restarted".to_owned();
+                self.drop_conn(now, dead, DownReason::Closed(Some(words)));
+                self.retry = None;
+            }
             let refused = !self.enabled
                 || self
                     .connections
@@ -257,7 +265,7 @@ impl Session {
     }
 
     pub(super) fn our_open(&self) -> Open {
-        our_open(&self.config)
+        our_open(&self.config, self.stats.established == 0)
     }
 
     pub(super) fn stats_mut(&mut self) -> &mut Stats {
@@ -345,19 +353,64 @@ impl Session {
         };
         let conn = self.connections.remove(position);
         self.push(Output::Close(id));
-        self.lost(now, conn.phase, reason);
+        self.lost(now, &conn, reason);
     }
 
-    fn lost(&mut self, now: Instant, phase: Phase, reason: DownReason) {
-        let was_up = phase == Phase::Established;
+    fn lost(&mut self, now: Instant, conn: &Connection, reason: DownReason) {
+        let was_up = conn.phase == Phase::Established;
+        let (retain, retain_for) = self.retained(conn, &reason);
         self.stats.last_down = Some(reason.clone());
         if was_up {
             self.stats.since = Some(now);
         }
-        self.push(Output::Down { was_up, reason });
+        self.push(Output::Down {
+            was_up,
+            reason,
+            retain,
+            retain_for,
+        });
         if self.enabled && self.connections.is_empty() {
             self.retry = Some(now + self.idle_hold(was_up));
         }
+    }
+
+    /// RFC 4724 §4.2: families whose routes outlive the connection: it closed without a NOTIFICATION, and both
+    /// sides offered graceful restart for them.
+    fn retained(&self, conn: &Connection, reason: &DownReason) -> (FamilySet, Duration) {
+        let none = (FamilySet::EMPTY, Duration::ZERO);
+        let DownReason::Closed(_) = reason else {
+            return none;
+        };
+        let agreed = conn
+            .negotiated
+            .as_deref()
+            .filter(|_| self.config.graceful_restart.is_some());
+        let Some((agreed, restart)) =
+            agreed.and_then(|agreed| Some((agreed, agreed.remote.graceful_restart()?)))
+        else {
+            return none;
+        };
+        let offered = restart.families.iter().map(|(family, _)| *family).collect();
+        let time = Duration::from_secs(u64::from(restart.restart_time));
+        (agreed.families.intersection(offered), time)
+    }
+
+    /// RFC 4724 §5: a new connection of a peer that offered graceful restart means that it restarted and the old
+    /// one is dead. Deviation: not in the first seconds of a session, when it is rather a late collision.
+    fn replaces_dead(&self, now: Instant) -> Option<ConnId> {
+        let up = self
+            .connections
+            .iter()
+            .find(|conn| conn.phase == Phase::Established)?;
+        let old = self
+            .stats
+            .since
+            .is_some_and(|since| now.duration_since(since) >= LATE_COLLISION);
+        let offered = up
+            .negotiated
+            .as_deref()
+            .is_some_and(|agreed| agreed.remote.graceful_restart().is_some());
+        (old && offered && self.config.graceful_restart.is_some()).then_some(up.id)
     }
 
     /// How long to wait before the next attempt.
@@ -381,7 +434,7 @@ impl Session {
         if conn.phase == Phase::Connecting && !self.connections.is_empty() {
             return; // the peer's own connection is on its way
         }
-        self.lost(now, conn.phase, DownReason::Closed(error));
+        self.lost(now, &conn, DownReason::Closed(error));
     }
 
     fn wrote(&mut self, now: Instant) {

@@ -41,6 +41,9 @@ pub struct SessionConfig {
     pub connect_retry: Duration,
     /// Wait for the peer to connect.
     pub passive: bool,
+    /// How long the peer shall keep our routes after the connection is gone without a NOTIFICATION, in
+    /// seconds, 1–4095 (RFC 4724 §3); `None`: not at all, and we keep none of its.
+    pub graceful_restart: Option<u16>,
     /// Capabilities offered beyond families, 4-octet AS and route refresh.
     pub extra_capabilities: Vec<Capability>,
 }
@@ -156,6 +159,10 @@ pub enum Output {
         was_up: bool,
         /// Why.
         reason: DownReason,
+        /// Families whose routes are to be kept for now, because the peer restarts (RFC 4724 §4.2).
+        retain: FamilySet,
+        /// For how long at the most: the restart time of the peer.
+        retain_for: Duration,
     },
     /// Routes from the peer.
     Routes(RouteBatch),

@@ -2,7 +2,7 @@
 
 use super::SessionConfig;
 use crate::types::{Family, FamilySet, HoldTime, RouterId};
-use crate::wire::{AddPathDirection, Capability, Notification, Open};
+use crate::wire::{AddPathDirection, Capability, GracefulRestart, Notification, Open};
 
 /// The outcome of a successful OPEN exchange.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,10 +45,11 @@ impl Negotiated {
     }
 }
 
-/// Our OPEN: the families we offer, 4-octet AS, route refresh (both kinds), extended messages, and what
+/// Our OPEN: the families we offer, 4-octet AS, route refresh (both kinds), extended messages, graceful restart
+/// (`restarting`: we have just started, RFC 4724 §3), and what
 /// the configuration adds.
 #[must_use]
-pub fn our_open(config: &SessionConfig) -> Open {
+pub fn our_open(config: &SessionConfig, restarting: bool) -> Open {
     let mut capabilities: Vec<Capability> = config.families.iter().map(Capability::Multiprotocol).collect();
     capabilities.extend([
         Capability::RouteRefresh,
@@ -56,6 +57,15 @@ pub fn our_open(config: &SessionConfig) -> Open {
         Capability::FourOctetAs(config.local_asn),
         Capability::EnhancedRefresh,
     ]);
+    capabilities.extend(config.graceful_restart.map(|restart_time| {
+        Capability::GracefulRestart(GracefulRestart {
+            restarting,
+            notification: false,
+            restart_time,
+            // F: our kernel routes outlive us.
+            families: config.families.iter().map(|family| (family, true)).collect(),
+        })
+    }));
     capabilities.extend(config.extra_capabilities.iter().cloned());
     Open {
         asn: config.local_asn,

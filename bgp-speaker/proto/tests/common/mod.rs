@@ -199,6 +199,12 @@ impl World {
         self.handle(Input::Down(peer));
     }
 
+    pub(crate) fn restarting(&mut self, peer: PeerId) {
+        self.up.remove(&peer);
+        self.heard.insert(peer, Heard::default());
+        self.handle(Input::Restarting(peer, FamilySet::ALL));
+    }
+
     pub(crate) fn announce(&mut self, peer: PeerId, texts: &[&str]) {
         let prefixes: Vec<Prefix> = texts.iter().map(|text| prefix(text)).collect();
         let attrs = attrs_from(peer, self.kinds[&peer]);
