@@ -20,20 +20,26 @@ const RATE: u32 = 1000;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let ours = [Kind::Podroute];
-    vec![
+    // Daemons that help a restarting neighbor (RFC 4724) as the lab configures them.
+    let helpers = [Kind::Podroute, Kind::Bird, Kind::Frr].map(|tor| {
+        let name = format!("restart::kill_9_loses_no_packet_{}", tor.name());
+        scenario(name, [Kind::Podroute, tor], move || kill_9(tor))
+    });
+    let mut scenarios: Vec<Scenario> = helpers.into();
+    scenarios.extend([
         scenario("restart::routes_are_adopted_and_not_rewritten", ours, adoption),
         scenario(
             "restart::routes_that_nobody_tells_any_more_are_swept",
             ours,
             sweep,
         ),
-        scenario("restart::kill_9_loses_no_packet", ours, kill_9),
         scenario(
             "restart::pods_come_and_go_without_the_agent",
             ours,
             pods_without_agent,
         ),
-    ]
+    ]);
+    scenarios
 }
 
 fn our_routes(host: &Host) -> Result<Vec<kernel::Route>> {
@@ -100,21 +106,25 @@ fn sweep() -> Result<()> {
     rack.wait_routes().map(drop)
 }
 
-fn kill_9() -> Result<()> {
-    let mut rack = Rack::converged(small(Kind::Podroute))?;
+/// The agent is killed and started again under a flow in each direction and family: the kernel keeps the
+/// routes on the node, and the ToR keeps the node's routes (graceful restart).
+fn kill_9(tor: Kind) -> Result<()> {
+    let mut rack = Rack::converged(small(tor))?;
     rack.add_pods(1)?;
     let mut flows = Vec::new();
-    for v4 in [true, false] {
-        let target = support::pod_address(&rack, "node-2-pod-a", v4)?;
-        // One after the other: each has the sink's port for itself.
-        let flow = Flow::start("node-1-pod-a", "node-2-pod-a", target, RATE)?;
-        rack.daemon("node-1").kill();
-        flow.wait_for(300)?;
-        rack.daemon("node-1").start_again()?;
-        rack.wait_sessions()?;
-        rack.wait_routes()?;
-        flow.wait_for(300)?;
-        flows.push(flow.finish()?);
+    for (from, to) in [("node-1-pod-a", "node-2-pod-a"), ("node-2-pod-a", "node-1-pod-a")] {
+        for v4 in [true, false] {
+            let target = support::pod_address(&rack, to, v4)?;
+            // One after the other: each has the sink's port for itself.
+            let flow = Flow::start(from, to, target, RATE)?;
+            rack.daemon("node-1").kill();
+            flow.wait_for(300)?;
+            rack.daemon("node-1").start_again()?;
+            rack.wait_sessions()?;
+            rack.wait_routes()?;
+            flow.wait_for(300)?;
+            flows.push(flow.finish()?);
+        }
     }
     for outcome in flows {
         ensure!(outcome.sent > 600, "only {} packets were sent", outcome.sent);
