@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use crate::clock::now;
-use crate::peer_task::ToPeer;
+use crate::messages::ToPeer;
 use crate::registry::Registry;
 
 /// Unknown sources are logged at most once in this time.

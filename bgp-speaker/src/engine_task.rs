@@ -15,27 +15,10 @@ use tokio::sync::mpsc;
 
 use crate::api::Event;
 use crate::clock::now;
-use crate::peer_task::ToPeer;
+use crate::messages::{ToEngine, ToPeer};
 
 /// Inputs taken before a flush.
 const BURST: usize = 256;
-
-/// What the engine's task is sent.
-pub(crate) enum ToEngine {
-    /// An input as it is.
-    Input(Input),
-    /// A session came up; its chunks go here.
-    Up(Input, PeerId, mpsc::Sender<Arc<Chunk>>),
-    /// Where to reach a peer's task.
-    Register(PeerId, mpsc::WeakSender<ToPeer>),
-    /// Something for the agent, in order with the engine's own events.
-    Tell(Event),
-    /// Something to look up.
-    Query(Box<dyn FnOnce(&Engine) + Send>),
-}
-
-/// Room for chunks in a peer's channel: as many as the engine's credit lets be under way.
-pub(crate) const CHUNKS: usize = Engine::MAX_CHUNKS;
 
 pub(crate) struct EngineTask {
     engine: Engine,

@@ -16,6 +16,7 @@ mod clock;
 mod connection;
 mod engine_task;
 mod facts;
+mod messages;
 mod peer_task;
 mod registry;
 mod socket;

@@ -19,41 +19,17 @@ use std::time::Duration;
 use bgp_proto::engine::{Chunk, Input as EngineInput};
 use bgp_proto::session::{ConnId, DownReason, Input, Negotiated, Output, Session};
 use bgp_proto::types::{Asn, FamilySet};
-use bgp_proto::wire::{Notification, Refresh, RouteBatch, cease};
+use bgp_proto::wire::{RouteBatch, cease};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::api::{Event, PeerSpec, SessionSnapshot};
 use crate::clock::now;
 use crate::connection::{Connection, Ready};
-use crate::engine_task::{CHUNKS, ToEngine};
 use crate::facts::session_facts;
+use crate::messages::{CHUNKS, ToEngine, ToPeer};
 use crate::socket;
-
-/// What a peer's task is told.
-pub(crate) enum ToPeer {
-    /// The peer opened this connection.
-    Incoming(TcpStream),
-    /// Have the session.
-    Start,
-    /// Do not have it: Cease with this subcode and text.
-    Stop(u8, String),
-    /// End it and begin anew.
-    Restart(u8, String),
-    /// Close without a word, so that the peer keeps our routes if it agreed to; then report.
-    Abandon(oneshot::Sender<()>),
-    /// Stop as by [`ToPeer::Stop`], then report.
-    Shutdown(u8, String, oneshot::Sender<()>),
-    /// Ask for the peer's routes again.
-    Refresh(Refresh),
-    /// The engine refuses to go on.
-    Fail(Notification),
-    /// How is it?
-    Snapshot(oneshot::Sender<SessionSnapshot>),
-    /// The configuration changed; the session restarts if it has to.
-    Reconfigure(Box<PeerSpec>),
-}
 
 /// Unwritten bytes up to which chunks are taken from the engine's channel.
 const WRITE_AHEAD: usize = 256 << 10;

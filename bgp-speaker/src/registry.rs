@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::api::PeerSpec;
-use crate::peer_task::ToPeer;
+use crate::messages::ToPeer;
 use crate::socket;
 
 /// A configured peer.

@@ -12,8 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::accept::accept;
 use crate::api::{Event, PeerSnapshot, PeerSpec, Shutdown, SpeakerConfig, SpeakerError, Stopped};
 use crate::clock::now;
-use crate::engine_task::{EngineTask, ToEngine};
-use crate::peer_task::{PeerTask, ToPeer};
+use crate::engine_task::EngineTask;
+use crate::messages::{ToEngine, ToPeer};
+use crate::peer_task::PeerTask;
 use crate::registry::{Entry, Registry};
 use crate::socket;
 

@@ -25,7 +25,8 @@ use crate::fib::task::{FibTask, ROOM, ToFib};
 use crate::fib::{FibConfig, Mirror, netlink};
 use crate::host::{Host, find_out};
 use crate::node_file::{self, NodeFile};
-use crate::{clock, server, sysctl};
+use crate::server::{self, ToAgent};
+use crate::{clock, sysctl};
 
 /// Routes of before the start go at the latest now, whoever is still missing.
 const DEFERRAL: Duration = Duration::from_secs(20);
@@ -59,11 +60,6 @@ impl From<bgp_speaker::Stopped> for AgentError {
     fn from(_: bgp_speaker::Stopped) -> Self {
         AgentError::Stopped
     }
-}
-
-/// What the operator asks of the agent.
-pub(crate) enum ToAgent {
-    Reload(oneshot::Sender<Result<String, String>>),
 }
 
 /// Reads and checks the file. Warnings go to the log.

@@ -6,8 +6,7 @@ use bgp_proto::types::{Family, PeerId};
 use bgp_speaker::{PeerSnapshot, words};
 
 use crate::fib::{Failure, Fib, Hop, Progress, RouteKey, RouteSpec, Target};
-use crate::server::counts;
-use crate::status::{BlockStatus, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus};
+use crate::status::{BlockStatus, Counts, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus};
 use crate::sysctl;
 
 /// A peer.
@@ -162,4 +161,9 @@ pub(crate) fn blocks(fib: &Fib) -> Vec<BlockStatus> {
             troubles: troubles.clone(),
         })
         .collect()
+}
+
+/// Counts by family as shown.
+fn counts(numbers: [usize; 2]) -> Counts {
+    Family::ALL.iter().map(ToString::to_string).zip(numbers).collect()
 }

@@ -5,13 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use bgp_proto::engine::RouteFilter;
-use bgp_proto::types::{Family, PeerId, Prefix};
+use bgp_proto::types::{PeerId, Prefix};
 use bgp_speaker::SpeakerHandle;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::agent::ToAgent;
 use crate::answers;
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
@@ -35,6 +34,11 @@ pub(crate) fn listen(run_dir: &Path) -> io::Result<UnixListener> {
     // Only root may change peers and read the routing table.
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// What the operator asks of the agent.
+pub(crate) enum ToAgent {
+    Reload(oneshot::Sender<Result<String, String>>),
 }
 
 /// What answers are made of.
@@ -194,9 +198,4 @@ impl Server {
         self.fib.send(ToFib::Query(query)).await.map_err(|_| gone(()))?;
         answer.await.map_err(|_| gone(()))
     }
-}
-
-/// Counts by family as shown.
-pub(crate) fn counts(numbers: [usize; 2]) -> crate::status::Counts {
-    Family::ALL.iter().map(ToString::to_string).zip(numbers).collect()
 }

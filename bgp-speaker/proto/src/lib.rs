@@ -7,7 +7,8 @@
 //! Time is an argument, randomness comes from a seed, and output never follows hash-map order.
 //!
 //! Dependencies between the modules run one way: `engine → export → rib → wire → types`,
-//! `engine → policy → wire`, `session → wire`. `session` never sees `rib`.
+//! `engine → policy → wire`, `session → wire`. `session` never sees `rib`; `peer` is what both `engine` and
+//! `export` know of a peer.
 //!
 //! Nothing here panics on any input: bytes from a peer end as a typed [`wire::DecodeError`] or a
 //! treat-as-withdraw verdict (RFC 7606).
@@ -15,6 +16,7 @@
 
 pub mod engine;
 pub mod export;
+pub mod peer;
 pub mod policy;
 pub mod rib;
 pub mod session;

@@ -13,7 +13,7 @@ use super::lagging::Lagging;
 use super::pack::Packer;
 use super::rules::{GroupKey, Learned};
 use super::sources::Sources;
-use crate::engine::Chunk;
+use crate::export::chunk::Chunk;
 use crate::policy::Route;
 use crate::rib::attrs::{AttrId, AttrTable};
 use crate::rib::nexthop::NextHops;

@@ -7,7 +7,7 @@
 use ::bytes::BytesMut;
 
 use super::adj_out::Sent;
-use crate::engine::Chunk;
+use crate::export::chunk::Chunk;
 use crate::types::{Family, PeerId, Prefix};
 use crate::wire::{EncodeContext, Nlri, PathAttrs, encode_announce, encode_withdraw};
 

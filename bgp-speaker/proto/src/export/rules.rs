@@ -14,7 +14,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use crate::engine::{PeerKind, PeerRouting, SessionFacts};
+use crate::peer::{PeerKind, PeerRouting, SessionFacts};
 use crate::policy::{ActionContext, NextHopAction, Policy, RuleSet, Source};
 use crate::rib::attrs::DEFAULT_LOCAL_PREF;
 use crate::types::{Asn, Community, Family, FamilySet, Prefix, RouterId};

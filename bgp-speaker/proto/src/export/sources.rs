@@ -7,10 +7,9 @@ use rustc_hash::FxBuildHasher;
 
 use super::group::Best;
 use super::rules::Learned;
-use crate::engine::Reach;
 use crate::policy::Source;
 use crate::rib::attrs::{AttrId, AttrTable};
-use crate::rib::nexthop::NextHops;
+use crate::rib::nexthop::{NextHops, Reach};
 use crate::rib::table::{DestId, Path, Table};
 use crate::types::{PeerId, Prefix};
 

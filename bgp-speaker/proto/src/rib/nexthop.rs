@@ -8,7 +8,19 @@ use std::net::IpAddr;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
-use crate::engine::Reach;
+/// What the kernel says of a next hop.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Reach {
+    /// No route to it, or only through an interface that is down.
+    Unreachable,
+    /// Reachable; `metric` is the cost for the decision (RFC 4271 §9.1.2.2 e), 0 when directly connected.
+    Reachable {
+        /// Lower wins.
+        metric: u32,
+    },
+    /// It is one of our own addresses: a path through it is refused.
+    Own,
+}
 
 /// Names a next hop.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
