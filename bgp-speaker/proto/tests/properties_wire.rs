@@ -14,9 +14,9 @@ use bgp_proto::types::{
     Asn, Community, ExtCommunity, Family, FamilySet, LargeCommunity, PathId, Prefix, RouterId,
 };
 use bgp_proto::wire::{
-    Aggregator, AsPath, DecodeContext, EncodeContext, NextHop, Nlri, Notification, Open, Origin, PathAttrs,
-    RareAttrs, Refresh, RouteBatch, RouteOp, UnknownAttr, cut_frame, decode_update, encode_announce,
-    encode_end_of_rib, encode_withdraw,
+    Aggregator, AsPath, DecodeContext, EncodeContext, NextHop, Nlri, Notification, Open, Origin, PartialSet,
+    PathAttrs, RareAttrs, Refresh, RouteBatch, RouteOp, UnknownAttr, cut_frame, decode_update,
+    encode_announce, encode_end_of_rib, encode_withdraw,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -62,6 +62,7 @@ fn rare() -> impl Strategy<Value = RareAttrs> {
                     ext_communities,
                     large_communities,
                     unknown: unknown.into_iter().collect(),
+                    partial: PartialSet::default(),
                 }
             },
         )

@@ -13,8 +13,8 @@ use ::bytes::Bytes;
 
 use super::reader::{Parsed, octet, short, take};
 use super::{
-    Aggregator, AsPath, AttrFault, AttrIssue, DecodeContext, DecodeError, NextHop, Origin, PathAttrs,
-    RareAttrs, UnknownAttr, Verdict, as4,
+    Aggregator, AsPath, AttrFault, AttrIssue, DecodeContext, DecodeError, NextHop, Origin, PartialSet,
+    PathAttrs, RareAttrs, UnknownAttr, Verdict, as4,
 };
 use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, RouterId};
 
@@ -156,6 +156,8 @@ impl<'a> AttrScan<'a> {
                 scan.judge(attr, AttrFault::Duplicate, Verdict::Discard, issues, first_issue);
             } else if let Err((fault, verdict)) = scan.accept(attr, ctx) {
                 scan.judge(attr, fault, verdict, issues, first_issue);
+            } else if attr.flags & flag::PARTIAL != 0 {
+                scan.keep_partial(attr.code);
             }
         }
         Ok(scan)
@@ -311,6 +313,18 @@ impl<'a> AttrScan<'a> {
             unknown.insert(at, kept);
         }
         Ok(())
+    }
+
+    /// RFC 4271 §5: Partial stays set on what is passed on.
+    fn keep_partial(&mut self, code: u8) {
+        let mut partial = self
+            .rare
+            .as_ref()
+            .map_or_else(PartialSet::default, |rare| rare.partial);
+        partial.insert(code);
+        if partial != PartialSet::default() {
+            self.rare().partial = partial;
+        }
     }
 
     fn rare(&mut self) -> &mut RareAttrs {

@@ -79,6 +79,43 @@ pub struct UnknownAttr {
     pub value: Box<[u8]>,
 }
 
+/// Which attributes that we know came with Partial set: someone on the way did not know them.
+///
+/// RFC 4271 §5: the flag is never taken away again. Holds AGGREGATOR, COMMUNITIES, extended and large
+/// communities; unknown attributes are Partial anyway when we pass them on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct PartialSet(u8);
+
+impl PartialSet {
+    fn bit(code: u8) -> u8 {
+        match code {
+            7 => 1,
+            8 => 2,
+            16 => 4,
+            32 => 8,
+            _ => 0,
+        }
+    }
+
+    /// Adds a type code; others than 7, 8, 16 and 32 are left out.
+    pub fn insert(&mut self, code: u8) {
+        self.0 |= Self::bit(code);
+    }
+
+    /// Whether the attribute with this type code is Partial.
+    #[must_use]
+    pub fn contains(self, code: u8) -> bool {
+        self.0 & Self::bit(code) != 0
+    }
+}
+
+impl std::fmt::Debug for PartialSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let codes = [7, 8, 16, 32].into_iter().filter(|code| self.contains(*code));
+        f.debug_set().entries(codes).finish()
+    }
+}
+
 /// What most paths do not have.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct RareAttrs {
@@ -94,6 +131,8 @@ pub struct RareAttrs {
     pub large_communities: Vec<LargeCommunity>,
     /// Unknown transitive attributes, by type code.
     pub unknown: Vec<UnknownAttr>,
+    /// Known attributes that are Partial (RFC 4271 §5).
+    pub partial: PartialSet,
 }
 
 /// All attributes of a path. Equal values are interned once.

@@ -8,7 +8,9 @@ use ::bytes::{BufMut, BytesMut};
 
 use super::attr_decode::{code, flag};
 use super::frame::MARKER;
-use super::{Aggregator, MessageKind, NextHop, Nlri, PathAttrs, RareAttrs, encode_nlri, nlri_len};
+use super::{
+    Aggregator, AsPath, MessageKind, NextHop, Nlri, PathAttrs, RareAttrs, UnknownAttr, encode_nlri, nlri_len,
+};
 use crate::types::{Asn, Family, FamilySet};
 
 /// What the OPENs agreed on, as far as encoding goes.
@@ -38,7 +40,8 @@ const MP_UNREACH_FIXED: usize = 4 + 2 + 1;
 /// Unicast (RFC 4760 §6).
 const UNICAST: u8 = 1;
 
-/// Appends UPDATEs that announce the prefixes, as few as they fit into; gives how many.
+/// Appends UPDATEs that announce the prefixes, as few as they fit into; gives how many. All prefixes are of
+/// `family`. An IPv6 prefix with an IPv4 next hop gets it IPv4-mapped: no other form is well-formed there.
 ///
 /// # Errors
 /// [`TooLarge`], with nothing written.
@@ -55,7 +58,7 @@ pub fn encode_announce(
     let next_hop = if classic {
         NextHopOctets::default()
     } else {
-        NextHopOctets::of(attrs.next_hop)
+        NextHopOctets::of(family, attrs.next_hop)
     };
     let fixed = UPDATE_FIXED
         + block.len()
@@ -87,7 +90,7 @@ pub fn encode_announce(
     Ok(messages)
 }
 
-/// Appends UPDATEs that withdraw the prefixes; gives how many.
+/// Appends UPDATEs that withdraw the prefixes, all of `family`; gives how many.
 pub fn encode_withdraw(out: &mut BytesMut, context: &EncodeContext, family: Family, nlri: &[Nlri]) -> u32 {
     let add_path = context.add_path.contains(family);
     let fixed = UPDATE_FIXED
@@ -210,9 +213,11 @@ struct NextHopOctets {
 }
 
 impl NextHopOctets {
-    fn of(next_hop: NextHop) -> Self {
+    fn of(family: Family, next_hop: NextHop) -> Self {
         let mut this = Self::default();
         match next_hop {
+            // RFC 7606 §7.11: four octets would reset the session of an IPv6 family.
+            NextHop::V4(addr) if family == Family::Ipv6 => this.push(&addr.to_ipv6_mapped().octets()),
             NextHop::V4(addr) => this.push(&addr.octets()),
             NextHop::V6(addr) => this.push(&addr.octets()),
             NextHop::V6Pair(global, link_local) => {
@@ -257,61 +262,25 @@ fn encode_attrs(out: &mut Vec<u8>, context: &EncodeContext, attrs: &PathAttrs, c
     if attrs.atomic_aggregate {
         attr(out, WELL_KNOWN, code::ATOMIC_AGGREGATE, &[]);
     }
-    let aggregator = rare.and_then(|rare| rare.aggregator);
-    if let Some(aggregator) = aggregator {
-        attr(
-            out,
-            OPTIONAL_TRANSITIVE,
-            code::AGGREGATOR,
-            aggregator_value(aggregator, context.four_octet_as).as_slice(),
-        );
+    if let Some((rare, aggregator)) = rare.and_then(|rare| Some((rare, rare.aggregator?))) {
+        let value = aggregator_value(aggregator, context.four_octet_as);
+        attr(out, passed_on(rare, code::AGGREGATOR), code::AGGREGATOR, &value);
     }
-    list(
-        out,
-        OPTIONAL_TRANSITIVE,
-        code::COMMUNITIES,
-        attrs.communities.iter().map(|item| item.0.to_be_bytes()),
-    );
-    if let Some(rare) = rare {
-        encode_rare(out, context, rare);
+    let flags = rare.map_or(OPTIONAL_TRANSITIVE, |rare| passed_on(rare, code::COMMUNITIES));
+    let items = attrs.communities.iter().map(|item| item.0.to_be_bytes());
+    list(out, flags, code::COMMUNITIES, items);
+    let as4_path = as4_path.then(|| attrs.as_path.without_confederation());
+    match rare {
+        Some(rare) => encode_rare(out, context, rare, as4_path),
+        None => encode_as4_path(out, as4_path),
     }
-    if as4_path {
-        attr(
-            out,
-            OPTIONAL_TRANSITIVE,
-            code::AS4_PATH,
-            attrs.as_path.without_confederation().wire4(),
-        );
-    }
-    if let Some(aggregator) = aggregator.filter(|known| !context.four_octet_as && known.asn.0 > 0xFFFF) {
-        attr(
-            out,
-            OPTIONAL_TRANSITIVE,
-            code::AS4_AGGREGATOR,
-            aggregator_value(aggregator, true).as_slice(),
-        );
-    }
-    if let Some(rare) = rare {
-        let item = |item: &crate::types::LargeCommunity| {
-            let [a, b, c] = [item.0, item.1, item.2].map(u32::to_be_bytes);
-            let mut octets = [0; 12];
-            octets
-                .iter_mut()
-                .zip(a.into_iter().chain(b).chain(c))
-                .for_each(|(place, octet)| *place = octet);
-            octets
-        };
-        list(
-            out,
-            OPTIONAL_TRANSITIVE,
-            code::LARGE_COMMUNITIES,
-            rare.large_communities.iter().map(item),
-        );
-        for unknown in &rare.unknown {
-            // RFC 4271 §5: passed on with Partial set.
-            let flags = (unknown.flags | flag::PARTIAL) & !flag::EXTENDED_LENGTH;
-            attr(out, flags, unknown.code, &unknown.value);
-        }
+}
+
+/// The flags of an optional transitive attribute that we know. RFC 4271 §5: Partial stays set.
+fn passed_on(rare: &RareAttrs, code: u8) -> u8 {
+    match rare.partial.contains(code) {
+        true => OPTIONAL_TRANSITIVE | flag::PARTIAL,
+        false => OPTIONAL_TRANSITIVE,
     }
 }
 
@@ -327,24 +296,74 @@ fn encode_as_path(out: &mut Vec<u8>, context: &EncodeContext, attrs: &PathAttrs)
     lossy
 }
 
-fn encode_rare(out: &mut Vec<u8>, context: &EncodeContext, rare: &RareAttrs) {
-    if let Some(id) = rare.originator_id.filter(|_| context.internal) {
-        attr(out, flag::OPTIONAL, code::ORIGINATOR_ID, &id.get().to_be_bytes());
+/// RFC 6793 §4.2.2: never empty, and without confederation segments.
+fn encode_as4_path(out: &mut Vec<u8>, path: Option<AsPath>) {
+    if let Some(path) = path.filter(|path| !path.is_empty()) {
+        attr(out, OPTIONAL_TRANSITIVE, code::AS4_PATH, path.wire4());
     }
+}
+
+/// What follows COMMUNITIES, with AS4_PATH in its place.
+fn encode_rare(out: &mut Vec<u8>, context: &EncodeContext, rare: &RareAttrs, as4_path: Option<AsPath>) {
+    // RFC 4456 §8: non-transitive, they stay within the AS.
     if context.internal {
-        list(
-            out,
-            flag::OPTIONAL,
-            code::CLUSTER_LIST,
-            rare.cluster_list.iter().map(|id| id.to_be_bytes()),
-        );
+        if let Some(id) = rare.originator_id {
+            attr(out, flag::OPTIONAL, code::ORIGINATOR_ID, &id.get().to_be_bytes());
+        }
+        let ids = rare.cluster_list.iter().map(|id| id.to_be_bytes());
+        list(out, flag::OPTIONAL, code::CLUSTER_LIST, ids);
     }
+    let later = encode_unknown(out, &rare.unknown, code::EXT_COMMUNITIES);
+    let items = rare.ext_communities.iter().map(|item| item.0.to_be_bytes());
     list(
         out,
-        OPTIONAL_TRANSITIVE,
+        passed_on(rare, code::EXT_COMMUNITIES),
         code::EXT_COMMUNITIES,
-        rare.ext_communities.iter().map(|item| item.0.to_be_bytes()),
+        items,
     );
+    encode_as4_path(out, as4_path);
+    // RFC 6793 §4.2.2: the truth behind AS_TRANS in AGGREGATOR.
+    let hidden = rare
+        .aggregator
+        .filter(|aggregator| !context.four_octet_as && aggregator.asn.0 > 0xFFFF);
+    if let Some(aggregator) = hidden {
+        attr(
+            out,
+            OPTIONAL_TRANSITIVE,
+            code::AS4_AGGREGATOR,
+            &aggregator_value(aggregator, true),
+        );
+    }
+    let later = encode_unknown(out, later, code::LARGE_COMMUNITIES);
+    let items = rare.large_communities.iter().map(|item| {
+        let mut octets = [0; 12];
+        let words = [item.0, item.1, item.2].map(u32::to_be_bytes);
+        octets.as_chunks_mut::<4>().0.copy_from_slice(&words);
+        octets
+    });
+    list(
+        out,
+        passed_on(rare, code::LARGE_COMMUNITIES),
+        code::LARGE_COMMUNITIES,
+        items,
+    );
+    encode_unknown(out, later, u8::MAX);
+}
+
+/// Writes the unknown attributes up to the type code and gives those behind it. RFC 4271 §5: only transitive ones
+/// are passed on, and with Partial set.
+fn encode_unknown<'a>(out: &mut Vec<u8>, unknown: &'a [UnknownAttr], last: u8) -> &'a [UnknownAttr] {
+    let count = unknown.iter().take_while(|unknown| unknown.code <= last).count();
+    let (now, later) = unknown.split_at_checked(count).unwrap_or_default();
+    for unknown in now.iter().filter(|unknown| unknown.flags & flag::TRANSITIVE != 0) {
+        attr(
+            out,
+            OPTIONAL_TRANSITIVE | flag::PARTIAL,
+            unknown.code,
+            &unknown.value,
+        );
+    }
+    later
 }
 
 fn aggregator_value(aggregator: Aggregator, four_octet_as: bool) -> Vec<u8> {
