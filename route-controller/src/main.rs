@@ -15,6 +15,7 @@ mod server;
 mod status;
 mod sysctl;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -26,7 +27,8 @@ fn main() -> ExitCode {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_target(false);
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal());
     if std::env::var_os("PODROUTE_LOG_JSON").is_some() {
         log.json().init()
     } else {
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
     match cli::run(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("podroute: {error}");
+            eprintln!("podroute: {}", error.trim_end());
             ExitCode::FAILURE
         }
     }

@@ -8,6 +8,7 @@
 //! Routes that were found at the start and are not wanted (orphans) stay until [`Delta::sweep`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::route::{RouteKey, RouteSpec};
@@ -16,9 +17,9 @@ use super::route::{RouteKey, RouteSpec};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Op {
     /// Create it; fail if anybody has this key.
-    Add(RouteKey, RouteSpec),
+    Add(RouteKey, Arc<RouteSpec>),
     /// Put it in place of ours.
-    Replace(RouteKey, RouteSpec),
+    Replace(RouteKey, Arc<RouteSpec>),
     /// Take ours away.
     Remove(RouteKey),
 }
@@ -46,7 +47,7 @@ pub(crate) enum Failure {
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Kernel {
     /// Ours, as given.
-    Has(RouteSpec),
+    Has(Arc<RouteSpec>),
     /// Ours, but it may have gone or changed without a word.
     Unsure,
 }
@@ -71,7 +72,7 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(crate) struct Delta {
-    desired: HashMap<RouteKey, RouteSpec>,
+    desired: HashMap<RouteKey, Arc<RouteSpec>>,
     kernel: HashMap<RouteKey, Kernel>,
     /// Keys to look at; those in flight come back when their outcome is known.
     dirty: BTreeSet<RouteKey>,
@@ -83,7 +84,7 @@ pub(crate) struct Delta {
 
 impl Delta {
     /// What is wanted for a key; `None` for nothing.
-    pub(crate) fn want(&mut self, key: RouteKey, spec: Option<RouteSpec>) {
+    pub(crate) fn want(&mut self, key: RouteKey, spec: Option<Arc<RouteSpec>>) {
         let changed = match spec {
             Some(spec) => {
                 self.orphans.remove(&key);
@@ -99,7 +100,7 @@ impl Delta {
     }
 
     /// A route of ours that was there before us. It stays if it is wanted, or until the sweep.
-    pub(crate) fn adopt(&mut self, key: RouteKey, spec: RouteSpec) {
+    pub(crate) fn adopt(&mut self, key: RouteKey, spec: Arc<RouteSpec>) {
         self.kernel.insert(key, Kernel::Has(spec));
         if self.desired.contains_key(&key) {
             self.dirty.insert(key);
@@ -109,7 +110,7 @@ impl Delta {
     }
 
     /// What the kernel says of one of our keys, by somebody else's doing. True when it is not as wanted.
-    pub(crate) fn observe(&mut self, key: RouteKey, spec: Option<RouteSpec>) -> bool {
+    pub(crate) fn observe(&mut self, key: RouteKey, spec: Option<Arc<RouteSpec>>) -> bool {
         if self.in_flight.contains_key(&key) {
             // Older or newer than our own change? Look again when its outcome is known.
             self.kernel.insert(key, Kernel::Unsure);
@@ -143,8 +144,8 @@ impl Delta {
     }
 
     /// A complete reading of our routes: what is not in it is gone.
-    pub(crate) fn resync(&mut self, found: Vec<(RouteKey, RouteSpec)>) {
-        let found: HashMap<RouteKey, RouteSpec> = found.into_iter().collect();
+    pub(crate) fn resync(&mut self, found: Vec<(RouteKey, Arc<RouteSpec>)>) {
+        let found: HashMap<RouteKey, Arc<RouteSpec>> = found.into_iter().collect();
         let gone: Vec<RouteKey> = self
             .kernel
             .keys()
@@ -196,8 +197,8 @@ impl Delta {
     fn change(&self, key: RouteKey) -> Option<Op> {
         match (self.desired.get(&key), self.kernel.get(&key)) {
             (Some(wanted), Some(Kernel::Has(had))) if wanted == had => None,
-            (Some(wanted), Some(_)) => Some(Op::Replace(key, wanted.clone())),
-            (Some(wanted), None) => Some(Op::Add(key, wanted.clone())),
+            (Some(wanted), Some(_)) => Some(Op::Replace(key, Arc::clone(wanted))),
+            (Some(wanted), None) => Some(Op::Add(key, Arc::clone(wanted))),
             (None, Some(_)) => Some(Op::Remove(key)),
             (None, None) => None,
         }
@@ -263,7 +264,7 @@ impl Delta {
     }
 
     /// What is wanted, by key, and how it is doing.
-    pub(crate) fn routes(&self) -> BTreeMap<RouteKey, (&RouteSpec, Progress)> {
+    pub(crate) fn routes(&self) -> BTreeMap<RouteKey, (&Arc<RouteSpec>, Progress)> {
         self.desired
             .iter()
             .map(|(key, spec)| (*key, (spec, self.progress(key, spec))))
@@ -271,7 +272,7 @@ impl Delta {
     }
 
     /// How a wanted route is doing.
-    pub(crate) fn progress(&self, key: &RouteKey, spec: &RouteSpec) -> Progress {
+    pub(crate) fn progress(&self, key: &RouteKey, spec: &Arc<RouteSpec>) -> Progress {
         match (self.retries.get(key), self.kernel.get(key)) {
             (Some(retry), _) => Progress::Failed(retry.failure),
             (None, Some(Kernel::Has(had))) if had == spec => Progress::Installed,
@@ -301,21 +302,21 @@ mod tests {
         }
     }
 
-    fn spec(n: u8) -> RouteSpec {
+    fn spec(n: u8) -> Arc<RouteSpec> {
         let hop = Hop {
             gateway: Some([192, 0, 2, n].into()),
             ifindex: u32::from(n % 2) + 1,
         };
-        RouteSpec {
+        Arc::new(RouteSpec {
             target: Target::Hops(vec![hop]),
             source: None,
-        }
+        })
     }
 
     /// A kernel of one table: ours and other people's routes.
     #[derive(Default)]
     struct Fake {
-        ours: HashMap<RouteKey, RouteSpec>,
+        ours: HashMap<RouteKey, Arc<RouteSpec>>,
         foreign: BTreeSet<RouteKey>,
     }
 

@@ -292,7 +292,13 @@ mod tests {
         };
         for table in [254, 1000] {
             let mut bytes = Vec::new();
-            encode(&Op::Add(key, spec.clone()), table, 7, true, &mut bytes);
+            encode(
+                &Op::Add(key, std::sync::Arc::new(spec.clone())),
+                table,
+                7,
+                true,
+                &mut bytes,
+            );
             let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes).unwrap();
             assert_eq!(message.header.sequence_number, 7);
             let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) = message.payload else {

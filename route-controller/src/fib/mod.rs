@@ -5,6 +5,7 @@
 //! routes with our protocol number, in our table, are ever ours.
 
 mod delta;
+mod filter;
 pub(crate) mod message;
 pub(crate) mod netlink;
 mod resolve;
@@ -40,6 +41,9 @@ pub(crate) struct FibConfig {
     pub(crate) install: bool,
 }
 
+/// BGP next hops of a route, and its family.
+type SpecKey = (Arc<[IpAddr]>, Family);
+
 /// Desired state, kernel state, and what follows.
 #[derive(Debug)]
 pub(crate) struct Fib {
@@ -56,6 +60,8 @@ pub(crate) struct Fib {
     watched: BTreeMap<IpAddr, Option<Reach>>,
     /// What next hops in use resolve to.
     resolved: HashMap<IpAddr, Resolved>,
+    /// What sets of next hops and families come to; forgotten whenever something resolves differently.
+    specs: HashMap<SpecKey, Option<Arc<RouteSpec>>>,
     /// Learned prefixes that are not installed, by the rule that keeps them out.
     refused: BTreeSet<Prefix>,
 }
@@ -71,6 +77,7 @@ impl Fib {
             blocks: BTreeSet::new(),
             watched: BTreeMap::new(),
             resolved: HashMap::new(),
+            specs: HashMap::new(),
             refused: BTreeSet::new(),
         }
     }
@@ -85,6 +92,7 @@ impl Fib {
             self.delta.want(self.key(prefix), None);
         }
         self.config = config;
+        self.specs.clear();
         for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
             self.want_learned(prefix);
         }
@@ -108,10 +116,10 @@ impl Fib {
             self.delta.want(key(gone), None);
         }
         for block in &blocks {
-            let spec = RouteSpec {
+            let spec = Arc::new(RouteSpec {
                 target: Target::Unreachable,
                 source: None,
-            };
+            });
             self.delta.want(key(block), self.config.install.then_some(spec));
         }
         self.blocks = blocks;
@@ -164,6 +172,8 @@ impl Fib {
                 if users.is_empty() {
                     self.users.remove(next_hop);
                     self.resolved.remove(next_hop);
+                    // Nobody follows this next hop any more, so what was made of it may go stale.
+                    self.specs.clear();
                 }
             }
         }
@@ -193,18 +203,23 @@ impl Fib {
             && !self.blocks.iter().any(|block| block.contains(prefix))
     }
 
-    fn learned_spec(&mut self, prefix: Prefix) -> Option<RouteSpec> {
+    fn learned_spec(&mut self, prefix: Prefix) -> Option<Arc<RouteSpec>> {
         let next_hops = Arc::clone(self.learned.get(&prefix)?);
+        let key = (Arc::clone(&next_hops), prefix.family());
+        if let Some(known) = self.specs.get(&key) {
+            return known.clone();
+        }
         let mut hops: Vec<Hop> = next_hops
             .iter()
             .flat_map(|addr| self.resolve_used(*addr).hops)
             .collect();
         hops.sort_unstable();
         hops.dedup();
-        (!hops.is_empty()).then(|| RouteSpec {
-            target: Target::Hops(hops),
-            source: self.source(prefix.family()),
-        })
+        let source = self.source(prefix.family());
+        let target = Target::Hops(hops.clone());
+        let spec = (!hops.is_empty()).then(|| Arc::new(RouteSpec { target, source }));
+        self.specs.insert(key, spec.clone());
+        spec
     }
 
     /// The node's own address, if the host really has it: the kernel refuses others.
@@ -252,6 +267,9 @@ impl Fib {
                 moved.extend(self.users.get(&addr).into_iter().flatten().copied());
             }
         }
+        if !moved.is_empty() {
+            self.specs.clear();
+        }
         moved.into_iter().for_each(|prefix| self.want_learned(prefix));
         let mut news = Vec::new();
         for (addr, told) in &mut self.watched {
@@ -265,6 +283,7 @@ impl Fib {
 
     /// Addresses of the host changed: preferred sources may have come or gone.
     pub(crate) fn sources_again(&mut self) {
+        self.specs.clear();
         for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
             self.want_learned(prefix);
         }

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -146,10 +147,12 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// Listens to what everybody but the writer with this port does.
+    pub(crate) fn new(own_port: u32) -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         let inner = socket.socket_mut();
         inner.bind_auto()?;
+        ignore(inner, own_port);
         for group in [
             libc::RTNLGRP_LINK,
             libc::RTNLGRP_IPV4_IFADDR,
@@ -166,6 +169,11 @@ impl Monitor {
         })
     }
 
+    /// The writer has a new port.
+    pub(crate) fn ignore(&mut self, own_port: u32) {
+        ignore(self.socket.socket_mut(), own_port);
+    }
+
     /// The next datagram's news; those of our own changes (`own_port`) are left out.
     pub(crate) async fn next(&mut self, own_port: u32, table: u32) -> io::Result<Vec<News>> {
         self.buf.clear();
@@ -175,6 +183,13 @@ impl Monitor {
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(vec![News::Overrun]),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Without the filter everything works, only slower: [`read_news`] leaves our own changes out too.
+fn ignore(socket: &Socket, own_port: u32) {
+    if let Err(error) = super::filter::drop_caused_by(socket.as_fd(), own_port) {
+        tracing::debug!(%error, "no filter for our own route notifications");
     }
 }
 

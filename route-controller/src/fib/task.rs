@@ -4,6 +4,7 @@
 //! changes by prefix meanwhile). Writes are made between commands, a batch at a time.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp_proto::engine::FibChange;
@@ -56,10 +57,11 @@ impl FibTask {
         inbox: mpsc::Receiver<ToFib>,
         speaker: SpeakerHandle,
     ) -> io::Result<Self> {
+        let writer = Writer::new()?;
         let mut task = Self {
             fib: Fib::new(config),
-            writer: Writer::new()?,
-            monitor: Monitor::new()?,
+            monitor: Monitor::new(writer.port())?,
+            writer,
             inbox,
             speaker,
             blocks_waiting: Vec::new(),
@@ -69,7 +71,7 @@ impl FibTask {
         };
         // The monitor listens already, so that nothing falls between reading and listening.
         for (key, spec) in task.read_kernel().await? {
-            task.fib.delta.adopt(key, spec);
+            task.fib.delta.adopt(key, Arc::new(spec));
         }
         Ok(task)
     }
@@ -129,10 +131,12 @@ impl FibTask {
             ToFib::Sweep => {
                 if !std::mem::replace(&mut self.swept, true) {
                     let count = self.fib.delta.sweep();
-                    tracing::info!(
-                        count,
-                        "removing routes of before the start that nobody announced again"
-                    );
+                    if count > 0 {
+                        tracing::info!(
+                            count,
+                            "removing routes of before the start that nobody announced again"
+                        );
+                    }
                 }
             }
             ToFib::Reconfigure(config) => self.fib.reconfigure(config),
@@ -169,7 +173,7 @@ impl FibTask {
     /// Somebody else did something to a route of ours.
     fn observe(&mut self, key: RouteKey, spec: Option<super::RouteSpec>) -> bool {
         let gone = spec.is_none();
-        if self.fib.delta.observe(key, spec) {
+        if self.fib.delta.observe(key, spec.map(Arc::new)) {
             self.repairs += 1;
             let now = now();
             if self
@@ -230,7 +234,8 @@ impl FibTask {
     async fn resync(&mut self) {
         match self.read_kernel().await {
             Ok(ours) => {
-                self.fib.delta.resync(ours);
+                let ours = ours.into_iter().map(|(key, spec)| (key, Arc::new(spec)));
+                self.fib.delta.resync(ours.collect());
                 let news = self.fib.resolve_again();
                 self.tell(news).await;
             }
@@ -287,6 +292,7 @@ impl FibTask {
         }
         self.fib.delta.doubt(|_| true);
         if let Ok(writer) = Writer::new() {
+            self.monitor.ignore(writer.port());
             self.writer = writer;
         }
     }
