@@ -1,40 +1,65 @@
-//! One TCP connection of a session: how far it is, its timers, what it negotiated.
+//! How far one TCP connection of a session is: its phase, its timers, what it negotiated.
+//!
+//! A connection decides nothing about itself; it is the record that the state machine works on.
 
 use std::time::{Duration, Instant};
 
+use super::timer::{LONGEST, OPEN_HOLD, send_hold_time};
 use super::{ConnId, Negotiated};
 use crate::types::FamilySet;
-use crate::wire::DecodeContext;
+use crate::wire::{DecodeContext, Open};
 
 /// How far a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Phase {
+    /// We asked for it.
     Connecting,
+    /// It is there and our OPEN is sent.
     OpenSent,
+    /// The peer's OPEN is good and our KEEPALIVE is sent.
     OpenConfirm,
+    /// The peer's KEEPALIVE is there too, but it may still prefer its own connection (see `collision`).
+    Confirmed,
+    /// Routes flow.
     Established,
+}
+
+/// Which timer of a connection has run out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Due {
+    ConnectRetry,
+    Hold,
+    SendHold,
+    Keepalive,
 }
 
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: ConnId,
+    /// The peer opened it.
     pub(super) incoming: bool,
     pub(super) phase: Phase,
+    /// The OPEN that we sent on it.
+    pub(super) sent: Option<Open>,
     pub(super) negotiated: Option<Box<Negotiated>>,
     pub(super) context: DecodeContext,
+    /// Messages up to 65535 octets (RFC 8654).
     pub(super) extended: bool,
+    /// While connecting: the connect-retry timer.
     pub(super) hold: Option<Instant>,
+    /// As negotiated; zero: neither hold nor keepalive nor send hold timer runs.
     pub(super) hold_time: Duration,
     pub(super) keepalive: Option<Instant>,
     pub(super) send_hold: Option<Instant>,
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnId, incoming: bool, phase: Phase) -> Self {
+    fn new(id: ConnId, incoming: bool, phase: Phase) -> Self {
         Self {
             id,
             incoming,
             phase,
+            sent: None,
             negotiated: None,
             context: DecodeContext {
                 four_octet_as: false,
@@ -51,11 +76,30 @@ impl Connection {
         }
     }
 
+    /// An attempt of ours, given up when `timeout` has passed.
+    pub(super) fn outgoing(id: ConnId, now: Instant, timeout: Duration) -> Self {
+        Self {
+            hold: Some(now + timeout.min(LONGEST)),
+            ..Self::new(id, false, Phase::Connecting)
+        }
+    }
+
+    /// A connection of the peer.
+    pub(super) fn incoming(id: ConnId) -> Self {
+        Self::new(id, true, Phase::Connecting)
+    }
+
+    /// The connection is there and our OPEN goes out (RFC 4271 §8.2.2: with a large hold timer).
+    pub(super) fn opened(&mut self, now: Instant, open: Open) {
+        self.phase = Phase::OpenSent;
+        self.hold = Some(now + OPEN_HOLD);
+        self.sent = Some(open);
+    }
+
     /// The peer's OPEN is good: from now on the connection speaks as negotiated.
     pub(super) fn accept(&mut self, now: Instant, negotiated: Negotiated, external: bool) {
         self.phase = Phase::OpenConfirm;
         self.hold_time = Duration::from_secs(u64::from(negotiated.hold_time.seconds()));
-        self.hold = (self.hold_time > Duration::ZERO).then(|| now + self.hold_time);
         self.extended = negotiated.extended_message;
         self.context = DecodeContext {
             four_octet_as: negotiated.four_octet_as,
@@ -65,13 +109,48 @@ impl Connection {
             external,
         };
         self.negotiated = Some(Box::new(negotiated));
+        self.restart_hold(now);
     }
 
-    /// The next instant at which one of the connection's timers fires.
+    /// Routes flow from now on.
+    pub(super) fn establish(&mut self, now: Instant) {
+        self.phase = Phase::Established;
+        self.restart_hold(now);
+        self.restart_send_hold(now);
+    }
+
+    /// RFC 4271 §8.2.2: the peer lives. Hold time zero: no timer.
+    pub(super) fn restart_hold(&mut self, now: Instant) {
+        self.hold = self.timed().then(|| now + self.hold_time);
+    }
+
+    /// RFC 9687 §3.3: the peer reads. Hold time zero: no timer; only in Established.
+    pub(super) fn restart_send_hold(&mut self, now: Instant) {
+        let runs = self.timed() && self.phase == Phase::Established;
+        self.send_hold = runs.then(|| now + send_hold_time(self.hold_time));
+    }
+
+    /// Whether a hold time other than zero was negotiated (RFC 4271 §4.2).
+    pub(super) fn timed(&self) -> bool {
+        self.hold_time > Duration::ZERO
+    }
+
+    /// The next instant at which one of the timers runs out.
     pub(super) fn timeout(&self) -> Option<Instant> {
         [self.hold, self.keepalive, self.send_hold]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// The gravest timer that has run out.
+    pub(super) fn due(&self, now: Instant) -> Option<Due> {
+        let due = |timer: Option<Instant>| timer.is_some_and(|at| at <= now);
+        match self.phase {
+            Phase::Connecting => due(self.hold).then_some(Due::ConnectRetry),
+            _ if due(self.hold) => Some(Due::Hold),
+            _ if due(self.send_hold) => Some(Due::SendHold),
+            _ => due(self.keepalive).then_some(Due::Keepalive),
+        }
     }
 }

@@ -8,14 +8,18 @@
 //! It panics on nothing and fails on nothing: a fault of the peer becomes a NOTIFICATION, a close and
 //! a [`DownReason`].
 
+mod collision;
 mod connection;
 mod fsm;
 mod negotiate;
 mod receive;
+mod restart;
+mod stats;
 mod timer;
 
-pub use fsm::{Session, Stats};
+pub use fsm::Session;
 pub use negotiate::*;
+pub use stats::{MessageCounts, Stats};
 
 use std::time::Duration;
 

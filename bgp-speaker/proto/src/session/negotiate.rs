@@ -1,8 +1,12 @@
-//! What two OPENs agree on (RFC 4271 §4.2, RFC 5492, RFC 4760, RFC 6793, RFC 7911, RFC 8654).
+//! What two OPENs agree on (RFC 4271 §4.2, RFC 5492, RFC 4760, RFC 6793, RFC 7911, RFC 8654, RFC 8950).
+//!
+//! Owns our own OPEN, the checks of the peer's that need the configuration, and [`Negotiated`]. What can be
+//! judged without the configuration (version, hold time, identifier zero) is `wire`'s. Graceful restart is not
+//! negotiated but told: its values stand in [`Negotiated::remote`].
 
-use super::SessionConfig;
+use super::{DownReason, SessionConfig};
 use crate::types::{Family, FamilySet, HoldTime, RouterId};
-use crate::wire::{AddPathDirection, Capability, GracefulRestart, Notification, Open};
+use crate::wire::{AddPathDirection, Capability, GracefulRestart, Notification, Open, code, open_error};
 
 /// The outcome of a successful OPEN exchange.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,9 +49,57 @@ impl Negotiated {
     }
 }
 
+/// How much our OPEN offers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Offer {
+    /// All that the configuration says.
+    #[default]
+    Full,
+    /// Families and the 4-octet AS number.
+    Essential,
+    /// No optional parameter at all.
+    Bare,
+}
+
+impl Offer {
+    /// What to offer after a connection ended: less, once, when the peer refused what we offered (RFC 5492 §3),
+    /// and everything again after that.
+    ///
+    /// Only Unsupported Optional Parameter asks for an OPEN without capabilities; that is a session of IPv4 alone, so it
+    /// is not tried without IPv4. Unsupported Capability means by the RFC that the peer misses something, but
+    /// some speakers send it for what they do not know: then the essential ones may please them.
+    pub(super) fn after(self, config: &SessionConfig, reason: &DownReason) -> Self {
+        let DownReason::Received(notification) = reason else {
+            return Self::Full;
+        };
+        match (self, notification.code, notification.subcode) {
+            (Self::Full, code::OPEN, open_error::UNSUPPORTED_PARAMETER)
+                if config.families.contains(Family::Ipv4) =>
+            {
+                Self::Bare
+            }
+            (Self::Full, code::OPEN, open_error::UNSUPPORTED_CAPABILITY) => Self::Essential,
+            _ => Self::Full,
+        }
+    }
+
+    /// Our OPEN with so much in it.
+    pub(super) fn open(self, config: &SessionConfig, restarting: bool) -> Open {
+        let mut open = our_open(config, restarting);
+        open.capabilities.retain(|capability| match self {
+            Self::Full => true,
+            Self::Essential => matches!(
+                capability,
+                Capability::Multiprotocol(_) | Capability::FourOctetAs(_)
+            ),
+            Self::Bare => false,
+        });
+        open
+    }
+}
+
 /// Our OPEN: the families we offer, 4-octet AS, route refresh (both kinds), extended messages, graceful restart
-/// (`restarting`: we have just started, RFC 4724 §3), and what
-/// the configuration adds.
+/// (`restarting`: we have just started, RFC 4724 §3), and what the configuration adds.
 #[must_use]
 pub fn our_open(config: &SessionConfig, restarting: bool) -> Open {
     let mut capabilities: Vec<Capability> = config.families.iter().map(Capability::Multiprotocol).collect();
@@ -75,25 +127,31 @@ pub fn our_open(config: &SessionConfig, restarting: bool) -> Open {
     }
 }
 
-/// Checks the peer's OPEN and joins both.
+/// Checks the peer's OPEN against the configuration and joins both.
 ///
 /// # Errors
-/// The NOTIFICATION to send: Bad Peer AS, Bad BGP Identifier (RFC 6286 §2.2), or Unsupported Capability when
-/// no family is common (RFC 5492 §5).
+/// The NOTIFICATION to send: Bad Peer AS, Bad BGP Identifier (RFC 6286 §2.2), or Unsupported Capability with
+/// the families that we offer when none is common (RFC 5492 §5).
 pub fn negotiate(config: &SessionConfig, local: &Open, remote: &Open) -> Result<Negotiated, Notification> {
+    // RFC 4271 §6.2: an AS number that is not the configured one.
     if remote.asn != config.remote_asn {
         return Err(Notification::bad_peer_as());
     }
+    // RFC 6286 §2.2: within an AS, identifiers must differ.
     if config.local_asn == config.remote_asn && remote.router_id == config.router_id {
         return Err(Notification::bad_identifier());
     }
-    let offered = remote.families();
-    let families = config.families.intersection(offered);
+    // RFC 4760 §8: only what both sides offer.
+    let families = config
+        .families
+        .intersection(local.families())
+        .intersection(remote.families());
     if families.is_empty() {
         let missing: Vec<Capability> = config.families.iter().map(Capability::Multiprotocol).collect();
         return Err(Notification::unsupported_capability(&missing));
     }
     let both = |pick: fn(&Open) -> bool| pick(local) && pick(remote);
+    // RFC 7911 §4: one side must be able to send what the other is able to receive.
     let add_path = |ours: fn(AddPathDirection) -> bool, theirs: fn(AddPathDirection) -> bool| {
         families
             .iter()
@@ -101,15 +159,18 @@ pub fn negotiate(config: &SessionConfig, local: &Open, remote: &Open) -> Result<
             .collect()
     };
     Ok(Negotiated {
-        hold_time: local.hold_time.min(remote.hold_time),
+        hold_time: local.hold_time.min(remote.hold_time), // RFC 4271 §4.2
         families,
-        four_octet_as: local.four_octet_as().is_some() && remote.four_octet_as().is_some(),
+        four_octet_as: both(|open| open.four_octet_as().is_some()),
         refresh: both(Open::route_refresh),
         enhanced_refresh: both(Open::enhanced_refresh),
         extended_message: both(Open::extended_message),
         add_path_receive: add_path(|ours| ours.receive, |theirs| theirs.send),
         add_path_send: add_path(|ours| ours.send, |theirs| theirs.receive),
-        extended_next_hop: local.extended_next_hop().intersection(remote.extended_next_hop()),
+        extended_next_hop: local
+            .extended_next_hop()
+            .intersection(remote.extended_next_hop())
+            .intersection(families),
         local: local.clone(),
         remote: remote.clone(),
     })

@@ -1,0 +1,118 @@
+//! Which of two connections stays (RFC 4271 §6.8, RFC 6286 §2.3).
+//!
+//! The connection that was opened by the side with the higher identifier stays; with equal identifiers, by
+//! the side with the higher AS number. Where that side is us, we close the other connection as soon as both
+//! OPENs are known, or when one is established. Where that side is the peer, RFC 4271 lets both sides
+//! close, and then an unlucky order closes both connections: the peer establishes ours and closes its own
+//! while we close ours for its own. So a connection of ours that we have confirmed is not closed by us at
+//! once but by the peer: both stay until it has closed one, or shown by an UPDATE that it has established
+//! ours, or for a second ([`VERDICT`]); then the rule of RFC 4271 is carried out.
+//!
+//! A third connection takes the place of the unfinished one that the peer opened before: the peer gave
+//! that one up, we have only not heard it yet. So there are never more than two.
+//!
+//! Deviation: identifiers are not compared between the two OPENs of the peer. Connections belong to one
+//! configured peer, and two different identifiers would not make it two peers.
+
+use std::time::Instant;
+
+use super::ConnId;
+use super::connection::{Connection, Phase};
+use super::fsm::Session;
+use super::timer::VERDICT;
+use crate::wire::{Notification, Open, cease};
+
+impl Session {
+    /// Whether connections that the peer opened are preferred to ours (RFC 6286 §2.3).
+    fn peer_prevails(&self, remote: &Open) -> bool {
+        let ours = (self.config().router_id, self.config().local_asn);
+        (remote.router_id, remote.asn) > ours
+    }
+
+    /// The peer's OPEN has come on this connection: says whether the connection stays.
+    pub(super) fn collide(&mut self, now: Instant, id: ConnId, remote: &Open) -> bool {
+        let opened = |conn: &&Connection| conn.phase >= Phase::OpenConfirm;
+        let Some(other) = self.others(id).find(opened).map(|conn| conn.id) else {
+            return true;
+        };
+        let incoming = self.conn(id).is_some_and(|conn| conn.incoming);
+        let peer_prevails = self.peer_prevails(remote);
+        if incoming == peer_prevails && peer_prevails {
+            // Ours is confirmed already: the peer may have established it and decides.
+            self.await_verdict(now);
+            return true;
+        }
+        let loser = if incoming == peer_prevails { other } else { id };
+        self.give_up(loser); // RFC 4271 §6.8
+        loser != id
+    }
+
+    /// The peer's KEEPALIVE has come on a connection in OpenConfirm.
+    pub(super) fn confirm(&mut self, now: Instant, id: ConnId) {
+        let Some(conn) = self.conn(id) else { return };
+        let remote = conn.negotiated.as_deref().map(|agreed| &agreed.remote);
+        let peer_decides = !conn.incoming && remote.is_some_and(|open| self.peer_prevails(open));
+        if peer_decides && self.others(id).any(|other| other.phase >= Phase::OpenSent) {
+            if let Some(conn) = self.conn_mut(id) {
+                conn.phase = Phase::Confirmed;
+                conn.restart_hold(now);
+            }
+            self.await_verdict(now);
+        } else {
+            self.establish(now, id);
+        }
+    }
+
+    fn await_verdict(&mut self, now: Instant) {
+        self.verdict.get_or_insert(now + VERDICT);
+    }
+
+    /// The peer did not close either connection in time: RFC 4271 §6.8 to the letter.
+    pub(super) fn decide(&mut self, now: Instant) {
+        self.verdict = None;
+        let theirs = self
+            .all()
+            .any(|conn| conn.incoming && conn.phase >= Phase::OpenConfirm);
+        let Some(ours) = self.all().find(|conn| !conn.incoming) else {
+            return;
+        };
+        let (id, confirmed) = (ours.id, ours.phase == Phase::Confirmed);
+        if theirs {
+            self.give_up(id);
+        } else if confirmed {
+            self.establish(now, id);
+        }
+    }
+
+    /// When the peer has closed one connection, a confirmed one that is left has won.
+    pub(super) fn promote(&mut self, now: Instant) {
+        if self.verdict.is_none() || self.all().count() > 1 {
+            return;
+        }
+        self.verdict = None;
+        let won = self.all().find(|conn| conn.phase == Phase::Confirmed);
+        if let Some(id) = won.map(|conn| conn.id) {
+            self.establish(now, id);
+        }
+    }
+
+    /// Takes a connection as the session's; all others go.
+    pub(super) fn establish(&mut self, now: Instant, id: ConnId) {
+        let rest: Vec<ConnId> = self.others(id).map(|conn| conn.id).collect();
+        for other in rest {
+            self.give_up(other);
+        }
+        self.verdict = None;
+        self.came_up(now, id);
+    }
+
+    /// Ends a connection that is not needed: no failure of the session.
+    pub(super) fn give_up(&mut self, id: ConnId) {
+        let Some(conn) = self.conn(id) else { return };
+        if conn.phase > Phase::Connecting {
+            self.stats_mut().collisions += 1;
+            self.send_notification(id, &Notification::cease(cease::COLLISION)); // RFC 4271 §6.8
+        }
+        self.close_quietly(id);
+    }
+}

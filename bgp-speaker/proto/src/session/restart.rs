@@ -1,0 +1,82 @@
+//! Which routes outlive a connection (RFC 4724, RFC 8538), and when a new connection shows that the old one is dead.
+//!
+//! Owns the decision, not the routes: the families and the time go out with [`super::Output::Down`].
+//!
+//! Deviation from RFC 4724 §5: in the first seconds of a session a new connection does not replace it, since
+//! it is rather a late collision than a restart.
+
+use std::time::{Duration, Instant};
+
+use super::connection::{Connection, Phase};
+use super::fsm::Session;
+use super::{ConnId, DownReason, Negotiated};
+use crate::types::FamilySet;
+use crate::wire::{Notification, Open};
+
+/// Second connections in this time after a session came up are collisions, not restarts.
+const LATE_COLLISION: Duration = Duration::from_secs(5);
+
+/// Both sides said that a NOTIFICATION, other than a Hard Reset, is no reason to drop routes (RFC 8538 §2).
+fn survives_notification(agreed: &Negotiated) -> bool {
+    let bit = |open: &Open| {
+        open.graceful_restart()
+            .is_some_and(|restart| restart.notification)
+    };
+    bit(&agreed.local) && bit(&agreed.remote)
+}
+
+/// RFC 8538 §3: what ends a session for good says so, if the peer would otherwise keep our routes.
+pub(super) fn for_good(conn: &Connection, notification: Notification) -> Notification {
+    let agreed = conn
+        .negotiated
+        .as_deref()
+        .filter(|_| conn.phase == Phase::Established);
+    match agreed {
+        Some(agreed) if survives_notification(agreed) && !notification.is_hard_reset() => {
+            notification.into_hard_reset()
+        }
+        _ => notification,
+    }
+}
+
+impl Session {
+    /// RFC 4724 §4.2: families whose routes outlive the connection, and for how long: those for which both
+    /// sides offered graceful restart, when the connection closed without a NOTIFICATION, or with one
+    /// that RFC 8538 §4 lets them survive.
+    pub(super) fn retained(&self, conn: &Connection, reason: &DownReason) -> (FamilySet, Duration) {
+        let none = (FamilySet::EMPTY, Duration::ZERO);
+        let agreed = conn
+            .negotiated
+            .as_deref()
+            .filter(|_| conn.phase == Phase::Established && self.config().graceful_restart.is_some());
+        let Some((agreed, restart)) =
+            agreed.and_then(|agreed| Some((agreed, agreed.remote.graceful_restart()?)))
+        else {
+            return none;
+        };
+        let survives = match reason {
+            DownReason::Closed(_) => true,
+            DownReason::Sent(notification) | DownReason::Received(notification) => {
+                survives_notification(agreed) && !notification.is_hard_reset()
+            }
+            DownReason::Abandoned => false,
+        };
+        if !survives || restart.restart_time == 0 {
+            return none;
+        }
+        let offered = restart.families.iter().map(|(family, _)| *family).collect();
+        let time = Duration::from_secs(u64::from(restart.restart_time));
+        (agreed.families.intersection(offered), time)
+    }
+
+    /// RFC 4724 §5: a new connection of a peer that offered graceful restart means that it restarted, and that
+    /// the established connection is dead. Gives the dead one.
+    pub(super) fn replaces_dead(&self, now: Instant) -> Option<ConnId> {
+        let up = self.all().find(|conn| conn.phase == Phase::Established)?;
+        let since = self.stats().since?;
+        let old = now.saturating_duration_since(since) >= LATE_COLLISION;
+        let agreed = up.negotiated.as_deref()?;
+        let offered = agreed.local.graceful_restart().is_some() && agreed.remote.graceful_restart().is_some();
+        (old && offered).then_some(up.id)
+    }
+}
