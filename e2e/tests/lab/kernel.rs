@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use e2e::bins;
 use e2e::capture::Capture;
 use e2e::daemon::{Kind, Speaker, podroute};
 use e2e::ensure;
@@ -125,7 +126,7 @@ fn foreign_routes() -> Result<()> {
             .evidence("now", now))
     };
     unchanged("while learning")?;
-    rack.daemon("tor-a").terminate()?;
+    order_peers(rack.host("node-2"), "disable")?;
     wait::until(
         Duration::from_secs(15),
         "withdrawal of node-2's block on node-1",
@@ -154,20 +155,38 @@ fn has_path(node: &Host, block: &str) -> Result<()> {
 fn withdrawn_routes() -> Result<()> {
     let mut rack = Rack::converged(small(Kind::Podroute))?;
     let node = rack.host("node-1").clone();
-    // node-2's agent ends in order: its sessions close, the ToR withdraws, node-1 removes.
-    rack.daemon("node-2").terminate()?;
+    // node-2's operator shuts its sessions: the ToR is told by Cease, withdraws, and node-1 removes.
+    // (An agent that merely ends keeps its routes at the ToR: graceful restart.)
+    order_peers(rack.host("node-2"), "disable")?;
     for block in ["10.244.2.0/24", "fd00:10:244:2::/64"] {
         wait_no_route(&node, prefix(block), Duration::from_secs(15))?;
     }
-    // Its own routes stay for its pods (and for the next agent).
+    // Nobody tells node-2 anything any more either; its own block stays what it is.
+    let other = rack.host("node-2").clone();
     for block in ["10.244.1.0/24", "fd00:10:244:1::/64"] {
-        wait_route(rack.host("node-2"), prefix(block), AT_ONCE, |r| {
-            r.protocol == PROTO_AGENT
-        })?;
+        wait_no_route(&other, prefix(block), AT_ONCE)?;
     }
-    rack.daemon("node-2").start_again()?;
+    for block in ["10.244.2.0/24", "fd00:10:244:2::/64"] {
+        wait_route(&other, prefix(block), AT_ONCE, |r| r.kind == "unreachable")?;
+    }
+    order_peers(rack.host("node-2"), "enable")?;
     rack.wait_sessions()?;
     rack.wait_routes().map(drop)
+}
+
+/// `podroute peer VERB` for every peer of the host.
+fn order_peers(host: &Host, verb: &str) -> Result<()> {
+    let program = bins::find("podroute")?;
+    let peers = podroute::show(host, "peers")?;
+    for name in peers["peers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|peer| peer["name"].as_str())
+    {
+        host.run(&program.to_string_lossy(), &["peer", verb, name])?;
+    }
+    Ok(())
 }
 
 /// A packet to an address that no pod has gets an answer and does not travel back and forth.
