@@ -119,7 +119,7 @@ pub(super) struct AttrScan<'a> {
     pub(super) offender: Option<(AttrFault, Attr<'a>)>,
     pub(super) mp_reach: Option<Attr<'a>>,
     pub(super) mp_unreach: Option<Attr<'a>>,
-    pub(super) next_hop: Option<Ipv4Addr>,
+    next_hop: Option<Ipv4Addr>,
     origin: Origin,
     as_path: AsPath,
     med: Option<u32>,
@@ -364,7 +364,8 @@ impl<'a> AttrScan<'a> {
         Ok(())
     }
 
-    /// The attributes of the routes, once nothing says withdraw. The next hop of MP_REACH_NLRI is set by the caller.
+    /// The attributes of the routes, once nothing says withdraw. The next hop is that of
+    /// NEXT_HOP; that of MP_REACH_NLRI is set by the caller.
     pub(super) fn finish(self) -> Box<PathAttrs> {
         let mut attrs = Box::new(PathAttrs {
             origin: self.origin,

@@ -10,10 +10,11 @@
 //! Semantic doubts about next hops (zero, multicast, our own) are left to the engine, which shows them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use ::bytes::Bytes;
 
-use super::attr_decode::{Attr, AttrScan};
+use super::attr_decode::{Attr, AttrScan, code};
 use super::nlri::decode_nlri;
 use super::reader::{Parsed, afi_safi, octet, short, take};
 use super::{AttrFault, AttrIssue, DecodeError, NextHop, RouteBatch, RouteOp, Verdict};
@@ -201,6 +202,53 @@ fn unreadable(attr: Attr<'_>) -> DecodeError {
     }
 }
 
+/// What a message announces, read but not yet judged: ranges of the batch's prefixes.
+struct Reachable {
+    /// From the NLRI field.
+    classic: Range<usize>,
+    /// From MP_REACH_NLRI; behind `classic`, without a gap.
+    multi: Range<usize>,
+    /// Of MP_REACH_NLRI.
+    multi_next_hop: Option<NextHop>,
+    /// The message has reachable NLRI, perhaps of a family that is not up (RFC 7606 §5.2).
+    shown: bool,
+}
+
+/// Reads the NLRI field and MP_REACH_NLRI.
+fn reachable(
+    nlri: &[u8],
+    mp_attr: Option<Attr<'_>>,
+    ctx: &DecodeContext,
+    batch: &mut RouteBatch,
+) -> Result<Reachable, DecodeError> {
+    let add_path = |family| ctx.add_path.contains(family);
+    let start = batch.nlri.len();
+    decode_nlri(Family::Ipv4, add_path(Family::Ipv4), nlri, &mut batch.nlri)
+        .map_err(|fault| DecodeError::InvalidNetwork { fault })?;
+    if !ctx.families.contains(Family::Ipv4) {
+        batch.nlri.truncate(start);
+    }
+    let middle = batch.nlri.len();
+    let mut found = Reachable {
+        classic: start..middle,
+        multi: middle..middle,
+        multi_next_hop: None,
+        shown: !nlri.is_empty(),
+    };
+    let Some(attr) = mp_attr else {
+        return Ok(found);
+    };
+    let Some(mp) = mp_reach(attr, ctx)? else {
+        found.shown = true;
+        return Ok(found);
+    };
+    decode_nlri(mp.family, add_path(mp.family), mp.nlri, &mut batch.nlri).map_err(|_| unreadable(attr))?;
+    found.multi.end = batch.nlri.len();
+    found.multi_next_hop = Some(mp.next_hop);
+    found.shown |= !mp.nlri.is_empty();
+    Ok(found)
+}
+
 /// Announces what the NLRI field and MP_REACH_NLRI list, or withdraws it when an attribute says so.
 fn announce(
     mut scan: AttrScan<'_>,
@@ -208,36 +256,9 @@ fn announce(
     ctx: &DecodeContext,
     batch: &mut RouteBatch,
 ) -> Result<(), DecodeError> {
-    let start = batch.nlri.len();
-    decode_nlri(
-        Family::Ipv4,
-        ctx.add_path.contains(Family::Ipv4),
-        nlri,
-        &mut batch.nlri,
-    )
-    .map_err(|fault| DecodeError::InvalidNetwork { fault })?;
-    if !ctx.families.contains(Family::Ipv4) {
-        batch.nlri.truncate(start);
-    }
-    let middle = batch.nlri.len();
-    let mut shown = !nlri.is_empty();
-    let mut mp = None;
-    if let Some(attr) = scan.mp_reach {
-        mp = mp_reach(attr, ctx)?;
-        shown |= mp.as_ref().is_none_or(|mp| !mp.nlri.is_empty());
-    }
-    if let Some(mp) = &mp {
-        let attr = scan.mp_reach.unwrap_or_default();
-        decode_nlri(
-            mp.family,
-            ctx.add_path.contains(mp.family),
-            mp.nlri,
-            &mut batch.nlri,
-        )
-        .map_err(|_| unreadable(attr))?;
-    }
+    let found = reachable(nlri, scan.mp_reach, ctx, batch)?;
     // RFC 7606 §5.2: without routes in the message one cannot be sure to have read it right.
-    if let Some((fault, attr)) = scan.offender.filter(|_| !shown && scan.others > 0) {
+    if let Some((fault, attr)) = scan.offender.filter(|_| !found.shown && scan.others > 0) {
         let attribute = Bytes::copy_from_slice(attr.raw);
         return Err(DecodeError::AttributeWithoutRoutes {
             code: attr.code,
@@ -245,45 +266,33 @@ fn announce(
             attribute,
         });
     }
-    let (classic, multi) = (start..middle, middle..batch.nlri.len());
+    let Reachable { classic, multi, .. } = found;
     if classic.is_empty() && multi.is_empty() {
         return Ok(());
     }
     // RFC 7606 §3 d: mandatory attributes; NEXT_HOP only where the NLRI field is used (RFC 4760 §3).
-    for code in [1, 2, 3] {
-        if !scan.has_seen(code) && (code != 3 || !classic.is_empty()) {
+    for code in [code::ORIGIN, code::AS_PATH, code::NEXT_HOP] {
+        if !scan.has_seen(code) && (code != code::NEXT_HOP || !classic.is_empty()) {
             scan.withdraw = true;
-            let issue = AttrIssue {
-                code,
-                fault: AttrFault::Missing,
-                verdict: Verdict::TreatAsWithdraw,
-            };
-            batch.issues.push(issue);
+            let (fault, verdict) = (AttrFault::Missing, Verdict::TreatAsWithdraw);
+            batch.issues.push(AttrIssue { code, fault, verdict });
         }
     }
-    let next_hop = scan.next_hop;
-    let attrs = if scan.withdraw { None } else { Some(scan.finish()) };
-    match attrs {
-        None => batch.ops.push(RouteOp::Withdraw {
-            nlri: classic.start..multi.end,
-        }),
-        Some(mut attrs) => {
-            if let Some(mp) = mp.filter(|_| !multi.is_empty()) {
-                attrs.next_hop = mp.next_hop;
-                let copy = if classic.is_empty() {
-                    None
-                } else {
-                    Some(attrs.clone())
-                };
-                batch.ops.push(RouteOp::Announce { attrs, nlri: multi });
-                let Some(copy) = copy else { return Ok(()) };
-                attrs = copy;
-            }
-            if let Some(addr) = next_hop {
-                attrs.next_hop = NextHop::V4(addr);
-            }
+    if scan.withdraw {
+        let nlri = classic.start..multi.end;
+        batch.ops.push(RouteOp::Withdraw { nlri });
+        return Ok(());
+    }
+    let mut attrs = scan.finish();
+    if let Some(next_hop) = found.multi_next_hop.filter(|_| !multi.is_empty()) {
+        if !classic.is_empty() {
+            let attrs = attrs.clone();
             batch.ops.push(RouteOp::Announce { attrs, nlri: classic });
         }
+        attrs.next_hop = next_hop;
+        batch.ops.push(RouteOp::Announce { attrs, nlri: multi });
+    } else {
+        batch.ops.push(RouteOp::Announce { attrs, nlri: classic });
     }
     Ok(())
 }
