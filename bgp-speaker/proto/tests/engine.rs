@@ -679,6 +679,8 @@ proptest! {
         for (peer, routes) in expected(&paths, &own, &world) {
             let known: Vec<Prefix> = world.heard[&PeerId(peer)].routes.keys().copied().collect();
             let wanted: Vec<Prefix> = routes.keys().copied().collect();
+            let counts = world.engine.counts(PeerId(peer)).advertised;
+            prop_assert_eq!(counts.iter().sum::<usize>(), wanted.len());
             prop_assert_eq!(known, wanted, "peer {}", peer);
             for (prefix, source) in routes {
                 let attrs = &world.heard[&PeerId(peer)].routes[&prefix];

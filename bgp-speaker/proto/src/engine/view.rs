@@ -171,7 +171,7 @@ impl Engine {
         })
     }
 
-    /// Counts of a peer; looks at every prefix.
+    /// Counts of a peer; looks at what came from it.
     #[must_use]
     pub fn counts(&self, id: PeerId) -> PeerCounts {
         let Some(peer) = self.peers.get(&id) else {
@@ -179,7 +179,7 @@ impl Engine {
         };
         let group = self.group_of(id);
         let advertised = |family| {
-            let all = group.map_or(0, |group| group.count(&self.table, family));
+            let all = group.map_or(0, |group| group.count(family));
             let mut own: Vec<DestId> = peer.adj_in.notes().to_vec();
             own.sort_unstable();
             own.dedup();

@@ -58,6 +58,9 @@ pub struct Group {
     /// A member has caught up once: new destinations are all in the flushes.
     complete: bool,
     packer: Packer,
+    /// Entries of the Adj-RIB-Out, by family.
+    told_v4: usize,
+    told_v6: usize,
 }
 
 /// How many prefixes one catch-up step tells, and how many destinations it looks at.
@@ -75,6 +78,8 @@ impl Group {
             filled: 0,
             complete: false,
             packer: Packer::default(),
+            told_v4: 0,
+            told_v6: 0,
         }
     }
 
@@ -164,11 +169,19 @@ impl Group {
 
     /// How many prefixes of a family the group was told.
     #[must_use]
-    pub fn count(&self, table: &Table, family: Family) -> usize {
-        table
-            .dests()
-            .filter(|(dest, prefix)| prefix.family() == family && self.adj_out.get(*dest).is_some())
-            .count()
+    pub fn count(&self, family: Family) -> usize {
+        match family {
+            Family::Ipv4 => self.told_v4,
+            Family::Ipv6 => self.told_v6,
+        }
+    }
+
+    fn recount(&mut self, family: Family, old: bool, new: bool) {
+        let count = match family {
+            Family::Ipv4 => &mut self.told_v4,
+            Family::Ipv6 => &mut self.told_v6,
+        };
+        *count = *count + usize::from(new) - usize::from(old);
     }
 
     /// Takes in the best path of a destination, and collects what the followers have to hear.
@@ -205,7 +218,9 @@ impl Group {
         if let Some(sent) = new {
             rib.attrs.retain(sent.attrs);
         }
-        (self.adj_out.set(dest, new), new)
+        let old = self.adj_out.set(dest, new);
+        self.recount(prefix.family(), old.is_some(), new.is_some());
+        (old, new)
     }
 
     fn evaluate(&mut self, prefix: Prefix, best: Best, attrs: &AttrTable) -> Option<Sent> {
