@@ -109,7 +109,10 @@ impl Connection {
             external,
         };
         self.negotiated = Some(Box::new(negotiated));
-        self.restart_hold(now);
+        // With hold time zero the large timer of OpenSent goes on, so that no half-open connection stays for ever.
+        if self.timed() {
+            self.restart_hold(now);
+        }
     }
 
     /// Routes flow from now on.

@@ -431,8 +431,8 @@ impl Session {
         if conn.sent.is_some() {
             self.offer = self.offer.after(&self.config, &reason);
         }
-        if conn.phase == Phase::Connecting && self.goes_on_without(conn.id) {
-            return; // the peer's own connection is on its way
+        if !was_up && matches!(reason, DownReason::Closed(_)) && self.goes_on_without(conn.id) {
+            return; // one of two: the other is on its way
         }
         let (retain, retain_for) = self.retained(conn, &reason);
         self.stats.down(now, &reason);

@@ -1,0 +1,377 @@
+//! A session under test: virtual time, a shell that checks that every output is legal, messages by name.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use ::bytes::{Bytes, BytesMut};
+use bgp_proto::session::{ConnId, DownReason, Input, Negotiated, Output, Session, SessionConfig, State};
+use bgp_proto::types::{Asn, FamilySet, HoldTime, RouterId};
+use bgp_proto::wire::{
+    Capability, MessageKind, Notification, Open, Refresh, RouteBatch, cut_frame, keepalive,
+};
+
+/// Where the shell's numbers for incoming connections begin.
+pub(crate) const INCOMING: u64 = 1 << 32;
+
+pub(crate) fn id(value: u32) -> RouterId {
+    RouterId::new(value).unwrap()
+}
+
+/// AS 64512, identifier 10.0.0.2, towards AS 65001.
+pub(crate) fn config() -> SessionConfig {
+    SessionConfig {
+        local_asn: Asn(64512),
+        remote_asn: Asn(65001),
+        router_id: id(0x0A00_0002),
+        families: FamilySet::ALL,
+        hold_time: HoldTime::new(90).unwrap(),
+        connect_retry: Duration::from_secs(5),
+        passive: false,
+        graceful_restart: None,
+        extra_capabilities: Vec::new(),
+    }
+}
+
+/// The OPEN of the peer that [`config`] expects, with this identifier.
+pub(crate) fn peer_open(router_id: u32) -> Open {
+    Open {
+        asn: Asn(65001),
+        hold_time: HoldTime::new(90).unwrap(),
+        router_id: id(router_id),
+        capabilities: vec![
+            Capability::Multiprotocol(bgp_proto::types::Family::Ipv4),
+            Capability::Multiprotocol(bgp_proto::types::Family::Ipv6),
+            Capability::RouteRefresh,
+            Capability::FourOctetAs(Asn(65001)),
+        ],
+    }
+}
+
+/// A lower identifier than ours, and a higher one.
+pub(crate) const LOW: u32 = 0x0A00_0001;
+pub(crate) const HIGH: u32 = 0x0A00_0003;
+
+/// A message of any type.
+pub(crate) fn raw(kind: u8, body: &[u8]) -> Bytes {
+    let mut message = vec![0xFF; 16];
+    message.extend_from_slice(&u16::try_from(19 + body.len()).unwrap().to_be_bytes());
+    message.push(kind);
+    message.extend_from_slice(body);
+    message.into()
+}
+
+/// An End-of-RIB of IPv4: the smallest UPDATE.
+pub(crate) fn end_of_rib() -> Bytes {
+    raw(2, &[0, 0, 0, 0])
+}
+
+/// An UPDATE that withdraws so many /24.
+pub(crate) fn withdrawals(count: u16) -> Bytes {
+    let mut body = (count * 4).to_be_bytes().to_vec();
+    for n in 0..count {
+        body.push(24);
+        body.push(10);
+        body.extend_from_slice(&n.to_be_bytes());
+    }
+    body.extend_from_slice(&[0, 0]);
+    raw(2, &body)
+}
+
+/// What the session did, decoded.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Did {
+    Connect(u64),
+    Open(u64, Open),
+    Keepalive(u64),
+    Notification(u64, Notification),
+    Refresh(u64, Refresh),
+    Close(u64),
+    State(State),
+    Up(u64, Box<Negotiated>),
+    Down(bool, DownReason),
+    Routes(RouteBatch),
+    Asked(Refresh),
+}
+
+/// Checks that the session only says what a shell can do.
+#[derive(Default, Debug)]
+pub(crate) struct Checker {
+    /// Connections, and whether they are there (or only asked for).
+    pub(crate) open: BTreeMap<ConnId, bool>,
+    used: BTreeSet<ConnId>,
+    pub(crate) up: Option<ConnId>,
+    pub(crate) state: State,
+    pub(crate) retained: Option<(FamilySet, Duration)>,
+}
+
+impl Checker {
+    /// What the shell knows before the session hears of it.
+    pub(crate) fn input(&mut self, input: &Input<'_>) {
+        match input {
+            Input::Connected { conn, .. } => {
+                self.open.insert(*conn, true);
+            }
+            Input::Closed { conn, .. } => {
+                self.open.remove(conn);
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn output(&mut self, output: &Output) {
+        match output {
+            Output::Connect(conn) => {
+                assert!(self.used.insert(*conn), "{conn:?} twice");
+                self.open.insert(*conn, false);
+            }
+            Output::Send { conn, bytes } => {
+                assert_eq!(self.open.get(conn), Some(&true), "sent on {conn:?}");
+                assert!(!bytes.is_empty());
+            }
+            Output::Close(conn) => {
+                assert!(self.open.remove(conn).is_some(), "closed {conn:?} twice");
+            }
+            Output::State(state) => {
+                assert_ne!(self.state, *state, "no change");
+                self.state = *state;
+            }
+            Output::Up { conn, .. } => {
+                assert_eq!(self.up, None, "up twice");
+                assert_eq!(self.state, State::Established, "up, but not established");
+                assert_eq!(self.open.get(conn), Some(&true));
+                self.up = Some(*conn);
+            }
+            Output::Down {
+                was_up,
+                retain,
+                retain_for,
+                ..
+            } => {
+                assert_eq!(*was_up, self.up.is_some(), "down");
+                self.up = self.up.filter(|_| !*was_up);
+                self.retained = Some((*retain, *retain_for));
+            }
+            Output::Routes(batch) => {
+                assert!(self.up.is_some() && !batch.is_empty());
+                assert!(
+                    batch.nlri.len() <= 4096 + 65535,
+                    "a batch is bounded by 4096 and one message"
+                );
+            }
+            Output::Refresh(_) => assert!(self.up.is_some()),
+        }
+    }
+
+    /// After all outputs of a call.
+    pub(crate) fn settled(&self, session: &Session) {
+        assert_eq!(session.state(), self.state);
+        assert_eq!(self.state == State::Established, self.up.is_some());
+        let ours = self.open.keys().filter(|conn| conn.0 < INCOMING).count();
+        let theirs = self.open.len() - ours;
+        assert!(ours <= 1 && theirs <= 1, "{:?}", self.open);
+        match self.state {
+            State::Established => assert_eq!(self.open.len(), 1),
+            State::Idle | State::Active => assert!(self.open.is_empty()),
+            State::Connect | State::OpenSent | State::OpenConfirm => assert!(!self.open.is_empty()),
+        }
+        assert_eq!(session.negotiated().is_some(), self.up.is_some());
+    }
+}
+
+/// A session and its shell.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    pub(crate) session: Session,
+    pub(crate) start: Instant,
+    pub(crate) now: Instant,
+    pub(crate) checker: Checker,
+    next_incoming: u64,
+}
+
+impl Lab {
+    pub(crate) fn new(config: SessionConfig) -> Self {
+        Self::seeded(config, 1)
+    }
+
+    pub(crate) fn seeded(config: SessionConfig, seed: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            session: Session::new(config, seed),
+            start: now,
+            now,
+            checker: Checker::default(),
+            next_incoming: INCOMING,
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.session.state()
+    }
+
+    pub(crate) fn give(&mut self, input: Input<'_>) -> Vec<Did> {
+        self.checker.input(&input);
+        self.session.handle(self.now, input);
+        let mut done = Vec::new();
+        while let Some(output) = self.session.poll_output() {
+            self.checker.output(&output);
+            done.push(decode(output));
+        }
+        self.checker.settled(&self.session);
+        if let Some(at) = self.session.poll_timeout() {
+            assert!(at > self.now, "a timer is due that was just handled");
+        }
+        done
+    }
+
+    pub(crate) fn begin(&mut self) -> Vec<Did> {
+        self.give(Input::Start)
+    }
+
+    pub(crate) fn stop(&mut self, subcode: u8, message: &str) -> Vec<Did> {
+        let message = message.to_owned();
+        self.give(Input::Stop { subcode, message })
+    }
+
+    pub(crate) fn connected(&mut self, conn: u64) -> Vec<Did> {
+        self.give(Input::Connected {
+            conn: ConnId(conn),
+            incoming: conn >= INCOMING,
+        })
+    }
+
+    /// A new connection of the peer.
+    pub(crate) fn incoming(&mut self) -> (u64, Vec<Did>) {
+        let conn = self.next_incoming;
+        self.next_incoming += 1;
+        (conn, self.connected(conn))
+    }
+
+    pub(crate) fn closed(&mut self, conn: u64, error: Option<&str>) -> Vec<Did> {
+        self.give(Input::Closed {
+            conn: ConnId(conn),
+            error: error.map(str::to_owned),
+        })
+    }
+
+    pub(crate) fn bytes(&mut self, conn: u64, bytes: &[u8]) -> Vec<Did> {
+        let mut buf = BytesMut::from(bytes);
+        self.give(Input::Received {
+            conn: ConnId(conn),
+            buf: &mut buf,
+        })
+    }
+
+    pub(crate) fn open(&mut self, conn: u64, open: &Open) -> Vec<Did> {
+        self.bytes(conn, &open.encode())
+    }
+
+    pub(crate) fn keepalive(&mut self, conn: u64) -> Vec<Did> {
+        self.bytes(conn, &keepalive())
+    }
+
+    pub(crate) fn tick(&mut self) -> Vec<Did> {
+        self.give(Input::Tick)
+    }
+
+    /// Until the next timer.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.session.poll_timeout().expect("a timer runs") - self.now
+    }
+
+    pub(crate) fn wait(&mut self, duration: Duration) {
+        self.now += duration;
+    }
+
+    /// Lets time pass, with every timer at its instant: what was done, and when.
+    pub(crate) fn pass(&mut self, duration: Duration) -> Vec<(Duration, Did)> {
+        let (begin, end) = (self.now, self.now + duration);
+        let mut all = Vec::new();
+        while let Some(at) = self.session.poll_timeout().filter(|at| *at <= end) {
+            self.now = at;
+            all.extend(self.tick().into_iter().map(|did| (at - begin, did)));
+        }
+        self.now = end;
+        all
+    }
+
+    /// Started, and connected by us; the OPEN is sent.
+    pub(crate) fn open_sent(config: SessionConfig) -> Self {
+        let mut lab = Self::new(config);
+        lab.begin();
+        lab.connected(0);
+        assert_eq!(lab.state(), State::OpenSent);
+        lab
+    }
+
+    pub(crate) fn open_confirm(config: SessionConfig) -> Self {
+        let mut lab = Self::open_sent(config);
+        lab.open(0, &peer_open(LOW));
+        assert_eq!(lab.state(), State::OpenConfirm);
+        lab
+    }
+
+    pub(crate) fn established(config: SessionConfig) -> Self {
+        let mut lab = Self::open_confirm(config);
+        lab.keepalive(0);
+        assert_eq!(lab.state(), State::Established);
+        lab
+    }
+}
+
+fn decode(output: Output) -> Did {
+    match output {
+        Output::Connect(conn) => Did::Connect(conn.0),
+        Output::Send { conn, bytes } => message(conn.0, &bytes),
+        Output::Close(conn) => Did::Close(conn.0),
+        Output::State(state) => Did::State(state),
+        Output::Up { conn, negotiated } => Did::Up(conn.0, negotiated),
+        Output::Down { was_up, reason, .. } => Did::Down(was_up, reason),
+        Output::Routes(batch) => Did::Routes(batch),
+        Output::Refresh(refresh) => Did::Asked(refresh),
+    }
+}
+
+fn message(conn: u64, bytes: &[u8]) -> Did {
+    let mut buf = BytesMut::from(bytes);
+    let frame = cut_frame(&mut buf, true).unwrap().expect("a whole message");
+    assert!(buf.is_empty(), "one message at a time");
+    match frame.kind {
+        MessageKind::Open => Did::Open(conn, Open::decode(&frame.body).unwrap()),
+        MessageKind::Keepalive => Did::Keepalive(conn),
+        MessageKind::Notification => Did::Notification(conn, Notification::decode(&frame.body).unwrap()),
+        MessageKind::Refresh => Did::Refresh(conn, Refresh::decode(&frame.body).unwrap().unwrap()),
+        MessageKind::Update => panic!("a session sends no UPDATE"),
+    }
+}
+
+/// NOTIFICATIONs as (connection, code, subcode, data).
+pub(crate) fn notifications(done: &[Did]) -> Vec<(u64, u8, u8, Vec<u8>)> {
+    let each = done.iter().filter_map(|did| match did {
+        Did::Notification(conn, sent) => Some((*conn, sent.code, sent.subcode, sent.data.to_vec())),
+        _ => None,
+    });
+    each.collect()
+}
+
+/// The one NOTIFICATION, after which the connection is closed.
+#[track_caller]
+pub(crate) fn refusal(done: &[Did]) -> (u8, u8, Vec<u8>) {
+    let all = notifications(done);
+    let [(conn, code, subcode, data)] = all.as_slice() else {
+        panic!("one NOTIFICATION expected: {done:#?}");
+    };
+    let sent = done.iter().position(|did| matches!(did, Did::Notification(..)));
+    let closed = done.iter().position(|did| *did == Did::Close(*conn));
+    assert_eq!(closed, sent.map(|at| at + 1), "sent, then closed: {done:#?}");
+    (*code, *subcode, data.clone())
+}
+
+/// The connections that were opened.
+pub(crate) fn connects(done: &[(Duration, Did)]) -> Vec<(Duration, u64)> {
+    let each = done.iter().filter_map(|(at, did)| match did {
+        Did::Connect(conn) => Some((*at, *conn)),
+        _ => None,
+    });
+    each.collect()
+}
