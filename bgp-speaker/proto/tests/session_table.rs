@@ -8,8 +8,12 @@ use std::time::Duration;
 use ::bytes::{Bytes, BytesMut};
 use bgp_proto::session::{ConnId, Input, SessionConfig, State};
 use bgp_proto::types::{Asn, Family};
-use bgp_proto::wire::{Capability, GracefulRestart, Notification, Open, Refresh, RefreshKind, cease, keepalive};
-use session_util::{Did, HIGH, INCOMING, LOW, Lab, config, end_of_rib, notifications, peer_open, raw, withdrawals};
+use bgp_proto::wire::{
+    Capability, GracefulRestart, Notification, Open, Refresh, RefreshKind, cease, keepalive,
+};
+use session_util::{
+    Did, HIGH, INCOMING, LOW, Lab, config, end_of_rib, notifications, peer_open, raw, withdrawals,
+};
 
 fn wrong_as() -> Open {
     Open {
@@ -32,7 +36,10 @@ fn labs() -> Vec<(&'static str, u64, fn() -> Lab)> {
         lab
     }
     fn passive() -> Lab {
-        let mut lab = Lab::new(SessionConfig { passive: true, ..config() });
+        let mut lab = Lab::new(SessionConfig {
+            passive: true,
+            ..config()
+        });
         lab.begin();
         lab
     }
@@ -65,10 +72,11 @@ fn labs() -> Vec<(&'static str, u64, fn() -> Lab)> {
     }
     fn graceful() -> Lab {
         let mut open = peer_open(LOW);
-        open.capabilities.push(Capability::GracefulRestart(GracefulRestart {
-            restart_time: 60,
-            ..GracefulRestart::default()
-        }));
+        open.capabilities
+            .push(Capability::GracefulRestart(GracefulRestart {
+                restart_time: 60,
+                ..GracefulRestart::default()
+            }));
         let mut lab = Lab::open_sent(SessionConfig {
             graceful_restart: Some(60),
             ..config()
@@ -91,10 +99,16 @@ fn labs() -> Vec<(&'static str, u64, fn() -> Lab)> {
         ("Established, incoming", INCOMING, || incoming(HIGH, 2)),
         ("OpenSent twice", 0, || two(None, None, false)),
         ("OpenConfirm and OpenSent", 0, || two(Some(0), None, false)),
-        ("OpenSent and OpenConfirm", INCOMING, || two(Some(INCOMING), None, false)),
-        ("OpenConfirm twice", INCOMING, || two(Some(0), Some(INCOMING), false)),
+        ("OpenSent and OpenConfirm", INCOMING, || {
+            two(Some(INCOMING), None, false)
+        }),
+        ("OpenConfirm twice", INCOMING, || {
+            two(Some(0), Some(INCOMING), false)
+        }),
         ("Confirmed and OpenSent", 0, || two(Some(0), None, true)),
-        ("Confirmed and OpenConfirm", 0, || two(Some(0), Some(INCOMING), true)),
+        ("Confirmed and OpenConfirm", 0, || {
+            two(Some(0), Some(INCOMING), true)
+        }),
         ("Established, graceful restart", 0, graceful),
     ]
 }
@@ -115,7 +129,9 @@ fn events() -> Vec<(&'static str, Event)> {
     vec![
         ("1 start", |lab, _| lab.begin()),
         ("2 stop", |lab, _| lab.stop(cease::ADMIN_SHUTDOWN, "bye")),
-        ("8 automatic stop", |lab, _| lab.stop(cease::PEER_DECONFIGURED, "")),
+        ("8 automatic stop", |lab, _| {
+            lab.stop(cease::PEER_DECONFIGURED, "")
+        }),
         ("abandon", |lab, _| lab.give(Input::Abandon)),
         ("9-13 the next timer", |lab, _| {
             if lab.session.poll_timeout().is_some() {
@@ -141,30 +157,54 @@ fn events() -> Vec<(&'static str, Event)> {
         ("18 ours closed", |lab, _| lab.closed(0, None)),
         ("18 theirs closed", |lab, _| lab.closed(INCOMING, None)),
         ("18 closed, unknown", |lab, _| lab.closed(12345, None)),
-        ("19 OPEN", |lab, conn| bytes_to(lab, conn, &peer_open(LOW).encode())),
-        ("19 OPEN on ours", |lab, _| bytes_to(lab, 0, &peer_open(HIGH).encode())),
+        ("19 OPEN", |lab, conn| {
+            bytes_to(lab, conn, &peer_open(LOW).encode())
+        }),
+        ("19 OPEN on ours", |lab, _| {
+            bytes_to(lab, 0, &peer_open(HIGH).encode())
+        }),
         ("19 OPEN on theirs", |lab, _| {
             bytes_to(lab, INCOMING, &peer_open(HIGH).encode())
         }),
         ("21 header error", |lab, conn| bytes_to(lab, conn, &[0; 100])),
-        ("22 OPEN error", |lab, conn| bytes_to(lab, conn, &wrong_as().encode())),
+        ("22 OPEN error", |lab, conn| {
+            bytes_to(lab, conn, &wrong_as().encode())
+        }),
         ("24 version error", |lab, conn| {
             bytes_to(lab, conn, &Notification::new(2, 1, vec![0, 4]).encode())
         }),
         ("25 NOTIFICATION", |lab, conn| bytes_to(lab, conn, &cease(2))),
         ("23 collision, ours", |lab, _| bytes_to(lab, 0, &cease(7))),
-        ("23 collision, theirs", |lab, _| bytes_to(lab, INCOMING, &cease(7))),
+        ("23 collision, theirs", |lab, _| {
+            bytes_to(lab, INCOMING, &cease(7))
+        }),
         ("26 KEEPALIVE", |lab, conn| bytes_to(lab, conn, &keepalive())),
-        ("26 KEEPALIVE on theirs", |lab, _| bytes_to(lab, INCOMING, &keepalive())),
+        ("26 KEEPALIVE on theirs", |lab, _| {
+            bytes_to(lab, INCOMING, &keepalive())
+        }),
         ("27 UPDATE", |lab, conn| bytes_to(lab, conn, &end_of_rib())),
-        ("28 UPDATE error", |lab, conn| bytes_to(lab, conn, &raw(2, &[9, 9, 9, 9]))),
-        ("ROUTE-REFRESH", |lab, conn| bytes_to(lab, conn, &raw(5, &[0, 1, 0, 1]))),
-        ("half a message", |lab, conn| bytes_to(lab, conn, &withdrawals(9)[..30])),
+        ("28 UPDATE error", |lab, conn| {
+            bytes_to(lab, conn, &raw(2, &[9, 9, 9, 9]))
+        }),
+        ("ROUTE-REFRESH", |lab, conn| {
+            bytes_to(lab, conn, &raw(5, &[0, 1, 0, 1]))
+        }),
+        ("half a message", |lab, conn| {
+            bytes_to(lab, conn, &withdrawals(9)[..30])
+        }),
         ("everything", |lab, conn| {
-            let all = [peer_open(LOW).encode(), keepalive(), withdrawals(9), cease(4), keepalive()];
+            let all = [
+                peer_open(LOW).encode(),
+                keepalive(),
+                withdrawals(9),
+                cease(4),
+                keepalive(),
+            ];
             bytes_to(lab, conn, &all.concat())
         }),
-        ("bytes for an unknown connection", |lab, _| bytes_to(lab, 777, &keepalive())),
+        ("bytes for an unknown connection", |lab, _| {
+            bytes_to(lab, 777, &keepalive())
+        }),
         ("29 wrote", |lab, _| lab.give(Input::Wrote)),
         ("send refresh", |lab, _| {
             let (family, kind) = (Family::Ipv4, RefreshKind::Request);
@@ -242,9 +282,19 @@ fn the_table() {
         ),
         ("18 closed", with(dies, 1, (Active, NO))),
         ("18 closed, unknown", stays),
-        ("19 OPEN", with(with(faulty(5, 0, 2, 3), 3, (OpenConfirm, NO)), 1, (Active, NO))),
+        (
+            "19 OPEN",
+            with(with(faulty(5, 0, 2, 3), 3, (OpenConfirm, NO)), 1, (Active, NO)),
+        ),
         ("21 header error", with(faulty(1, 1, 1, 1), 1, (Active, NO))),
-        ("22 OPEN error", with(with(faulty(5, 0, 2, 3), 3, (Active, Some((2, 2)))), 1, (Active, NO))),
+        (
+            "22 OPEN error",
+            with(
+                with(faulty(5, 0, 2, 3), 3, (Active, Some((2, 2)))),
+                1,
+                (Active, NO),
+            ),
+        ),
         ("24 version error", with(dies, 1, (Active, NO))),
         ("25 NOTIFICATION", with(dies, 1, (Active, NO))),
         (
@@ -264,7 +314,11 @@ fn the_table() {
         ),
         (
             "28 UPDATE error",
-            with(with(faulty(5, 1, 2, 0), 5, (Active, Some((3, 1)))), 1, (Active, NO)),
+            with(
+                with(faulty(5, 1, 2, 0), 5, (Active, Some((3, 1)))),
+                1,
+                (Active, NO),
+            ),
         ),
         (
             "ROUTE-REFRESH",
@@ -284,7 +338,11 @@ fn the_table() {
             let done = event(&mut lab, *conn);
             assert_eq!(lab.state(), next, "{name} in {state}: {done:?}");
             let told: Vec<(u8, u8)> = notifications(&done).iter().map(|n| (n.1, n.2)).collect();
-            assert_eq!(told, sent.into_iter().collect::<Vec<_>>(), "{name} in {state}: {done:?}");
+            assert_eq!(
+                told,
+                sent.into_iter().collect::<Vec<_>>(),
+                "{name} in {state}: {done:?}"
+            );
         }
     }
 }
