@@ -145,6 +145,7 @@ impl Session {
             Input::Closed { conn, error } => self.closed(now, conn, error),
             Input::Received { conn, buf } => self.received(now, conn, buf),
             Input::Wrote => self.wrote(now),
+            Input::Unread => self.unread(now),
             Input::Tick => {}
             Input::SendRefresh(refresh) => self.send_refresh(now, refresh),
             Input::Fail(notification) => self.fail(now, notification),
@@ -279,6 +280,13 @@ impl Session {
             conn.restart_send_hold(now);
         }
         self.restart_keepalive(now, id);
+    }
+
+    /// What waits to be read is heard, if only late.
+    fn unread(&mut self, now: Instant) {
+        if let Some(id) = self.established().map(|conn| conn.id) {
+            self.restart_hold(now, id);
+        }
     }
 
     /// RFC 2918 §3, RFC 7313 §4: only to a peer that knows it, for families that are up.

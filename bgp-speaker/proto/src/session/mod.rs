@@ -110,9 +110,12 @@ pub enum Input<'a> {
         /// The connection's read buffer.
         buf: &'a mut BytesMut,
     },
-    /// The shell wrote to the peer (UPDATEs or ours): restarts the keepalive timer (RFC 4271 §4.4) and the
-    /// send hold timer (RFC 9687).
+    /// The shell wrote to the established peer (UPDATEs or ours): restarts the keepalive timer (RFC 4271 §4.4)
+    /// and the send hold timer (RFC 9687).
     Wrote,
+    /// Bytes of the established peer wait unread, because the shell cannot take them now: the peer lives, and the
+    /// hold timer restarts. So our own congestion is never taken for the peer's death.
+    Unread,
     /// The clock reached `poll_timeout`, or just a poke.
     Tick,
     /// Send this ROUTE-REFRESH if the session is up and the peer knows it.
@@ -134,7 +137,7 @@ pub enum DownReason {
     Abandoned,
 }
 
-/// What to do.
+/// What to do, in this order. After [`Output::Close`] a connection's number is not used again.
 #[derive(Debug)]
 pub enum Output {
     /// Open a TCP connection to the peer.
@@ -150,7 +153,7 @@ pub enum Output {
     Close(ConnId),
     /// The FSM moved.
     State(State),
-    /// Established on this connection.
+    /// Established on this connection; all others were closed before.
     Up {
         /// The connection that routes use from now on.
         conn: ConnId,

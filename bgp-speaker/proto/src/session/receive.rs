@@ -186,7 +186,7 @@ impl Session {
         self.push(Output::Routes(batch));
     }
 
-    fn restart_hold(&mut self, now: Instant, id: ConnId) {
+    pub(super) fn restart_hold(&mut self, now: Instant, id: ConnId) {
         if let Some(conn) = self.conn_mut(id) {
             conn.restart_hold(now);
         }

@@ -375,3 +375,13 @@ pub(crate) fn connects(done: &[(Duration, Did)]) -> Vec<(Duration, u64)> {
     });
     each.collect()
 }
+
+/// Whether the session left Established.
+pub(crate) fn is_down(done: &[Did]) -> bool {
+    done.iter().any(|did| matches!(did, Did::Down(true, _)))
+}
+
+/// Whether the session came up.
+pub(crate) fn is_up(done: &[Did]) -> bool {
+    done.iter().any(|did| matches!(did, Did::Up(..)))
+}

@@ -1,0 +1,147 @@
+//! Graceful restart as the session sees it (RFC 4724, RFC 8538): what outlives a connection, and what replaces it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod session_util;
+
+use std::time::Duration;
+
+use bgp_proto::session::{DownReason, Input, SessionConfig, State};
+use bgp_proto::types::{Family, FamilySet};
+use bgp_proto::wire::{Capability, GracefulRestart, Notification, Open, cease};
+use session_util::{Did, LOW, Lab, config, end_of_rib, is_up, notifications, peer_open, refusal};
+
+fn restarting(notification: bool) -> (SessionConfig, Open) {
+    let capability = |restart_time| {
+        Capability::GracefulRestart(GracefulRestart {
+            restarting: false,
+            notification,
+            restart_time,
+            families: vec![(Family::Ipv6, true)],
+        })
+    };
+    let ours = SessionConfig {
+        graceful_restart: Some(120),
+        extra_capabilities: vec![capability(120)],
+        ..config()
+    };
+    let mut open = peer_open(LOW);
+    open.capabilities.push(capability(77));
+    (ours, open)
+}
+
+fn graceful(notification: bool) -> Lab {
+    let (ours, open) = restarting(notification);
+    let mut lab = Lab::open_sent(ours);
+    lab.open(0, &open);
+    assert!(is_up(&lab.keepalive(0)));
+    lab
+}
+
+#[test]
+fn routes_outlive_a_connection_where_both_agreed() {
+    let ipv6 = FamilySet::from_iter([Family::Ipv6]);
+    let kept = Some((ipv6, Duration::from_secs(77)));
+    let dropped = Some((FamilySet::EMPTY, Duration::ZERO));
+    let mut lab = graceful(false);
+    lab.closed(0, None);
+    assert_eq!(lab.checker.retained, kept);
+    let mut lab = Lab::established(config());
+    lab.closed(0, None);
+    assert_eq!(lab.checker.retained, dropped, "not agreed");
+
+    let shutdown = Notification::cease(cease::ADMIN_SHUTDOWN);
+    for survives in [false, true] {
+        let expected = if survives { kept } else { dropped };
+        let mut lab = graceful(survives);
+        lab.bytes(0, &shutdown.encode());
+        assert_eq!(lab.checker.retained, expected, "RFC 8538 §4");
+        let mut lab = graceful(survives);
+        lab.wait(Duration::from_secs(90));
+        assert_eq!(refusal(&lab.tick()), (4, 0, vec![]));
+        assert_eq!(lab.checker.retained, expected);
+        let mut lab = graceful(survives);
+        lab.bytes(0, &shutdown.clone().into_hard_reset().encode());
+        assert_eq!(lab.checker.retained, dropped, "a Hard Reset means it");
+        let mut lab = graceful(survives);
+        let done = lab.stop(cease::ADMIN_SHUTDOWN, "");
+        let told = if survives {
+            (6, 9, vec![6, 2])
+        } else {
+            (6, 2, vec![])
+        };
+        assert_eq!(refusal(&done), told);
+        assert_eq!(lab.checker.retained, dropped, "our own will");
+    }
+}
+
+#[test]
+fn nothing_is_kept_without_time_or_by_our_own_leave() {
+    let none = Some((FamilySet::EMPTY, Duration::ZERO));
+    let mut lab = graceful(true);
+    lab.give(Input::Abandon);
+    assert_eq!(lab.checker.retained, none);
+    let (ours, mut open) = restarting(true);
+    open.capabilities
+        .push(Capability::GracefulRestart(GracefulRestart {
+            restart_time: 0,
+            families: vec![(Family::Ipv6, true)],
+            ..GracefulRestart::default()
+        }));
+    let mut lab = Lab::open_sent(ours);
+    lab.open(0, &open);
+    lab.keepalive(0);
+    lab.closed(0, None);
+    assert_eq!(lab.checker.retained, none, "zero seconds");
+}
+
+#[test]
+fn a_new_connection_replaces_a_dead_one_after_graceful_restart() {
+    let mut lab = graceful(false);
+    let (_, done) = lab.incoming();
+    assert_eq!(refusal(&done), (6, 7, vec![]), "a late collision");
+    lab.wait(Duration::from_secs(6));
+    let (conn, done) = lab.incoming();
+    assert_eq!(done[0], Did::Close(0));
+    assert!(matches!(&done[1], Did::Down(true, DownReason::Closed(Some(_)))));
+    assert!(matches!(&done[2], Did::Open(c, _) if *c == conn));
+    assert_eq!(notifications(&done), [], "the dead need no NOTIFICATION");
+    assert_eq!(lab.checker.retained.unwrap().1, Duration::from_secs(77));
+    lab.open(conn, &restarting(false).1);
+    assert!(is_up(&lab.keepalive(conn)));
+}
+
+#[test]
+fn an_established_session_is_kept() {
+    let mut lab = Lab::established(config());
+    lab.wait(Duration::from_secs(60));
+    let (_, done) = lab.incoming();
+    assert_eq!(refusal(&done), (6, 7, vec![]));
+    assert_eq!(lab.state(), State::Established);
+    assert!(matches!(lab.bytes(0, &end_of_rib()).as_slice(), [Did::Routes(_)]));
+}
+
+#[test]
+fn only_the_first_open_says_that_we_restarted() {
+    let said = |done: &[Did]| match &done[0] {
+        Did::Open(_, open) => open.graceful_restart().unwrap().restarting,
+        other => panic!("{other:?}"),
+    };
+    let mut lab = Lab::new(SessionConfig {
+        graceful_restart: Some(120),
+        ..config()
+    });
+    lab.begin();
+    assert!(said(&lab.connected(0)));
+    lab.open(0, &peer_open(LOW));
+    lab.keepalive(0);
+    lab.closed(0, None);
+    lab.wait(lab.timeout());
+    lab.tick();
+    assert!(!said(&lab.connected(1)));
+}
