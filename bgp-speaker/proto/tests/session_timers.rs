@@ -234,6 +234,20 @@ fn an_attempt_that_gets_no_answer() {
 // Failing and trying again
 
 #[test]
+fn any_connect_retry_time_works() {
+    for connect_retry in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        let mut lab = Lab::new(SessionConfig {
+            connect_retry,
+            ..config()
+        });
+        lab.begin(); // and `Lab` checks that time moves on
+        let done = lab.pass(Duration::from_secs(60));
+        assert!(done.len() <= 2500, "{}", done.len());
+        assert!(lab.timeout() <= Duration::from_secs(24 * 3600));
+    }
+}
+
+#[test]
 fn the_first_retry_is_fast_and_repeated_failures_wait() {
     let mut lab = Lab::new(config());
     lab.begin();

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::timer::{LONGEST, OPEN_HOLD, send_hold_time};
+use super::timer::{OPEN_HOLD, send_hold_time};
 use super::{ConnId, Negotiated};
 use crate::types::FamilySet;
 use crate::wire::{DecodeContext, Open};
@@ -79,7 +79,7 @@ impl Connection {
     /// An attempt of ours, given up when `timeout` has passed.
     pub(super) fn outgoing(id: ConnId, now: Instant, timeout: Duration) -> Self {
         Self {
-            hold: Some(now + timeout.min(LONGEST)),
+            hold: Some(now + timeout),
             ..Self::new(id, false, Phase::Connecting)
         }
     }

@@ -27,14 +27,14 @@
 //! stop our own attempts. DelayOpen (events 12, 20) is not implemented: both optional.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::bytes::Bytes;
 
 use super::connection::{Connection, Due, Phase};
 use super::negotiate::Offer;
 use super::restart::for_good;
-use super::timer::{Jitter, LONGEST, STABLE};
+use super::timer::{Jitter, LONGEST, SHORTEST, STABLE};
 use super::{ConnId, DownReason, Input, Negotiated, Output, SessionConfig, State, Stats};
 use crate::wire::{
     DecodeError, MessageKind, Notification, Refresh, RefreshKind, RouteBatch, cease, code, keepalive,
@@ -194,7 +194,7 @@ impl Session {
         let id = ConnId(self.next_conn);
         self.next_conn += 1;
         self.stats.attempts += 1;
-        let timeout = self.jitter.apply(self.config.connect_retry.min(LONGEST));
+        let timeout = self.jitter.apply(self.connect_retry());
         self.connections.push(Connection::outgoing(id, now, timeout));
         self.push(Output::Connect(id));
     }
@@ -209,9 +209,13 @@ impl Session {
         if !self.wants_connection() {
             self.retry = None;
         } else if self.retry.is_none() {
-            let longest = self.config.connect_retry.min(LONGEST);
+            let longest = self.connect_retry();
             self.retry = Some(now + self.jitter.retry(self.failures, longest));
         }
+    }
+
+    fn connect_retry(&self) -> Duration {
+        self.config.connect_retry.clamp(SHORTEST, LONGEST)
     }
 
     /// Our attempt succeeded (event 16).
