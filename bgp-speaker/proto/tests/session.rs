@@ -262,6 +262,11 @@ fn less_is_offered_once_to_a_peer_that_refuses() {
     let agreed = lab.session.negotiated().unwrap();
     assert_eq!(agreed.families, FamilySet::from_iter([Family::Ipv4]));
     assert!(!agreed.four_octet_as && !agreed.refresh);
+    let mut lab = Lab::open_sent(config());
+    lab.bytes(0, &Notification::new(2, 4, vec![]).encode());
+    lab.stop(cease::ADMIN_SHUTDOWN, "");
+    lab.begin();
+    assert_eq!(offered(&lab.connected(1)).len(), full, "a new start");
     let ipv6 = FamilySet::from_iter([Family::Ipv6]);
     let mut lab = Lab::open_sent(SessionConfig {
         families: ipv6,

@@ -178,6 +178,33 @@ fn a_silent_peer_that_prevails_is_not_waited_for_long() {
 }
 
 #[test]
+fn new_connections_do_not_put_the_decision_off() {
+    let mut lab = two();
+    lab.open(0, &peer_open(HIGH));
+    lab.open(THEIRS, &peer_open(HIGH)); // from here on a second
+    lab.wait(Duration::from_millis(900));
+    let (conn, _) = lab.incoming();
+    lab.open(conn, &peer_open(HIGH));
+    assert_eq!(lab.timeout(), Duration::from_millis(100));
+    lab.wait(Duration::from_millis(100));
+    loses(&lab.tick(), 0);
+    assert!(is_up_on(&lab.keepalive(conn), conn));
+}
+
+#[test]
+fn the_hold_timer_runs_from_the_last_keepalive_while_the_peer_decides() {
+    let mut open = peer_open(HIGH);
+    open.hold_time = HoldTime::new(3).unwrap();
+    let mut lab = two();
+    lab.open(0, &open);
+    lab.pass(Duration::from_millis(2900));
+    assert!(!is_up_on(&lab.keepalive(0), 0));
+    let done = lab.pass(Duration::from_secs(1));
+    let (at, _) = done.iter().find(|(_, did)| matches!(did, Did::Up(0, _))).unwrap();
+    assert_eq!(*at, Duration::from_secs(1));
+}
+
+#[test]
 fn equal_identifiers_are_decided_by_as() {
     for (our_asn, keep_ours) in [(64512, false), (65002, true)] {
         let ours = SessionConfig {

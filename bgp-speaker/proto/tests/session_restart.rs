@@ -145,3 +145,80 @@ fn only_the_first_open_says_that_we_restarted() {
     lab.tick();
     assert!(!said(&lab.connected(1)));
 }
+
+// What both must have said
+
+/// What is retained when the connection breaks, where each side has this graceful restart.
+fn kept_after_break(ours: Option<GracefulRestart>, theirs: GracefulRestart) -> FamilySet {
+    let mut open = peer_open(LOW);
+    open.capabilities.push(Capability::GracefulRestart(theirs));
+    let mut lab = Lab::open_sent(SessionConfig {
+        graceful_restart: ours.as_ref().map(|ours| ours.restart_time),
+        extra_capabilities: ours.into_iter().map(Capability::GracefulRestart).collect(),
+        families: FamilySet::from_iter([Family::Ipv6]),
+        ..config()
+    });
+    lab.open(0, &open);
+    assert!(is_up(&lab.keepalive(0)));
+    lab.closed(0, None);
+    lab.checker.retained.unwrap().0
+}
+
+fn restart(notification: bool, families: &[Family]) -> GracefulRestart {
+    GracefulRestart {
+        notification,
+        restart_time: 77,
+        families: families.iter().map(|family| (*family, true)).collect(),
+        ..GracefulRestart::default()
+    }
+}
+
+#[test]
+fn only_families_of_the_session_are_kept_and_only_if_we_offered_it() {
+    let both = restart(false, &[Family::Ipv4, Family::Ipv6]);
+    let ipv6 = FamilySet::from_iter([Family::Ipv6]);
+    assert_eq!(kept_after_break(Some(both.clone()), both.clone()), ipv6);
+    assert_eq!(kept_after_break(None, both), FamilySet::EMPTY);
+}
+
+#[test]
+fn one_side_alone_does_not_make_notifications_survivable() {
+    for ours in [false, true] {
+        let (config, _) = restarting(ours);
+        let (_, open) = restarting(!ours);
+        let mut lab = Lab::open_sent(config.clone());
+        lab.open(0, &open);
+        lab.keepalive(0);
+        let done = lab.stop(cease::ADMIN_SHUTDOWN, "");
+        assert_eq!(refusal(&done), (6, 2, vec![]), "RFC 8538 §2");
+        let mut lab = Lab::open_sent(config);
+        lab.open(0, &open);
+        lab.keepalive(0);
+        lab.bytes(0, &Notification::cease(cease::ADMIN_SHUTDOWN).encode());
+        assert_eq!(lab.checker.retained, Some((FamilySet::EMPTY, Duration::ZERO)));
+    }
+}
+
+#[test]
+fn a_hard_reset_is_for_established_sessions() {
+    let (ours, open) = restarting(true);
+    let mut lab = Lab::open_sent(ours);
+    lab.open(0, &open);
+    let done = lab.stop(cease::ADMIN_SHUTDOWN, "");
+    assert_eq!(refusal(&done), (6, 2, vec![]), "there are no routes yet");
+}
+
+#[test]
+fn what_our_reduced_open_did_not_offer_does_not_hold() {
+    let (ours, open) = restarting(false);
+    let mut lab = Lab::open_sent(ours);
+    lab.bytes(0, &Notification::new(2, 7, vec![]).encode());
+    lab.wait(lab.timeout());
+    lab.tick();
+    lab.connected(1);
+    lab.open(1, &open);
+    assert!(is_up(&lab.keepalive(1)));
+    lab.closed(1, None);
+    let none = (FamilySet::EMPTY, Duration::ZERO);
+    assert_eq!(lab.checker.retained, Some(none), "RFC 4724 §4.2");
+}

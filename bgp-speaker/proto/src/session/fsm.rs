@@ -446,7 +446,7 @@ impl Session {
         if !was_up && matches!(reason, DownReason::Closed(_)) && self.goes_on_without(conn.id) {
             return; // one of two: the other is on its way
         }
-        let (retain, retain_for) = self.retained(conn, &reason);
+        let (retain, retain_for) = Self::retained(conn, &reason);
         self.stats.down(now, &reason);
         self.push(Output::Down {
             was_up,

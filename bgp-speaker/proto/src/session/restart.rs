@@ -40,15 +40,15 @@ pub(super) fn for_good(conn: &Connection, notification: Notification) -> Notific
 }
 
 impl Session {
-    /// RFC 4724 §4.2: families whose routes outlive the connection, and for how long: those for which both
-    /// sides offered graceful restart, when the connection closed without a NOTIFICATION, or with one
-    /// that RFC 8538 §4 lets them survive.
-    pub(super) fn retained(&self, conn: &Connection, reason: &DownReason) -> (FamilySet, Duration) {
+    /// RFC 4724 §4.2: families whose routes outlive the connection, and for how long: those of the session for
+    /// which the peer offered graceful restart, where our OPEN on this connection offered it too, when the
+    /// connection closed without a NOTIFICATION, or with one that RFC 8538 §4 lets them survive.
+    pub(super) fn retained(conn: &Connection, reason: &DownReason) -> (FamilySet, Duration) {
         let none = (FamilySet::EMPTY, Duration::ZERO);
         let agreed = conn
             .negotiated
             .as_deref()
-            .filter(|_| conn.phase == Phase::Established && self.config().graceful_restart.is_some());
+            .filter(|agreed| conn.phase == Phase::Established && agreed.local.graceful_restart().is_some());
         let Some((agreed, restart)) =
             agreed.and_then(|agreed| Some((agreed, agreed.remote.graceful_restart()?)))
         else {
