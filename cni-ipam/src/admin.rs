@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::allocator;
 use crate::attachment::{self, Attachment, State};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::netlink::Socket;
 use crate::kernel::{link, netns, nft};
 use crate::names::{ALIAS_MARK, MARK, Owner};
@@ -202,7 +202,7 @@ pub fn check(state_dir: &Path, fix: bool) -> Result<Vec<Finding>> {
         check_claims(disk, fix, &mut findings)?;
         check_egress(disk, fix, &mut findings)?;
     }
-    check_interfaces(disk.as_ref(), &host, fix, &mut findings)?;
+    check_interfaces(state_dir, disk.as_ref(), &host, fix, &mut findings)?;
     findings.sort();
     Ok(findings)
 }
@@ -323,6 +323,7 @@ fn check_egress(disk: &Disk, fix: bool, findings: &mut Vec<Finding>) -> Result<(
 }
 
 fn check_interfaces(
+    state_dir: &Path,
     disk: Option<&Disk>,
     host: &Socket,
     fix: bool,
@@ -332,10 +333,9 @@ fn check_interfaces(
     let links = link::links(host)?;
     let owners = disk.map_or_else(|| Ok(Vec::new()), attachment::owners)?;
     let known: Vec<String> = owners.iter().map(Owner::host_ifname).collect();
-    let ours = |l: &link::Link| l.name.starts_with(MARK) && l.alias.starts_with(ALIAS_MARK);
     let strays: Vec<link::Link> = links
         .into_iter()
-        .filter(|l| ours(l) && !known.contains(&l.name))
+        .filter(|l| is_ours(l) && !known.contains(&l.name))
         .collect();
     for stray in &strays {
         // A DEL may have been at work between the two lists.
@@ -346,6 +346,12 @@ fn check_interfaces(
             });
         }
     }
+    if fix && disk.is_none() && !strays.is_empty() {
+        return Err(Error::NoState {
+            path: state_dir.to_owned(),
+            interfaces: strays.len(),
+        });
+    }
     if fix {
         let names: Vec<String> = strays.into_iter().map(|l| l.name).collect();
         link::delete_many(host, &names)?;
@@ -353,20 +359,39 @@ fn check_interfaces(
     Ok(())
 }
 
+/// What `cleanup` removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Removed {
+    /// Host interfaces of pods; their routes go with them.
+    pub interfaces: usize,
+    /// Addresses that were claimed.
+    pub addresses: usize,
+    /// Records of attachments.
+    pub attachments: usize,
+    /// Was our nftables table there?
+    pub table: bool,
+}
+
 /// Removes every interface, claim and nftables rule of ours: for taking podroute off a node. Pods on
 /// the network lose it.
-pub fn cleanup(state_dir: &Path) -> Result<usize> {
+pub fn cleanup(state_dir: &Path) -> Result<Removed> {
     let host = Socket::route()?;
     let links = link::links(&host)?;
-    let ours = |l: &link::Link| l.name.starts_with(MARK) && l.alias.starts_with(ALIAS_MARK);
-    let names: Vec<String> = links.into_iter().filter(ours).map(|l| l.name).collect();
+    let names: Vec<String> = links.into_iter().filter(is_ours).map(|l| l.name).collect();
     link::delete_many(&host, &names)?;
-    nft::remove_table(&Socket::netfilter()?)?;
+    let mut removed = Removed {
+        interfaces: names.len(),
+        table: nft::remove_table(&Socket::netfilter()?)?,
+        ..Removed::default()
+    };
     if let Some(disk) = Disk::open(state_dir, false)? {
+        removed.addresses = disk.claims()?.len();
         for owner in attachment::owners(&disk)? {
             if let Some(attachment) = Attachment::lock(&disk, &owner, false)? {
                 allocator::release_all(&disk, &owner)?;
                 attachment.remove()?;
+                removed.attachments += 1;
             }
         }
         gc::release_ownerless(&disk)?;
@@ -374,5 +399,10 @@ pub fn cleanup(state_dir: &Path) -> Result<usize> {
             egress::remove(&disk, &owner)?;
         }
     }
-    Ok(names.len())
+    Ok(removed)
+}
+
+/// By name and alias, both.
+fn is_ours(link: &link::Link) -> bool {
+    link.name.starts_with(MARK) && link.alias.starts_with(ALIAS_MARK)
 }

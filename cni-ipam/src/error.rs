@@ -116,6 +116,11 @@ pub enum Error {
         errno: i32,
         cause: String,
     },
+    /// Interfaces of ours would be removed as strays, but the state that would tell is not there.
+    #[error(
+        "{path}: no state of this boot, but {interfaces} interfaces of podroute-cni: they may be living pods' with their state elsewhere; name it with --state-dir (ipam.stateDir of the network), or remove everything of podroute with 'podroute cleanup'"
+    )]
+    NoState { path: PathBuf, interfaces: usize },
     /// The delegated IPAM plugin is missing.
     #[error("IPAM plugin {name:?} is not in CNI_PATH ({path}): install it there or correct ipam.type")]
     DelegateMissing { name: String, path: String },
@@ -135,7 +140,7 @@ impl Error {
             Self::Version { .. } | Self::VerbVersion { .. } => 1,
             Self::Netns { .. } => 3,
             Self::Environment { .. } => 4,
-            Self::Io { .. } => 5,
+            Self::Io { .. } | Self::NoState { .. } => 5,
             Self::Decode { .. } => 6,
             Self::Config { .. } => 7,
             Self::Node { .. } | Self::Busy { .. } | Self::Exhausted { .. } => 11,

@@ -439,7 +439,14 @@ fn check_and_fix_mend_what_they_find() {
             "{rest:?}"
         );
         assert_eq!(lab.claims().len(), 6, "c2, c4, c5");
-        cni_ipam::cleanup(&state).unwrap();
+        let elsewhere = cni_ipam::check(Path::new("/run/other"), true).unwrap_err();
+        assert!(elsewhere.to_string().contains("--state-dir"), "{elsewhere}");
+        let removed = cni_ipam::cleanup(&state).unwrap();
+        assert_eq!(
+            (removed.interfaces, removed.addresses, removed.attachments),
+            (2, 6, 3),
+            "c2 and c5; c4 too had addresses"
+        );
         lab.assert_clean();
         assert!(Path::new("/run/podroute/node.json").exists());
     });

@@ -399,8 +399,8 @@ fn forget(socket: &Socket, sets: &Sets, pods: &[IpAddr]) -> Result<()> {
     Ok(())
 }
 
-/// Removes the table with all in it; no matter if it is there.
-pub(crate) fn remove_table(socket: &Socket) -> Result<()> {
+/// Removes the table with all in it; false where it was not there.
+pub(crate) fn remove_table(socket: &Socket) -> Result<bool> {
     let mut batch = Batch::transaction();
     batch.begin(BATCH_BEGIN, 0, &[0, 0, 0, 10], "begin an nftables transaction");
     batch.begin(
@@ -413,7 +413,8 @@ pub(crate) fn remove_table(socket: &Socket) -> Result<()> {
     batch.begin(BATCH_END, 0, &[0, 0, 0, 10], "end an nftables transaction");
     let outcome = socket.try_run(&batch)?;
     match outcome.failures.first() {
-        Some(failure) if failure.errno != Errno::ENOENT => Err(batch.error(failure)),
-        _ => Ok(()),
+        None => Ok(true),
+        Some(failure) if failure.errno == Errno::ENOENT => Ok(false),
+        Some(failure) => Err(batch.error(failure)),
     }
 }

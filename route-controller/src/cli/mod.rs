@@ -1,6 +1,7 @@
 //! The operator's commands.
 
 mod ask;
+mod pods;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -61,8 +62,17 @@ enum Command {
         #[command(flatten)]
         run_dir: RunDir,
     },
-    /// Remove every kernel route with our mark (protocol 245); for a node that podroute leaves.
-    Cleanup,
+    /// Look after the pods' addresses; works while the agent is down.
+    Ipam {
+        #[command(subcommand)]
+        what: Ipam,
+    },
+    /// Take podroute off a node: its kernel routes (protocol 245), the pods' interfaces with their routes
+    /// (protocol 246), addresses, and nftables table. Living pods lose their network; nothing else is touched.
+    Cleanup {
+        #[command(flatten)]
+        state: pods::StateDir,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,6 +97,26 @@ enum Show {
     Fib(Output),
     /// This node's blocks.
     Blocks(Output),
+    /// Pods with an address of this node; works while the agent is down.
+    Pods {
+        /// Form of the output.
+        #[arg(short, long, value_enum, default_value_t = Form::Table)]
+        output: Form,
+        #[command(flatten)]
+        state: pods::StateDir,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Ipam {
+    /// Find what does not fit together among addresses, records, interfaces and living pods.
+    Check {
+        /// Mend what can be mended without harm to a living pod.
+        #[arg(long)]
+        fix: bool,
+        #[command(flatten)]
+        state: pods::StateDir,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -150,9 +180,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
         Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),
-        Command::Cleanup => block_on(netlink::cleanup())
-            .map(|count| println!("removed {count} routes"))
-            .map_err(|error| format!("cannot remove routes: {error}; podroute needs CAP_NET_ADMIN")),
+        Command::Ipam {
+            what: Ipam::Check { fix, state },
+        } => pods::check(&state, fix),
+        Command::Cleanup { state } => cleanup(&state),
     }
 }
 
@@ -167,6 +198,18 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         .build()
         .expect("tokio");
     runtime.block_on(future)
+}
+
+/// Either half is tried, whatever becomes of the other.
+fn cleanup(state: &pods::StateDir) -> Result<(), String> {
+    let routes = block_on(netlink::cleanup())
+        .map(|count| println!("removed {count} kernel routes"))
+        .map_err(|error| format!("cannot remove routes: {error}; podroute needs CAP_NET_ADMIN"));
+    let pods = pods::cleanup(state);
+    match (routes, pods) {
+        (Err(first), Err(second)) => Err(format!("{first}\n{second}")),
+        (routes, pods) => routes.and(pods),
+    }
 }
 
 fn check(file: &Path, explain: bool) -> Result<(), String> {
@@ -194,6 +237,7 @@ fn show(what: Show) -> Result<(), String> {
         Show::Routes { prefix, output } => (Request::Routes { within: prefix }, output, None),
         Show::Fib(output) => (Request::Fib, output, None),
         Show::Blocks(output) => (Request::Blocks, output, None),
+        Show::Pods { output, state } => return pods::show(&state, output),
     };
     let mut reply = ask::ask(&output.run_dir.run_dir, &request)?;
     if let (Reply::Peers(peers), Some(name)) = (&mut reply, &only) {
@@ -204,13 +248,19 @@ fn show(what: Show) -> Result<(), String> {
         }
     }
     let text = match output.output {
-        Form::Json => serde_json::to_string_pretty(&value(&reply)?).map_err(|error| error.to_string())?,
-        Form::Yaml => serde_yaml::to_string(&value(&reply)?).map_err(|error| error.to_string())?,
         Form::Table if only.is_some() => show::peers_in_full(&reply),
         Form::Table => show::table(&reply),
+        form => for_programs(form, &value(&reply)?)?,
     };
     println!("{}", text.trim_end());
     Ok(())
+}
+
+fn for_programs(form: Form, value: &serde_json::Value) -> Result<String, String> {
+    match form {
+        Form::Yaml => serde_yaml::to_string(value).map_err(|error| error.to_string()),
+        Form::Json | Form::Table => serde_json::to_string_pretty(value).map_err(|error| error.to_string()),
+    }
 }
 
 /// An answer for programs: one object with one list, `peers`, `routes` or `blocks`.

@@ -15,7 +15,7 @@ pub(super) fn table(reply: &Reply) -> String {
     }
 }
 
-fn new_table(header: &[&str]) -> Table {
+pub(super) fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -24,7 +24,7 @@ fn new_table(header: &[&str]) -> Table {
     table
 }
 
-fn text(table: &Table, empty: &str) -> String {
+pub(super) fn text(table: &Table, empty: &str) -> String {
     if table.is_empty() {
         empty.to_owned()
     } else {
@@ -41,7 +41,7 @@ fn numbers(counts: &Counts) -> String {
 }
 
 /// Seconds as people say them.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     match (
         seconds / 86400,
         seconds / 3600 % 24,

@@ -1,0 +1,153 @@
+//! The pods' addresses for the operator: read from the plugins' files and the kernel, never over the
+//! socket, so that all of it works while the agent is down.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use cni_ipam::{AttachmentInfo, Finding};
+use serde::Serialize;
+
+use super::show::{duration, new_table, text};
+use super::{Form, RunDir, for_programs};
+
+/// Where the plugins keep their state.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct StateDir {
+    #[command(flatten)]
+    run_dir: RunDir,
+    /// The plugins' state, where the network's ipam.stateDir names one [default: <run-dir>/ipam].
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl StateDir {
+    fn path(&self) -> PathBuf {
+        let default = || self.run_dir.run_dir.join("ipam");
+        self.state_dir.clone().unwrap_or_else(default)
+    }
+}
+
+/// A pod as it is printed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PodStatus {
+    #[serde(flatten)]
+    info: AttachmentInfo,
+    /// Absent where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<u64>,
+    state: &'static str,
+}
+
+impl PodStatus {
+    fn new(info: AttachmentInfo, now: u64) -> Self {
+        Self {
+            age_seconds: (info.created != 0).then(|| now.saturating_sub(info.created)),
+            state: match (info.complete, info.alive) {
+                (true, true) => "ready",
+                (true, false) => "gone",
+                (false, _) => "unfinished",
+            },
+            info,
+        }
+    }
+
+    fn row(&self) -> [String; 7] {
+        let info = &self.info;
+        let or_dash = |text: &str| if text.is_empty() { "-" } else { text }.to_owned();
+        let addresses: Vec<String> = info.addresses.iter().map(IpAddr::to_string).collect();
+        [
+            or_dash(&addresses.join(" ")),
+            short(&info.container),
+            or_dash(&info.pod),
+            info.ifname.clone(),
+            or_dash(&info.network),
+            self.age_seconds.map_or_else(|| "-".to_owned(), duration),
+            self.state.to_owned(),
+        ]
+    }
+}
+
+/// A runtime's id of 64 hexadecimal digits as runtimes' own tools shorten it; other names in full.
+fn short(container: &str) -> String {
+    let is_id = container.len() == 64 && container.chars().all(|c| c.is_ascii_hexdigit());
+    container
+        .chars()
+        .take(if is_id { 13 } else { usize::MAX })
+        .collect()
+}
+
+/// Prints all attachments of this node.
+pub(super) fn show(state: &StateDir, form: Form) -> Result<(), String> {
+    let path = state.path();
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_secs());
+    let infos = cni_ipam::attachments(&path).map_err(|error| error.to_string())?;
+    let pods: Vec<PodStatus> = infos.into_iter().map(|info| PodStatus::new(info, now)).collect();
+    let output = match form {
+        Form::Table => table(&pods, &format!("no pod has an address, says {}", path.display())),
+        form => for_programs(form, &serde_json::json!({ "pods": pods }))?,
+    };
+    println!("{}", output.trim_end());
+    Ok(())
+}
+
+fn table(pods: &[PodStatus], empty: &str) -> String {
+    let mut table = new_table(&[
+        "ADDRESS",
+        "CONTAINER",
+        "POD",
+        "INTERFACE",
+        "NETWORK",
+        "AGE",
+        "STATE",
+    ]);
+    for pod in pods {
+        table.add_row(pod.row());
+    }
+    text(&table, empty)
+}
+
+/// Prints what does not fit together. The error counts what is left as it is.
+pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), String> {
+    let path = state.path();
+    let look = |fix| cni_ipam::check(&path, fix).map_err(|error| error.to_string());
+    let found = look(fix)?;
+    // What is mended is what a second look does not find.
+    let left = if fix { look(false)? } else { found.clone() };
+    for finding in found.iter().filter(|finding| !left.contains(finding)) {
+        println!("mended: {finding}");
+    }
+    for finding in &left {
+        println!("found: {finding}");
+    }
+    if found.is_empty() && left.is_empty() {
+        println!("{}: addresses, interfaces and pods fit together", path.display());
+    }
+    summary(&left, fix)
+}
+
+fn summary(left: &[Finding], fix: bool) -> Result<(), String> {
+    match (left.len(), fix) {
+        (0, _) => Ok(()),
+        (count, false) => Err(format!(
+            "{count} found; 'podroute ipam check --fix' mends what can be mended"
+        )),
+        (count, true) => Err(format!("{count} left: each says what to do")),
+    }
+}
+
+/// Removes what the plugins made and says what that was.
+pub(super) fn cleanup(state: &StateDir) -> Result<(), String> {
+    let removed = cni_ipam::cleanup(&state.path())
+        .map_err(|error| format!("what the plugins made is removed only in part: {error}"))?;
+    println!(
+        "removed {} pod interfaces with their routes, {} addresses, {} records of pods{}",
+        removed.interfaces,
+        removed.addresses,
+        removed.attachments,
+        if removed.table { ", the nftables table" } else { "" }
+    );
+    Ok(())
+}
