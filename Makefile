@@ -8,6 +8,8 @@ TOR ?= podroute
 NODE ?= podroute
 # KEEP=1 leaves the demo's rack up.
 KEEP ?=
+# Rounds of a bench.
+ROUNDS ?= 200
 # More arguments for the test runner, e.g. a name: make test ARGS=bird
 ARGS ?=
 
@@ -19,7 +21,7 @@ export PODROUTE_BIN_DIR := $(TARGET_DIR)/$(TRIPLE)/release:$(TARGET_DIR)/release
 ROOT_ON_DEBIAN := $(and $(filter 0,$(shell id -u)),$(wildcard /etc/debian_version),1)
 LAB := $(TARGET_DIR)/release/podroute-lab
 
-.PHONY: help demo demo-down build test lint clean
+.PHONY: help demo demo-down build test bench-cni lint clean
 
 help:
 	@echo 'make demo        bring up a rack in namespaces and prove that pods reach each other'
@@ -27,6 +29,7 @@ help:
 	@echo 'make demo-down   remove a rack that was left up'
 	@echo 'make test        every test; as root on Debian it installs the daemons it tests against'
 	@echo 'make build       release binaries'
+	@echo 'make bench-cni   the CNI plugin beside the kernel alone and the reference plugins (root; ROUNDS=200)'
 	@echo 'make lint        formatting and clippy'
 	@echo 'make clean       remove what was built'
 
@@ -50,6 +53,10 @@ test:
 	$(CARGO) test --workspace --exclude e2e --no-fail-fast -- $(ARGS) || status=$$?; \
 	LAB_REQUIRE=$(ROOT_ON_DEBIAN) $(CARGO) test -p e2e --no-fail-fast -- $(ARGS) || status=$$?; \
 	exit $$status
+
+bench-cni:
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TRIPLE) -p cni-ipam --bins --examples
+	$(TARGET_DIR)/$(TRIPLE)/release/examples/bench $(ROUNDS)
 
 lint:
 	$(CARGO) fmt --all --check

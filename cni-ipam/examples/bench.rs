@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 
-const PARALLEL: usize = 10;
+const PARALLEL: [usize; 2] = [10, 40];
 /// Before each verb: what the one before left for the kernel to do later must not be waited for here.
 const REST: Duration = Duration::from_millis(20);
 
@@ -47,7 +47,9 @@ fn main() {
     build_node();
     let contenders = contenders();
     sequential(&contenders, rounds);
-    parallel(&contenders, rounds);
+    for pods in PARALLEL {
+        parallel(&contenders, pods, rounds);
+    }
     status(rounds);
     garbage(200);
     sizes(rounds);
@@ -65,8 +67,12 @@ fn sh(line: &str) {
 }
 
 fn node(blocks: &[&str]) {
+    node_at("/run/podroute", blocks);
+}
+
+fn node_at(run_dir: &str, blocks: &[&str]) {
     let node = json!({ "version": 1, "blocks": blocks, "mtu": 1500, "nodeAddresses": ["192.0.2.11", "2001:db8:a::11"] });
-    std::fs::write("/run/podroute/node.json", node.to_string()).unwrap();
+    std::fs::write(format!("{run_dir}/node.json"), node.to_string()).unwrap();
 }
 
 fn build_node() {
@@ -76,9 +82,13 @@ fn build_node() {
     sh("echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
     sh(&format!(
         "for i in $(seq 0 {}); do ip netns add p$i; done",
-        PARALLEL - 1
+        PARALLEL[1] - 1
     ));
     node(&["10.244.0.0/16", "fd00:10:244:1::/64"]);
+    // The same with an agent's help at hand.
+    sh("mkdir -p /run/agent");
+    node_at("/run/agent", &["10.245.0.0/16"]);
+    cni_ipam::serve_removals("/run/agent".as_ref()).unwrap();
 }
 
 fn binary(name: &str) -> PathBuf {
@@ -172,6 +182,12 @@ fn contenders() -> Vec<Contender> {
             addresses: &[],
         },
         Contender {
+            name: "the same with the agent",
+            program: ours.clone(),
+            conf: conf(json!({ "type": "podroute-cni", "families": ["ipv4"], "runDir": "/run/agent" })),
+            addresses: &[],
+        },
+        Contender {
             name: "floor, both",
             program: binary("floor"),
             conf: None,
@@ -257,15 +273,15 @@ fn sequential(contenders: &[Contender], rounds: usize) {
                 floor = [p50, cpu];
             }
             let ratios = format!("{:5.2}x {:5.2}x", p50 / floor[0], cpu / floor[1]);
-            println!("{:22} {p50:8.2} {p99:8.2} {cpu:8.2}   {ratios}", contender.name);
+            println!("{:24} {p50:8.2} {p99:8.2} {cpu:8.2}   {ratios}", contender.name);
         }
     }
 }
 
-fn parallel(contenders: &[Contender], rounds: usize) {
+fn parallel(contenders: &[Contender], pods: usize, rounds: usize) {
     let each = (rounds / 10).max(5);
     println!(
-        "\n{PARALLEL} in parallel, {each} rounds: ADD per second, DEL per second (medians); ratios to the floor"
+        "\n{pods} in parallel, {each} rounds: ADD per second, DEL per second (medians); ratios to the floor"
     );
     let mut samples = vec![[Samples::default(), Samples::default()]; contenders.len()];
     for round in 0..each {
@@ -274,7 +290,7 @@ fn parallel(contenders: &[Contender], rounds: usize) {
                 std::thread::sleep(REST);
                 let started = Instant::now();
                 std::thread::scope(|scope| {
-                    for pod in 0..PARALLEL {
+                    for pod in 0..pods {
                         scope.spawn(move || contender.run(verb, &format!("r{round}-{pod}"), pod));
                     }
                 });
@@ -284,12 +300,12 @@ fn parallel(contenders: &[Contender], rounds: usize) {
     }
     let mut floor = [1.0; 2];
     for (contender, both) in contenders.iter().zip(&mut samples) {
-        let rate = [0, 1].map(|verb| PARALLEL as f64 * 1e3 / both[verb].percentile(50));
+        let rate = [0, 1].map(|verb| pods as f64 * 1e3 / both[verb].percentile(50));
         if contender.name.starts_with("floor") {
             floor = rate;
         }
         let ratios = format!("{:5.2}x {:5.2}x", rate[0] / floor[0], rate[1] / floor[1]);
-        println!("{:22} {:8.0} {:8.0}   {ratios}", contender.name, rate[0], rate[1]);
+        println!("{:24} {:8.0} {:8.0}   {ratios}", contender.name, rate[0], rate[1]);
     }
 }
 

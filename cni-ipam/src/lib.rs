@@ -26,6 +26,7 @@ mod netconf;
 mod node;
 mod own;
 mod plugin;
+mod remover;
 mod request;
 mod result;
 mod store;
@@ -43,6 +44,7 @@ pub use crate::error::{Error, Result};
 pub use crate::kernel::link::ROUTE_PROTOCOL;
 pub use crate::names::{ALIAS_MARK, MARK, Owner};
 pub use crate::netconf::RUN_DIR;
+pub use crate::remover::serve as serve_removals;
 
 /// Which of the two binaries this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

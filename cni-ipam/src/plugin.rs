@@ -24,7 +24,7 @@ use crate::node::Node;
 use crate::request::Request;
 use crate::result::{CniResult, Interface, Ip, ResultRoute};
 use crate::store::Disk;
-use crate::{chain, egress, gc, own};
+use crate::{chain, egress, gc, own, remover};
 
 const DEFAULT_MTU: u32 = 1500;
 
@@ -230,7 +230,9 @@ pub(crate) fn del(request: &Request, conf: &Netconf) -> Result<()> {
         None => None,
     };
     // Interface first: an address is free only when no route leads to its old pod any more.
-    veth::remove(&host, &owner.host_ifname())?;
+    if !remover::ask(&conf.run_dir, &owner.host_ifname()) {
+        veth::remove(&host, &owner.host_ifname())?;
+    }
     if !conf.own_ipam() {
         delegate::other(request, conf, "DEL")?;
     }

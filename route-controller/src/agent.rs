@@ -33,6 +33,9 @@ const DEFERRAL: Duration = Duration::from_secs(20);
 /// How long the kernel may take for the blocks' unreachable routes before we advertise regardless.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(5);
 
+/// The log names so many inconsistencies among pods; `podroute ipam check` names all.
+const FINDINGS_TOLD: usize = 10;
+
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AgentError {
@@ -199,6 +202,7 @@ impl Agent {
             source,
         })?;
         tokio::spawn(server.run(listener));
+        self.help_plugins();
         let mut end = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
@@ -242,6 +246,15 @@ impl Agent {
                 "the unreachable routes of our blocks are not in; packets to free addresses may loop"
             );
         }
+    }
+
+    /// The plugins do without us: trouble is only told.
+    fn help_plugins(&self) {
+        if let Err(error) = cni_ipam::serve_removals(&self.run_dir) {
+            tracing::warn!(%error, "cannot gather the removals of pods; each DEL does its own");
+        }
+        let state_dir = self.run_dir.join("ipam");
+        tokio::task::spawn_blocking(move || report_pods(&state_dir));
     }
 
     fn write_node_file(&self) -> Result<(), AgentError> {
@@ -427,6 +440,24 @@ fn spec(config: &Config, peer: &podroute_config::Peer, id: PeerId, host: &Host) 
             password_file: peer.transport.password_file.clone(),
         },
         enabled: !peer.shutdown,
+    }
+}
+
+/// What the plugins left while we were away. Only told: mending is the operator's or the runtime's (GC).
+fn report_pods(state_dir: &Path) {
+    let (pods, found) = match (
+        cni_ipam::attachments(state_dir),
+        cni_ipam::check(state_dir, false),
+    ) {
+        (Ok(pods), Ok(found)) => (pods, found),
+        (Err(error), _) | (_, Err(error)) => {
+            return tracing::warn!(%error, "the pods' addresses cannot be checked");
+        }
+    };
+    let alive = pods.iter().filter(|pod| pod.alive && pod.complete).count();
+    tracing::info!(pods = alive, inconsistencies = found.len(), "pods of this node");
+    for finding in found.iter().take(FINDINGS_TOLD) {
+        tracing::warn!("{finding}; 'podroute ipam check --fix' mends what can be mended");
     }
 }
 

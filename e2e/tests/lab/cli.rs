@@ -6,7 +6,7 @@ use e2e::failure::{Failure, Result};
 use e2e::machine::Host;
 use e2e::rack::Rack;
 use e2e::topology::Topology;
-use e2e::{ensure, kernel};
+use e2e::{ensure, kernel, netns};
 
 use crate::support::small;
 use crate::{Scenario, scenario};
@@ -49,6 +49,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario("cli::run_refuses_a_bad_file", ours, run_bad_file),
         scenario("cli::show_without_an_agent", ours, show_without_agent),
         scenario("cli::show_for_people_and_programs", ours, show),
+        scenario("cli::pods_are_listed_checked_and_cleaned_up", ours, pods),
     ]
 }
 
@@ -169,4 +170,57 @@ fn show() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Two pods; one loses its namespace behind the plugin's back. Then podroute leaves the node.
+fn pods() -> Result<()> {
+    let rack = Rack::converged(small(Kind::Podroute))?;
+    let node = rack.host("node-1");
+    let runtime = rack.runtime("node-1");
+    let program = bins::find("podroute")?;
+    let program = program.to_string_lossy();
+    let [kept, lost] = ["pods-kept", "pods-lost"].map(|name| runtime.add_pod(name));
+    let (kept, lost) = (kept?, lost?);
+    let table = node.run(&program, &["show", "pods"])?;
+    for pod in [&kept, &lost] {
+        for word in pod
+            .addresses
+            .values()
+            .map(ToString::to_string)
+            .chain([pod.name.clone()])
+        {
+            ensure!(
+                table.contains(&word),
+                "`podroute show pods` lacks {word}: {table}"
+            );
+        }
+    }
+    node.run(&program, &["ipam", "check"])?;
+    netns::delete(&lost.name)?;
+    let found = node.output(&program, &["ipam", "check"])?;
+    let text = String::from_utf8_lossy(&found.stdout).into_owned();
+    ensure!(
+        !found.status.success() && text.contains("pods-lost"),
+        "not found: {text}"
+    );
+    let mended = node.run(&program, &["ipam", "check", "--fix"])?;
+    ensure!(mended.contains("mended: pods-lost"), "not mended: {mended}");
+    let json: serde_json::Value = serde_json::from_str(&node.run(&program, &["show", "pods", "-o", "json"])?)
+        .map_err(|error| Failure::new(format!("show pods -o json: {error}")))?;
+    let names: Vec<_> = json["pods"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|pod| &pod["container"])
+        .collect();
+    ensure!(names == ["pods-kept"], "pods after --fix: {names:?}");
+    node.run(&program, &["cleanup"])?;
+    let after = node.run(&program, &["show", "pods"])?;
+    ensure!(
+        after.contains("no pod has an address"),
+        "pods after cleanup: {after}"
+    );
+    let links = node.ip("link show")?;
+    ensure!(!links.contains(": pod"), "interfaces after cleanup: {links}");
+    netns::delete(&kept.name)
 }
