@@ -75,6 +75,8 @@ pub enum Event {
     PeerUp(PeerId),
     /// A session ended, with the reason in words.
     PeerDown(PeerId, String),
+    /// A peer has so many prefixes of a family: more than its configuration calls usual, or more than its limit.
+    ManyPrefixes(PeerId, Family, usize),
     /// A peer's initial routes of a family are all in, and their kernel changes were told before.
     EndOfRib(PeerId, Family),
 }

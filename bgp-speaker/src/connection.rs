@@ -101,6 +101,15 @@ impl Connection {
         Poll::Pending
     }
 
+    /// Whether bytes of the peer wait in the socket.
+    pub(crate) fn has_unread(&self) -> bool {
+        use std::future::Future;
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut octet = [0];
+        let peek = self.stream.peek(&mut octet);
+        matches!(std::pin::pin!(peek).poll(&mut context), Poll::Ready(Ok(1)))
+    }
+
     /// Reads what is there, up to a burst. `Ok(true)` when the peer has closed.
     pub(crate) fn read(&mut self) -> io::Result<bool> {
         while self.read.len() < READ_BURST {

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bgp_proto::engine::{Chunk, Engine, FibChange, Input, Output};
 use bgp_proto::types::{Family, PeerId, Prefix};
@@ -110,7 +111,8 @@ impl EngineTask {
             Output::Unwatch(list) => self.tell(Event::Unwatch(list)),
             Output::EndOfRib(peer, family) => self.tell(Event::EndOfRib(peer, family)),
             Output::RequestRefresh(peer, family) => self.ask_refresh(peer, family),
-            Output::Fail(peer, notification) => self.fail(peer, notification),
+            Output::Fail(peer, notification, idle_for) => self.fail(peer, notification, idle_for),
+            Output::ManyPrefixes(peer, family, count) => self.tell(Event::ManyPrefixes(peer, family, count)),
         }
     }
 
@@ -127,13 +129,14 @@ impl EngineTask {
             self.fail(
                 peer,
                 Notification::cease(bgp_proto::wire::cease::OUT_OF_RESOURCES),
+                Duration::ZERO,
             );
         }
     }
 
-    fn fail(&self, peer: PeerId, notification: Notification) {
+    fn fail(&self, peer: PeerId, notification: Notification, idle_for: Duration) {
         if let Some(sender) = self.peers.get(&peer).and_then(mpsc::WeakSender::upgrade)
-            && sender.try_send(ToPeer::Fail(notification)).is_err()
+            && sender.try_send(ToPeer::Fail(notification, idle_for)).is_err()
         {
             tracing::warn!(peer = peer.0, "the peer's task takes no commands");
         }

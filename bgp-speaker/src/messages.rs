@@ -1,6 +1,7 @@
 //! What the tasks tell each other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bgp_proto::engine::{Chunk, Engine, Input};
 use bgp_proto::types::PeerId;
@@ -41,7 +42,7 @@ pub(crate) enum ToPeer {
     /// Ask for the peer's routes again.
     Refresh(Refresh),
     /// The engine refuses to go on.
-    Fail(Notification),
+    Fail(Notification, Duration),
     /// How is it?
     Snapshot(oneshot::Sender<SessionSnapshot>),
     /// The configuration changed; the session restarts if it has to.

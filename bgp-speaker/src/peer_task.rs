@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bgp_proto::engine::{Chunk, Input as EngineInput};
 use bgp_proto::session::{ConnId, DownReason, Input, Negotiated, Output, Session};
-use bgp_proto::types::{Asn, FamilySet};
+use bgp_proto::types::{Asn, Family, FamilySet};
 use bgp_proto::wire::{RouteBatch, cease};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -53,8 +53,13 @@ pub(crate) struct PeerTask {
     next_incoming: u64,
     /// Routes of the peer's last session are kept until then.
     stale_until: Option<std::time::Instant>,
+    /// And after that, of these families, for so long, as long-lived stale routes.
+    long_lived: Vec<(Family, Duration)>,
     gone: bool,
 }
+
+/// What outlives a session: families, until the restart time is over, and for how long after that.
+struct Kept(FamilySet, Duration, Vec<(Family, Duration)>);
 
 /// What the task woke up for.
 enum Wake {
@@ -86,6 +91,7 @@ impl PeerTask {
             written: 0,
             next_incoming: 1 << 32,
             stale_until: None,
+            long_lived: Vec::new(),
             gone: false,
         }
     }
@@ -122,6 +128,9 @@ impl PeerTask {
         match wake {
             Wake::Timer => {
                 self.end_stale();
+                if self.has_unread() {
+                    self.session.handle(now(), Input::Unread);
+                }
                 self.tell_session(Input::Tick);
             }
             Wake::Command(Some(command)) => self.command(command),
@@ -134,6 +143,16 @@ impl PeerTask {
             Wake::Chunk(None) => self.up = None,
         }
         self.offer();
+    }
+
+    /// While the engine has no room nothing is read, but what waits in the socket shows that the peer lives.
+    fn has_unread(&self) -> bool {
+        let established = self.up.as_ref().map(|(id, _)| *id);
+        !self.pending.is_empty()
+            && self
+                .connections
+                .iter()
+                .any(|connection| Some(connection.id) == established && connection.has_unread())
     }
 
     /// The peer is configured no more.
@@ -164,7 +183,10 @@ impl PeerTask {
                 let _ = done.send(());
             }
             ToPeer::Refresh(refresh) => self.tell_session(Input::SendRefresh(refresh)),
-            ToPeer::Fail(notification) => self.tell_session(Input::Fail(notification)),
+            ToPeer::Fail(notification, idle_for) => self.tell_session(Input::Fail {
+                notification,
+                idle_for,
+            }),
             ToPeer::Snapshot(reply) => {
                 let _ = reply.send(self.snapshot());
             }
@@ -183,7 +205,7 @@ impl PeerTask {
                 subcode,
                 message: String::new(),
             });
-            self.session = Session::new(self.spec.session.clone(), self.seed);
+            self.session = Session::new(self.spec.session.clone(), self.seed).in_place_of_another();
         }
         match (self.spec.enabled, restart || toggled) {
             (true, true) => self.tell_session(Input::Start),
@@ -340,7 +362,8 @@ impl PeerTask {
                     reason,
                     retain,
                     retain_for,
-                } => self.went_down(was_up, &reason, (retain, retain_for)),
+                    retain_longer,
+                } => self.went_down(was_up, &reason, Kept(retain, retain_for, retain_longer)),
                 Output::Routes(batch) => self.routes(batch),
                 Output::Refresh(refresh) => {
                     self.pending
@@ -394,7 +417,7 @@ impl PeerTask {
             .push_back(ToEngine::Tell(Event::PeerUp(self.spec.id)));
     }
 
-    fn went_down(&mut self, was_up: bool, reason: &DownReason, (retain, time): (FamilySet, Duration)) {
+    fn went_down(&mut self, was_up: bool, reason: &DownReason, Kept(retain, time, longer): Kept) {
         let words = crate::api::words(reason);
         if !was_up {
             tracing::debug!(peer = %self.spec.name, reason = %words, "attempt failed");
@@ -404,9 +427,11 @@ impl PeerTask {
         let id = self.spec.id;
         let input = if retain.is_empty() {
             self.stale_until = None;
+            self.long_lived.clear();
             EngineInput::Down(id)
         } else {
             self.stale_until = Some(now() + time);
+            self.long_lived = longer;
             EngineInput::Restarting(id, retain)
         };
         self.pending.push_back(ToEngine::Input(input));
@@ -414,17 +439,32 @@ impl PeerTask {
         self.pending.push_back(ToEngine::Tell(Event::PeerDown(id, words)));
     }
 
-    /// The peer did not come back, or not with its End-of-RIB, in its restart time (RFC 4724 §4.2).
+    /// The peer did not come back, or not with its End-of-RIB, in its restart time (RFC 4724 §4.2), or in the
+    /// stale time after that of one family or another (RFC 9494 §4.2).
     fn end_stale(&mut self) {
-        if self.stale_until.is_some_and(|until| until <= now()) {
-            self.stale_until = None;
-            let input = if self.up.is_some() {
-                EngineInput::Swept
-            } else {
-                EngineInput::Down
-            };
-            self.pending.push_back(ToEngine::Input(input(self.spec.id)));
+        let now = now();
+        let Some(until) = self.stale_until.filter(|until| *until <= now) else {
+            return;
+        };
+        let id = self.spec.id;
+        if self.up.is_some() {
+            self.long_lived.clear();
         }
+        let families: FamilySet = self.long_lived.iter().map(|(family, _)| *family).collect();
+        let next = self.long_lived.iter().map(|(_, time)| *time).min();
+        self.stale_until = next.map(|time| until + time);
+        let input = match (next, self.up.is_some()) {
+            (Some(_), _) => EngineInput::LongLived(id, families),
+            (None, true) => EngineInput::Swept(id),
+            (None, false) => EngineInput::Down(id),
+        };
+        // The next time is that of the family whose stale time ends first; the others go on from there.
+        let passed = next.unwrap_or_default();
+        self.long_lived.retain_mut(|(_, time)| {
+            *time -= passed;
+            !time.is_zero()
+        });
+        self.pending.push_back(ToEngine::Input(input));
     }
 
     /// Hands the engine what it has room for. Credit is reported when nothing else waits.

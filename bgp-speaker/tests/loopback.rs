@@ -73,6 +73,7 @@ fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> PeerSpec {
             connect_retry: Duration::from_millis(200),
             passive: false,
             graceful_restart: Some(120),
+            restart_on_notification: false,
             extra_capabilities: Vec::new(),
         },
         routing: Arc::new(PeerRouting {
@@ -89,6 +90,7 @@ fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> PeerSpec {
             next_hop_self: false,
             allow_own_as: 0,
             max_prefixes: None,
+            rules: Default::default(),
         }),
         transport: Transport {
             remote,

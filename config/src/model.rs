@@ -11,7 +11,8 @@ use std::time::Duration;
 use bgp_proto::engine::{EngineConfig, Originated, PeerKind, PeerRouting};
 use bgp_proto::policy::Source;
 use bgp_proto::session::SessionConfig;
-use bgp_proto::types::{Asn, FamilySet, HoldTime, Prefix, RouterId};
+use bgp_proto::types::{Asn, Family, FamilySet, HoldTime, Prefix, RouterId};
+use bgp_proto::wire::{AddPathDirection, Capability, LongLivedFamily};
 
 use crate::problem::Problem;
 
@@ -49,8 +50,20 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// Peers in the file that are not for this node.
     pub skipped: Vec<Skipped>,
+    /// What the end of the agent means to peers.
+    pub shutdown: OnShutdown,
     /// What is allowed but probably not meant.
     pub warnings: Vec<Problem>,
+}
+
+/// What the end of the agent means to its peers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnShutdown {
+    /// Connections close without a word: peers that agreed to graceful restart keep our routes.
+    #[default]
+    Preserve,
+    /// Cease/Administrative Shutdown: peers drop our routes at once (RFC 4486).
+    Withdraw,
 }
 
 /// `cluster`.
@@ -128,8 +141,8 @@ pub struct Peer {
     pub description: Option<String>,
     /// The labels that chose this node; empty when the peer is for every node.
     pub selector: BTreeMap<String, String>,
-    /// Unique on this node.
-    pub address: IpAddr,
+    /// Where it is.
+    pub remote: Remote,
     /// TCP port to connect to.
     pub port: u16,
     /// The AS number that the peer must have.
@@ -140,8 +153,14 @@ pub struct Peer {
     pub transport: Transport,
     /// Hold and connect-retry time.
     pub timers: Timers,
-    /// How long the peer keeps our routes while we restart, in seconds; `None`: no graceful restart.
-    pub graceful_restart: Option<u16>,
+    /// What happens to routes while one side restarts.
+    pub restart: Restart,
+    /// Offer IPv4 prefixes over IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Offer to take several paths of a prefix (RFC 7911).
+    pub add_path_receive: bool,
+    /// Offer to send several; how many is in `routing`.
+    pub add_path_send: bool,
     /// Families offered.
     pub families: FamilySet,
     /// Administratively down: configured, but no session is started.
@@ -163,6 +182,54 @@ pub struct Transport {
     pub password_file: Option<PathBuf>,
     /// Wait for the peer to connect.
     pub passive: bool,
+}
+
+/// Where a peer is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Remote {
+    /// At this address, unique on this node.
+    Address(IpAddr),
+    /// At the other end of this link; its address is learned from router advertisements.
+    Interface(String),
+    /// Anywhere in a range: peers that connect to us.
+    Range {
+        /// Of their addresses.
+        prefix: Prefix,
+        /// So many at a time.
+        limit: u32,
+    },
+}
+
+impl Remote {
+    /// The address, where it is known beforehand.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Remote::Address(address) => Some(*address),
+            Remote::Interface(_) | Remote::Range { .. } => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Remote::Address(address) => address.fmt(f),
+            Remote::Interface(name) => write!(f, "interface {name}"),
+            Remote::Range { prefix, .. } => write!(f, "anywhere in {prefix}"),
+        }
+    }
+}
+
+/// Graceful restart of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Restart {
+    /// How long the peer keeps our routes while we restart, in seconds; `None`: no graceful restart.
+    pub time: Option<u16>,
+    /// Also after a NOTIFICATION (RFC 8538).
+    pub notification: bool,
+    /// How long after that as long-lived stale routes, in seconds (RFC 9494); 0: not at all.
+    pub long_lived: u32,
 }
 
 /// TTL (hop limit) of a session's packets.
@@ -227,8 +294,9 @@ impl Config {
             hold_time: peer.timers.hold,
             connect_retry: peer.timers.connect_retry,
             passive: peer.transport.passive,
-            graceful_restart: peer.graceful_restart,
-            extra_capabilities: Vec::new(),
+            graceful_restart: peer.restart.time,
+            restart_on_notification: peer.restart.notification,
+            extra_capabilities: extra_capabilities(peer),
         }
     }
 
@@ -261,4 +329,32 @@ impl Config {
     pub fn explain(&self) -> String {
         crate::explain::explain(self)
     }
+}
+
+/// What a peer's OPEN offers beside the usual.
+fn extra_capabilities(peer: &Peer) -> Vec<Capability> {
+    let mut list = Vec::new();
+    if peer.extended_next_hop && peer.families.contains(Family::Ipv4) {
+        list.push(Capability::ExtendedNextHop(vec![Family::Ipv4]));
+    }
+    let direction = AddPathDirection {
+        receive: peer.add_path_receive,
+        send: peer.add_path_send,
+    };
+    if direction != AddPathDirection::default() {
+        list.push(Capability::AddPath(
+            peer.families.iter().map(|family| (family, direction)).collect(),
+        ));
+    }
+    if peer.restart.time.is_some() && peer.restart.long_lived > 0 {
+        let item = |family| LongLivedFamily {
+            family,
+            forwarding: true,
+            stale_time: peer.restart.long_lived,
+        };
+        list.push(Capability::LongLivedGracefulRestart(
+            peer.families.iter().map(item).collect(),
+        ));
+    }
+    list
 }

@@ -456,6 +456,38 @@ pub(crate) const RESTART_TIME: Kind<u16> = Kind {
     },
 };
 
+/// Seconds; 0 for none (RFC 9494 §3.1 has 24 bits for it).
+pub(crate) const LONG_LIVED_TIME: Kind<u32> = Kind {
+    what: "a stale time",
+    example: "24h",
+    parse: |scalar| {
+        let time = duration(scalar)?;
+        let whole = (time.subsec_nanos() == 0).then_some(time.as_secs());
+        match whole
+            .and_then(|seconds| u32::try_from(seconds).ok())
+            .filter(|seconds| *seconds <= 0x00FF_FFFF)
+        {
+            Some(seconds) => Ok(seconds),
+            None => Err(Bad::Range(
+                "0, or 1s to 16777215s in whole seconds (RFC 9494 §3.1)".to_owned(),
+            )),
+        }
+    },
+};
+
+/// A pause of the operator's choice.
+pub(crate) const PAUSE: Kind<Duration> = Kind {
+    what: "a time",
+    example: "5m",
+    parse: |scalar| {
+        let time = duration(scalar)?;
+        match time <= Duration::from_secs(7 * 86_400) {
+            true => Ok(time),
+            false => Err(Bad::Range("0 to 168h".to_owned())),
+        }
+    },
+};
+
 pub(crate) const RETRY_TIME: Kind<Duration> = Kind {
     what: "a time",
     example: "5s",

@@ -12,6 +12,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bgp_proto::engine::{Input, Originated, PeerKind, RouteFilter, Unused};
 use bgp_proto::policy::{Actions, Matcher, Policy, PrefixRange, Rule, Source, Verdict};
@@ -280,7 +281,13 @@ fn well_known_communities() {
 fn too_many_prefixes_end_the_session_and_take_no_more() {
     let mut world = World::new(config());
     let limited = bgp_proto::engine::PeerRouting {
-        max_prefixes: Some(100),
+        max_prefixes: Some(bgp_proto::engine::MaxPrefixes {
+            limit: 100,
+            warn_at: None,
+            action: bgp_proto::engine::OverLimit::Cease {
+                restart_after: Duration::ZERO,
+            },
+        }),
         ..routing(A, PeerKind::External)
     };
     world.add_with(A, limited, facts(A, PeerKind::External));

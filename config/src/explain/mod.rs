@@ -9,10 +9,10 @@ mod policy;
 use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
-use bgp_proto::engine::PeerKind;
+use bgp_proto::engine::{MaxPrefixes, OverLimit, PathRules, PeerKind, PrivateAs};
 use bgp_proto::types::HoldTime;
 
-use crate::model::{Auto, Config, Peer, Ttl};
+use crate::model::{Auto, Config, OnShutdown, Peer, Remote, Ttl};
 
 pub(crate) fn explain(config: &Config) -> String {
     let mut out = String::new();
@@ -76,7 +76,12 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
         join(&config.cluster.pod_cidrs, "none")
     )?;
     writeln!(out, "  originates     {}", join(&node.blocks, "nothing"))?;
-    writeln!(out, "  pod MTU        {}", auto(&node.mtu))
+    writeln!(out, "  pod MTU        {}", auto(&node.mtu))?;
+    let end = match config.shutdown {
+        OnShutdown::Preserve => "peers keep our routes, if they agreed to graceful restart",
+        OnShutdown::Withdraw => "peers drop our routes",
+    };
+    writeln!(out, "  when it ends   {end}")
 }
 
 fn kernel(out: &mut String, config: &Config) -> fmt::Result {
@@ -112,7 +117,7 @@ fn peer(out: &mut String, peer: &Peer) -> fmt::Result {
     writeln!(
         out,
         "\npeer {}, {}, AS {}{down}",
-        peer.name, peer.address, peer.remote_asn
+        peer.name, peer.remote, peer.remote_asn
     )?;
     if let Some(text) = &peer.description {
         writeln!(out, "  description    {text}")?;
@@ -135,6 +140,15 @@ fn peer(out: &mut String, peer: &Peer) -> fmt::Result {
     };
     writeln!(out, "  kind           {kind}")?;
     connection(out, peer)?;
+    if let Some(local_as) = peer.routing.rules.local_as {
+        let form = match (local_as.replace_as, local_as.no_prepend) {
+            (false, false) => "in front of this node's own, in both directions",
+            (false, true) => "in front of this node's own, not put into received paths",
+            (true, false) => "in place of this node's own, put into received paths",
+            (true, true) => "in place of this node's own, not put into received paths",
+        };
+        writeln!(out, "  known there as AS {}: {form}", peer.routing.local_asn)?;
+    }
     let families: Vec<_> = peer.families.iter().collect();
     writeln!(
         out,
@@ -147,10 +161,10 @@ fn peer(out: &mut String, peer: &Peer) -> fmt::Result {
 
 fn connection(out: &mut String, peer: &Peer) -> fmt::Result {
     let transport = &peer.transport;
-    let how = if transport.passive {
-        "waits for the peer to connect".to_owned()
-    } else {
-        format!("to port {}{}, also accepted", peer.port, default(peer, "port"))
+    let how = match (&peer.remote, transport.passive) {
+        (Remote::Range { limit, .. }, _) => format!("waits for peers to connect, {limit} at most"),
+        (_, true) => "waits for the peer to connect".to_owned(),
+        (_, false) => format!("to port {}{}, also accepted", peer.port, default(peer, "port")),
     };
     writeln!(out, "  connection     {how}")?;
     if let Some(local) = transport.local_address {
@@ -180,10 +194,16 @@ fn connection(out: &mut String, peer: &Peer) -> fmt::Result {
         "  connect retry  {retry}{}",
         default(peer, "timers.connectRetry")
     )?;
-    let restart = match peer.graceful_restart {
+    let mut restart = match peer.restart.time {
         Some(seconds) => format!("the peer keeps our routes for {seconds}s"),
         None => "off".to_owned(),
     };
+    if peer.restart.notification {
+        restart.push_str(", also after a NOTIFICATION");
+    }
+    if peer.restart.long_lived > 0 {
+        write!(restart, ", then as stale ones for {}s", peer.restart.long_lived)?;
+    }
     writeln!(
         out,
         "  restart        {restart}{}",
@@ -203,12 +223,53 @@ fn routes(out: &mut String, peer: &Peer) -> fmt::Result {
             routing.allow_own_as
         )?;
     }
+    as_rules(out, peer)?;
     match routing.max_prefixes {
-        Some(most) => writeln!(out, "  most prefixes  {most} per family, then the session ends")?,
+        Some(most) => writeln!(out, "  most prefixes  {}", max_prefixes(most))?,
         None => writeln!(out, "  most prefixes  no limit (default)")?,
     }
     policy::policy(out, "import", &routing.import, default(peer, "import"))?;
     policy::policy(out, "export", &routing.export, default(peer, "export"))
+}
+
+fn as_rules(out: &mut String, peer: &Peer) -> fmt::Result {
+    let rules: &PathRules = &peer.routing.rules;
+    let private = match rules.private_as {
+        PrivateAs::Keep => None,
+        PrivateAs::Remove => Some("private AS numbers are left out of what it gets"),
+        PrivateAs::Replace => Some("private AS numbers are replaced in what it gets"),
+    };
+    let add_path = match (peer.add_path_send, rules.add_path_most) {
+        (false, _) => None,
+        (true, 0) => Some("it gets all paths of a prefix, if it takes them".to_owned()),
+        (true, most) => Some(format!("it gets up to {most} paths of a prefix, if it takes them")),
+    };
+    let lines = [
+        rules.as_override.then_some("its own number is replaced in what it gets"),
+        private,
+        rules.enforce_first_as.then_some("its paths must begin with its AS"),
+        rules.next_hop_unchanged.then_some("it gets next hops as they are"),
+        rules.route_server.then_some("route server: it gets paths as they are (RFC 7947)"),
+        peer.add_path_receive.then_some("it may send several paths of a prefix"),
+        add_path.as_deref(),
+        peer.extended_next_hop.then_some("IPv4 prefixes may have IPv6 next hops (RFC 8950)"),
+    ];
+    for line in lines.into_iter().flatten() {
+        writeln!(out, "  paths          {line}")?;
+    }
+    Ok(())
+}
+
+fn max_prefixes(most: MaxPrefixes) -> String {
+    let then = match most.action {
+        OverLimit::Warn => "then a warning".to_owned(),
+        OverLimit::Cease { restart_after } if restart_after.is_zero() => "then the session ends".to_owned(),
+        OverLimit::Cease { restart_after } => {
+            format!("then the session ends for {}", time(restart_after))
+        }
+    };
+    let warn = most.warn_at.map_or_else(String::new, |at| format!(", a warning at {at}"));
+    format!("{} per family, {then}{warn}", most.limit)
 }
 
 fn default(peer: &Peer, field: &str) -> &'static str {

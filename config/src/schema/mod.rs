@@ -14,6 +14,7 @@ pub(crate) use peer::*;
 pub(crate) use policy::*;
 
 use crate::decode::{At, Cursor};
+use crate::model::OnShutdown;
 use crate::problem::{Sink, Spot, quoted};
 use crate::value::{self, Bad, Kind, Scalar};
 use crate::yaml::{Node as YamlNode, Value};
@@ -36,7 +37,10 @@ pub const SECTIONS: &[&Section] = &[
     &FIB,
     &PEER,
     &PASSWORD,
+    &LOCAL_AS,
     &GRACEFUL_RESTART,
+    &ADD_PATH,
+    &MAX_PREFIXES,
     &TTL_SECURITY,
     &TIMERS,
     &RULE,
@@ -59,6 +63,7 @@ pub(crate) const DOCUMENT: Section = Section {
         "fib",
         "peers",
         "policies",
+        "shutdown",
     ],
 };
 
@@ -74,6 +79,16 @@ const API_VERSION: Kind<()> = Kind {
     },
 };
 
+const SHUTDOWN: Kind<OnShutdown> = Kind {
+    what: "what the end of the agent means to peers",
+    example: "preserve",
+    parse: |scalar| match scalar.text {
+        "preserve" => Ok(OnShutdown::Preserve),
+        "withdraw" => Ok(OnShutdown::Withdraw),
+        _ => Err(Bad::Range("preserve or withdraw".to_owned())),
+    },
+};
+
 /// The file as written.
 #[derive(Debug)]
 pub(crate) struct Document {
@@ -83,6 +98,7 @@ pub(crate) struct Document {
     pub(crate) fib: Fib,
     pub(crate) peers: Vec<Peer>,
     pub(crate) policies: Vec<Policy>,
+    pub(crate) shutdown: Option<At<OnShutdown>>,
 }
 
 /// Reads the tree; `None` when it is no mapping at all.
@@ -101,6 +117,7 @@ pub(crate) fn read(root: &YamlNode, sink: &Sink) -> Option<Document> {
         fib: Fib::read(&fields),
         peers: read_peers(&fields),
         policies: read_policies(&fields),
+        shutdown: fields.scalar("shutdown", &SHUTDOWN),
     })
 }
 

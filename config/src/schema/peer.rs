@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bgp_proto::types::{Asn, Family, HoldTime};
+use bgp_proto::engine::PrivateAs;
+use bgp_proto::types::{Asn, Family, HoldTime, Prefix};
 
 use super::{Section, labels};
 use crate::decode::{At, Cursor, Fields};
 use crate::problem::Spot;
-use crate::value::{self, Kind, int};
+use crate::value::{self, Bad, Kind, int};
 
 pub(crate) const PEER: Section = Section {
     name: "peers[]",
@@ -18,8 +19,12 @@ pub(crate) const PEER: Section = Section {
         "description",
         "nodeSelector",
         "address",
+        "interface",
+        "listenRange",
+        "listenLimit",
         "port",
         "asn",
+        "localAs",
         "localAddress",
         "passive",
         "multihop",
@@ -28,11 +33,18 @@ pub(crate) const PEER: Section = Section {
         "timers",
         "gracefulRestart",
         "families",
+        "extendedNextHop",
+        "addPath",
         "import",
         "export",
         "nextHopSelf",
+        "nextHopUnchanged",
         "routeReflectorClient",
+        "routeServerClient",
         "allowOwnAs",
+        "asOverride",
+        "removePrivateAs",
+        "enforceFirstAs",
         "maxPrefixes",
         "shutdown",
     ],
@@ -55,7 +67,22 @@ pub(crate) const TIMERS: Section = Section {
 
 pub(crate) const GRACEFUL_RESTART: Section = Section {
     name: "peers[].gracefulRestart",
-    fields: &["restartTime"],
+    fields: &["restartTime", "notification", "longLived"],
+};
+
+pub(crate) const LOCAL_AS: Section = Section {
+    name: "peers[].localAs",
+    fields: &["asn", "noPrepend", "replaceAs"],
+};
+
+pub(crate) const MAX_PREFIXES: Section = Section {
+    name: "peers[].maxPrefixes",
+    fields: &["limit", "warnAt", "action", "restartAfter"],
+};
+
+pub(crate) const ADD_PATH: Section = Section {
+    name: "peers[].addPath",
+    fields: &["receive", "send"],
 };
 
 const TTL: Kind<u8> = Kind {
@@ -76,11 +103,89 @@ const OWN_AS: Kind<u8> = Kind {
     parse: int::<u8, 0, 10>,
 };
 
-const MAX_PREFIXES: Kind<u32> = Kind {
+const PREFIX_COUNT: Kind<u32> = Kind {
     what: "a number of prefixes",
     example: "1000",
     parse: int::<u32, 1, 4_294_967_295>,
 };
+
+const PERCENT: Kind<u8> = Kind {
+    what: "a percentage",
+    example: "80",
+    parse: int::<u8, 1, 100>,
+};
+
+const PEER_COUNT: Kind<u32> = Kind {
+    what: "a number of peers",
+    example: "100",
+    parse: int::<u32, 1, 10_000>,
+};
+
+const PRIVATE_AS: Kind<PrivateAs> = Kind {
+    what: "what to do with private AS numbers",
+    example: "remove",
+    parse: |scalar| match scalar.text {
+        "keep" => Ok(PrivateAs::Keep),
+        "remove" => Ok(PrivateAs::Remove),
+        "replace" => Ok(PrivateAs::Replace),
+        _ => Err(Bad::Range("keep, remove or replace".to_owned())),
+    },
+};
+
+/// True: warn only.
+const ACTION: Kind<bool> = Kind {
+    what: "an action",
+    example: "cease",
+    parse: |scalar| match scalar.text {
+        "cease" => Ok(false),
+        "warn" => Ok(true),
+        _ => Err(Bad::Range("cease or warn".to_owned())),
+    },
+};
+
+/// How many paths of a prefix; `None` for one, 0 for all.
+const PATHS: Kind<Option<u16>> = Kind {
+    what: "a number of paths",
+    example: "all",
+    parse: |scalar| match scalar.text {
+        "best" => Ok(None),
+        "all" => Ok(Some(0)),
+        _ => int::<u16, 2, 1000>(scalar)
+            .map(Some)
+            .map_err(|_| Bad::Range("best, all, or a number from 2 to 1000".to_owned())),
+    },
+};
+
+const INTERFACE: Kind<String> = Kind {
+    what: "the name of a network interface",
+    example: "eth0",
+    parse: |scalar| {
+        let good = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '%');
+        let text = scalar.text;
+        let fits = (1..=15).contains(&text.len()) && text.chars().all(good) && text != "." && text != "..";
+        if fits {
+            return Ok(text.to_owned());
+        }
+        Err(Bad::Range("a name of up to 15 characters, as `ip link` shows it".to_owned()))
+    },
+};
+
+/// `maxPrefixes` as written.
+#[derive(Debug)]
+pub(crate) struct MaxPrefixes {
+    pub(crate) limit: At<u32>,
+    pub(crate) warn_at: Option<At<u8>>,
+    pub(crate) warn_only: Option<At<bool>>,
+    pub(crate) restart_after: Option<At<Duration>>,
+}
+
+/// `localAs` as written.
+#[derive(Debug)]
+pub(crate) struct LocalAs {
+    pub(crate) asn: At<Asn>,
+    pub(crate) no_prepend: Option<At<bool>>,
+    pub(crate) replace_as: Option<At<bool>>,
+}
 
 /// One peer as written.
 #[derive(Debug)]
@@ -91,8 +196,14 @@ pub(crate) struct Peer {
     pub(crate) description: Option<At<String>>,
     pub(crate) node_selector: Vec<(At<String>, At<String>)>,
     pub(crate) address: Option<At<IpAddr>>,
+    pub(crate) interface: Option<At<String>>,
+    pub(crate) listen_range: Option<At<Prefix>>,
+    pub(crate) listen_limit: Option<At<u32>>,
+    /// Whether one of the three is there, readable or not.
+    pub(crate) is_somewhere: bool,
     pub(crate) port: Option<At<u16>>,
     pub(crate) asn: Option<At<Asn>>,
+    pub(crate) local_as: Option<LocalAs>,
     pub(crate) local_address: Option<At<IpAddr>>,
     pub(crate) passive: Option<At<bool>>,
     pub(crate) multihop: Option<At<u8>>,
@@ -101,13 +212,23 @@ pub(crate) struct Peer {
     pub(crate) hold: Option<At<HoldTime>>,
     pub(crate) connect_retry: Option<At<Duration>>,
     pub(crate) restart_time: Option<At<u16>>,
+    pub(crate) restart_notification: Option<At<bool>>,
+    pub(crate) long_lived: Option<At<u32>>,
     pub(crate) families: Option<Vec<At<Family>>>,
+    pub(crate) extended_next_hop: Option<At<bool>>,
+    pub(crate) add_path_receive: Option<At<bool>>,
+    pub(crate) add_path_send: Option<At<Option<u16>>>,
     pub(crate) import: Option<At<String>>,
     pub(crate) export: Option<At<String>>,
     pub(crate) next_hop_self: Option<At<bool>>,
+    pub(crate) next_hop_unchanged: Option<At<bool>>,
     pub(crate) reflector_client: Option<At<bool>>,
+    pub(crate) route_server_client: Option<At<bool>>,
     pub(crate) allow_own_as: Option<At<u8>>,
-    pub(crate) max_prefixes: Option<At<u32>>,
+    pub(crate) as_override: Option<At<bool>>,
+    pub(crate) private_as: Option<At<PrivateAs>>,
+    pub(crate) enforce_first_as: Option<At<bool>>,
+    pub(crate) max_prefixes: Option<MaxPrefixes>,
     pub(crate) shutdown: Option<At<bool>>,
 }
 
@@ -123,6 +244,8 @@ pub(crate) fn read_peers(document: &Fields<'_>) -> Vec<Peer> {
 fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
     let fields = cursor.fields(&PEER)?;
     let timers = fields.fields("timers", &TIMERS);
+    let restart = fields.fields("gracefulRestart", &GRACEFUL_RESTART);
+    let add_path = fields.fields("addPath", &ADD_PATH);
     let families = fields.get("families");
     if let Some(empty) = families.as_ref().filter(|cursor| cursor.is_empty_list()) {
         empty.error(
@@ -138,9 +261,18 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
             .get("nodeSelector")
             .map(|cursor| labels(&cursor))
             .unwrap_or_default(),
-        address: fields.required("address", &value::HOST),
+        address: fields.scalar("address", &value::HOST),
+        interface: fields.scalar("interface", &INTERFACE),
+        listen_range: fields.scalar("listenRange", &value::PREFIX),
+        listen_limit: fields.scalar("listenLimit", &PEER_COUNT),
+        is_somewhere: ["address", "interface", "listenRange"]
+            .iter()
+            .any(|name| fields.is_given(name)),
         port: fields.scalar("port", &value::PORT),
         asn: fields.required("asn", &value::ASN),
+        local_as: fields
+            .fields("localAs", &LOCAL_AS)
+            .and_then(|fields| read_local_as(&fields)),
         local_address: fields.scalar("localAddress", &value::HOST),
         passive: fields.scalar("passive", &value::BOOL),
         multihop: fields.scalar("multihop", &TTL),
@@ -156,16 +288,70 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
         connect_retry: timers
             .as_ref()
             .and_then(|fields| fields.scalar("connectRetry", &value::RETRY_TIME)),
-        restart_time: fields
-            .fields("gracefulRestart", &GRACEFUL_RESTART)
-            .and_then(|fields| fields.required("restartTime", &value::RESTART_TIME)),
+        restart_time: restart
+            .as_ref()
+            .and_then(|fields| fields.scalar("restartTime", &value::RESTART_TIME)),
+        restart_notification: restart
+            .as_ref()
+            .and_then(|fields| fields.scalar("notification", &value::BOOL)),
+        long_lived: restart
+            .as_ref()
+            .and_then(|fields| fields.scalar("longLived", &value::LONG_LIVED_TIME)),
         families: families.map(|cursor| cursor.scalars(&value::FAMILY)),
+        extended_next_hop: fields.scalar("extendedNextHop", &value::BOOL),
+        add_path_receive: add_path
+            .as_ref()
+            .and_then(|fields| fields.scalar("receive", &value::BOOL)),
+        add_path_send: add_path.as_ref().and_then(|fields| fields.scalar("send", &PATHS)),
         import: fields.scalar("import", &value::NAME),
         export: fields.scalar("export", &value::NAME),
         next_hop_self: fields.scalar("nextHopSelf", &value::BOOL),
+        next_hop_unchanged: fields.scalar("nextHopUnchanged", &value::BOOL),
         reflector_client: fields.scalar("routeReflectorClient", &value::BOOL),
+        route_server_client: fields.scalar("routeServerClient", &value::BOOL),
         allow_own_as: fields.scalar("allowOwnAs", &OWN_AS),
-        max_prefixes: fields.scalar("maxPrefixes", &MAX_PREFIXES),
+        as_override: fields.scalar("asOverride", &value::BOOL),
+        private_as: fields.scalar("removePrivateAs", &PRIVATE_AS),
+        enforce_first_as: fields.scalar("enforceFirstAs", &value::BOOL),
+        max_prefixes: fields
+            .get("maxPrefixes")
+            .and_then(|cursor| read_max_prefixes(&cursor)),
         shutdown: fields.scalar("shutdown", &value::BOOL),
+    })
+}
+
+fn read_local_as(fields: &Fields<'_>) -> Option<LocalAs> {
+    let (no_prepend, replace_as) = (
+        fields.scalar("noPrepend", &value::BOOL),
+        fields.scalar("replaceAs", &value::BOOL),
+    );
+    Some(LocalAs {
+        asn: fields.required("asn", &value::ASN)?,
+        no_prepend,
+        replace_as,
+    })
+}
+
+/// A number, or a section.
+fn read_max_prefixes(cursor: &Cursor<'_>) -> Option<MaxPrefixes> {
+    if !cursor.is_map() {
+        return Some(MaxPrefixes {
+            limit: cursor.scalar(&PREFIX_COUNT)?,
+            warn_at: None,
+            warn_only: None,
+            restart_after: None,
+        });
+    }
+    let fields = cursor.fields(&MAX_PREFIXES)?;
+    let (warn_at, warn_only, restart_after) = (
+        fields.scalar("warnAt", &PERCENT),
+        fields.scalar("action", &ACTION),
+        fields.scalar("restartAfter", &value::PAUSE),
+    );
+    Some(MaxPrefixes {
+        limit: fields.required("limit", &PREFIX_COUNT)?,
+        warn_at,
+        warn_only,
+        restart_after,
     })
 }

@@ -36,6 +36,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
         fib,
         peers,
         skipped,
+        shutdown: document.shutdown.map(|at| at.value).unwrap_or_default(),
         warnings: Vec::new(),
     })
 }

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::engine::{PeerKind, PeerRouting};
+use bgp_proto::engine::{LocalAs, MaxPrefixes, OverLimit, PathRules, PeerKind, PeerRouting, PrivateAs};
 use bgp_proto::policy::Policy;
 use bgp_proto::types::{Asn, Family, FamilySet, HoldTime};
 
 use super::node::{self, Node};
 use super::policies::Policies;
 use crate::decode::At;
-use crate::model::{Auto, Listen, Peer, Skipped, Timers, Transport, Ttl};
+use crate::model::{Auto, Listen, Peer, Remote, Restart, Skipped, Timers, Transport, Ttl};
 use crate::problem::Sink;
 use crate::schema;
 
@@ -22,6 +22,8 @@ const PORT: u16 = 179;
 const CONNECT_RETRY: Duration = Duration::from_secs(5);
 /// How long peers keep our routes while we restart, in seconds.
 const RESTART_TIME: u16 = 120;
+/// Peers of a range at a time.
+const LISTEN_LIMIT: u32 = 100;
 /// TTL towards peers of our own AS, who may be some routers away.
 const INTERNAL_TTL: u8 = 64;
 
@@ -109,6 +111,7 @@ fn check(peer: &schema::Peer, context: &Context<'_>) {
             remedy,
         ));
     }
+    check_place(peer, context);
     check_addresses(peer, context);
     let passive = peer.passive.as_ref().filter(|passive| passive.value);
     if let Some(passive) = passive.filter(|_| !context.listen.enabled) {
@@ -127,7 +130,93 @@ fn check(peer: &schema::Peer, context: &Context<'_>) {
         );
     }
     check_kind(peer, context);
+    check_as_rules(peer, context);
     check_families(peer, context);
+    check_restart(peer, sink);
+}
+
+/// Exactly one of `address`, `interface` and `listenRange`.
+fn check_place(peer: &schema::Peer, context: &Context<'_>) {
+    let sink = context.sink;
+    if !peer.is_somewhere {
+        let remedy = "add address: 192.0.2.1 (or interface: eth0, or listenRange: 192.0.2.0/24)";
+        sink.error(peer.spot.problem("nothing says where this peer is", remedy));
+    }
+    let places = [
+        peer.address.as_ref().map(|at| &at.spot),
+        peer.interface.as_ref().map(|at| &at.spot),
+        peer.listen_range.as_ref().map(|at| &at.spot),
+    ];
+    if let [Some(first), Some(second), ..] = places.into_iter().flatten().map(Some).collect::<Vec<_>>().as_slice() {
+        let message = format!("{} says already where this peer is", first.path);
+        sink.error(second.problem(message, "keep one of address, interface and listenRange"));
+    }
+    if let (Some(limit), None) = (&peer.listen_limit, &peer.listen_range) {
+        let message = "listenLimit has no effect without listenRange";
+        sink.warn(limit.spot.problem(message, "remove it"));
+    }
+    let Some(range) = &peer.listen_range else { return };
+    if !context.listen.enabled {
+        let message = "nobody would open these sessions: listen.enabled is false";
+        sink.error(range.spot.problem(message, "set listen.enabled: true"));
+    }
+    if let Some(port) = &peer.port {
+        let message = "port has no effect on peers of a range, which are never connected to";
+        sink.warn(port.spot.problem(message, "set listen.port for the port that they connect to"));
+    }
+}
+
+/// Rules for AS paths that only make sense towards another AS.
+fn check_as_rules(peer: &schema::Peer, context: &Context<'_>) {
+    let (Some(asn), Some(own)) = (&peer.asn, context.asn) else {
+        return;
+    };
+    if let Some(local) = &peer.local_as
+        && (local.asn.value == own || local.asn.value == asn.value)
+    {
+        let whose = if local.asn.value == own { "this node's own AS" } else { "the peer's AS" };
+        let message = format!("{} is {whose}", local.asn.value);
+        let remedy = "name the number that the peer still knows this network by, or remove localAs";
+        context.sink.error(local.asn.spot.problem(message, remedy));
+    }
+    if asn.value != own {
+        return;
+    }
+    let on = |flag: &Option<At<bool>>| flag.as_ref().filter(|flag| flag.value).map(|flag| flag.spot.clone());
+    let private = peer
+        .private_as
+        .as_ref()
+        .filter(|at| at.value != PrivateAs::Keep)
+        .map(|at| at.spot.clone());
+    let external_only = [
+        ("asOverride", on(&peer.as_override)),
+        ("removePrivateAs", private),
+        ("enforceFirstAs", on(&peer.enforce_first_as)),
+        ("nextHopUnchanged", on(&peer.next_hop_unchanged)),
+        ("routeServerClient", on(&peer.route_server_client)),
+    ];
+    for (name, spot) in external_only {
+        if let Some(spot) = spot {
+            let message = format!("{name} has no effect inside one's own AS {own}");
+            context.sink.error(spot.problem(message, format!("remove {name}, or correct asn")));
+        }
+    }
+}
+
+fn check_restart(peer: &schema::Peer, sink: &Sink) {
+    let off = peer.restart_time.as_ref().is_some_and(|time| time.value == 0);
+    let long = peer.long_lived.as_ref().filter(|time| time.value > 0).map(|time| &time.spot);
+    let notification = peer
+        .restart_notification
+        .as_ref()
+        .filter(|on| on.value)
+        .map(|on| &on.spot);
+    for (name, spot) in [("longLived", long), ("notification", notification)] {
+        if let Some(spot) = spot.filter(|_| off) {
+            let message = format!("{name} needs graceful restart, and restartTime is 0");
+            sink.error(spot.problem(message, format!("set restartTime to 1s or more, or remove {name}")));
+        }
+    }
 }
 
 fn check_addresses(peer: &schema::Peer, context: &Context<'_>) {
@@ -228,11 +317,17 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
         .as_ref()
         .map(|list| list.iter().map(|family| family.value).collect());
     let label = |(key, value): &(At<String>, At<String>)| (key.value.clone(), value.value.clone());
+    let remote = remote(peer)?;
+    let over_v6 = match &remote {
+        Remote::Address(address) => address.is_ipv6(),
+        Remote::Interface(_) => true,
+        Remote::Range { prefix, .. } => prefix.family() == Family::Ipv6,
+    };
     Some(Peer {
         name: routing.name.clone(),
         description: peer.description.as_ref().map(|text| text.value.clone()),
         selector: peer.node_selector.iter().map(label).collect(),
-        address: peer.address.as_ref()?.value,
+        remote,
         port: peer.port.as_ref().map_or(PORT, |port| port.value),
         remote_asn: routing.remote_asn,
         kind: routing.kind,
@@ -244,8 +339,15 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
                 .as_ref()
                 .map_or(CONNECT_RETRY, |retry| retry.value),
         },
-        graceful_restart: Some(peer.restart_time.as_ref().map_or(RESTART_TIME, |time| time.value))
-            .filter(|time| *time > 0),
+        restart: Restart {
+            time: Some(peer.restart_time.as_ref().map_or(RESTART_TIME, |time| time.value))
+                .filter(|time| *time > 0),
+            notification: is(&peer.restart_notification),
+            long_lived: peer.long_lived.as_ref().map_or(0, |time| time.value),
+        },
+        extended_next_hop: peer.extended_next_hop.as_ref().map_or(over_v6, |on| on.value),
+        add_path_receive: is(&peer.add_path_receive),
+        add_path_send: peer.add_path_send.as_ref().is_some_and(|most| most.value.is_some()),
         families: families.unwrap_or(FamilySet::ALL),
         shutdown: is(&peer.shutdown),
         routing,
@@ -257,8 +359,8 @@ fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
     // Looked up first, so that an unknown name is reported whatever else is wrong.
     let policy = |name: &Option<At<String>>| context.policies.find(name.as_ref()?, context.sink);
     let (import, export) = (policy(&peer.import), policy(&peer.export));
-    let (local_asn, remote_asn) = (context.asn?, peer.asn.as_ref()?.value);
-    let kind = match (remote_asn == local_asn, is(&peer.reflector_client)) {
+    let (own_asn, remote_asn) = (context.asn?, peer.asn.as_ref()?.value);
+    let kind = match (remote_asn == own_asn, is(&peer.reflector_client)) {
         (false, _) => PeerKind::External,
         (true, false) => PeerKind::Internal,
         (true, true) => PeerKind::Client,
@@ -275,14 +377,63 @@ fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
     Some(PeerRouting {
         name: peer.name.as_ref()?.value.clone(),
         kind,
-        local_asn,
+        local_asn: peer.local_as.as_ref().map_or(own_asn, |local| local.asn.value),
         remote_asn,
         import: import.unwrap_or_else(fallback),
         export: export.unwrap_or_else(fallback),
         next_hop_self: is(&peer.next_hop_self),
         allow_own_as: peer.allow_own_as.as_ref().map_or(0, |count| count.value),
-        max_prefixes: peer.max_prefixes.as_ref().map(|most| most.value),
+        max_prefixes: peer.max_prefixes.as_ref().map(max_prefixes),
+        rules: PathRules {
+            local_as: peer.local_as.as_ref().map(|local| LocalAs {
+                no_prepend: is(&local.no_prepend),
+                replace_as: is(&local.replace_as),
+            }),
+            as_override: is(&peer.as_override),
+            private_as: peer.private_as.as_ref().map_or(PrivateAs::Keep, |at| at.value),
+            next_hop_unchanged: is(&peer.next_hop_unchanged),
+            route_server: is(&peer.route_server_client),
+            enforce_first_as: is(&peer.enforce_first_as),
+            add_path_most: peer.add_path_send.as_ref().and_then(|most| most.value).unwrap_or(0),
+        },
     })
+}
+
+fn remote(peer: &schema::Peer) -> Option<Remote> {
+    if let Some(address) = &peer.address {
+        return Some(Remote::Address(address.value));
+    }
+    if let Some(interface) = &peer.interface {
+        return Some(Remote::Interface(interface.value.clone()));
+    }
+    let range = peer.listen_range.as_ref()?;
+    Some(Remote::Range {
+        prefix: range.value,
+        limit: peer.listen_limit.as_ref().map_or(LISTEN_LIMIT, |limit| limit.value),
+    })
+}
+
+fn max_prefixes(written: &schema::MaxPrefixes) -> MaxPrefixes {
+    let limit = written.limit.value;
+    let share = |percent: u8| u64::from(limit) * u64::from(percent) / 100;
+    MaxPrefixes {
+        limit,
+        // What is more than the limit is not, so that this always fits.
+        warn_at: written
+            .warn_at
+            .as_ref()
+            .and_then(|percent| u32::try_from(share(percent.value).max(1)).ok()),
+        action: if is(&written.warn_only) {
+            OverLimit::Warn
+        } else {
+            OverLimit::Cease {
+                restart_after: written
+                    .restart_after
+                    .as_ref()
+                    .map_or(Duration::ZERO, |after| after.value),
+            }
+        },
+    }
 }
 
 fn is(flag: &Option<At<bool>>) -> bool {
@@ -300,7 +451,7 @@ fn transport(peer: &schema::Peer, kind: PeerKind) -> Transport {
         local_address: peer.local_address.as_ref().map(|addr| addr.value),
         ttl,
         password_file: peer.password.as_ref().map(|file| file.value.clone()),
-        passive: is(&peer.passive),
+        passive: is(&peer.passive) || peer.listen_range.is_some(),
     }
 }
 
@@ -326,8 +477,10 @@ fn reason_to_skip(peer: &Peer, node: &Node) -> Option<String> {
     if node.name.as_ref() == Some(&peer.name) {
         return Some("it is this node itself, by name".to_owned());
     }
-    if matches!(&node.addresses, Auto::Fixed(own) if own.contains(&peer.address)) {
-        return Some(format!("it is this node itself, by address {}", peer.address));
+    if let (Auto::Fixed(own), Some(address)) = (&node.addresses, peer.remote.address())
+        && own.contains(&address)
+    {
+        return Some(format!("it is this node itself, by address {address}"));
     }
     let (key, wanted) = peer
         .selector

@@ -2,9 +2,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use crate::export::chunk::Chunk;
-pub use crate::peer::{PeerKind, PeerRouting, SessionFacts};
+pub use crate::peer::{
+    LocalAs, MaxPrefixes, OverLimit, PathRules, PeerKind, PeerRouting, PrivateAs, SessionFacts,
+};
 use crate::policy::Source;
 pub use crate::rib::nexthop::Reach;
 use crate::types::{Asn, Community, Family, FamilySet, PeerId, Prefix, RouterId};
@@ -52,6 +55,9 @@ pub enum Input {
     /// Its session ended, but it is expected back soon: its routes of these families stay for now, stale
     /// (RFC 4724 §4.2). The shell ends this with `Down` or, once the peer is back, with `Swept`.
     Restarting(PeerId, FamilySet),
+    /// The restart time of a restarting peer is over, but its routes of these families stay on as long-lived stale routes,
+    /// to be used only where there is no other (RFC 9494 §4.2); those of other families go.
+    LongLived(PeerId, FamilySet),
     /// The peer is back, but its End-of-RIB did not come in time: what is stale goes (RFC 4724 §4.2).
     Swept(PeerId),
     /// Routes from a peer.
@@ -88,8 +94,10 @@ pub enum Output {
     Unwatch(Vec<IpAddr>),
     /// Ask the peer for its routes again: its Adj-RIB-In is no longer complete.
     RequestRefresh(PeerId, Family),
-    /// End the session with this NOTIFICATION.
-    Fail(PeerId, Notification),
+    /// End the session with this NOTIFICATION, and begin none for this time.
+    Fail(PeerId, Notification, Duration),
+    /// The peer has so many prefixes of a family: more than it should (told once a session).
+    ManyPrefixes(PeerId, Family, usize),
     /// The peer's initial routes are all in (End-of-RIB, RFC 4724 §2).
     EndOfRib(PeerId, Family),
 }

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::{Engine, Output, PeerKind};
+use super::{Engine, Output, OverLimit, PeerKind, PeerRouting};
 use crate::policy::{ActionContext, Route, RuleSet, Source};
 use crate::rib::attrs::AttrId;
 use crate::rib::table::{DestId, Ineligible, Path};
@@ -154,11 +154,21 @@ impl Engine {
         let Some(limit) = known.routing.max_prefixes else {
             return false;
         };
-        let over = known.adj_in.count(family) > limit as usize;
+        let count = known.adj_in.count(family);
+        let over = count > limit.limit as usize;
+        let many = over || limit.warn_at.is_some_and(|at| count >= at as usize);
+        if many && !known.warned.contains(family) {
+            known.warned.insert(family);
+            self.out.push_back(Output::ManyPrefixes(peer, family, count));
+        }
+        let OverLimit::Cease { restart_after } = limit.action else {
+            return false;
+        };
         if over && !known.refused {
             known.refused = true;
+            let notification = Notification::max_prefixes(family, limit.limit);
             self.out
-                .push_back(Output::Fail(peer, Notification::max_prefixes(family, limit)));
+                .push_back(Output::Fail(peer, notification, restart_after));
         }
         over
     }
@@ -179,13 +189,7 @@ impl Engine {
         if self.own_blocks.iter().any(|block| block.contains(&prefix)) {
             return Err(Ineligible::OwnBlock);
         }
-        self.check_attrs(
-            known.routing.kind,
-            known.routing.allow_own_as,
-            known.routing.local_asn,
-            prefix,
-            attrs,
-        )?;
+        self.check_attrs(&known.routing, prefix, attrs)?;
         let policy = &known.routing.import;
         let rules = policy
             .evaluate(Route {
@@ -194,13 +198,18 @@ impl Engine {
                 source: Source::Peer,
             })
             .ok_or(Ineligible::Policy)?;
-        if rules.is_empty() {
+        // RFC 7705 §3.1: the number that the peer knows us by stands in the path too.
+        let prepend = known.routing.rules.local_as.is_some_and(|local_as| !local_as.no_prepend);
+        if rules.is_empty() && !prepend {
             return Ok(received);
         }
         if let Some((_, id)) = cached.filter(|(last, _)| *last == rules) {
             return Ok(id);
         }
         let mut changed = Box::new(attrs.clone());
+        if prepend {
+            changed.as_path = changed.as_path.prepend(known.routing.local_asn, 1);
+        }
         let context = ActionContext {
             local_asn: known.routing.local_asn,
             local_addr: None,
@@ -217,17 +226,19 @@ impl Engine {
     /// Loops and next hops that cannot be (RFC 4271 §9.1.2, §6.3; RFC 4456 §8).
     fn check_attrs(
         &self,
-        kind: PeerKind,
-        allow_own_as: u8,
-        local_asn: crate::types::Asn,
+        routing: &PeerRouting,
         prefix: Prefix,
         attrs: &PathAttrs,
     ) -> Result<(), Ineligible> {
-        let own = |asn| attrs.as_path.count(asn) > usize::from(allow_own_as);
-        if own(local_asn) || (self.config.asn != local_asn && own(self.config.asn)) {
+        let own = |asn| attrs.as_path.count(asn) > usize::from(routing.allow_own_as);
+        if own(routing.local_asn) || (self.config.asn != routing.local_asn && own(self.config.asn)) {
             return Err(Ineligible::AsLoop);
         }
-        if kind != PeerKind::External
+        let external = routing.kind == PeerKind::External;
+        if external && routing.rules.enforce_first_as && attrs.as_path.neighbor() != Some(routing.remote_asn) {
+            return Err(Ineligible::FirstAs);
+        }
+        if !external
             && let Some(rare) = attrs.rare.as_deref()
         {
             if rare.originator_id == Some(self.config.router_id) {
@@ -271,14 +282,14 @@ impl Engine {
         }
     }
 
-    fn hold(&mut self, path: &Path) {
+    pub(super) fn hold(&mut self, path: &Path) {
         self.attrs.retain(path.received);
         if let Ok(imported) = path.imported {
             self.attrs.retain(imported);
         }
     }
 
-    fn let_go(&mut self, path: &Path) {
+    pub(super) fn let_go(&mut self, path: &Path) {
         self.attrs.release(path.received, &mut self.next_hops);
         if let Ok(imported) = path.imported {
             self.attrs.release(imported, &mut self.next_hops);

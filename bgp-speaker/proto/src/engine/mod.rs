@@ -31,8 +31,8 @@ use crate::export::sources::Sources;
 use crate::rib::attrs::AttrTable;
 use crate::rib::decision::Candidate;
 use crate::rib::nexthop::NextHops;
-use crate::rib::table::{DestId, Table};
-use crate::types::{Family, FamilySet, PeerId, Prefix};
+use crate::rib::table::{DestId, Path, Table};
+use crate::types::{Community, Family, FamilySet, PathId, PeerId, Prefix};
 use crate::wire::{Refresh, RefreshKind};
 use fib_sets::FibSets;
 use peers::{GroupId, Peer, RefreshSweep};
@@ -109,6 +109,7 @@ impl Engine {
             Input::Up(peer, facts) => self.up(peer, facts),
             Input::Down(peer) => self.down(peer),
             Input::Restarting(peer, families) => self.restarting(peer, families),
+            Input::LongLived(peer, families) => self.long_lived(peer, families),
             Input::Swept(peer) => Family::ALL
                 .into_iter()
                 .for_each(|family| self.end_sweep(peer, family)),
@@ -192,11 +193,12 @@ impl Engine {
         let old = std::mem::replace(&mut peer.routing, routing);
         let Some(facts) = peer.facts.clone() else { return };
         let import_changed = old.import != peer.routing.import
-            || (old.allow_own_as, old.local_asn, old.kind)
+            || (old.allow_own_as, old.local_asn, old.kind, old.rules)
                 != (
                     peer.routing.allow_own_as,
                     peer.routing.local_asn,
                     peer.routing.kind,
+                    peer.routing.rules,
                 );
         let notes = if import_changed {
             peer.adj_in.notes().to_vec()
@@ -234,6 +236,7 @@ impl Engine {
         peer.facts = Some(facts);
         peer.outstanding = 0;
         peer.refused = false;
+        peer.warned = FamilySet::EMPTY;
         if let Some(key) = key {
             self.join_group(id, key, false);
         }
@@ -269,6 +272,55 @@ impl Engine {
         self.behind.retain(|behind| *behind != id);
     }
 
+    /// RFC 9494 §4.2: what is stale gets LLGR_STALE, or goes where it carries NO_LLGR.
+    fn long_lived(&mut self, id: PeerId, families: FamilySet) {
+        for family in Family::ALL.into_iter().filter(|family| !families.contains(*family)) {
+            self.end_sweep(id, family);
+        }
+        let Some(peer) = self.peers.get(&id) else { return };
+        let mut stale: Vec<_> = peer
+            .sweeps
+            .iter()
+            .flat_map(|sweep| sweep.missing.iter().copied())
+            .collect();
+        stale.sort_unstable();
+        for (dest, path_id) in stale {
+            self.make_long_lived(id, dest, path_id);
+        }
+    }
+
+    fn make_long_lived(&mut self, id: PeerId, dest: DestId, path_id: PathId) {
+        let (Some(prefix), Some((at, old))) = (self.table.prefix(dest), self.table.path(dest, id, path_id)) else {
+            return;
+        };
+        let attrs = self.attrs.get(old.received);
+        if attrs.has_community(Community::NO_LLGR) {
+            return self.withdraw(id, crate::wire::Nlri { path_id, prefix });
+        }
+        if attrs.has_community(Community::LLGR_STALE) {
+            return;
+        }
+        let mut marked = Box::new(attrs.clone());
+        let communities = marked.communities.iter().copied();
+        marked.communities = communities.chain([Community::LLGR_STALE]).collect();
+        let received = self.attrs.intern(marked, &mut self.next_hops);
+        let mut cached = None;
+        let imported = self.imported(id, prefix, received, &mut cached);
+        let path = Path {
+            received,
+            imported,
+            ..old
+        };
+        self.hold(&path);
+        self.table.replace(at, path);
+        self.let_go(&old);
+        if let Some((_, id)) = cached {
+            self.attrs.release(id, &mut self.next_hops);
+        }
+        self.attrs.release(received, &mut self.next_hops);
+        self.mark(dest);
+    }
+
     fn learn_source(&mut self, id: PeerId, facts: &SessionFacts) {
         if let Some(peer) = self.peers.get(&id) {
             let learned = Learned::Peer(peer.routing.kind, facts.negotiated.remote_id());
@@ -279,7 +331,7 @@ impl Engine {
     fn group_key(&self, id: PeerId, facts: &SessionFacts) -> Option<GroupKey> {
         self.peers
             .get(&id)
-            .map(|peer| GroupKey::of(&peer.routing, facts, self.cluster_id()))
+            .map(|peer| GroupKey::of(&peer.routing, facts, self.config.asn, self.cluster_id()))
     }
 
     fn down(&mut self, id: PeerId) {

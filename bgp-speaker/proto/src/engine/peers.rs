@@ -8,7 +8,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::{PeerRouting, SessionFacts};
 use crate::rib::table::DestId;
-use crate::types::{Family, PathId};
+use crate::types::{Family, FamilySet, PathId};
 
 /// Names an update group of the engine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -103,6 +103,8 @@ pub(super) struct Peer {
     pub(super) outstanding: usize,
     /// Prefixes over the limit: the session is being ended, what still comes is dropped.
     pub(super) refused: bool,
+    /// Families in which the operator was told of the number of prefixes.
+    pub(super) warned: FamilySet,
 }
 
 impl Peer {
@@ -116,6 +118,7 @@ impl Peer {
             sweeps: Vec::new(),
             outstanding: 0,
             refused: false,
+            warned: FamilySet::EMPTY,
         }
     }
 

@@ -9,16 +9,19 @@
 //! | ORIGINATOR_ID, CLUSTER_LIST | never (RFC 4456 §8) | set on reflected routes |
 //! | non-transitive extended communities | never (RFC 4360 §6) | as they are |
 //!
+//! [`crate::peer::PathRules`] change the AS path on its way to another AS, in this order: private numbers out, the peer's own
+//! number overridden, ours in front. A route server (RFC 7947) leaves AS_PATH, NEXT_HOP and MULTI_EXIT_DISC alone.
+//!
 //! The export policy's actions come last, so that what the operator says stands.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use crate::peer::{PeerKind, PeerRouting, SessionFacts};
+use crate::peer::{PathRules, PeerKind, PeerRouting, PrivateAs, SessionFacts};
 use crate::policy::{ActionContext, NextHopAction, Policy, RuleSet, Source};
 use crate::rib::attrs::DEFAULT_LOCAL_PREF;
 use crate::types::{Asn, Community, Family, FamilySet, Prefix, RouterId};
-use crate::wire::{EncodeContext, MAX_LEN, MAX_LEN_EXTENDED, NextHop, PathAttrs};
+use crate::wire::{AsPath, EncodeContext, MAX_LEN, MAX_LEN_EXTENDED, NextHop, PathAttrs};
 
 /// How the best path was learned.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -51,6 +54,12 @@ pub struct GroupKey {
     pub kind: PeerKind,
     /// Our AS towards them.
     pub local_asn: Asn,
+    /// Our real AS.
+    pub own_asn: Asn,
+    /// The members' AS, where what is sent depends on it.
+    pub their_asn: Option<Asn>,
+    /// What else happens to paths.
+    pub rules: PathRules,
     /// Families negotiated.
     pub families: FamilySet,
     /// Families whose next hop may be IPv6 for IPv4 (RFC 8950).
@@ -69,12 +78,14 @@ pub struct GroupKey {
     pub shared_subnets: Vec<Prefix>,
     /// Our reflector cluster.
     pub cluster_id: u32,
+    /// Families in which the members take long-lived stale routes (RFC 9494 §4.3).
+    pub long_lived: FamilySet,
 }
 
 impl GroupKey {
     /// The key of an established peer.
     #[must_use]
-    pub fn of(routing: &PeerRouting, facts: &SessionFacts, cluster_id: u32) -> Self {
+    pub fn of(routing: &PeerRouting, facts: &SessionFacts, own_asn: Asn, cluster_id: u32) -> Self {
         let negotiated = &facts.negotiated;
         let internal = routing.kind != PeerKind::External;
         // RFC 2545 §3: the link-local address only on a shared subnet with the peer.
@@ -84,6 +95,13 @@ impl GroupKey {
         Self {
             kind: routing.kind,
             local_asn: routing.local_asn,
+            own_asn,
+            their_asn: (routing.rules.as_override || routing.rules.private_as != PrivateAs::Keep)
+                .then_some(routing.remote_asn),
+            rules: PathRules {
+                enforce_first_as: false, // import's alone
+                ..routing.rules
+            },
             families: negotiated.families,
             extended_next_hop: negotiated.extended_next_hop,
             encode: EncodeContext {
@@ -102,6 +120,7 @@ impl GroupKey {
             local_v6: facts.local_v6.map(local_v6),
             shared_subnets: facts.shared_subnets.clone(),
             cluster_id,
+            long_lived: negotiated.long_lived,
         }
     }
 
@@ -110,7 +129,7 @@ impl GroupKey {
     pub fn may_export(&self, prefix: &Prefix, attrs: &PathAttrs, learned: Learned) -> bool {
         self.families.contains(prefix.family())
             && self.may_cross(learned)
-            && self.communities_allow(attrs)
+            && self.communities_allow(prefix.family(), attrs)
             && self.next_hop(prefix.family(), attrs, learned).is_some()
     }
 
@@ -123,10 +142,12 @@ impl GroupKey {
     }
 
     /// RFC 1997: well-known communities. We know no confederations, so NO_EXPORT_SUBCONFED is NO_EXPORT.
-    fn communities_allow(&self, attrs: &PathAttrs) -> bool {
+    fn communities_allow(&self, family: Family, attrs: &PathAttrs) -> bool {
         !attrs.communities.iter().any(|community| match *community {
             Community::NO_ADVERTISE => true,
             Community::NO_EXPORT | Community::NO_EXPORT_SUBCONFED => self.kind == PeerKind::External,
+            // RFC 9494 §4.3: such a route is for those who know what it means.
+            Community::LLGR_STALE => !self.long_lived.contains(family),
             _ => false,
         })
     }
@@ -137,7 +158,8 @@ impl GroupKey {
         match (learned, self.kind) {
             (Learned::Local(_), _) => own(),
             (Learned::Peer(..), PeerKind::External) => {
-                if self.is_shared(attrs.next_hop.addr()) {
+                let unchanged = self.rules.next_hop_unchanged || self.rules.route_server;
+                if unchanged || self.is_shared(attrs.next_hop.addr()) {
                     Some(attrs.next_hop)
                 } else {
                     own()
@@ -203,8 +225,12 @@ impl GroupKey {
     }
 
     fn to_other_as(&self, out: &mut PathAttrs, learned: Learned) {
-        out.as_path = out.as_path.prepend(self.local_asn, 1); // RFC 4271 §5.1.2 b
-        if !matches!(learned, Learned::Local(_)) {
+        let local = matches!(learned, Learned::Local(_));
+        let transparent = self.rules.route_server && !local; // RFC 7947 §2.2
+        if !transparent {
+            out.as_path = self.path_to_other_as(&out.as_path);
+        }
+        if !local && !transparent {
             out.med = None; // RFC 4271 §5.1.4
         }
         if let Some(rare) = out.rare.as_deref_mut() {
@@ -212,6 +238,24 @@ impl GroupKey {
             rare.cluster_list.clear();
             rare.ext_communities.retain(|community| community.is_transitive());
         }
+    }
+
+    fn path_to_other_as(&self, path: &AsPath) -> AsPath {
+        // The peer's own number stays, or it could not see a loop.
+        let private = |asn: Asn| asn.is_private() && Some(asn) != self.their_asn;
+        let mut path = match self.rules.private_as {
+            PrivateAs::Keep => path.clone(),
+            PrivateAs::Remove => path.map(|asn| (!private(asn)).then_some(asn)),
+            PrivateAs::Replace => path.map(|asn| Some(if private(asn) { self.local_asn } else { asn })),
+        };
+        if let Some(theirs) = self.their_asn.filter(|_| self.rules.as_override) {
+            path = path.map(|asn| Some(if asn == theirs { self.local_asn } else { asn }));
+        }
+        // RFC 7705 §3.2: the real number stays in the path unless it is to be replaced.
+        if self.rules.local_as.is_some_and(|local_as| !local_as.replace_as) {
+            path = path.prepend(self.own_asn, 1);
+        }
+        path.prepend(self.local_asn, 1) // RFC 4271 §5.1.2 b
     }
 
     fn inside_as(&self, out: &mut PathAttrs, learned: Learned) {

@@ -23,6 +23,8 @@ pub struct AttrId(NonZeroU32);
 /// What the decision process reads of a set, precomputed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rank {
+    /// Not LLGR_STALE: a long-lived stale path loses to every other (RFC 9494 §4.3).
+    pub fresh: bool,
     /// LOCAL_PREF, 100 where absent (RFC 4271 §9.1.1 leaves it to us), 0 with GRACEFUL_SHUTDOWN (RFC 8326 §4).
     pub local_pref: u32,
     /// AS path length.
@@ -46,6 +48,7 @@ impl Rank {
             attrs.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
         };
         Self {
+            fresh: !attrs.has_community(Community::LLGR_STALE),
             local_pref,
             hops: attrs.as_path.hops(),
             origin: attrs.origin,

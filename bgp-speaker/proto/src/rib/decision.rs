@@ -3,7 +3,7 @@
 //! | # | RFC 4271 and updates | here |
 //! |---|---|---|
 //! | 0 | next hop resolvable, no loop (§9.1.2) | the caller leaves ineligible paths out |
-//! | 1 | highest degree of preference: LOCAL_PREF (§9.1.2) | own routes first, then LOCAL_PREF; absent is 100; GRACEFUL_SHUTDOWN is 0 (RFC 8326) |
+//! | 1 | highest degree of preference: LOCAL_PREF (§9.1.2) | own routes first, long-lived stale ones last (RFC 9494 §4.3), then LOCAL_PREF; absent is 100; GRACEFUL_SHUTDOWN is 0 (RFC 8326) |
 //! | 2 | shortest AS_PATH, a set counts one (§9.1.2.2 a) | the same; confederation segments count nothing (RFC 5065) |
 //! | 3 | lowest ORIGIN (b) | the same |
 //! | 4 | lowest MED among paths of one neighbour AS (c) | the same; absent is 0 |
@@ -64,6 +64,7 @@ pub fn select(candidates: &mut Vec<Candidate>, multipath: Multipath) {
         return;
     }
     keep_max(candidates, |candidate| candidate.local);
+    keep_max(candidates, |candidate| candidate.rank.fresh);
     keep_max(candidates, |candidate| candidate.rank.local_pref);
     keep_max(candidates, |candidate| Reverse(candidate.rank.hops));
     keep_max(candidates, |candidate| Reverse(candidate.rank.origin));
@@ -144,6 +145,7 @@ mod tests {
             at: idx(n),
             local: false,
             rank: Rank {
+                fresh: true,
                 local_pref: 100,
                 hops: 1,
                 origin: Origin::Igp,
@@ -175,8 +177,9 @@ mod tests {
 
     #[test]
     fn each_step_decides_when_all_before_are_equal() {
-        let steps: [fn(&mut Candidate); 10] = [
+        let steps: [fn(&mut Candidate); 11] = [
             |c| c.local = true,
+            |c| c.rank.fresh = true,
             |c| c.rank.local_pref = 101,
             |c| c.rank.hops = 0,
             |c| c.rank.origin = Origin::Igp,
@@ -189,6 +192,7 @@ mod tests {
         ];
         let plain = || Candidate {
             rank: Rank {
+                fresh: false,
                 origin: Origin::Egp,
                 med: 9,
                 ..candidate(0).rank
@@ -278,7 +282,7 @@ mod tests {
             seed in any::<u64>(),
         ) {
             let set: Vec<Candidate> = facts.iter().enumerate().map(|(n, (pref, hops, med, neighbor, external, metric))| {
-                let rank = Rank { local_pref: *pref, hops: *hops, med: *med, neighbor: Some(Asn(*neighbor)), origin: Origin::Igp };
+                let rank = Rank { fresh: true, local_pref: *pref, hops: *hops, med: *med, neighbor: Some(Asn(*neighbor)), origin: Origin::Igp };
                 Candidate { rank, external: *external, metric: *metric, ..candidate(n as u32) }
             }).collect();
             let mut shuffled = set.clone();

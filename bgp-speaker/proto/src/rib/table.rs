@@ -37,6 +37,8 @@ pub struct PathIdx(NonZeroU32);
 pub enum Ineligible {
     /// Our AS number is in its AS path (RFC 4271 §9.1.2).
     AsLoop,
+    /// Its AS path does not begin with the peer's AS (RFC 4271 §6.3).
+    FirstAs,
     /// Its ORIGINATOR_ID is ours (RFC 4456 §8).
     OriginatorLoop,
     /// Its CLUSTER_LIST has our cluster (RFC 4456 §8).
@@ -53,6 +55,7 @@ impl std::fmt::Display for Ineligible {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Ineligible::AsLoop => "our own AS is in the AS path",
+            Ineligible::FirstAs => "the AS path does not begin with the peer's AS",
             Ineligible::OriginatorLoop => "we originated it (ORIGINATOR_ID)",
             Ineligible::ClusterLoop => "our cluster is in the CLUSTER_LIST",
             Ineligible::BadNextHop => "the next hop is no usable address",

@@ -52,6 +52,10 @@ pub struct Session {
     retry: Option<Instant>,
     /// Until when the peer may choose between two connections.
     pub(super) verdict: Option<Instant>,
+    /// No session before.
+    idle_until: Option<Instant>,
+    /// The speaker has just started: our first OPEN says so (RFC 4724 §3, the R bit).
+    fresh: bool,
     /// In a row.
     failures: u32,
     offer: Offer,
@@ -87,6 +91,8 @@ impl Session {
             connections: Vec::new(),
             retry: None,
             verdict: None,
+            idle_until: None,
+            fresh: true,
             failures: 0,
             offer: Offer::Full,
             next_conn: 0,
@@ -95,6 +101,14 @@ impl Session {
             batch: RouteBatch::default(),
             stats: Stats::default(),
         }
+    }
+
+    /// A session in place of an earlier one of this process, whose configuration changed: its OPEN does not say
+    /// that the speaker restarted (RFC 4724 §3).
+    #[must_use]
+    pub fn in_place_of_another(mut self) -> Self {
+        self.fresh = false;
+        self
     }
 
     /// The state of RFC 4271 §8.2.2.
@@ -128,6 +142,7 @@ impl Session {
             .filter_map(Connection::timeout)
             .chain(self.retry)
             .chain(self.verdict)
+            .chain(self.idle_until)
             .min()
     }
 
@@ -148,7 +163,10 @@ impl Session {
             Input::Unread => self.unread(now),
             Input::Tick => {}
             Input::SendRefresh(refresh) => self.send_refresh(now, refresh),
-            Input::Fail(notification) => self.fail(now, notification),
+            Input::Fail {
+                notification,
+                idle_for,
+            } => self.fail(now, &notification, idle_for),
         }
         self.fire(now);
         self.promote(now);
@@ -157,7 +175,8 @@ impl Session {
     }
 
     fn start(&mut self, now: Instant) {
-        if !self.enabled {
+        let resting = self.idle_until.take().is_some();
+        if !self.enabled || resting {
             self.enabled = true;
             self.failures = 0;
             self.offer = Offer::Full;
@@ -168,6 +187,7 @@ impl Session {
     /// RFC 4271 §8.2.2, events 2 and 8: Cease on all connections that know us.
     fn stop(&mut self, now: Instant, subcode: u8, message: &str) {
         self.enabled = false;
+        self.idle_until = None;
         let notification = Notification::cease_with_message(subcode, message);
         for id in self.ids() {
             self.end_for_good(now, id, &notification);
@@ -181,10 +201,16 @@ impl Session {
         }
     }
 
-    fn fail(&mut self, now: Instant, notification: Notification) {
+    fn fail(&mut self, now: Instant, notification: &Notification, idle_for: Duration) {
         if let Some(id) = self.established().map(|conn| conn.id) {
-            self.end_for_good(now, id, &notification);
+            self.end_for_good(now, id, notification);
+            self.idle_until = (!idle_for.is_zero()).then(|| now + idle_for);
         }
+    }
+
+    /// RFC 4486 §4: no session for a while. The peer's connections are refused.
+    fn is_resting(&self) -> bool {
+        self.idle_until.is_some()
     }
 
     fn try_connect(&mut self, now: Instant) {
@@ -202,7 +228,7 @@ impl Session {
     /// Whether we shall open a connection. One of the peer only makes ours unnecessary once its OPEN was good.
     fn wants_connection(&self) -> bool {
         let busy = |conn: &Connection| !conn.incoming || conn.phase >= Phase::OpenConfirm;
-        self.enabled && !self.config.passive && !self.connections.iter().any(busy)
+        self.enabled && !self.is_resting() && !self.config.passive && !self.connections.iter().any(busy)
     }
 
     fn arm_retry(&mut self, now: Instant) {
@@ -232,7 +258,7 @@ impl Session {
         if self.conn(id).is_some() {
             return;
         }
-        if !self.enabled {
+        if !self.enabled || self.is_resting() {
             return self.refuse(id, cease::CONNECTION_REJECTED); // RFC 4486 §4
         }
         if let Some(dead) = self.replaces_dead(now) {
@@ -253,7 +279,7 @@ impl Session {
 
     /// Sends our OPEN.
     fn begin(&mut self, now: Instant, id: ConnId) {
-        let restarting = self.stats.established == 0;
+        let restarting = self.fresh && self.stats.established == 0;
         let open = self.offer.open(&self.config, restarting);
         let bytes = open.encode();
         if let Some(conn) = self.conn_mut(id) {
@@ -325,6 +351,10 @@ impl Session {
                 }
             }
         }
+        if self.idle_until.is_some_and(|at| at <= now) {
+            self.idle_until = None;
+            self.failures = 0;
+        }
         if self.verdict.is_some_and(|at| at <= now) {
             self.decide(now);
         }
@@ -348,8 +378,8 @@ impl Session {
             Some(Phase::OpenConfirm | Phase::Confirmed) => State::OpenConfirm,
             Some(Phase::OpenSent) => State::OpenSent,
             Some(Phase::Connecting) => State::Connect,
-            None if self.enabled => State::Active,
-            None => State::Idle,
+            None if self.enabled && !self.is_resting() => State::Active,
+            None => State::Idle, // stopped, or resting after too many prefixes
         };
         self.set_state(state);
     }
@@ -446,13 +476,14 @@ impl Session {
         if !was_up && matches!(reason, DownReason::Closed(_)) && self.goes_on_without(conn.id) {
             return; // one of two: the other is on its way
         }
-        let (retain, retain_for) = Self::retained(conn, &reason);
+        let kept = Self::retained(conn, &reason);
         self.stats.down(now, &reason);
         self.push(Output::Down {
             was_up,
             reason,
-            retain,
-            retain_for,
+            retain: kept.families,
+            retain_for: kept.time,
+            retain_longer: kept.long_lived,
         });
     }
 

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use ::bytes::{Bytes, BytesMut};
 
-use crate::types::{Asn, FamilySet, HoldTime, RouterId};
+use crate::types::{Asn, Family, FamilySet, HoldTime, RouterId};
 use crate::wire::{Capability, Notification, Refresh, RouteBatch};
 
 /// What a session is configured with.
@@ -48,6 +48,9 @@ pub struct SessionConfig {
     /// How long the peer shall keep our routes after the connection is gone without a NOTIFICATION, in
     /// seconds, 1–4095 (RFC 4724 §3); `None`: not at all, and we keep none of its.
     pub graceful_restart: Option<u16>,
+    /// Routes outlive a NOTIFICATION too, other than a Hard Reset, if the peer agrees (RFC 8538 §2, the N bit).
+    /// Only with `graceful_restart`.
+    pub restart_on_notification: bool,
     /// Capabilities offered beyond families, 4-octet AS and route refresh.
     pub extra_capabilities: Vec<Capability>,
 }
@@ -120,8 +123,13 @@ pub enum Input<'a> {
     Tick,
     /// Send this ROUTE-REFRESH if the session is up and the peer knows it.
     SendRefresh(Refresh),
-    /// The engine refuses to go on with the peer (maximum prefixes: Cease/1): send and close.
-    Fail(Notification),
+    /// Something outside the session ends it (maximum prefixes: Cease/1; BFD: Cease/10): send and close.
+    Fail {
+        /// What to send.
+        notification: Notification,
+        /// Neither connect nor accept for so long; zero: go on as after any failure.
+        idle_for: Duration,
+    },
 }
 
 /// Why a session is down, or never came up.
@@ -170,6 +178,8 @@ pub enum Output {
         retain: FamilySet,
         /// For how long at the most: the restart time of the peer.
         retain_for: Duration,
+        /// For how long after that, as long-lived stale routes (RFC 9494 §4.2), family by family.
+        retain_longer: Vec<(Family, Duration)>,
     },
     /// Routes from the peer.
     Routes(RouteBatch),

@@ -33,6 +33,8 @@ pub struct Negotiated {
     pub add_path_send: FamilySet,
     /// Families whose next hop may be IPv6 for IPv4 prefixes (RFC 8950).
     pub extended_next_hop: FamilySet,
+    /// Families in which the peer takes long-lived stale routes (RFC 9494 §4.1).
+    pub long_lived: FamilySet,
 }
 
 impl Negotiated {
@@ -112,7 +114,7 @@ pub fn our_open(config: &SessionConfig, restarting: bool) -> Open {
     capabilities.extend(config.graceful_restart.map(|restart_time| {
         Capability::GracefulRestart(GracefulRestart {
             restarting,
-            notification: false,
+            notification: config.restart_on_notification,
             restart_time,
             // F: our kernel routes outlive us.
             families: config.families.iter().map(|family| (family, true)).collect(),
@@ -171,6 +173,10 @@ pub fn negotiate(config: &SessionConfig, local: &Open, remote: &Open) -> Result<
             .extended_next_hop()
             .intersection(remote.extended_next_hop())
             .intersection(families),
+        long_lived: families
+            .iter()
+            .filter(|family| remote.long_lived(*family).is_some())
+            .collect(),
         local: local.clone(),
         remote: remote.clone(),
     })

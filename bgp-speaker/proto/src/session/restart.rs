@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::connection::{Connection, Phase};
 use super::fsm::Session;
 use super::{ConnId, DownReason, Negotiated};
-use crate::types::FamilySet;
+use crate::types::{Family, FamilySet};
 use crate::wire::{Notification, Open};
 
 /// Second connections in this time after a session came up are collisions, not restarts.
@@ -39,12 +39,32 @@ pub(super) fn for_good(conn: &Connection, notification: Notification) -> Notific
     }
 }
 
+/// What outlives a connection.
+#[derive(Debug, Default)]
+pub(super) struct Retained {
+    pub(super) families: FamilySet,
+    pub(super) time: Duration,
+    pub(super) long_lived: Vec<(Family, Duration)>,
+}
+
+/// RFC 9494 §4.2: the peer's stale time of each family in which we, too, offer it.
+fn long_lived(agreed: &Negotiated) -> Vec<(Family, Duration)> {
+    let time = |family| {
+        agreed.local.long_lived(family)?;
+        let theirs = agreed.remote.long_lived(family)?;
+        let time = Duration::from_secs(u64::from(theirs.stale_time));
+        (!time.is_zero()).then_some((family, time))
+    };
+    agreed.families.iter().filter_map(time).collect()
+}
+
 impl Session {
     /// RFC 4724 §4.2: families whose routes outlive the connection, and for how long: those of the session for
     /// which the peer offered graceful restart, where our OPEN on this connection offered it too, when the
-    /// connection closed without a NOTIFICATION, or with one that RFC 8538 §4 lets them survive.
-    pub(super) fn retained(conn: &Connection, reason: &DownReason) -> (FamilySet, Duration) {
-        let none = (FamilySet::EMPTY, Duration::ZERO);
+    /// connection closed without a NOTIFICATION, or with one that RFC 8538 §4 lets them survive. Then, for families
+    /// in which both sides offered it, the time as long-lived stale routes (RFC 9494 §4.2).
+    pub(super) fn retained(conn: &Connection, reason: &DownReason) -> Retained {
+        let none = Retained::default();
         let agreed = conn
             .negotiated
             .as_deref()
@@ -61,12 +81,16 @@ impl Session {
             }
             DownReason::Abandoned => false,
         };
-        if !survives || restart.restart_time == 0 {
+        let long_lived = long_lived(agreed);
+        if !survives || (restart.restart_time == 0 && long_lived.is_empty()) {
             return none;
         }
         let offered = restart.families.iter().map(|(family, _)| *family).collect();
-        let time = Duration::from_secs(u64::from(restart.restart_time));
-        (agreed.families.intersection(offered), time)
+        Retained {
+            families: agreed.families.intersection(offered),
+            time: Duration::from_secs(u64::from(restart.restart_time)),
+            long_lived,
+        }
     }
 
     /// RFC 4724 §5: a new connection of a peer that offered graceful restart means that it restarted, and that

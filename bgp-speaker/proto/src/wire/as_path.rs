@@ -242,6 +242,26 @@ impl AsPath {
         Self(bytes.into())
     }
 
+    /// The path with every number passed through `change`; `None` takes it out. A segment that loses its last
+    /// number goes.
+    #[must_use]
+    pub fn map(&self, mut change: impl FnMut(Asn) -> Option<Asn>) -> Self {
+        let mut bytes = Vec::with_capacity(self.0.len());
+        for (kind, asns) in self.segments() {
+            let start = bytes.len();
+            bytes.extend_from_slice(&[kind.code(), 0]);
+            let kept = asns.filter_map(&mut change).fold(0u8, |count, asn| {
+                bytes.extend_from_slice(&asn.0.to_be_bytes());
+                count.saturating_add(1) // a segment has at most 255
+            });
+            match bytes.get_mut(start + 1) {
+                Some(count) if kept > 0 => *count = kept,
+                _ => bytes.truncate(start),
+            }
+        }
+        Self(bytes.into())
+    }
+
     /// A path of one AS_SEQUENCE; more than 255 numbers make several segments.
     #[must_use]
     pub fn sequence(asns: &[Asn]) -> Self {
@@ -294,6 +314,21 @@ mod tests {
         assert_eq!(path.origin(), Some(Asn(4_200_000_000)));
         let long = AsPath::default().prepend(Asn(1), 300);
         assert_eq!((long.hops(), long.segments().count()), (300, 2));
+    }
+
+    #[test]
+    fn numbers_are_replaced_and_taken_out() {
+        let path = AsPath::from_wire4(&[
+            2, 2, 0, 0, 0xFC, 0, 0, 0, 0, 7, 1, 1, 0, 0, 0xFC, 1, 2, 1, 0, 0, 0, 9,
+        ])
+        .unwrap();
+        assert_eq!(path.to_string(), "64512 7 {64513} 9");
+        let public = path.map(|asn| (!asn.is_private()).then_some(asn));
+        assert_eq!(public.to_string(), "7 9");
+        assert_eq!(public.segments().count(), 2);
+        let replaced = path.map(|asn| Some(if asn == Asn(7) { Asn(8) } else { asn }));
+        assert_eq!(replaced.to_string(), "64512 8 {64513} 9");
+        assert!(path.map(|_| None).is_empty());
     }
 
     #[test]

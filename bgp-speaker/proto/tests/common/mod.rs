@@ -84,6 +84,7 @@ pub(crate) fn routing(peer: PeerId, kind: PeerKind) -> PeerRouting {
         next_hop_self: false,
         allow_own_as: 0,
         max_prefixes: None,
+        rules: Default::default(),
     }
 }
 
@@ -106,6 +107,7 @@ pub(crate) fn facts(peer: PeerId, kind: PeerKind) -> SessionFacts {
         add_path_receive: FamilySet::EMPTY,
         add_path_send: FamilySet::EMPTY,
         extended_next_hop: FamilySet::EMPTY,
+        long_lived: FamilySet::EMPTY,
     };
     SessionFacts {
         negotiated: Arc::new(negotiated),
@@ -259,7 +261,8 @@ impl World {
                     assert!(self.watched.remove(&addr), "{addr} was not watched");
                 }
             }
-            Output::Fail(peer, notification) => self.failed.push((peer, notification)),
+            Output::Fail(peer, notification, _) => self.failed.push((peer, notification)),
+            Output::ManyPrefixes(..) => {}
             Output::EndOfRib(peer, family) => self.ends.push((peer, family)),
             Output::RequestRefresh(..) => {}
         }

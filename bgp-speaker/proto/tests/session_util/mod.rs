@@ -29,6 +29,7 @@ pub(crate) fn config() -> SessionConfig {
         connect_retry: Duration::from_secs(5),
         passive: false,
         graceful_restart: None,
+        restart_on_notification: false,
         extra_capabilities: Vec::new(),
     }
 }
