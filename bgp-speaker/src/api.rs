@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bgp_proto::engine::{EngineConfig, FibChange, PeerCounts, PeerRouting};
 use bgp_proto::session::{DownReason, Negotiated, SessionConfig, State, Stats};
-use bgp_proto::types::{Family, PeerId};
+use bgp_proto::types::{Family, PeerId, Prefix};
 
 /// What the speaker is started with.
 #[derive(Clone, Debug)]
@@ -43,6 +43,8 @@ pub struct Transport {
     pub ttl: Ttl,
     /// RFC 2385 secret, read when a connection is opened.
     pub password_file: Option<PathBuf>,
+    /// Another number when the file's content is another: the session then begins anew with it.
+    pub password_version: u64,
 }
 
 /// A peer to have.
@@ -60,6 +62,37 @@ pub struct PeerSpec {
     pub transport: Transport,
     /// False: administratively down.
     pub enabled: bool,
+    /// What is missing before the session can be tried, in words.
+    pub waiting_for: Option<String>,
+}
+
+impl PeerSpec {
+    /// Whether the session is to be had now.
+    pub(crate) fn wanted(&self) -> bool {
+        self.enabled && self.waiting_for.is_none()
+    }
+}
+
+/// Peers that come by themselves from a range of addresses.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RangeSpec {
+    /// Unique among ranges; a peer is called `NAME-ADDRESS`.
+    pub name: String,
+    /// Where they come from.
+    pub prefix: Prefix,
+    /// So many at a time.
+    pub limit: usize,
+    /// What each is like; number, name and address are filled in.
+    pub template: PeerSpec,
+}
+
+/// A peer at the other end of a link, found by router advertisements (RFC 4861 §6).
+#[derive(Clone, PartialEq, Debug)]
+pub struct LinkSpec {
+    /// Name of the interface.
+    pub interface: String,
+    /// What the peer is like; its address is filled in.
+    pub template: PeerSpec,
 }
 
 /// What the speaker tells the agent, in order.
@@ -92,6 +125,8 @@ pub struct SessionSnapshot {
     pub negotiated: Option<Negotiated>,
     /// False: administratively down.
     pub enabled: bool,
+    /// What is missing before the session can be tried.
+    pub waiting_for: Option<String>,
 }
 
 /// A peer as it is now.

@@ -1,6 +1,6 @@
 //! What the host says of an established connection: our addresses and subnets on its interface.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use bgp_proto::engine::SessionFacts;
@@ -8,6 +8,8 @@ use bgp_proto::session::Negotiated;
 use bgp_proto::types::Prefix;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::sys::socket::SockaddrStorage;
+
+use crate::socket;
 
 /// One address of an interface.
 struct Address {
@@ -17,10 +19,13 @@ struct Address {
 }
 
 /// Gathers the facts of a connection between two addresses.
-pub(crate) fn session_facts(negotiated: Arc<Negotiated>, local: IpAddr, remote: IpAddr) -> SessionFacts {
+pub(crate) fn session_facts(negotiated: Arc<Negotiated>, local: SocketAddr, remote: IpAddr) -> SessionFacts {
     let all = addresses();
+    let scope = socket::scope(&local).and_then(socket::interface_name);
+    let local = local.ip().to_canonical();
     let interface = all
         .iter()
+        .filter(|address| scope.as_ref().is_none_or(|scope| *scope == address.interface))
         .find(|address| address.addr == local)
         .map(|address| address.interface.clone());
     let ours: Vec<&Address> = all

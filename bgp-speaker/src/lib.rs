@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | acceptor | a listening socket | one per address |
 //! | peer | a `Session`, its connections, its timers | one per peer |
+//! | finder | the advertisement socket of a link | one per unnumbered peer |
 //! | engine | the `Engine` | one |
 //!
 //! A busy engine cannot kill a session, because the peer's task and not the engine answers the peer.
@@ -22,6 +23,7 @@ mod registry;
 mod socket;
 mod sockopt;
 mod speaker;
+mod unnumbered;
 
 pub use api::*;
 pub use speaker::{Speaker, SpeakerHandle};

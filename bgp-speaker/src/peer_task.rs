@@ -12,14 +12,14 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
 use bgp_proto::engine::{Chunk, Input as EngineInput};
-use bgp_proto::session::{ConnId, DownReason, Input, Negotiated, Output, Session};
-use bgp_proto::types::{Asn, Family, FamilySet};
-use bgp_proto::wire::{RouteBatch, cease};
+use bgp_proto::session::{ConnId, DownReason, Input, Negotiated, Output, Session, State};
+use bgp_proto::types::{Asn, Family, FamilySet, with_scope};
+use bgp_proto::wire::{NextHop, RouteBatch, RouteOp, cease};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -29,6 +29,7 @@ use crate::clock::now;
 use crate::connection::{Connection, Ready};
 use crate::facts::session_facts;
 use crate::messages::{CHUNKS, ToEngine, ToPeer};
+use crate::registry::Registry;
 use crate::socket;
 
 /// Unwritten bytes up to which chunks are taken from the engine's channel.
@@ -55,6 +56,10 @@ pub(crate) struct PeerTask {
     stale_until: Option<std::time::Instant>,
     /// And after that, of these families, for so long, as long-lived stale routes.
     long_lived: Vec<(Family, Duration)>,
+    /// The interface of an unnumbered peer.
+    scope: Option<u32>,
+    /// A peer of a range ends with its session.
+    place: Option<Weak<Registry>>,
     gone: bool,
 }
 
@@ -92,19 +97,39 @@ impl PeerTask {
             next_incoming: 1 << 32,
             stale_until: None,
             long_lived: Vec::new(),
+            scope: None,
+            place: None,
             gone: false,
         }
     }
 
+    /// A peer that is there only while its session is.
+    pub(crate) fn passing(mut self, place: Weak<Registry>) -> Self {
+        self.place = Some(place);
+        self
+    }
+
     /// Runs until the peer is removed.
     pub(crate) async fn run(mut self) {
-        if self.spec.enabled {
+        if self.spec.wanted() {
             self.tell_session(Input::Start);
         }
         while !self.gone {
             let wake = self.wake().await;
             self.act(wake);
+            self.gone |= self.has_passed();
         }
+        if let Some(registry) = self.place.as_ref().and_then(Weak::upgrade) {
+            registry.remove(self.spec.id);
+            let remove = ToEngine::Input(EngineInput::Remove(self.spec.id));
+            let _ = self.engine.send(remove).await; // the speaker may have stopped
+        }
+    }
+
+    /// A peer of a range whose connection is gone, and whose routes are not kept.
+    fn has_passed(&self) -> bool {
+        let idle = self.connections.is_empty() && self.pending.is_empty() && self.stale_until.is_none();
+        self.place.is_some() && idle && self.commands.is_empty() && self.session.state() == State::Active
     }
 
     async fn wake(&mut self) -> Wake {
@@ -197,7 +222,7 @@ impl PeerTask {
     /// Restarts the session only if what changed was said in OPEN or belongs to the connection.
     fn reconfigure(&mut self, spec: PeerSpec) {
         let restart = spec.session != self.spec.session || spec.transport != self.spec.transport;
-        let toggled = spec.enabled != self.spec.enabled;
+        let toggled = spec.wanted() != self.spec.wanted();
         self.spec = spec;
         if restart {
             let subcode = cease::OTHER_CONFIGURATION_CHANGE;
@@ -207,7 +232,7 @@ impl PeerTask {
             });
             self.session = Session::new(self.spec.session.clone(), self.seed).in_place_of_another();
         }
-        match (self.spec.enabled, restart || toggled) {
+        match (self.spec.wanted(), restart || toggled) {
             (true, true) => self.tell_session(Input::Start),
             (false, true) => {
                 let message = "disabled in the configuration".to_owned();
@@ -226,6 +251,7 @@ impl PeerTask {
             stats: self.session.stats().clone(),
             negotiated: self.session.negotiated().cloned(),
             enabled: self.spec.enabled,
+            waiting_for: self.spec.waiting_for.clone(),
         }
     }
 
@@ -373,7 +399,10 @@ impl PeerTask {
         }
     }
 
-    fn routes(&mut self, batch: RouteBatch) {
+    fn routes(&mut self, mut batch: RouteBatch) {
+        if let Some(scope) = self.scope {
+            batch.ops.iter_mut().for_each(|op| give_scope(op, scope));
+        }
         for issue in &batch.issues {
             tracing::warn!(peer = %self.spec.name, "UPDATE with an error that does not end the session: {issue}");
         }
@@ -399,11 +428,8 @@ impl PeerTask {
             return;
         };
         let asn: Asn = negotiated.remote.asn;
-        let facts = session_facts(
-            Arc::new(negotiated),
-            local.ip().to_canonical(),
-            remote.ip().to_canonical(),
-        );
+        let facts = session_facts(Arc::new(negotiated), local, remote.ip().to_canonical());
+        self.scope = socket::scope(&remote);
         let (sender, receiver) = mpsc::channel(CHUNKS);
         self.up = Some((id, receiver));
         self.written = 0;
@@ -514,4 +540,17 @@ async fn next_chunk(up: &mut Option<(ConnId, mpsc::Receiver<Arc<Chunk>>)>) -> Op
         Some((_, chunks)) => chunks.recv().await,
         None => std::future::pending().await,
     }
+}
+
+/// A link-local next hop is on the link of the session (RFC 2545 §2).
+fn give_scope(op: &mut RouteOp, scope: u32) {
+    let RouteOp::Announce { attrs, .. } = op else {
+        return;
+    };
+    let link_local = match attrs.next_hop {
+        NextHop::V6(addr) if addr.is_unicast_link_local() => addr,
+        NextHop::V6Pair(global, local) if global.is_unspecified() || global.is_unicast_link_local() => local,
+        _ => return,
+    };
+    attrs.next_hop = NextHop::V6(with_scope(link_local, scope));
 }

@@ -8,9 +8,10 @@
 //! | IP_TOS / IPV6_TCLASS 0xC0 | network control (CS6) |
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use bgp_proto::types::Prefix;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -19,6 +20,28 @@ use crate::sockopt;
 
 const NETWORK_CONTROL: u32 = 0xC0;
 const BACKLOG: i32 = 1024;
+
+/// The interface's index of a link-local address.
+pub(crate) fn scope(addr: &SocketAddr) -> Option<u32> {
+    match addr {
+        SocketAddr::V6(addr) if addr.ip().is_unicast_link_local() => {
+            Some(addr.scope_id()).filter(|id| *id > 0)
+        }
+        _ => None,
+    }
+}
+
+/// The name of an interface, while it is there.
+pub(crate) fn interface_name(index: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(index)
+        .ok()
+        .and_then(|name| name.into_string().ok())
+}
+
+/// The index of an interface, while it is there.
+pub(crate) fn interface_index(name: &str) -> Option<u32> {
+    nix::net::if_::if_nametoindex(name).ok()
+}
 
 /// A listening socket.
 ///
@@ -66,7 +89,7 @@ pub(crate) fn secret(transport: &Transport) -> io::Result<Option<Vec<u8>>> {
 ///
 /// # Errors
 /// The system's.
-pub(crate) fn set_md5(socket: BorrowedFd<'_>, peer: IpAddr, secret: Option<&[u8]>) -> io::Result<()> {
+pub(crate) fn set_md5(socket: BorrowedFd<'_>, peer: Prefix, secret: Option<&[u8]>) -> io::Result<()> {
     sockopt::set_md5(socket, peer, secret.unwrap_or_default())
 }
 
@@ -84,7 +107,7 @@ pub(crate) async fn dial(transport: Transport, external: bool) -> io::Result<Tcp
         bind.map_err(|error| io::Error::new(error.kind(), format!("local address {local}: {error}")))?;
     }
     if let Some(secret) = secret(&transport)? {
-        set_md5(socket.as_fd(), transport.remote.ip(), Some(&secret))?;
+        set_md5(socket.as_fd(), Prefix::host(transport.remote.ip()), Some(&secret))?;
     }
     tune(socket.as_fd(), &transport, external)?;
     socket.connect(transport.remote).await

@@ -1,15 +1,19 @@
-//! The two socket options that no library sets for us: TCP_MD5SIG, and the minimum TTL of received packets.
+//! What no library does for us: TCP_MD5SIG, the minimum TTL of received packets, and the ICMPv6 filter.
 #![allow(
     unsafe_code,
     reason = "setsockopt with structures that libc and nix do not wrap; nothing else is here"
 )]
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use bgp_proto::types::Prefix;
 
 /// Longest RFC 2385 key that the kernel takes, in octets (TCP_MD5SIG_MAXKEYLEN).
 pub(crate) const MD5_MAX: usize = 80;
+
+/// linux/tcp.h.
+const TCP_MD5SIG_FLAG_PREFIX: u8 = 1;
 
 /// `struct tcp_md5sig` of linux/tcp.h.
 #[repr(C)]
@@ -22,9 +26,9 @@ struct TcpMd5Sig {
     key: [u8; MD5_MAX],
 }
 
-/// Sets the key for segments to and from `peer`; an empty key removes it.
-pub(crate) fn set_md5(socket: BorrowedFd<'_>, peer: IpAddr, key: &[u8]) -> io::Result<()> {
-    let storage = socket2::SockAddr::from(std::net::SocketAddr::new(peer, 0));
+/// Sets the key for segments to and from the addresses of `peer`; an empty key removes it.
+pub(crate) fn set_md5(socket: BorrowedFd<'_>, peer: Prefix, key: &[u8]) -> io::Result<()> {
+    let storage = socket2::SockAddr::from(std::net::SocketAddr::new(peer.addr(), 0));
     // SAFETY: all-zero bytes are a valid value of this plain structure.
     let mut signature: TcpMd5Sig = unsafe { std::mem::zeroed() };
     // SAFETY: `storage` holds at least `len()` initialised octets, and never more than a sockaddr_storage.
@@ -42,7 +46,12 @@ pub(crate) fn set_md5(socket: BorrowedFd<'_>, peer: IpAddr, key: &[u8]) -> io::R
         .iter_mut()
         .zip(key)
         .for_each(|(place, octet)| *place = *octet);
-    set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &signature)
+    if peer == Prefix::host(peer.addr()) {
+        return set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &signature);
+    }
+    signature.flags = TCP_MD5SIG_FLAG_PREFIX;
+    signature.prefix_len = peer.len();
+    set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG_EXT, &signature)
 }
 
 /// Takes only packets whose TTL (hop limit) is at least `minimum` (RFC 5082).
@@ -74,4 +83,47 @@ fn set<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Resul
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// `struct icmp6_filter` (RFC 3542 §3.2): a set bit keeps a type out.
+#[repr(C)]
+struct Icmp6Filter([u32; 8]);
+
+/// linux/icmpv6.h.
+const ICMPV6_FILTER: i32 = 1;
+
+/// Takes only router solicitations (133) and advertisements (134).
+pub(crate) fn only_router_messages(socket: &socket2::Socket) -> io::Result<()> {
+    let mut filter = Icmp6Filter([u32::MAX; 8]);
+    let [_, _, _, _, word, ..] = &mut filter.0;
+    *word &= !(1 << (133 % 32) | 1 << (134 % 32));
+    set(
+        std::os::fd::AsFd::as_fd(socket),
+        libc::IPPROTO_ICMPV6,
+        ICMPV6_FILTER,
+        &filter,
+    )
+}
+
+/// One datagram, and who sent it.
+pub(crate) fn receive_from(
+    socket: &socket2::Socket,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Option<std::net::SocketAddrV6>)> {
+    // SAFETY: the kernel writes initialised octets only, so that the buffer stays initialised.
+    let buffer = unsafe {
+        std::slice::from_raw_parts_mut(
+            buffer.as_mut_ptr().cast::<std::mem::MaybeUninit<u8>>(),
+            buffer.len(),
+        )
+    };
+    let (length, from) = socket.recv_from(buffer)?;
+    Ok((length, from.as_socket_ipv6()))
+}
+
+/// Registers a socket with the runtime.
+pub(crate) fn watched(socket: socket2::Socket) -> io::Result<tokio::io::unix::AsyncFd<socket2::Socket>> {
+    // SAFETY: a socket2 socket keeps its one descriptor open until it is dropped, which happens after the AsyncFd
+    // that owns it has deregistered it.
+    unsafe { tokio::io::unix::AsyncFd::register(socket) }.map_err(Into::into)
 }

@@ -7,16 +7,20 @@ use std::time::Duration;
 use bgp_proto::engine::{Engine, Input, Originated, PeerCounts, Reach, RouteFilter, RouteView};
 use bgp_proto::types::{Family, PeerId};
 use bgp_proto::wire::{Refresh, RefreshKind, cease};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::accept::accept;
-use crate::api::{Event, PeerSnapshot, PeerSpec, Shutdown, SpeakerConfig, SpeakerError, Stopped};
+use crate::api::{
+    Event, LinkSpec, PeerSnapshot, PeerSpec, RangeSpec, Shutdown, SpeakerConfig, SpeakerError, Stopped,
+};
 use crate::clock::now;
 use crate::engine_task::EngineTask;
 use crate::messages::{ToEngine, ToPeer};
 use crate::peer_task::PeerTask;
 use crate::registry::{Entry, Registry};
 use crate::socket;
+use crate::unnumbered::{Finder, Links};
 
 /// Messages to the engine under way.
 const ENGINE_ROOM: usize = 1024;
@@ -36,7 +40,8 @@ pub struct Speaker;
 pub struct SpeakerHandle {
     engine: mpsc::Sender<ToEngine>,
     registry: Arc<Registry>,
-    seed: u64,
+    peers: Peers,
+    links: Arc<Links>,
     /// Aborts the accepting tasks with the last handle.
     _acceptors: Arc<Acceptors>,
 }
@@ -44,6 +49,79 @@ pub struct SpeakerHandle {
 impl std::fmt::Debug for SpeakerHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SpeakerHandle").finish_non_exhaustive()
+    }
+}
+
+/// What it takes to start a peer's task.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    pub(crate) registry: Arc<Registry>,
+    engine: mpsc::Sender<ToEngine>,
+    seed: u64,
+}
+
+impl Peers {
+    async fn tell(&self, message: ToEngine) -> Result<(), Stopped> {
+        self.engine.send(message).await.map_err(|_| Stopped)
+    }
+
+    fn task(&self, spec: PeerSpec, inbox: mpsc::Receiver<ToPeer>) -> PeerTask {
+        let seed = self.seed ^ (u64::from(spec.id.0) << 32 | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        PeerTask::new(spec, seed, inbox, self.engine.clone())
+    }
+
+    /// A new peer for the engine, and the way to its task.
+    async fn register(
+        &self,
+        spec: &PeerSpec,
+        range: Option<String>,
+    ) -> Result<(mpsc::Sender<ToPeer>, mpsc::Receiver<ToPeer>), Stopped> {
+        let routing = Arc::clone(&spec.routing);
+        self.tell(ToEngine::Input(Input::Configure(spec.id, routing)))
+            .await?;
+        let (commands, inbox) = mpsc::channel(COMMAND_ROOM);
+        self.tell(ToEngine::Register(spec.id, commands.downgrade()))
+            .await?;
+        self.registry.insert(Entry {
+            spec: spec.clone(),
+            commands: commands.clone(),
+            range,
+        });
+        Ok((commands, inbox))
+    }
+
+    /// A peer of a range came by itself.
+    pub(crate) async fn add_passing(
+        &self,
+        spec: PeerSpec,
+        range: String,
+        stream: TcpStream,
+    ) -> Result<(), Stopped> {
+        let (commands, inbox) = self.register(&spec, Some(range)).await?;
+        let place = Arc::downgrade(&self.registry);
+        // There is room in a new channel.
+        drop(commands.try_send(ToPeer::Incoming(stream)));
+        tokio::spawn(self.task(spec, inbox).passing(place).run());
+        Ok(())
+    }
+
+    /// Adds a peer, or changes it.
+    pub(crate) async fn put(&self, spec: PeerSpec) -> Result<(), Stopped> {
+        let Some(entry) = self.registry.get(spec.id) else {
+            let (_, inbox) = self.register(&spec, None).await?;
+            tokio::spawn(self.task(spec, inbox).run());
+            return Ok(());
+        };
+        let routing = Arc::clone(&spec.routing);
+        self.tell(ToEngine::Input(Input::Configure(spec.id, routing)))
+            .await?;
+        self.registry.insert(Entry {
+            spec: spec.clone(),
+            commands: entry.commands.clone(),
+            range: entry.range,
+        });
+        let _ = entry.commands.send(ToPeer::Reconfigure(Box::new(spec))).await; // one of a range may have passed
+        Ok(())
     }
 }
 
@@ -75,16 +153,22 @@ impl Speaker {
         let (engine, inbox) = mpsc::channel(ENGINE_ROOM);
         let (events, agent) = mpsc::channel(EVENT_ROOM);
         tokio::spawn(EngineTask::new(Engine::new(config.engine), inbox, events).run());
+        let peers = Peers {
+            registry: Arc::clone(&registry),
+            engine: engine.clone(),
+            seed: config.seed,
+        };
         let acceptors = registry
             .listeners()
             .iter()
-            .map(|listener| tokio::spawn(accept(Arc::clone(listener), Arc::clone(&registry))).abort_handle());
+            .map(|listener| tokio::spawn(accept(Arc::clone(listener), peers.clone())).abort_handle());
         let acceptors = Arc::new(Acceptors(acceptors.collect()));
         Ok((
             SpeakerHandle {
                 engine,
                 registry,
-                seed: config.seed,
+                peers,
+                links: Arc::default(),
                 _acceptors: acceptors,
             },
             agent,
@@ -124,29 +208,51 @@ impl SpeakerHandle {
     /// # Errors
     /// [`Stopped`], as for all of these.
     pub async fn put_peer(&self, spec: PeerSpec) -> Result<(), Stopped> {
-        self.tell(ToEngine::Input(Input::Configure(
-            spec.id,
-            Arc::clone(&spec.routing),
-        )))
-        .await?;
-        if let Some(entry) = self.registry.get(spec.id) {
-            self.registry.insert(Entry {
-                spec: spec.clone(),
-                commands: entry.commands.clone(),
-            });
-            return entry
-                .commands
-                .send(ToPeer::Reconfigure(Box::new(spec)))
-                .await
-                .map_err(|_| Stopped);
+        self.links.forget(spec.id);
+        self.peers.put(spec).await
+    }
+
+    /// Peers that come by themselves from a range; changes apply to those that are there.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn put_range(&self, range: RangeSpec) -> Result<(), Stopped> {
+        let template = range.template.clone();
+        let there = self.registry.insert_range(range);
+        for entry in there {
+            let mut spec = template.clone();
+            (spec.id, spec.name) = (entry.spec.id, entry.spec.name);
+            spec.transport.remote = entry.spec.transport.remote;
+            self.peers.put(spec).await?;
         }
-        let (commands, inbox) = mpsc::channel(COMMAND_ROOM);
-        self.tell(ToEngine::Register(spec.id, commands.downgrade()))
-            .await?;
-        let seed = self.seed ^ (u64::from(spec.id.0) << 32 | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let task = PeerTask::new(spec.clone(), seed, inbox, self.engine.clone());
-        self.registry.insert(Entry { spec, commands });
-        tokio::spawn(task.run());
+        Ok(())
+    }
+
+    /// Removes a range and the peers that came from it.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn remove_range(&self, name: &str) -> Result<(), Stopped> {
+        for entry in self.registry.remove_range(name) {
+            self.remove_peer(entry.spec.id).await?;
+        }
+        Ok(())
+    }
+
+    /// A peer at the other end of a link, in place of one of the same number. It is looked for until it is
+    /// removed by [`SpeakerHandle::remove_peer`].
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn put_link(&self, link: LinkSpec) -> Result<(), Stopped> {
+        let id = link.template.id;
+        if self.links.is_same(id, &link) {
+            return Ok(());
+        }
+        let known = self.links.take(id).and_then(|old| old.found());
+        let mut finder = Finder::new(link, self.peers.clone(), known);
+        finder.tell().await?;
+        self.links.insert(id, finder.start());
         Ok(())
     }
 
@@ -155,6 +261,7 @@ impl SpeakerHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn remove_peer(&self, id: PeerId) -> Result<(), Stopped> {
+        self.links.forget(id);
         drop(self.registry.remove(id)); // the task ends with its last sender
         self.tell(ToEngine::Input(Input::Remove(id))).await
     }

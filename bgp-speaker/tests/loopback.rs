@@ -97,8 +97,10 @@ fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> PeerSpec {
             local: Some(own.addr.ip()),
             ttl: Ttl::Default,
             password_file: None,
+            password_version: 0,
         },
         enabled: true,
+        waiting_for: None,
     }
 }
 

@@ -15,8 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::types::{Family, PeerId, Prefix};
-use bgp_speaker::{Event, PeerSpec, Shutdown, Speaker, SpeakerConfig, SpeakerHandle, Transport, Ttl};
-use podroute_config::{Config, NodeFacts};
+use bgp_speaker::{
+    Event, LinkSpec, PeerSpec, RangeSpec, Shutdown, Speaker, SpeakerConfig, SpeakerHandle, Transport, Ttl,
+};
+use podroute_config::{Config, NodeFacts, OnShutdown, Remote};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -25,6 +27,7 @@ use crate::fib::task::{FibTask, ROOM, ToFib};
 use crate::fib::{FibConfig, Mirror, netlink};
 use crate::host::{Host, find_out};
 use crate::node_file::{self, NodeFile};
+use crate::secrets::Secrets;
 use crate::server::{self, ToAgent};
 use crate::{clock, sysctl};
 
@@ -33,6 +36,8 @@ const DEFERRAL: Duration = Duration::from_secs(20);
 /// How long the kernel may take for the blocks' unreachable routes before we advertise regardless.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often password files are looked at.
+const SECRETS_LOOKED_AT: Duration = Duration::from_secs(5);
 /// The log names so many inconsistencies among pods; `podroute ipam check` names all.
 const FINDINGS_TOLD: usize = 10;
 
@@ -95,7 +100,11 @@ struct Agent {
     speaker: SpeakerHandle,
     fib: mpsc::Sender<ToFib>,
     ids: BTreeMap<String, PeerId>,
+    /// Ranges of dynamic peers.
+    ranges: BTreeSet<String>,
     next_id: u32,
+    /// Contents of password files, as last looked at.
+    secrets: Secrets,
     /// Initial routes still to come before the sweep.
     awaited: BTreeSet<(PeerId, Family)>,
     sweep_at: Option<Instant>,
@@ -138,6 +147,8 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf) -> Result<(), AgentErro
         speaker,
         fib,
         ids: BTreeMap::new(),
+        ranges: BTreeSet::new(),
+        secrets: Secrets::default(),
         next_id: 0,
         awaited: BTreeSet::new(),
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
@@ -205,6 +216,7 @@ impl Agent {
         self.help_plugins();
         let mut end = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
+        let mut look = tokio::time::interval(SECRETS_LOOKED_AT);
         let mut hangup = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
         tracing::info!(node = %self.name(), router_id = %self.host.router_id, peers = self.ids.len(), "podroute runs");
         loop {
@@ -217,11 +229,16 @@ impl Agent {
                 _ = hangup.recv() => drop(self.reload().await.map_err(|error| tracing::error!("{error}"))),
                 _ = end.recv() => break,
                 _ = interrupt.recv() => break,
+                _ = look.tick() => self.look_at_secrets().await,
                 () = at(self.sweep_at), if self.sweep_at.is_some() => self.sweep("not all peers sent their routes in time").await,
             }
         }
-        // Peers that agreed to graceful restart keep our routes; the kernel keeps its own.
-        self.speaker.shutdown(Shutdown::Preserve).await;
+        // The kernel keeps its routes in either case.
+        let how = match self.config.shutdown {
+            OnShutdown::Preserve => Shutdown::Preserve,
+            OnShutdown::Withdraw => Shutdown::Withdraw("podroute was stopped".to_owned()),
+        };
+        self.speaker.shutdown(how).await;
         tracing::info!("podroute ends; kernel routes stay for the next start");
         Ok(())
     }
@@ -274,7 +291,32 @@ impl Agent {
     }
 
     async fn put_peers(&mut self) -> Result<(), AgentError> {
-        for peer in &self.config.peers {
+        self.read_secrets();
+        let waits = |peer: &&podroute_config::Peer| !matches!(peer.remote, Remote::Range { .. });
+        let ranges: BTreeSet<String> = self
+            .config
+            .peers
+            .iter()
+            .filter(|peer| !waits(peer))
+            .map(|peer| peer.name.clone())
+            .collect();
+        for gone in self.ranges.difference(&ranges) {
+            self.speaker.remove_range(gone).await?;
+        }
+        for peer in self.config.peers.iter().filter(|peer| !waits(peer)) {
+            let Remote::Range { prefix, limit } = peer.remote else {
+                continue;
+            };
+            let range = RangeSpec {
+                name: peer.name.clone(),
+                prefix,
+                limit: limit as usize,
+                template: self.spec(peer, PeerId(0)),
+            };
+            self.speaker.put_range(range).await?;
+        }
+        self.ranges = ranges;
+        for peer in self.config.peers.iter().filter(waits) {
             let id = *self.ids.entry(peer.name.clone()).or_insert_with(|| {
                 self.next_id += 1;
                 PeerId(self.next_id)
@@ -283,11 +325,22 @@ impl Agent {
                 self.awaited
                     .extend(peer.families.iter().map(|family| (id, family)));
             }
-            self.speaker
-                .put_peer(spec(&self.config, peer, id, &self.host))
-                .await?;
+            let template = self.spec(peer, id);
+            match &peer.remote {
+                Remote::Interface(interface) => {
+                    let interface = interface.clone();
+                    self.speaker.put_link(LinkSpec { interface, template }).await?;
+                }
+                _ => self.speaker.put_peer(template).await?,
+            }
         }
-        let kept: BTreeSet<&String> = self.config.peers.iter().map(|peer| &peer.name).collect();
+        let kept: BTreeSet<&String> = self
+            .config
+            .peers
+            .iter()
+            .filter(waits)
+            .map(|peer| &peer.name)
+            .collect();
         let gone: Vec<String> = self
             .ids
             .keys()
@@ -315,6 +368,37 @@ impl Agent {
             }
             Event::PeerUp(peer) => self.await_negotiated(peer).await,
             Event::PeerDown(..) => {}
+            Event::ManyPrefixes(peer, family, count) => self.warn_of_prefixes(peer, family, count),
+        }
+    }
+
+    fn spec(&self, peer: &podroute_config::Peer, id: PeerId) -> PeerSpec {
+        let mut spec = spec(&self.config, peer, id, &self.host);
+        if let Some(file) = &peer.transport.password_file {
+            spec.transport.password_version = self.secrets.version(file);
+        }
+        spec
+    }
+
+    fn warn_of_prefixes(&self, peer: PeerId, family: Family, count: usize) {
+        let name = self.ids.iter().find(|(_, id)| **id == peer).map(|(name, _)| name);
+        let name = name.map_or_else(|| format!("#{}", peer.0), String::clone);
+        tracing::warn!(peer = %name, %family, count, "many prefixes: near or over maxPrefixes");
+    }
+
+    fn read_secrets(&mut self) -> bool {
+        let peers = self.config.peers.iter();
+        self.secrets
+            .changed(peers.filter_map(|peer| peer.transport.password_file.clone()))
+    }
+
+    /// Kubernetes replaces mounted secrets without a word. A session whose secret changed begins anew.
+    async fn look_at_secrets(&mut self) {
+        if self.read_secrets() {
+            tracing::info!("a password file changed");
+            if let Err(error) = self.put_peers().await {
+                tracing::error!("{error}");
+            }
         }
     }
 
@@ -434,12 +518,19 @@ fn spec(config: &Config, peer: &podroute_config::Peer, id: PeerId, host: &Host) 
         session: config.session_config(peer, host.router_id),
         routing: Arc::new(peer.routing.clone()),
         transport: Transport {
-            remote: std::net::SocketAddr::new(peer.address, peer.port),
+            remote: std::net::SocketAddr::new(
+                peer.remote
+                    .address()
+                    .unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
+                peer.port,
+            ),
             local: peer.transport.local_address,
             ttl,
             password_file: peer.transport.password_file.clone(),
+            password_version: 0,
         },
         enabled: !peer.shutdown,
+        waiting_for: None,
     }
 }
 

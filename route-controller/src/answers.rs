@@ -7,7 +7,7 @@ use bgp_speaker::{PeerSnapshot, words};
 
 use crate::fib::{Failure, Fib, Hop, Progress, RouteKey, RouteSpec, Target};
 use crate::status::{BlockStatus, Counts, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus};
-use crate::sysctl;
+use crate::{hints, sysctl};
 
 /// A peer.
 pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
@@ -26,12 +26,14 @@ pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
         received: counts(peer.counts.received),
         advertised: counts(peer.counts.advertised),
         last_error: session.stats.last_down.as_ref().map(words),
+        hint: hints::hint(peer),
         router_id: negotiated.map(|agreed| agreed.remote_id().to_string()),
         hold_seconds: negotiated.map(|agreed| agreed.hold_time.seconds()),
         families: negotiated
             .map(|agreed| agreed.families.iter().map(|family| family.to_string()).collect())
             .unwrap_or_default(),
         capabilities: negotiated.map(capabilities).unwrap_or_default(),
+        not_agreed: negotiated.map(hints::not_agreed).unwrap_or_default(),
         times_established: session.stats.established,
         messages_received: session.stats.received,
         last_sent: session.stats.last_sent.as_ref().map(ToString::to_string),
@@ -51,6 +53,13 @@ fn capabilities(agreed: &Negotiated) -> Vec<String> {
             agreed.extended_next_hop.contains(Family::Ipv4),
             "IPv4 over IPv6 next hops",
         ),
+        (!agreed.add_path_receive.is_empty(), "several paths received"),
+        (!agreed.add_path_send.is_empty(), "several paths sent"),
+        (
+            agreed.local.graceful_restart().is_some() && agreed.remote.graceful_restart().is_some(),
+            "graceful restart",
+        ),
+        (!agreed.long_lived.is_empty(), "long-lived graceful restart"),
     ];
     on.into_iter()
         .filter(|(on, _)| *on)

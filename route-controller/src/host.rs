@@ -57,7 +57,8 @@ fn uplink(config: &Config, mirror: &Mirror) -> Option<u32> {
     let to_peers = config
         .peers
         .iter()
-        .flat_map(|peer| mirror.links_towards(peer.address));
+        .filter_map(|peer| peer.remote.address())
+        .flat_map(|address| mirror.links_towards(address));
     to_peers
         .chain(mirror.default_links())
         .find(|index| mirror.links.get(index).is_some_and(|link| !link.loopback))

@@ -71,10 +71,14 @@ pub(crate) struct PeerStatus {
     pub(crate) received: Counts,
     pub(crate) advertised: Counts,
     pub(crate) last_error: Option<String>,
+    /// What that probably means, and what to look at.
+    pub(crate) hint: Option<String>,
     pub(crate) router_id: Option<String>,
     pub(crate) hold_seconds: Option<u16>,
     pub(crate) families: Vec<String>,
     pub(crate) capabilities: Vec<String>,
+    /// Offered by us, not taken up by the peer.
+    pub(crate) not_agreed: Vec<String>,
     pub(crate) times_established: u64,
     pub(crate) messages_received: u64,
     pub(crate) last_sent: Option<String>,

@@ -511,9 +511,57 @@ impl HoldTime {
     }
 }
 
+/// A link-local address together with its interface, in the form of an address: inside the speaker a next hop is
+/// one value. The interface's index stands in bits 32–63, which are zero in link-local addresses (RFC 4291 §2.5.6).
+/// It never goes on the wire.
+#[must_use]
+pub fn with_scope(addr: Ipv6Addr, ifindex: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(without_scope(addr).to_bits() | u128::from(ifindex) << 64)
+}
+
+/// The plain address of [`with_scope`].
+#[must_use]
+pub fn without_scope(addr: Ipv6Addr) -> Ipv6Addr {
+    if addr.is_unicast_link_local() {
+        Ipv6Addr::from_bits(addr.to_bits() & !(u128::from(u32::MAX) << 64))
+    } else {
+        addr
+    }
+}
+
+/// The interface's index of [`with_scope`].
+#[must_use]
+pub fn scope_of(addr: IpAddr) -> Option<u32> {
+    match addr {
+        IpAddr::V6(addr) if addr.is_unicast_link_local() => {
+            u32::try_from(addr.to_bits() >> 64 & u128::from(u32::MAX))
+                .ok()
+                .filter(|index| *index > 0)
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn link_local_addresses_carry_their_interface() {
+        let plain: Ipv6Addr = "fe80::1:2:3:4".parse().unwrap();
+        let scoped = with_scope(plain, 7);
+        assert_eq!((scope_of(scoped.into()), without_scope(scoped)), (Some(7), plain));
+        assert_eq!(
+            with_scope(scoped, u32::MAX).to_string(),
+            "fe80:0:ffff:ffff:1:2:3:4"
+        );
+        let global: Ipv6Addr = "2001:db8:0:7::1".parse().unwrap();
+        assert_eq!((scope_of(global.into()), without_scope(global)), (None, global));
+        assert_eq!(
+            (scope_of(plain.into()), scope_of([192, 0, 2, 1].into())),
+            (None, None)
+        );
+    }
 
     #[test]
     fn prefix_text_round_trip_and_errors() {

@@ -208,15 +208,19 @@ fn abandon_says_nothing() {
 fn the_engine_refuses_to_go_on() {
     let mut lab = Lab::established(config());
     let done = lab.give(Input::Fail {
-                notification: Notification::max_prefixes(Family::Ipv4, 10),
-                idle_for: Duration::ZERO,
-            });
+        notification: Notification::max_prefixes(Family::Ipv4, 10),
+        idle_for: Duration::ZERO,
+    });
     assert_eq!(refusal(&done), (6, 1, vec![0, 1, 1, 0, 0, 0, 10]));
     assert!(is_down(&done) && lab.state() == State::Active);
-    assert_eq!(lab.give(Input::Fail {
-                notification: Notification::fsm_error(),
-                idle_for: Duration::ZERO,
-            }), [], "too late");
+    assert_eq!(
+        lab.give(Input::Fail {
+            notification: Notification::fsm_error(),
+            idle_for: Duration::ZERO,
+        }),
+        [],
+        "too late"
+    );
 }
 
 #[test]

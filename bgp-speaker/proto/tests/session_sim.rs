@@ -429,10 +429,13 @@ impl World {
             Act::Part(millis) => self.parted = self.now + Duration::from_millis(u64::from(*millis)),
             Act::Garbage(side, bytes) => self.inject(*side, bytes),
             Act::Message(side, kind, body) => self.inject(*side, &session_util::raw(*kind, body)),
-            Act::Fail(side) => self.give(*side, Input::Fail {
-                notification: Notification::cease(cease::MAX_PREFIXES),
-                idle_for: Duration::ZERO,
-            }),
+            Act::Fail(side) => self.give(
+                *side,
+                Input::Fail {
+                    notification: Notification::cease(cease::MAX_PREFIXES),
+                    idle_for: Duration::ZERO,
+                },
+            ),
             Act::Refresh(side) => {
                 let (family, kind) = (Family::Ipv6, RefreshKind::Request);
                 self.give(*side, Input::SendRefresh(Refresh { family, kind }));

@@ -228,10 +228,12 @@ fn events() -> Vec<(&'static str, Event)> {
             let (family, kind) = (Family::Ipv4, RefreshKind::Request);
             lab.give(Input::SendRefresh(Refresh { family, kind }))
         }),
-        ("fail", |lab, _| lab.give(Input::Fail {
+        ("fail", |lab, _| {
+            lab.give(Input::Fail {
                 notification: Notification::cease(8),
                 idle_for: Duration::ZERO,
-            })),
+            })
+        }),
     ]
 }
 

@@ -242,17 +242,29 @@ fn as_rules(out: &mut String, peer: &Peer) -> fmt::Result {
     let add_path = match (peer.add_path_send, rules.add_path_most) {
         (false, _) => None,
         (true, 0) => Some("it gets all paths of a prefix, if it takes them".to_owned()),
-        (true, most) => Some(format!("it gets up to {most} paths of a prefix, if it takes them")),
+        (true, most) => Some(format!(
+            "it gets up to {most} paths of a prefix, if it takes them"
+        )),
     };
     let lines = [
-        rules.as_override.then_some("its own number is replaced in what it gets"),
+        rules
+            .as_override
+            .then_some("its own number is replaced in what it gets"),
         private,
-        rules.enforce_first_as.then_some("its paths must begin with its AS"),
-        rules.next_hop_unchanged.then_some("it gets next hops as they are"),
-        rules.route_server.then_some("route server: it gets paths as they are (RFC 7947)"),
-        peer.add_path_receive.then_some("it may send several paths of a prefix"),
+        rules
+            .enforce_first_as
+            .then_some("its paths must begin with its AS"),
+        rules
+            .next_hop_unchanged
+            .then_some("it gets next hops as they are"),
+        rules
+            .route_server
+            .then_some("route server: it gets paths as they are (RFC 7947)"),
+        peer.add_path_receive
+            .then_some("it may send several paths of a prefix"),
         add_path.as_deref(),
-        peer.extended_next_hop.then_some("IPv4 prefixes may have IPv6 next hops (RFC 8950)"),
+        peer.extended_next_hop
+            .then_some("IPv4 prefixes may have IPv6 next hops (RFC 8950)"),
     ];
     for line in lines.into_iter().flatten() {
         writeln!(out, "  paths          {line}")?;
@@ -268,7 +280,9 @@ fn max_prefixes(most: MaxPrefixes) -> String {
             format!("then the session ends for {}", time(restart_after))
         }
     };
-    let warn = most.warn_at.map_or_else(String::new, |at| format!(", a warning at {at}"));
+    let warn = most
+        .warn_at
+        .map_or_else(String::new, |at| format!(", a warning at {at}"));
     format!("{} per family, {then}{warn}", most.limit)
 }
 

@@ -166,7 +166,9 @@ const INTERFACE: Kind<String> = Kind {
         if fits {
             return Ok(text.to_owned());
         }
-        Err(Bad::Range("a name of up to 15 characters, as `ip link` shows it".to_owned()))
+        Err(Bad::Range(
+            "a name of up to 15 characters, as `ip link` shows it".to_owned(),
+        ))
     },
 };
 

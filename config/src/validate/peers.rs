@@ -147,7 +147,13 @@ fn check_place(peer: &schema::Peer, context: &Context<'_>) {
         peer.interface.as_ref().map(|at| &at.spot),
         peer.listen_range.as_ref().map(|at| &at.spot),
     ];
-    if let [Some(first), Some(second), ..] = places.into_iter().flatten().map(Some).collect::<Vec<_>>().as_slice() {
+    if let [Some(first), Some(second), ..] = places
+        .into_iter()
+        .flatten()
+        .map(Some)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
         let message = format!("{} says already where this peer is", first.path);
         sink.error(second.problem(message, "keep one of address, interface and listenRange"));
     }
@@ -162,7 +168,10 @@ fn check_place(peer: &schema::Peer, context: &Context<'_>) {
     }
     if let Some(port) = &peer.port {
         let message = "port has no effect on peers of a range, which are never connected to";
-        sink.warn(port.spot.problem(message, "set listen.port for the port that they connect to"));
+        sink.warn(
+            port.spot
+                .problem(message, "set listen.port for the port that they connect to"),
+        );
     }
 }
 
@@ -174,7 +183,11 @@ fn check_as_rules(peer: &schema::Peer, context: &Context<'_>) {
     if let Some(local) = &peer.local_as
         && (local.asn.value == own || local.asn.value == asn.value)
     {
-        let whose = if local.asn.value == own { "this node's own AS" } else { "the peer's AS" };
+        let whose = if local.asn.value == own {
+            "this node's own AS"
+        } else {
+            "the peer's AS"
+        };
         let message = format!("{} is {whose}", local.asn.value);
         let remedy = "name the number that the peer still knows this network by, or remove localAs";
         context.sink.error(local.asn.spot.problem(message, remedy));
@@ -182,7 +195,11 @@ fn check_as_rules(peer: &schema::Peer, context: &Context<'_>) {
     if asn.value != own {
         return;
     }
-    let on = |flag: &Option<At<bool>>| flag.as_ref().filter(|flag| flag.value).map(|flag| flag.spot.clone());
+    let on = |flag: &Option<At<bool>>| {
+        flag.as_ref()
+            .filter(|flag| flag.value)
+            .map(|flag| flag.spot.clone())
+    };
     let private = peer
         .private_as
         .as_ref()
@@ -198,14 +215,20 @@ fn check_as_rules(peer: &schema::Peer, context: &Context<'_>) {
     for (name, spot) in external_only {
         if let Some(spot) = spot {
             let message = format!("{name} has no effect inside one's own AS {own}");
-            context.sink.error(spot.problem(message, format!("remove {name}, or correct asn")));
+            context
+                .sink
+                .error(spot.problem(message, format!("remove {name}, or correct asn")));
         }
     }
 }
 
 fn check_restart(peer: &schema::Peer, sink: &Sink) {
     let off = peer.restart_time.as_ref().is_some_and(|time| time.value == 0);
-    let long = peer.long_lived.as_ref().filter(|time| time.value > 0).map(|time| &time.spot);
+    let long = peer
+        .long_lived
+        .as_ref()
+        .filter(|time| time.value > 0)
+        .map(|time| &time.spot);
     let notification = peer
         .restart_notification
         .as_ref()
@@ -214,7 +237,10 @@ fn check_restart(peer: &schema::Peer, sink: &Sink) {
     for (name, spot) in [("longLived", long), ("notification", notification)] {
         if let Some(spot) = spot.filter(|_| off) {
             let message = format!("{name} needs graceful restart, and restartTime is 0");
-            sink.error(spot.problem(message, format!("set restartTime to 1s or more, or remove {name}")));
+            sink.error(spot.problem(
+                message,
+                format!("set restartTime to 1s or more, or remove {name}"),
+            ));
         }
     }
 }
@@ -347,7 +373,10 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
         },
         extended_next_hop: peer.extended_next_hop.as_ref().map_or(over_v6, |on| on.value),
         add_path_receive: is(&peer.add_path_receive),
-        add_path_send: peer.add_path_send.as_ref().is_some_and(|most| most.value.is_some()),
+        add_path_send: peer
+            .add_path_send
+            .as_ref()
+            .is_some_and(|most| most.value.is_some()),
         families: families.unwrap_or(FamilySet::ALL),
         shutdown: is(&peer.shutdown),
         routing,
@@ -394,7 +423,11 @@ fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
             next_hop_unchanged: is(&peer.next_hop_unchanged),
             route_server: is(&peer.route_server_client),
             enforce_first_as: is(&peer.enforce_first_as),
-            add_path_most: peer.add_path_send.as_ref().and_then(|most| most.value).unwrap_or(0),
+            add_path_most: peer
+                .add_path_send
+                .as_ref()
+                .and_then(|most| most.value)
+                .unwrap_or(0),
         },
     })
 }
@@ -409,7 +442,10 @@ fn remote(peer: &schema::Peer) -> Option<Remote> {
     let range = peer.listen_range.as_ref()?;
     Some(Remote::Range {
         prefix: range.value,
-        limit: peer.listen_limit.as_ref().map_or(LISTEN_LIMIT, |limit| limit.value),
+        limit: peer
+            .listen_limit
+            .as_ref()
+            .map_or(LISTEN_LIMIT, |limit| limit.value),
     })
 }
 

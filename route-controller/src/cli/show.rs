@@ -70,7 +70,7 @@ fn peer_table(peers: &[PeerStatus]) -> String {
         let error = if peer.uptime_seconds.is_some() {
             None
         } else {
-            peer.last_error.as_deref()
+            peer.last_error.as_deref().or(peer.hint.as_deref())
         };
         table.add_row([
             peer.name.clone(),
@@ -136,7 +136,9 @@ fn peer_in_full(peer: &PeerStatus) -> String {
             format!("{} prefixes (v4 / v6)", numbers(&peer.advertised)),
         ),
         ("unwritten", format!("{} bytes", peer.unwritten_bytes)),
+        ("not agreed", peer.not_agreed.join(", ")),
         ("last down", or_none(&peer.last_error)),
+        ("hint", or_none(&peer.hint)),
         ("last sent", or_none(&peer.last_sent)),
         ("last received", or_none(&peer.last_received)),
     ];

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use bgp_proto::engine::Reach;
-use bgp_proto::types::{Family, Prefix};
+use bgp_proto::types::{Family, Prefix, scope_of, without_scope};
 
 use super::message::Read;
 use super::netlink::Reading;
@@ -138,6 +138,9 @@ impl Mirror {
 
     /// What a next hop resolves to now.
     pub(crate) fn resolve(&self, addr: IpAddr) -> Resolved {
+        if let (Some(ifindex), IpAddr::V6(addr)) = (scope_of(addr), addr) {
+            return self.on_link(without_scope(addr).into(), ifindex);
+        }
         if self.is_own(addr) || addr.is_loopback() {
             return Resolved {
                 reach: Reach::Own,
@@ -148,6 +151,23 @@ impl Mirror {
             reach: Reach::Unreachable,
             hops: Vec::new(),
         })
+    }
+
+    /// A link-local address of an unnumbered peer: on its link and nowhere else.
+    fn on_link(&self, addr: IpAddr, ifindex: u32) -> Resolved {
+        let own = self
+            .addresses
+            .iter()
+            .any(|own| (own.addr, own.ifindex) == (addr, ifindex));
+        let (reach, hops) = match (own, self.is_up(ifindex)) {
+            (true, _) => (Reach::Own, Vec::new()),
+            (false, false) => (Reach::Unreachable, Vec::new()),
+            (false, true) => {
+                let gateway = Some(addr);
+                (Reach::Reachable { metric: 0 }, vec![Hop { gateway, ifindex }])
+            }
+        };
+        Resolved { reach, hops }
     }
 
     fn lookup(&self, addr: IpAddr) -> Option<Resolved> {

@@ -199,7 +199,11 @@ impl Engine {
             })
             .ok_or(Ineligible::Policy)?;
         // RFC 7705 §3.1: the number that the peer knows us by stands in the path too.
-        let prepend = known.routing.rules.local_as.is_some_and(|local_as| !local_as.no_prepend);
+        let prepend = known
+            .routing
+            .rules
+            .local_as
+            .is_some_and(|local_as| !local_as.no_prepend);
         if rules.is_empty() && !prepend {
             return Ok(received);
         }
@@ -235,12 +239,11 @@ impl Engine {
             return Err(Ineligible::AsLoop);
         }
         let external = routing.kind == PeerKind::External;
-        if external && routing.rules.enforce_first_as && attrs.as_path.neighbor() != Some(routing.remote_asn) {
+        if external && routing.rules.enforce_first_as && attrs.as_path.neighbor() != Some(routing.remote_asn)
+        {
             return Err(Ineligible::FirstAs);
         }
-        if !external
-            && let Some(rare) = attrs.rare.as_deref()
-        {
+        if !external && let Some(rare) = attrs.rare.as_deref() {
             if rare.originator_id == Some(self.config.router_id) {
                 return Err(Ineligible::OriginatorLoop);
             }

@@ -274,7 +274,10 @@ impl Engine {
 
     /// RFC 9494 §4.2: what is stale gets LLGR_STALE, or goes where it carries NO_LLGR.
     fn long_lived(&mut self, id: PeerId, families: FamilySet) {
-        for family in Family::ALL.into_iter().filter(|family| !families.contains(*family)) {
+        for family in Family::ALL
+            .into_iter()
+            .filter(|family| !families.contains(*family))
+        {
             self.end_sweep(id, family);
         }
         let Some(peer) = self.peers.get(&id) else { return };
@@ -290,7 +293,8 @@ impl Engine {
     }
 
     fn make_long_lived(&mut self, id: PeerId, dest: DestId, path_id: PathId) {
-        let (Some(prefix), Some((at, old))) = (self.table.prefix(dest), self.table.path(dest, id, path_id)) else {
+        let (Some(prefix), Some((at, old))) = (self.table.prefix(dest), self.table.path(dest, id, path_id))
+        else {
             return;
         };
         let attrs = self.attrs.get(old.received);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::peer::{PathRules, PeerKind, PeerRouting, PrivateAs, SessionFacts};
 use crate::policy::{ActionContext, NextHopAction, Policy, RuleSet, Source};
 use crate::rib::attrs::DEFAULT_LOCAL_PREF;
-use crate::types::{Asn, Community, Family, FamilySet, Prefix, RouterId};
+use crate::types::{Asn, Community, Family, FamilySet, Prefix, RouterId, scope_of};
 use crate::wire::{AsPath, EncodeContext, MAX_LEN, MAX_LEN_EXTENDED, NextHop, PathAttrs};
 
 /// How the best path was learned.
@@ -89,9 +89,14 @@ impl GroupKey {
         let negotiated = &facts.negotiated;
         let internal = routing.kind != PeerKind::External;
         // RFC 2545 §3: the link-local address only on a shared subnet with the peer.
-        let link_local = facts.link_local.filter(|_| !facts.shared_subnets.is_empty());
-        let local_v6 =
-            |global| link_local.map_or(NextHop::V6(global), |local| NextHop::V6Pair(global, local));
+        let unnumbered = matches!(facts.remote_addr, IpAddr::V6(addr) if addr.is_unicast_link_local());
+        let link_local = facts
+            .link_local
+            .filter(|_| unnumbered || !facts.shared_subnets.is_empty());
+        let pair = |global| link_local.map_or(NextHop::V6(global), |local| NextHop::V6Pair(global, local));
+        // On an unnumbered link the link-local address stands in both places.
+        let local_v6 = facts.local_v6.or(link_local.filter(|_| unnumbered)).map(pair);
+        let over_v6 = unnumbered && negotiated.extended_next_hop.contains(Family::Ipv4);
         Self {
             kind: routing.kind,
             local_asn: routing.local_asn,
@@ -116,8 +121,8 @@ impl GroupKey {
             },
             policy: Arc::clone(&routing.export),
             next_hop_self: routing.next_hop_self,
-            local_v4: facts.local_v4,
-            local_v6: facts.local_v6.map(local_v6),
+            local_v4: facts.local_v4.filter(|_| !over_v6),
+            local_v6,
             shared_subnets: facts.shared_subnets.clone(),
             cluster_id,
             long_lived: negotiated.long_lived,
@@ -155,8 +160,11 @@ impl GroupKey {
     /// The next hop to send before policy; `None` when we have none of a family that fits.
     fn next_hop(&self, family: Family, attrs: &PathAttrs, learned: Learned) -> Option<NextHop> {
         let own = || self.own_next_hop(family);
+        // A link-local next hop means nothing to anybody else (RFC 4291 §2.5.6).
+        let link_local = scope_of(attrs.next_hop.addr()).is_some();
         match (learned, self.kind) {
             (Learned::Local(_), _) => own(),
+            _ if link_local => own(),
             (Learned::Peer(..), PeerKind::External) => {
                 let unchanged = self.rules.next_hop_unchanged || self.rules.route_server;
                 if unchanged || self.is_shared(attrs.next_hop.addr()) {
@@ -214,7 +222,9 @@ impl GroupKey {
                 local_addr,
             },
         );
-        if self.policy.sets_next_hop(matched, NextHopAction::Unchanged) {
+        if self.policy.sets_next_hop(matched, NextHopAction::Unchanged)
+            && scope_of(attrs.next_hop.addr()).is_none()
+        {
             out.next_hop = attrs.next_hop;
         }
         if self.kind == PeerKind::External {

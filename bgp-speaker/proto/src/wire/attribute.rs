@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::AsPath;
-use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, RouterId};
+use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, RouterId, scope_of, without_scope};
 
 /// ORIGIN (RFC 4271 §5.1.1), ordered by preference.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -55,7 +55,10 @@ impl From<IpAddr> for NextHop {
 
 impl std::fmt::Display for NextHop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.addr().fmt(f)
+        match (self.addr(), scope_of(self.addr())) {
+            (IpAddr::V6(addr), Some(index)) => write!(f, "{}%{index}", without_scope(addr)),
+            (addr, _) => addr.fmt(f),
+        }
     }
 }
 

@@ -1,0 +1,249 @@
+//! Unnumbered peers: who is at the other end of a link? Whoever sends router advertisements there.
+//!
+//! Owns one task and one raw ICMPv6 socket per link. It sends router advertisements, so that the peer finds us too,
+//! and takes the source of the last one received as the peer's address (RFC 4861 §4.2, §6.1.2: hop limit 255,
+//! link-local source). Ours carry router lifetime 0: nobody shall take us for a default router (§6.2.3).
+//! A peer once found stays until another one is heard: that it is gone is for the session to find out.
+//!
+//! An interface that is not there yet, or went and came back, is looked for each second.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bgp_proto::types::PeerId;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::api::{LinkSpec, PeerSpec, Stopped};
+use crate::socket::interface_index;
+use crate::sockopt;
+use crate::speaker::Peers;
+
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 2);
+const ADVERTISEMENT: u8 = 134;
+const SOLICITATION: u8 = 133;
+/// RFC 4861 §10: between initial advertisements it is 16 s at most; a cable shall not wait so long.
+const EAGER: Duration = Duration::from_secs(1);
+/// Once the peer is known.
+const CALM: Duration = Duration::from_secs(10);
+/// After an error, and between looks for the interface.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The links with unnumbered peers.
+#[derive(Default)]
+pub(crate) struct Links(Mutex<BTreeMap<PeerId, Running>>);
+
+/// A finder's task; it ends with this.
+pub(crate) struct Running {
+    link: LinkSpec,
+    found: Arc<Mutex<Option<SocketAddrV6>>>,
+    task: tokio::task::AbortHandle,
+}
+
+impl Running {
+    /// The peer, if it was found.
+    pub(crate) fn found(&self) -> Option<SocketAddrV6> {
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Links {
+    pub(crate) fn insert(&self, id: PeerId, running: Running) {
+        self.lock().insert(id, running);
+    }
+
+    pub(crate) fn take(&self, id: PeerId) -> Option<Running> {
+        self.lock().remove(&id)
+    }
+
+    pub(crate) fn forget(&self, id: PeerId) {
+        drop(self.take(id));
+    }
+
+    pub(crate) fn is_same(&self, id: PeerId, link: &LinkSpec) -> bool {
+        self.lock().get(&id).is_some_and(|running| running.link == *link)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PeerId, Running>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks for the peer of one link.
+pub(crate) struct Finder {
+    link: LinkSpec,
+    peers: Peers,
+    found: Arc<Mutex<Option<SocketAddrV6>>>,
+}
+
+/// What came on the link.
+enum Heard {
+    Router(SocketAddrV6),
+    /// Somebody asks who is here.
+    Question,
+    Nothing,
+}
+
+impl Finder {
+    /// `known`: who was at the other end before, in case the interface is still the same.
+    pub(crate) fn new(link: LinkSpec, peers: Peers, known: Option<SocketAddrV6>) -> Self {
+        let same = known.filter(|known| interface_index(&link.interface) == Some(known.scope_id()));
+        Self {
+            link,
+            peers,
+            found: Arc::new(Mutex::new(same)),
+        }
+    }
+
+    pub(crate) fn start(self) -> Running {
+        let (link, found) = (self.link.clone(), Arc::clone(&self.found));
+        Running {
+            link,
+            found,
+            task: tokio::spawn(self.run()).abort_handle(),
+        }
+    }
+
+    fn known(&self) -> Option<SocketAddrV6> {
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands the speaker the peer as it is known now.
+    pub(crate) async fn tell(&mut self) -> Result<(), Stopped> {
+        let spec = match self.known() {
+            Some(peer) => self.spec_of(peer),
+            None => self.spec_without(),
+        };
+        self.peers.put(spec).await
+    }
+
+    fn spec_of(&self, mut peer: SocketAddrV6) -> PeerSpec {
+        let mut spec = self.link.template.clone();
+        peer.set_port(spec.transport.remote.port());
+        spec.transport.remote = SocketAddr::V6(peer);
+        spec
+    }
+
+    fn spec_without(&self) -> PeerSpec {
+        let mut spec = self.link.template.clone();
+        let port = spec.transport.remote.port();
+        spec.transport.remote = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
+        let name = &self.link.interface;
+        spec.waiting_for = Some(match interface_index(name) {
+            Some(_) => format!("no router advertisement heard on {name} yet; does the peer send them?"),
+            None => format!("there is no interface {name}"),
+        });
+        spec
+    }
+
+    async fn run(mut self) {
+        loop {
+            match self.watch().await {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(interface = %self.link.interface, %error, "unnumbered peer"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Until the interface fails; `Ok` when the speaker has stopped.
+    async fn watch(&mut self) -> io::Result<()> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "no such interface");
+        let index = interface_index(&self.link.interface).ok_or_else(missing)?;
+        let socket = sockopt::watched(open(&self.link.interface, index)?)?;
+        send(socket.get_ref(), index, SOLICITATION)?;
+        loop {
+            send(socket.get_ref(), index, ADVERTISEMENT)?;
+            let pause = if self.known().is_some() { CALM } else { EAGER };
+            let until = tokio::time::Instant::now() + pause;
+            while let Ok(heard) = tokio::time::timeout_at(until, hear(&socket, index)).await {
+                match heard? {
+                    Heard::Router(peer) => {
+                        if self.meet(peer).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    Heard::Question => break,
+                    Heard::Nothing => {}
+                }
+            }
+            if interface_index(&self.link.interface) != Some(index) {
+                return Err(missing());
+            }
+        }
+    }
+
+    async fn meet(&mut self, peer: SocketAddrV6) -> Result<(), Stopped> {
+        if self.known() == Some(peer) {
+            return Ok(());
+        }
+        tracing::info!(peer = %self.link.template.name, address = %peer.ip(), interface = %self.link.interface, "peer found");
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
+        self.tell().await
+    }
+}
+
+fn open(interface: &str, index: u32) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
+    socket.bind_device(Some(interface.as_bytes()))?;
+    sockopt::only_router_messages(&socket)?;
+    socket.set_multicast_hops_v6(255)?;
+    socket.set_multicast_if_v6(index)?;
+    socket.set_multicast_loop_v6(false)?;
+    sockopt::set_min_ttl(std::os::fd::AsFd::as_fd(&socket), false, 255)?; // RFC 4861 §6.1.2
+    socket.join_multicast_v6(&ALL_ROUTERS, index)?;
+    socket.join_multicast_v6(&ALL_NODES, index)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// The kernel fills in the checksum of a raw ICMPv6 socket (RFC 3542 §3.1).
+fn send(socket: &Socket, index: u32, kind: u8) -> io::Result<()> {
+    let (message, to): (&[u8], _) = if kind == SOLICITATION {
+        (&[SOLICITATION, 0, 0, 0, 0, 0, 0, 0], ALL_ROUTERS)
+    } else {
+        // Type, code, checksum; hop limit and flags: nothing said; lifetime 0; reachable and retransmission time: nothing said.
+        (
+            &[ADVERTISEMENT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            ALL_NODES,
+        )
+    };
+    let to = SocketAddrV6::new(to, 0, 0, index);
+    match socket.send_to(message, &SocketAddr::V6(to).into()) {
+        // The link is down or its address not yet in force: the next one may go.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+async fn hear(socket: &AsyncFd<Socket>, index: u32) -> io::Result<Heard> {
+    socket
+        .async_io(Interest::READABLE, |socket| {
+            let mut buffer = [0; 1500];
+            let (length, from) = sockopt::receive_from(socket, &mut buffer)?;
+            Ok(judge(buffer.get(..length).unwrap_or_default(), from, index))
+        })
+        .await
+}
+
+/// What a message means. Its hop limit was checked by the kernel, and its type by the socket's filter.
+fn judge(message: &[u8], from: Option<SocketAddrV6>, index: u32) -> Heard {
+    match (message.first(), from) {
+        (Some(&ADVERTISEMENT), Some(from)) if message.len() >= 16 && from.ip().is_unicast_link_local() => {
+            Heard::Router(SocketAddrV6::new(*from.ip(), 0, 0, index))
+        }
+        (Some(&SOLICITATION), Some(_)) => Heard::Question,
+        _ => Heard::Nothing,
+    }
+}

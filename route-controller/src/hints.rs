@@ -1,0 +1,115 @@
+//! Why a session is not up, in words that name a remedy: from its state, its last words and its configuration.
+//!
+//! Pure. Says only what the facts make likely, and says so.
+
+use bgp_proto::session::{DownReason, Negotiated, State};
+use bgp_proto::wire::{Capability, Notification, Open, code, open_error};
+use bgp_speaker::{PeerSnapshot, Ttl};
+
+/// What to look at; `None` while the session is up, or when its own last words say it all.
+pub(crate) fn hint(peer: &PeerSnapshot) -> Option<String> {
+    let session = &peer.session;
+    if session.state == State::Established || !session.enabled {
+        return None;
+    }
+    if let Some(missing) = &session.waiting_for {
+        return Some(missing.clone());
+    }
+    match session.stats.last_down.as_ref()? {
+        DownReason::Closed(Some(error)) => closed(peer, error),
+        DownReason::Closed(None) => Some(silent(peer)),
+        DownReason::Sent(notification) | DownReason::Received(notification) => notified(peer, notification),
+        DownReason::Abandoned => None,
+    }
+}
+
+/// A system error of the connection.
+fn closed(peer: &PeerSnapshot, error: &str) -> Option<String> {
+    let transport = &peer.spec.transport;
+    let lower = error.to_lowercase();
+    if lower.contains("refused") {
+        let port = transport.remote.port();
+        return Some(format!(
+            "nobody listens on port {port} there, or the peer does not know this node's address"
+        ));
+    }
+    if lower.contains("timed out") {
+        return Some(match &transport.password_file {
+            Some(_) => {
+                "no answer: another MD5 secret or none at the peer, a firewall, or a wrong address".to_owned()
+            }
+            None => {
+                "no answer: an MD5 secret that only the peer has, a firewall, or a wrong address".to_owned()
+            }
+        });
+    }
+    if lower.contains("unreachable") || lower.contains("no route") {
+        return Some(
+            match transport.ttl {
+                Ttl::Gtsm(_) => {
+                    "no way there: is the peer on a connected subnet (or ttlSecurity.hops too low)?"
+                }
+                Ttl::Default | Ttl::Multihop(1) => {
+                    "no way there: a peer that is not on a connected subnet wants multihop"
+                }
+                Ttl::Multihop(_) => "no way there: the node needs a route to the peer",
+            }
+            .to_owned(),
+        );
+    }
+    lower.contains("reset").then(|| silent(peer))
+}
+
+/// The peer closed without a word.
+fn silent(peer: &PeerSnapshot) -> String {
+    let stats = &peer.session.stats;
+    if stats.messages_in.open == 0 {
+        return "the peer closed before its OPEN: it does not know this node as a peer, or not by this source address (localAddress)".to_owned();
+    }
+    "the peer restarted, or closed without saying why; its log may say more".to_owned()
+}
+
+fn notified(peer: &PeerSnapshot, notification: &Notification) -> Option<String> {
+    let spec = &peer.spec.session;
+    let words = match (notification.code, notification.subcode) {
+        (code::OPEN, open_error::BAD_PEER_AS) => format!(
+            "the AS numbers do not match: here asn is {} and our own {}; compare with the peer's configuration",
+            spec.remote_asn, spec.local_asn
+        ),
+        (code::OPEN, open_error::BAD_IDENTIFIER) => {
+            "two speakers have one router id: set node.routerId on one of them".to_owned()
+        }
+        (code::OPEN, open_error::UNACCEPTABLE_HOLD_TIME) => {
+            "the hold time is too short for one side: set timers.hold to 3s or more".to_owned()
+        }
+        (code::OPEN, open_error::UNSUPPORTED_CAPABILITY) => format!(
+            "no capability in common: this node offers {:?}; enable one of them at the peer",
+            spec.families
+        ),
+        (code::HOLD_TIMER, _) => {
+            "nothing was heard for the whole hold time: a dead link, a hanging peer, or packets lost one way (MTU)".to_owned()
+        }
+        _ => return None,
+    };
+    Some(words)
+}
+
+/// What this node offered and the peer did not take up.
+pub(crate) fn not_agreed(agreed: &Negotiated) -> Vec<String> {
+    let theirs = |ours: &Capability| has(&agreed.remote, ours);
+    agreed
+        .local
+        .capabilities
+        .iter()
+        .filter(|ours| !theirs(ours))
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// Whether an OPEN answers a capability: the same family, or the same code.
+fn has(open: &Open, wanted: &Capability) -> bool {
+    open.capabilities.iter().any(|found| match wanted {
+        Capability::Multiprotocol(_) => found == wanted,
+        _ => found.code() == wanted.code(),
+    })
+}
