@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use super::{Engine, FibChange, Output};
 use crate::export::group::Rib;
-use crate::export::rules::Learned;
 use crate::rib::attrs::AttrTable;
 use crate::rib::decision::{Candidate, Multipath, select};
-use crate::rib::table::{DestId, Path, PathIdx};
+use crate::rib::table::{DestId, Path};
 use crate::types::PeerId;
 
 /// Destinations decided and exported together. Large enough to pack well, small enough to take about a
@@ -55,60 +54,13 @@ impl Engine {
     /// Fills `candidates` with the usable paths of a destination.
     fn gather(&mut self, dest: DestId) {
         self.candidates.clear();
-        for (at, path) in self.table.paths(dest) {
-            let Ok(imported) = path.imported else { continue };
-            let Some(metric) = self.sources.metric(path, imported, &self.attrs, &self.next_hops) else {
-                continue;
-            };
-            let candidate = Candidate {
-                at,
-                local: path.peer == PeerId::LOCAL,
-                rank: *self.attrs.rank(imported),
-                external: false,
-                metric,
-                router_id: 0,
-                clusters: 0,
-                peer_addr: None,
-                path_id: path.path_id,
-            };
-            self.candidates.push(candidate);
-        }
-        if self.candidates.len() > 1 {
-            self.add_tie_breakers(dest);
-        }
-    }
-
-    /// What only matters among several paths.
-    fn add_tie_breakers(&mut self, dest: DestId) {
-        let mut candidates = std::mem::take(&mut self.candidates);
-        for candidate in &mut candidates {
-            let path = self
-                .table
-                .paths(dest)
-                .find(|(at, _)| *at == candidate.at)
-                .map(|(_, path)| *path);
-            if let Some(path) = path {
-                self.fill_tie_breakers(candidate, &path);
-            }
-        }
-        self.candidates = candidates;
-    }
-
-    /// A restarting peer has no session, but its paths count as they did.
-    fn fill_tie_breakers(&self, candidate: &mut Candidate, path: &Path) {
-        candidate.peer_addr = self.peers.get(&path.peer).and_then(|peer| peer.addr);
-        if let Some(Learned::Peer(kind, router_id)) = self.sources.peers.get(&path.peer) {
-            candidate.external = *kind == super::PeerKind::External;
-            candidate.router_id = router_id.get();
-        }
-        if let Some(rare) = path
-            .imported
-            .ok()
-            .and_then(|id| self.attrs.get(id).rare.as_deref())
-        {
-            candidate.router_id = rare.originator_id.map_or(candidate.router_id, |id| id.get()); // RFC 4456 §9
-            candidate.clusters = rare.cluster_list.len();
-        }
+        self.sources.candidates(
+            &self.table,
+            dest,
+            &self.attrs,
+            &self.next_hops,
+            &mut self.candidates,
+        );
     }
 
     fn note_fib(&mut self, dest: DestId, chosen: &[Candidate], fib: &mut Vec<FibChange>) {
@@ -117,7 +69,7 @@ impl Engine {
             set.extend(
                 chosen
                     .iter()
-                    .filter_map(|candidate| self.next_hop_of(dest, candidate.at)),
+                    .filter_map(|candidate| next_hop(&self.attrs, self.table.at(candidate.at)?)),
             );
             set.sort_unstable();
             set.dedup();
@@ -135,11 +87,6 @@ impl Engine {
         self.fib_sets.release(old);
         set.clear();
         self.hop_set = set;
-    }
-
-    fn next_hop_of(&self, dest: DestId, at: PathIdx) -> Option<IpAddr> {
-        let (_, path) = self.table.paths(dest).find(|(found, _)| *found == at)?;
-        next_hop(&self.attrs, path)
     }
 
     fn export(&mut self, dest: DestId) {

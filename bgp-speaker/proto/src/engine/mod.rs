@@ -212,14 +212,21 @@ impl Engine {
             .group_of(id)
             .is_some_and(|group| Some(&group.key) == key.as_ref());
         if let (false, Some(key)) = (same, key) {
+            let known = self.group_of(id).map(Group::known_paths).unwrap_or_default();
             self.leave_group(id);
             self.join_group(id, key, true);
+            if let Some(GroupId(index)) = self.peers.get(&id).and_then(|peer| peer.group)
+                && let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut)
+            {
+                group.expect_known(known);
+            }
         }
     }
 
     fn remove(&mut self, peer: PeerId) {
         self.down(peer);
         self.peers.remove(&peer);
+        self.sources.addresses.remove(&peer);
     }
 
     fn up(&mut self, id: PeerId, facts: Box<SessionFacts>) {
@@ -232,7 +239,7 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        peer.addr = Some(facts.remote_addr);
+        self.sources.addresses.insert(id, facts.remote_addr);
         peer.facts = Some(facts);
         peer.outstanding = 0;
         peer.refused = false;

@@ -1,6 +1,5 @@
 //! What the engine keeps of each peer: its configuration, its session's facts, and what came from it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -94,8 +93,6 @@ pub(super) struct Peer {
     pub(super) routing: Arc<PeerRouting>,
     /// Present while the session is established.
     pub(super) facts: Option<Box<SessionFacts>>,
-    /// Its address in its last session.
-    pub(super) addr: Option<IpAddr>,
     pub(super) group: Option<GroupId>,
     pub(super) adj_in: AdjIn,
     pub(super) sweeps: Vec<RefreshSweep>,
@@ -112,7 +109,6 @@ impl Peer {
         Self {
             routing,
             facts: None,
-            addr: None,
             group: None,
             adj_in: AdjIn::default(),
             sweeps: Vec::new(),

@@ -123,8 +123,7 @@ impl Engine {
 
     fn is_advertised(&self, peer: PeerId, dest: DestId) -> bool {
         self.group_of(peer)
-            .and_then(|group| group.sent(dest))
-            .is_some_and(|sent| sent.source != peer)
+            .is_some_and(|group| group.was_told(peer, dest))
     }
 
     fn route_view(&self, prefix: Prefix, dest: DestId, filter: &RouteFilter) -> RouteView {
@@ -187,9 +186,7 @@ impl Engine {
                 self.table
                     .prefix(*dest)
                     .is_some_and(|prefix| prefix.family() == family)
-                    && group
-                        .and_then(|group| group.sent(*dest))
-                        .is_some_and(|sent| sent.source == id)
+                    && group.is_some_and(|group| group.told_only_from(id, *dest))
             };
             all - own.into_iter().filter(is_own).count()
         };

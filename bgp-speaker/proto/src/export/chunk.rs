@@ -9,7 +9,7 @@ use crate::types::PeerId;
 /// What a flush of an update group sends: encoded once, shared by all members.
 ///
 /// `common` goes to every member but for the ranges that `skips` names: a route is not sent back to the
-/// peer it came from. `private` holds what goes to one member alone. Within a chunk each prefix occurs
+/// peer it came from. `private` holds what goes to one member alone. Within a chunk each prefix (with its path identifier, RFC 7911) occurs
 /// at most once for a member, so that the order of the parts does not matter.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Chunk {

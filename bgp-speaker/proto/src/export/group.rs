@@ -3,6 +3,8 @@
 //! The engine calls [`Group::update`] for every destination whose best path may have changed, and
 //! [`Group::flush`] once for the lot. A new group fills its Adj-RIB-Out from the table step by step
 //! (`filled`), so that a peer that comes up beside a million routes delays nobody.
+//!
+//! In families with several paths per prefix (RFC 7911) the same is done for each path under its identifier.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +14,15 @@ use super::adj_out::{AdjOut, Sent};
 use super::lagging::Lagging;
 use super::pack::Packer;
 use super::rules::{GroupKey, Learned};
+use super::several::{Change, Paths, SeveralOut};
 use super::sources::Sources;
 use crate::export::chunk::Chunk;
 use crate::policy::Route;
 use crate::rib::attrs::{AttrId, AttrTable};
 use crate::rib::nexthop::NextHops;
 use crate::rib::table::{DestId, Table};
-use crate::types::{Family, FamilySet, PeerId, Prefix};
-use crate::wire::{Refresh, RefreshKind, encode_end_of_rib};
+use crate::types::{Family, FamilySet, PathId, PeerId, Prefix};
+use crate::wire::{Nlri, Refresh, RefreshKind, encode_end_of_rib};
 
 /// The best path of a destination, as the groups see it.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +56,8 @@ pub struct Group {
     /// Members; `None` is one that follows the flushes.
     members: BTreeMap<PeerId, Option<Lagging>>,
     adj_out: AdjOut,
+    /// In families with several paths, instead of `adj_out`.
+    several: SeveralOut,
     /// Destinations below were taken into the Adj-RIB-Out.
     filled: u32,
     /// A member has caught up once: new destinations are all in the flushes.
@@ -75,6 +80,7 @@ impl Group {
             key,
             members: BTreeMap::new(),
             adj_out: AdjOut::default(),
+            several: SeveralOut::default(),
             filled: 0,
             complete: false,
             packer: Packer::default(),
@@ -94,6 +100,17 @@ impl Group {
             .insert(peer, Some(Lagging::from_start(end_of_rib, resync)));
     }
 
+    /// The identifiers of paths that members may know (RFC 7911), for a member that moves to another group.
+    #[must_use]
+    pub fn known_paths(&self) -> Vec<(DestId, PathId)> {
+        self.several.known()
+    }
+
+    /// Takes note of what a member that moved here may know.
+    pub fn expect_known(&mut self, known: Vec<(DestId, PathId)>) {
+        self.several.expect(known);
+    }
+
     /// Lets a peer go; true when the group is empty now.
     pub fn leave(&mut self, peer: PeerId) -> bool {
         self.members.remove(&peer);
@@ -104,7 +121,14 @@ impl Group {
     pub fn dissolve(self, attrs: &mut AttrTable, next_hops: &mut NextHops) {
         self.adj_out
             .iter()
+            .chain(self.several.iter())
             .for_each(|sent| attrs.release(sent.attrs, next_hops));
+    }
+
+    /// Whether the members take several paths of a prefix.
+    #[must_use]
+    pub fn takes_several(&self, family: Family) -> bool {
+        self.key.encode.add_path.contains(family)
     }
 
     /// A member has too much unwritten: it leaves the fast path.
@@ -161,10 +185,22 @@ impl Group {
             .map(|(peer, _)| *peer)
     }
 
-    /// What the group was told of a destination.
+    /// Whether a member was told a path of a destination.
     #[must_use]
-    pub fn sent(&self, dest: DestId) -> Option<Sent> {
-        self.adj_out.get(dest)
+    pub fn was_told(&self, peer: PeerId, dest: DestId) -> bool {
+        let several = self.several.get(dest).iter().map(|(_, sent)| *sent);
+        self.adj_out
+            .get(dest)
+            .into_iter()
+            .chain(several)
+            .any(|sent| sent.source != peer)
+    }
+
+    /// Whether all that the group was told of a destination came from this member.
+    #[must_use]
+    pub fn told_only_from(&self, peer: PeerId, dest: DestId) -> bool {
+        let any = self.adj_out.get(dest).is_some() || !self.several.get(dest).is_empty();
+        any && !self.was_told(peer, dest)
     }
 
     /// How many prefixes of a family the group was told.
@@ -192,6 +228,9 @@ impl Group {
             }
             self.filled = dest.0 + 1;
         }
+        if self.takes_several(prefix.family()) {
+            return self.update_several(dest, prefix, rib);
+        }
         let (old, new) = self.replace(dest, prefix, best, rib);
         if old == new {
             release(old, rib);
@@ -201,9 +240,44 @@ impl Group {
             lagging.mark(dest);
         }
         if !self.looks_alike(prefix, old, new, rib) {
-            self.tell(prefix, old, new);
+            self.tell(single(prefix), old, new);
         }
         release(old, rib);
+    }
+
+    fn update_several(&mut self, dest: DestId, prefix: Prefix, rib: &mut Rib<'_>) {
+        let changes = self.replace_several(dest, prefix, rib);
+        if !changes.is_empty() {
+            for lagging in self.members.values_mut().flatten() {
+                lagging.mark(dest);
+            }
+        }
+        for (path_id, old, new) in changes {
+            if !self.looks_alike(prefix, old, new, rib) {
+                self.tell(Nlri { path_id, prefix }, old, new);
+            }
+            release(old, rib);
+        }
+    }
+
+    /// Puts the new paths in place; the caller releases the references of the old ones.
+    fn replace_several(&mut self, dest: DestId, prefix: Prefix, rib: &mut Rib<'_>) -> Vec<Change> {
+        let most = self.key.rules.add_path_most;
+        let paths = rib
+            .sources
+            .several(rib.table, dest, rib.attrs, rib.next_hops, most);
+        let new: Paths = paths
+            .into_iter()
+            .filter_map(|(id, best)| Some((id, self.evaluate(prefix, best, rib.attrs)?)))
+            .collect();
+        let (had, has) = (!self.several.get(dest).is_empty(), !new.is_empty());
+        let behind = self.has_lagging();
+        let changes = self.several.set(dest, new, behind);
+        for sent in changes.iter().filter_map(|(_, _, new)| *new) {
+            rib.attrs.retain(sent.attrs);
+        }
+        self.recount(prefix.family(), had, has);
+        changes
     }
 
     /// Puts the new entry in place; the caller releases the old one's reference.
@@ -264,22 +338,22 @@ impl Group {
         form(old) == form(new)
     }
 
-    fn tell(&mut self, prefix: Prefix, old: Option<Sent>, new: Option<Sent>) {
+    fn tell(&mut self, nlri: Nlri, old: Option<Sent>, new: Option<Sent>) {
         let member = |sent: Option<Sent>| {
             sent.map(|sent| sent.source)
                 .filter(|source| self.members.contains_key(source))
         };
         let (before, now) = (member(old), member(new));
         match new {
-            None => self.packer.tell_all(prefix, None, before),
+            None => self.packer.tell_all(nlri, None, before),
             Some(_) => {
-                self.packer.tell_all(prefix, new, now);
+                self.packer.tell_all(nlri, new, now);
                 // The new source is not told of its own path, and must forget what it was told before.
                 if let (Some(source), Some(_)) = (now, old)
                     && before != now
                     && matches!(self.members.get(&source), Some(None))
                 {
-                    self.packer.tell_one(prefix, None, source);
+                    self.packer.tell_one(nlri, None, source);
                 }
             }
         }
@@ -287,6 +361,9 @@ impl Group {
 
     /// Encodes what was collected, for all followers; `None` when there is nothing to tell.
     pub fn flush(&mut self, rib: &Rib<'_>) -> Option<Chunk> {
+        if !self.has_lagging() {
+            self.several.forget_gone();
+        }
         if self.packer.is_empty() {
             return None;
         }
@@ -342,6 +419,12 @@ impl Group {
         while self.filled <= dest.0 {
             let next = DestId(self.filled);
             if let Some(prefix) = rib.table.prefix(next) {
+                if self.takes_several(prefix.family()) {
+                    let changes = self.replace_several(next, prefix, rib);
+                    changes.into_iter().for_each(|(_, old, _)| release(old, rib));
+                    self.filled += 1;
+                    continue;
+                }
                 let best = rib.sources.best(rib.table, next, rib.attrs, rib.next_hops);
                 let (old, _) = self.replace(next, prefix, best, rib);
                 release(old, rib);
@@ -355,12 +438,64 @@ impl Group {
         let Some(prefix) = rib.table.prefix(dest) else {
             return false;
         };
+        if !self.key.families.contains(prefix.family()) {
+            return false;
+        }
+        if self.takes_several(prefix.family()) {
+            return self.tell_member_several(peer, dest, prefix, withdraw, rib);
+        }
         let sent = self.adj_out.get(dest).filter(|sent| sent.source != peer);
-        let tell = (sent.is_some() || withdraw) && self.key.families.contains(prefix.family());
+        let tell = sent.is_some() || withdraw;
         if tell {
-            self.packer.tell_one(prefix, sent, peer);
+            self.packer.tell_one(single(prefix), sent, peer);
         }
         tell
+    }
+
+    fn tell_member_several(
+        &mut self,
+        peer: PeerId,
+        dest: DestId,
+        prefix: Prefix,
+        withdraw: bool,
+        rib: &Rib<'_>,
+    ) -> bool {
+        let paths = self
+            .several
+            .get(dest)
+            .iter()
+            .filter(|(_, sent)| sent.source != peer);
+        let paths: Paths = paths.copied().collect();
+        let mut told = false;
+        for (path_id, sent) in &paths {
+            let nlri = Nlri {
+                path_id: *path_id,
+                prefix,
+            };
+            self.packer.tell_one(nlri, Some(*sent), peer);
+            told = true;
+        }
+        if !withdraw {
+            return told;
+        }
+        let there = rib.table.paths(dest).map(|(at, _)| at.export_id());
+        let mut forget: Vec<PathId> = there.chain(self.several.gone(dest).iter().copied()).collect();
+        forget.sort_unstable();
+        forget.dedup();
+        forget.retain(|id| !paths.iter().any(|(told, _)| told == id));
+        for path_id in forget {
+            self.packer.tell_one(Nlri { path_id, prefix }, None, peer);
+            told = true;
+        }
+        told
+    }
+}
+
+/// A prefix of which one path is sent.
+fn single(prefix: Prefix) -> Nlri {
+    Nlri {
+        path_id: PathId(0),
+        prefix,
     }
 }
 

@@ -11,4 +11,5 @@ pub mod group;
 pub mod lagging;
 pub mod pack;
 pub mod rules;
+pub mod several;
 pub mod sources;

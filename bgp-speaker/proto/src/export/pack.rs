@@ -8,7 +8,7 @@ use ::bytes::BytesMut;
 
 use super::adj_out::Sent;
 use crate::export::chunk::Chunk;
-use crate::types::{Family, PeerId, Prefix};
+use crate::types::{Family, PathId, PeerId, Prefix};
 use crate::wire::{EncodeContext, Nlri, PathAttrs, encode_announce, encode_withdraw};
 
 /// One change to tell.
@@ -22,6 +22,8 @@ struct Item {
     /// Announce with this, or withdraw.
     sent: Option<Sent>,
     prefix: Prefix,
+    /// 0 where one path is sent of a prefix (RFC 7911).
+    path_id: PathId,
 }
 
 /// What part of the encoding a bucket shares.
@@ -42,24 +44,28 @@ pub struct Packer {
 
 impl Packer {
     /// All members but `skip` learn the new state of the prefix.
-    pub fn tell_all(&mut self, prefix: Prefix, sent: Option<Sent>, skip: Option<PeerId>) {
+    pub fn tell_all(&mut self, nlri: Nlri, sent: Option<Sent>, skip: Option<PeerId>) {
+        let Nlri { path_id, prefix } = nlri;
         self.items.push(Item {
             only: None,
             skip,
             family: prefix.family(),
             sent,
             prefix,
+            path_id,
         });
     }
 
     /// One member learns the new state of the prefix.
-    pub fn tell_one(&mut self, prefix: Prefix, sent: Option<Sent>, only: PeerId) {
+    pub fn tell_one(&mut self, nlri: Nlri, sent: Option<Sent>, only: PeerId) {
+        let Nlri { path_id, prefix } = nlri;
         self.items.push(Item {
             only: Some(only),
             skip: None,
             family: prefix.family(),
             sent,
             prefix,
+            path_id,
         });
     }
 
@@ -85,7 +91,7 @@ impl Packer {
             let Some(head) = run.first() else { continue };
             self.scratch.clear();
             self.scratch.extend(run.iter().map(|item| Nlri {
-                path_id: Default::default(),
+                path_id: item.path_id,
                 prefix: item.prefix,
             }));
             let start = out.len();

@@ -1,23 +1,29 @@
 //! Where paths come from: how each peer's routes were learned, and which prefixes are our own.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use super::group::Best;
 use super::rules::Learned;
+use crate::peer::PeerKind;
 use crate::policy::Source;
 use crate::rib::attrs::{AttrId, AttrTable};
+use crate::rib::decision::{Candidate, Multipath, select};
 use crate::rib::nexthop::{NextHops, Reach};
 use crate::rib::table::{DestId, Path, Table};
-use crate::types::{PeerId, Prefix};
+use crate::types::{PathId, PeerId, Prefix};
+use crate::wire::PathAttrs;
 
 /// The sources of paths.
 #[derive(Debug, Default)]
 pub struct Sources {
     /// Established peers.
     pub peers: HashMap<PeerId, Learned, FxBuildHasher>,
+    /// Addresses of peers in their last session.
+    pub addresses: HashMap<PeerId, IpAddr, FxBuildHasher>,
     /// Our own prefixes.
     pub local: BTreeMap<Prefix, Source>,
     /// Next hops count as reachable without being resolved.
@@ -52,6 +58,85 @@ impl Sources {
         }
     }
 
+    /// Appends the usable paths of a destination, with all that the decision looks at.
+    pub fn candidates(
+        &self,
+        table: &Table,
+        dest: DestId,
+        attrs: &AttrTable,
+        next_hops: &NextHops,
+        out: &mut Vec<Candidate>,
+    ) {
+        let single = table.paths(dest).nth(1).is_none();
+        for (at, path) in table.paths(dest) {
+            let Ok(imported) = path.imported else { continue };
+            let Some(metric) = self.metric(path, imported, attrs, next_hops) else {
+                continue;
+            };
+            let mut candidate = Candidate {
+                at,
+                local: path.peer == PeerId::LOCAL,
+                rank: *attrs.rank(imported),
+                external: false,
+                metric,
+                router_id: 0,
+                clusters: 0,
+                peer_addr: None,
+                path_id: path.path_id,
+            };
+            if !single {
+                self.fill_tie_breakers(&mut candidate, path.peer, attrs.get(imported));
+            }
+            out.push(candidate);
+        }
+    }
+
+    /// What only matters among several paths. A restarting peer has no session, but its paths count as they did.
+    fn fill_tie_breakers(&self, candidate: &mut Candidate, peer: PeerId, attrs: &PathAttrs) {
+        candidate.peer_addr = self.addresses.get(&peer).copied();
+        if let Some(Learned::Peer(kind, router_id)) = self.peers.get(&peer) {
+            candidate.external = *kind == PeerKind::External;
+            candidate.router_id = router_id.get();
+        }
+        if let Some(rare) = attrs.rare.as_deref() {
+            candidate.router_id = rare.originator_id.map_or(candidate.router_id, |id| id.get()); // RFC 4456 §9
+            candidate.clusters = rare.cluster_list.len();
+        }
+    }
+
+    /// The usable paths of a destination under their export identifiers: all of them, or the `most` best ones, best
+    /// first (RFC 7911 leaves the choice to us).
+    #[must_use]
+    pub fn several(
+        &self,
+        table: &Table,
+        dest: DestId,
+        attrs: &AttrTable,
+        next_hops: &NextHops,
+        most: u16,
+    ) -> Vec<(PathId, Best)> {
+        let mut candidates = Vec::new();
+        self.candidates(table, dest, attrs, next_hops, &mut candidates);
+        let ranked = if most > 0 && candidates.len() > usize::from(most) {
+            best_of(candidates, usize::from(most))
+        } else {
+            candidates
+        };
+        let prefix = table.prefix(dest);
+        ranked
+            .into_iter()
+            .filter_map(|candidate| {
+                let path = table.at(candidate.at)?;
+                let best = Best {
+                    attrs: path.imported.ok()?,
+                    source: path.peer,
+                    learned: self.learned(path.peer, &prefix?)?,
+                };
+                Some((candidate.at.export_id(), best))
+            })
+            .collect()
+    }
+
     /// The best path of a decided destination: the first one, if it can be used.
     #[must_use]
     pub fn best(&self, table: &Table, dest: DestId, attrs: &AttrTable, next_hops: &NextHops) -> Option<Best> {
@@ -65,4 +150,21 @@ impl Sources {
             learned,
         })
     }
+}
+
+/// The best, the best without it, and so on.
+fn best_of(mut candidates: Vec<Candidate>, most: usize) -> Vec<Candidate> {
+    let one = Multipath {
+        max_paths: 1,
+        relax: false,
+    };
+    let mut ranked = Vec::with_capacity(most);
+    while ranked.len() < most {
+        let mut round = candidates.clone();
+        select(&mut round, one);
+        let Some(best) = round.first().copied() else { break };
+        candidates.retain(|candidate| candidate.at != best.at);
+        ranked.push(best);
+    }
+    ranked
 }

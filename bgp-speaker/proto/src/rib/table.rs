@@ -32,6 +32,15 @@ impl DestId {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PathIdx(NonZeroU32);
 
+impl PathIdx {
+    /// The identifier under which the path is advertised (RFC 7911 §3): unique among the paths of its prefix, the same
+    /// for as long as its source keeps it, and never 0.
+    #[must_use]
+    pub fn export_id(self) -> PathId {
+        PathId(self.0.get())
+    }
+}
+
 /// Why a path takes no part in the decision.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Ineligible {
@@ -210,6 +219,12 @@ impl Table {
             next = node.next;
             Some((at, &node.path))
         })
+    }
+
+    /// A path that is there.
+    #[must_use]
+    pub fn at(&self, at: PathIdx) -> Option<&Path> {
+        self.nodes.get(slot(at)).map(|node| &node.path)
     }
 
     /// The path of a source.

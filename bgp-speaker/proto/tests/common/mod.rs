@@ -39,6 +39,9 @@ pub(crate) fn config() -> EngineConfig {
 #[derive(Default, Debug)]
 pub(crate) struct Heard {
     pub(crate) routes: BTreeMap<Prefix, PathAttrs>,
+    /// By prefix and identifier: what a peer that takes several paths knows.
+    pub(crate) paths: BTreeMap<(Prefix, PathId), PathAttrs>,
+    pub(crate) add_path: FamilySet,
     pub(crate) end_of_rib: Vec<Family>,
     pub(crate) messages: usize,
     /// A slow peer: its chunks pile up here until `drain`.
@@ -190,7 +193,11 @@ impl World {
     pub(crate) fn add_with(&mut self, peer: PeerId, routing: PeerRouting, facts: SessionFacts) {
         self.kinds.insert(peer, routing.kind);
         self.handle(Input::Configure(peer, Arc::new(routing)));
-        self.heard.insert(peer, Heard::default());
+        let heard = Heard {
+            add_path: facts.negotiated.add_path_send,
+            ..Heard::default()
+        };
+        self.heard.insert(peer, heard);
         self.up.insert(peer);
         self.handle(Input::Up(peer, Box::new(facts)));
     }
@@ -304,7 +311,7 @@ impl World {
 fn read(heard: &mut Heard, mut buf: BytesMut) {
     let context = DecodeContext {
         four_octet_as: true,
-        add_path: FamilySet::EMPTY,
+        add_path: heard.add_path,
         families: FamilySet::ALL,
         extended_next_hop: FamilySet::EMPTY,
         external: false,
@@ -323,11 +330,13 @@ fn read(heard: &mut Heard, mut buf: BytesMut) {
                 RouteOp::Announce { attrs, nlri } => {
                     for nlri in batch.slice(&nlri) {
                         heard.routes.insert(nlri.prefix, (*attrs).clone());
+                        heard.paths.insert((nlri.prefix, nlri.path_id), (*attrs).clone());
                     }
                 }
                 RouteOp::Withdraw { nlri } => {
                     for nlri in batch.slice(&nlri) {
                         heard.routes.remove(&nlri.prefix);
+                        heard.paths.remove(&(nlri.prefix, nlri.path_id));
                     }
                 }
                 RouteOp::EndOfRib(family) => heard.end_of_rib.push(family),
