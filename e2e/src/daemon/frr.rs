@@ -16,8 +16,13 @@ use crate::topology::Family;
 use crate::wait;
 
 pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
-    let mut zebra = start_zebra(host)?;
-    let mut bgpd = start_daemon(host, "bgpd", &render(speaker))?;
+    start_with(host, &render(speaker), "")
+}
+
+/// Starts zebra and bgpd with configurations of the test's own.
+pub fn start_with(host: &Host, bgpd: &str, zebra: &str) -> Result<Vec<Daemon>> {
+    let mut zebra = start_zebra(host, zebra)?;
+    let mut bgpd = start_daemon(host, "bgpd", bgpd)?;
     wait::until(
         Duration::from_secs(10),
         format_args!("bgpd's vty on {}", host.name()),
@@ -31,8 +36,8 @@ pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
 }
 
 /// bgpd gives up for ten seconds if zebra's socket is not there yet.
-fn start_zebra(host: &Host) -> Result<Daemon> {
-    let mut zebra = start_daemon(host, "zebra", "log stdout informational\n")?;
+fn start_zebra(host: &Host, more: &str) -> Result<Daemon> {
+    let mut zebra = start_daemon(host, "zebra", &format!("log stdout informational\n{more}"))?;
     let socket = host.run_file("frr/zserv.api");
     wait::until(
         Duration::from_secs(10),
@@ -81,7 +86,8 @@ fn start_daemon(host: &Host, name: &str, config: &str) -> Result<Daemon> {
     host.spawn(name, &mut frr)
 }
 
-fn vtysh(host: &Host, line: &str) -> Result<String> {
+/// Asks FRR's shell.
+pub fn vtysh(host: &Host, line: &str) -> Result<String> {
     host.run("vtysh", &["-c", line])
 }
 

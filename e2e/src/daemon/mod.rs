@@ -7,7 +7,7 @@
 
 mod bird;
 pub mod fib_sync;
-mod frr;
+pub mod frr;
 mod gobgp;
 mod openbgpd;
 pub mod podroute;

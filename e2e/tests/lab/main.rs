@@ -20,6 +20,7 @@ mod interop;
 mod kernel;
 mod lab_itself;
 mod restart;
+mod sessions;
 mod support;
 
 use std::io::Read;
@@ -87,6 +88,7 @@ fn scenarios() -> Vec<Scenario> {
         cli::scenarios(),
         kernel::scenarios(),
         restart::scenarios(),
+        sessions::scenarios(),
         hostile::scenarios(),
         interop::scenarios(),
     ]
