@@ -29,6 +29,8 @@ wanted() {
             ;;
         test)
             for daemon in bird frr gobgp openbgpd; do package_of "$daemon"; done
+            echo tshark:/usr/bin/tshark
+            echo bgpdump:/usr/bin/bgpdump
             echo containernetworking-plugins:/usr/lib/cni/ptp
             ;;
         *) echo "usage: $0 demo TOR NODE | test" >&2; exit 2 ;;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bgp_proto::engine::{EngineConfig, FibChange, PeerCounts, PeerRouting};
 use bgp_proto::session::{DownReason, Negotiated, SessionConfig, State, Stats};
 use bgp_proto::types::{Family, PeerId, Prefix};
+use bytes::Bytes;
 
 /// What the speaker is started with.
 #[derive(Clone, Debug)]
@@ -95,6 +96,21 @@ pub struct LinkSpec {
     pub template: PeerSpec,
 }
 
+/// A BMP station to tell (RFC 7854).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct BmpSpec {
+    /// Where it listens.
+    pub station: SocketAddr,
+    /// Tell routes as peers sent them.
+    pub pre_policy: bool,
+    /// Tell routes as import policies left them.
+    pub post_policy: bool,
+    /// Between statistics reports; none when zero.
+    pub statistics: Duration,
+    /// Our name there (sysName).
+    pub name: String,
+}
+
 /// What the speaker tells the agent, in order.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -123,6 +139,10 @@ pub struct SessionSnapshot {
     pub stats: Stats,
     /// What the OPENs agreed on, while established.
     pub negotiated: Option<Negotiated>,
+    /// Both OPENs as they were on the wire, ours and the peer's, while established.
+    pub opens: Option<(Bytes, Bytes)>,
+    /// Both ends of the established connection, ours and the peer's.
+    pub ends: Option<(SocketAddr, SocketAddr)>,
     /// False: administratively down.
     pub enabled: bool,
     /// What is missing before the session can be tried.

@@ -87,7 +87,7 @@ impl EngineTask {
                 self.peers.insert(peer, sender);
             }
             ToEngine::Tell(event) => self.tell(event),
-            ToEngine::Query(query) => query(&self.engine),
+            ToEngine::Query(query) => query(&mut self.engine),
         }
     }
 

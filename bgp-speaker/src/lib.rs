@@ -5,6 +5,7 @@
 //! | acceptor | a listening socket | one per address |
 //! | peer | a `Session`, its connections, its timers | one per peer |
 //! | finder | the advertisement socket of a link | one per unnumbered peer |
+//! | station | a BMP connection | one per station |
 //! | engine | the `Engine` | one |
 //!
 //! A busy engine cannot kill a session, because the peer's task and not the engine answers the peer.
@@ -13,6 +14,7 @@
 
 mod accept;
 mod api;
+mod bmp;
 mod clock;
 mod connection;
 mod engine_task;

@@ -22,7 +22,7 @@ pub(crate) enum ToEngine {
     /// Something for the agent, in order with the engine's own events.
     Tell(Event),
     /// Something to look up.
-    Query(Box<dyn FnOnce(&Engine) + Send>),
+    Query(Box<dyn FnOnce(&mut Engine) + Send>),
 }
 
 /// What a peer's task is told.

@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
@@ -250,9 +251,18 @@ impl PeerTask {
             state: self.session.state(),
             stats: self.session.stats().clone(),
             negotiated: self.session.negotiated().cloned(),
+            opens: self.session.opens().cloned(),
+            ends: self.ends(),
             enabled: self.spec.enabled,
             waiting_for: self.spec.waiting_for.clone(),
         }
+    }
+
+    fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let (id, _) = self.up.as_ref()?;
+        let connection = self.connections.iter().find(|connection| connection.id == *id)?;
+        let stream = connection.stream();
+        Some((stream.local_addr().ok()?, stream.peer_addr().ok()?))
     }
 
     fn is_external(&self) -> bool {

@@ -12,8 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::accept::accept;
 use crate::api::{
-    Event, LinkSpec, PeerSnapshot, PeerSpec, RangeSpec, Shutdown, SpeakerConfig, SpeakerError, Stopped,
+    BmpSpec, Event, LinkSpec, PeerSnapshot, PeerSpec, RangeSpec, Shutdown, SpeakerConfig, SpeakerError,
+    Stopped,
 };
+use crate::bmp::Stations;
 use crate::clock::now;
 use crate::engine_task::EngineTask;
 use crate::messages::{ToEngine, ToPeer};
@@ -42,6 +44,7 @@ pub struct SpeakerHandle {
     registry: Arc<Registry>,
     peers: Peers,
     links: Arc<Links>,
+    stations: Arc<Stations>,
     /// Aborts the accepting tasks with the last handle.
     _acceptors: Arc<Acceptors>,
 }
@@ -103,6 +106,45 @@ impl Peers {
         drop(commands.try_send(ToPeer::Incoming(stream)));
         tokio::spawn(self.task(spec, inbox).passing(place).run());
         Ok(())
+    }
+
+    /// Asks the engine.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let query = Box::new(move |engine: &mut Engine| {
+            let _ = reply.send(question(engine)); // whoever asked may have stopped waiting
+        });
+        self.tell(ToEngine::Query(query)).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// All peers as they are now, by number. One whose task does not answer is left out.
+    pub(crate) async fn snapshots(&self) -> Result<Vec<PeerSnapshot>, Stopped> {
+        let mut snapshots = Vec::new();
+        for entry in self.registry.all() {
+            let (reply, answer) = oneshot::channel();
+            if entry.commands.send(ToPeer::Snapshot(reply)).await.is_err() {
+                continue;
+            }
+            let Ok(Ok(session)) = tokio::time::timeout(PATIENCE, answer).await else {
+                continue;
+            };
+            let id = entry.spec.id;
+            let counts: PeerCounts = self.ask(move |engine| engine.counts(id)).await?;
+            let since = session.stats.since.map(|since| now().duration_since(since));
+            snapshots.push(PeerSnapshot {
+                id,
+                name: entry.spec.name.clone(),
+                spec: entry.spec,
+                session,
+                counts,
+                since,
+            });
+        }
+        Ok(snapshots)
     }
 
     /// Adds a peer, or changes it.
@@ -169,6 +211,7 @@ impl Speaker {
                 registry,
                 peers,
                 links: Arc::default(),
+                stations: Arc::default(),
                 _acceptors: acceptors,
             },
             agent,
@@ -183,14 +226,9 @@ impl SpeakerHandle {
 
     async fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Engine) -> T + Send + 'static,
+        question: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, Stopped> {
-        let (reply, answer) = oneshot::channel();
-        let query = Box::new(move |engine: &Engine| {
-            let _ = reply.send(question(engine)); // whoever asked may have stopped waiting
-        });
-        self.tell(ToEngine::Query(query)).await?;
-        answer.await.map_err(|_| Stopped)
+        self.peers.ask(question).await
     }
 
     /// The local addresses that are listened on.
@@ -341,28 +379,12 @@ impl SpeakerHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn peers(&self) -> Result<Vec<PeerSnapshot>, Stopped> {
-        let mut snapshots = Vec::new();
-        for entry in self.registry.all() {
-            let (reply, answer) = oneshot::channel();
-            if entry.commands.send(ToPeer::Snapshot(reply)).await.is_err() {
-                continue;
-            }
-            let Ok(Ok(session)) = tokio::time::timeout(PATIENCE, answer).await else {
-                continue;
-            };
-            let id = entry.spec.id;
-            let counts: PeerCounts = self.ask(move |engine| engine.counts(id)).await?;
-            let since = session.stats.since.map(|since| now().duration_since(since));
-            snapshots.push(PeerSnapshot {
-                id,
-                name: entry.spec.name.clone(),
-                spec: entry.spec,
-                session,
-                counts,
-                since,
-            });
-        }
-        Ok(snapshots)
+        self.peers.snapshots().await
+    }
+
+    /// The whole set of BMP stations to tell.
+    pub fn put_stations(&self, wanted: Vec<BmpSpec>) {
+        self.stations.put(wanted, &self.peers);
     }
 
     /// Routes, a page at a time.
@@ -371,6 +393,18 @@ impl SpeakerHandle {
     /// [`Stopped`].
     pub async fn routes(&self, filter: RouteFilter) -> Result<Vec<RouteView>, Stopped> {
         self.ask(move |engine| engine.routes(&filter)).await
+    }
+
+    /// Routes in the table's own order, a page at a time ([`Engine::routes_from`]).
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn routes_from(
+        &self,
+        place: u32,
+        most: usize,
+    ) -> Result<(Vec<RouteView>, Option<u32>), Stopped> {
+        self.ask(move |engine| engine.routes_from(place, most)).await
     }
 
     /// Ends all sessions; returns when the last words are on their way, after two seconds at the latest.
@@ -392,5 +426,6 @@ impl SpeakerHandle {
             }
         };
         let _ = tokio::time::timeout(PATIENCE, all).await;
+        self.stations.end().await;
     }
 }

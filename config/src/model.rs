@@ -50,10 +50,25 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// Peers in the file that are not for this node.
     pub skipped: Vec<Skipped>,
+    /// BMP stations that hear of every peer and route.
+    pub bmp: Vec<BmpStation>,
     /// What the end of the agent means to peers.
     pub shutdown: OnShutdown,
     /// What is allowed but probably not meant.
     pub warnings: Vec<Problem>,
+}
+
+/// A BMP station (RFC 7854).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BmpStation {
+    /// Where it listens.
+    pub station: SocketAddr,
+    /// It hears routes as peers sent them.
+    pub pre_policy: bool,
+    /// It hears routes as import policies left them.
+    pub post_policy: bool,
+    /// Between statistics reports; zero: none.
+    pub statistics: Duration,
 }
 
 /// What the end of the agent means to its peers.

@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use bgp_proto::types::{Family, PeerId, Prefix};
 use bgp_speaker::{
-    Event, LinkSpec, PeerSpec, RangeSpec, Shutdown, Speaker, SpeakerConfig, SpeakerHandle, Transport, Ttl,
+    BmpSpec, Event, LinkSpec, PeerSpec, RangeSpec, Shutdown, Speaker, SpeakerConfig, SpeakerHandle,
+    Transport, Ttl,
 };
 use podroute_config::{Config, NodeFacts, OnShutdown, Remote};
 use tokio::signal::unix::{SignalKind, signal};
@@ -207,6 +208,7 @@ impl Agent {
             speaker: self.speaker.clone(),
             fib: self.fib.clone(),
             agent: orders,
+            identity: (self.config.node.asn, self.host.router_id),
         };
         let listener = server::listen(&self.run_dir).map_err(|source| AgentError::RunDir {
             path: self.run_dir.clone(),
@@ -292,6 +294,7 @@ impl Agent {
 
     async fn put_peers(&mut self) -> Result<(), AgentError> {
         self.read_secrets();
+        self.put_stations();
         let waits = |peer: &&podroute_config::Peer| !matches!(peer.remote, Remote::Range { .. });
         let ranges: BTreeSet<String> = self
             .config
@@ -384,6 +387,18 @@ impl Agent {
         let name = self.ids.iter().find(|(_, id)| **id == peer).map(|(name, _)| name);
         let name = name.map_or_else(|| format!("#{}", peer.0), String::clone);
         tracing::warn!(peer = %name, %family, count, "many prefixes: near or over maxPrefixes");
+    }
+
+    fn put_stations(&self) {
+        let station = |wanted: &podroute_config::BmpStation| BmpSpec {
+            station: wanted.station,
+            pre_policy: wanted.pre_policy,
+            post_policy: wanted.post_policy,
+            statistics: wanted.statistics,
+            name: self.name(),
+        };
+        self.speaker
+            .put_stations(self.config.bmp.iter().map(station).collect());
     }
 
     fn read_secrets(&mut self) -> bool {

@@ -5,21 +5,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use bgp_proto::engine::RouteFilter;
-use bgp_proto::types::{PeerId, Prefix};
+use bgp_proto::types::{Asn, PeerId, Prefix, RouterId};
 use bgp_speaker::SpeakerHandle;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::answers;
+use crate::dump;
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
 use crate::status::{Direction, Reply, Request};
 
 /// A question is at most so long.
 const QUESTION: u64 = 64 << 10;
-/// Asking takes at most so long.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Asking takes at most so long, a dump of a full table included.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Connections at a time; more wait.
 const CONNECTIONS: usize = 16;
 
@@ -47,6 +48,8 @@ pub(crate) struct Server {
     pub(crate) speaker: SpeakerHandle,
     pub(crate) fib: mpsc::Sender<ToFib>,
     pub(crate) agent: mpsc::Sender<ToAgent>,
+    /// Our AS number and identifier.
+    pub(crate) identity: (Asn, RouterId),
 }
 
 impl Server {
@@ -78,8 +81,17 @@ impl Server {
     async fn connection(&self, stream: UnixStream) {
         let (read, mut write) = stream.into_split();
         let mut line = String::new();
+        let mut dump = None;
         let reply = match BufReader::new(read.take(QUESTION)).read_line(&mut line).await {
             Ok(_) => match serde_json::from_str(&line) {
+                Ok(Request::Dump) => match dump::Dump::begin(&self.speaker, self.identity).await {
+                    Ok(begun) => {
+                        let peers = begun.peers();
+                        dump = Some(begun);
+                        Reply::Done(format!("{peers} peers"))
+                    }
+                    Err(error) => Reply::Error(error.to_string()),
+                },
                 Ok(request) => self.answer(request).await,
                 Err(error) => Reply::Error(format!("not a question of this version: {error}")),
             },
@@ -88,6 +100,11 @@ impl Server {
         if let Ok(mut text) = serde_json::to_vec(&reply) {
             text.push(b'\n');
             let _ = write.write_all(&text).await; // whoever asked may have gone
+        }
+        if let Some(dump) = dump
+            && let Err(error) = dump.write(&self.speaker, &mut write).await
+        {
+            tracing::debug!(%error, "a dump was not taken to its end");
         }
     }
 
@@ -108,6 +125,7 @@ impl Server {
             Request::Routes { within } => self.routes(within).await,
             Request::Fib => Ok(Reply::Fib(self.ask_fib(answers::fib).await?)),
             Request::Blocks => Ok(Reply::Blocks(self.ask_fib(answers::blocks).await?)),
+            Request::Dump => Err("a dump is not asked for like this".to_owned()),
             Request::Reload => {
                 let (answer, outcome) = oneshot::channel();
                 let gone = || "the agent is ending".to_owned();

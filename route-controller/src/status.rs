@@ -20,6 +20,8 @@ pub(crate) enum Request {
     Fib,
     /// This node's blocks.
     Blocks,
+    /// The whole RIB in MRT form: after the answer the connection carries nothing but the file.
+    Dump,
     /// Read the configuration again.
     Reload,
     /// Keep a peer's session down, with a text for the peer.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bgp_proto::engine::{MaxPrefixes, OverLimit, PathRules, PeerKind, PrivateAs};
 use bgp_proto::types::HoldTime;
 
-use crate::model::{Auto, Config, OnShutdown, Peer, Remote, Ttl};
+use crate::model::{Auto, BmpStation, Config, OnShutdown, Peer, Remote, Ttl};
 
 pub(crate) fn explain(config: &Config) -> String {
     let mut out = String::new();
@@ -33,6 +33,9 @@ fn write_all(out: &mut String, config: &Config) -> fmt::Result {
             "\nno peers: nothing is learned, and nobody hears of this node"
         )?;
     }
+    for station in &config.bmp {
+        self::station(out, station)?;
+    }
     if !config.skipped.is_empty() {
         writeln!(out, "\nnot for this node")?;
     }
@@ -40,6 +43,24 @@ fn write_all(out: &mut String, config: &Config) -> fmt::Result {
         writeln!(out, "  {}: {}", skipped.name, skipped.reason)?;
     }
     Ok(())
+}
+
+fn station(out: &mut String, station: &BmpStation) -> fmt::Result {
+    let routes = match (station.pre_policy, station.post_policy) {
+        (true, true) => "routes before and after import policy",
+        (true, false) => "routes before import policy",
+        (false, true) => "routes after import policy",
+        (false, false) => "no routes",
+    };
+    let statistics = match station.statistics {
+        Duration::ZERO => "no statistics".to_owned(),
+        every => format!("statistics each {}", time(every)),
+    };
+    writeln!(
+        out,
+        "\nBMP station {}: sessions, {routes}, {statistics}",
+        station.station
+    )
 }
 
 fn node(out: &mut String, config: &Config) -> fmt::Result {

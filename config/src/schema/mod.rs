@@ -5,10 +5,12 @@
 //! add a field: put its name in the section, read it, carry it through `validate` into the model, show
 //! it in `explain`, and describe it in docs/configuration.md.
 
+mod bmp;
 mod node;
 mod peer;
 mod policy;
 
+pub(crate) use bmp::*;
 pub(crate) use node::*;
 pub(crate) use peer::*;
 pub(crate) use policy::*;
@@ -41,6 +43,7 @@ pub const SECTIONS: &[&Section] = &[
     &GRACEFUL_RESTART,
     &ADD_PATH,
     &MAX_PREFIXES,
+    &BMP,
     &TTL_SECURITY,
     &TIMERS,
     &RULE,
@@ -63,6 +66,7 @@ pub(crate) const DOCUMENT: Section = Section {
         "fib",
         "peers",
         "policies",
+        "bmp",
         "shutdown",
     ],
 };
@@ -98,6 +102,7 @@ pub(crate) struct Document {
     pub(crate) fib: Fib,
     pub(crate) peers: Vec<Peer>,
     pub(crate) policies: Vec<Policy>,
+    pub(crate) bmp: Vec<Bmp>,
     pub(crate) shutdown: Option<At<OnShutdown>>,
 }
 
@@ -117,6 +122,7 @@ pub(crate) fn read(root: &YamlNode, sink: &Sink) -> Option<Document> {
         fib: Fib::read(&fields),
         peers: read_peers(&fields),
         policies: read_policies(&fields),
+        bmp: read_bmp(&fields),
         shutdown: fields.scalar("shutdown", &SHUTDOWN),
     })
 }

@@ -8,9 +8,17 @@ mod node;
 mod peers;
 mod policies;
 
-use crate::model::{Config, NodeFacts};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::model::{BmpStation, Config, NodeFacts};
 use crate::problem::Sink;
-use crate::schema::Document;
+use crate::schema::{Bmp, BmpRoutes, Document};
+
+/// The port of GoBGP's and most other stations; IANA assigned none.
+const BMP_PORT: u16 = 11019;
+/// Between statistics reports.
+const BMP_STATISTICS: Duration = Duration::from_secs(60);
 
 pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Option<Config> {
     let asn = node::asn(&document, sink);
@@ -36,7 +44,25 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
         fib,
         peers,
         skipped,
+        bmp: document.bmp.iter().filter_map(station).collect(),
         shutdown: document.shutdown.map(|at| at.value).unwrap_or_default(),
         warnings: Vec::new(),
+    })
+}
+
+fn station(written: &Bmp) -> Option<BmpStation> {
+    let hears = |view| match &written.routes {
+        Some(views) => views.iter().any(|at| at.value == view),
+        None => true,
+    };
+    let port = written.port.as_ref().map_or(BMP_PORT, |port| port.value);
+    Some(BmpStation {
+        station: SocketAddr::new(written.address.as_ref()?.value, port),
+        pre_policy: hears(BmpRoutes::PrePolicy),
+        post_policy: hears(BmpRoutes::PostPolicy),
+        statistics: written
+            .statistics
+            .as_ref()
+            .map_or(BMP_STATISTICS, |time| time.value),
     })
 }

@@ -19,6 +19,7 @@ mod hostile;
 mod interop;
 mod kernel;
 mod lab_itself;
+mod monitor;
 mod restart;
 mod sessions;
 mod support;
@@ -87,6 +88,7 @@ fn scenarios() -> Vec<Scenario> {
         cni::scenarios(),
         cli::scenarios(),
         kernel::scenarios(),
+        monitor::scenarios(),
         restart::scenarios(),
         sessions::scenarios(),
         hostile::scenarios(),

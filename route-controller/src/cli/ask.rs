@@ -11,6 +11,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks one thing. The error names the socket and the remedy, or is the agent's own.
 pub(super) fn ask(run_dir: &Path, request: &Request) -> Result<Reply, String> {
+    question(run_dir, request).map(|(reply, _)| reply)
+}
+
+/// Asks for something that follows the answer on the same connection, and copies it.
+pub(super) fn copy(run_dir: &Path, request: &Request, out: &mut impl Write) -> Result<u64, String> {
+    let (_, mut rest) = question(run_dir, request)?;
+    std::io::copy(&mut rest, out).map_err(|error| error.to_string())
+}
+
+fn question(run_dir: &Path, request: &Request) -> Result<(Reply, BufReader<UnixStream>), String> {
     let path = run_dir.join("podroute.sock");
     let fail = |error: std::io::Error| {
         format!(
@@ -24,11 +34,12 @@ pub(super) fn ask(run_dir: &Path, request: &Request) -> Result<Reply, String> {
     question.push(b'\n');
     stream.write_all(&question).map_err(fail)?;
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).map_err(fail)?;
+    let mut rest = BufReader::new(stream);
+    rest.read_line(&mut line).map_err(fail)?;
     let reply = serde_json::from_str(&line)
         .map_err(|error| format!("the agent's answer is not understood: {error}"))?;
     match reply {
         Reply::Error(error) => Err(error),
-        reply => Ok(reply),
+        reply => Ok((reply, rest)),
     }
 }

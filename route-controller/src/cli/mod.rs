@@ -62,6 +62,13 @@ enum Command {
         #[command(flatten)]
         run_dir: RunDir,
     },
+    /// Write the whole RIB to a file in MRT form (RFC 6396, TABLE_DUMP_V2), for bgpdump and the like.
+    Dump {
+        /// The file; `-` is standard output.
+        file: PathBuf,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
     /// Look after the pods' addresses; works while the agent is down.
     Ipam {
         #[command(subcommand)]
@@ -180,6 +187,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
         Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),
+        Command::Dump { file, run_dir } => dump(&file, &run_dir.run_dir),
         Command::Ipam {
             what: Ipam::Check { fix, state },
         } => pods::check(&state, fix),
@@ -198,6 +206,22 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         .build()
         .expect("tokio");
     runtime.block_on(future)
+}
+
+/// The file is there whole or not at all.
+fn dump(file: &Path, run_dir: &Path) -> Result<(), String> {
+    if file == Path::new("-") {
+        return ask::copy(run_dir, &Request::Dump, &mut std::io::stdout().lock()).map(drop);
+    }
+    let fail = |error: std::io::Error| format!("{}: {error}", file.display());
+    let beside = file.with_extension("part");
+    let mut out = std::fs::File::create(&beside).map_err(fail)?;
+    let octets =
+        ask::copy(run_dir, &Request::Dump, &mut out).inspect_err(|_| drop(std::fs::remove_file(&beside)))?;
+    out.sync_all().map_err(fail)?;
+    std::fs::rename(&beside, file).map_err(fail)?;
+    println!("{}: {octets} octets", file.display());
+    Ok(())
 }
 
 /// Either half is tried, whatever becomes of the other.

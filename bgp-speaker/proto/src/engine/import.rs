@@ -69,6 +69,8 @@ impl Engine {
     /// Puts a path into the table; `path` borrows the caller's references and takes its own.
     pub(super) fn announce(&mut self, prefix: Prefix, path: Path) {
         let dest = self.table.dest(prefix);
+        let path_id = path.path_id;
+        self.note_feeds(path.peer, Nlri { path_id, prefix });
         self.hold(&path);
         match self.table.path(dest, path.peer, path.path_id) {
             Some((at, old)) => {
@@ -106,6 +108,7 @@ impl Engine {
         };
         if let Some(path) = self.table.remove(dest, at) {
             self.let_go(&path);
+            self.note_feeds(peer, nlri);
         }
         self.mark(dest);
         let Some(known) = self.peers.get_mut(&peer) else {
@@ -141,6 +144,10 @@ impl Engine {
         while let Some(at) = self.table.path_of(dest, peer) {
             if let Some(path) = self.table.remove(dest, at) {
                 self.let_go(&path);
+                let path_id = path.path_id;
+                if let Some(prefix) = self.table.prefix(dest) {
+                    self.note_feeds(peer, Nlri { path_id, prefix });
+                }
             }
             self.mark(dest);
         }
@@ -277,6 +284,8 @@ impl Engine {
                 self.hold(&path);
                 self.table.replace(at, path);
                 self.let_go(&old);
+                let path_id = old.path_id;
+                self.note_feeds(peer, Nlri { path_id, prefix });
                 self.mark(dest);
             }
             if let Some((_, id)) = cached {

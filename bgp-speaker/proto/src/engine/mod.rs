@@ -12,6 +12,7 @@
 //! its update group and is served from the Adj-RIB-Out as it drains (see [`crate::export::lagging`]).
 
 mod api;
+mod feed;
 mod fib_sets;
 mod flush;
 mod import;
@@ -20,6 +21,7 @@ mod peers;
 mod view;
 
 pub use api::*;
+pub use feed::{FeedId, FeedItem};
 pub use view::*;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -61,6 +63,7 @@ pub struct Engine {
     ends: Vec<(PeerId, Family)>,
     out: VecDeque<Output>,
     /// Scratch of a decision.
+    feeds: BTreeMap<FeedId, feed::Feed>,
     candidates: Vec<Candidate>,
     hop_set: Vec<std::net::IpAddr>,
 }
@@ -96,6 +99,7 @@ impl Engine {
             behind: VecDeque::new(),
             ends: Vec::new(),
             out: VecDeque::new(),
+            feeds: BTreeMap::new(),
             candidates: Vec::new(),
             hop_set: Vec::new(),
         }
@@ -244,6 +248,7 @@ impl Engine {
         peer.outstanding = 0;
         peer.refused = false;
         peer.warned = FamilySet::EMPTY;
+        self.repeat_to_feeds(id);
         if let Some(key) = key {
             self.join_group(id, key, false);
         }
@@ -329,6 +334,7 @@ impl Engine {
             self.attrs.release(id, &mut self.next_hops);
         }
         self.attrs.release(received, &mut self.next_hops);
+        self.note_feeds(id, crate::wire::Nlri { path_id, prefix });
         self.mark(dest);
     }
 

@@ -108,6 +108,25 @@ impl Engine {
             .collect()
     }
 
+    /// Routes in the table's own order, which is no order for people: about `most` from this place on, and the place
+    /// where to go on. A page costs what it holds, however large the table is.
+    #[must_use]
+    pub fn routes_from(&self, place: u32, most: usize) -> (Vec<RouteView>, Option<u32>) {
+        let filter = RouteFilter::default();
+        let mut routes = Vec::new();
+        let mut next = place;
+        while routes.len() < most && next < self.table.bound() {
+            let dest = DestId(next);
+            next += 1;
+            if let Some(prefix) = self.table.prefix(dest)
+                && self.shows(&filter, &prefix, dest)
+            {
+                routes.push(self.route_view(prefix, dest, &filter));
+            }
+        }
+        (routes, Some(next).filter(|next| *next < self.table.bound()))
+    }
+
     fn shows(&self, filter: &RouteFilter, prefix: &Prefix, dest: DestId) -> bool {
         self.table.find(prefix) == Some(dest)
             && self.table.first(dest).is_some()

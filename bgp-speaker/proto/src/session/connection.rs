@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use ::bytes::Bytes;
+
 use super::timer::{OPEN_HOLD, send_hold_time};
 use super::{ConnId, Negotiated};
 use crate::types::FamilySet;
@@ -42,6 +44,8 @@ pub(super) struct Connection {
     /// The OPEN that we sent on it.
     pub(super) sent: Option<Open>,
     pub(super) negotiated: Option<Box<Negotiated>>,
+    /// Both OPENs as they were on the wire: ours, the peer's.
+    pub(super) opens: (Bytes, Bytes),
     pub(super) context: DecodeContext,
     /// Messages up to 65535 octets (RFC 8654).
     pub(super) extended: bool,
@@ -61,6 +65,7 @@ impl Connection {
             phase,
             sent: None,
             negotiated: None,
+            opens: (Bytes::new(), Bytes::new()),
             context: DecodeContext {
                 four_octet_as: false,
                 add_path: FamilySet::EMPTY,

@@ -129,6 +129,12 @@ impl Session {
         self.established()?.negotiated.as_deref()
     }
 
+    /// Both OPENs of the established connection as they were on the wire: ours, the peer's.
+    #[must_use]
+    pub fn opens(&self) -> Option<&(Bytes, Bytes)> {
+        self.established().map(|conn| &conn.opens)
+    }
+
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()
@@ -284,6 +290,7 @@ impl Session {
         let bytes = open.encode();
         if let Some(conn) = self.conn_mut(id) {
             conn.opened(now, open);
+            conn.opens.0 = bytes.clone();
             self.send(id, MessageKind::Open, bytes);
         }
     }

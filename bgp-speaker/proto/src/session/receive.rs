@@ -31,7 +31,7 @@ use super::{ConnId, Output};
 use crate::types::FamilySet;
 use crate::wire::{
     Frame, MessageKind, Notification, Open, Refresh, RefreshKind, cut_frame, decode_update, fsm_error,
-    keepalive,
+    keepalive, whole_message,
 };
 
 /// Prefixes, operations and issues after which a batch is handed out; one UPDATE may exceed it.
@@ -168,6 +168,7 @@ impl Session {
         let negotiated = negotiate(self.config(), &local, &remote).map_err(Fault::Notify)?;
         let external = self.config().local_asn != self.config().remote_asn;
         if let Some(conn) = self.conn_mut(id) {
+            conn.opens.1 = whole_message(MessageKind::Open, body);
             conn.accept(now, negotiated, external);
         }
         if self.collide(now, id, &remote) {

@@ -90,6 +90,32 @@ pub fn encode_announce(
     Ok(messages)
 }
 
+/// The attributes of a route as collectors store them: with four-octet AS numbers and LOCAL_PREF, and of MP_REACH_NLRI the next
+/// hop alone (RFC 6396 §4.3.4).
+#[must_use]
+pub fn encode_stored(family: Family, attrs: &PathAttrs) -> Vec<u8> {
+    let context = EncodeContext {
+        four_octet_as: true,
+        add_path: FamilySet::EMPTY,
+        max_len: usize::MAX,
+        internal: true,
+    };
+    let classic = family == Family::Ipv4 && matches!(attrs.next_hop, NextHop::V4(_));
+    let mut out = Vec::with_capacity(128);
+    if !classic {
+        let next_hop = NextHopOctets::of(family, attrs.next_hop);
+        let octets = next_hop.as_slice();
+        let value: Vec<u8> = [u8::try_from(octets.len()).unwrap_or(0)]
+            .iter()
+            .chain(octets)
+            .copied()
+            .collect();
+        attr(&mut out, flag::OPTIONAL, code::MP_REACH, &value);
+    }
+    encode_attrs(&mut out, &context, attrs, classic);
+    out
+}
+
 /// Appends UPDATEs that withdraw the prefixes, all of `family`; gives how many.
 pub fn encode_withdraw(out: &mut BytesMut, context: &EncodeContext, family: Family, nlri: &[Nlri]) -> u32 {
     let add_path = context.add_path.contains(family);

@@ -163,7 +163,7 @@ pub(super) fn put_u16_at(out: &mut BytesMut, at: usize, value: u16) {
 }
 
 /// A whole message of a short body.
-pub(super) fn message(kind: MessageKind, body: &[u8]) -> Bytes {
+pub(crate) fn message(kind: MessageKind, body: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER_LEN + body.len());
     let start = begin(&mut out, kind);
     out.put_slice(body);
