@@ -312,6 +312,14 @@ impl SpeakerHandle {
         self.tell(ToEngine::Input(Input::Originate(routes))).await
     }
 
+    /// Whether this node is about to go: everything sent then carries GRACEFUL_SHUTDOWN (RFC 8326).
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn drain(&self, on: bool) -> Result<(), Stopped> {
+        self.tell(ToEngine::Input(Input::Drain(on))).await
+    }
+
     /// News of next hops.
     ///
     /// # Errors

@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bgp_proto::policy::Source;
-use bgp_proto::types::{Asn, Community, Family, HoldTime, LargeCommunity, Prefix, PrefixError, RouterId};
+use bgp_proto::policy::{AsPathPattern, Source};
+use bgp_proto::types::{
+    Asn, Community, ExtCommunity, Family, HoldTime, LargeCommunity, Prefix, PrefixError, RouterId,
+};
 
 use crate::problem::is_hidden;
 use crate::suggest::nearest;
@@ -397,6 +399,32 @@ pub(crate) const LARGE_COMMUNITY: Kind<LargeCommunity> = Kind {
                 "three numbers up to 4294967295, as \"64512:1:2\" (RFC 8092)".to_owned(),
             )),
         }
+    },
+};
+
+pub(crate) const EXT_COMMUNITY: Kind<ExtCommunity> = Kind {
+    what: "an extended community",
+    example: "\"rt:64512:100\"",
+    parse: |scalar| {
+        scalar.text.parse().map_err(|_| {
+            Bad::Range(
+                "rt:AS:NUMBER or ro:AS:NUMBER, also with an IPv4 address, or 0x and 16 hexadecimal digits (RFC 4360)"
+                    .to_owned(),
+            )
+        })
+    },
+};
+
+pub(crate) const AS_PATTERN: Kind<AsPathPattern> = Kind {
+    what: "a regular expression",
+    example: "\"^65001_\"",
+    parse: |scalar| {
+        AsPathPattern::new(scalar.text).map_err(|error| {
+            Bad::Said(
+                format!("is no regular expression: {error}"),
+                "correct it; _ is the bound of a number".to_owned(),
+            )
+        })
     },
 };
 

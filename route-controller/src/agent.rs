@@ -9,21 +9,21 @@
 //!
 //! The agent waits for the fib task when that is busy; the speaker never waits for the agent.
 
+mod peers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
+use bgp_proto::engine::Originated;
 use bgp_proto::types::{Family, PeerId, Prefix};
-use bgp_speaker::{
-    BmpSpec, Event, LinkSpec, PeerSpec, RangeSpec, Shutdown, Speaker, SpeakerConfig, SpeakerHandle,
-    Transport, Ttl,
-};
-use podroute_config::{Config, NodeFacts, OnShutdown, Remote};
+use bgp_speaker::{Event, Shutdown, Speaker, SpeakerConfig, SpeakerHandle};
+use podroute_config::{Config, NodeFacts, OnShutdown};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::drain::Drain;
 use crate::fib::task::{FibTask, ROOM, ToFib};
 use crate::fib::{FibConfig, Mirror, netlink};
 use crate::host::{Host, find_out};
@@ -101,6 +101,7 @@ struct Agent {
     speaker: SpeakerHandle,
     fib: mpsc::Sender<ToFib>,
     ids: BTreeMap<String, PeerId>,
+    drain: Drain,
     /// Ranges of dynamic peers.
     ranges: BTreeSet<String>,
     next_id: u32,
@@ -140,6 +141,7 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf) -> Result<(), AgentErro
         .await
         .map_err(AgentError::Netlink)?;
     tokio::spawn(task.run());
+    let drain = Drain::read(&run_dir);
     let agent = Agent {
         path,
         run_dir,
@@ -148,6 +150,7 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf) -> Result<(), AgentErro
         speaker,
         fib,
         ids: BTreeMap::new(),
+        drain,
         ranges: BTreeSet::new(),
         secrets: Secrets::default(),
         next_id: 0,
@@ -201,7 +204,8 @@ impl Agent {
     async fn serve(mut self, mut events: mpsc::Receiver<Event>) -> Result<(), AgentError> {
         self.install_blocks().await;
         self.write_node_file()?;
-        self.speaker.originate(self.config.originated()).await?;
+        self.speaker.drain(self.drain.on).await?;
+        self.speaker.originate(self.originated()).await?;
         self.put_peers().await?;
         let (orders, mut inbox) = mpsc::channel(16);
         let server = server::Server {
@@ -292,74 +296,6 @@ impl Agent {
         })
     }
 
-    async fn put_peers(&mut self) -> Result<(), AgentError> {
-        self.read_secrets();
-        self.put_stations();
-        let waits = |peer: &&podroute_config::Peer| !matches!(peer.remote, Remote::Range { .. });
-        let ranges: BTreeSet<String> = self
-            .config
-            .peers
-            .iter()
-            .filter(|peer| !waits(peer))
-            .map(|peer| peer.name.clone())
-            .collect();
-        for gone in self.ranges.difference(&ranges) {
-            self.speaker.remove_range(gone).await?;
-        }
-        for peer in self.config.peers.iter().filter(|peer| !waits(peer)) {
-            let Remote::Range { prefix, limit } = peer.remote else {
-                continue;
-            };
-            let range = RangeSpec {
-                name: peer.name.clone(),
-                prefix,
-                limit: limit as usize,
-                template: self.spec(peer, PeerId(0)),
-            };
-            self.speaker.put_range(range).await?;
-        }
-        self.ranges = ranges;
-        for peer in self.config.peers.iter().filter(waits) {
-            let id = *self.ids.entry(peer.name.clone()).or_insert_with(|| {
-                self.next_id += 1;
-                PeerId(self.next_id)
-            });
-            if self.sweep_at.is_some() && !peer.shutdown {
-                self.awaited
-                    .extend(peer.families.iter().map(|family| (id, family)));
-            }
-            let template = self.spec(peer, id);
-            match &peer.remote {
-                Remote::Interface(interface) => {
-                    let interface = interface.clone();
-                    self.speaker.put_link(LinkSpec { interface, template }).await?;
-                }
-                _ => self.speaker.put_peer(template).await?,
-            }
-        }
-        let kept: BTreeSet<&String> = self
-            .config
-            .peers
-            .iter()
-            .filter(waits)
-            .map(|peer| &peer.name)
-            .collect();
-        let gone: Vec<String> = self
-            .ids
-            .keys()
-            .filter(|name| !kept.contains(name))
-            .cloned()
-            .collect();
-        for name in gone {
-            if let Some(id) = self.ids.remove(&name) {
-                self.awaited.retain(|(awaited, _)| *awaited != id);
-                self.speaker.remove_peer(id).await?;
-            }
-        }
-        self.sweep_if_complete().await;
-        Ok(())
-    }
-
     async fn event(&mut self, event: Event) {
         match event {
             Event::Fib(changes) => self.to_fib(ToFib::Routes(changes)).await,
@@ -375,46 +311,24 @@ impl Agent {
         }
     }
 
-    fn spec(&self, peer: &podroute_config::Peer, id: PeerId) -> PeerSpec {
-        let mut spec = spec(&self.config, peer, id, &self.host);
-        if let Some(file) = &peer.transport.password_file {
-            spec.transport.password_version = self.secrets.version(file);
+    /// What this node originates: nothing, once it is drained.
+    fn originated(&self) -> Vec<Originated> {
+        if self.drain.withdraw {
+            return Vec::new();
         }
-        spec
+        self.config.originated()
     }
 
-    fn warn_of_prefixes(&self, peer: PeerId, family: Family, count: usize) {
-        let name = self.ids.iter().find(|(_, id)| **id == peer).map(|(name, _)| name);
-        let name = name.map_or_else(|| format!("#{}", peer.0), String::clone);
-        tracing::warn!(peer = %name, %family, count, "many prefixes: near or over maxPrefixes");
-    }
-
-    fn put_stations(&self) {
-        let station = |wanted: &podroute_config::BmpStation| BmpSpec {
-            station: wanted.station,
-            pre_policy: wanted.pre_policy,
-            post_policy: wanted.post_policy,
-            statistics: wanted.statistics,
-            name: self.name(),
-        };
-        self.speaker
-            .put_stations(self.config.bmp.iter().map(station).collect());
-    }
-
-    fn read_secrets(&mut self) -> bool {
-        let peers = self.config.peers.iter();
-        self.secrets
-            .changed(peers.filter_map(|peer| peer.transport.password_file.clone()))
-    }
-
-    /// Kubernetes replaces mounted secrets without a word. A session whose secret changed begins anew.
-    async fn look_at_secrets(&mut self) {
-        if self.read_secrets() {
-            tracing::info!("a password file changed");
-            if let Err(error) = self.put_peers().await {
-                tracing::error!("{error}");
-            }
-        }
+    async fn drain(&mut self, drain: Drain) -> Result<String, String> {
+        drain
+            .write(&self.run_dir)
+            .map_err(|error| format!("{}: {error}", self.run_dir.display()))?;
+        self.drain = drain;
+        let stopped = |error: bgp_speaker::Stopped| error.to_string();
+        self.speaker.drain(drain.on).await.map_err(stopped)?;
+        self.speaker.originate(self.originated()).await.map_err(stopped)?;
+        tracing::info!(draining = drain.on, withdrawn = drain.withdraw, "drain");
+        Ok(drain.words().to_owned())
     }
 
     /// Families that the session does not carry will see no End-of-RIB.
@@ -463,6 +377,15 @@ impl Agent {
                 }
                 drop(answer.send(outcome));
             }
+            ToAgent::Drain { on, withdraw, answer } => {
+                let outcome = self
+                    .drain(Drain {
+                        on,
+                        withdraw: on && withdraw,
+                    })
+                    .await;
+                drop(answer.send(outcome));
+            }
         }
     }
 
@@ -508,7 +431,7 @@ impl Agent {
         self.write_node_file().map_err(|error| error.to_string())?;
         let stopped = |error: AgentError| error.to_string();
         self.speaker
-            .originate(self.config.originated())
+            .originate(self.originated())
             .await
             .map_err(|error| stopped(error.into()))?;
         self.put_peers().await.map_err(stopped)?;
@@ -518,34 +441,6 @@ impl Agent {
             self.path.display(),
             self.ids.len()
         ))
-    }
-}
-
-/// A peer of the configuration as the speaker takes it.
-fn spec(config: &Config, peer: &podroute_config::Peer, id: PeerId, host: &Host) -> PeerSpec {
-    let ttl = match peer.transport.ttl {
-        podroute_config::Ttl::Send(ttl) => Ttl::Multihop(ttl),
-        podroute_config::Ttl::Security { hops } => Ttl::Gtsm(hops),
-    };
-    PeerSpec {
-        id,
-        name: peer.name.clone(),
-        session: config.session_config(peer, host.router_id),
-        routing: Arc::new(peer.routing.clone()),
-        transport: Transport {
-            remote: std::net::SocketAddr::new(
-                peer.remote
-                    .address()
-                    .unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
-                peer.port,
-            ),
-            local: peer.transport.local_address,
-            ttl,
-            password_file: peer.transport.password_file.clone(),
-            password_version: 0,
-        },
-        enabled: !peer.shutdown,
-        waiting_for: None,
     }
 }
 

@@ -40,6 +40,11 @@ pub(crate) fn listen(run_dir: &Path) -> io::Result<UnixListener> {
 /// What the operator asks of the agent.
 pub(crate) enum ToAgent {
     Reload(oneshot::Sender<Result<String, String>>),
+    Drain {
+        on: bool,
+        withdraw: bool,
+        answer: oneshot::Sender<Result<String, String>>,
+    },
 }
 
 /// What answers are made of.
@@ -126,14 +131,9 @@ impl Server {
             Request::Fib => Ok(Reply::Fib(self.ask_fib(answers::fib).await?)),
             Request::Blocks => Ok(Reply::Blocks(self.ask_fib(answers::blocks).await?)),
             Request::Dump => Err("a dump is not asked for like this".to_owned()),
-            Request::Reload => {
-                let (answer, outcome) = oneshot::channel();
-                let gone = || "the agent is ending".to_owned();
-                self.agent
-                    .send(ToAgent::Reload(answer))
-                    .await
-                    .map_err(|_| gone())?;
-                outcome.await.map_err(|_| gone())?.map(Reply::Done)
+            Request::Reload => self.order(ToAgent::Reload).await,
+            Request::Drain { on, withdraw } => {
+                self.order(|answer| ToAgent::Drain { on, withdraw, answer }).await
             }
             Request::Disable { peer, message } => {
                 let id = self.peer(&peer).await?;
@@ -147,6 +147,16 @@ impl Server {
             }
             Request::Clear { peer, soft } => self.clear(peer, soft).await,
         }
+    }
+
+    async fn order(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<String, String>>) -> ToAgent,
+    ) -> Result<Reply, String> {
+        let (answer, outcome) = oneshot::channel();
+        let gone = || "the agent is ending".to_owned();
+        self.agent.send(order(answer)).await.map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?.map(Reply::Done)
     }
 
     async fn clear(&self, peer: String, soft: Option<Direction>) -> Result<Reply, String> {

@@ -22,6 +22,8 @@ pub(crate) enum Request {
     Blocks,
     /// The whole RIB in MRT form: after the answer the connection carries nothing but the file.
     Dump,
+    /// Prepare for this node's going, or take it back.
+    Drain { on: bool, withdraw: bool },
     /// Read the configuration again.
     Reload,
     /// Keep a peer's session down, with a text for the peer.
@@ -108,6 +110,12 @@ pub(crate) struct PathStatus {
     pub(crate) local_pref: Option<u32>,
     pub(crate) med: Option<u32>,
     pub(crate) communities: Vec<String>,
+    pub(crate) large_communities: Vec<String>,
+    pub(crate) ext_communities: Vec<String>,
+    /// The identifier of a path among several (RFC 7911), 0 without.
+    pub(crate) path_id: u32,
+    pub(crate) originator_id: Option<String>,
+    pub(crate) cluster_list: Vec<String>,
     pub(crate) eligible: bool,
     /// Why it is not.
     pub(crate) reason: Option<String>,

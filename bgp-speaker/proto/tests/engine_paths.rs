@@ -494,3 +494,33 @@ fn own_routes_go_to_peers_of_several_paths_once() {
     world.pump();
     assert!(world.heard[&A].paths.is_empty());
 }
+
+#[test]
+fn a_node_that_is_drained_says_so_and_takes_it_back() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    world.add(B, PeerKind::Internal);
+    world.add(C, PeerKind::External);
+    world.announce(C, &["10.1.0.0/16"]);
+    let own = Originated {
+        prefix: one("10.9.0.0/24"),
+        source: Source::PodBlock,
+        communities: vec![],
+    };
+    world.handle(Input::Originate(vec![own]));
+    for draining in [false, true, false] {
+        world.handle(Input::Drain(draining));
+        world.pump();
+        for (peer, preference) in [(A, None), (B, Some(if draining { 0 } else { 100 }))] {
+            for prefix in ["10.1.0.0/16", "10.9.0.0/24"] {
+                let heard = &world.heard[&peer].routes[&one(prefix)];
+                assert_eq!(
+                    heard.has_community(Community::GRACEFUL_SHUTDOWN),
+                    draining,
+                    "{prefix}"
+                );
+                assert_eq!(heard.local_pref, preference, "{prefix}");
+            }
+        }
+    }
+}

@@ -224,6 +224,40 @@ fn the_engine_refuses_to_go_on() {
 }
 
 #[test]
+fn a_pause_after_too_many_prefixes() {
+    let pause = Duration::from_secs(300);
+    let fail = |lab: &mut Lab| {
+        lab.give(Input::Fail {
+            notification: Notification::max_prefixes(Family::Ipv4, 10),
+            idle_for: pause,
+        })
+    };
+    let mut lab = Lab::established(config());
+    fail(&mut lab);
+    assert_eq!(lab.state(), State::Idle);
+    let (_, done) = lab.incoming();
+    assert_eq!(refusal(&done), (6, 5, vec![]), "connection rejected");
+    let happened = lab.pass(pause - Duration::from_secs(1));
+    assert!(happened.is_empty(), "nothing before its time: {happened:?}");
+    let connects = session_util::connects(&lab.pass(Duration::from_secs(10)));
+    assert!(!connects.is_empty(), "and then it tries again");
+    // The operator need not wait.
+    let mut lab = Lab::established(config());
+    fail(&mut lab);
+    assert!(lab.give(Input::Start).contains(&Did::Connect(1)));
+    // A passive session takes connections again.
+    let mut lab = Lab::established(SessionConfig {
+        passive: false,
+        ..config()
+    });
+    fail(&mut lab);
+    lab.wait(pause);
+    lab.tick();
+    let (conn, done) = lab.incoming();
+    assert!(notifications(&done).is_empty() && conn > 0);
+}
+
+#[test]
 fn a_connection_that_breaks() {
     let mut lab = Lab::established(config());
     let reset = Some("Connection reset by peer");

@@ -11,9 +11,9 @@ mod session_util;
 
 use std::time::Duration;
 
-use bgp_proto::session::{DownReason, Input, SessionConfig, State};
+use bgp_proto::session::{ConnId, DownReason, Input, Output, Session, SessionConfig, State};
 use bgp_proto::types::{Family, FamilySet};
-use bgp_proto::wire::{Capability, GracefulRestart, Notification, Open, cease};
+use bgp_proto::wire::{Capability, GracefulRestart, LongLivedFamily, Notification, Open, cease};
 use session_util::{Did, LOW, Lab, config, end_of_rib, is_up, notifications, peer_open, refusal};
 
 fn restarting(notification: bool) -> (SessionConfig, Open) {
@@ -221,4 +221,111 @@ fn what_our_reduced_open_did_not_offer_does_not_hold() {
     lab.closed(1, None);
     let none = (FamilySet::EMPTY, Duration::ZERO);
     assert_eq!(lab.checker.retained, Some(none), "RFC 4724 §4.2");
+}
+
+#[test]
+fn the_configuration_offers_what_it_says() {
+    let ours = SessionConfig {
+        graceful_restart: Some(30),
+        restart_on_notification: true,
+        ..config()
+    };
+    let open = bgp_proto::session::our_open(&ours, true);
+    let offered = open.graceful_restart().unwrap();
+    assert!(offered.restarting && offered.notification);
+    assert_eq!(offered.restart_time, 30);
+}
+
+#[test]
+fn only_the_first_session_of_a_process_says_that_it_restarted() {
+    let ours = SessionConfig {
+        graceful_restart: Some(30),
+        ..config()
+    };
+    let said = |session: Session| {
+        let mut session = session;
+        let now = std::time::Instant::now();
+        session.handle(now, Input::Start);
+        let conn = ConnId(0);
+        session.handle(
+            now,
+            Input::Connected {
+                conn,
+                incoming: false,
+            },
+        );
+        let sent = std::iter::from_fn(|| session.poll_output()).find_map(|output| match output {
+            Output::Send { bytes, .. } => Some(bytes),
+            _ => None,
+        });
+        let open = Open::decode(&sent.unwrap().slice(19..)).unwrap();
+        open.graceful_restart().unwrap().restarting
+    };
+    assert!(said(Session::new(ours.clone(), 1)));
+    assert!(!said(Session::new(ours, 1).in_place_of_another()));
+}
+
+/// What is kept: families, until when, and then how long.
+type Kept = (FamilySet, Duration, Vec<(Family, Duration)>);
+
+/// A lab with long-lived graceful restart on both sides, the peer for IPv6 alone.
+fn long_lived(restart_time: u16) -> Vec<Kept> {
+    let item = |family, stale_time| LongLivedFamily {
+        family,
+        forwarding: true,
+        stale_time,
+    };
+    let ours = SessionConfig {
+        graceful_restart: Some(120),
+        extra_capabilities: vec![Capability::LongLivedGracefulRestart(vec![
+            item(Family::Ipv4, 500),
+            item(Family::Ipv6, 500),
+        ])],
+        ..config()
+    };
+    let mut open = peer_open(LOW);
+    open.capabilities
+        .push(Capability::GracefulRestart(GracefulRestart {
+            restarting: false,
+            notification: false,
+            restart_time,
+            families: vec![(Family::Ipv4, true), (Family::Ipv6, true)],
+        }));
+    open.capabilities
+        .push(Capability::LongLivedGracefulRestart(vec![item(
+            Family::Ipv6,
+            900,
+        )]));
+    let mut lab = Lab::open_sent(ours);
+    lab.open(0, &open);
+    assert!(is_up(&lab.keepalive(0)));
+    let mut kept = Vec::new();
+    lab.session.handle(
+        lab.now,
+        Input::Closed {
+            conn: ConnId(0),
+            error: None,
+        },
+    );
+    while let Some(output) = lab.session.poll_output() {
+        if let Output::Down {
+            retain,
+            retain_for,
+            retain_longer,
+            ..
+        } = output
+        {
+            kept.push((retain, retain_for, retain_longer));
+        }
+    }
+    kept
+}
+
+#[test]
+fn long_lived_routes_stay_for_the_peers_time() {
+    let longer = vec![(Family::Ipv6, Duration::from_secs(900))];
+    let both = FamilySet::ALL;
+    assert_eq!(long_lived(60), [(both, Duration::from_secs(60), longer.clone())]);
+    // RFC 9494 §4.2: a restart time of zero only means that they are long-lived at once.
+    assert_eq!(long_lived(0), [(both, Duration::ZERO, longer)]);
 }

@@ -51,6 +51,7 @@ fn conditions(matcher: &Matcher) -> Vec<String> {
     );
     list(&mut out, "community", &matcher.communities);
     list(&mut out, "large community", &matcher.large_communities);
+    list(&mut out, "extended community", &matcher.ext_communities);
     as_path(&mut out, &matcher.as_path);
     list(&mut out, "next hop", &matcher.next_hops);
     let source = |source| {
@@ -94,6 +95,7 @@ fn as_path(out: &mut Vec<String>, path: &AsPathMatch) {
     list(out, "AS path contains", &path.contains);
     list(out, "neighbor AS", &path.neighbor);
     list(out, "origin AS", &path.origin);
+    list(out, "AS path like", &path.patterns);
     match (path.min_hops, path.max_hops) {
         (None, None) => {}
         (Some(min), Some(max)) if min == max => out.push(format!("AS path of length {min}")),
@@ -119,6 +121,8 @@ fn changes(actions: &Actions) -> Vec<String> {
     list(&mut out, "add community", &actions.add_communities);
     list(&mut out, "remove large community", &actions.remove_large);
     list(&mut out, "add large community", &actions.add_large);
+    list(&mut out, "remove extended community", &actions.remove_ext);
+    list(&mut out, "add extended community", &actions.add_ext);
     match actions.prepend {
         Some((Some(asn), times)) => out.push(format!("prepend AS {asn} {times} times")),
         Some((None, times)) => out.push(format!("prepend own AS {times} times")),

@@ -53,6 +53,7 @@ pub const SECTIONS: &[&Section] = &[
     &SET,
     &EDIT_COMMUNITIES,
     &EDIT_LARGE,
+    &EDIT_EXT,
     &PREPEND,
 ];
 

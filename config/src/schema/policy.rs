@@ -19,6 +19,7 @@ pub(crate) const MATCH: Section = Section {
         "prefixes",
         "communities",
         "largeCommunities",
+        "extCommunities",
         "asPath",
         "nextHops",
         "source",
@@ -33,7 +34,7 @@ pub(crate) const PREFIX_RANGE: Section = Section {
 
 pub(crate) const AS_PATH: Section = Section {
     name: "policies.NAME[].match.asPath",
-    fields: &["contains", "neighbor", "origin", "length"],
+    fields: &["contains", "neighbor", "origin", "regex", "length"],
 };
 
 pub(crate) const SET: Section = Section {
@@ -43,6 +44,7 @@ pub(crate) const SET: Section = Section {
         "med",
         "communities",
         "largeCommunities",
+        "extCommunities",
         "prepend",
         "nextHop",
     ],
@@ -55,6 +57,11 @@ pub(crate) const EDIT_COMMUNITIES: Section = Section {
 
 pub(crate) const EDIT_LARGE: Section = Section {
     name: "policies.NAME[].set.largeCommunities",
+    fields: &["add", "remove"],
+};
+
+pub(crate) const EDIT_EXT: Section = Section {
+    name: "policies.NAME[].set.extCommunities",
     fields: &["add", "remove"],
 };
 
@@ -202,6 +209,7 @@ fn read_match(fields: &Fields<'_>) -> Matcher {
             "prefixes",
             "communities",
             "largeCommunities",
+            "extCommunities",
             "nextHops",
             "source",
             "families",
@@ -215,13 +223,13 @@ fn read_match(fields: &Fields<'_>) -> Matcher {
             .collect(),
         communities: some(fields, "communities", &value::COMMUNITY),
         large_communities: some(fields, "largeCommunities", &value::LARGE_COMMUNITY),
+        ext_communities: some(fields, "extCommunities", &value::EXT_COMMUNITY),
         as_path: as_path.map(|fields| read_as_path(&fields)).unwrap_or_default(),
         next_hops: some(fields, "nextHops", &value::PREFIX_OR_ADDRESS),
         sources: some(fields, "source", &value::SOURCE),
         families: Some(families)
             .filter(|list| !list.is_empty())
             .map(FamilySet::from_iter),
-        ..Matcher::default()
     }
 }
 
@@ -287,12 +295,13 @@ fn length_problem(spot: &Spot, prefix: Prefix, low: u32, high: u32) -> crate::Pr
 }
 
 fn read_as_path(fields: &Fields<'_>) -> AsPathMatch {
-    no_empty_list(fields, &["contains", "neighbor", "origin"]);
+    no_empty_list(fields, &["contains", "neighbor", "origin", "regex"]);
     let length = fields.scalar("length", &value::RANGE).map(|range| range.value);
     AsPathMatch {
         contains: some(fields, "contains", &value::ASN),
         neighbor: some(fields, "neighbor", &value::ASN),
         origin: some(fields, "origin", &value::ASN),
+        patterns: some(fields, "regex", &value::AS_PATTERN),
         min_hops: length.map(|(low, _)| low),
         max_hops: length.map(|(_, high)| high),
     }
@@ -303,6 +312,8 @@ fn read_set(fields: &Fields<'_>) -> Actions {
     let communities = communities.as_ref();
     let large = fields.fields("largeCommunities", &EDIT_LARGE);
     let large = large.as_ref();
+    let ext = fields.fields("extCommunities", &EDIT_EXT);
+    let ext = ext.as_ref();
     let clear = communities.and_then(|fields| fields.scalar("clear", &value::BOOL));
     Actions {
         local_pref: fields.scalar("localPreference", &NUMBER).map(|at| at.value),
@@ -319,6 +330,12 @@ fn read_set(fields: &Fields<'_>) -> Actions {
             .unwrap_or_default(),
         add_large: large
             .map(|f| some(f, "add", &value::LARGE_COMMUNITY))
+            .unwrap_or_default(),
+        remove_ext: ext
+            .map(|f| some(f, "remove", &value::EXT_COMMUNITY))
+            .unwrap_or_default(),
+        add_ext: ext
+            .map(|f| some(f, "add", &value::EXT_COMMUNITY))
             .unwrap_or_default(),
         prepend: fields.get("prepend").and_then(|cursor| read_prepend(&cursor)),
         next_hop: fields.scalar("nextHop", &NEXT_HOP).map(|at| at.value),

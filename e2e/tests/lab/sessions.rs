@@ -25,6 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario("sessions::a_range_with_a_password", ours, range_with_password),
         scenario("sessions::a_changed_password_file_is_used", ours, password),
         scenario("sessions::shutdown_withdraws_or_preserves", ours, shutdown),
+        scenario("sessions::drain_moves_traffic_away_first", ours, drain),
         scenario("sessions::several_paths_of_a_prefix", ours, several_paths),
         scenario("sessions::show_says_why", ours, show_says_why),
     ]
@@ -273,6 +274,50 @@ fn shutdown() -> Result<()> {
         kernel::route(&a, prefix("10.244.2.0/24"))?.is_some(),
         "the kernel keeps its routes"
     );
+    Ok(())
+}
+
+fn drain() -> Result<()> {
+    let ([a, b], mut agents) = pair(["", ""], ["", ""])?;
+    wait_route(&b, prefix("10.244.1.0/24"), CONVERGENCE, |_| true)?;
+    let program = bins::find("podroute")?;
+    let program = program.to_string_lossy();
+    let told = |wanted: bool| {
+        wait::until(
+            CONVERGENCE,
+            format_args!("GRACEFUL_SHUTDOWN at node-b: {wanted}"),
+            || {
+                let routes = podroute::show(&b, "routes")?;
+                let all = routes["routes"].as_array().into_iter().flatten();
+                let path = all
+                    .filter(|route| route["prefix"] == "10.244.1.0/24")
+                    .map(|route| &route["paths"][0]);
+                let text = path.map(ToString::to_string).collect::<String>();
+                ensure!(
+                    text.contains("node-a") || text.contains("other"),
+                    "no path: {routes}"
+                );
+                ensure!(text.contains("graceful-shutdown") == wanted, "{text}");
+                Ok(())
+            },
+        )
+    };
+    a.run(&program, &["drain", "--no-withdraw"])?;
+    told(true)?;
+    // A restart does not undo it.
+    agents[0].terminate(Duration::from_secs(5))?;
+    let file = std::fs::read_to_string(a.dir().join("etc/podroute.yaml"));
+    let file = file.map_err(|error| Failure::new(error.to_string()))?;
+    agents[0] = podroute::start_with(&a, &file)?;
+    established(&b, "other")?;
+    told(true)?;
+    a.run(&program, &["undrain"])?;
+    told(false)?;
+    let said = a.run(&program, &["drain", "--wait", "0"])?;
+    ensure!(said.contains("safe"), "said: {said}");
+    wait_no_route(&b, prefix("10.244.1.0/24"), CONVERGENCE)?;
+    a.run(&program, &["undrain"])?;
+    wait_route(&b, prefix("10.244.1.0/24"), CONVERGENCE, |_| true)?;
     Ok(())
 }
 

@@ -62,6 +62,23 @@ enum Command {
         #[command(flatten)]
         run_dir: RunDir,
     },
+    /// Prepare to take this node away: tell peers to prefer other paths (GRACEFUL_SHUTDOWN, RFC 8326), and after a while
+    /// withdraw what the node originates. Survives a restart of the agent.
+    Drain {
+        /// How long other paths have to take over before the withdrawal, in seconds.
+        #[arg(long, default_value_t = 10)]
+        wait: u64,
+        /// Leave it at the community: withdraw nothing.
+        #[arg(long)]
+        no_withdraw: bool,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
+    /// Take a drain back.
+    Undrain {
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
     /// Write the whole RIB to a file in MRT form (RFC 6396, TABLE_DUMP_V2), for bgpdump and the like.
     Dump {
         /// The file; `-` is standard output.
@@ -187,6 +204,15 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
         Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),
+        Command::Drain {
+            wait,
+            no_withdraw,
+            run_dir,
+        } => drain(wait, no_withdraw, &run_dir.run_dir),
+        Command::Undrain { run_dir } => {
+            let (on, withdraw) = (false, false);
+            order(&run_dir.run_dir, &Request::Drain { on, withdraw })
+        }
         Command::Dump { file, run_dir } => dump(&file, &run_dir.run_dir),
         Command::Ipam {
             what: Ipam::Check { fix, state },
@@ -206,6 +232,17 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         .build()
         .expect("tokio");
     runtime.block_on(future)
+}
+
+fn drain(wait: u64, no_withdraw: bool, run_dir: &Path) -> Result<(), String> {
+    let step = |withdraw| order(run_dir, &Request::Drain { on: true, withdraw });
+    step(false)?;
+    if no_withdraw {
+        return Ok(());
+    }
+    // The operator's own time for others to converge.
+    std::thread::sleep(std::time::Duration::from_secs(wait));
+    step(true)
 }
 
 /// The file is there whole or not at all.

@@ -186,7 +186,13 @@ fn path_row(prefix: &str, path: &PathStatus) -> [String; 9] {
         or_dash(path.as_path.clone()),
         number(path.local_pref),
         number(path.med),
-        or_dash(path.communities.join(" ")),
+        or_dash(
+            [&path.communities, &path.large_communities, &path.ext_communities]
+                .map(|list| list.join(" "))
+                .join(" ")
+                .trim()
+                .to_owned(),
+        ),
         path.reason.clone().unwrap_or_default(),
     ]
 }

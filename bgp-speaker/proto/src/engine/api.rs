@@ -66,6 +66,8 @@ pub enum Input {
     Refresh(PeerId, Refresh),
     /// The whole set of routes that we originate.
     Originate(Vec<Originated>),
+    /// We are about to go: everything we send says so, so that others prefer other paths (RFC 8326 §4).
+    Drain(bool),
     /// News of next hops.
     NextHops(Vec<(IpAddr, Reach)>),
     /// The shell wrote chunks of this cost ([`Chunk::cost_for`]) to the peer (flow control).

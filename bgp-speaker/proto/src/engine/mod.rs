@@ -63,6 +63,7 @@ pub struct Engine {
     ends: Vec<(PeerId, Family)>,
     out: VecDeque<Output>,
     /// Scratch of a decision.
+    draining: bool,
     feeds: BTreeMap<FeedId, feed::Feed>,
     candidates: Vec<Candidate>,
     hop_set: Vec<std::net::IpAddr>,
@@ -99,6 +100,7 @@ impl Engine {
             behind: VecDeque::new(),
             ends: Vec::new(),
             out: VecDeque::new(),
+            draining: false,
             feeds: BTreeMap::new(),
             candidates: Vec::new(),
             hop_set: Vec::new(),
@@ -120,6 +122,7 @@ impl Engine {
             Input::Routes(peer, batch) => self.import_batch(peer, batch),
             Input::Refresh(peer, refresh) => self.refresh(peer, refresh),
             Input::Originate(routes) => self.originate(routes),
+            Input::Drain(on) => self.drain(on),
             Input::NextHops(news) => self.learn_next_hops(&news),
             Input::Written(peer, bytes) => self.written(peer, bytes),
         }
@@ -211,6 +214,22 @@ impl Engine {
         };
         self.learn_source(id, &facts);
         notes.into_iter().for_each(|dest| self.reimport(id, dest));
+        self.regroup(id);
+    }
+
+    fn drain(&mut self, on: bool) {
+        if std::mem::replace(&mut self.draining, on) != on {
+            let established = self.peers.iter().filter(|(_, peer)| peer.is_up());
+            let ids: Vec<PeerId> = established.map(|(id, _)| *id).collect();
+            ids.into_iter().for_each(|id| self.regroup(id));
+        }
+    }
+
+    /// Puts a peer into the group that it belongs to now.
+    fn regroup(&mut self, id: PeerId) {
+        let Some(facts) = self.peers.get(&id).and_then(|peer| peer.facts.clone()) else {
+            return;
+        };
         let key = self.group_key(id, &facts);
         let same = self
             .group_of(id)
@@ -346,9 +365,13 @@ impl Engine {
     }
 
     fn group_key(&self, id: PeerId, facts: &SessionFacts) -> Option<GroupKey> {
-        self.peers
-            .get(&id)
-            .map(|peer| GroupKey::of(&peer.routing, facts, self.config.asn, self.cluster_id()))
+        self.peers.get(&id).map(|peer| {
+            let key = GroupKey::of(&peer.routing, facts, self.config.asn, self.cluster_id());
+            GroupKey {
+                draining: self.draining,
+                ..key
+            }
+        })
     }
 
     fn down(&mut self, id: PeerId) {

@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use super::{Engine, Reach};
 use crate::rib::table::{DestId, Ineligible, Path};
-use crate::types::{Family, PeerId, Prefix};
+use crate::types::{Family, PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
 
 /// Which routes to show.
@@ -56,6 +56,8 @@ pub struct PathView {
     pub peer: PeerId,
     /// The peer's name, `None` for our own.
     pub peer_name: Option<String>,
+    /// Its identifier from the peer (RFC 7911).
+    pub path_id: PathId,
     /// It is the best path.
     pub best: bool,
     /// `None` when it can be used.
@@ -164,6 +166,7 @@ impl Engine {
         PathView {
             peer: path.peer,
             peer_name: self.peers.get(&path.peer).map(|peer| peer.routing.name.clone()),
+            path_id: path.path_id,
             best,
             unused: self.unused(path),
             attrs: self.attrs.get(path.imported.unwrap_or(path.received)).clone(),

@@ -80,6 +80,8 @@ pub struct GroupKey {
     pub cluster_id: u32,
     /// Families in which the members take long-lived stale routes (RFC 9494 §4.3).
     pub long_lived: FamilySet,
+    /// We are about to go (RFC 8326 §4).
+    pub draining: bool,
 }
 
 impl GroupKey {
@@ -126,6 +128,7 @@ impl GroupKey {
             shared_subnets: facts.shared_subnets.clone(),
             cluster_id,
             long_lived: negotiated.long_lived,
+            draining: false,
         }
     }
 
@@ -227,6 +230,9 @@ impl GroupKey {
         {
             out.next_hop = attrs.next_hop;
         }
+        if self.draining {
+            going_away(&mut out);
+        }
         if self.kind == PeerKind::External {
             out.local_pref = None; // RFC 4271 §5.1.5
         }
@@ -275,5 +281,14 @@ impl GroupKey {
             rare.originator_id.get_or_insert(source); // RFC 4456 §8
             rare.cluster_list.insert(0, self.cluster_id);
         }
+    }
+}
+
+/// RFC 8326 §4: other paths are to be preferred, in our AS and in others.
+fn going_away(out: &mut PathAttrs) {
+    out.local_pref = Some(0);
+    if !out.has_community(Community::GRACEFUL_SHUTDOWN) {
+        let communities = out.communities.iter().copied();
+        out.communities = communities.chain([Community::GRACEFUL_SHUTDOWN]).collect();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::types::{Asn, Community, LargeCommunity};
+use crate::types::{Asn, Community, ExtCommunity, LargeCommunity};
 use crate::wire::{NextHop, PathAttrs};
 
 /// What actions may refer to besides the route.
@@ -42,6 +42,10 @@ pub struct Actions {
     pub remove_large: Vec<LargeCommunity>,
     /// Large communities to add, each once.
     pub add_large: Vec<LargeCommunity>,
+    /// Extended communities to remove.
+    pub remove_ext: Vec<ExtCommunity>,
+    /// Extended communities to add, each once.
+    pub add_ext: Vec<ExtCommunity>,
     /// How often to prepend: our own AS, or the given one.
     pub prepend: Option<(Option<Asn>, u8)>,
     /// Next hop.
@@ -95,6 +99,13 @@ impl Actions {
                 &self.add_large,
             );
         }
+        if !self.remove_ext.is_empty() || !self.add_ext.is_empty() {
+            edit(
+                &mut attrs.rare_mut().ext_communities,
+                &self.remove_ext,
+                &self.add_ext,
+            );
+        }
     }
 }
 
@@ -119,6 +130,7 @@ mod tests {
             remove_communities: vec![Community(1)],
             add_communities: vec![Community(2), Community(3)],
             add_large: vec![LargeCommunity(1, 2, 3)],
+            add_ext: vec![ExtCommunity(9)],
             prepend: Some((None, 2)),
             next_hop: Some(NextHopAction::OwnAddress),
             med: Some(5),
@@ -135,6 +147,8 @@ mod tests {
         assert_eq!(&attrs.communities[..], [Community(2), Community(3)]);
         assert_eq!(attrs.as_path.to_string(), "64512 64512");
         assert_eq!(attrs.next_hop.to_string(), "192.0.2.9");
-        assert_eq!(attrs.rare.unwrap().large_communities, [LargeCommunity(1, 2, 3)]);
+        let rare = attrs.rare.unwrap();
+        assert_eq!(rare.large_communities, [LargeCommunity(1, 2, 3)]);
+        assert_eq!(rare.ext_communities, [ExtCommunity(9)]);
     }
 }

@@ -1,5 +1,7 @@
 //! What a policy rule looks at. All given conditions must hold; within a list, any entry will do.
 
+use regex::{Regex, RegexBuilder};
+
 use super::{Route, Source};
 use crate::types::{Asn, Community, ExtCommunity, FamilySet, LargeCommunity, Prefix};
 use crate::wire::AsPath;
@@ -33,6 +35,46 @@ impl PrefixRange {
     }
 }
 
+/// A regular expression over an AS path as it is shown: numbers with spaces between, sets in braces. `_` stands for
+/// the bound of a number, as routers write it.
+#[derive(Clone, Debug)]
+pub struct AsPathPattern(Regex, String);
+
+impl AsPathPattern {
+    /// Takes a pattern as the operator writes it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn new(text: &str) -> Result<Self, String> {
+        let pattern = text.replace('_', "(?:^|$|[ {}()\\[\\],])");
+        let built = RegexBuilder::new(&pattern)
+            .size_limit(1 << 20)
+            .unicode(false)
+            .build();
+        built
+            .map(|regex| Self(regex, text.to_owned()))
+            .map_err(|error| error.to_string().lines().last().unwrap_or_default().to_owned())
+    }
+
+    fn matches(&self, path: &AsPath) -> bool {
+        self.0.is_match(&path.to_string())
+    }
+}
+
+impl std::fmt::Display for AsPathPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.1)
+    }
+}
+
+impl PartialEq for AsPathPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.1 == other.1
+    }
+}
+
+impl Eq for AsPathPattern {}
+
 /// Conditions on the AS path.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AsPathMatch {
@@ -42,6 +84,8 @@ pub struct AsPathMatch {
     pub neighbor: Vec<Asn>,
     /// The AS that originated the path is one of these.
     pub origin: Vec<Asn>,
+    /// One of these patterns matches.
+    pub patterns: Vec<AsPathPattern>,
     /// At least this many hops (RFC 4271 §9.1.2.2 a).
     pub min_hops: Option<u32>,
     /// At most this many hops.
@@ -62,6 +106,7 @@ impl AsPathMatch {
             && listed(&self.origin, path.origin())
             && self.min_hops.is_none_or(|min| hops >= min)
             && self.max_hops.is_none_or(|max| hops <= max)
+            && (self.patterns.is_empty() || self.patterns.iter().any(|pattern| pattern.matches(path)))
     }
 }
 
@@ -158,6 +203,28 @@ mod tests {
         matcher.sources.clear();
         matcher.as_path.origin = vec![Asn(65001)];
         assert!(!matcher.matches(route));
+    }
+
+    #[test]
+    fn patterns_as_routers_write_them() {
+        let path = AsPath::sequence(&[Asn(65001), Asn(7), Asn(65009)]);
+        for (pattern, expected) in [
+            ("^65001", true),
+            ("_7_", true),
+            ("_65009$", true),
+            ("^65001_65009$", false),
+            ("_5001_", false),
+            ("^65001 [0-9]+ 65009$", true),
+            ("^$", false),
+        ] {
+            assert_eq!(
+                AsPathPattern::new(pattern).unwrap().matches(&path),
+                expected,
+                "{pattern}"
+            );
+        }
+        assert!(AsPathPattern::new("^$").unwrap().matches(&AsPath::default()));
+        assert!(AsPathPattern::new("(").is_err() && AsPathPattern::new("(a{1000}){1000}").is_err());
     }
 
     #[test]

@@ -1,0 +1,151 @@
+//! The agent's peers: from the configuration to the speaker, the difference only; and what hangs on them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bgp_proto::types::{Family, PeerId};
+use bgp_speaker::{BmpSpec, LinkSpec, PeerSpec, RangeSpec, Transport, Ttl};
+use podroute_config::{Config, Remote};
+
+use super::{Agent, AgentError};
+use crate::host::Host;
+
+impl Agent {
+    pub(super) async fn put_peers(&mut self) -> Result<(), AgentError> {
+        self.read_secrets();
+        self.put_stations();
+        let waits = |peer: &&podroute_config::Peer| !matches!(peer.remote, Remote::Range { .. });
+        let ranges: BTreeSet<String> = self
+            .config
+            .peers
+            .iter()
+            .filter(|peer| !waits(peer))
+            .map(|peer| peer.name.clone())
+            .collect();
+        for gone in self.ranges.difference(&ranges) {
+            self.speaker.remove_range(gone).await?;
+        }
+        for peer in self.config.peers.iter().filter(|peer| !waits(peer)) {
+            let Remote::Range { prefix, limit } = peer.remote else {
+                continue;
+            };
+            let range = RangeSpec {
+                name: peer.name.clone(),
+                prefix,
+                limit: limit as usize,
+                template: self.spec(peer, PeerId(0)),
+            };
+            self.speaker.put_range(range).await?;
+        }
+        self.ranges = ranges;
+        for peer in self.config.peers.iter().filter(waits) {
+            let id = *self.ids.entry(peer.name.clone()).or_insert_with(|| {
+                self.next_id += 1;
+                PeerId(self.next_id)
+            });
+            if self.sweep_at.is_some() && !peer.shutdown {
+                self.awaited
+                    .extend(peer.families.iter().map(|family| (id, family)));
+            }
+            let template = self.spec(peer, id);
+            match &peer.remote {
+                Remote::Interface(interface) => {
+                    let interface = interface.clone();
+                    self.speaker.put_link(LinkSpec { interface, template }).await?;
+                }
+                _ => self.speaker.put_peer(template).await?,
+            }
+        }
+        let kept: BTreeSet<&String> = self
+            .config
+            .peers
+            .iter()
+            .filter(waits)
+            .map(|peer| &peer.name)
+            .collect();
+        let gone: Vec<String> = self
+            .ids
+            .keys()
+            .filter(|name| !kept.contains(name))
+            .cloned()
+            .collect();
+        for name in gone {
+            if let Some(id) = self.ids.remove(&name) {
+                self.awaited.retain(|(awaited, _)| *awaited != id);
+                self.speaker.remove_peer(id).await?;
+            }
+        }
+        self.sweep_if_complete().await;
+        Ok(())
+    }
+
+    fn spec(&self, peer: &podroute_config::Peer, id: PeerId) -> PeerSpec {
+        let mut spec = spec(&self.config, peer, id, &self.host);
+        if let Some(file) = &peer.transport.password_file {
+            spec.transport.password_version = self.secrets.version(file);
+        }
+        spec
+    }
+
+    pub(super) fn warn_of_prefixes(&self, peer: PeerId, family: Family, count: usize) {
+        let name = self.ids.iter().find(|(_, id)| **id == peer).map(|(name, _)| name);
+        let name = name.map_or_else(|| format!("#{}", peer.0), String::clone);
+        tracing::warn!(peer = %name, %family, count, "many prefixes: near or over maxPrefixes");
+    }
+
+    /// Kubernetes replaces mounted secrets without a word. A session whose secret changed begins anew.
+    pub(super) async fn look_at_secrets(&mut self) {
+        if self.read_secrets() {
+            tracing::info!("a password file changed");
+            if let Err(error) = self.put_peers().await {
+                tracing::error!("{error}");
+            }
+        }
+    }
+
+    fn put_stations(&self) {
+        let station = |wanted: &podroute_config::BmpStation| BmpSpec {
+            station: wanted.station,
+            pre_policy: wanted.pre_policy,
+            post_policy: wanted.post_policy,
+            statistics: wanted.statistics,
+            name: self.name(),
+        };
+        self.speaker
+            .put_stations(self.config.bmp.iter().map(station).collect());
+    }
+
+    fn read_secrets(&mut self) -> bool {
+        let peers = self.config.peers.iter();
+        self.secrets
+            .changed(peers.filter_map(|peer| peer.transport.password_file.clone()))
+    }
+}
+
+/// A peer of the configuration as the speaker takes it.
+fn spec(config: &Config, peer: &podroute_config::Peer, id: PeerId, host: &Host) -> PeerSpec {
+    let ttl = match peer.transport.ttl {
+        podroute_config::Ttl::Send(ttl) => Ttl::Multihop(ttl),
+        podroute_config::Ttl::Security { hops } => Ttl::Gtsm(hops),
+    };
+    PeerSpec {
+        id,
+        name: peer.name.clone(),
+        session: config.session_config(peer, host.router_id),
+        routing: Arc::new(peer.routing.clone()),
+        transport: Transport {
+            remote: std::net::SocketAddr::new(
+                peer.remote
+                    .address()
+                    .unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
+                peer.port,
+            ),
+            local: peer.transport.local_address,
+            ttl,
+            password_file: peer.transport.password_file.clone(),
+            password_version: 0,
+        },
+        enabled: !peer.shutdown,
+        waiting_for: None,
+    }
+}
