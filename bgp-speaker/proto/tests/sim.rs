@@ -1,0 +1,767 @@
+//! Whole speakers on simulated links, in virtual time: cuts, black holes, restarts, delays, by seed.
+//!
+//! Each node is an engine and a session per link, each in an AS of its own. When the disturbances end, every node's
+//! Loc-RIB must be what an oracle computes from the graph alone: the shortest path, and among equal ones that over the
+//! neighbor with the lowest identifier, all the way down. A second world is one AS with two reflectors.
+//! `SIM_SEEDS=1000` runs more seeds; a failure names its seed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::bytes::{Bytes, BytesMut};
+use bgp_proto::engine::{
+    Engine, EngineConfig, Input as ToEngine, Originated, Output as FromEngine, PathRules, PeerKind,
+    PeerRouting, RouteFilter, SessionFacts,
+};
+use bgp_proto::policy::{Policy, Source};
+use bgp_proto::session::{ConnId, Input, Output, Session, SessionConfig, State};
+use bgp_proto::types::{Asn, FamilySet, HoldTime, PeerId, Prefix, RouterId};
+
+const INCOMING: u64 = 1 << 32;
+
+/// A graph of nodes; both worlds are made of it.
+#[derive(Clone)]
+struct Graph {
+    /// AS of each node.
+    asns: Vec<u32>,
+    /// Pairs of nodes.
+    links: Vec<(usize, usize)>,
+    /// Nodes that reflect.
+    reflectors: BTreeSet<usize>,
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+fn identifier(node: usize) -> RouterId {
+    RouterId::new(0x0A00_0001 + node as u32).unwrap()
+}
+
+fn address(node: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0xC000_0201 + node as u32)
+}
+
+fn prefix(node: usize) -> Prefix {
+    Prefix::v4(0x0AF4_0000 + ((node as u32) << 8), 24)
+}
+
+/// One side of a link.
+struct Side {
+    session: Session,
+    next_incoming: u64,
+    /// The connection that the session is established on.
+    up: Option<ConnId>,
+    buffers: BTreeMap<ConnId, BytesMut>,
+}
+
+struct Node {
+    engine: Engine,
+    /// By link.
+    sides: BTreeMap<usize, Side>,
+}
+
+#[derive(Debug)]
+enum Event {
+    /// A call from this end of a link reaches the other.
+    Call {
+        link: usize,
+        end: usize,
+        conn: ConnId,
+    },
+    Bytes {
+        link: usize,
+        end: usize,
+        tcp: usize,
+        bytes: Bytes,
+    },
+    End {
+        link: usize,
+        end: usize,
+        tcp: usize,
+    },
+    Refused {
+        link: usize,
+        end: usize,
+        conn: ConnId,
+    },
+}
+
+/// A TCP connection: its number at each end of its link.
+struct Tcp {
+    link: usize,
+    ids: [Option<ConnId>; 2],
+    /// Last arrival at each end: order is kept.
+    last: [Instant; 2],
+}
+
+struct World {
+    graph: Graph,
+    nodes: Vec<Node>,
+    now: Instant,
+    random: Random,
+    queue: BTreeMap<(Instant, u64), Event>,
+    sequence: u64,
+    tcp: Vec<Tcp>,
+    /// Links that carry nothing; nobody is told.
+    black: BTreeSet<usize>,
+    steps: u64,
+}
+
+impl World {
+    fn new(graph: Graph, seed: u64) -> Self {
+        let now = Instant::now();
+        let mut world = Self {
+            nodes: Vec::new(),
+            now,
+            random: Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            tcp: Vec::new(),
+            black: BTreeSet::new(),
+            steps: 0,
+            graph,
+        };
+        for node in 0..world.graph.asns.len() {
+            let made = world.make(node);
+            world.nodes.push(made);
+        }
+        for node in 0..world.nodes.len() {
+            world.start(node);
+        }
+        world
+    }
+
+    /// A node as it is after its start.
+    fn make(&mut self, node: usize) -> Node {
+        let asn = Asn(self.graph.asns[node]);
+        let engine = Engine::new(EngineConfig {
+            asn,
+            router_id: identifier(node),
+            cluster_id: None,
+            max_paths: 1,
+            multipath_relax: false,
+            assume_reachable: true,
+        });
+        let mut made = Node {
+            engine,
+            sides: BTreeMap::new(),
+        };
+        for (link, (a, b)) in self.graph.links.clone().into_iter().enumerate() {
+            let Some(other) = [(a, b), (b, a)]
+                .into_iter()
+                .find(|(one, _)| *one == node)
+                .map(|(_, other)| other)
+            else {
+                continue;
+            };
+            let remote = Asn(self.graph.asns[other]);
+            let kind = match (asn == remote, self.graph.reflectors.contains(&node)) {
+                (false, _) => PeerKind::External,
+                (true, true) if !self.graph.reflectors.contains(&other) => PeerKind::Client,
+                (true, _) => PeerKind::Internal,
+            };
+            let config = SessionConfig {
+                local_asn: asn,
+                remote_asn: remote,
+                router_id: identifier(node),
+                families: FamilySet::ALL,
+                hold_time: HoldTime::new(9).unwrap(),
+                connect_retry: Duration::from_secs(5),
+                passive: false,
+                graceful_restart: None,
+                restart_on_notification: false,
+                extra_capabilities: Vec::new(),
+            };
+            let routing = PeerRouting {
+                name: format!("node-{other}"),
+                kind,
+                local_asn: asn,
+                remote_asn: remote,
+                import: Arc::new(Policy::accept_all()),
+                export: Arc::new(Policy::accept_all()),
+                next_hop_self: false,
+                allow_own_as: 0,
+                max_prefixes: None,
+                rules: PathRules::default(),
+            };
+            made.engine.handle(
+                self.now,
+                ToEngine::Configure(PeerId(link as u32), Arc::new(routing)),
+            );
+            let side = Side {
+                session: Session::new(config, self.random.below(u64::MAX)),
+                next_incoming: INCOMING,
+                up: None,
+                buffers: BTreeMap::new(),
+            };
+            made.sides.insert(link, side);
+        }
+        let own = Originated {
+            prefix: prefix(node),
+            source: Source::PodBlock,
+            communities: vec![],
+        };
+        made.engine.handle(self.now, ToEngine::Originate(vec![own]));
+        made
+    }
+
+    fn start(&mut self, node: usize) {
+        let links: Vec<usize> = self.nodes[node].sides.keys().copied().collect();
+        links
+            .into_iter()
+            .for_each(|link| self.tell(node, link, Input::Start));
+    }
+
+    fn end_of(&self, link: usize, node: usize) -> usize {
+        usize::from(self.graph.links[link].0 != node)
+    }
+
+    fn node_at(&self, link: usize, end: usize) -> usize {
+        let (a, b) = self.graph.links[link];
+        if end == 0 { a } else { b }
+    }
+
+    fn post(&mut self, at: Instant, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), event);
+    }
+
+    /// 1–30 ms on the way.
+    fn arrival(&mut self) -> Instant {
+        self.now + Duration::from_micros(1000 + self.random.below(29_000))
+    }
+
+    fn tell(&mut self, node: usize, link: usize, input: Input<'_>) {
+        let now = self.now;
+        if let Some(side) = self.nodes[node].sides.get_mut(&link) {
+            side.session.handle(now, input);
+        }
+        self.obey(node, link);
+    }
+
+    fn tcp_of(&self, link: usize, end: usize, conn: ConnId) -> Option<usize> {
+        self.tcp
+            .iter()
+            .rposition(|tcp| tcp.link == link && tcp.ids[end] == Some(conn))
+    }
+
+    /// Does what a session and its engine say.
+    fn obey(&mut self, node: usize, link: usize) {
+        let end = self.end_of(link, node);
+        let now = self.now;
+        while let Some(output) = self.nodes[node]
+            .sides
+            .get_mut(&link)
+            .and_then(|side| side.session.poll_output())
+        {
+            let peer = PeerId(link as u32);
+            match output {
+                Output::Connect(conn) => {
+                    let at = self.arrival();
+                    self.post(at, Event::Call { link, end, conn });
+                }
+                Output::Send { conn, bytes } => self.send(link, end, conn, bytes),
+                Output::Close(conn) => self.close(link, end, conn),
+                Output::State(_) => {}
+                Output::Up { conn, negotiated } => {
+                    self.nodes[node].sides.get_mut(&link).unwrap().up = Some(conn);
+                    let facts = self.facts(node, link, Arc::new(*negotiated));
+                    self.nodes[node]
+                        .engine
+                        .handle(now, ToEngine::Up(peer, Box::new(facts)));
+                }
+                Output::Down { was_up, .. } => {
+                    if was_up {
+                        self.nodes[node].sides.get_mut(&link).unwrap().up = None;
+                        self.nodes[node].engine.handle(now, ToEngine::Down(peer));
+                    }
+                }
+                Output::Routes(batch) => {
+                    assert!(batch.issues.is_empty(), "{:?}", batch.issues);
+                    self.nodes[node].engine.handle(now, ToEngine::Routes(peer, batch));
+                }
+                Output::Refresh(refresh) => self.nodes[node]
+                    .engine
+                    .handle(now, ToEngine::Refresh(peer, refresh)),
+            }
+        }
+        self.pump(node);
+    }
+
+    fn facts(
+        &self,
+        node: usize,
+        link: usize,
+        negotiated: Arc<bgp_proto::session::Negotiated>,
+    ) -> SessionFacts {
+        let other = self.node_at(link, 1 - self.end_of(link, node));
+        SessionFacts {
+            negotiated,
+            remote_addr: IpAddr::V4(address(other)),
+            local_v4: Some(address(node)),
+            local_v6: None,
+            link_local: None,
+            shared_subnets: Vec::new(),
+        }
+    }
+
+    fn pump(&mut self, node: usize) {
+        while let Some(output) = self.nodes[node].engine.poll_output() {
+            let FromEngine::Advertise(peer, chunk) = output else {
+                assert!(!matches!(output, FromEngine::Fail(..)), "{output:?}");
+                continue;
+            };
+            let link = peer.0 as usize;
+            let conn = self.nodes[node].sides[&link].up.expect("told only who is up");
+            let end = self.end_of(link, node);
+            for bytes in chunk.data_for(peer) {
+                self.send(link, end, conn, bytes);
+            }
+            let now = self.now;
+            let written = ToEngine::Written(peer, chunk.cost_for(peer));
+            self.nodes[node].engine.handle(now, written);
+        }
+    }
+
+    fn send(&mut self, link: usize, end: usize, conn: ConnId, bytes: Bytes) {
+        let Some(tcp) = self.tcp_of(link, end, conn) else {
+            return;
+        };
+        if self.black.contains(&link) {
+            return;
+        }
+        let at = self.arrival().max(self.tcp[tcp].last[1 - end]);
+        self.tcp[tcp].last[1 - end] = at;
+        self.post(
+            at,
+            Event::Bytes {
+                link,
+                end: 1 - end,
+                tcp,
+                bytes,
+            },
+        );
+    }
+
+    fn close(&mut self, link: usize, end: usize, conn: ConnId) {
+        let node = self.node_at(link, end);
+        if let Some(side) = self.nodes[node].sides.get_mut(&link) {
+            side.buffers.remove(&conn);
+        }
+        let Some(tcp) = self.tcp_of(link, end, conn) else {
+            return;
+        };
+        self.tcp[tcp].ids[end] = None;
+        if !self.black.contains(&link) {
+            let at = self.arrival().max(self.tcp[tcp].last[1 - end]);
+            self.tcp[tcp].last[1 - end] = at;
+            self.post(
+                at,
+                Event::End {
+                    link,
+                    end: 1 - end,
+                    tcp,
+                },
+            );
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Call { link, end, conn } => self.call(link, end, conn),
+            Event::Refused { link, end, conn } => {
+                let node = self.node_at(link, end);
+                let error = Some("refused".to_owned());
+                self.tell(node, link, Input::Closed { conn, error });
+            }
+            Event::Bytes {
+                link,
+                end,
+                tcp,
+                bytes,
+            } => {
+                let Some(conn) = self.tcp[tcp].ids[end] else {
+                    return;
+                };
+                let (node, now) = (self.node_at(link, end), self.now);
+                let Some(side) = self.nodes[node].sides.get_mut(&link) else {
+                    return;
+                };
+                let Some(buf) = side.buffers.get_mut(&conn) else {
+                    return;
+                };
+                buf.extend_from_slice(&bytes);
+                let mut taken = std::mem::take(buf);
+                side.session.handle(
+                    now,
+                    Input::Received {
+                        conn,
+                        buf: &mut taken,
+                    },
+                );
+                if let Some(buf) = side.buffers.get_mut(&conn) {
+                    *buf = taken;
+                }
+                self.obey(node, link);
+            }
+            Event::End { link, end, tcp } => {
+                let Some(conn) = self.tcp[tcp].ids[end].take() else {
+                    return;
+                };
+                let node = self.node_at(link, end);
+                if let Some(side) = self.nodes[node].sides.get_mut(&link) {
+                    side.buffers.remove(&conn);
+                }
+                self.tell(node, link, Input::Closed { conn, error: None });
+            }
+        }
+    }
+
+    fn call(&mut self, link: usize, end: usize, conn: ConnId) {
+        if self.black.contains(&link) {
+            return; // the connect-retry timer will see to it
+        }
+        let (caller, called) = (self.node_at(link, end), self.node_at(link, 1 - end));
+        let side = self.nodes[called].sides.get_mut(&link).unwrap();
+        if side.session.state() == State::Idle {
+            let at = self.arrival();
+            return self.post(at, Event::Refused { link, end, conn });
+        }
+        let incoming = ConnId(side.next_incoming);
+        side.next_incoming += 1;
+        side.buffers.insert(incoming, BytesMut::new());
+        let mut ids = [None; 2];
+        (ids[end], ids[1 - end]) = (Some(conn), Some(incoming));
+        let last = [self.now; 2];
+        self.tcp.push(Tcp { link, ids, last });
+        self.nodes[caller]
+            .sides
+            .get_mut(&link)
+            .unwrap()
+            .buffers
+            .insert(conn, BytesMut::new());
+        self.tell(
+            called,
+            link,
+            Input::Connected {
+                conn: incoming,
+                incoming: true,
+            },
+        );
+        self.tell(
+            caller,
+            link,
+            Input::Connected {
+                conn,
+                incoming: false,
+            },
+        );
+    }
+
+    /// The connections of a link are reset at both ends, at once.
+    fn cut(&mut self, link: usize) {
+        for tcp in 0..self.tcp.len() {
+            if self.tcp[tcp].link != link {
+                continue;
+            }
+            for end in [0, 1] {
+                if let Some(conn) = self.tcp[tcp].ids[end].take() {
+                    let node = self.node_at(link, end);
+                    self.nodes[node]
+                        .sides
+                        .get_mut(&link)
+                        .unwrap()
+                        .buffers
+                        .remove(&conn);
+                    let error = Some("reset".to_owned());
+                    self.tell(node, link, Input::Closed { conn, error });
+                }
+            }
+        }
+    }
+
+    /// The node's process is gone and back; its peers see their connections end.
+    fn restart(&mut self, node: usize) {
+        let links: Vec<usize> = self.nodes[node].sides.keys().copied().collect();
+        for link in links {
+            let end = self.end_of(link, node);
+            for tcp in 0..self.tcp.len() {
+                if self.tcp[tcp].link == link
+                    && self.tcp[tcp].ids[end].take().is_some()
+                    && !self.black.contains(&link)
+                {
+                    let at = self.arrival().max(self.tcp[tcp].last[1 - end]);
+                    self.post(
+                        at,
+                        Event::End {
+                            link,
+                            end: 1 - end,
+                            tcp,
+                        },
+                    );
+                }
+            }
+            // Calls of the process that is gone mean nothing to the new one.
+            self.queue.retain(|_, event| match event {
+                Event::Call {
+                    link: of, end: from, ..
+                }
+                | Event::Refused {
+                    link: of, end: from, ..
+                } => (*of, *from) != (link, end),
+                _ => true,
+            });
+        }
+        self.nodes[node] = self.make(node);
+        self.start(node);
+    }
+
+    /// Runs for a time.
+    fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            self.steps += 1;
+            assert!(self.steps < 5_000_000, "the world does not come to rest");
+            let event = self.queue.first_key_value().map(|((at, _), _)| *at);
+            let timer = self.first_timer();
+            let next = [event, timer.map(|(at, ..)| at)].into_iter().flatten().min();
+            let Some(next) = next.filter(|next| *next <= until) else {
+                break;
+            };
+            self.now = self.now.max(next);
+            match (event, timer) {
+                (Some(at), _) if at <= next => {
+                    let (_, event) = self.queue.pop_first().unwrap();
+                    self.happen(event);
+                }
+                (_, Some((_, node, link))) => self.tell(node, link, Input::Tick),
+                _ => break,
+            }
+        }
+        self.now = until;
+    }
+
+    fn first_timer(&self) -> Option<(Instant, usize, usize)> {
+        let of_node = |(node, state): (usize, &Node)| {
+            let sides = state.sides.iter();
+            let timers = sides.filter_map(|(link, side)| Some((side.session.poll_timeout()?, node, *link)));
+            timers.min()
+        };
+        self.nodes.iter().enumerate().filter_map(of_node).min()
+    }
+
+    /// The best path of a node to a prefix: its AS path, and its next hop unless it is our own.
+    fn best(&self, node: usize, to: usize) -> Option<(Vec<u32>, Option<IpAddr>)> {
+        let filter = RouteFilter {
+            within: Some(prefix(to)),
+            ..RouteFilter::default()
+        };
+        let routes = self.nodes[node].engine.routes(&filter);
+        let path = routes.first()?.paths.iter().find(|path| path.best)?;
+        let asns = path.attrs.as_path.asns().map(|asn| asn.0).collect();
+        let next_hop = (path.peer != PeerId::LOCAL).then(|| path.attrs.next_hop.addr());
+        Some((asns, next_hop))
+    }
+
+    fn disturb(&mut self) {
+        let links = self.graph.links.len() as u64;
+        match self.random.below(4) {
+            0 => {
+                let link = self.random.below(links) as usize;
+                self.cut(link);
+            }
+            1 => {
+                let link = self.random.below(links) as usize;
+                self.black.insert(link);
+            }
+            2 => {
+                let node = self.random.below(self.nodes.len() as u64) as usize;
+                self.restart(node);
+            }
+            _ => {
+                if let Some(link) = self.black.first().copied() {
+                    self.black.remove(&link);
+                }
+            }
+        }
+        let pause = Duration::from_millis(self.random.below(20_000));
+        self.run(pause);
+    }
+
+    /// An end to all disturbances.
+    fn calm(&mut self) {
+        self.black.clear();
+        // Whoever was cut off silently finds out within a hold time, and tries again within two back-offs.
+        self.run(Duration::from_secs(300));
+        for (node, state) in self.nodes.iter().enumerate() {
+            for (link, side) in &state.sides {
+                assert_eq!(
+                    side.session.state(),
+                    State::Established,
+                    "node {node}, link {link}"
+                );
+            }
+        }
+    }
+}
+
+/// A connected graph of 10–14 nodes, each an AS.
+fn mesh(random: &mut Random) -> Graph {
+    let count = 10 + random.below(5) as usize;
+    let mut links: Vec<(usize, usize)> = (1..count)
+        .map(|node| (random.below(node as u64) as usize, node))
+        .collect();
+    for _ in 0..count {
+        let (a, b) = (
+            random.below(count as u64) as usize,
+            random.below(count as u64) as usize,
+        );
+        let pair = (a.min(b), a.max(b));
+        if a != b && !links.contains(&pair) {
+            links.push(pair);
+        }
+    }
+    Graph {
+        asns: (0..count).map(|node| 65001 + node as u32).collect(),
+        links,
+        reflectors: BTreeSet::new(),
+    }
+}
+
+/// Two reflectors, eight clients at both, and two routers of other ASes, each at two clients.
+fn reflected() -> Graph {
+    let mut links = vec![(0, 1)];
+    for client in 2..10 {
+        links.extend([(0, client), (1, client)]);
+    }
+    links.extend([(2, 10), (3, 10), (4, 11), (5, 11)]);
+    let mut asns = vec![64512; 10];
+    asns.extend([65010, 65011]);
+    Graph {
+        asns,
+        links,
+        reflectors: BTreeSet::from([0, 1]),
+    }
+}
+
+/// Shortest paths over the neighbor with the lowest identifier, from the graph alone.
+fn oracle(graph: &Graph, to: usize) -> Vec<Vec<u32>> {
+    let count = graph.asns.len();
+    let neighbors = |node: usize| {
+        let pairs = graph.links.iter().filter_map(move |(a, b)| match node {
+            _ if *a == node => Some(*b),
+            _ if *b == node => Some(*a),
+            _ => None,
+        });
+        pairs.collect::<BTreeSet<usize>>()
+    };
+    let mut distance = vec![usize::MAX; count];
+    distance[to] = 0;
+    let mut paths = vec![Vec::new(); count];
+    for far in 1..count {
+        for node in 0..count {
+            let near = neighbors(node)
+                .into_iter()
+                .find(|other| distance[*other] == far - 1);
+            if let Some(near) = near.filter(|_| distance[node] == usize::MAX) {
+                distance[node] = far;
+                paths[node] = std::iter::once(graph.asns[near])
+                    .chain(paths[near].clone())
+                    .collect();
+            }
+        }
+    }
+    paths
+}
+
+fn seeds() -> u64 {
+    std::env::var("SIM_SEEDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(12)
+}
+
+/// Prints the seed of a world that fails.
+fn each_seed(test: fn(u64)) {
+    for seed in 0..seeds() {
+        let outcome = std::panic::catch_unwind(|| test(seed));
+        if let Err(cause) = outcome {
+            eprintln!("seed {seed}");
+            std::panic::resume_unwind(cause);
+        }
+    }
+}
+
+#[test]
+fn speakers_agree_with_the_graph() {
+    each_seed(|seed| {
+        let mut random = Random(seed + 1);
+        let graph = mesh(&mut random);
+        let mut world = World::new(graph.clone(), seed);
+        world.run(Duration::from_secs(random.below(30)));
+        for _ in 0..random.below(20) {
+            world.disturb();
+        }
+        world.calm();
+        for to in 0..graph.asns.len() {
+            let expected = oracle(&graph, to);
+            for (node, path) in expected.iter().enumerate() {
+                let (found, _) = world
+                    .best(node, to)
+                    .unwrap_or_else(|| panic!("node {node} has no way to {to}"));
+                assert_eq!(&found, path, "node {node} to {to}");
+            }
+        }
+    });
+}
+
+#[test]
+fn one_reflector_is_enough() {
+    each_seed(|seed| {
+        let graph = reflected();
+        let mut world = World::new(graph.clone(), seed);
+        for _ in 0..seed % 12 {
+            world.disturb();
+        }
+        world.calm();
+        for node in 0..10 {
+            for to in 0..10 {
+                let (path, next_hop) = world.best(node, to).expect("inside the AS all is known");
+                assert!(path.is_empty());
+                assert_eq!(
+                    next_hop,
+                    (node != to).then(|| IpAddr::V4(address(to))),
+                    "unchanged by reflection"
+                );
+            }
+            for (to, asn) in [(10, 65010), (11, 65011)] {
+                let (path, _) = world.best(node, to).expect("external routes are reflected");
+                assert_eq!(path, [asn]);
+            }
+        }
+        // What the outside hears has our AS alone in its path.
+        for node in [10, 11] {
+            for to in 0..10 {
+                assert_eq!(world.best(node, to).expect("told outside").0, [64512]);
+            }
+        }
+    });
+}
