@@ -208,6 +208,13 @@ pub(crate) struct Fib {
 
 impl Fib {
     pub(crate) fn read(document: &Fields<'_>) -> Self {
+        // The short way to say that the kernel's routes are left alone.
+        if let Some(cursor) = document.get("fib").filter(|cursor| cursor.text() == Some("off")) {
+            return Self {
+                install: Some(At::new(false, &cursor.spot)),
+                ..Self::default()
+            };
+        }
         let Some(fields) = document.fields("fib", &FIB) else {
             return Self::default();
         };

@@ -1,0 +1,263 @@
+//! A session under any sequence of events: operator, timers, both connections, messages good and bad, and what it says
+//! goes into an engine. It never panics, its clock always moves on, and it says only what a shell can do.
+#![no_main]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bgp_proto::engine::{Engine, EngineConfig, Input as ToEngine, PathRules, PeerKind, PeerRouting, SessionFacts};
+use bgp_proto::policy::Policy;
+use bgp_proto::session::{ConnId, Input, Output, Session, SessionConfig};
+use bgp_proto::types::{Asn, Family, FamilySet, HoldTime, PeerId, RouterId};
+use bgp_proto::wire::{
+    AddPathDirection, Capability, GracefulRestart, LongLivedFamily, Notification, Open, Refresh, RefreshKind, cease,
+    keepalive,
+};
+use bytes::BytesMut;
+use libfuzzer_sys::fuzz_target;
+
+const INCOMING: u64 = 1 << 32;
+const PEER: PeerId = PeerId(1);
+
+fn id(value: u32) -> RouterId {
+    RouterId::new(value).expect("not zero")
+}
+
+fn capabilities() -> Vec<Capability> {
+    let families = [Family::Ipv4, Family::Ipv6];
+    let both = AddPathDirection {
+        receive: true,
+        send: true,
+    };
+    let long = |family| LongLivedFamily {
+        family,
+        forwarding: true,
+        stale_time: 60,
+    };
+    vec![
+        Capability::ExtendedNextHop(vec![Family::Ipv4]),
+        Capability::AddPath(families.map(|family| (family, both)).to_vec()),
+        Capability::LongLivedGracefulRestart(families.map(long).to_vec()),
+    ]
+}
+
+fn config(choice: u8) -> SessionConfig {
+    SessionConfig {
+        local_asn: Asn(64512),
+        remote_asn: if choice & 1 == 0 { Asn(65001) } else { Asn(64512) },
+        router_id: id(0x0A00_0002),
+        families: FamilySet::ALL,
+        hold_time: HoldTime::new(if choice & 2 == 0 { 9 } else { 0 }).expect("allowed"),
+        connect_retry: Duration::from_secs(1),
+        passive: choice & 4 != 0,
+        graceful_restart: (choice & 8 != 0).then_some(30),
+        restart_on_notification: choice & 16 != 0,
+        extra_capabilities: if choice & 32 != 0 { capabilities() } else { Vec::new() },
+    }
+}
+
+/// The peer's OPEN; `choice` bends it.
+fn open(ours: &SessionConfig, choice: u8) -> Open {
+    let mut list = vec![
+        Capability::Multiprotocol(Family::Ipv4),
+        Capability::Multiprotocol(Family::Ipv6),
+        Capability::RouteRefresh,
+        Capability::EnhancedRefresh,
+        Capability::FourOctetAs(ours.remote_asn),
+    ];
+    list.push(Capability::GracefulRestart(GracefulRestart {
+        restarting: choice & 1 != 0,
+        notification: choice & 2 != 0,
+        restart_time: u16::from(choice),
+        families: vec![(Family::Ipv4, choice & 4 != 0)],
+    }));
+    if choice & 8 != 0 {
+        list.extend(capabilities());
+    }
+    Open {
+        asn: if choice & 0x70 == 0x70 { Asn(1) } else { ours.remote_asn },
+        hold_time: HoldTime::new(9).expect("allowed"),
+        router_id: id(if choice & 0x80 == 0 { 0x0A00_0001 } else { 0x0A00_0003 }),
+        capabilities: list,
+    }
+}
+
+struct Shell {
+    config: SessionConfig,
+    session: Session,
+    engine: Engine,
+    now: Instant,
+    /// Asked for, not answered yet.
+    dialing: BTreeSet<ConnId>,
+    open: BTreeSet<ConnId>,
+    next_incoming: u64,
+}
+
+impl Shell {
+    fn new(choice: u8) -> Self {
+        let config = config(choice);
+        let mut engine = Engine::new(EngineConfig {
+            asn: config.local_asn,
+            router_id: config.router_id,
+            cluster_id: None,
+            max_paths: 8,
+            multipath_relax: true,
+            assume_reachable: choice & 64 != 0,
+        });
+        let internal = config.local_asn == config.remote_asn;
+        let routing = PeerRouting {
+            name: "peer".to_owned(),
+            kind: if internal { PeerKind::Client } else { PeerKind::External },
+            local_asn: config.local_asn,
+            remote_asn: config.remote_asn,
+            import: Arc::new(Policy::accept_all()),
+            export: Arc::new(Policy::accept_all()),
+            next_hop_self: false,
+            allow_own_as: 0,
+            max_prefixes: None,
+            rules: PathRules::default(),
+        };
+        let now = Instant::now();
+        engine.handle(now, ToEngine::Configure(PEER, Arc::new(routing)));
+        Self {
+            session: Session::new(config.clone(), 7),
+            config,
+            engine,
+            now,
+            dialing: BTreeSet::new(),
+            open: BTreeSet::new(),
+            next_incoming: INCOMING,
+        }
+    }
+
+    fn give(&mut self, input: Input<'_>) {
+        self.session.handle(self.now, input);
+        while let Some(output) = self.session.poll_output() {
+            self.obey(output);
+        }
+        if let Some(at) = self.session.poll_timeout() {
+            assert!(at > self.now, "a timer that is due was not fired");
+        }
+    }
+
+    fn obey(&mut self, output: Output) {
+        let (engine, now) = (&mut self.engine, self.now);
+        match output {
+            Output::Connect(conn) => assert!(self.dialing.insert(conn), "dialed twice"),
+            Output::Send { conn, bytes } => {
+                assert!(self.open.contains(&conn), "sent on a connection that is not there");
+                assert!(bytes.len() >= 19);
+            }
+            Output::Close(conn) => {
+                assert!(self.dialing.remove(&conn) | self.open.remove(&conn), "closed twice");
+            }
+            Output::State(_) => {}
+            Output::Up { conn, negotiated } => {
+                assert!(self.open.contains(&conn));
+                let facts = SessionFacts {
+                    negotiated: Arc::new(*negotiated),
+                    remote_addr: [192, 0, 2, 1].into(),
+                    local_v4: Some([192, 0, 2, 2].into()),
+                    local_v6: None,
+                    link_local: None,
+                    shared_subnets: Vec::new(),
+                };
+                engine.handle(now, ToEngine::Up(PEER, Box::new(facts)));
+            }
+            Output::Down { was_up, retain, .. } => {
+                if was_up && !retain.is_empty() {
+                    engine.handle(now, ToEngine::Restarting(PEER, retain));
+                    engine.handle(now, ToEngine::LongLived(PEER, retain));
+                } else if was_up {
+                    engine.handle(now, ToEngine::Down(PEER));
+                }
+            }
+            Output::Routes(batch) => engine.handle(now, ToEngine::Routes(PEER, batch)),
+            Output::Refresh(refresh) => engine.handle(now, ToEngine::Refresh(PEER, refresh)),
+        }
+        while self.engine.poll_output().is_some() {}
+    }
+
+    fn any(&self, choice: u8) -> Option<ConnId> {
+        let count = self.open.len();
+        self.open.iter().nth(usize::from(choice) % count.max(1)).copied()
+    }
+
+    fn bytes(&mut self, choice: u8, bytes: &[u8]) {
+        let Some(conn) = self.any(choice) else { return };
+        let mut buf = BytesMut::from(bytes);
+        self.give(Input::Received { conn, buf: &mut buf });
+    }
+
+    /// One event; takes what it needs of the rest.
+    fn event<'a>(&mut self, kind: u8, choice: u8, rest: &'a [u8]) -> &'a [u8] {
+        match kind % 16 {
+            0 => self.give(Input::Start),
+            1 => self.give(Input::Stop {
+                subcode: cease::ADMIN_SHUTDOWN,
+                message: "why".to_owned(),
+            }),
+            2 => self.give(Input::Abandon),
+            3 => {
+                if let Some(conn) = self.dialing.pop_first() {
+                    self.open.insert(conn);
+                    self.give(Input::Connected { conn, incoming: false });
+                }
+            }
+            4 => {
+                let conn = ConnId(self.next_incoming);
+                self.next_incoming += 1;
+                self.open.insert(conn);
+                self.give(Input::Connected { conn, incoming: true });
+            }
+            5 => {
+                let conn = self.dialing.pop_first().or(self.any(choice));
+                if let Some(conn) = conn {
+                    self.open.remove(&conn);
+                    self.give(Input::Closed { conn, error: None });
+                }
+            }
+            6 | 7 => {
+                let open = open(&self.config, choice).encode();
+                self.bytes(choice, &open);
+            }
+            8 | 9 => self.bytes(choice, &keepalive()),
+            10 => {
+                self.now += Duration::from_millis(u64::from(choice) * 64);
+                self.give(Input::Tick);
+            }
+            11 => self.give(Input::Wrote),
+            12 => self.give(Input::Unread),
+            13 => self.give(Input::SendRefresh(Refresh {
+                family: Family::Ipv4,
+                kind: RefreshKind::Request,
+            })),
+            14 => self.give(Input::Fail {
+                notification: Notification::cease(cease::MAX_PREFIXES),
+                idle_for: Duration::from_secs(u64::from(choice)),
+            }),
+            _ => {
+                let (body, rest) = rest.split_at(usize::from(choice).min(rest.len()));
+                let mut message = vec![0xFF; 16];
+                message.extend(((20 + body.len().saturating_sub(1)) as u16 - u16::from(body.is_empty())).to_be_bytes());
+                message.push(body.first().map_or(4, |kind| 1 + kind % 6));
+                message.extend(body.iter().skip(1));
+                let length = (message.len() as u16).to_be_bytes();
+                message[16..18].copy_from_slice(&length);
+                self.bytes(choice, &message);
+                return rest;
+            }
+        }
+        rest
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&choice, mut rest)) = data.split_first() else { return };
+    let mut shell = Shell::new(choice);
+    shell.give(Input::Start);
+    while let [kind, choice, tail @ ..] = rest {
+        rest = shell.event(*kind, *choice, tail);
+    }
+});
