@@ -110,6 +110,8 @@ pub(crate) struct World {
     tcp: Vec<Tcp>,
     /// Links that carry nothing; nobody is told.
     black: BTreeSet<usize>,
+    /// What they swallowed: to which end, of which connection.
+    held: BTreeMap<usize, Vec<(usize, usize, Event)>>,
     steps: u64,
 }
 
@@ -124,6 +126,7 @@ impl World {
             sequence: 0,
             tcp: Vec::new(),
             black: BTreeSet::new(),
+            held: BTreeMap::new(),
             steps: 0,
             graph,
         };
@@ -266,7 +269,10 @@ impl World {
                     let at = self.arrival();
                     self.post(at, Event::Call { link, end, conn });
                 }
-                Output::Send { conn, bytes } => self.send(link, end, conn, bytes),
+                Output::Send { conn, bytes } => {
+                    self.send(link, end, conn, bytes);
+                    self.wrote(node, link);
+                }
                 Output::Close(conn) => self.close(link, end, conn),
                 Output::State(_) => {}
                 Output::Up { conn, negotiated } => {
@@ -294,6 +300,16 @@ impl World {
         self.pump(node);
     }
 
+    /// The kernel took what was written, unless the link carries nothing (RFC 9687 is about that).
+    fn wrote(&mut self, node: usize, link: usize) {
+        let now = self.now;
+        if let Some(side) = self.nodes[node].sides.get_mut(&link)
+            && !self.black.contains(&link)
+        {
+            side.session.handle(now, Input::Wrote);
+        }
+    }
+
     fn facts(
         &self,
         node: usize,
@@ -312,12 +328,14 @@ impl World {
     }
 
     fn pump(&mut self, node: usize) {
+        let mut touched = BTreeSet::new();
         while let Some(output) = self.nodes[node].engine.poll_output() {
             let FromEngine::Advertise(peer, chunk) = output else {
                 assert!(!matches!(output, FromEngine::Fail(..)), "{output:?}");
                 continue;
             };
             let link = peer.0 as usize;
+            touched.insert(link);
             let conn = self.nodes[node].sides[&link].up.expect("told only who is up");
             let end = self.end_of(link, node);
             for bytes in chunk.data_for(peer) {
@@ -327,26 +345,19 @@ impl World {
             let written = ToEngine::Written(peer, chunk.cost_for(peer));
             self.nodes[node].engine.handle(now, written);
         }
+        touched.into_iter().for_each(|link| self.wrote(node, link));
     }
 
     fn send(&mut self, link: usize, end: usize, conn: ConnId, bytes: Bytes) {
-        let Some(tcp) = self.tcp_of(link, end, conn) else {
-            return;
-        };
-        if self.black.contains(&link) {
-            return;
-        }
-        let at = self.arrival().max(self.tcp[tcp].last[1 - end]);
-        self.tcp[tcp].last[1 - end] = at;
-        self.post(
-            at,
-            Event::Bytes {
+        if let Some(tcp) = self.tcp_of(link, end, conn) {
+            let event = Event::Bytes {
                 link,
                 end: 1 - end,
                 tcp,
                 bytes,
-            },
-        );
+            };
+            self.carry(link, 1 - end, tcp, event);
+        }
     }
 
     fn close(&mut self, link: usize, end: usize, conn: ConnId) {
@@ -354,21 +365,30 @@ impl World {
         if let Some(side) = self.nodes[node].sides.get_mut(&link) {
             side.buffers.remove(&conn);
         }
-        let Some(tcp) = self.tcp_of(link, end, conn) else {
-            return;
-        };
-        self.tcp[tcp].ids[end] = None;
-        if !self.black.contains(&link) {
-            let at = self.arrival().max(self.tcp[tcp].last[1 - end]);
-            self.tcp[tcp].last[1 - end] = at;
-            self.post(
-                at,
-                Event::End {
-                    link,
-                    end: 1 - end,
-                    tcp,
-                },
-            );
+        if let Some(tcp) = self.tcp_of(link, end, conn) {
+            self.tcp[tcp].ids[end] = None;
+            self.end(link, 1 - end, tcp);
+        }
+    }
+
+    fn end(&mut self, link: usize, end: usize, tcp: usize) {
+        self.carry(link, end, tcp, Event::End { link, end, tcp });
+    }
+
+    /// TCP keeps order, and sends again what a black link swallowed once it carries something.
+    fn carry(&mut self, link: usize, to: usize, tcp: usize, event: Event) {
+        if self.black.contains(&link) {
+            return self.held.entry(link).or_default().push((to, tcp, event));
+        }
+        let at = self.arrival().max(self.tcp[tcp].last[to]);
+        self.tcp[tcp].last[to] = at;
+        self.post(at, event);
+    }
+
+    fn heal(&mut self, link: usize) {
+        self.black.remove(&link);
+        for (to, tcp, event) in self.held.remove(&link).unwrap_or_default() {
+            self.carry(link, to, tcp, event);
         }
     }
 
@@ -492,19 +512,8 @@ impl World {
         for link in links {
             let end = self.end_of(link, node);
             for tcp in 0..self.tcp.len() {
-                if self.tcp[tcp].link == link
-                    && self.tcp[tcp].ids[end].take().is_some()
-                    && !self.black.contains(&link)
-                {
-                    let at = self.arrival().max(self.tcp[tcp].last[1 - end]);
-                    self.post(
-                        at,
-                        Event::End {
-                            link,
-                            end: 1 - end,
-                            tcp,
-                        },
-                    );
+                if self.tcp[tcp].link == link && self.tcp[tcp].ids[end].take().is_some() {
+                    self.end(link, 1 - end, tcp);
                 }
             }
             // Calls of the process that is gone mean nothing to the new one.
@@ -586,7 +595,7 @@ impl World {
             }
             _ => {
                 if let Some(link) = self.black.first().copied() {
-                    self.black.remove(&link);
+                    self.heal(link);
                 }
             }
         }
@@ -596,7 +605,9 @@ impl World {
 
     /// An end to all disturbances.
     pub(crate) fn calm(&mut self) {
-        self.black.clear();
+        while let Some(link) = self.black.first().copied() {
+            self.heal(link);
+        }
         // Whoever was cut off silently finds out within a hold time, and tries again within two back-offs.
         self.run(Duration::from_secs(300));
         for (node, state) in self.nodes.iter().enumerate() {
