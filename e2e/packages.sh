@@ -30,6 +30,10 @@ wanted() {
         test)
             for daemon in bird frr gobgp openbgpd; do package_of "$daemon"; done
             echo tshark:/usr/bin/tshark
+            echo etcd-server:/usr/bin/etcd
+            echo curl:/usr/bin/curl
+            echo openssl:/usr/bin/openssl
+            echo xz-utils:/usr/bin/xz
             echo bgpdump:/usr/bin/bgpdump
             echo containernetworking-plugins:/usr/lib/cni/ptp
             ;;
@@ -63,7 +67,7 @@ if [ ! -e "$policy" ]; then
     chmod +x "$policy"
 fi
 
-units=(bird frr gobgpd openbgpd)
+units=(bird frr gobgpd openbgpd etcd)
 unit_state() {
     command -v systemctl >/dev/null || return 0
     for unit in "${units[@]}"; do

@@ -23,6 +23,85 @@ pub struct NodeFacts {
     pub name: Option<String>,
     /// Labels for `nodeSelector`; those of `node.labels` are added and win.
     pub labels: BTreeMap<String, String>,
+    /// What Kubernetes says; `None`: not asked, or not answered yet.
+    pub cluster: Option<ClusterFacts>,
+}
+
+/// What Kubernetes says of the cluster, as far as this node wants to know.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ClusterFacts {
+    /// All nodes by name, this one included.
+    pub nodes: BTreeMap<String, NodeFact>,
+    /// Services with addresses, by `namespace/name`.
+    pub services: BTreeMap<String, ServiceFact>,
+}
+
+/// A node as Kubernetes has it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NodeFact {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its pod CIDRs.
+    pub blocks: Vec<Prefix>,
+    /// Its internal addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A Service as this node sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ServiceFact {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its addresses by kind.
+    pub addresses: Vec<(ServiceAddress, IpAddr)>,
+    /// Its `loadBalancerClass`.
+    pub class: Option<String>,
+    /// `externalTrafficPolicy: Local`.
+    pub external_local: bool,
+    /// `internalTrafficPolicy: Local`.
+    pub internal_local: bool,
+    /// A ready endpoint of it runs on this node.
+    pub endpoint_here: bool,
+}
+
+/// A kind of Service address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum ServiceAddress {
+    /// `status.loadBalancer.ingress[].ip`.
+    LoadBalancer,
+    /// `spec.externalIPs`.
+    External,
+    /// `spec.clusterIPs`.
+    Cluster,
+}
+
+/// Which parts of the configuration come from Kubernetes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FromKubernetes {
+    /// Blocks of this node, or the mesh.
+    pub nodes: bool,
+    /// Services.
+    pub services: bool,
+}
+
+impl FromKubernetes {
+    /// Whether any does.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.nodes || self.services
+    }
+}
+
+/// How nodes find each other.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Mesh {
+    /// Only configured peers.
+    #[default]
+    Off,
+    /// Each node has a session with each other node.
+    Full,
+    /// Nodes with these labels reflect; the others have sessions with them alone.
+    Reflectors(BTreeMap<String, String>),
 }
 
 /// `auto` in the file: the agent finds out. Or the operator's value.
@@ -50,6 +129,12 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// Peers in the file that are not for this node.
     pub skipped: Vec<Skipped>,
+    /// How nodes find each other.
+    pub mesh: Mesh,
+    /// Addresses of Services that this node announces.
+    pub services: Vec<Prefix>,
+    /// What has to be asked of Kubernetes.
+    pub from_kubernetes: FromKubernetes,
     /// BMP stations that hear of every peer and route.
     pub bmp: Vec<BmpStation>,
     /// What the end of the agent means to peers.
@@ -328,15 +413,24 @@ impl Config {
         }
     }
 
-    /// The routes that this node originates: its pod blocks.
+    /// The routes that this node originates: its pod blocks and addresses of Services.
     #[must_use]
     pub fn originated(&self) -> Vec<Originated> {
-        let route = |prefix: &Prefix| Originated {
+        let route = |prefix: &Prefix, source| Originated {
             prefix: *prefix,
-            source: Source::PodBlock,
+            source,
             communities: Vec::new(),
         };
-        self.node.blocks.iter().map(route).collect()
+        let blocks = self
+            .node
+            .blocks
+            .iter()
+            .map(|block| route(block, Source::PodBlock));
+        let services = self
+            .services
+            .iter()
+            .map(|address| route(address, Source::Service));
+        blocks.chain(services).collect()
     }
 
     /// What this node will run, and why, in words for people.

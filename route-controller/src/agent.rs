@@ -18,7 +18,7 @@ use std::time::Duration;
 use bgp_proto::engine::Originated;
 use bgp_proto::types::{Family, PeerId, Prefix};
 use bgp_speaker::{Event, Shutdown, Speaker, SpeakerConfig, SpeakerHandle};
-use podroute_config::{Config, NodeFacts, OnShutdown};
+use podroute_config::{ClusterFacts, Config, NodeFacts, OnShutdown};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -30,7 +30,7 @@ use crate::host::{Host, find_out};
 use crate::node_file::{self, NodeFile};
 use crate::secrets::Secrets;
 use crate::server::{self, ToAgent};
-use crate::{clock, sysctl};
+use crate::{clock, cluster, sysctl};
 
 /// Routes of before the start go at the latest now, whoever is still missing.
 const DEFERRAL: Duration = Duration::from_secs(20);
@@ -71,19 +71,31 @@ impl From<bgp_speaker::Stopped> for AgentError {
     }
 }
 
-/// Reads and checks the file. Warnings go to the log.
+/// Reads and checks the file, for this host and without Kubernetes.
 pub(crate) fn read_config(path: &Path) -> Result<Config, AgentError> {
-    let text = std::fs::read_to_string(path).map_err(|source| AgentError::ReadConfig {
+    config_of(&read_text(path)?, path, &own_facts(None))
+}
+
+fn read_text(path: &Path) -> Result<String, AgentError> {
+    std::fs::read_to_string(path).map_err(|source| AgentError::ReadConfig {
         path: path.to_owned(),
         source,
-    })?;
-    let facts = NodeFacts {
-        name: host_name(),
+    })
+}
+
+fn config_of(text: &str, path: &Path, facts: &NodeFacts) -> Result<Config, AgentError> {
+    podroute_config::load_for(text, facts)
+        .map_err(|errors| AgentError::Config(errors.in_file(&path.display().to_string())))
+}
+
+/// What the host and its surroundings say. `NODE_NAME` is what a DaemonSet sets.
+fn own_facts(cluster: Option<ClusterFacts>) -> NodeFacts {
+    let given = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
+    NodeFacts {
+        name: given.or_else(host_name),
+        cluster,
         ..NodeFacts::default()
-    };
-    let config = podroute_config::load_for(&text, &facts)
-        .map_err(|errors| AgentError::Config(errors.in_file(&path.display().to_string())))?;
-    Ok(config)
+    }
 }
 
 /// The host's name.
@@ -96,6 +108,9 @@ pub(crate) fn host_name() -> Option<String> {
 struct Agent {
     path: PathBuf,
     run_dir: PathBuf,
+    /// The file as last applied, and what it was applied to.
+    text: String,
+    facts: NodeFacts,
     config: Config,
     host: Host,
     speaker: SpeakerHandle,
@@ -114,7 +129,10 @@ struct Agent {
 
 /// Runs the agent until a signal ends it.
 pub(crate) async fn run(path: PathBuf, run_dir: PathBuf) -> Result<(), AgentError> {
-    let config = read_config(&path)?;
+    let text = read_text(&path)?;
+    // What Kubernetes said last time holds until it says otherwise.
+    let facts = own_facts(cluster::cache::read(&run_dir));
+    let config = config_of(&text, &path, &facts)?;
     config
         .warnings
         .iter()
@@ -145,6 +163,8 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf) -> Result<(), AgentErro
     let agent = Agent {
         path,
         run_dir,
+        text,
+        facts,
         config,
         host,
         speaker,
@@ -202,6 +222,7 @@ fn fib_config(config: &Config, host: &Host) -> FibConfig {
 
 impl Agent {
     async fn serve(mut self, mut events: mpsc::Receiver<Event>) -> Result<(), AgentError> {
+        let mut cluster = self.follow_cluster();
         self.install_blocks().await;
         self.write_node_file()?;
         self.speaker.drain(self.drain.on).await?;
@@ -231,6 +252,7 @@ impl Agent {
                     Some(event) => self.event(event).await,
                     None => return Err(AgentError::Stopped),
                 },
+                Some(facts) = changed(&mut cluster) => self.learn(facts).await,
                 Some(order) = inbox.recv() => self.order(order).await,
                 _ = hangup.recv() => drop(self.reload().await.map_err(|error| tracing::error!("{error}"))),
                 _ = end.recv() => break,
@@ -281,6 +303,9 @@ impl Agent {
     }
 
     fn write_node_file(&self) -> Result<(), AgentError> {
+        if !self.knows_cluster() {
+            return Ok(()); // what is there from before serves the plugins meanwhile
+        }
         let text = |list: &[Prefix]| list.iter().map(ToString::to_string).collect();
         let content = NodeFile {
             version: 1,
@@ -357,6 +382,10 @@ impl Agent {
     }
 
     async fn sweep(&mut self, why: &str) {
+        if !self.knows_cluster() {
+            self.sweep_at = Some(Instant::from_std(clock::now() + DEFERRAL));
+            return;
+        }
         self.sweep_at = None;
         tracing::debug!(why, "sweep");
         self.to_fib(ToFib::Sweep).await;
@@ -392,8 +421,42 @@ impl Agent {
     /// Applies what changed in the file. What cannot be changed while running is refused, and the old
     /// configuration stays.
     async fn reload(&mut self) -> Result<String, String> {
-        let new =
-            read_config(&self.path).map_err(|error| format!("the configuration stays as it was: {error}"))?;
+        let stays = |error: AgentError| format!("the configuration stays as it was: {error}");
+        let text = read_text(&self.path).map_err(stays)?;
+        let new = config_of(&text, &self.path, &self.facts).map_err(stays)?;
+        let outcome = self.apply(new).await?;
+        self.text = text;
+        Ok(outcome)
+    }
+
+    /// Kubernetes says something new: the same file, applied to it.
+    async fn learn(&mut self, facts: ClusterFacts) {
+        if let Err(error) = cluster::cache::write(&self.run_dir, &facts) {
+            tracing::warn!(%error, "what Kubernetes says cannot be kept for a restart");
+        }
+        self.facts.cluster = Some(facts);
+        let applied = match config_of(&self.text, &self.path, &self.facts) {
+            Ok(new) => self.apply(new).await,
+            Err(error) => Err(error.to_string()),
+        };
+        match applied {
+            Ok(outcome) => tracing::info!(%outcome, "news of the cluster"),
+            Err(error) => tracing::error!(%error, "news of the cluster cannot be applied"),
+        }
+    }
+
+    fn follow_cluster(&self) -> Option<cluster::Facts> {
+        let wanted = self.config.from_kubernetes;
+        wanted.any().then(|| cluster::follow(self.name(), wanted))
+    }
+
+    /// Whether what comes from Kubernetes is known, from now or from before.
+    fn knows_cluster(&self) -> bool {
+        !self.config.from_kubernetes.any() || self.facts.cluster.is_some()
+    }
+
+    /// Makes the running agent like the configuration: the difference only.
+    async fn apply(&mut self, new: Config) -> Result<String, String> {
         let restart = |what: &str| {
             Err(format!(
                 "{what} changes only with a restart of the agent; the configuration stays as it was"
@@ -401,6 +464,9 @@ impl Agent {
         };
         if new.listen != self.config.listen {
             return restart("listen");
+        }
+        if new.from_kubernetes != self.config.from_kubernetes {
+            return restart("what comes from Kubernetes (node.blocks, mesh, services)");
         }
         if (new.node.asn, new.fib.install, new.fib.table)
             != (
@@ -459,6 +525,17 @@ fn report_pods(state_dir: &Path) {
     tracing::info!(pods = alive, inconsistencies = found.len(), "pods of this node");
     for finding in found.iter().take(FINDINGS_TOLD) {
         tracing::warn!("{finding}; 'podroute ipam check --fix' mends what can be mended");
+    }
+}
+
+/// News of the cluster; never where it is not followed.
+async fn changed(facts: &mut Option<cluster::Facts>) -> Option<ClusterFacts> {
+    match facts {
+        Some(facts) => {
+            facts.changed().await.ok()?;
+            facts.borrow_and_update().clone()
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -8,6 +8,7 @@ mod agent;
 mod answers;
 mod cli;
 mod clock;
+mod cluster;
 mod drain;
 mod dump;
 mod fib;

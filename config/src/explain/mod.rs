@@ -12,7 +12,7 @@ use std::time::Duration;
 use bgp_proto::engine::{MaxPrefixes, OverLimit, PathRules, PeerKind, PrivateAs};
 use bgp_proto::types::HoldTime;
 
-use crate::model::{Auto, BmpStation, Config, OnShutdown, Peer, Remote, Ttl};
+use crate::model::{Auto, BmpStation, Config, Mesh, OnShutdown, Peer, Remote, Ttl};
 
 pub(crate) fn explain(config: &Config) -> String {
     let mut out = String::new();
@@ -97,6 +97,30 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
         join(&config.cluster.pod_cidrs, "none")
     )?;
     writeln!(out, "  originates     {}", join(&node.blocks, "nothing"))?;
+    if !config.services.is_empty() {
+        writeln!(out, "  Services       {}", join(&config.services, "none"))?;
+    }
+    match &config.mesh {
+        Mesh::Off => {}
+        Mesh::Full => writeln!(out, "  mesh           a session with each other node")?,
+        Mesh::Reflectors(labels) => {
+            let labels: Vec<String> = labels
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect();
+            writeln!(
+                out,
+                "  mesh           reflectors are nodes with {}",
+                labels.join(", ")
+            )?;
+        }
+    }
+    if config.from_kubernetes.any() {
+        writeln!(
+            out,
+            "  Kubernetes     tells blocks, other nodes and Services to the running agent"
+        )?;
+    }
     writeln!(out, "  pod MTU        {}", auto(&node.mtu))?;
     let end = match config.shutdown {
         OnShutdown::Preserve => "peers keep our routes, if they agreed to graceful restart",

@@ -6,11 +6,13 @@
 //! it in `explain`, and describe it in docs/configuration.md.
 
 mod bmp;
+mod cluster;
 mod node;
 mod peer;
 mod policy;
 
 pub(crate) use bmp::*;
+pub(crate) use cluster::*;
 pub(crate) use node::*;
 pub(crate) use peer::*;
 pub(crate) use policy::*;
@@ -55,6 +57,8 @@ pub const SECTIONS: &[&Section] = &[
     &EDIT_LARGE,
     &EDIT_EXT,
     &PREPEND,
+    &MESH,
+    &SERVICES,
 ];
 
 pub(crate) const DOCUMENT: Section = Section {
@@ -65,8 +69,10 @@ pub(crate) const DOCUMENT: Section = Section {
         "node",
         "listen",
         "fib",
+        "mesh",
         "peers",
         "policies",
+        "services",
         "bmp",
         "shutdown",
     ],
@@ -101,6 +107,8 @@ pub(crate) struct Document {
     pub(crate) node: Node,
     pub(crate) listen: Listen,
     pub(crate) fib: Fib,
+    pub(crate) mesh: Mesh,
+    pub(crate) services: Services,
     pub(crate) peers: Vec<Peer>,
     pub(crate) policies: Vec<Policy>,
     pub(crate) bmp: Vec<Bmp>,
@@ -121,6 +129,8 @@ pub(crate) fn read(root: &YamlNode, sink: &Sink) -> Option<Document> {
         node: Node::read(&fields),
         listen: Listen::read(&fields),
         fib: Fib::read(&fields),
+        mesh: Mesh::read(&fields),
+        services: Services::read(&fields),
         peers: read_peers(&fields),
         policies: read_policies(&fields),
         bmp: read_bmp(&fields),

@@ -119,6 +119,8 @@ pub(crate) struct Node {
     pub(crate) has_asn: bool,
     pub(crate) asn: Option<At<Asn>>,
     pub(crate) blocks: Vec<At<Prefix>>,
+    /// Where the file says that they come from Kubernetes.
+    pub(crate) blocks_of_cluster: Option<Spot>,
     pub(crate) mtu: Option<At<Option<u16>>>,
     pub(crate) labels: Vec<(At<String>, At<String>)>,
     pub(crate) addresses: AutoOr<Vec<At<IpAddr>>>,
@@ -138,6 +140,10 @@ impl Node {
             has_asn: fields.is_given("asn"),
             asn: fields.scalar("asn", &value::ASN),
             blocks: read_blocks(&fields),
+            blocks_of_cluster: fields
+                .get("blocks")
+                .filter(|cursor| cursor.text() == Some("kubernetes"))
+                .map(|cursor| cursor.spot.clone()),
             mtu: fields.scalar("mtu", &MTU),
             labels: fields
                 .get("labels")
@@ -152,12 +158,7 @@ fn read_blocks(fields: &Fields<'_>) -> Vec<At<Prefix>> {
     let Some(cursor) = fields.get("blocks") else {
         return Vec::new();
     };
-    // The Kubernetes integration takes the place of this error by a source of blocks.
     if cursor.text() == Some("kubernetes") {
-        cursor.error(
-            "'kubernetes' comes with the Kubernetes integration, which this version does not have yet",
-            "list the node's blocks, as [10.244.1.0/24]",
-        );
         return Vec::new();
     }
     cursor.scalars(&value::PREFIX)

@@ -4,6 +4,7 @@
 //! for all. A field that could not be read has been reported and counts as absent here, so that one
 //! mistake is one error.
 
+mod cluster;
 mod node;
 mod peers;
 mod policies;
@@ -25,7 +26,11 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     let cluster = node::cluster(&document.cluster, sink);
     node::blocks(&document, &cluster, sink);
     let policies = policies::Policies::new(&document.policies, sink);
-    let node = node::node(&document.node, facts, &cluster, sink);
+    let mesh = cluster::mesh(&document.mesh, document.node.asn.is_some(), sink);
+    let mut node = node::node(&document.node, facts, &cluster, sink);
+    let own = facts.cluster.as_ref().zip(node.name.as_ref());
+    let own = own.and_then(|(known, name)| known.nodes.get(name));
+    node.learn(cluster::blocks(&document, &cluster, own, sink), own);
     let listen = node::listen(&document.listen, sink);
     let fib = node::fib(&document.fib);
     let context = peers::Context {
@@ -37,7 +42,21 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     };
     let (peers, skipped) = peers::peers(&document.peers, &context);
     policies.warn_unused(sink);
+    let mut peers = peers;
+    if let Some(asn) = asn {
+        let making = cluster::Making {
+            written: &document.mesh,
+            mesh: &mesh,
+            node: &node,
+            asn,
+        };
+        let others = making.peers(facts, &peers);
+        peers.extend(others);
+    }
     Some(Config {
+        mesh,
+        services: cluster::services(&document.services, facts),
+        from_kubernetes: cluster::wanted(&document),
         cluster,
         node: node.with_asn(asn?),
         listen,

@@ -92,6 +92,16 @@ pub(super) struct Node {
 }
 
 impl Node {
+    /// Takes in what Kubernetes says of this node. Labels of the file win.
+    pub(super) fn learn(&mut self, blocks: Vec<Prefix>, fact: Option<&model::NodeFact>) {
+        if !blocks.is_empty() {
+            self.blocks = blocks;
+        }
+        for (key, value) in fact.iter().flat_map(|fact| &fact.labels) {
+            self.labels.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+
     pub(super) fn with_asn(self, asn: Asn) -> model::Node {
         let Self {
             name,

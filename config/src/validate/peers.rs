@@ -17,15 +17,15 @@ use crate::problem::Sink;
 use crate::schema;
 
 /// The port of BGP (RFC 4271 §8.2.1).
-const PORT: u16 = 179;
+pub(super) const PORT: u16 = 179;
 /// Lower than the 120 s of RFC 4271 §10: a rebooted neighbour should be back in seconds.
-const CONNECT_RETRY: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_RETRY: Duration = Duration::from_secs(5);
 /// How long peers keep our routes while we restart, in seconds.
-const RESTART_TIME: u16 = 120;
+pub(super) const RESTART_TIME: u16 = 120;
 /// Peers of a range at a time.
 const LISTEN_LIMIT: u32 = 100;
 /// TTL towards peers of our own AS, who may be some routers away.
-const INTERNAL_TTL: u8 = 64;
+pub(super) const INTERNAL_TTL: u8 = 64;
 
 /// What peers are checked against.
 #[derive(Clone, Copy, Debug)]

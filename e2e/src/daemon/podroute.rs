@@ -19,9 +19,15 @@ pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
 
 /// Starts the agent with a configuration of the test's own and waits for its socket.
 pub fn start_with(host: &Host, yaml: &str) -> Result<Daemon> {
+    start_in(host, yaml, &[])
+}
+
+/// The same with these environment variables.
+pub fn start_in(host: &Host, yaml: &str, environment: &[(&str, &str)]) -> Result<Daemon> {
     let config = host.write_config("podroute.yaml", yaml)?;
     let mut command = std::process::Command::new(bins::find("podroute")?);
     command.args(["run", "--config"]).arg(config);
+    command.envs(environment.iter().copied());
     let mut agent = host.spawn("podroute", &mut command)?;
     wait::until(
         Duration::from_secs(10),

@@ -18,6 +18,7 @@ mod cni;
 mod hostile;
 mod interop;
 mod kernel;
+mod kube;
 mod lab_itself;
 mod monitor;
 mod restart;
@@ -88,6 +89,7 @@ fn scenarios() -> Vec<Scenario> {
         cni::scenarios(),
         cli::scenarios(),
         kernel::scenarios(),
+        kube::scenarios(),
         monitor::scenarios(),
         restart::scenarios(),
         sessions::scenarios(),

@@ -1,0 +1,439 @@
+//! Agents that follow a real Kubernetes API server: three nodes on a switch, driven only through the API.
+//!
+//! `PODROUTE_KUBE_UP` names a program that starts etcd and kube-apiserver in the current network namespace:
+//! `$PODROUTE_KUBE_UP DIR ETCD_PORT API_PORT`, with a `kube-down DIR` beside it. Without it these are left out.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use e2e::daemon::{Kind, podroute};
+use e2e::failure::{Context, Failure, Result};
+use e2e::machine::Host;
+use e2e::process::Daemon;
+use e2e::rack::CONVERGENCE;
+use e2e::{cabling, ensure, kernel, netns, wait};
+use serde_json::{Value, json};
+
+use crate::support::{peer, prefix, wait_no_route, wait_route};
+use crate::{Scenario, scenario};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let ours = [Kind::Podroute];
+    vec![
+        scenario("kube::nodes_join_change_and_leave", ours, || {
+            with_api(join_and_leave)
+        }),
+        scenario("kube::services_follow_their_endpoints", ours, || {
+            with_api(services)
+        }),
+        scenario("kube::an_outage_of_the_api_changes_nothing", ours, || {
+            with_api(outage)
+        }),
+        scenario("kube::reflectors_by_label", ours, || with_api(reflectors)),
+    ]
+}
+
+/// Skips where nothing can start an API server.
+fn with_api(test: fn(&mut Cluster) -> Result<()>) -> Result<()> {
+    let Some(starter) = std::env::var_os("PODROUTE_KUBE_UP").map(PathBuf::from) else {
+        println!("LEFT OUT: PODROUTE_KUBE_UP names no program that starts an API server");
+        return Ok(());
+    };
+    for tool in ["etcd", "curl", "openssl"] {
+        if e2e::process::find_program(tool).is_none() {
+            println!("LEFT OUT: {tool} is not installed");
+            return Ok(());
+        }
+    }
+    let mut cluster = Cluster::start(&starter)?;
+    let outcome = test(&mut cluster);
+    cluster.stop_api();
+    outcome.map_err(|failure| {
+        let log = |name: &str| {
+            std::fs::read_to_string(Path::new("/run/lab").join(name).join("log/podroute.log"))
+                .unwrap_or_default()
+        };
+        ["node-1", "node-2", "node-3"]
+            .iter()
+            .fold(failure, |failure, name| {
+                failure.evidence(format!("log of {name}"), log(name))
+            })
+    })
+}
+
+/// A switch with an API server and three nodes.
+struct Cluster {
+    starter: PathBuf,
+    api: Host,
+    dir: PathBuf,
+    nodes: Vec<Host>,
+    agents: Vec<Daemon>,
+}
+
+const NAMES: [&str; 3] = ["node-1", "node-2", "node-3"];
+
+impl Cluster {
+    fn start(starter: &Path) -> Result<Self> {
+        netns::create("switch")?;
+        e2e::process::run(
+            "ip",
+            &[
+                "-n",
+                "switch",
+                "link",
+                "add",
+                "br0",
+                "up",
+                "type",
+                "bridge",
+                "forward_delay",
+                "0",
+            ],
+        )?;
+        let attach = |name: &str, last: u8| -> Result<Host> {
+            let host = Host::create(name)?;
+            let peer = format!("to-{name}");
+            e2e::process::run(
+                "ip",
+                &[
+                    "-n", "switch", "link", "add", &peer, "master", "br0", "up", "type", "veth", "peer",
+                    "name", "eth0", "netns", name,
+                ],
+            )?;
+            host.ip(&format!("addr add 192.0.2.{last}/24 dev eth0"))?;
+            host.ip("link set lo up")?;
+            host.ip("link set eth0 up")?;
+            cabling::enable_forwarding(&host)?;
+            Ok(host)
+        };
+        let api = attach("api", 100)?;
+        let nodes = NAMES
+            .iter()
+            .zip(11..)
+            .map(|(name, last)| attach(name, last))
+            .collect::<Result<Vec<_>>>()?;
+        let dir = api.dir().join("kube");
+        let cluster = Self {
+            starter: starter.to_owned(),
+            api,
+            dir,
+            nodes,
+            agents: Vec::new(),
+        };
+        cluster.start_api()?;
+        cluster.write_kubeconfig()?;
+        Ok(cluster)
+    }
+
+    fn start_api(&self) -> Result<()> {
+        let starter = self.starter.display().to_string();
+        let dir = self.dir.display().to_string();
+        let line = format!("APIARGS=--bind-address=0.0.0.0 exec {starter} {dir} 23790 16443");
+        self.api.run("bash", &["-c", &line]).map(drop)
+    }
+
+    fn stop_api(&self) {
+        let down = self.starter.with_file_name("kube-down");
+        let dir = self.dir.display().to_string();
+        // Its processes end with the box in any case.
+        let _ = self.api.output(&down.display().to_string(), &[&dir]);
+    }
+
+    /// For the nodes: the API server by its address on the switch, under the name in its certificate.
+    fn write_kubeconfig(&self) -> Result<()> {
+        let ca = self.dir.join("pki/ca.crt");
+        for node in &self.nodes {
+            let text = format!(
+                "apiVersion: v1\nkind: Config\nclusters:\n- name: t\n  cluster: {{server: \"https://192.0.2.100:16443\", \
+                 tls-server-name: localhost, certificate-authority: {}}}\nusers:\n- name: t\n  user: {{token: admin-token}}\n\
+                 contexts:\n- name: t\n  context: {{cluster: t, user: t}}\ncurrent-context: t\n",
+                ca.display()
+            );
+            node.write_config("kubeconfig", &text)?;
+        }
+        Ok(())
+    }
+
+    fn start_agent(&mut self, node: usize, more: &str) -> Result<()> {
+        let yaml = format!(
+            "apiVersion: podroute/v1\ncluster: {{asn: 64512, podCIDRs: [10.244.0.0/16]}}\nnode: {{blocks: kubernetes}}\n{more}"
+        );
+        let host = &self.nodes[node];
+        let config = host.dir().join("etc/kubeconfig").display().to_string();
+        let environment = [("KUBECONFIG", config.as_str()), ("NODE_NAME", NAMES[node])];
+        let agent = podroute::start_in(host, &yaml, &environment)?;
+        self.agents.push(agent);
+        Ok(())
+    }
+
+    fn start_agents(&mut self, more: &str) -> Result<()> {
+        (0..NAMES.len()).try_for_each(|node| self.start_agent(node, more))
+    }
+
+    /// One request as the cluster's administrator.
+    fn ask(&self, method: &str, path: &str, kind: &str, body: &Value) -> Result<Value> {
+        let pki = self.dir.join("pki");
+        let file = |name: &str| pki.join(name).display().to_string();
+        let (cert, key, body) = (file("admin.crt"), file("admin.key"), body.to_string());
+        let url = format!("https://127.0.0.1:16443{path}");
+        let header = format!("Content-Type: {kind}");
+        let text = self.api.run(
+            "curl",
+            &[
+                "-sk",
+                "--cert",
+                &cert,
+                "--key",
+                &key,
+                "-X",
+                method,
+                "-H",
+                &header,
+                "--data-binary",
+                &body,
+                &url,
+            ],
+        )?;
+        let answer: Value = serde_json::from_str(&text).context(format!("{method} {path}: {text}"))?;
+        ensure!(answer["status"] != "Failure", "{method} {path}: {answer}");
+        Ok(answer)
+    }
+
+    fn create(&self, path: &str, object: &Value) -> Result<()> {
+        self.ask("POST", path, "application/json", object).map(drop)
+    }
+
+    fn patch(&self, path: &str, change: &Value) -> Result<()> {
+        self.ask("PATCH", path, "application/merge-patch+json", change)
+            .map(drop)
+    }
+
+    fn delete(&self, path: &str) -> Result<()> {
+        let now = json!({"gracePeriodSeconds": 0});
+        self.ask("DELETE", path, "application/json", &now).map(drop)
+    }
+
+    /// A Node object with a pod CIDR and its internal address.
+    fn join(&self, node: usize, cidr: &str) -> Result<()> {
+        let name = NAMES[node];
+        self.create(
+            "/api/v1/nodes",
+            &json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}),
+        )?;
+        let address = format!("192.0.2.{}", 11 + node);
+        let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": address}]}});
+        self.patch(&format!("/api/v1/nodes/{name}/status"), &status)
+    }
+
+    fn join_all(&self) -> Result<()> {
+        (0..NAMES.len()).try_for_each(|node| self.join(node, &format!("10.244.{}.0/24", node + 1)))
+    }
+
+    /// Every node has a route to the block of every other.
+    fn wait_mesh(&self) -> Result<()> {
+        for (node, host) in self.nodes.iter().enumerate() {
+            for other in (0..NAMES.len()).filter(|other| *other != node) {
+                let via = format!("192.0.2.{}", 11 + other);
+                wait_route(
+                    host,
+                    prefix(&format!("10.244.{}.0/24", other + 1)),
+                    CONVERGENCE,
+                    |route| {
+                        route
+                            .next_hops
+                            .iter()
+                            .any(|(gateway, _)| gateway.is_some_and(|addr| addr.to_string() == via))
+                    },
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const FULL: &str = "mesh: {mode: full, hold: 9s}\n";
+
+fn join_and_leave(cluster: &mut Cluster) -> Result<()> {
+    cluster.start_agents(FULL)?;
+    cluster.join_all()?;
+    cluster.wait_mesh()?;
+    let file = cluster.nodes[0].run_file("podroute/node.json");
+    let text = std::fs::read_to_string(&file).context(file.display())?;
+    ensure!(text.contains("10.244.1.0/24"), "node.json: {text}");
+    let ups = peer(&cluster.nodes[0], "node-2")?["timesEstablished"].clone();
+    // It leaves: its route goes within a second, and nobody else's session is touched.
+    let begun = Instant::now();
+    cluster.delete("/api/v1/nodes/node-3")?;
+    wait_no_route(&cluster.nodes[0], prefix("10.244.3.0/24"), CONVERGENCE)?;
+    let took = begun.elapsed();
+    println!("a node's route was gone {took:?} after its object");
+    ensure!(took < Duration::from_secs(3), "it took {took:?}");
+    // It comes back with another block.
+    cluster.join(2, "10.244.9.0/24")?;
+    let begun = Instant::now();
+    wait_route(&cluster.nodes[0], prefix("10.244.9.0/24"), CONVERGENCE, |_| true)?;
+    println!(
+        "its new block was reachable {:?} after its object",
+        begun.elapsed()
+    );
+    wait_route(&cluster.nodes[1], prefix("10.244.9.0/24"), CONVERGENCE, |_| true)?;
+    ensure!(
+        kernel::route(&cluster.nodes[0], prefix("10.244.3.0/24"))?.is_none(),
+        "the old block is still there"
+    );
+    ensure!(
+        peer(&cluster.nodes[0], "node-2")?["timesEstablished"] == ups,
+        "node-2's session was reset"
+    );
+    // A label is not news for sessions.
+    cluster.patch(
+        "/api/v1/nodes/node-2",
+        &json!({"metadata": {"labels": {"rack": "b"}}}),
+    )?;
+    wait::throughout(Duration::from_secs(1), "sessions as they were", || {
+        ensure!(
+            peer(&cluster.nodes[0], "node-2")?["timesEstablished"] == ups,
+            "node-2's session was reset"
+        );
+        Ok(())
+    })
+}
+
+fn slice(name: &str, node: &str, ready: bool) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [{"addresses": ["10.244.1.2"], "nodeName": node, "conditions": {"ready": ready}}],
+        "ports": [],
+    })
+}
+
+fn services(cluster: &mut Cluster) -> Result<()> {
+    cluster.join_all()?;
+    cluster.start_agents(&format!(
+        "{FULL}services: {{advertise: [loadBalancer, external]}}\n"
+    ))?;
+    cluster.wait_mesh()?;
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local", "externalIPs": ["198.51.100.2"],
+            "ports": [{"port": 80}], "selector": {"app": "web"},
+        },
+    });
+    cluster.create("/api/v1/namespaces/default/services", &service)?;
+    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}}});
+    cluster.patch("/api/v1/namespaces/default/services/web/status", &status)?;
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    let heard_from = |source: Option<&str>| {
+        wait::until(
+            CONVERGENCE,
+            format_args!("198.51.100.1/32 at node-3 from {source:?}"),
+            || {
+                let routes = podroute::show(&cluster.nodes[2], "routes")?;
+                let all = routes["routes"].as_array().into_iter().flatten();
+                let found: Vec<&Value> = all.filter(|route| route["prefix"] == "198.51.100.1/32").collect();
+                let from: Vec<&str> = found
+                    .iter()
+                    .flat_map(|route| route["paths"].as_array().into_iter().flatten())
+                    .filter_map(|path| path["from"].as_str())
+                    .collect();
+                if from == source.into_iter().collect::<Vec<_>>() {
+                    return Ok(());
+                }
+                wait::not_yet(format!("from {from:?}"))
+            },
+        )
+    };
+    heard_from(None)?;
+    cluster.create(slices, &slice("web-a", "node-1", true))?;
+    heard_from(Some("node-1"))?;
+    // A rolling update: the next one is ready before the first one goes.
+    cluster.create(slices, &slice("web-b", "node-2", true))?;
+    cluster.patch(&format!("{slices}/web-a"), &json!({"endpoints": [{"addresses": ["10.244.1.2"], "nodeName": "node-1", "conditions": {"ready": false}}]}))?;
+    heard_from(Some("node-2"))?;
+    cluster.delete("/api/v1/namespaces/default/services/web")?;
+    heard_from(None)
+}
+
+fn outage(cluster: &mut Cluster) -> Result<()> {
+    cluster.join_all()?;
+    cluster.start_agents(FULL)?;
+    cluster.wait_mesh()?;
+    cluster.stop_api();
+    // With the API server gone an agent starts anew, from what it knew.
+    let mut agent = cluster.agents.remove(1);
+    agent.kill();
+    drop(agent);
+    cluster.start_agent(1, FULL)?;
+    wait::throughout(
+        Duration::from_secs(2),
+        "routes while the API server is away",
+        || {
+            for (host, block) in [(0, "10.244.2.0/24"), (1, "10.244.1.0/24"), (2, "10.244.2.0/24")] {
+                let route = kernel::route(&cluster.nodes[host], prefix(block))?;
+                ensure!(route.is_some(), "{block} is gone from {}", NAMES[host]);
+            }
+            Ok(())
+        },
+    )?;
+    wait::until(CONVERGENCE, "node-2's sessions", || {
+        let state = peer(&cluster.nodes[1], "node-1")?;
+        if state["state"] == "Established" {
+            Ok(())
+        } else {
+            wait::not_yet(state.to_string())
+        }
+    })?;
+    // It comes back and is listened to.
+    cluster.start_api()?;
+    cluster.patch(
+        "/api/v1/nodes/node-3",
+        &json!({"metadata": {"labels": {"later": "yes"}}}),
+    )?;
+    cluster.delete("/api/v1/nodes/node-3")?;
+    wait_no_route(
+        &cluster.nodes[0],
+        prefix("10.244.3.0/24"),
+        Duration::from_secs(60),
+    )
+    .map_err(|failure: Failure| failure.during("after the outage"))
+}
+
+fn reflectors(cluster: &mut Cluster) -> Result<()> {
+    cluster.join_all()?;
+    let reflects = json!({"metadata": {"labels": {"podroute/reflector": "true"}}});
+    cluster.patch("/api/v1/nodes/node-1", &reflects)?;
+    cluster.start_agents(
+        "mesh: {mode: reflectors, reflectorSelector: {podroute/reflector: \"true\"}, hold: 9s}\n",
+    )?;
+    cluster.wait_mesh()?;
+    let names = |node: usize| -> Result<Vec<String>> {
+        let peers = podroute::show(&cluster.nodes[node], "peers")?;
+        let all = peers["peers"].as_array().into_iter().flatten();
+        Ok(all
+            .filter_map(|peer| peer["name"].as_str().map(str::to_owned))
+            .collect())
+    };
+    ensure!(
+        names(1)? == ["node-1"],
+        "a client has sessions with {:?}",
+        names(1)?
+    );
+    ensure!(
+        names(0)? == ["node-2", "node-3"],
+        "the reflector has sessions with {:?}",
+        names(0)?
+    );
+    // A second reflector, without a restart.
+    cluster.patch("/api/v1/nodes/node-2", &reflects)?;
+    wait::until(CONVERGENCE, "both reflectors at node-3", || {
+        let found = names(2)?;
+        if found == ["node-1", "node-2"] {
+            Ok(())
+        } else {
+            wait::not_yet(format!("{found:?}"))
+        }
+    })?;
+    cluster.wait_mesh()
+}

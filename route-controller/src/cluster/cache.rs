@@ -1,0 +1,179 @@
+//! The last facts in the run directory: a start while the API server is away begins with them.
+//!
+//! A file that cannot be read counts as none: the agent then waits for the API server.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use podroute_config::{ClusterFacts, NodeFact, ServiceAddress, ServiceFact};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    version: u32,
+    nodes: BTreeMap<String, NodeEntry>,
+    services: BTreeMap<String, ServiceEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct NodeEntry {
+    labels: BTreeMap<String, String>,
+    blocks: Vec<String>,
+    addresses: Vec<IpAddr>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ServiceEntry {
+    labels: BTreeMap<String, String>,
+    balanced: Vec<IpAddr>,
+    external: Vec<IpAddr>,
+    cluster: Vec<IpAddr>,
+    class: Option<String>,
+    external_local: bool,
+    internal_local: bool,
+    endpoint_here: bool,
+}
+
+const VERSION: u32 = 1;
+
+fn path(run_dir: &Path) -> PathBuf {
+    run_dir.join("cluster.json")
+}
+
+/// The facts of before.
+pub(crate) fn read(run_dir: &Path) -> Option<ClusterFacts> {
+    let text = std::fs::read(path(run_dir)).ok()?;
+    let file: File = serde_json::from_slice(&text)
+        .ok()
+        .filter(|file: &File| file.version == VERSION)?;
+    Some(ClusterFacts {
+        nodes: file
+            .nodes
+            .into_iter()
+            .map(|(name, entry)| (name, entry.into()))
+            .collect(),
+        services: file
+            .services
+            .into_iter()
+            .map(|(name, entry)| (name, entry.into()))
+            .collect(),
+    })
+}
+
+/// Keeps the facts, whole or not at all.
+pub(crate) fn write(run_dir: &Path, facts: &ClusterFacts) -> io::Result<()> {
+    let file = File {
+        version: VERSION,
+        nodes: facts
+            .nodes
+            .iter()
+            .map(|(name, fact)| (name.clone(), fact.into()))
+            .collect(),
+        services: facts
+            .services
+            .iter()
+            .map(|(name, fact)| (name.clone(), fact.into()))
+            .collect(),
+    };
+    let beside = run_dir.join(".cluster.json.new");
+    std::fs::write(&beside, serde_json::to_vec(&file)?)?;
+    std::fs::rename(beside, path(run_dir))
+}
+
+impl From<NodeEntry> for NodeFact {
+    fn from(entry: NodeEntry) -> Self {
+        Self {
+            labels: entry.labels,
+            blocks: entry
+                .blocks
+                .iter()
+                .filter_map(|block| block.parse().ok())
+                .collect(),
+            addresses: entry.addresses,
+        }
+    }
+}
+
+impl From<&NodeFact> for NodeEntry {
+    fn from(fact: &NodeFact) -> Self {
+        Self {
+            labels: fact.labels.clone(),
+            blocks: fact.blocks.iter().map(ToString::to_string).collect(),
+            addresses: fact.addresses.clone(),
+        }
+    }
+}
+
+impl From<ServiceEntry> for ServiceFact {
+    fn from(entry: ServiceEntry) -> Self {
+        let of = |kind: ServiceAddress| move |addr: IpAddr| (kind, addr);
+        let addresses = entry.balanced.into_iter().map(of(ServiceAddress::LoadBalancer));
+        let addresses = addresses.chain(entry.external.into_iter().map(of(ServiceAddress::External)));
+        let addresses = addresses.chain(entry.cluster.into_iter().map(of(ServiceAddress::Cluster)));
+        Self {
+            labels: entry.labels,
+            addresses: addresses.collect(),
+            class: entry.class,
+            external_local: entry.external_local,
+            internal_local: entry.internal_local,
+            endpoint_here: entry.endpoint_here,
+        }
+    }
+}
+
+impl From<&ServiceFact> for ServiceEntry {
+    fn from(fact: &ServiceFact) -> Self {
+        let of = |wanted: ServiceAddress| {
+            let found = fact.addresses.iter().filter(move |(kind, _)| *kind == wanted);
+            found.map(|(_, addr)| *addr).collect()
+        };
+        Self {
+            labels: fact.labels.clone(),
+            balanced: of(ServiceAddress::LoadBalancer),
+            external: of(ServiceAddress::External),
+            cluster: of(ServiceAddress::Cluster),
+            class: fact.class.clone(),
+            external_local: fact.external_local,
+            internal_local: fact.internal_local,
+            endpoint_here: fact.endpoint_here,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = std::env::temp_dir().join(format!("podroute-cluster-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        assert_eq!(read(&dir), None);
+        let node = NodeFact {
+            labels: BTreeMap::from([("rack".to_owned(), "a".to_owned())]),
+            blocks: vec!["10.244.1.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()],
+            addresses: vec!["192.0.2.11".parse().unwrap()],
+        };
+        let service = ServiceFact {
+            addresses: vec![
+                (ServiceAddress::LoadBalancer, "198.51.100.1".parse().unwrap()),
+                (ServiceAddress::Cluster, "10.96.0.1".parse().unwrap()),
+            ],
+            external_local: true,
+            endpoint_here: true,
+            class: Some("x".to_owned()),
+            ..ServiceFact::default()
+        };
+        let facts = ClusterFacts {
+            nodes: BTreeMap::from([("node-1".to_owned(), node)]),
+            services: BTreeMap::from([("default/web".to_owned(), service)]),
+        };
+        write(&dir, &facts).unwrap();
+        assert_eq!(read(&dir), Some(facts));
+        std::fs::write(path(&dir), "{").unwrap();
+        assert_eq!(read(&dir), None);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
