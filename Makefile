@@ -21,7 +21,7 @@ export PODROUTE_BIN_DIR := $(TARGET_DIR)/$(TRIPLE)/release:$(TARGET_DIR)/release
 ROOT_ON_DEBIAN := $(and $(filter 0,$(shell id -u)),$(wildcard /etc/debian_version),1)
 LAB := $(TARGET_DIR)/release/podroute-lab
 
-.PHONY: help demo demo-down build test bench-cni lint clean
+.PHONY: help demo demo-down build test bench-cni image-files lint clean
 
 help:
 	@echo 'make demo        bring up a rack in namespaces and prove that pods reach each other'
@@ -30,6 +30,7 @@ help:
 	@echo 'make test        every test; as root on Debian it installs the daemons it tests against'
 	@echo 'make build       release binaries'
 	@echo 'make bench-cni   the CNI plugin beside the kernel alone and the reference plugins (root; ROUNDS=200)'
+	@echo 'make image-files static programs for the Containerfile'
 	@echo 'make lint        formatting and clippy'
 	@echo 'make clean       remove what was built'
 
@@ -53,6 +54,12 @@ test:
 	$(CARGO) test --workspace --exclude e2e --no-fail-fast -- $(ARGS) || status=$$?; \
 	LAB_REQUIRE=$(ROOT_ON_DEBIAN) $(CARGO) test -p e2e --no-fail-fast -- $(ARGS) || status=$$?; \
 	exit $$status
+
+# Static, for an image FROM scratch: podman build -f Containerfile .
+image-files:
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TRIPLE) -p route-controller -p cni-ipam --bins
+	mkdir -p $(TARGET_DIR)/image
+	install -s -t $(TARGET_DIR)/image $(addprefix $(TARGET_DIR)/$(TRIPLE)/release/,podroute podroute-cni podroute-ipam)
 
 bench-cni:
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TRIPLE) -p cni-ipam --bins --examples

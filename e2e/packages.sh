@@ -32,6 +32,7 @@ wanted() {
             echo tshark:/usr/bin/tshark
             echo etcd-server:/usr/bin/etcd
             echo curl:/usr/bin/curl
+            echo kubernetes-client:/usr/bin/kubectl
             echo openssl:/usr/bin/openssl
             echo xz-utils:/usr/bin/xz
             echo bgpdump:/usr/bin/bgpdump

@@ -388,6 +388,9 @@ impl Agent {
         }
         self.sweep_at = None;
         tracing::debug!(why, "sweep");
+        if self.config.from_kubernetes.nodes {
+            cluster::report_ready(self.name());
+        }
         self.to_fib(ToFib::Sweep).await;
     }
 

@@ -39,7 +39,7 @@ fn with_api(test: fn(&mut Cluster) -> Result<()>) -> Result<()> {
         println!("LEFT OUT: PODROUTE_KUBE_UP names no program that starts an API server");
         return Ok(());
     };
-    for tool in ["etcd", "curl", "openssl"] {
+    for tool in ["etcd", "curl", "openssl", "kubectl"] {
         if e2e::process::find_program(tool).is_none() {
             println!("LEFT OUT: {tool} is not installed");
             return Ok(());
@@ -121,7 +121,7 @@ impl Cluster {
             agents: Vec::new(),
         };
         cluster.start_api()?;
-        cluster.write_kubeconfig()?;
+        cluster.install()?;
         Ok(cluster)
     }
 
@@ -139,13 +139,28 @@ impl Cluster {
         let _ = self.api.output(&down.display().to_string(), &[&dir]);
     }
 
+    /// The shipped manifests as they are; the agents then run with what these allow and nothing more.
+    fn install(&self) -> Result<()> {
+        let overlay = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/kubernetes/overlays/full-mesh");
+        let config = self.dir.join("kubeconfig").display().to_string();
+        let overlay = overlay.display().to_string();
+        self.api
+            .run("kubectl", &["--kubeconfig", &config, "apply", "-k", &overlay])?;
+        let account = "/api/v1/namespaces/podroute/serviceaccounts/podroute/token";
+        let wanted = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+        let answer = self.ask("POST", account, "application/json", &wanted)?;
+        let token = answer["status"]["token"].as_str().unwrap_or_default();
+        ensure!(!token.is_empty(), "no token: {answer}");
+        self.write_kubeconfig(token)
+    }
+
     /// For the nodes: the API server by its address on the switch, under the name in its certificate.
-    fn write_kubeconfig(&self) -> Result<()> {
+    fn write_kubeconfig(&self, token: &str) -> Result<()> {
         let ca = self.dir.join("pki/ca.crt");
         for node in &self.nodes {
             let text = format!(
                 "apiVersion: v1\nkind: Config\nclusters:\n- name: t\n  cluster: {{server: \"https://192.0.2.100:16443\", \
-                 tls-server-name: localhost, certificate-authority: {}}}\nusers:\n- name: t\n  user: {{token: admin-token}}\n\
+                 tls-server-name: localhost, certificate-authority: {}}}\nusers:\n- name: t\n  user: {{token: {token}}}\n\
                  contexts:\n- name: t\n  context: {{cluster: t, user: t}}\ncurrent-context: t\n",
                 ca.display()
             );
@@ -260,6 +275,20 @@ fn join_and_leave(cluster: &mut Cluster) -> Result<()> {
     let file = cluster.nodes[0].run_file("podroute/node.json");
     let text = std::fs::read_to_string(&file).context(file.display())?;
     ensure!(text.contains("10.244.1.0/24"), "node.json: {text}");
+    wait::until(CONVERGENCE, "condition NetworkUnavailable", || {
+        let node = cluster.ask("GET", "/api/v1/nodes/node-1", "application/json", &Value::Null)?;
+        let conditions = node["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let told = conditions
+            .iter()
+            .find(|condition| condition["type"] == "NetworkUnavailable");
+        if told.is_some_and(|condition| condition["status"] == "False") {
+            return Ok(());
+        }
+        wait::not_yet(format!("{conditions:?}"))
+    })?;
     let ups = peer(&cluster.nodes[0], "node-2")?["timesEstablished"].clone();
     // It leaves: its route goes within a second, and nobody else's session is touched.
     let begun = Instant::now();

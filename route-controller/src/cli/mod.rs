@@ -1,6 +1,7 @@
 //! The operator's commands.
 
 mod ask;
+mod install;
 mod pods;
 mod show;
 
@@ -85,6 +86,18 @@ enum Command {
         file: PathBuf,
         #[command(flatten)]
         run_dir: RunDir,
+    },
+    /// Put the CNI plugins and their configuration where the container runtime looks; for an init container.
+    InstallCni {
+        /// The runtime's directory of plugins.
+        #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
+        bin_dir: PathBuf,
+        /// The runtime's directory of configurations.
+        #[arg(long, default_value = "/etc/cni/net.d", value_name = "DIR")]
+        conf_dir: PathBuf,
+        /// Chain portmap behind, for hostPort; it must be in the directory of plugins.
+        #[arg(long)]
+        portmap: bool,
     },
     /// Look after the pods' addresses; works while the agent is down.
     Ipam {
@@ -214,6 +227,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
             order(&run_dir.run_dir, &Request::Drain { on, withdraw })
         }
         Command::Dump { file, run_dir } => dump(&file, &run_dir.run_dir),
+        Command::InstallCni {
+            bin_dir,
+            conf_dir,
+            portmap,
+        } => install::install(&bin_dir, &conf_dir, portmap),
         Command::Ipam {
             what: Ipam::Check { fix, state },
         } => pods::check(&state, fix),
