@@ -137,6 +137,8 @@ pub struct Config {
     pub from_kubernetes: FromKubernetes,
     /// BMP stations that hear of every peer and route.
     pub bmp: Vec<BmpStation>,
+    /// Where metrics are served; none: nowhere.
+    pub metrics: Vec<SocketAddr>,
     /// What the end of the agent means to peers.
     pub shutdown: OnShutdown,
     /// What is allowed but probably not meant.

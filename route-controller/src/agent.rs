@@ -13,6 +13,8 @@ mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bgp_proto::engine::Originated;
@@ -27,10 +29,11 @@ use crate::drain::Drain;
 use crate::fib::task::{FibTask, ROOM, ToFib};
 use crate::fib::{FibConfig, Mirror, netlink};
 use crate::host::{Host, find_out};
+use crate::metrics::Health;
 use crate::node_file::{self, NodeFile};
 use crate::secrets::Secrets;
 use crate::server::{self, ToAgent};
-use crate::{clock, cluster, sysctl};
+use crate::{clock, cluster, metrics, sysctl};
 
 /// Routes of before the start go at the latest now, whoever is still missing.
 const DEFERRAL: Duration = Duration::from_secs(20);
@@ -117,6 +120,7 @@ struct Agent {
     fib: mpsc::Sender<ToFib>,
     ids: BTreeMap<String, PeerId>,
     drain: Drain,
+    health: Arc<Health>,
     /// Ranges of dynamic peers.
     ranges: BTreeSet<String>,
     next_id: u32,
@@ -171,6 +175,7 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf) -> Result<(), AgentErro
         fib,
         ids: BTreeMap::new(),
         drain,
+        health: Arc::default(),
         ranges: BTreeSet::new(),
         secrets: Secrets::default(),
         next_id: 0,
@@ -240,6 +245,14 @@ impl Agent {
             source,
         })?;
         tokio::spawn(server.run(listener));
+        for addr in &self.config.metrics {
+            let source = metrics::Source {
+                speaker: self.speaker.clone(),
+                fib: self.fib.clone(),
+                health: Arc::clone(&self.health),
+            };
+            tokio::spawn(metrics::serve(*addr, source));
+        }
         self.help_plugins();
         let mut end = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
@@ -388,6 +401,7 @@ impl Agent {
         }
         self.sweep_at = None;
         tracing::debug!(why, "sweep");
+        self.health.settled.store(true, Ordering::Relaxed);
         if self.config.from_kubernetes.nodes {
             cluster::report_ready(self.name());
         }
@@ -424,6 +438,12 @@ impl Agent {
     /// Applies what changed in the file. What cannot be changed while running is refused, and the old
     /// configuration stays.
     async fn reload(&mut self) -> Result<String, String> {
+        let outcome = self.take_file().await;
+        self.health.refused.store(outcome.is_err(), Ordering::Relaxed);
+        outcome
+    }
+
+    async fn take_file(&mut self) -> Result<String, String> {
         let stays = |error: AgentError| format!("the configuration stays as it was: {error}");
         let text = read_text(&self.path).map_err(stays)?;
         let new = config_of(&text, &self.path, &self.facts).map_err(stays)?;
@@ -467,6 +487,9 @@ impl Agent {
         };
         if new.listen != self.config.listen {
             return restart("listen");
+        }
+        if new.metrics != self.config.metrics {
+            return restart("metrics");
         }
         if new.from_kubernetes != self.config.from_kubernetes {
             return restart("what comes from Kubernetes (node.blocks, mesh, services)");

@@ -14,6 +14,7 @@ mod dump;
 mod fib;
 mod hints;
 mod host;
+mod metrics;
 mod node_file;
 mod secrets;
 mod server;

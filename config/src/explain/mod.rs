@@ -136,6 +136,13 @@ fn kernel(out: &mut String, config: &Config) -> fmt::Result {
         "  listens on     {}",
         join(&sockets, "nothing: it opens all sessions itself")
     )?;
+    if !config.metrics.is_empty() {
+        writeln!(
+            out,
+            "  metrics        http://{}/metrics",
+            join(&config.metrics, "")
+        )?;
+    }
     let fib = &config.fib;
     if !fib.install {
         return writeln!(out, "  kernel routes  none: it only learns and advertises");

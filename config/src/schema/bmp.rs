@@ -1,4 +1,4 @@
-//! The section `bmp`: monitoring stations that hear of every peer and route (RFC 7854).
+//! The sections `bmp` (monitoring stations, RFC 7854) and `metrics` (Prometheus): who watches.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,6 +11,28 @@ pub(crate) const BMP: Section = Section {
     name: "bmp[]",
     fields: &["address", "port", "routes", "statistics"],
 };
+
+pub(crate) const METRICS: Section = Section {
+    name: "metrics",
+    fields: &["port", "addresses"],
+};
+
+/// `metrics` as written.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) port: Option<At<u16>>,
+    pub(crate) addresses: Vec<At<IpAddr>>,
+}
+
+impl Metrics {
+    pub(crate) fn read(document: &Fields<'_>) -> Option<Self> {
+        let fields = document.fields("metrics", &METRICS)?;
+        Some(Self {
+            port: fields.required("port", &value::PORT),
+            addresses: fields.scalars("addresses", &value::ADDRESS),
+        })
+    }
+}
 
 /// Which of a peer's routes a station hears of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

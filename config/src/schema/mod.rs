@@ -46,6 +46,7 @@ pub const SECTIONS: &[&Section] = &[
     &ADD_PATH,
     &MAX_PREFIXES,
     &BMP,
+    &METRICS,
     &TTL_SECURITY,
     &TIMERS,
     &RULE,
@@ -74,6 +75,7 @@ pub(crate) const DOCUMENT: Section = Section {
         "policies",
         "services",
         "bmp",
+        "metrics",
         "shutdown",
     ],
 };
@@ -112,6 +114,7 @@ pub(crate) struct Document {
     pub(crate) peers: Vec<Peer>,
     pub(crate) policies: Vec<Policy>,
     pub(crate) bmp: Vec<Bmp>,
+    pub(crate) metrics: Option<Metrics>,
     pub(crate) shutdown: Option<At<OnShutdown>>,
 }
 
@@ -134,6 +137,7 @@ pub(crate) fn read(root: &YamlNode, sink: &Sink) -> Option<Document> {
         peers: read_peers(&fields),
         policies: read_policies(&fields),
         bmp: read_bmp(&fields),
+        metrics: Metrics::read(&fields),
         shutdown: fields.scalar("shutdown", &SHUTDOWN),
     })
 }

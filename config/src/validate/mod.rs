@@ -9,12 +9,12 @@ mod node;
 mod peers;
 mod policies;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::model::{BmpStation, Config, NodeFacts};
 use crate::problem::Sink;
-use crate::schema::{Bmp, BmpRoutes, Document};
+use crate::schema::{Bmp, BmpRoutes, Document, Metrics};
 
 /// The port of GoBGP's and most other stations; IANA assigned none.
 const BMP_PORT: u16 = 11019;
@@ -64,9 +64,25 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
         peers,
         skipped,
         bmp: document.bmp.iter().filter_map(station).collect(),
+        metrics: document.metrics.as_ref().map(metrics).unwrap_or_default(),
         shutdown: document.shutdown.map(|at| at.value).unwrap_or_default(),
         warnings: Vec::new(),
     })
+}
+
+fn metrics(written: &Metrics) -> Vec<SocketAddr> {
+    let Some(port) = &written.port else {
+        return Vec::new();
+    };
+    let given = written.addresses.iter().map(|at| at.value);
+    let here = written
+        .addresses
+        .is_empty()
+        .then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    given
+        .chain(here)
+        .map(|addr| SocketAddr::new(addr, port.value))
+        .collect()
 }
 
 fn station(written: &Bmp) -> Option<BmpStation> {

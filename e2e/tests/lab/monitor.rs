@@ -4,7 +4,7 @@ use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use e2e::daemon::Kind;
+use e2e::daemon::{Kind, podroute};
 use e2e::failure::{Context, Result};
 use e2e::machine::{Host, command};
 use e2e::process::find_program;
@@ -21,6 +21,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             [Kind::Podroute],
             station,
         ),
+        scenario("monitor::metrics_and_probes", [Kind::Podroute], metrics),
         scenario("monitor::bgpdump_reads_our_table_dump", [Kind::Podroute], dump),
     ]
 }
@@ -237,4 +238,50 @@ fn installed(program: &str) -> Result<bool> {
         println!("LEFT OUT: {program} is not installed");
     }
     Ok(found)
+}
+
+fn metrics() -> Result<()> {
+    if !installed("curl")? {
+        return Ok(());
+    }
+    let rack = Rack::converged(small(Kind::Podroute))?;
+    let node = rack.host("node-1");
+    let file = node.dir().join("etc/podroute.yaml");
+    let yaml = std::fs::read_to_string(&file).context(file.display())?;
+    let other = Host::create("watched")?;
+    other.ip("link set lo up")?;
+    let yaml = format!("{yaml}metrics: {{port: 9179}}\n");
+    let _agent = podroute::start_with(&other, &yaml)?;
+    let ask = |path: &str| other.run("curl", &["-s", &format!("http://127.0.0.1:9179{path}")]);
+    // Its peers are not there: it is not ready before their time is over, and says why.
+    let why = ask("/readyz")?;
+    ensure!(why.contains("initial routes"), "readyz: {why}");
+    let text = ask("/metrics")?;
+    for line in [
+        "podroute_ready 0",
+        "podroute_config_ok 1",
+        "podroute_peer_up{peer=\"tor-a\",address=\"192.0.2.1\",asn=\"65001\"} 0",
+        "podroute_peer_prefixes{peer=\"tor-a\",family=\"ipv4\",direction=\"in\"} 0",
+        "podroute_peer_sessions_total{peer=\"tor-a\"} 0",
+        "podroute_fib_routes{state=\"installed\"} 2",
+    ] {
+        ensure!(text.lines().any(|found| found == line), "no {line} in {text}");
+    }
+    other.write_config("podroute.yaml", &format!("{yaml}colour: blue\n"))?;
+    let program = bins::find("podroute")?;
+    let refused = other.output(&program.to_string_lossy(), &["reload"])?;
+    ensure!(!refused.status.success(), "a bad file was taken");
+    let text = ask("/metrics")?;
+    ensure!(
+        text.contains("podroute_config_ok 0"),
+        "a refused file does not show: {text}"
+    );
+    wait::until(CONVERGENCE, "ready once the deferral is over", || {
+        let text = ask("/readyz")?;
+        if text == "ready\n" {
+            Ok(())
+        } else {
+            wait::not_yet(text)
+        }
+    })
 }

@@ -1,0 +1,223 @@
+//! What Prometheus and probes ask over HTTP. Gathered when asked for: nothing is counted twice.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::routing::get;
+use bgp_proto::session::State;
+use bgp_proto::types::Family;
+use bgp_speaker::{PeerSnapshot, SpeakerHandle};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family as Metric;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::fib::Fib;
+use crate::fib::Progress;
+use crate::fib::task::ToFib;
+
+/// What only the agent knows, for probes.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    /// The first routes are in, and those of before are swept.
+    pub(crate) settled: AtomicBool,
+    /// The file on disk was refused.
+    pub(crate) refused: AtomicBool,
+}
+
+/// What answers are made of.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) speaker: SpeakerHandle,
+    pub(crate) fib: mpsc::Sender<ToFib>,
+    pub(crate) health: Arc<Health>,
+}
+
+/// Serves until the agent ends.
+pub(crate) async fn serve(addr: SocketAddr, source: Source) {
+    let listener = match TcpListener::bind(addr).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            return tracing::error!(%addr, %error, "no metrics: cannot listen; set metrics.port to another");
+        }
+    };
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/readyz", get(ready))
+        .route("/healthz", get(healthy))
+        .with_state(source);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "metrics");
+    }
+}
+
+/// Kernel routes by state.
+#[derive(Clone, Copy, Default)]
+struct Routes {
+    installed: i64,
+    pending: i64,
+    failed: i64,
+    refused: i64,
+}
+
+impl Routes {
+    fn of(fib: &Fib) -> Self {
+        let mut counts = Self {
+            refused: i64::try_from(fib.refused().count()).unwrap_or(i64::MAX),
+            ..Self::default()
+        };
+        for (_, progress) in fib.delta.routes().into_values() {
+            match progress {
+                Progress::Installed => counts.installed += 1,
+                Progress::Pending => counts.pending += 1,
+                Progress::Failed(_) => counts.failed += 1,
+            }
+        }
+        counts
+    }
+}
+
+impl Source {
+    async fn routes(&self) -> Option<Routes> {
+        let (reply, answer) = oneshot::channel();
+        let query = Box::new(move |fib: &Fib| {
+            let _ = reply.send(Routes::of(fib)); // whoever asked may have gone
+        });
+        self.fib.send(ToFib::Query(query)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Why the node is not ready; `None` when it is.
+    async fn obstacle(&self) -> Option<&'static str> {
+        if !self.health.settled.load(Ordering::Relaxed) {
+            return Some("the initial routes are not all in");
+        }
+        match self.routes().await {
+            None => Some("the kernel route task has stopped"),
+            Some(routes) if routes.pending > 0 => Some("kernel routes are pending"),
+            Some(_) => None,
+        }
+    }
+}
+
+async fn healthy(Shared(source): Shared<Source>) -> StatusCode {
+    match source.speaker.peers().await {
+        Ok(_) => StatusCode::OK,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+async fn ready(Shared(source): Shared<Source>) -> (StatusCode, &'static str) {
+    match source.obstacle().await {
+        None => (StatusCode::OK, "ready\n"),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+async fn metrics(Shared(source): Shared<Source>) -> Result<String, StatusCode> {
+    let gone = StatusCode::SERVICE_UNAVAILABLE;
+    let peers = source.speaker.peers().await.map_err(|_| gone)?;
+    let routes = source.routes().await.ok_or(gone)?;
+    let is_ready = source.obstacle().await.is_none();
+    let is_refused = source.health.refused.load(Ordering::Relaxed);
+    let mut registry = Registry::with_prefix("podroute");
+    let plain = [
+        (
+            "ready",
+            "The first routes are in the kernel and nothing is pending",
+            is_ready,
+        ),
+        ("config_ok", "The file on disk is the one that runs", !is_refused),
+    ];
+    for (name, help, value) in plain {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::from(value));
+        registry.register(name, help, gauge);
+    }
+    let build = Metric::<Labels, Gauge>::default();
+    build
+        .get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())])
+        .set(1);
+    registry.register("build_info", "Version", build);
+    put_peers(&mut registry, &peers);
+    put_routes(&mut registry, routes);
+    let mut text = String::new();
+    encode(&mut text, &registry).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok(text)
+}
+
+fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {
+    let up = Metric::<Labels, Gauge>::default();
+    let prefixes = Metric::<Labels, Gauge>::default();
+    let unwritten = Metric::<Labels, Gauge>::default();
+    let counters = [(); 3].map(|()| Metric::<Labels, Counter>::default());
+    for peer in peers {
+        let name = || ("peer", peer.name.clone());
+        let address = peer.spec.transport.remote.ip().to_string();
+        let asn = peer.spec.session.remote_asn.to_string();
+        let labels = vec![name(), ("address", address), ("asn", asn)];
+        up.get_or_create(&labels)
+            .set(i64::from(peer.session.state == State::Established));
+        for (direction, counts) in [("in", peer.counts.received), ("out", peer.counts.advertised)] {
+            for (family, count) in Family::ALL.into_iter().zip(counts) {
+                let labels = vec![
+                    name(),
+                    ("family", family.to_string()),
+                    ("direction", direction.to_owned()),
+                ];
+                prefixes
+                    .get_or_create(&labels)
+                    .set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
+        let bytes = i64::try_from(peer.counts.outstanding).unwrap_or(i64::MAX);
+        unwritten.get_or_create(&vec![name()]).set(bytes);
+        let stats = &peer.session.stats;
+        for (counter, value) in counters
+            .iter()
+            .zip([stats.established, stats.received, stats.update_issues])
+        {
+            counter.get_or_create(&vec![name()]).inc_by(value);
+        }
+    }
+    registry.register("peer_up", "Session is established", up);
+    registry.register("peer_prefixes", "Prefixes received and advertised", prefixes);
+    registry.register(
+        "peer_unwritten_bytes",
+        "What the peer has not read yet",
+        unwritten,
+    );
+    let [sessions, messages, errors] = counters;
+    registry.register("peer_sessions", "How often the session came up", sessions);
+    registry.register("peer_messages_received", "Messages received", messages);
+    registry.register(
+        "peer_update_errors",
+        "Faults in UPDATEs that did not end the session",
+        errors,
+    );
+}
+
+fn put_routes(registry: &mut Registry, routes: Routes) {
+    let metric = Metric::<Labels, Gauge>::default();
+    let states = [
+        ("installed", routes.installed),
+        ("pending", routes.pending),
+        ("failed", routes.failed),
+        ("refused", routes.refused),
+    ];
+    for (state, count) in states {
+        metric
+            .get_or_create(&vec![("state", state.to_owned())])
+            .set(count);
+    }
+    registry.register("fib_routes", "Kernel routes", metric);
+}
