@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bgp_proto::engine::{Engine, Input, Originated, PeerCounts, Reach, RouteFilter, RouteView};
 use bgp_proto::types::{Family, PeerId};
-use bgp_proto::wire::{Refresh, RefreshKind, cease};
+use bgp_proto::wire::{Notification, Refresh, RefreshKind, cease};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
@@ -344,6 +344,11 @@ impl SpeakerHandle {
     pub async fn clear(&self, id: PeerId, message: &str) -> bool {
         self.command(id, ToPeer::Restart(cease::ADMIN_RESET, message.to_owned()))
             .await
+    }
+
+    /// Ends a peer's session with this NOTIFICATION; it is tried again as after any failure.
+    pub async fn fail(&self, id: PeerId, notification: Notification) -> bool {
+        self.command(id, ToPeer::Fail(notification, Duration::ZERO)).await
     }
 
     /// Asks the peer for its routes again (RFC 2918).

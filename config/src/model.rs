@@ -255,6 +255,8 @@ pub struct Peer {
     pub transport: Transport,
     /// Hold and connect-retry time.
     pub timers: Timers,
+    /// Watch the path to it by BFD.
+    pub bfd: Option<Bfd>,
     /// What happens to routes while one side restarts.
     pub restart: Restart,
     /// Offer IPv4 prefixes over IPv6 next hops (RFC 8950).
@@ -321,6 +323,19 @@ impl std::fmt::Display for Remote {
             Remote::Range { prefix, .. } => write!(f, "anywhere in {prefix}"),
         }
     }
+}
+
+/// BFD towards a peer (RFC 5880).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bfd {
+    /// How often we send and can receive.
+    pub interval: Duration,
+    /// Packets that may be missed.
+    pub multiplier: u8,
+    /// The peer is some hops away (RFC 5883).
+    pub multihop: bool,
+    /// The session waits for BFD.
+    pub strict: bool,
 }
 
 /// Graceful restart of a peer.

@@ -516,6 +516,18 @@ pub(crate) const PAUSE: Kind<Duration> = Kind {
     },
 };
 
+pub(crate) const BFD_INTERVAL: Kind<Duration> = Kind {
+    what: "an interval",
+    example: "100ms",
+    parse: |scalar| {
+        let time = duration(scalar)?;
+        match (Duration::from_millis(10)..=Duration::from_secs(60)).contains(&time) {
+            true => Ok(time),
+            false => Err(Bad::Range("10ms to 60s".to_owned())),
+        }
+    },
+};
+
 pub(crate) const RETRY_TIME: Kind<Duration> = Kind {
     what: "a time",
     example: "5s",

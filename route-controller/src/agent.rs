@@ -31,6 +31,7 @@ use crate::fib::{FibConfig, Mirror, netlink};
 use crate::host::{Host, find_out};
 use crate::metrics::Health;
 use crate::node_file::{self, NodeFile};
+use crate::paths::Paths;
 use crate::secrets::Secrets;
 use crate::server::{self, ToAgent};
 use crate::{clock, cluster, metrics, sysctl};
@@ -119,6 +120,7 @@ struct Agent {
     speaker: SpeakerHandle,
     fib: mpsc::Sender<ToFib>,
     ids: BTreeMap<String, PeerId>,
+    paths: Paths,
     drain: Drain,
     health: Arc<Health>,
     /// Ranges of dynamic peers.
@@ -174,6 +176,7 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf) -> Result<(), AgentErro
         speaker,
         fib,
         ids: BTreeMap::new(),
+        paths: Paths::default(),
         drain,
         health: Arc::default(),
         ranges: BTreeSet::new(),
@@ -257,6 +260,7 @@ impl Agent {
         let mut end = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
         let mut look = tokio::time::interval(SECRETS_LOOKED_AT);
+        let path_news = self.paths.notify();
         let mut hangup = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
         tracing::info!(node = %self.name(), router_id = %self.host.router_id, peers = self.ids.len(), "podroute runs");
         loop {
@@ -270,6 +274,7 @@ impl Agent {
                 _ = hangup.recv() => drop(self.reload().await.map_err(|error| tracing::error!("{error}"))),
                 _ = end.recv() => break,
                 _ = interrupt.recv() => break,
+                () = path_news.notified() => self.look_at_paths().await,
                 _ = look.tick() => self.look_at_secrets().await,
                 () = at(self.sweep_at), if self.sweep_at.is_some() => self.sweep("not all peers sent their routes in time").await,
             }
@@ -279,6 +284,7 @@ impl Agent {
             OnShutdown::Preserve => Shutdown::Preserve,
             OnShutdown::Withdraw => Shutdown::Withdraw("podroute was stopped".to_owned()),
         };
+        self.paths.say_goodbye();
         self.speaker.shutdown(how).await;
         tracing::info!("podroute ends; kernel routes stay for the next start");
         Ok(())
@@ -343,7 +349,10 @@ impl Agent {
                 self.awaited.remove(&(peer, family));
                 self.sweep_if_complete().await;
             }
-            Event::PeerUp(peer) => self.await_negotiated(peer).await,
+            Event::PeerUp(peer) => {
+                self.await_negotiated(peer).await;
+                self.watch_paths().await;
+            }
             Event::PeerDown(..) => {}
             Event::ManyPrefixes(peer, family, count) => self.warn_of_prefixes(peer, family, count),
         }
@@ -423,6 +432,7 @@ impl Agent {
                 }
                 drop(answer.send(outcome));
             }
+            ToAgent::Bfd(answer) => drop(answer.send(self.paths.show())),
             ToAgent::Drain { on, withdraw, answer } => {
                 let outcome = self
                     .drain(Drain {

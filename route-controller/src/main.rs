@@ -16,6 +16,7 @@ mod hints;
 mod host;
 mod metrics;
 mod node_file;
+mod paths;
 mod secrets;
 mod server;
 mod status;

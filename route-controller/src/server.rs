@@ -15,7 +15,7 @@ use crate::answers;
 use crate::dump;
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
-use crate::status::{Direction, Reply, Request};
+use crate::status::{BfdStatus, Direction, Reply, Request};
 
 /// A question is at most so long.
 const QUESTION: u64 = 64 << 10;
@@ -40,6 +40,7 @@ pub(crate) fn listen(run_dir: &Path) -> io::Result<UnixListener> {
 /// What the operator asks of the agent.
 pub(crate) enum ToAgent {
     Reload(oneshot::Sender<Result<String, String>>),
+    Bfd(oneshot::Sender<Vec<BfdStatus>>),
     Drain {
         on: bool,
         withdraw: bool,
@@ -130,6 +131,15 @@ impl Server {
             Request::Routes { within } => self.routes(within).await,
             Request::Fib => Ok(Reply::Fib(self.ask_fib(answers::fib).await?)),
             Request::Blocks => Ok(Reply::Blocks(self.ask_fib(answers::blocks).await?)),
+            Request::Bfd => {
+                let (answer, outcome) = oneshot::channel();
+                let gone = |_| "the agent is ending".to_owned();
+                self.agent
+                    .send(ToAgent::Bfd(answer))
+                    .await
+                    .map_err(|_| gone(()))?;
+                outcome.await.map(Reply::Bfd).map_err(|_| gone(()))
+            }
             Request::Dump => Err("a dump is not asked for like this".to_owned()),
             Request::Reload => self.order(ToAgent::Reload).await,
             Request::Drain { on, withdraw } => {

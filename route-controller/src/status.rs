@@ -20,6 +20,8 @@ pub(crate) enum Request {
     Fib,
     /// This node's blocks.
     Blocks,
+    /// Paths watched by BFD.
+    Bfd,
     /// The whole RIB in MRT form: after the answer the connection carries nothing but the file.
     Dump,
     /// Prepare for this node's going, or take it back.
@@ -52,6 +54,7 @@ pub(crate) enum Reply {
     Routes(Vec<RouteStatus>),
     Fib(Vec<FibStatus>),
     Blocks(Vec<BlockStatus>),
+    Bfd(Vec<BfdStatus>),
     Done(String),
     Error(String),
 }
@@ -140,6 +143,22 @@ pub(crate) struct FibStatus {
 pub(crate) struct HopStatus {
     pub(crate) gateway: Option<IpAddr>,
     pub(crate) interface: String,
+}
+
+/// A path watched by BFD.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BfdStatus {
+    pub(crate) peer: String,
+    pub(crate) address: IpAddr,
+    pub(crate) state: String,
+    /// Since it came up, or went down.
+    pub(crate) since_seconds: u64,
+    /// How often it went down.
+    pub(crate) downs: u64,
+    pub(crate) last_down: Option<String>,
+    /// Silence of this length takes it down.
+    pub(crate) detection_ms: Option<u64>,
 }
 
 /// A block.

@@ -246,6 +246,20 @@ fn connection(out: &mut String, peer: &Peer) -> fmt::Result {
         "  connect retry  {retry}{}",
         default(peer, "timers.connectRetry")
     )?;
+    if let Some(bfd) = peer.bfd {
+        let hops = if bfd.multihop { ", over several hops" } else { "" };
+        let strict = if bfd.strict {
+            ", and the session waits for it"
+        } else {
+            ""
+        };
+        let detect = time(bfd.interval * u32::from(bfd.multiplier));
+        writeln!(
+            out,
+            "  BFD            each {}, a loss is seen in {detect}{hops}{strict}",
+            time(bfd.interval)
+        )?;
+    }
     let mut restart = match peer.restart.time {
         Some(seconds) => format!("the peer keeps our routes for {seconds}s"),
         None => "off".to_owned(),

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use bgp_proto::types::HoldTime;
 
-use super::{PASSWORD, Section, labels};
+use super::{BFD, Bfd, PASSWORD, Section, labels};
 use crate::decode::{At, Fields};
 use crate::model::ServiceAddress;
 use crate::value::{self, Bad, Kind};
 
 pub(crate) const MESH: Section = Section {
     name: "mesh",
-    fields: &["mode", "reflectorSelector", "hold", "password"],
+    fields: &["mode", "reflectorSelector", "hold", "password", "bfd"],
 };
 
 pub(crate) const SERVICES: Section = Section {
@@ -56,6 +56,7 @@ pub(crate) struct Mesh {
     pub(crate) reflector_selector: Vec<(At<String>, At<String>)>,
     pub(crate) hold: Option<At<HoldTime>>,
     pub(crate) password: Option<At<PathBuf>>,
+    pub(crate) bfd: Option<Bfd>,
 }
 
 impl Mesh {
@@ -73,6 +74,7 @@ impl Mesh {
             password: fields
                 .fields("password", &PASSWORD)
                 .and_then(|fields| fields.required("file", &value::FILE)),
+            bfd: fields.fields("bfd", &BFD).map(|fields| Bfd::read(&fields)),
         }
     }
 }

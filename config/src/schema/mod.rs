@@ -41,6 +41,7 @@ pub const SECTIONS: &[&Section] = &[
     &FIB,
     &PEER,
     &PASSWORD,
+    &BFD,
     &LOCAL_AS,
     &GRACEFUL_RESTART,
     &ADD_PATH,

@@ -31,6 +31,7 @@ pub(crate) const PEER: Section = Section {
         "ttlSecurity",
         "password",
         "timers",
+        "bfd",
         "gracefulRestart",
         "families",
         "extendedNextHop",
@@ -68,6 +69,11 @@ pub(crate) const TIMERS: Section = Section {
 pub(crate) const GRACEFUL_RESTART: Section = Section {
     name: "peers[].gracefulRestart",
     fields: &["restartTime", "notification", "longLived"],
+};
+
+pub(crate) const BFD: Section = Section {
+    name: "peers[].bfd",
+    fields: &["interval", "multiplier", "multihop", "strict"],
 };
 
 pub(crate) const LOCAL_AS: Section = Section {
@@ -181,6 +187,32 @@ pub(crate) struct MaxPrefixes {
     pub(crate) restart_after: Option<At<Duration>>,
 }
 
+const MULTIPLIER: Kind<u8> = Kind {
+    what: "a number of packets",
+    example: "3",
+    parse: int::<u8, 1, 255>,
+};
+
+/// `bfd` as written.
+#[derive(Debug)]
+pub(crate) struct Bfd {
+    pub(crate) interval: Option<At<Duration>>,
+    pub(crate) multiplier: Option<At<u8>>,
+    pub(crate) multihop: Option<At<bool>>,
+    pub(crate) strict: Option<At<bool>>,
+}
+
+impl Bfd {
+    pub(crate) fn read(fields: &Fields<'_>) -> Self {
+        Self {
+            interval: fields.scalar("interval", &value::BFD_INTERVAL),
+            multiplier: fields.scalar("multiplier", &MULTIPLIER),
+            multihop: fields.scalar("multihop", &value::BOOL),
+            strict: fields.scalar("strict", &value::BOOL),
+        }
+    }
+}
+
 /// `localAs` as written.
 #[derive(Debug)]
 pub(crate) struct LocalAs {
@@ -213,6 +245,7 @@ pub(crate) struct Peer {
     pub(crate) password: Option<At<PathBuf>>,
     pub(crate) hold: Option<At<HoldTime>>,
     pub(crate) connect_retry: Option<At<Duration>>,
+    pub(crate) bfd: Option<Bfd>,
     pub(crate) restart_time: Option<At<u16>>,
     pub(crate) restart_notification: Option<At<bool>>,
     pub(crate) long_lived: Option<At<u32>>,
@@ -290,6 +323,7 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
         connect_retry: timers
             .as_ref()
             .and_then(|fields| fields.scalar("connectRetry", &value::RETRY_TIME)),
+        bfd: fields.fields("bfd", &BFD).map(|fields| Bfd::read(&fields)),
         restart_time: restart
             .as_ref()
             .and_then(|fields| fields.scalar("restartTime", &value::RESTART_TIME)),

@@ -13,7 +13,12 @@ use crate::topology::{Family, Neighbor};
 use crate::wait;
 
 pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
-    let config = host.write_config("bird.conf", &render(speaker))?;
+    start_with(host, &render(speaker))
+}
+
+/// Starts BIRD with a configuration of the test's own.
+pub fn start_with(host: &Host, config: &str) -> Result<Vec<Daemon>> {
+    let config = host.write_config("bird.conf", config)?;
     std::fs::create_dir_all(host.run_file("bird")).context("/run/bird")?;
     let mut bird = host.spawn("bird", command("bird").args(["-f", "-c"]).arg(config))?;
     wait::until(

@@ -73,7 +73,8 @@ fn join_vty_group() -> Result<()> {
     DONE.get_or_init(mount_groups).clone()
 }
 
-fn start_daemon(host: &Host, name: &str, config: &str) -> Result<Daemon> {
+/// Starts one of FRR's daemons; zebra comes first.
+pub fn start_daemon(host: &Host, name: &str, config: &str) -> Result<Daemon> {
     join_vty_group()?;
     let config = host.write_config(&format!("{name}.conf"), config)?;
     std::fs::create_dir_all(host.run_file("frr")).context("/run/frr")?;

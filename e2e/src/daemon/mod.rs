@@ -5,7 +5,7 @@
 //! podroute and BIRD install them themselves, FRR through its zebra; for GoBGP and OpenBGPD the
 //! lab's own `fib-sync` copies the best routes (it says why).
 
-mod bird;
+pub mod bird;
 pub mod fib_sync;
 pub mod frr;
 mod gobgp;

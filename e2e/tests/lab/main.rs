@@ -12,6 +12,7 @@
     reason = "tests"
 )]
 
+mod bfd;
 mod bgp_raw;
 mod cli;
 mod cni;
@@ -89,6 +90,7 @@ fn scenarios() -> Vec<Scenario> {
         cni::scenarios(),
         cli::scenarios(),
         kernel::scenarios(),
+        bfd::scenarios(),
         kube::scenarios(),
         monitor::scenarios(),
         restart::scenarios(),

@@ -32,7 +32,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 /// Two machines and a cable, `eth0` at both ends; with IPv4 addresses where they are given.
-fn cable(left: &str, right: &str, numbered: bool) -> Result<[Host; 2]> {
+pub(crate) fn cable(left: &str, right: &str, numbered: bool) -> Result<[Host; 2]> {
     let hosts = [Host::create(left)?, Host::create(right)?];
     hosts[0].ip(&format!("link add eth0 type veth peer name eth0 netns {right}"))?;
     for (host, last) in hosts.iter().zip([1, 2]) {
@@ -47,7 +47,7 @@ fn cable(left: &str, right: &str, numbered: bool) -> Result<[Host; 2]> {
 }
 
 /// A file with one pod block, and these peers.
-fn yaml(node: &str, asn: u32, block: &str, more: &str) -> String {
+pub(crate) fn yaml(node: &str, asn: u32, block: &str, more: &str) -> String {
     let last = node.bytes().last().unwrap_or_default();
     format!(
         "apiVersion: podroute/v1\ncluster: {{asn: {asn}, podCIDRs: [10.244.0.0/16]}}\n\
@@ -55,7 +55,7 @@ fn yaml(node: &str, asn: u32, block: &str, more: &str) -> String {
     )
 }
 
-fn established(host: &Host, name: &str) -> Result<()> {
+pub(crate) fn established(host: &Host, name: &str) -> Result<()> {
     wait::until(CONVERGENCE, format_args!("{name} of {} up", host.name()), || {
         let peer = peer(host, name)?;
         if peer["state"] == "Established" {

@@ -134,6 +134,8 @@ enum Show {
     Fib(Output),
     /// This node's blocks.
     Blocks(Output),
+    /// Paths to peers that BFD watches.
+    Bfd(Output),
     /// Pods with an address of this node; works while the agent is down.
     Pods {
         /// Form of the output.
@@ -316,6 +318,7 @@ fn show(what: Show) -> Result<(), String> {
         Show::Routes { prefix, output } => (Request::Routes { within: prefix }, output, None),
         Show::Fib(output) => (Request::Fib, output, None),
         Show::Blocks(output) => (Request::Blocks, output, None),
+        Show::Bfd(output) => (Request::Bfd, output, None),
         Show::Pods { output, state } => return pods::show(&state, output),
     };
     let mut reply = ask::ask(&output.run_dir.run_dir, &request)?;

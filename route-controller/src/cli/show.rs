@@ -2,7 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use crate::status::{BlockStatus, Counts, FibStatus, PathStatus, PeerStatus, Reply, RouteStatus};
+use crate::status::{BfdStatus, BlockStatus, Counts, FibStatus, PathStatus, PeerStatus, Reply, RouteStatus};
 
 /// An answer as a table.
 pub(super) fn table(reply: &Reply) -> String {
@@ -11,6 +11,7 @@ pub(super) fn table(reply: &Reply) -> String {
         Reply::Routes(routes) => route_table(routes),
         Reply::Fib(routes) => fib_table(routes),
         Reply::Blocks(blocks) => block_table(blocks),
+        Reply::Bfd(paths) => bfd_table(paths),
         Reply::Done(text) | Reply::Error(text) => text.clone(),
     }
 }
@@ -221,6 +222,31 @@ fn fib_table(routes: &[FibStatus]) -> String {
         ]);
     }
     text(&table, "no kernel routes are wanted")
+}
+
+fn bfd_table(paths: &[BfdStatus]) -> String {
+    let mut table = new_table(&[
+        "PEER",
+        "ADDRESS",
+        "STATE",
+        "SINCE",
+        "DETECTS IN",
+        "DOWNS",
+        "LAST DOWN",
+    ]);
+    for path in paths {
+        table.add_row([
+            path.peer.clone(),
+            path.address.to_string(),
+            path.state.clone(),
+            duration(path.since_seconds),
+            path.detection_ms
+                .map_or_else(|| "-".to_owned(), |time| format!("{time}ms")),
+            path.downs.to_string(),
+            path.last_down.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    text(&table, "no peer wants BFD, or none has an address yet")
 }
 
 fn block_table(blocks: &[BlockStatus]) -> String {
