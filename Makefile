@@ -21,13 +21,14 @@ export PODROUTE_BIN_DIR := $(TARGET_DIR)/$(TRIPLE)/release:$(TARGET_DIR)/release
 ROOT_ON_DEBIAN := $(and $(filter 0,$(shell id -u)),$(wildcard /etc/debian_version),1)
 LAB := $(TARGET_DIR)/release/podroute-lab
 
-.PHONY: help demo demo-down build test bench-cni image-files lint clean
+.PHONY: help demo demo-down build test interop bench-cni image-files lint clean
 
 help:
 	@echo 'make demo        bring up a rack in namespaces and prove that pods reach each other'
 	@echo '                 (TOR=podroute|bird|frr|gobgp|openbgpd, KEEP=1 leaves it up)'
 	@echo 'make demo-down   remove a rack that was left up'
 	@echo 'make test        every test; as root on Debian it installs the daemons it tests against'
+	@echo 'make interop     every feature with every daemon, and docs/interop.md from it'
 	@echo 'make build       release binaries'
 	@echo 'make bench-cni   the CNI plugin beside the kernel alone and the reference plugins (root; ROUNDS=200)'
 	@echo 'make image-files static programs for the Containerfile'
@@ -54,6 +55,11 @@ test:
 	$(CARGO) test --workspace --exclude e2e --no-fail-fast -- $(ARGS) || status=$$?; \
 	LAB_REQUIRE=$(ROOT_ON_DEBIAN) $(CARGO) test -p e2e --no-fail-fast -- $(ARGS) || status=$$?; \
 	exit $$status
+
+interop:
+	@e2e/packages.sh test
+	@$(MAKE) --no-print-directory build
+	INTEROP_TABLE=1 LAB_REQUIRE=$(ROOT_ON_DEBIAN) $(CARGO) test -p e2e --no-fail-fast -- matrix::
 
 # Static, for an image FROM scratch: podman build -f Containerfile .
 image-files:

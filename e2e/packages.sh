@@ -35,6 +35,7 @@ wanted() {
             echo kubernetes-client:/usr/bin/kubectl
             echo openssl:/usr/bin/openssl
             echo xz-utils:/usr/bin/xz
+            echo exabgp:/usr/sbin/exabgp
             echo bgpdump:/usr/bin/bgpdump
             echo containernetworking-plugins:/usr/lib/cni/ptp
             ;;
@@ -68,7 +69,7 @@ if [ ! -e "$policy" ]; then
     chmod +x "$policy"
 fi
 
-units=(bird frr gobgpd openbgpd etcd)
+units=(bird frr gobgpd openbgpd exabgp etcd)
 unit_state() {
     command -v systemctl >/dev/null || return 0
     for unit in "${units[@]}"; do

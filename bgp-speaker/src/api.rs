@@ -137,6 +137,8 @@ pub struct SessionSnapshot {
     pub state: State,
     /// Numbers and last words.
     pub stats: Stats,
+    /// Messages sent, with those of the engine.
+    pub messages_sent: u64,
     /// What the OPENs agreed on, while established.
     pub negotiated: Option<Negotiated>,
     /// Both OPENs as they were on the wire, ours and the peer's, while established.

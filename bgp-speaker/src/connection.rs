@@ -70,9 +70,12 @@ impl Connection {
         });
     }
 
-    /// Appends what a chunk holds for the peer; its cost is due when the last of it is written.
-    pub(crate) fn push_chunk(&mut self, chunk: &Chunk, peer: PeerId) {
+    /// Appends what a chunk holds for the peer; its cost is due when the last of it is written. Answers the number of
+    /// messages.
+    pub(crate) fn push_chunk(&mut self, chunk: &Chunk, peer: PeerId) -> u64 {
+        let mut messages = 0;
         for bytes in chunk.data_for(peer) {
+            messages += count_messages(&bytes);
             self.queued += bytes.len();
             self.queue.push_back(Queued {
                 bytes,
@@ -83,6 +86,7 @@ impl Connection {
         if let Some(last) = self.queue.back_mut() {
             last.credit += chunk.cost_for(peer);
         }
+        messages
     }
 
     /// Bytes not written yet.
@@ -189,4 +193,15 @@ impl Connection {
             let _ = tokio::time::timeout(FLUSH, farewell).await;
         });
     }
+}
+
+/// How many messages lie there one after another, by the lengths in their headers (RFC 4271 §4.1).
+fn count_messages(mut octets: &[u8]) -> u64 {
+    let mut count = 0;
+    while let Some(&[high, low]) = octets.get(16..18) {
+        let length = usize::from(u16::from_be_bytes([high, low])).max(19);
+        octets = octets.get(length..).unwrap_or_default();
+        count += 1;
+    }
+    count
 }

@@ -48,6 +48,8 @@ pub(crate) struct PeerTask {
     connections: Vec<Connection>,
     /// The established connection and its chunks.
     up: Option<(ConnId, mpsc::Receiver<Arc<Chunk>>)>,
+    /// Messages of the engine's that were queued for the peer, in all sessions.
+    routes_sent: u64,
     /// What the engine has no room for yet.
     pending: VecDeque<ToEngine>,
     /// Credit to report.
@@ -93,6 +95,7 @@ impl PeerTask {
             dial: None,
             connections: Vec::new(),
             up: None,
+            routes_sent: 0,
             pending: VecDeque::new(),
             written: 0,
             next_incoming: 1 << 32,
@@ -249,6 +252,7 @@ impl PeerTask {
     fn snapshot(&self) -> SessionSnapshot {
         SessionSnapshot {
             state: self.session.state(),
+            messages_sent: self.session.stats().messages_out.total() + self.routes_sent,
             stats: self.session.stats().clone(),
             negotiated: self.session.negotiated().cloned(),
             opens: self.session.opens().cloned(),
@@ -363,13 +367,14 @@ impl PeerTask {
         else {
             return;
         };
-        connection.push_chunk(&first, self.spec.id);
+        let mut messages = connection.push_chunk(&first, self.spec.id);
         while connection.queued() < WRITE_AHEAD {
             match chunks.try_recv() {
-                Ok(chunk) => connection.push_chunk(&chunk, self.spec.id),
+                Ok(chunk) => messages += connection.push_chunk(&chunk, self.spec.id),
                 Err(_) => break,
             }
         }
+        self.routes_sent += messages;
     }
 
     fn tell_session(&mut self, input: Input<'_>) {

@@ -3,11 +3,15 @@
 //! Parses the outermost Ethernet and IP header only: that is what decides whether a packet between
 //! pods crosses the wire as it left the pod.
 
+use std::fs::File;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -55,6 +59,20 @@ pub struct Capture {
 impl Capture {
     /// Starts to listen on an interface of a namespace; packets count from when this returns.
     pub fn start(namespace: &str, ifname: &str) -> Result<Self> {
+        Self::with_file(namespace, ifname, None)
+    }
+
+    /// The same, and keeps the frames in a file of libpcap's format.
+    pub fn into_file(namespace: &str, ifname: &str, file: &Path) -> Result<Self> {
+        let mut file = File::create(file).context(file.display())?;
+        // Magic (microseconds), version 2.4, no offset, whole frames, Ethernet.
+        let header = [0xa1b2_c3d4_u32, 0x0002_0004, 0, 0, 65_536, 1];
+        let header = header.map(u32::to_be_bytes).concat();
+        file.write_all(&header).context("the recording")?;
+        Self::with_file(namespace, ifname, Some(file))
+    }
+
+    fn with_file(namespace: &str, ifname: &str, file: Option<File>) -> Result<Self> {
         let (fd, index) = netns::within(namespace, || {
             let fd = socket(
                 AddressFamily::Packet,
@@ -69,7 +87,7 @@ impl Capture {
         .map_err(|f| f.during(format_args!("capture on {namespace} {ifname}")))?;
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || collect(&fd, index, &flag));
+        let thread = std::thread::spawn(move || collect(&fd, index, &flag, file));
         Ok(Self {
             stop,
             thread: Some(thread),
@@ -89,7 +107,7 @@ impl Capture {
     }
 }
 
-fn collect(fd: &OwnedFd, index: u32, stop: &AtomicBool) -> Result<Vec<Packet>> {
+fn collect(fd: &OwnedFd, index: u32, stop: &AtomicBool, mut file: Option<File>) -> Result<Vec<Packet>> {
     let mut seen = Vec::new();
     let mut buffer = vec![0u8; 65536];
     loop {
@@ -106,8 +124,19 @@ fn collect(fd: &OwnedFd, index: u32, stop: &AtomicBool) -> Result<Vec<Packet>> {
         let Some(from) = from.filter(|from| from.ifindex() == index as usize) else {
             continue;
         };
+        if let Some(file) = &mut file {
+            record(file, &buffer[..length]).context("the recording")?;
+        }
         seen.extend(parse(&buffer[..length], from.pkttype() == OUTGOING));
     }
+}
+
+fn record(file: &mut File, frame: &[u8]) -> std::io::Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+    let seconds = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+    let header = [seconds, now.subsec_micros(), length, length];
+    file.write_all(&[&header.map(u32::to_be_bytes).concat(), frame].concat())
 }
 
 fn parse(frame: &[u8], outgoing: bool) -> Option<Packet> {

@@ -36,6 +36,8 @@ pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
         not_agreed: negotiated.map(hints::not_agreed).unwrap_or_default(),
         times_established: session.stats.established,
         messages_received: session.stats.received,
+        messages_sent: session.messages_sent,
+        updates_received: session.stats.messages_in.update,
         last_sent: session.stats.last_sent.as_ref().map(ToString::to_string),
         last_received: session.stats.last_received.as_ref().map(ToString::to_string),
         unwritten_bytes: peer.counts.outstanding,

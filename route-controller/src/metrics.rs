@@ -159,7 +159,7 @@ fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {
     let up = Metric::<Labels, Gauge>::default();
     let prefixes = Metric::<Labels, Gauge>::default();
     let unwritten = Metric::<Labels, Gauge>::default();
-    let counters = [(); 3].map(|()| Metric::<Labels, Counter>::default());
+    let counters = [(); 4].map(|()| Metric::<Labels, Counter>::default());
     for peer in peers {
         let name = || ("peer", peer.name.clone());
         let address = peer.spec.transport.remote.ip().to_string();
@@ -182,10 +182,12 @@ fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {
         let bytes = i64::try_from(peer.counts.outstanding).unwrap_or(i64::MAX);
         unwritten.get_or_create(&vec![name()]).set(bytes);
         let stats = &peer.session.stats;
-        for (counter, value) in counters
-            .iter()
-            .zip([stats.established, stats.received, stats.update_issues])
-        {
+        for (counter, value) in counters.iter().zip([
+            stats.established,
+            stats.received,
+            peer.session.messages_sent,
+            stats.update_issues,
+        ]) {
             counter.get_or_create(&vec![name()]).inc_by(value);
         }
     }
@@ -196,9 +198,10 @@ fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {
         "What the peer has not read yet",
         unwritten,
     );
-    let [sessions, messages, errors] = counters;
+    let [sessions, received, sent, errors] = counters;
     registry.register("peer_sessions", "How often the session came up", sessions);
-    registry.register("peer_messages_received", "Messages received", messages);
+    registry.register("peer_messages_received", "Messages received", received);
+    registry.register("peer_messages_sent", "Messages sent", sent);
     registry.register(
         "peer_update_errors",
         "Faults in UPDATEs that did not end the session",

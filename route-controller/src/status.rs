@@ -88,6 +88,8 @@ pub(crate) struct PeerStatus {
     pub(crate) not_agreed: Vec<String>,
     pub(crate) times_established: u64,
     pub(crate) messages_received: u64,
+    pub(crate) messages_sent: u64,
+    pub(crate) updates_received: u64,
     pub(crate) last_sent: Option<String>,
     pub(crate) last_received: Option<String>,
     pub(crate) unwritten_bytes: usize,

@@ -21,18 +21,21 @@ mod interop;
 mod kernel;
 mod kube;
 mod lab_itself;
+mod matrix;
 mod monitor;
 mod restart;
 mod sessions;
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use e2e::daemon::Kind;
 use e2e::failure::{Failure, Result};
+use e2e::process::find_program;
 use e2e::sandbox;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -42,12 +45,17 @@ const LIMIT: Duration = Duration::from_secs(150);
 const BOX: &str = "__scenario";
 const WORK: &str = "__work";
 
+/// The scenarios that passed in this run.
+static PASSED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 /// One thing that the lab proves.
 struct Scenario {
     name: String,
     needs: Vec<Kind>,
     /// Whether it executes `ptp`, `bridge` or `host-local`.
     reference_plugins: bool,
+    /// Other programs, with their packages.
+    programs: Vec<(&'static str, &'static str)>,
     run: Box<dyn Fn() -> Result<()> + Send + Sync>,
 }
 
@@ -61,6 +69,7 @@ fn scenario(
         name: name.into(),
         needs: needs.into_iter().collect(),
         reference_plugins: false,
+        programs: Vec::new(),
         run: Box::new(run),
     }
 }
@@ -72,14 +81,31 @@ impl Scenario {
         self
     }
 
+    /// The scenario needs this program too.
+    fn with_program(mut self, program: &'static str, package: &'static str) -> Self {
+        self.programs.push((program, package));
+        self
+    }
+
     /// What is missing of other people's programs; ours are never left out: a test that misses them
     /// says so and fails.
     fn missing(&self) -> Option<Failure> {
         let daemons = self.needs.iter().filter(|kind| **kind != Kind::Podroute);
         let mut missing = daemons.filter_map(|kind| kind.available().err());
         let plugins = || e2e::cni::reference_plugins_available().err();
+        let programs = || {
+            let mut absent = self
+                .programs
+                .iter()
+                .filter(|(program, _)| find_program(program).is_none());
+            let (program, package) = absent.next()?;
+            Some(Failure::new(format!(
+                "{program} is not installed: apt-get install {package}"
+            )))
+        };
         missing
             .next()
+            .or_else(programs)
             .or_else(|| if self.reference_plugins { plugins() } else { None })
     }
 }
@@ -97,6 +123,7 @@ fn scenarios() -> Vec<Scenario> {
         sessions::scenarios(),
         hostile::scenarios(),
         interop::scenarios(),
+        matrix::scenarios(),
     ]
     .into_iter()
     .flatten()
@@ -111,14 +138,30 @@ fn main() {
     match args.as_slice() {
         [first, name] if first == BOX => std::process::exit(in_box(name)),
         [first, name] if first == WORK => std::process::exit(work(name)),
-        _ => libtest_mimic::run(&Arguments::from_args(), trials()).exit(),
+        _ => all(),
     }
+}
+
+/// Runs the tests; then the table of who it was tried with is written or compared.
+fn all() -> ! {
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials());
+    let passed = PASSED.lock().expect("no test panics with it").clone();
+    let table = if std::env::var_os("INTEROP_TABLE").is_some() {
+        matrix::write(&passed)
+    } else {
+        matrix::compare(&passed)
+    };
+    if let Err(error) = table {
+        eprintln!("{error}");
+        std::process::exit(101);
+    }
+    conclusion.exit()
 }
 
 fn trials() -> Vec<Trial> {
     let no_box = sandbox::possible().err();
     let strict = std::env::var_os("LAB_REQUIRE").is_some_and(|value| value == "1");
-    let mut reasons = std::collections::BTreeSet::new();
+    let mut reasons = BTreeSet::new();
     let trials = scenarios().into_iter().map(|scenario| {
         let left_out = no_box.clone().or(scenario.missing().filter(|_| !strict));
         reasons.extend(left_out.as_ref().map(|reason| reason.summary().to_owned()));
@@ -160,6 +203,10 @@ fn spawn(name: &str) -> Result<(), Failed> {
     };
     let status = child.wait()?;
     if status.success() {
+        PASSED
+            .lock()
+            .expect("no test panics with it")
+            .insert(name.to_owned());
         Ok(())
     } else {
         Err(format!("{status}\n{text}").into())

@@ -227,7 +227,8 @@ fn password() -> Result<()> {
     }
     let field = files.map(|file| format!(", password: {{file: {file}}}"));
     let ([a, b], _agents) = pair([&field[0], &field[1]], ["", ""])?;
-    let before = peer(&a, "other")?["timesEstablished"].as_u64();
+    let before = connection(&a)?;
+    ensure!(!before.is_empty(), "no connection");
     for file in files {
         write(file, "two")?;
     }
@@ -235,12 +236,15 @@ fn password() -> Result<()> {
         Duration::from_secs(30),
         "a new session with the new secret",
         || {
+            let logs = [&a, &b].map(|host| std::fs::read_to_string(host.dir().join("log/podroute.log")));
+            let (now, seen) = (connection(&a)?, podroute::show(&b, "peers")?);
+            let changed = logs
+                .iter()
+                .flatten()
+                .all(|log| log.contains("a password file changed"));
             let peer = peer(&a, "other")?;
-            let again = peer["state"] == "Established" && peer["timesEstablished"].as_u64() == Some(1);
-            let seen = podroute::show(&b, "peers")?;
-            let log = std::fs::read_to_string(a.dir().join("log/podroute.log")).unwrap_or_default();
             ensure!(
-                before == Some(1) && again && log.contains("a password file changed"),
+                changed && peer["state"] == "Established" && !now.is_empty() && now != before,
                 "{peer} {seen}"
             );
             Ok(())
@@ -254,6 +258,16 @@ fn password() -> Result<()> {
         ensure!(peer["state"] != "Established" && hint.contains("MD5"), "{peer}");
         Ok(())
     })
+}
+
+/// The connection that carries the session, by its ports.
+fn connection(host: &Host) -> Result<String> {
+    let sockets = host.run("ss", &["-Htn", "state", "established"])?;
+    // The first two columns are queue lengths.
+    let ends = sockets
+        .lines()
+        .map(|line| line.split_whitespace().skip(2).collect::<Vec<_>>().join(" "));
+    Ok(ends.collect::<Vec<_>>().join("\n"))
 }
 
 fn write(file: &str, text: &str) -> Result<()> {

@@ -134,7 +134,11 @@ fn peer_in_full(peer: &PeerStatus) -> String {
         ),
         (
             "advertised",
-            format!("{} prefixes (v4 / v6)", numbers(&peer.advertised)),
+            format!(
+                "{} prefixes (v4 / v6), {} messages",
+                numbers(&peer.advertised),
+                peer.messages_sent
+            ),
         ),
         ("unwritten", format!("{} bytes", peer.unwritten_bytes)),
         ("not agreed", peer.not_agreed.join(", ")),

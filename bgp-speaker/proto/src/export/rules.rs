@@ -41,10 +41,6 @@ impl Learned {
             Learned::Peer(..) => Source::Peer,
         }
     }
-
-    fn is_internal(self) -> bool {
-        matches!(self, Learned::Peer(PeerKind::Internal | PeerKind::Client, _))
-    }
 }
 
 /// Everything that the bytes sent to a peer follow from: peers with equal keys share a group.
@@ -176,8 +172,8 @@ impl GroupKey {
                     own()
                 }
             }
-            // RFC 4456 §10: a reflector leaves NEXT_HOP alone.
-            (learned, _) if self.next_hop_self && !learned.is_internal() => own(),
+            _ if self.next_hop_self => own(),
+            // RFC 4456 §10: a reflector leaves NEXT_HOP alone, unless it was told that it is in the path.
             _ => Some(attrs.next_hop),
         }
     }
