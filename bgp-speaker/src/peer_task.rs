@@ -21,6 +21,7 @@ use bgp_proto::engine::{Chunk, Input as EngineInput};
 use bgp_proto::session::{ConnId, DownReason, Input, Negotiated, Output, Session, State};
 use bgp_proto::types::{Asn, Family, FamilySet, with_scope};
 use bgp_proto::wire::{NextHop, RouteBatch, RouteOp, cease};
+use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -324,7 +325,8 @@ impl PeerTask {
                 },
             );
             if let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == id) {
-                connection.read = buf;
+                // An empty buffer goes back: most peers are silent most of the time.
+                connection.read = if buf.is_empty() { BytesMut::new() } else { buf };
             }
             self.obey();
         }

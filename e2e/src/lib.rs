@@ -4,7 +4,7 @@
 //! [`cabling`] builds it out of [`machine`]s; [`daemon`] runs podroute, BIRD, FRR, GoBGP or OpenBGPD
 //! on them; [`cni`] plays the container runtime; [`rack`] joins these. [`probe`], [`capture`] and
 //! [`kernel`] observe, [`wait`] waits, [`failure`] says what went wrong and shows the evidence.
-//! [`demo`] is the story that `make demo` tells.
+//! [`blast`] loads speakers, [`bench`] compares them. [`demo`] is the story that `make demo` tells.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,9 @@
     reason = "test code: a broken invariant of the lab itself may end it"
 )]
 
+pub mod bench;
 pub mod bins;
+pub mod blast;
 pub mod cabling;
 pub mod capture;
 pub mod cni;
@@ -38,6 +40,7 @@ pub mod wait;
 /// of these. Both the tool and the test runner ask here first.
 pub fn dispatch(args: &[String]) -> Option<i32> {
     match args.first()?.as_str() {
+        bench::MIRROR => Some(bench::be_mirror()),
         daemon::fib_sync::ARG => Some(daemon::fib_sync::dispatch(&args[1..])),
         _ => sandbox::dispatch(args),
     }

@@ -218,6 +218,15 @@ impl Prefix {
         word
     }
 
+    /// The network's number among those of its length: neighbours differ by one.
+    pub(crate) fn number(&self) -> u128 {
+        let (bits, width) = match self.family {
+            Family::Ipv4 => (u128::from(self.word0()), 32),
+            Family::Ipv6 => (self.v6_bits(), 128),
+        };
+        bits.checked_shr(width - u32::from(self.len)).unwrap_or(0)
+    }
+
     fn v6_bits(&self) -> u128 {
         let [a, b, c, d] = self.words;
         u128::from(a) << 96 | u128::from(b) << 64 | u128::from(c) << 32 | u128::from(d)

@@ -40,6 +40,28 @@ enum Verb {
         #[arg(long, hide = true)]
         inside: bool,
     },
+    /// The speaker beside other daemons: load over TCP, checked; medians and ratios.
+    Bench {
+        /// Rounds of each task.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Only tasks whose name has this: table-1m, reflect, churn …
+        #[arg(long)]
+        only: Option<String>,
+        /// The daemons.
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "podroute,bird,frr,gobgp,openbgpd"
+        )]
+        daemons: Vec<Kind>,
+        /// Directory for speaker.md and speaker.json.
+        #[arg(long)]
+        out: Option<std::path::PathBuf>,
+        /// Set by the program itself when it is inside the box.
+        #[arg(long, hide = true)]
+        inside: bool,
+    },
     /// Remove a rack that was kept, with all that is in it.
     DemoDown,
     /// Run a command (default: a shell) on a machine or in a pod of the kept rack.
@@ -94,6 +116,23 @@ fn run(verb: Verb, args: &[String]) -> Result<i32> {
             let mut inside = args.to_vec();
             inside.push("--inside".to_owned());
             sandbox::run(&inside, keep)
+        }
+        Verb::Bench {
+            rounds,
+            only,
+            daemons,
+            out,
+            inside: true,
+        } => Ok(e2e::bench::speaker(&e2e::bench::Options {
+            rounds,
+            only,
+            daemons,
+            out,
+        })),
+        Verb::Bench { .. } => {
+            let mut inside = args.to_vec();
+            inside.push("--inside".to_owned());
+            sandbox::run(&inside, false)
         }
         Verb::DemoDown => {
             let kept = sandbox::find_kept();

@@ -87,6 +87,17 @@ pub fn start_daemon(host: &Host, name: &str, config: &str) -> Result<Daemon> {
     host.spawn(name, &mut frr)
 }
 
+/// bgpd without zebra: every next hop counts as reachable, and no route goes to the kernel.
+pub fn start_alone(host: &Host, config: &str) -> Result<Daemon> {
+    join_vty_group()?;
+    let config = host.write_config("bgpd.conf", config)?;
+    std::fs::create_dir_all(host.run_file("frr")).context("/run/frr")?;
+    let mut bgpd = command("/usr/lib/frr/bgpd");
+    bgpd.arg("-Z").arg("-f").arg(config);
+    bgpd.args(["-u", "root", "-g", "root", "-P", "0", "-i", "/run/frr/bgpd.pid"]);
+    host.spawn("bgpd", &mut bgpd)
+}
+
 /// Asks FRR's shell.
 pub fn vtysh(host: &Host, line: &str) -> Result<String> {
     host.run("vtysh", &["-c", line])

@@ -6,7 +6,7 @@
 //!
 //! In families with several paths per prefix (RFC 7911) the same is done for each path under its identifier.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ::bytes::BytesMut;
 
@@ -53,8 +53,9 @@ pub struct Rib<'a> {
 pub struct Group {
     /// What the members have in common.
     pub key: GroupKey,
-    /// Members; `None` is one that follows the flushes.
-    members: BTreeMap<PeerId, Option<Lagging>>,
+    members: BTreeSet<PeerId>,
+    /// Members that do not follow the flushes yet.
+    lagging: BTreeMap<PeerId, Lagging>,
     adj_out: AdjOut,
     /// In families with several paths, instead of `adj_out`.
     several: SeveralOut,
@@ -78,7 +79,8 @@ impl Group {
     pub fn new(key: GroupKey) -> Self {
         Self {
             key,
-            members: BTreeMap::new(),
+            members: BTreeSet::new(),
+            lagging: BTreeMap::new(),
             adj_out: AdjOut::default(),
             several: SeveralOut::default(),
             filled: 0,
@@ -96,8 +98,8 @@ impl Group {
         } else {
             self.key.families
         };
-        self.members
-            .insert(peer, Some(Lagging::from_start(end_of_rib, resync)));
+        self.members.insert(peer);
+        self.lagging.insert(peer, Lagging::from_start(end_of_rib, resync));
     }
 
     /// The identifiers of paths that members may know (RFC 7911), for a member that moves to another group.
@@ -114,6 +116,7 @@ impl Group {
     /// Lets a peer go; true when the group is empty now.
     pub fn leave(&mut self, peer: PeerId) -> bool {
         self.members.remove(&peer);
+        self.lagging.remove(&peer);
         self.members.is_empty()
     }
 
@@ -133,16 +136,18 @@ impl Group {
 
     /// A member has too much unwritten: it leaves the fast path.
     pub fn fall_behind(&mut self, peer: PeerId) {
-        if let Some(state @ None) = self.members.get_mut(&peer) {
-            *state = Some(Lagging::from_now());
+        if self.members.contains(&peer) {
+            self.lagging.entry(peer).or_insert_with(Lagging::from_now);
         }
     }
 
     /// Everything of a family is to be told again (RFC 2918; with BoRR and EoRR where `enhanced`, RFC 7313 §4).
     /// The result is to be sent first.
     pub fn refresh(&mut self, peer: PeerId, family: Family, enhanced: bool) -> Option<Chunk> {
-        let state = self.members.get_mut(&peer)?;
-        let lagging = state.get_or_insert_with(Lagging::from_now);
+        if !self.members.contains(&peer) {
+            return None;
+        }
+        let lagging = self.lagging.entry(peer).or_insert_with(Lagging::from_now);
         // The other family is told again too: harmless, and refreshes are rare.
         lagging.restart();
         if !enhanced || !self.key.families.contains(family) {
@@ -163,26 +168,26 @@ impl Group {
     /// Whether the member is behind.
     #[must_use]
     pub fn is_lagging(&self, peer: PeerId) -> bool {
-        matches!(self.members.get(&peer), Some(Some(_)))
+        self.lagging.contains_key(&peer)
     }
 
     /// Whether any member is behind: then destinations must keep their ids.
     #[must_use]
     pub fn has_lagging(&self) -> bool {
-        self.members.values().any(Option::is_some)
+        !self.lagging.is_empty()
     }
 
     /// The members, by id.
     pub fn members(&self) -> impl Iterator<Item = PeerId> {
-        self.members.keys().copied()
+        self.members.iter().copied()
     }
 
     /// Members that follow the flushes.
     pub fn followers(&self) -> impl Iterator<Item = PeerId> {
         self.members
             .iter()
-            .filter(|(_, state)| state.is_none())
-            .map(|(peer, _)| *peer)
+            .copied()
+            .filter(|peer| !self.lagging.contains_key(peer))
     }
 
     /// Whether a member was told a path of a destination.
@@ -236,7 +241,7 @@ impl Group {
             release(old, rib);
             return;
         }
-        for lagging in self.members.values_mut().flatten() {
+        for lagging in self.lagging.values_mut() {
             lagging.mark(dest);
         }
         if !self.looks_alike(prefix, old, new, rib) {
@@ -248,7 +253,7 @@ impl Group {
     fn update_several(&mut self, dest: DestId, prefix: Prefix, rib: &mut Rib<'_>) {
         let changes = self.replace_several(dest, prefix, rib);
         if !changes.is_empty() {
-            for lagging in self.members.values_mut().flatten() {
+            for lagging in self.lagging.values_mut() {
                 lagging.mark(dest);
             }
         }
@@ -341,7 +346,7 @@ impl Group {
     fn tell(&mut self, nlri: Nlri, old: Option<Sent>, new: Option<Sent>) {
         let member = |sent: Option<Sent>| {
             sent.map(|sent| sent.source)
-                .filter(|source| self.members.contains_key(source))
+                .filter(|source| self.members.contains(source))
         };
         let (before, now) = (member(old), member(new));
         match new {
@@ -351,7 +356,7 @@ impl Group {
                 // The new source is not told of its own path, and must forget what it was told before.
                 if let (Some(source), Some(_)) = (now, old)
                     && before != now
-                    && matches!(self.members.get(&source), Some(None))
+                    && !self.lagging.contains_key(&source)
                 {
                     self.packer.tell_one(nlri, None, source);
                 }
@@ -386,7 +391,7 @@ impl Group {
     /// One step for a member that is behind: a chunk for it alone, and whether it has caught up.
     pub fn catch_up(&mut self, peer: PeerId, rib: &mut Rib<'_>) -> (Chunk, bool) {
         let bound = rib.table.bound();
-        let Some(Some(mut lagging)) = self.members.get_mut(&peer).map(Option::take) else {
+        let Some(mut lagging) = self.lagging.remove(&peer) else {
             return (Chunk::default(), true);
         };
         let dirty = lagging.take_dirty(STEP_PREFIXES);
@@ -408,8 +413,8 @@ impl Group {
             if let Some(ends) = ends(&lagging) {
                 chunk.private.push((peer, ends));
             }
-        } else if let Some(state) = self.members.get_mut(&peer) {
-            *state = Some(lagging);
+        } else {
+            self.lagging.insert(peer, lagging);
         }
         (chunk, done)
     }

@@ -64,6 +64,7 @@ struct Slot {
     rank: Rank,
     next_hop: NextHopId,
     refs: u32,
+    hash: u32,
 }
 
 /// The table of attribute sets.
@@ -71,11 +72,17 @@ struct Slot {
 pub struct AttrTable {
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
-    index: HashTable<u32>,
+    /// Hash and slot: growing it looks at no set.
+    index: HashTable<(u32, u32)>,
 }
 
-fn hash(attrs: &PathAttrs) -> u64 {
-    FxBuildHasher.hash_one(attrs)
+fn hash(attrs: &PathAttrs) -> u32 {
+    (FxBuildHasher.hash_one(attrs) >> 32) as u32
+}
+
+/// 64 bits out of 32, the high ones as good as the low ones.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl AttrTable {
@@ -83,8 +90,10 @@ impl AttrTable {
     pub fn intern(&mut self, attrs: Box<PathAttrs>, next_hops: &mut NextHops) -> AttrId {
         let hash = hash(&attrs);
         let slots = &mut self.slots;
-        let same = |index: &u32| slot_at(slots, *index).is_some_and(|slot| *slot.attrs == *attrs);
-        if let Some(index) = self.index.find(hash, same).copied() {
+        let same = |(found, index): &(u32, u32)| {
+            *found == hash && slot_at(slots, *index).is_some_and(|slot| *slot.attrs == *attrs)
+        };
+        if let Some((_, index)) = self.index.find(spread(hash), same).copied() {
             if let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) {
                 slot.refs += 1;
             }
@@ -94,12 +103,12 @@ impl AttrTable {
             rank: Rank::of(&attrs),
             next_hop: next_hops.retain(attrs.next_hop.addr()),
             refs: 1,
+            hash,
             attrs,
         };
         let index = self.store(slot);
-        let slots = &self.slots;
-        let rehash = |index: &u32| slot_at(slots, *index).map_or(0, |slot| self::hash(&slot.attrs));
-        self.index.insert_unique(hash, index, rehash);
+        self.index
+            .insert_unique(spread(hash), (hash, index), |(hash, _)| spread(*hash));
         id(index)
     }
 
@@ -164,10 +173,10 @@ impl AttrTable {
         if slot.refs > 0 {
             return;
         }
-        let hash = hash(&slot.attrs);
+        let hash = slot.hash;
         next_hops.release(slot.next_hop);
         *place = None;
-        if let Ok(entry) = self.index.find_entry(hash, |found| *found == index) {
+        if let Ok(entry) = self.index.find_entry(spread(hash), |(_, found)| *found == index) {
             entry.remove();
         }
         self.free.push(index);
