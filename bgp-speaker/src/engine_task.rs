@@ -79,6 +79,9 @@ impl EngineTask {
                 }
                 self.engine.handle(now(), input);
             }
+            ToEngine::Routes(peer, batch, _under_way) => {
+                self.engine.handle(now(), Input::Routes(peer, batch));
+            }
             ToEngine::Up(input, peer, chunks) => {
                 self.chunks.insert(peer, chunks);
                 self.engine.handle(now(), input);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bgp_proto::engine::{Chunk, Engine, Input};
 use bgp_proto::types::PeerId;
-use bgp_proto::wire::{Notification, Refresh};
+use bgp_proto::wire::{Notification, Refresh, RouteBatch};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::api::{Event, PeerSpec, SessionSnapshot};
 
@@ -15,6 +15,8 @@ use crate::api::{Event, PeerSpec, SessionSnapshot};
 pub(crate) enum ToEngine {
     /// An input as it is.
     Input(Input),
+    /// Routes of a peer, with its share of what may be under way.
+    Routes(PeerId, RouteBatch, Option<OwnedSemaphorePermit>),
     /// A session came up; its chunks go here.
     Up(Input, PeerId, mpsc::Sender<Arc<Chunk>>),
     /// Where to reach a peer's task.

@@ -23,7 +23,7 @@ use bgp_proto::types::{Asn, Family, FamilySet, with_scope};
 use bgp_proto::wire::{NextHop, RouteBatch, RouteOp, cease};
 use bytes::BytesMut;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::api::{Event, PeerSpec, SessionSnapshot};
@@ -34,6 +34,8 @@ use crate::messages::{CHUNKS, ToEngine, ToPeer};
 use crate::registry::Registry;
 use crate::socket;
 
+/// Batches of routes that a peer may have under way to the engine; then nothing is read from it.
+const UNDER_WAY: usize = 4;
 /// Unwritten bytes up to which chunks are taken from the engine's channel.
 const WRITE_AHEAD: usize = 256 << 10;
 
@@ -53,6 +55,8 @@ pub(crate) struct PeerTask {
     routes_sent: u64,
     /// What the engine has no room for yet.
     pending: VecDeque<ToEngine>,
+    /// Batches of routes that may still go to the engine.
+    room: Arc<Semaphore>,
     /// Credit to report.
     written: usize,
     next_incoming: u64,
@@ -98,6 +102,7 @@ impl PeerTask {
             up: None,
             routes_sent: 0,
             pending: VecDeque::new(),
+            room: Arc::new(Semaphore::new(UNDER_WAY)),
             written: 0,
             next_incoming: 1 << 32,
             stale_until: None,
@@ -140,14 +145,17 @@ impl PeerTask {
     async fn wake(&mut self) -> Wake {
         let timers = self.session.poll_timeout().into_iter().chain(self.stale_until);
         let deadline = timers.min().map(Instant::from_std);
-        let reading = self.pending.is_empty();
+        let waiting = !self.pending.is_empty();
+        let full = self.room.available_permits() == 0;
+        let reading = !waiting && !full;
         let ahead = self.connections.iter().map(Connection::queued).max().unwrap_or(0) < WRITE_AHEAD;
         let (dial, connections, up) = (&mut self.dial, &self.connections, &mut self.up);
         tokio::select! {
             biased;
             () = sleep_until(deadline), if deadline.is_some() => Wake::Timer,
             command = self.commands.recv() => Wake::Command(command),
-            permit = self.engine.reserve(), if !reading || self.written > 0 => { drop(permit); Wake::EngineHasRoom }
+            permit = self.engine.reserve(), if waiting || self.written > 0 => { drop(permit); Wake::EngineHasRoom }
+            permit = self.room.acquire(), if full => { drop(permit); Wake::EngineHasRoom }
             (id, result) = dialed(dial) => Wake::Dialed(id, result),
             (index, ready) = ready(connections, reading) => Wake::Ready(index, ready),
             chunk = next_chunk(up), if ahead => Wake::Chunk(chunk),
@@ -178,7 +186,8 @@ impl PeerTask {
     /// While the engine has no room nothing is read, but what waits in the socket shows that the peer lives.
     fn has_unread(&self) -> bool {
         let established = self.up.as_ref().map(|(id, _)| *id);
-        !self.pending.is_empty()
+        let not_reading = !self.pending.is_empty() || self.room.available_permits() == 0;
+        not_reading
             && self
                 .connections
                 .iter()
@@ -423,8 +432,9 @@ impl PeerTask {
         for issue in &batch.issues {
             tracing::warn!(peer = %self.spec.name, "UPDATE with an error that does not end the session: {issue}");
         }
+        let under_way = Arc::clone(&self.room).try_acquire_owned().ok();
         self.pending
-            .push_back(ToEngine::Input(EngineInput::Routes(self.spec.id, batch)));
+            .push_back(ToEngine::Routes(self.spec.id, batch, under_way));
     }
 
     fn close(&mut self, id: ConnId) {
