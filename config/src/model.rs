@@ -232,6 +232,8 @@ pub struct Fib {
     pub max_paths: u8,
     /// Equal paths may come from different neighbour ASes.
     pub multipath_relax: bool,
+    /// Routes refer to the kernel's nexthop objects where it has them.
+    pub nexthop_objects: bool,
 }
 
 /// A peer of this node.

@@ -224,6 +224,7 @@ fn fib_config(config: &Config, host: &Host) -> FibConfig {
         table: config.fib.table,
         pod_cidrs: config.cluster.pod_cidrs.clone(),
         sources: host.addresses.clone(),
+        objects: config.fib.nexthop_objects,
         install: config.fib.install,
     }
 }

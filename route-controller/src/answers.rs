@@ -122,6 +122,7 @@ pub(crate) fn fib(fib: &Fib) -> Vec<FibStatus> {
         kind: "unicast".to_owned(),
         metric: fib.config().metric,
         next_hops: Vec::new(),
+        nexthop_object: None,
         state: "refused".to_owned(),
         error: Some("outside cluster.podCIDRs, or inside a block of this node: never installed".to_owned()),
     });
@@ -129,10 +130,11 @@ pub(crate) fn fib(fib: &Fib) -> Vec<FibStatus> {
 }
 
 fn kernel_route(fib: &Fib, key: RouteKey, spec: &RouteSpec, progress: Progress) -> FibStatus {
-    let (kind, next_hops) = match &spec.target {
-        Target::Unreachable => ("unreachable", Vec::new()),
-        Target::Hops(hops) => ("unicast", hops.iter().map(|hop| hop_status(fib, hop)).collect()),
+    let kind = match &spec.target {
+        Target::Unreachable => "unreachable",
+        Target::Hops(_) | Target::Group(_) => "unicast",
     };
+    let next_hops = fib.hops(spec).iter().map(|hop| hop_status(fib, hop)).collect();
     let (state, error) = match progress {
         Progress::Installed => ("installed", None),
         Progress::Pending => ("pending", None),
@@ -143,6 +145,7 @@ fn kernel_route(fib: &Fib, key: RouteKey, spec: &RouteSpec, progress: Progress) 
         kind: kind.to_owned(),
         metric: key.metric,
         next_hops,
+        nexthop_object: spec.group(),
         state: state.to_owned(),
         error,
     }

@@ -134,6 +134,8 @@ pub(crate) struct FibStatus {
     pub(crate) kind: String,
     pub(crate) metric: u32,
     pub(crate) next_hops: Vec<HopStatus>,
+    /// The nexthop object that the route refers to.
+    pub(crate) nexthop_object: Option<u32>,
     /// `installed`, `pending`, `failed`, or `refused`: kept out by the rule in `error`.
     pub(crate) state: String,
     pub(crate) error: Option<String>,

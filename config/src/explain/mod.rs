@@ -157,9 +157,14 @@ fn kernel(out: &mut String, config: &Config) -> fmt::Result {
     } else {
         ""
     };
+    let objects = if fib.nexthop_objects {
+        ""
+    } else {
+        ", gateways in each route"
+    };
     writeln!(
         out,
-        "  kernel routes  table {table}, metric {}, up to {} next hops{relax}",
+        "  kernel routes  table {table}, metric {}, up to {} next hops{relax}{objects}",
         fib.metric, fib.max_paths
     )
 }

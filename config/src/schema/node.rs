@@ -26,7 +26,14 @@ pub(crate) const LISTEN: Section = Section {
 
 pub(crate) const FIB: Section = Section {
     name: "fib",
-    fields: &["install", "metric", "table", "maxPaths", "multipathRelax"],
+    fields: &[
+        "install",
+        "metric",
+        "table",
+        "maxPaths",
+        "multipathRelax",
+        "nexthopObjects",
+    ],
 };
 
 const MTU: Kind<Option<u16>> = Kind {
@@ -205,6 +212,7 @@ pub(crate) struct Fib {
     pub(crate) table: Option<At<u32>>,
     pub(crate) max_paths: Option<At<u8>>,
     pub(crate) multipath_relax: Option<At<bool>>,
+    pub(crate) nexthop_objects: Option<At<bool>>,
 }
 
 impl Fib {
@@ -225,6 +233,7 @@ impl Fib {
             table: fields.scalar("table", &TABLE),
             max_paths: fields.scalar("maxPaths", &MAX_PATHS),
             multipath_relax: fields.scalar("multipathRelax", &value::BOOL),
+            nexthop_objects: fields.scalar("nexthopObjects", &value::BOOL),
         }
     }
 }

@@ -226,5 +226,6 @@ pub(super) fn fib(fib: &schema::Fib) -> Fib {
         table: fib.table.as_ref().map_or(MAIN_TABLE, |table| table.value),
         max_paths: fib.max_paths.as_ref().map_or(8, |paths| paths.value),
         multipath_relax: fib.multipath_relax.as_ref().is_some_and(|relax| relax.value),
+        nexthop_objects: fib.nexthop_objects.as_ref().is_none_or(|objects| objects.value),
     }
 }

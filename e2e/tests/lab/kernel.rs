@@ -101,7 +101,7 @@ fn foreign_routes() -> Result<()> {
         node.ip(&format!("route add {route}"))?;
     }
     let theirs = |node: &Host| -> Result<String> {
-        let all = node.ip("-N -4 route show")? + &node.ip("-N -6 route show")?;
+        let all = node.ip("-o -N -4 route show")? + &node.ip("-o -N -6 route show")?;
         let others = all
             .lines()
             .filter(|line| !line.contains(&format!("proto {PROTO_AGENT}")));

@@ -263,6 +263,21 @@ impl Delta {
         !self.dirty.is_empty()
     }
 
+    /// Whether anything is to be done or under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.dirty.is_empty() || !self.in_flight.is_empty()
+    }
+
+    /// The nexthop objects that routes refer to or may refer to.
+    pub(crate) fn groups(&self) -> BTreeSet<u32> {
+        let kernel = self.kernel.values().filter_map(|kernel| match kernel {
+            Kernel::Has(spec) => spec.group(),
+            Kernel::Unsure => None,
+        });
+        let desired = self.desired.values().filter_map(|spec| spec.group());
+        kernel.chain(desired).collect()
+    }
+
     /// What is wanted, by key, and how it is doing.
     pub(crate) fn routes(&self) -> BTreeMap<RouteKey, (&Arc<RouteSpec>, Progress)> {
         self.desired

@@ -62,7 +62,7 @@ fn route(key: RouteKey, spec: Option<&RouteSpec>, table: u32) -> RouteMessage {
     message.header.scope = RouteScope::Universe;
     message.header.kind = match spec.map(|spec| &spec.target) {
         Some(Target::Unreachable) => RouteType::Unreachable,
-        Some(Target::Hops(_)) => RouteType::Unicast,
+        Some(Target::Hops(_) | Target::Group(_)) => RouteType::Unicast,
         None => RouteType::Unspec,
     };
     message.header.table = u8::try_from(table).unwrap_or(0);
@@ -75,10 +75,12 @@ fn route(key: RouteKey, spec: Option<&RouteSpec>, table: u32) -> RouteMessage {
         if let Some(source) = spec.source {
             message.attributes.push(RouteAttribute::PrefSource(source.into()));
         }
-        if let Target::Hops(hops) = &spec.target {
-            message
+        match &spec.target {
+            Target::Hops(hops) => message
                 .attributes
-                .extend(hop_attributes(hops, key.prefix.family()));
+                .extend(hop_attributes(hops, key.prefix.family())),
+            Target::Group(id) => message.attributes.push(RouteAttribute::NhId(*id)),
+            Target::Unreachable => {}
         }
     }
     message
@@ -168,10 +170,10 @@ pub(crate) fn read_route(message: &RouteMessage, table: u32) -> Option<Read> {
             },
         ));
     }
-    let target = if message.header.kind == RouteType::Unicast {
-        Target::Hops(hops)
-    } else {
-        Target::Unreachable
+    let target = match (message.header.kind, facts.group) {
+        (RouteType::Unicast, Some(id)) => Target::Group(id),
+        (RouteType::Unicast, None) => Target::Hops(hops),
+        _ => Target::Unreachable,
     };
     Some(Read::Ours(
         RouteKey { prefix, metric },
@@ -198,6 +200,8 @@ struct Facts {
     gateway: Option<IpAddr>,
     oif: Option<u32>,
     source: Option<IpAddr>,
+    /// The kernel tells what the object comes to as well; for routes of ours the id is enough.
+    group: Option<u32>,
     hops: Vec<Hop>,
 }
 
@@ -211,6 +215,7 @@ impl Facts {
             RouteAttribute::Via(RouteVia::Inet6(addr)) => self.gateway = Some(IpAddr::V6(*addr)),
             RouteAttribute::Oif(ifindex) => self.oif = Some(*ifindex),
             RouteAttribute::PrefSource(addr) => self.source = ip(addr),
+            RouteAttribute::NhId(id) => self.group = Some(*id),
             RouteAttribute::MultiPath(legs) => self.hops = legs.iter().map(leg).collect(),
             _ => {}
         }
@@ -335,5 +340,6 @@ mod tests {
             None,
         );
         round_trip("fd00:10:244:1::/64", Target::Unreachable, None);
+        round_trip("10.244.2.0/24", Target::Group(0xf500_0001), Some("192.0.2.11"));
     }
 }

@@ -8,11 +8,13 @@ mod delta;
 mod filter;
 pub(crate) mod message;
 pub(crate) mod netlink;
+mod object_message;
+mod objects;
 mod resolve;
 mod route;
 pub(crate) mod task;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,6 +22,8 @@ use bgp_proto::engine::{FibChange, Reach};
 use bgp_proto::types::{Family, Prefix};
 
 pub(crate) use delta::{Delta, Failure, Op, Progress};
+use objects::SetKey;
+pub(crate) use objects::{ObjectOp, Objects};
 pub(crate) use resolve::{Address, Foreign, Link, Mirror, Resolved};
 pub(crate) use route::{Hop, PROTOCOL, RouteKey, RouteSpec, Target};
 
@@ -37,12 +41,11 @@ pub(crate) struct FibConfig {
     pub(crate) pod_cidrs: Vec<Prefix>,
     /// Preferred source per family.
     pub(crate) sources: Vec<IpAddr>,
+    /// Routes refer to nexthop objects, where the kernel has them.
+    pub(crate) objects: bool,
     /// False: leave the kernel alone.
     pub(crate) install: bool,
 }
-
-/// BGP next hops of a route, and its family.
-type SpecKey = (Arc<[IpAddr]>, Family);
 
 /// Desired state, kernel state, and what follows.
 #[derive(Debug)]
@@ -61,7 +64,10 @@ pub(crate) struct Fib {
     /// What next hops in use resolve to.
     resolved: HashMap<IpAddr, Resolved>,
     /// What sets of next hops and families come to; forgotten whenever something resolves differently.
-    specs: HashMap<SpecKey, Option<Arc<RouteSpec>>>,
+    specs: HashMap<SetKey, Option<Arc<RouteSpec>>>,
+    /// How many learned routes have a set of next hops.
+    sets: HashMap<SetKey, usize>,
+    pub(crate) objects: Objects,
     /// Learned prefixes that are not installed, by the rule that keeps them out.
     refused: BTreeSet<Prefix>,
 }
@@ -78,6 +84,8 @@ impl Fib {
             watched: BTreeMap::new(),
             resolved: HashMap::new(),
             specs: HashMap::new(),
+            sets: HashMap::new(),
+            objects: Objects::default(),
             refused: BTreeSet::new(),
         }
     }
@@ -177,10 +185,28 @@ impl Fib {
                 }
             }
         }
+        if let Some(old) = old {
+            self.leave_set((old, prefix.family()));
+        }
+        if !change.next_hops.is_empty() {
+            let key = (Arc::clone(&change.next_hops), prefix.family());
+            *self.sets.entry(key).or_default() += 1;
+        }
         for next_hop in change.next_hops.iter() {
             self.users.entry(*next_hop).or_default().insert(prefix);
         }
         self.want_learned(prefix);
+    }
+
+    fn leave_set(&mut self, key: SetKey) {
+        if let Some(count) = self.sets.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.sets.remove(&key);
+                self.objects.unwant(&key);
+                self.specs.remove(&key);
+            }
+        }
     }
 
     /// Computes what a learned prefix should have in the kernel.
@@ -205,21 +231,81 @@ impl Fib {
 
     fn learned_spec(&mut self, prefix: Prefix) -> Option<Arc<RouteSpec>> {
         let next_hops = Arc::clone(self.learned.get(&prefix)?);
-        let key = (Arc::clone(&next_hops), prefix.family());
+        let key = (next_hops, prefix.family());
         if let Some(known) = self.specs.get(&key) {
             return known.clone();
         }
-        let mut hops: Vec<Hop> = next_hops
+        self.spec_of(key)
+    }
+
+    /// What a set of next hops comes to now.
+    fn spec_of(&mut self, key: SetKey) -> Option<Arc<RouteSpec>> {
+        let mut hops: Vec<Hop> = key
+            .0
             .iter()
             .flat_map(|addr| self.resolve_used(*addr).hops)
             .collect();
         hops.sort_unstable();
         hops.dedup();
-        let source = self.source(prefix.family());
-        let target = Target::Hops(hops.clone());
-        let spec = (!hops.is_empty()).then(|| Arc::new(RouteSpec { target, source }));
+        let source = self.source(key.1);
+        let target = match (hops.is_empty(), self.objects.enabled()) {
+            (true, _) => {
+                self.objects.unwant(&key);
+                None
+            }
+            (false, true) => Some(Target::Group(self.objects.want(&key, &hops))),
+            (false, false) => Some(Target::Hops(hops)),
+        };
+        let spec = target.map(|target| Arc::new(RouteSpec { target, source }));
         self.specs.insert(key, spec.clone());
         spec
+    }
+
+    /// Links and gateways of a route's target.
+    pub(crate) fn hops<'a>(&'a self, spec: &'a RouteSpec) -> &'a [Hop] {
+        match &spec.target {
+            Target::Hops(hops) => hops,
+            Target::Group(id) => self.objects.hops(*id),
+            Target::Unreachable => &[],
+        }
+    }
+
+    /// The kernel drops routes whose every way out is this link, without a word.
+    pub(crate) fn link_lost(&mut self, ifindex: u32) {
+        let objects = &self.objects;
+        self.delta.doubt(|spec| match spec.target {
+            Target::Group(id) => objects.uses(id, ifindex, true),
+            _ => spec.uses(ifindex),
+        });
+    }
+
+    /// The kernel drops IPv4 routes with this preferred source without a word.
+    pub(crate) fn address_lost(&mut self, address: Address) {
+        let objects = &self.objects;
+        self.delta.doubt(|spec| {
+            let uses = match spec.target {
+                Target::Group(id) => objects.uses(id, address.ifindex, false),
+                _ => spec.uses(address.ifindex),
+            };
+            uses || spec.source == Some(address.addr)
+        });
+    }
+
+    /// A reading of nexthop objects; routes of lost ones may have gone with them.
+    pub(crate) fn objects_read(&mut self, (ours, foreign): netlink::ObjectReading) {
+        let lost = self.objects.observe(ours, foreign);
+        if !lost.is_empty() {
+            self.delta
+                .doubt(|spec| spec.group().is_some_and(|id| lost.contains(&id)));
+        }
+    }
+
+    /// Objects that no route refers to any more; nothing while routes are under way.
+    pub(crate) fn object_removals(&mut self) -> Vec<ObjectOp> {
+        if !self.objects.has_leftovers() || self.delta.is_busy() {
+            return Vec::new();
+        }
+        self.objects.removals(&self.delta.groups())
     }
 
     /// The node's own address, if the host really has it: the kernel refuses others.
@@ -259,18 +345,24 @@ impl Fib {
 
     /// The mirror changed: routes whose next hops resolve differently are wanted anew; news for the speaker.
     pub(crate) fn resolve_again(&mut self) -> Vec<(IpAddr, Reach)> {
-        let mut moved = BTreeSet::new();
+        let mut moved = Vec::new();
         for addr in self.resolved.keys().copied().collect::<Vec<_>>() {
             let now = self.mirror.resolve(addr);
             if self.resolved.get(&addr) != Some(&now) {
                 self.resolved.insert(addr, now);
-                moved.extend(self.users.get(&addr).into_iter().flatten().copied());
+                moved.push(addr);
             }
         }
+        let moved = self.changed_specs(&moved);
         if !moved.is_empty() {
-            self.specs.clear();
+            let prefixes: Vec<Prefix> = self
+                .learned
+                .iter()
+                .filter(|(prefix, next_hops)| moved.contains(&(Arc::clone(next_hops), prefix.family())))
+                .map(|(prefix, _)| *prefix)
+                .collect();
+            prefixes.into_iter().for_each(|prefix| self.want_learned(prefix));
         }
-        moved.into_iter().for_each(|prefix| self.want_learned(prefix));
         let mut news = Vec::new();
         for (addr, told) in &mut self.watched {
             let reach = self.mirror.resolve(*addr).reach;
@@ -279,6 +371,25 @@ impl Fib {
             }
         }
         news
+    }
+
+    /// The sets with one of these next hops whose routes change: not those that a nexthop object stands for, as long as
+    /// they lead anywhere.
+    fn changed_specs(&mut self, moved: &[IpAddr]) -> HashSet<SetKey> {
+        let touched: Vec<SetKey> = self
+            .specs
+            .keys()
+            .filter(|(next_hops, _)| next_hops.iter().any(|addr| moved.contains(addr)))
+            .cloned()
+            .collect();
+        let mut changed = HashSet::new();
+        for key in touched {
+            let before = self.specs.remove(&key).flatten();
+            if self.spec_of(key.clone()) != before {
+                changed.insert(key);
+            }
+        }
+        changed
     }
 
     /// Addresses of the host changed: preferred sources may have come or gone.
@@ -310,6 +421,7 @@ mod tests {
             table: 254,
             pod_cidrs: vec![prefix("10.244.0.0/16")],
             sources: vec!["192.0.2.11".parse().unwrap()],
+            objects: false,
             install: true,
         });
         let link = Link {

@@ -5,7 +5,7 @@
 //! in flight bounded, so that no answer is lost; a lost one ends the wait after [`TIMEOUT`].
 //! The monitor tells of its own overrun, after which everything is read anew.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -20,6 +20,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::message::{Read, encode, read_address, read_link, read_route};
+use super::object_message::{self, Found};
+use super::objects::{Content, ObjectOp};
 use super::{Address, Failure, Link, Op};
 
 /// Changes sent with one system call.
@@ -77,9 +79,28 @@ impl Writer {
         if ops.is_empty() {
             return Ok(Vec::new());
         }
-        self.socket.send(&out, 0)?;
-        let mut outcomes = vec![Ok(()); ops.len()];
-        let last = ops.len() - 1;
+        self.exchange(&out, first, ops.len())
+    }
+
+    /// Makes changes of nexthop objects, each acknowledged, and gives each one's outcome, in order.
+    pub(crate) fn apply_objects(&mut self, ops: &[ObjectOp]) -> io::Result<Vec<Result<(), Failure>>> {
+        let first = self.sequence;
+        let mut out = Vec::with_capacity(ops.len() * 64);
+        for op in ops {
+            object_message::encode(op, self.sequence, &mut out);
+            self.sequence = self.sequence.wrapping_add(1);
+        }
+        if ops.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.exchange(&out, first, ops.len())
+    }
+
+    /// Sends `count` messages from number `first` on, and waits for the answer to the last.
+    fn exchange(&mut self, out: &[u8], first: u32, count: usize) -> io::Result<Vec<Result<(), Failure>>> {
+        self.socket.send(out, 0)?;
+        let mut outcomes = vec![Ok(()); count];
+        let last = count - 1;
         loop {
             self.buf.clear();
             self.socket.recv(&mut self.buf, 0)?;
@@ -136,6 +157,8 @@ pub(crate) enum News {
     AddressGone(Address),
     RouteNew(Read),
     RouteGone(Read),
+    /// Somebody, perhaps the kernel itself, changed nexthop objects.
+    Objects,
     /// Notifications were lost.
     Overrun,
 }
@@ -159,6 +182,7 @@ impl Monitor {
             libc::RTNLGRP_IPV6_IFADDR,
             libc::RTNLGRP_IPV4_ROUTE,
             libc::RTNLGRP_IPV6_ROUTE,
+            libc::RTNLGRP_NEXTHOP,
         ] {
             inner.add_membership(group)?;
         }
@@ -206,7 +230,15 @@ fn read_news(mut bytes: &[u8], own_port: u32, table: u32) -> Vec<News> {
         if len < 16 {
             break;
         }
-        if port != own_port
+        let kind = bytes
+            .get(4..6)
+            .and_then(|two| two.try_into().ok())
+            .map_or(0, u16::from_ne_bytes);
+        if port != own_port && matches!(kind, object_message::NEW | object_message::DEL) {
+            if !matches!(news.last(), Some(News::Objects)) {
+                news.push(News::Objects);
+            }
+        } else if port != own_port
             && let Some(one) = bytes.get(..len)
             && let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(one)
         {
@@ -233,6 +265,49 @@ fn one_news(payload: NetlinkPayload<RouteNetlinkMessage>, table: u32) -> Option<
         RouteNetlinkMessage::DelRoute(route) => read_route(&route, table).map(News::RouteGone),
         _ => None,
     }
+}
+
+/// Nexthop objects: ours with their contents, and the ids of others.
+pub(crate) type ObjectReading = (Vec<(u32, Content)>, BTreeSet<u32>);
+
+/// Reads all nexthop objects; an error where the kernel knows none.
+pub(crate) fn read_objects() -> io::Result<ObjectReading> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    big_buffer(&socket);
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
+    socket.send(&object_message::dump(1), 0)?;
+    let mut found = Vec::new();
+    let mut buf = Vec::with_capacity(64 << 10);
+    loop {
+        buf.clear();
+        socket.recv(&mut buf, 0)?;
+        if object_message::read(&buf, &mut found).map_err(io::Error::from_raw_os_error)? {
+            break;
+        }
+    }
+    let (mut ours, mut foreign) = (Vec::new(), BTreeSet::new());
+    for one in found {
+        match one {
+            Found::Ours(id, content) => ours.push((id, content)),
+            Found::Foreign(id) => drop(foreign.insert(id)),
+        }
+    }
+    Ok((ours, foreign))
+}
+
+/// Removes every nexthop object of ours; their routes are gone already.
+fn cleanup_objects() -> io::Result<usize> {
+    let Ok((ours, _)) = read_objects() else {
+        return Ok(0); // a kernel without them
+    };
+    let rank = |content: &Content| u8::from(matches!(content, Content::Single(..)));
+    let mut ours = ours;
+    ours.sort_by_key(|(_, content)| rank(content)); // groups first
+    let ops: Vec<ObjectOp> = ours.into_iter().map(|(id, _)| ObjectOp::Remove(id)).collect();
+    let outcomes = Writer::new()?.apply_objects(&ops)?;
+    Ok(outcomes.iter().filter(|outcome| outcome.is_ok()).count())
 }
 
 /// A complete reading.
@@ -284,10 +359,18 @@ pub(crate) async fn cleanup() -> io::Result<usize> {
             .try_collect()
             .await
             .map_err(io::Error::other)?;
-        for route in all
+        for mut route in all
             .into_iter()
             .filter(|route| u8::from(route.header.protocol) == super::PROTOCOL)
         {
+            // The key alone: a nexthop object and what it comes to are read together, and refused together.
+            route.attributes.retain(|attribute| {
+                use netlink_packet_route::route::RouteAttribute;
+                matches!(
+                    attribute,
+                    RouteAttribute::Destination(_) | RouteAttribute::Priority(_) | RouteAttribute::Table(_)
+                )
+            });
             handle
                 .route()
                 .del(route)
@@ -298,7 +381,7 @@ pub(crate) async fn cleanup() -> io::Result<usize> {
         }
     }
     task.abort();
-    Ok(removed)
+    Ok(removed + cleanup_objects()?)
 }
 
 /// How many changes failed, by what; for one log line per batch.

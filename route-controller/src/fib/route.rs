@@ -34,6 +34,8 @@ pub(crate) struct Hop {
 pub(crate) enum Target {
     /// Sent on, over one of these (sorted, never empty).
     Hops(Vec<Hop>),
+    /// Sent on over what the nexthop object with this id says.
+    Group(u32),
     /// Answered with ICMP unreachable: a free address of our own block.
     Unreachable,
 }
@@ -47,11 +49,19 @@ pub(crate) struct RouteSpec {
 }
 
 impl RouteSpec {
-    /// Whether the route leaves through the interface.
+    /// Whether the route itself names the interface.
     pub(crate) fn uses(&self, ifindex: u32) -> bool {
         match &self.target {
             Target::Hops(hops) => hops.iter().any(|hop| hop.ifindex == ifindex),
-            Target::Unreachable => false,
+            Target::Group(_) | Target::Unreachable => false,
+        }
+    }
+
+    /// The nexthop object that it refers to.
+    pub(crate) fn group(&self) -> Option<u32> {
+        match self.target {
+            Target::Group(id) => Some(id),
+            Target::Hops(_) | Target::Unreachable => None,
         }
     }
 }

@@ -14,8 +14,8 @@ use std::net::IpAddr;
 use tokio::sync::{mpsc, oneshot};
 
 use super::message::Read;
-use super::netlink::{BATCH, Monitor, News, Writer, count_failures, read_all};
-use super::{Failure, Fib, FibConfig, Op, RouteKey};
+use super::netlink::{BATCH, Monitor, News, Writer, count_failures, read_all, read_objects};
+use super::{Failure, Fib, FibConfig, ObjectOp, Op, RouteKey};
 use crate::clock::now;
 
 /// What the task is asked.
@@ -70,10 +70,25 @@ impl FibTask {
             swept: false,
         };
         // The monitor listens already, so that nothing falls between reading and listening.
+        task.choose_objects();
         for (key, spec) in task.read_kernel().await? {
             task.fib.delta.adopt(key, Arc::new(spec));
         }
         Ok(task)
+    }
+
+    /// Routes refer to nexthop objects where the kernel has them and the operator wants it.
+    fn choose_objects(&mut self) {
+        match read_objects() {
+            Ok(reading) => {
+                self.fib.objects_read(reading);
+                self.fib.objects.enable(self.fib.config().objects);
+            }
+            Err(error) => {
+                tracing::info!(%error, "this kernel has no nexthop objects; routes carry their gateways themselves");
+                self.fib.objects.enable(false);
+            }
+        }
     }
 
     /// Fills the mirror anew and gives our own routes.
@@ -89,7 +104,8 @@ impl FibTask {
             let deadline = if self.fib.delta.is_dirty() {
                 Some(now())
             } else {
-                self.fib.delta.next_retry()
+                let retries = [self.fib.delta.next_retry(), self.fib.objects.next_retry()];
+                retries.into_iter().flatten().min()
             };
             tokio::select! {
                 biased;
@@ -139,7 +155,12 @@ impl FibTask {
                     }
                 }
             }
-            ToFib::Reconfigure(config) => self.fib.reconfigure(config),
+            ToFib::Reconfigure(config) => {
+                if config.objects != self.fib.config().objects {
+                    self.fib.objects.enable(config.objects && read_objects().is_ok());
+                }
+                self.fib.reconfigure(config);
+            }
             ToFib::Query(query) => query(&self.fib),
         }
     }
@@ -158,6 +179,10 @@ impl FibTask {
                     tracing::warn!("the kernel's notifications overran our buffer; reading everything anew");
                     self.resync().await;
                     true
+                }
+                News::Objects => {
+                    self.read_objects();
+                    false
                 }
                 News::RouteNew(Read::Ours(key, spec)) => self.observe(key, Some(spec)),
                 News::RouteGone(Read::Ours(key, _)) => self.observe(key, None),
@@ -198,12 +223,12 @@ impl FibTask {
                 let up = link.up;
                 self.fib.mirror.links.insert(index, link);
                 if !up {
-                    self.fib.delta.doubt(|spec| spec.uses(index));
+                    self.fib.link_lost(index);
                 }
             }
             News::Link(index, None) => {
                 self.fib.mirror.links.remove(&index);
-                self.fib.delta.doubt(|spec| spec.uses(index));
+                self.fib.link_lost(index);
             }
             News::AddressNew(address) => {
                 if self.fib.mirror.addresses.insert(address) {
@@ -211,11 +236,8 @@ impl FibTask {
                 }
             }
             News::AddressGone(address) => {
-                // The kernel drops IPv4 routes with this preferred source without a word.
                 self.fib.mirror.addresses.remove(&address);
-                self.fib
-                    .delta
-                    .doubt(|spec| spec.source == Some(address.addr) || spec.uses(address.ifindex));
+                self.fib.address_lost(address);
                 self.fib.sources_again();
             }
             News::RouteNew(Read::Foreign(prefix, route)) => self.fib.mirror.add_route(prefix, route),
@@ -226,12 +248,25 @@ impl FibTask {
                     metric: route.metric,
                 });
             }
-            News::RouteNew(Read::Ours(..)) | News::RouteGone(Read::Ours(..)) | News::Overrun => return false,
+            News::RouteNew(Read::Ours(..))
+            | News::RouteGone(Read::Ours(..))
+            | News::Objects
+            | News::Overrun => return false,
         }
         true
     }
 
+    fn read_objects(&mut self) {
+        match read_objects() {
+            Ok(reading) => self.fib.objects_read(reading),
+            Err(error) => tracing::error!(%error, "cannot read the kernel's nexthop objects"),
+        }
+    }
+
     async fn resync(&mut self) {
+        if self.fib.objects.enabled() {
+            self.read_objects();
+        }
         match self.read_kernel().await {
             Ok(ours) => {
                 let ours = ours.into_iter().map(|(key, spec)| (key, Arc::new(spec)));
@@ -245,6 +280,49 @@ impl FibTask {
 
     /// One batch of changes.
     fn write(&mut self) {
+        let objects = self.fib.objects.changes(now());
+        self.write_objects(&objects);
+        self.write_routes();
+        if self.swept {
+            let objects = self.fib.object_removals();
+            self.write_objects(&objects);
+        }
+        if self.fib.blocks_ready() {
+            for done in self.blocks_waiting.drain(..) {
+                let _ = done.send(()); // whoever asked may have stopped waiting
+            }
+        }
+    }
+
+    fn write_objects(&mut self, ops: &[ObjectOp]) {
+        for ops in ops.chunks(BATCH) {
+            let writer = &mut self.writer;
+            let outcomes = match tokio::task::block_in_place(|| writer.apply_objects(ops)) {
+                Ok(outcomes) => outcomes,
+                Err(error) => {
+                    tracing::error!(%error, "no answer from the kernel to changes of nexthop objects; trying again");
+                    self.new_writer();
+                    vec![Err(Failure::Errno(libc::EIO)); ops.len()]
+                }
+            };
+            let now = now();
+            for (op, outcome) in ops.iter().zip(&outcomes) {
+                if let (ObjectOp::Put(..), Err(failure)) = (op, outcome) {
+                    tracing::warn!(?op, ?failure, "the kernel refuses a nexthop object; trying again");
+                }
+                self.fib.objects.done(now, op, outcome.is_ok());
+            }
+        }
+    }
+
+    fn new_writer(&mut self) {
+        if let Ok(writer) = Writer::new() {
+            self.monitor.ignore(writer.port());
+            self.writer = writer;
+        }
+    }
+
+    fn write_routes(&mut self) {
         let ops = self.fib.delta.take(now(), BATCH);
         let (blocked, ops): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(|op| self.is_blocked(op));
         for op in blocked {
@@ -256,11 +334,6 @@ impl FibTask {
             match tokio::task::block_in_place(|| writer.apply(&ops, table)) {
                 Ok(outcomes) => self.settle(&ops, &outcomes),
                 Err(error) => self.lost_answers(&ops, &error),
-            }
-        }
-        if self.fib.blocks_ready() {
-            for done in self.blocks_waiting.drain(..) {
-                let _ = done.send(()); // whoever asked may have stopped waiting
             }
         }
     }
@@ -291,10 +364,7 @@ impl FibTask {
             self.fib.delta.done(now, op.key(), Err(Failure::Errno(errno)));
         }
         self.fib.delta.doubt(|_| true);
-        if let Ok(writer) = Writer::new() {
-            self.monitor.ignore(writer.port());
-            self.writer = writer;
-        }
+        self.new_writer();
     }
 }
 

@@ -1,0 +1,151 @@
+//! Medians and ratios, for people and for machines.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::rivals::Rival;
+use super::{Run, Task, Work};
+use crate::failure::{Context, Result};
+
+/// The middle of several runs of one task by one rival.
+struct Middle {
+    seconds: f64,
+    second: f64,
+    cpu: f64,
+    peak_mib: f64,
+    sessions: f64,
+}
+
+fn median(runs: &[&Run], of: impl Fn(&Run) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(|run| of(run)).collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn middle(runs: &[Run], task: &Task, rival: Rival) -> Option<Middle> {
+    let of: Vec<&Run> = runs
+        .iter()
+        .filter(|run| run.task == task.name && run.rival == rival.name())
+        .collect();
+    if of.is_empty() {
+        return None;
+    }
+    Some(Middle {
+        seconds: median(&of, |run| run.seconds),
+        second: median(&of, |run| run.second),
+        cpu: median(&of, |run| run.cpu),
+        peak_mib: median(&of, |run| run.peak_mib),
+        sessions: median(&of, |run| run.sessions),
+    })
+}
+
+fn time(seconds: f64) -> String {
+    if seconds < 0.1 {
+        format!("{:.2} ms", seconds * 1000.0)
+    } else {
+        format!("{seconds:.2} s")
+    }
+}
+
+fn tables(tasks: &[Task], rivals: &[Rival], runs: &[Run]) -> String {
+    let mut out = String::new();
+    for task in tasks {
+        let all: Vec<(Rival, Middle)> = rivals
+            .iter()
+            .filter_map(|rival| Some((*rival, middle(runs, task, *rival)?)))
+            .collect();
+        if all.is_empty() {
+            continue;
+        }
+        let names = match task.work {
+            Work::Churn { .. } => ["p50", "p99"],
+            _ => ["announced", "withdrawn"],
+        };
+        let others = |rival: Rival| rival != Rival::Mirror && rival.name() != "podroute";
+        let best = all
+            .iter()
+            .filter(|(rival, _)| others(*rival))
+            .map(|(_, middle)| middle.seconds)
+            .fold(f64::INFINITY, f64::min);
+        let floor = all
+            .iter()
+            .find(|(rival, _)| *rival == Rival::Mirror)
+            .map(|(_, middle)| middle.seconds);
+        let _ = write!(
+            out,
+            "\n### {}\n\n| | {} | to the best other | to the floor | {} | CPU | peak memory | sessions up |\n\
+             |---|---:|---:|---:|---:|---:|---:|---:|\n",
+            task.title, names[0], names[1]
+        );
+        for (rival, middle) in &all {
+            let ratio = |to: Option<f64>| match to {
+                Some(to) if to.is_finite() => format!("{:.2}×", middle.seconds / to),
+                _ => "–".to_owned(),
+            };
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {} | {} | {:.2} s | {:.1} MiB | {} |",
+                rival.name(),
+                time(middle.seconds),
+                ratio(Some(best)),
+                ratio(floor),
+                time(middle.second),
+                middle.cpu,
+                middle.peak_mib,
+                time(middle.sessions),
+            );
+        }
+    }
+    out
+}
+
+/// Prints the tables.
+pub(super) fn print(tasks: &[Task], rivals: &[Rival], runs: &[Run]) {
+    println!("{}", tables(tasks, rivals, runs));
+}
+
+fn machine() -> String {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or("unknown", |(_, name)| name.trim())
+        .to_owned();
+    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let release = kernel.split('-').next().unwrap_or_default().trim().to_owned();
+    format!("{cores} cores, {model}, Linux {release}")
+}
+
+/// Writes speaker.md and speaker.json.
+pub(super) fn write(dir: &Path, tasks: &[Task], rivals: &[Rival], runs: &[Run]) -> Result<()> {
+    std::fs::create_dir_all(dir).context(dir.display())?;
+    let versions: Vec<String> = rivals
+        .iter()
+        .filter(|rival| **rival != Rival::Mirror)
+        .map(|rival| format!("{} {}", rival.name(), rival.version()))
+        .collect();
+    let rounds = runs
+        .iter()
+        .filter(|run| {
+            runs.first()
+                .is_some_and(|first| first.task == run.task && first.rival == run.rival)
+        })
+        .count();
+    let text = format!(
+        "# The speaker beside others\n\nWritten by `make bench`: {}; {}. Medians of {rounds} rounds in which all took turns; \
+         kernel routes off; load and speaker on one machine over its loopback. The floor is a program that hands messages on \
+         with no routing at all. CPU and memory are those of the whole process from its start. Lower is better throughout. \
+         Every prefix that arrives is checked: once, with its own attributes, ORIGINATOR_ID and CLUSTER_LIST where reflected.\n{}",
+        machine(),
+        versions.join(", "),
+        tables(tasks, rivals, runs)
+    );
+    let file = dir.join("speaker.md");
+    std::fs::write(&file, text).context(file.display())?;
+    let json = serde_json::json!({"machine": machine(), "versions": versions, "runs": runs});
+    let file = dir.join("speaker.json");
+    let text = serde_json::to_string_pretty(&json).unwrap_or_default() + "\n";
+    std::fs::write(&file, text).context(file.display())
+}

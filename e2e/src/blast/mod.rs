@@ -1,0 +1,226 @@
+//! Load for BGP speakers: many clients over real TCP, in one thread with one epoll.
+//!
+//! Tables are encoded before the clock starts. What comes back is checked on the way: every prefix once, with its own
+//! attributes, none of one's own; reflected routes carry ORIGINATOR_ID and CLUSTER_LIST (RFC 4456 §8). [`mirror`] hands
+//! messages on with no routing at all and so shows what sockets and this tool cost by themselves.
+
+mod client;
+mod heard;
+pub mod mirror;
+mod table;
+mod wire;
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use crate::failure::{Context, Failure, Result};
+use client::Client;
+pub use heard::Rules;
+pub use table::Table;
+
+/// Connections that wait for their session at a time.
+const AT_ONCE: usize = 8;
+
+/// One session of the load.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Where it connects from.
+    pub local: Ipv4Addr,
+    /// Its AS number.
+    pub asn: u32,
+    /// The part of the table that it sends.
+    pub sends: std::ops::Range<u32>,
+    /// Whether it waits for the whole table, without its own part.
+    pub receives: bool,
+}
+
+/// All sessions towards one speaker.
+#[derive(Debug)]
+pub struct Load {
+    epoll: Epoll,
+    clients: Vec<Client>,
+    table: Table,
+    rules: Rules,
+}
+
+impl Load {
+    /// Connects every session and waits until all are established; answers how long that took.
+    pub fn connect(
+        daemon: Ipv4Addr,
+        specs: &[Spec],
+        table: Table,
+        rules: Rules,
+        limit: Duration,
+    ) -> Result<(Self, Duration)> {
+        let mut load = Self {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("epoll")?,
+            clients: Vec::new(),
+            table,
+            rules,
+        };
+        let start = Instant::now();
+        for (index, spec) in specs.iter().enumerate() {
+            let client = Client::connect(daemon, spec.clone(), load.table.len())?;
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
+            load.epoll
+                .add(client.stream(), event)
+                .context("adding a socket to epoll")?;
+            load.clients.push(client);
+            // No more at once than the shortest queue of a listening socket among the rivals holds.
+            load.until(limit, "a session established", |load| {
+                load.clients.iter().filter(|client| !client.is_up()).count() < AT_ONCE
+            })?;
+        }
+        load.until(limit, "all sessions established", |load| {
+            load.clients.iter().all(Client::is_up)
+        })?;
+        Ok((load, start.elapsed()))
+    }
+
+    /// Everyone sends its part; answers how long it takes until everyone who receives has all.
+    pub fn announce(&mut self, limit: Duration) -> Result<Duration> {
+        let parts: Vec<_> = self
+            .clients
+            .iter()
+            .map(|client| self.table.announce(&client.spec, client.spec.sends.clone()))
+            .collect();
+        let whole = self.table.len();
+        let start = Instant::now();
+        for (index, part) in parts.into_iter().enumerate() {
+            self.send(index, part)?;
+        }
+        self.until(limit, "every route with everybody", |load| {
+            load.clients.iter().all(|client| client.has(whole))
+        })?;
+        Ok(start.elapsed())
+    }
+
+    /// Everyone takes its part back.
+    pub fn withdraw(&mut self, limit: Duration) -> Result<Duration> {
+        let parts: Vec<_> = self
+            .clients
+            .iter()
+            .map(|client| self.table.withdraw(client.spec.sends.clone()))
+            .collect();
+        let start = Instant::now();
+        for (index, part) in parts.into_iter().enumerate() {
+            self.send(index, part)?;
+        }
+        self.until(limit, "no route with anybody", |load| {
+            load.clients.iter().all(|client| client.heard.count() == 0)
+        })?;
+        Ok(start.elapsed())
+    }
+
+    /// One session's first prefix goes and comes back; answers both times.
+    pub fn flap(&mut self, index: usize, limit: Duration) -> Result<[Duration; 2]> {
+        let client = &self.clients[index];
+        let first = client.spec.sends.start..client.spec.sends.start + 1;
+        let parts = [
+            self.table.withdraw(first.clone()),
+            self.table.announce(&client.spec, first.clone()),
+        ];
+        let mut times = [Duration::ZERO; 2];
+        for ((part, wanted), time) in parts.into_iter().zip([false, true]).zip(&mut times) {
+            let start = Instant::now();
+            self.send(index, part)?;
+            let what = format!("prefix {} with everybody: {wanted}", first.start);
+            self.until(limit, &what, |load| {
+                load.clients.iter().enumerate().all(|(other, client)| {
+                    other == index || !client.spec.receives || client.heard.has(first.start) == wanted
+                })
+            })?;
+            *time = start.elapsed();
+        }
+        Ok(times)
+    }
+
+    /// UPDATEs that everybody got so far.
+    pub fn updates(&self) -> u64 {
+        self.clients.iter().map(|client| client.heard.updates).sum()
+    }
+
+    fn send(&mut self, index: usize, octets: Vec<u8>) -> Result<()> {
+        let client = &mut self.clients[index];
+        client.queue(octets);
+        if !client.flush()? {
+            self.interest(index)?;
+        }
+        Ok(())
+    }
+
+    fn interest(&self, index: usize) -> Result<()> {
+        let client = &self.clients[index];
+        let mut flags = EpollFlags::EPOLLIN;
+        flags.set(EpollFlags::EPOLLOUT, client.has_unwritten());
+        let mut event = EpollEvent::new(flags, index as u64);
+        self.epoll.modify(client.stream(), &mut event).context("epoll")
+    }
+
+    fn until(&mut self, limit: Duration, what: &str, done: impl Fn(&Self) -> bool) -> Result<()> {
+        let end = Instant::now() + limit;
+        let mut events = vec![EpollEvent::empty(); 1024];
+        while !done(self) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.so_far(what, limit));
+            }
+            let millis = u16::try_from(left.as_millis().clamp(1, 1000)).unwrap_or(1000);
+            let ready = self
+                .epoll
+                .wait(&mut events, EpollTimeout::from(millis))
+                .context("epoll")?;
+            for event in &events[..ready] {
+                self.serve(usize::try_from(event.data()).unwrap_or(0), event.events())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, index: usize, events: EpollFlags) -> Result<()> {
+        let client = &mut self.clients[index];
+        let had = client.has_unwritten();
+        if events.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+            client
+                .read(&self.table, &self.rules)
+                .map_err(|failure| failure.during(format_args!("client {index} ({})", client.spec.local)))?;
+        }
+        client.flush()?;
+        if had != client.has_unwritten() || events.contains(EpollFlags::EPOLLOUT) {
+            self.interest(index)?;
+        }
+        Ok(())
+    }
+
+    fn so_far(&self, what: &str, limit: Duration) -> Failure {
+        let up = self.clients.iter().filter(|client| client.is_up()).count();
+        let (least, most) = self
+            .clients
+            .iter()
+            .filter(|client| client.spec.receives)
+            .map(|client| client.heard.count())
+            .fold((u32::MAX, 0), |(least, most), count| {
+                (least.min(count), most.max(count))
+            });
+        Failure::new(format!(
+            "{what}: not within {limit:?}: {up} of {} sessions up; receivers have between {least} and {most} of {} prefixes",
+            self.clients.len(),
+            self.table.len()
+        ))
+    }
+}
+
+/// Splits a table among clients, each with as many /24 and /32.
+pub fn shares(clients: u32, prefixes_each: u32) -> impl Iterator<Item = std::ops::Range<u32>> {
+    (0..clients).map(move |client| client * prefixes_each..(client + 1) * prefixes_each)
+}
+
+/// The client's address: 10.100.0.1 and on.
+pub fn address(network: [u8; 2], index: u32) -> Ipv4Addr {
+    let host = u16::try_from(index + 1)
+        .expect("at most 65,534 clients")
+        .to_be_bytes();
+    Ipv4Addr::new(network[0], network[1], host[0], host[1])
+}

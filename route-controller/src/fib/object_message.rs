@@ -1,0 +1,248 @@
+//! Nexthop objects as netlink messages (linux/nexthop.h), which netlink-packet-route does not know. Pure.
+
+use std::net::IpAddr;
+
+use bgp_proto::types::Family;
+
+use super::objects::{Content, ObjectOp};
+use super::route::{Hop, PROTOCOL};
+
+/// RTM_NEWNEXTHOP, RTM_DELNEXTHOP, RTM_GETNEXTHOP.
+pub(crate) const NEW: u16 = 104;
+pub(crate) const DEL: u16 = 105;
+const GET: u16 = 106;
+const DONE: u16 = 3;
+
+const ID: u16 = 1;
+const GROUP: u16 = 2;
+const OIF: u16 = 5;
+const GATEWAY: u16 = 6;
+
+const REQUEST: u16 = 0x1;
+const ACK: u16 = 0x4;
+const REPLACE: u16 = 0x100;
+const CREATE: u16 = 0x400;
+const DUMP: u16 = 0x300;
+
+/// `nlmsghdr` and `nhmsg`.
+const HEADERS: usize = 24;
+
+fn begin(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, family: u8) -> usize {
+    let start = out.len();
+    out.extend([0; 4]); // the length, when it is known
+    out.extend(kind.to_ne_bytes());
+    out.extend((REQUEST | flags).to_ne_bytes());
+    out.extend(sequence.to_ne_bytes());
+    out.extend([0; 4]);
+    // Family, scope, protocol, reserved, flags.
+    let protocol = if kind == NEW { PROTOCOL } else { 0 };
+    out.extend([family, 0, protocol, 0, 0, 0, 0, 0]);
+    start
+}
+
+fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+    out.extend(length.to_ne_bytes());
+    out.extend(kind.to_ne_bytes());
+    out.extend(value);
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+fn end(out: &mut [u8], start: usize) {
+    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX).to_ne_bytes();
+    if let Some(place) = out.get_mut(start..start + 4) {
+        place.copy_from_slice(&length);
+    }
+}
+
+fn family_number(family: Family) -> u8 {
+    let number = match family {
+        Family::Ipv4 => libc::AF_INET,
+        Family::Ipv6 => libc::AF_INET6,
+    };
+    u8::try_from(number).unwrap_or(0)
+}
+
+/// A change, appended to a buffer.
+pub(crate) fn encode(op: &ObjectOp, sequence: u32, out: &mut Vec<u8>) {
+    let start = match op {
+        ObjectOp::Put(id, content) => {
+            let family = match content {
+                Content::Single(family, _) => family_number(*family),
+                Content::Group(_) => 0,
+            };
+            let start = begin(out, NEW, ACK | CREATE | REPLACE, sequence, family);
+            attribute(out, ID, &id.to_ne_bytes());
+            put_content(out, content);
+            start
+        }
+        ObjectOp::Remove(id) => {
+            let start = begin(out, DEL, ACK, sequence, 0);
+            attribute(out, ID, &id.to_ne_bytes());
+            start
+        }
+    };
+    end(out, start);
+}
+
+fn put_content(out: &mut Vec<u8>, content: &Content) {
+    match content {
+        Content::Single(_, hop) => {
+            attribute(out, OIF, &hop.ifindex.to_ne_bytes());
+            match hop.gateway {
+                Some(IpAddr::V4(addr)) => attribute(out, GATEWAY, &addr.octets()),
+                Some(IpAddr::V6(addr)) => attribute(out, GATEWAY, &addr.octets()),
+                None => {}
+            }
+        }
+        Content::Group(members) => {
+            // `struct nexthop_grp`: id, weight less one, reserved.
+            let value: Vec<u8> = members
+                .iter()
+                .flat_map(|id| id.to_ne_bytes().into_iter().chain([0; 4]))
+                .collect();
+            attribute(out, GROUP, &value);
+        }
+    }
+}
+
+/// A request for all objects.
+pub(crate) fn dump(sequence: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    let start = begin(&mut out, GET, DUMP, sequence, 0);
+    end(&mut out, start);
+    out
+}
+
+/// An object as read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    Ours(u32, Content),
+    Foreign(u32),
+}
+
+/// The objects of a datagram; `true` at the end of the dump.
+pub(crate) fn read(mut bytes: &[u8], found: &mut Vec<Found>) -> Result<bool, i32> {
+    while let Some(length) = word(bytes, 0).map(|length| length as usize) {
+        let Some(message) = bytes.get(..length).filter(|_| length >= 16) else {
+            break;
+        };
+        match half(message, 4) {
+            Some(DONE) => return Ok(true),
+            // NLMSG_ERROR
+            Some(2) => return Err(word(message, 16).map_or(0, |code| -code.cast_signed())),
+            Some(NEW) => found.extend(read_one(message)),
+            _ => {}
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+fn read_one(message: &[u8]) -> Option<Found> {
+    let [family, _, protocol, ..] = message.get(16..HEADERS)? else {
+        return None;
+    };
+    let (mut id, mut hop, mut group) = (None, None, None);
+    let mut gateway = None;
+    let mut rest = message.get(HEADERS..)?;
+    while let (Some(length), Some(kind)) = (half(rest, 0), half(rest, 2)) {
+        let Some(value) = rest.get(4..usize::from(length)) else {
+            break;
+        };
+        match kind & 0x3fff {
+            ID => id = word(value, 0),
+            OIF => hop = word(value, 0),
+            GATEWAY => gateway = address(value),
+            GROUP => {
+                group = Some(
+                    value
+                        .chunks_exact(8)
+                        .filter_map(|one| word(one, 0))
+                        .collect::<Vec<_>>(),
+                )
+            }
+            _ => {}
+        }
+        rest = rest
+            .get(usize::from(length).next_multiple_of(4)..)
+            .unwrap_or_default();
+    }
+    let id = id?;
+    if *protocol != PROTOCOL {
+        return Some(Found::Foreign(id));
+    }
+    let family = if i32::from(*family) == libc::AF_INET6 {
+        Family::Ipv6
+    } else {
+        Family::Ipv4
+    };
+    let content = match (group, hop) {
+        (Some(mut members), _) => {
+            members.sort_unstable();
+            Content::Group(members)
+        }
+        (None, Some(ifindex)) => Content::Single(family, Hop { gateway, ifindex }),
+        // Nothing that we make.
+        (None, None) => return Some(Found::Foreign(id)),
+    };
+    Some(Found::Ours(id, content))
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    match octets.len() {
+        4 => <[u8; 4]>::try_from(octets).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let hop = |gateway: &str| Hop {
+            gateway: gateway.parse().ok(),
+            ifindex: 7,
+        };
+        let contents = [
+            Content::Single(Family::Ipv4, hop("192.0.2.1")),
+            Content::Single(Family::Ipv6, hop("fe80::1")),
+            Content::Single(Family::Ipv6, hop("none")),
+            Content::Group(vec![5, 9]),
+        ];
+        let mut bytes = Vec::new();
+        for (id, content) in (1..).zip(&contents) {
+            encode(&ObjectOp::Put(id, content.clone()), id, &mut bytes);
+        }
+        let mut found = Vec::new();
+        assert_eq!(read(&bytes, &mut found), Ok(false));
+        let wanted: Vec<Found> = (1..)
+            .zip(contents)
+            .map(|(id, content)| Found::Ours(id, content))
+            .collect();
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn any_bytes_are_read() {
+        let mut bytes = Vec::new();
+        encode(&ObjectOp::Put(3, Content::Group(vec![1, 2])), 1, &mut bytes);
+        for cut in 0..bytes.len() {
+            let _ = read(&bytes[..cut], &mut Vec::new());
+            let mut changed = bytes.clone();
+            changed[cut] ^= 0xff;
+            let _ = read(&changed, &mut Vec::new());
+        }
+    }
+}
