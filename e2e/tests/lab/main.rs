@@ -23,6 +23,7 @@ mod kube;
 mod lab_itself;
 mod matrix;
 mod monitor;
+mod objects;
 mod restart;
 mod sessions;
 mod support;
@@ -119,6 +120,7 @@ fn scenarios() -> Vec<Scenario> {
         bfd::scenarios(),
         kube::scenarios(),
         monitor::scenarios(),
+        objects::scenarios(),
         restart::scenarios(),
         sessions::scenarios(),
         hostile::scenarios(),
