@@ -118,3 +118,62 @@ fn text(value: &Value) -> Option<String> {
         _ => None,
     }
 }
+
+/// Asks the kernel which way a packet would go, over one netlink socket of the calling thread's namespace.
+#[derive(Debug)]
+pub struct Lookup {
+    socket: std::os::fd::OwnedFd,
+}
+
+impl Lookup {
+    /// Opens the socket.
+    pub fn open() -> Result<Self> {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkRoute,
+        )
+        .context("netlink socket")?;
+        Ok(Self { socket })
+    }
+
+    /// The gateway towards an address; `None` without a route or without a gateway.
+    pub fn gateway(&mut self, address: std::net::Ipv4Addr) -> Result<Option<std::net::Ipv4Addr>> {
+        use nix::sys::socket::{MsgFlags, recv, send};
+        use std::os::fd::AsRawFd;
+        // nlmsghdr (RTM_GETROUTE, NLM_F_REQUEST), rtmsg, RTA_DST.
+        let mut request = Vec::new();
+        request.extend(36u32.to_ne_bytes());
+        request.extend(26u16.to_ne_bytes());
+        request.extend(1u16.to_ne_bytes());
+        request.extend([0; 8]);
+        request.extend([2, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        request.extend(8u16.to_ne_bytes());
+        request.extend(1u16.to_ne_bytes());
+        request.extend(address.octets());
+        let fd = self.socket.as_raw_fd();
+        send(fd, &request, MsgFlags::empty()).context("asking for a route")?;
+        let mut answer = [0; 1024];
+        let length = recv(fd, &mut answer, MsgFlags::empty()).context("an answer about a route")?;
+        Ok(read_gateway(&answer[..length]))
+    }
+}
+
+/// RTA_GATEWAY of a route message; an error message has none.
+fn read_gateway(message: &[u8]) -> Option<std::net::Ipv4Addr> {
+    let half = |at: usize| Some(u16::from_ne_bytes(message.get(at..at + 2)?.try_into().ok()?));
+    if half(4)? != 24 {
+        return None;
+    }
+    let mut at = 28;
+    while let (Some(length), Some(kind)) = (half(at), half(at + 2)) {
+        if kind == 5 {
+            let octets: [u8; 4] = message.get(at + 4..at + 8)?.try_into().ok()?;
+            return Some(octets.into());
+        }
+        at += usize::from(length.max(4)).next_multiple_of(4);
+    }
+    None
+}

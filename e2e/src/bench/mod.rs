@@ -3,6 +3,7 @@
 //! Every run is a fresh daemon in a fresh namespace; the rivals take turns within a round, so that a machine that slows
 //! down slows all of them. Medians, and ratios to the best other and to the floor, go to docs/bench/.
 
+mod fib;
 mod report;
 mod rivals;
 
@@ -16,6 +17,7 @@ use crate::machine::Host;
 use crate::netns;
 use rivals::{ASN, HERE, Rival, Role, cost};
 
+pub use fib::fib;
 pub(crate) use rivals::{MIRROR, be_mirror};
 
 /// No run takes longer.

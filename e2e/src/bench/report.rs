@@ -104,7 +104,7 @@ pub(super) fn print(tasks: &[Task], rivals: &[Rival], runs: &[Run]) {
     println!("{}", tables(tasks, rivals, runs));
 }
 
-fn machine() -> String {
+pub(super) fn machine() -> String {
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
     let model = cpu
@@ -120,7 +120,6 @@ fn machine() -> String {
 
 /// Writes speaker.md and speaker.json.
 pub(super) fn write(dir: &Path, tasks: &[Task], rivals: &[Rival], runs: &[Run]) -> Result<()> {
-    std::fs::create_dir_all(dir).context(dir.display())?;
     let versions: Vec<String> = rivals
         .iter()
         .filter(|rival| **rival != Rival::Mirror)
@@ -142,10 +141,16 @@ pub(super) fn write(dir: &Path, tasks: &[Task], rivals: &[Rival], runs: &[Run]) 
         versions.join(", "),
         tables(tasks, rivals, runs)
     );
-    let file = dir.join("speaker.md");
-    std::fs::write(&file, text).context(file.display())?;
     let json = serde_json::json!({"machine": machine(), "versions": versions, "runs": runs});
-    let file = dir.join("speaker.json");
-    let text = serde_json::to_string_pretty(&json).unwrap_or_default() + "\n";
+    save(dir, "speaker", &text, &json)
+}
+
+/// Writes NAME.md and NAME.json.
+pub(super) fn save(dir: &Path, name: &str, text: &str, json: &serde_json::Value) -> Result<()> {
+    std::fs::create_dir_all(dir).context(dir.display())?;
+    let file = dir.join(format!("{name}.md"));
+    std::fs::write(&file, text).context(file.display())?;
+    let file = dir.join(format!("{name}.json"));
+    let text = serde_json::to_string_pretty(json).unwrap_or_default() + "\n";
     std::fs::write(&file, text).context(file.display())
 }

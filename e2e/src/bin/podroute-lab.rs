@@ -62,6 +62,21 @@ enum Verb {
         #[arg(long, hide = true)]
         inside: bool,
     },
+    /// Learned routes into the kernel, beside BIRD and FRR.
+    BenchFib {
+        /// Rounds.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// The daemons.
+        #[arg(long, value_delimiter = ',', default_value = "podroute,bird,frr")]
+        daemons: Vec<Kind>,
+        /// Directory for fib.md and fib.json.
+        #[arg(long)]
+        out: Option<std::path::PathBuf>,
+        /// Set by the program itself when it is inside the box.
+        #[arg(long, hide = true)]
+        inside: bool,
+    },
     /// Remove a rack that was kept, with all that is in it.
     DemoDown,
     /// Run a command (default: a shell) on a machine or in a pod of the kept rack.
@@ -129,7 +144,13 @@ fn run(verb: Verb, args: &[String]) -> Result<i32> {
             daemons,
             out,
         })),
-        Verb::Bench { .. } => {
+        Verb::BenchFib {
+            rounds,
+            daemons,
+            out,
+            inside: true,
+        } => Ok(e2e::bench::fib(rounds, &daemons, out.as_deref())),
+        Verb::Bench { .. } | Verb::BenchFib { .. } => {
             let mut inside = args.to_vec();
             inside.push("--inside".to_owned());
             sandbox::run(&inside, false)

@@ -51,6 +51,12 @@ impl Client {
         &self.stream
     }
 
+    /// Closes with a reset.
+    pub(super) fn reset(self) {
+        let socket = Socket::from(self.stream);
+        let _ = socket.set_linger(Some(std::time::Duration::ZERO));
+    }
+
     pub(super) fn is_up(&self) -> bool {
         self.up
     }

@@ -137,6 +137,27 @@ impl Load {
         Ok(times)
     }
 
+    /// One session sends its part; returns when it is all with the socket.
+    pub fn announce_from(&mut self, index: usize, limit: Duration) -> Result<()> {
+        let spec = &self.clients[index].spec;
+        let part = self.table.announce(spec, spec.sends.clone());
+        self.send(index, part)?;
+        self.until(limit, "everything sent", |load| {
+            !load.clients[index].has_unwritten()
+        })
+    }
+
+    /// Reads and writes for so long.
+    pub fn settle(&mut self, span: Duration) -> Result<()> {
+        let end = Instant::now() + span;
+        self.until(span * 2, "time to settle", |_| Instant::now() >= end)
+    }
+
+    /// Resets a session's connection (RST).
+    pub fn reset(&mut self, index: usize) {
+        self.clients.remove(index).reset();
+    }
+
     /// UPDATEs that everybody got so far.
     pub fn updates(&self) -> u64 {
         self.clients.iter().map(|client| client.heard.updates).sum()
@@ -167,7 +188,7 @@ impl Load {
             if left.is_zero() {
                 return Err(self.so_far(what, limit));
             }
-            let millis = u16::try_from(left.as_millis().clamp(1, 1000)).unwrap_or(1000);
+            let millis = u16::try_from(left.as_millis().clamp(1, 50)).unwrap_or(50);
             let ready = self
                 .epoll
                 .wait(&mut events, EpollTimeout::from(millis))

@@ -54,6 +54,12 @@ impl Table {
         0xfc00_0000 + route / self.per_set
     }
 
+    /// An address inside a route.
+    pub fn host(&self, route: u32) -> std::net::Ipv4Addr {
+        let (address, length) = self.prefix(route);
+        (address + u32::from(length == 24)).into()
+    }
+
     fn prefix(&self, route: u32) -> (u32, u8) {
         let (group, place) = (route / self.group, route % self.group);
         if place == 0 {

@@ -7,9 +7,11 @@
 //!
 //! Routes that were found at the start and are not wanted (orphans) stay until [`Delta::sweep`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
 
 use super::route::{RouteKey, RouteSpec};
 
@@ -70,74 +72,122 @@ pub(crate) enum Progress {
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
+/// What is known of a key.
+#[derive(Debug, Default)]
+struct Entry {
+    desired: Option<Arc<RouteSpec>>,
+    kernel: Option<Kernel>,
+    in_flight: Option<Op>,
+    /// Stands in the queue.
+    queued: bool,
+    /// Others changed it while a change of ours was under way.
+    doubtful: bool,
+    /// Found at the start and not wanted so far.
+    orphan: bool,
+}
+
+impl Entry {
+    fn change(&self, key: RouteKey) -> Option<Op> {
+        match (&self.desired, &self.kernel) {
+            (Some(wanted), Some(Kernel::Has(had))) if wanted == had => None,
+            (Some(wanted), Some(_)) => Some(Op::Replace(key, Arc::clone(wanted))),
+            (Some(wanted), None) => Some(Op::Add(key, Arc::clone(wanted))),
+            (None, Some(_)) => Some(Op::Remove(key)),
+            (None, None) => None,
+        }
+    }
+
+    /// Nothing is wanted, there or under way.
+    fn is_over(&self) -> bool {
+        self.desired.is_none() && self.kernel.is_none() && self.in_flight.is_none() && !self.queued
+    }
+
+    fn progress(&self, retry: Option<&Retry>) -> Progress {
+        match (retry, &self.kernel) {
+            (Some(retry), _) => Progress::Failed(retry.failure),
+            (None, Some(Kernel::Has(had))) if Some(had) == self.desired.as_ref() => Progress::Installed,
+            _ => Progress::Pending,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Delta {
-    desired: HashMap<RouteKey, Arc<RouteSpec>>,
-    kernel: HashMap<RouteKey, Kernel>,
-    /// Keys to look at; those in flight come back when their outcome is known.
-    dirty: BTreeSet<RouteKey>,
-    in_flight: HashMap<RouteKey, Op>,
+    entries: FxHashMap<RouteKey, Entry>,
+    /// Keys to look at, first come, first served; those in flight come back when their outcome is known.
+    queue: VecDeque<RouteKey>,
+    flying: usize,
     retries: BTreeMap<RouteKey, Retry>,
-    /// Found at the start and not wanted so far.
-    orphans: BTreeSet<RouteKey>,
+}
+
+/// Puts a key into the queue, once.
+fn enqueue(queue: &mut VecDeque<RouteKey>, key: RouteKey, entry: &mut Entry) {
+    if !std::mem::replace(&mut entry.queued, true) {
+        queue.push_back(key);
+    }
 }
 
 impl Delta {
     /// What is wanted for a key; `None` for nothing.
     pub(crate) fn want(&mut self, key: RouteKey, spec: Option<Arc<RouteSpec>>) {
-        let changed = match spec {
-            Some(spec) => {
-                self.orphans.remove(&key);
-                let old = self.desired.insert(key, spec);
-                old.as_ref() != self.desired.get(&key)
-            }
-            None => self.desired.remove(&key).is_some(),
-        };
-        if changed {
-            self.retries.remove(&key);
-            self.dirty.insert(key);
+        if spec.is_none() && !self.entries.contains_key(&key) {
+            return;
         }
+        let entry = self.entries.entry(key).or_default();
+        if spec.is_some() {
+            entry.orphan = false;
+        }
+        if entry.desired == spec {
+            return;
+        }
+        entry.desired = spec;
+        enqueue(&mut self.queue, key, entry);
+        self.retries.remove(&key);
     }
 
     /// A route of ours that was there before us. It stays if it is wanted, or until the sweep.
     pub(crate) fn adopt(&mut self, key: RouteKey, spec: Arc<RouteSpec>) {
-        self.kernel.insert(key, Kernel::Has(spec));
-        if self.desired.contains_key(&key) {
-            self.dirty.insert(key);
+        let entry = self.entries.entry(key).or_default();
+        entry.kernel = Some(Kernel::Has(spec));
+        if entry.desired.is_some() {
+            enqueue(&mut self.queue, key, entry);
         } else {
-            self.orphans.insert(key);
+            entry.orphan = true;
         }
     }
 
     /// What the kernel says of one of our keys, by somebody else's doing. True when it is not as wanted.
     pub(crate) fn observe(&mut self, key: RouteKey, spec: Option<Arc<RouteSpec>>) -> bool {
-        if self.in_flight.contains_key(&key) {
+        let entry = self.entries.entry(key).or_default();
+        if entry.in_flight.is_some() {
             // Older or newer than our own change? Look again when its outcome is known.
-            self.kernel.insert(key, Kernel::Unsure);
-            self.dirty.insert(key);
+            entry.kernel = Some(Kernel::Unsure);
+            entry.doubtful = true;
             return false;
         }
-        let differs = self.desired.get(&key) != spec.as_ref();
-        match spec {
-            Some(spec) => drop(self.kernel.insert(key, Kernel::Has(spec))),
-            None => {
-                self.kernel.remove(&key);
-                self.orphans.remove(&key);
-            }
+        let differs = entry.desired != spec;
+        if spec.is_none() {
+            entry.orphan = false;
         }
-        if differs && !self.orphans.contains(&key) {
-            self.dirty.insert(key);
+        entry.kernel = spec.map(Kernel::Has);
+        if differs && !entry.orphan {
+            enqueue(&mut self.queue, key, entry);
         }
-        differs && self.desired.contains_key(&key)
+        let broken = differs && entry.desired.is_some();
+        if entry.is_over() {
+            self.entries.remove(&key);
+        }
+        broken
     }
 
     /// Routes for which this holds may have gone without a word (a link went down, an address went away).
     pub(crate) fn doubt(&mut self, suspect: impl Fn(&RouteSpec) -> bool) {
-        for (key, kernel) in &mut self.kernel {
-            if matches!(kernel, Kernel::Has(spec) if suspect(spec)) {
-                *kernel = Kernel::Unsure;
-                if !self.orphans.contains(key) {
-                    self.dirty.insert(*key);
+        for (key, entry) in &mut self.entries {
+            if matches!(&entry.kernel, Some(Kernel::Has(spec)) if suspect(spec)) {
+                entry.kernel = Some(Kernel::Unsure);
+                entry.doubtful |= entry.in_flight.is_some();
+                if !entry.orphan {
+                    enqueue(&mut self.queue, *key, entry);
                 }
             }
         }
@@ -145,12 +195,11 @@ impl Delta {
 
     /// A complete reading of our routes: what is not in it is gone.
     pub(crate) fn resync(&mut self, found: Vec<(RouteKey, Arc<RouteSpec>)>) {
-        let found: HashMap<RouteKey, Arc<RouteSpec>> = found.into_iter().collect();
-        let gone: Vec<RouteKey> = self
-            .kernel
-            .keys()
+        let found: FxHashMap<RouteKey, Arc<RouteSpec>> = found.into_iter().collect();
+        let there = self.entries.iter().filter(|(_, entry)| entry.kernel.is_some());
+        let gone: Vec<RouteKey> = there
+            .map(|(key, _)| *key)
             .filter(|key| !found.contains_key(key))
-            .copied()
             .collect();
         for key in gone {
             self.observe(key, None);
@@ -162,94 +211,91 @@ impl Delta {
 
     /// Orphans go from now on.
     pub(crate) fn sweep(&mut self) -> usize {
-        let orphans = std::mem::take(&mut self.orphans);
-        let count = orphans.len();
-        self.dirty.extend(orphans);
+        let mut count = 0;
+        for (key, entry) in &mut self.entries {
+            if std::mem::take(&mut entry.orphan) {
+                enqueue(&mut self.queue, *key, entry);
+                count += 1;
+            }
+        }
         count
     }
 
     /// At most `most` changes to make now.
     pub(crate) fn take(&mut self, now: Instant, most: usize) -> Vec<Op> {
-        let due: Vec<RouteKey> = self
-            .retries
-            .iter()
-            .filter(|(_, retry)| retry.at <= now)
-            .map(|(key, _)| *key)
-            .collect();
-        self.dirty.extend(due);
-        let mut ops = Vec::new();
-        let mut waiting = Vec::new();
-        while ops.len() < most {
-            let Some(key) = self.dirty.pop_first() else { break };
-            if self.in_flight.contains_key(&key) {
-                waiting.push(key);
-            } else if self.retries.get(&key).is_none_or(|retry| retry.at <= now)
-                && let Some(op) = self.change(key)
-            {
-                self.in_flight.insert(key, op.clone());
-                ops.push(op);
+        let due = self.retries.iter().filter(|(_, retry)| retry.at <= now);
+        for key in due.map(|(key, _)| *key).collect::<Vec<_>>() {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                enqueue(&mut self.queue, key, entry);
             }
         }
-        self.dirty.extend(waiting);
+        let mut ops = Vec::new();
+        while ops.len() < most
+            && let Some(key) = self.queue.pop_front()
+        {
+            ops.extend(self.start(now, key));
+        }
         ops
     }
 
-    fn change(&self, key: RouteKey) -> Option<Op> {
-        match (self.desired.get(&key), self.kernel.get(&key)) {
-            (Some(wanted), Some(Kernel::Has(had))) if wanted == had => None,
-            (Some(wanted), Some(_)) => Some(Op::Replace(key, Arc::clone(wanted))),
-            (Some(wanted), None) => Some(Op::Add(key, Arc::clone(wanted))),
-            (None, Some(_)) => Some(Op::Remove(key)),
-            (None, None) => None,
+    fn start(&mut self, now: Instant, key: RouteKey) -> Option<Op> {
+        let entry = self.entries.get_mut(&key)?;
+        entry.queued = false;
+        let waits = self.retries.get(&key).is_some_and(|retry| retry.at > now);
+        if entry.in_flight.is_some() || waits {
+            return None; // its outcome, or its time, brings it back
         }
+        let op = entry.change(key);
+        match &op {
+            Some(op) => {
+                entry.in_flight = Some(op.clone());
+                self.flying += 1;
+            }
+            None if entry.is_over() => {
+                self.entries.remove(&key);
+                self.retries.remove(&key);
+            }
+            None => {}
+        }
+        op
     }
 
     /// The outcome of a change.
     pub(crate) fn done(&mut self, now: Instant, key: RouteKey, outcome: Result<(), Failure>) {
-        let Some(op) = self.in_flight.remove(&key) else {
+        let Some(entry) = self.entries.get_mut(&key) else {
             return;
         };
-        let doubtful = self.dirty.contains(&key) && self.kernel.get(&key) == Some(&Kernel::Unsure);
+        let Some(op) = entry.in_flight.take() else { return };
+        self.flying -= 1;
+        let doubtful = std::mem::take(&mut entry.doubtful);
         match (op, outcome) {
             (Op::Remove(_), Ok(()) | Err(Failure::Missing)) => {
-                self.kernel.remove(&key);
+                entry.kernel = None;
                 self.retries.remove(&key);
             }
             (Op::Add(_, spec) | Op::Replace(_, spec), Ok(())) => {
-                self.kernel.insert(
-                    key,
-                    if doubtful {
-                        Kernel::Unsure
-                    } else {
-                        Kernel::Has(spec)
-                    },
-                );
+                entry.kernel = Some(if doubtful {
+                    Kernel::Unsure
+                } else {
+                    Kernel::Has(spec)
+                });
                 self.retries.remove(&key);
             }
-            (_, Err(failure)) => self.fail(now, key, failure),
+            (_, Err(failure)) => fail(&mut self.retries, now, key, failure),
         }
-        if self.change(key).is_some() {
-            self.dirty.insert(key);
+        if entry.change(key).is_some() {
+            enqueue(&mut self.queue, key, entry);
+        } else if entry.is_over() {
+            self.entries.remove(&key);
         }
-    }
-
-    fn fail(&mut self, now: Instant, key: RouteKey, failure: Failure) {
-        let failures = self.retries.get(&key).map_or(0, |retry| retry.failures);
-        let delay = FIRST_RETRY.saturating_mul(1 << failures.min(6)).min(LAST_RETRY);
-        self.retries.insert(
-            key,
-            Retry {
-                at: now + delay,
-                failures: failures + 1,
-                failure,
-            },
-        );
     }
 
     /// What stood in the way of a failed route is gone.
     pub(crate) fn retry_now(&mut self, key: RouteKey) {
-        if self.retries.remove(&key).is_some() {
-            self.dirty.insert(key);
+        if self.retries.remove(&key).is_some()
+            && let Some(entry) = self.entries.get_mut(&key)
+        {
+            enqueue(&mut self.queue, key, entry);
         }
     }
 
@@ -260,47 +306,57 @@ impl Delta {
 
     /// Whether there may be changes to make now.
     pub(crate) fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.queue.is_empty()
     }
 
     /// Whether anything is to be done or under way.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.dirty.is_empty() || !self.in_flight.is_empty()
+        self.is_dirty() || self.flying > 0
     }
 
     /// The nexthop objects that routes refer to or may refer to.
     pub(crate) fn groups(&self) -> BTreeSet<u32> {
-        let kernel = self.kernel.values().filter_map(|kernel| match kernel {
-            Kernel::Has(spec) => spec.group(),
-            Kernel::Unsure => None,
+        let kernel = self.entries.values().filter_map(|entry| match &entry.kernel {
+            Some(Kernel::Has(spec)) => spec.group(),
+            Some(Kernel::Unsure) | None => None,
         });
-        let desired = self.desired.values().filter_map(|spec| spec.group());
+        let desired = self
+            .entries
+            .values()
+            .filter_map(|entry| entry.desired.as_ref()?.group());
         kernel.chain(desired).collect()
     }
 
     /// What is wanted, by key, and how it is doing.
     pub(crate) fn routes(&self) -> BTreeMap<RouteKey, (&Arc<RouteSpec>, Progress)> {
-        self.desired
+        let wanted = self
+            .entries
             .iter()
-            .map(|(key, spec)| (*key, (spec, self.progress(key, spec))))
+            .filter_map(|(key, entry)| Some((*key, entry, entry.desired.as_ref()?)));
+        wanted
+            .map(|(key, entry, spec)| (key, (spec, entry.progress(self.retries.get(&key)))))
             .collect()
-    }
-
-    /// How a wanted route is doing.
-    pub(crate) fn progress(&self, key: &RouteKey, spec: &Arc<RouteSpec>) -> Progress {
-        match (self.retries.get(key), self.kernel.get(key)) {
-            (Some(retry), _) => Progress::Failed(retry.failure),
-            (None, Some(Kernel::Has(had))) if had == spec => Progress::Installed,
-            _ => Progress::Pending,
-        }
     }
 
     /// Whether this key is in the kernel as wanted.
     pub(crate) fn is_installed(&self, key: &RouteKey) -> bool {
-        self.desired
-            .get(key)
-            .is_some_and(|spec| self.progress(key, spec) == Progress::Installed)
+        self.entries.get(key).is_some_and(|entry| {
+            entry.desired.is_some() && entry.progress(self.retries.get(key)) == Progress::Installed
+        })
     }
+}
+
+fn fail(retries: &mut BTreeMap<RouteKey, Retry>, now: Instant, key: RouteKey, failure: Failure) {
+    let failures = retries.get(&key).map_or(0, |retry| retry.failures);
+    let delay = FIRST_RETRY.saturating_mul(1 << failures.min(6)).min(LAST_RETRY);
+    retries.insert(
+        key,
+        Retry {
+            at: now + delay,
+            failures: failures + 1,
+            failure,
+        },
+    );
 }
 
 #[cfg(test)]
@@ -309,6 +365,7 @@ mod tests {
     use super::*;
     use bgp_proto::types::Prefix;
     use proptest::prelude::*;
+    use std::collections::HashMap;
 
     fn key(n: u8) -> RouteKey {
         RouteKey {
@@ -426,7 +483,9 @@ mod tests {
                 flying = delta.take(now, 100);
             }
             prop_assert!(flying.iter().all(|op| op.key() == key(5)), "only the blocked route is still tried: {flying:?}");
-            let mut wanted = delta.desired.clone();
+            let entries = delta.entries.iter();
+            let mut wanted: HashMap<_, _> =
+                entries.filter_map(|(key, entry)| Some((*key, entry.desired.clone()?))).collect();
             let blocked = wanted.remove(&key(5)).is_some();
             prop_assert_eq!(&kernel.ours, &wanted);
             if blocked {

@@ -3,16 +3,13 @@
 use std::net::IpAddr;
 
 use bgp_proto::types::{Family, Prefix};
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteProtocol, RouteScope, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteScope, RouteType, RouteVia,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Address, Foreign, Hop, Link, Op, PROTOCOL, RouteKey, RouteSpec, Target};
 
@@ -29,91 +26,126 @@ pub(crate) enum Read {
     Foreign(Prefix, Foreign),
 }
 
-/// A change as bytes, appended to a buffer.
+/// A change as bytes, appended to a buffer: `nlmsghdr`, `rtmsg`, attributes (linux/rtnetlink.h). Written by hand
+/// because there may be a million of them; the tests read them back with netlink-packet-route.
 pub(crate) fn encode(op: &Op, table: u32, sequence: u32, ack: bool, out: &mut Vec<u8>) {
-    let (payload, flags) = match op {
-        Op::Add(key, spec) => (
-            RouteNetlinkMessage::NewRoute(route(*key, Some(spec), table)),
-            NLM_F_CREATE | NLM_F_EXCL,
-        ),
-        Op::Replace(key, spec) => (
-            RouteNetlinkMessage::NewRoute(route(*key, Some(spec), table)),
-            NLM_F_CREATE | NLM_F_REPLACE,
-        ),
-        Op::Remove(key) => (RouteNetlinkMessage::DelRoute(route(*key, None, table)), 0),
+    let (kind, spec, flags) = match op {
+        Op::Add(_, spec) => (NEW_ROUTE, Some(&**spec), NLM_F_CREATE | NLM_F_EXCL),
+        Op::Replace(_, spec) => (NEW_ROUTE, Some(&**spec), NLM_F_CREATE | NLM_F_REPLACE),
+        Op::Remove(_) => (DEL_ROUTE, None, 0),
     };
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags | if ack { NLM_F_ACK } else { 0 };
-    header.sequence_number = sequence;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(payload));
-    message.finalize();
+    let key = op.key();
+    let flags = NLM_F_REQUEST | flags | if ack { NLM_F_ACK } else { 0 };
     let start = out.len();
-    out.resize(start + message.buffer_len().next_multiple_of(4), 0);
-    if let Some(place) = out.get_mut(start..) {
-        message.serialize(place);
-    }
-}
-
-fn route(key: RouteKey, spec: Option<&RouteSpec>, table: u32) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family(key.prefix.family());
-    message.header.destination_prefix_length = key.prefix.len();
-    message.header.protocol = RouteProtocol::Other(PROTOCOL);
-    message.header.scope = RouteScope::Universe;
-    message.header.kind = match spec.map(|spec| &spec.target) {
+    out.extend([0; 4]); // the length, when it is known
+    out.extend(kind.to_ne_bytes());
+    out.extend(flags.to_ne_bytes());
+    out.extend(sequence.to_ne_bytes());
+    out.extend([0; 4]);
+    let family = match key.prefix.family() {
+        Family::Ipv4 => AddressFamily::Inet,
+        Family::Ipv6 => AddressFamily::Inet6,
+    };
+    let route_type = match spec.map(|spec| &spec.target) {
         Some(Target::Unreachable) => RouteType::Unreachable,
         Some(Target::Hops(_) | Target::Group(_)) => RouteType::Unicast,
         None => RouteType::Unspec,
     };
-    message.header.table = u8::try_from(table).unwrap_or(0);
-    message.attributes.push(RouteAttribute::Table(table));
-    message
-        .attributes
-        .push(RouteAttribute::Destination(key.prefix.addr().into()));
-    message.attributes.push(RouteAttribute::Priority(key.metric));
+    out.extend([
+        u8::from(family),
+        key.prefix.len(),
+        0,
+        0,
+        u8::try_from(table).unwrap_or(0),
+        PROTOCOL,
+        u8::from(RouteScope::Universe),
+        u8::from(route_type),
+    ]);
+    out.extend([0; 4]);
+    attribute(out, RTA_TABLE, |out| out.extend(table.to_ne_bytes()));
+    attribute(out, RTA_DST, |out| address(out, key.prefix.addr()));
+    attribute(out, RTA_PRIORITY, |out| out.extend(key.metric.to_ne_bytes()));
     if let Some(spec) = spec {
-        if let Some(source) = spec.source {
-            message.attributes.push(RouteAttribute::PrefSource(source.into()));
-        }
-        match &spec.target {
-            Target::Hops(hops) => message
-                .attributes
-                .extend(hop_attributes(hops, key.prefix.family())),
-            Target::Group(id) => message.attributes.push(RouteAttribute::NhId(*id)),
-            Target::Unreachable => {}
-        }
+        put_spec(out, spec, key.prefix.family());
     }
-    message
+    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    patch(out, start, &length.to_ne_bytes());
 }
 
-fn family(family: Family) -> AddressFamily {
-    match family {
-        Family::Ipv4 => AddressFamily::Inet,
-        Family::Ipv6 => AddressFamily::Inet6,
+const NEW_ROUTE: u16 = 24;
+const DEL_ROUTE: u16 = 25;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
+const RTA_VIA: u16 = 18;
+const RTA_NH_ID: u16 = 30;
+
+fn put_spec(out: &mut Vec<u8>, spec: &RouteSpec, family: Family) {
+    if let Some(source) = spec.source {
+        attribute(out, RTA_PREFSRC, |out| address(out, source));
+    }
+    match &spec.target {
+        Target::Unreachable => {}
+        Target::Group(id) => attribute(out, RTA_NH_ID, |out| out.extend(id.to_ne_bytes())),
+        Target::Hops(hops) => match &hops[..] {
+            [hop] => {
+                gateway(out, *hop, family);
+                attribute(out, RTA_OIF, |out| out.extend(hop.ifindex.to_ne_bytes()));
+            }
+            hops => attribute(out, RTA_MULTIPATH, |out| {
+                hops.iter().for_each(|hop| next_hop(out, *hop, family));
+            }),
+        },
     }
 }
 
-fn hop_attributes(hops: &[Hop], family: Family) -> Vec<RouteAttribute> {
-    if let [hop] = hops {
-        let mut attributes: Vec<RouteAttribute> = gateway(*hop, family).into_iter().collect();
-        attributes.push(RouteAttribute::Oif(hop.ifindex));
-        return attributes;
-    }
-    let leg = |hop: &Hop| {
-        let mut leg = RouteNextHop::default();
-        leg.interface_index = hop.ifindex;
-        leg.attributes = gateway(*hop, family).into_iter().collect();
-        leg
-    };
-    vec![RouteAttribute::MultiPath(hops.iter().map(leg).collect())]
+/// `struct rtnexthop`: length, flags, weight less one, interface; then its gateway.
+fn next_hop(out: &mut Vec<u8>, hop: Hop, family: Family) {
+    let start = out.len();
+    out.extend([0; 4]);
+    out.extend(hop.ifindex.to_ne_bytes());
+    gateway(out, hop, family);
+    let length = u16::try_from(out.len() - start).unwrap_or(u16::MAX);
+    patch(out, start, &length.to_ne_bytes());
 }
 
 /// RTA_GATEWAY, or RTA_VIA for an IPv6 gateway of an IPv4 route (RFC 8950).
-fn gateway(hop: Hop, family: Family) -> Option<RouteAttribute> {
-    Some(match (hop.gateway?, family) {
-        (IpAddr::V6(addr), Family::Ipv4) => RouteAttribute::Via(RouteVia::Inet6(addr)),
-        (addr, _) => RouteAttribute::Gateway(addr.into()),
-    })
+fn gateway(out: &mut Vec<u8>, hop: Hop, family: Family) {
+    match (hop.gateway, family) {
+        (None, _) => {}
+        (Some(IpAddr::V6(addr)), Family::Ipv4) => attribute(out, RTA_VIA, |out| {
+            out.extend(u16::from(u8::from(AddressFamily::Inet6)).to_ne_bytes());
+            out.extend(addr.octets());
+        }),
+        (Some(addr), _) => attribute(out, RTA_GATEWAY, |out| address(out, addr)),
+    }
+}
+
+fn address(out: &mut Vec<u8>, addr: IpAddr) {
+    match addr {
+        IpAddr::V4(addr) => out.extend(addr.octets()),
+        IpAddr::V6(addr) => out.extend(addr.octets()),
+    }
+}
+
+fn attribute(out: &mut Vec<u8>, kind: u16, value: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend([0; 2]);
+    out.extend(kind.to_ne_bytes());
+    value(out);
+    let length = u16::try_from(out.len() - start).unwrap_or(u16::MAX);
+    patch(out, start, &length.to_ne_bytes());
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+fn patch(out: &mut [u8], at: usize, octets: &[u8]) {
+    if let Some(place) = out.get_mut(at..at + octets.len()) {
+        place.copy_from_slice(octets);
+    }
 }
 
 /// Reads a unicast route of the wanted table; `None` for what does not concern us.
@@ -285,6 +317,8 @@ pub(crate) fn read_address(message: &AddressMessage) -> Option<Address> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+    use netlink_packet_route::RouteNetlinkMessage;
 
     fn round_trip(prefix: &str, target: Target, source: Option<&str>) {
         let key = RouteKey {

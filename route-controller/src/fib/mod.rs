@@ -14,12 +14,13 @@ mod resolve;
 mod route;
 pub(crate) mod task;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp_proto::engine::{FibChange, Reach};
 use bgp_proto::types::{Family, Prefix};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(crate) use delta::{Delta, Failure, Op, Progress};
 use objects::SetKey;
@@ -54,19 +55,17 @@ pub(crate) struct Fib {
     pub(crate) mirror: Mirror,
     pub(crate) delta: Delta,
     /// Learned: prefix to BGP next hops.
-    learned: HashMap<Prefix, Arc<[IpAddr]>>,
-    /// Prefixes by the next hop that they use.
-    users: HashMap<IpAddr, BTreeSet<Prefix>>,
+    learned: FxHashMap<Prefix, Arc<[IpAddr]>>,
     /// Own blocks.
     blocks: BTreeSet<Prefix>,
     /// Next hops that the speaker wants to know about, and what it was told.
     watched: BTreeMap<IpAddr, Option<Reach>>,
     /// What next hops in use resolve to.
-    resolved: HashMap<IpAddr, Resolved>,
+    resolved: FxHashMap<IpAddr, Resolved>,
     /// What sets of next hops and families come to; forgotten whenever something resolves differently.
-    specs: HashMap<SetKey, Option<Arc<RouteSpec>>>,
+    specs: FxHashMap<SetKey, Option<Arc<RouteSpec>>>,
     /// How many learned routes have a set of next hops.
-    sets: HashMap<SetKey, usize>,
+    sets: FxHashMap<SetKey, usize>,
     pub(crate) objects: Objects,
     /// Learned prefixes that are not installed, by the rule that keeps them out.
     refused: BTreeSet<Prefix>,
@@ -78,13 +77,12 @@ impl Fib {
             config,
             mirror: Mirror::default(),
             delta: Delta::default(),
-            learned: HashMap::new(),
-            users: HashMap::new(),
+            learned: FxHashMap::default(),
             blocks: BTreeSet::new(),
             watched: BTreeMap::new(),
-            resolved: HashMap::new(),
-            specs: HashMap::new(),
-            sets: HashMap::new(),
+            resolved: FxHashMap::default(),
+            specs: FxHashMap::default(),
+            sets: FxHashMap::default(),
             objects: Objects::default(),
             refused: BTreeSet::new(),
         }
@@ -174,26 +172,13 @@ impl Fib {
         } else {
             self.learned.insert(prefix, Arc::clone(&change.next_hops))
         };
-        for next_hop in old.iter().flat_map(|old| old.iter()) {
-            if let Some(users) = self.users.get_mut(next_hop) {
-                users.remove(&prefix);
-                if users.is_empty() {
-                    self.users.remove(next_hop);
-                    self.resolved.remove(next_hop);
-                    // Nobody follows this next hop any more, so what was made of it may go stale.
-                    self.specs.clear();
-                }
-            }
-        }
-        if let Some(old) = old {
-            self.leave_set((old, prefix.family()));
-        }
+        // The new set first: a set that stays never counts as unused.
         if !change.next_hops.is_empty() {
             let key = (Arc::clone(&change.next_hops), prefix.family());
             *self.sets.entry(key).or_default() += 1;
         }
-        for next_hop in change.next_hops.iter() {
-            self.users.entry(*next_hop).or_default().insert(prefix);
+        if let Some(old) = old {
+            self.leave_set((old, prefix.family()));
         }
         self.want_learned(prefix);
     }
@@ -205,6 +190,16 @@ impl Fib {
                 self.sets.remove(&key);
                 self.objects.unwant(&key);
                 self.specs.remove(&key);
+                self.forget_unused(&key.0);
+            }
+        }
+    }
+
+    /// Next hops of a set that is gone: nobody follows those that no other set has, so what is known of them goes stale.
+    fn forget_unused(&mut self, next_hops: &[IpAddr]) {
+        for addr in next_hops {
+            if !self.sets.keys().any(|(set, _)| set.contains(addr)) {
+                self.resolved.remove(addr);
             }
         }
     }
@@ -375,14 +370,14 @@ impl Fib {
 
     /// The sets with one of these next hops whose routes change: not those that a nexthop object stands for, as long as
     /// they lead anywhere.
-    fn changed_specs(&mut self, moved: &[IpAddr]) -> HashSet<SetKey> {
+    fn changed_specs(&mut self, moved: &[IpAddr]) -> FxHashSet<SetKey> {
         let touched: Vec<SetKey> = self
             .specs
             .keys()
             .filter(|(next_hops, _)| next_hops.iter().any(|addr| moved.contains(addr)))
             .cloned()
             .collect();
-        let mut changed = HashSet::new();
+        let mut changed = FxHashSet::default();
         for key in touched {
             let before = self.specs.remove(&key).flatten();
             if self.spec_of(key.clone()) != before {

@@ -1,0 +1,311 @@
+//! `make bench-fib`: learned routes into the kernel, and to another next hop after a TCP reset.
+//!
+//! Two senders announce the same routes; the first is preferred. The clock runs from the first octet (or the reset)
+//! until the kernel's answer for every one of a sample of routes is the wanted gateway; a complete reading must then
+//! agree. The raw floor is the kernel alone: the same number of routes by one `ip -batch`-like writer of ours.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use crate::blast::{Load, Rules, Spec, Table};
+use crate::daemon::{Kind, bird, frr, podroute};
+use crate::failure::{Failure, Result};
+use crate::machine::Host;
+use crate::process::Daemon;
+use crate::topology::Family;
+use crate::{ensure, kernel, netns, wait};
+
+use super::rivals::cost;
+
+const NODE: Ipv4Addr = Ipv4Addr::new(10, 101, 255, 254);
+const SENDERS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 101, 0, 1), Ipv4Addr::new(10, 101, 0, 2)];
+const LIMIT: Duration = Duration::from_secs(60);
+/// Routes that are asked for while the clock runs.
+const SAMPLE: u32 = 64;
+
+/// One run.
+#[derive(Debug, Clone, serde::Serialize)]
+struct Run {
+    daemon: &'static str,
+    routes: u32,
+    installed: f64,
+    moved: f64,
+    cpu: f64,
+    peak_mib: f64,
+}
+
+/// Runs inside the box; answers the exit code.
+pub fn fib(rounds: usize, daemons: &[Kind], out: Option<&std::path::Path>) -> i32 {
+    match measure(rounds, daemons, out) {
+        Ok(()) => 0,
+        Err(failure) => {
+            eprintln!("{failure}");
+            1
+        }
+    }
+}
+
+fn measure(rounds: usize, daemons: &[Kind], out: Option<&std::path::Path>) -> Result<()> {
+    let able =
+        |kind: &&Kind| matches!(kind, Kind::Podroute | Kind::Bird | Kind::Frr) && kind.available().is_ok();
+    let daemons: Vec<Kind> = daemons.iter().filter(able).copied().collect();
+    let mut runs = Vec::new();
+    for routes in [10_000, 100_000] {
+        for round in 0..rounds {
+            for kind in &daemons {
+                let run = run(*kind, routes, round)?;
+                println!(
+                    "{:9} {:7} routes  installed {:7.1} ms  moved {:7.1} ms  cpu {:5.2} s  peak {:6.1} MiB",
+                    run.daemon,
+                    run.routes,
+                    run.installed * 1e3,
+                    run.moved * 1e3,
+                    run.cpu,
+                    run.peak_mib
+                );
+                runs.push(run);
+            }
+        }
+    }
+    let text = table(&runs);
+    println!("{text}");
+    match out {
+        Some(dir) => write(dir, &daemons, rounds, &runs, &text),
+        None => Ok(()),
+    }
+}
+
+fn run(kind: Kind, routes: u32, round: usize) -> Result<Run> {
+    let name = |what: &str| format!("{what}-{}-{routes}-{round}", kind.name());
+    let (node, far) = (Host::create(&name("node"))?, Host::create(&name("far"))?);
+    node.ip(&format!(
+        "link add eth0 type veth peer name eth0 netns {}",
+        far.name()
+    ))?;
+    node.ip(&format!("addr add {NODE}/16 dev eth0"))?;
+    for sender in SENDERS {
+        far.ip(&format!("addr add {sender}/16 dev eth0"))?;
+    }
+    for host in [&node, &far] {
+        host.ip("link set eth0 up")?;
+    }
+    let processes = start(kind, &node)?;
+    let result = far
+        .within(|| times(&node, routes))
+        .and_then(|times| Ok((times, cost(&processes)?)));
+    let ((installed, moved), (cpu, peak_mib)) = result.map_err(|failure| {
+        processes
+            .iter()
+            .fold(failure, |failure, one| one.with_log(failure))
+    })?;
+    drop(processes);
+    netns::delete(node.name())?;
+    netns::delete(far.name())?;
+    Ok(Run {
+        daemon: kind.name(),
+        routes,
+        installed: installed.as_secs_f64(),
+        moved: moved.as_secs_f64(),
+        cpu,
+        peak_mib,
+    })
+}
+
+fn start(kind: Kind, node: &Host) -> Result<Vec<Daemon>> {
+    let processes = match kind {
+        Kind::Podroute => {
+            let peers: String = SENDERS
+                .iter()
+                .zip(["first", "second"])
+                .map(|(sender, name)| {
+                    format!("- {{name: {name}, address: {sender}, asn: 65001, passive: true, import: all, export: none}}\n")
+                })
+                .collect();
+            let yaml = format!(
+                "apiVersion: podroute/v1\ncluster: {{asn: 64512, podCIDRs: [16.0.0.0/4]}}\n\
+                 node: {{name: dut, routerId: {NODE}}}\nfib: {{maxPaths: 1}}\npeers:\n{peers}\
+                 policies: {{all: accept, none: reject}}\n"
+            );
+            vec![podroute::start_with(node, &yaml)?]
+        }
+        Kind::Bird => {
+            let peers: String = SENDERS
+                .iter()
+                .zip(["one", "two"])
+                .map(|(sender, name)| {
+                    format!(
+                        "protocol bgp {name} {{ local {NODE} as 64512; neighbor {sender} as 65001; direct; passive; \
+                         ipv4 {{ import all; export none; }}; }}\n"
+                    )
+                })
+                .collect();
+            bird::start_with(
+                node,
+                &format!(
+                    "log stderr {{ warning, error, fatal, bug }};\nrouter id {NODE};\nprotocol device {{}}\n\
+                     protocol kernel {{ ipv4 {{ import none; export all; }}; }}\n{peers}"
+                ),
+            )?
+        }
+        Kind::Frr => {
+            let peers: String = SENDERS
+                .iter()
+                .map(|sender| format!(" neighbor {sender} remote-as 65001\n neighbor {sender} passive\n"))
+                .collect();
+            let bgpd = format!(
+                "log stdout warnings\nrouter bgp 64512\n bgp router-id {NODE}\n no bgp ebgp-requires-policy\n{peers}"
+            );
+            frr::start_with(node, &bgpd, "")?
+        }
+        Kind::Gobgp | Kind::Openbgpd => return Err(Failure::new("it has no kernel routes here")),
+    };
+    wait::until(Duration::from_secs(20), "the speaker listens", || {
+        node.within(|| {
+            std::net::TcpStream::connect((NODE, 179))
+                .map(drop)
+                .map_err(|error| Failure::new(error.to_string()))
+        })
+    })?;
+    Ok(processes)
+}
+
+fn times(node: &Host, routes: u32) -> Result<(Duration, Duration)> {
+    let specs = SENDERS.map(|local| Spec {
+        local,
+        asn: 65001,
+        sends: 0..routes,
+        receives: false,
+    });
+    let rules = Rules {
+        reflected: false,
+        own_may_return: true,
+        first_as: None,
+    };
+    let table = Table::new(routes, 5, false);
+    let sample: Vec<Ipv4Addr> = (0..SAMPLE)
+        .map(|n| {
+            table.host(
+                u32::try_from(u64::from(n) * u64::from(routes - 1) / u64::from(SAMPLE - 1)).unwrap_or(0),
+            )
+        })
+        .collect();
+    let (mut load, _) = Load::connect(NODE, &specs, table, rules, LIMIT)?;
+    let start = Instant::now();
+    load.announce_from(0, LIMIT)?;
+    leads(node, &sample, SENDERS[0])?;
+    let installed = start.elapsed();
+    complete(node, routes, SENDERS[0])?;
+    load.announce_from(1, LIMIT)?;
+    // The second table changes nothing in the kernel; its last route in the speaker is enough to go on.
+    load.settle(Duration::from_millis(200))?;
+    let start = Instant::now();
+    load.reset(0);
+    leads(node, &sample, SENDERS[1])?;
+    let moved = start.elapsed();
+    complete(node, routes, SENDERS[1])?;
+    Ok((installed, moved))
+}
+
+/// Waits until every sampled address is reached through the gateway.
+fn leads(node: &Host, sample: &[Ipv4Addr], gateway: Ipv4Addr) -> Result<()> {
+    node.within(|| {
+        let end = Instant::now() + LIMIT;
+        let mut kernel = kernel::Lookup::open()?;
+        // From the last on: whatever order the speaker writes in, all must be right in one pass.
+        loop {
+            let mut all = true;
+            for address in sample.iter().rev() {
+                if kernel.gateway(*address)? != Some(gateway) {
+                    all = false;
+                    break;
+                }
+            }
+            if all {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < end,
+                "not all routes lead to {gateway} within {LIMIT:?}"
+            );
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    })
+}
+
+/// The whole table agrees.
+fn complete(node: &Host, routes: u32, gateway: Ipv4Addr) -> Result<()> {
+    wait::until(
+        Duration::from_secs(20),
+        format_args!("{routes} routes via {gateway}"),
+        || {
+            let there = kernel::routes(node, Family::V4)?;
+            let count = there
+                .iter()
+                .filter(|route| {
+                    route.prefix.prefix_len() == 24
+                        && route
+                            .next_hops
+                            .iter()
+                            .all(|(via, _)| *via == Some(IpAddr::V4(gateway)))
+                })
+                .count();
+            ensure!(count == routes as usize, "{count} so far");
+            Ok(())
+        },
+    )
+}
+
+fn median(runs: &[&Run], of: impl Fn(&Run) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(|run| of(run)).collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn table(runs: &[Run]) -> String {
+    use std::fmt::Write;
+    let mut out = String::from(
+        "| routes | | installed | moved after a reset | CPU | peak memory |\n|---:|---|---:|---:|---:|---:|\n",
+    );
+    for routes in [10_000, 100_000] {
+        for kind in Kind::ALL {
+            let of: Vec<&Run> = runs
+                .iter()
+                .filter(|run| run.routes == routes && run.daemon == kind.name())
+                .collect();
+            if of.is_empty() {
+                continue;
+            }
+            let _ = writeln!(
+                out,
+                "| {routes} | {} | {:.1} ms | {:.1} ms | {:.2} s | {:.1} MiB |",
+                kind.name(),
+                median(&of, |run| run.installed) * 1e3,
+                median(&of, |run| run.moved) * 1e3,
+                median(&of, |run| run.cpu),
+                median(&of, |run| run.peak_mib)
+            );
+        }
+    }
+    out
+}
+
+fn write(dir: &std::path::Path, daemons: &[Kind], rounds: usize, runs: &[Run], table: &str) -> Result<()> {
+    let versions: Vec<String> = daemons
+        .iter()
+        .map(|kind| format!("{} {}", kind.name(), kind.version()))
+        .collect();
+    let text = format!(
+        "# Routes into the kernel\n\nWritten by `make bench-fib`: {}; {}. Medians of {rounds} rounds in which all took \
+         turns. \"Installed\": from the first octet on the session until the kernel forwards by all routes. \"Moved\": a \
+         second router announces the same routes; from the TCP reset of the first until all routes lead to the second. \
+         CPU and memory are those of the whole process (FRR: zebra and bgpd), from its start. Lower is better.\n\n{table}",
+        super::report::machine(),
+        versions.join(", ")
+    );
+    super::report::save(
+        dir,
+        "fib",
+        &text,
+        &serde_json::json!({"versions": versions, "runs": runs}),
+    )
+}
