@@ -10,6 +10,8 @@ NODE ?= podroute
 KEEP ?=
 # Rounds of a bench.
 ROUNDS ?= 200
+# One task of `make bench`.
+ONLY ?=
 # More arguments for the test runner, e.g. a name: make test ARGS=bird
 ARGS ?=
 
@@ -21,7 +23,7 @@ export PODROUTE_BIN_DIR := $(TARGET_DIR)/$(TRIPLE)/release:$(TARGET_DIR)/release
 ROOT_ON_DEBIAN := $(and $(filter 0,$(shell id -u)),$(wildcard /etc/debian_version),1)
 LAB := $(TARGET_DIR)/release/podroute-lab
 
-.PHONY: help demo demo-down build test interop bench-cni image-files lint clean
+.PHONY: help demo demo-down build test interop bench bench-fib bench-cni image-files lint clean
 
 help:
 	@echo 'make demo        bring up a rack in namespaces and prove that pods reach each other'
@@ -30,6 +32,8 @@ help:
 	@echo 'make test        every test; as root on Debian it installs the daemons it tests against'
 	@echo 'make interop     every feature with every daemon, and docs/interop.md from it'
 	@echo 'make build       release binaries'
+	@echo 'make bench       the speaker beside other daemons, into docs/bench/ (ROUNDS=5, ONLY=reflect)'
+	@echo 'make bench-fib   learned routes into the kernel beside BIRD and FRR, into docs/bench/'
 	@echo 'make bench-cni   the CNI plugin beside the kernel alone and the reference plugins (root; ROUNDS=200)'
 	@echo 'make image-files static programs for the Containerfile'
 	@echo 'make lint        formatting and clippy'
@@ -66,6 +70,18 @@ image-files:
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TRIPLE) -p route-controller -p cni-ipam --bins
 	mkdir -p $(TARGET_DIR)/image
 	install -s -t $(TARGET_DIR)/image $(addprefix $(TARGET_DIR)/$(TRIPLE)/release/,podroute podroute-cni podroute-ipam)
+
+bench: ROUNDS = 5
+bench:
+	@e2e/packages.sh test
+	@$(MAKE) --no-print-directory build
+	$(LAB) bench --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY),--out docs/bench)
+
+bench-fib: ROUNDS = 5
+bench-fib:
+	@e2e/packages.sh test
+	@$(MAKE) --no-print-directory build
+	$(LAB) bench-fib --rounds $(ROUNDS) --out docs/bench
 
 bench-cni:
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TRIPLE) -p cni-ipam --bins --examples

@@ -107,7 +107,7 @@ static TASKS: &[Task] = &[
             clients: 500,
             each: 1,
         },
-        &[],
+        &[Kind::Openbgpd],
     ),
     task(
         "reflect-1000",
@@ -116,7 +116,7 @@ static TASKS: &[Task] = &[
             clients: 1000,
             each: 1,
         },
-        &[Kind::Gobgp],
+        SLOW,
     ),
     task(
         "reflect-500-21",
@@ -125,7 +125,7 @@ static TASKS: &[Task] = &[
             clients: 500,
             each: 21,
         },
-        &[Kind::Gobgp],
+        SLOW,
     ),
     task(
         "churn-500",
@@ -134,7 +134,7 @@ static TASKS: &[Task] = &[
             clients: 500,
             flaps: 200,
         },
-        &[Kind::Gobgp],
+        SLOW,
     ),
 ];
 

@@ -101,9 +101,8 @@ impl FibTask {
     pub(crate) async fn run(mut self) {
         loop {
             let table = self.fib.config().table;
-            let deadline = if self.fib.delta.is_dirty() {
-                Some(now())
-            } else {
+            let dirty = self.fib.delta.is_dirty();
+            let deadline = {
                 let retries = [self.fib.delta.next_retry(), self.fib.objects.next_retry()];
                 retries.into_iter().flatten().min()
             };
@@ -120,6 +119,8 @@ impl FibTask {
                     Some(command) => self.take(command).await,
                     None => return,
                 },
+                // Not a timer, which would round a moment that is now up to a millisecond.
+                () = tokio::task::yield_now(), if dirty => {}
                 () = until(deadline), if deadline.is_some() => {}
             }
             for _ in 1..BURST {
