@@ -30,6 +30,7 @@ use crate::fib::task::{FibTask, ROOM, ToFib};
 use crate::fib::{FibConfig, Mirror, netlink};
 use crate::host::{Host, find_out};
 use crate::metrics::Health;
+use crate::mounted::Mounted;
 use crate::node_file::{self, NodeFile};
 use crate::paths::Paths;
 use crate::secrets::Secrets;
@@ -114,6 +115,9 @@ struct Agent {
     run_dir: PathBuf,
     /// The file as last applied, and what it was applied to.
     text: String,
+    mounted: Mounted,
+    /// Where Kubernetes is followed.
+    events: Option<cluster::Events>,
     facts: NodeFacts,
     config: Config,
     host: Host,
@@ -167,8 +171,10 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf) -> Result<(), AgentErro
     tokio::spawn(task.run());
     let drain = Drain::read(&run_dir);
     let agent = Agent {
+        mounted: Mounted::new(&path, &text),
         path,
         run_dir,
+        events: None,
         text,
         facts,
         config,
@@ -232,6 +238,7 @@ fn fib_config(config: &Config, host: &Host) -> FibConfig {
 impl Agent {
     async fn serve(mut self, mut events: mpsc::Receiver<Event>) -> Result<(), AgentError> {
         let mut cluster = self.follow_cluster();
+        self.events = cluster.is_some().then(|| cluster::Events::start(self.name()));
         self.install_blocks().await;
         self.write_node_file()?;
         self.speaker.drain(self.drain.on).await?;
@@ -276,7 +283,10 @@ impl Agent {
                 _ = end.recv() => break,
                 _ = interrupt.recv() => break,
                 () = path_news.notified() => self.look_at_paths().await,
-                _ = look.tick() => self.look_at_secrets().await,
+                _ = look.tick() => {
+                    self.look_at_secrets().await;
+                    self.look_at_file().await;
+                }
                 () = at(self.sweep_at), if self.sweep_at.is_some() => self.sweep("not all peers sent their routes in time").await,
             }
         }
@@ -351,10 +361,25 @@ impl Agent {
                 self.sweep_if_complete().await;
             }
             Event::PeerUp(peer) => {
+                let name = self.peer_name(peer);
+                self.tell(
+                    "SessionUp",
+                    false,
+                    &name,
+                    format!("BGP session with {name} is up"),
+                );
                 self.await_negotiated(peer).await;
                 self.watch_paths().await;
             }
-            Event::PeerDown(..) => {}
+            Event::PeerDown(peer, why) => {
+                let name = self.peer_name(peer);
+                self.tell(
+                    "SessionDown",
+                    true,
+                    &name,
+                    format!("BGP session with {name} is down: {why}"),
+                );
+            }
             Event::ManyPrefixes(peer, family, count) => self.warn_of_prefixes(peer, family, count),
         }
     }
@@ -451,12 +476,34 @@ impl Agent {
     async fn reload(&mut self) -> Result<String, String> {
         let outcome = self.take_file().await;
         self.health.refused.store(outcome.is_err(), Ordering::Relaxed);
+        match &outcome {
+            Ok(outcome) => self.tell("ConfigTaken", false, "the configuration", outcome.clone()),
+            Err(error) => self.tell("ConfigRefused", true, "the configuration", error.clone()),
+        }
         outcome
+    }
+
+    /// Kubernetes swaps a mounted file without a word.
+    async fn look_at_file(&mut self) {
+        if self.mounted.has_changed() {
+            tracing::info!("the mounted configuration changed");
+            if let Err(error) = self.reload().await {
+                tracing::error!("{error}");
+            }
+        }
+    }
+
+    /// An Event on the node's object, where Kubernetes is followed.
+    fn tell(&mut self, reason: &'static str, warning: bool, subject: &str, message: String) {
+        if let Some(events) = &mut self.events {
+            events.tell(crate::clock::now(), reason, warning, subject, message);
+        }
     }
 
     async fn take_file(&mut self) -> Result<String, String> {
         let stays = |error: AgentError| format!("the configuration stays as it was: {error}");
         let text = read_text(&self.path).map_err(stays)?;
+        self.mounted.saw(&text);
         let new = config_of(&text, &self.path, &self.facts).map_err(stays)?;
         let outcome = self.apply(new).await?;
         self.text = text;

@@ -15,6 +15,7 @@ mod fib;
 mod hints;
 mod host;
 mod metrics;
+mod mounted;
 mod node_file;
 mod paths;
 mod secrets;

@@ -1,12 +1,14 @@
 //! `podroute check`, `run` and `show` as the operator meets them.
 
+use std::time::Duration;
+
 use e2e::bins;
 use e2e::daemon::{Kind, Speaker, podroute};
-use e2e::failure::{Failure, Result};
+use e2e::failure::{Context, Failure, Result};
 use e2e::machine::Host;
 use e2e::rack::Rack;
 use e2e::topology::Topology;
-use e2e::{ensure, kernel, netns};
+use e2e::{ensure, kernel, netns, wait};
 
 use crate::support::small;
 use crate::{Scenario, scenario};
@@ -49,8 +51,52 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario("cli::run_refuses_a_bad_file", ours, run_bad_file),
         scenario("cli::show_without_an_agent", ours, show_without_agent),
         scenario("cli::show_for_people_and_programs", ours, show),
+        scenario("cli::a_swapped_configmap_is_taken", ours, swapped),
         scenario("cli::pods_are_listed_checked_and_cleaned_up", ours, pods),
     ]
+}
+
+/// As the kubelet does it: files behind a link `..data`, which is renamed over.
+fn swapped() -> Result<()> {
+    let host = Host::create("node-1")?;
+    let mount = host.dir().join("etc/mount");
+    let put = |version: &str, peer: &str| -> Result<()> {
+        let dir = mount.join(version);
+        std::fs::create_dir_all(&dir).context(dir.display())?;
+        let text = format!(
+            "apiVersion: podroute/v1\ncluster: {{asn: 64512}}\nnode: {{name: node-1, routerId: 10.0.0.1}}\n\
+             peers: [{{name: {peer}, address: 192.0.2.1, asn: 65001}}]\n"
+        );
+        std::fs::write(dir.join("podroute.yaml"), text).context("the file")?;
+        std::os::unix::fs::symlink(version, mount.join("..new")).context("the link")?;
+        std::fs::rename(mount.join("..new"), mount.join("..data")).context("the swap")
+    };
+    put("..1", "before")?;
+    let file = mount.join("podroute.yaml");
+    std::os::unix::fs::symlink("..data/podroute.yaml", &file).context("the file's link")?;
+    let mut command = std::process::Command::new(bins::find("podroute")?);
+    command.args(["run", "--config"]).arg(&file);
+    let mut agent = host.spawn("podroute", &mut command)?;
+    let has = |agent: &mut e2e::process::Daemon, peer: &str| {
+        wait::until(Duration::from_secs(20), format_args!("peer {peer}"), || {
+            agent.check_alive()?;
+            let peers = podroute::show(&host, "peers")?;
+            ensure!(peers["peers"][0]["name"] == peer, "{peers}");
+            Ok(())
+        })
+    };
+    has(&mut agent, "before")?;
+    put("..2", "after")?;
+    has(&mut agent, "after")?;
+    // A bad one changes nothing, and is told once.
+    put("..3", "'{'")?;
+    wait::until(Duration::from_secs(20), "a word on the bad file", || {
+        ensure!(agent.log().contains("ERROR"), "{}", agent.log());
+        Ok(())
+    })?;
+    has(&mut agent, "after")?;
+    put("..4", "again")?;
+    has(&mut agent, "again")
 }
 
 fn good_files() -> Result<()> {

@@ -289,6 +289,28 @@ fn join_and_leave(cluster: &mut Cluster) -> Result<()> {
         }
         wait::not_yet(format!("{conditions:?}"))
     })?;
+    wait::until(CONVERGENCE, "an Event about a session", || {
+        let list = cluster.ask(
+            "GET",
+            "/api/v1/namespaces/default/events",
+            "application/json",
+            &Value::Null,
+        )?;
+        let told = |event: &&Value| {
+            event["reason"] == "SessionUp"
+                && event["involvedObject"]["name"] == "node-1"
+                && event["message"]
+                    .as_str()
+                    .is_some_and(|text| text.contains("node-2"))
+        };
+        let events = list["items"].as_array().cloned().unwrap_or_default();
+        ensure!(
+            events.iter().any(|event| told(&event)),
+            "{} Events: {list}",
+            events.len()
+        );
+        Ok(())
+    })?;
     let ups = peer(&cluster.nodes[0], "node-2")?["timesEstablished"].clone();
     // It leaves: its route goes within a second, and nobody else's session is touched.
     let begun = Instant::now();

@@ -153,9 +153,14 @@ impl Agent {
         spec
     }
 
-    pub(super) fn warn_of_prefixes(&self, peer: PeerId, family: Family, count: usize) {
+    /// The name of a peer of the configuration; a number for one of a range.
+    pub(super) fn peer_name(&self, peer: PeerId) -> String {
         let name = self.ids.iter().find(|(_, id)| **id == peer).map(|(name, _)| name);
-        let name = name.map_or_else(|| format!("#{}", peer.0), String::clone);
+        name.map_or_else(|| format!("#{}", peer.0), String::clone)
+    }
+
+    pub(super) fn warn_of_prefixes(&self, peer: PeerId, family: Family, count: usize) {
+        let name = self.peer_name(peer);
         tracing::warn!(peer = %name, %family, count, "many prefixes: near or over maxPrefixes");
     }
 

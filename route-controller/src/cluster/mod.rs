@@ -5,14 +5,17 @@
 //! | `index` | keeps nodes, Services and EndpointSlices; pure, any order of events gives the same facts |
 //! | `watch` | the task that asks the API server, and gives the facts when they change |
 //! | `condition` | tells the scheduler that pods of this node can be reached |
+//! | `events` | tells people of sessions and refused configurations |
 //! | `cache` | the last facts in the run directory, for a start while the API server is away |
 //!
 //! What to make of the facts is `podroute-config`'s to say: the configuration follows from file and facts.
 
 pub(crate) mod cache;
 mod condition;
+mod events;
 mod index;
 mod watch;
 
 pub(crate) use condition::report_ready;
+pub(crate) use events::Events;
 pub(crate) use watch::{Facts, follow};

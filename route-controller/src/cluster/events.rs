@@ -1,0 +1,131 @@
+//! Events on the node's object: sessions that come and go, a configuration that was refused.
+//!
+//! They are for people who look at the cluster, and nothing depends on them: what the API server does not take, or
+//! what comes faster than one per minute and subject, is dropped.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Event;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::sync::mpsc;
+
+/// Events under way.
+const ROOM: usize = 64;
+/// The same reason and subject are told at most once in this time.
+const QUIET: Duration = Duration::from_secs(60);
+/// Where Events of objects without a namespace live.
+const NAMESPACE: &str = "default";
+
+/// Something to tell.
+#[derive(Debug)]
+struct Told {
+    reason: &'static str,
+    warning: bool,
+    message: String,
+}
+
+/// Takes what is to be told.
+#[derive(Debug)]
+pub(crate) struct Events {
+    sender: mpsc::Sender<Told>,
+    last: HashMap<(&'static str, String), Instant>,
+}
+
+impl Events {
+    /// Starts the task that posts them.
+    pub(crate) fn start(node: String) -> Self {
+        let (sender, inbox) = mpsc::channel(ROOM);
+        tokio::spawn(post_all(node, inbox));
+        Self {
+            sender,
+            last: HashMap::new(),
+        }
+    }
+
+    /// Tells something about a subject: a peer, or the file.
+    pub(crate) fn tell(
+        &mut self,
+        now: Instant,
+        reason: &'static str,
+        warning: bool,
+        subject: &str,
+        message: String,
+    ) {
+        self.last.retain(|_, at| now.duration_since(*at) < QUIET);
+        let key = (reason, subject.to_owned());
+        if self.last.contains_key(&key) {
+            return;
+        }
+        self.last.insert(key, now);
+        let told = Told {
+            reason,
+            warning,
+            message,
+        };
+        if self.sender.try_send(told).is_err() {
+            tracing::debug!(reason, "an Event was dropped: too many are under way");
+        }
+    }
+}
+
+async fn post_all(node: String, mut inbox: mpsc::Receiver<Told>) {
+    let mut number = 0u64;
+    while let Some(told) = inbox.recv().await {
+        number += 1;
+        if let Err(error) = post(&node, number, &told).await {
+            tracing::debug!(%error, reason = told.reason, "an Event was not taken");
+        }
+    }
+}
+
+async fn post(node: &str, number: u64, told: &Told) -> kube::Result<()> {
+    let api = Api::<Event>::namespaced(Client::try_default().await?, NAMESPACE);
+    let now = k8s_openapi::jiff::Timestamp::now();
+    let seconds = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let event = serde_json::json!({
+        "metadata": {
+            "name": format!("{node}.podroute.{:x}.{number:x}", now.as_microsecond()),
+            "namespace": NAMESPACE,
+        },
+        // The kubelet gives the name as UID too: `kubectl describe node` looks for that.
+        "involvedObject": {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node},
+        "reason": told.reason,
+        "message": told.message,
+        "type": if told.warning { "Warning" } else { "Normal" },
+        "source": {"component": "podroute", "host": node},
+        "reportingComponent": "podroute",
+        "reportingInstance": node,
+        "firstTimestamp": seconds,
+        "lastTimestamp": seconds,
+        "count": 1,
+    });
+    let event: Event = serde_json::from_value(event).map_err(kube::Error::SerdeError)?;
+    api.create(&PostParams::default(), &event).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flapping_session_tells_once_a_minute() {
+        let (sender, mut inbox) = mpsc::channel(ROOM);
+        let mut events = Events {
+            sender,
+            last: HashMap::new(),
+        };
+        let start = Instant::now();
+        for second in [0, 1, 59, 61] {
+            let now = start + Duration::from_secs(second);
+            events.tell(now, "SessionDown", true, "tor-a", format!("at {second}"));
+            events.tell(now, "SessionDown", true, "tor-b", format!("at {second}"));
+        }
+        let mut messages = Vec::new();
+        while let Ok(told) = inbox.try_recv() {
+            messages.push(told.message);
+        }
+        assert_eq!(messages, ["at 0", "at 0", "at 61", "at 61"]);
+    }
+}
