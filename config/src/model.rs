@@ -45,7 +45,12 @@ pub struct NodeFact {
     pub blocks: Vec<Prefix>,
     /// Its internal addresses.
     pub addresses: Vec<IpAddr>,
+    /// It has the taint [`DRAIN_TAINT`].
+    pub draining: bool,
 }
+
+/// The key of the taint, of whatever effect, that asks a node's agent to drain it.
+pub const DRAIN_TAINT: &str = "podroute/drain";
 
 /// A Service as this node sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

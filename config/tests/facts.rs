@@ -29,6 +29,7 @@ fn node(last: u8, reflects: bool) -> NodeFact {
             format!("2001:db8::{last}").parse().unwrap(),
             format!("192.0.2.{last}").parse().unwrap(),
         ],
+        draining: false,
     }
 }
 

@@ -464,6 +464,7 @@ impl Agent {
                     .drain(Drain {
                         on,
                         withdraw: on && withdraw,
+                        by_taint: false,
                     })
                     .await;
                 drop(answer.send(outcome));
@@ -515,7 +516,9 @@ impl Agent {
         if let Err(error) = cluster::cache::write(&self.run_dir, &facts) {
             tracing::warn!(%error, "what Kubernetes says cannot be kept for a restart");
         }
+        let draining = facts.nodes.get(&self.name()).is_some_and(|node| node.draining);
         self.facts.cluster = Some(facts);
+        self.heed_taint(draining).await;
         let applied = match config_of(&self.text, &self.path, &self.facts) {
             Ok(new) => self.apply(new).await,
             Err(error) => Err(error.to_string()),
@@ -523,6 +526,16 @@ impl Agent {
         match applied {
             Ok(outcome) => tracing::info!(%outcome, "news of the cluster"),
             Err(error) => tracing::error!(%error, "news of the cluster cannot be applied"),
+        }
+    }
+
+    async fn heed_taint(&mut self, there: bool) {
+        let Some(drain) = self.drain.after_taint(there) else {
+            return;
+        };
+        match self.drain(drain).await {
+            Ok(outcome) => self.tell("Drain", false, "the taint", outcome),
+            Err(error) => tracing::error!(%error, "the node's taint cannot be heeded"),
         }
     }
 

@@ -268,6 +268,36 @@ impl Cluster {
 
 const FULL: &str = "mesh: {mode: full, hold: 9s}\n";
 
+/// The taint makes others prefer other paths, as long as it is there.
+fn drained_by_taint(cluster: &Cluster) -> Result<()> {
+    for there in [true, false] {
+        let taints = if there {
+            json!([{"key": "podroute/drain", "effect": "NoSchedule"}])
+        } else {
+            Value::Null
+        };
+        cluster.patch("/api/v1/nodes/node-2", &json!({"spec": {"taints": taints}}))?;
+        wait::until(
+            CONVERGENCE,
+            format_args!("GRACEFUL_SHUTDOWN on node-2's block: {there}"),
+            || {
+                let routes = podroute::show(&cluster.nodes[0], "routes")?;
+                let all = routes["routes"].as_array().into_iter().flatten();
+                let text: String = all
+                    .filter(|route| route["prefix"] == "10.244.2.0/24")
+                    .map(ToString::to_string)
+                    .collect();
+                ensure!(
+                    !text.is_empty() && text.contains("graceful-shutdown") == there,
+                    "{text}"
+                );
+                Ok(())
+            },
+        )?;
+    }
+    Ok(())
+}
+
 fn join_and_leave(cluster: &mut Cluster) -> Result<()> {
     cluster.start_agents(FULL)?;
     cluster.join_all()?;
@@ -311,6 +341,7 @@ fn join_and_leave(cluster: &mut Cluster) -> Result<()> {
         );
         Ok(())
     })?;
+    drained_by_taint(cluster)?;
     let ups = peer(&cluster.nodes[0], "node-2")?["timesEstablished"].clone();
     // It leaves: its route goes within a second, and nobody else's session is touched.
     let begun = Instant::now();

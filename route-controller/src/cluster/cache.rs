@@ -22,6 +22,8 @@ struct NodeEntry {
     labels: BTreeMap<String, String>,
     blocks: Vec<String>,
     addresses: Vec<IpAddr>,
+    #[serde(default)]
+    draining: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -92,6 +94,7 @@ impl From<NodeEntry> for NodeFact {
                 .filter_map(|block| block.parse().ok())
                 .collect(),
             addresses: entry.addresses,
+            draining: entry.draining,
         }
     }
 }
@@ -102,6 +105,7 @@ impl From<&NodeFact> for NodeEntry {
             labels: fact.labels.clone(),
             blocks: fact.blocks.iter().map(ToString::to_string).collect(),
             addresses: fact.addresses.clone(),
+            draining: fact.draining,
         }
     }
 }
@@ -155,6 +159,7 @@ mod tests {
             labels: BTreeMap::from([("rack".to_owned(), "a".to_owned())]),
             blocks: vec!["10.244.1.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()],
             addresses: vec!["192.0.2.11".parse().unwrap()],
+            draining: true,
         };
         let service = ServiceFact {
             addresses: vec![

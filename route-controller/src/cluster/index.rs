@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
-use podroute_config::{ClusterFacts, FromKubernetes, NodeFact, ServiceAddress, ServiceFact};
+use podroute_config::{ClusterFacts, DRAIN_TAINT, FromKubernetes, NodeFact, ServiceAddress, ServiceFact};
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -155,6 +155,9 @@ fn node_fact(node: &Node) -> NodeFact {
             .filter(|address| address.type_ == "InternalIP")
             .filter_map(|address| address.address.parse().ok())
             .collect(),
+        draining: spec
+            .and_then(|spec| spec.taints.as_ref())
+            .is_some_and(|taints| taints.iter().any(|taint| taint.key == DRAIN_TAINT)),
     }
 }
 
