@@ -36,6 +36,7 @@ wanted() {
             echo openssl:/usr/bin/openssl
             echo xz-utils:/usr/bin/xz
             echo exabgp:/usr/sbin/exabgp
+            echo valgrind:/usr/bin/valgrind
             echo bgpdump:/usr/bin/bgpdump
             echo containernetworking-plugins:/usr/lib/cni/ptp
             ;;
