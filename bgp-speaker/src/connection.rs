@@ -11,6 +11,7 @@ use bgp_proto::types::PeerId;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 /// Bytes read in one go before they are decoded.
 const READ_BURST: usize = 256 << 10;
@@ -165,8 +166,8 @@ impl Connection {
     }
 
     /// Delivers the message under way and the session's last words, then closes, all within [`FLUSH`]. What
-    /// else was queued is dropped: the session is over.
-    pub(crate) fn close(mut self) {
+    /// else was queued is dropped: the session is over. The task ends when the peer has it all.
+    pub(crate) fn close(mut self) -> JoinHandle<()> {
         let head = if self.partial {
             self.queue.pop_front().map(|queued| queued.bytes)
         } else {
@@ -191,7 +192,7 @@ impl Connection {
             };
             // The peer may be gone already; there is nobody left to tell.
             let _ = tokio::time::timeout(FLUSH, farewell).await;
-        });
+        })
     }
 }
 

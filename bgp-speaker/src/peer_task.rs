@@ -24,6 +24,7 @@ use bgp_proto::wire::{NextHop, RouteBatch, RouteOp, cease};
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::api::{Event, PeerSpec, SessionSnapshot};
@@ -49,6 +50,8 @@ pub(crate) struct PeerTask {
     engine: mpsc::Sender<ToEngine>,
     dial: Option<(ConnId, Dial)>,
     connections: Vec<Connection>,
+    /// Connections that deliver their last words.
+    farewells: Vec<JoinHandle<()>>,
     /// The established connection and its chunks.
     up: Option<(ConnId, mpsc::Receiver<Arc<Chunk>>)>,
     /// Messages of the engine's that were queued for the peer, in all sessions.
@@ -99,6 +102,7 @@ impl PeerTask {
             engine,
             dial: None,
             connections: Vec::new(),
+            farewells: Vec::new(),
             up: None,
             routes_sent: 0,
             pending: VecDeque::new(),
@@ -219,7 +223,14 @@ impl PeerTask {
             }
             ToPeer::Shutdown(subcode, message, done) => {
                 self.tell_session(Input::Stop { subcode, message });
-                let _ = done.send(());
+                // Whoever asked ends the process next, and a word that is not with the peer by then is never heard.
+                let farewells = std::mem::take(&mut self.farewells);
+                tokio::spawn(async move {
+                    for farewell in farewells {
+                        let _ = farewell.await; // it does not panic
+                    }
+                    let _ = done.send(()); // whoever asked may have stopped waiting
+                });
             }
             ToPeer::Refresh(refresh) => self.tell_session(Input::SendRefresh(refresh)),
             ToPeer::Fail(notification, idle_for) => self.tell_session(Input::Fail {
@@ -442,7 +453,8 @@ impl PeerTask {
             self.dial = None;
         }
         if let Some(position) = self.connections.iter().position(|connection| connection.id == id) {
-            self.connections.remove(position).close();
+            self.farewells.retain(|task| !task.is_finished());
+            self.farewells.push(self.connections.remove(position).close());
         }
     }
 

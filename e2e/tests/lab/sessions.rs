@@ -279,7 +279,14 @@ fn shutdown() -> Result<()> {
     wait_route(&b, prefix("10.244.1.0/24"), CONVERGENCE, |_| true)?;
     wait_route(&a, prefix("10.244.2.0/24"), CONVERGENCE, |_| true)?;
     agents[0].terminate(Duration::from_secs(5))?;
-    wait_no_route(&b, prefix("10.244.1.0/24"), CONVERGENCE)?;
+    wait_no_route(&b, prefix("10.244.1.0/24"), CONVERGENCE).map_err(|failure| {
+        let told = |what: &str| podroute::show(&b, what).map(|value| value.to_string());
+        ["peers", "routes", "fib"]
+            .iter()
+            .fold(agents[1].with_log(failure), |failure, what| {
+                failure.evidence(*what, told(what).unwrap_or_else(|failure| failure.to_string()))
+            })
+    })?;
     let said = peer(&b, "other")?["lastReceived"].to_string();
     ensure!(said.contains("Administrative Shutdown"), "last received: {said}");
     // The other side, by default, goes without a word; nobody is left to see it but the kernel.
