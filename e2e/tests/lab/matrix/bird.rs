@@ -40,6 +40,16 @@ fn render(ask: &Ask) -> String {
             let _ = writeln!(out, "  route {network} unreachable {{ {tags} }};");
         }
         out.push_str("}\n");
+        if ask.two_paths {
+            let _ = writeln!(out, "protocol static second_{channel} {{ {channel};");
+            for network in ask.of_family(v4) {
+                let _ = writeln!(
+                    out,
+                    "  route {network} unreachable {{ bgp_community.add((64512,78)); }};"
+                );
+            }
+            out.push_str("}\n");
+        }
     }
     let _ = write!(
         out,

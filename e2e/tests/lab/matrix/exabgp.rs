@@ -104,6 +104,16 @@ fn render(ask: &Ask) -> String {
             } else {
                 ""
             };
+            if ask.two_paths {
+                for (id, community) in [(1, 77), (2, 78)] {
+                    let _ = writeln!(
+                        out,
+                        "      unicast {network} next-hop {} path-information {id} community [ 64512:{community} ];",
+                        ask.local()
+                    );
+                }
+                continue;
+            }
             let _ = writeln!(out, "      unicast {network} next-hop {}{tags};", ask.local());
         }
         out.push_str("    }\n");

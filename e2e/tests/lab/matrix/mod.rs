@@ -74,6 +74,8 @@ struct Ask {
     /// IPv4 with IPv6 next hops.
     extended_next_hop: bool,
     add_path: bool,
+    /// There is a second path to each network, with community 64512:78.
+    two_paths: bool,
     enhanced_refresh: bool,
     extended_messages: bool,
     /// Seconds of restart time.
@@ -94,6 +96,7 @@ impl Ask {
             gtsm: false,
             extended_next_hop: false,
             add_path: false,
+            two_paths: false,
             enhanced_refresh: false,
             extended_messages: false,
             restart: None,

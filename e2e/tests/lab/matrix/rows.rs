@@ -50,6 +50,7 @@ const fn row(
 }
 
 const NO_TABLE: &str = "keeps no routes";
+const NO_SECOND_PATH: &str = "originates one path per prefix only; not tried";
 const NO_REFRESH: &str = "this version answers none: it takes the family for one that was not negotiated";
 const NOT_OFFERED: &str = "not offered by this version";
 
@@ -88,6 +89,16 @@ pub(super) static ALL: &[Row] = &[
         ipv6_next_hop,
     ),
     row("add_path", "Several paths sent (RFC 7911)", &[], add_path),
+    row(
+        "add_path_received",
+        "Several paths received",
+        &[
+            (Other::Frr, NO_SECOND_PATH),
+            (Other::Gobgp, NO_SECOND_PATH),
+            (Other::Openbgpd, NO_SECOND_PATH),
+        ],
+        add_path_received,
+    ),
     row("reflection", "Reflected routes (RFC 4456)", &[], reflection),
     row(
         "our_refresh",
@@ -414,6 +425,26 @@ fn add_path(other: Other) -> Result<()> {
     let agreed = peer(&cell.a, "other")?["capabilities"].to_string();
     ensure!(agreed.contains("several paths"), "agreed on {agreed}");
     cell.they_say("10.244.9.0/24", &["64700", "64701"])?;
+    wait_route(&cell.a, net("10.244.2.0/24"), CONVERGENCE, |_| true)?;
+    cell.done()
+}
+
+fn add_path_received(other: Other) -> Result<()> {
+    let ask = Ask {
+        add_path: true,
+        two_paths: true,
+        ..Ask::new()
+    };
+    let cell = Cell::up(other, &ask, ", addPath: {receive: true, send: all}", "")?;
+    wait::until(CONVERGENCE, "both paths", || {
+        let ours = cell.ours("10.244.2.0/24")?;
+        ensure!(
+            ours.matches("\"from\":\"other\"").count() == 2 && ours.contains("64512:78"),
+            "{ours}"
+        );
+        Ok(())
+    })
+    .map_err(|failure| cell.there.with_words(failure))?;
     wait_route(&cell.a, net("10.244.2.0/24"), CONVERGENCE, |_| true)?;
     cell.done()
 }
