@@ -10,6 +10,7 @@
 //! The agent waits for the fib task when that is busy; the speaker never waits for the agent.
 
 mod peers;
+mod reload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -471,143 +472,8 @@ impl Agent {
             }
         }
     }
-
-    /// Applies what changed in the file. What cannot be changed while running is refused, and the old
-    /// configuration stays.
-    async fn reload(&mut self) -> Result<String, String> {
-        let outcome = self.take_file().await;
-        self.health.refused.store(outcome.is_err(), Ordering::Relaxed);
-        match &outcome {
-            Ok(outcome) => self.tell("ConfigTaken", false, "the configuration", outcome.clone()),
-            Err(error) => self.tell("ConfigRefused", true, "the configuration", error.clone()),
-        }
-        outcome
-    }
-
-    /// Kubernetes swaps a mounted file without a word.
-    async fn look_at_file(&mut self) {
-        if self.mounted.has_changed() {
-            tracing::info!("the mounted configuration changed");
-            if let Err(error) = self.reload().await {
-                tracing::error!("{error}");
-            }
-        }
-    }
-
-    /// An Event on the node's object, where Kubernetes is followed.
-    fn tell(&mut self, reason: &'static str, warning: bool, subject: &str, message: String) {
-        if let Some(events) = &mut self.events {
-            events.tell(crate::clock::now(), reason, warning, subject, message);
-        }
-    }
-
-    async fn take_file(&mut self) -> Result<String, String> {
-        let stays = |error: AgentError| format!("the configuration stays as it was: {error}");
-        let text = read_text(&self.path).map_err(stays)?;
-        self.mounted.saw(&text);
-        let new = config_of(&text, &self.path, &self.facts).map_err(stays)?;
-        let outcome = self.apply(new).await?;
-        self.text = text;
-        Ok(outcome)
-    }
-
-    /// Kubernetes says something new: the same file, applied to it.
-    async fn learn(&mut self, facts: ClusterFacts) {
-        if let Err(error) = cluster::cache::write(&self.run_dir, &facts) {
-            tracing::warn!(%error, "what Kubernetes says cannot be kept for a restart");
-        }
-        let draining = facts.nodes.get(&self.name()).is_some_and(|node| node.draining);
-        self.facts.cluster = Some(facts);
-        self.heed_taint(draining).await;
-        let applied = match config_of(&self.text, &self.path, &self.facts) {
-            Ok(new) => self.apply(new).await,
-            Err(error) => Err(error.to_string()),
-        };
-        match applied {
-            Ok(outcome) => tracing::info!(%outcome, "news of the cluster"),
-            Err(error) => tracing::error!(%error, "news of the cluster cannot be applied"),
-        }
-    }
-
-    async fn heed_taint(&mut self, there: bool) {
-        let Some(drain) = self.drain.after_taint(there) else {
-            return;
-        };
-        match self.drain(drain).await {
-            Ok(outcome) => self.tell("Drain", false, "the taint", outcome),
-            Err(error) => tracing::error!(%error, "the node's taint cannot be heeded"),
-        }
-    }
-
-    fn follow_cluster(&self) -> Option<cluster::Facts> {
-        let wanted = self.config.from_kubernetes;
-        wanted.any().then(|| cluster::follow(self.name(), wanted))
-    }
-
-    /// Whether what comes from Kubernetes is known, from now or from before.
-    fn knows_cluster(&self) -> bool {
-        !self.config.from_kubernetes.any() || self.facts.cluster.is_some()
-    }
-
-    /// Makes the running agent like the configuration: the difference only.
-    async fn apply(&mut self, new: Config) -> Result<String, String> {
-        let restart = |what: &str| {
-            Err(format!(
-                "{what} changes only with a restart of the agent; the configuration stays as it was"
-            ))
-        };
-        if new.listen != self.config.listen {
-            return restart("listen");
-        }
-        if new.metrics != self.config.metrics {
-            return restart("metrics");
-        }
-        if new.from_kubernetes != self.config.from_kubernetes {
-            return restart("what comes from Kubernetes (node.blocks, mesh, services)");
-        }
-        if (new.node.asn, new.fib.install, new.fib.table)
-            != (
-                self.config.node.asn,
-                self.config.fib.install,
-                self.config.fib.table,
-            )
-            || (new.fib.max_paths, new.fib.multipath_relax, new.cluster.cluster_id)
-                != (
-                    self.config.fib.max_paths,
-                    self.config.fib.multipath_relax,
-                    self.config.cluster.cluster_id,
-                )
-        {
-            return restart("cluster.asn, node.asn, cluster.clusterId or fib");
-        }
-        let mirror = read_mirror(new.fib.table)
-            .await
-            .map_err(|error| error.to_string())?;
-        let host = find_out(&new, &mirror).map_err(|error| error.to_string())?;
-        if host.router_id != self.host.router_id {
-            return restart("node.routerId");
-        }
-        (self.config, self.host) = (new, host);
-        self.to_fib(ToFib::Reconfigure(fib_config(&self.config, &self.host)))
-            .await;
-        self.install_blocks().await;
-        self.write_node_file().map_err(|error| error.to_string())?;
-        let stopped = |error: AgentError| error.to_string();
-        self.speaker
-            .originate(self.originated())
-            .await
-            .map_err(|error| stopped(error.into()))?;
-        self.put_peers().await.map_err(stopped)?;
-        tracing::info!(peers = self.ids.len(), "configuration reloaded");
-        Ok(format!(
-            "{}: reloaded, {} peers",
-            self.path.display(),
-            self.ids.len()
-        ))
-    }
 }
 
-/// What the plugins left while we were away. Only told: mending is the operator's or the runtime's (GC).
 fn report_pods(state_dir: &Path) {
     let (pods, found) = match (
         cni_ipam::attachments(state_dir),

@@ -73,7 +73,7 @@ impl Routes {
             refused: i64::try_from(fib.refused().count()).unwrap_or(i64::MAX),
             ..Self::default()
         };
-        for (_, progress) in fib.delta.routes().into_values() {
+        for progress in fib.delta.progresses() {
             match progress {
                 Progress::Installed => counts.installed += 1,
                 Progress::Pending => counts.pending += 1,
@@ -95,11 +95,11 @@ impl Source {
     }
 
     /// Why the node is not ready; `None` when it is.
-    async fn obstacle(&self) -> Option<&'static str> {
+    fn obstacle(&self, routes: Option<Routes>) -> Option<&'static str> {
         if !self.health.settled.load(Ordering::Relaxed) {
             return Some("the initial routes are not all in");
         }
-        match self.routes().await {
+        match routes {
             None => Some("the kernel route task has stopped"),
             Some(routes) if routes.pending > 0 => Some("kernel routes are pending"),
             Some(_) => None,
@@ -115,7 +115,7 @@ async fn healthy(Shared(source): Shared<Source>) -> StatusCode {
 }
 
 async fn ready(Shared(source): Shared<Source>) -> (StatusCode, &'static str) {
-    match source.obstacle().await {
+    match source.obstacle(source.routes().await) {
         None => (StatusCode::OK, "ready\n"),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
     }
@@ -127,7 +127,7 @@ async fn metrics(Shared(source): Shared<Source>) -> Result<String, StatusCode> {
     let gone = StatusCode::SERVICE_UNAVAILABLE;
     let peers = source.speaker.peers().await.map_err(|_| gone)?;
     let routes = source.routes().await.ok_or(gone)?;
-    let is_ready = source.obstacle().await.is_none();
+    let is_ready = source.obstacle(Some(routes)).is_none();
     let is_refused = source.health.refused.load(Ordering::Relaxed);
     let mut registry = Registry::with_prefix("podroute");
     let plain = [

@@ -15,6 +15,7 @@ use crate::process::Daemon;
 use crate::topology::Family;
 use crate::{ensure, kernel, netns, wait};
 
+use super::report::median;
 use super::rivals::cost;
 
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 101, 255, 254);
@@ -253,12 +254,6 @@ fn complete(node: &Host, routes: u32, gateway: Ipv4Addr) -> Result<()> {
             Ok(())
         },
     )
-}
-
-fn median(runs: &[&Run], of: impl Fn(&Run) -> f64) -> f64 {
-    let mut values: Vec<f64> = runs.iter().map(|run| of(run)).collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn table(runs: &[Run]) -> String {

@@ -16,7 +16,7 @@ struct Middle {
     sessions: f64,
 }
 
-fn median(runs: &[&Run], of: impl Fn(&Run) -> f64) -> f64 {
+pub(super) fn median<R>(runs: &[&R], of: impl Fn(&R) -> f64) -> f64 {
     let mut values: Vec<f64> = runs.iter().map(|run| of(run)).collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::daemon::{Kind, frr, podroute};
 use crate::failure::{Context, Failure, Result};
-use crate::machine::{Host, command};
+use crate::machine::Host;
 use crate::process::Daemon;
 use crate::wait;
 
@@ -175,19 +175,7 @@ fn gobgp(host: &Host, role: Role) -> Result<Daemon> {
              [[dynamic-neighbors]]\n  [dynamic-neighbors.config]\n    prefix = \"{range}\"\n    peer-group = \"{name}\"\n"
         ));
     }
-    let config = host.write_config("gobgpd.toml", &out)?;
-    let mut gobgpd = command("gobgpd");
-    gobgpd.arg("-f").arg(config).args([
-        "-t",
-        "toml",
-        "--api-hosts",
-        "127.0.0.1:50051",
-        "--log-plain",
-        "--log-level",
-        "error",
-        "--pprof-disable",
-    ]);
-    host.spawn("gobgpd", &mut gobgpd)
+    crate::daemon::gobgp::start_with(host, &out, "error")
 }
 
 fn openbgpd(host: &Host, role: Role) -> Result<Daemon> {
@@ -202,12 +190,7 @@ fn openbgpd(host: &Host, role: Role) -> Result<Daemon> {
         ));
     }
     out.push_str("allow from any\nallow to any\n");
-    let config = host.write_config("bgpd.conf", &out)?;
-    std::fs::create_dir_all(host.run_file("openbgpd")).context("/run/openbgpd")?;
-    host.spawn(
-        "openbgpd",
-        command("/usr/sbin/bgpd").args(["-d", "-f"]).arg(config),
-    )
+    crate::daemon::openbgpd::start_with(host, &out, &[])
 }
 
 /// CPU seconds and peak resident MiB of the processes and their children.

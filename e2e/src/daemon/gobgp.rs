@@ -14,13 +14,24 @@ use crate::topology::Family;
 use crate::wait;
 
 pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
-    let config = host.write_config("gobgpd.toml", &render(speaker))?;
+    let gobgpd = start_with(host, &render(speaker), "info")?;
+    for block in &speaker.originates {
+        let family = if block.addr().is_ipv4() { "ipv4" } else { "ipv6" };
+        host.run(
+            "gobgp",
+            &["global", "rib", "add", &block.to_string(), "-a", family],
+        )?;
+    }
+    Ok(vec![gobgpd, fib_sync::start(host, Kind::Gobgp)?])
+}
+
+/// Starts gobgpd with a configuration of the test's own, and waits for its API.
+pub fn start_with(host: &Host, toml: &str, log_level: &str) -> Result<Daemon> {
+    let config = host.write_config("gobgpd.toml", toml)?;
     let mut gobgpd = command("gobgpd");
-    gobgpd
-        .arg("-f")
-        .arg(config)
-        .args(["-t", "toml", "--api-hosts", "127.0.0.1:50051", "--log-plain"]);
-    gobgpd.args(["--pprof-disable"]);
+    gobgpd.arg("-f").arg(config).args(["-t", "toml"]);
+    gobgpd.args(["--api-hosts", "127.0.0.1:50051", "--pprof-disable"]);
+    gobgpd.args(["--log-plain", "--log-level", log_level]);
     let mut gobgpd = host.spawn("gobgpd", &mut gobgpd)?;
     wait::until(
         Duration::from_secs(10),
@@ -30,14 +41,7 @@ pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
             host.run("gobgp", &["global"]).map(drop)
         },
     )?;
-    for block in &speaker.originates {
-        let family = if block.addr().is_ipv4() { "ipv4" } else { "ipv6" };
-        host.run(
-            "gobgp",
-            &["global", "rib", "add", &block.to_string(), "-a", family],
-        )?;
-    }
-    Ok(vec![gobgpd, fib_sync::start(host, Kind::Gobgp)?])
+    Ok(gobgpd)
 }
 
 pub(super) fn sessions(host: &Host) -> Result<BTreeMap<IpAddr, String>> {

@@ -8,8 +8,8 @@
 pub mod bird;
 pub mod fib_sync;
 pub mod frr;
-mod gobgp;
-mod openbgpd;
+pub mod gobgp;
+pub mod openbgpd;
 pub mod podroute;
 
 use std::collections::BTreeMap;

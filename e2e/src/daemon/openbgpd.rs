@@ -16,10 +16,20 @@ use crate::wait;
 const BGPD: &str = "/usr/sbin/bgpd";
 
 pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
-    let config = host.write_config("bgpd.conf", &render(speaker))?;
+    let bgpd = start_with(host, &render(speaker), &["-v"])?;
+    let sync = fib_sync::start(host, Kind::Openbgpd)?;
+    Ok(vec![bgpd, sync])
+}
+
+/// Starts bgpd with a configuration of the test's own, and waits for its socket.
+pub fn start_with(host: &Host, config: &str, more: &[&str]) -> Result<Daemon> {
+    let config = host.write_config("bgpd.conf", config)?;
     // Control socket, and home of its unprivileged processes.
     std::fs::create_dir_all(host.run_file("openbgpd")).context("/run/openbgpd")?;
-    let mut bgpd = host.spawn("openbgpd", command(BGPD).args(["-d", "-v", "-f"]).arg(config))?;
+    let mut bgpd = host.spawn(
+        "openbgpd",
+        command(BGPD).arg("-d").args(more).arg("-f").arg(config),
+    )?;
     wait::until(
         Duration::from_secs(10),
         format_args!("bgpd's socket on {}", host.name()),
@@ -28,8 +38,7 @@ pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
             host.run("bgpctl", &["show", "summary"]).map(drop)
         },
     )?;
-    let sync = fib_sync::start(host, Kind::Openbgpd)?;
-    Ok(vec![bgpd, sync])
+    Ok(bgpd)
 }
 
 pub(super) fn sessions(host: &Host) -> Result<BTreeMap<IpAddr, String>> {

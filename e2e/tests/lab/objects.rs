@@ -138,6 +138,16 @@ impl Pair {
     }
 }
 
+fn nothing_taken_away(monitor: &Daemon) -> Result<()> {
+    let log = monitor.log();
+    let deleted = log
+        .lines()
+        .filter(|line| line.starts_with("Deleted 10.10"))
+        .count();
+    ensure!(deleted == 0, "{deleted} routes were taken away meanwhile");
+    Ok(())
+}
+
 fn lost_link() -> Result<()> {
     let pair = pair()?;
     let ours = pair.ours()?;
@@ -154,12 +164,7 @@ fn lost_link() -> Result<()> {
     let took = start.elapsed();
     ensure!(took < Duration::from_secs(2), "it took {took:?}");
     // The group lost its member by the kernel's own doing or by one message of ours; routes were not written for it.
-    let log = monitor.log();
-    let deleted = log
-        .lines()
-        .filter(|line| line.starts_with("Deleted 10.10"))
-        .count();
-    ensure!(deleted == 0, "{deleted} routes were taken away meanwhile");
+    nothing_taken_away(&monitor)?;
     pair.router.ip("link set eth1 up")?;
     pair.all_over(2)
 }
@@ -199,13 +204,7 @@ fn restarted() -> Result<()> {
         ensure!(now == before, "{now} instead of {before}");
         Ok(())
     })?;
-    let log = monitor.log();
-    let deleted = log
-        .lines()
-        .filter(|line| line.starts_with("Deleted 10.10"))
-        .count();
-    ensure!(deleted == 0, "{deleted} routes were taken away meanwhile");
-    Ok(())
+    nothing_taken_away(&monitor)
 }
 
 fn reloaded() -> Result<()> {
@@ -223,13 +222,7 @@ fn reloaded() -> Result<()> {
         })?;
         pair.all_over(2)?;
     }
-    let log = monitor.log();
-    let deleted = log
-        .lines()
-        .filter(|line| line.starts_with("Deleted 10.10"))
-        .count();
-    ensure!(deleted == 0, "{deleted} routes were taken away meanwhile");
-    Ok(())
+    nothing_taken_away(&monitor)
 }
 
 fn cleaned() -> Result<()> {

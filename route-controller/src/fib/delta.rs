@@ -338,6 +338,14 @@ impl Delta {
             .collect()
     }
 
+    /// How the wanted routes are doing, in no order.
+    pub(crate) fn progresses(&self) -> impl Iterator<Item = Progress> {
+        self.entries
+            .iter()
+            .filter(|(_, entry)| entry.desired.is_some())
+            .map(|(key, entry)| entry.progress(self.retries.get(key)))
+    }
+
     /// Whether this key is in the kernel as wanted.
     pub(crate) fn is_installed(&self, key: &RouteKey) -> bool {
         self.entries.get(key).is_some_and(|entry| {

@@ -11,6 +11,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteScope, RouteType, RouteVia,
 };
 
+use super::frame::{self, attribute, patch};
 use super::{Address, Foreign, Hop, Link, Op, PROTOCOL, RouteKey, RouteSpec, Target};
 
 /// Metric that the kernel gives IPv6 routes without one.
@@ -36,12 +37,6 @@ pub(crate) fn encode(op: &Op, table: u32, sequence: u32, ack: bool, out: &mut Ve
     };
     let key = op.key();
     let flags = NLM_F_REQUEST | flags | if ack { NLM_F_ACK } else { 0 };
-    let start = out.len();
-    out.extend([0; 4]); // the length, when it is known
-    out.extend(kind.to_ne_bytes());
-    out.extend(flags.to_ne_bytes());
-    out.extend(sequence.to_ne_bytes());
-    out.extend([0; 4]);
     let family = match key.prefix.family() {
         Family::Ipv4 => AddressFamily::Inet,
         Family::Ipv6 => AddressFamily::Inet6,
@@ -51,25 +46,25 @@ pub(crate) fn encode(op: &Op, table: u32, sequence: u32, ack: bool, out: &mut Ve
         Some(Target::Hops(_) | Target::Group(_)) => RouteType::Unicast,
         None => RouteType::Unspec,
     };
-    out.extend([
-        u8::from(family),
-        key.prefix.len(),
-        0,
-        0,
-        u8::try_from(table).unwrap_or(0),
-        PROTOCOL,
-        u8::from(RouteScope::Universe),
-        u8::from(route_type),
-    ]);
-    out.extend([0; 4]);
-    attribute(out, RTA_TABLE, |out| out.extend(table.to_ne_bytes()));
-    attribute(out, RTA_DST, |out| address(out, key.prefix.addr()));
-    attribute(out, RTA_PRIORITY, |out| out.extend(key.metric.to_ne_bytes()));
-    if let Some(spec) = spec {
-        put_spec(out, spec, key.prefix.family());
-    }
-    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
-    patch(out, start, &length.to_ne_bytes());
+    frame::message(out, kind, flags, sequence, |out| {
+        out.extend([
+            u8::from(family),
+            key.prefix.len(),
+            0,
+            0,
+            u8::try_from(table).unwrap_or(0),
+            PROTOCOL,
+            u8::from(RouteScope::Universe),
+            u8::from(route_type),
+        ]);
+        out.extend([0; 4]);
+        attribute(out, RTA_TABLE, |out| out.extend(table.to_ne_bytes()));
+        attribute(out, RTA_DST, |out| address(out, key.prefix.addr()));
+        attribute(out, RTA_PRIORITY, |out| out.extend(key.metric.to_ne_bytes()));
+        if let Some(spec) = spec {
+            put_spec(out, spec, key.prefix.family());
+        }
+    });
 }
 
 const NEW_ROUTE: u16 = 24;
@@ -129,22 +124,6 @@ fn address(out: &mut Vec<u8>, addr: IpAddr) {
     match addr {
         IpAddr::V4(addr) => out.extend(addr.octets()),
         IpAddr::V6(addr) => out.extend(addr.octets()),
-    }
-}
-
-fn attribute(out: &mut Vec<u8>, kind: u16, value: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.len();
-    out.extend([0; 2]);
-    out.extend(kind.to_ne_bytes());
-    value(out);
-    let length = u16::try_from(out.len() - start).unwrap_or(u16::MAX);
-    patch(out, start, &length.to_ne_bytes());
-    out.resize(out.len().next_multiple_of(4), 0);
-}
-
-fn patch(out: &mut [u8], at: usize, octets: &[u8]) {
-    if let Some(place) = out.get_mut(at..at + octets.len()) {
-        place.copy_from_slice(octets);
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod delta;
 mod filter;
+mod frame;
 pub(crate) mod message;
 pub(crate) mod netlink;
 mod object_message;

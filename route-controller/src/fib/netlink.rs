@@ -19,6 +19,7 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use super::frame;
 use super::message::{Read, encode, read_address, read_link, read_route};
 use super::object_message::{self, Found};
 use super::objects::{Content, ObjectOp};
@@ -28,7 +29,6 @@ use super::{Address, Failure, Link, Op};
 pub(crate) const BATCH: usize = 512;
 const RECEIVE_BUFFER: usize = 8 << 20;
 const TIMEOUT: Duration = Duration::from_secs(5);
-const MESSAGE_ERROR: u16 = 2;
 
 fn big_buffer(socket: &Socket) {
     // Beyond rmem_max only with CAP_NET_ADMIN, which we need anyway; otherwise as much as there is.
@@ -119,26 +119,13 @@ impl Writer {
 }
 
 /// Sequence numbers and codes of the acknowledgements and errors in a datagram.
-fn answers(mut bytes: &[u8]) -> Vec<(u32, i32)> {
-    let mut found = Vec::new();
-    let number = |bytes: &[u8], at: usize| {
-        bytes
-            .get(at..at + 4)
-            .and_then(|four| four.try_into().ok())
-            .map_or(0, u32::from_ne_bytes)
-    };
-    while bytes.len() >= 20 {
-        let len = number(bytes, 0) as usize;
-        let kind = bytes
-            .get(4..6)
-            .and_then(|two| two.try_into().ok())
-            .map_or(0, u16::from_ne_bytes);
-        if kind == MESSAGE_ERROR {
-            found.push((number(bytes, 8), number(bytes, 16).cast_signed()));
-        }
-        bytes = bytes.get(len.max(16).next_multiple_of(4)..).unwrap_or_default();
-    }
-    found
+fn answers(bytes: &[u8]) -> impl Iterator<Item = (u32, i32)> {
+    frame::messages(bytes)
+        .filter(|message| frame::kind(message) == object_message::ERROR)
+        .filter_map(|message| {
+            let code = frame::word(message, frame::HEADER)?.cast_signed();
+            Some((frame::word(message, 8)?, code))
+        })
 }
 
 fn failure(errno: i32) -> Failure {
@@ -217,34 +204,16 @@ fn ignore(socket: &Socket, own_port: u32) {
     }
 }
 
-fn read_news(mut bytes: &[u8], own_port: u32, table: u32) -> Vec<News> {
+fn read_news(bytes: &[u8], own_port: u32, table: u32) -> Vec<News> {
     let mut news = Vec::new();
-    while bytes.len() >= 16 {
-        let word = |at: usize| {
-            bytes
-                .get(at..at + 4)
-                .and_then(|four| four.try_into().ok())
-                .map_or(0, u32::from_ne_bytes)
-        };
-        let (len, port) = (word(0) as usize, word(12));
-        if len < 16 {
-            break;
-        }
-        let kind = bytes
-            .get(4..6)
-            .and_then(|two| two.try_into().ok())
-            .map_or(0, u16::from_ne_bytes);
-        if port != own_port && matches!(kind, object_message::NEW | object_message::DEL) {
+    for message in frame::messages(bytes).filter(|message| frame::word(message, 12) != Some(own_port)) {
+        if matches!(frame::kind(message), object_message::NEW | object_message::DEL) {
             if !matches!(news.last(), Some(News::Objects)) {
                 news.push(News::Objects);
             }
-        } else if port != own_port
-            && let Some(one) = bytes.get(..len)
-            && let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(one)
-        {
+        } else if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
             news.extend(one_news(message.payload, table));
         }
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     news
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use bgp_proto::types::Family;
 
+use super::frame::{self, attribute, half, word};
 use super::objects::{Content, ObjectOp};
 use super::route::{Hop, PROTOCOL};
 
@@ -12,6 +13,8 @@ pub(crate) const NEW: u16 = 104;
 pub(crate) const DEL: u16 = 105;
 const GET: u16 = 106;
 const DONE: u16 = 3;
+/// NLMSG_ERROR.
+pub(crate) const ERROR: u16 = 2;
 
 const ID: u16 = 1;
 const GROUP: u16 = 2;
@@ -27,32 +30,24 @@ const DUMP: u16 = 0x300;
 /// `nlmsghdr` and `nhmsg`.
 const HEADERS: usize = 24;
 
-fn begin(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, family: u8) -> usize {
-    let start = out.len();
-    out.extend([0; 4]); // the length, when it is known
-    out.extend(kind.to_ne_bytes());
-    out.extend((REQUEST | flags).to_ne_bytes());
-    out.extend(sequence.to_ne_bytes());
-    out.extend([0; 4]);
-    // Family, scope, protocol, reserved, flags.
+/// A message about objects: `nhmsg` (family, scope, protocol, reserved, flags), then what `attributes` appends.
+fn message(
+    out: &mut Vec<u8>,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    family: u8,
+    attributes: impl FnOnce(&mut Vec<u8>),
+) {
     let protocol = if kind == NEW { PROTOCOL } else { 0 };
-    out.extend([family, 0, protocol, 0, 0, 0, 0, 0]);
-    start
+    frame::message(out, kind, REQUEST | flags, sequence, |out| {
+        out.extend([family, 0, protocol, 0, 0, 0, 0, 0]);
+        attributes(out);
+    });
 }
 
-fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-    out.extend(length.to_ne_bytes());
-    out.extend(kind.to_ne_bytes());
-    out.extend(value);
-    out.resize(out.len().next_multiple_of(4), 0);
-}
-
-fn end(out: &mut [u8], start: usize) {
-    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX).to_ne_bytes();
-    if let Some(place) = out.get_mut(start..start + 4) {
-        place.copy_from_slice(&length);
-    }
+fn put_id(out: &mut Vec<u8>, id: u32) {
+    attribute(out, ID, |out| out.extend(id.to_ne_bytes()));
 }
 
 fn family_number(family: Family) -> u8 {
@@ -65,52 +60,45 @@ fn family_number(family: Family) -> u8 {
 
 /// A change, appended to a buffer.
 pub(crate) fn encode(op: &ObjectOp, sequence: u32, out: &mut Vec<u8>) {
-    let start = match op {
+    match op {
         ObjectOp::Put(id, content) => {
             let family = match content {
                 Content::Single(family, _) => family_number(*family),
                 Content::Group(_) => 0,
             };
-            let start = begin(out, NEW, ACK | CREATE | REPLACE, sequence, family);
-            attribute(out, ID, &id.to_ne_bytes());
-            put_content(out, content);
-            start
+            message(out, NEW, ACK | CREATE | REPLACE, sequence, family, |out| {
+                put_id(out, *id);
+                put_content(out, content);
+            });
         }
-        ObjectOp::Remove(id) => {
-            let start = begin(out, DEL, ACK, sequence, 0);
-            attribute(out, ID, &id.to_ne_bytes());
-            start
-        }
-    };
-    end(out, start);
+        ObjectOp::Remove(id) => message(out, DEL, ACK, sequence, 0, |out| put_id(out, *id)),
+    }
 }
 
 fn put_content(out: &mut Vec<u8>, content: &Content) {
     match content {
         Content::Single(_, hop) => {
-            attribute(out, OIF, &hop.ifindex.to_ne_bytes());
+            attribute(out, OIF, |out| out.extend(hop.ifindex.to_ne_bytes()));
             match hop.gateway {
-                Some(IpAddr::V4(addr)) => attribute(out, GATEWAY, &addr.octets()),
-                Some(IpAddr::V6(addr)) => attribute(out, GATEWAY, &addr.octets()),
+                Some(IpAddr::V4(addr)) => attribute(out, GATEWAY, |out| out.extend(addr.octets())),
+                Some(IpAddr::V6(addr)) => attribute(out, GATEWAY, |out| out.extend(addr.octets())),
                 None => {}
             }
         }
-        Content::Group(members) => {
-            // `struct nexthop_grp`: id, weight less one, reserved.
-            let value: Vec<u8> = members
-                .iter()
-                .flat_map(|id| id.to_ne_bytes().into_iter().chain([0; 4]))
-                .collect();
-            attribute(out, GROUP, &value);
-        }
+        // `struct nexthop_grp`: id, weight less one, reserved.
+        Content::Group(members) => attribute(out, GROUP, |out| {
+            for id in members {
+                out.extend(id.to_ne_bytes());
+                out.extend([0; 4]);
+            }
+        }),
     }
 }
 
 /// A request for all objects.
 pub(crate) fn dump(sequence: u32) -> Vec<u8> {
     let mut out = Vec::new();
-    let start = begin(&mut out, GET, DUMP, sequence, 0);
-    end(&mut out, start);
+    message(&mut out, GET, DUMP, sequence, 0, |_| ());
     out
 }
 
@@ -122,25 +110,20 @@ pub(crate) enum Found {
 }
 
 /// The objects of a datagram; `true` at the end of the dump.
-pub(crate) fn read(mut bytes: &[u8], found: &mut Vec<Found>) -> Result<bool, i32> {
-    while let Some(length) = word(bytes, 0).map(|length| length as usize) {
-        let Some(message) = bytes.get(..length).filter(|_| length >= 16) else {
-            break;
-        };
-        match half(message, 4) {
-            Some(DONE) => return Ok(true),
-            // NLMSG_ERROR
-            Some(2) => return Err(word(message, 16).map_or(0, |code| -code.cast_signed())),
-            Some(NEW) => found.extend(read_one(message)),
+pub(crate) fn read(bytes: &[u8], found: &mut Vec<Found>) -> Result<bool, i32> {
+    for message in frame::messages(bytes) {
+        match frame::kind(message) {
+            DONE => return Ok(true),
+            ERROR => return Err(word(message, frame::HEADER).map_or(0, |code| -code.cast_signed())),
+            NEW => found.extend(read_one(message)),
             _ => {}
         }
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(false)
 }
 
 fn read_one(message: &[u8]) -> Option<Found> {
-    let [family, _, protocol, ..] = message.get(16..HEADERS)? else {
+    let [family, _, protocol, ..] = message.get(frame::HEADER..HEADERS)? else {
         return None;
     };
     let (mut id, mut hop, mut group) = (None, None, None);
@@ -195,14 +178,6 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
         16 => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
         _ => None,
     }
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
 #[cfg(test)]

@@ -1,31 +1,16 @@
 //! GoBGP as the router.
 
 use std::fmt::Write;
-use std::time::Duration;
 
+use e2e::daemon::gobgp;
 use e2e::failure::Result;
-use e2e::machine::{Host, command};
+use e2e::machine::Host;
 use e2e::process::Daemon;
-use e2e::wait;
 
 use super::Ask;
 
 pub(super) fn start(host: &Host, ask: &Ask) -> Result<Vec<Daemon>> {
-    let config = host.write_config("gobgpd.toml", &render(ask))?;
-    let mut gobgpd = command("gobgpd");
-    gobgpd.arg("-f").arg(config).args([
-        "-t",
-        "toml",
-        "--api-hosts",
-        "127.0.0.1:50051",
-        "--log-plain",
-        "--pprof-disable",
-    ]);
-    let mut gobgpd = host.spawn("gobgpd", &mut gobgpd)?;
-    wait::until(Duration::from_secs(10), "gobgpd's API", || {
-        gobgpd.check_alive()?;
-        host.run("gobgp", &["global"]).map(drop)
-    })?;
+    let gobgpd = gobgp::start_with(host, &render(ask), "info")?;
     for network in &ask.networks {
         let network = network.to_string();
         let family = if network.contains(':') { "ipv6" } else { "ipv4" };

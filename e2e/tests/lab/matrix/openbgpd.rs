@@ -1,27 +1,16 @@
 //! OpenBGPD as the router.
 
 use std::fmt::Write;
-use std::time::Duration;
 
-use e2e::failure::{Context, Result};
-use e2e::machine::{Host, command};
+use e2e::daemon::openbgpd;
+use e2e::failure::Result;
+use e2e::machine::Host;
 use e2e::process::Daemon;
-use e2e::wait;
 
 use super::Ask;
 
 pub(super) fn start(host: &Host, ask: &Ask) -> Result<Vec<Daemon>> {
-    let config = host.write_config("bgpd.conf", &render(ask))?;
-    std::fs::create_dir_all(host.run_file("openbgpd")).context("/run/openbgpd")?;
-    let mut bgpd = host.spawn(
-        "openbgpd",
-        command("/usr/sbin/bgpd").args(["-d", "-v", "-f"]).arg(config),
-    )?;
-    wait::until(Duration::from_secs(10), "bgpd's socket", || {
-        bgpd.check_alive()?;
-        host.run("bgpctl", &["show", "summary"]).map(drop)
-    })?;
-    Ok(vec![bgpd])
+    openbgpd::start_with(host, &render(ask), &["-v"]).map(|bgpd| vec![bgpd])
 }
 
 pub(super) fn route(host: &Host, prefix: &str) -> Result<String> {

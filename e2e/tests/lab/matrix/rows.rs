@@ -180,8 +180,12 @@ impl Cell {
     /// Both sides run; the session is up.
     fn up(other: Other, ask: &Ask, fields: &str, top: &str) -> Result<Self> {
         let cell = Self::begun(other, ask, fields, top)?;
-        established(&cell.a, "other").map_err(|failure| cell.there.with_words(failure))?;
+        cell.established()?;
         Ok(cell)
+    }
+
+    fn established(&self) -> Result<()> {
+        established(&self.a, "other").map_err(|failure| self.there.with_words(failure))
     }
 
     fn begun(other: Other, ask: &Ask, fields: &str, top: &str) -> Result<Self> {
@@ -371,7 +375,7 @@ fn ipv6_next_hop(other: Other) -> Result<()> {
         ..Ask::new()
     };
     let cell = Cell::begun(other, &ask, ", extendedNextHop: true", "")?;
-    established(&cell.a, "other").map_err(|failure| cell.there.with_words(failure))?;
+    cell.established()?;
     let route = wait_route(&cell.a, net("10.244.2.0/24"), CONVERGENCE, |_| true)?;
     ensure!(
         route
@@ -421,7 +425,7 @@ fn add_path(other: Other) -> Result<()> {
         let host = behind(&cell.a, index)?;
         agents.push(source(&host, index, asn, "10.244.9.0/24")?);
     }
-    established(&cell.a, "other").map_err(|failure| cell.there.with_words(failure))?;
+    cell.established()?;
     let agreed = peer(&cell.a, "other")?["capabilities"].to_string();
     ensure!(agreed.contains("several paths"), "agreed on {agreed}");
     cell.they_say("10.244.9.0/24", &["64700", "64701"])?;
@@ -460,7 +464,7 @@ fn reflection(other: Other) -> Result<()> {
     let cell = Cell::begun(other, &ask, fields, client)?;
     let host = behind(&cell.a, 3)?;
     let _agent = source(&host, 3, 64601, "10.244.9.0/24")?;
-    established(&cell.a, "other").map_err(|failure| cell.there.with_words(failure))?;
+    cell.established()?;
     // The originator is `behind-3`, the cluster the node.
     cell.they_say("10.244.9.0/24", &["10.0.0.51", "10.0.0.1"])?;
     wait_route(&host, net("10.244.2.0/24"), CONVERGENCE, |_| true)
@@ -472,7 +476,7 @@ fn unknown_attribute(other: Other) -> Result<()> {
     let raw = "- {name: raw, address: 198.51.3.2, asn: 65099, import: all, export: all, passive: true}\n";
     let cell = Cell::begun(other, &Ask::new(), "", raw)?;
     let host = behind(&cell.a, 3)?;
-    established(&cell.a, "other").map_err(|failure| cell.there.with_words(failure))?;
+    cell.established()?;
     // ORIGIN, AS_PATH 65099, NEXT_HOP, and attribute 200, optional and transitive, which nobody knows.
     let attributes = [
         &[0x40, 1, 1, 0][..],
@@ -601,7 +605,7 @@ fn their_restart(other: Other) -> Result<()> {
     };
     stays(2)?;
     cell.there.again()?;
-    established(&cell.a, "other").map_err(|failure| cell.there.with_words(failure))?;
+    cell.established()?;
     stays(2)?;
     cell.both_ways()?;
     cell.done()
@@ -623,7 +627,7 @@ fn our_restart(other: Other) -> Result<()> {
     wait::throughout(Duration::from_secs(2), "our block stays with them", stays)
         .map_err(|failure| cell.there.with_words(failure))?;
     cell.agent = agent(&cell.a, &ask, "", "")?;
-    established(&cell.a, "other").map_err(|failure| cell.there.with_words(failure))?;
+    cell.established()?;
     cell.both_ways()?;
     cell.done()
 }
@@ -659,7 +663,7 @@ fn long_lived(other: Other) -> Result<()> {
         "not in the kernel"
     );
     cell.there.again()?;
-    established(&cell.a, "other").map_err(|failure| cell.there.with_words(failure))?;
+    cell.established()?;
     wait::until(CONVERGENCE, "a fresh route", || {
         let ours = cell.ours("10.244.2.0/24")?;
         ensure!(!ours.is_empty() && !ours.contains("llgr-stale"), "{ours}");
