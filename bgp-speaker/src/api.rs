@@ -115,7 +115,12 @@ pub struct BmpSpec {
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Routes for the kernel; each prefix at most once per event.
-    Fib(Vec<FibChange>),
+    Fib {
+        /// The changes.
+        changes: Vec<FibChange>,
+        /// Others are about to follow, for the same reason; a hint, to wait no longer than a moment for.
+        more: bool,
+    },
     /// Begin to resolve these next hops, and report each by [`crate::SpeakerHandle::next_hops`].
     Watch(Vec<IpAddr>),
     /// These are not needed any more.

@@ -109,7 +109,7 @@ impl EngineTask {
     fn dispatch(&mut self, output: Output) {
         match output {
             Output::Advertise(peer, chunk) => self.advertise(peer, chunk),
-            Output::Fib(changes) => self.tell_fib(changes),
+            Output::Fib { changes, more } => self.tell_fib(changes, more),
             Output::Watch(list) => self.tell(Event::Watch(list)),
             Output::Unwatch(list) => self.tell(Event::Unwatch(list)),
             Output::EndOfRib(peer, family) => self.tell(Event::EndOfRib(peer, family)),
@@ -155,10 +155,10 @@ impl EngineTask {
         }
     }
 
-    fn tell_fib(&mut self, changes: Vec<FibChange>) {
+    fn tell_fib(&mut self, changes: Vec<FibChange>, more: bool) {
         if self.fib.is_empty() && self.waiting.is_empty() {
-            let sent = self.events.try_send(Event::Fib(changes));
-            if let Err(mpsc::error::TrySendError::Full(Event::Fib(changes))) = sent {
+            let sent = self.events.try_send(Event::Fib { changes, more });
+            if let Err(mpsc::error::TrySendError::Full(Event::Fib { changes, .. })) = sent {
                 self.hold_back(changes);
             }
         } else {
@@ -185,8 +185,9 @@ impl EngineTask {
         let mut changes: Vec<FibChange> = std::mem::take(&mut self.fib).into_values().collect();
         if !changes.is_empty() {
             changes.sort_unstable_by_key(|change| change.prefix);
-            if let Err(mpsc::error::TrySendError::Full(Event::Fib(changes))) =
-                self.events.try_send(Event::Fib(changes))
+            let event = Event::Fib { changes, more: false };
+            if let Err(mpsc::error::TrySendError::Full(Event::Fib { changes, .. })) =
+                self.events.try_send(event)
             {
                 self.hold_back(changes);
                 return;

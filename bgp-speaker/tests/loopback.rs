@@ -41,6 +41,7 @@ fn start(last: u8, asn: u32) -> Node {
         cluster_id: None,
         max_paths: 8,
         multipath_relax: true,
+        link_bandwidth: true,
         assume_reachable: true,
     };
     let listen = vec![SocketAddr::from(([127, 0, 0, last], 0))];

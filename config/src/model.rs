@@ -233,12 +233,29 @@ pub struct Fib {
     pub metric: u32,
     /// Number of the kernel's table; 254 is main.
     pub table: u32,
+    /// Priority of the rules that lead to that table; none: nobody's but the operator's.
+    pub rule_priority: Option<u32>,
     /// Most next hops per route, 1–64.
     pub max_paths: u8,
     /// Equal paths may come from different neighbour ASes.
     pub multipath_relax: bool,
+    /// Shares of equal paths follow their link bandwidth.
+    pub link_bandwidth: bool,
+    /// Next hops may be reached over a default route.
+    pub resolve_via_default: bool,
     /// Routes refer to the kernel's nexthop objects where it has them.
     pub nexthop_objects: bool,
+    /// Groups keep flows where they are when their members change.
+    pub resilient_groups: Option<ResilientGroups>,
+}
+
+/// `fib.resilientGroups`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ResilientGroups {
+    /// Parts that flows are hashed into, 1–32768.
+    pub buckets: u16,
+    /// A part moves to another member when nothing used it for this long.
+    pub idle_seconds: u32,
 }
 
 /// A peer of this node.
@@ -433,6 +450,7 @@ impl Config {
             cluster_id: self.cluster.cluster_id,
             max_paths: self.fib.max_paths,
             multipath_relax: self.fib.multipath_relax,
+            link_bandwidth: self.fib.link_bandwidth,
             assume_reachable: !self.fib.install,
         }
     }

@@ -408,7 +408,8 @@ pub(crate) const EXT_COMMUNITY: Kind<ExtCommunity> = Kind {
     parse: |scalar| {
         scalar.text.parse().map_err(|_| {
             Bad::Range(
-                "rt:AS:NUMBER or ro:AS:NUMBER, also with an IPv4 address, or 0x and 16 hexadecimal digits (RFC 4360)"
+                "rt:AS:NUMBER or ro:AS:NUMBER, also with an IPv4 address, bandwidth:AS:OCTETS_PER_SECOND, or 0x and 16 \
+                 hexadecimal digits (RFC 4360)"
                     .to_owned(),
             )
         })
@@ -512,6 +513,20 @@ pub(crate) const PAUSE: Kind<Duration> = Kind {
         match time <= Duration::from_secs(7 * 86_400) {
             true => Ok(time),
             false => Err(Bad::Range("0 to 168h".to_owned())),
+        }
+    },
+};
+
+/// Seconds that a part of a resilient group must be idle.
+pub(crate) const IDLE_TIMER: Kind<u32> = Kind {
+    what: "a time",
+    example: "120s",
+    parse: |scalar| {
+        let time = duration(scalar)?;
+        let whole = (time.subsec_nanos() == 0).then_some(time.as_secs());
+        match whole.and_then(|seconds| u32::try_from(seconds).ok()) {
+            Some(seconds @ 0..=86_400) => Ok(seconds),
+            _ => Err(Bad::Range("0 to 24h in whole seconds".to_owned())),
         }
     },
 };

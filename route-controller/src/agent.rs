@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use crate::drain::Drain;
 use crate::fib::task::{FibTask, ROOM, ToFib};
-use crate::fib::{FibConfig, Mirror, netlink};
+use crate::fib::{FibConfig, Mirror, Resilience, netlink};
 use crate::host::{Host, find_out};
 use crate::metrics::Health;
 use crate::mounted::Mounted;
@@ -229,9 +229,15 @@ fn fib_config(config: &Config, host: &Host) -> FibConfig {
     FibConfig {
         metric: config.fib.metric,
         table: config.fib.table,
+        rule_priority: config.fib.rule_priority,
+        via_default: config.fib.resolve_via_default,
         pod_cidrs: config.cluster.pod_cidrs.clone(),
         sources: host.addresses.clone(),
         objects: config.fib.nexthop_objects,
+        resilience: config.fib.resilient_groups.map(|groups| Resilience {
+            buckets: groups.buckets,
+            idle_seconds: groups.idle_seconds,
+        }),
         install: config.fib.install,
     }
 }
@@ -354,7 +360,7 @@ impl Agent {
 
     async fn event(&mut self, event: Event) {
         match event {
-            Event::Fib(changes) => self.to_fib(ToFib::Routes(changes)).await,
+            Event::Fib { changes, more } => self.to_fib(ToFib::Routes(changes, more)).await,
             Event::Watch(list) => self.to_fib(ToFib::Watch(list)).await,
             Event::Unwatch(list) => self.to_fib(ToFib::Unwatch(list)).await,
             Event::EndOfRib(peer, family) => {

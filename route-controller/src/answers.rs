@@ -5,7 +5,7 @@ use bgp_proto::session::{Negotiated, State};
 use bgp_proto::types::{Family, PeerId};
 use bgp_speaker::{PeerSnapshot, words};
 
-use crate::fib::{Failure, Fib, Hop, Progress, RouteKey, RouteSpec, Target};
+use crate::fib::{Failure, Fib, Leg, Progress, RouteKey, RouteSpec, Target};
 use crate::status::{BlockStatus, Counts, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus};
 use crate::{hints, sysctl};
 
@@ -132,9 +132,10 @@ pub(crate) fn fib(fib: &Fib) -> Vec<FibStatus> {
 fn kernel_route(fib: &Fib, key: RouteKey, spec: &RouteSpec, progress: Progress) -> FibStatus {
     let kind = match &spec.target {
         Target::Unreachable => "unreachable",
+        Target::Throw => "throw",
         Target::Hops(_) | Target::Group(_) => "unicast",
     };
-    let next_hops = fib.hops(spec).iter().map(|hop| hop_status(fib, hop)).collect();
+    let next_hops = fib.legs(spec).iter().map(|leg| hop_status(fib, leg)).collect();
     let (state, error) = match progress {
         Progress::Installed => ("installed", None),
         Progress::Pending => ("pending", None),
@@ -151,18 +152,20 @@ fn kernel_route(fib: &Fib, key: RouteKey, spec: &RouteSpec, progress: Progress) 
     }
 }
 
-fn hop_status(fib: &Fib, hop: &Hop) -> HopStatus {
+fn hop_status(fib: &Fib, leg: &Leg) -> HopStatus {
+    let hop = leg.hop;
     let name = fib.mirror.links.get(&hop.ifindex).map(|link| link.name.clone());
     HopStatus {
         gateway: hop.gateway,
         interface: name.unwrap_or_else(|| format!("#{}", hop.ifindex)),
+        weight: leg.weight,
     }
 }
 
 fn explain(fib: &Fib, key: RouteKey, failure: Failure) -> String {
     match failure {
         Failure::Exists => {
-            let protocol = fib.mirror.foreign(&key.prefix, key.metric);
+            let protocol = fib.mirror.foreign(&key);
             let whose = protocol.map_or_else(String::new, |protocol| format!(" (protocol {protocol})"));
             format!(
                 "somebody else{whose} has a route with this prefix and metric {}; set fib.metric to another",

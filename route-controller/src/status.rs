@@ -147,6 +147,8 @@ pub(crate) struct FibStatus {
 pub(crate) struct HopStatus {
     pub(crate) gateway: Option<IpAddr>,
     pub(crate) interface: String,
+    /// Its share beside the others'.
+    pub(crate) weight: u8,
 }
 
 /// A path watched by BFD.

@@ -9,6 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
+mod ext_community;
+
+pub use ext_community::{ExtCommunity, ExtCommunityError};
+
 /// An autonomous system number (RFC 6793), 0–4294967295. Zero is reserved (RFC 7607) and refused at the doors.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Asn(pub u32);
@@ -481,89 +485,6 @@ impl fmt::Display for LargeCommunity {
     }
 }
 
-/// An extended community (RFC 4360): eight octets, kept as they came.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ExtCommunity(pub u64);
-
-impl ExtCommunity {
-    /// Whether it may cross an AS boundary (RFC 4360 §2: the second bit clear means transitive).
-    #[must_use]
-    pub fn is_transitive(self) -> bool {
-        self.0 & (0x40 << 56) == 0
-    }
-}
-
-/// Sub-types that have names here (RFC 4360 §4, §5).
-const EXT_NAMES: [(&str, u8); 2] = [("rt", 2), ("ro", 3)];
-
-impl fmt::Display for ExtCommunity {
-    /// `rt:64512:100`, `ro:192.0.2.1:7`, or all octets in hexadecimal.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [kind, subtype, a, b, c, d, e, g] = self.0.to_be_bytes();
-        let name = EXT_NAMES
-            .iter()
-            .find(|(_, known)| *known == subtype)
-            .map(|(name, _)| *name);
-        let Some(name) = name.filter(|_| kind <= 2) else {
-            return write!(f, "0x{:016x}", self.0);
-        };
-        let short = u16::from_be_bytes([e, g]);
-        match kind {
-            0 => write!(
-                f,
-                "{name}:{}:{}",
-                u16::from_be_bytes([a, b]),
-                u32::from_be_bytes([c, d, e, g])
-            ),
-            1 => write!(f, "{name}:{}:{short}", Ipv4Addr::new(a, b, c, d)),
-            _ => write!(f, "{name}:{}:{short}", u32::from_be_bytes([a, b, c, d])),
-        }
-    }
-}
-
-/// Why a text is not an extended community.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "'{0}' is not an extended community: write rt:AS:NUMBER, ro:AS:NUMBER, the same with an IPv4 address, or 0x and 16 hexadecimal digits"
-)]
-pub struct ExtCommunityError(pub String);
-
-impl FromStr for ExtCommunity {
-    type Err = ExtCommunityError;
-
-    /// An AS number up to 65535 takes the form with two octets for it and four for the number; a larger one the other
-    /// way round (RFC 5668).
-    fn from_str(text: &str) -> Result<Self, ExtCommunityError> {
-        let parse = || {
-            if let Some(hex) = text.strip_prefix("0x").filter(|hex| hex.len() == 16) {
-                return u64::from_str_radix(hex, 16).ok().map(ExtCommunity);
-            }
-            let (name, rest) = text.split_once(':')?;
-            let (global, local) = rest.split_once(':')?;
-            let (_, subtype) = EXT_NAMES.iter().find(|(known, _)| *known == name)?;
-            let head = |kind: u8| u64::from(kind) << 56 | u64::from(*subtype) << 48;
-            if let Ok(addr) = global.parse::<Ipv4Addr>() {
-                let local: u16 = local.parse().ok()?;
-                return Some(ExtCommunity(
-                    head(1) | u64::from(addr.to_bits()) << 16 | u64::from(local),
-                ));
-            }
-            let asn: u32 = global.parse().ok()?;
-            match u16::try_from(asn) {
-                Ok(asn) => {
-                    let local: u32 = local.parse().ok()?;
-                    Some(ExtCommunity(head(0) | u64::from(asn) << 32 | u64::from(local)))
-                }
-                Err(_) => {
-                    let local: u16 = local.parse().ok()?;
-                    Some(ExtCommunity(head(2) | u64::from(asn) << 16 | u64::from(local)))
-                }
-            }
-        };
-        parse().ok_or_else(|| ExtCommunityError(text.to_owned()))
-    }
-}
-
 /// A hold time (RFC 4271 §4.2): 0 (no keepalives) or 3–65535 seconds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct HoldTime(u16);
@@ -619,31 +540,6 @@ pub fn scope_of(addr: IpAddr) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn extended_communities_as_text() {
-        for (text, octets) in [
-            ("rt:64512:100", 0x0002_FC00_0000_0064),
-            ("ro:65535:4294967295", 0x0003_FFFF_FFFF_FFFF),
-            ("rt:4200000000:7", 0x0202_FA56_EA00_0007),
-            ("rt:192.0.2.1:9", 0x0102_C000_0201_0009),
-            ("0x4004fc0000000001", 0x4004_FC00_0000_0001),
-        ] {
-            let parsed: ExtCommunity = text.parse().unwrap();
-            assert_eq!((parsed.0, parsed.to_string().as_str()), (octets, text));
-        }
-        for text in [
-            "rt:1",
-            "rt:1:2:3",
-            "xx:1:2",
-            "rt:4200000000:65536",
-            "0x12",
-            "rt:-1:2",
-            "",
-        ] {
-            assert!(text.parse::<ExtCommunity>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn link_local_addresses_carry_their_interface() {

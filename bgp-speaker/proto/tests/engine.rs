@@ -430,7 +430,7 @@ fn an_end_of_rib_is_told_after_the_routes_before_it() {
     ));
     let told: Vec<_> = std::iter::from_fn(|| world.engine.poll_output()).collect();
     let position = |wanted: fn(&bgp_proto::engine::Output) -> bool| told.iter().position(wanted).unwrap();
-    let routes = position(|output| matches!(output, bgp_proto::engine::Output::Fib(_)));
+    let routes = position(|output| matches!(output, bgp_proto::engine::Output::Fib { .. }));
     let end = position(|output| matches!(output, bgp_proto::engine::Output::EndOfRib(..)));
     assert!(routes < end);
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bgp_proto::engine::{MaxPrefixes, OverLimit, PathRules, PeerKind, PrivateAs};
 use bgp_proto::types::HoldTime;
 
-use crate::model::{Auto, BmpStation, Config, Mesh, OnShutdown, Peer, Remote, Ttl};
+use crate::model::{Auto, BmpStation, Config, Fib, Mesh, OnShutdown, Peer, Remote, Ttl};
 
 pub(crate) fn explain(config: &Config) -> String {
     let mut out = String::new();
@@ -166,7 +166,29 @@ fn kernel(out: &mut String, config: &Config) -> fmt::Result {
         out,
         "  kernel routes  table {table}, metric {}, up to {} next hops{relax}{objects}",
         fib.metric, fib.max_paths
-    )
+    )?;
+    for line in fib_options(fib) {
+        writeln!(out, "                 {line}")?;
+    }
+    Ok(())
+}
+
+/// What is not as it is for most.
+fn fib_options(fib: &Fib) -> impl Iterator<Item = String> {
+    let rule = fib
+        .rule_priority
+        .map(|priority| format!("rules of priority {priority} lead to that table"));
+    let equal = (!fib.link_bandwidth).then(|| "equal shares, whatever the link bandwidth".to_owned());
+    let default = fib
+        .resolve_via_default
+        .then(|| "next hops may be reached over a default route".to_owned());
+    let resilient = fib.resilient_groups.map(|groups| {
+        format!(
+            "resilient groups of {} buckets, idle for {} s before they move",
+            groups.buckets, groups.idle_seconds
+        )
+    });
+    [rule, equal, default, resilient].into_iter().flatten()
 }
 
 fn peer(out: &mut String, peer: &Peer) -> fmt::Result {

@@ -39,6 +39,7 @@ pub const SECTIONS: &[&Section] = &[
     &NODE,
     &LISTEN,
     &FIB,
+    &RESILIENT_GROUPS,
     &PEER,
     &PASSWORD,
     &BFD,

@@ -30,10 +30,19 @@ pub(crate) const FIB: Section = Section {
         "install",
         "metric",
         "table",
+        "rulePriority",
         "maxPaths",
         "multipathRelax",
+        "linkBandwidth",
+        "resolveViaDefault",
         "nexthopObjects",
+        "resilientGroups",
     ],
+};
+
+pub(crate) const RESILIENT_GROUPS: Section = Section {
+    name: "fib.resilientGroups",
+    fields: &["buckets", "idleTimer"],
 };
 
 const MTU: Kind<Option<u16>> = Kind {
@@ -57,6 +66,19 @@ const MAX_PATHS: Kind<u8> = Kind {
     what: "a number of paths",
     example: "8",
     parse: int::<u8, 1, 64>,
+};
+
+const BUCKETS: Kind<u16> = Kind {
+    what: "a number of buckets",
+    example: "128",
+    parse: int::<u16, 1, 32768>,
+};
+
+/// The kernel's own rules are at 0, 32766 and 32767.
+const RULE_PRIORITY: Kind<u32> = Kind {
+    what: "a priority of a rule",
+    example: "1000",
+    parse: int::<u32, 1, 32765>,
 };
 
 /// The kernel's main table (linux/rtnetlink.h).
@@ -210,9 +232,32 @@ pub(crate) struct Fib {
     pub(crate) install: Option<At<bool>>,
     pub(crate) metric: Option<At<u32>>,
     pub(crate) table: Option<At<u32>>,
+    pub(crate) rule_priority: Option<At<u32>>,
     pub(crate) max_paths: Option<At<u8>>,
     pub(crate) multipath_relax: Option<At<bool>>,
+    pub(crate) link_bandwidth: Option<At<bool>>,
+    pub(crate) resolve_via_default: Option<At<bool>>,
     pub(crate) nexthop_objects: Option<At<bool>>,
+    pub(crate) resilient_groups: Option<ResilientGroups>,
+}
+
+/// `fib.resilientGroups`.
+#[derive(Debug)]
+pub(crate) struct ResilientGroups {
+    pub(crate) spot: Spot,
+    pub(crate) buckets: Option<At<u16>>,
+    pub(crate) idle_timer: Option<At<u32>>,
+}
+
+impl ResilientGroups {
+    fn read(fib: &Fields<'_>) -> Option<Self> {
+        let fields = fib.fields("resilientGroups", &RESILIENT_GROUPS)?;
+        Some(Self {
+            spot: fib.key_spot("resilientGroups"),
+            buckets: fields.scalar("buckets", &BUCKETS),
+            idle_timer: fields.scalar("idleTimer", &value::IDLE_TIMER),
+        })
+    }
 }
 
 impl Fib {
@@ -231,9 +276,13 @@ impl Fib {
             install: fields.scalar("install", &value::BOOL),
             metric: fields.scalar("metric", &METRIC),
             table: fields.scalar("table", &TABLE),
+            rule_priority: fields.scalar("rulePriority", &RULE_PRIORITY),
             max_paths: fields.scalar("maxPaths", &MAX_PATHS),
             multipath_relax: fields.scalar("multipathRelax", &value::BOOL),
+            link_bandwidth: fields.scalar("linkBandwidth", &value::BOOL),
+            resolve_via_default: fields.scalar("resolveViaDefault", &value::BOOL),
             nexthop_objects: fields.scalar("nexthopObjects", &value::BOOL),
+            resilient_groups: ResilientGroups::read(&fields),
         }
     }
 }

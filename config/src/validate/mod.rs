@@ -32,7 +32,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     let own = own.and_then(|(known, name)| known.nodes.get(name));
     node.learn(cluster::blocks(&document, &cluster, own, sink), own);
     let listen = node::listen(&document.listen, sink);
-    let fib = node::fib(&document.fib);
+    let fib = node::fib(&document.fib, sink);
     let context = peers::Context {
         asn,
         node: &node,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bgp_proto::types::{Asn, Family, Prefix};
 
 use crate::decode::At;
-use crate::model::{self, Auto, Cluster, Fib, Listen, NodeFacts};
+use crate::model::{self, Auto, Cluster, Fib, Listen, NodeFacts, ResilientGroups};
 use crate::problem::Sink;
 use crate::schema::{self, AutoOr, Document, MAIN_TABLE, repeated};
 
@@ -219,13 +219,34 @@ pub(super) fn listen(listen: &schema::Listen, sink: &Sink) -> Listen {
     }
 }
 
-pub(super) fn fib(fib: &schema::Fib) -> Fib {
+pub(super) fn fib(fib: &schema::Fib, sink: &Sink) -> Fib {
+    let table = fib.table.as_ref().map_or(MAIN_TABLE, |table| table.value);
+    if let Some(priority) = fib.rule_priority.as_ref().filter(|_| table == MAIN_TABLE) {
+        sink.error(priority.spot.problem(
+            "a rule for the main table, which the kernel's own rules ask".to_owned(),
+            "set fib.table to a table of its own, or remove rulePriority",
+        ));
+    }
+    let objects = fib.nexthop_objects.as_ref().is_none_or(|objects| objects.value);
+    if let Some(groups) = fib.resilient_groups.as_ref().filter(|_| !objects) {
+        sink.error(groups.spot.problem(
+            "resilient groups are nexthop objects, which fib.nexthopObjects turns off".to_owned(),
+            "remove one of the two",
+        ));
+    }
     Fib {
         install: fib.install.as_ref().is_none_or(|install| install.value),
         metric: fib.metric.as_ref().map_or(20, |metric| metric.value),
-        table: fib.table.as_ref().map_or(MAIN_TABLE, |table| table.value),
+        table,
+        rule_priority: fib.rule_priority.as_ref().map(|priority| priority.value),
         max_paths: fib.max_paths.as_ref().map_or(8, |paths| paths.value),
         multipath_relax: fib.multipath_relax.as_ref().is_some_and(|relax| relax.value),
-        nexthop_objects: fib.nexthop_objects.as_ref().is_none_or(|objects| objects.value),
+        link_bandwidth: fib.link_bandwidth.as_ref().is_none_or(|on| on.value),
+        resolve_via_default: fib.resolve_via_default.as_ref().is_some_and(|on| on.value),
+        nexthop_objects: objects,
+        resilient_groups: fib.resilient_groups.as_ref().map(|groups| ResilientGroups {
+            buckets: groups.buckets.as_ref().map_or(128, |buckets| buckets.value),
+            idle_seconds: groups.idle_timer.as_ref().map_or(120, |time| time.value),
+        }),
     }
 }

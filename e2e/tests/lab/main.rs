@@ -27,6 +27,7 @@ mod objects;
 mod restart;
 mod sessions;
 mod support;
+mod ways;
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -121,6 +122,7 @@ fn scenarios() -> Vec<Scenario> {
         kube::scenarios(),
         monitor::scenarios(),
         objects::scenarios(),
+        ways::scenarios(),
         restart::scenarios(),
         sessions::scenarios(),
         hostile::scenarios(),

@@ -25,6 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let both = [Kind::Podroute, Kind::Bird];
     vec![
         scenario("objects::a_lost_link_is_one_message", both, lost_link),
+        scenario("objects::a_lost_router_is_one_message", both, lost_router),
         scenario("objects::what_a_person_flushes_comes_back", both, flushed),
         scenario("objects::a_restart_takes_them_over", both, restarted),
         scenario("objects::on_and_off_by_reload", both, reloaded),
@@ -32,27 +33,44 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-struct Pair {
-    node: Host,
+pub(crate) struct Pair {
+    pub(crate) node: Host,
     agent: Daemon,
     router: Host,
     _bird: Vec<Daemon>,
 }
 
 fn yaml(objects: bool) -> String {
+    yaml_with(&format!("nexthopObjects: {objects}"), "all: accept")
+}
+
+/// A node with these settings of the kernel's routes, whose peers import by `first` and `second` where there are such
+/// policies, else by `all`.
+pub(crate) fn yaml_with(fib: &str, policies: &str) -> String {
+    let import = |name: &str| {
+        let has = policies.contains(&format!("{name}:"));
+        if has { name.to_owned() } else { "all".to_owned() }
+    };
+    let (first, second) = (import("first"), import("second"));
     format!(
         "apiVersion: podroute/v1\ncluster: {{asn: 64601, podCIDRs: [10.0.0.0/8]}}\n\
          node: {{name: node-a, routerId: 10.0.0.1, blocks: [10.244.1.0/24]}}\n\
-         fib: {{nexthopObjects: {objects}}}\n\
+         fib: {{{fib}}}\n\
          peers:\n\
-         - {{name: first, address: 192.0.2.2, asn: 65001, import: all, export: all, timers: {{connectRetry: 200ms}}}}\n\
-         - {{name: second, address: 198.51.100.2, asn: 65001, import: all, export: all, timers: {{connectRetry: 200ms}}}}\n\
-         policies: {{all: accept}}\n"
+         - {{name: first, address: 192.0.2.2, asn: 65001, import: {first}, export: all, timers: {{connectRetry: 200ms}}}}\n\
+         - {{name: second, address: 198.51.100.2, asn: 65001, import: {second}, export: all, timers: {{connectRetry: 200ms}}}}\n\
+         policies: {{{policies}}}\n"
     )
 }
 
-/// A node with two cables to one router, and a session over each.
 fn pair() -> Result<Pair> {
+    let pair = pair_with(&yaml(true))?;
+    pair.all_over(2)?;
+    Ok(pair)
+}
+
+/// A node with two cables to one router, and a session over each.
+pub(crate) fn pair_with(yaml: &str) -> Result<Pair> {
     let [node, router] = cable("node-a", "router-b", true)?;
     node.ip("link add eth1 type veth peer name eth1 netns router-b")?;
     for (host, last) in [(&node, 1), (&router, 2)] {
@@ -75,22 +93,20 @@ fn pair() -> Result<Pair> {
         session("right", "198.51.100"),
     );
     let bird = bird::start_with(&router, &config)?;
-    let agent = podroute::start_with(&node, &yaml(true))?;
+    let agent = podroute::start_with(&node, yaml)?;
     established(&node, "first")?;
     established(&node, "second")?;
-    let pair = Pair {
+    Ok(Pair {
         node,
         agent,
         router,
         _bird: bird,
-    };
-    pair.all_over(2)?;
-    Ok(pair)
+    })
 }
 
 impl Pair {
     /// Waits until every route leads over so many links.
-    fn all_over(&self, links: usize) -> Result<()> {
+    pub(crate) fn all_over(&self, links: usize) -> Result<()> {
         wait::until(
             CONVERGENCE,
             format_args!("{ROUTES} routes over {links} links"),
@@ -111,13 +127,13 @@ impl Pair {
         Ok(serde_json::from_str::<Vec<Value>>(&text).unwrap_or_default())
     }
 
-    fn ours(&self) -> Result<Vec<Value>> {
+    pub(crate) fn ours(&self) -> Result<Vec<Value>> {
         let mut all = self.objects()?;
         all.retain(|object| object["protocol"].as_str() == Some("245") || object["protocol"] == 245);
         Ok(all)
     }
 
-    fn podroute(&self, args: &[&str]) -> Result<String> {
+    pub(crate) fn podroute(&self, args: &[&str]) -> Result<String> {
         self.node.run(&bins::find("podroute")?.to_string_lossy(), args)
     }
 
@@ -167,6 +183,48 @@ fn lost_link() -> Result<()> {
     nothing_taken_away(&monitor)?;
     pair.router.ip("link set eth1 up")?;
     pair.all_over(2)
+}
+
+/// Of two routers with the same routes the one in use goes, on a link that stays up.
+fn lost_router() -> Result<()> {
+    let pair = pair_with(&yaml_with("maxPaths: 1", "all: accept"))?;
+    let all_via = |gateway: &str| {
+        let gateway: std::net::IpAddr = gateway
+            .parse()
+            .map_err(|_| e2e::failure::Failure::new("an address"))?;
+        wait::until(CONVERGENCE, format_args!("{ROUTES} routes via {gateway}"), || {
+            let routes = kernel::routes(&pair.node, Family::V4)?;
+            let there = routes.iter().filter(|route| {
+                route.prefix.to_string().starts_with("10.10")
+                    && route.next_hops.iter().all(|(via, _)| *via == Some(gateway))
+            });
+            let count = there.count();
+            ensure!(count == ROUTES, "{count} so far");
+            Ok(())
+        })
+    };
+    all_via("192.0.2.2")?;
+    // Else the kernel itself tells of every route whose group changed.
+    let compat = |value: &str| {
+        pair.node.run(
+            "sysctl",
+            &["-qw", &format!("net.ipv4.nexthop_compat_mode={value}")],
+        )
+    };
+    compat("0")?;
+    let monitor = pair.monitor()?;
+    pair.router.run("birdc", &["disable", "left"])?;
+    wait::until(CONVERGENCE, "a route over the other router", || {
+        let way = pair.node.ip("route get 10.100.7.1")?;
+        ensure!(way.contains("via 198.51.100.2"), "{way}");
+        Ok(())
+    })?;
+    let log = monitor.log();
+    compat("1")?;
+    all_via("198.51.100.2")?;
+    let written = log.lines().filter(|line| line.contains("10.10")).count();
+    ensure!(written == 0, "{written} messages of routes: {log}");
+    nothing_taken_away(&monitor)
 }
 
 fn flushed() -> Result<()> {

@@ -109,12 +109,19 @@ impl Agent {
                 self.config.fib.install,
                 self.config.fib.table,
             )
-            || (new.fib.max_paths, new.fib.multipath_relax, new.cluster.cluster_id)
-                != (
-                    self.config.fib.max_paths,
-                    self.config.fib.multipath_relax,
-                    self.config.cluster.cluster_id,
-                )
+            || (
+                new.fib.max_paths,
+                new.fib.multipath_relax,
+                new.fib.link_bandwidth,
+                new.fib.resolve_via_default,
+                new.cluster.cluster_id,
+            ) != (
+                self.config.fib.max_paths,
+                self.config.fib.multipath_relax,
+                self.config.fib.link_bandwidth,
+                self.config.fib.resolve_via_default,
+                self.config.cluster.cluster_id,
+            )
         {
             return restart("cluster.asn, node.asn, cluster.clusterId or fib");
         }

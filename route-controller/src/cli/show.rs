@@ -208,9 +208,15 @@ fn fib_table(routes: &[FibStatus]) -> String {
         let hops: Vec<String> = route
             .next_hops
             .iter()
-            .map(|hop| match hop.gateway {
-                Some(gateway) => format!("{gateway} dev {}", hop.interface),
-                None => format!("dev {}", hop.interface),
+            .map(|hop| {
+                let weight = match hop.weight {
+                    1 => String::new(),
+                    weight => format!(" weight {weight}"),
+                };
+                match hop.gateway {
+                    Some(gateway) => format!("{gateway} dev {}{weight}", hop.interface),
+                    None => format!("dev {}{weight}", hop.interface),
+                }
             })
             .collect();
         table.add_row([

@@ -369,7 +369,7 @@ fn fail(retries: &mut BTreeMap<RouteKey, Retry>, now: Instant, key: RouteKey, fa
 
 #[cfg(test)]
 mod tests {
-    use super::super::route::{Hop, Target};
+    use super::super::route::{Hop, Leg, Target};
     use super::*;
     use bgp_proto::types::Prefix;
     use proptest::prelude::*;
@@ -379,6 +379,7 @@ mod tests {
         RouteKey {
             prefix: Prefix::v4(u32::from(n) << 8 | 0x0A00_0000, 24),
             metric: 20,
+            table: 254,
         }
     }
 
@@ -388,7 +389,7 @@ mod tests {
             ifindex: u32::from(n % 2) + 1,
         };
         Arc::new(RouteSpec {
-            target: Target::Hops(vec![hop]),
+            target: Target::Hops(vec![Leg { hop, weight: 1 }]),
             source: None,
         })
     }

@@ -51,6 +51,16 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// The attributes in these octets, by type without its flags; ends where one does not fit.
+pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(half(bytes, 0)?);
+        let (kind, value) = (half(bytes, 2)? & 0x3fff, bytes.get(4..length)?);
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
 /// The type of a message.
 pub(crate) fn kind(message: &[u8]) -> u16 {
     half(message, 4).unwrap_or(0)

@@ -12,13 +12,11 @@ use netlink_packet_route::route::{
 };
 
 use super::frame::{self, attribute, patch};
-use super::{Address, Foreign, Hop, Link, Op, PROTOCOL, RouteKey, RouteSpec, Target};
+use super::route::MAIN;
+use super::{Address, Foreign, Hop, Leg, Link, Op, PROTOCOL, RouteKey, RouteSpec, Target};
 
 /// Metric that the kernel gives IPv6 routes without one.
 const V6_DEFAULT_METRIC: u32 = 1024;
-
-/// The main table.
-const MAIN: u32 = 254;
 
 /// A route as read from the kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,13 +27,14 @@ pub(crate) enum Read {
 
 /// A change as bytes, appended to a buffer: `nlmsghdr`, `rtmsg`, attributes (linux/rtnetlink.h). Written by hand
 /// because there may be a million of them; the tests read them back with netlink-packet-route.
-pub(crate) fn encode(op: &Op, table: u32, sequence: u32, ack: bool, out: &mut Vec<u8>) {
+pub(crate) fn encode(op: &Op, sequence: u32, ack: bool, out: &mut Vec<u8>) {
     let (kind, spec, flags) = match op {
         Op::Add(_, spec) => (NEW_ROUTE, Some(&**spec), NLM_F_CREATE | NLM_F_EXCL),
         Op::Replace(_, spec) => (NEW_ROUTE, Some(&**spec), NLM_F_CREATE | NLM_F_REPLACE),
         Op::Remove(_) => (DEL_ROUTE, None, 0),
     };
     let key = op.key();
+    let table = key.table;
     let flags = NLM_F_REQUEST | flags | if ack { NLM_F_ACK } else { 0 };
     let family = match key.prefix.family() {
         Family::Ipv4 => AddressFamily::Inet,
@@ -43,6 +42,7 @@ pub(crate) fn encode(op: &Op, table: u32, sequence: u32, ack: bool, out: &mut Ve
     };
     let route_type = match spec.map(|spec| &spec.target) {
         Some(Target::Unreachable) => RouteType::Unreachable,
+        Some(Target::Throw) => RouteType::Throw,
         Some(Target::Hops(_) | Target::Group(_)) => RouteType::Unicast,
         None => RouteType::Unspec,
     };
@@ -84,26 +84,26 @@ fn put_spec(out: &mut Vec<u8>, spec: &RouteSpec, family: Family) {
         attribute(out, RTA_PREFSRC, |out| address(out, source));
     }
     match &spec.target {
-        Target::Unreachable => {}
+        Target::Unreachable | Target::Throw => {}
         Target::Group(id) => attribute(out, RTA_NH_ID, |out| out.extend(id.to_ne_bytes())),
         Target::Hops(hops) => match &hops[..] {
-            [hop] => {
-                gateway(out, *hop, family);
-                attribute(out, RTA_OIF, |out| out.extend(hop.ifindex.to_ne_bytes()));
+            [leg] => {
+                gateway(out, leg.hop, family);
+                attribute(out, RTA_OIF, |out| out.extend(leg.hop.ifindex.to_ne_bytes()));
             }
-            hops => attribute(out, RTA_MULTIPATH, |out| {
-                hops.iter().for_each(|hop| next_hop(out, *hop, family));
+            legs => attribute(out, RTA_MULTIPATH, |out| {
+                legs.iter().for_each(|leg| next_hop(out, *leg, family));
             }),
         },
     }
 }
 
 /// `struct rtnexthop`: length, flags, weight less one, interface; then its gateway.
-fn next_hop(out: &mut Vec<u8>, hop: Hop, family: Family) {
+fn next_hop(out: &mut Vec<u8>, leg: Leg, family: Family) {
     let start = out.len();
-    out.extend([0; 4]);
-    out.extend(hop.ifindex.to_ne_bytes());
-    gateway(out, hop, family);
+    out.extend([0, 0, 0, leg.weight.saturating_sub(1)]);
+    out.extend(leg.hop.ifindex.to_ne_bytes());
+    gateway(out, leg.hop, family);
     let length = u16::try_from(out.len() - start).unwrap_or(u16::MAX);
     patch(out, start, &length.to_ne_bytes());
 }
@@ -127,7 +127,7 @@ fn address(out: &mut Vec<u8>, addr: IpAddr) {
     }
 }
 
-/// Reads a unicast route of the wanted table; `None` for what does not concern us.
+/// Reads a route of the main or the wanted table; `None` for what does not concern us.
 pub(crate) fn read_route(message: &RouteMessage, table: u32) -> Option<Read> {
     let family = match message.header.address_family {
         AddressFamily::Inet => Family::Ipv4,
@@ -143,9 +143,8 @@ pub(crate) fn read_route(message: &RouteMessage, table: u32) -> Option<Read> {
         .iter()
         .for_each(|attribute| facts.take(attribute));
     let protocol = u8::from(message.header.protocol);
-    // Next hops are resolved by the main table, whatever table ours go into.
-    let concerns = facts.table == table || (facts.table == MAIN && protocol != PROTOCOL);
-    if !concerns || is_cached(message) {
+    // Next hops are resolved by the main table too, and own blocks end there, whatever table learned routes go into.
+    if !matches!(facts.table, MAIN) && facts.table != table || is_cached(message) {
         return None;
     }
     let any = if family == Family::Ipv4 {
@@ -163,31 +162,40 @@ pub(crate) fn read_route(message: &RouteMessage, table: u32) -> Option<Read> {
         0
     };
     let metric = facts.metric.unwrap_or(default);
-    let mut hops = facts.hops;
-    if hops.is_empty() && message.header.kind == RouteType::Unicast {
-        hops.extend(facts.oif.map(|ifindex| Hop {
-            gateway: facts.gateway,
-            ifindex,
+    let mut legs = facts.legs;
+    if legs.is_empty() && message.header.kind == RouteType::Unicast {
+        legs.extend(facts.oif.map(|ifindex| Leg {
+            hop: Hop {
+                gateway: facts.gateway,
+                ifindex,
+            },
+            weight: 1,
         }));
     }
-    hops.sort_unstable();
+    legs.sort_unstable();
     if protocol != PROTOCOL {
         return Some(Read::Foreign(
             prefix,
             Foreign {
                 metric,
+                table: facts.table,
                 protocol,
-                hops,
+                hops: legs.iter().map(|leg| leg.hop).collect(),
             },
         ));
     }
     let target = match (message.header.kind, facts.group) {
         (RouteType::Unicast, Some(id)) => Target::Group(id),
-        (RouteType::Unicast, None) => Target::Hops(hops),
+        (RouteType::Unicast, None) => Target::Hops(legs),
+        (RouteType::Throw, _) => Target::Throw,
         _ => Target::Unreachable,
     };
     Some(Read::Ours(
-        RouteKey { prefix, metric },
+        RouteKey {
+            prefix,
+            metric,
+            table: facts.table,
+        },
         RouteSpec {
             target,
             source: facts.source,
@@ -213,7 +221,7 @@ struct Facts {
     source: Option<IpAddr>,
     /// The kernel tells what the object comes to as well; for routes of ours the id is enough.
     group: Option<u32>,
-    hops: Vec<Hop>,
+    legs: Vec<Leg>,
 }
 
 impl Facts {
@@ -227,21 +235,24 @@ impl Facts {
             RouteAttribute::Oif(ifindex) => self.oif = Some(*ifindex),
             RouteAttribute::PrefSource(addr) => self.source = ip(addr),
             RouteAttribute::NhId(id) => self.group = Some(*id),
-            RouteAttribute::MultiPath(legs) => self.hops = legs.iter().map(leg).collect(),
+            RouteAttribute::MultiPath(legs) => self.legs = legs.iter().map(leg).collect(),
             _ => {}
         }
     }
 }
 
-fn leg(leg: &RouteNextHop) -> Hop {
+fn leg(leg: &RouteNextHop) -> Leg {
     let gateway = leg.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Gateway(addr) => ip(addr),
         RouteAttribute::Via(RouteVia::Inet6(addr)) => Some(IpAddr::V6(*addr)),
         _ => None,
     });
-    Hop {
-        gateway,
-        ifindex: leg.interface_index,
+    Leg {
+        hop: Hop {
+            gateway,
+            ifindex: leg.interface_index,
+        },
+        weight: leg.hops.saturating_add(1), // the kernel's field is the weight less one
     }
 }
 
@@ -300,19 +311,19 @@ mod tests {
     use netlink_packet_route::RouteNetlinkMessage;
 
     fn round_trip(prefix: &str, target: Target, source: Option<&str>) {
-        let key = RouteKey {
-            prefix: prefix.parse().unwrap(),
-            metric: 20,
-        };
         let spec = RouteSpec {
             target,
             source: source.map(|addr| addr.parse().unwrap()),
         };
         for table in [254, 1000] {
+            let key = RouteKey {
+                prefix: prefix.parse().unwrap(),
+                metric: 20,
+                table,
+            };
             let mut bytes = Vec::new();
             encode(
                 &Op::Add(key, std::sync::Arc::new(spec.clone())),
-                table,
                 7,
                 true,
                 &mut bytes,
@@ -323,14 +334,21 @@ mod tests {
                 panic!()
             };
             assert_eq!(read_route(&route, table), Some(Read::Ours(key, spec.clone())));
-            assert_eq!(read_route(&route, 255), None);
+            assert_eq!(read_route(&route, 255).is_some(), table == 254);
         }
     }
 
-    fn hop(gateway: &str, ifindex: u32) -> Hop {
-        Hop {
-            gateway: Some(gateway.parse().unwrap()),
-            ifindex,
+    fn hop(gateway: &str, ifindex: u32) -> Leg {
+        weighted(gateway, ifindex, 1)
+    }
+
+    fn weighted(gateway: &str, ifindex: u32, weight: u8) -> Leg {
+        Leg {
+            hop: Hop {
+                gateway: Some(gateway.parse().unwrap()),
+                ifindex,
+            },
+            weight,
         }
     }
 
@@ -343,7 +361,7 @@ mod tests {
         );
         round_trip(
             "10.244.2.0/24",
-            Target::Hops(vec![hop("192.0.2.1", 2), hop("192.0.2.2", 3)]),
+            Target::Hops(vec![weighted("192.0.2.1", 2, 4), weighted("192.0.2.2", 3, 255)]),
             None,
         );
         round_trip("10.244.2.0/24", Target::Hops(vec![hop("fe80::1", 2)]), None);
@@ -353,6 +371,7 @@ mod tests {
             None,
         );
         round_trip("fd00:10:244:1::/64", Target::Unreachable, None);
+        round_trip("10.244.1.0/24", Target::Throw, None);
         round_trip("10.244.2.0/24", Target::Group(0xf500_0001), Some("192.0.2.11"));
     }
 }

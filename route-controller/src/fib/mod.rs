@@ -13,21 +13,23 @@ mod object_message;
 mod objects;
 mod resolve;
 mod route;
+pub(crate) mod rules;
 pub(crate) mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_proto::engine::{FibChange, Reach};
+use bgp_proto::engine::{FibChange, FibHop, Reach};
 use bgp_proto::types::{Family, Prefix};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(crate) use delta::{Delta, Failure, Op, Progress};
 use objects::SetKey;
-pub(crate) use objects::{ObjectOp, Objects};
+pub(crate) use objects::{ObjectOp, Objects, Resilience};
 pub(crate) use resolve::{Address, Foreign, Link, Mirror, Resolved};
-pub(crate) use route::{Hop, PROTOCOL, RouteKey, RouteSpec, Target};
+use route::MAIN;
+pub(crate) use route::{Hop, Leg, PROTOCOL, RouteKey, RouteSpec, Target};
 
 /// Metric of the unreachable routes of our own blocks: the worst there is.
 pub(crate) const BLOCK_METRIC: u32 = u32::MAX;
@@ -39,14 +41,31 @@ pub(crate) struct FibConfig {
     pub(crate) metric: u32,
     /// Table that they go into.
     pub(crate) table: u32,
+    /// Priority of our rule for that table; none: the operator has their own.
+    pub(crate) rule_priority: Option<u32>,
+    /// Next hops may be reached over a default route.
+    pub(crate) via_default: bool,
     /// Learned routes must lie in these.
     pub(crate) pod_cidrs: Vec<Prefix>,
     /// Preferred source per family.
     pub(crate) sources: Vec<IpAddr>,
     /// Routes refer to nexthop objects, where the kernel has them.
     pub(crate) objects: bool,
+    /// Groups keep flows where they are when their members change.
+    pub(crate) resilience: Option<Resilience>,
     /// False: leave the kernel alone.
     pub(crate) install: bool,
+}
+
+/// Routes on their way from one set of next hops to another, seen together: what a set loses to one other alone is
+/// moved by its nexthop group.
+#[derive(Debug, Default)]
+struct Moves {
+    /// Where the routes of a set go; `None` for to more than one other, or away.
+    to: FxHashMap<SetKey, Option<SetKey>>,
+    prefixes: Vec<Prefix>,
+    /// Sets that had no route left at some moment.
+    emptied: Vec<SetKey>,
 }
 
 /// Desired state, kernel state, and what follows.
@@ -56,7 +75,7 @@ pub(crate) struct Fib {
     pub(crate) mirror: Mirror,
     pub(crate) delta: Delta,
     /// Learned: prefix to BGP next hops.
-    learned: FxHashMap<Prefix, Arc<[IpAddr]>>,
+    learned: FxHashMap<Prefix, Arc<[FibHop]>>,
     /// Own blocks.
     blocks: BTreeSet<Prefix>,
     /// Next hops that the speaker wants to know about, and what it was told.
@@ -67,6 +86,9 @@ pub(crate) struct Fib {
     specs: FxHashMap<SetKey, Option<Arc<RouteSpec>>>,
     /// How many learned routes have a set of next hops.
     sets: FxHashMap<SetKey, usize>,
+    /// How many sets have a next hop.
+    users: FxHashMap<IpAddr, usize>,
+    moves: Moves,
     pub(crate) objects: Objects,
     /// Learned prefixes that are not installed, by the rule that keeps them out.
     refused: BTreeSet<Prefix>,
@@ -84,9 +106,18 @@ impl Fib {
             resolved: FxHashMap::default(),
             specs: FxHashMap::default(),
             sets: FxHashMap::default(),
+            users: FxHashMap::default(),
+            moves: Moves::default(),
             objects: Objects::default(),
             refused: BTreeSet::new(),
         }
+    }
+
+    /// The policy rule that should lead to our table.
+    pub(crate) fn rule(&self) -> Option<rules::Rule> {
+        let (table, install) = (self.config.table, self.config.install);
+        let priority = self.config.rule_priority.filter(|_| install)?;
+        Some(rules::Rule { priority, table })
     }
 
     pub(crate) fn config(&self) -> &FibConfig {
@@ -95,6 +126,7 @@ impl Fib {
 
     /// Changes the configuration; everything is computed anew.
     pub(crate) fn reconfigure(&mut self, config: FibConfig) {
+        self.settle();
         for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
             self.delta.want(self.key(prefix), None);
         }
@@ -109,27 +141,52 @@ impl Fib {
         RouteKey {
             prefix,
             metric: self.config.metric,
+            table: self.config.table,
         }
+    }
+
+    /// Routes of own blocks: in the main table what has no route of its own is unreachable; another table, which may be
+    /// asked first, leaves them to the main one.
+    fn block_routes(&self, block: Prefix) -> Vec<(RouteKey, Target)> {
+        let key = |table| RouteKey {
+            prefix: block,
+            metric: BLOCK_METRIC,
+            table,
+        };
+        let mut routes = vec![(key(MAIN), Target::Unreachable)];
+        if self.config.table != MAIN {
+            routes.push((key(self.config.table), Target::Throw));
+        }
+        routes
+    }
+
+    fn want_blocks(&mut self, blocks: &[Prefix], wanted: bool) {
+        let routes: Vec<_> = blocks
+            .iter()
+            .flat_map(|block| self.block_routes(*block))
+            .collect();
+        for (key, target) in routes {
+            let source = None;
+            let spec = Arc::new(RouteSpec { target, source });
+            self.delta.want(key, wanted.then_some(spec));
+        }
+    }
+
+    fn is_block_ready(&self, block: Prefix) -> bool {
+        let routes = self.block_routes(block);
+        routes.iter().all(|(key, _)| self.delta.is_installed(key))
     }
 
     /// The whole set of own blocks.
     pub(crate) fn set_blocks(&mut self, blocks: impl IntoIterator<Item = Prefix>) {
         let blocks: BTreeSet<Prefix> = blocks.into_iter().collect();
-        let key = |prefix: &Prefix| RouteKey {
-            prefix: *prefix,
-            metric: BLOCK_METRIC,
-        };
-        for gone in self.blocks.difference(&blocks) {
-            self.delta.want(key(gone), None);
-        }
-        for block in &blocks {
-            let spec = Arc::new(RouteSpec {
-                target: Target::Unreachable,
-                source: None,
-            });
-            self.delta.want(key(block), self.config.install.then_some(spec));
-        }
+        let gone: Vec<Prefix> = self.blocks.difference(&blocks).copied().collect();
+        self.want_blocks(&gone, false);
         self.blocks = blocks;
+        self.want_blocks(
+            &self.blocks.iter().copied().collect::<Vec<_>>(),
+            self.config.install,
+        );
         for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
             self.want_learned(prefix);
         }
@@ -137,72 +194,110 @@ impl Fib {
 
     /// Whether every own block has its unreachable route.
     pub(crate) fn blocks_ready(&self) -> bool {
-        let key = |prefix: &Prefix| RouteKey {
-            prefix: *prefix,
-            metric: BLOCK_METRIC,
-        };
-        !self.config.install
-            || self
-                .blocks
-                .iter()
-                .all(|block| self.delta.is_installed(&key(block)))
+        !self.config.install || self.blocks.iter().all(|block| self.is_block_ready(*block))
     }
 
     /// Own blocks, and whether their unreachable routes are in.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = (Prefix, bool)> {
-        let key = |prefix: &Prefix| RouteKey {
-            prefix: *prefix,
-            metric: BLOCK_METRIC,
-        };
         self.blocks
             .iter()
-            .map(move |block| (*block, self.delta.is_installed(&key(block))))
+            .map(|block| (*block, self.is_block_ready(*block)))
     }
 
-    /// Learned routes changed.
-    pub(crate) fn routes(&mut self, changes: Vec<FibChange>) {
+    /// Learned routes changed. `more`: others follow at once, so that what moves is held until [`Fib::settle`].
+    pub(crate) fn routes(&mut self, changes: Vec<FibChange>, more: bool) {
         for change in changes {
             self.route(change);
         }
+        if !more || self.moves.prefixes.is_empty() {
+            self.settle();
+        }
+    }
+
+    /// Whether routes are held that [`Fib::settle`] lets go.
+    pub(crate) fn is_holding(&self) -> bool {
+        !self.moves.prefixes.is_empty()
     }
 
     fn route(&mut self, change: FibChange) {
-        let prefix = change.prefix;
-        let old = if change.next_hops.is_empty() {
-            self.learned.remove(&prefix)
-        } else {
-            self.learned.insert(prefix, Arc::clone(&change.next_hops))
-        };
+        let (prefix, family) = (change.prefix, change.prefix.family());
+        let new = (!change.next_hops.is_empty()).then(|| (change.next_hops, family));
         // The new set first: a set that stays never counts as unused.
-        if !change.next_hops.is_empty() {
-            let key = (Arc::clone(&change.next_hops), prefix.family());
-            *self.sets.entry(key).or_default() += 1;
+        if let Some(new) = &new {
+            self.join_set(new);
         }
+        let old = match &new {
+            Some((next_hops, _)) => self.learned.insert(prefix, Arc::clone(next_hops)),
+            None => self.learned.remove(&prefix),
+        };
+        let moves = old.is_some() && new.is_some();
         if let Some(old) = old {
-            self.leave_set((old, prefix.family()));
+            self.leave_set((old, family), new);
         }
-        self.want_learned(prefix);
+        if moves {
+            self.moves.prefixes.push(prefix);
+        } else {
+            self.want_learned(prefix);
+        }
     }
 
-    fn leave_set(&mut self, key: SetKey) {
+    fn join_set(&mut self, key: &SetKey) {
+        let count = self.sets.entry(key.clone()).or_default();
+        *count += 1;
+        if *count == 1 {
+            for hop in key.0.iter() {
+                *self.users.entry(hop.addr).or_default() += 1;
+            }
+        }
+    }
+
+    /// A route leaves a set, for another or for good.
+    fn leave_set(&mut self, key: SetKey, to: Option<SetKey>) {
+        let known = self.moves.to.entry(key.clone()).or_insert_with(|| to.clone());
+        if *known != to {
+            *known = None;
+        }
         if let Some(count) = self.sets.get_mut(&key) {
             *count -= 1;
             if *count == 0 {
                 self.sets.remove(&key);
-                self.objects.unwant(&key);
-                self.specs.remove(&key);
                 self.forget_unused(&key.0);
+                self.moves.emptied.push(key);
             }
         }
     }
 
-    /// Next hops of a set that is gone: nobody follows those that no other set has, so what is known of them goes stale.
-    fn forget_unused(&mut self, next_hops: &[IpAddr]) {
-        for addr in next_hops {
-            if !self.sets.keys().any(|(set, _)| set.contains(addr)) {
-                self.resolved.remove(addr);
+    /// Next hops that no set has any more: nobody follows them, so what is known of them goes stale.
+    fn forget_unused(&mut self, next_hops: &[FibHop]) {
+        for hop in next_hops {
+            if let Some(users) = self.users.get_mut(&hop.addr) {
+                *users -= 1;
+                if *users == 0 {
+                    self.users.remove(&hop.addr);
+                    self.resolved.remove(&hop.addr);
+                }
             }
         }
+    }
+
+    /// Sets without routes give up their groups, to the set that has their routes now where it is one; then routes that
+    /// moved are wanted as they are now.
+    pub(crate) fn settle(&mut self) {
+        let moves = std::mem::take(&mut self.moves);
+        for key in moves.emptied {
+            if self.sets.contains_key(&key) {
+                continue;
+            }
+            match moves.to.get(&key) {
+                Some(Some(to)) if self.sets.contains_key(to) => self.objects.hand_over(&key, to),
+                _ => self.objects.unwant(&key),
+            }
+            self.specs.remove(&key);
+        }
+        moves
+            .prefixes
+            .into_iter()
+            .for_each(|prefix| self.want_learned(prefix));
     }
 
     /// Computes what a learned prefix should have in the kernel.
@@ -236,33 +331,41 @@ impl Fib {
 
     /// What a set of next hops comes to now.
     fn spec_of(&mut self, key: SetKey) -> Option<Arc<RouteSpec>> {
-        let mut hops: Vec<Hop> = key
-            .0
-            .iter()
-            .flat_map(|addr| self.resolve_used(*addr).hops)
-            .collect();
-        hops.sort_unstable();
-        hops.dedup();
+        let legs = self.legs_of(&key.0);
         let source = self.source(key.1);
-        let target = match (hops.is_empty(), self.objects.enabled()) {
+        let target = match (legs.is_empty(), self.objects.enabled()) {
             (true, _) => {
                 self.objects.unwant(&key);
                 None
             }
-            (false, true) => Some(Target::Group(self.objects.want(&key, &hops))),
-            (false, false) => Some(Target::Hops(hops)),
+            (false, true) => Some(Target::Group(self.objects.want(&key, &legs))),
+            (false, false) => Some(Target::Hops(legs)),
         };
         let spec = target.map(|target| Arc::new(RouteSpec { target, source }));
         self.specs.insert(key, spec.clone());
         spec
     }
 
-    /// Links and gateways of a route's target.
-    pub(crate) fn hops<'a>(&'a self, spec: &'a RouteSpec) -> &'a [Hop] {
+    /// What next hops resolve to, sorted; a way out that several lead to has the largest of their weights.
+    fn legs_of(&mut self, next_hops: &[FibHop]) -> Vec<Leg> {
+        let mut legs = BTreeMap::new();
+        for next_hop in next_hops {
+            for hop in self.resolve_used(next_hop.addr).hops {
+                let weight = legs.entry(hop).or_insert(next_hop.weight);
+                *weight = next_hop.weight.max(*weight);
+            }
+        }
+        legs.into_iter()
+            .map(|(hop, weight)| Leg { hop, weight })
+            .collect()
+    }
+
+    /// Links, gateways and weights of a route's target.
+    pub(crate) fn legs<'a>(&'a self, spec: &'a RouteSpec) -> &'a [Leg] {
         match &spec.target {
-            Target::Hops(hops) => hops,
-            Target::Group(id) => self.objects.hops(*id),
-            Target::Unreachable => &[],
+            Target::Hops(legs) => legs,
+            Target::Group(id) => self.objects.legs(*id),
+            Target::Unreachable | Target::Throw => &[],
         }
     }
 
@@ -375,7 +478,7 @@ impl Fib {
         let touched: Vec<SetKey> = self
             .specs
             .keys()
-            .filter(|(next_hops, _)| next_hops.iter().any(|addr| moved.contains(addr)))
+            .filter(|(next_hops, _)| next_hops.iter().any(|hop| moved.contains(&hop.addr)))
             .cloned()
             .collect();
         let mut changed = FxHashSet::default();
@@ -415,9 +518,12 @@ mod tests {
         let mut fib = Fib::new(FibConfig {
             metric: 20,
             table: 254,
+            rule_priority: None,
+            via_default: false,
             pod_cidrs: vec![prefix("10.244.0.0/16")],
             sources: vec!["192.0.2.11".parse().unwrap()],
             objects: false,
+            resilience: None,
             install: true,
         });
         let link = Link {
@@ -434,6 +540,7 @@ mod tests {
         });
         let connected = Foreign {
             metric: 0,
+            table: MAIN,
             protocol: 2,
             hops: vec![Hop {
                 gateway: None,
@@ -447,7 +554,13 @@ mod tests {
     fn learned(text: &str, hops: &[&str]) -> FibChange {
         FibChange {
             prefix: prefix(text),
-            next_hops: hops.iter().map(|hop| hop.parse().unwrap()).collect(),
+            next_hops: hops
+                .iter()
+                .map(|hop| FibHop {
+                    addr: hop.parse().unwrap(),
+                    weight: 1,
+                })
+                .collect(),
         }
     }
 
@@ -455,11 +568,14 @@ mod tests {
     fn only_pod_prefixes_outside_our_own_blocks_go_in() {
         let mut fib = fib();
         fib.set_blocks([prefix("10.244.1.0/24")]);
-        fib.routes(vec![
-            learned("10.244.2.0/24", &["192.0.2.12"]),
-            learned("10.244.1.128/25", &["192.0.2.12"]),
-            learned("0.0.0.0/0", &["192.0.2.1"]),
-        ]);
+        fib.routes(
+            vec![
+                learned("10.244.2.0/24", &["192.0.2.12"]),
+                learned("10.244.1.128/25", &["192.0.2.12"]),
+                learned("0.0.0.0/0", &["192.0.2.1"]),
+            ],
+            false,
+        );
         let ops = fib.delta.take(Instant::now(), 99);
         let keys: Vec<String> = ops.iter().map(|op| op.key().to_string()).collect();
         assert_eq!(
@@ -478,7 +594,7 @@ mod tests {
         let mut fib = fib();
         let addr: IpAddr = "192.0.2.12".parse().unwrap();
         assert_eq!(fib.watch(vec![addr]), [(addr, Reach::Reachable { metric: 0 })]);
-        fib.routes(vec![learned("10.244.2.0/24", &["192.0.2.12"])]);
+        fib.routes(vec![learned("10.244.2.0/24", &["192.0.2.12"])], false);
         let now = Instant::now();
         for op in fib.delta.take(now, 9) {
             fib.delta.done(now, op.key(), Ok(()));

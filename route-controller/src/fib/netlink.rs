@@ -69,11 +69,11 @@ impl Writer {
     }
 
     /// Makes the changes, at most [`BATCH`], and gives each one's outcome, in order.
-    pub(crate) fn apply(&mut self, ops: &[Op], table: u32) -> io::Result<Vec<Result<(), Failure>>> {
+    pub(crate) fn apply(&mut self, ops: &[Op]) -> io::Result<Vec<Result<(), Failure>>> {
         let first = self.sequence;
         let mut out = Vec::with_capacity(ops.len() * 96);
         for (index, op) in ops.iter().enumerate() {
-            encode(op, table, self.sequence, index + 1 == ops.len(), &mut out);
+            encode(op, self.sequence, index + 1 == ops.len(), &mut out);
             self.sequence = self.sequence.wrapping_add(1);
         }
         if ops.is_empty() {
@@ -146,6 +146,8 @@ pub(crate) enum News {
     RouteGone(Read),
     /// Somebody, perhaps the kernel itself, changed nexthop objects.
     Objects,
+    /// Somebody changed policy rules.
+    Rules,
     /// Notifications were lost.
     Overrun,
 }
@@ -170,6 +172,8 @@ impl Monitor {
             libc::RTNLGRP_IPV4_ROUTE,
             libc::RTNLGRP_IPV6_ROUTE,
             libc::RTNLGRP_NEXTHOP,
+            libc::RTNLGRP_IPV4_RULE,
+            libc::RTNLGRP_IPV6_RULE,
         ] {
             inner.add_membership(group)?;
         }
@@ -232,6 +236,7 @@ fn one_news(payload: NetlinkPayload<RouteNetlinkMessage>, table: u32) -> Option<
         RouteNetlinkMessage::DelAddress(address) => read_address(&address).map(News::AddressGone),
         RouteNetlinkMessage::NewRoute(route) => read_route(&route, table).map(News::RouteNew),
         RouteNetlinkMessage::DelRoute(route) => read_route(&route, table).map(News::RouteGone),
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(News::Rules),
         _ => None,
     }
 }
@@ -287,7 +292,7 @@ pub(crate) struct Reading {
     pub(crate) routes: Vec<Read>,
 }
 
-/// Reads all links, addresses and routes of a table.
+/// Reads all links, addresses and routes of the main and of this table.
 pub(crate) async fn read_all(table: u32) -> io::Result<Reading> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let task = tokio::spawn(connection);
@@ -313,7 +318,7 @@ async fn read_with(handle: &rtnetlink::Handle, table: u32) -> Result<Reading, rt
     })
 }
 
-/// Removes every route of ours, of any table. Gives how many there were.
+/// Removes every route of ours, of any table, our rules and nexthop objects. Gives how many there were.
 pub(crate) async fn cleanup() -> io::Result<usize> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let task = tokio::spawn(connection);
@@ -350,7 +355,8 @@ pub(crate) async fn cleanup() -> io::Result<usize> {
         }
     }
     task.abort();
-    Ok(removed + cleanup_objects()?)
+    let (_, rules) = super::rules::ensure(None).await?;
+    Ok(removed + rules + cleanup_objects()?)
 }
 
 /// How many changes failed, by what; for one log line per batch.

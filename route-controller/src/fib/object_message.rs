@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bgp_proto::types::Family;
 
 use super::frame::{self, attribute, half, word};
-use super::objects::{Content, ObjectOp};
+use super::objects::{Content, ObjectOp, Resilience};
 use super::route::{Hop, PROTOCOL};
 
 /// RTM_NEWNEXTHOP, RTM_DELNEXTHOP, RTM_GETNEXTHOP.
@@ -18,8 +18,19 @@ pub(crate) const ERROR: u16 = 2;
 
 const ID: u16 = 1;
 const GROUP: u16 = 2;
+const GROUP_TYPE: u16 = 3;
 const OIF: u16 = 5;
 const GATEWAY: u16 = 6;
+const RES_GROUP: u16 = 12;
+
+/// NEXTHOP_GRP_TYPE_RES.
+const RESILIENT: u16 = 1;
+/// In RES_GROUP.
+const BUCKETS: u16 = 1;
+const IDLE_TIMER: u16 = 2;
+/// The kernel tells times to programs in these (USER_HZ).
+const TICKS_PER_SECOND: u32 = 100;
+const NESTED: u16 = 0x8000;
 
 const REQUEST: u16 = 0x1;
 const ACK: u16 = 0x4;
@@ -64,7 +75,7 @@ pub(crate) fn encode(op: &ObjectOp, sequence: u32, out: &mut Vec<u8>) {
         ObjectOp::Put(id, content) => {
             let family = match content {
                 Content::Single(family, _) => family_number(*family),
-                Content::Group(_) => 0,
+                Content::Group(..) => 0,
             };
             message(out, NEW, ACK | CREATE | REPLACE, sequence, family, |out| {
                 put_id(out, *id);
@@ -86,13 +97,27 @@ fn put_content(out: &mut Vec<u8>, content: &Content) {
             }
         }
         // `struct nexthop_grp`: id, weight less one, reserved.
-        Content::Group(members) => attribute(out, GROUP, |out| {
-            for id in members {
-                out.extend(id.to_ne_bytes());
-                out.extend([0; 4]);
+        Content::Group(members, resilience) => {
+            attribute(out, GROUP, |out| {
+                for (id, weight) in members {
+                    out.extend(id.to_ne_bytes());
+                    out.extend([weight.saturating_sub(1), 0, 0, 0]);
+                }
+            });
+            if let Some(resilience) = resilience {
+                put_resilience(out, *resilience);
             }
-        }),
+        }
     }
+}
+
+fn put_resilience(out: &mut Vec<u8>, resilience: Resilience) {
+    attribute(out, GROUP_TYPE, |out| out.extend(RESILIENT.to_ne_bytes()));
+    attribute(out, RES_GROUP | NESTED, |out| {
+        attribute(out, BUCKETS, |out| out.extend(resilience.buckets.to_ne_bytes()));
+        let ticks = resilience.idle_seconds.saturating_mul(TICKS_PER_SECOND);
+        attribute(out, IDLE_TIMER, |out| out.extend(ticks.to_ne_bytes()));
+    });
 }
 
 /// A request for all objects.
@@ -126,30 +151,17 @@ fn read_one(message: &[u8]) -> Option<Found> {
     let [family, _, protocol, ..] = message.get(frame::HEADER..HEADERS)? else {
         return None;
     };
-    let (mut id, mut hop, mut group) = (None, None, None);
-    let mut gateway = None;
-    let mut rest = message.get(HEADERS..)?;
-    while let (Some(length), Some(kind)) = (half(rest, 0), half(rest, 2)) {
-        let Some(value) = rest.get(4..usize::from(length)) else {
-            break;
-        };
-        match kind & 0x3fff {
+    let (mut id, mut hop, mut gateway) = (None, None, None);
+    let (mut group, mut resilience) = (None, None);
+    for (kind, value) in frame::attributes(message.get(HEADERS..)?) {
+        match kind {
             ID => id = word(value, 0),
             OIF => hop = word(value, 0),
             GATEWAY => gateway = address(value),
-            GROUP => {
-                group = Some(
-                    value
-                        .chunks_exact(8)
-                        .filter_map(|one| word(one, 0))
-                        .collect::<Vec<_>>(),
-                )
-            }
+            GROUP => group = Some(members(value)),
+            RES_GROUP => resilience = read_resilience(value),
             _ => {}
         }
-        rest = rest
-            .get(usize::from(length).next_multiple_of(4)..)
-            .unwrap_or_default();
     }
     let id = id?;
     if *protocol != PROTOCOL {
@@ -161,15 +173,28 @@ fn read_one(message: &[u8]) -> Option<Found> {
         Family::Ipv4
     };
     let content = match (group, hop) {
-        (Some(mut members), _) => {
-            members.sort_unstable();
-            Content::Group(members)
-        }
+        (Some(members), _) => Content::Group(members, resilience),
         (None, Some(ifindex)) => Content::Single(family, Hop { gateway, ifindex }),
         // Nothing that we make.
         (None, None) => return Some(Found::Foreign(id)),
     };
     Some(Found::Ours(id, content))
+}
+
+/// Ids and weights of `struct nexthop_grp`, sorted.
+fn members(value: &[u8]) -> Vec<(u32, u8)> {
+    let member = |one: &[u8]| Some((word(one, 0)?, one.get(4)?.saturating_add(1)));
+    let mut members: Vec<(u32, u8)> = value.chunks_exact(8).filter_map(member).collect();
+    members.sort_unstable();
+    members
+}
+
+fn read_resilience(value: &[u8]) -> Option<Resilience> {
+    let find = |wanted: u16| frame::attributes(value).find(|(kind, _)| *kind == wanted);
+    Some(Resilience {
+        buckets: half(find(BUCKETS)?.1, 0)?,
+        idle_seconds: word(find(IDLE_TIMER)?.1, 0)? / TICKS_PER_SECOND,
+    })
 }
 
 fn address(octets: &[u8]) -> Option<IpAddr> {
@@ -194,7 +219,14 @@ mod tests {
             Content::Single(Family::Ipv4, hop("192.0.2.1")),
             Content::Single(Family::Ipv6, hop("fe80::1")),
             Content::Single(Family::Ipv6, hop("none")),
-            Content::Group(vec![5, 9]),
+            Content::Group(vec![(5, 1), (9, 255)], None),
+            Content::Group(
+                vec![(5, 1)],
+                Some(Resilience {
+                    buckets: 128,
+                    idle_seconds: 120,
+                }),
+            ),
         ];
         let mut bytes = Vec::new();
         for (id, content) in (1..).zip(&contents) {
@@ -212,7 +244,11 @@ mod tests {
     #[test]
     fn any_bytes_are_read() {
         let mut bytes = Vec::new();
-        encode(&ObjectOp::Put(3, Content::Group(vec![1, 2])), 1, &mut bytes);
+        encode(
+            &ObjectOp::Put(3, Content::Group(vec![(1, 1), (2, 3)], None)),
+            1,
+            &mut bytes,
+        );
         for cut in 0..bytes.len() {
             let _ = read(&bytes[..cut], &mut Vec::new());
             let mut changed = bytes.clone();

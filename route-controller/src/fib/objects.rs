@@ -4,31 +4,45 @@
 //! however many routes use it. A group is used for a single gateway too: the kernel lets a group change its members,
 //! but not a gateway become a group. Objects found at the start are taken over by what they contain; those that
 //! nothing needs go when no route refers to them any more.
+//!
+//! A set that loses all its routes to another at once hands its group over ([`Objects::hand_over`]): a router that is
+//! lost, with another that has the same routes, is one message too.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bgp_proto::engine::FibHop;
 use bgp_proto::types::Family;
+use rustc_hash::FxHashMap;
 
-use super::route::Hop;
+use super::route::{Hop, Leg};
+use std::net::IpAddr;
 
 /// BGP next hops of a route, and its family.
-pub(crate) type SetKey = (Arc<[IpAddr]>, Family);
+pub(crate) type SetKey = (Arc<[FibHop]>, Family);
 
 /// Ids of ours begin here (245, our protocol number, in the first octet).
 const FIRST: u32 = 0xf500_0000;
 /// A refused object is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// A group that keeps flows where they are when its members change (NEXTHOP_GRP_TYPE_RES).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct Resilience {
+    /// Parts that flows are hashed into.
+    pub(crate) buckets: u16,
+    /// A part moves to another member only when nothing used it for this long.
+    pub(crate) idle_seconds: u32,
+}
+
 /// What an object is.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Content {
     /// One way out; of the gateway's family, or the route's where there is no gateway.
     Single(Family, Hop),
-    /// Ids of single ones, sorted.
-    Group(Vec<u32>),
+    /// Ids of single ones and their weights, sorted.
+    Group(Vec<(u32, u8)>, Option<Resilience>),
 }
 
 /// A change to make.
@@ -44,26 +58,44 @@ pub(crate) enum ObjectOp {
 #[derive(Debug)]
 struct Group {
     id: u32,
-    hops: Vec<Hop>,
-    members: Vec<u32>,
+    legs: Vec<Leg>,
+    members: Vec<(u32, u8)>,
+}
+
+/// A gateway.
+#[derive(Debug)]
+struct Single {
+    family: Family,
+    hop: Hop,
+    /// Groups that have it.
+    users: usize,
 }
 
 /// Wanted objects and the kernel's.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
     enabled: bool,
-    groups: HashMap<SetKey, Group>,
+    resilience: Option<Resilience>,
+    groups: FxHashMap<SetKey, Group>,
     /// The same by id.
-    by_id: BTreeMap<u32, SetKey>,
-    singles: BTreeMap<(Family, Hop), u32>,
+    by_id: FxHashMap<u32, SetKey>,
+    /// Groups of sets without routes: until theirs are written again, they lead where that set does.
+    detours: FxHashMap<u32, SetKey>,
+    singles: FxHashMap<u32, Single>,
+    /// The same by what they are.
+    single_ids: FxHashMap<(Family, Hop), u32>,
     kernel: BTreeMap<u32, Content>,
+    /// Of the kernel's, what no set or gateway has claimed.
+    unclaimed: FxHashMap<Content, u32>,
     /// Of others, in our range.
     foreign: BTreeSet<u32>,
     next: u32,
-    /// Something may have to be put.
-    dirty: bool,
+    /// These may have to be put.
+    dirty: BTreeSet<u32>,
     /// Something may have to be removed.
     leftovers: bool,
+    /// The kernel refused these.
+    failed: BTreeSet<u32>,
     retry_at: Option<Instant>,
 }
 
@@ -73,42 +105,45 @@ impl Objects {
         self.enabled
     }
 
-    /// Routes refer to objects from now on, or do not.
-    pub(crate) fn enable(&mut self, enabled: bool) {
-        self.enabled = enabled;
-        if !enabled {
-            self.groups.clear();
-            self.by_id.clear();
-            self.leftovers = true;
+    /// Routes refer to objects from now on, or do not; and what groups are like. Every set has to be wanted anew.
+    pub(crate) fn configure(&mut self, enabled: bool, resilience: Option<Resilience>) {
+        if (enabled, resilience) != (self.enabled, self.resilience) {
+            (self.enabled, self.resilience) = (enabled, resilience);
+            for key in self.groups.keys().cloned().collect::<Vec<_>>() {
+                self.unwant(&key);
+            }
+            self.detours.clear();
         }
     }
 
     /// The id of the group of this set, which leads over these (not empty).
-    pub(crate) fn want(&mut self, key: &SetKey, hops: &[Hop]) -> u32 {
+    pub(crate) fn want(&mut self, key: &SetKey, legs: &[Leg]) -> u32 {
         if let Some(group) = self.groups.get(key)
-            && group.hops == hops
+            && group.legs == legs
         {
             return group.id;
         }
-        let members = self.members(hops, key.1);
-        let id = match self.groups.get(key) {
+        let members = self.members(legs, key.1);
+        let before = self.groups.remove(key);
+        let id = match &before {
             Some(group) => group.id,
             None => self.group_id(&members),
         };
-        let group = Group {
-            id,
-            hops: hops.to_vec(),
-            members,
-        };
-        self.groups.insert(key.clone(), group);
+        let legs = legs.to_vec();
+        self.groups.insert(key.clone(), Group { id, legs, members });
         self.by_id.insert(id, key.clone());
-        self.dirty = true;
+        self.let_go(before.map(|group| group.members));
+        let followers = self.detours.iter().filter(|(_, to)| *to == key);
+        self.dirty.extend(followers.map(|(id, _)| *id));
+        self.dirty.insert(id);
         self.leftovers = true;
         id
     }
 
-    fn members(&mut self, hops: &[Hop], family: Family) -> Vec<u32> {
-        let mut members: Vec<u32> = hops.iter().map(|hop| self.single(*hop, family)).collect();
+    /// Ids of the gateways, each with one user more.
+    fn members(&mut self, legs: &[Leg], family: Family) -> Vec<(u32, u8)> {
+        let member = |leg: &Leg| (self.single(leg.hop, family), leg.weight);
+        let mut members: Vec<(u32, u8)> = legs.iter().map(member).collect();
         members.sort_unstable();
         members
     }
@@ -119,26 +154,38 @@ impl Objects {
             Some(IpAddr::V6(_)) => Family::Ipv6,
             None => family,
         };
-        if let Some(id) = self.singles.get(&(family, hop)) {
-            return *id;
-        }
-        let content = Content::Single(family, hop);
-        let found = self.kernel.iter().find(|(_, known)| **known == content);
-        let id = match found.map(|(id, _)| *id) {
-            Some(id) => id,
-            None => self.allocate(),
+        let id = match self.single_ids.get(&(family, hop)) {
+            Some(id) => *id,
+            None => self.claim(&Content::Single(family, hop)),
         };
-        self.singles.insert((family, hop), id);
+        self.single_ids.insert((family, hop), id);
+        let users = 0;
+        let single = self.singles.entry(id).or_insert(Single { family, hop, users });
+        single.users += 1;
+        if single.users == 1 {
+            self.dirty.insert(id);
+        }
         id
     }
 
-    /// A group of the kernel's that nobody has claimed and that is just this, or a new id.
-    fn group_id(&mut self, members: &[u32]) -> u32 {
-        let fits = |(id, content): &(&u32, &Content)| {
-            !self.by_id.contains_key(id) && matches!(content, Content::Group(known) if known == members)
-        };
-        let found = self.kernel.iter().find(fits).map(|(id, _)| *id);
-        found.unwrap_or_else(|| self.allocate())
+    fn let_go(&mut self, members: Option<Vec<(u32, u8)>>) {
+        for (id, _) in members.unwrap_or_default() {
+            if let Some(single) = self.singles.get_mut(&id) {
+                single.users -= 1;
+            }
+        }
+    }
+
+    fn group_id(&mut self, members: &[(u32, u8)]) -> u32 {
+        self.claim(&Content::Group(members.to_vec(), self.resilience))
+    }
+
+    /// An object of the kernel's that nobody has claimed and that is just this, or a new id.
+    fn claim(&mut self, content: &Content) -> u32 {
+        match self.unclaimed.remove(content) {
+            Some(id) => id,
+            None => self.allocate(),
+        }
     }
 
     fn allocate(&mut self) -> u32 {
@@ -148,7 +195,7 @@ impl Objects {
             let taken = self.kernel.contains_key(&id)
                 || self.by_id.contains_key(&id)
                 || self.foreign.contains(&id)
-                || self.singles.values().any(|single| *single == id);
+                || self.singles.contains_key(&id);
             if !taken {
                 return id;
             }
@@ -159,23 +206,54 @@ impl Objects {
     pub(crate) fn unwant(&mut self, key: &SetKey) {
         if let Some(group) = self.groups.remove(key) {
             self.by_id.remove(&group.id);
-            self.leftovers = true;
+            self.abandon(group.id);
+            self.let_go(Some(group.members));
         }
     }
 
+    fn abandon(&mut self, id: u32) {
+        if let Some(content) = self.kernel.get(&id) {
+            self.unclaimed.insert(content.clone(), id);
+        }
+        self.leftovers = true;
+    }
+
+    /// Every route of a set is wanted over another: its group becomes the other's, or leads where the other does until
+    /// its routes are written again.
+    pub(crate) fn hand_over(&mut self, from: &SetKey, to: &SetKey) {
+        let Some(group) = self.groups.remove(from) else {
+            return;
+        };
+        self.by_id.remove(&group.id);
+        self.dirty.insert(group.id);
+        self.leftovers = true;
+        if self.groups.contains_key(to) {
+            self.detours.insert(group.id, to.clone());
+            self.let_go(Some(group.members));
+        } else {
+            // Its legs are those of before, until it is wanted.
+            self.by_id.insert(group.id, to.clone());
+            self.groups.insert(to.clone(), group);
+        }
+    }
+
+    fn group(&self, id: u32) -> Option<&Group> {
+        let key = self.by_id.get(&id).or_else(|| self.detours.get(&id))?;
+        self.groups.get(key)
+    }
+
     /// Where the group leads.
-    pub(crate) fn hops(&self, id: u32) -> &[Hop] {
-        let group = self.by_id.get(&id).and_then(|key| self.groups.get(key));
-        group.map_or(&[], |group| &group.hops)
+    pub(crate) fn legs(&self, id: u32) -> &[Leg] {
+        self.group(id).map_or(&[], |group| &group.legs)
     }
 
     /// Whether the group leads over this link; `alone`: over no other.
     pub(crate) fn uses(&self, id: u32, ifindex: u32, alone: bool) -> bool {
-        let mut hops = self.hops(id).iter().map(|hop| hop.ifindex == ifindex);
+        let mut legs = self.legs(id).iter().map(|leg| leg.hop.ifindex == ifindex);
         if alone {
-            hops.all(|it| it)
+            legs.all(|it| it)
         } else {
-            hops.any(|it| it)
+            legs.any(|it| it)
         }
     }
 
@@ -185,42 +263,49 @@ impl Objects {
         let lost = self
             .kernel
             .iter()
-            .filter(|(id, content)| matches!(content, Content::Group(_)) && !now.contains_key(id))
+            .filter(|(id, content)| matches!(content, Content::Group(..)) && !now.contains_key(id))
             .map(|(id, _)| *id)
             .collect();
         self.kernel = now;
         self.foreign = foreign;
-        self.dirty = true;
+        self.dirty.extend(self.singles.keys());
+        self.dirty.extend(self.by_id.keys().chain(self.detours.keys()));
+        let claimed = |id: &u32| self.by_id.contains_key(id) || self.singles.contains_key(id);
+        let free = self.kernel.iter().rev().filter(|(id, _)| !claimed(id));
+        self.unclaimed = free.map(|(id, content)| (content.clone(), *id)).collect();
         self.leftovers = true;
         lost
     }
 
+    /// What this object should be; `None` where it does not matter.
+    fn wanted(&self, id: u32) -> Option<Content> {
+        match self.singles.get(&id) {
+            Some(single) if single.users > 0 => Some(Content::Single(single.family, single.hop)),
+            Some(_) => None,
+            None => self
+                .group(id)
+                .map(|group| Content::Group(group.members.clone(), self.resilience)),
+        }
+    }
+
     /// Objects to put in place now: gateways first, then groups.
     pub(crate) fn changes(&mut self, now: Instant) -> Vec<ObjectOp> {
-        let waiting = self.retry_at.is_some_and(|at| at > now);
-        if !self.dirty && (waiting || self.retry_at.is_none()) {
-            return Vec::new();
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.dirty.append(&mut self.failed);
         }
-        (self.dirty, self.retry_at) = (false, None);
-        let needed: BTreeSet<u32> = self
-            .groups
-            .values()
-            .flat_map(|group| group.members.iter().copied())
-            .collect();
-        let singles = self
-            .singles
-            .iter()
-            .filter(|(_, id)| needed.contains(id))
-            .map(|((family, hop), id)| (*id, Content::Single(*family, *hop)));
-        let groups = self
-            .groups
-            .values()
-            .map(|group| (group.id, Content::Group(group.members.clone())));
+        let dirty = std::mem::take(&mut self.dirty);
+        let (mut singles, mut groups) = (Vec::new(), Vec::new());
+        for id in dirty {
+            match self.wanted(id) {
+                Some(content) if self.kernel.get(&id) == Some(&content) => {}
+                Some(content @ Content::Single(..)) => singles.push(ObjectOp::Put(id, content)),
+                Some(content @ Content::Group(..)) => groups.push(ObjectOp::Put(id, content)),
+                None => {}
+            }
+        }
+        singles.append(&mut groups);
         singles
-            .chain(groups)
-            .filter(|(id, content)| self.kernel.get(id) != Some(content))
-            .map(|(id, content)| ObjectOp::Put(id, content))
-            .collect()
     }
 
     /// When [`Objects::changes`] has to be asked again.
@@ -240,19 +325,19 @@ impl Objects {
         let (mut groups, mut members) = (Vec::new(), BTreeSet::new());
         for (id, content) in &self.kernel {
             match content {
-                Content::Group(_) if !kept(id) => groups.push(*id),
-                Content::Group(of) => members.extend(of.iter().copied()),
+                Content::Group(..) if !kept(id) => groups.push(*id),
+                Content::Group(of, _) => members.extend(of.iter().map(|(id, _)| *id)),
                 Content::Single(..) => {}
             }
         }
-        for group in self.groups.values() {
-            members.extend(group.members.iter().copied());
-        }
+        self.detours.retain(|id, _| in_use.contains(id));
+        let singles = &mut self.singles;
+        singles.retain(|id, single| single.users > 0 || members.contains(id));
+        self.single_ids.retain(|_, id| singles.contains_key(id));
         let idle = |(id, content): &(&u32, &Content)| {
-            matches!(content, Content::Single(..)) && !members.contains(id)
+            matches!(content, Content::Single(..)) && !members.contains(id) && !singles.contains_key(id)
         };
         let singles: Vec<u32> = self.kernel.iter().filter(idle).map(|(id, _)| *id).collect();
-        self.singles.retain(|_, id| members.contains(id));
         groups.into_iter().chain(singles).map(ObjectOp::Remove).collect()
     }
 
@@ -260,9 +345,20 @@ impl Objects {
     pub(crate) fn done(&mut self, now: Instant, op: &ObjectOp, worked: bool) {
         match (op, worked) {
             (ObjectOp::Put(id, content), true) => drop(self.kernel.insert(*id, content.clone())),
-            (ObjectOp::Put(..), false) => self.retry_at = Some(now + RETRY),
+            (ObjectOp::Put(id, _), false) => {
+                self.failed.insert(*id);
+                self.retry_at = Some(now + RETRY);
+            }
             // What cannot be removed is gone, or is read anew with the next reading.
-            (ObjectOp::Remove(id), _) => drop(self.kernel.remove(id)),
+            (ObjectOp::Remove(id), _) => self.removed(*id),
+        }
+    }
+
+    fn removed(&mut self, id: u32) {
+        if let Some(content) = self.kernel.remove(&id)
+            && self.unclaimed.get(&content) == Some(&id)
+        {
+            self.unclaimed.remove(&content);
         }
     }
 }
@@ -274,17 +370,24 @@ mod tests {
     fn key(next_hops: &[u8]) -> SetKey {
         let next_hops = next_hops
             .iter()
-            .map(|last| IpAddr::from([192, 0, 2, *last]))
+            .map(|last| FibHop {
+                addr: IpAddr::from([192, 0, 2, *last]),
+                weight: 1,
+            })
             .collect();
         (next_hops, Family::Ipv4)
     }
 
-    fn hops(of: &[u8]) -> Vec<Hop> {
+    fn hops(of: &[u8]) -> Vec<Leg> {
         let hop = |last: &u8| Hop {
             gateway: Some([192, 0, 2, *last].into()),
             ifindex: 2,
         };
-        of.iter().map(hop).collect()
+        let leg = |last| Leg {
+            hop: hop(last),
+            weight: 1,
+        };
+        of.iter().map(leg).collect()
     }
 
     /// A kernel that takes everything.
@@ -303,7 +406,7 @@ mod tests {
         assert_eq!(objects.want(&key(&[1, 2]), &hops(&[2])), id);
         let ops = settle(&mut objects);
         assert!(
-            matches!(&ops[..], [ObjectOp::Put(put, Content::Group(members))] if *put == id && members.len() == 1)
+            matches!(&ops[..], [ObjectOp::Put(put, Content::Group(members, None))] if *put == id && members.len() == 1)
         );
         // The gateway that is not needed goes afterwards, the group stays.
         let gone = objects.removals(&BTreeSet::from([id]));
@@ -362,5 +465,69 @@ mod tests {
         let mut objects = Objects::default();
         objects.observe(Vec::new(), BTreeSet::from([FIRST, FIRST + 1]));
         assert_eq!(objects.want(&key(&[1]), &hops(&[1])), FIRST + 3);
+    }
+
+    #[test]
+    fn a_set_hands_its_group_over() {
+        let mut objects = Objects::default();
+        let id = objects.want(&key(&[1]), &hops(&[1]));
+        settle(&mut objects);
+        objects.hand_over(&key(&[1]), &key(&[2]));
+        assert_eq!(objects.want(&key(&[2]), &hops(&[2])), id);
+        let ops = settle(&mut objects);
+        assert!(
+            matches!(&ops[..], [ObjectOp::Put(_, Content::Single(..)), ObjectOp::Put(put, _)] if *put == id),
+            "{ops:?}"
+        );
+        assert_eq!(objects.removals(&BTreeSet::from([id])).len(), 1); // the first gateway
+        assert_eq!(objects.legs(id), hops(&[2]));
+    }
+
+    #[test]
+    fn a_group_leads_elsewhere_until_its_routes_are_written() {
+        let mut objects = Objects::default();
+        let (one, two) = (
+            objects.want(&key(&[1]), &hops(&[1])),
+            objects.want(&key(&[2]), &hops(&[2])),
+        );
+        settle(&mut objects);
+        objects.hand_over(&key(&[1]), &key(&[2]));
+        assert_eq!(objects.want(&key(&[2]), &hops(&[2])), two);
+        let ops = settle(&mut objects);
+        assert!(matches!(ops[..], [ObjectOp::Put(id, _)] if id == one), "{ops:?}");
+        assert_eq!(objects.legs(one), hops(&[2]));
+        // The other set moves before they are.
+        objects.want(&key(&[2]), &hops(&[3]));
+        assert_eq!(settle(&mut objects).len(), 3);
+        let gateways = objects.removals(&BTreeSet::from([one, two]));
+        assert_eq!(gateways.len(), 2);
+        let now = Instant::now();
+        gateways.iter().for_each(|op| objects.done(now, op, true));
+        assert_eq!(objects.removals(&BTreeSet::from([two])), [ObjectOp::Remove(one)]);
+        assert_eq!(objects.want(&key(&[2]), &hops(&[3])), two);
+        assert!(settle(&mut objects).is_empty());
+    }
+
+    #[test]
+    fn resilient_groups_are_other_groups() {
+        let mut objects = Objects::default();
+        let plain = objects.want(&key(&[1]), &hops(&[1]));
+        settle(&mut objects);
+        let resilience = Resilience {
+            buckets: 64,
+            idle_seconds: 30,
+        };
+        objects.configure(true, Some(resilience));
+        let other = objects.want(&key(&[1]), &hops(&[1]));
+        assert_ne!(plain, other);
+        let ops = settle(&mut objects);
+        assert!(
+            matches!(&ops[..], [ObjectOp::Put(_, Content::Group(_, Some(put)))] if *put == resilience),
+            "{ops:?}"
+        );
+        assert_eq!(
+            objects.removals(&BTreeSet::from([other])),
+            [ObjectOp::Remove(plain)]
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Next-hop resolution over a mirror of the kernel's links, addresses and other people's routes.
 //!
 //! Pure. A next hop is reachable when the longest matching route that is not ours leads out of a link that
-//! is up: straight (connected), or through that route's own gateways. A default route does not count: it
-//! matches everything, and would make every next hop look reachable. Our own routes do not count either,
+//! is up: straight (connected), or through that route's own gateways. A default route does not count unless the operator
+//! wants it: it matches everything, and would make every next hop look reachable. Our own routes do not count either,
 //! so that no next hop can be resolved by a route that it made.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,6 +37,7 @@ pub(crate) struct Address {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Foreign {
     pub(crate) metric: u32,
+    pub(crate) table: u32,
     pub(crate) protocol: u8,
     /// Empty for blackhole, unreachable and the like.
     pub(crate) hops: Vec<Hop>,
@@ -58,6 +59,8 @@ pub(crate) struct Mirror {
     routes: HashMap<Prefix, BTreeSet<Foreign>>,
     /// How many prefixes there are of each length, per family.
     lengths: BTreeMap<(Family, u8), usize>,
+    /// Next hops may be reached over a default route.
+    pub(crate) via_default: bool,
 }
 
 impl Mirror {
@@ -67,17 +70,18 @@ impl Mirror {
             *self.lengths.entry((prefix.family(), prefix.len())).or_default() += 1;
             BTreeSet::new()
         });
-        // The kernel has one route per prefix and metric (a replaced one comes as new only).
-        routes.retain(|other| other.metric != route.metric);
+        // The kernel has one route per prefix, table and metric (a replaced one comes as new only).
+        routes.retain(|other| (other.metric, other.table) != (route.metric, route.table));
         routes.insert(route);
     }
 
     /// A route of somebody else is gone.
-    pub(crate) fn remove_route(&mut self, prefix: Prefix, metric: u32) {
+    pub(crate) fn remove_route(&mut self, key: RouteKey) {
+        let prefix = key.prefix;
         let Some(routes) = self.routes.get_mut(&prefix) else {
             return;
         };
-        routes.retain(|route| route.metric != metric);
+        routes.retain(|route| (route.metric, route.table) != (key.metric, key.table));
         if routes.is_empty() {
             self.routes.remove(&prefix);
             if let Some(count) = self.lengths.get_mut(&(prefix.family(), prefix.len())) {
@@ -88,7 +92,10 @@ impl Mirror {
 
     /// Takes a complete reading in place of what was known; gives the routes in it that are ours.
     pub(crate) fn fill(&mut self, reading: Reading) -> Vec<(RouteKey, RouteSpec)> {
-        *self = Self::default();
+        *self = Self {
+            via_default: self.via_default,
+            ..Self::default()
+        };
         self.links.extend(reading.links);
         self.addresses.extend(reading.addresses);
         let mut ours = Vec::new();
@@ -101,12 +108,12 @@ impl Mirror {
         ours
     }
 
-    /// Whether somebody else has a route of this prefix and metric, and by which protocol.
-    pub(crate) fn foreign(&self, prefix: &Prefix, metric: u32) -> Option<u8> {
+    /// Whether somebody else has a route of this key, and by which protocol.
+    pub(crate) fn foreign(&self, key: &RouteKey) -> Option<u8> {
         self.routes
-            .get(prefix)?
+            .get(&key.prefix)?
             .iter()
-            .find(|route| route.metric == metric)
+            .find(|route| (route.metric, route.table) == (key.metric, key.table))
             .map(|route| route.protocol)
     }
 
@@ -172,7 +179,8 @@ impl Mirror {
 
     fn lookup(&self, addr: IpAddr) -> Option<Resolved> {
         let family = Prefix::host(addr).family();
-        let lengths = self.lengths.range((family, 1)..=(family, 128)).rev();
+        let shortest = if self.via_default { 0 } else { 1 };
+        let lengths = self.lengths.range((family, shortest)..=(family, 128)).rev();
         for ((_, len), _) in lengths.filter(|(_, count)| **count > 0) {
             let Some(routes) = self.routes.get(&Prefix::new(addr, *len)) else {
                 continue;
@@ -244,6 +252,7 @@ mod tests {
     fn connected(ifindex: u32) -> Foreign {
         Foreign {
             metric: 0,
+            table: super::super::route::MAIN,
             protocol: 2,
             hops: vec![Hop {
                 gateway: None,
@@ -255,6 +264,7 @@ mod tests {
     fn via(gateway: &str, ifindex: u32, metric: u32) -> Foreign {
         Foreign {
             metric,
+            table: super::super::route::MAIN,
             protocol: 4,
             hops: vec![Hop {
                 gateway: Some(ip(gateway)),
@@ -287,8 +297,15 @@ mod tests {
             (far.reach, far.hops[0].gateway),
             (Reach::Reachable { metric: 30 }, Some(ip("192.0.2.7")))
         );
-        mirror.remove_route(prefix("198.51.100.0/24"), 30);
+        mirror.remove_route(RouteKey {
+            prefix: prefix("198.51.100.0/24"),
+            metric: 30,
+            table: 254,
+        });
         assert_eq!(mirror.resolve(ip("198.51.100.1")).reach, Reach::Unreachable);
+        mirror.via_default = true;
+        let far = mirror.resolve(ip("198.51.100.1"));
+        assert_eq!(far.hops[0].gateway, Some(ip("192.0.2.1")));
     }
 
     #[test]
@@ -309,6 +326,7 @@ mod tests {
             prefix("192.0.2.128/25"),
             Foreign {
                 metric: 0,
+                table: super::super::route::MAIN,
                 protocol: 4,
                 hops: Vec::new(),
             },

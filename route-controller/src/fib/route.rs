@@ -8,17 +8,25 @@ use bgp_proto::types::Prefix;
 /// Our route protocol number (`examples/rt_protos.d/podroute.conf` gives `ip route` the name).
 pub(crate) const PROTOCOL: u8 = 245;
 
-/// What the kernel tells routes of one table apart by.
+/// The kernel's main table (linux/rtnetlink.h).
+pub(crate) const MAIN: u32 = 254;
+
+/// What the kernel tells routes apart by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct RouteKey {
     pub(crate) prefix: Prefix,
     /// Priority; lower wins.
     pub(crate) metric: u32,
+    pub(crate) table: u32,
 }
 
 impl fmt::Display for RouteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} metric {}", self.prefix, self.metric)
+        write!(f, "{} metric {}", self.prefix, self.metric)?;
+        match self.table {
+            MAIN => Ok(()),
+            table => write!(f, " table {table}"),
+        }
     }
 }
 
@@ -29,15 +37,24 @@ pub(crate) struct Hop {
     pub(crate) ifindex: u32,
 }
 
+/// A way out and its share of the traffic beside the others', 1–255.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct Leg {
+    pub(crate) hop: Hop,
+    pub(crate) weight: u8,
+}
+
 /// What a packet meets.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Target {
     /// Sent on, over one of these (sorted, never empty).
-    Hops(Vec<Hop>),
+    Hops(Vec<Leg>),
     /// Sent on over what the nexthop object with this id says.
     Group(u32),
     /// Answered with ICMP unreachable: a free address of our own block.
     Unreachable,
+    /// Looked for in the tables after this one: our own block, in a table that is asked before the main one.
+    Throw,
 }
 
 /// Everything of a route but its key.
@@ -52,8 +69,8 @@ impl RouteSpec {
     /// Whether the route itself names the interface.
     pub(crate) fn uses(&self, ifindex: u32) -> bool {
         match &self.target {
-            Target::Hops(hops) => hops.iter().any(|hop| hop.ifindex == ifindex),
-            Target::Group(_) | Target::Unreachable => false,
+            Target::Hops(hops) => hops.iter().any(|leg| leg.hop.ifindex == ifindex),
+            Target::Group(_) | Target::Unreachable | Target::Throw => false,
         }
     }
 
@@ -61,7 +78,7 @@ impl RouteSpec {
     pub(crate) fn group(&self) -> Option<u32> {
         match self.target {
             Target::Group(id) => Some(id),
-            Target::Hops(_) | Target::Unreachable => None,
+            Target::Hops(_) | Target::Unreachable | Target::Throw => None,
         }
     }
 }

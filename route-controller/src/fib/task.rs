@@ -15,12 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::message::Read;
 use super::netlink::{BATCH, Monitor, News, Writer, count_failures, read_all, read_objects};
-use super::{Failure, Fib, FibConfig, ObjectOp, Op, RouteKey};
+use super::{Failure, Fib, FibConfig, ObjectOp, Op, RouteKey, rules};
 use crate::clock::now;
 
 /// What the task is asked.
 pub(crate) enum ToFib {
-    Routes(Vec<FibChange>),
+    /// `true`: others follow at once.
+    Routes(Vec<FibChange>, bool),
     Watch(Vec<IpAddr>),
     Unwatch(Vec<IpAddr>),
     /// The whole set of own blocks; answered when their unreachable routes are in.
@@ -35,6 +36,8 @@ pub(crate) enum ToFib {
 pub(crate) const ROOM: usize = 256;
 /// Commands taken before writing.
 const BURST: usize = 64;
+/// Routes that move are held back no longer than this, to see which of them move together.
+const LONGEST_HOLD: Duration = Duration::from_millis(20);
 /// Repairs are told at most once in this time.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -48,6 +51,8 @@ pub(crate) struct FibTask {
     repairs: u64,
     last_told: Option<Instant>,
     swept: bool,
+    /// When routes that are held back have to go.
+    let_go_at: Option<Instant>,
 }
 
 impl FibTask {
@@ -68,12 +73,14 @@ impl FibTask {
             repairs: 0,
             last_told: None,
             swept: false,
+            let_go_at: None,
         };
         // The monitor listens already, so that nothing falls between reading and listening.
         task.choose_objects();
         for (key, spec) in task.read_kernel().await? {
             task.fib.delta.adopt(key, Arc::new(spec));
         }
+        task.ensure_rules().await;
         Ok(task)
     }
 
@@ -82,18 +89,29 @@ impl FibTask {
         match read_objects() {
             Ok(reading) => {
                 self.fib.objects_read(reading);
-                self.fib.objects.enable(self.fib.config().objects);
+                let config = self.fib.config();
+                self.fib.objects.configure(config.objects, config.resilience);
             }
             Err(error) => {
                 tracing::info!(%error, "this kernel has no nexthop objects; routes carry their gateways themselves");
-                self.fib.objects.enable(false);
+                self.fib.objects.configure(false, None);
             }
+        }
+    }
+
+    /// The policy rules are as configured; what others do to them is undone.
+    async fn ensure_rules(&mut self) {
+        match rules::ensure(self.fib.rule()).await {
+            Ok((0, 0)) => {}
+            Ok((added, removed)) => tracing::info!(added, removed, "policy rules"),
+            Err(error) => tracing::error!(%error, "cannot set policy rules (fib.rulePriority)"),
         }
     }
 
     /// Fills the mirror anew and gives our own routes.
     async fn read_kernel(&mut self) -> io::Result<Vec<(RouteKey, super::RouteSpec)>> {
         let reading = read_all(self.fib.config().table).await?;
+        self.fib.mirror.via_default = self.fib.config().via_default;
         Ok(self.fib.mirror.fill(reading))
     }
 
@@ -103,8 +121,12 @@ impl FibTask {
             let table = self.fib.config().table;
             let dirty = self.fib.delta.is_dirty();
             let deadline = {
-                let retries = [self.fib.delta.next_retry(), self.fib.objects.next_retry()];
-                retries.into_iter().flatten().min()
+                let moments = [
+                    self.fib.delta.next_retry(),
+                    self.fib.objects.next_retry(),
+                    self.let_go_at,
+                ];
+                moments.into_iter().flatten().min()
             };
             tokio::select! {
                 biased;
@@ -135,7 +157,14 @@ impl FibTask {
 
     async fn take(&mut self, command: ToFib) {
         match command {
-            ToFib::Routes(changes) => self.fib.routes(changes),
+            ToFib::Routes(changes, more) => {
+                self.fib.routes(changes, more);
+                self.let_go_at = match self.let_go_at {
+                    _ if !self.fib.is_holding() => None,
+                    None => Some(now() + LONGEST_HOLD),
+                    known => known,
+                };
+            }
             ToFib::Watch(list) => {
                 let news = self.fib.watch(list);
                 self.tell(news).await;
@@ -157,10 +186,13 @@ impl FibTask {
                 }
             }
             ToFib::Reconfigure(config) => {
-                if config.objects != self.fib.config().objects {
-                    self.fib.objects.enable(config.objects && read_objects().is_ok());
+                let known = self.fib.config();
+                if (config.objects, config.resilience) != (known.objects, known.resilience) {
+                    let able = config.objects && read_objects().is_ok();
+                    self.fib.objects.configure(able, config.resilience);
                 }
                 self.fib.reconfigure(config);
+                self.ensure_rules().await;
             }
             ToFib::Query(query) => query(&self.fib),
         }
@@ -183,6 +215,10 @@ impl FibTask {
                 }
                 News::Objects => {
                     self.read_objects();
+                    false
+                }
+                News::Rules => {
+                    self.ensure_rules().await;
                     false
                 }
                 News::RouteNew(Read::Ours(key, spec)) => self.observe(key, Some(spec)),
@@ -243,15 +279,18 @@ impl FibTask {
             }
             News::RouteNew(Read::Foreign(prefix, route)) => self.fib.mirror.add_route(prefix, route),
             News::RouteGone(Read::Foreign(prefix, route)) => {
-                self.fib.mirror.remove_route(prefix, route.metric);
-                self.fib.delta.retry_now(RouteKey {
+                let key = RouteKey {
                     prefix,
                     metric: route.metric,
-                });
+                    table: route.table,
+                };
+                self.fib.mirror.remove_route(key);
+                self.fib.delta.retry_now(key);
             }
             News::RouteNew(Read::Ours(..))
             | News::RouteGone(Read::Ours(..))
             | News::Objects
+            | News::Rules
             | News::Overrun => return false,
         }
         true
@@ -272,6 +311,7 @@ impl FibTask {
             Ok(ours) => {
                 let ours = ours.into_iter().map(|(key, spec)| (key, Arc::new(spec)));
                 self.fib.delta.resync(ours.collect());
+                self.ensure_rules().await;
                 let news = self.fib.resolve_again();
                 self.tell(news).await;
             }
@@ -281,6 +321,10 @@ impl FibTask {
 
     /// One batch of changes.
     fn write(&mut self) {
+        if self.let_go_at.is_some_and(|at| at <= now()) {
+            self.let_go_at = None;
+            self.fib.settle();
+        }
         let objects = self.fib.objects.changes(now());
         self.write_objects(&objects);
         self.write_routes();
@@ -330,9 +374,8 @@ impl FibTask {
             self.fib.delta.done(now(), op.key(), Err(Failure::Exists));
         }
         if !ops.is_empty() {
-            let table = self.fib.config().table;
             let writer = &mut self.writer;
-            match tokio::task::block_in_place(|| writer.apply(&ops, table)) {
+            match tokio::task::block_in_place(|| writer.apply(&ops)) {
                 Ok(outcomes) => self.settle(&ops, &outcomes),
                 Err(error) => self.lost_answers(&ops, &error),
             }
@@ -342,7 +385,7 @@ impl FibTask {
     /// Somebody else has a route of this prefix and metric: it is never replaced.
     fn is_blocked(&self, op: &Op) -> bool {
         let key = op.key();
-        !matches!(op, Op::Remove(_)) && self.fib.mirror.foreign(&key.prefix, key.metric).is_some()
+        !matches!(op, Op::Remove(_)) && self.fib.mirror.foreign(&key).is_some()
     }
 
     fn settle(&mut self, ops: &[Op], outcomes: &[Result<(), Failure>]) {

@@ -103,6 +103,7 @@ impl Shell {
             cluster_id: None,
             max_paths: 8,
             multipath_relax: true,
+            link_bandwidth: true,
             assume_reachable: choice & 64 != 0,
         });
         let internal = config.local_asn == config.remote_asn;

@@ -26,6 +26,8 @@ pub struct EngineConfig {
     pub max_paths: u8,
     /// Equal paths may come from different neighbour ASes.
     pub multipath_relax: bool,
+    /// Shares of equal paths follow their link bandwidth (draft-ietf-idr-link-bandwidth).
+    pub link_bandwidth: bool,
     /// Next hops count as reachable without being resolved: for reflectors and route servers without a FIB.
     pub assume_reachable: bool,
 }
@@ -74,13 +76,22 @@ pub enum Input {
     Written(PeerId, usize),
 }
 
+/// A next hop of the kernel's, and its share of the traffic.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FibHop {
+    /// The BGP next hop.
+    pub addr: IpAddr,
+    /// Its share beside the others', 1–255; 1 for all where nothing says otherwise.
+    pub weight: u8,
+}
+
 /// What the kernel should have for a prefix: the next hops of the best paths, sorted, or nothing.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct FibChange {
     /// Which prefix.
     pub prefix: Prefix,
     /// Equal next hops; empty means that the route goes.
-    pub next_hops: Arc<[IpAddr]>,
+    pub next_hops: Arc<[FibHop]>,
 }
 
 /// What to do.
@@ -88,8 +99,13 @@ pub struct FibChange {
 pub enum Output {
     /// Write what the chunk holds for this peer, in order, after what was given before.
     Advertise(PeerId, Arc<Chunk>),
-    /// Routes for the kernel, each prefix at most once.
-    Fib(Vec<FibChange>),
+    /// Routes for the kernel, each prefix at most once. `more`: others are about to follow, for the same reason.
+    Fib {
+        /// The changes.
+        changes: Vec<FibChange>,
+        /// Destinations are still to be decided.
+        more: bool,
+    },
     /// Begin to resolve these next hops and report each by [`Input::NextHops`].
     Watch(Vec<IpAddr>),
     /// These are not needed any more.

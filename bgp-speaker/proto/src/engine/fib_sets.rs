@@ -1,22 +1,23 @@
 //! Sets of next hops that the kernel was told, interned: a destination remembers its set in 4 bytes.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
+use super::api::FibHop;
+
 /// Interned sets; 0 is the empty one.
 #[derive(Debug, Default)]
 pub(super) struct FibSets {
-    sets: Vec<(Arc<[IpAddr]>, u32)>,
+    sets: Vec<(Arc<[FibHop]>, u32)>,
     free: Vec<u32>,
-    index: HashMap<Arc<[IpAddr]>, u32, FxBuildHasher>,
+    index: HashMap<Arc<[FibHop]>, u32, FxBuildHasher>,
 }
 
 impl FibSets {
     /// The id of a set (sorted, without repetition), with one more reference.
-    pub(super) fn intern(&mut self, set: &[IpAddr]) -> u32 {
+    pub(super) fn intern(&mut self, set: &[FibHop]) -> u32 {
         if set.is_empty() {
             return 0;
         }
@@ -26,7 +27,7 @@ impl FibSets {
             }
             return id;
         }
-        let set: Arc<[IpAddr]> = set.into();
+        let set: Arc<[FibHop]> = set.into();
         let id = self.free.pop().unwrap_or_else(|| {
             self.sets.push((Arc::clone(&set), 0));
             u32::try_from(self.sets.len()).unwrap_or(u32::MAX)
@@ -50,14 +51,14 @@ impl FibSets {
     }
 
     /// The set of an id.
-    pub(super) fn get(&self, id: u32) -> Arc<[IpAddr]> {
+    pub(super) fn get(&self, id: u32) -> Arc<[FibHop]> {
         let slot = (id as usize)
             .checked_sub(1)
             .and_then(|index| self.sets.get(index));
         slot.map_or_else(|| Arc::from([].as_slice()), |(set, _)| Arc::clone(set))
     }
 
-    fn slot(&mut self, id: u32) -> Option<&mut (Arc<[IpAddr]>, u32)> {
+    fn slot(&mut self, id: u32) -> Option<&mut (Arc<[FibHop]>, u32)> {
         (id as usize)
             .checked_sub(1)
             .and_then(|index| self.sets.get_mut(index))
@@ -70,7 +71,11 @@ mod tests {
 
     #[test]
     fn sets_are_shared_and_freed() {
-        let (one, two): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let hop = |addr: &str| FibHop {
+            addr: addr.parse().unwrap(),
+            weight: 1,
+        };
+        let (one, two) = (hop("192.0.2.1"), hop("192.0.2.2"));
         let mut sets = FibSets::default();
         assert_eq!(sets.intern(&[]), 0);
         let a = sets.intern(&[one]);

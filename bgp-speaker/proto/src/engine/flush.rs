@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::weights::{bandwidth, weigh};
 use super::{Engine, FibChange, Output};
 use crate::export::group::Rib;
 use crate::rib::attrs::AttrTable;
@@ -25,8 +26,11 @@ impl Engine {
             self.decide(dest, &mut fib);
             self.export(dest);
         }
-        if !fib.is_empty() {
-            self.out.push_back(Output::Fib(fib));
+        let more = !self.dirty.is_empty();
+        // An empty one ends what was announced to go on.
+        if !fib.is_empty() || (self.fib_goes_on && !more) {
+            self.fib_goes_on = more;
+            self.out.push_back(Output::Fib { changes: fib, more });
         }
         self.flush_groups();
     }
@@ -64,15 +68,12 @@ impl Engine {
     }
 
     fn note_fib(&mut self, dest: DestId, chosen: &[Candidate], fib: &mut Vec<FibChange>) {
-        let mut set = std::mem::take(&mut self.hop_set);
+        let (mut ways, mut set) = (std::mem::take(&mut self.ways), std::mem::take(&mut self.hop_set));
         if chosen.first().is_some_and(|best| !best.local) {
-            set.extend(
-                chosen
-                    .iter()
-                    .filter_map(|candidate| next_hop(&self.attrs, self.table.at(candidate.at)?)),
-            );
-            set.sort_unstable();
-            set.dedup();
+            let paths = chosen.iter().filter_map(|candidate| self.table.at(candidate.at));
+            let weighted = self.config.link_bandwidth;
+            ways.extend(paths.filter_map(|path| way(&self.attrs, path, weighted)));
+            weigh(&mut ways, &mut set);
         }
         let id = self.fib_sets.intern(&set);
         let old = self.table.swap_fib(dest, id);
@@ -86,7 +87,8 @@ impl Engine {
         }
         self.fib_sets.release(old);
         set.clear();
-        self.hop_set = set;
+        ways.clear();
+        (self.ways, self.hop_set) = (ways, set);
     }
 
     fn export(&mut self, dest: DestId) {
@@ -126,6 +128,11 @@ impl Engine {
     }
 }
 
-fn next_hop(attrs: &AttrTable, path: &Path) -> Option<IpAddr> {
-    path.imported.ok().map(|id| attrs.get(id).next_hop.addr())
+/// Where a path leads, and with what bandwidth.
+fn way(attrs: &AttrTable, path: &Path, weighted: bool) -> Option<(IpAddr, Option<f32>)> {
+    let attrs = path.imported.ok().map(|id| attrs.get(id))?;
+    Some((
+        attrs.next_hop.addr(),
+        weighted.then(|| bandwidth(attrs)).flatten(),
+    ))
 }

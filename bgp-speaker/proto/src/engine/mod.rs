@@ -19,6 +19,7 @@ mod import;
 mod originate;
 mod peers;
 mod view;
+mod weights;
 
 pub use api::*;
 pub use feed::{FeedId, FeedItem};
@@ -66,7 +67,10 @@ pub struct Engine {
     draining: bool,
     feeds: BTreeMap<FeedId, feed::Feed>,
     candidates: Vec<Candidate>,
-    hop_set: Vec<std::net::IpAddr>,
+    ways: Vec<(std::net::IpAddr, Option<f32>)>,
+    hop_set: Vec<FibHop>,
+    /// The last kernel changes were said not to be all.
+    fib_goes_on: bool,
 }
 
 impl Engine {
@@ -103,7 +107,9 @@ impl Engine {
             draining: false,
             feeds: BTreeMap::new(),
             candidates: Vec::new(),
+            ways: Vec::new(),
             hop_set: Vec::new(),
+            fib_goes_on: false,
         }
     }
 

@@ -31,6 +31,7 @@ pub(crate) fn config() -> EngineConfig {
         cluster_id: None,
         max_paths: 8,
         multipath_relax: false,
+        link_bandwidth: true,
         assume_reachable: false,
     }
 }
@@ -242,7 +243,7 @@ impl World {
                     self.drain(peer);
                 }
             }
-            Output::Fib(changes) => {
+            Output::Fib { changes, .. } => {
                 self.fib_batches += 1;
                 for change in changes {
                     if change.next_hops.is_empty() {
@@ -252,7 +253,8 @@ impl World {
                             change.prefix
                         );
                     } else {
-                        self.fib.insert(change.prefix, change.next_hops.to_vec());
+                        let hops = change.next_hops.iter().map(|hop| hop.addr);
+                        self.fib.insert(change.prefix, hops.collect());
                     }
                 }
             }

@@ -149,6 +149,7 @@ impl World {
             cluster_id: None,
             max_paths: 1,
             multipath_relax: false,
+            link_bandwidth: true,
             assume_reachable: true,
         });
         let mut made = Node {

@@ -1,0 +1,89 @@
+//! Policy rules (`ip rule`) that lead to a table of our own.
+//!
+//! Two at most: one a family, `from all lookup TABLE` at the configured priority, with our protocol number as their
+//! mark. Level-triggered: [`ensure`] reads what there is, and makes it what it should be.
+
+use std::io;
+
+use futures::TryStreamExt;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+
+use super::route::PROTOCOL;
+
+/// What a rule of ours says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Rule {
+    pub(crate) priority: u32,
+    pub(crate) table: u32,
+}
+
+/// Makes the rules of ours just this one, in both families, or none. Gives how many were added and removed.
+pub(crate) async fn ensure(wanted: Option<Rule>) -> io::Result<(usize, usize)> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let task = tokio::spawn(connection);
+    let outcome = ensure_with(&handle, wanted).await.map_err(io::Error::other);
+    task.abort();
+    outcome
+}
+
+async fn ensure_with(
+    handle: &rtnetlink::Handle,
+    wanted: Option<Rule>,
+) -> Result<(usize, usize), rtnetlink::Error> {
+    let (mut added, mut removed) = (0, 0);
+    for version in [rtnetlink::IpVersion::V4, rtnetlink::IpVersion::V6] {
+        let v4 = matches!(version, rtnetlink::IpVersion::V4);
+        let found: Vec<RuleMessage> = handle.rule().get(version).execute().try_collect().await?;
+        let ours = found.into_iter().filter(is_ours);
+        let (right, wrong): (Vec<_>, Vec<_>) = ours.partition(|rule| Some(read(rule)) == wanted);
+        // The new one first: packets find their way throughout.
+        if let (Some(rule), true) = (wanted, right.is_empty()) {
+            add(handle, rule, v4).await?;
+            added += 1;
+        }
+        for rule in wrong.into_iter().chain(right.into_iter().skip(1)) {
+            handle.rule().del(rule).execute().await?;
+            removed += 1;
+        }
+    }
+    Ok((added, removed))
+}
+
+async fn add(handle: &rtnetlink::Handle, rule: Rule, v4: bool) -> Result<(), rtnetlink::Error> {
+    let mut request = handle
+        .rule()
+        .add()
+        .table_id(rule.table)
+        .priority(rule.priority)
+        .action(RuleAction::ToTable);
+    let message = request.message_mut();
+    message.header.family = if v4 {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    message.attributes.push(RuleAttribute::Protocol(PROTOCOL.into()));
+    request.execute().await
+}
+
+fn is_ours(rule: &RuleMessage) -> bool {
+    rule.attributes.iter().any(
+        |attribute| matches!(attribute, RuleAttribute::Protocol(protocol) if u8::from(*protocol) == PROTOCOL),
+    )
+}
+
+fn read(message: &RuleMessage) -> Rule {
+    let mut rule = Rule {
+        priority: 0,
+        table: u32::from(message.header.table),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Priority(priority) => rule.priority = *priority,
+            RuleAttribute::Table(table) => rule.table = *table,
+            _ => {}
+        }
+    }
+    rule
+}
