@@ -46,12 +46,20 @@ pub(crate) enum Failure {
 }
 
 /// What we know of the kernel's side of a key.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 enum Kernel {
+    #[default]
+    Nothing,
     /// Ours, as given.
     Has(Arc<RouteSpec>),
     /// Ours, but it may have gone or changed without a word.
     Unsure,
+}
+
+impl Kernel {
+    fn is_nothing(&self) -> bool {
+        matches!(self, Kernel::Nothing)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -76,8 +84,9 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 struct Entry {
     desired: Option<Arc<RouteSpec>>,
-    kernel: Option<Kernel>,
-    in_flight: Option<Op>,
+    kernel: Kernel,
+    /// A change is under way.
+    in_flight: bool,
     /// Stands in the queue.
     queued: bool,
     /// Others changed it while a change of ours was under way.
@@ -89,23 +98,23 @@ struct Entry {
 impl Entry {
     fn change(&self, key: RouteKey) -> Option<Op> {
         match (&self.desired, &self.kernel) {
-            (Some(wanted), Some(Kernel::Has(had))) if wanted == had => None,
-            (Some(wanted), Some(_)) => Some(Op::Replace(key, Arc::clone(wanted))),
-            (Some(wanted), None) => Some(Op::Add(key, Arc::clone(wanted))),
-            (None, Some(_)) => Some(Op::Remove(key)),
-            (None, None) => None,
+            (Some(wanted), Kernel::Has(had)) if wanted == had => None,
+            (Some(wanted), Kernel::Nothing) => Some(Op::Add(key, Arc::clone(wanted))),
+            (Some(wanted), _) => Some(Op::Replace(key, Arc::clone(wanted))),
+            (None, Kernel::Nothing) => None,
+            (None, _) => Some(Op::Remove(key)),
         }
     }
 
     /// Nothing is wanted, there or under way.
     fn is_over(&self) -> bool {
-        self.desired.is_none() && self.kernel.is_none() && self.in_flight.is_none() && !self.queued
+        self.desired.is_none() && self.kernel.is_nothing() && !self.in_flight && !self.queued
     }
 
     fn progress(&self, retry: Option<&Retry>) -> Progress {
         match (retry, &self.kernel) {
             (Some(retry), _) => Progress::Failed(retry.failure),
-            (None, Some(Kernel::Has(had))) if Some(had) == self.desired.as_ref() => Progress::Installed,
+            (None, Kernel::Has(had)) if Some(had) == self.desired.as_ref() => Progress::Installed,
             _ => Progress::Pending,
         }
     }
@@ -148,7 +157,7 @@ impl Delta {
     /// A route of ours that was there before us. It stays if it is wanted, or until the sweep.
     pub(crate) fn adopt(&mut self, key: RouteKey, spec: Arc<RouteSpec>) {
         let entry = self.entries.entry(key).or_default();
-        entry.kernel = Some(Kernel::Has(spec));
+        entry.kernel = Kernel::Has(spec);
         if entry.desired.is_some() {
             enqueue(&mut self.queue, key, entry);
         } else {
@@ -159,9 +168,9 @@ impl Delta {
     /// What the kernel says of one of our keys, by somebody else's doing. True when it is not as wanted.
     pub(crate) fn observe(&mut self, key: RouteKey, spec: Option<Arc<RouteSpec>>) -> bool {
         let entry = self.entries.entry(key).or_default();
-        if entry.in_flight.is_some() {
+        if entry.in_flight {
             // Older or newer than our own change? Look again when its outcome is known.
-            entry.kernel = Some(Kernel::Unsure);
+            entry.kernel = Kernel::Unsure;
             entry.doubtful = true;
             return false;
         }
@@ -169,7 +178,7 @@ impl Delta {
         if spec.is_none() {
             entry.orphan = false;
         }
-        entry.kernel = spec.map(Kernel::Has);
+        entry.kernel = spec.map_or(Kernel::Nothing, Kernel::Has);
         if differs && !entry.orphan {
             enqueue(&mut self.queue, key, entry);
         }
@@ -183,9 +192,9 @@ impl Delta {
     /// Routes for which this holds may have gone without a word (a link went down, an address went away).
     pub(crate) fn doubt(&mut self, suspect: impl Fn(&RouteSpec) -> bool) {
         for (key, entry) in &mut self.entries {
-            if matches!(&entry.kernel, Some(Kernel::Has(spec)) if suspect(spec)) {
-                entry.kernel = Some(Kernel::Unsure);
-                entry.doubtful |= entry.in_flight.is_some();
+            if matches!(&entry.kernel, Kernel::Has(spec) if suspect(spec)) {
+                entry.kernel = Kernel::Unsure;
+                entry.doubtful |= entry.in_flight;
                 if !entry.orphan {
                     enqueue(&mut self.queue, *key, entry);
                 }
@@ -196,7 +205,10 @@ impl Delta {
     /// A complete reading of our routes: what is not in it is gone.
     pub(crate) fn resync(&mut self, found: Vec<(RouteKey, Arc<RouteSpec>)>) {
         let found: FxHashMap<RouteKey, Arc<RouteSpec>> = found.into_iter().collect();
-        let there = self.entries.iter().filter(|(_, entry)| entry.kernel.is_some());
+        let there = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| !entry.kernel.is_nothing());
         let gone: Vec<RouteKey> = there
             .map(|(key, _)| *key)
             .filter(|key| !found.contains_key(key))
@@ -242,13 +254,13 @@ impl Delta {
         let entry = self.entries.get_mut(&key)?;
         entry.queued = false;
         let waits = self.retries.get(&key).is_some_and(|retry| retry.at > now);
-        if entry.in_flight.is_some() || waits {
+        if entry.in_flight || waits {
             return None; // its outcome, or its time, brings it back
         }
         let op = entry.change(key);
         match &op {
-            Some(op) => {
-                entry.in_flight = Some(op.clone());
+            Some(_) => {
+                entry.in_flight = true;
                 self.flying += 1;
             }
             None if entry.is_over() => {
@@ -260,25 +272,28 @@ impl Delta {
         op
     }
 
-    /// The outcome of a change.
-    pub(crate) fn done(&mut self, now: Instant, key: RouteKey, outcome: Result<(), Failure>) {
+    /// The outcome of a change that [`Delta::take`] gave.
+    pub(crate) fn done(&mut self, now: Instant, op: Op, outcome: Result<(), Failure>) {
+        let key = op.key();
         let Some(entry) = self.entries.get_mut(&key) else {
             return;
         };
-        let Some(op) = entry.in_flight.take() else { return };
+        if !std::mem::take(&mut entry.in_flight) {
+            return;
+        }
         self.flying -= 1;
         let doubtful = std::mem::take(&mut entry.doubtful);
         match (op, outcome) {
             (Op::Remove(_), Ok(()) | Err(Failure::Missing)) => {
-                entry.kernel = None;
+                entry.kernel = Kernel::Nothing;
                 self.retries.remove(&key);
             }
             (Op::Add(_, spec) | Op::Replace(_, spec), Ok(())) => {
-                entry.kernel = Some(if doubtful {
+                entry.kernel = if doubtful {
                     Kernel::Unsure
                 } else {
                     Kernel::Has(spec)
-                });
+                };
                 self.retries.remove(&key);
             }
             (_, Err(failure)) => fail(&mut self.retries, now, key, failure),
@@ -317,8 +332,8 @@ impl Delta {
     /// The nexthop objects that routes refer to or may refer to.
     pub(crate) fn groups(&self) -> BTreeSet<u32> {
         let kernel = self.entries.values().filter_map(|entry| match &entry.kernel {
-            Some(Kernel::Has(spec)) => spec.group(),
-            Some(Kernel::Unsure) | None => None,
+            Kernel::Has(spec) => spec.group(),
+            Kernel::Unsure | Kernel::Nothing => None,
         });
         let desired = self
             .entries
@@ -465,7 +480,7 @@ mod tests {
                     Step::Land(which, works) if which < flying.len() => {
                         let op = flying.swap_remove(which);
                         let outcome = if works { kernel.apply(&op) } else { Err(Failure::Errno(101)) };
-                        delta.done(now, op.key(), outcome);
+                        delta.done(now, op.clone(), outcome);
                     }
                     Step::TheyDelete(k) if kernel.ours.remove(&key(k)).is_some() => {
                         delta.observe(key(k), None);
@@ -486,7 +501,7 @@ mod tests {
             for _ in 0..20 {
                 for op in flying.drain(..) {
                     let outcome = kernel.apply(&op);
-                    delta.done(now, op.key(), outcome);
+                    delta.done(now, op.clone(), outcome);
                 }
                 now += LAST_RETRY;
                 flying = delta.take(now, 100);
@@ -520,8 +535,8 @@ mod tests {
         let now = Instant::now();
         let mut delta = Delta::default();
         delta.want(key(1), Some(spec(1)));
-        assert_eq!(delta.take(now, 9).len(), 1);
-        delta.done(now, key(1), Err(Failure::Errno(101)));
+        let op = delta.take(now, 9).pop().unwrap();
+        delta.done(now, op, Err(Failure::Errno(101)));
         assert_eq!(delta.take(now, 9), []);
         assert_eq!(delta.routes()[&key(1)].1, Progress::Failed(Failure::Errno(101)));
         let later = delta.next_retry().unwrap();

@@ -14,6 +14,7 @@ mod objects;
 mod resolve;
 mod route;
 pub(crate) mod rules;
+mod sets;
 pub(crate) mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,11 +26,11 @@ use bgp_proto::types::{Family, Prefix};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(crate) use delta::{Delta, Failure, Op, Progress};
-use objects::SetKey;
 pub(crate) use objects::{ObjectOp, Objects, Resilience};
 pub(crate) use resolve::{Address, Foreign, Link, Mirror, Resolved};
 use route::MAIN;
 pub(crate) use route::{Hop, Leg, PROTOCOL, RouteKey, RouteSpec, Target};
+use sets::{SetId, Sets};
 
 /// Metric of the unreachable routes of our own blocks: the worst there is.
 pub(crate) const BLOCK_METRIC: u32 = u32::MAX;
@@ -62,10 +63,10 @@ pub(crate) struct FibConfig {
 #[derive(Debug, Default)]
 struct Moves {
     /// Where the routes of a set go; `None` for to more than one other, or away.
-    to: FxHashMap<SetKey, Option<SetKey>>,
+    to: FxHashMap<SetId, Option<SetId>>,
     prefixes: Vec<Prefix>,
     /// Sets that had no route left at some moment.
-    emptied: Vec<SetKey>,
+    emptied: Vec<SetId>,
 }
 
 /// Desired state, kernel state, and what follows.
@@ -74,18 +75,15 @@ pub(crate) struct Fib {
     config: FibConfig,
     pub(crate) mirror: Mirror,
     pub(crate) delta: Delta,
-    /// Learned: prefix to BGP next hops.
-    learned: FxHashMap<Prefix, Arc<[FibHop]>>,
+    /// Learned: prefix to the number of its set of BGP next hops.
+    learned: FxHashMap<Prefix, SetId>,
     /// Own blocks.
     blocks: BTreeSet<Prefix>,
     /// Next hops that the speaker wants to know about, and what it was told.
     watched: BTreeMap<IpAddr, Option<Reach>>,
     /// What next hops in use resolve to.
     resolved: FxHashMap<IpAddr, Resolved>,
-    /// What sets of next hops and families come to; forgotten whenever something resolves differently.
-    specs: FxHashMap<SetKey, Option<Arc<RouteSpec>>>,
-    /// How many learned routes have a set of next hops.
-    sets: FxHashMap<SetKey, usize>,
+    sets: Sets,
     /// How many sets have a next hop.
     users: FxHashMap<IpAddr, usize>,
     moves: Moves,
@@ -104,8 +102,7 @@ impl Fib {
             blocks: BTreeSet::new(),
             watched: BTreeMap::new(),
             resolved: FxHashMap::default(),
-            specs: FxHashMap::default(),
-            sets: FxHashMap::default(),
+            sets: Sets::default(),
             users: FxHashMap::default(),
             moves: Moves::default(),
             objects: Objects::default(),
@@ -131,7 +128,7 @@ impl Fib {
             self.delta.want(self.key(prefix), None);
         }
         self.config = config;
-        self.specs.clear();
+        self.sets.clear_specs();
         for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
             self.want_learned(prefix);
         }
@@ -220,50 +217,41 @@ impl Fib {
     }
 
     fn route(&mut self, change: FibChange) {
-        let (prefix, family) = (change.prefix, change.prefix.family());
-        let new = (!change.next_hops.is_empty()).then(|| (change.next_hops, family));
+        let prefix = change.prefix;
         // The new set first: a set that stays never counts as unused.
-        if let Some(new) = &new {
-            self.join_set(new);
-        }
-        let old = match &new {
-            Some((next_hops, _)) => self.learned.insert(prefix, Arc::clone(next_hops)),
+        let new = (!change.next_hops.is_empty()).then(|| self.join_set(&change.next_hops, prefix.family()));
+        let old = match new {
+            Some(id) => self.learned.insert(prefix, id),
             None => self.learned.remove(&prefix),
         };
-        let moves = old.is_some() && new.is_some();
         if let Some(old) = old {
-            self.leave_set((old, family), new);
+            self.leave_set(old, new);
         }
-        if moves {
+        if old.is_some() && new.is_some() {
             self.moves.prefixes.push(prefix);
         } else {
             self.want_learned(prefix);
         }
     }
 
-    fn join_set(&mut self, key: &SetKey) {
-        let count = self.sets.entry(key.clone()).or_default();
-        *count += 1;
-        if *count == 1 {
-            for hop in key.0.iter() {
+    fn join_set(&mut self, next_hops: &Arc<[FibHop]>, family: Family) -> SetId {
+        let (id, is_new) = self.sets.join(next_hops, family);
+        if is_new {
+            for hop in next_hops.iter() {
                 *self.users.entry(hop.addr).or_default() += 1;
             }
         }
+        id
     }
 
     /// A route leaves a set, for another or for good.
-    fn leave_set(&mut self, key: SetKey, to: Option<SetKey>) {
-        let known = self.moves.to.entry(key.clone()).or_insert_with(|| to.clone());
+    fn leave_set(&mut self, id: SetId, to: Option<SetId>) {
+        let known = self.moves.to.entry(id).or_insert(to);
         if *known != to {
             *known = None;
         }
-        if let Some(count) = self.sets.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                self.sets.remove(&key);
-                self.forget_unused(&key.0);
-                self.moves.emptied.push(key);
-            }
+        if self.sets.leave(id) {
+            self.moves.emptied.push(id);
         }
     }
 
@@ -284,20 +272,25 @@ impl Fib {
     /// moved are wanted as they are now.
     pub(crate) fn settle(&mut self) {
         let moves = std::mem::take(&mut self.moves);
-        for key in moves.emptied {
-            if self.sets.contains_key(&key) {
-                continue;
+        for id in &moves.emptied {
+            if self.sets.routes(*id) == 0 {
+                self.give_up(*id, moves.to.get(id).copied().flatten());
             }
-            match moves.to.get(&key) {
-                Some(Some(to)) if self.sets.contains_key(to) => self.objects.hand_over(&key, to),
-                _ => self.objects.unwant(&key),
-            }
-            self.specs.remove(&key);
         }
-        moves
-            .prefixes
-            .into_iter()
-            .for_each(|prefix| self.want_learned(prefix));
+        for prefix in moves.prefixes {
+            self.want_learned(prefix);
+        }
+    }
+
+    fn give_up(&mut self, id: SetId, to: Option<SetId>) {
+        let heir = to.filter(|to| self.sets.routes(*to) > 0);
+        let heir = heir.and_then(|to| self.sets.key(to).cloned());
+        let Some(key) = self.sets.forget(id) else { return };
+        match heir {
+            Some(heir) => self.objects.hand_over(&key, &heir),
+            None => self.objects.unwant(&key),
+        }
+        self.forget_unused(&key.0);
     }
 
     /// Computes what a learned prefix should have in the kernel.
@@ -321,16 +314,16 @@ impl Fib {
     }
 
     fn learned_spec(&mut self, prefix: Prefix) -> Option<Arc<RouteSpec>> {
-        let next_hops = Arc::clone(self.learned.get(&prefix)?);
-        let key = (next_hops, prefix.family());
-        if let Some(known) = self.specs.get(&key) {
-            return known.clone();
+        let id = *self.learned.get(&prefix)?;
+        match self.sets.spec(id) {
+            Some(known) => known.clone(),
+            None => self.spec_of(id),
         }
-        self.spec_of(key)
     }
 
     /// What a set of next hops comes to now.
-    fn spec_of(&mut self, key: SetKey) -> Option<Arc<RouteSpec>> {
+    fn spec_of(&mut self, id: SetId) -> Option<Arc<RouteSpec>> {
+        let key = self.sets.key(id)?.clone();
         let legs = self.legs_of(&key.0);
         let source = self.source(key.1);
         let target = match (legs.is_empty(), self.objects.enabled()) {
@@ -342,7 +335,7 @@ impl Fib {
             (false, false) => Some(Target::Hops(legs)),
         };
         let spec = target.map(|target| Arc::new(RouteSpec { target, source }));
-        self.specs.insert(key, spec.clone());
+        self.sets.set_spec(id, spec.clone());
         spec
     }
 
@@ -457,7 +450,7 @@ impl Fib {
             let prefixes: Vec<Prefix> = self
                 .learned
                 .iter()
-                .filter(|(prefix, next_hops)| moved.contains(&(Arc::clone(next_hops), prefix.family())))
+                .filter(|(_, set)| moved.contains(set))
                 .map(|(prefix, _)| *prefix)
                 .collect();
             prefixes.into_iter().for_each(|prefix| self.want_learned(prefix));
@@ -474,18 +467,18 @@ impl Fib {
 
     /// The sets with one of these next hops whose routes change: not those that a nexthop object stands for, as long as
     /// they lead anywhere.
-    fn changed_specs(&mut self, moved: &[IpAddr]) -> FxHashSet<SetKey> {
-        let touched: Vec<SetKey> = self
-            .specs
-            .keys()
-            .filter(|(next_hops, _)| next_hops.iter().any(|hop| moved.contains(&hop.addr)))
-            .cloned()
+    fn changed_specs(&mut self, moved: &[IpAddr]) -> FxHashSet<SetId> {
+        let touched: Vec<SetId> = self
+            .sets
+            .known()
+            .filter(|(_, (next_hops, _))| next_hops.iter().any(|hop| moved.contains(&hop.addr)))
+            .map(|(id, _)| id)
             .collect();
         let mut changed = FxHashSet::default();
-        for key in touched {
-            let before = self.specs.remove(&key).flatten();
-            if self.spec_of(key.clone()) != before {
-                changed.insert(key);
+        for id in touched {
+            let before = self.sets.spec(id).cloned().flatten();
+            if self.spec_of(id) != before {
+                changed.insert(id);
             }
         }
         changed
@@ -493,7 +486,7 @@ impl Fib {
 
     /// Addresses of the host changed: preferred sources may have come or gone.
     pub(crate) fn sources_again(&mut self) {
-        self.specs.clear();
+        self.sets.clear_specs();
         for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
             self.want_learned(prefix);
         }
@@ -597,7 +590,7 @@ mod tests {
         fib.routes(vec![learned("10.244.2.0/24", &["192.0.2.12"])], false);
         let now = Instant::now();
         for op in fib.delta.take(now, 9) {
-            fib.delta.done(now, op.key(), Ok(()));
+            fib.delta.done(now, op, Ok(()));
         }
         fib.mirror.links.get_mut(&2).unwrap().up = false;
         assert_eq!(fib.resolve_again(), [(addr, Reach::Unreachable)]);

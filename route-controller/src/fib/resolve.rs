@@ -5,11 +5,13 @@
 //! wants it: it matches everything, and would make every next hop look reachable. Our own routes do not count either,
 //! so that no next hop can be resolved by a route that it made.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp_proto::engine::Reach;
 use bgp_proto::types::{Family, Prefix, scope_of, without_scope};
+
+use rustc_hash::FxHashMap;
 
 use super::message::Read;
 use super::netlink::Reading;
@@ -56,7 +58,7 @@ pub(crate) struct Resolved {
 pub(crate) struct Mirror {
     pub(crate) links: BTreeMap<u32, Link>,
     pub(crate) addresses: BTreeSet<Address>,
-    routes: HashMap<Prefix, BTreeSet<Foreign>>,
+    routes: FxHashMap<Prefix, BTreeSet<Foreign>>,
     /// How many prefixes there are of each length, per family.
     lengths: BTreeMap<(Family, u8), usize>,
     /// Next hops may be reached over a default route.

@@ -371,13 +371,13 @@ impl FibTask {
         let ops = self.fib.delta.take(now(), BATCH);
         let (blocked, ops): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(|op| self.is_blocked(op));
         for op in blocked {
-            self.fib.delta.done(now(), op.key(), Err(Failure::Exists));
+            self.fib.delta.done(now(), op, Err(Failure::Exists));
         }
         if !ops.is_empty() {
             let writer = &mut self.writer;
             match tokio::task::block_in_place(|| writer.apply(&ops)) {
-                Ok(outcomes) => self.settle(&ops, &outcomes),
-                Err(error) => self.lost_answers(&ops, &error),
+                Ok(outcomes) => self.settle(ops, &outcomes),
+                Err(error) => self.lost_answers(ops, &error),
             }
         }
     }
@@ -388,10 +388,10 @@ impl FibTask {
         !matches!(op, Op::Remove(_)) && self.fib.mirror.foreign(&key).is_some()
     }
 
-    fn settle(&mut self, ops: &[Op], outcomes: &[Result<(), Failure>]) {
+    fn settle(&mut self, ops: Vec<Op>, outcomes: &[Result<(), Failure>]) {
         let now = now();
-        for (op, outcome) in ops.iter().zip(outcomes) {
-            self.fib.delta.done(now, op.key(), *outcome);
+        for (op, outcome) in ops.into_iter().zip(outcomes) {
+            self.fib.delta.done(now, op, *outcome);
         }
         for (errno, count) in count_failures(outcomes) {
             let error = io::Error::from_raw_os_error(errno);
@@ -400,12 +400,12 @@ impl FibTask {
     }
 
     /// The answers did not come: nothing is known of these changes.
-    fn lost_answers(&mut self, ops: &[Op], error: &io::Error) {
+    fn lost_answers(&mut self, ops: Vec<Op>, error: &io::Error) {
         tracing::error!(%error, count = ops.len(), "no answer from the kernel to route changes; trying again");
         let now = now();
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         for op in ops {
-            self.fib.delta.done(now, op.key(), Err(Failure::Errno(errno)));
+            self.fib.delta.done(now, op, Err(Failure::Errno(errno)));
         }
         self.fib.delta.doubt(|_| true);
         self.new_writer();
