@@ -142,6 +142,8 @@ pub struct Config {
     pub from_kubernetes: FromKubernetes,
     /// BMP stations that hear of every peer and route.
     pub bmp: Vec<BmpStation>,
+    /// Next hops that BFD watches beside the peers.
+    pub next_hops: Vec<WatchedNextHop>,
     /// Where metrics are served; none: nowhere.
     pub metrics: Vec<SocketAddr>,
     /// What the end of the agent means to peers.
@@ -350,7 +352,7 @@ impl std::fmt::Display for Remote {
 }
 
 /// BFD towards a peer (RFC 5880).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Bfd {
     /// How often we send and can receive.
     pub interval: Duration,
@@ -360,6 +362,58 @@ pub struct Bfd {
     pub multihop: bool,
     /// The session waits for BFD.
     pub strict: bool,
+    /// Packets are authenticated.
+    pub auth: Option<BfdAuth>,
+    /// A path that is lost again and again is held back.
+    pub dampening: Option<BfdDampening>,
+}
+
+/// Authentication of BFD (RFC 5880 §6.7).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BfdAuth {
+    /// How.
+    pub kind: BfdAuthKind,
+    /// The key's number, 0–255.
+    pub key_id: u8,
+    /// The key: 1–16 octets, with SHA-1 up to 20; an end of line is not part of it.
+    pub file: PathBuf,
+}
+
+/// Types of authentication (RFC 5880 §4.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BfdAuthKind {
+    /// Password in clear text.
+    Simple,
+    /// Keyed MD5.
+    KeyedMd5,
+    /// Meticulous Keyed MD5.
+    MeticulousKeyedMd5,
+    /// Keyed SHA1.
+    KeyedSha1,
+    /// Meticulous Keyed SHA1.
+    MeticulousKeyedSha1,
+}
+
+/// When a path is held back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BfdDampening {
+    /// So many losses within a short time hold it.
+    pub losses: u8,
+    /// The count of losses halves in this time.
+    pub half_life: Duration,
+    /// It is held no longer than this after the last loss.
+    pub longest: Duration,
+}
+
+/// A next hop that BFD watches, without a BGP session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WatchedNextHop {
+    /// Where it is.
+    pub address: IpAddr,
+    /// Our address towards it; the kernel's choice when `None`.
+    pub local_address: Option<IpAddr>,
+    /// How it is watched.
+    pub bfd: Bfd,
 }
 
 /// Graceful restart of a peer.

@@ -543,6 +543,18 @@ pub(crate) const BFD_INTERVAL: Kind<Duration> = Kind {
     },
 };
 
+pub(crate) const DAMPENING_TIME: Kind<Duration> = Kind {
+    what: "a time",
+    example: "15s",
+    parse: |scalar| {
+        let time = duration(scalar)?;
+        match (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&time) {
+            true => Ok(time),
+            false => Err(Bad::Range("1s to 1h".to_owned())),
+        }
+    },
+};
+
 pub(crate) const RETRY_TIME: Kind<Duration> = Kind {
     what: "a time",
     example: "5s",

@@ -161,6 +161,46 @@ impl Lookup {
     }
 }
 
+/// Installs IPv4 routes that refer to a nexthop object, 512 messages at a time, one acknowledgement each time: what the
+/// kernel alone takes, with nobody who listens.
+pub fn install(routes: &[(std::net::Ipv4Addr, u8)], nexthop: u32) -> Result<()> {
+    use nix::sys::socket::{MsgFlags, recv, send};
+    use std::os::fd::AsRawFd;
+    let lookup = Lookup::open()?;
+    let fd = lookup.socket.as_raw_fd();
+    for batch in routes.chunks(512) {
+        let mut bytes = Vec::with_capacity(batch.len() * 52);
+        for (index, (address, length)) in batch.iter().enumerate() {
+            // nlmsghdr (RTM_NEWROUTE; NLM_F_REQUEST, CREATE, EXCL, and ACK of the last), rtmsg, RTA_DST, RTA_PRIORITY,
+            // RTA_NH_ID.
+            let flags: u16 = if index + 1 == batch.len() { 0x605 } else { 0x601 };
+            bytes.extend(52u32.to_ne_bytes());
+            bytes.extend(24u16.to_ne_bytes());
+            bytes.extend(flags.to_ne_bytes());
+            bytes.extend([0; 8]);
+            bytes.extend([2, *length, 0, 0, 254, 99, 0, 1, 0, 0, 0, 0]);
+            for (kind, value) in [
+                (1u16, address.octets()),
+                (6, 20u32.to_ne_bytes()),
+                (30, nexthop.to_ne_bytes()),
+            ] {
+                bytes.extend(8u16.to_ne_bytes());
+                bytes.extend(kind.to_ne_bytes());
+                bytes.extend(value);
+            }
+        }
+        send(fd, &bytes, MsgFlags::empty()).context("sending routes")?;
+        let mut answer = [0; 8192];
+        let length = recv(fd, &mut answer, MsgFlags::empty()).context("an acknowledgement")?;
+        let code = answer[..length].get(16..20).and_then(|code| code.try_into().ok());
+        let code = code.map_or(-1, i32::from_ne_bytes);
+        if code != 0 {
+            return Err(Failure::new(format!("the kernel refuses a route: error {code}")));
+        }
+    }
+    Ok(())
+}
+
 /// RTA_GATEWAY of a route message; an error message has none.
 fn read_gateway(message: &[u8]) -> Option<std::net::Ipv4Addr> {
     let half = |at: usize| Some(u16::from_ne_bytes(message.get(at..at + 2)?.try_into().ok()?));

@@ -9,6 +9,7 @@
 //!
 //! The agent waits for the fib task when that is busy; the speaker never waits for the agent.
 
+mod bfd;
 mod peers;
 mod reload;
 
@@ -133,6 +134,8 @@ struct Agent {
     next_id: u32,
     /// Contents of password files, as last looked at.
     secrets: Secrets,
+    /// Next hops that the FIB was told are gone.
+    dead: std::collections::BTreeSet<std::net::IpAddr>,
     /// Initial routes still to come before the sweep.
     awaited: BTreeSet<(PeerId, Family)>,
     sweep_at: Option<Instant>,
@@ -188,6 +191,7 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf) -> Result<(), AgentErro
         health: Arc::default(),
         ranges: BTreeSet::new(),
         secrets: Secrets::default(),
+        dead: std::collections::BTreeSet::new(),
         next_id: 0,
         awaited: BTreeSet::new(),
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
@@ -376,6 +380,7 @@ impl Agent {
                     format!("BGP session with {name} is up"),
                 );
                 self.await_negotiated(peer).await;
+                self.paths.established(peer);
                 self.watch_paths().await;
             }
             Event::PeerDown(peer, why) => {

@@ -1,33 +1,59 @@
-//! The paths to peers, watched by BFD: which sessions there shall be, and what their news mean.
+//! The paths to peers and next hops, watched by BFD: which sessions there shall be, and what their news mean.
 //!
 //! The thread and its sockets are had with the first peer that wants BFD. News are looked at, not queued: a session
 //! that went down and came up again in between is seen by its count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use bfd::{Bfd, Down, Key, State, Status, Target};
-use bgp_proto::types::PeerId;
+use bfd::{Bfd, Dampening, DampeningConfig, Down, Key, State, Status, Target};
+use bgp_proto::types::{PeerId, with_scope};
 use tokio::sync::Notify;
 
+use crate::clock::now;
 use crate::status::BfdStatus;
+
+/// Whom a path leads to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Whom {
+    Peer(PeerId, String),
+    /// No session, only routes over it.
+    NextHop,
+}
+
+/// A path to watch.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    pub(crate) whom: Whom,
+    pub(crate) target: Target,
+    pub(crate) dampening: Option<DampeningConfig>,
+}
+
+/// What is remembered of a path.
+struct Path {
+    watch: Watch,
+    /// How often it was lost when last looked at.
+    seen: u64,
+    damped: Dampening,
+    /// After the last loss packets were seen to pass.
+    passes: bool,
+}
 
 /// BFD as the agent sees it.
 #[derive(Default)]
 pub(crate) struct Paths {
     bfd: Option<Bfd>,
     notify: Arc<Notify>,
-    /// Who is watched.
-    peers: BTreeMap<Key, (PeerId, String)>,
-    /// How often each was down when last looked at.
-    seen: BTreeMap<Key, u64>,
+    known: BTreeMap<Key, Path>,
 }
 
 /// A path that was lost.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Lost {
-    pub(crate) peer: PeerId,
-    pub(crate) name: String,
+    pub(crate) whom: Whom,
+    pub(crate) address: IpAddr,
     pub(crate) why: Down,
 }
 
@@ -37,8 +63,8 @@ impl Paths {
         Arc::clone(&self.notify)
     }
 
-    /// The whole set of peers to watch.
-    pub(crate) fn put(&mut self, wanted: Vec<(PeerId, String, Target)>) {
+    /// The whole set of paths to watch.
+    pub(crate) fn put(&mut self, wanted: Vec<Watch>) {
         if wanted.is_empty() && self.bfd.is_none() {
             return;
         }
@@ -51,14 +77,22 @@ impl Paths {
                 }
             }
         }
-        let targets = wanted.iter().map(|(.., target)| *target).collect();
-        let peers = wanted
-            .into_iter()
-            .map(|(id, name, target)| (target.key, (id, name)));
-        self.peers = peers.collect();
-        self.seen.retain(|key, _| self.peers.contains_key(key));
         if let Some(bfd) = &self.bfd {
-            bfd.put(targets);
+            bfd.put(wanted.iter().map(|watch| watch.target.clone()).collect());
+        }
+        let mut before = std::mem::take(&mut self.known);
+        for watch in wanted {
+            let old = before.remove(&watch.target.key);
+            let (seen, damped, passes) = old
+                .map(|path| (path.seen, path.damped, path.passes))
+                .unwrap_or_default();
+            let path = Path {
+                watch,
+                seen,
+                damped,
+                passes,
+            };
+            self.known.insert(path.watch.target.key, path);
         }
     }
 
@@ -66,31 +100,77 @@ impl Paths {
         self.bfd.as_ref().map(Bfd::status).unwrap_or_default()
     }
 
+    fn of_peer(&self, peer: PeerId) -> impl Iterator<Item = (&Key, &Path)> {
+        self.known
+            .iter()
+            .filter(move |(_, path)| matches!(path.watch.whom, Whom::Peer(id, _) if id == peer))
+    }
+
     /// Whether the path to a peer is up.
     pub(crate) fn is_up(&self, peer: PeerId) -> bool {
         let status = self.status();
-        let mut own = self.peers.iter().filter(|(_, (id, _))| *id == peer);
-        own.any(|(key, _)| status.get(key).is_some_and(|status| status.state == State::Up))
+        self.of_peer(peer)
+            .any(|(key, _)| status.get(key).is_some_and(|status| status.state == State::Up))
+    }
+
+    /// Whether a peer is held back, because its path was lost too often.
+    pub(crate) fn is_held(&self, peer: PeerId) -> bool {
+        let now = now();
+        self.of_peer(peer)
+            .any(|(_, path)| path.damped.held_until(now).is_some())
+    }
+
+    /// The session with a peer is established: its path carries packets, also where BFD has not come back.
+    pub(crate) fn established(&mut self, peer: PeerId) {
+        for path in self.known.values_mut() {
+            path.passes |= matches!(path.watch.whom, Whom::Peer(id, _) if id == peer);
+        }
     }
 
     /// Paths lost since this was last asked. What the neighbor's operator does on purpose says nothing about the path
     /// (RFC 5882 §3.2).
     pub(crate) fn lost(&mut self) -> Vec<Lost> {
-        let mut lost = Vec::new();
-        for (key, status) in self.status() {
-            let seen = self.seen.insert(key, status.downs).unwrap_or_default();
-            let (Some((peer, name)), Some(why)) = (self.peers.get(&key), status.last_down) else {
+        let (mut lost, status, now) = (Vec::new(), self.status(), now());
+        for (key, path) in &mut self.known {
+            let Some(status) = status.get(key) else { continue };
+            // A session that was made anew counts from zero.
+            let losses = status.downs.saturating_sub(path.seen);
+            path.seen = status.downs;
+            let Some(why) = status.last_down.filter(|why| losses > 0 && is_loss(*why)) else {
                 continue;
             };
-            if status.downs != seen && !matches!(why, Down::NeighborAdmin | Down::Admin) {
-                lost.push(Lost {
-                    peer: *peer,
-                    name: name.clone(),
-                    why,
-                });
+            path.passes = false;
+            if let Some(config) = &path.watch.dampening {
+                (0..losses).for_each(|_| path.damped.lost(now, config));
+                notify_at(&self.notify, path.damped.held_until(now));
             }
+            lost.push(Lost {
+                whom: path.watch.whom.clone(),
+                address: key.remote,
+                why,
+            });
         }
         lost
+    }
+
+    /// Next hops whose paths were lost and have not come up again, or are held back.
+    pub(crate) fn dead(&self) -> BTreeSet<IpAddr> {
+        let (status, now) = (self.status(), now());
+        let is_dead = |(key, path): &(&Key, &Path)| {
+            path.damped.held_until(now).is_some()
+                || status.get(key).is_some_and(|status| {
+                    !path.passes && status.state != State::Up && status.last_down.is_some_and(is_loss)
+                })
+        };
+        self.known
+            .iter()
+            .filter(is_dead)
+            .map(|(key, _)| match key.remote {
+                IpAddr::V6(addr) if key.scope > 0 => IpAddr::V6(with_scope(addr, key.scope)),
+                addr @ IpAddr::V6(_) => addr,
+                addr @ IpAddr::V4(_) => addr,
+            })
+            .collect()
     }
 
     /// Neighbors shall know that our silence is meant.
@@ -102,13 +182,16 @@ impl Paths {
 
     /// For `podroute show bfd`.
     pub(crate) fn show(&self) -> Vec<BfdStatus> {
-        let status = self.status();
+        let (status, now) = (self.status(), now());
         let rows = self
-            .peers
+            .known
             .iter()
-            .filter_map(|(key, (_, name))| Some((key, name, status.get(key)?)));
-        rows.map(|(key, name, status)| BfdStatus {
-            peer: name.clone(),
+            .filter_map(|(key, path)| Some((key, path, status.get(key)?)));
+        rows.map(|(key, path, status)| BfdStatus {
+            peer: match &path.watch.whom {
+                Whom::Peer(_, name) => name.clone(),
+                Whom::NextHop => String::new(),
+            },
             address: key.remote,
             state: format!("{:?}", status.state),
             since_seconds: status.since.elapsed().as_secs(),
@@ -117,9 +200,31 @@ impl Paths {
             detection_ms: status
                 .detection_time
                 .map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            held_seconds: path
+                .damped
+                .held_until(now)
+                .map(|until| until.saturating_duration_since(now).as_secs() + 1),
+            refused: status.refused.0,
+            last_refused: status.refused.1.map(|why| why.to_string()),
         })
         .collect()
     }
+}
+
+/// Somebody shall look again when a path is not held any more.
+fn notify_at(notify: &Arc<Notify>, moment: Option<Instant>) {
+    if let Some(moment) = moment {
+        let notify = Arc::clone(notify);
+        tokio::spawn(async move {
+            tokio::time::sleep_until(moment.into()).await;
+            notify.notify_one();
+        });
+    }
+}
+
+/// Whether it says that packets do not arrive.
+fn is_loss(why: Down) -> bool {
+    !matches!(why, Down::NeighborAdmin | Down::Admin)
 }
 
 /// A reason for people.

@@ -165,6 +165,11 @@ pub(crate) struct BfdStatus {
     pub(crate) last_down: Option<String>,
     /// Silence of this length takes it down.
     pub(crate) detection_ms: Option<u64>,
+    /// Held back for so long, because it was lost too often.
+    pub(crate) held_seconds: Option<u64>,
+    /// Packets that were not signed as agreed.
+    pub(crate) refused: u64,
+    pub(crate) last_refused: Option<String>,
 }
 
 /// A block.

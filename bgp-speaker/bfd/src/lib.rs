@@ -5,17 +5,22 @@
 //! send and what changed by [`Session::poll_output`]. It touches no socket and no clock: [`Bfd`] does.
 //!
 //! Implemented: asynchronous mode, the three-way handshake, Poll and Final on changed intervals, slow start.
-//! Not implemented: demand mode (we never set D and ignore the peer's), echo, authentication (packets with
-//! the A bit are dropped, RFC 5880 §6.8.6).
+//! [`Guard`] authenticates (all five types of RFC 5880 §6.7), [`Dampening`] remembers how often a path was lost.
+//! Not implemented: demand mode (we never set D and ignore the peer's) and echo (we ask for none: Required Min Echo RX
+//! Interval is zero). The C bit is zero: this BFD ends with the process that it is part of (RFC 5880 §4.1).
 //!
 //! Nothing here panics on any input.
 #![deny(unsafe_code)]
 
+mod auth;
+mod dampening;
 mod packet;
 mod runner;
 mod session;
 mod sys;
 
+pub use auth::{Auth, AuthError, AuthKind, Guard};
+pub use dampening::{Dampening, DampeningConfig};
 pub use packet::{Diagnostic, Packet, PacketError, State};
 pub use runner::{Bfd, Key, Status, Target};
 pub use session::{Config, Down, Input, Output, Session};

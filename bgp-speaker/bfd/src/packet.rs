@@ -1,4 +1,4 @@
-//! The control packet (RFC 5880 §4.1): 24 octets, without authentication.
+//! The control packet (RFC 5880 §4.1): 24 octets, and what [`crate::Guard`] appends.
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -18,8 +18,6 @@ const LENGTH: usize = 24;
 const VERSION: u8 = 1;
 const POLL: u8 = 0x20;
 const FINAL: u8 = 0x10;
-const CONTROL_PLANE_INDEPENDENT: u8 = 0x08;
-const AUTHENTICATED: u8 = 0x04;
 const MULTIPOINT: u8 = 0x01;
 
 /// Session state (RFC 5880 §4.1).
@@ -126,9 +124,6 @@ pub enum PacketError {
     /// Not version 1.
     #[error("version {0}, want 1")]
     Version(u8),
-    /// Authentication is not configured.
-    #[error("the packet is authenticated, and no authentication is configured")]
-    Authenticated,
     /// A multiplier of zero.
     #[error("the detection multiplier is zero")]
     Multiplier,
@@ -152,8 +147,8 @@ impl Packet {
     #[must_use]
     pub fn encode(&self) -> [u8; LENGTH] {
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
-        // C: our forwarding does not depend on us (RFC 5880 §4.1).
-        let flags = flag(self.poll, POLL) | flag(self.is_final, FINAL) | CONTROL_PLANE_INDEPENDENT;
+        // C is clear: we end with the process that decides where packets go (RFC 5880 §4.1).
+        let flags = flag(self.poll, POLL) | flag(self.is_final, FINAL);
         let head = [
             VERSION << 5 | self.diagnostic.code(),
             self.state.code() << 6 | flags,
@@ -178,7 +173,7 @@ impl Packet {
         bytes
     }
 
-    /// Reads a packet.
+    /// Reads a packet; whether it may be believed is for [`crate::Guard`] to say.
     ///
     /// # Errors
     /// [`PacketError`]: the packet must be dropped (RFC 5880 §6.8.6).
@@ -196,9 +191,6 @@ impl Packet {
         let &[mine, yours, tx, rx, _, ..] = words else {
             return Err(PacketError::Short);
         };
-        if flags & AUTHENTICATED != 0 {
-            return Err(PacketError::Authenticated);
-        }
         if multiplier == 0 {
             return Err(PacketError::Multiplier);
         }
@@ -229,9 +221,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// By hand from the figure of RFC 5880 §4.1: Up, poll, multiplier 3, 100 ms both ways.
+    /// By hand from the figure of RFC 5880 §4.1: Up, poll, C clear, multiplier 3, 100 ms both ways.
     const BYTES: [u8; 24] = [
-        0x20, 0xE8, 3, 24, // version 1, no diagnostic; state Up, P, C; multiplier; length
+        0x20, 0xE0, 3, 24, // version 1, no diagnostic; state Up, P; multiplier; length
         0, 0, 0, 7, // my discriminator
         0, 0, 0, 9, // your discriminator
         0, 1, 0x86, 0xA0, // desired min TX 100,000 us
@@ -267,8 +259,7 @@ mod tests {
             Packet::decode(&bytes)
         };
         assert_eq!(with(0, 0x40), Err(PacketError::Version(2)));
-        assert_eq!(with(1, 0xEC), Err(PacketError::Authenticated));
-        assert_eq!(with(1, 0xE9), Err(PacketError::Multipoint));
+        assert_eq!(with(1, 0xE1), Err(PacketError::Multipoint));
         assert_eq!(with(2, 0), Err(PacketError::Multiplier));
         assert_eq!(with(3, 23), Err(PacketError::Short));
         assert_eq!(with(3, 25), Err(PacketError::Short));

@@ -21,6 +21,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::auth::{Auth, AuthError, Guard};
 use crate::packet::{Packet, State};
 use crate::session::{Config, Down, Input, Output, Session};
 use crate::sys;
@@ -42,7 +43,7 @@ pub struct Key {
 }
 
 /// A session to have.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
     /// With whom.
     pub key: Key,
@@ -54,6 +55,8 @@ pub struct Target {
     pub interval: Duration,
     /// Packets that may be missed, 1–255.
     pub multiplier: u8,
+    /// Packets are signed with this key, and believed only when they are.
+    pub auth: Option<Auth>,
 }
 
 /// A session as it is.
@@ -69,6 +72,8 @@ pub struct Status {
     pub last_down: Option<Down>,
     /// Silence of this length takes it down; `None` before anything was heard.
     pub detection_time: Option<Duration>,
+    /// Packets of the neighbor that were dropped, and why the last one was.
+    pub refused: (u64, Option<AuthError>),
 }
 
 #[derive(Default)]
@@ -194,6 +199,7 @@ fn receiver(v4: bool, multihop: bool) -> io::Result<UdpSocket> {
 struct Running {
     target: Target,
     session: Session,
+    guard: Guard,
     socket: UdpSocket,
     /// As it stands in `timers`.
     timer: Option<Instant>,
@@ -297,8 +303,9 @@ impl Runner {
                 return;
             };
             if running.target != target {
-                running.target = target;
                 let config = config(id, &target);
+                running.guard.replace(target.auth.clone());
+                running.target = target;
                 self.give(id, Input::Reconfigure(config));
             }
             return;
@@ -309,26 +316,30 @@ impl Runner {
         self.next = self.next.checked_add(1).unwrap_or(1);
         let now = Instant::now();
         let session = Session::new(config(id, &target), now, self.seed ^ u64::from(id) << 20);
+        let key = target.key;
+        let numbers = u32::try_from(self.seed >> 32).unwrap_or(id);
         let running = Running {
+            guard: Guard::new(target.auth.clone(), numbers),
             target,
             session,
             socket,
             timer: None,
         };
         self.sessions.insert(id, running);
-        self.by_key.insert(target.key, id);
+        self.by_key.insert(key, id);
         let status = Status {
             state: State::Down,
             since: now,
             downs: 0,
             last_down: None,
             detection_time: None,
+            refused: (0, None),
         };
         self.shared
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .status
-            .insert(target.key, status);
+            .insert(key, status);
         self.give(id, Input::Tick);
     }
 
@@ -375,13 +386,16 @@ impl Runner {
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else {
                     break;
                 };
-                if let Ok(packet) = Packet::decode(buffer.get(..length).unwrap_or_default()) {
-                    arrived.push((packet, from, *multihop));
+                let bytes = buffer.get(..length).unwrap_or_default();
+                if let Ok(packet) = Packet::decode(bytes) {
+                    arrived.push((packet, bytes.to_vec(), from, *multihop));
                 }
             }
         }
-        for (packet, from, multihop) in arrived {
-            if let Some(id) = self.find(&packet, from, multihop) {
+        for (packet, bytes, from, multihop) in arrived {
+            if let Some(id) = self.find(&packet, from, multihop)
+                && self.is_genuine(id, &bytes)
+            {
                 self.give(id, Input::Received(packet));
             }
         }
@@ -402,6 +416,22 @@ impl Runner {
         let running = self.sessions.get(&id)?;
         let is_right = running.target.multihop == multihop && (packet.yours == 0 || packet.yours == id);
         is_right.then_some(id)
+    }
+
+    /// RFC 5880 §6.7: whether a packet is signed as agreed.
+    fn is_genuine(&mut self, id: u32, bytes: &[u8]) -> bool {
+        let Some(running) = self.sessions.get_mut(&id) else {
+            return false;
+        };
+        let silence = running.session.detection_time();
+        let Err(why) = running.guard.verify(Instant::now(), bytes, silence) else {
+            return true;
+        };
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(status) = shared.status.get_mut(&running.target.key) {
+            status.refused = (status.refused.0 + 1, Some(why));
+        }
+        false
     }
 
     fn fire(&mut self) {
@@ -459,7 +489,7 @@ fn config(id: u32, target: &Target) -> Config {
 }
 
 impl Running {
-    fn send(&self, packet: &Packet) {
+    fn send(&mut self, packet: &Packet) {
         let port = if self.target.multihop {
             MULTI_HOP
         } else {
@@ -470,7 +500,7 @@ impl Running {
             IpAddr::V6(addr) => SocketAddr::V6(SocketAddrV6::new(addr, port, 0, self.target.key.scope)),
         };
         // What cannot be sent is lost, as on the wire; the neighbor will notice.
-        let _ = self.socket.send_to(&packet.encode(), to);
+        let _ = self.socket.send_to(&self.guard.sign(&packet.encode()), to);
     }
 
     fn note(&self, now: Instant, change: Option<Option<Down>>, shared: &Mutex<Shared>) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bgp_proto::engine::{MaxPrefixes, OverLimit, PathRules, PeerKind, PrivateAs};
 use bgp_proto::types::HoldTime;
 
-use crate::model::{Auto, BmpStation, Config, Fib, Mesh, OnShutdown, Peer, Remote, Ttl};
+use crate::model::{Auto, Bfd, BmpStation, Config, Fib, Mesh, OnShutdown, Peer, Remote, Ttl};
 
 pub(crate) fn explain(config: &Config) -> String {
     let mut out = String::new();
@@ -32,6 +32,17 @@ fn write_all(out: &mut String, config: &Config) -> fmt::Result {
             out,
             "\nno peers: nothing is learned, and nobody hears of this node"
         )?;
+    }
+    for hop in &config.next_hops {
+        let detect = time(hop.bfd.interval * u32::from(hop.bfd.multiplier));
+        writeln!(
+            out,
+            "  next hop       {}: BFD sees a loss in {detect}",
+            hop.address
+        )?;
+        for line in bfd_options(&hop.bfd) {
+            writeln!(out, "                 {line}")?;
+        }
     }
     for station in &config.bmp {
         self::station(out, station)?;
@@ -173,6 +184,26 @@ fn kernel(out: &mut String, config: &Config) -> fmt::Result {
     Ok(())
 }
 
+fn bfd_options(bfd: &Bfd) -> impl Iterator<Item = String> {
+    let auth = bfd.auth.as_ref().map(|auth| {
+        format!(
+            "{:?}, key {} from {}",
+            auth.kind,
+            auth.key_id,
+            auth.file.display()
+        )
+    });
+    let dampening = bfd.dampening.map(|dampening| {
+        format!(
+            "held back after {} losses (halved each {}), at most {}",
+            dampening.losses,
+            time(dampening.half_life),
+            time(dampening.longest)
+        )
+    });
+    [auth, dampening].into_iter().flatten()
+}
+
 /// What is not as it is for most.
 fn fib_options(fib: &Fib) -> impl Iterator<Item = String> {
     let rule = fib
@@ -273,7 +304,7 @@ fn connection(out: &mut String, peer: &Peer) -> fmt::Result {
         "  connect retry  {retry}{}",
         default(peer, "timers.connectRetry")
     )?;
-    if let Some(bfd) = peer.bfd {
+    if let Some(bfd) = &peer.bfd {
         let hops = if bfd.multihop { ", over several hops" } else { "" };
         let strict = if bfd.strict {
             ", and the session waits for it"
@@ -286,6 +317,9 @@ fn connection(out: &mut String, peer: &Peer) -> fmt::Result {
             "  BFD            each {}, a loss is seen in {detect}{hops}{strict}",
             time(bfd.interval)
         )?;
+        for line in bfd_options(bfd) {
+            writeln!(out, "                 {line}")?;
+        }
     }
     let mut restart = match peer.restart.time {
         Some(seconds) => format!("the peer keeps our routes for {seconds}s"),

@@ -5,12 +5,14 @@
 //! add a field: put its name in the section, read it, carry it through `validate` into the model, show
 //! it in `explain`, and describe it in docs/configuration.md.
 
+mod bfd;
 mod bmp;
 mod cluster;
 mod node;
 mod peer;
 mod policy;
 
+pub(crate) use bfd::*;
 pub(crate) use bmp::*;
 pub(crate) use cluster::*;
 pub(crate) use node::*;
@@ -43,6 +45,9 @@ pub const SECTIONS: &[&Section] = &[
     &PEER,
     &PASSWORD,
     &BFD,
+    &BFD_AUTH,
+    &BFD_DAMPENING,
+    &NEXT_HOP,
     &LOCAL_AS,
     &GRACEFUL_RESTART,
     &ADD_PATH,
@@ -74,6 +79,7 @@ pub(crate) const DOCUMENT: Section = Section {
         "fib",
         "mesh",
         "peers",
+        "nextHops",
         "policies",
         "services",
         "bmp",
@@ -114,6 +120,7 @@ pub(crate) struct Document {
     pub(crate) mesh: Mesh,
     pub(crate) services: Services,
     pub(crate) peers: Vec<Peer>,
+    pub(crate) next_hops: Vec<NextHop>,
     pub(crate) policies: Vec<Policy>,
     pub(crate) bmp: Vec<Bmp>,
     pub(crate) metrics: Option<Metrics>,
@@ -137,6 +144,7 @@ pub(crate) fn read(root: &YamlNode, sink: &Sink) -> Option<Document> {
         mesh: Mesh::read(&fields),
         services: Services::read(&fields),
         peers: read_peers(&fields),
+        next_hops: read_next_hops(&fields),
         policies: read_policies(&fields),
         bmp: read_bmp(&fields),
         metrics: Metrics::read(&fields),

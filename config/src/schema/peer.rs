@@ -7,6 +7,7 @@ use std::time::Duration;
 use bgp_proto::engine::PrivateAs;
 use bgp_proto::types::{Asn, Family, HoldTime, Prefix};
 
+use super::bfd::{BFD, Bfd};
 use super::{Section, labels};
 use crate::decode::{At, Cursor, Fields};
 use crate::problem::Spot;
@@ -69,11 +70,6 @@ pub(crate) const TIMERS: Section = Section {
 pub(crate) const GRACEFUL_RESTART: Section = Section {
     name: "peers[].gracefulRestart",
     fields: &["restartTime", "notification", "longLived"],
-};
-
-pub(crate) const BFD: Section = Section {
-    name: "peers[].bfd",
-    fields: &["interval", "multiplier", "multihop", "strict"],
 };
 
 pub(crate) const LOCAL_AS: Section = Section {
@@ -185,32 +181,6 @@ pub(crate) struct MaxPrefixes {
     pub(crate) warn_at: Option<At<u8>>,
     pub(crate) warn_only: Option<At<bool>>,
     pub(crate) restart_after: Option<At<Duration>>,
-}
-
-const MULTIPLIER: Kind<u8> = Kind {
-    what: "a number of packets",
-    example: "3",
-    parse: int::<u8, 1, 255>,
-};
-
-/// `bfd` as written.
-#[derive(Debug)]
-pub(crate) struct Bfd {
-    pub(crate) interval: Option<At<Duration>>,
-    pub(crate) multiplier: Option<At<u8>>,
-    pub(crate) multihop: Option<At<bool>>,
-    pub(crate) strict: Option<At<bool>>,
-}
-
-impl Bfd {
-    pub(crate) fn read(fields: &Fields<'_>) -> Self {
-        Self {
-            interval: fields.scalar("interval", &value::BFD_INTERVAL),
-            multiplier: fields.scalar("multiplier", &MULTIPLIER),
-            multihop: fields.scalar("multihop", &value::BOOL),
-            strict: fields.scalar("strict", &value::BOOL),
-        }
-    }
 }
 
 /// `localAs` as written.

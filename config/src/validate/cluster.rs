@@ -165,7 +165,7 @@ impl Making<'_> {
                     .map_or(HoldTime::DEFAULT, |hold| hold.value),
                 connect_retry: CONNECT_RETRY,
             },
-            bfd: self.written.bfd.as_ref().map(super::peers::plain_bfd),
+            bfd: self.written.bfd.as_ref().map(super::bfd::plain),
             restart: Restart {
                 time: Some(RESTART_TIME),
                 notification: false,

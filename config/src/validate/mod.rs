@@ -4,6 +4,7 @@
 //! for all. A field that could not be read has been reported and counts as absent here, so that one
 //! mistake is one error.
 
+mod bfd;
 mod cluster;
 mod node;
 mod peers;
@@ -64,6 +65,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
         peers,
         skipped,
         bmp: document.bmp.iter().filter_map(station).collect(),
+        next_hops: bfd::next_hops(&document.next_hops, sink),
         metrics: document.metrics.as_ref().map(metrics).unwrap_or_default(),
         shutdown: document.shutdown.map(|at| at.value).unwrap_or_default(),
         warnings: Vec::new(),

@@ -12,7 +12,7 @@ use bgp_proto::types::{Asn, Family, FamilySet, HoldTime};
 use super::node::{self, Node};
 use super::policies::Policies;
 use crate::decode::At;
-use crate::model::{Auto, Bfd, Listen, Peer, Remote, Restart, Skipped, Timers, Transport, Ttl};
+use crate::model::{Auto, Listen, Peer, Remote, Restart, Skipped, Timers, Transport, Ttl};
 use crate::problem::Sink;
 use crate::schema;
 
@@ -22,9 +22,6 @@ pub(super) const PORT: u16 = 179;
 pub(super) const CONNECT_RETRY: Duration = Duration::from_secs(5);
 /// How long peers keep our routes while we restart, in seconds.
 pub(super) const RESTART_TIME: u16 = 120;
-/// Between BFD packets, and how many may be missed: a loss is seen in 300 ms.
-const BFD_INTERVAL: Duration = Duration::from_millis(100);
-const BFD_MULTIPLIER: u8 = 3;
 /// Peers of a range at a time.
 const LISTEN_LIMIT: u32 = 100;
 /// TTL towards peers of our own AS, who may be some routers away.
@@ -376,7 +373,10 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
                 .as_ref()
                 .map_or(CONNECT_RETRY, |retry| retry.value),
         },
-        bfd: peer.bfd.as_ref().map(|written| bfd(written, peer)),
+        bfd: peer
+            .bfd
+            .as_ref()
+            .map(|written| super::bfd::towards(written, peer)),
         restart: Restart {
             time: Some(peer.restart_time.as_ref().map_or(RESTART_TIME, |time| time.value))
                 .filter(|time| *time > 0),
@@ -442,31 +442,6 @@ fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
                 .unwrap_or(0),
         },
     })
-}
-
-/// BFD towards nodes of the mesh, on one link or over routers.
-pub(super) fn plain_bfd(written: &schema::Bfd) -> Bfd {
-    Bfd {
-        interval: written
-            .interval
-            .as_ref()
-            .map_or(BFD_INTERVAL, |interval| interval.value),
-        multiplier: written
-            .multiplier
-            .as_ref()
-            .map_or(BFD_MULTIPLIER, |count| count.value),
-        multihop: is(&written.multihop),
-        strict: is(&written.strict),
-    }
-}
-
-fn bfd(written: &schema::Bfd, peer: &schema::Peer) -> Bfd {
-    let far = peer.multihop.as_ref().is_some_and(|ttl| ttl.value > 1)
-        || peer.ttl_security.as_ref().is_some_and(|hops| hops.value > 1);
-    Bfd {
-        multihop: written.multihop.as_ref().map_or(far, |on| on.value),
-        ..plain_bfd(written)
-    }
 }
 
 fn remote(peer: &schema::Peer) -> Option<Remote> {

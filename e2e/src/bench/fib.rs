@@ -2,14 +2,16 @@
 //!
 //! Two senders announce the same routes; the first is preferred. The clock runs from the first octet (or the reset)
 //! until the kernel's answer for every one of a sample of routes is the wanted gateway; a complete reading must then
-//! agree. The raw floor is the kernel alone: the same number of routes by one `ip -batch`-like writer of ours.
+//! agree. The floor is the kernel alone: the same routes, encoded beforehand but for their batch, over one netlink socket,
+//! while nobody listens. For the silent loss the first sender speaks BFD (50 ms times 3), and what it sends and should get
+//! is dropped without a link going down.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use crate::blast::{Load, Rules, Spec, Table};
 use crate::daemon::{Kind, bird, frr, podroute};
-use crate::failure::{Failure, Result};
+use crate::failure::{Context, Failure, Result};
 use crate::machine::Host;
 use crate::process::Daemon;
 use crate::topology::Family;
@@ -21,6 +23,9 @@ use super::rivals::cost;
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 101, 255, 254);
 const SENDERS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 101, 0, 1), Ipv4Addr::new(10, 101, 0, 2)];
 const LIMIT: Duration = Duration::from_secs(60);
+/// What BFD is set to.
+const BFD_INTERVAL: Duration = Duration::from_millis(50);
+const FLOOR: &str = "kernel alone";
 /// Routes that are asked for while the clock runs.
 const SAMPLE: u32 = 64;
 
@@ -30,7 +35,8 @@ struct Run {
     daemon: &'static str,
     routes: u32,
     installed: f64,
-    moved: f64,
+    moved: Option<f64>,
+    lost: Option<f64>,
     cpu: f64,
     peak_mib: f64,
 }
@@ -53,14 +59,16 @@ fn measure(rounds: usize, daemons: &[Kind], out: Option<&std::path::Path>) -> Re
     let mut runs = Vec::new();
     for routes in [10_000, 100_000] {
         for round in 0..rounds {
+            runs.push(floor(routes, round)?);
             for kind in &daemons {
                 let run = run(*kind, routes, round)?;
                 println!(
-                    "{:9} {:7} routes  installed {:7.1} ms  moved {:7.1} ms  cpu {:5.2} s  peak {:6.1} MiB",
+                    "{:9} {:7} routes  installed {:7.1} ms  moved {}  silent loss {}  cpu {:5.2} s  peak {:6.1} MiB",
                     run.daemon,
                     run.routes,
                     run.installed * 1e3,
-                    run.moved * 1e3,
+                    millis(run.moved),
+                    millis(run.lost),
                     run.cpu,
                     run.peak_mib
                 );
@@ -76,9 +84,40 @@ fn measure(rounds: usize, daemons: &[Kind], out: Option<&std::path::Path>) -> Re
     }
 }
 
-fn run(kind: Kind, routes: u32, round: usize) -> Result<Run> {
-    let name = |what: &str| format!("{what}-{}-{routes}-{round}", kind.name());
-    let (node, far) = (Host::create(&name("node"))?, Host::create(&name("far"))?);
+fn millis(seconds: Option<f64>) -> String {
+    seconds.map_or_else(|| "–".to_owned(), |seconds| format!("{:.1} ms", seconds * 1e3))
+}
+
+fn floor(routes: u32, round: usize) -> Result<Run> {
+    let (node, far) = cable(&format!("floor-{routes}-{round}"))?;
+    let gateway = SENDERS[0];
+    node.ip(&format!("nexthop add id 1 via {gateway} dev eth0"))?;
+    node.ip("nexthop add id 2 group 1")?;
+    let table = Table::new(routes, 5, false);
+    let list: Vec<(Ipv4Addr, u8)> = (0..routes).map(|route| table.prefix_of(route)).collect();
+    let start = Instant::now();
+    node.within(|| kernel::install(&list, 2))?;
+    let installed = start.elapsed().as_secs_f64();
+    complete(&node, routes, gateway)?;
+    netns::delete(node.name())?;
+    netns::delete(far.name())?;
+    Ok(Run {
+        daemon: FLOOR,
+        routes,
+        installed,
+        moved: None,
+        lost: None,
+        cpu: 0.0,
+        peak_mib: 0.0,
+    })
+}
+
+/// A node, and a machine with both senders' addresses.
+fn cable(name: &str) -> Result<(Host, Host)> {
+    let (node, far) = (
+        Host::create(&format!("node-{name}"))?,
+        Host::create(&format!("far-{name}"))?,
+    );
     node.ip(&format!(
         "link add eth0 type veth peer name eth0 netns {}",
         far.name()
@@ -90,11 +129,16 @@ fn run(kind: Kind, routes: u32, round: usize) -> Result<Run> {
     for host in [&node, &far] {
         host.ip("link set eth0 up")?;
     }
+    Ok((node, far))
+}
+
+fn run(kind: Kind, routes: u32, round: usize) -> Result<Run> {
+    let (node, far) = cable(&format!("{}-{routes}-{round}", kind.name()))?;
     let processes = start(kind, &node)?;
     let result = far
-        .within(|| times(&node, routes))
+        .within(|| times(&node, &far, routes))
         .and_then(|times| Ok((times, cost(&processes)?)));
-    let ((installed, moved), (cpu, peak_mib)) = result.map_err(|failure| {
+    let (times, (cpu, peak_mib)) = result.map_err(|failure| {
         processes
             .iter()
             .fold(failure, |failure, one| one.with_log(failure))
@@ -105,8 +149,9 @@ fn run(kind: Kind, routes: u32, round: usize) -> Result<Run> {
     Ok(Run {
         daemon: kind.name(),
         routes,
-        installed: installed.as_secs_f64(),
-        moved: moved.as_secs_f64(),
+        installed: times.installed.as_secs_f64(),
+        moved: Some(times.moved.as_secs_f64()),
+        lost: Some(times.lost.as_secs_f64()),
         cpu,
         peak_mib,
     })
@@ -119,7 +164,8 @@ fn start(kind: Kind, node: &Host) -> Result<Vec<Daemon>> {
                 .iter()
                 .zip(["first", "second"])
                 .map(|(sender, name)| {
-                    format!("- {{name: {name}, address: {sender}, asn: 65001, passive: true, import: all, export: none}}\n")
+                    let bfd = if name == "first" { " bfd: {interval: 50ms, multiplier: 3}," } else { "" };
+                    format!("- {{name: {name}, address: {sender}, asn: 65001, passive: true,{bfd} import: all, export: none}}\n")
                 })
                 .collect();
             let yaml = format!(
@@ -134,8 +180,9 @@ fn start(kind: Kind, node: &Host) -> Result<Vec<Daemon>> {
                 .iter()
                 .zip(["one", "two"])
                 .map(|(sender, name)| {
+                    let bfd = if name == "one" { "bfd on; " } else { "" };
                     format!(
-                        "protocol bgp {name} {{ local {NODE} as 64512; neighbor {sender} as 65001; direct; passive; \
+                        "protocol bgp {name} {{ local {NODE} as 64512; neighbor {sender} as 65001; direct; passive; {bfd}\
                          ipv4 {{ import all; export none; }}; }}\n"
                     )
                 })
@@ -144,6 +191,7 @@ fn start(kind: Kind, node: &Host) -> Result<Vec<Daemon>> {
                 node,
                 &format!(
                     "log stderr {{ warning, error, fatal, bug }};\nrouter id {NODE};\nprotocol device {{}}\n\
+                     protocol bfd {{ interface \"eth0\" {{ interval 50 ms; multiplier 3; }}; }}\n\
                      protocol kernel {{ ipv4 {{ import none; export all; }}; }}\n{peers}"
                 ),
             )?
@@ -153,10 +201,17 @@ fn start(kind: Kind, node: &Host) -> Result<Vec<Daemon>> {
                 .iter()
                 .map(|sender| format!(" neighbor {sender} remote-as 65001\n neighbor {sender} passive\n"))
                 .collect();
-            let bgpd = format!(
-                "log stdout warnings\nrouter bgp 64512\n bgp router-id {NODE}\n no bgp ebgp-requires-policy\n{peers}"
+            let peers = format!(
+                " bgp bestpath compare-routerid\n{peers} neighbor {} bfd 3 50 50\n",
+                SENDERS[0]
             );
-            frr::start_with(node, &bgpd, "")?
+            let bgpd = format!(
+                "log stdout warnings\nrouter bgp 64512\n bgp router-id {NODE}\n no bgp ebgp-requires-policy\n{peers} \
+                 address-family ipv4 unicast\n  maximum-paths 1\n exit-address-family\n"
+            );
+            let mut processes = frr::start_with(node, &bgpd, "")?;
+            processes.push(frr::start_daemon(node, "bfdd", "log stdout warnings\n")?);
+            processes
         }
         Kind::Gobgp | Kind::Openbgpd => return Err(Failure::new("it has no kernel routes here")),
     };
@@ -170,7 +225,31 @@ fn start(kind: Kind, node: &Host) -> Result<Vec<Daemon>> {
     Ok(processes)
 }
 
-fn times(node: &Host, routes: u32) -> Result<(Duration, Duration)> {
+struct Times {
+    installed: Duration,
+    moved: Duration,
+    lost: Duration,
+}
+
+/// BFD of the first sender.
+fn bfd() -> Result<bfd::Bfd> {
+    let bfd = bfd::Bfd::start(|| ()).context("BFD of the senders")?;
+    let target = bfd::Target {
+        key: bfd::Key {
+            remote: IpAddr::V4(NODE),
+            scope: 0,
+        },
+        local: Some(IpAddr::V4(SENDERS[0])),
+        multihop: false,
+        interval: BFD_INTERVAL,
+        multiplier: 3,
+        auth: None,
+    };
+    bfd.put(vec![target]);
+    Ok(bfd)
+}
+
+fn times(node: &Host, far: &Host, routes: u32) -> Result<Times> {
     let specs = SENDERS.map(|local| Spec {
         local,
         asn: 65001,
@@ -190,6 +269,7 @@ fn times(node: &Host, routes: u32) -> Result<(Duration, Duration)> {
             )
         })
         .collect();
+    let path = bfd()?;
     let (mut load, _) = Load::connect(NODE, &specs, table, rules, LIMIT)?;
     let start = Instant::now();
     load.announce_from(0, LIMIT)?;
@@ -200,11 +280,55 @@ fn times(node: &Host, routes: u32) -> Result<(Duration, Duration)> {
     // The second table changes nothing in the kernel; its last route in the speaker is enough to go on.
     load.settle(Duration::from_millis(200))?;
     let start = Instant::now();
-    load.reset(0);
+    load.reset(0)?;
     leads(node, &sample, SENDERS[1])?;
     let moved = start.elapsed();
     complete(node, routes, SENDERS[1])?;
-    Ok((installed, moved))
+    // The first is back, and is lost without a word.
+    let table = Table::new(routes, 5, false);
+    let (mut first, _) = Load::connect(NODE, &specs[..1], table, rules, LIMIT)?;
+    first.announce_from(0, LIMIT)?;
+    first.settle(Duration::from_secs(1))?;
+    // FRR stays with the older one.
+    if kernel_gateway(node, sample[0])? != Some(SENDERS[0]) {
+        load.reset(0)?;
+        complete(node, routes, SENDERS[0])?;
+        let table = Table::new(routes, 5, false);
+        (load, _) = Load::connect(NODE, &specs[1..], table, rules, LIMIT)?;
+        load.announce_from(0, LIMIT)?;
+        load.settle(Duration::from_secs(1))?;
+    }
+    complete(node, routes, SENDERS[0])?;
+    wait::until(LIMIT, "BFD up", || {
+        let up = path
+            .status()
+            .values()
+            .any(|status| status.state == bfd::State::Up);
+        ensure!(up, "{:?}", path.status());
+        Ok(())
+    })?;
+    // The agreed interval holds when the first packets at it have come.
+    load.settle(BFD_INTERVAL * 20)?;
+    let lost = SENDERS[0];
+    let silence = format!(
+        "table ip loss {{ chain in {{ type filter hook input priority 0; ip daddr {lost} drop; }}; \
+         chain out {{ type filter hook output priority 0; ip saddr {lost} drop; }}; }}"
+    );
+    far.run("nft", &[&silence])?;
+    let start = Instant::now();
+    leads(node, &sample, SENDERS[1])?;
+    let lost = start.elapsed();
+    complete(node, routes, SENDERS[1])?;
+    drop((load, first));
+    Ok(Times {
+        installed,
+        moved,
+        lost,
+    })
+}
+
+fn kernel_gateway(node: &Host, address: Ipv4Addr) -> Result<Option<Ipv4Addr>> {
+    node.within(|| kernel::Lookup::open()?.gateway(address))
 }
 
 /// Waits until every sampled address is reached through the gateway.
@@ -259,23 +383,29 @@ fn complete(node: &Host, routes: u32, gateway: Ipv4Addr) -> Result<()> {
 fn table(runs: &[Run]) -> String {
     use std::fmt::Write;
     let mut out = String::from(
-        "| routes | | installed | moved after a reset | CPU | peak memory |\n|---:|---|---:|---:|---:|---:|\n",
+        "| routes | | installed | moved after a reset | moved after a silent loss | CPU | peak memory |\n\
+         |---:|---|---:|---:|---:|---:|---:|\n",
     );
     for routes in [10_000, 100_000] {
-        for kind in Kind::ALL {
+        let names = Kind::ALL.iter().map(|kind| kind.name());
+        for name in std::iter::once(FLOOR).chain(names) {
             let of: Vec<&Run> = runs
                 .iter()
-                .filter(|run| run.routes == routes && run.daemon == kind.name())
+                .filter(|run| run.routes == routes && run.daemon == name)
                 .collect();
             if of.is_empty() {
                 continue;
             }
+            let installed = median(&of, |run| run.installed) * 1e3;
+            if name == FLOOR {
+                let _ = writeln!(out, "| {routes} | {name} | {installed:.1} ms | | | | |");
+                continue;
+            }
             let _ = writeln!(
                 out,
-                "| {routes} | {} | {:.1} ms | {:.1} ms | {:.2} s | {:.1} MiB |",
-                kind.name(),
-                median(&of, |run| run.installed) * 1e3,
-                median(&of, |run| run.moved) * 1e3,
+                "| {routes} | {name} | {installed:.1} ms | {:.1} ms | {:.1} ms | {:.2} s | {:.1} MiB |",
+                median(&of, |run| run.moved.unwrap_or(0.0)) * 1e3,
+                median(&of, |run| run.lost.unwrap_or(0.0)) * 1e3,
                 median(&of, |run| run.cpu),
                 median(&of, |run| run.peak_mib)
             );
@@ -293,6 +423,8 @@ fn write(dir: &std::path::Path, daemons: &[Kind], rounds: usize, runs: &[Run], t
         "# Routes into the kernel\n\nWritten by `make bench-fib`: {}; {}. Medians of {rounds} rounds in which all took \
          turns. \"Installed\": from the first octet on the session until the kernel forwards by all routes. \"Moved\": a \
          second router announces the same routes; from the TCP reset of the first until all routes lead to the second. \
+         \"Silent loss\": what the first sends and should get is dropped, BFD runs at 50 ms times 3; what stands is counted from \
+         the loss, of which 105 to 150 ms are silence. \"Kernel alone\": the same messages from one socket, nobody listening. \
          CPU and memory are those of the whole process (FRR: zebra and bgpd), from its start. Lower is better.\n\n{table}",
         super::report::machine(),
         versions.join(", ")

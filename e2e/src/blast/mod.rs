@@ -153,9 +153,10 @@ impl Load {
         self.until(span * 2, "time to settle", |_| Instant::now() >= end)
     }
 
-    /// Resets a session's connection (RST).
-    pub fn reset(&mut self, index: usize) {
+    /// Resets a session's connection (RST); those after it move up.
+    pub fn reset(&mut self, index: usize) -> Result<()> {
         self.clients.remove(index).reset();
+        (index..self.clients.len()).try_for_each(|index| self.interest(index))
     }
 
     /// UPDATEs that everybody got so far.

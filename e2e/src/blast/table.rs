@@ -60,6 +60,13 @@ impl Table {
         (address + u32::from(length == 24)).into()
     }
 
+    /// Address and length of a route.
+    #[must_use]
+    pub fn prefix_of(&self, route: u32) -> (std::net::Ipv4Addr, u8) {
+        let (address, length) = self.prefix(route);
+        (address.into(), length)
+    }
+
     fn prefix(&self, route: u32) -> (u32, u8) {
         let (group, place) = (route / self.group, route % self.group);
         if place == 0 {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::daemon::{Kind, bird, frr, podroute};
-use e2e::failure::Result;
+use e2e::failure::{Context, Result};
 use e2e::machine::Host;
 use e2e::process::Daemon;
 use e2e::rack::CONVERGENCE;
@@ -27,6 +27,18 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         }),
         scenario("bfd::a_strict_session_waits", of(Kind::Bird), strict),
         scenario("bfd::busy_cores_lose_nothing", of(Kind::Podroute), busy),
+        scenario(
+            "bfd::five_hundred_sessions_on_one_busy_core",
+            [Kind::Podroute; 2],
+            many,
+        ),
+        scenario("bfd::signed_as_bird_signs", of(Kind::Bird), signed),
+        scenario(
+            "bfd::a_path_lost_too_often_is_held_back",
+            of(Kind::Podroute),
+            dampened,
+        ),
+        scenario("bfd::a_next_hop_without_a_session", of(Kind::Bird), next_hop),
     ]
 }
 
@@ -189,6 +201,221 @@ fn busy() -> Result<()> {
             for host in [&a, &b] {
                 let path = path(host)?;
                 ensure!(path["downs"] == 0, "{}: {path}", host.name());
+            }
+            Ok(())
+        });
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        outcome
+    })
+}
+
+/// Each type of authentication, with the right key and with another.
+fn signed() -> Result<()> {
+    let [a, b] = cable("node-a", "node-b", true)?;
+    let secret = a.write_config("bfd.key", "hush, hush\n")?;
+    for (kind, words) in [
+        ("simple", "simple"),
+        ("keyed-md5", "keyed md5"),
+        ("meticulous-keyed-md5", "meticulous keyed md5"),
+        ("keyed-sha1", "keyed sha1"),
+        ("meticulous-keyed-sha1", "meticulous keyed sha1"),
+    ] {
+        let bfd = format!(
+            "bfd: {{interval: 50ms, strict: true, auth: {{type: {kind}, keyId: 7, file: {}}}}}",
+            secret.display()
+        );
+        let peers = format!("peers:\n{}{POLICY}", peer_yaml("other", "192.0.2.2", 65001, &bfd));
+        let _agent = podroute::start_with(&a, &yaml("node-a", 64601, "10.244.1.0/24", &peers))?;
+        let bird = |password: &str| {
+            let config = format!(
+                "log stderr all;\nrouter id 10.0.0.9;\nprotocol device {{}}\n\
+                 protocol bfd {{ interface \"eth0\" {{ interval 50 ms; multiplier 3; authentication {words}; \
+                 password \"{password}\" {{ id 7; }}; }}; }}\n\
+                 protocol bgp a {{ local 192.0.2.2 as 65001; neighbor 192.0.2.1 as 64601; bfd on; connect retry time 1; \
+                 error wait time 1, 2; ipv4 {{ import all; export all; }}; }}\n"
+            );
+            bird::start_with(&b, &config)
+        };
+        let other = bird("another")?;
+        wait::until(CONVERGENCE, "packets refused for their key", || {
+            let path = path(&a)?;
+            ensure!(path["refused"].as_u64().unwrap_or(0) > 2, "{kind}: {path}");
+            ensure!(path["state"] != "Up", "{kind}: {path}");
+            Ok(())
+        })?;
+        let why = path(&a)?["lastRefused"].to_string();
+        ensure!(why.contains("digest"), "{kind}: {why}");
+        drop(other);
+        let _other = bird("hush, hush")?;
+        path_up(&a)?;
+        established(&a, "other")?;
+    }
+    Ok(())
+}
+
+fn dampened() -> Result<()> {
+    let [a, b] = cable("node-a", "node-b", true)?;
+    let _other = ours(&b)?;
+    let more = "bfd: {interval: 50ms, dampening: {losses: 2, halfLife: 4s, longest: 6s}}";
+    let peers = format!("peers:\n{}{POLICY}", peer_yaml("other", "192.0.2.2", 65001, more));
+    let _agent = podroute::start_with(&a, &yaml("node-a", 64601, "10.244.1.0/24", &peers))?;
+    let lose = |times: u64| {
+        swallow(&b)?;
+        wait::until(CONVERGENCE, "the loss", || {
+            let path = path(&a)?;
+            ensure!(path["downs"] == times && path["state"] != "Up", "{path}");
+            Ok(())
+        })?;
+        b.run("nft", &["delete table inet swallow"]).map(drop)
+    };
+    established(&a, "other")?;
+    path_up(&a)?;
+    lose(1)?;
+    path_up(&a)?;
+    established(&a, "other")?;
+    ensure!(path(&a)?["heldSeconds"].is_null(), "{}", path(&a)?);
+    lose(2)?;
+    let held = Instant::now();
+    // The path is back, the session is not.
+    path_up(&a)?;
+    let other = peer(&a, "other")?;
+    ensure!(other["state"] == "Idle", "{other}");
+    ensure!(other["hint"].to_string().contains("bfd.dampening"), "{other}");
+    ensure!(path(&a)?["heldSeconds"].is_number(), "{}", path(&a)?);
+    established(&a, "other")?;
+    let took = held.elapsed();
+    // Two losses within a second or two: about 1.7, which comes to 0.5 in nearly two half-lives, but 6 s are the longest.
+    ensure!(
+        (Duration::from_secs(3)..Duration::from_secs(9)).contains(&took),
+        "held for {took:?}"
+    );
+    wait_route(&a, prefix("10.244.2.0/24"), CONVERGENCE, |_| true).map(drop)
+}
+
+/// A route whose next hop is not the peer that announces it.
+fn next_hop() -> Result<()> {
+    let [a, b] = cable("node-a", "node-b", true)?;
+    b.ip("addr add 192.0.2.3/24 dev eth0")?;
+    let config = "log stderr all;\nrouter id 10.0.0.9;\nprotocol device {}\n\
+        protocol static { ipv4; route 10.244.2.0/24 unreachable; route 10.244.3.0/24 unreachable; }\n\
+        protocol bfd { interface \"eth0\" { interval 50 ms; multiplier 3; }; neighbor 192.0.2.1 dev \"eth0\" local 192.0.2.3; }\n\
+        protocol bgp a { local 192.0.2.2 as 65001; neighbor 192.0.2.1 as 64601; connect retry time 1; \
+        error wait time 1, 2; ipv4 { import all; export filter { if net = 10.244.3.0/24 then bgp_next_hop = 192.0.2.3; accept; }; }; }\n";
+    let _other = bird::start_with(&b, config)?;
+    let peers = format!(
+        "peers:\n{}nextHops:\n- {{address: 192.0.2.3, bfd: {{interval: 50ms}}}}\n{POLICY}",
+        peer_yaml(
+            "other",
+            "192.0.2.2",
+            65001,
+            "description: announces for others too"
+        )
+    );
+    let _agent = podroute::start_with(&a, &yaml("node-a", 64601, "10.244.1.0/24", &peers))?;
+    established(&a, "other")?;
+    path_up(&a)?;
+    let (near, far) = (prefix("10.244.2.0/24"), prefix("10.244.3.0/24"));
+    wait_route(&a, near, CONVERGENCE, |_| true)?;
+    let far_gateway: std::net::IpAddr = [192, 0, 2, 3].into();
+    wait_route(&a, far, CONVERGENCE, |route| {
+        route
+            .next_hops
+            .iter()
+            .any(|(gateway, _)| *gateway == Some(far_gateway))
+    })?;
+    b.run(
+        "nft",
+        &["table ip silent { chain out { type filter hook output priority 0; ip saddr 192.0.2.3 drop; }; }"],
+    )?;
+    let begun = Instant::now();
+    wait::until(
+        Duration::from_secs(5),
+        "its route gone",
+        || match kernel::route(&a, far)? {
+            None => Ok(()),
+            Some(route) => wait::not_yet(format!("{route:?}")),
+        },
+    )?;
+    let took = begun.elapsed();
+    println!("a next hop without a session was lost for {took:?}");
+    ensure!(took < Duration::from_millis(600), "it took {took:?}");
+    ensure!(
+        kernel::route(&a, near)?.is_some(),
+        "the peer's own route went too"
+    );
+    ensure!(
+        peer(&a, "other")?["state"] == "Established",
+        "{}",
+        peer(&a, "other")?
+    );
+    b.run("nft", &["delete table ip silent"])?;
+    wait_route(&a, far, CONVERGENCE, |_| true).map(drop)
+}
+
+/// 500 sessions at 50 ms times 3, both ends and two busy threads on one core.
+fn many() -> Result<()> {
+    const SESSIONS: u16 = 500;
+    let [a, b] = cable("node-a", "node-b", true)?;
+    let address =
+        |side: u8, n: u16| std::net::IpAddr::from([10, side, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
+    for (host, side) in [(&a, 77), (&b, 78)] {
+        let batch: String = (1..=SESSIONS)
+            .map(|n| format!("addr add {}/8 dev eth0\n", address(side, n)))
+            .collect();
+        let file = host.write_config("addresses", &batch)?;
+        host.ip(&format!("-batch {}", file.display()))?;
+    }
+    let start = |host: &Host, here: u8, there: u8| -> Result<bfd::Bfd> {
+        host.within(|| {
+            let bfd = bfd::Bfd::start(|| ()).context("BFD")?;
+            let target = |n| bfd::Target {
+                key: bfd::Key {
+                    remote: address(there, n),
+                    scope: 0,
+                },
+                local: Some(address(here, n)),
+                multihop: false,
+                interval: Duration::from_millis(50),
+                multiplier: 3,
+                auth: None,
+            };
+            bfd.put((1..=SESSIONS).map(target).collect());
+            Ok(bfd)
+        })
+    };
+    // Threads that are started from here on stay on this core.
+    let mut core = nix::sched::CpuSet::new();
+    core.set(0).context("a core")?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &core).context("one core")?;
+    let ends = [start(&a, 77, 78)?, start(&b, 78, 77)?];
+    wait::until(CONVERGENCE, "all sessions up", || {
+        for end in &ends {
+            let status = end.status();
+            let up = status.values().filter(|status| {
+                status.state == bfd::State::Up && status.detection_time == Some(Duration::from_millis(150))
+            });
+            let count = up.count();
+            ensure!(count == usize::from(SESSIONS), "{count} sessions are up");
+        }
+        Ok(())
+    })?;
+    let before: Vec<u64> = ends
+        .iter()
+        .map(|end| end.status().values().map(|status| status.downs).sum())
+        .collect();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::black_box((0..10_000u64).sum::<u64>());
+                }
+            });
+        }
+        let outcome = wait::throughout(Duration::from_secs(10), "no false loss", || {
+            for (end, before) in ends.iter().zip(&before) {
+                let downs: u64 = end.status().values().map(|status| status.downs).sum();
+                ensure!(downs == *before, "{} sessions were lost", downs - before);
             }
             Ok(())
         });

@@ -1,11 +1,10 @@
 //! The agent's peers: from the configuration to the speaker, the difference only; and what hangs on them.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bgp_proto::types::{Family, PeerId};
-use bgp_proto::wire::{Notification, cease};
 use bgp_speaker::{BmpSpec, LinkSpec, PeerSpec, RangeSpec, Transport, Ttl};
 use podroute_config::{Config, Remote};
 
@@ -82,69 +81,14 @@ impl Agent {
         Ok(())
     }
 
-    /// Gives BFD the peers that want it, where their addresses are known.
-    pub(super) async fn watch_paths(&mut self) {
-        let wanting: Vec<_> = self
-            .config
-            .peers
-            .iter()
-            .filter_map(|peer| {
-                Some((
-                    *self.ids.get(&peer.name)?,
-                    peer.name.clone(),
-                    peer.bfd?,
-                    peer.transport.local_address,
-                ))
-            })
-            .collect();
-        let known = if wanting.is_empty() {
-            Vec::new()
-        } else {
-            self.speaker.peers().await.unwrap_or_default()
-        };
-        let target = |(id, name, bfd, local): (PeerId, String, podroute_config::Bfd, Option<IpAddr>)| {
-            let remote = known.iter().find(|peer| peer.id == id)?.spec.transport.remote;
-            let scope = match remote {
-                SocketAddr::V6(remote) if remote.ip().is_unicast_link_local() => remote.scope_id(),
-                _ => 0,
-            };
-            let key = bfd::Key {
-                remote: remote.ip(),
-                scope,
-            };
-            let target = bfd::Target {
-                key,
-                local,
-                multihop: bfd.multihop,
-                interval: bfd.interval,
-                multiplier: bfd.multiplier,
-            };
-            (!remote.ip().is_unspecified()).then_some((id, name, target))
-        };
-        self.paths.put(wanting.into_iter().filter_map(target).collect());
-    }
-
-    /// News of paths: a lost one ends its session at once, and a strict one may begin when it is up.
-    pub(super) async fn look_at_paths(&mut self) {
-        for lost in self.paths.lost() {
-            tracing::warn!(peer = %lost.name, why = %crate::paths::words(lost.why), "path lost (BFD)");
-            self.speaker
-                .fail(lost.peer, Notification::cease(cease::BFD_DOWN))
-                .await;
-        }
-        let strict = self
-            .config
-            .peers
-            .iter()
-            .any(|peer| peer.bfd.is_some_and(|bfd| bfd.strict));
-        if strict && let Err(error) = self.put_peers().await {
-            tracing::error!("{error}");
-        }
-    }
-
     fn spec(&self, peer: &podroute_config::Peer, id: PeerId) -> PeerSpec {
         let mut spec = spec(&self.config, peer, id, &self.host);
-        if peer.bfd.is_some_and(|bfd| bfd.strict) && !self.paths.is_up(id) {
+        if self.paths.is_held(id) {
+            spec.waiting_for = Some(
+                "its path was lost too often (bfd.dampening); `podroute show bfd` says how long it is held back"
+                    .to_owned(),
+            );
+        } else if peer.bfd.as_ref().is_some_and(|bfd| bfd.strict) && !self.paths.is_up(id) {
             spec.waiting_for = Some("BFD is not up (bfd.strict); `podroute show bfd` says more".to_owned());
         }
         if let Some(file) = &peer.transport.password_file {
@@ -187,9 +131,9 @@ impl Agent {
     }
 
     fn read_secrets(&mut self) -> bool {
-        let peers = self.config.peers.iter();
-        self.secrets
-            .changed(peers.filter_map(|peer| peer.transport.password_file.clone()))
+        let peers = self.config.peers.iter().flat_map(secret_files);
+        let hops = self.config.next_hops.iter().filter_map(|hop| key_file(&hop.bfd));
+        self.secrets.changed(peers.chain(hops))
     }
 }
 
@@ -219,4 +163,13 @@ fn spec(config: &Config, peer: &podroute_config::Peer, id: PeerId, host: &Host) 
         enabled: !peer.shutdown,
         waiting_for: None,
     }
+}
+
+fn secret_files(peer: &podroute_config::Peer) -> impl Iterator<Item = PathBuf> {
+    let bfd = peer.bfd.as_ref().and_then(key_file);
+    [peer.transport.password_file.clone(), bfd].into_iter().flatten()
+}
+
+fn key_file(bfd: &podroute_config::Bfd) -> Option<PathBuf> {
+    bfd.auth.as_ref().map(|auth| auth.file.clone())
 }

@@ -253,10 +253,27 @@ fn bfd_table(paths: &[BfdStatus]) -> String {
             path.detection_ms
                 .map_or_else(|| "-".to_owned(), |time| format!("{time}ms")),
             path.downs.to_string(),
-            path.last_down.clone().unwrap_or_else(|| "-".to_owned()),
+            bfd_remark(path),
         ]);
     }
     text(&table, "no peer wants BFD, or none has an address yet")
+}
+
+fn bfd_remark(path: &BfdStatus) -> String {
+    let held = path
+        .held_seconds
+        .map(|seconds| format!("held back for {}", duration(seconds)));
+    let refused = path.last_refused.as_ref().filter(|_| path.state != "Up");
+    let refused = refused.map(|why| format!("{} packets refused: {why}", path.refused));
+    let all: Vec<String> = [path.last_down.clone(), held, refused]
+        .into_iter()
+        .flatten()
+        .collect();
+    if all.is_empty() {
+        "-".to_owned()
+    } else {
+        all.join("; ")
+    }
 }
 
 fn block_table(blocks: &[BlockStatus]) -> String {

@@ -16,6 +16,7 @@ mod route;
 pub(crate) mod rules;
 mod sets;
 pub(crate) mod task;
+mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -1,14 +1,10 @@
-//! The sockets: a writer for bulk changes, a monitor for what others do, and complete readings.
+//! What the kernel tells: a monitor for what others do, and complete readings.
 //!
-//! The writer sends up to [`BATCH`] messages at a time and asks for an acknowledgement of the last alone;
-//! errors come by themselves and are matched by sequence number. Its receive buffer is large and what is
-//! in flight bounded, so that no answer is lost; a lost one ends the wait after [`TIMEOUT`].
 //! The monitor tells of its own overrun, after which everything is read anew.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use futures::TryStreamExt;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
@@ -20,119 +16,17 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::frame;
-use super::message::{Read, encode, read_address, read_link, read_route};
+use super::message::{Read, read_address, read_link, read_route};
 use super::object_message::{self, Found};
 use super::objects::{Content, ObjectOp};
-use super::{Address, Failure, Link, Op};
+use super::{Address, Failure, Link, writer};
 
-/// Changes sent with one system call.
-pub(crate) const BATCH: usize = 512;
 const RECEIVE_BUFFER: usize = 8 << 20;
-const TIMEOUT: Duration = Duration::from_secs(5);
 
-fn big_buffer(socket: &Socket) {
+pub(crate) fn big_buffer(socket: &Socket) {
     // Beyond rmem_max only with CAP_NET_ADMIN, which we need anyway; otherwise as much as there is.
     if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         let _ = setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
-    }
-}
-
-/// Makes changes.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    socket: Socket,
-    sequence: u32,
-    port: u32,
-    buf: Vec<u8>,
-}
-
-impl Writer {
-    pub(crate) fn new() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        let port = socket.bind_auto()?.port_number();
-        socket.connect(&SocketAddr::new(0, 0))?;
-        socket.set_cap_ack(true)?;
-        big_buffer(&socket);
-        let timeout = TimeVal::seconds(i64::try_from(TIMEOUT.as_secs()).unwrap_or(5));
-        setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
-        Ok(Self {
-            socket,
-            sequence: 1,
-            port,
-            buf: Vec::with_capacity(64 << 10),
-        })
-    }
-
-    /// Our port, by which notifications of our own changes are known.
-    pub(crate) fn port(&self) -> u32 {
-        self.port
-    }
-
-    /// Makes the changes, at most [`BATCH`], and gives each one's outcome, in order.
-    pub(crate) fn apply(&mut self, ops: &[Op]) -> io::Result<Vec<Result<(), Failure>>> {
-        let first = self.sequence;
-        let mut out = Vec::with_capacity(ops.len() * 96);
-        for (index, op) in ops.iter().enumerate() {
-            encode(op, self.sequence, index + 1 == ops.len(), &mut out);
-            self.sequence = self.sequence.wrapping_add(1);
-        }
-        if ops.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.exchange(&out, first, ops.len())
-    }
-
-    /// Makes changes of nexthop objects, each acknowledged, and gives each one's outcome, in order.
-    pub(crate) fn apply_objects(&mut self, ops: &[ObjectOp]) -> io::Result<Vec<Result<(), Failure>>> {
-        let first = self.sequence;
-        let mut out = Vec::with_capacity(ops.len() * 64);
-        for op in ops {
-            object_message::encode(op, self.sequence, &mut out);
-            self.sequence = self.sequence.wrapping_add(1);
-        }
-        if ops.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.exchange(&out, first, ops.len())
-    }
-
-    /// Sends `count` messages from number `first` on, and waits for the answer to the last.
-    fn exchange(&mut self, out: &[u8], first: u32, count: usize) -> io::Result<Vec<Result<(), Failure>>> {
-        self.socket.send(out, 0)?;
-        let mut outcomes = vec![Ok(()); count];
-        let last = count - 1;
-        loop {
-            self.buf.clear();
-            self.socket.recv(&mut self.buf, 0)?;
-            for (sequence, code) in answers(&self.buf) {
-                let index = sequence.wrapping_sub(first) as usize;
-                let Some(outcome) = outcomes.get_mut(index) else {
-                    continue;
-                };
-                *outcome = if code == 0 { Ok(()) } else { Err(failure(-code)) };
-                if index == last {
-                    return Ok(outcomes);
-                }
-            }
-        }
-    }
-}
-
-/// Sequence numbers and codes of the acknowledgements and errors in a datagram.
-fn answers(bytes: &[u8]) -> impl Iterator<Item = (u32, i32)> {
-    frame::messages(bytes)
-        .filter(|message| frame::kind(message) == object_message::ERROR)
-        .filter_map(|message| {
-            let code = frame::word(message, frame::HEADER)?.cast_signed();
-            Some((frame::word(message, 8)?, code))
-        })
-}
-
-fn failure(errno: i32) -> Failure {
-    match errno {
-        libc::EEXIST => Failure::Exists,
-        libc::ESRCH | libc::ENOENT => Failure::Missing,
-        errno => Failure::Errno(errno),
     }
 }
 
@@ -280,7 +174,7 @@ fn cleanup_objects() -> io::Result<usize> {
     let mut ours = ours;
     ours.sort_by_key(|(_, content)| rank(content)); // groups first
     let ops: Vec<ObjectOp> = ours.into_iter().map(|(id, _)| ObjectOp::Remove(id)).collect();
-    let outcomes = Writer::new()?.apply_objects(&ops)?;
+    let outcomes = writer::apply_objects(&ops)?;
     Ok(outcomes.iter().filter(|outcome| outcome.is_ok()).count())
 }
 

@@ -308,6 +308,11 @@ impl Objects {
         singles
     }
 
+    /// Whether [`Objects::changes`] may have something now.
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// When [`Objects::changes`] has to be asked again.
     pub(crate) fn next_retry(&self) -> Option<Instant> {
         self.retry_at

@@ -63,6 +63,8 @@ pub(crate) struct Mirror {
     lengths: BTreeMap<(Family, u8), usize>,
     /// Next hops may be reached over a default route.
     pub(crate) via_default: bool,
+    /// Next hops that BFD found to be gone.
+    pub(crate) dead: BTreeSet<IpAddr>,
 }
 
 impl Mirror {
@@ -96,6 +98,7 @@ impl Mirror {
     pub(crate) fn fill(&mut self, reading: Reading) -> Vec<(RouteKey, RouteSpec)> {
         *self = Self {
             via_default: self.via_default,
+            dead: std::mem::take(&mut self.dead),
             ..Self::default()
         };
         self.links.extend(reading.links);
@@ -147,6 +150,12 @@ impl Mirror {
 
     /// What a next hop resolves to now.
     pub(crate) fn resolve(&self, addr: IpAddr) -> Resolved {
+        if self.dead.contains(&addr) {
+            return Resolved {
+                reach: Reach::Unreachable,
+                hops: Vec::new(),
+            };
+        }
         if let (Some(ifindex), IpAddr::V6(addr)) = (scope_of(addr), addr) {
             return self.on_link(without_scope(addr).into(), ifindex);
         }
@@ -308,6 +317,17 @@ mod tests {
         mirror.via_default = true;
         let far = mirror.resolve(ip("198.51.100.1"));
         assert_eq!(far.hops[0].gateway, Some(ip("192.0.2.1")));
+    }
+
+    #[test]
+    fn what_bfd_found_to_be_gone_is_gone() {
+        let mut mirror = mirror();
+        mirror.dead.insert(ip("192.0.2.1"));
+        assert_eq!(mirror.resolve(ip("192.0.2.1")).reach, Reach::Unreachable);
+        assert_eq!(
+            mirror.resolve(ip("192.0.2.2")).reach,
+            Reach::Reachable { metric: 0 }
+        );
     }
 
     #[test]

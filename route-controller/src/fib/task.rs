@@ -3,6 +3,7 @@
 //! Commands come over a bounded channel; when it is full the sender waits (the speaker merges kernel
 //! changes by prefix meanwhile). Writes are made between commands, a batch at a time.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use std::net::IpAddr;
 use tokio::sync::{mpsc, oneshot};
 
 use super::message::Read;
-use super::netlink::{BATCH, Monitor, News, Writer, count_failures, read_all, read_objects};
+use super::netlink::{Monitor, News, count_failures, read_all, read_objects};
+use super::writer::{BATCH, Batch, Outcomes, Writer};
 use super::{Failure, Fib, FibConfig, ObjectOp, Op, RouteKey, rules};
 use crate::clock::now;
 
@@ -26,6 +28,8 @@ pub(crate) enum ToFib {
     Unwatch(Vec<IpAddr>),
     /// The whole set of own blocks; answered when their unreachable routes are in.
     Blocks(Vec<Prefix>, oneshot::Sender<()>),
+    /// The whole set of next hops that are gone whatever the kernel thinks.
+    Dead(BTreeSet<IpAddr>),
     /// Orphans go.
     Sweep,
     Reconfigure(FibConfig),
@@ -62,7 +66,7 @@ impl FibTask {
         inbox: mpsc::Receiver<ToFib>,
         speaker: SpeakerHandle,
     ) -> io::Result<Self> {
-        let writer = Writer::new()?;
+        let writer = Writer::start()?;
         let mut task = Self {
             fib: Fib::new(config),
             monitor: Monitor::new(writer.port())?,
@@ -119,7 +123,7 @@ impl FibTask {
     pub(crate) async fn run(mut self) {
         loop {
             let table = self.fib.config().table;
-            let dirty = self.fib.delta.is_dirty();
+            let dirty = self.fib.delta.is_dirty() && self.may_write_routes();
             let deadline = {
                 let moments = [
                     self.fib.delta.next_retry(),
@@ -141,6 +145,7 @@ impl FibTask {
                     Some(command) => self.take(command).await,
                     None => return,
                 },
+                Some((batch, outcomes)) = self.writer.next() => self.done(batch, outcomes),
                 // Not a timer, which would round a moment that is now up to a millisecond.
                 () = tokio::task::yield_now(), if dirty => {}
                 () = until(deadline), if deadline.is_some() => {}
@@ -170,6 +175,11 @@ impl FibTask {
                 self.tell(news).await;
             }
             ToFib::Unwatch(list) => self.fib.unwatch(&list),
+            ToFib::Dead(dead) => {
+                self.fib.mirror.dead = dead;
+                let news = self.fib.resolve_again();
+                self.tell(news).await;
+            }
             ToFib::Blocks(blocks, done) => {
                 self.fib.set_blocks(blocks);
                 self.blocks_waiting.push(done);
@@ -325,12 +335,16 @@ impl FibTask {
             self.let_go_at = None;
             self.fib.settle();
         }
-        let objects = self.fib.objects.changes(now());
-        self.write_objects(&objects);
-        self.write_routes();
-        if self.swept {
-            let objects = self.fib.object_removals();
-            self.write_objects(&objects);
+        // Objects go alone: routes may refer to them.
+        if self.writer.is_idle() {
+            let mut objects = self.fib.objects.changes(now());
+            if objects.is_empty() && self.swept {
+                objects = self.fib.object_removals();
+            }
+            self.writer.submit(Batch::Objects(objects));
+        }
+        while self.fib.delta.is_dirty() && self.may_write_routes() {
+            self.write_routes();
         }
         if self.fib.blocks_ready() {
             for done in self.blocks_waiting.drain(..) {
@@ -339,32 +353,8 @@ impl FibTask {
         }
     }
 
-    fn write_objects(&mut self, ops: &[ObjectOp]) {
-        for ops in ops.chunks(BATCH) {
-            let writer = &mut self.writer;
-            let outcomes = match tokio::task::block_in_place(|| writer.apply_objects(ops)) {
-                Ok(outcomes) => outcomes,
-                Err(error) => {
-                    tracing::error!(%error, "no answer from the kernel to changes of nexthop objects; trying again");
-                    self.new_writer();
-                    vec![Err(Failure::Errno(libc::EIO)); ops.len()]
-                }
-            };
-            let now = now();
-            for (op, outcome) in ops.iter().zip(&outcomes) {
-                if let (ObjectOp::Put(..), Err(failure)) = (op, outcome) {
-                    tracing::warn!(?op, ?failure, "the kernel refuses a nexthop object; trying again");
-                }
-                self.fib.objects.done(now, op, outcome.is_ok());
-            }
-        }
-    }
-
-    fn new_writer(&mut self) {
-        if let Ok(writer) = Writer::new() {
-            self.monitor.ignore(writer.port());
-            self.writer = writer;
-        }
+    fn may_write_routes(&self) -> bool {
+        self.writer.takes_routes() && !self.fib.objects.has_changes()
     }
 
     fn write_routes(&mut self) {
@@ -373,12 +363,32 @@ impl FibTask {
         for op in blocked {
             self.fib.delta.done(now(), op, Err(Failure::Exists));
         }
-        if !ops.is_empty() {
-            let writer = &mut self.writer;
-            match tokio::task::block_in_place(|| writer.apply(&ops)) {
-                Ok(outcomes) => self.settle(ops, &outcomes),
-                Err(error) => self.lost_answers(ops, &error),
+        self.writer.submit(Batch::Routes(ops));
+    }
+
+    /// A batch has its answers.
+    fn done(&mut self, batch: Batch, outcomes: Outcomes) {
+        if outcomes.is_err() {
+            self.monitor.ignore(self.writer.port());
+        }
+        match (batch, outcomes) {
+            (Batch::Routes(ops), Ok(outcomes)) => self.settle(ops, &outcomes),
+            (Batch::Routes(ops), Err(error)) => self.lost_answers(ops, &error),
+            (Batch::Objects(ops), Ok(outcomes)) => self.settle_objects(&ops, &outcomes),
+            (Batch::Objects(ops), Err(error)) => {
+                tracing::error!(%error, "no answer from the kernel to changes of nexthop objects; trying again");
+                self.settle_objects(&ops, &vec![Err(Failure::Errno(libc::EIO)); ops.len()]);
             }
+        }
+    }
+
+    fn settle_objects(&mut self, ops: &[ObjectOp], outcomes: &[Result<(), Failure>]) {
+        let now = now();
+        for (op, outcome) in ops.iter().zip(outcomes) {
+            if let (ObjectOp::Put(..), Err(failure)) = (op, outcome) {
+                tracing::warn!(?op, ?failure, "the kernel refuses a nexthop object; trying again");
+            }
+            self.fib.objects.done(now, op, outcome.is_ok());
         }
     }
 
@@ -408,7 +418,6 @@ impl FibTask {
             self.fib.delta.done(now, op, Err(Failure::Errno(errno)));
         }
         self.fib.delta.doubt(|_| true);
-        self.new_writer();
     }
 }
 

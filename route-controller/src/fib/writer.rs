@@ -1,0 +1,250 @@
+//! The thread that makes bulk changes, so that the next are prepared while the kernel is at work on the last.
+//!
+//! [`BATCH`] messages go with one system call, with an acknowledgement of the last alone; errors come by themselves and
+//! are matched by sequence number. Its receive buffer is large and what is in flight bounded, so that no answer is lost;
+//! a lost one ends the wait after [`TIMEOUT`]. Nexthop objects are a bound: what comes after them waits for their answers,
+//! because it may refer to them.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::message::encode;
+use super::netlink::big_buffer;
+use super::objects::ObjectOp;
+use super::{Failure, Op, frame, object_message};
+
+/// Changes sent with one system call.
+pub(crate) const BATCH: usize = 512;
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Batches handed over: one that the kernel is at work on, and the next.
+const UNDER_WAY: usize = 2;
+
+/// Changes that go together.
+#[derive(Debug)]
+pub(crate) enum Batch {
+    Routes(Vec<Op>),
+    Objects(Vec<ObjectOp>),
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        match self {
+            Batch::Routes(ops) => ops.len(),
+            Batch::Objects(ops) => ops.len(),
+        }
+    }
+}
+
+/// The outcome of each change of a batch, in order.
+pub(crate) type Outcomes = io::Result<Vec<Result<(), Failure>>>;
+
+struct Job {
+    batch: Batch,
+    bytes: Vec<u8>,
+    first: u32,
+}
+
+struct Answer {
+    job: Job,
+    outcomes: Outcomes,
+}
+
+/// Hands changes to the thread, which ends with this.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    jobs: mpsc::SyncSender<Job>,
+    answers: tokio::sync::mpsc::Receiver<Answer>,
+    port: Arc<AtomicU32>,
+    sequence: u32,
+    under_way: usize,
+    objects_under_way: bool,
+    /// Buffers to use again.
+    spare: Vec<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job")
+            .field("batch", &self.batch)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    pub(crate) fn start() -> io::Result<Self> {
+        let socket = Exchange::open()?;
+        let port = Arc::new(AtomicU32::new(socket.port));
+        let (jobs, inbox) = mpsc::sync_channel(UNDER_WAY);
+        let (outbox, answers) = tokio::sync::mpsc::channel(UNDER_WAY);
+        let shared = Arc::clone(&port);
+        std::thread::Builder::new()
+            .name("fib-writer".to_owned())
+            .spawn(move || run(socket, &inbox, &outbox, &shared))?;
+        Ok(Self {
+            jobs,
+            answers,
+            port,
+            sequence: 1,
+            under_way: 0,
+            objects_under_way: false,
+            spare: Vec::new(),
+        })
+    }
+
+    /// Our port, by which notifications of our own changes are known. Another one after [`Writer::next`] gave an error.
+    pub(crate) fn port(&self) -> u32 {
+        self.port.load(Ordering::Acquire)
+    }
+
+    /// Whether a batch of routes can be handed over now.
+    pub(crate) fn takes_routes(&self) -> bool {
+        self.under_way < UNDER_WAY && !self.objects_under_way
+    }
+
+    /// Whether all answers are in.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.under_way == 0
+    }
+
+    /// Hands a batch over, at most [`BATCH`] changes of routes.
+    pub(crate) fn submit(&mut self, batch: Batch) {
+        if batch.len() == 0 {
+            return;
+        }
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.clear();
+        let first = self.sequence;
+        match &batch {
+            Batch::Routes(ops) => {
+                for (index, op) in ops.iter().enumerate() {
+                    encode(op, self.sequence, index + 1 == ops.len(), &mut bytes);
+                    self.sequence = self.sequence.wrapping_add(1);
+                }
+            }
+            Batch::Objects(ops) => {
+                self.objects_under_way = true;
+                for op in ops {
+                    object_message::encode(op, self.sequence, &mut bytes);
+                    self.sequence = self.sequence.wrapping_add(1);
+                }
+            }
+        }
+        self.under_way += 1;
+        // There is room for as many as may be under way; the thread ends only with us.
+        let _ = self.jobs.try_send(Job { batch, bytes, first });
+    }
+
+    /// The next batch that is done; `None` when the thread has ended. Pending while nothing is under way.
+    pub(crate) async fn next(&mut self) -> Option<(Batch, Outcomes)> {
+        let Answer { job, outcomes } = self.answers.recv().await?;
+        self.under_way -= 1;
+        self.objects_under_way &= !matches!(job.batch, Batch::Objects(_));
+        self.spare.push(job.bytes);
+        Some((job.batch, outcomes))
+    }
+}
+
+fn run(
+    mut socket: Exchange,
+    inbox: &mpsc::Receiver<Job>,
+    outbox: &tokio::sync::mpsc::Sender<Answer>,
+    port: &AtomicU32,
+) {
+    while let Ok(job) = inbox.recv() {
+        let outcomes = socket.make(&job.bytes, job.first, job.batch.len());
+        // Answers that come late must not be taken for those to what follows.
+        if outcomes.is_err()
+            && let Ok(fresh) = Exchange::open()
+        {
+            port.store(fresh.port, Ordering::Release);
+            socket = fresh;
+        }
+        if outbox.blocking_send(Answer { job, outcomes }).is_err() {
+            return;
+        }
+    }
+}
+
+/// Makes the changes of nexthop objects and waits for the answers; for where there is no agent.
+pub(crate) fn apply_objects(ops: &[ObjectOp]) -> Outcomes {
+    let mut socket = Exchange::open()?;
+    let mut outcomes = Vec::new();
+    for ops in ops.chunks(BATCH) {
+        let mut bytes = Vec::new();
+        for (sequence, op) in (0..).zip(ops) {
+            object_message::encode(op, sequence, &mut bytes);
+        }
+        outcomes.extend(socket.make(&bytes, 0, ops.len())?);
+    }
+    Ok(outcomes)
+}
+
+/// A socket for messages that are answered.
+struct Exchange {
+    socket: Socket,
+    port: u32,
+    buf: Vec<u8>,
+}
+
+impl Exchange {
+    fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        let port = socket.bind_auto()?.port_number();
+        socket.connect(&SocketAddr::new(0, 0))?;
+        socket.set_cap_ack(true)?;
+        big_buffer(&socket);
+        let timeout = TimeVal::seconds(i64::try_from(TIMEOUT.as_secs()).unwrap_or(5));
+        setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
+        Ok(Self {
+            socket,
+            port,
+            buf: Vec::with_capacity(64 << 10),
+        })
+    }
+
+    /// Sends `count` messages from number `first` on, and waits for the answer to the last.
+    fn make(&mut self, bytes: &[u8], first: u32, count: usize) -> Outcomes {
+        self.socket.send(bytes, 0)?;
+        let mut outcomes = vec![Ok(()); count];
+        let last = count.saturating_sub(1);
+        loop {
+            self.buf.clear();
+            self.socket.recv(&mut self.buf, 0)?;
+            for (sequence, code) in answers(&self.buf) {
+                let index = sequence.wrapping_sub(first) as usize;
+                let Some(outcome) = outcomes.get_mut(index) else {
+                    continue;
+                };
+                *outcome = if code == 0 { Ok(()) } else { Err(failure(-code)) };
+                if index == last {
+                    return Ok(outcomes);
+                }
+            }
+        }
+    }
+}
+
+/// Sequence numbers and codes of the acknowledgements and errors in a datagram.
+fn answers(bytes: &[u8]) -> impl Iterator<Item = (u32, i32)> {
+    frame::messages(bytes)
+        .filter(|message| frame::kind(message) == object_message::ERROR)
+        .filter_map(|message| {
+            let code = frame::word(message, frame::HEADER)?.cast_signed();
+            Some((frame::word(message, 8)?, code))
+        })
+}
+
+fn failure(errno: i32) -> Failure {
+    match errno {
+        libc::EEXIST => Failure::Exists,
+        libc::ESRCH | libc::ENOENT => Failure::Missing,
+        errno => Failure::Errno(errno),
+    }
+}
