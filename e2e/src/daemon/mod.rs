@@ -273,6 +273,12 @@ impl Running {
             .try_for_each(|p| p.terminate(Duration::from_secs(10)))
     }
 
+    /// The same for our agent without waiting until it answers.
+    pub fn launch_again(&mut self) -> Result<()> {
+        self.processes = vec![podroute::launch(&self.host)?];
+        Ok(())
+    }
+
     /// Starts it again with the same configuration; it must have been stopped.
     pub fn start_again(&mut self) -> Result<()> {
         *self = Self::start(self.kind, &self.host, &self.speaker)?;

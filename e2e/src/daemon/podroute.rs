@@ -40,6 +40,15 @@ pub fn start_in(host: &Host, yaml: &str, environment: &[(&str, &str)]) -> Result
     Ok(agent)
 }
 
+/// Starts the agent with the configuration that it had before.
+pub(super) fn launch(host: &Host) -> Result<Daemon> {
+    let mut command = std::process::Command::new(bins::find("podroute")?);
+    command
+        .args(["run", "--config"])
+        .arg(host.dir().join("etc/podroute.yaml"));
+    host.spawn("podroute", &mut command)
+}
+
 /// `podroute show WHAT -o json`.
 pub fn show(host: &Host, what: &str) -> Result<serde_json::Value> {
     let podroute = bins::find("podroute")?;

@@ -38,8 +38,154 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             ours,
             pods_without_agent,
         ),
+        scenario("restart::ten_crashes_within_a_minute", ours, crash_loop),
+        scenario("restart::an_upgrade_loses_no_packet", ours, upgrade),
+        scenario("restart::reloads_lose_no_packet", ours, reloads),
+        scenario("restart::a_second_agent_is_refused", ours, second_agent),
     ]);
     scenarios
+}
+
+/// A flow in each direction between the pods of the two nodes.
+struct Traffic([Flow; 2]);
+
+impl Traffic {
+    fn start(rack: &mut Rack) -> Result<Self> {
+        rack.add_pods(1)?;
+        let flow = |from: &str, to: &str| Flow::start(from, to, support::pod_address(rack, to, true)?, RATE);
+        Ok(Self([
+            flow("node-1-pod-a", "node-2-pod-a")?,
+            flow("node-2-pod-a", "node-1-pod-a")?,
+        ]))
+    }
+
+    fn wait_for(&self, more: u64) -> Result<()> {
+        self.0.iter().try_for_each(|flow| flow.wait_for(more))
+    }
+
+    /// Nothing was lost, and there was something to lose.
+    fn finish(self, at_least: u64) -> Result<()> {
+        for flow in self.0 {
+            let outcome = flow.finish()?;
+            ensure!(
+                outcome.sent >= at_least,
+                "only {} packets were sent",
+                outcome.sent
+            );
+            ensure!(
+                outcome.lost.is_empty(),
+                "{} of {} packets lost: {:?}",
+                outcome.lost.len(),
+                outcome.sent,
+                outcome.lost
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Killed ten times, at whatever it was about to do; and the route of a node that left meanwhile is gone in the end.
+fn crash_loop() -> Result<()> {
+    let mut rack = Rack::converged(small(Kind::Podroute))?;
+    let node = rack.host("node-1").clone();
+    let away = prefix("10.244.66.0/24");
+    node.ip(&format!(
+        "route add {away} via 192.0.2.1 dev eth0 proto {PROTO_AGENT}"
+    ))?;
+    let traffic = Traffic::start(&mut rack)?;
+    // From before it has read the kernel to well after it has converged; 20 s in all.
+    for millis in [3, 3000, 30, 300, 10, 1500, 100, 5, 2500, 50] {
+        rack.daemon("node-1").kill();
+        rack.daemon("node-1").launch_again()?;
+        // A moment of its life, not a condition.
+        std::thread::sleep(Duration::from_millis(millis));
+        traffic.wait_for(1000)?;
+    }
+    rack.daemon("node-1").kill();
+    rack.daemon("node-1").start_again()?;
+    rack.wait_sessions()?;
+    wait_no_route(&node, away, Duration::from_secs(30))?;
+    rack.wait_routes()?;
+    traffic.wait_for(300)?;
+    traffic.finish(10_000)
+}
+
+/// Another binary takes over: SIGTERM, and the next version starts.
+fn upgrade() -> Result<()> {
+    let mut rack = Rack::converged(small(Kind::Podroute))?;
+    let traffic = Traffic::start(&mut rack)?;
+    let node = rack.host("node-1").clone();
+    rack.daemon("node-1").terminate()?;
+    let next = node.dir().join("etc/podroute-next");
+    std::fs::copy(e2e::bins::find("podroute")?, &next).map_err(|error| Failure::new(error.to_string()))?;
+    let config = node.dir().join("etc/podroute.yaml");
+    let mut command = Command::new(&next);
+    command.args(["run", "--config"]).arg(config);
+    rack.daemon("node-1").processes = vec![node.spawn("podroute-next", &mut command)?];
+    rack.wait_sessions()?;
+    rack.wait_routes()?;
+    traffic.wait_for(500)?;
+    traffic.finish(600)
+}
+
+/// What a new configuration changes in the kernel is changed without a gap.
+fn reloads() -> Result<()> {
+    let mut rack = Rack::converged(small(Kind::Podroute))?;
+    let traffic = Traffic::start(&mut rack)?;
+    let node = rack.host("node-1").clone();
+    let file = node.dir().join("etc/podroute.yaml");
+    let base = std::fs::read_to_string(&file).map_err(|error| Failure::new(error.to_string()))?;
+    let podroute = e2e::bins::find("podroute")?;
+    for (fib, shown) in [
+        ("fib: {metric: 30}", "metric 30"),
+        ("fib: {metric: 30, nexthopObjects: false}", "metric 30"),
+        ("fib: {metric: 40, resilientGroups: {}}", "metric 40"),
+        ("", "metric 20"),
+    ] {
+        node.write_config("podroute.yaml", &format!("{base}{fib}\n"))?;
+        node.run(&podroute.to_string_lossy(), &["reload"])?;
+        e2e::wait::until(
+            Duration::from_secs(10),
+            format_args!("routes as {fib:?} says"),
+            || {
+                for family in ["-4", "-6"] {
+                    let text = node.ip(&format!(
+                        "{family} -N route show proto {PROTO_AGENT} type unicast"
+                    ))?;
+                    ensure!(!text.is_empty(), "no route");
+                    ensure!(
+                        text.lines()
+                            .all(|line| line.contains(shown) || !line.contains("metric")),
+                        "{text}"
+                    );
+                }
+                Ok(())
+            },
+        )?;
+        traffic.wait_for(200)?;
+    }
+    traffic.finish(800)
+}
+
+/// Two agents by mistake: the second says why it does not start, and the first goes on.
+fn second_agent() -> Result<()> {
+    let mut rack = Rack::converged(small(Kind::Podroute))?;
+    let node = rack.host("node-1").clone();
+    let podroute = e2e::bins::find("podroute")?;
+    let config = node.dir().join("etc/podroute.yaml");
+    let args = ["run", "--config", &config.to_string_lossy()];
+    match node.run(&podroute.to_string_lossy(), &args) {
+        Ok(output) => return Err(Failure::new("a second agent ran").evidence("output", output)),
+        Err(failure) => {
+            let text = failure.to_string();
+            ensure!(
+                text.contains("another") && text.contains("podroute"),
+                "it says: {text}"
+            );
+        }
+    }
+    rack.wait_sessions()?;
+    rack.wait_routes().map(drop)
 }
 
 fn our_routes(host: &Host) -> Result<Vec<kernel::Route>> {

@@ -125,13 +125,18 @@ impl Fib {
     /// Changes the configuration; everything is computed anew.
     pub(crate) fn reconfigure(&mut self, config: FibConfig) {
         self.settle();
-        for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
-            self.delta.want(self.key(prefix), None);
-        }
+        let prefixes: Vec<Prefix> = self.learned.keys().copied().collect();
+        let before: Vec<RouteKey> = prefixes.iter().map(|prefix| self.key(*prefix)).collect();
         self.config = config;
         self.sets.clear_specs();
-        for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
-            self.want_learned(prefix);
+        for prefix in &prefixes {
+            self.want_learned(*prefix);
+        }
+        // What goes goes last: packets find their way throughout.
+        for (prefix, before) in prefixes.iter().zip(before) {
+            if before != self.key(*prefix) {
+                self.delta.want(before, None);
+            }
         }
     }
 
