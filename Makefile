@@ -23,7 +23,7 @@ export PODROUTE_BIN_DIR := $(TARGET_DIR)/$(TRIPLE)/release:$(TARGET_DIR)/release
 ROOT_ON_DEBIAN := $(and $(filter 0,$(shell id -u)),$(wildcard /etc/debian_version),1)
 LAB := $(TARGET_DIR)/release/podroute-lab
 
-.PHONY: help demo demo-down build test interop bench bench-fib bench-cni image-files lint clean
+.PHONY: help demo demo-down build test interop bench bench-fib bench-failover bench-cni image-files lint clean
 
 help:
 	@echo 'make demo        bring up a rack in namespaces and prove that pods reach each other'
@@ -34,6 +34,7 @@ help:
 	@echo 'make build       release binaries'
 	@echo 'make bench       the speaker beside other daemons, into docs/bench/ (ROUNDS=5, ONLY=reflect)'
 	@echo 'make bench-fib   learned routes into the kernel beside BIRD and FRR, into docs/bench/'
+	@echo 'make bench-failover  faults in a fabric of two racks under traffic, beside BIRD and FRR, into docs/ (ROUNDS=3)'
 	@echo 'make bench-cni   the CNI plugin beside the kernel alone and the reference plugins (root; ROUNDS=200)'
 	@echo 'make image-files static programs for the Containerfile'
 	@echo 'make lint        formatting and clippy'
@@ -76,6 +77,12 @@ bench:
 	@e2e/packages.sh test
 	@$(MAKE) --no-print-directory build
 	$(LAB) bench --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY),--out docs/bench)
+
+bench-failover: ROUNDS = 3
+bench-failover:
+	@e2e/packages.sh test
+	@$(MAKE) --no-print-directory build
+	$(LAB) bench-failover --rounds $(ROUNDS) --out docs
 
 bench-fib: ROUNDS = 5
 bench-fib:

@@ -4,7 +4,7 @@
 //! [`cabling`] builds it out of [`machine`]s; [`daemon`] runs podroute, BIRD, FRR, GoBGP or OpenBGPD
 //! on them; [`cni`] plays the container runtime; [`rack`] joins these. [`probe`], [`capture`] and
 //! [`kernel`] observe, [`wait`] waits, [`failure`] says what went wrong and shows the evidence.
-//! [`blast`] loads speakers, [`bench`] compares them. [`demo`] is the story that `make demo` tells.
+//! [`blast`] loads speakers, [`bench`] compares them, [`failover`] breaks a fabric under traffic. [`demo`] is the story that `make demo` tells.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,6 +22,7 @@ pub mod capture;
 pub mod cni;
 pub mod daemon;
 pub mod demo;
+pub mod failover;
 pub mod failure;
 pub mod flow;
 pub mod icmp;

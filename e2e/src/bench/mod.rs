@@ -18,6 +18,7 @@ use crate::netns;
 use rivals::{ASN, HERE, Rival, Role, cost};
 
 pub use fib::fib;
+pub(crate) use report::machine;
 pub(crate) use rivals::{MIRROR, be_mirror};
 
 /// No run takes longer.

@@ -104,7 +104,8 @@ pub(super) fn print(tasks: &[Task], rivals: &[Rival], runs: &[Run]) {
     println!("{}", tables(tasks, rivals, runs));
 }
 
-pub(super) fn machine() -> String {
+/// Cores, processor and kernel.
+pub(crate) fn machine() -> String {
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
     let model = cpu

@@ -77,6 +77,21 @@ enum Verb {
         #[arg(long, hide = true)]
         inside: bool,
     },
+    /// Faults in a fabric of two racks under traffic, beside BIRD and FRR.
+    BenchFailover {
+        /// Rounds, each with another order of faults.
+        #[arg(long, default_value_t = 3)]
+        rounds: u64,
+        /// The daemons.
+        #[arg(long, value_delimiter = ',', default_value = "podroute,bird,frr")]
+        daemons: Vec<Kind>,
+        /// Directory for failover.md and bench/failover.json.
+        #[arg(long)]
+        out: Option<std::path::PathBuf>,
+        /// Set by the program itself when it is inside the box.
+        #[arg(long, hide = true)]
+        inside: bool,
+    },
     /// Remove a rack that was kept, with all that is in it.
     DemoDown,
     /// Run a command (default: a shell) on a machine or in a pod of the kept rack.
@@ -150,7 +165,13 @@ fn run(verb: Verb, args: &[String]) -> Result<i32> {
             out,
             inside: true,
         } => Ok(e2e::bench::fib(rounds, &daemons, out.as_deref())),
-        Verb::Bench { .. } | Verb::BenchFib { .. } => {
+        Verb::BenchFailover {
+            rounds,
+            daemons,
+            out,
+            inside: true,
+        } => Ok(e2e::failover::bench(rounds, &daemons, out.as_deref())),
+        Verb::Bench { .. } | Verb::BenchFib { .. } | Verb::BenchFailover { .. } => {
             let mut inside = args.to_vec();
             inside.push("--inside".to_owned());
             sandbox::run(&inside, false)

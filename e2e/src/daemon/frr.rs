@@ -37,8 +37,10 @@ pub fn start_with(host: &Host, bgpd: &str, zebra: &str) -> Result<Vec<Daemon>> {
 
 /// bgpd gives up for ten seconds if zebra's socket is not there yet.
 fn start_zebra(host: &Host, more: &str) -> Result<Daemon> {
-    let mut zebra = start_daemon(host, "zebra", &format!("log stdout informational\n{more}"))?;
     let socket = host.run_file("frr/zserv.api");
+    // One that an earlier zebra left says nothing.
+    let _ = std::fs::remove_file(&socket);
+    let mut zebra = start_daemon(host, "zebra", &format!("log stdout informational\n{more}"))?;
     wait::until(
         Duration::from_secs(10),
         format_args!("zebra's socket on {}", host.name()),

@@ -16,6 +16,7 @@ mod bfd;
 mod bgp_raw;
 mod cli;
 mod cni;
+mod failover;
 mod hostile;
 mod interop;
 mod kernel;
@@ -121,6 +122,7 @@ fn scenarios() -> Vec<Scenario> {
         bfd::scenarios(),
         kube::scenarios(),
         monitor::scenarios(),
+        failover::scenarios(),
         objects::scenarios(),
         ways::scenarios(),
         restart::scenarios(),

@@ -1,0 +1,257 @@
+//! What a fault costs: packets between two pods while a cable is cut, a router dies or a rack is cut off.
+//!
+//! All machines run one daemon; the same faults, in an order that follows from the seed, for each daemon.
+
+mod fabric;
+mod report;
+mod streams;
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub use fabric::Fabric;
+pub use streams::{Loss, RATE, Streams};
+
+use crate::daemon::Kind;
+use crate::failure::{Failure, Result};
+use crate::{ensure, kernel, wait};
+
+/// How long a fault lasts before it is mended.
+const LASTS: Duration = Duration::from_secs(2);
+
+/// Before each fault, so that BFD of every daemon is up and at its agreed pace.
+const LULL: Duration = Duration::from_secs(3);
+
+/// What happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub enum Fault {
+    /// A cable of a node goes down.
+    Cut,
+    /// A cable of a node carries nothing, and stays up.
+    Silent,
+    /// A cable between the racks carries nothing, and stays up.
+    SilentSpine,
+    /// A ToR loses its power.
+    DeadTor,
+    /// A node that is no end of the streams loses its power.
+    DeadNode,
+    /// The racks are cut off from each other.
+    Partition,
+    /// Every daemon ends by SIGTERM and starts again, one after the other.
+    Rolling,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Cut,
+        Self::Silent,
+        Self::SilentSpine,
+        Self::DeadTor,
+        Self::DeadNode,
+        Self::Partition,
+        Self::Rolling,
+    ];
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Cut => "a node's cable is cut",
+            Self::Silent => "a node's cable carries nothing, and stays up",
+            Self::SilentSpine => "a cable between the racks carries nothing, and stays up",
+            Self::DeadTor => "a ToR loses its power",
+            Self::DeadNode => "another node loses its power",
+            Self::Partition => "the racks are cut off from each other",
+            Self::Rolling => "each daemon in turn: SIGTERM, start",
+        }
+    }
+}
+
+/// One fault's cost.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct Cost {
+    /// What happened.
+    pub fault: Fault,
+    /// Lost while it lasted, both directions.
+    pub fault_loss: Loss,
+    /// Lost when it was mended, and until all ways were back.
+    pub mend_loss: Loss,
+    /// Not all ways were back within the limit; the next fault met a new fabric.
+    pub stuck: bool,
+    /// A dead node's route was gone from a node of the other rack after so many seconds.
+    pub gone: Option<f64>,
+}
+
+/// One daemon's run.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Run {
+    daemon: &'static str,
+    seed: u64,
+    costs: Vec<Cost>,
+}
+
+/// A small generator, so that a seed gives the same order everywhere.
+fn shuffled<T: Copy>(items: &[T], seed: &mut u64) -> Vec<T> {
+    let mut items = items.to_vec();
+    for last in (1..items.len()).rev() {
+        *seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        items.swap(last, (*seed >> 33) as usize % (last + 1));
+    }
+    items
+}
+
+/// Does the faults in the seed's order, and puts all in order again.
+pub fn run(kind: Kind, faults: &[Fault], seed: u64) -> Result<Vec<Cost>> {
+    let mut random = seed;
+    let mut fabric = Fabric::build(kind)?;
+    let mut costs = Vec::new();
+    for fault in shuffled(faults, &mut random) {
+        let during = |failure: Failure| failure.during(format_args!("{}: {}", kind.name(), fault.title()));
+        let cost = cost(&mut fabric, fault, &mut random).map_err(during)?;
+        if cost.stuck {
+            fabric.remove()?;
+            fabric = Fabric::build(kind)?;
+        }
+        costs.push(cost);
+    }
+    fabric.remove()?;
+    Ok(costs)
+}
+
+fn cost(fabric: &mut Fabric, fault: Fault, random: &mut u64) -> Result<Cost> {
+    let between = |from: &str, to: &str| {
+        Streams::start(
+            fabric.host(from),
+            fabric.host(to),
+            fabric::pod(from),
+            fabric::pod(to),
+        )
+    };
+    let both = [between("a1", "b1")?, between("b1", "a1")?];
+    std::thread::sleep(LULL);
+    let begin = both.each_ref().map(Streams::mark);
+    let start = Instant::now();
+    let gone = strike(fabric, fault, random)?;
+    // As long for everybody, whatever they make of it.
+    std::thread::sleep(LASTS.saturating_sub(start.elapsed()));
+    let mended = both.each_ref().map(Streams::mark);
+    mend(fabric, fault)?;
+    let stuck = !settles(fabric)?;
+    both.iter()
+        .try_for_each(|streams| streams.wait_for(u64::from(RATE) / 2))?;
+    let (mut fault_loss, mut mend_loss) = (Loss::default(), Loss::default());
+    for ((streams, begin), mended) in both.into_iter().zip(begin).zip(mended) {
+        let parts = streams.finish(&[begin, mended])?;
+        fault_loss = fault_loss.and(parts[0]);
+        mend_loss = mend_loss.and(parts[1]);
+    }
+    Ok(Cost {
+        fault,
+        fault_loss,
+        mend_loss,
+        stuck,
+        gone,
+    })
+}
+
+/// Whether all ways are back in time. Of ours it is asked.
+fn settles(fabric: &mut Fabric) -> Result<bool> {
+    match fabric.converged() {
+        Ok(()) => Ok(true),
+        Err(failure) if fabric.kind() == Kind::Podroute => Err(failure),
+        Err(_) => Ok(false),
+    }
+}
+
+fn strike(fabric: &mut Fabric, fault: Fault, random: &mut u64) -> Result<Option<f64>> {
+    match fault {
+        Fault::Cut => fabric.link("a1", "ta1", false)?,
+        Fault::Silent => fabric.swallow("a1", "ta2", true)?,
+        Fault::SilentSpine => fabric.swallow("ta1", "tb1", true)?,
+        Fault::Partition => fabric.spine(false)?,
+        Fault::DeadTor => {
+            fabric.power("tb1", false)?;
+            fabric.stop("tb1", false)?;
+        }
+        Fault::DeadNode => {
+            let start = Instant::now();
+            fabric.power("b2", false)?;
+            fabric.stop("b2", false)?;
+            return gone(fabric, start).map(Some);
+        }
+        Fault::Rolling => {
+            for machine in shuffled(&["a1", "a2", "b1", "b2", "ta1", "ta2", "tb1", "tb2"], random) {
+                fabric.stop(machine, true)?;
+                fabric.start(machine)?;
+                if !settles(fabric)? {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn mend(fabric: &mut Fabric, fault: Fault) -> Result<()> {
+    match fault {
+        Fault::Cut => fabric.link("a1", "ta1", true),
+        Fault::Silent => fabric.swallow("a1", "ta2", false),
+        Fault::SilentSpine => fabric.swallow("ta1", "tb1", false),
+        Fault::Partition => fabric.spine(true),
+        Fault::DeadTor => {
+            fabric.power("tb1", true)?;
+            fabric.start("tb1")
+        }
+        Fault::DeadNode => {
+            fabric.power("b2", true)?;
+            fabric.start("b2")
+        }
+        Fault::Rolling => Ok(()),
+    }
+}
+
+/// How long a node of the other rack has a route to the dead one.
+fn gone(fabric: &Fabric, start: Instant) -> Result<f64> {
+    let address: Ipv4Addr = fabric::pod("b2");
+    fabric.host("a2").within(|| {
+        let mut kernel = kernel::Lookup::open()?;
+        wait::until(Duration::from_secs(30), "no route to the dead node", || {
+            ensure!(kernel.gateway(address)?.is_none(), "there is one");
+            Ok(start.elapsed().as_secs_f64())
+        })
+    })
+}
+
+/// Runs inside the box; answers the exit code.
+pub fn bench(rounds: u64, daemons: &[Kind], out: Option<&Path>) -> i32 {
+    match measure(rounds, daemons, out) {
+        Ok(()) => 0,
+        Err(failure) => {
+            eprintln!("{failure}");
+            1
+        }
+    }
+}
+
+fn measure(rounds: u64, daemons: &[Kind], out: Option<&Path>) -> Result<()> {
+    let able =
+        |kind: &&Kind| matches!(kind, Kind::Podroute | Kind::Bird | Kind::Frr) && kind.available().is_ok();
+    let daemons: Vec<Kind> = daemons.iter().filter(able).copied().collect();
+    let mut runs = Vec::new();
+    for seed in 1..=rounds {
+        for kind in &daemons {
+            let costs = run(*kind, &Fault::ALL, seed)?;
+            for cost in &costs {
+                println!("{:9} seed {seed}  {}", kind.name(), report::line(cost));
+            }
+            runs.push(Run {
+                daemon: kind.name(),
+                seed,
+                costs,
+            });
+        }
+    }
+    report::write(out, &daemons, &runs)
+}
