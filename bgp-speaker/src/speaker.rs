@@ -1,10 +1,11 @@
 //! Starting the speaker, and the handle that the agent holds.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::engine::{Engine, Input, Originated, PeerCounts, Reach, RouteFilter, RouteView};
+use bgp_proto::engine::{Engine, Input, Originated, PeerCounts, Preview, Reach, RouteFilter, RouteView};
 use bgp_proto::types::{Family, PeerId};
 use bgp_proto::wire::{Notification, Refresh, RefreshKind, cease};
 use tokio::net::TcpStream;
@@ -318,6 +319,25 @@ impl SpeakerHandle {
     /// [`Stopped`].
     pub async fn drain(&self, on: bool) -> Result<(), Stopped> {
         self.tell(ToEngine::Input(Input::Drain(on))).await
+    }
+
+    /// For each of these peers, how many prefixes would be lost if all of them went.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn only_from(&self, leaving: BTreeSet<PeerId>) -> Result<BTreeMap<PeerId, usize>, Stopped> {
+        self.ask(move |engine| engine.only_from(&leaving)).await
+    }
+
+    /// What would follow from these inputs to the engine; found out on a copy, so that nobody waits for it longer than
+    /// copying takes.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn preview(&self, inputs: Vec<Input>) -> Result<Preview, Stopped> {
+        let copy = self.ask(|engine: &mut Engine| engine.clone()).await?;
+        let preview = tokio::task::spawn_blocking(move || copy.preview(now(), inputs));
+        preview.await.map_err(|_| Stopped)
     }
 
     /// News of next hops.

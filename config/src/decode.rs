@@ -41,10 +41,15 @@ pub(crate) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(crate) fn root(node: &'a Node, sink: &'a Sink) -> Self {
+        Self::named(node, sink, "")
+    }
+
+    /// The top of a document that is called something.
+    pub(crate) fn named(node: &'a Node, sink: &'a Sink, name: &str) -> Self {
         Self {
             node,
             spot: Spot {
-                path: String::new(),
+                path: name.to_owned(),
                 mark: node.mark,
             },
             sink,

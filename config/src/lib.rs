@@ -9,6 +9,7 @@
 //! look, resolves it. Unknown fields are errors; a field that is accepted has an effect in the agent.
 #![forbid(unsafe_code)]
 
+mod annotations;
 mod decode;
 mod explain;
 mod model;
@@ -42,6 +43,7 @@ pub fn load_for(text: &str, facts: &NodeFacts) -> Result<Config, Errors> {
         .map_err(|problem| sink.error(problem))
         .ok()
         .and_then(|root| schema::read(&root, &sink))
+        .map(|document| annotations::apply(document, facts, &sink))
         .and_then(|document| validate::validate(document, facts, &sink));
     sink.finish(config)
 }

@@ -47,7 +47,16 @@ pub struct NodeFact {
     pub addresses: Vec<IpAddr>,
     /// It has the taint [`DRAIN_TAINT`].
     pub draining: bool,
+    /// The annotation [`ASN_ANNOTATION`]; kept of this node alone.
+    pub asn: Option<String>,
+    /// The annotation [`PEERS_ANNOTATION`]; kept of this node alone.
+    pub peers: Option<String>,
 }
+
+/// The annotation that gives a node an AS number of its own.
+pub const ASN_ANNOTATION: &str = "podroute/asn";
+/// The annotation with peers of a node alone, as a YAML list like `peers` of the file.
+pub const PEERS_ANNOTATION: &str = "podroute/peers";
 
 /// The key of the taint, of whatever effect, that asks a node's agent to drain it.
 pub const DRAIN_TAINT: &str = "podroute/drain";
@@ -137,7 +146,7 @@ pub struct Config {
     /// How nodes find each other.
     pub mesh: Mesh,
     /// Addresses of Services that this node announces.
-    pub services: Vec<Prefix>,
+    pub services: Services,
     /// What has to be asked of Kubernetes.
     pub from_kubernetes: FromKubernetes,
     /// BMP stations that hear of every peer and route.
@@ -267,6 +276,8 @@ pub struct Peer {
     pub name: String,
     /// For people.
     pub description: Option<String>,
+    /// A node of the mesh, which nobody wrote down.
+    pub of_mesh: bool,
     /// The labels that chose this node; empty when the peer is for every node.
     pub selector: BTreeMap<String, String>,
     /// Where it is.
@@ -405,6 +416,15 @@ pub struct BfdDampening {
     pub longest: Duration,
 }
 
+/// What is announced for Services.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Services {
+    /// Addresses, each as a single host.
+    pub hosts: Vec<Prefix>,
+    /// Aggregates of which this node announces an address; what of them nobody has ends here.
+    pub aggregates: Vec<Prefix>,
+}
+
 /// A next hop that BFD watches, without a BGP session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WatchedNextHop {
@@ -524,7 +544,9 @@ impl Config {
             .map(|block| route(block, Source::PodBlock));
         let services = self
             .services
+            .hosts
             .iter()
+            .chain(&self.services.aggregates)
             .map(|address| route(address, Source::Service));
         blocks.chain(services).collect()
     }

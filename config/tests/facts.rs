@@ -30,6 +30,7 @@ fn node(last: u8, reflects: bool) -> NodeFact {
             format!("192.0.2.{last}").parse().unwrap(),
         ],
         draining: false,
+        ..NodeFact::default()
     }
 }
 
@@ -147,7 +148,7 @@ fn before_the_first_answer_nothing_is_known() {
         ..NodeFacts::default()
     };
     let config = load("mesh: {mode: full}\nservices: {advertise: [cluster]}\n", &unknown);
-    assert!(config.peers.is_empty() && config.node.blocks.is_empty() && config.services.is_empty());
+    assert!(config.peers.is_empty() && config.node.blocks.is_empty() && config.services.hosts.is_empty());
     assert!(config.from_kubernetes.any());
 }
 
@@ -175,7 +176,9 @@ fn services_by_kind_policy_and_class() {
         services.insert("default/web".to_owned(), service);
         let prefixes = load(&format!("services: {{{more}}}\n"), &facts).services;
         prefixes
+            .hosts
             .iter()
+            .chain(&prefixes.aggregates)
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join(" ")
@@ -202,4 +205,10 @@ fn services_by_kind_policy_and_class() {
     );
     let selected = "advertise: [external], selector: {announce: \"no\"}";
     assert_eq!(announced(selected, service(false, false, None)), "");
+    // Aggregates stand for what every node takes.
+    let with = format!("{all}, aggregates: [198.51.100.0/24, 10.96.0.0/12]");
+    assert_eq!(
+        announced(&with, service(false, false, None)),
+        "fd00:96::1/128 10.96.0.0/12 198.51.100.0/24"
+    );
 }

@@ -10,8 +10,10 @@
 //! The agent waits for the fib task when that is busy; the speaker never waits for the agent.
 
 mod bfd;
+mod diff;
 mod peers;
 mod reload;
+mod retire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -28,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::drain::Drain;
-use crate::fib::task::{FibTask, ROOM, ToFib};
+use crate::fib::task::{Blocks, FibTask, ROOM, ToFib};
 use crate::fib::{FibConfig, Mirror, Resilience, netlink};
 use crate::host::{Host, find_out};
 use crate::metrics::Health;
@@ -46,6 +48,8 @@ const BLOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often password files are looked at.
 const SECRETS_LOOKED_AT: Duration = Duration::from_secs(5);
+/// Sessions that are on their way out.
+const RETIRING_LOOKED_AT: Duration = Duration::from_secs(1);
 /// The log names so many inconsistencies among pods; `podroute ipam check` names all.
 const FINDINGS_TOLD: usize = 10;
 
@@ -134,6 +138,9 @@ struct Agent {
     next_id: u32,
     /// Contents of password files, as last looked at.
     secrets: Secrets,
+    /// Peers of the mesh, those that retire included.
+    of_mesh: BTreeSet<String>,
+    retiring: BTreeMap<String, retire::Retiring>,
     /// Next hops that the FIB was told are gone.
     dead: std::collections::BTreeSet<std::net::IpAddr>,
     /// Initial routes still to come before the sweep.
@@ -191,6 +198,8 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf) -> Result<(), AgentErro
         health: Arc::default(),
         ranges: BTreeSet::new(),
         secrets: Secrets::default(),
+        of_mesh: BTreeSet::new(),
+        retiring: BTreeMap::new(),
         dead: std::collections::BTreeSet::new(),
         next_id: 0,
         awaited: BTreeSet::new(),
@@ -279,6 +288,7 @@ impl Agent {
         let mut end = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
         let mut look = tokio::time::interval(SECRETS_LOOKED_AT);
+        let mut retire = tokio::time::interval(RETIRING_LOOKED_AT);
         let path_news = self.paths.notify();
         let mut hangup = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
         tracing::info!(node = %self.name(), router_id = %self.host.router_id, peers = self.ids.len(), "podroute runs");
@@ -298,6 +308,7 @@ impl Agent {
                     self.look_at_secrets().await;
                     self.look_at_file().await;
                 }
+                _ = retire.tick(), if !self.retiring.is_empty() => self.look_at_retiring().await?,
                 () = at(self.sweep_at), if self.sweep_at.is_some() => self.sweep("not all peers sent their routes in time").await,
             }
         }
@@ -324,7 +335,10 @@ impl Agent {
     /// The blocks' unreachable routes must be in before anybody hears of the blocks.
     async fn install_blocks(&self) {
         let (done, answer) = oneshot::channel();
-        let blocks = self.config.node.blocks.clone();
+        let blocks = Blocks {
+            own: self.config.node.blocks.clone(),
+            aggregates: self.config.services.aggregates.clone(),
+        };
         if self.fib.send(ToFib::Blocks(blocks, done)).await.is_ok()
             && tokio::time::timeout(BLOCK_PATIENCE, answer).await.is_err()
         {
@@ -470,6 +484,7 @@ impl Agent {
                 }
                 drop(answer.send(outcome));
             }
+            ToAgent::Diff(text, answer) => drop(answer.send(self.diff(&text).await)),
             ToAgent::Bfd(answer) => drop(answer.send(self.paths.show())),
             ToAgent::Drain { on, withdraw, answer } => {
                 let outcome = self

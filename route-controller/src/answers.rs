@@ -124,7 +124,7 @@ pub(crate) fn fib(fib: &Fib) -> Vec<FibStatus> {
         next_hops: Vec::new(),
         nexthop_object: None,
         state: "refused".to_owned(),
-        error: Some("outside cluster.podCIDRs, or inside a block of this node: never installed".to_owned()),
+        error: Some("outside cluster.podCIDRs and no import policy says install: true, or inside a block of this node".to_owned()),
     });
     installed.chain(refused).collect()
 }

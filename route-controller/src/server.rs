@@ -15,10 +15,10 @@ use crate::answers;
 use crate::dump;
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
-use crate::status::{BfdStatus, Direction, Reply, Request};
+use crate::status::{BfdStatus, DiffStatus, Direction, Reply, Request};
 
-/// A question is at most so long.
-const QUESTION: u64 = 64 << 10;
+/// A question is at most so long: a configuration (1 MiB) as JSON.
+const QUESTION: u64 = 4 << 20;
 /// Asking takes at most so long, a dump of a full table included.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Connections at a time; more wait.
@@ -40,6 +40,7 @@ pub(crate) fn listen(run_dir: &Path) -> io::Result<UnixListener> {
 /// What the operator asks of the agent.
 pub(crate) enum ToAgent {
     Reload(oneshot::Sender<Result<String, String>>),
+    Diff(String, oneshot::Sender<Result<DiffStatus, String>>),
     Bfd(oneshot::Sender<Vec<BfdStatus>>),
     Drain {
         on: bool,
@@ -139,6 +140,13 @@ impl Server {
                     .await
                     .map_err(|_| gone(()))?;
                 outcome.await.map(Reply::Bfd).map_err(|_| gone(()))
+            }
+            Request::Diff { text } => {
+                let (answer, outcome) = oneshot::channel();
+                let gone = || "the agent is ending".to_owned();
+                let asked = self.agent.send(ToAgent::Diff(text, answer)).await;
+                asked.map_err(|_| gone())?;
+                outcome.await.map_err(|_| gone())?.map(Reply::Diff)
             }
             Request::Dump => Err("a dump is not asked for like this".to_owned()),
             Request::Reload => self.order(ToAgent::Reload).await,

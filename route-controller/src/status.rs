@@ -28,6 +28,8 @@ pub(crate) enum Request {
     Drain { on: bool, withdraw: bool },
     /// Read the configuration again.
     Reload,
+    /// What this configuration would change.
+    Diff { text: String },
     /// Keep a peer's session down, with a text for the peer.
     Disable { peer: String, message: String },
     /// Let it come up again.
@@ -55,6 +57,7 @@ pub(crate) enum Reply {
     Fib(Vec<FibStatus>),
     Blocks(Vec<BlockStatus>),
     Bfd(Vec<BfdStatus>),
+    Diff(DiffStatus),
     Done(String),
     Error(String),
 }
@@ -181,4 +184,37 @@ pub(crate) struct BlockStatus {
     pub(crate) state: String,
     /// Troubles of the host that keep pod traffic from flowing.
     pub(crate) troubles: Vec<String>,
+}
+
+/// What another configuration would change.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DiffStatus {
+    /// What cannot be changed without a restart of the agent.
+    pub(crate) restart: Option<String>,
+    /// Peers that come.
+    pub(crate) added: Vec<String>,
+    /// Peers that go, with their sessions.
+    pub(crate) removed: Vec<String>,
+    /// Peers whose sessions begin anew.
+    pub(crate) reset: Vec<String>,
+    /// What established peers would hear.
+    pub(crate) peers: Vec<PeerDiff>,
+    /// Kernel routes that come.
+    pub(crate) installed: Vec<String>,
+    /// Kernel routes that lead elsewhere.
+    pub(crate) moved: Vec<String>,
+    /// Kernel routes that go.
+    pub(crate) uninstalled: Vec<String>,
+}
+
+/// What a peer would hear.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PeerDiff {
+    pub(crate) peer: String,
+    pub(crate) announced: Vec<String>,
+    pub(crate) withdrawn: Vec<String>,
+    /// Told with other attributes.
+    pub(crate) changed: Vec<String>,
 }

@@ -10,7 +10,7 @@ use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
 use bgp_proto::engine::{MaxPrefixes, OverLimit, PathRules, PeerKind, PrivateAs};
-use bgp_proto::types::HoldTime;
+use bgp_proto::types::{HoldTime, Prefix};
 
 use crate::model::{Auto, Bfd, BmpStation, Config, Fib, Mesh, OnShutdown, Peer, Remote, Ttl};
 
@@ -108,8 +108,15 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
         join(&config.cluster.pod_cidrs, "none")
     )?;
     writeln!(out, "  originates     {}", join(&node.blocks, "nothing"))?;
-    if !config.services.is_empty() {
-        writeln!(out, "  Services       {}", join(&config.services, "none"))?;
+    let services: Vec<Prefix> = config
+        .services
+        .hosts
+        .iter()
+        .chain(&config.services.aggregates)
+        .copied()
+        .collect();
+    if !services.is_empty() {
+        writeln!(out, "  Services       {}", join(&services, "none"))?;
     }
     match &config.mesh {
         Mesh::Off => {}

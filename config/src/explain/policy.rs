@@ -134,5 +134,10 @@ fn changes(actions: &Actions) -> Vec<String> {
         Some(NextHopAction::Address(addr)) => out.push(format!("next hop {addr}")),
         None => {}
     }
+    match actions.install {
+        Some(true) => out.push("install wherever it lies".to_owned()),
+        Some(false) => out.push("install only inside the pod CIDRs".to_owned()),
+        None => {}
+    }
     out
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bgp_proto::types::HoldTime;
+use bgp_proto::types::{HoldTime, Prefix};
 
 use super::{BFD, Bfd, PASSWORD, Section, labels};
 use crate::decode::{At, Fields};
@@ -16,7 +16,7 @@ pub(crate) const MESH: Section = Section {
 
 pub(crate) const SERVICES: Section = Section {
     name: "services",
-    fields: &["advertise", "selector", "loadBalancerClass"],
+    fields: &["advertise", "selector", "loadBalancerClass", "aggregates"],
 };
 
 /// How nodes find each other, as written.
@@ -85,6 +85,7 @@ pub(crate) struct Services {
     pub(crate) advertise: Vec<At<ServiceAddress>>,
     pub(crate) selector: Vec<(At<String>, At<String>)>,
     pub(crate) class: Option<At<String>>,
+    pub(crate) aggregates: Vec<At<Prefix>>,
 }
 
 impl Services {
@@ -99,6 +100,7 @@ impl Services {
                 .map(|cursor| labels(&cursor))
                 .unwrap_or_default(),
             class: fields.scalar("loadBalancerClass", &value::TEXT),
+            aggregates: fields.scalars("aggregates", &value::PREFIX),
         }
     }
 }

@@ -246,6 +246,15 @@ pub(crate) fn read_peers(document: &Fields<'_>) -> Vec<Peer> {
     items.iter().filter_map(read_peer).collect()
 }
 
+/// A list of peers that is a document of its own.
+pub(crate) fn read_peer_list(root: &crate::yaml::Node, sink: &crate::problem::Sink, name: &str) -> Vec<Peer> {
+    let items = Cursor::named(root, sink, name).items(
+        "a list of peers",
+        "- {name: tor-a, address: 192.0.2.1, asn: 65001}",
+    );
+    items.iter().filter_map(read_peer).collect()
+}
+
 fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
     let fields = cursor.fields(&PEER)?;
     let timers = fields.fields("timers", &TIMERS);

@@ -47,6 +47,7 @@ pub(crate) const SET: Section = Section {
         "extCommunities",
         "prepend",
         "nextHop",
+        "install",
     ],
 };
 
@@ -339,6 +340,7 @@ fn read_set(fields: &Fields<'_>) -> Actions {
             .unwrap_or_default(),
         prepend: fields.get("prepend").and_then(|cursor| read_prepend(&cursor)),
         next_hop: fields.scalar("nextHop", &NEXT_HOP).map(|at| at.value),
+        install: fields.scalar("install", &value::BOOL).map(|at| at.value),
     }
 }
 

@@ -15,7 +15,7 @@ use super::peers::{CONNECT_RETRY, INTERNAL_TTL, PORT, RESTART_TIME};
 use crate::decode::At;
 use crate::model::{
     Cluster, ClusterFacts, FromKubernetes, Mesh, NodeFact, NodeFacts, Peer, Remote, Restart, ServiceAddress,
-    ServiceFact, Timers, Transport, Ttl,
+    ServiceFact, Services, Timers, Transport, Ttl,
 };
 use crate::problem::Sink;
 use crate::schema::{self, Document, MeshMode};
@@ -146,6 +146,7 @@ impl Making<'_> {
         Peer {
             name: name.to_owned(),
             description: Some("a node of the mesh".to_owned()),
+            of_mesh: true,
             selector: BTreeMap::new(),
             remote: Remote::Address(address),
             port: PORT,
@@ -206,10 +207,11 @@ fn own<'a>(cluster: &'a ClusterFacts, node: &Node) -> &'a [IpAddr] {
     fact.map(|fact| fact.addresses.as_slice()).unwrap_or_default()
 }
 
-/// Addresses of Services that this node announces, each as a single host.
-pub(super) fn services(written: &schema::Services, facts: &NodeFacts) -> Vec<Prefix> {
+/// What this node announces for Services: addresses as single hosts, and the aggregates that stand for some. An address
+/// whose Service keeps traffic on nodes with an endpoint is never hidden in an aggregate: other nodes announce that too.
+pub(super) fn services(written: &schema::Services, facts: &NodeFacts) -> Services {
     let Some(cluster) = &facts.cluster else {
-        return Vec::new();
+        return Services::default();
     };
     let selector = selector(&written.selector);
     let kinds: Vec<ServiceAddress> = written.advertise.iter().map(|at| at.value).collect();
@@ -225,16 +227,49 @@ pub(super) fn services(written: &schema::Services, facts: &NodeFacts) -> Vec<Pre
                 .map(move |(kind, addr)| (service, *kind, *addr))
         })
         .filter(|(service, kind, _)| kinds.contains(kind) && announced(service, *kind, class));
-    let unique: BTreeSet<Prefix> = found.map(|(.., addr)| Prefix::host(addr)).collect();
-    unique.into_iter().collect()
+    let (mut hosts, mut aggregates) = (BTreeSet::new(), BTreeSet::new());
+    for (service, kind, addr) in found {
+        let host = Prefix::host(addr);
+        let covers = |aggregate: &&At<Prefix>| aggregate.value.contains(&host);
+        match written.aggregates.iter().find(covers) {
+            Some(aggregate) if !is_local(service, kind) => aggregates.insert(aggregate.value),
+            _ => hosts.insert(host),
+        };
+    }
+    Services {
+        hosts: hosts.into_iter().collect(),
+        aggregates: aggregates.into_iter().collect(),
+    }
+}
+
+/// Aggregates must not hide each other, nor pods.
+pub(super) fn aggregates(written: &schema::Services, cluster: &Cluster, sink: &Sink) {
+    for (index, aggregate) in written.aggregates.iter().enumerate() {
+        let overlaps = |other: &Prefix| other.contains(&aggregate.value) || aggregate.value.contains(other);
+        let earlier = written.aggregates.iter().take(index);
+        if let Some(first) = earlier.map(|at| at.value).find(overlaps) {
+            let message = format!("{} overlaps {first}", aggregate.value);
+            sink.error(aggregate.spot.problem(message, "keep one of the two"));
+        }
+        if let Some(cidr) = cluster.pod_cidrs.iter().find(|cidr| overlaps(cidr)) {
+            let message = format!("{} overlaps the pod CIDR {cidr}", aggregate.value);
+            let remedy = "name a range that only Services have addresses from";
+            sink.error(aggregate.spot.problem(message, remedy));
+        }
+    }
+}
+
+/// Whether traffic to this address stays on the node that it arrives at.
+fn is_local(service: &ServiceFact, kind: ServiceAddress) -> bool {
+    match kind {
+        ServiceAddress::LoadBalancer | ServiceAddress::External => service.external_local,
+        ServiceAddress::Cluster => service.internal_local,
+    }
 }
 
 /// With a policy `Local` only nodes with a ready endpoint take traffic.
 fn announced(service: &ServiceFact, kind: ServiceAddress, class: Option<&str>) -> bool {
-    let local = match kind {
-        ServiceAddress::LoadBalancer | ServiceAddress::External => service.external_local,
-        ServiceAddress::Cluster => service.internal_local,
-    };
+    let local = is_local(service, kind);
     let ours =
         kind != ServiceAddress::LoadBalancer || service.class.as_deref() == class || service.class.is_none();
     ours && (!local || service.endpoint_here)

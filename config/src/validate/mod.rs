@@ -26,6 +26,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     let asn = node::asn(&document, sink);
     let cluster = node::cluster(&document.cluster, sink);
     node::blocks(&document, &cluster, sink);
+    cluster::aggregates(&document.services, &cluster, sink);
     let policies = policies::Policies::new(&document.policies, sink);
     let mesh = cluster::mesh(&document.mesh, document.node.asn.is_some(), sink);
     let mut node = node::node(&document.node, facts, &cluster, sink);

@@ -360,6 +360,7 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
     Some(Peer {
         name: routing.name.clone(),
         description: peer.description.as_ref().map(|text| text.value.clone()),
+        of_mesh: false,
         selector: peer.node_selector.iter().map(label).collect(),
         remote,
         port: peer.port.as_ref().map_or(PORT, |port| port.value),

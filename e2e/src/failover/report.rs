@@ -97,7 +97,7 @@ pub(super) fn write(out: Option<&Path>, daemons: &[Kind], runs: &[Run]) -> Resul
          32 streams that the equal paths share. A fault lasts {} s, then it is mended; a table cell gives the packets lost in \
          both directions together, and how long the stream that was silent longest was silent.\n\n{}\n\
          While the racks are cut off nothing can arrive: {} packets are the fault's own. Between the moment when a cable goes \
-         silent and its detection 105 to 150 ms pass by BFD's timers.\n",
+         silent and its detection 105 to 150 ms pass by BFD's timers. At SIGTERM BIRD and FRR take leave of their peers for good, whatever graceful restart says; their ways to restart without a loss are others (`birdc graceful restart`, kill -9).\n",
         crate::bench::machine(),
         versions.join(", "),
         LASTS.as_secs(),

@@ -34,7 +34,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 /// Skips where nothing can start an API server.
-fn with_api(test: fn(&mut Cluster) -> Result<()>) -> Result<()> {
+pub(crate) fn with_api(test: fn(&mut Cluster) -> Result<()>) -> Result<()> {
     let Some(starter) = std::env::var_os("PODROUTE_KUBE_UP").map(PathBuf::from) else {
         println!("LEFT OUT: PODROUTE_KUBE_UP names no program that starts an API server");
         return Ok(());
@@ -62,15 +62,15 @@ fn with_api(test: fn(&mut Cluster) -> Result<()>) -> Result<()> {
 }
 
 /// A switch with an API server and three nodes.
-struct Cluster {
+pub(crate) struct Cluster {
     starter: PathBuf,
     api: Host,
     dir: PathBuf,
-    nodes: Vec<Host>,
-    agents: Vec<Daemon>,
+    pub(crate) nodes: Vec<Host>,
+    pub(crate) agents: Vec<Daemon>,
 }
 
-const NAMES: [&str; 3] = ["node-1", "node-2", "node-3"];
+pub(crate) const NAMES: [&str; 3] = ["node-1", "node-2", "node-3"];
 
 impl Cluster {
     fn start(starter: &Path) -> Result<Self> {
@@ -169,7 +169,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn start_agent(&mut self, node: usize, more: &str) -> Result<()> {
+    pub(crate) fn start_agent(&mut self, node: usize, more: &str) -> Result<()> {
         let yaml = format!(
             "apiVersion: podroute/v1\ncluster: {{asn: 64512, podCIDRs: [10.244.0.0/16]}}\nnode: {{blocks: kubernetes}}\n{more}"
         );
@@ -181,7 +181,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn start_agents(&mut self, more: &str) -> Result<()> {
+    pub(crate) fn start_agents(&mut self, more: &str) -> Result<()> {
         (0..NAMES.len()).try_for_each(|node| self.start_agent(node, more))
     }
 
@@ -214,16 +214,16 @@ impl Cluster {
         Ok(answer)
     }
 
-    fn create(&self, path: &str, object: &Value) -> Result<()> {
+    pub(crate) fn create(&self, path: &str, object: &Value) -> Result<()> {
         self.ask("POST", path, "application/json", object).map(drop)
     }
 
-    fn patch(&self, path: &str, change: &Value) -> Result<()> {
+    pub(crate) fn patch(&self, path: &str, change: &Value) -> Result<()> {
         self.ask("PATCH", path, "application/merge-patch+json", change)
             .map(drop)
     }
 
-    fn delete(&self, path: &str) -> Result<()> {
+    pub(crate) fn delete(&self, path: &str) -> Result<()> {
         let now = json!({"gracePeriodSeconds": 0});
         self.ask("DELETE", path, "application/json", &now).map(drop)
     }
@@ -240,12 +240,12 @@ impl Cluster {
         self.patch(&format!("/api/v1/nodes/{name}/status"), &status)
     }
 
-    fn join_all(&self) -> Result<()> {
+    pub(crate) fn join_all(&self) -> Result<()> {
         (0..NAMES.len()).try_for_each(|node| self.join(node, &format!("10.244.{}.0/24", node + 1)))
     }
 
     /// Every node has a route to the block of every other.
-    fn wait_mesh(&self) -> Result<()> {
+    pub(crate) fn wait_mesh(&self) -> Result<()> {
         for (node, host) in self.nodes.iter().enumerate() {
             for other in (0..NAMES.len()).filter(|other| *other != node) {
                 let via = format!("192.0.2.{}", 11 + other);
@@ -266,7 +266,7 @@ impl Cluster {
     }
 }
 
-const FULL: &str = "mesh: {mode: full, hold: 9s}\n";
+pub(crate) const FULL: &str = "mesh: {mode: full, hold: 9s}\n";
 
 /// The taint makes others prefer other paths, as long as it is there.
 fn drained_by_taint(cluster: &Cluster) -> Result<()> {
@@ -381,7 +381,7 @@ fn join_and_leave(cluster: &mut Cluster) -> Result<()> {
     })
 }
 
-fn slice(name: &str, node: &str, ready: bool) -> Value {
+pub(crate) fn slice(name: &str, node: &str, ready: bool) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": name, "labels": {"kubernetes.io/service-name": "web"}},

@@ -16,11 +16,14 @@ mod bfd;
 mod bgp_raw;
 mod cli;
 mod cni;
+mod coexistence;
+mod diff;
 mod failover;
 mod hostile;
 mod interop;
 mod kernel;
 mod kube;
+mod kube_changes;
 mod lab_itself;
 mod matrix;
 mod monitor;
@@ -122,7 +125,10 @@ fn scenarios() -> Vec<Scenario> {
         bfd::scenarios(),
         kube::scenarios(),
         monitor::scenarios(),
+        coexistence::scenarios(),
+        diff::scenarios(),
         failover::scenarios(),
+        kube_changes::scenarios(),
         objects::scenarios(),
         ways::scenarios(),
         restart::scenarios(),

@@ -15,6 +15,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario("ways::shares_follow_the_link_bandwidth", both, shares),
         scenario("ways::resilient_groups", both, resilient),
         scenario("ways::a_table_of_its_own", both, own_table),
+        scenario("ways::what_a_policy_wants_installed", both, wanted),
     ]
 }
 
@@ -99,6 +100,34 @@ fn resilient() -> Result<()> {
         Ok(())
     })?;
     pair.all_over(2)
+}
+
+/// Outside the pod CIDRs a route goes into the kernel only where an import policy says so.
+fn wanted() -> Result<()> {
+    let plain =
+        yaml_with("metric: 20", "all: accept").replace("podCIDRs: [10.0.0.0/8]", "podCIDRs: [10.244.0.0/16]");
+    let pair = pair_with(&plain)?;
+    let state = |wanted: &str, kernel: bool| {
+        wait::until(CONVERGENCE, format_args!("10.100.7.0/24 is {wanted}"), || {
+            let fib = podroute::show(&pair.node, "fib")?;
+            let all = fib["routes"].as_array().into_iter().flatten();
+            let found: Vec<&Value> = all.filter(|route| route["prefix"] == "10.100.7.0/24").collect();
+            ensure!(found.len() == 1 && found[0]["state"] == wanted, "{found:?}");
+            let there = !pair.node.ip("route show 10.100.7.0/24")?.is_empty();
+            ensure!(there == kernel, "in the kernel: {there}");
+            Ok(())
+        })
+    };
+    state("refused", false)?;
+    let policy =
+        "all: accept, first: [{match: {prefixes: [10.100.7.0/24]}, set: {install: true}, action: accept}]";
+    let with = yaml_with("metric: 20", policy).replace("podCIDRs: [10.0.0.0/8]", "podCIDRs: [10.244.0.0/16]");
+    pair.node.write_config("podroute.yaml", &with)?;
+    pair.podroute(&["reload"])?;
+    state("installed", true)?;
+    pair.node.write_config("podroute.yaml", &plain)?;
+    pair.podroute(&["reload"])?;
+    state("refused", false)
 }
 
 fn own_table() -> Result<()> {

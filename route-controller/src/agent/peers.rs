@@ -70,14 +70,24 @@ impl Agent {
             .filter(|name| !kept.contains(name))
             .cloned()
             .collect();
-        for name in gone {
-            if let Some(id) = self.ids.remove(&name) {
-                self.awaited.retain(|(awaited, _)| *awaited != id);
-                self.speaker.remove_peer(id).await?;
-            }
+        for name in self.let_retire(gone) {
+            self.remove_peer(&name).await?;
         }
+        let of_mesh = self.config.peers.iter().filter(|peer| peer.of_mesh);
+        self.of_mesh = of_mesh
+            .map(|peer| peer.name.clone())
+            .chain(self.retiring.keys().cloned())
+            .collect();
         self.watch_paths().await;
         self.sweep_if_complete().await;
+        Ok(())
+    }
+
+    pub(super) async fn remove_peer(&mut self, name: &str) -> Result<(), AgentError> {
+        if let Some(id) = self.ids.remove(name) {
+            self.awaited.retain(|(awaited, _)| *awaited != id);
+            self.speaker.remove_peer(id).await?;
+        }
         Ok(())
     }
 
@@ -138,7 +148,7 @@ impl Agent {
 }
 
 /// A peer of the configuration as the speaker takes it.
-fn spec(config: &Config, peer: &podroute_config::Peer, id: PeerId, host: &Host) -> PeerSpec {
+pub(super) fn spec(config: &Config, peer: &podroute_config::Peer, id: PeerId, host: &Host) -> PeerSpec {
     let ttl = match peer.transport.ttl {
         podroute_config::Ttl::Send(ttl) => Ttl::Multihop(ttl),
         podroute_config::Ttl::Security { hops } => Ttl::Gtsm(hops),

@@ -58,6 +58,16 @@ impl Agent {
         self.facts.cluster = Some(facts);
         self.heed_taint(draining).await;
         let applied = match config_of(&self.text, &self.path, &self.facts) {
+            Ok(new) if new.node.asn != self.config.node.asn => {
+                // What is known is in the run directory: the next start begins with it.
+                tracing::warn!(
+                    from = %self.config.node.asn, to = %new.node.asn,
+                    "the node's AS number changed (annotation podroute/asn); ending, to be started again with it"
+                );
+                let own = nix::unistd::Pid::this();
+                let _ = nix::sys::signal::kill(own, nix::sys::signal::Signal::SIGTERM);
+                return;
+            }
             Ok(new) => self.apply(new).await,
             Err(error) => Err(error.to_string()),
         };
@@ -94,36 +104,8 @@ impl Agent {
                 "{what} changes only with a restart of the agent; the configuration stays as it was"
             ))
         };
-        if new.listen != self.config.listen {
-            return restart("listen");
-        }
-        if new.metrics != self.config.metrics {
-            return restart("metrics");
-        }
-        if new.from_kubernetes != self.config.from_kubernetes {
-            return restart("what comes from Kubernetes (node.blocks, mesh, services)");
-        }
-        if (new.node.asn, new.fib.install, new.fib.table)
-            != (
-                self.config.node.asn,
-                self.config.fib.install,
-                self.config.fib.table,
-            )
-            || (
-                new.fib.max_paths,
-                new.fib.multipath_relax,
-                new.fib.link_bandwidth,
-                new.fib.resolve_via_default,
-                new.cluster.cluster_id,
-            ) != (
-                self.config.fib.max_paths,
-                self.config.fib.multipath_relax,
-                self.config.fib.link_bandwidth,
-                self.config.fib.resolve_via_default,
-                self.config.cluster.cluster_id,
-            )
-        {
-            return restart("cluster.asn, node.asn, cluster.clusterId or fib");
+        if let Some(what) = needs_restart(&self.config, &new) {
+            return restart(what);
         }
         let mirror = read_mirror(new.fib.table)
             .await
@@ -150,4 +132,34 @@ impl Agent {
             self.ids.len()
         ))
     }
+}
+
+/// What differs that a running agent cannot change.
+pub(super) fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
+    let fib = |config: &Config| {
+        let fib = &config.fib;
+        (
+            (fib.install, fib.table, fib.max_paths),
+            (fib.multipath_relax, fib.link_bandwidth, fib.resolve_via_default),
+        )
+    };
+    let identity = |config: &Config| (config.node.asn, config.cluster.cluster_id);
+    [
+        (new.listen != old.listen, "listen"),
+        (new.metrics != old.metrics, "metrics"),
+        (
+            new.from_kubernetes != old.from_kubernetes,
+            "what comes from Kubernetes (node.blocks, mesh, services)",
+        ),
+        (
+            identity(new) != identity(old),
+            "cluster.asn, node.asn or cluster.clusterId",
+        ),
+        (
+            fib(new) != fib(old),
+            "fib (but for metric, nexthopObjects, resilientGroups and rulePriority)",
+        ),
+    ]
+    .into_iter()
+    .find_map(|(differs, what)| differs.then_some(what))
 }

@@ -1,6 +1,7 @@
 //! The operator's commands.
 
 mod ask;
+mod diff;
 mod install;
 mod pods;
 mod show;
@@ -62,6 +63,14 @@ enum Command {
     Reload {
         #[command(flatten)]
         run_dir: RunDir,
+    },
+    /// Say what a configuration would change, before it does: sessions, prefixes told to peers, kernel routes.
+    Diff {
+        /// The configuration that would take the place of the running one.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        output: Output,
     },
     /// Prepare to take this node away: tell peers to prefer other paths (GRACEFUL_SHUTDOWN, RFC 8326), and after a while
     /// withdraw what the node originates. Survives a restart of the agent.
@@ -219,6 +228,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
         Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),
+        Command::Diff { file, output } => difference(&file, &output),
         Command::Drain {
             wait,
             no_withdraw,
@@ -333,6 +343,21 @@ fn show(what: Show) -> Result<(), String> {
         Form::Table if only.is_some() => show::peers_in_full(&reply),
         Form::Table => show::table(&reply),
         form => for_programs(form, &value(&reply)?)?,
+    };
+    println!("{}", text.trim_end());
+    Ok(())
+}
+
+fn difference(file: &Path, output: &Output) -> Result<(), String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let reply = ask::ask(&output.run_dir.run_dir, &Request::Diff { text })?;
+    let text = match (&reply, output.output) {
+        (Reply::Diff(diff), Form::Table) => diff::text(diff),
+        (Reply::Diff(diff), form) => {
+            let value = serde_json::to_value(diff).map_err(|error| error.to_string())?;
+            for_programs(form, &value)?
+        }
+        (other, _) => show::table(other),
     };
     println!("{}", text.trim_end());
     Ok(())

@@ -12,6 +12,7 @@ pub(super) fn table(reply: &Reply) -> String {
         Reply::Fib(routes) => fib_table(routes),
         Reply::Blocks(blocks) => block_table(blocks),
         Reply::Bfd(paths) => bfd_table(paths),
+        Reply::Diff(diff) => super::diff::text(diff),
         Reply::Done(text) | Reply::Error(text) => text.clone(),
     }
 }

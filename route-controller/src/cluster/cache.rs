@@ -24,6 +24,10 @@ struct NodeEntry {
     addresses: Vec<IpAddr>,
     #[serde(default)]
     draining: bool,
+    #[serde(default)]
+    asn: Option<String>,
+    #[serde(default)]
+    peers: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -95,6 +99,8 @@ impl From<NodeEntry> for NodeFact {
                 .collect(),
             addresses: entry.addresses,
             draining: entry.draining,
+            asn: entry.asn,
+            peers: entry.peers,
         }
     }
 }
@@ -106,6 +112,8 @@ impl From<&NodeFact> for NodeEntry {
             blocks: fact.blocks.iter().map(ToString::to_string).collect(),
             addresses: fact.addresses.clone(),
             draining: fact.draining,
+            asn: fact.asn.clone(),
+            peers: fact.peers.clone(),
         }
     }
 }
@@ -160,6 +168,8 @@ mod tests {
             blocks: vec!["10.244.1.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()],
             addresses: vec!["192.0.2.11".parse().unwrap()],
             draining: true,
+            asn: Some("64607".to_owned()),
+            peers: Some("[]".to_owned()),
         };
         let service = ServiceFact {
             addresses: vec![

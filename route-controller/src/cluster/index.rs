@@ -11,7 +11,10 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
-use podroute_config::{ClusterFacts, DRAIN_TAINT, FromKubernetes, NodeFact, ServiceAddress, ServiceFact};
+use podroute_config::{
+    ASN_ANNOTATION, ClusterFacts, DRAIN_TAINT, FromKubernetes, NodeFact, PEERS_ANNOTATION, ServiceAddress,
+    ServiceFact,
+};
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -97,7 +100,8 @@ impl Index {
     }
 
     pub(super) fn node(&mut self, event: Event<Node>) {
-        self.nodes.apply(event, node_fact);
+        let own = self.node.clone();
+        self.nodes.apply(event, |node| node_fact(node, &own));
     }
 
     pub(super) fn service(&mut self, event: Event<Service>) {
@@ -131,7 +135,12 @@ impl Index {
     }
 }
 
-fn node_fact(node: &Node) -> NodeFact {
+fn node_fact(node: &Node, own: &str) -> NodeFact {
+    // Of others nobody asks for it, and it may be long.
+    let annotation = |key: &str| {
+        let text = node.annotations().get(key).filter(|_| node.name_any() == own);
+        text.cloned()
+    };
     let spec = node.spec.as_ref();
     let many = spec.and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
     let one = spec.and_then(|spec| spec.pod_cidr.clone());
@@ -158,6 +167,8 @@ fn node_fact(node: &Node) -> NodeFact {
         draining: spec
             .and_then(|spec| spec.taints.as_ref())
             .is_some_and(|taints| taints.iter().any(|taint| taint.key == DRAIN_TAINT)),
+        asn: annotation(ASN_ANNOTATION),
+        peers: annotation(PEERS_ANNOTATION),
     }
 }
 

@@ -78,8 +78,12 @@ pub(crate) struct Fib {
     pub(crate) delta: Delta,
     /// Learned: prefix to the number of its set of BGP next hops.
     learned: FxHashMap<Prefix, SetId>,
+    /// Of these, those that an import policy wants in the kernel wherever they lie.
+    wanted: FxHashSet<Prefix>,
     /// Own blocks.
     blocks: BTreeSet<Prefix>,
+    /// These, and aggregates of Services: free addresses end here.
+    ends: BTreeSet<Prefix>,
     /// Next hops that the speaker wants to know about, and what it was told.
     watched: BTreeMap<IpAddr, Option<Reach>>,
     /// What next hops in use resolve to.
@@ -100,7 +104,9 @@ impl Fib {
             mirror: Mirror::default(),
             delta: Delta::default(),
             learned: FxHashMap::default(),
+            wanted: FxHashSet::default(),
             blocks: BTreeSet::new(),
+            ends: BTreeSet::new(),
             watched: BTreeMap::new(),
             resolved: FxHashMap::default(),
             sets: Sets::default(),
@@ -181,13 +187,18 @@ impl Fib {
     }
 
     /// The whole set of own blocks.
-    pub(crate) fn set_blocks(&mut self, blocks: impl IntoIterator<Item = Prefix>) {
+    pub(crate) fn set_blocks(
+        &mut self,
+        blocks: impl IntoIterator<Item = Prefix>,
+        aggregates: impl IntoIterator<Item = Prefix>,
+    ) {
         let blocks: BTreeSet<Prefix> = blocks.into_iter().collect();
-        let gone: Vec<Prefix> = self.blocks.difference(&blocks).copied().collect();
+        let ends: BTreeSet<Prefix> = blocks.iter().copied().chain(aggregates).collect();
+        let gone: Vec<Prefix> = self.ends.difference(&ends).copied().collect();
         self.want_blocks(&gone, false);
-        self.blocks = blocks;
+        (self.blocks, self.ends) = (blocks, ends);
         self.want_blocks(
-            &self.blocks.iter().copied().collect::<Vec<_>>(),
+            &self.ends.iter().copied().collect::<Vec<_>>(),
             self.config.install,
         );
         for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
@@ -197,7 +208,7 @@ impl Fib {
 
     /// Whether every own block has its unreachable route.
     pub(crate) fn blocks_ready(&self) -> bool {
-        !self.config.install || self.blocks.iter().all(|block| self.is_block_ready(*block))
+        !self.config.install || self.ends.iter().all(|block| self.is_block_ready(*block))
     }
 
     /// Own blocks, and whether their unreachable routes are in.
@@ -224,6 +235,11 @@ impl Fib {
 
     fn route(&mut self, change: FibChange) {
         let prefix = change.prefix;
+        let was_wanted = if change.install {
+            !self.wanted.insert(prefix)
+        } else {
+            self.wanted.remove(&prefix)
+        };
         // The new set first: a set that stays never counts as unused.
         let new = (!change.next_hops.is_empty()).then(|| self.join_set(&change.next_hops, prefix.family()));
         let old = match new {
@@ -233,7 +249,7 @@ impl Fib {
         if let Some(old) = old {
             self.leave_set(old, new);
         }
-        if old.is_some() && new.is_some() {
+        if old.is_some() && new.is_some() && was_wanted == change.install {
             self.moves.prefixes.push(prefix);
         } else {
             self.want_learned(prefix);
@@ -312,10 +328,11 @@ impl Fib {
         self.delta.want(key, spec);
     }
 
-    /// Routes from others lie in the cluster's pod CIDRs, and not inside our own blocks.
+    /// Routes from others lie in the cluster's pod CIDRs, or a policy wants them, and not inside our own blocks.
     fn may_install(&self, prefix: &Prefix) -> bool {
         self.config.install
-            && self.config.pod_cidrs.iter().any(|cidr| cidr.contains(prefix))
+            && (self.wanted.contains(prefix)
+                || self.config.pod_cidrs.iter().any(|cidr| cidr.contains(prefix)))
             && !self.blocks.iter().any(|block| block.contains(prefix))
     }
 
@@ -560,13 +577,14 @@ mod tests {
                     weight: 1,
                 })
                 .collect(),
+            install: false,
         }
     }
 
     #[test]
     fn only_pod_prefixes_outside_our_own_blocks_go_in() {
         let mut fib = fib();
-        fib.set_blocks([prefix("10.244.1.0/24")]);
+        fib.set_blocks([prefix("10.244.1.0/24")], []);
         fib.routes(
             vec![
                 learned("10.244.2.0/24", &["192.0.2.12"]),
@@ -586,6 +604,26 @@ mod tests {
             panic!("{ops:?}")
         };
         assert_eq!(spec.source, Some("192.0.2.11".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_a_policy_wants_goes_in_wherever_it_lies() {
+        let mut fib = fib();
+        let wanted = FibChange {
+            install: true,
+            ..learned("0.0.0.0/0", &["192.0.2.1"])
+        };
+        fib.routes(vec![wanted], false);
+        let now = Instant::now();
+        let ops = fib.delta.take(now, 99);
+        assert!(
+            matches!(&ops[..], [Op::Add(key, _)] if key.prefix.len() == 0),
+            "{ops:?}"
+        );
+        ops.into_iter().for_each(|op| fib.delta.done(now, op, Ok(())));
+        fib.routes(vec![learned("0.0.0.0/0", &["192.0.2.1"])], false);
+        assert!(matches!(fib.delta.take(now, 9)[..], [Op::Remove(_)]));
+        assert_eq!(fib.refused().count(), 1);
     }
 
     #[test]

@@ -27,13 +27,21 @@ pub(crate) enum ToFib {
     Watch(Vec<IpAddr>),
     Unwatch(Vec<IpAddr>),
     /// The whole set of own blocks; answered when their unreachable routes are in.
-    Blocks(Vec<Prefix>, oneshot::Sender<()>),
+    Blocks(Blocks, oneshot::Sender<()>),
     /// The whole set of next hops that are gone whatever the kernel thinks.
     Dead(BTreeSet<IpAddr>),
     /// Orphans go.
     Sweep,
     Reconfigure(FibConfig),
     Query(Box<dyn FnOnce(&Fib) + Send>),
+}
+
+/// Prefixes of which free addresses end here.
+pub(crate) struct Blocks {
+    /// Pod blocks of this node: nobody else has routes inside them.
+    pub(crate) own: Vec<Prefix>,
+    /// Aggregates of Services.
+    pub(crate) aggregates: Vec<Prefix>,
 }
 
 /// Commands under way.
@@ -181,7 +189,7 @@ impl FibTask {
                 self.tell(news).await;
             }
             ToFib::Blocks(blocks, done) => {
-                self.fib.set_blocks(blocks);
+                self.fib.set_blocks(blocks.own, blocks.aggregates);
                 self.blocks_waiting.push(done);
             }
             ToFib::Sweep => {

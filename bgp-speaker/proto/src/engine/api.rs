@@ -92,6 +92,8 @@ pub struct FibChange {
     pub prefix: Prefix,
     /// Equal next hops; empty means that the route goes.
     pub next_hops: Arc<[FibHop]>,
+    /// An import policy wants it in the kernel, wherever it lies.
+    pub install: bool,
 }
 
 /// What to do.

@@ -36,7 +36,7 @@ type Key = (PeerId, Nlri);
 const MOST_QUEUED: usize = 1 << 20;
 
 /// What a feed still has to hear.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Feed {
     cursor: u32,
     queue: VecDeque<Key>,

@@ -75,14 +75,18 @@ impl Engine {
             ways.extend(paths.filter_map(|path| way(&self.attrs, path, weighted)));
             weigh(&mut ways, &mut set);
         }
-        let id = self.fib_sets.intern(&set);
+        let best = chosen.first().and_then(|best| self.table.at(best.at));
+        let install = best.is_some_and(|path| is_wanted(&self.attrs, path));
+        let id = self.fib_sets.intern(&set, install);
         let old = self.table.swap_fib(dest, id);
         if id != old
             && let Some(prefix) = self.table.prefix(dest)
         {
+            let (next_hops, install) = self.fib_sets.get(id);
             fib.push(FibChange {
                 prefix,
-                next_hops: self.fib_sets.get(id),
+                next_hops,
+                install,
             });
         }
         self.fib_sets.release(old);
@@ -126,6 +130,12 @@ impl Engine {
                 .for_each(|peer| self.advertise(peer, &chunk));
         }
     }
+}
+
+/// Whether an import policy wants the path in the kernel.
+fn is_wanted(attrs: &AttrTable, path: &Path) -> bool {
+    let rare = path.imported.ok().and_then(|id| attrs.get(id).rare.as_deref());
+    rare.is_some_and(|rare| rare.install)
 }
 
 /// Where a path leads, and with what bandwidth.

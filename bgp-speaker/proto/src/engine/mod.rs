@@ -18,11 +18,13 @@ mod flush;
 mod import;
 mod originate;
 mod peers;
+mod preview;
 mod view;
 mod weights;
 
 pub use api::*;
 pub use feed::{FeedId, FeedItem};
+pub use preview::{Heard, Preview};
 pub use view::*;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -42,7 +44,7 @@ use peers::{GroupId, Peer, RefreshSweep};
 use std::sync::Arc;
 
 /// The engine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Engine {
     config: EngineConfig,
     peers: BTreeMap<PeerId, Peer>,
@@ -256,6 +258,7 @@ impl Engine {
         self.down(peer);
         self.peers.remove(&peer);
         self.sources.addresses.remove(&peer);
+        self.sources.here.remove(&peer);
     }
 
     fn up(&mut self, id: PeerId, facts: Box<SessionFacts>) {
@@ -269,6 +272,11 @@ impl Engine {
             return;
         };
         self.sources.addresses.insert(id, facts.remote_addr);
+        if facts.remote_addr.is_loopback() {
+            self.sources.here.insert(id);
+        } else {
+            self.sources.here.remove(&id);
+        }
         peer.facts = Some(facts);
         peer.outstanding = 0;
         peer.refused = false;

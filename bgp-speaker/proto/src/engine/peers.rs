@@ -17,7 +17,7 @@ pub(super) struct GroupId(pub usize);
 ///
 /// A destination is noted when a path appears and stays noted when it goes, until stale notes outnumber
 /// the live ones.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct AdjIn {
     noted: Vec<DestId>,
     live: [usize; 2],
@@ -81,14 +81,14 @@ impl AdjIn {
 }
 
 /// Paths that were there when an enhanced refresh began and did not come again yet (RFC 7313 §4).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RefreshSweep {
     pub(super) family: Family,
     pub(super) missing: HashSet<(DestId, PathId), FxBuildHasher>,
 }
 
 /// A configured peer. Without `facts` it is down, or restarting when it still has sweeps.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) routing: Arc<PeerRouting>,
     /// Present while the session is established.

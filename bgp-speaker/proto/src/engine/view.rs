@@ -1,6 +1,7 @@
 //! What the operator sees: routes with every path and why it is used or not, and counts per peer.
 //! Reading changes nothing and is bounded by the page that is asked for.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::{Engine, Reach};
@@ -217,6 +218,38 @@ impl Engine {
             advertised: Family::ALL.map(advertised),
             outstanding: peer.outstanding,
         }
+    }
+
+    /// For each of these peers, how many prefixes have a usable path from it and from nobody outside the set.
+    #[must_use]
+    pub fn only_from(&self, leaving: &BTreeSet<PeerId>) -> BTreeMap<PeerId, usize> {
+        let usable = |path: &Path| {
+            let imported = path.imported.ok();
+            imported.is_some_and(|imported| {
+                self.sources
+                    .metric(path, imported, &self.attrs, &self.next_hops)
+                    .is_some()
+            })
+        };
+        let count = |peer: &PeerId| {
+            let mut dests: Vec<DestId> = self
+                .peers
+                .get(peer)
+                .map(|peer| peer.adj_in.notes().to_vec())
+                .unwrap_or_default();
+            dests.sort_unstable();
+            dests.dedup();
+            let alone = |dest: &&DestId| {
+                let mut from_it = self.table.paths(**dest).filter(|(_, path)| path.peer == *peer);
+                let mut others = self
+                    .table
+                    .paths(**dest)
+                    .filter(|(_, path)| !leaving.contains(&path.peer));
+                from_it.any(|(_, path)| usable(path)) && !others.any(|(_, path)| usable(path))
+            };
+            dests.iter().filter(alone).count()
+        };
+        leaving.iter().map(|peer| (*peer, count(peer))).collect()
     }
 
     /// How many prefixes, paths' attribute sets and next hops there are.

@@ -27,7 +27,7 @@ pub struct Sent {
 }
 
 /// Entries by destination.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct AdjOut {
     entries: Vec<Option<Sent>>,
     rules: Vec<RuleSet>,

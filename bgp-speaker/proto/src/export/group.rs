@@ -22,7 +22,7 @@ use crate::rib::attrs::{AttrId, AttrTable};
 use crate::rib::nexthop::NextHops;
 use crate::rib::table::{DestId, Table};
 use crate::types::{Family, FamilySet, PathId, PeerId, Prefix};
-use crate::wire::{Nlri, Refresh, RefreshKind, encode_end_of_rib};
+use crate::wire::{Nlri, PathAttrs, Refresh, RefreshKind, encode_end_of_rib};
 
 /// The best path of a destination, as the groups see it.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ pub struct Rib<'a> {
 }
 
 /// An update group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Group {
     /// What the members have in common.
     pub key: GroupKey,
@@ -199,6 +199,26 @@ impl Group {
             .into_iter()
             .chain(several)
             .any(|sent| sent.source != peer)
+    }
+
+    /// What a member was told of a destination, the best path where it was told several.
+    #[must_use]
+    pub fn told(
+        &self,
+        peer: PeerId,
+        dest: DestId,
+        prefix: Prefix,
+        (attrs, sources): (&AttrTable, &Sources),
+    ) -> Option<PathAttrs> {
+        let several = self.several.get(dest).iter().map(|(_, sent)| *sent);
+        let mut all = self.adj_out.get(dest).into_iter().chain(several);
+        let sent = all.find(|sent| sent.source != peer)?;
+        let learned = sources.learned(sent.source, &prefix)?;
+        let rules = self.adj_out.rules(sent.rules);
+        Some(
+            self.key
+                .transform(prefix.family(), attrs.get(sent.attrs), learned, rules),
+        )
     }
 
     /// Whether all that the group was told of a destination came from this member.

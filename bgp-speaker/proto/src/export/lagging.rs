@@ -9,7 +9,7 @@ use crate::rib::table::DestId;
 use crate::types::FamilySet;
 
 /// How far a member is behind.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Lagging {
     /// Destinations below are known to the member, but for the dirty ones.
     pub cursor: u32,

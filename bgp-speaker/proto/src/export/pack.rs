@@ -36,7 +36,7 @@ impl Item {
 }
 
 /// Collects changes and encodes them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Packer {
     items: Vec<Item>,
     scratch: Vec<Nlri>,

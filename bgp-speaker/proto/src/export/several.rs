@@ -14,7 +14,7 @@ use crate::types::PathId;
 pub type Paths = Vec<(PathId, Sent)>;
 
 /// Entries by destination.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SeveralOut {
     entries: HashMap<DestId, Paths, FxBuildHasher>,
     gone: HashMap<DestId, Vec<PathId>, FxBuildHasher>,

@@ -1,6 +1,6 @@
 //! Where paths come from: how each peer's routes were learned, and which prefixes are our own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
@@ -18,7 +18,7 @@ use crate::types::{PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
 
 /// The sources of paths.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// Established peers.
     pub peers: HashMap<PeerId, Learned, FxBuildHasher>,
@@ -26,6 +26,8 @@ pub struct Sources {
     pub addresses: HashMap<PeerId, IpAddr, FxBuildHasher>,
     /// Our own prefixes.
     pub local: BTreeMap<Prefix, Source>,
+    /// Peers on this host: what they announce with a next hop of our own is for this host.
+    pub here: BTreeSet<PeerId>,
     /// Next hops count as reachable without being resolved.
     pub assume_reachable: bool,
 }
@@ -54,6 +56,7 @@ impl Sources {
         }
         match next_hops.reach(attrs.next_hop(imported)) {
             Some(Reach::Reachable { metric }) => Some(metric),
+            Some(Reach::Own) if self.here.contains(&path.peer) => Some(0),
             Some(Reach::Unreachable | Reach::Own) | None => None,
         }
     }

@@ -50,6 +50,8 @@ pub struct Actions {
     pub prepend: Option<(Option<Asn>, u8)>,
     /// Next hop.
     pub next_hop: Option<NextHopAction>,
+    /// The route goes into the kernel also where only pod prefixes do; for import policies.
+    pub install: Option<bool>,
 }
 
 impl Actions {
@@ -69,6 +71,9 @@ impl Actions {
             attrs.as_path = attrs
                 .as_path
                 .prepend(asn.unwrap_or(context.local_asn), usize::from(times));
+        }
+        if let Some(install) = self.install {
+            attrs.rare_mut().install = install;
         }
         match (self.next_hop, context.local_addr) {
             (Some(NextHopAction::Address(addr)), _) | (Some(NextHopAction::OwnAddress), Some(addr)) => {

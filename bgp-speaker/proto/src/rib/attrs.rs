@@ -58,7 +58,7 @@ impl Rank {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Slot {
     attrs: Box<PathAttrs>,
     rank: Rank,
@@ -68,7 +68,7 @@ struct Slot {
 }
 
 /// The table of attribute sets.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct AttrTable {
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,

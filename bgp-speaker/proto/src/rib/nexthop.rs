@@ -26,7 +26,7 @@ pub enum Reach {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct NextHopId(u32);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     addr: IpAddr,
     refs: u32,
@@ -39,7 +39,7 @@ struct Entry {
 
 /// All next hops of received attribute sets. One that goes out of use keeps its entry, and what the
 /// kernel said, until [`NextHops::take_changes`]: a short absence costs nothing.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct NextHops {
     entries: Vec<Entry>,
     free: Vec<u32>,

@@ -87,13 +87,13 @@ pub struct Path {
     pub imported: Result<AttrId, Ineligible>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Node {
     path: Path,
     next: Option<PathIdx>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Dest {
     prefix: Prefix,
     head: Option<PathIdx>,
@@ -105,7 +105,7 @@ struct Dest {
 }
 
 /// Prefixes and paths of both families.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Table {
     index: HashTable<u32>,
     dests: Vec<Dest>,
@@ -214,6 +214,12 @@ impl Table {
         self.dests
             .get_mut(dest.index())
             .map_or(0, |dest| std::mem::replace(&mut dest.fib, fib))
+    }
+
+    /// What the kernel was told of a destination.
+    #[must_use]
+    pub fn fib(&self, dest: DestId) -> u32 {
+        self.dests.get(dest.index()).map_or(0, |dest| dest.fib)
     }
 
     /// The paths of a destination, the best first once decided.

@@ -136,6 +136,8 @@ pub struct RareAttrs {
     pub unknown: Vec<UnknownAttr>,
     /// Known attributes that are Partial (RFC 4271 §5).
     pub partial: PartialSet,
+    /// An import policy wants it in the kernel, wherever it lies. Never on the wire.
+    pub install: bool,
 }
 
 /// All attributes of a path. Equal values are interned once.

@@ -1,0 +1,187 @@
+//! What changes in a cluster under way: the mesh, one node's annotations, aggregates of Services.
+
+use std::time::Duration;
+
+use e2e::bins;
+use e2e::daemon::{Kind, podroute};
+use e2e::failure::{Failure, Result};
+use e2e::flow::Flow;
+use e2e::rack::CONVERGENCE;
+use e2e::{ensure, wait};
+use serde_json::{Value, json};
+
+use crate::kube::{Cluster, FULL, NAMES, slice, with_api};
+use crate::support::{prefix, wait_no_route, wait_route};
+use crate::{Scenario, scenario};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let ours = [Kind::Podroute];
+    vec![
+        scenario("kube::from_full_to_reflectors_without_a_gap", ours, || {
+            with_api(full_to_reflectors)
+        }),
+        scenario("kube::annotations_of_one_node", ours, || with_api(annotations)),
+        scenario("kube::aggregates_of_services", ours, || with_api(aggregates)),
+    ]
+}
+
+fn names(cluster: &Cluster, node: usize) -> Result<Vec<String>> {
+    let peers = podroute::show(&cluster.nodes[node], "peers")?;
+    let all = peers["peers"].as_array().into_iter().flatten();
+    Ok(all
+        .filter_map(|peer| peer["name"].as_str().map(str::to_owned))
+        .collect())
+}
+
+fn wait_names(cluster: &Cluster, node: usize, wanted: &[&str]) -> Result<()> {
+    wait::until(
+        Duration::from_secs(60),
+        format_args!("{} has sessions with {wanted:?}", NAMES[node]),
+        || {
+            let found = names(cluster, node)?;
+            ensure!(found == wanted, "{found:?}");
+            Ok(())
+        },
+    )
+}
+
+fn reload(cluster: &Cluster, node: usize, more: &str) -> Result<()> {
+    let yaml = format!(
+        "apiVersion: podroute/v1\ncluster: {{asn: 64512, podCIDRs: [10.244.0.0/16]}}\nnode: {{blocks: kubernetes}}\n{more}"
+    );
+    let host = &cluster.nodes[node];
+    host.write_config("podroute.yaml", &yaml)?;
+    host.run(&bins::find("podroute")?.to_string_lossy(), &["reload"])
+        .map(drop)
+}
+
+/// The nodes hear of it one after the other, the reflector last.
+fn full_to_reflectors(cluster: &mut Cluster) -> Result<()> {
+    const REFLECTORS: &str =
+        "mesh: {mode: reflectors, reflectorSelector: {podroute/reflector: \"true\"}, hold: 9s}\n";
+    cluster.join_all()?;
+    let reflects = json!({"metadata": {"labels": {"podroute/reflector": "true"}}});
+    cluster.patch("/api/v1/nodes/node-1", &reflects)?;
+    cluster.start_agents(FULL)?;
+    cluster.wait_mesh()?;
+    for (node, host) in cluster.nodes.iter().enumerate() {
+        host.ip(&format!("addr add 10.244.{}.1/32 dev lo", node + 1))?;
+    }
+    let flow = |from: usize, to: usize| {
+        let to_address = format!("10.244.{}.1", to + 1);
+        let address = to_address.parse().map_err(|_| Failure::new("an address"))?;
+        Flow::start(NAMES[from], NAMES[to], address, 1000)
+    };
+    let flows = [flow(1, 2)?, flow(2, 1)?];
+    for node in [1, 2, 0] {
+        reload(cluster, node, REFLECTORS)?;
+        // Others do not know yet.
+        flows.iter().try_for_each(|flow| flow.wait_for(4000))?;
+        if node != 0 {
+            ensure!(
+                names(cluster, 1)?.contains(&"node-3".to_owned()),
+                "node-2 let go of node-3 before anybody reflects"
+            );
+        }
+    }
+    wait_names(cluster, 1, &["node-1"])?;
+    wait_names(cluster, 2, &["node-1"])?;
+    flows.iter().try_for_each(|flow| flow.wait_for(500))?;
+    for flow in flows {
+        let outcome = flow.finish()?;
+        ensure!(
+            outcome.lost.is_empty(),
+            "{} of {} packets lost: {:?}",
+            outcome.lost.len(),
+            outcome.sent,
+            outcome.lost
+        );
+    }
+    cluster.wait_mesh()
+}
+
+fn annotations(cluster: &mut Cluster) -> Result<()> {
+    cluster.join_all()?;
+    cluster.start_agents(FULL)?;
+    cluster.wait_mesh()?;
+    let annotate = |peers: Value| {
+        cluster.patch(
+            "/api/v1/nodes/node-2",
+            &json!({"metadata": {"annotations": {"podroute/peers": peers}}}),
+        )
+    };
+    annotate(json!("- {name: lab, address: 192.0.2.77, asn: 65007}\n"))?;
+    wait_names(cluster, 1, &["lab", "node-1", "node-3"])?;
+    ensure!(names(cluster, 2)? == ["node-1", "node-2"], "another node took it");
+    // What cannot be read changes nothing.
+    annotate(json!("- {name: lab, asn: 65007}\n"))?;
+    cluster
+        .patch(
+            "/api/v1/nodes/node-3",
+            &json!({"spec": {"podCIDR": null, "podCIDRs": null}}),
+        )
+        .or_else(|_| cluster.delete("/api/v1/nodes/node-3"))?;
+    wait_no_route(&cluster.nodes[0], prefix("10.244.3.0/24"), CONVERGENCE)?;
+    ensure!(
+        names(cluster, 1)?.contains(&"lab".to_owned()),
+        "a bad annotation took the peer away: {:?}",
+        names(cluster, 1)?
+    );
+    annotate(Value::Null)?;
+    wait_names(cluster, 1, &["node-1"])
+}
+
+fn aggregates(cluster: &mut Cluster) -> Result<()> {
+    cluster.join_all()?;
+    cluster.start_agents(&format!(
+        "{FULL}services: {{advertise: [external], aggregates: [198.51.100.0/24]}}\n"
+    ))?;
+    cluster.wait_mesh()?;
+    let service = |name: &str, address: &str, policy: &str| {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {
+                "type": "LoadBalancer", "externalTrafficPolicy": policy, "externalIPs": [address],
+                "ports": [{"port": 80}], "selector": {"app": name},
+            },
+        });
+        cluster.create("/api/v1/namespaces/default/services", &object)
+    };
+    let originates = |node: usize, wanted: &str, there: bool| {
+        wait::until(
+            CONVERGENCE,
+            format_args!("{} announces {wanted}: {there}", NAMES[node]),
+            || {
+                let text = podroute::show(&cluster.nodes[(node + 1) % 3], "routes")?;
+                let all = text["routes"].as_array().into_iter().flatten();
+                let from = |path: &Value| path["from"] == NAMES[node];
+                let found = all.filter(|route| route["prefix"] == wanted).any(|route| {
+                    route["paths"]
+                        .as_array()
+                        .is_some_and(|paths| paths.iter().any(from))
+                });
+                ensure!(found == there, "{text}");
+                Ok(())
+            },
+        )
+    };
+    service("everywhere", "198.51.100.1", "Cluster")?;
+    originates(0, "198.51.100.0/24", true)?;
+    originates(1, "198.51.100.0/24", true)?;
+    originates(0, "198.51.100.1/32", false)?;
+    // What nobody has of it ends here, and does not go back to the router.
+    wait_route(
+        &cluster.nodes[0],
+        prefix("198.51.100.0/24"),
+        CONVERGENCE,
+        |route| route.kind == "unreachable",
+    )?;
+    service("web", "198.51.100.2", "Local")?;
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    cluster.create(slices, &slice("web-a", "node-1", true))?;
+    originates(0, "198.51.100.2/32", true)?;
+    originates(1, "198.51.100.2/32", false)?;
+    cluster.delete("/api/v1/namespaces/default/services/everywhere")?;
+    originates(0, "198.51.100.0/24", false)?;
+    wait_no_route(&cluster.nodes[0], prefix("198.51.100.0/24"), CONVERGENCE)
+}

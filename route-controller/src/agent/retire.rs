@@ -1,0 +1,125 @@
+//! Make before break: sessions of the mesh that are not wanted any more stay until nothing depends on them.
+//!
+//! When the mesh turns from `full` to `reflectors`, or a reflector's label moves, each node hears of it at another moment.
+//! A session with a node that is still there goes when all that it brings has come from others too for a while: then
+//! reflectors reflect, in both directions. A node that left is another matter: its sessions go at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use bgp_proto::types::PeerId;
+use podroute_config::Mesh;
+
+use super::{Agent, AgentError};
+use crate::clock::now;
+
+/// Everything has been there from others for so long.
+const QUIET: Duration = Duration::from_secs(3);
+/// Longer than this nobody waits.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// A session that is on its way out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retiring {
+    since: Instant,
+    /// Since when nothing depends on it.
+    idle_since: Option<Instant>,
+}
+
+impl Retiring {
+    /// Whether it may go, when so many prefixes come from it alone.
+    fn may_go(&mut self, now: Instant, alone: usize) -> bool {
+        self.idle_since = match alone {
+            0 => Some(self.idle_since.unwrap_or(now)),
+            _ => None,
+        };
+        let quiet = self
+            .idle_since
+            .is_some_and(|since| now.duration_since(since) >= QUIET);
+        quiet || now.duration_since(self.since) >= LONGEST
+    }
+}
+
+impl Agent {
+    /// Of the peers that the configuration does not have any more, those that can go at once.
+    pub(super) fn let_retire(&mut self, gone: Vec<String>) -> Vec<String> {
+        let (now, mesh) = (now(), self.config.mesh != Mesh::Off);
+        let known = |name: &String| {
+            let cluster = self.facts.cluster.as_ref();
+            cluster.is_some_and(|cluster| cluster.nodes.contains_key(name))
+        };
+        let (stay, go): (Vec<_>, Vec<_>) = gone
+            .into_iter()
+            .partition(|name| mesh && self.of_mesh.contains(name) && known(name));
+        let before = std::mem::take(&mut self.retiring);
+        self.retiring = stay
+            .into_iter()
+            .map(|name| {
+                let fresh = Retiring {
+                    since: now,
+                    idle_since: None,
+                };
+                let retiring = before.get(&name).copied().unwrap_or(fresh);
+                (name, retiring)
+            })
+            .collect();
+        if self.retiring.len() > before.len() {
+            tracing::info!(
+                sessions = self.retiring.len(),
+                "sessions of the mesh that are not wanted any more stay until others bring what they bring"
+            );
+        }
+        go
+    }
+
+    /// Looks whether retiring sessions may go; called every second.
+    pub(super) async fn look_at_retiring(&mut self) -> Result<(), AgentError> {
+        if self.retiring.is_empty() {
+            return Ok(());
+        }
+        let ids: BTreeMap<PeerId, String> = self
+            .retiring
+            .keys()
+            .filter_map(|name| Some((*self.ids.get(name)?, name.clone())))
+            .collect();
+        let alone = self.speaker.only_from(ids.keys().copied().collect()).await?;
+        let now = now();
+        let mut gone = BTreeSet::new();
+        for (id, name) in &ids {
+            let count = alone.get(id).copied().unwrap_or(0);
+            if self
+                .retiring
+                .get_mut(name)
+                .is_some_and(|one| one.may_go(now, count))
+            {
+                gone.insert(name.clone());
+            }
+        }
+        for name in gone {
+            self.retiring.remove(&name);
+            self.remove_peer(&name).await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_goes_when_nothing_depends_on_it_for_a_while() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut one = Retiring {
+            since: start,
+            idle_since: None,
+        };
+        assert!(!one.may_go(after(10), 4));
+        assert!(!one.may_go(after(11), 0));
+        assert!(!one.may_go(after(13), 1), "something came back");
+        assert!(!one.may_go(after(14), 0));
+        assert!(one.may_go(after(17), 0));
+        assert!(one.may_go(after(121), 4), "nobody waits forever");
+    }
+}
