@@ -28,9 +28,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 fn names(cluster: &Cluster, node: usize) -> Result<Vec<String>> {
     let peers = podroute::show(&cluster.nodes[node], "peers")?;
     let all = peers["peers"].as_array().into_iter().flatten();
-    Ok(all
+    let mut names: Vec<String> = all
         .filter_map(|peer| peer["name"].as_str().map(str::to_owned))
-        .collect())
+        .collect();
+    names.sort();
+    Ok(names)
 }
 
 fn wait_names(cluster: &Cluster, node: usize, wanted: &[&str]) -> Result<()> {

@@ -92,6 +92,9 @@ pub(crate) struct Fib {
     /// How many sets have a next hop.
     users: FxHashMap<IpAddr, usize>,
     moves: Moves,
+    /// Sets that lead nowhere since BFD lost a path, a moment ago: their routes stay as they are until the speaker had its say, because most
+    /// are about to lead elsewhere.
+    stranded: FxHashSet<SetId>,
     pub(crate) objects: Objects,
     /// Learned prefixes that are not installed, by the rule that keeps them out.
     refused: BTreeSet<Prefix>,
@@ -112,6 +115,7 @@ impl Fib {
             sets: Sets::default(),
             users: FxHashMap::default(),
             moves: Moves::default(),
+            stranded: FxHashSet::default(),
             objects: Objects::default(),
             refused: BTreeSet::new(),
         }
@@ -130,7 +134,7 @@ impl Fib {
 
     /// Changes the configuration; everything is computed anew.
     pub(crate) fn reconfigure(&mut self, config: FibConfig) {
-        self.settle();
+        self.let_go();
         let prefixes: Vec<Prefix> = self.learned.keys().copied().collect();
         let before: Vec<RouteKey> = prefixes.iter().map(|prefix| self.key(*prefix)).collect();
         self.config = config;
@@ -218,19 +222,47 @@ impl Fib {
             .map(|block| (*block, self.is_block_ready(*block)))
     }
 
-    /// Learned routes changed. `more`: others follow at once, so that what moves is held until [`Fib::settle`].
+    /// Learned routes changed. `more`: others follow at once, so that what moves is held until [`Fib::let_go`].
     pub(crate) fn routes(&mut self, changes: Vec<FibChange>, more: bool) {
         for change in changes {
             self.route(change);
         }
-        if !more || self.moves.prefixes.is_empty() {
+        if !more {
+            self.let_go();
+        } else if self.moves.prefixes.is_empty() {
             self.settle();
         }
     }
 
-    /// Whether routes are held that [`Fib::settle`] lets go.
+    /// Whether routes are held that [`Fib::let_go`] lets go.
     pub(crate) fn is_holding(&self) -> bool {
-        !self.moves.prefixes.is_empty()
+        !self.moves.prefixes.is_empty() || !self.stranded.is_empty()
+    }
+
+    /// Nothing is held any more: what moved is written, and what still leads nowhere goes.
+    pub(crate) fn let_go(&mut self) {
+        self.settle();
+        let stranded = std::mem::take(&mut self.stranded);
+        if stranded.is_empty() {
+            return;
+        }
+        for id in &stranded {
+            if let Some(key) = self.sets.key(*id).cloned() {
+                self.objects.unwant(&key);
+            }
+        }
+        self.want_sets(&stranded);
+    }
+
+    /// The routes of these sets are wanted as they are now.
+    fn want_sets(&mut self, sets: &FxHashSet<SetId>) {
+        let prefixes: Vec<Prefix> = self
+            .learned
+            .iter()
+            .filter(|(_, set)| sets.contains(set))
+            .map(|(prefix, _)| *prefix)
+            .collect();
+        prefixes.into_iter().for_each(|prefix| self.want_learned(prefix));
     }
 
     fn route(&mut self, change: FibChange) {
@@ -292,7 +324,7 @@ impl Fib {
 
     /// Sets without routes give up their groups, to the set that has their routes now where it is one; then routes that
     /// moved are wanted as they are now.
-    pub(crate) fn settle(&mut self) {
+    fn settle(&mut self) {
         let moves = std::mem::take(&mut self.moves);
         for id in &moves.emptied {
             if self.sets.routes(*id) == 0 {
@@ -307,6 +339,7 @@ impl Fib {
     fn give_up(&mut self, id: SetId, to: Option<SetId>) {
         let heir = to.filter(|to| self.sets.routes(*to) > 0);
         let heir = heir.and_then(|to| self.sets.key(to).cloned());
+        self.stranded.remove(&id);
         let Some(key) = self.sets.forget(id) else { return };
         match heir {
             Some(heir) => self.objects.hand_over(&key, &heir),
@@ -350,10 +383,7 @@ impl Fib {
         let legs = self.legs_of(&key.0);
         let source = self.source(key.1);
         let target = match (legs.is_empty(), self.objects.enabled()) {
-            (true, _) => {
-                self.objects.unwant(&key);
-                None
-            }
+            (true, _) => None,
             (false, true) => Some(Target::Group(self.objects.want(&key, &legs))),
             (false, false) => Some(Target::Hops(legs)),
         };
@@ -470,13 +500,7 @@ impl Fib {
         }
         let moved = self.changed_specs(&moved);
         if !moved.is_empty() {
-            let prefixes: Vec<Prefix> = self
-                .learned
-                .iter()
-                .filter(|(_, set)| moved.contains(set))
-                .map(|(prefix, _)| *prefix)
-                .collect();
-            prefixes.into_iter().for_each(|prefix| self.want_learned(prefix));
+            self.want_sets(&moved);
         }
         let mut news = Vec::new();
         for (addr, told) in &mut self.watched {
@@ -500,11 +524,29 @@ impl Fib {
         let mut changed = FxHashSet::default();
         for id in touched {
             let before = self.sets.spec(id).cloned().flatten();
-            if self.spec_of(id) != before {
+            let now = self.spec_of(id);
+            // What went with its link the kernel has dropped already.
+            if now.is_none() && before.is_some() && self.is_dead(id) {
+                self.stranded.insert(id);
+                continue;
+            }
+            self.stranded.remove(&id);
+            if now.is_none()
+                && let Some(key) = self.sets.key(id).cloned()
+            {
+                self.objects.unwant(&key);
+            }
+            if now != before {
                 changed.insert(id);
             }
         }
         changed
+    }
+
+    /// Whether BFD lost a next hop of a set.
+    fn is_dead(&self, id: SetId) -> bool {
+        let key = self.sets.key(id);
+        key.is_some_and(|(next_hops, _)| next_hops.iter().any(|hop| self.mirror.dead.contains(&hop.addr)))
     }
 
     /// Addresses of the host changed: preferred sources may have come or gone.
@@ -624,6 +666,35 @@ mod tests {
         fib.routes(vec![learned("0.0.0.0/0", &["192.0.2.1"])], false);
         assert!(matches!(fib.delta.take(now, 9)[..], [Op::Remove(_)]));
         assert_eq!(fib.refused().count(), 1);
+    }
+
+    #[test]
+    fn routes_over_a_dead_next_hop_wait_a_moment_for_another() {
+        let mut fib = fib();
+        fib.objects.configure(true, None);
+        fib.routes(vec![learned("10.244.2.0/24", &["192.0.2.12"])], false);
+        let now = Instant::now();
+        let write = |fib: &mut Fib| {
+            let objects = fib.objects.changes(now);
+            objects.iter().for_each(|op| fib.objects.done(now, op, true));
+            let ops = fib.delta.take(now, 9);
+            ops.iter().for_each(|op| fib.delta.done(now, op.clone(), Ok(())));
+            (objects.len(), ops)
+        };
+        assert_eq!(write(&mut fib).1.len(), 1);
+        fib.mirror.dead.insert("192.0.2.12".parse().unwrap());
+        fib.resolve_again();
+        assert!(fib.is_holding());
+        assert_eq!(write(&mut fib), (0, vec![]), "it stays");
+        // The speaker has another: its gateway and the group, no route.
+        fib.routes(vec![learned("10.244.2.0/24", &["192.0.2.13"])], false);
+        assert_eq!(write(&mut fib), (2, vec![]));
+        // And none for this one.
+        fib.mirror.dead.insert("192.0.2.13".parse().unwrap());
+        fib.resolve_again();
+        fib.let_go();
+        assert!(matches!(write(&mut fib).1[..], [Op::Remove(_)]));
+        assert!(!fib.is_holding());
     }
 
     #[test]

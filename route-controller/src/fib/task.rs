@@ -48,8 +48,8 @@ pub(crate) struct Blocks {
 pub(crate) const ROOM: usize = 256;
 /// Commands taken before writing.
 const BURST: usize = 64;
-/// Routes that move are held back no longer than this, to see which of them move together.
-const LONGEST_HOLD: Duration = Duration::from_millis(20);
+/// Routes that move, or lead nowhere, are held back no longer than this, to see where they go together.
+const LONGEST_HOLD: Duration = Duration::from_millis(100);
 /// Repairs are told at most once in this time.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -168,15 +168,27 @@ impl FibTask {
         }
     }
 
+    /// When what is held has to go at the latest.
+    fn note_hold(&mut self) {
+        self.let_go_at = match self.let_go_at {
+            _ if !self.fib.is_holding() => None,
+            None => Some(now() + LONGEST_HOLD),
+            known => known,
+        };
+    }
+
+    /// The mirror changed: next hops may resolve differently.
+    async fn resolve_again(&mut self) {
+        let news = self.fib.resolve_again();
+        self.note_hold();
+        self.tell(news).await;
+    }
+
     async fn take(&mut self, command: ToFib) {
         match command {
             ToFib::Routes(changes, more) => {
                 self.fib.routes(changes, more);
-                self.let_go_at = match self.let_go_at {
-                    _ if !self.fib.is_holding() => None,
-                    None => Some(now() + LONGEST_HOLD),
-                    known => known,
-                };
+                self.note_hold();
             }
             ToFib::Watch(list) => {
                 let news = self.fib.watch(list);
@@ -185,8 +197,7 @@ impl FibTask {
             ToFib::Unwatch(list) => self.fib.unwatch(&list),
             ToFib::Dead(dead) => {
                 self.fib.mirror.dead = dead;
-                let news = self.fib.resolve_again();
-                self.tell(news).await;
+                self.resolve_again().await;
             }
             ToFib::Blocks(blocks, done) => {
                 self.fib.set_blocks(blocks.own, blocks.aggregates);
@@ -245,8 +256,7 @@ impl FibTask {
             };
         }
         if topology {
-            let news = self.fib.resolve_again();
-            self.tell(news).await;
+            self.resolve_again().await;
         }
     }
 
@@ -330,8 +340,7 @@ impl FibTask {
                 let ours = ours.into_iter().map(|(key, spec)| (key, Arc::new(spec)));
                 self.fib.delta.resync(ours.collect());
                 self.ensure_rules().await;
-                let news = self.fib.resolve_again();
-                self.tell(news).await;
+                self.resolve_again().await;
             }
             Err(error) => tracing::error!(%error, "cannot read the kernel's routes"),
         }
@@ -341,7 +350,7 @@ impl FibTask {
     fn write(&mut self) {
         if self.let_go_at.is_some_and(|at| at <= now()) {
             self.let_go_at = None;
-            self.fib.settle();
+            self.fib.let_go();
         }
         // Objects go alone: routes may refer to them.
         if self.writer.is_idle() {
