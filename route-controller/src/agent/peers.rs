@@ -40,11 +40,13 @@ impl Agent {
         }
         self.ranges = ranges;
         for peer in self.config.peers.iter().filter(waits) {
+            let is_new = !self.ids.contains_key(&peer.name);
             let id = *self.ids.entry(peer.name.clone()).or_insert_with(|| {
                 self.next_id += 1;
                 PeerId(self.next_id)
             });
-            if self.sweep_at.is_some() && !peer.shutdown {
+            // One that was there before may have sent its End-of-RIB already.
+            if is_new && self.sweep_at.is_some() && !peer.shutdown {
                 self.awaited
                     .extend(peer.families.iter().map(|family| (id, family)));
             }

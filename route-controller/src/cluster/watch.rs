@@ -144,3 +144,7 @@ fn take(index: &mut Index, heard: Heard, away: &mut bool) {
     }
     *away = trouble;
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;
