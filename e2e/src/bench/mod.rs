@@ -15,10 +15,11 @@ use crate::daemon::Kind;
 use crate::failure::{Failure, Result};
 use crate::machine::Host;
 use crate::netns;
-use rivals::{ASN, HERE, Rival, Role, cost};
+use rivals::{ASN, HERE, Rival, Role};
 
 pub use fib::fib;
 pub(crate) use report::machine;
+pub use rivals::cost;
 pub(crate) use rivals::{MIRROR, be_mirror};
 
 /// No run takes longer.

@@ -194,7 +194,7 @@ fn openbgpd(host: &Host, role: Role) -> Result<Daemon> {
 }
 
 /// CPU seconds and peak resident MiB of the processes and their children.
-pub(super) fn cost(processes: &[Daemon]) -> Result<(f64, f64)> {
+pub fn cost(processes: &[Daemon]) -> Result<(f64, f64)> {
     let mut pids: Vec<i32> = processes
         .iter()
         .filter_map(|daemon| daemon.pid())

@@ -24,6 +24,7 @@ mod interop;
 mod kernel;
 mod kube;
 mod kube_changes;
+mod kube_scale;
 mod lab_itself;
 mod matrix;
 mod monitor;
@@ -129,6 +130,7 @@ fn scenarios() -> Vec<Scenario> {
         diff::scenarios(),
         failover::scenarios(),
         kube_changes::scenarios(),
+        kube_scale::scenarios(),
         objects::scenarios(),
         ways::scenarios(),
         restart::scenarios(),
@@ -187,7 +189,7 @@ fn trials() -> Vec<Trial> {
     trials
 }
 
-/// Runs a scenario in a child; its whole output is the evidence if it fails.
+/// Runs a scenario in a child; its whole output is the evidence if it fails (with LAB_SAY set it is told in any case).
 fn spawn(name: &str) -> Result<(), Failed> {
     let (mut output, input) = std::io::pipe()?;
     let exe = std::env::current_exe()?;
@@ -214,6 +216,9 @@ fn spawn(name: &str) -> Result<(), Failed> {
         }
     };
     let status = child.wait()?;
+    if std::env::var_os("LAB_SAY").is_some() {
+        println!("{name} says:\n{text}");
+    }
     if status.success() {
         PASSED
             .lock()
