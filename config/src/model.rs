@@ -3,7 +3,7 @@
 //! What only the running node can know stays open (`Auto`) for the agent to resolve. Only peers that
 //! this node shall have are in [`Config::peers`]; the others are in [`Config::skipped`] with the reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use bgp_proto::engine::{EngineConfig, Originated, PeerKind, PeerRouting};
 use bgp_proto::policy::Source;
 use bgp_proto::session::SessionConfig;
-use bgp_proto::types::{Asn, Family, FamilySet, HoldTime, Prefix, RouterId};
+use bgp_proto::types::{Asn, Community, Family, FamilySet, HoldTime, Prefix, RouterId};
 use bgp_proto::wire::{AddPathDirection, Capability, LongLivedFamily};
 
 use crate::problem::Problem;
@@ -419,10 +419,11 @@ pub struct BfdDampening {
 /// What is announced for Services.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Services {
-    /// Addresses, each as a single host.
-    pub hosts: Vec<Prefix>,
-    /// Aggregates of which this node announces an address; what of them nobody has ends here.
-    pub aggregates: Vec<Prefix>,
+    /// Addresses, each as a single host, with their communities.
+    pub hosts: BTreeMap<Prefix, BTreeSet<Community>>,
+    /// Aggregates of which this node announces an address, with the communities of all of these; what of them nobody has
+    /// ends here.
+    pub aggregates: BTreeMap<Prefix, BTreeSet<Community>>,
 }
 
 /// A next hop that BFD watches, without a BGP session.
@@ -532,22 +533,23 @@ impl Config {
     /// The routes that this node originates: its pod blocks and addresses of Services.
     #[must_use]
     pub fn originated(&self) -> Vec<Originated> {
-        let route = |prefix: &Prefix, source| Originated {
+        let route = |prefix: &Prefix, source, communities: &BTreeSet<Community>| Originated {
             prefix: *prefix,
             source,
-            communities: Vec::new(),
+            communities: communities.iter().copied().collect(),
         };
+        let none = BTreeSet::new();
         let blocks = self
             .node
             .blocks
             .iter()
-            .map(|block| route(block, Source::PodBlock));
+            .map(|block| route(block, Source::PodBlock, &none));
         let services = self
             .services
             .hosts
             .iter()
             .chain(&self.services.aggregates)
-            .map(|address| route(address, Source::Service));
+            .map(|(address, communities)| route(address, Source::Service, communities));
         blocks.chain(services).collect()
     }
 

@@ -3,14 +3,15 @@
 //! A [`Kind`] says what it is called, shows an example and parses. YAML's own types play no part: a field
 //! knows what it wants, so `64512:100`, `010` or `no` are never read as something else by surprise.
 
+mod times;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use bgp_proto::policy::{AsPathPattern, Source};
-use bgp_proto::types::{
-    Asn, Community, ExtCommunity, Family, HoldTime, LargeCommunity, Prefix, PrefixError, RouterId,
-};
+use bgp_proto::types::{Asn, Community, ExtCommunity, Family, LargeCommunity, Prefix, PrefixError, RouterId};
+
+pub(crate) use times::*;
 
 use crate::problem::is_hidden;
 use crate::suggest::nearest;
@@ -443,174 +444,12 @@ pub(crate) const RANGE: Kind<(u32, u32)> = Kind {
     },
 };
 
-pub(crate) const HOLD_TIME: Kind<HoldTime> = Kind {
-    what: "a hold time",
-    example: "9s",
-    parse: |scalar| {
-        let time = duration(scalar)?;
-        let whole = (time.subsec_nanos() == 0).then_some(time.as_secs());
-        match whole
-            .and_then(|seconds| u16::try_from(seconds).ok())
-            .and_then(HoldTime::new)
-        {
-            Some(hold) => Ok(hold),
-            None => Bad::said(
-                "is not allowed: hold time is 0 or 3s–65535s in whole seconds (RFC 4271 §4.2)",
-                if time < Duration::from_secs(3) {
-                    "use 9s for fast failure detection"
-                } else {
-                    "use 90s, or 9s for fast failure detection"
-                },
-            ),
-        }
-    },
-};
-
-/// Seconds; 0 for none (RFC 4724 §3 has 12 bits for it).
-pub(crate) const RESTART_TIME: Kind<u16> = Kind {
-    what: "a restart time",
-    example: "120s",
-    parse: |scalar| {
-        let time = duration(scalar)?;
-        let whole = (time.subsec_nanos() == 0).then_some(time.as_secs());
-        match whole
-            .and_then(|seconds| u16::try_from(seconds).ok())
-            .filter(|seconds| *seconds <= 4095)
-        {
-            Some(seconds) => Ok(seconds),
-            None => Err(Bad::Range(
-                "0, or 1s to 4095s in whole seconds (RFC 4724 §3)".to_owned(),
-            )),
-        }
-    },
-};
-
-/// Seconds; 0 for none (RFC 9494 §3.1 has 24 bits for it).
-pub(crate) const LONG_LIVED_TIME: Kind<u32> = Kind {
-    what: "a stale time",
-    example: "24h",
-    parse: |scalar| {
-        let time = duration(scalar)?;
-        let whole = (time.subsec_nanos() == 0).then_some(time.as_secs());
-        match whole
-            .and_then(|seconds| u32::try_from(seconds).ok())
-            .filter(|seconds| *seconds <= 0x00FF_FFFF)
-        {
-            Some(seconds) => Ok(seconds),
-            None => Err(Bad::Range(
-                "0, or 1s to 16777215s in whole seconds (RFC 9494 §3.1)".to_owned(),
-            )),
-        }
-    },
-};
-
-/// A pause of the operator's choice.
-pub(crate) const PAUSE: Kind<Duration> = Kind {
-    what: "a time",
-    example: "5m",
-    parse: |scalar| {
-        let time = duration(scalar)?;
-        match time <= Duration::from_secs(7 * 86_400) {
-            true => Ok(time),
-            false => Err(Bad::Range("0 to 168h".to_owned())),
-        }
-    },
-};
-
-/// Seconds that a part of a resilient group must be idle.
-pub(crate) const IDLE_TIMER: Kind<u32> = Kind {
-    what: "a time",
-    example: "120s",
-    parse: |scalar| {
-        let time = duration(scalar)?;
-        let whole = (time.subsec_nanos() == 0).then_some(time.as_secs());
-        match whole.and_then(|seconds| u32::try_from(seconds).ok()) {
-            Some(seconds @ 0..=86_400) => Ok(seconds),
-            _ => Err(Bad::Range("0 to 24h in whole seconds".to_owned())),
-        }
-    },
-};
-
-pub(crate) const BFD_INTERVAL: Kind<Duration> = Kind {
-    what: "an interval",
-    example: "100ms",
-    parse: |scalar| {
-        let time = duration(scalar)?;
-        match (Duration::from_millis(10)..=Duration::from_secs(60)).contains(&time) {
-            true => Ok(time),
-            false => Err(Bad::Range("10ms to 60s".to_owned())),
-        }
-    },
-};
-
-pub(crate) const DAMPENING_TIME: Kind<Duration> = Kind {
-    what: "a time",
-    example: "15s",
-    parse: |scalar| {
-        let time = duration(scalar)?;
-        match (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&time) {
-            true => Ok(time),
-            false => Err(Bad::Range("1s to 1h".to_owned())),
-        }
-    },
-};
-
-pub(crate) const RETRY_TIME: Kind<Duration> = Kind {
-    what: "a time",
-    example: "5s",
-    parse: |scalar| {
-        let time = duration(scalar)?;
-        match (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&time) {
-            true => Ok(time),
-            false => Err(Bad::Range("100ms to 1h".to_owned())),
-        }
-    },
-};
-
-/// `500ms`, `9s`, `2m`, `1h`; 0 needs no unit.
-fn duration(scalar: Scalar<'_>) -> Result<Duration, Bad> {
-    let text = scalar.text;
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, unit) = text.split_at_checked(split).unwrap_or((text, ""));
-    let Ok(number) = digits.parse::<u32>() else {
-        return Err(Bad::Shape);
-    };
-    let millis: u64 = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "" => return Bad::said("has no unit", format!("write {number}s, or ms, m or h")),
-        _ => return Bad::said("has a unit that is not known", "use ms, s, m or h"),
-    };
-    Ok(Duration::from_millis(u64::from(number) * millis))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn plain(text: &str) -> Scalar<'_> {
         Scalar { text, quoted: false }
-    }
-
-    #[test]
-    fn durations() {
-        for (text, millis) in [
-            ("0", 0),
-            ("500ms", 500),
-            ("9s", 9000),
-            ("2m", 120_000),
-            ("1h", 3_600_000),
-        ] {
-            assert_eq!(duration(plain(text)), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "s", "9", "9 s", "-1s", "1.5s", "9d", "99999999999s"] {
-            assert!(duration(plain(text)).is_err(), "{text}");
-        }
     }
 
     #[test]

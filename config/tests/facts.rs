@@ -179,7 +179,10 @@ fn services_by_kind_policy_and_class() {
             .hosts
             .iter()
             .chain(&prefixes.aggregates)
-            .map(ToString::to_string)
+            .map(|(prefix, communities)| {
+                let communities: String = communities.iter().map(|one| format!("@{one}")).collect();
+                format!("{prefix}{communities}")
+            })
             .collect::<Vec<_>>()
             .join(" ")
     };
@@ -210,5 +213,22 @@ fn services_by_kind_policy_and_class() {
     assert_eq!(
         announced(&with, service(false, false, None)),
         "fd00:96::1/128 10.96.0.0/12 198.51.100.0/24"
+    );
+    // Communities by label and class; an aggregate has those of all that it stands for.
+    let classes = "communities: [{add: [\"64512:1\"]}, {loadBalancerClass: other, add: [\"64512:2\"]}, \
+                   {selector: {tier: none}, add: [\"64512:3\"]}]";
+    let with = format!("advertise: [external], {classes}");
+    assert_eq!(
+        announced(&with, service(false, false, Some("other"))),
+        "198.51.100.2/32@64512:1@64512:2"
+    );
+    assert_eq!(
+        announced(&with, service(false, false, None)),
+        "198.51.100.2/32@64512:1"
+    );
+    let with = format!("advertise: [external], aggregates: [198.51.100.0/24], {classes}");
+    assert_eq!(
+        announced(&with, service(false, false, None)),
+        "198.51.100.0/24@64512:1"
     );
 }

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::failure::{Context, Failure, Result};
-use crate::netns;
+use crate::{ensure, netns};
 
 const PORT: u16 = 7008;
 
@@ -31,6 +31,21 @@ pub struct Outcome {
     pub sent: u64,
     /// Numbers of those that never arrived.
     pub lost: Vec<u64>,
+}
+
+impl Outcome {
+    /// Nothing was lost, of so many at least.
+    pub fn nothing_lost(&self, at_least: u64) -> Result<()> {
+        ensure!(self.sent >= at_least, "only {} packets were sent", self.sent);
+        ensure!(
+            self.lost.is_empty(),
+            "{} of {} packets lost: {:?}",
+            self.lost.len(),
+            self.sent,
+            self.lost
+        );
+        Ok(())
+    }
 }
 
 impl Flow {

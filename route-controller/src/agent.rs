@@ -337,7 +337,7 @@ impl Agent {
         let (done, answer) = oneshot::channel();
         let blocks = Blocks {
             own: self.config.node.blocks.clone(),
-            aggregates: self.config.services.aggregates.clone(),
+            aggregates: self.config.services.aggregates.keys().copied().collect(),
         };
         if self.fib.send(ToFib::Blocks(blocks, done)).await.is_ok()
             && tokio::time::timeout(BLOCK_PATIENCE, answer).await.is_err()

@@ -10,7 +10,7 @@ use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
 use bgp_proto::engine::{MaxPrefixes, OverLimit, PathRules, PeerKind, PrivateAs};
-use bgp_proto::types::{HoldTime, Prefix};
+use bgp_proto::types::HoldTime;
 
 use crate::model::{Auto, Bfd, BmpStation, Config, Fib, Mesh, OnShutdown, Peer, Remote, Ttl};
 
@@ -108,12 +108,15 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
         join(&config.cluster.pod_cidrs, "none")
     )?;
     writeln!(out, "  originates     {}", join(&node.blocks, "nothing"))?;
-    let services: Vec<Prefix> = config
-        .services
-        .hosts
-        .iter()
-        .chain(&config.services.aggregates)
-        .copied()
+    let services = config.services.hosts.iter().chain(&config.services.aggregates);
+    let services: Vec<String> = services
+        .map(|(prefix, communities)| {
+            let communities: Vec<String> = communities.iter().map(ToString::to_string).collect();
+            match communities.as_slice() {
+                [] => prefix.to_string(),
+                some => format!("{prefix} ({})", some.join(" ")),
+            }
+        })
         .collect();
     if !services.is_empty() {
         writeln!(out, "  Services       {}", join(&services, "none"))?;

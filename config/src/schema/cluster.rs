@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use bgp_proto::types::{HoldTime, Prefix};
+use bgp_proto::types::{Community, HoldTime, Prefix};
 
 use super::{BFD, Bfd, PASSWORD, Section, labels};
-use crate::decode::{At, Fields};
+use crate::decode::{At, Cursor, Fields};
 use crate::model::ServiceAddress;
 use crate::value::{self, Bad, Kind};
 
@@ -16,7 +16,18 @@ pub(crate) const MESH: Section = Section {
 
 pub(crate) const SERVICES: Section = Section {
     name: "services",
-    fields: &["advertise", "selector", "loadBalancerClass", "aggregates"],
+    fields: &[
+        "advertise",
+        "selector",
+        "loadBalancerClass",
+        "aggregates",
+        "communities",
+    ],
+};
+
+pub(crate) const SERVICE_COMMUNITIES: Section = Section {
+    name: "services.communities[]",
+    fields: &["selector", "loadBalancerClass", "add"],
 };
 
 /// How nodes find each other, as written.
@@ -86,6 +97,33 @@ pub(crate) struct Services {
     pub(crate) selector: Vec<(At<String>, At<String>)>,
     pub(crate) class: Option<At<String>>,
     pub(crate) aggregates: Vec<At<Prefix>>,
+    pub(crate) communities: Vec<ServiceCommunities>,
+}
+
+/// One of `services.communities`.
+#[derive(Debug)]
+pub(crate) struct ServiceCommunities {
+    pub(crate) selector: Vec<(At<String>, At<String>)>,
+    pub(crate) class: Option<At<String>>,
+    pub(crate) add: Vec<At<Community>>,
+}
+
+impl ServiceCommunities {
+    fn read(cursor: &Cursor<'_>) -> Option<Self> {
+        let fields = cursor.fields(&SERVICE_COMMUNITIES)?;
+        let add = fields.scalars("add", &value::COMMUNITY);
+        if add.is_empty() && !fields.is_given("add") {
+            cursor.error("nothing is added", "name communities, as add: [\"64512:80\"]");
+        }
+        Some(Self {
+            selector: fields
+                .get("selector")
+                .map(|cursor| labels(&cursor))
+                .unwrap_or_default(),
+            class: fields.scalar("loadBalancerClass", &value::TEXT),
+            add,
+        })
+    }
 }
 
 impl Services {
@@ -101,6 +139,13 @@ impl Services {
                 .unwrap_or_default(),
             class: fields.scalar("loadBalancerClass", &value::TEXT),
             aggregates: fields.scalars("aggregates", &value::PREFIX),
+            communities: fields
+                .get("communities")
+                .map(|cursor| {
+                    let items = cursor.items("a list", "{selector: {tier: edge}, add: [\"64512:80\"]}");
+                    items.iter().filter_map(ServiceCommunities::read).collect()
+                })
+                .unwrap_or_default(),
         }
     }
 }

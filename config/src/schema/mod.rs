@@ -67,6 +67,7 @@ pub const SECTIONS: &[&Section] = &[
     &PREPEND,
     &MESH,
     &SERVICES,
+    &SERVICE_COMMUNITIES,
 ];
 
 pub(crate) const DOCUMENT: Section = Section {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bgp_proto::engine::{PathRules, PeerKind, PeerRouting};
 use bgp_proto::policy::Policy;
-use bgp_proto::types::{Asn, FamilySet, HoldTime, Prefix};
+use bgp_proto::types::{Asn, Community, FamilySet, HoldTime, Prefix};
 
 use super::node::Node;
 use super::peers::{CONNECT_RETRY, INTERNAL_TTL, PORT, RESTART_TIME};
@@ -227,19 +227,31 @@ pub(super) fn services(written: &schema::Services, facts: &NodeFacts) -> Service
                 .map(move |(kind, addr)| (service, *kind, *addr))
         })
         .filter(|(service, kind, _)| kinds.contains(kind) && announced(service, *kind, class));
-    let (mut hosts, mut aggregates) = (BTreeSet::new(), BTreeSet::new());
+    let mut services = Services::default();
     for (service, kind, addr) in found {
         let host = Prefix::host(addr);
         let covers = |aggregate: &&At<Prefix>| aggregate.value.contains(&host);
-        match written.aggregates.iter().find(covers) {
-            Some(aggregate) if !is_local(service, kind) => aggregates.insert(aggregate.value),
-            _ => hosts.insert(host),
+        let communities = match written.aggregates.iter().find(covers) {
+            Some(aggregate) if !is_local(service, kind) => services.aggregates.entry(aggregate.value),
+            _ => services.hosts.entry(host),
         };
+        communities.or_default().extend(communities_of(written, service));
     }
-    Services {
-        hosts: hosts.into_iter().collect(),
-        aggregates: aggregates.into_iter().collect(),
-    }
+    services
+}
+
+/// Communities of the classes that a Service belongs to.
+fn communities_of<'a>(
+    written: &'a schema::Services,
+    service: &'a ServiceFact,
+) -> impl Iterator<Item = Community> + 'a {
+    let belongs = |class: &&schema::ServiceCommunities| {
+        let named = class.class.as_ref().map(|class| &class.value);
+        selects(&selector(&class.selector), &service.labels)
+            && (named.is_none() || named == service.class.as_ref())
+    };
+    let classes = written.communities.iter().filter(belongs);
+    classes.flat_map(|class| class.add.iter().map(|at| at.value))
 }
 
 /// Aggregates must not hide each other, nor pods.

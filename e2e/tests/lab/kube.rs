@@ -1,7 +1,8 @@
 //! Agents that follow a real Kubernetes API server: three nodes on a switch, driven only through the API.
 //!
 //! `PODROUTE_KUBE_UP` names a program that starts etcd and kube-apiserver in the current network namespace:
-//! `$PODROUTE_KUBE_UP DIR ETCD_PORT API_PORT`, with a `kube-down DIR` beside it. Without it these are left out.
+//! `$PODROUTE_KUBE_UP DIR ETCD_PORT API_PORT`, with a `kube-down DIR` beside it. Or `KUBEBUILDER_ASSETS` names a directory
+//! with both binaries, as for tests of other controllers. Without either these are left out.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -33,13 +34,22 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
+/// What starts an API server, here or with the binaries of KUBEBUILDER_ASSETS.
+fn starter() -> Option<PathBuf> {
+    let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join("kube/kube-up");
+    let given = std::env::var_os("PODROUTE_KUBE_UP").map(PathBuf::from);
+    given.or_else(|| std::env::var_os("KUBEBUILDER_ASSETS").map(|_| ours()))
+}
+
 /// Skips where nothing can start an API server.
 pub(crate) fn with_api(test: fn(&mut Cluster) -> Result<()>) -> Result<()> {
-    let Some(starter) = std::env::var_os("PODROUTE_KUBE_UP").map(PathBuf::from) else {
-        println!("LEFT OUT: PODROUTE_KUBE_UP names no program that starts an API server");
+    let Some(starter) = starter() else {
+        println!(
+            "LEFT OUT: neither PODROUTE_KUBE_UP nor KUBEBUILDER_ASSETS says where an API server comes from"
+        );
         return Ok(());
     };
-    for tool in ["etcd", "curl", "openssl", "kubectl"] {
+    for tool in ["curl", "openssl", "kubectl"] {
         if e2e::process::find_program(tool).is_none() {
             println!("LEFT OUT: {tool} is not installed");
             return Ok(());
@@ -173,10 +183,14 @@ impl Cluster {
         let yaml = format!(
             "apiVersion: podroute/v1\ncluster: {{asn: 64512, podCIDRs: [10.244.0.0/16]}}\nnode: {{blocks: kubernetes}}\n{more}"
         );
+        self.start_agent_with(node, &yaml)
+    }
+
+    pub(crate) fn start_agent_with(&mut self, node: usize, yaml: &str) -> Result<()> {
         let host = &self.nodes[node];
         let config = host.dir().join("etc/kubeconfig").display().to_string();
         let environment = [("KUBECONFIG", config.as_str()), ("NODE_NAME", NAMES[node])];
-        let agent = podroute::start_in(host, &yaml, &environment)?;
+        let agent = podroute::start_in(host, yaml, &environment)?;
         self.agents.push(agent);
         Ok(())
     }

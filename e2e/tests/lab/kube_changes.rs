@@ -22,6 +22,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         }),
         scenario("kube::annotations_of_one_node", ours, || with_api(annotations)),
         scenario("kube::aggregates_of_services", ours, || with_api(aggregates)),
+        scenario("kube::both_families_over_one_session", ours, || {
+            with_api(both_families)
+        }),
     ]
 }
 
@@ -90,14 +93,7 @@ fn full_to_reflectors(cluster: &mut Cluster) -> Result<()> {
     wait_names(cluster, 2, &["node-1"])?;
     flows.iter().try_for_each(|flow| flow.wait_for(500))?;
     for flow in flows {
-        let outcome = flow.finish()?;
-        ensure!(
-            outcome.lost.is_empty(),
-            "{} of {} packets lost: {:?}",
-            outcome.lost.len(),
-            outcome.sent,
-            outcome.lost
-        );
+        flow.finish()?.nothing_lost(10_000)?;
     }
     cluster.wait_mesh()
 }
@@ -131,6 +127,58 @@ fn annotations(cluster: &mut Cluster) -> Result<()> {
     );
     annotate(Value::Null)?;
     wait_names(cluster, 1, &["node-1"])
+}
+
+/// Dual-stack nodes: one session between two of them carries both families.
+fn both_families(cluster: &mut Cluster) -> Result<()> {
+    for (node, host) in cluster.nodes.iter().enumerate() {
+        let (n, last) = (node + 1, 11 + node);
+        host.ip(&format!("addr add 2001:db8::{last}/64 dev eth0 nodad"))?;
+        let cidrs = [format!("10.244.{n}.0/24"), format!("fd00:10:244:{n}::/64")];
+        cluster.create(
+            "/api/v1/nodes",
+            &json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NAMES[node]},
+                "spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs}}),
+        )?;
+        let addresses = [format!("192.0.2.{last}"), format!("2001:db8::{last}")]
+            .map(|address| json!({"type": "InternalIP", "address": address}));
+        let status = json!({"status": {"addresses": addresses}});
+        cluster.patch(&format!("/api/v1/nodes/{}/status", NAMES[node]), &status)?;
+    }
+    let yaml = FULL.replace(
+        "mesh:",
+        "cluster: {asn: 64512, podCIDRs: [10.244.0.0/16, \"fd00:10:244::/48\"]}\nmesh:",
+    );
+    for node in 0..NAMES.len() {
+        cluster.start_agent_with(
+            node,
+            &format!("apiVersion: podroute/v1\nnode: {{blocks: kubernetes}}\n{yaml}"),
+        )?;
+    }
+    cluster.wait_mesh()?;
+    for (node, host) in cluster.nodes.iter().enumerate() {
+        ensure!(
+            names(cluster, node)?.len() == 2,
+            "{} sessions",
+            names(cluster, node)?.len()
+        );
+        for other in (0..NAMES.len()).filter(|other| *other != node) {
+            let via = format!("2001:db8::{}", 11 + other);
+            wait_route(
+                host,
+                prefix(&format!("fd00:10:244:{}::/64", other + 1)),
+                CONVERGENCE,
+                |route| {
+                    let is_it = |addr: &std::net::IpAddr| addr.to_string() == via;
+                    route
+                        .next_hops
+                        .iter()
+                        .any(|(gateway, _)| gateway.as_ref().is_some_and(is_it))
+                },
+            )?;
+        }
+    }
+    Ok(())
 }
 
 fn aggregates(cluster: &mut Cluster) -> Result<()> {

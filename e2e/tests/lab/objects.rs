@@ -204,6 +204,11 @@ fn lost_router() -> Result<()> {
         })
     };
     all_via("192.0.2.2")?;
+    wait::until(CONVERGENCE, "nothing left of how it began", || {
+        let ours = pair.ours()?;
+        ensure!(ours.len() == 2, "{ours:?}");
+        Ok(())
+    })?;
     // Else the kernel itself tells of every route whose group changed.
     let compat = |value: &str| {
         pair.node.run(
@@ -231,7 +236,13 @@ fn flushed() -> Result<()> {
     let pair = pair()?;
     // Takes every object, and every route that refers to one.
     pair.node.ip("nexthop flush proto 245")?;
-    pair.all_over(2)?;
+    pair.all_over(2).map_err(|failure| {
+        let objects = pair.node.ip("-N nexthop show").unwrap_or_default();
+        let fib = podroute::show(&pair.node, "fib").map(|fib| fib["routes"][1].to_string());
+        let failure = failure.evidence("nexthop objects", objects);
+        pair.agent
+            .with_log(failure.evidence("a route", fib.unwrap_or_default()))
+    })?;
     ensure!(pair.ours()?.len() >= 3, "{:?}", pair.ours()?);
     Ok(())
 }

@@ -272,17 +272,7 @@ fn kill_9(tor: Kind) -> Result<()> {
             flows.push(flow.finish()?);
         }
     }
-    for outcome in flows {
-        ensure!(outcome.sent > 600, "only {} packets were sent", outcome.sent);
-        ensure!(
-            outcome.lost.is_empty(),
-            "{} of {} packets lost: {:?}",
-            outcome.lost.len(),
-            outcome.sent,
-            outcome.lost
-        );
-    }
-    Ok(())
+    flows.iter().try_for_each(|outcome| outcome.nothing_lost(600))
 }
 
 fn pods_without_agent() -> Result<()> {

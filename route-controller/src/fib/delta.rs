@@ -192,6 +192,9 @@ impl Delta {
     /// Routes for which this holds may have gone without a word (a link went down, an address went away).
     pub(crate) fn doubt(&mut self, suspect: impl Fn(&RouteSpec) -> bool) {
         for (key, entry) in &mut self.entries {
+            // What is on its way may arrive before what is doubted, and go with it.
+            let is_wanted = entry.desired.as_deref().is_some_and(&suspect);
+            entry.doubtful |= entry.in_flight && is_wanted;
             if matches!(&entry.kernel, Kernel::Has(spec) if suspect(spec)) {
                 entry.kernel = Kernel::Unsure;
                 entry.doubtful |= entry.in_flight;
@@ -319,7 +322,12 @@ impl Delta {
         self.retries.values().map(|retry| retry.at).min()
     }
 
-    /// Whether there may be changes to make now.
+    /// Whether there are changes to make now, those included whose time has come again.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.is_dirty() || self.retries.values().any(|retry| retry.at <= now)
+    }
+
+    /// Whether there may be changes to make.
     pub(crate) fn is_dirty(&self) -> bool {
         !self.queue.is_empty()
     }
@@ -531,6 +539,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_on_its_way_when_it_was_doubted_is_written_again() {
+        let now = Instant::now();
+        let mut delta = Delta::default();
+        delta.want(key(1), Some(spec(1)));
+        let op = delta.take(now, 9).pop().unwrap();
+        delta.doubt(|_| true);
+        delta.done(now, op, Ok(()));
+        assert!(matches!(delta.take(now, 9)[..], [Op::Replace(..)]));
+    }
+
+    #[test]
     fn a_failure_waits_and_shows() {
         let now = Instant::now();
         let mut delta = Delta::default();
@@ -540,6 +559,7 @@ mod tests {
         assert_eq!(delta.take(now, 9), []);
         assert_eq!(delta.routes()[&key(1)].1, Progress::Failed(Failure::Errno(101)));
         let later = delta.next_retry().unwrap();
+        assert!(!delta.is_due(now) && delta.is_due(later));
         assert_eq!(delta.take(later, 9).len(), 1);
     }
 }

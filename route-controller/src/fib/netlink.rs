@@ -40,6 +40,8 @@ pub(crate) enum News {
     RouteGone(Read),
     /// Somebody, perhaps the kernel itself, changed nexthop objects.
     Objects,
+    /// Somebody took this one away.
+    ObjectGone(u32),
     /// Somebody changed policy rules.
     Rules,
     /// Notifications were lost.
@@ -103,16 +105,19 @@ fn ignore(socket: &Socket, own_port: u32) {
 }
 
 fn read_news(bytes: &[u8], own_port: u32, table: u32) -> Vec<News> {
-    let mut news = Vec::new();
+    let (mut news, mut objects) = (Vec::new(), false);
     for message in frame::messages(bytes).filter(|message| frame::word(message, 12) != Some(own_port)) {
         if matches!(frame::kind(message), object_message::NEW | object_message::DEL) {
-            if !matches!(news.last(), Some(News::Objects)) {
-                news.push(News::Objects);
+            if frame::kind(message) == object_message::DEL {
+                news.extend(object_message::id(message).map(News::ObjectGone));
             }
+            objects = true;
         } else if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
             news.extend(one_news(message.payload, table));
         }
     }
+    // However many changed: one look at all of them.
+    news.extend(objects.then_some(News::Objects));
     news
 }
 

@@ -147,6 +147,13 @@ pub(crate) fn read(bytes: &[u8], found: &mut Vec<Found>) -> Result<bool, i32> {
     Ok(false)
 }
 
+/// The object that a message is about.
+pub(crate) fn id(message: &[u8]) -> Option<u32> {
+    let mut attributes = frame::attributes(message.get(HEADERS..)?);
+    let (_, value) = attributes.find(|(kind, _)| *kind == ID)?;
+    word(value, 0)
+}
+
 fn read_one(message: &[u8]) -> Option<Found> {
     let [family, _, protocol, ..] = message.get(frame::HEADER..HEADERS)? else {
         return None;

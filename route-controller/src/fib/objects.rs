@@ -227,7 +227,10 @@ impl Objects {
         self.by_id.remove(&group.id);
         self.dirty.insert(group.id);
         self.leftovers = true;
-        if self.groups.contains_key(to) {
+        // Of groups that nobody has claimed yet one may be the other set's own, with its routes still on it.
+        let mut unclaimed = self.unclaimed.keys();
+        let may_find = unclaimed.any(|content| matches!(content, Content::Group(..)));
+        if self.groups.contains_key(to) || may_find {
             self.detours.insert(group.id, to.clone());
             self.let_go(Some(group.members));
         } else {
@@ -511,6 +514,19 @@ mod tests {
         assert_eq!(objects.removals(&BTreeSet::from([two])), [ObjectOp::Remove(one)]);
         assert_eq!(objects.want(&key(&[2]), &hops(&[3])), two);
         assert!(settle(&mut objects).is_empty());
+    }
+
+    #[test]
+    fn after_a_restart_a_set_finds_its_own_group() {
+        let mut before = Objects::default();
+        let id = before.want(&key(&[1, 2]), &hops(&[1, 2]));
+        settle(&mut before);
+        let mut after = Objects::default();
+        after.observe(before.kernel.into_iter().collect(), BTreeSet::new());
+        // One session is back before the other.
+        assert_ne!(after.want(&key(&[1]), &hops(&[1])), id);
+        after.hand_over(&key(&[1]), &key(&[1, 2]));
+        assert_eq!(after.want(&key(&[1, 2]), &hops(&[1, 2])), id);
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub(crate) struct FibTask {
     repairs: u64,
     last_told: Option<Instant>,
     swept: bool,
+    /// Others changed nexthop objects while changes of ours were under way.
+    objects_doubtful: bool,
     /// When routes that are held back have to go.
     let_go_at: Option<Instant>,
 }
@@ -85,6 +87,7 @@ impl FibTask {
             repairs: 0,
             last_told: None,
             swept: false,
+            objects_doubtful: false,
             let_go_at: None,
         };
         // The monitor listens already, so that nothing falls between reading and listening.
@@ -131,11 +134,13 @@ impl FibTask {
     pub(crate) async fn run(mut self) {
         loop {
             let table = self.fib.config().table;
-            let dirty = self.fib.delta.is_dirty() && self.may_write_routes();
+            let dirty = self.may_write_routes() && self.fib.delta.is_due(now());
             let deadline = {
+                // What cannot be written yet is written when answers come.
+                let can = self.may_write_routes();
                 let moments = [
-                    self.fib.delta.next_retry(),
-                    self.fib.objects.next_retry(),
+                    self.fib.delta.next_retry().filter(|_| can),
+                    self.fib.objects.next_retry().filter(|_| self.writer.is_idle()),
                     self.let_go_at,
                 ];
                 moments.into_iter().flatten().min()
@@ -235,6 +240,16 @@ impl FibTask {
 
     async fn learn(&mut self, news: Vec<News>) {
         let mut topology = false;
+        let gone: BTreeSet<u32> = news
+            .iter()
+            .filter_map(|one| match one {
+                News::ObjectGone(id) => Some(*id),
+                _ => None,
+            })
+            .collect();
+        if !gone.is_empty() {
+            self.fib.objects_gone(&gone);
+        }
         for one in news {
             topology |= match one {
                 News::Overrun => {
@@ -246,6 +261,7 @@ impl FibTask {
                     self.read_objects();
                     false
                 }
+                News::ObjectGone(_) => false,
                 News::Rules => {
                     self.ensure_rules().await;
                     false
@@ -318,13 +334,19 @@ impl FibTask {
             News::RouteNew(Read::Ours(..))
             | News::RouteGone(Read::Ours(..))
             | News::Objects
+            | News::ObjectGone(_)
             | News::Rules
             | News::Overrun => return false,
         }
         true
     }
 
+    /// Reads the nexthop objects anew. While changes of ours are under way that says nothing: it is done when they are.
     fn read_objects(&mut self) {
+        if self.writer.writes_objects() {
+            self.objects_doubtful = true;
+            return;
+        }
         match read_objects() {
             Ok(reading) => self.fib.objects_read(reading),
             Err(error) => tracing::error!(%error, "cannot read the kernel's nexthop objects"),
@@ -360,7 +382,7 @@ impl FibTask {
             }
             self.writer.submit(Batch::Objects(objects));
         }
-        while self.fib.delta.is_dirty() && self.may_write_routes() {
+        while self.may_write_routes() && self.fib.delta.is_due(now()) {
             self.write_routes();
         }
         if self.fib.blocks_ready() {
@@ -406,6 +428,9 @@ impl FibTask {
                 tracing::warn!(?op, ?failure, "the kernel refuses a nexthop object; trying again");
             }
             self.fib.objects.done(now, op, outcome.is_ok());
+        }
+        if std::mem::take(&mut self.objects_doubtful) {
+            self.read_objects();
         }
     }
 

@@ -108,6 +108,11 @@ impl Writer {
         self.under_way < UNDER_WAY && !self.objects_under_way
     }
 
+    /// Whether changes of nexthop objects are under way.
+    pub(crate) fn writes_objects(&self) -> bool {
+        self.objects_under_way
+    }
+
     /// Whether all answers are in.
     pub(crate) fn is_idle(&self) -> bool {
         self.under_way == 0
