@@ -122,7 +122,6 @@ struct Cost {
     paths: usize,
     cold: Duration,
     sent: usize,
-    memory: usize,
     flap: Duration,
     flap_sent: usize,
     told: usize,
@@ -141,17 +140,7 @@ fn pump(engine: &mut Engine) -> (usize, usize) {
     (sent, told)
 }
 
-fn resident() -> usize {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = text
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse::<usize>().ok());
-    pages.unwrap_or(0) * 4096
-}
-
 fn measure(machine: &Machine) -> Cost {
-    let before = resident();
     let mut engine = Engine::new(EngineConfig {
         assume_reachable: true,
         ..config()
@@ -197,7 +186,6 @@ fn measure(machine: &Machine) -> Cost {
         sent += pump(&mut engine).0;
     }
     let cold = start.elapsed();
-    let memory = resident().saturating_sub(before);
     // One node's route changes.
     let (peer, kind, first, _) = announcing[0];
     let n = if first >= 10_000_000 { 30_000 } else { first };
@@ -214,7 +202,6 @@ fn measure(machine: &Machine) -> Cost {
         paths,
         cold,
         sent,
-        memory,
         flap: start.elapsed(),
         flap_sent,
         told,
@@ -239,22 +226,21 @@ fn time(time: Duration) -> String {
 
 fn main() {
     let mut table = String::from(
-        "| nodes | design | machine | sessions | paths | cold start | sent | memory | one change | told | sent |\n\
-         |---:|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+        "| nodes | design | machine | sessions | paths | cold start | sent | one change | told | sent |\n\
+         |---:|---|---|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for nodes in [100, 1000, 5000, 20_000] {
         for machine in machines(nodes) {
             let cost = measure(&machine);
             writeln!(
                 table,
-                "| {nodes} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {nodes} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 machine.design,
                 machine.role,
                 cost.sessions,
                 cost.paths,
                 time(cost.cold),
                 amount(cost.sent),
-                amount(cost.memory),
                 time(cost.flap),
                 cost.told,
                 amount(cost.flap_sent),
