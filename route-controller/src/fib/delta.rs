@@ -64,7 +64,8 @@ impl Kernel {
 
 #[derive(Clone, Debug)]
 struct Retry {
-    at: Instant,
+    /// `None`: its time came, and it is on its way again.
+    at: Option<Instant>,
     failures: u32,
     failure: Failure,
 }
@@ -185,6 +186,7 @@ impl Delta {
         let broken = differs && entry.desired.is_some();
         if entry.is_over() {
             self.entries.remove(&key);
+            self.retries.remove(&key);
         }
         broken
     }
@@ -238,10 +240,11 @@ impl Delta {
 
     /// At most `most` changes to make now.
     pub(crate) fn take(&mut self, now: Instant, most: usize) -> Vec<Op> {
-        let due = self.retries.iter().filter(|(_, retry)| retry.at <= now);
-        for key in due.map(|(key, _)| *key).collect::<Vec<_>>() {
-            if let Some(entry) = self.entries.get_mut(&key) {
-                enqueue(&mut self.queue, key, entry);
+        for (key, retry) in &mut self.retries {
+            if retry.at.take_if(|at| *at <= now).is_some()
+                && let Some(entry) = self.entries.get_mut(key)
+            {
+                enqueue(&mut self.queue, *key, entry);
             }
         }
         let mut ops = Vec::new();
@@ -256,8 +259,8 @@ impl Delta {
     fn start(&mut self, now: Instant, key: RouteKey) -> Option<Op> {
         let entry = self.entries.get_mut(&key)?;
         entry.queued = false;
-        let waits = self.retries.get(&key).is_some_and(|retry| retry.at > now);
-        if entry.in_flight || waits {
+        let retry_at = self.retries.get(&key).and_then(|retry| retry.at);
+        if entry.in_flight || retry_at.is_some_and(|at| at > now) {
             return None; // its outcome, or its time, brings it back
         }
         let op = entry.change(key);
@@ -266,11 +269,13 @@ impl Delta {
                 entry.in_flight = true;
                 self.flying += 1;
             }
-            None if entry.is_over() => {
-                self.entries.remove(&key);
+            // Nothing is left to do, by whoever's doing.
+            None => {
                 self.retries.remove(&key);
+                if entry.is_over() {
+                    self.entries.remove(&key);
+                }
             }
-            None => {}
         }
         op
     }
@@ -305,6 +310,7 @@ impl Delta {
             enqueue(&mut self.queue, key, entry);
         } else if entry.is_over() {
             self.entries.remove(&key);
+            self.retries.remove(&key);
         }
     }
 
@@ -319,12 +325,12 @@ impl Delta {
 
     /// When a failed route is to be tried again.
     pub(crate) fn next_retry(&self) -> Option<Instant> {
-        self.retries.values().map(|retry| retry.at).min()
+        self.retries.values().filter_map(|retry| retry.at).min()
     }
 
     /// Whether there are changes to make now, those included whose time has come again.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
-        self.is_dirty() || self.retries.values().any(|retry| retry.at <= now)
+        self.is_dirty() || self.next_retry().is_some_and(|at| at <= now)
     }
 
     /// Whether there may be changes to make.
@@ -383,7 +389,7 @@ fn fail(retries: &mut BTreeMap<RouteKey, Retry>, now: Instant, key: RouteKey, fa
     retries.insert(
         key,
         Retry {
-            at: now + delay,
+            at: Some(now + delay),
             failures: failures + 1,
             failure,
         },
@@ -513,6 +519,7 @@ mod tests {
                 }
                 now += LAST_RETRY;
                 flying = delta.take(now, 100);
+                prop_assert!(!delta.is_due(now), "whoever writes until nothing is due never ends");
             }
             prop_assert!(flying.iter().all(|op| op.key() == key(5)), "only the blocked route is still tried: {flying:?}");
             let entries = delta.entries.iter();
@@ -536,6 +543,41 @@ mod tests {
         assert_eq!(delta.take(now, 9), []);
         assert_eq!(delta.sweep(), 1);
         assert_eq!(delta.take(now, 9), [Op::Remove(key(2))]);
+    }
+
+    #[test]
+    fn a_retry_is_due_once_and_not_when_others_put_it_right() {
+        let now = Instant::now();
+        let mut delta = Delta::default();
+        let failed = |delta: &mut Delta| {
+            delta.want(key(1), Some(spec(1)));
+            let op = delta.take(now, 9).pop().unwrap();
+            delta.done(now, op, Err(Failure::Errno(101)));
+            delta.next_retry().unwrap()
+        };
+        let later = failed(&mut delta);
+        let op = delta.take(later, 9).pop().unwrap();
+        assert!(!delta.is_due(later), "it is under way");
+        assert_eq!(delta.next_retry(), None);
+        delta.done(later, op, Err(Failure::Errno(101)));
+        assert!(
+            delta.next_retry().unwrap() - later > later - now,
+            "the next delay is longer"
+        );
+        // Somebody puts just this route there.
+        delta.observe(key(1), Some(spec(1)));
+        let later = delta.next_retry().unwrap();
+        assert!(delta.take(later, 9).is_empty());
+        assert!(!delta.is_due(later) && delta.is_installed(&key(1)));
+        // And one that is not wanted any more, and gone.
+        let later = failed(&mut Delta::default());
+        let mut delta = Delta::default();
+        delta.adopt(key(2), spec(2));
+        delta.sweep();
+        let op = delta.take(now, 9).pop().unwrap();
+        delta.done(now, op, Err(Failure::Errno(101)));
+        delta.observe(key(2), None);
+        assert!(delta.take(later, 9).is_empty() && !delta.is_due(later));
     }
 
     #[test]

@@ -134,7 +134,6 @@ impl FibTask {
     pub(crate) async fn run(mut self) {
         loop {
             let table = self.fib.config().table;
-            let dirty = self.may_write_routes() && self.fib.delta.is_due(now());
             let deadline = {
                 // What cannot be written yet is written when answers come.
                 let can = self.may_write_routes();
@@ -159,8 +158,6 @@ impl FibTask {
                     None => return,
                 },
                 Some((batch, outcomes)) = self.writer.next() => self.done(batch, outcomes),
-                // Not a timer, which would round a moment that is now up to a millisecond.
-                () = tokio::task::yield_now(), if dirty => {}
                 () = until(deadline), if deadline.is_some() => {}
             }
             for _ in 1..BURST {
