@@ -1,4 +1,4 @@
-//! A steady stream of numbered datagrams between two namespaces, to count what is lost.
+//! Steady streams of numbered datagrams between two namespaces, to count what is lost.
 //!
 //! The sender keeps to an absolute schedule (a late tick is caught up at once, not skipped), so the
 //! number of packets is the time times the rate.
@@ -15,12 +15,13 @@ use crate::{ensure, netns};
 
 const PORT: u16 = 7008;
 
-/// A running stream.
+/// Running streams.
 #[derive(Debug)]
 pub struct Flow {
     stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
-    sender: Option<JoinHandle<u64>>,
+    sender: Option<JoinHandle<()>>,
     receiver: Option<JoinHandle<BTreeSet<u64>>>,
 }
 
@@ -52,30 +53,35 @@ impl Flow {
     /// Starts `rate` datagrams per second from one namespace to an address in another; answers when
     /// the first ones have arrived.
     pub fn start(from: &str, to: &str, address: IpAddr, rate: u32) -> Result<Self> {
+        let any: IpAddr = if address.is_ipv4() {
+            [0, 0, 0, 0].into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
+        Self::start_many(from, to, (any, address), 1, rate)
+    }
+
+    /// The same in several streams, each from a port of its own, which take turns: equal paths all carry some.
+    pub fn start_many(
+        from: &str,
+        to: &str,
+        (source, target): (IpAddr, IpAddr),
+        streams: usize,
+        rate: u32,
+    ) -> Result<Self> {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT));
         let sink = netns::within(to, || UdpSocket::bind(any).context("binding the sink"))?;
         sink.set_read_timeout(Some(Duration::from_millis(300)))
             .context("sink timeout")?;
-        let source = netns::within(from, || {
-            let local: IpAddr = if address.is_ipv4() {
-                [0, 0, 0, 0].into()
-            } else {
-                Ipv6Addr::UNSPECIFIED.into()
-            };
-            UdpSocket::bind(SocketAddr::new(local, 0)).context("binding the source")
+        let sources = netns::within(from, || {
+            let bind = |_| UdpSocket::bind((source, 0)).context("binding a source");
+            (0..streams).map(bind).collect::<Result<Vec<_>>>()
         })?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let received = Arc::new(AtomicU64::new(0));
+        let (stop, sent, received) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         let sender = std::thread::spawn({
-            let stop = Arc::clone(&stop);
-            move || {
-                send(
-                    &source,
-                    SocketAddr::new(address, PORT),
-                    Duration::from_secs(1) / rate,
-                    &stop,
-                )
-            }
+            let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+            let (target, interval) = (SocketAddr::new(target, PORT), Duration::from_secs(1) / rate);
+            move || send(&sources, target, interval, &stop, &sent)
         });
         let receiver = std::thread::spawn({
             let (stop, received) = (Arc::clone(&stop), Arc::clone(&received));
@@ -83,12 +89,18 @@ impl Flow {
         });
         let flow = Self {
             stop,
+            sent,
             received,
             sender: Some(sender),
             receiver: Some(receiver),
         };
         flow.wait_for(10)?;
         Ok(flow)
+    }
+
+    /// The number of the next datagram: marks a moment.
+    pub fn mark(&self) -> u64 {
+        self.sent.load(Ordering::SeqCst)
     }
 
     /// Waits until so many more datagrams have arrived: the stream still flows.
@@ -112,13 +124,8 @@ impl Flow {
     pub fn finish(mut self) -> Result<Outcome> {
         self.stop.store(true, Ordering::SeqCst);
         let panicked = |_| Failure::new("a thread of the stream panicked");
-        let sent = self
-            .sender
-            .take()
-            .map(JoinHandle::join)
-            .transpose()
-            .map_err(panicked)?
-            .unwrap_or(0);
+        let sender = self.sender.take().map(JoinHandle::join);
+        sender.transpose().map_err(panicked)?;
         let seen = self
             .receiver
             .take()
@@ -126,6 +133,7 @@ impl Flow {
             .transpose()
             .map_err(panicked)?
             .unwrap_or_default();
+        let sent = self.mark();
         Ok(Outcome {
             sent,
             lost: (0..sent).filter(|number| !seen.contains(number)).collect(),
@@ -139,17 +147,18 @@ impl Drop for Flow {
     }
 }
 
-fn send(source: &UdpSocket, target: SocketAddr, interval: Duration, stop: &AtomicBool) -> u64 {
+fn send(sources: &[UdpSocket], target: SocketAddr, interval: Duration, stop: &AtomicBool, sent: &AtomicU64) {
     let mut next = Instant::now();
-    let mut number = 0u64;
-    while !stop.load(Ordering::SeqCst) {
+    for (number, source) in (0u64..).zip(sources.iter().cycle()) {
+        if stop.load(Ordering::SeqCst) {
+            return;
+        }
         // What the kernel refuses to send (no route) is lost like any other.
         let _ = source.send_to(&number.to_be_bytes(), target);
-        number += 1;
+        sent.store(number + 1, Ordering::SeqCst);
         next += interval;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    number
 }
 
 fn receive(sink: &UdpSocket, stop: &AtomicBool, received: &AtomicU64) -> BTreeSet<u64> {

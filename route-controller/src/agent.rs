@@ -16,6 +16,7 @@ mod reload;
 mod retire;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -142,7 +143,7 @@ struct Agent {
     of_mesh: BTreeSet<String>,
     retiring: BTreeMap<String, retire::Retiring>,
     /// Next hops that the FIB was told are gone.
-    dead: std::collections::BTreeSet<std::net::IpAddr>,
+    dead: BTreeSet<IpAddr>,
     /// Initial routes still to come before the sweep.
     awaited: BTreeSet<(PeerId, Family)>,
     sweep_at: Option<Instant>,
@@ -200,7 +201,7 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf) -> Result<(), AgentErro
         secrets: Secrets::default(),
         of_mesh: BTreeSet::new(),
         retiring: BTreeMap::new(),
-        dead: std::collections::BTreeSet::new(),
+        dead: BTreeSet::new(),
         next_id: 0,
         awaited: BTreeSet::new(),
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),

@@ -132,22 +132,11 @@ impl Server {
             Request::Routes { within } => self.routes(within).await,
             Request::Fib => Ok(Reply::Fib(self.ask_fib(answers::fib).await?)),
             Request::Blocks => Ok(Reply::Blocks(self.ask_fib(answers::blocks).await?)),
-            Request::Bfd => {
-                let (answer, outcome) = oneshot::channel();
-                let gone = |_| "the agent is ending".to_owned();
-                self.agent
-                    .send(ToAgent::Bfd(answer))
-                    .await
-                    .map_err(|_| gone(()))?;
-                outcome.await.map(Reply::Bfd).map_err(|_| gone(()))
-            }
-            Request::Diff { text } => {
-                let (answer, outcome) = oneshot::channel();
-                let gone = || "the agent is ending".to_owned();
-                let asked = self.agent.send(ToAgent::Diff(text, answer)).await;
-                asked.map_err(|_| gone())?;
-                outcome.await.map_err(|_| gone())?.map(Reply::Diff)
-            }
+            Request::Bfd => self.ask_agent(ToAgent::Bfd).await.map(Reply::Bfd),
+            Request::Diff { text } => self
+                .ask_agent(|answer| ToAgent::Diff(text, answer))
+                .await?
+                .map(Reply::Diff),
             Request::Dump => Err("a dump is not asked for like this".to_owned()),
             Request::Reload => self.order(ToAgent::Reload).await,
             Request::Drain { on, withdraw } => {
@@ -171,10 +160,14 @@ impl Server {
         &self,
         order: impl FnOnce(oneshot::Sender<Result<String, String>>) -> ToAgent,
     ) -> Result<Reply, String> {
+        self.ask_agent(order).await?.map(Reply::Done)
+    }
+
+    async fn ask_agent<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> ToAgent) -> Result<T, String> {
         let (answer, outcome) = oneshot::channel();
         let gone = || "the agent is ending".to_owned();
-        self.agent.send(order(answer)).await.map_err(|_| gone())?;
-        outcome.await.map_err(|_| gone())?.map(Reply::Done)
+        self.agent.send(question(answer)).await.map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())
     }
 
     async fn clear(&self, peer: String, soft: Option<Direction>) -> Result<Reply, String> {

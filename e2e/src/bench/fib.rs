@@ -41,21 +41,9 @@ struct Run {
     peak_mib: f64,
 }
 
-/// Runs inside the box; answers the exit code.
-pub fn fib(rounds: usize, daemons: &[Kind], out: Option<&std::path::Path>) -> i32 {
-    match measure(rounds, daemons, out) {
-        Ok(()) => 0,
-        Err(failure) => {
-            eprintln!("{failure}");
-            1
-        }
-    }
-}
-
-fn measure(rounds: usize, daemons: &[Kind], out: Option<&std::path::Path>) -> Result<()> {
-    let able =
-        |kind: &&Kind| matches!(kind, Kind::Podroute | Kind::Bird | Kind::Frr) && kind.available().is_ok();
-    let daemons: Vec<Kind> = daemons.iter().filter(able).copied().collect();
+/// Runs inside the box.
+pub fn fib(rounds: usize, daemons: &[Kind], out: Option<&std::path::Path>) -> Result<()> {
+    let daemons = Kind::with_kernel_routes(daemons);
     let mut runs = Vec::new();
     for routes in [10_000, 100_000] {
         for round in 0..rounds {
@@ -415,10 +403,7 @@ fn table(runs: &[Run]) -> String {
 }
 
 fn write(dir: &std::path::Path, daemons: &[Kind], rounds: usize, runs: &[Run], table: &str) -> Result<()> {
-    let versions: Vec<String> = daemons
-        .iter()
-        .map(|kind| format!("{} {}", kind.name(), kind.version()))
-        .collect();
+    let versions = Kind::versions(daemons);
     let text = format!(
         "# Routes into the kernel\n\nWritten by `make bench-fib`: {}; {}. Medians of {rounds} rounds in which all took \
          turns. \"Installed\": from the first octet on the session until the kernel forwards by all routes. \"Moved\": a \

@@ -170,17 +170,7 @@ pub struct Options {
 }
 
 /// Runs the bench inside the box; answers the exit code.
-pub fn speaker(options: &Options) -> i32 {
-    match measure(options) {
-        Ok(()) => 0,
-        Err(failure) => {
-            eprintln!("{failure}");
-            1
-        }
-    }
-}
-
-fn measure(options: &Options) -> Result<()> {
+pub fn speaker(options: &Options) -> Result<()> {
     let mut rivals = vec![Rival::Mirror];
     for kind in &options.daemons {
         match kind.available() {

@@ -62,36 +62,11 @@ enum Verb {
         #[arg(long, hide = true)]
         inside: bool,
     },
-    /// Learned routes into the kernel, beside BIRD and FRR.
-    BenchFib {
-        /// Rounds.
-        #[arg(long, default_value_t = 5)]
-        rounds: usize,
-        /// The daemons.
-        #[arg(long, value_delimiter = ',', default_value = "podroute,bird,frr")]
-        daemons: Vec<Kind>,
-        /// Directory for fib.md and fib.json.
-        #[arg(long)]
-        out: Option<std::path::PathBuf>,
-        /// Set by the program itself when it is inside the box.
-        #[arg(long, hide = true)]
-        inside: bool,
-    },
-    /// Faults in a fabric of two racks under traffic, beside BIRD and FRR.
-    BenchFailover {
-        /// Rounds, each with another order of faults.
-        #[arg(long, default_value_t = 3)]
-        rounds: u64,
-        /// The daemons.
-        #[arg(long, value_delimiter = ',', default_value = "podroute,bird,frr")]
-        daemons: Vec<Kind>,
-        /// Directory for failover.md and bench/failover.json.
-        #[arg(long)]
-        out: Option<std::path::PathBuf>,
-        /// Set by the program itself when it is inside the box.
-        #[arg(long, hide = true)]
-        inside: bool,
-    },
+    /// Learned routes into the kernel, beside BIRD and FRR: fib.md and fib.json.
+    BenchFib(Beside),
+    /// Faults in a fabric of two racks under traffic, beside BIRD and FRR: failover.md and bench/failover.json. Each round
+    /// has another order of faults.
+    BenchFailover(Beside),
     /// Remove a rack that was kept, with all that is in it.
     DemoDown,
     /// Run a command (default: a shell) on a machine or in a pod of the kept rack.
@@ -104,6 +79,23 @@ enum Verb {
     },
     /// List the machines and pods of the kept rack.
     List,
+}
+
+/// What is compared with daemons that fill the kernel.
+#[derive(clap::Args)]
+struct Beside {
+    /// Rounds.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// The daemons.
+    #[arg(long, value_delimiter = ',', default_value = "podroute,bird,frr")]
+    daemons: Vec<Kind>,
+    /// Directory for what is written.
+    #[arg(long)]
+    out: Option<std::path::PathBuf>,
+    /// Set by the program itself when it is inside the box.
+    #[arg(long, hide = true)]
+    inside: bool,
 }
 
 fn main() -> ExitCode {
@@ -153,25 +145,26 @@ fn run(verb: Verb, args: &[String]) -> Result<i32> {
             daemons,
             out,
             inside: true,
-        } => Ok(e2e::bench::speaker(&e2e::bench::Options {
+        } => e2e::bench::speaker(&e2e::bench::Options {
             rounds,
             only,
             daemons,
             out,
-        })),
-        Verb::BenchFib {
+        })
+        .map(|()| 0),
+        Verb::BenchFib(Beside {
             rounds,
             daemons,
             out,
             inside: true,
-        } => Ok(e2e::bench::fib(rounds, &daemons, out.as_deref())),
-        Verb::BenchFailover {
+        }) => e2e::bench::fib(rounds, &daemons, out.as_deref()).map(|()| 0),
+        Verb::BenchFailover(Beside {
             rounds,
             daemons,
             out,
             inside: true,
-        } => Ok(e2e::failover::bench(rounds, &daemons, out.as_deref())),
-        Verb::Bench { .. } | Verb::BenchFib { .. } | Verb::BenchFailover { .. } => {
+        }) => e2e::failover::bench(rounds as u64, &daemons, out.as_deref()).map(|()| 0),
+        Verb::Bench { .. } | Verb::BenchFib(_) | Verb::BenchFailover(_) => {
             let mut inside = args.to_vec();
             inside.push("--inside".to_owned());
             sandbox::run(&inside, false)

@@ -88,6 +88,20 @@ impl Kind {
         Ok(())
     }
 
+    /// Those of them that are installed and fill the kernel in the lab.
+    pub fn with_kernel_routes(daemons: &[Self]) -> Vec<Self> {
+        let able = |kind: &&Self| {
+            matches!(kind, Self::Podroute | Self::Bird | Self::Frr) && kind.available().is_ok()
+        };
+        daemons.iter().filter(able).copied().collect()
+    }
+
+    /// Names and versions, for reports.
+    pub fn versions(daemons: &[Self]) -> Vec<String> {
+        let of = |kind: &Self| format!("{} {}", kind.name(), kind.version());
+        daemons.iter().map(of).collect()
+    }
+
     /// The daemon's version as its package or binary says; empty if it does not say.
     pub fn version(self) -> String {
         let (program, arg) = match self {

@@ -3,18 +3,20 @@
 //! All machines run one daemon; the same faults, in an order that follows from the seed, for each daemon.
 
 mod fabric;
+mod loss;
 mod report;
-mod streams;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use fabric::Fabric;
-pub use streams::{Loss, RATE, Streams};
+pub use loss::Loss;
+use loss::{RATE, STREAMS};
 
 use crate::daemon::Kind;
 use crate::failure::{Failure, Result};
+use crate::flow::Flow;
 use crate::{ensure, kernel, wait};
 
 /// How long a fault lasts before it is mended.
@@ -122,30 +124,26 @@ pub fn run(kind: Kind, faults: &[Fault], seed: u64) -> Result<Vec<Cost>> {
 
 fn cost(fabric: &mut Fabric, fault: Fault, random: &mut u64) -> Result<Cost> {
     let between = |from: &str, to: &str| {
-        Streams::start(
-            fabric.host(from),
-            fabric.host(to),
-            fabric::pod(from),
-            fabric::pod(to),
-        )
+        let ends = (fabric::pod(from).into(), fabric::pod(to).into());
+        Flow::start_many(from, to, ends, STREAMS, RATE)
     };
     let both = [between("a1", "b1")?, between("b1", "a1")?];
     std::thread::sleep(LULL);
-    let begin = both.each_ref().map(Streams::mark);
+    let begin = both.each_ref().map(Flow::mark);
     let start = Instant::now();
     let gone = strike(fabric, fault, random)?;
     // As long for everybody, whatever they make of it.
     std::thread::sleep(LASTS.saturating_sub(start.elapsed()));
-    let mended = both.each_ref().map(Streams::mark);
+    let mended = both.each_ref().map(Flow::mark);
     mend(fabric, fault)?;
     let stuck = !settles(fabric)?;
     both.iter()
         .try_for_each(|streams| streams.wait_for(u64::from(RATE) / 2))?;
     let (mut fault_loss, mut mend_loss) = (Loss::default(), Loss::default());
     for ((streams, begin), mended) in both.into_iter().zip(begin).zip(mended) {
-        let parts = streams.finish(&[begin, mended])?;
-        fault_loss = fault_loss.and(parts[0]);
-        mend_loss = mend_loss.and(parts[1]);
+        let outcome = streams.finish()?;
+        fault_loss = fault_loss.and(Loss::of(&outcome, begin..mended));
+        mend_loss = mend_loss.and(Loss::of(&outcome, mended..outcome.sent));
     }
     Ok(Cost {
         fault,
@@ -224,21 +222,9 @@ fn gone(fabric: &Fabric, start: Instant) -> Result<f64> {
     })
 }
 
-/// Runs inside the box; answers the exit code.
-pub fn bench(rounds: u64, daemons: &[Kind], out: Option<&Path>) -> i32 {
-    match measure(rounds, daemons, out) {
-        Ok(()) => 0,
-        Err(failure) => {
-            eprintln!("{failure}");
-            1
-        }
-    }
-}
-
-fn measure(rounds: u64, daemons: &[Kind], out: Option<&Path>) -> Result<()> {
-    let able =
-        |kind: &&Kind| matches!(kind, Kind::Podroute | Kind::Bird | Kind::Frr) && kind.available().is_ok();
-    let daemons: Vec<Kind> = daemons.iter().filter(able).copied().collect();
+/// Runs inside the box.
+pub fn bench(rounds: u64, daemons: &[Kind], out: Option<&Path>) -> Result<()> {
+    let daemons = Kind::with_kernel_routes(daemons);
     let mut runs = Vec::new();
     for seed in 1..=rounds {
         for kind in &daemons {

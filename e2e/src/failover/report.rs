@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::fabric::LIMIT;
-use super::{Cost, Fault, LASTS, Loss, RATE, Run};
+use super::loss::{Loss, RATE};
+use super::{Cost, Fault, LASTS, Run};
 use crate::daemon::Kind;
 use crate::failure::{Context, Result};
 
@@ -83,10 +84,7 @@ fn table(daemons: &[Kind], runs: &[Run]) -> String {
 }
 
 pub(super) fn write(out: Option<&Path>, daemons: &[Kind], runs: &[Run]) -> Result<()> {
-    let versions: Vec<String> = daemons
-        .iter()
-        .map(|kind| format!("{} {}", kind.name(), kind.version()))
-        .collect();
+    let versions = Kind::versions(daemons);
     let rounds = runs.iter().map(|run| run.seed).max().unwrap_or(0);
     let text = format!(
         "# What a fault costs\n\nWritten by `make bench-failover`: {}; {}. Medians of {rounds} rounds, in each of which \

@@ -280,6 +280,17 @@ impl Cluster {
         (0..NAMES.len()).try_for_each(|node| self.join(node, &format!("10.244.{}.0/24", node + 1)))
     }
 
+    /// The peers of a node, by name.
+    pub(crate) fn names(&self, node: usize) -> Result<Vec<String>> {
+        let peers = podroute::show(&self.nodes[node], "peers")?;
+        let all = peers["peers"].as_array().into_iter().flatten();
+        let mut names: Vec<String> = all
+            .filter_map(|peer| peer["name"].as_str().map(str::to_owned))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// Every node has a route to the block of every other.
     pub(crate) fn wait_mesh(&self) -> Result<()> {
         for (node, host) in self.nodes.iter().enumerate() {
@@ -526,27 +537,20 @@ fn reflectors(cluster: &mut Cluster) -> Result<()> {
         "mesh: {mode: reflectors, reflectorSelector: {podroute/reflector: \"true\"}, hold: 9s}\n",
     )?;
     cluster.wait_mesh()?;
-    let names = |node: usize| -> Result<Vec<String>> {
-        let peers = podroute::show(&cluster.nodes[node], "peers")?;
-        let all = peers["peers"].as_array().into_iter().flatten();
-        Ok(all
-            .filter_map(|peer| peer["name"].as_str().map(str::to_owned))
-            .collect())
-    };
     ensure!(
-        names(1)? == ["node-1"],
+        cluster.names(1)? == ["node-1"],
         "a client has sessions with {:?}",
-        names(1)?
+        cluster.names(1)?
     );
     ensure!(
-        names(0)? == ["node-2", "node-3"],
+        cluster.names(0)? == ["node-2", "node-3"],
         "the reflector has sessions with {:?}",
-        names(0)?
+        cluster.names(0)?
     );
     // A second reflector, without a restart.
     cluster.patch("/api/v1/nodes/node-2", &reflects)?;
     wait::until(CONVERGENCE, "both reflectors at node-3", || {
-        let found = names(2)?;
+        let found = cluster.names(2)?;
         if found == ["node-1", "node-2"] {
             Ok(())
         } else {

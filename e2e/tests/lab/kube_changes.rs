@@ -28,22 +28,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn names(cluster: &Cluster, node: usize) -> Result<Vec<String>> {
-    let peers = podroute::show(&cluster.nodes[node], "peers")?;
-    let all = peers["peers"].as_array().into_iter().flatten();
-    let mut names: Vec<String> = all
-        .filter_map(|peer| peer["name"].as_str().map(str::to_owned))
-        .collect();
-    names.sort();
-    Ok(names)
-}
-
 fn wait_names(cluster: &Cluster, node: usize, wanted: &[&str]) -> Result<()> {
     wait::until(
         Duration::from_secs(60),
         format_args!("{} has sessions with {wanted:?}", NAMES[node]),
         || {
-            let found = names(cluster, node)?;
+            let found = cluster.names(node)?;
             ensure!(found == wanted, "{found:?}");
             Ok(())
         },
@@ -84,7 +74,7 @@ fn full_to_reflectors(cluster: &mut Cluster) -> Result<()> {
         flows.iter().try_for_each(|flow| flow.wait_for(4000))?;
         if node != 0 {
             ensure!(
-                names(cluster, 1)?.contains(&"node-3".to_owned()),
+                cluster.names(1)?.contains(&"node-3".to_owned()),
                 "node-2 let go of node-3 before anybody reflects"
             );
         }
@@ -110,7 +100,7 @@ fn annotations(cluster: &mut Cluster) -> Result<()> {
     };
     annotate(json!("- {name: lab, address: 192.0.2.77, asn: 65007}\n"))?;
     wait_names(cluster, 1, &["lab", "node-1", "node-3"])?;
-    ensure!(names(cluster, 2)? == ["node-1", "node-2"], "another node took it");
+    ensure!(cluster.names(2)? == ["node-1", "node-2"], "another node took it");
     // What cannot be read changes nothing.
     annotate(json!("- {name: lab, asn: 65007}\n"))?;
     cluster
@@ -121,9 +111,9 @@ fn annotations(cluster: &mut Cluster) -> Result<()> {
         .or_else(|_| cluster.delete("/api/v1/nodes/node-3"))?;
     wait_no_route(&cluster.nodes[0], prefix("10.244.3.0/24"), CONVERGENCE)?;
     ensure!(
-        names(cluster, 1)?.contains(&"lab".to_owned()),
+        cluster.names(1)?.contains(&"lab".to_owned()),
         "a bad annotation took the peer away: {:?}",
-        names(cluster, 1)?
+        cluster.names(1)?
     );
     annotate(Value::Null)?;
     wait_names(cluster, 1, &["node-1"])
@@ -158,9 +148,9 @@ fn both_families(cluster: &mut Cluster) -> Result<()> {
     cluster.wait_mesh()?;
     for (node, host) in cluster.nodes.iter().enumerate() {
         ensure!(
-            names(cluster, node)?.len() == 2,
+            cluster.names(node)?.len() == 2,
             "{} sessions",
-            names(cluster, node)?.len()
+            cluster.names(node)?.len()
         );
         for other in (0..NAMES.len()).filter(|other| *other != node) {
             let via = format!("2001:db8::{}", 11 + other);

@@ -66,19 +66,7 @@ impl Traffic {
     /// Nothing was lost, and there was something to lose.
     fn finish(self, at_least: u64) -> Result<()> {
         for flow in self.0 {
-            let outcome = flow.finish()?;
-            ensure!(
-                outcome.sent >= at_least,
-                "only {} packets were sent",
-                outcome.sent
-            );
-            ensure!(
-                outcome.lost.is_empty(),
-                "{} of {} packets lost: {:?}",
-                outcome.lost.len(),
-                outcome.sent,
-                outcome.lost
-            );
+            flow.finish()?.nothing_lost(at_least)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use bgp_proto::types::{PeerId, Prefix};
 use podroute_config::{Config, Peer};
 
 use super::reload::needs_restart;
-use super::{Agent, config_of};
+use super::{Agent, config_of, fib_config};
 use crate::status::{DiffStatus, PeerDiff};
 
 impl Agent {
@@ -86,11 +86,9 @@ impl Agent {
                 changed: texts(heard.changed),
             });
         }
-        let goes_in = |prefix: &Prefix, install: bool| {
-            new.fib.install && (install || new.cluster.pod_cidrs.iter().any(|cidr| cidr.contains(prefix)))
-        };
+        let fib = fib_config(new, &self.host);
         let kernel = preview.installed.into_iter();
-        for (prefix, (_, had)) in kernel.filter(|(prefix, (change, _))| goes_in(prefix, change.install)) {
+        for (prefix, (_, had)) in kernel.filter(|(prefix, (change, _))| fib.admits(prefix, change.install)) {
             let list = if had { &mut diff.moved } else { &mut diff.installed };
             list.push(prefix.to_string());
         }

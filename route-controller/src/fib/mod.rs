@@ -59,6 +59,13 @@ pub(crate) struct FibConfig {
     pub(crate) install: bool,
 }
 
+impl FibConfig {
+    /// Whether a learned route may go in at all. `wanted`: an import policy says so.
+    pub(crate) fn admits(&self, prefix: &Prefix, wanted: bool) -> bool {
+        self.install && (wanted || self.pod_cidrs.iter().any(|cidr| cidr.contains(prefix)))
+    }
+}
+
 /// Routes on their way from one set of next hops to another, seen together: what a set loses to one other alone is
 /// moved by its nexthop group.
 #[derive(Debug, Default)]
@@ -363,9 +370,7 @@ impl Fib {
 
     /// Routes from others lie in the cluster's pod CIDRs, or a policy wants them, and not inside our own blocks.
     fn may_install(&self, prefix: &Prefix) -> bool {
-        self.config.install
-            && (self.wanted.contains(prefix)
-                || self.config.pod_cidrs.iter().any(|cidr| cidr.contains(prefix)))
+        self.config.admits(prefix, self.wanted.contains(prefix))
             && !self.blocks.iter().any(|block| block.contains(prefix))
     }
 
