@@ -17,7 +17,7 @@ ARGS ?=
 
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
-# The CNI plugins are static, in the triple's own directory.
+# What runs on nodes is static, in the triple's own directory; so the image holds what the tests tested.
 export PODROUTE_BIN_DIR := $(TARGET_DIR)/$(TRIPLE)/release:$(TARGET_DIR)/release
 # Where every daemon can be installed, a lab test that finds none fails instead of being left out.
 ROOT_ON_DEBIAN := $(and $(filter 0,$(shell id -u)),$(wildcard /etc/debian_version),1)
@@ -49,13 +49,13 @@ demo-down:
 	@if [ -x $(LAB) ]; then $(LAB) demo-down; else echo 'no rack is up'; fi
 
 build:
-	$(CARGO) build --release -p route-controller -p e2e --bins
-	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TRIPLE) -p cni-ipam --bins
+	$(CARGO) build --release -p e2e --bins
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TRIPLE) -p route-controller -p cni-ipam --bins
 
 # What needs no namespaces first, the lab last; both run to their end, and either can fail the target.
 test:
 	@e2e/packages.sh test
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory image-files
 	@status=0; \
 	$(CARGO) test --workspace --exclude e2e --no-fail-fast -- $(ARGS) || status=$$?; \
 	LAB_REQUIRE=$(ROOT_ON_DEBIAN) $(CARGO) test -p e2e --no-fail-fast -- $(ARGS) || status=$$?; \
@@ -66,11 +66,10 @@ interop:
 	@$(MAKE) --no-print-directory build
 	INTEROP_TABLE=1 LAB_REQUIRE=$(ROOT_ON_DEBIAN) $(CARGO) test -p e2e --no-fail-fast -- matrix::
 
-# Static, for an image FROM scratch: podman build -f Containerfile .
-image-files:
-	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TRIPLE) -p route-controller -p cni-ipam --bins
-	mkdir -p $(TARGET_DIR)/image
-	install -s -t $(TARGET_DIR)/image $(addprefix $(TARGET_DIR)/$(TRIPLE)/release/,podroute podroute-cni podroute-ipam)
+# For an image FROM scratch: podman build -f Containerfile .
+image-files: build
+	mkdir -p target/image
+	install -t target/image $(addprefix $(TARGET_DIR)/$(TRIPLE)/release/,podroute podroute-cni podroute-ipam)
 
 bench: ROUNDS = 5
 bench:

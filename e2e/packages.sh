@@ -38,6 +38,8 @@ wanted() {
             echo exabgp:/usr/sbin/exabgp
             echo valgrind:/usr/bin/valgrind
             echo bgpdump:/usr/bin/bgpdump
+            echo podman:/usr/bin/podman
+            echo runc:/usr/sbin/runc
             echo containernetworking-plugins:/usr/lib/cni/ptp
             ;;
         *) echo "usage: $0 demo TOR NODE | test" >&2; exit 2 ;;
@@ -70,7 +72,7 @@ if [ ! -e "$policy" ]; then
     chmod +x "$policy"
 fi
 
-units=(bird frr gobgpd openbgpd exabgp etcd)
+units=(bird frr gobgpd openbgpd exabgp etcd podman.socket podman podman-restart podman-auto-update.timer)
 unit_state() {
     command -v systemctl >/dev/null || return 0
     for unit in "${units[@]}"; do

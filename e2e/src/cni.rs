@@ -77,6 +77,7 @@ impl Reply {
 pub struct Runtime {
     host: Host,
     list: Value,
+    plugins: Vec<PathBuf>,
 }
 
 impl Runtime {
@@ -106,11 +107,23 @@ impl Runtime {
         Self {
             host: host.clone(),
             list,
+            plugins: plugin_dirs(),
         }
     }
 
-    /// Creates a pod: namespace, then ADD of each plugin in the list.
+    /// Looks for plugins in this directory only.
+    pub fn with_plugins(mut self, dir: PathBuf) -> Self {
+        self.plugins = vec![dir];
+        self
+    }
+
+    /// Creates a pod of both families: namespace, then ADD of each plugin in the list.
     pub fn add_pod(&self, name: &str) -> Result<Pod> {
+        self.add_pod_with(name, &Family::BOTH)
+    }
+
+    /// Creates a pod that must get addresses of these families.
+    pub fn add_pod_with(&self, name: &str, families: &[Family]) -> Result<Pod> {
         netns::create(name)?;
         let reply = self.add(name)?;
         if !reply.success {
@@ -123,8 +136,8 @@ impl Runtime {
             let address = address.context(format!("address {text:?} in the result of ADD for {name}"))?;
             addresses.insert(Family::of(address), address);
         }
-        for family in Family::BOTH {
-            if !addresses.contains_key(&family) {
+        for family in families {
+            if !addresses.contains_key(family) {
                 let failure = Failure::new(format!("CNI ADD of {name} gave no {} address", family.label()));
                 return Err(failure.evidence("answer", reply.text));
             }
@@ -192,7 +205,7 @@ impl Runtime {
 
     /// Executes one plugin with exactly these variables (and `CNI_PATH`) and standard input.
     pub fn exec_with(&self, plugin: &str, env: &[(&str, &str)], stdin: &str) -> Result<Reply> {
-        let dirs = plugin_dirs();
+        let dirs = &self.plugins;
         let found = dirs
             .iter()
             .map(|dir| dir.join(plugin))
@@ -202,7 +215,7 @@ impl Runtime {
                 "CNI plugin {plugin} not found in {dirs:?}: is it built or installed?"
             ))
         })?;
-        let path = std::env::join_paths(&dirs).context("CNI_PATH")?;
+        let path = std::env::join_paths(dirs).context("CNI_PATH")?;
         let output = netns::in_thread(|| {
             self.host.enter()?;
             let mut command = Command::new(&program);

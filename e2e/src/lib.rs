@@ -2,7 +2,7 @@
 //!
 //! [`sandbox`] gives a box that leaves nothing on the host; [`topology`] draws the rack,
 //! [`cabling`] builds it out of [`machine`]s; [`daemon`] runs podroute, BIRD, FRR, GoBGP or OpenBGPD
-//! on them; [`cni`] plays the container runtime; [`rack`] joins these. [`probe`], [`capture`] and
+//! on them; [`cni`] plays the container runtime, [`container`] the kubelet; [`rack`] joins these. [`probe`], [`capture`] and
 //! [`kernel`] observe, [`wait`] waits, [`failure`] says what went wrong and shows the evidence.
 //! [`blast`] loads speakers, [`bench`] compares them, [`failover`] breaks a fabric under traffic. [`demo`] is the story that `make demo` tells.
 
@@ -20,6 +20,7 @@ pub mod blast;
 pub mod cabling;
 pub mod capture;
 pub mod cni;
+pub mod container;
 pub mod daemon;
 pub mod demo;
 pub mod failover;

@@ -196,8 +196,20 @@ fn mount_private() -> Result<()> {
         .context("/var/tmp")?;
     }
     crate::netns::prepare()?;
+    keep_cgroups();
     mount_sys();
     Ok(())
+}
+
+/// Where the host's tree of control groups stays to be seen in the box.
+pub const CGROUPS: &str = "/run/lab/cgroup";
+
+/// The box's own `/sys` has none; a container runtime asks for them. Without them only containers fail.
+fn keep_cgroups() {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    if std::fs::create_dir_all(CGROUPS).is_ok() {
+        let _ = mount(Some("/sys/fs/cgroup"), CGROUPS, None::<&str>, flags, None::<&str>);
+    }
 }
 
 /// A `/sys` of the current network namespace; where the kernel refuses it, the old one stays.

@@ -150,7 +150,7 @@ struct Agent {
 }
 
 /// Runs the agent until a signal ends it.
-pub(crate) async fn run(path: PathBuf, run_dir: PathBuf) -> Result<(), AgentError> {
+pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Result<(), AgentError> {
     let text = read_text(&path)?;
     // What Kubernetes said last time holds until it says otherwise.
     let facts = own_facts(cluster::cache::read(&run_dir));
@@ -162,7 +162,7 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf) -> Result<(), AgentErro
     let _lock = lock(&run_dir)?;
     let mirror = read_mirror(config.fib.table).await?;
     let host = find_out(&config, &mirror)?;
-    for trouble in sysctl::forwarding(wants_ipv6(&config))
+    for trouble in sysctl::forwarding(proc_sys, wants_ipv6(&config))
         .into_iter()
         .chain(sysctl::strict_rp_filter())
     {

@@ -1,12 +1,22 @@
 //! Kernel settings that routing needs: forwarding is set, a strict reverse path filter is reported.
+//!
+//! They are read under `/proc/sys` and written under a directory of the caller's choice: in a container `/proc/sys`
+//! is read-only and no runtime mounts anything over it, so the node's tree has to be somewhere else.
 
 use std::path::{Path, PathBuf};
 
 /// A setting that keeps pod traffic from flowing, in words with the remedy.
 pub(crate) type Trouble = String;
 
+/// Where the kernel shows its settings.
+pub(crate) const PROC_SYS: &str = "/proc/sys";
+
 fn path(name: &str) -> PathBuf {
-    Path::new("/proc/sys").join(name.replace('.', "/"))
+    below(Path::new(PROC_SYS), name)
+}
+
+fn below(tree: &Path, name: &str) -> PathBuf {
+    tree.join(name.replace('.', "/"))
 }
 
 fn read(name: &str) -> Option<String> {
@@ -16,12 +26,12 @@ fn read(name: &str) -> Option<String> {
 }
 
 /// Turns a setting on, and says what cannot be.
-fn ensure(name: &str, wanted: &str) -> Option<Trouble> {
+fn ensure(tree: &Path, name: &str, wanted: &str) -> Option<Trouble> {
     let now = read(name)?; // the family is not there
     if now == wanted {
         return None;
     }
-    match std::fs::write(path(name), wanted) {
+    match std::fs::write(below(tree, name), wanted) {
         Ok(()) => {
             tracing::info!(setting = name, from = %now, to = wanted, "set");
             None
@@ -34,8 +44,8 @@ fn ensure(name: &str, wanted: &str) -> Option<Trouble> {
 
 /// Forwarding, for the families that there are blocks of. An IPv6 host that takes its default route from
 /// router advertisements would lose it with forwarding on, unless accept_ra is 2 there.
-pub(crate) fn forwarding(ipv6: bool) -> Vec<Trouble> {
-    let mut trouble: Vec<Trouble> = ensure("net.ipv4.ip_forward", "1").into_iter().collect();
+pub(crate) fn forwarding(tree: &Path, ipv6: bool) -> Vec<Trouble> {
+    let mut trouble: Vec<Trouble> = ensure(tree, "net.ipv4.ip_forward", "1").into_iter().collect();
     if ipv6 {
         for name in interfaces("net.ipv6.conf") {
             let accept = format!("net.ipv6.conf.{name}.accept_ra");
@@ -47,10 +57,10 @@ pub(crate) fn forwarding(ipv6: bool) -> Vec<Trouble> {
                 && name != "lo"
                 && read(&accept).is_some_and(|value| value == "1")
             {
-                trouble.extend(ensure(&accept, "2"));
+                trouble.extend(ensure(tree, &accept, "2"));
             }
         }
-        trouble.extend(ensure("net.ipv6.conf.all.forwarding", "1"));
+        trouble.extend(ensure(tree, "net.ipv6.conf.all.forwarding", "1"));
     }
     trouble
 }

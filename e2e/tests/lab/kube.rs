@@ -156,12 +156,17 @@ impl Cluster {
         let overlay = overlay.display().to_string();
         self.api
             .run("kubectl", &["--kubeconfig", &config, "apply", "-k", &overlay])?;
+        self.write_kubeconfig(&self.token()?)
+    }
+
+    /// A token of the shipped service account.
+    fn token(&self) -> Result<String> {
         let account = "/api/v1/namespaces/podroute/serviceaccounts/podroute/token";
         let wanted = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
         let answer = self.ask("POST", account, "application/json", &wanted)?;
         let token = answer["status"]["token"].as_str().unwrap_or_default();
         ensure!(!token.is_empty(), "no token: {answer}");
-        self.write_kubeconfig(token)
+        Ok(token.to_owned())
     }
 
     /// For the nodes: the API server by its address on the switch, under the name in its certificate.
@@ -201,30 +206,23 @@ impl Cluster {
 
     /// One request as the cluster's administrator.
     fn ask(&self, method: &str, path: &str, kind: &str, body: &Value) -> Result<Value> {
-        let pki = self.dir.join("pki");
-        let file = |name: &str| pki.join(name).display().to_string();
-        let (cert, key, body) = (file("admin.crt"), file("admin.key"), body.to_string());
+        let (header, body) = (format!("Content-Type: {kind}"), body.to_string());
+        self.request(&["-X", method, "-H", &header, "--data-binary", &body], path)
+    }
+
+    /// An object or a list. A request without a body: a server that answers before it has read one ends the stream.
+    pub(crate) fn get(&self, path: &str) -> Result<Value> {
+        self.request(&[], path)
+    }
+
+    fn request(&self, how: &[&str], path: &str) -> Result<Value> {
+        let file = |name: &str| self.dir.join("pki").join(name).display().to_string();
+        let (cert, key) = (file("admin.crt"), file("admin.key"));
         let url = format!("https://127.0.0.1:16443{path}");
-        let header = format!("Content-Type: {kind}");
-        let text = self.api.run(
-            "curl",
-            &[
-                "-sk",
-                "--cert",
-                &cert,
-                "--key",
-                &key,
-                "-X",
-                method,
-                "-H",
-                &header,
-                "--data-binary",
-                &body,
-                &url,
-            ],
-        )?;
-        let answer: Value = serde_json::from_str(&text).context(format!("{method} {path}: {text}"))?;
-        ensure!(answer["status"] != "Failure", "{method} {path}: {answer}");
+        let args = [&["-sk", "--cert", &cert, "--key", &key], how, &[&url]].concat();
+        let text = self.api.run("curl", &args)?;
+        let answer: Value = serde_json::from_str(&text).context(format!("{path}: {text}"))?;
+        ensure!(answer["status"] != "Failure", "{how:?} {path}: {answer}");
         Ok(answer)
     }
 
@@ -248,6 +246,27 @@ impl Cluster {
         self.api
             .run("curl", &["--config", &file.to_string_lossy()])
             .map(drop)
+    }
+
+    /// The service account's files, as a pod finds them.
+    pub(crate) fn account(&self) -> Result<[(&'static str, String); 3]> {
+        let ca = self.dir.join("pki/ca.crt");
+        let ca = std::fs::read_to_string(&ca).context(ca.display())?;
+        Ok([
+            ("token", self.token()?),
+            ("ca.crt", ca),
+            ("namespace", "podroute".to_owned()),
+        ])
+    }
+
+    /// The address of the API server's own Service, which no kube-proxy serves here: a route does.
+    pub(crate) fn service_of_api(&self) -> Result<(String, u16)> {
+        const SERVICE: &str = "10.96.0.1";
+        self.api.ip(&format!("addr replace {SERVICE}/32 dev lo"))?;
+        for node in &self.nodes {
+            node.ip(&format!("route replace {SERVICE}/32 via 192.0.2.100"))?;
+        }
+        Ok((SERVICE.to_owned(), 16443))
     }
 
     pub(crate) fn create(&self, path: &str, object: &Value) -> Result<()> {
@@ -353,7 +372,7 @@ fn join_and_leave(cluster: &mut Cluster) -> Result<()> {
     let text = std::fs::read_to_string(&file).context(file.display())?;
     ensure!(text.contains("10.244.1.0/24"), "node.json: {text}");
     wait::until(CONVERGENCE, "condition NetworkUnavailable", || {
-        let node = cluster.ask("GET", "/api/v1/nodes/node-1", "application/json", &Value::Null)?;
+        let node = cluster.get("/api/v1/nodes/node-1")?;
         let conditions = node["status"]["conditions"]
             .as_array()
             .cloned()
@@ -367,12 +386,7 @@ fn join_and_leave(cluster: &mut Cluster) -> Result<()> {
         wait::not_yet(format!("{conditions:?}"))
     })?;
     wait::until(CONVERGENCE, "an Event about a session", || {
-        let list = cluster.ask(
-            "GET",
-            "/api/v1/namespaces/default/events",
-            "application/json",
-            &Value::Null,
-        )?;
+        let list = cluster.get("/api/v1/namespaces/default/events")?;
         let told = |event: &&Value| {
             event["reason"] == "SessionUp"
                 && event["involvedObject"]["name"] == "node-1"

@@ -24,6 +24,7 @@ mod interop;
 mod kernel;
 mod kube;
 mod kube_changes;
+mod kube_image;
 mod kube_scale;
 mod lab_itself;
 mod matrix;
@@ -130,6 +131,7 @@ fn scenarios() -> Vec<Scenario> {
         diff::scenarios(),
         failover::scenarios(),
         kube_changes::scenarios(),
+        kube_image::scenarios(),
         kube_scale::scenarios(),
         objects::scenarios(),
         ways::scenarios(),

@@ -25,7 +25,47 @@ pub(super) fn install(bin_dir: &Path, conf_dir: &Path, portmap: bool) -> Result<
         put(bin_dir, name, &content, 0o755)?;
     }
     // The list last: it is what makes the runtime call the plugins.
-    put(conf_dir, LIST, list(portmap).as_bytes(), 0o644)
+    put(conf_dir, LIST, list(portmap).as_bytes(), 0o644)?;
+    for other in before_ours(conf_dir) {
+        eprintln!(
+            "{other} comes before {LIST}: the runtime takes it instead; remove it once no pod of that network is left"
+        );
+    }
+    Ok(())
+}
+
+/// Other networks' files that the runtime would take instead of our list.
+fn before_ours(conf_dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(conf_dir).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let is_list = |name: &String| {
+        [".conf", ".conflist", ".json"]
+            .iter()
+            .any(|end| name.ends_with(end))
+    };
+    let mut names: Vec<String> = names
+        .filter(|name| is_list(name) && name.as_str() < LIST)
+        .collect();
+    names.sort();
+    names
+}
+
+/// Takes the list away, so that the runtime makes no more pods with us. The plugins stay: it calls them for the pods that
+/// it still has to delete.
+pub(super) fn uninstall(conf_dir: &Path) -> Result<(), String> {
+    let list = conf_dir.join(LIST);
+    match fs::remove_file(&list) {
+        Ok(()) => {
+            println!(
+                "removed {}; {} stay where they are until the runtime has deleted its pods",
+                list.display(),
+                PLUGINS.join(" and ")
+            );
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(format!("{}: {error}", list.display())),
+    }
 }
 
 fn list(portmap: bool) -> String {
@@ -84,6 +124,26 @@ mod tests {
         );
         let missing = put(&dir.join("none"), "plugin", b"", 0o644).unwrap_err();
         assert!(missing.contains("none/plugin"), "{missing}");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn lists_that_come_first_are_told_and_ours_goes_again() {
+        let dir = std::env::temp_dir().join(format!("podroute-lists-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        for name in [
+            "05-cilium.conflist",
+            "10-calico.conflist",
+            "99-loopback.conf",
+            "00-readme.txt",
+        ] {
+            fs::write(dir.join(name), "{}").unwrap();
+        }
+        put(&dir, LIST, list(false).as_bytes(), 0o644).unwrap();
+        assert_eq!(before_ours(&dir), ["05-cilium.conflist", "10-calico.conflist"]);
+        uninstall(&dir).unwrap();
+        assert!(!dir.join(LIST).exists());
+        uninstall(&dir).unwrap();
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::agent;
 use crate::fib::netlink;
 use crate::status::{Direction, Reply, Request};
+use crate::sysctl;
 
 /// Pod addresses that the physical network routes.
 #[derive(Debug, Parser)]
@@ -21,6 +22,9 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// Where container runtimes look for networks.
+const CONF_DIR: &str = "/etc/cni/net.d";
 
 /// Where the agent and the CNI plugin meet.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,6 +43,9 @@ enum Command {
         config: PathBuf,
         #[command(flatten)]
         run_dir: RunDir,
+        /// Where the node's kernel settings can be written; a container has its node's /proc/sys/net mounted elsewhere.
+        #[arg(long, value_name = "DIR", default_value = sysctl::PROC_SYS)]
+        proc_sys: PathBuf,
     },
     /// Check a configuration: every error at once, with line, column and remedy.
     Check {
@@ -102,7 +109,7 @@ enum Command {
         #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
         bin_dir: PathBuf,
         /// The runtime's directory of configurations.
-        #[arg(long, default_value = "/etc/cni/net.d", value_name = "DIR")]
+        #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
         conf_dir: PathBuf,
         /// Chain portmap behind, for hostPort; it must be in the directory of plugins.
         #[arg(long)]
@@ -114,10 +121,14 @@ enum Command {
         what: Ipam,
     },
     /// Take podroute off a node: its kernel routes (protocol 245), the pods' interfaces with their routes
-    /// (protocol 246), addresses, and nftables table. Living pods lose their network; nothing else is touched.
+    /// (protocol 246), addresses, nftables table, and the runtime's list. Living pods lose their network; nothing else
+    /// is touched.
     Cleanup {
         #[command(flatten)]
         state: pods::StateDir,
+        /// The runtime's directory of configurations.
+        #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
+        conf_dir: PathBuf,
     },
 }
 
@@ -221,9 +232,11 @@ enum Form {
 /// Runs a command; the error is for standard error.
 pub(crate) fn run(cli: Cli) -> Result<(), String> {
     match cli.command {
-        Command::Run { config, run_dir } => {
-            block_on(agent::run(config, run_dir.run_dir)).map_err(|error| error.to_string())
-        }
+        Command::Run {
+            config,
+            run_dir,
+            proc_sys,
+        } => block_on(agent::run(config, run_dir.run_dir, &proc_sys)).map_err(|error| error.to_string()),
         Command::Check { file, explain } => check(&file, explain),
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
@@ -247,7 +260,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         Command::Ipam {
             what: Ipam::Check { fix, state },
         } => pods::check(&state, fix),
-        Command::Cleanup { state } => cleanup(&state),
+        Command::Cleanup { state, conf_dir } => cleanup(&state, &conf_dir),
     }
 }
 
@@ -291,16 +304,18 @@ fn dump(file: &Path, run_dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Either half is tried, whatever becomes of the other.
-fn cleanup(state: &pods::StateDir) -> Result<(), String> {
+/// Each part is tried, whatever becomes of the others. The list goes first: no new pods from here on.
+fn cleanup(state: &pods::StateDir, conf_dir: &Path) -> Result<(), String> {
+    let list = install::uninstall(conf_dir);
     let routes = block_on(netlink::cleanup())
         .map(|count| println!("removed {count} kernel routes"))
         .map_err(|error| format!("cannot remove routes: {error}; podroute needs CAP_NET_ADMIN"));
     let pods = pods::cleanup(state);
-    match (routes, pods) {
-        (Err(first), Err(second)) => Err(format!("{first}\n{second}")),
-        (routes, pods) => routes.and(pods),
+    let failures: Vec<String> = [list, routes, pods].into_iter().filter_map(Result::err).collect();
+    if failures.is_empty() {
+        return Ok(());
     }
+    Err(failures.join("\n"))
 }
 
 fn check(file: &Path, explain: bool) -> Result<(), String> {

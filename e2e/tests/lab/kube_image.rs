@@ -1,0 +1,134 @@
+//! The image, and the DaemonSet as a kubelet runs it: a container with exactly the manifest's rights and mounts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use e2e::cni::Runtime;
+use e2e::container::{Image, Kubelet};
+use e2e::daemon::Kind;
+use e2e::failure::{Context, Result};
+use e2e::flow::Flow;
+use e2e::machine::Host;
+use e2e::process::Daemon;
+use e2e::rack::CONVERGENCE;
+use e2e::topology::Family;
+use e2e::{ensure, wait};
+use serde_json::Value;
+
+use crate::kube::{Cluster, NAMES, with_api};
+use crate::{Scenario, scenario};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let with_tools = |scenario: Scenario| {
+        scenario
+            .with_program("podman", "podman")
+            .with_program("runc", "runc")
+    };
+    vec![
+        with_tools(scenario(
+            "image::three_programs_and_nothing_else",
+            [],
+            three_programs,
+        )),
+        with_tools(scenario(
+            "kube::the_daemonset_as_a_kubelet_runs_it",
+            [Kind::Podroute],
+            || with_api(daemonset),
+        )),
+    ]
+}
+
+fn three_programs() -> Result<()> {
+    let image = Image::build(Path::new("/run/image"))?;
+    let wanted = ["/podroute", "/podroute-cni", "/podroute-ipam"].map(PathBuf::from);
+    ensure!(image.files()? == wanted, "in the image: {:?}", image.files()?);
+    let host = Host::create("somewhere")?;
+    let said = image.run(&host, &["podroute", "--version"])?;
+    ensure!(said.starts_with("podroute "), "{said}");
+    Ok(())
+}
+
+/// The ConfigMap as a kubelet mounts it.
+fn mount_config(cluster: &Cluster, host: &Host) -> Result<PathBuf> {
+    let map = cluster.get("/api/v1/namespaces/podroute/configmaps/podroute")?;
+    let dir = host.dir().join("configmap");
+    std::fs::create_dir_all(dir.join("..1")).context(dir.display())?;
+    for (name, text) in map["data"].as_object().into_iter().flatten() {
+        std::fs::write(dir.join("..1").join(name), text.as_str().unwrap_or_default()).context(name)?;
+        std::os::unix::fs::symlink(Path::new("..data").join(name), dir.join(name)).context(name)?;
+    }
+    std::os::unix::fs::symlink("..1", dir.join("..data")).context("..data")?;
+    Ok(dir)
+}
+
+fn kubelet<'a>(cluster: &Cluster, node: usize, host: &'a Host) -> Result<Kubelet<'a>> {
+    let account = host.dir().join("account");
+    std::fs::create_dir_all(&account).context(account.display())?;
+    for (name, content) in cluster.account()? {
+        std::fs::write(account.join(name), content).context(name)?;
+    }
+    Ok(Kubelet {
+        host,
+        node: NAMES[node],
+        config_maps: BTreeMap::from([("podroute".to_owned(), mount_config(cluster, host)?)]),
+        account,
+        api: cluster.service_of_api()?,
+    })
+}
+
+fn wait_ready(host: &Host, agent: &mut Daemon) -> Result<()> {
+    wait::until(CONVERGENCE, format_args!("{} is ready", host.name()), || {
+        agent.check_alive()?;
+        host.run("curl", &["-sf", "http://127.0.0.1:9179/readyz"])
+            .map(drop)
+    })
+}
+
+/// A pod of `node` by the plugin and the list that the init container put there.
+fn pod(kubelet: &Kubelet, name: &str) -> Result<e2e::cni::Pod> {
+    let list = kubelet.on_host("/etc/cni/net.d/10-podroute.conflist");
+    let list = std::fs::read_to_string(&list).context(list.display())?;
+    let list: Value = serde_json::from_str(&list).context("the list")?;
+    Runtime::with_list(kubelet.host, list)
+        .with_plugins(kubelet.on_host("/opt/cni/bin"))
+        .add_pod_with(name, &[Family::V4])
+}
+
+/// Nodes as they come: nothing forwards, no plugin is there.
+fn daemonset(cluster: &mut Cluster) -> Result<()> {
+    cluster.join_all()?;
+    let image = Image::build(Path::new("/run/image"))?;
+    let set = cluster.get("/apis/apps/v1/namespaces/podroute/daemonsets/podroute")?;
+    let spec = &set["spec"]["template"]["spec"];
+    let hosts = cluster.nodes.clone();
+    let mut agents = Vec::new();
+    let mut kubelets = Vec::new();
+    for (node, host) in hosts.iter().enumerate() {
+        host.sysctl("net/ipv4/ip_forward", "0")?;
+        let kubelet = kubelet(cluster, node, host)?;
+        kubelet.init(&image, spec, 0)?;
+        agents.push(kubelet.start(&image, spec, 0)?);
+        kubelets.push(kubelet);
+    }
+    for (host, agent) in hosts.iter().zip(&mut agents) {
+        wait_ready(host, agent)?;
+    }
+    cluster.wait_mesh()?;
+    let from = pod(&kubelets[0], "from")?;
+    let to = pod(&kubelets[2], "to")?;
+    let flow = Flow::start(&from.name, &to.name, to.addresses[&Family::V4], 1000)?;
+    flow.wait_for(200)?;
+    // A rolling update: each container ends and another starts.
+    for ((kubelet, agent), host) in kubelets.iter().zip(&mut agents).zip(&hosts) {
+        agent.terminate(Duration::from_secs(10))?;
+        kubelet.init(&image, spec, 0)?;
+        *agent = kubelet.start(&image, spec, 0)?;
+        wait_ready(host, agent)?;
+    }
+    flow.wait_for(200)?;
+    flow.finish()?.nothing_lost(400)?;
+    agents
+        .iter_mut()
+        .try_for_each(|agent| agent.terminate(Duration::from_secs(10)))
+}
