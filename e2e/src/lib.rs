@@ -2,9 +2,10 @@
 //!
 //! [`sandbox`] gives a box that leaves nothing on the host; [`topology`] draws the rack,
 //! [`cabling`] builds it out of [`machine`]s; [`daemon`] runs podroute, BIRD, FRR, GoBGP or OpenBGPD
-//! on them; [`cni`] plays the container runtime, [`container`] the kubelet; [`rack`] joins these. [`probe`], [`capture`] and
-//! [`kernel`] observe, [`wait`] waits, [`failure`] says what went wrong and shows the evidence.
-//! [`blast`] loads speakers, [`bench`] compares them, [`failover`] breaks a fabric under traffic. [`demo`] is the story that `make demo` tells.
+//! on them; [`cni`] plays the container runtime, [`container`] the kubelet; [`rack`] joins these. [`flow`] and
+//! [`visits`] use the network; [`probe`], [`capture`] and [`kernel`] observe, [`wait`] waits, [`failure`] says what
+//! went wrong and shows the evidence. [`blast`] loads speakers, [`bench`] compares them, [`failover`] breaks a fabric
+//! under traffic. [`demo`] is the story that `make demo` tells.
 
 #![allow(
     clippy::unwrap_used,
@@ -36,6 +37,7 @@ pub mod rack;
 pub mod report;
 pub mod sandbox;
 pub mod topology;
+pub mod visits;
 pub mod wait;
 
 /// Jobs that the lab's programs start themselves for, by their first argument; `None` if it is none

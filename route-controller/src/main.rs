@@ -29,9 +29,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
+/// What is said by default. The Kubernetes client's own words about a lost stream name neither thing nor remedy; ours do.
+const LOG: &str = "info,netlink_proto=error,kube_client=off,kube_runtime=off";
+
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("PODROUTE_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,netlink_proto=error"));
+        .unwrap_or_else(|_| EnvFilter::new(LOG));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -24,9 +24,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario("kube::nodes_join_change_and_leave", ours, || {
             with_api(join_and_leave)
         }),
-        scenario("kube::services_follow_their_endpoints", ours, || {
-            with_api(services)
-        }),
         scenario("kube::an_outage_of_the_api_changes_nothing", ours, || {
             with_api(outage)
         }),
@@ -74,7 +71,7 @@ pub(crate) fn with_api(test: fn(&mut Cluster) -> Result<()>) -> Result<()> {
 /// A switch with an API server and three nodes.
 pub(crate) struct Cluster {
     starter: PathBuf,
-    api: Host,
+    pub(crate) api: Host,
     dir: PathBuf,
     pub(crate) nodes: Vec<Host>,
     pub(crate) agents: Vec<Daemon>,
@@ -440,63 +437,6 @@ fn join_and_leave(cluster: &mut Cluster) -> Result<()> {
         );
         Ok(())
     })
-}
-
-pub(crate) fn slice(name: &str, node: &str, ready: bool) -> Value {
-    json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": "web"}},
-        "endpoints": [{"addresses": ["10.244.1.2"], "nodeName": node, "conditions": {"ready": ready}}],
-        "ports": [],
-    })
-}
-
-fn services(cluster: &mut Cluster) -> Result<()> {
-    cluster.join_all()?;
-    cluster.start_agents(&format!(
-        "{FULL}services: {{advertise: [loadBalancer, external]}}\n"
-    ))?;
-    cluster.wait_mesh()?;
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
-        "spec": {
-            "type": "LoadBalancer", "externalTrafficPolicy": "Local", "externalIPs": ["198.51.100.2"],
-            "ports": [{"port": 80}], "selector": {"app": "web"},
-        },
-    });
-    cluster.create("/api/v1/namespaces/default/services", &service)?;
-    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}}});
-    cluster.patch("/api/v1/namespaces/default/services/web/status", &status)?;
-    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
-    let heard_from = |source: Option<&str>| {
-        wait::until(
-            CONVERGENCE,
-            format_args!("198.51.100.1/32 at node-3 from {source:?}"),
-            || {
-                let routes = podroute::show(&cluster.nodes[2], "routes")?;
-                let all = routes["routes"].as_array().into_iter().flatten();
-                let found: Vec<&Value> = all.filter(|route| route["prefix"] == "198.51.100.1/32").collect();
-                let from: Vec<&str> = found
-                    .iter()
-                    .flat_map(|route| route["paths"].as_array().into_iter().flatten())
-                    .filter_map(|path| path["from"].as_str())
-                    .collect();
-                if from == source.into_iter().collect::<Vec<_>>() {
-                    return Ok(());
-                }
-                wait::not_yet(format!("from {from:?}"))
-            },
-        )
-    };
-    heard_from(None)?;
-    cluster.create(slices, &slice("web-a", "node-1", true))?;
-    heard_from(Some("node-1"))?;
-    // A rolling update: the next one is ready before the first one goes.
-    cluster.create(slices, &slice("web-b", "node-2", true))?;
-    cluster.patch(&format!("{slices}/web-a"), &json!({"endpoints": [{"addresses": ["10.244.1.2"], "nodeName": "node-1", "conditions": {"ready": false}}]}))?;
-    heard_from(Some("node-2"))?;
-    cluster.delete("/api/v1/namespaces/default/services/web")?;
-    heard_from(None)
 }
 
 fn outage(cluster: &mut Cluster) -> Result<()> {

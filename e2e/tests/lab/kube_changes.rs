@@ -1,16 +1,16 @@
-//! What changes in a cluster under way: the mesh, one node's annotations, aggregates of Services.
+//! What changes in a cluster under way: the mesh and one node's annotations.
 
 use std::time::Duration;
 
 use e2e::bins;
-use e2e::daemon::{Kind, podroute};
+use e2e::daemon::Kind;
 use e2e::failure::{Failure, Result};
 use e2e::flow::Flow;
 use e2e::rack::CONVERGENCE;
 use e2e::{ensure, wait};
 use serde_json::{Value, json};
 
-use crate::kube::{Cluster, FULL, NAMES, slice, with_api};
+use crate::kube::{Cluster, FULL, NAMES, with_api};
 use crate::support::{prefix, wait_no_route, wait_route};
 use crate::{Scenario, scenario};
 
@@ -21,7 +21,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             with_api(full_to_reflectors)
         }),
         scenario("kube::annotations_of_one_node", ours, || with_api(annotations)),
-        scenario("kube::aggregates_of_services", ours, || with_api(aggregates)),
         scenario("kube::both_families_over_one_session", ours, || {
             with_api(both_families)
         }),
@@ -169,59 +168,4 @@ fn both_families(cluster: &mut Cluster) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn aggregates(cluster: &mut Cluster) -> Result<()> {
-    cluster.join_all()?;
-    cluster.start_agents(&format!(
-        "{FULL}services: {{advertise: [external], aggregates: [198.51.100.0/24]}}\n"
-    ))?;
-    cluster.wait_mesh()?;
-    let service = |name: &str, address: &str, policy: &str| {
-        let object = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
-            "spec": {
-                "type": "LoadBalancer", "externalTrafficPolicy": policy, "externalIPs": [address],
-                "ports": [{"port": 80}], "selector": {"app": name},
-            },
-        });
-        cluster.create("/api/v1/namespaces/default/services", &object)
-    };
-    let originates = |node: usize, wanted: &str, there: bool| {
-        wait::until(
-            CONVERGENCE,
-            format_args!("{} announces {wanted}: {there}", NAMES[node]),
-            || {
-                let text = podroute::show(&cluster.nodes[(node + 1) % 3], "routes")?;
-                let all = text["routes"].as_array().into_iter().flatten();
-                let from = |path: &Value| path["from"] == NAMES[node];
-                let found = all.filter(|route| route["prefix"] == wanted).any(|route| {
-                    route["paths"]
-                        .as_array()
-                        .is_some_and(|paths| paths.iter().any(from))
-                });
-                ensure!(found == there, "{text}");
-                Ok(())
-            },
-        )
-    };
-    service("everywhere", "198.51.100.1", "Cluster")?;
-    originates(0, "198.51.100.0/24", true)?;
-    originates(1, "198.51.100.0/24", true)?;
-    originates(0, "198.51.100.1/32", false)?;
-    // What nobody has of it ends here, and does not go back to the router.
-    wait_route(
-        &cluster.nodes[0],
-        prefix("198.51.100.0/24"),
-        CONVERGENCE,
-        |route| route.kind == "unreachable",
-    )?;
-    service("web", "198.51.100.2", "Local")?;
-    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
-    cluster.create(slices, &slice("web-a", "node-1", true))?;
-    originates(0, "198.51.100.2/32", true)?;
-    originates(1, "198.51.100.2/32", false)?;
-    cluster.delete("/api/v1/namespaces/default/services/everywhere")?;
-    originates(0, "198.51.100.0/24", false)?;
-    wait_no_route(&cluster.nodes[0], prefix("198.51.100.0/24"), CONVERGENCE)
 }

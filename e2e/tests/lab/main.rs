@@ -26,6 +26,7 @@ mod kube;
 mod kube_changes;
 mod kube_image;
 mod kube_scale;
+mod kube_services;
 mod lab_itself;
 mod matrix;
 mod monitor;
@@ -133,6 +134,7 @@ fn scenarios() -> Vec<Scenario> {
         kube_changes::scenarios(),
         kube_image::scenarios(),
         kube_scale::scenarios(),
+        kube_services::scenarios(),
         objects::scenarios(),
         ways::scenarios(),
         restart::scenarios(),

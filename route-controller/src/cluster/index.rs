@@ -3,7 +3,7 @@
 //! A list replaces what was known when it is complete, never before: a list that breaks off changes nothing. Objects that
 //! cannot be understood in part are taken without that part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp_proto::types::Prefix;
@@ -70,11 +70,14 @@ fn full_name(object: &impl ResourceExt) -> String {
     }
 }
 
-/// What a slice says of this node.
-#[derive(Debug)]
+/// What a slice says of its Service's endpoints.
+#[derive(Debug, Default)]
 struct Slice {
     service: String,
     ready_here: bool,
+    ready_elsewhere: bool,
+    /// Going away, but still answering.
+    serving_here: bool,
 }
 
 /// All that is known of the cluster.
@@ -126,9 +129,19 @@ impl Index {
     fn services_here(&self) -> BTreeMap<String, ServiceFact> {
         let mut services = self.services.known.clone();
         services.retain(|_, service| !service.addresses.is_empty());
-        for slice in self.slices.known.values().filter(|slice| slice.ready_here) {
-            if let Some(service) = services.get_mut(&slice.service) {
-                service.endpoint_here = true;
+        let ready = |slice: &&Slice| slice.ready_here || slice.ready_elsewhere;
+        let known = || self.slices.known.values();
+        let served: BTreeSet<&str> = known()
+            .filter(ready)
+            .map(|slice| slice.service.as_str())
+            .collect();
+        for slice in known() {
+            // The last one that answers is announced until another is ready, or it is gone.
+            let is_last = slice.serving_here && !served.contains(slice.service.as_str());
+            if slice.ready_here || is_last {
+                services
+                    .entry(slice.service.clone())
+                    .and_modify(|service| service.endpoint_here = true);
             }
         }
         services
@@ -212,18 +225,20 @@ fn service_fact(service: &Service) -> ServiceFact {
 
 fn slice_fact(slice: &EndpointSlice, node: &str) -> Slice {
     let service = slice.labels().get(SERVICE_NAME).cloned().unwrap_or_default();
-    // An endpoint that is going away is not ready: nothing new is sent to it.
-    let ready_here = slice.endpoints.iter().any(|endpoint| {
-        let ready = endpoint
-            .conditions
-            .as_ref()
-            .and_then(|conditions| conditions.ready);
-        endpoint.node_name.as_deref() == Some(node) && ready.unwrap_or(true)
-    });
-    Slice {
+    let mut fact = Slice {
         service: format!("{}/{service}", slice.namespace().unwrap_or_default()),
-        ready_here,
+        ..Slice::default()
+    };
+    for endpoint in &slice.endpoints {
+        let conditions = endpoint.conditions.clone().unwrap_or_default();
+        // What is not said counts as ready, and what is ready serves (EndpointConditions of discovery/v1).
+        let ready = conditions.ready.unwrap_or(true);
+        let here = endpoint.node_name.as_deref() == Some(node);
+        fact.ready_here |= here && ready;
+        fact.ready_elsewhere |= !here && ready;
+        fact.serving_here |= here && conditions.serving.unwrap_or(ready);
     }
+    fact
 }
 
 #[cfg(test)]
@@ -315,6 +330,33 @@ mod tests {
             assert_eq!(
                 facts.services["default/web"].endpoint_here, expected,
                 "{node} {ready:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_one_that_answers_is_announced_until_another_is_ready() {
+        let leaving = |serving: bool| -> EndpointSlice {
+            serde_json::from_value(json!({
+                "metadata": {"namespace": "default", "name": "web-a", "labels": {SERVICE_NAME: "web"}},
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": ["10.244.1.2"], "nodeName": "node-1",
+                    "conditions": {"ready": false, "serving": serving, "terminating": true}}],
+            }))
+            .unwrap()
+        };
+        for (serving, ready_elsewhere, expected) in [
+            (true, Some(false), true),
+            (true, Some(true), false),
+            (false, Some(false), false),
+        ] {
+            let mut index = index();
+            index.slice(Event::Apply(leaving(serving)));
+            index.slice(Event::Apply(slice("web-b", "web", "node-2", ready_elsewhere)));
+            let facts = index.facts().unwrap();
+            assert_eq!(
+                facts.services["default/web"].endpoint_here, expected,
+                "{serving} {ready_elsewhere:?}"
             );
         }
     }
