@@ -14,6 +14,7 @@ mod diff;
 mod peers;
 mod reload;
 mod retire;
+mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -142,6 +143,11 @@ struct Agent {
     /// Peers of the mesh, those that retire included.
     of_mesh: BTreeSet<String>,
     retiring: BTreeMap<String, retire::Retiring>,
+    reflecting: retire::Reflecting,
+    /// Which ones the node waits for before it is ready.
+    sessions: sessions::Sessions,
+    /// Of the node's object, where nodes are followed.
+    condition: Option<cluster::Condition>,
     /// Next hops that the FIB was told are gone.
     dead: BTreeSet<IpAddr>,
     /// Initial routes still to come before the sweep.
@@ -182,6 +188,7 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
         .map_err(AgentError::Netlink)?;
     tokio::spawn(task.run());
     let drain = Drain::read(&run_dir);
+    let sessions = sessions::Sessions::read(&run_dir);
     let agent = Agent {
         mounted: Mounted::new(&path, &text),
         path,
@@ -200,6 +207,9 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
         ranges: BTreeSet::new(),
         secrets: Secrets::default(),
         of_mesh: BTreeSet::new(),
+        reflecting: retire::Reflecting::default(),
+        sessions,
+        condition: None,
         retiring: BTreeMap::new(),
         dead: BTreeSet::new(),
         next_id: 0,
@@ -260,6 +270,8 @@ impl Agent {
     async fn serve(mut self, mut events: mpsc::Receiver<Event>) -> Result<(), AgentError> {
         let mut cluster = self.follow_cluster();
         self.events = cluster.is_some().then(|| cluster::Events::start(self.name()));
+        let is_told = self.config.from_kubernetes.nodes;
+        self.condition = is_told.then(|| cluster::Condition::of(self.name()));
         self.install_blocks().await;
         self.write_node_file()?;
         self.speaker.drain(self.drain.on).await?;
@@ -308,8 +320,9 @@ impl Agent {
                 _ = look.tick() => {
                     self.look_at_secrets().await;
                     self.look_at_file().await;
+                    self.sessions.write();
                 }
-                _ = retire.tick(), if !self.retiring.is_empty() => self.look_at_retiring().await?,
+                _ = retire.tick(), if !self.retiring.is_empty() || !self.reflecting.is_empty() => self.look_at_retiring().await?,
                 () = at(self.sweep_at), if self.sweep_at.is_some() => self.sweep("not all peers sent their routes in time").await,
             }
         }
@@ -318,6 +331,7 @@ impl Agent {
             OnShutdown::Preserve => Shutdown::Preserve,
             OnShutdown::Withdraw => Shutdown::Withdraw("podroute was stopped".to_owned()),
         };
+        self.sessions.write();
         self.paths.say_goodbye();
         self.speaker.shutdown(how).await;
         tracing::info!("podroute ends; kernel routes stay for the next start");
@@ -396,6 +410,8 @@ impl Agent {
                 );
                 self.await_negotiated(peer).await;
                 self.paths.established(peer);
+                self.sessions.came_up(&name);
+                self.look_at_sessions();
                 self.watch_paths().await;
             }
             Event::PeerDown(peer, why) => {
@@ -406,6 +422,7 @@ impl Agent {
                     &name,
                     format!("BGP session with {name} is down: {why}"),
                 );
+                self.sessions.went_down(&name);
             }
             Event::ManyPrefixes(peer, family, count) => self.warn_of_prefixes(peer, family, count),
         }
@@ -450,6 +467,29 @@ impl Agent {
         }
     }
 
+    /// Tells probes and the node's condition what is still waited for.
+    fn look_at_sessions(&mut self) {
+        if !self.knows_cluster() {
+            return; // nor which peers are this node's
+        }
+        let obstacle = self.sessions.obstacle();
+        let is_settled = self.health.settled.load(Ordering::Relaxed);
+        if let Some(condition) = &self.condition {
+            let not_all = "the initial routes are not all in";
+            match (&obstacle, is_settled) {
+                (None, true) => condition.say(cluster::Network::Available),
+                (why, _) if self.sessions.is_fresh() => {
+                    let why = why.clone().unwrap_or_else(|| not_all.to_owned());
+                    condition.say(cluster::Network::Unavailable(why));
+                }
+                _ => {}
+            }
+        }
+        if let Ok(mut told) = self.health.sessions.lock() {
+            *told = obstacle;
+        }
+    }
+
     async fn sweep_if_complete(&mut self) {
         if self.sweep_at.is_some() && self.awaited.is_empty() {
             self.sweep("all peers sent their routes").await;
@@ -464,9 +504,7 @@ impl Agent {
         self.sweep_at = None;
         tracing::debug!(why, "sweep");
         self.health.settled.store(true, Ordering::Relaxed);
-        if self.config.from_kubernetes.nodes {
-            cluster::report_ready(self.name());
-        }
+        self.look_at_sessions();
         self.to_fib(ToFib::Sweep).await;
     }
 

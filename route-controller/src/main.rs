@@ -33,8 +33,7 @@ use tracing_subscriber::EnvFilter;
 const LOG: &str = "info,netlink_proto=error,kube_client=off,kube_runtime=off";
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("PODROUTE_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(LOG));
+    let filter = EnvFilter::try_from_env("PODROUTE_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

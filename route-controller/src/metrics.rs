@@ -1,8 +1,8 @@
 //! What Prometheus and probes ask over HTTP. Gathered when asked for: nothing is counted twice.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::State as Shared;
@@ -28,6 +28,8 @@ use crate::fib::task::ToFib;
 pub(crate) struct Health {
     /// The first routes are in, and those of before are swept.
     pub(crate) settled: AtomicBool,
+    /// Sessions that the node still waits for.
+    pub(crate) sessions: Mutex<Option<String>>,
     /// The file on disk was refused.
     pub(crate) refused: AtomicBool,
 }
@@ -95,15 +97,15 @@ impl Source {
     }
 
     /// Why the node is not ready; `None` when it is.
-    fn obstacle(&self, routes: Option<Routes>) -> Option<&'static str> {
-        if !self.health.settled.load(Ordering::Relaxed) {
-            return Some("the initial routes are not all in");
-        }
-        match routes {
+    fn obstacle(&self, routes: Option<Routes>) -> Option<String> {
+        let own = match routes {
+            _ if !self.health.settled.load(Ordering::Relaxed) => Some("the initial routes are not all in"),
             None => Some("the kernel route task has stopped"),
             Some(routes) if routes.pending > 0 => Some("kernel routes are pending"),
             Some(_) => None,
-        }
+        };
+        let sessions = || self.health.sessions.lock().ok()?.clone();
+        own.map(str::to_owned).or_else(sessions)
     }
 }
 
@@ -114,10 +116,10 @@ async fn healthy(Shared(source): Shared<Source>) -> StatusCode {
     }
 }
 
-async fn ready(Shared(source): Shared<Source>) -> (StatusCode, &'static str) {
+async fn ready(Shared(source): Shared<Source>) -> (StatusCode, String) {
     match source.obstacle(source.routes().await) {
-        None => (StatusCode::OK, "ready\n"),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 

@@ -17,9 +17,11 @@ use crate::{Scenario, scenario};
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let ours = [Kind::Podroute];
     vec![
-        scenario("kube::from_full_to_reflectors_without_a_gap", ours, || {
-            with_api(full_to_reflectors)
-        }),
+        scenario(
+            "kube::from_full_to_reflectors_and_back_without_a_gap",
+            ours,
+            || with_api(full_to_reflectors),
+        ),
         scenario("kube::annotations_of_one_node", ours, || with_api(annotations)),
         scenario("kube::both_families_over_one_session", ours, || {
             with_api(both_families)
@@ -49,7 +51,7 @@ fn reload(cluster: &Cluster, node: usize, more: &str) -> Result<()> {
         .map(drop)
 }
 
-/// The nodes hear of it one after the other, the reflector last.
+/// The nodes hear of it one after the other, the reflector last; of the way back first.
 fn full_to_reflectors(cluster: &mut Cluster) -> Result<()> {
     const REFLECTORS: &str =
         "mesh: {mode: reflectors, reflectorSelector: {podroute/reflector: \"true\"}, hold: 9s}\n";
@@ -81,8 +83,20 @@ fn full_to_reflectors(cluster: &mut Cluster) -> Result<()> {
     wait_names(cluster, 1, &["node-1"])?;
     wait_names(cluster, 2, &["node-1"])?;
     flows.iter().try_for_each(|flow| flow.wait_for(500))?;
+    // And back, the reflector first: it goes on reflecting until the others have met.
+    for node in 0..NAMES.len() {
+        reload(cluster, node, FULL)?;
+        flows.iter().try_for_each(|flow| flow.wait_for(2000))?;
+    }
+    wait_names(cluster, 1, &["node-1", "node-3"])?;
+    wait::until(CONVERGENCE, "node-2 hears from node-3 itself", || {
+        let state = crate::support::peer(&cluster.nodes[1], "node-3")?;
+        ensure!(state["state"] == "Established", "{state}");
+        Ok(())
+    })?;
+    flows.iter().try_for_each(|flow| flow.wait_for(500))?;
     for flow in flows {
-        flow.finish()?.nothing_lost(10_000)?;
+        flow.finish()?.nothing_lost(16_000)?;
     }
     cluster.wait_mesh()
 }

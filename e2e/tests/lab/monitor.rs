@@ -276,12 +276,16 @@ fn metrics() -> Result<()> {
         text.contains("podroute_config_ok 0"),
         "a refused file does not show: {text}"
     );
-    wait::until(CONVERGENCE, "ready once the deferral is over", || {
-        let text = ask("/readyz")?;
-        if text == "ready\n" {
-            Ok(())
-        } else {
-            wait::not_yet(text)
-        }
-    })
+    wait::until(
+        CONVERGENCE,
+        "a router to be waited for once the deferral is over",
+        || {
+            let text = ask("/readyz")?;
+            if text == "no session is up: tor-a, tor-a-v6\n" {
+                Ok(())
+            } else {
+                wait::not_yet(text)
+            }
+        },
+    )
 }

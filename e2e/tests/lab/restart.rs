@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::daemon::Kind;
-use e2e::ensure;
-use e2e::failure::{Failure, Result};
+use e2e::daemon::{Kind, podroute};
+use e2e::failure::{Context, Failure, Result};
 use e2e::flow::Flow;
 use e2e::kernel::{self, PROTO_AGENT};
 use e2e::machine::Host;
 use e2e::rack::Rack;
 use e2e::topology::Family;
+use e2e::{ensure, wait};
 
 use crate::support::{self, prefix, small, wait_no_route};
 use crate::{Scenario, scenario};
@@ -42,6 +42,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario("restart::an_upgrade_loses_no_packet", ours, upgrade),
         scenario("restart::reloads_lose_no_packet", ours, reloads),
         scenario("restart::a_second_agent_is_refused", ours, second_agent),
+        scenario("restart::ready_when_the_sessions_of_before_are_up", ours, ready)
+            .with_program("curl", "curl"),
     ]);
     scenarios
 }
@@ -114,6 +116,31 @@ fn upgrade() -> Result<()> {
     rack.wait_routes()?;
     traffic.wait_for(500)?;
     traffic.finish(600)
+}
+
+/// A rollout stops at a version that breaks sessions: it is not ready before they are up again.
+fn ready() -> Result<()> {
+    let mut rack = Rack::converged(small(Kind::Podroute))?;
+    let node = rack.host("node-1").clone();
+    let wait_for = |words: &str| {
+        wait::until(Duration::from_secs(40), format_args!("readyz: {words}"), || {
+            let said = node.run("curl", &["-s", "http://127.0.0.1:9179/readyz"])?;
+            ensure!(said.contains(words), "{said}");
+            Ok(())
+        })
+    };
+    let yaml = node.dir().join("etc/podroute.yaml");
+    let yaml = std::fs::read_to_string(&yaml).context(yaml.display())?;
+    let yaml = format!("{yaml}metrics: {{port: 9179}}\n");
+    rack.daemon("node-1").terminate()?;
+    let mut agent = podroute::start_with(&node, &yaml)?;
+    wait_for("ready\n")?;
+    agent.terminate(Duration::from_secs(10))?;
+    rack.daemon("tor-a").kill();
+    let _agent = podroute::start_with(&node, &yaml)?;
+    wait_for("not up again since the restart: tor-a")?;
+    rack.daemon("tor-a").start_again()?;
+    wait_for("ready\n")
 }
 
 /// What a new configuration changes in the kernel is changed without a gap.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bgp_proto::engine::PeerKind;
 use bgp_proto::types::{Family, PeerId};
 use bgp_speaker::{BmpSpec, LinkSpec, PeerSpec, RangeSpec, Transport, Ttl};
 use podroute_config::{Config, Remote};
@@ -15,6 +16,9 @@ impl Agent {
     pub(super) async fn put_peers(&mut self) -> Result<(), AgentError> {
         self.read_secrets();
         self.put_stations();
+        self.note_clients();
+        self.sessions.want(self.config.peers.iter());
+        self.look_at_sessions();
         let waits = |peer: &&podroute_config::Peer| !matches!(peer.remote, Remote::Range { .. });
         let ranges: BTreeSet<String> = self
             .config
@@ -102,6 +106,9 @@ impl Agent {
             );
         } else if peer.bfd.as_ref().is_some_and(|bfd| bfd.strict) && !self.paths.is_up(id) {
             spec.waiting_for = Some("BFD is not up (bfd.strict); `podroute show bfd` says more".to_owned());
+        }
+        if self.reflecting.holds(&peer.name) {
+            Arc::make_mut(&mut spec.routing).kind = PeerKind::Client;
         }
         if let Some(file) = &peer.transport.password_file {
             spec.transport.password_version = self.secrets.version(file);

@@ -3,10 +3,14 @@
 //! When the mesh turns from `full` to `reflectors`, or a reflector's label moves, each node hears of it at another moment.
 //! A session with a node that is still there goes when all that it brings has come from others too for a while: then
 //! reflectors reflect, in both directions. A node that left is another matter: its sessions go at once.
+//!
+//! The other way round, a reflector whose clients meet each other from now on goes on reflecting for a while: it cannot see
+//! whether they have met. Who has both paths prefers the direct one (shorter CLUSTER_LIST, RFC 4456 §9).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use bgp_proto::engine::PeerKind;
 use bgp_proto::types::PeerId;
 use podroute_config::Mesh;
 
@@ -40,7 +44,54 @@ impl Retiring {
     }
 }
 
+/// Clients that a reflector no longer has to reflect to, and until when it does.
+#[derive(Debug, Default)]
+pub(super) struct Reflecting {
+    clients: BTreeSet<String>,
+    until: BTreeMap<String, Instant>,
+}
+
+impl Reflecting {
+    /// The nodes of the mesh as they are wanted from now on: clients, and those that are plain peers.
+    fn update(&mut self, now: Instant, clients: BTreeSet<String>, plain: &BTreeSet<String>) {
+        let before = std::mem::replace(&mut self.clients, clients);
+        self.until.retain(|name, _| plain.contains(name));
+        for name in before.intersection(plain) {
+            self.until.entry(name.clone()).or_insert(now + LONGEST);
+        }
+    }
+
+    /// Whether this plain peer is still treated as a client.
+    pub(super) fn holds(&self, name: &str) -> bool {
+        self.until.contains_key(name)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.until.is_empty()
+    }
+
+    /// Whether somebody's time is over.
+    fn expire(&mut self, now: Instant) -> bool {
+        let before = self.until.len();
+        self.until.retain(|_, until| *until > now);
+        self.until.len() < before
+    }
+}
+
 impl Agent {
+    /// Notes whom this node reflects to, before the peers are put.
+    pub(super) fn note_clients(&mut self) {
+        let names = |kind: PeerKind| -> BTreeSet<String> {
+            let peers = self.config.peers.iter();
+            peers
+                .filter(|peer| peer.of_mesh && peer.kind == kind)
+                .map(|peer| peer.name.clone())
+                .collect()
+        };
+        let (clients, plain) = (names(PeerKind::Client), names(PeerKind::Internal));
+        self.reflecting.update(now(), clients, &plain);
+    }
+
     /// Of the peers that the configuration does not have any more, those that can go at once.
     pub(super) fn let_retire(&mut self, gone: Vec<String>) -> Vec<String> {
         let (now, mesh) = (now(), self.config.mesh != Mesh::Off);
@@ -74,6 +125,9 @@ impl Agent {
 
     /// Looks whether retiring sessions may go; called every second.
     pub(super) async fn look_at_retiring(&mut self) -> Result<(), AgentError> {
+        if self.reflecting.expire(now()) {
+            self.put_peers().await?;
+        }
         if self.retiring.is_empty() {
             return Ok(());
         }
@@ -121,5 +175,24 @@ mod tests {
         assert!(!one.may_go(after(14), 0));
         assert!(one.may_go(after(17), 0));
         assert!(one.may_go(after(121), 4), "nobody waits forever");
+    }
+
+    #[test]
+    fn a_reflector_goes_on_for_a_while() {
+        let start = Instant::now();
+        let names =
+            |list: &[&str]| -> BTreeSet<String> { list.iter().map(|&name| name.to_owned()).collect() };
+        let mut reflecting = Reflecting::default();
+        reflecting.update(start, names(&["a", "b"]), &names(&["other"]));
+        assert!(reflecting.is_empty());
+        // All meet each other from now on; b left.
+        reflecting.update(start, names(&[]), &names(&["a", "other"]));
+        assert!(reflecting.holds("a") && !reflecting.holds("b") && !reflecting.holds("other"));
+        // News in between do not make it longer.
+        let later = start + Duration::from_secs(60);
+        reflecting.update(later, names(&[]), &names(&["a", "other"]));
+        assert!(!reflecting.expire(later));
+        assert!(reflecting.expire(start + LONGEST));
+        assert!(reflecting.is_empty());
     }
 }

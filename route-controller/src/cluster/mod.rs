@@ -16,6 +16,6 @@ mod events;
 mod index;
 mod watch;
 
-pub(crate) use condition::report_ready;
+pub(crate) use condition::{Condition, Network};
 pub(crate) use events::Events;
 pub(crate) use watch::{Facts, follow};
