@@ -1,9 +1,12 @@
 //! The task that owns the engine.
 //!
-//! It takes what peers and the agent send, flushes when its channel is momentarily empty (or after
-//! [`BURST`] inputs), and hands out what comes of it. It never waits for a peer: the engine's credit keeps
+//! It takes what peers and the agent send, works when its channels are momentarily empty (or after
+//! [`BURST`] inputs, or a [`TURN`]), and hands out what comes of it. It never waits for a peer: the engine's credit keeps
 //! a peer's chunk channel from filling up. It does not wait for the agent either: kernel changes that
 //! the agent has no room for are merged by prefix until it has.
+//!
+//! Work that touches a whole table is done in turns too. Between two of them come the agent's orders and queries, all there
+//! are, and inputs of peers: whoever asks waits for two turns, not for a million routes.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,11 +21,14 @@ use crate::api::Event;
 use crate::clock::now;
 use crate::messages::{ToEngine, ToPeer};
 
-/// Inputs taken before a flush.
+/// Inputs of peers taken at a time.
 const BURST: usize = 256;
+/// How long inputs are taken, and how long the engine works, before the other gets its turn.
+const TURN: Duration = Duration::from_millis(5);
 
 pub(crate) struct EngineTask {
     engine: Engine,
+    orders: mpsc::Receiver<ToEngine>,
     inbox: mpsc::Receiver<ToEngine>,
     events: mpsc::Sender<Event>,
     chunks: HashMap<PeerId, mpsc::Sender<Arc<Chunk>>>,
@@ -30,45 +36,95 @@ pub(crate) struct EngineTask {
     /// Events the agent had no room for, in order; kernel changes are merged in `fib` instead.
     waiting: VecDeque<Event>,
     fib: HashMap<Prefix, FibChange>,
+    /// The last turn did not end the work.
+    busy: bool,
 }
 
 impl EngineTask {
-    pub(crate) fn new(engine: Engine, inbox: mpsc::Receiver<ToEngine>, events: mpsc::Sender<Event>) -> Self {
+    /// `orders` come from the agent, the rest from peers.
+    pub(crate) fn new(
+        engine: Engine,
+        orders: mpsc::Receiver<ToEngine>,
+        inbox: mpsc::Receiver<ToEngine>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
         Self {
             engine,
+            orders,
             inbox,
             events,
             chunks: HashMap::new(),
             peers: HashMap::new(),
             waiting: VecDeque::new(),
             fib: HashMap::new(),
+            busy: false,
         }
     }
 
-    /// Runs until every sender is gone.
+    /// Runs until every peer's sender is gone.
     pub(crate) async fn run(mut self) {
         loop {
-            let behind = !self.fib.is_empty() || !self.waiting.is_empty();
-            let message = tokio::select! {
-                message = self.inbox.recv() => message,
-                room = has_room(&self.events), if behind => {
-                    if !room {
-                        return;
-                    }
+            if self.busy {
+                tokio::task::yield_now().await;
+                self.take_some();
+                if self.is_behind() && self.events.capacity() > 0 {
                     self.catch_up();
-                    continue;
                 }
-            };
-            let Some(message) = message else { return };
-            self.take(message);
-            for _ in 1..BURST {
-                match self.inbox.try_recv() {
-                    Ok(message) => self.take(message),
-                    Err(_) => break,
-                }
+            } else {
+                let message = tokio::select! {
+                    biased;
+                    Some(order) = self.orders.recv() => order,
+                    message = self.inbox.recv() => match message {
+                        Some(message) => message,
+                        None => return,
+                    },
+                    room = has_room(&self.events), if self.is_behind() => {
+                        if !room {
+                            return;
+                        }
+                        self.catch_up();
+                        continue;
+                    }
+                };
+                self.take_input(message);
+                self.take_some();
             }
-            self.flush().await;
+            self.work_a_turn();
         }
+    }
+
+    /// Whether the agent could not be told everything.
+    fn is_behind(&self) -> bool {
+        !self.fib.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// What is there: all orders, and a turn of inputs of peers.
+    fn take_some(&mut self) {
+        self.take_orders();
+        let end = now() + TURN;
+        for _ in 0..BURST {
+            match self.inbox.try_recv() {
+                Ok(message) => self.take_input(message),
+                Err(_) => return,
+            }
+            if now() >= end {
+                return;
+            }
+        }
+    }
+
+    fn take_orders(&mut self) {
+        while let Ok(order) = self.orders.try_recv() {
+            self.take(order);
+        }
+    }
+
+    /// A session that came up was ordered before: whose peer the engine does not know, it would not hear.
+    fn take_input(&mut self, message: ToEngine) {
+        if matches!(message, ToEngine::Up(..)) {
+            self.take_orders();
+        }
+        self.take(message);
     }
 
     fn take(&mut self, message: ToEngine) {
@@ -94,14 +150,16 @@ impl EngineTask {
         }
     }
 
-    /// Everything the engine has to say; other tasks get a turn now and then.
-    async fn flush(&mut self) {
-        let mut outputs = 0u32;
-        while let Some(output) = self.engine.poll_output() {
-            self.dispatch(output);
-            outputs += 1;
-            if outputs.is_multiple_of(4096) {
-                tokio::task::yield_now().await;
+    /// What the engine has to do, for as long as a turn.
+    fn work_a_turn(&mut self) {
+        let end = now() + TURN;
+        loop {
+            while let Some(output) = self.engine.next_output() {
+                self.dispatch(output);
+            }
+            self.busy = self.engine.work();
+            if !self.busy || now() >= end {
+                return;
             }
         }
     }

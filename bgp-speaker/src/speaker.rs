@@ -25,8 +25,10 @@ use crate::registry::{Entry, Registry};
 use crate::socket;
 use crate::unnumbered::{Finder, Links};
 
-/// Messages to the engine under way.
+/// Messages of peers to the engine under way.
 const ENGINE_ROOM: usize = 1024;
+/// Orders and queries under way.
+const ORDERS_ROOM: usize = 64;
 /// Events to the agent under way.
 const EVENT_ROOM: usize = 1024;
 /// Commands to a peer's task under way.
@@ -41,7 +43,7 @@ pub struct Speaker;
 /// Talks to the speaker; cheap to clone. The speaker stops when the last handle is gone.
 #[derive(Clone)]
 pub struct SpeakerHandle {
-    engine: mpsc::Sender<ToEngine>,
+    orders: mpsc::Sender<ToEngine>,
     registry: Arc<Registry>,
     peers: Peers,
     links: Arc<Links>,
@@ -60,13 +62,16 @@ impl std::fmt::Debug for SpeakerHandle {
 #[derive(Clone)]
 pub(crate) struct Peers {
     pub(crate) registry: Arc<Registry>,
+    /// Orders and queries.
+    orders: mpsc::Sender<ToEngine>,
+    /// What peers' tasks send.
     engine: mpsc::Sender<ToEngine>,
     seed: u64,
 }
 
 impl Peers {
     async fn tell(&self, message: ToEngine) -> Result<(), Stopped> {
-        self.engine.send(message).await.map_err(|_| Stopped)
+        self.orders.send(message).await.map_err(|_| Stopped)
     }
 
     fn task(&self, spec: PeerSpec, inbox: mpsc::Receiver<ToPeer>) -> PeerTask {
@@ -194,11 +199,13 @@ impl Speaker {
             .collect::<Result<_, SpeakerError>>()?;
         let registry = Arc::new(Registry::new(listeners));
         let (engine, inbox) = mpsc::channel(ENGINE_ROOM);
+        let (orders, ordered) = mpsc::channel(ORDERS_ROOM);
         let (events, agent) = mpsc::channel(EVENT_ROOM);
-        tokio::spawn(EngineTask::new(Engine::new(config.engine), inbox, events).run());
+        tokio::spawn(EngineTask::new(Engine::new(config.engine), ordered, inbox, events).run());
         let peers = Peers {
             registry: Arc::clone(&registry),
-            engine: engine.clone(),
+            orders: orders.clone(),
+            engine,
             seed: config.seed,
         };
         let acceptors = registry
@@ -208,7 +215,7 @@ impl Speaker {
         let acceptors = Arc::new(Acceptors(acceptors.collect()));
         Ok((
             SpeakerHandle {
-                engine,
+                orders,
                 registry,
                 peers,
                 links: Arc::default(),
@@ -222,7 +229,7 @@ impl Speaker {
 
 impl SpeakerHandle {
     async fn tell(&self, message: ToEngine) -> Result<(), Stopped> {
-        self.engine.send(message).await.map_err(|_| Stopped)
+        self.orders.send(message).await.map_err(|_| Stopped)
     }
 
     async fn ask<T: Send + 'static>(

@@ -6,16 +6,16 @@
 mod fib;
 mod report;
 mod rivals;
+mod works;
 
-use std::ops::Range;
 use std::time::Duration;
 
-use crate::blast::{Load, Rules, Spec, Table, address, shares};
 use crate::daemon::Kind;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::machine::Host;
 use crate::netns;
-use rivals::{ASN, HERE, Rival, Role};
+use rivals::{HERE, Rival};
+use works::Work;
 
 pub use fib::fib;
 pub(crate) use report::machine;
@@ -25,21 +25,6 @@ pub(crate) use rivals::{MIRROR, be_mirror};
 /// No run takes longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What a speaker is asked to do.
-#[derive(Debug, Clone, Copy)]
-enum Work {
-    /// One sender, so many receivers, all eBGP.
-    Table {
-        routes: u32,
-        per_set: u32,
-        receivers: u32,
-    },
-    /// Clients with so many routes each, everybody to everybody.
-    Reflect { clients: u32, each: u32 },
-    /// The same; then single prefixes go and come back.
-    Churn { clients: u32, flaps: u32 },
-}
-
 /// A line of the table.
 #[derive(Debug)]
 struct Task {
@@ -48,6 +33,16 @@ struct Task {
     work: Work,
     /// Rivals that take minutes for it.
     without: &'static [Kind],
+}
+
+impl Task {
+    /// Whether a rival would take minutes, or cannot: the floor knows no routes, only messages that pass.
+    fn leaves_out(&self, rival: Rival) -> bool {
+        match rival {
+            Rival::Mirror => matches!(self.work, Work::Reset { .. } | Work::Newcomer { .. }),
+            Rival::Daemon(kind) => self.without.contains(&kind),
+        }
+    }
 }
 
 const fn task(name: &'static str, title: &'static str, work: Work, without: &'static [Kind]) -> Task {
@@ -138,6 +133,27 @@ static TASKS: &[Task] = &[
         },
         SLOW,
     ),
+    task(
+        "reset-100k",
+        "a session with 100,000 routes is reset and comes back, 1 receiver",
+        Work::Reset { routes: 100_000 },
+        SLOW,
+    ),
+    task(
+        "newcomer-1m",
+        "a receiver comes up beside 1,000,000 routes; another waits for single prefixes",
+        Work::Newcomer { routes: 1_000_000 },
+        SLOW,
+    ),
+    task(
+        "deaf-100k",
+        "one receiver stops reading; 100,000 routes go and come back 10 times",
+        Work::Deaf {
+            routes: 100_000,
+            times: 10,
+        },
+        SLOW,
+    ),
 ];
 
 /// What one run gave.
@@ -187,7 +203,7 @@ pub fn speaker(options: &Options) -> Result<()> {
     }) {
         for round in 0..options.rounds {
             for rival in &rivals {
-                if matches!(rival, Rival::Daemon(kind) if task.without.contains(kind)) {
+                if task.leaves_out(*rival) {
                     continue;
                 }
                 match run(task, *rival, round) {
@@ -223,14 +239,10 @@ fn run(task: &Task, rival: Rival, round: usize) -> Result<Run> {
     host.ip(&format!("addr add {HERE}/14 dev lo"))?;
     // A burst of a thousand connections must fit the queues of whoever listens.
     host.sysctl("net/core/somaxconn", "4096")?;
-    let role = match task.work {
-        Work::Table { .. } => Role::Router,
-        Work::Reflect { .. } | Work::Churn { .. } => Role::Reflector,
-    };
-    let mut processes = rival.start(&host, role)?;
-    let result = host.within(|| load(task, rival));
+    let mut processes = rival.start(&host, task.work.role())?;
+    let result = host.within(|| works::load(task.work, rival));
     let result = result.and_then(|times| Ok((times, cost(&processes)?)));
-    let ((sessions, seconds, second, updates), (cpu, peak_mib)) = result.map_err(|failure| {
+    let (times, (cpu, peak_mib)) = result.map_err(|failure| {
         processes
             .iter()
             .fold(failure, |failure, one| one.with_log(failure))
@@ -240,98 +252,11 @@ fn run(task: &Task, rival: Rival, round: usize) -> Result<Run> {
     Ok(Run {
         task: task.name,
         rival: rival.name(),
-        sessions,
-        seconds,
-        second,
+        sessions: times.sessions,
+        seconds: times.seconds,
+        second: times.second,
         cpu,
         peak_mib,
-        updates,
+        updates: times.updates,
     })
-}
-
-fn rules(role: Role, rival: Rival) -> Rules {
-    let real = rival != Rival::Mirror;
-    Rules {
-        reflected: real && role == Role::Reflector,
-        own_may_return: rival == Rival::Daemon(Kind::Frr),
-        first_as: (real && role == Role::Router).then_some(ASN),
-    }
-}
-
-fn clients(count: u32, each: u32) -> Vec<Spec> {
-    let spec = |(index, sends): (u32, Range<u32>)| Spec {
-        local: address([10, 100], index),
-        asn: ASN,
-        sends,
-        receives: true,
-    };
-    (0..count).zip(shares(count, each)).map(spec).collect()
-}
-
-fn load(task: &Task, rival: Rival) -> Result<(f64, f64, f64, u64)> {
-    match task.work {
-        Work::Table {
-            routes,
-            per_set,
-            receivers,
-        } => {
-            let mut specs = vec![Spec {
-                local: address([10, 101], 0),
-                asn: 65001,
-                sends: 0..routes,
-                receives: false,
-            }];
-            specs.extend((0..receivers).map(|index| Spec {
-                local: address([10, 102], index),
-                asn: 65002,
-                sends: 0..0,
-                receives: true,
-            }));
-            let table = Table::new(routes, per_set, false);
-            both(&specs, table, rules(Role::Router, rival))
-        }
-        Work::Reflect { clients: count, each } => {
-            let table = Table::new(count * each, each, true).with_hosts(each);
-            both(&clients(count, each), table, rules(Role::Reflector, rival))
-        }
-        Work::Churn {
-            clients: count,
-            flaps,
-        } => {
-            let table = Table::new(count, 1, true);
-            churn(&clients(count, 1), table, rules(Role::Reflector, rival), flaps)
-        }
-    }
-}
-
-fn both(specs: &[Spec], table: Table, rules: Rules) -> Result<(f64, f64, f64, u64)> {
-    let (mut load, sessions) = Load::connect(HERE, specs, table, rules, LIMIT)?;
-    let announced = load.announce(LIMIT)?;
-    let updates = load.updates();
-    let withdrawn = load.withdraw(LIMIT)?;
-    Ok((
-        sessions.as_secs_f64(),
-        announced.as_secs_f64(),
-        withdrawn.as_secs_f64(),
-        updates,
-    ))
-}
-
-fn churn(specs: &[Spec], table: Table, rules: Rules, flaps: u32) -> Result<(f64, f64, f64, u64)> {
-    let (mut load, sessions) = Load::connect(HERE, specs, table, rules, LIMIT)?;
-    load.announce(LIMIT)?;
-    let mut times = Vec::new();
-    for flap in 0..flaps {
-        let index = (flap as usize * 7) % specs.len();
-        times.extend(load.flap(index, LIMIT)?.map(|time| time.as_secs_f64()));
-    }
-    times.sort_by(f64::total_cmp);
-    let at = |share: f64| {
-        let index = (times.len() as f64 * share) as usize;
-        times
-            .get(index.min(times.len() - 1))
-            .copied()
-            .ok_or_else(|| Failure::new("no flap"))
-    };
-    Ok((sessions.as_secs_f64(), at(0.5)?, at(0.99)?, load.updates()))
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::rivals::Rival;
-use super::{Run, Task, Work};
+use super::{Run, Task};
 use crate::failure::{Context, Result};
 
 /// The middle of several runs of one task by one rival.
@@ -57,10 +57,7 @@ fn tables(tasks: &[Task], rivals: &[Rival], runs: &[Run]) -> String {
         if all.is_empty() {
             continue;
         }
-        let names = match task.work {
-            Work::Churn { .. } => ["p50", "p99"],
-            _ => ["announced", "withdrawn"],
-        };
+        let names = task.work.columns();
         let others = |rival: Rival| rival != Rival::Mirror && rival.name() != "podroute";
         let best = all
             .iter()

@@ -19,6 +19,7 @@ pub(super) struct Client {
     written: usize,
     unread: Vec<u8>,
     up: bool,
+    deaf: bool,
     pub(super) heard: Heard,
 }
 
@@ -39,6 +40,7 @@ impl Client {
             written: 0,
             unread: Vec::new(),
             up: false,
+            deaf: false,
             heard: Heard::new(if spec.receives { routes } else { 0 }),
             spec,
             stream,
@@ -59,6 +61,14 @@ impl Client {
 
     pub(super) fn is_up(&self) -> bool {
         self.up
+    }
+
+    pub(super) fn stop_reading(&mut self) {
+        self.deaf = true;
+    }
+
+    pub(super) fn reads(&self) -> bool {
+        !self.deaf
     }
 
     pub(super) fn has_unwritten(&self) -> bool {

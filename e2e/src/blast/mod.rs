@@ -116,6 +116,15 @@ impl Load {
 
     /// One session's first prefix goes and comes back; answers both times.
     pub fn flap(&mut self, index: usize, limit: Duration) -> Result<[Duration; 2]> {
+        self.flap_until(index, limit, |other| other != index)
+    }
+
+    fn flap_until(
+        &mut self,
+        index: usize,
+        limit: Duration,
+        counts: impl Fn(usize) -> bool,
+    ) -> Result<[Duration; 2]> {
         let client = &self.clients[index];
         let first = client.spec.sends.start..client.spec.sends.start + 1;
         let parts = [
@@ -129,12 +138,74 @@ impl Load {
             let what = format!("prefix {} with everybody: {wanted}", first.start);
             self.until(limit, &what, |load| {
                 load.clients.iter().enumerate().all(|(other, client)| {
-                    other == index || !client.spec.receives || client.heard.has(first.start) == wanted
+                    !counts(other) || !client.spec.receives || client.heard.has(first.start) == wanted
                 })
             })?;
             *time = start.elapsed();
         }
         Ok(times)
+    }
+
+    /// One more session, which has to come up by itself; answers its index.
+    pub fn join(&mut self, daemon: Ipv4Addr, spec: Spec) -> Result<usize> {
+        let index = self.clients.len();
+        let client = Client::connect(daemon, spec, self.table.len())?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
+        self.epoll
+            .add(client.stream(), event)
+            .context("adding a socket to epoll")?;
+        self.clients.push(client);
+        Ok(index)
+    }
+
+    /// Waits until a session is up.
+    pub fn wait_up(&mut self, index: usize, limit: Duration) -> Result<()> {
+        self.until(limit, "the session established", |load| {
+            load.clients[index].is_up()
+        })
+    }
+
+    /// The session reads nothing from now on.
+    pub fn stop_reading(&mut self, index: usize) -> Result<()> {
+        self.clients[index].stop_reading();
+        self.interest(index)
+    }
+
+    /// Whether a session has everything that it waits for.
+    pub fn has_all(&self, index: usize) -> bool {
+        self.clients[index].has(self.table.len())
+    }
+
+    /// How many routes a session has.
+    pub fn count(&self, index: usize) -> u32 {
+        self.clients[index].heard.count()
+    }
+
+    /// Waits until a session has all that others send.
+    pub fn wait_for_all(&mut self, index: usize, limit: Duration) -> Result<()> {
+        self.until(limit, "everything with one session", |load| load.has_all(index))
+    }
+
+    /// Waits until a session has so many routes.
+    pub fn wait_count(&mut self, index: usize, count: u32, limit: Duration) -> Result<()> {
+        let what = format!("{count} routes with one session");
+        self.until(limit, &what, |load| load.clients[index].heard.count() == count)
+    }
+
+    /// One session's whole part goes, or comes.
+    pub fn send_part(&mut self, index: usize, announce: bool) -> Result<()> {
+        let spec = &self.clients[index].spec;
+        let part = if announce {
+            self.table.announce(spec, spec.sends.clone())
+        } else {
+            self.table.withdraw(spec.sends.clone())
+        };
+        self.send(index, part)
+    }
+
+    /// The first prefix of a session goes and comes back; answers how long each takes to one other.
+    pub fn flap_to(&mut self, index: usize, witness: usize, limit: Duration) -> Result<[Duration; 2]> {
+        self.flap_until(index, limit, |other| other == witness)
     }
 
     /// One session sends its part; returns when it is all with the socket.
@@ -175,7 +246,8 @@ impl Load {
 
     fn interest(&self, index: usize) -> Result<()> {
         let client = &self.clients[index];
-        let mut flags = EpollFlags::EPOLLIN;
+        let mut flags = EpollFlags::empty();
+        flags.set(EpollFlags::EPOLLIN, client.reads());
         flags.set(EpollFlags::EPOLLOUT, client.has_unwritten());
         let mut event = EpollEvent::new(flags, index as u64);
         self.epoll.modify(client.stream(), &mut event).context("epoll")

@@ -28,6 +28,7 @@ mod kube_image;
 mod kube_scale;
 mod kube_services;
 mod lab_itself;
+mod large;
 mod matrix;
 mod monitor;
 mod objects;
@@ -132,6 +133,7 @@ fn scenarios() -> Vec<Scenario> {
         diff::scenarios(),
         failover::scenarios(),
         kube_changes::scenarios(),
+        large::scenarios(),
         kube_image::scenarios(),
         kube_scale::scenarios(),
         kube_services::scenarios(),

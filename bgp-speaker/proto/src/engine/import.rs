@@ -13,7 +13,7 @@ use crate::types::{Family, PeerId, Prefix};
 use crate::wire::{Nlri, Notification, PathAttrs, RouteBatch, RouteOp};
 
 /// The last policy outcome of an announcement: most of its prefixes share it.
-type Cached = Option<(RuleSet, AttrId)>;
+pub(super) type Cached = Option<(RuleSet, AttrId)>;
 
 impl Engine {
     /// Takes the peer's routes in.
@@ -139,20 +139,6 @@ impl Engine {
         known.adj_in.restore(live);
     }
 
-    /// Takes all paths of a source away from a destination.
-    pub(super) fn withdraw_source(&mut self, peer: PeerId, dest: DestId) {
-        while let Some(at) = self.table.path_of(dest, peer) {
-            if let Some(path) = self.table.remove(dest, at) {
-                self.let_go(&path);
-                let path_id = path.path_id;
-                if let Some(prefix) = self.table.prefix(dest) {
-                    self.note_feeds(peer, Nlri { path_id, prefix });
-                }
-            }
-            self.mark(dest);
-        }
-    }
-
     /// RFC 4486 §4: more prefixes than configured end the session with Cease/1.
     fn over_limit(&mut self, peer: PeerId, family: Family) -> bool {
         let Some(known) = self.peers.get_mut(&peer) else {
@@ -262,35 +248,6 @@ impl Engine {
             Ok(())
         } else {
             Err(Ineligible::BadNextHop)
-        }
-    }
-
-    /// Evaluates a source's paths to a destination again, after a change of policy or of our blocks.
-    pub(super) fn reimport(&mut self, peer: PeerId, dest: DestId) {
-        let Some(prefix) = self.table.prefix(dest) else {
-            return;
-        };
-        let paths: Vec<_> = self
-            .table
-            .paths(dest)
-            .filter(|(_, path)| path.peer == peer)
-            .map(|(at, path)| (at, *path))
-            .collect();
-        for (at, old) in paths {
-            let mut cached = None;
-            let imported = self.imported(peer, prefix, old.received, &mut cached);
-            if imported != old.imported {
-                let path = Path { imported, ..old };
-                self.hold(&path);
-                self.table.replace(at, path);
-                self.let_go(&old);
-                let path_id = old.path_id;
-                self.note_feeds(peer, Nlri { path_id, prefix });
-                self.mark(dest);
-            }
-            if let Some((_, id)) = cached {
-                self.attrs.release(id, &mut self.next_hops);
-            }
         }
     }
 

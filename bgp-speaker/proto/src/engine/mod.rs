@@ -19,6 +19,7 @@ mod import;
 mod originate;
 mod peers;
 mod preview;
+mod slices;
 mod view;
 mod weights;
 
@@ -60,6 +61,10 @@ pub struct Engine {
     own_blocks: Vec<Prefix>,
     /// Destinations to decide, each once.
     dirty: VecDeque<DestId>,
+    /// Sources that are gone, with destinations whose paths are still to be taken away.
+    departing: VecDeque<(PeerId, slices::Notes)>,
+    /// Sources whose policy changed, with what is still to be looked at again.
+    reimports: VecDeque<(PeerId, slices::Notes)>,
     /// Peers that are behind and have room.
     behind: VecDeque<PeerId>,
     /// Ends of initial tables, told once the routes before them are decided.
@@ -103,6 +108,8 @@ impl Engine {
             originated: BTreeMap::new(),
             own_blocks: Vec::new(),
             dirty: VecDeque::new(),
+            departing: VecDeque::new(),
+            reimports: VecDeque::new(),
             behind: VecDeque::new(),
             ends: Vec::new(),
             out: VecDeque::new(),
@@ -139,20 +146,29 @@ impl Engine {
     /// What to do next; `None` when everything is done. Does the work of deciding and encoding.
     pub fn poll_output(&mut self) -> Option<Output> {
         loop {
-            if let Some(output) = self.out.pop_front() {
+            if let Some(output) = self.next_output() {
                 return Some(output);
             }
-            if !self.step() {
+            if !self.work() {
                 return None;
             }
         }
     }
 
-    /// One slice of work; false when there is none.
-    fn step(&mut self) -> bool {
+    /// What came of the work done so far. With [`Engine::work`] instead of [`Engine::poll_output`] others get a turn
+    /// between two slices.
+    pub fn next_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// One slice of work, about a millisecond; false when there is none and nothing came of it.
+    pub fn work(&mut self) -> bool {
         self.report_next_hops();
         if !self.dirty.is_empty() {
             self.flush_slice();
+            return true;
+        }
+        if self.departure_slice() || self.reimport_slice() {
             return true;
         }
         self.tell_ends();
@@ -215,13 +231,11 @@ impl Engine {
                     peer.routing.kind,
                     peer.routing.rules,
                 );
-        let notes = if import_changed {
-            peer.adj_in.notes().to_vec()
-        } else {
-            Vec::new()
-        };
+        if import_changed {
+            let notes = peer.adj_in.notes().to_vec();
+            self.reimport_all(id, notes);
+        }
         self.learn_source(id, &facts);
-        notes.into_iter().for_each(|dest| self.reimport(id, dest));
         self.regroup(id);
     }
 
@@ -257,14 +271,16 @@ impl Engine {
     fn remove(&mut self, peer: PeerId) {
         self.down(peer);
         self.peers.remove(&peer);
-        self.sources.addresses.remove(&peer);
-        self.sources.here.remove(&peer);
+        if !self.departing.iter().any(|(id, _)| *id == peer) {
+            self.forget_source(peer);
+        }
     }
 
     fn up(&mut self, id: PeerId, facts: Box<SessionFacts>) {
         if self.peers.get(&id).is_some_and(Peer::is_up) {
             self.down(id);
         }
+        self.finish_departure(id);
         self.forget_unkept(id, &facts);
         self.learn_source(id, &facts);
         let key = self.group_key(id, &facts);
@@ -393,13 +409,12 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&id).filter(down) else {
             return;
         };
+        self.reimports.retain(|(reimported, _)| *reimported != id);
         peer.facts = None;
         peer.outstanding = 0;
         peer.sweeps.clear();
-        let notes = peer.adj_in.take();
-        peer.adj_in.clear();
-        notes.into_iter().for_each(|dest| self.withdraw_source(id, dest));
-        self.sources.peers.remove(&id);
+        let notes = peer.adj_in.take_notes();
+        self.departing.push_back((id, notes.into()));
         self.leave_group(id);
         self.behind.retain(|behind| *behind != id);
     }

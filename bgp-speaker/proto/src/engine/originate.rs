@@ -83,12 +83,14 @@ impl Engine {
             .filter(|(_, prefix)| inside(prefix))
             .map(|(dest, _)| dest)
             .collect();
+        let mut again = super::slices::Again::default();
         for dest in affected {
             let mut peers: Vec<PeerId> = self.table.paths(dest).map(|(_, path)| path.peer).collect();
             peers.dedup();
             for peer in peers.into_iter().filter(|peer| *peer != PeerId::LOCAL) {
-                self.reimport(peer, dest);
+                self.reimport(peer, dest, &mut again);
             }
         }
+        again.let_go(self);
     }
 }

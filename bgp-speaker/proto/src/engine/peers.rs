@@ -58,6 +58,11 @@ impl AdjIn {
         self.noted.len() > 2 * self.total() + 64
     }
 
+    /// Takes all notes as they are, and forgets the counts.
+    pub(super) fn take_notes(&mut self) -> Vec<DestId> {
+        std::mem::take(self).noted
+    }
+
     /// Takes all notes, each destination once, in order of appearance.
     pub(super) fn take(&mut self) -> Vec<DestId> {
         let notes = std::mem::take(&mut self.noted);
@@ -73,10 +78,6 @@ impl AdjIn {
     /// Puts back notes that are still live (one per path).
     pub(super) fn restore(&mut self, notes: Vec<DestId>) {
         self.noted = notes;
-    }
-
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
     }
 }
 

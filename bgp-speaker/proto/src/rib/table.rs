@@ -255,6 +255,20 @@ impl Table {
             .map(|(at, _)| at)
     }
 
+    /// The next path of a source behind this one, of the same destination.
+    #[must_use]
+    pub fn next_of(&self, at: PathIdx, peer: PeerId) -> Option<PathIdx> {
+        let mut next = self.nodes.get(slot(at))?.next;
+        while let Some(at) = next {
+            let node = self.nodes.get(slot(at))?;
+            if node.path.peer == peer {
+                return Some(at);
+            }
+            next = node.next;
+        }
+        None
+    }
+
     /// The first path: the best one, once decided.
     #[must_use]
     pub fn first(&self, dest: DestId) -> Option<&Path> {

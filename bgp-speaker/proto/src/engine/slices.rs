@@ -1,0 +1,158 @@
+//! Work on all that one source has told, slice by slice: a session that ended, a policy that changed.
+//!
+//! Between two slices what became dirty is decided and told, and the shell may do other things. Until its slice comes a path
+//! counts as it did: a source that is gone is known until the last of its paths is.
+
+use std::collections::VecDeque;
+
+use super::Engine;
+use super::import::Cached;
+use crate::rib::attrs::AttrId;
+use crate::rib::table::{DestId, Path};
+use crate::types::PeerId;
+use crate::wire::Nlri;
+
+/// Destinations looked at at a time.
+const SLICE: usize = 4096;
+
+/// Destinations still to be looked at.
+pub(super) type Notes = VecDeque<DestId>;
+
+/// What import made of the attributes looked at last: neighbours in a table share them.
+#[derive(Default)]
+pub(super) struct Again {
+    received: Option<AttrId>,
+    cached: Cached,
+}
+
+impl Again {
+    fn turn_to(&mut self, received: AttrId, engine: &mut Engine) {
+        if self.received.replace(received) != Some(received) {
+            self.forget(engine);
+            self.received = Some(received);
+        }
+    }
+
+    /// Releases what it holds.
+    pub(super) fn let_go(mut self, engine: &mut Engine) {
+        self.forget(engine);
+    }
+
+    fn forget(&mut self, engine: &mut Engine) {
+        self.received = None;
+        if let Some((_, id)) = self.cached.take() {
+            engine.attrs.release(id, &mut engine.next_hops);
+        }
+    }
+}
+
+impl Engine {
+    /// One slice of what sources that are gone have left; false when there is nothing.
+    pub(super) fn departure_slice(&mut self) -> bool {
+        let Some((peer, mut notes)) = self.departing.pop_front() else {
+            return false;
+        };
+        self.take_slice(peer, &mut notes);
+        if notes.is_empty() {
+            self.forget_departed(peer);
+        } else {
+            self.departing.push_back((peer, notes));
+        }
+        true
+    }
+
+    /// All of it at once: the peer is back, and what it tells now must not be taken for what it told before.
+    pub(super) fn finish_departure(&mut self, peer: PeerId) {
+        while let Some(place) = self.departing.iter().position(|(id, _)| *id == peer) {
+            if let Some((_, mut notes)) = self.departing.remove(place) {
+                while !notes.is_empty() {
+                    self.take_slice(peer, &mut notes);
+                }
+                self.forget_departed(peer);
+            }
+        }
+    }
+
+    /// In the order in which they came, so that others hear of neighbours together.
+    fn take_slice(&mut self, peer: PeerId, notes: &mut Notes) {
+        let count = SLICE.min(notes.len());
+        for dest in notes.drain(..count) {
+            self.withdraw_source(peer, dest);
+        }
+    }
+
+    fn forget_departed(&mut self, peer: PeerId) {
+        self.sources.peers.remove(&peer);
+        if !self.peers.contains_key(&peer) {
+            self.forget_source(peer);
+        }
+    }
+
+    /// What is known of a peer that is no more.
+    pub(super) fn forget_source(&mut self, peer: PeerId) {
+        self.sources.addresses.remove(&peer);
+        self.sources.here.remove(&peer);
+    }
+
+    /// Takes all paths of a source away from a destination.
+    pub(super) fn withdraw_source(&mut self, peer: PeerId, dest: DestId) {
+        while let Some(at) = self.table.path_of(dest, peer) {
+            if let Some(path) = self.table.remove(dest, at) {
+                self.let_go(&path);
+                let path_id = path.path_id;
+                if let Some(prefix) = self.table.prefix(dest) {
+                    self.note_feeds(peer, Nlri { path_id, prefix });
+                }
+            }
+            self.mark(dest);
+        }
+    }
+
+    /// All that came from a source is to be evaluated again, slice by slice.
+    pub(super) fn reimport_all(&mut self, peer: PeerId, notes: Vec<DestId>) {
+        self.reimports.retain(|(before, _)| *before != peer);
+        self.reimports.push_back((peer, notes.into()));
+    }
+
+    /// One slice of it; false when there is nothing left.
+    pub(super) fn reimport_slice(&mut self) -> bool {
+        let Some((peer, mut notes)) = self.reimports.pop_front() else {
+            return false;
+        };
+        let count = SLICE.min(notes.len());
+        let mut again = Again::default();
+        for dest in notes.drain(..count) {
+            self.reimport(peer, dest, &mut again);
+        }
+        again.let_go(self);
+        if !notes.is_empty() {
+            self.reimports.push_back((peer, notes));
+        }
+        true
+    }
+
+    /// Evaluates a source's paths to a destination again, after a change of policy or of our blocks.
+    pub(super) fn reimport(&mut self, peer: PeerId, dest: DestId, again: &mut Again) {
+        let Some(prefix) = self.table.prefix(dest) else {
+            return;
+        };
+        let mut next = self.table.path_of(dest, peer);
+        while let Some(at) = next {
+            next = self.table.next_of(at, peer);
+            let Some(old) = self.table.at(at).copied() else {
+                return;
+            };
+            again.turn_to(old.received, self);
+            let imported = self.imported(peer, prefix, old.received, &mut again.cached);
+            if imported != old.imported {
+                let path = Path { imported, ..old };
+                self.hold(&path);
+                self.table.replace(at, path);
+                self.let_go(&old);
+                let path_id = old.path_id;
+                self.note_feeds(peer, Nlri { path_id, prefix });
+                self.mark(dest);
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Work on all routes of a source is done in slices; whatever comes between two of them, the end is the same.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::sync::Arc;
+
+use bgp_proto::engine::{Input, PeerKind, PeerRouting};
+use bgp_proto::policy::{Actions, Matcher, Policy, PrefixRange, Rule, Verdict};
+use bgp_proto::types::{Community, PeerId, Prefix};
+use common::*;
+
+const A: PeerId = PeerId(1);
+const B: PeerId = PeerId(2);
+const C: PeerId = PeerId(3);
+/// Several slices.
+const ROUTES: u32 = 20_000;
+
+fn numbered(n: u32) -> Prefix {
+    Prefix::v4(0x0B00_0000 + (n << 8), 24)
+}
+
+fn tell(world: &mut World, from: PeerId, numbers: std::ops::Range<u32>, mark: u32) {
+    let mut attrs = attrs_from(from, PeerKind::External);
+    attrs.communities = [Community(mark)].into();
+    let prefixes: Vec<Prefix> = numbers.map(numbered).collect();
+    world.handle(Input::Routes(from, announce(attrs, &prefixes)));
+}
+
+/// A tells a table, B and C hear it.
+fn world() -> World {
+    let mut world = World::new(config());
+    for peer in [A, B, C] {
+        world.add(peer, PeerKind::External);
+    }
+    tell(&mut world, A, 0..ROUTES, 1);
+    world.pump();
+    assert_eq!(world.heard[&B].routes.len(), ROUTES as usize);
+    world
+}
+
+/// Some slices, not all of them: one is decided and told before the next.
+fn a_few_slices(world: &mut World) {
+    for _ in 0..3 {
+        assert!(world.engine.work(), "there is more than a few slices to do");
+    }
+}
+
+fn marks(world: &World, peer: PeerId) -> Vec<u32> {
+    let mut marks: Vec<u32> = world.heard[&peer]
+        .routes
+        .values()
+        .map(|attrs| attrs.communities[0].0)
+        .collect();
+    marks.dedup();
+    marks
+}
+
+#[test]
+fn a_peer_that_is_back_before_its_routes_are_gone() {
+    let mut world = world();
+    world.down(A);
+    a_few_slices(&mut world);
+    world.add(A, PeerKind::External);
+    tell(&mut world, A, 0..100, 2);
+    world.pump();
+    assert_eq!(
+        world.heard[&B].routes.len(),
+        100,
+        "what it does not tell again is gone"
+    );
+    assert_eq!(marks(&world, B), [2]);
+    assert_eq!(world.fib.len(), 100);
+    assert_eq!(world.engine.sizes().0, 100);
+}
+
+#[test]
+fn others_bring_the_routes_of_one_that_is_going() {
+    let mut world = world();
+    world.down(A);
+    a_few_slices(&mut world);
+    tell(&mut world, C, 0..ROUTES, 3);
+    world.pump();
+    assert_eq!(marks(&world, B), [3]);
+    assert_eq!(world.heard[&B].routes.len(), ROUTES as usize);
+}
+
+#[test]
+fn a_peer_that_is_removed_while_its_routes_go() {
+    let mut world = world();
+    world.down(A);
+    a_few_slices(&mut world);
+    world.handle(Input::Remove(A));
+    world.pump();
+    assert!(world.heard[&B].routes.is_empty() && world.fib.is_empty());
+    assert_eq!(world.engine.sizes().0, 0);
+}
+
+fn only(range: &str, mark: u32) -> PeerRouting {
+    let rule = Rule {
+        matcher: Matcher {
+            prefixes: vec![PrefixRange {
+                max_len: 32,
+                ..PrefixRange::exact(prefix(range))
+            }],
+            ..Matcher::default()
+        },
+        actions: Actions {
+            med: Some(mark),
+            ..Actions::default()
+        },
+        verdict: Some(Verdict::Accept),
+    };
+    PeerRouting {
+        import: Arc::new(Policy {
+            name: "from-a".into(),
+            rules: vec![rule],
+            default: Verdict::Reject,
+        }),
+        ..routing(A, PeerKind::External)
+    }
+}
+
+#[test]
+fn a_policy_that_changes_again_before_the_first_change_is_through() {
+    let mut world = world();
+    world.handle(Input::Configure(A, only("11.0.0.0/8", 7).into()));
+    a_few_slices(&mut world);
+    world.handle(Input::Configure(A, only("11.1.0.0/16", 8).into()));
+    world.pump();
+    assert_eq!(world.heard[&B].routes.len(), 256);
+    assert_eq!(world.fib.len(), 256);
+}
+
+#[test]
+fn a_peer_that_goes_while_its_policy_changes() {
+    let mut world = world();
+    world.handle(Input::Configure(A, only("11.0.0.0/8", 7).into()));
+    a_few_slices(&mut world);
+    world.down(A);
+    world.pump();
+    assert!(world.heard[&B].routes.is_empty() && world.fib.is_empty());
+    assert_eq!(world.engine.sizes(), (0, 0, 0), "nothing is left behind");
+}
