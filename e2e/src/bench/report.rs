@@ -134,13 +134,64 @@ pub(super) fn write(dir: &Path, tasks: &[Task], rivals: &[Rival], runs: &[Run]) 
         "# The speaker beside others\n\nWritten by `make bench`: {}; {}. Medians of {rounds} rounds in which all took turns; \
          kernel routes off; load and speaker on one machine over its loopback. The floor is a program that hands messages on \
          with no routing at all. CPU and memory are those of the whole process from its start. Lower is better throughout. \
-         Every prefix that arrives is checked: once, with its own attributes, ORIGINATOR_ID and CLUSTER_LIST where reflected.\n{}",
+         Every prefix that arrives is checked: once, with its own attributes, ORIGINATOR_ID and CLUSTER_LIST where reflected.\n\n\
+         ![The first time of each task, log scale from 1 ms](speaker.svg)\n{}",
         machine(),
         versions.join(", "),
         tables(tasks, rivals, runs)
     );
     let json = serde_json::json!({"machine": machine(), "versions": versions, "runs": runs});
-    save(dir, "speaker", &text, &json)
+    save(dir, "speaker", &text, &json)?;
+    let file = dir.join("speaker.svg");
+    std::fs::write(&file, plot(tasks, rivals, runs)).context(file.display())
+}
+
+/// The first time of each task as bars, a log scale for all.
+fn plot(tasks: &[Task], rivals: &[Rival], runs: &[Run]) -> String {
+    const WIDTH: f64 = 560.0;
+    const LEFT: f64 = 90.0;
+    /// From 1 ms to 100 s.
+    const DECADES: f64 = 5.0;
+    let (mut body, mut y) = (String::new(), 14.0);
+    for task in tasks {
+        let bars: Vec<(Rival, f64)> = rivals
+            .iter()
+            .filter_map(|rival| Some((*rival, middle(runs, task, *rival)?.seconds)))
+            .collect();
+        if bars.is_empty() {
+            continue;
+        }
+        let _ = writeln!(
+            body,
+            "<text x='0' y='{y:.0}' font-weight='bold'>{}: {}</text>",
+            task.title,
+            task.work.columns()[0]
+        );
+        for (rival, seconds) in bars {
+            y += 17.0;
+            let length = ((seconds * 1000.0).max(1.0).log10() / DECADES * WIDTH).max(2.0);
+            let color = match rival.name() {
+                "podroute" => "#1f6f5c",
+                "floor" => "#c8c8c8",
+                _ => "#8a9bb0",
+            };
+            let _ = writeln!(
+                body,
+                "<text x='{:.0}' y='{y:.0}' text-anchor='end'>{}</text><rect x='{LEFT}' y='{:.0}' width='{length:.0}' height='12' \
+                 fill='{color}'/><text x='{:.0}' y='{y:.0}'>{}</text>",
+                LEFT - 6.0,
+                rival.name(),
+                y - 10.0,
+                LEFT + length + 5.0,
+                time(seconds)
+            );
+        }
+        y += 28.0;
+    }
+    format!(
+        "<svg xmlns='http://www.w3.org/2000/svg' width='760' height='{y:.0}' font-family='sans-serif' font-size='12'>\n\
+         <rect width='100%' height='100%' fill='white'/>\n{body}</svg>\n"
+    )
 }
 
 /// Writes NAME.md and NAME.json.

@@ -4,6 +4,8 @@
 //! the kernel says ([`Mirror`], [`Delta`]); it gives changes for `netlink` and news for the speaker. Only
 //! routes with our protocol number, in our table, are ever ours.
 
+#[cfg(test)]
+mod cost;
 mod delta;
 mod filter;
 mod frame;

@@ -1,0 +1,209 @@
+//! What the engine keeps in memory for a route, a path, an attribute set and a peer, and a reflector of 10,000 clients.
+//!
+//! `cargo bench -p bgp-proto --bench memory [-- docs/bench/memory.md]`. Each line is a process of its own: what one left
+//! in the allocator must not serve the next. Resident memory, before and after, of the engine alone: no sockets, no tasks.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a bench fails by panicking"
+)]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::fmt::Write;
+use std::process::Command;
+use std::time::Instant;
+
+use bgp_proto::engine::{Engine, EngineConfig, Input, Output, PeerKind};
+use bgp_proto::types::{Asn, Community, PeerId, Prefix};
+use bgp_proto::wire::AsPath;
+use common::{announce, attrs_from, config, facts, routing, withdraw};
+
+const ROUTES: u32 = 1_000_000;
+const PEERS: u32 = 10_000;
+
+struct Run {
+    engine: Engine,
+    told: usize,
+    octets: usize,
+}
+
+impl Run {
+    fn new() -> Self {
+        let config = EngineConfig {
+            assume_reachable: true,
+            ..config()
+        };
+        Self {
+            engine: Engine::new(config),
+            told: 0,
+            octets: 0,
+        }
+    }
+
+    fn tell(&mut self, input: Input) {
+        let now = Instant::now();
+        self.engine.handle(now, input);
+        while let Some(output) = self.engine.poll_output() {
+            if let Output::Advertise(peer, chunk) = output {
+                self.told += 1;
+                self.octets += chunk.len_for(peer);
+                self.engine
+                    .handle(now, Input::Written(peer, chunk.cost_for(peer)));
+            }
+        }
+    }
+
+    fn up(&mut self, peers: std::ops::RangeInclusive<u32>, kind: PeerKind) {
+        for peer in peers.map(PeerId) {
+            self.tell(Input::Configure(peer, routing(peer, kind).into()));
+            self.tell(Input::Up(peer, facts(peer, kind).into()));
+        }
+    }
+
+    /// A table from a peer, so many routes with the same attributes; `sets` of them differ from peer to peer.
+    fn table(&mut self, peer: u32, routes: u32, per_set: u32) {
+        for set in 0..routes / per_set {
+            let mut attrs = attrs_from(PeerId(peer), PeerKind::External);
+            attrs.as_path = AsPath::sequence(&[Asn(65000 + peer), Asn(3000 + set % 60_000), Asn(set)]);
+            attrs.communities = [Community(set)].into();
+            let prefixes: Vec<Prefix> = (set * per_set..(set + 1) * per_set)
+                .map(|n| Prefix::v4(0x0A00_0000 + (n << 8), 24))
+                .collect();
+            self.tell(Input::Routes(PeerId(peer), announce(attrs, &prefixes)));
+        }
+    }
+}
+
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().next().unwrap().parse::<f64>().unwrap() * 1024.0
+}
+
+/// Octets for each of `count`.
+fn each(count: u32, run: &mut Run, work: impl FnOnce(&mut Run)) -> f64 {
+    let before = resident();
+    work(run);
+    (resident() - before) / f64::from(count)
+}
+
+/// One line, in a process of its own.
+fn line(name: &str) -> String {
+    let mut run = Run::new();
+    let octets = |value: f64| format!("{value:.0} octets");
+    match name {
+        "route" => octets(each(ROUTES, &mut run, |run| {
+            run.up(1..=1, PeerKind::External);
+            run.table(1, ROUTES, 1000);
+        })),
+        "path" => {
+            run.up(1..=2, PeerKind::External);
+            run.table(1, ROUTES, 1000);
+            octets(each(ROUTES, &mut run, |run| run.table(2, ROUTES, 1000)))
+        }
+        "told" => {
+            run.up(1..=1, PeerKind::External);
+            run.table(1, ROUTES, 1000);
+            octets(each(ROUTES, &mut run, |run| run.up(3..=3, PeerKind::Internal)))
+        }
+        "set" => {
+            let few = each(ROUTES, &mut run, |run| {
+                run.up(1..=1, PeerKind::External);
+                run.table(1, ROUTES, 1000);
+            });
+            let mut other = Run::new();
+            let many = each(ROUTES, &mut other, |run| {
+                run.up(1..=1, PeerKind::External);
+                run.table(1, ROUTES, 5);
+            });
+            octets((many - few) * 5.0)
+        }
+        "peer" => octets(each(PEERS, &mut run, |run| run.up(1..=PEERS, PeerKind::Client))),
+        "reflector" => reflector(&mut run),
+        other => panic!("no line {other}"),
+    }
+}
+
+fn reflector(run: &mut Run) -> String {
+    let before = resident();
+    let client = |n: u32| {
+        let attrs = attrs_from(PeerId(n), PeerKind::Client);
+        Input::Routes(
+            PeerId(n),
+            announce(attrs, &[Prefix::v4(0x0A00_0000 + (n << 8), 24)]),
+        )
+    };
+    run.up(1..=PEERS, PeerKind::Client);
+    let begun = Instant::now();
+    // As they come: a hundred at a time.
+    for first in (1..=PEERS).step_by(100) {
+        for n in first..first + 100 {
+            run.engine.handle(begun, client(n));
+        }
+        run.tell(Input::Originate(Vec::new()));
+    }
+    let cold = begun.elapsed();
+    let (told, octets) = (run.told, run.octets);
+    let begun = Instant::now();
+    let gone = withdraw(&[Prefix::v4(0x0A00_0000 + (77 << 8), 24)]);
+    run.tell(Input::Routes(PeerId(77), gone));
+    let flap = begun.elapsed();
+    assert_eq!(run.told - told, PEERS as usize - 1, "everybody hears of it");
+    format!(
+        "{:.1} MiB; all to all in {:.2} s of one core, {:.0} MB handed out; one change {:.1} ms",
+        (resident() - before) / f64::from(1 << 20),
+        cold.as_secs_f64(),
+        octets as f64 / 1e6,
+        flap.as_secs_f64() * 1e3
+    )
+}
+
+const LINES: [(&str, &str); 6] = [
+    (
+        "route",
+        "a route: prefix, path, index, entries of an Adj-RIB-In and of one update group (1,000,000)",
+    ),
+    ("path", "one more path of it, from another peer"),
+    ("told", "its entry in one more update group"),
+    ("set", "an attribute set (AS path of 3, a community; 200,000)"),
+    ("peer", "a peer in Established, without routes (10,000)"),
+    ("reflector", "a reflector of 10,000 clients with a /24 each"),
+];
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, name, ..] = args.as_slice()
+        && first == "line"
+    {
+        return println!("{}", line(name));
+    }
+    let mut table = String::from("| | memory |\n|---|---:|\n");
+    for (name, title) in LINES {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["line", name])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{name}: {output:?}");
+        writeln!(
+            table,
+            "| {title} | {} |",
+            String::from_utf8_lossy(&output.stdout).trim()
+        )
+        .unwrap();
+    }
+    println!("{table}");
+    if let Some(page) = args.iter().find(|arg| arg.ends_with(".md")) {
+        let text = format!(
+            "# What the engine keeps\n\nWritten by `cargo bench -p bgp-proto --bench memory`: resident memory of the engine alone, in \
+             process, without sockets and tasks; what a whole process takes is in [speaker.md](speaker.md).\n\n{table}"
+        );
+        std::fs::write(page, text).unwrap();
+    }
+}
