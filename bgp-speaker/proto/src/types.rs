@@ -233,6 +233,16 @@ impl Prefix {
         bits.checked_shr(width - u32::from(self.len)).unwrap_or(0)
     }
 
+    /// The address in words, an IPv4 one in the first.
+    pub(crate) fn words(&self) -> [u32; 4] {
+        self.words
+    }
+
+    /// What a prefix was taken apart into.
+    pub(crate) fn from_words(family: Family, words: [u32; 4], len: u8) -> Self {
+        Self { family, words, len }
+    }
+
     fn v6_bits(&self) -> u128 {
         let [a, b, c, d] = self.words;
         u128::from(a) << 96 | u128::from(b) << 64 | u128::from(c) << 32 | u128::from(d)

@@ -14,7 +14,7 @@ use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 
 use super::attrs::AttrId;
-use crate::types::{PathId, PeerId, Prefix};
+use crate::types::{Family, PathId, PeerId, Prefix};
 
 /// Names a prefix of the table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -93,15 +93,59 @@ struct Node {
     next: Option<PathIdx>,
 }
 
+/// 16 octets, so that four neighbours share a cache line.
 #[derive(Clone, Debug)]
 struct Dest {
-    prefix: Prefix,
+    /// The network's bits in IPv4, their place in [`Networks`] in IPv6.
+    network: u32,
     head: Option<PathIdx>,
     /// What the kernel was told: an id of the engine's next hop sets, 0 for nothing.
     fib: u32,
+    len: u8,
+    family: Family,
     dirty: bool,
     /// Stands in `empty`.
     empty: bool,
+}
+
+/// Networks that do not fit into a destination: those of IPv6.
+#[derive(Clone, Debug, Default)]
+struct Networks {
+    words: Vec<[u32; 4]>,
+    free: Vec<u32>,
+}
+
+impl Networks {
+    /// What stands for a prefix in its destination.
+    fn put(&mut self, prefix: &Prefix) -> u32 {
+        let words = prefix.words();
+        if prefix.family() == Family::Ipv4 {
+            let [word, ..] = words;
+            return word;
+        }
+        if let Some(index) = self.free.pop()
+            && let Some(place) = self.words.get_mut(index as usize)
+        {
+            *place = words;
+            return index;
+        }
+        self.words.push(words);
+        u32::try_from(self.words.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    fn remove(&mut self, dest: &Dest) {
+        if dest.family == Family::Ipv6 {
+            self.free.push(dest.network);
+        }
+    }
+
+    fn prefix(&self, dest: &Dest) -> Prefix {
+        let words = match dest.family {
+            Family::Ipv4 => [dest.network, 0, 0, 0],
+            Family::Ipv6 => self.words.get(dest.network as usize).copied().unwrap_or_default(),
+        };
+        Prefix::from_words(dest.family, words, dest.len)
+    }
 }
 
 /// Prefixes and paths of both families.
@@ -109,6 +153,7 @@ struct Dest {
 pub struct Table {
     index: HashTable<u32>,
     dests: Vec<Dest>,
+    networks: Networks,
     free_dests: Vec<u32>,
     /// Destinations that lost their last path since the last reclaim.
     empty: Vec<DestId>,
@@ -133,7 +178,7 @@ impl Table {
         let same = |index: &u32| {
             self.dests
                 .get(*index as usize)
-                .is_some_and(|dest| dest.prefix == *prefix)
+                .is_some_and(|dest| self.networks.prefix(dest) == *prefix)
         };
         self.index.find(hash(prefix), same).map(|index| DestId(*index))
     }
@@ -144,9 +189,11 @@ impl Table {
             return found;
         }
         let dest = Dest {
-            prefix,
+            network: self.networks.put(&prefix),
             head: None,
             fib: 0,
+            len: prefix.len(),
+            family: prefix.family(),
             dirty: false,
             empty: false,
         };
@@ -158,8 +205,12 @@ impl Table {
             Some(place) => *place = dest,
             None => self.dests.push(dest),
         }
-        let dests = &self.dests;
-        let rehash = |index: &u32| dests.get(*index as usize).map_or(0, |dest| hash(&dest.prefix));
+        let (dests, networks) = (&self.dests, &self.networks);
+        let rehash = |index: &u32| {
+            dests
+                .get(*index as usize)
+                .map_or(0, |dest| hash(&networks.prefix(dest)))
+        };
         self.index.insert_unique(hash(&prefix), index, rehash);
         DestId(index)
     }
@@ -167,7 +218,9 @@ impl Table {
     /// The prefix of a destination.
     #[must_use]
     pub fn prefix(&self, dest: DestId) -> Option<Prefix> {
-        self.dests.get(dest.index()).map(|dest| dest.prefix)
+        self.dests
+            .get(dest.index())
+            .map(|dest| self.networks.prefix(dest))
     }
 
     /// One more than the highest id in use.
@@ -180,7 +233,7 @@ impl Table {
     pub fn dests(&self) -> impl Iterator<Item = (DestId, Prefix)> {
         (0..self.bound())
             .map(DestId)
-            .zip(self.dests.iter().map(|dest| dest.prefix))
+            .zip(self.dests.iter().map(|dest| self.networks.prefix(dest)))
     }
 
     /// How many prefixes the table knows, with those that wait to be reclaimed.
@@ -390,7 +443,8 @@ impl Table {
             if dest.head.is_some() {
                 continue;
             }
-            let hash = hash(&dest.prefix);
+            let hash = hash(&self.networks.prefix(dest));
+            self.networks.remove(dest);
             if let Ok(entry) = self.index.find_entry(hash, |found| *found == id.0) {
                 entry.remove();
             }
@@ -449,6 +503,49 @@ mod tests {
         table.remove(dest, three);
         assert_eq!(peers(&table, dest), [1, 2]);
         assert!(table.path(dest, PeerId(3), PathId(0)).is_none());
+    }
+
+    #[test]
+    fn both_families_side_by_side_and_again_after_reclaim() {
+        let (mut attrs, mut hops) = Default::default();
+        let id = attr(&mut attrs, &mut hops, 1);
+        let path = Path {
+            peer: PeerId(1),
+            path_id: PathId(0),
+            received: id,
+            imported: Ok(id),
+        };
+        let mut table = Table::default();
+        // The same bits in both families, and lengths that differ.
+        let texts = [
+            "10.0.0.0/8",
+            "a00::/8",
+            "10.0.0.0/9",
+            "a00::/64",
+            "0.0.0.0/0",
+            "::/0",
+            "2001:db8::1/128",
+        ];
+        for round in 0..3 {
+            let dests: Vec<DestId> = texts
+                .iter()
+                .map(|text| table.dest(text.parse().unwrap()))
+                .collect();
+            for (dest, text) in dests.iter().zip(texts) {
+                assert_eq!(table.prefix(*dest).unwrap().to_string(), text, "round {round}");
+                assert_eq!(table.find(&text.parse().unwrap()), Some(*dest));
+                table.insert(*dest, path);
+            }
+            assert_eq!((table.len(), table.bound()), (7, 7));
+            for dest in dests.into_iter().rev() {
+                let at = table.path_of(dest, PeerId(1)).unwrap();
+                table.remove(dest, at);
+            }
+            table.reclaim();
+            assert!(table.is_empty() && table.find(&"::/0".parse().unwrap()).is_none());
+        }
+        assert_eq!(table.networks.words.len(), 4, "places are used again");
+        assert_eq!(size_of::<Dest>(), 16);
     }
 
     #[test]
