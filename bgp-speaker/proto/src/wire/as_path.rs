@@ -1,10 +1,11 @@
 //! AS_PATH (RFC 4271 §5.1.2, RFC 5065 segments, RFC 6793) kept in its 4-octet wire form.
 //!
-//! One boxed slice per path, already in the form that is sent to 4-octet peers. Only validated bytes
+//! One run of octets per path, already in the form that is sent to 4-octet peers. Only validated bytes
 //! get in, so that iteration never fails: a segment is type (1–4), count (1–255), count × 4 octets.
 
 use std::fmt;
 
+use super::short::ShortBytes;
 use crate::types::Asn;
 
 /// Kind of a path segment.
@@ -44,7 +45,7 @@ pub(super) struct Survey {
 
 /// An AS path. Empty for routes of our own AS.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct AsPath(Box<[u8]>);
+pub struct AsPath(ShortBytes);
 
 /// Why bytes are not an AS path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

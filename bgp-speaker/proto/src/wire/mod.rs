@@ -21,6 +21,7 @@ mod notification;
 mod open;
 mod reader;
 mod refresh;
+mod short;
 mod update;
 
 pub use as_path::*;
