@@ -11,7 +11,7 @@ mod common;
 
 use std::sync::Arc;
 
-use bgp_proto::engine::{Input, PeerKind, PeerRouting};
+use bgp_proto::engine::{Input, Output, PeerKind, PeerRouting};
 use bgp_proto::policy::{Actions, Matcher, Policy, PrefixRange, Rule, Verdict};
 use bgp_proto::types::{Community, PeerId, Prefix};
 use common::*;
@@ -89,6 +89,48 @@ fn others_bring_the_routes_of_one_that_is_going() {
     world.pump();
     assert_eq!(marks(&world, B), [3]);
     assert_eq!(world.heard[&B].routes.len(), ROUTES as usize);
+}
+
+/// Whether each list of kernel changes is said not to be the last, and how many changes there are.
+fn kernel_lists(world: &mut World) -> Vec<(bool, usize)> {
+    let mut lists = Vec::new();
+    while let Some(output) = world.engine.poll_output() {
+        if let Output::Fib { changes, more } = output {
+            lists.push((more, changes.len()));
+        }
+    }
+    lists
+}
+
+/// A set of next hops that loses all its routes to another can only be told as one if all of them are one piece of news.
+#[test]
+fn the_kernel_hears_of_a_lost_peer_as_one_piece_of_news() {
+    let mut world = world();
+    tell(&mut world, C, 0..ROUTES, 1);
+    world.pump();
+    world.down(A);
+    let lists = kernel_lists(&mut world);
+    assert_eq!(
+        lists.iter().map(|(_, count)| count).sum::<usize>(),
+        ROUTES as usize
+    );
+    let (last, before) = lists.split_last().unwrap();
+    assert!(
+        !last.0 && before.len() > 3 && before.iter().all(|(more, _)| *more),
+        "{lists:?}"
+    );
+}
+
+#[test]
+fn the_last_slice_may_change_nothing() {
+    let mut world = world();
+    // Gone already, but still noted by the peer: all slices but the first are of these.
+    let gone: Vec<Prefix> = (5000..ROUTES / 2 + 4000).map(numbered).collect();
+    world.handle(Input::Routes(A, withdraw(&gone)));
+    world.pump();
+    world.down(A);
+    let lists = kernel_lists(&mut world);
+    assert!(lists.last().is_some_and(|(more, _)| !more), "{lists:?}");
 }
 
 #[test]

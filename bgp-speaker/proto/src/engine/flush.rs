@@ -26,13 +26,29 @@ impl Engine {
             self.decide(dest, &mut fib);
             self.export(dest);
         }
-        let more = !self.dirty.is_empty();
-        // An empty one ends what was announced to go on.
-        if !fib.is_empty() || (self.fib_goes_on && !more) {
+        let more = self.goes_on();
+        if !fib.is_empty() {
             self.fib_goes_on = more;
             self.out.push_back(Output::Fib { changes: fib, more });
         }
+        self.end_fib();
         self.flush_groups();
+    }
+
+    /// Whether work that was begun has more to tell.
+    fn goes_on(&self) -> bool {
+        !self.dirty.is_empty() || !self.departing.is_empty() || !self.reimports.is_empty()
+    }
+
+    /// An empty list ends what was announced to go on; true when that was still to be said.
+    pub(super) fn end_fib(&mut self) -> bool {
+        let ends = self.fib_goes_on && !self.goes_on();
+        if ends {
+            self.fib_goes_on = false;
+            let (changes, more) = (Vec::new(), false);
+            self.out.push_back(Output::Fib { changes, more });
+        }
+        ends
     }
 
     /// Puts the best path first, and notes what the kernel should have.

@@ -168,7 +168,7 @@ impl Engine {
             self.flush_slice();
             return true;
         }
-        if self.departure_slice() || self.reimport_slice() {
+        if self.departure_slice() || self.reimport_slice() || self.end_fib() {
             return true;
         }
         self.tell_ends();
