@@ -11,8 +11,8 @@ mod common;
 
 use std::sync::Arc;
 
-use bgp_proto::engine::{Input, Output, PeerKind, PeerRouting};
-use bgp_proto::policy::{Actions, Matcher, Policy, PrefixRange, Rule, Verdict};
+use bgp_proto::engine::{Input, Originated, Output, PeerKind, PeerRouting, RouteFilter};
+use bgp_proto::policy::{Actions, Matcher, Policy, PrefixRange, Rule, Source, Verdict};
 use bgp_proto::types::{Community, PeerId, Prefix};
 use common::*;
 
@@ -189,4 +189,40 @@ fn a_peer_that_goes_while_its_policy_changes() {
     world.pump();
     assert!(world.heard[&B].routes.is_empty() && world.fib.is_empty());
     assert_eq!(world.engine.sizes(), (0, 0, 0), "nothing is left behind");
+}
+
+/// Two peers tell the same attributes, and each has a policy of its own: what one makes of them is not the other's.
+#[test]
+fn sources_with_the_same_attributes_keep_their_own_policies() {
+    let mut world = World::new(config());
+    for (peer, mark) in [(A, 7), (B, 8)] {
+        world.add_with(peer, only("11.0.0.0/8", mark), facts(peer, PeerKind::Internal));
+        let attrs = attrs_from(A, PeerKind::Internal);
+        world.handle(Input::Routes(peer, announce(attrs, &[numbered(1)])));
+    }
+    world.pump();
+    let meds = |world: &World| {
+        let routes = world.engine.routes(&RouteFilter::default());
+        let route = routes.iter().find(|route| route.prefix == numbered(1)).unwrap();
+        let mut meds: Vec<(PeerId, Option<u32>)> = route
+            .paths
+            .iter()
+            .map(|path| (path.peer, path.attrs.med))
+            .collect();
+        meds.sort();
+        meds
+    };
+    let expected = vec![(A, Some(7)), (B, Some(8))];
+    assert_eq!(meds(&world), expected);
+    // A block of ours covers it, and goes again: both are evaluated anew.
+    let block = Originated {
+        prefix: prefix("11.0.0.0/16"),
+        source: Source::PodBlock,
+        communities: Vec::new(),
+    };
+    for blocks in [vec![block], Vec::new()] {
+        world.handle(Input::Originate(blocks));
+        world.pump();
+    }
+    assert_eq!(meds(&world), expected);
 }

@@ -18,18 +18,19 @@ const SLICE: usize = 4096;
 /// Destinations still to be looked at.
 pub(super) type Notes = VecDeque<DestId>;
 
-/// What import made of the attributes looked at last: neighbours in a table share them.
+/// What a source's policy made of the attributes looked at last: neighbours in a table share them.
 #[derive(Default)]
 pub(super) struct Again {
-    received: Option<AttrId>,
+    of: Option<(PeerId, AttrId)>,
     cached: Cached,
 }
 
 impl Again {
-    fn turn_to(&mut self, received: AttrId, engine: &mut Engine) {
-        if self.received.replace(received) != Some(received) {
+    fn turn_to(&mut self, peer: PeerId, received: AttrId, engine: &mut Engine) {
+        let of = Some((peer, received));
+        if self.of != of {
             self.forget(engine);
-            self.received = Some(received);
+            self.of = of;
         }
     }
 
@@ -39,7 +40,7 @@ impl Again {
     }
 
     fn forget(&mut self, engine: &mut Engine) {
-        self.received = None;
+        self.of = None;
         if let Some((_, id)) = self.cached.take() {
             engine.attrs.release(id, &mut engine.next_hops);
         }
@@ -142,7 +143,7 @@ impl Engine {
             let Some(old) = self.table.at(at).copied() else {
                 return;
             };
-            again.turn_to(old.received, self);
+            again.turn_to(peer, old.received, self);
             let imported = self.imported(peer, prefix, old.received, &mut again.cached);
             if imported != old.imported {
                 let path = Path { imported, ..old };
