@@ -12,8 +12,9 @@ use crate::rib::table::{DestId, Path};
 use crate::types::PeerId;
 use crate::wire::Nlri;
 
-/// Destinations looked at at a time.
-const SLICE: usize = 4096;
+/// Destinations looked at at a time, some milliseconds of work. What a node of a large cluster learned from one neighbor fits:
+/// then the kernel hears of its loss as soon as it can.
+const SLICE: usize = 32768;
 
 /// Destinations still to be looked at.
 pub(super) type Notes = VecDeque<DestId>;
