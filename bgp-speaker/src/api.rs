@@ -144,6 +144,8 @@ pub struct SessionSnapshot {
     pub stats: Stats,
     /// Messages sent, with those of the engine.
     pub messages_sent: u64,
+    /// Octets written, of those that the engine counts as outstanding.
+    pub unreported: usize,
     /// What the OPENs agreed on, while established.
     pub negotiated: Option<Negotiated>,
     /// Both OPENs as they were on the wire, ours and the peer's, while established.

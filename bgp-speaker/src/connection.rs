@@ -133,19 +133,24 @@ impl Connection {
     pub(crate) fn write(&mut self) -> io::Result<usize> {
         let mut credit = 0;
         while !self.queue.is_empty() {
-            let slices: Vec<IoSlice<'_>> = self
-                .queue
-                .iter()
-                .take(VECTORS)
-                .map(|queued| IoSlice::new(&queued.bytes))
-                .collect();
-            match self.stream.try_write_vectored(&slices) {
+            match self.write_some() {
                 Ok(written) => credit += self.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
         }
         Ok(credit)
+    }
+
+    fn write_some(&self) -> io::Result<usize> {
+        match self.queue.front() {
+            Some(only) if self.queue.len() == 1 => self.stream.try_write(&only.bytes),
+            _ => {
+                let some = self.queue.iter().take(VECTORS);
+                let slices: Vec<IoSlice<'_>> = some.map(|queued| IoSlice::new(&queued.bytes)).collect();
+                self.stream.try_write_vectored(&slices)
+            }
+        }
     }
 
     fn advance(&mut self, mut written: usize) -> usize {

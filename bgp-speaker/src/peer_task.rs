@@ -17,7 +17,7 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use bgp_proto::engine::{Chunk, Input as EngineInput};
+use bgp_proto::engine::{Chunk, Engine, Input as EngineInput};
 use bgp_proto::session::{ConnId, DownReason, Input, Negotiated, Output, Session, State};
 use bgp_proto::types::{Asn, Family, FamilySet, with_scope};
 use bgp_proto::wire::{NextHop, RouteBatch, RouteOp, cease};
@@ -25,7 +25,7 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::api::{Event, PeerSpec, SessionSnapshot};
 use crate::clock::now;
@@ -39,6 +39,9 @@ use crate::socket;
 const UNDER_WAY: usize = 4;
 /// Unwritten bytes up to which chunks are taken from the engine's channel.
 const WRITE_AHEAD: usize = 256 << 10;
+/// Credit is reported when it is so much: little beside what lets the engine go on with a slow peer, and far more than one
+/// small chunk, of which a reflector with many clients writes many.
+const REPORT: usize = Engine::LOW_WATER / 4;
 
 type Dial = Pin<Box<dyn Future<Output = std::io::Result<TcpStream>> + Send>>;
 
@@ -62,6 +65,7 @@ pub(crate) struct PeerTask {
     room: Arc<Semaphore>,
     /// Credit to report.
     written: usize,
+    alarm: Alarm,
     next_incoming: u64,
     /// Routes of the peer's last session are kept until then.
     stale_until: Option<std::time::Instant>,
@@ -108,6 +112,7 @@ impl PeerTask {
             pending: VecDeque::new(),
             room: Arc::new(Semaphore::new(UNDER_WAY)),
             written: 0,
+            alarm: Alarm::default(),
             next_incoming: 1 << 32,
             stale_until: None,
             long_lived: Vec::new(),
@@ -148,17 +153,18 @@ impl PeerTask {
 
     async fn wake(&mut self) -> Wake {
         let timers = self.session.poll_timeout().into_iter().chain(self.stale_until);
-        let deadline = timers.min().map(Instant::from_std);
+        self.alarm.set(timers.min().map(Instant::from_std));
         let waiting = !self.pending.is_empty();
         let full = self.room.available_permits() == 0;
         let reading = !waiting && !full;
         let ahead = self.connections.iter().map(Connection::queued).max().unwrap_or(0) < WRITE_AHEAD;
-        let (dial, connections, up) = (&mut self.dial, &self.connections, &mut self.up);
+        let (dial, connections, up, alarm) =
+            (&mut self.dial, &self.connections, &mut self.up, &mut self.alarm);
         tokio::select! {
             biased;
-            () = sleep_until(deadline), if deadline.is_some() => Wake::Timer,
+            () = alarm.ring() => Wake::Timer,
             command = self.commands.recv() => Wake::Command(command),
-            permit = self.engine.reserve(), if waiting || self.written > 0 => { drop(permit); Wake::EngineHasRoom }
+            permit = self.engine.reserve(), if waiting || self.written >= REPORT => { drop(permit); Wake::EngineHasRoom }
             permit = self.room.acquire(), if full => { drop(permit); Wake::EngineHasRoom }
             (id, result) = dialed(dial) => Wake::Dialed(id, result),
             (index, ready) = ready(connections, reading) => Wake::Ready(index, ready),
@@ -180,10 +186,11 @@ impl PeerTask {
             Wake::EngineHasRoom => self.offer(),
             Wake::Dialed(id, result) => self.dialed(id, result),
             Wake::Ready(index, Ready::Read) => self.read(index),
-            Wake::Ready(index, Ready::Write) => self.write(index),
+            Wake::Ready(_, Ready::Write) => {}
             Wake::Chunk(Some(chunk)) => self.queue_chunks(chunk),
             Wake::Chunk(None) => self.up = None,
         }
+        self.write_all();
         self.offer();
     }
 
@@ -274,6 +281,7 @@ impl PeerTask {
         SessionSnapshot {
             state: self.session.state(),
             messages_sent: self.session.stats().messages_out.total() + self.routes_sent,
+            unreported: self.written,
             stats: self.session.stats().clone(),
             negotiated: self.session.negotiated().cloned(),
             opens: self.session.opens().cloned(),
@@ -357,12 +365,27 @@ impl PeerTask {
         }
     }
 
+    /// Most of what is to be written fits into the socket.
+    fn write_all(&mut self) {
+        for index in (0..self.connections.len()).rev() {
+            if self
+                .connections
+                .get(index)
+                .is_some_and(|connection| connection.queued() > 0)
+            {
+                self.write(index);
+            }
+        }
+    }
+
     fn write(&mut self, index: usize) {
         let Some(connection) = self.connections.get_mut(index) else {
             return;
         };
-        let id = connection.id;
+        let (id, before) = (connection.id, connection.queued());
         match connection.write() {
+            // The socket took nothing: nobody knows whether the peer still reads.
+            Ok(_) if connection.queued() == before => {}
             Ok(credit) => {
                 self.written += credit;
                 self.tell_session(Input::Wrote);
@@ -540,7 +563,7 @@ impl PeerTask {
                 return;
             }
         }
-        if self.written > 0 && self.up.is_some() {
+        if self.written >= REPORT && self.up.is_some() {
             let message = ToEngine::Input(EngineInput::Written(self.spec.id, self.written));
             if self.engine.try_send(message).is_ok() {
                 self.written = 0;
@@ -549,9 +572,33 @@ impl PeerTask {
     }
 }
 
-async fn sleep_until(deadline: Option<Instant>) {
-    if let Some(deadline) = deadline {
-        tokio::time::sleep_until(deadline).await;
+/// Wakes the task for its timers. Most timers are put off before they are due: the alarm stays where it is then, and rings
+/// once for nothing.
+#[derive(Default)]
+struct Alarm {
+    sleep: Option<Pin<Box<Sleep>>>,
+    at: Option<Instant>,
+}
+
+impl Alarm {
+    /// Rings by then at the latest.
+    fn set(&mut self, deadline: Option<Instant>) {
+        let Some(deadline) = deadline.filter(|deadline| self.at.is_none_or(|at| *deadline < at)) else {
+            return;
+        };
+        self.at = Some(deadline);
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(deadline),
+            None => self.sleep = Some(Box::pin(tokio::time::sleep_until(deadline))),
+        }
+    }
+
+    async fn ring(&mut self) {
+        match &mut self.sleep {
+            Some(sleep) if self.at.is_some() => sleep.await,
+            _ => std::future::pending().await,
+        }
+        self.at = None;
     }
 }
 

@@ -139,7 +139,8 @@ impl Peers {
                 continue;
             };
             let id = entry.spec.id;
-            let counts: PeerCounts = self.ask(move |engine| engine.counts(id)).await?;
+            let mut counts: PeerCounts = self.ask(move |engine| engine.counts(id)).await?;
+            counts.outstanding = counts.outstanding.saturating_sub(session.unreported);
             let since = session.stats.since.map(|since| now().duration_since(since));
             snapshots.push(PeerSnapshot {
                 id,

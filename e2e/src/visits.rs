@@ -137,21 +137,29 @@ impl Visits {
     }
 }
 
+/// A reset ends a connection that was established (RFC 9293 §3.10.7.4), also when the kernel had no time to tell of it;
+/// one in answer to the SYN is told as refused.
+fn was_accepted(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::ConnectionReset
+}
+
 fn visit(address: SocketAddr, outcome: &Mutex<Outcome>) {
     let connected = TcpStream::connect_timeout(&address, PATIENCE);
-    let answer = connected.map_err(|error| (false, error)).and_then(|mut stream| {
-        let mut talk = || {
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.write_all(b"?")?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text)?;
-            if text.is_empty() {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            Ok(text)
-        };
-        talk().map_err(|error| (true, error))
-    });
+    let answer = connected
+        .map_err(|error| (was_accepted(&error), error))
+        .and_then(|mut stream| {
+            let mut talk = || {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.write_all(b"?")?;
+                let mut text = String::new();
+                stream.read_to_string(&mut text)?;
+                if text.is_empty() {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
+                Ok(text)
+            };
+            talk().map_err(|error| (true, error))
+        });
     let mut outcome = outcome.lock().expect("nobody panics with it");
     match answer {
         Ok(name) => outcome.answered_by(name),

@@ -467,29 +467,6 @@ impl Agent {
         }
     }
 
-    /// Tells probes and the node's condition what is still waited for.
-    fn look_at_sessions(&mut self) {
-        if !self.knows_cluster() {
-            return; // nor which peers are this node's
-        }
-        let obstacle = self.sessions.obstacle();
-        let is_settled = self.health.settled.load(Ordering::Relaxed);
-        if let Some(condition) = &self.condition {
-            let not_all = "the initial routes are not all in";
-            match (&obstacle, is_settled) {
-                (None, true) => condition.say(cluster::Network::Available),
-                (why, _) if self.sessions.is_fresh() => {
-                    let why = why.clone().unwrap_or_else(|| not_all.to_owned());
-                    condition.say(cluster::Network::Unavailable(why));
-                }
-                _ => {}
-            }
-        }
-        if let Ok(mut told) = self.health.sessions.lock() {
-            *told = obstacle;
-        }
-    }
-
     async fn sweep_if_complete(&mut self) {
         if self.sweep_at.is_some() && self.awaited.is_empty() {
             self.sweep("all peers sent their routes").await;

@@ -22,6 +22,7 @@ mod secrets;
 mod server;
 mod status;
 mod sysctl;
+mod whole_file;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

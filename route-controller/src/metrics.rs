@@ -23,6 +23,9 @@ use crate::fib::Fib;
 use crate::fib::Progress;
 use crate::fib::task::ToFib;
 
+/// What every start waits for first.
+pub(crate) const INITIAL_ROUTES: &str = "the initial routes are not all in";
+
 /// What only the agent knows, for probes.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
@@ -99,7 +102,7 @@ impl Source {
     /// Why the node is not ready; `None` when it is.
     fn obstacle(&self, routes: Option<Routes>) -> Option<String> {
         let own = match routes {
-            _ if !self.health.settled.load(Ordering::Relaxed) => Some("the initial routes are not all in"),
+            _ if !self.health.settled.load(Ordering::Relaxed) => Some(INITIAL_ROUTES),
             None => Some("the kernel route task has stopped"),
             Some(routes) if routes.pending > 0 => Some("kernel routes are pending"),
             Some(_) => None,

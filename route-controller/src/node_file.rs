@@ -1,10 +1,12 @@
 //! `{run-dir}/node.json`: what the CNI plugin has to know of the node, replaced atomically.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
 use serde::Serialize;
+
+use crate::whole_file;
 
 /// The file's content.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -19,12 +21,7 @@ pub(crate) struct NodeFile {
     pub(crate) node_addresses: Vec<IpAddr>,
 }
 
-/// Writes the file beside its place and renames it, so that a reader sees the old one or the new one.
+/// Replaces the file.
 pub(crate) fn write(run_dir: &Path, content: &NodeFile) -> io::Result<()> {
-    let place = run_dir.join("node.json");
-    let beside = run_dir.join(".node.json.new");
-    let mut file = std::fs::File::create(&beside)?;
-    file.write_all(&serde_json::to_vec_pretty(content)?)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, &place)
+    whole_file::replace(&run_dir.join("node.json"), &serde_json::to_vec_pretty(content)?)
 }

@@ -17,121 +17,79 @@ use std::fmt::Write;
 use std::process::Command;
 use std::time::Instant;
 
-use bgp_proto::engine::{Engine, EngineConfig, Input, Output, PeerKind};
+use bgp_proto::engine::{Input, PeerKind};
 use bgp_proto::types::{Asn, Community, PeerId, Prefix};
 use bgp_proto::wire::AsPath;
-use common::{announce, attrs_from, config, facts, routing, withdraw};
+use common::bare::{Bare, resident};
+use common::{announce, attrs_from, withdraw};
 
 const ROUTES: u32 = 1_000_000;
 const PEERS: u32 = 10_000;
 
-struct Run {
-    engine: Engine,
-    told: usize,
-    octets: usize,
-}
-
-impl Run {
-    fn new() -> Self {
-        let config = EngineConfig {
-            assume_reachable: true,
-            ..config()
-        };
-        Self {
-            engine: Engine::new(config),
-            told: 0,
-            octets: 0,
-        }
-    }
-
-    fn tell(&mut self, input: Input) {
-        let now = Instant::now();
-        self.engine.handle(now, input);
-        while let Some(output) = self.engine.poll_output() {
-            if let Output::Advertise(peer, chunk) = output {
-                self.told += 1;
-                self.octets += chunk.len_for(peer);
-                self.engine
-                    .handle(now, Input::Written(peer, chunk.cost_for(peer)));
-            }
-        }
-    }
-
-    fn up(&mut self, peers: std::ops::RangeInclusive<u32>, kind: PeerKind) {
-        for peer in peers.map(PeerId) {
-            self.tell(Input::Configure(peer, routing(peer, kind).into()));
-            self.tell(Input::Up(peer, facts(peer, kind).into()));
-        }
-    }
-
-    /// A table from a peer, so many routes with the same attributes; `sets` of them differ from peer to peer.
-    fn table(&mut self, peer: u32, routes: u32, per_set: u32) {
-        for set in 0..routes / per_set {
-            let mut attrs = attrs_from(PeerId(peer), PeerKind::External);
-            attrs.as_path = AsPath::sequence(&[Asn(65000 + peer), Asn(3000 + set % 60_000), Asn(set)]);
-            attrs.communities = [Community(set)].into();
-            let prefixes: Vec<Prefix> = (set * per_set..(set + 1) * per_set)
-                .map(|n| Prefix::v4(0x0A00_0000 + (n << 8), 24))
-                .collect();
-            self.tell(Input::Routes(PeerId(peer), announce(attrs, &prefixes)));
-        }
+fn up(run: &mut Bare, peers: std::ops::RangeInclusive<u32>, kind: PeerKind) {
+    for peer in peers {
+        run.up(peer, kind);
+        run.pump();
     }
 }
 
-fn resident() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.split_whitespace().next().unwrap().parse::<f64>().unwrap() * 1024.0
+/// A table from a peer, so many routes with the same attributes, which differ from peer to peer.
+fn table(run: &mut Bare, peer: u32, routes: u32, per_set: u32) {
+    for set in 0..routes / per_set {
+        let mut attrs = attrs_from(PeerId(peer), PeerKind::External);
+        attrs.as_path = AsPath::sequence(&[Asn(65000 + peer), Asn(3000 + set % 60_000), Asn(set)]);
+        attrs.communities = [Community(set)].into();
+        let prefixes: Vec<Prefix> = (set * per_set..(set + 1) * per_set)
+            .map(|n| Prefix::v4(0x0A00_0000 + (n << 8), 24))
+            .collect();
+        run.tell(Input::Routes(PeerId(peer), announce(attrs, &prefixes)));
+    }
 }
 
 /// Octets for each of `count`.
-fn each(count: u32, run: &mut Run, work: impl FnOnce(&mut Run)) -> f64 {
+fn each(count: u32, run: &mut Bare, work: impl FnOnce(&mut Bare)) -> f64 {
     let before = resident();
     work(run);
-    (resident() - before) / f64::from(count)
+    (resident() - before) as f64 / f64::from(count)
 }
 
 /// One line, in a process of its own.
 fn line(name: &str) -> String {
-    let mut run = Run::new();
+    let run = &mut Bare::new();
     let octets = |value: f64| format!("{value:.0} octets");
     match name {
-        "route" => octets(each(ROUTES, &mut run, |run| {
-            run.up(1..=1, PeerKind::External);
-            run.table(1, ROUTES, 1000);
+        "route" => octets(each(ROUTES, run, |run| {
+            up(run, 1..=1, PeerKind::External);
+            table(run, 1, ROUTES, 1000);
         })),
         "path" => {
-            run.up(1..=2, PeerKind::External);
-            run.table(1, ROUTES, 1000);
-            octets(each(ROUTES, &mut run, |run| run.table(2, ROUTES, 1000)))
+            up(run, 1..=2, PeerKind::External);
+            table(run, 1, ROUTES, 1000);
+            octets(each(ROUTES, run, |run| table(run, 2, ROUTES, 1000)))
         }
         "told" => {
-            run.up(1..=1, PeerKind::External);
-            run.table(1, ROUTES, 1000);
-            octets(each(ROUTES, &mut run, |run| run.up(3..=3, PeerKind::Internal)))
+            up(run, 1..=1, PeerKind::External);
+            table(run, 1, ROUTES, 1000);
+            octets(each(ROUTES, run, |run| up(run, 3..=3, PeerKind::Internal)))
         }
         "set" => {
-            let few = each(ROUTES, &mut run, |run| {
-                run.up(1..=1, PeerKind::External);
-                run.table(1, ROUTES, 1000);
+            let few = each(ROUTES, run, |run| {
+                up(run, 1..=1, PeerKind::External);
+                table(run, 1, ROUTES, 1000);
             });
-            let mut other = Run::new();
-            let many = each(ROUTES, &mut other, |run| {
-                run.up(1..=1, PeerKind::External);
-                run.table(1, ROUTES, 5);
+            let many = each(ROUTES, &mut Bare::new(), |run| {
+                up(run, 1..=1, PeerKind::External);
+                table(run, 1, ROUTES, 5);
             });
             octets((many - few) * 5.0)
         }
-        "peer" => octets(each(PEERS, &mut run, |run| run.up(1..=PEERS, PeerKind::Client))),
-        "reflector" => reflector(&mut run),
+        "peer" => octets(each(PEERS, run, |run| up(run, 1..=PEERS, PeerKind::Client))),
+        "reflector" => reflector(run),
         other => panic!("no line {other}"),
     }
 }
 
-fn reflector(run: &mut Run) -> String {
+fn reflector(run: &mut Bare) -> String {
     let before = resident();
     let client = |n: u32| {
         let attrs = attrs_from(PeerId(n), PeerKind::Client);
@@ -140,25 +98,25 @@ fn reflector(run: &mut Run) -> String {
             announce(attrs, &[Prefix::v4(0x0A00_0000 + (n << 8), 24)]),
         )
     };
-    run.up(1..=PEERS, PeerKind::Client);
+    up(run, 1..=PEERS, PeerKind::Client);
     let begun = Instant::now();
     // As they come: a hundred at a time.
     for first in (1..=PEERS).step_by(100) {
         for n in first..first + 100 {
-            run.engine.handle(begun, client(n));
+            run.handle(client(n));
         }
-        run.tell(Input::Originate(Vec::new()));
+        run.pump();
     }
     let cold = begun.elapsed();
-    let (told, octets) = (run.told, run.octets);
+    let (chunks, octets) = (run.chunks, run.octets);
     let begun = Instant::now();
     let gone = withdraw(&[Prefix::v4(0x0A00_0000 + (77 << 8), 24)]);
     run.tell(Input::Routes(PeerId(77), gone));
     let flap = begun.elapsed();
-    assert_eq!(run.told - told, PEERS as usize - 1, "everybody hears of it");
+    assert_eq!(run.chunks - chunks, PEERS as usize - 1, "everybody hears of it");
     format!(
         "{:.1} MiB; all to all in {:.2} s of one core, {:.0} MB handed out; one change {:.1} ms",
-        (resident() - before) / f64::from(1 << 20),
+        (resident() - before) as f64 / f64::from(1 << 20),
         cold.as_secs_f64(),
         octets as f64 / 1e6,
         flap.as_secs_f64() * 1e3

@@ -15,14 +15,14 @@ mod common;
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp_proto::engine::{Engine, EngineConfig, Input, Output, PeerKind};
+use bgp_proto::engine::{Input, PeerKind};
 use bgp_proto::policy::Source;
 use bgp_proto::types::{PeerId, Prefix};
 use bgp_proto::wire::{NextHop, PathAttrs};
-use common::{attrs_from, config, facts, routing};
+use common::attrs_from;
+use common::bare::Bare;
 
 /// Nodes of a cluster of reflectors.
 const CLUSTER: u32 = 500;
@@ -127,25 +127,8 @@ struct Cost {
     told: usize,
 }
 
-fn pump(engine: &mut Engine) -> (usize, usize) {
-    let (mut sent, mut told) = (0, 0);
-    while let Some(output) = engine.poll_output() {
-        if let Output::Advertise(peer, chunk) = output {
-            let octets = chunk.len_for(peer);
-            sent += octets;
-            told += usize::from(octets > 0);
-            engine.handle(Instant::now(), Input::Written(peer, chunk.cost_for(peer)));
-        }
-    }
-    (sent, told)
-}
-
 fn measure(machine: &Machine) -> Cost {
-    let mut engine = Engine::new(EngineConfig {
-        assume_reachable: true,
-        ..config()
-    });
-    let now = Instant::now();
+    let mut run = Bare::new();
     let mut announcing = Vec::new();
     let (mut peer, mut sessions) = (0, 0);
     for neighbors in &machine.neighbors {
@@ -153,15 +136,14 @@ fn measure(machine: &Machine) -> Cost {
         for _ in 0..neighbors.count {
             peer += 1;
             sessions += 1;
-            let id = PeerId(peer);
-            engine.handle(now, Input::Configure(id, Arc::new(routing(id, neighbors.kind))));
-            engine.handle(now, Input::Up(id, Box::new(facts(id, neighbors.kind))));
+            run.up(peer, neighbors.kind);
             let first = if neighbors.shared { 10_000_000 } else { next };
             next += neighbors.prefixes;
             announcing.push((peer, neighbors.kind, first, neighbors.prefixes));
         }
     }
-    pump(&mut engine);
+    run.pump();
+    let before = run.octets;
     let start = Instant::now();
     if machine.own {
         let own = bgp_proto::engine::Originated {
@@ -169,42 +151,42 @@ fn measure(machine: &Machine) -> Cost {
             source: Source::PodBlock,
             communities: Vec::new(),
         };
-        engine.handle(start, Input::Originate(vec![own]));
+        run.handle(Input::Originate(vec![own]));
     }
-    let (mut sent, mut paths) = (0, 0);
+    let mut paths = 0;
     for (peer, kind, first, count) in &announcing {
         // The address space of shared ones begins behind the others'.
         let base = if *first >= 10_000_000 { 30_000 } else { *first };
         for n in base..base + count {
             let attrs = attrs(*peer, *kind, n);
-            engine.handle(
-                start,
-                Input::Routes(PeerId(*peer), common::announce(attrs, &[prefix(n)])),
-            );
+            run.handle(Input::Routes(
+                PeerId(*peer),
+                common::announce(attrs, &[prefix(n)]),
+            ));
             paths += 1;
         }
-        sent += pump(&mut engine).0;
+        run.pump();
     }
     let cold = start.elapsed();
+    let (octets, chunks) = (run.octets, run.chunks);
     // One node's route changes.
     let (peer, kind, first, _) = announcing[0];
     let n = if first >= 10_000_000 { 30_000 } else { first };
     let mut changed = attrs(peer, kind, n);
     changed.med = Some(9);
     let start = Instant::now();
-    engine.handle(
-        start,
-        Input::Routes(PeerId(peer), common::announce(changed, &[prefix(n)])),
-    );
-    let (flap_sent, told) = pump(&mut engine);
+    run.tell(Input::Routes(
+        PeerId(peer),
+        common::announce(changed, &[prefix(n)]),
+    ));
     Cost {
         sessions,
         paths,
         cold,
-        sent,
+        sent: octets - before,
         flap: start.elapsed(),
-        flap_sent,
-        told,
+        flap_sent: run.octets - octets,
+        told: run.chunks - chunks,
     }
 }
 

@@ -14,64 +14,41 @@
 mod common;
 
 use std::process::Command;
-use std::time::Instant;
 
-use bgp_proto::engine::{Engine, EngineConfig, Input, Output, PeerKind};
+use bgp_proto::engine::{Input, PeerKind};
 use bgp_proto::types::{Asn, Community, PeerId, Prefix};
 use bgp_proto::wire::AsPath;
-use common::{announce, attrs_from, config, facts, routing, withdraw};
+use common::bare::Bare;
+use common::{announce, attrs_from, withdraw};
 
 /// What may be added to a cost that should not grow.
 const TOLERANCE: f64 = 1.15;
 
-struct Bench {
-    engine: Engine,
+/// One sender, and so many receivers, with their sessions up.
+fn bench(kind: PeerKind, peers: u32) -> Bare {
+    let mut bench = Bare::new();
+    for peer in 1..=peers {
+        bench.up(peer, kind);
+        bench.pump();
+    }
+    bench
 }
 
-impl Bench {
-    /// One sender, and so many receivers, with their sessions up.
-    fn new(kind: PeerKind, peers: u32) -> Self {
-        let config = EngineConfig {
-            assume_reachable: true,
-            ..config()
+/// A table, 50 routes at a time with the same attributes.
+fn table(bench: &mut Bare, kind: PeerKind, routes: u32, gone: bool) {
+    for set in 0..routes / 50 {
+        let mut attrs = attrs_from(PeerId(1), kind);
+        attrs.as_path = AsPath::sequence(&[Asn(65001), Asn(3000 + set)]);
+        attrs.communities = [Community(set)].into();
+        let prefixes: Vec<Prefix> = (set * 50..set * 50 + 50)
+            .map(|n| Prefix::v4(0x1400_0000 + (n << 8), 24))
+            .collect();
+        let batch = if gone {
+            withdraw(&prefixes)
+        } else {
+            announce(attrs, &prefixes)
         };
-        let mut bench = Self {
-            engine: Engine::new(config),
-        };
-        for peer in (1..=peers).map(PeerId) {
-            bench.tell(Input::Configure(peer, routing(peer, kind).into()));
-            bench.tell(Input::Up(peer, facts(peer, kind).into()));
-        }
-        bench
-    }
-
-    fn tell(&mut self, input: Input) {
-        let now = Instant::now();
-        self.engine.handle(now, input);
-        while let Some(output) = self.engine.poll_output() {
-            if let Output::Advertise(peer, chunk) = output {
-                self.engine
-                    .handle(now, Input::Written(peer, chunk.cost_for(peer)));
-            }
-        }
-    }
-
-    /// A table, 50 routes at a time with the same attributes.
-    fn table(&mut self, kind: PeerKind, routes: u32, gone: bool) {
-        for set in 0..routes / 50 {
-            let mut attrs = attrs_from(PeerId(1), kind);
-            attrs.as_path = AsPath::sequence(&[Asn(65001), Asn(3000 + set)]);
-            attrs.communities = [Community(set)].into();
-            let prefixes: Vec<Prefix> = (set * 50..set * 50 + 50)
-                .map(|n| Prefix::v4(0x1400_0000 + (n << 8), 24))
-                .collect();
-            let batch = if gone {
-                withdraw(&prefixes)
-            } else {
-                announce(attrs, &prefixes)
-            };
-            self.tell(Input::Routes(PeerId(1), batch));
-        }
+        bench.tell(Input::Routes(PeerId(1), batch));
     }
 }
 
@@ -84,11 +61,16 @@ fn work() {
     let words: Vec<&str> = text.split(' ').collect();
     let number = |at: usize| words[at].parse::<u32>().unwrap();
     match words[0] {
-        "table" => Bench::new(PeerKind::External, number(2) + 1).table(PeerKind::External, number(1), false),
+        "table" => table(
+            &mut bench(PeerKind::External, number(2) + 1),
+            PeerKind::External,
+            number(1),
+            false,
+        ),
         "withdraw" => {
-            let mut bench = Bench::new(PeerKind::External, number(2) + 1);
-            bench.table(PeerKind::External, number(1), false);
-            bench.table(PeerKind::External, number(1), true);
+            let mut bench = bench(PeerKind::External, number(2) + 1);
+            table(&mut bench, PeerKind::External, number(1), false);
+            table(&mut bench, PeerKind::External, number(1), true);
             assert_eq!(bench.engine.sizes().0, 0);
         }
         other => panic!("no work {other}"),

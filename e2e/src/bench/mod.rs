@@ -185,7 +185,7 @@ pub struct Options {
     pub out: Option<std::path::PathBuf>,
 }
 
-/// Runs the bench inside the box; answers the exit code.
+/// Runs the bench inside the box.
 pub fn speaker(options: &Options) -> Result<()> {
     let mut rivals = vec![Rival::Mirror];
     for kind in &options.daemons {
@@ -252,9 +252,9 @@ fn run(task: &Task, rival: Rival, round: usize) -> Result<Run> {
     Ok(Run {
         task: task.name,
         rival: rival.name(),
-        sessions: times.sessions,
-        seconds: times.seconds,
-        second: times.second,
+        sessions: times.sessions.as_secs_f64(),
+        seconds: times.first.as_secs_f64(),
+        second: times.second.as_secs_f64(),
         cpu,
         peak_mib,
         updates: times.updates,

@@ -70,14 +70,14 @@ fn clients(count: u32, each: u32) -> Vec<Spec> {
     (0..count).zip(shares(count, each)).map(spec).collect()
 }
 
-/// Seconds, and what came.
+/// How long it took, and what came.
 #[derive(Debug)]
 pub(super) struct Times {
     /// Until all sessions were up.
-    pub(super) sessions: f64,
-    /// The work's two times.
-    pub(super) seconds: f64,
-    pub(super) second: f64,
+    pub(super) sessions: Duration,
+    /// The work's two times: [`Work::columns`].
+    pub(super) first: Duration,
+    pub(super) second: Duration,
     /// UPDATEs that everybody got.
     pub(super) updates: u64,
 }
@@ -137,9 +137,9 @@ fn both(specs: &[Spec], table: Table, rules: Rules) -> Result<Times> {
     let updates = load.updates();
     let withdrawn = load.withdraw(LIMIT)?;
     Ok(Times {
-        sessions: sessions.as_secs_f64(),
-        seconds: announced.as_secs_f64(),
-        second: withdrawn.as_secs_f64(),
+        sessions,
+        first: announced,
+        second: withdrawn,
         updates,
     })
 }
@@ -153,19 +153,19 @@ fn churn(specs: &[Spec], table: Table, rules: Rules, flaps: u32) -> Result<Times
         times.extend(load.flap(index, LIMIT)?);
     }
     Ok(Times {
-        sessions: sessions.as_secs_f64(),
-        seconds: share(&mut times, 0.5)?,
+        sessions,
+        first: share(&mut times, 0.5)?,
         second: share(&mut times, 0.99)?,
         updates: load.updates(),
     })
 }
 
 /// The time that so large a share stays below.
-fn share(times: &mut [Duration], share: f64) -> Result<f64> {
+fn share(times: &mut [Duration], share: f64) -> Result<Duration> {
     times.sort();
     let index = (times.len() as f64 * share) as usize;
     let found = times.get(index.min(times.len().saturating_sub(1)));
-    Ok(found.ok_or_else(|| Failure::new("no flap"))?.as_secs_f64())
+    found.copied().ok_or_else(|| Failure::new("no flap"))
 }
 
 /// The receiver, then the sender: the one that is reset is the last.
@@ -188,8 +188,8 @@ fn reset(routes: u32, rules: Rules) -> Result<Times> {
         back.push(start.elapsed());
     }
     Ok(Times {
-        sessions: sessions.as_secs_f64(),
-        seconds: share(&mut back, 0.5)?,
+        sessions,
+        first: share(&mut back, 0.5)?,
         second: share(&mut gone, 0.5)?,
         updates: load.updates(),
     })
@@ -218,8 +218,8 @@ fn newcomer(routes: u32, rules: Rules) -> Result<Times> {
         }
     };
     Ok(Times {
-        sessions: sessions.as_secs_f64(),
-        seconds: took.as_secs_f64(),
+        sessions,
+        first: took,
         second: share(&mut times, 0.99)?,
         updates: load.updates(),
     })
@@ -246,8 +246,8 @@ fn deaf(routes: u32, rounds: u32, rules: Rules) -> Result<Times> {
         times.extend(load.flap_to(1, 2, LIMIT)?);
     }
     Ok(Times {
-        sessions: sessions.as_secs_f64(),
-        seconds: took.as_secs_f64(),
+        sessions,
+        first: took,
         second: share(&mut times, 0.99)?,
         updates: load.updates(),
     })

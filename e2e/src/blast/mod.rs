@@ -61,13 +61,8 @@ impl Load {
             rules,
         };
         let start = Instant::now();
-        for (index, spec) in specs.iter().enumerate() {
-            let client = Client::connect(daemon, spec.clone(), load.table.len())?;
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
-            load.epoll
-                .add(client.stream(), event)
-                .context("adding a socket to epoll")?;
-            load.clients.push(client);
+        for spec in specs {
+            load.join(daemon, spec.clone())?;
             // No more at once than the shortest queue of a listening socket among the rivals holds.
             load.until(limit, "a session established", |load| {
                 load.clients.iter().filter(|client| !client.is_up()).count() < AT_ONCE
@@ -210,9 +205,7 @@ impl Load {
 
     /// One session sends its part; returns when it is all with the socket.
     pub fn announce_from(&mut self, index: usize, limit: Duration) -> Result<()> {
-        let spec = &self.clients[index].spec;
-        let part = self.table.announce(spec, spec.sends.clone());
-        self.send(index, part)?;
+        self.send_part(index, true)?;
         self.until(limit, "everything sent", |load| {
             !load.clients[index].has_unwritten()
         })

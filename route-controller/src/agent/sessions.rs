@@ -7,8 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use podroute_config::{Peer, Remote};
+
+use super::Agent;
+use crate::cluster::Network;
+use crate::metrics::INITIAL_ROUTES;
+use crate::whole_file;
 
 /// Names in a message; more are counted.
 const NAMED: usize = 3;
@@ -59,7 +65,11 @@ impl Sessions {
         (self.mesh, self.routers) = (names(mesh), names(routers));
     }
 
+    /// Peers of ranges, and nodes that retire from the mesh, are not waited for.
     pub(super) fn came_up(&mut self, name: &str) {
+        if !self.routers.contains(name) && !self.mesh.contains(name) {
+            return;
+        }
         self.dirty |= self.up.insert(name.to_owned());
         self.before.remove(name);
         if self.mesh.contains(name) {
@@ -107,8 +117,32 @@ impl Sessions {
         // What was up before and has not come back yet is still waited for after another restart.
         let names: BTreeSet<&String> = self.up.union(&self.before).collect();
         let text: String = names.into_iter().flat_map(|name| [name, "\n"]).collect();
-        if let Err(error) = std::fs::write(&self.file, text) {
+        if let Err(error) = whole_file::replace(&self.file, text.as_bytes()) {
             tracing::warn!(file = %self.file.display(), %error, "the names of sessions cannot be kept for a restart");
+        }
+    }
+}
+
+impl Agent {
+    /// Tells probes and the node's condition what is still waited for.
+    pub(super) fn look_at_sessions(&mut self) {
+        if !self.knows_cluster() {
+            return; // nor which peers are this node's
+        }
+        let obstacle = self.sessions.obstacle();
+        let is_settled = self.health.settled.load(Ordering::Relaxed);
+        if let Some(condition) = &self.condition {
+            match (&obstacle, is_settled) {
+                (None, true) => condition.say(Network::Available),
+                (why, _) if self.sessions.is_fresh() => {
+                    let why = why.clone().unwrap_or_else(|| INITIAL_ROUTES.to_owned());
+                    condition.say(Network::Unavailable(why));
+                }
+                _ => {}
+            }
+        }
+        if let Ok(mut told) = self.health.sessions.lock() {
+            *told = obstacle;
         }
     }
 }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use podroute_config::{ClusterFacts, NodeFact, ServiceAddress, ServiceFact};
 use serde::{Deserialize, Serialize};
 
+use crate::whole_file;
+
 #[derive(Serialize, Deserialize)]
 struct File {
     version: u32,
@@ -83,9 +85,7 @@ pub(crate) fn write(run_dir: &Path, facts: &ClusterFacts) -> io::Result<()> {
             .map(|(name, fact)| (name.clone(), fact.into()))
             .collect(),
     };
-    let beside = run_dir.join(".cluster.json.new");
-    std::fs::write(&beside, serde_json::to_vec(&file)?)?;
-    std::fs::rename(beside, path(run_dir))
+    whole_file::replace(&path(run_dir), &serde_json::to_vec(&file)?)
 }
 
 impl From<NodeEntry> for NodeFact {

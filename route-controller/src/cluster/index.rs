@@ -70,14 +70,37 @@ fn full_name(object: &impl ResourceExt) -> String {
     }
 }
 
-/// What a slice says of its Service's endpoints.
+/// Where endpoints are, and what they do.
+#[derive(Clone, Copy, Debug, Default)]
+struct Endpoints {
+    ready_here: bool,
+    ready_elsewhere: bool,
+    /// Also those that are going away but still answer.
+    serving_here: bool,
+}
+
+impl Endpoints {
+    fn add(&mut self, other: Self) {
+        self.ready_here |= other.ready_here;
+        self.ready_elsewhere |= other.ready_elsewhere;
+        self.serving_here |= other.serving_here;
+    }
+
+    /// The last one that answers counts until another is ready, or it is gone.
+    fn answer_here(self) -> bool {
+        self.ready_here || (self.serving_here && !self.ready_elsewhere)
+    }
+
+    fn leave_here(self) -> bool {
+        self.serving_here && !self.answer_here()
+    }
+}
+
+/// What a slice says.
 #[derive(Debug, Default)]
 struct Slice {
     service: String,
-    ready_here: bool,
-    ready_elsewhere: bool,
-    /// Going away, but still answering.
-    serving_here: bool,
+    endpoints: Endpoints,
 }
 
 /// All that is known of the cluster.
@@ -129,20 +152,26 @@ impl Index {
     fn services_here(&self) -> BTreeMap<String, ServiceFact> {
         let mut services = self.services.known.clone();
         services.retain(|_, service| !service.addresses.is_empty());
-        let ready = |slice: &&Slice| slice.ready_here || slice.ready_elsewhere;
-        let known = || self.slices.known.values();
-        let served: BTreeSet<&str> = known()
-            .filter(ready)
-            .map(|slice| slice.service.as_str())
-            .collect();
-        for slice in known() {
-            // The last one that answers is announced until another is ready, or it is gone.
-            let is_last = slice.serving_here && !served.contains(slice.service.as_str());
-            if slice.ready_here || is_last {
-                services
-                    .entry(slice.service.clone())
-                    .and_modify(|service| service.endpoint_here = true);
+        for (name, endpoints) in self.endpoints() {
+            if let Some(service) = services.get_mut(name) {
+                service.endpoint_here = endpoints.answer_here();
             }
+        }
+        services
+    }
+
+    /// Services that others take over: an endpoint of this node is going away, still answers, and another node's is ready.
+    pub(super) fn leaving(&self) -> BTreeSet<String> {
+        let all = self.endpoints().into_iter();
+        all.filter(|(_, endpoints)| endpoints.leave_here())
+            .map(|(name, _)| name.to_owned())
+            .collect()
+    }
+
+    fn endpoints(&self) -> BTreeMap<&str, Endpoints> {
+        let mut services: BTreeMap<&str, Endpoints> = BTreeMap::new();
+        for slice in self.slices.known.values() {
+            services.entry(&slice.service).or_default().add(slice.endpoints);
         }
         services
     }
@@ -225,20 +254,22 @@ fn service_fact(service: &Service) -> ServiceFact {
 
 fn slice_fact(slice: &EndpointSlice, node: &str) -> Slice {
     let service = slice.labels().get(SERVICE_NAME).cloned().unwrap_or_default();
-    let mut fact = Slice {
-        service: format!("{}/{service}", slice.namespace().unwrap_or_default()),
-        ..Slice::default()
-    };
+    let mut endpoints = Endpoints::default();
     for endpoint in &slice.endpoints {
         let conditions = endpoint.conditions.clone().unwrap_or_default();
         // What is not said counts as ready, and what is ready serves (EndpointConditions of discovery/v1).
         let ready = conditions.ready.unwrap_or(true);
         let here = endpoint.node_name.as_deref() == Some(node);
-        fact.ready_here |= here && ready;
-        fact.ready_elsewhere |= !here && ready;
-        fact.serving_here |= here && conditions.serving.unwrap_or(ready);
+        endpoints.add(Endpoints {
+            ready_here: here && ready,
+            ready_elsewhere: !here && ready,
+            serving_here: here && conditions.serving.unwrap_or(ready),
+        });
     }
-    fact
+    Slice {
+        service: format!("{}/{service}", slice.namespace().unwrap_or_default()),
+        endpoints,
+    }
 }
 
 #[cfg(test)]
@@ -358,6 +389,8 @@ mod tests {
                 facts.services["default/web"].endpoint_here, expected,
                 "{serving} {ready_elsewhere:?}"
             );
+            let leaves = serving && ready_elsewhere == Some(true);
+            assert_eq!(index.leaving().contains("default/web"), leaves);
         }
     }
 

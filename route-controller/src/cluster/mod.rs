@@ -3,6 +3,7 @@
 //! | room | does |
 //! |---|---|
 //! | `index` | keeps nodes, Services and EndpointSlices; pure, any order of events gives the same facts |
+//! | `handover` | announces a Service for a moment longer while another node takes it over |
 //! | `watch` | the task that asks the API server, and gives the facts when they change |
 //! | `condition` | tells the scheduler that pods of this node can be reached |
 //! | `events` | tells people of sessions and refused configurations |
@@ -13,6 +14,7 @@
 pub(crate) mod cache;
 mod condition;
 mod events;
+mod handover;
 mod index;
 mod watch;
 

@@ -16,7 +16,9 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use podroute_config::{ClusterFacts, FromKubernetes};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
+use super::handover::Handover;
 use super::index::Index;
 
 /// Between attempts to find out where the API server is.
@@ -93,9 +95,18 @@ fn told<K>(heard: watcher::Result<Event<K>>, of: fn(Event<K>) -> Heard) -> Heard
 }
 
 async fn run(mut index: Index, mut streams: Streams, sender: watch::Sender<Option<ClusterFacts>>) {
-    let mut away = false;
-    while let Some(heard) = streams.next().await {
-        take(&mut index, heard, &mut away);
+    let (mut away, mut handover, mut over) = (false, Handover::default(), None);
+    loop {
+        let heard = match over {
+            Some(over) => timeout_at(over, streams.next()).await,
+            None => Ok(streams.next().await),
+        };
+        match heard {
+            Ok(Some(heard)) => take(&mut index, heard, &mut away),
+            Ok(None) => return,
+            // A handover is over.
+            Err(_) => {}
+        }
         // What is there already goes together.
         for _ in 0..BURST {
             match streams.next().now_or_never() {
@@ -103,7 +114,10 @@ async fn run(mut index: Index, mut streams: Streams, sender: watch::Sender<Optio
                 _ => break,
             }
         }
-        let facts = index.facts();
+        let mut facts = index.facts();
+        if let Some(facts) = &mut facts {
+            over = handover.hold(Instant::now(), index.leaving(), facts);
+        }
         sender.send_if_modified(|known| {
             let news = facts.is_some() && *known != facts;
             if news {

@@ -19,6 +19,7 @@ mod import;
 mod originate;
 mod peers;
 mod preview;
+mod restart;
 mod slices;
 mod view;
 mod weights;
@@ -37,11 +38,11 @@ use crate::export::sources::Sources;
 use crate::rib::attrs::AttrTable;
 use crate::rib::decision::Candidate;
 use crate::rib::nexthop::NextHops;
-use crate::rib::table::{DestId, Path, Table};
-use crate::types::{Community, Family, FamilySet, PathId, PeerId, Prefix};
+use crate::rib::table::{DestId, Table};
+use crate::types::{Family, FamilySet, PeerId, Prefix};
 use crate::wire::{Refresh, RefreshKind};
 use fib_sets::FibSets;
-use peers::{GroupId, Peer, RefreshSweep};
+use peers::{GroupId, Peer};
 use std::sync::Arc;
 
 /// The engine.
@@ -62,9 +63,9 @@ pub struct Engine {
     /// Destinations to decide, each once.
     dirty: VecDeque<DestId>,
     /// Sources that are gone, with destinations whose paths are still to be taken away.
-    departing: VecDeque<(PeerId, slices::Notes)>,
+    departing: BTreeMap<PeerId, slices::Notes>,
     /// Sources whose policy changed, with what is still to be looked at again.
-    reimports: VecDeque<(PeerId, slices::Notes)>,
+    reimports: BTreeMap<PeerId, slices::Notes>,
     /// Peers that are behind and have room.
     behind: VecDeque<PeerId>,
     /// Ends of initial tables, told once the routes before them are decided.
@@ -108,8 +109,8 @@ impl Engine {
             originated: BTreeMap::new(),
             own_blocks: Vec::new(),
             dirty: VecDeque::new(),
-            departing: VecDeque::new(),
-            reimports: VecDeque::new(),
+            departing: BTreeMap::new(),
+            reimports: BTreeMap::new(),
             behind: VecDeque::new(),
             ends: Vec::new(),
             out: VecDeque::new(),
@@ -161,7 +162,7 @@ impl Engine {
         self.out.pop_front()
     }
 
-    /// One slice of work, about a millisecond; false when there is none and nothing came of it.
+    /// One slice of work, some milliseconds at the most; false when there is none and nothing came of it.
     pub fn work(&mut self) -> bool {
         self.report_next_hops();
         if !self.dirty.is_empty() {
@@ -232,8 +233,8 @@ impl Engine {
                     peer.routing.rules,
                 );
         if import_changed {
-            let notes = peer.adj_in.notes().to_vec();
-            self.reimport_all(id, notes);
+            let notes = peer.adj_in.notes().iter().copied().collect();
+            self.reimports.insert(id, notes);
         }
         self.learn_source(id, &facts);
         self.regroup(id);
@@ -271,7 +272,7 @@ impl Engine {
     fn remove(&mut self, peer: PeerId) {
         self.down(peer);
         self.peers.remove(&peer);
-        if !self.departing.iter().any(|(id, _)| *id == peer) {
+        if !self.departing.contains_key(&peer) {
             self.forget_source(peer);
         }
     }
@@ -303,90 +304,6 @@ impl Engine {
         }
     }
 
-    /// RFC 4724 §4.2: routes kept for a restarting peer go at once unless its new OPEN says that it kept its
-    /// forwarding state for their family.
-    fn forget_unkept(&mut self, id: PeerId, facts: &SessionFacts) {
-        let restart = facts.negotiated.remote.graceful_restart();
-        let kept = |family| restart.is_some_and(|restart| restart.families.contains(&(family, true)));
-        for family in Family::ALL.into_iter().filter(|family| !kept(*family)) {
-            self.end_sweep(id, family);
-        }
-    }
-
-    /// The peer's routes of these families stay, marked stale; it hears nothing more.
-    fn restarting(&mut self, id: PeerId, families: FamilySet) {
-        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_up()) else {
-            return;
-        };
-        peer.sweeps.clear();
-        for family in Family::ALL {
-            self.begin_sweep(id, family);
-            if !families.contains(family) {
-                self.end_sweep(id, family);
-            }
-        }
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.facts = None;
-            peer.outstanding = 0;
-        }
-        self.leave_group(id);
-        self.behind.retain(|behind| *behind != id);
-    }
-
-    /// RFC 9494 §4.2: what is stale gets LLGR_STALE, or goes where it carries NO_LLGR.
-    fn long_lived(&mut self, id: PeerId, families: FamilySet) {
-        for family in Family::ALL
-            .into_iter()
-            .filter(|family| !families.contains(*family))
-        {
-            self.end_sweep(id, family);
-        }
-        let Some(peer) = self.peers.get(&id) else { return };
-        let mut stale: Vec<_> = peer
-            .sweeps
-            .iter()
-            .flat_map(|sweep| sweep.missing.iter().copied())
-            .collect();
-        stale.sort_unstable();
-        for (dest, path_id) in stale {
-            self.make_long_lived(id, dest, path_id);
-        }
-    }
-
-    fn make_long_lived(&mut self, id: PeerId, dest: DestId, path_id: PathId) {
-        let (Some(prefix), Some((at, old))) = (self.table.prefix(dest), self.table.path(dest, id, path_id))
-        else {
-            return;
-        };
-        let attrs = self.attrs.get(old.received);
-        if attrs.has_community(Community::NO_LLGR) {
-            return self.withdraw(id, crate::wire::Nlri { path_id, prefix });
-        }
-        if attrs.has_community(Community::LLGR_STALE) {
-            return;
-        }
-        let mut marked = Box::new(attrs.clone());
-        let communities = marked.communities.iter().copied();
-        marked.communities = communities.chain([Community::LLGR_STALE]).collect();
-        let received = self.attrs.intern(marked, &mut self.next_hops);
-        let mut cached = None;
-        let imported = self.imported(id, prefix, received, &mut cached);
-        let path = Path {
-            received,
-            imported,
-            ..old
-        };
-        self.hold(&path);
-        self.table.replace(at, path);
-        self.let_go(&old);
-        if let Some((_, id)) = cached {
-            self.attrs.release(id, &mut self.next_hops);
-        }
-        self.attrs.release(received, &mut self.next_hops);
-        self.note_feeds(id, crate::wire::Nlri { path_id, prefix });
-        self.mark(dest);
-    }
-
     fn learn_source(&mut self, id: PeerId, facts: &SessionFacts) {
         if let Some(peer) = self.peers.get(&id) {
             let learned = Learned::Peer(peer.routing.kind, facts.negotiated.remote_id());
@@ -409,12 +326,12 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&id).filter(down) else {
             return;
         };
-        self.reimports.retain(|(reimported, _)| *reimported != id);
+        self.reimports.remove(&id);
         peer.facts = None;
         peer.outstanding = 0;
         peer.sweeps.clear();
         let notes = peer.adj_in.take_notes();
-        self.departing.push_back((id, notes.into()));
+        self.departing.insert(id, notes.into());
         self.leave_group(id);
         self.behind.retain(|behind| *behind != id);
     }
@@ -539,51 +456,6 @@ impl Engine {
             self.advertise(id, &Arc::new(begin));
         }
         self.serve(id);
-    }
-
-    /// RFC 7313 §4: after BoRR, what does not come again until EoRR is stale.
-    fn begin_sweep(&mut self, id: PeerId, family: Family) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let table = &self.table;
-        let of_family = |dest: &DestId| {
-            table
-                .prefix(*dest)
-                .is_some_and(|prefix| prefix.family() == family)
-        };
-        let missing = peer
-            .adj_in
-            .notes()
-            .iter()
-            .filter(|dest| of_family(dest))
-            .flat_map(|dest| {
-                table
-                    .paths(*dest)
-                    .filter(|(_, path)| path.peer == id)
-                    .map(|(_, path)| (*dest, path.path_id))
-            });
-        let missing = missing.collect();
-        peer.sweeps.retain(|sweep| sweep.family != family);
-        peer.sweeps.push(RefreshSweep { family, missing });
-    }
-
-    pub(super) fn end_sweep(&mut self, id: PeerId, family: Family) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let (done, rest) = std::mem::take(&mut peer.sweeps)
-            .into_iter()
-            .partition(|sweep| sweep.family == family);
-        peer.sweeps = rest;
-        let done: Vec<RefreshSweep> = done;
-        let mut missing: Vec<_> = done.into_iter().flat_map(|sweep| sweep.missing).collect();
-        missing.sort_unstable();
-        for (dest, path_id) in missing {
-            if let Some(prefix) = self.table.prefix(dest) {
-                self.withdraw(id, crate::wire::Nlri { path_id, prefix });
-            }
-        }
     }
 
     fn learn_next_hops(&mut self, news: &[(std::net::IpAddr, Reach)]) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::slices::Again;
 use super::{Engine, Originated};
 use crate::policy::Source;
 use crate::rib::table::Path;
@@ -83,7 +84,7 @@ impl Engine {
             .filter(|(_, prefix)| inside(prefix))
             .map(|(dest, _)| dest)
             .collect();
-        let mut again = super::slices::Again::default();
+        let mut again = Again::default();
         for dest in affected {
             let mut peers: Vec<PeerId> = self.table.paths(dest).map(|(_, path)| path.peer).collect();
             peers.dedup();

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use super::Engine;
 use super::import::Cached;
 use crate::rib::attrs::AttrId;
-use crate::rib::table::{DestId, Path};
-use crate::types::PeerId;
+use crate::rib::table::{DestId, Path, PathIdx};
+use crate::types::{PeerId, Prefix};
 use crate::wire::Nlri;
 
 /// Destinations looked at at a time, some milliseconds of work. What a node of a large cluster learned from one neighbor fits:
@@ -51,36 +51,30 @@ impl Again {
 impl Engine {
     /// One slice of what sources that are gone have left; false when there is nothing.
     pub(super) fn departure_slice(&mut self) -> bool {
-        let Some((peer, mut notes)) = self.departing.pop_front() else {
+        let Some((peer, mut notes)) = self.departing.pop_first() else {
             return false;
         };
-        self.take_slice(peer, &mut notes);
+        // In the order in which they came, so that others hear of neighbours together.
+        for dest in notes.drain(..SLICE.min(notes.len())) {
+            self.withdraw_source(peer, dest);
+        }
         if notes.is_empty() {
             self.forget_departed(peer);
         } else {
-            self.departing.push_back((peer, notes));
+            self.departing.insert(peer, notes);
         }
         true
     }
 
     /// All of it at once: the peer is back, and what it tells now must not be taken for what it told before.
     pub(super) fn finish_departure(&mut self, peer: PeerId) {
-        while let Some(place) = self.departing.iter().position(|(id, _)| *id == peer) {
-            if let Some((_, mut notes)) = self.departing.remove(place) {
-                while !notes.is_empty() {
-                    self.take_slice(peer, &mut notes);
-                }
-                self.forget_departed(peer);
-            }
-        }
-    }
-
-    /// In the order in which they came, so that others hear of neighbours together.
-    fn take_slice(&mut self, peer: PeerId, notes: &mut Notes) {
-        let count = SLICE.min(notes.len());
-        for dest in notes.drain(..count) {
+        let Some(notes) = self.departing.remove(&peer) else {
+            return;
+        };
+        for dest in notes {
             self.withdraw_source(peer, dest);
         }
+        self.forget_departed(peer);
     }
 
     fn forget_departed(&mut self, peer: PeerId) {
@@ -110,25 +104,18 @@ impl Engine {
         }
     }
 
-    /// All that came from a source is to be evaluated again, slice by slice.
-    pub(super) fn reimport_all(&mut self, peer: PeerId, notes: Vec<DestId>) {
-        self.reimports.retain(|(before, _)| *before != peer);
-        self.reimports.push_back((peer, notes.into()));
-    }
-
-    /// One slice of it; false when there is nothing left.
+    /// One slice of what came from sources whose policy changed; false when there is nothing left.
     pub(super) fn reimport_slice(&mut self) -> bool {
-        let Some((peer, mut notes)) = self.reimports.pop_front() else {
+        let Some((peer, mut notes)) = self.reimports.pop_first() else {
             return false;
         };
-        let count = SLICE.min(notes.len());
         let mut again = Again::default();
-        for dest in notes.drain(..count) {
+        for dest in notes.drain(..SLICE.min(notes.len())) {
             self.reimport(peer, dest, &mut again);
         }
         again.let_go(self);
         if !notes.is_empty() {
-            self.reimports.push_back((peer, notes));
+            self.reimports.insert(peer, notes);
         }
         true
     }
@@ -147,14 +134,18 @@ impl Engine {
             again.turn_to(peer, old.received, self);
             let imported = self.imported(peer, prefix, old.received, &mut again.cached);
             if imported != old.imported {
-                let path = Path { imported, ..old };
-                self.hold(&path);
-                self.table.replace(at, path);
-                self.let_go(&old);
-                let path_id = old.path_id;
-                self.note_feeds(peer, Nlri { path_id, prefix });
-                self.mark(dest);
+                self.exchange(dest, prefix, (at, &old), Path { imported, ..old });
             }
         }
+    }
+
+    /// Puts a path in the place of another of the same source.
+    pub(super) fn exchange(&mut self, dest: DestId, prefix: Prefix, (at, old): (PathIdx, &Path), new: Path) {
+        self.hold(&new);
+        self.table.replace(at, new);
+        self.let_go(old);
+        let path_id = old.path_id;
+        self.note_feeds(old.peer, Nlri { path_id, prefix });
+        self.mark(dest);
     }
 }

@@ -472,6 +472,15 @@ mod tests {
         table.intern(Box::new(attrs), hops)
     }
 
+    fn path_from(peer: u32, attrs: AttrId) -> Path {
+        Path {
+            peer: PeerId(peer),
+            path_id: PathId(0),
+            received: attrs,
+            imported: Ok(attrs),
+        }
+    }
+
     fn peers(table: &Table, dest: DestId) -> Vec<u32> {
         table.paths(dest).map(|(_, path)| path.peer.0).collect()
     }
@@ -484,15 +493,7 @@ mod tests {
         let dest = table.dest("10.0.0.0/8".parse().unwrap());
         assert_eq!(table.dest("10.0.0.0/8".parse().unwrap()), dest);
         for peer in 1..=4 {
-            table.insert(
-                dest,
-                Path {
-                    peer: PeerId(peer),
-                    path_id: PathId(0),
-                    received: id,
-                    imported: Ok(id),
-                },
-            );
+            table.insert(dest, path_from(peer, id));
         }
         assert_eq!(peers(&table, dest), [1, 4, 3, 2]);
         let (three, _) = table.path(dest, PeerId(3), PathId(0)).unwrap();
@@ -509,12 +510,7 @@ mod tests {
     fn both_families_side_by_side_and_again_after_reclaim() {
         let (mut attrs, mut hops) = Default::default();
         let id = attr(&mut attrs, &mut hops, 1);
-        let path = Path {
-            peer: PeerId(1),
-            path_id: PathId(0),
-            received: id,
-            imported: Ok(id),
-        };
+        let path = path_from(1, id);
         let mut table = Table::default();
         // The same bits in both families, and lengths that differ.
         let texts = [
@@ -552,12 +548,7 @@ mod tests {
     fn ids_are_reused_only_after_reclaim() {
         let (mut attrs, mut hops) = Default::default();
         let id = attr(&mut attrs, &mut hops, 1);
-        let path = Path {
-            peer: PeerId(1),
-            path_id: PathId(0),
-            received: id,
-            imported: Ok(id),
-        };
+        let path = path_from(1, id);
         let mut table = Table::default();
         let first = table.dest("10.0.0.0/8".parse().unwrap());
         table.insert(first, path);

@@ -1,6 +1,8 @@
 //! A world around one engine: peers that decode what they are sent, a kernel that answers for next hops.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod bare;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -1,0 +1,66 @@
+//! An engine that writes everything at once and whose next hops are all reachable: for counting what it costs.
+
+use std::time::Instant;
+
+use bgp_proto::engine::{Engine, EngineConfig, Input, Output, PeerKind};
+use bgp_proto::types::PeerId;
+
+use super::{config, facts, routing};
+
+pub(crate) struct Bare {
+    pub(crate) engine: Engine,
+    /// Octets and chunks handed out so far.
+    pub(crate) octets: usize,
+    pub(crate) chunks: usize,
+}
+
+impl Bare {
+    pub(crate) fn new() -> Self {
+        Self {
+            engine: Engine::new(EngineConfig {
+                assume_reachable: true,
+                ..config()
+            }),
+            octets: 0,
+            chunks: 0,
+        }
+    }
+
+    /// Takes an input; nothing is done yet.
+    pub(crate) fn handle(&mut self, input: Input) {
+        self.engine.handle(Instant::now(), input);
+    }
+
+    /// Takes an input, and does all that follows.
+    pub(crate) fn tell(&mut self, input: Input) {
+        self.handle(input);
+        self.pump();
+    }
+
+    /// Brings a peer's session up; nothing is done yet.
+    pub(crate) fn up(&mut self, peer: u32, kind: PeerKind) {
+        let peer = PeerId(peer);
+        self.handle(Input::Configure(peer, routing(peer, kind).into()));
+        self.handle(Input::Up(peer, facts(peer, kind).into()));
+    }
+
+    pub(crate) fn pump(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            if let Output::Advertise(peer, chunk) = output {
+                self.octets += chunk.len_for(peer);
+                self.chunks += 1;
+                self.handle(Input::Written(peer, chunk.cost_for(peer)));
+            }
+        }
+    }
+}
+
+/// Resident octets of this process.
+pub(crate) fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().next().unwrap().parse::<usize>().unwrap() * 1024
+}

@@ -1,0 +1,93 @@
+//! Make before break for Services: who gives an address away announces it for a moment longer.
+//!
+//! Both nodes hear of a new endpoint at about the same time. Were the address withdrawn here at once, a router could hear of
+//! that before it hears of the new node, and have no route in between. So a Service whose endpoint here is going away but
+//! still answers stays announced until another node has been ready for a moment. One that answers no more goes at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use podroute_config::ClusterFacts;
+use tokio::time::Instant;
+
+/// How long both announce: many times what the other's news takes to all routers of a fabric, and short for
+/// servers that take no new connections once they are told to end.
+pub(super) const BOTH: Duration = Duration::from_millis(500);
+
+/// Services being handed over, by name.
+#[derive(Debug, Default)]
+pub(super) struct Handover {
+    until: BTreeMap<String, Instant>,
+}
+
+impl Handover {
+    /// Adds to the facts what is being handed over, given all Services that others take over. Returns when the facts change
+    /// by themselves.
+    pub(super) fn hold(
+        &mut self,
+        now: Instant,
+        leaving: BTreeSet<String>,
+        facts: &mut ClusterFacts,
+    ) -> Option<Instant> {
+        self.until.retain(|name, _| leaving.contains(name));
+        for name in leaving {
+            self.until.entry(name).or_insert(now + BOTH);
+        }
+        let held = || self.until.iter().filter(|(_, until)| **until > now);
+        for (name, _) in held() {
+            if let Some(service) = facts.services.get_mut(name) {
+                service.endpoint_here = true;
+            }
+        }
+        held().map(|(_, until)| *until).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podroute_config::ServiceFact;
+
+    use super::*;
+
+    fn names(list: &[&str]) -> BTreeSet<String> {
+        list.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    /// Which Services are announced for their endpoints, and until when.
+    fn announced(handover: &mut Handover, now: Instant, leaving: &[&str]) -> (Vec<String>, Option<Instant>) {
+        let services = ["a", "b"].map(|name| (name.to_owned(), ServiceFact::default()));
+        let mut facts = ClusterFacts {
+            services: services.into(),
+            ..ClusterFacts::default()
+        };
+        let until = handover.hold(now, names(leaving), &mut facts);
+        let all = facts.services.into_iter();
+        let here = all.filter(|(_, service)| service.endpoint_here);
+        (here.map(|(name, _)| name).collect(), until)
+    }
+
+    fn these(list: &[&str]) -> Vec<String> {
+        list.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn both_announce_for_a_moment() {
+        let start = Instant::now();
+        let mut handover = Handover::default();
+        let mut at = |now, leaving: &[&str]| announced(&mut handover, now, leaving);
+        assert_eq!(at(start, &["a"]), (these(&["a"]), Some(start + BOTH)));
+        // News in between do not make it longer.
+        let later = start + BOTH / 2;
+        assert_eq!(at(later, &["a", "b"]), (these(&["a", "b"]), Some(start + BOTH)));
+        assert_eq!(at(start + BOTH, &["a", "b"]), (these(&["b"]), Some(later + BOTH)));
+        assert_eq!(at(later + BOTH, &["a", "b"]), (these(&[]), None));
+    }
+
+    #[test]
+    fn what_answers_no_more_goes_at_once() {
+        let start = Instant::now();
+        let mut handover = Handover::default();
+        announced(&mut handover, start, &["a"]);
+        assert_eq!(announced(&mut handover, start, &[]), (these(&[]), None));
+    }
+}
