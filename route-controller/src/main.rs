@@ -12,6 +12,7 @@ mod cluster;
 mod drain;
 mod dump;
 mod fib;
+mod heap;
 mod hints;
 mod host;
 mod metrics;
@@ -34,6 +35,7 @@ use tracing_subscriber::EnvFilter;
 const LOG: &str = "info,netlink_proto=error,kube_client=off,kube_runtime=off";
 
 fn main() -> ExitCode {
+    heap::tune();
     let filter = EnvFilter::try_from_env("PODROUTE_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -127,7 +127,7 @@ impl Engine {
 
     /// A path came, changed or went.
     pub(super) fn note_feeds(&mut self, peer: PeerId, nlri: Nlri) {
-        if peer != PeerId::LOCAL {
+        if !self.feeds.is_empty() && peer != PeerId::LOCAL {
             self.feeds.values_mut().for_each(|feed| feed.note((peer, nlri)));
         }
     }

@@ -18,10 +18,9 @@ const SLICE: usize = 4096;
 impl Engine {
     /// Decides one slice of dirty destinations and tells everyone what came of it.
     pub(super) fn flush_slice(&mut self) {
-        let count = SLICE.min(self.dirty.len());
-        let slice: Vec<DestId> = self.dirty.drain(..count).collect();
         let mut fib = Vec::new();
-        for dest in slice {
+        for _ in 0..SLICE {
+            let Some(dest) = self.dirty.pop_front() else { break };
             self.table.unmark(dest);
             self.decide(dest, &mut fib);
             self.export(dest);

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use super::peers::slot;
 use super::{Engine, Output, OverLimit, PeerKind, PeerRouting};
 use crate::policy::{ActionContext, Route, RuleSet, Source};
 use crate::rib::attrs::AttrId;
@@ -12,8 +13,22 @@ use crate::rib::table::{DestId, Ineligible, Path};
 use crate::types::{Family, PeerId, Prefix};
 use crate::wire::{Nlri, Notification, PathAttrs, RouteBatch, RouteOp};
 
-/// The last policy outcome of an announcement: most of its prefixes share it.
-pub(super) type Cached = Option<(RuleSet, AttrId)>;
+/// What import made of an announcement's attributes: its prefixes share most of it.
+#[derive(Default)]
+pub(super) struct Cached {
+    checked: Option<(Family, Result<(), Ineligible>)>,
+    /// The last policy outcome; holds a reference.
+    changed: Option<(RuleSet, AttrId)>,
+}
+
+impl Cached {
+    /// Releases what it holds.
+    pub(super) fn let_go(self, engine: &mut Engine) {
+        if let Some((_, id)) = self.changed {
+            engine.attrs.release(id, &mut engine.next_hops);
+        }
+    }
+}
 
 impl Engine {
     /// Takes the peer's routes in.
@@ -28,11 +43,7 @@ impl Engine {
             }
             match op {
                 RouteOp::Announce { attrs, nlri } => self.announce_all(peer, attrs, batch.slice(&nlri)),
-                RouteOp::Withdraw { nlri } => {
-                    for nlri in batch.slice(&nlri) {
-                        self.withdraw(peer, *nlri);
-                    }
-                }
+                RouteOp::Withdraw { nlri } => self.withdraw_all(peer, batch.slice(&nlri).iter().copied()),
                 RouteOp::EndOfRib(family) => {
                     self.end_sweep(peer, family); // RFC 4724 §4.2
                     self.ends.push((peer, family));
@@ -43,7 +54,7 @@ impl Engine {
 
     fn announce_all(&mut self, peer: PeerId, attrs: Box<PathAttrs>, nlri: &[Nlri]) {
         let received = self.attrs.intern(attrs, &mut self.next_hops);
-        let mut cached: Cached = None;
+        let mut cached = Cached::default();
         for (position, nlri) in nlri.iter().enumerate() {
             let imported = self.imported(peer, nlri.prefix, received, &mut cached);
             let path = Path {
@@ -57,9 +68,7 @@ impl Engine {
                 break;
             }
         }
-        if let Some((_, id)) = cached {
-            self.attrs.release(id, &mut self.next_hops);
-        }
+        cached.let_go(self);
         self.attrs.release(received, &mut self.next_hops);
         if let Some(last) = nlri.last() {
             self.over_limit(peer, last.prefix.family());
@@ -99,44 +108,42 @@ impl Engine {
         }
     }
 
-    pub(super) fn withdraw(&mut self, peer: PeerId, nlri: Nlri) {
-        let Some(dest) = self.table.find(&nlri.prefix) else {
-            return;
-        };
-        let Some((at, _)) = self.table.path(dest, peer, nlri.path_id) else {
-            return;
-        };
-        if let Some(path) = self.table.remove(dest, at) {
-            self.let_go(&path);
-            self.note_feeds(peer, nlri);
+    /// Takes paths of a peer out of the table.
+    pub(super) fn withdraw_all(&mut self, peer: PeerId, all: impl IntoIterator<Item = Nlri>) {
+        let mut gone = [0; Family::ALL.len()];
+        for nlri in all {
+            if self.withdraw(peer, nlri)
+                && let Some(count) = gone.get_mut(slot(nlri.prefix.family()))
+            {
+                *count += 1;
+            }
         }
-        self.mark(dest);
         let Some(known) = self.peers.get_mut(&peer) else {
             return;
         };
-        known.adj_in.removed(nlri.prefix.family());
+        for (family, count) in Family::ALL.into_iter().zip(gone) {
+            known.adj_in.removed(family, count);
+        }
         if known.adj_in.is_bloated() {
-            self.compact(peer);
+            let table = &self.table;
+            known
+                .adj_in
+                .compact(|dest| table.paths(dest).any(|(_, path)| path.peer == peer));
         }
     }
 
-    /// Drops stale notes of the peer's destinations.
-    fn compact(&mut self, peer: PeerId) {
-        let Some(known) = self.peers.get_mut(&peer) else {
-            return;
+    /// Whether the path was there.
+    fn withdraw(&mut self, peer: PeerId, nlri: Nlri) -> bool {
+        let Some(dest) = self.table.find(&nlri.prefix) else {
+            return false;
         };
-        let notes = known.adj_in.take();
-        let table = &self.table;
-        let live = notes
-            .into_iter()
-            .flat_map(|dest| {
-                table
-                    .paths(dest)
-                    .filter(|(_, path)| path.peer == peer)
-                    .map(move |_| dest)
-            })
-            .collect();
-        known.adj_in.restore(live);
+        let Some(path) = self.table.take(dest, peer, nlri.path_id) else {
+            return false;
+        };
+        self.let_go(&path);
+        self.note_feeds(peer, nlri);
+        self.mark(dest);
+        true
     }
 
     /// RFC 4486 §4: more prefixes than configured end the session with Cease/1.
@@ -182,7 +189,14 @@ impl Engine {
         if self.own_blocks.iter().any(|block| block.contains(&prefix)) {
             return Err(Ineligible::OwnBlock);
         }
-        self.check_attrs(&known.routing, prefix, attrs)?;
+        match cached.checked {
+            Some((family, outcome)) if family == prefix.family() => outcome?,
+            _ => {
+                let outcome = self.check_attrs(&known.routing, prefix.family(), attrs);
+                cached.checked = Some((prefix.family(), outcome));
+                outcome?;
+            }
+        }
         let policy = &known.routing.import;
         let rules = policy
             .evaluate(Route {
@@ -200,7 +214,7 @@ impl Engine {
         if rules.is_empty() && !prepend {
             return Ok(received);
         }
-        if let Some((_, id)) = cached.filter(|(last, _)| *last == rules) {
+        if let Some((_, id)) = cached.changed.filter(|(last, _)| *last == rules) {
             return Ok(id);
         }
         let mut changed = Box::new(attrs.clone());
@@ -213,7 +227,7 @@ impl Engine {
         };
         policy.apply(rules, &mut changed, context);
         let id = self.attrs.intern(changed, &mut self.next_hops);
-        if let Some((_, old)) = cached.replace((rules, id)) {
+        if let Some((_, old)) = cached.changed.replace((rules, id)) {
             // A path that uses the old one holds its own reference by now.
             self.attrs.release(old, &mut self.next_hops);
         }
@@ -224,7 +238,7 @@ impl Engine {
     fn check_attrs(
         &self,
         routing: &PeerRouting,
-        prefix: Prefix,
+        family: Family,
         attrs: &PathAttrs,
     ) -> Result<(), Ineligible> {
         let own = |asn| attrs.as_path.count(asn) > usize::from(routing.allow_own_as);
@@ -244,26 +258,31 @@ impl Engine {
                 return Err(Ineligible::ClusterLoop);
             }
         }
-        if is_usable(attrs.next_hop.addr(), prefix.family()) {
+        if is_usable(attrs.next_hop.addr(), family) {
             Ok(())
         } else {
             Err(Ineligible::BadNextHop)
         }
     }
 
+    /// A path refers once to each set that it names.
     pub(super) fn hold(&mut self, path: &Path) {
         self.attrs.retain(path.received);
-        if let Ok(imported) = path.imported {
+        if let Some(imported) = changed_by_import(path) {
             self.attrs.retain(imported);
         }
     }
 
     pub(super) fn let_go(&mut self, path: &Path) {
         self.attrs.release(path.received, &mut self.next_hops);
-        if let Ok(imported) = path.imported {
+        if let Some(imported) = changed_by_import(path) {
             self.attrs.release(imported, &mut self.next_hops);
         }
     }
+}
+
+fn changed_by_import(path: &Path) -> Option<AttrId> {
+    path.imported.ok().filter(|imported| *imported != path.received)
 }
 
 /// Whether packets can be sent to the address, for a prefix of this family.

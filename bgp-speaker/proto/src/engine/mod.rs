@@ -383,12 +383,12 @@ impl Engine {
 
     /// Puts a peer that is behind in line, once, if it has room.
     fn serve(&mut self, id: PeerId) {
-        let room = self
-            .peers
-            .get(&id)
-            .is_some_and(|peer| peer.outstanding < Self::LOW_WATER);
-        let lagging = self.group_of(id).is_some_and(|group| group.is_lagging(id));
-        if room && lagging && !self.behind.contains(&id) {
+        let has_room = |peer: &&Peer| peer.outstanding < Self::LOW_WATER;
+        let Some(GroupId(index)) = self.peers.get(&id).filter(has_room).and_then(|peer| peer.group) else {
+            return;
+        };
+        let group = self.groups.get(index).and_then(Option::as_ref);
+        if group.is_some_and(|group| group.is_lagging(id)) && !self.behind.contains(&id) {
             self.behind.push_back(id);
         }
     }
@@ -420,13 +420,14 @@ impl Engine {
 
     /// Hands a chunk to a peer, and takes note of what it owes.
     fn advertise(&mut self, id: PeerId, chunk: &Arc<Chunk>) {
-        if chunk.len_for(id) == 0 {
+        let octets = chunk.len_for(id);
+        if octets == 0 {
             return;
         }
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        peer.outstanding += chunk.cost_for(id);
+        peer.outstanding += Chunk::cost_of(octets);
         self.out.push_back(Output::Advertise(id, Arc::clone(chunk)));
         if peer.outstanding > Self::HIGH_WATER
             && let Some(GroupId(index)) = peer.group

@@ -23,7 +23,7 @@ pub(super) struct AdjIn {
     live: [usize; 2],
 }
 
-fn slot(family: Family) -> usize {
+pub(super) fn slot(family: Family) -> usize {
     match family {
         Family::Ipv4 => 0,
         Family::Ipv6 => 1,
@@ -38,9 +38,9 @@ impl AdjIn {
         }
     }
 
-    pub(super) fn removed(&mut self, family: Family) {
+    pub(super) fn removed(&mut self, family: Family, count: usize) {
         if let Some(live) = self.live.get_mut(slot(family)) {
-            *live = live.saturating_sub(1);
+            *live = live.saturating_sub(count);
         }
     }
 
@@ -63,21 +63,17 @@ impl AdjIn {
         std::mem::take(self).noted
     }
 
-    /// Takes all notes, each destination once, in order of appearance.
-    pub(super) fn take(&mut self) -> Vec<DestId> {
-        let notes = std::mem::take(&mut self.noted);
-        let mut seen = HashSet::<DestId, FxBuildHasher>::with_capacity_and_hasher(notes.len(), FxBuildHasher);
-        notes.into_iter().filter(|dest| seen.insert(*dest)).collect()
+    /// Keeps the notes of destinations that are still live, each once.
+    pub(super) fn compact(&mut self, is_live: impl Fn(DestId) -> bool) {
+        self.noted.sort_unstable(); // most are in order already
+        self.noted.dedup();
+        self.noted.retain(|dest| is_live(*dest));
+        self.noted.shrink_to(2 * self.noted.len());
     }
 
     /// The notes as they are; a destination may occur twice or be stale.
     pub(super) fn notes(&self) -> &[DestId] {
         &self.noted
-    }
-
-    /// Puts back notes that are still live (one per path).
-    pub(super) fn restore(&mut self, notes: Vec<DestId>) {
-        self.noted = notes;
     }
 }
 

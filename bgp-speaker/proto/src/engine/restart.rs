@@ -3,6 +3,7 @@
 //!
 //! A sweep holds what was there when it began; what comes again leaves it, what is left at its end goes.
 
+use super::import::Cached;
 use super::peers::RefreshSweep;
 use super::{Engine, SessionFacts};
 use crate::rib::table::{DestId, Path};
@@ -67,7 +68,7 @@ impl Engine {
         };
         let attrs = self.attrs.get(old.received);
         if attrs.has_community(Community::NO_LLGR) {
-            return self.withdraw(id, Nlri { path_id, prefix });
+            return self.withdraw_all(id, [Nlri { path_id, prefix }]);
         }
         if attrs.has_community(Community::LLGR_STALE) {
             return;
@@ -76,7 +77,7 @@ impl Engine {
         let communities = marked.communities.iter().copied();
         marked.communities = communities.chain([Community::LLGR_STALE]).collect();
         let received = self.attrs.intern(marked, &mut self.next_hops);
-        let mut cached = None;
+        let mut cached = Cached::default();
         let imported = self.imported(id, prefix, received, &mut cached);
         let path = Path {
             received,
@@ -84,9 +85,7 @@ impl Engine {
             ..old
         };
         self.exchange(dest, prefix, (at, &old), path);
-        if let Some((_, id)) = cached {
-            self.attrs.release(id, &mut self.next_hops);
-        }
+        cached.let_go(self);
         self.attrs.release(received, &mut self.next_hops);
     }
 
@@ -128,10 +127,14 @@ impl Engine {
         let done: Vec<RefreshSweep> = done;
         let mut missing: Vec<_> = done.into_iter().flat_map(|sweep| sweep.missing).collect();
         missing.sort_unstable();
-        for (dest, path_id) in missing {
-            if let Some(prefix) = self.table.prefix(dest) {
-                self.withdraw(id, Nlri { path_id, prefix });
-            }
-        }
+        let table = &self.table;
+        let all = missing.into_iter();
+        let gone: Vec<Nlri> = all
+            .filter_map(|(dest, path_id)| {
+                let prefix = table.prefix(dest)?;
+                Some(Nlri { path_id, prefix })
+            })
+            .collect();
+        self.withdraw_all(id, gone);
     }
 }

@@ -42,9 +42,7 @@ impl Again {
 
     fn forget(&mut self, engine: &mut Engine) {
         self.of = None;
-        if let Some((_, id)) = self.cached.take() {
-            engine.attrs.release(id, &mut engine.next_hops);
-        }
+        std::mem::take(&mut self.cached).let_go(engine);
     }
 }
 

@@ -55,6 +55,9 @@ impl AdjOut {
     /// The id of a rule set. After 65535 different sets, the last one's id is shared by no one: policies have
     /// at most 128 rules, and a set that many differ in is beyond any table we have seen, so the first is given.
     pub fn rules_id(&mut self, rules: RuleSet) -> RulesId {
+        if self.rules.first() == Some(&rules) {
+            return RulesId(0); // most groups have one
+        }
         if let Some(id) = self.rule_ids.get(&rules) {
             return *id;
         }

@@ -38,12 +38,20 @@ impl Chunk {
     /// its bytes, at least [`Chunk::MIN_COST`].
     #[must_use]
     pub fn cost_for(&self, peer: PeerId) -> usize {
-        self.len_for(peer).max(Self::MIN_COST)
+        Self::cost_of(self.len_for(peer))
+    }
+
+    /// What so many bytes of a chunk cost.
+    pub(crate) fn cost_of(octets: usize) -> usize {
+        octets.max(Self::MIN_COST)
     }
 
     /// How many bytes the member gets.
     #[must_use]
     pub fn len_for(&self, peer: PeerId) -> usize {
+        if self.skips.is_empty() && self.private.is_empty() {
+            return self.common.len();
+        }
         let skips = entries(&self.skips, peer).map(|(_, range)| range.len());
         let private = entries(&self.private, peer).map(|(_, data)| data.len());
         self.common.len() - skips.sum::<usize>() + private.sum::<usize>()

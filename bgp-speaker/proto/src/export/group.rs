@@ -67,6 +67,14 @@ pub struct Group {
     /// Entries of the Adj-RIB-Out, by family.
     told_v4: usize,
     told_v6: usize,
+    asked: Asked,
+}
+
+/// Answers for the path looked at last, within one flush: neighbours in a table share them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    may_export: Option<(AttrId, PeerId, Family, bool)>,
+    is_member: Option<(PeerId, bool)>,
 }
 
 /// How many prefixes one catch-up step tells, and how many destinations it looks at.
@@ -88,6 +96,7 @@ impl Group {
             packer: Packer::default(),
             told_v4: 0,
             told_v6: 0,
+            asked: Asked::default(),
         }
     }
 
@@ -168,7 +177,7 @@ impl Group {
     /// Whether the member is behind.
     #[must_use]
     pub fn is_lagging(&self, peer: PeerId) -> bool {
-        self.lagging.contains_key(&peer)
+        self.has_lagging() && self.lagging.contains_key(&peer)
     }
 
     /// Whether any member is behind: then destinations must keep their ids.
@@ -187,7 +196,7 @@ impl Group {
         self.members
             .iter()
             .copied()
-            .filter(|peer| !self.lagging.contains_key(peer))
+            .filter(|peer| !self.is_lagging(*peer))
     }
 
     /// Whether a member was told a path of a destination.
@@ -261,21 +270,23 @@ impl Group {
             release(old, rib);
             return;
         }
-        for lagging in self.lagging.values_mut() {
-            lagging.mark(dest);
-        }
+        self.mark_lagging(dest);
         if !self.looks_alike(prefix, old, new, rib) {
             self.tell(single(prefix), old, new);
         }
         release(old, rib);
     }
 
+    fn mark_lagging(&mut self, dest: DestId) {
+        if self.has_lagging() {
+            self.lagging.values_mut().for_each(|lagging| lagging.mark(dest));
+        }
+    }
+
     fn update_several(&mut self, dest: DestId, prefix: Prefix, rib: &mut Rib<'_>) {
         let changes = self.replace_several(dest, prefix, rib);
         if !changes.is_empty() {
-            for lagging in self.lagging.values_mut() {
-                lagging.mark(dest);
-            }
+            self.mark_lagging(dest);
         }
         for (path_id, old, new) in changes {
             if !self.looks_alike(prefix, old, new, rib) {
@@ -324,7 +335,7 @@ impl Group {
 
     fn evaluate(&mut self, prefix: Prefix, best: Best, attrs: &AttrTable) -> Option<Sent> {
         let set = attrs.get(best.attrs);
-        if !self.key.may_export(&prefix, set, best.learned) {
+        if !self.may_export(prefix, best, set) {
             return None;
         }
         let route = Route {
@@ -338,6 +349,33 @@ impl Group {
             source: best.source,
             rules: self.adj_out.rules_id(rules),
         })
+    }
+
+    fn may_export(&mut self, prefix: Prefix, best: Best, set: &PathAttrs) -> bool {
+        // What is our own differs by prefix, not by source.
+        if best.source == PeerId::LOCAL {
+            return self.key.may_export(&prefix, set, best.learned);
+        }
+        let family = prefix.family();
+        if let Some((attrs, source, of, answer)) = self.asked.may_export
+            && (attrs, source, of) == (best.attrs, best.source, family)
+        {
+            return answer;
+        }
+        let answer = self.key.may_export(&prefix, set, best.learned);
+        self.asked.may_export = Some((best.attrs, best.source, family, answer));
+        answer
+    }
+
+    fn is_member(&mut self, peer: PeerId) -> bool {
+        match self.asked.is_member {
+            Some((asked, answer)) if asked == peer => answer,
+            _ => {
+                let answer = self.members.contains(&peer);
+                self.asked.is_member = Some((peer, answer));
+                answer
+            }
+        }
     }
 
     /// Whether the members would get the same bytes again (only worth asking when something was sent before).
@@ -364,9 +402,9 @@ impl Group {
     }
 
     fn tell(&mut self, nlri: Nlri, old: Option<Sent>, new: Option<Sent>) {
-        let member = |sent: Option<Sent>| {
+        let mut member = |sent: Option<Sent>| {
             sent.map(|sent| sent.source)
-                .filter(|source| self.members.contains(source))
+                .filter(|source| self.is_member(*source))
         };
         let (before, now) = (member(old), member(new));
         match new {
@@ -386,6 +424,7 @@ impl Group {
 
     /// Encodes what was collected, for all followers; `None` when there is nothing to tell.
     pub fn flush(&mut self, rib: &Rib<'_>) -> Option<Chunk> {
+        self.asked = Asked::default();
         if !self.has_lagging() {
             self.several.forget_gone();
         }
@@ -426,6 +465,7 @@ impl Group {
             told += usize::from(self.tell_member(peer, dest, lagging.resync, rib));
             lagging.cursor += 1;
         }
+        self.asked = Asked::default();
         let mut chunk = self.encode(rib);
         let done = lagging.is_done(bound);
         if done {

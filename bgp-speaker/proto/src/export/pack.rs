@@ -4,7 +4,9 @@
 //! for nothing; peers are thankful). Buckets are ordered by the member that must not hear of them, so
 //! that a member's view of the chunk is a few contiguous slices.
 
-use ::bytes::BytesMut;
+use std::ops::Range;
+
+use ::bytes::{Bytes, BytesMut};
 
 use super::adj_out::Sent;
 use crate::export::chunk::Chunk;
@@ -33,13 +35,27 @@ impl Item {
     fn bucket(&self) -> Bucket {
         (self.only, self.skip, self.family, self.sent)
     }
+
+    fn nlri(&self) -> Nlri {
+        Nlri {
+            path_id: self.path_id,
+            prefix: self.prefix,
+        }
+    }
 }
+
+/// Changes for which a packer keeps room.
+const KEPT: usize = 256;
 
 /// Collects changes and encodes them.
 #[derive(Clone, Debug, Default)]
 pub struct Packer {
     items: Vec<Item>,
+    /// Items side by side that share a bucket, by their places.
+    runs: Vec<(Bucket, Range<usize>)>,
     scratch: Vec<Nlri>,
+    /// Where messages are encoded; a chunk takes no more than it needs.
+    out: BytesMut,
 }
 
 impl Packer {
@@ -82,42 +98,74 @@ impl Packer {
         context: &EncodeContext,
         mut attrs: impl FnMut(Family, Prefix, Sent) -> Option<PathAttrs>,
     ) -> Chunk {
-        self.items.sort_by_key(Item::bucket); // stable: prefixes stay in the order of their change
+        self.find_runs();
         let mut chunk = Chunk::default();
-        let mut out = BytesMut::new();
+        let mut out = std::mem::take(&mut self.out);
         let mut last: Option<Sent> = None;
         let mut cached: Option<PathAttrs> = None;
-        for run in self.items.chunk_by(|a, b| a.bucket() == b.bucket()) {
-            let Some(head) = run.first() else { continue };
+        for same in self.runs.chunk_by(|(a, _), (b, _)| a == b) {
             self.scratch.clear();
-            self.scratch.extend(run.iter().map(|item| Nlri {
-                path_id: item.path_id,
-                prefix: item.prefix,
-            }));
+            let runs = same.iter().filter_map(|(_, run)| self.items.get(run.clone()));
+            self.scratch.extend(runs.flatten().map(Item::nlri));
+            let (Some(&((only, skip, family, sent), _)), Some(head)) = (same.first(), self.scratch.first())
+            else {
+                continue;
+            };
             let start = out.len();
-            if head.sent != last || cached.is_none() {
-                cached = head.sent.and_then(|sent| attrs(head.family, head.prefix, sent));
-                last = head.sent;
+            if sent != last || cached.is_none() {
+                cached = sent.and_then(|sent| attrs(family, head.prefix, sent));
+                last = sent;
             }
             match &cached {
-                Some(attrs) if head.sent.is_some() => {
-                    if encode_announce(&mut out, context, head.family, attrs, &self.scratch).is_err() {
-                        encode_withdraw(&mut out, context, head.family, &self.scratch);
+                Some(attrs) if sent.is_some() => {
+                    if encode_announce(&mut out, context, family, attrs, &self.scratch).is_err() {
+                        encode_withdraw(&mut out, context, family, &self.scratch);
                     }
                 }
                 _ => {
-                    encode_withdraw(&mut out, context, head.family, &self.scratch);
+                    encode_withdraw(&mut out, context, family, &self.scratch);
                 }
             }
-            match (head.only, head.skip) {
-                (Some(only), _) => chunk.private.push((only, out.split_off(start).freeze())),
+            match (only, skip) {
+                (Some(only), _) => {
+                    let octets = Bytes::copy_from_slice(out.get(start..).unwrap_or_default());
+                    chunk.private.push((only, octets));
+                    out.truncate(start);
+                }
                 (None, Some(skip)) => note_skip(&mut chunk, skip, start, out.len()),
                 (None, None) => {}
             }
         }
-        chunk.common = out.freeze();
-        self.items.clear();
+        chunk.common = Bytes::copy_from_slice(&out);
+        self.forget(out);
         chunk
+    }
+
+    /// Sorts by bucket; prefixes stay in the order of their change.
+    fn find_runs(&mut self) {
+        let mut start = 0;
+        for run in self.items.chunk_by(|a, b| a.bucket() == b.bucket()) {
+            let end = start + run.len();
+            if let Some(head) = run.first() {
+                self.runs.push((head.bucket(), start..end));
+            }
+            start = end;
+        }
+        self.runs.sort_by_key(|(bucket, _)| *bucket);
+    }
+
+    /// Keeps some room for the next time.
+    fn forget(&mut self, mut out: BytesMut) {
+        self.items.clear();
+        self.items.shrink_to(KEPT);
+        self.runs.clear();
+        self.runs.shrink_to(KEPT);
+        self.scratch.clear();
+        self.scratch.shrink_to(KEPT);
+        if out.capacity() <= KEPT * 256 {
+            out.clear();
+            self.out = out;
+        }
     }
 }
 

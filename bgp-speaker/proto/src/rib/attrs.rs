@@ -60,7 +60,7 @@ impl Rank {
 
 #[derive(Clone, Debug)]
 struct Slot {
-    attrs: Box<PathAttrs>,
+    attrs: PathAttrs,
     rank: Rank,
     next_hop: NextHopId,
     refs: u32,
@@ -91,7 +91,7 @@ impl AttrTable {
         let hash = hash(&attrs);
         let slots = &mut self.slots;
         let same = |(found, index): &(u32, u32)| {
-            *found == hash && slot_at(slots, *index).is_some_and(|slot| *slot.attrs == *attrs)
+            *found == hash && slot_at(slots, *index).is_some_and(|slot| slot.attrs == *attrs)
         };
         if let Some((_, index)) = self.index.find(spread(hash), same).copied() {
             if let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) {
@@ -104,7 +104,7 @@ impl AttrTable {
             next_hop: next_hops.retain(attrs.next_hop.addr()),
             refs: 1,
             hash,
-            attrs,
+            attrs: *attrs,
         };
         let index = self.store(slot);
         self.index
@@ -113,15 +113,15 @@ impl AttrTable {
     }
 
     fn store(&mut self, slot: Slot) -> u32 {
-        if let Some(index) = self.free.pop() {
-            if let Some(place) = self.slots.get_mut(index as usize) {
-                *place = Some(slot);
-            }
-            return index;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            // 4 billion distinct sets do not fit into memory.
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX - 1)
+        });
+        if let Some(place) = self.slots.get_mut(index as usize) {
+            *place = Some(slot);
         }
-        self.slots.push(Some(slot));
-        // 4 billion distinct sets do not fit into memory.
-        u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX - 1)
+        index
     }
 
     fn slot(&self, id: AttrId) -> &Slot {

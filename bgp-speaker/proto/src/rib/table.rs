@@ -11,6 +11,7 @@ use std::hash::BuildHasher;
 use std::num::NonZeroU32;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use rustc_hash::FxBuildHasher;
 
 use super::attrs::AttrId;
@@ -139,6 +140,14 @@ impl Networks {
         }
     }
 
+    fn is(&self, dest: &Dest, prefix: &Prefix) -> bool {
+        let here = match dest.family {
+            Family::Ipv4 => prefix.words().first() == Some(&dest.network),
+            Family::Ipv6 => self.words.get(dest.network as usize) == Some(&prefix.words()),
+        };
+        here && dest.len == prefix.len() && dest.family == prefix.family()
+    }
+
     fn prefix(&self, dest: &Dest) -> Prefix {
         let words = match dest.family {
             Family::Ipv4 => [dest.network, 0, 0, 0],
@@ -166,8 +175,12 @@ pub struct Table {
 /// are the tag that is compared first.
 fn hash(prefix: &Prefix) -> u64 {
     let number = prefix.number();
-    let place = number as u64 & 15;
-    let cluster = FxBuildHasher.hash_one((number >> 4, prefix.family(), prefix.len()));
+    let (place, cluster) = (number as u64 & 15, number >> 4);
+    let (high, low) = ((cluster >> 64) as u64, cluster as u64);
+    let cluster = match prefix.family() {
+        Family::Ipv4 => FxBuildHasher.hash_one(u64::from(prefix.len()) << 40 | low),
+        Family::Ipv6 => FxBuildHasher.hash_one((high, low, prefix.len())),
+    };
     ((cluster & !15) | place) ^ (place << 57)
 }
 
@@ -178,18 +191,30 @@ impl Table {
         let same = |index: &u32| {
             self.dests
                 .get(*index as usize)
-                .is_some_and(|dest| self.networks.prefix(dest) == *prefix)
+                .is_some_and(|dest| self.networks.is(dest, prefix))
         };
         self.index.find(hash(prefix), same).map(|index| DestId(*index))
     }
 
     /// The destination of a prefix, made if absent.
     pub fn dest(&mut self, prefix: Prefix) -> DestId {
-        if let Some(found) = self.find(&prefix) {
-            return found;
-        }
+        let (dests, networks) = (&mut self.dests, &mut self.networks);
+        let same = |index: &u32| {
+            dests
+                .get(*index as usize)
+                .is_some_and(|dest| networks.is(dest, &prefix))
+        };
+        let rehash = |index: &u32| {
+            dests
+                .get(*index as usize)
+                .map_or(0, |dest| hash(&networks.prefix(dest)))
+        };
+        let place = match self.index.entry(hash(&prefix), same, rehash) {
+            Entry::Occupied(found) => return DestId(*found.get()),
+            Entry::Vacant(place) => place,
+        };
         let dest = Dest {
-            network: self.networks.put(&prefix),
+            network: networks.put(&prefix),
             head: None,
             fib: 0,
             len: prefix.len(),
@@ -200,18 +225,12 @@ impl Table {
         let index = self
             .free_dests
             .pop()
-            .unwrap_or(u32::try_from(self.dests.len()).unwrap_or(u32::MAX));
-        match self.dests.get_mut(index as usize) {
+            .unwrap_or(u32::try_from(dests.len()).unwrap_or(u32::MAX));
+        match dests.get_mut(index as usize) {
             Some(place) => *place = dest,
-            None => self.dests.push(dest),
+            None => dests.push(dest),
         }
-        let (dests, networks) = (&self.dests, &self.networks);
-        let rehash = |index: &u32| {
-            dests
-                .get(*index as usize)
-                .map_or(0, |dest| hash(&networks.prefix(dest)))
-        };
-        self.index.insert_unique(hash(&prefix), index, rehash);
+        place.insert(index);
         DestId(index)
     }
 
@@ -372,19 +391,32 @@ impl Table {
 
     /// Takes a path out.
     pub fn remove(&mut self, dest: DestId, at: PathIdx) -> Option<Path> {
-        let before = self
-            .paths(dest)
-            .map(|(found, _)| found)
-            .take_while(|found| *found != at)
-            .last();
-        let (path, next) = self.nodes.get(slot(at)).map(|node| (node.path, node.next))?;
-        match before {
-            Some(before) => self.nodes.get_mut(slot(before))?.next = next,
-            None => self.set_head(dest, next)?,
+        self.take_where(dest, |found, _| found == at)
+    }
+
+    /// Takes the path of a source out.
+    pub fn take(&mut self, dest: DestId, peer: PeerId, path_id: PathId) -> Option<Path> {
+        self.take_where(dest, |_, path| path.peer == peer && path.path_id == path_id)
+    }
+
+    fn take_where(&mut self, dest: DestId, wanted: impl Fn(PathIdx, &Path) -> bool) -> Option<Path> {
+        let mut before = None;
+        let mut at = self.dests.get(dest.index())?.head?;
+        loop {
+            let node = self.nodes.get_mut(slot(at))?;
+            let next = node.next;
+            if wanted(at, &node.path) {
+                let path = node.path;
+                node.next = self.free_nodes.replace(at);
+                match before {
+                    Some(before) => self.nodes.get_mut(slot(before))?.next = next,
+                    None => self.set_head(dest, next)?,
+                }
+                return Some(path);
+            }
+            before = Some(at);
+            at = next?;
         }
-        self.nodes.get_mut(slot(at))?.next = self.free_nodes;
-        self.free_nodes = Some(at);
-        Some(path)
     }
 
     fn set_head(&mut self, id: DestId, head: Option<PathIdx>) -> Option<()> {

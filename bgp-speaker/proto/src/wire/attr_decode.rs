@@ -13,8 +13,8 @@ use ::bytes::Bytes;
 
 use super::reader::{Parsed, octet, short, take};
 use super::{
-    Aggregator, AsPath, AttrFault, AttrIssue, DecodeContext, DecodeError, NextHop, Origin, PartialSet,
-    PathAttrs, RareAttrs, UnknownAttr, Verdict, as4,
+    Aggregator, AsPath, AttrFault, AttrIssue, Communities, DecodeContext, DecodeError, NextHop, Origin,
+    PartialSet, PathAttrs, RareAttrs, UnknownAttr, Verdict, as4,
 };
 use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, RouterId};
 
@@ -125,7 +125,7 @@ pub(super) struct AttrScan<'a> {
     med: Option<u32>,
     local_pref: Option<u32>,
     atomic_aggregate: bool,
-    communities: Box<[Community]>,
+    communities: Communities,
     rare: Option<Box<RareAttrs>>,
     as4_path: Option<AsPath>,
     as4_aggregator: Option<Aggregator>,
@@ -258,7 +258,8 @@ impl<'a> AttrScan<'a> {
             code::MED => number(attr.value).map(|med| self.med = Some(med)),
             code::LOCAL_PREF => number(attr.value).map(|pref| self.local_pref = Some(pref)),
             code::COMMUNITIES => {
-                self.communities = list(attr.value, |octets| Community(u32::from_be_bytes(octets)))?;
+                let communities = list(attr.value, |octets| Community(u32::from_be_bytes(octets)))?;
+                self.communities = communities.collect();
                 Ok(())
             }
             _ => self.accept_rare(attr, ctx),
@@ -283,11 +284,11 @@ impl<'a> AttrScan<'a> {
                 self.rare().originator_id = Some(id);
             }
             // RFC 7606 §7.10
-            code::CLUSTER_LIST => self.rare().cluster_list = list(attr.value, u32::from_be_bytes)?.into(),
+            code::CLUSTER_LIST => self.rare().cluster_list = list(attr.value, u32::from_be_bytes)?.collect(),
             // RFC 7606 §7.14
             code::EXT_COMMUNITIES => {
                 let communities = list(attr.value, |octets| ExtCommunity(u64::from_be_bytes(octets)))?;
-                self.rare().ext_communities = communities.into();
+                self.rare().ext_communities = communities.collect();
             }
             code::LARGE_COMMUNITIES => self.rare().large_communities = large_communities(attr.value)?,
             _ => {}
@@ -422,9 +423,9 @@ fn number(value: &[u8]) -> Result<u32, (AttrFault, Verdict)> {
 fn list<const N: usize, T>(
     value: &[u8],
     item: impl Fn([u8; N]) -> T,
-) -> Result<Box<[T]>, (AttrFault, Verdict)> {
+) -> Result<impl Iterator<Item = T>, (AttrFault, Verdict)> {
     match value.as_chunks::<N>() {
-        (items @ [_, ..], []) => Ok(items.iter().map(|octets| item(*octets)).collect()),
+        (items @ [_, ..], []) => Ok(items.iter().map(move |octets| item(*octets))),
         _ => Err((AttrFault::Length, WITHDRAW)),
     }
 }

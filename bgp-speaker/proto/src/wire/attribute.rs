@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::AsPath;
+use super::{AsPath, Communities};
 use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, RouterId, scope_of, without_scope};
 
 /// ORIGIN (RFC 4271 §5.1.1), ordered by preference.
@@ -156,7 +156,7 @@ pub struct PathAttrs {
     /// AS_PATH, always with 4-octet numbers.
     pub as_path: AsPath,
     /// COMMUNITIES, in the order received.
-    pub communities: Box<[Community]>,
+    pub communities: Communities,
     /// The rest, absent on most paths.
     pub rare: Option<Box<RareAttrs>>,
 }
@@ -172,7 +172,7 @@ impl PathAttrs {
             med: None,
             local_pref: None,
             as_path: AsPath::default(),
-            communities: Box::default(),
+            communities: Communities::default(),
             rare: None,
         }
     }

@@ -1,0 +1,113 @@
+//! A list of communities that is mostly short: up to [`Communities::INLINE`] stand in the value itself.
+
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+
+use crate::types::Community;
+
+/// COMMUNITIES of a path (RFC 1997), in their order. 16 octets large.
+#[derive(Clone)]
+pub struct Communities(List);
+
+#[derive(Clone)]
+enum List {
+    Inline {
+        len: u8,
+        items: [Community; Communities::INLINE],
+    },
+    // Behind one thin pointer: two words in place would be as much as three communities.
+    #[expect(clippy::box_collection, reason = "a thin pointer keeps the value small")]
+    Heap(Box<Vec<Community>>),
+}
+
+impl Communities {
+    /// With these it is 16 octets large.
+    pub const INLINE: usize = 3;
+}
+
+impl Deref for Communities {
+    type Target = [Community];
+
+    fn deref(&self) -> &[Community] {
+        match &self.0 {
+            List::Inline { len, items } => items.get(..usize::from(*len)).unwrap_or_default(),
+            List::Heap(items) => items,
+        }
+    }
+}
+
+impl FromIterator<Community> for Communities {
+    fn from_iter<I: IntoIterator<Item = Community>>(from: I) -> Self {
+        let (mut len, mut items) = (0, [Community(0); Self::INLINE]);
+        let mut from = from.into_iter();
+        while let Some(item) = from.next() {
+            let Some(place) = items.get_mut(usize::from(len)) else {
+                let all = items.into_iter().chain([item]).chain(from).collect();
+                return Self(List::Heap(Box::new(all)));
+            };
+            *place = item;
+            len += 1;
+        }
+        Self(List::Inline { len, items })
+    }
+}
+
+impl From<Vec<Community>> for Communities {
+    fn from(from: Vec<Community>) -> Self {
+        from.into_iter().collect()
+    }
+}
+
+impl<const N: usize> From<[Community; N]> for Communities {
+    fn from(from: [Community; N]) -> Self {
+        from.into_iter().collect()
+    }
+}
+
+impl Default for Communities {
+    fn default() -> Self {
+        [].into()
+    }
+}
+
+impl PartialEq for Communities {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Communities {}
+
+impl Hash for Communities {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+impl std::fmt::Debug for Communities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_and_many_are_the_same_communities() {
+        assert_eq!(size_of::<Communities>(), 16);
+        for len in 0..7 {
+            let list: Vec<Community> = (0..len).map(Community).collect();
+            let communities: Communities = list.clone().into();
+            assert_eq!(&communities[..], list.as_slice());
+            assert_eq!(communities, list.iter().copied().collect());
+            let inline = matches!(communities.0, List::Inline { .. });
+            assert_eq!(inline, list.len() <= Communities::INLINE);
+        }
+        assert_ne!(
+            Communities::from([Community(1)]),
+            [Community(1), Community(0)].into()
+        );
+    }
+}
