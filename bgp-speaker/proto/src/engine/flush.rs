@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::weights::{bandwidth, weigh};
 use super::{Engine, FibChange, Output};
-use crate::export::group::Rib;
+use crate::export::group::{Best, Rib};
 use crate::rib::attrs::AttrTable;
-use crate::rib::decision::{Candidate, Multipath, select};
+use crate::rib::decision::{Multipath, select};
 use crate::rib::table::{DestId, Path};
-use crate::types::PeerId;
+use crate::types::{PeerId, Prefix};
 
 /// Destinations decided and exported together. Large enough to pack well, small enough to take about a
 /// millisecond.
@@ -22,8 +22,11 @@ impl Engine {
         for _ in 0..SLICE {
             let Some(dest) = self.dirty.pop_front() else { break };
             self.table.unmark(dest);
-            self.decide(dest, &mut fib);
-            self.export(dest);
+            let Some(prefix) = self.table.prefix(dest) else {
+                continue;
+            };
+            let best = self.decide(dest, prefix, &mut fib);
+            self.export(dest, prefix, best);
         }
         let more = self.goes_on();
         if !fib.is_empty() {
@@ -50,28 +53,34 @@ impl Engine {
         ends
     }
 
-    /// Puts the best path first, and notes what the kernel should have.
-    fn decide(&mut self, dest: DestId, fib: &mut Vec<FibChange>) {
-        self.gather(dest);
+    /// Puts the best path first, notes what the kernel should have, and gives the best for the groups.
+    fn decide(&mut self, dest: DestId, prefix: Prefix, fib: &mut Vec<FibChange>) -> Option<Best> {
+        self.choose(dest);
+        let best = self.chosen.first().and_then(|at| self.table.at(*at)).copied();
+        if !self.config.assume_reachable {
+            self.note_fib(dest, prefix, best.as_ref(), fib);
+        }
+        let best = best?;
+        Some(Best {
+            attrs: best.imported.ok()?,
+            source: best.peer,
+            learned: self.sources.learned(best.peer, &prefix)?,
+        })
+    }
+
+    /// Fills `chosen` with the paths to use, the best first, and puts that first in the table.
+    fn choose(&mut self, dest: DestId) {
+        self.chosen.clear();
+        if let Some((at, path)) = self.table.only(dest) {
+            // With nothing to compare it with it is the best, if it can be used at all.
+            let usable = self.sources.is_usable(path, &self.attrs, &self.next_hops);
+            self.chosen.extend(usable.then_some(at));
+            return;
+        }
         let multipath = Multipath {
             max_paths: self.config.max_paths,
             relax: self.config.multipath_relax,
         };
-        let mut candidates = std::mem::take(&mut self.candidates);
-        select(&mut candidates, multipath);
-        // With no candidate the first path stays where it is: `Sources::best` looks whether it can be used.
-        if let Some(best) = candidates.first() {
-            self.table.promote(dest, best.at);
-        }
-        if !self.config.assume_reachable {
-            self.note_fib(dest, &candidates, fib);
-        }
-        candidates.clear();
-        self.candidates = candidates;
-    }
-
-    /// Fills `candidates` with the usable paths of a destination.
-    fn gather(&mut self, dest: DestId) {
         self.candidates.clear();
         self.sources.candidates(
             &self.table,
@@ -80,23 +89,27 @@ impl Engine {
             &self.next_hops,
             &mut self.candidates,
         );
+        select(&mut self.candidates, multipath);
+        self.chosen
+            .extend(self.candidates.iter().map(|candidate| candidate.at));
+        // With no candidate the first path stays where it is.
+        if let Some(best) = self.chosen.first() {
+            self.table.promote(dest, *best);
+        }
     }
 
-    fn note_fib(&mut self, dest: DestId, chosen: &[Candidate], fib: &mut Vec<FibChange>) {
+    fn note_fib(&mut self, dest: DestId, prefix: Prefix, best: Option<&Path>, fib: &mut Vec<FibChange>) {
         let (mut ways, mut set) = (std::mem::take(&mut self.ways), std::mem::take(&mut self.hop_set));
-        if chosen.first().is_some_and(|best| !best.local) {
-            let paths = chosen.iter().filter_map(|candidate| self.table.at(candidate.at));
+        if best.is_some_and(|best| best.peer != PeerId::LOCAL) {
+            let paths = self.chosen.iter().filter_map(|at| self.table.at(*at));
             let weighted = self.config.link_bandwidth;
             ways.extend(paths.filter_map(|path| way(&self.attrs, path, weighted)));
             weigh(&mut ways, &mut set);
         }
-        let best = chosen.first().and_then(|best| self.table.at(best.at));
         let install = best.is_some_and(|path| is_wanted(&self.attrs, path));
         let id = self.fib_sets.intern(&set, install);
         let old = self.table.swap_fib(dest, id);
-        if id != old
-            && let Some(prefix) = self.table.prefix(dest)
-        {
+        if id != old {
             let (next_hops, install) = self.fib_sets.get(id);
             fib.push(FibChange {
                 prefix,
@@ -110,11 +123,7 @@ impl Engine {
         (self.ways, self.hop_set) = (ways, set);
     }
 
-    fn export(&mut self, dest: DestId) {
-        let Some(prefix) = self.table.prefix(dest) else {
-            return;
-        };
-        let best = self.sources.best(&self.table, dest, &self.attrs, &self.next_hops);
+    fn export(&mut self, dest: DestId, prefix: Prefix, best: Option<Best>) {
         let mut rib = Rib {
             table: &self.table,
             attrs: &mut self.attrs,

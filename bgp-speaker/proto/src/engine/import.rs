@@ -16,6 +16,8 @@ use crate::wire::{Nlri, Notification, PathAttrs, RouteBatch, RouteOp};
 /// What import made of an announcement's attributes: its prefixes share most of it.
 #[derive(Default)]
 pub(super) struct Cached {
+    /// Of a policy that looks at no prefixes.
+    imported: Option<(Family, Result<AttrId, Ineligible>)>,
     checked: Option<(Family, Result<(), Ineligible>)>,
     /// The last policy outcome; holds a reference.
     changed: Option<(RuleSet, AttrId)>,
@@ -185,10 +187,33 @@ impl Engine {
         let Some(known) = self.peers.get(&peer) else {
             return Err(Ineligible::Policy);
         };
-        let attrs = self.attrs.get(received);
         if self.own_blocks.iter().any(|block| block.contains(&prefix)) {
             return Err(Ineligible::OwnBlock);
         }
+        if let Some((family, imported)) = cached.imported
+            && family == prefix.family()
+        {
+            return imported;
+        }
+        let alike = !known.routing.import.looks_at_prefixes();
+        let imported = self.evaluated(peer, prefix, received, cached);
+        if alike {
+            cached.imported = Some((prefix.family(), imported));
+        }
+        imported
+    }
+
+    fn evaluated(
+        &mut self,
+        peer: PeerId,
+        prefix: Prefix,
+        received: AttrId,
+        cached: &mut Cached,
+    ) -> Result<AttrId, Ineligible> {
+        let Some(known) = self.peers.get(&peer) else {
+            return Err(Ineligible::Policy);
+        };
+        let attrs = self.attrs.get(received);
         match cached.checked {
             Some((family, outcome)) if family == prefix.family() => outcome?,
             _ => {

@@ -38,7 +38,7 @@ use crate::export::sources::Sources;
 use crate::rib::attrs::AttrTable;
 use crate::rib::decision::Candidate;
 use crate::rib::nexthop::NextHops;
-use crate::rib::table::{DestId, Table};
+use crate::rib::table::{DestId, PathIdx, Table};
 use crate::types::{Family, FamilySet, PeerId, Prefix};
 use crate::wire::{Refresh, RefreshKind};
 use fib_sets::FibSets;
@@ -75,6 +75,7 @@ pub struct Engine {
     draining: bool,
     feeds: BTreeMap<FeedId, feed::Feed>,
     candidates: Vec<Candidate>,
+    chosen: Vec<PathIdx>,
     ways: Vec<(std::net::IpAddr, Option<f32>)>,
     hop_set: Vec<FibHop>,
     /// The last kernel changes were said not to be all.
@@ -117,6 +118,7 @@ impl Engine {
             draining: false,
             feeds: BTreeMap::new(),
             candidates: Vec::new(),
+            chosen: Vec::new(),
             ways: Vec::new(),
             hop_set: Vec::new(),
             fib_goes_on: false,

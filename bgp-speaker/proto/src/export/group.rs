@@ -73,6 +73,8 @@ pub struct Group {
 /// Answers for the path looked at last, within one flush: neighbours in a table share them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked {
+    /// Of a policy that looks at no prefixes.
+    sent: Option<(AttrId, PeerId, Family, Option<Sent>)>,
     may_export: Option<(AttrId, PeerId, Family, bool)>,
     is_member: Option<(PeerId, bool)>,
 }
@@ -334,6 +336,22 @@ impl Group {
     }
 
     fn evaluate(&mut self, prefix: Prefix, best: Best, attrs: &AttrTable) -> Option<Sent> {
+        let asked = (best.attrs, best.source, prefix.family());
+        if let Some((attrs, source, family, sent)) = self.asked.sent
+            && (attrs, source, family) == asked
+        {
+            return sent;
+        }
+        let sent = self.evaluated(prefix, best, attrs);
+        // What is our own differs by prefix, not by source.
+        if best.source != PeerId::LOCAL && !self.key.policy.looks_at_prefixes() {
+            let (attrs, source, family) = asked;
+            self.asked.sent = Some((attrs, source, family, sent));
+        }
+        sent
+    }
+
+    fn evaluated(&mut self, prefix: Prefix, best: Best, attrs: &AttrTable) -> Option<Sent> {
         let set = attrs.get(best.attrs);
         if !self.may_export(prefix, best, set) {
             return None;
@@ -352,7 +370,6 @@ impl Group {
     }
 
     fn may_export(&mut self, prefix: Prefix, best: Best, set: &PathAttrs) -> bool {
-        // What is our own differs by prefix, not by source.
         if best.source == PeerId::LOCAL {
             return self.key.may_export(&prefix, set, best.learned);
         }

@@ -61,6 +61,13 @@ impl Sources {
         }
     }
 
+    /// Whether a path takes part in the decision.
+    #[must_use]
+    pub fn is_usable(&self, path: &Path, attrs: &AttrTable, next_hops: &NextHops) -> bool {
+        let imported = path.imported.ok();
+        imported.is_some_and(|imported| self.metric(path, imported, attrs, next_hops).is_some())
+    }
+
     /// Appends the usable paths of a destination, with all that the decision looks at.
     pub fn candidates(
         &self,
@@ -70,7 +77,6 @@ impl Sources {
         next_hops: &NextHops,
         out: &mut Vec<Candidate>,
     ) {
-        let single = table.paths(dest).nth(1).is_none();
         for (at, path) in table.paths(dest) {
             let Ok(imported) = path.imported else { continue };
             let Some(metric) = self.metric(path, imported, attrs, next_hops) else {
@@ -87,9 +93,7 @@ impl Sources {
                 peer_addr: None,
                 path_id: path.path_id,
             };
-            if !single {
-                self.fill_tie_breakers(&mut candidate, path.peer, attrs.get(imported));
-            }
+            self.fill_tie_breakers(&mut candidate, path.peer, attrs.get(imported));
             out.push(candidate);
         }
     }

@@ -130,6 +130,12 @@ impl Policy {
         (self.default == Verdict::Accept).then_some(matched)
     }
 
+    /// Whether prefixes of one family with the same attributes and source can fare differently.
+    #[must_use]
+    pub fn looks_at_prefixes(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.matcher.prefixes.is_empty())
+    }
+
     /// The actions of the matched rules, in order. Whether any rule changes anything.
     #[must_use]
     pub fn changes(&self, matched: RuleSet) -> bool {

@@ -305,6 +305,14 @@ impl Table {
         })
     }
 
+    /// The path of a destination that has one alone.
+    #[must_use]
+    pub fn only(&self, dest: DestId) -> Option<(PathIdx, &Path)> {
+        let at = self.dests.get(dest.index())?.head?;
+        let node = self.nodes.get(slot(at))?;
+        node.next.is_none().then_some((at, &node.path))
+    }
+
     /// A path that is there.
     #[must_use]
     pub fn at(&self, at: PathIdx) -> Option<&Path> {
