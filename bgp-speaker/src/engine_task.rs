@@ -23,6 +23,8 @@ use crate::messages::{ToEngine, ToPeer};
 
 /// Inputs of peers taken at a time.
 const BURST: usize = 256;
+/// So few changes make no full messages.
+const FEW: usize = 1024;
 /// How long inputs are taken, and how long the engine works, before the other gets its turn.
 const TURN: Duration = Duration::from_millis(5);
 
@@ -87,6 +89,11 @@ impl EngineTask {
                     }
                 };
                 self.take_input(message);
+                // Others who have something to say at this moment are heard first: in a burst of many peers all are told
+                // in few and full messages.
+                if self.engine.undecided() < FEW {
+                    tokio::task::yield_now().await;
+                }
                 self.take_some();
             }
             self.work_a_turn();

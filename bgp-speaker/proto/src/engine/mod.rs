@@ -164,6 +164,12 @@ impl Engine {
         self.out.pop_front()
     }
 
+    /// Destinations that changed and were not decided yet.
+    #[must_use]
+    pub fn undecided(&self) -> usize {
+        self.dirty.len()
+    }
+
     /// One slice of work, some milliseconds at the most; false when there is none and nothing came of it.
     pub fn work(&mut self) -> bool {
         self.report_next_hops();
