@@ -1,7 +1,8 @@
 //! What the host says of an established connection: our addresses and subnets on its interface.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bgp_proto::engine::SessionFacts;
 use bgp_proto::session::Negotiated;
@@ -9,6 +10,7 @@ use bgp_proto::types::Prefix;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::sys::socket::SockaddrStorage;
 
+use crate::clock::now;
 use crate::socket;
 
 /// One address of an interface.
@@ -18,9 +20,39 @@ struct Address {
     subnet: Option<Prefix>,
 }
 
+/// The host's addresses, asked of the kernel once for sessions that come up together: a node has an interface for each pod.
+#[derive(Default)]
+pub(crate) struct Host {
+    known: Mutex<Option<(Instant, Arc<[Address]>)>>,
+}
+
+/// For so long addresses are taken as they are known. Facts are those of the moment in which a session comes up, or so.
+const FRESH: Duration = Duration::from_millis(100);
+
+impl Host {
+    /// All addresses, among them the local one of a connection that is up.
+    fn addresses(&self, now: Instant, local: IpAddr) -> Arc<[Address]> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |(at, all): &&(Instant, Arc<[Address]>)| {
+            now.saturating_duration_since(*at) < FRESH && all.iter().any(|address| address.addr == local)
+        };
+        if let Some((_, all)) = known.as_ref().filter(fits) {
+            return Arc::clone(all);
+        }
+        let all: Arc<[Address]> = addresses().into();
+        *known = Some((now, Arc::clone(&all)));
+        all
+    }
+}
+
 /// Gathers the facts of a connection between two addresses.
-pub(crate) fn session_facts(negotiated: Arc<Negotiated>, local: SocketAddr, remote: IpAddr) -> SessionFacts {
-    let all = addresses();
+pub(crate) fn session_facts(
+    host: &Host,
+    negotiated: Arc<Negotiated>,
+    local: SocketAddr,
+    remote: IpAddr,
+) -> SessionFacts {
+    let all = host.addresses(now(), local.ip().to_canonical());
     let scope = socket::scope(&local).and_then(socket::interface_name);
     let local = local.ip().to_canonical();
     let interface = all

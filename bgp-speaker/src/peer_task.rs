@@ -30,7 +30,7 @@ use tokio::time::{Instant, Sleep};
 use crate::api::{Event, PeerSpec, SessionSnapshot};
 use crate::clock::now;
 use crate::connection::{Connection, Ready};
-use crate::facts::session_facts;
+use crate::facts::{Host, session_facts};
 use crate::messages::{CHUNKS, ToEngine, ToPeer};
 use crate::registry::Registry;
 use crate::socket;
@@ -51,6 +51,7 @@ pub(crate) struct PeerTask {
     seed: u64,
     commands: mpsc::Receiver<ToPeer>,
     engine: mpsc::Sender<ToEngine>,
+    host: Arc<Host>,
     dial: Option<(ConnId, Dial)>,
     connections: Vec<Connection>,
     /// Connections that deliver their last words.
@@ -97,6 +98,7 @@ impl PeerTask {
         seed: u64,
         commands: mpsc::Receiver<ToPeer>,
         engine: mpsc::Sender<ToEngine>,
+        host: Arc<Host>,
     ) -> Self {
         Self {
             session: Session::new(spec.session.clone(), seed),
@@ -104,6 +106,7 @@ impl PeerTask {
             seed,
             commands,
             engine,
+            host,
             dial: None,
             connections: Vec::new(),
             farewells: Vec::new(),
@@ -490,7 +493,12 @@ impl PeerTask {
             return;
         };
         let asn: Asn = negotiated.remote.asn;
-        let facts = session_facts(Arc::new(negotiated), local, remote.ip().to_canonical());
+        let facts = session_facts(
+            &self.host,
+            Arc::new(negotiated),
+            local,
+            remote.ip().to_canonical(),
+        );
         self.scope = socket::scope(&remote);
         let (sender, receiver) = mpsc::channel(CHUNKS);
         self.up = Some((id, receiver));

@@ -19,6 +19,7 @@ use crate::api::{
 use crate::bmp::Stations;
 use crate::clock::now;
 use crate::engine_task::EngineTask;
+use crate::facts::Host;
 use crate::messages::{ToEngine, ToPeer};
 use crate::peer_task::PeerTask;
 use crate::registry::{Entry, Registry};
@@ -66,6 +67,7 @@ pub(crate) struct Peers {
     orders: mpsc::Sender<ToEngine>,
     /// What peers' tasks send.
     engine: mpsc::Sender<ToEngine>,
+    host: Arc<Host>,
     seed: u64,
 }
 
@@ -76,7 +78,7 @@ impl Peers {
 
     fn task(&self, spec: PeerSpec, inbox: mpsc::Receiver<ToPeer>) -> PeerTask {
         let seed = self.seed ^ (u64::from(spec.id.0) << 32 | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        PeerTask::new(spec, seed, inbox, self.engine.clone())
+        PeerTask::new(spec, seed, inbox, self.engine.clone(), Arc::clone(&self.host))
     }
 
     /// A new peer for the engine, and the way to its task.
@@ -207,6 +209,7 @@ impl Speaker {
             registry: Arc::clone(&registry),
             orders: orders.clone(),
             engine,
+            host: Arc::default(),
             seed: config.seed,
         };
         let acceptors = registry
