@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// Bytes read in one go before they are decoded.
-const READ_BURST: usize = 256 << 10;
+const READ_BURST: usize = 128 << 10;
 /// Buffers written by one system call.
 const VECTORS: usize = 64;
 /// How long a closing connection may take to deliver its last words.

@@ -92,7 +92,7 @@ impl Engine {
             else {
                 continue;
             };
-            let paths: Vec<Path> = self.table.paths(dest).map(|(_, path)| *path).collect();
+            let paths: Vec<Path> = self.table.paths(dest).map(|(_, path)| path).collect();
             let others = paths.into_iter().filter(|path| path.peer != PeerId::LOCAL);
             items.extend(others.map(|path| self.item_of(prefix, &path)));
         }

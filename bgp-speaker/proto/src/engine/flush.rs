@@ -56,7 +56,7 @@ impl Engine {
     /// Puts the best path first, notes what the kernel should have, and gives the best for the groups.
     fn decide(&mut self, dest: DestId, prefix: Prefix, fib: &mut Vec<FibChange>) -> Option<Best> {
         self.choose(dest);
-        let best = self.chosen.first().and_then(|at| self.table.at(*at)).copied();
+        let best = self.chosen.first().and_then(|at| self.table.at(*at));
         if !self.config.assume_reachable {
             self.note_fib(dest, prefix, best.as_ref(), fib);
         }
@@ -73,7 +73,7 @@ impl Engine {
         self.chosen.clear();
         if let Some((at, path)) = self.table.only(dest) {
             // With nothing to compare it with it is the best, if it can be used at all.
-            let usable = self.sources.is_usable(path, &self.attrs, &self.next_hops);
+            let usable = self.sources.is_usable(&path, &self.attrs, &self.next_hops);
             self.chosen.extend(usable.then_some(at));
             return;
         }
@@ -103,7 +103,7 @@ impl Engine {
         if best.is_some_and(|best| best.peer != PeerId::LOCAL) {
             let paths = self.chosen.iter().filter_map(|at| self.table.at(*at));
             let weighted = self.config.link_bandwidth;
-            ways.extend(paths.filter_map(|path| way(&self.attrs, path, weighted)));
+            ways.extend(paths.filter_map(|path| way(&self.attrs, &path, weighted)));
             weigh(&mut ways, &mut set);
         }
         let install = best.is_some_and(|path| is_wanted(&self.attrs, path));

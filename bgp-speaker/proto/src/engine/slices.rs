@@ -126,7 +126,7 @@ impl Engine {
         let mut next = self.table.path_of(dest, peer);
         while let Some(at) = next {
             next = self.table.next_of(at, peer);
-            let Some(old) = self.table.at(at).copied() else {
+            let Some(old) = self.table.at(at) else {
                 return;
             };
             again.turn_to(peer, old.received, self);

@@ -158,7 +158,7 @@ impl Engine {
             .paths(dest)
             .enumerate()
             .filter(|(_, (_, path))| filter.received_from.is_none_or(|peer| path.peer == peer))
-            .map(|(position, (_, path))| self.path_view(path, best && position == 0))
+            .map(|(position, (_, path))| self.path_view(&path, best && position == 0))
             .collect();
         RouteView { prefix, paths }
     }
@@ -245,7 +245,7 @@ impl Engine {
                     .table
                     .paths(**dest)
                     .filter(|(_, path)| !leaving.contains(&path.peer));
-                from_it.any(|(_, path)| usable(path)) && !others.any(|(_, path)| usable(path))
+                from_it.any(|(_, path)| usable(&path)) && !others.any(|(_, path)| usable(&path))
             };
             dests.iter().filter(alone).count()
         };

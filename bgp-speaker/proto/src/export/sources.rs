@@ -79,13 +79,13 @@ impl Sources {
     ) {
         for (at, path) in table.paths(dest) {
             let Ok(imported) = path.imported else { continue };
-            let Some(metric) = self.metric(path, imported, attrs, next_hops) else {
+            let Some(metric) = self.metric(&path, imported, attrs, next_hops) else {
                 continue;
             };
             let mut candidate = Candidate {
                 at,
                 local: path.peer == PeerId::LOCAL,
-                rank: *attrs.rank(imported),
+                rank: attrs.rank(imported),
                 external: false,
                 metric,
                 router_id: 0,
@@ -149,7 +149,7 @@ impl Sources {
     pub fn best(&self, table: &Table, dest: DestId, attrs: &AttrTable, next_hops: &NextHops) -> Option<Best> {
         let path = table.first(dest)?;
         let imported = path.imported.ok()?;
-        self.metric(path, imported, attrs, next_hops)?;
+        self.metric(&path, imported, attrs, next_hops)?;
         let learned = self.learned(path.peer, &table.prefix(dest)?)?;
         Some(Best {
             attrs: imported,

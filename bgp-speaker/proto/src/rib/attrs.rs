@@ -1,8 +1,7 @@
 //! Interned path attributes: equal sets are stored once and named by a 4-byte [`AttrId`].
 //!
 //! References are counted by hand: whoever stores an id has called [`AttrTable::intern`] or
-//! [`AttrTable::retain`] for it and calls [`AttrTable::release`] when it goes. What the decision process
-//! compares is computed once per set ([`Rank`]).
+//! [`AttrTable::retain`] for it and calls [`AttrTable::release`] when it goes.
 //!
 //! Panics: an id that was released by its last holder must not be used again; ids never leave the crate.
 
@@ -20,7 +19,18 @@ use crate::wire::{Origin, PathAttrs};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct AttrId(NonZeroU32);
 
-/// What the decision process reads of a set, precomputed.
+impl AttrId {
+    pub(super) fn number(self) -> u32 {
+        self.0.get()
+    }
+
+    pub(super) fn from_number(number: u32) -> Option<Self> {
+        NonZeroU32::new(number).map(Self)
+    }
+}
+
+/// What the decision process reads of a set. Worked out when paths are compared: most prefixes have one alone, and a million
+/// sets would keep it for nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rank {
     /// Not LLGR_STALE: a long-lived stale path loses to every other (RFC 9494 §4.3).
@@ -61,7 +71,6 @@ impl Rank {
 #[derive(Clone, Debug)]
 struct Slot {
     attrs: PathAttrs,
-    rank: Rank,
     next_hop: NextHopId,
     refs: u32,
     hash: u32,
@@ -100,7 +109,6 @@ impl AttrTable {
             return id(index);
         }
         let slot = Slot {
-            rank: Rank::of(&attrs),
             next_hop: next_hops.retain(attrs.next_hop.addr()),
             refs: 1,
             hash,
@@ -140,8 +148,8 @@ impl AttrTable {
 
     /// What the decision process compares.
     #[must_use]
-    pub fn rank(&self, id: AttrId) -> &Rank {
-        &self.slot(id).rank
+    pub fn rank(&self, id: AttrId) -> Rank {
+        Rank::of(self.get(id))
     }
 
     /// The set's next hop.

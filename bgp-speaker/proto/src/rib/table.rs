@@ -88,10 +88,56 @@ pub struct Path {
     pub imported: Result<AttrId, Ineligible>,
 }
 
+/// A path in 20 octets.
 #[derive(Clone, Debug)]
 struct Node {
-    path: Path,
+    peer: PeerId,
+    path_id: PathId,
+    received: AttrId,
+    /// An [`AttrId`], or one of the highest numbers for what stands in [`REASONS`].
+    imported: u32,
     next: Option<PathIdx>,
+}
+
+/// Every [`Ineligible`], by its number.
+const REASONS: [Ineligible; 7] = [
+    Ineligible::AsLoop,
+    Ineligible::FirstAs,
+    Ineligible::OriginatorLoop,
+    Ineligible::ClusterLoop,
+    Ineligible::BadNextHop,
+    Ineligible::Policy,
+    Ineligible::OwnBlock,
+];
+
+impl Node {
+    fn new(path: Path, next: Option<PathIdx>) -> Self {
+        let imported = match path.imported {
+            Ok(id) => id.number(),
+            Err(reason) => u32::MAX - reason as u32,
+        };
+        Self {
+            peer: path.peer,
+            path_id: path.path_id,
+            received: path.received,
+            imported,
+            next,
+        }
+    }
+
+    fn path(&self) -> Path {
+        let reason = REASONS.get((u32::MAX - self.imported) as usize);
+        let imported = match (reason, AttrId::from_number(self.imported)) {
+            (None, Some(id)) => Ok(id),
+            (reason, _) => Err(reason.copied().unwrap_or(Ineligible::Policy)),
+        };
+        Path {
+            peer: self.peer,
+            path_id: self.path_id,
+            received: self.received,
+            imported,
+        }
+    }
 }
 
 /// 16 octets, so that four neighbours share a cache line.
@@ -295,28 +341,28 @@ impl Table {
     }
 
     /// The paths of a destination, the best first once decided.
-    pub fn paths(&self, dest: DestId) -> impl Iterator<Item = (PathIdx, &Path)> {
+    pub fn paths(&self, dest: DestId) -> impl Iterator<Item = (PathIdx, Path)> {
         let mut next = self.dests.get(dest.index()).and_then(|dest| dest.head);
         std::iter::from_fn(move || {
             let at = next?;
             let node = self.nodes.get(slot(at))?;
             next = node.next;
-            Some((at, &node.path))
+            Some((at, node.path()))
         })
     }
 
     /// The path of a destination that has one alone.
     #[must_use]
-    pub fn only(&self, dest: DestId) -> Option<(PathIdx, &Path)> {
+    pub fn only(&self, dest: DestId) -> Option<(PathIdx, Path)> {
         let at = self.dests.get(dest.index())?.head?;
         let node = self.nodes.get(slot(at))?;
-        node.next.is_none().then_some((at, &node.path))
+        node.next.is_none().then(|| (at, node.path()))
     }
 
     /// A path that is there.
     #[must_use]
-    pub fn at(&self, at: PathIdx) -> Option<&Path> {
-        self.nodes.get(slot(at)).map(|node| &node.path)
+    pub fn at(&self, at: PathIdx) -> Option<Path> {
+        self.nodes.get(slot(at)).map(Node::path)
     }
 
     /// The path of a source.
@@ -324,7 +370,6 @@ impl Table {
     pub fn path(&self, dest: DestId, peer: PeerId, path_id: PathId) -> Option<(PathIdx, Path)> {
         self.paths(dest)
             .find(|(_, path)| path.peer == peer && path.path_id == path_id)
-            .map(|(at, path)| (at, *path))
     }
 
     /// Any path of a source.
@@ -341,7 +386,7 @@ impl Table {
         let mut next = self.nodes.get(slot(at))?.next;
         while let Some(at) = next {
             let node = self.nodes.get(slot(at))?;
-            if node.path.peer == peer {
+            if node.peer == peer {
                 return Some(at);
             }
             next = node.next;
@@ -351,14 +396,14 @@ impl Table {
 
     /// The first path: the best one, once decided.
     #[must_use]
-    pub fn first(&self, dest: DestId) -> Option<&Path> {
+    pub fn first(&self, dest: DestId) -> Option<Path> {
         self.paths(dest).next().map(|(_, path)| path)
     }
 
     /// Replaces a path in place.
     pub fn replace(&mut self, at: PathIdx, path: Path) {
         if let Some(node) = self.nodes.get_mut(slot(at)) {
-            node.path = path;
+            *node = Node::new(path, node.next);
         }
     }
 
@@ -385,7 +430,7 @@ impl Table {
     }
 
     fn allocate(&mut self, path: Path) -> PathIdx {
-        let node = Node { path, next: None };
+        let node = Node::new(path, None);
         if let Some(at) = self.free_nodes
             && let Some(place) = self.nodes.get_mut(slot(at))
         {
@@ -404,17 +449,17 @@ impl Table {
 
     /// Takes the path of a source out.
     pub fn take(&mut self, dest: DestId, peer: PeerId, path_id: PathId) -> Option<Path> {
-        self.take_where(dest, |_, path| path.peer == peer && path.path_id == path_id)
+        self.take_where(dest, |_, node| node.peer == peer && node.path_id == path_id)
     }
 
-    fn take_where(&mut self, dest: DestId, wanted: impl Fn(PathIdx, &Path) -> bool) -> Option<Path> {
+    fn take_where(&mut self, dest: DestId, wanted: impl Fn(PathIdx, &Node) -> bool) -> Option<Path> {
         let mut before = None;
         let mut at = self.dests.get(dest.index())?.head?;
         loop {
             let node = self.nodes.get_mut(slot(at))?;
             let next = node.next;
-            if wanted(at, &node.path) {
-                let path = node.path;
+            if wanted(at, node) {
+                let path = node.path();
                 node.next = self.free_nodes.replace(at);
                 match before {
                     Some(before) => self.nodes.get_mut(slot(before))?.next = next,
@@ -521,6 +566,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_path_comes_back_as_it_was_put() {
+        let (mut attrs, mut hops) = Default::default();
+        let id = attr(&mut attrs, &mut hops, 1);
+        let outcomes = REASONS.into_iter().map(Err).chain([Ok(id)]);
+        for (number, imported) in outcomes.enumerate() {
+            assert!(imported.is_ok() || imported == Err(REASONS[number]));
+            let path = Path {
+                imported,
+                ..path_from(7, id)
+            };
+            assert_eq!(Node::new(path, None).path(), path);
+        }
+    }
+
     fn peers(table: &Table, dest: DestId) -> Vec<u32> {
         table.paths(dest).map(|(_, path)| path.peer.0).collect()
     }
@@ -581,7 +641,7 @@ mod tests {
             assert!(table.is_empty() && table.find(&"::/0".parse().unwrap()).is_none());
         }
         assert_eq!(table.networks.words.len(), 4, "places are used again");
-        assert_eq!(size_of::<Dest>(), 16);
+        assert_eq!((size_of::<Dest>(), size_of::<Node>()), (16, 20));
     }
 
     #[test]
