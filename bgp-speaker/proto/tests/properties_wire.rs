@@ -220,7 +220,7 @@ fn read(
         assert!(batch.issues.is_empty(), "{:?}", batch.issues);
         for op in &batch.ops {
             let (attrs, range) = match op {
-                RouteOp::Announce { attrs, nlri } => (Some((**attrs).clone()), nlri),
+                RouteOp::Announce { attrs, nlri } => (Some(attrs.clone()), nlri),
                 RouteOp::Withdraw { nlri } => (None, nlri),
                 RouteOp::EndOfRib(_) => continue,
             };
@@ -356,7 +356,7 @@ proptest! {
         let mut batch = RouteBatch::default();
         decode_update(&body, &decode, &mut batch).unwrap();
         let [RouteOp::Announce { attrs: got, .. }] = &batch.ops[..] else { panic!("{batch:?}") };
-        prop_assert_eq!(&**got, &attrs);
+        prop_assert_eq!(got, &attrs);
     }
 
     /// RFC 7606: whatever is wrong inside an attribute's value or flags, no prefix is forgotten.

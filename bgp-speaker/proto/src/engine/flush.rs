@@ -8,7 +8,7 @@ use super::{Engine, FibChange, Output};
 use crate::export::group::{Best, Rib};
 use crate::rib::attrs::AttrTable;
 use crate::rib::decision::{Multipath, select};
-use crate::rib::table::{DestId, Path};
+use crate::rib::table::{DestId, Few, Path};
 use crate::types::{PeerId, Prefix};
 
 /// Destinations decided and exported together. Large enough to pack well, small enough to take about a
@@ -71,11 +71,15 @@ impl Engine {
     /// Fills `chosen` with the paths to use, the best first, and puts that first in the table.
     fn choose(&mut self, dest: DestId) {
         self.chosen.clear();
-        if let Some((at, path)) = self.table.only(dest) {
-            // With nothing to compare it with it is the best, if it can be used at all.
-            let usable = self.sources.is_usable(&path, &self.attrs, &self.next_hops);
-            self.chosen.extend(usable.then_some(at));
-            return;
+        match self.table.few(dest) {
+            Few::None => return,
+            Few::One(at, path) => {
+                // With nothing to compare it with it is the best, if it can be used at all.
+                let usable = self.sources.is_usable(&path, &self.attrs, &self.next_hops);
+                self.chosen.extend(usable.then_some(at));
+                return;
+            }
+            Few::More => {}
         }
         let multipath = Multipath {
             max_paths: self.config.max_paths,

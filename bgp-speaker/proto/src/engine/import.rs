@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    fn announce_all(&mut self, peer: PeerId, attrs: Box<PathAttrs>, nlri: &[Nlri]) {
+    fn announce_all(&mut self, peer: PeerId, attrs: PathAttrs, nlri: &[Nlri]) {
         let received = self.attrs.intern(attrs, &mut self.next_hops);
         let mut cached = Cached::default();
         for (position, nlri) in nlri.iter().enumerate() {
@@ -242,7 +242,7 @@ impl Engine {
         if let Some((_, id)) = cached.changed.filter(|(last, _)| *last == rules) {
             return Ok(id);
         }
-        let mut changed = Box::new(attrs.clone());
+        let mut changed = attrs.clone();
         if prepend {
             changed.as_path = changed.as_path.prepend(known.routing.local_asn, 1);
         }

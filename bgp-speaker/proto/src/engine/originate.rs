@@ -39,7 +39,7 @@ impl Engine {
             Family::Ipv4 => NextHop::V4(Ipv4Addr::UNSPECIFIED),
             Family::Ipv6 => NextHop::V6(Ipv6Addr::UNSPECIFIED),
         };
-        let mut attrs = Box::new(PathAttrs::originated(next_hop));
+        let mut attrs = PathAttrs::originated(next_hop);
         attrs.communities = route.communities.clone().into();
         let id = self.attrs.intern(attrs, &mut self.next_hops);
         self.announce(

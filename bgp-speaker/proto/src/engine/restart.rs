@@ -73,7 +73,7 @@ impl Engine {
         if attrs.has_community(Community::LLGR_STALE) {
             return;
         }
-        let mut marked = Box::new(attrs.clone());
+        let mut marked = attrs.clone();
         let communities = marked.communities.iter().copied();
         marked.communities = communities.chain([Community::LLGR_STALE]).collect();
         let received = self.attrs.intern(marked, &mut self.next_hops);

@@ -96,11 +96,11 @@ fn spread(hash: u32) -> u64 {
 
 impl AttrTable {
     /// The id of this set, with one more reference. A new set also takes a reference on its next hop.
-    pub fn intern(&mut self, attrs: Box<PathAttrs>, next_hops: &mut NextHops) -> AttrId {
+    pub fn intern(&mut self, attrs: PathAttrs, next_hops: &mut NextHops) -> AttrId {
         let hash = hash(&attrs);
         let slots = &mut self.slots;
         let same = |(found, index): &(u32, u32)| {
-            *found == hash && slot_at(slots, *index).is_some_and(|slot| slot.attrs == *attrs)
+            *found == hash && slot_at(slots, *index).is_some_and(|slot| slot.attrs == attrs)
         };
         if let Some((_, index)) = self.index.find(spread(hash), same).copied() {
             if let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) {
@@ -112,7 +112,7 @@ impl AttrTable {
             next_hop: next_hops.retain(attrs.next_hop.addr()),
             refs: 1,
             hash,
-            attrs: *attrs,
+            attrs,
         };
         let index = self.store(slot);
         self.index
@@ -216,10 +216,10 @@ mod tests {
     use super::*;
     use crate::wire::NextHop;
 
-    fn attrs(last: u8, med: u32) -> Box<PathAttrs> {
+    fn attrs(last: u8, med: u32) -> PathAttrs {
         let mut attrs = PathAttrs::originated(NextHop::V4([192, 0, 2, last].into()));
         attrs.med = Some(med);
-        Box::new(attrs)
+        attrs
     }
 
     #[test]

@@ -125,7 +125,7 @@ mod tests {
         let (mut attrs, mut hops) =
             <(super::super::attrs::AttrTable, super::super::nexthop::NextHops)>::default();
         let set = crate::wire::PathAttrs::originated(crate::wire::NextHop::V4([192, 0, 2, 1].into()));
-        let id = attrs.intern(Box::new(set), &mut hops);
+        let id = attrs.intern(set, &mut hops);
         let mut table = super::super::table::Table::default();
         let dest = table.dest("10.0.0.0/8".parse().unwrap());
         for peer in 0..=n {

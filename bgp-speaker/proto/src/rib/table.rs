@@ -88,6 +88,17 @@ pub struct Path {
     pub imported: Result<AttrId, Ineligible>,
 }
 
+/// How many paths a destination has, as far as a decision goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Few {
+    /// It is on its way out.
+    None,
+    /// This alone.
+    One(PathIdx, Path),
+    /// Paths to compare.
+    More,
+}
+
 /// A path in 20 octets.
 #[derive(Clone, Debug)]
 struct Node {
@@ -351,12 +362,16 @@ impl Table {
         })
     }
 
-    /// The path of a destination that has one alone.
+    /// Whether a destination has no path, or one, or more.
     #[must_use]
-    pub fn only(&self, dest: DestId) -> Option<(PathIdx, Path)> {
-        let at = self.dests.get(dest.index())?.head?;
-        let node = self.nodes.get(slot(at))?;
-        node.next.is_none().then(|| (at, node.path()))
+    pub fn few(&self, dest: DestId) -> Few {
+        let head = self.dests.get(dest.index()).and_then(|dest| dest.head);
+        let first = head.and_then(|at| Some((at, self.nodes.get(slot(at))?)));
+        match first {
+            None => Few::None,
+            Some((at, node)) if node.next.is_none() => Few::One(at, node.path()),
+            Some(_) => Few::More,
+        }
     }
 
     /// A path that is there.
@@ -554,7 +569,7 @@ mod tests {
     ) -> AttrId {
         let mut attrs = crate::wire::PathAttrs::originated(crate::wire::NextHop::V4([192, 0, 2, 1].into()));
         attrs.med = Some(med);
-        table.intern(Box::new(attrs), hops)
+        table.intern(attrs, hops)
     }
 
     fn path_from(peer: u32, attrs: AttrId) -> Path {

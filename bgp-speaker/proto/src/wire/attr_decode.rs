@@ -367,8 +367,8 @@ impl<'a> AttrScan<'a> {
 
     /// The attributes of the routes, once nothing says withdraw. The next hop is that of
     /// NEXT_HOP; that of MP_REACH_NLRI is set by the caller.
-    pub(super) fn finish(self) -> Box<PathAttrs> {
-        let mut attrs = Box::new(PathAttrs {
+    pub(super) fn finish(self) -> PathAttrs {
+        let mut attrs = PathAttrs {
             origin: self.origin,
             atomic_aggregate: self.atomic_aggregate,
             next_hop: NextHop::V4(self.next_hop.unwrap_or(Ipv4Addr::UNSPECIFIED)),
@@ -377,7 +377,7 @@ impl<'a> AttrScan<'a> {
             as_path: self.as_path,
             communities: self.communities,
             rare: self.rare,
-        });
+        };
         if self.as4_path.is_some() || self.as4_aggregator.is_some() {
             as4::merge(&mut attrs, self.as4_path, self.as4_aggregator);
         }

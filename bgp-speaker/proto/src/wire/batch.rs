@@ -24,7 +24,7 @@ pub enum RouteOp {
     /// These prefixes have this path now.
     Announce {
         /// Their attributes.
-        attrs: Box<PathAttrs>,
+        attrs: PathAttrs,
         /// Range in [`RouteBatch::nlri`].
         nlri: Range<usize>,
     },

@@ -145,7 +145,7 @@ pub(crate) fn announce(attrs: PathAttrs, prefixes: &[Prefix]) -> RouteBatch {
         .collect();
     RouteBatch {
         ops: vec![RouteOp::Announce {
-            attrs: Box::new(attrs),
+            attrs,
             nlri: 0..nlri.len(),
         }],
         nlri,
@@ -333,8 +333,8 @@ fn read(heard: &mut Heard, mut buf: BytesMut) {
             match op {
                 RouteOp::Announce { attrs, nlri } => {
                     for nlri in batch.slice(&nlri) {
-                        heard.routes.insert(nlri.prefix, (*attrs).clone());
-                        heard.paths.insert((nlri.prefix, nlri.path_id), (*attrs).clone());
+                        heard.routes.insert(nlri.prefix, attrs.clone());
+                        heard.paths.insert((nlri.prefix, nlri.path_id), attrs.clone());
                     }
                 }
                 RouteOp::Withdraw { nlri } => {

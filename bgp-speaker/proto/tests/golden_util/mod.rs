@@ -87,9 +87,7 @@ pub(crate) enum Said {
 
 pub(crate) fn said(batch: &RouteBatch) -> Vec<Said> {
     let one = |op: &RouteOp| match op {
-        RouteOp::Announce { attrs, nlri } => {
-            Said::Announce(attrs.as_ref().clone(), batch.slice(nlri).to_vec())
-        }
+        RouteOp::Announce { attrs, nlri } => Said::Announce(attrs.clone(), batch.slice(nlri).to_vec()),
         RouteOp::Withdraw { nlri } => Said::Withdraw(batch.slice(nlri).to_vec()),
         RouteOp::EndOfRib(family) => Said::EndOfRib(*family),
     };
