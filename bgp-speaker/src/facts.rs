@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use bgp_proto::engine::SessionFacts;
 use bgp_proto::session::Negotiated;
-use bgp_proto::types::Prefix;
+use bgp_proto::types::{Prefix, with_scope};
+use bgp_proto::wire::{NextHop, RouteOp};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::sys::socket::SockaddrStorage;
 
@@ -137,4 +138,17 @@ fn ones(mask: IpAddr) -> u8 {
         IpAddr::V6(mask) => mask.to_bits().count_ones(),
     };
     u8::try_from(bits).unwrap_or(128)
+}
+
+/// A link-local next hop is on the link of the session (RFC 2545 §2).
+pub(crate) fn give_scope(op: &mut RouteOp, scope: u32) {
+    let RouteOp::Announce { attrs, .. } = op else {
+        return;
+    };
+    let link_local = match attrs.next_hop {
+        NextHop::V6(addr) if addr.is_unicast_link_local() => addr,
+        NextHop::V6Pair(global, local) if global.is_unspecified() || global.is_unicast_link_local() => local,
+        _ => return,
+    };
+    attrs.next_hop = NextHop::V6(with_scope(link_local, scope));
 }

@@ -13,6 +13,7 @@
 //! module says what happens when one is full.
 
 mod accept;
+mod alarm;
 mod api;
 mod bmp;
 mod clock;

@@ -19,18 +19,19 @@ use std::time::Duration;
 
 use bgp_proto::engine::{Chunk, Engine, Input as EngineInput};
 use bgp_proto::session::{ConnId, DownReason, Input, Negotiated, Output, Session, State};
-use bgp_proto::types::{Asn, Family, FamilySet, with_scope};
-use bgp_proto::wire::{NextHop, RouteBatch, RouteOp, cease};
+use bgp_proto::types::{Asn, Family, FamilySet};
+use bgp_proto::wire::{RouteBatch, cease};
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
+use crate::alarm::Alarm;
 use crate::api::{Event, PeerSpec, SessionSnapshot};
 use crate::clock::now;
 use crate::connection::{Connection, Ready};
-use crate::facts::{Host, session_facts};
+use crate::facts::{Host, give_scope, session_facts};
 use crate::messages::{CHUNKS, ToEngine, ToPeer};
 use crate::registry::Registry;
 use crate::socket;
@@ -580,36 +581,6 @@ impl PeerTask {
     }
 }
 
-/// Wakes the task for its timers. Most timers are put off before they are due: the alarm stays where it is then, and rings
-/// once for nothing.
-#[derive(Default)]
-struct Alarm {
-    sleep: Option<Pin<Box<Sleep>>>,
-    at: Option<Instant>,
-}
-
-impl Alarm {
-    /// Rings by then at the latest.
-    fn set(&mut self, deadline: Option<Instant>) {
-        let Some(deadline) = deadline.filter(|deadline| self.at.is_none_or(|at| *deadline < at)) else {
-            return;
-        };
-        self.at = Some(deadline);
-        match &mut self.sleep {
-            Some(sleep) => sleep.as_mut().reset(deadline),
-            None => self.sleep = Some(Box::pin(tokio::time::sleep_until(deadline))),
-        }
-    }
-
-    async fn ring(&mut self) {
-        match &mut self.sleep {
-            Some(sleep) if self.at.is_some() => sleep.await,
-            _ => std::future::pending().await,
-        }
-        self.at = None;
-    }
-}
-
 async fn dialed(dial: &mut Option<(ConnId, Dial)>) -> (ConnId, std::io::Result<TcpStream>) {
     match dial {
         Some((id, future)) => (*id, future.await),
@@ -634,17 +605,4 @@ async fn next_chunk(up: &mut Option<(ConnId, mpsc::Receiver<Arc<Chunk>>)>) -> Op
         Some((_, chunks)) => chunks.recv().await,
         None => std::future::pending().await,
     }
-}
-
-/// A link-local next hop is on the link of the session (RFC 2545 §2).
-fn give_scope(op: &mut RouteOp, scope: u32) {
-    let RouteOp::Announce { attrs, .. } = op else {
-        return;
-    };
-    let link_local = match attrs.next_hop {
-        NextHop::V6(addr) if addr.is_unicast_link_local() => addr,
-        NextHop::V6Pair(global, local) if global.is_unspecified() || global.is_unicast_link_local() => local,
-        _ => return,
-    };
-    attrs.next_hop = NextHop::V6(with_scope(link_local, scope));
 }

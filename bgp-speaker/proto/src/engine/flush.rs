@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::weights::{bandwidth, weigh};
 use super::{Engine, FibChange, Output};
-use crate::export::group::{Best, Rib};
+use crate::export::group::Rib;
+use crate::export::sources::Best;
 use crate::rib::attrs::AttrTable;
 use crate::rib::decision::{Multipath, select};
 use crate::rib::table::{DestId, Few, Path};

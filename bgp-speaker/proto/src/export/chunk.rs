@@ -19,6 +19,14 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    /// What goes to one member alone.
+    pub(crate) fn only_for(peer: PeerId, data: Bytes) -> Self {
+        Self {
+            private: vec![(peer, data)],
+            ..Self::default()
+        }
+    }
+
     /// The bytes of the chunk that the member gets: whole messages, in order, as few slices as there can be.
     pub fn data_for(&self, peer: PeerId) -> impl Iterator<Item = Bytes> {
         let skips = entries(&self.skips, peer);

@@ -8,32 +8,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::bytes::BytesMut;
-
 use super::adj_out::{AdjOut, Sent};
 use super::lagging::Lagging;
 use super::pack::Packer;
-use super::rules::{GroupKey, Learned};
+use super::rules::GroupKey;
 use super::several::{Change, Paths, SeveralOut};
-use super::sources::Sources;
+use super::sources::{Best, Sources};
 use crate::export::chunk::Chunk;
 use crate::policy::Route;
 use crate::rib::attrs::{AttrId, AttrTable};
 use crate::rib::nexthop::NextHops;
 use crate::rib::table::{DestId, Table};
 use crate::types::{Family, FamilySet, PathId, PeerId, Prefix};
-use crate::wire::{Nlri, PathAttrs, Refresh, RefreshKind, encode_end_of_rib};
-
-/// The best path of a destination, as the groups see it.
-#[derive(Clone, Copy, Debug)]
-pub struct Best {
-    /// Attributes after import.
-    pub attrs: AttrId,
-    /// Whose path.
-    pub source: PeerId,
-    /// How it was learned.
-    pub learned: Learned,
-}
+use crate::wire::{Nlri, PathAttrs, Refresh, RefreshKind};
 
 /// The shared parts of the engine that a group works on.
 #[derive(Debug)]
@@ -165,15 +152,8 @@ impl Group {
             return None;
         }
         lagging.end_of_refresh.insert(family);
-        let mut out = BytesMut::new();
-        out.extend_from_slice(
-            &Refresh {
-                family,
-                kind: RefreshKind::Begin,
-            }
-            .encode(),
-        );
-        Some(private(peer, out))
+        let kind = RefreshKind::Begin;
+        Some(Chunk::only_for(peer, Refresh { family, kind }.encode()))
     }
 
     /// Whether the member is behind.
@@ -487,7 +467,7 @@ impl Group {
         let done = lagging.is_done(bound);
         if done {
             self.complete = true;
-            if let Some(ends) = ends(&lagging) {
+            if let Some(ends) = lagging.ends() {
                 chunk.private.push((peer, ends));
             }
         } else {
@@ -585,30 +565,4 @@ fn release(sent: Option<Sent>, rib: &mut Rib<'_>) {
     if let Some(sent) = sent {
         rib.attrs.release(sent.attrs, rib.next_hops);
     }
-}
-
-fn private(peer: PeerId, out: BytesMut) -> Chunk {
-    Chunk {
-        private: vec![(peer, out.freeze())],
-        ..Chunk::default()
-    }
-}
-
-/// End-of-RIB and EoRR of a member that has caught up.
-fn ends(lagging: &Lagging) -> Option<::bytes::Bytes> {
-    let mut out = BytesMut::new();
-    lagging
-        .end_of_rib
-        .iter()
-        .for_each(|family| encode_end_of_rib(&mut out, family));
-    for family in lagging.end_of_refresh.iter() {
-        out.extend_from_slice(
-            &Refresh {
-                family,
-                kind: RefreshKind::End,
-            }
-            .encode(),
-        );
-    }
-    (!out.is_empty()).then(|| out.freeze())
 }

@@ -5,8 +5,11 @@
 //! encoding from the Adj-RIB-Out: the dirty ones, then a stretch at the cursor. Its cost is 4 bytes per
 //! destination that changed and one bit per destination.
 
+use ::bytes::{Bytes, BytesMut};
+
 use crate::rib::table::DestId;
 use crate::types::FamilySet;
+use crate::wire::{Refresh, RefreshKind, encode_end_of_rib};
 
 /// How far a member is behind.
 #[derive(Clone, Debug)]
@@ -84,6 +87,20 @@ impl Lagging {
             }
         }
         taken
+    }
+
+    /// End-of-RIB and EoRR of a member that has caught up, as messages.
+    #[must_use]
+    pub fn ends(&self) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        self.end_of_rib
+            .iter()
+            .for_each(|family| encode_end_of_rib(&mut out, family));
+        for family in self.end_of_refresh.iter() {
+            let kind = RefreshKind::End;
+            out.extend_from_slice(&Refresh { family, kind }.encode());
+        }
+        (!out.is_empty()).then(|| out.freeze())
     }
 
     /// Nothing is left to tell but the ends.

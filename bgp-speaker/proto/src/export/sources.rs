@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
-use super::group::Best;
 use super::rules::Learned;
 use crate::peer::PeerKind;
 use crate::policy::Source;
@@ -16,6 +15,17 @@ use crate::rib::nexthop::{NextHops, Reach};
 use crate::rib::table::{DestId, Path, Table};
 use crate::types::{PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
+
+/// The best path of a destination, as the groups see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Best {
+    /// Attributes after import.
+    pub attrs: AttrId,
+    /// Whose path.
+    pub source: PeerId,
+    /// How it was learned.
+    pub learned: Learned,
+}
 
 /// The sources of paths.
 #[derive(Clone, Debug, Default)]

@@ -4,4 +4,5 @@
 pub mod attrs;
 pub mod decision;
 pub mod nexthop;
+pub mod path;
 pub mod table;

@@ -14,7 +14,9 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use rustc_hash::FxBuildHasher;
 
-use super::attrs::AttrId;
+pub use super::path::{Ineligible, Path};
+
+use super::path::Node;
 use crate::types::{Family, PathId, PeerId, Prefix};
 
 /// Names a prefix of the table.
@@ -42,52 +44,6 @@ impl PathIdx {
     }
 }
 
-/// Why a path takes no part in the decision.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Ineligible {
-    /// Our AS number is in its AS path (RFC 4271 §9.1.2).
-    AsLoop,
-    /// Its AS path does not begin with the peer's AS (RFC 4271 §6.3).
-    FirstAs,
-    /// Its ORIGINATOR_ID is ours (RFC 4456 §8).
-    OriginatorLoop,
-    /// Its CLUSTER_LIST has our cluster (RFC 4456 §8).
-    ClusterLoop,
-    /// Its next hop is zero, multicast or of a family that the prefix cannot use (RFC 4271 §6.3).
-    BadNextHop,
-    /// The import policy rejects it.
-    Policy,
-    /// It lies inside a pod block of this node.
-    OwnBlock,
-}
-
-impl std::fmt::Display for Ineligible {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Ineligible::AsLoop => "our own AS is in the AS path",
-            Ineligible::FirstAs => "the AS path does not begin with the peer's AS",
-            Ineligible::OriginatorLoop => "we originated it (ORIGINATOR_ID)",
-            Ineligible::ClusterLoop => "our cluster is in the CLUSTER_LIST",
-            Ineligible::BadNextHop => "the next hop is no usable address",
-            Ineligible::Policy => "rejected by the import policy",
-            Ineligible::OwnBlock => "inside this node's own pod block",
-        })
-    }
-}
-
-/// A path: what one source says of one prefix.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Path {
-    /// Who says it; [`PeerId::LOCAL`] for ourselves.
-    pub peer: PeerId,
-    /// ADD-PATH identifier of the peer.
-    pub path_id: PathId,
-    /// Attributes as received (Adj-RIB-In).
-    pub received: AttrId,
-    /// Attributes after import policy, or why it takes no part.
-    pub imported: Result<AttrId, Ineligible>,
-}
-
 /// How many paths a destination has, as far as a decision goes.
 #[derive(Clone, Copy, Debug)]
 pub enum Few {
@@ -97,58 +53,6 @@ pub enum Few {
     One(PathIdx, Path),
     /// Paths to compare.
     More,
-}
-
-/// A path in 20 octets.
-#[derive(Clone, Debug)]
-struct Node {
-    peer: PeerId,
-    path_id: PathId,
-    received: AttrId,
-    /// An [`AttrId`], or one of the highest numbers for what stands in [`REASONS`].
-    imported: u32,
-    next: Option<PathIdx>,
-}
-
-/// Every [`Ineligible`], by its number.
-const REASONS: [Ineligible; 7] = [
-    Ineligible::AsLoop,
-    Ineligible::FirstAs,
-    Ineligible::OriginatorLoop,
-    Ineligible::ClusterLoop,
-    Ineligible::BadNextHop,
-    Ineligible::Policy,
-    Ineligible::OwnBlock,
-];
-
-impl Node {
-    fn new(path: Path, next: Option<PathIdx>) -> Self {
-        let imported = match path.imported {
-            Ok(id) => id.number(),
-            Err(reason) => u32::MAX - reason as u32,
-        };
-        Self {
-            peer: path.peer,
-            path_id: path.path_id,
-            received: path.received,
-            imported,
-            next,
-        }
-    }
-
-    fn path(&self) -> Path {
-        let reason = REASONS.get((u32::MAX - self.imported) as usize);
-        let imported = match (reason, AttrId::from_number(self.imported)) {
-            (None, Some(id)) => Ok(id),
-            (reason, _) => Err(reason.copied().unwrap_or(Ineligible::Policy)),
-        };
-        Path {
-            peer: self.peer,
-            path_id: self.path_id,
-            received: self.received,
-            imported,
-        }
-    }
 }
 
 /// 16 octets, so that four neighbours share a cache line.
@@ -560,6 +464,7 @@ fn slot(at: PathIdx) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::attrs::AttrId;
     use super::*;
 
     fn attr(
@@ -578,21 +483,6 @@ mod tests {
             path_id: PathId(0),
             received: attrs,
             imported: Ok(attrs),
-        }
-    }
-
-    #[test]
-    fn a_path_comes_back_as_it_was_put() {
-        let (mut attrs, mut hops) = Default::default();
-        let id = attr(&mut attrs, &mut hops, 1);
-        let outcomes = REASONS.into_iter().map(Err).chain([Ok(id)]);
-        for (number, imported) in outcomes.enumerate() {
-            assert!(imported.is_ok() || imported == Err(REASONS[number]));
-            let path = Path {
-                imported,
-                ..path_from(7, id)
-            };
-            assert_eq!(Node::new(path, None).path(), path);
         }
     }
 
@@ -656,7 +546,7 @@ mod tests {
             assert!(table.is_empty() && table.find(&"::/0".parse().unwrap()).is_none());
         }
         assert_eq!(table.networks.words.len(), 4, "places are used again");
-        assert_eq!((size_of::<Dest>(), size_of::<Node>()), (16, 20));
+        assert_eq!(size_of::<Dest>(), 16);
     }
 
     #[test]

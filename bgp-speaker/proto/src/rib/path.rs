@@ -1,0 +1,131 @@
+//! A path, and how the table keeps it: in few octets, because there are millions.
+
+use super::attrs::AttrId;
+use super::table::PathIdx;
+use crate::types::{PathId, PeerId};
+
+/// Why a path takes no part in the decision.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Ineligible {
+    /// Our AS number is in its AS path (RFC 4271 §9.1.2).
+    AsLoop,
+    /// Its AS path does not begin with the peer's AS (RFC 4271 §6.3).
+    FirstAs,
+    /// Its ORIGINATOR_ID is ours (RFC 4456 §8).
+    OriginatorLoop,
+    /// Its CLUSTER_LIST has our cluster (RFC 4456 §8).
+    ClusterLoop,
+    /// Its next hop is zero, multicast or of a family that the prefix cannot use (RFC 4271 §6.3).
+    BadNextHop,
+    /// The import policy rejects it.
+    Policy,
+    /// It lies inside a pod block of this node.
+    OwnBlock,
+}
+
+impl std::fmt::Display for Ineligible {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Ineligible::AsLoop => "our own AS is in the AS path",
+            Ineligible::FirstAs => "the AS path does not begin with the peer's AS",
+            Ineligible::OriginatorLoop => "we originated it (ORIGINATOR_ID)",
+            Ineligible::ClusterLoop => "our cluster is in the CLUSTER_LIST",
+            Ineligible::BadNextHop => "the next hop is no usable address",
+            Ineligible::Policy => "rejected by the import policy",
+            Ineligible::OwnBlock => "inside this node's own pod block",
+        })
+    }
+}
+
+/// A path: what one source says of one prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Path {
+    /// Who says it; [`PeerId::LOCAL`] for ourselves.
+    pub peer: PeerId,
+    /// ADD-PATH identifier of the peer.
+    pub path_id: PathId,
+    /// Attributes as received (Adj-RIB-In).
+    pub received: AttrId,
+    /// Attributes after import policy, or why it takes no part.
+    pub imported: Result<AttrId, Ineligible>,
+}
+
+/// A path in 20 octets.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) peer: PeerId,
+    pub(super) path_id: PathId,
+    received: AttrId,
+    /// An [`AttrId`], or one of the highest numbers for what stands in [`REASONS`].
+    imported: u32,
+    /// The next path of the same destination, or the next free place.
+    pub(super) next: Option<PathIdx>,
+}
+
+/// Every [`Ineligible`], by its number.
+const REASONS: [Ineligible; 7] = [
+    Ineligible::AsLoop,
+    Ineligible::FirstAs,
+    Ineligible::OriginatorLoop,
+    Ineligible::ClusterLoop,
+    Ineligible::BadNextHop,
+    Ineligible::Policy,
+    Ineligible::OwnBlock,
+];
+
+impl Node {
+    pub(super) fn new(path: Path, next: Option<PathIdx>) -> Self {
+        let imported = match path.imported {
+            Ok(id) => id.number(),
+            Err(reason) => u32::MAX - reason as u32,
+        };
+        Self {
+            peer: path.peer,
+            path_id: path.path_id,
+            received: path.received,
+            imported,
+            next,
+        }
+    }
+
+    pub(super) fn path(&self) -> Path {
+        let reason = REASONS.get((u32::MAX - self.imported) as usize);
+        let imported = match (reason, AttrId::from_number(self.imported)) {
+            (None, Some(id)) => Ok(id),
+            (reason, _) => Err(reason.copied().unwrap_or(Ineligible::Policy)),
+        };
+        Path {
+            peer: self.peer,
+            path_id: self.path_id,
+            received: self.received,
+            imported,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_comes_back_as_it_was_put() {
+        let id = AttrId::from_number(7).unwrap();
+        let path = Path {
+            peer: PeerId(7),
+            path_id: PathId(9),
+            received: id,
+            imported: Ok(id),
+        };
+        let outcomes = REASONS.into_iter().map(Err).chain([Ok(id)]);
+        for (number, imported) in outcomes.enumerate() {
+            assert!(imported.is_ok() || imported == Err(REASONS[number]));
+            let path = Path { imported, ..path };
+            assert_eq!(Node::new(path, None).path(), path);
+        }
+    }
+
+    #[test]
+    fn a_node_is_small() {
+        assert_eq!(size_of::<Node>(), 20);
+    }
+}

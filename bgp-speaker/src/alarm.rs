@@ -1,0 +1,60 @@
+//! A timer for deadlines that are mostly put off before they are due, as those of BGP sessions are: it stays where it is then,
+//! and rings once for nothing, instead of being moved with each message.
+
+use std::pin::Pin;
+
+use tokio::time::{Instant, Sleep};
+
+/// Wakes a task by its deadline.
+#[derive(Default)]
+pub(crate) struct Alarm {
+    sleep: Option<Pin<Box<Sleep>>>,
+    at: Option<Instant>,
+}
+
+impl Alarm {
+    /// Rings by then at the latest.
+    pub(crate) fn set(&mut self, deadline: Option<Instant>) {
+        let Some(deadline) = deadline.filter(|deadline| self.at.is_none_or(|at| *deadline < at)) else {
+            return;
+        };
+        self.at = Some(deadline);
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(deadline),
+            None => self.sleep = Some(Box::pin(tokio::time::sleep_until(deadline))),
+        }
+    }
+
+    pub(crate) async fn ring(&mut self) {
+        match &mut self.sleep {
+            Some(sleep) if self.at.is_some() => sleep.await,
+            _ => std::future::pending().await,
+        }
+        self.at = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn rings_by_the_deadline_and_not_for_ever() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut alarm = Alarm::default();
+        alarm.set(Some(after(60_000)));
+        alarm.set(Some(after(20)));
+        // Put off: it still rings for the earlier one.
+        alarm.set(Some(after(60_000)));
+        alarm.set(None);
+        alarm.ring().await;
+        assert!(start.elapsed() >= Duration::from_millis(20));
+        let again = tokio::time::timeout(Duration::from_millis(30), alarm.ring());
+        assert!(again.await.is_err(), "nothing is set");
+        alarm.set(Some(after(1)));
+        alarm.ring().await;
+    }
+}
