@@ -1,8 +1,7 @@
 //! What decoded UPDATEs hand to the engine: a batch of operations over two flat arenas.
 //!
 //! A peer's task decodes many UPDATEs into one [`RouteBatch`] and sends it as one message. Prefixes
-//! stand in one vector, operations refer to ranges of it, so that a message costs no allocation but
-//! its attributes.
+//! stand in one vector, operations refer to ranges of it, so that most messages cost no allocation.
 
 use std::ops::Range;
 
