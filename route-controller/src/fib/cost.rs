@@ -1,14 +1,17 @@
 //! What the difference between wanted and present costs, in instructions: counted by valgrind, so that a busy machine
 //! changes nothing. The guard is on growth: a change must not cost more because more routes are there.
-//!
-//! Without valgrind the test says so and passes (`make test` installs it where it can).
 
-use std::process::Command;
+#[path = "../../../bgp-speaker/proto/tests/common/count.rs"]
+mod count;
+
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bgp_proto::types::Prefix;
 
+use self::count::{can_count, compare, instructions};
 use super::delta::Delta;
 use super::route::{Hop, Leg, RouteKey, RouteSpec, Target};
 
@@ -68,27 +71,13 @@ fn work() {
 
 /// Instructions of a change among so many routes.
 fn per_change(there: u32) -> f64 {
-    let count = |moved: u32| {
-        let output = Command::new("valgrind")
-            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "fib::cost::work", "--test-threads=1"])
-            .env("COST_OF", format!("{there} {moved}"))
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{text}");
-        let line = text.lines().find_map(|line| line.split_once("Collected : "));
-        let (_, count) = line.unwrap_or_else(|| panic!("valgrind says {text}"));
-        count.trim().parse::<f64>().unwrap()
-    };
+    let count = |moved: u32| instructions("fib::cost::work", &format!("{there} {moved}"));
     (count(CHANGES) - count(0)) / f64::from(CHANGES)
 }
 
 #[test]
 fn a_change_costs_the_same_among_many_routes() {
-    if Command::new("valgrind").arg("--version").output().is_err() {
-        println!("LEFT OUT: valgrind is not installed");
+    if !can_count() {
         return;
     }
     let (few, many) = (per_change(4000), per_change(40_000));
@@ -96,5 +85,10 @@ fn a_change_costs_the_same_among_many_routes() {
     assert!(
         many <= few * TOLERANCE,
         "{few:.0} instructions a change, but {many:.0} where there are more routes"
+    );
+    let record = concat!(env!("CARGO_MANIFEST_DIR"), "/src/fib/cost.txt");
+    compare(
+        Path::new(record),
+        &BTreeMap::from([("a change among many", many)]),
     );
 }
