@@ -61,12 +61,7 @@ impl Engine {
         if !self.config.assume_reachable {
             self.note_fib(dest, prefix, best.as_ref(), fib);
         }
-        let best = best?;
-        Some(Best {
-            attrs: best.imported.ok()?,
-            source: best.peer,
-            learned: self.sources.learned(best.peer, &prefix)?,
-        })
+        self.sources.as_best(&best?, &prefix)
     }
 
     /// Fills `chosen` with the paths to use, the best first, and puts that first in the table.

@@ -184,9 +184,6 @@ impl Engine {
         received: AttrId,
         cached: &mut Cached,
     ) -> Result<AttrId, Ineligible> {
-        let Some(known) = self.peers.get(&peer) else {
-            return Err(Ineligible::Policy);
-        };
         if self.own_blocks.iter().any(|block| block.contains(&prefix)) {
             return Err(Ineligible::OwnBlock);
         }
@@ -195,9 +192,9 @@ impl Engine {
         {
             return imported;
         }
-        let alike = !known.routing.import.looks_at_prefixes();
         let imported = self.evaluated(peer, prefix, received, cached);
-        if alike {
+        let known = self.peers.get(&peer);
+        if known.is_some_and(|known| !known.routing.import.looks_at_prefixes()) {
             cached.imported = Some((prefix.family(), imported));
         }
         imported

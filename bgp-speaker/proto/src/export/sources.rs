@@ -143,12 +143,7 @@ impl Sources {
         ranked
             .into_iter()
             .filter_map(|candidate| {
-                let path = table.at(candidate.at)?;
-                let best = Best {
-                    attrs: path.imported.ok()?,
-                    source: path.peer,
-                    learned: self.learned(path.peer, &prefix?)?,
-                };
+                let best = self.as_best(&table.at(candidate.at)?, &prefix?)?;
                 Some((candidate.at.export_id(), best))
             })
             .collect()
@@ -158,13 +153,17 @@ impl Sources {
     #[must_use]
     pub fn best(&self, table: &Table, dest: DestId, attrs: &AttrTable, next_hops: &NextHops) -> Option<Best> {
         let path = table.first(dest)?;
-        let imported = path.imported.ok()?;
-        self.metric(&path, imported, attrs, next_hops)?;
-        let learned = self.learned(path.peer, &table.prefix(dest)?)?;
+        let usable = self.is_usable(&path, attrs, next_hops);
+        usable.then(|| self.as_best(&path, &table.prefix(dest)?))?
+    }
+
+    /// A usable path to a prefix, as groups see it; `None` when its source is gone.
+    #[must_use]
+    pub fn as_best(&self, path: &Path, prefix: &Prefix) -> Option<Best> {
         Some(Best {
-            attrs: imported,
+            attrs: path.imported.ok()?,
             source: path.peer,
-            learned,
+            learned: self.learned(path.peer, prefix)?,
         })
     }
 }
