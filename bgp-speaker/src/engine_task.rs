@@ -2,8 +2,8 @@
 //!
 //! It takes what peers and the agent send, works when its channels are momentarily empty (or after
 //! [`BURST`] inputs, or a [`TURN`]), and hands out what comes of it. It never waits for a peer: the engine's credit keeps
-//! a peer's chunk channel from filling up. It does not wait for the agent either: kernel changes that
-//! the agent has no room for are merged by prefix until it has.
+//! a peer's outbox from filling up. Small chunks it writes itself when nothing else waits for it (see [`Outbox`]). It does not
+//! wait for the agent either: kernel changes that the agent has no room for are merged by prefix until it has.
 //!
 //! Work that touches a whole table is done in turns too. Between two of them come the agent's orders and queries, all there
 //! are, and inputs of peers: whoever asks waits for two turns, not for a million routes.
@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use crate::api::Event;
 use crate::clock::now;
 use crate::messages::{ToEngine, ToPeer};
+use crate::outbox::{Outbox, Put};
 
 /// Inputs of peers taken at a time.
 const BURST: usize = 256;
@@ -33,7 +34,9 @@ pub(crate) struct EngineTask {
     orders: mpsc::Receiver<ToEngine>,
     inbox: mpsc::Receiver<ToEngine>,
     events: mpsc::Sender<Event>,
-    chunks: HashMap<PeerId, mpsc::Sender<Arc<Chunk>>>,
+    outboxes: HashMap<PeerId, Arc<Outbox>>,
+    /// Those with a small chunk.
+    to_write: Vec<Arc<Outbox>>,
     peers: HashMap<PeerId, mpsc::WeakSender<ToPeer>>,
     /// Events the agent had no room for, in order; kernel changes are merged in `fib` instead.
     waiting: VecDeque<Event>,
@@ -55,7 +58,8 @@ impl EngineTask {
             orders,
             inbox,
             events,
-            chunks: HashMap::new(),
+            outboxes: HashMap::new(),
+            to_write: Vec::new(),
             peers: HashMap::new(),
             waiting: VecDeque::new(),
             fib: HashMap::new(),
@@ -138,15 +142,15 @@ impl EngineTask {
         match message {
             ToEngine::Input(input) => {
                 if let Input::Down(peer) | Input::Remove(peer) = &input {
-                    self.chunks.remove(peer);
+                    self.outboxes.remove(peer);
                 }
                 self.engine.handle(now(), input);
             }
             ToEngine::Routes(peer, batch, _under_way) => {
                 self.engine.handle(now(), Input::Routes(peer, batch));
             }
-            ToEngine::Up(input, peer, chunks) => {
-                self.chunks.insert(peer, chunks);
+            ToEngine::Up(input, outbox) => {
+                self.outboxes.insert(outbox.peer(), outbox);
                 self.engine.handle(now(), input);
             }
             ToEngine::Register(peer, sender) => {
@@ -164,6 +168,7 @@ impl EngineTask {
             while let Some(output) = self.engine.next_output() {
                 self.dispatch(output);
             }
+            self.write();
             self.busy = self.engine.work();
             if !self.busy || now() >= end {
                 return;
@@ -185,20 +190,33 @@ impl EngineTask {
     }
 
     fn advertise(&mut self, peer: PeerId, chunk: Arc<Chunk>) {
-        let Some(sender) = self.chunks.get(&peer) else {
+        let Some(outbox) = self.outboxes.get(&peer) else {
             return;
         };
-        // Full cannot be (see CHUNKS); closed means that the session is ending and Down is on its way.
-        if let Err(mpsc::error::TrySendError::Full(_)) = sender.try_send(chunk) {
-            tracing::error!(
-                peer = peer.0,
-                "more chunks under way than the credit allows; resetting the session"
-            );
-            self.fail(
-                peer,
-                Notification::cease(bgp_proto::wire::cease::OUT_OF_RESOURCES),
-                Duration::ZERO,
-            );
+        match outbox.put(chunk) {
+            Put::Here => self.to_write.push(Arc::clone(outbox)),
+            Put::There => {}
+            Put::TooMany => {
+                tracing::error!(
+                    peer = peer.0,
+                    "more chunks under way than the credit allows; resetting the session"
+                );
+                let notification = Notification::cease(bgp_proto::wire::cease::OUT_OF_RESOURCES);
+                self.fail(peer, notification, Duration::ZERO);
+            }
+        }
+    }
+
+    /// Writes small chunks, or leaves them to the peers' tasks if somebody waits for the engine.
+    fn write(&mut self) {
+        let waiting = !self.inbox.is_empty();
+        for outbox in std::mem::take(&mut self.to_write) {
+            if waiting {
+                outbox.pass_on();
+            } else {
+                let written = outbox.write(now());
+                self.engine.handle(now(), Input::Written(outbox.peer(), written));
+            }
         }
     }
 

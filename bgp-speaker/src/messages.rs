@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::engine::{Chunk, Engine, Input};
+use bgp_proto::engine::{Engine, Input};
 use bgp_proto::types::PeerId;
 use bgp_proto::wire::{Notification, Refresh, RouteBatch};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::api::{Event, PeerSpec, SessionSnapshot};
+use crate::outbox::Outbox;
 
 /// What the engine's task is sent.
 pub(crate) enum ToEngine {
@@ -18,7 +19,7 @@ pub(crate) enum ToEngine {
     /// Routes of a peer, with its share of what may be under way.
     Routes(PeerId, RouteBatch, Option<OwnedSemaphorePermit>),
     /// A session came up; its chunks go here.
-    Up(Input, PeerId, mpsc::Sender<Arc<Chunk>>),
+    Up(Input, Arc<Outbox>),
     /// Where to reach a peer's task.
     Register(PeerId, mpsc::WeakSender<ToPeer>),
     /// Something for the agent, in order with the engine's own events.
@@ -50,6 +51,3 @@ pub(crate) enum ToPeer {
     /// The configuration changed; the session restarts if it has to.
     Reconfigure(Box<PeerSpec>),
 }
-
-/// Room for chunks in a peer's channel: as many as the engine's credit lets be under way.
-pub(crate) const CHUNKS: usize = Engine::MAX_CHUNKS;

@@ -20,7 +20,8 @@ pub struct Chunk {
 
 impl Chunk {
     /// What goes to one member alone.
-    pub(crate) fn only_for(peer: PeerId, data: Bytes) -> Self {
+    #[must_use]
+    pub fn only_for(peer: PeerId, data: Bytes) -> Self {
         Self {
             private: vec![(peer, data)],
             ..Self::default()

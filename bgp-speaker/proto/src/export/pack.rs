@@ -10,12 +10,12 @@ use ::bytes::{Bytes, BytesMut};
 
 use super::adj_out::Sent;
 use crate::export::chunk::Chunk;
-use crate::types::{Family, PathId, PeerId, Prefix};
+use crate::types::{Family, PeerId, Prefix};
 use crate::wire::{EncodeContext, Nlri, PathAttrs, encode_announce, encode_withdraw};
 
-/// One change to tell.
+/// What part of the encoding a bucket shares.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Item {
+struct Bucket {
     /// Only for this member (sorts behind what is common).
     only: Option<PeerId>,
     /// Not for this member.
@@ -23,25 +23,6 @@ struct Item {
     family: Family,
     /// Announce with this, or withdraw.
     sent: Option<Sent>,
-    prefix: Prefix,
-    /// 0 where one path is sent of a prefix (RFC 7911).
-    path_id: PathId,
-}
-
-/// What part of the encoding a bucket shares.
-type Bucket = (Option<PeerId>, Option<PeerId>, Family, Option<Sent>);
-
-impl Item {
-    fn bucket(&self) -> Bucket {
-        (self.only, self.skip, self.family, self.sent)
-    }
-
-    fn nlri(&self) -> Nlri {
-        Nlri {
-            path_id: self.path_id,
-            prefix: self.prefix,
-        }
-    }
 }
 
 /// Changes for which a packer keeps room.
@@ -50,9 +31,11 @@ const KEPT: usize = 256;
 /// Collects changes and encodes them.
 #[derive(Clone, Debug, Default)]
 pub struct Packer {
-    items: Vec<Item>,
-    /// Items side by side that share a bucket, by their places.
+    /// In the order of their change; the path identifier is 0 where one path is sent of a prefix (RFC 7911).
+    changed: Vec<Nlri>,
+    /// Those side by side that share a bucket, by their places.
     runs: Vec<(Bucket, Range<usize>)>,
+    /// The prefixes of a bucket of several runs.
     scratch: Vec<Nlri>,
     /// Where messages are encoded; a chunk takes no more than it needs.
     out: BytesMut,
@@ -61,34 +44,45 @@ pub struct Packer {
 impl Packer {
     /// All members but `skip` learn the new state of the prefix.
     pub fn tell_all(&mut self, nlri: Nlri, sent: Option<Sent>, skip: Option<PeerId>) {
-        let Nlri { path_id, prefix } = nlri;
-        self.items.push(Item {
-            only: None,
-            skip,
-            family: prefix.family(),
-            sent,
-            prefix,
-            path_id,
-        });
+        let family = nlri.prefix.family();
+        self.tell(
+            nlri,
+            Bucket {
+                only: None,
+                skip,
+                family,
+                sent,
+            },
+        );
     }
 
     /// One member learns the new state of the prefix.
     pub fn tell_one(&mut self, nlri: Nlri, sent: Option<Sent>, only: PeerId) {
-        let Nlri { path_id, prefix } = nlri;
-        self.items.push(Item {
-            only: Some(only),
-            skip: None,
-            family: prefix.family(),
-            sent,
-            prefix,
-            path_id,
-        });
+        let family = nlri.prefix.family();
+        self.tell(
+            nlri,
+            Bucket {
+                only: Some(only),
+                skip: None,
+                family,
+                sent,
+            },
+        );
+    }
+
+    fn tell(&mut self, nlri: Nlri, bucket: Bucket) {
+        let place = self.changed.len();
+        self.changed.push(nlri);
+        match self.runs.last_mut() {
+            Some((last, range)) if *last == bucket => range.end = place + 1,
+            _ => self.runs.push((bucket, place..place + 1)),
+        }
     }
 
     /// Whether nothing was collected.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.changed.is_empty()
     }
 
     /// Encodes and forgets what was collected. `attrs` gives the attributes to send. A set that is not there, or too large for a
@@ -98,35 +92,33 @@ impl Packer {
         context: &EncodeContext,
         mut attrs: impl FnMut(Family, Prefix, Sent) -> Option<PathAttrs>,
     ) -> Chunk {
-        self.find_runs();
+        self.runs.sort_by_key(|(bucket, _)| *bucket); // prefixes stay in the order of their change
         let mut chunk = Chunk::default();
         let mut out = std::mem::take(&mut self.out);
         let mut last: Option<Sent> = None;
         let mut cached: Option<PathAttrs> = None;
         for same in self.runs.chunk_by(|(a, _), (b, _)| a == b) {
-            self.scratch.clear();
-            let runs = same.iter().filter_map(|(_, run)| self.items.get(run.clone()));
-            self.scratch.extend(runs.flatten().map(Item::nlri));
-            let (Some(&((only, skip, family, sent), _)), Some(head)) = (same.first(), self.scratch.first())
-            else {
+            let list = joined(same, &self.changed, &mut self.scratch);
+            let (Some(&(bucket, _)), Some(head)) = (same.first(), list.first()) else {
                 continue;
             };
             let start = out.len();
-            if sent != last || cached.is_none() {
-                cached = sent.and_then(|sent| attrs(family, head.prefix, sent));
-                last = sent;
+            if bucket.sent != last || cached.is_none() {
+                cached = bucket
+                    .sent
+                    .and_then(|sent| attrs(bucket.family, head.prefix, sent));
+                last = bucket.sent;
             }
-            match &cached {
-                Some(attrs) if sent.is_some() => {
-                    if encode_announce(&mut out, context, family, attrs, &self.scratch).is_err() {
-                        encode_withdraw(&mut out, context, family, &self.scratch);
-                    }
+            let told = match &cached {
+                Some(attrs) if bucket.sent.is_some() => {
+                    encode_announce(&mut out, context, bucket.family, attrs, list).is_ok()
                 }
-                _ => {
-                    encode_withdraw(&mut out, context, family, &self.scratch);
-                }
+                _ => false,
+            };
+            if !told {
+                encode_withdraw(&mut out, context, bucket.family, list);
             }
-            match (only, skip) {
+            match (bucket.only, bucket.skip) {
                 (Some(only), _) => {
                     let octets = Bytes::copy_from_slice(out.get(start..).unwrap_or_default());
                     chunk.private.push((only, octets));
@@ -141,23 +133,10 @@ impl Packer {
         chunk
     }
 
-    /// Sorts by bucket; prefixes stay in the order of their change.
-    fn find_runs(&mut self) {
-        let mut start = 0;
-        for run in self.items.chunk_by(|a, b| a.bucket() == b.bucket()) {
-            let end = start + run.len();
-            if let Some(head) = run.first() {
-                self.runs.push((head.bucket(), start..end));
-            }
-            start = end;
-        }
-        self.runs.sort_by_key(|(bucket, _)| *bucket);
-    }
-
     /// Keeps some room for the next time.
     fn forget(&mut self, mut out: BytesMut) {
-        self.items.clear();
-        self.items.shrink_to(KEPT);
+        self.changed.clear();
+        self.changed.shrink_to(KEPT);
         self.runs.clear();
         self.runs.shrink_to(KEPT);
         self.scratch.clear();
@@ -167,6 +146,21 @@ impl Packer {
             self.out = out;
         }
     }
+}
+
+/// The prefixes of some runs.
+fn joined<'a>(
+    runs: &[(Bucket, Range<usize>)],
+    changed: &'a [Nlri],
+    scratch: &'a mut Vec<Nlri>,
+) -> &'a [Nlri] {
+    if let [(_, run)] = runs {
+        return changed.get(run.clone()).unwrap_or_default();
+    }
+    scratch.clear();
+    let runs = runs.iter().filter_map(|(_, run)| changed.get(run.clone()));
+    scratch.extend(runs.flatten());
+    scratch
 }
 
 /// Adds a skipped range, joined to the one before where both touch.

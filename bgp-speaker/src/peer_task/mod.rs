@@ -3,11 +3,13 @@
 //! | channel | bound | when full |
 //! |---|---|---|
 //! | commands to this task | 64 | the sender waits (the agent), or gives up (the engine, which logs it) |
-//! | chunks from the engine | the engine's credit | cannot be |
+//! | chunks from the engine ([`Outbox`]) | the engine's credit | cannot be |
 //! | to the engine | shared, 1024 | this task stops reading its sockets, but keeps timers and writes |
 //!
-//! A new session gets a new chunk channel, so that nothing of an old session is ever written on a new
+//! A new session gets a new outbox, so that nothing of an old session is ever written on a new
 //! connection.
+
+mod life;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -17,28 +19,30 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use bgp_proto::engine::{Chunk, Engine, Input as EngineInput};
-use bgp_proto::session::{ConnId, DownReason, Input, Negotiated, Output, Session, State};
-use bgp_proto::types::{Asn, Family, FamilySet};
+use bgp_proto::engine::{Engine, Input as EngineInput};
+use bgp_proto::session::{ConnId, Input, Output, Session, State};
+use bgp_proto::types::Family;
 use bgp_proto::wire::{RouteBatch, cease};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::life::Kept;
 use crate::alarm::Alarm;
-use crate::api::{Event, PeerSpec, SessionSnapshot};
+use crate::api::{PeerSpec, SessionSnapshot};
 use crate::clock::now;
 use crate::connection::{Connection, Ready};
-use crate::facts::{Host, give_scope, session_facts};
-use crate::messages::{CHUNKS, ToEngine, ToPeer};
+use crate::facts::{Host, give_scope};
+use crate::messages::{ToEngine, ToPeer};
+use crate::outbox::Outbox;
 use crate::registry::Registry;
 use crate::socket;
 
 /// Batches of routes that a peer may have under way to the engine; then nothing is read from it.
 const UNDER_WAY: usize = 4;
-/// Unwritten bytes up to which chunks are taken from the engine's channel.
+/// Unwritten octets up to which chunks are taken from the outbox.
 const WRITE_AHEAD: usize = 256 << 10;
 /// Credit is reported when it is so much: little beside what lets the engine go on with a slow peer, and far more than one
 /// small chunk, of which a reflector with many clients writes many.
@@ -57,9 +61,9 @@ pub(crate) struct PeerTask {
     connections: Vec<Connection>,
     /// Connections that deliver their last words.
     farewells: Vec<JoinHandle<()>>,
-    /// The established connection and its chunks.
-    up: Option<(ConnId, mpsc::Receiver<Arc<Chunk>>)>,
-    /// Messages of the engine's that were queued for the peer, in all sessions.
+    /// The established connection and what the engine has for it.
+    up: Option<(ConnId, Arc<Outbox>)>,
+    /// Messages of the engine's that this task queued for the peer, and those of ended sessions.
     routes_sent: u64,
     /// What the engine has no room for yet.
     pending: VecDeque<ToEngine>,
@@ -67,6 +71,8 @@ pub(crate) struct PeerTask {
     room: Arc<Semaphore>,
     /// Credit to report.
     written: usize,
+    /// When something was last written, by this task or the engine's, as the session knows it.
+    wrote: Option<std::time::Instant>,
     alarm: Alarm,
     next_incoming: u64,
     /// Routes of the peer's last session are kept until then.
@@ -80,15 +86,12 @@ pub(crate) struct PeerTask {
     gone: bool,
 }
 
-/// What outlives a session: families, until the restart time is over, and for how long after that.
-struct Kept(FamilySet, Duration, Vec<(Family, Duration)>);
-
 /// What the task woke up for.
 enum Wake {
     Command(Option<ToPeer>),
     Dialed(ConnId, std::io::Result<TcpStream>),
     Ready(usize, Ready),
-    Chunk(Option<Arc<Chunk>>),
+    Chunks,
     EngineHasRoom,
     Timer,
 }
@@ -116,6 +119,7 @@ impl PeerTask {
             pending: VecDeque::new(),
             room: Arc::new(Semaphore::new(UNDER_WAY)),
             written: 0,
+            wrote: None,
             alarm: Alarm::default(),
             next_incoming: 1 << 32,
             stale_until: None,
@@ -161,9 +165,17 @@ impl PeerTask {
         let waiting = !self.pending.is_empty();
         let full = self.room.available_permits() == 0;
         let reading = !waiting && !full;
-        let ahead = self.connections.iter().map(Connection::queued).max().unwrap_or(0) < WRITE_AHEAD;
-        let (dial, connections, up, alarm) =
-            (&mut self.dial, &self.connections, &mut self.up, &mut self.alarm);
+        let queued = self
+            .connections
+            .iter()
+            .map(|connection| connection.queue.octets());
+        let ahead = queued.max().unwrap_or(0) < WRITE_AHEAD;
+        let (dial, connections, up, alarm) = (
+            &mut self.dial,
+            &self.connections,
+            self.up.as_ref(),
+            &mut self.alarm,
+        );
         tokio::select! {
             biased;
             () = alarm.ring() => Wake::Timer,
@@ -172,30 +184,38 @@ impl PeerTask {
             permit = self.room.acquire(), if full => { drop(permit); Wake::EngineHasRoom }
             (id, result) = dialed(dial) => Wake::Dialed(id, result),
             (index, ready) = ready(connections, reading) => Wake::Ready(index, ready),
-            chunk = next_chunk(up), if ahead => Wake::Chunk(chunk),
+            () = has_chunks(up), if ahead => Wake::Chunks,
         }
     }
 
     fn act(&mut self, wake: Wake) {
         match wake {
-            Wake::Timer => {
-                self.end_stale();
-                if self.has_unread() {
-                    self.session.handle(now(), Input::Unread);
-                }
-                self.tell_session(Input::Tick);
-            }
+            Wake::Timer => self.tick(),
             Wake::Command(Some(command)) => self.command(command),
             Wake::Command(None) => self.remove(),
             Wake::EngineHasRoom => self.offer(),
             Wake::Dialed(id, result) => self.dialed(id, result),
             Wake::Ready(index, Ready::Read) => self.read(index),
             Wake::Ready(_, Ready::Write) => {}
-            Wake::Chunk(Some(chunk)) => self.queue_chunks(chunk),
-            Wake::Chunk(None) => self.up = None,
+            Wake::Chunks => self.queue_chunks(),
         }
         self.write_all();
         self.offer();
+    }
+
+    /// Time has passed. What the engine's task wrote meanwhile was written then.
+    fn tick(&mut self) {
+        self.end_stale();
+        if self.has_unread() {
+            self.session.handle(now(), Input::Unread);
+        }
+        if let Some(wrote) = self.up.as_ref().and_then(|(_, outbox)| outbox.written().1)
+            && self.wrote < Some(wrote)
+        {
+            self.wrote = Some(wrote);
+            self.session.handle(wrote, Input::Wrote);
+        }
+        self.tell_session(Input::Tick);
     }
 
     /// While the engine has no room nothing is read, but what waits in the socket shows that the peer lives.
@@ -282,9 +302,10 @@ impl PeerTask {
     }
 
     fn snapshot(&self) -> SessionSnapshot {
+        let by_engine = self.up.as_ref().map_or(0, |(_, outbox)| outbox.written().0);
         SessionSnapshot {
             state: self.session.state(),
-            messages_sent: self.session.stats().messages_out.total() + self.routes_sent,
+            messages_sent: self.session.stats().messages_out.total() + self.routes_sent + by_engine,
             unreported: self.written,
             stats: self.session.stats().clone(),
             negotiated: self.session.negotiated().cloned(),
@@ -304,41 +325,6 @@ impl PeerTask {
 
     fn is_external(&self) -> bool {
         self.spec.session.local_asn != self.spec.session.remote_asn
-    }
-
-    fn incoming(&mut self, stream: TcpStream) {
-        if let Err(error) = socket::tune(
-            std::os::fd::AsFd::as_fd(&stream),
-            &self.spec.transport,
-            self.is_external(),
-        ) {
-            tracing::warn!(peer = %self.spec.name, %error, "cannot set the options of an accepted connection");
-            return;
-        }
-        let id = ConnId(self.next_incoming);
-        self.next_incoming += 1;
-        self.connections.push(Connection::new(id, stream));
-        self.tell_session(Input::Connected {
-            conn: id,
-            incoming: true,
-        });
-    }
-
-    fn dialed(&mut self, id: ConnId, result: std::io::Result<TcpStream>) {
-        self.dial = None;
-        match result {
-            Ok(stream) => {
-                self.connections.push(Connection::new(id, stream));
-                self.tell_session(Input::Connected {
-                    conn: id,
-                    incoming: false,
-                });
-            }
-            Err(error) => self.tell_session(Input::Closed {
-                conn: id,
-                error: Some(error.to_string()),
-            }),
-        }
     }
 
     fn read(&mut self, index: usize) {
@@ -365,7 +351,7 @@ impl PeerTask {
         match outcome {
             Ok(false) => {}
             Ok(true) => self.lost(id, None),
-            Err(error) => self.lost(id, Some(error.to_string())),
+            Err(error) => self.lost(id, Some(error)),
         }
     }
 
@@ -375,55 +361,54 @@ impl PeerTask {
             if self
                 .connections
                 .get(index)
-                .is_some_and(|connection| connection.queued() > 0)
+                .is_some_and(|connection| !connection.queue.is_empty())
             {
                 self.write(index);
             }
         }
+        if let Some((connection, outbox)) = self.established()
+            && connection.queue.is_empty()
+        {
+            outbox.release();
+        }
+    }
+
+    /// The established connection, and what the engine has for it.
+    fn established(&mut self) -> Option<(&mut Connection, &Outbox)> {
+        let (id, outbox) = self.up.as_ref()?;
+        let connection = self
+            .connections
+            .iter_mut()
+            .find(|connection| connection.id == *id)?;
+        Some((connection, outbox))
     }
 
     fn write(&mut self, index: usize) {
         let Some(connection) = self.connections.get_mut(index) else {
             return;
         };
-        let (id, before) = (connection.id, connection.queued());
+        let (id, before) = (connection.id, connection.queue.octets());
         match connection.write() {
             // The socket took nothing: nobody knows whether the peer still reads.
-            Ok(_) if connection.queued() == before => {}
+            Ok(_) if connection.queue.octets() == before => {}
             Ok(credit) => {
                 self.written += credit;
                 self.tell_session(Input::Wrote);
             }
-            Err(error) => self.lost(id, Some(error.to_string())),
-        }
-    }
-
-    /// The connection is gone by itself.
-    fn lost(&mut self, id: ConnId, error: Option<String>) {
-        if self.connections.iter().any(|connection| connection.id == id) {
-            self.connections.retain(|connection| connection.id != id);
-            self.tell_session(Input::Closed { conn: id, error });
+            Err(error) => self.lost(id, Some(error)),
         }
     }
 
     /// Moves what the engine gave to the established connection.
-    fn queue_chunks(&mut self, first: Arc<Chunk>) {
-        let Some((id, chunks)) = &mut self.up else { return };
-        let Some(connection) = self
-            .connections
-            .iter_mut()
-            .find(|connection| connection.id == *id)
-        else {
+    fn queue_chunks(&mut self) {
+        let Some((connection, outbox)) = self.established() else {
             return;
         };
-        let mut messages = connection.push_chunk(&first, self.spec.id);
-        while connection.queued() < WRITE_AHEAD {
-            match chunks.try_recv() {
-                Ok(chunk) => messages += connection.push_chunk(&chunk, self.spec.id),
-                Err(_) => break,
-            }
+        let id = connection.id;
+        match outbox.take(&mut connection.queue, WRITE_AHEAD) {
+            Ok(messages) => self.routes_sent += messages,
+            Err(error) => self.lost(id, Some(error)),
         }
-        self.routes_sent += messages;
     }
 
     fn tell_session(&mut self, input: Input<'_>) {
@@ -439,11 +424,7 @@ impl PeerTask {
                     let (transport, external) = (self.spec.transport.clone(), self.is_external());
                     self.dial = Some((id, Box::pin(socket::dial(transport, external))));
                 }
-                Output::Send { conn, bytes } => {
-                    if let Some(connection) = self.connections.iter_mut().find(|found| found.id == conn) {
-                        connection.push_control(bytes);
-                    }
-                }
+                Output::Send { conn, bytes } => self.say(conn, bytes),
                 Output::Close(conn) => self.close(conn),
                 Output::State(state) => tracing::debug!(peer = %self.spec.name, ?state, "session"),
                 Output::Up { conn, negotiated } => self.came_up(conn, *negotiated),
@@ -463,6 +444,18 @@ impl PeerTask {
         }
     }
 
+    /// A word of the session waits behind what was begun.
+    fn say(&mut self, id: ConnId, bytes: Bytes) {
+        let up = self.up.as_ref().filter(|(established, _)| *established == id);
+        let Some(connection) = self.connections.iter_mut().find(|found| found.id == id) else {
+            return;
+        };
+        if let Some((_, outbox)) = up {
+            outbox.claim(&mut connection.queue);
+        }
+        connection.queue.push_control(bytes);
+    }
+
     fn routes(&mut self, mut batch: RouteBatch) {
         if let Some(scope) = self.scope {
             batch.ops.iter_mut().for_each(|op| give_scope(op, scope));
@@ -473,95 +466,6 @@ impl PeerTask {
         let under_way = Arc::clone(&self.room).try_acquire_owned().ok();
         self.pending
             .push_back(ToEngine::Routes(self.spec.id, batch, under_way));
-    }
-
-    fn close(&mut self, id: ConnId) {
-        if self.dial.as_ref().is_some_and(|(dialing, _)| *dialing == id) {
-            self.dial = None;
-        }
-        if let Some(position) = self.connections.iter().position(|connection| connection.id == id) {
-            self.farewells.retain(|task| !task.is_finished());
-            self.farewells.push(self.connections.remove(position).close());
-        }
-    }
-
-    fn came_up(&mut self, id: ConnId, negotiated: Negotiated) {
-        let Some(connection) = self.connections.iter().find(|connection| connection.id == id) else {
-            return;
-        };
-        let (local, remote) = (connection.stream().local_addr(), connection.stream().peer_addr());
-        let (Ok(local), Ok(remote)) = (local, remote) else {
-            return;
-        };
-        let asn: Asn = negotiated.remote.asn;
-        let facts = session_facts(
-            &self.host,
-            Arc::new(negotiated),
-            local,
-            remote.ip().to_canonical(),
-        );
-        self.scope = socket::scope(&remote);
-        let (sender, receiver) = mpsc::channel(CHUNKS);
-        self.up = Some((id, receiver));
-        self.written = 0;
-        self.pending.push_back(ToEngine::Up(
-            EngineInput::Up(self.spec.id, Box::new(facts)),
-            self.spec.id,
-            sender,
-        ));
-        tracing::info!(peer = %self.spec.name, address = %remote.ip(), %asn, "session established");
-        self.pending
-            .push_back(ToEngine::Tell(Event::PeerUp(self.spec.id)));
-    }
-
-    fn went_down(&mut self, was_up: bool, reason: &DownReason, Kept(retain, time, longer): Kept) {
-        let words = crate::api::words(reason);
-        if !was_up {
-            tracing::debug!(peer = %self.spec.name, reason = %words, "attempt failed");
-            return;
-        }
-        self.up = None;
-        let id = self.spec.id;
-        let input = if retain.is_empty() {
-            self.stale_until = None;
-            self.long_lived.clear();
-            EngineInput::Down(id)
-        } else {
-            self.stale_until = Some(now() + time);
-            self.long_lived = longer;
-            EngineInput::Restarting(id, retain)
-        };
-        self.pending.push_back(ToEngine::Input(input));
-        tracing::warn!(peer = %self.spec.name, reason = %words, keeping = ?retain, "session down");
-        self.pending.push_back(ToEngine::Tell(Event::PeerDown(id, words)));
-    }
-
-    /// The peer did not come back, or not with its End-of-RIB, in its restart time (RFC 4724 §4.2), or in the
-    /// stale time after that of one family or another (RFC 9494 §4.2).
-    fn end_stale(&mut self) {
-        let now = now();
-        let Some(until) = self.stale_until.filter(|until| *until <= now) else {
-            return;
-        };
-        let id = self.spec.id;
-        if self.up.is_some() {
-            self.long_lived.clear();
-        }
-        let families: FamilySet = self.long_lived.iter().map(|(family, _)| *family).collect();
-        let next = self.long_lived.iter().map(|(_, time)| *time).min();
-        self.stale_until = next.map(|time| until + time);
-        let input = match (next, self.up.is_some()) {
-            (Some(_), _) => EngineInput::LongLived(id, families),
-            (None, true) => EngineInput::Swept(id),
-            (None, false) => EngineInput::Down(id),
-        };
-        // The next time is that of the family whose stale time ends first; the others go on from there.
-        let passed = next.unwrap_or_default();
-        self.long_lived.retain_mut(|(_, time)| {
-            *time -= passed;
-            !time.is_zero()
-        });
-        self.pending.push_back(ToEngine::Input(input));
     }
 
     /// Hands the engine what it has room for. Credit is reported when nothing else waits.
@@ -600,9 +504,10 @@ async fn ready(connections: &[Connection], reading: bool) -> (usize, Ready) {
     .await
 }
 
-async fn next_chunk(up: &mut Option<(ConnId, mpsc::Receiver<Arc<Chunk>>)>) -> Option<Arc<Chunk>> {
-    match up {
-        Some((_, chunks)) => chunks.recv().await,
-        None => std::future::pending().await,
-    }
+async fn has_chunks(up: Option<&(ConnId, Arc<Outbox>)>) {
+    std::future::poll_fn(|context| match up {
+        Some((_, outbox)) => outbox.poll(context),
+        None => Poll::Pending,
+    })
+    .await;
 }

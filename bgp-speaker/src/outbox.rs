@@ -1,0 +1,236 @@
+//! What the engine has for an established peer, until it is written: shared by the engine's task and the peer's.
+//!
+//! | whose turn | who may write | when it passes on |
+//! |---|---|---|
+//! | nobody's | nobody has anything to write | a small chunk: to the engine's task; a larger one, or a word of the session: to the peer's |
+//! | the engine's | the engine's task, at the end of its turn, if it has nothing else to do | all is written: to nobody; the socket is full, more comes, or the session has something to say: to the peer's task |
+//! | the task's | the peer's task | all is written: to nobody |
+//!
+//! So a small change to many peers wakes none of their tasks, which is most of what it costs otherwise (ADR 13), and a large one is
+//! written by the peers' tasks while the engine goes on. One mutex guards it; it is held for one small write at the
+//! longest, never across a wait. Each session has its own: nothing of an old one is ever written on a new connection.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bgp_proto::engine::{Chunk, Engine};
+use bgp_proto::types::PeerId;
+use tokio::net::TcpStream;
+
+use crate::queue::Queue;
+
+/// Octets that the engine's task writes to a peer at the most: a message (RFC 4271 §4.1).
+const SMALL: usize = 4096;
+
+/// Who may write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Turn {
+    Nobody,
+    Engine,
+    Task,
+}
+
+/// What became of a chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Put {
+    /// The engine's task is to write it: [`Outbox::write`] or [`Outbox::pass_on`].
+    Here,
+    /// It is seen to.
+    There,
+    /// More is under way than the engine's credit allows.
+    TooMany,
+}
+
+/// What the engine has for a peer.
+pub(crate) struct Outbox {
+    peer: PeerId,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// `None` when the session is over.
+    socket: Option<Arc<TcpStream>>,
+    turn: Turn,
+    chunks: VecDeque<Arc<Chunk>>,
+    /// Octets in `chunks`, while it is the engine's turn.
+    octets: usize,
+    /// What the engine's task could not write.
+    rest: Queue,
+    /// The system's words to the engine's task.
+    error: Option<io::Error>,
+    /// Messages that the engine's task began to write, and when it last did.
+    messages: u64,
+    wrote: Option<Instant>,
+    /// The peer's task.
+    waker: Option<Waker>,
+}
+
+impl Outbox {
+    pub(crate) fn new(peer: PeerId, socket: Arc<TcpStream>) -> Self {
+        Self {
+            peer,
+            state: Mutex::new(State {
+                socket: Some(socket),
+                turn: Turn::Nobody,
+                chunks: VecDeque::new(),
+                octets: 0,
+                rest: Queue::default(),
+                error: None,
+                messages: 0,
+                wrote: None,
+                waker: None,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// The engine's: appends a chunk.
+    pub(crate) fn put(&self, chunk: Arc<Chunk>) -> Put {
+        let mut state = self.lock();
+        if state.socket.is_none() {
+            return Put::There; // the session is ending, and Down is on its way
+        }
+        if state.chunks.len() >= Engine::MAX_CHUNKS {
+            return Put::TooMany;
+        }
+        let octets = chunk.len_for(self.peer);
+        state.chunks.push_back(chunk);
+        match state.turn {
+            Turn::Nobody if octets <= SMALL => {
+                state.turn = Turn::Engine;
+                state.octets = octets;
+                return Put::Here;
+            }
+            Turn::Engine if state.octets + octets <= SMALL => state.octets += octets,
+            _ => wake(state.give_to_task(), state),
+        }
+        Put::There
+    }
+
+    /// The engine's: writes what it put here; the credit of what is written.
+    pub(crate) fn write(&self, now: Instant) -> usize {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(socket) = state.socket.as_ref().filter(|_| state.turn == Turn::Engine) else {
+            return 0;
+        };
+        for chunk in state.chunks.drain(..) {
+            state.messages += state.rest.push_chunk(&chunk, self.peer);
+        }
+        let before = state.rest.octets();
+        let written = state.rest.write(socket);
+        if state.rest.octets() < before {
+            state.wrote = Some(now);
+        }
+        if state.rest.is_empty() {
+            state.turn = Turn::Nobody;
+            return written.unwrap_or(0);
+        }
+        let (credit, error) = written.map_or_else(|error| (0, Some(error)), |credit| (credit, None));
+        state.error = error;
+        wake(state.give_to_task(), guard);
+        credit
+    }
+
+    /// The engine's: has no time to write what it put here.
+    pub(crate) fn pass_on(&self) {
+        let mut state = self.lock();
+        if state.turn == Turn::Engine {
+            wake(state.give_to_task(), state);
+        }
+    }
+
+    /// The task's: waits until there is something for it.
+    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        let nothing = state.chunks.is_empty() && state.rest.is_empty();
+        if state.turn == Turn::Task && !nothing {
+            return Poll::Ready(());
+        }
+        if !state
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(context.waker()))
+        {
+            state.waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// The task's: it has something to write, and what was begun goes first.
+    pub(crate) fn claim(&self, queue: &mut Queue) {
+        let mut state = self.lock();
+        state.turn = Turn::Task;
+        queue.append(&mut state.rest);
+    }
+
+    /// The task's: takes what is here until so many octets are queued. Answers the number of messages.
+    pub(crate) fn take(&self, queue: &mut Queue, limit: usize) -> io::Result<u64> {
+        self.claim(queue);
+        let mut messages = 0;
+        while queue.octets() < limit {
+            let Some(chunk) = self.next()? else { break };
+            messages += queue.push_chunk(&chunk, self.peer);
+        }
+        Ok(messages)
+    }
+
+    fn next(&self) -> io::Result<Option<Arc<Chunk>>> {
+        let mut state = self.lock();
+        match state.error.take() {
+            Some(error) => Err(error),
+            None => Ok(state.chunks.pop_front()),
+        }
+    }
+
+    /// The task's: it has written all that it had.
+    pub(crate) fn release(&self) {
+        let mut state = self.lock();
+        if state.turn == Turn::Task && state.chunks.is_empty() && state.rest.is_empty() {
+            state.turn = Turn::Nobody;
+        }
+    }
+
+    /// The task's: how many messages the engine's task has written, and when it last did.
+    pub(crate) fn written(&self) -> (u64, Option<Instant>) {
+        let state = self.lock();
+        (state.messages, state.wrote)
+    }
+
+    /// The task's: the session is over. What was begun goes to the queue; the system's words to the engine's task, if any.
+    pub(crate) fn close(&self, queue: &mut Queue) -> Option<io::Error> {
+        self.claim(queue);
+        let mut state = self.lock();
+        state.socket = None;
+        state.chunks = VecDeque::new();
+        state.error.take()
+    }
+}
+
+impl State {
+    fn give_to_task(&mut self) -> Option<Waker> {
+        self.turn = Turn::Task;
+        self.waker.take()
+    }
+}
+
+/// Wakes the task when it can have the state.
+fn wake(waker: Option<Waker>, state: MutexGuard<'_, State>) {
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests;

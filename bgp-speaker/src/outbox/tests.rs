@@ -1,0 +1,307 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::future::poll_fn;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+
+const PEER: PeerId = PeerId(7);
+
+/// A message of so many octets that says who sent it and as which.
+fn message(length: usize, kind: u8, number: u32) -> Bytes {
+    let mut message = BytesMut::with_capacity(length);
+    message.put_bytes(0xFF, 16);
+    message.put_u16(u16::try_from(length).unwrap());
+    message.put_u8(kind);
+    message.put_u32(number);
+    message.resize(length, kind);
+    message.freeze()
+}
+
+const ROUTES: u8 = 2;
+const WORD: u8 = 4;
+
+fn chunk(length: usize, number: u32) -> Arc<Chunk> {
+    Arc::new(Chunk::only_for(PEER, message(length, ROUTES, number)))
+}
+
+/// Reads one message: its kind and number. Panics if its octets are not those that were sent.
+async fn read_message(stream: &mut TcpStream) -> (u8, u32) {
+    let mut header = [0; 23];
+    stream.read_exact(&mut header).await.unwrap();
+    assert_eq!(header[..16], [0xFF; 16], "a message begins here");
+    let length = usize::from(u16::from_be_bytes([header[16], header[17]]));
+    let mut rest = vec![0; length - header.len()];
+    stream.read_exact(&mut rest).await.unwrap();
+    assert!(rest.iter().all(|octet| *octet == header[18]), "of one message");
+    (header[18], u32::from_be_bytes(header[19..].try_into().unwrap()))
+}
+
+/// Our end and the peer's; ours takes little before it is full.
+async fn connection() -> (Arc<TcpStream>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (ours, theirs) = tokio::join!(
+        TcpStream::connect(listener.local_addr().unwrap()),
+        listener.accept()
+    );
+    let ours = ours.unwrap();
+    socket2::SockRef::from(&ours).set_send_buffer_size(8192).unwrap();
+    ours.writable().await.unwrap();
+    (Arc::new(ours), theirs.unwrap().0)
+}
+
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn is_ready(outbox: &Outbox) -> bool {
+    outbox.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+#[tokio::test]
+async fn a_small_chunk_is_written_without_the_task() {
+    let (ours, mut theirs) = connection().await;
+    let outbox = Outbox::new(PEER, ours);
+    for number in 0..100 {
+        assert_eq!(outbox.put(chunk(50, number)), Put::Here);
+        assert!(!is_ready(&outbox), "nothing for the task");
+        assert_eq!(outbox.write(now()), Chunk::MIN_COST);
+        assert_eq!(read_message(&mut theirs).await, (ROUTES, number));
+    }
+    assert_eq!(outbox.written().0, 100);
+    assert!(outbox.written().1.is_some());
+}
+
+#[tokio::test]
+async fn small_chunks_of_a_turn_go_together() {
+    let (ours, mut theirs) = connection().await;
+    let outbox = Outbox::new(PEER, ours);
+    assert_eq!(outbox.put(chunk(50, 0)), Put::Here);
+    assert_eq!(
+        outbox.put(chunk(60, 1)),
+        Put::There,
+        "it is to be written already"
+    );
+    assert_eq!(outbox.write(now()), 2 * Chunk::MIN_COST);
+    assert_eq!(outbox.write(now()), 0, "once");
+    assert_eq!(read_message(&mut theirs).await, (ROUTES, 0));
+    assert_eq!(read_message(&mut theirs).await, (ROUTES, 1));
+}
+
+#[tokio::test]
+async fn more_than_a_message_is_for_the_task() {
+    let (ours, _theirs) = connection().await;
+    let outbox = Outbox::new(PEER, ours);
+    let mut queue = Queue::default();
+    assert_eq!(outbox.put(chunk(50, 0)), Put::Here);
+    assert_eq!(outbox.put(chunk(SMALL, 1)), Put::There);
+    assert_eq!(outbox.write(now()), 0);
+    assert!(is_ready(&outbox));
+    assert_eq!(outbox.take(&mut queue, 1 << 20).unwrap(), 2);
+    assert_eq!(queue.octets(), 50 + SMALL);
+    assert!(!is_ready(&outbox));
+    assert_eq!(outbox.put(chunk(50, 2)), Put::There, "the task is not done");
+    assert!(is_ready(&outbox));
+    assert_eq!(outbox.take(&mut queue, 1).unwrap(), 0, "enough is queued");
+    outbox.release();
+    assert_eq!(
+        outbox.take(&mut queue, 1 << 20).unwrap(),
+        1,
+        "kept over a release"
+    );
+    outbox.release();
+    assert_eq!(outbox.put(chunk(50, 3)), Put::Here);
+    outbox.pass_on();
+    assert!(is_ready(&outbox), "a busy engine leaves it to the task");
+}
+
+#[tokio::test]
+async fn what_a_full_socket_leaves_goes_before_a_word_of_the_session() {
+    let (ours, mut theirs) = connection().await;
+    let outbox = Outbox::new(PEER, Arc::clone(&ours));
+    let mut numbers = 0..;
+    let last = loop {
+        let number = numbers.next().unwrap();
+        assert!(number < 100_000, "the socket is never full");
+        assert_eq!(outbox.put(chunk(SMALL, number)), Put::Here);
+        if outbox.write(now()) == 0 {
+            break number;
+        }
+    };
+    assert!(is_ready(&outbox));
+    let mut queue = Queue::default();
+    outbox.claim(&mut queue);
+    queue.push_control(message(30, WORD, 0));
+    let written = async {
+        while !queue.is_empty() {
+            ours.writable().await.unwrap();
+            queue.write(&ours).unwrap();
+        }
+    };
+    let read = async {
+        for number in 0..=last {
+            assert_eq!(read_message(&mut theirs).await, (ROUTES, number));
+        }
+        assert_eq!(read_message(&mut theirs).await, (WORD, 0));
+    };
+    tokio::join!(written, read);
+}
+
+#[tokio::test]
+async fn the_last_words_follow_the_message_that_was_begun_and_nothing_else() {
+    let (ours, mut theirs) = connection().await;
+    let outbox = Outbox::new(PEER, Arc::clone(&ours));
+    let mut number = 0;
+    while outbox.put(chunk(SMALL - 1, number)) == Put::Here && outbox.write(now()) > 0 {
+        number += 1;
+    }
+    assert_eq!(outbox.put(chunk(50, u32::MAX)), Put::There);
+    let mut queue = Queue::default();
+    assert!(outbox.close(&mut queue).is_none());
+    assert_eq!(outbox.put(chunk(50, u32::MAX)), Put::There);
+    assert_eq!(outbox.write(now()), 0);
+    let begun = queue.octets() < SMALL - 1;
+    queue.push_control(message(30, WORD, 0));
+    let last = queue.last_words();
+    assert_eq!(last.len(), 1 + usize::from(begun));
+    let mut ours = Arc::into_inner(ours).expect("the outbox has let go");
+    tokio::spawn(async move {
+        for bytes in last {
+            ours.write_all(&bytes).await.unwrap();
+        }
+    });
+    for expected in 0..number + u32::from(begun) {
+        assert_eq!(read_message(&mut theirs).await, (ROUTES, expected));
+    }
+    assert_eq!(read_message(&mut theirs).await, (WORD, 0));
+    assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn the_task_hears_of_the_engines_error() {
+    let (ours, theirs) = connection().await;
+    socket2::SockRef::from(&theirs)
+        .set_linger(Some(std::time::Duration::ZERO))
+        .unwrap();
+    drop(theirs); // a reset
+    ours.readable().await.unwrap();
+    let outbox = Outbox::new(PEER, ours);
+    assert_eq!(outbox.put(chunk(50, 0)), Put::Here);
+    assert_eq!(outbox.write(now()), 0);
+    assert!(is_ready(&outbox));
+    let error = outbox.take(&mut Queue::default(), 1 << 20).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn more_than_the_credit_is_refused() {
+    let (ours, _theirs) = connection().await;
+    let outbox = Outbox::new(PEER, ours);
+    for number in 0..Engine::MAX_CHUNKS {
+        assert_ne!(
+            outbox.put(chunk(50, u32::try_from(number).unwrap())),
+            Put::TooMany
+        );
+    }
+    assert_eq!(outbox.put(chunk(50, 0)), Put::TooMany);
+}
+
+/// Numbers that look random (xorshift).
+struct Dice(u32);
+
+impl Dice {
+    fn roll(&mut self, sides: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 17;
+        self.0 ^= self.0 << 5;
+        self.0 % sides
+    }
+}
+
+const CHUNKS: u32 = 20_000;
+const WORDS: u32 = 2_000;
+
+/// The engine's task: chunks of all sizes, written in turns of some.
+async fn engine(outbox: Arc<Outbox>) {
+    let mut dice = Dice(0x1234_5678);
+    let mut number = 0;
+    while number < CHUNKS {
+        for _ in 0..=dice.roll(3) {
+            let large = dice.roll(50) == 0;
+            let length = if large { 60_000 } else { 23 + dice.roll(200) };
+            if outbox.put(chunk(length as usize, number)) == Put::TooMany {
+                break;
+            }
+            number += 1;
+            if number == CHUNKS {
+                break;
+            }
+        }
+        match dice.roll(8) {
+            0 => outbox.pass_on(),
+            _ => drop(outbox.write(now())),
+        }
+        if dice.roll(4) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// The peer's task: writes what it is given, with a word of its own now and then.
+async fn task(outbox: Arc<Outbox>, socket: Arc<TcpStream>) {
+    let mut dice = Dice(0x8765_4321);
+    let mut queue = Queue::default();
+    let mut words = 0..WORDS;
+    loop {
+        let blocked = !queue.is_empty();
+        tokio::select! {
+            () = poll_fn(|context| outbox.poll(context)), if queue.octets() < 100_000 => {
+                outbox.take(&mut queue, 100_000).unwrap();
+            }
+            ready = socket.writable(), if blocked => ready.unwrap(),
+            () = tokio::task::yield_now(), if !words.is_empty() => {}
+        }
+        if dice.roll(3) == 0
+            && let Some(word) = words.next()
+        {
+            outbox.claim(&mut queue);
+            queue.push_control(message(40, WORD, word));
+        }
+        queue.write(&socket).unwrap();
+        if queue.is_empty() {
+            outbox.release();
+        }
+    }
+}
+
+/// Whoever writes, everything comes once, whole and in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn two_writers_keep_the_order() {
+    let (ours, mut theirs) = connection().await;
+    let outbox = Arc::new(Outbox::new(PEER, Arc::clone(&ours)));
+    let engine = tokio::spawn(engine(Arc::clone(&outbox)));
+    let task = tokio::spawn(task(Arc::clone(&outbox), ours));
+    let (mut routes, mut words) = (0, 0);
+    while routes < CHUNKS || words < WORDS {
+        let (kind, number) = read_message(&mut theirs).await;
+        let expected = if kind == WORD { &mut words } else { &mut routes };
+        assert_eq!(number, *expected);
+        *expected += 1;
+    }
+    engine.await.unwrap();
+    task.abort();
+    let (by_engine, _) = outbox.written();
+    assert!(
+        (1..u64::from(CHUNKS)).contains(&by_engine),
+        "both wrote: {by_engine} of {CHUNKS} by the engine's task"
+    );
+}
