@@ -224,13 +224,14 @@ impl Prefix {
         word
     }
 
-    /// The network's number among those of its length: neighbours differ by one.
-    pub(crate) fn number(&self) -> u128 {
-        let (bits, width) = match self.family {
-            Family::Ipv4 => (u128::from(self.word0()), 32),
-            Family::Ipv6 => (self.v6_bits(), 128),
-        };
-        bits.checked_shr(width - u32::from(self.len)).unwrap_or(0)
+    /// The number of an IPv4 network among those of its length: neighbours differ by one.
+    pub(crate) fn number_v4(&self) -> u32 {
+        self.word0().checked_shr(32 - u32::from(self.len)).unwrap_or(0)
+    }
+
+    /// The same of an IPv6 network.
+    pub(crate) fn number_v6(&self) -> u128 {
+        self.v6_bits().checked_shr(128 - u32::from(self.len)).unwrap_or(0)
     }
 
     /// The address in words, an IPv4 one in the first.

@@ -188,6 +188,7 @@ impl Engine {
         if self.table.has_empty() && !self.groups.iter().flatten().any(Group::has_lagging) {
             self.table.reclaim();
         }
+        self.attrs.free_unheld();
         !self.out.is_empty()
     }
 

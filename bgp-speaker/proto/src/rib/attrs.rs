@@ -1,7 +1,8 @@
 //! Interned path attributes: equal sets are stored once and named by a 4-byte [`AttrId`].
 //!
 //! References are counted by hand: whoever stores an id has called [`AttrTable::intern`] or
-//! [`AttrTable::retain`] for it and calls [`AttrTable::release`] when it goes.
+//! [`AttrTable::retain`] for it and calls [`AttrTable::release`] when it goes. Sets that nobody holds are freed in lots: each costs a
+//! look into the index, which is in memory and not in a cache, and many at once wait for it together (ADR 13).
 //!
 //! Panics: an id that was released by its last holder must not be used again; ids never leave the crate.
 
@@ -83,7 +84,14 @@ pub struct AttrTable {
     free: Vec<u32>,
     /// Hash and slot: growing it looks at no set.
     index: HashTable<(u32, u32)>,
+    /// Slots whose last holder went. Some may have found another since.
+    unheld: Vec<u32>,
+    /// Sets that somebody holds.
+    held: usize,
 }
+
+/// Sets that are freed together.
+const LOT: usize = 256;
 
 fn hash(attrs: &PathAttrs) -> u32 {
     (FxBuildHasher.hash_one(attrs) >> 32) as u32
@@ -103,11 +111,10 @@ impl AttrTable {
             *found == hash && slot_at(slots, *index).is_some_and(|slot| slot.attrs == attrs)
         };
         if let Some((_, index)) = self.index.find(spread(hash), same).copied() {
-            if let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) {
-                slot.refs += 1;
-            }
+            self.hold(index, next_hops);
             return id(index);
         }
+        self.held += 1;
         let slot = Slot {
             next_hop: next_hops.retain(attrs.next_hop.addr()),
             refs: 1,
@@ -118,6 +125,18 @@ impl AttrTable {
         self.index
             .insert_unique(spread(hash), (hash, index), |(hash, _)| spread(*hash));
         id(index)
+    }
+
+    /// One more holder of a set that may have none.
+    fn hold(&mut self, index: u32, next_hops: &mut NextHops) {
+        let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        if slot.refs == 0 {
+            slot.next_hop = next_hops.retain(slot.attrs.next_hop.addr());
+            self.held += 1;
+        }
+        slot.refs += 1;
     }
 
     fn store(&mut self, slot: Slot) -> u32 {
@@ -170,36 +189,55 @@ impl AttrTable {
         id
     }
 
-    /// One holder less; the last one frees the set and its reference on the next hop.
+    /// One holder less; the last one lets go of the next hop, and of the set soon after.
     pub fn release(&mut self, id: AttrId, next_hops: &mut NextHops) {
         let index = id.0.get() - 1;
-        let Some(place) = self.slots.get_mut(index as usize) else {
+        let Some(Some(slot)) = self.slots.get_mut(index as usize) else {
             return;
         };
-        let Some(slot) = place else { return };
         slot.refs -= 1;
         if slot.refs > 0 {
             return;
         }
-        let hash = slot.hash;
         next_hops.release(slot.next_hop);
-        *place = None;
-        if let Ok(entry) = self.index.find_entry(spread(hash), |(_, found)| *found == index) {
-            entry.remove();
+        self.held -= 1;
+        self.unheld.push(index);
+        if self.unheld.len() >= LOT {
+            self.free_unheld();
         }
-        self.free.push(index);
+    }
+
+    /// Frees the sets that nobody holds.
+    pub fn free_unheld(&mut self) {
+        for index in self.unheld.drain(..) {
+            let Some(place) = self.slots.get_mut(index as usize) else {
+                continue;
+            };
+            // One that went twice stands here twice.
+            let Some(slot) = place.as_ref().filter(|slot| slot.refs == 0) else {
+                continue;
+            };
+            if let Ok(entry) = self
+                .index
+                .find_entry(spread(slot.hash), |(_, found)| *found == index)
+            {
+                entry.remove();
+            }
+            *place = None;
+            self.free.push(index);
+        }
     }
 
     /// How many distinct sets there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.held
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.held == 0
     }
 }
 
@@ -236,7 +274,42 @@ mod tests {
         table.release(c, &mut next_hops);
         next_hops.take_changes();
         assert_eq!((table.len(), next_hops.len()), (0, 0));
+        table.free_unheld();
         assert_eq!(table.intern(attrs(2, 7), &mut next_hops), c);
+    }
+
+    #[test]
+    fn a_set_that_comes_back_before_it_is_freed_is_held_again() {
+        let (mut table, mut next_hops) = (AttrTable::default(), NextHops::default());
+        let a = table.intern(attrs(1, 5), &mut next_hops);
+        for _ in 0..2 {
+            table.release(a, &mut next_hops);
+            assert!(table.is_empty());
+            assert_eq!(table.intern(attrs(1, 5), &mut next_hops), a);
+        }
+        assert_eq!((table.len(), next_hops.len()), (1, 1));
+        table.free_unheld();
+        assert_eq!(table.get(a).med, Some(5), "it stays");
+        table.release(a, &mut next_hops);
+        next_hops.take_changes();
+        assert_eq!((table.len(), next_hops.len()), (0, 0));
+        table.free_unheld();
+        assert!(table.index.is_empty() && table.slots.iter().all(Option::is_none));
+        assert_eq!(table.free, [0]);
+    }
+
+    #[test]
+    fn sets_are_freed_in_lots() {
+        let (mut table, mut next_hops) = (AttrTable::default(), NextHops::default());
+        let numbers = 0..u32::try_from(LOT).unwrap();
+        let all: Vec<AttrId> = numbers
+            .map(|med| table.intern(attrs(1, med), &mut next_hops))
+            .collect();
+        for id in all {
+            assert_eq!(table.index.len(), LOT);
+            table.release(id, &mut next_hops);
+        }
+        assert!(table.index.is_empty() && table.free.len() == LOT);
     }
 
     #[test]

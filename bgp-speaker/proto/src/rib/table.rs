@@ -135,15 +135,26 @@ pub struct Table {
 /// range of service addresses, a table in order) touches few cache lines. The low bits choose the slot, the high ones
 /// are the tag that is compared first.
 fn hash(prefix: &Prefix) -> u64 {
-    let number = prefix.number();
-    let (place, cluster) = (number as u64 & 15, number >> 4);
-    let (high, low) = ((cluster >> 64) as u64, cluster as u64);
-    let cluster = match prefix.family() {
-        Family::Ipv4 => FxBuildHasher.hash_one(u64::from(prefix.len()) << 40 | low),
-        Family::Ipv6 => FxBuildHasher.hash_one((high, low, prefix.len())),
+    let (cluster, place) = match prefix.family() {
+        Family::Ipv4 => {
+            let number = prefix.number_v4();
+            let cluster = FxBuildHasher.hash_one(u64::from(prefix.len()) << 40 | u64::from(number >> 4));
+            (cluster, u64::from(number))
+        }
+        Family::Ipv6 => {
+            let number = prefix.number_v6();
+            let cluster = number >> 4;
+            let (high, low) = ((cluster >> 64) as u64, cluster as u64);
+            (FxBuildHasher.hash_one((high, low, prefix.len())), number as u64)
+        }
     };
-    ((cluster & !15) | place) ^ (place << 57)
+    let place = place & PLACE;
+    ((cluster & !PLACE) | place) ^ (place << TAG)
 }
+
+/// Bits of a hash in which neighbours differ: their place, again in the tag.
+const PLACE: u64 = 15;
+const TAG: u32 = 57;
 
 impl Table {
     /// The destination of a prefix, if it has one.
