@@ -101,6 +101,9 @@ impl EngineTask {
                 self.take_some();
             }
             self.work_a_turn();
+            if !self.busy && self.inbox.is_empty() {
+                self.busy = self.engine.tidy();
+            }
         }
     }
 

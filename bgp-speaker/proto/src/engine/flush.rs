@@ -14,7 +14,7 @@ use crate::types::{PeerId, Prefix};
 
 /// Destinations decided and exported together. Large enough to pack well, small enough to take about a
 /// millisecond.
-const SLICE: usize = 4096;
+pub(super) const SLICE: usize = 4096;
 
 impl Engine {
     /// Decides one slice of dirty destinations and tells everyone what came of it.

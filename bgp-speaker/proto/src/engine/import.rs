@@ -136,7 +136,7 @@ impl Engine {
 
     /// Whether the path was there.
     fn withdraw(&mut self, peer: PeerId, nlri: Nlri) -> bool {
-        let Some(dest) = self.table.find(&nlri.prefix) else {
+        let Some(dest) = self.table.find_next(&nlri.prefix) else {
             return false;
         };
         let Some(path) = self.table.take(dest, peer, nlri.path_id) else {

@@ -42,6 +42,7 @@ use crate::rib::table::{DestId, PathIdx, Table};
 use crate::types::{Family, FamilySet, PeerId, Prefix};
 use crate::wire::{Refresh, RefreshKind};
 use fib_sets::FibSets;
+use flush::SLICE;
 use peers::{GroupId, Peer};
 use std::sync::Arc;
 
@@ -152,7 +153,7 @@ impl Engine {
             if let Some(output) = self.next_output() {
                 return Some(output);
             }
-            if !self.work() {
+            if !self.work() && !self.tidy() {
                 return None;
             }
         }
@@ -185,11 +186,21 @@ impl Engine {
             self.catch_up(peer);
             return true;
         }
-        if self.table.has_empty() && !self.groups.iter().flatten().any(Group::has_lagging) {
-            self.table.reclaim();
+        if self.table.is_short() {
+            self.reclaim();
         }
-        self.attrs.free_unheld();
         !self.out.is_empty()
+    }
+
+    /// What can wait until nobody waits for anything: frees some of what is not used any more. False when there is nothing left.
+    pub fn tidy(&mut self) -> bool {
+        self.attrs.free_unheld();
+        self.reclaim()
+    }
+
+    /// A member that is behind still has to hear of prefixes that are gone.
+    fn reclaim(&mut self) -> bool {
+        !self.groups.iter().flatten().any(Group::has_lagging) && self.table.reclaim(SLICE)
     }
 
     /// An End-of-RIB counts when the routes before it are decided, and for that their next hops are known.

@@ -66,8 +66,18 @@ struct Dest {
     len: u8,
     family: Family,
     dirty: bool,
-    /// Stands in `empty`.
-    empty: bool,
+    place: Place,
+}
+
+/// What a place for a destination holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    /// A prefix.
+    Taken,
+    /// A prefix that stands in `empty`.
+    Empty,
+    /// What was there last.
+    Free,
 }
 
 /// Networks that do not fit into a destination: those of IPv6.
@@ -127,6 +137,11 @@ pub struct Table {
     free_dests: Vec<u32>,
     /// Destinations that lost their last path since the last reclaim.
     empty: Vec<DestId>,
+    /// A new destination found no free place while some stand in `empty`.
+    short: bool,
+    /// The place behind the prefix that was asked for last: peers tell their tables again, and take them back, in the order
+    /// in which they told them first. Then nothing is looked up (ADR 13).
+    next: u32,
     nodes: Vec<Node>,
     free_nodes: Option<PathIdx>,
 }
@@ -168,8 +183,30 @@ impl Table {
         self.index.find(hash(prefix), same).map(|index| DestId(*index))
     }
 
+    /// The same for prefixes that are asked for one after another.
+    pub fn find_next(&mut self, prefix: &Prefix) -> Option<DestId> {
+        let found = self.guess(prefix).or_else(|| self.find(prefix));
+        if let Some(DestId(index)) = found {
+            self.next = index.saturating_add(1);
+        }
+        found
+    }
+
+    /// The place behind the last one, if it is the prefix's.
+    fn guess(&self, prefix: &Prefix) -> Option<DestId> {
+        let dest = self.dests.get(self.next as usize)?;
+        let is = self.networks.is(dest, prefix) && dest.place != Place::Free;
+        is.then_some(DestId(self.next))
+    }
+
     /// The destination of a prefix, made if absent.
     pub fn dest(&mut self, prefix: Prefix) -> DestId {
+        let dest = self.guess(&prefix).unwrap_or_else(|| self.dest_by_index(prefix));
+        self.next = dest.0.saturating_add(1);
+        dest
+    }
+
+    fn dest_by_index(&mut self, prefix: Prefix) -> DestId {
         let (dests, networks) = (&mut self.dests, &mut self.networks);
         let same = |index: &u32| {
             dests
@@ -192,8 +229,9 @@ impl Table {
             len: prefix.len(),
             family: prefix.family(),
             dirty: false,
-            empty: false,
+            place: Place::Taken,
         };
+        self.short |= self.free_dests.is_empty() && !self.empty.is_empty();
         let index = self
             .free_dests
             .pop()
@@ -405,7 +443,8 @@ impl Table {
     fn set_head(&mut self, id: DestId, head: Option<PathIdx>) -> Option<()> {
         let dest = self.dests.get_mut(id.index())?;
         dest.head = head;
-        if head.is_none() && !std::mem::replace(&mut dest.empty, true) {
+        if head.is_none() && dest.place == Place::Taken {
+            dest.place = Place::Empty;
             self.empty.push(id);
         }
         Some(())
@@ -436,17 +475,18 @@ impl Table {
         }
     }
 
-    /// Whether [`Table::reclaim`] has anything to look at.
+    /// Whether new prefixes would use places that [`Table::reclaim`] frees.
     #[must_use]
-    pub fn has_empty(&self) -> bool {
-        !self.empty.is_empty()
+    pub fn is_short(&self) -> bool {
+        self.short
     }
 
-    /// Frees destinations without a path. To be called when no Adj-RIB-Out has an entry for them, the
-    /// kernel was told, and no peer still has to hear of them.
-    pub fn reclaim(&mut self) {
+    /// Frees destinations without a path, so many at the most; true when there are more. To be called when no Adj-RIB-Out has
+    /// an entry for them, the kernel was told, and no peer still has to hear of them.
+    pub fn reclaim(&mut self, most: usize) -> bool {
         let mut kept = Vec::new();
-        for id in std::mem::take(&mut self.empty) {
+        for _ in 0..most {
+            let Some(id) = self.empty.pop() else { break };
             let Some(dest) = self.dests.get_mut(id.index()) else {
                 continue;
             };
@@ -454,10 +494,11 @@ impl Table {
                 kept.push(id);
                 continue;
             }
-            dest.empty = false;
             if dest.head.is_some() {
+                dest.place = Place::Taken;
                 continue;
             }
+            dest.place = Place::Free;
             let hash = hash(&self.networks.prefix(dest));
             self.networks.remove(dest);
             if let Ok(entry) = self.index.find_entry(hash, |found| *found == id.0) {
@@ -465,7 +506,13 @@ impl Table {
             }
             self.free_dests.push(id.0);
         }
-        self.empty = kept;
+        self.short = false;
+        if self.empty.is_empty() {
+            self.empty = kept;
+            return false;
+        }
+        self.empty.extend(kept);
+        true
     }
 }
 
@@ -553,11 +600,59 @@ mod tests {
                 let at = table.path_of(dest, PeerId(1)).unwrap();
                 table.remove(dest, at);
             }
-            table.reclaim();
+            assert!(!table.reclaim(usize::MAX));
             assert!(table.is_empty() && table.find(&"::/0".parse().unwrap()).is_none());
         }
         assert_eq!(table.networks.words.len(), 4, "places are used again");
         assert_eq!(size_of::<Dest>(), 16);
+    }
+
+    #[test]
+    fn prefixes_in_order_are_found_behind_each_other_and_those_that_are_gone_are_not() {
+        let (mut attrs, mut hops) = Default::default();
+        let id = attr(&mut attrs, &mut hops, 1);
+        let mut table = Table::default();
+        let prefix = |number: u32| Prefix::v4(number << 8, 24);
+        let dests: Vec<DestId> = (0..100).map(|number| table.dest(prefix(number))).collect();
+        for dest in &dests {
+            table.insert(*dest, path_from(1, id));
+        }
+        for (order, number) in (0..100).chain((0..100).rev()).chain([7, 3, 4, 5, 99]).enumerate() {
+            let found = table.find_next(&prefix(number));
+            assert_eq!(found, Some(dests[number as usize]), "the {order}th");
+            assert_eq!(table.dest(prefix(number)), dests[number as usize]);
+        }
+        assert_eq!(table.find_next(&prefix(100)), None);
+        for dest in &dests {
+            table.take(*dest, PeerId(1), PathId(0));
+        }
+        while table.reclaim(7) {}
+        assert!(table.is_empty());
+        table.next = 0;
+        assert_eq!(
+            table.find_next(&prefix(0)),
+            None,
+            "what was there last is not there"
+        );
+        let again = table.dest(prefix(0));
+        assert_eq!(table.find(&prefix(0)), Some(again));
+    }
+
+    #[test]
+    fn a_new_prefix_wants_the_places_of_those_that_are_gone() {
+        let (mut attrs, mut hops) = Default::default();
+        let id = attr(&mut attrs, &mut hops, 1);
+        let mut table = Table::default();
+        let first = table.dest("10.0.0.0/8".parse().unwrap());
+        table.insert(first, path_from(1, id));
+        table.dest("11.0.0.0/8".parse().unwrap());
+        assert!(!table.is_short());
+        table.take(first, PeerId(1), PathId(0));
+        table.dest("12.0.0.0/8".parse().unwrap());
+        assert!(table.is_short());
+        table.reclaim(1);
+        assert!(!table.is_short());
+        assert_eq!(table.dest("13.0.0.0/8".parse().unwrap()), first);
     }
 
     #[test]
@@ -572,10 +667,10 @@ mod tests {
         table.remove(first, at);
         assert_ne!(table.dest("11.0.0.0/8".parse().unwrap()), first);
         table.mark(first);
-        table.reclaim();
+        assert!(!table.reclaim(usize::MAX));
         assert_eq!(table.find(&"10.0.0.0/8".parse().unwrap()), Some(first));
         table.unmark(first);
-        table.reclaim();
+        assert!(!table.reclaim(usize::MAX));
         assert_eq!(table.find(&"10.0.0.0/8".parse().unwrap()), None);
         assert_eq!(table.dest("12.0.0.0/8".parse().unwrap()), first);
     }
