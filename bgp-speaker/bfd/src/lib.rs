@@ -24,3 +24,4 @@ pub use dampening::{Dampening, DampeningConfig};
 pub use packet::{Diagnostic, Packet, PacketError, State};
 pub use runner::{Bfd, Key, Status, Target};
 pub use session::{Config, Down, Input, Output, Session};
+pub use sys::BesideBfd;

@@ -3,7 +3,7 @@
 //! Two senders announce the same routes; the first is preferred. The clock runs from the first octet (or the reset)
 //! until the kernel's answer for every one of a sample of routes is the wanted gateway; a complete reading must then
 //! agree. The floor is the kernel alone: the same routes, encoded beforehand but for their batch, over one netlink socket,
-//! while nobody listens. For the silent loss the first sender speaks BFD (50 ms times 3), and what it sends and should get
+//! while nobody listens; once in the table's order, and once in the one that is the least work for it. For the silent loss the first sender speaks BFD (50 ms times 3), and what it sends and should get
 //! is dropped without a link going down.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,6 +26,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// What BFD is set to.
 const BFD_INTERVAL: Duration = Duration::from_millis(50);
 const FLOOR: &str = "kernel alone";
+const ORDERED: &str = "kernel alone, spread";
 /// Routes that are asked for while the clock runs.
 const SAMPLE: u32 = 64;
 
@@ -47,7 +48,8 @@ pub fn fib(rounds: usize, daemons: &[Kind], out: Option<&std::path::Path>) -> Re
     let mut runs = Vec::new();
     for routes in [10_000, 100_000] {
         for round in 0..rounds {
-            runs.push(floor(routes, round)?);
+            runs.push(floor(FLOOR, routes, round)?);
+            runs.push(floor(ORDERED, routes, round)?);
             for kind in &daemons {
                 let run = run(*kind, routes, round)?;
                 println!(
@@ -76,13 +78,16 @@ fn millis(seconds: Option<f64>) -> String {
     seconds.map_or_else(|| "–".to_owned(), |seconds| format!("{:.1} ms", seconds * 1e3))
 }
 
-fn floor(routes: u32, round: usize) -> Result<Run> {
+fn floor(name: &'static str, routes: u32, round: usize) -> Result<Run> {
     let (node, far) = cable(&format!("floor-{routes}-{round}"))?;
     let gateway = SENDERS[0];
     node.ip(&format!("nexthop add id 1 via {gateway} dev eth0"))?;
     node.ip("nexthop add id 2 group 1")?;
     let table = Table::new(routes, 5, false);
-    let list: Vec<(Ipv4Addr, u8)> = (0..routes).map(|route| table.prefix_of(route)).collect();
+    let mut list: Vec<(Ipv4Addr, u8)> = (0..routes).map(|route| table.prefix_of(route)).collect();
+    if name == ORDERED {
+        list.sort_by_key(|(address, _)| u32::from(*address).reverse_bits());
+    }
     let start = Instant::now();
     node.within(|| kernel::install(&list, 2))?;
     let installed = start.elapsed().as_secs_f64();
@@ -90,7 +95,7 @@ fn floor(routes: u32, round: usize) -> Result<Run> {
     netns::delete(node.name())?;
     netns::delete(far.name())?;
     Ok(Run {
-        daemon: FLOOR,
+        daemon: name,
         routes,
         installed,
         moved: None,
@@ -376,7 +381,7 @@ fn table(runs: &[Run]) -> String {
     );
     for routes in [10_000, 100_000] {
         let names = Kind::ALL.iter().map(|kind| kind.name());
-        for name in std::iter::once(FLOOR).chain(names) {
+        for name in [FLOOR, ORDERED].into_iter().chain(names) {
             let of: Vec<&Run> = runs
                 .iter()
                 .filter(|run| run.routes == routes && run.daemon == name)
@@ -385,7 +390,7 @@ fn table(runs: &[Run]) -> String {
                 continue;
             }
             let installed = median(&of, |run| run.installed) * 1e3;
-            if name == FLOOR {
+            if [FLOOR, ORDERED].contains(&name) {
                 let _ = writeln!(out, "| {routes} | {name} | {installed:.1} ms | | | | |");
                 continue;
             }
@@ -409,7 +414,7 @@ fn write(dir: &std::path::Path, daemons: &[Kind], rounds: usize, runs: &[Run], t
          turns. \"Installed\": from the first octet on the session until the kernel forwards by all routes. \"Moved\": a \
          second router announces the same routes; from the TCP reset of the first until all routes lead to the second. \
          \"Silent loss\": what the first sends and should get is dropped, BFD runs at 50 ms times 3; what stands is counted from \
-         the loss, of which 105 to 150 ms are silence. \"Kernel alone\": the same messages from one socket, nobody listening. \
+         the loss, of which 105 to 150 ms are silence. \"Kernel alone\": the same messages from one socket, nobody listening, in the table's order; \"spread\": in podroute's (ADR 14). \
          CPU and memory are those of the whole process (FRR: zebra and bgpd), from its start. Lower is better.\n\n{table}",
         super::report::machine(),
         versions.join(", ")

@@ -6,13 +6,17 @@
 //! second to one minute; it never stops the others.
 //!
 //! Routes that were found at the start and are not wanted (orphans) stay until [`Delta::sweep`].
+//!
+//! Changes are made in rounds: what has come by the time a round begins, each round in the order that is the least work for the
+//! kernel ([`super::order`]). So nothing waits for what came later than the round before it began.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
+use super::order;
 use super::route::{RouteKey, RouteSpec};
 
 /// A change to make.
@@ -124,16 +128,18 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Delta {
     entries: FxHashMap<RouteKey, Entry>,
-    /// Keys to look at, first come, first served; those in flight come back when their outcome is known.
-    queue: VecDeque<RouteKey>,
+    /// Keys to look at, in the order of this round.
+    round: std::vec::IntoIter<RouteKey>,
+    /// Those of the next round; those in flight come back when their outcome is known.
+    queue: Vec<RouteKey>,
     flying: usize,
     retries: BTreeMap<RouteKey, Retry>,
 }
 
 /// Puts a key into the queue, once.
-fn enqueue(queue: &mut VecDeque<RouteKey>, key: RouteKey, entry: &mut Entry) {
+fn enqueue(queue: &mut Vec<RouteKey>, key: RouteKey, entry: &mut Entry) {
     if !std::mem::replace(&mut entry.queued, true) {
-        queue.push_back(key);
+        queue.push(key);
     }
 }
 
@@ -249,11 +255,21 @@ impl Delta {
         }
         let mut ops = Vec::new();
         while ops.len() < most
-            && let Some(key) = self.queue.pop_front()
+            && let Some(key) = self.next()
         {
             ops.extend(self.start(now, key));
         }
         ops
+    }
+
+    /// The next key to look at, in this round or another.
+    fn next(&mut self) -> Option<RouteKey> {
+        if self.round.as_slice().is_empty() {
+            let mut round = std::mem::take(&mut self.queue);
+            order::sort(&mut round);
+            self.round = round.into_iter();
+        }
+        self.round.next()
     }
 
     fn start(&mut self, now: Instant, key: RouteKey) -> Option<Op> {
@@ -335,7 +351,7 @@ impl Delta {
 
     /// Whether there may be changes to make.
     pub(crate) fn is_dirty(&self) -> bool {
-        !self.queue.is_empty()
+        !(self.queue.is_empty() && self.round.as_slice().is_empty())
     }
 
     /// Whether anything is to be done or under way.

@@ -13,6 +13,7 @@ pub(crate) mod message;
 pub(crate) mod netlink;
 mod object_message;
 mod objects;
+mod order;
 mod resolve;
 mod route;
 pub(crate) mod rules;

@@ -204,3 +204,22 @@ fn a_failure_waits_and_shows() {
     assert!(!delta.is_due(now) && delta.is_due(later));
     assert_eq!(delta.take(later, 9).len(), 1);
 }
+
+/// Whatever comes later waits for the round that is under way, wherever it stands in the order.
+#[test]
+fn a_round_ends_before_the_next_begins() {
+    let now = Instant::now();
+    let mut delta = Delta::default();
+    for n in [1, 2, 3] {
+        delta.want(key(n), Some(spec(1)));
+    }
+    let mut order = Vec::new();
+    let mut take = |delta: &mut Delta| order.extend(delta.take(now, 1).iter().map(Op::key));
+    take(&mut delta);
+    delta.want(key(0), Some(spec(1))); // before all others in a round of its own
+    delta.want(key(3), None); // nothing is left to do
+    while delta.is_dirty() {
+        take(&mut delta);
+    }
+    assert_eq!(order, [2, 1, 0].map(key));
+}
