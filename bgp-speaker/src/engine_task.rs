@@ -217,8 +217,9 @@ impl EngineTask {
             if waiting {
                 outbox.pass_on();
             } else {
-                let written = outbox.write(now());
-                self.engine.handle(now(), Input::Written(outbox.peer(), written));
+                let now = now();
+                let written = outbox.write(now);
+                self.engine.handle(now, Input::Written(outbox.peer(), written));
             }
         }
     }

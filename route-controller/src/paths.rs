@@ -71,7 +71,15 @@ impl Paths {
         if self.bfd.is_none() {
             let notify = self.notify();
             match Bfd::start(move || notify.notify_one()) {
-                Ok(bfd) => self.bfd = Some(bfd),
+                Ok(bfd) => {
+                    if !bfd.runs_first() {
+                        tracing::warn!(
+                            "BFD has no real-time priority: a busy node may lose paths that are well. Give the agent \
+                             CAP_SYS_NICE"
+                        );
+                    }
+                    self.bfd = Some(bfd);
+                }
                 Err(error) => {
                     return tracing::error!(%error, "no BFD: sessions go on without it, strict ones stay down");
                 }

@@ -89,6 +89,7 @@ struct Shared {
 pub struct Bfd {
     shared: Arc<Mutex<Shared>>,
     wake: UnixStream,
+    runs_first: bool,
 }
 
 impl std::fmt::Debug for Bfd {
@@ -132,10 +133,25 @@ impl Bfd {
             seed,
             notify: Box::new(notify),
         };
+        let (told, heard) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new()
             .name("bfd".to_owned())
-            .spawn(move || runner.run())?;
-        Ok(Self { shared, wake })
+            .spawn(move || {
+                let _ = told.send(sys::run_first()); // whoever starts it waits
+                runner.run();
+            })?;
+        let runs_first = heard.recv().unwrap_or(false);
+        Ok(Self {
+            shared,
+            wake,
+            runs_first,
+        })
+    }
+
+    /// Whether the thread has real-time priority, for which it takes CAP_SYS_NICE.
+    #[must_use]
+    pub fn runs_first(&self) -> bool {
+        self.runs_first
     }
 
     /// The whole set of sessions to have. One that is the same goes on.
@@ -220,7 +236,6 @@ struct Runner {
 
 impl Runner {
     fn run(mut self) {
-        sys::run_first();
         loop {
             self.wait();
             if self.take_orders() {
