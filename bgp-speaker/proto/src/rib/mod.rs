@@ -3,6 +3,7 @@
 
 pub mod attrs;
 pub mod decision;
+mod dest;
 pub mod nexthop;
 pub mod path;
 pub mod table;
