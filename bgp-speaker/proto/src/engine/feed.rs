@@ -10,7 +10,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::Engine;
 use crate::rib::table::{DestId, Path};
-use crate::types::{PeerId, Prefix};
+use crate::types::{PathId, PeerId, Prefix};
 use crate::wire::{Nlri, PathAttrs};
 
 /// Names a feed.
@@ -126,8 +126,11 @@ impl Engine {
     }
 
     /// A path came, changed or went.
-    pub(super) fn note_feeds(&mut self, peer: PeerId, nlri: Nlri) {
+    #[inline]
+    pub(super) fn note_feeds(&mut self, peer: PeerId, path_id: PathId, prefix: &Prefix) {
         if !self.feeds.is_empty() && peer != PeerId::LOCAL {
+            let prefix = *prefix;
+            let nlri = Nlri { path_id, prefix };
             self.feeds.values_mut().for_each(|feed| feed.note((peer, nlri)));
         }
     }
@@ -145,7 +148,7 @@ impl Engine {
             let paths = self.table.paths(dest).filter(|(_, path)| path.peer == peer);
             let ids: Vec<_> = paths.map(|(_, path)| path.path_id).collect();
             for path_id in ids {
-                self.note_feeds(peer, Nlri { path_id, prefix });
+                self.note_feeds(peer, path_id, &prefix);
             }
         }
     }

@@ -3,6 +3,7 @@
 //! A path that may not be used stays in the table with the reason, so that `show routes` can say it and
 //! a changed policy needs no route refresh.
 
+use std::borrow::Borrow;
 use std::net::IpAddr;
 
 use super::peers::slot;
@@ -45,7 +46,7 @@ impl Engine {
             }
             match op {
                 RouteOp::Announce { attrs, nlri } => self.announce_all(peer, attrs, batch.slice(&nlri)),
-                RouteOp::Withdraw { nlri } => self.withdraw_all(peer, batch.slice(&nlri).iter().copied()),
+                RouteOp::Withdraw { nlri } => self.withdraw_all(peer, batch.slice(&nlri)),
                 RouteOp::EndOfRib(family) => {
                     self.end_sweep(peer, family); // RFC 4724 §4.2
                     self.ends.push((peer, family));
@@ -58,14 +59,14 @@ impl Engine {
         let received = self.attrs.intern(attrs, &mut self.next_hops);
         let mut cached = Cached::default();
         for (position, nlri) in nlri.iter().enumerate() {
-            let imported = self.imported(peer, nlri.prefix, received, &mut cached);
+            let imported = self.imported(peer, &nlri.prefix, received, &mut cached);
             let path = Path {
                 peer,
                 path_id: nlri.path_id,
                 received,
                 imported,
             };
-            self.announce(nlri.prefix, path);
+            self.announce(&nlri.prefix, path);
             if position % 64 == 0 && self.over_limit(peer, nlri.prefix.family()) {
                 break;
             }
@@ -78,10 +79,10 @@ impl Engine {
     }
 
     /// Puts a path into the table; `path` borrows the caller's references and takes its own.
-    pub(super) fn announce(&mut self, prefix: Prefix, path: Path) {
+    pub(super) fn announce(&mut self, prefix: &Prefix, path: Path) {
         let dest = self.table.dest(prefix);
         let path_id = path.path_id;
-        self.note_feeds(path.peer, Nlri { path_id, prefix });
+        self.note_feeds(path.peer, path_id, prefix);
         self.hold(&path);
         match self.table.path(dest, path.peer, path.path_id) {
             Some((at, old)) => {
@@ -111,9 +112,10 @@ impl Engine {
     }
 
     /// Takes paths of a peer out of the table.
-    pub(super) fn withdraw_all(&mut self, peer: PeerId, all: impl IntoIterator<Item = Nlri>) {
+    pub(super) fn withdraw_all(&mut self, peer: PeerId, all: impl IntoIterator<Item = impl Borrow<Nlri>>) {
         let mut gone = [0; Family::ALL.len()];
         for nlri in all {
+            let nlri = nlri.borrow();
             if self.withdraw(peer, nlri)
                 && let Some(count) = gone.get_mut(slot(nlri.prefix.family()))
             {
@@ -135,7 +137,7 @@ impl Engine {
     }
 
     /// Whether the path was there.
-    fn withdraw(&mut self, peer: PeerId, nlri: Nlri) -> bool {
+    fn withdraw(&mut self, peer: PeerId, nlri: &Nlri) -> bool {
         let Some(dest) = self.table.find_next(&nlri.prefix) else {
             return false;
         };
@@ -143,7 +145,7 @@ impl Engine {
             return false;
         };
         self.let_go(&path);
-        self.note_feeds(peer, nlri);
+        self.note_feeds(peer, nlri.path_id, &nlri.prefix);
         self.mark(dest);
         true
     }
@@ -180,11 +182,11 @@ impl Engine {
     pub(super) fn imported(
         &mut self,
         peer: PeerId,
-        prefix: Prefix,
+        prefix: &Prefix,
         received: AttrId,
         cached: &mut Cached,
     ) -> Result<AttrId, Ineligible> {
-        if self.own_blocks.iter().any(|block| block.contains(&prefix)) {
+        if self.own_blocks.iter().any(|block| block.contains(prefix)) {
             return Err(Ineligible::OwnBlock);
         }
         if let Some((family, imported)) = cached.imported
@@ -203,7 +205,7 @@ impl Engine {
     fn evaluated(
         &mut self,
         peer: PeerId,
-        prefix: Prefix,
+        prefix: &Prefix,
         received: AttrId,
         cached: &mut Cached,
     ) -> Result<AttrId, Ineligible> {
@@ -222,7 +224,7 @@ impl Engine {
         let policy = &known.routing.import;
         let rules = policy
             .evaluate(Route {
-                prefix,
+                prefix: *prefix,
                 attrs,
                 source: Source::Peer,
             })

@@ -43,7 +43,7 @@ impl Engine {
         attrs.communities = route.communities.clone().into();
         let id = self.attrs.intern(attrs, &mut self.next_hops);
         self.announce(
-            prefix,
+            &prefix,
             Path {
                 peer: PeerId::LOCAL,
                 path_id: PathId(0),

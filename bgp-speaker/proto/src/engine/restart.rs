@@ -78,7 +78,7 @@ impl Engine {
         marked.communities = communities.chain([Community::LLGR_STALE]).collect();
         let received = self.attrs.intern(marked, &mut self.next_hops);
         let mut cached = Cached::default();
-        let imported = self.imported(id, prefix, received, &mut cached);
+        let imported = self.imported(id, &prefix, received, &mut cached);
         let path = Path {
             received,
             imported,

@@ -10,7 +10,6 @@ use super::import::Cached;
 use crate::rib::attrs::AttrId;
 use crate::rib::table::{DestId, Path, PathIdx};
 use crate::types::{PeerId, Prefix};
-use crate::wire::Nlri;
 
 /// Destinations looked at at a time, some milliseconds of work. What a node of a large cluster learned from one neighbor fits:
 /// then the kernel hears of its loss as soon as it can.
@@ -95,7 +94,7 @@ impl Engine {
                 self.let_go(&path);
                 let path_id = path.path_id;
                 if let Some(prefix) = self.table.prefix(dest) {
-                    self.note_feeds(peer, Nlri { path_id, prefix });
+                    self.note_feeds(peer, path_id, &prefix);
                 }
             }
             self.mark(dest);
@@ -130,7 +129,7 @@ impl Engine {
                 return;
             };
             again.turn_to(peer, old.received, self);
-            let imported = self.imported(peer, prefix, old.received, &mut again.cached);
+            let imported = self.imported(peer, &prefix, old.received, &mut again.cached);
             if imported != old.imported {
                 self.exchange(dest, prefix, (at, &old), Path { imported, ..old });
             }
@@ -143,7 +142,7 @@ impl Engine {
         self.table.replace(at, new);
         self.let_go(old);
         let path_id = old.path_id;
-        self.note_feeds(old.peer, Nlri { path_id, prefix });
+        self.note_feeds(old.peer, path_id, &prefix);
         self.mark(dest);
     }
 }

@@ -299,6 +299,7 @@ impl Group {
     }
 
     /// Puts the new entry in place; the caller releases the old one's reference.
+    #[inline]
     fn replace(
         &mut self,
         dest: DestId,

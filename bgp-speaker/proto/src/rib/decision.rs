@@ -127,7 +127,7 @@ mod tests {
         let set = crate::wire::PathAttrs::originated(crate::wire::NextHop::V4([192, 0, 2, 1].into()));
         let id = attrs.intern(set, &mut hops);
         let mut table = super::super::table::Table::default();
-        let dest = table.dest("10.0.0.0/8".parse().unwrap());
+        let dest = table.dest(&"10.0.0.0/8".parse().unwrap());
         for peer in 0..=n {
             let path = super::super::table::Path {
                 peer: crate::types::PeerId(peer),

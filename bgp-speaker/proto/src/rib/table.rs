@@ -128,30 +128,45 @@ impl Table {
     }
 
     /// The destination of a prefix, made if absent.
-    pub fn dest(&mut self, prefix: Prefix) -> DestId {
-        let dest = self.guess(&prefix).unwrap_or_else(|| self.dest_by_index(prefix));
+    pub fn dest(&mut self, prefix: &Prefix) -> DestId {
+        let dest = self.guess(prefix).unwrap_or_else(|| self.dest_by_index(prefix));
         self.next = dest.0.saturating_add(1);
         dest
     }
 
-    fn dest_by_index(&mut self, prefix: Prefix) -> DestId {
+    /// Makes room in the index, as it would by itself. But it would look at destinations in its own order; they are read side by
+    /// side here, and what is written to many places waits for none of them.
+    fn grow(&mut self) {
+        let mut index = HashTable::with_capacity(self.index.capacity() + 1);
+        for (id, dest) in (0..).zip(&self.dests) {
+            if dest.place != Place::Free {
+                index.insert_unique(hash(&self.networks.prefix(dest)), id, |_| 0);
+            }
+        }
+        self.index = index;
+    }
+
+    fn dest_by_index(&mut self, prefix: &Prefix) -> DestId {
+        if self.index.len() == self.index.capacity() {
+            self.grow();
+        }
         let (dests, networks) = (&mut self.dests, &mut self.networks);
         let same = |index: &u32| {
             dests
                 .get(*index as usize)
-                .is_some_and(|dest| networks.is(dest, &prefix))
+                .is_some_and(|dest| networks.is(dest, prefix))
         };
         let rehash = |index: &u32| {
             dests
                 .get(*index as usize)
                 .map_or(0, |dest| hash(&networks.prefix(dest)))
         };
-        let place = match self.index.entry(hash(&prefix), same, rehash) {
+        let place = match self.index.entry(hash(prefix), same, rehash) {
             Entry::Occupied(found) => return DestId(*found.get()),
             Entry::Vacant(place) => place,
         };
         let dest = Dest {
-            network: networks.put(&prefix),
+            network: networks.put(prefix),
             head: None,
             fib: 0,
             len: prefix.len(),

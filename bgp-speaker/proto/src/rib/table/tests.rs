@@ -29,8 +29,8 @@ fn paths_come_go_and_are_promoted() {
     let (mut attrs, mut hops) = Default::default();
     let id = attr(&mut attrs, &mut hops, 1);
     let mut table = Table::default();
-    let dest = table.dest("10.0.0.0/8".parse().unwrap());
-    assert_eq!(table.dest("10.0.0.0/8".parse().unwrap()), dest);
+    let dest = table.dest(&"10.0.0.0/8".parse().unwrap());
+    assert_eq!(table.dest(&"10.0.0.0/8".parse().unwrap()), dest);
     for peer in 1..=4 {
         table.insert(dest, path_from(peer, id));
     }
@@ -64,7 +64,7 @@ fn both_families_side_by_side_and_again_after_reclaim() {
     for round in 0..3 {
         let dests: Vec<DestId> = texts
             .iter()
-            .map(|text| table.dest(text.parse().unwrap()))
+            .map(|text| table.dest(&text.parse().unwrap()))
             .collect();
         for (dest, text) in dests.iter().zip(texts) {
             assert_eq!(table.prefix(*dest).unwrap().to_string(), text, "round {round}");
@@ -89,14 +89,14 @@ fn prefixes_in_order_are_found_behind_each_other_and_those_that_are_gone_are_not
     let id = attr(&mut attrs, &mut hops, 1);
     let mut table = Table::default();
     let prefix = |number: u32| Prefix::v4(number << 8, 24);
-    let dests: Vec<DestId> = (0..100).map(|number| table.dest(prefix(number))).collect();
+    let dests: Vec<DestId> = (0..100).map(|number| table.dest(&prefix(number))).collect();
     for dest in &dests {
         table.insert(*dest, path_from(1, id));
     }
     for (order, number) in (0..100).chain((0..100).rev()).chain([7, 3, 4, 5, 99]).enumerate() {
         let found = table.find_next(&prefix(number));
         assert_eq!(found, Some(dests[number as usize]), "the {order}th");
-        assert_eq!(table.dest(prefix(number)), dests[number as usize]);
+        assert_eq!(table.dest(&prefix(number)), dests[number as usize]);
     }
     assert_eq!(table.find_next(&prefix(100)), None);
     for dest in &dests {
@@ -110,7 +110,7 @@ fn prefixes_in_order_are_found_behind_each_other_and_those_that_are_gone_are_not
         None,
         "what was there last is not there"
     );
-    let again = table.dest(prefix(0));
+    let again = table.dest(&prefix(0));
     assert_eq!(table.find(&prefix(0)), Some(again));
 }
 
@@ -119,16 +119,16 @@ fn a_new_prefix_wants_the_places_of_those_that_are_gone() {
     let (mut attrs, mut hops) = Default::default();
     let id = attr(&mut attrs, &mut hops, 1);
     let mut table = Table::default();
-    let first = table.dest("10.0.0.0/8".parse().unwrap());
+    let first = table.dest(&"10.0.0.0/8".parse().unwrap());
     table.insert(first, path_from(1, id));
-    table.dest("11.0.0.0/8".parse().unwrap());
+    table.dest(&"11.0.0.0/8".parse().unwrap());
     assert!(!table.is_short());
     table.take(first, PeerId(1), PathId(0));
-    table.dest("12.0.0.0/8".parse().unwrap());
+    table.dest(&"12.0.0.0/8".parse().unwrap());
     assert!(table.is_short());
     table.reclaim(1);
     assert!(!table.is_short());
-    assert_eq!(table.dest("13.0.0.0/8".parse().unwrap()), first);
+    assert_eq!(table.dest(&"13.0.0.0/8".parse().unwrap()), first);
 }
 
 #[test]
@@ -137,16 +137,16 @@ fn ids_are_reused_only_after_reclaim() {
     let id = attr(&mut attrs, &mut hops, 1);
     let path = path_from(1, id);
     let mut table = Table::default();
-    let first = table.dest("10.0.0.0/8".parse().unwrap());
+    let first = table.dest(&"10.0.0.0/8".parse().unwrap());
     table.insert(first, path);
     let (at, _) = table.path(first, PeerId(1), PathId(0)).unwrap();
     table.remove(first, at);
-    assert_ne!(table.dest("11.0.0.0/8".parse().unwrap()), first);
+    assert_ne!(table.dest(&"11.0.0.0/8".parse().unwrap()), first);
     table.mark(first);
     assert!(!table.reclaim(usize::MAX));
     assert_eq!(table.find(&"10.0.0.0/8".parse().unwrap()), Some(first));
     table.unmark(first);
     assert!(!table.reclaim(usize::MAX));
     assert_eq!(table.find(&"10.0.0.0/8".parse().unwrap()), None);
-    assert_eq!(table.dest("12.0.0.0/8".parse().unwrap()), first);
+    assert_eq!(table.dest(&"12.0.0.0/8".parse().unwrap()), first);
 }
