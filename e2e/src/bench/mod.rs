@@ -68,6 +68,16 @@ static TASKS: &[Task] = &[
         &[],
     ),
     task(
+        "table-100k-50",
+        "100,000 routes in, 50 per set, out to 1",
+        Work::Table {
+            routes: 100_000,
+            per_set: 50,
+            receivers: 1,
+        },
+        &[],
+    ),
+    task(
         "table-1m",
         "1,000,000 routes in, 5 per set, out to 1",
         Work::Table {
