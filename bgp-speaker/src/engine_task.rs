@@ -213,7 +213,7 @@ impl EngineTask {
     /// Writes small chunks, or leaves them to the peers' tasks if somebody waits for the engine.
     fn write(&mut self) {
         let waiting = !self.inbox.is_empty();
-        for outbox in std::mem::take(&mut self.to_write) {
+        for outbox in self.to_write.drain(..) {
             if waiting {
                 outbox.pass_on();
             } else {

@@ -61,8 +61,9 @@ struct State {
     rest: Queue,
     /// The system's words to the engine's task.
     error: Option<io::Error>,
-    /// Messages that the engine's task began to write, and when it last did.
+    /// Messages that the engine's task began to write.
     messages: u64,
+    /// When it last wrote, until the peer's task has asked.
     wrote: Option<Instant>,
     /// The peer's task.
     waker: Option<Waker>,
@@ -201,10 +202,14 @@ impl Outbox {
         }
     }
 
-    /// The task's: how many messages the engine's task has written, and when it last did.
-    pub(crate) fn written(&self) -> (u64, Option<Instant>) {
-        let state = self.lock();
-        (state.messages, state.wrote)
+    /// The task's: how many messages the engine's task began to write.
+    pub(crate) fn messages(&self) -> u64 {
+        self.lock().messages
+    }
+
+    /// The task's: when the engine's task last wrote, if that was not asked since.
+    pub(crate) fn take_wrote(&self) -> Option<Instant> {
+        self.lock().wrote.take()
     }
 
     /// The task's: the session is over. What was begun goes to the queue; the system's words to the engine's task, if any.

@@ -75,7 +75,7 @@ impl PeerTask {
         let (_, outbox) = self
             .up
             .take_if(|(established, _)| *established == connection.id)?;
-        self.routes_sent += outbox.written().0;
+        self.routes_sent += outbox.messages();
         outbox.close(&mut connection.queue)
     }
 

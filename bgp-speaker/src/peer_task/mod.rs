@@ -71,8 +71,6 @@ pub(crate) struct PeerTask {
     room: Arc<Semaphore>,
     /// Credit to report.
     written: usize,
-    /// When something was last written, by this task or the engine's, as the session knows it.
-    wrote: Option<std::time::Instant>,
     alarm: Alarm,
     next_incoming: u64,
     /// Routes of the peer's last session are kept until then.
@@ -119,7 +117,6 @@ impl PeerTask {
             pending: VecDeque::new(),
             room: Arc::new(Semaphore::new(UNDER_WAY)),
             written: 0,
-            wrote: None,
             alarm: Alarm::default(),
             next_incoming: 1 << 32,
             stale_until: None,
@@ -209,10 +206,7 @@ impl PeerTask {
         if self.has_unread() {
             self.session.handle(now(), Input::Unread);
         }
-        if let Some(wrote) = self.up.as_ref().and_then(|(_, outbox)| outbox.written().1)
-            && self.wrote < Some(wrote)
-        {
-            self.wrote = Some(wrote);
+        if let Some(wrote) = self.up.as_ref().and_then(|(_, outbox)| outbox.take_wrote()) {
             self.session.handle(wrote, Input::Wrote);
         }
         self.tell_session(Input::Tick);
@@ -302,7 +296,7 @@ impl PeerTask {
     }
 
     fn snapshot(&self) -> SessionSnapshot {
-        let by_engine = self.up.as_ref().map_or(0, |(_, outbox)| outbox.written().0);
+        let by_engine = self.up.as_ref().map_or(0, |(_, outbox)| outbox.messages());
         SessionSnapshot {
             state: self.session.state(),
             messages_sent: self.session.stats().messages_out.total() + self.routes_sent + by_engine,

@@ -3,8 +3,8 @@
 //! Two senders announce the same routes; the first is preferred. The clock runs from the first octet (or the reset)
 //! until the kernel's answer for every one of a sample of routes is the wanted gateway; a complete reading must then
 //! agree. The floor is the kernel alone: the same routes, encoded beforehand but for their batch, over one netlink socket,
-//! while nobody listens; once in the table's order, and once in the one that is the least work for it. For the silent loss the first sender speaks BFD (50 ms times 3), and what it sends and should get
-//! is dropped without a link going down.
+//! while nobody listens; once in the table's order, and once in the one that is the least work for it. For the silent loss
+//! the first sender speaks BFD (50 ms times 3), and what it sends and should get is dropped without a link going down.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ const SENDERS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 101, 0, 1), Ipv4Addr::new(10, 
 const LIMIT: Duration = Duration::from_secs(60);
 /// What BFD is set to.
 const BFD_INTERVAL: Duration = Duration::from_millis(50);
-const FLOOR: &str = "kernel alone";
-const ORDERED: &str = "kernel alone, spread";
+const SPREAD: &str = "kernel alone, spread";
+const FLOORS: [&str; 2] = ["kernel alone", SPREAD];
 /// Routes that are asked for while the clock runs.
 const SAMPLE: u32 = 64;
 
@@ -48,8 +48,9 @@ pub fn fib(rounds: usize, daemons: &[Kind], out: Option<&std::path::Path>) -> Re
     let mut runs = Vec::new();
     for routes in [10_000, 100_000] {
         for round in 0..rounds {
-            runs.push(floor(FLOOR, routes, round)?);
-            runs.push(floor(ORDERED, routes, round)?);
+            for name in FLOORS {
+                runs.push(floor(name, routes, round)?);
+            }
             for kind in &daemons {
                 let run = run(*kind, routes, round)?;
                 println!(
@@ -85,7 +86,7 @@ fn floor(name: &'static str, routes: u32, round: usize) -> Result<Run> {
     node.ip("nexthop add id 2 group 1")?;
     let table = Table::new(routes, 5, false);
     let mut list: Vec<(Ipv4Addr, u8)> = (0..routes).map(|route| table.prefix_of(route)).collect();
-    if name == ORDERED {
+    if name == SPREAD {
         list.sort_by_key(|(address, _)| u32::from(*address).reverse_bits());
     }
     let start = Instant::now();
@@ -381,7 +382,7 @@ fn table(runs: &[Run]) -> String {
     );
     for routes in [10_000, 100_000] {
         let names = Kind::ALL.iter().map(|kind| kind.name());
-        for name in [FLOOR, ORDERED].into_iter().chain(names) {
+        for name in FLOORS.into_iter().chain(names) {
             let of: Vec<&Run> = runs
                 .iter()
                 .filter(|run| run.routes == routes && run.daemon == name)
@@ -390,7 +391,7 @@ fn table(runs: &[Run]) -> String {
                 continue;
             }
             let installed = median(&of, |run| run.installed) * 1e3;
-            if [FLOOR, ORDERED].contains(&name) {
+            if FLOORS.contains(&name) {
                 let _ = writeln!(out, "| {routes} | {name} | {installed:.1} ms | | | | |");
                 continue;
             }
@@ -414,7 +415,8 @@ fn write(dir: &std::path::Path, daemons: &[Kind], rounds: usize, runs: &[Run], t
          turns. \"Installed\": from the first octet on the session until the kernel forwards by all routes. \"Moved\": a \
          second router announces the same routes; from the TCP reset of the first until all routes lead to the second. \
          \"Silent loss\": what the first sends and should get is dropped, BFD runs at 50 ms times 3; what stands is counted from \
-         the loss, of which 105 to 150 ms are silence. \"Kernel alone\": the same messages from one socket, nobody listening, in the table's order; \"spread\": in podroute's (ADR 14). \
+         the loss, of which 105 to 150 ms are silence. \"Kernel alone\": the same messages from one socket, nobody listening, in \
+         the table's order; \"spread\": in podroute's (ADR 14). \
          CPU and memory are those of the whole process (FRR: zebra and bgpd), from its start. Lower is better.\n\n{table}",
         super::report::machine(),
         versions.join(", ")

@@ -14,9 +14,7 @@ use super::route::RouteKey;
 
 /// Sorts routes that are all to be added or removed.
 pub(super) fn sort(keys: &mut [RouteKey]) {
-    if keys.len() > 1 {
-        keys.sort_by_cached_key(place);
-    }
+    keys.sort_by_cached_key(place);
 }
 
 /// IPv4 before IPv6, of which the half that tells subnets apart is enough.

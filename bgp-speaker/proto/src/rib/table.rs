@@ -134,22 +134,7 @@ impl Table {
         dest
     }
 
-    /// Makes room in the index, as it would by itself. But it would look at destinations in its own order; they are read side by
-    /// side here, and what is written to many places waits for none of them.
-    fn grow(&mut self) {
-        let mut index = HashTable::with_capacity(self.index.capacity() + 1);
-        for (id, dest) in (0..).zip(&self.dests) {
-            if dest.place != Place::Free {
-                index.insert_unique(hash(&self.networks.prefix(dest)), id, |_| 0);
-            }
-        }
-        self.index = index;
-    }
-
     fn dest_by_index(&mut self, prefix: &Prefix) -> DestId {
-        if self.index.len() == self.index.capacity() {
-            self.grow();
-        }
         let (dests, networks) = (&mut self.dests, &mut self.networks);
         let same = |index: &u32| {
             dests
