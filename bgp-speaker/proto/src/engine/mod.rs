@@ -401,10 +401,16 @@ impl Engine {
         }
     }
 
-    /// Puts a peer that is behind in line, once, if it has room.
     fn serve(&mut self, id: PeerId) {
-        let has_room = |peer: &&Peer| peer.outstanding < Self::LOW_WATER;
-        let Some(GroupId(index)) = self.peers.get(&id).filter(has_room).and_then(|peer| peer.group) else {
+        if let Some(peer) = self.peers.get(&id) {
+            let (outstanding, group) = (peer.outstanding, peer.group);
+            self.put_in_line(id, outstanding, group);
+        }
+    }
+
+    /// Puts a peer that is behind in line, once, if it has room.
+    fn put_in_line(&mut self, id: PeerId, outstanding: usize, group: Option<GroupId>) {
+        let Some(GroupId(index)) = group.filter(|_| outstanding < Self::LOW_WATER) else {
             return;
         };
         let group = self.groups.get(index).and_then(Option::as_ref);
@@ -416,7 +422,8 @@ impl Engine {
     fn written(&mut self, id: PeerId, bytes: usize) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.outstanding = peer.outstanding.saturating_sub(bytes);
-            self.serve(id);
+            let (outstanding, group) = (peer.outstanding, peer.group);
+            self.put_in_line(id, outstanding, group);
         }
     }
 
