@@ -1,12 +1,11 @@
 //! What the agent hands to the speaker and hears from it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::engine::{EngineConfig, FibChange, PeerCounts, PeerRouting};
-use bgp_proto::session::{DownReason, Negotiated, SessionConfig, State, Stats};
+use bgp_proto::session::{Negotiated, SessionConfig, State, Stats};
 use bgp_proto::types::{Family, PeerId, Prefix};
 use bytes::Bytes;
 
@@ -42,10 +41,41 @@ pub struct Transport {
     pub local: Option<IpAddr>,
     /// Distance.
     pub ttl: Ttl,
-    /// RFC 2385 secret, read when a connection is opened.
-    pub password_file: Option<PathBuf>,
-    /// Another number when the file's content is another: the session then begins anew with it.
-    pub password_version: u64,
+    /// RFC 2385: all segments are signed, in both directions. A session whose key changes restarts.
+    pub password: Option<Password>,
+}
+
+/// Key of TCP MD5 signatures (RFC 2385). Its content is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Arc<[u8]>);
+
+/// A key that the kernel does not take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0} octets, want 1 to {max}", max = Password::MAX)]
+pub struct BadPassword(pub usize);
+
+impl Password {
+    /// Longest key that the kernel takes, in octets (TCP_MD5SIG_MAXKEYLEN).
+    pub const MAX: usize = crate::sockopt::MD5_MAX;
+
+    /// # Errors
+    /// When the key is empty or too long.
+    pub fn new(key: &[u8]) -> Result<Self, BadPassword> {
+        match key.len() {
+            1..=Self::MAX => Ok(Self(key.into())),
+            length => Err(BadPassword(length)),
+        }
+    }
+
+    pub(crate) fn key(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(…)")
+    }
 }
 
 /// A peer to have.
@@ -111,28 +141,65 @@ pub struct BmpSpec {
     pub name: String,
 }
 
-/// What the speaker tells the agent, in order.
-#[derive(Clone, Debug)]
-pub enum Event {
+/// What the kernel's routes follow from, in order. It does not wait for the agent.
+#[derive(Clone, PartialEq, Debug)]
+pub enum DatapathEvent {
     /// Routes for the kernel; each prefix at most once per event.
-    Fib {
+    Routes {
         /// The changes.
         changes: Vec<FibChange>,
-        /// Others are about to follow, for the same reason; a hint, to wait no longer than a moment for.
+        /// Others follow at once, for the same reason; a hint.
         more: bool,
     },
     /// Begin to resolve these next hops, and report each by [`crate::SpeakerHandle::next_hops`].
     Watch(Vec<IpAddr>),
     /// These are not needed any more.
     Unwatch(Vec<IpAddr>),
-    /// A session is established.
-    PeerUp(PeerId),
-    /// A session ended, with the reason in words.
-    PeerDown(PeerId, String),
-    /// A peer has so many prefixes of a family: more than its configuration calls usual, or more than its limit.
-    ManyPrefixes(PeerId, Family, usize),
-    /// A peer's initial routes of a family are all in, and their kernel changes were told before.
+    /// A peer's initial routes of a family are complete, and their kernel changes went before; or its session does not carry
+    /// the family.
     EndOfRib(PeerId, Family),
+}
+
+/// What happens to sessions, for the agent. When it is behind, a peer's later events take the place of its earlier ones.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A session is established.
+    PeerUp {
+        /// Whose.
+        peer: PeerId,
+        /// Its name; of a dynamic peer made of its range's.
+        name: String,
+        /// The peer's end of the connection.
+        remote: SocketAddr,
+    },
+    /// A session ended.
+    PeerDown {
+        /// Whose.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+        /// The reason, in words.
+        why: String,
+    },
+    /// An unnumbered peer was found at this address.
+    NeighborFound(PeerId, SocketAddr),
+    /// A peer has this number of prefixes of a family: more than its configuration calls usual, or more than its limit.
+    PrefixLimitWarning(PeerId, Family, usize),
+    /// A peer sent more paths of this prefix than are taken from it.
+    PathLimitWarning(PeerId, Prefix),
+}
+
+impl Event {
+    /// Events with the same key may be merged into the last one.
+    pub(crate) fn merge_key(&self) -> (PeerId, u8) {
+        match self {
+            Event::PeerUp { peer, .. } | Event::PeerDown { peer, .. } => (*peer, 0),
+            Event::NeighborFound(peer, _) => (*peer, 1),
+            Event::PrefixLimitWarning(peer, Family::Ipv4, _) => (*peer, 2),
+            Event::PrefixLimitWarning(peer, Family::Ipv6, _) => (*peer, 3),
+            Event::PathLimitWarning(peer, _) => (*peer, 4),
+        }
+    }
 }
 
 /// A session as it is now.
@@ -152,6 +219,8 @@ pub struct SessionSnapshot {
     pub opens: Option<(Bytes, Bytes)>,
     /// Both ends of the established connection, ours and the peer's.
     pub ends: Option<(SocketAddr, SocketAddr)>,
+    /// Its segments are signed (RFC 2385), while established.
+    pub signed: bool,
     /// False: administratively down.
     pub enabled: bool,
     /// What is missing before the session can be tried.
@@ -203,15 +272,3 @@ pub enum SpeakerError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the BGP speaker has stopped")]
 pub struct Stopped;
-
-/// A reason for people.
-#[must_use]
-pub fn words(reason: &DownReason) -> String {
-    match reason {
-        DownReason::Sent(notification) => format!("we sent {notification}"),
-        DownReason::Received(notification) => format!("the peer sent {notification}"),
-        DownReason::Closed(Some(error)) => error.clone(),
-        DownReason::Closed(None) => "the peer closed the connection without a NOTIFICATION".to_owned(),
-        DownReason::Abandoned => "closed for a restart".to_owned(),
-    }
-}

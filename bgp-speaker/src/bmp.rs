@@ -1,7 +1,7 @@
 //! Telling BMP stations (RFC 7854): one task and one connection each.
 //!
-//! A task looks at the peers and takes what is new of the engine's feed a few times a second: what it tells follows from
-//! what is, not from events that might be lost. A station that does not read is waited for; the feed keeps each
+//! A task takes what is new of the engine's feed a few times a second, and looks at the peers when a session came up or went down: what
+//! it reports follows from what is, not from events that might be lost. A station that does not read is waited for; the feed keeps each
 //! changed path once meanwhile, and ends when it would grow too large. Then, as after any fault, the connection is closed
 //! and begun anew with everything (§3.2), after a back-off of 1–30 s.
 
@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::api::{BmpSpec, PeerSnapshot, Stopped};
 use crate::clock::wall;
-use crate::speaker::Peers;
+use crate::peers::Peers;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -167,8 +167,12 @@ impl Station {
         bmp::initiation(&mut self.out, &description, &self.spec.name);
         let mut report = Instant::now() + self.spec.statistics;
         let mut fresh = true;
+        let mut seen = None;
         loop {
-            self.look_at_peers().await?;
+            let changes = self.peers.registry.changes();
+            if seen.replace(changes) != Some(changes) {
+                self.look_at_peers().await?;
+            }
             while self.tell_routes().await? {
                 self.write(&mut stream).await?;
             }

@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | acceptor | a listening socket | one per address |
 //! | peer | a `Session`, its connections, its timers | one per peer |
-//! | finder | the advertisement socket of a link | one per unnumbered peer |
+//! | discovery | the advertisement socket of a link | one per unnumbered peer |
+//! | host | the notifications of addresses | one |
 //! | station | a BMP connection | one per station |
 //! | engine | the `Engine` | one |
 //!
@@ -12,23 +13,18 @@
 //! A slow peer cannot hold up the engine, which never waits for one. Every channel is bounded; each
 //! module says what happens when one is full.
 
-mod accept;
 mod alarm;
 mod api;
 mod bmp;
 mod clock;
-mod connection;
-mod engine_task;
-mod facts;
-mod messages;
-mod outbox;
-mod peer_task;
+mod engine;
+mod host;
+mod peer;
+mod peers;
 mod queue;
-mod registry;
 mod socket;
 mod sockopt;
 mod speaker;
-mod unnumbered;
 
 pub use api::*;
-pub use speaker::{Speaker, SpeakerHandle};
+pub use speaker::{Speaker, SpeakerHandle, Started};

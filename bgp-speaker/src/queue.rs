@@ -117,7 +117,7 @@ impl Queue {
     }
 
     /// The message under way and what the session still says. What else was queued is dropped.
-    pub(crate) fn last_words(&mut self) -> Vec<Bytes> {
+    pub(crate) fn take_for_close(&mut self) -> Vec<Bytes> {
         let partial = std::mem::take(&mut self.partial);
         self.octets = 0;
         let all = self.queue.drain(..).enumerate();

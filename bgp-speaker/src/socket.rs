@@ -2,7 +2,7 @@
 //!
 //! | option | why |
 //! |---|---|
-//! | TTL, IP_MINTTL / IPV6_MINHOPCOUNT | one hop on eBGP; GTSM (RFC 5082) |
+//! | TTL, IP_MINTTL / IPV6_MINHOPCOUNT | one hop on eBGP; GTSM (RFC 5082), 255 on listeners |
 //! | TCP_MD5SIG | RFC 2385, on the listener too |
 //! | TCP_NODELAY | a flush is a message, not a stream to be coalesced |
 //! | IP_TOS / IPV6_TCLASS 0xC0 | network control (CS6) |
@@ -15,7 +15,7 @@ use bgp_proto::types::Prefix;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::api::{Transport, Ttl};
+use crate::api::{Password, Transport, Ttl};
 use crate::sockopt;
 
 const NETWORK_CONTROL: u32 = 0xC0;
@@ -53,44 +53,24 @@ pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    // RFC 5082 §3: the handshake too; what a connection sends later has the TTL of its peer.
+    if addr.is_ipv6() {
+        socket.set_unicast_hops_v6(255)?;
+    } else {
+        socket.set_ttl_v4(255)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
-/// The RFC 2385 secret of a transport, read from its file; a line end at its end does not count.
+/// Segments to and from these addresses are signed from now on, and unsigned ones are dropped; `None` takes the key away.
 ///
 /// # Errors
-/// When the file cannot be read, is empty, or longer than the 80 octets that the kernel takes.
-pub(crate) fn secret(transport: &Transport) -> io::Result<Option<Vec<u8>>> {
-    let Some(path) = &transport.password_file else {
-        return Ok(None);
-    };
-    let mut secret = std::fs::read(path).map_err(|error| {
-        io::Error::new(error.kind(), format!("password file {}: {error}", path.display()))
-    })?;
-    while secret.last().is_some_and(|octet| matches!(octet, b'\n' | b'\r')) {
-        secret.pop();
-    }
-    if secret.is_empty() || secret.len() > sockopt::MD5_MAX {
-        let text = format!(
-            "password file {}: {} octets, want 1 to {}",
-            path.display(),
-            secret.len(),
-            sockopt::MD5_MAX
-        );
-        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-    }
-    Ok(Some(secret))
-}
-
-/// Lets a listener accept the peer's signed segments; `None` takes the key away.
-///
-/// # Errors
-/// The system's.
-pub(crate) fn set_md5(socket: BorrowedFd<'_>, peer: Prefix, secret: Option<&[u8]>) -> io::Result<()> {
-    sockopt::set_md5(socket, peer, secret.unwrap_or_default())
+/// The system's; ENOMEM when the keys of this socket exceed net.core.optmem_max.
+pub(crate) fn set_md5(socket: BorrowedFd<'_>, peer: Prefix, key: Option<&Password>) -> io::Result<()> {
+    sockopt::set_md5(socket, peer, key.map_or(&[], Password::key))
 }
 
 /// Opens a connection to a peer.
@@ -106,11 +86,21 @@ pub(crate) async fn dial(transport: Transport, external: bool) -> io::Result<Tcp
         let bind = socket.bind(SocketAddr::new(local, 0));
         bind.map_err(|error| io::Error::new(error.kind(), format!("local address {local}: {error}")))?;
     }
-    if let Some(secret) = secret(&transport)? {
-        set_md5(socket.as_fd(), Prefix::host(transport.remote.ip()), Some(&secret))?;
-    }
+    sign(socket.as_fd(), &transport)?;
     tune(socket.as_fd(), &transport, external)?;
     socket.connect(transport.remote).await
+}
+
+/// A connection of a peer with a password is signed, or is not used.
+///
+/// # Errors
+/// The system's, when it cannot be signed.
+pub(crate) fn sign(fd: BorrowedFd<'_>, transport: &Transport) -> io::Result<()> {
+    let Some(password) = &transport.password else {
+        return Ok(());
+    };
+    let signed = set_md5(fd, Prefix::host(transport.remote.ip()), Some(password));
+    signed.map_err(|error| io::Error::new(error.kind(), format!("TCP MD5 key: {error}")))
 }
 
 /// Sets the options of a connection, before connecting or after accepting.

@@ -105,20 +105,46 @@ pub(crate) fn only_router_messages(socket: &socket2::Socket) -> io::Result<()> {
     )
 }
 
-/// One datagram, and who sent it.
-pub(crate) fn receive_from(
-    socket: &socket2::Socket,
-    buffer: &mut [u8],
-) -> io::Result<(usize, Option<std::net::SocketAddrV6>)> {
-    // SAFETY: the kernel writes initialised octets only, so that the buffer stays initialised.
-    let buffer = unsafe {
-        std::slice::from_raw_parts_mut(
-            buffer.as_mut_ptr().cast::<std::mem::MaybeUninit<u8>>(),
-            buffer.len(),
-        )
-    };
-    let (length, from) = socket.recv_from(buffer)?;
-    Ok((length, from.as_socket_ipv6()))
+/// Gives the hop limit with each packet received: a raw socket does not obey IPV6_MINHOPCOUNT, which is TCP's.
+pub(crate) fn receive_hop_limit(socket: &socket2::Socket) -> io::Result<()> {
+    set(
+        std::os::fd::AsFd::as_fd(socket),
+        libc::IPPROTO_IPV6,
+        libc::IPV6_RECVHOPLIMIT,
+        &1,
+    )
+}
+
+/// A datagram that was received.
+pub(crate) struct Datagram {
+    pub(crate) length: usize,
+    pub(crate) from: Option<std::net::SocketAddrV6>,
+    /// Where [`receive_hop_limit`] asked for it.
+    pub(crate) hop_limit: Option<i32>,
+}
+
+/// Receives one datagram.
+pub(crate) fn receive_from(socket: &socket2::Socket, buffer: &mut [u8]) -> io::Result<Datagram> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg};
+    let mut control = nix::cmsg_space!(i32);
+    let mut slices = [io::IoSliceMut::new(buffer)];
+    let message = recvmsg::<SockaddrIn6>(
+        socket.as_raw_fd(),
+        &mut slices,
+        Some(&mut control),
+        MsgFlags::empty(),
+    )?;
+    let hop_limit = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::Ipv6HopLimit(limit) => Some(limit),
+        _ => None,
+    });
+    Ok(Datagram {
+        length: message.bytes,
+        from: message
+            .address
+            .map(|addr| std::net::SocketAddrV6::new(addr.ip(), 0, 0, addr.scope_id())),
+        hop_limit,
+    })
 }
 
 /// Registers a socket with the runtime.

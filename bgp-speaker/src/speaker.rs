@@ -2,40 +2,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bgp_proto::engine::{Engine, Input, Originated, PeerCounts, Preview, Reach, RouteFilter, RouteView};
+use bgp_proto::engine::{Engine, Input, Originated, Preview, Reach, RouteFilter, RouteView};
 use bgp_proto::types::{Family, PeerId};
 use bgp_proto::wire::{Notification, Refresh, RefreshKind, cease};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::accept::accept;
 use crate::api::{
-    BmpSpec, Event, LinkSpec, PeerSnapshot, PeerSpec, RangeSpec, Shutdown, SpeakerConfig, SpeakerError,
-    Stopped,
+    BmpSpec, DatapathEvent, Event, LinkSpec, PeerSnapshot, PeerSpec, RangeSpec, Shutdown, SpeakerConfig,
+    SpeakerError, Stopped,
 };
 use crate::bmp::Stations;
 use crate::clock::now;
-use crate::engine_task::EngineTask;
-use crate::facts::Host;
-use crate::messages::{ToEngine, ToPeer};
-use crate::peer_task::PeerTask;
-use crate::registry::{Entry, Registry};
+use crate::engine::mailbox::ToEngine;
+use crate::engine::streams;
+use crate::engine::task::EngineTask;
+use crate::peer::messages::ToPeer;
+use crate::peers::accept::accept;
+use crate::peers::registry::Registry;
+use crate::peers::unnumbered::{Discovery, Links};
+use crate::peers::{PATIENCE, Peers};
 use crate::socket;
-use crate::unnumbered::{Finder, Links};
 
 /// Messages of peers to the engine under way.
 const ENGINE_ROOM: usize = 1024;
 /// Orders and queries under way.
 const ORDERS_ROOM: usize = 64;
-/// Events to the agent under way.
-const EVENT_ROOM: usize = 1024;
-/// Commands to a peer's task under way.
-const COMMAND_ROOM: usize = 64;
-/// How long a peer's task may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The whole BGP process.
 #[derive(Debug)]
@@ -44,13 +38,11 @@ pub struct Speaker;
 /// Talks to the speaker; cheap to clone. The speaker stops when the last handle is gone.
 #[derive(Clone)]
 pub struct SpeakerHandle {
-    orders: mpsc::Sender<ToEngine>,
-    registry: Arc<Registry>,
     peers: Peers,
     links: Arc<Links>,
     stations: Arc<Stations>,
     /// Aborts the accepting tasks with the last handle.
-    _acceptors: Arc<Acceptors>,
+    acceptors: Arc<Acceptors>,
 }
 
 impl std::fmt::Debug for SpeakerHandle {
@@ -59,137 +51,34 @@ impl std::fmt::Debug for SpeakerHandle {
     }
 }
 
-/// What it takes to start a peer's task.
-#[derive(Clone)]
-pub(crate) struct Peers {
-    pub(crate) registry: Arc<Registry>,
-    /// Orders and queries.
-    orders: mpsc::Sender<ToEngine>,
-    /// What peers' tasks send.
-    engine: mpsc::Sender<ToEngine>,
-    host: Arc<Host>,
-    seed: u64,
-}
-
-impl Peers {
-    async fn tell(&self, message: ToEngine) -> Result<(), Stopped> {
-        self.orders.send(message).await.map_err(|_| Stopped)
-    }
-
-    fn task(&self, spec: PeerSpec, inbox: mpsc::Receiver<ToPeer>) -> PeerTask {
-        let seed = self.seed ^ (u64::from(spec.id.0) << 32 | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        PeerTask::new(spec, seed, inbox, self.engine.clone(), Arc::clone(&self.host))
-    }
-
-    /// A new peer for the engine, and the way to its task.
-    async fn register(
-        &self,
-        spec: &PeerSpec,
-        range: Option<String>,
-    ) -> Result<(mpsc::Sender<ToPeer>, mpsc::Receiver<ToPeer>), Stopped> {
-        let routing = Arc::clone(&spec.routing);
-        self.tell(ToEngine::Input(Input::Configure(spec.id, routing)))
-            .await?;
-        let (commands, inbox) = mpsc::channel(COMMAND_ROOM);
-        self.tell(ToEngine::Register(spec.id, commands.downgrade()))
-            .await?;
-        self.registry.insert(Entry {
-            spec: spec.clone(),
-            commands: commands.clone(),
-            range,
-        });
-        Ok((commands, inbox))
-    }
-
-    /// A peer of a range came by itself.
-    pub(crate) async fn add_passing(
-        &self,
-        spec: PeerSpec,
-        range: String,
-        stream: TcpStream,
-    ) -> Result<(), Stopped> {
-        let (commands, inbox) = self.register(&spec, Some(range)).await?;
-        let place = Arc::downgrade(&self.registry);
-        // There is room in a new channel.
-        drop(commands.try_send(ToPeer::Incoming(stream)));
-        tokio::spawn(self.task(spec, inbox).passing(place).run());
-        Ok(())
-    }
-
-    /// Asks the engine.
-    pub(crate) async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&mut Engine) -> T + Send + 'static,
-    ) -> Result<T, Stopped> {
-        let (reply, answer) = oneshot::channel();
-        let query = Box::new(move |engine: &mut Engine| {
-            let _ = reply.send(question(engine)); // whoever asked may have stopped waiting
-        });
-        self.tell(ToEngine::Query(query)).await?;
-        answer.await.map_err(|_| Stopped)
-    }
-
-    /// All peers as they are now, by number. One whose task does not answer is left out.
-    pub(crate) async fn snapshots(&self) -> Result<Vec<PeerSnapshot>, Stopped> {
-        let mut snapshots = Vec::new();
-        for entry in self.registry.all() {
-            let (reply, answer) = oneshot::channel();
-            if entry.commands.send(ToPeer::Snapshot(reply)).await.is_err() {
-                continue;
-            }
-            let Ok(Ok(session)) = tokio::time::timeout(PATIENCE, answer).await else {
-                continue;
-            };
-            let id = entry.spec.id;
-            let mut counts: PeerCounts = self.ask(move |engine| engine.counts(id)).await?;
-            counts.outstanding = counts.outstanding.saturating_sub(session.unreported);
-            let since = session.stats.since.map(|since| now().duration_since(since));
-            snapshots.push(PeerSnapshot {
-                id,
-                name: entry.spec.name.clone(),
-                spec: entry.spec,
-                session,
-                counts,
-                since,
-            });
-        }
-        Ok(snapshots)
-    }
-
-    /// Adds a peer, or changes it.
-    pub(crate) async fn put(&self, spec: PeerSpec) -> Result<(), Stopped> {
-        let Some(entry) = self.registry.get(spec.id) else {
-            let (_, inbox) = self.register(&spec, None).await?;
-            tokio::spawn(self.task(spec, inbox).run());
-            return Ok(());
-        };
-        let routing = Arc::clone(&spec.routing);
-        self.tell(ToEngine::Input(Input::Configure(spec.id, routing)))
-            .await?;
-        self.registry.insert(Entry {
-            spec: spec.clone(),
-            commands: entry.commands.clone(),
-            range: entry.range,
-        });
-        let _ = entry.commands.send(ToPeer::Reconfigure(Box::new(spec))).await; // one of a range may have passed
-        Ok(())
-    }
-}
-
-struct Acceptors(Vec<tokio::task::AbortHandle>);
+#[derive(Default)]
+struct Acceptors(OnceLock<Vec<tokio::task::AbortHandle>>);
 
 impl Drop for Acceptors {
     fn drop(&mut self) {
-        self.0.iter().for_each(tokio::task::AbortHandle::abort);
+        let tasks = self.0.get().into_iter().flatten();
+        tasks.for_each(tokio::task::AbortHandle::abort);
     }
 }
 
+/// What a started speaker gives.
+#[derive(Debug)]
+pub struct Started {
+    /// For orders and questions.
+    pub handle: SpeakerHandle,
+    /// For the kernel's routes.
+    pub datapath: mpsc::Receiver<DatapathEvent>,
+    /// For the agent.
+    pub events: mpsc::Receiver<Event>,
+}
+
 impl Speaker {
-    /// Listens and starts the engine's task. To be called inside a tokio runtime.
+    /// Listens and starts the engine's task. Connections are accepted from [`SpeakerHandle::accept`] on, when the peers are
+    /// known. To be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When a listening socket cannot be had.
-    pub fn start(config: SpeakerConfig) -> Result<(SpeakerHandle, mpsc::Receiver<Event>), SpeakerError> {
+    /// When a listening socket cannot be opened.
+    pub fn start(config: SpeakerConfig) -> Result<Started, SpeakerError> {
         let listen = |addr: &std::net::SocketAddr| {
             let listener =
                 socket::listen(*addr).map_err(|source| SpeakerError::Listen { addr: *addr, source })?;
@@ -203,37 +92,27 @@ impl Speaker {
         let registry = Arc::new(Registry::new(listeners));
         let (engine, inbox) = mpsc::channel(ENGINE_ROOM);
         let (orders, ordered) = mpsc::channel(ORDERS_ROOM);
-        let (events, agent) = mpsc::channel(EVENT_ROOM);
-        tokio::spawn(EngineTask::new(Engine::new(config.engine), ordered, inbox, events).run());
-        let peers = Peers {
-            registry: Arc::clone(&registry),
-            orders: orders.clone(),
-            engine,
-            host: Arc::default(),
-            seed: config.seed,
+        let (routes, datapath) = mpsc::channel(streams::ROOM);
+        let (lifecycle, events) = mpsc::channel(streams::ROOM);
+        let task = EngineTask::new(Engine::new(config.engine), ordered, inbox, routes, lifecycle);
+        tokio::spawn(task.run());
+        let handle = SpeakerHandle {
+            peers: Peers::new(registry, orders, engine, config.seed),
+            links: Arc::default(),
+            stations: Arc::default(),
+            acceptors: Arc::default(),
         };
-        let acceptors = registry
-            .listeners()
-            .iter()
-            .map(|listener| tokio::spawn(accept(Arc::clone(listener), peers.clone())).abort_handle());
-        let acceptors = Arc::new(Acceptors(acceptors.collect()));
-        Ok((
-            SpeakerHandle {
-                orders,
-                registry,
-                peers,
-                links: Arc::default(),
-                stations: Arc::default(),
-                _acceptors: acceptors,
-            },
-            agent,
-        ))
+        Ok(Started {
+            handle,
+            datapath,
+            events,
+        })
     }
 }
 
 impl SpeakerHandle {
-    async fn tell(&self, message: ToEngine) -> Result<(), Stopped> {
-        self.orders.send(message).await.map_err(|_| Stopped)
+    async fn input(&self, input: Input) -> Result<(), Stopped> {
+        self.peers.order(ToEngine::Input(input)).await
     }
 
     async fn ask<T: Send + 'static>(
@@ -246,11 +125,22 @@ impl SpeakerHandle {
     /// The local addresses that are listened on.
     #[must_use]
     pub fn listening(&self) -> Vec<std::net::SocketAddr> {
-        self.registry
+        self.peers
+            .registry
             .listeners()
             .iter()
             .filter_map(|listener| listener.local_addr().ok())
             .collect()
+    }
+
+    /// Accepts connections from now on: whoever is no peer by now is refused.
+    pub fn accept(&self) {
+        self.acceptors.0.get_or_init(|| {
+            let listeners = self.peers.registry.listeners().iter();
+            listeners
+                .map(|listener| tokio::spawn(accept(Arc::clone(listener), self.peers.clone())).abort_handle())
+                .collect()
+        });
     }
 
     /// Adds a peer, or changes it: the session restarts only if its OPEN or its connection changes.
@@ -267,15 +157,7 @@ impl SpeakerHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn put_range(&self, range: RangeSpec) -> Result<(), Stopped> {
-        let template = range.template.clone();
-        let there = self.registry.insert_range(range);
-        for entry in there {
-            let mut spec = template.clone();
-            (spec.id, spec.name) = (entry.spec.id, entry.spec.name);
-            spec.transport.remote = entry.spec.transport.remote;
-            self.peers.put(spec).await?;
-        }
-        Ok(())
+        self.peers.put_range(range).await
     }
 
     /// Removes a range and the peers that came from it.
@@ -283,7 +165,7 @@ impl SpeakerHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn remove_range(&self, name: &str) -> Result<(), Stopped> {
-        for entry in self.registry.remove_range(name) {
+        for entry in self.peers.registry.remove_range(name) {
             self.remove_peer(entry.spec.id).await?;
         }
         Ok(())
@@ -300,9 +182,9 @@ impl SpeakerHandle {
             return Ok(());
         }
         let known = self.links.take(id).and_then(|old| old.found());
-        let mut finder = Finder::new(link, self.peers.clone(), known);
-        finder.tell().await?;
-        self.links.insert(id, finder.start());
+        let mut discovery = Discovery::new(link, self.peers.clone(), known);
+        discovery.put().await?;
+        self.links.insert(id, discovery.start());
         Ok(())
     }
 
@@ -312,8 +194,8 @@ impl SpeakerHandle {
     /// [`Stopped`].
     pub async fn remove_peer(&self, id: PeerId) -> Result<(), Stopped> {
         self.links.forget(id);
-        drop(self.registry.remove(id)); // the task ends with its last sender
-        self.tell(ToEngine::Input(Input::Remove(id))).await
+        drop(self.peers.registry.remove(id)); // the task ends with its last sender
+        self.input(Input::Remove(id)).await
     }
 
     /// The whole set of routes to originate.
@@ -321,7 +203,24 @@ impl SpeakerHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn originate(&self, routes: Vec<Originated>) -> Result<(), Stopped> {
-        self.tell(ToEngine::Input(Input::Originate(routes))).await
+        self.input(Input::Originate(routes)).await
+    }
+
+    /// After a restart: what goes to peers that kept our routes waits until those with these names have sent their End-of-RIB
+    /// (RFC 4724 §4.1), or until [`SpeakerHandle::end_deferral`].
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn defer(&self, names: BTreeSet<String>) -> Result<(), Stopped> {
+        self.input(Input::Defer(names)).await
+    }
+
+    /// Nothing is deferred any more.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn end_deferral(&self) -> Result<(), Stopped> {
+        self.input(Input::EndDeferral).await
     }
 
     /// Whether this node is about to go: everything sent then carries GRACEFUL_SHUTDOWN (RFC 8326).
@@ -329,7 +228,7 @@ impl SpeakerHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn drain(&self, on: bool) -> Result<(), Stopped> {
-        self.tell(ToEngine::Input(Input::Drain(on))).await
+        self.input(Input::Drain(on)).await
     }
 
     /// For each of these peers, how many prefixes would be lost if all of them went.
@@ -356,7 +255,7 @@ impl SpeakerHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn next_hops(&self, news: Vec<(IpAddr, Reach)>) -> Result<(), Stopped> {
-        self.tell(ToEngine::Input(Input::NextHops(news))).await
+        self.input(Input::NextHops(news)).await
     }
 
     /// Ends a peer's session and keeps it down until [`SpeakerHandle::enable`]; the text goes to the peer
@@ -402,20 +301,22 @@ impl SpeakerHandle {
     /// [`Stopped`].
     pub async fn refresh_out(&self, id: PeerId) -> Result<(), Stopped> {
         for family in Family::ALL {
-            let refresh = Refresh {
-                family,
-                kind: RefreshKind::Request,
-            };
-            self.tell(ToEngine::Input(Input::Refresh(id, refresh))).await?;
+            self.input(Input::Resend(id, family)).await?;
         }
         Ok(())
     }
 
     async fn command(&self, id: PeerId, command: ToPeer) -> bool {
-        match self.registry.get(id) {
+        match self.peers.registry.get(id) {
             Some(entry) => entry.commands.send(command).await.is_ok(),
             None => false,
         }
+    }
+
+    /// The addresses of peers, those of unnumbered ones once they are found.
+    #[must_use]
+    pub fn addresses(&self) -> BTreeMap<PeerId, std::net::SocketAddr> {
+        self.peers.registry.addresses()
     }
 
     /// All peers as they are now, by number. One whose task does not answer is left out.
@@ -454,7 +355,7 @@ impl SpeakerHandle {
     /// Ends all sessions; returns when the last words are on their way, after two seconds at the latest.
     pub async fn shutdown(&self, how: Shutdown) {
         let mut answers = Vec::new();
-        for entry in self.registry.all() {
+        for entry in self.peers.registry.all() {
             let (done, answer) = oneshot::channel();
             let command = match &how {
                 Shutdown::Withdraw(text) => ToPeer::Shutdown(cease::ADMIN_SHUTDOWN, text.clone(), done),

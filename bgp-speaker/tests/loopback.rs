@@ -17,7 +17,8 @@ use bgp_proto::policy::{Policy, Source};
 use bgp_proto::session::{SessionConfig, State};
 use bgp_proto::types::{Asn, FamilySet, HoldTime, PeerId, Prefix, RouterId};
 use bgp_speaker::{
-    Event, PeerSnapshot, PeerSpec, Shutdown, Speaker, SpeakerConfig, SpeakerHandle, Transport, Ttl,
+    DatapathEvent, Password, PeerSnapshot, PeerSpec, Shutdown, Speaker, SpeakerConfig, SpeakerHandle,
+    Transport, Ttl,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,7 +28,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Node {
     handle: SpeakerHandle,
-    events: mpsc::Receiver<Event>,
+    datapath: mpsc::Receiver<DatapathEvent>,
     addr: SocketAddr,
     asn: Asn,
     id: RouterId,
@@ -45,16 +46,17 @@ fn start(last: u8, asn: u32) -> Node {
         assume_reachable: true,
     };
     let listen = vec![SocketAddr::from(([127, 0, 0, last], 0))];
-    let (handle, events) = Speaker::start(SpeakerConfig {
+    let started = Speaker::start(SpeakerConfig {
         engine,
         listen,
         seed: u64::from(last),
     })
     .unwrap();
-    let addr = handle.listening()[0];
+    let addr = started.handle.listening()[0];
+    started.handle.accept();
     Node {
-        handle,
-        events,
+        handle: started.handle,
+        datapath: started.datapath,
         addr,
         asn: Asn(asn),
         id,
@@ -91,14 +93,14 @@ fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> PeerSpec {
             next_hop_self: false,
             allow_own_as: 0,
             max_prefixes: None,
+            max_paths_per_prefix: 64,
             rules: Default::default(),
         }),
         transport: Transport {
             remote,
             local: Some(own.addr.ip()),
             ttl: Ttl::Default,
-            password_file: None,
-            password_version: 0,
+            password: None,
         },
         enabled: true,
         waiting_for: None,
@@ -182,11 +184,11 @@ async fn two_speakers_exchange_both_families_and_a_third_hears_of_it() {
     assert_eq!((counts.received, counts.advertised), ([1, 0], [1, 0]));
     let mut ends = 0;
     while ends < 4 {
-        let event = tokio::time::timeout(DEADLINE, b.events.recv())
+        let event = tokio::time::timeout(DEADLINE, b.datapath.recv())
             .await
             .unwrap()
             .unwrap();
-        ends += usize::from(matches!(event, Event::EndOfRib(..)));
+        ends += usize::from(matches!(event, DatapathEvent::EndOfRib(..)));
     }
 }
 
@@ -329,7 +331,7 @@ async fn a_refused_connection_is_shown_with_its_reason() {
         Some(peer(&a.handle, 1).await).filter(|peer| peer.session.stats.last_down.is_some())
     })
     .await;
-    let words = bgp_speaker::words(&peer.session.stats.last_down.unwrap());
+    let words = peer.session.stats.last_down.unwrap().to_string();
     assert!(words.contains("refused"), "{words}");
 }
 
@@ -349,35 +351,29 @@ async fn the_wrong_as_is_refused_on_both_sides() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn md5_lets_in_only_the_one_who_knows() {
-    let dir = std::env::temp_dir().join(format!("podroute-md5-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    let file = |name: &str, text: &str| {
-        let path = dir.join(name);
-        std::fs::write(&path, text).unwrap();
-        Some(path)
-    };
+    let key = |text: &str| Some(Password::new(text.as_bytes()).unwrap());
     let (a, b, c) = (start(18, 64512), start(19, 65001), start(20, 65002));
     let with = |mut spec: PeerSpec, password| {
-        spec.transport.password_file = password;
+        spec.transport.password = password;
         spec
     };
     a.handle
-        .put_peer(with(spec(&a, 1, b.addr, b.asn), file("right", "secret\n")))
+        .put_peer(with(spec(&a, 1, b.addr, b.asn), key("secret")))
         .await
         .unwrap();
     a.handle
-        .put_peer(with(spec(&a, 2, c.addr, c.asn), file("right", "secret\n")))
+        .put_peer(with(spec(&a, 2, c.addr, c.asn), key("secret")))
         .await
         .unwrap();
     b.handle
-        .put_peer(with(spec(&b, 1, a.addr, a.asn), file("same", "secret")))
+        .put_peer(with(spec(&b, 1, a.addr, a.asn), key("secret")))
         .await
         .unwrap();
     c.handle
-        .put_peer(with(spec(&c, 1, a.addr, a.asn), file("wrong", "guess")))
+        .put_peer(with(spec(&c, 1, a.addr, a.asn), key("guess")))
         .await
         .unwrap();
     in_state(&a.handle, 1, State::Established).await;
     assert_ne!(peer(&a.handle, 2).await.session.state, State::Established);
-    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(peer(&a.handle, 1).await.session.signed);
 }

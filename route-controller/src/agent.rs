@@ -2,22 +2,23 @@
 //!
 //! | task | owns |
 //! |---|---|
-//! | agent | configuration, which peers there are, when to sweep |
+//! | agent | configuration, which peers there are |
 //! | speaker's | sessions and RIBs |
-//! | fib | the kernel's routes |
+//! | fib | the kernel's routes, and when those from before the start go |
+//! | BFD watch | which paths are lost |
 //! | one per connection of the socket | a question |
 //!
-//! The agent waits for the fib task when that is busy; the speaker never waits for the agent.
+//! What the speaker learns goes to the fib task directly, and so does what BFD finds: however busy the agent is, the kernel's routes
+//! follow. The agent waits for the fib task when that is busy; the speaker never waits for the agent.
 
 mod bfd;
 mod diff;
+mod mesh_transition;
 mod peers;
 mod reload;
-mod retire;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,12 +26,13 @@ use std::time::Duration;
 
 use bgp_proto::engine::Originated;
 use bgp_proto::types::{Family, PeerId, Prefix};
-use bgp_speaker::{Event, Shutdown, Speaker, SpeakerConfig, SpeakerHandle};
+use bgp_speaker::{Event, Shutdown, Speaker, SpeakerConfig, SpeakerHandle, Started};
 use podroute_config::{ClusterFacts, Config, NodeFacts, OnShutdown};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::bfd_watch::{BfdWatch, PathState};
 use crate::drain::Drain;
 use crate::fib::task::{Blocks, FibTask, ROOM, ToFib};
 use crate::fib::{FibConfig, Mirror, Resilience, netlink};
@@ -38,20 +40,20 @@ use crate::host::{Host, find_out};
 use crate::metrics::Health;
 use crate::mounted::Mounted;
 use crate::node_file::{self, NodeFile};
-use crate::paths::Paths;
 use crate::secrets::Secrets;
 use crate::server::{self, ToAgent};
 use crate::{clock, cluster, metrics, sysctl};
 
-/// Routes of before the start go at the latest now, whoever is still missing.
+/// For so long, peers that were up before a restart are waited for (RFC 4724 §4.1, Selection_Deferral_Timer), and routes from before the
+/// start stay in the kernel.
 const DEFERRAL: Duration = Duration::from_secs(20);
 /// How long the kernel may take for the blocks' unreachable routes before we advertise regardless.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often password files are looked at.
 const SECRETS_LOOKED_AT: Duration = Duration::from_secs(5);
-/// Sessions that are on their way out.
-const RETIRING_LOOKED_AT: Duration = Duration::from_secs(1);
+/// How often sessions that are on their way out are looked at.
+const TRANSITION_LOOKED_AT: Duration = Duration::from_secs(1);
 /// The log names so many inconsistencies among pods; `podroute ipam check` names all.
 const FINDINGS_TOLD: usize = 10;
 
@@ -74,7 +76,7 @@ pub(crate) enum AgentError {
     Speaker(#[from] bgp_speaker::SpeakerError),
     #[error("signals: {0}")]
     Signals(std::io::Error),
-    #[error("the speaker's task has stopped; this is a fault of podroute")]
+    #[error("the speaker's task has stopped; this is a bug in podroute, please report it")]
     Stopped,
 }
 
@@ -119,40 +121,74 @@ pub(crate) fn host_name() -> Option<String> {
 
 /// The agent's state.
 struct Agent {
-    path: PathBuf,
-    run_dir: PathBuf,
-    /// The file as last applied, and what it was applied to.
-    text: String,
-    mounted: Mounted,
-    /// Where Kubernetes is followed.
-    events: Option<cluster::Events>,
-    facts: NodeFacts,
+    file: ConfigFile,
     config: Config,
-    host: Host,
+    node: Node,
     speaker: SpeakerHandle,
     fib: mpsc::Sender<ToFib>,
-    ids: BTreeMap<String, PeerId>,
-    paths: Paths,
+    bfd: BfdWatch,
+    peers: Peers,
+    mesh: MeshTransition,
+    /// Which ones the node waits for before it is ready.
+    sessions: sessions::Sessions,
     drain: Drain,
-    health: Arc<Health>,
+    reports: Reports,
+    /// When routes from before the start go at the latest; none once they are gone.
+    sweep_at: Option<Instant>,
+}
+
+/// The file as last applied, and what it was applied to.
+struct ConfigFile {
+    path: PathBuf,
+    text: String,
+    mounted: Mounted,
+    facts: NodeFacts,
+}
+
+/// This host.
+struct Node {
+    run_dir: PathBuf,
+    host: Host,
+}
+
+/// What is kept of the configuration's peers.
+#[derive(Default)]
+struct Peers {
+    ids: BTreeMap<String, PeerId>,
+    next_id: u32,
     /// Ranges of dynamic peers.
     ranges: BTreeSet<String>,
-    next_id: u32,
-    /// Contents of password files, as last looked at.
+    /// Keys, as last looked at.
     secrets: Secrets,
     /// Peers of the mesh, those that retire included.
     of_mesh: BTreeSet<String>,
-    retiring: BTreeMap<String, retire::Retiring>,
-    reflecting: retire::Reflecting,
-    /// Which ones the node waits for before it is ready.
-    sessions: sessions::Sessions,
-    /// Of the node's object, where nodes are followed.
+    /// BFD's view of their paths, as last looked at.
+    paths: BTreeMap<PeerId, PathState>,
+}
+
+/// Sessions of the mesh between one design and another.
+#[derive(Default)]
+struct MeshTransition {
+    retiring: BTreeMap<String, mesh_transition::Retiring>,
+    reflecting: mesh_transition::Reflecting,
+}
+
+/// Where the agent says how it is.
+struct Reports {
+    /// Events, where Kubernetes is followed.
+    events: Option<cluster::Events>,
+    /// The node's condition, where nodes are followed.
     condition: Option<cluster::Condition>,
-    /// Next hops that the FIB was told are gone.
-    dead: BTreeSet<IpAddr>,
-    /// Initial routes still to come before the sweep.
-    awaited: BTreeSet<(PeerId, Family)>,
-    sweep_at: Option<Instant>,
+    health: Arc<Health>,
+}
+
+/// What the agent's loop waits for beside signals.
+struct Streams {
+    events: mpsc::Receiver<Event>,
+    cluster: Option<cluster::Facts>,
+    orders: mpsc::Receiver<ToAgent>,
+    /// The routes from before the start are gone.
+    swept: watch::Receiver<bool>,
 }
 
 /// Runs the agent until a signal ends it.
@@ -181,42 +217,54 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
             ^ clock::now().elapsed().as_nanos() as u64
             ^ u64::from(std::process::id()),
     };
-    let (speaker, events) = Speaker::start(speaker_config)?;
+    let Started {
+        handle: speaker,
+        datapath,
+        events,
+    } = Speaker::start(speaker_config)?;
     let (fib, inbox) = mpsc::channel(ROOM);
-    let task = FibTask::new(fib_config(&config, &host), inbox, speaker.clone())
-        .await
-        .map_err(AgentError::Netlink)?;
+    let (swept_tx, swept) = watch::channel(false);
+    let task = FibTask::new(
+        fib_config(&config, &host),
+        inbox,
+        datapath,
+        speaker.clone(),
+        swept_tx,
+    )
+    .await
+    .map_err(AgentError::Netlink)?;
     tokio::spawn(task.run());
-    let drain = Drain::read(&run_dir);
-    let sessions = sessions::Sessions::read(&run_dir);
+    let (to_agent, orders) = mpsc::channel(16);
     let agent = Agent {
-        mounted: Mounted::new(&path, &text),
-        path,
-        run_dir,
-        events: None,
-        text,
-        facts,
+        bfd: BfdWatch::start(speaker.clone(), fib.clone()),
+        drain: Drain::read(&run_dir),
+        sessions: sessions::Sessions::read(&run_dir),
+        file: ConfigFile {
+            mounted: Mounted::new(&path, &text),
+            path,
+            text,
+            facts,
+        },
+        node: Node { run_dir, host },
         config,
-        host,
         speaker,
         fib,
-        ids: BTreeMap::new(),
-        paths: Paths::default(),
-        drain,
-        health: Arc::default(),
-        ranges: BTreeSet::new(),
-        secrets: Secrets::default(),
-        of_mesh: BTreeSet::new(),
-        reflecting: retire::Reflecting::default(),
-        sessions,
-        condition: None,
-        retiring: BTreeMap::new(),
-        dead: BTreeSet::new(),
-        next_id: 0,
-        awaited: BTreeSet::new(),
+        peers: Peers::default(),
+        mesh: MeshTransition::default(),
+        reports: Reports {
+            events: None,
+            condition: None,
+            health: Arc::default(),
+        },
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
     };
-    agent.serve(events).await
+    let streams = Streams {
+        events,
+        cluster: None,
+        orders,
+        swept,
+    };
+    agent.serve(streams, to_agent).await
 }
 
 fn wants_ipv6(config: &Config) -> bool {
@@ -267,25 +315,46 @@ fn fib_config(config: &Config, host: &Host) -> FibConfig {
 }
 
 impl Agent {
-    async fn serve(mut self, mut events: mpsc::Receiver<Event>) -> Result<(), AgentError> {
-        let mut cluster = self.follow_cluster();
-        self.events = cluster.is_some().then(|| cluster::Events::start(self.name()));
-        let is_told = self.config.from_kubernetes.nodes;
-        self.condition = is_told.then(|| cluster::Condition::of(self.name()));
+    async fn serve(mut self, mut streams: Streams, orders: mpsc::Sender<ToAgent>) -> Result<(), AgentError> {
+        streams.cluster = self.follow_cluster();
+        self.reports.events = streams
+            .cluster
+            .is_some()
+            .then(|| cluster::Events::start(self.name()));
+        let writes_condition = self.config.from_kubernetes.nodes;
+        self.reports.condition = writes_condition.then(|| cluster::Condition::of(self.name()));
         self.install_blocks().await;
         self.write_node_file()?;
+        self.speaker.defer(self.sessions.up_before()).await?;
         self.speaker.drain(self.drain.on).await?;
         self.speaker.originate(self.originated()).await?;
         self.put_peers().await?;
-        let (orders, mut inbox) = mpsc::channel(16);
+        self.speaker.accept();
+        self.start_servers(orders)?;
+        self.help_plugins();
+        self.run_loop(streams).await?;
+        // The kernel keeps its routes in either case.
+        let how = match self.config.shutdown {
+            OnShutdown::Preserve => Shutdown::Preserve,
+            OnShutdown::Withdraw => Shutdown::Withdraw("podroute was stopped".to_owned()),
+        };
+        self.sessions.write();
+        self.bfd.set_all_admin_down().await;
+        self.speaker.shutdown(how).await;
+        tracing::info!("agent stopping; kernel routes are kept");
+        Ok(())
+    }
+
+    /// The socket of the operator's commands, and metrics.
+    fn start_servers(&self, orders: mpsc::Sender<ToAgent>) -> Result<(), AgentError> {
         let server = server::Server {
             speaker: self.speaker.clone(),
             fib: self.fib.clone(),
             agent: orders,
-            identity: (self.config.node.asn, self.host.router_id),
+            identity: (self.config.node.asn, self.node.host.router_id),
         };
-        let listener = server::listen(&self.run_dir).map_err(|source| AgentError::RunDir {
-            path: self.run_dir.clone(),
+        let listener = server::listen(&self.node.run_dir).map_err(|source| AgentError::RunDir {
+            path: self.node.run_dir.clone(),
             source,
         })?;
         tokio::spawn(server.run(listener));
@@ -293,49 +362,44 @@ impl Agent {
             let source = metrics::Source {
                 speaker: self.speaker.clone(),
                 fib: self.fib.clone(),
-                health: Arc::clone(&self.health),
+                health: Arc::clone(&self.reports.health),
             };
             tokio::spawn(metrics::serve(*addr, source));
         }
-        self.help_plugins();
+        Ok(())
+    }
+
+    /// Until a signal ends it.
+    async fn run_loop(&mut self, mut streams: Streams) -> Result<(), AgentError> {
         let mut end = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Signals)?;
-        let mut look = tokio::time::interval(SECRETS_LOOKED_AT);
-        let mut retire = tokio::time::interval(RETIRING_LOOKED_AT);
-        let path_news = self.paths.notify();
         let mut hangup = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
-        tracing::info!(node = %self.name(), router_id = %self.host.router_id, peers = self.ids.len(), "podroute runs");
+        let mut look = tokio::time::interval(SECRETS_LOOKED_AT);
+        let mut transition = tokio::time::interval(TRANSITION_LOOKED_AT);
+        let paths_changed = self.bfd.changed();
+        tracing::info!(node = %self.name(), router_id = %self.node.host.router_id, peers = self.peers.ids.len(), "agent started");
         loop {
             tokio::select! {
-                event = events.recv() => match event {
+                event = streams.events.recv() => match event {
                     Some(event) => self.event(event).await,
                     None => return Err(AgentError::Stopped),
                 },
-                Some(facts) = changed(&mut cluster) => self.learn(facts).await,
-                Some(order) = inbox.recv() => self.order(order).await,
+                Some(facts) = changed(&mut streams.cluster) => self.learn(facts).await,
+                Some(order) = streams.orders.recv() => self.order(order).await,
                 _ = hangup.recv() => drop(self.reload().await.map_err(|error| tracing::error!("{error}"))),
-                _ = end.recv() => break,
-                _ = interrupt.recv() => break,
-                () = path_news.notified() => self.look_at_paths().await,
+                _ = end.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                () = paths_changed.notified() => self.look_at_paths().await,
                 _ = look.tick() => {
                     self.look_at_secrets().await;
                     self.look_at_file().await;
                     self.sessions.write();
                 }
-                _ = retire.tick(), if !self.retiring.is_empty() || !self.reflecting.is_empty() => self.look_at_retiring().await?,
-                () = at(self.sweep_at), if self.sweep_at.is_some() => self.sweep("not all peers sent their routes in time").await,
+                _ = transition.tick(), if self.mesh.is_under_way() => self.look_at_retiring().await?,
+                Ok(()) = streams.swept.changed(), if self.sweep_at.is_some() => self.swept(),
+                () = at(self.sweep_at), if self.sweep_at.is_some() => self.deferral_expired().await?,
             }
         }
-        // The kernel keeps its routes in either case.
-        let how = match self.config.shutdown {
-            OnShutdown::Preserve => Shutdown::Preserve,
-            OnShutdown::Withdraw => Shutdown::Withdraw("podroute was stopped".to_owned()),
-        };
-        self.sessions.write();
-        self.paths.say_goodbye();
-        self.speaker.shutdown(how).await;
-        tracing::info!("podroute ends; kernel routes stay for the next start");
-        Ok(())
     }
 
     fn name(&self) -> String {
@@ -365,10 +429,10 @@ impl Agent {
 
     /// The plugins do without us: trouble is only told.
     fn help_plugins(&self) {
-        if let Err(error) = cni_ipam::serve_removals(&self.run_dir) {
+        if let Err(error) = cni_ipam::serve_removals(&self.node.run_dir) {
             tracing::warn!(%error, "cannot gather the removals of pods; each DEL does its own");
         }
-        let state_dir = self.run_dir.join("ipam");
+        let state_dir = self.node.run_dir.join("ipam");
         tokio::task::spawn_blocking(move || report_pods(&state_dir));
     }
 
@@ -382,49 +446,32 @@ impl Agent {
             node: self.name(),
             blocks: text(&self.config.node.blocks),
             pod_cidrs: text(&self.config.cluster.pod_cidrs),
-            mtu: self.host.mtu,
-            node_addresses: self.host.addresses.clone(),
+            mtu: self.node.host.mtu,
+            node_addresses: self.node.host.addresses.clone(),
         };
-        node_file::write(&self.run_dir, &content).map_err(|source| AgentError::RunDir {
-            path: self.run_dir.clone(),
+        node_file::write(&self.node.run_dir, &content).map_err(|source| AgentError::RunDir {
+            path: self.node.run_dir.clone(),
             source,
         })
     }
 
     async fn event(&mut self, event: Event) {
         match event {
-            Event::Fib { changes, more } => self.to_fib(ToFib::Routes(changes, more)).await,
-            Event::Watch(list) => self.to_fib(ToFib::Watch(list)).await,
-            Event::Unwatch(list) => self.to_fib(ToFib::Unwatch(list)).await,
-            Event::EndOfRib(peer, family) => {
-                self.awaited.remove(&(peer, family));
-                self.sweep_if_complete().await;
-            }
-            Event::PeerUp(peer) => {
-                let name = self.peer_name(peer);
-                self.tell(
-                    "SessionUp",
-                    false,
-                    &name,
-                    format!("BGP session with {name} is up"),
-                );
-                self.await_negotiated(peer).await;
-                self.paths.established(peer);
+            Event::PeerUp { peer, name, .. } => {
+                let message = format!("BGP session with {name} is up");
+                self.tell("SessionUp", false, &name, message);
+                self.bfd.established(peer).await;
                 self.sessions.came_up(&name);
                 self.look_at_sessions();
-                self.watch_paths().await;
             }
-            Event::PeerDown(peer, why) => {
-                let name = self.peer_name(peer);
-                self.tell(
-                    "SessionDown",
-                    true,
-                    &name,
-                    format!("BGP session with {name} is down: {why}"),
-                );
+            Event::PeerDown { name, why, .. } => {
+                let message = format!("BGP session with {name} is down: {why}");
+                self.tell("SessionDown", true, &name, message);
                 self.sessions.went_down(&name);
             }
-            Event::ManyPrefixes(peer, family, count) => self.warn_of_prefixes(peer, family, count),
+            Event::NeighborFound(..) => self.watch_paths().await,
+            Event::PrefixLimitWarning(peer, family, count) => self.warn_of_prefixes(peer, family, count),
+            Event::PathLimitWarning(peer, prefix) => self.warn_of_paths(peer, prefix),
         }
     }
 
@@ -438,8 +485,8 @@ impl Agent {
 
     async fn drain(&mut self, drain: Drain) -> Result<String, String> {
         drain
-            .write(&self.run_dir)
-            .map_err(|error| format!("{}: {error}", self.run_dir.display()))?;
+            .write(&self.node.run_dir)
+            .map_err(|error| format!("{}: {error}", self.node.run_dir.display()))?;
         self.drain = drain;
         let stopped = |error: bgp_speaker::Stopped| error.to_string();
         self.speaker.drain(drain.on).await.map_err(stopped)?;
@@ -448,41 +495,24 @@ impl Agent {
         Ok(drain.words().to_owned())
     }
 
-    /// Families that the session does not carry will see no End-of-RIB.
-    async fn await_negotiated(&mut self, peer: PeerId) {
-        if self.sweep_at.is_none() {
-            return;
-        }
-        let Ok(peers) = self.speaker.peers().await else {
-            return;
-        };
-        let negotiated = peers
-            .into_iter()
-            .find(|known| known.id == peer)
-            .and_then(|known| known.session.negotiated);
-        if let Some(negotiated) = negotiated {
-            self.awaited
-                .retain(|(awaited, family)| *awaited != peer || negotiated.carries(*family));
-            self.sweep_if_complete().await;
-        }
-    }
-
-    async fn sweep_if_complete(&mut self) {
-        if self.sweep_at.is_some() && self.awaited.is_empty() {
-            self.sweep("all peers sent their routes").await;
-        }
-    }
-
-    async fn sweep(&mut self, why: &str) {
-        if !self.knows_cluster() {
-            self.sweep_at = Some(Instant::from_std(clock::now() + DEFERRAL));
-            return;
-        }
+    /// The routes from before the start that nobody announced again are gone from the kernel.
+    fn swept(&mut self) {
         self.sweep_at = None;
-        tracing::debug!(why, "sweep");
-        self.health.settled.store(true, Ordering::Relaxed);
+        self.reports.health.settled.store(true, Ordering::Relaxed);
         self.look_at_sessions();
-        self.to_fib(ToFib::Sweep).await;
+    }
+
+    /// Some peers did not send their initial routes in time: nobody waits for them any more (RFC 4724 §4.1). Without the cluster's
+    /// objects it is not known which peers and blocks this node has.
+    async fn deferral_expired(&mut self) -> Result<(), AgentError> {
+        self.speaker.end_deferral().await?;
+        if self.knows_cluster() {
+            self.to_fib(ToFib::Sweep).await;
+            self.swept();
+        } else {
+            self.sweep_at = Some(Instant::from_std(clock::now() + DEFERRAL));
+        }
+        Ok(())
     }
 
     async fn to_fib(&self, command: ToFib) {
@@ -501,7 +531,7 @@ impl Agent {
                 drop(answer.send(outcome));
             }
             ToAgent::Diff(text, answer) => drop(answer.send(self.diff(&text).await)),
-            ToAgent::Bfd(answer) => drop(answer.send(self.paths.show())),
+            ToAgent::Bfd(answer) => self.bfd.show(answer).await,
             ToAgent::Drain { on, withdraw, answer } => {
                 let outcome = self
                     .drain(Drain {

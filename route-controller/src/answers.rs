@@ -3,7 +3,7 @@
 use bgp_proto::engine::{PathView, RouteView};
 use bgp_proto::session::{Negotiated, State};
 use bgp_proto::types::{Family, PeerId};
-use bgp_speaker::{PeerSnapshot, words};
+use bgp_speaker::PeerSnapshot;
 
 use crate::fib::{Failure, Fib, Leg, Progress, RouteKey, RouteSpec, Target};
 use crate::status::{BlockStatus, Counts, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus};
@@ -25,7 +25,7 @@ pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
         uptime_seconds: peer.since.filter(|_| up).map(|since| since.as_secs()),
         received: counts(peer.counts.received),
         advertised: counts(peer.counts.advertised),
-        last_error: session.stats.last_down.as_ref().map(words),
+        last_error: session.stats.last_down.as_ref().map(ToString::to_string),
         hint: hints::hint(peer),
         router_id: negotiated.map(|agreed| agreed.remote_id().to_string()),
         hold_seconds: negotiated.map(|agreed| agreed.hold_time.seconds()),

@@ -34,7 +34,7 @@ fn closed(peer: &PeerSnapshot, error: &str) -> Option<String> {
         ));
     }
     if lower.contains("timed out") {
-        return Some(match &transport.password_file {
+        return Some(match &transport.password {
             Some(_) => {
                 "no answer: another MD5 secret or none at the peer, a firewall, or a wrong address".to_owned()
             }

@@ -6,6 +6,7 @@
 
 mod agent;
 mod answers;
+mod bfd_watch;
 mod cli;
 mod clock;
 mod cluster;
@@ -18,7 +19,6 @@ mod host;
 mod metrics;
 mod mounted;
 mod node_file;
-mod paths;
 mod secrets;
 mod server;
 mod status;

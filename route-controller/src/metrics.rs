@@ -1,7 +1,7 @@
 //! What Prometheus and probes ask over HTTP. Gathered when asked for: nothing is counted twice.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -35,6 +35,8 @@ pub(crate) struct Health {
     pub(crate) sessions: Mutex<Option<String>>,
     /// The file on disk was refused.
     pub(crate) refused: AtomicBool,
+    /// Key files that cannot be read now.
+    pub(crate) unreadable_secrets: AtomicUsize,
 }
 
 /// What answers are made of.

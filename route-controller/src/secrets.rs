@@ -1,40 +1,126 @@
-//! Password files as last looked at: has one changed?
+//! Keys in files: passwords of TCP sessions, keys of BFD.
 //!
-//! Keeps numbers made of the contents, never the contents. A file that cannot be read counts as one content more, so
-//! that its coming back is a change too.
+//! Kubernetes replaces mounted secrets without a word, so files are looked at again and again. What was readable once stays
+//! in force while the file is not: a session never loses its key because of a file, and never runs without one.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+/// No key is longer; a larger file is not one.
+const LONGEST: u64 = 4096;
+
+#[derive(Debug, Default)]
+struct Secret {
+    /// As last read.
+    content: Option<Vec<u8>>,
+    /// Why it cannot be read now.
+    error: Option<String>,
+}
 
 /// What is known of the files.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets {
-    key: RandomState,
-    known: BTreeMap<PathBuf, u64>,
+    known: BTreeMap<PathBuf, Secret>,
 }
 
 impl Secrets {
-    /// Looks at these files, and forgets others. Whether one that was known before has another content now.
+    /// Looks at these files, and forgets others. Whether the key in one that was known before is another now.
     pub(crate) fn changed(&mut self, files: impl Iterator<Item = PathBuf>) -> bool {
-        let now: BTreeMap<PathBuf, u64> = files
-            .map(|file| {
-                let content = std::fs::read(&file).ok();
-                let version = self.key.hash_one(content);
-                (file, version)
-            })
-            .collect();
-        let differs =
-            |(file, version): (&PathBuf, &u64)| self.known.get(file).is_some_and(|old| old != version);
-        let changed = now.iter().any(differs);
-        self.known = now;
+        let mut before = std::mem::take(&mut self.known);
+        let mut changed = false;
+        for file in files {
+            if self.known.contains_key(&file) {
+                continue;
+            }
+            let old = before.remove(&file);
+            let was_known = old.is_some();
+            let mut secret = old.unwrap_or_default();
+            match read(&file) {
+                Ok(content) => {
+                    if secret.error.take().is_some() {
+                        tracing::info!(file = %file.display(), "key file readable again");
+                    }
+                    changed |= was_known && secret.content.as_ref() != Some(&content);
+                    secret.content = Some(content);
+                }
+                Err(error) => secret.failed(&file, error.to_string()),
+            }
+            self.known.insert(file, secret);
+        }
         changed
     }
 
-    /// A number that stands for the content.
-    pub(crate) fn version(&self, file: &Path) -> u64 {
-        self.known.get(file).copied().unwrap_or_default()
+    /// The key in a file, without the line end at its end.
+    ///
+    /// # Errors
+    /// In words: the file was never readable.
+    pub(crate) fn key(&self, file: &Path) -> Result<&[u8], String> {
+        let secret = self.known.get(file);
+        let content = secret.and_then(|secret| secret.content.as_deref());
+        content.map(without_line_end).ok_or_else(|| {
+            let error = secret.and_then(|secret| secret.error.clone());
+            format!(
+                "{}: {}",
+                file.display(),
+                error.unwrap_or_else(|| "not read yet".to_owned())
+            )
+        })
     }
+
+    /// Files that cannot be read now.
+    pub(crate) fn unreadable(&self) -> usize {
+        self.known
+            .values()
+            .filter(|secret| secret.error.is_some())
+            .count()
+    }
+}
+
+impl Secret {
+    fn failed(&mut self, file: &Path, error: String) {
+        if self.error.as_ref() != Some(&error) {
+            let stays = if self.content.is_some() {
+                "its last content stays in force"
+            } else {
+                "sessions that need it stay down"
+            };
+            tracing::warn!(file = %file.display(), %error, "key file not readable; {stays}");
+        }
+        self.error = Some(error);
+    }
+}
+
+fn without_line_end(mut content: &[u8]) -> &[u8] {
+    while let Some(rest) = content
+        .strip_suffix(b"\n")
+        .or_else(|| content.strip_suffix(b"\r"))
+    {
+        content = rest;
+    }
+    content
+}
+
+/// Reads a regular file of the size of a key; never waits for a FIFO's writer.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let open = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(file)?;
+    if !open.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut content = Vec::new();
+    open.take(LONGEST + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > LONGEST {
+        let text = format!("more than {LONGEST} octets, which is no key");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    if without_line_end(&content).is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "empty"));
+    }
+    Ok(content)
 }
 
 #[cfg(test)]
@@ -42,22 +128,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_seen_once() {
-        let dir = std::env::temp_dir().join(format!("podroute-secrets-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let (file, other) = (dir.join("a"), dir.join("b"));
-        std::fs::write(&file, "one").unwrap();
+    fn a_change_is_seen_once_and_a_missing_file_keeps_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, other) = (dir.path().join("a"), dir.path().join("b"));
+        std::fs::write(&file, "one\n").unwrap();
         let mut secrets = Secrets::default();
-        let both = || [file.clone(), other.clone()].into_iter();
+        let both = || [file.clone(), other.clone(), file.clone()].into_iter();
         assert!(!secrets.changed(both()), "nothing was known before");
-        let first = secrets.version(&file);
+        assert_eq!(secrets.key(&file), Ok(b"one".as_slice()));
+        assert!(secrets.key(&other).unwrap_err().contains("No such file"));
+        assert_eq!(secrets.unreadable(), 1);
         assert!(!secrets.changed(both()));
-        std::fs::write(&file, "two").unwrap();
+        std::fs::write(&file, "two\r\n").unwrap();
         assert!(secrets.changed(both()));
-        assert_ne!(secrets.version(&file), first);
-        std::fs::write(&other, "").unwrap();
-        assert!(secrets.changed(both()), "an empty file is not a missing one");
+        assert_eq!(secrets.key(&file), Ok(b"two".as_slice()));
+        // Gone, empty, too large, not a file: the last key stays.
+        std::fs::remove_file(&file).unwrap();
         assert!(!secrets.changed(both()));
-        std::fs::remove_dir_all(&dir).unwrap();
+        std::fs::write(&file, "\n").unwrap();
+        assert!(!secrets.changed(both()));
+        std::fs::write(&file, vec![b'x'; 5000]).unwrap();
+        assert!(!secrets.changed(both()));
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        assert!(!secrets.changed(both()));
+        assert_eq!(
+            (secrets.key(&file), secrets.unreadable()),
+            (Ok(b"two".as_slice()), 2)
+        );
+        std::fs::remove_dir(&file).unwrap();
+        std::fs::write(&file, "two").unwrap();
+        assert!(secrets.changed(both()), "the content of the file differs");
+        std::fs::write(&other, "late").unwrap();
+        assert!(secrets.changed(both()));
+        assert_eq!(
+            (secrets.key(&other), secrets.unreadable()),
+            (Ok(b"late".as_slice()), 0)
+        );
+    }
+
+    #[test]
+    fn a_fifo_and_a_device_are_no_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut secrets = Secrets::default();
+        secrets.changed([fifo.clone(), "/dev/zero".into()].into_iter());
+        for file in [fifo.as_path(), Path::new("/dev/zero")] {
+            assert!(secrets.key(file).unwrap_err().contains("not a regular file"));
+        }
     }
 }

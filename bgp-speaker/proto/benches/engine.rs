@@ -73,7 +73,7 @@ fn feed(run: &mut Bare, peer: PeerId, stream: &[u8]) -> Duration {
         while let Some(frame) = cut_frame(&mut buf, false).unwrap() {
             decode_update(&frame.body, &context, &mut batch).unwrap();
         }
-        run.tell(Input::Routes(peer, batch));
+        run.tell(Input::Routes(common::bare::session(peer), batch));
     }
     start.elapsed()
 }
@@ -115,7 +115,7 @@ fn reflector(clients: u32) {
     for (client, nlri) in (1..=clients).zip(prefixes(clients).iter()) {
         let attrs = attrs_from(PeerId(client), PeerKind::Client);
         run.handle(Input::Routes(
-            PeerId(client),
+            common::bare::session(PeerId(client)),
             common::announce(attrs, &[nlri.prefix]),
         ));
     }
@@ -131,7 +131,7 @@ fn reflector(clients: u32) {
     let mut attrs = attrs_from(PeerId(1), PeerKind::Client);
     attrs.med = Some(9);
     run.tell(Input::Routes(
-        PeerId(1),
+        common::bare::session(PeerId(1)),
         common::announce(attrs, &[prefixes(1)[0].prefix]),
     ));
     println!("  one flap: {:.3} ms", start.elapsed().as_secs_f64() * 1e3);

@@ -160,7 +160,7 @@ fn measure(machine: &Machine) -> Cost {
         for n in base..base + count {
             let attrs = attrs(*peer, *kind, n);
             run.handle(Input::Routes(
-                PeerId(*peer),
+                common::bare::session(PeerId(*peer)),
                 common::announce(attrs, &[prefix(n)]),
             ));
             paths += 1;
@@ -176,7 +176,7 @@ fn measure(machine: &Machine) -> Cost {
     changed.med = Some(9);
     let start = Instant::now();
     run.tell(Input::Routes(
-        PeerId(peer),
+        common::bare::session(PeerId(peer)),
         common::announce(changed, &[prefix(n)]),
     ));
     Cost {

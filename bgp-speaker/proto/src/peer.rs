@@ -5,7 +5,17 @@ use std::sync::Arc;
 
 use crate::policy::Policy;
 use crate::session::Negotiated;
-use crate::types::{Asn, Prefix};
+use crate::types::{Asn, PeerId, Prefix};
+
+/// Names one session of a peer: the number grows with each session, so that what belongs to an ended session is
+/// recognised by its type wherever it arrives late.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId {
+    /// Whose session.
+    pub peer: PeerId,
+    /// 1 for the peer's first session, then one more for each.
+    pub epoch: u32,
+}
 
 /// How a peer relates to us.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -102,6 +112,9 @@ pub struct PeerRouting {
     pub allow_own_as: u8,
     /// Most prefixes per family taken from the peer, `None` for no limit.
     pub max_prefixes: Option<MaxPrefixes>,
+    /// Paths of one prefix that are taken from the peer where it sends path identifiers (RFC 7911); what exceeds this is
+    /// dropped. 0 takes all of them.
+    pub max_paths_per_prefix: u16,
     /// What else happens to its paths.
     pub rules: PathRules,
 }

@@ -54,7 +54,7 @@ fn table(bench: &mut Bare, kind: PeerKind, routes: u32, gone: bool) {
         } else {
             announce(attrs, &prefixes)
         };
-        bench.tell(Input::Routes(PeerId(1), batch));
+        bench.tell(Input::Routes(common::bare::session(PeerId(1)), batch));
     }
 }
 

@@ -121,7 +121,10 @@ fn a_new_best_source_forgets_what_it_was_told() {
     world.pump();
     let mut better = attrs_from(B, PeerKind::Client);
     better.local_pref = Some(200);
-    world.handle(Input::Routes(B, announce(better, &[prefix("10.244.2.0/24")])));
+    world.handle(Input::Routes(
+        world.session(B),
+        announce(better, &[prefix("10.244.2.0/24")]),
+    ));
     world.pump();
     assert!(heard(&world, B, "10.244.2.0/24").is_none());
     assert_eq!(
@@ -145,7 +148,10 @@ fn loops_and_own_blocks_are_kept_but_not_used() {
     world.add(B, PeerKind::External);
     let mut looped = attrs_from(A, PeerKind::External);
     looped.as_path = AsPath::sequence(&[Asn(65001), OUR_AS]);
-    world.handle(Input::Routes(A, announce(looped, &[prefix("10.244.9.0/24")])));
+    world.handle(Input::Routes(
+        world.session(A),
+        announce(looped, &[prefix("10.244.9.0/24")]),
+    ));
     world.announce(A, &["10.244.1.128/25"]);
     world.pump();
     assert!(heard(&world, B, "10.244.1.128/25").is_some());
@@ -267,7 +273,7 @@ fn well_known_communities() {
     ] {
         let mut attrs = attrs_from(A, PeerKind::External);
         attrs.communities = [community].into();
-        world.handle(Input::Routes(A, announce(attrs, &[prefix(text)])));
+        world.handle(Input::Routes(world.session(A), announce(attrs, &[prefix(text)])));
     }
     world.pump();
     assert!(world.heard[&B].routes.is_empty());
@@ -295,7 +301,7 @@ fn too_many_prefixes_end_the_session_and_take_no_more() {
         .map(|n| Prefix::v4(0x0B00_0000 + (n << 8), 24))
         .collect();
     world.handle(Input::Routes(
-        A,
+        world.session(A),
         announce(attrs_from(A, PeerKind::External), &many),
     ));
     world.pump();
@@ -311,9 +317,12 @@ fn enhanced_refresh_sweeps_what_did_not_come_again() {
     world.announce(A, &["10.1.0.0/24", "10.2.0.0/24"]);
     let mut v6 = attrs_from(A, PeerKind::External);
     v6.next_hop = next_hop_of(&prefix("2001:db8:5::/48"), 1).into();
-    world.handle(Input::Routes(A, announce(v6, &[prefix("2001:db8:5::/48")])));
+    world.handle(Input::Routes(
+        world.session(A),
+        announce(v6, &[prefix("2001:db8:5::/48")]),
+    ));
     world.handle(Input::Refresh(
-        A,
+        world.session(A),
         Refresh {
             family: Family::Ipv4,
             kind: RefreshKind::Begin,
@@ -321,7 +330,7 @@ fn enhanced_refresh_sweeps_what_did_not_come_again() {
     ));
     world.announce(A, &["10.1.0.0/24"]);
     world.handle(Input::Refresh(
-        A,
+        world.session(A),
         Refresh {
             family: Family::Ipv4,
             kind: RefreshKind::End,
@@ -372,7 +381,7 @@ fn a_restarting_peer_keeps_its_routes_until_its_end_of_rib() {
         ops: vec![RouteOp::EndOfRib(Family::Ipv4)],
         ..RouteBatch::default()
     };
-    world.handle(Input::Routes(A, end));
+    world.handle(Input::Routes(world.session(A), end));
     world.pump();
     assert_eq!(
         world.fib.keys().copied().collect::<Vec<_>>(),
@@ -403,7 +412,7 @@ fn an_end_of_rib_is_told_after_the_routes_before_it() {
     world.announce(A, &["10.1.0.0/24"]);
     let end = bgp_proto::wire::RouteOp::EndOfRib(Family::Ipv4);
     world.handle(Input::Routes(
-        A,
+        world.session(A),
         bgp_proto::wire::RouteBatch {
             ops: vec![end],
             ..Default::default()
@@ -444,7 +453,7 @@ fn a_refresh_request_sends_everything_again() {
     world.pump();
     world.heard.get_mut(&B).unwrap().routes.clear();
     world.handle(Input::Refresh(
-        B,
+        world.session(B),
         Refresh {
             family: Family::Ipv4,
             kind: RefreshKind::Request,
@@ -464,7 +473,10 @@ fn a_change_that_changes_no_bytes_is_not_sent() {
     let messages = world.heard[&B].messages;
     let mut attrs = attrs_from(A, PeerKind::External);
     attrs.med = Some(77); // not passed on to another AS
-    world.handle(Input::Routes(A, announce(attrs, &[prefix("10.1.0.0/24")])));
+    world.handle(Input::Routes(
+        world.session(A),
+        announce(attrs, &[prefix("10.1.0.0/24")]),
+    ));
     world.pump();
     assert_eq!(world.heard[&B].messages, messages);
 }
@@ -481,7 +493,7 @@ fn packs_prefixes_into_full_messages() {
         .map(|n| Prefix::v4(0x0B00_0000 + (n << 8), 24))
         .collect();
     world.handle(Input::Routes(
-        A,
+        world.session(A),
         announce(attrs_from(A, PeerKind::External), &many),
     ));
     world.pump();
@@ -506,7 +518,7 @@ fn a_slow_peer_misses_nothing_and_holds_up_nobody() {
             .collect();
         let mut attrs = attrs_from(A, PeerKind::External);
         attrs.communities = [Community(round)].into();
-        world.handle(Input::Routes(A, announce(attrs, &many)));
+        world.handle(Input::Routes(world.session(A), announce(attrs, &many)));
         world.pump();
         assert_eq!(world.heard[&C].routes[&many[0]].communities[0], Community(round));
     }
@@ -644,25 +656,39 @@ proptest! {
                     paths.retain(|(_, source), _| *source != peer);
                     world.down(PeerId(peer));
                 }
-                // What it announced stays until it is back: its new OPEN does not offer to have kept it.
-                Step::Restarting(peer) if world.up.contains(&PeerId(peer)) => world.restarting(PeerId(peer)),
+                // What it announced stays until it is back: its new OPEN does not offer to have kept it. What leads over a next hop that
+                // is lost, then or later, does not (RFC 4724 §4.2).
+                Step::Restarting(peer) if world.up.contains(&PeerId(peer)) => {
+                    world.pump();
+                    paths.retain(|(prefix, source), _| {
+                        *source != peer || !world.unreachable.contains(&next_hop_of(prefix, peer))
+                    });
+                    world.restarting(PeerId(peer));
+                }
                 Step::Announce(peer, n, pref) if world.up.contains(&PeerId(peer)) => {
                     let mut attrs = attrs_from(PeerId(peer), kind_of(peer));
                     attrs.local_pref = (kind_of(peer) != PeerKind::External).then_some(99 + pref);
                     paths.insert((numbered(n), peer), pref);
                     attrs.next_hop = next_hop_of(&numbered(n), peer).into();
-                    world.handle(Input::Routes(PeerId(peer), announce(attrs, &[numbered(n)])));
+                    world.handle(Input::Routes(world.session(PeerId(peer)), announce(attrs, &[numbered(n)])));
                 }
                 Step::Withdraw(peer, n) if world.up.contains(&PeerId(peer)) => {
                     paths.remove(&(numbered(n), peer));
-                    world.handle(Input::Routes(PeerId(peer), withdraw(&[numbered(n)])));
+                    world.handle(Input::Routes(world.session(PeerId(peer)), withdraw(&[numbered(n)])));
                 }
                 Step::Own(bits) => {
                     own = (0..4).filter(|n| bits >> n & 1 == 1).map(numbered).collect();
                     let routes = own.iter().map(|prefix| Originated { prefix: *prefix, source: Source::Service, communities: vec![] });
                     world.handle(Input::Originate(routes.collect()));
                 }
-                Step::Reach(peer, up) => world.set_reach(IpAddr::V4(address(PeerId(peer))), up),
+                Step::Reach(peer, up) => {
+                    world.pump();
+                    let next_hop = IpAddr::V4(address(PeerId(peer)));
+                    paths.retain(|(prefix, source), _| {
+                        up || world.up.contains(&PeerId(*source)) || next_hop_of(prefix, *source) != next_hop
+                    });
+                    world.set_reach(next_hop, up);
+                }
                 Step::Slow(peer, slow) if world.up.contains(&PeerId(peer)) => {
                     world.heard.get_mut(&PeerId(peer)).unwrap().slow = slow;
                     if !slow {
@@ -670,7 +696,7 @@ proptest! {
                     }
                 }
                 Step::Refresh(peer) if world.up.contains(&PeerId(peer)) => {
-                    world.handle(Input::Refresh(PeerId(peer), Refresh { family: Family::Ipv4, kind: RefreshKind::Request }));
+                    world.handle(Input::Refresh(world.session(PeerId(peer)), Refresh { family: Family::Ipv4, kind: RefreshKind::Request }));
                 }
                 Step::Pump => world.pump(),
                 _ => {}

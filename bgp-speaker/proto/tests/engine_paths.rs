@@ -96,7 +96,10 @@ fn the_best_two() {
         attrs.as_path = attrs
             .as_path
             .prepend(asn_of(peer, PeerKind::External), 3 - peer.0 as usize);
-        world.handle(Input::Routes(peer, announce(attrs, &[one("10.1.0.0/16")])));
+        world.handle(Input::Routes(
+            world.session(peer),
+            announce(attrs, &[one("10.1.0.0/16")]),
+        ));
     }
     let rules = PathRules {
         add_path_most: 2,
@@ -196,11 +199,11 @@ proptest! {
                     let mut attrs = attrs_from(PeerId(peer), kind_of(peer));
                     attrs.local_pref = (kind_of(peer) != PeerKind::External).then_some(100 + u32::from(med));
                     paths.insert((numbered(n), peer), med);
-                    world.handle(Input::Routes(PeerId(peer), announce(attrs, &[numbered(n)])));
+                    world.handle(Input::Routes(world.session(PeerId(peer)), announce(attrs, &[numbered(n)])));
                 }
                 Step::Withdraw(peer, n) if world.up.contains(&PeerId(peer)) => {
                     paths.remove(&(numbered(n), peer));
-                    world.handle(Input::Routes(PeerId(peer), withdraw(&[numbered(n)])));
+                    world.handle(Input::Routes(world.session(PeerId(peer)), withdraw(&[numbered(n)])));
                 }
                 Step::Reach(peer, up) => world.set_reach(IpAddr::V4(address(PeerId(peer))), up),
                 Step::Slow(peer, slow) if world.up.contains(&PeerId(peer)) => {
@@ -211,7 +214,7 @@ proptest! {
                 }
                 Step::Refresh(peer) if world.up.contains(&PeerId(peer)) => {
                     let refresh = Refresh { family: Family::Ipv4, kind: RefreshKind::Request };
-                    world.handle(Input::Refresh(PeerId(peer), refresh));
+                    world.handle(Input::Refresh(world.session(PeerId(peer)), refresh));
                 }
                 Step::Move(peer, selfish) if world.up.contains(&PeerId(peer)) => {
                     let moved = PeerRouting { next_hop_self: selfish, ..routing(PeerId(peer), kind_of(peer)) };
@@ -272,7 +275,10 @@ fn as_path_at(rules: PathRules, sent: &[u32]) -> Option<String> {
     );
     let mut attrs = attrs_from(A, PeerKind::External);
     attrs.as_path = AsPath::sequence(&sent.iter().map(|asn| Asn(*asn)).collect::<Vec<_>>());
-    world.handle(Input::Routes(A, announce(attrs, &[one("10.1.0.0/16")])));
+    world.handle(Input::Routes(
+        world.session(A),
+        announce(attrs, &[one("10.1.0.0/16")]),
+    ));
     world.pump();
     let heard = world.heard[&B].routes.get(&one("10.1.0.0/16"));
     heard.map(|attrs| attrs.as_path.to_string())
@@ -331,7 +337,10 @@ fn a_route_server_leaves_next_hop_and_med() {
     world.add(C, PeerKind::External);
     let mut attrs = attrs_from(A, PeerKind::External);
     attrs.med = Some(7);
-    world.handle(Input::Routes(A, announce(attrs, &[one("10.1.0.0/16")])));
+    world.handle(Input::Routes(
+        world.session(A),
+        announce(attrs, &[one("10.1.0.0/16")]),
+    ));
     world.pump();
     let at = |peer: PeerId| world.heard[&peer].routes[&one("10.1.0.0/16")].clone();
     assert_eq!(
@@ -408,7 +417,10 @@ fn the_first_as_must_be_the_peers() {
     );
     let mut attrs = attrs_from(A, PeerKind::External);
     attrs.as_path = AsPath::sequence(&[Asn(7), Asn(65001)]);
-    world.handle(Input::Routes(A, announce(attrs, &[one("10.1.0.0/16")])));
+    world.handle(Input::Routes(
+        world.session(A),
+        announce(attrs, &[one("10.1.0.0/16")]),
+    ));
     world.announce(A, &["10.2.0.0/16"]);
     world.pump();
     let routes = world.engine.routes(&RouteFilter::default());
@@ -441,16 +453,22 @@ fn long_lived_stale_routes_are_the_last_resort() {
     world.announce(A, &["10.1.0.0/16", "10.2.0.0/16"]);
     let mut never: PathAttrs = attrs_from(A, PeerKind::External);
     never.communities = [Community::NO_LLGR].into();
-    world.handle(Input::Routes(A, announce(never, &[one("10.3.0.0/16")])));
+    world.handle(Input::Routes(
+        world.session(A),
+        announce(never, &[one("10.3.0.0/16")]),
+    ));
     // B's path is longer: it loses until A's is stale.
     let mut longer = attrs_from(B, PeerKind::External);
     longer.as_path = longer.as_path.prepend(Asn(65002), 3);
-    world.handle(Input::Routes(B, announce(longer, &[one("10.2.0.0/16")])));
+    world.handle(Input::Routes(
+        world.session(B),
+        announce(longer, &[one("10.2.0.0/16")]),
+    ));
     world.pump();
     world.restarting(A);
     world.pump();
     assert_eq!(world.fib[&one("10.2.0.0/16")], hops(&[A]), "only restarting");
-    world.handle(Input::LongLived(A, FamilySet::ALL));
+    world.handle(Input::LongLived(world.session(A), FamilySet::ALL));
     world.pump();
     assert_eq!(world.fib[&one("10.1.0.0/16")], hops(&[A]));
     assert_eq!(world.fib[&one("10.2.0.0/16")], hops(&[B]));
@@ -459,7 +477,7 @@ fn long_lived_stale_routes_are_the_last_resort() {
     assert!(!world.heard[&C].routes.contains_key(&one("10.1.0.0/16")));
     let told = &world.heard[&D].routes[&one("10.1.0.0/16")];
     assert!(told.has_community(Community::LLGR_STALE));
-    world.handle(Input::Down(A));
+    world.handle(Input::Down(world.session(A)));
     world.pump();
     assert!(!world.fib.contains_key(&one("10.1.0.0/16")));
     assert!(!world.heard[&D].routes.contains_key(&one("10.1.0.0/16")));
@@ -473,7 +491,7 @@ fn long_lived_only_in_the_families_named() {
     world.pump();
     world.restarting(A);
     let v6 = [Family::Ipv6].into_iter().collect();
-    world.handle(Input::LongLived(A, v6));
+    world.handle(Input::LongLived(world.session(A), v6));
     world.pump();
     assert!(world.fib.is_empty());
 }

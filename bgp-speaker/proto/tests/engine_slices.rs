@@ -30,7 +30,7 @@ fn tell(world: &mut World, from: PeerId, numbers: std::ops::Range<u32>, mark: u3
     let mut attrs = attrs_from(from, PeerKind::External);
     attrs.communities = [Community(mark)].into();
     let prefixes: Vec<Prefix> = numbers.map(numbered).collect();
-    world.handle(Input::Routes(from, announce(attrs, &prefixes)));
+    world.handle(Input::Routes(world.session(from), announce(attrs, &prefixes)));
 }
 
 /// A tells a table, B and C hear it.
@@ -126,7 +126,7 @@ fn the_last_slice_may_change_nothing() {
     let mut world = world();
     // Gone already, but still noted by the peer: the last slice is all of these.
     let gone: Vec<Prefix> = (ROUTES / 2 + 1000..ROUTES).map(numbered).collect();
-    world.handle(Input::Routes(A, withdraw(&gone)));
+    world.handle(Input::Routes(world.session(A), withdraw(&gone)));
     world.pump();
     world.down(A);
     let lists = kernel_lists(&mut world);
@@ -198,7 +198,10 @@ fn sources_with_the_same_attributes_keep_their_own_policies() {
     for (peer, mark) in [(A, 7), (B, 8)] {
         world.add_with(peer, only("11.0.0.0/8", mark), facts(peer, PeerKind::Internal));
         let attrs = attrs_from(A, PeerKind::Internal);
-        world.handle(Input::Routes(peer, announce(attrs, &[numbered(1)])));
+        world.handle(Input::Routes(
+            world.session(peer),
+            announce(attrs, &[numbered(1)]),
+        ));
     }
     world.pump();
     let meds = |world: &World| {

@@ -84,7 +84,7 @@ pub(crate) const MAX_PREFIXES: Section = Section {
 
 pub(crate) const ADD_PATH: Section = Section {
     name: "peers[].addPath",
-    fields: &["receive", "send"],
+    fields: &["receive", "send", "maxPaths"],
 };
 
 const TTL: Kind<u8> = Kind {
@@ -143,6 +143,12 @@ const ACTION: Kind<bool> = Kind {
         "warn" => Ok(true),
         _ => Err(Bad::Range("cease or warn".to_owned())),
     },
+};
+
+const RECEIVED_PATHS: Kind<u16> = Kind {
+    what: "a number of paths",
+    example: "64",
+    parse: int::<u16, 1, 1000>,
 };
 
 /// How many paths of a prefix; `None` for one, 0 for all.
@@ -223,6 +229,7 @@ pub(crate) struct Peer {
     pub(crate) extended_next_hop: Option<At<bool>>,
     pub(crate) add_path_receive: Option<At<bool>>,
     pub(crate) add_path_send: Option<At<Option<u16>>>,
+    pub(crate) add_path_max: Option<At<u16>>,
     pub(crate) import: Option<At<String>>,
     pub(crate) export: Option<At<String>>,
     pub(crate) next_hop_self: Option<At<bool>>,
@@ -318,6 +325,9 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
             .as_ref()
             .and_then(|fields| fields.scalar("receive", &value::BOOL)),
         add_path_send: add_path.as_ref().and_then(|fields| fields.scalar("send", &PATHS)),
+        add_path_max: add_path
+            .as_ref()
+            .and_then(|fields| fields.scalar("maxPaths", &RECEIVED_PATHS)),
         import: fields.scalar("import", &value::NAME),
         export: fields.scalar("export", &value::NAME),
         next_hop_self: fields.scalar("nextHopSelf", &value::BOOL),

@@ -187,6 +187,7 @@ impl Making<'_> {
                 next_hop_self: false,
                 allow_own_as: 0,
                 max_prefixes: None,
+                max_paths_per_prefix: super::peers::MAX_PATHS_PER_PREFIX,
                 rules: PathRules::default(),
             },
             defaulted: vec![

@@ -16,6 +16,9 @@ use crate::model::{Auto, Listen, Peer, Remote, Restart, Skipped, Timers, Transpo
 use crate::problem::Sink;
 use crate::schema;
 
+/// Paths of one prefix that are taken from a peer that sends several (RFC 7911), unless the file says otherwise.
+pub(super) const MAX_PATHS_PER_PREFIX: u16 = 64;
+
 /// The port of BGP (RFC 4271 §8.2.1).
 pub(super) const PORT: u16 = 179;
 /// Lower than the 120 s of RFC 4271 §10: a rebooted neighbour should be back in seconds.
@@ -426,6 +429,10 @@ fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
         next_hop_self: is(&peer.next_hop_self),
         allow_own_as: peer.allow_own_as.as_ref().map_or(0, |count| count.value),
         max_prefixes: peer.max_prefixes.as_ref().map(max_prefixes),
+        max_paths_per_prefix: peer
+            .add_path_max
+            .as_ref()
+            .map_or(MAX_PATHS_PER_PREFIX, |most| most.value),
         rules: PathRules {
             local_as: peer.local_as.as_ref().map(|local| LocalAs {
                 no_prepend: is(&local.no_prepend),

@@ -13,7 +13,7 @@ use crate::status::{DiffStatus, PeerDiff};
 impl Agent {
     /// What this text would do in place of the file. Nothing changes.
     pub(super) async fn diff(&self, text: &str) -> Result<DiffStatus, String> {
-        let new = config_of(text, &self.path, &self.facts).map_err(|error| error.to_string())?;
+        let new = config_of(text, &self.file.path, &self.file.facts).map_err(|error| error.to_string())?;
         let mut diff = DiffStatus {
             restart: needs_restart(&self.config, &new).map(str::to_owned),
             ..DiffStatus::default()
@@ -31,7 +31,7 @@ impl Agent {
         let mut inputs: Vec<Input> = diff
             .removed
             .iter()
-            .filter_map(|name| self.ids.get(name))
+            .filter_map(|name| self.peers.ids.get(name))
             .map(|id| Input::Remove(*id))
             .collect();
         let was: BTreeMap<&str, &Peer> = self
@@ -41,7 +41,7 @@ impl Agent {
             .map(|peer| (peer.name.as_str(), peer))
             .collect();
         for peer in &new.peers {
-            let (Some(old), Some(id)) = (was.get(peer.name.as_str()), self.ids.get(&peer.name)) else {
+            let (Some(old), Some(id)) = (was.get(peer.name.as_str()), self.peers.ids.get(&peer.name)) else {
                 continue;
             };
             if self.resets(&new, old, peer, *id) {
@@ -64,8 +64,8 @@ impl Agent {
     /// As the speaker sees it: what was said in OPEN, or belongs to the connection.
     fn resets(&self, new: &Config, old: &Peer, peer: &Peer, id: PeerId) -> bool {
         let (before, after) = (
-            super::peers::spec(&self.config, old, id, &self.host),
-            super::peers::spec(new, peer, id, &self.host),
+            super::peers::spec(&self.config, old, id, &self.node.host),
+            super::peers::spec(new, peer, id, &self.node.host),
         );
         before.session != after.session
             || before.transport != after.transport
@@ -86,7 +86,7 @@ impl Agent {
                 changed: texts(heard.changed),
             });
         }
-        let fib = fib_config(new, &self.host);
+        let fib = fib_config(new, &self.node.host);
         let kernel = preview.installed.into_iter();
         for (prefix, (_, had)) in kernel.filter(|(prefix, (change, _))| fib.admits(prefix, change.install)) {
             let list = if had { &mut diff.moved } else { &mut diff.installed };

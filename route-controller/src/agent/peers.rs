@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bgp_proto::engine::PeerKind;
 use bgp_proto::types::{Family, PeerId};
-use bgp_speaker::{BmpSpec, LinkSpec, PeerSpec, RangeSpec, Transport, Ttl};
+use bgp_speaker::{BmpSpec, LinkSpec, Password, PeerSpec, RangeSpec, Transport, Ttl};
 use podroute_config::{Config, Remote};
 
 use super::{Agent, AgentError};
+use crate::fib::task::ToFib;
 use crate::host::Host;
 
 impl Agent {
@@ -27,7 +29,7 @@ impl Agent {
             .filter(|peer| !waits(peer))
             .map(|peer| peer.name.clone())
             .collect();
-        for gone in self.ranges.difference(&ranges) {
+        for gone in self.peers.ranges.difference(&ranges) {
             self.speaker.remove_range(gone).await?;
         }
         for peer in self.config.peers.iter().filter(|peer| !waits(peer)) {
@@ -42,26 +44,13 @@ impl Agent {
             };
             self.speaker.put_range(range).await?;
         }
-        self.ranges = ranges;
+        self.peers.ranges = ranges;
         for peer in self.config.peers.iter().filter(waits) {
-            let is_new = !self.ids.contains_key(&peer.name);
-            let id = *self.ids.entry(peer.name.clone()).or_insert_with(|| {
-                self.next_id += 1;
-                PeerId(self.next_id)
+            let id = *self.peers.ids.entry(peer.name.clone()).or_insert_with(|| {
+                self.peers.next_id += 1;
+                PeerId(self.peers.next_id)
             });
-            // One that was there before may have sent its End-of-RIB already.
-            if is_new && self.sweep_at.is_some() && !peer.shutdown {
-                self.awaited
-                    .extend(peer.families.iter().map(|family| (id, family)));
-            }
-            let template = self.spec(peer, id);
-            match &peer.remote {
-                Remote::Interface(interface) => {
-                    let interface = interface.clone();
-                    self.speaker.put_link(LinkSpec { interface, template }).await?;
-                }
-                _ => self.speaker.put_peer(template).await?,
-            }
+            self.put_peer(peer, id).await?;
         }
         let kept: BTreeSet<&String> = self
             .config
@@ -71,60 +60,106 @@ impl Agent {
             .map(|peer| &peer.name)
             .collect();
         let gone: Vec<String> = self
+            .peers
             .ids
             .keys()
             .filter(|name| !kept.contains(name))
             .cloned()
             .collect();
-        for name in self.let_retire(gone) {
+        for name in self.start_retiring(gone) {
             self.remove_peer(&name).await?;
         }
         let of_mesh = self.config.peers.iter().filter(|peer| peer.of_mesh);
-        self.of_mesh = of_mesh
+        self.peers.of_mesh = of_mesh
             .map(|peer| peer.name.clone())
-            .chain(self.retiring.keys().cloned())
+            .chain(self.mesh.retiring.keys().cloned())
             .collect();
         self.watch_paths().await;
-        self.sweep_if_complete().await;
+        self.expect_initial_routes().await;
         Ok(())
     }
 
+    /// Gives the speaker one peer.
+    pub(super) async fn put_peer(&self, peer: &podroute_config::Peer, id: PeerId) -> Result<(), AgentError> {
+        let template = self.spec(peer, id);
+        match &peer.remote {
+            Remote::Interface(interface) => {
+                let interface = interface.clone();
+                self.speaker.put_link(LinkSpec { interface, template }).await?;
+            }
+            _ => self.speaker.put_peer(template).await?,
+        }
+        Ok(())
+    }
+
+    /// Routes that were there before the start go when these peers have sent their initial routes.
+    async fn expect_initial_routes(&self) {
+        if self.sweep_at.is_none() || !self.knows_cluster() {
+            return;
+        }
+        let peers = self.config.peers.iter().filter(|peer| !peer.shutdown);
+        let expected = peers.filter_map(|peer| Some((self.peers.ids.get(&peer.name)?, peer.families)));
+        let expected = expected.flat_map(|(id, families)| families.iter().map(|family| (*id, family)));
+        let expected = expected.collect::<BTreeSet<_>>();
+        self.to_fib(ToFib::SweepAfter(expected)).await;
+    }
+
     pub(super) async fn remove_peer(&mut self, name: &str) -> Result<(), AgentError> {
-        if let Some(id) = self.ids.remove(name) {
-            self.awaited.retain(|(awaited, _)| *awaited != id);
+        if let Some(id) = self.peers.ids.remove(name) {
             self.speaker.remove_peer(id).await?;
         }
         Ok(())
     }
 
     fn spec(&self, peer: &podroute_config::Peer, id: PeerId) -> PeerSpec {
-        let mut spec = spec(&self.config, peer, id, &self.host);
-        if self.paths.is_held(id) {
+        let mut spec = spec(&self.config, peer, id, &self.node.host);
+        let path = self.bfd.state(id);
+        if path.is_held {
             spec.waiting_for = Some(
                 "its path was lost too often (bfd.dampening); `podroute show bfd` says how long it is held back"
                     .to_owned(),
             );
-        } else if peer.bfd.as_ref().is_some_and(|bfd| bfd.strict) && !self.paths.is_up(id) {
+        } else if peer.bfd.as_ref().is_some_and(|bfd| bfd.strict) && !path.is_up {
             spec.waiting_for = Some("BFD is not up (bfd.strict); `podroute show bfd` says more".to_owned());
         }
-        if self.reflecting.holds(&peer.name) {
+        if self.mesh.reflecting.holds(&peer.name) {
             Arc::make_mut(&mut spec.routing).kind = PeerKind::Client;
         }
         if let Some(file) = &peer.transport.password_file {
-            spec.transport.password_version = self.secrets.version(file);
+            let key = self.peers.secrets.key(file);
+            let password = key
+                .and_then(|key| Password::new(key).map_err(|error| format!("{}: {error}", file.display())));
+            match password {
+                Ok(password) => spec.transport.password = Some(password),
+                // Without its key no session is tried, and no connection of the peer accepted.
+                Err(error) => spec.waiting_for = Some(format!("no key for TCP MD5: {error}")),
+            }
         }
         spec
     }
 
-    /// The name of a peer of the configuration; a number for one of a range.
+    /// The name of a peer of the configuration; a number for a dynamic one.
     pub(super) fn peer_name(&self, peer: PeerId) -> String {
-        let name = self.ids.iter().find(|(_, id)| **id == peer).map(|(name, _)| name);
+        let name = self
+            .peers
+            .ids
+            .iter()
+            .find(|(_, id)| **id == peer)
+            .map(|(name, _)| name);
         name.map_or_else(|| format!("#{}", peer.0), String::clone)
     }
 
     pub(super) fn warn_of_prefixes(&self, peer: PeerId, family: Family, count: usize) {
         let name = self.peer_name(peer);
         tracing::warn!(peer = %name, %family, count, "many prefixes: near or over maxPrefixes");
+    }
+
+    pub(super) fn warn_of_paths(&self, peer: PeerId, prefix: bgp_proto::types::Prefix) {
+        let name = self.peer_name(peer);
+        tracing::warn!(
+            peer = %name, %prefix,
+            "more paths of one prefix than are taken from a peer (addPath.maxPaths); the excess is dropped"
+        );
     }
 
     /// Kubernetes replaces mounted secrets without a word. A session whose secret changed begins anew.
@@ -152,7 +187,13 @@ impl Agent {
     fn read_secrets(&mut self) -> bool {
         let peers = self.config.peers.iter().flat_map(secret_files);
         let hops = self.config.next_hops.iter().filter_map(|hop| key_file(&hop.bfd));
-        self.secrets.changed(peers.chain(hops))
+        let changed = self.peers.secrets.changed(peers.chain(hops));
+        let unreadable = self.peers.secrets.unreadable();
+        self.reports
+            .health
+            .unreadable_secrets
+            .store(unreadable, Ordering::Relaxed);
+        changed
     }
 }
 
@@ -176,8 +217,7 @@ pub(super) fn spec(config: &Config, peer: &podroute_config::Peer, id: PeerId, ho
             ),
             local: peer.transport.local_address,
             ttl,
-            password_file: peer.transport.password_file.clone(),
-            password_version: 0,
+            password: None,
         },
         enabled: !peer.shutdown,
         waiting_for: None,

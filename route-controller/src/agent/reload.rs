@@ -14,7 +14,10 @@ impl Agent {
     /// configuration stays.
     pub(super) async fn reload(&mut self) -> Result<String, String> {
         let outcome = self.take_file().await;
-        self.health.refused.store(outcome.is_err(), Ordering::Relaxed);
+        self.reports
+            .health
+            .refused
+            .store(outcome.is_err(), Ordering::Relaxed);
         match &outcome {
             Ok(outcome) => self.tell("ConfigTaken", false, "the configuration", outcome.clone()),
             Err(error) => self.tell("ConfigRefused", true, "the configuration", error.clone()),
@@ -24,7 +27,7 @@ impl Agent {
 
     /// Kubernetes swaps a mounted file without a word.
     pub(super) async fn look_at_file(&mut self) {
-        if self.mounted.has_changed() {
+        if self.file.mounted.has_changed() {
             tracing::info!("the mounted configuration changed");
             if let Err(error) = self.reload().await {
                 tracing::error!("{error}");
@@ -34,30 +37,30 @@ impl Agent {
 
     /// An Event on the node's object, where Kubernetes is followed.
     pub(super) fn tell(&mut self, reason: &'static str, warning: bool, subject: &str, message: String) {
-        if let Some(events) = &mut self.events {
+        if let Some(events) = &mut self.reports.events {
             events.tell(crate::clock::now(), reason, warning, subject, message);
         }
     }
 
     async fn take_file(&mut self) -> Result<String, String> {
         let stays = |error: AgentError| format!("the configuration stays as it was: {error}");
-        let text = read_text(&self.path).map_err(stays)?;
-        self.mounted.saw(&text);
-        let new = config_of(&text, &self.path, &self.facts).map_err(stays)?;
+        let text = read_text(&self.file.path).map_err(stays)?;
+        self.file.mounted.saw(&text);
+        let new = config_of(&text, &self.file.path, &self.file.facts).map_err(stays)?;
         let outcome = self.apply(new).await?;
-        self.text = text;
+        self.file.text = text;
         Ok(outcome)
     }
 
     /// Kubernetes says something new: the same file, applied to it.
     pub(super) async fn learn(&mut self, facts: ClusterFacts) {
-        if let Err(error) = cluster::cache::write(&self.run_dir, &facts) {
+        if let Err(error) = cluster::cache::write(&self.node.run_dir, &facts) {
             tracing::warn!(%error, "what Kubernetes says cannot be kept for a restart");
         }
         let draining = facts.nodes.get(&self.name()).is_some_and(|node| node.draining);
-        self.facts.cluster = Some(facts);
+        self.file.facts.cluster = Some(facts);
         self.heed_taint(draining).await;
-        let applied = match config_of(&self.text, &self.path, &self.facts) {
+        let applied = match config_of(&self.file.text, &self.file.path, &self.file.facts) {
             Ok(new) if new.node.asn != self.config.node.asn => {
                 // What is known is in the run directory: the next start begins with it.
                 tracing::warn!(
@@ -94,7 +97,7 @@ impl Agent {
 
     /// Whether what comes from Kubernetes is known, from now or from before.
     pub(super) fn knows_cluster(&self) -> bool {
-        !self.config.from_kubernetes.any() || self.facts.cluster.is_some()
+        !self.config.from_kubernetes.any() || self.file.facts.cluster.is_some()
     }
 
     /// Makes the running agent like the configuration: the difference only.
@@ -111,11 +114,11 @@ impl Agent {
             .await
             .map_err(|error| error.to_string())?;
         let host = find_out(&new, &mirror).map_err(|error| error.to_string())?;
-        if host.router_id != self.host.router_id {
+        if host.router_id != self.node.host.router_id {
             return restart("node.routerId");
         }
-        (self.config, self.host) = (new, host);
-        self.to_fib(ToFib::Reconfigure(fib_config(&self.config, &self.host)))
+        (self.config, self.node.host) = (new, host);
+        self.to_fib(ToFib::Reconfigure(fib_config(&self.config, &self.node.host)))
             .await;
         self.install_blocks().await;
         self.write_node_file().map_err(|error| error.to_string())?;
@@ -125,11 +128,11 @@ impl Agent {
             .await
             .map_err(|error| stopped(error.into()))?;
         self.put_peers().await.map_err(stopped)?;
-        tracing::info!(peers = self.ids.len(), "configuration reloaded");
+        tracing::info!(peers = self.peers.ids.len(), "configuration reloaded");
         Ok(format!(
             "{}: reloaded, {} peers",
-            self.path.display(),
-            self.ids.len()
+            self.file.path.display(),
+            self.peers.ids.len()
         ))
     }
 }

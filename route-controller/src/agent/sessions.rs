@@ -16,6 +16,9 @@ use crate::cluster::Network;
 use crate::metrics::INITIAL_ROUTES;
 use crate::whole_file;
 
+/// Behind the name of a peer that was not up when the file was written.
+const MISSING: char = '\t';
+
 /// Names in a message; more are counted.
 const NAMED: usize = 3;
 
@@ -28,8 +31,10 @@ pub(super) struct Sessions {
     up: BTreeSet<String>,
     /// The file says something else.
     dirty: bool,
-    /// What was up before this start and is not yet.
+    /// What was up before this start, or should have been, and is not yet.
     before: BTreeSet<String>,
+    /// Of these, what was up when the last run ended.
+    up_at_end: BTreeSet<String>,
     routers: BTreeSet<String>,
     mesh: BTreeSet<String>,
     settled: bool,
@@ -40,9 +45,22 @@ impl Sessions {
     pub(super) fn read(run_dir: &Path) -> Self {
         let file = run_dir.join("sessions");
         let text = std::fs::read_to_string(&file).ok();
+        let fresh = text.is_none();
+        let text = text.unwrap_or_default();
+        let (mut before, mut up_at_end) = (BTreeSet::new(), BTreeSet::new());
+        for line in text.lines() {
+            match line.split_once(MISSING) {
+                Some((name, _)) => drop(before.insert(name.to_owned())),
+                None => {
+                    before.insert(line.to_owned());
+                    up_at_end.insert(line.to_owned());
+                }
+            }
+        }
         Self {
-            fresh: text.is_none(),
-            before: text.unwrap_or_default().lines().map(str::to_owned).collect(),
+            fresh,
+            before,
+            up_at_end,
             file,
             up: BTreeSet::new(),
             dirty: true,
@@ -50,6 +68,11 @@ impl Sessions {
             mesh: BTreeSet::new(),
             settled: false,
         }
+    }
+
+    /// The peers whose sessions were up before the restart, by name; nobody after a fresh start.
+    pub(super) fn up_before(&self) -> BTreeSet<String> {
+        self.up_at_end.clone()
     }
 
     /// Whether the node has just come up: nothing is known of an earlier run.
@@ -65,11 +88,9 @@ impl Sessions {
         (self.mesh, self.routers) = (names(mesh), names(routers));
     }
 
-    /// Peers of ranges, and nodes that retire from the mesh, are not waited for.
+    /// Dynamic peers, and nodes that retire from the mesh, are not waited for before the node is ready; their names are kept
+    /// all the same, because after a restart their routes are.
     pub(super) fn came_up(&mut self, name: &str) {
-        if !self.routers.contains(name) && !self.mesh.contains(name) {
-            return;
-        }
         self.dirty |= self.up.insert(name.to_owned());
         self.before.remove(name);
         if self.mesh.contains(name) {
@@ -114,9 +135,13 @@ impl Sessions {
         if (self.fresh && !self.settled) || !std::mem::take(&mut self.dirty) {
             return;
         }
-        // What was up before and has not come back yet is still waited for after another restart.
-        let names: BTreeSet<&String> = self.up.union(&self.before).collect();
-        let text: String = names.into_iter().flat_map(|name| [name, "\n"]).collect();
+        // What was up before and has not come back yet is still waited for after another restart, unless it is gone for good.
+        let known = |name: &&String| self.routers.contains(*name) || self.mesh.contains(*name);
+        let missing = self.before.difference(&self.up).filter(known);
+        let up = self.up.iter().map(|name| format!("{name}\n"));
+        let text: String = up
+            .chain(missing.map(|name| format!("{name}{MISSING}missing\n")))
+            .collect();
         if let Err(error) = whole_file::replace(&self.file, text.as_bytes()) {
             tracing::warn!(file = %self.file.display(), %error, "the names of sessions cannot be kept for a restart");
         }
@@ -130,8 +155,8 @@ impl Agent {
             return; // nor which peers are this node's
         }
         let obstacle = self.sessions.obstacle();
-        let is_settled = self.health.settled.load(Ordering::Relaxed);
-        if let Some(condition) = &self.condition {
+        let is_settled = self.reports.health.settled.load(Ordering::Relaxed);
+        if let Some(condition) = &self.reports.condition {
             match (&obstacle, is_settled) {
                 (None, true) => condition.say(Network::Available),
                 (why, _) if self.sessions.is_fresh() => {
@@ -141,7 +166,7 @@ impl Agent {
                 _ => {}
             }
         }
-        if let Ok(mut told) = self.health.sessions.lock() {
+        if let Ok(mut told) = self.reports.health.sessions.lock() {
             *told = obstacle;
         }
     }
@@ -168,6 +193,7 @@ mod tests {
             up: BTreeSet::new(),
             dirty: true,
             before: before.map(names).unwrap_or_default(),
+            up_at_end: before.map(names).unwrap_or_default(),
             routers: names(routers),
             mesh: names(mesh),
             settled: false,
@@ -231,6 +257,8 @@ mod tests {
         second.write();
         let mut third = start(&["a", "b"]);
         assert_eq!(third.obstacle().unwrap(), "not up again since the restart: a, b");
+        let only_a: BTreeSet<String> = ["a".to_owned()].into();
+        assert_eq!(third.up_before(), only_a, "b was down when the second run ended");
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -8,11 +8,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp_proto::engine::FibChange;
-use bgp_proto::types::Prefix;
-use bgp_speaker::SpeakerHandle;
+use bgp_proto::types::{Family, PeerId, Prefix};
+use bgp_speaker::{DatapathEvent, SpeakerHandle};
 use std::net::IpAddr;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::message::Read;
 use super::netlink::{Monitor, News, count_failures, read_all, read_objects};
@@ -22,15 +21,13 @@ use crate::clock::now;
 
 /// What the task is asked.
 pub(crate) enum ToFib {
-    /// `true`: others follow at once.
-    Routes(Vec<FibChange>, bool),
-    Watch(Vec<IpAddr>),
-    Unwatch(Vec<IpAddr>),
     /// The whole set of own blocks; answered when their unreachable routes are in.
     Blocks(Blocks, oneshot::Sender<()>),
     /// The whole set of next hops that are gone whatever the kernel thinks.
     Dead(BTreeSet<IpAddr>),
-    /// Orphans go.
+    /// Orphans go when the initial routes of these are complete.
+    SweepAfter(BTreeSet<(PeerId, Family)>),
+    /// Orphans go now.
     Sweep,
     Reconfigure(FibConfig),
     Query(Box<dyn FnOnce(&Fib) + Send>),
@@ -53,16 +50,41 @@ const LONGEST_HOLD: Duration = Duration::from_millis(100);
 /// Repairs are told at most once in this time.
 const QUIET: Duration = Duration::from_secs(10);
 
+/// When routes go that were there before the start and that nobody announced again.
+struct Sweep {
+    /// Whose initial routes are waited for; `None` until it is known which peers there are.
+    expected: Option<BTreeSet<(PeerId, Family)>>,
+    /// Whose initial routes are complete.
+    ended: BTreeSet<(PeerId, Family)>,
+    done: watch::Sender<bool>,
+}
+
+impl Sweep {
+    fn new(done: watch::Sender<bool>) -> Self {
+        Self {
+            expected: None,
+            ended: BTreeSet::new(),
+            done,
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        let expected = self.expected.as_ref();
+        expected.is_some_and(|expected| expected.is_subset(&self.ended))
+    }
+}
+
 pub(crate) struct FibTask {
     fib: Fib,
     writer: Writer,
     monitor: Monitor,
     inbox: mpsc::Receiver<ToFib>,
+    datapath: mpsc::Receiver<DatapathEvent>,
     speaker: SpeakerHandle,
     blocks_waiting: Vec<oneshot::Sender<()>>,
     repairs: u64,
     last_told: Option<Instant>,
-    swept: bool,
+    sweep: Sweep,
     /// Others changed nexthop objects while changes of ours were under way.
     objects_doubtful: bool,
     /// When routes that are held back have to go.
@@ -74,7 +96,9 @@ impl FibTask {
     pub(crate) async fn new(
         config: FibConfig,
         inbox: mpsc::Receiver<ToFib>,
+        datapath: mpsc::Receiver<DatapathEvent>,
         speaker: SpeakerHandle,
+        swept: watch::Sender<bool>,
     ) -> io::Result<Self> {
         let writer = Writer::start()?;
         let mut task = Self {
@@ -82,11 +106,12 @@ impl FibTask {
             monitor: Monitor::new(writer.port())?,
             writer,
             inbox,
+            datapath,
             speaker,
             blocks_waiting: Vec::new(),
             repairs: 0,
             last_told: None,
-            swept: false,
+            sweep: Sweep::new(swept),
             objects_doubtful: false,
             let_go_at: None,
         };
@@ -157,12 +182,23 @@ impl FibTask {
                     Some(command) => self.take(command).await,
                     None => return,
                 },
+                event = self.datapath.recv(), if !self.datapath.is_closed() || !self.datapath.is_empty() => {
+                    if let Some(event) = event {
+                        self.take_event(event).await;
+                    }
+                },
                 Some((batch, outcomes)) = self.writer.next() => self.done(batch, outcomes),
                 () = until(deadline), if deadline.is_some() => {}
             }
             for _ in 1..BURST {
                 match self.inbox.try_recv() {
                     Ok(command) => self.take(command).await,
+                    Err(_) => break,
+                }
+            }
+            for _ in 1..BURST {
+                match self.datapath.try_recv() {
+                    Ok(event) => self.take_event(event).await,
                     Err(_) => break,
                 }
             }
@@ -186,17 +222,27 @@ impl FibTask {
         self.tell(news).await;
     }
 
-    async fn take(&mut self, command: ToFib) {
-        match command {
-            ToFib::Routes(changes, more) => {
+    /// What the speaker learned.
+    async fn take_event(&mut self, event: DatapathEvent) {
+        match event {
+            DatapathEvent::Routes { changes, more } => {
                 self.fib.routes(changes, more);
                 self.note_hold();
             }
-            ToFib::Watch(list) => {
+            DatapathEvent::Watch(list) => {
                 let news = self.fib.watch(list);
                 self.tell(news).await;
             }
-            ToFib::Unwatch(list) => self.fib.unwatch(&list),
+            DatapathEvent::Unwatch(list) => self.fib.unwatch(&list),
+            DatapathEvent::EndOfRib(peer, family) => {
+                self.sweep.ended.insert((peer, family));
+                self.sweep_if_complete();
+            }
+        }
+    }
+
+    async fn take(&mut self, command: ToFib) {
+        match command {
             ToFib::Dead(dead) => {
                 self.fib.mirror.dead = dead;
                 self.resolve_again().await;
@@ -205,17 +251,11 @@ impl FibTask {
                 self.fib.set_blocks(blocks.own, blocks.aggregates);
                 self.blocks_waiting.push(done);
             }
-            ToFib::Sweep => {
-                if !std::mem::replace(&mut self.swept, true) {
-                    let count = self.fib.delta.sweep();
-                    if count > 0 {
-                        tracing::info!(
-                            count,
-                            "removing routes of before the start that nobody announced again"
-                        );
-                    }
-                }
+            ToFib::SweepAfter(expected) => {
+                self.sweep.expected = Some(expected);
+                self.sweep_if_complete();
             }
+            ToFib::Sweep => self.sweep(),
             ToFib::Reconfigure(config) => {
                 let known = self.fib.config();
                 if (config.objects, config.resilience) != (known.objects, known.resilience) {
@@ -226,6 +266,25 @@ impl FibTask {
                 self.ensure_rules().await;
             }
             ToFib::Query(query) => query(&self.fib),
+        }
+    }
+
+    fn sweep_if_complete(&mut self) {
+        if self.sweep.is_complete() {
+            self.sweep();
+        }
+    }
+
+    fn sweep(&mut self) {
+        if self.sweep.done.send_replace(true) {
+            return;
+        }
+        let count = self.fib.delta.sweep();
+        if count > 0 {
+            tracing::info!(
+                count,
+                "removing routes from before the start that nobody announced again"
+            );
         }
     }
 
@@ -374,7 +433,7 @@ impl FibTask {
         // Objects go alone: routes may refer to them.
         if self.writer.is_idle() {
             let mut objects = self.fib.objects.changes(now());
-            if objects.is_empty() && self.swept {
+            if objects.is_empty() && *self.sweep.done.borrow() {
                 objects = self.fib.object_removals();
             }
             self.writer.submit(Batch::Objects(objects));

@@ -117,6 +117,7 @@ impl Shell {
             next_hop_self: false,
             allow_own_as: 0,
             max_prefixes: None,
+            max_paths_per_prefix: 64,
             rules: PathRules::default(),
         };
         let now = Instant::now();

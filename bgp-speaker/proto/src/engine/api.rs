@@ -1,12 +1,13 @@
 //! What goes into the engine and what comes out.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::export::chunk::Chunk;
 pub use crate::peer::{
-    LocalAs, MaxPrefixes, OverLimit, PathRules, PeerKind, PeerRouting, PrivateAs, SessionFacts,
+    LocalAs, MaxPrefixes, OverLimit, PathRules, PeerKind, PeerRouting, PrivateAs, SessionFacts, SessionId,
 };
 use crate::policy::Source;
 pub use crate::rib::nexthop::Reach;
@@ -50,22 +51,31 @@ pub enum Input {
     Configure(PeerId, Arc<PeerRouting>),
     /// A peer is not configured any more.
     Remove(PeerId),
-    /// Its session is established.
-    Up(PeerId, Box<SessionFacts>),
-    /// Its session ended; its routes go, also those that were kept for its restart.
-    Down(PeerId),
-    /// Its session ended, but it is expected back soon: its routes of these families stay for now, stale
-    /// (RFC 4724 §4.2). The shell ends this with `Down` or, once the peer is back, with `Swept`.
-    Restarting(PeerId, FamilySet),
+    /// A session is established. Inputs of the peer's earlier sessions are dropped from now on.
+    Up(SessionId, Box<SessionFacts>),
+    /// What the host says of an established session changed, for example our address of a family.
+    Facts(SessionId, Box<SessionFacts>),
+    /// The session ended; the peer's routes go, also those that were kept for its restart.
+    Down(SessionId),
+    /// The session ended, but the peer is expected back soon: its routes of these families stay for now, stale
+    /// (RFC 4724 §4.2). The shell ends this with `Down` of the same session or, once the peer is back, with `Swept`.
+    Restarting(SessionId, FamilySet),
     /// The restart time of a restarting peer is over, but its routes of these families stay on as long-lived stale routes,
     /// to be used only where there is no other (RFC 9494 §4.2); those of other families go.
-    LongLived(PeerId, FamilySet),
+    LongLived(SessionId, FamilySet),
     /// The peer is back, but its End-of-RIB did not come in time: what is stale goes (RFC 4724 §4.2).
-    Swept(PeerId),
+    Swept(SessionId),
     /// Routes from a peer.
-    Routes(PeerId, RouteBatch),
+    Routes(SessionId, RouteBatch),
     /// The peer asks for our routes again, or marks the bounds of its own resend.
-    Refresh(PeerId, Refresh),
+    Refresh(SessionId, Refresh),
+    /// The operator wants our routes of a family sent to the peer again.
+    Resend(PeerId, Family),
+    /// We have restarted: what goes to peers that kept our routes (RFC 4724 §4.1) waits until the peers with these names
+    /// have sent their End-of-RIB, or until [`Input::EndDeferral`].
+    Defer(BTreeSet<String>),
+    /// The deferral timer expired (RFC 4724 §4.1, Selection_Deferral_Timer).
+    EndDeferral,
     /// The whole set of routes that we originate.
     Originate(Vec<Originated>),
     /// We are about to go: everything we send says so, so that others prefer other paths (RFC 8326 §4).
@@ -73,7 +83,7 @@ pub enum Input {
     /// News of next hops.
     NextHops(Vec<(IpAddr, Reach)>),
     /// The shell wrote chunks of this cost ([`Chunk::cost_for`]) to the peer (flow control).
-    Written(PeerId, usize),
+    Written(SessionId, usize),
 }
 
 /// A next hop of the kernel's, and its share of the traffic.
@@ -100,7 +110,7 @@ pub struct FibChange {
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Write what the chunk holds for this peer, in order, after what was given before.
-    Advertise(PeerId, Arc<Chunk>),
+    Advertise(SessionId, Arc<Chunk>),
     /// Routes for the kernel, each prefix at most once. `more`: others are about to follow, for the same reason.
     Fib {
         /// The changes.
@@ -112,12 +122,13 @@ pub enum Output {
     Watch(Vec<IpAddr>),
     /// These are not needed any more.
     Unwatch(Vec<IpAddr>),
-    /// Ask the peer for its routes again: its Adj-RIB-In is no longer complete.
-    RequestRefresh(PeerId, Family),
     /// End the session with this NOTIFICATION, and begin none for this time.
-    Fail(PeerId, Notification, Duration),
-    /// The peer has so many prefixes of a family: more than it should (told once a session).
-    ManyPrefixes(PeerId, Family, usize),
-    /// The peer's initial routes are all in (End-of-RIB, RFC 4724 §2).
-    EndOfRib(PeerId, Family),
+    Fail(SessionId, Notification, Duration),
+    /// The peer has this number of prefixes of a family, more than it should; once a session.
+    PrefixLimitWarning(SessionId, Family, usize),
+    /// The peer sent more paths of this prefix than `PeerRouting::max_paths_per_prefix`; the excess is dropped. Once a session.
+    PathLimitWarning(SessionId, Prefix),
+    /// The initial routes of a family are complete: the peer's End-of-RIB came (RFC 4724 §2) and the routes before it are
+    /// decided, or the session does not carry the family.
+    EndOfRib(SessionId, Family),
 }

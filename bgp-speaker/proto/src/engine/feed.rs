@@ -81,18 +81,19 @@ impl Engine {
         {
             items.push(self.feed_item(peer, nlri));
         }
-        let bound = self.table.bound();
+        let bound = self.rib.table.bound();
         while items.len() < most && feed.cursor < bound {
             let dest = DestId(feed.cursor);
             feed.cursor += 1;
             let Some(prefix) = self
+                .rib
                 .table
                 .prefix(dest)
-                .filter(|prefix| self.table.find(prefix) == Some(dest))
+                .filter(|prefix| self.rib.table.find(prefix) == Some(dest))
             else {
                 continue;
             };
-            let paths: Vec<Path> = self.table.paths(dest).map(|(_, path)| path).collect();
+            let paths: Vec<Path> = self.rib.table.paths(dest).map(|(_, path)| path).collect();
             let others = paths.into_iter().filter(|path| path.peer != PeerId::LOCAL);
             items.extend(others.map(|path| self.item_of(prefix, &path)));
         }
@@ -101,8 +102,8 @@ impl Engine {
     }
 
     fn feed_item(&self, peer: PeerId, nlri: Nlri) -> FeedItem {
-        let dest = self.table.find(&nlri.prefix);
-        match dest.and_then(|dest| self.table.path(dest, peer, nlri.path_id)) {
+        let dest = self.rib.table.find(&nlri.prefix);
+        match dest.and_then(|dest| self.rib.table.path(dest, peer, nlri.path_id)) {
             Some((_, path)) => self.item_of(nlri.prefix, &path),
             None => FeedItem {
                 peer,
@@ -120,8 +121,8 @@ impl Engine {
                 path_id: path.path_id,
                 prefix,
             },
-            received: Some(self.attrs.get(path.received).clone()),
-            imported: path.imported.ok().map(|id| self.attrs.get(id).clone()),
+            received: Some(self.rib.attrs.get(path.received).clone()),
+            imported: path.imported.ok().map(|id| self.rib.attrs.get(id).clone()),
         }
     }
 
@@ -137,15 +138,15 @@ impl Engine {
 
     /// A peer is back: whoever watches has forgotten what it had before.
     pub(super) fn repeat_to_feeds(&mut self, peer: PeerId) {
-        let notes = match self.peers.get(&peer) {
-            Some(known) if !self.feeds.is_empty() => known.adj_in.notes().to_vec(),
+        let notes: Vec<DestId> = match self.peers.get(&peer) {
+            Some(known) if !self.feeds.is_empty() => known.adj_in.notes().collect(),
             _ => return,
         };
         for dest in notes {
-            let Some(prefix) = self.table.prefix(dest) else {
+            let Some(prefix) = self.rib.table.prefix(dest) else {
                 continue;
             };
-            let paths = self.table.paths(dest).filter(|(_, path)| path.peer == peer);
+            let paths = self.rib.table.paths(dest).filter(|(_, path)| path.peer == peer);
             let ids: Vec<_> = paths.map(|(_, path)| path.path_id).collect();
             for path_id in ids {
                 self.note_feeds(peer, path_id, &prefix);

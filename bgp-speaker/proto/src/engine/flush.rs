@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::weights::{bandwidth, weigh};
 use super::{Engine, FibChange, Output};
-use crate::export::group::Rib;
 use crate::export::sources::Best;
 use crate::rib::attrs::AttrTable;
 use crate::rib::decision::{Multipath, select};
@@ -21,9 +20,11 @@ impl Engine {
     pub(super) fn flush_slice(&mut self) {
         let mut fib = Vec::new();
         for _ in 0..SLICE {
-            let Some(dest) = self.dirty.pop_front() else { break };
-            self.table.unmark(dest);
-            let Some(prefix) = self.table.prefix(dest) else {
+            let Some(dest) = self.work.dirty.pop_front() else {
+                break;
+            };
+            self.rib.table.unmark(dest);
+            let Some(prefix) = self.rib.table.prefix(dest) else {
                 continue;
             };
             let best = self.decide(dest, prefix, &mut fib);
@@ -31,7 +32,7 @@ impl Engine {
         }
         let more = self.goes_on();
         if !fib.is_empty() {
-            self.fib_goes_on = more;
+            self.fib.goes_on = more;
             self.out.push_back(Output::Fib { changes: fib, more });
         }
         self.end_fib();
@@ -40,14 +41,14 @@ impl Engine {
 
     /// Whether work that was begun has more to tell.
     fn goes_on(&self) -> bool {
-        !self.dirty.is_empty() || !self.departing.is_empty() || !self.reimports.is_empty()
+        !self.work.dirty.is_empty() || !self.work.items.is_empty()
     }
 
     /// An empty list ends what was announced to go on; true when that was still to be said.
     pub(super) fn end_fib(&mut self) -> bool {
-        let ends = self.fib_goes_on && !self.goes_on();
+        let ends = self.fib.goes_on && !self.goes_on();
         if ends {
-            self.fib_goes_on = false;
+            self.fib.goes_on = false;
             let (changes, more) = (Vec::new(), false);
             self.out.push_back(Output::Fib { changes, more });
         }
@@ -57,22 +58,25 @@ impl Engine {
     /// Puts the best path first, notes what the kernel should have, and gives the best for the groups.
     fn decide(&mut self, dest: DestId, prefix: Prefix, fib: &mut Vec<FibChange>) -> Option<Best> {
         self.choose(dest);
-        let best = self.chosen.first().and_then(|at| self.table.at(*at));
+        let best = self.scratch.chosen.first().and_then(|at| self.rib.table.at(*at));
         if !self.config.assume_reachable {
             self.note_fib(dest, prefix, best.as_ref(), fib);
         }
-        self.sources.as_best(&best?, &prefix)
+        self.rib.sources.as_best(&best?, &prefix)
     }
 
     /// Fills `chosen` with the paths to use, the best first, and puts that first in the table.
     fn choose(&mut self, dest: DestId) {
-        self.chosen.clear();
-        match self.table.few(dest) {
+        self.scratch.chosen.clear();
+        match self.rib.table.few(dest) {
             Few::None => return,
             Few::One(at, path) => {
                 // With nothing to compare it with it is the best, if it can be used at all.
-                let usable = self.sources.is_usable(&path, &self.attrs, &self.next_hops);
-                self.chosen.extend(usable.then_some(at));
+                let usable = self
+                    .rib
+                    .sources
+                    .is_usable(&path, &self.rib.attrs, &self.rib.next_hops);
+                self.scratch.chosen.extend(usable.then_some(at));
                 return;
             }
             Few::More => {}
@@ -81,57 +85,55 @@ impl Engine {
             max_paths: self.config.max_paths,
             relax: self.config.multipath_relax,
         };
-        self.candidates.clear();
-        self.sources.candidates(
-            &self.table,
+        self.scratch.candidates.clear();
+        self.rib.sources.candidates(
+            &self.rib.table,
             dest,
-            &self.attrs,
-            &self.next_hops,
-            &mut self.candidates,
+            &self.rib.attrs,
+            &self.rib.next_hops,
+            &mut self.scratch.candidates,
         );
-        select(&mut self.candidates, multipath);
-        self.chosen
-            .extend(self.candidates.iter().map(|candidate| candidate.at));
+        select(&mut self.scratch.candidates, multipath);
+        self.scratch
+            .chosen
+            .extend(self.scratch.candidates.iter().map(|candidate| candidate.at));
         // With no candidate the first path stays where it is.
-        if let Some(best) = self.chosen.first() {
-            self.table.promote(dest, *best);
+        if let Some(best) = self.scratch.chosen.first() {
+            self.rib.table.promote(dest, *best);
         }
     }
 
     fn note_fib(&mut self, dest: DestId, prefix: Prefix, best: Option<&Path>, fib: &mut Vec<FibChange>) {
-        let (mut ways, mut set) = (std::mem::take(&mut self.ways), std::mem::take(&mut self.hop_set));
+        let (mut ways, mut set) = (
+            std::mem::take(&mut self.scratch.next_hops),
+            std::mem::take(&mut self.scratch.hop_set),
+        );
         if best.is_some_and(|best| best.peer != PeerId::LOCAL) {
-            let paths = self.chosen.iter().filter_map(|at| self.table.at(*at));
+            let paths = self.scratch.chosen.iter().filter_map(|at| self.rib.table.at(*at));
             let weighted = self.config.link_bandwidth;
-            ways.extend(paths.filter_map(|path| way(&self.attrs, &path, weighted)));
+            ways.extend(paths.filter_map(|path| way(&self.rib.attrs, &path, weighted)));
             weigh(&mut ways, &mut set);
         }
-        let install = best.is_some_and(|path| is_wanted(&self.attrs, path));
-        let id = self.fib_sets.intern(&set, install);
-        let old = self.table.swap_fib(dest, id);
+        let install = best.is_some_and(|path| is_wanted(&self.rib.attrs, path));
+        let id = self.fib.sets.intern(&set, install);
+        let old = self.rib.table.swap_fib(dest, id);
         if id != old {
-            let (next_hops, install) = self.fib_sets.get(id);
+            let (next_hops, install) = self.fib.sets.get(id);
             fib.push(FibChange {
                 prefix,
                 next_hops,
                 install,
             });
         }
-        self.fib_sets.release(old);
+        self.fib.sets.release(old);
         set.clear();
         ways.clear();
-        (self.ways, self.hop_set) = (ways, set);
+        (self.scratch.next_hops, self.scratch.hop_set) = (ways, set);
     }
 
     fn export(&mut self, dest: DestId, prefix: Prefix, best: Option<Best>) {
-        let mut rib = Rib {
-            table: &self.table,
-            attrs: &mut self.attrs,
-            next_hops: &mut self.next_hops,
-            sources: &self.sources,
-        };
         for group in self.groups.iter_mut().flatten() {
-            group.update(dest, prefix, best, &mut rib);
+            group.update(dest, prefix, best, &mut self.rib);
         }
     }
 
@@ -140,13 +142,9 @@ impl Engine {
             let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) else {
                 continue;
             };
-            let rib = Rib {
-                table: &self.table,
-                attrs: &mut self.attrs,
-                next_hops: &mut self.next_hops,
-                sources: &self.sources,
+            let Some(chunk) = group.flush(&self.rib) else {
+                continue;
             };
-            let Some(chunk) = group.flush(&rib) else { continue };
             let chunk = Arc::new(chunk);
             let followers: Vec<PeerId> = group.followers().collect();
             followers

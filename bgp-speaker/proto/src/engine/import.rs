@@ -6,12 +6,14 @@
 use std::borrow::Borrow;
 use std::net::IpAddr;
 
-use super::peers::slot;
-use super::{Engine, Output, OverLimit, PeerKind, PeerRouting};
+use super::adj_in::slot;
+use super::peers::Peer;
+use super::{Engine, Output, OverLimit, PeerKind, PeerRouting, SessionId};
 use crate::policy::{ActionContext, Route, RuleSet, Source};
 use crate::rib::attrs::AttrId;
+use crate::rib::generation::Generations;
 use crate::rib::table::{DestId, Ineligible, Path};
-use crate::types::{Family, PeerId, Prefix};
+use crate::types::{Family, PathId, PeerId, Prefix};
 use crate::wire::{Nlri, Notification, PathAttrs, RouteBatch, RouteOp};
 
 /// What import made of an announcement's attributes: its prefixes share most of it.
@@ -26,53 +28,59 @@ pub(super) struct Cached {
 
 impl Cached {
     /// Releases what it holds.
-    pub(super) fn let_go(self, engine: &mut Engine) {
+    pub(super) fn release(self, engine: &mut Engine) {
         if let Some((_, id)) = self.changed {
-            engine.attrs.release(id, &mut engine.next_hops);
+            engine.rib.attrs.release(id, &mut engine.rib.next_hops);
         }
     }
 }
 
 impl Engine {
     /// Takes the peer's routes in.
-    pub(super) fn import_batch(&mut self, peer: PeerId, mut batch: RouteBatch) {
+    pub(super) fn import_batch(&mut self, session: SessionId, mut batch: RouteBatch) {
+        let peer = session.peer;
         for op in std::mem::take(&mut batch.ops) {
-            if self
-                .peers
-                .get(&peer)
-                .is_none_or(|known| !known.is_up() || known.refused)
-            {
+            let known = self.peers.get(&peer).filter(|known| known.is_latest(session));
+            let established = known.and_then(|known| known.session.as_ref());
+            if established.is_none_or(|session| session.refused) {
                 return;
             }
             match op {
                 RouteOp::Announce { attrs, nlri } => self.announce_all(peer, attrs, batch.slice(&nlri)),
                 RouteOp::Withdraw { nlri } => self.withdraw_all(peer, batch.slice(&nlri)),
                 RouteOp::EndOfRib(family) => {
-                    self.end_sweep(peer, family); // RFC 4724 §4.2
-                    self.ends.push((peer, family));
+                    self.end_stale(peer, family); // RFC 4724 §4.2
+                    self.work.ends.push((session, family));
+                    self.deferral_end_of_rib(peer, family);
                 }
             }
         }
     }
 
     fn announce_all(&mut self, peer: PeerId, attrs: PathAttrs, nlri: &[Nlri]) {
-        let received = self.attrs.intern(attrs, &mut self.next_hops);
+        let received = self.rib.attrs.intern(attrs, &mut self.rib.next_hops);
         let mut cached = Cached::default();
+        let generations = self
+            .peers
+            .get(&peer)
+            .map(|known| Family::ALL.map(|family| known.generation(family)));
         for (position, nlri) in nlri.iter().enumerate() {
             let imported = self.imported(peer, &nlri.prefix, received, &mut cached);
+            let generation = generations.and_then(|all| all.get(slot(nlri.prefix.family())).copied());
             let path = Path {
                 peer,
                 path_id: nlri.path_id,
                 received,
                 imported,
+                generation: generation.unwrap_or_default(),
             };
             self.announce(&nlri.prefix, path);
             if position % 64 == 0 && self.over_limit(peer, nlri.prefix.family()) {
                 break;
             }
         }
-        cached.let_go(self);
-        self.attrs.release(received, &mut self.next_hops);
+        cached.release(self);
+        self.rib.attrs.release(received, &mut self.rib.next_hops);
         if let Some(last) = nlri.last() {
             self.over_limit(peer, last.prefix.family());
         }
@@ -80,43 +88,85 @@ impl Engine {
 
     /// Puts a path into the table; `path` borrows the caller's references and takes its own.
     pub(super) fn announce(&mut self, prefix: &Prefix, path: Path) {
-        let dest = self.table.dest(prefix);
-        let path_id = path.path_id;
-        self.note_feeds(path.peer, path_id, prefix);
-        self.hold(&path);
-        match self.table.path(dest, path.peer, path.path_id) {
+        let dest = self.rib.table.dest(prefix);
+        match self.rib.table.path(dest, path.peer, path.path_id) {
             Some((at, old)) => {
-                self.table.replace(at, path);
-                self.let_go(&old);
-                self.forget_missing(&path, dest);
-                if old == path {
+                self.retain(&path);
+                self.rib.table.replace(at, path);
+                self.note_replaced(dest, prefix.family(), &old, &path);
+                self.release(&old);
+                if old.says_the_same(&path) {
                     return;
                 }
             }
             None => {
-                self.table.insert(dest, path);
+                if !self.admits_path(dest, prefix, &path) {
+                    return;
+                }
+                self.retain(&path);
+                self.rib.table.insert(dest, path);
+                let next_hop = self.next_hop_of(&path);
                 if let Some(peer) = self.peers.get_mut(&path.peer) {
-                    peer.adj_in.added(dest, prefix.family());
+                    peer.adj_in.added(dest, prefix.family(), next_hop);
                 }
             }
         }
+        self.note_feeds(path.peer, path.path_id, prefix);
         self.mark(dest);
     }
 
-    fn forget_missing(&mut self, path: &Path, dest: DestId) {
-        if let Some(peer) = self.peers.get_mut(&path.peer) {
-            for sweep in &mut peer.sweeps {
-                sweep.missing.remove(&(dest, path.path_id));
-            }
+    /// The notes of the Adj-RIB-In follow a path that took the place of another of its source.
+    fn note_replaced(&mut self, dest: DestId, family: Family, old: &Path, new: &Path) {
+        if (old.imported, old.generation) == (new.imported, new.generation) {
+            return;
         }
+        let (before, now) = (self.next_hop_of(old), self.next_hop_of(new));
+        let Some(peer) = self.peers.get_mut(&new.peer) else {
+            return;
+        };
+        if !peer.generations(family).is_counted(old.generation) {
+            peer.adj_in.added(dest, family, now);
+        } else if before != now {
+            peer.adj_in.note(dest, now);
+        }
+    }
+
+    /// Whether another path of this source fits: an unbounded number of paths of one prefix would keep all others waiting.
+    fn admits_path(&mut self, dest: DestId, prefix: &Prefix, path: &Path) -> bool {
+        if path.path_id == PathId(0) {
+            return true; // without identifiers there is one (RFC 7911 §3 reserves none, but few speakers use 0 beside others)
+        }
+        let Some(peer) = self.peers.get_mut(&path.peer) else {
+            return true;
+        };
+        let most = usize::from(peer.routing.max_paths_per_prefix);
+        let paths = self.rib.table.paths(dest);
+        if most == 0
+            || paths
+                .filter(|(_, other)| other.peer == path.peer)
+                .take(most)
+                .count()
+                < most
+        {
+            return true;
+        }
+        let id = peer.id(path.peer);
+        if let Some(session) = peer.session.as_mut().filter(|session| !session.warned_of_paths) {
+            session.warned_of_paths = true;
+            self.out.push_back(Output::PathLimitWarning(id, *prefix));
+        }
+        false
     }
 
     /// Takes paths of a peer out of the table.
     pub(super) fn withdraw_all(&mut self, peer: PeerId, all: impl IntoIterator<Item = impl Borrow<Nlri>>) {
         let mut gone = [0; Family::ALL.len()];
+        let Some(generations) = self.peers.get(&peer).map(Peer::all_generations) else {
+            return;
+        };
         for nlri in all {
             let nlri = nlri.borrow();
-            if self.withdraw(peer, nlri)
+            if self.withdraw(peer, nlri, &generations)
                 && let Some(count) = gone.get_mut(slot(nlri.prefix.family()))
             {
                 *count += 1;
@@ -128,26 +178,22 @@ impl Engine {
         for (family, count) in Family::ALL.into_iter().zip(gone) {
             known.adj_in.removed(family, count);
         }
-        if known.adj_in.is_bloated() {
-            let table = &self.table;
-            known
-                .adj_in
-                .compact(|dest| table.paths(dest).any(|(_, path)| path.peer == peer));
-        }
+        self.compact_adj_in(peer);
     }
 
-    /// Whether the path was there.
-    fn withdraw(&mut self, peer: PeerId, nlri: &Nlri) -> bool {
-        let Some(dest) = self.table.find_next(&nlri.prefix) else {
+    /// Whether the path was there and counted.
+    fn withdraw(&mut self, peer: PeerId, nlri: &Nlri, generations: &[Generations; 2]) -> bool {
+        let Some(dest) = self.rib.table.find_next(&nlri.prefix) else {
             return false;
         };
-        let Some(path) = self.table.take(dest, peer, nlri.path_id) else {
+        let Some(path) = self.rib.table.take(dest, peer, nlri.path_id) else {
             return false;
         };
-        self.let_go(&path);
+        self.release(&path);
         self.note_feeds(peer, nlri.path_id, &nlri.prefix);
         self.mark(dest);
-        true
+        let generations = generations.get(slot(nlri.prefix.family()));
+        generations.is_some_and(|generations| generations.is_counted(path.generation))
     }
 
     /// RFC 4486 §4: more prefixes than configured end the session with Cease/1.
@@ -161,18 +207,21 @@ impl Engine {
         let count = known.adj_in.count(family);
         let over = count > limit.limit as usize;
         let many = over || limit.warn_at.is_some_and(|at| count >= at as usize);
-        if many && !known.warned.contains(family) {
-            known.warned.insert(family);
-            self.out.push_back(Output::ManyPrefixes(peer, family, count));
+        let id = known.id(peer);
+        let Some(session) = &mut known.session else {
+            return false;
+        };
+        if many && !session.warned.contains(family) {
+            session.warned.insert(family);
+            self.out.push_back(Output::PrefixLimitWarning(id, family, count));
         }
         let OverLimit::Cease { restart_after } = limit.action else {
             return false;
         };
-        if over && !known.refused {
-            known.refused = true;
+        if over && !session.refused {
+            session.refused = true;
             let notification = Notification::max_prefixes(family, limit.limit);
-            self.out
-                .push_back(Output::Fail(peer, notification, restart_after));
+            self.out.push_back(Output::Fail(id, notification, restart_after));
         }
         over
     }
@@ -186,7 +235,7 @@ impl Engine {
         received: AttrId,
         cached: &mut Cached,
     ) -> Result<AttrId, Ineligible> {
-        if self.own_blocks.iter().any(|block| block.contains(prefix)) {
+        if self.local.blocks.iter().any(|block| block.contains(prefix)) {
             return Err(Ineligible::OwnBlock);
         }
         if let Some((family, imported)) = cached.imported
@@ -212,7 +261,7 @@ impl Engine {
         let Some(known) = self.peers.get(&peer) else {
             return Err(Ineligible::Policy);
         };
-        let attrs = self.attrs.get(received);
+        let attrs = self.rib.attrs.get(received);
         match cached.checked {
             Some((family, outcome)) if family == prefix.family() => outcome?,
             _ => {
@@ -250,10 +299,10 @@ impl Engine {
             local_addr: None,
         };
         policy.apply(rules, &mut changed, context);
-        let id = self.attrs.intern(changed, &mut self.next_hops);
+        let id = self.rib.attrs.intern(changed, &mut self.rib.next_hops);
         if let Some((_, old)) = cached.changed.replace((rules, id)) {
             // A path that uses the old one holds its own reference by now.
-            self.attrs.release(old, &mut self.next_hops);
+            self.rib.attrs.release(old, &mut self.rib.next_hops);
         }
         Ok(id)
     }
@@ -290,17 +339,17 @@ impl Engine {
     }
 
     /// A path refers once to each set that it names.
-    pub(super) fn hold(&mut self, path: &Path) {
-        self.attrs.retain(path.received);
+    pub(super) fn retain(&mut self, path: &Path) {
+        self.rib.attrs.retain(path.received);
         if let Some(imported) = changed_by_import(path) {
-            self.attrs.retain(imported);
+            self.rib.attrs.retain(imported);
         }
     }
 
-    pub(super) fn let_go(&mut self, path: &Path) {
-        self.attrs.release(path.received, &mut self.next_hops);
+    pub(super) fn release(&mut self, path: &Path) {
+        self.rib.attrs.release(path.received, &mut self.rib.next_hops);
         if let Some(imported) = changed_by_import(path) {
-            self.attrs.release(imported, &mut self.next_hops);
+            self.rib.attrs.release(imported, &mut self.rib.next_hops);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Routes of our own: the whole wanted set comes in, the difference is applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::slices::Again;
+use super::work::{Item, Job};
 use super::{Engine, Originated};
 use crate::policy::Source;
-use crate::rib::table::Path;
+use crate::rib::generation::Generation;
+use crate::rib::table::{DestId, Path};
 use crate::types::{Family, PathId, PeerId, Prefix};
 use crate::wire::{NextHop, PathAttrs};
 
@@ -15,21 +16,21 @@ impl Engine {
     pub(super) fn originate(&mut self, routes: Vec<Originated>) {
         let wanted: BTreeMap<Prefix, Originated> =
             routes.into_iter().map(|route| (route.prefix, route)).collect();
-        let old = std::mem::take(&mut self.originated);
+        let old = std::mem::take(&mut self.local.originated);
         for prefix in old.keys().filter(|prefix| !wanted.contains_key(prefix)) {
-            self.sources.local.remove(prefix);
-            if let Some(dest) = self.table.find(prefix) {
-                self.withdraw_source(PeerId::LOCAL, dest);
+            self.rib.sources.local.remove(prefix);
+            if let Some(dest) = self.rib.table.find(prefix) {
+                self.withdraw_where(PeerId::LOCAL, dest, &|_, _| true);
             }
         }
         for (prefix, route) in wanted
             .iter()
             .filter(|(prefix, route)| old.get(prefix) != Some(route))
         {
-            self.sources.local.insert(*prefix, route.source);
+            self.rib.sources.local.insert(*prefix, route.source);
             self.announce_own(*prefix, route);
         }
-        self.originated = wanted;
+        self.local.originated = wanted;
         self.guard_blocks();
     }
 
@@ -41,7 +42,7 @@ impl Engine {
         };
         let mut attrs = PathAttrs::originated(next_hop);
         attrs.communities = route.communities.clone().into();
-        let id = self.attrs.intern(attrs, &mut self.next_hops);
+        let id = self.rib.attrs.intern(attrs, &mut self.rib.next_hops);
         self.announce(
             &prefix,
             Path {
@@ -49,11 +50,12 @@ impl Engine {
                 path_id: PathId(0),
                 received: id,
                 imported: Ok(id),
+                generation: Generation::default(),
             },
         );
-        self.attrs.release(id, &mut self.next_hops);
+        self.rib.attrs.release(id, &mut self.rib.next_hops);
         // A change of source alone leaves the path as it is, but policies see it.
-        if let Some(dest) = self.table.find(&prefix) {
+        if let Some(dest) = self.rib.table.find(&prefix) {
             self.mark(dest);
         }
     }
@@ -62,36 +64,26 @@ impl Engine {
     /// under an old one, are evaluated again.
     fn guard_blocks(&mut self) {
         let blocks: Vec<Prefix> = self
+            .local
             .originated
             .values()
             .filter(|route| route.source == Source::PodBlock)
             .map(|route| route.prefix)
             .collect();
-        let old = std::mem::replace(&mut self.own_blocks, blocks);
+        let old = std::mem::replace(&mut self.local.blocks, blocks);
         let changed: Vec<Prefix> = old
             .iter()
-            .filter(|block| !self.own_blocks.contains(block))
-            .chain(self.own_blocks.iter().filter(|block| !old.contains(block)))
+            .filter(|block| !self.local.blocks.contains(block))
+            .chain(self.local.blocks.iter().filter(|block| !old.contains(block)))
             .copied()
             .collect();
         if changed.is_empty() {
             return;
         }
-        let inside = |prefix: &Prefix| changed.iter().any(|block| block.contains(prefix));
-        let affected: Vec<_> = self
-            .table
-            .dests()
-            .filter(|(_, prefix)| inside(prefix))
-            .map(|(dest, _)| dest)
-            .collect();
-        let mut again = Again::default();
-        for dest in affected {
-            let mut peers: Vec<PeerId> = self.table.paths(dest).map(|(_, path)| path.peer).collect();
-            peers.dedup();
-            for peer in peers.into_iter().filter(|peer| *peer != PeerId::LOCAL) {
-                self.reimport(peer, dest, &mut again);
-            }
-        }
-        again.let_go(self);
+        self.work.items.push_back(Item {
+            peer: PeerId::LOCAL,
+            dests: VecDeque::new(),
+            job: Job::Blocks(changed, DestId(0)),
+        });
     }
 }

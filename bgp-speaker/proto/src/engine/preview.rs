@@ -74,20 +74,21 @@ impl Engine {
     }
 
     fn has_kernel_route(&self, prefix: &Prefix) -> bool {
-        self.table
+        self.rib
+            .table
             .find(prefix)
-            .is_some_and(|dest| self.table.fib(dest) != 0)
+            .is_some_and(|dest| self.rib.table.fib(dest) != 0)
     }
 
     /// What a peer was last told of a prefix.
     fn told(&self, peer: PeerId, prefix: &Prefix) -> Option<PathAttrs> {
-        let dest = self.table.find(prefix)?;
-        let rib = (&self.attrs, &self.sources);
+        let dest = self.rib.table.find(prefix)?;
+        let rib = (&self.rib.attrs, &self.rib.sources);
         self.group_of(peer)?.told(peer, dest, *prefix, rib)
     }
 
     fn prefixes(&self) -> impl Iterator<Item = Prefix> {
-        self.table.dests().map(|(_, prefix)| prefix)
+        self.rib.table.dests().map(|(_, prefix)| prefix)
     }
 }
 
@@ -95,7 +96,7 @@ fn hears(peer: PeerId, before: &Engine, after: &Engine) -> Heard {
     let mut heard = Heard::default();
     let new = after
         .prefixes()
-        .filter(|prefix| before.table.find(prefix).is_none());
+        .filter(|prefix| before.rib.table.find(prefix).is_none());
     let mut all: Vec<Prefix> = before.prefixes().chain(new).collect();
     all.sort_unstable();
     all.dedup();

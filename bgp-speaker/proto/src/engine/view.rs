@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::{Engine, Reach};
+use super::{Engine, Reach, SessionId};
 use crate::rib::table::{DestId, Ineligible, Path};
 use crate::types::{Family, PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
@@ -94,6 +94,7 @@ impl Engine {
         let limit = if filter.limit == 0 { 1000 } else { filter.limit };
         let after = filter.after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut found: Vec<(Prefix, DestId)> = self
+            .rib
             .table
             .dests()
             .map(|(dest, prefix)| (prefix, dest))
@@ -118,26 +119,26 @@ impl Engine {
         let filter = RouteFilter::default();
         let mut routes = Vec::new();
         let mut next = place;
-        while routes.len() < most && next < self.table.bound() {
+        while routes.len() < most && next < self.rib.table.bound() {
             let dest = DestId(next);
             next += 1;
-            if let Some(prefix) = self.table.prefix(dest)
+            if let Some(prefix) = self.rib.table.prefix(dest)
                 && self.shows(&filter, &prefix, dest)
             {
                 routes.push(self.route_view(prefix, dest, &filter));
             }
         }
-        (routes, Some(next).filter(|next| *next < self.table.bound()))
+        (routes, Some(next).filter(|next| *next < self.rib.table.bound()))
     }
 
     fn shows(&self, filter: &RouteFilter, prefix: &Prefix, dest: DestId) -> bool {
-        self.table.find(prefix) == Some(dest)
-            && self.table.first(dest).is_some()
+        self.rib.table.find(prefix) == Some(dest)
+            && self.rib.table.first(dest).is_some()
             && filter.within.is_none_or(|within| within.contains(prefix))
             && filter.covering.is_none_or(|covered| prefix.contains(&covered))
             && filter
                 .received_from
-                .is_none_or(|peer| self.table.paths(dest).any(|(_, path)| path.peer == peer))
+                .is_none_or(|peer| self.rib.table.paths(dest).any(|(_, path)| path.peer == peer))
             && filter
                 .advertised_to
                 .is_none_or(|peer| self.is_advertised(peer, dest))
@@ -150,10 +151,12 @@ impl Engine {
 
     fn route_view(&self, prefix: Prefix, dest: DestId, filter: &RouteFilter) -> RouteView {
         let best = self
+            .rib
             .sources
-            .best(&self.table, dest, &self.attrs, &self.next_hops)
+            .best(&self.rib.table, dest, &self.rib.attrs, &self.rib.next_hops)
             .is_some();
         let paths = self
+            .rib
             .table
             .paths(dest)
             .enumerate()
@@ -170,7 +173,7 @@ impl Engine {
             path_id: path.path_id,
             best,
             unused: self.unused(path),
-            attrs: self.attrs.get(path.imported.unwrap_or(path.received)).clone(),
+            attrs: self.rib.attrs.get(path.imported.unwrap_or(path.received)).clone(),
         }
     }
 
@@ -180,43 +183,42 @@ impl Engine {
             Err(why) => return Some(Unused::Refused(why)),
         };
         if self
+            .rib
             .sources
-            .metric(path, imported, &self.attrs, &self.next_hops)
+            .metric(path, imported, &self.rib.attrs, &self.rib.next_hops)
             .is_some()
         {
             return None;
         }
-        Some(match self.next_hops.reach(self.attrs.next_hop(imported)) {
-            Some(Reach::Own) => Unused::OwnNextHop,
-            Some(_) => Unused::Unresolved,
-            None => Unused::Resolving,
-        })
+        Some(
+            match self.rib.next_hops.reach(self.rib.attrs.next_hop(imported)) {
+                Some(Reach::Own) => Unused::OwnNextHop,
+                Some(_) => Unused::Unresolved,
+                None => Unused::Resolving,
+            },
+        )
     }
 
-    /// Counts of a peer; looks at what came from it.
+    /// Whether this session is established, and the peer's latest.
+    #[must_use]
+    pub fn is_established(&self, session: SessionId) -> bool {
+        self.peers
+            .get(&session.peer)
+            .is_some_and(|peer| peer.has(session))
+    }
+
+    /// Counts of a peer.
     #[must_use]
     pub fn counts(&self, id: PeerId) -> PeerCounts {
         let Some(peer) = self.peers.get(&id) else {
             return PeerCounts::default();
         };
         let group = self.group_of(id);
-        let advertised = |family| {
-            let all = group.map_or(0, |group| group.count(family));
-            let mut own: Vec<DestId> = peer.adj_in.notes().to_vec();
-            own.sort_unstable();
-            own.dedup();
-            let is_own = |dest: &DestId| {
-                self.table
-                    .prefix(*dest)
-                    .is_some_and(|prefix| prefix.family() == family)
-                    && group.is_some_and(|group| group.told_only_from(id, *dest))
-            };
-            all - own.into_iter().filter(is_own).count()
-        };
+        let advertised = |family| group.map_or(0, |group| group.count_for(id, family));
         PeerCounts {
             received: Family::ALL.map(|family| peer.adj_in.count(family)),
             advertised: Family::ALL.map(advertised),
-            outstanding: peer.outstanding,
+            outstanding: peer.session.as_ref().map_or(0, |session| session.outstanding),
         }
     }
 
@@ -226,8 +228,9 @@ impl Engine {
         let usable = |path: &Path| {
             let imported = path.imported.ok();
             imported.is_some_and(|imported| {
-                self.sources
-                    .metric(path, imported, &self.attrs, &self.next_hops)
+                self.rib
+                    .sources
+                    .metric(path, imported, &self.rib.attrs, &self.rib.next_hops)
                     .is_some()
             })
         };
@@ -235,13 +238,18 @@ impl Engine {
             let mut dests: Vec<DestId> = self
                 .peers
                 .get(peer)
-                .map(|peer| peer.adj_in.notes().to_vec())
+                .map(|peer| peer.adj_in.notes().collect())
                 .unwrap_or_default();
             dests.sort_unstable();
             dests.dedup();
             let alone = |dest: &&DestId| {
-                let mut from_it = self.table.paths(**dest).filter(|(_, path)| path.peer == *peer);
+                let mut from_it = self
+                    .rib
+                    .table
+                    .paths(**dest)
+                    .filter(|(_, path)| path.peer == *peer);
                 let mut others = self
+                    .rib
                     .table
                     .paths(**dest)
                     .filter(|(_, path)| !leaving.contains(&path.peer));
@@ -255,7 +263,11 @@ impl Engine {
     /// How many prefixes, paths' attribute sets and next hops there are.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize, usize) {
-        (self.table.len(), self.attrs.len(), self.next_hops.len())
+        (
+            self.rib.table.len(),
+            self.rib.attrs.len(),
+            self.rib.next_hops.len(),
+        )
     }
 }
 

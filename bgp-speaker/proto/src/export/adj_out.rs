@@ -13,7 +13,7 @@ use crate::types::PeerId;
 
 /// Names a [`RuleSet`] that occurred in the group.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct RulesId(u16);
+pub struct RulesId(u32);
 
 /// What members were told of a destination.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -52,8 +52,7 @@ impl AdjOut {
             .and_then(|entry| std::mem::replace(entry, sent))
     }
 
-    /// The id of a rule set. After 65535 different sets, the last one's id is shared by no one: policies have
-    /// at most 128 rules, and a set that many differ in is beyond any table we have seen, so the first is given.
+    /// The id of a rule set. 2^32 different ones do not fit into memory.
     pub fn rules_id(&mut self, rules: RuleSet) -> RulesId {
         if self.rules.first() == Some(&rules) {
             return RulesId(0); // most groups have one
@@ -61,7 +60,7 @@ impl AdjOut {
         if let Some(id) = self.rule_ids.get(&rules) {
             return *id;
         }
-        let id = RulesId(u16::try_from(self.rules.len()).unwrap_or(0));
+        let id = RulesId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX));
         self.rules.push(rules);
         self.rule_ids.insert(rules, id);
         id
@@ -70,7 +69,7 @@ impl AdjOut {
     /// The rule set of an id.
     #[must_use]
     pub fn rules(&self, id: RulesId) -> RuleSet {
-        self.rules.get(usize::from(id.0)).copied().unwrap_or_default()
+        self.rules.get(id.0 as usize).copied().unwrap_or_default()
     }
 
     /// All entries, by destination.

@@ -9,31 +9,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::adj_out::{AdjOut, Sent};
+use super::counts::{Counts, Origin};
 use super::lagging::Lagging;
 use super::pack::Packer;
+use super::rib::Rib;
 use super::rules::GroupKey;
 use super::several::{Change, Paths, SeveralOut};
 use super::sources::{Best, Sources};
 use crate::export::chunk::Chunk;
 use crate::policy::Route;
 use crate::rib::attrs::{AttrId, AttrTable};
-use crate::rib::nexthop::NextHops;
-use crate::rib::table::{DestId, Table};
+use crate::rib::table::DestId;
 use crate::types::{Family, FamilySet, PathId, PeerId, Prefix};
 use crate::wire::{Nlri, PathAttrs, Refresh, RefreshKind};
-
-/// The shared parts of the engine that a group works on.
-#[derive(Debug)]
-pub struct Rib<'a> {
-    /// Prefixes and paths.
-    pub table: &'a Table,
-    /// Attributes.
-    pub attrs: &'a mut AttrTable,
-    /// Next hops.
-    pub next_hops: &'a mut NextHops,
-    /// Where paths come from.
-    pub sources: &'a Sources,
-}
 
 /// An update group.
 #[derive(Clone, Debug)]
@@ -51,9 +39,7 @@ pub struct Group {
     /// A member has caught up once: new destinations are all in the flushes.
     complete: bool,
     packer: Packer,
-    /// Entries of the Adj-RIB-Out, by family.
-    told_v4: usize,
-    told_v6: usize,
+    counts: Counts,
     asked: Asked,
 }
 
@@ -83,8 +69,7 @@ impl Group {
             filled: 0,
             complete: false,
             packer: Packer::default(),
-            told_v4: 0,
-            told_v6: 0,
+            counts: Counts::default(),
             asked: Asked::default(),
         }
     }
@@ -119,11 +104,11 @@ impl Group {
     }
 
     /// Releases what the Adj-RIB-Out holds.
-    pub fn dissolve(self, attrs: &mut AttrTable, next_hops: &mut NextHops) {
+    pub fn dissolve(self, rib: &mut Rib) {
         self.adj_out
             .iter()
             .chain(self.several.iter())
-            .for_each(|sent| attrs.release(sent.attrs, next_hops));
+            .for_each(|sent| rib.attrs.release(sent.attrs, &mut rib.next_hops));
     }
 
     /// Whether the members take several paths of a prefix.
@@ -212,32 +197,14 @@ impl Group {
         )
     }
 
-    /// Whether all that the group was told of a destination came from this member.
+    /// How many prefixes of a family a member was sent.
     #[must_use]
-    pub fn told_only_from(&self, peer: PeerId, dest: DestId) -> bool {
-        let any = self.adj_out.get(dest).is_some() || !self.several.get(dest).is_empty();
-        any && !self.was_told(peer, dest)
-    }
-
-    /// How many prefixes of a family the group was told.
-    #[must_use]
-    pub fn count(&self, family: Family) -> usize {
-        match family {
-            Family::Ipv4 => self.told_v4,
-            Family::Ipv6 => self.told_v6,
-        }
-    }
-
-    fn recount(&mut self, family: Family, old: bool, new: bool) {
-        let count = match family {
-            Family::Ipv4 => &mut self.told_v4,
-            Family::Ipv6 => &mut self.told_v6,
-        };
-        *count = *count + usize::from(new) - usize::from(old);
+    pub fn count_for(&self, member: PeerId, family: Family) -> usize {
+        self.counts.sent_to(member, family)
     }
 
     /// Takes in the best path of a destination, and collects what the followers have to hear.
-    pub fn update(&mut self, dest: DestId, prefix: Prefix, best: Option<Best>, rib: &mut Rib<'_>) {
+    pub fn update(&mut self, dest: DestId, prefix: Prefix, best: Option<Best>, rib: &mut Rib) {
         if dest.0 >= self.filled {
             if !self.complete {
                 return; // the fill will come by
@@ -252,23 +219,33 @@ impl Group {
             release(old, rib);
             return;
         }
-        self.mark_lagging(dest);
+        self.mark_lagging(dest, old.is_some());
         if !self.looks_alike(prefix, old, new, rib) {
             self.tell(single(prefix), old, new);
         }
         release(old, rib);
     }
 
-    fn mark_lagging(&mut self, dest: DestId) {
+    /// `was_sent`: the members that follow had something of it.
+    fn mark_lagging(&mut self, dest: DestId, was_sent: bool) {
         if self.has_lagging() {
-            self.lagging.values_mut().for_each(|lagging| lagging.mark(dest));
+            self.lagging
+                .values_mut()
+                .for_each(|lagging| lagging.mark(dest, was_sent));
         }
     }
 
-    fn update_several(&mut self, dest: DestId, prefix: Prefix, rib: &mut Rib<'_>) {
+    /// Whether a member that is behind may still have to be sent a withdrawal of this destination, which has no path.
+    #[must_use]
+    pub fn needs(&self, dest: DestId) -> bool {
+        self.lagging.values().any(|lagging| lagging.needs(dest))
+    }
+
+    fn update_several(&mut self, dest: DestId, prefix: Prefix, rib: &mut Rib) {
+        let was_sent = !self.several.get(dest).is_empty();
         let changes = self.replace_several(dest, prefix, rib);
         if !changes.is_empty() {
-            self.mark_lagging(dest);
+            self.mark_lagging(dest, was_sent);
         }
         for (path_id, old, new) in changes {
             if !self.looks_alike(prefix, old, new, rib) {
@@ -279,22 +256,23 @@ impl Group {
     }
 
     /// Puts the new paths in place; the caller releases the references of the old ones.
-    fn replace_several(&mut self, dest: DestId, prefix: Prefix, rib: &mut Rib<'_>) -> Vec<Change> {
+    fn replace_several(&mut self, dest: DestId, prefix: Prefix, rib: &mut Rib) -> Vec<Change> {
         let most = self.key.rules.add_path_most;
         let paths = rib
             .sources
-            .several(rib.table, dest, rib.attrs, rib.next_hops, most);
+            .several(&rib.table, dest, &rib.attrs, &rib.next_hops, most);
         let new: Paths = paths
             .into_iter()
-            .filter_map(|(id, best)| Some((id, self.evaluate(prefix, best, rib.attrs)?)))
+            .filter_map(|(id, best)| Some((id, self.evaluate(prefix, best, &rib.attrs)?)))
             .collect();
-        let (had, has) = (!self.several.get(dest).is_empty(), !new.is_empty());
+        let origin = |paths: &[(PathId, Sent)]| Origin::of(paths.iter().map(|(_, sent)| sent.source));
+        let (before, now) = (origin(self.several.get(dest)), origin(&new));
         let behind = self.has_lagging();
         let changes = self.several.set(dest, new, behind);
         for sent in changes.iter().filter_map(|(_, _, new)| *new) {
             rib.attrs.retain(sent.attrs);
         }
-        self.recount(prefix.family(), had, has);
+        self.counts.changed(prefix.family(), before, now);
         changes
     }
 
@@ -305,14 +283,15 @@ impl Group {
         dest: DestId,
         prefix: Prefix,
         best: Option<Best>,
-        rib: &mut Rib<'_>,
+        rib: &mut Rib,
     ) -> (Option<Sent>, Option<Sent>) {
-        let new = best.and_then(|best| self.evaluate(prefix, best, rib.attrs));
+        let new = best.and_then(|best| self.evaluate(prefix, best, &rib.attrs));
         if let Some(sent) = new {
             rib.attrs.retain(sent.attrs);
         }
         let old = self.adj_out.set(dest, new);
-        self.recount(prefix.family(), old.is_some(), new.is_some());
+        let (before, now) = (Origin::of_one(old.as_ref()), Origin::of_one(new.as_ref()));
+        self.counts.changed(prefix.family(), before, now);
         (old, new)
     }
 
@@ -377,7 +356,7 @@ impl Group {
     }
 
     /// Whether the members would get the same bytes again (only worth asking when something was sent before).
-    fn looks_alike(&self, prefix: Prefix, old: Option<Sent>, new: Option<Sent>, rib: &Rib<'_>) -> bool {
+    fn looks_alike(&self, prefix: Prefix, old: Option<Sent>, new: Option<Sent>, rib: &Rib) -> bool {
         let (Some(old), Some(new)) = (old, new) else {
             return false;
         };
@@ -421,7 +400,7 @@ impl Group {
     }
 
     /// Encodes what was collected, for all followers; `None` when there is nothing to tell.
-    pub fn flush(&mut self, rib: &Rib<'_>) -> Option<Chunk> {
+    pub fn flush(&mut self, rib: &Rib) -> Option<Chunk> {
         self.asked = Asked::default();
         if !self.has_lagging() {
             self.several.forget_gone();
@@ -432,7 +411,7 @@ impl Group {
         Some(self.encode(rib))
     }
 
-    fn encode(&mut self, rib: &Rib<'_>) -> Chunk {
+    fn encode(&mut self, rib: &Rib) -> Chunk {
         let (key, adj_out) = (&self.key, &self.adj_out);
         self.packer.encode(&key.encode, |family, prefix, sent| {
             let learned = rib.sources.learned(sent.source, &prefix)?;
@@ -446,14 +425,14 @@ impl Group {
     }
 
     /// One step for a member that is behind: a chunk for it alone, and whether it has caught up.
-    pub fn catch_up(&mut self, peer: PeerId, rib: &mut Rib<'_>) -> (Chunk, bool) {
+    pub fn catch_up(&mut self, peer: PeerId, rib: &mut Rib) -> (Chunk, bool) {
         let bound = rib.table.bound();
         let Some(mut lagging) = self.lagging.remove(&peer) else {
             return (Chunk::default(), true);
         };
         let dirty = lagging.take_dirty(STEP_PREFIXES);
-        for dest in &dirty {
-            self.tell_member(peer, *dest, true, rib);
+        for (dest, is_known) in &dirty {
+            self.tell_member(peer, *dest, *is_known, rib);
         }
         let mut told = dirty.len();
         let stop = lagging.cursor.saturating_add(STEP_DESTS).min(bound);
@@ -478,7 +457,7 @@ impl Group {
     }
 
     /// Takes destinations up to and with this one into the Adj-RIB-Out; members past them are none yet.
-    fn fill_to(&mut self, dest: DestId, rib: &mut Rib<'_>) {
+    fn fill_to(&mut self, dest: DestId, rib: &mut Rib) {
         while self.filled <= dest.0 {
             let next = DestId(self.filled);
             if let Some(prefix) = rib.table.prefix(next) {
@@ -488,7 +467,7 @@ impl Group {
                     self.filled += 1;
                     continue;
                 }
-                let best = rib.sources.best(rib.table, next, rib.attrs, rib.next_hops);
+                let best = rib.sources.best(&rib.table, next, &rib.attrs, &rib.next_hops);
                 let (old, _) = self.replace(next, prefix, best, rib);
                 release(old, rib);
             }
@@ -497,7 +476,7 @@ impl Group {
     }
 
     /// Tells one member the present state; says whether there was something to tell.
-    fn tell_member(&mut self, peer: PeerId, dest: DestId, withdraw: bool, rib: &Rib<'_>) -> bool {
+    fn tell_member(&mut self, peer: PeerId, dest: DestId, withdraw: bool, rib: &Rib) -> bool {
         let Some(prefix) = rib.table.prefix(dest) else {
             return false;
         };
@@ -521,7 +500,7 @@ impl Group {
         dest: DestId,
         prefix: Prefix,
         withdraw: bool,
-        rib: &Rib<'_>,
+        rib: &Rib,
     ) -> bool {
         let paths = self
             .several
@@ -542,7 +521,7 @@ impl Group {
             return told;
         }
         let there = rib.table.paths(dest).map(|(at, _)| at.export_id());
-        let mut forget: Vec<PathId> = there.chain(self.several.gone(dest).iter().copied()).collect();
+        let mut forget: Vec<PathId> = there.chain(self.several.gone(dest)).collect();
         forget.sort_unstable();
         forget.dedup();
         forget.retain(|id| !paths.iter().any(|(told, _)| told == id));
@@ -562,8 +541,8 @@ fn single(prefix: Prefix) -> Nlri {
     }
 }
 
-fn release(sent: Option<Sent>, rib: &mut Rib<'_>) {
+fn release(sent: Option<Sent>, rib: &mut Rib) {
     if let Some(sent) = sent {
-        rib.attrs.release(sent.attrs, rib.next_hops);
+        rib.attrs.release(sent.attrs, &mut rib.next_hops);
     }
 }

@@ -3,13 +3,43 @@
 //! Such a member gets nothing of the group's flushes. It has a cursor, up to which it knows the
 //! Adj-RIB-Out, and the set of destinations below the cursor that changed since. Serving it means
 //! encoding from the Adj-RIB-Out: the dirty ones, then a stretch at the cursor. Its cost is 4 bytes per
-//! destination that changed and one bit per destination.
+//! destination that changed and two bits per destination.
+//!
+//! A destination that came and went while the member was behind was never sent to it: such a one can be freed, so that a member that does
+//! not read does not make the table grow.
 
 use ::bytes::{Bytes, BytesMut};
 
 use crate::rib::table::DestId;
 use crate::types::FamilySet;
 use crate::wire::{Refresh, RefreshKind, encode_end_of_rib};
+
+/// A set of destinations.
+#[derive(Clone, Debug, Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn contains(&self, dest: DestId) -> bool {
+        let word = self.0.get(dest.index() / 64);
+        word.is_some_and(|word| word >> (dest.index() % 64) & 1 == 1)
+    }
+
+    fn insert(&mut self, dest: DestId) {
+        let word = dest.index() / 64;
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= 1 << (dest.index() % 64);
+        }
+    }
+
+    fn remove(&mut self, dest: DestId) {
+        if let Some(word) = self.0.get_mut(dest.index() / 64) {
+            *word &= !(1 << (dest.index() % 64));
+        }
+    }
+}
 
 /// How far a member is behind.
 #[derive(Clone, Debug)]
@@ -20,7 +50,9 @@ pub struct Lagging {
     known: u32,
     /// Changed where the member knows, each once, in order.
     dirty: Vec<DestId>,
-    marks: Vec<u64>,
+    marks: Bits,
+    /// Of the marked ones, those of which the member was sent nothing.
+    unknown: Bits,
     /// Families whose End-of-RIB is still to be sent (RFC 4724 §2).
     pub end_of_rib: FamilySet,
     /// Families whose EoRR is still to be sent (RFC 7313 §4).
@@ -33,12 +65,12 @@ impl Lagging {
     /// A member that is to be told everything, then End-of-RIB. `resync`: it may know routes from before.
     #[must_use]
     pub fn from_start(end_of_rib: FamilySet, resync: bool) -> Self {
-        let (dirty, marks) = (Vec::new(), Vec::new());
         Self {
             cursor: 0,
             known: 0,
-            dirty,
-            marks,
+            dirty: Vec::new(),
+            marks: Bits::default(),
+            unknown: Bits::default(),
             end_of_rib,
             end_of_refresh: FamilySet::EMPTY,
             resync,
@@ -60,33 +92,39 @@ impl Lagging {
         self.cursor = 0;
     }
 
-    /// A destination changed.
-    pub fn mark(&mut self, dest: DestId) {
+    /// A destination changed. `was_sent`: members that are not behind had been sent something of it before.
+    pub fn mark(&mut self, dest: DestId, was_sent: bool) {
         if dest.0 >= self.cursor.max(self.known) {
             return; // the cursor will come by
         }
-        let (word, bit) = (dest.index() / 64, 1u64 << (dest.index() % 64));
-        if word >= self.marks.len() {
-            self.marks.resize(word + 1, 0);
+        if self.marks.contains(dest) {
+            return;
         }
-        if let Some(marks) = self.marks.get_mut(word)
-            && *marks & bit == 0
-        {
-            *marks |= bit;
-            self.dirty.push(dest);
+        self.marks.insert(dest);
+        self.dirty.push(dest);
+        if !was_sent && !self.resync {
+            self.unknown.insert(dest);
         }
     }
 
-    /// Takes at most `most` dirty destinations.
-    pub fn take_dirty(&mut self, most: usize) -> Vec<DestId> {
+    /// Whether the member may know a destination of which nothing is sent any more.
+    #[must_use]
+    pub fn needs(&self, dest: DestId) -> bool {
+        let changed = self.marks.contains(dest) && !self.unknown.contains(dest);
+        changed || (self.resync && dest.0 >= self.cursor)
+    }
+
+    /// Takes at most `most` dirty destinations, each with whether the member may know something of it.
+    pub fn take_dirty(&mut self, most: usize) -> Vec<(DestId, bool)> {
         let rest = self.dirty.split_off(most.min(self.dirty.len()));
         let taken = std::mem::replace(&mut self.dirty, rest);
-        for dest in &taken {
-            if let Some(marks) = self.marks.get_mut(dest.index() / 64) {
-                *marks &= !(1 << (dest.index() % 64));
-            }
-        }
-        taken
+        let take = |dest: DestId| {
+            let is_known = !self.unknown.contains(dest);
+            self.marks.remove(dest);
+            self.unknown.remove(dest);
+            (dest, is_known)
+        };
+        taken.into_iter().map(take).collect()
     }
 
     /// End-of-RIB and EoRR of a member that has caught up, as messages.
@@ -117,15 +155,36 @@ mod tests {
     #[test]
     fn marks_once_and_only_below_the_cursor() {
         let mut lagging = Lagging::from_start(FamilySet::EMPTY, false);
-        lagging.mark(DestId(3));
+        lagging.mark(DestId(3), true);
         assert!(lagging.take_dirty(9).is_empty());
         lagging.cursor = 100;
         for dest in [3, 70, 3, 99, 100] {
-            lagging.mark(DestId(dest));
+            lagging.mark(DestId(dest), true);
         }
-        assert_eq!(lagging.take_dirty(2), [DestId(3), DestId(70)]);
-        lagging.mark(DestId(3));
-        assert_eq!(lagging.take_dirty(9), [DestId(99), DestId(3)]);
+        assert_eq!(lagging.take_dirty(2), [(DestId(3), true), (DestId(70), true)]);
+        lagging.mark(DestId(3), true);
+        assert_eq!(lagging.take_dirty(9), [(DestId(99), true), (DestId(3), true)]);
         assert!(lagging.is_done(100) && !lagging.is_done(101));
+    }
+
+    #[test]
+    fn what_came_and_went_meanwhile_is_not_needed() {
+        let mut lagging = Lagging::from_now();
+        lagging.mark(DestId(1), true);
+        lagging.mark(DestId(2), false);
+        lagging.mark(DestId(2), true); // and went: the member still knows nothing
+        assert!(lagging.needs(DestId(1)) && !lagging.needs(DestId(2)) && !lagging.needs(DestId(3)));
+        assert_eq!(lagging.take_dirty(9), [(DestId(1), true), (DestId(2), false)]);
+        lagging.mark(DestId(2), true);
+        assert!(lagging.needs(DestId(2)));
+        // One that may know routes from before needs all that the cursor did not reach yet.
+        let mut moved = Lagging::from_start(FamilySet::EMPTY, true);
+        moved.cursor = 10;
+        assert!(moved.needs(DestId(10)) && !moved.needs(DestId(9)));
+        moved.mark(DestId(5), false);
+        assert!(
+            moved.needs(DestId(5)),
+            "it may have been sent it in its other group"
+        );
     }
 }

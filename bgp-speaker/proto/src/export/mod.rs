@@ -7,9 +7,11 @@
 
 pub mod adj_out;
 pub mod chunk;
+pub mod counts;
 pub mod group;
 pub mod lagging;
 pub mod pack;
+pub mod rib;
 pub mod rules;
 pub mod several;
 pub mod sources;

@@ -95,7 +95,7 @@ impl Packer {
         self.runs.sort_by_key(|(bucket, _)| *bucket); // prefixes stay in the order of their change
         let mut chunk = Chunk::default();
         let mut out = std::mem::take(&mut self.out);
-        let mut last: Option<Sent> = None;
+        let mut last: Option<(Family, Sent)> = None;
         let mut cached: Option<PathAttrs> = None;
         for same in self.runs.chunk_by(|(a, _), (b, _)| a == b) {
             let list = joined(same, &self.changed, &mut self.scratch);
@@ -103,11 +103,11 @@ impl Packer {
                 continue;
             };
             let start = out.len();
-            if bucket.sent != last || cached.is_none() {
-                cached = bucket
-                    .sent
-                    .and_then(|sent| attrs(bucket.family, head.prefix, sent));
-                last = bucket.sent;
+            // The next hop that is sent differs by family (RFC 4760 §3, RFC 8950 §4).
+            let wanted = bucket.sent.map(|sent| (bucket.family, sent));
+            if wanted != last || cached.is_none() {
+                cached = wanted.and_then(|(family, sent)| attrs(family, head.prefix, sent));
+                last = wanted;
             }
             let told = match &cached {
                 Some(attrs) if bucket.sent.is_some() => {

@@ -3,6 +3,8 @@
 //! A path that goes while a member is behind leaves its identifier behind too, so that the member can be told
 //! to forget it when its turn comes. Those are dropped once no member is behind.
 
+use std::collections::BTreeSet;
+
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
@@ -17,11 +19,53 @@ pub type Paths = Vec<(PathId, Sent)>;
 #[derive(Clone, Debug, Default)]
 pub struct SeveralOut {
     entries: HashMap<DestId, Paths, FxBuildHasher>,
-    gone: HashMap<DestId, Vec<PathId>, FxBuildHasher>,
+    gone: HashMap<DestId, BTreeSet<PathId>, FxBuildHasher>,
 }
 
 /// A path that changed: before and now.
 pub type Change = (PathId, Option<Sent>, Option<Sent>);
+
+/// Lists up to this length are searched from end to end.
+const FEW: usize = 16;
+
+/// The paths that differ, those that are gone first: one pass over both, however many there are.
+fn changes(old: &[(PathId, Sent)], new: &[(PathId, Sent)]) -> Vec<Change> {
+    if old == new {
+        return Vec::new();
+    }
+    if old.len().max(new.len()) <= FEW {
+        let find = |list: &[(PathId, Sent)], id: PathId| {
+            let found = list.iter().find(|(other, _)| *other == id);
+            found.map(|(_, sent)| *sent)
+        };
+        return differences(old, new, |id| find(old, id), |id| find(new, id));
+    }
+    let by_id = |paths: &[(PathId, Sent)]| {
+        paths
+            .iter()
+            .copied()
+            .collect::<HashMap<PathId, Sent, FxBuildHasher>>()
+    };
+    let (before, now) = (by_id(old), by_id(new));
+    differences(
+        old,
+        new,
+        |id| before.get(&id).copied(),
+        |id| now.get(&id).copied(),
+    )
+}
+
+fn differences(
+    old: &[(PathId, Sent)],
+    new: &[(PathId, Sent)],
+    before: impl Fn(PathId) -> Option<Sent>,
+    now: impl Fn(PathId) -> Option<Sent>,
+) -> Vec<Change> {
+    let gone = old.iter().filter(|(id, _)| now(*id).is_none());
+    let gone = gone.map(|(id, sent)| (*id, Some(*sent), None));
+    let put = new.iter().map(|(id, sent)| (*id, before(*id), Some(*sent)));
+    gone.chain(put).filter(|(_, old, new)| old != new).collect()
+}
 
 impl SeveralOut {
     /// What the members were told.
@@ -37,14 +81,7 @@ impl SeveralOut {
         } else {
             self.entries.insert(dest, new.clone()).unwrap_or_default()
         };
-        let find =
-            |list: &Paths, id: PathId| list.iter().find(|(found, _)| *found == id).map(|(_, sent)| *sent);
-        let removed = old
-            .iter()
-            .filter(|(id, _)| find(&new, *id).is_none())
-            .map(|(id, sent)| (*id, Some(*sent), None));
-        let put = new.iter().map(|(id, sent)| (*id, find(&old, *id), Some(*sent)));
-        let changes: Vec<Change> = removed.chain(put).filter(|(_, old, new)| old != new).collect();
+        let changes = changes(&old, &new);
         if behind {
             let gone = changes
                 .iter()
@@ -59,9 +96,8 @@ impl SeveralOut {
     }
 
     /// Identifiers that a member who was behind may still know.
-    #[must_use]
-    pub fn gone(&self, dest: DestId) -> &[PathId] {
-        self.gone.get(&dest).map_or(&[], Vec::as_slice)
+    pub fn gone(&self, dest: DestId) -> impl Iterator<Item = PathId> {
+        self.gone.get(&dest).into_iter().flatten().copied()
     }
 
     /// No member is behind.
@@ -78,7 +114,10 @@ impl SeveralOut {
             .entries
             .iter()
             .map(|(dest, paths)| (dest, paths.iter().map(|(id, _)| *id).collect::<Vec<_>>()));
-        let gone = self.gone.iter().map(|(dest, ids)| (dest, ids.clone()));
+        let gone = self
+            .gone
+            .iter()
+            .map(|(dest, ids)| (dest, ids.iter().copied().collect::<Vec<_>>()));
         told.chain(gone)
             .flat_map(|(dest, ids)| ids.into_iter().map(move |id| (*dest, id)))
             .collect()
@@ -87,7 +126,7 @@ impl SeveralOut {
     /// A member joins that may know these.
     pub fn expect(&mut self, known: Vec<(DestId, PathId)>) {
         for (dest, id) in known {
-            self.gone.entry(dest).or_default().push(id);
+            self.gone.entry(dest).or_default().insert(id);
         }
     }
 

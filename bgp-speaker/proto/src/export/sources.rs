@@ -43,6 +43,13 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// A source that is not configured any more.
+    pub fn forget(&mut self, peer: PeerId) {
+        self.peers.remove(&peer);
+        self.addresses.remove(&peer);
+        self.here.remove(&peer);
+    }
+
     /// How a path of this source to this prefix was learned; `None` when the source is gone.
     #[must_use]
     pub fn learned(&self, source: PeerId, prefix: &Prefix) -> Option<Learned> {

@@ -21,6 +21,11 @@ use crate::wire::{Origin, PathAttrs};
 pub struct AttrId(NonZeroU32);
 
 impl AttrId {
+    /// The highest number: 268 million sets, which are some 60 GB.
+    pub(super) const LARGEST: u32 = (1 << 28) - 1;
+    /// The lowest number.
+    pub(super) const FIRST: Self = Self(NonZeroU32::MIN);
+
     pub(super) fn number(self) -> u32 {
         self.0.get()
     }
@@ -142,9 +147,10 @@ impl AttrTable {
     fn store(&mut self, slot: Slot) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
-            // 4 billion distinct sets do not fit into memory.
-            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX - 1)
+            // 2^28 distinct sets do not fit into memory.
+            u32::try_from(self.slots.len() - 1).unwrap_or(AttrId::LARGEST - 1)
         });
+        debug_assert!(index < AttrId::LARGEST);
         if let Some(place) = self.slots.get_mut(index as usize) {
             *place = Some(slot);
         }

@@ -134,6 +134,7 @@ mod tests {
                 path_id: PathId(0),
                 received: id,
                 imported: Ok(id),
+                generation: Default::default(),
             };
             table.insert(dest, path);
         }

@@ -4,6 +4,7 @@
 pub mod attrs;
 pub mod decision;
 mod dest;
+pub mod generation;
 pub mod nexthop;
 pub mod path;
 pub mod table;

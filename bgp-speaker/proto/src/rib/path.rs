@@ -1,6 +1,7 @@
 //! A path, and how the table keeps it: in few octets, because there are millions.
 
 use super::attrs::AttrId;
+use super::generation::Generation;
 use super::table::PathIdx;
 use crate::types::{PathId, PeerId};
 
@@ -48,6 +49,17 @@ pub struct Path {
     pub received: AttrId,
     /// Attributes after import policy, or why it takes no part.
     pub imported: Result<AttrId, Ineligible>,
+    /// When its source last announced it.
+    pub generation: Generation,
+}
+
+impl Path {
+    /// Whether both are the same but for the generation.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        (self.peer, self.path_id, self.received, self.imported)
+            == (other.peer, other.path_id, other.received, other.imported)
+    }
 }
 
 /// A path in 20 octets.
@@ -55,12 +67,16 @@ pub struct Path {
 pub(super) struct Node {
     pub(super) peer: PeerId,
     pub(super) path_id: PathId,
-    received: AttrId,
+    /// An [`AttrId`] in the lower 28 bits, the generation above them.
+    received: u32,
     /// An [`AttrId`], or one of the highest numbers for what stands in [`REASONS`].
     imported: u32,
     /// The next path of the same destination, or the next free place.
     pub(super) next: Option<PathIdx>,
 }
+
+/// Where the generation stands in `Node::received`.
+const GENERATION_SHIFT: u32 = AttrId::LARGEST.count_ones();
 
 /// Every [`Ineligible`], by its number.
 const REASONS: [Ineligible; 7] = [
@@ -82,7 +98,7 @@ impl Node {
         Self {
             peer: path.peer,
             path_id: path.path_id,
-            received: path.received,
+            received: path.received.number() | path.generation.bits() << GENERATION_SHIFT,
             imported,
             next,
         }
@@ -97,8 +113,9 @@ impl Node {
         Path {
             peer: self.peer,
             path_id: self.path_id,
-            received: self.received,
+            received: AttrId::from_number(self.received & AttrId::LARGEST).unwrap_or(AttrId::FIRST),
             imported,
+            generation: Generation::from_bits(self.received >> GENERATION_SHIFT),
         }
     }
 }
@@ -115,6 +132,7 @@ mod tests {
             path_id: PathId(9),
             received: id,
             imported: Ok(id),
+            generation: Generation::from_bits(13),
         };
         let outcomes = REASONS.into_iter().map(Err).chain([Ok(id)]);
         for (number, imported) in outcomes.enumerate() {

@@ -65,6 +65,8 @@ pub struct Table {
     free_dests: Vec<u32>,
     /// Destinations that lost their last path since the last reclaim.
     empty: Vec<DestId>,
+    /// Of these, those that a member that is behind still needs, until [`Table::unblock`].
+    blocked: Vec<DestId>,
     /// A new destination found no free place while some stand in `empty`.
     short: bool,
     /// The place behind the prefix that was asked for last: peers tell their tables again, and take them back, in the order
@@ -264,16 +266,26 @@ impl Table {
     /// The path of a source.
     #[must_use]
     pub fn path(&self, dest: DestId, peer: PeerId, path_id: PathId) -> Option<(PathIdx, Path)> {
-        self.paths(dest)
-            .find(|(_, path)| path.peer == peer && path.path_id == path_id)
+        self.find_node(dest, |node| node.peer == peer && node.path_id == path_id)
+            .map(|(at, node)| (at, node.path()))
+    }
+
+    fn find_node(&self, dest: DestId, wanted: impl Fn(&Node) -> bool) -> Option<(PathIdx, &Node)> {
+        let mut next = self.dests.get(dest.index()).and_then(|dest| dest.head);
+        while let Some(at) = next {
+            let node = self.nodes.get(slot(at))?;
+            if wanted(node) {
+                return Some((at, node));
+            }
+            next = node.next;
+        }
+        None
     }
 
     /// Any path of a source.
     #[must_use]
     pub fn path_of(&self, dest: DestId, peer: PeerId) -> Option<PathIdx> {
-        self.paths(dest)
-            .find(|(_, path)| path.peer == peer)
-            .map(|(at, _)| at)
+        self.find_node(dest, |node| node.peer == peer).map(|(at, _)| at)
     }
 
     /// The next path of a source behind this one, of the same destination.
@@ -403,15 +415,20 @@ impl Table {
         }
     }
 
+    /// A member that was behind was sent something: what it needed it may need no more.
+    pub fn unblock(&mut self) {
+        self.empty.append(&mut self.blocked);
+    }
+
     /// Whether new prefixes would use places that [`Table::reclaim`] frees.
     #[must_use]
     pub fn is_short(&self) -> bool {
         self.short
     }
 
-    /// Frees destinations without a path, so many at the most; true when there are more. To be called when no Adj-RIB-Out has
-    /// an entry for them, the kernel was told, and no peer still has to hear of them.
-    pub fn reclaim(&mut self, most: usize) -> bool {
+    /// Looks at `most` destinations without a path and frees those that nothing needs any more; true when there are more to look at. No
+    /// Adj-RIB-Out has an entry for one that is decided. `needed`: a member that is behind may still have to be sent its withdrawal.
+    pub fn reclaim(&mut self, most: usize, needed: Option<&dyn Fn(DestId) -> bool>) -> bool {
         let mut kept = Vec::new();
         for _ in 0..most {
             let Some(id) = self.empty.pop() else { break };
@@ -420,6 +437,13 @@ impl Table {
             };
             if dest.dirty {
                 kept.push(id);
+                continue;
+            }
+            if let Some(needed) = needed
+                && dest.head.is_none()
+                && needed(id)
+            {
+                self.blocked.push(id);
                 continue;
             }
             if dest.head.is_some() {

@@ -145,6 +145,18 @@ pub enum DownReason {
     Abandoned,
 }
 
+impl std::fmt::Display for DownReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            DownReason::Sent(notification) => write!(f, "we sent {notification}"),
+            DownReason::Received(notification) => write!(f, "the peer sent {notification}"),
+            DownReason::Closed(Some(error)) => f.write_str(error),
+            DownReason::Closed(None) => f.write_str("the peer closed the connection without a NOTIFICATION"),
+            DownReason::Abandoned => f.write_str("closed for a restart"),
+        }
+    }
+}
+
 /// What to do, in this order. After [`Output::Close`] a connection's number is not used again.
 #[derive(Debug)]
 pub enum Output {

@@ -2,10 +2,15 @@
 
 use std::time::Instant;
 
-use bgp_proto::engine::{Engine, EngineConfig, Input, Output, PeerKind};
+use bgp_proto::engine::{Engine, EngineConfig, Input, Output, PeerKind, SessionId};
 use bgp_proto::types::PeerId;
 
 use super::{config, facts, routing};
+
+/// The only session of a peer.
+pub(crate) fn session(peer: PeerId) -> SessionId {
+    SessionId { peer, epoch: 1 }
+}
 
 pub(crate) struct Bare {
     pub(crate) engine: Engine,
@@ -41,15 +46,15 @@ impl Bare {
     pub(crate) fn up(&mut self, peer: u32, kind: PeerKind) {
         let peer = PeerId(peer);
         self.handle(Input::Configure(peer, routing(peer, kind).into()));
-        self.handle(Input::Up(peer, facts(peer, kind).into()));
+        self.handle(Input::Up(session(peer), facts(peer, kind).into()));
     }
 
     pub(crate) fn pump(&mut self) {
         while let Some(output) = self.engine.poll_output() {
-            if let Output::Advertise(peer, chunk) = output {
-                self.octets += chunk.len_for(peer);
+            if let Output::Advertise(session, chunk) = output {
+                self.octets += chunk.len_for(session.peer);
                 self.chunks += 1;
-                self.handle(Input::Written(peer, chunk.cost_for(peer)));
+                self.handle(Input::Written(session, chunk.cost_for(session.peer)));
             }
         }
     }

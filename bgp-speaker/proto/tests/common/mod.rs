@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use ::bytes::BytesMut;
 use bgp_proto::engine::{
-    Chunk, Engine, EngineConfig, Input, Output, PeerKind, PeerRouting, Reach, SessionFacts,
+    Chunk, Engine, EngineConfig, Input, Output, PeerKind, PeerRouting, Reach, SessionFacts, SessionId,
 };
 use bgp_proto::policy::Policy;
 use bgp_proto::session::Negotiated;
@@ -59,6 +59,8 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) kinds: BTreeMap<PeerId, PeerKind>,
     pub(crate) up: BTreeSet<PeerId>,
+    /// Sessions so far.
+    pub(crate) epochs: BTreeMap<PeerId, u32>,
     pub(crate) heard: BTreeMap<PeerId, Heard>,
     pub(crate) fib: BTreeMap<Prefix, Vec<IpAddr>>,
     pub(crate) watched: BTreeSet<IpAddr>,
@@ -66,6 +68,7 @@ pub(crate) struct World {
     pub(crate) failed: Vec<(PeerId, Notification)>,
     pub(crate) ends: Vec<(PeerId, Family)>,
     pub(crate) fib_batches: usize,
+    pub(crate) path_limits: Vec<(PeerId, Prefix)>,
 }
 
 pub(crate) fn address(peer: PeerId) -> Ipv4Addr {
@@ -91,6 +94,7 @@ pub(crate) fn routing(peer: PeerId, kind: PeerKind) -> PeerRouting {
         next_hop_self: false,
         allow_own_as: 0,
         max_prefixes: None,
+        max_paths_per_prefix: 64,
         rules: Default::default(),
     }
 }
@@ -176,6 +180,7 @@ impl World {
             now: Instant::now(),
             kinds: BTreeMap::new(),
             up: BTreeSet::new(),
+            epochs: BTreeMap::new(),
             heard: BTreeMap::new(),
             fib: BTreeMap::new(),
             watched: BTreeSet::new(),
@@ -183,6 +188,7 @@ impl World {
             failed: Vec::new(),
             ends: Vec::new(),
             fib_batches: 0,
+            path_limits: Vec::new(),
         }
     }
 
@@ -203,30 +209,37 @@ impl World {
         };
         self.heard.insert(peer, heard);
         self.up.insert(peer);
-        self.handle(Input::Up(peer, Box::new(facts)));
+        *self.epochs.entry(peer).or_default() += 1;
+        self.handle(Input::Up(self.session(peer), Box::new(facts)));
+    }
+
+    /// The peer's latest session.
+    pub(crate) fn session(&self, peer: PeerId) -> SessionId {
+        let epoch = self.epochs.get(&peer).copied().unwrap_or(0);
+        SessionId { peer, epoch }
     }
 
     pub(crate) fn down(&mut self, peer: PeerId) {
         self.up.remove(&peer);
         self.heard.insert(peer, Heard::default());
-        self.handle(Input::Down(peer));
+        self.handle(Input::Down(self.session(peer)));
     }
 
     pub(crate) fn restarting(&mut self, peer: PeerId) {
         self.up.remove(&peer);
         self.heard.insert(peer, Heard::default());
-        self.handle(Input::Restarting(peer, FamilySet::ALL));
+        self.handle(Input::Restarting(self.session(peer), FamilySet::ALL));
     }
 
     pub(crate) fn announce(&mut self, peer: PeerId, texts: &[&str]) {
         let prefixes: Vec<Prefix> = texts.iter().map(|text| prefix(text)).collect();
         let attrs = attrs_from(peer, self.kinds[&peer]);
-        self.handle(Input::Routes(peer, announce(attrs, &prefixes)));
+        self.handle(Input::Routes(self.session(peer), announce(attrs, &prefixes)));
     }
 
     pub(crate) fn withdraw(&mut self, peer: PeerId, texts: &[&str]) {
         let prefixes: Vec<Prefix> = texts.iter().map(|text| prefix(text)).collect();
-        self.handle(Input::Routes(peer, withdraw(&prefixes)));
+        self.handle(Input::Routes(self.session(peer), withdraw(&prefixes)));
     }
 
     /// Does what the engine says until it has nothing more to say.
@@ -238,7 +251,11 @@ impl World {
 
     fn obey(&mut self, output: Output) {
         match output {
-            Output::Advertise(peer, chunk) => {
+            Output::Advertise(session, chunk) => {
+                let peer = session.peer;
+                if session != self.session(peer) || !self.up.contains(&peer) {
+                    return; // of an ended session
+                }
                 let heard = self.heard.get_mut(&peer).unwrap();
                 heard.queued_bytes += chunk.len_for(peer);
                 heard.queue.push_back(chunk);
@@ -273,10 +290,10 @@ impl World {
                     assert!(self.watched.remove(&addr), "{addr} was not watched");
                 }
             }
-            Output::Fail(peer, notification, _) => self.failed.push((peer, notification)),
-            Output::ManyPrefixes(..) => {}
-            Output::EndOfRib(peer, family) => self.ends.push((peer, family)),
-            Output::RequestRefresh(..) => {}
+            Output::Fail(session, notification, _) => self.failed.push((session.peer, notification)),
+            Output::PrefixLimitWarning(..) => {}
+            Output::PathLimitWarning(session, prefix) => self.path_limits.push((session.peer, prefix)),
+            Output::EndOfRib(session, family) => self.ends.push((session.peer, family)),
         }
     }
 
@@ -309,7 +326,7 @@ impl World {
             }
         }
         heard.queued_bytes = 0;
-        self.handle(Input::Written(peer, written));
+        self.handle(Input::Written(self.session(peer), written));
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ::bytes::{Bytes, BytesMut};
 use bgp_proto::engine::{
     Engine, EngineConfig, Input as ToEngine, Originated, Output as FromEngine, PathRules, PeerKind,
-    PeerRouting, RouteFilter, SessionFacts,
+    PeerRouting, RouteFilter, SessionFacts, SessionId,
 };
 use bgp_proto::policy::{Policy, Source};
 use bgp_proto::session::{ConnId, Input, Output, Session, SessionConfig, State};
@@ -57,6 +57,8 @@ struct Side {
     next_incoming: u64,
     /// The connection that the session is established on.
     up: Option<ConnId>,
+    /// How many sessions there were.
+    epoch: u32,
     buffers: BTreeMap<ConnId, BytesMut>,
 }
 
@@ -192,6 +194,7 @@ impl World {
                 next_hop_self: false,
                 allow_own_as: 0,
                 max_prefixes: None,
+                max_paths_per_prefix: 64,
                 rules: PathRules::default(),
             };
             made.engine.handle(
@@ -202,6 +205,7 @@ impl World {
                 session: Session::new(config, self.random.below(u64::MAX)),
                 next_incoming: INCOMING,
                 up: None,
+                epoch: 0,
                 buffers: BTreeMap::new(),
             };
             made.sides.insert(link, side);
@@ -264,7 +268,10 @@ impl World {
             .get_mut(&link)
             .and_then(|side| side.session.poll_output())
         {
-            let peer = PeerId(link as u32);
+            let session = SessionId {
+                peer: PeerId(link as u32),
+                epoch: self.nodes[node].sides[&link].epoch,
+            };
             match output {
                 Output::Connect(conn) => {
                     let at = self.arrival();
@@ -277,25 +284,33 @@ impl World {
                 Output::Close(conn) => self.close(link, end, conn),
                 Output::State(_) => {}
                 Output::Up { conn, negotiated } => {
-                    self.nodes[node].sides.get_mut(&link).unwrap().up = Some(conn);
+                    let side = self.nodes[node].sides.get_mut(&link).unwrap();
+                    side.up = Some(conn);
+                    side.epoch += 1;
+                    let session = SessionId {
+                        epoch: side.epoch,
+                        ..session
+                    };
                     let facts = self.facts(node, link, Arc::new(*negotiated));
                     self.nodes[node]
                         .engine
-                        .handle(now, ToEngine::Up(peer, Box::new(facts)));
+                        .handle(now, ToEngine::Up(session, Box::new(facts)));
                 }
                 Output::Down { was_up, .. } => {
                     if was_up {
                         self.nodes[node].sides.get_mut(&link).unwrap().up = None;
-                        self.nodes[node].engine.handle(now, ToEngine::Down(peer));
+                        self.nodes[node].engine.handle(now, ToEngine::Down(session));
                     }
                 }
                 Output::Routes(batch) => {
                     assert!(batch.issues.is_empty(), "{:?}", batch.issues);
-                    self.nodes[node].engine.handle(now, ToEngine::Routes(peer, batch));
+                    self.nodes[node]
+                        .engine
+                        .handle(now, ToEngine::Routes(session, batch));
                 }
                 Output::Refresh(refresh) => self.nodes[node]
                     .engine
-                    .handle(now, ToEngine::Refresh(peer, refresh)),
+                    .handle(now, ToEngine::Refresh(session, refresh)),
             }
         }
         self.pump(node);
@@ -331,19 +346,22 @@ impl World {
     fn pump(&mut self, node: usize) {
         let mut touched = BTreeSet::new();
         while let Some(output) = self.nodes[node].engine.poll_output() {
-            let FromEngine::Advertise(peer, chunk) = output else {
+            let FromEngine::Advertise(session, chunk) = output else {
                 assert!(!matches!(output, FromEngine::Fail(..)), "{output:?}");
                 continue;
             };
-            let link = peer.0 as usize;
+            let link = session.peer.0 as usize;
+            let side = &self.nodes[node].sides[&link];
+            let Some(conn) = side.up.filter(|_| side.epoch == session.epoch) else {
+                continue; // of an ended session
+            };
             touched.insert(link);
-            let conn = self.nodes[node].sides[&link].up.expect("told only who is up");
             let end = self.end_of(link, node);
-            for bytes in chunk.data_for(peer) {
+            for bytes in chunk.data_for(session.peer) {
                 self.send(link, end, conn, bytes);
             }
             let now = self.now;
-            let written = ToEngine::Written(peer, chunk.cost_for(peer));
+            let written = ToEngine::Written(session, chunk.cost_for(session.peer));
             self.nodes[node].engine.handle(now, written);
         }
         touched.into_iter().for_each(|link| self.wrote(node, link));

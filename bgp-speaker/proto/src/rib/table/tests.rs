@@ -17,6 +17,7 @@ fn path_from(peer: u32, attrs: AttrId) -> Path {
         path_id: PathId(0),
         received: attrs,
         imported: Ok(attrs),
+        generation: Default::default(),
     }
 }
 
@@ -76,7 +77,7 @@ fn both_families_side_by_side_and_again_after_reclaim() {
             let at = table.path_of(dest, PeerId(1)).unwrap();
             table.remove(dest, at);
         }
-        assert!(!table.reclaim(usize::MAX));
+        assert!(!table.reclaim(usize::MAX, None));
         assert!(table.is_empty() && table.find(&"::/0".parse().unwrap()).is_none());
     }
     assert_eq!(table.networks.words.len(), 4, "places are used again");
@@ -102,7 +103,7 @@ fn prefixes_in_order_are_found_behind_each_other_and_those_that_are_gone_are_not
     for dest in &dests {
         table.take(*dest, PeerId(1), PathId(0));
     }
-    while table.reclaim(7) {}
+    while table.reclaim(7, None) {}
     assert!(table.is_empty());
     table.next = 0;
     assert_eq!(
@@ -126,7 +127,7 @@ fn a_new_prefix_wants_the_places_of_those_that_are_gone() {
     table.take(first, PeerId(1), PathId(0));
     table.dest(&"12.0.0.0/8".parse().unwrap());
     assert!(table.is_short());
-    table.reclaim(1);
+    table.reclaim(1, None);
     assert!(!table.is_short());
     assert_eq!(table.dest(&"13.0.0.0/8".parse().unwrap()), first);
 }
@@ -143,10 +144,10 @@ fn ids_are_reused_only_after_reclaim() {
     table.remove(first, at);
     assert_ne!(table.dest(&"11.0.0.0/8".parse().unwrap()), first);
     table.mark(first);
-    assert!(!table.reclaim(usize::MAX));
+    assert!(!table.reclaim(usize::MAX, None));
     assert_eq!(table.find(&"10.0.0.0/8".parse().unwrap()), Some(first));
     table.unmark(first);
-    assert!(!table.reclaim(usize::MAX));
+    assert!(!table.reclaim(usize::MAX, None));
     assert_eq!(table.find(&"10.0.0.0/8".parse().unwrap()), None);
     assert_eq!(table.dest(&"12.0.0.0/8".parse().unwrap()), first);
 }

@@ -1,5 +1,6 @@
 use std::future::poll_fn;
 
+use bgp_proto::types::PeerId;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
@@ -7,6 +8,7 @@ use tokio::net::TcpListener;
 use super::*;
 
 const PEER: PeerId = PeerId(7);
+const SESSION: SessionId = SessionId { peer: PEER, epoch: 1 };
 
 /// A message of so many octets that says who sent it and as which.
 fn message(length: usize, kind: u8, number: u32) -> Bytes {
@@ -57,15 +59,17 @@ fn now() -> Instant {
 }
 
 fn is_ready(outbox: &Outbox) -> bool {
-    outbox.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    outbox
+        .poll(&mut Context::from_waker(Waker::noop()), true)
+        .is_ready()
 }
 
 #[tokio::test]
 async fn a_small_chunk_is_written_without_the_task() {
     let (ours, mut theirs) = connection().await;
-    let outbox = Outbox::new(PEER, ours);
+    let outbox = Outbox::new(SESSION, ours);
     for number in 0..100 {
-        assert_eq!(outbox.put(chunk(50, number)), Put::Here);
+        assert_eq!(outbox.put(chunk(50, number)), Put::EngineWrites);
         assert!(!is_ready(&outbox), "nothing for the task");
         assert_eq!(outbox.write(now()), Chunk::MIN_COST);
         assert_eq!(read_message(&mut theirs).await, (ROUTES, number));
@@ -78,11 +82,11 @@ async fn a_small_chunk_is_written_without_the_task() {
 #[tokio::test]
 async fn small_chunks_of_a_turn_go_together() {
     let (ours, mut theirs) = connection().await;
-    let outbox = Outbox::new(PEER, ours);
-    assert_eq!(outbox.put(chunk(50, 0)), Put::Here);
+    let outbox = Outbox::new(SESSION, ours);
+    assert_eq!(outbox.put(chunk(50, 0)), Put::EngineWrites);
     assert_eq!(
         outbox.put(chunk(60, 1)),
-        Put::There,
+        Put::Queued,
         "it is to be written already"
     );
     assert_eq!(outbox.write(now()), 2 * Chunk::MIN_COST);
@@ -94,16 +98,16 @@ async fn small_chunks_of_a_turn_go_together() {
 #[tokio::test]
 async fn more_than_a_message_is_for_the_task() {
     let (ours, _theirs) = connection().await;
-    let outbox = Outbox::new(PEER, ours);
+    let outbox = Outbox::new(SESSION, ours);
     let mut queue = Queue::default();
-    assert_eq!(outbox.put(chunk(50, 0)), Put::Here);
-    assert_eq!(outbox.put(chunk(SMALL, 1)), Put::There);
+    assert_eq!(outbox.put(chunk(50, 0)), Put::EngineWrites);
+    assert_eq!(outbox.put(chunk(SMALL, 1)), Put::Queued);
     assert_eq!(outbox.write(now()), 0);
     assert!(is_ready(&outbox));
     assert_eq!(outbox.take(&mut queue, 1 << 20).unwrap(), 2);
     assert_eq!(queue.octets(), 50 + SMALL);
     assert!(!is_ready(&outbox));
-    assert_eq!(outbox.put(chunk(50, 2)), Put::There, "the task is not done");
+    assert_eq!(outbox.put(chunk(50, 2)), Put::Queued, "the task is not done");
     assert!(is_ready(&outbox));
     assert_eq!(outbox.take(&mut queue, 1).unwrap(), 0, "enough is queued");
     outbox.release();
@@ -113,7 +117,7 @@ async fn more_than_a_message_is_for_the_task() {
         "kept over a release"
     );
     outbox.release();
-    assert_eq!(outbox.put(chunk(50, 3)), Put::Here);
+    assert_eq!(outbox.put(chunk(50, 3)), Put::EngineWrites);
     outbox.pass_on();
     assert!(is_ready(&outbox), "a busy engine leaves it to the task");
 }
@@ -121,12 +125,12 @@ async fn more_than_a_message_is_for_the_task() {
 #[tokio::test]
 async fn what_a_full_socket_leaves_goes_before_a_word_of_the_session() {
     let (ours, mut theirs) = connection().await;
-    let outbox = Outbox::new(PEER, Arc::clone(&ours));
+    let outbox = Outbox::new(SESSION, Arc::clone(&ours));
     let mut numbers = 0..;
     let last = loop {
         let number = numbers.next().unwrap();
         assert!(number < 100_000, "the socket is never full");
-        assert_eq!(outbox.put(chunk(SMALL, number)), Put::Here);
+        assert_eq!(outbox.put(chunk(SMALL, number)), Put::EngineWrites);
         if outbox.write(now()) == 0 {
             break number;
         }
@@ -153,19 +157,19 @@ async fn what_a_full_socket_leaves_goes_before_a_word_of_the_session() {
 #[tokio::test]
 async fn the_last_words_follow_the_message_that_was_begun_and_nothing_else() {
     let (ours, mut theirs) = connection().await;
-    let outbox = Outbox::new(PEER, Arc::clone(&ours));
+    let outbox = Outbox::new(SESSION, Arc::clone(&ours));
     let mut number = 0;
-    while outbox.put(chunk(SMALL - 1, number)) == Put::Here && outbox.write(now()) > 0 {
+    while outbox.put(chunk(SMALL - 1, number)) == Put::EngineWrites && outbox.write(now()) > 0 {
         number += 1;
     }
-    assert_eq!(outbox.put(chunk(50, u32::MAX)), Put::There);
+    assert_eq!(outbox.put(chunk(50, u32::MAX)), Put::Queued);
     let mut queue = Queue::default();
     assert!(outbox.close(&mut queue).is_none());
-    assert_eq!(outbox.put(chunk(50, u32::MAX)), Put::There);
+    assert_eq!(outbox.put(chunk(50, u32::MAX)), Put::Queued);
     assert_eq!(outbox.write(now()), 0);
     let begun = queue.octets() < SMALL - 1;
     queue.push_control(message(30, WORD, 0));
-    let last = queue.last_words();
+    let last = queue.take_for_close();
     assert_eq!(last.len(), 1 + usize::from(begun));
     let mut ours = Arc::into_inner(ours).expect("the outbox has let go");
     tokio::spawn(async move {
@@ -188,8 +192,8 @@ async fn the_task_hears_of_the_engines_error() {
         .unwrap();
     drop(theirs); // a reset
     ours.readable().await.unwrap();
-    let outbox = Outbox::new(PEER, ours);
-    assert_eq!(outbox.put(chunk(50, 0)), Put::Here);
+    let outbox = Outbox::new(SESSION, ours);
+    assert_eq!(outbox.put(chunk(50, 0)), Put::EngineWrites);
     assert_eq!(outbox.write(now()), 0);
     assert!(is_ready(&outbox));
     let error = outbox.take(&mut Queue::default(), 1 << 20).unwrap_err();
@@ -199,14 +203,14 @@ async fn the_task_hears_of_the_engines_error() {
 #[tokio::test]
 async fn more_than_the_credit_is_refused() {
     let (ours, _theirs) = connection().await;
-    let outbox = Outbox::new(PEER, ours);
+    let outbox = Outbox::new(SESSION, ours);
     for number in 0..Engine::MAX_CHUNKS {
         assert_ne!(
             outbox.put(chunk(50, u32::try_from(number).unwrap())),
-            Put::TooMany
+            Put::OverCredit
         );
     }
-    assert_eq!(outbox.put(chunk(50, 0)), Put::TooMany);
+    assert_eq!(outbox.put(chunk(50, 0)), Put::OverCredit);
 }
 
 /// Numbers that look random (xorshift).
@@ -233,7 +237,7 @@ async fn engine(outbox: Arc<Outbox>) {
         for _ in 0..=dice.roll(3) {
             let large = dice.roll(50) == 0;
             let length = if large { 60_000 } else { 23 + dice.roll(200) };
-            assert_ne!(outbox.put(chunk(length as usize, number)), Put::TooMany);
+            assert_ne!(outbox.put(chunk(length as usize, number)), Put::OverCredit);
             number += 1;
             if number == CHUNKS {
                 break;
@@ -257,7 +261,7 @@ async fn task(outbox: Arc<Outbox>, socket: Arc<TcpStream>) {
     loop {
         let blocked = !queue.is_empty();
         tokio::select! {
-            () = poll_fn(|context| outbox.poll(context)), if queue.octets() < 100_000 => {
+            () = poll_fn(|context| outbox.poll(context, true)), if queue.octets() < 100_000 => {
                 outbox.take(&mut queue, 100_000).unwrap();
             }
             ready = socket.writable(), if blocked => ready.unwrap(),
@@ -281,7 +285,7 @@ async fn task(outbox: Arc<Outbox>, socket: Arc<TcpStream>) {
 async fn two_writers_keep_the_order() {
     let (ours, theirs) = connection().await;
     let mut theirs = BufReader::with_capacity(1 << 20, theirs);
-    let outbox = Arc::new(Outbox::new(PEER, Arc::clone(&ours)));
+    let outbox = Arc::new(Outbox::new(SESSION, Arc::clone(&ours)));
     let engine = tokio::spawn(engine(Arc::clone(&outbox)));
     let task = tokio::spawn(task(Arc::clone(&outbox), ours));
     let (mut routes, mut words) = (0, 0);
@@ -297,7 +301,7 @@ async fn two_writers_keep_the_order() {
         tokio::task::yield_now().await;
     }
     task.abort();
-    assert_eq!(outbox.put(chunk(50, CHUNKS)), Put::Here);
+    assert_eq!(outbox.put(chunk(50, CHUNKS)), Put::EngineWrites);
     assert!(outbox.write(now()) > 0);
     assert_eq!(read_message(&mut theirs).await, (ROUTES, CHUNKS));
     let by_engine = outbox.messages();

@@ -14,10 +14,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bgp_proto::engine::{Chunk, Engine};
-use bgp_proto::types::PeerId;
+use bgp_proto::engine::{Chunk, Engine, SessionId};
+use bgp_proto::wire::Notification;
 use tokio::net::TcpStream;
 
 use crate::queue::Queue;
@@ -37,16 +37,16 @@ enum Turn {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Put {
     /// The engine's task is to write it: [`Outbox::write`] or [`Outbox::pass_on`].
-    Here,
-    /// It is seen to.
-    There,
+    EngineWrites,
+    /// The peer's task writes it, or the engine's with what it writes anyway.
+    Queued,
     /// More is under way than the engine's credit allows.
-    TooMany,
+    OverCredit,
 }
 
-/// What the engine has for a peer.
+/// What the engine has for a session.
 pub(crate) struct Outbox {
-    peer: PeerId,
+    session: SessionId,
     state: Mutex<State>,
 }
 
@@ -65,14 +65,16 @@ struct State {
     messages: u64,
     /// When it last wrote, until the peer's task has asked.
     wrote: Option<Instant>,
+    /// The engine ends the session, with this NOTIFICATION, and none begins for this time.
+    failure: Option<(Notification, Duration)>,
     /// The peer's task.
     waker: Option<Waker>,
 }
 
 impl Outbox {
-    pub(crate) fn new(peer: PeerId, socket: Arc<TcpStream>) -> Self {
+    pub(crate) fn new(session: SessionId, socket: Arc<TcpStream>) -> Self {
         Self {
-            peer,
+            session,
             state: Mutex::new(State {
                 socket: Some(socket),
                 turn: Turn::Nobody,
@@ -82,6 +84,7 @@ impl Outbox {
                 error: None,
                 messages: 0,
                 wrote: None,
+                failure: None,
                 waker: None,
             }),
         }
@@ -91,31 +94,31 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn peer(&self) -> PeerId {
-        self.peer
+    pub(crate) fn session(&self) -> SessionId {
+        self.session
     }
 
     /// The engine's: appends a chunk.
     pub(crate) fn put(&self, chunk: Arc<Chunk>) -> Put {
         let mut state = self.lock();
         if state.socket.is_none() {
-            return Put::There; // the session is ending, and Down is on its way
+            return Put::Queued; // the session is ending, and Down is on its way
         }
         if state.chunks.len() >= Engine::MAX_CHUNKS {
-            return Put::TooMany;
+            return Put::OverCredit;
         }
-        let octets = chunk.len_for(self.peer);
+        let octets = chunk.len_for(self.session.peer);
         state.chunks.push_back(chunk);
         match state.turn {
             Turn::Nobody if octets <= SMALL => {
                 state.turn = Turn::Engine;
                 state.octets = octets;
-                return Put::Here;
+                return Put::EngineWrites;
             }
             Turn::Engine if state.octets + octets <= SMALL => state.octets += octets,
             _ => wake(state.give_to_task(), state),
         }
-        Put::There
+        Put::Queued
     }
 
     /// The engine's: writes what it put here; the credit of what is written.
@@ -126,7 +129,7 @@ impl Outbox {
             return 0;
         };
         for chunk in state.chunks.drain(..) {
-            state.messages += state.rest.push_chunk(&chunk, self.peer);
+            state.messages += state.rest.push_chunk(&chunk, self.session.peer);
         }
         let before = state.rest.octets();
         let written = state.rest.write(socket);
@@ -151,11 +154,23 @@ impl Outbox {
         }
     }
 
-    /// The task's: waits until there is something for it.
-    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+    /// The engine's: the session is to end. The first reason stands.
+    pub(crate) fn fail(&self, notification: Notification, idle_for: Duration) {
+        let mut state = self.lock();
+        state.failure.get_or_insert((notification, idle_for));
+        wake(state.waker.take(), state);
+    }
+
+    /// The task's: whether the engine ends the session.
+    pub(crate) fn take_failure(&self) -> Option<(Notification, Duration)> {
+        self.lock().failure.take()
+    }
+
+    /// The task's: waits until there is something for it; `taking`: chunks count.
+    pub(crate) fn poll(&self, context: &mut Context<'_>, taking: bool) -> Poll<()> {
         let mut state = self.lock();
         let nothing = state.chunks.is_empty() && state.rest.is_empty();
-        if state.turn == Turn::Task && !nothing {
+        if state.failure.is_some() || (taking && state.turn == Turn::Task && !nothing) {
             return Poll::Ready(());
         }
         if !state
@@ -181,7 +196,7 @@ impl Outbox {
         let mut messages = 0;
         while queue.octets() < limit {
             let Some(chunk) = self.next()? else { break };
-            messages += queue.push_chunk(&chunk, self.peer);
+            messages += queue.push_chunk(&chunk, self.session.peer);
         }
         Ok(messages)
     }

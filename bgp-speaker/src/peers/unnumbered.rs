@@ -1,9 +1,11 @@
 //! Unnumbered peers: who is at the other end of a link? Whoever sends router advertisements there.
 //!
 //! Owns one task and one raw ICMPv6 socket per link. It sends router advertisements, so that the peer finds us too,
-//! and takes the source of the last one received as the peer's address (RFC 4861 §4.2, §6.1.2: hop limit 255,
-//! link-local source). Ours carry router lifetime 0: nobody shall take us for a default router (§6.2.3).
-//! A peer once found stays until another one is heard: that it is gone is for the session to find out.
+//! and takes the source of one that it received as the peer's address (RFC 4861 §4.2, §6.1.2: hop limit 255,
+//! link-local source). Ours carry router lifetime 0: nobody is to take us for a default router (§6.2.3).
+//!
+//! A neighbor with an established session stays, whoever else advertises: that it is gone is for the session to find out. Without a
+//! session, each sender gets [`TRIAL`] to bring one up. A second sender is reported.
 //!
 //! An interface that is not there yet, or went and came back, is looked for each second.
 
@@ -11,17 +13,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bgp_proto::types::PeerId;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::api::{LinkSpec, PeerSpec, Stopped};
+use super::Peers;
+use crate::api::{Event, LinkSpec, PeerSpec, Stopped};
+use crate::clock::now;
 use crate::socket::interface_index;
 use crate::sockopt;
-use crate::speaker::Peers;
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 2);
@@ -31,6 +34,10 @@ const SOLICITATION: u8 = 133;
 const EAGER: Duration = Duration::from_secs(1);
 /// Once the peer is known.
 const CALM: Duration = Duration::from_secs(10);
+/// How long a neighbor without an established session stays when another one advertises itself.
+const TRIAL: Duration = Duration::from_secs(10);
+/// A second sender is reported again after this.
+const REPORT_AGAIN: Duration = Duration::from_secs(60);
 /// After an error, and between looks for the interface.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -38,7 +45,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(crate) struct Links(Mutex<BTreeMap<PeerId, Running>>);
 
-/// A finder's task; it ends with this.
+/// A task that looks for a neighbor; it ends with this.
 pub(crate) struct Running {
     link: LinkSpec,
     found: Arc<Mutex<Option<SocketAddrV6>>>,
@@ -81,21 +88,25 @@ impl Links {
 }
 
 /// Looks for the peer of one link.
-pub(crate) struct Finder {
+pub(crate) struct Discovery {
     link: LinkSpec,
     peers: Peers,
     found: Arc<Mutex<Option<SocketAddrV6>>>,
+    /// When the neighbor was taken.
+    since: Instant,
+    /// When a second sender was last reported.
+    reported: Option<Instant>,
 }
 
 /// What came on the link.
-enum Heard {
+enum Received {
     Router(SocketAddrV6),
-    /// Somebody asks who is here.
-    Question,
+    /// A router solicitation.
+    Solicitation,
     Nothing,
 }
 
-impl Finder {
+impl Discovery {
     /// `known`: who was at the other end before, in case the interface is still the same.
     pub(crate) fn new(link: LinkSpec, peers: Peers, known: Option<SocketAddrV6>) -> Self {
         let same = known.filter(|known| interface_index(&link.interface) == Some(known.scope_id()));
@@ -103,6 +114,8 @@ impl Finder {
             link,
             peers,
             found: Arc::new(Mutex::new(same)),
+            since: now(),
+            reported: None,
         }
     }
 
@@ -120,7 +133,7 @@ impl Finder {
     }
 
     /// Hands the speaker the peer as it is known now.
-    pub(crate) async fn tell(&mut self) -> Result<(), Stopped> {
+    pub(crate) async fn put(&mut self) -> Result<(), Stopped> {
         let spec = match self.known() {
             Some(peer) => self.spec_of(peer),
             None => self.spec_without(),
@@ -167,15 +180,15 @@ impl Finder {
             send(socket.get_ref(), index, ADVERTISEMENT)?;
             let pause = if self.known().is_some() { CALM } else { EAGER };
             let until = tokio::time::Instant::now() + pause;
-            while let Ok(heard) = tokio::time::timeout_at(until, hear(&socket, index)).await {
-                match heard? {
-                    Heard::Router(peer) => {
-                        if self.meet(peer).await.is_err() {
+            while let Ok(received) = tokio::time::timeout_at(until, receive(&socket, index)).await {
+                match received? {
+                    Received::Router(peer) => {
+                        if self.on_advertisement(peer).await.is_err() {
                             return Ok(());
                         }
                     }
-                    Heard::Question => break,
-                    Heard::Nothing => {}
+                    Received::Solicitation => break,
+                    Received::Nothing => {}
                 }
             }
             if interface_index(&self.link.interface) != Some(index) {
@@ -184,13 +197,37 @@ impl Finder {
         }
     }
 
-    async fn meet(&mut self, peer: SocketAddrV6) -> Result<(), Stopped> {
-        if self.known() == Some(peer) {
+    async fn on_advertisement(&mut self, peer: SocketAddrV6) -> Result<(), Stopped> {
+        let known = self.known();
+        if known == Some(peer) {
             return Ok(());
         }
+        let now = now();
+        if let Some(known) = known {
+            self.report_second(now, known, peer);
+            let is_up = self.peers.registry.is_up(self.link.template.id);
+            if is_up || now.saturating_duration_since(self.since) < TRIAL {
+                return Ok(());
+            }
+        }
+        self.since = now;
         tracing::info!(peer = %self.link.template.name, address = %peer.ip(), interface = %self.link.interface, "peer found");
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
-        self.tell().await
+        self.put().await?;
+        let found = self.spec_of(peer).transport.remote;
+        let id = self.link.template.id;
+        self.peers.report(Event::NeighborFound(id, found)).await
+    }
+
+    fn report_second(&mut self, now: Instant, known: SocketAddrV6, second: SocketAddrV6) {
+        let recent = |at: Instant| now.saturating_duration_since(at) < REPORT_AGAIN;
+        if !self.reported.is_some_and(recent) {
+            self.reported = Some(now);
+            tracing::warn!(
+                peer = %self.link.template.name, interface = %self.link.interface, neighbor = %known.ip(), second = %second.ip(),
+                "two routers advertise themselves on the link of an unnumbered peer, which must be point-to-point"
+            );
+        }
     }
 }
 
@@ -201,7 +238,7 @@ fn open(interface: &str, index: u32) -> io::Result<Socket> {
     socket.set_multicast_hops_v6(255)?;
     socket.set_multicast_if_v6(index)?;
     socket.set_multicast_loop_v6(false)?;
-    sockopt::set_min_ttl(std::os::fd::AsFd::as_fd(&socket), false, 255)?; // RFC 4861 §6.1.2
+    sockopt::receive_hop_limit(&socket)?;
     socket.join_multicast_v6(&ALL_ROUTERS, index)?;
     socket.join_multicast_v6(&ALL_NODES, index)?;
     socket.set_nonblocking(true)?;
@@ -227,23 +264,28 @@ fn send(socket: &Socket, index: u32, kind: u8) -> io::Result<()> {
     }
 }
 
-async fn hear(socket: &AsyncFd<Socket>, index: u32) -> io::Result<Heard> {
+async fn receive(socket: &AsyncFd<Socket>, index: u32) -> io::Result<Received> {
     socket
         .async_io(Interest::READABLE, |socket| {
             let mut buffer = [0; 1500];
-            let (length, from) = sockopt::receive_from(socket, &mut buffer)?;
-            Ok(judge(buffer.get(..length).unwrap_or_default(), from, index))
+            let datagram = sockopt::receive_from(socket, &mut buffer)?;
+            // RFC 4861 §6.1.1, §6.1.2: one that a router passed on is not of this link.
+            if datagram.hop_limit != Some(255) {
+                return Ok(Received::Nothing);
+            }
+            let message = buffer.get(..datagram.length).unwrap_or_default();
+            Ok(classify(message, datagram.from, index))
         })
         .await
 }
 
-/// What a message means. Its hop limit was checked by the kernel, and its type by the socket's filter.
-fn judge(message: &[u8], from: Option<SocketAddrV6>, index: u32) -> Heard {
+/// What a message means. Its hop limit was checked, and its type by the socket's filter.
+fn classify(message: &[u8], from: Option<SocketAddrV6>, index: u32) -> Received {
     match (message.first(), from) {
         (Some(&ADVERTISEMENT), Some(from)) if message.len() >= 16 && from.ip().is_unicast_link_local() => {
-            Heard::Router(SocketAddrV6::new(*from.ip(), 0, 0, index))
+            Received::Router(SocketAddrV6::new(*from.ip(), 0, 0, index))
         }
-        (Some(&SOLICITATION), Some(_)) => Heard::Question,
-        _ => Heard::Nothing,
+        (Some(&SOLICITATION), Some(_)) => Received::Solicitation,
+        _ => Received::Nothing,
     }
 }

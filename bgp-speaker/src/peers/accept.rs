@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use super::Peers;
+use super::registry::{Caller, Refusal};
+use crate::api::Stopped;
 use crate::clock::now;
-use crate::messages::ToPeer;
-use crate::speaker::Peers;
+use crate::peer::messages::ToPeer;
 
 /// Unknown sources are logged at most once in this time.
 const QUIET: Duration = Duration::from_secs(10);
@@ -27,22 +29,20 @@ pub(crate) async fn accept(listener: Arc<TcpListener>, peers: Peers) {
                 continue;
             }
         };
-        match peers.registry.by_address(remote) {
+        match peers.registry.caller(remote) {
             // A task that is flooded with connections loses this one; the peer will try again.
-            Some(peer) => drop(peer.try_send(ToPeer::Incoming(stream))),
-            None => match peers.registry.passing(remote) {
-                Ok((spec, range)) => {
-                    if peers.add_passing(spec, range, stream).await.is_err() {
-                        return;
-                    }
-                }
-                Err(why) => refuse(remote, &why, &mut last_refusal),
+            Caller::Known(peer) => drop(peer.try_send(ToPeer::Incoming(stream))),
+            Caller::Refused(why) => refuse(remote, &why, &mut last_refusal),
+            Caller::Unknown => match peers.add_dynamic(stream, remote).await {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => refuse(remote, &why, &mut last_refusal),
+                Err(Stopped) => return,
             },
         }
     }
 }
 
-fn refuse(remote: SocketAddr, why: &str, last: &mut Option<std::time::Instant>) {
+fn refuse(remote: SocketAddr, Refusal(why): &Refusal, last: &mut Option<std::time::Instant>) {
     let now = now();
     if last.is_none_or(|last| now.duration_since(last) >= QUIET) {
         *last = Some(now);

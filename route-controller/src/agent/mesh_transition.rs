@@ -14,7 +14,7 @@ use bgp_proto::engine::PeerKind;
 use bgp_proto::types::PeerId;
 use podroute_config::Mesh;
 
-use super::{Agent, AgentError};
+use super::{Agent, AgentError, MeshTransition};
 use crate::clock::now;
 
 /// Everything has been there from others for so long.
@@ -78,6 +78,13 @@ impl Reflecting {
     }
 }
 
+impl MeshTransition {
+    /// Whether there is anything to look at.
+    pub(super) fn is_under_way(&self) -> bool {
+        !self.retiring.is_empty() || !self.reflecting.is_empty()
+    }
+}
+
 impl Agent {
     /// Notes whom this node reflects to, before the peers are put.
     pub(super) fn note_clients(&mut self) {
@@ -89,21 +96,21 @@ impl Agent {
                 .collect()
         };
         let (clients, plain) = (names(PeerKind::Client), names(PeerKind::Internal));
-        self.reflecting.update(now(), clients, &plain);
+        self.mesh.reflecting.update(now(), clients, &plain);
     }
 
     /// Of the peers that the configuration does not have any more, those that can go at once.
-    pub(super) fn let_retire(&mut self, gone: Vec<String>) -> Vec<String> {
+    pub(super) fn start_retiring(&mut self, gone: Vec<String>) -> Vec<String> {
         let (now, mesh) = (now(), self.config.mesh != Mesh::Off);
         let known = |name: &String| {
-            let cluster = self.facts.cluster.as_ref();
+            let cluster = self.file.facts.cluster.as_ref();
             cluster.is_some_and(|cluster| cluster.nodes.contains_key(name))
         };
         let (stay, go): (Vec<_>, Vec<_>) = gone
             .into_iter()
-            .partition(|name| mesh && self.of_mesh.contains(name) && known(name));
-        let before = std::mem::take(&mut self.retiring);
-        self.retiring = stay
+            .partition(|name| mesh && self.peers.of_mesh.contains(name) && known(name));
+        let before = std::mem::take(&mut self.mesh.retiring);
+        self.mesh.retiring = stay
             .into_iter()
             .map(|name| {
                 let fresh = Retiring {
@@ -114,9 +121,9 @@ impl Agent {
                 (name, retiring)
             })
             .collect();
-        if self.retiring.len() > before.len() {
+        if self.mesh.retiring.len() > before.len() {
             tracing::info!(
-                sessions = self.retiring.len(),
+                sessions = self.mesh.retiring.len(),
                 "sessions of the mesh that are not wanted any more stay until others bring what they bring"
             );
         }
@@ -125,16 +132,17 @@ impl Agent {
 
     /// Looks whether retiring sessions may go; called every second.
     pub(super) async fn look_at_retiring(&mut self) -> Result<(), AgentError> {
-        if self.reflecting.expire(now()) {
+        if self.mesh.reflecting.expire(now()) {
             self.put_peers().await?;
         }
-        if self.retiring.is_empty() {
+        if self.mesh.retiring.is_empty() {
             return Ok(());
         }
         let ids: BTreeMap<PeerId, String> = self
+            .mesh
             .retiring
             .keys()
-            .filter_map(|name| Some((*self.ids.get(name)?, name.clone())))
+            .filter_map(|name| Some((*self.peers.ids.get(name)?, name.clone())))
             .collect();
         let alone = self.speaker.only_from(ids.keys().copied().collect()).await?;
         let now = now();
@@ -142,6 +150,7 @@ impl Agent {
         for (id, name) in &ids {
             let count = alone.get(id).copied().unwrap_or(0);
             if self
+                .mesh
                 .retiring
                 .get_mut(name)
                 .is_some_and(|one| one.may_go(now, count))
@@ -150,7 +159,7 @@ impl Agent {
             }
         }
         for name in gone {
-            self.retiring.remove(&name);
+            self.mesh.retiring.remove(&name);
             self.remove_peer(&name).await?;
         }
         Ok(())

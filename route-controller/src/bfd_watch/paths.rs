@@ -1,6 +1,6 @@
-//! The paths to peers and next hops, watched by BFD: which sessions there shall be, and what their news mean.
+//! The paths to peers and next hops that BFD watches: which sessions there are to be, and what their state means.
 //!
-//! The thread and its sockets are had with the first peer that wants BFD. News are looked at, not queued: a session
+//! BFD's thread and its sockets are created when the first peer enables BFD. The state is looked at, not queued: a session
 //! that went down and came up again in between is seen by its count.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,9 +15,9 @@ use tokio::sync::Notify;
 use crate::clock::now;
 use crate::status::BfdStatus;
 
-/// Whom a path leads to.
+/// For whom a path is watched.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Whom {
+pub(crate) enum WatchOwner {
     Peer(PeerId, String),
     /// No session, only routes over it.
     NextHop,
@@ -26,7 +26,7 @@ pub(crate) enum Whom {
 /// A path to watch.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
-    pub(crate) whom: Whom,
+    pub(crate) owner: WatchOwner,
     pub(crate) target: Target,
     pub(crate) dampening: Option<DampeningConfig>,
 }
@@ -41,6 +41,15 @@ struct Path {
     passes: bool,
 }
 
+/// How the path to a peer is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct PathState {
+    /// Its BFD session is up.
+    pub(crate) is_up: bool,
+    /// It was lost too often, and is held back (dampening).
+    pub(crate) is_held: bool,
+}
+
 /// BFD as the agent sees it.
 #[derive(Default)]
 pub(crate) struct Paths {
@@ -52,7 +61,7 @@ pub(crate) struct Paths {
 /// A path that was lost.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Lost {
-    pub(crate) whom: Whom,
+    pub(crate) owner: WatchOwner,
     pub(crate) address: IpAddr,
     pub(crate) why: Down,
 }
@@ -108,30 +117,25 @@ impl Paths {
         self.bfd.as_ref().map(Bfd::status).unwrap_or_default()
     }
 
-    fn of_peer(&self, peer: PeerId) -> impl Iterator<Item = (&Key, &Path)> {
-        self.known
-            .iter()
-            .filter(move |(_, path)| matches!(path.watch.whom, Whom::Peer(id, _) if id == peer))
-    }
-
-    /// Whether the path to a peer is up.
-    pub(crate) fn is_up(&self, peer: PeerId) -> bool {
-        let status = self.status();
-        self.of_peer(peer)
-            .any(|(key, _)| status.get(key).is_some_and(|status| status.state == State::Up))
-    }
-
-    /// Whether a peer is held back, because its path was lost too often.
-    pub(crate) fn is_held(&self, peer: PeerId) -> bool {
-        let now = now();
-        self.of_peer(peer)
-            .any(|(_, path)| path.damped.held_until(now).is_some())
+    /// How the paths to peers are.
+    pub(super) fn states(&self) -> BTreeMap<PeerId, PathState> {
+        let (status, now) = (self.status(), now());
+        let mut states: BTreeMap<PeerId, PathState> = BTreeMap::new();
+        for (key, path) in &self.known {
+            let WatchOwner::Peer(id, _) = path.watch.owner else {
+                continue;
+            };
+            let state = states.entry(id).or_default();
+            state.is_up |= status.get(key).is_some_and(|status| status.state == State::Up);
+            state.is_held |= path.damped.held_until(now).is_some();
+        }
+        states
     }
 
     /// The session with a peer is established: its path carries packets, also where BFD has not come back.
     pub(crate) fn established(&mut self, peer: PeerId) {
         for path in self.known.values_mut() {
-            path.passes |= matches!(path.watch.whom, Whom::Peer(id, _) if id == peer);
+            path.passes |= matches!(path.watch.owner, WatchOwner::Peer(id, _) if id == peer);
         }
     }
 
@@ -153,7 +157,7 @@ impl Paths {
                 notify_at(&self.notify, path.damped.held_until(now));
             }
             lost.push(Lost {
-                whom: path.watch.whom.clone(),
+                owner: path.watch.owner.clone(),
                 address: key.remote,
                 why,
             });
@@ -182,7 +186,7 @@ impl Paths {
     }
 
     /// Neighbors shall know that our silence is meant.
-    pub(crate) fn say_goodbye(&self) {
+    pub(crate) fn set_all_admin_down(&self) {
         if let Some(bfd) = &self.bfd {
             bfd.admin_down(true);
         }
@@ -196,9 +200,9 @@ impl Paths {
             .iter()
             .filter_map(|(key, path)| Some((key, path, status.get(key)?)));
         rows.map(|(key, path, status)| BfdStatus {
-            peer: match &path.watch.whom {
-                Whom::Peer(_, name) => name.clone(),
-                Whom::NextHop => String::new(),
+            peer: match &path.watch.owner {
+                WatchOwner::Peer(_, name) => name.clone(),
+                WatchOwner::NextHop => String::new(),
             },
             address: key.remote,
             state: format!("{:?}", status.state),
@@ -236,7 +240,7 @@ fn is_loss(why: Down) -> bool {
 }
 
 /// A reason for people.
-pub(crate) fn words(why: Down) -> String {
+pub(super) fn words(why: Down) -> String {
     match why {
         Down::Expired => "nothing heard for the detection time".to_owned(),
         Down::Neighbor(diagnostic) => format!("the neighbor does not hear us ({diagnostic:?})"),

@@ -3,21 +3,15 @@
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bgp_proto::session::ConnId;
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 
 use crate::queue::Queue;
 
 /// Bytes read in one go before they are decoded.
 const READ_BURST: usize = 128 << 10;
-/// How long a closing connection may take to deliver its last words.
-const FLUSH: Duration = Duration::from_secs(1);
-
 /// What can be done with a connection now.
 pub(crate) enum Ready {
     Read,
@@ -85,27 +79,8 @@ impl Connection {
         self.queue.write(&self.stream)
     }
 
-    /// Delivers the message under way and the session's last words, then closes, all within [`FLUSH`]. What
-    /// else was queued is dropped: the session is over. The task ends when the peer has it all.
-    pub(crate) fn close(mut self) -> JoinHandle<()> {
-        let last = self.queue.last_words();
-        tokio::spawn(async move {
-            // The outbox has let go of it.
-            let Some(mut stream) = Arc::into_inner(self.stream) else {
-                return;
-            };
-            let farewell = async {
-                for bytes in last {
-                    stream.write_all(&bytes).await?;
-                }
-                stream.shutdown().await?;
-                // Unread bytes would turn the close into a reset, which can overtake the NOTIFICATION.
-                let mut rest = [0; 4096];
-                while stream.read(&mut rest).await? > 0 {}
-                io::Result::Ok(())
-            };
-            // The peer may be gone already; there is nobody left to tell.
-            let _ = tokio::time::timeout(FLUSH, farewell).await;
-        })
+    /// The stream, for whoever closes it.
+    pub(crate) fn into_stream(self) -> Arc<TcpStream> {
+        self.stream
     }
 }

@@ -1,0 +1,204 @@
+//! Peers and their sessions: configured, established, ended; and next hops that change.
+//!
+//! Every input of a session carries its [`SessionId`]; one of an ended session changes nothing.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+
+use super::peers::{Established, Peer};
+use super::work::{Item, Job};
+use super::{Engine, PeerRouting, Reach, SessionFacts, SessionId};
+use crate::export::rules::Learned;
+use crate::rib::nexthop::NextHopId;
+use crate::types::{Family, PeerId};
+use crate::wire::{Refresh, RefreshKind};
+
+impl Engine {
+    pub(super) fn configure(&mut self, id: PeerId, routing: Arc<PeerRouting>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            self.peers.insert(id, Peer::new(routing));
+            return;
+        };
+        let old = std::mem::replace(&mut peer.routing, routing);
+        let Some(facts) = peer.session.as_ref().map(|session| session.facts.clone()) else {
+            return;
+        };
+        let import_changed = old.import != peer.routing.import
+            || (old.allow_own_as, old.local_asn, old.kind, old.rules)
+                != (
+                    peer.routing.allow_own_as,
+                    peer.routing.local_asn,
+                    peer.routing.kind,
+                    peer.routing.rules,
+                );
+        if import_changed {
+            self.drop_items(id, |job| matches!(job, Job::Reimport));
+            self.queue(id, Job::Reimport);
+        }
+        self.learn_source(id, &facts);
+        self.regroup(id);
+    }
+
+    pub(super) fn remove(&mut self, id: PeerId) {
+        self.deferral_gone(id, true);
+        self.depart(id);
+        self.peers.remove(&id);
+        // Without the peer its generations say nothing; all that is left of it goes.
+        let items = self.work.items.iter_mut().filter(|item| item.peer == id);
+        items.for_each(|item| item.job = Job::WithdrawAll);
+        if !self.work.items.iter().any(|item| item.peer == id) {
+            self.rib.sources.forget(id);
+        }
+    }
+
+    pub(super) fn up(&mut self, session: SessionId, facts: Box<SessionFacts>) {
+        let id = session.peer;
+        let newer = |peer: &Peer| session.epoch > peer.epoch;
+        if !self.peers.get(&id).is_some_and(newer) {
+            return;
+        }
+        if self.peers.get(&id).is_some_and(Peer::is_up) {
+            self.depart(id);
+        }
+        self.remove_unkept(id, &facts);
+        self.learn_source(id, &facts);
+        self.learn_address(id, &facts);
+        let families = facts.negotiated.families;
+        let key = self.group_key(id, &facts);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.epoch = session.epoch;
+        peer.session = Some(Established::new(facts));
+        peer.restarting = false;
+        self.repeat_to_feeds(id);
+        self.deferral_up(session);
+        // Nothing will come of these.
+        let absent = Family::ALL
+            .into_iter()
+            .filter(|family| !families.contains(*family));
+        self.work.ends.extend(absent.map(|family| (session, family)));
+        if let Some(key) = key {
+            self.join_group(id, key, false);
+        }
+    }
+
+    /// What the host says of a session changed: the peer moves to the group that it belongs to now.
+    pub(super) fn new_facts(&mut self, session: SessionId, facts: Box<SessionFacts>) {
+        let Some(peer) = self.peers.get_mut(&session.peer).filter(|peer| peer.has(session)) else {
+            return;
+        };
+        if let Some(established) = &mut peer.session {
+            established.facts = facts;
+        }
+        self.regroup(session.peer);
+    }
+
+    pub(super) fn learn_source(&mut self, id: PeerId, facts: &SessionFacts) {
+        if let Some(peer) = self.peers.get(&id) {
+            let learned = Learned::Peer(peer.routing.kind, facts.negotiated.remote_id());
+            self.rib.sources.peers.insert(id, learned);
+        }
+    }
+
+    fn learn_address(&mut self, id: PeerId, facts: &SessionFacts) {
+        self.rib.sources.addresses.insert(id, facts.remote_addr);
+        if facts.remote_addr.is_loopback() {
+            self.rib.sources.here.insert(id);
+        } else {
+            self.rib.sources.here.remove(&id);
+        }
+    }
+
+    pub(super) fn down(&mut self, session: SessionId) {
+        if self
+            .peers
+            .get(&session.peer)
+            .is_some_and(|peer| peer.is_latest(session))
+        {
+            self.depart(session.peer);
+        }
+    }
+
+    /// The session is over, if there is one, and all routes of the peer go, also those that were kept.
+    fn depart(&mut self, id: PeerId) {
+        self.end_session(id);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.restarting = false;
+        // Those that wait for their removal count among the 16 that can be told apart.
+        if Family::ALL
+            .iter()
+            .any(|family| !peer.generations(*family).has_room())
+        {
+            self.finish_items(id);
+        }
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let gone = Family::ALL.map(|family| peer.generations_mut(family).end_all());
+        let dests = peer.adj_in.take_notes();
+        self.work.items.push_back(Item {
+            peer: id,
+            dests,
+            job: Job::Withdraw(gone),
+        });
+    }
+
+    /// The session is over; what becomes of the peer's routes is for the caller to say.
+    pub(super) fn end_session(&mut self, id: PeerId) {
+        self.drop_items(id, |job| {
+            matches!(job, Job::Reimport | Job::LongLived | Job::Unreachable)
+        });
+        self.leave_group(id);
+        self.work.behind.retain(|behind| *behind != id);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.session = None;
+        }
+        self.deferral_gone(id, false);
+    }
+
+    fn drop_items(&mut self, id: PeerId, unwanted: impl Fn(&Job) -> bool) {
+        self.work
+            .items
+            .retain(|item| item.peer != id || !unwanted(&item.job));
+    }
+
+    pub(super) fn refresh(&mut self, session: SessionId, refresh: Refresh) {
+        let id = session.peer;
+        if !self.peers.get(&id).is_some_and(|peer| peer.has(session)) {
+            return;
+        }
+        match refresh.kind {
+            RefreshKind::Request => self.resend(id, refresh.family),
+            RefreshKind::Begin => self.begin_stale(id, refresh.family),
+            RefreshKind::End => self.end_stale(id, refresh.family),
+        }
+    }
+
+    pub(super) fn learn_next_hops(&mut self, news: &[(std::net::IpAddr, Reach)]) {
+        let (mut changed, mut lost) = (FxHashSet::default(), FxHashSet::default());
+        for (addr, reach) in news {
+            if let Some(id) = self.rib.next_hops.learn(*addr, *reach) {
+                changed.insert(id);
+                if *reach == Reach::Unreachable {
+                    lost.insert(id);
+                }
+            }
+        }
+        if changed.is_empty() {
+            return;
+        }
+        let is_changed = |id: NextHopId| changed.contains(&id);
+        let peers = self.peers.values();
+        let dests = peers.flat_map(|peer| peer.adj_in.notes_of(is_changed)).collect();
+        // Before what is under way: packets may be lost.
+        self.work.items.push_front(Item {
+            peer: PeerId::LOCAL,
+            dests,
+            job: Job::NextHops(changed, lost),
+        });
+    }
+}

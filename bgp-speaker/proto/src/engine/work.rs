@@ -1,0 +1,337 @@
+//! Work over many routes, one slice after another: a session that ended, routes that were not announced again, a policy, a
+//! next hop or a pod block that changed.
+//!
+//! Between two slices what became dirty is decided and sent, and the shell may do other things: whoever asks something waits for
+//! one slice, not for a million routes. Until its slice comes a path counts as it did: a source that is gone is known until the
+//! last of its paths is removed. An item names the paths that it concerns by their generation, so that nothing that comes
+//! in the meantime is taken for what was there when the item began.
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashSet;
+
+use super::adj_in::slot;
+use super::import::Cached;
+use super::{Engine, Reach};
+use crate::rib::attrs::AttrId;
+use crate::rib::generation::Before;
+use crate::rib::nexthop::NextHopId;
+use crate::rib::table::{DestId, Path, PathIdx};
+use crate::types::{Family, PeerId, Prefix};
+
+/// Destinations of one slice, some milliseconds of work. What a node of a large cluster learned from one neighbor fits: then
+/// the kernel learns of its loss as soon as it can.
+const SLICE: usize = 32768;
+
+/// Something to do for many destinations.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    /// Whose paths; [`PeerId::LOCAL`] for everybody's.
+    pub(super) peer: PeerId,
+    pub(super) dests: VecDeque<DestId>,
+    pub(super) job: Job,
+}
+
+/// What is to be done for each destination.
+#[derive(Clone, Debug)]
+pub(super) enum Job {
+    /// The peer's paths of these generations go, by family.
+    Withdraw([Before; 2]),
+    /// All the peer's paths go: it is not configured any more.
+    WithdrawAll,
+    /// The peer's import policy changed.
+    Reimport,
+    /// The peer's stale paths are long-lived stale from now on (RFC 9494 §4.2).
+    LongLived,
+    /// The peer restarts, and cannot be reached over some of its next hops: such paths go.
+    Unreachable,
+    /// These next hops changed; through those in the second set nothing can be reached.
+    NextHops(FxHashSet<NextHopId>, FxHashSet<NextHopId>),
+    /// Destinations in these prefixes may have come under a pod block of ours, or out from under one.
+    Blocks(Vec<Prefix>, DestId),
+}
+
+/// What a source's policy made of the attributes looked at last: neighbours in a table share them.
+#[derive(Default)]
+pub(super) struct ReimportCache {
+    of: Option<(PeerId, AttrId)>,
+    cached: Cached,
+}
+
+impl ReimportCache {
+    fn turn_to(&mut self, peer: PeerId, received: AttrId, engine: &mut Engine) {
+        let of = Some((peer, received));
+        if self.of != of {
+            self.clear(engine);
+            self.of = of;
+        }
+    }
+
+    /// Releases what it holds.
+    pub(super) fn release(mut self, engine: &mut Engine) {
+        self.clear(engine);
+    }
+
+    fn clear(&mut self, engine: &mut Engine) {
+        self.of = None;
+        std::mem::take(&mut self.cached).release(engine);
+    }
+}
+
+impl Engine {
+    /// One slice of the oldest item; false when there is none.
+    pub(super) fn work_slice(&mut self) -> bool {
+        let Some(mut item) = self.work.items.pop_front() else {
+            return false;
+        };
+        if self.do_slice(&mut item) {
+            self.end_item(&item);
+        } else {
+            self.work.items.push_front(item);
+        }
+        true
+    }
+
+    /// A slice of an item; true when nothing is left of it.
+    fn do_slice(&mut self, item: &mut Item) -> bool {
+        if let Job::Blocks(prefixes, cursor) = &mut item.job {
+            return self.blocks_slice(prefixes, cursor);
+        }
+        let slice: Vec<DestId> = item.dests.drain(..SLICE.min(item.dests.len())).collect();
+        match &item.job {
+            // In the order in which they came, so that others hear of neighbours together.
+            Job::Withdraw(before) => {
+                let gone = |path: &Path, family| {
+                    before
+                        .get(slot(family))
+                        .is_some_and(|b| b.contains(path.generation))
+                };
+                slice
+                    .into_iter()
+                    .for_each(|dest| self.withdraw_where(item.peer, dest, &gone));
+                self.compact_adj_in(item.peer);
+            }
+            Job::WithdrawAll => slice
+                .into_iter()
+                .for_each(|dest| self.withdraw_where(item.peer, dest, &|_, _| true)),
+            Job::Reimport => {
+                let mut cache = ReimportCache::default();
+                slice
+                    .into_iter()
+                    .for_each(|dest| self.reimport(item.peer, dest, &mut cache));
+                cache.release(self);
+            }
+            Job::LongLived => slice
+                .into_iter()
+                .for_each(|dest| self.make_long_lived(item.peer, dest)),
+            Job::Unreachable => slice
+                .into_iter()
+                .for_each(|dest| self.withdraw_unreachable(item.peer, dest)),
+            Job::NextHops(changed, lost) => slice
+                .into_iter()
+                .for_each(|dest| self.next_hop_changed(dest, changed, lost)),
+            Job::Blocks(..) => {}
+        }
+        item.dests.is_empty()
+    }
+
+    fn end_item(&mut self, item: &Item) {
+        match &item.job {
+            Job::Withdraw(before) => {
+                if let Some(peer) = self.peers.get_mut(&item.peer) {
+                    peer.removed(*before);
+                }
+                self.forget_departed(item.peer);
+            }
+            Job::WithdrawAll => self.forget_departed(item.peer),
+            Job::Reimport | Job::LongLived | Job::Unreachable | Job::NextHops(..) | Job::Blocks(..) => {}
+        }
+    }
+
+    /// All work on a peer's paths is done now: there would be too many generations to tell apart otherwise.
+    pub(super) fn finish_items(&mut self, peer: PeerId) {
+        let (mut mine, others): (VecDeque<Item>, VecDeque<Item>) = std::mem::take(&mut self.work.items)
+            .into_iter()
+            .partition(|item| item.peer == peer);
+        self.work.items = others;
+        for item in &mut mine {
+            while !self.do_slice(item) {}
+            self.end_item(item);
+        }
+    }
+
+    /// A source whose session is over and whose paths are gone is not known any more.
+    fn forget_departed(&mut self, id: PeerId) {
+        let waits = self.work.items.iter().any(|item| item.peer == id);
+        let peer = self.peers.get(&id);
+        if waits || peer.is_some_and(|peer| peer.is_up() || peer.restarting) {
+            return;
+        }
+        if peer.is_none() {
+            self.rib.sources.forget(id);
+        } else {
+            self.rib.sources.peers.remove(&id);
+        }
+    }
+
+    /// Takes those paths of a source away from a destination for which this holds.
+    pub(super) fn withdraw_where(
+        &mut self,
+        peer: PeerId,
+        dest: DestId,
+        gone: &dyn Fn(&Path, Family) -> bool,
+    ) {
+        let Some(prefix) = self.rib.table.prefix(dest) else {
+            return;
+        };
+        let mut next = self.rib.table.path_of(dest, peer);
+        while let Some(at) = next {
+            next = self.rib.table.next_of(at, peer);
+            let Some(path) = self.rib.table.at(at).filter(|path| gone(path, prefix.family())) else {
+                continue;
+            };
+            self.rib.table.remove(dest, at);
+            self.took_out(dest, prefix, &path);
+        }
+    }
+
+    /// A path was taken out of the table.
+    pub(super) fn took_out(&mut self, dest: DestId, prefix: Prefix, path: &Path) {
+        self.release(path);
+        if let Some(peer) = self.peers.get_mut(&path.peer)
+            && peer.generations(prefix.family()).is_counted(path.generation)
+        {
+            peer.adj_in.removed(prefix.family(), 1);
+        }
+        self.note_feeds(path.peer, path.path_id, &prefix);
+        self.mark(dest);
+    }
+
+    /// Evaluates a source's paths to a destination again, after a change of policy or of our blocks.
+    pub(super) fn reimport(&mut self, peer: PeerId, dest: DestId, cache: &mut ReimportCache) {
+        let Some(prefix) = self.rib.table.prefix(dest) else {
+            return;
+        };
+        let mut next = self.rib.table.path_of(dest, peer);
+        while let Some(at) = next {
+            next = self.rib.table.next_of(at, peer);
+            let Some(old) = self.rib.table.at(at) else {
+                return;
+            };
+            cache.turn_to(peer, old.received, self);
+            let imported = self.imported(peer, &prefix, old.received, &mut cache.cached);
+            if imported != old.imported {
+                self.exchange(dest, prefix, (at, &old), Path { imported, ..old });
+            }
+        }
+    }
+
+    /// Puts a path in the place of another of the same source.
+    pub(super) fn exchange(&mut self, dest: DestId, prefix: Prefix, (at, old): (PathIdx, &Path), new: Path) {
+        self.retain(&new);
+        self.rib.table.replace(at, new);
+        let (before, now) = (self.next_hop_of(old), self.next_hop_of(&new));
+        self.release(old);
+        if before != now
+            && let Some(peer) = self.peers.get_mut(&new.peer)
+        {
+            peer.adj_in.note(dest, now);
+        }
+        self.note_feeds(new.peer, new.path_id, &prefix);
+        self.mark(dest);
+    }
+
+    /// The next hop that a path has after import.
+    pub(super) fn next_hop_of(&self, path: &Path) -> Option<NextHopId> {
+        path.imported.ok().map(|id| self.rib.attrs.next_hop(id))
+    }
+
+    /// After withdrawals: notes are dropped where they outnumber the paths.
+    pub(super) fn compact_adj_in(&mut self, id: PeerId) {
+        let (table, attrs) = (&self.rib.table, &self.rib.attrs);
+        if let Some(peer) = self.peers.get_mut(&id)
+            && peer.adj_in.is_bloated()
+        {
+            peer.adj_in.compact(|dest, next_hop| {
+                let mut paths = table.paths(dest).filter(|(_, path)| path.peer == id);
+                paths.any(|(_, path)| path.imported.ok().map(|id| attrs.next_hop(id)) == next_hop)
+            });
+        }
+    }
+
+    /// RFC 4724 §4.2 keeps stale routes for the time in which the neighbor still forwards. Over a next hop that is lost it does not:
+    /// those routes must not come back with the link.
+    fn withdraw_unreachable(&mut self, peer: PeerId, dest: DestId) {
+        let Some(prefix) = self.rib.table.prefix(dest) else {
+            return;
+        };
+        let paths: Vec<(PathIdx, Path)> = self.rib.table.paths(dest).collect();
+        for (at, path) in paths.into_iter().filter(|(_, path)| path.peer == peer) {
+            let next_hop = self.next_hop_of(&path);
+            let reach = next_hop.and_then(|id| self.rib.next_hops.reach(id));
+            if reach == Some(Reach::Unreachable) && self.is_kept(&path, prefix.family()) {
+                self.rib.table.remove(dest, at);
+                self.took_out(dest, prefix, &path);
+            }
+        }
+    }
+
+    /// Whether the path is one that is kept while its peer restarts.
+    fn is_kept(&self, path: &Path, family: Family) -> bool {
+        let peer = self.peers.get(&path.peer);
+        peer.is_some_and(|peer| {
+            !peer.is_up() && peer.restarting && peer.generations(family).is_stale(path.generation)
+        })
+    }
+
+    /// A destination may have a path over a next hop that changed.
+    fn next_hop_changed(
+        &mut self,
+        dest: DestId,
+        changed: &FxHashSet<NextHopId>,
+        lost: &FxHashSet<NextHopId>,
+    ) {
+        let Some(prefix) = self.rib.table.prefix(dest) else {
+            return;
+        };
+        let paths: Vec<(PathIdx, Path)> = self.rib.table.paths(dest).collect();
+        let mut affected = false;
+        for (at, path) in paths {
+            let Some(next_hop) = self.next_hop_of(&path).filter(|id| changed.contains(id)) else {
+                continue;
+            };
+            affected = true;
+            if lost.contains(&next_hop) && self.is_kept(&path, prefix.family()) {
+                self.rib.table.remove(dest, at);
+                self.took_out(dest, prefix, &path);
+            }
+        }
+        if affected {
+            self.mark(dest);
+        }
+    }
+
+    fn blocks_slice(&mut self, prefixes: &[Prefix], cursor: &mut DestId) -> bool {
+        let end = DestId(
+            cursor
+                .0
+                .saturating_add(2 * SLICE as u32)
+                .min(self.rib.table.bound()),
+        );
+        let mut cache = ReimportCache::default();
+        for dest in (cursor.0..end.0).map(DestId) {
+            let inside = |prefix: &Prefix| prefixes.iter().any(|block| block.contains(prefix));
+            if !self.rib.table.prefix(dest).as_ref().is_some_and(inside) {
+                continue;
+            }
+            let mut peers: Vec<PeerId> = self.rib.table.paths(dest).map(|(_, path)| path.peer).collect();
+            peers.dedup();
+            for peer in peers.into_iter().filter(|peer| *peer != PeerId::LOCAL) {
+                self.reimport(peer, dest, &mut cache);
+            }
+        }
+        cache.release(self);
+        *cursor = end;
+        *cursor >= DestId(self.rib.table.bound())
+    }
+}

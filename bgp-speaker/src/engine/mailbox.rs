@@ -1,0 +1,234 @@
+//! How a peer's task reaches the engine's: in order, bounded, without ever waiting where it cannot do anything else.
+//!
+//! What the engine's channel has no room for stays here, and the task reads nothing meanwhile. The place in the queue for room is
+//! kept while the task does other things, and the room, once it is there, is used for the message that waits: with more waiting
+//! tasks than the channel has places, a task that gave its room back would be last again, and so would all others.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bgp_proto::engine::{Engine, Input, SessionFacts, SessionId};
+use bgp_proto::wire::RouteBatch;
+use tokio::sync::mpsc::error::{SendError, TrySendError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::outbox::Outbox;
+use crate::api::Event;
+
+/// What the engine's task is sent.
+pub(crate) enum ToEngine {
+    /// An input as it is.
+    Input(Input),
+    /// Routes of a session, with its share of what may be under way.
+    Routes(SessionId, RouteBatch, Option<OwnedSemaphorePermit>),
+    /// A session came up; its chunks go here.
+    Up(Box<SessionFacts>, Arc<Outbox>),
+    /// Something for the agent, in order with the engine's own events.
+    Report(Event),
+    /// Something to look up.
+    Query(Box<dyn FnOnce(&mut Engine) + Send>),
+}
+
+/// Batches of routes that a peer may have under way to the engine; then nothing is read from it.
+const UNDER_WAY: usize = 4;
+
+pub(crate) type Room = mpsc::OwnedPermit<ToEngine>;
+type Waiting = Pin<Box<dyn Future<Output = Result<Room, SendError<()>>> + Send>>;
+
+/// What the task waited for.
+pub(crate) enum Ready {
+    /// A place in the engine's channel, to be used by [`Mailbox::send_with`].
+    Room(Room),
+    /// Another batch may be under way.
+    Batch,
+    /// The speaker has stopped.
+    Stopped,
+}
+
+/// A peer's way to the engine.
+pub(crate) struct Mailbox {
+    engine: mpsc::Sender<ToEngine>,
+    pending: VecDeque<ToEngine>,
+    waiting: Option<Waiting>,
+    batches: Arc<Semaphore>,
+}
+
+impl Mailbox {
+    pub(crate) fn new(engine: mpsc::Sender<ToEngine>) -> Self {
+        Self {
+            engine,
+            pending: VecDeque::new(),
+            waiting: None,
+            batches: Arc::new(Semaphore::new(UNDER_WAY)),
+        }
+    }
+
+    /// Appends a message; it goes with [`Mailbox::offer`] or [`Mailbox::send_with`].
+    pub(crate) fn push(&mut self, message: ToEngine) {
+        self.pending.push_back(message);
+    }
+
+    /// Appends routes.
+    pub(crate) fn push_routes(&mut self, session: SessionId, batch: RouteBatch) {
+        let under_way = Arc::clone(&self.batches).try_acquire_owned().ok();
+        self.push(ToEngine::Routes(session, batch, under_way));
+    }
+
+    /// Whether messages wait for room.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whether as many batches are under way as may be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.batches.available_permits() == 0
+    }
+
+    /// Sends what there is room for.
+    pub(crate) fn offer(&mut self) {
+        while let Some(message) = self.pending.pop_front() {
+            if let Err(TrySendError::Full(message)) = self.engine.try_send(message) {
+                self.pending.push_front(message);
+                return;
+            }
+        }
+        self.waiting = None;
+    }
+
+    /// Sends a message if there is room and nothing else waits; gives it back otherwise.
+    pub(crate) fn try_send(&self, message: ToEngine) -> Result<(), ToEngine> {
+        if self.is_waiting() {
+            return Err(message);
+        }
+        self.engine.try_send(message).map_err(TrySendError::into_inner)
+    }
+
+    /// Waits for room where it is wanted, or for a batch to be taken where as many are under way as may be.
+    pub(crate) async fn ready(&mut self, wants_room: bool) -> Ready {
+        if wants_room {
+            return self.room().await.map_or(Ready::Stopped, Ready::Room);
+        }
+        if !self.is_full() {
+            return std::future::pending().await;
+        }
+        drop(self.batches.acquire().await); // the semaphore is never closed
+        Ready::Batch
+    }
+
+    /// Waits for room. The place in the queue is kept when the future is dropped; `None` when the speaker has stopped.
+    async fn room(&mut self) -> Option<Room> {
+        let engine = &self.engine;
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(engine.clone().reserve_owned()));
+        let room = waiting.await;
+        self.waiting = None;
+        room.ok()
+    }
+
+    /// Uses the room for what waits first, or else for this.
+    pub(crate) fn send_with(&mut self, room: Room, otherwise: impl FnOnce() -> Option<ToEngine>) {
+        if let Some(message) = self.pending.pop_front().or_else(otherwise) {
+            room.send(message);
+        }
+        self.offer();
+    }
+
+    /// Sends a last message, waiting for room; nothing when the speaker has stopped.
+    pub(crate) async fn finish(mut self, last: ToEngine) {
+        self.pending.push_back(last);
+        for message in self.pending {
+            if self.engine.send(message).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bgp_proto::engine::Input;
+    use bgp_proto::types::PeerId;
+
+    use super::*;
+
+    fn message(peer: u32) -> ToEngine {
+        ToEngine::Input(Input::Remove(PeerId(peer)))
+    }
+
+    /// Many more waiting mailboxes than places, each of which also does other things while it waits.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn everybody_gets_through_a_full_channel() {
+        const PLACES: usize = 16;
+        const BOXES: u32 = 400;
+        const EACH: u32 = 3;
+        let (engine, mut inbox) = mpsc::channel(PLACES);
+        for peer in 0..BOXES {
+            let mut mailbox = Mailbox::new(engine.clone());
+            tokio::spawn(async move {
+                (0..EACH).for_each(|_| mailbox.push(message(peer)));
+                mailbox.offer();
+                while mailbox.is_waiting() {
+                    tokio::select! {
+                        biased;
+                        room = mailbox.room() => mailbox.send_with(room.unwrap(), || None),
+                        // Something else happens all the time.
+                        () = tokio::task::yield_now() => mailbox.offer(),
+                    }
+                }
+            });
+        }
+        drop(engine);
+        tokio::time::sleep(Duration::from_millis(1)).await; // the engine is busy
+        let mut counts = std::collections::HashMap::new();
+        let all = async {
+            while let Some(ToEngine::Input(Input::Remove(peer))) = inbox.recv().await {
+                *counts.entry(peer).or_insert(0) += 1;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), all)
+            .await
+            .expect("no message stays behind");
+        assert_eq!(counts.len(), BOXES as usize);
+        assert!(counts.values().all(|count| *count == EACH));
+    }
+
+    #[tokio::test]
+    async fn room_is_kept_in_line_and_used() {
+        let (engine, mut inbox) = mpsc::channel(1);
+        let mut first = Mailbox::new(engine.clone());
+        let mut second = Mailbox::new(engine.clone());
+        engine.try_send(message(0)).unwrap();
+        first.push(message(1));
+        second.push(message(2));
+        first.offer();
+        second.offer();
+        let soon = Duration::from_millis(1);
+        // Both wait, the first one is interrupted again and again.
+        assert!(tokio::time::timeout(soon, first.room()).await.is_err());
+        assert!(tokio::time::timeout(soon, second.room()).await.is_err());
+        assert!(tokio::time::timeout(soon, first.room()).await.is_err());
+        inbox.recv().await.unwrap();
+        assert!(
+            tokio::time::timeout(soon, second.room()).await.is_err(),
+            "it is the first one's"
+        );
+        let room = first.room().await.unwrap();
+        first.send_with(room, || None);
+        assert!(!first.is_waiting());
+        assert!(matches!(
+            inbox.recv().await,
+            Some(ToEngine::Input(Input::Remove(PeerId(1))))
+        ));
+        let room = second.room().await.unwrap();
+        second.send_with(room, || None);
+        assert!(matches!(
+            inbox.recv().await,
+            Some(ToEngine::Input(Input::Remove(PeerId(2))))
+        ));
+    }
+}

@@ -1,0 +1,254 @@
+//! What the engine's task reports, in two streams that do not wait for each other: to the kernel's routes ([`DatapathEvent`]) and to
+//! the agent ([`Event`]).
+//!
+//! The engine never waits for either. What a receiver has no room for is held here, merged so that it stays bounded: kernel changes by
+//! prefix, next hops by address, a peer's events by peer. A receiver that is behind thus learns the present state, not all that
+//! happened meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use bgp_proto::engine::FibChange;
+use bgp_proto::types::{Family, PeerId, Prefix};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::api::{DatapathEvent, Event};
+
+/// Events under way, in each stream.
+pub(crate) const ROOM: usize = 1024;
+
+/// The stream to the kernel's routes. Order: next hops to watch, routes, the End-of-RIBs behind them, next hops that are not needed
+/// any more.
+pub(crate) struct DatapathStream {
+    events: mpsc::Sender<DatapathEvent>,
+    held: Held,
+}
+
+#[derive(Default)]
+struct Held {
+    /// To watch, or not any more.
+    next_hops: BTreeMap<IpAddr, bool>,
+    routes: HashMap<Prefix, FibChange>,
+    ends: BTreeSet<(PeerId, Family)>,
+}
+
+impl Held {
+    fn is_empty(&self) -> bool {
+        self.next_hops.is_empty() && self.routes.is_empty() && self.ends.is_empty()
+    }
+
+    fn merge(&mut self, event: DatapathEvent) {
+        match event {
+            DatapathEvent::Routes { changes, .. } => self
+                .routes
+                .extend(changes.into_iter().map(|change| (change.prefix, change))),
+            DatapathEvent::Watch(list) => self.next_hops.extend(list.into_iter().map(|addr| (addr, true))),
+            DatapathEvent::Unwatch(list) => self.next_hops.extend(list.into_iter().map(|addr| (addr, false))),
+            DatapathEvent::EndOfRib(peer, family) => {
+                self.ends.insert((peer, family));
+            }
+        }
+    }
+
+    /// The next event of what is held.
+    fn next(&mut self) -> Option<DatapathEvent> {
+        let of = |next_hops: &BTreeMap<IpAddr, bool>, wanted| {
+            let list = next_hops.iter().filter(|(_, watch)| **watch == wanted);
+            list.map(|(addr, _)| *addr).collect::<Vec<_>>()
+        };
+        let watch = of(&self.next_hops, true);
+        if !watch.is_empty() {
+            self.next_hops.retain(|_, watch| !*watch);
+            return Some(DatapathEvent::Watch(watch));
+        }
+        if !self.routes.is_empty() {
+            let mut changes: Vec<FibChange> = std::mem::take(&mut self.routes).into_values().collect();
+            changes.sort_unstable_by_key(|change| change.prefix);
+            return Some(DatapathEvent::Routes { changes, more: false });
+        }
+        if let Some((peer, family)) = self.ends.pop_first() {
+            return Some(DatapathEvent::EndOfRib(peer, family));
+        }
+        let unwatch = of(&self.next_hops, false);
+        self.next_hops.clear();
+        (!unwatch.is_empty()).then_some(DatapathEvent::Unwatch(unwatch))
+    }
+}
+
+impl DatapathStream {
+    pub(crate) fn new(events: mpsc::Sender<DatapathEvent>) -> Self {
+        Self {
+            events,
+            held: Held::default(),
+        }
+    }
+
+    pub(crate) fn send(&mut self, event: DatapathEvent) {
+        if !self.held.is_empty() {
+            self.held.merge(event);
+        } else if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
+            self.held.merge(event);
+        }
+    }
+
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Sends what is held, as far as there is room.
+    pub(crate) fn catch_up(&mut self) {
+        while self.events.capacity() > 0
+            && let Some(event) = self.held.next()
+        {
+            if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
+                self.held.merge(event);
+                return;
+            }
+        }
+    }
+
+    /// Waits for room; false when nobody receives any more.
+    pub(crate) async fn has_room(&self) -> bool {
+        self.events.reserve().await.is_ok()
+    }
+}
+
+/// The stream to the agent.
+pub(crate) struct LifecycleStream {
+    events: mpsc::Sender<Event>,
+    /// Of each peer the last event of each kind.
+    held: BTreeMap<(PeerId, u8), Event>,
+}
+
+impl LifecycleStream {
+    pub(crate) fn new(events: mpsc::Sender<Event>) -> Self {
+        let held = BTreeMap::new();
+        Self { events, held }
+    }
+
+    pub(crate) fn send(&mut self, event: Event) {
+        if self.held.is_empty() {
+            if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
+                self.hold(event);
+            }
+        } else {
+            self.hold(event);
+        }
+    }
+
+    fn hold(&mut self, event: Event) {
+        self.held.insert(event.merge_key(), event);
+    }
+
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// A peer is not configured any more.
+    pub(crate) fn forget(&mut self, peer: PeerId) {
+        self.held.retain(|(of, _), _| *of != peer);
+    }
+
+    /// Sends what is held, as far as there is room.
+    pub(crate) fn catch_up(&mut self) {
+        while self.events.capacity() > 0
+            && let Some((_, event)) = self.held.pop_first()
+        {
+            if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
+                self.hold(event);
+                return;
+            }
+        }
+    }
+
+    /// Waits for room; false when nobody receives any more.
+    pub(crate) async fn has_room(&self) -> bool {
+        self.events.reserve().await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn change(last: u8, hops: u8) -> FibChange {
+        let hop = |n| bgp_proto::engine::FibHop {
+            addr: [192, 0, 2, n].into(),
+            weight: 1,
+        };
+        FibChange {
+            prefix: Prefix::v4(0x0A00_0000 + (u32::from(last) << 8), 24),
+            next_hops: Arc::from((0..hops).map(hop).collect::<Vec<_>>()),
+            install: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_merged_and_stays_in_order() {
+        let (events, mut datapath) = mpsc::channel(1);
+        let mut stream = DatapathStream::new(events);
+        let routes = |changes| DatapathEvent::Routes { changes, more: true };
+        let one: IpAddr = [192, 0, 2, 1].into();
+        let two: IpAddr = [192, 0, 2, 2].into();
+        stream.send(routes(vec![change(0, 1)]));
+        assert!(!stream.is_behind());
+        for event in [
+            DatapathEvent::Watch(vec![one, two]),
+            routes(vec![change(1, 1), change(2, 1)]),
+            DatapathEvent::EndOfRib(PeerId(1), Family::Ipv4),
+            DatapathEvent::Unwatch(vec![one]),
+            routes(vec![change(1, 2)]),
+            DatapathEvent::EndOfRib(PeerId(1), Family::Ipv4),
+        ] {
+            stream.send(event);
+        }
+        let mut seen = Vec::new();
+        loop {
+            stream.catch_up();
+            let Ok(event) = datapath.try_recv() else { break };
+            seen.push(event);
+        }
+        assert!(!stream.is_behind());
+        assert_eq!(
+            seen,
+            [
+                routes(vec![change(0, 1)]),
+                DatapathEvent::Watch(vec![two]),
+                DatapathEvent::Routes {
+                    changes: vec![change(1, 2), change(2, 1)],
+                    more: false
+                },
+                DatapathEvent::EndOfRib(PeerId(1), Family::Ipv4),
+                DatapathEvent::Unwatch(vec![one]),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_behind_learns_the_present_state() {
+        let (events, mut agent) = mpsc::channel(1);
+        let mut stream = LifecycleStream::new(events);
+        let down = |peer, why: &str| Event::PeerDown {
+            peer: PeerId(peer),
+            name: String::new(),
+            why: why.to_owned(),
+        };
+        for flap in 0..1000 {
+            for peer in 1..=3 {
+                stream.send(down(peer, &flap.to_string()));
+            }
+        }
+        assert!(stream.held.len() <= 3);
+        stream.forget(PeerId(3));
+        let mut seen = Vec::new();
+        loop {
+            stream.catch_up();
+            let Ok(event) = agent.try_recv() else { break };
+            seen.push(event);
+        }
+        assert_eq!(seen, [down(1, "0"), down(1, "999"), down(2, "999")]);
+    }
+}

@@ -1,0 +1,58 @@
+//! Connections that deliver what the session said last, and then close.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
+
+use super::connection::Connection;
+
+/// How long a closing connection may take to deliver its last messages.
+const FLUSH: Duration = Duration::from_secs(1);
+/// Connections of a peer that close at the same time; more are reset at once: whoever opens one after another takes no more of
+/// our descriptors than that.
+const MOST: usize = 8;
+
+/// Tasks of closing connections.
+#[derive(Default)]
+pub(crate) struct Closing(Vec<JoinHandle<()>>);
+
+impl Closing {
+    /// Delivers the message under way and the session's last messages, then closes, all within [`FLUSH`]. What
+    /// else was queued is dropped: the session is over. The task ends when the peer has it all.
+    pub(crate) fn add(&mut self, connection: Connection) {
+        self.0.retain(|task| !task.is_finished());
+        if self.0.len() < MOST {
+            self.0.push(tokio::spawn(close(connection)));
+        }
+    }
+
+    /// Waits for all of them.
+    pub(crate) async fn finished(self) {
+        for task in self.0 {
+            let _ = task.await; // it does not panic
+        }
+    }
+}
+
+async fn close(mut connection: Connection) {
+    let last = connection.queue.take_for_close();
+    // The outbox holds it no more.
+    let Some(mut stream) = Arc::into_inner(connection.into_stream()) else {
+        return;
+    };
+    let deliver = async {
+        for bytes in last {
+            stream.write_all(&bytes).await?;
+        }
+        stream.shutdown().await?;
+        // Unread bytes would turn the close into a reset, which can overtake the NOTIFICATION.
+        let mut rest = [0; 4096];
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // The peer may be gone already; there is nobody left to tell.
+    let _ = tokio::time::timeout(FLUSH, deliver).await;
+}

@@ -1,0 +1,132 @@
+//! The peer's TCP connections: at most one being opened, those that are there, and those that are closing.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
+
+use bgp_proto::session::ConnId;
+use tokio::net::TcpStream;
+
+use super::closing::Closing;
+use super::connection::{Connection, Ready};
+use crate::api::Transport;
+use crate::socket;
+
+type Dial = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+
+/// Numbers of accepted connections begin here; those of the session are lower.
+const FIRST_INCOMING: u64 = 1 << 32;
+
+/// Connections by their number.
+pub(crate) struct Connections {
+    dial: Option<(ConnId, Dial)>,
+    open: Vec<Connection>,
+    closing: Closing,
+    next_incoming: u64,
+}
+
+/// What happened to one.
+pub(crate) enum Happened {
+    Dialed(ConnId, io::Result<TcpStream>),
+    Readable(ConnId),
+    Writable,
+}
+
+impl Connections {
+    pub(crate) fn new() -> Self {
+        Self {
+            dial: None,
+            open: Vec::new(),
+            closing: Closing::default(),
+            next_incoming: FIRST_INCOMING,
+        }
+    }
+
+    /// Opens a connection to the peer.
+    pub(crate) fn dial(&mut self, id: ConnId, transport: Transport, external: bool) {
+        self.dial = Some((id, Box::pin(socket::dial(transport, external))));
+    }
+
+    /// Takes in one that is open.
+    pub(crate) fn add(&mut self, id: ConnId, stream: TcpStream) {
+        self.open.push(Connection::new(id, stream));
+    }
+
+    /// Takes in one that the peer opened.
+    pub(crate) fn add_incoming(&mut self, stream: TcpStream) -> ConnId {
+        let id = ConnId(self.next_incoming);
+        self.next_incoming += 1;
+        self.add(id, stream);
+        id
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub(crate) fn get(&self, id: ConnId) -> Option<&Connection> {
+        self.open.iter().find(|connection| connection.id == id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
+        self.open.iter_mut().find(|connection| connection.id == id)
+    }
+
+    /// Those with something to write.
+    pub(crate) fn to_write(&self) -> Vec<ConnId> {
+        let queued = self.open.iter().filter(|connection| !connection.queue.is_empty());
+        queued.map(|connection| connection.id).collect()
+    }
+
+    /// Octets that wait in the longest queue.
+    pub(crate) fn queued(&self) -> usize {
+        let queued = self.open.iter().map(|connection| connection.queue.octets());
+        queued.max().unwrap_or(0)
+    }
+
+    pub(crate) fn take(&mut self, id: ConnId) -> Option<Connection> {
+        let position = self.open.iter().position(|connection| connection.id == id)?;
+        Some(self.open.remove(position))
+    }
+
+    /// An attempt that is not needed any more.
+    pub(crate) fn stop_dialing(&mut self, id: ConnId) {
+        self.dial.take_if(|(dialing, _)| *dialing == id);
+    }
+
+    /// Delivers what the session said last on a connection, and closes it.
+    pub(crate) fn close(&mut self, connection: Connection) {
+        self.closing.add(connection);
+    }
+
+    /// Those that still deliver their last messages.
+    pub(crate) fn take_closing(&mut self) -> Closing {
+        std::mem::take(&mut self.closing)
+    }
+
+    /// Waits until something happens; reading is only looked at when `reading`.
+    pub(crate) async fn happened(&mut self, reading: bool) -> Happened {
+        let (dial, open) = (&mut self.dial, &self.open);
+        let happened = std::future::poll_fn(|context| {
+            if let Some((id, dial)) = dial
+                && let Poll::Ready(result) = dial.as_mut().poll(context)
+            {
+                return Poll::Ready(Happened::Dialed(*id, result));
+            }
+            for connection in open {
+                match connection.poll_ready(context, reading) {
+                    Poll::Ready(Ready::Read) => return Poll::Ready(Happened::Readable(connection.id)),
+                    Poll::Ready(Ready::Write) => return Poll::Ready(Happened::Writable),
+                    Poll::Pending => {}
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        if matches!(happened, Happened::Dialed(..)) {
+            self.dial = None;
+        }
+        happened
+    }
+}

@@ -1,0 +1,8 @@
+//! One peer: its session and its connections.
+
+mod closing;
+mod connection;
+mod dial;
+mod established;
+pub(crate) mod messages;
+pub(crate) mod task;

@@ -1,0 +1,607 @@
+//! One peer's task: it owns the peer's [`Session`], its connections and its timers.
+//!
+//! | channel | bound | when full |
+//! |---|---|---|
+//! | commands to this task | 64 | the sender waits |
+//! | chunks from the engine ([`Outbox`](crate::engine::outbox::Outbox)) | the engine's credit | cannot be |
+//! | to the engine ([`Mailbox`]) | shared, 1024 | this task stops reading its sockets, but keeps timers and writes |
+//!
+//! All that belongs to a session is one value, [`Established`]: a new session gets a new one, so that nothing of an old session is
+//! ever written on a new connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::engine::{Input as EngineInput, SessionId};
+use bgp_proto::session::{ConnId, DownReason, Input, Negotiated, Output, Session, State};
+use bgp_proto::types::{Family, FamilySet};
+use bgp_proto::wire::{RouteBatch, cease};
+use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::connection::Connection;
+use super::dial::{Connections, Happened};
+use super::established::{Established, LocalEnd, Stale, Woken, woken};
+use super::messages::ToPeer;
+use crate::alarm::Alarm;
+use crate::api::{Event, PeerSpec, SessionSnapshot};
+use crate::clock::now;
+use crate::engine::mailbox::{Mailbox, Ready, ToEngine};
+use crate::host::{Host, give_scope};
+use crate::peers::registry::UpFlag;
+use crate::socket;
+
+/// Unwritten octets up to which chunks are taken from the outbox.
+const WRITE_AHEAD: usize = 256 << 10;
+/// Faults in UPDATEs that are logged of a session; more are counted.
+const LOGGED_ISSUES: u64 = 10;
+
+pub(crate) struct PeerTask {
+    spec: PeerSpec,
+    /// Of the session's jitter.
+    seed: u64,
+    session: Session,
+    commands: mpsc::Receiver<ToPeer>,
+    mailbox: Mailbox,
+    host: Arc<Host>,
+    connections: Connections,
+    up: Option<Established>,
+    /// Routes of the peer's last session are kept.
+    stale: Option<Stale>,
+    past: Past,
+    alarm: Alarm,
+    life: Life,
+}
+
+/// Of the sessions so far.
+#[derive(Default)]
+struct Past {
+    /// Whether one is established, for others to see.
+    is_up: Arc<UpFlag>,
+    /// How many.
+    sessions: u32,
+    /// Messages of the engine's in those that ended.
+    routes_sent: u64,
+    /// Why the last attempt failed, and when that was logged.
+    failure: Option<(String, std::time::Instant)>,
+}
+
+/// How long the task goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// Until the peer is removed.
+    Configured,
+    /// As long as the session, and the routes that are kept after it.
+    Dynamic,
+    /// Not any more.
+    Over,
+}
+
+/// What the task woke up for.
+enum Wake {
+    Timer,
+    Command(Option<ToPeer>),
+    Mailbox(Ready),
+    Connection(Happened),
+    Session(Woken),
+}
+
+/// A session that does not come up is logged again after this.
+const LOG_AGAIN: Duration = Duration::from_secs(60);
+
+impl PeerTask {
+    pub(crate) fn new(
+        spec: PeerSpec,
+        seed: u64,
+        commands: mpsc::Receiver<ToPeer>,
+        engine: mpsc::Sender<ToEngine>,
+        host: &Arc<Host>,
+        is_up: Arc<UpFlag>,
+    ) -> Self {
+        Self {
+            session: Session::new(spec.session.clone(), seed),
+            spec,
+            seed,
+            commands,
+            mailbox: Mailbox::new(engine),
+            host: Arc::clone(host),
+            connections: Connections::new(),
+            up: None,
+            stale: None,
+            past: Past {
+                is_up,
+                ..Past::default()
+            },
+            alarm: Alarm::default(),
+            life: Life::Configured,
+        }
+    }
+
+    /// A peer that is there only while its session is.
+    pub(crate) fn dynamic(mut self) -> Self {
+        self.life = Life::Dynamic;
+        self
+    }
+
+    /// Runs until the peer is removed; a dynamic one until it is gone. Gives its way to the engine.
+    pub(crate) async fn run(mut self) -> Mailbox {
+        if self.spec.wanted() {
+            self.tell_session(Input::Start);
+        }
+        while self.life != Life::Over && !self.is_expired() {
+            let wake = self.wake().await;
+            self.act(wake);
+        }
+        self.mailbox
+    }
+
+    /// A dynamic peer whose connection is gone, and whose routes are not kept.
+    fn is_expired(&self) -> bool {
+        let idle = self.connections.is_empty() && !self.mailbox.is_waiting() && self.stale.is_none();
+        self.life == Life::Dynamic
+            && idle
+            && self.commands.is_empty()
+            && self.session.state() == State::Active
+    }
+
+    async fn wake(&mut self) -> Wake {
+        let stale = self.stale.as_ref().map(|stale| stale.until);
+        let timers = self.session.poll_timeout().into_iter().chain(stale);
+        self.alarm.set(timers.min().map(Instant::from_std));
+        let waiting = self.mailbox.is_waiting();
+        let reading = !waiting && !self.mailbox.is_full();
+        let taking = self.connections.queued() < WRITE_AHEAD;
+        let owes = self.up.as_ref().is_some_and(Established::owes_report);
+        tokio::select! {
+            biased;
+            () = self.alarm.ring() => Wake::Timer,
+            command = self.commands.recv() => Wake::Command(command),
+            ready = self.mailbox.ready(waiting || owes) => Wake::Mailbox(ready),
+            happened = self.connections.happened(reading) => Wake::Connection(happened),
+            woken = woken(self.up.as_mut(), taking) => Wake::Session(woken),
+        }
+    }
+
+    fn act(&mut self, wake: Wake) {
+        match wake {
+            Wake::Timer => self.tick(),
+            Wake::Command(Some(command)) => self.command(command),
+            Wake::Command(None) => self.remove(),
+            Wake::Mailbox(Ready::Room(room)) => {
+                let up = &mut self.up;
+                self.mailbox
+                    .send_with(room, || up.as_mut().and_then(Established::take_report));
+            }
+            Wake::Mailbox(Ready::Batch) | Wake::Connection(Happened::Writable) => {}
+            Wake::Mailbox(Ready::Stopped) => self.life = Life::Over,
+            Wake::Connection(Happened::Dialed(id, result)) => self.dialed(id, result),
+            Wake::Connection(Happened::Readable(id)) => self.read(id),
+            Wake::Session(Woken::Outbox) => self.look_at_outbox(),
+            Wake::Session(Woken::Host) => self.look_at_host(),
+        }
+        self.write_all();
+        self.offer();
+    }
+
+    /// Time has passed. What the engine's task wrote meanwhile was written then.
+    fn tick(&mut self) {
+        self.expire_stale();
+        if self.has_unread() {
+            self.session.handle(now(), Input::Unread);
+        }
+        if let Some(wrote) = self.up.as_ref().and_then(|up| up.outbox.take_wrote()) {
+            self.session.handle(wrote, Input::Wrote);
+        }
+        self.tell_session(Input::Tick);
+    }
+
+    /// While the engine has no room nothing is read, but what waits in the socket shows that the peer lives.
+    fn has_unread(&self) -> bool {
+        let not_reading = self.mailbox.is_waiting() || self.mailbox.is_full();
+        let connection = self.up.as_ref().and_then(|up| self.connections.get(up.conn));
+        not_reading && connection.is_some_and(Connection::has_unread)
+    }
+
+    /// The peer is configured no more.
+    fn remove(&mut self) {
+        let message = String::new();
+        self.tell_session(Input::Stop {
+            subcode: cease::PEER_DECONFIGURED,
+            message,
+        });
+        self.life = Life::Over;
+    }
+
+    fn command(&mut self, command: ToPeer) {
+        match command {
+            ToPeer::Incoming(stream) => self.incoming(stream),
+            ToPeer::Start => self.tell_session(Input::Start),
+            ToPeer::Stop(subcode, message) => self.tell_session(Input::Stop { subcode, message }),
+            ToPeer::Restart(subcode, message) => {
+                self.tell_session(Input::Stop { subcode, message });
+                self.tell_session(Input::Start);
+            }
+            ToPeer::Abandon(done) => {
+                self.tell_session(Input::Abandon);
+                let _ = done.send(()); // whoever asked may have stopped waiting
+            }
+            ToPeer::Shutdown(subcode, message, done) => {
+                self.tell_session(Input::Stop { subcode, message });
+                // Whoever asked ends the process next, and what is not with the peer by then never arrives.
+                let closing = self.connections.take_closing();
+                tokio::spawn(async move {
+                    closing.finished().await;
+                    let _ = done.send(()); // whoever asked may have stopped waiting
+                });
+            }
+            ToPeer::Refresh(refresh) => self.tell_session(Input::SendRefresh(refresh)),
+            ToPeer::Fail(notification, idle_for) => self.tell_session(Input::Fail {
+                notification,
+                idle_for,
+            }),
+            ToPeer::Snapshot(reply) => {
+                let _ = reply.send(self.snapshot());
+            }
+            ToPeer::Reconfigure(spec) => self.reconfigure(*spec),
+        }
+    }
+
+    /// Restarts the session only if what changed was said in OPEN or belongs to the connection.
+    fn reconfigure(&mut self, spec: PeerSpec) {
+        let restart = spec.session != self.spec.session || spec.transport != self.spec.transport;
+        let toggled = spec.wanted() != self.spec.wanted();
+        self.spec = spec;
+        if restart {
+            let subcode = cease::OTHER_CONFIGURATION_CHANGE;
+            self.tell_session(Input::Stop {
+                subcode,
+                message: String::new(),
+            });
+            self.session = Session::new(self.spec.session.clone(), self.seed).in_place_of_another();
+        }
+        match (self.spec.wanted(), restart || toggled) {
+            (true, true) => self.tell_session(Input::Start),
+            (false, true) => {
+                let message = "disabled in the configuration".to_owned();
+                self.tell_session(Input::Stop {
+                    subcode: cease::ADMIN_SHUTDOWN,
+                    message,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn snapshot(&self) -> SessionSnapshot {
+        let up = self.up.as_ref();
+        let of_engine = self.past.routes_sent + up.map_or(0, Established::messages_sent);
+        SessionSnapshot {
+            state: self.session.state(),
+            messages_sent: self.session.stats().messages_out.total() + of_engine,
+            unreported: up.map_or(0, Established::unreported),
+            stats: self.session.stats().clone(),
+            negotiated: self.session.negotiated().cloned(),
+            opens: self.session.opens().cloned(),
+            ends: up.map(|up| up.ends),
+            signed: up.is_some() && self.spec.transport.password.is_some(),
+            enabled: self.spec.enabled,
+            waiting_for: self.spec.waiting_for.clone(),
+        }
+    }
+
+    fn is_external(&self) -> bool {
+        self.spec.session.local_asn != self.spec.session.remote_asn
+    }
+
+    /// Hands the engine what it has room for. Credit is reported when nothing else waits.
+    fn offer(&mut self) {
+        self.mailbox.offer();
+        if let Some(up) = &mut self.up
+            && let Some(report) = up.take_report()
+            && let Err(report) = self.mailbox.try_send(report)
+        {
+            up.keep_report(&report);
+        }
+    }
+}
+
+/// The connections.
+impl PeerTask {
+    fn incoming(&mut self, stream: TcpStream) {
+        let fd = std::os::fd::AsFd::as_fd(&stream);
+        let transport = &self.spec.transport;
+        let tuned =
+            socket::sign(fd, transport).and_then(|()| socket::tune(fd, transport, self.is_external()));
+        if let Err(error) = tuned {
+            tracing::warn!(peer = %self.spec.name, %error, "cannot set the options of an accepted connection; closing it");
+            return;
+        }
+        let conn = self.connections.add_incoming(stream);
+        self.tell_session(Input::Connected { conn, incoming: true });
+    }
+
+    fn dialed(&mut self, conn: ConnId, result: std::io::Result<TcpStream>) {
+        match result {
+            Ok(stream) => {
+                self.connections.add(conn, stream);
+                self.tell_session(Input::Connected {
+                    conn,
+                    incoming: false,
+                });
+            }
+            Err(error) => self.tell_session(Input::Closed {
+                conn,
+                error: Some(error.to_string()),
+            }),
+        }
+    }
+
+    fn read(&mut self, id: ConnId) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let outcome = connection.read();
+        let mut buf = std::mem::take(&mut connection.read);
+        if !buf.is_empty() {
+            let conn = id;
+            self.session
+                .handle(now(), Input::Received { conn, buf: &mut buf });
+            if let Some(connection) = self.connections.get_mut(id) {
+                // An empty buffer goes back: most peers are silent most of the time.
+                connection.read = if buf.is_empty() { BytesMut::new() } else { buf };
+            }
+            self.run_outputs();
+        }
+        match outcome {
+            Ok(false) => {}
+            Ok(true) => self.lost(id, None),
+            Err(error) => self.lost(id, Some(error.to_string())),
+        }
+    }
+
+    /// Most of what is to be written fits into the socket.
+    fn write_all(&mut self) {
+        for id in self.connections.to_write() {
+            self.write(id);
+        }
+        if let Some(up) = &self.up
+            && let Some(connection) = self.connections.get(up.conn)
+            && connection.queue.is_empty()
+        {
+            up.outbox.release();
+        }
+    }
+
+    fn write(&mut self, id: ConnId) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let before = connection.queue.octets();
+        match connection.write() {
+            // The socket took nothing: nobody knows whether the peer still reads.
+            Ok(_) if connection.queue.octets() == before => {}
+            Ok(credit) => {
+                if let Some(up) = &mut self.up {
+                    up.wrote(credit);
+                }
+                self.tell_session(Input::Wrote);
+            }
+            Err(error) => self.lost(id, Some(error.to_string())),
+        }
+    }
+
+    /// A message of the session waits behind what was begun.
+    fn queue_control_message(&mut self, id: ConnId, bytes: Bytes) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if let Some(up) = self.up.as_ref().filter(|up| up.conn == id) {
+            up.outbox.claim(&mut connection.queue);
+        }
+        connection.queue.push_control(bytes);
+    }
+
+    /// The connection is gone by itself.
+    fn lost(&mut self, id: ConnId, error: Option<String>) {
+        if let Some(mut connection) = self.connections.take(id) {
+            let earlier = self.detach_outbox(&mut connection);
+            let error = earlier.map(|error| error.to_string()).or(error);
+            self.tell_session(Input::Closed { conn: id, error });
+        }
+    }
+
+    fn close(&mut self, id: ConnId) {
+        self.connections.stop_dialing(id);
+        if let Some(mut connection) = self.connections.take(id) {
+            self.detach_outbox(&mut connection);
+            self.connections.close(connection);
+        }
+    }
+
+    /// The session of this connection is over, if it has one: all that belongs to it goes. What the system told the engine's task,
+    /// if anything.
+    fn detach_outbox(&mut self, connection: &mut Connection) -> Option<std::io::Error> {
+        let up = self.up.take_if(|up| up.conn == connection.id)?;
+        self.past.is_up.set(false);
+        self.past.routes_sent += up.messages_sent();
+        up.outbox.close(&mut connection.queue)
+    }
+}
+
+/// The session.
+impl PeerTask {
+    fn tell_session(&mut self, input: Input<'_>) {
+        self.session.handle(now(), input);
+        self.run_outputs();
+    }
+
+    /// Does what the session says.
+    fn run_outputs(&mut self) {
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Connect(id) => {
+                    let (transport, external) = (self.spec.transport.clone(), self.is_external());
+                    self.connections.dial(id, transport, external);
+                }
+                Output::Send { conn, bytes } => self.queue_control_message(conn, bytes),
+                Output::Close(conn) => self.close(conn),
+                Output::State(state) => tracing::debug!(peer = %self.spec.name, ?state, "session"),
+                Output::Up { conn, negotiated } => self.came_up(conn, *negotiated),
+                Output::Down {
+                    was_up,
+                    reason,
+                    retain,
+                    retain_for,
+                    retain_longer,
+                } => self.went_down(was_up, &reason, retain, (retain_for, retain_longer)),
+                Output::Routes(batch) => self.routes(batch),
+                Output::Refresh(refresh) => {
+                    let session = self.latest();
+                    self.mailbox
+                        .push(ToEngine::Input(EngineInput::Refresh(session, refresh)));
+                }
+            }
+        }
+    }
+
+    /// The session that is established, or was last.
+    fn latest(&self) -> SessionId {
+        SessionId {
+            peer: self.spec.id,
+            epoch: self.past.sessions,
+        }
+    }
+
+    fn came_up(&mut self, conn: ConnId, negotiated: Negotiated) {
+        let (asn, latest) = (negotiated.remote.asn, self.latest());
+        let id = SessionId {
+            epoch: latest.epoch + 1,
+            ..latest
+        };
+        let connection = self.connections.get(conn);
+        let up = connection.and_then(|connection| Established::new(id, connection, negotiated, &self.host));
+        let Some(up) = up else {
+            return; // its end is on its way
+        };
+        self.past.is_up.set(true);
+        self.past.sessions = id.epoch;
+        self.past.failure = None;
+        let remote = up.ends.1;
+        tracing::info!(peer = %self.spec.name, address = %remote.ip(), %asn, "session established");
+        self.mailbox.push(up.up());
+        self.mailbox.push(ToEngine::Report(Event::PeerUp {
+            peer: self.spec.id,
+            name: self.spec.name.clone(),
+            remote,
+        }));
+        self.up = Some(up);
+    }
+
+    fn went_down(
+        &mut self,
+        was_up: bool,
+        reason: &DownReason,
+        retain: FamilySet,
+        (retain_for, long_lived): (Duration, Vec<(Family, Duration)>),
+    ) {
+        let why = reason.to_string();
+        if !was_up {
+            return self.attempt_failed(why);
+        }
+        let session = self.latest();
+        let input = if retain.is_empty() {
+            self.stale = None;
+            EngineInput::Down(session)
+        } else {
+            self.stale = Some(Stale {
+                session,
+                until: now() + retain_for,
+                long_lived,
+            });
+            EngineInput::Restarting(session, retain)
+        };
+        self.mailbox.push(ToEngine::Input(input));
+        let keeping: Vec<String> = retain.iter().map(|family| family.to_string()).collect();
+        tracing::warn!(peer = %self.spec.name, reason = %why, keeping = %keeping.join(", "), "session down");
+        let (peer, name) = (self.spec.id, self.spec.name.clone());
+        self.mailbox
+            .push(ToEngine::Report(Event::PeerDown { peer, name, why }));
+    }
+
+    /// A session that does not come up is logged when the reason is another one, and once a minute.
+    fn attempt_failed(&mut self, why: String) {
+        let now = now();
+        let same = |(last, at): &(String, std::time::Instant)| {
+            *last == why && now.saturating_duration_since(*at) < LOG_AGAIN
+        };
+        if self.past.failure.as_ref().is_some_and(same) {
+            return;
+        }
+        tracing::info!(peer = %self.spec.name, reason = %why, "the session does not come up");
+        self.past.failure = Some((why, now));
+    }
+
+    fn expire_stale(&mut self) {
+        let now = now();
+        if let Some(stale) = self.stale.take_if(|stale| stale.until <= now) {
+            let up = self.up.as_ref().map(|up| up.id);
+            let (input, rest) = stale.expire(up);
+            self.stale = rest;
+            self.mailbox.push(ToEngine::Input(input));
+        }
+    }
+
+    fn routes(&mut self, mut batch: RouteBatch) {
+        let scope = self.up.as_ref().and_then(Established::scope);
+        if let Some(scope) = scope {
+            batch.ops.iter_mut().for_each(|op| give_scope(op, scope));
+        }
+        let logged = self
+            .session
+            .stats()
+            .update_issues
+            .saturating_sub(batch.issues.len() as u64);
+        let room = usize::try_from(LOGGED_ISSUES.saturating_sub(logged)).unwrap_or(0);
+        for issue in batch.issues.iter().take(room) {
+            tracing::warn!(peer = %self.spec.name, "UPDATE with an error that does not end the session: {issue}");
+        }
+        self.mailbox.push_routes(self.latest(), batch);
+    }
+
+    /// The engine ends the session, or has chunks for it.
+    fn look_at_outbox(&mut self) {
+        let Some(up) = &mut self.up else { return };
+        if let Some((notification, idle_for)) = up.outbox.take_failure() {
+            return self.tell_session(Input::Fail {
+                notification,
+                idle_for,
+            });
+        }
+        let Some(connection) = self.connections.get_mut(up.conn) else {
+            return;
+        };
+        match up.outbox.take(&mut connection.queue, WRITE_AHEAD) {
+            Ok(messages) => up.routes_sent += messages,
+            Err(error) => {
+                let conn = up.conn;
+                self.lost(conn, Some(error.to_string()));
+            }
+        }
+    }
+
+    /// An address of the session's interface came or went. A connection whose own address is gone can carry nothing any more.
+    fn look_at_host(&mut self) {
+        let Some(up) = &mut self.up else { return };
+        let (conn, id, local) = (up.conn, up.id, up.ends.0.ip());
+        match up.look_at_host(&self.host) {
+            LocalEnd::Same => {}
+            LocalEnd::Changed(facts) => self.mailbox.push(ToEngine::Input(EngineInput::Facts(id, facts))),
+            LocalEnd::Gone => self.lost(
+                conn,
+                Some(format!("the local address {local} is gone from this host")),
+            ),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The task that follows BFD. A lost path reaches the kernel's routes and ends its session without the agent, which only hears of it:
+//! what the agent is busy with delays nobody.
+
+mod paths;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bgp_proto::types::PeerId;
+use bgp_proto::wire::{Notification, cease};
+use bgp_speaker::SpeakerHandle;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+pub(crate) use paths::{PathState, Watch, WatchOwner};
+
+use crate::fib::task::ToFib;
+use crate::status::BfdStatus;
+use paths::Paths;
+
+/// Commands under way.
+const ROOM: usize = 64;
+
+enum Command {
+    Put(Vec<Watch>),
+    Established(PeerId),
+    Show(oneshot::Sender<Vec<BfdStatus>>),
+    AdminDown(oneshot::Sender<()>),
+}
+
+/// The agent's handle.
+pub(crate) struct BfdWatch {
+    commands: mpsc::Sender<Command>,
+    states: Arc<Mutex<BTreeMap<PeerId, PathState>>>,
+    changed: Arc<Notify>,
+}
+
+impl BfdWatch {
+    /// Starts the task; BFD itself starts with the first path to watch.
+    pub(crate) fn start(speaker: SpeakerHandle, fib: mpsc::Sender<ToFib>) -> Self {
+        let (commands, inbox) = mpsc::channel(ROOM);
+        let (states, changed) = (Arc::default(), Arc::default());
+        let task = Task {
+            paths: Paths::default(),
+            dead: BTreeSet::new(),
+            speaker,
+            fib,
+            states: Arc::clone(&states),
+            changed: Arc::clone(&changed),
+        };
+        tokio::spawn(task.run(inbox));
+        Self {
+            commands,
+            states,
+            changed,
+        }
+    }
+
+    async fn command(&self, command: Command) {
+        if self.commands.send(command).await.is_err() {
+            tracing::error!("the task that follows BFD has stopped");
+        }
+    }
+
+    /// The whole set of paths to watch.
+    pub(crate) async fn put(&self, wanted: Vec<Watch>) {
+        self.command(Command::Put(wanted)).await;
+    }
+
+    /// The session with a peer is established: its path carries packets, also where BFD has not come back.
+    pub(crate) async fn established(&self, peer: PeerId) {
+        self.command(Command::Established(peer)).await;
+    }
+
+    /// For `podroute show bfd`.
+    pub(crate) async fn show(&self, answer: oneshot::Sender<Vec<BfdStatus>>) {
+        self.command(Command::Show(answer)).await;
+    }
+
+    /// Neighbors learn that our silence is meant.
+    pub(crate) async fn set_all_admin_down(&self) {
+        let (done, answer) = oneshot::channel();
+        self.command(Command::AdminDown(done)).await;
+        let _ = answer.await; // the task is gone otherwise, and BFD with it
+    }
+
+    /// Notified when the state of a path to a peer changed.
+    pub(crate) fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    /// How the paths to peers are.
+    pub(crate) fn states(&self) -> BTreeMap<PeerId, PathState> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How the path to a peer is.
+    pub(crate) fn state(&self, peer: PeerId) -> PathState {
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.get(&peer).copied().unwrap_or_default()
+    }
+}
+
+struct Task {
+    paths: Paths,
+    /// Next hops that the kernel's routes were told are lost.
+    dead: BTreeSet<IpAddr>,
+    speaker: SpeakerHandle,
+    fib: mpsc::Sender<ToFib>,
+    states: Arc<Mutex<BTreeMap<PeerId, PathState>>>,
+    changed: Arc<Notify>,
+}
+
+impl Task {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        let notify = self.paths.notify();
+        loop {
+            tokio::select! {
+                biased;
+                () = notify.notified() => self.look().await,
+                command = inbox.recv() => match command {
+                    Some(command) => self.take(command).await,
+                    None => return,
+                },
+            }
+            self.publish();
+        }
+    }
+
+    async fn take(&mut self, command: Command) {
+        match command {
+            Command::Put(wanted) => {
+                self.paths.put(wanted);
+                self.report_dead().await;
+            }
+            Command::Established(peer) => {
+                self.paths.established(peer);
+                self.report_dead().await;
+            }
+            Command::Show(answer) => drop(answer.send(self.paths.show())),
+            Command::AdminDown(done) => {
+                self.paths.set_all_admin_down();
+                let _ = done.send(()); // whoever asked may have stopped waiting
+            }
+        }
+    }
+
+    /// A lost path is no next hop, and ends its session at once.
+    async fn look(&mut self) {
+        let lost = self.paths.lost();
+        self.report_dead().await;
+        for lost in lost {
+            let why = paths::words(lost.why);
+            match lost.owner {
+                WatchOwner::Peer(id, name) => {
+                    tracing::warn!(peer = %name, %why, "path lost (BFD)");
+                    self.speaker.fail(id, Notification::cease(cease::BFD_DOWN)).await;
+                }
+                WatchOwner::NextHop => tracing::warn!(next_hop = %lost.address, %why, "path lost (BFD)"),
+            }
+        }
+    }
+
+    /// Lost paths are no next hops, and those that are back are.
+    async fn report_dead(&mut self) {
+        let dead = self.paths.dead();
+        if dead != self.dead {
+            self.dead.clone_from(&dead);
+            if self.fib.send(ToFib::Dead(dead)).await.is_err() {
+                tracing::error!("the kernel route task has stopped");
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let now = self.paths.states();
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        if *states != now {
+            *states = now;
+            self.changed.notify_one();
+        }
+    }
+}
