@@ -154,6 +154,9 @@ impl Settled {
     }
 }
 
+/// A name, what comes on the new connection, the code and subcode of the answer.
+type Case = (&'static str, Vec<u8>, Option<(u8, u8)>);
+
 #[test]
 fn only_a_good_open_of_the_same_peer_disturbs_an_established_session() {
     let good = restarting(true).1;
@@ -166,7 +169,7 @@ fn only_a_good_open_of_the_same_peer_disturbs_an_established_session() {
         router_id: session_util::id(session_util::HIGH),
         ..good.clone()
     };
-    let cases: Vec<(&str, Vec<u8>, Option<(u8, u8)>)> = vec![
+    let cases: Vec<Case> = vec![
         ("random bytes", vec![0x5A; 64], Some((1, 1))),
         ("part of a header", vec![0xFF; 10], Some((4, 0))),
         ("silence", Vec::new(), Some((4, 0))),
