@@ -97,6 +97,7 @@ fn watch(whom: Whom, remote: SocketAddr, local: Option<IpAddr>, bfd: &podroute_c
             },
             local,
             multihop: bfd.multihop,
+            min_ttl: 0,
             interval: bfd.interval,
             multiplier: bfd.multiplier,
             auth,
