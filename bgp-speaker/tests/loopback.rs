@@ -75,6 +75,8 @@ fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> PeerSpec {
             passive: false,
             graceful_restart: Some(120),
             restart_on_notification: false,
+            restarting_until: None,
+            forwarding_preserved: true,
             extra_capabilities: Vec::new(),
         },
         routing: Arc::new(PeerRouting {

@@ -512,6 +512,8 @@ impl Config {
             passive: peer.transport.passive,
             graceful_restart: peer.restart.time,
             restart_on_notification: peer.restart.notification,
+            restarting_until: None,
+            forwarding_preserved: true,
             extra_capabilities: extra_capabilities(peer),
         }
     }

@@ -9,9 +9,9 @@
 
 mod session_util;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bgp_proto::session::{ConnId, DownReason, Input, Output, Session, SessionConfig, State};
+use bgp_proto::session::{Beginning, ConnId, DownReason, Input, Output, Session, SessionConfig, State};
 use bgp_proto::types::{Family, FamilySet};
 use bgp_proto::wire::{Capability, GracefulRestart, LongLivedFamily, Notification, Open, cease};
 use session_util::{Did, LOW, Lab, config, end_of_rib, is_up, notifications, peer_open, refusal};
@@ -288,6 +288,81 @@ fn an_established_session_is_kept() {
     assert!(matches!(lab.bytes(0, &end_of_rib()).as_slice(), [Did::Routes(_)]));
 }
 
+/// The end of a restart that goes on.
+fn soon() -> Option<Instant> {
+    Some(Instant::now() + Duration::from_secs(3600))
+}
+
+/// R, and F of each family in graceful restart and in its long-lived form (RFC 4724 §3, RFC 9494 §3.1).
+fn bits(done: &[Did]) -> (bool, Vec<bool>) {
+    let open = done.iter().find_map(|did| match did {
+        Did::Open(_, open) => Some(open),
+        _ => None,
+    });
+    let open = open.expect("an OPEN");
+    let restart = open.graceful_restart().unwrap();
+    let short = restart.families.iter().map(|(_, forwarding)| *forwarding);
+    let long = Family::ALL.map(|family| open.long_lived(family).unwrap().forwarding);
+    (restart.restarting, short.chain(long).collect())
+}
+
+#[test]
+fn the_first_open_says_what_is_true_of_the_start() {
+    let long = |family| LongLivedFamily {
+        family,
+        forwarding: true,
+        stale_time: 60,
+    };
+    for (restarting, preserved) in [(false, false), (true, false), (true, true), (false, true)] {
+        let mut lab = Lab::new(SessionConfig {
+            graceful_restart: Some(120),
+            restarting_until: if restarting { soon() } else { None },
+            forwarding_preserved: preserved,
+            extra_capabilities: vec![Capability::LongLivedGracefulRestart(
+                Family::ALL.map(long).to_vec(),
+            )],
+            ..config()
+        });
+        lab.begin();
+        let mut conn = 0;
+        let again = |lab: &mut Lab, conn: &mut u64| {
+            lab.closed(*conn, None);
+            lab.wait(lab.timeout());
+            lab.tick();
+            *conn += 1;
+            bits(&lab.connected(*conn))
+        };
+        assert_eq!(bits(&lab.connected(0)), (restarting, vec![preserved; 4]));
+        // Still the first session.
+        assert_eq!(again(&mut lab, &mut conn), (restarting, vec![preserved; 4]));
+        lab.open(conn, &peer_open(LOW));
+        assert!(is_up(&lab.keepalive(conn)));
+        // The routes were in the kernel all the time since.
+        assert_eq!(again(&mut lab, &mut conn), (false, vec![true; 4]));
+    }
+}
+
+#[test]
+fn a_session_that_begins_long_after_the_start_does_not_say_that_we_restart() {
+    let mut lab = Lab::new(SessionConfig {
+        graceful_restart: Some(120),
+        restarting_until: soon(),
+        extra_capabilities: vec![Capability::LongLivedGracefulRestart(
+            Family::ALL
+                .map(|family| LongLivedFamily {
+                    family,
+                    forwarding: true,
+                    stale_time: 60,
+                })
+                .to_vec(),
+        )],
+        ..config()
+    });
+    lab.wait(Duration::from_secs(7200));
+    lab.begin();
+    assert!(!bits(&lab.connected(0)).0);
+}
+
 #[test]
 fn only_the_first_open_says_that_we_restarted() {
     let said = |done: &[Did]| match &done[0] {
@@ -296,6 +371,7 @@ fn only_the_first_open_says_that_we_restarted() {
     };
     let mut lab = Lab::new(SessionConfig {
         graceful_restart: Some(120),
+        restarting_until: soon(),
         ..config()
     });
     lab.begin();
@@ -392,7 +468,11 @@ fn the_configuration_offers_what_it_says() {
         restart_on_notification: true,
         ..config()
     };
-    let open = bgp_proto::session::our_open(&ours, true);
+    let beginning = Beginning {
+        restarting: true,
+        forwarding_preserved: true,
+    };
+    let open = bgp_proto::session::our_open(&ours, beginning);
     let offered = open.graceful_restart().unwrap();
     assert!(offered.restarting && offered.notification);
     assert_eq!(offered.restart_time, 30);
@@ -402,6 +482,7 @@ fn the_configuration_offers_what_it_says() {
 fn only_the_first_session_of_a_process_says_that_it_restarted() {
     let ours = SessionConfig {
         graceful_restart: Some(30),
+        restarting_until: soon(),
         ..config()
     };
     let said = |session: Session| {

@@ -54,8 +54,8 @@ pub struct Session {
     pub(super) verdict: Option<Instant>,
     /// No session before.
     idle_until: Option<Instant>,
-    /// The speaker has just started: our first OPEN says so (RFC 4724 §3, the R bit).
-    fresh: bool,
+    /// No session of this process was in this one's place: our first OPEN may say that we restarted (RFC 4724 §3, R).
+    pub(super) fresh: bool,
     /// In a row.
     failures: u32,
     offer: Offer,
@@ -289,8 +289,7 @@ impl Session {
 
     /// Sends our OPEN.
     fn begin(&mut self, now: Instant, id: ConnId) {
-        let restarting = self.fresh && self.stats.established == 0;
-        let open = self.offer.open(&self.config, restarting);
+        let open = self.offer.open(&self.config, self.beginning(now));
         let bytes = open.encode();
         if let Some(conn) = self.conn_mut(id) {
             conn.opened(now, open);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Phase};
 use super::fsm::Session;
-use super::{DownReason, Negotiated};
+use super::{Beginning, DownReason, Negotiated};
 use crate::types::{Family, FamilySet};
 use crate::wire::{Notification, Open};
 
@@ -99,6 +99,17 @@ impl Session {
             families: agreed.families.intersection(offered),
             time: Duration::from_secs(u64::from(restart.restart_time)),
             long_lived,
+        }
+    }
+
+    /// RFC 4724 §4.1: R is for the first session after a restart, and F only where forwarding state was preserved. Between
+    /// sessions of one process it is: the kernel's routes do not go with them.
+    pub(super) fn beginning(&self, now: Instant) -> Beginning {
+        let first = self.fresh && self.stats().established == 0;
+        let restarting = self.config().restarting_until.is_some_and(|until| now < until);
+        Beginning {
+            restarting: first && restarting,
+            forwarding_preserved: !first || self.config().forwarding_preserved,
         }
     }
 

@@ -30,6 +30,8 @@ pub(crate) fn config() -> SessionConfig {
         passive: false,
         graceful_restart: None,
         restart_on_notification: false,
+        restarting_until: None,
+        forwarding_preserved: true,
         extra_capabilities: Vec::new(),
     }
 }
