@@ -499,7 +499,7 @@ impl Session {
             return; // one of two: the other is on its way
         }
         let kept = Self::retained(conn, &reason);
-        self.stats.down(now, &reason);
+        self.stats.down(now, &reason, was_up);
         self.push(Output::Down {
             was_up,
             reason,

@@ -19,7 +19,7 @@ mod timer;
 
 pub use fsm::Session;
 pub use negotiate::*;
-pub use stats::{MessageCounts, Stats};
+pub use stats::{Direction, MessageCounts, Stats};
 
 use std::time::{Duration, Instant};
 
@@ -94,7 +94,8 @@ pub enum Input<'a> {
     Stop {
         /// Cease subcode.
         subcode: u8,
-        /// Shutdown communication, at most 255 octets are sent.
+        /// Shutdown communication. What is longer than 255 octets is cut between characters; whoever takes it from a
+        /// person asks [`crate::wire::check_shutdown_message`] before. What was sent stands in [`Stats::last_sent`].
         message: String,
     },
     /// Close at once without a NOTIFICATION, so that the peer keeps our routes (RFC 4724 §4).
