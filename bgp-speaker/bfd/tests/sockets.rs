@@ -281,6 +281,28 @@ fn a_neighbor_that_starts_again_is_believed_after_the_silence_of_the_old_session
 }
 
 #[test]
+fn a_neighbor_that_hears_us_no_more_is_believed_at_once() {
+    in_lab("a_neighbor_that_hears_us_no_more_is_believed_at_once", || {
+        let lab = lab();
+        let [here, there] = sessions(&lab, |_| ());
+        // What it sends goes to an address that nobody has; what we send still arrives there.
+        lab.neighbor.within(|| {
+            ip(&format!(
+                "neigh replace {} lladdr 02:00:00:00:00:99 dev eth0 nud permanent",
+                OURS[0]
+            ));
+        });
+        wait("both ends down", || {
+            status(&here, NEIGHBOR[0]).downs == 1 && status(&there, OURS[0]).downs == 1
+        });
+        assert_eq!(status(&here, NEIGHBOR[0]).last_down, Some(Down::Expired));
+        // RFC 5880 §6.8.1: we have forgotten its discriminator by then, and it knows us by ours.
+        let told = Some(Down::Neighbor(Diagnostic::TimeExpired));
+        assert_eq!(status(&there, OURS[0]).last_down, told);
+    });
+}
+
+#[test]
 fn the_least_ttl_of_a_neighbor_some_hops_away() {
     in_lab("the_least_ttl_of_a_neighbor_some_hops_away", || {
         let lab = lab();
