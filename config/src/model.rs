@@ -371,6 +371,8 @@ pub struct Bfd {
     pub multiplier: u8,
     /// The peer is some hops away (RFC 5883).
     pub multihop: bool,
+    /// Of packets from some hops away, those with a lower TTL do not count: what `ttlSecurity` says of the peer, or 0.
+    pub min_ttl: u8,
     /// The session waits for BFD.
     pub strict: bool,
     /// Packets are authenticated.

@@ -97,7 +97,7 @@ fn watch(whom: Whom, remote: SocketAddr, local: Option<IpAddr>, bfd: &podroute_c
             },
             local,
             multihop: bfd.multihop,
-            min_ttl: 0,
+            min_ttl: bfd.min_ttl,
             interval: bfd.interval,
             multiplier: bfd.multiplier,
             auth,
