@@ -77,6 +77,8 @@ fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> PeerSpec {
             passive: false,
             graceful_restart: Some(120),
             restart_on_notification: false,
+            restarting_until: None,
+            forwarding_preserved: true,
             extra_capabilities: Vec::new(),
         },
         routing: Arc::new(PeerRouting {
@@ -250,6 +252,46 @@ async fn connect_from(local: IpAddr, remote: SocketAddr) -> TcpStream {
     socket.set_reuseaddr(true).unwrap();
     socket.bind(SocketAddr::new(local, 0)).unwrap();
     socket.connect(remote).await.unwrap()
+}
+
+/// The next message that the speaker sends on a connection that says nothing: its type.
+async fn first_message(stream: &mut TcpStream) -> u8 {
+    let mut header = [0; 19];
+    let read = tokio::time::timeout(DEADLINE, stream.read_exact(&mut header)).await;
+    read.expect("in time").unwrap();
+    header[18]
+}
+
+/// Whoever has the peer's address can open a connection; the session goes on (with graceful restart, too).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_connection_from_the_peers_address_disturbs_nobody() {
+    let (a, b) = (start(41, 64512), start(42, 65001));
+    a.handle.put_peer(spec(&a, 1, b.addr, b.asn)).await.unwrap();
+    b.handle.put_peer(spec(&b, 1, a.addr, a.asn)).await.unwrap();
+    in_state(&a.handle, 1, State::Established).await;
+    in_state(&b.handle, 1, State::Established).await;
+    let before = peer(&a.handle, 1).await.session.stats.established;
+    // In the first seconds it is refused like a late collision; from then on it may show that the peer restarted.
+    let mut stream = eventually("an OPEN on the second connection", || async {
+        let mut stream = connect_from(b.addr.ip(), a.addr).await;
+        (first_message(&mut stream).await == 1).then_some(stream)
+    })
+    .await;
+    stream.write_all(&[0x5A; 64]).await.unwrap();
+    let mut heard = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut heard)).await;
+    read.expect("closed in time").unwrap();
+    assert!(heard.windows(2).any(|pair| pair == [1, 1]), "{heard:?}");
+    let _silent = connect_from(b.addr.ip(), a.addr).await;
+    b.handle.originate(vec![block("10.244.42.0/24")]).await.unwrap();
+    has_route(&a.handle, "10.244.42.0/24", true).await;
+    for node in [&a, &b] {
+        let session = peer(&node.handle, 1).await.session;
+        assert_eq!(
+            (session.state, session.stats.established),
+            (State::Established, before)
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -371,6 +371,8 @@ pub struct Bfd {
     pub multiplier: u8,
     /// The peer is some hops away (RFC 5883).
     pub multihop: bool,
+    /// Of packets from some hops away, those with a lower TTL do not count: what `ttlSecurity` says of the peer, or 0.
+    pub min_ttl: u8,
     /// The session waits for BFD.
     pub strict: bool,
     /// Packets are authenticated.
@@ -512,6 +514,8 @@ impl Config {
             passive: peer.transport.passive,
             graceful_restart: peer.restart.time,
             restart_on_notification: peer.restart.notification,
+            restarting_until: None,
+            forwarding_preserved: true,
             extra_capabilities: extra_capabilities(peer),
         }
     }

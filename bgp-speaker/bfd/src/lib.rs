@@ -15,13 +15,17 @@
 mod auth;
 mod dampening;
 mod packet;
+mod receive;
+mod route;
 mod runner;
 mod session;
 mod sys;
+mod target;
 
 pub use auth::{Auth, AuthError, AuthKind, Guard};
 pub use dampening::{Dampening, DampeningConfig};
 pub use packet::{Diagnostic, Packet, PacketError, State};
-pub use runner::{Bfd, Key, Status, Target};
+pub use runner::Bfd;
 pub use session::{Config, Down, Input, Output, Session};
 pub use sys::BesideBfd;
+pub use target::{Key, Refusal, Status, Target};

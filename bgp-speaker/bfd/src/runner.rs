@@ -2,8 +2,16 @@
 //!
 //! One thread for all, with real-time priority where it is permitted, because a session of 10 ms times 3 does not survive
 //! an ordinary thread's waits on a busy machine. It owns four receiving sockets (port 3784 for neighbors on the link, 4784
-//! for those some hops away, IPv4 and IPv6) and one sending socket per session (RFC 5881 §4: ports 49152–65535). What comes
-//! to 3784 with a TTL below 255 is dropped by the kernel (RFC 5881 §5).
+//! for those some hops away, IPv4 and IPv6) and one sending socket per session (RFC 5881 §4: ports 49152–65535).
+//!
+//! A packet from a neighbor's address counts when all of this holds:
+//!
+//! - Its TTL is 255 (RFC 5881 §5), or for a neighbor some hops away not below [`Target::min_ttl`] (RFC 5883 §5).
+//! - For a neighbor on the link: it came in by an interface over which the kernel has a route to that neighbor, without a
+//!   gateway unless there is no such route at all. So a container of this host cannot speak for it. The answer is remembered, and the kernel is asked again when a
+//!   packet comes in by another interface. A neighbor some hops away may answer by any interface: there authentication and
+//!   a source check of the host help.
+//! - It is signed as agreed, and names our discriminator, which is random (see [`crate::Session`] for when it must).
 //!
 //! The whole set of wanted sessions goes in, the state of each comes out: what happened in between shows in
 //! [`Status::downs`], so that no loss goes unseen however late somebody looks.
@@ -19,62 +27,24 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
-use crate::auth::{Auth, AuthError, Guard};
+use crate::auth::Guard;
 use crate::packet::{Packet, State};
+use crate::receive::{Arrival, Buffer, MULTI_HOP, Receiver, SINGLE_HOP};
+use crate::route::Routes;
 use crate::session::{Config, Down, Input, Output, Session};
 use crate::sys;
+use crate::target::{Key, Refusal, Status, Target};
 
-const SINGLE_HOP: u16 = 3784;
-const MULTI_HOP: u16 = 4784;
 const FIRST_PORT: u16 = 49152;
 const LAST_PORT: u16 = 65535;
 /// Packets read of one socket before timers get a turn.
 const BURST: usize = 64;
-
-/// Names a neighbor: its address, and the interface's index where that is link-local.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Key {
-    /// The neighbor's address.
-    pub remote: IpAddr,
-    /// Index of the interface; 0 unless the address is link-local.
-    pub scope: u32,
-}
-
-/// A session to have.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Target {
-    /// With whom.
-    pub key: Key,
-    /// Our address; the kernel's choice when `None`.
-    pub local: Option<IpAddr>,
-    /// The neighbor is some hops away (RFC 5883).
-    pub multihop: bool,
-    /// How often we send and can receive, 10 ms or more.
-    pub interval: Duration,
-    /// Packets that may be missed, 1–255.
-    pub multiplier: u8,
-    /// Packets are signed with this key, and believed only when they are.
-    pub auth: Option<Auth>,
-}
-
-/// A session as it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Status {
-    /// RFC 5880 §6.8.1.
-    pub state: State,
-    /// Since when it has been in or out of Up.
-    pub since: Instant,
-    /// How often it left Up.
-    pub downs: u64,
-    /// Why it last left Up.
-    pub last_down: Option<Down>,
-    /// Silence of this length takes it down; `None` before anything was heard.
-    pub detection_time: Option<Duration>,
-    /// Packets of the neighbor that were dropped, and why the last one was.
-    pub refused: (u64, Option<AuthError>),
-}
+/// TTL of what did not cross a router (RFC 5881 §5).
+const ON_LINK: u8 = 255;
+/// For so long an interface over which a neighbor is not on the link is not asked about again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
 struct Shared {
@@ -118,10 +88,9 @@ impl Bfd {
         let mut sockets = Vec::new();
         for multihop in [false, true] {
             for v4 in [true, false] {
-                sockets.push((receiver(v4, multihop)?, multihop));
+                sockets.push(Receiver::open(v4, multihop)?);
             }
         }
-        let seed = u64::from(std::process::id()) << 32 ^ 0x9E37_79B9;
         let runner = Runner {
             shared: Arc::clone(&shared),
             waked,
@@ -129,8 +98,9 @@ impl Bfd {
             sessions: BTreeMap::new(),
             by_key: BTreeMap::new(),
             timers: BTreeSet::new(),
-            next: 1,
-            seed,
+            routes: Routes::open()?,
+            buffer: Buffer::new(),
+            seed: sys::random()?,
             notify: Box::new(notify),
         };
         let (told, heard) = std::sync::mpsc::sync_channel(1);
@@ -188,35 +158,15 @@ impl Bfd {
     }
 }
 
-fn receiver(v4: bool, multihop: bool) -> io::Result<UdpSocket> {
-    let port = if multihop { MULTI_HOP } else { SINGLE_HOP };
-    let any = if v4 {
-        SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
-    } else {
-        SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
-    };
-    let socket = Socket::new(Domain::for_address(any), Type::DGRAM, Some(Protocol::UDP))?;
-    if !v4 {
-        socket.set_only_v6(true)?;
-    }
-    if !multihop {
-        sys::set_min_ttl(&socket, v4, 255)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&any.into()).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("UDP port {port}: {error}; does another BFD daemon run?"),
-        )
-    })?;
-    Ok(socket.into())
-}
-
 struct Running {
     target: Target,
     session: Session,
     guard: Guard,
     socket: UdpSocket,
+    /// Of a neighbor on the link: the interface that its packets come in by.
+    interface: Option<u32>,
+    /// The last interface where it is not, and when the kernel said so.
+    not_by: Option<(u32, Instant)>,
     /// As it stands in `timers`.
     timer: Option<Instant>,
 }
@@ -224,12 +174,14 @@ struct Running {
 struct Runner {
     shared: Arc<Mutex<Shared>>,
     waked: UnixStream,
-    sockets: Vec<(UdpSocket, bool)>,
+    sockets: Vec<Receiver>,
+    buffer: Buffer,
+    routes: Routes,
     /// By discriminator.
     sessions: BTreeMap<u32, Running>,
     by_key: BTreeMap<Key, u32>,
     timers: BTreeSet<(Instant, u32)>,
-    next: u32,
+    /// Of jitter and source ports.
     seed: u64,
     notify: Box<dyn Fn() + Send>,
 }
@@ -257,7 +209,7 @@ impl Runner {
         let mut fds: Vec<PollFd<'_>> = self
             .sockets
             .iter()
-            .map(|(socket, _)| readable(socket.as_fd()))
+            .map(|socket| readable(socket.as_fd()))
             .collect();
         fds.push(readable(self.waked.as_fd()));
         // An interrupted wait is a short one.
@@ -327,17 +279,19 @@ impl Runner {
         }
         // Tried again with the next set; a missing local address is the usual cause.
         let Ok(socket) = self.sender(&target) else { return };
-        let id = self.next;
-        self.next = self.next.checked_add(1).unwrap_or(1);
+        let Ok((id, numbers)) = self.discriminator() else {
+            return;
+        };
         let now = Instant::now();
         let session = Session::new(config(id, &target), now, self.seed ^ u64::from(id) << 20);
         let key = target.key;
-        let numbers = u32::try_from(self.seed >> 32).unwrap_or(id);
         let running = Running {
             guard: Guard::new(target.auth.clone(), numbers),
             target,
             session,
             socket,
+            interface: None,
+            not_by: None,
             timer: None,
         };
         self.sessions.insert(id, running);
@@ -356,6 +310,17 @@ impl Runner {
             .status
             .insert(key, status);
         self.give(id, Input::Tick);
+    }
+
+    /// A discriminator that is free and cannot be guessed (RFC 5880 §9), and where sequence numbers begin (§6.8.1).
+    fn discriminator(&self) -> io::Result<(u32, u32)> {
+        loop {
+            let random = sys::random()?;
+            let (id, numbers) = ((random >> 32) as u32, random as u32);
+            if id != 0 && !self.sessions.contains_key(&id) {
+                return Ok((id, numbers));
+            }
+        }
     }
 
     fn sender(&mut self, target: &Target) -> io::Result<UdpSocket> {
@@ -394,59 +359,37 @@ impl Runner {
     }
 
     fn receive(&mut self) {
-        let mut arrived = Vec::new();
-        for (socket, multihop) in &self.sockets {
-            let mut buffer = [0; 512];
+        for index in 0..self.sockets.len() {
             for _ in 0..BURST {
-                let Ok((length, from)) = socket.recv_from(&mut buffer) else {
+                let Some(socket) = self.sockets.get(index) else {
                     break;
                 };
-                let bytes = buffer.get(..length).unwrap_or_default();
-                if let Ok(packet) = Packet::decode(bytes) {
-                    arrived.push((packet, bytes.to_vec(), from, *multihop));
+                let arrival = match socket.next(&mut self.buffer) {
+                    Ok(Some(arrival)) => arrival,
+                    Ok(None) => continue,
+                    Err(_) => break,
+                };
+                let Ok(packet) = Packet::decode(arrival.bytes) else {
+                    continue;
+                };
+                let Some(id) = find(
+                    &self.by_key,
+                    &self.sessions,
+                    &packet,
+                    arrival.from,
+                    socket.multihop,
+                ) else {
+                    continue;
+                };
+                let Some(running) = self.sessions.get_mut(&id) else {
+                    continue;
+                };
+                match running.check(&arrival, &mut self.routes) {
+                    Ok(()) => self.give(id, Input::Received(packet)),
+                    Err(why) => running.refuse(why, &self.shared),
                 }
             }
         }
-        for (packet, bytes, from, multihop) in arrived {
-            if let Some(id) = self.find(&packet, from, multihop)
-                && self.is_genuine(id, &bytes)
-            {
-                self.give(id, Input::Received(packet));
-            }
-        }
-    }
-
-    /// RFC 5880 §6.3: by our discriminator, and before the neighbor knows it by its address. Either way only from the
-    /// neighbor itself and on the right port.
-    fn find(&self, packet: &Packet, from: SocketAddr, multihop: bool) -> Option<u32> {
-        let scope = match from {
-            SocketAddr::V6(from) if from.ip().is_unicast_link_local() => from.scope_id(),
-            _ => 0,
-        };
-        let key = Key {
-            remote: from.ip(),
-            scope,
-        };
-        let id = *self.by_key.get(&key)?;
-        let running = self.sessions.get(&id)?;
-        let is_right = running.target.multihop == multihop && (packet.yours == 0 || packet.yours == id);
-        is_right.then_some(id)
-    }
-
-    /// RFC 5880 §6.7: whether a packet is signed as agreed.
-    fn is_genuine(&mut self, id: u32, bytes: &[u8]) -> bool {
-        let Some(running) = self.sessions.get_mut(&id) else {
-            return false;
-        };
-        let silence = running.session.detection_time();
-        let Err(why) = running.guard.verify(Instant::now(), bytes, silence) else {
-            return true;
-        };
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(status) = shared.status.get_mut(&running.target.key) {
-            status.refused = (status.refused.0 + 1, Some(why));
-        }
-        false
     }
 
     fn fire(&mut self) {
@@ -489,6 +432,29 @@ impl Runner {
     }
 }
 
+/// RFC 5880 §6.3: by our discriminator, and before the neighbor knows it by its address. Either way only from the
+/// neighbor itself and on the right port.
+fn find(
+    by_key: &BTreeMap<Key, u32>,
+    sessions: &BTreeMap<u32, Running>,
+    packet: &Packet,
+    from: SocketAddr,
+    multihop: bool,
+) -> Option<u32> {
+    let scope = match from {
+        SocketAddr::V6(from) if from.ip().is_unicast_link_local() => from.scope_id(),
+        _ => 0,
+    };
+    let key = Key {
+        remote: from.ip(),
+        scope,
+    };
+    let id = *by_key.get(&key)?;
+    let running = sessions.get(&id)?;
+    let is_right = running.target.multihop == multihop && (packet.yours == 0 || packet.yours == id);
+    is_right.then_some(id)
+}
+
 /// Whether a session can go on as another target: intervals may change, the rest may not.
 fn keeps(old: &Target, new: &Target) -> bool {
     (old.local, old.multihop) == (new.local, new.multihop)
@@ -504,6 +470,52 @@ fn config(id: u32, target: &Target) -> Config {
 }
 
 impl Running {
+    /// Whether a packet from the neighbor's address is the neighbor's.
+    fn check(&mut self, arrival: &Arrival<'_>, routes: &mut Routes) -> Result<(), Refusal> {
+        let min_ttl = if self.target.multihop {
+            self.target.min_ttl
+        } else {
+            ON_LINK
+        };
+        // RFC 5881 §5, RFC 5883 §5
+        if arrival.ttl < min_ttl {
+            return Err(Refusal::Ttl(arrival.ttl, min_ttl));
+        }
+        let now = Instant::now();
+        if !self.may_come_by(now, arrival.interface, routes) {
+            return Err(Refusal::Interface(arrival.interface));
+        }
+        let silence = self.session.detection_time();
+        self.guard.verify(now, arrival.bytes, silence)?; // RFC 5880 §6.7
+        Ok(())
+    }
+
+    /// Whether packets of the neighbor may come in by this interface. That of a link-local address is part of the key.
+    fn may_come_by(&mut self, now: Instant, interface: u32, routes: &mut Routes) -> bool {
+        let key = self.target.key;
+        if self.target.multihop || key.scope > 0 || self.interface == Some(interface) {
+            return true;
+        }
+        let is_fresh = |(known, at): (u32, Instant)| known == interface && now < at + ASK_AGAIN;
+        if self.not_by.is_some_and(is_fresh) {
+            return false;
+        }
+        let leads = routes.lead_over(key.remote, interface);
+        if leads {
+            self.interface = Some(interface);
+        } else {
+            self.not_by = Some((interface, now));
+        }
+        leads
+    }
+
+    fn refuse(&self, why: Refusal, shared: &Mutex<Shared>) {
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(status) = shared.status.get_mut(&self.target.key) {
+            status.refused = (status.refused.0 + 1, Some(why));
+        }
+    }
+
     fn send(&mut self, packet: &Packet) {
         let port = if self.target.multihop {
             MULTI_HOP

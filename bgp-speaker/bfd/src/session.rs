@@ -6,6 +6,11 @@
 //! | Init | Down | – | Up | Up | Down |
 //! | Up | Down | Down | – | – | Down |
 //!
+//! Deviation from RFC 5880 §6.8.6: while Up, a packet must have our discriminator, or the neighbor's as we know it.
+//! Whoever can send from the neighbor's address could otherwise end the session with one packet of state Down. A neighbor
+//! that hears us no more has forgotten our discriminator but not its own, so that it is believed at once. One that has
+//! restarted knows neither: the session is down after the detection time, and then it is believed.
+//!
 //! Packets go out at the agreed interval less up to a quarter (§6.8.7), at most once a second while not Up
 //! (§6.8.3). An interval that grows while Up takes effect when the peer has confirmed it by Final.
 
@@ -145,7 +150,9 @@ impl Session {
 
     /// RFC 5880 §6.8.6.
     fn received(&mut self, now: Instant, packet: Packet) {
-        if packet.yours != 0 && packet.yours != self.config.discriminator.get() {
+        let knows_us = packet.yours == self.config.discriminator.get();
+        let is_known = self.remote.is_some_and(|remote| remote.mine == packet.mine);
+        if !knows_us && (packet.yours != 0 || (self.state == State::Up && !is_known)) {
             return;
         }
         let before = self.interval();

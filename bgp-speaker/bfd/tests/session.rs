@@ -197,6 +197,42 @@ fn another_sessions_packet_is_ignored() {
     assert_eq!(pair.ends[0].state(), State::Up);
 }
 
+#[test]
+fn while_up_a_packet_has_one_of_the_two_discriminators() {
+    let mut pair = Pair::new(config(1, 50), config(2, 50));
+    pair.run(Duration::from_secs(5));
+    let last = pair.sent[1].last().unwrap().1;
+    let down = |mine: u32, yours: u32| Packet {
+        state: State::Down,
+        mine: NonZeroU32::new(mine).unwrap(),
+        yours,
+        ..last
+    };
+    // A stranger who knows neither; also with the other state that needs no discriminator.
+    pair.input(0, Input::Received(down(77, 0)));
+    let admin = Packet {
+        state: State::AdminDown,
+        ..down(77, 0)
+    };
+    pair.input(0, Input::Received(admin));
+    assert_eq!(pair.ends[0].state(), State::Up);
+    // Nor does it keep a session up whose neighbor is silent.
+    pair.cut[1] = true;
+    pair.run(MS * 2);
+    for _ in 0..4 {
+        pair.run(MS * 40);
+        pair.input(0, Input::Received(down(77, 0)));
+    }
+    assert_eq!(pair.events[0].last(), Some(&Output::Down(Down::Expired)));
+    // The neighbor that hears us no more, or restarted and was told our discriminator.
+    for (mine, yours) in [(2, 0), (77, 1)] {
+        let mut pair = Pair::new(config(1, 50), config(2, 50));
+        pair.run(Duration::from_secs(5));
+        pair.input(0, Input::Received(down(mine, yours)));
+        assert_eq!(pair.ends[0].state(), State::Down);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 

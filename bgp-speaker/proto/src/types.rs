@@ -443,9 +443,13 @@ impl HoldTime {
 
 /// A link-local address together with its interface, in the form of an address: inside the speaker a next hop is
 /// one value. The interface's index stands in bits 32–63, which are zero in link-local addresses (RFC 4291 §2.5.6).
-/// It never goes on the wire.
+/// It never goes on the wire, and what comes from there with such bits is malformed ([`is_malformed_link_local`]).
+/// Other addresses stay as they are.
 #[must_use]
 pub fn with_scope(addr: Ipv6Addr, ifindex: u32) -> Ipv6Addr {
+    if !addr.is_unicast_link_local() {
+        return addr;
+    }
     Ipv6Addr::from_bits(without_scope(addr).to_bits() | u128::from(ifindex) << 64)
 }
 
@@ -457,6 +461,12 @@ pub fn without_scope(addr: Ipv6Addr) -> Ipv6Addr {
     } else {
         addr
     }
+}
+
+/// Whether the address is in fe80::/10 but not in fe80::/64 (RFC 4291 §2.5.6: these bits are zero).
+#[must_use]
+pub fn is_malformed_link_local(addr: Ipv6Addr) -> bool {
+    addr.is_unicast_link_local() && addr.to_bits() >> 64 != 0xFE80_0000_0000_0000
 }
 
 /// The interface's index of [`with_scope`].
@@ -487,6 +497,23 @@ mod tests {
         );
         let global: Ipv6Addr = "2001:db8:0:7::1".parse().unwrap();
         assert_eq!((scope_of(global.into()), without_scope(global)), (None, global));
+        assert_eq!(with_scope(global, 9), global, "an interface has no place in it");
+        for (text, malformed) in [
+            ("fe80::1", false),
+            ("fe80::ffff:ffff:ffff:ffff", false),
+            ("fe80:0:0:3::bad", true),
+            ("fe80:0:1::bad", true),
+            ("fe90::bad", true),
+            ("febf::bad", true),
+            ("fec0::bad", false),
+            ("2001:db8:0:7::1", false),
+        ] {
+            assert_eq!(
+                is_malformed_link_local(text.parse().unwrap()),
+                malformed,
+                "{text}"
+            );
+        }
         assert_eq!(
             (scope_of(plain.into()), scope_of([192, 0, 2, 1].into())),
             (None, None)

@@ -415,6 +415,30 @@ fn shutdown_communication_is_cut_between_characters() {
     let long = Notification::cease_with_message(cease::ADMIN_RESET, &"ü".repeat(200));
     assert_eq!((long.data[0], long.data.len()), (254, 255));
     assert_eq!(long.shutdown_message().unwrap(), "ü".repeat(127));
+    // Whether a text is cut can be asked before.
+    for (text, expected) in [
+        ("ü".repeat(127), Ok(())),
+        ("x".repeat(255), Ok(())),
+        (String::new(), Ok(())),
+        ("x".repeat(256), Err((256, 255))),
+        ("ü".repeat(128), Err((256, 254))),
+        (format!("{}€", "x".repeat(253)), Err((256, 253))),
+    ] {
+        let answer = check_shutdown_message(&text);
+        assert_eq!(
+            answer.map_err(|long| (long.octets, long.fits)),
+            expected,
+            "{text}"
+        );
+        let sent = Notification::cease_with_message(cease::ADMIN_SHUTDOWN, &text);
+        let sent = sent.shutdown_message().unwrap_or_default();
+        assert_eq!(
+            sent.len(),
+            expected.map_or_else(|(_, fits)| fits, |()| text.len())
+        );
+    }
+    let words = check_shutdown_message(&"x".repeat(300)).unwrap_err().to_string();
+    assert!(words.contains("300") && words.contains("255") && words.contains("shorten it by 45"));
     let exact = Notification::cease_with_message(cease::ADMIN_RESET, &"x".repeat(255));
     assert_eq!((exact.data[0], exact.data.len()), (255, 256));
     assert!(

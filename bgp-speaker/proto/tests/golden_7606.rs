@@ -91,6 +91,17 @@ fn malformed_attributes() {
             EBGP,
             (2, F::Confederation, W),
         ), // RFC 5065 §5
+        // From inside the AS too: we are in no confederation with anybody.
+        (
+            replaced(AS_PATH, "40 02 06 03 01 0000fde9"),
+            IBGP,
+            (2, F::Confederation, W),
+        ),
+        (
+            replaced(AS_PATH, "40 02 0c 02 01 0000fde9 04 01 0000fdea"),
+            IBGP,
+            (2, F::Confederation, W),
+        ),
         (
             replaced(AS_PATH, "40 02 06 02 01 00000000"),
             IBGP,
@@ -444,12 +455,7 @@ fn four_octet_numbers_through_old_speakers() {
             "c0 11 06 01 01 00011170",
             "1 {70000}",
         ),
-        // Confederation segments in front come along (RFC 6793 §4.2.3), those in AS4_PATH go (§6).
-        (
-            "03 02 fde8 fde9 02 02 5ba0 5ba0",
-            as4,
-            "(65000 65001) 70000 70001",
-        ),
+        // Confederation segments in AS4_PATH go (RFC 6793 §6).
         (
             "02 02 0001 5ba0",
             "c0 11 0c 03 01 0000fde8 02 01 00011170",
@@ -534,4 +540,77 @@ fn batches_grow_and_rewind() {
     .unwrap_err();
     assert_eq!(batch, before);
     assert_eq!((batch.messages, batch.ops.len(), batch.nlri.len()), (2, 2, 2));
+}
+
+/// RFC 4291 §2.5.6, RFC 2545 §2: bits of a link-local next hop that must be zero name an interface inside the program.
+#[test]
+fn a_link_local_next_hop_has_only_an_interface_identifier() {
+    let global = "20010db8 00000000 00000000 00000001";
+    let plain = "fe800000 00000000 00000000 00000bad";
+    let rest = format!("{ORIGIN} {AS_PATH}");
+    let reach = |family: &str, hops: &[&str], prefix: &str| {
+        let hops = hops.concat();
+        let value = hex(&format!("{family} {:02x} {hops} 00 {prefix}", hex(&hops).len()));
+        let text: String = value.iter().map(|octet| format!("{octet:02x}")).collect();
+        update("", &format!("80 0e {:02x} {text} {rest}", value.len()), "")
+    };
+    let v6 = ("0002 01", "20 20010db8", nlri(&["2001:db8::/32"]));
+    let v4 = ("0001 01", "08 0a", nlri(&["10.0.0.0/8"])); // RFC 8950
+    for (family, prefix, prefixes) in [&v6, &v4] {
+        for scoped in [
+            "fe800000 00000003 00000000 00000bad", // interface 3
+            "fe800001 00000000 00000000 00000bad",
+            "febf0000 00000000 00000000 00000bad",
+        ] {
+            for hops in [
+                &[scoped][..],
+                &[scoped, plain],
+                &[global, scoped],
+                &[scoped, scoped],
+            ] {
+                for ctx in [&IBGP, &EBGP] {
+                    let batch = decode(&reach(family, hops, prefix), ctx).unwrap();
+                    assert_eq!(said(&batch), [Said::Withdraw(prefixes.clone())], "{hops:?}");
+                    let [issue] = batch.issues[..] else {
+                        panic!("{hops:?}: {:?}", batch.issues)
+                    };
+                    assert_eq!((issue.code, issue.fault), (14, AttrFault::LinkLocal));
+                }
+            }
+        }
+        for hops in [&[plain][..], &[global, plain], &[plain, plain], &[global]] {
+            let batch = decode(&reach(family, hops, prefix), &EBGP).unwrap();
+            assert_eq!(announced(&batch).1, *prefixes, "{hops:?}");
+        }
+    }
+}
+
+/// RFC 4271 §6.3: an unexpected multicast prefix is ignored, the rest of the message is not.
+#[test]
+fn multicast_prefixes_are_left_out() {
+    let attrs = format!("{ORIGIN} {AS_PATH} {NEXT_HOP}");
+    // 224.0.0.0/4, 239.255.0.0/16, 224.0.0.5/32; beside them 223.255.255.0/24, 240.0.0.0/4, 192.0.0.0/2, 0.0.0.0/0.
+    let body = update("", &attrs, "04 e0 18 dfffff 10 efff 04 f0 20 e0000005 02 c0 00");
+    let batch = decode(&body, &EBGP).unwrap();
+    let [Said::Announce(_, prefixes)] = &said(&batch)[..] else {
+        panic!("{batch:?}")
+    };
+    let kept = nlri(&["223.255.255.0/24", "240.0.0.0/4", "192.0.0.0/2", "0.0.0.0/0"]);
+    assert_eq!(*prefixes, kept);
+    let [issue] = batch.issues[..] else {
+        panic!("{:?}", batch.issues)
+    };
+    assert_eq!((issue.code, issue.fault), (0, AttrFault::Multicast));
+    assert_eq!(issue.to_string(), "NLRI: multicast prefixes; discarded");
+    // Nothing else in it: nothing is said of routes, and the session goes on.
+    let alone = decode(&update("", &attrs, "04 e0"), &EBGP).unwrap();
+    assert_eq!((said(&alone), alone.issues.len()), (vec![], 1));
+    // ff00::/8 and ff02::1:0/112; beside them fe00::/8 and fc00::/6.
+    let mp = "80 0e 2a 0002 01 10 20010db8000000000000000000000001 00 08 ff 70 ff020000 00000000 00000000 0001 08 fe 06 fc";
+    let batch = decode(&update("", &format!("{mp} {ORIGIN} {AS_PATH}"), ""), &EBGP).unwrap();
+    let [Said::Announce(_, prefixes)] = &said(&batch)[..] else {
+        panic!("{batch:?}")
+    };
+    assert_eq!(*prefixes, nlri(&["fe00::/8", "fc00::/6"]));
+    assert_eq!((batch.issues[0].code, batch.issues.len()), (14, 1));
 }

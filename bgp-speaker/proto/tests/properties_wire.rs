@@ -22,15 +22,11 @@ fn asn() -> impl Strategy<Value = Asn> {
     prop_oneof![(1u32..65000).prop_map(Asn), (70_000u32..u32::MAX).prop_map(Asn)]
 }
 
-/// Sets and sequences, perhaps behind a confederation's sequence: what survives a 2-octet speaker too.
+/// Sets and sequences: what survives a 2-octet speaker too.
 fn as_path() -> impl Strategy<Value = AsPath> {
-    // Their numbers have two octets: AS4_PATH never tells them (RFC 6793 §4.2.2).
-    let member = (1u32..65000).prop_map(Asn);
-    let confederation = option::weighted(0.2, vec(member, 1..4));
-    (confederation, vec((1u8..=2, vec(asn(), 1..6)), 0..4)).prop_map(|(confederation, segments)| {
+    vec((1u8..=2, vec(asn(), 1..6)), 0..4).prop_map(|segments| {
         let mut wire = Vec::new();
-        let leading = confederation.into_iter().map(|asns| (3, asns));
-        for (kind, asns) in leading.chain(segments) {
+        for (kind, asns) in segments {
             wire.extend([kind, asns.len() as u8]);
             asns.iter().for_each(|asn| wire.extend(asn.0.to_be_bytes()));
         }
@@ -165,10 +161,13 @@ fn open() -> impl Strategy<Value = Open> {
     })
 }
 
+/// Unicast prefixes: multicast ones are not taken.
 fn nlri(family: Family) -> impl Strategy<Value = Vec<Nlri>> {
     let one = (any::<u128>(), 0u8..=family.max_len(), any::<u32>());
     vec(one, 1..900).prop_map(move |list| {
         let prefix = |bits: u128, len| match family {
+            Family::Ipv4 if bits >> 124 == 0xE => Prefix::v4((bits >> 96) as u32 >> 1, len),
+            Family::Ipv6 if bits >> 120 == 0xFF => Prefix::v6(bits >> 1, len),
             Family::Ipv4 => Prefix::v4((bits >> 96) as u32, len),
             Family::Ipv6 => Prefix::v6(bits, len),
         };

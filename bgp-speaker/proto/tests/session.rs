@@ -11,7 +11,7 @@ mod session_util;
 
 use std::time::Duration;
 
-use bgp_proto::session::{DownReason, Input, SessionConfig, State};
+use bgp_proto::session::{Direction, DownReason, Input, SessionConfig, State};
 use bgp_proto::types::{Asn, Family, FamilySet, HoldTime};
 use bgp_proto::wire::{
     AddPathDirection, Capability, Notification, Open, Refresh, RefreshKind, cease, keepalive,
@@ -424,4 +424,39 @@ fn stats_count_everything_by_type() {
         Some(DownReason::Received(Notification::cease(cease::ADMIN_RESET)))
     );
     assert_eq!(stats.last_sent, None);
+}
+
+/// What ended a session stays to be seen, whatever its later attempts end with.
+#[test]
+fn later_failures_do_not_hide_what_ended_the_session() {
+    let shutdown = Notification::cease_with_message(cease::ADMIN_SHUTDOWN, "maintenance");
+    let mut lab = Lab::established(config());
+    assert_eq!(lab.session.stats().last_end, None);
+    assert_eq!(lab.session.stats().last_notification(), None);
+    lab.wait(Duration::from_secs(60));
+    lab.bytes(0, &shutdown.encode());
+    let ended = lab.now;
+    // Nobody listens, then somebody else does, then a NOTIFICATION comes in OpenSent.
+    let refused = |lab: &mut Lab, conn: u64| {
+        lab.wait(lab.timeout());
+        assert!(lab.tick().contains(&Did::Connect(conn)));
+        lab.closed(conn, Some("Connection refused"));
+    };
+    refused(&mut lab, 1);
+    refused(&mut lab, 2);
+    let stats = lab.session.stats();
+    let refusal = DownReason::Closed(Some("Connection refused".to_owned()));
+    assert_eq!(stats.last_down, Some(refusal));
+    let received = (Direction::Received, &shutdown, ended);
+    assert_eq!(stats.last_notification(), Some(received));
+    lab.wait(lab.timeout());
+    lab.tick();
+    lab.connected(3);
+    lab.wait(Duration::from_secs(1));
+    lab.bytes(3, &[0; 64]);
+    let stats = lab.session.stats();
+    let (direction, last, at) = stats.last_notification().unwrap();
+    assert_eq!((direction, last.code, at), (Direction::Sent, 1, lab.now));
+    let end = Some(DownReason::Received(shutdown.clone()));
+    assert_eq!((&stats.last_end, stats.last_end_at), (&end, Some(ended)));
 }

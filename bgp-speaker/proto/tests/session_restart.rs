@@ -9,9 +9,9 @@
 
 mod session_util;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bgp_proto::session::{ConnId, DownReason, Input, Output, Session, SessionConfig, State};
+use bgp_proto::session::{Beginning, ConnId, DownReason, Input, Output, Session, SessionConfig, State};
 use bgp_proto::types::{Family, FamilySet};
 use bgp_proto::wire::{Capability, GracefulRestart, LongLivedFamily, Notification, Open, cease};
 use session_util::{Did, LOW, Lab, config, end_of_rib, is_up, notifications, peer_open, refusal};
@@ -107,13 +107,175 @@ fn a_new_connection_replaces_a_dead_one_after_graceful_restart() {
     assert_eq!(refusal(&done), (6, 7, vec![]), "a late collision");
     lab.wait(Duration::from_secs(6));
     let (conn, done) = lab.incoming();
+    assert!(
+        matches!(done.as_slice(), [Did::Open(c, _)] if *c == conn),
+        "{done:?}"
+    );
+    assert_eq!(lab.open(conn, &restarting(false).1), [Did::Keepalive(conn)]);
+    let done = lab.keepalive(conn);
     assert_eq!(done[0], Did::Close(0));
     assert!(matches!(&done[1], Did::Down(true, DownReason::Closed(Some(_)))));
-    assert!(matches!(&done[2], Did::Open(c, _) if *c == conn));
     assert_eq!(notifications(&done), [], "the dead need no NOTIFICATION");
     assert_eq!(lab.checker.retained.unwrap().1, Duration::from_secs(77));
-    lab.open(conn, &restarting(false).1);
+    assert!(is_up(&done));
+}
+
+/// A session of graceful restart that has been up for long, and what shows that nothing happened to it.
+struct Settled {
+    lab: Lab,
+    before: (Option<DownReason>, u64, Option<std::time::Instant>),
+}
+
+impl Settled {
+    fn new() -> Self {
+        let mut lab = graceful(true);
+        lab.wait(Duration::from_secs(6));
+        let stats = lab.session.stats();
+        let before = (stats.last_down.clone(), stats.established, stats.since);
+        Self { lab, before }
+    }
+
+    #[track_caller]
+    fn is_undisturbed(&mut self, done: &[Did]) {
+        let of_session = |did: &&Did| {
+            matches!(did, Did::Down(..) | Did::Up(..) | Did::State(_) | Did::Close(0))
+                || matches!(did, Did::Notification(0, _))
+        };
+        assert_eq!(done.iter().find(of_session), None, "{done:#?}");
+        let stats = self.lab.session.stats();
+        let after = (stats.last_down.clone(), stats.established, stats.since);
+        assert_eq!(after, self.before);
+        assert_eq!((&stats.last_sent, &stats.last_received), (&None, &None));
+        assert_eq!(self.lab.checker.up, Some(ConnId(0)));
+        assert!(matches!(
+            self.lab.bytes(0, &end_of_rib()).as_slice(),
+            [Did::Routes(_)]
+        ));
+    }
+}
+
+/// A name, what comes on the new connection, the code and subcode of the answer.
+type Case = (&'static str, Vec<u8>, Option<(u8, u8)>);
+
+#[test]
+fn only_a_good_open_of_the_same_peer_disturbs_an_established_session() {
+    let good = restarting(true).1;
+    let other_as = Open {
+        asn: bgp_proto::types::Asn(65002),
+        capabilities: Vec::new(),
+        ..good.clone()
+    };
+    let other_id = Open {
+        router_id: session_util::id(session_util::HIGH),
+        ..good.clone()
+    };
+    let cases: Vec<Case> = vec![
+        ("random bytes", vec![0x5A; 64], Some((1, 1))),
+        ("part of a header", vec![0xFF; 10], Some((4, 0))),
+        ("silence", Vec::new(), Some((4, 0))),
+        ("another AS", other_as.encode().to_vec(), Some((2, 2))),
+        ("another identifier", other_id.encode().to_vec(), Some((6, 7))),
+        (
+            "KEEPALIVE first",
+            bgp_proto::wire::keepalive().to_vec(),
+            Some((5, 1)),
+        ),
+        ("UPDATE first", end_of_rib().to_vec(), Some((5, 1))),
+        (
+            "NOTIFICATION",
+            Notification::cease(cease::ADMIN_SHUTDOWN).encode().to_vec(),
+            None,
+        ),
+        (
+            "an OPEN, given up at once",
+            [good.encode(), Notification::cease(cease::COLLISION).encode()].concat(),
+            None,
+        ),
+        ("an OPEN and then silence", good.encode().to_vec(), Some((4, 0))),
+    ];
+    for (name, bytes, answer) in cases {
+        println!("{name}");
+        let mut settled = Settled::new();
+        let (conn, done) = settled.lab.incoming();
+        settled.is_undisturbed(&done);
+        let mut all = settled.lab.bytes(conn, &bytes);
+        settled.is_undisturbed(&all);
+        // The established session is kept alive meanwhile.
+        for _ in 0..10 {
+            let passed = settled.lab.pass(Duration::from_secs(10));
+            let passed: Vec<Did> = passed.into_iter().map(|(_, did)| did).collect();
+            settled.is_undisturbed(&passed);
+            all.extend(passed);
+        }
+        let said: Vec<(u64, u8, u8)> = notifications(&all).iter().map(|n| (n.0, n.1, n.2)).collect();
+        let expected: Vec<(u64, u8, u8)> = answer.iter().map(|(code, sub)| (conn, *code, *sub)).collect();
+        assert_eq!(said, expected, "{name}");
+        assert!(all.contains(&Did::Close(conn)), "{name}: {all:?}");
+        // Nor when the peer just closes it.
+        let (conn, _) = settled.lab.incoming();
+        let done = settled.lab.closed(conn, Some("reset"));
+        settled.is_undisturbed(&done);
+    }
+}
+
+#[test]
+fn the_newest_connection_beside_an_established_one_is_kept() {
+    let mut settled = Settled::new();
+    let (mut last, _) = settled.lab.incoming();
+    for _ in 0..1000 {
+        let (conn, done) = settled.lab.incoming();
+        assert_eq!(notifications(&done), [(last, 6, 7, vec![])]);
+        assert!(done.contains(&Did::Close(last)));
+        last = conn;
+    }
+    settled.is_undisturbed(&[]);
+    settled.lab.open(last, &restarting(true).1);
+    assert!(is_up(&settled.lab.keepalive(last)));
+}
+
+#[test]
+fn a_connection_beside_the_established_one_takes_over_when_that_breaks() {
+    let mut lab = Settled::new().lab;
+    let (conn, _) = lab.incoming();
+    let done = lab.closed(0, Some("reset"));
+    assert!(matches!(done[0], Did::Down(true, _)));
+    assert_eq!(lab.state(), State::OpenSent);
+    lab.open(conn, &restarting(true).1);
     assert!(is_up(&lab.keepalive(conn)));
+    // A Cease that settles a collision ends the established session all the same when it comes on it.
+    let mut lab = Settled::new().lab;
+    let (conn, _) = lab.incoming();
+    let done = lab.bytes(0, &Notification::cease(cease::COLLISION).encode());
+    assert!(matches!(
+        done.as_slice(),
+        [Did::Close(0), Did::Down(true, _), Did::State(State::OpenSent)]
+    ));
+    lab.open(conn, &restarting(true).1);
+    assert!(is_up(&lab.keepalive(conn)));
+}
+
+#[test]
+fn what_ends_the_session_ends_the_connection_beside_it() {
+    let shutdown = |lab: &mut Lab| lab.stop(cease::ADMIN_SHUTDOWN, "");
+    let too_many = |lab: &mut Lab| {
+        lab.give(Input::Fail {
+            notification: Notification::cease(cease::MAX_PREFIXES),
+            idle_for: Duration::from_secs(60),
+        })
+    };
+    let abandon = |lab: &mut Lab| lab.give(Input::Abandon);
+    for end in [&shutdown as &dyn Fn(&mut Lab) -> Vec<Did>, &too_many, &abandon] {
+        let mut lab = Settled::new().lab;
+        let (conn, _) = lab.incoming();
+        let done = end(&mut lab);
+        assert!(
+            done.contains(&Did::Close(0)) && done.contains(&Did::Close(conn)),
+            "{done:?}"
+        );
+        let downs: Vec<&Did> = done.iter().filter(|did| matches!(did, Did::Down(..))).collect();
+        assert!(matches!(downs.as_slice(), [Did::Down(true, _)]), "{done:?}");
+        assert_eq!(lab.state(), State::Idle);
+    }
 }
 
 #[test]
@@ -126,6 +288,81 @@ fn an_established_session_is_kept() {
     assert!(matches!(lab.bytes(0, &end_of_rib()).as_slice(), [Did::Routes(_)]));
 }
 
+/// The end of a restart that goes on.
+fn soon() -> Option<Instant> {
+    Some(Instant::now() + Duration::from_secs(3600))
+}
+
+/// R, and F of each family in graceful restart and in its long-lived form (RFC 4724 §3, RFC 9494 §3.1).
+fn bits(done: &[Did]) -> (bool, Vec<bool>) {
+    let open = done.iter().find_map(|did| match did {
+        Did::Open(_, open) => Some(open),
+        _ => None,
+    });
+    let open = open.expect("an OPEN");
+    let restart = open.graceful_restart().unwrap();
+    let short = restart.families.iter().map(|(_, forwarding)| *forwarding);
+    let long = Family::ALL.map(|family| open.long_lived(family).unwrap().forwarding);
+    (restart.restarting, short.chain(long).collect())
+}
+
+#[test]
+fn the_first_open_says_what_is_true_of_the_start() {
+    let long = |family| LongLivedFamily {
+        family,
+        forwarding: true,
+        stale_time: 60,
+    };
+    for (restarting, preserved) in [(false, false), (true, false), (true, true), (false, true)] {
+        let mut lab = Lab::new(SessionConfig {
+            graceful_restart: Some(120),
+            restarting_until: if restarting { soon() } else { None },
+            forwarding_preserved: preserved,
+            extra_capabilities: vec![Capability::LongLivedGracefulRestart(
+                Family::ALL.map(long).to_vec(),
+            )],
+            ..config()
+        });
+        lab.begin();
+        let mut conn = 0;
+        let again = |lab: &mut Lab, conn: &mut u64| {
+            lab.closed(*conn, None);
+            lab.wait(lab.timeout());
+            lab.tick();
+            *conn += 1;
+            bits(&lab.connected(*conn))
+        };
+        assert_eq!(bits(&lab.connected(0)), (restarting, vec![preserved; 4]));
+        // Still the first session.
+        assert_eq!(again(&mut lab, &mut conn), (restarting, vec![preserved; 4]));
+        lab.open(conn, &peer_open(LOW));
+        assert!(is_up(&lab.keepalive(conn)));
+        // The routes were in the kernel all the time since.
+        assert_eq!(again(&mut lab, &mut conn), (false, vec![true; 4]));
+    }
+}
+
+#[test]
+fn a_session_that_begins_long_after_the_start_does_not_say_that_we_restart() {
+    let mut lab = Lab::new(SessionConfig {
+        graceful_restart: Some(120),
+        restarting_until: soon(),
+        extra_capabilities: vec![Capability::LongLivedGracefulRestart(
+            Family::ALL
+                .map(|family| LongLivedFamily {
+                    family,
+                    forwarding: true,
+                    stale_time: 60,
+                })
+                .to_vec(),
+        )],
+        ..config()
+    });
+    lab.wait(Duration::from_secs(7200));
+    lab.begin();
+    assert!(!bits(&lab.connected(0)).0);
+}
+
 #[test]
 fn only_the_first_open_says_that_we_restarted() {
     let said = |done: &[Did]| match &done[0] {
@@ -134,6 +371,7 @@ fn only_the_first_open_says_that_we_restarted() {
     };
     let mut lab = Lab::new(SessionConfig {
         graceful_restart: Some(120),
+        restarting_until: soon(),
         ..config()
     });
     lab.begin();
@@ -230,7 +468,11 @@ fn the_configuration_offers_what_it_says() {
         restart_on_notification: true,
         ..config()
     };
-    let open = bgp_proto::session::our_open(&ours, true);
+    let beginning = Beginning {
+        restarting: true,
+        forwarding_preserved: true,
+    };
+    let open = bgp_proto::session::our_open(&ours, beginning);
     let offered = open.graceful_restart().unwrap();
     assert!(offered.restarting && offered.notification);
     assert_eq!(offered.restart_time, 30);
@@ -240,6 +482,7 @@ fn the_configuration_offers_what_it_says() {
 fn only_the_first_session_of_a_process_says_that_it_restarted() {
     let ours = SessionConfig {
         graceful_restart: Some(30),
+        restarting_until: soon(),
         ..config()
     };
     let said = |session: Session| {

@@ -120,6 +120,18 @@ fn labs() -> Vec<Begin> {
             two(Some(0), Some(INCOMING), true)
         }),
         ("Established, graceful restart", 0, graceful),
+        ("Established and OpenSent", INCOMING, || {
+            let mut lab = graceful();
+            lab.incoming();
+            lab
+        }),
+        ("Established and OpenConfirm", INCOMING, || {
+            let mut lab = graceful();
+            let (conn, _) = lab.incoming();
+            lab.open(conn, &peer_open(LOW));
+            assert!(lab.checker.open.contains_key(&ConnId(conn)));
+            lab
+        }),
     ]
 }
 

@@ -81,6 +81,26 @@ fn a_refresh_does_not_restart_the_hold_timer() {
     assert_eq!(refusal(&lab.tick()), (4, 0, vec![]));
 }
 
+/// Who connects to us has the first word soon, or makes room for others.
+#[test]
+fn a_silent_incoming_connection_ends_soon() {
+    for partial in [&[][..], &[0xFF; 18]] {
+        let mut lab = Lab::new(SessionConfig {
+            passive: true,
+            ..config()
+        });
+        lab.begin();
+        let (conn, _) = lab.incoming();
+        assert_eq!(lab.timeout(), Duration::from_secs(15));
+        lab.wait(Duration::from_secs(14));
+        assert_eq!(lab.bytes(conn, partial), []);
+        assert_eq!(lab.timeout(), SECOND, "octets that are no OPEN gain no time");
+        lab.wait(SECOND);
+        assert_eq!(refusal(&lab.tick()), (4, 0, vec![]));
+        assert_eq!(lab.state(), State::Active);
+    }
+}
+
 #[test]
 fn four_minutes_for_an_open() {
     let mut lab = Lab::open_sent(config());

@@ -25,6 +25,7 @@ pub(super) fn plain(written: &schema::Bfd) -> Bfd {
             .as_ref()
             .map_or(MULTIPLIER, |count| count.value),
         multihop: is(&written.multihop),
+        min_ttl: 0,
         strict: is(&written.strict),
         auth: written.auth.as_ref().and_then(auth),
         dampening: written.dampening.as_ref().map(dampening),
@@ -35,8 +36,11 @@ pub(super) fn plain(written: &schema::Bfd) -> Bfd {
 pub(super) fn towards(written: &schema::Bfd, peer: &schema::Peer) -> Bfd {
     let far = peer.multihop.as_ref().is_some_and(|ttl| ttl.value > 1)
         || peer.ttl_security.as_ref().is_some_and(|hops| hops.value > 1);
+    // RFC 5082 §3: what left with TTL 255 has lost at most one less than the hops between.
+    let min_ttl = |hops: u8| 255 - hops.saturating_sub(1);
     Bfd {
         multihop: written.multihop.as_ref().map_or(far, |on| on.value),
+        min_ttl: peer.ttl_security.as_ref().map_or(0, |hops| min_ttl(hops.value)),
         ..plain(written)
     }
 }

@@ -235,6 +235,7 @@ fn bfd() -> Result<bfd::Bfd> {
         },
         local: Some(IpAddr::V4(SENDERS[0])),
         multihop: false,
+        min_ttl: 0,
         interval: BFD_INTERVAL,
         multiplier: 3,
         auth: None,

@@ -375,6 +375,7 @@ fn many() -> Result<()> {
                 },
                 local: Some(address(here, n)),
                 multihop: false,
+                min_ttl: 0,
                 interval: Duration::from_millis(50),
                 multiplier: 3,
                 auth: None,

@@ -85,6 +85,7 @@ fn watch(
             },
             local,
             multihop: bfd.multihop,
+            min_ttl: bfd.min_ttl,
             interval: bfd.interval,
             multiplier: bfd.multiplier,
             auth,

@@ -53,6 +53,8 @@ fn config(choice: u8) -> SessionConfig {
         passive: choice & 4 != 0,
         graceful_restart: (choice & 8 != 0).then_some(30),
         restart_on_notification: choice & 16 != 0,
+        restarting_until: None,
+        forwarding_preserved: true,
         extra_capabilities: if choice & 32 != 0 { capabilities() } else { Vec::new() },
     }
 }

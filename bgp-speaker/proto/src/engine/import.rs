@@ -13,7 +13,7 @@ use crate::policy::{ActionContext, Route, RuleSet, Source};
 use crate::rib::attrs::AttrId;
 use crate::rib::generation::Generations;
 use crate::rib::table::{DestId, Ineligible, Path};
-use crate::types::{Family, PathId, PeerId, Prefix};
+use crate::types::{Family, PathId, PeerId, Prefix, scope_of};
 use crate::wire::{Nlri, Notification, PathAttrs, RouteBatch, RouteOp};
 
 /// What import made of an announcement's attributes: its prefixes share most of it.
@@ -299,6 +299,9 @@ impl Engine {
             local_addr: None,
         };
         policy.apply(rules, &mut changed, context);
+        if changed.next_hop != attrs.next_hop && !is_usable(changed.next_hop.addr(), prefix.family()) {
+            return Err(Ineligible::BadNextHop);
+        }
         let id = self.rib.attrs.intern(changed, &mut self.rib.next_hops);
         if let Some((_, old)) = cached.changed.replace((rules, id)) {
             // A path that uses the old one holds its own reference by now.
@@ -358,12 +361,14 @@ fn changed_by_import(path: &Path) -> Option<AttrId> {
     path.imported.ok().filter(|imported| *imported != path.received)
 }
 
-/// Whether packets can be sent to the address, for a prefix of this family.
+/// Whether packets can be sent to the address, for a prefix of this family. A link-local address says where only together
+/// with the interface of a session on that link (RFC 4291 §2.5.6, RFC 2545 §2).
 fn is_usable(addr: IpAddr, family: Family) -> bool {
     match addr {
         IpAddr::V4(addr) => {
             family == Family::Ipv4 && !(addr.is_unspecified() || addr.is_multicast() || addr.is_broadcast())
         }
+        IpAddr::V6(addr) if addr.is_unicast_link_local() => scope_of(addr.into()).is_some(),
         IpAddr::V6(addr) => !(addr.is_unspecified() || addr.is_multicast()),
     }
 }

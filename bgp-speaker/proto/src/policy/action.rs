@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::types::{Asn, Community, ExtCommunity, LargeCommunity};
+use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, without_scope};
 use crate::wire::{NextHop, PathAttrs};
 
 /// What actions may refer to besides the route.
@@ -76,9 +76,8 @@ impl Actions {
             attrs.rare_mut().install = install;
         }
         match (self.next_hop, context.local_addr) {
-            (Some(NextHopAction::Address(addr)), _) | (Some(NextHopAction::OwnAddress), Some(addr)) => {
-                attrs.next_hop = NextHop::from(addr);
-            }
+            (Some(NextHopAction::Address(addr)), _) => attrs.next_hop = named(addr),
+            (Some(NextHopAction::OwnAddress), Some(addr)) => attrs.next_hop = NextHop::from(addr),
             _ => {}
         }
     }
@@ -120,6 +119,14 @@ fn edit<T: PartialEq + Copy>(list: &mut Vec<T>, remove: &[T], add: &[T]) {
         if !list.contains(item) {
             list.push(*item);
         }
+    }
+}
+
+/// An address that somebody wrote: whatever it has in the place of an interface is none.
+fn named(addr: IpAddr) -> NextHop {
+    match addr {
+        IpAddr::V4(addr) => NextHop::V4(addr),
+        IpAddr::V6(addr) => NextHop::V6(without_scope(addr)),
     }
 }
 

@@ -11,8 +11,13 @@
 //! A third connection takes the place of the unfinished one that the peer opened before: the peer gave
 //! that one up, we have only not heard it yet. So there are never more than two.
 //!
-//! Deviation: identifiers are not compared between the two OPENs of the peer. Connections belong to one
-//! configured peer, and two different identifiers would not make it two peers.
+//! A connection of the peer beside an established one is refused (RFC 4271 §6.8), unless it may show that the peer
+//! restarted (see `restart`). It is refused at once and not at its OPEN: with our OPEN on it, a peer that has not
+//! yet received our last KEEPALIVE on the established connection may choose the new one and close the established
+//! one, while we close the new one, and none is left. Nothing of the established session depends on the refusal.
+//!
+//! Deviation: identifiers are not compared between the two OPENs of the peer while neither connection is established.
+//! Connections belong to one configured peer, and two different identifiers would not make it two peers.
 
 use std::time::Instant;
 
@@ -31,6 +36,13 @@ impl Session {
 
     /// The peer's OPEN has come on this connection: says whether the connection stays.
     pub(super) fn collide(&mut self, now: Instant, id: ConnId, remote: &Open) -> bool {
+        if let Some(agreed) = self.negotiated() {
+            let same = agreed.remote_id() == remote.router_id;
+            if !same {
+                self.refuse(id, cease::COLLISION); // RFC 4271 §6.8
+            }
+            return same;
+        }
         let opened = |conn: &&Connection| conn.phase >= Phase::OpenConfirm;
         let Some(other) = self.others(id).find(opened).map(|conn| conn.id) else {
             return true;
@@ -98,6 +110,7 @@ impl Session {
 
     /// Takes a connection as the session's; all others go.
     pub(super) fn establish(&mut self, now: Instant, id: ConnId) {
+        self.bury(now);
         let rest: Vec<ConnId> = self.others(id).map(|conn| conn.id).collect();
         for other in rest {
             self.give_up(other);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ::bytes::Bytes;
 
-use super::timer::{OPEN_HOLD, send_hold_time};
+use super::timer::{INCOMING_OPEN_HOLD, OPEN_HOLD, send_hold_time};
 use super::{ConnId, Negotiated};
 use crate::types::FamilySet;
 use crate::wire::{DecodeContext, Open};
@@ -94,10 +94,15 @@ impl Connection {
         Self::new(id, true, Phase::Connecting)
     }
 
-    /// The connection is there and our OPEN goes out (RFC 4271 §8.2.2: with a large hold timer).
+    /// The connection is there and our OPEN goes out (RFC 4271 §8.2.2: with a hold timer of its own).
     pub(super) fn opened(&mut self, now: Instant, open: Open) {
         self.phase = Phase::OpenSent;
-        self.hold = Some(now + OPEN_HOLD);
+        let time = if self.incoming {
+            INCOMING_OPEN_HOLD
+        } else {
+            OPEN_HOLD
+        };
+        self.hold = Some(now + time);
         self.sent = Some(open);
     }
 
@@ -114,10 +119,9 @@ impl Connection {
             external,
         };
         self.negotiated = Some(Box::new(negotiated));
-        // With hold time zero the large timer of OpenSent goes on, so that no half-open connection stays for ever.
-        if self.timed() {
-            self.restart_hold(now);
-        }
+        // Without a hold time the large timer limits OpenConfirm, so that no half-open connection stays for ever.
+        let time = if self.timed() { self.hold_time } else { OPEN_HOLD };
+        self.hold = Some(now + time);
     }
 
     /// Routes flow from now on.

@@ -10,7 +10,7 @@
 //! | Active | none; the connect-retry timer runs, or we are passive |
 //! | OpenSent | the furthest has sent OPEN |
 //! | OpenConfirm | the furthest has received a good OPEN |
-//! | Established | one has received KEEPALIVE; the other is gone |
+//! | Established | one has received KEEPALIVE; beside it at most one of the peer that may replace it (see `restart`) |
 //!
 //! | RFC 4271 §8.1 event | comes as |
 //! |---|---|
@@ -46,7 +46,7 @@ pub struct Session {
     config: SessionConfig,
     jitter: Jitter,
     enabled: bool,
-    /// At most one of each direction.
+    /// At most one of each direction, and beside an established one at most one of the peer.
     connections: Vec<Connection>,
     /// When to try again.
     retry: Option<Instant>,
@@ -54,8 +54,8 @@ pub struct Session {
     pub(super) verdict: Option<Instant>,
     /// No session before.
     idle_until: Option<Instant>,
-    /// The speaker has just started: our first OPEN says so (RFC 4724 §3, the R bit).
-    fresh: bool,
+    /// No session of this process was in this one's place: our first OPEN may say that we restarted (RFC 4724 §3, R).
+    pub(super) fresh: bool,
     /// In a row.
     failures: u32,
     offer: Offer,
@@ -208,9 +208,16 @@ impl Session {
     }
 
     fn fail(&mut self, now: Instant, notification: &Notification, idle_for: Duration) {
-        if let Some(id) = self.established().map(|conn| conn.id) {
-            self.end_for_good(now, id, notification);
-            self.idle_until = (!idle_for.is_zero()).then(|| now + idle_for);
+        let Some(id) = self.established().map(|conn| conn.id) else {
+            return;
+        };
+        self.end_for_good(now, id, notification);
+        if idle_for.is_zero() {
+            return;
+        }
+        self.idle_until = Some(now + idle_for);
+        for id in self.ids() {
+            self.refuse(id, cease::CONNECTION_REJECTED); // RFC 4486 §4
         }
     }
 
@@ -267,14 +274,11 @@ impl Session {
         if !self.enabled || self.is_resting() {
             return self.refuse(id, cease::CONNECTION_REJECTED); // RFC 4486 §4
         }
-        if let Some(dead) = self.replaces_dead(now) {
-            let words = "the peer opened a new connection: it restarted".to_owned();
-            self.drop_conn(now, dead, DownReason::Closed(Some(words))); // RFC 4724 §5
-        }
-        if self.established().is_some() {
+        if self.established().is_some() && !self.is_replaceable(now) {
             return self.refuse(id, cease::COLLISION); // RFC 4271 §6.8
         }
-        let before = self.connections.iter().find(|conn| conn.incoming);
+        let unfinished = |conn: &&Connection| conn.incoming && conn.phase < Phase::Established;
+        let before = self.connections.iter().find(unfinished);
         if let Some(before) = before.map(|conn| conn.id) {
             self.give_up(before);
         }
@@ -285,8 +289,7 @@ impl Session {
 
     /// Sends our OPEN.
     fn begin(&mut self, now: Instant, id: ConnId) {
-        let restarting = self.fresh && self.stats.established == 0;
-        let open = self.offer.open(&self.config, restarting);
+        let open = self.offer.open(&self.config, self.beginning(now));
         let bytes = open.encode();
         if let Some(conn) = self.conn_mut(id) {
             conn.opened(now, open);
@@ -295,10 +298,10 @@ impl Session {
         }
     }
 
-    fn refuse(&mut self, id: ConnId, subcode: u8) {
+    pub(super) fn refuse(&mut self, id: ConnId, subcode: u8) {
         self.stats.refused += 1;
         self.send_notification(id, &Notification::cease(subcode));
-        self.push(Output::Close(id));
+        self.close_quietly(id);
     }
 
     fn closed(&mut self, now: Instant, id: ConnId, error: Option<String>) {
@@ -378,7 +381,7 @@ impl Session {
     }
 
     /// The state follows from the connections.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let furthest = self.connections.iter().map(|conn| conn.phase).max();
         let state = match furthest {
             Some(Phase::Established) => State::Established,
@@ -413,15 +416,21 @@ impl Session {
         self.push(Output::Up { conn: id, negotiated });
     }
 
-    /// Ends a connection for a fault; the session goes down with it if it was the established one.
+    /// Ends a connection for a fault; the session goes down with it if it was the established one. A fault of a
+    /// connection beside the established one is no part of the session's history.
     pub(super) fn end(&mut self, now: Instant, id: ConnId, fault: Fault) {
         let Some(phase) = self.conn(id).map(|conn| conn.phase) else {
             return;
         };
+        let beside = self.is_beside_established(id);
         match fault {
             Fault::Notify(notification) => {
                 if phase > Phase::Connecting {
                     self.send_notification(id, &notification);
+                }
+                if beside {
+                    self.stats.refused += 1;
+                } else if phase > Phase::Connecting {
                     self.stats.sent(now, &notification);
                 }
                 self.drop_conn(now, id, DownReason::Sent(notification));
@@ -430,6 +439,7 @@ impl Session {
             Fault::Notified(notification)
                 if notification.code == code::CEASE
                     && notification.subcode == cease::COLLISION
+                    && phase < Phase::Established
                     && self.goes_on_without(id) =>
             {
                 self.stats.collisions += 1;
@@ -437,7 +447,9 @@ impl Session {
             }
             // RFC 4271 §6.4: a NOTIFICATION is never answered.
             Fault::Notified(notification) => {
-                self.stats.got(now, &notification);
+                if !beside {
+                    self.stats.got(now, &notification);
+                }
                 self.drop_conn(now, id, DownReason::Received(notification));
             }
         }
@@ -454,7 +466,7 @@ impl Session {
         }
     }
 
-    fn drop_conn(&mut self, now: Instant, id: ConnId, reason: DownReason) {
+    pub(super) fn drop_conn(&mut self, now: Instant, id: ConnId, reason: DownReason) {
         if let Some(position) = self.connections.iter().position(|conn| conn.id == id) {
             let conn = self.connections.remove(position);
             self.push(Output::Close(id));
@@ -470,6 +482,9 @@ impl Session {
     /// A connection is gone, and not by our choice between two: a failure, unless it had been up for long.
     fn lost(&mut self, now: Instant, conn: &Connection, reason: DownReason) {
         let was_up = conn.phase == Phase::Established;
+        if self.is_beside_established(conn.id) {
+            return;
+        }
         if was_up {
             let since = self.stats.since.replace(now).unwrap_or(now);
             if now.saturating_duration_since(since) >= STABLE {
@@ -484,7 +499,7 @@ impl Session {
             return; // one of two: the other is on its way
         }
         let kept = Self::retained(conn, &reason);
-        self.stats.down(now, &reason);
+        self.stats.down(now, &reason, was_up);
         self.push(Output::Down {
             was_up,
             reason,
@@ -492,6 +507,11 @@ impl Session {
             retain_for: kept.time,
             retain_longer: kept.long_lived,
         });
+    }
+
+    /// Whether this connection is not the established one, and there is one.
+    fn is_beside_established(&self, id: ConnId) -> bool {
+        self.established().is_some_and(|conn| conn.id != id)
     }
 
     /// Whether another connection is there.
@@ -547,13 +567,16 @@ impl Session {
         self.connections.iter().filter(move |conn| conn.id != id)
     }
 
-    fn established(&self) -> Option<&Connection> {
+    pub(super) fn established(&self) -> Option<&Connection> {
         self.connections
             .iter()
             .find(|conn| conn.phase == Phase::Established)
     }
 
+    /// All connections, the established one last.
     fn ids(&self) -> Vec<ConnId> {
-        self.connections.iter().map(|conn| conn.id).collect()
+        let mut all: Vec<&Connection> = self.connections.iter().collect();
+        all.sort_by_key(|conn| conn.phase);
+        all.into_iter().map(|conn| conn.id).collect()
     }
 }

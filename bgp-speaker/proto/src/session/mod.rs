@@ -19,9 +19,9 @@ mod timer;
 
 pub use fsm::Session;
 pub use negotiate::*;
-pub use stats::{MessageCounts, Stats};
+pub use stats::{Direction, MessageCounts, Stats};
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::bytes::{Bytes, BytesMut};
 
@@ -51,6 +51,13 @@ pub struct SessionConfig {
     /// Routes outlive a NOTIFICATION too, other than a Hard Reset, if the peer agrees (RFC 8538 §2, the N bit).
     /// Only with `graceful_restart`.
     pub restart_on_notification: bool,
+    /// Until then, first OPENs say that this speaker restarts (RFC 4724 §3, the R bit); `None`: it has started for the
+    /// first time, or long ago. The same for all sessions of a process and at all times, so that it is no change of the
+    /// configuration.
+    pub restarting_until: Option<Instant>,
+    /// The kernel's routes of the process before this one were there and were kept (RFC 4724 §3, the F bit of first OPENs;
+    /// RFC 9494 §3.1). Later OPENs say that they are kept, since they do not go with a session.
+    pub forwarding_preserved: bool,
     /// Capabilities offered beyond families, 4-octet AS and route refresh.
     pub extra_capabilities: Vec<Capability>,
 }
@@ -87,7 +94,8 @@ pub enum Input<'a> {
     Stop {
         /// Cease subcode.
         subcode: u8,
-        /// Shutdown communication, at most 255 octets are sent.
+        /// Shutdown communication. What is longer than 255 octets is cut between characters; whoever takes it from a
+        /// person asks [`crate::wire::check_shutdown_message`] before. What was sent stands in [`Stats::last_sent`].
         message: String,
     },
     /// Close at once without a NOTIFICATION, so that the peer keeps our routes (RFC 4724 §4).

@@ -86,8 +86,8 @@ impl Offer {
     }
 
     /// Our OPEN with so much in it.
-    pub(super) fn open(self, config: &SessionConfig, restarting: bool) -> Open {
-        let mut open = our_open(config, restarting);
+    pub(super) fn open(self, config: &SessionConfig, beginning: Beginning) -> Open {
+        let mut open = our_open(config, beginning);
         open.capabilities.retain(|capability| match self {
             Self::Full => true,
             Self::Essential => matches!(
@@ -100,10 +100,23 @@ impl Offer {
     }
 }
 
-/// Our OPEN: the families we offer, 4-octet AS, route refresh (both kinds), extended messages, graceful restart
-/// (`restarting`: we have just started, RFC 4724 §3), and what the configuration adds.
+/// What our OPEN says of the time before it (RFC 4724 §3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Beginning {
+    /// R: this speaker has just restarted.
+    pub restarting: bool,
+    /// F: the kernel kept our routes since the last session.
+    pub forwarding_preserved: bool,
+}
+
+/// Our OPEN: the families we offer, 4-octet AS, route refresh (both kinds), extended messages, graceful restart, and
+/// what the configuration adds.
 #[must_use]
-pub fn our_open(config: &SessionConfig, restarting: bool) -> Open {
+pub fn our_open(config: &SessionConfig, beginning: Beginning) -> Open {
+    let Beginning {
+        restarting,
+        forwarding_preserved,
+    } = beginning;
     let mut capabilities: Vec<Capability> = config.families.iter().map(Capability::Multiprotocol).collect();
     capabilities.extend([
         Capability::RouteRefresh,
@@ -116,11 +129,22 @@ pub fn our_open(config: &SessionConfig, restarting: bool) -> Open {
             restarting,
             notification: config.restart_on_notification,
             restart_time,
-            // F: our kernel routes outlive us.
-            families: config.families.iter().map(|family| (family, true)).collect(),
+            families: config
+                .families
+                .iter()
+                .map(|family| (family, forwarding_preserved))
+                .collect(),
         })
     }));
     capabilities.extend(config.extra_capabilities.iter().cloned());
+    for capability in &mut capabilities {
+        if let Capability::LongLivedGracefulRestart(families) = capability {
+            // RFC 9494 §3.1: F means the same there.
+            families
+                .iter_mut()
+                .for_each(|family| family.forwarding &= forwarding_preserved);
+        }
+    }
     Open {
         asn: config.local_asn,
         hold_time: config.hold_time,

@@ -2,14 +2,23 @@
 //!
 //! Owns the decision, not the routes: the families and the time go out with [`super::Output::Down`].
 //!
-//! Deviation from RFC 4724 §5: in the first seconds of a session a new connection does not replace it, since
-//! it is rather a late collision than a restart.
+//! A new connection of the peer beside an established one replaces it when all of this holds: graceful restart was
+//! negotiated, the established session is older than [`LATE_COLLISION`], and on the new connection the peer sent an
+//! OPEN that negotiates, with the same identifier, and then KEEPALIVE. Until then the established session goes on, and
+//! the new connection has the short time of any incoming one ([`super::timer::INCOMING_OPEN_HOLD`]). At most one such
+//! connection is kept, the newest.
+//!
+//! Deviation from RFC 4724 §5: the TCP connection alone is no sign of a restart, because anybody who can send from the
+//! peer's address (a host behind the same source NAT, another process on the peer) could end the session with it. Nor
+//! is the OPEN alone: it may have waited, with the Cease of a peer that chose the other connection right behind it,
+//! while we were busy. The KEEPALIVE shows that the peer has received our OPEN and wants the new connection. In the
+//! first seconds of a session a new connection does not replace it, since it is rather a late collision than a restart.
 
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Phase};
 use super::fsm::Session;
-use super::{ConnId, DownReason, Negotiated};
+use super::{Beginning, DownReason, Negotiated};
 use crate::types::{Family, FamilySet};
 use crate::wire::{Notification, Open};
 
@@ -93,14 +102,36 @@ impl Session {
         }
     }
 
-    /// RFC 4724 §5: a new connection of a peer that offered graceful restart means that it restarted, and that
-    /// the established connection is dead. Gives the dead one.
-    pub(super) fn replaces_dead(&self, now: Instant) -> Option<ConnId> {
-        let up = self.all().find(|conn| conn.phase == Phase::Established)?;
-        let since = self.stats().since?;
-        let old = now.saturating_duration_since(since) >= LATE_COLLISION;
-        let agreed = up.negotiated.as_deref()?;
-        let offered = agreed.local.graceful_restart().is_some() && agreed.remote.graceful_restart().is_some();
-        (old && offered).then_some(up.id)
+    /// RFC 4724 §4.1: R is for the first session after a restart, and F only where forwarding state was preserved. Between
+    /// sessions of one process it is: the kernel's routes do not go with them.
+    pub(super) fn beginning(&self, now: Instant) -> Beginning {
+        let first = self.fresh && self.stats().established == 0;
+        let restarting = self.config().restarting_until.is_some_and(|until| now < until);
+        Beginning {
+            restarting: first && restarting,
+            forwarding_preserved: !first || self.config().forwarding_preserved,
+        }
+    }
+
+    /// RFC 4724 §5: whether a new connection of the peer may show that it restarted, and that the established one
+    /// is dead.
+    pub(super) fn is_replaceable(&self, now: Instant) -> bool {
+        let agreed = self.negotiated();
+        let offered = agreed.is_some_and(|agreed| {
+            agreed.local.graceful_restart().is_some() && agreed.remote.graceful_restart().is_some()
+        });
+        let since = self.stats().since;
+        offered && since.is_some_and(|since| now.saturating_duration_since(since) >= LATE_COLLISION)
+    }
+
+    /// The peer's new connection is confirmed: the established one, if there is one, is dead. No NOTIFICATION is sent
+    /// on it (RFC 4724 §4.2).
+    pub(super) fn bury(&mut self, now: Instant) {
+        let Some(dead) = self.established().map(|conn| conn.id) else {
+            return;
+        };
+        let words = "the peer opened a new connection: it restarted".to_owned();
+        self.drop_conn(now, dead, DownReason::Closed(Some(words)));
+        self.settle();
     }
 }

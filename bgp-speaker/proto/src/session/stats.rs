@@ -75,6 +75,19 @@ pub struct Stats {
     pub last_down: Option<DownReason>,
     /// When.
     pub last_down_at: Option<Instant>,
+    /// Why the last session ended that was established. Attempts that fail after it do not change this.
+    pub last_end: Option<DownReason>,
+    /// When.
+    pub last_end_at: Option<Instant>,
+}
+
+/// Which way a NOTIFICATION went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// From us.
+    Sent,
+    /// From the peer.
+    Received,
 }
 
 impl Stats {
@@ -93,8 +106,23 @@ impl Stats {
         self.last_received_at = Some(now);
     }
 
-    pub(super) fn down(&mut self, now: Instant, reason: &DownReason) {
+    pub(super) fn down(&mut self, now: Instant, reason: &DownReason, was_up: bool) {
         self.last_down = Some(reason.clone());
         self.last_down_at = Some(now);
+        if was_up {
+            self.last_end = Some(reason.clone());
+            self.last_end_at = Some(now);
+        }
+    }
+
+    /// The last NOTIFICATION of either side, other than to settle a collision, and when it was. Errors of connections
+    /// after it do not hide it.
+    #[must_use]
+    pub fn last_notification(&self) -> Option<(Direction, &Notification, Instant)> {
+        let sent = self.last_sent.as_ref().zip(self.last_sent_at);
+        let received = self.last_received.as_ref().zip(self.last_received_at);
+        let sent = sent.map(|(notification, at)| (Direction::Sent, notification, at));
+        let received = received.map(|(notification, at)| (Direction::Received, notification, at));
+        sent.into_iter().chain(received).max_by_key(|(_, _, at)| *at)
     }
 }

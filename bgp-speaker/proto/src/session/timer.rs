@@ -4,10 +4,17 @@
 //! back-off between attempts takes the place of RFC 4271's ConnectRetryTimer and IdleHoldTimer: the first
 //! retry comes within 50 ms, so that a restarted peer is back at once, and only repeated failures wait
 //! longer, up to the configured connect-retry time.
+//!
+//! Deviation: RFC 4271 §8.2.2 suggests 4 minutes for OPEN. A connection of the peer that says nothing takes a place
+//! that an honest one needs (in a listen range, or beside an established session), so it has
+//! [`INCOMING_OPEN_HOLD`]. Ours take nobody's place and keep the 4 minutes.
 
 use std::time::Duration;
 
-/// RFC 4271 §8.2.2: hold time while waiting for OPEN.
+/// A connection of the peer must bring an OPEN within this time. Who connects sends OPEN at once, or at the latest when
+/// ours has come (DelayOpen); the time covers three retransmissions of a lost segment (1 + 2 + 4 s) and a busy peer.
+pub(super) const INCOMING_OPEN_HOLD: Duration = Duration::from_secs(15);
+/// RFC 4271 §8.2.2: hold time while waiting for OPEN on a connection of ours, and in OpenConfirm without a hold time.
 pub(super) const OPEN_HOLD: Duration = Duration::from_secs(240);
 /// RFC 9687 §4: the send hold time is twice the hold time, but not below 8 minutes.
 pub(super) const SEND_HOLD_MIN: Duration = Duration::from_secs(480);

@@ -353,8 +353,10 @@ impl<'a> AttrScan<'a> {
         };
         let path = path.map_err(|_| (AttrFault::Segments, WITHDRAW))?;
         let survey = path.survey();
-        // RFC 5065 §5: confederation segments do not leave a confederation.
-        if ctx.external && survey.confederation {
+        // RFC 5065 §5: malformed from a peer that is in no confederation with us, and nobody is: we know none. Inside
+        // the AS such a path came in at a speaker that should have refused it (§5) or left the confederation without being
+        // stripped (§4.1); kept, it would go on to other ASes with segments that must not be sent to them.
+        if survey.confederation {
             return Err((AttrFault::Confederation, WITHDRAW));
         }
         // RFC 7607 §2

@@ -11,7 +11,7 @@ use super::frame::MARKER;
 use super::{
     Aggregator, AsPath, MessageKind, NextHop, Nlri, PathAttrs, RareAttrs, UnknownAttr, encode_nlri, nlri_len,
 };
-use crate::types::{Asn, Family, FamilySet};
+use crate::types::{Asn, Family, FamilySet, without_scope};
 
 /// What the OPENs agreed on, as far as encoding goes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -245,7 +245,8 @@ impl NextHopOctets {
             // RFC 7606 §7.11: four octets would reset the session of an IPv6 family.
             NextHop::V4(addr) if family == Family::Ipv6 => this.push(&addr.to_ipv6_mapped().octets()),
             NextHop::V4(addr) => this.push(&addr.octets()),
-            NextHop::V6(addr) => this.push(&addr.octets()),
+            // The interface of a link-local address is nobody else's business.
+            NextHop::V6(addr) => this.push(&without_scope(addr).octets()),
             NextHop::V6Pair(global, link_local) => {
                 this.push(&global.octets());
                 this.push(&link_local.octets());

@@ -178,8 +178,12 @@ pub enum AttrFault {
     Origin,
     /// Bad segments in a path (RFC 7606 §7.2, RFC 6793 §6).
     Segments,
-    /// Confederation segments from outside (RFC 5065 §5).
+    /// Confederation segments (RFC 5065 §5).
     Confederation,
+    /// A link-local next hop with bits set that must be zero (RFC 4291 §2.5.6).
+    LinkLocal,
+    /// Multicast prefixes, which are no destinations of unicast (RFC 4271 §6.3).
+    Multicast,
     /// AS number 0 (RFC 7607 §2).
     ZeroAs,
     /// Identifier 0.0.0.0 where one must be.
@@ -208,6 +212,8 @@ impl AttrFault {
                 update_error::MALFORMED_AS_PATH
             }
             AttrFault::ZeroIdentifier => update_error::OPTIONAL_ATTRIBUTE,
+            AttrFault::LinkLocal => update_error::INVALID_NEXT_HOP,
+            AttrFault::Multicast => update_error::INVALID_NETWORK,
             AttrFault::Missing => update_error::MISSING_WELL_KNOWN,
             AttrFault::Unrecognized => update_error::UNRECOGNIZED_WELL_KNOWN,
         }
@@ -222,7 +228,9 @@ impl fmt::Display for AttrFault {
             AttrFault::Overrun => "longer than the attribute list",
             AttrFault::Origin => "undefined value",
             AttrFault::Segments => "malformed segments",
-            AttrFault::Confederation => "confederation segments from outside",
+            AttrFault::Confederation => "confederation segments, but the peer is in no confederation with us",
+            AttrFault::LinkLocal => "a link-local next hop with bits set that must be zero",
+            AttrFault::Multicast => "multicast prefixes",
             AttrFault::ZeroAs => "AS number 0",
             AttrFault::ZeroIdentifier => "identifier 0.0.0.0",
             AttrFault::Duplicate => "occurs again",
@@ -236,7 +244,7 @@ impl fmt::Display for AttrFault {
 /// An attribute error that did not reset the session (RFC 7606).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct AttrIssue {
-    /// Type code of the attribute, 0 where the list broke off before it.
+    /// Type code of the attribute, 0 where the list broke off before it and for the NLRI field.
     pub code: u8,
     /// What is wrong.
     pub fault: AttrFault,
@@ -250,6 +258,9 @@ impl fmt::Display for AttrIssue {
             Verdict::Discard => "discarded",
             Verdict::TreatAsWithdraw => "routes treated as withdrawn",
         };
+        if (self.code, self.fault) == (0, AttrFault::Multicast) {
+            return write!(f, "NLRI: {}; {done}", self.fault);
+        }
         write!(f, "{}: {}; {done}", attr_name(self.code), self.fault)
     }
 }

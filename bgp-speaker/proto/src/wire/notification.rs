@@ -129,6 +129,33 @@ pub mod refresh_error {
 /// Longest shutdown communication, in octets (RFC 9003 §2).
 pub const MAX_SHUTDOWN_TEXT: usize = 255;
 
+/// A shutdown communication that does not fit into a NOTIFICATION.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "the message has {octets} octets in UTF-8, and a peer takes {MAX_SHUTDOWN_TEXT} at most (RFC 9003 §2): \
+     shorten it by {}",
+    octets - MAX_SHUTDOWN_TEXT
+)]
+pub struct LongMessage {
+    /// Its length.
+    pub octets: usize,
+    /// What of it would be sent.
+    pub fits: usize,
+}
+
+/// Whether a text can be sent whole as a shutdown communication (RFC 9003 §2).
+///
+/// # Errors
+/// [`LongMessage`]: [`Notification::cease_with_message`] would cut it.
+pub fn check_shutdown_message(text: &str) -> Result<(), LongMessage> {
+    let fits = truncate_text(text, MAX_SHUTDOWN_TEXT).len();
+    if fits == text.len() {
+        return Ok(());
+    }
+    let octets = text.len();
+    Err(LongMessage { octets, fits })
+}
+
 /// Most data that a message of [`MAX_LEN`] holds.
 const MAX_DATA: usize = MAX_LEN - HEADER_LEN - 2;
 
@@ -217,7 +244,8 @@ impl Notification {
         Self::bare(code::CEASE, subcode)
     }
 
-    /// Cease with a shutdown communication (RFC 9003 §2): at most 255 octets, cut between characters.
+    /// Cease with a shutdown communication (RFC 9003 §2): at most 255 octets, cut between characters; see
+    /// [`check_shutdown_message`].
     /// Only Administrative Shutdown and Reset carry one; for other subcodes and empty texts, as [`Self::cease`].
     #[must_use]
     pub fn cease_with_message(subcode: u8, text: &str) -> Self {

@@ -7,7 +7,11 @@
 //! Withdrawals come first, then MP_UNREACH_NLRI, then announcements: a prefix that is in several of them
 //! ends announced (RFC 4271 §4.3). Families that were not negotiated are read over.
 //!
-//! Semantic doubts about next hops (zero, multicast, our own) are left to the engine, which shows them.
+//! Semantic doubts about next hops (zero, multicast, our own) are left to the engine, which shows them, but for one: a
+//! link-local next hop with bits set that must be zero withdraws its routes here, because inside the program these bits
+//! name an interface (see [`crate::types::with_scope`]) and a peer must not choose it.
+//!
+//! Multicast prefixes are read and left out (RFC 4271 §6.3).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -18,7 +22,7 @@ use super::attr_decode::{Attr, AttrScan, code};
 use super::nlri::decode_nlri;
 use super::reader::{Parsed, afi_safi, octet, short, take};
 use super::{AttrFault, AttrIssue, DecodeError, NextHop, RouteBatch, RouteOp, Verdict};
-use crate::types::{Family, FamilySet};
+use crate::types::{Family, FamilySet, Prefix, is_malformed_link_local};
 
 /// What decoding UPDATEs of a session depends on: what the OPENs negotiated, and where the peer stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +57,9 @@ pub fn decode_update(body: &[u8], ctx: &DecodeContext, batch: &mut RouteBatch) -
     }
     result
 }
+
+/// Stands for the NLRI field in an issue.
+const NLRI: u8 = 0;
 
 /// The three sections of an UPDATE.
 struct Sections<'a> {
@@ -195,6 +202,15 @@ fn mp_next_hop(family: Family, octets: &[u8], ctx: &DecodeContext) -> Option<Nex
     }
 }
 
+/// RFC 4291 §2.5.6, RFC 2545 §2: of a link-local address only the interface identifier differs from fe80::.
+fn is_malformed(next_hop: NextHop) -> bool {
+    match next_hop {
+        NextHop::V4(_) => false,
+        NextHop::V6(addr) => is_malformed_link_local(addr),
+        NextHop::V6Pair(global, local) => is_malformed_link_local(global) || is_malformed_link_local(local),
+    }
+}
+
 fn unreadable(attr: Attr<'_>) -> DecodeError {
     DecodeError::UnreadableMp {
         code: attr.code,
@@ -214,6 +230,31 @@ struct Reachable {
     shown: bool,
 }
 
+/// RFC 4271 §6.3: prefixes that cannot be unicast are ignored, with an issue of the attribute that they stand in.
+fn leave_out_multicast(batch: &mut RouteBatch, start: usize, code: u8) {
+    let added = batch.nlri.get(start..).unwrap_or_default();
+    if !added.iter().any(|nlri| is_multicast(&nlri.prefix)) {
+        return;
+    }
+    let kept = added.iter().filter(|nlri| !is_multicast(&nlri.prefix));
+    let kept: Vec<_> = kept.copied().collect();
+    batch.nlri.truncate(start);
+    batch.nlri.extend(kept);
+    batch.issues.push(AttrIssue {
+        code,
+        fault: AttrFault::Multicast,
+        verdict: Verdict::Discard,
+    });
+}
+
+/// In 224.0.0.0/4 (RFC 5771) or ff00::/8 (RFC 4291 §2.7).
+fn is_multicast(prefix: &Prefix) -> bool {
+    match prefix.family() {
+        Family::Ipv4 => prefix.len() >= 4 && (prefix.aligned_bits() >> 96) >> 28 == 0xE,
+        Family::Ipv6 => prefix.len() >= 8 && (prefix.aligned_bits() >> 96) >> 24 == 0xFF,
+    }
+}
+
 /// Reads the NLRI field and MP_REACH_NLRI.
 fn reachable(
     nlri: &[u8],
@@ -228,6 +269,7 @@ fn reachable(
     if !ctx.families.contains(Family::Ipv4) {
         batch.nlri.truncate(start);
     }
+    leave_out_multicast(batch, start, NLRI);
     let middle = batch.nlri.len();
     let mut found = Reachable {
         classic: start..middle,
@@ -243,6 +285,7 @@ fn reachable(
         return Ok(found);
     };
     decode_nlri(mp.family, add_path(mp.family), mp.nlri, &mut batch.nlri).map_err(|_| unreadable(attr))?;
+    leave_out_multicast(batch, middle, code::MP_REACH);
     found.multi.end = batch.nlri.len();
     found.multi_next_hop = Some(mp.next_hop);
     found.shown |= !mp.nlri.is_empty();
@@ -277,6 +320,12 @@ fn announce(
             let (fault, verdict) = (AttrFault::Missing, Verdict::TreatAsWithdraw);
             batch.issues.push(AttrIssue { code, fault, verdict });
         }
+    }
+    if found.multi_next_hop.is_some_and(is_malformed) {
+        // RFC 7606 §2, §7.11: its length is right, so that the prefixes are known.
+        scan.withdraw = true;
+        let (code, fault, verdict) = (code::MP_REACH, AttrFault::LinkLocal, Verdict::TreatAsWithdraw);
+        batch.issues.push(AttrIssue { code, fault, verdict });
     }
     if scan.withdraw {
         let nlri = classic.start..multi.end;

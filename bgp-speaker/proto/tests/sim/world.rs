@@ -182,6 +182,8 @@ impl World {
                 passive: false,
                 graceful_restart: None,
                 restart_on_notification: false,
+                restarting_until: None,
+                forwarding_preserved: true,
                 extra_capabilities: Vec::new(),
             };
             let routing = PeerRouting {
