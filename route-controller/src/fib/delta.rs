@@ -14,7 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+mod audit;
 
 use super::order;
 use super::route::{RouteKey, RouteSpec};
@@ -98,6 +100,8 @@ struct Entry {
     doubtful: bool,
     /// Found at the start and not wanted so far.
     orphan: bool,
+    /// Was in the reading that is being compared.
+    checked: bool,
 }
 
 impl Entry {
@@ -134,6 +138,8 @@ pub(crate) struct Delta {
     queue: Vec<RouteKey>,
     flying: usize,
     retries: BTreeMap<RouteKey, Retry>,
+    /// Keys that changed since a reading began that is under way.
+    newer: Option<FxHashSet<RouteKey>>,
 }
 
 /// Puts a key into the queue, once.
@@ -174,6 +180,7 @@ impl Delta {
 
     /// What the kernel says of one of our keys, by somebody else's doing. True when it is not as wanted.
     pub(crate) fn observe(&mut self, key: RouteKey, spec: Option<Arc<RouteSpec>>) -> bool {
+        self.note(key);
         let entry = self.entries.entry(key).or_default();
         if entry.in_flight {
             // Older or newer than our own change? Look again when its outcome is known.
@@ -213,22 +220,14 @@ impl Delta {
         }
     }
 
-    /// A complete reading of our routes: what is not in it is gone.
-    pub(crate) fn resync(&mut self, found: Vec<(RouteKey, Arc<RouteSpec>)>) {
-        let found: FxHashMap<RouteKey, Arc<RouteSpec>> = found.into_iter().collect();
-        let there = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| !entry.kernel.is_nothing());
-        let gone: Vec<RouteKey> = there
-            .map(|(key, _)| *key)
-            .filter(|key| !found.contains_key(key))
-            .collect();
-        for key in gone {
-            self.observe(key, None);
-        }
-        for (key, spec) in found {
-            self.observe(key, Some(spec));
+    /// The route of this key may have changed or gone without a word.
+    pub(crate) fn doubt_key(&mut self, key: RouteKey) {
+        if let Some(entry) = self.entries.get_mut(&key)
+            && !entry.kernel.is_nothing()
+        {
+            entry.kernel = Kernel::Unsure;
+            entry.doubtful |= entry.in_flight;
+            enqueue(&mut self.queue, key, entry);
         }
     }
 
@@ -299,6 +298,7 @@ impl Delta {
     /// The outcome of a change that [`Delta::take`] gave.
     pub(crate) fn done(&mut self, now: Instant, op: Op, outcome: Result<(), Failure>) {
         let key = op.key();
+        self.note(key);
         let Some(entry) = self.entries.get_mut(&key) else {
             return;
         };
@@ -337,6 +337,39 @@ impl Delta {
         {
             enqueue(&mut self.queue, key, entry);
         }
+    }
+
+    /// Routes that the kernel refused for want of one of these nexthop objects are tried again.
+    pub(crate) fn retry_groups(&mut self, there: &BTreeSet<u32>) {
+        let refers = |key: &RouteKey| {
+            let group = self.entries.get(key)?.desired.as_ref()?.group()?;
+            there.contains(&group).then_some(*key)
+        };
+        let keys: Vec<RouteKey> = self.retries.keys().filter_map(refers).collect();
+        keys.into_iter().for_each(|key| self.retry_now(key));
+    }
+
+    /// What the kernel has of ours under a key, as far as is known; `true`: that may not be so any more.
+    pub(crate) fn kernel_spec(&self, key: &RouteKey) -> (Option<Arc<RouteSpec>>, bool) {
+        let Some(entry) = self.entries.get(key) else {
+            return (None, false);
+        };
+        let spec = match &entry.kernel {
+            Kernel::Nothing => None,
+            Kernel::Has(spec) => Some(Arc::clone(spec)),
+            Kernel::Unsure => entry.desired.clone(),
+        };
+        (spec, entry.in_flight || entry.kernel == Kernel::Unsure)
+    }
+
+    /// Wanted routes that the kernel refuses; not those that a route of somebody else is in the way of.
+    pub(crate) fn refused(&self) -> usize {
+        let is_wanted = |key: &RouteKey| self.entries.get(key).is_some_and(|entry| entry.desired.is_some());
+        let refused = self
+            .retries
+            .iter()
+            .filter(|(_, retry)| retry.failure != Failure::Exists);
+        refused.filter(|(key, _)| is_wanted(key)).count()
     }
 
     /// When a failed route is to be tried again.

@@ -22,6 +22,8 @@ fn fib() -> Fib {
     let link = Link {
         name: "eth0".into(),
         up: true,
+        enabled: true,
+        carrier_losses: 0,
         mtu: 1500,
         loopback: false,
     };
@@ -39,8 +41,11 @@ fn fib() -> Fib {
             gateway: None,
             ifindex: 2,
         }],
+        source: None,
+        object: None,
+        ends: false,
     };
-    fib.mirror.add_route(prefix("192.0.2.0/24"), connected);
+    fib.mirror.foreign.read(prefix("192.0.2.0/24"), connected, false);
     fib
 }
 
