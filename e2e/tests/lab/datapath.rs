@@ -110,6 +110,15 @@ impl Line {
         .map_err(|failure| self.evidence(failure))
     }
 
+    /// Nothing is lost later either: the kernel acts on a lost carrier up to a second after it.
+    fn stays(&self, interface: &str) -> Result<()> {
+        self.all_over(interface)?;
+        wait::until(LIMIT, "two quiet seconds", || {
+            wait::throughout(Duration::from_secs(2), "all routes", || self.has_all(interface))
+        })
+        .map_err(|failure| self.evidence(failure))
+    }
+
     fn evidence(&self, failure: Failure) -> Failure {
         let show = |args: &str| self.node.ip(args).unwrap_or_default();
         let fib = podroute::show(&self.node, "fib").unwrap_or_default();
@@ -162,7 +171,7 @@ fn carrier() -> Result<()> {
         line.router.ip("link set eth0 up")?;
         line.all_over("eth0")?;
     }
-    Ok(())
+    line.stays("eth0")
 }
 
 /// The node's own link, by its own operator.
@@ -174,7 +183,7 @@ fn shutdown() -> Result<()> {
         line.node.ip("link set eth0 up")?;
         line.all_over("eth0")?;
     }
-    Ok(())
+    line.stays("eth0")
 }
 
 /// Somebody else's `ip route replace` with our metric takes our route away; ours is back when theirs is gone.

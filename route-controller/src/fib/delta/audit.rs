@@ -59,7 +59,7 @@ impl Delta {
 
     /// The whole reading was compared: what was not in it is gone. Gives how many routes that are.
     pub(crate) fn end_audit(&mut self) -> usize {
-        let newer = self.newer.take().unwrap_or_default();
+        let Some(newer) = self.newer.take() else { return 0 };
         let mut gone = 0;
         for (key, entry) in &mut self.entries {
             let found = std::mem::take(&mut entry.checked);

@@ -180,3 +180,51 @@ fn resilient_groups_are_other_groups() {
         [ObjectOp::Remove(plain)]
     );
 }
+
+/// Over two links: the gateways of the second set of legs are on link 3.
+fn on_links(first: u8, second: u8) -> Vec<Leg> {
+    let mut legs = hops(&[first, second]);
+    legs[1].hop.ifindex = 3;
+    legs
+}
+
+#[test]
+fn a_lost_link_takes_its_gateways_and_what_led_over_them_alone() {
+    let mut objects = Objects::default();
+    let one = objects.want(&key(&[1]), &hops(&[1]));
+    let both = objects.want(&key(&[1, 2]), &on_links(1, 2));
+    let first = settle(&mut objects);
+    assert_eq!(first.len(), 4);
+    // Nothing of it was reported, and the link is there again before anybody could act.
+    assert_eq!(objects.link_lost(2), BTreeSet::from([one]));
+    assert!(!objects.is_there(one) && objects.is_there(both));
+    let again = settle(&mut objects);
+    let put: BTreeSet<u32> = again
+        .iter()
+        .map(|op| match op {
+            ObjectOp::Put(id, _) | ObjectOp::Remove(id) => *id,
+        })
+        .collect();
+    assert_eq!(again.len(), 3, "the gateway and both groups: {again:?}");
+    assert!(put.contains(&one) && put.contains(&both));
+    assert_eq!(objects.link_lost(4), BTreeSet::new());
+    assert!(settle(&mut objects).is_empty());
+    // What nobody wants any more is not taken over by what the kernel does not have.
+    objects.unwant(&key(&[1]));
+    assert_eq!(objects.link_lost(2), BTreeSet::from([one]));
+    assert_eq!(objects.link_lost(3), BTreeSet::from([both]));
+    assert!(objects.unclaimed.is_empty() && objects.kernel.is_empty());
+}
+
+#[test]
+fn what_was_refused_goes_at_once_when_it_may_work() {
+    let mut objects = Objects::default();
+    objects.want(&key(&[1]), &hops(&[1]));
+    let now = Instant::now();
+    for op in objects.changes(now) {
+        objects.done(now, &op, false);
+    }
+    objects.retry_now();
+    assert_eq!(objects.changes(now).len(), 2);
+    assert_eq!(objects.next_retry(), None);
+}
