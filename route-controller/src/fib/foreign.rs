@@ -384,6 +384,28 @@ impl ForeignRoutes {
         }
     }
 
+    /// The keys of prefixes that have other routes there.
+    pub(super) fn differences(&self, other: &Self) -> Vec<RouteKey> {
+        let mut keys = self.not_in(other);
+        keys.extend(other.not_in(self));
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    fn not_in(&self, other: &Self) -> Vec<RouteKey> {
+        let differs = |prefix: &Prefix, entries: &[Entry]| {
+            let there = other.routes.get(prefix);
+            there.is_none_or(|there| !alike(there, entries))
+        };
+        let changed = self
+            .routes
+            .iter()
+            .filter(|(prefix, entries)| differs(prefix, entries));
+        let keys = changed.flat_map(|(prefix, entries)| entries.iter().map(|entry| entry.route.key(*prefix)));
+        keys.collect()
+    }
+
     /// Takes a later reading in place of what was known, but for these prefixes, of which more is known. Gives the keys
     /// of prefixes with other routes than were known, and whether a prefix that was left out differs.
     pub(crate) fn correct(&mut self, mut read: Self, newer: &[Prefix]) -> (Vec<RouteKey>, bool) {
@@ -395,30 +417,22 @@ impl ForeignRoutes {
                 read.insert(*prefix, entry.route.clone(), false, entry.ahead);
             }
         }
-        let keys = |routes: &Self, other: &Self| -> Vec<RouteKey> {
-            let changed = routes.routes.iter().filter(|(prefix, entries)| {
-                other
-                    .routes
-                    .get(*prefix)
-                    .is_none_or(|known| !alike(known, entries))
-            });
-            let keys =
-                changed.flat_map(|(prefix, entries)| entries.iter().map(|entry| entry.route.key(*prefix)));
-            keys.collect()
-        };
-        let mut changed = keys(self, &read);
-        changed.extend(keys(&read, self));
-        changed.sort_unstable();
-        changed.dedup();
+        let changed = self.differences(&read);
         *self = read;
         (changed, left_out)
     }
 }
 
-/// Where their place beside ours says nothing, it is no difference.
+/// But for their places beside ours, and for protocols of IPv6 multipath routes, whose members may have several.
 fn alike(one: &[Entry], other: &[Entry]) -> bool {
-    let routes = |entries| std::slice::Iter::<Entry>::map(entries, |entry| &entry.route);
-    routes(one.iter()).eq(routes(other.iter()))
+    let same = |(one, other): (&Entry, &Entry)| {
+        let mut one = one.route.clone();
+        if one.joins() && other.route.joins() && one.hops.iter().all(Hop::is_ipv6) {
+            one.protocol = other.route.protocol;
+        }
+        one == other.route
+    };
+    one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
 #[derive(PartialEq, Eq)]

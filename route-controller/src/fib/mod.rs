@@ -546,4 +546,6 @@ impl Fib {
 }
 
 #[cfg(test)]
+mod kernel_tests;
+#[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
+use tokio::task::unconstrained;
 
 use super::dump::{self, ObjectReading, Reading};
 use super::foreign::Arrival;
@@ -55,6 +56,8 @@ pub(crate) enum News {
 pub(crate) struct Monitor {
     socket: TokioSocket,
     buf: bytes::BytesMut,
+    /// Notifications were lost, and perhaps more will be until the socket is empty.
+    overrun: bool,
 }
 
 impl Monitor {
@@ -80,6 +83,7 @@ impl Monitor {
         Ok(Self {
             socket,
             buf: bytes::BytesMut::with_capacity(64 << 10),
+            overrun: false,
         })
     }
 
@@ -94,9 +98,14 @@ impl Monitor {
         let mut news = Vec::new();
         let mut objects = self.receive(own_port, table, &mut news).await?;
         for _ in 1..MOST_DATAGRAMS {
-            match self.receive(own_port, table, &mut news).now_or_never() {
+            // A task's budget is no empty socket.
+            match unconstrained(self.receive(own_port, table, &mut news)).now_or_never() {
                 Some(more) => objects |= more?,
-                None => break,
+                None => {
+                    // Until all of them are received the kernel adds no more, and does not say so again.
+                    news.extend(std::mem::take(&mut self.overrun).then_some(News::Overrun));
+                    break;
+                }
             }
         }
         news.extend(objects.then_some(News::Objects));
@@ -109,7 +118,7 @@ impl Monitor {
         self.buf.reserve(64 << 10);
         match self.socket.recv_from(&mut self.buf).await {
             Ok(_) => return Ok(read_news(&self.buf, own_port, table, news)),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => news.push(News::Overrun),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.overrun = true,
             Err(error) => return Err(error),
         }
         Ok(false)
