@@ -364,16 +364,51 @@ fn an_audit_repairs_what_nobody_told() {
         node.writer
             .submit(Batch::ReadObjects(dump::ObjectReading::default()));
         node.answer().await;
+        let theirs: Prefix = "198.51.100.0/24".parse().unwrap();
+        assert_eq!(node.fib.mirror.foreign.at(theirs).count(), 0);
         let (corrected, ours) = node.fib.correct_mirror(read_all(MAIN).await.unwrap());
-        assert_eq!((corrected.count, corrected.left_out), (1, false));
+        // With what the kernel does to the links by itself in their first moments.
+        assert!(corrected.count > 0);
+        assert_eq!(node.fib.mirror.foreign.at(theirs).count(), 1);
         assert_eq!(node.fib.delta.audit(ours), 1, "the unknown route");
         node.fib.delta.end_audit();
         node.write().await;
         assert_eq!(node.ours().await, prefixes.map(str::to_owned).into());
-        let again = read_all(MAIN).await.unwrap();
         node.fib.begin_audit();
-        let (corrected, ours) = node.fib.correct_mirror(again);
-        let differ = corrected.count + node.fib.delta.audit(ours) + node.fib.delta.end_audit();
-        assert_eq!(differ, 0);
+        let (_, ours) = node.fib.correct_mirror(read_all(MAIN).await.unwrap());
+        assert_eq!(node.fib.delta.audit(ours) + node.fib.delta.end_audit(), 0);
+    });
+}
+
+/// The kernel drops notifications until the socket is empty and says so once: a reading that begins before is too early.
+#[test]
+fn an_overrun_is_reported_when_the_socket_is_empty() {
+    in_namespace(async {
+        let mut monitor = Monitor::new(0).unwrap();
+        let file = std::env::temp_dir().join(format!("routes-{}", std::process::id()));
+        let lines = |verb: &str| -> String {
+            let lines =
+                (0..20_000).map(|n| format!("route {verb} blackhole 10.{}.{}.0/24\n", n / 250, n % 250));
+            lines.collect()
+        };
+        std::fs::write(&file, lines("add") + &lines("del")).unwrap();
+        ip(&format!("-batch {}", file.display()));
+        std::fs::remove_file(&file).unwrap();
+        let mut after = None;
+        while let Ok(news) = timeout(SILENCE, monitor.next(1, MAIN)).await {
+            let overrun = news.unwrap().iter().any(|one| matches!(one, News::Overrun));
+            after = after.map(|pieces: usize| pieces + 1).or(overrun.then_some(0));
+        }
+        assert_eq!(
+            after,
+            Some(0),
+            "pieces of news after the overrun, if there was one"
+        );
+        ip("route add blackhole 10.1.0.0/24");
+        let news = timeout(LIMIT, monitor.next(1, MAIN)).await.unwrap().unwrap();
+        assert!(
+            matches!(&news[..], [News::RouteNew(Read::Foreign(..), _)]),
+            "{news:?}"
+        );
     });
 }
