@@ -31,13 +31,23 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario("datapath::short_carrier_losses_lose_no_route", both, carrier),
         scenario("datapath::a_short_shutdown_loses_no_route", both, shutdown),
         scenario("datapath::a_foreign_replacement_is_seen", both, replaced),
+        scenario(
+            "datapath::objects_that_others_change_are_put_right",
+            both,
+            objects,
+        ),
+        scenario(
+            "datapath::lost_notifications_are_made_up_for",
+            both,
+            lost_notifications,
+        ),
     ]
 }
 
 /// A node and a router with many routes of both families, over one cable.
 struct Line {
     node: Host,
-    _agent: Daemon,
+    agent: Daemon,
     router: Host,
     _bird: Vec<Daemon>,
     routes: usize,
@@ -76,7 +86,7 @@ fn line(routes: usize) -> Result<Line> {
     established(&node, "router")?;
     let line = Line {
         node,
-        _agent: agent,
+        agent,
         router,
         _bird: bird,
         routes,
@@ -125,7 +135,7 @@ impl Line {
         let mut routes = fib["routes"].as_array().cloned().unwrap_or_default();
         routes.retain(|route| route["state"] != "installed");
         routes.truncate(3);
-        self._agent.with_log(
+        self.agent.with_log(
             failure
                 .evidence("nexthop objects", show("-N nexthop show"))
                 .evidence("links", show("-br link show"))
@@ -231,4 +241,66 @@ fn replaced() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// `ip nexthop replace` and `del` of ours by somebody else, and a flush of the table.
+fn objects() -> Result<()> {
+    let line = line(FEW)?;
+    let text = line.node.ip("-o -N nexthop show proto 245")?;
+    let ids = |group: bool| -> Vec<&str> {
+        let lines = text.lines().filter(|line| line.contains(" group ") == group);
+        lines.filter_map(|line| line.split_whitespace().nth(1)).collect()
+    };
+    let first = |ids: Vec<&str>| ids.first().map(|id| (*id).to_owned()).unwrap_or_default();
+    let (single, group) = (first(ids(false)), first(ids(true)));
+    let before = wait::until(LIMIT, "objects", || line.node.ip("-N nexthop show proto 245"))?;
+    for one in [
+        format!("nexthop replace id {single} via 192.0.2.77 dev eth0"),
+        format!("nexthop replace id {single} blackhole"),
+        format!("nexthop del id {single}"),
+        format!("nexthop del id {group}"),
+        "-4 route flush table main proto 245".to_owned(),
+        "-6 route flush table main proto 245".to_owned(),
+    ] {
+        // A flush by this iproute2 removes the first route and says that it failed.
+        let _ = line.node.ip(&one);
+        wait::until(LIMIT, format_args!("everything as before ip {one}"), || {
+            line.has_all("eth0")?;
+            let now = line.node.ip("-N nexthop show proto 245")?;
+            ensure!(now == before, "{now} instead of {before}");
+            Ok(())
+        })
+        .map_err(|failure| line.evidence(failure))?;
+    }
+    Ok(())
+}
+
+/// The agent stands still while more happens than its socket holds: what it was not told it reads.
+fn lost_notifications() -> Result<()> {
+    use nix::sys::signal::Signal;
+    let line = line(FEW)?;
+    line.agent.signal(Signal::SIGSTOP)?;
+    let lines = |verb: &str| -> String {
+        let lines = (0..20_000).map(|n| format!("route {verb} blackhole 10.{}.{}.0/24\n", n / 250, n % 250));
+        lines.collect()
+    };
+    let batch = line.node.write_config("batch", &(lines("add") + &lines("del")))?;
+    line.node.ip(&format!("-batch {}", batch.display()))?;
+    for one in [
+        "route del 10.100.7.0/24 proto 245",
+        "route add 203.0.113.0/24 via 192.0.2.2 proto 245 metric 20",
+        "nexthop flush proto 245",
+        "link set eth0 down",
+        "link set eth0 up",
+    ] {
+        line.node.ip(one)?;
+    }
+    line.agent.signal(Signal::SIGCONT)?;
+    wait::until(LIMIT, "all routes and no other", || {
+        line.has_all("eth0")?;
+        let stray = line.node.ip("route show 203.0.113.0/24")?;
+        ensure!(stray.is_empty(), "{stray}");
+        Ok(())
+    })
+    .map_err(|failure| line.evidence(failure))
 }

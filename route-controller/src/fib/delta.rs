@@ -12,12 +12,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 mod audit;
+mod retries;
 
+use self::retries::{Retries, Retry};
 use super::order;
 use super::route::{RouteKey, RouteSpec};
 
@@ -68,14 +70,6 @@ impl Kernel {
     }
 }
 
-#[derive(Clone, Debug)]
-struct Retry {
-    /// `None`: its time came, and it is on its way again.
-    at: Option<Instant>,
-    failures: u32,
-    failure: Failure,
-}
-
 /// How a wanted route is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Progress {
@@ -83,9 +77,6 @@ pub(crate) enum Progress {
     Pending,
     Failed(Failure),
 }
-
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(60);
 
 /// What is known of a key.
 #[derive(Debug, Default)]
@@ -137,7 +128,7 @@ pub(crate) struct Delta {
     /// Those of the next round; those in flight come back when their outcome is known.
     queue: Vec<RouteKey>,
     flying: usize,
-    retries: BTreeMap<RouteKey, Retry>,
+    retries: Retries,
     /// Keys that changed since a reading began that is under way.
     newer: Option<FxHashSet<RouteKey>>,
 }
@@ -245,11 +236,9 @@ impl Delta {
 
     /// At most `most` changes to make now.
     pub(crate) fn take(&mut self, now: Instant, most: usize) -> Vec<Op> {
-        for (key, retry) in &mut self.retries {
-            if retry.at.take_if(|at| *at <= now).is_some()
-                && let Some(entry) = self.entries.get_mut(key)
-            {
-                enqueue(&mut self.queue, *key, entry);
+        while let Some(key) = self.retries.next_due(now) {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                enqueue(&mut self.queue, key, entry);
             }
         }
         let mut ops = Vec::new();
@@ -320,7 +309,7 @@ impl Delta {
                 };
                 self.retries.remove(&key);
             }
-            (_, Err(failure)) => fail(&mut self.retries, now, key, failure),
+            (_, Err(failure)) => self.retries.fail(now, key, failure),
         }
         if entry.change(key).is_some() {
             enqueue(&mut self.queue, key, entry);
@@ -332,7 +321,7 @@ impl Delta {
 
     /// What stood in the way of a failed route is gone.
     pub(crate) fn retry_now(&mut self, key: RouteKey) {
-        if self.retries.remove(&key).is_some()
+        if self.retries.remove(&key)
             && let Some(entry) = self.entries.get_mut(&key)
         {
             enqueue(&mut self.queue, key, entry);
@@ -345,7 +334,7 @@ impl Delta {
             let group = self.entries.get(key)?.desired.as_ref()?.group()?;
             there.contains(&group).then_some(*key)
         };
-        let keys: Vec<RouteKey> = self.retries.keys().filter_map(refers).collect();
+        let keys: Vec<RouteKey> = self.retries.iter().filter_map(|(key, _)| refers(key)).collect();
         keys.into_iter().for_each(|key| self.retry_now(key));
     }
 
@@ -374,7 +363,7 @@ impl Delta {
 
     /// When a failed route is to be tried again.
     pub(crate) fn next_retry(&self) -> Option<Instant> {
-        self.retries.values().filter_map(|retry| retry.at).min()
+        self.retries.next()
     }
 
     /// Whether there are changes to make now, those included whose time has come again.
@@ -430,19 +419,6 @@ impl Delta {
             entry.desired.is_some() && entry.progress(self.retries.get(key)) == Progress::Installed
         })
     }
-}
-
-fn fail(retries: &mut BTreeMap<RouteKey, Retry>, now: Instant, key: RouteKey, failure: Failure) {
-    let failures = retries.get(&key).map_or(0, |retry| retry.failures);
-    let delay = FIRST_RETRY.saturating_mul(1 << failures.min(6)).min(LAST_RETRY);
-    retries.insert(
-        key,
-        Retry {
-            at: Some(now + delay),
-            failures: failures + 1,
-            failure,
-        },
-    );
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use super::retries::LAST_RETRY;
 use super::*;
 use crate::fib::route::{Hop, Leg, Target};
 use bgp_proto::types::Prefix;
@@ -141,7 +142,7 @@ proptest! {
         let blocked = wanted.remove(&key(5)).is_some();
         prop_assert_eq!(&kernel.ours, &wanted);
         if blocked {
-            prop_assert!(matches!(delta.retries[&key(5)].failure, Failure::Exists));
+            prop_assert!(matches!(delta.retries.get(&key(5)).unwrap().failure, Failure::Exists));
         }
     }
 }

@@ -206,3 +206,34 @@ impl FibTask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audits_are_spread_and_come_soon_when_something_is_unexpected() {
+        let now = Instant::now();
+        let due: Vec<Duration> = (0..100)
+            .map(|seed| Audit::new(now, seed * 7919).due - now)
+            .collect();
+        assert!(
+            due.iter()
+                .all(|due| *due >= INTERVAL / 2 && *due <= INTERVAL * 3 / 2)
+        );
+        let different: std::collections::BTreeSet<_> = due.iter().collect();
+        assert!(different.len() > 50, "{due:?}");
+        let mut audit = Audit::new(now, 1);
+        for pause in [1, 2, 4, 8] {
+            audit.soon(now);
+            audit.soon(now + Duration::from_millis(500));
+            assert_eq!(audit.due - now, Duration::from_secs(pause));
+            audit.over(now);
+        }
+        audit.over(now);
+        audit.soon(now);
+        assert_eq!(audit.due - now, FIRST_PAUSE, "after a quiet interval");
+        audit.at_once(now);
+        assert_eq!(audit.next(now), Some(now));
+    }
+}
