@@ -41,6 +41,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             both,
             lost_notifications,
         ),
+        scenario("datapath::all_of_it_without_objects", both, without_objects),
     ]
 }
 
@@ -55,6 +56,11 @@ struct Line {
 
 /// `routes` of each family.
 fn line(routes: usize) -> Result<Line> {
+    line_with(routes, true)
+}
+
+/// With nexthop objects or without.
+fn line_with(routes: usize, objects: bool) -> Result<Line> {
     let [node, router] = cable("node-a", "router-b", true)?;
     for (host, last) in [(&node, 1), (&router, 2)] {
         // The node keeps it while its link is down, as it does its IPv4 address.
@@ -77,12 +83,14 @@ fn line(routes: usize) -> Result<Line> {
          ipv6 {{ import all; export filter {{ bgp_next_hop = 2001:db8::2; accept; }}; }}; }}\n"
     );
     let bird = bird::start_with(&router, &config)?;
-    let yaml = "apiVersion: podroute/v1\ncluster: {asn: 64601, podCIDRs: [10.0.0.0/8, \"fd00:10::/32\"]}\n\
-         node: {name: node-a, routerId: 10.0.0.1, blocks: [10.244.1.0/24]}\n\
+    let yaml = format!(
+        "apiVersion: podroute/v1\ncluster: {{asn: 64601, podCIDRs: [10.0.0.0/8, \"fd00:10::/32\"]}}\nfib: {{nexthopObjects: {objects}}}\n\
+         node: {{name: node-a, routerId: 10.0.0.1, blocks: [10.244.1.0/24]}}\n\
          peers:\n\
-         - {name: router, address: 192.0.2.2, asn: 65001, import: all, export: all, timers: {connectRetry: 200ms}}\n\
-         policies: {all: accept}\n";
-    let agent = podroute::start_with(&node, yaml)?;
+         - {{name: router, address: 192.0.2.2, asn: 65001, import: all, export: all, timers: {{connectRetry: 200ms}}}}\n\
+         policies: {{all: accept}}\n"
+    );
+    let agent = podroute::start_with(&node, &yaml)?;
     established(&node, "router")?;
     let line = Line {
         node,
@@ -146,7 +154,10 @@ impl Line {
 
 /// First on the bridge, then away from the port: what `ip`, netplan and NetworkManager do.
 fn bridge() -> Result<()> {
-    let line = line(FEW)?;
+    move_to_bridge(&line(FEW)?)
+}
+
+fn move_to_bridge(line: &Line) -> Result<()> {
     for one in [
         "link add br0 type bridge",
         "link set br0 up",
@@ -173,8 +184,11 @@ fn bridge() -> Result<()> {
 }
 
 fn carrier() -> Result<()> {
-    let line = line(MANY)?;
-    for loss in 0..LOSSES {
+    lose_carrier(&line(MANY)?, LOSSES)
+}
+
+fn lose_carrier(line: &Line, losses: usize) -> Result<()> {
+    for loss in 0..losses {
         line.router.ip("link set eth0 down")?;
         // From a loss that is over before anybody acts on it to one in the middle of the removal of routes.
         std::thread::sleep(Duration::from_millis(10 * (loss as u64 % 10)));
@@ -186,8 +200,11 @@ fn carrier() -> Result<()> {
 
 /// The node's own link, by its own operator.
 fn shutdown() -> Result<()> {
-    let line = line(FEW)?;
-    for loss in 0..LOSSES {
+    shut_down(&line(MANY)?, LOSSES)
+}
+
+fn shut_down(line: &Line, losses: usize) -> Result<()> {
+    for loss in 0..losses {
         line.node.ip("link set eth0 down")?;
         std::thread::sleep(Duration::from_millis(5 * (loss as u64 % 5)));
         line.node.ip("link set eth0 up")?;
@@ -198,7 +215,10 @@ fn shutdown() -> Result<()> {
 
 /// Somebody else's `ip route replace` with our metric takes our route away; ours is back when theirs is gone.
 fn replaced() -> Result<()> {
-    let line = line(FEW)?;
+    replace(&line(FEW)?)
+}
+
+fn replace(line: &Line) -> Result<()> {
     let metric = |block: &str| -> Result<String> {
         let family = if block.contains(':') { "-6" } else { "-4" };
         let text = line.node.ip(&format!("{family} -N route show {block}"))?;
@@ -241,6 +261,15 @@ fn replaced() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The same where routes carry their gateways themselves, which the kernel treats in other ways.
+fn without_objects() -> Result<()> {
+    let line = line_with(FEW, false)?;
+    lose_carrier(&line, 10)?;
+    shut_down(&line, 10)?;
+    replace(&line)?;
+    move_to_bridge(&line)
 }
 
 /// `ip nexthop replace` and `del` of ours by somebody else, and a flush of the table.
