@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bgp_proto::types::{Family, Prefix};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::route::{Hop, MAIN, RouteKey, RouteSpec, Target};
 
@@ -115,6 +115,34 @@ pub(crate) struct ForeignRoutes {
     routes: FxHashMap<Prefix, Vec<Entry>>,
     /// How many prefixes there are of each length, per family.
     lengths: BTreeMap<(Family, u8), usize>,
+    /// Prefixes by what their routes may go with.
+    by_mark: FxHashMap<Mark, FxHashSet<Prefix>>,
+}
+
+/// What a route may go with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Mark {
+    Link(u32),
+    Source(IpAddr),
+}
+
+fn marks(entries: &[Entry]) -> Vec<Mark> {
+    let links = |entry: &Entry| {
+        entry
+            .route
+            .hops
+            .iter()
+            .map(|hop| Mark::Link(hop.ifindex))
+            .collect::<Vec<_>>()
+    };
+    let mut marks: Vec<Mark> = entries.iter().flat_map(links).collect();
+    marks.extend(
+        entries
+            .iter()
+            .filter_map(|entry| entry.route.source)
+            .map(Mark::Source),
+    );
+    marks
 }
 
 impl ForeignRoutes {
@@ -175,7 +203,6 @@ impl ForeignRoutes {
 
     /// A route that is there already: by the reading, or with an object that changed since.
     fn refresh(&mut self, prefix: Prefix, route: &Foreign) -> bool {
-        let entries = self.routes.get_mut(&prefix).into_iter().flatten();
         let same = |known: &Foreign| {
             let by_object = route.object.is_some()
                 && (known.object, known.protocol, known.source)
@@ -183,11 +210,15 @@ impl ForeignRoutes {
                 && known.is_at(&route.key(prefix));
             known == route || by_object
         };
-        let known = entries.map(|entry| &mut entry.route).find(|known| same(known));
-        known.is_some_and(|known| {
-            known.hops.clone_from(&route.hops);
-            true
-        })
+        if !self.at(prefix).any(same) {
+            return false;
+        }
+        self.edit(prefix, |entries| {
+            if let Some(entry) = entries.iter_mut().find(|entry| same(&entry.route)) {
+                entry.route.hops.clone_from(&route.hops);
+            }
+        });
+        true
     }
 
     /// In place of the first of its kind.
@@ -214,12 +245,11 @@ impl ForeignRoutes {
             unexpected: place.is_none(),
         };
         match place {
-            Some(Place::Theirs(old)) => {
-                let mut entries = self.routes.get_mut(&prefix).into_iter().flatten();
-                if let Some(entry) = entries.find(|entry| entry.route == old) {
+            Some(Place::Theirs(old)) => self.edit(prefix, |entries| {
+                if let Some(entry) = entries.iter_mut().find(|entry| entry.route == old) {
                     entry.route = route;
                 }
-            }
+            }),
             Some(Place::Ours) | None => self.insert(prefix, route, true, false),
         }
         effect
@@ -284,7 +314,7 @@ impl ForeignRoutes {
         removed: bool,
         is_shut: impl Fn(u32) -> bool,
     ) -> Vec<RouteKey> {
-        self.drop_where(|prefix, route| {
+        self.drop_where(Mark::Link(ifindex), |prefix, route| {
             let names = route.hops.iter().any(|hop| hop.ifindex == ifindex);
             let all = || {
                 route
@@ -299,7 +329,7 @@ impl ForeignRoutes {
     /// A link lost its carrier: the kernel removes the nexthop objects on it, and routes that lead nowhere without.
     pub(crate) fn drop_objects(&mut self, ifindex: u32) -> Vec<RouteKey> {
         let mut gone = Vec::new();
-        for prefix in self.prefixes_of(ifindex) {
+        for prefix in self.prefixes_of(Mark::Link(ifindex)) {
             self.change(prefix, |route| {
                 if route.object.is_none() || route.hops.is_empty() {
                     return true;
@@ -314,13 +344,8 @@ impl ForeignRoutes {
         gone
     }
 
-    fn prefixes_of(&self, ifindex: u32) -> Vec<Prefix> {
-        let names = |entry: &Entry| entry.route.hops.iter().any(|hop| hop.ifindex == ifindex);
-        let routes = self
-            .routes
-            .iter()
-            .filter(|(_, entries)| entries.iter().any(names));
-        routes.map(|(prefix, _)| *prefix).collect()
+    fn prefixes_of(&self, mark: Mark) -> Vec<Prefix> {
+        self.by_mark.get(&mark).into_iter().flatten().copied().collect()
     }
 
     /// An IPv4 address is on no interface any more: routes of the main table that prefer it as their source go.
@@ -328,12 +353,14 @@ impl ForeignRoutes {
         if addr.is_ipv6() {
             return Vec::new();
         }
-        self.drop_where(|_, route| route.source == Some(addr) && route.table == MAIN)
+        self.drop_where(Mark::Source(addr), |_, route| {
+            route.source == Some(addr) && route.table == MAIN
+        })
     }
 
     /// An interface has no IPv4 address any more: its IPv4 routes go, but for those of nexthop objects.
     pub(crate) fn drop_addressless(&mut self, ifindex: u32) -> Vec<RouteKey> {
-        self.drop_where(|prefix, route| {
+        self.drop_where(Mark::Link(ifindex), |prefix, route| {
             prefix.family() == Family::Ipv4
                 && route.object.is_none()
                 && !route.hops.is_empty()
@@ -341,46 +368,63 @@ impl ForeignRoutes {
         })
     }
 
-    fn drop_where(&mut self, goes: impl Fn(Prefix, &Foreign) -> bool) -> Vec<RouteKey> {
+    fn drop_where(&mut self, mark: Mark, goes: impl Fn(Prefix, &Foreign) -> bool) -> Vec<RouteKey> {
         let mut keys = Vec::new();
-        for (prefix, entries) in &self.routes {
-            let going = entries.iter().filter(|entry| goes(*prefix, &entry.route));
-            keys.extend(going.map(|entry| entry.route.key(*prefix)));
-        }
-        for key in &keys {
-            self.retain(key.prefix, |route| !goes(key.prefix, route));
+        for prefix in self.prefixes_of(mark) {
+            let going = self.at(prefix).filter(|route| goes(prefix, route));
+            let before = keys.len();
+            keys.extend(going.map(|route| route.key(prefix)));
+            if keys.len() > before {
+                self.retain(prefix, |route| !goes(prefix, route));
+            }
         }
         keys
     }
 
     fn insert(&mut self, prefix: Prefix, route: Foreign, first: bool, ahead: bool) {
         let order = (route.metric, route.table);
-        let entries = self.routes.entry(prefix).or_default();
-        let place = entries.partition_point(|entry| {
-            let known = (entry.route.metric, entry.route.table);
-            known < order || (known == order && !first)
+        self.edit(prefix, |entries| {
+            let place = entries.partition_point(|entry| {
+                let known = (entry.route.metric, entry.route.table);
+                known < order || (known == order && !first)
+            });
+            entries.insert(place, Entry { route, ahead });
         });
-        let is_new = entries.is_empty();
-        entries.insert(place, Entry { route, ahead });
-        if is_new {
-            *self.lengths.entry((prefix.family(), prefix.len())).or_default() += 1;
-        }
     }
 
-    fn retain(&mut self, prefix: Prefix, stays: impl FnMut(&Foreign) -> bool) {
-        let mut stays = stays;
+    fn retain(&mut self, prefix: Prefix, mut stays: impl FnMut(&Foreign) -> bool) {
         self.change(prefix, |route| stays(route));
     }
 
     fn change(&mut self, prefix: Prefix, mut stays: impl FnMut(&mut Foreign) -> bool) {
-        if let Some(entries) = self.routes.get_mut(&prefix) {
-            entries.retain_mut(|entry| stays(&mut entry.route));
-            if entries.is_empty() {
-                self.routes.remove(&prefix);
-                if let Some(count) = self.lengths.get_mut(&(prefix.family(), prefix.len())) {
-                    *count -= 1;
+        if self.routes.contains_key(&prefix) {
+            self.edit(prefix, |entries| {
+                entries.retain_mut(|entry| stays(&mut entry.route))
+            });
+        }
+    }
+
+    /// Changes the list of a prefix; all that is kept of it elsewhere follows.
+    fn edit(&mut self, prefix: Prefix, change: impl FnOnce(&mut Vec<Entry>)) {
+        let mut entries = self.routes.remove(&prefix).unwrap_or_default();
+        let (was, before) = (!entries.is_empty(), marks(&entries));
+        change(&mut entries);
+        let (is, after) = (!entries.is_empty(), marks(&entries));
+        for mark in before.iter().filter(|mark| !after.contains(mark)) {
+            if let Some(prefixes) = self.by_mark.get_mut(mark) {
+                prefixes.remove(&prefix);
+                if prefixes.is_empty() {
+                    self.by_mark.remove(mark);
                 }
             }
+        }
+        for mark in after.iter().filter(|mark| !before.contains(mark)) {
+            self.by_mark.entry(*mark).or_default().insert(prefix);
+        }
+        let count = self.lengths.entry((prefix.family(), prefix.len())).or_default();
+        *count = (*count + usize::from(is)).saturating_sub(usize::from(was));
+        if is {
+            self.routes.insert(prefix, entries);
         }
     }
 

@@ -249,6 +249,9 @@ fn what_goes_without_a_notification() {
     );
     assert_eq!(prefixes(fill().drop_addressless(2)), [at[0], at[2]]);
     assert_eq!(fill().drop_link(4, true, |_| true), []);
+    let mut all = fill();
+    all.drop_link(2, true, |_| true);
+    assert!(all.by_mark.is_empty() && all.routes.is_empty(), "{all:?}");
 }
 
 #[test]
