@@ -120,13 +120,7 @@ impl Node {
             self.writer.submit(Batch::Objects(objects));
             self.answer().await;
         }
-        let ops = self.fib.delta.take(now, 99);
-        let (blocked, ops): (Vec<Op>, Vec<Op>) = ops
-            .into_iter()
-            .partition(|op| !matches!(op, Op::Remove(_)) && self.fib.mirror.foreign(&op.key()).is_some());
-        for op in blocked {
-            self.fib.delta.done(now, op, Err(Failure::Exists));
-        }
+        let ops = self.fib.take_routes(now, 99);
         if !ops.is_empty() {
             self.writer.submit(Batch::Routes(ops));
             self.answer().await;
@@ -311,6 +305,11 @@ fn ours_comes_back_after_theirs() {
             // Beside ours it takes nothing away; in its place it does.
             ip(&format!("route append {prefix} via {gateway} metric 20 proto 99"));
             assert_eq!(node.hear().await, []);
+            assert_eq!(node.ours().await, all);
+            // But ours cannot be changed beside it: it goes, for better than a stale one.
+            node.fib.delta.doubt(|_| true);
+            node.write().await;
+            assert!(!node.ours().await.contains(*prefix));
             ip(&format!("route del {prefix} metric 20 proto 99"));
             node.hear().await;
             node.write().await;

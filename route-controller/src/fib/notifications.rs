@@ -6,13 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use bgp_proto::types::{Family, Prefix};
 
 use super::dump::{ObjectReading, Reading};
 use super::foreign::{Arrival, Effect, Foreign};
 use super::resolve::Newer;
-use super::{Address, Fib, Link, RouteKey, RouteSpec, Target};
+use super::{Address, Failure, Fib, Link, Op, RouteKey, RouteSpec, Target};
 
 /// What a reading corrected.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -145,6 +146,21 @@ impl Fib {
             took_ours: false,
             unexpected: !known,
         }
+    }
+
+    /// At most `most` changes of routes to make now. Where somebody else has a route of the same key, it is never replaced:
+    /// a route of ours beside it that has to change goes.
+    pub(crate) fn take_routes(&mut self, now: Instant, most: usize) -> Vec<Op> {
+        let mut ops = self.delta.take(now, most);
+        let mirror = &self.mirror;
+        let is_blocked = |op: &Op| !matches!(op, Op::Remove(_)) && mirror.foreign(&op.key()).is_some();
+        for blocked in ops.extract_if(.., |op| is_blocked(op)).collect::<Vec<_>>() {
+            match blocked {
+                Op::Replace(key, _) => ops.push(Op::Remove(key)),
+                op => self.delta.done(now, op, Err(Failure::Exists)),
+            }
+        }
+        ops
     }
 
     /// A reading of links, addresses and others' routes begins.

@@ -399,11 +399,7 @@ impl FibTask {
     }
 
     fn write_routes(&mut self) {
-        let ops = self.fib.delta.take(now(), BATCH);
-        let (blocked, ops): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(|op| self.is_blocked(op));
-        for op in blocked {
-            self.fib.delta.done(now(), op, Err(Failure::Exists));
-        }
+        let ops = self.fib.take_routes(now(), BATCH);
         self.writer.submit(Batch::Routes(ops));
     }
 
@@ -443,12 +439,6 @@ impl FibTask {
             self.fib.objects.done(now, op, outcome.is_ok());
         }
         self.fib.objects_put(&created);
-    }
-
-    /// Somebody else has a route of this prefix and metric: it is never replaced.
-    fn is_blocked(&self, op: &Op) -> bool {
-        let key = op.key();
-        !matches!(op, Op::Remove(_)) && self.fib.mirror.foreign(&key).is_some()
     }
 
     fn settle(&mut self, ops: Vec<Op>, outcomes: &[Result<(), Failure>]) {
