@@ -149,6 +149,16 @@ struct ConfigFile {
 struct Node {
     run_dir: PathBuf,
     host: Host,
+    start: Start,
+}
+
+/// What this start of the agent follows on (RFC 4724 §3, the R and F bits).
+#[derive(Clone, Copy)]
+struct Start {
+    /// Until then, OPENs say that it is a restart; none on the first start.
+    restarting_until: Option<std::time::Instant>,
+    /// Routes of the agent before this one were in the kernel, and were kept.
+    forwarding_preserved: bool,
 }
 
 /// What is kept of the configuration's peers.
@@ -233,19 +243,28 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
     )
     .await
     .map_err(AgentError::Netlink)?;
+    let sessions = sessions::Sessions::read(&run_dir);
+    let start = Start {
+        restarting_until: (!sessions.is_fresh()).then(|| clock::now() + DEFERRAL),
+        forwarding_preserved: task.adopted() > 0,
+    };
     tokio::spawn(task.run());
     let (to_agent, orders) = mpsc::channel(16);
     let agent = Agent {
         bfd: BfdWatch::start(speaker.clone(), fib.clone()),
         drain: Drain::read(&run_dir),
-        sessions: sessions::Sessions::read(&run_dir),
+        sessions,
         file: ConfigFile {
             mounted: Mounted::new(&path, &text),
             path,
             text,
             facts,
         },
-        node: Node { run_dir, host },
+        node: Node {
+            run_dir,
+            host,
+            start,
+        },
         config,
         speaker,
         fib,

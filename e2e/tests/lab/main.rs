@@ -17,6 +17,7 @@ mod bgp_raw;
 mod cli;
 mod cni;
 mod coexistence;
+mod datapath;
 mod diff;
 mod failover;
 mod hostile;
@@ -130,6 +131,7 @@ fn scenarios() -> Vec<Scenario> {
         kube::scenarios(),
         monitor::scenarios(),
         coexistence::scenarios(),
+        datapath::scenarios(),
         diff::scenarios(),
         failover::scenarios(),
         kube_changes::scenarios(),

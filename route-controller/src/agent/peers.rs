@@ -113,6 +113,8 @@ impl Agent {
 
     fn spec(&self, peer: &podroute_config::Peer, id: PeerId) -> PeerSpec {
         let mut spec = spec(&self.config, peer, id, &self.node.host);
+        spec.session.restarting_until = self.node.start.restarting_until;
+        spec.session.forwarding_preserved = self.node.start.forwarding_preserved;
         let path = self.bfd.state(id);
         if path.is_held {
             spec.waiting_for = Some(

@@ -12,10 +12,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
+mod audit;
+mod retries;
+
+use self::retries::{Retries, Retry};
 use super::order;
 use super::route::{RouteKey, RouteSpec};
 
@@ -66,14 +70,6 @@ impl Kernel {
     }
 }
 
-#[derive(Clone, Debug)]
-struct Retry {
-    /// `None`: its time came, and it is on its way again.
-    at: Option<Instant>,
-    failures: u32,
-    failure: Failure,
-}
-
 /// How a wanted route is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Progress {
@@ -81,9 +77,6 @@ pub(crate) enum Progress {
     Pending,
     Failed(Failure),
 }
-
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(60);
 
 /// What is known of a key.
 #[derive(Debug, Default)]
@@ -98,6 +91,8 @@ struct Entry {
     doubtful: bool,
     /// Found at the start and not wanted so far.
     orphan: bool,
+    /// Was in the reading that is being compared.
+    checked: bool,
 }
 
 impl Entry {
@@ -133,7 +128,9 @@ pub(crate) struct Delta {
     /// Those of the next round; those in flight come back when their outcome is known.
     queue: Vec<RouteKey>,
     flying: usize,
-    retries: BTreeMap<RouteKey, Retry>,
+    retries: Retries,
+    /// Keys that changed since a reading began that is under way.
+    newer: Option<FxHashSet<RouteKey>>,
 }
 
 /// Puts a key into the queue, once.
@@ -174,6 +171,7 @@ impl Delta {
 
     /// What the kernel says of one of our keys, by somebody else's doing. True when it is not as wanted.
     pub(crate) fn observe(&mut self, key: RouteKey, spec: Option<Arc<RouteSpec>>) -> bool {
+        self.note(key);
         let entry = self.entries.entry(key).or_default();
         if entry.in_flight {
             // Older or newer than our own change? Look again when its outcome is known.
@@ -213,23 +211,20 @@ impl Delta {
         }
     }
 
-    /// A complete reading of our routes: what is not in it is gone.
-    pub(crate) fn resync(&mut self, found: Vec<(RouteKey, Arc<RouteSpec>)>) {
-        let found: FxHashMap<RouteKey, Arc<RouteSpec>> = found.into_iter().collect();
-        let there = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| !entry.kernel.is_nothing());
-        let gone: Vec<RouteKey> = there
-            .map(|(key, _)| *key)
-            .filter(|key| !found.contains_key(key))
-            .collect();
-        for key in gone {
-            self.observe(key, None);
+    /// The route of this key may have changed or gone without a word.
+    pub(crate) fn doubt_key(&mut self, key: RouteKey) {
+        if let Some(entry) = self.entries.get_mut(&key)
+            && !entry.kernel.is_nothing()
+        {
+            entry.kernel = Kernel::Unsure;
+            entry.doubtful |= entry.in_flight;
+            enqueue(&mut self.queue, key, entry);
         }
-        for (key, spec) in found {
-            self.observe(key, Some(spec));
-        }
+    }
+
+    /// Routes that were found at the start and are not wanted so far.
+    pub(crate) fn orphans(&self) -> usize {
+        self.entries.values().filter(|entry| entry.orphan).count()
     }
 
     /// Orphans go from now on.
@@ -246,11 +241,9 @@ impl Delta {
 
     /// At most `most` changes to make now.
     pub(crate) fn take(&mut self, now: Instant, most: usize) -> Vec<Op> {
-        for (key, retry) in &mut self.retries {
-            if retry.at.take_if(|at| *at <= now).is_some()
-                && let Some(entry) = self.entries.get_mut(key)
-            {
-                enqueue(&mut self.queue, *key, entry);
+        while let Some(key) = self.retries.next_due(now) {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                enqueue(&mut self.queue, key, entry);
             }
         }
         let mut ops = Vec::new();
@@ -299,6 +292,7 @@ impl Delta {
     /// The outcome of a change that [`Delta::take`] gave.
     pub(crate) fn done(&mut self, now: Instant, op: Op, outcome: Result<(), Failure>) {
         let key = op.key();
+        self.note(key);
         let Some(entry) = self.entries.get_mut(&key) else {
             return;
         };
@@ -320,7 +314,7 @@ impl Delta {
                 };
                 self.retries.remove(&key);
             }
-            (_, Err(failure)) => fail(&mut self.retries, now, key, failure),
+            (_, Err(failure)) => self.retries.fail(now, key, failure),
         }
         if entry.change(key).is_some() {
             enqueue(&mut self.queue, key, entry);
@@ -332,16 +326,49 @@ impl Delta {
 
     /// What stood in the way of a failed route is gone.
     pub(crate) fn retry_now(&mut self, key: RouteKey) {
-        if self.retries.remove(&key).is_some()
+        if self.retries.remove(&key)
             && let Some(entry) = self.entries.get_mut(&key)
         {
             enqueue(&mut self.queue, key, entry);
         }
     }
 
+    /// Routes that the kernel refused for want of one of these nexthop objects are tried again.
+    pub(crate) fn retry_groups(&mut self, there: &BTreeSet<u32>) {
+        let refers = |key: &RouteKey| {
+            let group = self.entries.get(key)?.desired.as_ref()?.group()?;
+            there.contains(&group).then_some(*key)
+        };
+        let keys: Vec<RouteKey> = self.retries.iter().filter_map(|(key, _)| refers(key)).collect();
+        keys.into_iter().for_each(|key| self.retry_now(key));
+    }
+
+    /// What the kernel has of ours under a key, as far as is known; `true`: that may not be so any more.
+    pub(crate) fn kernel_spec(&self, key: &RouteKey) -> (Option<Arc<RouteSpec>>, bool) {
+        let Some(entry) = self.entries.get(key) else {
+            return (None, false);
+        };
+        let spec = match &entry.kernel {
+            Kernel::Nothing => None,
+            Kernel::Has(spec) => Some(Arc::clone(spec)),
+            Kernel::Unsure => entry.desired.clone(),
+        };
+        (spec, entry.in_flight || entry.kernel == Kernel::Unsure)
+    }
+
+    /// Wanted routes that the kernel refuses; not those that a route of somebody else is in the way of.
+    pub(crate) fn refused(&self) -> usize {
+        let is_wanted = |key: &RouteKey| self.entries.get(key).is_some_and(|entry| entry.desired.is_some());
+        let refused = self
+            .retries
+            .iter()
+            .filter(|(_, retry)| retry.failure != Failure::Exists);
+        refused.filter(|(key, _)| is_wanted(key)).count()
+    }
+
     /// When a failed route is to be tried again.
     pub(crate) fn next_retry(&self) -> Option<Instant> {
-        self.retries.values().filter_map(|retry| retry.at).min()
+        self.retries.next()
     }
 
     /// Whether there are changes to make now, those included whose time has come again.
@@ -397,19 +424,6 @@ impl Delta {
             entry.desired.is_some() && entry.progress(self.retries.get(key)) == Progress::Installed
         })
     }
-}
-
-fn fail(retries: &mut BTreeMap<RouteKey, Retry>, now: Instant, key: RouteKey, failure: Failure) {
-    let failures = retries.get(&key).map_or(0, |retry| retry.failures);
-    let delay = FIRST_RETRY.saturating_mul(1 << failures.min(6)).min(LAST_RETRY);
-    retries.insert(
-        key,
-        Retry {
-            at: Some(now + delay),
-            failures: failures + 1,
-            failure,
-        },
-    );
 }
 
 #[cfg(test)]

@@ -143,6 +143,10 @@ pub(crate) fn read_route(message: &RouteMessage, table: u32) -> Option<Read> {
         .iter()
         .for_each(|attribute| facts.take(attribute));
     let protocol = u8::from(message.header.protocol);
+    // Routes for some packets only (IPv4 TOS, IPv6 source prefix) are others than those without, and none of ours.
+    if message.header.tos != 0 || message.header.source_prefix_length != 0 {
+        return None;
+    }
     // Next hops are resolved by the main table too, and own blocks end there, whatever table learned routes go into.
     if !matches!(facts.table, MAIN) && facts.table != table || is_cached(message) {
         return None;
@@ -181,6 +185,9 @@ pub(crate) fn read_route(message: &RouteMessage, table: u32) -> Option<Read> {
                 table: facts.table,
                 protocol,
                 hops: legs.iter().map(|leg| leg.hop).collect(),
+                source: facts.source,
+                object: facts.group,
+                ends: message.header.kind != RouteType::Unicast,
             },
         ));
     }
@@ -270,6 +277,8 @@ pub(crate) fn read_link(message: &LinkMessage) -> (u32, Link) {
     let mut link = Link {
         name: String::new(),
         up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
+        enabled: flags.contains(LinkFlags::Up),
+        carrier_losses: 0,
         mtu: 0,
         loopback: flags.contains(LinkFlags::Loopback),
     };
@@ -277,6 +286,7 @@ pub(crate) fn read_link(message: &LinkMessage) -> (u32, Link) {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::CarrierDownCount(count) => link.carrier_losses = *count,
             _ => {}
         }
     }

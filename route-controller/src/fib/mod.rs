@@ -7,10 +7,13 @@
 #[cfg(test)]
 mod cost;
 mod delta;
+mod dump;
 mod filter;
+mod foreign;
 mod frame;
 pub(crate) mod message;
 pub(crate) mod netlink;
+mod notifications;
 mod object_message;
 mod objects;
 mod order;
@@ -30,8 +33,9 @@ use bgp_proto::types::{Family, Prefix};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(crate) use delta::{Delta, Failure, Op, Progress};
+use foreign::Foreign;
 pub(crate) use objects::{ObjectOp, Objects, Resilience};
-pub(crate) use resolve::{Address, Foreign, Link, Mirror, Resolved};
+pub(crate) use resolve::{Address, Link, Mirror, Resolved};
 use route::MAIN;
 pub(crate) use route::{Hop, Leg, PROTOCOL, RouteKey, RouteSpec, Target};
 use sets::{SetId, Sets};
@@ -423,42 +427,6 @@ impl Fib {
         }
     }
 
-    /// The kernel drops routes whose every way out is this link, without a word.
-    pub(crate) fn link_lost(&mut self, ifindex: u32) {
-        let objects = &self.objects;
-        self.delta.doubt(|spec| match spec.target {
-            Target::Group(id) => objects.uses(id, ifindex, true),
-            _ => spec.uses(ifindex),
-        });
-    }
-
-    /// The kernel drops IPv4 routes with this preferred source without a word.
-    pub(crate) fn address_lost(&mut self, address: Address) {
-        let objects = &self.objects;
-        self.delta.doubt(|spec| {
-            let uses = match spec.target {
-                Target::Group(id) => objects.uses(id, address.ifindex, false),
-                _ => spec.uses(address.ifindex),
-            };
-            uses || spec.source == Some(address.addr)
-        });
-    }
-
-    /// A reading of nexthop objects; routes of lost ones may have gone with them.
-    pub(crate) fn objects_read(&mut self, (ours, foreign): netlink::ObjectReading) {
-        let lost = self.objects.observe(ours, foreign);
-        if !lost.is_empty() {
-            self.delta
-                .doubt(|spec| spec.group().is_some_and(|id| lost.contains(&id)));
-        }
-    }
-
-    /// Somebody took these objects away, with the routes that refer to them; they may be there again already.
-    pub(crate) fn objects_gone(&mut self, gone: &BTreeSet<u32>) {
-        self.delta
-            .doubt(|spec| spec.group().is_some_and(|id| gone.contains(&id)));
-    }
-
     /// Objects that no route refers to any more; nothing while routes are under way.
     pub(crate) fn object_removals(&mut self) -> Vec<ObjectOp> {
         if !self.objects.has_leftovers() || self.delta.is_busy() {
@@ -577,5 +545,7 @@ impl Fib {
     }
 }
 
+#[cfg(test)]
+mod kernel_tests;
 #[cfg(test)]
 mod tests;

@@ -2,26 +2,30 @@
 //!
 //! The monitor tells of its own overrun, after which everything is read anew.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
+use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike};
+use tokio::task::unconstrained;
 
+use super::dump::{self, ObjectReading, Reading};
+use super::foreign::Arrival;
 use super::frame;
 use super::message::{Read, read_address, read_link, read_route};
-use super::object_message::{self, Found};
+use super::object_message;
 use super::objects::{Content, ObjectOp};
 use super::{Address, Failure, Link, writer};
 
 const RECEIVE_BUFFER: usize = 8 << 20;
+/// Datagrams that are read together.
+const MOST_DATAGRAMS: usize = 1024;
 
 pub(crate) fn big_buffer(socket: &Socket) {
     // Beyond rmem_max only with CAP_NET_ADMIN, which we need anyway; otherwise as much as there is.
@@ -36,7 +40,7 @@ pub(crate) enum News {
     Link(u32, Option<Link>),
     AddressNew(Address),
     AddressGone(Address),
-    RouteNew(Read),
+    RouteNew(Read, Arrival),
     RouteGone(Read),
     /// Somebody, perhaps the kernel itself, changed nexthop objects.
     Objects,
@@ -52,6 +56,8 @@ pub(crate) enum News {
 pub(crate) struct Monitor {
     socket: TokioSocket,
     buf: bytes::BytesMut,
+    /// Notifications were lost, and perhaps more will be until the socket is empty.
+    overrun: bool,
 }
 
 impl Monitor {
@@ -77,6 +83,7 @@ impl Monitor {
         Ok(Self {
             socket,
             buf: bytes::BytesMut::with_capacity(64 << 10),
+            overrun: false,
         })
     }
 
@@ -85,15 +92,36 @@ impl Monitor {
         ignore(self.socket.socket_mut(), own_port);
     }
 
-    /// The next datagram's news; those of our own changes (`own_port`) are left out.
+    /// The news of all datagrams that are there, of one at least; those of our own changes (`own_port`) are left out.
+    /// However many nexthop objects changed, that is one piece of news.
     pub(crate) async fn next(&mut self, own_port: u32, table: u32) -> io::Result<Vec<News>> {
+        let mut news = Vec::new();
+        let mut objects = self.receive(own_port, table, &mut news).await?;
+        for _ in 1..MOST_DATAGRAMS {
+            // A task's budget is no empty socket.
+            match unconstrained(self.receive(own_port, table, &mut news)).now_or_never() {
+                Some(more) => objects |= more?,
+                None => {
+                    // Until all of them are received the kernel adds no more, and does not say so again.
+                    news.extend(std::mem::take(&mut self.overrun).then_some(News::Overrun));
+                    break;
+                }
+            }
+        }
+        news.extend(objects.then_some(News::Objects));
+        Ok(news)
+    }
+
+    /// One datagram; whether nexthop objects changed.
+    async fn receive(&mut self, own_port: u32, table: u32, news: &mut Vec<News>) -> io::Result<bool> {
         self.buf.clear();
         self.buf.reserve(64 << 10);
         match self.socket.recv_from(&mut self.buf).await {
-            Ok(_) => Ok(read_news(&self.buf, own_port, table)),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(vec![News::Overrun]),
-            Err(error) => Err(error),
+            Ok(_) => return Ok(read_news(&self.buf, own_port, table, news)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.overrun = true,
+            Err(error) => return Err(error),
         }
+        Ok(false)
     }
 }
 
@@ -104,8 +132,9 @@ fn ignore(socket: &Socket, own_port: u32) {
     }
 }
 
-fn read_news(bytes: &[u8], own_port: u32, table: u32) -> Vec<News> {
-    let (mut news, mut objects) = (Vec::new(), false);
+/// Adds the news of a datagram; whether nexthop objects changed.
+fn read_news(bytes: &[u8], own_port: u32, table: u32, news: &mut Vec<News>) -> bool {
+    let mut objects = false;
     for message in frame::messages(bytes).filter(|message| frame::word(message, 12) != Some(own_port)) {
         if matches!(frame::kind(message), object_message::NEW | object_message::DEL) {
             if frame::kind(message) == object_message::DEL {
@@ -113,16 +142,15 @@ fn read_news(bytes: &[u8], own_port: u32, table: u32) -> Vec<News> {
             }
             objects = true;
         } else if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
-            news.extend(one_news(message.payload, table));
+            news.extend(one_news(message, table));
         }
     }
-    // However many changed: one look at all of them.
-    news.extend(objects.then_some(News::Objects));
-    news
+    objects
 }
 
-fn one_news(payload: NetlinkPayload<RouteNetlinkMessage>, table: u32) -> Option<News> {
-    let NetlinkPayload::InnerMessage(message) = payload else {
+fn one_news(message: NetlinkMessage<RouteNetlinkMessage>, table: u32) -> Option<News> {
+    let flags = message.header.flags;
+    let NetlinkPayload::InnerMessage(message) = message.payload else {
         return None;
     };
     match message {
@@ -133,46 +161,18 @@ fn one_news(payload: NetlinkPayload<RouteNetlinkMessage>, table: u32) -> Option<
         RouteNetlinkMessage::DelLink(link) => Some(News::Link(link.header.index, None)),
         RouteNetlinkMessage::NewAddress(address) => read_address(&address).map(News::AddressNew),
         RouteNetlinkMessage::DelAddress(address) => read_address(&address).map(News::AddressGone),
-        RouteNetlinkMessage::NewRoute(route) => read_route(&route, table).map(News::RouteNew),
+        RouteNetlinkMessage::NewRoute(route) => {
+            read_route(&route, table).map(|route| News::RouteNew(route, Arrival::of(flags)))
+        }
         RouteNetlinkMessage::DelRoute(route) => read_route(&route, table).map(News::RouteGone),
         RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(News::Rules),
         _ => None,
     }
 }
 
-/// Nexthop objects: ours with their contents, and the ids of others.
-pub(crate) type ObjectReading = (Vec<(u32, Content)>, BTreeSet<u32>);
-
-/// Reads all nexthop objects; an error where the kernel knows none.
-pub(crate) fn read_objects() -> io::Result<ObjectReading> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    big_buffer(&socket);
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
-    socket.send(&object_message::dump(1), 0)?;
-    let mut found = Vec::new();
-    let mut buf = Vec::with_capacity(64 << 10);
-    loop {
-        buf.clear();
-        socket.recv(&mut buf, 0)?;
-        if object_message::read(&buf, &mut found).map_err(io::Error::from_raw_os_error)? {
-            break;
-        }
-    }
-    let (mut ours, mut foreign) = (Vec::new(), BTreeSet::new());
-    for one in found {
-        match one {
-            Found::Ours(id, content) => ours.push((id, content)),
-            Found::Foreign(id) => drop(foreign.insert(id)),
-        }
-    }
-    Ok((ours, foreign))
-}
-
 /// Removes every nexthop object of ours; their routes are gone already.
 fn cleanup_objects() -> io::Result<usize> {
-    let Ok((ours, _)) = read_objects() else {
+    let Ok((ours, _)) = dump::read_objects() else {
         return Ok(0); // a kernel without them
     };
     let rank = |content: &Content| u8::from(matches!(content, Content::Single(..)));
@@ -183,38 +183,16 @@ fn cleanup_objects() -> io::Result<usize> {
     Ok(outcomes.iter().filter(|outcome| outcome.is_ok()).count())
 }
 
-/// A complete reading.
-#[derive(Debug, Default)]
-pub(crate) struct Reading {
-    pub(crate) links: Vec<(u32, Link)>,
-    pub(crate) addresses: Vec<Address>,
-    pub(crate) routes: Vec<Read>,
-}
-
 /// Reads all links, addresses and routes of the main and of this table.
 pub(crate) async fn read_all(table: u32) -> io::Result<Reading> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    let task = tokio::spawn(connection);
-    let reading = read_with(&handle, table).await.map_err(io::Error::other);
-    task.abort();
-    reading
+    let reading = tokio::task::spawn_blocking(move || dump::read_all(table));
+    reading.await.map_err(io::Error::other)?
 }
 
-async fn read_with(handle: &rtnetlink::Handle, table: u32) -> Result<Reading, rtnetlink::Error> {
-    let links: Vec<_> = handle.link().get().execute().try_collect().await?;
-    let addresses: Vec<_> = handle.address().get().execute().try_collect().await?;
-    let mut routes = Vec::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut wanted = RouteMessage::default();
-        wanted.header.address_family = family;
-        let found: Vec<RouteMessage> = handle.route().get(wanted).execute().try_collect().await?;
-        routes.extend(found.iter().filter_map(|route| read_route(route, table)));
-    }
-    Ok(Reading {
-        links: links.iter().map(read_link).collect(),
-        addresses: addresses.iter().filter_map(read_address).collect(),
-        routes,
-    })
+/// Reads all nexthop objects; an error where the kernel knows none.
+pub(crate) async fn read_objects() -> io::Result<ObjectReading> {
+    let reading = tokio::task::spawn_blocking(dump::read_objects);
+    reading.await.map_err(io::Error::other)?
 }
 
 /// Removes every route of ours, of any table, our rules and nexthop objects. Gives how many there were.

@@ -12,7 +12,6 @@ use super::route::{Hop, PROTOCOL};
 pub(crate) const NEW: u16 = 104;
 pub(crate) const DEL: u16 = 105;
 const GET: u16 = 106;
-const DONE: u16 = 3;
 /// NLMSG_ERROR.
 pub(crate) const ERROR: u16 = 2;
 
@@ -134,19 +133,6 @@ pub(crate) enum Found {
     Foreign(u32),
 }
 
-/// The objects of a datagram; `true` at the end of the dump.
-pub(crate) fn read(bytes: &[u8], found: &mut Vec<Found>) -> Result<bool, i32> {
-    for message in frame::messages(bytes) {
-        match frame::kind(message) {
-            DONE => return Ok(true),
-            ERROR => return Err(word(message, frame::HEADER).map_or(0, |code| -code.cast_signed())),
-            NEW => found.extend(read_one(message)),
-            _ => {}
-        }
-    }
-    Ok(false)
-}
-
 /// The object that a message is about.
 pub(crate) fn id(message: &[u8]) -> Option<u32> {
     let mut attributes = frame::attributes(message.get(HEADERS..)?);
@@ -154,7 +140,11 @@ pub(crate) fn id(message: &[u8]) -> Option<u32> {
     word(value, 0)
 }
 
-fn read_one(message: &[u8]) -> Option<Found> {
+/// The object of a message; `None` for other messages.
+pub(crate) fn read_one(message: &[u8]) -> Option<Found> {
+    if frame::kind(message) != NEW {
+        return None;
+    }
     let [family, _, protocol, ..] = message.get(frame::HEADER..HEADERS)? else {
         return None;
     };
@@ -239,8 +229,7 @@ mod tests {
         for (id, content) in (1..).zip(&contents) {
             encode(&ObjectOp::Put(id, content.clone()), id, &mut bytes);
         }
-        let mut found = Vec::new();
-        assert_eq!(read(&bytes, &mut found), Ok(false));
+        let found: Vec<Found> = frame::messages(&bytes).filter_map(read_one).collect();
         let wanted: Vec<Found> = (1..)
             .zip(contents)
             .map(|(id, content)| Found::Ours(id, content))
@@ -257,10 +246,10 @@ mod tests {
             &mut bytes,
         );
         for cut in 0..bytes.len() {
-            let _ = read(&bytes[..cut], &mut Vec::new());
+            frame::messages(&bytes[..cut]).for_each(|message| drop(read_one(message)));
             let mut changed = bytes.clone();
             changed[cut] ^= 0xff;
-            let _ = read(&changed, &mut Vec::new());
+            frame::messages(&changed).for_each(|message| drop(read_one(message)));
         }
     }
 }

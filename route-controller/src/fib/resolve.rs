@@ -9,12 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp_proto::engine::Reach;
-use bgp_proto::types::{Family, Prefix, scope_of, without_scope};
+use bgp_proto::types::{Prefix, scope_of, without_scope};
 
-use rustc_hash::FxHashMap;
-
-use super::message::Read;
-use super::netlink::Reading;
+use super::dump::Reading;
+use super::foreign::{Foreign, ForeignRoutes};
 use super::route::{Hop, RouteKey, RouteSpec};
 
 /// A network interface.
@@ -23,6 +21,10 @@ pub(crate) struct Link {
     pub(crate) name: String,
     /// Administratively up and with carrier.
     pub(crate) up: bool,
+    /// Administratively up.
+    pub(crate) enabled: bool,
+    /// How often it lost its carrier (IFLA_CARRIER_DOWN_COUNT): a loss may be over before it is reported.
+    pub(crate) carrier_losses: u32,
     pub(crate) mtu: u32,
     pub(crate) loopback: bool,
 }
@@ -33,16 +35,6 @@ pub(crate) struct Address {
     pub(crate) ifindex: u32,
     pub(crate) addr: IpAddr,
     pub(crate) len: u8,
-}
-
-/// A route of somebody else.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Foreign {
-    pub(crate) metric: u32,
-    pub(crate) table: u32,
-    pub(crate) protocol: u8,
-    /// Empty for blackhole, unreachable and the like.
-    pub(crate) hops: Vec<Hop>,
 }
 
 /// What a next hop resolves to.
@@ -58,42 +50,25 @@ pub(crate) struct Resolved {
 pub(crate) struct Mirror {
     pub(crate) links: BTreeMap<u32, Link>,
     pub(crate) addresses: BTreeSet<Address>,
-    routes: FxHashMap<Prefix, BTreeSet<Foreign>>,
-    /// How many prefixes there are of each length, per family.
-    lengths: BTreeMap<(Family, u8), usize>,
+    pub(super) foreign: ForeignRoutes,
     /// Next hops may be reached over a default route.
     pub(crate) via_default: bool,
     /// Next hops that BFD found to be gone.
     pub(crate) dead: BTreeSet<IpAddr>,
+    /// What changed since a reading began that is under way.
+    pub(super) newer: Option<Newer>,
+}
+
+/// What is newer than a reading that is under way.
+#[derive(Debug, Default)]
+pub(super) struct Newer {
+    /// Prefixes of routes of others.
+    pub(super) prefixes: Vec<Prefix>,
+    /// A link or an address.
+    pub(super) host: bool,
 }
 
 impl Mirror {
-    /// Takes in a route of somebody else.
-    pub(crate) fn add_route(&mut self, prefix: Prefix, route: Foreign) {
-        let routes = self.routes.entry(prefix).or_insert_with(|| {
-            *self.lengths.entry((prefix.family(), prefix.len())).or_default() += 1;
-            BTreeSet::new()
-        });
-        // The kernel has one route per prefix, table and metric (a replaced one comes as new only).
-        routes.retain(|other| (other.metric, other.table) != (route.metric, route.table));
-        routes.insert(route);
-    }
-
-    /// A route of somebody else is gone.
-    pub(crate) fn remove_route(&mut self, key: RouteKey) {
-        let prefix = key.prefix;
-        let Some(routes) = self.routes.get_mut(&prefix) else {
-            return;
-        };
-        routes.retain(|route| (route.metric, route.table) != (key.metric, key.table));
-        if routes.is_empty() {
-            self.routes.remove(&prefix);
-            if let Some(count) = self.lengths.get_mut(&(prefix.family(), prefix.len())) {
-                *count -= 1;
-            }
-        }
-    }
-
     /// Takes a complete reading in place of what was known; gives the routes in it that are ours.
     pub(crate) fn fill(&mut self, reading: Reading) -> Vec<(RouteKey, RouteSpec)> {
         *self = Self {
@@ -103,23 +78,13 @@ impl Mirror {
         };
         self.links.extend(reading.links);
         self.addresses.extend(reading.addresses);
-        let mut ours = Vec::new();
-        for route in reading.routes {
-            match route {
-                Read::Ours(key, spec) => ours.push((key, spec)),
-                Read::Foreign(prefix, route) => self.add_route(prefix, route),
-            }
-        }
-        ours
+        self.foreign = reading.foreign;
+        reading.ours
     }
 
     /// Whether somebody else has a route of this key, and by which protocol.
     pub(crate) fn foreign(&self, key: &RouteKey) -> Option<u8> {
-        self.routes
-            .get(&key.prefix)?
-            .iter()
-            .find(|route| (route.metric, route.table) == (key.metric, key.table))
-            .map(|route| route.protocol)
+        self.foreign.of_key(key).map(|route| route.protocol)
     }
 
     /// Whether the address is one of ours.
@@ -135,10 +100,7 @@ impl Mirror {
     /// Links of default routes, best metric first.
     pub(crate) fn default_links(&self) -> Vec<u32> {
         let defaults = [Prefix::v4(0, 0), Prefix::v6(0, 0)];
-        let routes = defaults
-            .iter()
-            .filter_map(|prefix| self.routes.get(prefix))
-            .flatten();
+        let routes = defaults.iter().flat_map(|prefix| self.foreign.at(*prefix));
         routes
             .flat_map(|route| route.hops.iter().map(|hop| hop.ifindex))
             .collect()
@@ -191,16 +153,16 @@ impl Mirror {
     fn lookup(&self, addr: IpAddr) -> Option<Resolved> {
         let family = Prefix::host(addr).family();
         let shortest = if self.via_default { 0 } else { 1 };
-        let lengths = self.lengths.range((family, shortest)..=(family, 128)).rev();
-        for ((_, len), _) in lengths.filter(|(_, count)| **count > 0) {
-            let Some(routes) = self.routes.get(&Prefix::new(addr, *len)) else {
-                continue;
-            };
-            let usable = routes.iter().find_map(|route| self.through(route, addr));
+        for len in self.foreign.lengths(family, shortest) {
+            let prefix = Prefix::new(addr, len);
+            let usable = self
+                .foreign
+                .at(prefix)
+                .find_map(|route| self.through(route, addr));
             if let Some(usable) = usable {
                 return Some(usable);
             }
-            if routes.iter().any(|route| route.hops.is_empty()) {
+            if self.foreign.at(prefix).any(|route| route.ends) {
                 return None; // blackhole or unreachable: the kernel goes no further either
             }
         }
@@ -237,6 +199,8 @@ mod tests {
             let link = Link {
                 name: name.into(),
                 up: true,
+                enabled: true,
+                carrier_losses: 0,
                 mtu: 1500,
                 loopback: ifindex == 1,
             };
@@ -247,8 +211,10 @@ mod tests {
             addr: ip("192.0.2.11"),
             len: 24,
         });
-        mirror.add_route(prefix("192.0.2.0/24"), connected(2));
-        mirror.add_route(prefix("0.0.0.0/0"), via("192.0.2.1", 2, 0));
+        mirror.foreign.read(prefix("192.0.2.0/24"), connected(2), false);
+        mirror
+            .foreign
+            .read(prefix("0.0.0.0/0"), via("192.0.2.1", 2, 0), false);
         mirror
     }
 
@@ -269,6 +235,9 @@ mod tests {
                 gateway: None,
                 ifindex,
             }],
+            source: None,
+            object: None,
+            ends: false,
         }
     }
 
@@ -281,6 +250,9 @@ mod tests {
                 gateway: Some(ip(gateway)),
                 ifindex,
             }],
+            source: None,
+            object: None,
+            ends: false,
         }
     }
 
@@ -302,17 +274,18 @@ mod tests {
             Reach::Unreachable,
             "a default route does not count"
         );
-        mirror.add_route(prefix("198.51.100.0/24"), via("192.0.2.7", 2, 30));
+        mirror
+            .foreign
+            .read(prefix("198.51.100.0/24"), via("192.0.2.7", 2, 30), false);
         let far = mirror.resolve(ip("198.51.100.1"));
         assert_eq!(
             (far.reach, far.hops[0].gateway),
             (Reach::Reachable { metric: 30 }, Some(ip("192.0.2.7")))
         );
-        mirror.remove_route(RouteKey {
-            prefix: prefix("198.51.100.0/24"),
-            metric: 30,
-            table: 254,
-        });
+        let gone = mirror
+            .foreign
+            .remove(prefix("198.51.100.0/24"), &via("192.0.2.7", 2, 30));
+        assert!(gone);
         assert_eq!(mirror.resolve(ip("198.51.100.1")).reach, Reach::Unreachable);
         mirror.via_default = true;
         let far = mirror.resolve(ip("198.51.100.1"));
@@ -333,7 +306,7 @@ mod tests {
     #[test]
     fn a_link_that_is_down_takes_its_next_hops_out() {
         let mut mirror = mirror();
-        mirror.add_route(prefix("192.0.2.0/25"), connected(3));
+        mirror.foreign.read(prefix("192.0.2.0/25"), connected(3), false);
         assert_eq!(mirror.resolve(ip("192.0.2.1")).hops[0].ifindex, 3);
         mirror.links.get_mut(&3).unwrap().up = false;
         assert_eq!(mirror.resolve(ip("192.0.2.1")).hops[0].ifindex, 2);
@@ -344,14 +317,18 @@ mod tests {
     #[test]
     fn an_unreachable_route_ends_the_search() {
         let mut mirror = mirror();
-        mirror.add_route(
+        mirror.foreign.read(
             prefix("192.0.2.128/25"),
             Foreign {
                 metric: 0,
                 table: super::super::route::MAIN,
                 protocol: 4,
                 hops: Vec::new(),
+                source: None,
+                object: None,
+                ends: true,
             },
+            false,
         );
         assert_eq!(mirror.resolve(ip("192.0.2.200")).reach, Reach::Unreachable);
     }

@@ -37,6 +37,12 @@ pub(crate) struct Hop {
     pub(crate) ifindex: u32,
 }
 
+impl Hop {
+    pub(crate) fn is_ipv6(&self) -> bool {
+        self.gateway.is_some_and(|gateway| gateway.is_ipv6())
+    }
+}
+
 /// A way out and its share of the traffic beside the others', 1–255.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Leg {

@@ -3,6 +3,8 @@
 //! Commands come over a bounded channel; when it is full the sender waits (the speaker merges kernel
 //! changes by prefix meanwhile). Writes are made between commands, a batch at a time.
 
+mod audit;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use bgp_speaker::{DatapathEvent, SpeakerHandle};
 use std::net::IpAddr;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::audit::{Audit, Unread};
+use super::dump::ObjectReading;
 use super::message::Read;
 use super::netlink::{Monitor, News, count_failures, read_all, read_objects};
 use super::writer::{BATCH, Batch, Outcomes, Writer};
@@ -85,8 +89,11 @@ pub(crate) struct FibTask {
     repairs: u64,
     last_told: Option<Instant>,
     sweep: Sweep,
-    /// Others changed nexthop objects while changes of ours were under way.
-    objects_doubtful: bool,
+    /// The kernel's nexthop objects have to be read.
+    unread: Unread,
+    /// Why they are being read.
+    unread_for: Unread,
+    audit: Audit,
     /// When routes that are held back have to go.
     let_go_at: Option<Instant>,
 }
@@ -112,11 +119,13 @@ impl FibTask {
             repairs: 0,
             last_told: None,
             sweep: Sweep::new(swept),
-            objects_doubtful: false,
+            unread: Unread::No,
+            unread_for: Unread::No,
+            audit: Audit::new(now(), audit::seed()),
             let_go_at: None,
         };
         // The monitor listens already, so that nothing falls between reading and listening.
-        task.choose_objects();
+        task.choose_objects().await;
         for (key, spec) in task.read_kernel().await? {
             task.fib.delta.adopt(key, Arc::new(spec));
         }
@@ -124,11 +133,16 @@ impl FibTask {
         Ok(task)
     }
 
+    /// How many routes of an agent before this one were found in the kernel.
+    pub(crate) fn adopted(&self) -> usize {
+        self.fib.delta.orphans()
+    }
+
     /// Routes refer to nexthop objects where the kernel has them and the operator wants it.
-    fn choose_objects(&mut self) {
-        match read_objects() {
+    async fn choose_objects(&mut self) {
+        match read_objects().await {
             Ok(reading) => {
-                self.fib.objects_read(reading);
+                let _ = self.fib.objects_read(reading);
                 let config = self.fib.config();
                 self.fib.objects.configure(config.objects, config.resilience);
             }
@@ -166,6 +180,7 @@ impl FibTask {
                     self.fib.delta.next_retry().filter(|_| can),
                     self.fib.objects.next_retry().filter(|_| self.writer.is_idle()),
                     self.let_go_at,
+                    self.audit.next(now()),
                 ];
                 moments.into_iter().flatten().min()
             };
@@ -175,7 +190,7 @@ impl FibTask {
                     Ok(news) => self.learn(news).await,
                     Err(error) => {
                         tracing::error!(%error, "cannot listen to the kernel; reading everything anew");
-                        self.resync().await;
+                        self.read_again().await;
                     }
                 },
                 command = self.inbox.recv() => match command {
@@ -188,6 +203,7 @@ impl FibTask {
                     }
                 },
                 Some((batch, outcomes)) = self.writer.next() => self.done(batch, outcomes),
+                reading = self.audit.reading() => self.compare(reading).await,
                 () = until(deadline), if deadline.is_some() => {}
             }
             for _ in 1..BURST {
@@ -202,6 +218,7 @@ impl FibTask {
                     Err(_) => break,
                 }
             }
+            self.audit_turn();
             self.write();
         }
     }
@@ -259,8 +276,11 @@ impl FibTask {
             ToFib::Reconfigure(config) => {
                 let known = self.fib.config();
                 if (config.objects, config.resilience) != (known.objects, known.resilience) {
-                    let able = config.objects && read_objects().is_ok();
+                    let able = config.objects && read_objects().await.is_ok();
                     self.fib.objects.configure(able, config.resilience);
+                }
+                if config.table != self.fib.config().table {
+                    self.audit.at_once(now()); // others' routes in that table are not known
                 }
                 self.fib.reconfigure(config);
                 self.ensure_rules().await;
@@ -310,11 +330,11 @@ impl FibTask {
             topology |= match one {
                 News::Overrun => {
                     tracing::warn!("the kernel's notifications overran our buffer; reading everything anew");
-                    self.resync().await;
-                    true
+                    self.read_again().await;
+                    false
                 }
                 News::Objects => {
-                    self.read_objects();
+                    self.unread = Unread::Changed;
                     false
                 }
                 News::ObjectGone(_) => false,
@@ -322,7 +342,7 @@ impl FibTask {
                     self.ensure_rules().await;
                     false
                 }
-                News::RouteNew(Read::Ours(key, spec)) => self.observe(key, Some(spec)),
+                News::RouteNew(Read::Ours(key, spec), _) => self.observe(key, Some(spec)),
                 News::RouteGone(Read::Ours(key, _)) => self.observe(key, None),
                 other => self.mirror(other),
             };
@@ -335,59 +355,66 @@ impl FibTask {
     /// Somebody else did something to a route of ours.
     fn observe(&mut self, key: RouteKey, spec: Option<super::RouteSpec>) -> bool {
         let gone = spec.is_none();
-        if self.fib.delta.observe(key, spec.map(Arc::new)) {
-            self.repairs += 1;
-            let now = now();
-            if self
-                .last_told
-                .is_none_or(|last| now.duration_since(last) >= QUIET)
-            {
-                self.last_told = Some(now);
-                tracing::warn!(
-                    route = %key, repairs = self.repairs, deleted = gone,
-                    "somebody else changed a route of ours; putting it back. systemd-networkd does this unless \
-                     ManageForeignRoutes=no is set in networkd.conf; NetworkManager unless the interface is unmanaged"
-                );
-            }
+        if self.fib.delta.observe(key, spec.map(Arc::new)) && self.may_tell() {
+            tracing::warn!(
+                route = %key, repairs = self.repairs, deleted = gone,
+                "somebody else changed a route of ours; putting it back. systemd-networkd does this unless \
+                 ManageForeignRoutes=no is set in networkd.conf; NetworkManager unless the interface is unmanaged"
+            );
         }
         false
+    }
+
+    /// Somebody else put a route in the place of ours.
+    fn replaced(&mut self, key: RouteKey, protocol: u8) {
+        if self.fib.delta.observe(key, None) && self.may_tell() {
+            tracing::warn!(
+                route = %key, protocol,
+                "somebody else replaced a route of ours; it is put back when theirs is gone. Set fib.metric to a metric \
+                 that nobody else uses"
+            );
+        }
+    }
+
+    /// Counts a change that others made; whether it may be reported.
+    fn may_tell(&mut self) -> bool {
+        self.repairs += 1;
+        let now = now();
+        let may = self
+            .last_told
+            .is_none_or(|last| now.duration_since(last) >= QUIET);
+        if may {
+            self.last_told = Some(now);
+        }
+        may
     }
 
     /// Takes news of the host into the mirror; true when next hops may resolve differently.
     fn mirror(&mut self, news: News) -> bool {
         match news {
             News::Link(index, Some(link)) => {
-                let up = link.up;
-                self.fib.mirror.links.insert(index, link);
-                if !up {
-                    self.fib.link_lost(index);
-                }
+                let lost = self.fib.link_new(index, link);
+                self.doubt_objects(lost);
             }
             News::Link(index, None) => {
-                self.fib.mirror.links.remove(&index);
-                self.fib.link_lost(index);
+                self.fib.link_gone(index);
+                self.doubt_objects(true);
             }
-            News::AddressNew(address) => {
-                if self.fib.mirror.addresses.insert(address) {
-                    self.fib.sources_again();
+            News::AddressNew(address) => self.fib.address_new(address),
+            News::AddressGone(address) => self.fib.address_gone(address),
+            News::RouteNew(Read::Foreign(prefix, route), arrival) => {
+                let (key, protocol) = (route.key(prefix), route.protocol);
+                let effect = self.fib.foreign_new(prefix, route, arrival);
+                if effect.took_ours {
+                    self.replaced(key, protocol);
                 }
+                self.expected(!effect.unexpected);
             }
-            News::AddressGone(address) => {
-                self.fib.mirror.addresses.remove(&address);
-                self.fib.address_lost(address);
-                self.fib.sources_again();
-            }
-            News::RouteNew(Read::Foreign(prefix, route)) => self.fib.mirror.add_route(prefix, route),
             News::RouteGone(Read::Foreign(prefix, route)) => {
-                let key = RouteKey {
-                    prefix,
-                    metric: route.metric,
-                    table: route.table,
-                };
-                self.fib.mirror.remove_route(key);
-                self.fib.delta.retry_now(key);
+                let effect = self.fib.foreign_gone(prefix, &route);
+                self.expected(!effect.unexpected);
             }
-            News::RouteNew(Read::Ours(..))
+            News::RouteNew(Read::Ours(..), _)
             | News::RouteGone(Read::Ours(..))
             | News::Objects
             | News::ObjectGone(_)
@@ -397,30 +424,10 @@ impl FibTask {
         true
     }
 
-    /// Reads the nexthop objects anew. While changes of ours are under way that says nothing: it is done when they are.
-    fn read_objects(&mut self) {
-        if self.writer.writes_objects() {
-            self.objects_doubtful = true;
-            return;
-        }
-        match read_objects() {
-            Ok(reading) => self.fib.objects_read(reading),
-            Err(error) => tracing::error!(%error, "cannot read the kernel's nexthop objects"),
-        }
-    }
-
-    async fn resync(&mut self) {
-        if self.fib.objects.enabled() {
-            self.read_objects();
-        }
-        match self.read_kernel().await {
-            Ok(ours) => {
-                let ours = ours.into_iter().map(|(key, spec)| (key, Arc::new(spec)));
-                self.fib.delta.resync(ours.collect());
-                self.ensure_rules().await;
-                self.resolve_again().await;
-            }
-            Err(error) => tracing::error!(%error, "cannot read the kernel's routes"),
+    /// Objects were lost: what is under way may have been lost or not.
+    fn doubt_objects(&mut self, lost: bool) {
+        if lost && self.writer.writes_objects() {
+            self.unread = Unread::Changed;
         }
     }
 
@@ -431,7 +438,10 @@ impl FibTask {
             self.fib.let_go();
         }
         // Objects go alone: routes may refer to them.
-        if self.writer.is_idle() {
+        if self.writer.is_idle() && self.unread != Unread::No {
+            self.unread_for = std::mem::replace(&mut self.unread, Unread::No);
+            self.writer.submit(Batch::ReadObjects(ObjectReading::default()));
+        } else if self.writer.is_idle() {
             let mut objects = self.fib.objects.changes(now());
             if objects.is_empty() && *self.sweep.done.borrow() {
                 objects = self.fib.object_removals();
@@ -449,15 +459,11 @@ impl FibTask {
     }
 
     fn may_write_routes(&self) -> bool {
-        self.writer.takes_routes() && !self.fib.objects.has_changes()
+        self.writer.takes_routes() && !self.fib.objects.has_changes() && self.unread == Unread::No
     }
 
     fn write_routes(&mut self) {
-        let ops = self.fib.delta.take(now(), BATCH);
-        let (blocked, ops): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(|op| self.is_blocked(op));
-        for op in blocked {
-            self.fib.delta.done(now(), op, Err(Failure::Exists));
-        }
+        let ops = self.fib.take_routes(now(), BATCH);
         self.writer.submit(Batch::Routes(ops));
     }
 
@@ -474,31 +480,47 @@ impl FibTask {
                 tracing::error!(%error, "no answer from the kernel to changes of nexthop objects; trying again");
                 self.settle_objects(&ops, &vec![Err(Failure::Errno(libc::EIO)); ops.len()]);
             }
+            (Batch::ReadObjects(reading), Ok(_)) => self.objects_read(reading),
+            (Batch::ReadObjects(_), Err(error)) => {
+                tracing::error!(%error, "cannot read the kernel's nexthop objects; the next audit tries again");
+            }
         }
     }
 
     fn settle_objects(&mut self, ops: &[ObjectOp], outcomes: &[Result<(), Failure>]) {
         let now = now();
+        let mut created = BTreeSet::new();
         for (op, outcome) in ops.iter().zip(outcomes) {
-            if let (ObjectOp::Put(..), Err(failure)) = (op, outcome) {
-                tracing::warn!(?op, ?failure, "the kernel refuses a nexthop object; trying again");
+            match (op, outcome) {
+                (ObjectOp::Put(..), Err(failure)) => {
+                    tracing::warn!(?op, ?failure, "the kernel refuses a nexthop object; trying again");
+                }
+                (ObjectOp::Put(id, _), Ok(())) if !self.fib.objects.is_there(*id) => {
+                    created.insert(*id);
+                }
+                _ => {}
             }
             self.fib.objects.done(now, op, outcome.is_ok());
         }
-        if std::mem::take(&mut self.objects_doubtful) {
-            self.read_objects();
-        }
-    }
-
-    /// Somebody else has a route of this prefix and metric: it is never replaced.
-    fn is_blocked(&self, op: &Op) -> bool {
-        let key = op.key();
-        !matches!(op, Op::Remove(_)) && self.fib.mirror.foreign(&key).is_some()
+        self.fib.objects_put(&created);
     }
 
     fn settle(&mut self, ops: Vec<Op>, outcomes: &[Result<(), Failure>]) {
         let now = now();
         for (op, outcome) in ops.into_iter().zip(outcomes) {
+            match (&op, outcome) {
+                // The object that it refers to is not there.
+                (Op::Add(_, spec) | Op::Replace(_, spec), Err(Failure::Errno(libc::EINVAL)))
+                    if spec.group().is_some() =>
+                {
+                    self.unread = Unread::Changed;
+                }
+                (Op::Add(key, _), Err(Failure::Exists)) => {
+                    let known = self.fib.mirror.foreign(key).is_some();
+                    self.expected(known);
+                }
+                _ => {}
+            }
             self.fib.delta.done(now, op, *outcome);
         }
         for (errno, count) in count_failures(outcomes) {

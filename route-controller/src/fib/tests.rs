@@ -1,5 +1,6 @@
 //! What goes into the kernel and when, without a kernel.
 
+use super::foreign::Arrival;
 use super::*;
 use std::time::Instant;
 
@@ -22,6 +23,8 @@ fn fib() -> Fib {
     let link = Link {
         name: "eth0".into(),
         up: true,
+        enabled: true,
+        carrier_losses: 0,
         mtu: 1500,
         loopback: false,
     };
@@ -39,8 +42,11 @@ fn fib() -> Fib {
             gateway: None,
             ifindex: 2,
         }],
+        source: None,
+        object: None,
+        ends: false,
     };
-    fib.mirror.add_route(prefix("192.0.2.0/24"), connected);
+    fib.mirror.foreign.read(prefix("192.0.2.0/24"), connected, false);
     fib
 }
 
@@ -146,4 +152,174 @@ fn a_lost_link_takes_routes_out_and_tells_the_speaker() {
     fib.mirror.links.get_mut(&2).unwrap().up = false;
     assert_eq!(fib.resolve_again(), [(addr, Reach::Unreachable)]);
     assert!(matches!(fib.delta.take(now, 9)[..], [Op::Remove(_)]));
+}
+
+/// Writes all that is due into a kernel that takes everything.
+fn write_all(fib: &mut Fib) -> (Vec<ObjectOp>, Vec<Op>) {
+    let now = Instant::now();
+    let objects = fib.objects.changes(now);
+    objects.iter().for_each(|op| fib.objects.done(now, op, true));
+    let ops = fib.delta.take(now, 99);
+    ops.iter().for_each(|op| fib.delta.done(now, op.clone(), Ok(())));
+    (objects, ops)
+}
+
+fn eth0(up: bool, carrier_losses: u32) -> Link {
+    Link {
+        name: "eth0".into(),
+        up,
+        enabled: true,
+        carrier_losses,
+        mtu: 1500,
+        loopback: false,
+    }
+}
+
+fn with_objects() -> Fib {
+    let mut fib = fib();
+    fib.objects.configure(true, None);
+    fib.routes(
+        vec![
+            learned("10.244.2.0/24", &["192.0.2.12"]),
+            learned("10.244.3.0/24", &["192.0.2.12"]),
+        ],
+        false,
+    );
+    let (objects, ops) = write_all(&mut fib);
+    assert_eq!((objects.len(), ops.len()), (2, 2));
+    fib
+}
+
+#[test]
+fn a_lost_link_takes_its_objects_too() {
+    let mut fib = with_objects();
+    assert!(fib.link_new(2, eth0(false, 1)));
+    fib.resolve_again();
+    assert!(matches!(
+        &write_all(&mut fib).1[..],
+        [Op::Remove(_), Op::Remove(_)]
+    ));
+    assert!(!fib.link_new(2, eth0(false, 1)), "the same again is no loss");
+    assert!(!fib.link_new(2, eth0(true, 1)));
+    fib.resolve_again();
+    let (objects, ops) = write_all(&mut fib);
+    assert_eq!((objects.len(), ops.len()), (2, 2), "{objects:?} {ops:?}");
+}
+
+/// The carrier was lost and is there again by the time the kernel reports it.
+#[test]
+fn a_loss_that_is_over_is_a_loss() {
+    let mut fib = with_objects();
+    assert!(fib.link_new(2, eth0(true, 1)));
+    fib.resolve_again();
+    let (objects, ops) = write_all(&mut fib);
+    assert_eq!((objects.len(), ops.len()), (2, 2), "{objects:?} {ops:?}");
+    // Another link's loss is none of ours.
+    fib.link_new(9, eth0(true, 0));
+    assert!(fib.link_new(9, eth0(true, 1)));
+    assert_eq!(write_all(&mut fib), (vec![], vec![]));
+}
+
+#[test]
+fn a_route_that_was_refused_for_want_of_its_object_goes_when_that_is_there() {
+    let mut fib = with_objects();
+    let now = Instant::now();
+    fib.link_new(2, eth0(true, 1));
+    // The routes are written before anybody knows.
+    for op in fib.delta.take(now, 99) {
+        fib.delta.done(now, op, Err(Failure::Errno(libc::EINVAL)));
+    }
+    assert_eq!(fib.failed(), 2);
+    assert!(fib.delta.take(now, 99).is_empty(), "not before their time");
+    let put = fib.objects.changes(now);
+    let ids: BTreeSet<u32> = put
+        .iter()
+        .filter_map(|op| match op {
+            ObjectOp::Put(id, _) if !fib.objects.is_there(*id) => Some(*id),
+            _ => None,
+        })
+        .collect();
+    put.iter().for_each(|op| fib.objects.done(now, op, true));
+    fib.objects_put(&ids);
+    assert_eq!(fib.failed(), 0);
+    assert_eq!(fib.delta.take(now, 99).len(), 2);
+}
+
+fn theirs(protocol: u8, metric: u32) -> Foreign {
+    Foreign {
+        metric,
+        table: MAIN,
+        protocol,
+        hops: vec![Hop {
+            gateway: Some("192.0.2.99".parse().unwrap()),
+            ifindex: 2,
+        }],
+        source: None,
+        object: None,
+        ends: false,
+    }
+}
+
+#[test]
+fn a_foreign_replacement_takes_ours_until_it_is_gone() {
+    let mut fib = with_objects();
+    let at = prefix("10.244.2.0/24");
+    let key = theirs(99, 20).key(at);
+    let effect = fib.foreign_new(at, theirs(99, 20), Arrival::Replaced);
+    assert!(effect.took_ours && !effect.unexpected);
+    assert!(fib.delta.observe(key, None));
+    let now = Instant::now();
+    let ops = fib.delta.take(now, 9);
+    assert!(matches!(&ops[..], [Op::Add(..)]), "{ops:?}");
+    fib.delta.done(now, ops[0].clone(), Err(Failure::Exists));
+    assert_eq!(fib.failed(), 0, "it is theirs that is in the way");
+    // `ip route change` of theirs, then it goes.
+    assert!(!fib.foreign_new(at, theirs(98, 20), Arrival::Replaced).took_ours);
+    assert!(!fib.foreign_gone(at, &theirs(98, 20)).unexpected);
+    assert!(matches!(fib.delta.take(now, 9)[..], [Op::Add(..)]));
+    assert!(
+        fib.foreign_gone(at, &theirs(98, 20)).unexpected,
+        "it was not known"
+    );
+}
+
+/// A static route of others on a link that is shut is gone without a notification, and ours is no longer kept out.
+#[test]
+fn what_the_kernel_drops_stands_in_nobodys_way() {
+    let mut fib = fib();
+    let at = prefix("10.244.2.0/24");
+    fib.foreign_new(at, theirs(99, 20), Arrival::Last);
+    fib.routes(vec![learned("10.244.2.0/24", &["192.0.2.12"])], false);
+    let now = Instant::now();
+    for op in fib.delta.take(now, 9) {
+        fib.delta.done(now, op, Err(Failure::Exists));
+    }
+    let shut = Link {
+        enabled: false,
+        ..eth0(false, 0)
+    };
+    fib.link_new(2, shut);
+    assert_eq!(fib.mirror.foreign(&theirs(99, 20).key(at)), None);
+    assert!(fib.delta.is_due(now));
+}
+
+#[test]
+fn addresses_of_others_interfaces_change_nothing() {
+    let mut fib = with_objects();
+    let pod = Address {
+        ifindex: 77,
+        addr: "fe80::1".parse().unwrap(),
+        len: 64,
+    };
+    fib.address_new(pod);
+    fib.address_gone(pod);
+    assert_eq!(write_all(&mut fib), (vec![], vec![]));
+    let own = Address {
+        ifindex: 2,
+        addr: "192.0.2.11".parse().unwrap(),
+        len: 24,
+    };
+    fib.address_gone(own);
+    let (_, ops) = write_all(&mut fib);
+    assert!(matches!(&ops[..], [Op::Replace(..), Op::Replace(..)]), "{ops:?}");
 }

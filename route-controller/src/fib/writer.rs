@@ -16,6 +16,7 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use super::dump::{self, ObjectReading};
 use super::message::encode;
 use super::netlink::big_buffer;
 use super::objects::ObjectOp;
@@ -32,6 +33,8 @@ const UNDER_WAY: usize = 2;
 pub(crate) enum Batch {
     Routes(Vec<Op>),
     Objects(Vec<ObjectOp>),
+    /// A reading of all nexthop objects: what the kernel has after the changes before, and before those after.
+    ReadObjects(ObjectReading),
 }
 
 impl Batch {
@@ -39,6 +42,7 @@ impl Batch {
         match self {
             Batch::Routes(ops) => ops.len(),
             Batch::Objects(ops) => ops.len(),
+            Batch::ReadObjects(_) => 1,
         }
     }
 }
@@ -141,6 +145,7 @@ impl Writer {
                     self.sequence = self.sequence.wrapping_add(1);
                 }
             }
+            Batch::ReadObjects(_) => self.objects_under_way = true,
         }
         self.under_way += 1;
         // There is room for as many as may be under way; the thread ends only with us.
@@ -151,7 +156,7 @@ impl Writer {
     pub(crate) async fn next(&mut self) -> Option<(Batch, Outcomes)> {
         let Answer { job, outcomes } = self.answers.recv().await?;
         self.under_way -= 1;
-        self.objects_under_way &= !matches!(job.batch, Batch::Objects(_));
+        self.objects_under_way &= matches!(job.batch, Batch::Routes(_));
         self.spare.push(job.bytes);
         Some((job.batch, outcomes))
     }
@@ -163,7 +168,17 @@ fn run(
     outbox: &tokio::sync::mpsc::Sender<Answer>,
     port: &AtomicU32,
 ) {
-    while let Ok(job) = inbox.recv() {
+    while let Ok(mut job) = inbox.recv() {
+        if let Batch::ReadObjects(reading) = &mut job.batch {
+            let outcomes = dump::read_objects().map(|read| {
+                *reading = read;
+                Vec::new()
+            });
+            if outbox.blocking_send(Answer { job, outcomes }).is_err() {
+                return;
+            }
+            continue;
+        }
         // One message about a nexthop object can move a hundred thousand routes, in a tenth of a second.
         let beside = matches!(job.batch, Batch::Objects(_)).then(BesideBfd::begin);
         let outcomes = socket.make(&job.bytes, job.first, job.batch.len());

@@ -1,3 +1,4 @@
+use super::retries::LAST_RETRY;
 use super::*;
 use crate::fib::route::{Hop, Leg, Target};
 use bgp_proto::types::Prefix;
@@ -54,6 +55,8 @@ enum Step {
     TheyDelete(u8),
     TheyChange(u8, u8),
     LinkDown(u32),
+    /// Nobody tells.
+    Vanishes(u8),
     Sweep,
 }
 
@@ -65,6 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u8..6).prop_map(Step::TheyDelete),
         1 => (0u8..6, 0u8..4).prop_map(|(key, spec)| Step::TheyChange(key, spec)),
         1 => (1u32..3).prop_map(Step::LinkDown),
+        1 => (0u8..6).prop_map(Step::Vanishes),
         1 => Just(Step::Sweep),
     ]
 }
@@ -107,11 +111,21 @@ proptest! {
                     kernel.ours.retain(|_, spec| !spec.uses(ifindex));
                     delta.doubt(|spec| spec.uses(ifindex));
                 }
+                Step::Vanishes(k) => drop(kernel.ours.remove(&key(k))),
                 Step::Sweep => drop(delta.sweep()),
                 _ => {}
             }
         }
         delta.sweep();
+        // The reading is of a moment between changes under way and those that are made while it is compared.
+        delta.begin_audit();
+        let read: Vec<_> = kernel.ours.iter().map(|(key, spec)| (*key, (**spec).clone())).collect();
+        for op in flying.drain(..) {
+            let outcome = kernel.apply(&op);
+            delta.done(now, op.clone(), outcome);
+        }
+        delta.audit(read);
+        delta.end_audit();
         for _ in 0..20 {
             for op in flying.drain(..) {
                 let outcome = kernel.apply(&op);
@@ -128,7 +142,7 @@ proptest! {
         let blocked = wanted.remove(&key(5)).is_some();
         prop_assert_eq!(&kernel.ours, &wanted);
         if blocked {
-            prop_assert!(matches!(delta.retries[&key(5)].failure, Failure::Exists));
+            prop_assert!(matches!(delta.retries.get(&key(5)).unwrap().failure, Failure::Exists));
         }
     }
 }
@@ -222,4 +236,67 @@ fn a_round_ends_before_the_next_begins() {
         take(&mut delta);
     }
     assert_eq!(order, [2, 1, 0].map(key));
+}
+
+fn written(delta: &mut Delta, keys: &[u8]) {
+    let now = Instant::now();
+    keys.iter().for_each(|n| delta.want(key(*n), Some(spec(1))));
+    for op in delta.take(now, 99) {
+        delta.done(now, op, Ok(()));
+    }
+}
+
+fn reading(keys: &[(u8, u8)]) -> Vec<(RouteKey, RouteSpec)> {
+    let one = |(k, s): &(u8, u8)| (key(*k), (*spec(*s)).clone());
+    keys.iter().map(one).collect()
+}
+
+#[test]
+fn an_audit_finds_what_is_missing_other_and_unknown() {
+    let now = Instant::now();
+    let mut delta = Delta::default();
+    written(&mut delta, &[1, 2, 3]);
+    delta.begin_audit();
+    assert_eq!(delta.audit(reading(&[(1, 1), (2, 2), (4, 1)])), 2);
+    assert_eq!(delta.end_audit(), 1);
+    let mut ops = delta.take(now, 9);
+    ops.sort_by_key(Op::key);
+    assert_eq!(
+        ops,
+        [
+            Op::Replace(key(2), spec(1)),
+            Op::Replace(key(3), spec(1)),
+            Op::Remove(key(4))
+        ]
+    );
+    ops.into_iter().for_each(|op| delta.done(now, op, Ok(())));
+    delta.begin_audit();
+    assert_eq!(delta.audit(reading(&[(1, 1), (2, 1), (3, 1)])), 0);
+    assert_eq!(delta.end_audit(), 0);
+    assert!(!delta.is_dirty());
+}
+
+#[test]
+fn an_audit_leaves_out_what_changed_meanwhile() {
+    let now = Instant::now();
+    let mut delta = Delta::default();
+    written(&mut delta, &[1, 2, 3]);
+    delta.want(key(4), Some(spec(1)));
+    let before = delta.take(now, 9).pop().unwrap();
+    delta.begin_audit();
+    delta.done(now, before, Ok(())); // on its way when the reading began
+    delta.want(key(1), None);
+    let removed = delta.take(now, 9).pop().unwrap();
+    delta.done(now, removed, Ok(()));
+    delta.observe(key(2), Some(spec(1)));
+    delta.want(key(5), Some(spec(1)));
+    let _on_its_way = delta.take(now, 9);
+    // A reading from before all of it.
+    assert_eq!(delta.audit(reading(&[(1, 1), (2, 3), (3, 1), (5, 3)])), 0);
+    assert_eq!(delta.end_audit(), 0);
+    assert!(!delta.is_dirty());
+    // Without a reading nothing changes.
+    delta.begin_audit();
+    delta.abandon_audit();
+    assert_eq!((delta.audit(reading(&[(9, 1)])), delta.end_audit()), (0, 0));
 }
