@@ -29,6 +29,8 @@ wanted() {
             ;;
         test)
             for daemon in bird frr gobgp openbgpd; do package_of "$daemon"; done
+            echo nftables:/usr/sbin/nft
+            echo iputils-ping:/usr/bin/ping
             echo tshark:/usr/bin/tshark
             echo etcd-server:/usr/bin/etcd
             echo curl:/usr/bin/curl
