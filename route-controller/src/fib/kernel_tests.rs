@@ -411,3 +411,28 @@ fn an_overrun_is_reported_when_the_socket_is_empty() {
         );
     });
 }
+
+/// What a bridge says of its ports (AF_BRIDGE) is no news of the links themselves, least of all that they are gone.
+#[test]
+fn a_port_that_leaves_its_bridge_is_still_a_link() {
+    in_namespace(async {
+        let mut node = Node::start().await;
+        ip("link add br0 type bridge");
+        ip("link set br0 up");
+        node.agrees("link set br0 up").await;
+        ip("link set e0 master br0");
+        ip("link set e0 nomaster");
+        let mut pieces = 0;
+        while let Ok(news) = timeout(SILENCE, node.monitor.next(node.writer.port(), MAIN)).await {
+            for one in news.unwrap() {
+                if let News::Link(index, link) = one {
+                    pieces += 1;
+                    let link = link.expect("nothing is gone");
+                    let lost = node.fib.link_new(index, link.clone());
+                    assert!(!lost || link.name == "br0", "{link:?}");
+                }
+            }
+        }
+        assert!(pieces > 0);
+    });
+}

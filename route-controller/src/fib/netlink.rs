@@ -154,6 +154,12 @@ fn one_news(message: NetlinkMessage<RouteNetlinkMessage>, table: u32) -> Option<
         return None;
     };
     match message {
+        // What a bridge says of its ports is no news of the links themselves.
+        RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)
+            if link.header.interface_family != AddressFamily::Unspec =>
+        {
+            None
+        }
         RouteNetlinkMessage::NewLink(link) => {
             let (index, link) = read_link(&link);
             Some(News::Link(index, Some(link)))

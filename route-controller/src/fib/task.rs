@@ -4,6 +4,7 @@
 //! changes by prefix meanwhile). Writes are made between commands, a batch at a time.
 
 mod audit;
+mod unread;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,7 +16,8 @@ use bgp_speaker::{DatapathEvent, SpeakerHandle};
 use std::net::IpAddr;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::audit::{Audit, Unread};
+use self::audit::Audit;
+use self::unread::{Unread, Why};
 use super::dump::ObjectReading;
 use super::message::Read;
 use super::netlink::{Monitor, News, count_failures, read_all, read_objects};
@@ -91,8 +93,6 @@ pub(crate) struct FibTask {
     sweep: Sweep,
     /// The kernel's nexthop objects have to be read.
     unread: Unread,
-    /// Why they are being read.
-    unread_for: Unread,
     audit: Audit,
     /// When routes that are held back have to go.
     let_go_at: Option<Instant>,
@@ -119,8 +119,7 @@ impl FibTask {
             repairs: 0,
             last_told: None,
             sweep: Sweep::new(swept),
-            unread: Unread::No,
-            unread_for: Unread::No,
+            unread: Unread::new(now()),
             audit: Audit::new(now(), audit::seed()),
             let_go_at: None,
         };
@@ -181,6 +180,7 @@ impl FibTask {
                     self.fib.objects.next_retry().filter(|_| self.writer.is_idle()),
                     self.let_go_at,
                     self.audit.next(now()),
+                    self.unread.next(now()).filter(|_| self.writer.is_idle()),
                 ];
                 moments.into_iter().flatten().min()
             };
@@ -334,7 +334,7 @@ impl FibTask {
                     false
                 }
                 News::Objects => {
-                    self.unread = Unread::Changed;
+                    self.unread.note(Why::Changed);
                     false
                 }
                 News::ObjectGone(_) => false,
@@ -427,7 +427,7 @@ impl FibTask {
     /// Objects were lost: what is under way may have been lost or not.
     fn doubt_objects(&mut self, lost: bool) {
         if lost && self.writer.writes_objects() {
-            self.unread = Unread::Changed;
+            self.unread.note(Why::Lost);
         }
     }
 
@@ -438,8 +438,8 @@ impl FibTask {
             self.fib.let_go();
         }
         // Objects go alone: routes may refer to them.
-        if self.writer.is_idle() && self.unread != Unread::No {
-            self.unread_for = std::mem::replace(&mut self.unread, Unread::No);
+        if self.writer.is_idle() && self.unread.is_due(now()) {
+            self.unread.begin();
             self.writer.submit(Batch::ReadObjects(ObjectReading::default()));
         } else if self.writer.is_idle() {
             let mut objects = self.fib.objects.changes(now());
@@ -459,7 +459,7 @@ impl FibTask {
     }
 
     fn may_write_routes(&self) -> bool {
-        self.writer.takes_routes() && !self.fib.objects.has_changes() && self.unread == Unread::No
+        self.writer.takes_routes() && !self.fib.objects.has_changes() && !self.unread.is_due(now())
     }
 
     fn write_routes(&mut self) {
@@ -482,6 +482,7 @@ impl FibTask {
             }
             (Batch::ReadObjects(reading), Ok(_)) => self.objects_read(reading),
             (Batch::ReadObjects(_), Err(error)) => {
+                let _ = self.unread.end(now());
                 tracing::error!(%error, "cannot read the kernel's nexthop objects; the next audit tries again");
             }
         }
@@ -513,7 +514,7 @@ impl FibTask {
                 (Op::Add(_, spec) | Op::Replace(_, spec), Err(Failure::Errno(libc::EINVAL)))
                     if spec.group().is_some() =>
                 {
-                    self.unread = Unread::Changed;
+                    self.unread.note(Why::Lost);
                 }
                 (Op::Add(key, _), Err(Failure::Exists)) => {
                     let known = self.fib.mirror.foreign(key).is_some();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::FibTask;
+use super::unread::Why;
 use crate::clock::now;
 use crate::fib::dump::{ObjectReading, Reading};
 use crate::fib::netlink::read_all;
@@ -22,16 +23,6 @@ const INTERVAL: Duration = Duration::from_secs(300);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Routes compared between commands.
 const SLICE: usize = 4096;
-
-/// Why the nexthop objects have to be read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Unread {
-    No,
-    /// Only to compare.
-    Audit,
-    /// They may not be as known.
-    Changed,
-}
 
 /// Numbers that differ from node to node, so that not all read at the same moment.
 pub(super) fn seed() -> u64 {
@@ -129,7 +120,7 @@ impl FibTask {
     pub(super) async fn read_again(&mut self) {
         self.audit.at_once(now());
         if self.fib.objects.enabled() {
-            self.unread = Unread::Changed;
+            self.unread.note(Why::Changed);
         }
         self.ensure_rules().await;
     }
@@ -152,8 +143,8 @@ impl FibTask {
         self.fib.begin_audit();
         self.audit.over(now());
         self.audit.work = Work::Reading(tokio::spawn(read_all(self.fib.config().table)));
-        if self.fib.objects.enabled() && self.unread == Unread::No {
-            self.unread = Unread::Audit;
+        if self.fib.objects.enabled() {
+            self.unread.note(Why::Audit);
         }
     }
 
@@ -198,7 +189,7 @@ impl FibTask {
     /// The nexthop objects are read.
     pub(super) fn objects_read(&mut self, reading: ObjectReading) {
         let differ = self.fib.objects_read(reading);
-        if self.unread_for == Unread::Audit && differ > 0 {
+        if self.unread.end(now()) == Some(Why::Audit) && differ > 0 {
             tracing::warn!(
                 objects = differ,
                 "nexthop objects are not as the kernel's notifications said; correcting them"
