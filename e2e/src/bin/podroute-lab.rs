@@ -67,6 +67,19 @@ enum Verb {
     /// Faults in a fabric of two racks under traffic, beside BIRD and FRR: failover.md and bench/failover.json. Each round
     /// has another order of faults.
     BenchFailover(Beside),
+    /// Many nodes on one bridge in a mesh of sessions, beside BIRD: start, restarts, silent loss, partition: mesh.md and
+    /// mesh.json.
+    BenchMesh {
+        /// Sizes of the mesh.
+        #[arg(long, value_delimiter = ',', default_value = "50,100,150")]
+        nodes: Vec<usize>,
+        /// Only these: start, restart-one, restart-all, loss, partition, reflectors-start, reflector-restart,
+        /// reflectors-restart.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        #[command(flatten)]
+        beside: Beside,
+    },
     /// Remove a rack that was kept, with all that is in it.
     DemoDown,
     /// Run a command (default: a shell) on a machine or in a pod of the kept rack.
@@ -164,7 +177,25 @@ fn run(verb: Verb, args: &[String]) -> Result<i32> {
             out,
             inside: true,
         }) => e2e::failover::bench(rounds as u64, &daemons, out.as_deref()).map(|()| 0),
-        Verb::Bench { .. } | Verb::BenchFib(_) | Verb::BenchFailover(_) => {
+        Verb::BenchMesh {
+            nodes,
+            only,
+            beside:
+                Beside {
+                    rounds,
+                    daemons,
+                    out,
+                    inside: true,
+                },
+        } => e2e::mesh::bench(&e2e::mesh::Options {
+            nodes,
+            rounds,
+            only,
+            daemons,
+            out,
+        })
+        .map(|()| 0),
+        Verb::Bench { .. } | Verb::BenchFib(_) | Verb::BenchFailover(_) | Verb::BenchMesh { .. } => {
             let mut inside = args.to_vec();
             inside.push("--inside".to_owned());
             sandbox::run(&inside, false)
