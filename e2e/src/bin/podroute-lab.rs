@@ -74,9 +74,18 @@ enum Verb {
         #[arg(long, value_delimiter = ',', default_value = "50,100,150")]
         nodes: Vec<usize>,
         /// Only these: start, restart-one, restart-all, loss, partition, reflectors-start, reflector-restart,
-        /// reflectors-restart.
+        /// reflectors-restart, soak.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
+        /// Size of the mesh with random faults.
+        #[arg(long, default_value_t = 40)]
+        soak_nodes: usize,
+        /// Seconds of random faults.
+        #[arg(long, default_value_t = 120)]
+        soak_seconds: u64,
+        /// What the random faults follow from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
         #[command(flatten)]
         beside: Beside,
     },
@@ -180,6 +189,9 @@ fn run(verb: Verb, args: &[String]) -> Result<i32> {
         Verb::BenchMesh {
             nodes,
             only,
+            soak_nodes,
+            soak_seconds,
+            seed,
             beside:
                 Beside {
                     rounds,
@@ -192,9 +204,14 @@ fn run(verb: Verb, args: &[String]) -> Result<i32> {
             rounds,
             only,
             daemons,
+            soak: e2e::mesh::SoakOptions {
+                nodes: soak_nodes,
+                seconds: soak_seconds,
+                seed,
+            },
             out,
         })
-        .map(|()| 0),
+        .map(|right| i32::from(!right)),
         Verb::Bench { .. } | Verb::BenchFib(_) | Verb::BenchFailover(_) | Verb::BenchMesh { .. } => {
             let mut inside = args.to_vec();
             inside.push("--inside".to_owned());

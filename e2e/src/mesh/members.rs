@@ -129,6 +129,16 @@ impl<'a> Mesh<'a> {
         Ok(all)
     }
 
+    /// Starts one.
+    pub(super) fn launch(&mut self, at: usize, again: bool) -> Result<()> {
+        let arguments = self.arguments(at, again)?;
+        let mut command = Command::new(&arguments[0]);
+        command.args(&arguments[1..]);
+        let daemon = self.field.hosts[at].spawn(self.kind.name(), &mut command)?;
+        self.members[at].daemon = Some(daemon);
+        Ok(())
+    }
+
     /// Starts these at the same moment, in place of those that run there, which are killed; in between `before` is done.
     pub(super) fn launch_all(
         &mut self,

@@ -1,4 +1,4 @@
-//! `make bench-mesh`: many agents on one bridge, beside BIRD: start, restarts, silent loss, partition.
+//! `make bench-mesh`: many agents on one bridge, beside BIRD: start, restarts, silent loss, partition; random faults.
 //!
 //! Each machine is a namespace with a real daemon, an IPv4 /24 and an IPv6 /64. Observed are the kernels alone: a machine
 //! has started when all kernels hold all routes of both families. Blocks that are always there must not be gone at any
@@ -10,6 +10,7 @@ mod field;
 mod members;
 mod report;
 mod rtnl;
+mod soak;
 mod watch;
 
 use std::time::{Duration, Instant};
@@ -101,8 +102,21 @@ pub struct Options {
     pub only: Vec<String>,
     /// The daemons.
     pub daemons: Vec<Kind>,
+    /// The random faults at the end.
+    pub soak: SoakOptions,
     /// Write mesh.md and mesh.json there.
     pub out: Option<std::path::PathBuf>,
+}
+
+/// Random faults, and quiet.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct SoakOptions {
+    /// Size of the mesh.
+    pub nodes: usize,
+    /// How long faults go on.
+    pub seconds: u64,
+    /// What they follow from.
+    pub seed: u64,
 }
 
 impl Options {
@@ -128,8 +142,8 @@ struct Run {
     peak_mib: f64,
 }
 
-/// Runs inside the box.
-pub fn bench(options: &Options) -> Result<()> {
+/// Runs inside the box; whether every kernel was right after the random faults.
+pub fn bench(options: &Options) -> Result<bool> {
     let daemons: Vec<Kind> = Kind::with_kernel_routes(&options.daemons)
         .into_iter()
         .filter(|kind| matches!(kind, Kind::Podroute | Kind::Bird))
@@ -141,6 +155,9 @@ pub fn bench(options: &Options) -> Result<()> {
             "a mesh here has 4 to {} nodes",
             field::MOST - REFLECTORS
         );
+        if !Work::ALL.iter().any(|work| options.wants(*work)) {
+            break;
+        }
         let field = Field::build(nodes + REFLECTORS)?;
         for round in 0..options.rounds {
             // Who goes first changes, so that nobody always meets what the other left.
@@ -160,7 +177,10 @@ pub fn bench(options: &Options) -> Result<()> {
         }
         field.remove()?;
     }
-    report::write(options, &daemons, &runs)
+    let soaks = options.only.is_empty() || options.only.iter().any(|only| only == "soak");
+    let deviations = soaks.then(|| soak::soak(&options.soak)).transpose()?;
+    report::write(options, &daemons, &runs, deviations)?;
+    Ok(deviations.is_none_or(|count| count == 0))
 }
 
 /// Where results go.

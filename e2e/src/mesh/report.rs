@@ -105,8 +105,28 @@ fn memory(sizes: &[usize], daemons: &[Kind], runs: &[Run]) -> String {
 }
 
 /// Prints the table, and writes it where it is wanted.
-pub(super) fn write(options: &Options, daemons: &[Kind], runs: &[Run]) -> Result<()> {
+pub(super) fn write(
+    options: &Options,
+    daemons: &[Kind],
+    runs: &[Run],
+    deviations: Option<usize>,
+) -> Result<()> {
     let versions = Kind::versions(daemons);
+    let sizes: Vec<usize> = options
+        .nodes
+        .iter()
+        .filter(|nodes| runs.iter().any(|run| run.nodes == **nodes))
+        .copied()
+        .collect();
+    let soak = options.soak;
+    let soak = deviations.map_or_else(String::new, |deviations| {
+        format!(
+            "\nRandom faults: {} podroute nodes, seed {}, {} s of kills, pulled cables, lost addresses, stopped processes, \
+             flushed routes and nexthop objects, silence and changed blocks. After them {deviations} routes were not as they \
+             should be.\n",
+            soak.nodes, soak.seed, soak.seconds
+        )
+    });
     let text = format!(
         "# A mesh of real nodes\n\nWritten by `make bench-mesh`: {}; {}. Medians of {} rounds in which both took turns.\n\n\
          Each node is a network namespace with its own daemon, kernel routes on, an IPv4 /24 and an IPv6 /64; all are on one \
@@ -118,20 +138,23 @@ pub(super) fn write(options: &Options, daemons: &[Kind], runs: &[Run]) -> Result
          with each other, so that each of their sessions is seen to be up. BIRD is configured as in \
          other meshes of it: of two nodes one connects, with a delay of 1 s; graceful restart is on for its sessions and its \
          kernel routes, and it restarts with `-R`.\n\n{}\n\
-         Peak memory of a daemon in the middle of all, after the start: {}.\n",
+         Peak memory of a daemon in the middle of all, after the start: {}.\n{soak}",
         crate::bench::machine(),
         versions.join(", "),
         options.rounds,
-        table(&options.nodes, runs),
-        memory(&options.nodes, daemons, runs)
+        table(&sizes, runs),
+        memory(&sizes, daemons, runs)
     );
-    println!("{text}");
+    // Without a table there is nothing to say but what the soak said.
+    if !runs.is_empty() {
+        println!("{text}");
+    }
     match &options.out {
         Some(dir) => crate::bench::save(
             dir,
             "mesh",
             &text,
-            &serde_json::json!({"versions": versions, "runs": runs}),
+            &serde_json::json!({"versions": versions, "runs": runs, "soak": options.soak, "deviations": deviations}),
         ),
         None => Ok(()),
     }

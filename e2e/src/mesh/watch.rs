@@ -4,7 +4,7 @@
 //! daemons. The kernel does not announce every loss of a route (a flushed nexthop object takes its routes along), so a
 //! namespace that is not right is dumped now and then, and nothing counts as reached before a dump agrees.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -307,6 +307,22 @@ impl Watch {
             self.look_again()?;
             std::thread::sleep(TICK);
         }
+    }
+
+    /// Reads on for a while, and says what is wrong at its end or was in between.
+    pub(super) fn stays_right(&mut self, span: Duration) -> Result<Vec<String>> {
+        let end = Instant::now() + span;
+        let mut wrong = BTreeSet::new();
+        while Instant::now() < end {
+            self.read()?;
+            if !self.is_right() {
+                wrong.extend(self.deviations());
+            }
+            std::thread::sleep(TICK);
+        }
+        self.dump()?;
+        wrong.extend(self.deviations());
+        Ok(wrong.into_iter().collect())
     }
 
     /// What is wrong now.
