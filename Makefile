@@ -10,8 +10,10 @@ NODE ?= podroute
 KEEP ?=
 # Rounds of a bench.
 ROUNDS ?= 200
-# One task of `make bench`.
+# One task of `make bench`, or some of `make bench-mesh`.
 ONLY ?=
+# Sizes of the mesh.
+NODES ?= 50,100,150
 # More arguments for the test runner, e.g. a name: make test ARGS=bird
 ARGS ?=
 
@@ -23,7 +25,7 @@ export PODROUTE_BIN_DIR := $(TARGET_DIR)/$(TRIPLE)/release:$(TARGET_DIR)/release
 ROOT_ON_DEBIAN := $(and $(filter 0,$(shell id -u)),$(wildcard /etc/debian_version),1)
 LAB := $(TARGET_DIR)/release/podroute-lab
 
-.PHONY: help demo demo-down build test interop bench bench-fib bench-failover bench-cni image-files lint clean
+.PHONY: help demo demo-down build test interop bench bench-fib bench-failover bench-mesh bench-cni image-files lint clean
 
 help:
 	@echo 'make demo        bring up a rack in namespaces and prove that pods reach each other'
@@ -35,6 +37,8 @@ help:
 	@echo 'make bench       the speaker beside other daemons, into docs/bench/ (ROUNDS=5, ONLY=reflect)'
 	@echo 'make bench-fib   learned routes into the kernel beside BIRD and FRR, into docs/bench/'
 	@echo 'make bench-failover  faults in a fabric of two racks under traffic, beside BIRD and FRR, into docs/ (ROUNDS=3)'
+	@echo 'make bench-mesh  many nodes in a full mesh and with reflectors beside BIRD: start, restarts, loss, partition,'
+	@echo '                 random faults; into docs/bench/ (ROUNDS=3, NODES=50,100,150, ONLY=start,soak)'
 	@echo 'make bench-cni   the CNI plugin beside the kernel alone and the reference plugins (root; ROUNDS=200)'
 	@echo 'make image-files static programs for the Containerfile'
 	@echo 'make lint        formatting and clippy'
@@ -88,6 +92,12 @@ bench-fib:
 	@e2e/packages.sh test
 	@$(MAKE) --no-print-directory build
 	$(LAB) bench-fib --rounds $(ROUNDS) --out docs/bench
+
+bench-mesh: ROUNDS = 3
+bench-mesh:
+	@e2e/packages.sh test
+	@$(MAKE) --no-print-directory build
+	$(LAB) bench-mesh --rounds $(ROUNDS) --nodes $(NODES) $(if $(ONLY),--only $(ONLY),--out docs/bench)
 
 bench-cni:
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TRIPLE) -p cni-ipam --bins --examples

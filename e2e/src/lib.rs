@@ -5,7 +5,7 @@
 //! on them; [`cni`] plays the container runtime, [`container`] the kubelet; [`rack`] joins these. [`flow`] and
 //! [`visits`] use the network; [`probe`], [`capture`] and [`kernel`] observe, [`wait`] waits, [`failure`] says what
 //! went wrong and shows the evidence. [`blast`] loads speakers, [`bench`] compares them, [`failover`] breaks a fabric
-//! under traffic. [`demo`] is the story that `make demo` tells.
+//! under traffic, [`mesh`] starts and breaks many nodes on one bridge. [`demo`] is the story that `make demo` tells.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,6 +30,7 @@ pub mod flow;
 pub mod icmp;
 pub mod kernel;
 pub mod machine;
+pub mod mesh;
 pub mod netns;
 pub mod probe;
 pub mod process;

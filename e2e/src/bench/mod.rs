@@ -18,7 +18,7 @@ use rivals::{HERE, Rival};
 use works::Work;
 
 pub use fib::fib;
-pub(crate) use report::machine;
+pub(crate) use report::{machine, save};
 pub use rivals::cost;
 pub(crate) use rivals::{MIRROR, be_mirror};
 

@@ -195,7 +195,7 @@ fn plot(tasks: &[Task], rivals: &[Rival], runs: &[Run]) -> String {
 }
 
 /// Writes NAME.md and NAME.json.
-pub(super) fn save(dir: &Path, name: &str, text: &str, json: &serde_json::Value) -> Result<()> {
+pub(crate) fn save(dir: &Path, name: &str, text: &str, json: &serde_json::Value) -> Result<()> {
     std::fs::create_dir_all(dir).context(dir.display())?;
     let file = dir.join(format!("{name}.md"));
     std::fs::write(&file, text).context(file.display())?;

@@ -67,6 +67,28 @@ enum Verb {
     /// Faults in a fabric of two racks under traffic, beside BIRD and FRR: failover.md and bench/failover.json. Each round
     /// has another order of faults.
     BenchFailover(Beside),
+    /// Many nodes on one bridge in a mesh of sessions, beside BIRD: start, restarts, silent loss, partition: mesh.md and
+    /// mesh.json.
+    BenchMesh {
+        /// Sizes of the mesh.
+        #[arg(long, value_delimiter = ',', default_value = "50,100,150")]
+        nodes: Vec<usize>,
+        /// Only these: start, restart-one, restart-all, loss, partition, reflectors-start, reflector-restart,
+        /// reflectors-restart, soak.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        /// Size of the mesh with random faults.
+        #[arg(long, default_value_t = 40)]
+        soak_nodes: usize,
+        /// Seconds of random faults.
+        #[arg(long, default_value_t = 120)]
+        soak_seconds: u64,
+        /// What the random faults follow from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        #[command(flatten)]
+        beside: Beside,
+    },
     /// Remove a rack that was kept, with all that is in it.
     DemoDown,
     /// Run a command (default: a shell) on a machine or in a pod of the kept rack.
@@ -164,7 +186,33 @@ fn run(verb: Verb, args: &[String]) -> Result<i32> {
             out,
             inside: true,
         }) => e2e::failover::bench(rounds as u64, &daemons, out.as_deref()).map(|()| 0),
-        Verb::Bench { .. } | Verb::BenchFib(_) | Verb::BenchFailover(_) => {
+        Verb::BenchMesh {
+            nodes,
+            only,
+            soak_nodes,
+            soak_seconds,
+            seed,
+            beside:
+                Beside {
+                    rounds,
+                    daemons,
+                    out,
+                    inside: true,
+                },
+        } => e2e::mesh::bench(&e2e::mesh::Options {
+            nodes,
+            rounds,
+            only,
+            daemons,
+            soak: e2e::mesh::SoakOptions {
+                nodes: soak_nodes,
+                seconds: soak_seconds,
+                seed,
+            },
+            out,
+        })
+        .map(|right| i32::from(!right)),
+        Verb::Bench { .. } | Verb::BenchFib(_) | Verb::BenchFailover(_) | Verb::BenchMesh { .. } => {
             let mut inside = args.to_vec();
             inside.push("--inside".to_owned());
             sandbox::run(&inside, false)
