@@ -7,10 +7,18 @@
 use std::collections::BTreeMap;
 
 use crate::problem::{Mark, Sink, Spot, quoted};
-use crate::schema::{SECTIONS, Section};
 use crate::suggest::nearest;
 use crate::value::{Bad, Kind, Scalar};
 use crate::yaml::{Entry, Node, Value};
+
+/// A mapping with known fields.
+#[derive(Debug)]
+pub struct Section {
+    /// Path of the section, as `peers[].timers`; empty for the top of the file.
+    pub name: &'static str,
+    /// Its fields, in the order of the documentation.
+    pub fields: &'static [&'static str],
+}
 
 /// Longest list. Some checks compare each item with each other.
 const MAX_ITEMS: usize = 10_000;
@@ -249,17 +257,16 @@ impl<'a> Cursor<'a> {
         } else {
             format!("in {}", section.name)
         };
-        let elsewhere = || {
-            SECTIONS
-                .iter()
-                .find(|other| other.fields.contains(&entry.key.as_str()))
-        };
         let meant = nearest(&entry.key, section.fields.iter().copied());
         let remedy = match meant {
             Some(name) => format!("did you mean '{name}'?"),
-            None => match elsewhere().filter(|other| other.name != section.name) {
-                Some(Section { name: "", .. }) => format!("'{}' stands at the top of the file", entry.key),
-                Some(other) => format!("'{}' is a field of {}", entry.key, other.name),
+            None => match self
+                .sink
+                .section_with(&entry.key)
+                .filter(|other| *other != section.name)
+            {
+                Some("") => format!("'{}' stands at the top of the file", entry.key),
+                Some(other) => format!("'{}' is a field of {other}", entry.key),
                 None => format!("known are {}", section.fields.join(", ")),
             },
         };

@@ -38,7 +38,7 @@ pub fn load(text: &str) -> Result<Config, Errors> {
 /// # Errors
 /// As [`load`].
 pub fn load_for(text: &str, facts: &NodeFacts) -> Result<Config, Errors> {
-    let sink = problem::Sink::default();
+    let sink = problem::Sink::of(SECTIONS.iter().map(|section| (section.name, section.fields)));
     let config = yaml::parse(text)
         .map_err(|problem| sink.error(problem))
         .ok()

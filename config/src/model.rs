@@ -556,12 +556,6 @@ impl Config {
             .map(|(address, communities)| route(address, Source::Service, communities));
         blocks.chain(services).collect()
     }
-
-    /// What this node will run, and why, in words for people.
-    #[must_use]
-    pub fn explain(&self) -> String {
-        crate::explain::explain(self)
-    }
 }
 
 /// What a peer's OPEN offers beside the usual.

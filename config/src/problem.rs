@@ -98,9 +98,25 @@ impl fmt::Display for Errors {
 pub(crate) struct Sink {
     errors: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
+    /// Name and fields of every section, to say where a field belongs.
+    sections: Vec<(&'static str, &'static [&'static str])>,
 }
 
 impl Sink {
+    /// A sink of a file with these sections.
+    pub(crate) fn of(sections: impl IntoIterator<Item = (&'static str, &'static [&'static str])>) -> Self {
+        Self {
+            sections: sections.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The section that has this field.
+    pub(crate) fn section_with(&self, field: &str) -> Option<&'static str> {
+        let found = self.sections.iter().find(|(_, fields)| fields.contains(&field));
+        found.map(|(name, _)| *name)
+    }
+
     pub(crate) fn error(&self, problem: Problem) {
         self.errors.borrow_mut().push(problem);
     }

@@ -260,11 +260,7 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
             text,
             facts,
         },
-        node: Node {
-            run_dir,
-            host,
-            start,
-        },
+        node: Node { run_dir, host, start },
         config,
         speaker,
         fib,
@@ -358,6 +354,10 @@ impl Agent {
             OnShutdown::Withdraw => Shutdown::Withdraw("podroute was stopped".to_owned()),
         };
         self.sessions.write();
+        // First: what becomes of the sessions now does not concern the kernel's routes any more.
+        let (done, stopped) = oneshot::channel();
+        self.to_fib(ToFib::Stop(done)).await;
+        let _ = tokio::time::timeout(BLOCK_PATIENCE, stopped).await; // a kernel that does not answer holds nobody up
         self.bfd.set_all_admin_down().await;
         self.speaker.shutdown(how).await;
         tracing::info!("agent stopping; kernel routes are kept");

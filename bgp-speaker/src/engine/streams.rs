@@ -98,6 +98,9 @@ impl DatapathStream {
 
     /// Sends what is held, as far as there is room.
     pub(crate) fn catch_up(&mut self) {
+        if self.events.is_closed() {
+            self.held = Held::default(); // nobody wants to know
+        }
         while self.events.capacity() > 0
             && let Some(event) = self.held.next()
         {
@@ -108,9 +111,9 @@ impl DatapathStream {
         }
     }
 
-    /// Waits for room; false when nobody receives any more.
-    pub(crate) async fn has_room(&self) -> bool {
-        self.events.reserve().await.is_ok()
+    /// Waits for room, or until nobody receives any more.
+    pub(crate) async fn has_room(&self) {
+        drop(self.events.reserve().await);
     }
 }
 
@@ -152,6 +155,9 @@ impl LifecycleStream {
 
     /// Sends what is held, as far as there is room.
     pub(crate) fn catch_up(&mut self) {
+        if self.events.is_closed() {
+            self.held.clear(); // nobody wants to know
+        }
         while self.events.capacity() > 0
             && let Some((_, event)) = self.held.pop_first()
         {
@@ -162,9 +168,9 @@ impl LifecycleStream {
         }
     }
 
-    /// Waits for room; false when nobody receives any more.
-    pub(crate) async fn has_room(&self) -> bool {
-        self.events.reserve().await.is_ok()
+    /// Waits for room, or until nobody receives any more.
+    pub(crate) async fn has_room(&self) {
+        drop(self.events.reserve().await);
     }
 }
 

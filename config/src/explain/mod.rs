@@ -14,6 +14,14 @@ use bgp_proto::types::HoldTime;
 
 use crate::model::{Auto, Bfd, BmpStation, Config, Fib, Mesh, OnShutdown, Peer, Remote, Ttl};
 
+impl Config {
+    /// What this node will run, and why, in words for people.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        explain(self)
+    }
+}
+
 pub(crate) fn explain(config: &Config) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.

@@ -19,20 +19,12 @@ pub(crate) use node::*;
 pub(crate) use peer::*;
 pub(crate) use policy::*;
 
+pub use crate::decode::Section;
 use crate::decode::{At, Cursor};
 use crate::model::OnShutdown;
 use crate::problem::{Sink, Spot, quoted};
 use crate::value::{self, Bad, Kind, Scalar};
 use crate::yaml::{Node as YamlNode, Value};
-
-/// A mapping with known fields.
-#[derive(Debug)]
-pub struct Section {
-    /// Path of the section, as `peers[].timers`; empty for the top of the file.
-    pub name: &'static str,
-    /// Its fields, in the order of the documentation.
-    pub fields: &'static [&'static str],
-}
 
 /// Every section of the file.
 pub const SECTIONS: &[&Section] = &[

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::agent;
-use crate::fib::netlink;
+use crate::fib::cleanup;
 use crate::status::{Direction, Reply, Request};
 use crate::sysctl;
 
@@ -307,7 +307,7 @@ fn dump(file: &Path, run_dir: &Path) -> Result<(), String> {
 /// Each part is tried, whatever becomes of the others. The list goes first: no new pods from here on.
 fn cleanup(state: &pods::StateDir, conf_dir: &Path) -> Result<(), String> {
     let list = install::uninstall(conf_dir);
-    let routes = block_on(netlink::cleanup())
+    let routes = block_on(cleanup::cleanup())
         .map(|count| println!("removed {count} kernel routes"))
         .map_err(|error| format!("cannot remove routes: {error}; podroute needs CAP_NET_ADMIN"));
     let pods = pods::cleanup(state);

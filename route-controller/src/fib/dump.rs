@@ -14,10 +14,10 @@ use rustc_hash::FxHashSet;
 use super::foreign::ForeignRoutes;
 use super::frame;
 use super::message::{Read, read_address, read_link, read_route};
-use super::netlink::big_buffer;
 use super::object_message::{self, Found};
 use super::objects::Content;
 use super::route::{RouteKey, RouteSpec};
+use super::socket::big_buffer;
 use super::{Address, Link};
 
 /// Links, addresses and routes.

@@ -4,6 +4,7 @@
 //! the kernel says ([`Mirror`], [`Delta`]); it gives changes for `netlink` and news for the speaker. Only
 //! routes with our protocol number, in our table, are ever ours.
 
+pub(crate) mod cleanup;
 #[cfg(test)]
 mod cost;
 mod delta;
@@ -21,6 +22,7 @@ mod resolve;
 mod route;
 pub(crate) mod rules;
 mod sets;
+mod socket;
 pub(crate) mod task;
 mod writer;
 

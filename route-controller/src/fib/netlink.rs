@@ -6,13 +6,11 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 
-use futures::{FutureExt, TryStreamExt};
+use futures::FutureExt;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, TokioSocket};
-use nix::sys::socket::{setsockopt, sockopt};
 use tokio::task::unconstrained;
 
 use super::dump::{self, ObjectReading, Reading};
@@ -20,19 +18,11 @@ use super::foreign::Arrival;
 use super::frame;
 use super::message::{Read, read_address, read_link, read_route};
 use super::object_message;
-use super::objects::{Content, ObjectOp};
-use super::{Address, Failure, Link, writer};
+use super::socket::big_buffer;
+use super::{Address, Failure, Link};
 
-const RECEIVE_BUFFER: usize = 8 << 20;
 /// Datagrams that are read together.
 const MOST_DATAGRAMS: usize = 1024;
-
-pub(crate) fn big_buffer(socket: &Socket) {
-    // Beyond rmem_max only with CAP_NET_ADMIN, which we need anyway; otherwise as much as there is.
-    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        let _ = setsockopt(socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
-    }
-}
 
 /// What the kernel told.
 #[derive(Debug)]
@@ -176,19 +166,6 @@ fn one_news(message: NetlinkMessage<RouteNetlinkMessage>, table: u32) -> Option<
     }
 }
 
-/// Removes every nexthop object of ours; their routes are gone already.
-fn cleanup_objects() -> io::Result<usize> {
-    let Ok((ours, _)) = dump::read_objects() else {
-        return Ok(0); // a kernel without them
-    };
-    let rank = |content: &Content| u8::from(matches!(content, Content::Single(..)));
-    let mut ours = ours;
-    ours.sort_by_key(|(_, content)| rank(content)); // groups first
-    let ops: Vec<ObjectOp> = ours.into_iter().map(|(id, _)| ObjectOp::Remove(id)).collect();
-    let outcomes = writer::apply_objects(&ops)?;
-    Ok(outcomes.iter().filter(|outcome| outcome.is_ok()).count())
-}
-
 /// Reads all links, addresses and routes of the main and of this table.
 pub(crate) async fn read_all(table: u32) -> io::Result<Reading> {
     let reading = tokio::task::spawn_blocking(move || dump::read_all(table));
@@ -199,47 +176,6 @@ pub(crate) async fn read_all(table: u32) -> io::Result<Reading> {
 pub(crate) async fn read_objects() -> io::Result<ObjectReading> {
     let reading = tokio::task::spawn_blocking(dump::read_objects);
     reading.await.map_err(io::Error::other)?
-}
-
-/// Removes every route of ours, of any table, our rules and nexthop objects. Gives how many there were.
-pub(crate) async fn cleanup() -> io::Result<usize> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    let task = tokio::spawn(connection);
-    let mut removed = 0;
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut wanted = RouteMessage::default();
-        wanted.header.address_family = family;
-        let all: Vec<RouteMessage> = handle
-            .route()
-            .get(wanted)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(io::Error::other)?;
-        for mut route in all
-            .into_iter()
-            .filter(|route| u8::from(route.header.protocol) == super::PROTOCOL)
-        {
-            // The key alone: a nexthop object and what it comes to are read together, and refused together.
-            route.attributes.retain(|attribute| {
-                use netlink_packet_route::route::RouteAttribute;
-                matches!(
-                    attribute,
-                    RouteAttribute::Destination(_) | RouteAttribute::Priority(_) | RouteAttribute::Table(_)
-                )
-            });
-            handle
-                .route()
-                .del(route)
-                .execute()
-                .await
-                .map_err(io::Error::other)?;
-            removed += 1;
-        }
-    }
-    task.abort();
-    let (_, rules) = super::rules::ensure(None).await?;
-    Ok(removed + rules + cleanup_objects()?)
 }
 
 /// How many changes failed, by what; for one log line per batch.

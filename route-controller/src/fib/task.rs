@@ -35,6 +35,9 @@ pub(crate) enum ToFib {
     SweepAfter(BTreeSet<(PeerId, Family)>),
     /// Orphans go now.
     Sweep,
+    /// The agent stops: the kernel keeps what it has from now on, whatever becomes of the sessions. Answered when nothing is under way
+    /// any more.
+    Stop(oneshot::Sender<()>),
     Reconfigure(FibConfig),
     Query(Box<dyn FnOnce(&Fib) + Send>),
 }
@@ -96,6 +99,8 @@ pub(crate) struct FibTask {
     audit: Audit,
     /// When routes that are held back have to go.
     let_go_at: Option<Instant>,
+    /// The agent stops.
+    stopping: Option<oneshot::Sender<()>>,
 }
 
 impl FibTask {
@@ -122,6 +127,7 @@ impl FibTask {
             unread: Unread::new(now()),
             audit: Audit::new(now(), audit::seed()),
             let_go_at: None,
+            stopping: None,
         };
         // The monitor listens already, so that nothing falls between reading and listening.
         task.choose_objects().await;
@@ -212,6 +218,9 @@ impl FibTask {
                     Err(_) => break,
                 }
             }
+            if let Some(done) = self.stopping.take() {
+                return self.stop(done).await;
+            }
             for _ in 1..BURST {
                 match self.datapath.try_recv() {
                     Ok(event) => self.take_event(event).await,
@@ -221,6 +230,16 @@ impl FibTask {
             self.audit_turn();
             self.write();
         }
+    }
+
+    /// What is under way is written to its end.
+    async fn stop(mut self, done: oneshot::Sender<()>) {
+        while !self.writer.is_idle()
+            && let Some((batch, outcomes)) = self.writer.next().await
+        {
+            self.done(batch, outcomes);
+        }
+        let _ = done.send(()); // whoever asked may have stopped waiting
     }
 
     /// When what is held has to go at the latest.
@@ -273,6 +292,7 @@ impl FibTask {
                 self.sweep_if_complete();
             }
             ToFib::Sweep => self.sweep(),
+            ToFib::Stop(done) => self.stopping = Some(done),
             ToFib::Reconfigure(config) => {
                 let known = self.fib.config();
                 if (config.objects, config.resilience) != (known.objects, known.resilience) {

@@ -18,8 +18,8 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::dump::{self, ObjectReading};
 use super::message::encode;
-use super::netlink::big_buffer;
 use super::objects::ObjectOp;
+use super::socket::big_buffer;
 use super::{Failure, Op, frame, object_message};
 
 /// Changes sent with one system call.

@@ -1,6 +1,6 @@
 //! A destination, and how the table keeps it: in few octets, because there are millions.
 
-use super::table::PathIdx;
+use super::path::PathIdx;
 use crate::types::{Family, Prefix};
 
 /// 16 octets, so that four neighbours share a cache line.

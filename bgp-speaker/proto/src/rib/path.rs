@@ -1,9 +1,33 @@
 //! A path, and how the table keeps it: in few octets, because there are millions.
 
+use std::num::NonZeroU32;
+
 use super::attrs::AttrId;
 use super::generation::Generation;
-use super::table::PathIdx;
 use crate::types::{PathId, PeerId};
+
+/// Names a path of the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PathIdx(NonZeroU32);
+
+impl PathIdx {
+    /// The path in this slot of the table.
+    pub(super) fn of_slot(slot: usize) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(u32::try_from(slot).unwrap_or(u32::MAX - 1)))
+    }
+
+    /// Its slot in the table.
+    pub(super) fn slot(self) -> usize {
+        (self.0.get() - 1) as usize
+    }
+
+    /// The identifier under which the path is advertised (RFC 7911 §3): unique among the paths of its prefix, the same
+    /// for as long as its source keeps it, and never 0.
+    #[must_use]
+    pub fn export_id(self) -> PathId {
+        PathId(self.0.get())
+    }
+}
 
 /// Why a path takes no part in the decision.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

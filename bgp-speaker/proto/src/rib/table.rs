@@ -8,13 +8,12 @@
 //! Panics: on nothing; an id out of range reads as absent.
 
 use std::hash::BuildHasher;
-use std::num::NonZeroU32;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use rustc_hash::FxBuildHasher;
 
-pub use super::path::{Ineligible, Path};
+pub use super::path::{Ineligible, Path, PathIdx};
 
 use super::dest::{Dest, Networks, Place};
 use super::path::Node;
@@ -29,19 +28,6 @@ impl DestId {
     #[must_use]
     pub fn index(self) -> usize {
         self.0 as usize
-    }
-}
-
-/// Names a path of the table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PathIdx(NonZeroU32);
-
-impl PathIdx {
-    /// The identifier under which the path is advertised (RFC 7911 §3): unique among the paths of its prefix, the same
-    /// for as long as its source keeps it, and never 0.
-    #[must_use]
-    pub fn export_id(self) -> PathId {
-        PathId(self.0.get())
     }
 }
 
@@ -347,7 +333,7 @@ impl Table {
             return at;
         }
         self.nodes.push(node);
-        PathIdx(NonZeroU32::MIN.saturating_add(u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX - 1)))
+        PathIdx::of_slot(self.nodes.len() - 1)
     }
 
     /// Takes a path out.
@@ -469,7 +455,7 @@ impl Table {
 }
 
 fn slot(at: PathIdx) -> usize {
-    (at.0.get() - 1) as usize
+    at.slot()
 }
 
 #[cfg(test)]

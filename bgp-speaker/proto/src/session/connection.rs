@@ -9,7 +9,7 @@ use ::bytes::Bytes;
 use super::timer::{INCOMING_OPEN_HOLD, OPEN_HOLD, send_hold_time};
 use super::{ConnId, Negotiated};
 use crate::types::FamilySet;
-use crate::wire::{DecodeContext, Open};
+use crate::wire::{DecodeContext, Notification, Open};
 
 /// How far a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -164,5 +164,28 @@ impl Connection {
             _ if due(self.send_hold) => Some(Due::SendHold),
             _ => due(self.keepalive).then_some(Due::Keepalive),
         }
+    }
+}
+
+/// Both sides said that a NOTIFICATION, other than a Hard Reset, is no reason to drop routes (RFC 8538 §2).
+pub(super) fn survives_notification(agreed: &Negotiated) -> bool {
+    let bit = |open: &Open| {
+        open.graceful_restart()
+            .is_some_and(|restart| restart.notification)
+    };
+    bit(&agreed.local) && bit(&agreed.remote)
+}
+
+/// RFC 8538 §3: what ends a session for good says so, if the peer would otherwise keep our routes.
+pub(super) fn for_good(conn: &Connection, notification: Notification) -> Notification {
+    let agreed = conn
+        .negotiated
+        .as_deref()
+        .filter(|_| conn.phase == Phase::Established);
+    match agreed {
+        Some(agreed) if survives_notification(agreed) && !notification.is_hard_reset() => {
+            notification.into_hard_reset()
+        }
+        _ => notification,
     }
 }

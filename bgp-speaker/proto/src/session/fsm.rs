@@ -31,9 +31,8 @@ use std::time::{Duration, Instant};
 
 use ::bytes::Bytes;
 
-use super::connection::{Connection, Due, Phase};
+use super::connection::{Connection, Due, Phase, for_good};
 use super::negotiate::Offer;
-use super::restart::for_good;
 use super::timer::{Jitter, LONGEST, SHORTEST, STABLE};
 use super::{ConnId, DownReason, Input, Negotiated, Output, SessionConfig, State, Stats};
 use crate::wire::{

@@ -16,37 +16,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Phase, survives_notification};
 use super::fsm::Session;
 use super::{Beginning, DownReason, Negotiated};
 use crate::types::{Family, FamilySet};
-use crate::wire::{Notification, Open};
 
 /// Second connections in this time after a session came up are collisions, not restarts.
 const LATE_COLLISION: Duration = Duration::from_secs(5);
-
-/// Both sides said that a NOTIFICATION, other than a Hard Reset, is no reason to drop routes (RFC 8538 §2).
-fn survives_notification(agreed: &Negotiated) -> bool {
-    let bit = |open: &Open| {
-        open.graceful_restart()
-            .is_some_and(|restart| restart.notification)
-    };
-    bit(&agreed.local) && bit(&agreed.remote)
-}
-
-/// RFC 8538 §3: what ends a session for good says so, if the peer would otherwise keep our routes.
-pub(super) fn for_good(conn: &Connection, notification: Notification) -> Notification {
-    let agreed = conn
-        .negotiated
-        .as_deref()
-        .filter(|_| conn.phase == Phase::Established);
-    match agreed {
-        Some(agreed) if survives_notification(agreed) && !notification.is_hard_reset() => {
-            notification.into_hard_reset()
-        }
-        _ => notification,
-    }
-}
 
 /// What outlives a connection.
 #[derive(Debug, Default)]

@@ -5,6 +5,7 @@
 //! errors carry RFC 7606 verdicts: only what makes the NLRI unreadable resets a session.
 //! nom stays inside this module. Nothing here panics on any bytes.
 
+mod alert;
 mod as4;
 mod as_path;
 mod attr_decode;
@@ -12,6 +13,7 @@ mod attribute;
 mod batch;
 pub mod bmp;
 mod capability;
+mod codes;
 mod communities;
 mod encode;
 mod error;
@@ -29,6 +31,7 @@ pub use as_path::*;
 pub use attribute::*;
 pub use batch::*;
 pub use capability::*;
+pub use codes::*;
 pub use communities::Communities;
 pub use encode::*;
 pub use error::*;
