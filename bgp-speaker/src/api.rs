@@ -93,6 +93,8 @@ pub struct PeerSpec {
     pub transport: Transport,
     /// False: administratively down.
     pub enabled: bool,
+    /// How long the peer has to connect before we do, when the session is started.
+    pub connect_after: Duration,
     /// What is missing before the session can be tried, in words.
     pub waiting_for: Option<String>,
 }

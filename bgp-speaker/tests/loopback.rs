@@ -105,6 +105,7 @@ fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> PeerSpec {
             password: None,
         },
         enabled: true,
+        connect_after: Duration::ZERO,
         waiting_for: None,
     }
 }

@@ -370,3 +370,19 @@ fn a_new_connection_of_the_peer_takes_the_place_of_an_unfinished_one() {
         assert_eq!(lab.session.stats().collisions, 1001);
     }
 }
+
+/// The peer has its time to connect; whoever comes first, there is one connection.
+#[test]
+fn the_peer_may_connect_first() {
+    let wait = Duration::from_millis(300);
+    let mut lab = Lab::new(config());
+    assert_eq!(lab.give(Input::StartAfter(wait)), [], "nothing is dialed yet");
+    assert_eq!((lab.state(), lab.timeout()), (State::Active, wait));
+    let (conn, _) = lab.incoming();
+    lab.bytes(conn, &peer_open(HIGH).encode());
+    assert!(connects(&lab.pass(SECOND)).is_empty(), "the peer's connection is enough");
+    let mut lab = Lab::new(config());
+    lab.give(Input::StartAfter(wait));
+    let done = lab.pass(wait);
+    assert_eq!(connects(&done).len(), 1, "it did not come: {done:?}");
+}

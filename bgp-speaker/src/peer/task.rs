@@ -128,7 +128,7 @@ impl PeerTask {
     /// Runs until the peer is removed; a dynamic one until it is gone. Gives its way to the engine.
     pub(crate) async fn run(mut self) -> Mailbox {
         if self.spec.wanted() {
-            self.tell_session(Input::Start);
+            self.tell_session(Input::StartAfter(self.spec.connect_after));
         }
         while self.life != Life::Over && !self.is_expired() {
             let wake = self.wake().await;
@@ -262,7 +262,7 @@ impl PeerTask {
             self.session = Session::new(self.spec.session.clone(), self.seed).in_place_of_another();
         }
         match (self.spec.wanted(), restart || toggled) {
-            (true, true) => self.tell_session(Input::Start),
+            (true, true) => self.tell_session(Input::StartAfter(self.spec.connect_after)),
             (false, true) => {
                 let message = "disabled in the configuration".to_owned();
                 self.tell_session(Input::Stop {

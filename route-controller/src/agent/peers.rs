@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bgp_proto::engine::PeerKind;
 use bgp_proto::types::{Family, PeerId};
@@ -222,7 +223,25 @@ pub(super) fn spec(config: &Config, peer: &podroute_config::Peer, id: PeerId, ho
             password: None,
         },
         enabled: !peer.shutdown,
+        connect_after: connect_after(config, peer, host),
         waiting_for: None,
+    }
+}
+
+/// The peer's time to connect before we do.
+const PEER_CONNECTS_FIRST: Duration = Duration::from_millis(300);
+
+/// Of two nodes of one AS the one with the higher address connects, so that a mesh has one connection for each session from the start.
+fn connect_after(config: &Config, peer: &podroute_config::Peer, host: &Host) -> Duration {
+    let internal = peer.routing.remote_asn == config.node.asn;
+    let remote = peer.remote.address().filter(|_| internal);
+    let own = |remote: std::net::IpAddr| {
+        let mut addresses = host.addresses.iter();
+        addresses.find(|own| own.is_ipv4() == remote.is_ipv4())
+    };
+    match remote.and_then(|remote| Some((remote, own(remote)?))) {
+        Some((remote, own)) if *own < remote => PEER_CONNECTS_FIRST,
+        _ => Duration::ZERO,
     }
 }
 

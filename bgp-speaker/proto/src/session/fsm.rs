@@ -14,7 +14,7 @@
 //!
 //! | RFC 4271 §8.1 event | comes as |
 //! |---|---|
-//! | 1, 3–7 start | [`Input::Start`] |
+//! | 1, 3–7 start | [`Input::Start`], [`Input::StartAfter`] |
 //! | 2, 8 stop | [`Input::Stop`], [`Input::Abandon`] |
 //! | 9 connect-retry, 10 hold, 11 keepalive, 13 idle hold; RFC 9687 event 29 send hold | [`Input::Tick`], or any other |
 //! | 14, 16, 17 connection there | [`Input::Connected`] |
@@ -154,7 +154,8 @@ impl Session {
     /// Takes an input. What came in counts before what was due: a KEEPALIVE read late still saves the session.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         match input {
-            Input::Start => self.start(now),
+            Input::Start => self.start(now, Duration::ZERO),
+            Input::StartAfter(wait) => self.start(now, wait),
             Input::Stop { subcode, message } => self.stop(now, subcode, &message),
             Input::Abandon => self.abandon(now),
             Input::Connected { conn, incoming: true } => self.accept(now, conn),
@@ -179,13 +180,17 @@ impl Session {
         self.settle();
     }
 
-    fn start(&mut self, now: Instant) {
+    fn start(&mut self, now: Instant, wait: Duration) {
         let resting = self.idle_until.take().is_some();
         if !self.enabled || resting {
             self.enabled = true;
             self.failures = 0;
             self.offer = Offer::Full;
-            self.try_connect(now);
+            if wait.is_zero() {
+                self.try_connect(now);
+            } else {
+                self.retry = Some(now + wait.min(LONGEST));
+            }
         }
     }
 

@@ -90,6 +90,9 @@ pub enum State {
 pub enum Input<'a> {
     /// The operator wants the session (RFC 4271 events 1, 3).
     Start,
+    /// The same, but the peer has this long to connect before we do. Where both sides know who is to connect, most sessions need one
+    /// connection instead of two, of which one loses the collision (RFC 4271 §6.8).
+    StartAfter(Duration),
     /// The operator does not want it (events 2, 8): Cease with this subcode (RFC 4486) and text (RFC 9003).
     Stop {
         /// Cease subcode.
