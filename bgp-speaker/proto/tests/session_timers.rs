@@ -376,7 +376,7 @@ fn a_new_connection_of_the_peer_takes_the_place_of_an_unfinished_one() {
 fn the_peer_may_connect_first() {
     let wait = Duration::from_millis(300);
     let mut lab = Lab::new(config());
-    assert_eq!(lab.give(Input::StartAfter(wait)), [], "nothing is dialed yet");
+    assert_eq!(lab.give(Input::StartAfter(wait)), [Did::State(State::Active)]);
     assert_eq!((lab.state(), lab.timeout()), (State::Active, wait));
     let (conn, _) = lab.incoming();
     lab.bytes(conn, &peer_open(HIGH).encode());
