@@ -260,11 +260,7 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
             text,
             facts,
         },
-        node: Node {
-            run_dir,
-            host,
-            start,
-        },
+        node: Node { run_dir, host, start },
         config,
         speaker,
         fib,
