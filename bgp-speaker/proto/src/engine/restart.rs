@@ -12,7 +12,7 @@ use super::Engine;
 use super::adj_in::slot;
 use super::import::Cached;
 use super::peers::Peer;
-use super::work::{Item, Job, SLICE};
+use super::work::{Item, Job, Lost, SLICE};
 use super::{Reach, SessionFacts, SessionId};
 use crate::rib::generation::Before;
 use crate::rib::nexthop::NextHopId;
@@ -63,18 +63,18 @@ impl Engine {
         self.withdraw_lost(id);
     }
 
-    /// RFC 4724 §4.2 keeps stale routes for the time in which the neighbor still forwards. Over a next hop that is lost it does not:
-    /// those routes go, and do not come back with the link.
+    /// What leads over next hops that are lost goes at once ([`Lost`]).
     fn withdraw_lost(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get(&id) else {
             return;
         };
-        let next_hops = &self.rib.next_hops;
-        let is_lost = |id: &NextHopId| next_hops.reach(*id) == Some(Reach::Unreachable);
-        let lost: FxHashSet<NextHopId> = peer.adj_in.next_hops().filter(is_lost).collect();
-        let dests: VecDeque<DestId> = peer.adj_in.notes_of(&lost).collect();
+        let reach = &self.rib.next_hops;
+        let is_lost = |id: &NextHopId| reach.reach(*id) == Some(Reach::Unreachable);
+        let next_hops: FxHashSet<NextHopId> = peer.adj_in.next_hops().filter(is_lost).collect();
+        let dests: VecDeque<DestId> = peer.adj_in.notes_of(&next_hops).collect();
         if !dests.is_empty() {
-            let job = Job::Unreachable(lost);
+            let stale = [(id, peer.stale())].into_iter().collect();
+            let job = Job::Unreachable(Lost { next_hops, stale });
             self.work.items.push_back(Item { peer: id, dests, job });
         }
     }
@@ -248,8 +248,8 @@ impl Engine {
     /// What is stale gets one generation.
     fn queue_merge(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get(&id) {
-            let older = Family::ALL.map(|family| peer.generations(family).older());
-            self.queue(id, Job::Merge(older));
+            let stale = peer.stale();
+            self.queue(id, Job::Merge(stale));
         }
     }
 

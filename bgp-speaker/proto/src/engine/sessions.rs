@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 
 use super::peers::{Established, Peer};
-use super::work::{Item, Job};
+use super::work::{Item, Job, Lost};
 use super::{Engine, PeerRouting, Reach, SessionFacts, SessionId};
 use crate::export::lagging::Joining;
 use crate::export::rules::Learned;
@@ -181,17 +181,21 @@ impl Engine {
     }
 
     pub(super) fn learn_next_hops(&mut self, news: &[(std::net::IpAddr, Reach)]) {
-        let (mut changed, mut lost) = (FxHashSet::default(), FxHashSet::default());
+        let (mut changed, mut lost) = (FxHashSet::default(), Lost::default());
         for (addr, reach) in news {
             if let Some(id) = self.rib.next_hops.learn(*addr, *reach) {
                 changed.insert(id);
                 if *reach == Reach::Unreachable {
-                    lost.insert(id);
+                    lost.next_hops.insert(id);
                 }
             }
         }
         if changed.is_empty() {
             return;
+        }
+        if !lost.next_hops.is_empty() {
+            let restarting = self.peers.iter().filter(|(_, peer)| peer.restarting);
+            lost.stale = restarting.map(|(id, peer)| (*id, peer.stale())).collect();
         }
         let peers = self.peers.values();
         let dests = peers.flat_map(|peer| peer.adj_in.notes_of(&changed)).collect();

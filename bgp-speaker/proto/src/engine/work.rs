@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Engine;
 use super::adj_in::slot;
@@ -43,18 +43,36 @@ pub(super) enum Job {
     Reimport,
     /// The peer's stale paths are long-lived stale from now on (RFC 9494 §4.2).
     LongLived,
-    /// The peer restarts, and these of its next hops were lost by then: what leads over them goes.
-    Unreachable(FxHashSet<NextHopId>),
+    /// The peer restarts, and some of its next hops were lost by then.
+    Unreachable(Lost),
     /// The peer's paths of these generations get the youngest of them, by family.
     Merge([Before; 2]),
     /// The peer comes from another address, or is another kind of peer: its paths are decided and sent again.
     Source,
     /// The peer is back: those who watch have forgotten what it announced before.
     Feeds,
-    /// These next hops changed; through those in the second set nothing can be reached.
-    NextHops(FxHashSet<NextHopId>, FxHashSet<NextHopId>),
+    /// These next hops changed.
+    NextHops(FxHashSet<NextHopId>, Lost),
     /// Destinations in these prefixes may have come under a pod block of ours, or out from under one.
     Blocks(Vec<Prefix>, DestId),
+}
+
+/// Next hops over which nothing could be reached when the item began, and what peers left that were restarting then.
+///
+/// RFC 4724 §4.2 keeps stale routes for the time in which the neighbor still forwards. Over a next hop that is lost it does not:
+/// those routes go, and do not come back with the link.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lost {
+    pub(super) next_hops: FxHashSet<NextHopId>,
+    pub(super) stale: FxHashMap<PeerId, [Before; 2]>,
+}
+
+impl Lost {
+    fn takes(&self, path: &Path, family: Family, next_hop: Option<NextHopId>) -> bool {
+        let stale = self.stale.get(&path.peer).and_then(|all| all.get(slot(family)));
+        next_hop.is_some_and(|id| self.next_hops.contains(&id))
+            && stale.is_some_and(|before| before.contains(path.generation))
+    }
 }
 
 /// What a source's policy made of the attributes looked at last: neighbours in a table share them.
@@ -133,7 +151,7 @@ impl Engine {
                 .for_each(|dest| self.make_long_lived(item.peer, dest)),
             Job::Unreachable(lost) => slice
                 .into_iter()
-                .for_each(|dest| self.withdraw_unreachable(item.peer, dest, lost)),
+                .for_each(|dest| self.withdraw_unreachable(dest, lost)),
             Job::Merge(merged) => slice
                 .into_iter()
                 .for_each(|dest| self.merge(item.peer, dest, merged)),
@@ -297,50 +315,26 @@ impl Engine {
         }
     }
 
-    fn withdraw_unreachable(&mut self, peer: PeerId, dest: DestId, lost: &FxHashSet<NextHopId>) {
+    fn withdraw_unreachable(&mut self, dest: DestId, lost: &Lost) {
         let Some(prefix) = self.rib.table.prefix(dest) else {
             return;
         };
         let paths: Vec<(PathIdx, Path)> = self.rib.table.paths(dest).collect();
-        for (at, path) in paths.into_iter().filter(|(_, path)| path.peer == peer) {
-            let next_hop = self.next_hop_of(&path);
-            if next_hop.is_some_and(|id| lost.contains(&id)) && self.is_kept(&path, prefix.family()) {
+        for (at, path) in paths {
+            if lost.takes(&path, prefix.family(), self.next_hop_of(&path)) {
                 self.rib.table.remove(dest, at);
                 self.took_out(dest, prefix, &path);
             }
         }
-    }
-
-    /// Whether the path is one that is kept while its peer restarts.
-    fn is_kept(&self, path: &Path, family: Family) -> bool {
-        let peer = self.peers.get(&path.peer);
-        peer.is_some_and(|peer| {
-            !peer.is_up() && peer.restarting && peer.generations(family).is_stale(path.generation)
-        })
     }
 
     /// A destination may have a path over a next hop that changed.
-    fn next_hop_changed(
-        &mut self,
-        dest: DestId,
-        changed: &FxHashSet<NextHopId>,
-        lost: &FxHashSet<NextHopId>,
-    ) {
-        let Some(prefix) = self.rib.table.prefix(dest) else {
-            return;
-        };
-        let paths: Vec<(PathIdx, Path)> = self.rib.table.paths(dest).collect();
-        let mut affected = false;
-        for (at, path) in paths {
-            let Some(next_hop) = self.next_hop_of(&path).filter(|id| changed.contains(id)) else {
-                continue;
-            };
-            affected = true;
-            if lost.contains(&next_hop) && self.is_kept(&path, prefix.family()) {
-                self.rib.table.remove(dest, at);
-                self.took_out(dest, prefix, &path);
-            }
+    fn next_hop_changed(&mut self, dest: DestId, changed: &FxHashSet<NextHopId>, lost: &Lost) {
+        if !lost.stale.is_empty() {
+            self.withdraw_unreachable(dest, lost);
         }
+        let is_affected = |path: &Path| self.next_hop_of(path).is_some_and(|id| changed.contains(&id));
+        let affected = self.rib.table.paths(dest).any(|(_, path)| is_affected(&path));
         if affected {
             self.mark(dest);
         }
