@@ -53,9 +53,14 @@ impl Engine {
         self.end_deferral_if_complete();
     }
 
-    pub(super) fn deferral_end_of_rib(&mut self, peer: PeerId, family: Family) {
-        if let Some(deferral) = &mut self.deferral {
-            deferral.receiving.remove(&(peer, family));
+    /// An End-of-RIB came, and the routes before it are decided.
+    pub(super) fn deferral_end_of_rib(&mut self, session: SessionId, family: Family) {
+        let is_latest = self
+            .peers
+            .get(&session.peer)
+            .is_some_and(|peer| peer.has(session));
+        if let Some(deferral) = self.deferral.as_mut().filter(|_| is_latest) {
+            deferral.receiving.remove(&(session.peer, family));
             self.end_deferral_if_complete();
         }
     }

@@ -85,12 +85,7 @@ impl Engine {
         while items.len() < most && feed.cursor < bound {
             let dest = DestId(feed.cursor);
             feed.cursor += 1;
-            let Some(prefix) = self
-                .rib
-                .table
-                .prefix(dest)
-                .filter(|prefix| self.rib.table.find(prefix) == Some(dest))
-            else {
+            let Some(prefix) = self.rib.table.prefix(dest) else {
                 continue;
             };
             let paths: Vec<Path> = self.rib.table.paths(dest).map(|(_, path)| path).collect();
@@ -136,21 +131,15 @@ impl Engine {
         }
     }
 
-    /// A peer is back: whoever watches has forgotten what it had before.
-    pub(super) fn repeat_to_feeds(&mut self, peer: PeerId) {
-        let notes: Vec<DestId> = match self.peers.get(&peer) {
-            Some(known) if !self.feeds.is_empty() => known.adj_in.notes().collect(),
-            _ => return,
+    /// Notes the peer's paths to a destination for those who watch.
+    pub(super) fn repeat_to_feeds(&mut self, peer: PeerId, dest: DestId) {
+        let Some(prefix) = self.rib.table.prefix(dest) else {
+            return;
         };
-        for dest in notes {
-            let Some(prefix) = self.rib.table.prefix(dest) else {
-                continue;
-            };
-            let paths = self.rib.table.paths(dest).filter(|(_, path)| path.peer == peer);
-            let ids: Vec<_> = paths.map(|(_, path)| path.path_id).collect();
-            for path_id in ids {
-                self.note_feeds(peer, path_id, &prefix);
-            }
+        let paths = self.rib.table.paths(dest).filter(|(_, path)| path.peer == peer);
+        let ids: Vec<_> = paths.map(|(_, path)| path.path_id).collect();
+        for path_id in ids {
+            self.note_feeds(peer, path_id, &prefix);
         }
     }
 }

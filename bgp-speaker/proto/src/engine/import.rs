@@ -13,7 +13,7 @@ use crate::policy::{ActionContext, Route, RuleSet, Source};
 use crate::rib::attrs::AttrId;
 use crate::rib::generation::Generations;
 use crate::rib::table::{DestId, Ineligible, Path};
-use crate::types::{Family, PathId, PeerId, Prefix, scope_of};
+use crate::types::{Community, Family, PathId, PeerId, Prefix, scope_of};
 use crate::wire::{Nlri, Notification, PathAttrs, RouteBatch, RouteOp};
 
 /// What import made of an announcement's attributes: its prefixes share most of it.
@@ -49,9 +49,8 @@ impl Engine {
                 RouteOp::Announce { attrs, nlri } => self.announce_all(peer, attrs, batch.slice(&nlri)),
                 RouteOp::Withdraw { nlri } => self.withdraw_all(peer, batch.slice(&nlri)),
                 RouteOp::EndOfRib(family) => {
-                    self.end_stale(peer, family); // RFC 4724 §4.2
+                    self.end_restart(peer, &[family].into_iter().collect()); // RFC 4724 §4.2
                     self.work.ends.push((session, family));
-                    self.deferral_end_of_rib(peer, family);
                 }
             }
         }
@@ -178,7 +177,7 @@ impl Engine {
         for (family, count) in Family::ALL.into_iter().zip(gone) {
             known.adj_in.removed(family, count);
         }
-        self.compact_adj_in(peer);
+        self.compact_adj_in(peer, gone.iter().sum());
     }
 
     /// Whether the path was there and counted.
@@ -284,7 +283,10 @@ impl Engine {
             .rules
             .local_as
             .is_some_and(|local_as| !local_as.no_prepend);
-        if rules.is_empty() && !prepend {
+        // RFC 8326 §4: the route is to be the last choice in all of the AS. Inside it LOCAL_PREF says so, and stays as it is.
+        let external = known.routing.kind == PeerKind::External;
+        let shuts_down = external && attrs.has_community(Community::GRACEFUL_SHUTDOWN);
+        if rules.is_empty() && !prepend && !shuts_down {
             return Ok(received);
         }
         if let Some((_, id)) = cached.changed.filter(|(last, _)| *last == rules) {
@@ -299,6 +301,9 @@ impl Engine {
             local_addr: None,
         };
         policy.apply(rules, &mut changed, context);
+        if external && changed.has_community(Community::GRACEFUL_SHUTDOWN) {
+            changed.local_pref = Some(0);
+        }
         if changed.next_hop != attrs.next_hop && !is_usable(changed.next_hop.addr(), prefix.family()) {
             return Err(Ineligible::BadNextHop);
         }

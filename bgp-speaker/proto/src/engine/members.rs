@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::peers::{GroupId, Peer};
 use super::{Chunk, Engine, Output, SessionFacts};
 use crate::export::group::Group;
+use crate::export::lagging::Joining;
 use crate::export::rules::GroupKey;
 use crate::types::{Family, PeerId};
 
@@ -28,9 +29,12 @@ impl Engine {
             .group_of(id)
             .is_some_and(|group| Some(&group.key) == key.as_ref());
         if let (false, Some(key)) = (same, key) {
+            let bound = self.rib.table.bound();
             let known = self.group_of(id).map(Group::known_paths).unwrap_or_default();
+            let moving = self.group_of(id).map(|group| group.moving(id, bound));
+            let joining = moving.unwrap_or(Joining::new(key.families));
             self.leave_group(id);
-            self.join_group(id, key, true);
+            self.join_group(id, key, joining);
             if let Some(GroupId(index)) = self.peers.get(&id).and_then(Peer::group)
                 && let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut)
             {
@@ -54,14 +58,14 @@ impl Engine {
         self.groups.get(index)?.as_ref()
     }
 
-    pub(super) fn join_group(&mut self, id: PeerId, key: GroupKey, resync: bool) {
+    pub(super) fn join_group(&mut self, id: PeerId, key: GroupKey, joining: Joining) {
         let found = self
             .groups
             .iter()
             .position(|group| group.as_ref().is_some_and(|group| group.key == key));
         let index = found.unwrap_or_else(|| self.new_group(key));
         if let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) {
-            group.join(id, resync);
+            group.join(id, joining);
         }
         if let Some(session) = self.peers.get_mut(&id).and_then(|peer| peer.session.as_mut()) {
             session.group = Some(GroupId(index));
@@ -92,7 +96,7 @@ impl Engine {
         if place.as_mut().is_some_and(|group| group.leave(id))
             && let Some(group) = place.take()
         {
-            group.dissolve(&mut self.rib);
+            self.work.dissolved.push(group.dissolve());
         }
     }
 

@@ -36,6 +36,7 @@ pub use view::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+use crate::export::adj_out::Sent;
 use crate::export::group::Group;
 use crate::export::rib::Rib;
 use crate::export::sources::Sources;
@@ -92,6 +93,8 @@ struct Work {
     items: VecDeque<work::Item>,
     /// Peers that are behind and have room.
     behind: VecDeque<PeerId>,
+    /// Adj-RIB-Outs that nobody has any more, whose references are to be released.
+    dissolved: Vec<Vec<Option<Sent>>>,
     /// Ends of initial tables, reported once the routes before them are decided.
     ends: Vec<(SessionId, Family)>,
 }
@@ -201,6 +204,9 @@ impl Engine {
             self.catch_up(peer);
             return true;
         }
+        if self.release_dissolved() {
+            return true;
+        }
         if self.rib.table.is_short() {
             self.reclaim();
         }
@@ -211,6 +217,20 @@ impl Engine {
     pub fn tidy(&mut self) -> bool {
         self.rib.attrs.free_unheld();
         self.reclaim()
+    }
+
+    fn release_dissolved(&mut self) -> bool {
+        let Some(sent) = self.work.dissolved.last_mut() else {
+            return false;
+        };
+        let rest = sent.len().saturating_sub(work::SLICE);
+        for sent in sent.drain(rest..).flatten() {
+            self.rib.attrs.release(sent.attrs, &mut self.rib.next_hops);
+        }
+        if rest == 0 {
+            self.work.dissolved.pop();
+        }
+        true
     }
 
     /// A member that is behind still has to be sent withdrawals of prefixes that it knows.
@@ -229,12 +249,10 @@ impl Engine {
     /// An End-of-RIB counts when the routes before it are decided, and for that their next hops are known.
     fn report_ends(&mut self) {
         if !self.work.ends.is_empty() && (self.config.assume_reachable || !self.rib.next_hops.is_waiting()) {
-            let ends = self
-                .work
-                .ends
-                .drain(..)
-                .map(|(session, family)| Output::EndOfRib(session, family));
-            self.out.extend(ends);
+            for (session, family) in std::mem::take(&mut self.work.ends) {
+                self.out.push_back(Output::EndOfRib(session, family));
+                self.deferral_end_of_rib(session, family);
+            }
         }
     }
 

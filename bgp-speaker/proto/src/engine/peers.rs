@@ -121,6 +121,18 @@ impl Peer {
         self.generations(family).current()
     }
 
+    /// The generations before the current ones, by family.
+    pub(super) fn stale(&self) -> [Before; 2] {
+        Family::ALL.map(|family| self.generations(family).older())
+    }
+
+    /// All paths of these generations have the youngest of them now.
+    pub(super) fn merged(&mut self, before: [Before; 2]) {
+        for (generations, before) in self.generations.iter_mut().zip(before) {
+            generations.merged(before);
+        }
+    }
+
     /// No path has one of these generations any more.
     pub(super) fn removed(&mut self, before: [Before; 2]) {
         for (generations, before) in self.generations.iter_mut().zip(before) {

@@ -7,23 +7,23 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 
 use super::peers::{Established, Peer};
-use super::work::{Item, Job};
+use super::work::{Item, Job, Lost};
 use super::{Engine, PeerRouting, Reach, SessionFacts, SessionId};
+use crate::export::lagging::Joining;
 use crate::export::rules::Learned;
-use crate::rib::nexthop::NextHopId;
 use crate::types::{Family, PeerId};
 use crate::wire::{Refresh, RefreshKind};
 
 impl Engine {
     pub(super) fn configure(&mut self, id: PeerId, routing: Arc<PeerRouting>) {
         let Some(peer) = self.peers.get_mut(&id) else {
+            // A peer that was removed and comes back at once: what is left of it is not its own any more.
+            self.finish_items(id);
             self.peers.insert(id, Peer::new(routing));
             return;
         };
         let old = std::mem::replace(&mut peer.routing, routing);
-        let Some(facts) = peer.session.as_ref().map(|session| session.facts.clone()) else {
-            return;
-        };
+        let facts = peer.session.as_ref().map(|session| session.facts.clone());
         let import_changed = old.import != peer.routing.import
             || (old.allow_own_as, old.local_asn, old.kind, old.rules)
                 != (
@@ -32,10 +32,12 @@ impl Engine {
                     peer.routing.kind,
                     peer.routing.rules,
                 );
-        if import_changed {
+        // Routes that are kept while the peer restarts follow the policy too.
+        if import_changed && (facts.is_some() || peer.restarting) {
             self.drop_items(id, |job| matches!(job, Job::Reimport));
             self.queue(id, Job::Reimport);
         }
+        let Some(facts) = facts else { return };
         self.learn_source(id, &facts);
         self.regroup(id);
     }
@@ -63,7 +65,6 @@ impl Engine {
         }
         self.remove_unkept(id, &facts);
         self.learn_source(id, &facts);
-        self.learn_address(id, &facts);
         let families = facts.negotiated.families;
         let key = self.group_key(id, &facts);
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -72,7 +73,9 @@ impl Engine {
         peer.epoch = session.epoch;
         peer.session = Some(Established::new(facts));
         peer.restarting = false;
-        self.repeat_to_feeds(id);
+        if !self.feeds.is_empty() {
+            self.queue(id, Job::Feeds);
+        }
         self.deferral_up(session);
         // Nothing will come of these.
         let absent = Family::ALL
@@ -80,7 +83,8 @@ impl Engine {
             .filter(|family| !families.contains(*family));
         self.work.ends.extend(absent.map(|family| (session, family)));
         if let Some(key) = key {
-            self.join_group(id, key, false);
+            let everything = Joining::new(key.families);
+            self.join_group(id, key, everything);
         }
     }
 
@@ -95,19 +99,20 @@ impl Engine {
         self.regroup(session.peer);
     }
 
-    pub(super) fn learn_source(&mut self, id: PeerId, facts: &SessionFacts) {
-        if let Some(peer) = self.peers.get(&id) {
-            let learned = Learned::Peer(peer.routing.kind, facts.negotiated.remote_id());
-            self.rib.sources.peers.insert(id, learned);
-        }
-    }
-
-    fn learn_address(&mut self, id: PeerId, facts: &SessionFacts) {
-        self.rib.sources.addresses.insert(id, facts.remote_addr);
-        if facts.remote_addr.is_loopback() {
-            self.rib.sources.here.insert(id);
-        } else {
-            self.rib.sources.here.remove(&id);
+    /// Takes note of who the source is. Of paths that it left from before, decisions and what was sent of them follow anew: a path may
+    /// say the same and be another's, as an identifier is part of what goes out (RFC 4456 §8) and of what decides (RFC 4271 §9.1.2.2).
+    fn learn_source(&mut self, id: PeerId, facts: &SessionFacts) {
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        let learned = Learned::Peer(peer.routing.kind, facts.negotiated.remote_id());
+        let addr = facts.remote_addr;
+        let sources = &mut self.rib.sources;
+        let before = sources.peers.insert(id, learned);
+        let changed = before.is_some_and(|before| before != learned);
+        let moved = sources.learn_address(id, addr);
+        if changed || (moved && before.is_some()) {
+            self.queue_with_leftovers(id, Job::Source);
         }
     }
 
@@ -124,17 +129,17 @@ impl Engine {
     /// The session is over, if there is one, and all routes of the peer go, also those that were kept.
     fn depart(&mut self, id: PeerId) {
         self.end_session(id);
+        self.drop_items(id, |job| {
+            matches!(
+                job,
+                Job::Reimport | Job::LongLived | Job::Unreachable(_) | Job::Merge(_)
+            )
+        });
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         peer.restarting = false;
-        // Those that wait for their removal count among the 16 that can be told apart.
-        if Family::ALL
-            .iter()
-            .any(|family| !peer.generations(*family).has_room())
-        {
-            self.finish_items(id);
-        }
+        self.make_room(id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -149,9 +154,6 @@ impl Engine {
 
     /// The session is over; what becomes of the peer's routes is for the caller to say.
     pub(super) fn end_session(&mut self, id: PeerId) {
-        self.drop_items(id, |job| {
-            matches!(job, Job::Reimport | Job::LongLived | Job::Unreachable)
-        });
         self.leave_group(id);
         self.work.behind.retain(|behind| *behind != id);
         if let Some(peer) = self.peers.get_mut(&id) {
@@ -160,7 +162,7 @@ impl Engine {
         self.deferral_gone(id, false);
     }
 
-    fn drop_items(&mut self, id: PeerId, unwanted: impl Fn(&Job) -> bool) {
+    pub(super) fn drop_items(&mut self, id: PeerId, unwanted: impl Fn(&Job) -> bool) {
         self.work
             .items
             .retain(|item| item.peer != id || !unwanted(&item.job));
@@ -173,27 +175,30 @@ impl Engine {
         }
         match refresh.kind {
             RefreshKind::Request => self.resend(id, refresh.family),
-            RefreshKind::Begin => self.begin_stale(id, refresh.family),
-            RefreshKind::End => self.end_stale(id, refresh.family),
+            RefreshKind::Begin => self.begin_refresh(id, refresh.family),
+            RefreshKind::End => self.end_refresh(id, refresh.family),
         }
     }
 
     pub(super) fn learn_next_hops(&mut self, news: &[(std::net::IpAddr, Reach)]) {
-        let (mut changed, mut lost) = (FxHashSet::default(), FxHashSet::default());
+        let (mut changed, mut lost) = (FxHashSet::default(), Lost::default());
         for (addr, reach) in news {
             if let Some(id) = self.rib.next_hops.learn(*addr, *reach) {
                 changed.insert(id);
                 if *reach == Reach::Unreachable {
-                    lost.insert(id);
+                    lost.next_hops.insert(id);
                 }
             }
         }
         if changed.is_empty() {
             return;
         }
-        let is_changed = |id: NextHopId| changed.contains(&id);
+        if !lost.next_hops.is_empty() {
+            let restarting = self.peers.iter().filter(|(_, peer)| peer.restarting);
+            lost.stale = restarting.map(|(id, peer)| (*id, peer.stale())).collect();
+        }
         let peers = self.peers.values();
-        let dests = peers.flat_map(|peer| peer.adj_in.notes_of(is_changed)).collect();
+        let dests = peers.flat_map(|peer| peer.adj_in.notes_of(&changed)).collect();
         // Before what is under way: packets may be lost.
         self.work.items.push_front(Item {
             peer: PeerId::LOCAL,

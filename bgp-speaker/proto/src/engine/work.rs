@@ -8,11 +8,11 @@
 
 use std::collections::VecDeque;
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::Engine;
 use super::adj_in::slot;
 use super::import::Cached;
-use super::{Engine, Reach};
 use crate::rib::attrs::AttrId;
 use crate::rib::generation::Before;
 use crate::rib::nexthop::NextHopId;
@@ -21,7 +21,7 @@ use crate::types::{Family, PeerId, Prefix};
 
 /// Destinations of one slice, some milliseconds of work. What a node of a large cluster learned from one neighbor fits: then
 /// the kernel learns of its loss as soon as it can.
-const SLICE: usize = 32768;
+pub(super) const SLICE: usize = 32768;
 
 /// Something to do for many destinations.
 #[derive(Clone, Debug)]
@@ -43,12 +43,36 @@ pub(super) enum Job {
     Reimport,
     /// The peer's stale paths are long-lived stale from now on (RFC 9494 §4.2).
     LongLived,
-    /// The peer restarts, and cannot be reached over some of its next hops: such paths go.
-    Unreachable,
-    /// These next hops changed; through those in the second set nothing can be reached.
-    NextHops(FxHashSet<NextHopId>, FxHashSet<NextHopId>),
+    /// The peer restarts, and some of its next hops were lost by then.
+    Unreachable(Lost),
+    /// The peer's paths of these generations get the youngest of them, by family.
+    Merge([Before; 2]),
+    /// The peer comes from another address, or is another kind of peer: its paths are decided and sent again.
+    Source,
+    /// The peer is back: those who watch have forgotten what it announced before.
+    Feeds,
+    /// These next hops changed.
+    NextHops(FxHashSet<NextHopId>, Lost),
     /// Destinations in these prefixes may have come under a pod block of ours, or out from under one.
     Blocks(Vec<Prefix>, DestId),
+}
+
+/// Next hops over which nothing could be reached when the item began, and what peers left that were restarting then.
+///
+/// RFC 4724 §4.2 keeps stale routes for the time in which the neighbor still forwards. Over a next hop that is lost it does not:
+/// those routes go, and do not come back with the link.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lost {
+    pub(super) next_hops: FxHashSet<NextHopId>,
+    pub(super) stale: FxHashMap<PeerId, [Before; 2]>,
+}
+
+impl Lost {
+    fn takes(&self, path: &Path, family: Family, next_hop: Option<NextHopId>) -> bool {
+        let stale = self.stale.get(&path.peer).and_then(|all| all.get(slot(family)));
+        next_hop.is_some_and(|id| self.next_hops.contains(&id))
+            && stale.is_some_and(|before| before.contains(path.generation))
+    }
 }
 
 /// What a source's policy made of the attributes looked at last: neighbours in a table share them.
@@ -106,10 +130,11 @@ impl Engine {
                         .get(slot(family))
                         .is_some_and(|b| b.contains(path.generation))
                 };
+                let looked_at = slice.len();
                 slice
                     .into_iter()
                     .for_each(|dest| self.withdraw_where(item.peer, dest, &gone));
-                self.compact_adj_in(item.peer);
+                self.compact_adj_in(item.peer, looked_at);
             }
             Job::WithdrawAll => slice
                 .into_iter()
@@ -124,9 +149,16 @@ impl Engine {
             Job::LongLived => slice
                 .into_iter()
                 .for_each(|dest| self.make_long_lived(item.peer, dest)),
-            Job::Unreachable => slice
+            Job::Unreachable(lost) => slice
                 .into_iter()
-                .for_each(|dest| self.withdraw_unreachable(item.peer, dest)),
+                .for_each(|dest| self.withdraw_unreachable(dest, lost)),
+            Job::Merge(merged) => slice
+                .into_iter()
+                .for_each(|dest| self.merge(item.peer, dest, merged)),
+            Job::Source => slice.into_iter().for_each(|dest| self.doubt(item.peer, dest)),
+            Job::Feeds => slice
+                .into_iter()
+                .for_each(|dest| self.repeat_to_feeds(item.peer, dest)),
             Job::NextHops(changed, lost) => slice
                 .into_iter()
                 .for_each(|dest| self.next_hop_changed(dest, changed, lost)),
@@ -143,8 +175,19 @@ impl Engine {
                 }
                 self.forget_departed(item.peer);
             }
+            Job::Merge(merged) => {
+                if let Some(peer) = self.peers.get_mut(&item.peer) {
+                    peer.merged(*merged);
+                }
+            }
             Job::WithdrawAll => self.forget_departed(item.peer),
-            Job::Reimport | Job::LongLived | Job::Unreachable | Job::NextHops(..) | Job::Blocks(..) => {}
+            Job::Reimport
+            | Job::LongLived
+            | Job::Unreachable(_)
+            | Job::Source
+            | Job::Feeds
+            | Job::NextHops(..)
+            | Job::Blocks(..) => {}
         }
     }
 
@@ -157,6 +200,18 @@ impl Engine {
         for item in &mut mine {
             while !self.do_slice(item) {}
             self.end_item(item);
+        }
+    }
+
+    /// What was sent of this source's path may not be what would be sent now.
+    fn doubt(&mut self, peer: PeerId, dest: DestId) {
+        let Some(prefix) = self.rib.table.prefix(dest) else {
+            return;
+        };
+        if self.rib.table.path_of(dest, peer).is_some() {
+            let groups = self.groups.iter_mut().flatten();
+            groups.for_each(|group| group.doubt(dest, prefix.family(), peer));
+            self.mark(dest);
         }
     }
 
@@ -246,66 +301,40 @@ impl Engine {
         path.imported.ok().map(|id| self.rib.attrs.next_hop(id))
     }
 
-    /// After withdrawals: notes are dropped where they outnumber the paths.
-    pub(super) fn compact_adj_in(&mut self, id: PeerId) {
+    /// After so many withdrawals: notes are dropped where they outnumber the paths, some at a time.
+    pub(super) fn compact_adj_in(&mut self, id: PeerId, withdrawn: usize) {
         let (table, attrs) = (&self.rib.table, &self.rib.attrs);
         if let Some(peer) = self.peers.get_mut(&id)
-            && peer.adj_in.is_bloated()
+            && peer.adj_in.wants_compacting()
         {
-            peer.adj_in.compact(|dest, next_hop| {
+            let most = (8 * withdrawn + 64).min(2 * SLICE);
+            peer.adj_in.compact(most, |dest, next_hop| {
                 let mut paths = table.paths(dest).filter(|(_, path)| path.peer == id);
                 paths.any(|(_, path)| path.imported.ok().map(|id| attrs.next_hop(id)) == next_hop)
             });
         }
     }
 
-    /// RFC 4724 §4.2 keeps stale routes for the time in which the neighbor still forwards. Over a next hop that is lost it does not:
-    /// those routes must not come back with the link.
-    fn withdraw_unreachable(&mut self, peer: PeerId, dest: DestId) {
+    fn withdraw_unreachable(&mut self, dest: DestId, lost: &Lost) {
         let Some(prefix) = self.rib.table.prefix(dest) else {
             return;
         };
         let paths: Vec<(PathIdx, Path)> = self.rib.table.paths(dest).collect();
-        for (at, path) in paths.into_iter().filter(|(_, path)| path.peer == peer) {
-            let next_hop = self.next_hop_of(&path);
-            let reach = next_hop.and_then(|id| self.rib.next_hops.reach(id));
-            if reach == Some(Reach::Unreachable) && self.is_kept(&path, prefix.family()) {
+        for (at, path) in paths {
+            if lost.takes(&path, prefix.family(), self.next_hop_of(&path)) {
                 self.rib.table.remove(dest, at);
                 self.took_out(dest, prefix, &path);
             }
         }
-    }
-
-    /// Whether the path is one that is kept while its peer restarts.
-    fn is_kept(&self, path: &Path, family: Family) -> bool {
-        let peer = self.peers.get(&path.peer);
-        peer.is_some_and(|peer| {
-            !peer.is_up() && peer.restarting && peer.generations(family).is_stale(path.generation)
-        })
     }
 
     /// A destination may have a path over a next hop that changed.
-    fn next_hop_changed(
-        &mut self,
-        dest: DestId,
-        changed: &FxHashSet<NextHopId>,
-        lost: &FxHashSet<NextHopId>,
-    ) {
-        let Some(prefix) = self.rib.table.prefix(dest) else {
-            return;
-        };
-        let paths: Vec<(PathIdx, Path)> = self.rib.table.paths(dest).collect();
-        let mut affected = false;
-        for (at, path) in paths {
-            let Some(next_hop) = self.next_hop_of(&path).filter(|id| changed.contains(id)) else {
-                continue;
-            };
-            affected = true;
-            if lost.contains(&next_hop) && self.is_kept(&path, prefix.family()) {
-                self.rib.table.remove(dest, at);
-                self.took_out(dest, prefix, &path);
-            }
+    fn next_hop_changed(&mut self, dest: DestId, changed: &FxHashSet<NextHopId>, lost: &Lost) {
+        if !lost.stale.is_empty() {
+            self.withdraw_unreachable(dest, lost);
         }
+        let is_affected = |path: &Path| self.next_hop_of(path).is_some_and(|id| changed.contains(&id));
+        let affected = self.rib.table.paths(dest).any(|(_, path)| is_affected(&path));
         if affected {
             self.mark(dest);
         }

@@ -15,6 +15,11 @@ use crate::types::PeerId;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RulesId(u32);
 
+impl RulesId {
+    /// What was sent is not known any more.
+    pub const UNKNOWN: Self = Self(u32::MAX);
+}
+
 /// What members were told of a destination.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Sent {
@@ -73,7 +78,8 @@ impl AdjOut {
     }
 
     /// All entries, by destination.
-    pub fn iter(&self) -> impl Iterator<Item = Sent> {
-        self.entries.iter().copied().flatten()
+    #[must_use]
+    pub fn into_entries(self) -> Vec<Option<Sent>> {
+        self.entries
     }
 }

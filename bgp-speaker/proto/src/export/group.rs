@@ -8,9 +8,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::adj_out::{AdjOut, Sent};
+use super::adj_out::{AdjOut, RulesId, Sent};
 use super::counts::{Counts, Origin};
-use super::lagging::Lagging;
+use super::lagging::{Joining, Lagging};
 use super::pack::Packer;
 use super::rib::Rib;
 use super::rules::GroupKey;
@@ -74,15 +74,21 @@ impl Group {
         }
     }
 
-    /// Takes a peer in; it is to be told everything. `resync`: it may know routes from before.
-    pub fn join(&mut self, peer: PeerId, resync: bool) {
-        let end_of_rib = if resync {
-            FamilySet::EMPTY
-        } else {
-            self.key.families
-        };
+    /// Takes a peer in; it is to be told everything.
+    pub fn join(&mut self, peer: PeerId, joining: Joining) {
         self.members.insert(peer);
-        self.lagging.insert(peer, Lagging::from_start(end_of_rib, resync));
+        self.lagging.insert(peer, Lagging::from_start(joining));
+    }
+
+    /// What a member that moves to another group now, with so many destinations, may know, and which ends are still to be sent to it.
+    #[must_use]
+    pub fn moving(&self, peer: PeerId, bound: u32) -> Joining {
+        let lagging = self.lagging.get(&peer);
+        Joining {
+            end_of_rib: lagging.map_or(FamilySet::EMPTY, |lagging| lagging.end_of_rib),
+            end_of_refresh: lagging.map_or(FamilySet::EMPTY, |lagging| lagging.end_of_refresh),
+            resync_below: bound,
+        }
     }
 
     /// The identifiers of paths that members may know (RFC 7911), for a member that moves to another group.
@@ -103,12 +109,24 @@ impl Group {
         self.members.is_empty()
     }
 
-    /// Releases what the Adj-RIB-Out holds.
-    pub fn dissolve(self, rib: &mut Rib) {
-        self.adj_out
-            .iter()
-            .chain(self.several.iter())
-            .for_each(|sent| rib.attrs.release(sent.attrs, &mut rib.next_hops));
+    /// What the Adj-RIB-Out holds, to be released.
+    #[must_use]
+    pub fn dissolve(self) -> Vec<Option<Sent>> {
+        let mut all = self.adj_out.into_entries();
+        all.extend(self.several.into_sent().map(Some));
+        all
+    }
+
+    /// What was sent of this source's path is not known any more: the source is another now.
+    pub fn doubt(&mut self, dest: DestId, family: Family, source: PeerId) {
+        if self.takes_several(family) {
+            let paths = self.several.get_mut(dest).iter_mut();
+            let mine = paths.filter(|(_, sent)| sent.source == source);
+            mine.for_each(|(_, sent)| sent.rules = RulesId::UNKNOWN);
+        } else if let Some(sent) = self.adj_out.get(dest).filter(|sent| sent.source == source) {
+            let rules = RulesId::UNKNOWN;
+            self.adj_out.set(dest, Some(Sent { rules, ..sent }));
+        }
     }
 
     /// Whether the members take several paths of a prefix.
@@ -267,7 +285,8 @@ impl Group {
             .collect();
         let origin = |paths: &[(PathId, Sent)]| Origin::of(paths.iter().map(|(_, sent)| sent.source));
         let (before, now) = (origin(self.several.get(dest)), origin(&new));
-        let behind = self.has_lagging();
+        // One that is not current knows what it knew, whatever came since.
+        let behind = self.lagging.values().any(|lagging| lagging.is_current(dest));
         let changes = self.several.set(dest, new, behind);
         for sent in changes.iter().filter_map(|(_, _, new)| *new) {
             rib.attrs.retain(sent.attrs);
@@ -360,7 +379,7 @@ impl Group {
         let (Some(old), Some(new)) = (old, new) else {
             return false;
         };
-        if old.source != new.source {
+        if old.source != new.source || old.rules == RulesId::UNKNOWN {
             return false; // another member is skipped
         }
         let Some(learned) = rib.sources.learned(new.source, &prefix) else {
@@ -439,7 +458,7 @@ impl Group {
         while lagging.cursor < stop && told < STEP_PREFIXES {
             let dest = DestId(lagging.cursor);
             self.fill_to(dest, rib);
-            told += usize::from(self.tell_member(peer, dest, lagging.resync, rib));
+            told += usize::from(self.tell_member(peer, dest, lagging.is_resynced(dest), rib));
             lagging.cursor += 1;
         }
         self.asked = Asked::default();

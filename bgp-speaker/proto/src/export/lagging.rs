@@ -57,23 +57,46 @@ pub struct Lagging {
     pub end_of_rib: FamilySet,
     /// Families whose EoRR is still to be sent (RFC 7313 §4).
     pub end_of_refresh: FamilySet,
-    /// Destinations that the group does not send may still be known to the member from before: withdraw them.
-    pub resync: bool,
+    /// Destinations below may still be known to the member from another group, also those of which this one sends nothing.
+    resync_below: u32,
+}
+
+/// How a member joins a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Joining {
+    /// Families whose End-of-RIB is still to be sent (RFC 4724 §2).
+    pub end_of_rib: FamilySet,
+    /// Families whose EoRR is still to be sent (RFC 7313 §4).
+    pub end_of_refresh: FamilySet,
+    /// It may know routes of destinations below: all that there were when it came from another group.
+    pub resync_below: u32,
+}
+
+impl Joining {
+    /// A new session.
+    #[must_use]
+    pub fn new(families: FamilySet) -> Self {
+        Self {
+            end_of_rib: families,
+            end_of_refresh: FamilySet::EMPTY,
+            resync_below: 0,
+        }
+    }
 }
 
 impl Lagging {
-    /// A member that is to be told everything, then End-of-RIB. `resync`: it may know routes from before.
+    /// A member that is to be told everything, then the ends.
     #[must_use]
-    pub fn from_start(end_of_rib: FamilySet, resync: bool) -> Self {
+    pub fn from_start(joining: Joining) -> Self {
         Self {
             cursor: 0,
             known: 0,
             dirty: Vec::new(),
             marks: Bits::default(),
             unknown: Bits::default(),
-            end_of_rib,
-            end_of_refresh: FamilySet::EMPTY,
-            resync,
+            end_of_rib: joining.end_of_rib,
+            end_of_refresh: joining.end_of_refresh,
+            resync_below: joining.resync_below,
         }
     }
 
@@ -82,8 +105,20 @@ impl Lagging {
     pub fn from_now() -> Self {
         Self {
             cursor: u32::MAX,
-            ..Self::from_start(FamilySet::EMPTY, false)
+            ..Self::from_start(Joining::new(FamilySet::EMPTY))
         }
+    }
+
+    /// Whether the member may know something of a destination from another group.
+    #[must_use]
+    pub fn is_resynced(&self, dest: DestId) -> bool {
+        dest.0 < self.resync_below
+    }
+
+    /// Whether the member knows what its group sends of a destination.
+    #[must_use]
+    pub fn is_current(&self, dest: DestId) -> bool {
+        dest.0 < self.cursor.max(self.known) && !self.marks.contains(dest)
     }
 
     /// Everything is to be told again to a member that may know it.
@@ -102,7 +137,7 @@ impl Lagging {
         }
         self.marks.insert(dest);
         self.dirty.push(dest);
-        if !was_sent && !self.resync {
+        if !was_sent && !self.is_resynced(dest) {
             self.unknown.insert(dest);
         }
     }
@@ -111,7 +146,7 @@ impl Lagging {
     #[must_use]
     pub fn needs(&self, dest: DestId) -> bool {
         let changed = self.marks.contains(dest) && !self.unknown.contains(dest);
-        changed || (self.resync && dest.0 >= self.cursor)
+        changed || (self.is_resynced(dest) && dest.0 >= self.cursor)
     }
 
     /// Takes at most `most` dirty destinations, each with whether the member may know something of it.
@@ -154,7 +189,7 @@ mod tests {
 
     #[test]
     fn marks_once_and_only_below_the_cursor() {
-        let mut lagging = Lagging::from_start(FamilySet::EMPTY, false);
+        let mut lagging = Lagging::from_start(Joining::new(FamilySet::EMPTY));
         lagging.mark(DestId(3), true);
         assert!(lagging.take_dirty(9).is_empty());
         lagging.cursor = 100;
@@ -178,9 +213,13 @@ mod tests {
         lagging.mark(DestId(2), true);
         assert!(lagging.needs(DestId(2)));
         // One that may know routes from before needs all that the cursor did not reach yet.
-        let mut moved = Lagging::from_start(FamilySet::EMPTY, true);
+        let mut moved = Lagging::from_start(Joining {
+            resync_below: 20,
+            ..Joining::new(FamilySet::EMPTY)
+        });
         moved.cursor = 10;
         assert!(moved.needs(DestId(10)) && !moved.needs(DestId(9)));
+        assert!(!moved.needs(DestId(20)), "it was not there yet");
         moved.mark(DestId(5), false);
         assert!(
             moved.needs(DestId(5)),

@@ -94,7 +94,10 @@ impl GroupKey {
         let pair = |global| link_local.map_or(NextHop::V6(global), |local| NextHop::V6Pair(global, local));
         // On an unnumbered link the link-local address stands in both places.
         let local_v6 = facts.local_v6.or(link_local.filter(|_| unnumbered)).map(pair);
-        let over_v6 = unnumbered && negotiated.extended_next_hop.contains(Family::Ipv4);
+        // The peer of an IPv6 session need not have IPv4 on the link: where it takes IPv6 next hops for IPv4, it gets them (RFC 8950 §4).
+        let over_v6 = facts.remote_addr.is_ipv6()
+            && local_v6.is_some()
+            && negotiated.extended_next_hop.contains(Family::Ipv4);
         Self {
             kind: routing.kind,
             local_asn: routing.local_asn,
@@ -167,14 +170,23 @@ impl GroupKey {
             (Learned::Peer(..), PeerKind::External) => {
                 let unchanged = self.rules.next_hop_unchanged || self.rules.route_server;
                 if unchanged || self.is_shared(attrs.next_hop.addr()) {
-                    Some(attrs.next_hop)
+                    Some(self.passed_on(attrs.next_hop))
                 } else {
                     own()
                 }
             }
             _ if self.next_hop_self => own(),
             // RFC 4456 §10: a reflector leaves NEXT_HOP alone, unless it was told that it is in the path.
-            _ => Some(attrs.next_hop),
+            _ => Some(self.passed_on(attrs.next_hop)),
+        }
+    }
+
+    /// A next hop as it was received. The link-local address in it belongs to the link where the global one is: only members on that
+    /// link get it (RFC 2545 §3).
+    fn passed_on(&self, next_hop: NextHop) -> NextHop {
+        match next_hop {
+            NextHop::V6Pair(global, _) if !self.is_shared(global.into()) => NextHop::V6(global),
+            _ => next_hop,
         }
     }
 
@@ -224,7 +236,7 @@ impl GroupKey {
         if self.policy.sets_next_hop(matched, NextHopAction::Unchanged)
             && scope_of(attrs.next_hop.addr()).is_none()
         {
-            out.next_hop = attrs.next_hop;
+            out.next_hop = self.passed_on(attrs.next_hop);
         }
         if self.draining {
             going_away(&mut out);
@@ -271,7 +283,10 @@ impl GroupKey {
     }
 
     fn inside_as(&self, out: &mut PathAttrs, learned: Learned) {
-        out.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
+        let local = matches!(learned, Learned::Local(_));
+        let shuts_down = local && out.has_community(Community::GRACEFUL_SHUTDOWN);
+        let default = if shuts_down { 0 } else { DEFAULT_LOCAL_PREF }; // RFC 8326 §4
+        out.local_pref.get_or_insert(default);
         if let Learned::Peer(PeerKind::Internal | PeerKind::Client, source) = learned {
             let rare = out.rare_mut();
             rare.originator_id.get_or_insert(source); // RFC 4456 §8

@@ -1,7 +1,7 @@
 //! Adj-RIB-Out of a group whose members take several paths of a prefix (RFC 7911): by destination and identifier.
 //!
-//! A path that goes while a member is behind leaves its identifier behind too, so that the member can be told
-//! to forget it when its turn comes. Those are dropped once no member is behind.
+//! When paths change of which a member that is behind knows, their identifiers are kept, so that the member can be told to forget those
+//! that are gone when its turn comes. What comes and goes until then it never knew. All are dropped once no member is behind.
 
 use std::collections::BTreeSet;
 
@@ -68,13 +68,19 @@ fn differences(
 }
 
 impl SeveralOut {
+    /// The same, to be changed in place.
+    pub fn get_mut(&mut self, dest: DestId) -> &mut [(PathId, Sent)] {
+        self.entries.get_mut(&dest).map_or(&mut [], Vec::as_mut_slice)
+    }
+
     /// What the members were told.
     #[must_use]
     pub fn get(&self, dest: DestId) -> &[(PathId, Sent)] {
         self.entries.get(&dest).map_or(&[], Vec::as_slice)
     }
 
-    /// Puts the new paths in place; gives what changed. `behind`: some member has not heard all yet.
+    /// Puts the new paths in place; gives what changed. `behind`: some member knows the old ones, and is not
+    /// told of this now.
     pub fn set(&mut self, dest: DestId, new: Paths, behind: bool) -> Vec<Change> {
         let old = if new.is_empty() {
             self.entries.remove(&dest).unwrap_or_default()
@@ -82,15 +88,9 @@ impl SeveralOut {
             self.entries.insert(dest, new.clone()).unwrap_or_default()
         };
         let changes = changes(&old, &new);
-        if behind {
-            let gone = changes
-                .iter()
-                .filter(|(_, _, new)| new.is_none())
-                .map(|(id, ..)| *id);
-            let gone: Vec<PathId> = gone.collect();
-            if !gone.is_empty() {
-                self.gone.entry(dest).or_default().extend(gone);
-            }
+        if behind && !changes.is_empty() && !old.is_empty() {
+            let known = old.iter().map(|(id, _)| *id);
+            self.gone.entry(dest).or_default().extend(known);
         }
         changes
     }
@@ -131,7 +131,7 @@ impl SeveralOut {
     }
 
     /// All that was told.
-    pub fn iter(&self) -> impl Iterator<Item = Sent> {
-        self.entries.values().flatten().map(|(_, sent)| *sent)
+    pub fn into_sent(self) -> impl Iterator<Item = Sent> {
+        self.entries.into_values().flatten().map(|(_, sent)| sent)
     }
 }

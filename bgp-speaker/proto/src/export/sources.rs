@@ -50,6 +50,16 @@ impl Sources {
         self.here.remove(&peer);
     }
 
+    /// Where a peer is; whether that is another place than before.
+    pub fn learn_address(&mut self, peer: PeerId, addr: IpAddr) -> bool {
+        if addr.is_loopback() {
+            self.here.insert(peer);
+        } else {
+            self.here.remove(&peer);
+        }
+        self.addresses.insert(peer, addr) != Some(addr)
+    }
+
     /// How a path of this source to this prefix was learned; `None` when the source is gone.
     #[must_use]
     pub fn learned(&self, source: PeerId, prefix: &Prefix) -> Option<Learned> {

@@ -6,13 +6,15 @@
 //! meantime has the new generation and stays, whatever became of its slot in the table in between.
 //!
 //! Generations are counted modulo 16, so that they fit into a path's record. [`Generations::has_room`] says whether another one
-//! can be told from those that paths may still have.
+//! can be told from those that paths may still have; some are kept for the ends of sessions, which cannot be refused.
 
 /// A generation, 0–15.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Generation(u8);
 
 const MODULUS: u8 = 16;
+/// Generations that the begin of a refresh leaves for ends of sessions.
+const RESERVED: u8 = 3;
 
 impl Generation {
     /// From the lowest four bits.
@@ -29,6 +31,10 @@ impl Generation {
 
     fn next(self) -> Self {
         Self((self.0 + 1) % MODULUS)
+    }
+
+    fn previous(self) -> Self {
+        Self((self.0 + MODULUS - 1) % MODULUS)
     }
 
     /// How many generations `self` is older than `other`.
@@ -52,6 +58,12 @@ impl Before {
         (1..=self.span).contains(&generation.age_at(self.keep))
     }
 
+    /// The youngest of the set, into which the others can be merged ([`Generations::merged`]).
+    #[must_use]
+    pub fn youngest(self) -> Generation {
+        self.keep.previous()
+    }
+
     /// Whether it holds none.
     #[must_use]
     pub fn is_empty(self) -> bool {
@@ -67,8 +79,10 @@ pub struct Generations {
     oldest: Generation,
     /// The oldest that belongs to the peer's Adj-RIB-In; older ones are on their way out.
     counted: Generation,
-    /// Stale paths wait for an End-of-RIB or the end of a refresh.
-    awaiting: bool,
+    /// Began with a restart of the peer: older paths wait for its End-of-RIB.
+    restart: Option<Generation>,
+    /// Began with BoRR: older paths wait for EoRR.
+    refresh: Option<Generation>,
 }
 
 impl Generations {
@@ -81,35 +95,65 @@ impl Generations {
     /// Whether a new generation can begin: at most 16 are told apart.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.oldest.age_at(self.current) < MODULUS - 1
+        self.span() < MODULUS - 1
     }
 
-    /// All paths so far are stale from now on, until [`Generations::end_stale`].
-    pub fn begin_stale(&mut self) {
+    /// The same for a refresh.
+    #[must_use]
+    pub fn has_room_for_refresh(&self) -> bool {
+        self.span() < MODULUS - 1 - RESERVED
+    }
+
+    /// Whether half of the generations are in use.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.span() >= MODULUS / 2
+    }
+
+    fn span(&self) -> u8 {
+        self.oldest.age_at(self.current)
+    }
+
+    /// The peer restarts: all paths so far are stale until [`Generations::end_restart`]. A refresh that was under way is not ended any
+    /// more, and what it did not bring yet counts as it did.
+    pub fn begin_restart(&mut self) {
         self.current = self.current.next();
-        self.awaiting = true;
+        (self.restart, self.refresh) = (Some(self.current), None);
     }
 
-    /// Stale paths are to be removed: which ones; `None` when nothing was stale.
-    pub fn end_stale(&mut self) -> Option<Before> {
-        std::mem::take(&mut self.awaiting).then(|| self.older())
+    /// BoRR: all paths so far are stale until [`Generations::end_refresh`].
+    pub fn begin_refresh(&mut self) {
+        self.current = self.current.next();
+        self.refresh = Some(self.current);
+    }
+
+    /// What the peer did not announce again since its restart is to be removed; `None` when it did not restart.
+    pub fn end_restart(&mut self) -> Option<Before> {
+        self.restart.take().map(|keep| self.before(keep))
+    }
+
+    /// What the peer did not announce again since BoRR is to be removed; `None` without BoRR.
+    pub fn end_refresh(&mut self) -> Option<Before> {
+        self.refresh.take().map(|keep| self.before(keep))
     }
 
     /// All paths so far leave the Adj-RIB-In; which ones.
     pub fn end_all(&mut self) -> Before {
         self.current = self.current.next();
         self.counted = self.current;
-        self.awaiting = false;
+        (self.restart, self.refresh) = (None, None);
         self.older()
     }
 
     /// All that are older than the current one.
     #[must_use]
     pub fn older(&self) -> Before {
-        Before {
-            keep: self.current,
-            span: self.oldest.age_at(self.current),
-        }
+        self.before(self.current)
+    }
+
+    fn before(&self, keep: Generation) -> Before {
+        let span = self.oldest.age_at(keep);
+        Before { keep, span }
     }
 
     /// Whether a path of this generation was not announced again since everything became stale.
@@ -121,19 +165,36 @@ impl Generations {
     /// Whether a path of this generation belongs to the Adj-RIB-In.
     #[must_use]
     pub fn is_counted(&self, generation: Generation) -> bool {
-        generation == self.current || generation.age_at(self.current) <= self.counted.age_at(self.current)
+        generation.age_at(self.current) <= self.counted.age_at(self.current)
     }
 
     /// No path has one of these generations any more.
     pub fn removed(&mut self, before: Before) {
-        if before.keep.age_at(self.current) < self.oldest.age_at(self.current) {
-            self.oldest = before.keep;
+        self.forget_older_than(before.keep);
+    }
+
+    /// All paths of these generations have the youngest of them now.
+    pub fn merged(&mut self, before: Before) {
+        if !before.is_empty() {
+            self.forget_older_than(before.youngest());
         }
     }
 
-    /// All paths have the current generation.
-    pub fn reset(&mut self) {
-        (self.oldest, self.counted) = (self.current, self.current);
+    /// No path is older than this.
+    fn forget_older_than(&mut self, oldest: Generation) {
+        let age = oldest.age_at(self.current);
+        if age >= self.span() {
+            return;
+        }
+        self.oldest = oldest;
+        // What lies further back than the oldest would be taken for something newer once the count comes round.
+        if self.counted.age_at(self.current) > age {
+            self.counted = oldest;
+        }
+        let current = self.current;
+        for mark in [&mut self.restart, &mut self.refresh] {
+            *mark = mark.filter(|keep| keep.age_at(current) < age);
+        }
     }
 }
 
@@ -144,37 +205,96 @@ mod tests {
     #[test]
     fn what_is_announced_again_is_kept() {
         let mut generations = Generations::default();
-        assert_eq!(generations.end_stale(), None, "nothing is stale");
+        assert_eq!(generations.end_refresh(), None, "nothing is stale");
         let first = generations.current();
-        generations.begin_stale();
+        generations.begin_refresh();
         let again = generations.current();
         assert!(generations.is_stale(first) && !generations.is_stale(again));
-        let before = generations.end_stale().unwrap();
+        let before = generations.end_refresh().unwrap();
         assert!(before.contains(first) && !before.contains(again));
         // What begins meanwhile changes nothing.
-        generations.begin_stale();
+        generations.begin_refresh();
         assert!(before.contains(first) && !before.contains(again) && !before.contains(generations.current()));
         generations.removed(before);
-        let before = generations.end_stale().unwrap();
+        let before = generations.end_refresh().unwrap();
         assert!(before.contains(again) && !before.contains(first));
     }
 
+    #[test]
+    fn a_restart_and_a_refresh_end_on_their_own() {
+        let mut generations = Generations::default();
+        let stale = generations.current();
+        generations.begin_restart();
+        let back = generations.current();
+        generations.begin_refresh();
+        let refreshed = generations.current();
+        let before = generations.end_restart().unwrap();
+        assert!(before.contains(stale) && !before.contains(back) && !before.contains(refreshed));
+        generations.removed(before);
+        let before = generations.end_refresh().unwrap();
+        assert!(before.contains(back) && !before.contains(refreshed));
+        generations.removed(before);
+        // A restart during a refresh: what the refresh did not bring yet is as stale as the rest, but no staler.
+        generations.begin_refresh();
+        assert_eq!(generations.end_restart(), None);
+        generations.begin_restart();
+        assert_eq!(generations.end_refresh(), None);
+        assert!(generations.end_restart().unwrap().contains(refreshed));
+    }
+
+    /// Each counts rounds: a mark that nobody ends must not be met again from the other side.
     #[test]
     fn sixteen_are_told_apart() {
         let mut generations = Generations::default();
         for begun in 0..50 {
             let mut all = vec![generations.current()];
+            generations.begin_restart();
+            all.push(generations.current());
             while generations.has_room() {
-                generations.begin_stale();
+                generations.begin_refresh();
                 all.push(generations.current());
             }
             assert_eq!(all.len(), 16, "{begun}");
-            let before = generations.end_stale().unwrap();
+            assert!(all.iter().all(|old| generations.is_counted(*old)));
+            let before = generations.end_refresh().unwrap();
             let current = all.pop().unwrap();
             assert!(all.iter().all(|old| before.contains(*old)) && !before.contains(current));
             generations.removed(before);
             assert!(generations.has_room() && generations.older().is_empty());
+            assert_eq!(generations.end_restart(), None, "nothing is older");
         }
+    }
+
+    #[test]
+    fn refreshes_leave_room_for_ends_of_sessions() {
+        let mut generations = Generations::default();
+        while generations.has_room_for_refresh() {
+            generations.begin_refresh();
+        }
+        assert!(generations.is_crowded());
+        for _ in 0..RESERVED {
+            assert!(generations.has_room());
+            generations.begin_restart();
+        }
+        assert!(!generations.has_room());
+    }
+
+    #[test]
+    fn merged_generations_leave_room() {
+        let mut generations = Generations::default();
+        let mut all = Vec::new();
+        while generations.has_room() {
+            all.push(generations.current());
+            generations.begin_refresh();
+        }
+        let before = generations.older();
+        assert!(all.iter().all(|old| before.contains(*old)));
+        assert_eq!(all.pop(), Some(before.youngest()));
+        generations.merged(before);
+        let before = generations.end_refresh().unwrap();
+        assert!(before.contains(before.youngest()) && !before.contains(generations.current()));
+        assert!(all.iter().all(|old| !before.contains(*old)));
+        assert!(generations.has_room() && generations.is_counted(before.youngest()));
     }
 
     #[test]
@@ -184,8 +304,21 @@ mod tests {
         let before = generations.end_all();
         assert!(before.contains(first) && !generations.is_counted(first));
         assert!(generations.is_counted(generations.current()));
-        generations.begin_stale();
-        generations.begin_stale();
+        generations.begin_refresh();
+        generations.begin_restart();
         assert!(!generations.is_counted(first) && generations.is_counted(generations.current()));
+    }
+
+    /// However many refreshes came and were worked off since: what is there counts.
+    #[test]
+    fn what_is_there_counts_after_many_refreshes() {
+        let mut generations = Generations::default();
+        for _ in 0..50 {
+            let there = generations.current();
+            generations.begin_refresh();
+            assert!(generations.is_counted(there));
+            let before = generations.end_refresh().unwrap();
+            generations.removed(before);
+        }
     }
 }

@@ -17,8 +17,8 @@ use bgp_proto::policy::Policy;
 use bgp_proto::session::Negotiated;
 use bgp_proto::types::{Asn, Family, FamilySet, HoldTime, PathId, PeerId, Prefix, RouterId};
 use bgp_proto::wire::{
-    AsPath, DecodeContext, MessageKind, NextHop, Nlri, Notification, Open, PathAttrs, RouteBatch, RouteOp,
-    cut_frame, decode_update,
+    AsPath, Capability, DecodeContext, GracefulRestart, MessageKind, NextHop, Nlri, Notification, Open,
+    PathAttrs, Refresh, RefreshKind, RouteBatch, RouteOp, cut_frame, decode_update,
 };
 
 pub(crate) const OUR_AS: Asn = Asn(64512);
@@ -75,6 +75,14 @@ pub(crate) fn address(peer: PeerId) -> Ipv4Addr {
     Ipv4Addr::from_bits(0xC000_0200 + 10 + peer.0)
 }
 
+/// The next hop of a peer's routes, by family.
+pub(crate) fn next_hop_of(prefix: &Prefix, peer: u32) -> IpAddr {
+    match prefix.family() {
+        Family::Ipv4 => IpAddr::V4(address(PeerId(peer))),
+        Family::Ipv6 => format!("2001:db8:ffff::{peer}").parse().unwrap(),
+    }
+}
+
 pub(crate) fn asn_of(peer: PeerId, kind: PeerKind) -> Asn {
     if kind == PeerKind::External {
         Asn(65000 + peer.0)
@@ -127,6 +135,31 @@ pub(crate) fn facts(peer: PeerId, kind: PeerKind) -> SessionFacts {
         local_v6: Some("2001:db8::1".parse().unwrap()),
         link_local: None,
         shared_subnets: Vec::new(),
+    }
+}
+
+/// The same of a peer that restarts gracefully (RFC 4724 §3), and kept its forwarding state for these families.
+pub(crate) fn graceful(peer: PeerId, kind: PeerKind, kept: FamilySet) -> SessionFacts {
+    let mut facts = facts(peer, kind);
+    let negotiated = Arc::make_mut(&mut facts.negotiated);
+    let restart = |families: Vec<(Family, bool)>| {
+        Capability::GracefulRestart(GracefulRestart {
+            restarting: families.iter().any(|(_, kept)| *kept),
+            notification: false,
+            restart_time: 120,
+            families,
+        })
+    };
+    let families = Family::ALL.map(|family| (family, kept.contains(family)));
+    negotiated.remote.capabilities.push(restart(families.into()));
+    facts
+}
+
+/// End-of-RIB.
+pub(crate) fn end_of_rib(family: Family) -> RouteBatch {
+    RouteBatch {
+        ops: vec![RouteOp::EndOfRib(family)],
+        ..RouteBatch::default()
     }
 }
 
@@ -226,9 +259,28 @@ impl World {
     }
 
     pub(crate) fn restarting(&mut self, peer: PeerId) {
+        self.restarting_in(peer, FamilySet::ALL);
+    }
+
+    pub(crate) fn restarting_in(&mut self, peer: PeerId, families: FamilySet) {
         self.up.remove(&peer);
         self.heard.insert(peer, Heard::default());
-        self.handle(Input::Restarting(self.session(peer), FamilySet::ALL));
+        self.handle(Input::Restarting(self.session(peer), families));
+    }
+
+    pub(crate) fn end_of_rib(&mut self, peer: PeerId, family: Family) {
+        self.handle(Input::Routes(self.session(peer), end_of_rib(family)));
+    }
+
+    pub(crate) fn refresh(&mut self, peer: PeerId, family: Family, kind: RefreshKind) {
+        self.handle(Input::Refresh(self.session(peer), Refresh { family, kind }));
+    }
+
+    /// The session of a peer that is up before this one, or its last one otherwise.
+    pub(crate) fn ended(&self, peer: PeerId) -> SessionId {
+        let mut session = self.session(peer);
+        session.epoch -= u32::from(self.up.contains(&peer));
+        session
     }
 
     pub(crate) fn announce(&mut self, peer: PeerId, texts: &[&str]) {
