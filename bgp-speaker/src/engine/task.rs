@@ -78,14 +78,8 @@ impl EngineTask {
                         Some(message) => Some(message),
                         None => return,
                     },
-                    room = self.datapath.has_room(), if self.datapath.is_behind() => match room {
-                        true => None,
-                        false => return,
-                    },
-                    room = self.lifecycle.has_room(), if self.lifecycle.is_behind() => match room {
-                        true => None,
-                        false => return,
-                    },
+                    () = self.datapath.has_room(), if self.datapath.is_behind() => None,
+                    () = self.lifecycle.has_room(), if self.lifecycle.is_behind() => None,
                 };
                 if let Some(message) = message {
                     self.take_input(message);
@@ -152,6 +146,8 @@ impl EngineTask {
             ToEngine::Up(facts, outbox) => self.came_up(facts, outbox),
             ToEngine::Report(event) => self.lifecycle.send(event),
             ToEngine::Query(query) => query(&mut self.engine),
+            #[cfg(test)]
+            ToEngine::Outboxes(reply) => drop(reply.send(self.outboxes.len())),
         }
     }
 

@@ -2,9 +2,11 @@
 
 pub(crate) mod accept;
 mod dynamic;
+pub(crate) mod keys;
 pub(crate) mod registry;
 pub(crate) mod unnumbered;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,42 +81,38 @@ impl Peers {
     fn task(&self, entry: &Entry, inbox: mpsc::Receiver<ToPeer>) -> PeerTask {
         let id = entry.spec.id;
         let seed = self.seed ^ (u64::from(id.0) << 32 | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let is_up = Arc::clone(&entry.is_up);
+        let progress = Arc::clone(&entry.progress);
         PeerTask::new(
             entry.spec.clone(),
             seed,
             inbox,
             self.engine.clone(),
             &self.host,
-            is_up,
+            progress,
         )
     }
 
-    /// A new peer for the engine, and the way to its task.
-    async fn register(
-        &self,
-        spec: PeerSpec,
-        range: Option<String>,
-    ) -> Result<(Entry, mpsc::Receiver<ToPeer>), Stopped> {
-        let routing = Arc::clone(&spec.routing);
-        self.order(ToEngine::Input(Input::Configure(spec.id, routing)))
-            .await?;
-        let (commands, inbox) = mpsc::channel(COMMAND_ROOM);
-        let entry = Entry::new(spec, commands, range);
-        Ok((self.registry.insert(entry), inbox))
-    }
-
-    /// Adds a peer, or changes it. A dynamic peer with its address makes room for it.
+    /// Adds a peer, or changes it.
     pub(crate) async fn put(&self, spec: PeerSpec) -> Result<(), Stopped> {
         if self.registry.get(spec.id).is_some() {
             return self.change(spec).await;
         }
-        for dynamic in self.registry.dynamic_at(spec.transport.remote) {
-            drop(self.registry.remove(dynamic)); // its task ends with its last sender
-        }
-        let (entry, inbox) = self.register(spec, None).await?;
+        let remote = spec.transport.remote;
+        let routing = Arc::clone(&spec.routing);
+        self.order(ToEngine::Input(Input::Configure(spec.id, routing)))
+            .await?;
+        let (commands, inbox) = mpsc::channel(COMMAND_ROOM);
+        let entry = self.registry.insert(Entry::new(spec, commands, None));
+        self.remove_dynamic_at(remote);
         tokio::spawn(self.task(&entry, inbox).run());
         Ok(())
+    }
+
+    /// A dynamic peer makes room for the configured one with its address.
+    fn remove_dynamic_at(&self, remote: SocketAddr) {
+        for dynamic in self.registry.dynamic_at(remote) {
+            drop(self.registry.remove(dynamic)); // its task ends with its last sender
+        }
     }
 
     /// Changes a peer, if it is still there.
@@ -122,9 +120,16 @@ impl Peers {
         let Some(entry) = self.registry.change(spec) else {
             return Ok(());
         };
-        let routing = Arc::clone(&entry.spec.routing);
-        self.order(ToEngine::Input(Input::Configure(entry.spec.id, routing)))
-            .await?;
+        let id = entry.spec.id;
+        if entry.range.is_none() {
+            self.remove_dynamic_at(entry.spec.transport.remote);
+            let routing = Arc::clone(&entry.spec.routing);
+            self.order(ToEngine::Input(Input::Configure(id, routing))).await?;
+            // Whoever removed it meanwhile told the engine before.
+            if self.registry.get(id).is_none() {
+                self.order(ToEngine::Input(Input::Remove(id))).await?;
+            }
+        }
         let command = ToPeer::Reconfigure(Box::new(entry.spec));
         let _ = entry.commands.send(command).await; // it may be gone by now
         Ok(())
