@@ -37,6 +37,27 @@ pub(crate) struct Peers {
     engine: mpsc::Sender<ToEngine>,
     host: Arc<Host>,
     seed: u64,
+    #[cfg(test)]
+    pub(crate) counted: Arc<Counted>,
+}
+
+/// How often others are asked.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Counted {
+    queries: std::sync::atomic::AtomicUsize,
+    snapshots: std::sync::atomic::AtomicUsize,
+}
+
+#[cfg(test)]
+impl Counted {
+    pub(crate) fn queries(&self) -> usize {
+        self.queries.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub(crate) fn snapshots(&self) -> usize {
+        self.snapshots.load(std::sync::atomic::Ordering::Relaxed)
+    }
 }
 
 impl Peers {
@@ -52,6 +73,8 @@ impl Peers {
             engine,
             host: Host::start(),
             seed,
+            #[cfg(test)]
+            counted: Arc::default(),
         }
     }
 
@@ -70,6 +93,10 @@ impl Peers {
         &self,
         question: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, Stopped> {
+        #[cfg(test)]
+        self.counted
+            .queries
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
         let query = Box::new(move |engine: &mut Engine| {
             let _ = reply.send(question(engine)); // whoever asked may have stopped waiting
@@ -137,6 +164,10 @@ impl Peers {
 
     /// All peers as they are now, by number. One whose task does not answer is left out.
     pub(crate) async fn snapshots(&self) -> Result<Vec<PeerSnapshot>, Stopped> {
+        #[cfg(test)]
+        self.counted
+            .snapshots
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut asked = Vec::new();
         for entry in self.registry.all() {
             let (reply, answer) = oneshot::channel();
@@ -167,5 +198,13 @@ impl Peers {
             });
         }
         Ok(snapshots)
+    }
+}
+
+#[cfg(test)]
+impl Peers {
+    /// Whether peers' tasks find no room at the engine's.
+    pub(crate) fn is_full_of_tests(&self) -> bool {
+        self.engine.capacity() == 0
     }
 }

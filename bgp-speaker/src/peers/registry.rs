@@ -579,6 +579,11 @@ impl Registry {
             .map(|admitted| admitted.entry)
     }
 
+    /// Why connections of a peer are refused for want of its key.
+    pub(crate) fn refusal_of_tests(&self, id: PeerId) -> Option<String> {
+        self.read().all.get(&id)?.key.missing.clone()
+    }
+
     pub(crate) fn census(&self) -> Census {
         let entries = self.read();
         Census {
