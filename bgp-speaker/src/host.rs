@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use bgp_proto::engine::SessionFacts;
 use bgp_proto::session::Negotiated;
@@ -18,6 +19,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use crate::{socket, sockopt};
+
+/// After the addresses could not be read.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// One address of an interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,7 +56,7 @@ impl Host {
     pub(crate) fn start() -> Arc<Self> {
         let socket = netlink_socket();
         let host = Arc::new(Self {
-            known: Mutex::new(addresses().into()),
+            known: Mutex::new(addresses().unwrap_or_default().into()),
             interfaces: Mutex::default(),
             is_watched: AtomicBool::new(socket.is_ok()),
             watcher: Mutex::default(),
@@ -71,8 +75,10 @@ impl Host {
     }
 
     fn addresses(&self) -> Arc<[Address]> {
-        if !self.is_watched.load(Ordering::Relaxed) {
-            return addresses().into();
+        if !self.is_watched.load(Ordering::Relaxed)
+            && let Ok(addresses) = addresses()
+        {
+            return addresses.into();
         }
         Arc::clone(&self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -90,6 +96,20 @@ impl Host {
             .entry(interface.to_owned())
             .or_insert_with(|| watch::channel(0).0);
         sender.subscribe()
+    }
+
+    /// Takes a new reading, if there is one.
+    fn take_reading(&self, reading: io::Result<Vec<Address>>) -> bool {
+        match reading {
+            Ok(new) => {
+                self.update(new);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the host's addresses; trying again");
+                false
+            }
+        }
     }
 
     /// Takes a new reading, and wakes the sessions of interfaces whose addresses differ.
@@ -143,12 +163,18 @@ fn netlink_socket() -> io::Result<AsyncFd<socket2::Socket>> {
     sockopt::watched(socket.into())
 }
 
-/// Reads the addresses again after each burst of notifications. What they say does not matter, nor whether one was lost.
+/// Reads the addresses again after each burst of notifications. What they say does not matter, nor whether one was lost. Where they
+/// cannot be read (too many open files) the last reading stands: no address is taken for gone.
 async fn follow(socket: AsyncFd<socket2::Socket>, host: Weak<Host>) {
+    let mut unread = false;
     loop {
-        let Ok(mut ready) = socket.readable().await else {
-            return;
+        let ready = tokio::select! {
+            ready = socket.readable() => Some(ready),
+            () = tokio::time::sleep(READ_AGAIN), if unread => None,
         };
+        if let Some(Err(_)) = ready {
+            return;
+        }
         let mut buffer = [0; 8192];
         loop {
             match nix::unistd::read(socket.get_ref(), &mut buffer) {
@@ -157,9 +183,11 @@ async fn follow(socket: AsyncFd<socket2::Socket>, host: Weak<Host>) {
                 Err(_) => break,
             }
         }
-        ready.clear_ready();
+        if let Some(Ok(mut ready)) = ready {
+            ready.clear_ready();
+        }
         let Some(host) = host.upgrade() else { return };
-        host.update(addresses());
+        unread = !host.take_reading(addresses());
     }
 }
 
@@ -220,9 +248,8 @@ fn is_link_local(subnet: &Prefix) -> bool {
     matches!(subnet.addr(), IpAddr::V6(addr) if addr.is_unicast_link_local())
 }
 
-fn addresses() -> Vec<Address> {
-    let Ok(list) = getifaddrs() else { return Vec::new() };
-    list.filter_map(|entry| address(&entry)).collect()
+fn addresses() -> io::Result<Vec<Address>> {
+    Ok(getifaddrs()?.filter_map(|entry| address(&entry)).collect())
 }
 
 fn address(entry: &InterfaceAddress) -> Option<Address> {

@@ -13,6 +13,9 @@
 //! A slow peer cannot hold up the engine, which never waits for one. Every channel is bounded; each
 //! module says what happens when one is full.
 
+#[cfg(test)]
+extern crate self as bgp_speaker;
+
 mod alarm;
 mod api;
 mod bmp;
@@ -25,6 +28,9 @@ mod queue;
 mod socket;
 mod sockopt;
 mod speaker;
+mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use api::*;
 pub use speaker::{Speaker, SpeakerHandle, Started};

@@ -11,6 +11,24 @@ use tokio::net::TcpStream;
 /// Buffers written by one system call.
 const VECTORS: usize = 64;
 
+/// What takes octets without waiting: a socket.
+pub(crate) trait Sink {
+    /// Writes some; [`io::ErrorKind::WouldBlock`] when it takes none now.
+    fn write(&self, octets: &[u8]) -> io::Result<usize>;
+    /// The same, from several buffers.
+    fn write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+impl Sink for TcpStream {
+    fn write(&self, octets: &[u8]) -> io::Result<usize> {
+        self.try_write(octets)
+    }
+
+    fn write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.try_write_vectored(buffers)
+    }
+}
+
 /// Whole messages to write.
 struct Queued {
     bytes: Bytes,
@@ -76,7 +94,7 @@ impl Queue {
     }
 
     /// Writes as much as the socket takes; the credit of what is done with.
-    pub(crate) fn write(&mut self, socket: &TcpStream) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, socket: &impl Sink) -> io::Result<usize> {
         let mut credit = 0;
         while !self.queue.is_empty() {
             match self.write_some(socket) {
@@ -88,13 +106,13 @@ impl Queue {
         Ok(credit)
     }
 
-    fn write_some(&self, socket: &TcpStream) -> io::Result<usize> {
+    fn write_some(&self, socket: &impl Sink) -> io::Result<usize> {
         match self.queue.front() {
-            Some(only) if self.queue.len() == 1 => socket.try_write(&only.bytes),
+            Some(only) if self.queue.len() == 1 => socket.write(&only.bytes),
             _ => {
                 let some = self.queue.iter().take(VECTORS);
                 let slices: Vec<IoSlice<'_>> = some.map(|queued| IoSlice::new(&queued.bytes)).collect();
-                socket.try_write_vectored(&slices)
+                socket.write_vectored(&slices)
             }
         }
     }

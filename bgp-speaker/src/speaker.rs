@@ -374,3 +374,18 @@ impl SpeakerHandle {
         self.stations.end().await;
     }
 }
+
+#[cfg(test)]
+impl SpeakerHandle {
+    pub(crate) fn peers_of_tests(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// How many sessions the engine's task has outboxes of.
+    pub(crate) async fn outboxes_of_tests(&self) -> usize {
+        let (reply, answer) = oneshot::channel();
+        let message = ToEngine::Outboxes(reply);
+        self.peers.order(message).await.ok();
+        answer.await.unwrap_or_default()
+    }
+}

@@ -7,162 +7,18 @@
     reason = "a test fails by panicking"
 )]
 
-use std::future::Future;
+mod common;
+
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
 
-use bgp_proto::engine::{EngineConfig, Originated, PeerKind, PeerRouting, RouteFilter};
-use bgp_proto::policy::{Policy, Source};
-use bgp_proto::session::{SessionConfig, State};
-use bgp_proto::types::{Asn, FamilySet, HoldTime, PeerId, Prefix, RouterId};
-use bgp_speaker::{
-    DatapathEvent, Password, PeerSnapshot, PeerSpec, Shutdown, Speaker, SpeakerConfig, SpeakerHandle,
-    Transport, Ttl,
-};
+use bgp_proto::engine::Originated;
+use bgp_proto::policy::Source;
+use bgp_proto::session::State;
+use bgp_proto::types::{Asn, HoldTime, PeerId, Prefix};
+use bgp_speaker::{DatapathEvent, Password, PeerSpec, Shutdown};
+use common::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-
-const DEADLINE: Duration = Duration::from_secs(20);
-
-struct Node {
-    handle: SpeakerHandle,
-    datapath: mpsc::Receiver<DatapathEvent>,
-    addr: SocketAddr,
-    asn: Asn,
-    id: RouterId,
-}
-
-fn start(last: u8, asn: u32) -> Node {
-    let id = RouterId::new(0x7F00_0000 + u32::from(last)).unwrap();
-    let engine = EngineConfig {
-        asn: Asn(asn),
-        router_id: id,
-        cluster_id: None,
-        max_paths: 8,
-        multipath_relax: true,
-        link_bandwidth: true,
-        assume_reachable: true,
-    };
-    let listen = vec![SocketAddr::from(([127, 0, 0, last], 0))];
-    let started = Speaker::start(SpeakerConfig {
-        engine,
-        listen,
-        seed: u64::from(last),
-    })
-    .unwrap();
-    let addr = started.handle.listening()[0];
-    started.handle.accept();
-    Node {
-        handle: started.handle,
-        datapath: started.datapath,
-        addr,
-        asn: Asn(asn),
-        id,
-    }
-}
-
-fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> PeerSpec {
-    PeerSpec {
-        id: PeerId(id),
-        name: format!("peer-{id}"),
-        session: SessionConfig {
-            local_asn: own.asn,
-            remote_asn,
-            router_id: own.id,
-            families: FamilySet::ALL,
-            hold_time: HoldTime::new(9).unwrap(),
-            connect_retry: Duration::from_millis(200),
-            passive: false,
-            graceful_restart: Some(120),
-            restart_on_notification: false,
-            restarting_until: None,
-            forwarding_preserved: true,
-            extra_capabilities: Vec::new(),
-        },
-        routing: Arc::new(PeerRouting {
-            name: format!("peer-{id}"),
-            kind: if own.asn == remote_asn {
-                PeerKind::Internal
-            } else {
-                PeerKind::External
-            },
-            local_asn: own.asn,
-            remote_asn,
-            import: Arc::new(Policy::accept_all()),
-            export: Arc::new(Policy::accept_all()),
-            next_hop_self: false,
-            allow_own_as: 0,
-            max_prefixes: None,
-            max_paths_per_prefix: 64,
-            rules: Default::default(),
-        }),
-        transport: Transport {
-            remote,
-            local: Some(own.addr.ip()),
-            ttl: Ttl::Default,
-            password: None,
-        },
-        enabled: true,
-        connect_after: Duration::ZERO,
-        waiting_for: None,
-    }
-}
-
-/// Asks until the answer is there.
-async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut question: impl FnMut() -> F) -> T {
-    let asked = async {
-        loop {
-            if let Some(answer) = question().await {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, asked)
-        .await
-        .unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
-}
-
-async fn peer(node: &SpeakerHandle, id: u32) -> PeerSnapshot {
-    node.peers()
-        .await
-        .unwrap()
-        .into_iter()
-        .find(|peer| peer.id == PeerId(id))
-        .unwrap()
-}
-
-async fn in_state(node: &SpeakerHandle, id: u32, state: State) -> PeerSnapshot {
-    eventually(&format!("peer {id} is {state:?}"), || async {
-        Some(peer(node, id).await).filter(|peer| peer.session.state == state)
-    })
-    .await
-}
-
-async fn has_route(node: &SpeakerHandle, text: &str, present: bool) {
-    let prefix: Prefix = text.parse().unwrap();
-    eventually(&format!("{text} present: {present}"), || async {
-        let routes = node
-            .routes(RouteFilter {
-                within: Some(prefix),
-                ..RouteFilter::default()
-            })
-            .await
-            .unwrap();
-        (routes.iter().any(|route| route.prefix == prefix) == present).then_some(())
-    })
-    .await;
-}
-
-fn block(text: &str) -> Originated {
-    Originated {
-        prefix: text.parse().unwrap(),
-        source: Source::PodBlock,
-        communities: Vec::new(),
-    }
-}
+use tokio::net::TcpListener;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_speakers_exchange_both_families_and_a_third_hears_of_it() {
@@ -248,21 +104,6 @@ async fn garbage_ends_only_its_own_session() {
     );
 }
 
-async fn connect_from(local: IpAddr, remote: SocketAddr) -> TcpStream {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind(SocketAddr::new(local, 0)).unwrap();
-    socket.connect(remote).await.unwrap()
-}
-
-/// The next message that the speaker sends on a connection that says nothing: its type.
-async fn first_message(stream: &mut TcpStream) -> u8 {
-    let mut header = [0; 19];
-    let read = tokio::time::timeout(DEADLINE, stream.read_exact(&mut header)).await;
-    read.expect("in time").unwrap();
-    header[18]
-}
-
 /// Whoever has the peer's address can open a connection; the session goes on (with graceful restart, too).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_connection_from_the_peers_address_disturbs_nobody() {
@@ -304,26 +145,6 @@ async fn strangers_are_closed_at_once() {
         .await
         .expect("closed in time");
     assert!(heard.is_empty(), "{read:?}");
-}
-
-/// OPEN and KEEPALIVE by hand, for a client that then does not read.
-async fn handshake(stream: &mut TcpStream, asn: u16) {
-    let [high, low] = asn.to_be_bytes();
-    let mut open = vec![0xFF; 16];
-    open.extend([0, 29, 1, 4, high, low, 0, 240, 10, 9, 9, 9, 0]);
-    stream.write_all(&open).await.unwrap();
-    let mut header = [0; 19];
-    loop {
-        stream.read_exact(&mut header).await.unwrap();
-        let mut body = vec![0; usize::from(u16::from_be_bytes([header[16], header[17]])) - 19];
-        stream.read_exact(&mut body).await.unwrap();
-        if header[18] == 4 {
-            break;
-        }
-        let mut keepalive = vec![0xFF; 16];
-        keepalive.extend([0, 19, 4]);
-        stream.write_all(&keepalive).await.unwrap();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

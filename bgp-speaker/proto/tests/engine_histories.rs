@@ -156,13 +156,17 @@ struct Model {
 
 impl Model {
     fn of(&mut self, peer: u32) -> impl Iterator<Item = (&Prefix, &mut Known)> {
-        let of_peer = self.paths.iter_mut().filter(move |((_, source), _)| *source == peer);
+        let of_peer = self
+            .paths
+            .iter_mut()
+            .filter(move |((_, source), _)| *source == peer);
         of_peer.map(|((prefix, _), known)| (prefix, known))
     }
 
     /// Takes away those of a peer for which this does not hold.
     fn retain(&mut self, peer: u32, keep: impl Fn(&Prefix, &Known) -> bool) {
-        self.paths.retain(|(prefix, source), known| *source != peer || keep(prefix, known));
+        self.paths
+            .retain(|(prefix, source), known| *source != peer || keep(prefix, known));
     }
 
     fn up(&mut self, peer: u32, kept: FamilySet, was_up: bool) {
@@ -197,7 +201,9 @@ impl Model {
             *entry = (*entry).max(rank);
         }
         let source = |(fresh, _, _, peer): (bool, u32, bool, std::cmp::Reverse<u32>)| (peer.0, !fresh);
-        best.into_iter().map(|(prefix, rank)| (prefix, source(rank))).collect()
+        best.into_iter()
+            .map(|(prefix, rank)| (prefix, source(rank)))
+            .collect()
     }
 
     /// What a peer should know, by source; our own routes are those of `u32::MAX`.
@@ -278,7 +284,9 @@ fn take(world: &mut World, model: &mut Model, step: Step) {
             // What leads over a next hop that is lost, then or later, does not stay (RFC 4724 §4.2).
             world.pump();
             let unreachable = &world.unreachable;
-            model.restarting(peer, families, |prefix| unreachable.contains(&next_hop_of(prefix, peer)));
+            model.restarting(peer, families, |prefix| {
+                unreachable.contains(&next_hop_of(prefix, peer))
+            });
             world.restarting_in(PeerId(peer), families);
         }
         Step::LongLived(peer, families) if model.restarting.contains(&peer) => {
@@ -291,7 +299,9 @@ fn take(world: &mut World, model: &mut Model, step: Step) {
             world.handle(Input::Swept(world.session(PeerId(peer))));
         }
         Step::EndOfRib(peer, family) if is_up(world, peer) => {
-            model.retain(peer, |prefix, known| prefix.family() != family || !known.before_restart);
+            model.retain(peer, |prefix, known| {
+                prefix.family() != family || !known.before_restart
+            });
             world.end_of_rib(PeerId(peer), family);
         }
         Step::Refresh(peer, family, kind) if is_up(world, peer) => {
@@ -302,19 +312,30 @@ fn take(world: &mut World, model: &mut Model, step: Step) {
                     of_family.for_each(|(_, known)| known.before_refresh = true);
                 }
                 RefreshKind::End => {
-                    model.retain(peer, |prefix, known| prefix.family() != family || !known.before_refresh);
+                    model.retain(peer, |prefix, known| {
+                        prefix.family() != family || !known.before_refresh
+                    });
                 }
             }
             world.refresh(PeerId(peer), family, kind);
         }
         Step::Announce(peer, n, pref) if is_up(world, peer) => {
-            let known = Known { pref, ..Known::default() };
+            let known = Known {
+                pref,
+                ..Known::default()
+            };
             model.paths.insert((numbered(n), peer), known);
-            world.handle(Input::Routes(world.session(PeerId(peer)), announcement(peer, n, pref)));
+            world.handle(Input::Routes(
+                world.session(PeerId(peer)),
+                announcement(peer, n, pref),
+            ));
         }
         Step::Withdraw(peer, n) if is_up(world, peer) => {
             model.paths.remove(&(numbered(n), peer));
-            world.handle(Input::Routes(world.session(PeerId(peer)), withdraw(&[numbered(n)])));
+            world.handle(Input::Routes(
+                world.session(PeerId(peer)),
+                withdraw(&[numbered(n)]),
+            ));
         }
         Step::Own(bits) => {
             model.own = (0..4).filter(|n| bits >> n & 1 == 1).map(numbered).collect();
@@ -343,7 +364,10 @@ fn take(world: &mut World, model: &mut Model, step: Step) {
         Step::Facts(peer, v4, v6) if is_up(world, peer) => {
             model.addresses.insert(peer, (v4, v6));
             let id = PeerId(peer);
-            world.handle(Input::Facts(world.session(id), with_addresses(id, (v4, v6)).into()));
+            world.handle(Input::Facts(
+                world.session(id),
+                with_addresses(id, (v4, v6)).into(),
+            ));
         }
         Step::Late(peer, what, n) if world.session(PeerId(peer)).epoch > 0 => late(world, peer, what, n),
         Step::Pump => world.pump(),

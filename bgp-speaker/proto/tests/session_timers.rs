@@ -380,7 +380,10 @@ fn the_peer_may_connect_first() {
     assert_eq!((lab.state(), lab.timeout()), (State::Active, wait));
     let (conn, _) = lab.incoming();
     lab.bytes(conn, &peer_open(HIGH).encode());
-    assert!(connects(&lab.pass(SECOND)).is_empty(), "the peer's connection is enough");
+    assert!(
+        connects(&lab.pass(SECOND)).is_empty(),
+        "the peer's connection is enough"
+    );
     let mut lab = Lab::new(config());
     lab.give(Input::StartAfter(wait));
     let done = lab.pass(wait);

@@ -29,6 +29,9 @@ pub(crate) enum ToEngine {
     Report(Event),
     /// Something to look up.
     Query(Box<dyn FnOnce(&mut Engine) + Send>),
+    /// How many outboxes there are, for tests that look for leaks.
+    #[cfg(test)]
+    Outboxes(tokio::sync::oneshot::Sender<usize>),
 }
 
 /// Batches of routes that a peer may have under way to the engine; then nothing is read from it.
@@ -94,7 +97,6 @@ impl Mailbox {
                 return;
             }
         }
-        self.waiting = None;
     }
 
     /// Sends a message if there is room and nothing else waits; gives it back otherwise.
@@ -110,6 +112,7 @@ impl Mailbox {
         if wants_room {
             return self.room().await.map_or(Ready::Stopped, Ready::Room);
         }
+        self.waiting = None; // a place that is not wanted is another's
         if !self.is_full() {
             return std::future::pending().await;
         }
@@ -139,6 +142,7 @@ impl Mailbox {
     /// Sends a last message, waiting for room; nothing when the speaker has stopped.
     pub(crate) async fn finish(mut self, last: ToEngine) {
         self.pending.push_back(last);
+        self.waiting = None; // a place that was given by now would be one that nobody uses
         for message in self.pending {
             if self.engine.send(message).await.is_err() {
                 return;
@@ -195,6 +199,51 @@ mod tests {
             .expect("no message stays behind");
         assert_eq!(counts.len(), BOXES as usize);
         assert!(counts.values().all(|count| *count == EACH));
+    }
+
+    /// A place that was given to a mailbox is used for its last messages, or given back.
+    #[tokio::test]
+    async fn the_last_message_needs_no_second_place() {
+        let (engine, mut inbox) = mpsc::channel(1);
+        let mut mailbox = Mailbox::new(engine.clone());
+        engine.try_send(message(0)).unwrap();
+        mailbox.push(message(1));
+        mailbox.offer();
+        let soon = Duration::from_millis(1);
+        assert!(tokio::time::timeout(soon, mailbox.room()).await.is_err());
+        inbox.recv().await.unwrap(); // its place is there now
+        let finished = tokio::spawn(mailbox.finish(message(2)));
+        for expected in 1..=2 {
+            let got = tokio::time::timeout(Duration::from_secs(30), inbox.recv()).await;
+            assert!(matches!(
+                got.expect("no place is kept for nothing"),
+                Some(ToEngine::Input(Input::Remove(PeerId(peer)))) if peer == expected
+            ));
+        }
+        finished.await.unwrap();
+    }
+
+    /// The place in the queue for credit to report outlives other events; one that is not wanted any more is given back.
+    #[tokio::test]
+    async fn a_place_is_kept_while_it_is_wanted_and_no_longer() {
+        let (engine, mut inbox) = mpsc::channel(1);
+        let (mut first, mut second) = (Mailbox::new(engine.clone()), Mailbox::new(engine.clone()));
+        engine.try_send(message(0)).unwrap();
+        let soon = Duration::from_millis(1);
+        assert!(tokio::time::timeout(soon, first.ready(true)).await.is_err());
+        first.offer(); // something else happened
+        second.push(message(2));
+        assert!(tokio::time::timeout(soon, second.ready(true)).await.is_err());
+        inbox.recv().await.unwrap();
+        assert!(
+            tokio::time::timeout(soon, second.ready(true)).await.is_err(),
+            "the first one asked before"
+        );
+        assert!(tokio::time::timeout(soon, first.ready(false)).await.is_err());
+        assert!(
+            matches!(second.ready(true).await, Ready::Room(_)),
+            "the first one wants it no more"
+        );
     }
 
     #[tokio::test]

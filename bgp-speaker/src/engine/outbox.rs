@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,8 @@ use bgp_proto::engine::{Chunk, Engine, SessionId};
 use bgp_proto::wire::Notification;
 use tokio::net::TcpStream;
 
-use crate::queue::Queue;
+use crate::queue::{Queue, Sink};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Octets that the engine's task writes to a peer at the most: a message (RFC 4271 §4.1).
 const SMALL: usize = 4096;
@@ -45,14 +46,14 @@ pub(crate) enum Put {
 }
 
 /// What the engine has for a session.
-pub(crate) struct Outbox {
+pub(crate) struct Outbox<S = TcpStream> {
     session: SessionId,
-    state: Mutex<State>,
+    state: Mutex<State<S>>,
 }
 
-struct State {
+struct State<S> {
     /// `None` when the session is over.
-    socket: Option<Arc<TcpStream>>,
+    socket: Option<Arc<S>>,
     turn: Turn,
     chunks: VecDeque<Arc<Chunk>>,
     /// Octets in `chunks`, while it is the engine's turn.
@@ -71,8 +72,8 @@ struct State {
     waker: Option<Waker>,
 }
 
-impl Outbox {
-    pub(crate) fn new(session: SessionId, socket: Arc<TcpStream>) -> Self {
+impl<S: Sink> Outbox<S> {
+    pub(crate) fn new(session: SessionId, socket: Arc<S>) -> Self {
         Self {
             session,
             state: Mutex::new(State {
@@ -90,7 +91,7 @@ impl Outbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,7 +133,7 @@ impl Outbox {
             state.messages += state.rest.push_chunk(&chunk, self.session.peer);
         }
         let before = state.rest.octets();
-        let written = state.rest.write(socket);
+        let written = state.rest.write(&**socket);
         if state.rest.octets() < before {
             state.wrote = Some(now);
         }
@@ -237,7 +238,7 @@ impl Outbox {
     }
 }
 
-impl State {
+impl<S> State<S> {
     fn give_to_task(&mut self) -> Option<Waker> {
         self.turn = Turn::Task;
         self.waker.take()
@@ -245,7 +246,7 @@ impl State {
 }
 
 /// Wakes the task when it can have the state.
-fn wake(waker: Option<Waker>, state: MutexGuard<'_, State>) {
+fn wake<S>(waker: Option<Waker>, state: MutexGuard<'_, State<S>>) {
     drop(state);
     if let Some(waker) = waker {
         waker.wake();

@@ -96,12 +96,9 @@ impl DatapathStream {
         !self.held.is_empty()
     }
 
-    /// Sends what is held, as far as there is room.
+    /// Sends what is held, as far as there is room; drops it when nobody receives any more.
     pub(crate) fn catch_up(&mut self) {
-        if self.events.is_closed() {
-            self.held = Held::default(); // nobody wants to know
-        }
-        while self.events.capacity() > 0
+        while (self.events.capacity() > 0 || self.events.is_closed())
             && let Some(event) = self.held.next()
         {
             if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
@@ -153,12 +150,9 @@ impl LifecycleStream {
         self.held.retain(|(of, _), _| *of != peer);
     }
 
-    /// Sends what is held, as far as there is room.
+    /// Sends what is held, as far as there is room; drops it when nobody receives any more.
     pub(crate) fn catch_up(&mut self) {
-        if self.events.is_closed() {
-            self.held.clear(); // nobody wants to know
-        }
-        while self.events.capacity() > 0
+        while (self.events.capacity() > 0 || self.events.is_closed())
             && let Some((_, event)) = self.held.pop_first()
         {
             if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
@@ -231,6 +225,30 @@ mod tests {
                 DatapathEvent::Unwatch(vec![one]),
             ]
         );
+    }
+
+    /// Nobody receives any more: nothing is held for nobody, and nobody waits for room.
+    #[tokio::test]
+    async fn a_receiver_that_is_gone_holds_up_nothing() {
+        let (events, agent) = mpsc::channel(1);
+        let mut lifecycle = LifecycleStream::new(events);
+        let (events, kernel) = mpsc::channel(1);
+        let mut datapath = DatapathStream::new(events);
+        for last in 0..3 {
+            let routes = vec![change(last, 1)];
+            datapath.send(DatapathEvent::Routes {
+                changes: routes,
+                more: false,
+            });
+            lifecycle.send(Event::PathLimitWarning(PeerId(last.into()), Prefix::v4(0, 0)));
+        }
+        assert!(lifecycle.is_behind() && datapath.is_behind());
+        drop((agent, kernel));
+        lifecycle.has_room().await;
+        datapath.has_room().await;
+        lifecycle.catch_up();
+        datapath.catch_up();
+        assert!(!lifecycle.is_behind() && !datapath.is_behind());
     }
 
     #[tokio::test]

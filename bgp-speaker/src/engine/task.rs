@@ -146,6 +146,8 @@ impl EngineTask {
             ToEngine::Up(facts, outbox) => self.came_up(facts, outbox),
             ToEngine::Report(event) => self.lifecycle.send(event),
             ToEngine::Query(query) => query(&mut self.engine),
+            #[cfg(test)]
+            ToEngine::Outboxes(reply) => drop(reply.send(self.outboxes.len())),
         }
     }
 

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::connection::Connection;
 
 /// How long a closing connection may take to deliver its last messages.
 const FLUSH: Duration = Duration::from_secs(1);
-/// Connections of a peer that close at the same time; more are reset at once: whoever opens one after another takes no more of
-/// our descriptors than that.
+/// Connections of a peer that close at the same time; of more, the last messages are written as far as the socket takes them, and the
+/// connection is reset: whoever opens one after another takes no more of our descriptors than that.
 const MOST: usize = 8;
+/// The same for all peers together: whoever comes from many addresses of a range takes no more than that.
+static ALL: Semaphore = Semaphore::const_new(512);
 
 /// Tasks of closing connections.
 #[derive(Default)]
@@ -21,12 +24,19 @@ pub(crate) struct Closing(Vec<JoinHandle<()>>);
 
 impl Closing {
     /// Delivers the message under way and the session's last messages, then closes, all within [`FLUSH`]. What
-    /// else was queued is dropped: the session is over. The task ends when the peer has it all.
-    pub(crate) fn add(&mut self, connection: Connection) {
+    /// else was queued is dropped: the session is over. The task ends when the peer has it all. A connection that was
+    /// `established` always gets its time: few are, and their NOTIFICATION matters.
+    pub(crate) fn add(&mut self, mut connection: Connection, established: bool) {
         self.0.retain(|task| !task.is_finished());
-        if self.0.len() < MOST {
-            self.0.push(tokio::spawn(close(connection)));
+        let place = ALL.try_acquire();
+        if !established && (self.0.len() >= MOST || place.is_err()) {
+            let _ = connection.write(); // it is closed either way
+            return;
         }
+        self.0.push(tokio::spawn(async move {
+            close(connection).await;
+            drop(place);
+        }));
     }
 
     /// Waits for all of them.

@@ -1,11 +1,13 @@
 //! One TCP connection of a peer: its read buffer and what is still to be written.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bgp_proto::session::ConnId;
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::queue::Queue;
@@ -51,13 +53,11 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Whether bytes of the peer wait in the socket.
+    /// Whether bytes of the peer wait in the socket. The system is asked: the runtime may not have looked yet.
     pub(crate) fn has_unread(&self) -> bool {
-        use std::future::Future;
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        let mut octet = [0];
-        let peek = self.stream.peek(&mut octet);
-        matches!(std::pin::pin!(peek).poll(&mut context), Poll::Ready(Ok(1)))
+        let mut octet = [MaybeUninit::uninit()];
+        let waiting = SockRef::from(&*self.stream).peek(&mut octet);
+        waiting.is_ok_and(|octets| octets > 0)
     }
 
     /// Reads what is there, up to a burst. `Ok(true)` when the peer has closed.
@@ -76,7 +76,7 @@ impl Connection {
 
     /// Writes as much as the socket takes; the credit of what is done with.
     pub(crate) fn write(&mut self) -> io::Result<usize> {
-        self.queue.write(&self.stream)
+        self.queue.write(&*self.stream)
     }
 
     /// The stream, for whoever closes it.

@@ -96,8 +96,8 @@ impl Connections {
     }
 
     /// Delivers what the session said last on a connection, and closes it.
-    pub(crate) fn close(&mut self, connection: Connection) {
-        self.closing.add(connection);
+    pub(crate) fn close(&mut self, connection: Connection, established: bool) {
+        self.closing.add(connection, established);
     }
 
     /// Those that still deliver their last messages.

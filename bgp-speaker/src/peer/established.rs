@@ -31,8 +31,8 @@ pub(crate) struct Established {
     pub(crate) ends: (SocketAddr, SocketAddr),
     /// What the host says of the connection.
     facts: SessionFacts,
-    /// Our address is one of an interface; its changes.
-    interface: Option<watch::Receiver<u64>>,
+    /// The interface that has our address, and its changes.
+    interface: Option<(String, watch::Receiver<u64>)>,
     /// Credit to report.
     written: usize,
     /// Messages of the engine's that the peer's task queued.
@@ -65,8 +65,7 @@ impl Established {
     ) -> Option<Self> {
         let stream = connection.stream();
         let ends = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
-        // First the subscription: no change is missed.
-        let interface = host.interface_of(&ends.0).map(|name| host.subscribe(&name));
+        let interface = subscribe(host, &ends.0);
         let facts = session_facts(host, Arc::new(negotiated), ends.0, ends.1.ip().to_canonical());
         Some(Self {
             id,
@@ -141,6 +140,11 @@ impl Established {
         if !host.has(self.ends.0.ip().to_canonical()) {
             return LocalEnd::Gone;
         }
+        // The address may have moved to another interface (a bridge).
+        let name = self.interface.as_ref().map(|(name, _)| name);
+        if host.interface_of(&self.ends.0).as_ref() != name {
+            self.interface = subscribe(host, &self.ends.0);
+        }
         let negotiated = Arc::clone(&self.facts.negotiated);
         let facts = session_facts(host, negotiated, self.ends.0, self.facts.remote_addr);
         if facts == self.facts {
@@ -183,9 +187,17 @@ impl Stale {
     }
 }
 
-async fn changed(interface: &mut Option<watch::Receiver<u64>>) {
-    if let Some(interface) = interface
-        && interface.changed().await.is_ok()
+/// Follows the interface that has this address. The first look is due at once: something may have changed before.
+fn subscribe(host: &Host, local: &SocketAddr) -> Option<(String, watch::Receiver<u64>)> {
+    let name = host.interface_of(local)?;
+    let mut changes = host.subscribe(&name);
+    changes.mark_changed();
+    Some((name, changes))
+}
+
+async fn changed(interface: &mut Option<(String, watch::Receiver<u64>)>) {
+    if let Some((_, changes)) = interface
+        && changes.changed().await.is_ok()
     {
         return;
     }

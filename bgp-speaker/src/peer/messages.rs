@@ -11,7 +11,11 @@ use crate::api::{PeerSpec, SessionSnapshot};
 /// A command to a peer's task.
 pub(crate) enum ToPeer {
     /// The peer opened this connection.
-    Incoming(TcpStream),
+    Incoming {
+        stream: TcpStream,
+        /// The listener had the peer's TCP MD5 key when the connection was made.
+        signed: bool,
+    },
     /// Have the session.
     Start,
     /// Do not have it: Cease with this subcode and text.

@@ -30,7 +30,7 @@ use crate::api::{Event, PeerSpec, SessionSnapshot};
 use crate::clock::now;
 use crate::engine::mailbox::{Mailbox, Ready, ToEngine};
 use crate::host::{Host, give_scope};
-use crate::peers::registry::UpFlag;
+use crate::peers::registry::Progress;
 use crate::socket;
 
 /// Unwritten octets up to which chunks are taken from the outbox.
@@ -58,8 +58,8 @@ pub(crate) struct PeerTask {
 /// Of the sessions so far.
 #[derive(Default)]
 struct Past {
-    /// Whether one is established, for others to see.
-    is_up: Arc<UpFlag>,
+    /// How far the session is, for others to see.
+    progress: Arc<Progress>,
     /// How many.
     sessions: u32,
     /// Messages of the engine's in those that ended.
@@ -98,7 +98,7 @@ impl PeerTask {
         commands: mpsc::Receiver<ToPeer>,
         engine: mpsc::Sender<ToEngine>,
         host: &Arc<Host>,
-        is_up: Arc<UpFlag>,
+        progress: Arc<Progress>,
     ) -> Self {
         Self {
             session: Session::new(spec.session.clone(), seed),
@@ -111,7 +111,7 @@ impl PeerTask {
             up: None,
             stale: None,
             past: Past {
-                is_up,
+                progress,
                 ..Past::default()
             },
             alarm: Alarm::default(),
@@ -119,10 +119,17 @@ impl PeerTask {
         }
     }
 
-    /// A peer that is there only while its session is.
+    /// A peer that is there only while its session is. The engine learns of it from here alone.
     pub(crate) fn dynamic(mut self) -> Self {
         self.life = Life::Dynamic;
+        self.configure_engine();
         self
+    }
+
+    fn configure_engine(&mut self) {
+        let routing = Arc::clone(&self.spec.routing);
+        let input = EngineInput::Configure(self.spec.id, routing);
+        self.mailbox.push(ToEngine::Input(input));
     }
 
     /// Runs until the peer is removed; a dynamic one until it is gone. Gives its way to the engine.
@@ -130,6 +137,7 @@ impl PeerTask {
         if self.spec.wanted() {
             self.tell_session(Input::StartAfter(self.spec.connect_after));
         }
+        self.offer();
         while self.life != Life::Over && !self.is_expired() {
             let wake = self.wake().await;
             self.act(wake);
@@ -154,13 +162,19 @@ impl PeerTask {
         let reading = !waiting && !self.mailbox.is_full();
         let taking = self.connections.queued() < WRITE_AHEAD;
         let owes = self.up.as_ref().is_some_and(Established::owes_report);
+        // In turns: whoever connects all the time keeps an established session from nothing.
+        let other = async {
+            tokio::select! {
+                command = self.commands.recv() => Wake::Command(command),
+                ready = self.mailbox.ready(waiting || owes) => Wake::Mailbox(ready),
+                happened = self.connections.happened(reading) => Wake::Connection(happened),
+                woken = woken(self.up.as_mut(), taking) => Wake::Session(woken),
+            }
+        };
         tokio::select! {
             biased;
             () = self.alarm.ring() => Wake::Timer,
-            command = self.commands.recv() => Wake::Command(command),
-            ready = self.mailbox.ready(waiting || owes) => Wake::Mailbox(ready),
-            happened = self.connections.happened(reading) => Wake::Connection(happened),
-            woken = woken(self.up.as_mut(), taking) => Wake::Session(woken),
+            other = other => other,
         }
     }
 
@@ -197,11 +211,11 @@ impl PeerTask {
         self.tell_session(Input::Tick);
     }
 
-    /// While the engine has no room nothing is read, but what waits in the socket shows that the peer lives.
+    /// What waits in the socket shows that the peer lives: while the engine has no room nothing is read, and when this machine was
+    /// busy, or the process stopped, the timers may be looked at first.
     fn has_unread(&self) -> bool {
-        let not_reading = self.mailbox.is_waiting() || self.mailbox.is_full();
         let connection = self.up.as_ref().and_then(|up| self.connections.get(up.conn));
-        not_reading && connection.is_some_and(Connection::has_unread)
+        connection.is_some_and(Connection::has_unread)
     }
 
     /// The peer is configured no more.
@@ -216,7 +230,7 @@ impl PeerTask {
 
     fn command(&mut self, command: ToPeer) {
         match command {
-            ToPeer::Incoming(stream) => self.incoming(stream),
+            ToPeer::Incoming { stream, signed } => self.incoming(stream, signed),
             ToPeer::Start => self.tell_session(Input::Start),
             ToPeer::Stop(subcode, message) => self.tell_session(Input::Stop { subcode, message }),
             ToPeer::Restart(subcode, message) => {
@@ -252,7 +266,11 @@ impl PeerTask {
     fn reconfigure(&mut self, spec: PeerSpec) {
         let restart = spec.session != self.spec.session || spec.transport != self.spec.transport;
         let toggled = spec.wanted() != self.spec.wanted();
+        let rerouted = spec.routing != self.spec.routing;
         self.spec = spec;
+        if rerouted && self.life == Life::Dynamic {
+            self.configure_engine();
+        }
         if restart {
             let subcode = cease::OTHER_CONFIGURATION_CHANGE;
             self.tell_session(Input::Stop {
@@ -309,9 +327,16 @@ impl PeerTask {
 
 /// The connections.
 impl PeerTask {
-    fn incoming(&mut self, stream: TcpStream) {
+    fn incoming(&mut self, stream: TcpStream, signed: bool) {
         let fd = std::os::fd::AsFd::as_fd(&stream);
         let transport = &self.spec.transport;
+        if signed != transport.password.is_some() {
+            tracing::info!(
+                peer = %self.spec.name,
+                "the peer connected while its password was being changed; closing the connection"
+            );
+            return;
+        }
         let tuned =
             socket::sign(fd, transport).and_then(|()| socket::tune(fd, transport, self.is_external()));
         if let Err(error) = tuned {
@@ -415,8 +440,9 @@ impl PeerTask {
     fn close(&mut self, id: ConnId) {
         self.connections.stop_dialing(id);
         if let Some(mut connection) = self.connections.take(id) {
+            let established = self.up.as_ref().is_some_and(|up| up.conn == id);
             self.detach_outbox(&mut connection);
-            self.connections.close(connection);
+            self.connections.close(connection, established);
         }
     }
 
@@ -424,7 +450,7 @@ impl PeerTask {
     /// if anything.
     fn detach_outbox(&mut self, connection: &mut Connection) -> Option<std::io::Error> {
         let up = self.up.take_if(|up| up.conn == connection.id)?;
-        self.past.is_up.set(false);
+        self.past.progress.set_up(false);
         self.past.routes_sent += up.messages_sent();
         up.outbox.close(&mut connection.queue)
     }
@@ -447,7 +473,7 @@ impl PeerTask {
                 }
                 Output::Send { conn, bytes } => self.queue_control_message(conn, bytes),
                 Output::Close(conn) => self.close(conn),
-                Output::State(state) => tracing::debug!(peer = %self.spec.name, ?state, "session"),
+                Output::State(state) => self.reached(state),
                 Output::Up { conn, negotiated } => self.came_up(conn, *negotiated),
                 Output::Down {
                     was_up,
@@ -463,6 +489,13 @@ impl PeerTask {
                         .push(ToEngine::Input(EngineInput::Refresh(session, refresh)));
                 }
             }
+        }
+    }
+
+    fn reached(&self, state: State) {
+        tracing::debug!(peer = %self.spec.name, ?state, "session");
+        if matches!(state, State::OpenConfirm | State::Established) {
+            self.past.progress.set_opened();
         }
     }
 
@@ -485,7 +518,7 @@ impl PeerTask {
         let Some(up) = up else {
             return; // its end is on its way
         };
-        self.past.is_up.set(true);
+        self.past.progress.set_up(true);
         self.past.sessions = id.epoch;
         self.past.failure = None;
         let remote = up.ends.1;

@@ -1,36 +1,34 @@
 //! Peers that come by themselves from a range of addresses (RFC 4271 knows none; others call them dynamic neighbors): each is there as
 //! long as its session, and the routes that are kept after it.
+//!
+//! What the engine learns of such a peer comes from the peer's task alone, in order: first its configuration, last its removal.
+//! Whoever changes or removes the range meanwhile leaves nothing behind.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bgp_proto::engine::Input;
-use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
-use super::Peers;
-use super::registry::Refusal;
+use super::keys::Accepted;
+use super::registry::{Admitted, Refusal};
+use super::{COMMAND_ROOM, Peers};
 use crate::api::{RangeSpec, Stopped};
 use crate::engine::mailbox::ToEngine;
 use crate::peer::messages::ToPeer;
 
 impl Peers {
-    /// Somebody connected whose address is no configured peer's.
+    /// Somebody connected whose address is no configured peer's. It waits for nobody: other connections wait behind it.
     ///
     /// # Errors
-    /// The speaker has stopped.
-    pub(super) async fn add_dynamic(
-        &self,
-        stream: TcpStream,
-        remote: SocketAddr,
-    ) -> Result<Result<(), Refusal>, Stopped> {
-        let (spec, range) = match self.registry.dynamic(remote) {
-            Ok(found) => found,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let id = spec.id;
-        let (entry, inbox) = self.register(spec, Some(range)).await?;
+    /// Why the connection is refused.
+    pub(super) fn add_dynamic(&self, accepted: Accepted) -> Result<(), Refusal> {
+        let (commands, inbox) = mpsc::channel(COMMAND_ROOM);
+        let Admitted { entry, signed } = self
+            .registry
+            .insert_dynamic((accepted.remote, accepted.moment), commands)?;
+        let (id, stream) = (entry.spec.id, accepted.stream);
         // There is room in a new channel.
-        drop(entry.commands.try_send(ToPeer::Incoming(stream)));
+        drop(entry.commands.try_send(ToPeer::Incoming { stream, signed }));
         let task = self.task(&entry, inbox).dynamic();
         let registry = Arc::downgrade(&self.registry);
         tokio::spawn(async move {
@@ -41,7 +39,7 @@ impl Peers {
             }
             mailbox.finish(ToEngine::Input(Input::Remove(id))).await;
         });
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// A range as it is wanted from now on; changes apply to the peers that are there.

@@ -2,9 +2,11 @@
 
 pub(crate) mod accept;
 mod dynamic;
+pub(crate) mod keys;
 pub(crate) mod registry;
 pub(crate) mod unnumbered;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +37,27 @@ pub(crate) struct Peers {
     engine: mpsc::Sender<ToEngine>,
     host: Arc<Host>,
     seed: u64,
+    #[cfg(test)]
+    pub(crate) counted: Arc<Counted>,
+}
+
+/// How often others are asked.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Counted {
+    queries: std::sync::atomic::AtomicUsize,
+    snapshots: std::sync::atomic::AtomicUsize,
+}
+
+#[cfg(test)]
+impl Counted {
+    pub(crate) fn queries(&self) -> usize {
+        self.queries.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub(crate) fn snapshots(&self) -> usize {
+        self.snapshots.load(std::sync::atomic::Ordering::Relaxed)
+    }
 }
 
 impl Peers {
@@ -50,6 +73,8 @@ impl Peers {
             engine,
             host: Host::start(),
             seed,
+            #[cfg(test)]
+            counted: Arc::default(),
         }
     }
 
@@ -68,6 +93,10 @@ impl Peers {
         &self,
         question: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, Stopped> {
+        #[cfg(test)]
+        self.counted
+            .queries
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
         let query = Box::new(move |engine: &mut Engine| {
             let _ = reply.send(question(engine)); // whoever asked may have stopped waiting
@@ -79,42 +108,38 @@ impl Peers {
     fn task(&self, entry: &Entry, inbox: mpsc::Receiver<ToPeer>) -> PeerTask {
         let id = entry.spec.id;
         let seed = self.seed ^ (u64::from(id.0) << 32 | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let is_up = Arc::clone(&entry.is_up);
+        let progress = Arc::clone(&entry.progress);
         PeerTask::new(
             entry.spec.clone(),
             seed,
             inbox,
             self.engine.clone(),
             &self.host,
-            is_up,
+            progress,
         )
     }
 
-    /// A new peer for the engine, and the way to its task.
-    async fn register(
-        &self,
-        spec: PeerSpec,
-        range: Option<String>,
-    ) -> Result<(Entry, mpsc::Receiver<ToPeer>), Stopped> {
-        let routing = Arc::clone(&spec.routing);
-        self.order(ToEngine::Input(Input::Configure(spec.id, routing)))
-            .await?;
-        let (commands, inbox) = mpsc::channel(COMMAND_ROOM);
-        let entry = Entry::new(spec, commands, range);
-        Ok((self.registry.insert(entry), inbox))
-    }
-
-    /// Adds a peer, or changes it. A dynamic peer with its address makes room for it.
+    /// Adds a peer, or changes it.
     pub(crate) async fn put(&self, spec: PeerSpec) -> Result<(), Stopped> {
         if self.registry.get(spec.id).is_some() {
             return self.change(spec).await;
         }
-        for dynamic in self.registry.dynamic_at(spec.transport.remote) {
-            drop(self.registry.remove(dynamic)); // its task ends with its last sender
-        }
-        let (entry, inbox) = self.register(spec, None).await?;
+        let remote = spec.transport.remote;
+        let routing = Arc::clone(&spec.routing);
+        self.order(ToEngine::Input(Input::Configure(spec.id, routing)))
+            .await?;
+        let (commands, inbox) = mpsc::channel(COMMAND_ROOM);
+        let entry = self.registry.insert(Entry::new(spec, commands, None));
+        self.remove_dynamic_at(remote);
         tokio::spawn(self.task(&entry, inbox).run());
         Ok(())
+    }
+
+    /// A dynamic peer makes room for the configured one with its address.
+    fn remove_dynamic_at(&self, remote: SocketAddr) {
+        for dynamic in self.registry.dynamic_at(remote) {
+            drop(self.registry.remove(dynamic)); // its task ends with its last sender
+        }
     }
 
     /// Changes a peer, if it is still there.
@@ -122,9 +147,16 @@ impl Peers {
         let Some(entry) = self.registry.change(spec) else {
             return Ok(());
         };
-        let routing = Arc::clone(&entry.spec.routing);
-        self.order(ToEngine::Input(Input::Configure(entry.spec.id, routing)))
-            .await?;
+        let id = entry.spec.id;
+        if entry.range.is_none() {
+            self.remove_dynamic_at(entry.spec.transport.remote);
+            let routing = Arc::clone(&entry.spec.routing);
+            self.order(ToEngine::Input(Input::Configure(id, routing))).await?;
+            // Whoever removed it meanwhile told the engine before.
+            if self.registry.get(id).is_none() {
+                self.order(ToEngine::Input(Input::Remove(id))).await?;
+            }
+        }
         let command = ToPeer::Reconfigure(Box::new(entry.spec));
         let _ = entry.commands.send(command).await; // it may be gone by now
         Ok(())
@@ -132,6 +164,10 @@ impl Peers {
 
     /// All peers as they are now, by number. One whose task does not answer is left out.
     pub(crate) async fn snapshots(&self) -> Result<Vec<PeerSnapshot>, Stopped> {
+        #[cfg(test)]
+        self.counted
+            .snapshots
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut asked = Vec::new();
         for entry in self.registry.all() {
             let (reply, answer) = oneshot::channel();
@@ -162,5 +198,13 @@ impl Peers {
             });
         }
         Ok(snapshots)
+    }
+}
+
+#[cfg(test)]
+impl Peers {
+    /// Whether peers' tasks find no room at the engine's.
+    pub(crate) fn is_full_of_tests(&self) -> bool {
+        self.engine.capacity() == 0
     }
 }

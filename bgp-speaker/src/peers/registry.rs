@@ -1,19 +1,25 @@
 //! Which peers there are, and how to reach their tasks. Read when a connection comes in and when the
 //! operator asks; never on the path of a route.
+//!
+//! One lock guards peers, ranges and the keys on the listeners: what depends on several of them is decided at one moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use bgp_proto::types::{Family, PeerId, Prefix};
+use bgp_proto::types::{PeerId, Prefix};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use super::keys::{Accepted, Keys};
 use crate::api::{Password, PeerSpec, RangeSpec};
+use crate::clock::now;
 use crate::peer::messages::ToPeer;
 use crate::socket;
+use crate::sync::{
+    AtomicBool, AtomicU64, Mutex, Ordering, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 
 /// A peer.
 #[derive(Clone)]
@@ -21,11 +27,10 @@ pub(crate) struct Entry {
     pub(crate) spec: PeerSpec,
     pub(crate) commands: mpsc::Sender<ToPeer>,
     /// The range that it came from.
-    range: Option<String>,
-    /// Whether its session is established.
-    pub(crate) is_up: Arc<UpFlag>,
-    /// Why no connection of the peer is accepted: its key is not on the listeners.
-    no_key: Option<String>,
+    pub(crate) range: Option<String>,
+    /// What its task says of the session.
+    pub(crate) progress: Arc<Progress>,
+    key: Key,
 }
 
 impl Entry {
@@ -34,35 +39,68 @@ impl Entry {
             spec,
             commands,
             range,
-            is_up: Arc::default(),
-            no_key: None,
+            progress: Arc::default(),
+            key: Key::default(),
         }
     }
 }
 
-/// Whether a session is established, set by the peer's task for others to see.
+/// The TCP MD5 key on the listeners.
+#[derive(Clone, Default)]
+struct Key {
+    /// Connections accepted before this moment of [`Keys`] may be older than the key.
+    since: u64,
+    /// Why there is none although the peer has a password: none of its connections is accepted.
+    missing: Option<String>,
+}
+
+/// How far a peer's session is, set by the peer's task for others to see.
 #[derive(Default)]
-pub(crate) struct UpFlag {
+pub(crate) struct Progress {
     is_up: AtomicBool,
+    /// A valid OPEN has come, in one session or another.
+    has_opened: AtomicBool,
+    /// When the last session ended.
+    ended: Mutex<Option<Instant>>,
     /// Of all peers: counts what changes.
     changes: Arc<AtomicU64>,
 }
 
-impl UpFlag {
-    pub(crate) fn set(&self, is_up: bool) {
+impl Progress {
+    pub(crate) fn set_up(&self, is_up: bool) {
+        if !is_up {
+            *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
+        }
         self.is_up.store(is_up, Ordering::Relaxed);
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn get(&self) -> bool {
+    pub(crate) fn set_opened(&self) {
+        self.has_opened.store(true, Ordering::Relaxed);
+    }
+
+    fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Relaxed)
+    }
+
+    fn has_opened(&self) -> bool {
+        self.has_opened.load(Ordering::Relaxed)
+    }
+
+    /// Whether the session is established, or was until this long ago.
+    fn was_up_within(&self, now: Instant, time: Duration) -> bool {
+        let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_up() || ended.is_some_and(|ended| now.saturating_duration_since(ended) < time)
     }
 }
 
 /// Who connects.
 pub(crate) enum Caller {
-    /// This peer, which has a task.
-    Known(mpsc::Sender<ToPeer>),
+    /// This peer, which has a task. `signed`: by the peer's key.
+    Known {
+        commands: mpsc::Sender<ToPeer>,
+        signed: bool,
+    },
     /// A configured peer that is not accepted now.
     Refused(Refusal),
     /// None of those that are there.
@@ -73,22 +111,26 @@ pub(crate) enum Caller {
 #[derive(Debug)]
 pub(crate) struct Refusal(pub(crate) String);
 
+/// A dynamic peer that was put in.
+pub(crate) struct Admitted {
+    pub(crate) entry: Entry,
+    pub(crate) signed: bool,
+}
+
 /// Numbers of dynamic peers begin here; those of the agent are lower.
 const FIRST_DYNAMIC: u32 = 1 << 31;
 
 /// All of them, and the sockets that wait for them.
 pub(crate) struct Registry {
-    peers: RwLock<Entries>,
-    ranges: RwLock<BTreeMap<String, Range>>,
-    next_dynamic: AtomicU32,
+    entries: RwLock<Entries>,
     changes: Arc<AtomicU64>,
-    listeners: Vec<Arc<TcpListener>>,
+    keys: Keys,
 }
 
-/// A range, and why none of its peers is accepted.
+/// A range of dynamic peers.
 struct Range {
     spec: RangeSpec,
-    no_key: Option<String>,
+    key: Key,
 }
 
 /// Where a peer's connections come from: its address, on this link where it is link-local.
@@ -137,6 +179,13 @@ impl Index {
         all.map(|(_, id)| *id)
     }
 
+    /// Those with this address, on whatever link.
+    fn all_at(&self, addr: IpAddr) -> impl Iterator<Item = PeerId> {
+        let first = ((addr, None), PeerId(0));
+        let last = ((addr, Some(u32::MAX)), PeerId(u32::MAX));
+        self.by_address.range(first..=last).map(|(_, id)| *id)
+    }
+
     fn of_range(&self, name: &str) -> impl Iterator<Item = &PeerId> {
         self.of_range.get(name).into_iter().flatten()
     }
@@ -150,6 +199,8 @@ impl Index {
 struct Entries {
     all: BTreeMap<PeerId, Entry>,
     index: Index,
+    ranges: BTreeMap<String, Range>,
+    dynamic: u32,
 }
 
 impl Entries {
@@ -166,41 +217,84 @@ impl Entries {
         self.index.remove(id, from, entry.range.as_deref());
         Some(entry)
     }
+
+    fn of_range(&self, name: &str) -> Vec<Entry> {
+        let ids = self.index.of_range(name);
+        ids.filter_map(|id| self.all.get(id).cloned()).collect()
+    }
+
+    /// Passwords for connections from exactly this prefix, and whose they are.
+    fn passwords(&self, of: Prefix) -> impl Iterator<Item = (Owner, &Password)> {
+        let host = (of == Prefix::host(of.addr())).then_some(of.addr());
+        let peers = host.into_iter().flat_map(|addr| self.index.all_at(addr));
+        let peers = peers
+            .filter_map(|id| self.all.get(&id))
+            .filter(|entry| entry.range.is_none());
+        let peers = peers.filter_map(|entry| {
+            let password = entry.spec.transport.password.as_ref()?;
+            Some((Owner::Peer(entry.spec.id), password))
+        });
+        let ranges = self.ranges.values().filter(move |range| range.spec.prefix == of);
+        let ranges = ranges.filter_map(|range| {
+            let password = range.spec.template.transport.password.as_ref()?;
+            Some((Owner::Range(range.spec.name.clone()), password))
+        });
+        peers.chain(ranges)
+    }
+
+    /// Somebody without whom the limit of a range is not reached: the one who has been connected longest without a valid OPEN.
+    fn silent_of_range(&self, name: &str) -> Option<PeerId> {
+        let silent = |id: &&PeerId| self.all.get(id).is_some_and(|entry| !entry.progress.has_opened());
+        self.index.of_range(name).find(silent).copied()
+    }
+}
+
+/// Whose a key is. Several may have the same: a range of one address and a peer there, peers with one address on two links.
+#[derive(PartialEq, Eq)]
+enum Owner {
+    Peer(PeerId),
+    Range(String),
 }
 
 impl Registry {
     pub(crate) fn new(listeners: Vec<Arc<TcpListener>>) -> Self {
         Self {
-            peers: RwLock::default(),
-            ranges: RwLock::default(),
-            next_dynamic: AtomicU32::new(FIRST_DYNAMIC),
+            entries: RwLock::default(),
             changes: Arc::default(),
-            listeners,
+            keys: Keys::new(listeners),
         }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Entries> {
-        self.peers.read().unwrap_or_else(PoisonError::into_inner)
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Entries> {
-        self.peers.write().unwrap_or_else(PoisonError::into_inner)
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn listeners(&self) -> &[Arc<TcpListener>] {
-        &self.listeners
+        self.keys.listeners()
+    }
+
+    /// The next connection of a listener.
+    pub(crate) async fn accept(&self, listener: &TcpListener) -> std::io::Result<Accepted> {
+        self.keys.accept(listener).await
+    }
+
+    fn progress(&self) -> Arc<Progress> {
+        Arc::new(Progress {
+            changes: Arc::clone(&self.changes),
+            ..Progress::default()
+        })
     }
 
     /// Puts a new peer in. Its key is on the listeners before anybody can connect as this peer.
     pub(crate) fn insert(&self, mut entry: Entry) -> Entry {
-        if entry.range.is_none() {
-            entry.no_key = self.install_key(&entry.spec);
-        }
-        entry.is_up = Arc::new(UpFlag {
-            changes: Arc::clone(&self.changes),
-            ..UpFlag::default()
-        });
-        self.write().insert(entry.clone());
+        let mut entries = self.write();
+        entry.key = self.peer_key(&entries, &entry.spec);
+        entry.progress = self.progress();
+        entries.insert(entry.clone());
         entry
     }
 
@@ -211,32 +305,29 @@ impl Registry {
 
     /// Changes a peer; `None` when it is gone.
     pub(crate) fn change(&self, spec: PeerSpec) -> Option<Entry> {
-        let mut entry = self.get(spec.id)?;
+        let mut entries = self.write();
+        let mut entry = entries.all.get(&spec.id)?.clone();
         let old = std::mem::replace(&mut entry.spec, spec);
-        if entry.range.is_none() {
-            let (before, now) = (&old.transport, &entry.spec.transport);
-            if before.remote.ip() != now.remote.ip() && before.password.is_some() {
-                self.remove_key(Prefix::host(before.remote.ip()));
-            }
-            if (before.remote.ip(), &before.password) != (now.remote.ip(), &now.password)
-                || entry.no_key.is_some()
-            {
-                entry.no_key = self.install_key(&entry.spec);
-            }
+        let lock = |spec: &PeerSpec| (spec.transport.remote.ip(), spec.transport.password.clone());
+        if entry.range.is_some() || (lock(&old) == lock(&entry.spec) && entry.key.missing.is_none()) {
+            entries.insert(entry.clone());
+            return Some(entry);
         }
-        let mut peers = self.write();
-        if !peers.all.contains_key(&entry.spec.id) {
-            return None;
+        entries.remove(entry.spec.id);
+        if old.transport.password.is_some() {
+            self.release_key(&mut entries, Prefix::host(old.transport.remote.ip()));
         }
-        peers.insert(entry.clone());
+        entry.key = self.peer_key(&entries, &entry.spec);
+        entries.insert(entry.clone());
         Some(entry)
     }
 
     pub(crate) fn remove(&self, id: PeerId) -> Option<Entry> {
-        let entry = self.write().remove(id)?;
+        let mut entries = self.write();
+        let entry = entries.remove(id)?;
         self.changes.fetch_add(1, Ordering::Relaxed);
         if entry.range.is_none() && entry.spec.transport.password.is_some() {
-            self.remove_key(Prefix::host(entry.spec.transport.remote.ip()));
+            self.release_key(&mut entries, Prefix::host(entry.spec.transport.remote.ip()));
         }
         Some(entry)
     }
@@ -251,149 +342,255 @@ impl Registry {
 
     /// Addresses of configured peers, as far as they are known.
     pub(crate) fn addresses(&self) -> BTreeMap<PeerId, SocketAddr> {
-        let peers = self.read();
-        let known = peers.all.iter();
+        let entries = self.read();
+        let known = entries.all.iter();
         known
             .map(|(id, entry)| (*id, entry.spec.transport.remote))
             .filter(|(_, remote)| !remote.ip().is_unspecified())
             .collect()
     }
 
-    /// Whether the peer's session is established.
-    pub(crate) fn is_up(&self, id: PeerId) -> bool {
-        let peers = self.read();
-        peers.all.get(&id).is_some_and(|entry| entry.is_up.get())
+    /// Whether the peer's session is established, or was until this long ago.
+    pub(crate) fn was_up_within(&self, id: PeerId, now: Instant, time: Duration) -> bool {
+        let entries = self.read();
+        let entry = entries.all.get(&id);
+        entry.is_some_and(|entry| entry.progress.was_up_within(now, time))
     }
 
-    /// Who has this address, on this link where it is link-local.
-    pub(crate) fn caller(&self, remote: SocketAddr) -> Caller {
-        let peers = self.read();
-        let id = peers.index.by_address(from(&remote));
-        match id.and_then(|id| peers.all.get(&id)) {
-            None => Caller::Unknown,
-            Some(Entry {
-                spec,
-                no_key: Some(why),
-                ..
-            }) => Caller::Refused(Refusal(format!("{}: {why}", spec.name))),
-            Some(entry) => Caller::Known(entry.commands.clone()),
+    /// Whose connection this is: who has its address, on this link where it is link-local.
+    pub(crate) fn caller(&self, accepted: &Accepted) -> Caller {
+        let entries = self.read();
+        let id = entries.index.by_address(from(&accepted.remote));
+        let Some(entry) = id.and_then(|id| entries.all.get(&id)) else {
+            return Caller::Unknown;
+        };
+        let key = match &entry.range {
+            None => &entry.key,
+            Some(name) => match entries.ranges.get(name) {
+                Some(range) => &range.key,
+                None => return Caller::Refused(Refusal(format!("{name} was removed a moment ago"))),
+            },
+        };
+        match check_key(key, entry.spec.transport.password.as_ref(), accepted.moment) {
+            Ok(signed) => Caller::Known {
+                commands: entry.commands.clone(),
+                signed,
+            },
+            Err(why) => Caller::Refused(Refusal(format!("{}: {why}", entry.spec.name))),
         }
     }
 
     /// Dynamic peers with this address.
     pub(crate) fn dynamic_at(&self, remote: SocketAddr) -> Vec<PeerId> {
-        let peers = self.read();
-        let found = peers.index.all_by_address(from(&remote));
+        let entries = self.read();
+        let found = entries.index.all_by_address(from(&remote));
         found
-            .filter(|id| peers.all.get(id).is_some_and(|entry| entry.range.is_some()))
+            .filter(|id| entries.all.get(id).is_some_and(|entry| entry.range.is_some()))
             .collect()
     }
 
     /// Puts a range in, in place of one of the same name; gives the peers that are there from it.
     pub(crate) fn insert_range(&self, spec: RangeSpec) -> Vec<Entry> {
-        let (name, prefix) = (spec.name.clone(), spec.prefix);
-        let password = spec.template.transport.password.clone();
-        let no_key = password.and_then(|password| self.set_key(prefix, &password));
-        let range = Range { spec, no_key };
-        let old = self
-            .ranges
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.clone(), range);
-        if let Some(old) = old.filter(|old| old.spec.prefix != prefix) {
-            self.remove_key(old.spec.prefix);
+        let mut entries = self.write();
+        let name = spec.name.clone();
+        let lock = |spec: &RangeSpec| (spec.prefix, spec.template.transport.password.clone());
+        let mut key = Key::default();
+        match entries.ranges.remove(&name) {
+            Some(old) if lock(&old.spec) == lock(&spec) && old.key.missing.is_none() => key = old.key,
+            old => {
+                if let Some(old) = old.filter(|old| old.spec.template.transport.password.is_some()) {
+                    self.release_key(&mut entries, old.spec.prefix);
+                }
+                if let Some(password) = &spec.template.transport.password {
+                    key = self.install_key(&entries, spec.prefix, password, &name);
+                }
+            }
         }
-        self.of_range(&name)
+        entries.ranges.insert(name.clone(), Range { spec, key });
+        entries.of_range(&name)
     }
 
     /// Takes a range out; gives the peers that are there from it.
     pub(crate) fn remove_range(&self, name: &str) -> Vec<Entry> {
-        let old = self
-            .ranges
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(name);
-        if let Some(old) = old {
-            self.remove_key(old.spec.prefix);
+        let mut entries = self.write();
+        let old = entries.ranges.remove(name);
+        if let Some(old) = old.filter(|old| old.spec.template.transport.password.is_some()) {
+            self.release_key(&mut entries, old.spec.prefix);
         }
-        self.of_range(name)
+        entries.of_range(name)
     }
 
-    fn of_range(&self, name: &str) -> Vec<Entry> {
-        let peers = self.read();
-        let ids = peers.index.of_range(name);
-        ids.filter_map(|id| peers.all.get(id).cloned()).collect()
-    }
-
-    /// What a peer from this address would be, and of which range: the longest one around it, if it has room.
+    /// Puts in the dynamic peer of a connection: of the longest range around its address, if that has room.
     ///
     /// # Errors
-    /// Why there is none.
-    pub(crate) fn dynamic(&self, from: SocketAddr) -> Result<(PeerSpec, String), Refusal> {
-        let addr = from.ip().to_canonical();
-        let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
-        let range = ranges
+    /// Why not.
+    pub(crate) fn insert_dynamic(
+        &self,
+        caller: (SocketAddr, u64),
+        commands: mpsc::Sender<ToPeer>,
+    ) -> Result<Admitted, Refusal> {
+        let (remote, moment) = caller;
+        let mut entries = self.write();
+        let from = from(&remote);
+        if entries.index.by_address(from).is_some() {
+            return Err(Refusal(
+                "a peer with this address was added a moment ago".to_owned(),
+            ));
+        }
+        let (spec, signed) = entries.spec_of_dynamic(remote, moment)?;
+        let name = spec.name.clone();
+        let limit = spec.limit;
+        // Whoever connects and says nothing keeps nobody out.
+        if entries.index.count_of_range(&name) >= limit
+            && let Some(silent) = entries.silent_of_range(&name)
+        {
+            drop(entries.remove(silent)); // its task ends with its last sender
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
+        if entries.index.count_of_range(&name) >= limit {
+            return Err(Refusal(format!(
+                "{name} has its {limit} peers already (listenLimit)"
+            )));
+        }
+        let mut template = spec.template;
+        let addr = remote.ip().to_canonical();
+        template.id = PeerId(FIRST_DYNAMIC | entries.dynamic);
+        template.name = format!("{name}-{addr}");
+        template.transport.remote = match remote {
+            SocketAddr::V6(_) if addr.is_ipv6() => remote,
+            _ => SocketAddr::new(addr, remote.port()),
+        };
+        entries.dynamic = entries.dynamic.wrapping_add(1);
+        let mut entry = Entry::new(template, commands, Some(name));
+        entry.progress = self.progress();
+        entries.insert(entry.clone());
+        Ok(Admitted { entry, signed })
+    }
+
+    /// RFC 2385: the listener must know the key before the first segment.
+    fn peer_key(&self, entries: &Entries, spec: &PeerSpec) -> Key {
+        let remote = Prefix::host(spec.transport.remote.ip());
+        match &spec.transport.password {
+            Some(password) => self.install_key(entries, remote, password, &spec.name),
+            None => Key::default(),
+        }
+    }
+
+    fn install_key(&self, entries: &Entries, from: Prefix, password: &Password, name: &str) -> Key {
+        let installed = match entries.passwords(from).find(|(_, other)| *other != password) {
+            Some(_) => Err(format!(
+                "another peer with the address {from} has another password"
+            )),
+            None => self.keys.install(from, password),
+        };
+        match installed {
+            Ok(since) => Key { since, missing: None },
+            Err(why) => {
+                tracing::error!(peer = %name, "connections of this peer are refused: {why}");
+                Key {
+                    since: 0,
+                    missing: Some(why),
+                }
+            }
+        }
+    }
+
+    /// Somebody with this key is gone: it is another's from now on, or goes.
+    fn release_key(&self, entries: &mut Entries, from: Prefix) {
+        let heir = entries.passwords(from).next();
+        let Some((owner, password)) = heir.map(|(owner, password)| (owner, password.clone())) else {
+            return self.keys.remove(from);
+        };
+        let key = match self.keys.install(from, &password) {
+            Ok(since) => Key { since, missing: None },
+            Err(why) => Key {
+                since: 0,
+                missing: Some(why),
+            },
+        };
+        match owner {
+            Owner::Peer(id) => {
+                if let Some(entry) = entries.all.get_mut(&id) {
+                    entry.key = key;
+                }
+            }
+            Owner::Range(name) => {
+                if let Some(range) = entries.ranges.get_mut(&name) {
+                    range.key = key;
+                }
+            }
+        }
+    }
+}
+
+impl Entries {
+    /// The range that a connection belongs to, and whether it is signed.
+    fn spec_of_dynamic(&self, remote: SocketAddr, moment: u64) -> Result<(RangeSpec, bool), Refusal> {
+        let addr = remote.ip().to_canonical();
+        let range = self
+            .ranges
             .values()
             .filter(|range| range.spec.prefix.contains_addr(addr))
             .max_by_key(|range| range.spec.prefix.len())
             .ok_or_else(|| Refusal("no peer with this address is configured".to_owned()))?;
-        let name = &range.spec.name;
-        if let Some(why) = &range.no_key {
+        let (name, template) = (&range.spec.name, &range.spec.template);
+        if let Some(why) = &template.waiting_for {
             return Err(Refusal(format!("{name}: {why}")));
         }
-        if let Some(why) = range.spec.template.waiting_for.as_ref() {
-            return Err(Refusal(format!("{name}: {why}")));
+        if !template.enabled {
+            return Err(Refusal(format!("{name} is disabled in the configuration")));
         }
-        if self.read().index.count_of_range(name) >= range.spec.limit {
-            return Err(Refusal(format!(
-                "{name} has its {} peers already (listenLimit)",
-                range.spec.limit
-            )));
-        }
-        let mut spec = range.spec.template.clone();
-        spec.id = PeerId(self.next_dynamic.fetch_add(1, Ordering::Relaxed) | FIRST_DYNAMIC);
-        spec.name = format!("{name}-{addr}");
-        spec.transport.remote = SocketAddr::new(addr, from.port());
-        Ok((spec, name.clone()))
+        let signed = check_key(&range.key, template.transport.password.as_ref(), moment)
+            .map_err(|why| Refusal(format!("{name}: {why}")))?;
+        Ok((range.spec.clone(), signed))
+    }
+}
+
+/// Whether a connection is signed by the peer's key; why it is refused when it should be and is not.
+fn check_key(key: &Key, password: Option<&Password>, moment: u64) -> Result<bool, String> {
+    if password.is_none() {
+        return Ok(false);
+    }
+    if let Some(why) = &key.missing {
+        return Err(why.clone());
+    }
+    if moment < key.since {
+        return Err("the connection may be older than the peer's TCP MD5 key".to_owned());
+    }
+    Ok(true)
+}
+
+/// What entries there are, for tests that look for leaks.
+#[cfg(test)]
+pub(crate) struct Census {
+    pub(crate) peers: usize,
+    pub(crate) addresses: usize,
+    pub(crate) ranges_with_peers: usize,
+}
+
+#[cfg(test)]
+impl Registry {
+    pub(crate) fn insert_dynamic_of_tests(
+        &self,
+        remote: SocketAddr,
+        commands: mpsc::Sender<ToPeer>,
+    ) -> Result<Entry, Refusal> {
+        self.insert_dynamic((remote, 0), commands)
+            .map(|admitted| admitted.entry)
     }
 
-    /// RFC 2385: the listener must know the key before the first segment. Why it does not, if so.
-    fn install_key(&self, spec: &PeerSpec) -> Option<String> {
-        let remote = Prefix::host(spec.transport.remote.ip());
-        let password = spec.transport.password.as_ref()?;
-        let why = self.set_key(remote, password);
-        if let Some(why) = &why {
-            tracing::error!(peer = %spec.name, "connections of this peer are refused: {why}");
+    /// Why connections of a peer are refused for want of its key.
+    pub(crate) fn refusal_of_tests(&self, id: PeerId) -> Option<String> {
+        self.read().all.get(&id)?.key.missing.clone()
+    }
+
+    pub(crate) fn census(&self) -> Census {
+        let entries = self.read();
+        Census {
+            peers: entries.all.len(),
+            addresses: entries.index.by_address.len(),
+            ranges_with_peers: entries.index.of_range.len(),
         }
-        why
-    }
-
-    fn set_key(&self, from: Prefix, password: &Password) -> Option<String> {
-        let results = self
-            .listeners_for(from)
-            .map(|listener| socket::set_md5(listener.as_fd(), from, Some(password)));
-        let error = results.filter_map(Result::err).next()?;
-        let remedy = if error.raw_os_error() == Some(libc::ENOMEM) {
-            "; raise net.core.optmem_max, of which each key takes some 100 octets"
-        } else {
-            ""
-        };
-        Some(format!("no TCP MD5 key on the listener: {error}{remedy}"))
-    }
-
-    /// Taking away a key that was never set is no fault.
-    fn remove_key(&self, from: Prefix) {
-        for listener in self.listeners_for(from) {
-            let _ = socket::set_md5(listener.as_fd(), from, None);
-        }
-    }
-
-    fn listeners_for(&self, from: Prefix) -> impl Iterator<Item = &Arc<TcpListener>> {
-        self.listeners.iter().filter(move |listener| {
-            listener
-                .local_addr()
-                .is_ok_and(|local| local.is_ipv4() == (from.family() == Family::Ipv4))
-        })
     }
 }
 

@@ -34,7 +34,7 @@ const SOLICITATION: u8 = 133;
 const EAGER: Duration = Duration::from_secs(1);
 /// Once the peer is known.
 const CALM: Duration = Duration::from_secs(10);
-/// How long a neighbor without an established session stays when another one advertises itself.
+/// How long a neighbor stays when another one advertises itself: since it was found, or since its session ended.
 const TRIAL: Duration = Duration::from_secs(10);
 /// A second sender is reported again after this.
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
@@ -205,16 +205,19 @@ impl Discovery {
         let now = now();
         if let Some(known) = known {
             self.report_second(now, known, peer);
-            let is_up = self.peers.registry.is_up(self.link.template.id);
-            if is_up || now.saturating_duration_since(self.since) < TRIAL {
+            let id = self.link.template.id;
+            if self.peers.registry.was_up_within(id, now, TRIAL)
+                || now.saturating_duration_since(self.since) < TRIAL
+            {
                 return Ok(());
             }
         }
         self.since = now;
         tracing::info!(peer = %self.link.template.name, address = %peer.ip(), interface = %self.link.interface, "peer found");
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
-        self.put().await?;
-        let found = self.spec_of(peer).transport.remote;
+        let spec = self.spec_of(peer);
+        let found = spec.transport.remote;
+        self.peers.change(spec).await?; // unless it was removed meanwhile
         let id = self.link.template.id;
         self.peers.report(Event::NeighborFound(id, found)).await
     }

@@ -142,7 +142,7 @@ async fn what_a_full_socket_leaves_goes_before_a_word_of_the_session() {
     let written = async {
         while !queue.is_empty() {
             ours.writable().await.unwrap();
-            queue.write(&ours).unwrap();
+            queue.write(&*ours).unwrap();
         }
     };
     let read = async {
@@ -273,7 +273,7 @@ async fn task(outbox: Arc<Outbox>, socket: Arc<TcpStream>) {
             outbox.claim(&mut queue);
             queue.push_control(message(40, WORD, word));
         }
-        queue.write(&socket).unwrap();
+        queue.write(&*socket).unwrap();
         if queue.is_empty() {
             outbox.release();
         }

@@ -1,0 +1,114 @@
+//! TCP MD5 keys: who is let in unsigned, and when.
+
+use std::net::SocketAddr;
+
+use bgp_proto::types::Asn;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::api::Password;
+
+fn password() -> Option<Password> {
+    Some(Password::new(b"secret").unwrap())
+}
+
+/// A peer that connects itself, with any port.
+fn passive(node: &Node, id: u32, last: u8, password: Option<Password>) -> PeerSpec {
+    let mut spec = spec(node, id, SocketAddr::from(([127, 0, 0, last], 1)), Asn(65009));
+    spec.session.passive = true;
+    spec.transport.password = password;
+    spec
+}
+
+/// What a peer says unasked, so that it waits in the listener's queue.
+async fn send_all_at_once(stream: &mut TcpStream, prefix: [u8; 3]) {
+    let mut octets = vec![0xFF; 16];
+    octets.extend([0, 29, 1, 4, 0xFD, 0xF1, 0, 240, 10, 9, 9, 9, 0]);
+    octets.extend([0xFF; 16]);
+    octets.extend([0, 19, 4]);
+    octets.extend(announcement(65009, prefix));
+    stream.write_all(&octets).await.unwrap();
+}
+
+/// Made while the listener knew no key, it would pass as signed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_from_before_the_key_is_refused() {
+    let a = start_listening([127, 0, 0, 70].into(), 64512);
+    let mut unsigned = connect_from([127, 0, 0, 71].into(), a.addr).await;
+    send_all_at_once(&mut unsigned, [10, 71, 0]).await;
+    let mut other = connect_from([127, 0, 0, 72].into(), a.addr).await;
+    send_all_at_once(&mut other, [10, 72, 0]).await;
+    a.handle.put_peer(passive(&a, 1, 71, password())).await.unwrap();
+    a.handle.put_peer(passive(&a, 2, 72, None)).await.unwrap();
+    a.handle.accept();
+    has_route(&a.handle, "10.72.0.0/24", true).await; // the peer without a password
+    let mut octets = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, unsigned.read_to_end(&mut octets)).await;
+    let _ = read.expect("closed in time"); // a reset is as good
+    assert!(octets.is_empty(), "nothing is said");
+    let peer = peer(&a.handle, 1).await;
+    assert_eq!((peer.session.stats.established, peer.session.signed), (0, false));
+    has_route(&a.handle, "10.71.0.0/24", false).await;
+}
+
+/// A key stays on the listener no longer than it is wanted: it would keep unsigned segments out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_goes_with_the_password() {
+    let a = start(73, 64512);
+    a.handle.put_peer(passive(&a, 1, 74, password())).await.unwrap();
+    a.handle.put_peer(passive(&a, 1, 74, None)).await.unwrap();
+    let mut range = range(&a, 73, 65009, 10);
+    range.template.transport.password = password();
+    a.handle.put_range(range.clone()).await.unwrap();
+    range.template.transport.password = None;
+    a.handle.put_range(range).await.unwrap();
+    let mut streams = Vec::new();
+    for addr in [[127, 0, 0, 74], [127, 73, 0, 1]] {
+        let connected = tokio::time::timeout(DEADLINE, connect_from(addr.into(), a.addr));
+        let mut stream = connected.await.expect("unsigned segments are taken");
+        handshake(&mut stream, 65009).await;
+        streams.push(stream);
+    }
+    eventually("both sessions", || async {
+        (established(&a.handle).await.len() == 2).then_some(())
+    })
+    .await;
+}
+
+/// A peer and a range, or peers on two links, may have the same address: the key stays for who is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_stays_while_somebody_has_it() {
+    let (a, b) = (start(75, 64512), start(76, 65001));
+    let mut known = spec(&a, 1, b.addr, b.asn);
+    known.session.passive = true;
+    known.transport.password = password();
+    let mut range = range(&a, 75, 65001, 10);
+    range.prefix = "127.0.0.76/32".parse().unwrap();
+    range.template.transport.password = password();
+    a.handle.put_range(range).await.unwrap();
+    a.handle.put_peer(known.clone()).await.unwrap();
+    let mut dialing = spec(&b, 1, a.addr, a.asn);
+    dialing.transport.password = password();
+    b.handle.put_peer(dialing).await.unwrap();
+    in_state(&a.handle, 1, bgp_proto::session::State::Established).await;
+    a.handle.remove_peer(PeerId(1)).await.unwrap();
+    let id = eventually("the dynamic peer", || async {
+        established(&a.handle).await.pop()
+    })
+    .await;
+    assert!(peer(&a.handle, id.0).await.session.signed);
+    // The other way round, and one with another password is not let in with this one.
+    let mut other = known.clone();
+    other.id = PeerId(2);
+    other.transport.password = Some(Password::new(b"other").unwrap());
+    a.handle.put_peer(other).await.unwrap();
+    let why = a.handle.peers_of_tests().registry.refusal_of_tests(PeerId(2));
+    assert!(why.is_some_and(|why| why.contains("another password")));
+    a.handle.remove_range("racks").await.unwrap();
+    assert_eq!(
+        a.handle.peers_of_tests().registry.refusal_of_tests(PeerId(2)),
+        None,
+        "it has the key now"
+    );
+}

@@ -1,0 +1,90 @@
+//! Whole speakers, with a look inside: what is left of peers that went, and an engine that is kept busy.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod bounces;
+mod busy;
+#[path = "../../tests/common/mod.rs"]
+mod common;
+mod dynamic;
+mod keys;
+mod model;
+mod queries;
+
+use std::sync::Arc;
+
+use bgp_proto::policy::Policy;
+use bgp_proto::types::{Asn, PeerId};
+use tokio::sync::oneshot;
+
+use crate::api::{PeerSpec, RangeSpec};
+use crate::speaker::SpeakerHandle;
+use common::*;
+
+/// Keeps the engine's task from doing anything until it is dropped.
+struct Pause(#[allow(dead_code, reason = "its end is what counts")] std::sync::mpsc::Sender<()>);
+
+async fn pause(handle: &SpeakerHandle) -> Pause {
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = oneshot::channel();
+    let peers = handle.peers_of_tests().clone();
+    tokio::spawn(async move {
+        let blocking = move |_: &mut bgp_proto::engine::Engine| {
+            let _ = begin.send(());
+            let _ = released.recv(); // an error when the other end is gone: that is the signal
+        };
+        let _ = peers.ask(blocking).await;
+    });
+    begun.await.unwrap();
+    Pause(release)
+}
+
+/// A range of dynamic peers of this AS around 127.X.0.0/16.
+fn range(node: &Node, second: u8, asn: u32, limit: usize) -> RangeSpec {
+    let remote = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+    let mut template = spec(node, 0, remote, Asn(asn));
+    template.session.passive = true;
+    template.session.graceful_restart = None;
+    template.session.hold_time = bgp_proto::types::HoldTime::new(240).unwrap();
+    RangeSpec {
+        name: "racks".to_owned(),
+        prefix: format!("127.{second}.0.0/16").parse().unwrap(),
+        limit,
+        template,
+    }
+}
+
+/// Sends it nothing.
+fn quiet(mut spec: PeerSpec) -> PeerSpec {
+    let mut routing = (*spec.routing).clone();
+    routing.export = Arc::new(Policy::reject_all());
+    spec.routing = Arc::new(routing);
+    spec
+}
+
+/// How many peers the engine has.
+async fn peers_of_engine(handle: &SpeakerHandle) -> usize {
+    let text = handle.peers_of_tests().ask(|engine| format!("{engine:?}")).await;
+    text.unwrap().matches("PeerRouting {").count()
+}
+
+/// Nothing is left of any peer.
+async fn is_empty(handle: &SpeakerHandle) -> bool {
+    let census = handle.peers_of_tests().registry.census();
+    (census.peers, census.addresses, census.ranges_with_peers) == (0, 0, 0)
+        && handle.outboxes_of_tests().await == 0
+        && peers_of_engine(handle).await == 0
+}
+
+async fn established(handle: &SpeakerHandle) -> Vec<PeerId> {
+    let peers = handle.peers().await.unwrap();
+    let up = peers
+        .iter()
+        .filter(|peer| peer.session.state == bgp_proto::session::State::Established);
+    up.map(|peer| peer.id).collect()
+}

@@ -1,0 +1,250 @@
+//! Speakers on loopback addresses, and peers by hand.
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::engine::{EngineConfig, Originated, PeerKind, PeerRouting, RouteFilter};
+use bgp_proto::policy::{Policy, Source};
+use bgp_proto::session::{SessionConfig, State};
+use bgp_proto::types::{Asn, FamilySet, HoldTime, PeerId, Prefix, RouterId};
+use bgp_speaker::{
+    DatapathEvent, Event, PeerSnapshot, PeerSpec, Speaker, SpeakerConfig, SpeakerHandle, Transport, Ttl,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Node {
+    pub(crate) handle: SpeakerHandle,
+    pub(crate) datapath: mpsc::Receiver<DatapathEvent>,
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) addr: SocketAddr,
+    pub(crate) asn: Asn,
+    pub(crate) id: RouterId,
+}
+
+pub(crate) fn start(last: u8, asn: u32) -> Node {
+    start_at([127, 0, 0, last].into(), asn)
+}
+
+pub(crate) fn start_at(addr: IpAddr, asn: u32) -> Node {
+    let node = start_listening(addr, asn);
+    node.handle.accept();
+    node
+}
+
+/// Its listener has a queue, but nobody takes connections out of it yet.
+pub(crate) fn start_listening(addr: IpAddr, asn: u32) -> Node {
+    let last = match addr {
+        IpAddr::V4(addr) => addr.to_bits(),
+        IpAddr::V6(addr) => u32::try_from(addr.to_bits() & 0xFFFF).unwrap(),
+    };
+    let id = RouterId::new(last).unwrap();
+    let engine = EngineConfig {
+        asn: Asn(asn),
+        router_id: id,
+        cluster_id: None,
+        max_paths: 8,
+        multipath_relax: true,
+        link_bandwidth: true,
+        assume_reachable: true,
+    };
+    let listen = vec![SocketAddr::new(addr, 0)];
+    let started = Speaker::start(SpeakerConfig {
+        engine,
+        listen,
+        seed: u64::from(last),
+    })
+    .unwrap();
+    let addr = started.handle.listening()[0];
+    Node {
+        handle: started.handle,
+        datapath: started.datapath,
+        events: started.events,
+        addr,
+        asn: Asn(asn),
+        id,
+    }
+}
+
+pub(crate) fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> PeerSpec {
+    PeerSpec {
+        id: PeerId(id),
+        name: format!("peer-{id}"),
+        session: SessionConfig {
+            local_asn: own.asn,
+            remote_asn,
+            router_id: own.id,
+            families: FamilySet::ALL,
+            hold_time: HoldTime::new(9).unwrap(),
+            connect_retry: Duration::from_millis(200),
+            passive: false,
+            graceful_restart: Some(120),
+            restart_on_notification: false,
+            restarting_until: None,
+            forwarding_preserved: true,
+            extra_capabilities: Vec::new(),
+        },
+        routing: Arc::new(PeerRouting {
+            name: format!("peer-{id}"),
+            kind: if own.asn == remote_asn {
+                PeerKind::Internal
+            } else {
+                PeerKind::External
+            },
+            local_asn: own.asn,
+            remote_asn,
+            import: Arc::new(Policy::accept_all()),
+            export: Arc::new(Policy::accept_all()),
+            next_hop_self: false,
+            allow_own_as: 0,
+            max_prefixes: None,
+            max_paths_per_prefix: 64,
+            rules: Default::default(),
+        }),
+        transport: Transport {
+            remote,
+            local: Some(own.addr.ip()),
+            ttl: Ttl::Default,
+            password: None,
+        },
+        enabled: true,
+        connect_after: Duration::ZERO,
+        waiting_for: None,
+    }
+}
+
+/// Asks until the answer is there.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut question: impl FnMut() -> F,
+) -> T {
+    let asked = async {
+        loop {
+            if let Some(answer) = question().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, asked)
+        .await
+        .unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
+}
+
+pub(crate) async fn peer(node: &SpeakerHandle, id: u32) -> PeerSnapshot {
+    node.peers()
+        .await
+        .unwrap()
+        .into_iter()
+        .find(|peer| peer.id == PeerId(id))
+        .unwrap()
+}
+
+pub(crate) async fn in_state(node: &SpeakerHandle, id: u32, state: State) -> PeerSnapshot {
+    eventually(&format!("peer {id} is {state:?}"), || async {
+        Some(peer(node, id).await).filter(|peer| peer.session.state == state)
+    })
+    .await
+}
+
+pub(crate) async fn has_route(node: &SpeakerHandle, text: &str, present: bool) {
+    let prefix: Prefix = text.parse().unwrap();
+    eventually(&format!("{text} present: {present}"), || async {
+        let routes = node
+            .routes(RouteFilter {
+                within: Some(prefix),
+                ..RouteFilter::default()
+            })
+            .await
+            .unwrap();
+        (routes.iter().any(|route| route.prefix == prefix) == present).then_some(())
+    })
+    .await;
+}
+
+pub(crate) fn block(text: &str) -> Originated {
+    Originated {
+        prefix: text.parse().unwrap(),
+        source: Source::PodBlock,
+        communities: Vec::new(),
+    }
+}
+
+pub(crate) async fn connect_from(local: IpAddr, remote: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(SocketAddr::new(local, 0)).unwrap();
+    socket.connect(remote).await.unwrap()
+}
+
+/// The next message that the speaker sends on a connection that says nothing: its type.
+pub(crate) async fn first_message(stream: &mut TcpStream) -> u8 {
+    let mut header = [0; 19];
+    let read = tokio::time::timeout(DEADLINE, stream.read_exact(&mut header)).await;
+    read.expect("in time").unwrap();
+    header[18]
+}
+
+/// OPEN and KEEPALIVE by hand, for a client that then does not read.
+pub(crate) async fn handshake(stream: &mut TcpStream, asn: u16) {
+    let [high, low] = asn.to_be_bytes();
+    let mut open = vec![0xFF; 16];
+    open.extend([0, 29, 1, 4, high, low, 0, 240, 10, 9, 9, 9, 0]);
+    stream.write_all(&open).await.unwrap();
+    let mut header = [0; 19];
+    loop {
+        stream.read_exact(&mut header).await.unwrap();
+        let mut body = vec![0; usize::from(u16::from_be_bytes([header[16], header[17]])) - 19];
+        stream.read_exact(&mut body).await.unwrap();
+        if header[18] == 4 {
+            break;
+        }
+        let mut keepalive = vec![0xFF; 16];
+        keepalive.extend([0, 19, 4]);
+        stream.write_all(&keepalive).await.unwrap();
+    }
+}
+
+/// UPDATE with one prefix, from an AS of two octets.
+pub(crate) fn announcement(asn: u16, prefix: [u8; 3]) -> Vec<u8> {
+    let [high, low] = asn.to_be_bytes();
+    let attributes = [
+        &[0x40, 1, 1, 0][..],
+        &[0x40, 2, 4, 2, 1, high, low],
+        &[0x40, 3, 4, 10, 9, 9, 9],
+    ]
+    .concat();
+    let mut body = vec![0, 0, 0, u8::try_from(attributes.len()).unwrap()];
+    body.extend(attributes);
+    body.push(24);
+    body.extend(prefix);
+    let mut message = vec![0xFF; 16];
+    message.extend(u16::try_from(19 + body.len()).unwrap().to_be_bytes());
+    message.push(2);
+    message.extend(body);
+    message
+}
+
+/// Reads messages until a NOTIFICATION: its code and subcode; `None` when the connection ends without one.
+pub(crate) async fn notification(stream: &mut TcpStream) -> Option<(u8, u8)> {
+    let read = async {
+        let mut header = [0; 19];
+        loop {
+            stream.read_exact(&mut header).await.ok()?;
+            let mut body = vec![0; usize::from(u16::from_be_bytes([header[16], header[17]])) - 19];
+            stream.read_exact(&mut body).await.ok()?;
+            if header[18] == 3 {
+                return Some((body[0], body[1]));
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, read)
+        .await
+        .expect("the connection ends in time")
+}
