@@ -7,7 +7,7 @@ use bgp_speaker::PeerSnapshot;
 
 use crate::fib::{Failure, Fib, Leg, Progress, RouteKey, RouteSpec, Target};
 use crate::status::{BlockStatus, Counts, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus};
-use crate::{hints, sysctl};
+use crate::{clock, hints, sysctl};
 
 /// A peer.
 pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
@@ -22,6 +22,12 @@ pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
         local_asn: spec.session.local_asn.0,
         state: format!("{:?}", session.state),
         enabled: session.enabled,
+        signed: session.signed,
+        last_end: session.stats.last_end.as_ref().map(ToString::to_string),
+        last_end_seconds: session
+            .stats
+            .last_end_at
+            .map(|at| clock::now().saturating_duration_since(at).as_secs()),
         uptime_seconds: peer.since.filter(|_| up).map(|since| since.as_secs()),
         received: counts(peer.counts.received),
         advertised: counts(peer.counts.advertised),

@@ -150,6 +150,14 @@ async fn metrics(Shared(source): Shared<Source>) -> Result<String, StatusCode> {
         gauge.set(i64::from(value));
         registry.register(name, help, gauge);
     }
+    let unreadable = Gauge::<i64>::default();
+    let count = source.health.unreadable_secrets.load(Ordering::Relaxed);
+    unreadable.set(i64::try_from(count).unwrap_or(i64::MAX));
+    registry.register(
+        "secrets_unreadable",
+        "Key files that cannot be read now; sessions keep the keys that were read before",
+        unreadable,
+    );
     let build = Metric::<Labels, Gauge>::default();
     build
         .get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())])

@@ -76,6 +76,15 @@ pub(crate) struct PeerStatus {
     pub(crate) local_asn: u32,
     pub(crate) state: String,
     pub(crate) enabled: bool,
+    /// The segments of the established session carry TCP MD5 signatures (RFC 2385).
+    #[serde(default)]
+    pub(crate) signed: bool,
+    /// Why the last established session ended; later attempts that fail do not hide it.
+    #[serde(default)]
+    pub(crate) last_end: Option<String>,
+    /// Seconds since then.
+    #[serde(default)]
+    pub(crate) last_end_seconds: Option<u64>,
     /// Seconds in Established; absent otherwise.
     pub(crate) uptime_seconds: Option<u64>,
     pub(crate) received: Counts,

@@ -125,6 +125,7 @@ fn peer_in_full(peer: &PeerStatus) -> String {
         ),
         ("families", peer.families.join(", ")),
         ("agreed", peer.capabilities.join(", ")),
+        ("signed", if peer.signed { "TCP MD5" } else { "-" }.to_owned()),
         (
             "received",
             format!(
@@ -143,6 +144,7 @@ fn peer_in_full(peer: &PeerStatus) -> String {
         ),
         ("unwritten", format!("{} bytes", peer.unwritten_bytes)),
         ("not agreed", peer.not_agreed.join(", ")),
+        ("session ended", ended(peer)),
         ("last down", or_none(&peer.last_error)),
         ("hint", or_none(&peer.hint)),
         ("last sent", or_none(&peer.last_sent)),
@@ -152,6 +154,14 @@ fn peer_in_full(peer: &PeerStatus) -> String {
         .iter()
         .map(|(name, value)| format!("{name:>14}  {value}\n"))
         .collect()
+}
+
+/// Why the last session ended, and when.
+fn ended(peer: &PeerStatus) -> String {
+    match (&peer.last_end, peer.last_end_seconds) {
+        (Some(why), Some(seconds)) => format!("{why}, {seconds}s ago"),
+        _ => "-".to_owned(),
+    }
 }
 
 fn route_table(routes: &[RouteStatus]) -> String {
