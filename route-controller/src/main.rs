@@ -16,6 +16,7 @@ mod fib;
 mod heap;
 mod hints;
 mod host;
+mod log;
 mod metrics;
 mod mounted;
 mod node_file;
@@ -25,29 +26,15 @@ mod status;
 mod sysctl;
 mod whole_file;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
-
-/// What is said by default. The Kubernetes client's own words about a lost stream name neither thing nor remedy; ours do.
-const LOG: &str = "info,netlink_proto=error,kube_client=off,kube_runtime=off";
 
 fn main() -> ExitCode {
     heap::tune();
-    let filter = EnvFilter::try_from_env("PODROUTE_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal());
-    if std::env::var_os("PODROUTE_LOG_JSON").is_some() {
-        log.json().init()
-    } else {
-        log.init()
-    }
-    match cli::run(cli::Cli::parse()) {
+    let cli = cli::Cli::parse();
+    let _log = log::start(cli.is_agent());
+    match cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("podroute: {}", error.trim_end());

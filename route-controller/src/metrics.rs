@@ -158,6 +158,9 @@ async fn metrics(Shared(source): Shared<Source>) -> Result<String, StatusCode> {
         "Key files that cannot be read now; sessions keep the keys that were read before",
         unreadable,
     );
+    let dropped = Counter::<u64>::default();
+    dropped.inc_by(crate::log::dropped() as u64);
+    registry.register("log_lines_dropped", "Log lines that nobody read in time", dropped);
     let build = Metric::<Labels, Gauge>::default();
     build
         .get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())])

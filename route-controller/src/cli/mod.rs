@@ -23,6 +23,13 @@ pub(crate) struct Cli {
     command: Command,
 }
 
+impl Cli {
+    /// Whether this process is the agent, and no command that asks it.
+    pub(crate) fn is_agent(&self) -> bool {
+        matches!(self.command, Command::Run { .. })
+    }
+}
+
 /// Where container runtimes look for networks.
 const CONF_DIR: &str = "/etc/cni/net.d";
 

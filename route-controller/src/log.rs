@@ -1,0 +1,79 @@
+//! Where log lines go: to standard error, without waiting for whoever reads it.
+//!
+//! A pipe that nobody reads must not stop routing. The agent's lines go through a queue to a thread of their own; what the queue has no
+//! room for is dropped and counted (`podroute_log_lines_dropped`).
+
+use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+/// Lines that wait at most.
+const LINES: usize = 8192;
+
+/// What is logged by default. The Kubernetes client's own words about a lost stream name neither thing nor remedy; ours do.
+const DEFAULT: &str = "info,netlink_proto=error,kube_client=off,kube_runtime=off";
+
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Starts logging. Commands write at once; the agent does not wait. Lines that still wait are written when the guard is dropped.
+pub(crate) fn start(is_agent: bool) -> Option<WorkerGuard> {
+    let filter = EnvFilter::try_from_env("PODROUTE_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal());
+    let is_json = std::env::var_os("PODROUTE_LOG_JSON").is_some();
+    if !is_agent {
+        let log = log.with_writer(std::io::stderr);
+        if is_json {
+            log.json().init()
+        } else {
+            log.init()
+        }
+        return None;
+    }
+    let (writer, guard) = lossy(std::io::stderr());
+    let _ = DROPPED.set(writer.error_counter()); // once in a process
+    let log = log.with_writer(writer);
+    if is_json {
+        log.json().init()
+    } else {
+        log.init()
+    }
+    Some(guard)
+}
+
+fn lossy(to: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LINES)
+        .thread_name("log")
+        .finish(to)
+}
+
+/// Lines that nobody took in time.
+pub(crate) fn dropped() -> usize {
+    DROPPED.get().map_or(0, ErrorCounter::dropped_lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_nobody_reads_holds_nobody_up() {
+        let (_unread, full) = std::io::pipe().unwrap();
+        let (mut writer, guard) = lossy(full);
+        let counter = writer.error_counter();
+        let line = [b'x'; 200];
+        // Far more than pipe and queue hold: with a writer that waits this never ends.
+        for _ in 0..3 * LINES {
+            writer.write_all(&line).unwrap();
+        }
+        assert!(counter.dropped_lines() > LINES);
+        drop(_unread); // the thread's write ends with an error
+        drop(guard);
+    }
+}
