@@ -9,11 +9,11 @@ use e2e::failure::{Context, Failure, Result};
 use e2e::flow::Flow;
 use e2e::kernel::{self, PROTO_AGENT};
 use e2e::machine::Host;
-use e2e::rack::Rack;
-use e2e::topology::Family;
+use e2e::rack::{CONVERGENCE, Plan, Rack};
+use e2e::topology::{Family, Topology};
 use e2e::{ensure, wait};
 
-use crate::support::{self, prefix, small, wait_no_route};
+use crate::support::{self, prefix, small, wait_no_route, wait_route};
 use crate::{Scenario, scenario};
 
 const RATE: u32 = 1000;
@@ -25,7 +25,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         let name = format!("restart::kill_9_loses_no_packet_{}", tor.name());
         scenario(name, [Kind::Podroute, tor], move || kill_9(tor))
     });
-    let mut scenarios: Vec<Scenario> = helpers.into();
+    // One client of a router that restarts comes back much later than the other.
+    let late = [Kind::Podroute, Kind::Bird, Kind::Frr].map(|node| {
+        let name = format!("restart::a_router_waits_for_its_late_clients_{}", node.name());
+        scenario(name, [Kind::Podroute, node], move || late_client(node)).with_program("nft", "nftables")
+    });
+    let mut scenarios: Vec<Scenario> = helpers.into_iter().chain(late).collect();
     scenarios.extend([
         scenario("restart::routes_are_adopted_and_not_rewritten", ours, adoption),
         scenario(
@@ -288,6 +293,48 @@ fn kill_9(tor: Kind) -> Result<()> {
         }
     }
     flows.iter().try_for_each(|outcome| outcome.nothing_lost(600))
+}
+
+/// RFC 4724 §4.1: tor-a is killed and starts again, but node-2 cannot reach it for another six seconds. An End-of-RIB to node-1 in the
+/// meantime would make it remove the routes of node-2, which tor-a does not know again yet.
+fn late_client(node: Kind) -> Result<()> {
+    let mut rack = Rack::build(Plan::new(Topology::small(), node, Kind::Podroute))?;
+    rack.start_daemons()?;
+    // Other daemons on a node have no unreachable routes of their blocks: only what is learned counts.
+    let learned = |rack: &Rack| {
+        for (host, block) in [("node-1", "10.244.2.0/24"), ("node-2", "10.244.1.0/24")] {
+            wait_route(rack.host(host), prefix(block), CONVERGENCE, |_| true)?;
+        }
+        Ok::<(), Failure>(())
+    };
+    rack.wait_sessions()?;
+    learned(&rack)?;
+    rack.add_pods(1)?;
+    // The names of those that are up are written every few seconds.
+    let kept = "/run/podroute/sessions";
+    wait::until(CONVERGENCE, "tor-a keeps the names of its sessions", || {
+        let text = rack.host("tor-a").run("cat", &[kept])?;
+        ensure!(text.contains("node-1") && text.contains("node-2"), "{text}");
+        Ok(())
+    })?;
+    let target = support::pod_address(&rack, "node-2-pod-a", true)?;
+    let flow = Flow::start("node-1-pod-a", "node-2-pod-a", target, RATE)?;
+    rack.daemon("tor-a").kill();
+    let rules = "table inet late { chain in { type filter hook input priority 0; iifname \"rack-2\" tcp dport 179 drop; \
+                 iifname \"rack-2\" tcp sport 179 drop; }; }";
+    rack.host("tor-a").run("nft", &[rules])?;
+    rack.daemon("tor-a").start_again()?;
+    wait::until(Duration::from_secs(60), "six seconds of node-1 alone", || {
+        let seconds = support::uptime(rack.host("tor-a"), "node-1")?;
+        ensure!(seconds >= 6, "up for {seconds} s");
+        Ok(())
+    })?;
+    rack.host("tor-a").run("nft", &["delete table inet late"])?;
+    rack.wait_sessions()?;
+    learned(&rack)?;
+    // Stale routes would go with the End-of-RIBs, which come now.
+    flow.wait_for(2 * u64::from(RATE))?;
+    flow.finish()?.nothing_lost(6 * u64::from(RATE))
 }
 
 fn pods_without_agent() -> Result<()> {
