@@ -36,7 +36,8 @@ async fn pause(handle: &SpeakerHandle) -> Pause {
     tokio::spawn(async move {
         let blocking = move |_: &mut bgp_proto::engine::Engine| {
             let _ = begin.send(());
-            let _ = released.recv(); // an error when the other end is gone: that is the signal
+            // The other tasks of this thread go on elsewhere. An error says that the other end is gone: that is the signal.
+            let _ = tokio::task::block_in_place(|| released.recv());
         };
         let _ = peers.ask(blocking).await;
     });

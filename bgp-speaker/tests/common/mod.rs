@@ -40,35 +40,44 @@ pub(crate) fn start_at(addr: IpAddr, asn: u32) -> Node {
 
 /// Its listener has a queue, but nobody takes connections out of it yet.
 pub(crate) fn start_listening(addr: IpAddr, asn: u32) -> Node {
-    let last = match addr {
+    let id = match addr {
         IpAddr::V4(addr) => addr.to_bits(),
-        IpAddr::V6(addr) => u32::try_from(addr.to_bits() & 0xFFFF).unwrap(),
+        IpAddr::V6(_) => 1,
     };
-    let id = RouterId::new(last).unwrap();
+    start_speaker(vec![SocketAddr::new(addr, 0)], id, asn)
+}
+
+/// Listens on all of these.
+pub(crate) fn start_on(listen: &[SocketAddr], id: u32, asn: u32) -> Node {
+    let node = start_speaker(listen.to_vec(), id, asn);
+    node.handle.accept();
+    node
+}
+
+fn start_speaker(listen: Vec<SocketAddr>, id: u32, asn: u32) -> Node {
+    let router_id = RouterId::new(id).unwrap();
     let engine = EngineConfig {
         asn: Asn(asn),
-        router_id: id,
+        router_id,
         cluster_id: None,
         max_paths: 8,
         multipath_relax: true,
         link_bandwidth: true,
         assume_reachable: true,
     };
-    let listen = vec![SocketAddr::new(addr, 0)];
     let started = Speaker::start(SpeakerConfig {
         engine,
         listen,
-        seed: u64::from(last),
+        seed: u64::from(id),
     })
     .unwrap();
-    let addr = started.handle.listening()[0];
     Node {
+        addr: started.handle.listening()[0],
         handle: started.handle,
         datapath: started.datapath,
         events: started.events,
-        addr,
         asn: Asn(asn),
-        id,
+        id: router_id,
     }
 }
 
