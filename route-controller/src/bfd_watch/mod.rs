@@ -119,24 +119,23 @@ impl Task {
                 biased;
                 () = notify.notified() => self.look().await,
                 command = inbox.recv() => match command {
-                    Some(command) => self.take(command).await,
+                    Some(command) => self.take(command),
                     None => return,
                 },
             }
+            // Of many sessions that come up together each costs its own, and all together one look at BFD's state.
+            while let Ok(command) = inbox.try_recv() {
+                self.take(command);
+            }
+            self.report_dead().await;
             self.publish();
         }
     }
 
-    async fn take(&mut self, command: Command) {
+    fn take(&mut self, command: Command) {
         match command {
-            Command::Put(wanted) => {
-                self.paths.put(wanted);
-                self.report_dead().await;
-            }
-            Command::Established(peer) => {
-                self.paths.established(peer);
-                self.report_dead().await;
-            }
+            Command::Put(wanted) => self.paths.put(wanted),
+            Command::Established(peer) => self.paths.established(peer),
             Command::Show(answer) => drop(answer.send(self.paths.show())),
             Command::AdminDown(done) => {
                 self.paths.set_all_admin_down();
