@@ -10,10 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use crate::failure::{Context, Failure, Result};
 use crate::{ensure, netns};
 
 const PORT: u16 = 7008;
+/// Room for what the sink has not read yet.
+const QUEUE: usize = 32 << 20;
 
 /// Running streams.
 #[derive(Debug)]
@@ -21,6 +25,8 @@ pub struct Flow {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
+    /// The highest number that arrived of each stream.
+    latest: Arc<[AtomicU64]>,
     sender: Option<JoinHandle<()>>,
     receiver: Option<JoinHandle<BTreeSet<u64>>>,
 }
@@ -71,6 +77,8 @@ impl Flow {
     ) -> Result<Self> {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT));
         let sink = netns::within(to, || UdpSocket::bind(any).context("binding the sink"))?;
+        // On a busy machine the sink is late: what waits for it is not lost. Where it is not allowed, the default stays.
+        let _ = setsockopt(&sink, sockopt::RcvBufForce, &QUEUE);
         sink.set_read_timeout(Some(Duration::from_millis(300)))
             .context("sink timeout")?;
         let sources = netns::within(from, || {
@@ -78,19 +86,21 @@ impl Flow {
             (0..streams).map(bind).collect::<Result<Vec<_>>>()
         })?;
         let (stop, sent, received) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+        let latest: Arc<[AtomicU64]> = (0..streams).map(|_| AtomicU64::new(0)).collect();
         let sender = std::thread::spawn({
             let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
             let (target, interval) = (SocketAddr::new(target, PORT), Duration::from_secs(1) / rate);
             move || send(&sources, target, interval, &stop, &sent)
         });
         let receiver = std::thread::spawn({
-            let (stop, received) = (Arc::clone(&stop), Arc::clone(&received));
-            move || receive(&sink, &stop, &received)
+            let (stop, received, latest) = (Arc::clone(&stop), Arc::clone(&received), Arc::clone(&latest));
+            move || receive(&sink, &stop, &received, &latest)
         });
         let flow = Self {
             stop,
             sent,
             received,
+            latest,
             sender: Some(sender),
             receiver: Some(receiver),
         };
@@ -118,6 +128,21 @@ impl Flow {
                 }
             },
         )
+    }
+
+    /// Fails while a stream has not arrived since the datagram of that number.
+    pub fn all_arrive_since(&self, mark: u64) -> Result<()> {
+        let silent = self
+            .latest
+            .iter()
+            .filter(|latest| latest.load(Ordering::SeqCst) < mark)
+            .count();
+        ensure!(
+            silent == 0,
+            "{silent} of {} streams are silent",
+            self.latest.len()
+        );
+        Ok(())
     }
 
     /// Stops the sender, lets what is under way arrive, and counts.
@@ -161,14 +186,18 @@ fn send(sources: &[UdpSocket], target: SocketAddr, interval: Duration, stop: &At
     }
 }
 
-fn receive(sink: &UdpSocket, stop: &AtomicBool, received: &AtomicU64) -> BTreeSet<u64> {
+fn receive(sink: &UdpSocket, stop: &AtomicBool, received: &AtomicU64, latest: &[AtomicU64]) -> BTreeSet<u64> {
     let mut seen = BTreeSet::new();
     let mut buffer = [0u8; 64];
     loop {
         match sink.recv(&mut buffer) {
             Ok(8) => {
                 let number: [u8; 8] = buffer[..8].try_into().unwrap_or_default();
-                seen.insert(u64::from_be_bytes(number));
+                let number = u64::from_be_bytes(number);
+                seen.insert(number);
+                if let Some(latest) = latest.get(number as usize % latest.len()) {
+                    latest.fetch_max(number, Ordering::SeqCst);
+                }
                 received.store(seen.len() as u64, Ordering::SeqCst);
             }
             Ok(_) => {}

@@ -40,6 +40,7 @@ pub mod sandbox;
 pub mod topology;
 pub mod visits;
 pub mod wait;
+pub mod witness;
 
 /// Jobs that the lab's programs start themselves for, by their first argument; `None` if it is none
 /// of these. Both the tool and the test runner ask here first.

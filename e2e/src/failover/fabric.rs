@@ -227,6 +227,30 @@ impl Fabric {
             .try_for_each(|(one, two)| self.link(one, two, up))
     }
 
+    /// Waits until all BFD sessions of our own daemon are up, at the pace that is configured; others are not asked.
+    pub fn bfd_up(&self) -> Result<()> {
+        if self.kind != Kind::Podroute {
+            return Ok(());
+        }
+        for host in &self.hosts {
+            wait::until(
+                LIMIT,
+                format_args!("all BFD sessions of {} up", host.name()),
+                || {
+                    let bfd = podroute::show(host, "bfd")?;
+                    let all = bfd["bfd"].as_array().map_or(&[][..], Vec::as_slice);
+                    let up = all
+                        .iter()
+                        .filter(|path| path["state"] == "Up" && path["detectionMs"] == 150);
+                    let (up, wanted) = (up.count(), ends(host.name()).len());
+                    ensure!(up == wanted, "{up} of {wanted}: {bfd}");
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(())
+    }
+
     /// Waits until every machine has every way to every node.
     pub fn converged(&mut self) -> Result<()> {
         let hosts = &self.hosts;

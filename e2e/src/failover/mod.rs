@@ -17,13 +17,23 @@ use loss::{RATE, STREAMS};
 use crate::daemon::Kind;
 use crate::failure::{Failure, Result};
 use crate::flow::Flow;
+use crate::witness::{Late, Witness};
 use crate::{ensure, kernel, wait};
 
-/// How long a fault lasts before it is mended.
+/// How long a fault lasts before it is mended, where figures are compared.
 const LASTS: Duration = Duration::from_secs(2);
 
 /// Before each fault, so that BFD of every daemon is up and at its agreed pace.
 const LULL: Duration = Duration::from_secs(3);
+
+/// When a fault is mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasts {
+    /// After the same time for everybody.
+    Fixed,
+    /// When all streams flow again in spite of it, and after `LASTS` where they cannot; not within the time is a failure.
+    UntilTheyFlow(Duration),
+}
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -45,6 +55,11 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Streams can go another way while it lasts.
+    fn leaves_a_way(self) -> bool {
+        self != Self::Partition
+    }
+
     /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Cut,
@@ -82,6 +97,8 @@ pub struct Cost {
     pub stuck: bool,
     /// A dead node's route was gone from a node of the other rack after so many seconds.
     pub gone: Option<f64>,
+    /// How late the machine let threads run meanwhile, at most.
+    pub late: Late,
 }
 
 /// One daemon's run.
@@ -105,13 +122,13 @@ fn shuffled<T: Copy>(items: &[T], seed: &mut u64) -> Vec<T> {
 }
 
 /// Does the faults in the seed's order, and puts all in order again.
-pub fn run(kind: Kind, faults: &[Fault], seed: u64) -> Result<Vec<Cost>> {
+pub fn run(kind: Kind, faults: &[Fault], seed: u64, lasts: Lasts) -> Result<Vec<Cost>> {
     let mut random = seed;
     let mut fabric = Fabric::build(kind)?;
     let mut costs = Vec::new();
     for fault in shuffled(faults, &mut random) {
         let during = |failure: Failure| failure.during(format_args!("{}: {}", kind.name(), fault.title()));
-        let cost = cost(&mut fabric, fault, &mut random).map_err(during)?;
+        let cost = cost(&mut fabric, fault, &mut random, lasts).map_err(during)?;
         if cost.stuck {
             fabric.remove()?;
             fabric = Fabric::build(kind)?;
@@ -122,23 +139,35 @@ pub fn run(kind: Kind, faults: &[Fault], seed: u64) -> Result<Vec<Cost>> {
     Ok(costs)
 }
 
-fn cost(fabric: &mut Fabric, fault: Fault, random: &mut u64) -> Result<Cost> {
+fn cost(fabric: &mut Fabric, fault: Fault, random: &mut u64, lasts: Lasts) -> Result<Cost> {
     let between = |from: &str, to: &str| {
         let ends = (fabric::pod(from).into(), fabric::pod(to).into());
         Flow::start_many(from, to, ends, STREAMS, RATE)
     };
     let both = [between("a1", "b1")?, between("b1", "a1")?];
     std::thread::sleep(LULL);
+    fabric.bfd_up()?;
+    let witness = Witness::of_machine("a1")?;
     let begin = both.each_ref().map(Flow::mark);
     let start = Instant::now();
     let gone = strike(fabric, fault, random)?;
-    // As long for everybody, whatever they make of it.
-    std::thread::sleep(LASTS.saturating_sub(start.elapsed()));
+    match lasts {
+        Lasts::UntilTheyFlow(limit) if fault.leaves_a_way() => {
+            let marks = both.each_ref().map(Flow::mark);
+            wait::until(limit, "all streams go another way", || {
+                let mut streams = both.iter().zip(marks);
+                streams.try_for_each(|(streams, mark)| streams.all_arrive_since(mark))
+            })?;
+        }
+        // As long for everybody, whatever they make of it.
+        _ => std::thread::sleep(LASTS.saturating_sub(start.elapsed())),
+    }
     let mended = both.each_ref().map(Flow::mark);
     mend(fabric, fault)?;
     let stuck = !settles(fabric)?;
     both.iter()
         .try_for_each(|streams| streams.wait_for(u64::from(RATE) / 2))?;
+    let late = witness.late();
     let (mut fault_loss, mut mend_loss) = (Loss::default(), Loss::default());
     for ((streams, begin), mended) in both.into_iter().zip(begin).zip(mended) {
         let outcome = streams.finish()?;
@@ -151,6 +180,7 @@ fn cost(fabric: &mut Fabric, fault: Fault, random: &mut u64) -> Result<Cost> {
         mend_loss,
         stuck,
         gone,
+        late,
     })
 }
 
@@ -228,7 +258,7 @@ pub fn bench(rounds: u64, daemons: &[Kind], out: Option<&Path>) -> Result<()> {
     let mut runs = Vec::new();
     for seed in 1..=rounds {
         for kind in &daemons {
-            let costs = run(*kind, &Fault::ALL, seed)?;
+            let costs = run(*kind, &Fault::ALL, seed, Lasts::Fixed)?;
             for cost in &costs {
                 println!("{:9} seed {seed}  {}", kind.name(), report::line(cost));
             }

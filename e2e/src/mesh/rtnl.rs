@@ -75,7 +75,8 @@ impl Socket {
     /// For notifications of routes.
     pub(super) fn listen() -> Result<Self> {
         let socket = Self::open()?;
-        setsockopt(&socket.0, sockopt::RcvBufForce, &QUEUE).context("receive buffer of a netlink socket")?;
+        // Where it is not allowed, what is lost is noticed.
+        let _ = setsockopt(&socket.0, sockopt::RcvBufForce, &QUEUE);
         bind(socket.0.as_raw_fd(), &NetlinkAddr::new(0, ROUTE_GROUPS)).context("listening for routes")?;
         Ok(socket)
     }

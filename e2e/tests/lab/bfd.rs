@@ -7,6 +7,7 @@ use e2e::failure::{Context, Result};
 use e2e::machine::Host;
 use e2e::process::Daemon;
 use e2e::rack::CONVERGENCE;
+use e2e::witness::{self, Witness};
 use e2e::{ensure, kernel, wait};
 
 use crate::sessions::{cable, established, yaml};
@@ -352,58 +353,74 @@ fn next_hop() -> Result<()> {
     wait_route(&a, far, CONVERGENCE, |_| true).map(drop)
 }
 
+/// Sessions of `many`, at 50 ms times 3.
+const SESSIONS: u16 = 500;
+/// Where a real-time thread is never later than this, there is no excuse for a loss; in seconds.
+const NO_EXCUSE: f64 = 0.03;
+
+fn many_address(side: u8, n: u16) -> std::net::IpAddr {
+    let [high, low] = n.to_be_bytes();
+    [10, side, high, low].into()
+}
+
+/// One end of all sessions.
+fn many_sessions(host: &Host, here: u8, there: u8) -> Result<bfd::Bfd> {
+    host.within(|| {
+        let bfd = bfd::Bfd::start(|| ()).context("BFD")?;
+        let target = |n| bfd::Target {
+            key: bfd::Key {
+                remote: many_address(there, n),
+                scope: 0,
+            },
+            local: Some(many_address(here, n)),
+            multihop: false,
+            min_ttl: 0,
+            interval: Duration::from_millis(50),
+            multiplier: 3,
+            auth: None,
+        };
+        bfd.put((1..=SESSIONS).map(target).collect());
+        Ok(bfd)
+    })
+}
+
+fn all_up(ends: &[bfd::Bfd]) -> Result<()> {
+    for end in ends {
+        let status = end.status();
+        let up = status.values().filter(|status| {
+            status.state == bfd::State::Up && status.detection_time == Some(Duration::from_millis(150))
+        });
+        let count = up.count();
+        ensure!(count == usize::from(SESSIONS), "{count} sessions are up");
+    }
+    Ok(())
+}
+
+fn losses(ends: &[bfd::Bfd]) -> u64 {
+    let of = |end: &bfd::Bfd| -> u64 { end.status().values().map(|status| status.downs).sum() };
+    ends.iter().map(of).sum()
+}
+
 /// 500 sessions at 50 ms times 3, both ends and two busy threads on one core.
 fn many() -> Result<()> {
-    const SESSIONS: u16 = 500;
     let [a, b] = cable("node-a", "node-b", true)?;
-    let address =
-        |side: u8, n: u16| std::net::IpAddr::from([10, side, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
     for (host, side) in [(&a, 77), (&b, 78)] {
         let batch: String = (1..=SESSIONS)
-            .map(|n| format!("addr add {}/8 dev eth0\n", address(side, n)))
+            .map(|n| format!("addr add {}/8 dev eth0\n", many_address(side, n)))
             .collect();
         let file = host.write_config("addresses", &batch)?;
         host.ip(&format!("-batch {}", file.display()))?;
     }
-    let start = |host: &Host, here: u8, there: u8| -> Result<bfd::Bfd> {
-        host.within(|| {
-            let bfd = bfd::Bfd::start(|| ()).context("BFD")?;
-            let target = |n| bfd::Target {
-                key: bfd::Key {
-                    remote: address(there, n),
-                    scope: 0,
-                },
-                local: Some(address(here, n)),
-                multihop: false,
-                min_ttl: 0,
-                interval: Duration::from_millis(50),
-                multiplier: 3,
-                auth: None,
-            };
-            bfd.put((1..=SESSIONS).map(target).collect());
-            Ok(bfd)
-        })
-    };
     // Threads that are started from here on stay on this core.
-    let mut core = nix::sched::CpuSet::new();
-    core.set(0).context("a core")?;
-    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &core).context("one core")?;
-    let ends = [start(&a, 77, 78)?, start(&b, 78, 77)?];
-    wait::until(CONVERGENCE, "all sessions up", || {
-        for end in &ends {
-            let status = end.status();
-            let up = status.values().filter(|status| {
-                status.state == bfd::State::Up && status.detection_time == Some(Duration::from_millis(150))
-            });
-            let count = up.count();
-            ensure!(count == usize::from(SESSIONS), "{count} sessions are up");
-        }
-        Ok(())
-    })?;
-    let before: Vec<u64> = ends
-        .iter()
-        .map(|end| end.status().values().map(|status| status.downs).sum())
-        .collect();
+    witness::pin(0)?;
+    let ends = [many_sessions(&a, 77, 78)?, many_sessions(&b, 78, 77)?];
+    // In a user namespace nobody may.
+    ensure!(
+        !e2e::sandbox::has_several_users() || ends.iter().all(bfd::Bfd::runs_first),
+        "BFD's thread has no real-time priority"
+    );
+    let used = witness::cpu_of_threads("bfd", &[nix::unistd::Pid::this()])?;
+    let witness = Witness::start(a.name(), &[0], used)?;
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -413,14 +430,35 @@ fn many() -> Result<()> {
                 }
             });
         }
-        let outcome = wait::throughout(Duration::from_secs(10), "no false loss", || {
-            for (end, before) in ends.iter().zip(&before) {
-                let downs: u64 = end.status().values().map(|status| status.downs).sum();
-                ensure!(downs == *before, "{} sessions were lost", downs - before);
-            }
-            Ok(())
-        });
+        let outcome = loses_nothing(&ends, &witness);
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         outcome
     })
+}
+
+/// Ten seconds, in each of which the machine kept nobody waiting, without a loss.
+fn loses_nothing(ends: &[bfd::Bfd], witness: &Witness) -> Result<()> {
+    let (mut judged, mut excused) = (0, Vec::new());
+    while judged < 10 {
+        ensure!(
+            excused.len() < 60,
+            "the machine has no quiet second for a real-time thread: {excused:?}"
+        );
+        wait::until(CONVERGENCE, "all sessions up", || all_up(ends))?;
+        let before = losses(ends);
+        witness.late();
+        std::thread::sleep(Duration::from_secs(1));
+        let (late, lost) = (witness.late().first, losses(ends) - before);
+        if late > NO_EXCUSE {
+            excused.push((late, lost));
+            continue;
+        }
+        ensure!(
+            lost == 0,
+            "{lost} sessions were lost though the machine kept no real-time thread waiting for more than {late} s"
+        );
+        judged += 1;
+    }
+    println!("seconds that do not count, with the wait and the losses: {excused:?}");
+    Ok(())
 }

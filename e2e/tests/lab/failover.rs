@@ -1,11 +1,25 @@
 //! What faults may cost at most, in a fabric of two racks; `make bench-failover` compares.
+//!
+//! Nobody's hold timer (9 s) may be what moves the streams, and a machine with nothing else to do moves them in a fraction of
+//! a second. On a busy one everything takes longer: what is allowed grows with how late the machine let threads run
+//! meanwhile.
+
+use std::time::Duration;
 
 use e2e::daemon::Kind;
 use e2e::ensure;
-use e2e::failover::{Cost, Fault, run};
+use e2e::failover::{Cost, Fault, Lasts, run};
 use e2e::failure::Result;
 
 use crate::{Scenario, scenario};
+
+/// While a fault lasts, all streams go another way within this: long before the hold timer.
+const ANOTHER_WAY: Duration = Duration::from_secs(6);
+/// What is allowed in addition for each second that a thread was late: the threads and processes that a change goes
+/// through, one after the other.
+const HOPS: f64 = 100.0;
+/// A real-time thread that was later than this may be BFD's: then it is not BFD's fault if it lost a path, in seconds.
+const NO_EXCUSE: f64 = 0.05;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -21,41 +35,68 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
+/// Does the faults, and those again during which the machine kept real-time threads waiting.
 fn all(faults: &[Fault], seed: u64) -> Result<()> {
-    let costs = run(Kind::Podroute, faults, seed)?;
-    ensure!(costs.len() == faults.len(), "{costs:?}");
-    costs.iter().try_for_each(bounded)
+    let mut left = faults.to_vec();
+    for _ in 0..3 {
+        let costs = run(Kind::Podroute, &left, seed, Lasts::UntilTheyFlow(ANOTHER_WAY))?;
+        ensure!(costs.len() == left.len(), "{costs:?}");
+        left.clear();
+        for cost in &costs {
+            println!("{cost:?}");
+            match bounded(cost) {
+                Err(_) if cost.late.first > NO_EXCUSE => left.push(cost.fault),
+                outcome => outcome?,
+            }
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+    }
+    ensure!(
+        left.is_empty(),
+        "the machine kept real-time threads waiting, three times: {left:?}"
+    );
+    Ok(())
 }
 
-/// How long a stream may be silent, in seconds, while the fault lasts and when it is mended. The machine is busy with
-/// other tests; figures are for the bench.
+/// How long a stream may be silent, in seconds, while the fault lasts and when it is mended.
 fn bounds(fault: Fault) -> (f64, f64) {
     match fault {
         // The kernel and we see the carrier go.
         Fault::Cut | Fault::DeadTor => (0.25, 0.25),
         // 150 ms of silence first.
         Fault::Silent | Fault::SilentSpine => (0.6, 0.25),
-        Fault::DeadNode => (0.0, 0.0),
-        // It lasts 2 s; then sessions come back.
-        Fault::Partition => (2.5, 2.0),
-        Fault::Rolling => (0.0, 0.0),
+        // There is no other way until it is mended; then sessions come back.
+        Fault::Partition => (f64::INFINITY, 2.0),
+        Fault::DeadNode | Fault::Rolling => (0.0, 0.0),
     }
 }
 
 fn bounded(cost: &Cost) -> Result<()> {
-    println!("{cost:?}");
+    // Where nothing may be lost, nothing may be lost however busy the machine is.
+    let allowed = |bound: f64| {
+        let more = if bound > 0.0 {
+            HOPS * cost.late.ordinary
+        } else {
+            0.0
+        };
+        (bound + more).min(bound.max(ANOTHER_WAY.as_secs_f64()))
+    };
     let (during, mended) = bounds(cost.fault);
     ensure!(
-        cost.fault_loss.longest <= during,
-        "at most {during} s of silence: {cost:?}"
+        cost.fault_loss.longest <= allowed(during),
+        "at most {} s of silence: {cost:?}",
+        allowed(during)
     );
     ensure!(
-        cost.mend_loss.longest <= mended,
-        "at most {mended} s when mended: {cost:?}"
+        cost.mend_loss.longest <= allowed(mended),
+        "at most {} s when mended: {cost:?}",
+        allowed(mended)
     );
     if cost.fault == Fault::DeadNode {
         ensure!(
-            cost.gone.is_some_and(|gone| gone < 1.0),
+            cost.gone.is_some_and(|gone| gone < allowed(1.0)),
             "its routes stay too long: {cost:?}"
         );
     }
