@@ -85,7 +85,7 @@ impl Fault {
 }
 
 /// One fault's cost.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct Cost {
     /// What happened.
     pub fault: Fault,
@@ -97,6 +97,8 @@ pub struct Cost {
     pub stuck: bool,
     /// A dead node's route was gone from a node of the other rack after so many seconds.
     pub gone: Option<f64>,
+    /// Streams that did not go another way in time, where they were waited for.
+    pub no_way: Option<String>,
     /// How late the machine let threads run meanwhile, at most.
     pub late: Late,
 }
@@ -151,17 +153,21 @@ fn cost(fabric: &mut Fabric, fault: Fault, random: &mut u64, lasts: Lasts) -> Re
     let begin = both.each_ref().map(Flow::mark);
     let start = Instant::now();
     let gone = strike(fabric, fault, random)?;
-    match lasts {
+    let no_way = match lasts {
         Lasts::UntilTheyFlow(limit) if fault.leaves_a_way() => {
             let marks = both.each_ref().map(Flow::mark);
-            wait::until(limit, "all streams go another way", || {
+            let moved = wait::until(limit, "all streams go another way", || {
                 let mut streams = both.iter().zip(marks);
                 streams.try_for_each(|(streams, mark)| streams.all_arrive_since(mark))
-            })?;
+            });
+            moved.err().map(|failure| failure.to_string())
         }
         // As long for everybody, whatever they make of it.
-        _ => std::thread::sleep(LASTS.saturating_sub(start.elapsed())),
-    }
+        _ => {
+            std::thread::sleep(LASTS.saturating_sub(start.elapsed()));
+            None
+        }
+    };
     let mended = both.each_ref().map(Flow::mark);
     mend(fabric, fault)?;
     let stuck = !settles(fabric)?;
@@ -180,6 +186,7 @@ fn cost(fabric: &mut Fabric, fault: Fault, random: &mut u64, lasts: Lasts) -> Re
         mend_loss,
         stuck,
         gone,
+        no_way,
         late,
     })
 }

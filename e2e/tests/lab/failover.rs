@@ -83,6 +83,7 @@ fn bounded(cost: &Cost) -> Result<()> {
         };
         (bound + more).min(bound.max(ANOTHER_WAY.as_secs_f64()))
     };
+    ensure!(cost.no_way.is_none(), "{cost:?}");
     let (during, mended) = bounds(cost.fault);
     ensure!(
         cost.fault_loss.longest <= allowed(during),
