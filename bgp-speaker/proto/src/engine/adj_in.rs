@@ -163,6 +163,13 @@ impl AdjIn {
         all.into()
     }
 
+    /// Whether all paths noted have the same next hop.
+    pub(super) fn has_one_next_hop(&self) -> bool {
+        let mut buckets = self.old.buckets.iter().chain(&self.notes.buckets);
+        let first = buckets.next().map(|bucket| bucket.next_hop);
+        buckets.all(|bucket| Some(bucket.next_hop) == first)
+    }
+
     /// Whether [`AdjIn::compact`] has something to do.
     pub(super) fn wants_compacting(&self) -> bool {
         self.old.noted > 0 || self.is_bloated()

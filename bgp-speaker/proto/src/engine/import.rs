@@ -59,19 +59,20 @@ impl Engine {
     fn announce_all(&mut self, peer: PeerId, attrs: PathAttrs, nlri: &[Nlri]) {
         let received = self.rib.attrs.intern(attrs, &mut self.rib.next_hops);
         let mut cached = Cached::default();
-        let generations = self
-            .peers
-            .get(&peer)
-            .map(|known| Family::ALL.map(|family| known.generation(family)));
+        let generation = |family| self.peers.get(&peer).map(|known| known.generation(family));
+        let [v4, v6] = Family::ALL.map(|family| generation(family).unwrap_or_default());
         for (position, nlri) in nlri.iter().enumerate() {
             let imported = self.imported(peer, &nlri.prefix, received, &mut cached);
-            let generation = generations.and_then(|all| all.get(slot(nlri.prefix.family())).copied());
+            let generation = match nlri.prefix.family() {
+                Family::Ipv4 => v4,
+                Family::Ipv6 => v6,
+            };
             let path = Path {
                 peer,
                 path_id: nlri.path_id,
                 received,
                 imported,
-                generation: generation.unwrap_or_default(),
+                generation,
             };
             self.announce(&nlri.prefix, path);
             if position % 64 == 0 && self.over_limit(peer, nlri.prefix.family()) {
@@ -99,7 +100,8 @@ impl Engine {
                 }
             }
             None => {
-                if !self.admits_path(dest, prefix, &path) {
+                // Without identifiers there is one path.
+                if path.path_id != PathId(0) && !self.admits_path(dest, prefix, &path) {
                     return;
                 }
                 self.retain(&path);
@@ -132,9 +134,6 @@ impl Engine {
 
     /// Whether another path of this source fits: an unbounded number of paths of one prefix would keep all others waiting.
     fn admits_path(&mut self, dest: DestId, prefix: &Prefix, path: &Path) -> bool {
-        if path.path_id == PathId(0) {
-            return true; // without identifiers there is one (RFC 7911 §3 reserves none, but few speakers use 0 beside others)
-        }
         let Some(peer) = self.peers.get_mut(&path.peer) else {
             return true;
         };

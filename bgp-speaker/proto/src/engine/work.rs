@@ -308,9 +308,17 @@ impl Engine {
             && peer.adj_in.wants_compacting()
         {
             let most = (8 * withdrawn + 64).min(2 * SLICE);
+            let one_next_hop = peer.adj_in.has_one_next_hop();
             peer.adj_in.compact(most, |dest, next_hop| {
-                let mut paths = table.paths(dest).filter(|(_, path)| path.peer == id);
-                paths.any(|(_, path)| path.imported.ok().map(|id| attrs.next_hop(id)) == next_hop)
+                let mut found = table.path_of(dest, id);
+                while let Some(at) = found {
+                    let imported = table.at(at).and_then(|path| path.imported.ok());
+                    if one_next_hop || imported.map(|id| attrs.next_hop(id)) == next_hop {
+                        return true;
+                    }
+                    found = table.next_of(at, id);
+                }
+                false
             });
         }
     }
