@@ -247,3 +247,6 @@ impl EngineTask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

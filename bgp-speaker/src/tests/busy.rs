@@ -11,9 +11,12 @@ use bgp_proto::types::{Asn, HoldTime, Prefix};
 use bgp_proto::wire::cease;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
 use super::*;
+use crate::engine::mailbox::ToEngine;
 use crate::peer::messages::ToPeer;
+use crate::peer::task::PeerTask;
 
 fn passive(node: &Node, id: u32, addr: IpAddr) -> PeerSpec {
     let mut spec = spec(node, id, SocketAddr::new(addr, 1), Asn(65009));
@@ -169,22 +172,35 @@ impl Drop for Flood {
     }
 }
 
-/// Whoever connects all the time, with the address of a peer, keeps the established session from nothing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// Whoever connects all the time, with the address of a peer, keeps the established session from nothing: what the peer sends is
+/// read between two commands.
+#[tokio::test]
 async fn a_full_command_queue_starves_no_session() {
+    const COMMANDS: usize = 20_000;
     let a = start(85, 64512);
-    let addr: IpAddr = [127, 0, 0, 86].into();
-    a.handle.put_peer(passive(&a, 1, addr)).await.unwrap();
-    let mut stream = connect_from(addr, a.addr).await;
+    let (commands, inbox) = mpsc::channel(COMMANDS);
+    let (engine, mut to_engine) = mpsc::channel(16);
+    let host = crate::host::Host::start();
+    let spec = passive(&a, 1, [127, 0, 0, 86].into());
+    let task = PeerTask::new(spec, 1, inbox, engine, &host, Arc::default());
+    tokio::spawn(task.run());
+    let listener = tokio::net::TcpListener::bind("127.0.0.85:0").await.unwrap();
+    let mut stream = connect_from([127, 0, 0, 86].into(), listener.local_addr().unwrap()).await;
+    let incoming = ToPeer::Incoming {
+        stream: listener.accept().await.unwrap().0,
+        signed: false,
+    };
+    assert!(commands.send(incoming).await.is_ok());
     handshake(&mut stream, 65009).await;
-    in_state(&a.handle, 1, State::Established).await;
-    let flood = Flood::of_commands(&a.handle, 1);
-    for n in 0..100 {
-        stream.write_all(&announcement(65009, [10, 85, n])).await.unwrap();
-        let prefix = Prefix::v4(0x0A55_0000 + (u32::from(n) << 8), 24);
-        has_route(&a.handle, &prefix.to_string(), true).await;
-    }
-    drop(flood);
+    let mut next = async || {
+        let received = tokio::time::timeout(DEADLINE, to_engine.recv()).await;
+        received.expect("in time").unwrap()
+    };
+    while !matches!(next().await, ToEngine::Up(..)) {}
+    stream.write_all(&announcement(65009, [10, 85, 0])).await.unwrap();
+    while commands.try_send(ToPeer::Start).is_ok() {}
+    while !matches!(next().await, ToEngine::Routes(..)) {}
+    assert!(commands.capacity() < COMMANDS, "commands are still to be done");
 }
 
 /// The process was stopped for longer than the hold time (SIGSTOP, a busy machine). The peer's messages are there, unread: it lives.

@@ -10,7 +10,7 @@
 mod bounces;
 mod busy;
 #[path = "../../tests/common/mod.rs"]
-mod common;
+pub(crate) mod common;
 mod dynamic;
 mod keys;
 mod model;

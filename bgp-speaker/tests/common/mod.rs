@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bgp_proto::engine::{EngineConfig, Originated, PeerKind, PeerRouting, RouteFilter};
 use bgp_proto::policy::{Policy, Source};
-use bgp_proto::session::{SessionConfig, State};
+use bgp_proto::session::{Negotiated, SessionConfig, State};
 use bgp_proto::types::{Asn, FamilySet, HoldTime, PeerId, Prefix, RouterId};
+use bgp_proto::wire::Open;
 use bgp_speaker::{
     DatapathEvent, Event, PeerSnapshot, PeerSpec, Speaker, SpeakerConfig, SpeakerHandle, Transport, Ttl,
 };
@@ -256,4 +257,28 @@ pub(crate) async fn notification(stream: &mut TcpStream) -> Option<(u8, u8)> {
     tokio::time::timeout(DEADLINE, read)
         .await
         .expect("the connection ends in time")
+}
+
+/// What two plain OPENs agree on.
+pub(crate) fn negotiated() -> Negotiated {
+    let open = |asn, id| Open {
+        asn: Asn(asn),
+        hold_time: HoldTime::DEFAULT,
+        router_id: RouterId::new(id).unwrap(),
+        capabilities: Vec::new(),
+    };
+    Negotiated {
+        local: open(64512, 1),
+        remote: open(65001, 2),
+        hold_time: HoldTime::DEFAULT,
+        families: FamilySet::ALL,
+        four_octet_as: true,
+        refresh: true,
+        enhanced_refresh: true,
+        extended_message: false,
+        add_path_receive: FamilySet::EMPTY,
+        add_path_send: FamilySet::EMPTY,
+        extended_next_hop: FamilySet::EMPTY,
+        long_lived: FamilySet::EMPTY,
+    }
 }

@@ -1,0 +1,193 @@
+//! The engine's task by hand: inputs of sessions in any order, output that is late, streams that nobody reads.
+
+use std::task::{Context, Waker};
+
+use bgp_proto::engine::{EngineConfig, Originated};
+use bgp_proto::policy::Source;
+use bgp_proto::types::{Asn, Prefix, RouterId};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::queue::Queue;
+use crate::tests::common::{DEADLINE, negotiated, spec, start};
+
+const PEER: PeerId = PeerId(1);
+
+struct Bench {
+    task: EngineTask,
+    orders: mpsc::Sender<ToEngine>,
+    inbox: mpsc::Sender<ToEngine>,
+    datapath: mpsc::Receiver<DatapathEvent>,
+    events: mpsc::Receiver<Event>,
+}
+
+fn bench(room: usize) -> Bench {
+    let config = EngineConfig {
+        asn: Asn(64512),
+        router_id: RouterId::new(1).unwrap(),
+        cluster_id: None,
+        max_paths: 8,
+        multipath_relax: true,
+        link_bandwidth: true,
+        assume_reachable: true,
+    };
+    let (orders, ordered) = mpsc::channel(64);
+    let (inbox, received) = mpsc::channel(64);
+    let (routes, datapath) = mpsc::channel(room);
+    let (lifecycle, events) = mpsc::channel(room);
+    Bench {
+        task: EngineTask::new(Engine::new(config), ordered, received, routes, lifecycle),
+        orders,
+        inbox,
+        datapath,
+        events,
+    }
+}
+
+async fn configured() -> Bench {
+    let mut bench = bench(1024);
+    let node = start(97, 64512);
+    let spec = spec(&node, 1, "127.0.0.98:1".parse().unwrap(), Asn(65001));
+    bench
+        .task
+        .take(ToEngine::Input(Input::Configure(PEER, spec.routing)));
+    bench
+}
+
+/// A session, and the peer's end of its connection.
+async fn session(epoch: u32) -> (Arc<Outbox>, ToEngine, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (ours, theirs) = tokio::join!(TcpStream::connect(addr), listener.accept());
+    let id = SessionId { peer: PEER, epoch };
+    let outbox = Arc::new(Outbox::new(id, Arc::new(ours.unwrap())));
+    let facts = SessionFacts {
+        negotiated: Arc::new(negotiated()),
+        remote_addr: [192, 0, 2, 2].into(),
+        local_v4: Some([192, 0, 2, 1].into()),
+        local_v6: None,
+        link_local: None,
+        shared_subnets: Vec::new(),
+    };
+    let up = ToEngine::Up(Box::new(facts), Arc::clone(&outbox));
+    (outbox, up, theirs.unwrap().0)
+}
+
+fn originate(task: &mut EngineTask, count: u32) {
+    let routes = (0..count).map(|n| Originated {
+        prefix: Prefix::v4(0x0A00_0000 + (n << 8), 24),
+        source: Source::Service,
+        communities: Vec::new(),
+    });
+    task.take(ToEngine::Input(Input::Originate(routes.collect())));
+}
+
+/// Hands out all that came of the work so far.
+fn hand_out(task: &mut EngineTask) {
+    while let Some(output) = task.engine.next_output() {
+        task.dispatch(output);
+    }
+    task.write();
+}
+
+fn has_messages(outbox: &Outbox) -> bool {
+    let waiting = outbox
+        .poll(&mut Context::from_waker(Waker::noop()), true)
+        .is_ready();
+    waiting && outbox.take(&mut Queue::default(), 1).unwrap() > 0 || outbox.messages() > 0
+}
+
+/// A turn ended before its output was handed out, and meanwhile the session ended and the next came up.
+#[tokio::test]
+async fn output_for_an_ended_session_goes_nowhere() {
+    let mut bench = configured().await;
+    let task = &mut bench.task;
+    let (first, up, _theirs) = session(1).await;
+    task.take(up);
+    originate(task, 3);
+    while task.engine.work() {
+        let is_advertised = |output: &Output| matches!(output, Output::Advertise(..));
+        let held: Vec<Output> = std::iter::from_fn(|| task.engine.next_output()).collect();
+        if !held.iter().any(is_advertised) {
+            continue;
+        }
+        let (second, up, _theirs) = session(2).await;
+        task.take(ToEngine::Input(Input::Down(first.session())));
+        task.take(up);
+        held.into_iter().for_each(|output| task.dispatch(output));
+        task.write();
+        assert!(
+            !has_messages(&first) && !has_messages(&second),
+            "it was for the first one"
+        );
+        while task.engine.work() {
+            hand_out(task);
+        }
+        hand_out(task);
+        assert!(has_messages(&second), "its own table");
+        return;
+    }
+    panic!("nothing was advertised");
+}
+
+/// A late Up of a removed peer, a late Down of an earlier session: neither leaves nor takes an outbox.
+#[tokio::test]
+async fn inputs_of_sessions_that_are_over_change_nothing() {
+    let mut bench = configured().await;
+    let task = &mut bench.task;
+    let (first, first_up, _a) = session(1).await;
+    let (second, second_up, _b) = session(2).await;
+    task.take(first_up);
+    task.take(second_up); // its Down was lost sight of
+    task.take(ToEngine::Input(Input::Down(first.session())));
+    assert!(task.engine.is_established(second.session()));
+    assert!(task.outbox(second.session()).is_some() && task.outbox(first.session()).is_none());
+    let (_, late, _c) = session(1).await;
+    task.take(late);
+    assert!(task.outbox(second.session()).is_some(), "an Up from before");
+    task.take(ToEngine::Input(Input::Remove(PEER)));
+    let (_, late, _d) = session(3).await;
+    task.take(late);
+    assert!(task.outboxes.is_empty(), "the peer is gone");
+}
+
+/// What the datapath had no room for goes as soon as there is some, though small messages come all the time.
+#[tokio::test]
+async fn held_routes_go_under_a_steady_stream_of_messages() {
+    let Bench {
+        mut task,
+        orders,
+        inbox,
+        mut datapath,
+        events,
+    } = bench(1);
+    for last in 0..3 {
+        let prefix = Prefix::v4(0x0A00_0000 + (last << 8), 24);
+        let changes = vec![bgp_proto::engine::FibChange {
+            prefix,
+            next_hops: Arc::from([]),
+            install: true,
+        }];
+        task.datapath.send(DatapathEvent::Routes { changes, more: false });
+    }
+    assert!(task.datapath.is_behind());
+    tokio::spawn(task.run());
+    // The engine's task finds a message whenever it looks.
+    let stream = tokio::spawn(async move {
+        while inbox
+            .send(ToEngine::Report(Event::PathLimitWarning(PEER, Prefix::v4(0, 0))))
+            .await
+            .is_ok()
+        {}
+    });
+    let mut prefixes = 0;
+    while prefixes < 3 {
+        let event = tokio::time::timeout(DEADLINE, datapath.recv()).await;
+        if let Some(DatapathEvent::Routes { changes, .. }) = event.expect("in time") {
+            prefixes += changes.len();
+        }
+    }
+    assert_eq!(events.len(), 1, "nobody reads the other stream");
+    stream.abort();
+    drop(orders);
+}
