@@ -291,3 +291,58 @@ pub(crate) fn give_scope(op: &mut RouteOp, scope: u32) {
     };
     attrs.next_hop = NextHop::V6(with_scope(link_local, scope));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(interface: &str, last: u8) -> Address {
+        Address {
+            interface: interface.to_owned(),
+            addr: [192, 0, 2, last].into(),
+            subnet: Some("192.0.2.0/24".parse().unwrap()),
+        }
+    }
+
+    fn host(known: Vec<Address>) -> Host {
+        Host {
+            known: Mutex::new(known.into()),
+            interfaces: Mutex::default(),
+            is_watched: AtomicBool::new(true),
+            watcher: Mutex::default(),
+        }
+    }
+
+    /// Too many open files, for a moment: no session may end for it.
+    #[test]
+    fn addresses_that_cannot_be_read_stay() {
+        let host = host(vec![address("eth0", 1), address("pod1", 2)]);
+        let eth0 = host.subscribe("eth0");
+        assert!(!host.take_reading(Err(io::ErrorKind::OutOfMemory.into())));
+        assert!(host.has([192, 0, 2, 1].into()));
+        assert!(!eth0.has_changed().unwrap());
+    }
+
+    #[test]
+    fn the_sessions_of_an_interface_wake_for_it_alone() {
+        let host = host(vec![address("eth0", 1), address("pod1", 2)]);
+        let (mut eth0, pod1) = (host.subscribe("eth0"), host.subscribe("pod1"));
+        let again = host.subscribe("eth0");
+        assert!(host.take_reading(Ok(vec![
+            address("eth0", 3),
+            address("pod1", 2),
+            address("pod2", 4)
+        ])));
+        assert!(eth0.has_changed().unwrap() && again.has_changed().unwrap());
+        assert!(!pod1.has_changed().unwrap());
+        eth0.mark_unchanged();
+        assert!(!host.has([192, 0, 2, 1].into()) && host.has([192, 0, 2, 3].into()));
+        assert!(host.take_reading(Ok(vec![address("eth0", 3)])));
+        assert!(!eth0.has_changed().unwrap() && pod1.has_changed().unwrap());
+        drop((eth0, again, pod1));
+        drop(host.subscribe("eth1"));
+        drop(host.subscribe("eth2"));
+        let interfaces = host.interfaces.lock().unwrap();
+        assert!(interfaces.len() <= 1, "nobody subscribes to the others any more");
+    }
+}

@@ -66,3 +66,50 @@ async fn close(mut connection: Connection) {
     // The peer may be gone already; there is nobody left to tell.
     let _ = tokio::time::timeout(FLUSH, deliver).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use bgp_proto::session::ConnId;
+    use bytes::Bytes;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A connection with this to say last, more than its socket takes at once; and the peer's end.
+    async fn connection(octets: usize) -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (ours, theirs) = tokio::join!(TcpStream::connect(addr), listener.accept());
+        let ours = ours.unwrap();
+        socket2::SockRef::from(&ours).set_send_buffer_size(8192).unwrap();
+        ours.writable().await.unwrap();
+        let mut connection = Connection::new(ConnId(1), ours);
+        connection.queue.push_control(Bytes::from(vec![7; octets]));
+        (connection, theirs.unwrap().0)
+    }
+
+    /// However many connections close without having been a session.
+    #[tokio::test]
+    async fn the_last_message_of_a_session_always_gets_its_time() {
+        const OCTETS: usize = 2 << 20;
+        let mut closing = Closing::default();
+        let mut silent = Vec::new();
+        for _ in 0..3 * MOST {
+            let (connection, theirs) = connection(100).await;
+            closing.add(connection, false);
+            silent.push(theirs);
+        }
+        assert_eq!(closing.0.len(), MOST, "no more descriptors than that");
+        let (session, mut theirs) = connection(OCTETS).await;
+        let reader = tokio::spawn(async move {
+            let mut all = vec![0; OCTETS];
+            theirs.read_exact(&mut all).await.map(|_| all)
+        });
+        closing.add(session, true);
+        let all = reader.await.unwrap().expect("all of it arrives");
+        assert!(all.iter().all(|octet| *octet == 7));
+        // The others have theirs too, as far as the socket took it.
+        let mut octets = [0; 100];
+        silent.last_mut().unwrap().read_exact(&mut octets).await.unwrap();
+    }
+}

@@ -623,4 +623,18 @@ mod tests {
             (0, None)
         );
     }
+
+    /// A neighbor has its time from the end of its session on, however long ago it was found.
+    #[test]
+    fn a_session_that_just_ended_counts() {
+        let progress = Progress::default();
+        let minute = Duration::from_secs(60);
+        assert!(!progress.was_up_within(now(), minute), "there was none");
+        progress.set_up(true);
+        assert!(progress.was_up_within(now() + 60 * minute, minute));
+        progress.set_up(false);
+        assert!(progress.was_up_within(now(), minute));
+        assert!(!progress.was_up_within(now() + 2 * minute, minute));
+        assert_eq!(progress.changes.load(Ordering::Relaxed), 2);
+    }
 }

@@ -223,11 +223,16 @@ pub(crate) async fn handshake(stream: &mut TcpStream, asn: u16) {
 
 /// UPDATE with one prefix, from an AS of two octets.
 pub(crate) fn announcement(asn: u16, prefix: [u8; 3]) -> Vec<u8> {
+    announcement_via(asn, prefix, [10, 9, 9, 9])
+}
+
+pub(crate) fn announcement_via(asn: u16, prefix: [u8; 3], next_hop: [u8; 4]) -> Vec<u8> {
     let [high, low] = asn.to_be_bytes();
     let attributes = [
         &[0x40, 1, 1, 0][..],
         &[0x40, 2, 4, 2, 1, high, low],
-        &[0x40, 3, 4, 10, 9, 9, 9],
+        &[0x40, 3, 4],
+        &next_hop,
     ]
     .concat();
     let mut body = vec![0, 0, 0, u8::try_from(attributes.len()).unwrap()];

@@ -180,3 +180,6 @@ impl Task {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
