@@ -176,7 +176,8 @@ impl Drop for Flood {
 /// read between two commands.
 #[tokio::test]
 async fn a_full_command_queue_starves_no_session() {
-    const COMMANDS: usize = 20_000;
+    // Tokio looks at sockets, and at this test, after every 61 turns of the task; a turn takes up to 128 commands.
+    const COMMANDS: usize = 200_000;
     let a = start(85, 64512);
     let (commands, inbox) = mpsc::channel(COMMANDS);
     let (engine, mut to_engine) = mpsc::channel(16);
