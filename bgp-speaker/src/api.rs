@@ -41,8 +41,25 @@ pub struct Transport {
     pub local: Option<IpAddr>,
     /// Distance.
     pub ttl: Ttl,
-    /// RFC 2385: all segments are signed, in both directions. A session whose key changes restarts.
+    /// RFC 2385: all segments are signed, in both directions. A changed key is used from the next segment on; the session goes on
+    /// if the peer has it too before its hold time is over.
     pub password: Option<Password>,
+    /// A second key that the peer may have. The connection goes on with whichever the peer uses. Without `password` it is not used.
+    pub next_password: Option<Password>,
+}
+
+impl Transport {
+    /// Everything but the keys.
+    pub(crate) fn without_keys(&self) -> (SocketAddr, Option<IpAddr>, Ttl) {
+        let Self {
+            remote,
+            local,
+            ttl,
+            password: _,
+            next_password: _,
+        } = self;
+        (*remote, *local, *ttl)
+    }
 }
 
 /// Key of TCP MD5 signatures (RFC 2385). Its content is never shown.
@@ -223,6 +240,8 @@ pub struct SessionSnapshot {
     pub ends: Option<(SocketAddr, SocketAddr)>,
     /// Its segments are signed (RFC 2385), while established.
     pub signed: bool,
+    /// The key in use is [`Transport::next_password`].
+    pub next_key: bool,
     /// False: administratively down.
     pub enabled: bool,
     /// What is missing before the session can be tried.

@@ -10,12 +10,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use bgp_proto::types::Prefix;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::api::{Password, Transport, Ttl};
+use crate::peer::rotation::KeyInUse;
 use crate::sockopt;
 
 const NETWORK_CONTROL: u32 = 0xC0;
@@ -73,11 +75,45 @@ pub(crate) fn set_md5(socket: BorrowedFd<'_>, peer: Prefix, key: Option<&Passwor
     sockopt::set_md5(socket, peer, key.map_or(&[], Password::key))
 }
 
-/// Opens a connection to a peer.
+/// How long a connection is tried with the first of two keys alone.
+const OTHER_KEY_AFTER: Duration = Duration::from_secs(1);
+
+/// Opens a connection to a peer. When there are two keys, with the one that `key` says, and soon with the other too: the peer answers
+/// to its own alone. Gives the key that it was.
 ///
 /// # Errors
 /// The system's, with what was being done.
-pub(crate) async fn dial(transport: Transport, external: bool) -> io::Result<TcpStream> {
+pub(crate) async fn dial(
+    transport: Transport,
+    key: KeyInUse,
+    external: bool,
+) -> io::Result<(TcpStream, Option<Password>)> {
+    let password = key.of(&transport);
+    let first = dial_with(&transport, password, external);
+    if transport.next_password.is_none() || password.is_none() {
+        return Ok((first.await?, password.cloned()));
+    }
+    let other = key.other().of(&transport);
+    let second = async {
+        tokio::time::sleep(OTHER_KEY_AFTER).await;
+        dial_with(&transport, other, external).await
+    };
+    tokio::pin!(first, second);
+    tokio::select! {
+        stream = &mut first => match stream {
+            Ok(stream) => Ok((stream, password.cloned())),
+            // Nobody listens, or there is no way: not a question of the key.
+            Err(error) => Err(error),
+        },
+        Ok(stream) = &mut second => Ok((stream, other.cloned())),
+    }
+}
+
+async fn dial_with(
+    transport: &Transport,
+    password: Option<&Password>,
+    external: bool,
+) -> io::Result<TcpStream> {
     let socket = match transport.remote {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -86,8 +122,8 @@ pub(crate) async fn dial(transport: Transport, external: bool) -> io::Result<Tcp
         let bind = socket.bind(SocketAddr::new(local, 0));
         bind.map_err(|error| io::Error::new(error.kind(), format!("local address {local}: {error}")))?;
     }
-    sign(socket.as_fd(), &transport)?;
-    tune(socket.as_fd(), &transport, external)?;
+    sign(socket.as_fd(), transport.remote, password)?;
+    tune(socket.as_fd(), transport, external)?;
     socket.connect(transport.remote).await
 }
 
@@ -95,11 +131,11 @@ pub(crate) async fn dial(transport: Transport, external: bool) -> io::Result<Tcp
 ///
 /// # Errors
 /// The system's, when it cannot be signed.
-pub(crate) fn sign(fd: BorrowedFd<'_>, transport: &Transport) -> io::Result<()> {
-    let Some(password) = &transport.password else {
+pub(crate) fn sign(fd: BorrowedFd<'_>, remote: SocketAddr, password: Option<&Password>) -> io::Result<()> {
+    let Some(password) = password else {
         return Ok(());
     };
-    let signed = set_md5(fd, Prefix::host(transport.remote.ip()), Some(password));
+    let signed = set_md5(fd, Prefix::host(remote.ip()), Some(password));
     signed.map_err(|error| io::Error::new(error.kind(), format!("TCP MD5 key: {error}")))
 }
 

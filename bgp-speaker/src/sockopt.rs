@@ -54,6 +54,36 @@ pub(crate) fn set_md5(socket: BorrowedFd<'_>, peer: Prefix, key: &[u8]) -> io::R
     set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG_EXT, &signature)
 }
 
+/// How often in a row the kernel has sent the oldest segment again that waits for an acknowledgement (`tcpi_retransmits`).
+pub(crate) fn retransmissions(socket: BorrowedFd<'_>) -> io::Result<u8> {
+    /// The beginning of `struct tcp_info` of linux/tcp.h; the kernel gives as much as there is room for.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Beginning {
+        state: u8,
+        ca_state: u8,
+        retransmits: u8,
+        probes: u8,
+    }
+    let mut info = Beginning::default();
+    let mut length = libc::socklen_t::try_from(size_of::<Beginning>()).unwrap_or(0);
+    // SAFETY: the descriptor is borrowed and thus open; pointer and length describe one live value, of which any bytes are valid.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            std::ptr::from_mut(&mut info).cast::<libc::c_void>(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(info.retransmits)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Takes only packets whose TTL (hop limit) is at least `minimum` (RFC 5082).
 pub(crate) fn set_min_ttl(socket: BorrowedFd<'_>, v4: bool, minimum: i32) -> io::Result<()> {
     if v4 {

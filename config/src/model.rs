@@ -321,6 +321,8 @@ pub struct Transport {
     pub ttl: Ttl,
     /// File with the secret of TCP MD5 (RFC 2385).
     pub password_file: Option<PathBuf>,
+    /// File with a second secret, which the peer may have already while the first one is being replaced.
+    pub next_password_file: Option<PathBuf>,
     /// Wait for the peer to connect.
     pub passive: bool,
 }

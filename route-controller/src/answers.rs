@@ -23,6 +23,7 @@ pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
         state: format!("{:?}", session.state),
         enabled: session.enabled,
         signed: session.signed,
+        next_key: session.signed && session.next_key,
         last_end: session.stats.last_end.as_ref().map(ToString::to_string),
         last_end_seconds: session
             .stats

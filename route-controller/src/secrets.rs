@@ -7,6 +7,11 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long the content that a file had before is good as well: kubelets replace mounted secrets at different times, within
+/// two minutes or so.
+const STAYS_GOOD: Duration = Duration::from_secs(180);
 
 /// No key is longer; a larger file is not one.
 const LONGEST: u64 = 4096;
@@ -15,6 +20,8 @@ const LONGEST: u64 = 4096;
 struct Secret {
     /// As last read.
     content: Option<Vec<u8>>,
+    /// What it was before, and until when that is good.
+    before: Option<(Vec<u8>, Instant)>,
     /// Why it cannot be read now.
     error: Option<String>,
 }
@@ -26,8 +33,8 @@ pub(crate) struct Secrets {
 }
 
 impl Secrets {
-    /// Looks at these files, and forgets others. Whether the key in one that was known before is another now.
-    pub(crate) fn changed(&mut self, files: impl Iterator<Item = PathBuf>) -> bool {
+    /// Looks at these files, and forgets others. Whether the keys of one that was known before are others now.
+    pub(crate) fn changed(&mut self, files: impl Iterator<Item = PathBuf>, now: Instant) -> bool {
         let mut before = std::mem::take(&mut self.known);
         let mut changed = false;
         for file in files {
@@ -42,11 +49,15 @@ impl Secrets {
                     if secret.error.take().is_some() {
                         tracing::info!(file = %file.display(), "key file readable again");
                     }
-                    changed |= was_known && secret.content.as_ref() != Some(&content);
-                    secret.content = Some(content);
+                    if secret.content.as_ref() != Some(&content) {
+                        changed |= was_known;
+                        let before = secret.content.replace(content);
+                        secret.before = before.map(|before| (before, now + STAYS_GOOD));
+                    }
                 }
                 Err(error) => secret.failed(&file, error.to_string()),
             }
+            changed |= secret.before.take_if(|(_, until)| *until <= now).is_some();
             self.known.insert(file, secret);
         }
         changed
@@ -67,6 +78,12 @@ impl Secrets {
                 error.unwrap_or_else(|| "not read yet".to_owned())
             )
         })
+    }
+
+    /// The key that was in a file before, while it is good.
+    pub(crate) fn key_before(&self, file: &Path) -> Option<&[u8]> {
+        let (content, _) = self.known.get(file)?.before.as_ref()?;
+        Some(without_line_end(content))
     }
 
     /// Files that cannot be read now.
@@ -134,33 +151,40 @@ mod tests {
         std::fs::write(&file, "one\n").unwrap();
         let mut secrets = Secrets::default();
         let both = || [file.clone(), other.clone(), file.clone()].into_iter();
-        assert!(!secrets.changed(both()), "nothing was known before");
+        let mut now = Instant::now();
+        assert!(!secrets.changed(both(), now), "nothing was known before");
         assert_eq!(secrets.key(&file), Ok(b"one".as_slice()));
         assert!(secrets.key(&other).unwrap_err().contains("No such file"));
         assert_eq!(secrets.unreadable(), 1);
-        assert!(!secrets.changed(both()));
+        assert!(!secrets.changed(both(), now));
         std::fs::write(&file, "two\r\n").unwrap();
-        assert!(secrets.changed(both()));
+        assert_eq!(secrets.key_before(&file), None);
+        assert!(secrets.changed(both(), now));
         assert_eq!(secrets.key(&file), Ok(b"two".as_slice()));
+        // The one before is good for a while.
+        assert_eq!(secrets.key_before(&file), Some(b"one".as_slice()));
+        now += STAYS_GOOD;
+        assert!(secrets.changed(both(), now));
+        assert_eq!(secrets.key_before(&file), None);
         // Gone, empty, too large, not a file: the last key stays.
         std::fs::remove_file(&file).unwrap();
-        assert!(!secrets.changed(both()));
+        assert!(!secrets.changed(both(), now));
         std::fs::write(&file, "\n").unwrap();
-        assert!(!secrets.changed(both()));
+        assert!(!secrets.changed(both(), now));
         std::fs::write(&file, vec![b'x'; 5000]).unwrap();
-        assert!(!secrets.changed(both()));
+        assert!(!secrets.changed(both(), now));
         std::fs::remove_file(&file).unwrap();
         std::fs::create_dir(&file).unwrap();
-        assert!(!secrets.changed(both()));
+        assert!(!secrets.changed(both(), now));
         assert_eq!(
             (secrets.key(&file), secrets.unreadable()),
             (Ok(b"two".as_slice()), 2)
         );
         std::fs::remove_dir(&file).unwrap();
         std::fs::write(&file, "two").unwrap();
-        assert!(secrets.changed(both()), "the content of the file differs");
+        assert!(secrets.changed(both(), now), "the content of the file differs");
         std::fs::write(&other, "late").unwrap();
-        assert!(secrets.changed(both()));
+        assert!(secrets.changed(both(), now));
         assert_eq!(
             (secrets.key(&other), secrets.unreadable()),
             (Ok(b"late".as_slice()), 0)
@@ -173,7 +197,7 @@ mod tests {
         let fifo = dir.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let mut secrets = Secrets::default();
-        secrets.changed([fifo.clone(), "/dev/zero".into()].into_iter());
+        secrets.changed([fifo.clone(), "/dev/zero".into()].into_iter(), Instant::now());
         for file in [fifo.as_path(), Path::new("/dev/zero")] {
             assert!(secrets.key(file).unwrap_err().contains("not a regular file"));
         }

@@ -79,6 +79,8 @@ pub(crate) struct PeerStatus {
     /// The segments of the established session carry TCP MD5 signatures (RFC 2385).
     #[serde(default)]
     pub(crate) signed: bool,
+    /// By the second key: `password.next`, or the content that the file had before.
+    pub(crate) next_key: bool,
     /// Why the last established session ended; later attempts that fail do not hide it.
     #[serde(default)]
     pub(crate) last_end: Option<String>,

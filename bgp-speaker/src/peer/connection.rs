@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -11,6 +12,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::queue::Queue;
+use crate::sockopt;
 
 /// Bytes read in one go before they are decoded.
 const READ_BURST: usize = 128 << 10;
@@ -58,6 +60,11 @@ impl Connection {
         let mut octet = [MaybeUninit::uninit()];
         let waiting = SockRef::from(&*self.stream).peek(&mut octet);
         waiting.is_ok_and(|octets| octets > 0)
+    }
+
+    /// How often in a row the oldest unacknowledged segment was sent again.
+    pub(crate) fn retransmissions(&self) -> Option<u8> {
+        sockopt::retransmissions(self.stream.as_fd()).ok()
     }
 
     /// Reads what is there, up to a burst. `Ok(true)` when the peer has closed.

@@ -4,16 +4,20 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Instant;
 
 use bgp_proto::session::ConnId;
 use tokio::net::TcpStream;
 
 use super::closing::Closing;
 use super::connection::{Connection, Ready};
-use crate::api::Transport;
+use super::rotation::{KeyInUse, Rotation};
+use crate::api::{Password, Transport};
 use crate::socket;
 
-type Dial = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+/// A new connection, and the key that it was opened with.
+pub(crate) type Dialed = io::Result<(TcpStream, Option<Password>)>;
+type Dial = Pin<Box<dyn Future<Output = Dialed> + Send>>;
 
 /// Numbers of accepted connections begin here; those of the session are lower.
 const FIRST_INCOMING: u64 = 1 << 32;
@@ -24,11 +28,12 @@ pub(crate) struct Connections {
     open: Vec<Connection>,
     closing: Closing,
     next_incoming: u64,
+    rotation: Rotation,
 }
 
 /// What happened to one.
 pub(crate) enum Happened {
-    Dialed(ConnId, io::Result<TcpStream>),
+    Dialed(ConnId, Dialed),
     Readable(ConnId),
     Writable,
 }
@@ -40,12 +45,47 @@ impl Connections {
             open: Vec::new(),
             closing: Closing::default(),
             next_incoming: FIRST_INCOMING,
+            rotation: Rotation::default(),
         }
+    }
+
+    /// Which of the peer's TCP MD5 keys they have.
+    pub(crate) fn key(&self) -> KeyInUse {
+        self.rotation.in_use
+    }
+
+    /// Those that are opened from now on have this one.
+    pub(crate) fn use_key_later(&mut self, key: KeyInUse) {
+        self.rotation.in_use = key;
+    }
+
+    /// All have this one from now on.
+    ///
+    /// # Errors
+    /// The system's: a connection cannot be used any more.
+    pub(crate) fn use_key(&mut self, key: KeyInUse, transport: &Transport) -> io::Result<()> {
+        self.use_key_later(key);
+        let sign = |connection: &Connection| {
+            let fd = std::os::fd::AsFd::as_fd(&**connection.stream());
+            socket::sign(fd, transport.remote, key.of(transport))
+        };
+        self.open.iter().try_for_each(sign)
+    }
+
+    /// When to look whether the key is the peer's, if it has two.
+    pub(crate) fn look_at_key(&mut self, transport: &Transport, now: Instant) -> Option<Instant> {
+        self.rotation.due(transport, now)
+    }
+
+    /// Looks, when it is time: the key to use from now on, if it is another one.
+    pub(crate) fn other_key(&mut self, now: Instant) -> Option<KeyInUse> {
+        let retransmissions = self.open.iter().filter_map(Connection::retransmissions).max();
+        self.rotation.look(now, retransmissions).then(|| self.key())
     }
 
     /// Opens a connection to the peer.
     pub(crate) fn dial(&mut self, id: ConnId, transport: Transport, external: bool) {
-        self.dial = Some((id, Box::pin(socket::dial(transport, external))));
+        self.dial = Some((id, Box::pin(socket::dial(transport, self.key(), external))));
     }
 
     /// Takes in one that is open.

@@ -5,4 +5,5 @@ mod connection;
 mod dial;
 mod established;
 pub(crate) mod messages;
+pub(crate) mod rotation;
 pub(crate) mod task;

@@ -9,7 +9,7 @@
 //! All that belongs to a session is one value, [`Established`]: a new session gets a new one, so that nothing of an old session is
 //! ever written on a new connection.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bgp_proto::engine::{Input as EngineInput, SessionId};
@@ -22,15 +22,16 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::dial::{Connections, Happened};
+use super::dial::{Connections, Dialed, Happened};
 use super::established::{Established, LocalEnd, Stale, Woken, woken};
 use super::messages::ToPeer;
+use super::rotation::KeyInUse;
 use crate::alarm::Alarm;
 use crate::api::{Event, PeerSpec, SessionSnapshot};
 use crate::clock::now;
 use crate::engine::mailbox::{Mailbox, Ready, ToEngine};
 use crate::host::{Host, give_scope};
-use crate::peers::registry::Progress;
+use crate::peers::registry::{Progress, Registry};
 use crate::socket;
 
 /// Unwritten octets up to which chunks are taken from the outbox.
@@ -60,6 +61,8 @@ pub(crate) struct PeerTask {
 struct Past {
     /// How far the session is, for others to see.
     progress: Arc<Progress>,
+    /// Where the listeners' keys are.
+    registry: Weak<Registry>,
     /// How many.
     sessions: u32,
     /// Messages of the engine's in those that ended.
@@ -98,7 +101,7 @@ impl PeerTask {
         commands: mpsc::Receiver<ToPeer>,
         engine: mpsc::Sender<ToEngine>,
         host: &Arc<Host>,
-        progress: Arc<Progress>,
+        (registry, progress): (Weak<Registry>, Arc<Progress>),
     ) -> Self {
         Self {
             session: Session::new(spec.session.clone(), seed),
@@ -112,6 +115,7 @@ impl PeerTask {
             stale: None,
             past: Past {
                 progress,
+                registry,
                 ..Past::default()
             },
             alarm: Alarm::default(),
@@ -157,7 +161,8 @@ impl PeerTask {
     async fn wake(&mut self) -> Wake {
         let stale = self.stale.as_ref().map(|stale| stale.until);
         let timers = self.session.poll_timeout().into_iter().chain(stale);
-        self.alarm.set(timers.min().map(Instant::from_std));
+        let look = self.connections.look_at_key(&self.spec.transport, now());
+        self.alarm.set(timers.chain(look).min().map(Instant::from_std));
         let waiting = self.mailbox.is_waiting();
         let reading = !waiting && !self.mailbox.is_full();
         let taking = self.connections.queued() < WRITE_AHEAD;
@@ -202,6 +207,9 @@ impl PeerTask {
     /// Time has passed. What the engine's task wrote meanwhile was written then.
     fn tick(&mut self) {
         self.expire_stale();
+        if let Some(key) = self.connections.other_key(now()) {
+            self.use_key(key);
+        }
         if self.has_unread() {
             self.session.handle(now(), Input::Unread);
         }
@@ -264,10 +272,21 @@ impl PeerTask {
 
     /// Restarts the session only if what changed was said in OPEN or belongs to the connection.
     fn reconfigure(&mut self, spec: PeerSpec) {
-        let restart = spec.session != self.spec.session || spec.transport != self.spec.transport;
+        let restart = spec.session != self.spec.session
+            || spec.transport.without_keys() != self.spec.transport.without_keys()
+            || spec.transport.password.is_some() != self.spec.transport.password.is_some();
         let toggled = spec.wanted() != self.spec.wanted();
         let rerouted = spec.routing != self.spec.routing;
+        let key = self
+            .connections
+            .key()
+            .after(&self.spec.transport, &spec.transport);
         self.spec = spec;
+        if restart {
+            self.connections.use_key_later(key);
+        } else {
+            self.use_key(key);
+        }
         if rerouted && self.life == Life::Dynamic {
             self.configure_engine();
         }
@@ -304,6 +323,7 @@ impl PeerTask {
             opens: self.session.opens().cloned(),
             ends: up.map(|up| up.ends),
             signed: up.is_some() && self.spec.transport.password.is_some(),
+            next_key: self.connections.key() == KeyInUse::Next,
             enabled: self.spec.enabled,
             waiting_for: self.spec.waiting_for.clone(),
         }
@@ -337,8 +357,9 @@ impl PeerTask {
             );
             return;
         }
-        let tuned =
-            socket::sign(fd, transport).and_then(|()| socket::tune(fd, transport, self.is_external()));
+        let password = self.connections.key().of(transport);
+        let tuned = socket::sign(fd, transport.remote, password)
+            .and_then(|()| socket::tune(fd, transport, self.is_external()));
         if let Err(error) = tuned {
             tracing::warn!(peer = %self.spec.name, %error, "cannot set the options of an accepted connection; closing it");
             return;
@@ -347,10 +368,17 @@ impl PeerTask {
         self.tell_session(Input::Connected { conn, incoming: true });
     }
 
-    fn dialed(&mut self, conn: ConnId, result: std::io::Result<TcpStream>) {
+    fn dialed(&mut self, conn: ConnId, result: Dialed) {
         match result {
-            Ok(stream) => {
+            Ok((stream, password)) => {
                 self.connections.add(conn, stream);
+                let next = &self.spec.transport.next_password;
+                let is_next = next.is_some() && *next == password;
+                self.use_key(if is_next {
+                    KeyInUse::Next
+                } else {
+                    KeyInUse::Password
+                });
                 self.tell_session(Input::Connected {
                     conn,
                     incoming: false,
@@ -360,6 +388,28 @@ impl PeerTask {
                 conn,
                 error: Some(error.to_string()),
             }),
+        }
+    }
+
+    /// Connections and listeners have this key from now on.
+    fn use_key(&mut self, key: KeyInUse) {
+        if self.spec.transport.password.is_none() {
+            return;
+        }
+        let changed = key != self.connections.key();
+        let of_connections = self.connections.use_key(key, &self.spec.transport);
+        if let Some(registry) = self.past.registry.upgrade() {
+            registry.use_key(self.spec.id, key);
+        }
+        if let Err(error) = of_connections {
+            tracing::warn!(peer = %self.spec.name, %error, "cannot change the TCP MD5 key of a connection; restarting the session");
+            self.tell_session(Input::Stop {
+                subcode: cease::OTHER_CONFIGURATION_CHANGE,
+                message: String::new(),
+            });
+            self.tell_session(Input::Start);
+        } else if changed && self.up.is_some() {
+            tracing::info!(peer = %self.spec.name, next = key == KeyInUse::Next, "trying the peer's other TCP MD5 key");
         }
     }
 

@@ -108,14 +108,14 @@ impl Peers {
     fn task(&self, entry: &Entry, inbox: mpsc::Receiver<ToPeer>) -> PeerTask {
         let id = entry.spec.id;
         let seed = self.seed ^ (u64::from(id.0) << 32 | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let progress = Arc::clone(&entry.progress);
+        let registry = (Arc::downgrade(&self.registry), Arc::clone(&entry.progress));
         PeerTask::new(
             entry.spec.clone(),
             seed,
             inbox,
             self.engine.clone(),
             &self.host,
-            progress,
+            registry,
         )
     }
 

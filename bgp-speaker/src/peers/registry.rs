@@ -16,6 +16,7 @@ use super::keys::{Accepted, Keys};
 use crate::api::{Password, PeerSpec, RangeSpec};
 use crate::clock::now;
 use crate::peer::messages::ToPeer;
+use crate::peer::rotation::KeyInUse;
 use crate::socket;
 use crate::sync::{
     AtomicBool, AtomicU64, Mutex, Ordering, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -30,6 +31,8 @@ pub(crate) struct Entry {
     pub(crate) range: Option<String>,
     /// What its task says of the session.
     pub(crate) progress: Arc<Progress>,
+    /// Which of its two passwords the listeners have.
+    in_use: KeyInUse,
     key: Key,
 }
 
@@ -40,8 +43,14 @@ impl Entry {
             commands,
             range,
             progress: Arc::default(),
+            in_use: KeyInUse::default(),
             key: Key::default(),
         }
+    }
+
+    /// Of its connections to the listeners.
+    fn password(&self) -> Option<&Password> {
+        self.in_use.of(&self.spec.transport)
     }
 }
 
@@ -231,7 +240,7 @@ impl Entries {
             .filter_map(|id| self.all.get(&id))
             .filter(|entry| entry.range.is_none());
         let peers = peers.filter_map(|entry| {
-            let password = entry.spec.transport.password.as_ref()?;
+            let password = entry.password()?;
             Some((Owner::Peer(entry.spec.id), password))
         });
         let ranges = self.ranges.values().filter(move |range| range.spec.prefix == of);
@@ -292,7 +301,7 @@ impl Registry {
     /// Puts a new peer in. Its key is on the listeners before anybody can connect as this peer.
     pub(crate) fn insert(&self, mut entry: Entry) -> Entry {
         let mut entries = self.write();
-        entry.key = self.peer_key(&entries, &entry.spec);
+        entry.key = self.peer_key(&entries, &entry);
         entry.progress = self.progress();
         entries.insert(entry.clone());
         entry
@@ -307,9 +316,11 @@ impl Registry {
     pub(crate) fn change(&self, spec: PeerSpec) -> Option<Entry> {
         let mut entries = self.write();
         let mut entry = entries.all.get(&spec.id)?.clone();
+        let lock = |entry: &Entry| (entry.spec.transport.remote.ip(), entry.password().cloned());
+        let before = lock(&entry);
         let old = std::mem::replace(&mut entry.spec, spec);
-        let lock = |spec: &PeerSpec| (spec.transport.remote.ip(), spec.transport.password.clone());
-        if entry.range.is_some() || (lock(&old) == lock(&entry.spec) && entry.key.missing.is_none()) {
+        entry.in_use = entry.in_use.after(&old.transport, &entry.spec.transport);
+        if entry.range.is_some() || (before == lock(&entry) && entry.key.missing.is_none()) {
             entries.insert(entry.clone());
             return Some(entry);
         }
@@ -317,9 +328,24 @@ impl Registry {
         if old.transport.password.is_some() {
             self.release_key(&mut entries, Prefix::host(old.transport.remote.ip()));
         }
-        entry.key = self.peer_key(&entries, &entry.spec);
+        entry.key = self.peer_key(&entries, &entry);
         entries.insert(entry.clone());
         Some(entry)
+    }
+
+    /// The listeners take connections of this peer that are signed by this key from now on. Those of a range have the range's.
+    pub(crate) fn use_key(&self, id: PeerId, in_use: KeyInUse) {
+        let mut entries = self.write();
+        let Some(mut entry) = entries.all.get(&id).cloned() else {
+            return;
+        };
+        if entry.in_use == in_use || entry.range.is_some() {
+            return;
+        }
+        entries.remove(id);
+        entry.in_use = in_use;
+        entry.key = self.peer_key(&entries, &entry);
+        entries.insert(entry);
     }
 
     pub(crate) fn remove(&self, id: PeerId) -> Option<Entry> {
@@ -468,10 +494,10 @@ impl Registry {
     }
 
     /// RFC 2385: the listener must know the key before the first segment.
-    fn peer_key(&self, entries: &Entries, spec: &PeerSpec) -> Key {
-        let remote = Prefix::host(spec.transport.remote.ip());
-        match &spec.transport.password {
-            Some(password) => self.install_key(entries, remote, password, &spec.name),
+    fn peer_key(&self, entries: &Entries, entry: &Entry) -> Key {
+        let remote = Prefix::host(entry.spec.transport.remote.ip());
+        match entry.password() {
+            Some(password) => self.install_key(entries, remote, password, &entry.spec.name),
             None => Key::default(),
         }
     }

@@ -183,7 +183,14 @@ async fn a_full_command_queue_starves_no_session() {
     let (engine, mut to_engine) = mpsc::channel(16);
     let host = crate::host::Host::start();
     let spec = passive(&a, 1, [127, 0, 0, 86].into());
-    let task = PeerTask::new(spec, 1, inbox, engine, &host, Arc::default());
+    let task = PeerTask::new(
+        spec,
+        1,
+        inbox,
+        engine,
+        &host,
+        (std::sync::Weak::new(), Arc::default()),
+    );
     tokio::spawn(task.run());
     let listener = tokio::net::TcpListener::bind("127.0.0.85:0").await.unwrap();
     let mut stream = connect_from([127, 0, 0, 86].into(), listener.local_addr().unwrap()).await;

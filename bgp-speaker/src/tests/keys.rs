@@ -112,3 +112,96 @@ async fn a_key_stays_while_somebody_has_it() {
         "it has the key now"
     );
 }
+
+fn key(text: &str) -> Option<Password> {
+    Some(Password::new(text.as_bytes()).unwrap())
+}
+
+/// Both ends of a session, with a short hold time: a lost key would end it.
+fn short(mut spec: PeerSpec, password: &str, next: Option<&str>) -> PeerSpec {
+    spec.session.hold_time = bgp_proto::types::HoldTime::new(12).unwrap();
+    spec.transport.password = key(password);
+    spec.transport.next_password = next.and_then(key);
+    spec
+}
+
+/// Messages come in, in the session that was there first.
+async fn goes_on(node: &Node) {
+    let received = |peer: &crate::api::PeerSnapshot| peer.session.stats.messages_in.total();
+    let before = received(&peer(&node.handle, 1).await);
+    eventually("messages in the same session", || async {
+        let peer = peer(&node.handle, 1).await;
+        let session = (peer.session.state, peer.session.stats.established);
+        assert_eq!(session, (bgp_proto::session::State::Established, 1));
+        (received(&peer) > before + 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_goes_on_while_its_key_is_replaced() {
+    let (a, b) = (start(91, 64512), start(92, 65001));
+    let (to_b, to_a) = (spec(&a, 1, b.addr, b.asn), spec(&b, 1, a.addr, a.asn));
+    let put_a = |password, next| a.handle.put_peer(short(to_b.clone(), password, next));
+    let put_b = |password, next| b.handle.put_peer(short(to_a.clone(), password, next));
+    let next_key = async || peer(&a.handle, 1).await.session.next_key;
+    put_a("one", None).await.unwrap();
+    put_b("one", None).await.unwrap();
+    in_state(&a.handle, 1, bgp_proto::session::State::Established).await;
+    // The new key is announced here; then the other end changes.
+    put_a("one", Some("two")).await.unwrap();
+    goes_on(&a).await;
+    assert!(!next_key().await);
+    put_b("two", None).await.unwrap();
+    eventually("the next key", || async { next_key().await.then_some(()) }).await;
+    goes_on(&a).await;
+    goes_on(&b).await;
+    put_a("two", None).await.unwrap();
+    assert!(!next_key().await);
+    goes_on(&a).await;
+    // Both at once, without notice.
+    put_a("three", None).await.unwrap();
+    put_b("three", None).await.unwrap();
+    goes_on(&a).await;
+    goes_on(&b).await;
+    // A new password here first, with the old one still good; the other end follows.
+    put_a("four", Some("three")).await.unwrap();
+    goes_on(&a).await;
+    goes_on(&b).await;
+    assert!(next_key().await, "the peer has the old one");
+    put_b("four", None).await.unwrap();
+    eventually("the new one", || async { (!next_key().await).then_some(()) }).await;
+    goes_on(&b).await;
+    for node in [&a, &b] {
+        let session = peer(&node.handle, 1).await.session;
+        assert!(session.signed);
+        assert_eq!(session.stats.established, 1);
+    }
+}
+
+/// Whoever connects, the key is found: by the one who dials, and by the one who listens.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_begins_with_either_key() {
+    for (numbers, dials) in [([93, 94], true), ([95, 96], false)] {
+        let (a, b) = (start(numbers[0], 64512), start(numbers[1], 65001));
+        let (mut to_b, mut to_a) = (spec(&a, 1, b.addr, b.asn), spec(&b, 1, a.addr, a.asn));
+        (to_b.session.passive, to_a.session.passive) = (!dials, dials);
+        to_a.session.connect_retry = std::time::Duration::from_secs(1);
+        b.handle.put_peer(short(to_a, "two", None)).await.unwrap();
+        a.handle
+            .put_peer(short(to_b.clone(), "one", Some("two")))
+            .await
+            .unwrap();
+        in_state(&a.handle, 1, bgp_proto::session::State::Established).await;
+        let session = peer(&a.handle, 1).await.session;
+        assert!(session.signed && session.next_key);
+        goes_on(&a).await;
+        // A listener that learned the key has it for the next session too.
+        assert!(a.handle.clear(PeerId(1), "").await);
+        eventually("the second session", || async {
+            let session = peer(&a.handle, 1).await.session;
+            (session.stats.established == 2 && session.next_key).then_some(())
+        })
+        .await;
+    }
+}

@@ -303,6 +303,7 @@ fn spec(id: u32, last: u8) -> PeerSpec {
             local: None,
             ttl: Ttl::Default,
             password: None,
+            next_password: None,
         },
         enabled: true,
         connect_after: std::time::Duration::ZERO,

@@ -122,6 +122,7 @@ pub(crate) fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> 
             local: Some(own.addr.ip()),
             ttl: Ttl::Default,
             password: None,
+            next_password: None,
         },
         enabled: true,
         connect_after: Duration::ZERO,

@@ -308,7 +308,11 @@ fn connection(out: &mut String, peer: &Peer) -> fmt::Result {
     };
     writeln!(out, "  TTL            {ttl}{}", default(peer, "ttl"))?;
     if let Some(file) = &transport.password_file {
-        writeln!(out, "  password       TCP MD5, from {}", file.display())?;
+        write!(out, "  password       TCP MD5, from {}", file.display())?;
+        match &transport.next_password_file {
+            Some(next) => writeln!(out, ", or {}", next.display())?,
+            None => writeln!(out)?,
+        }
     }
     writeln!(
         out,

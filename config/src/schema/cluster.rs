@@ -1,10 +1,8 @@
 //! The sections that take what Kubernetes knows: `mesh` and `services`.
 
-use std::path::PathBuf;
-
 use bgp_proto::types::{Community, HoldTime, Prefix};
 
-use super::{BFD, Bfd, PASSWORD, Section, labels};
+use super::{BFD, Bfd, PASSWORD, Password, Section, labels};
 use crate::decode::{At, Cursor, Fields};
 use crate::model::ServiceAddress;
 use crate::value::{self, Bad, Kind};
@@ -66,7 +64,7 @@ pub(crate) struct Mesh {
     pub(crate) mode: Option<At<MeshMode>>,
     pub(crate) reflector_selector: Vec<(At<String>, At<String>)>,
     pub(crate) hold: Option<At<HoldTime>>,
-    pub(crate) password: Option<At<PathBuf>>,
+    pub(crate) password: Option<Password>,
     pub(crate) bfd: Option<Bfd>,
 }
 
@@ -84,7 +82,7 @@ impl Mesh {
             hold: fields.scalar("hold", &value::HOLD_TIME),
             password: fields
                 .fields("password", &PASSWORD)
-                .and_then(|fields| fields.required("file", &value::FILE)),
+                .and_then(|fields| Password::read(&fields)),
             bfd: fields.fields("bfd", &BFD).map(|fields| Bfd::read(&fields)),
         }
     }

@@ -54,8 +54,27 @@ pub(crate) const PEER: Section = Section {
 
 pub(crate) const PASSWORD: Section = Section {
     name: "peers[].password",
-    fields: &["file"],
+    fields: &["file", "next"],
 };
+
+/// `password`: keys of TCP MD5.
+#[derive(Debug)]
+pub(crate) struct Password {
+    pub(crate) file: At<PathBuf>,
+    pub(crate) next: Option<At<PathBuf>>,
+}
+
+impl Password {
+    pub(crate) fn read(fields: &Fields<'_>) -> Option<Self> {
+        let next = fields.scalar("next", &value::FILE);
+        let file = fields.required("file", &value::FILE)?;
+        Some(Self { file, next })
+    }
+
+    pub(crate) fn next(&self) -> Option<PathBuf> {
+        self.next.as_ref().map(|next| next.value.clone())
+    }
+}
 
 pub(crate) const TTL_SECURITY: Section = Section {
     name: "peers[].ttlSecurity",
@@ -218,7 +237,7 @@ pub(crate) struct Peer {
     pub(crate) passive: Option<At<bool>>,
     pub(crate) multihop: Option<At<u8>>,
     pub(crate) ttl_security: Option<At<u8>>,
-    pub(crate) password: Option<At<PathBuf>>,
+    pub(crate) password: Option<Password>,
     pub(crate) hold: Option<At<HoldTime>>,
     pub(crate) connect_retry: Option<At<Duration>>,
     pub(crate) bfd: Option<Bfd>,
@@ -302,7 +321,7 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
             .and_then(|fields| fields.required("hops", &HOPS)),
         password: fields
             .fields("password", &PASSWORD)
-            .and_then(|fields| fields.required("file", &value::FILE)),
+            .and_then(|fields| Password::read(&fields)),
         hold: timers
             .as_ref()
             .and_then(|fields| fields.scalar("hold", &value::HOLD_TIME)),

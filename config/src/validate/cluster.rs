@@ -155,7 +155,12 @@ impl Making<'_> {
             transport: Transport {
                 local_address: None,
                 ttl: Ttl::Send(INTERNAL_TTL),
-                password_file: self.written.password.as_ref().map(|file| file.value.clone()),
+                password_file: self
+                    .written
+                    .password
+                    .as_ref()
+                    .map(|password| password.file.value.clone()),
+                next_password_file: self.written.password.as_ref().and_then(schema::Password::next),
                 passive: false,
             },
             timers: Timers {

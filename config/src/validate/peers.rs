@@ -506,7 +506,8 @@ fn transport(peer: &schema::Peer, kind: PeerKind) -> Transport {
     Transport {
         local_address: peer.local_address.as_ref().map(|addr| addr.value),
         ttl,
-        password_file: peer.password.as_ref().map(|file| file.value.clone()),
+        password_file: peer.password.as_ref().map(|password| password.file.value.clone()),
+        next_password_file: peer.password.as_ref().and_then(schema::Password::next),
         passive: is(&peer.passive) || peer.listen_range.is_some(),
     }
 }

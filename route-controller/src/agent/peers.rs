@@ -12,6 +12,7 @@ use bgp_speaker::{BmpSpec, LinkSpec, Password, PeerSpec, RangeSpec, Transport, T
 use podroute_config::{Config, Remote};
 
 use super::{Agent, AgentError};
+use crate::clock;
 use crate::fib::task::ToFib;
 use crate::host::Host;
 
@@ -133,12 +134,24 @@ impl Agent {
             let password = key
                 .and_then(|key| Password::new(key).map_err(|error| format!("{}: {error}", file.display())));
             match password {
-                Ok(password) => spec.transport.password = Some(password),
+                Ok(password) => {
+                    spec.transport.next_password = self.next_password(&peer.transport, &password);
+                    spec.transport.password = Some(password);
+                }
                 // Without its key no session is tried, and no connection of the peer accepted.
                 Err(error) => spec.waiting_for = Some(format!("no key for TCP MD5: {error}")),
             }
         }
         spec
+    }
+
+    /// A second key that a peer with this password may have: the one that is to come, or the one before, if there is one.
+    fn next_password(&self, transport: &podroute_config::Transport, password: &Password) -> Option<Password> {
+        let file = transport.password_file.as_ref()?;
+        let next = transport.next_password_file.as_ref();
+        let next = next.and_then(|next| self.peers.secrets.key(next).ok());
+        let key = next.or_else(|| self.peers.secrets.key_before(file))?;
+        Password::new(key).ok().filter(|key| key != password)
     }
 
     /// The name of a peer of the configuration; a number for a dynamic one.
@@ -165,7 +178,7 @@ impl Agent {
         );
     }
 
-    /// Kubernetes replaces mounted secrets without a word. A session whose secret changed begins anew.
+    /// Kubernetes replaces mounted secrets without a word. Sessions go on with the new key, as soon as the peer has it too.
     pub(super) async fn look_at_secrets(&mut self) {
         if self.read_secrets() {
             tracing::info!("a password file changed");
@@ -190,7 +203,7 @@ impl Agent {
     fn read_secrets(&mut self) -> bool {
         let peers = self.config.peers.iter().flat_map(secret_files);
         let hops = self.config.next_hops.iter().filter_map(|hop| key_file(&hop.bfd));
-        let changed = self.peers.secrets.changed(peers.chain(hops));
+        let changed = self.peers.secrets.changed(peers.chain(hops), clock::now());
         let unreadable = self.peers.secrets.unreadable();
         self.reports
             .health
@@ -221,6 +234,7 @@ pub(super) fn spec(config: &Config, peer: &podroute_config::Peer, id: PeerId, ho
             local: peer.transport.local_address,
             ttl,
             password: None,
+            next_password: None,
         },
         enabled: !peer.shutdown,
         connect_after: connect_after(config, peer, host),
@@ -247,7 +261,14 @@ fn connect_after(config: &Config, peer: &podroute_config::Peer, host: &Host) -> 
 
 fn secret_files(peer: &podroute_config::Peer) -> impl Iterator<Item = PathBuf> {
     let bfd = peer.bfd.as_ref().and_then(key_file);
-    [peer.transport.password_file.clone(), bfd].into_iter().flatten()
+    let transport = &peer.transport;
+    [
+        transport.password_file.clone(),
+        transport.next_password_file.clone(),
+        bfd,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 fn key_file(bfd: &podroute_config::Bfd) -> Option<PathBuf> {

@@ -125,7 +125,7 @@ fn peer_in_full(peer: &PeerStatus) -> String {
         ),
         ("families", peer.families.join(", ")),
         ("agreed", peer.capabilities.join(", ")),
-        ("signed", if peer.signed { "TCP MD5" } else { "-" }.to_owned()),
+        ("signed", signed(peer).to_owned()),
         (
             "received",
             format!(
@@ -305,4 +305,12 @@ fn block_table(blocks: &[BlockStatus]) -> String {
         out.push_str(&format!("\nwarning: {trouble}"));
     }
     out
+}
+
+fn signed(peer: &PeerStatus) -> &'static str {
+    match (peer.signed, peer.next_key) {
+        (true, false) => "TCP MD5",
+        (true, true) => "TCP MD5, the peer has the second key (password.next, or what the file was before)",
+        (false, _) => "-",
+    }
 }
