@@ -120,10 +120,7 @@ impl Engine {
     /// An engine without peers.
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
-        let sources = Sources {
-            assume_reachable: config.assume_reachable,
-            ..Sources::default()
-        };
+        let sources = Sources::new(config.assume_reachable);
         Self {
             config,
             peers: BTreeMap::new(),

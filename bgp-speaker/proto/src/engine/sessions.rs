@@ -2,6 +2,7 @@
 //!
 //! Every input of a session carries its [`SessionId`]; one of an ended session changes nothing.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
@@ -11,6 +12,8 @@ use super::work::{Item, Job, Lost};
 use super::{Engine, PeerRouting, Reach, SessionFacts, SessionId};
 use crate::export::lagging::Joining;
 use crate::export::rules::Learned;
+use crate::rib::nexthop::NextHopId;
+use crate::rib::table::DestId;
 use crate::types::{Family, PeerId};
 use crate::wire::{Refresh, RefreshKind};
 
@@ -111,9 +114,16 @@ impl Engine {
         let before = sources.peers.insert(id, learned);
         let changed = before.is_some_and(|before| before != learned);
         let moved = sources.learn_address(id, addr);
-        if changed || (moved && before.is_some()) {
+        if changed || (moved.is_some() && before.is_some()) {
             self.queue_with_leftovers(id, Job::Source);
         }
+        // Its address may be the next hop of others' routes, which it is not sent (RFC 4271 §5.1.3).
+        let addrs = moved.map(|before| [before, Some(addr)]).unwrap_or_default();
+        let next_hops = addrs.into_iter().flatten();
+        let next_hops = next_hops
+            .filter_map(|addr| self.rib.next_hops.find(addr))
+            .collect();
+        self.queue_next_hops(next_hops);
     }
 
     pub(super) fn down(&mut self, session: SessionId) {
@@ -197,13 +207,29 @@ impl Engine {
             let restarting = self.peers.iter().filter(|(_, peer)| peer.restarting);
             lost.stale = restarting.map(|(id, peer)| (*id, peer.stale())).collect();
         }
-        let peers = self.peers.values();
-        let dests = peers.flat_map(|peer| peer.adj_in.notes_of(&changed)).collect();
+        let dests = self.dests_over(&changed);
         // Before what is under way: packets may be lost.
         self.work.items.push_front(Item {
             peer: PeerId::LOCAL,
             dests,
             job: Job::NextHops(changed, lost),
         });
+    }
+
+    fn dests_over(&self, next_hops: &FxHashSet<NextHopId>) -> VecDeque<DestId> {
+        let peers = self.peers.values();
+        peers.flat_map(|peer| peer.adj_in.notes_of(next_hops)).collect()
+    }
+
+    /// What leads over these next hops is decided and sent again.
+    fn queue_next_hops(&mut self, next_hops: FxHashSet<NextHopId>) {
+        if !next_hops.is_empty() {
+            let dests = self.dests_over(&next_hops);
+            self.work.items.push_back(Item {
+                peer: PeerId::LOCAL,
+                dests,
+                job: Job::NextHops(next_hops, Lost::default()),
+            });
+        }
     }
 }

@@ -11,32 +11,44 @@ use crate::rib::attrs::AttrId;
 use crate::rib::table::DestId;
 use crate::types::PeerId;
 
-/// Names a [`RuleSet`] that occurred in the group.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct RulesId(u32);
+/// What came of the export of a route.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Outcome {
+    /// Rules of the export policy that matched.
+    pub rules: RuleSet,
+    /// The peer whose own address is the next hop: it is not sent the route (RFC 4271 §5.1.3).
+    pub next_hop_of: Option<PeerId>,
+}
 
-impl RulesId {
+/// Names an [`Outcome`] that occurred in the group.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OutcomeId(u32);
+
+impl OutcomeId {
     /// What was sent is not known any more.
     pub const UNKNOWN: Self = Self(u32::MAX);
 }
+
+/// Members that are not sent something.
+pub type Excluded = [Option<PeerId>; 2];
 
 /// What members were told of a destination.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Sent {
     /// Attributes of the best path, before export.
     pub attrs: AttrId,
-    /// Whose path it was: that member was not told.
+    /// Whose path it was: that member is not sent it.
     pub source: PeerId,
-    /// Rules of the export policy that matched.
-    pub rules: RulesId,
+    /// What export said.
+    pub outcome: OutcomeId,
 }
 
 /// Entries by destination.
 #[derive(Clone, Debug, Default)]
 pub struct AdjOut {
     entries: Vec<Option<Sent>>,
-    rules: Vec<RuleSet>,
-    rule_ids: HashMap<RuleSet, RulesId, FxBuildHasher>,
+    outcomes: Vec<Outcome>,
+    outcome_ids: HashMap<Outcome, OutcomeId, FxBuildHasher>,
 }
 
 impl AdjOut {
@@ -57,24 +69,38 @@ impl AdjOut {
             .and_then(|entry| std::mem::replace(entry, sent))
     }
 
-    /// The id of a rule set. 2^32 different ones do not fit into memory.
-    pub fn rules_id(&mut self, rules: RuleSet) -> RulesId {
-        if self.rules.first() == Some(&rules) {
-            return RulesId(0); // most groups have one
+    /// The id of an outcome. 2^32 different ones do not fit into memory.
+    pub fn outcome_id(&mut self, outcome: Outcome) -> OutcomeId {
+        if self.outcomes.first() == Some(&outcome) {
+            return OutcomeId(0); // most groups have one
         }
-        if let Some(id) = self.rule_ids.get(&rules) {
+        if let Some(id) = self.outcome_ids.get(&outcome) {
             return *id;
         }
-        let id = RulesId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX));
-        self.rules.push(rules);
-        self.rule_ids.insert(rules, id);
+        let id = OutcomeId(u32::try_from(self.outcomes.len()).unwrap_or(u32::MAX));
+        self.outcomes.push(outcome);
+        self.outcome_ids.insert(outcome, id);
         id
     }
 
-    /// The rule set of an id.
+    /// The outcome of an id.
     #[must_use]
-    pub fn rules(&self, id: RulesId) -> RuleSet {
-        self.rules.get(id.0 as usize).copied().unwrap_or_default()
+    pub fn outcome(&self, id: OutcomeId) -> Outcome {
+        self.outcomes.get(id.0 as usize).copied().unwrap_or_default()
+    }
+
+    /// The members that are not sent an entry: its source, and the one that is the next hop.
+    #[must_use]
+    #[inline]
+    pub fn excluded(&self, sent: &Sent) -> Excluded {
+        let next_hop_of = self.outcome(sent.outcome).next_hop_of;
+        [Some(sent.source), next_hop_of.filter(|peer| *peer != sent.source)]
+    }
+
+    /// Whether a member is sent an entry.
+    #[must_use]
+    pub fn is_for(&self, sent: &Sent, member: PeerId) -> bool {
+        !self.excluded(sent).contains(&Some(member))
     }
 
     /// All entries, by destination.

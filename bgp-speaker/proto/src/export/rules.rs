@@ -181,6 +181,26 @@ impl GroupKey {
         }
     }
 
+    /// The next hop that is sent, where it is another's address than ours.
+    #[must_use]
+    pub fn third_party(
+        &self,
+        family: Family,
+        attrs: &PathAttrs,
+        learned: Learned,
+        matched: RuleSet,
+    ) -> Option<IpAddr> {
+        let received = attrs.next_hop.addr();
+        let sent = match self.policy.next_hop(matched) {
+            Some(NextHopAction::OwnAddress) => return None,
+            Some(NextHopAction::Address(addr)) => addr,
+            Some(NextHopAction::Unchanged) if scope_of(received).is_none() => received,
+            Some(NextHopAction::Unchanged) | None => self.next_hop(family, attrs, learned)?.addr(),
+        };
+        let own = self.own_next_hop(family).map(|own| own.addr());
+        (Some(sent) != own).then_some(sent)
+    }
+
     /// A next hop as it was received. The link-local address in it belongs to the link where the global one is: only members on that
     /// link get it (RFC 2545 §3).
     fn passed_on(&self, next_hop: NextHop) -> NextHop {

@@ -33,7 +33,9 @@ pub struct Sources {
     /// Established peers.
     pub peers: HashMap<PeerId, Learned, FxBuildHasher>,
     /// Addresses of peers in their last session.
-    pub addresses: HashMap<PeerId, IpAddr, FxBuildHasher>,
+    addresses: HashMap<PeerId, IpAddr, FxBuildHasher>,
+    /// The same by address.
+    by_address: HashMap<IpAddr, PeerId, FxBuildHasher>,
     /// Our own prefixes.
     pub local: BTreeMap<Prefix, Source>,
     /// Peers on this host: what they announce with a next hop of our own is for this host.
@@ -43,21 +45,50 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// No sources yet.
+    #[must_use]
+    pub fn new(assume_reachable: bool) -> Self {
+        Self {
+            assume_reachable,
+            ..Self::default()
+        }
+    }
+
     /// A source that is not configured any more.
     pub fn forget(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
-        self.addresses.remove(&peer);
+        self.forget_address(peer);
         self.here.remove(&peer);
     }
 
-    /// Where a peer is; whether that is another place than before.
-    pub fn learn_address(&mut self, peer: PeerId, addr: IpAddr) -> bool {
+    /// Where a peer is. Gives where it was before if that was elsewhere: `Some(None)` for nowhere.
+    pub fn learn_address(&mut self, peer: PeerId, addr: IpAddr) -> Option<Option<IpAddr>> {
         if addr.is_loopback() {
             self.here.insert(peer);
         } else {
             self.here.remove(&peer);
         }
-        self.addresses.insert(peer, addr) != Some(addr)
+        if self.addresses.get(&peer) == Some(&addr) {
+            return None;
+        }
+        let before = self.forget_address(peer);
+        self.addresses.insert(peer, addr);
+        self.by_address.insert(addr, peer);
+        Some(before)
+    }
+
+    fn forget_address(&mut self, peer: PeerId) -> Option<IpAddr> {
+        let addr = self.addresses.remove(&peer)?;
+        if self.by_address.get(&addr) == Some(&peer) {
+            self.by_address.remove(&addr);
+        }
+        Some(addr)
+    }
+
+    /// The peer with this address.
+    #[must_use]
+    pub fn at(&self, addr: IpAddr) -> Option<PeerId> {
+        self.by_address.get(&addr).copied()
     }
 
     /// How a path of this source to this prefix was learned; `None` when the source is gone.

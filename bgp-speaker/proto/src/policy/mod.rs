@@ -152,10 +152,14 @@ impl Policy {
     /// Whether the last of the matched rules that sets a next hop sets this one.
     #[must_use]
     pub fn sets_next_hop(&self, matched: RuleSet, action: NextHopAction) -> bool {
-        self.matched(matched)
-            .filter_map(|rule| rule.actions.next_hop)
-            .last()
-            == Some(action)
+        self.next_hop(matched) == Some(action)
+    }
+
+    /// What the last of the matched rules that sets a next hop sets.
+    #[must_use]
+    pub fn next_hop(&self, matched: RuleSet) -> Option<NextHopAction> {
+        let actions = self.matched(matched).filter_map(|rule| rule.actions.next_hop);
+        actions.last()
     }
 
     fn matched(&self, matched: RuleSet) -> impl Iterator<Item = &Rule> {
