@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use bgp_proto::engine::{Input, Originated, PathRules, PeerKind, PeerRouting, RouteFilter, SessionFacts};
-use bgp_proto::policy::{Actions, Matcher, Policy, Rule, Source, Verdict};
+use bgp_proto::policy::{Actions, Matcher, NextHopAction, Policy, Rule, Source, Verdict};
 use bgp_proto::types::{Community, Family, FamilySet, PeerId, Prefix};
 use bgp_proto::wire::{NextHop, PathAttrs, RefreshKind};
 use common::*;
@@ -105,6 +105,50 @@ fn ipv6_sessions_get_ipv6_next_hops_for_ipv4() {
         world.handle(Input::Originate(vec![own(V4)]));
         world.pump();
         assert_eq!(next_hop(&world, A, V4), expected, "{said}");
+    }
+}
+
+/// RFC 8950 §4: IPv4 with an IPv6 next hop only to those who said that they take it, whoever set the next hop.
+#[test]
+fn who_takes_no_ipv6_next_hops_is_sent_none_for_ipv4() {
+    let (four, six) = ("10.1.0.0/16", "2001:db8:1::/48");
+    let far: IpAddr = "2001:db8:f::1".parse().unwrap();
+    let set = Arc::new(Policy {
+        rules: vec![Rule {
+            matcher: Matcher::default(),
+            actions: Actions {
+                next_hop: Some(NextHopAction::Address(far)),
+                ..Actions::default()
+            },
+            verdict: Some(Verdict::Accept),
+        }],
+        ..Policy::accept_all()
+    });
+    for (export, received) in [(Arc::new(Policy::accept_all()), far), (set, address(A).into())] {
+        let mut world = World::new(config());
+        world.add(A, PeerKind::Client);
+        world.add_with(
+            B,
+            PeerRouting {
+                export: Arc::clone(&export),
+                ..routing(B, PeerKind::Client)
+            },
+            facts(B, PeerKind::Client),
+        );
+        let takes = PeerRouting {
+            export,
+            ..routing(C, PeerKind::Client)
+        };
+        world.add_with(C, takes, extended(C, "192.0.2.13"));
+        announce_over(&mut world, A, received, &[four]);
+        announce_over(&mut world, A, far, &[six]);
+        world.pump();
+        assert_eq!(known(&world, B), [six]);
+        assert_eq!(known(&world, C), [four, six]);
+        assert_eq!(next_hop(&world, C, four), far.to_string());
+        announce_over(&mut world, A, address(A).into(), &[four]);
+        world.pump();
+        assert_eq!(known(&world, C), [four, six]);
     }
 }
 
@@ -258,6 +302,103 @@ fn nor_one_that_comes_up_at_the_address_of_a_next_hop_later() {
     world.add_with(B, routing(B, PeerKind::Client), elsewhere);
     world.pump();
     assert_eq!(known(&world, B), ["10.1.0.0/16"]);
+}
+
+#[test]
+fn an_address_belongs_to_the_peer_that_has_it_now() {
+    let one = "10.1.0.0/16";
+    let at_b = || SessionFacts {
+        remote_addr: address(B).into(),
+        ..facts(C, PeerKind::Client)
+    };
+    let mut world = World::new(config());
+    world.add(A, PeerKind::Client);
+    announce_over(&mut world, A, address(B).into(), &[one]);
+    world.add(B, PeerKind::Client);
+    world.pump();
+    assert_eq!(known(&world, B), [""; 0]);
+    // Another peer has it, then B again.
+    world.down(B);
+    world.add_with(C, routing(C, PeerKind::Client), at_b());
+    world.pump();
+    assert_eq!(known(&world, C), [""; 0]);
+    world.down(C);
+    world.handle(Input::Remove(C));
+    world.add(B, PeerKind::Client);
+    world.pump();
+    assert_eq!(known(&world, B), [""; 0]);
+    // B is removed, and its number is another's, at another address.
+    world.down(B);
+    world.handle(Input::Remove(B));
+    world.pump();
+    world.epochs.remove(&B);
+    let elsewhere = SessionFacts {
+        remote_addr: "192.0.2.99".parse().unwrap(),
+        ..facts(B, PeerKind::Client)
+    };
+    world.add_with(B, routing(B, PeerKind::Client), elsewhere);
+    world.pump();
+    assert_eq!(known(&world, B), [one]);
+}
+
+/// What is sent is what counts: ourselves, what a policy says, an address of either family.
+#[test]
+fn the_next_hop_that_is_sent_says_who_is_left_out() {
+    let (four, six) = ("10.1.0.0/16", "2001:db8:1::/48");
+    let at_b6: IpAddr = "2001:db8:f::b".parse().unwrap();
+    let policy = |next_hop| {
+        let rule = Rule {
+            matcher: Matcher::default(),
+            actions: Actions {
+                next_hop: Some(next_hop),
+                ..Actions::default()
+            },
+            verdict: Some(Verdict::Accept),
+        };
+        Arc::new(Policy {
+            rules: vec![rule],
+            ..Policy::accept_all()
+        })
+    };
+    let at = |kind, change: &dyn Fn(&mut PeerRouting), remote_addr: IpAddr, subnets: &[&str]| {
+        let mut world = World::new(config());
+        world.add(A, PeerKind::Client);
+        announce_over(&mut world, A, address(B).into(), &[four]);
+        announce_over(&mut world, A, at_b6, &[six]);
+        for (peer, remote_addr) in [(C, address(C).into()), (B, remote_addr)] {
+            let mut routing = routing(peer, kind);
+            change(&mut routing);
+            let facts = SessionFacts {
+                remote_addr,
+                shared_subnets: subnets.iter().map(|text| prefix(text)).collect(),
+                ..facts(peer, kind)
+            };
+            world.add_with(peer, routing, facts);
+            world.pump();
+        }
+        assert_eq!(known(&world, C), [four, six], "C is sent all");
+        known(&world, B)
+    };
+    let plain = |_: &mut PeerRouting| {};
+    let b4: IpAddr = address(B).into();
+    assert_eq!(at(PeerKind::Client, &plain, b4, &[]), [six]);
+    assert_eq!(at(PeerKind::Client, &plain, at_b6, &[]), [four]);
+    let next_hop_self = |routing: &mut PeerRouting| routing.next_hop_self = true;
+    assert_eq!(at(PeerKind::Client, &next_hop_self, b4, &[]), [four, six]);
+    // To another AS: ourselves, or a third party where all share its subnet.
+    let (ours, shared) = (["198.51.100.0/24"], ["192.0.2.0/24", "2001:db8:f::/64"]);
+    assert_eq!(at(PeerKind::External, &plain, b4, &ours), [four, six]);
+    assert_eq!(at(PeerKind::External, &plain, b4, &shared), [six]);
+    assert_eq!(at(PeerKind::External, &plain, at_b6, &shared), [four]);
+    let unchanged = |routing: &mut PeerRouting| routing.export = policy(NextHopAction::Unchanged);
+    assert_eq!(at(PeerKind::External, &unchanged, at_b6, &[]), [four]);
+    let own = |routing: &mut PeerRouting| routing.export = policy(NextHopAction::OwnAddress);
+    assert_eq!(at(PeerKind::Client, &own, b4, &[]), [four, six]);
+    // An address that nobody announced, known to be B's after the routes were evaluated for C.
+    let named: IpAddr = "192.0.2.99".parse().unwrap();
+    let set = |routing: &mut PeerRouting| routing.export = policy(NextHopAction::Address(named));
+    assert_eq!(at(PeerKind::Client, &set, named, &[]), [""; 0]);
+    assert_eq!(at(PeerKind::Client, &set, b4, &[]), [four, six]);
 }
 
 fn shutting_down(from: PeerId, kind: PeerKind) -> PathAttrs {

@@ -13,6 +13,8 @@
 
 mod adj_in;
 mod api;
+#[cfg(test)]
+mod bounds;
 mod deferral;
 mod feed;
 mod fib_sets;

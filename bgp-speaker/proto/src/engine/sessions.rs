@@ -3,6 +3,7 @@
 //! Every input of a session carries its [`SessionId`]; one of an ended session changes nothing.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
@@ -53,7 +54,7 @@ impl Engine {
         let items = self.work.items.iter_mut().filter(|item| item.peer == id);
         items.for_each(|item| item.job = Job::WithdrawAll);
         if !self.work.items.iter().any(|item| item.peer == id) {
-            self.rib.sources.forget(id);
+            self.forget_source(id);
         }
     }
 
@@ -113,17 +114,41 @@ impl Engine {
         let sources = &mut self.rib.sources;
         let before = sources.peers.insert(id, learned);
         let changed = before.is_some_and(|before| before != learned);
-        let moved = sources.learn_address(id, addr);
-        if changed || (moved.is_some() && before.is_some()) {
+        let old_addr = sources.address(id);
+        let moved = old_addr != Some(addr);
+        if moved || sources.at(addr) != Some(id) {
+            sources.learn_address(id, addr);
+            self.peers_changed_at([old_addr, Some(addr)]);
+        }
+        if changed || (moved && before.is_some()) {
             self.queue_with_leftovers(id, Job::Source);
         }
-        // Its address may be the next hop of others' routes, which it is not sent (RFC 4271 §5.1.3).
-        let addrs = moved.map(|before| [before, Some(addr)]).unwrap_or_default();
-        let next_hops = addrs.into_iter().flatten();
-        let next_hops = next_hops
-            .filter_map(|addr| self.rib.next_hops.find(addr))
-            .collect();
-        self.queue_next_hops(next_hops);
+    }
+
+    pub(super) fn forget_source(&mut self, id: PeerId) {
+        let addr = self.rib.sources.address(id);
+        self.rib.sources.forget(id);
+        self.peers_changed_at([addr, None]);
+    }
+
+    /// Which peer has these addresses changed. It is not sent routes over its own (RFC 4271 §5.1.3).
+    fn peers_changed_at(&mut self, addrs: [Option<IpAddr>; 2]) {
+        let addrs = addrs.into_iter().flatten();
+        let mut policies = self.groups.iter().flatten().map(|group| &group.key.policy);
+        if policies.any(|policy| addrs.clone().any(|addr| policy.names_next_hop(addr))) {
+            self.work.items.push_back(Item {
+                peer: PeerId::LOCAL,
+                dests: VecDeque::new(),
+                job: Job::Everything(DestId(0)),
+            });
+            return;
+        }
+        let next_hops = addrs.filter_map(|addr| self.rib.next_hops.find(addr));
+        let next_hops: FxHashSet<NextHopId> = next_hops.collect();
+        if !next_hops.is_empty() {
+            let item = self.over_next_hops(next_hops, Lost::default());
+            self.work.items.push_back(item);
+        }
     }
 
     pub(super) fn down(&mut self, session: SessionId) {
@@ -190,7 +215,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn learn_next_hops(&mut self, news: &[(std::net::IpAddr, Reach)]) {
+    pub(super) fn learn_next_hops(&mut self, news: &[(IpAddr, Reach)]) {
         let (mut changed, mut lost) = (FxHashSet::default(), Lost::default());
         for (addr, reach) in news {
             if let Some(id) = self.rib.next_hops.learn(*addr, *reach) {
@@ -207,29 +232,18 @@ impl Engine {
             let restarting = self.peers.iter().filter(|(_, peer)| peer.restarting);
             lost.stale = restarting.map(|(id, peer)| (*id, peer.stale())).collect();
         }
-        let dests = self.dests_over(&changed);
+        let item = self.over_next_hops(changed, lost);
         // Before what is under way: packets may be lost.
-        self.work.items.push_front(Item {
-            peer: PeerId::LOCAL,
-            dests,
-            job: Job::NextHops(changed, lost),
-        });
-    }
-
-    fn dests_over(&self, next_hops: &FxHashSet<NextHopId>) -> VecDeque<DestId> {
-        let peers = self.peers.values();
-        peers.flat_map(|peer| peer.adj_in.notes_of(next_hops)).collect()
+        self.work.items.push_front(item);
     }
 
     /// What leads over these next hops is decided and sent again.
-    fn queue_next_hops(&mut self, next_hops: FxHashSet<NextHopId>) {
-        if !next_hops.is_empty() {
-            let dests = self.dests_over(&next_hops);
-            self.work.items.push_back(Item {
-                peer: PeerId::LOCAL,
-                dests,
-                job: Job::NextHops(next_hops, Lost::default()),
-            });
+    fn over_next_hops(&self, next_hops: FxHashSet<NextHopId>, lost: Lost) -> Item {
+        let peers = self.peers.values();
+        Item {
+            peer: PeerId::LOCAL,
+            dests: peers.flat_map(|peer| peer.adj_in.notes_of(&next_hops)).collect(),
+            job: Job::NextHops(next_hops, lost),
         }
     }
 }

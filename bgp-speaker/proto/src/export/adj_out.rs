@@ -16,21 +16,58 @@ use crate::types::PeerId;
 pub struct Outcome {
     /// Rules of the export policy that matched.
     pub rules: RuleSet,
-    /// The peer whose own address is the next hop: it is not sent the route (RFC 4271 §5.1.3).
+    /// The peer whose own address is the next hop, where it is not the source: it is not sent the route (RFC 4271 §5.1.3).
     pub next_hop_of: Option<PeerId>,
 }
 
-/// Names an [`Outcome`] that occurred in the group.
+/// Names an [`Outcome`] that occurred in the group; the lowest bit says whether the next hop is a peer's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OutcomeId(u32);
 
 impl OutcomeId {
     /// What was sent is not known any more.
     pub const UNKNOWN: Self = Self(u32::MAX);
+
+    fn new(index: usize, outcome: &Outcome) -> Self {
+        let index = u32::try_from(index).unwrap_or(u32::MAX >> 1);
+        Self(index << 1 | u32::from(outcome.next_hop_of.is_some()))
+    }
+
+    fn leads_to_a_peer(self) -> bool {
+        self.0 & 1 == 1
+    }
 }
 
-/// Members that are not sent something.
-pub type Excluded = [Option<PeerId>; 2];
+/// Members that are not sent something: whose path it is, and whose address the next hop is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Excluded {
+    /// The source.
+    pub source: Option<PeerId>,
+    /// The peer at the next hop.
+    pub next_hop_of: Option<PeerId>,
+}
+
+impl Excluded {
+    /// Whether it is this one.
+    #[must_use]
+    pub fn contains(self, member: PeerId) -> bool {
+        self.source == Some(member) || self.next_hop_of == Some(member)
+    }
+
+    /// They, each once.
+    pub fn iter(self) -> impl Iterator<Item = PeerId> {
+        self.source.into_iter().chain(self.next_hop_of)
+    }
+
+    /// Those for whom this holds.
+    #[must_use]
+    pub fn filter(self, mut wanted: impl FnMut(PeerId) -> bool) -> Self {
+        Self {
+            source: self.source.filter(|peer| wanted(*peer)),
+            next_hop_of: self.next_hop_of.filter(|peer| wanted(*peer)),
+        }
+    }
+}
 
 /// What members were told of a destination.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -69,15 +106,15 @@ impl AdjOut {
             .and_then(|entry| std::mem::replace(entry, sent))
     }
 
-    /// The id of an outcome. 2^32 different ones do not fit into memory.
+    /// The id of an outcome. 2^31 different ones do not fit into memory.
     pub fn outcome_id(&mut self, outcome: Outcome) -> OutcomeId {
         if self.outcomes.first() == Some(&outcome) {
-            return OutcomeId(0); // most groups have one
+            return OutcomeId::new(0, &outcome); // most groups have one
         }
         if let Some(id) = self.outcome_ids.get(&outcome) {
             return *id;
         }
-        let id = OutcomeId(u32::try_from(self.outcomes.len()).unwrap_or(u32::MAX));
+        let id = OutcomeId::new(self.outcomes.len(), &outcome);
         self.outcomes.push(outcome);
         self.outcome_ids.insert(outcome, id);
         id
@@ -86,21 +123,24 @@ impl AdjOut {
     /// The outcome of an id.
     #[must_use]
     pub fn outcome(&self, id: OutcomeId) -> Outcome {
-        self.outcomes.get(id.0 as usize).copied().unwrap_or_default()
+        self.outcomes.get(id.0 as usize >> 1).copied().unwrap_or_default()
     }
 
-    /// The members that are not sent an entry: its source, and the one that is the next hop.
+    /// The members that are not sent an entry.
     #[must_use]
     #[inline]
     pub fn excluded(&self, sent: &Sent) -> Excluded {
-        let next_hop_of = self.outcome(sent.outcome).next_hop_of;
-        [Some(sent.source), next_hop_of.filter(|peer| *peer != sent.source)]
+        let (source, mut next_hop_of) = (Some(sent.source), None);
+        if sent.outcome.leads_to_a_peer() {
+            next_hop_of = self.outcome(sent.outcome).next_hop_of;
+        }
+        Excluded { source, next_hop_of }
     }
 
     /// Whether a member is sent an entry.
     #[must_use]
     pub fn is_for(&self, sent: &Sent, member: PeerId) -> bool {
-        !self.excluded(sent).contains(&Some(member))
+        !self.excluded(sent).contains(member)
     }
 
     /// All entries, by destination.

@@ -1,5 +1,5 @@
-//! How many prefixes a group was sent, and how many of them a member was not, because they came from it or lead to it: kept while routes change,
-//! so that nobody has to look at the routes to count them.
+//! How many prefixes a group was sent, and how many of them a member was not, because they came from it or lead to it: kept while
+//! routes change, so that nobody has to look at the routes to count them.
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -35,17 +35,9 @@ impl Coverage {
             return Coverage::Nothing;
         };
         for other in paths {
-            excluded = excluded.map(|peer| peer.filter(|_| other.contains(&peer)));
+            excluded = excluded.filter(|peer| other.contains(peer));
         }
         Coverage::AllBut(excluded)
-    }
-
-    fn excluded(self) -> impl Iterator<Item = PeerId> {
-        let excluded = match self {
-            Coverage::Nothing => [None; 2],
-            Coverage::AllBut(excluded) => excluded,
-        };
-        excluded.into_iter().flatten()
     }
 }
 
@@ -66,19 +58,25 @@ impl Counts {
         if before == now {
             return;
         }
-        let all = slot(&mut self.all, family);
-        if before != Coverage::Nothing {
-            *all -= 1;
+        if let Coverage::AllBut(excluded) = before {
+            *slot(&mut self.all, family) -= 1;
+            if let Some(member) = excluded.source {
+                let count = slot(self.of(member), family);
+                *count = count.saturating_sub(1);
+            }
+            if let Some(member) = excluded.next_hop_of {
+                let count = slot(self.of(member), family);
+                *count = count.saturating_sub(1);
+            }
         }
-        if now != Coverage::Nothing {
-            *all += 1;
-        }
-        for member in before.excluded() {
-            let count = slot(self.of(member), family);
-            *count = count.saturating_sub(1);
-        }
-        for member in now.excluded() {
-            *slot(self.of(member), family) += 1;
+        if let Coverage::AllBut(excluded) = now {
+            *slot(&mut self.all, family) += 1;
+            if let Some(member) = excluded.source {
+                *slot(self.of(member), family) += 1;
+            }
+            if let Some(member) = excluded.next_hop_of {
+                *slot(self.of(member), family) += 1;
+            }
         }
     }
 
@@ -119,7 +117,12 @@ mod tests {
     #[test]
     fn a_member_is_not_sent_what_comes_from_it_alone() {
         let (a, b) = (PeerId(1), PeerId(2));
-        let of = |sources: &[PeerId]| Coverage::of(sources.iter().map(|source| [Some(*source), None]));
+        let of = |sources: &[PeerId]| {
+            Coverage::of(sources.iter().map(|source| Excluded {
+                source: Some(*source),
+                next_hop_of: None,
+            }))
+        };
         let mut counts = Counts::default();
         let v4 = Family::Ipv4;
         for now in [of(&[a]), of(&[b]), of(&[a]), of(&[a, b])] {
@@ -138,10 +141,12 @@ mod tests {
     #[test]
     fn nor_what_it_is_the_next_hop_of() {
         let [a, b, c] = [1, 2, 3].map(|id| Some(PeerId(id)));
-        let sent = |paths: &[Excluded]| Coverage::of(paths.iter().copied());
-        assert_eq!(sent(&[[a, c], [b, c]]), Coverage::AllBut([None, c]));
-        assert_eq!(sent(&[[a, b], [b, a]]), Coverage::AllBut([a, b]));
-        assert_eq!(sent(&[[a, b], [c, None]]), Coverage::AllBut([None, None]));
+        let excluded = |[source, next_hop_of]: [Option<PeerId>; 2]| Excluded { source, next_hop_of };
+        let sent = |paths: &[[Option<PeerId>; 2]]| Coverage::of(paths.iter().copied().map(excluded));
+        let all_but = |members| Coverage::AllBut(excluded(members));
+        assert_eq!(sent(&[[a, c], [b, c]]), all_but([None, c]));
+        assert_eq!(sent(&[[a, b], [b, a]]), all_but([a, b]));
+        assert_eq!(sent(&[[a, b], [c, None]]), all_but([None, None]));
         let mut counts = Counts::default();
         counts.changed(Family::Ipv4, Coverage::Nothing, sent(&[[a, c]]));
         let sent_to = |counts: &Counts| [1, 2, 3].map(|id| counts.sent_to(PeerId(id), Family::Ipv4));

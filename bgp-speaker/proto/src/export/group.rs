@@ -352,8 +352,13 @@ impl Group {
             source: best.learned.source(),
         };
         let rules = self.key.policy.evaluate(route)?;
-        let next_hop = self.key.third_party(prefix.family(), set, best.learned, rules);
-        let next_hop_of = next_hop.and_then(|addr| rib.sources.at(addr));
+        let family = prefix.family();
+        let next_hop = self.key.next_hop_after(rules, family, set, best.learned)?.addr();
+        let mut next_hop_of = None;
+        if !self.key.is_own(next_hop, family) {
+            let peer = rib.sources.at(next_hop);
+            next_hop_of = peer.filter(|peer| *peer != best.source);
+        }
         Some(Sent {
             attrs: best.attrs,
             source: best.source,
@@ -416,18 +421,31 @@ impl Group {
             return self.packer.tell_all(nlri, None, before);
         }
         self.packer.tell_all(nlri, new, now);
+        if old.is_none() || before == now {
+            return;
+        }
         // Who is not sent it any more, the new source for example, must forget what it was sent before.
-        for member in now.into_iter().flatten() {
-            let was_sent = old.is_some() && !before.contains(&Some(member));
-            if was_sent && !self.lagging.contains_key(&member) {
+        for member in now.iter().filter(|member| !before.contains(*member)) {
+            if !self.lagging.contains_key(&member) {
                 self.packer.tell_one(nlri, None, member);
             }
         }
     }
 
     fn excluded_members(&mut self, sent: Option<Sent>) -> Excluded {
-        let excluded = sent.map_or([None; 2], |sent| self.adj_out.excluded(&sent));
-        excluded.map(|peer| peer.filter(|peer| self.is_member(*peer)))
+        let Some(sent) = sent else {
+            return Excluded::default();
+        };
+        let mut excluded = self.adj_out.excluded(&sent);
+        if !self.is_member(sent.source) {
+            excluded.source = None;
+        }
+        if let Some(peer) = excluded.next_hop_of
+            && !self.members.contains(&peer)
+        {
+            excluded.next_hop_of = None;
+        }
+        excluded
     }
 
     /// Encodes what was collected, for all followers; `None` when there is nothing to tell.

@@ -63,7 +63,7 @@ impl Packer {
             nlri,
             Bucket {
                 only: Some(only),
-                skip: [None; 2],
+                skip: Excluded::default(),
                 family,
                 sent,
             },
@@ -123,11 +123,11 @@ impl Packer {
                 chunk.private.push((only, octets));
                 out.truncate(start);
             } else {
-                let skip = bucket.skip.into_iter().flatten();
+                let skip = bucket.skip.iter();
                 skip.for_each(|skip| note_skip(&mut chunk, skip, start, out.len()));
             }
         }
-        // By member: those of the second place stand anywhere.
+        // By member; those of the second place stand anywhere.
         chunk.skips.sort_by_key(|(skip, range)| (*skip, range.start));
         chunk.common = Bytes::copy_from_slice(&out);
         self.forget(out);

@@ -61,28 +61,30 @@ impl Sources {
         self.here.remove(&peer);
     }
 
-    /// Where a peer is. Gives where it was before if that was elsewhere: `Some(None)` for nowhere.
-    pub fn learn_address(&mut self, peer: PeerId, addr: IpAddr) -> Option<Option<IpAddr>> {
+    /// Where a peer is.
+    pub fn learn_address(&mut self, peer: PeerId, addr: IpAddr) {
         if addr.is_loopback() {
             self.here.insert(peer);
         } else {
             self.here.remove(&peer);
         }
-        if self.addresses.get(&peer) == Some(&addr) {
-            return None;
-        }
-        let before = self.forget_address(peer);
+        self.forget_address(peer);
         self.addresses.insert(peer, addr);
         self.by_address.insert(addr, peer);
-        Some(before)
     }
 
-    fn forget_address(&mut self, peer: PeerId) -> Option<IpAddr> {
-        let addr = self.addresses.remove(&peer)?;
-        if self.by_address.get(&addr) == Some(&peer) {
+    fn forget_address(&mut self, peer: PeerId) {
+        if let Some(addr) = self.addresses.remove(&peer)
+            && self.at(addr) == Some(peer)
+        {
             self.by_address.remove(&addr);
         }
-        Some(addr)
+    }
+
+    /// The address of a peer in its last session.
+    #[must_use]
+    pub fn address(&self, peer: PeerId) -> Option<IpAddr> {
+        self.addresses.get(&peer).copied()
     }
 
     /// The peer with this address.
@@ -158,7 +160,7 @@ impl Sources {
 
     /// What only matters among several paths. A restarting peer has no session, but its paths count as they did.
     fn fill_tie_breakers(&self, candidate: &mut Candidate, peer: PeerId, attrs: &PathAttrs) {
-        candidate.peer_addr = self.addresses.get(&peer).copied();
+        candidate.peer_addr = self.address(peer);
         if let Some(Learned::Peer(kind, router_id)) = self.peers.get(&peer) {
             candidate.external = *kind == PeerKind::External;
             candidate.router_id = router_id.get();
