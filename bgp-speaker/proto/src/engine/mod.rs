@@ -13,6 +13,8 @@
 
 mod adj_in;
 mod api;
+#[cfg(test)]
+mod bounds;
 mod deferral;
 mod feed;
 mod fib_sets;
@@ -120,10 +122,7 @@ impl Engine {
     /// An engine without peers.
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
-        let sources = Sources {
-            assume_reachable: config.assume_reachable,
-            ..Sources::default()
-        };
+        let sources = Sources::new(config.assume_reachable);
         Self {
             config,
             peers: BTreeMap::new(),

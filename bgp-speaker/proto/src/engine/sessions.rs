@@ -2,6 +2,8 @@
 //!
 //! Every input of a session carries its [`SessionId`]; one of an ended session changes nothing.
 
+use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
@@ -11,6 +13,8 @@ use super::work::{Item, Job, Lost};
 use super::{Engine, PeerRouting, Reach, SessionFacts, SessionId};
 use crate::export::lagging::Joining;
 use crate::export::rules::Learned;
+use crate::rib::nexthop::NextHopId;
+use crate::rib::table::DestId;
 use crate::types::{Family, PeerId};
 use crate::wire::{Refresh, RefreshKind};
 
@@ -50,7 +54,7 @@ impl Engine {
         let items = self.work.items.iter_mut().filter(|item| item.peer == id);
         items.for_each(|item| item.job = Job::WithdrawAll);
         if !self.work.items.iter().any(|item| item.peer == id) {
-            self.rib.sources.forget(id);
+            self.forget_source(id);
         }
     }
 
@@ -110,9 +114,40 @@ impl Engine {
         let sources = &mut self.rib.sources;
         let before = sources.peers.insert(id, learned);
         let changed = before.is_some_and(|before| before != learned);
-        let moved = sources.learn_address(id, addr);
+        let old_addr = sources.address(id);
+        let moved = old_addr != Some(addr);
+        if moved || sources.at(addr) != Some(id) {
+            sources.learn_address(id, addr);
+            self.peers_changed_at([old_addr, Some(addr)]);
+        }
         if changed || (moved && before.is_some()) {
             self.queue_with_leftovers(id, Job::Source);
+        }
+    }
+
+    pub(super) fn forget_source(&mut self, id: PeerId) {
+        let addr = self.rib.sources.address(id);
+        self.rib.sources.forget(id);
+        self.peers_changed_at([addr, None]);
+    }
+
+    /// Which peer has these addresses changed. It is not sent routes over its own (RFC 4271 §5.1.3).
+    fn peers_changed_at(&mut self, addrs: [Option<IpAddr>; 2]) {
+        let addrs = addrs.into_iter().flatten();
+        let mut policies = self.groups.iter().flatten().map(|group| &group.key.policy);
+        if policies.any(|policy| addrs.clone().any(|addr| policy.names_next_hop(addr))) {
+            self.work.items.push_back(Item {
+                peer: PeerId::LOCAL,
+                dests: VecDeque::new(),
+                job: Job::Everything(DestId(0)),
+            });
+            return;
+        }
+        let next_hops = addrs.filter_map(|addr| self.rib.next_hops.find(addr));
+        let next_hops: FxHashSet<NextHopId> = next_hops.collect();
+        if !next_hops.is_empty() {
+            let item = self.over_next_hops(next_hops, Lost::default());
+            self.work.items.push_back(item);
         }
     }
 
@@ -180,7 +215,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn learn_next_hops(&mut self, news: &[(std::net::IpAddr, Reach)]) {
+    pub(super) fn learn_next_hops(&mut self, news: &[(IpAddr, Reach)]) {
         let (mut changed, mut lost) = (FxHashSet::default(), Lost::default());
         for (addr, reach) in news {
             if let Some(id) = self.rib.next_hops.learn(*addr, *reach) {
@@ -197,13 +232,18 @@ impl Engine {
             let restarting = self.peers.iter().filter(|(_, peer)| peer.restarting);
             lost.stale = restarting.map(|(id, peer)| (*id, peer.stale())).collect();
         }
-        let peers = self.peers.values();
-        let dests = peers.flat_map(|peer| peer.adj_in.notes_of(&changed)).collect();
+        let item = self.over_next_hops(changed, lost);
         // Before what is under way: packets may be lost.
-        self.work.items.push_front(Item {
+        self.work.items.push_front(item);
+    }
+
+    /// What leads over these next hops is decided and sent again.
+    fn over_next_hops(&self, next_hops: FxHashSet<NextHopId>, lost: Lost) -> Item {
+        let peers = self.peers.values();
+        Item {
             peer: PeerId::LOCAL,
-            dests,
-            job: Job::NextHops(changed, lost),
-        });
+            dests: peers.flat_map(|peer| peer.adj_in.notes_of(&next_hops)).collect(),
+            job: Job::NextHops(next_hops, lost),
+        }
     }
 }

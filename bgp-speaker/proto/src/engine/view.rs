@@ -260,6 +260,12 @@ impl Engine {
         leaving.iter().map(|peer| (*peer, count(peer))).collect()
     }
 
+    /// How many places for destinations the table has, those that are free included.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.rib.table.bound() as usize
+    }
+
     /// How many prefixes, paths' attribute sets and next hops there are.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize, usize) {

@@ -55,6 +55,8 @@ pub(super) enum Job {
     NextHops(FxHashSet<NextHopId>, Lost),
     /// Destinations in these prefixes may have come under a pod block of ours, or out from under one.
     Blocks(Vec<Prefix>, DestId),
+    /// All destinations from this one on are decided and sent again.
+    Everything(DestId),
 }
 
 /// Next hops over which nothing could be reached when the item began, and what peers left that were restarting then.
@@ -118,8 +120,17 @@ impl Engine {
 
     /// A slice of an item; true when nothing is left of it.
     fn do_slice(&mut self, item: &mut Item) -> bool {
-        if let Job::Blocks(prefixes, cursor) = &mut item.job {
-            return self.blocks_slice(prefixes, cursor);
+        match &mut item.job {
+            Job::Blocks(prefixes, cursor) => return self.blocks_slice(prefixes, cursor),
+            Job::Everything(cursor) => {
+                for dest in self.stretch(cursor) {
+                    if self.rib.table.first(dest).is_some() {
+                        self.mark(dest);
+                    }
+                }
+                return self.is_last(*cursor);
+            }
+            _ => {}
         }
         let slice: Vec<DestId> = item.dests.drain(..SLICE.min(item.dests.len())).collect();
         match &item.job {
@@ -162,7 +173,7 @@ impl Engine {
             Job::NextHops(changed, lost) => slice
                 .into_iter()
                 .for_each(|dest| self.next_hop_changed(dest, changed, lost)),
-            Job::Blocks(..) => {}
+            Job::Blocks(..) | Job::Everything(_) => {}
         }
         item.dests.is_empty()
     }
@@ -187,7 +198,8 @@ impl Engine {
             | Job::Source
             | Job::Feeds
             | Job::NextHops(..)
-            | Job::Blocks(..) => {}
+            | Job::Blocks(..)
+            | Job::Everything(_) => {}
         }
     }
 
@@ -223,7 +235,7 @@ impl Engine {
             return;
         }
         if peer.is_none() {
-            self.rib.sources.forget(id);
+            self.forget_source(id);
         } else {
             self.rib.sources.peers.remove(&id);
         }
@@ -349,14 +361,8 @@ impl Engine {
     }
 
     fn blocks_slice(&mut self, prefixes: &[Prefix], cursor: &mut DestId) -> bool {
-        let end = DestId(
-            cursor
-                .0
-                .saturating_add(2 * SLICE as u32)
-                .min(self.rib.table.bound()),
-        );
         let mut cache = ReimportCache::default();
-        for dest in (cursor.0..end.0).map(DestId) {
+        for dest in self.stretch(cursor) {
             let inside = |prefix: &Prefix| prefixes.iter().any(|block| block.contains(prefix));
             if !self.rib.table.prefix(dest).as_ref().is_some_and(inside) {
                 continue;
@@ -368,7 +374,17 @@ impl Engine {
             }
         }
         cache.release(self);
-        *cursor = end;
-        *cursor >= DestId(self.rib.table.bound())
+        self.is_last(*cursor)
+    }
+
+    /// The next slice of all destinations.
+    fn stretch(&self, cursor: &mut DestId) -> impl Iterator<Item = DestId> + use<> {
+        let end = cursor.0.saturating_add(SLICE as u32);
+        let begin = std::mem::replace(cursor, DestId(end.min(self.rib.table.bound())));
+        (begin.0..cursor.0).map(DestId)
+    }
+
+    fn is_last(&self, cursor: DestId) -> bool {
+        cursor.0 >= self.rib.table.bound()
     }
 }

@@ -11,13 +11,62 @@ use crate::rib::attrs::AttrId;
 use crate::rib::table::DestId;
 use crate::types::PeerId;
 
-/// Names a [`RuleSet`] that occurred in the group.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct RulesId(u32);
+/// What came of the export of a route.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Outcome {
+    /// Rules of the export policy that matched.
+    pub rules: RuleSet,
+    /// The peer whose own address is the next hop, where it is not the source: it is not sent the route (RFC 4271 §5.1.3).
+    pub next_hop_of: Option<PeerId>,
+}
 
-impl RulesId {
+/// Names an [`Outcome`] that occurred in the group; the lowest bit says whether the next hop is a peer's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OutcomeId(u32);
+
+impl OutcomeId {
     /// What was sent is not known any more.
     pub const UNKNOWN: Self = Self(u32::MAX);
+
+    fn new(index: usize, outcome: &Outcome) -> Self {
+        let index = u32::try_from(index).unwrap_or(u32::MAX >> 1);
+        Self(index << 1 | u32::from(outcome.next_hop_of.is_some()))
+    }
+
+    fn leads_to_a_peer(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
+/// Members that are not sent something: whose path it is, and whose address the next hop is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Excluded {
+    /// The source.
+    pub source: Option<PeerId>,
+    /// The peer at the next hop.
+    pub next_hop_of: Option<PeerId>,
+}
+
+impl Excluded {
+    /// Whether it is this one.
+    #[must_use]
+    pub fn contains(self, member: PeerId) -> bool {
+        self.source == Some(member) || self.next_hop_of == Some(member)
+    }
+
+    /// They, each once.
+    pub fn iter(self) -> impl Iterator<Item = PeerId> {
+        self.source.into_iter().chain(self.next_hop_of)
+    }
+
+    /// Those for whom this holds.
+    #[must_use]
+    pub fn filter(self, mut wanted: impl FnMut(PeerId) -> bool) -> Self {
+        Self {
+            source: self.source.filter(|peer| wanted(*peer)),
+            next_hop_of: self.next_hop_of.filter(|peer| wanted(*peer)),
+        }
+    }
 }
 
 /// What members were told of a destination.
@@ -25,18 +74,18 @@ impl RulesId {
 pub struct Sent {
     /// Attributes of the best path, before export.
     pub attrs: AttrId,
-    /// Whose path it was: that member was not told.
+    /// Whose path it was: that member is not sent it.
     pub source: PeerId,
-    /// Rules of the export policy that matched.
-    pub rules: RulesId,
+    /// What export said.
+    pub outcome: OutcomeId,
 }
 
 /// Entries by destination.
 #[derive(Clone, Debug, Default)]
 pub struct AdjOut {
     entries: Vec<Option<Sent>>,
-    rules: Vec<RuleSet>,
-    rule_ids: HashMap<RuleSet, RulesId, FxBuildHasher>,
+    outcomes: Vec<Outcome>,
+    outcome_ids: HashMap<Outcome, OutcomeId, FxBuildHasher>,
 }
 
 impl AdjOut {
@@ -57,24 +106,41 @@ impl AdjOut {
             .and_then(|entry| std::mem::replace(entry, sent))
     }
 
-    /// The id of a rule set. 2^32 different ones do not fit into memory.
-    pub fn rules_id(&mut self, rules: RuleSet) -> RulesId {
-        if self.rules.first() == Some(&rules) {
-            return RulesId(0); // most groups have one
+    /// The id of an outcome. 2^31 different ones do not fit into memory.
+    pub fn outcome_id(&mut self, outcome: Outcome) -> OutcomeId {
+        if self.outcomes.first() == Some(&outcome) {
+            return OutcomeId::new(0, &outcome); // most groups have one
         }
-        if let Some(id) = self.rule_ids.get(&rules) {
+        if let Some(id) = self.outcome_ids.get(&outcome) {
             return *id;
         }
-        let id = RulesId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX));
-        self.rules.push(rules);
-        self.rule_ids.insert(rules, id);
+        let id = OutcomeId::new(self.outcomes.len(), &outcome);
+        self.outcomes.push(outcome);
+        self.outcome_ids.insert(outcome, id);
         id
     }
 
-    /// The rule set of an id.
+    /// The outcome of an id.
     #[must_use]
-    pub fn rules(&self, id: RulesId) -> RuleSet {
-        self.rules.get(id.0 as usize).copied().unwrap_or_default()
+    pub fn outcome(&self, id: OutcomeId) -> Outcome {
+        self.outcomes.get(id.0 as usize >> 1).copied().unwrap_or_default()
+    }
+
+    /// The members that are not sent an entry.
+    #[must_use]
+    #[inline]
+    pub fn excluded(&self, sent: &Sent) -> Excluded {
+        let (source, mut next_hop_of) = (Some(sent.source), None);
+        if sent.outcome.leads_to_a_peer() {
+            next_hop_of = self.outcome(sent.outcome).next_hop_of;
+        }
+        Excluded { source, next_hop_of }
+    }
+
+    /// Whether a member is sent an entry.
+    #[must_use]
+    pub fn is_for(&self, sent: &Sent, member: PeerId) -> bool {
+        !self.excluded(sent).contains(member)
     }
 
     /// All entries, by destination.

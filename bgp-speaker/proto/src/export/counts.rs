@@ -1,10 +1,10 @@
-//! How many prefixes a group was sent, and how many of them a member was not, because they came from it: kept while routes change,
-//! so that nobody has to look at the routes to count them.
+//! How many prefixes a group was sent, and how many of them a member was not, because they came from it or lead to it: kept while
+//! routes change, so that nobody has to look at the routes to count them.
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
-use super::adj_out::Sent;
+use super::adj_out::Excluded;
 use crate::types::{Family, PeerId};
 
 /// Counts by family.
@@ -18,36 +18,26 @@ fn slot(counts: &mut ByFamily, family: Family) -> &mut usize {
     }
 }
 
-/// Where all that is sent of a prefix comes from.
+/// What is sent of a prefix, as far as counts go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Origin {
+pub enum Coverage {
     /// Nothing is sent.
     Nothing,
-    /// From this source alone.
-    One(PeerId),
-    /// From several.
-    Several,
+    /// Something is, but not to these.
+    AllBut(Excluded),
 }
 
-impl Origin {
-    /// Of what is sent of a prefix with one path.
+impl Coverage {
+    /// Of several paths: a member that is sent one is sent the prefix.
     #[must_use]
-    #[inline]
-    pub fn of_one(sent: Option<&Sent>) -> Self {
-        match sent {
-            Some(sent) => Origin::One(sent.source),
-            None => Origin::Nothing,
+    pub fn of(mut paths: impl Iterator<Item = Excluded>) -> Self {
+        let Some(mut excluded) = paths.next() else {
+            return Coverage::Nothing;
+        };
+        for other in paths {
+            excluded = excluded.filter(|peer| other.contains(peer));
         }
-    }
-
-    /// Of what is sent of a prefix.
-    #[must_use]
-    pub fn of(mut sent: impl Iterator<Item = PeerId>) -> Self {
-        match sent.next() {
-            None => Origin::Nothing,
-            Some(first) if sent.all(|other| other == first) => Origin::One(first),
-            Some(_) => Origin::Several,
-        }
+        Coverage::AllBut(excluded)
     }
 }
 
@@ -55,49 +45,55 @@ impl Origin {
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     all: ByFamily,
-    /// Prefixes of which every path came from this source; those of `last` stand there.
-    of_source: HashMap<PeerId, ByFamily, FxBuildHasher>,
-    /// The source that was counted last: neighbours in a table have the same.
+    /// Prefixes of which this member is sent nothing; those of `last` stand there.
+    excluded: HashMap<PeerId, ByFamily, FxBuildHasher>,
+    /// The member that was counted last: neighbours in a table have the same source.
     last: Option<(PeerId, ByFamily)>,
 }
 
 impl Counts {
     /// What is sent of a prefix changed.
     #[inline]
-    pub fn changed(&mut self, family: Family, before: Origin, now: Origin) {
+    pub fn changed(&mut self, family: Family, before: Coverage, now: Coverage) {
         if before == now {
             return;
         }
-        let all = slot(&mut self.all, family);
-        if before != Origin::Nothing {
-            *all -= 1;
+        if let Coverage::AllBut(excluded) = before {
+            *slot(&mut self.all, family) -= 1;
+            if let Some(member) = excluded.source {
+                let count = slot(self.of(member), family);
+                *count = count.saturating_sub(1);
+            }
+            if let Some(member) = excluded.next_hop_of {
+                let count = slot(self.of(member), family);
+                *count = count.saturating_sub(1);
+            }
         }
-        if now != Origin::Nothing {
-            *all += 1;
-        }
-        if let Origin::One(source) = before {
-            let count = slot(self.of(source), family);
-            *count = count.saturating_sub(1);
-        }
-        if let Origin::One(source) = now {
-            *slot(self.of(source), family) += 1;
+        if let Coverage::AllBut(excluded) = now {
+            *slot(&mut self.all, family) += 1;
+            if let Some(member) = excluded.source {
+                *slot(self.of(member), family) += 1;
+            }
+            if let Some(member) = excluded.next_hop_of {
+                *slot(self.of(member), family) += 1;
+            }
         }
     }
 
     #[inline]
-    fn of(&mut self, source: PeerId) -> &mut ByFamily {
-        if self.last.is_none_or(|(last, _)| last != source) {
-            self.turn_to(source);
+    fn of(&mut self, member: PeerId) -> &mut ByFamily {
+        if self.last.is_none_or(|(last, _)| last != member) {
+            self.turn_to(member);
         }
-        &mut self.last.get_or_insert((source, [0; 2])).1
+        &mut self.last.get_or_insert((member, [0; 2])).1
     }
 
-    fn turn_to(&mut self, source: PeerId) {
-        let counts = self.of_source.remove(&source).unwrap_or_default();
-        if let Some((last, counts)) = self.last.replace((source, counts))
+    fn turn_to(&mut self, member: PeerId) {
+        let counts = self.excluded.remove(&member).unwrap_or_default();
+        if let Some((last, counts)) = self.last.replace((member, counts))
             && counts != [0; 2]
         {
-            self.of_source.insert(last, counts);
+            self.excluded.insert(last, counts);
         }
     }
 
@@ -108,7 +104,7 @@ impl Counts {
         let last = self.last.filter(|(last, _)| *last == member);
         let own = last.map(|(_, counts)| counts);
         let mut own = own
-            .or_else(|| self.of_source.get(&member).copied())
+            .or_else(|| self.excluded.get(&member).copied())
             .unwrap_or_default();
         slot(&mut all, family).saturating_sub(*slot(&mut own, family))
     }
@@ -121,23 +117,43 @@ mod tests {
     #[test]
     fn a_member_is_not_sent_what_comes_from_it_alone() {
         let (a, b) = (PeerId(1), PeerId(2));
+        let of = |sources: &[PeerId]| {
+            Coverage::of(sources.iter().map(|source| Excluded {
+                source: Some(*source),
+                next_hop_of: None,
+            }))
+        };
         let mut counts = Counts::default();
         let v4 = Family::Ipv4;
-        for (before, now) in [
-            (Origin::Nothing, Origin::One(a)),
-            (Origin::Nothing, Origin::One(b)),
-            (Origin::Nothing, Origin::One(a)),
-            (Origin::Nothing, Origin::Several),
-        ] {
-            counts.changed(v4, before, now);
+        for now in [of(&[a]), of(&[b]), of(&[a]), of(&[a, b])] {
+            counts.changed(v4, Coverage::Nothing, now);
         }
         assert_eq!((counts.sent_to(a, v4), counts.sent_to(b, v4)), (2, 3));
-        counts.changed(v4, Origin::One(a), Origin::One(b));
+        counts.changed(v4, of(&[a]), of(&[b]));
         assert_eq!((counts.sent_to(a, v4), counts.sent_to(b, v4)), (3, 2));
-        counts.changed(v4, Origin::One(a), Origin::Nothing);
-        counts.changed(v4, Origin::Several, Origin::One(a));
+        counts.changed(v4, of(&[a]), Coverage::Nothing);
+        counts.changed(v4, of(&[b, a]), of(&[a, a]));
         assert_eq!((counts.sent_to(a, v4), counts.sent_to(b, v4)), (2, 1));
         assert_eq!(counts.sent_to(PeerId(3), v4), 3);
         assert_eq!(counts.sent_to(a, Family::Ipv6), 0);
+    }
+
+    #[test]
+    fn nor_what_it_is_the_next_hop_of() {
+        let [a, b, c] = [1, 2, 3].map(|id| Some(PeerId(id)));
+        let excluded = |[source, next_hop_of]: [Option<PeerId>; 2]| Excluded { source, next_hop_of };
+        let sent = |paths: &[[Option<PeerId>; 2]]| Coverage::of(paths.iter().copied().map(excluded));
+        let all_but = |members| Coverage::AllBut(excluded(members));
+        assert_eq!(sent(&[[a, c], [b, c]]), all_but([None, c]));
+        assert_eq!(sent(&[[a, b], [b, a]]), all_but([a, b]));
+        assert_eq!(sent(&[[a, b], [c, None]]), all_but([None, None]));
+        let mut counts = Counts::default();
+        counts.changed(Family::Ipv4, Coverage::Nothing, sent(&[[a, c]]));
+        let sent_to = |counts: &Counts| [1, 2, 3].map(|id| counts.sent_to(PeerId(id), Family::Ipv4));
+        assert_eq!(sent_to(&counts), [0, 1, 0]);
+        counts.changed(Family::Ipv4, sent(&[[a, c]]), sent(&[[c, a]]));
+        assert_eq!(sent_to(&counts), [0, 1, 0]);
+        counts.changed(Family::Ipv4, sent(&[[c, a]]), sent(&[[b, None]]));
+        assert_eq!(sent_to(&counts), [1, 0, 1]);
     }
 }

@@ -8,8 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::adj_out::{AdjOut, RulesId, Sent};
-use super::counts::{Counts, Origin};
+use super::adj_out::{AdjOut, Excluded, Outcome, OutcomeId, Sent};
+use super::counts::{Counts, Coverage};
 use super::lagging::{Joining, Lagging};
 use super::pack::Packer;
 use super::rib::Rib;
@@ -119,14 +119,28 @@ impl Group {
 
     /// What was sent of this source's path is not known any more: the source is another now.
     pub fn doubt(&mut self, dest: DestId, family: Family, source: PeerId) {
+        let before = self.coverage(dest);
         if self.takes_several(family) {
             let paths = self.several.get_mut(dest).iter_mut();
             let mine = paths.filter(|(_, sent)| sent.source == source);
-            mine.for_each(|(_, sent)| sent.rules = RulesId::UNKNOWN);
+            mine.for_each(|(_, sent)| sent.outcome = OutcomeId::UNKNOWN);
         } else if let Some(sent) = self.adj_out.get(dest).filter(|sent| sent.source == source) {
-            let rules = RulesId::UNKNOWN;
-            self.adj_out.set(dest, Some(Sent { rules, ..sent }));
+            let outcome = OutcomeId::UNKNOWN;
+            self.adj_out.set(dest, Some(Sent { outcome, ..sent }));
         }
+        let now = self.coverage(dest);
+        self.counts.changed(family, before, now);
+    }
+
+    /// To whom anything of a destination is sent.
+    fn coverage(&self, dest: DestId) -> Coverage {
+        Coverage::of(self.sent(dest).map(|sent| self.adj_out.excluded(&sent)))
+    }
+
+    /// The entries of a destination.
+    fn sent(&self, dest: DestId) -> impl Iterator<Item = Sent> {
+        let several = self.several.get(dest).iter().map(|(_, sent)| *sent);
+        self.adj_out.get(dest).into_iter().chain(several)
     }
 
     /// Whether the members take several paths of a prefix.
@@ -187,12 +201,7 @@ impl Group {
     /// Whether a member was told a path of a destination.
     #[must_use]
     pub fn was_told(&self, peer: PeerId, dest: DestId) -> bool {
-        let several = self.several.get(dest).iter().map(|(_, sent)| *sent);
-        self.adj_out
-            .get(dest)
-            .into_iter()
-            .chain(several)
-            .any(|sent| sent.source != peer)
+        self.sent(dest).any(|sent| self.adj_out.is_for(&sent, peer))
     }
 
     /// What a member was told of a destination, the best path where it was told several.
@@ -204,11 +213,9 @@ impl Group {
         prefix: Prefix,
         (attrs, sources): (&AttrTable, &Sources),
     ) -> Option<PathAttrs> {
-        let several = self.several.get(dest).iter().map(|(_, sent)| *sent);
-        let mut all = self.adj_out.get(dest).into_iter().chain(several);
-        let sent = all.find(|sent| sent.source != peer)?;
+        let sent = self.sent(dest).find(|sent| self.adj_out.is_for(sent, peer))?;
         let learned = sources.learned(sent.source, &prefix)?;
-        let rules = self.adj_out.rules(sent.rules);
+        let rules = self.adj_out.outcome(sent.outcome).rules;
         Some(
             self.key
                 .transform(prefix.family(), attrs.get(sent.attrs), learned, rules),
@@ -281,16 +288,16 @@ impl Group {
             .several(&rib.table, dest, &rib.attrs, &rib.next_hops, most);
         let new: Paths = paths
             .into_iter()
-            .filter_map(|(id, best)| Some((id, self.evaluate(prefix, best, &rib.attrs)?)))
+            .filter_map(|(id, best)| Some((id, self.evaluate(prefix, best, rib)?)))
             .collect();
-        let origin = |paths: &[(PathId, Sent)]| Origin::of(paths.iter().map(|(_, sent)| sent.source));
-        let (before, now) = (origin(self.several.get(dest)), origin(&new));
+        let before = self.coverage(dest);
         // One that is not current knows what it knew, whatever came since.
         let behind = self.lagging.values().any(|lagging| lagging.is_current(dest));
         let changes = self.several.set(dest, new, behind);
         for sent in changes.iter().filter_map(|(_, _, new)| *new) {
             rib.attrs.retain(sent.attrs);
         }
+        let now = self.coverage(dest);
         self.counts.changed(prefix.family(), before, now);
         changes
     }
@@ -304,24 +311,28 @@ impl Group {
         best: Option<Best>,
         rib: &mut Rib,
     ) -> (Option<Sent>, Option<Sent>) {
-        let new = best.and_then(|best| self.evaluate(prefix, best, &rib.attrs));
+        let new = best.and_then(|best| self.evaluate(prefix, best, rib));
         if let Some(sent) = new {
             rib.attrs.retain(sent.attrs);
         }
         let old = self.adj_out.set(dest, new);
-        let (before, now) = (Origin::of_one(old.as_ref()), Origin::of_one(new.as_ref()));
+        let coverage = |sent: Option<Sent>| match sent {
+            Some(sent) => Coverage::AllBut(self.adj_out.excluded(&sent)),
+            None => Coverage::Nothing,
+        };
+        let (before, now) = (coverage(old), coverage(new));
         self.counts.changed(prefix.family(), before, now);
         (old, new)
     }
 
-    fn evaluate(&mut self, prefix: Prefix, best: Best, attrs: &AttrTable) -> Option<Sent> {
+    fn evaluate(&mut self, prefix: Prefix, best: Best, rib: &Rib) -> Option<Sent> {
         let asked = (best.attrs, best.source, prefix.family());
         if let Some((attrs, source, family, sent)) = self.asked.sent
             && (attrs, source, family) == asked
         {
             return sent;
         }
-        let sent = self.evaluated(prefix, best, attrs);
+        let sent = self.evaluated(prefix, best, rib);
         // What is our own differs by prefix, not by source.
         if best.source != PeerId::LOCAL && !self.key.policy.looks_at_prefixes() {
             let (attrs, source, family) = asked;
@@ -330,8 +341,8 @@ impl Group {
         sent
     }
 
-    fn evaluated(&mut self, prefix: Prefix, best: Best, attrs: &AttrTable) -> Option<Sent> {
-        let set = attrs.get(best.attrs);
+    fn evaluated(&mut self, prefix: Prefix, best: Best, rib: &Rib) -> Option<Sent> {
+        let set = rib.attrs.get(best.attrs);
         if !self.may_export(prefix, best, set) {
             return None;
         }
@@ -341,10 +352,17 @@ impl Group {
             source: best.learned.source(),
         };
         let rules = self.key.policy.evaluate(route)?;
+        let family = prefix.family();
+        let next_hop = self.key.next_hop_after(rules, family, set, best.learned)?.addr();
+        let mut next_hop_of = None;
+        if !self.key.is_own(next_hop, family) {
+            let peer = rib.sources.at(next_hop);
+            next_hop_of = peer.filter(|peer| *peer != best.source);
+        }
         Some(Sent {
             attrs: best.attrs,
             source: best.source,
-            rules: self.adj_out.rules_id(rules),
+            outcome: self.adj_out.outcome_id(Outcome { rules, next_hop_of }),
         })
     }
 
@@ -379,8 +397,8 @@ impl Group {
         let (Some(old), Some(new)) = (old, new) else {
             return false;
         };
-        if old.source != new.source || old.rules == RulesId::UNKNOWN {
-            return false; // another member is skipped
+        if old.outcome == OutcomeId::UNKNOWN || self.adj_out.excluded(&old) != self.adj_out.excluded(&new) {
+            return false; // others are told
         }
         let Some(learned) = rib.sources.learned(new.source, &prefix) else {
             return false;
@@ -391,31 +409,43 @@ impl Group {
                 family,
                 rib.attrs.get(sent.attrs),
                 learned,
-                self.adj_out.rules(sent.rules),
+                self.adj_out.outcome(sent.outcome).rules,
             )
         };
         form(old) == form(new)
     }
 
     fn tell(&mut self, nlri: Nlri, old: Option<Sent>, new: Option<Sent>) {
-        let mut member = |sent: Option<Sent>| {
-            sent.map(|sent| sent.source)
-                .filter(|source| self.is_member(*source))
-        };
-        let (before, now) = (member(old), member(new));
-        match new {
-            None => self.packer.tell_all(nlri, None, before),
-            Some(_) => {
-                self.packer.tell_all(nlri, new, now);
-                // The new source is not told of its own path, and must forget what it was told before.
-                if let (Some(source), Some(_)) = (now, old)
-                    && before != now
-                    && !self.lagging.contains_key(&source)
-                {
-                    self.packer.tell_one(nlri, None, source);
-                }
+        let (before, now) = (self.excluded_members(old), self.excluded_members(new));
+        if new.is_none() {
+            return self.packer.tell_all(nlri, None, before);
+        }
+        self.packer.tell_all(nlri, new, now);
+        if old.is_none() || before == now {
+            return;
+        }
+        // Who is not sent it any more, the new source for example, must forget what it was sent before.
+        for member in now.iter().filter(|member| !before.contains(*member)) {
+            if !self.lagging.contains_key(&member) {
+                self.packer.tell_one(nlri, None, member);
             }
         }
+    }
+
+    fn excluded_members(&mut self, sent: Option<Sent>) -> Excluded {
+        let Some(sent) = sent else {
+            return Excluded::default();
+        };
+        let mut excluded = self.adj_out.excluded(&sent);
+        if !self.is_member(sent.source) {
+            excluded.source = None;
+        }
+        if let Some(peer) = excluded.next_hop_of
+            && !self.members.contains(&peer)
+        {
+            excluded.next_hop_of = None;
+        }
+        excluded
     }
 
     /// Encodes what was collected, for all followers; `None` when there is nothing to tell.
@@ -438,7 +468,7 @@ impl Group {
                 family,
                 rib.attrs.get(sent.attrs),
                 learned,
-                adj_out.rules(sent.rules),
+                adj_out.outcome(sent.outcome).rules,
             ))
         })
     }
@@ -505,7 +535,10 @@ impl Group {
         if self.takes_several(prefix.family()) {
             return self.tell_member_several(peer, dest, prefix, withdraw, rib);
         }
-        let sent = self.adj_out.get(dest).filter(|sent| sent.source != peer);
+        let sent = self
+            .adj_out
+            .get(dest)
+            .filter(|sent| self.adj_out.is_for(sent, peer));
         let tell = sent.is_some() || withdraw;
         if tell {
             self.packer.tell_one(single(prefix), sent, peer);
@@ -525,7 +558,7 @@ impl Group {
             .several
             .get(dest)
             .iter()
-            .filter(|(_, sent)| sent.source != peer);
+            .filter(|(_, sent)| self.adj_out.is_for(sent, peer));
         let paths: Paths = paths.copied().collect();
         let mut told = false;
         for (path_id, sent) in &paths {

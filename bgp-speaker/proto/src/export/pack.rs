@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use ::bytes::{Bytes, BytesMut};
 
-use super::adj_out::Sent;
+use super::adj_out::{Excluded, Sent};
 use crate::export::chunk::Chunk;
 use crate::types::{Family, PeerId, Prefix};
 use crate::wire::{EncodeContext, Nlri, PathAttrs, encode_announce, encode_withdraw};
@@ -18,8 +18,8 @@ use crate::wire::{EncodeContext, Nlri, PathAttrs, encode_announce, encode_withdr
 struct Bucket {
     /// Only for this member (sorts behind what is common).
     only: Option<PeerId>,
-    /// Not for this member.
-    skip: Option<PeerId>,
+    /// Not for these members.
+    skip: Excluded,
     family: Family,
     /// Announce with this, or withdraw.
     sent: Option<Sent>,
@@ -42,8 +42,8 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// All members but `skip` learn the new state of the prefix.
-    pub fn tell_all(&mut self, nlri: Nlri, sent: Option<Sent>, skip: Option<PeerId>) {
+    /// All members but these learn the new state of the prefix.
+    pub fn tell_all(&mut self, nlri: Nlri, sent: Option<Sent>, skip: Excluded) {
         let family = nlri.prefix.family();
         self.tell(
             nlri,
@@ -63,7 +63,7 @@ impl Packer {
             nlri,
             Bucket {
                 only: Some(only),
-                skip: None,
+                skip: Excluded::default(),
                 family,
                 sent,
             },
@@ -118,16 +118,17 @@ impl Packer {
             if !told {
                 encode_withdraw(&mut out, context, bucket.family, list);
             }
-            match (bucket.only, bucket.skip) {
-                (Some(only), _) => {
-                    let octets = Bytes::copy_from_slice(out.get(start..).unwrap_or_default());
-                    chunk.private.push((only, octets));
-                    out.truncate(start);
-                }
-                (None, Some(skip)) => note_skip(&mut chunk, skip, start, out.len()),
-                (None, None) => {}
+            if let Some(only) = bucket.only {
+                let octets = Bytes::copy_from_slice(out.get(start..).unwrap_or_default());
+                chunk.private.push((only, octets));
+                out.truncate(start);
+            } else {
+                let skip = bucket.skip.iter();
+                skip.for_each(|skip| note_skip(&mut chunk, skip, start, out.len()));
             }
         }
+        // By member; those of the second place stand anywhere.
+        chunk.skips.sort_by_key(|(skip, range)| (*skip, range.start));
         chunk.common = Bytes::copy_from_slice(&out);
         self.forget(out);
         chunk

@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::peer::{PathRules, PeerKind, PeerRouting, PrivateAs, SessionFacts};
-use crate::policy::{ActionContext, NextHopAction, Policy, RuleSet, Source};
+use crate::policy::{ActionContext, NextHopAction, Policy, RuleSet, Source, named};
 use crate::rib::attrs::DEFAULT_LOCAL_PREF;
 use crate::types::{Asn, Community, Family, FamilySet, Prefix, RouterId, scope_of};
 use crate::wire::{AsPath, EncodeContext, MAX_LEN, MAX_LEN_EXTENDED, NextHop, PathAttrs};
@@ -181,6 +181,38 @@ impl GroupKey {
         }
     }
 
+    /// The next hop that is sent, after the policy's rules; `None` when the members could not take it.
+    #[must_use]
+    pub fn next_hop_after(
+        &self,
+        matched: RuleSet,
+        family: Family,
+        attrs: &PathAttrs,
+        learned: Learned,
+    ) -> Option<NextHop> {
+        let link_local = scope_of(attrs.next_hop.addr()).is_some();
+        let named = match self.policy.next_hop(matched) {
+            Some(NextHopAction::Address(addr)) => Some(named(addr)),
+            Some(NextHopAction::OwnAddress) => self.own_next_hop(family).map(|own| own.addr().into()),
+            Some(NextHopAction::Unchanged) if !link_local => Some(self.passed_on(attrs.next_hop)),
+            Some(NextHopAction::Unchanged) | None => None,
+        };
+        let next_hop = named.or_else(|| self.next_hop(family, attrs, learned));
+        next_hop.filter(|next_hop| self.can_carry(family, *next_hop))
+    }
+
+    /// Whether an address is the one that we give as our own.
+    #[must_use]
+    pub fn is_own(&self, addr: IpAddr, family: Family) -> bool {
+        self.own_next_hop(family).is_some_and(|own| own.addr() == addr)
+    }
+
+    /// IPv4 with an IPv6 next hop is for those who said that they take it (RFC 8950 §4).
+    fn can_carry(&self, family: Family, next_hop: NextHop) -> bool {
+        let is_plain = family == Family::Ipv6 || matches!(next_hop, NextHop::V4(_));
+        is_plain || self.extended_next_hop.contains(family)
+    }
+
     /// A next hop as it was received. The link-local address in it belongs to the link where the global one is: only members on that
     /// link get it (RFC 2545 §3).
     fn passed_on(&self, next_hop: NextHop) -> NextHop {
@@ -221,22 +253,13 @@ impl GroupKey {
             PeerKind::External => self.to_other_as(&mut out, learned),
             PeerKind::Internal | PeerKind::Client => self.inside_as(&mut out, learned),
         }
-        if let Some(next_hop) = self.next_hop(family, attrs, learned) {
+        let context = ActionContext {
+            local_asn: self.local_asn,
+            local_addr: None, // the next hop follows
+        };
+        self.policy.apply(matched, &mut out, context);
+        if let Some(next_hop) = self.next_hop_after(matched, family, attrs, learned) {
             out.next_hop = next_hop;
-        }
-        let local_addr = self.own_next_hop(family).map(|next_hop| next_hop.addr());
-        self.policy.apply(
-            matched,
-            &mut out,
-            ActionContext {
-                local_asn: self.local_asn,
-                local_addr,
-            },
-        );
-        if self.policy.sets_next_hop(matched, NextHopAction::Unchanged)
-            && scope_of(attrs.next_hop.addr()).is_none()
-        {
-            out.next_hop = self.passed_on(attrs.next_hop);
         }
         if self.draining {
             going_away(&mut out);

@@ -33,7 +33,9 @@ pub struct Sources {
     /// Established peers.
     pub peers: HashMap<PeerId, Learned, FxBuildHasher>,
     /// Addresses of peers in their last session.
-    pub addresses: HashMap<PeerId, IpAddr, FxBuildHasher>,
+    addresses: HashMap<PeerId, IpAddr, FxBuildHasher>,
+    /// The same by address.
+    by_address: HashMap<IpAddr, PeerId, FxBuildHasher>,
     /// Our own prefixes.
     pub local: BTreeMap<Prefix, Source>,
     /// Peers on this host: what they announce with a next hop of our own is for this host.
@@ -43,21 +45,52 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// No sources yet.
+    #[must_use]
+    pub fn new(assume_reachable: bool) -> Self {
+        Self {
+            assume_reachable,
+            ..Self::default()
+        }
+    }
+
     /// A source that is not configured any more.
     pub fn forget(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
-        self.addresses.remove(&peer);
+        self.forget_address(peer);
         self.here.remove(&peer);
     }
 
-    /// Where a peer is; whether that is another place than before.
-    pub fn learn_address(&mut self, peer: PeerId, addr: IpAddr) -> bool {
+    /// Where a peer is.
+    pub fn learn_address(&mut self, peer: PeerId, addr: IpAddr) {
         if addr.is_loopback() {
             self.here.insert(peer);
         } else {
             self.here.remove(&peer);
         }
-        self.addresses.insert(peer, addr) != Some(addr)
+        self.forget_address(peer);
+        self.addresses.insert(peer, addr);
+        self.by_address.insert(addr, peer);
+    }
+
+    fn forget_address(&mut self, peer: PeerId) {
+        if let Some(addr) = self.addresses.remove(&peer)
+            && self.at(addr) == Some(peer)
+        {
+            self.by_address.remove(&addr);
+        }
+    }
+
+    /// The address of a peer in its last session.
+    #[must_use]
+    pub fn address(&self, peer: PeerId) -> Option<IpAddr> {
+        self.addresses.get(&peer).copied()
+    }
+
+    /// The peer with this address.
+    #[must_use]
+    pub fn at(&self, addr: IpAddr) -> Option<PeerId> {
+        self.by_address.get(&addr).copied()
     }
 
     /// How a path of this source to this prefix was learned; `None` when the source is gone.
@@ -127,7 +160,7 @@ impl Sources {
 
     /// What only matters among several paths. A restarting peer has no session, but its paths count as they did.
     fn fill_tie_breakers(&self, candidate: &mut Candidate, peer: PeerId, attrs: &PathAttrs) {
-        candidate.peer_addr = self.addresses.get(&peer).copied();
+        candidate.peer_addr = self.address(peer);
         if let Some(Learned::Peer(kind, router_id)) = self.peers.get(&peer) {
             candidate.external = *kind == PeerKind::External;
             candidate.router_id = router_id.get();

@@ -123,7 +123,8 @@ fn edit<T: PartialEq + Copy>(list: &mut Vec<T>, remove: &[T], add: &[T]) {
 }
 
 /// An address that somebody wrote: whatever it has in the place of an interface is none.
-fn named(addr: IpAddr) -> NextHop {
+#[must_use]
+pub fn named(addr: IpAddr) -> NextHop {
     match addr {
         IpAddr::V4(addr) => NextHop::V4(addr),
         IpAddr::V6(addr) => NextHop::V6(without_scope(addr)),

@@ -12,6 +12,8 @@ mod matcher;
 pub use action::*;
 pub use matcher::*;
 
+use std::net::IpAddr;
+
 use crate::types::Prefix;
 use crate::wire::PathAttrs;
 
@@ -149,13 +151,18 @@ impl Policy {
         attrs.tidy();
     }
 
-    /// Whether the last of the matched rules that sets a next hop sets this one.
+    /// Whether any rule sets this next hop.
     #[must_use]
-    pub fn sets_next_hop(&self, matched: RuleSet, action: NextHopAction) -> bool {
-        self.matched(matched)
-            .filter_map(|rule| rule.actions.next_hop)
-            .last()
-            == Some(action)
+    pub fn names_next_hop(&self, addr: IpAddr) -> bool {
+        let action = Some(NextHopAction::Address(addr));
+        self.rules.iter().any(|rule| rule.actions.next_hop == action)
+    }
+
+    /// What the last of the matched rules that sets a next hop sets.
+    #[must_use]
+    pub fn next_hop(&self, matched: RuleSet) -> Option<NextHopAction> {
+        let actions = self.matched(matched).filter_map(|rule| rule.actions.next_hop);
+        actions.last()
     }
 
     fn matched(&self, matched: RuleSet) -> impl Iterator<Item = &Rule> {

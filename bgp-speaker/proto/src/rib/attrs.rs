@@ -197,6 +197,8 @@ impl AttrTable {
 
     /// One holder less; the last one lets go of the next hop, and of the set soon after.
     pub fn release(&mut self, id: AttrId, next_hops: &mut NextHops) {
+        #[cfg(test)]
+        super::visits::note();
         let index = id.0.get() - 1;
         let Some(Some(slot)) = self.slots.get_mut(index as usize) else {
             return;

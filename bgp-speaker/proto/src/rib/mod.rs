@@ -8,3 +8,22 @@ pub mod generation;
 pub mod nexthop;
 pub mod path;
 pub mod table;
+
+/// How many paths and references were looked at: tests count what a call costs.
+#[cfg(test)]
+pub(crate) mod visits {
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static COUNT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(crate) fn note() {
+        COUNT.set(COUNT.get() + 1);
+    }
+
+    /// So many since the last call.
+    pub(crate) fn take() -> usize {
+        COUNT.replace(0)
+    }
+}

@@ -106,6 +106,12 @@ impl NextHops {
         self.entries.get(id.0 as usize).map(|entry| entry.addr)
     }
 
+    /// The id of an address in use.
+    #[must_use]
+    pub fn find(&self, addr: IpAddr) -> Option<NextHopId> {
+        self.by_addr.get(&addr).map(|index| NextHopId(*index))
+    }
+
     /// Takes the kernel's word; `Some(id)` when it is news about a next hop in use.
     pub fn learn(&mut self, addr: IpAddr, reach: Reach) -> Option<NextHopId> {
         let index = *self.by_addr.get(&addr)?;

@@ -163,6 +163,8 @@ impl Table {
     /// The prefix of a destination.
     #[must_use]
     pub fn prefix(&self, dest: DestId) -> Option<Prefix> {
+        #[cfg(test)]
+        super::visits::note();
         self.dests
             .get(dest.index())
             .map(|dest| self.networks.prefix(dest))
@@ -225,6 +227,8 @@ impl Table {
         let mut next = self.dests.get(dest.index()).and_then(|dest| dest.head);
         std::iter::from_fn(move || {
             let at = next?;
+            #[cfg(test)]
+            super::visits::note();
             let node = self.nodes.get(slot(at))?;
             next = node.next;
             Some((at, node.path()))
@@ -259,6 +263,8 @@ impl Table {
     fn find_node(&self, dest: DestId, wanted: impl Fn(&Node) -> bool) -> Option<(PathIdx, &Node)> {
         let mut next = self.dests.get(dest.index()).and_then(|dest| dest.head);
         while let Some(at) = next {
+            #[cfg(test)]
+            super::visits::note();
             let node = self.nodes.get(slot(at))?;
             if wanted(node) {
                 return Some((at, node));

@@ -46,7 +46,10 @@ pub(crate) struct Heard {
     /// By prefix and identifier: what a peer that takes several paths knows.
     pub(crate) paths: BTreeMap<(Prefix, PathId), PathAttrs>,
     pub(crate) add_path: FamilySet,
+    pub(crate) extended_next_hop: FamilySet,
     pub(crate) end_of_rib: Vec<Family>,
+    /// EoRR (RFC 7313 §4).
+    pub(crate) ends_of_refresh: Vec<Family>,
     pub(crate) messages: usize,
     /// A slow peer: its chunks pile up here until `drain`.
     pub(crate) slow: bool,
@@ -155,6 +158,14 @@ pub(crate) fn graceful(peer: PeerId, kind: PeerKind, kept: FamilySet) -> Session
     facts
 }
 
+/// The same of a peer that keeps our routes while we restart, and did not restart itself.
+pub(crate) fn helping(peer: PeerId, kind: PeerKind) -> SessionFacts {
+    let mut facts = graceful(peer, kind, FamilySet::EMPTY);
+    let negotiated = Arc::make_mut(&mut facts.negotiated);
+    negotiated.local.capabilities = negotiated.remote.capabilities.clone();
+    facts
+}
+
 /// End-of-RIB.
 pub(crate) fn end_of_rib(family: Family) -> RouteBatch {
     RouteBatch {
@@ -238,6 +249,7 @@ impl World {
         self.handle(Input::Configure(peer, Arc::new(routing)));
         let heard = Heard {
             add_path: facts.negotiated.add_path_send,
+            extended_next_hop: facts.negotiated.extended_next_hop,
             ..Heard::default()
         };
         self.heard.insert(peer, heard);
@@ -301,7 +313,7 @@ impl World {
         }
     }
 
-    fn obey(&mut self, output: Output) {
+    pub(crate) fn obey(&mut self, output: Output) {
         match output {
             Output::Advertise(session, chunk) => {
                 let peer = session.peer;
@@ -387,12 +399,16 @@ fn read(heard: &mut Heard, mut buf: BytesMut) {
         four_octet_as: true,
         add_path: heard.add_path,
         families: FamilySet::ALL,
-        extended_next_hop: FamilySet::EMPTY,
+        extended_next_hop: heard.extended_next_hop,
         external: false,
     };
     while let Some(frame) = cut_frame(&mut buf, false).expect("a well-formed frame") {
         if frame.kind != MessageKind::Update {
             assert_eq!(frame.kind, MessageKind::Refresh);
+            let refresh = Refresh::decode(&frame.body).expect("a well-formed ROUTE-REFRESH");
+            if let Some(refresh) = refresh.filter(|refresh| refresh.kind == RefreshKind::End) {
+                heard.ends_of_refresh.push(refresh.family);
+            }
             continue;
         }
         heard.messages += 1;

@@ -1,0 +1,376 @@
+//! No single call goes through all routes, however many there are: counted, not timed.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::*;
+use crate::policy::{Actions, Matcher, Policy, Rule, Verdict};
+use crate::rib::visits;
+use crate::session::Negotiated;
+use crate::types::{Asn, FamilySet, HoldTime, PathId, RouterId};
+use crate::wire::{
+    Capability, GracefulRestart, NextHop, Nlri, Open, PathAttrs, Refresh, RefreshKind, RouteBatch, RouteOp,
+};
+
+/// Several slices of each kind of work.
+const ROUTES: u32 = 400_000;
+/// Paths and references that one call may look at: a slice of destinations, some times each. All routes are more.
+const MOST: usize = 10 * work::SLICE;
+const A: PeerId = PeerId(1);
+const B: PeerId = PeerId(2);
+
+struct Bench {
+    engine: Engine,
+    epochs: [u32; 3],
+    /// Visits of the call with the most.
+    worst: usize,
+    kernel: usize,
+}
+
+fn addr(last: u8) -> IpAddr {
+    [192, 0, 2, last].into()
+}
+
+fn facts(peer: PeerId, local_v4: u8) -> SessionFacts {
+    let restart = GracefulRestart {
+        restarting: false,
+        notification: false,
+        restart_time: 120,
+        families: Family::ALL.map(|family| (family, true)).into(),
+    };
+    let open = |asn, id| Open {
+        asn: Asn(asn),
+        hold_time: HoldTime::DEFAULT,
+        router_id: RouterId::new(id).unwrap(),
+        capabilities: vec![Capability::GracefulRestart(restart.clone())],
+    };
+    SessionFacts {
+        negotiated: Arc::new(Negotiated {
+            local: open(64512, 1),
+            remote: open(65000 + peer.0, 100 + peer.0),
+            hold_time: HoldTime::DEFAULT,
+            families: FamilySet::ALL,
+            four_octet_as: true,
+            refresh: true,
+            enhanced_refresh: true,
+            extended_message: false,
+            add_path_receive: FamilySet::EMPTY,
+            add_path_send: FamilySet::EMPTY,
+            extended_next_hop: FamilySet::EMPTY,
+            long_lived: FamilySet::ALL,
+        }),
+        remote_addr: addr(10 + peer.0 as u8),
+        local_v4: Some([192, 0, 2, local_v4].into()),
+        local_v6: None,
+        link_local: None,
+        shared_subnets: Vec::new(),
+    }
+}
+
+fn routing(peer: PeerId, import: Policy) -> Arc<PeerRouting> {
+    Arc::new(PeerRouting {
+        name: peer.0.to_string(),
+        kind: PeerKind::External,
+        local_asn: Asn(64512),
+        remote_asn: Asn(65000 + peer.0),
+        import: Arc::new(import),
+        export: Arc::new(Policy::accept_all()),
+        next_hop_self: false,
+        allow_own_as: 0,
+        max_prefixes: None,
+        max_paths_per_prefix: 64,
+        rules: PathRules::default(),
+    })
+}
+
+fn batches(attrs: Option<&PathAttrs>, routes: std::ops::Range<u32>) -> impl Iterator<Item = RouteBatch> {
+    let all: Vec<u32> = routes.collect();
+    let chunks: Vec<Vec<u32>> = all.chunks(500).map(<[u32]>::to_vec).collect();
+    let attrs = attrs.cloned();
+    chunks.into_iter().map(move |numbers| {
+        let nlri = |n: &u32| Nlri {
+            path_id: PathId(0),
+            prefix: Prefix::v4(0x0B00_0000 + n, 32),
+        };
+        let nlri: Vec<Nlri> = numbers.iter().map(nlri).collect();
+        let range = 0..nlri.len();
+        let op = match attrs.clone() {
+            Some(attrs) => RouteOp::Announce { attrs, nlri: range },
+            None => RouteOp::Withdraw { nlri: range },
+        };
+        RouteBatch {
+            ops: vec![op],
+            nlri,
+            ..RouteBatch::default()
+        }
+    })
+}
+
+fn attrs() -> PathAttrs {
+    PathAttrs::originated(NextHop::from(addr(77)))
+}
+
+impl Bench {
+    /// A has announced all routes, B has them.
+    fn new() -> Self {
+        let engine = Engine::new(EngineConfig {
+            asn: Asn(64512),
+            router_id: RouterId::new(1).unwrap(),
+            cluster_id: None,
+            max_paths: 1,
+            multipath_relax: false,
+            link_bandwidth: false,
+            assume_reachable: false,
+        });
+        let mut bench = Self {
+            engine,
+            epochs: [0; 3],
+            worst: 0,
+            kernel: 0,
+        };
+        for peer in [A, B] {
+            bench.tell(Input::Configure(peer, routing(peer, Policy::accept_all())));
+            bench.up(peer);
+        }
+        for batch in batches(Some(&attrs()), 0..ROUTES) {
+            bench.tell(Input::Routes(bench.session(A), batch));
+        }
+        bench.check("the table");
+        assert_eq!(bench.kernel, ROUTES as usize);
+        bench
+    }
+
+    fn session(&self, peer: PeerId) -> SessionId {
+        let epoch = self.epochs[peer.0 as usize];
+        SessionId { peer, epoch }
+    }
+
+    fn up(&mut self, peer: PeerId) {
+        self.epochs[peer.0 as usize] += 1;
+        self.tell(Input::Up(self.session(peer), facts(peer, 1).into()));
+    }
+
+    fn counted<T>(&mut self, call: impl FnOnce(&mut Engine) -> T) -> T {
+        visits::take();
+        let result = call(&mut self.engine);
+        self.worst = self.worst.max(visits::take());
+        result
+    }
+
+    /// Takes an input; nothing is done yet.
+    fn handle(&mut self, input: Input) {
+        self.counted(|engine| engine.handle(Instant::now(), input));
+    }
+
+    /// All that follows.
+    fn pump(&mut self) {
+        loop {
+            while let Some(output) = self.engine.next_output() {
+                match output {
+                    Output::Advertise(session, chunk) => {
+                        self.handle(Input::Written(session, chunk.cost_for(session.peer)));
+                    }
+                    Output::Watch(addrs) => {
+                        let reach = Reach::Reachable { metric: 0 };
+                        self.handle(Input::NextHops(
+                            addrs.into_iter().map(|addr| (addr, reach)).collect(),
+                        ));
+                    }
+                    Output::Fib { changes, .. } => {
+                        for change in changes {
+                            self.kernel += 1;
+                            self.kernel -= usize::from(change.next_hops.is_empty()) * 2;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            if !self.counted(Engine::work) && !self.counted(Engine::tidy) && self.engine.out.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.handle(input);
+        self.pump();
+    }
+
+    /// The costliest call so far is a slice.
+    fn check(&mut self, what: &str) {
+        let worst = std::mem::take(&mut self.worst);
+        println!("{what}: {worst} visits at the most");
+        assert!(worst <= MOST, "{what}: {worst} visits in one call");
+    }
+
+    fn refresh(&mut self, peer: PeerId, kind: RefreshKind) {
+        let family = Family::Ipv4;
+        self.handle(Input::Refresh(self.session(peer), Refresh { family, kind }));
+    }
+
+    fn received(&self) -> usize {
+        self.engine.counts(A).received[0]
+    }
+}
+
+#[test]
+fn a_full_walk_is_noticed() {
+    let bench = Bench::new();
+    visits::take();
+    assert_eq!(
+        bench.engine.only_from(&[A].into()).get(&A),
+        Some(&(ROUTES as usize))
+    );
+    assert!(visits::take() > MOST);
+}
+
+#[test]
+fn refreshes() {
+    let mut bench = Bench::new();
+    for _ in 0..40 {
+        bench.refresh(A, RefreshKind::Begin);
+        bench.handle(Input::Routes(
+            bench.session(A),
+            batches(Some(&attrs()), 0..1).next().unwrap(),
+        ));
+    }
+    bench.check("BoRR after BoRR");
+    bench.pump();
+    bench.check("what follows from it");
+    for _ in 0..40 {
+        bench.refresh(A, RefreshKind::Begin);
+        bench.refresh(A, RefreshKind::End);
+    }
+    bench.check("refresh after refresh");
+    bench.pump();
+    bench.check("their ends");
+    assert_eq!(bench.received(), 0);
+    bench.refresh(B, RefreshKind::Request);
+    bench.pump();
+    bench.check("a request");
+}
+
+#[test]
+fn restarts() {
+    let mut bench = Bench::new();
+    bench.handle(Input::Restarting(bench.session(A), FamilySet::ALL));
+    bench.check("Restarting");
+    bench.pump();
+    bench.handle(Input::LongLived(bench.session(A), FamilySet::ALL));
+    bench.check("LongLived");
+    bench.pump();
+    bench.check("what follows from it");
+    bench.handle(Input::NextHops(vec![(addr(77), Reach::Unreachable)]));
+    bench.check("a lost next hop");
+    bench.handle(Input::NextHops(vec![(addr(77), Reach::Reachable { metric: 1 })]));
+    bench.up(A);
+    bench.check("what follows from it");
+    assert_eq!(bench.received(), 0);
+}
+
+#[test]
+fn a_restart_that_is_not_ended() {
+    let mut bench = Bench::new();
+    bench.handle(Input::Restarting(bench.session(A), FamilySet::ALL));
+    bench.up(A);
+    bench.check("Restarting and Up");
+    bench.handle(Input::Swept(bench.session(A)));
+    bench.check("Swept");
+    bench.pump();
+    bench.check("what follows from it");
+    assert_eq!(bench.received(), 0);
+}
+
+#[test]
+fn the_ends_of_sessions() {
+    let mut bench = Bench::new();
+    bench.handle(Input::Down(bench.session(B)));
+    bench.check("Down of a receiver, alone in its group");
+    bench.pump();
+    bench.up(B);
+    bench.check("Up of a receiver");
+    bench.handle(Input::Down(bench.session(A)));
+    bench.check("Down of the sender");
+    bench.up(A);
+    bench.check("Up of the sender");
+    assert_eq!((bench.received(), bench.kernel), (0, 0));
+    for batch in batches(Some(&attrs()), 0..ROUTES) {
+        bench.tell(Input::Routes(bench.session(A), batch));
+    }
+    bench.handle(Input::Remove(A));
+    bench.check("Remove");
+    bench.pump();
+    bench.check("what follows from it");
+    assert_eq!(bench.engine.sizes(), (0, 0, 0));
+}
+
+#[test]
+fn withdrawals_one_message_at_a_time() {
+    let mut bench = Bench::new();
+    for batch in batches(None, 0..ROUTES) {
+        bench.tell(Input::Routes(bench.session(A), batch));
+    }
+    bench.check("withdrawals");
+    assert_eq!(bench.engine.sizes(), (0, 0, 0));
+}
+
+#[test]
+fn what_changes_many_routes() {
+    let mut bench = Bench::new();
+    let set_med = Policy {
+        rules: vec![Rule {
+            matcher: Matcher::default(),
+            actions: Actions {
+                med: Some(7),
+                ..Actions::default()
+            },
+            verdict: Some(Verdict::Accept),
+        }],
+        ..Policy::accept_all()
+    };
+    bench.handle(Input::Configure(A, routing(A, set_med)));
+    bench.check("a policy");
+    bench.pump();
+    bench.check("what follows from it");
+    for reach in [Reach::Unreachable, Reach::Reachable { metric: 3 }] {
+        bench.handle(Input::NextHops(vec![(addr(77), reach)]));
+        bench.check("a next hop");
+        bench.pump();
+        bench.check("what follows from it");
+    }
+    let block = Originated {
+        prefix: Prefix::v4(0x0B00_0000, 8),
+        source: crate::policy::Source::PodBlock,
+        communities: vec![],
+    };
+    for blocks in [vec![block], vec![]] {
+        bench.handle(Input::Originate(blocks));
+        bench.check("a block");
+        bench.pump();
+        bench.check("what follows from it");
+    }
+    bench.handle(Input::Facts(bench.session(B), facts(B, 2).into()));
+    bench.check("another address of ours");
+    bench.pump();
+    bench.check("what follows from it");
+    bench.handle(Input::Drain(true));
+    bench.check("a drain");
+    bench.pump();
+    bench.check("what follows from it");
+    // The sender comes back as another.
+    bench.handle(Input::Restarting(bench.session(A), FamilySet::ALL));
+    bench.epochs[1] += 1;
+    let mut other = facts(A, 1);
+    Arc::make_mut(&mut other.negotiated).remote.router_id = RouterId::new(99).unwrap();
+    other.remote_addr = addr(99);
+    bench.engine.begin_feed(FeedId(1));
+    bench.handle(Input::Up(bench.session(A), other.into()));
+    bench.check("another identifier");
+    bench.pump();
+    bench.check("what follows from it");
+    assert_eq!(
+        (bench.received(), bench.kernel),
+        (ROUTES as usize, ROUTES as usize)
+    );
+}

@@ -1,0 +1,571 @@
+//! What goes out with a route: next hops, preferences and what policies add.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use bgp_proto::engine::{Input, Originated, PathRules, PeerKind, PeerRouting, RouteFilter, SessionFacts};
+use bgp_proto::policy::{Actions, Matcher, NextHopAction, Policy, Rule, Source, Verdict};
+use bgp_proto::types::{Community, Family, FamilySet, PeerId, Prefix};
+use bgp_proto::wire::{NextHop, PathAttrs, RefreshKind};
+use common::*;
+
+const A: PeerId = PeerId(1);
+const B: PeerId = PeerId(2);
+const C: PeerId = PeerId(3);
+const V4: &str = "10.244.1.0/24";
+const V6: &str = "fd00:1::/64";
+
+fn own(text: &str) -> Originated {
+    Originated {
+        prefix: prefix(text),
+        source: Source::PodBlock,
+        communities: vec![],
+    }
+}
+
+fn next_hop(world: &World, peer: PeerId, text: &str) -> String {
+    world.heard[&peer].routes[&prefix(text)].next_hop.to_string()
+}
+
+/// A peer that takes IPv6 next hops for IPv4, at this address.
+fn extended(peer: PeerId, addr: &str) -> SessionFacts {
+    let mut facts = facts(peer, PeerKind::External);
+    let negotiated = Arc::make_mut(&mut facts.negotiated);
+    negotiated.extended_next_hop = [Family::Ipv4].into_iter().collect();
+    facts.remote_addr = addr.parse().unwrap();
+    facts
+}
+
+/// RFC 4760 §3: each family with its own next hop, also where all else is the same and all goes out at once.
+#[test]
+fn both_families_of_one_flush_have_their_own_next_hops() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    world.add_with(B, routing(B, PeerKind::External), extended(B, "192.0.2.12"));
+    world.add(C, PeerKind::External);
+    world.pump();
+    // RFC 8950: the same attributes, with an IPv6 next hop, for prefixes of both families.
+    let mut attrs = attrs_from(C, PeerKind::External);
+    attrs.next_hop = NextHop::V6("2001:db8::c".parse().unwrap());
+    let batch = announce(attrs, &[prefix("10.1.0.0/16"), prefix("2001:db8:1::/48")]);
+    world.handle(Input::Routes(world.session(C), batch));
+    world.handle(Input::Originate(vec![own(V4), own(V6)]));
+    world.pump();
+    for peer in [A, B] {
+        for (route, next_hop_of_route) in [
+            (V4, "192.0.2.1"),
+            ("10.1.0.0/16", "192.0.2.1"),
+            (V6, "2001:db8::1"),
+            ("2001:db8:1::/48", "2001:db8::1"),
+        ] {
+            assert_eq!(
+                next_hop(&world, peer, route),
+                next_hop_of_route,
+                "{route} at {}",
+                peer.0
+            );
+        }
+    }
+}
+
+/// RFC 8950 §4: a peer on an IPv6 session may have no IPv4 on the link.
+#[test]
+fn ipv6_sessions_get_ipv6_next_hops_for_ipv4() {
+    let unnumbered = SessionFacts {
+        link_local: Some("fe80::1".parse().unwrap()),
+        ..extended(A, "fe80::a")
+    };
+    let without_v6 = SessionFacts {
+        local_v6: None,
+        ..extended(A, "2001:db8::a")
+    };
+    let not_agreed = SessionFacts {
+        remote_addr: "2001:db8::a".parse().unwrap(),
+        ..facts(A, PeerKind::External)
+    };
+    for (facts, expected) in [
+        (extended(A, "2001:db8::a"), "2001:db8::1"),
+        (unnumbered, "2001:db8::1"),
+        (extended(A, "192.0.2.11"), "192.0.2.1"),
+        (without_v6, "192.0.2.1"),
+        (not_agreed, "192.0.2.1"),
+    ] {
+        let mut world = World::new(config());
+        let said = format!("{facts:?}");
+        world.add_with(A, routing(A, PeerKind::External), facts);
+        world.handle(Input::Originate(vec![own(V4)]));
+        world.pump();
+        assert_eq!(next_hop(&world, A, V4), expected, "{said}");
+    }
+}
+
+/// RFC 8950 §4: IPv4 with an IPv6 next hop only to those who said that they take it, whoever set the next hop.
+#[test]
+fn who_takes_no_ipv6_next_hops_is_sent_none_for_ipv4() {
+    let (four, six) = ("10.1.0.0/16", "2001:db8:1::/48");
+    let far: IpAddr = "2001:db8:f::1".parse().unwrap();
+    let set = Arc::new(Policy {
+        rules: vec![Rule {
+            matcher: Matcher::default(),
+            actions: Actions {
+                next_hop: Some(NextHopAction::Address(far)),
+                ..Actions::default()
+            },
+            verdict: Some(Verdict::Accept),
+        }],
+        ..Policy::accept_all()
+    });
+    for (export, received) in [(Arc::new(Policy::accept_all()), far), (set, address(A).into())] {
+        let mut world = World::new(config());
+        world.add(A, PeerKind::Client);
+        world.add_with(
+            B,
+            PeerRouting {
+                export: Arc::clone(&export),
+                ..routing(B, PeerKind::Client)
+            },
+            facts(B, PeerKind::Client),
+        );
+        let takes = PeerRouting {
+            export,
+            ..routing(C, PeerKind::Client)
+        };
+        world.add_with(C, takes, extended(C, "192.0.2.13"));
+        announce_over(&mut world, A, received, &[four]);
+        announce_over(&mut world, A, far, &[six]);
+        world.pump();
+        assert_eq!(known(&world, B), [six]);
+        assert_eq!(known(&world, C), [four, six]);
+        assert_eq!(next_hop(&world, C, four), far.to_string());
+        announce_over(&mut world, A, address(A).into(), &[four]);
+        world.pump();
+        assert_eq!(known(&world, C), [four, six]);
+    }
+}
+
+/// RFC 2545 §3: the link-local address only to those on the link of the global one.
+#[test]
+fn link_local_next_hops_stay_on_their_link() {
+    let global: Ipv6Addr = "2001:db8:a::a".parse().unwrap();
+    let pair = NextHop::V6Pair(global, "fe80::a".parse().unwrap());
+    let unchanged = PathRules {
+        next_hop_unchanged: true,
+        ..PathRules::default()
+    };
+    let at = |kind: PeerKind, rules: PathRules, subnets: &[&str]| {
+        let mut world = World::new(config());
+        world.add(A, PeerKind::External);
+        let routing_b = PeerRouting {
+            rules,
+            ..routing(B, kind)
+        };
+        let facts_b = SessionFacts {
+            shared_subnets: subnets.iter().map(|text| prefix(text)).collect(),
+            ..facts(B, kind)
+        };
+        world.add_with(B, routing_b, facts_b);
+        let mut attrs = attrs_from(A, PeerKind::External);
+        attrs.next_hop = pair;
+        world.handle(Input::Routes(world.session(A), announce(attrs, &[prefix(V6)])));
+        world.pump();
+        world.heard[&B].routes[&prefix(V6)].next_hop
+    };
+    let plain = PathRules::default();
+    for (kind, rules) in [(PeerKind::Internal, plain), (PeerKind::External, unchanged)] {
+        assert_eq!(at(kind, rules, &[]), NextHop::V6(global));
+        assert_eq!(at(kind, rules, &["2001:db8:b::/64"]), NextHop::V6(global));
+        assert_eq!(at(kind, rules, &["2001:db8:a::/64"]), pair);
+    }
+    assert_eq!(at(PeerKind::External, plain, &["2001:db8:a::/64"]), pair);
+    assert_eq!(
+        at(PeerKind::External, plain, &[]).to_string(),
+        "2001:db8::1",
+        "ourselves"
+    );
+}
+
+fn announce_over(world: &mut World, from: PeerId, next_hop: IpAddr, texts: &[&str]) {
+    let mut attrs = attrs_from(from, world.kinds[&from]);
+    attrs.next_hop = next_hop.into();
+    let prefixes: Vec<Prefix> = texts.iter().map(|text| prefix(text)).collect();
+    world.handle(Input::Routes(world.session(from), announce(attrs, &prefixes)));
+}
+
+fn known(world: &World, peer: PeerId) -> Vec<String> {
+    let known: Vec<String> = world.heard[&peer].routes.keys().map(Prefix::to_string).collect();
+    let counted: usize = world.engine.counts(peer).advertised.iter().sum();
+    assert_eq!(counted, known.len());
+    let filter = RouteFilter {
+        advertised_to: Some(peer),
+        ..RouteFilter::default()
+    };
+    let shown: Vec<String> = world
+        .engine
+        .routes(&filter)
+        .iter()
+        .map(|route| route.prefix.to_string())
+        .collect();
+    assert_eq!(shown, known);
+    known
+}
+
+/// RFC 4271 §5.1.3: a route whose next hop is the peer itself is not sent to it; others get it.
+#[test]
+fn a_peer_is_not_sent_a_route_that_leads_to_itself() {
+    let mut world = World::new(config());
+    for peer in [A, B, C] {
+        world.add(peer, PeerKind::Client);
+    }
+    let (one, two) = ("10.1.0.0/16", "10.2.0.0/16");
+    let (at_a, at_b, at_c) = (address(A).into(), address(B).into(), address(C).into());
+    announce_over(&mut world, A, at_a, &[one, two]);
+    world.pump();
+    assert_eq!(
+        (known(&world, B), known(&world, C)),
+        (vec![one.into(), two.into()], vec![one.into(), two.into()])
+    );
+    // The next hop becomes B, then C, then A again.
+    announce_over(&mut world, A, at_b, &[one]);
+    world.pump();
+    assert_eq!(known(&world, B), [two]);
+    assert_eq!(next_hop(&world, C, one), address(B).to_string());
+    announce_over(&mut world, A, at_c, &[one]);
+    world.pump();
+    assert_eq!(
+        (known(&world, B), known(&world, C)),
+        (vec![one.into(), two.into()], vec![two.into()])
+    );
+    announce_over(&mut world, A, at_a, &[one]);
+    world.pump();
+    assert_eq!(known(&world, C), [one, two]);
+    // A new source at the same time.
+    announce_over(&mut world, A, at_b, &[one]);
+    world.pump();
+    world.withdraw(A, &[one]);
+    announce_over(&mut world, C, at_a, &[one]);
+    world.pump();
+    assert_eq!(
+        (known(&world, A), known(&world, B), known(&world, C)),
+        (vec![], vec![one.into(), two.into()], vec![two.into()])
+    );
+    // Sent again, and sent to one that comes later.
+    world.refresh(A, Family::Ipv4, RefreshKind::Request);
+    world.down(B);
+    world.pump();
+    announce_over(&mut world, C, at_b, &[one]);
+    world.pump();
+    world.add(B, PeerKind::Client);
+    world.pump();
+    assert_eq!(
+        (known(&world, A), known(&world, B)),
+        (vec![one.into()], vec![two.into()])
+    );
+    world.withdraw(C, &[one]);
+    world.withdraw(A, &[two]);
+    world.pump();
+    for peer in [A, B, C] {
+        assert_eq!(known(&world, peer), [""; 0]);
+        world.down(peer);
+    }
+    world.pump();
+    assert_eq!(world.engine.sizes(), (0, 0, 0));
+}
+
+#[test]
+fn nor_one_that_comes_up_at_the_address_of_a_next_hop_later() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::Client);
+    announce_over(&mut world, A, address(B).into(), &["10.1.0.0/16"]);
+    world.add(C, PeerKind::Client);
+    world.pump();
+    world.add(B, PeerKind::Client);
+    world.pump();
+    assert_eq!(
+        (known(&world, B), known(&world, C)),
+        (vec![], vec!["10.1.0.0/16".into()])
+    );
+    // It comes back from another address.
+    world.down(B);
+    let elsewhere = SessionFacts {
+        remote_addr: "192.0.2.99".parse().unwrap(),
+        ..facts(B, PeerKind::Client)
+    };
+    world.add_with(B, routing(B, PeerKind::Client), elsewhere);
+    world.pump();
+    assert_eq!(known(&world, B), ["10.1.0.0/16"]);
+}
+
+#[test]
+fn an_address_belongs_to_the_peer_that_has_it_now() {
+    let one = "10.1.0.0/16";
+    let at_b = || SessionFacts {
+        remote_addr: address(B).into(),
+        ..facts(C, PeerKind::Client)
+    };
+    let mut world = World::new(config());
+    world.add(A, PeerKind::Client);
+    announce_over(&mut world, A, address(B).into(), &[one]);
+    world.add(B, PeerKind::Client);
+    world.pump();
+    assert_eq!(known(&world, B), [""; 0]);
+    // Another peer has it, then B again.
+    world.down(B);
+    world.add_with(C, routing(C, PeerKind::Client), at_b());
+    world.pump();
+    assert_eq!(known(&world, C), [""; 0]);
+    world.down(C);
+    world.handle(Input::Remove(C));
+    world.add(B, PeerKind::Client);
+    world.pump();
+    assert_eq!(known(&world, B), [""; 0]);
+    // B is removed, and its number is another's, at another address.
+    world.down(B);
+    world.handle(Input::Remove(B));
+    world.pump();
+    world.epochs.remove(&B);
+    let elsewhere = SessionFacts {
+        remote_addr: "192.0.2.99".parse().unwrap(),
+        ..facts(B, PeerKind::Client)
+    };
+    world.add_with(B, routing(B, PeerKind::Client), elsewhere);
+    world.pump();
+    assert_eq!(known(&world, B), [one]);
+}
+
+/// What is sent is what counts: ourselves, what a policy says, an address of either family.
+#[test]
+fn the_next_hop_that_is_sent_says_who_is_left_out() {
+    let (four, six) = ("10.1.0.0/16", "2001:db8:1::/48");
+    let at_b6: IpAddr = "2001:db8:f::b".parse().unwrap();
+    let policy = |next_hop| {
+        let rule = Rule {
+            matcher: Matcher::default(),
+            actions: Actions {
+                next_hop: Some(next_hop),
+                ..Actions::default()
+            },
+            verdict: Some(Verdict::Accept),
+        };
+        Arc::new(Policy {
+            rules: vec![rule],
+            ..Policy::accept_all()
+        })
+    };
+    let at = |kind, change: &dyn Fn(&mut PeerRouting), remote_addr: IpAddr, subnets: &[&str]| {
+        let mut world = World::new(config());
+        world.add(A, PeerKind::Client);
+        announce_over(&mut world, A, address(B).into(), &[four]);
+        announce_over(&mut world, A, at_b6, &[six]);
+        for (peer, remote_addr) in [(C, address(C).into()), (B, remote_addr)] {
+            let mut routing = routing(peer, kind);
+            change(&mut routing);
+            let facts = SessionFacts {
+                remote_addr,
+                shared_subnets: subnets.iter().map(|text| prefix(text)).collect(),
+                ..facts(peer, kind)
+            };
+            world.add_with(peer, routing, facts);
+            world.pump();
+        }
+        assert_eq!(known(&world, C), [four, six], "C is sent all");
+        known(&world, B)
+    };
+    let plain = |_: &mut PeerRouting| {};
+    let b4: IpAddr = address(B).into();
+    assert_eq!(at(PeerKind::Client, &plain, b4, &[]), [six]);
+    assert_eq!(at(PeerKind::Client, &plain, at_b6, &[]), [four]);
+    let next_hop_self = |routing: &mut PeerRouting| routing.next_hop_self = true;
+    assert_eq!(at(PeerKind::Client, &next_hop_self, b4, &[]), [four, six]);
+    // To another AS: ourselves, or a third party where all share its subnet.
+    let (ours, shared) = (["198.51.100.0/24"], ["192.0.2.0/24", "2001:db8:f::/64"]);
+    assert_eq!(at(PeerKind::External, &plain, b4, &ours), [four, six]);
+    assert_eq!(at(PeerKind::External, &plain, b4, &shared), [six]);
+    assert_eq!(at(PeerKind::External, &plain, at_b6, &shared), [four]);
+    let unchanged = |routing: &mut PeerRouting| routing.export = policy(NextHopAction::Unchanged);
+    assert_eq!(at(PeerKind::External, &unchanged, at_b6, &[]), [four]);
+    let own = |routing: &mut PeerRouting| routing.export = policy(NextHopAction::OwnAddress);
+    assert_eq!(at(PeerKind::Client, &own, b4, &[]), [four, six]);
+    // An address that nobody announced, known to be B's after the routes were evaluated for C.
+    let named: IpAddr = "192.0.2.99".parse().unwrap();
+    let set = |routing: &mut PeerRouting| routing.export = policy(NextHopAction::Address(named));
+    assert_eq!(at(PeerKind::Client, &set, named, &[]), [""; 0]);
+    assert_eq!(at(PeerKind::Client, &set, b4, &[]), [four, six]);
+}
+
+fn shutting_down(from: PeerId, kind: PeerKind) -> PathAttrs {
+    let mut attrs = attrs_from(from, kind);
+    attrs.communities = [Community::GRACEFUL_SHUTDOWN].into();
+    attrs
+}
+
+/// RFC 8326 §4: LOCAL_PREF 0 in all of the AS, and where it is shown.
+#[test]
+fn a_route_that_is_about_to_go_has_preference_0_inside_the_as() {
+    let mut world = World::new(config());
+    for (peer, kind) in [
+        (A, PeerKind::External),
+        (B, PeerKind::Internal),
+        (C, PeerKind::Client),
+    ] {
+        world.add(peer, kind);
+    }
+    let batch = announce(shutting_down(A, PeerKind::External), &[prefix("10.1.0.0/16")]);
+    world.handle(Input::Routes(world.session(A), batch));
+    // Inside the AS LOCAL_PREF says what there is to say (RFC 4456 §10: a reflector leaves it alone).
+    let batch = announce(shutting_down(C, PeerKind::Client), &[prefix("10.3.0.0/16")]);
+    world.handle(Input::Routes(world.session(C), batch));
+    world.handle(Input::Originate(vec![Originated {
+        communities: vec![Community::GRACEFUL_SHUTDOWN],
+        ..own(V4)
+    }]));
+    world.pump();
+    let preference = |peer: PeerId, text: &str| world.heard[&peer].routes[&prefix(text)].local_pref;
+    for peer in [B, C] {
+        assert_eq!(preference(peer, "10.1.0.0/16"), Some(0));
+        assert_eq!(preference(peer, V4), Some(0));
+    }
+    assert_eq!(preference(B, "10.3.0.0/16"), Some(100));
+    assert_eq!(preference(A, V4), None);
+    let shown = |world: &World| {
+        let filter = RouteFilter {
+            received_from: Some(A),
+            ..RouteFilter::default()
+        };
+        world.engine.routes(&filter)[0].paths[0].attrs.local_pref
+    };
+    assert_eq!(shown(&world), Some(0));
+    // A policy that takes the community away takes its effect away; one that adds it gives it.
+    let policy = |actions| {
+        let rule = Rule {
+            matcher: Matcher::default(),
+            actions,
+            verdict: Some(Verdict::Accept),
+        };
+        let import = Arc::new(Policy {
+            rules: vec![rule],
+            ..Policy::accept_all()
+        });
+        PeerRouting {
+            import,
+            ..routing(A, PeerKind::External)
+        }
+    };
+    let cleared = policy(Actions {
+        clear_communities: true,
+        ..Actions::default()
+    });
+    world.handle(Input::Configure(A, cleared.into()));
+    world.pump();
+    assert_eq!(
+        world.heard[&B].routes[&prefix("10.1.0.0/16")].local_pref,
+        Some(100)
+    );
+    let added = policy(Actions {
+        local_pref: Some(300),
+        add_communities: vec![Community::GRACEFUL_SHUTDOWN],
+        ..Actions::default()
+    });
+    world.handle(Input::Configure(A, added.into()));
+    world.pump();
+    assert_eq!(world.heard[&B].routes[&prefix("10.1.0.0/16")].local_pref, Some(0));
+}
+
+/// As many sets of rules as do not fit into 16 bits.
+#[test]
+fn each_of_many_sets_of_export_rules_gives_its_own_attributes() {
+    const RULES: u32 = 17;
+    const ROUTES: u32 = 66_000;
+    let rule = |bit: u32| Rule {
+        matcher: Matcher {
+            communities: vec![Community(bit)],
+            ..Matcher::default()
+        },
+        actions: Actions {
+            add_communities: vec![Community(1000 + bit)],
+            ..Actions::default()
+        },
+        verdict: None,
+    };
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    let export = Arc::new(Policy {
+        rules: (0..RULES).map(rule).collect(),
+        ..Policy::accept_all()
+    });
+    let routing_b = PeerRouting {
+        export,
+        ..routing(B, PeerKind::External)
+    };
+    world.add_with(B, routing_b, facts(B, PeerKind::External));
+    world.pump();
+    let bits = |set: u32, from: u32| {
+        (0..RULES)
+            .filter(move |bit| set >> bit & 1 == 1)
+            .map(move |bit| Community(from + bit))
+    };
+    for set in 0..ROUTES {
+        let mut attrs = attrs_from(A, PeerKind::External);
+        attrs.communities = bits(set, 0).collect();
+        let prefix = Prefix::v4(0x0B00_0000 + (set << 8), 24);
+        world.handle(Input::Routes(world.session(A), announce(attrs, &[prefix])));
+    }
+    world.pump();
+    let routes = &world.heard[&B].routes;
+    assert_eq!(routes.len(), ROUTES as usize);
+    for set in 0..ROUTES {
+        let received = &routes[&Prefix::v4(0x0B00_0000 + (set << 8), 24)].communities;
+        let expected: Vec<Community> = bits(set, 0).chain(bits(set, 1000)).collect();
+        assert_eq!(received[..], expected[..], "{set}");
+    }
+}
+
+/// Both at once, over paths that come, go and are sent again (RFC 7911).
+#[test]
+fn with_several_paths_each_is_left_out_where_it_leads() {
+    let mut world = World::new(config());
+    for peer in [A, B, C] {
+        let mut facts = facts(peer, PeerKind::Client);
+        Arc::make_mut(&mut facts.negotiated).add_path_send = FamilySet::ALL;
+        world.add_with(peer, routing(peer, PeerKind::Client), facts);
+    }
+    let one = "10.1.0.0/16";
+    announce_over(&mut world, A, address(C).into(), &[one]);
+    announce_over(&mut world, B, address(B).into(), &[one]);
+    world.pump();
+    let paths = |world: &World, peer: PeerId| {
+        let known = world.heard[&peer].paths.values();
+        let mut hops: Vec<IpAddr> = known.map(|attrs| attrs.next_hop.addr()).collect();
+        hops.sort_unstable();
+        let counted = world.engine.counts(peer).advertised[0];
+        assert_eq!(counted, usize::from(!hops.is_empty()));
+        hops
+    };
+    let at = |peer: PeerId| IpAddr::V4(address(peer));
+    assert_eq!(paths(&world, A), [at(B)]);
+    assert_eq!(paths(&world, B), [at(C)]);
+    assert_eq!(paths(&world, C), [at(B)]);
+    announce_over(&mut world, A, address(B).into(), &[one]);
+    world.pump();
+    assert_eq!(paths(&world, A), [at(B)]);
+    assert_eq!(paths(&world, B), [] as [IpAddr; 0]);
+    assert_eq!(paths(&world, C), [at(B), at(B)]);
+    announce_over(&mut world, B, address(A).into(), &[one]);
+    world.pump();
+    assert_eq!(paths(&world, A), [] as [IpAddr; 0]);
+    assert_eq!(paths(&world, C), [at(A), at(B)]);
+    world.withdraw(A, &[one]);
+    world.withdraw(B, &[one]);
+    world.pump();
+    for peer in [A, B, C] {
+        assert!(paths(&world, peer).is_empty());
+    }
+}
