@@ -6,9 +6,11 @@
 
 mod bfd;
 mod cluster;
+mod cni;
 mod node;
 mod peers;
 mod policies;
+mod services;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -26,13 +28,18 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     let asn = node::asn(&document, sink);
     let cluster = node::cluster(&document.cluster, sink);
     node::blocks(&document, &cluster, sink);
-    cluster::aggregates(&document.services, &cluster, sink);
+    services::aggregates(&document.services, &cluster, sink);
+    services::ranges(&document, &cluster, sink);
     let policies = policies::Policies::new(&document.policies, sink);
     let mesh = cluster::mesh(&document.mesh, document.node.asn.is_some(), sink);
     let mut node = node::node(&document.node, facts, &cluster, sink);
     let own = facts.cluster.as_ref().zip(node.name.as_ref());
     let own = own.and_then(|(known, name)| known.nodes.get(name));
-    node.learn(cluster::blocks(&document, &cluster, own, sink), own);
+    let blocks = cluster::blocks(&document, &cluster, own, sink);
+    if let Some(known) = &facts.cluster {
+        cluster::look_at_node(&document, node.name.as_ref(), known, &blocks, sink);
+    }
+    node.learn(blocks, own);
     let listen = node::listen(&document.listen, sink);
     let fib = node::fib(&document.fib, sink);
     let context = peers::Context {
@@ -43,7 +50,11 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
         sink,
     };
     let (peers, skipped) = peers::peers(&document.peers, &context);
+    let import = document.mesh.import.as_ref();
+    let import = import.and_then(|name| policies.find(name, sink));
     policies.warn_unused(sink);
+    let guard = services::Guard::new(&document, facts, &node, &cluster);
+    let services = services::services(&document.services, facts, &guard, sink);
     let mut peers = peers;
     if let Some(asn) = asn {
         let making = cluster::Making {
@@ -51,13 +62,20 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
             mesh: &mesh,
             node: &node,
             asn,
+            import,
+            blocks_known: document.node.blocks_of_cluster.is_some(),
+            pod_cidrs: &cluster.pod_cidrs,
+            services: &services.ranges,
         };
-        let others = making.peers(facts, &peers);
+        let others = making.peers(facts, &peers, sink);
         peers.extend(others);
     }
     Some(Config {
         mesh,
-        services: cluster::services(&document.services, facts),
+        services,
+        cni: cni::cni(&document.cni, &cluster, &node, sink),
+        rejected: Vec::new(),
+        unready: Vec::new(),
         from_kubernetes: cluster::wanted(&document),
         cluster,
         node: node.with_asn(asn?),
