@@ -5,7 +5,9 @@ use std::fmt;
 use std::net::IpAddr;
 
 use bgp_proto::policy::{Matcher, Policy, PrefixRange, Rule, Verdict};
-use bgp_proto::types::{Community, FamilySet, Prefix};
+use bgp_proto::types::{Asn, Community, FamilySet, Prefix};
+
+use crate::model::{Fib, Listen};
 
 /// What is known of the node without the file: from the host, later from the Node object.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -16,6 +18,21 @@ pub struct NodeFacts {
     pub labels: BTreeMap<String, String>,
     /// What Kubernetes says; `None`: not asked, or not answered yet.
     pub cluster: Option<ClusterFacts>,
+    /// What a running agent cannot change; `None` at its start.
+    pub running: Option<Running>,
+}
+
+/// What stays as it was at the start of the agent, whatever the file says now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Running {
+    /// This node's AS number.
+    pub asn: Asn,
+    /// `cluster.clusterId`.
+    pub cluster_id: Option<u32>,
+    /// Where peers connect to.
+    pub listen: Listen,
+    /// The kernel's routes: `install`, `table` and `resolveViaDefault` of it.
+    pub fib: Fib,
 }
 
 /// What Kubernetes says of the cluster, as far as this node wants to know.

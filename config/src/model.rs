@@ -50,6 +50,8 @@ pub struct Config {
     pub from_kubernetes: FromKubernetes,
     /// What Kubernetes says and this node does not take; everything else applies.
     pub rejected: Vec<Rejected>,
+    /// Fields that differ from what runs, and take effect at the agent's next start.
+    pub deferred: Vec<&'static str>,
     /// Why the node cannot be ready with what Kubernetes says.
     pub unready: Vec<String>,
     /// The network that the container runtime is given.

@@ -434,3 +434,39 @@ fn what_kubernetes_lacks_keeps_the_node_from_being_ready() {
         .retain(|name, _| name == "node-1");
     assert_eq!(unready(full, &changed), "");
 }
+
+#[test]
+fn what_a_running_agent_cannot_change_stays_alone() {
+    let mut facts = facts("node-1");
+    let before = load("mesh: {mode: full}\n", &facts);
+    facts.running = Some(podroute_config::Running {
+        asn: before.node.asn,
+        cluster_id: before.cluster.cluster_id,
+        listen: before.listen.clone(),
+        fib: before.fib.clone(),
+    });
+    assert!(load("mesh: {mode: full}\n", &facts).deferred.is_empty());
+    let text = file("fib: {table: 100, maxPaths: 2, multipathRelax: true}\nlisten: {port: 1179}\nmesh: {mode: full, hold: 9s}\n")
+        .replace("asn: 64512", "asn: 64999, clusterId: 7");
+    let after = load_for(&text, &facts).unwrap();
+    assert_eq!(
+        after.deferred,
+        [
+            "cluster.asn, node.asn",
+            "cluster.clusterId",
+            "listen",
+            "fib.table"
+        ]
+    );
+    assert_eq!((after.node.asn.0, after.cluster.cluster_id), (64512, None));
+    assert_eq!(
+        (after.fib.table, after.fib.max_paths, after.fib.multipath_relax),
+        (254, 2, true)
+    );
+    assert_eq!(after.listen, before.listen);
+    // The mesh is of the AS that runs, with its new hold time.
+    assert_eq!(
+        (after.peers[0].remote_asn.0, after.peers[0].timers.hold.seconds()),
+        (64512, 9)
+    );
+}

@@ -15,7 +15,7 @@ mod services;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::model::{BmpStation, Config, NodeFacts};
+use crate::model::{BmpStation, Config, NodeFacts, Running};
 use crate::problem::Sink;
 use crate::schema::{Bmp, BmpRoutes, Document, Metrics};
 
@@ -25,8 +25,16 @@ const BMP_PORT: u16 = 11019;
 const BMP_STATISTICS: Duration = Duration::from_secs(60);
 
 pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Option<Config> {
+    let mut deferred = Deferred {
+        running: facts.running.as_ref(),
+        fields: Vec::new(),
+    };
     let asn = node::asn(&document, sink);
-    let cluster = node::cluster(&document.cluster, sink);
+    let asn = asn.map(|asn| deferred.keep("cluster.asn, node.asn", asn, |running| &running.asn));
+    let mut cluster = node::cluster(&document.cluster, sink);
+    cluster.cluster_id = deferred.keep("cluster.clusterId", cluster.cluster_id, |running| {
+        &running.cluster_id
+    });
     node::blocks(&document, &cluster, sink);
     services::aggregates(&document.services, &cluster, sink);
     services::ranges(&document, &cluster, sink);
@@ -41,7 +49,13 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     }
     node.learn(blocks, own);
     let listen = node::listen(&document.listen, sink);
-    let fib = node::fib(&document.fib, sink);
+    let listen = deferred.keep("listen", listen, |running| &running.listen);
+    let mut fib = node::fib(&document.fib, sink);
+    fib.install = deferred.keep("fib.install", fib.install, |running| &running.fib.install);
+    fib.table = deferred.keep("fib.table", fib.table, |running| &running.fib.table);
+    fib.resolve_via_default = deferred.keep("fib.resolveViaDefault", fib.resolve_via_default, |running| {
+        &running.fib.resolve_via_default
+    });
     let context = peers::Context {
         asn,
         node: &node,
@@ -76,6 +90,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
         cni: cni::cni(&document.cni, &cluster, &node, sink),
         rejected: Vec::new(),
         unready: Vec::new(),
+        deferred: deferred.fields,
         from_kubernetes: cluster::wanted(&document),
         cluster,
         node: node.with_asn(asn?),
@@ -89,6 +104,24 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
         shutdown: document.shutdown.map(|at| at.value).unwrap_or_default(),
         warnings: Vec::new(),
     })
+}
+
+/// What a running agent cannot change stays; the rest of the file applies.
+struct Deferred<'a> {
+    running: Option<&'a Running>,
+    fields: Vec<&'static str>,
+}
+
+impl Deferred<'_> {
+    fn keep<T: Clone + PartialEq>(&mut self, field: &'static str, new: T, of: impl Fn(&Running) -> &T) -> T {
+        match self.running.map(of) {
+            Some(old) if *old != new => {
+                self.fields.push(field);
+                old.clone()
+            }
+            _ => new,
+        }
+    }
 }
 
 fn metrics(written: &Metrics) -> Vec<SocketAddr> {

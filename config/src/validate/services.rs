@@ -201,14 +201,13 @@ fn is_special(addr: IpAddr) -> bool {
 /// The ranges are there, and none of them is everything or has pods in it.
 pub(super) fn ranges(document: &Document, cluster: &Cluster, sink: &Sink) {
     let written = &document.services;
-    if !written.has_ranges && !written.advertise.is_empty() {
-        if let Some(spot) = &written.ranges_spot {
-            sink.error(spot.problem(
-                "nothing says which addresses Services may have (CVE-2020-8554)",
-                "add services.ranges with your ranges for load balancers, externalIPs and, with advertise: cluster, \
-                 clusterIPs (--service-cluster-ip-range), as ranges: [198.51.100.0/24]",
-            ));
-        }
+    let missing = !written.has_ranges && !written.advertise.is_empty();
+    if let Some(spot) = written.ranges_spot.as_ref().filter(|_| missing) {
+        sink.error(spot.problem(
+            "nothing says which addresses Services may have (CVE-2020-8554)",
+            "add services.ranges with your ranges for load balancers, externalIPs and, with advertise: cluster, \
+             clusterIPs (--service-cluster-ip-range), as ranges: [198.51.100.0/24]",
+        ));
     }
     for range in &written.ranges {
         if range.value.is_default() {
