@@ -95,7 +95,8 @@ pub(crate) fn write(run_dir: &Path, facts: &ClusterFacts) -> io::Result<()> {
 
 fn families(flags: [bool; 2]) -> FamilySet {
     let all = Family::ALL.into_iter().zip(flags);
-    all.filter_map(|(family, there)| there.then_some(family)).collect()
+    all.filter_map(|(family, there)| there.then_some(family))
+        .collect()
 }
 
 fn flags(families: FamilySet) -> [bool; 2] {
