@@ -15,11 +15,29 @@ use crate::export::lagging::Joining;
 use crate::export::rules::Learned;
 use crate::rib::nexthop::NextHopId;
 use crate::rib::table::DestId;
-use crate::types::{Family, PeerId};
+use crate::types::{Family, PeerId, Prefix};
 use crate::wire::{Refresh, RefreshKind};
 
 impl Engine {
     pub(super) fn configure(&mut self, id: PeerId, routing: Arc<PeerRouting>) {
+        let reflected = self.reflects();
+        self.configure_peer(id, routing);
+        self.reflecting_changed(reflected);
+    }
+
+    /// The first client makes loops of paths that passed our cluster, and with the last one they are none any more.
+    fn reflecting_changed(&mut self, before: bool) {
+        if self.reflects() != before {
+            let everything = vec![Prefix::v4(0, 0), Prefix::v6(0, 0)];
+            self.work.items.push_back(Item {
+                peer: PeerId::LOCAL,
+                dests: VecDeque::new(),
+                job: Job::Blocks(everything, DestId(0)),
+            });
+        }
+    }
+
+    fn configure_peer(&mut self, id: PeerId, routing: Arc<PeerRouting>) {
         let Some(peer) = self.peers.get_mut(&id) else {
             // A peer that was removed and comes back at once: what is left of it is not its own any more.
             self.finish_items(id);
@@ -47,6 +65,12 @@ impl Engine {
     }
 
     pub(super) fn remove(&mut self, id: PeerId) {
+        let reflected = self.reflects();
+        self.remove_peer(id);
+        self.reflecting_changed(reflected);
+    }
+
+    fn remove_peer(&mut self, id: PeerId) {
         self.deferral_gone(id, true);
         self.depart(id);
         self.peers.remove(&id);
@@ -136,12 +160,7 @@ impl Engine {
         let addrs = addrs.into_iter().flatten();
         let mut policies = self.groups.iter().flatten().map(|group| &group.key.policy);
         if policies.any(|policy| addrs.clone().any(|addr| policy.names_next_hop(addr))) {
-            self.work.items.push_back(Item {
-                peer: PeerId::LOCAL,
-                dests: VecDeque::new(),
-                job: Job::Everything(DestId(0)),
-            });
-            return;
+            return self.queue_all(Job::Everything(DestId(0)));
         }
         let next_hops = addrs.filter_map(|addr| self.rib.next_hops.find(addr));
         let next_hops: FxHashSet<NextHopId> = next_hops.collect();
