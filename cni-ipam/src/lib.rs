@@ -20,6 +20,7 @@ mod error;
 pub mod floor;
 mod gc;
 mod ipam_plugin;
+mod keep;
 mod kernel;
 mod names;
 mod netconf;
@@ -41,6 +42,7 @@ use crate::request::{Request, Verb};
 
 pub use crate::admin::{AttachmentInfo, Finding, Removed, attachments, check, cleanup};
 pub use crate::error::{Error, Result};
+pub use crate::keep::{Report, Restored, keep};
 pub use crate::kernel::link::ROUTE_PROTOCOL;
 pub use crate::names::{ALIAS_MARK, MARK, Owner};
 pub use crate::netconf::RUN_DIR;

@@ -42,6 +42,13 @@ const TYPE_MARK: u32 = 19;
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
+/// Whether a notification of this kind says that something was taken out of a table.
+pub(crate) fn is_loss(kind: u16) -> bool {
+    const DELCHAIN: u16 = SUBSYSTEM | 5;
+    const DELSET: u16 = SUBSYSTEM | 11;
+    [DELTABLE, DELCHAIN, DELRULE, DELSET, DELSETELEM].contains(&kind)
+}
+
 /// A transaction being built.
 struct Transaction(Batch);
 
