@@ -44,6 +44,7 @@ pub use crate::admin::{AttachmentInfo, Finding, Removed, attachments, check, cle
 pub use crate::error::{Error, Result};
 pub use crate::keep::{Report, Restored, keep};
 pub use crate::kernel::link::ROUTE_PROTOCOL;
+pub use crate::kernel::netns::Life;
 pub use crate::names::{ALIAS_MARK, MARK, Owner};
 pub use crate::netconf::RUN_DIR;
 pub use crate::remover::serve as serve_removals;

@@ -16,7 +16,16 @@ pub(crate) const CLUSTER: Section = Section {
 
 pub(crate) const NODE: Section = Section {
     name: "node",
-    fields: &["name", "routerId", "asn", "blocks", "mtu", "labels", "addresses"],
+    fields: &[
+        "name",
+        "routerId",
+        "asn",
+        "blocks",
+        "mtu",
+        "labels",
+        "addresses",
+        "annotations",
+    ],
 };
 
 pub(crate) const LISTEN: Section = Section {
@@ -98,6 +107,23 @@ const TABLE: Kind<u32> = Kind {
     },
 };
 
+/// An annotation of the Node object, by what it is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Annotation {
+    Asn,
+    Peers,
+}
+
+const ANNOTATION: Kind<Annotation> = Kind {
+    what: "an annotation",
+    example: "peers",
+    parse: |scalar| match scalar.text {
+        "asn" => Ok(Annotation::Asn),
+        "peers" => Ok(Annotation::Peers),
+        _ => Err(Bad::Range("asn or peers".to_owned())),
+    },
+};
+
 /// `cluster`: what all nodes share.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -153,6 +179,8 @@ pub(crate) struct Node {
     pub(crate) mtu: Option<At<Option<u16>>>,
     pub(crate) labels: Vec<(At<String>, At<String>)>,
     pub(crate) addresses: AutoOr<Vec<At<IpAddr>>>,
+    /// Annotations of the Node object that are taken.
+    pub(crate) annotations: Vec<At<Annotation>>,
 }
 
 impl Node {
@@ -179,6 +207,7 @@ impl Node {
                 .map(|cursor| labels(&cursor))
                 .unwrap_or_default(),
             addresses: read_addresses(&fields),
+            annotations: fields.scalars("annotations", &ANNOTATION),
         }
     }
 }

@@ -102,6 +102,11 @@ impl Node {
         }
     }
 
+    /// The operator chose the MTU of pods.
+    pub(super) fn has_mtu(&self) -> bool {
+        matches!(self.mtu, Auto::Fixed(_))
+    }
+
     pub(super) fn with_asn(self, asn: Asn) -> model::Node {
         let Self {
             name,
@@ -123,15 +128,25 @@ impl Node {
     }
 }
 
-pub(super) fn node(node: &schema::Node, facts: &NodeFacts, cluster: &Cluster, sink: &Sink) -> Node {
-    let mtu = node.mtu.as_ref().and_then(|mtu| Some((mtu, mtu.value?)));
+/// An MTU of pods must be one that IPv6 allows, where they have IPv6.
+pub(super) fn check_mtu(mtu: &At<u16>, cluster: &Cluster, sink: &Sink) {
     let has_ipv6 = cluster.pod_cidrs.iter().any(|cidr| cidr.family() == Family::Ipv6);
-    if let Some((at, mtu)) = mtu.filter(|(_, mtu)| has_ipv6 && *mtu < IPV6_MTU) {
-        let message = format!("'{mtu}' is too small for the IPv6 pods of cluster.podCIDRs (RFC 8200 §5)");
+    if has_ipv6 && mtu.value < IPV6_MTU {
+        let message = format!(
+            "'{}' is too small for the IPv6 pods of cluster.podCIDRs (RFC 8200 §5)",
+            mtu.value
+        );
         sink.error(
-            at.spot
+            mtu.spot
                 .problem(message, format!("use {IPV6_MTU} or more, or auto")),
         );
+    }
+}
+
+pub(super) fn node(node: &schema::Node, facts: &NodeFacts, cluster: &Cluster, sink: &Sink) -> Node {
+    let mtu = node.mtu.as_ref().and_then(|mtu| Some((mtu, mtu.value?)));
+    if let Some((at, mtu)) = mtu {
+        check_mtu(&At::new(mtu, &at.spot), cluster, sink);
     }
     let mut labels = facts.labels.clone();
     labels.extend(
