@@ -13,6 +13,7 @@
 
 mod bfd;
 mod diff;
+mod host;
 mod mesh_transition;
 mod peers;
 mod reload;
@@ -36,7 +37,8 @@ use crate::bfd_watch::{BfdWatch, PathState};
 use crate::drain::Drain;
 use crate::fib::task::{Blocks, FibTask, ROOM, ToFib};
 use crate::fib::{FibConfig, Mirror, Resilience, netlink};
-use crate::host::{Host, find_out};
+use crate::host::{Host, Wish};
+use crate::kept::Kept;
 use crate::metrics::Health;
 use crate::mounted::Mounted;
 use crate::node_file::{self, NodeFile};
@@ -148,8 +150,18 @@ struct ConfigFile {
 /// This host.
 struct Node {
     run_dir: PathBuf,
+    /// Where kernel settings are written.
+    proc_sys: PathBuf,
     host: Host,
     start: Start,
+    /// When to look at the host, which changed.
+    look_at: Option<Instant>,
+    /// The identifier that the next start takes, where it is another one.
+    next_router_id: std::cell::Cell<Option<bgp_proto::types::RouterId>>,
+    /// Kernel settings that are not as they should be, as last reported.
+    troubles: Vec<sysctl::Trouble>,
+    /// What the plugin made; none where nobody can keep it.
+    kept: Option<Kept>,
 }
 
 /// What this start of the agent follows on (RFC 4724 §3, the R and F bits).
@@ -199,6 +211,8 @@ struct Streams {
     orders: mpsc::Receiver<ToAgent>,
     /// The routes from before the start are gone.
     swept: watch::Receiver<bool>,
+    /// The host may have changed.
+    host: watch::Receiver<()>,
 }
 
 /// Runs the agent until a signal ends it.
@@ -213,12 +227,18 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
         .for_each(|warning| tracing::warn!("{}: {warning}", path.display()));
     let _lock = lock(&run_dir)?;
     let mirror = read_mirror(config.fib.table).await?;
-    let host = find_out(&config, &mirror)?;
-    for trouble in sysctl::forwarding(proc_sys, wants_ipv6(&config))
-        .into_iter()
-        .chain(sysctl::strict_rp_filter())
-    {
-        tracing::warn!("{trouble}");
+    let wish = Wish::of(&config, host::kept_router_id(&run_dir));
+    let host = wish.find_out(&mirror)?;
+    if wish.keeps_router_id() {
+        host::keep_router_id(&run_dir, host.router_id);
+    }
+    if config.fib.install {
+        for change in sysctl::forwarding(proc_sys, wants_ipv6(&config)) {
+            match change {
+                sysctl::Change::Set { name, from } => tracing::info!(setting = %name, %from, to = 1, "set"),
+                sysctl::Change::Refused(trouble) => tracing::warn!("{trouble}"),
+            }
+        }
     }
     let speaker_config = SpeakerConfig {
         engine: config.engine_config(host.router_id),
@@ -234,12 +254,14 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
     } = Speaker::start(speaker_config)?;
     let (fib, inbox) = mpsc::channel(ROOM);
     let (swept_tx, swept) = watch::channel(false);
+    let (host_tx, host_changed) = watch::channel(());
     let task = FibTask::new(
         fib_config(&config, &host),
         inbox,
         datapath,
         speaker.clone(),
         swept_tx,
+        host_tx,
     )
     .await
     .map_err(AgentError::Netlink)?;
@@ -260,7 +282,16 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
             text,
             facts,
         },
-        node: Node { run_dir, host, start },
+        node: Node {
+            run_dir,
+            proc_sys: proc_sys.to_owned(),
+            host,
+            start,
+            look_at: None,
+            next_router_id: std::cell::Cell::default(),
+            troubles: Vec::new(),
+            kept: None,
+        },
         config,
         speaker,
         fib,
@@ -278,6 +309,7 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
         cluster: None,
         orders,
         swept,
+        host: host_changed,
     };
     agent.serve(streams, to_agent).await
 }
@@ -395,6 +427,7 @@ impl Agent {
         let mut hangup = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
         let mut look = tokio::time::interval(SECRETS_LOOKED_AT);
         let mut transition = tokio::time::interval(TRANSITION_LOOKED_AT);
+        let mut settings = tokio::time::interval(host::SETTINGS_LOOKED_AT);
         let paths_changed = self.bfd.changed();
         tracing::info!(node = %self.name(), router_id = %self.node.host.router_id, peers = self.peers.ids.len(), "agent started");
         loop {
@@ -417,6 +450,9 @@ impl Agent {
                 _ = transition.tick(), if self.mesh.is_under_way() => self.look_at_retiring().await?,
                 Ok(()) = streams.swept.changed(), if self.sweep_at.is_some() => self.swept(),
                 () = at(self.sweep_at), if self.sweep_at.is_some() => self.deferral_expired().await?,
+                Ok(()) = streams.host.changed() => self.node.note_change(),
+                () = at(self.node.look_at), if self.node.look_at.is_some() => self.look_at_host().await?,
+                _ = settings.tick() => self.look_at_settings(),
             }
         }
     }
@@ -447,7 +483,11 @@ impl Agent {
     }
 
     /// The plugins do without us: trouble is only told.
-    fn help_plugins(&self) {
+    fn help_plugins(&mut self) {
+        let restored = Arc::clone(&self.reports.health.restored);
+        self.node.kept = Kept::start(&self.node.run_dir, restored)
+            .map_err(|error| tracing::error!(%error, "nobody restores what others take from pods"))
+            .ok();
         if let Err(error) = cni_ipam::serve_removals(&self.node.run_dir) {
             tracing::warn!(%error, "cannot gather the removals of pods; each DEL does its own");
         }
@@ -471,7 +511,11 @@ impl Agent {
         node_file::write(&self.node.run_dir, &content).map_err(|source| AgentError::RunDir {
             path: self.node.run_dir.clone(),
             source,
-        })
+        })?;
+        if let Some(kept) = &self.node.kept {
+            kept.look();
+        }
+        Ok(())
     }
 
     async fn event(&mut self, event: Event) {

@@ -16,6 +16,7 @@ mod fib;
 mod heap;
 mod hints;
 mod host;
+mod kept;
 mod log;
 mod metrics;
 mod mounted;

@@ -1,7 +1,7 @@
 //! What Prometheus and probes ask over HTTP. Gathered when asked for: nothing is counted twice.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -33,6 +33,10 @@ pub(crate) struct Health {
     pub(crate) settled: AtomicBool,
     /// Sessions that the node still waits for.
     pub(crate) sessions: Mutex<Option<String>>,
+    /// What of the host keeps traffic from pods.
+    pub(crate) host: Mutex<Option<String>>,
+    /// Pods of which something was put back.
+    pub(crate) restored: Arc<AtomicU64>,
     /// The file on disk was refused.
     pub(crate) refused: AtomicBool,
     /// Key files that cannot be read now.
@@ -110,7 +114,8 @@ impl Source {
             Some(_) => None,
         };
         let sessions = || self.health.sessions.lock().ok()?.clone();
-        own.map(str::to_owned).or_else(sessions)
+        let host = || self.health.host.lock().ok()?.clone();
+        own.map(str::to_owned).or_else(sessions).or_else(host)
     }
 }
 
@@ -157,6 +162,13 @@ async fn metrics(Shared(source): Shared<Source>) -> Result<String, StatusCode> {
         "secrets_unreadable",
         "Key files that cannot be read now; sessions keep the keys that were read before",
         unreadable,
+    );
+    let restored = Counter::<u64>::default();
+    restored.inc_by(source.health.restored.load(Ordering::Relaxed));
+    registry.register(
+        "pods_restored",
+        "How often something of a pod was missing on the host and was put back",
+        restored,
     );
     let dropped = Counter::<u64>::default();
     dropped.inc_by(crate::log::dropped() as u64);

@@ -4,10 +4,9 @@ use std::sync::atomic::Ordering;
 
 use podroute_config::{ClusterFacts, Config};
 
-use super::{Agent, AgentError, config_of, fib_config, read_mirror, read_text};
+use super::{Agent, AgentError, config_of, fib_config, read_text};
 use crate::cluster;
 use crate::fib::task::ToFib;
-use crate::host::find_out;
 
 impl Agent {
     /// Applies what changed in the file. What cannot be changed while running is refused, and the old
@@ -110,13 +109,7 @@ impl Agent {
         if let Some(what) = needs_restart(&self.config, &new) {
             return restart(what);
         }
-        let mirror = read_mirror(new.fib.table)
-            .await
-            .map_err(|error| error.to_string())?;
-        let host = find_out(&new, &mirror).map_err(|error| error.to_string())?;
-        if host.router_id != self.node.host.router_id {
-            return restart("node.routerId");
-        }
+        let host = self.host_for(&new).await?;
         (self.config, self.node.host) = (new, host);
         self.to_fib(ToFib::Reconfigure(fib_config(&self.config, &self.node.host)))
             .await;

@@ -33,6 +33,8 @@ struct NodeEntry {
     asn: Option<String>,
     #[serde(default)]
     peers: Option<String>,
+    #[serde(default)]
+    router_id: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -95,7 +97,8 @@ pub(crate) fn write(run_dir: &Path, facts: &ClusterFacts) -> io::Result<()> {
 
 fn families(flags: [bool; 2]) -> FamilySet {
     let all = Family::ALL.into_iter().zip(flags);
-    all.filter_map(|(family, there)| there.then_some(family)).collect()
+    all.filter_map(|(family, there)| there.then_some(family))
+        .collect()
 }
 
 fn flags(families: FamilySet) -> [bool; 2] {
@@ -116,6 +119,7 @@ impl From<NodeEntry> for NodeFact {
             draining: entry.draining,
             asn: entry.asn,
             peers: entry.peers,
+            router_id: entry.router_id,
         }
     }
 }
@@ -130,6 +134,7 @@ impl From<&NodeFact> for NodeEntry {
             draining: fact.draining,
             asn: fact.asn.clone(),
             peers: fact.peers.clone(),
+            router_id: fact.router_id.clone(),
         }
     }
 }

@@ -26,7 +26,11 @@ impl Patience {
     /// After one more failure.
     pub(super) fn after_failure(&mut self, now: Instant) -> Duration {
         let is_calm = self.last.is_some_and(|last| now.duration_since(last) > CALM);
-        self.failures = if is_calm { 1 } else { self.failures.saturating_add(1) };
+        self.failures = if is_calm {
+            1
+        } else {
+            self.failures.saturating_add(1)
+        };
         let doubled = SHORTEST * 2u32.saturating_pow(self.failures.saturating_sub(1).min(10));
         let longest = doubled.min(LONGEST);
         // From half of it to all of it.
@@ -132,7 +136,10 @@ mod tests {
         assert!(pauses.iter().all(|pause| *pause <= LONGEST), "{pauses:?}");
         let late = pauses.get(8..).unwrap();
         assert!(late.iter().all(|pause| *pause >= LONGEST / 2), "{pauses:?}");
-        assert!(late.iter().any(|pause| *pause != late[0]), "no jitter: {pauses:?}");
+        assert!(
+            late.iter().any(|pause| *pause != late[0]),
+            "no jitter: {pauses:?}"
+        );
         // After a calm time it begins anew.
         let pause = patience.after_failure(now + CALM + Duration::from_secs(1));
         assert!(pause <= SHORTEST, "{pause:?}");
@@ -145,11 +152,17 @@ mod tests {
         watches.expect("nodes", start);
         assert_eq!(watches.failed("nodes", at(1), "refused".to_owned()), News::Lost);
         assert_eq!(watches.failed("nodes", at(2), "forbidden".to_owned()), News::None);
-        assert_eq!(watches.succeeded("nodes", at(9)), News::Back(Duration::from_secs(9)));
+        assert_eq!(
+            watches.succeeded("nodes", at(9)),
+            News::Back(Duration::from_secs(9))
+        );
         assert_eq!(watches.succeeded("nodes", at(10)), News::None);
         assert_eq!(watches.failed("nodes", at(11), "reset".to_owned()), News::Lost);
         let watch = &watches.all()["nodes"];
-        assert_eq!((watch.answers, watch.failures, watch.since), (false, 3, Some(at(11))));
+        assert_eq!(
+            (watch.answers, watch.failures, watch.since),
+            (false, 3, Some(at(11)))
+        );
         // What answers at once is no news.
         assert_eq!(watches.succeeded("services", at(12)), News::None);
     }

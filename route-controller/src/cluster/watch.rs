@@ -64,7 +64,12 @@ pub(crate) fn follow(node: String, wanted: FromKubernetes, watches: Watches) -> 
             }
         };
         let index = Index::new(node, wanted);
-        run(index, streams(&observed(client, &watches), wanted, &watches), sender).await;
+        run(
+            index,
+            streams(&observed(client, &watches), wanted, &watches),
+            sender,
+        )
+        .await;
     });
     receiver
 }
@@ -74,7 +79,11 @@ const SERVICES: &str = "services";
 const SLICES: &str = "endpointslices";
 
 fn expect(wanted: FromKubernetes, watches: &Watches) {
-    let resources = [(NODES, wanted.nodes), (SERVICES, wanted.services), (SLICES, wanted.services)];
+    let resources = [
+        (NODES, wanted.nodes),
+        (SERVICES, wanted.services),
+        (SLICES, wanted.services),
+    ];
     for (resource, _) in resources.into_iter().filter(|(_, wanted)| *wanted) {
         watches.expect(resource, Instant::now());
     }
@@ -86,7 +95,9 @@ fn observed(client: Client, watches: &Watches) -> Client {
     let watches = watches.clone();
     let service = tower::service_fn(move |request: Request<Body>| {
         let path = request.uri().path();
-        let asked = [NODES, SERVICES, SLICES].into_iter().find(|resource| path.ends_with(resource));
+        let asked = [NODES, SERVICES, SLICES]
+            .into_iter()
+            .find(|resource| path.ends_with(resource));
         let (mut client, watches) = (client.clone(), watches.clone());
         async move {
             let answer: Response<_> = client.ready().await?.call(request).await?;

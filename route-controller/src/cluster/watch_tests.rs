@@ -64,7 +64,9 @@ impl StandIn {
                 "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden",
                 "message": "nodes is forbidden: User \"podroute\" cannot list resource \"nodes\"",
             });
-            let answer = Response::builder().status(403).body(Body::from(status.to_string()));
+            let answer = Response::builder()
+                .status(403)
+                .body(Body::from(status.to_string()));
             return answer.map_err(std::io::Error::other);
         }
         let body = if query.contains("watch=true") || query.contains("watch=1") {
@@ -316,5 +318,9 @@ async fn history_that_is_gone_is_no_outage() {
     api.put(B.0, B.1, 1);
     blocks(&mut facts, &[A, B]).await;
     let watch = api.watches.all()["nodes"].clone();
-    assert_eq!((watch.answers, watch.failures), (true, cuts + 1), "the cut alone: {watch:?}");
+    assert_eq!(
+        (watch.answers, watch.failures),
+        (true, cuts + 1),
+        "the cut alone: {watch:?}"
+    );
 }
