@@ -217,6 +217,17 @@ pub struct Cni {
     pub plugins: Vec<serde_json::Value>,
 }
 
+impl Cni {
+    /// As without the section.
+    #[must_use]
+    pub fn plain() -> Self {
+        Self {
+            name: "pods".to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
 /// Whether `portmap` is chained.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Portmap {

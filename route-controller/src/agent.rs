@@ -12,6 +12,7 @@
 //! follow. The agent waits for the fib task when that is busy; the speaker never waits for the agent.
 
 mod bfd;
+mod cluster;
 mod diff;
 mod host;
 mod mesh_transition;
@@ -20,6 +21,7 @@ mod reload;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,12 +30,14 @@ use std::time::Duration;
 use bgp_proto::engine::Originated;
 use bgp_proto::types::{Family, PeerId, Prefix};
 use bgp_speaker::{Event, Shutdown, Speaker, SpeakerConfig, SpeakerHandle, Started};
-use podroute_config::{ClusterFacts, Config, NodeFacts, OnShutdown};
+use podroute_config::{ClusterFacts, Config, FromKubernetes, NodeFacts, OnShutdown, Running};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::bfd_watch::{BfdWatch, PathState};
+use crate::cluster as kubernetes;
+use crate::cni_list::{self, Dirs};
 use crate::drain::Drain;
 use crate::fib::task::{Blocks, FibTask, ROOM, ToFib};
 use crate::fib::{FibConfig, Mirror, Resilience, netlink};
@@ -44,7 +48,7 @@ use crate::mounted::Mounted;
 use crate::node_file::{self, NodeFile};
 use crate::secrets::Secrets;
 use crate::server::{self, ToAgent};
-use crate::{clock, cluster, metrics, sysctl};
+use crate::{clock, metrics, sysctl};
 
 /// For so long, peers that were up before a restart are waited for (RFC 4724 §4.1, Selection_Deferral_Timer), and routes from before the
 /// start stay in the kernel.
@@ -145,6 +149,9 @@ struct ConfigFile {
     text: String,
     mounted: Mounted,
     facts: NodeFacts,
+    followed: cluster::Followed,
+    /// It is applied as soon as Kubernetes says this.
+    waits: Option<FromKubernetes>,
 }
 
 /// This host.
@@ -193,21 +200,26 @@ struct Peers {
 struct MeshTransition {
     retiring: BTreeMap<String, mesh_transition::Retiring>,
     reflecting: mesh_transition::Reflecting,
+    trusting: mesh_transition::Reflecting,
 }
 
 /// Where the agent says how it is.
 struct Reports {
     /// Events, where Kubernetes is followed.
-    events: Option<cluster::Events>,
+    events: Option<kubernetes::Events>,
     /// The node's condition, where nodes are followed.
-    condition: Option<cluster::Condition>,
+    condition: Option<kubernetes::Condition>,
     health: Arc<Health>,
+    /// Where metrics are served.
+    metrics: BTreeMap<SocketAddr, tokio::task::AbortHandle>,
+    list: cni_list::Keeper,
+    orders: mpsc::Sender<ToAgent>,
 }
 
 /// What the agent's loop waits for beside signals.
 struct Streams {
     events: mpsc::Receiver<Event>,
-    cluster: Option<cluster::Facts>,
+    cluster: Option<kubernetes::Facts>,
     orders: mpsc::Receiver<ToAgent>,
     /// The routes from before the start are gone.
     swept: watch::Receiver<bool>,
@@ -216,11 +228,22 @@ struct Streams {
 }
 
 /// Runs the agent until a signal ends it.
-pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Result<(), AgentError> {
+pub(crate) async fn run(
+    path: PathBuf,
+    run_dir: PathBuf,
+    proc_sys: &Path,
+    cni: Option<Dirs>,
+) -> Result<(), AgentError> {
     let text = read_text(&path)?;
     // What Kubernetes said last time holds until it says otherwise.
-    let facts = own_facts(cluster::cache::read(&run_dir));
+    let mut facts = own_facts(kubernetes::cache::read(&run_dir));
     let config = config_of(&text, &path, &facts)?;
+    facts.running = Some(Running {
+        asn: config.node.asn,
+        cluster_id: config.cluster.cluster_id,
+        listen: config.listen.clone(),
+        fib: config.fib.clone(),
+    });
     config
         .warnings
         .iter()
@@ -281,6 +304,8 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
             path,
             text,
             facts,
+            followed: cluster::Followed::default(),
+            waits: None,
         },
         node: Node {
             run_dir,
@@ -301,6 +326,9 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
             events: None,
             condition: None,
             health: Arc::default(),
+            metrics: BTreeMap::new(),
+            list: cni_list::Keeper::new(cni),
+            orders: to_agent,
         },
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
     };
@@ -311,7 +339,7 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
         swept,
         host: host_changed,
     };
-    agent.serve(streams, to_agent).await
+    agent.serve(streams).await
 }
 
 fn wants_ipv6(config: &Config) -> bool {
@@ -362,14 +390,8 @@ fn fib_config(config: &Config, host: &Host) -> FibConfig {
 }
 
 impl Agent {
-    async fn serve(mut self, mut streams: Streams, orders: mpsc::Sender<ToAgent>) -> Result<(), AgentError> {
-        streams.cluster = self.follow_cluster();
-        self.reports.events = streams
-            .cluster
-            .is_some()
-            .then(|| cluster::Events::start(self.name()));
-        let writes_condition = self.config.from_kubernetes.nodes;
-        self.reports.condition = writes_condition.then(|| cluster::Condition::of(self.name()));
+    async fn serve(mut self, mut streams: Streams) -> Result<(), AgentError> {
+        self.follow_cluster(&mut streams.cluster, self.config.from_kubernetes);
         self.install_blocks().await;
         self.write_node_file()?;
         self.speaker.defer(self.sessions.up_before()).await?;
@@ -377,7 +399,9 @@ impl Agent {
         self.speaker.originate(self.originated()).await?;
         self.put_peers().await?;
         self.speaker.accept();
-        self.start_servers(orders)?;
+        self.start_servers()?;
+        self.reports.list.look(&self.config.cni);
+        self.report_cluster();
         self.help_plugins();
         self.run_loop(streams).await?;
         // The kernel keeps its routes in either case.
@@ -397,11 +421,11 @@ impl Agent {
     }
 
     /// The socket of the operator's commands, and metrics.
-    fn start_servers(&self, orders: mpsc::Sender<ToAgent>) -> Result<(), AgentError> {
+    fn start_servers(&mut self) -> Result<(), AgentError> {
         let server = server::Server {
             speaker: self.speaker.clone(),
             fib: self.fib.clone(),
-            agent: orders,
+            agent: self.reports.orders.clone(),
             identity: (self.config.node.asn, self.node.host.router_id),
         };
         let listener = server::listen(&self.node.run_dir).map_err(|source| AgentError::RunDir {
@@ -409,15 +433,31 @@ impl Agent {
             source,
         })?;
         tokio::spawn(server.run(listener));
-        for addr in &self.config.metrics {
+        self.serve_metrics();
+        Ok(())
+    }
+
+    /// Metrics where the file wants them, and nowhere else.
+    fn serve_metrics(&mut self) {
+        let wanted: BTreeSet<SocketAddr> = self.config.metrics.iter().copied().collect();
+        self.reports.metrics.retain(|addr, server| {
+            let stays = wanted.contains(addr) && !server.is_finished();
+            if !stays {
+                server.abort();
+            }
+            stays
+        });
+        for addr in wanted {
             let source = metrics::Source {
                 speaker: self.speaker.clone(),
                 fib: self.fib.clone(),
                 health: Arc::clone(&self.reports.health),
+                agent: self.reports.orders.clone(),
+                watches: self.file.followed.watches.clone(),
             };
-            tokio::spawn(metrics::serve(*addr, source));
+            let start = || tokio::spawn(metrics::serve(addr, source)).abort_handle();
+            self.reports.metrics.entry(addr).or_insert_with(start);
         }
-        Ok(())
     }
 
     /// Until a signal ends it.
@@ -445,6 +485,7 @@ impl Agent {
                 _ = look.tick() => {
                     self.look_at_secrets().await;
                     self.look_at_file().await;
+                    self.reports.list.look(&self.config.cni);
                     self.sessions.write();
                 }
                 _ = transition.tick(), if self.mesh.is_under_way() => self.look_at_retiring().await?,
@@ -454,6 +495,8 @@ impl Agent {
                 () = at(self.node.look_at), if self.node.look_at.is_some() => self.look_at_host().await?,
                 _ = settings.tick() => self.look_at_settings(),
             }
+            let wanted = self.file.waits.unwrap_or(self.config.from_kubernetes);
+            self.follow_cluster(&mut streams.cluster, wanted);
         }
     }
 
@@ -546,13 +589,19 @@ impl Agent {
         self.config.originated()
     }
 
-    async fn drain(&mut self, drain: Drain) -> Result<String, String> {
+    async fn drain(&mut self, mut drain: Drain) -> Result<String, String> {
+        if drain.on && drain.node.is_empty() {
+            let known = self.file.facts.cluster.as_ref();
+            let own = known.and_then(|known| known.nodes.get(&self.name()));
+            drain.node = own.map(|node| node.uid.clone()).unwrap_or_default();
+        }
         drain
             .write(&self.node.run_dir)
             .map_err(|error| format!("{}: {error}", self.node.run_dir.display()))?;
-        self.drain = drain;
+        self.drain = drain.clone();
         let stopped = |error: bgp_speaker::Stopped| error.to_string();
         self.speaker.drain(drain.on).await.map_err(stopped)?;
+        self.look_at_sessions();
         self.speaker.originate(self.originated()).await.map_err(stopped)?;
         tracing::info!(draining = drain.on, withdrawn = drain.withdraw, "drain");
         Ok(drain.words().to_owned())
@@ -595,12 +644,14 @@ impl Agent {
             }
             ToAgent::Diff(text, answer) => drop(answer.send(self.diff(&text).await)),
             ToAgent::Bfd(answer) => self.bfd.show(answer).await,
+            ToAgent::Cluster(answer) => self.show_cluster(answer),
+            ToAgent::Ping(answer) => drop(answer.send(())),
             ToAgent::Drain { on, withdraw, answer } => {
                 let outcome = self
                     .drain(Drain {
                         on,
                         withdraw: on && withdraw,
-                        by_taint: false,
+                        ..Drain::default()
                     })
                     .await;
                 drop(answer.send(outcome));
@@ -630,7 +681,7 @@ fn report_pods(state_dir: &Path) {
 }
 
 /// News of the cluster; never where it is not followed.
-async fn changed(facts: &mut Option<cluster::Facts>) -> Option<ClusterFacts> {
+async fn changed(facts: &mut Option<kubernetes::Facts>) -> Option<ClusterFacts> {
     match facts {
         Some(facts) => {
             facts.changed().await.ok()?;

@@ -50,7 +50,7 @@ impl Wish {
         Self {
             addresses: node.addresses.clone(),
             router_id: node.router_id,
-            mtu: node.mtu.clone(),
+            mtu: node.mtu,
             internal: node.internal.clone(),
             peers: config
                 .peers
@@ -116,7 +116,10 @@ impl Wish {
                     let given = internal.iter().copied().find(|addr| family_of(*addr) == family);
                     given.or_else(|| preferred(mirror, ways, family))
                 };
-                [of(Family::Ipv4), of(Family::Ipv6)].into_iter().flatten().collect()
+                [of(Family::Ipv4), of(Family::Ipv6)]
+                    .into_iter()
+                    .flatten()
+                    .collect()
             }
         }
     }
@@ -209,13 +212,21 @@ fn preferred(mirror: &Mirror, ways: &[Way], family: Family) -> Option<IpAddr> {
             let net = Prefix::new(address.addr, address.len);
             way.next.is_some_and(|next| net.contains(&Prefix::host(next)))
         };
-        let best = candidates.iter().find(|address| subnet(address)).or(candidates.first());
+        let best = candidates
+            .iter()
+            .find(|address| subnet(address))
+            .or(candidates.first());
         if let Some(best) = best {
             return Some(best.addr);
         }
     }
     let of_kind = |loopback: bool| {
-        let is_kind = |index: u32| mirror.links.get(&index).is_some_and(|link| link.loopback == loopback);
+        let is_kind = |index: u32| {
+            mirror
+                .links
+                .get(&index)
+                .is_some_and(|link| link.loopback == loopback)
+        };
         let mut found = lasting(mirror, family, is_kind);
         found.sort_by_key(is_single);
         found.first().map(|address| address.addr)

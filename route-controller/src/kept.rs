@@ -24,7 +24,10 @@ pub(crate) struct Kept {
 impl Kept {
     /// Starts the thread. `restored` counts pods of which something was put back.
     pub(crate) fn start(run_dir: &Path, restored: Arc<AtomicU64>) -> io::Result<Self> {
-        let wake = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let wake = Arc::new(EventFd::from_value_and_flags(
+            0,
+            EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
+        )?);
         let (run_dir, woken) = (run_dir.to_owned(), Arc::clone(&wake));
         std::thread::Builder::new().name("pods".to_owned()).spawn(move || {
             let mut log = Log::default();
@@ -35,9 +38,8 @@ impl Kept {
                 }
                 log.take(now(), &report);
             });
-            if let Err(error) = stopped {
-                tracing::error!(%error, "nobody restores what others take from pods until the agent starts again");
-            }
+            let Err(error) = stopped;
+            tracing::error!(%error, "nobody restores what others take from pods until the agent starts again");
         })?;
         Ok(Self { wake })
     }

@@ -10,6 +10,7 @@ mod bfd_watch;
 mod cli;
 mod clock;
 mod cluster;
+mod cni_list;
 mod drain;
 mod dump;
 mod fib;

@@ -5,8 +5,6 @@ use crate::model::{Cluster, Cni, Portmap};
 use crate::problem::Sink;
 use crate::schema;
 
-/// What the network is called unless the file says otherwise.
-const NAME: &str = "pods";
 /// The plugins take as many reserved ranges.
 const MOST_RESERVED: usize = 1024;
 
@@ -39,12 +37,16 @@ pub(super) fn cni(written: &schema::Cni, cluster: &Cluster, node: &Node, sink: &
             remedy,
         ));
     }
+    let plain = Cni::plain();
     let masquerade = written.masquerade.as_ref().filter(|masquerade| {
         let enabled = masquerade.enabled.as_ref();
         enabled.is_none_or(|enabled| enabled.value)
     });
     Cni {
-        name: written.name.as_ref().map_or(NAME, |name| &name.value).to_owned(),
+        name: written
+            .name
+            .as_ref()
+            .map_or(plain.name, |name| name.value.clone()),
         mtu: written.mtu.as_ref().map(|mtu| mtu.value),
         masquerade: masquerade.map(|masquerade| masquerade.exempt.iter().map(|at| at.value).collect()),
         mark: written.mark.as_ref().map(|mark| mark.value),

@@ -48,7 +48,11 @@ fn keep_addresses(config: &Config, before: &Host, now: &mut Host) {
         if now.addresses.iter().any(|addr| family(addr) == wanted) {
             continue;
         }
-        let kept = before.addresses.iter().copied().filter(|addr| family(addr) == wanted);
+        let kept = before
+            .addresses
+            .iter()
+            .copied()
+            .filter(|addr| family(addr) == wanted);
         now.addresses.extend(kept);
     }
 }
@@ -56,7 +60,8 @@ fn keep_addresses(config: &Config, before: &Host, now: &mut Host) {
 impl Node {
     /// The host changed: when to look at it.
     pub(super) fn note_change(&mut self) {
-        self.look_at.get_or_insert_with(|| Instant::from_std(clock::now() + SETTLE));
+        self.look_at
+            .get_or_insert_with(|| Instant::from_std(clock::now() + SETTLE));
     }
 }
 
@@ -70,7 +75,9 @@ impl Agent {
             let _ = reply.send(wish.find_out(&fib.mirror)); // whoever asked may have gone
         });
         self.to_fib(ToFib::Query(query)).await;
-        let found = answer.await.map_err(|_| "the kernel route task has stopped".to_owned())?;
+        let found = answer
+            .await
+            .map_err(|_| "the kernel route task has stopped".to_owned())?;
         let mut host = found.map_err(|error| error.to_string())?;
         keep_addresses(config, &self.node.host, &mut host);
         if host.router_id != running && Some(host.router_id) != self.node.next_router_id.get() {
@@ -79,7 +86,9 @@ impl Agent {
                 "node.routerId changes only with a restart of the agent; everything else is applied"
             );
         }
-        self.node.next_router_id.set(Some(host.router_id).filter(|id| *id != running));
+        self.node
+            .next_router_id
+            .set(Some(host.router_id).filter(|id| *id != running));
         host.router_id = running;
         Ok(host)
     }

@@ -194,6 +194,7 @@ mod tests {
             draining: true,
             asn: Some("64607".to_owned()),
             peers: Some("[]".to_owned()),
+            router_id: Some("10.0.0.7".to_owned()),
         };
         let service = ServiceFact {
             addresses: vec![

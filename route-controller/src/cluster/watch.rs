@@ -18,7 +18,6 @@ use kube::{Api, Client};
 use podroute_config::{ClusterFacts, FromKubernetes};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tower::{Service as _, ServiceExt as _};
 
 use super::handover::Handover;
 use super::health::{News, Patience, Watches};
@@ -98,9 +97,9 @@ fn observed(client: Client, watches: &Watches) -> Client {
         let asked = [NODES, SERVICES, SLICES]
             .into_iter()
             .find(|resource| path.ends_with(resource));
-        let (mut client, watches) = (client.clone(), watches.clone());
+        let (client, watches) = (client.clone(), watches.clone());
         async move {
-            let answer: Response<_> = client.ready().await?.call(request).await?;
+            let answer: Response<Body> = client.send(request).await?;
             if let Some(resource) = asked.filter(|_| answer.status().is_success())
                 && let News::Back(after) = watches.succeeded(resource, Instant::now())
             {

@@ -314,8 +314,12 @@ pub(crate) fn read_address(message: &AddressMessage) -> Option<(Address, Standin
     };
     let has = |flags: AddressHeaderFlags| message.header.flags.intersects(flags);
     // The same bit is IFA_F_SECONDARY of IPv4 and IFA_F_TEMPORARY of IPv6 (linux/if_addr.h).
-    let passing = AddressHeaderFlags::Secondary | AddressHeaderFlags::Deprecated | AddressHeaderFlags::Optimistic;
-    let is_wide = matches!(message.header.scope, AddressScope::Universe | AddressScope::Site | AddressScope::Other(_));
+    let passing =
+        AddressHeaderFlags::Secondary | AddressHeaderFlags::Deprecated | AddressHeaderFlags::Optimistic;
+    let is_wide = matches!(
+        message.header.scope,
+        AddressScope::Universe | AddressScope::Site | AddressScope::Other(_)
+    );
     let standing = if has(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed) {
         Standing::Tentative
     } else if has(passing) || !is_wide {

@@ -35,7 +35,7 @@ use bgp_proto::types::{Family, Prefix};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(crate) use delta::{Delta, Failure, Op, Progress};
-use foreign::Foreign;
+pub(crate) use foreign::Foreign;
 pub(crate) use objects::{ObjectOp, Objects, Resilience};
 pub(crate) use resolve::{Address, Link, Mirror, Resolved, Standing};
 use route::MAIN;

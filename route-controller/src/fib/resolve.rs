@@ -106,7 +106,8 @@ impl Mirror {
 
     /// Whether packets may be sent from the address.
     pub(crate) fn is_source(&self, addr: IpAddr) -> bool {
-        let of = |(own, standing): (&Address, &Standing)| own.addr == addr && *standing != Standing::Tentative;
+        let of =
+            |(own, standing): (&Address, &Standing)| own.addr == addr && *standing != Standing::Tentative;
         self.addresses.iter().any(of)
     }
 
@@ -114,7 +115,11 @@ impl Mirror {
     pub(crate) fn ways_towards(&self, addr: IpAddr) -> Vec<Way> {
         if let (Some(ifindex), IpAddr::V6(addr)) = (scope_of(addr), addr) {
             let next = Some(without_scope(addr).into());
-            return vec![Way { ifindex, source: None, next }];
+            return vec![Way {
+                ifindex,
+                source: None,
+                next,
+            }];
         }
         let family = Prefix::host(addr).family();
         let mut lengths = self.foreign.lengths(family, 1);
@@ -157,6 +162,12 @@ impl Mirror {
         };
         let hops = route.hops.iter().filter(|hop| enabled(hop.ifindex));
         hops.map(way).collect()
+    }
+
+    /// A route of somebody else, for tests.
+    #[cfg(test)]
+    pub(crate) fn add_foreign(&mut self, prefix: Prefix, route: Foreign) {
+        self.foreign.read(prefix, route, false);
     }
 
     fn is_up(&self, ifindex: u32) -> bool {

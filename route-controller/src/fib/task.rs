@@ -257,7 +257,7 @@ impl FibTask {
 
     /// The mirror changed: next hops may resolve differently.
     async fn resolve_again(&mut self) {
-        let _ = self.host.send_replace(());
+        self.host.send_replace(());
         let news = self.fib.resolve_again();
         self.note_hold();
         self.tell(news).await;
