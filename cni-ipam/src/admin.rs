@@ -2,7 +2,8 @@
 //!
 //! Reads the state beside running plugins without a lock; mends under the lock of each attachment,
 //! after a second look. Must run in the host's network namespace. Never mends what belongs to a living
-//! pod: where an attachment is complete and its namespace lives, a missing part is only reported.
+//! pod: where an attachment is complete and its namespace lives, or cannot be seen from here, a missing part is only
+//! reported.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,10 +12,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::allocator;
-use crate::attachment::{self, Attachment, State};
+use crate::attachment::{self, Attachment, Record, State};
 use crate::error::{Error, Result};
 use crate::kernel::netlink::Socket;
-use crate::kernel::{link, netns, nft};
+use crate::kernel::netns::{self, Life};
+use crate::kernel::{link, nft};
 use crate::names::{ALIAS_MARK, MARK, Owner};
 use crate::own;
 use crate::plugin::MAIN;
@@ -44,7 +46,7 @@ pub struct AttachmentInfo {
     /// Did its ADD succeed?
     pub complete: bool,
     /// Is its network namespace still there?
-    pub alive: bool,
+    pub life: Life,
 }
 
 /// All attachments of this boot, by first address. `state_dir` is normally `/run/podroute/ipam`.
@@ -68,7 +70,7 @@ pub fn attachments(state_dir: &Path) -> Result<Vec<AttachmentInfo>> {
 fn info(owner: Owner, state: &State) -> AttachmentInfo {
     let record = state.record().cloned().unwrap_or_default();
     AttachmentInfo {
-        alive: netns::is_alive(&record.netns, record.netns_inode),
+        life: life(&record),
         container: owner.container,
         ifname: owner.ifname,
         addresses: record.addresses,
@@ -78,6 +80,14 @@ fn info(owner: Owner, state: &State) -> AttachmentInfo {
         netns: record.netns,
         created: record.created,
         complete: matches!(state, State::Done(_)),
+    }
+}
+
+/// A namespace that was not known when the record was made cannot be told to be gone.
+fn life(record: &Record) -> Life {
+    match record.netns_inode {
+        0 => Life::Unknown,
+        inode => netns::life(&record.netns, inode),
     }
 }
 
@@ -92,6 +102,12 @@ pub enum Finding {
         container: String,
         ifname: String,
         addresses: Vec<IpAddr>,
+    },
+    /// The pod's network namespace cannot be seen from here, so nobody can tell whether the pod lives. Not mended.
+    UnseenPod {
+        container: String,
+        ifname: String,
+        netns: String,
     },
     /// An address is claimed for an attachment that has no record. Mended by releasing it.
     OwnerlessClaim {
@@ -140,6 +156,17 @@ impl fmt::Display for Finding {
                 write!(
                     f,
                     "{container} {ifname}: its network namespace is gone but it holds {addresses:?}"
+                )
+            }
+            Self::UnseenPod {
+                container,
+                ifname,
+                netns,
+            } => {
+                write!(
+                    f,
+                    "{container} {ifname}: its network namespace {netns} cannot be seen from here; run this on the node, or \
+                     mount its directory with HostToContainer propagation"
                 )
             }
             Self::OwnerlessClaim {
@@ -226,14 +253,21 @@ fn check_attachment(
             return if fix { end(disk, host, attachment) } else { Ok(()) };
         }
     };
-    // A namespace that was not known when the record was made cannot be told to be gone.
-    if record.netns_inode != 0 && !netns::is_alive(&record.netns, record.netns_inode) {
+    let life = life(&record);
+    if life == Life::Gone {
         findings.push(Finding::DeadPod {
             container,
             ifname,
             addresses: record.addresses,
         });
         return if fix { end(disk, host, attachment) } else { Ok(()) };
+    }
+    if life == Life::Unknown && record.netns_inode != 0 {
+        findings.push(Finding::UnseenPod {
+            container: container.clone(),
+            ifname: ifname.clone(),
+            netns: record.netns.clone(),
+        });
     }
     if record.plugin == MAIN && link::find(host, &record.host_interface)?.is_none() {
         let (container, ifname) = (container.clone(), ifname.clone());

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::kernel::netlink::Socket;
-use crate::kernel::netns::{self, Netns};
+use crate::kernel::netns::{self, Life, Netns};
 use crate::kernel::nft;
 use crate::names::Owner;
 use crate::netconf::Netconf;
@@ -38,8 +38,8 @@ struct Note {
 }
 
 impl Note {
-    fn is_alive(&self) -> bool {
-        netns::is_alive(&self.netns, self.netns_inode)
+    fn is_gone(&self) -> bool {
+        netns::life(&self.netns, self.netns_inode) == Life::Gone
     }
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn collect(disk: &Disk, network: &str, valid: &[Owner]) -> Result<()>
 pub(crate) fn stale(disk: &Disk) -> Result<Vec<Owner>> {
     let mut stale = Vec::new();
     for owner in owners(disk)? {
-        if read_note(disk, &owner)?.is_some_and(|note| !note.is_alive()) {
+        if read_note(disk, &owner)?.is_some_and(|note| note.is_gone()) {
             stale.push(owner);
         }
     }

@@ -42,6 +42,7 @@ use crate::request::{Request, Verb};
 pub use crate::admin::{AttachmentInfo, Finding, Removed, attachments, check, cleanup};
 pub use crate::error::{Error, Result};
 pub use crate::kernel::link::ROUTE_PROTOCOL;
+pub use crate::kernel::netns::Life;
 pub use crate::names::{ALIAS_MARK, MARK, Owner};
 pub use crate::netconf::RUN_DIR;
 pub use crate::remover::serve as serve_removals;

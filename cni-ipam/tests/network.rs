@@ -420,7 +420,7 @@ fn check_and_fix_mend_what_they_find() {
         assert!(
             shown
                 .iter()
-                .all(|a| a.alive && a.complete && a.created > 1_000_000_000),
+                .all(|a| a.life == cni_ipam::Life::Alive && a.complete && a.created > 1_000_000_000),
             "{shown:?}"
         );
         sh("ip netns del p0"); // dead pod
@@ -449,6 +449,53 @@ fn check_and_fix_mend_what_they_find() {
         );
         lab.assert_clean();
         assert!(Path::new("/run/podroute/node.json").exists());
+    });
+}
+
+/// What a container sees that has not mounted /run/netns, or mounted it without propagation.
+#[test]
+fn living_pods_that_cannot_be_seen_are_left_alone() {
+    lab::run("living_pods_that_cannot_be_seen_are_left_alone", &[], |lab| {
+        let state = lab.run_dir.join("ipam");
+        let netns = lab.netns("p1");
+        lab.add("c1", &netns, &conf(json!({})));
+        let directory = Path::new(&netns).parent().unwrap().display().to_string();
+        for hide in ["rm -r", "touch"] {
+            // Over the directory of namespaces lies one without it, or one where a namespace is an empty file.
+            sh(&format!("mount -t tmpfs hidden {directory}"));
+            let at = match hide {
+                "touch" => {
+                    sh(&format!("touch {netns}"));
+                    netns.clone()
+                }
+                _ => {
+                    sh(&format!(
+                        "sed -i 's|{directory}/|{directory}/none/|' /run/podroute/ipam/*/pod/c1@eth0"
+                    ));
+                    format!("{directory}/none/p1")
+                }
+            };
+            let found = cni_ipam::check(&state, true).unwrap();
+            let words: Vec<String> = found.iter().map(ToString::to_string).collect();
+            assert!(
+                words.len() == 1 && words[0].contains(&format!("{at} cannot be seen")),
+                "{words:?}"
+            );
+            assert_eq!(
+                cni_ipam::attachments(&state).unwrap()[0].life,
+                cni_ipam::Life::Unknown
+            );
+            sh(&format!("umount {directory}"));
+            sh(&format!(
+                "sed -i 's|{directory}/none/|{directory}/|' /run/podroute/ipam/*/pod/c1@eth0"
+            ));
+            assert_eq!(
+                cni_ipam::check(&state, true).unwrap(),
+                vec![],
+                "the pod is as it was"
+            );
+        }
+        assert!(pings(Some("p1"), NODE_V4));
     });
 }
 

@@ -575,7 +575,10 @@ fn report_pods(state_dir: &Path) {
             return tracing::warn!(%error, "the pods' addresses cannot be checked");
         }
     };
-    let alive = pods.iter().filter(|pod| pod.alive && pod.complete).count();
+    let alive = pods
+        .iter()
+        .filter(|pod| pod.life == cni_ipam::Life::Alive && pod.complete)
+        .count();
     tracing::info!(pods = alive, inconsistencies = found.len(), "pods of this node");
     for finding in found.iter().take(FINDINGS_TOLD) {
         tracing::warn!("{finding}; 'podroute ipam check --fix' mends what can be mended");

@@ -5,13 +5,18 @@
 //! anything else is done.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
+use serde::Serialize;
 
 use crate::error::{Error, Result};
+
+/// The inode of the machine's first PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h).
+const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// An open network namespace that is not the host's.
 #[derive(Debug)]
@@ -83,15 +88,77 @@ impl AsFd for Netns {
     }
 }
 
-/// Is the namespace of this inode number still at this path?
-pub(crate) fn is_alive(path: &str, inode: u64) -> bool {
-    identity(Path::new(path)).is_some_and(|(_, now)| now == inode)
+/// What can be said of a namespace from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Life {
+    /// It is at its path.
+    Alive,
+    /// Its path was removed, or leads to another namespace.
+    Gone,
+    /// The path cannot be seen from here, as in a container that has not mounted /run/netns.
+    Unknown,
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::metadata(path).ok().map(ids)
+/// Is the namespace of this inode number still at this path? What cannot be seen is unknown, never gone: this process may
+/// run in a container, with other mounts and other processes than the runtime's.
+pub(crate) fn life(path: &str, inode: u64) -> Life {
+    let path = Path::new(path);
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.ino() == inode && is_namespace(&meta) => Life::Alive,
+        // Another namespace took the path.
+        Ok(meta) if is_namespace(&meta) => Life::Gone,
+        // The empty file that a namespace is mounted over: it was unmounted, or it was mounted where this process cannot see it.
+        Ok(_) => Life::Unknown,
+        Err(error) if error.kind() == ErrorKind::NotFound && sees_directory_of(path) => Life::Gone,
+        Err(_) => Life::Unknown,
+    }
+}
+
+/// Namespaces are all of one file system.
+fn is_namespace(meta: &std::fs::Metadata) -> bool {
+    std::fs::metadata("/proc/self/ns/net").is_ok_and(|own| own.dev() == meta.dev())
+}
+
+/// Whether a file that is missing there is missing for the runtime too.
+fn sees_directory_of(path: &Path) -> bool {
+    if path.starts_with("/proc") {
+        // /proc/<pid>/ns/net: a container has other process ids.
+        return std::fs::metadata("/proc/self/ns/pid").is_ok_and(|own| own.ino() == FIRST_PID_NAMESPACE);
+    }
+    path.parent().is_some_and(Path::is_dir)
 }
 
 fn ids(meta: std::fs::Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_is_unknown() {
+        let dir = std::env::temp_dir().join(format!("podroute-life-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let own = std::fs::metadata("/proc/self/ns/net").unwrap().ino();
+        let at = |name: &str| dir.join(name).display().to_string();
+        std::fs::write(at("unmounted"), "").unwrap();
+        std::os::unix::fs::symlink("/proc/self/ns/net", at("there")).unwrap();
+        for (path, inode, wanted) in [
+            (at("there"), own, Life::Alive),
+            (at("there"), own + 1, Life::Gone),
+            (at("missing"), own, Life::Gone),
+            (at("unmounted"), own, Life::Unknown),
+            (
+                at("unmounted"),
+                std::fs::metadata(at("unmounted")).unwrap().ino(),
+                Life::Unknown,
+            ),
+            (at("no-directory/pod"), own, Life::Unknown),
+        ] {
+            assert_eq!(life(&path, inode), wanted, "{path}");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }
