@@ -448,9 +448,6 @@ impl Agent {
 
     /// The plugins do without us: trouble is only told.
     fn help_plugins(&self) {
-        if let Err(error) = cni_ipam::serve_removals(&self.node.run_dir) {
-            tracing::warn!(%error, "cannot gather the removals of pods; each DEL does its own");
-        }
         let state_dir = self.node.run_dir.join("ipam");
         tokio::task::spawn_blocking(move || report_pods(&state_dir));
     }
