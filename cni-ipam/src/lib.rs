@@ -18,6 +18,7 @@ mod egress;
 mod error;
 #[doc(hidden)]
 pub mod floor;
+mod forwarding;
 mod gc;
 mod ipam_plugin;
 mod keep;
@@ -27,10 +28,10 @@ mod netconf;
 mod node;
 mod own;
 mod plugin;
-mod remover;
 mod request;
 mod result;
 mod store;
+mod wiring;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -47,7 +48,6 @@ pub use crate::kernel::link::ROUTE_PROTOCOL;
 pub use crate::kernel::netns::Life;
 pub use crate::names::{ALIAS_MARK, MARK, Owner};
 pub use crate::netconf::RUN_DIR;
-pub use crate::remover::serve as serve_removals;
 
 /// Which of the two binaries this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +85,13 @@ fn serve(plugin: Plugin, request: &Request) -> Result<Option<Value>> {
     if request.verb == Verb::Version {
         return Ok(Some(result::render_versions()));
     }
-    let conf = Netconf::parse(request)?;
+    let conf = Netconf::parse(request).map_err(|error| match (request.verb, error) {
+        // Whether an ADD could succeed is what is asked.
+        (Verb::Status, error @ Error::Config { .. }) => Error::NotReady {
+            cause: error.to_string(),
+        },
+        (_, error) => error,
+    })?;
     require_version(request.verb, conf.version)?;
     let done = |done: Result<()>| done.map(|()| None);
     match (plugin, request.verb) {

@@ -3,6 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a test says what is wrong by panicking"
 )]
 
@@ -62,10 +63,9 @@ fn routes() -> String {
     lines.join("\n")
 }
 
-fn hardware_address(interface: &str) -> String {
-    let text = sh(&format!("ip -o link show {interface}"));
-    let address = text.split_once("link/ether ").unwrap().1;
-    address.split_once(' ').unwrap().0.to_owned()
+/// State, MTU, link group and hardware address.
+fn link(interface: &str) -> String {
+    sh(&format!("ip -o link show {interface}")).replace("NO-CARRIER,", "")
 }
 
 fn reaches(address: &str) -> bool {
@@ -80,7 +80,7 @@ fn what_is_taken_away_comes_back() {
         let pod = addresses(&result);
         let (pod4, pod6) = (pod[0].to_string(), pod[1].to_string());
         let host = result["interfaces"][0]["name"].as_str().unwrap().to_owned();
-        let mac = hardware_address(&host);
+        let made = link(&host);
         let before = routes();
         let reports = keep(lab);
         let faults = [
@@ -117,10 +117,12 @@ fn what_is_taken_away_comes_back() {
                 "another hardware address",
                 format!("ip link set {host} address 0e:00:00:00:00:01"),
             ),
+            ("another MTU", format!("ip link set {host} mtu 1400")),
+            ("another link group", format!("ip link set {host} group 0")),
         ];
         for (what, fault) in faults {
             sh(&fault);
-            wait_for(what, || routes() == before && hardware_address(&host) == mac);
+            wait_for(what, || routes() == before && link(&host) == made);
             wait_for(what, || reaches(&pod4) && reaches(&pod6));
             let restored = reports.recv_timeout(PATIENCE).unwrap();
             assert_eq!(restored.pods[0].0, host, "{what}");
@@ -146,6 +148,49 @@ fn pods_are_reached_while_the_nodes_address_is_away() {
         wait_for("a route with the source", || {
             routes().contains(&format!("{pod} dev")) && routes().contains(&format!("src {NODE_V4}"))
         });
+    });
+}
+
+/// The rules for egress and for sources, too, whatever part of them goes.
+#[test]
+fn the_nftables_table_comes_back() {
+    lab::run("the_nftables_table_comes_back", &["/usr/sbin/nft"], |lab| {
+        let network = conf(json!({ "masquerade": { "enabled": true }, "mark": 256 }));
+        let pods: Vec<_> = (0..3)
+            .map(|n| lab.add(&format!("c{n}"), &lab.netns(&format!("p{n}")), &network))
+            .collect();
+        let list = || sh("nft list table inet podroute-cni");
+        // A set's elements have no order, nor have chains that were made anew.
+        let sorted = || {
+            let mut words: Vec<String> = list()
+                .split_whitespace()
+                .map(|word| word.replace(',', ""))
+                .collect();
+            words.sort_unstable();
+            words
+        };
+        let before = sorted();
+        let text = list();
+        let chain = text
+            .split_whitespace()
+            .find(|word| word.starts_with("masquerade-"))
+            .unwrap();
+        let address = addresses(&pods[0])[0];
+        let reports = keep(lab);
+        let faults = [
+            "nft flush ruleset".to_owned(),
+            "nft delete table inet podroute-cni".to_owned(),
+            format!("nft flush chain inet podroute-cni {chain}"),
+            "nft flush chain inet podroute-cni sources".to_owned(),
+            format!("nft delete element inet podroute-cni marks4 '{{ {address} }}'"),
+        ];
+        for fault in faults {
+            sh(&fault);
+            wait_for(&fault, || {
+                try_sh("nft list table inet podroute-cni").status.success() && sorted() == before
+            });
+            reports.recv_timeout(PATIENCE).unwrap();
+        }
     });
 }
 

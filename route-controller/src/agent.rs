@@ -531,11 +531,23 @@ impl Agent {
         self.node.kept = Kept::start(&self.node.run_dir, restored)
             .map_err(|error| tracing::error!(%error, "nobody restores what others take from pods"))
             .ok();
-        if let Err(error) = cni_ipam::serve_removals(&self.node.run_dir) {
-            tracing::warn!(%error, "cannot gather the removals of pods; each DEL does its own");
-        }
         let state_dir = self.node.run_dir.join("ipam");
         tokio::task::spawn_blocking(move || report_pods(&state_dir));
+    }
+
+    /// The addresses of peers and of the cluster's nodes.
+    fn peer_addresses(&self) -> Vec<std::net::IpAddr> {
+        let peers = self.config.peers.iter().filter_map(|peer| peer.remote.address());
+        let nodes = self
+            .file
+            .facts
+            .cluster
+            .iter()
+            .flat_map(|known| known.nodes.values());
+        let all: BTreeSet<_> = peers
+            .chain(nodes.flat_map(|node| node.addresses.clone()))
+            .collect();
+        all.into_iter().collect()
     }
 
     fn write_node_file(&self) -> Result<(), AgentError> {
@@ -550,6 +562,7 @@ impl Agent {
             pod_cidrs: text(&self.config.cluster.pod_cidrs),
             mtu: self.node.host.mtu,
             node_addresses: self.node.host.addresses.clone(),
+            peer_addresses: self.peer_addresses(),
         };
         node_file::write(&self.node.run_dir, &content).map_err(|source| AgentError::RunDir {
             path: self.node.run_dir.clone(),

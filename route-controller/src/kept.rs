@@ -76,7 +76,7 @@ impl Log {
                          another tool manages the pods' interfaces or routes"
                     );
                 }
-                if found.egress > 0 {
+                if found.egress > 0 || found.source_check {
                     tracing::warn!(
                         pods = found.egress,
                         "the nftables table podroute-cni lacked entries, which were put back: do not flush the whole ruleset"

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::block::Family;
-use crate::kernel::link::{KernelRoute, Link};
+use crate::kernel::link::{KernelRoute, LINK_GROUP, Link};
 use crate::kernel::veth;
-use crate::names::{ALIAS_MARK, Owner};
+use crate::names::Owner;
 
 /// The host's part of a pod's wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,10 @@ pub(crate) struct Wire {
     pub(crate) owner: Owner,
     pub(crate) host_ifname: String,
     pub(crate) addresses: Vec<IpAddr>,
+    /// None in records of 0.1.
+    pub(crate) mtu: Option<u32>,
+    /// Belongs to the link group whose packets' sources are checked.
+    pub(crate) checks_sources: bool,
 }
 
 impl Wire {
@@ -67,6 +71,10 @@ pub(crate) enum Missing {
     Up,
     /// The host interface has another hardware address than the pod's permanent neighbour entry.
     Mac([u8; 6]),
+    /// The host interface has another MTU than the pod's.
+    Mtu(u32),
+    /// The host interface is not in our link group.
+    Group,
     /// The gateway's address.
     Gateway(Family),
     /// The route to the pods' link-local addresses.
@@ -89,7 +97,7 @@ pub(crate) fn gaps(wires: &[Wire], host: &Host, sources: &[IpAddr]) -> Vec<Gap> 
         .iter()
         .filter_map(|wire| {
             let link = host.links.get(&wire.host_ifname);
-            let link = link.filter(|link| link.alias.starts_with(ALIAS_MARK))?;
+            let link = link.filter(|link| veth::is_of(link, &wire.owner))?;
             let missing = missing(wire, link, host, sources);
             (!missing.is_empty()).then(|| Gap {
                 wire: wire.clone(),
@@ -105,6 +113,10 @@ fn missing(wire: &Wire, link: &Link, host: &Host, sources: &[IpAddr]) -> Vec<Mis
     let mac = wire.owner.host_mac();
     if link.mac != mac {
         missing.push(Missing::Mac(mac));
+    }
+    missing.extend(wire.mtu.filter(|mtu| *mtu != link.mtu).map(Missing::Mtu));
+    if wire.checks_sources && link.group != LINK_GROUP {
+        missing.push(Missing::Group);
     }
     if !link.is_up {
         missing.push(Missing::Up);
@@ -149,6 +161,8 @@ mod tests {
             host_ifname: owner.host_ifname(),
             owner,
             addresses: vec![ip(POD4), ip(POD6)],
+            mtu: Some(1500),
+            checks_sources: true,
         }
     }
 
@@ -161,6 +175,7 @@ mod tests {
             mtu: 1500,
             mac: owner.host_mac().to_vec(),
             peer_index: 2,
+            group: LINK_GROUP,
             is_up,
         }
     }
@@ -221,10 +236,14 @@ mod tests {
         let node = vec![(2, ip(NODE4)), (7, ip("169.254.1.1"))];
         let mut link = link(false);
         link.mac = vec![2, 0, 0, 0, 0, 1];
+        link.mtu = 1400;
+        link.group = 0;
         assert_eq!(
             found(&Host::new(vec![link], node, [])),
             [
                 Missing::Mac(wire().owner.host_mac()),
+                Missing::Mtu(1500),
+                Missing::Group,
                 Missing::Up,
                 Missing::Gateway(Family::V6),
                 Missing::LinkRoute,
@@ -239,6 +258,7 @@ mod tests {
         assert_eq!(found(&Host::new(vec![], addresses(), routes())), []);
         let mut foreign = link(false);
         foreign.alias = String::new();
+        foreign.mac = vec![2, 0, 0, 0, 0, 1];
         assert_eq!(found(&Host::new(vec![foreign], addresses(), [])), []);
     }
 

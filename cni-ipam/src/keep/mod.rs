@@ -28,11 +28,11 @@ use crate::error::Result;
 use crate::kernel::link::{self, NewRoute};
 use crate::kernel::netlink::{APPEND, Batch, CREATE, REPLACE, Socket};
 use crate::kernel::veth;
-use crate::names;
 use crate::names::Owner;
 use crate::node::Node;
 use crate::plugin::MAIN;
 use crate::store::Disk;
+use crate::{egress, names};
 
 /// Everything is looked at this often, whatever notifications say.
 const AUDIT: Duration = Duration::from_secs(120);
@@ -52,11 +52,13 @@ pub struct Restored {
     pub pods: Vec<(String, String)>,
     /// Pods whose entries in our nftables table were missing.
     pub egress: usize,
+    /// The check of what pods send was missing.
+    pub source_check: bool,
 }
 
 impl Restored {
     fn is_empty(&self) -> bool {
-        self.pods.is_empty() && self.egress == 0
+        self.pods.is_empty() && self.egress == 0 && !self.source_check
     }
 }
 
@@ -126,6 +128,9 @@ fn look(run_dir: &Path, suspect: Suspect) -> Result<Look> {
             .unwrap_or_default();
         restore_wires(&disk, &sources, &mut look)?;
     }
+    if suspect.table {
+        restore_table(&disk, &mut look)?;
+    }
     Ok(look)
 }
 
@@ -152,6 +157,44 @@ fn restore_wires(disk: &Disk, sources: &[IpAddr], look: &mut Look) -> Result<()>
         restore(&socket, held.iter().map(|(_, gap)| *gap), look)?;
     }
     Ok(())
+}
+
+/// Puts back what our nftables table lacks.
+fn restore_table(disk: &Disk, look: &mut Look) -> Result<()> {
+    let owners = egress::owners(disk)?;
+    let checks_sources = any_checks_sources(disk)?;
+    if owners.is_empty() && !checks_sources {
+        return Ok(());
+    }
+    let socket = Socket::netfilter()?;
+    if checks_sources && !egress::has_source_check(&socket)? && egress::ensure_source_check(&socket)? {
+        look.restored.source_check = true;
+    }
+    for owner in owners {
+        if egress::differences(disk, &socket, &owner)?.is_empty() {
+            continue;
+        }
+        // Behind another plugin's IPAM there is no record, only the note.
+        let _held = match Attachment::try_lock(disk, &owner)? {
+            Locked::Busy => {
+                look.busy = true;
+                continue;
+            }
+            Locked::Taken(attachment) => Some(attachment),
+            Locked::Gone => None,
+        };
+        egress::restore(disk, &socket, &owner)?;
+        look.restored.egress += 1;
+    }
+    Ok(())
+}
+
+fn any_checks_sources(disk: &Disk) -> Result<bool> {
+    let checks = |owner: &Owner| {
+        let state = attachment::read(disk, owner).ok().flatten();
+        matches!(state, Some(State::Done(record)) if record.checks_sources)
+    };
+    Ok(attachment::owners(disk)?.iter().any(checks))
 }
 
 /// Puts back what is missing of these pods.
@@ -181,6 +224,16 @@ fn put_back(batch: &mut Batch, gap: &Gap) {
                 batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, false), action);
                 batch.attr(link::IFLA_ADDRESS, &mac);
             }
+            Missing::Mtu(mtu) => {
+                let action = format!("set the MTU of {}", gap.wire.host_ifname);
+                batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, false), action);
+                batch.attr(link::IFLA_MTU, &mtu.to_ne_bytes());
+            }
+            Missing::Group => {
+                let action = format!("group interface {}", gap.wire.host_ifname);
+                batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, false), action);
+                batch.attr(link::IFLA_GROUP, &link::LINK_GROUP.to_ne_bytes());
+            }
             Missing::Up => {
                 let action = format!("set up {}", gap.wire.host_ifname);
                 batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, true), action);
@@ -208,6 +261,8 @@ fn in_words(missing: &[Missing]) -> String {
     let words = missing.iter().map(|missing| match missing {
         Missing::Up => "was down".to_owned(),
         Missing::Mac(mac) => format!("hardware address {}", names::mac_text(*mac)),
+        Missing::Mtu(mtu) => format!("MTU {mtu}"),
+        Missing::Group => format!("link group {}", link::LINK_GROUP),
         Missing::Gateway(family) => format!("gateway address {}", veth::gateway(*family)),
         Missing::LinkRoute => format!("route to {}", veth::link_local_net()),
         Missing::PodRoute(address, None) => format!("route to {address}"),
@@ -234,6 +289,8 @@ fn wire(owner: &Owner, state: &State) -> Option<Wire> {
         owner: owner.clone(),
         host_ifname: record.host_interface.clone(),
         addresses: record.addresses.clone(),
+        mtu: record.mtu,
+        checks_sources: record.checks_sources,
     })
 }
 

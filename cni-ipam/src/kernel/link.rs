@@ -23,6 +23,8 @@ const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
+const RTM_GETNEIGH: u16 = 30;
+const NUD_PERMANENT: u16 = 0x80;
 
 pub(crate) const IFLA_ADDRESS: u16 = 1;
 pub(crate) const IFLA_IFNAME: u16 = 3;
@@ -31,7 +33,9 @@ const IFLA_LINK: u16 = 5;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
 pub(crate) const IFLA_IFALIAS: u16 = 20;
 pub(crate) const IFLA_AF_SPEC: u16 = 26;
-const IFLA_GROUP: u16 = 27;
+pub(crate) const IFLA_GROUP: u16 = 27;
+/// The link group of host interfaces whose sources are checked: "podr" in ASCII.
+pub(crate) const LINK_GROUP: u32 = 0x706f_6472;
 pub(crate) const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const SKIP_STATS: u32 = 8;
@@ -99,6 +103,21 @@ pub(crate) fn add_address(batch: &mut Batch, flags: u16, index: u32, net: IpNet,
     batch.attr(IFA_ADDRESS, &bytes);
 }
 
+pub(crate) const RP_FILTER_STRICT: u32 = 1;
+pub(crate) const RP_FILTER_LOOSE: u32 = 2;
+
+/// The IPv4 part of a link's `IFLA_AF_SPEC`: `rp_filter`.
+pub(crate) fn put_rp_filter(spec: &mut Batch, value: u32) {
+    const INET_CONF: u16 = 1;
+    const RP_FILTER: u16 = 8;
+    let inet = u16::from(af(Family::V4)) | NESTED;
+    spec.nest(inet, |inet| {
+        inet.nest(INET_CONF | NESTED, |conf| {
+            conf.attr(RP_FILTER, &value.to_ne_bytes())
+        });
+    });
+}
+
 /// A route to add.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NewRoute {
@@ -153,10 +172,9 @@ pub(crate) fn add_route(batch: &mut Batch, flags: u16, route: NewRoute) {
 
 /// A neighbour that never expires.
 pub(crate) fn add_neighbour(batch: &mut Batch, flags: u16, index: u32, address: IpAddr, mac: [u8; 6]) {
-    const PERMANENT: u16 = 0x80;
     let mut header = vec![af(Family::of(address)), 0, 0, 0];
     header.extend(index.to_ne_bytes());
-    header.extend(PERMANENT.to_ne_bytes());
+    header.extend(NUD_PERMANENT.to_ne_bytes());
     header.extend([0, 0]);
     batch.begin(RTM_NEWNEIGH, flags, &header, format!("add neighbour {address}"));
     batch.attr(1, &octets(address));
@@ -184,6 +202,7 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     pub(crate) mac: Vec<u8>,
     pub(crate) peer_index: u32,
+    pub(crate) group: u32,
     pub(crate) is_up: bool,
 }
 
@@ -197,6 +216,7 @@ impl Link {
             mtu: attrs.u32(IFLA_MTU).unwrap_or_default(),
             mac: attrs.get(IFLA_ADDRESS).unwrap_or_default().to_vec(),
             peer_index: attrs.u32(IFLA_LINK).unwrap_or_default(),
+            group: attrs.u32(IFLA_GROUP).unwrap_or_default(),
             is_up: u32_at(&reply.body, 8)? & IFF_UP != 0,
         })
     }
@@ -223,14 +243,25 @@ pub(crate) fn links(socket: &Socket) -> Result<Vec<Link>> {
 
 /// Removes a link by name; false where there is none.
 pub(crate) fn delete(socket: &Socket, name: &str) -> Result<bool> {
+    delete_one(socket, 0, name)
+}
+
+/// Removes a link that was looked at, and no other that took its name since.
+pub(crate) fn delete_found(socket: &Socket, link: &Link) -> Result<bool> {
+    delete_one(socket, link.index, &link.name)
+}
+
+fn delete_one(socket: &Socket, index: u32, name: &str) -> Result<bool> {
     let mut batch = Batch::default();
     batch.begin(
         RTM_DELLINK,
         0,
-        &ifinfo(0, false),
+        &ifinfo(index, false),
         format!("remove interface {name}"),
     );
-    batch.text(IFLA_IFNAME, name);
+    if index == 0 {
+        batch.text(IFLA_IFNAME, name);
+    }
     let outcome = socket.try_run(&batch)?;
     match outcome.failures.first() {
         Some(failure) if failure.errno == Errno::ENODEV => Ok(false),
@@ -376,8 +407,20 @@ pub(crate) fn routes_of(socket: &Socket, family: Family, protocol: u8) -> Result
 
 /// The route that a packet to an address takes; `index`: out of this interface, or 0.
 pub(crate) fn route_to(socket: &Socket, address: IpAddr, index: u32) -> Result<Option<KernelRoute>> {
+    look_up(socket, address, index, 0)
+}
+
+/// Has this very address a route of its own, whoever's?
+pub(crate) fn has_host_route(socket: &Socket, address: IpAddr) -> Result<bool> {
+    const FIB_MATCH: u32 = 0x2000;
+    let found = look_up(socket, address, 0, FIB_MATCH)?;
+    Ok(found.is_some_and(|r| r.dst.prefix_len() == Family::of(address).bits()))
+}
+
+fn look_up(socket: &Socket, address: IpAddr, index: u32, flags: u32) -> Result<Option<KernelRoute>> {
     let family = Family::of(address);
-    let header = [af(family), family.bits(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut header = vec![af(family), family.bits(), 0, 0, 0, 0, 0, 0];
+    header.extend(flags.to_ne_bytes());
     let mut batch = Batch::default();
     batch.begin(
         RTM_GETROUTE,
@@ -391,4 +434,30 @@ pub(crate) fn route_to(socket: &Socket, address: IpAddr, index: u32) -> Result<O
     }
     let outcome = socket.try_run(&batch)?;
     Ok(outcome.replies.first().and_then(KernelRoute::read))
+}
+
+/// A neighbour as the kernel tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Neighbour {
+    pub(crate) address: IpAddr,
+    pub(crate) mac: Vec<u8>,
+    pub(crate) is_permanent: bool,
+}
+
+/// The neighbours on a link, of both families.
+pub(crate) fn neighbours(socket: &Socket, index: u32) -> Result<Vec<Neighbour>> {
+    const NDMSG: usize = 12;
+    let mut batch = Batch::default();
+    batch.begin(RTM_GETNEIGH, DUMP, &[0; NDMSG], "list neighbours");
+    let of_link = |reply: &Reply| {
+        let attrs = reply.attrs(NDMSG);
+        let state = reply.body.get(8..10)?.try_into().ok().map(u16::from_ne_bytes)?;
+        let found = Neighbour {
+            address: attrs.get(1).and_then(address_from)?,
+            mac: attrs.get(2).unwrap_or_default().to_vec(),
+            is_permanent: state & NUD_PERMANENT != 0,
+        };
+        (u32_at(&reply.body, 4)? == index).then_some(found)
+    };
+    Ok(socket.run(batch)?.iter().filter_map(of_link).collect())
 }

@@ -137,6 +137,14 @@ impl Batch {
         bytes
     }
 
+    /// Attributes alone, without a message around them.
+    pub(crate) fn attributes(build: impl FnOnce(&mut Self)) -> Vec<u8> {
+        let mut batch = Self::default();
+        batch.begin(0, 0, &[], "");
+        build(&mut batch);
+        batch.bytes.get(HEADER..).unwrap_or_default().to_vec()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.actions.is_empty()
     }

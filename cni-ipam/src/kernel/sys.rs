@@ -1,5 +1,5 @@
 //! The system calls that have no safe form in our libraries: socket options of netlink, a filter of notifications and
-//! the `ETHTOOL_GLINK` ioctl. The only `unsafe` of the crate; every call passes a live pointer to a value of
+//! the ioctls `ETHTOOL_GLINK` and `NS_GET_NSTYPE`. The only `unsafe` of the crate; every call passes a live pointer to a value of
 //! the size that the kernel expects.
 #![expect(
     unsafe_code,
@@ -111,4 +111,12 @@ pub(super) fn ethtool_glink(fd: BorrowedFd<'_>, ifname: &str) -> nix::Result<()>
     // SAFETY: `request` is a whole ifreq and `value` lives through the call.
     let rc = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     Errno::result(rc).map(drop)
+}
+
+/// Is this a network namespace? Fails where it is no namespace at all.
+pub(super) fn is_network_namespace(fd: BorrowedFd<'_>) -> nix::Result<bool> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: the request takes no argument.
+    let kind = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) };
+    Errno::result(kind).map(|kind| kind == libc::CLONE_NEWNET)
 }
