@@ -209,6 +209,10 @@ fn ask(program: &Path) -> Speaks {
     match version(program) {
         Ok(true) => Speaks::Newest,
         Ok(false) => Speaks::Older,
+        // It is there, and what it needs to run is not: a dynamic program in a container without its libraries.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Speaks::Unknown("it is no static program and cannot be run in this container".to_owned())
+        }
         Err(error) => Speaks::Unknown(error.to_string()),
     }
 }
