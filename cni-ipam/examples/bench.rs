@@ -67,12 +67,8 @@ fn sh(line: &str) {
 }
 
 fn node(blocks: &[&str]) {
-    node_at("/run/podroute", blocks);
-}
-
-fn node_at(run_dir: &str, blocks: &[&str]) {
     let node = json!({ "version": 1, "blocks": blocks, "mtu": 1500, "nodeAddresses": ["192.0.2.11", "2001:db8:a::11"] });
-    std::fs::write(format!("{run_dir}/node.json"), node.to_string()).unwrap();
+    std::fs::write("/run/podroute/node.json", node.to_string()).unwrap();
 }
 
 fn build_node() {
@@ -85,10 +81,6 @@ fn build_node() {
         PARALLEL[1] - 1
     ));
     node(&["10.244.0.0/16", "fd00:10:244:1::/64"]);
-    // The same with an agent's help at hand.
-    sh("mkdir -p /run/agent");
-    node_at("/run/agent", &["10.245.0.0/16"]);
-    cni_ipam::serve_removals("/run/agent".as_ref()).unwrap();
 }
 
 fn binary(name: &str) -> PathBuf {
@@ -182,9 +174,11 @@ fn contenders() -> Vec<Contender> {
             addresses: &[],
         },
         Contender {
-            name: "the same with the agent",
+            name: "the same with masquerade",
             program: ours.clone(),
-            conf: conf(json!({ "type": "podroute-cni", "families": ["ipv4"], "runDir": "/run/agent" })),
+            conf: conf(
+                json!({ "type": "podroute-cni", "name": "masked", "families": ["ipv4"], "masquerade": { "enabled": true } }),
+            ),
             addresses: &[],
         },
         Contender {

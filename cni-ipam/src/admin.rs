@@ -8,20 +8,22 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Instant;
 
 use serde::Serialize;
 
 use crate::allocator;
-use crate::attachment::{self, Attachment, Record, State};
+use crate::attachment::{self, Access, Attachment, Record, State};
 use crate::error::{Error, Result};
+use crate::kernel::link::{self, Link};
 use crate::kernel::netlink::Socket;
-use crate::kernel::netns::{self, Life};
-use crate::kernel::{link, nft};
+use crate::kernel::netns::{self, Life, Netns};
+use crate::kernel::{nft, veth};
 use crate::names::{ALIAS_MARK, MARK, Owner};
 use crate::own;
-use crate::plugin::MAIN;
+use crate::plugin::{self, MAIN};
 use crate::store::{Disk, Store};
-use crate::{egress, gc};
+use crate::{egress, gc, wiring};
 
 /// An attachment, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,11 +56,18 @@ pub fn attachments(state_dir: &Path) -> Result<Vec<AttachmentInfo>> {
     let Some(disk) = Disk::open(state_dir, false)? else {
         return Ok(Vec::new());
     };
+    // An interface of ours that lives proves that its namespace does, wherever its path is mounted.
+    let links = Socket::route()
+        .and_then(|host| link::links(&host))
+        .unwrap_or_default();
     let mut found = Vec::new();
     for owner in attachment::owners(&disk)? {
-        // None: removed since it was listed.
-        if let Some(state) = attachment::read(&disk, &owner)? {
-            found.push(info(owner, &state));
+        match attachment::read(&disk, &owner) {
+            Ok(Some(state)) => found.push(info(owner, &state, &links)),
+            // Removed since it was listed.
+            Ok(None) => {}
+            // 'ipam check' says why it cannot be read.
+            Err(_) => found.push(info(owner, &State::Begun, &links)),
         }
     }
     found.sort_by(|a, b| {
@@ -67,10 +76,10 @@ pub fn attachments(state_dir: &Path) -> Result<Vec<AttachmentInfo>> {
     Ok(found)
 }
 
-fn info(owner: Owner, state: &State) -> AttachmentInfo {
+fn info(owner: Owner, state: &State, links: &[Link]) -> AttachmentInfo {
     let record = state.record().cloned().unwrap_or_default();
     AttachmentInfo {
-        life: life(&record),
+        life: life(&record, links.iter().any(|l| veth::is_of(l, &owner))),
         container: owner.container,
         ifname: owner.ifname,
         addresses: record.addresses,
@@ -83,9 +92,11 @@ fn info(owner: Owner, state: &State) -> AttachmentInfo {
     }
 }
 
-/// A namespace that was not known when the record was made cannot be told to be gone.
-fn life(record: &Record) -> Life {
+/// A namespace that was not known when the record was made cannot be told to be gone. The kernel removes a pair with the
+/// namespace of either end: while there is the host's end, there is the pod's.
+fn life(record: &Record, has_link: bool) -> Life {
     match record.netns_inode {
+        _ if has_link && record.plugin == MAIN => Life::Alive,
         0 => Life::Unknown,
         inode => netns::life(&record.netns, inode),
     }
@@ -134,6 +145,26 @@ pub enum Finding {
         container: String,
         ifname: String,
         name: String,
+    },
+    /// Another difference between a living pod's wire and what its ADD made. Not mended: delete the pod.
+    Different {
+        container: String,
+        ifname: String,
+        what: String,
+    },
+    /// Someone took out of our nftables table what a pod needs there. Mended by putting it back.
+    LostRules {
+        container: String,
+        ifname: String,
+        what: String,
+    },
+    /// The chain that checks what pods send is not there. Mended by adding it.
+    NoSourceCheck,
+    /// An attachment that cannot be looked at. Not mended.
+    NotChecked {
+        container: String,
+        ifname: String,
+        cause: String,
     },
     /// Our nftables table still has a pod that is gone. Mended by taking it out.
     StaleEgress { container: String, ifname: String },
@@ -210,6 +241,27 @@ impl fmt::Display for Finding {
                     "{container} {ifname}: its host interface {name} is gone; delete the pod"
                 )
             }
+            Self::Different {
+                container,
+                ifname,
+                what,
+            }
+            | Self::LostRules {
+                container,
+                ifname,
+                what,
+            } => write!(f, "{container} {ifname}: {what}"),
+            Self::NoSourceCheck => {
+                write!(
+                    f,
+                    "the chain sources of the nftables table podroute-cni is gone or changed: what pods send is not checked"
+                )
+            }
+            Self::NotChecked {
+                container,
+                ifname,
+                cause,
+            } => write!(f, "{container} {ifname}: cannot be checked: {cause}"),
             Self::StaleEgress { container, ifname } => {
                 write!(f, "{container} {ifname}: is gone but still in the nftables table")
             }
@@ -217,75 +269,163 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Finds inconsistencies and, with `fix`, mends those that can be mended. Returns what was found.
+/// Finds inconsistencies and, with `fix`, mends those that can be mended. Returns what was found. Without `fix` nothing is
+/// written, nor need it be possible.
 pub fn check(state_dir: &Path, fix: bool) -> Result<Vec<Finding>> {
     let host = Socket::route()?;
     let mut findings = Vec::new();
     let disk = Disk::open(state_dir, false)?;
     if let Some(disk) = &disk {
+        let look = Look {
+            disk,
+            host: &host,
+            fix,
+            deadline: Instant::now() + attachment::WAIT,
+        };
         for owner in attachment::owners(disk)? {
-            check_attachment(disk, &host, owner, fix, &mut findings)?;
+            let name = owner.clone();
+            if let Err(error) = look.at_attachment(owner, &mut findings) {
+                findings.push(Finding::NotChecked {
+                    container: name.container,
+                    ifname: name.ifname,
+                    cause: error.to_string(),
+                });
+            }
         }
         check_claims(disk, fix, &mut findings)?;
-        check_egress(disk, fix, &mut findings)?;
+        look.at_rules(&mut findings)?;
     }
     check_interfaces(state_dir, disk.as_ref(), &host, fix, &mut findings)?;
     findings.sort();
     Ok(findings)
 }
 
-fn check_attachment(
-    disk: &Disk,
-    host: &Socket,
-    owner: Owner,
+struct Look<'a> {
+    disk: &'a Disk,
+    host: &'a Socket,
     fix: bool,
-    findings: &mut Vec<Finding>,
-) -> Result<()> {
-    // The lock is waited for: who holds it is at work, and then the record is complete or gone.
-    let Some(attachment) = Attachment::lock(disk, &owner, false)? else {
-        return Ok(());
-    };
-    let Owner { container, ifname } = owner;
-    let record = match &attachment.state {
-        State::Done(record) => record.clone(),
-        State::Begun | State::Partial(_) => {
-            findings.push(Finding::Unfinished { container, ifname });
-            return if fix { end(disk, host, attachment) } else { Ok(()) };
+    /// Of all waiting for others who hold an attachment.
+    deadline: Instant,
+}
+
+impl Look<'_> {
+    fn at_attachment(&self, owner: Owner, findings: &mut Vec<Finding>) -> Result<()> {
+        // The lock is waited for: who holds it is at work, and then the record is complete or gone.
+        let access = if self.fix { Access::Change } else { Access::Look };
+        let Some(attachment) = Attachment::lock_by(self.disk, &owner, access, self.deadline)? else {
+            return Ok(());
+        };
+        let Owner { container, ifname } = owner.clone();
+        let link = link::find(self.host, &owner.host_ifname())?;
+        let has_link = link.as_ref().is_some_and(|l| veth::is_of(l, &owner));
+        let record = match &attachment.state {
+            State::Done(record) => record.clone(),
+            State::Begun | State::Partial(_) => {
+                findings.push(Finding::Unfinished { container, ifname });
+                return self.end(attachment);
+            }
+        };
+        let life = life(&record, has_link);
+        if life == Life::Gone {
+            findings.push(Finding::DeadPod {
+                container,
+                ifname,
+                addresses: record.addresses,
+            });
+            return self.end(attachment);
         }
-    };
-    let life = life(&record);
-    if life == Life::Gone {
-        findings.push(Finding::DeadPod {
-            container,
-            ifname,
-            addresses: record.addresses,
-        });
-        return if fix { end(disk, host, attachment) } else { Ok(()) };
+        if life == Life::Unknown && record.netns_inode != 0 {
+            findings.push(Finding::UnseenPod {
+                container: container.clone(),
+                ifname: ifname.clone(),
+                netns: record.netns.clone(),
+            });
+        }
+        if record.plugin == MAIN {
+            if has_link {
+                self.at_wire(&owner, &record, findings)?;
+            } else {
+                findings.push(Finding::LostInterface {
+                    container,
+                    ifname,
+                    name: record.host_interface.clone(),
+                });
+            }
+        }
+        let known = self.disk.blocks()?;
+        for address in record
+            .addresses
+            .into_iter()
+            .filter(|a| known.iter().any(|b| b.contains(*a)))
+        {
+            check_claim(self.disk, &attachment.owner, address, self.fix, findings)?;
+        }
+        Ok(())
     }
-    if life == Life::Unknown && record.netns_inode != 0 {
-        findings.push(Finding::UnseenPod {
-            container: container.clone(),
-            ifname: ifname.clone(),
-            netns: record.netns.clone(),
-        });
+
+    /// On the host, and inside the pod where its namespace can be seen from here.
+    fn at_wire(&self, owner: &Owner, record: &Record, findings: &mut Vec<Finding>) -> Result<()> {
+        let wanted = plugin::wanted(owner, record, None);
+        let netns = Netns::open(&record.netns)
+            .ok()
+            .filter(|netns| netns.inode() == record.netns_inode);
+        let seen = wiring::seen(self.host, netns.as_ref(), &wanted)?;
+        findings.extend(
+            wanted
+                .differences(&seen)
+                .into_iter()
+                .map(|what| Finding::Different {
+                    container: owner.container.clone(),
+                    ifname: owner.ifname.clone(),
+                    what,
+                }),
+        );
+        Ok(())
     }
-    if record.plugin == MAIN && link::find(host, &record.host_interface)?.is_none() {
-        let (container, ifname) = (container.clone(), ifname.clone());
-        findings.push(Finding::LostInterface {
-            container,
-            ifname,
-            name: record.host_interface,
-        });
+
+    /// What a DEL does, without its request; only where things are to be mended.
+    fn end(&self, attachment: Attachment) -> Result<()> {
+        if !self.fix {
+            return Ok(());
+        }
+        veth::remove(self.host, &attachment.owner)?;
+        egress::remove(self.disk, &attachment.owner)?;
+        own::end(self.disk, attachment)
     }
-    let known = disk.blocks()?;
-    for address in record
-        .addresses
-        .into_iter()
-        .filter(|a| known.iter().any(|b| b.contains(*a)))
-    {
-        check_claim(disk, &attachment.owner, address, fix, findings)?;
+
+    /// Our nftables table: what is too much there, and what others took out of it.
+    fn at_rules(&self, findings: &mut Vec<Finding>) -> Result<()> {
+        check_egress(self.disk, self.fix, findings)?;
+        let owners = egress::owners(self.disk)?;
+        let is_checked = |owner: &Owner| {
+            let state = attachment::read(self.disk, owner).ok().flatten();
+            state.is_some_and(|state| state.record().is_some_and(|r| r.checks_sources))
+        };
+        let wants_check = attachment::owners(self.disk)?.iter().any(is_checked);
+        if owners.is_empty() && !wants_check {
+            return Ok(());
+        }
+        let socket = Socket::netfilter()?;
+        if wants_check && !egress::has_source_check(&socket)? {
+            findings.push(Finding::NoSourceCheck);
+            if self.fix {
+                egress::ensure_source_check(&socket)?;
+            }
+        }
+        for owner in owners {
+            for what in egress::differences(self.disk, &socket, &owner)? {
+                findings.push(Finding::LostRules {
+                    container: owner.container.clone(),
+                    ifname: owner.ifname.clone(),
+                    what,
+                });
+                if self.fix {
+                    egress::restore(self.disk, &socket, &owner)?;
+                }
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn check_claim(
@@ -319,19 +459,12 @@ fn check_claim(
     Ok(())
 }
 
-/// What a DEL does, without its request.
-fn end(disk: &Disk, host: &Socket, attachment: Attachment) -> Result<()> {
-    link::delete(host, &attachment.owner.host_ifname())?;
-    egress::remove(disk, &attachment.owner)?;
-    own::end(disk, attachment)
-}
-
 fn check_claims(disk: &Disk, fix: bool, findings: &mut Vec<Finding>) -> Result<()> {
     for address in disk.claims()? {
         let Some(owner) = disk.claimant(address)? else {
             continue;
         };
-        if attachment::read(disk, &owner)?.is_none() && disk.claimant(address)?.as_ref() == Some(&owner) {
+        if !attachment::exists(disk, &owner)? && disk.claimant(address)?.as_ref() == Some(&owner) {
             let Owner { container, ifname } = owner;
             findings.push(Finding::OwnerlessClaim {
                 address,
@@ -421,17 +554,20 @@ pub fn cleanup(state_dir: &Path) -> Result<Removed> {
     };
     if let Some(disk) = Disk::open(state_dir, false)? {
         removed.addresses = disk.claims()?.len();
+        let deadline = Instant::now() + attachment::WAIT;
+        let mut failures = gc::Failures::default();
         for owner in attachment::owners(&disk)? {
-            if let Some(attachment) = Attachment::lock(&disk, &owner, false)? {
-                allocator::release_all(&disk, &owner)?;
-                attachment.remove()?;
+            let locked = Attachment::lock_by(&disk, &owner, Access::Change, deadline);
+            if let Some(attachment) = failures.note(locked).flatten() {
+                failures.note(allocator::release_all(&disk, &owner).and_then(|_| attachment.remove()));
                 removed.attachments += 1;
             }
         }
-        gc::release_ownerless(&disk)?;
+        failures.note(gc::release_ownerless(&disk));
         for owner in egress::owners(&disk)? {
-            egress::remove(&disk, &owner)?;
+            failures.note(egress::remove(&disk, &owner));
         }
+        failures.end()?;
     }
     Ok(removed)
 }

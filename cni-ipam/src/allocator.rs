@@ -25,19 +25,21 @@ pub(crate) struct Demand<'a> {
     pub(crate) wanted: &'a [IpAddr],
 }
 
-/// Claims one address per family and all that are wanted. On failure all of them are released.
+/// Claims one address per family and all that are wanted. `is_unfit`: never chosen, but may be asked for; `is_dead`: held
+/// by a pod that is gone. On failure all of them are released.
 pub(crate) fn allocate(
     store: &impl Store,
     owner: &Owner,
     demand: Demand<'_>,
-    is_reserved: impl Fn(IpAddr) -> bool,
+    is_unfit: impl Fn(IpAddr) -> bool,
+    is_dead: impl Fn(IpAddr) -> bool,
 ) -> Result<Vec<IpAddr>> {
-    refuse_changed_blocks(store, demand.blocks)?;
+    refuse_changed_blocks(store, demand.blocks, is_dead)?;
     for block in demand.blocks {
         store.add_block(*block)?;
     }
     let mut taken = Vec::new();
-    match take_all(store, owner, demand, &is_reserved, &mut taken) {
+    match take_all(store, owner, demand, &is_unfit, &mut taken) {
         Ok(()) => Ok(taken),
         Err(error) => {
             for address in taken {
@@ -52,7 +54,7 @@ fn take_all(
     store: &impl Store,
     owner: &Owner,
     demand: Demand<'_>,
-    is_reserved: &impl Fn(IpAddr) -> bool,
+    is_unfit: &impl Fn(IpAddr) -> bool,
     taken: &mut Vec<IpAddr>,
 ) -> Result<()> {
     for address in demand.wanted {
@@ -69,7 +71,7 @@ fn take_all(
             .copied()
             .filter(|b| b.family() == *family)
             .collect();
-        taken.push(take_any(store, owner, &blocks, is_reserved)?);
+        taken.push(take_any(store, owner, &blocks, is_unfit)?);
     }
     Ok(())
 }
@@ -101,12 +103,12 @@ fn take_any(
     store: &impl Store,
     owner: &Owner,
     blocks: &[Block],
-    is_reserved: &impl Fn(IpAddr) -> bool,
+    is_unfit: &impl Fn(IpAddr) -> bool,
 ) -> Result<IpAddr> {
     let ways = [fresh, oldest, scan];
     for block in blocks {
         let try_claim = |address: IpAddr| -> Result<bool> {
-            Ok(block.forbids(address).is_none() && !is_reserved(address) && store.claim(address, owner)?)
+            Ok(block.forbids(address).is_none() && !is_unfit(address) && store.claim(address, owner)?)
         };
         for way in ways {
             if let Some(address) = way(store, *block, &try_claim)? {
@@ -223,15 +225,23 @@ pub(crate) fn release_all(store: &impl Store, owner: &Owner) -> Result<Vec<IpAdd
 
 /// Refuses where all blocks of a family are new while addresses of an old one are in use: the node got
 /// another pod CIDR under living pods. Forgets blocks that are drained.
-pub(crate) fn refuse_changed_blocks(store: &impl Store, now: &[Block]) -> Result<()> {
-    for drained in find_changed_blocks(store, now)? {
+pub(crate) fn refuse_changed_blocks(
+    store: &impl Store,
+    now: &[Block],
+    is_dead: impl Fn(IpAddr) -> bool,
+) -> Result<()> {
+    for drained in find_changed_blocks(store, now, is_dead)? {
         store.remove_block(drained)?;
     }
     Ok(())
 }
 
 /// The same, but only tells which past blocks have no claim left.
-pub(crate) fn find_changed_blocks(store: &impl Store, now: &[Block]) -> Result<Vec<Block>> {
+pub(crate) fn find_changed_blocks(
+    store: &impl Store,
+    now: &[Block],
+    is_dead: impl Fn(IpAddr) -> bool,
+) -> Result<Vec<Block>> {
     let known = store.blocks()?;
     let past: Vec<Block> = known.iter().copied().filter(|b| !now.contains(b)).collect();
     let mut drained = Vec::new();
@@ -241,11 +251,11 @@ pub(crate) fn find_changed_blocks(store: &impl Store, now: &[Block]) -> Result<V
     let claims = store.claims()?;
     for old in past {
         let outside = |a: &&IpAddr| old.contains(**a) && !now.iter().any(|b| b.contains(**a));
-        let living: Vec<&IpAddr> = claims.iter().filter(outside).collect();
-        let Some(example) = living.iter().min() else {
+        let held: Vec<&IpAddr> = claims.iter().filter(outside).collect();
+        if held.is_empty() {
             drained.push(old);
             continue;
-        };
+        }
         let same: Vec<Block> = now
             .iter()
             .copied()
@@ -254,6 +264,11 @@ pub(crate) fn find_changed_blocks(store: &impl Store, now: &[Block]) -> Result<V
         if same.is_empty() || same.iter().any(|b| known.contains(b)) {
             continue;
         }
+        let living: Vec<&IpAddr> = held.into_iter().filter(|a| !is_dead(**a)).collect();
+        // What dead pods hold is in no one's way; the block stays known until they are collected.
+        let Some(example) = living.iter().min() else {
+            continue;
+        };
         return Err(Error::BlockChanged {
             now: block::list(&same),
             before: old.net(),

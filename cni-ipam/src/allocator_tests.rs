@@ -167,6 +167,7 @@ fn take(store: &impl Store, n: usize, blocks: &[Block], wanted: &[IpAddr]) -> Re
             wanted,
         },
         |_| false,
+        |_| false,
     )
 }
 
@@ -289,11 +290,11 @@ fn reserved_addresses_are_left_out_until_they_are_free() {
     };
     let reserved = |a: IpAddr| a < ip("10.0.0.6");
     assert_eq!(
-        allocate(&store, &owner(0), demand, reserved).unwrap(),
+        allocate(&store, &owner(0), demand, reserved, |_| false).unwrap(),
         vec![ip("10.0.0.6")]
     );
     assert!(matches!(
-        allocate(&store, &owner(1), demand, reserved),
+        allocate(&store, &owner(1), demand, reserved, |_| false),
         Err(Error::Exhausted { .. })
     ));
     assert!(!has_room(&store, &blocks, reserved).unwrap());
@@ -336,7 +337,11 @@ fn another_pod_cidr_under_living_pods_is_refused() {
     let error = take(&store, 1, &[new], &[]).unwrap_err();
     assert_eq!(error.code(), 103);
     assert!(error.to_string().contains("10.0.0.2"), "{error}");
-    assert!(find_changed_blocks(&store, &[new]).is_err());
+    assert!(find_changed_blocks(&store, &[new], |_| false).is_err());
+    assert!(
+        find_changed_blocks(&store, &[new], |_| true).unwrap().is_empty(),
+        "what dead pods hold is in nobody's way"
+    );
     release_all(&store, &owner(0)).unwrap();
     take(&store, 1, &[new], &[]).unwrap();
 }

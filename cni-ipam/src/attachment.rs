@@ -13,6 +13,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +21,12 @@ use crate::error::{Error, Result};
 use crate::names::Owner;
 use crate::store::{Disk, names};
 
-const WAIT: Duration = Duration::from_secs(10);
-const RECORD_LIMIT: u64 = 1 << 16;
+/// How long a process waits for another that works on the same attachment.
+pub(crate) const WAIT: Duration = Duration::from_secs(10);
+/// A note with many exempt prefixes is the longest.
+const RECORD_LIMIT: u64 = 1 << 20;
+/// Not through a symbolic link, and without waiting for a FIFO's other end.
+const PLAIN_FILE: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 /// What is known of an attachment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +48,13 @@ pub(crate) struct Record {
     pub(crate) pod: String,
     /// When it was made, in seconds since 1970.
     pub(crate) created: u64,
+    /// MTU of both ends; absent in records of 0.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mtu: Option<u32>,
+    /// Destinations of the pod's routes.
+    pub(crate) routes: Vec<IpNet>,
+    /// Are the sources of what the pod sends checked?
+    pub(crate) checks_sources: bool,
 }
 
 /// How far an ADD came.
@@ -65,12 +77,13 @@ impl State {
         }
     }
 
-    fn parse(text: &str) -> Self {
-        let Some((first, rest)) = text.split_once('\n') else {
+    fn parse(text: &[u8]) -> Self {
+        let Some(end) = text.iter().position(|b| *b == b'\n') else {
             return Self::Begun;
         };
-        match serde_json::from_str(first) {
-            Ok(record) if rest == "done\n" => Self::Done(record),
+        let (first, rest) = text.split_at(end);
+        match serde_json::from_slice(first) {
+            Ok(record) if rest == b"\ndone\n" => Self::Done(record),
             Ok(record) => Self::Partial(record),
             Err(_) => Self::Begun,
         }
@@ -90,15 +103,50 @@ pub(crate) struct Attachment {
     pub(crate) is_new: bool,
 }
 
+/// What became of a lock that nobody waits for.
+#[derive(Debug)]
+pub(crate) enum Locked {
+    Taken(Box<Attachment>),
+    /// Another process works on the attachment.
+    Busy,
+    /// There is no record.
+    Gone,
+}
+
 impl Attachment {
+    /// Locks an attachment's record where nobody else has it locked.
+    pub(crate) fn try_lock(disk: &Disk, owner: &Owner) -> Result<Locked> {
+        let path = disk.dir("pod").join(owner.key());
+        let Some((file, is_new)) = open(&path, Access::Look).map_err(|e| Error::io("open", &path, e))? else {
+            return Ok(Locked::Gone);
+        };
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Self::adopt(file, &path, owner, is_new)?
+                .map_or(Locked::Gone, |taken| Locked::Taken(Box::new(taken)))),
+            Err((_, nix::Error::EWOULDBLOCK)) => Ok(Locked::Busy),
+            Err((_, e)) => Err(Error::io("lock", &path, e)),
+        }
+    }
+
     /// Locks an attachment's record, making it where `create`; None where there is none.
     pub(crate) fn lock(disk: &Disk, owner: &Owner, create: bool) -> Result<Option<Self>> {
+        let access = if create { Access::Create } else { Access::Change };
+        Self::lock_by(disk, owner, access, Instant::now() + WAIT)
+    }
+
+    /// The same with a common end of all waiting, for work on many attachments: one that is held by a stopped process then
+    /// costs the others nothing more.
+    pub(crate) fn lock_by(
+        disk: &Disk,
+        owner: &Owner,
+        access: Access,
+        deadline: Instant,
+    ) -> Result<Option<Self>> {
         let path = disk.dir("pod").join(owner.key());
-        let deadline = Instant::now() + WAIT;
         loop {
-            let (file, is_new) = match open(&path, create) {
+            let (file, is_new) = match open(&path, access) {
                 Ok(Some(opened)) => opened,
-                Ok(None) if create => continue,
+                Ok(None) if access == Access::Create => continue,
                 Ok(None) => return Ok(None),
                 Err(e) => return Err(Error::io("open", &path, e)),
             };
@@ -129,9 +177,9 @@ impl Attachment {
         if !same {
             return Ok(None);
         }
-        let mut text = String::new();
+        let mut text = Vec::new();
         if held.size() > 0 {
-            let read = (&mut *file).take(RECORD_LIMIT).read_to_string(&mut text);
+            let read = (&mut *file).take(RECORD_LIMIT).read_to_end(&mut text);
             read.map_err(|e| Error::io("read", path, e))?;
         }
         let state = State::parse(&text);
@@ -188,11 +236,26 @@ impl Attachment {
     }
 }
 
-/// Opens a record, or makes it where `create`; tells which. None: it is not there (any more).
-fn open(path: &Path, create: bool) -> std::io::Result<Option<(File, bool)>> {
+/// What a lock is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// To look: works where nothing can be written.
+    Look,
+    /// To change what is there.
+    Change,
+    /// To change it, or to make it.
+    Create,
+}
+
+/// Opens a record, or makes it; tells which. None: it is not there (any more).
+fn open(path: &Path, access: Access) -> std::io::Result<Option<(File, bool)>> {
     let mut options = OpenOptions::new();
-    options.read(true).append(true).mode(0o600);
-    if create {
+    options
+        .read(true)
+        .append(access != Access::Look)
+        .mode(0o600)
+        .custom_flags(PLAIN_FILE);
+    if access == Access::Create {
         match options.clone().create_new(true).open(path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
             made => return made.map(|file| Some((file, true))),
@@ -209,13 +272,30 @@ pub(crate) fn owners(disk: &Disk) -> Result<Vec<Owner>> {
     names(&disk.dir("pod"), Owner::from_key)
 }
 
+/// Is there a record, whatever it says?
+pub(crate) fn exists(disk: &Disk, owner: &Owner) -> Result<bool> {
+    let path = disk.dir("pod").join(owner.key());
+    match fs::symlink_metadata(&path) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("read", &path, e)),
+    }
+}
+
 /// Reads a record without its lock; None where it was removed meanwhile.
 pub(crate) fn read(disk: &Disk, owner: &Owner) -> Result<Option<State>> {
     let path = disk.dir("pod").join(owner.key());
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(State::parse(&text))),
+    Ok(read_file(&path)?.map(|text| State::parse(&text)))
+}
+
+/// Reads a small file of the state whole, never through a link and never waiting; None where there is none.
+pub(crate) fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
+    let mut text = Vec::new();
+    let opened = OpenOptions::new().read(true).custom_flags(PLAIN_FILE).open(path);
+    match opened.and_then(|file| file.take(RECORD_LIMIT).read_to_end(&mut text)) {
+        Ok(_) => Ok(Some(text)),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io("read", &path, e)),
+        Err(e) => Err(Error::io("read", path, e)),
     }
 }
 
@@ -273,8 +353,8 @@ mod tests {
 
     #[test]
     fn half_a_line_is_no_record() {
-        assert_eq!(State::parse("{\"network\":\"n\""), State::Begun);
-        assert_eq!(State::parse("garbage\ndone\n"), State::Begun);
-        assert!(matches!(State::parse("{}\ndo"), State::Partial(_)));
+        assert_eq!(State::parse(b"{\"network\":\"n\""), State::Begun);
+        assert_eq!(State::parse(b"garbage\ndone\n"), State::Begun);
+        assert!(matches!(State::parse(b"{}\ndo"), State::Partial(_)));
     }
 }

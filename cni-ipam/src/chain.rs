@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use crate::block::Family;
+use crate::egress::Note;
 use crate::error::{Error, Result};
 use crate::kernel::link;
 use crate::kernel::netlink::Socket;
@@ -19,6 +20,7 @@ use crate::netconf::{Netconf, Route};
 use crate::node::Node;
 use crate::request::Request;
 use crate::result::CniResult;
+use crate::store::Disk;
 use crate::{egress, own};
 
 pub(crate) fn add(request: &Request, conf: &Netconf, previous: &Value) -> Result<Value> {
@@ -26,10 +28,10 @@ pub(crate) fn add(request: &Request, conf: &Netconf, previous: &Value) -> Result
     let before = CniResult::parse(previous, "prevResult")?;
     let pods = pod_addresses(&before);
     let routes: Vec<Route> = conf.routes.iter().map(|r| with_gateway(r, &before)).collect();
-    if egress::is_wanted(conf) {
-        let node = Node::read(&conf.run_dir).ok();
-        let disk = own::open(conf)?;
-        egress::add(&disk, conf, node.as_ref(), &netns, &request.owner, &pods)?;
+    let node = Node::read(&conf.run_dir).ok();
+    let note = Note::new(conf, node.as_ref(), &netns, &pods);
+    if note.is_wanted() {
+        egress::add(&own::open(conf)?, &Socket::netfilter()?, &request.owner, &note)?;
     }
     let made = netns.inside(|| {
         let pod = Socket::route()?;
@@ -95,12 +97,23 @@ fn passed_on(previous: &Value, conf: &Netconf, made: &[Route]) -> Value {
     result
 }
 
-/// CHECK: are the routes still there?
-pub(crate) fn check(request: &Request, conf: &Netconf, previous: &CniResult) -> Result<()> {
+/// CHECK: are the routes and what is in the table still there?
+pub(crate) fn check(
+    request: &Request,
+    conf: &Netconf,
+    disk: Option<&Disk>,
+    previous: &CniResult,
+) -> Result<()> {
     let fail = |cause: String| Error::Check {
         ifname: request.owner.ifname.clone(),
         cause,
     };
+    if let Some(disk) = disk {
+        let found = egress::differences(disk, &Socket::netfilter()?, &request.owner)?;
+        if !found.is_empty() {
+            return Err(fail(found.join("; ")));
+        }
+    }
     Netns::open(&request.netns)?.inside(|| {
         let pod = Socket::route()?;
         let link = find(&pod, &request.owner.ifname)?;

@@ -1,20 +1,26 @@
-//! What a pod has in our nftables table, and the note that lets any later DEL or GC take it out again.
+//! What a pod has in our nftables table, and the note that lets any later DEL, GC or check find it.
 //!
-//! The note `egress/<container>@<interface>` (one line of JSON) is written before the table is changed and removed after: a killed process leaves at most a note too many. Used as
-//! main plugin and behind another one alike; only where the configuration asks for it.
+//! The note `egress/<container>@<interface>` (one line of JSON) is written before the table is changed and removed after: a
+//! killed process leaves at most a note too many. It holds all that the table needs, so that what others flush can be put
+//! back. Used as main plugin and behind another one alike. Pods without mark, masquerade and second interface have none.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::attachment::read_file;
 use crate::error::{Error, Result};
+use crate::gc::Failures;
 use crate::kernel::netlink::Socket;
 use crate::kernel::netns::{self, Life, Netns};
-use crate::kernel::nft;
+use crate::kernel::nft::{self, Chain, Element};
+use crate::kernel::table;
 use crate::names::Owner;
 use crate::netconf::Netconf;
 use crate::node::Node;
@@ -25,58 +31,131 @@ const NOTES: &str = "egress";
 /// Never masqueraded: what stays on the link or goes to many.
 const LINK_PREFIXES: [&str; 4] = ["169.254.0.0/16", "224.0.0.0/4", "fe80::/10", "ff00::/8"];
 
-/// Where to find what a pod has in the table.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Note {
+/// What a pod has in the table.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Note {
     network: String,
     pods: Vec<IpAddr>,
     netns: String,
     netns_inode: u64,
+    /// Notes of 0.1 say only that there is a mark, not which.
     marked: bool,
     masqueraded: bool,
+    mark: Option<u32>,
+    /// What its network's pods are not masqueraded to, as of its ADD.
+    exempt: Option<Vec<IpNet>>,
+    /// Host interfaces of the same pod, and addresses that may come from them beside their own.
+    also: Vec<(String, IpAddr)>,
 }
 
 impl Note {
+    /// What a configuration asks for a pod.
+    pub(crate) fn new(conf: &Netconf, node: Option<&Node>, netns: &Netns, pods: &[IpAddr]) -> Self {
+        let exempt = conf.masquerade.as_ref().map(|exempt| {
+            let mut all = exempt.clone();
+            if let Some(node) = node {
+                all.extend(node.pod_cidrs.iter().copied());
+                all.extend(node.all_node_addresses().map(IpNet::from));
+            }
+            all.extend(LINK_PREFIXES.iter().filter_map(|p| p.parse::<IpNet>().ok()));
+            all
+        });
+        Self {
+            network: conf.name.clone(),
+            pods: pods.to_vec(),
+            netns: netns.path().to_owned(),
+            netns_inode: netns.inode(),
+            marked: conf.mark.is_some(),
+            masqueraded: exempt.is_some(),
+            mark: conf.mark,
+            exempt,
+            also: Vec::new(),
+        }
+    }
+
+    /// Is there anything to note?
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.marked || self.masqueraded || !self.also.is_empty()
+    }
+
     fn is_gone(&self) -> bool {
         netns::life(&self.netns, self.netns_inode) == Life::Gone
     }
+
+    /// The chains that it needs, each with its elements there.
+    fn parts(&self) -> Vec<(Chain, Vec<(String, Element)>)> {
+        let mut parts = Vec::new();
+        if let Some(mark) = self.mark {
+            parts.push((table::marks(), table::mark_elements(&self.pods, mark)));
+        }
+        if let Some(exempt) = &self.exempt {
+            let elements = table::masquerade_elements(&self.network, &self.pods);
+            parts.push((table::masquerade(&self.network, exempt), elements));
+        }
+        if !self.also.is_empty() {
+            parts.push((table::sources(), table::source_elements(&self.also)));
+        }
+        parts
+    }
+
+    /// All elements that it may have, for their removal.
+    fn elements(&self) -> Vec<(String, Element)> {
+        let mut all = table::source_elements(&self.also);
+        if self.marked {
+            all.extend(table::mark_elements(&self.pods, self.mark.unwrap_or_default()));
+        }
+        if self.masqueraded {
+            all.extend(table::masquerade_elements(&self.network, &self.pods));
+        }
+        all
+    }
+
+    fn bring_into_force(&self, socket: &Socket) -> Result<()> {
+        for (chain, elements) in self.parts() {
+            if chain.ensure(socket, &elements).is_err() {
+                // An address may be there with another mark, from a killed DEL: it is taken out, and all tried again.
+                nft::remove_elements(socket, &elements)?;
+                chain.ensure(socket, &elements)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the table lacks of it, in words.
+    fn differences(&self, socket: &Socket) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for (chain, elements) in self.parts() {
+            if !chain.is_there(socket)? {
+                found.push(format!(
+                    "chain {} of the nftables table {} is gone or changed",
+                    chain.name,
+                    nft::TABLE
+                ));
+            } else if !nft::missing_elements(socket, &elements)?.is_empty() {
+                found.push(format!("the pod is missing in the sets of chain {}", chain.name));
+            }
+        }
+        Ok(found)
+    }
 }
 
-/// Is there anything to do for this configuration?
-pub(crate) fn is_wanted(conf: &Netconf) -> bool {
-    conf.mark.is_some() || conf.masquerade.is_some()
+/// Notes what a pod is to have in the table, and puts it there.
+pub(crate) fn add(disk: &Disk, socket: &Socket, owner: &Owner, note: &Note) -> Result<()> {
+    write_note(disk, owner, note)?;
+    note.bring_into_force(socket)
 }
 
-/// Puts a pod's addresses into the table. This thread is in the host's namespace.
-pub(crate) fn add(
+/// Lets the host interfaces of one pod carry each other's addresses.
+pub(crate) fn add_pairs(
     disk: &Disk,
-    conf: &Netconf,
-    node: Option<&Node>,
-    netns: &Netns,
+    socket: &Socket,
     owner: &Owner,
-    pods: &[IpAddr],
+    mut note: Note,
+    also: Vec<(String, IpAddr)>,
 ) -> Result<()> {
-    let note = Note {
-        network: conf.name.clone(),
-        pods: pods.to_vec(),
-        netns: netns.path().to_owned(),
-        netns_inode: netns.inode(),
-        marked: conf.mark.is_some(),
-        masqueraded: conf.masquerade.is_some(),
-    };
-    write_note(disk, owner, &note)?;
-    let socket = Socket::netfilter()?;
-    if let Some(mark) = conf.mark {
-        nft::mark(&socket, pods, mark)?;
-    }
-    if let Some(exempt) = &conf.masquerade {
-        let mut all: Vec<IpNet> = exempt.clone();
-        all.extend(node.into_iter().flat_map(|n| n.pod_cidrs.iter().copied()));
-        all.extend(LINK_PREFIXES.iter().filter_map(|p| p.parse::<IpNet>().ok()));
-        nft::masquerade(&socket, &conf.name, pods, &all)?;
-    }
-    Ok(())
+    note.also = also;
+    add(disk, socket, owner, &note)
 }
 
 /// Takes out what an owner has in the table.
@@ -84,13 +163,7 @@ pub(crate) fn remove(disk: &Disk, owner: &Owner) -> Result<()> {
     let Some(note) = read_note(disk, owner)? else {
         return Ok(());
     };
-    let socket = Socket::netfilter()?;
-    if note.marked {
-        nft::unmark(&socket, &note.pods)?;
-    }
-    if note.masqueraded {
-        nft::unmasquerade(&socket, &note.network, &note.pods)?;
-    }
+    nft::remove_elements(&Socket::netfilter()?, &note.elements())?;
     let path = path(disk, owner);
     match fs::remove_file(&path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", &path, e)),
@@ -98,16 +171,58 @@ pub(crate) fn remove(disk: &Disk, owner: &Owner) -> Result<()> {
     }
 }
 
+/// What the table lacks of an owner's note, in words.
+pub(crate) fn differences(disk: &Disk, socket: &Socket, owner: &Owner) -> Result<Vec<String>> {
+    match read_note(disk, owner)? {
+        Some(note) => note.differences(socket),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Puts back what the table lacks of an owner's note.
+pub(crate) fn restore(disk: &Disk, socket: &Socket, owner: &Owner) -> Result<()> {
+    match read_note(disk, owner)? {
+        Some(note) => note.bring_into_force(socket),
+        None => Ok(()),
+    }
+}
+
+/// Brings the check of sources into force. False: this kernel has no nftables with `fib`.
+pub(crate) fn ensure_source_check(socket: &Socket) -> Result<bool> {
+    match table::sources().ensure(socket, &[]) {
+        Ok(()) => Ok(true),
+        Err(Error::Kernel { errno, .. }) if is_unsupported(errno) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Is it in force?
+pub(crate) fn has_source_check(socket: &Socket) -> Result<bool> {
+    table::sources().is_there(socket)
+}
+
+fn is_unsupported(errno: i32) -> bool {
+    [
+        Errno::ENOENT,
+        Errno::EOPNOTSUPP,
+        Errno::EINVAL,
+        Errno::EAFNOSUPPORT,
+    ]
+    .iter()
+    .any(|e| *e as i32 == errno)
+}
+
 /// Takes out what is a network's and not valid.
 pub(crate) fn collect(disk: &Disk, network: &str, valid: &[Owner]) -> Result<()> {
-    for owner in owners(disk)? {
-        let of_network =
-            read_note(disk, &owner)?.is_some_and(|n| n.network == network || n.network.is_empty());
-        if of_network && !valid.contains(&owner) {
-            remove(disk, &owner)?;
+    let mut failures = Failures::default();
+    for owner in owners(disk)?.into_iter().filter(|owner| !valid.contains(owner)) {
+        let note = failures.note(read_note(disk, &owner)).flatten();
+        // A note that was cut short has no network, and nothing in the table.
+        if note.is_some_and(|n| n.network == network || n.network.is_empty()) {
+            failures.note(remove(disk, &owner));
         }
     }
-    Ok(())
+    failures.end()
 }
 
 /// Who has a note though the namespace that it was written for is gone.
@@ -138,15 +253,20 @@ fn write_note(disk: &Disk, owner: &Owner, note: &Note) -> Result<()> {
         what: "the note on egress",
         cause: e.to_string(),
     })?;
-    fs::write(&path, text).map_err(|e| Error::io("write", &path, e))
+    let opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(&path);
+    opened
+        .and_then(|mut file| file.write_all(&text))
+        .map_err(|e| Error::io("write", &path, e))
 }
 
 /// A note that is cut short was never followed by a change of the table.
 fn read_note(disk: &Disk, owner: &Owner) -> Result<Option<Note>> {
-    let path = path(disk, owner);
-    match fs::read(&path) {
-        Ok(text) => Ok(Some(serde_json::from_slice(&text).unwrap_or_default())),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io("read", &path, e)),
-    }
+    let text = read_file(&path(disk, owner))?;
+    Ok(text.map(|text| serde_json::from_slice(&text).unwrap_or_default()))
 }

@@ -116,6 +116,16 @@ pub enum Error {
         errno: i32,
         cause: String,
     },
+    /// An interface has the name that a new one needs; nothing was made.
+    #[error("interface {name} {cause}")]
+    NameTaken { name: String, cause: &'static str },
+    /// Some of a garbage collection could not be done; all else was.
+    #[error("{failed} of {of} could not be done, the rest was; the first: {first}")]
+    Partly {
+        failed: usize,
+        of: usize,
+        first: Box<Error>,
+    },
     /// Interfaces of ours would be removed as strays, but the state that would tell is not there.
     #[error(
         "{path}: no state of this boot, but {interfaces} interfaces of podroute-cni: they may be living pods' with their state elsewhere; name it with --state-dir (ipam.stateDir of the network), or remove everything of podroute with 'podroute cleanup'"
@@ -151,7 +161,8 @@ impl Error {
             Self::AddressRefused { .. } => 102,
             Self::BlockChanged { .. } => 103,
             Self::Check { .. } => 104,
-            Self::Kernel { .. } => 105,
+            Self::Kernel { .. } | Self::NameTaken { .. } => 105,
+            Self::Partly { first, .. } => first.code(),
             Self::DelegateMissing { .. } => 106,
             Self::Delegate { code, .. } => *code,
         }

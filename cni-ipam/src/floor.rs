@@ -27,11 +27,12 @@ pub fn add(netns: &str, owner: &Owner, addresses: &[IpAddr], sources: &[IpAddr])
             .into_iter()
             .map(through_gateway)
             .collect(),
+        checks_sources: true,
     };
     veth::create(&Socket::route()?, &Netns::open(netns)?, &plan).map(drop)
 }
 
 /// Removes it.
 pub fn del(owner: &Owner) -> Result<()> {
-    veth::remove(&Socket::route()?, &owner.host_ifname()).map(drop)
+    veth::remove(&Socket::route()?, owner).map(drop)
 }

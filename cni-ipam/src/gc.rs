@@ -2,13 +2,17 @@
 //!
 //! Only attachments of the request's own network are judged; those of other networks are left alone.
 //! Interfaces go first, all with one wait of the kernel, then claims, then records. A claim without a
-//! record is nobody's whatever its network, for records are made before and removed after claims.
+//! record is nobody's whatever its network, for records are made before and removed after claims. What
+//! cannot be done (a record held by a stopped process) is told at the end; all else is done.
+
+use std::time::Instant;
 
 use crate::allocator;
-use crate::attachment::{self, Attachment};
-use crate::error::Result;
-use crate::kernel::link;
+use crate::attachment::{self, Access, Attachment};
+use crate::error::{Error, Result};
+use crate::kernel::link::{self, Link};
 use crate::kernel::netlink::Socket;
+use crate::kernel::veth;
 use crate::names::{ALIAS_MARK, MARK, Owner};
 use crate::netconf::{Netconf, OWN_IPAM};
 use crate::store::{Disk, Store};
@@ -17,53 +21,119 @@ use crate::{egress, own};
 /// How many attachments are locked, and their interfaces removed, at once.
 const CHUNK: usize = 256;
 
+/// Many pieces of work, of which some may fail.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    count: usize,
+    of: usize,
+    first: Option<Error>,
+}
+
+impl Failures {
+    /// What one piece brought; None where it failed.
+    pub(crate) fn note<T>(&mut self, done: Result<T>) -> Option<T> {
+        self.of += 1;
+        match done {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.count += 1;
+                self.first.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    /// The error of the whole, if any piece failed.
+    pub(crate) fn end(self) -> Result<()> {
+        match self.first {
+            None => Ok(()),
+            Some(first) => Err(Error::Partly {
+                failed: self.count,
+                of: self.of,
+                first: Box::new(first),
+            }),
+        }
+    }
+}
+
 /// GC of the main plugin.
 pub(crate) fn collect(conf: &Netconf, valid: &[Owner]) -> Result<()> {
     let host = Socket::route()?;
+    let mut failures = Failures::default();
     if let Some(disk) = Disk::open(&conf.state_dir, false)? {
-        collect_attachments(&disk, Some(&host), &conf.name, valid)?;
-        egress::collect(&disk, &conf.name, valid)?;
-        release_ownerless(&disk)?;
+        collect_attachments(&disk, Some(&host), &conf.name, valid, &mut failures)?;
+        failures.note(egress::collect(&disk, &conf.name, valid));
+        failures.note(release_ownerless(&disk));
     }
     // What has an interface but no record: the state was lost or removed by hand.
     let keep: Vec<String> = valid.iter().map(|owner| owner.alias(&conf.name)).collect();
     let prefix = format!("{ALIAS_MARK}{}:", conf.name);
-    let is_stray =
-        |l: &link::Link| l.name.starts_with(MARK) && l.alias.starts_with(&prefix) && !keep.contains(&l.alias);
+    let held = failures.count > 0;
+    let is_stray = |l: &Link| {
+        l.name.starts_with(MARK) && l.alias.starts_with(&prefix) && !keep.contains(&l.alias) && !held
+    };
     let strays: Vec<String> = link::links(&host)?
         .into_iter()
         .filter(is_stray)
         .map(|l| l.name)
         .collect();
-    link::delete_many(&host, &strays)
+    failures.note(link::delete_many(&host, &strays));
+    failures.end()
 }
 
 /// GC of the IPAM plugin: claims and records only.
 pub(crate) fn collect_claims(disk: &Disk, network: &str, valid: &[Owner]) -> Result<()> {
-    collect_attachments(disk, None, network, valid)?;
-    release_ownerless(disk)
+    let mut failures = Failures::default();
+    collect_attachments(disk, None, network, valid, &mut failures)?;
+    failures.note(release_ownerless(disk));
+    failures.end()
 }
 
 /// Ends what belongs to the network, or to a killed ADD, and is not valid.
-fn collect_attachments(disk: &Disk, host: Option<&Socket>, network: &str, valid: &[Owner]) -> Result<()> {
+fn collect_attachments(
+    disk: &Disk,
+    host: Option<&Socket>,
+    network: &str,
+    valid: &[Owner],
+    failures: &mut Failures,
+) -> Result<()> {
+    let deadline = Instant::now() + attachment::WAIT;
     let owners: Vec<Owner> = attachment::owners(disk)?
         .into_iter()
         .filter(|owner| !valid.contains(owner))
         .collect();
     for chunk in owners.chunks(CHUNK) {
+        let links = match host {
+            Some(host) => link::links(host)?,
+            None => Vec::new(),
+        };
+        let link_of = |owner: &Owner| links.iter().find(|l| veth::is_of(l, owner));
         let mut stale = Vec::new();
         for owner in chunk {
-            let of_network = |a: &Attachment| a.state.record().is_none_or(|r| r.network == network);
+            // A record that says nothing was begun and killed, or spoilt; the interface then tells whose it is.
+            let of_network = |a: &Attachment| match a.state.record() {
+                Some(record) => record.network == network,
+                None => link_of(&a.owner).is_none_or(|l| l.alias == a.owner.alias(network)),
+            };
             // Without a look at interfaces, only what never had one of ours.
             let may_end = |a: &Attachment| host.is_some() || a.is_of(OWN_IPAM);
-            stale.extend(Attachment::lock(disk, owner, false)?.filter(|a| of_network(a) && may_end(a)));
+            let locked = Attachment::lock_by(disk, owner, Access::Change, deadline);
+            let locked = failures.note(locked).flatten();
+            stale.extend(locked.filter(|a| of_network(a) && may_end(a)));
         }
         if let Some(host) = host {
-            let names: Vec<String> = stale.iter().map(|a| a.owner.host_ifname()).collect();
-            link::delete_many(host, &names)?;
+            let names: Vec<String> = stale
+                .iter()
+                .filter_map(|a| link_of(&a.owner))
+                .map(|l| l.name.clone())
+                .collect();
+            // An address is free only when no route leads to its old pod any more.
+            if failures.note(link::delete_many(host, &names)).is_none() {
+                continue;
+            }
         }
         for attachment in stale {
-            own::end(disk, attachment)?;
+            failures.note(own::end(disk, attachment));
         }
     }
     Ok(())
@@ -71,20 +141,26 @@ fn collect_attachments(disk: &Disk, host: Option<&Socket>, network: &str, valid:
 
 /// Claims of owners that have no record.
 pub(crate) fn release_ownerless(disk: &Disk) -> Result<()> {
+    let mut failures = Failures::default();
     for address in disk.claims()? {
-        let Some(owner) = disk.claimant(address)? else {
-            continue;
-        };
-        if attachment::read(disk, &owner)?.is_some() {
-            continue;
-        }
-        // Under the owner's lock nothing can change; a record that came meanwhile is left alone.
-        if let Some(attachment) = Attachment::lock(disk, &owner, true)?
-            && attachment.is_new
-        {
-            allocator::release_all(disk, &owner)?;
-            attachment.remove()?;
-        }
+        failures.note(release_if_ownerless(disk, address));
+    }
+    failures.end()
+}
+
+fn release_if_ownerless(disk: &Disk, address: std::net::IpAddr) -> Result<()> {
+    let Some(owner) = disk.claimant(address)? else {
+        return Ok(());
+    };
+    if attachment::exists(disk, &owner)? {
+        return Ok(());
+    }
+    // Under the owner's lock nothing can change; a record that came meanwhile is left alone.
+    if let Some(attachment) = Attachment::lock(disk, &owner, true)?
+        && attachment.is_new
+    {
+        allocator::release_all(disk, &owner)?;
+        attachment.remove()?;
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ fn add_locked(
     disk: &Disk,
     attachment: &mut Attachment,
 ) -> Result<CniResult> {
-    let addresses = own::allocate(disk, &request.owner, conf, node)?;
+    let addresses = own::allocate(disk, &request.owner, conf, node, None)?;
     attachment.write(Record {
         network: conf.name.clone(),
         plugin: OWN_IPAM.to_owned(),
@@ -49,6 +49,7 @@ fn add_locked(
         netns_inode: Netns::open(&request.netns).map_or(0, |n| n.inode()),
         pod: pod_name(request),
         created: created_now(),
+        ..Record::default()
     })?;
     let ip = |address| {
         let block = own::block_of(node, address).ok_or_else(|| Error::AddressRefused {

@@ -18,18 +18,20 @@ mod egress;
 mod error;
 #[doc(hidden)]
 pub mod floor;
+mod forwarding;
 mod gc;
 mod ipam_plugin;
+mod keep;
 mod kernel;
 mod names;
 mod netconf;
 mod node;
 mod own;
 mod plugin;
-mod remover;
 mod request;
 mod result;
 mod store;
+mod wiring;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -41,11 +43,11 @@ use crate::request::{Request, Verb};
 
 pub use crate::admin::{AttachmentInfo, Finding, Removed, attachments, check, cleanup};
 pub use crate::error::{Error, Result};
+pub use crate::keep::{Report, Restored, keep};
 pub use crate::kernel::link::ROUTE_PROTOCOL;
 pub use crate::kernel::netns::Life;
 pub use crate::names::{ALIAS_MARK, MARK, Owner};
 pub use crate::netconf::RUN_DIR;
-pub use crate::remover::serve as serve_removals;
 
 /// Which of the two binaries this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +85,13 @@ fn serve(plugin: Plugin, request: &Request) -> Result<Option<Value>> {
     if request.verb == Verb::Version {
         return Ok(Some(result::render_versions()));
     }
-    let conf = Netconf::parse(request)?;
+    let conf = Netconf::parse(request).map_err(|error| match (request.verb, error) {
+        // Whether an ADD could succeed is what is asked.
+        (Verb::Status, error @ Error::Config { .. }) => Error::NotReady {
+            cause: error.to_string(),
+        },
+        (_, error) => error,
+    })?;
     require_version(request.verb, conf.version)?;
     let done = |done: Result<()>| done.map(|()| None);
     match (plugin, request.verb) {

@@ -9,12 +9,12 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::block::{Family, Reserved};
 use crate::error::{Error, Result};
 use crate::names::Owner;
-use crate::request::Request;
+use crate::request::{Request, Verb};
 
 /// Where the agent and the plugins meet, unless `runDir` says otherwise.
 pub const RUN_DIR: &str = "/run/podroute";
@@ -72,11 +72,11 @@ struct Raw {
     routes: Vec<Route>,
     mark: Option<u32>,
     masquerade: Option<RawMasquerade>,
+    source_check: Option<bool>,
     #[serde(default)]
     args: RawArgs,
     #[serde(default)]
     runtime_config: RawRuntime,
-    prev_result: Option<Value>,
     #[serde(rename = "cni.dev/valid-attachments")]
     valid_attachments: Option<Vec<RawAttachment>>,
     #[serde(rename = "cni.dev/attachments")]
@@ -165,6 +165,8 @@ pub(crate) struct Netconf {
     pub(crate) routes: Vec<Route>,
     /// Firewall mark for packets from the pod.
     pub(crate) mark: Option<u32>,
+    /// Drop what a pod sends with an address that is not its own.
+    pub(crate) source_check: bool,
     /// Masquerade what leaves the pod network, except to these.
     pub(crate) masquerade: Option<Vec<IpNet>>,
     /// The result of the plugins before, as it came.
@@ -182,20 +184,12 @@ pub(crate) fn version_of(input: &[u8]) -> Option<String> {
 impl Netconf {
     /// Parses and checks a request's input.
     pub(crate) fn parse(request: &Request) -> Result<Self> {
-        let raw: Raw = serde_json::from_slice(&request.input).map_err(|e| match e.classify() {
-            serde_json::error::Category::Data => Error::config(
-                "fields",
-                e.to_string(),
-                "correct the field's type in the network configuration",
-            ),
-            _ => Error::Decode {
-                what: "the network configuration on standard input",
-                cause: e.to_string(),
-            },
-        })?;
+        let (raw, prev_result) = read(request)?;
         let asked = raw.cni_version.clone().unwrap_or_else(|| "0.1.0".to_owned());
         let version = Version::parse(&asked).ok_or(Error::Version { asked })?;
-        check_name(&raw.name)?;
+        if request.verb != Verb::Del {
+            check_name(&raw.name)?;
+        }
         let ipam = raw.ipam.unwrap_or_default();
         let run_dir = raw.run_dir.unwrap_or_else(|| RUN_DIR.into());
         let state_dir = ipam.state_dir.unwrap_or_else(|| run_dir.join("ipam"));
@@ -228,8 +222,12 @@ impl Netconf {
             wanted: wanted(request, &raw.runtime_config.ips, &raw.args.cni.ips)?,
             routes: limited("routes", raw.routes)?,
             mark: raw.mark,
-            masquerade: raw.masquerade.filter(|m| m.enabled).map(|m| m.exempt),
-            prev_result: raw.prev_result,
+            source_check: raw.source_check.unwrap_or(true),
+            masquerade: match raw.masquerade.filter(|m| m.enabled) {
+                Some(masquerade) => Some(limited("masquerade.exempt", masquerade.exempt)?),
+                None => None,
+            },
+            prev_result,
             valid: valid(raw.valid_attachments, raw.attachments),
         })
     }
@@ -242,6 +240,54 @@ impl Netconf {
     /// Is IPAM our own, in this process?
     pub(crate) fn own_ipam(&self) -> bool {
         self.ipam_kind == OWN_IPAM
+    }
+}
+
+/// The fields, and `prevResult` as it came. Of what a DEL or a GC does not need, nothing is read: a pod that was added must
+/// go, whatever became of the configuration.
+fn read(request: &Request) -> Result<(Raw, Option<Value>)> {
+    let input: Value = serde_json::from_slice(&request.input).map_err(|e| Error::Decode {
+        what: "the network configuration on standard input",
+        cause: e.to_string(),
+    })?;
+    let Value::Object(mut fields) = input else {
+        let remedy = "write {\"cniVersion\": …, \"name\": …, \"type\": …}";
+        return Err(Error::config("all of it", "is not a JSON object", remedy));
+    };
+    let previous = fields.remove("prevResult").filter(|value| !value.is_null());
+    if matches!(request.verb, Verb::Del | Verb::Gc) {
+        keep_what_removal_needs(&mut fields);
+    }
+    drop_nulls(&mut fields);
+    let raw = serde_json::from_value(Value::Object(fields)).map_err(|e| {
+        Error::config(
+            "fields",
+            e.to_string(),
+            "correct the field's type in the network configuration",
+        )
+    })?;
+    Ok((raw, previous))
+}
+
+fn keep_what_removal_needs(fields: &mut Map<String, Value>) {
+    fields.retain(|key, value| match key.as_str() {
+        "cniVersion" | "name" | "runDir" => value.is_string(),
+        "ipam" => value.is_object(),
+        "cni.dev/valid-attachments" | "cni.dev/attachments" => true,
+        _ => false,
+    });
+    if let Some(Value::Object(ipam)) = fields.get_mut("ipam") {
+        ipam.retain(|key, value| matches!(key.as_str(), "type" | "stateDir") && value.is_string());
+    }
+}
+
+/// `null` stands for a field that is left out: Go's encoder writes it so.
+fn drop_nulls(fields: &mut Map<String, Value>) {
+    fields.retain(|_, value| !value.is_null());
+    for value in fields.values_mut() {
+        if let Value::Object(inner) = value {
+            drop_nulls(inner);
+        }
     }
 }
 
@@ -373,10 +419,14 @@ mod tests {
     use super::*;
 
     fn parse(json: &str, args: &str) -> Result<Netconf> {
+        parse_for("ADD", json, args)
+    }
+
+    fn parse_for(verb: &str, json: &str, args: &str) -> Result<Netconf> {
         let find = |name: &str| match name {
-            "CNI_COMMAND" => Some("STATUS".to_owned()),
-            "CNI_ARGS" => Some(args.to_owned()),
-            _ => None,
+            "CNI_COMMAND" => Some(verb.into()),
+            "CNI_ARGS" => Some(args.into()),
+            _ => Some("eth0".into()),
         };
         Netconf::parse(&Request::new(find, json.as_bytes().to_vec()).unwrap())
     }
@@ -399,6 +449,10 @@ mod tests {
             ("", 6),
             ("{", 6),
             ("[]", 7),
+            (
+                r#"["1.0.0","n",null,null,null,null,null,null,null,null,null,null,null]"#,
+                7,
+            ),
             (r#"{"cniVersion":"9.9.9","name":"n"}"#, 1),
             (r#"{"name":"n"}"#, 1),
             (r#"{"cniVersion":"1.0.0"}"#, 7),
@@ -420,6 +474,31 @@ mod tests {
         for (json, code) in cases {
             assert_eq!(parse(json, "").unwrap_err().code(), code, "{json}");
         }
+    }
+
+    #[test]
+    fn removal_reads_what_it_needs_and_nothing_else() {
+        let wrong = r#"{"cniVersion":"1.1.0","name":"n","mtu":"big","families":["ipx"],"mark":-1,"routes":5,
+            "masquerade":{"enabled":1,"exempt":["x"]},"args":7,"runtimeConfig":{"ips":["x"]},"runDir":"/r",
+            "ipam":{"type":"podroute-ipam","reserved":["x"],"routes":"x","families":[]}}"#;
+        for verb in ["DEL", "GC"] {
+            let conf = parse_for(verb, wrong, "IP=banana;x").unwrap();
+            assert_eq!(conf.state_dir, PathBuf::from("/r/ipam"), "{verb}");
+        }
+        for verb in ["ADD", "CHECK", "STATUS"] {
+            assert_eq!(parse_for(verb, wrong, "").unwrap_err().code(), 7, "{verb}");
+        }
+        // Without a list that can be read nothing is known to be stale.
+        let list = r#"{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":"x"}"#;
+        assert_eq!(parse_for("GC", list, "").unwrap_err().code(), 7);
+    }
+
+    #[test]
+    fn null_is_an_absent_field() {
+        let text = r#"{"cniVersion":"1.0.0","name":"n","args":null,"runtimeConfig":{"ips":null},"ipam":{"routes":null},
+            "mtu":null,"prevResult":null}"#;
+        let conf = parse(text, "").unwrap();
+        assert_eq!((conf.prev_result, conf.ipam_routes, conf.mtu), (None, None, None));
     }
 
     #[test]
@@ -456,7 +535,7 @@ mod tests {
 
         #[test]
         fn no_input_panics(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
-            let find = |name: &str| (name == "CNI_COMMAND").then(|| "STATUS".to_owned());
+            let find = |name: &str| (name == "CNI_COMMAND").then(|| "STATUS".into());
             let request = Request::new(find, bytes.clone()).unwrap();
             proptest::prop_assert!(Netconf::parse(&request).is_err());
             let _ = version_of(&bytes);

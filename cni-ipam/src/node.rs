@@ -38,6 +38,9 @@ pub(crate) struct Node {
     /// The node's own addresses, the preferred one of each family first.
     #[serde(default)]
     pub(crate) node_addresses: Vec<IpAddr>,
+    /// Addresses of the cluster's other nodes and of routers, as far as the agent knows them.
+    #[serde(default)]
+    peer_addresses: Vec<IpAddr>,
 }
 
 impl Node {
@@ -82,6 +85,11 @@ impl Node {
             return Err(format!("mtu {mtu} is not in {least}–65535"));
         }
         Ok(node)
+    }
+
+    /// This node's addresses and those of its BGP peers.
+    pub(crate) fn all_node_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.node_addresses.iter().chain(&self.peer_addresses).copied()
     }
 
     /// The node's blocks, in order of preference, both families mixed.

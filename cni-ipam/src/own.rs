@@ -7,13 +7,16 @@
 use std::net::IpAddr;
 
 use crate::allocator::{self, Demand};
-use crate::attachment::{Attachment, Record, State};
+use crate::attachment::{self, Attachment, Record, State};
 use crate::block::{Block, Family};
 use crate::error::{Error, Result};
+use crate::kernel::link;
+use crate::kernel::netlink::Socket;
+use crate::kernel::netns::{self, Life};
 use crate::names::Owner;
 use crate::netconf::Netconf;
 use crate::node::Node;
-use crate::store::Disk;
+use crate::store::{Disk, Store};
 
 /// Opens the state for writing.
 pub(crate) fn open(conf: &Netconf) -> Result<Disk> {
@@ -49,8 +52,15 @@ pub(crate) fn begin(disk: &Disk, owner: &Owner, undo: impl FnOnce() -> Result<()
     Ok(attachment)
 }
 
-/// Claims the attachment's addresses.
-pub(crate) fn allocate(disk: &Disk, owner: &Owner, conf: &Netconf, node: &Node) -> Result<Vec<IpAddr>> {
+/// Claims the attachment's addresses. An address that has a route on the host, whoever's, is passed over where `host` is
+/// given: the main plugin needs that route for itself.
+pub(crate) fn allocate(
+    disk: &Disk,
+    owner: &Owner,
+    conf: &Netconf,
+    node: &Node,
+    host: Option<&Socket>,
+) -> Result<Vec<IpAddr>> {
     node.require_blocks(&conf.run_dir)?;
     let blocks = node.blocks();
     let families = families(conf, node)?;
@@ -59,7 +69,22 @@ pub(crate) fn allocate(disk: &Disk, owner: &Owner, conf: &Netconf, node: &Node) 
         families: &families,
         wanted: &conf.wanted,
     };
-    allocator::allocate(disk, owner, demand, |address| conf.is_reserved(address))
+    let is_routed = |address| host.is_some_and(|host| link::has_host_route(host, address).unwrap_or(false));
+    let is_unfit = |address| conf.is_reserved(address) || is_routed(address);
+    allocator::allocate(disk, owner, demand, is_unfit, |address| is_dead(disk, address))
+}
+
+/// Does an address belong to a pod that is gone? What cannot be told lives.
+fn is_dead(disk: &Disk, address: IpAddr) -> bool {
+    let Ok(Some(owner)) = disk.claimant(address) else {
+        return false;
+    };
+    match attachment::read(disk, &owner) {
+        Ok(Some(State::Done(record))) => {
+            record.netns_inode != 0 && netns::life(&record.netns, record.netns_inode) == Life::Gone
+        }
+        _ => false,
+    }
 }
 
 /// The families that an ADD gives.
@@ -118,17 +143,18 @@ pub(crate) fn status(conf: &Netconf) -> Result<()> {
     let node = Node::read(&conf.run_dir).map_err(not_ready)?;
     node.require_blocks(&conf.run_dir).map_err(not_ready)?;
     let families = families(conf, &node).map_err(not_ready)?;
-    let Some(disk) = Disk::open(&conf.state_dir, false)? else {
+    status_of_state(conf)?;
+    let Some(disk) = Disk::open(&conf.state_dir, false).map_err(not_ready)? else {
         return Ok(());
     };
-    if let Err(changed) = allocator::find_changed_blocks(&disk, &node.blocks()) {
+    if let Err(changed) = allocator::find_changed_blocks(&disk, &node.blocks(), |a| is_dead(&disk, a)) {
         return Err(Error::Limited {
             cause: changed.to_string(),
         });
     }
     for family in families {
         let blocks = node.blocks_of(family);
-        if !allocator::has_room(&disk, &blocks, |a| conf.is_reserved(a))? {
+        if !allocator::has_room(&disk, &blocks, |a| conf.is_reserved(a)).map_err(not_ready)? {
             let cause = Error::Exhausted {
                 blocks: crate::block::list(&blocks),
             }
@@ -139,9 +165,17 @@ pub(crate) fn status(conf: &Netconf) -> Result<()> {
     Ok(())
 }
 
+/// STATUS: can the state be written?
+pub(crate) fn status_of_state(conf: &Netconf) -> Result<()> {
+    open(conf)
+        .and_then(|disk| disk.probe())
+        .map_err(|error| Error::NotReady {
+            cause: error.to_string(),
+        })
+}
+
 /// CHECK: are the attachment's claims in place? Returns its record.
 pub(crate) fn check(conf: &Netconf, owner: &Owner) -> Result<Record> {
-    use crate::store::Store;
     let fail = |cause: String| Error::Check {
         ifname: owner.ifname.clone(),
         cause,

@@ -4,17 +4,18 @@
 //! it. Every verb is one pass; DEL needs no namespace, no node.json and no earlier success. Order and
 //! crash safety are `own`'s, the kernel's part is `veth`'s.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::attachment::{Attachment, Record};
+use crate::attachment::{self, Attachment, Record, State};
 use crate::block::Family;
 use crate::delegate::{self, Given};
+use crate::egress::Note;
 use crate::error::{Error, Result};
-use crate::kernel::link;
 use crate::kernel::netlink::Socket;
 use crate::kernel::netns::Netns;
 use crate::kernel::veth::{self, Plan};
@@ -24,7 +25,8 @@ use crate::node::Node;
 use crate::request::Request;
 use crate::result::{CniResult, Interface, Ip, ResultRoute};
 use crate::store::Disk;
-use crate::{chain, egress, gc, own, remover};
+use crate::wiring::{self, Wanted};
+use crate::{chain, egress, forwarding, gc, own};
 
 const DEFAULT_MTU: u32 = 1500;
 
@@ -48,12 +50,12 @@ pub(crate) fn add(request: &Request, conf: &Netconf) -> Result<Value> {
         netns: &netns,
         host: &host,
         disk: &disk,
+        has_pair: Cell::new(false),
     };
     let mut attachment = own::begin(&disk, &request.owner, || making.undo())?;
     match making.make(&mut attachment) {
         Ok(result) => Ok(result.render(conf.version)),
-        // The interface, if it came to be, is gone again: that is `veth::create`'s own affair.
-        Err(error) => Err(match making.undo_rest() {
+        Err(error) => Err(match making.undo_failed() {
             Ok(()) => own::give_up(&disk, attachment, error),
             // The record stays, so that the runtime's DEL finishes what could not be undone now.
             Err(_) => error,
@@ -68,13 +70,15 @@ struct Making<'a> {
     netns: &'a Netns,
     host: &'a Socket,
     disk: &'a Disk,
+    /// Did this ADD make the pair, or may it have?
+    has_pair: Cell<bool>,
 }
 
 impl Making<'_> {
     fn make(&self, attachment: &mut Attachment) -> Result<CniResult> {
         let owner = &self.request.owner;
         let given = self.addresses()?;
-        let mut plan = self.plan(&given)?;
+        let plan = self.plan(&given)?;
         attachment.write(Record {
             network: self.conf.name.clone(),
             plugin: MAIN.to_owned(),
@@ -84,29 +88,65 @@ impl Making<'_> {
             netns_inode: self.netns.inode(),
             pod: pod_name(self.request),
             created: created_now(),
+            mtu: Some(plan.mtu),
+            routes: plan.routes.iter().map(|r| r.dst).collect(),
+            checks_sources: plan.checks_sources,
         })?;
-        if egress::is_wanted(self.conf) {
-            egress::add(
-                self.disk,
-                self.conf,
-                self.node,
-                self.netns,
-                owner,
-                &given.addresses,
-            )?;
+        let note = Note::new(self.conf, self.node, self.netns, &given.addresses);
+        if note.is_wanted() {
+            egress::add(self.disk, &Socket::netfilter()?, owner, &note)?;
         }
-        plan.routes = veth::create(self.host, self.netns, &plan)?;
+        if plan.checks_sources {
+            check_sources();
+        }
+        let made = self.create(&plan)?;
+        self.allow_other_interfaces(&plan, note, &made.others)?;
         attachment.done()?;
         Ok(CniResult {
             dns: given.dns,
-            ..result(&plan, &self.request.netns)
+            ..result(&plan, made.routes, &self.request.netns)
         })
+    }
+
+    fn create(&self, plan: &Plan) -> Result<veth::Made> {
+        self.has_pair.set(true);
+        veth::create(self.host, self.netns, plan)
+            .inspect_err(|e| self.has_pair.set(!matches!(e, Error::NameTaken { .. })))
+    }
+
+    /// A pod of several interfaces answers what came in by one through the default route's: each of them may carry the
+    /// addresses of all.
+    fn allow_other_interfaces(&self, plan: &Plan, note: Note, others: &[String]) -> Result<()> {
+        let mut pairs = Vec::new();
+        let mut names = Vec::new();
+        for ifname in others.iter().filter(|_| plan.checks_sources) {
+            let other = Owner {
+                container: self.request.owner.container.clone(),
+                ifname: ifname.clone(),
+            };
+            let Some(State::Done(record)) = attachment::read(self.disk, &other)? else {
+                continue;
+            };
+            if record.plugin == MAIN {
+                let name = other.host_ifname();
+                pairs.extend(plan.addresses.iter().map(|a| (name.clone(), *a)));
+                pairs.extend(record.addresses.iter().map(|a| (plan.host_ifname.clone(), *a)));
+                names.push(name);
+            }
+        }
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        names.push(plan.host_ifname.clone());
+        veth::loosen(self.host, &names)?;
+        egress::add_pairs(self.disk, &Socket::netfilter()?, &self.request.owner, note, pairs)
     }
 
     fn addresses(&self) -> Result<Given> {
         match self.node {
             Some(node) if self.conf.own_ipam() => {
-                let addresses = own::allocate(self.disk, &self.request.owner, self.conf, node)?;
+                let addresses =
+                    own::allocate(self.disk, &self.request.owner, self.conf, node, Some(self.host))?;
                 Ok(Given {
                     addresses,
                     routes: self.conf.ipam_routes.clone(),
@@ -117,9 +157,17 @@ impl Making<'_> {
         }
     }
 
+    /// Takes back what this ADD made before it failed.
+    fn undo_failed(&self) -> Result<()> {
+        if self.has_pair.get() {
+            return self.undo();
+        }
+        self.undo_rest()
+    }
+
     /// Takes back what a killed ADD made, but for our own claims and the record.
     fn undo(&self) -> Result<()> {
-        veth::remove(self.host, &self.request.owner.host_ifname())?;
+        veth::remove(self.host, &self.request.owner)?;
         self.undo_rest()
     }
 
@@ -163,6 +211,7 @@ impl Making<'_> {
             addresses: addresses.to_vec(),
             sources: self.node.map(|n| n.node_addresses.clone()).unwrap_or_default(),
             routes: routes.into_iter().map(through_gateway).collect(),
+            checks_sources: self.conf.source_check,
         })
     }
 }
@@ -194,7 +243,7 @@ pub(crate) fn through_gateway(route: Route) -> Route {
     }
 }
 
-fn result(plan: &Plan, netns: &str) -> CniResult {
+fn result(plan: &Plan, routes: Vec<Route>, netns: &str) -> CniResult {
     let interface = |name: &str, mac, sandbox: &str| Interface {
         name: name.to_owned(),
         mac: mac_text(mac),
@@ -212,9 +261,8 @@ fn result(plan: &Plan, netns: &str) -> CniResult {
             interface(&plan.pod_ifname, plan.pod_mac, netns),
         ],
         ips: plan.addresses.iter().map(ip).collect(),
-        routes: plan
-            .routes
-            .iter()
+        routes: routes
+            .into_iter()
             .map(|r| ResultRoute { dst: r.dst, gw: r.gw })
             .collect(),
         dns: Value::Null,
@@ -230,9 +278,7 @@ pub(crate) fn del(request: &Request, conf: &Netconf) -> Result<()> {
         None => None,
     };
     // Interface first: an address is free only when no route leads to its old pod any more.
-    if !remover::ask(&conf.run_dir, &owner.host_ifname()) {
-        veth::remove(&host, &owner.host_ifname())?;
-    }
+    veth::remove(&host, owner)?;
     if !conf.own_ipam() {
         delegate::other(request, conf, "DEL")?;
     }
@@ -241,6 +287,17 @@ pub(crate) fn del(request: &Request, conf: &Netconf) -> Result<()> {
     attachment
         .filter(|a| a.is_of(MAIN))
         .map_or(Ok(()), |attachment| own::end(&disk, attachment))
+}
+
+/// Without `fib` in nftables the reverse-path filter is left, which looks at IPv4 alone; `ipam check` says so.
+fn check_sources() {
+    let checked = Socket::netfilter().and_then(|socket| egress::ensure_source_check(&socket));
+    if !matches!(checked, Ok(true)) {
+        let cause = checked
+            .err()
+            .map_or_else(|| "the kernel lacks it".to_owned(), |e| e.to_string());
+        eprintln!("podroute-cni: IPv6 sources of pods are not checked, for nftables cannot: {cause}");
+    }
 }
 
 pub(crate) fn check(request: &Request, conf: &Netconf) -> Result<()> {
@@ -257,9 +314,19 @@ pub(crate) fn check(request: &Request, conf: &Netconf) -> Result<()> {
         ));
     };
     let previous = CniResult::parse(previous, "prevResult")?;
+    let disk = Disk::open(&conf.state_dir, false)?;
+    let is_ours = match &disk {
+        Some(disk) => attachment::read(disk, owner)?
+            .and_then(|state| state.record().cloned())
+            .is_some_and(|record| record.plugin == MAIN),
+        None => false,
+    };
     let host_ifname = owner.host_ifname();
-    if !previous.interfaces.iter().any(|i| i.name == host_ifname) {
-        return chain::check(request, conf, &previous);
+    let named = previous.interfaces.iter().any(|i| i.name == host_ifname);
+    match (is_ours, named) {
+        (true, false) => return Err(fail(format!("prevResult lacks its interface {host_ifname}"))),
+        (false, false) => return chain::check(request, conf, disk.as_ref(), &previous),
+        (_, true) => {}
     }
     if !conf.own_ipam() {
         delegate::other(request, conf, "CHECK")?;
@@ -270,54 +337,46 @@ pub(crate) fn check(request: &Request, conf: &Netconf) -> Result<()> {
         return Err(fail(format!("prevResult lacks its address {missing}")));
     }
     let netns = Netns::open(&request.netns)?;
-    check_host(&Socket::route()?, owner, &record.addresses)?;
-    netns.inside(|| check_pod(&Socket::route()?, &owner.ifname, &record.addresses))
+    let wanted = wanted(owner, &record, Some(&previous));
+    let mut found = wanted.differences(&wiring::seen(&Socket::route()?, Some(&netns), &wanted)?);
+    let socket = Socket::netfilter()?;
+    if let Some(disk) = &disk {
+        found.extend(egress::differences(disk, &socket, owner)?);
+    }
+    if record.checks_sources && !egress::has_source_check(&socket)? {
+        found.push("the chain sources that checks what pods send is gone".into());
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(fail(found.join("; ")))
 }
 
-fn check_host(host: &Socket, owner: &Owner, addresses: &[IpAddr]) -> Result<()> {
-    let fail = |cause: String| Error::Check {
-        ifname: owner.ifname.clone(),
-        cause,
+/// The wire that a record, and the result of its ADD where it is at hand, speak of.
+pub(crate) fn wanted(owner: &Owner, record: &Record, result: Option<&CniResult>) -> Wanted {
+    let interface = |is_host: bool, name: &str| {
+        let interfaces = result.into_iter().flat_map(|r| r.interfaces.iter());
+        interfaces
+            .filter(|i| i.sandbox.is_empty() == is_host)
+            .find(|i| i.name == name)
     };
-    let name = owner.host_ifname();
-    let found = link::find(host, &name)?;
-    let link = found.ok_or_else(|| fail(format!("host interface {name} is gone")))?;
-    if !link.is_up {
-        return Err(fail(format!("host interface {name} is down")));
+    let pod = interface(false, &owner.ifname);
+    let told = result.into_iter().flat_map(|r| r.routes.iter());
+    let ours = told.filter(|r| r.gw == Some(veth::gateway(Family::of(r.dst.addr()))));
+    Wanted {
+        owner: owner.clone(),
+        addresses: record.addresses.clone(),
+        routes: match result {
+            Some(_) => ours.map(|r| r.dst).collect(),
+            None => record.routes.clone(),
+        },
+        host_mtu: interface(true, &owner.host_ifname())
+            .and_then(|i| i.mtu)
+            .or(record.mtu),
+        pod_mtu: pod.and_then(|i| i.mtu),
+        pod_mac: pod.map(|i| i.mac.clone()).filter(|mac| !mac.is_empty()),
+        checks_sources: record.checks_sources,
     }
-    let held = link::addresses(host, link.index)?;
-    for address in addresses {
-        let gateway = veth::gateway(Family::of(*address));
-        if !held.contains(&gateway) {
-            return Err(fail(format!(
-                "host interface {name} lacks the gateway address {gateway}"
-            )));
-        }
-        let route = link::route_to(host, *address, 0)?;
-        if route.is_none_or(|r| r.index != link.index) {
-            return Err(fail(format!(
-                "the host's route to {address} does not lead to {name}"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn check_pod(pod: &Socket, ifname: &str, addresses: &[IpAddr]) -> Result<()> {
-    let fail = |cause: String| Error::Check {
-        ifname: ifname.to_owned(),
-        cause,
-    };
-    let found = link::find(pod, ifname)?;
-    let link = found.ok_or_else(|| fail("the interface is gone".into()))?;
-    if !link.is_up {
-        return Err(fail("the interface is down".into()));
-    }
-    let held = link::addresses(pod, link.index)?;
-    if let Some(missing) = addresses.iter().find(|a| !held.contains(a)) {
-        return Err(fail(format!("address {missing} is gone")));
-    }
-    Ok(())
 }
 
 pub(crate) fn gc(request: &Request, conf: &Netconf) -> Result<()> {
@@ -330,10 +389,12 @@ pub(crate) fn gc(request: &Request, conf: &Netconf) -> Result<()> {
 
 pub(crate) fn status(request: &Request, conf: &Netconf) -> Result<()> {
     if conf.own_ipam() {
-        own::status(conf)
+        own::status(conf)?;
     } else {
-        delegate::other(request, conf, "STATUS")
+        own::status_of_state(conf)?;
+        delegate::other(request, conf, "STATUS")?;
     }
+    forwarding::status(conf)
 }
 
 /// `namespace/name`, where the runtime is Kubernetes'.

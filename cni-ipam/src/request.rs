@@ -5,6 +5,7 @@
 //! verb needs is the spec's table. Reads the environment only through a lookup function, so tests pass
 //! their own.
 
+use std::ffi::OsString;
 use std::io::Read;
 
 use crate::error::{Error, Result};
@@ -94,19 +95,32 @@ impl Request {
                     cause: e.to_string(),
                 })?;
         }
-        Self::new(|name| std::env::var(name).ok(), input)
+        Self::new(|name| std::env::var_os(name), input)
     }
 
     /// Checks what `lookup` gives for the environment's names.
-    pub(crate) fn new(lookup: impl Fn(&str) -> Option<String>, input: Vec<u8>) -> Result<Self> {
-        let verb = Verb::parse(&lookup("CNI_COMMAND").unwrap_or_default())?;
+    pub(crate) fn new(lookup: impl Fn(&str) -> Option<OsString>, input: Vec<u8>) -> Result<Self> {
+        let get = |name: &'static str| match lookup(name).map(OsString::into_string) {
+            None => Ok(String::new()),
+            Some(Ok(text)) => Ok(text),
+            Some(Err(bytes)) => Err(Error::Environment {
+                name,
+                cause: format!("{} is not UTF-8", bytes.display()),
+                remedy: "the container runtime must set it to a text",
+            }),
+        };
+        let verb = Verb::parse(&get("CNI_COMMAND")?)?;
         if input.len() as u64 > INPUT_LIMIT {
             return Err(Error::Decode {
                 what: "standard input",
                 cause: format!("more than {INPUT_LIMIT} bytes"),
             });
         }
-        let get = |name| lookup(name).unwrap_or_default();
+        // What takes a pod away must not fail on what only its making needs.
+        let args = match verb {
+            Verb::Add | Verb::Check => parse_args(&get("CNI_ARGS")?)?,
+            Verb::Del | Verb::Gc | Verb::Status | Verb::Version => Vec::new(),
+        };
         let mut request = Self {
             verb,
             owner: Owner {
@@ -114,16 +128,16 @@ impl Request {
                 ifname: String::new(),
             },
             netns: String::new(),
-            args: parse_args(&get("CNI_ARGS"))?,
-            path: get("CNI_PATH"),
+            args,
+            path: get("CNI_PATH")?,
             input,
         };
         if matches!(verb, Verb::Add | Verb::Del | Verb::Check) {
             request.owner = Owner {
-                container: check_container(get("CNI_CONTAINERID"))?,
-                ifname: check_ifname(get("CNI_IFNAME"))?,
+                container: check_container(get("CNI_CONTAINERID")?)?,
+                ifname: check_ifname(get("CNI_IFNAME")?)?,
             };
-            request.netns = get("CNI_NETNS");
+            request.netns = get("CNI_NETNS")?;
             if request.netns.is_empty() && verb != Verb::Del {
                 return Err(missing("CNI_NETNS"));
             }
@@ -170,12 +184,13 @@ fn check_ifname(name: String) -> Result<String> {
     if name.is_empty() {
         return Err(missing("CNI_IFNAME"));
     }
-    let bad = |c: char| c == '/' || c == ':' || c == '@' || c.is_whitespace() || c.is_control();
+    // The kernel takes a '%' for a template, and makes eth0 of eth%d.
+    let bad = |c: char| matches!(c, '/' | ':' | '@' | '%') || c.is_whitespace() || c.is_control();
     if name.len() > 15 || name == "." || name == ".." || name.chars().any(bad) {
         return Err(Error::Environment {
             name: "CNI_IFNAME",
             cause: format!("{name:?} cannot be an interface's name"),
-            remedy: "use 1–15 characters without '/', ':', '@' and blanks",
+            remedy: "use 1–15 characters without '/', ':', '@', '%' and blanks",
         });
     }
     if name == "lo" {
@@ -213,7 +228,7 @@ mod tests {
             pairs
                 .iter()
                 .find(|(k, _)| *k == name)
-                .map(|(_, v)| (*v).to_owned())
+                .map(|(_, v)| OsString::from(v))
         };
         Request::new(find, Vec::new())
     }
@@ -265,7 +280,7 @@ mod tests {
         for id in ["../x", "a/b", "a@b", "-a", "a b", &"x".repeat(201)] {
             assert_eq!(base(id, "eth0").unwrap_err().code(), 4, "{id}");
         }
-        for ifname in ["a/b", "..", "eth0:1", "a b", "lo", "0123456789abcdef"] {
+        for ifname in ["a/b", "..", "eth0:1", "eth%d", "a b", "lo", "0123456789abcdef"] {
             assert_eq!(base("c", ifname).unwrap_err().code(), 4, "{ifname}");
         }
         assert_eq!(request(&[("CNI_COMMAND", "PING")]).unwrap_err().code(), 4);
@@ -274,12 +289,33 @@ mod tests {
 
     #[test]
     fn args_are_split() {
-        let r = request(&[
-            ("CNI_COMMAND", "STATUS"),
-            ("CNI_ARGS", "IgnoreUnknown=1;IP=10.0.0.1;"),
-        ])
-        .unwrap();
+        let with = |verb, args| {
+            request(&[
+                ("CNI_COMMAND", verb),
+                ("CNI_CONTAINERID", "c1"),
+                ("CNI_IFNAME", "eth0"),
+                ("CNI_NETNS", "/n"),
+                ("CNI_ARGS", args),
+            ])
+        };
+        let r = with("ADD", "IgnoreUnknown=1;IP=10.0.0.1;").unwrap();
         assert_eq!(r.arg("IP"), Some("10.0.0.1"));
-        assert!(request(&[("CNI_COMMAND", "STATUS"), ("CNI_ARGS", "x")]).is_err());
+        assert_eq!(with("ADD", "x").unwrap_err().code(), 4);
+        for verb in ["DEL", "GC", "STATUS"] {
+            assert!(with(verb, "x").is_ok(), "{verb} does not need them");
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_not_called_unset() {
+        use std::os::unix::ffi::OsStringExt;
+        let find = |name: &str| match name {
+            "CNI_COMMAND" => Some(OsString::from("DEL")),
+            "CNI_CONTAINERID" => Some(OsString::from_vec(vec![0xff, 0xfe])),
+            _ => Some(OsString::from("eth0")),
+        };
+        let error = Request::new(find, Vec::new()).unwrap_err();
+        assert_eq!(error.code(), 4);
+        assert!(error.to_string().contains("not UTF-8"), "{error}");
     }
 }

@@ -10,9 +10,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -104,19 +104,34 @@ impl Disk {
         let disk = Self {
             root: state_dir.join(boot),
         };
-        // `blocks` is made last: where it is, all is.
-        if disk.dir("blocks").is_dir() {
-            return Ok(Some(disk));
-        }
+        let is_known = disk.root.is_dir();
         if !create {
-            return Ok(None);
+            return Ok(is_known.then_some(disk));
         }
-        for name in ["addr", "pod", "blocks"] {
-            let dir = disk.dir(name);
-            fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
+        // Each of them may have been removed by hand.
+        for dir in ["addr", "pod", "blocks"].map(|name| disk.dir(name)) {
+            if !dir.is_dir() {
+                fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
+            }
         }
-        remove_other_boots(state_dir, boot);
+        if !is_known {
+            remove_other_boots(state_dir, boot);
+        }
         Ok(Some(disk))
+    }
+
+    /// Could a record be written? Leaves nothing, killed or not: the file that it writes has no name.
+    pub(crate) fn probe(&self) -> Result<()> {
+        let dir = self.dir("pod");
+        let opened = fs::OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_TMPFILE)
+            .open(&dir);
+        match opened.and_then(|mut file| file.write_all(&[0; 4096])) {
+            // Some file systems have no files without a name; then nothing is known.
+            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+            done => done.map_err(|e| Error::io("write a record in", &dir, e)),
+        }
     }
 
     /// A directory of the state.

@@ -200,9 +200,14 @@ fn a_failed_add_leaves_nothing() {
             "{taken:?}"
         );
         lab.assert_clean();
-        // Someone else's route to the address that comes next: not touched, and not lived with.
+        // Someone else's route to the address that comes next: not touched, and the address is passed over.
         sh("ip -n p1 link del eth0 && ip route add 10.244.1.3/32 dev up0 proto 4");
-        assert_eq!(lab.cni("ADD", "c1", &netns, &conf(json!({}))).code(), 105);
+        let result = lab.add("c1", &netns, &conf(json!({})));
+        assert_eq!(addresses(&result)[0].to_string(), "10.244.1.4");
+        lab.del("c1", &netns, &conf(json!({})));
+        // Asked for by name, it cannot be given.
+        let fixed = conf(json!({ "args": { "cni": { "ips": ["10.244.1.3"] } } }));
+        assert_eq!(lab.cni("ADD", "c1", &netns, &fixed).code(), 105);
         lab.assert_clean();
         assert!(sh("ip route").contains("10.244.1.3 dev up0"));
     });
@@ -212,6 +217,16 @@ fn a_failed_add_leaves_nothing() {
 fn check_sees_what_is_missing() {
     lab::run("check_sees_what_is_missing", &[], |lab| {
         let harms = [
+            "ip -n p1 route del default",
+            "ip -n p1 -6 route del default",
+            "ip -n p1 route flush table main && ip -n p1 route add default dev eth0",
+            "ip -n p1 neigh del 169.254.1.1 dev eth0",
+            "ip -n p1 neigh replace fe80::1 lladdr 02:00:00:00:00:01 nud permanent dev eth0",
+            "ip -n p1 link set eth0 mtu 1400",
+            "ip link set $(ip -o link | grep -o 'pod[a-z0-9]*' | head -1) mtu 1400",
+            "ip link set $(ip -o link | grep -o 'pod[a-z0-9]*' | head -1) address 02:00:00:00:00:02",
+            "ip link set $(ip -o link | grep -o 'pod[a-z0-9]*' | head -1) group default",
+            "nft flush ruleset",
             "ip -n p1 addr flush dev eth0 scope global",
             "ip -n p1 link set eth0 down",
             "ip route flush proto 246",
@@ -228,6 +243,14 @@ fn check_sees_what_is_missing() {
             assert_eq!(lab.cni("CHECK", "c1", &netns, &conf).code(), 104, "{harm}");
             lab.del("c1", &netns, &conf);
         }
+        // The result of another attachment.
+        let mut conf = conf(json!({}));
+        let other = lab.add("c2", &lab.netns("p2"), &conf);
+        lab.add("c1", &netns, &conf);
+        conf["prevResult"] = other;
+        assert_eq!(lab.cni("CHECK", "c1", &netns, &conf).code(), 104);
+        lab.del("c1", &netns, &conf);
+        lab.del("c2", "", &conf);
         lab.assert_clean();
     });
 }

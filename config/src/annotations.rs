@@ -1,10 +1,12 @@
-//! What the node's object says against the file: `podroute/asn` and `podroute/peers`, where `node.annotations` names them.
+//! What the node's object says against the file: `podroute/asn`, `podroute/router-id` and `podroute/peers`, where `node.annotations` names them.
 //!
 //! A peer of the annotation stands in place of the file's peer of the same name, or beside the others. Errors name the
 //! annotation, with line and column in it. Whoever may change Node objects writes annotations: they name no files.
 
 use crate::decode::At;
-use crate::model::{ASN_ANNOTATION, NodeFact, NodeFacts, PEERS_ANNOTATION};
+use crate::model::{
+    ASN_ANNOTATION, NodeFact, NodeFacts, PEERS_ANNOTATION, ROUTER_ID_ANNOTATION, RouterIdChoice,
+};
 use crate::problem::{Mark, Sink, Spot};
 use crate::schema::{self, Annotation, Document, Peer};
 use crate::value::{self, Scalar};
@@ -25,6 +27,7 @@ pub(crate) fn apply(mut document: Document, facts: &NodeFacts, sink: &Sink) -> D
         .and_then(|(cluster, name)| cluster.nodes.get(name));
     let Some(own) = own else { return document };
     take_asn(&mut document, own, sink);
+    take_router_id(&mut document, own, sink);
     take_peers(&mut document, own, sink);
     document
 }
@@ -36,6 +39,7 @@ fn is_taken(document: &Document, annotation: Annotation, name: &str, sink: &Sink
         let what = match annotation {
             Annotation::Asn => "asn",
             Annotation::Peers => "peers",
+            Annotation::RouterId => "routerId",
         };
         sink.reject(
             format!("annotation {name}"),
@@ -67,6 +71,28 @@ fn take_asn(document: &mut Document, own: &NodeFact, sink: &Sink) {
             format!("{} is not an AS number", crate::problem::quoted(text)),
             "use a number from 1 to 4294967295, as \"64601\"",
         )),
+    }
+}
+
+fn take_router_id(document: &mut Document, own: &NodeFact, sink: &Sink) {
+    let Some(text) = &own.router_id else { return };
+    if !is_taken(document, Annotation::RouterId, ROUTER_ID_ANNOTATION, sink) {
+        return;
+    }
+    let scalar = Scalar {
+        text: text.trim(),
+        quoted: false,
+    };
+    match (value::ROUTER_ID.parse)(scalar) {
+        Ok(id) => document.node.router_id = Some(id.map_or(RouterIdChoice::Auto, RouterIdChoice::Fixed)),
+        // The node keeps the identifier that it has.
+        Err(_) => sink.reject(
+            format!("annotation {ROUTER_ID_ANNOTATION}"),
+            format!(
+                "{} is not a BGP identifier; use four numbers as 192.0.2.11, or auto",
+                crate::problem::quoted(text)
+            ),
+        ),
     }
 }
 

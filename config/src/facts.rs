@@ -61,10 +61,14 @@ pub struct NodeFact {
     pub asn: Option<String>,
     /// The annotation [`PEERS_ANNOTATION`]; kept of this node alone.
     pub peers: Option<String>,
+    /// The annotation [`ROUTER_ID_ANNOTATION`]; kept of this node alone.
+    pub router_id: Option<String>,
 }
 
 /// The annotation that gives a node an AS number of its own.
 pub const ASN_ANNOTATION: &str = "podroute/asn";
+/// The annotation that gives a node its BGP identifier.
+pub const ROUTER_ID_ANNOTATION: &str = "podroute/router-id";
 /// The annotation with peers of a node alone, as a YAML list like `peers` of the file.
 pub const PEERS_ANNOTATION: &str = "podroute/peers";
 

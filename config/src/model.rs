@@ -108,7 +108,7 @@ pub struct Node {
     /// `None`: the host's name.
     pub name: Option<String>,
     /// BGP identifier.
-    pub router_id: Auto<RouterId>,
+    pub router_id: RouterIdChoice,
     /// This node's AS number: its own, or that of the cluster.
     pub asn: Asn,
     /// Pod blocks of this node, disjoint, each in a pod CIDR.
@@ -118,7 +118,43 @@ pub struct Node {
     /// Labels for `nodeSelector`.
     pub labels: BTreeMap<String, String>,
     /// The node's own addresses, the first of a family being the preferred source of routes to pods.
-    pub addresses: Auto<Vec<IpAddr>>,
+    pub addresses: NodeAddresses,
+    /// The internal addresses of the Node object, where it is known.
+    pub internal: Vec<IpAddr>,
+}
+
+/// How the node's own addresses are chosen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NodeAddresses {
+    /// The Node object's internal addresses that the host has, else what the kernel sends from.
+    Auto,
+    /// The Node object's internal addresses.
+    InternalIp,
+    /// The host's addresses in these.
+    Cidrs(Vec<Prefix>),
+    /// These.
+    Fixed(Vec<IpAddr>),
+}
+
+impl NodeAddresses {
+    /// The addresses, where the file names them.
+    pub fn fixed(&self) -> Option<&[IpAddr]> {
+        match self {
+            Self::Fixed(list) => Some(list),
+            _ => None,
+        }
+    }
+}
+
+/// How the BGP identifier is chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RouterIdChoice {
+    /// Derived from the node's addresses once, and kept.
+    Auto,
+    /// The host's address in this IPv4 prefix.
+    Cidr(Prefix),
+    /// This.
+    Fixed(RouterId),
 }
 
 /// `listen`.

@@ -10,8 +10,10 @@ use std::collections::BTreeMap;
 
 use bgp_proto::engine::PeerKind;
 use bgp_proto::policy::Verdict;
-use bgp_proto::types::{Family, FamilySet};
-use podroute_config::{ClusterFacts, Config, NodeFact, NodeFacts, ServiceAddress, ServiceFact, load_for};
+use bgp_proto::types::{Family, FamilySet, RouterId};
+use podroute_config::{
+    ClusterFacts, Config, NodeFact, NodeFacts, RouterIdChoice, ServiceAddress, ServiceFact, load_for,
+};
 
 fn labels(list: &[(&str, &str)]) -> BTreeMap<String, String> {
     list.iter()
@@ -468,5 +470,33 @@ fn what_a_running_agent_cannot_change_stays_alone() {
     assert_eq!(
         (after.peers[0].remote_asn.0, after.peers[0].timers.hold.seconds()),
         (64512, 9)
+    );
+}
+
+#[test]
+fn an_annotation_gives_the_router_id() {
+    let id = |annotations: &str, text: &str| {
+        let mut facts = facts("node-1");
+        let nodes = &mut facts.cluster.as_mut().unwrap().nodes;
+        nodes.get_mut("node-1").unwrap().router_id = Some(text.to_owned());
+        let annotated = format!("node: {{blocks: kubernetes, annotations: [{annotations}]}}");
+        let text = file("mesh: {mode: full}\n").replace("node: {blocks: kubernetes}", &annotated);
+        let config = load_for(&text, &facts).unwrap();
+        (config.node.router_id, config.rejected)
+    };
+    let fixed = |text: &str| RouterIdChoice::Fixed(RouterId::from_ipv4(text.parse().unwrap()).unwrap());
+    assert_eq!(id("routerId", "10.255.0.7"), (fixed("10.255.0.7"), vec![]));
+    // What nobody asked for, or cannot be read, is rejected alone.
+    let (kept, rejected) = id("asn", "10.255.0.7");
+    assert_eq!(kept, RouterIdChoice::Auto);
+    assert!(
+        rejected[0].to_string().contains("node.annotations: [routerId]"),
+        "{rejected:?}"
+    );
+    let (kept, rejected) = id("routerId", "seven");
+    assert_eq!(kept, RouterIdChoice::Auto);
+    assert!(
+        rejected[0].to_string().contains("is not a BGP identifier"),
+        "{rejected:?}"
     );
 }

@@ -14,6 +14,7 @@
 mod bfd;
 mod cluster;
 mod diff;
+mod host;
 mod mesh_transition;
 mod peers;
 mod reload;
@@ -40,7 +41,8 @@ use crate::cni_list::{self, Dirs};
 use crate::drain::Drain;
 use crate::fib::task::{Blocks, FibTask, ROOM, ToFib};
 use crate::fib::{FibConfig, Mirror, Resilience, netlink};
-use crate::host::{Host, find_out};
+use crate::host::{Host, Wish};
+use crate::kept::Kept;
 use crate::metrics::Health;
 use crate::mounted::Mounted;
 use crate::node_file::{self, NodeFile};
@@ -155,8 +157,18 @@ struct ConfigFile {
 /// This host.
 struct Node {
     run_dir: PathBuf,
+    /// Where kernel settings are written.
+    proc_sys: PathBuf,
     host: Host,
     start: Start,
+    /// When to look at the host, which changed.
+    look_at: Option<Instant>,
+    /// The identifier that the next start takes, where it is another one.
+    next_router_id: std::cell::Cell<Option<bgp_proto::types::RouterId>>,
+    /// Kernel settings that are not as they should be, as last reported.
+    troubles: Vec<sysctl::Trouble>,
+    /// What the plugin made; none where nobody can keep it.
+    kept: Option<Kept>,
 }
 
 /// What this start of the agent follows on (RFC 4724 §3, the R and F bits).
@@ -211,6 +223,8 @@ struct Streams {
     orders: mpsc::Receiver<ToAgent>,
     /// The routes from before the start are gone.
     swept: watch::Receiver<bool>,
+    /// The host may have changed.
+    host: watch::Receiver<()>,
 }
 
 /// Runs the agent until a signal ends it.
@@ -236,12 +250,18 @@ pub(crate) async fn run(
         .for_each(|warning| tracing::warn!("{}: {warning}", path.display()));
     let _lock = lock(&run_dir)?;
     let mirror = read_mirror(config.fib.table).await?;
-    let host = find_out(&config, &mirror)?;
-    for trouble in sysctl::forwarding(proc_sys, wants_ipv6(&config))
-        .into_iter()
-        .chain(sysctl::strict_rp_filter())
-    {
-        tracing::warn!("{trouble}");
+    let wish = Wish::of(&config, host::kept_router_id(&run_dir));
+    let host = wish.find_out(&mirror)?;
+    if wish.keeps_router_id() {
+        host::keep_router_id(&run_dir, host.router_id);
+    }
+    if config.fib.install {
+        for change in sysctl::forwarding(proc_sys, wants_ipv6(&config)) {
+            match change {
+                sysctl::Change::Set { name, from } => tracing::info!(setting = %name, %from, to = 1, "set"),
+                sysctl::Change::Refused(trouble) => tracing::warn!("{trouble}"),
+            }
+        }
     }
     let speaker_config = SpeakerConfig {
         engine: config.engine_config(host.router_id),
@@ -257,12 +277,14 @@ pub(crate) async fn run(
     } = Speaker::start(speaker_config)?;
     let (fib, inbox) = mpsc::channel(ROOM);
     let (swept_tx, swept) = watch::channel(false);
+    let (host_tx, host_changed) = watch::channel(());
     let task = FibTask::new(
         fib_config(&config, &host),
         inbox,
         datapath,
         speaker.clone(),
         swept_tx,
+        host_tx,
     )
     .await
     .map_err(AgentError::Netlink)?;
@@ -285,7 +307,16 @@ pub(crate) async fn run(
             followed: cluster::Followed::default(),
             waits: None,
         },
-        node: Node { run_dir, host, start },
+        node: Node {
+            run_dir,
+            proc_sys: proc_sys.to_owned(),
+            host,
+            start,
+            look_at: None,
+            next_router_id: std::cell::Cell::default(),
+            troubles: Vec::new(),
+            kept: None,
+        },
         config,
         speaker,
         fib,
@@ -306,6 +337,7 @@ pub(crate) async fn run(
         cluster: None,
         orders,
         swept,
+        host: host_changed,
     };
     agent.serve(streams).await
 }
@@ -435,6 +467,7 @@ impl Agent {
         let mut hangup = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
         let mut look = tokio::time::interval(SECRETS_LOOKED_AT);
         let mut transition = tokio::time::interval(TRANSITION_LOOKED_AT);
+        let mut settings = tokio::time::interval(host::SETTINGS_LOOKED_AT);
         let paths_changed = self.bfd.changed();
         tracing::info!(node = %self.name(), router_id = %self.node.host.router_id, peers = self.peers.ids.len(), "agent started");
         loop {
@@ -458,6 +491,9 @@ impl Agent {
                 _ = transition.tick(), if self.mesh.is_under_way() => self.look_at_retiring().await?,
                 Ok(()) = streams.swept.changed(), if self.sweep_at.is_some() => self.swept(),
                 () = at(self.sweep_at), if self.sweep_at.is_some() => self.deferral_expired().await?,
+                Ok(()) = streams.host.changed() => self.node.note_change(),
+                () = at(self.node.look_at), if self.node.look_at.is_some() => self.look_at_host().await?,
+                _ = settings.tick() => self.look_at_settings(),
             }
             let wanted = self.file.waits.unwrap_or(self.config.from_kubernetes);
             self.follow_cluster(&mut streams.cluster, wanted);
@@ -490,12 +526,28 @@ impl Agent {
     }
 
     /// The plugins do without us: trouble is only told.
-    fn help_plugins(&self) {
-        if let Err(error) = cni_ipam::serve_removals(&self.node.run_dir) {
-            tracing::warn!(%error, "cannot gather the removals of pods; each DEL does its own");
-        }
+    fn help_plugins(&mut self) {
+        let restored = Arc::clone(&self.reports.health.restored);
+        self.node.kept = Kept::start(&self.node.run_dir, restored)
+            .map_err(|error| tracing::error!(%error, "nobody restores what others take from pods"))
+            .ok();
         let state_dir = self.node.run_dir.join("ipam");
         tokio::task::spawn_blocking(move || report_pods(&state_dir));
+    }
+
+    /// The addresses of peers and of the cluster's nodes.
+    fn peer_addresses(&self) -> Vec<std::net::IpAddr> {
+        let peers = self.config.peers.iter().filter_map(|peer| peer.remote.address());
+        let nodes = self
+            .file
+            .facts
+            .cluster
+            .iter()
+            .flat_map(|known| known.nodes.values());
+        let all: BTreeSet<_> = peers
+            .chain(nodes.flat_map(|node| node.addresses.clone()))
+            .collect();
+        all.into_iter().collect()
     }
 
     fn write_node_file(&self) -> Result<(), AgentError> {
@@ -510,11 +562,16 @@ impl Agent {
             pod_cidrs: text(&self.config.cluster.pod_cidrs),
             mtu: self.node.host.mtu,
             node_addresses: self.node.host.addresses.clone(),
+            peer_addresses: self.peer_addresses(),
         };
         node_file::write(&self.node.run_dir, &content).map_err(|source| AgentError::RunDir {
             path: self.node.run_dir.clone(),
             source,
-        })
+        })?;
+        if let Some(kept) = &self.node.kept {
+            kept.look();
+        }
+        Ok(())
     }
 
     async fn event(&mut self, event: Event) {

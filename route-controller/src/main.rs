@@ -17,6 +17,7 @@ mod fib;
 mod heap;
 mod hints;
 mod host;
+mod kept;
 mod log;
 mod metrics;
 mod mounted;

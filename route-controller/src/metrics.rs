@@ -1,7 +1,7 @@
 //! What Prometheus and probes ask over HTTP. Gathered when asked for: nothing is counted twice.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +37,10 @@ pub(crate) const INITIAL_ROUTES: &str = "the initial routes are not all in";
 pub(crate) struct Health {
     /// The first routes are in, and those of before are swept.
     pub(crate) settled: AtomicBool,
+    /// What of the host keeps traffic from pods.
+    pub(crate) host: Mutex<Option<String>>,
+    /// Pods of which something was put back.
+    pub(crate) restored: Arc<AtomicU64>,
     /// What the node still waits for, lacks, or was drained of.
     pub(crate) obstacles: Mutex<Vec<String>>,
     /// Kubernetes has not answered yet.
@@ -62,6 +66,9 @@ impl Health {
         }
         if !self.settled.load(Ordering::Relaxed) {
             all.push(INITIAL_ROUTES.to_owned());
+        }
+        if let Ok(host) = self.host.lock() {
+            all.extend(host.clone());
         }
         all
     }
@@ -205,6 +212,13 @@ async fn metrics(Shared(source): Shared<Source>) -> Result<String, StatusCode> {
         "secrets_unreadable",
         "Key files that cannot be read now; sessions keep the keys that were read before",
         unreadable,
+    );
+    let restored = Counter::<u64>::default();
+    restored.inc_by(source.health.restored.load(Ordering::Relaxed));
+    registry.register(
+        "pods_restored",
+        "How often something of a pod was missing on the host and was put back",
+        restored,
     );
     let dropped = Counter::<u64>::default();
     dropped.inc_by(crate::log::dropped() as u64);

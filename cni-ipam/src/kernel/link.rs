@@ -23,6 +23,8 @@ const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
+const RTM_GETNEIGH: u16 = 30;
+const NUD_PERMANENT: u16 = 0x80;
 
 pub(crate) const IFLA_ADDRESS: u16 = 1;
 pub(crate) const IFLA_IFNAME: u16 = 3;
@@ -31,7 +33,9 @@ const IFLA_LINK: u16 = 5;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
 pub(crate) const IFLA_IFALIAS: u16 = 20;
 pub(crate) const IFLA_AF_SPEC: u16 = 26;
-const IFLA_GROUP: u16 = 27;
+pub(crate) const IFLA_GROUP: u16 = 27;
+/// The link group of host interfaces whose sources are checked: "podr" in ASCII.
+pub(crate) const LINK_GROUP: u32 = 0x706f_6472;
 pub(crate) const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const SKIP_STATS: u32 = 8;
@@ -99,6 +103,21 @@ pub(crate) fn add_address(batch: &mut Batch, flags: u16, index: u32, net: IpNet,
     batch.attr(IFA_ADDRESS, &bytes);
 }
 
+pub(crate) const RP_FILTER_STRICT: u32 = 1;
+pub(crate) const RP_FILTER_LOOSE: u32 = 2;
+
+/// The IPv4 part of a link's `IFLA_AF_SPEC`: `rp_filter`.
+pub(crate) fn put_rp_filter(spec: &mut Batch, value: u32) {
+    const INET_CONF: u16 = 1;
+    const RP_FILTER: u16 = 8;
+    let inet = u16::from(af(Family::V4)) | NESTED;
+    spec.nest(inet, |inet| {
+        inet.nest(INET_CONF | NESTED, |conf| {
+            conf.attr(RP_FILTER, &value.to_ne_bytes())
+        });
+    });
+}
+
 /// A route to add.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NewRoute {
@@ -153,10 +172,9 @@ pub(crate) fn add_route(batch: &mut Batch, flags: u16, route: NewRoute) {
 
 /// A neighbour that never expires.
 pub(crate) fn add_neighbour(batch: &mut Batch, flags: u16, index: u32, address: IpAddr, mac: [u8; 6]) {
-    const PERMANENT: u16 = 0x80;
     let mut header = vec![af(Family::of(address)), 0, 0, 0];
     header.extend(index.to_ne_bytes());
-    header.extend(PERMANENT.to_ne_bytes());
+    header.extend(NUD_PERMANENT.to_ne_bytes());
     header.extend([0, 0]);
     batch.begin(RTM_NEWNEIGH, flags, &header, format!("add neighbour {address}"));
     batch.attr(1, &octets(address));
@@ -184,6 +202,7 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     pub(crate) mac: Vec<u8>,
     pub(crate) peer_index: u32,
+    pub(crate) group: u32,
     pub(crate) is_up: bool,
 }
 
@@ -197,6 +216,7 @@ impl Link {
             mtu: attrs.u32(IFLA_MTU).unwrap_or_default(),
             mac: attrs.get(IFLA_ADDRESS).unwrap_or_default().to_vec(),
             peer_index: attrs.u32(IFLA_LINK).unwrap_or_default(),
+            group: attrs.u32(IFLA_GROUP).unwrap_or_default(),
             is_up: u32_at(&reply.body, 8)? & IFF_UP != 0,
         })
     }
@@ -223,14 +243,25 @@ pub(crate) fn links(socket: &Socket) -> Result<Vec<Link>> {
 
 /// Removes a link by name; false where there is none.
 pub(crate) fn delete(socket: &Socket, name: &str) -> Result<bool> {
+    delete_one(socket, 0, name)
+}
+
+/// Removes a link that was looked at, and no other that took its name since.
+pub(crate) fn delete_found(socket: &Socket, link: &Link) -> Result<bool> {
+    delete_one(socket, link.index, &link.name)
+}
+
+fn delete_one(socket: &Socket, index: u32, name: &str) -> Result<bool> {
     let mut batch = Batch::default();
     batch.begin(
         RTM_DELLINK,
         0,
-        &ifinfo(0, false),
+        &ifinfo(index, false),
         format!("remove interface {name}"),
     );
-    batch.text(IFLA_IFNAME, name);
+    if index == 0 {
+        batch.text(IFLA_IFNAME, name);
+    }
     let outcome = socket.try_run(&batch)?;
     match outcome.failures.first() {
         Some(failure) if failure.errno == Errno::ENODEV => Ok(false),
@@ -294,6 +325,21 @@ pub(crate) fn addresses(socket: &Socket, index: u32) -> Result<Vec<IpAddr>> {
     Ok(socket.run(batch)?.iter().filter_map(of_link).collect())
 }
 
+/// All addresses in force, each with its link.
+pub(crate) fn all_addresses(socket: &Socket) -> Result<Vec<(u32, IpAddr)>> {
+    const TENTATIVE: u8 = 0x40;
+    const DAD_FAILED: u8 = 0x08;
+    let mut batch = Batch::default();
+    batch.begin(RTM_GETADDR, DUMP, &[0; 8], "list addresses");
+    let in_force = |reply: &Reply| {
+        let attrs = reply.attrs(8);
+        let address = attrs.get(2).or_else(|| attrs.get(1)).and_then(address_from)?;
+        let is_usable = reply.body.get(2)? & (TENTATIVE | DAD_FAILED) == 0;
+        is_usable.then_some((u32_at(&reply.body, 4)?, address))
+    };
+    Ok(socket.run(batch)?.iter().filter_map(in_force).collect())
+}
+
 /// A route as the kernel tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KernelRoute {
@@ -301,6 +347,8 @@ pub(crate) struct KernelRoute {
     pub(crate) index: u32,
     pub(crate) protocol: u8,
     pub(crate) gateway: Option<IpAddr>,
+    /// Preferred source.
+    pub(crate) source: Option<IpAddr>,
     pub(crate) is_local: bool,
 }
 
@@ -320,6 +368,7 @@ impl KernelRoute {
             index: attrs.u32(4).unwrap_or_default(),
             protocol: *reply.body.get(5)?,
             gateway: attrs.get(5).and_then(address_from),
+            source: attrs.get(7).and_then(address_from),
             is_local: reply.body.get(7) == Some(&LOCAL),
         })
     }
@@ -342,10 +391,36 @@ pub(crate) fn routes(socket: &Socket, family: Family) -> Result<Vec<KernelRoute>
         .collect())
 }
 
+/// The main table's routes of a family and a protocol. On a strict socket the kernel leaves out the others.
+pub(crate) fn routes_of(socket: &Socket, family: Family, protocol: u8) -> Result<Vec<KernelRoute>> {
+    let header = [af(family), 0, 0, 0, 254, protocol, 0, 0, 0, 0, 0, 0];
+    let mut batch = Batch::default();
+    batch.begin(RTM_GETROUTE, DUMP, &header, format!("list {family} routes"));
+    let wanted = |reply: &&Reply| reply.body.get(4) == Some(&254) && reply.body.get(5) == Some(&protocol);
+    Ok(socket
+        .run(batch)?
+        .iter()
+        .filter(wanted)
+        .filter_map(KernelRoute::read)
+        .collect())
+}
+
 /// The route that a packet to an address takes; `index`: out of this interface, or 0.
 pub(crate) fn route_to(socket: &Socket, address: IpAddr, index: u32) -> Result<Option<KernelRoute>> {
+    look_up(socket, address, index, 0)
+}
+
+/// Has this very address a route of its own, whoever's?
+pub(crate) fn has_host_route(socket: &Socket, address: IpAddr) -> Result<bool> {
+    const FIB_MATCH: u32 = 0x2000;
+    let found = look_up(socket, address, 0, FIB_MATCH)?;
+    Ok(found.is_some_and(|r| r.dst.prefix_len() == Family::of(address).bits()))
+}
+
+fn look_up(socket: &Socket, address: IpAddr, index: u32, flags: u32) -> Result<Option<KernelRoute>> {
     let family = Family::of(address);
-    let header = [af(family), family.bits(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut header = vec![af(family), family.bits(), 0, 0, 0, 0, 0, 0];
+    header.extend(flags.to_ne_bytes());
     let mut batch = Batch::default();
     batch.begin(
         RTM_GETROUTE,
@@ -359,4 +434,30 @@ pub(crate) fn route_to(socket: &Socket, address: IpAddr, index: u32) -> Result<O
     }
     let outcome = socket.try_run(&batch)?;
     Ok(outcome.replies.first().and_then(KernelRoute::read))
+}
+
+/// A neighbour as the kernel tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Neighbour {
+    pub(crate) address: IpAddr,
+    pub(crate) mac: Vec<u8>,
+    pub(crate) is_permanent: bool,
+}
+
+/// The neighbours on a link, of both families.
+pub(crate) fn neighbours(socket: &Socket, index: u32) -> Result<Vec<Neighbour>> {
+    const NDMSG: usize = 12;
+    let mut batch = Batch::default();
+    batch.begin(RTM_GETNEIGH, DUMP, &[0; NDMSG], "list neighbours");
+    let of_link = |reply: &Reply| {
+        let attrs = reply.attrs(NDMSG);
+        let state = reply.body.get(8..10)?.try_into().ok().map(u16::from_ne_bytes)?;
+        let found = Neighbour {
+            address: attrs.get(1).and_then(address_from)?,
+            mac: attrs.get(2).unwrap_or_default().to_vec(),
+            is_permanent: state & NUD_PERMANENT != 0,
+        };
+        (u32_at(&reply.body, 4)? == index).then_some(found)
+    };
+    Ok(socket.run(batch)?.iter().filter_map(of_link).collect())
 }

@@ -5,4 +5,5 @@ pub(crate) mod netlink;
 pub(crate) mod netns;
 pub(crate) mod nft;
 mod sys;
+pub(crate) mod table;
 pub(crate) mod veth;

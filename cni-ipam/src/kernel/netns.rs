@@ -4,16 +4,17 @@
 //! the namespace where they were opened. Refuses the host's own namespace before
 //! anything else is done.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::kernel::sys;
 
 /// The inode of the machine's first PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h).
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -34,13 +35,19 @@ impl Netns {
             path: path.to_owned(),
             cause,
         };
-        let file = File::open(path).map_err(|e| fail(e.to_string()))?;
+        // Without waiting: opening a FIFO to read would never end.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|e| fail(e.to_string()))?;
         let home = File::open("/proc/self/ns/net").map_err(|e| fail(e.to_string()))?;
         let (here, there) = (home.metadata().ok().map(ids), file.metadata().ok().map(ids));
         let Some((_, inode)) = there else {
             return Err(fail("it cannot be read".into()));
         };
-        if here.map(|(device, _)| device) != there.map(|(device, _)| device) {
+        let same_device = here.map(|(device, _)| device) == there.map(|(device, _)| device);
+        if !same_device || sys::is_network_namespace(file.as_fd()) != Ok(true) {
             return Err(fail("it is not a network namespace".into()));
         }
         if here == there {

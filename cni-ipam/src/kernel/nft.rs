@@ -1,9 +1,8 @@
-//! Our one nftables table, `inet podroute-cni`, through raw nfnetlink (no nft program is run).
+//! nftables through raw nfnetlink (no nft program is run): transactions, sets, chains, expressions.
 //!
-//! Masquerade, per network: a set of pod addresses, an interval set of exempt prefixes, and one base
-//! chain (`nat`, postrouting) with `ip saddr @pods ip daddr != @exempt masquerade` for each family.
-//! Marks: a map from pod address to mark and one base chain (`filter`, prerouting, mangle priority).
-//! Every change is one transaction: all of it is in force, or none. Never touches another table.
+//! Every change is one transaction: all of it is in force, or none. A chain is known by what it does: each of its rules
+//! carries a hash of the whole as its comment, so one dump tells whether it is there and right. What our table holds is in
+//! `table`.
 
 use std::net::IpAddr;
 
@@ -13,7 +12,7 @@ use nix::errno::Errno;
 use crate::block::Family;
 use crate::error::Result;
 use crate::kernel::link::octets;
-use crate::kernel::netlink::{ACK, Batch, CREATE, Outcome, Socket};
+use crate::kernel::netlink::{ACK, Attrs, Batch, CREATE, DUMP, Outcome, Socket};
 use crate::names::hash;
 
 /// The table's name.
@@ -25,10 +24,13 @@ const BATCH_END: u16 = 0x11;
 const NEWTABLE: u16 = SUBSYSTEM;
 const DELTABLE: u16 = SUBSYSTEM | 2;
 const NEWCHAIN: u16 = SUBSYSTEM | 3;
+const GETCHAIN: u16 = SUBSYSTEM | 4;
 const NEWRULE: u16 = SUBSYSTEM | 6;
+const GETRULE: u16 = SUBSYSTEM | 7;
 const DELRULE: u16 = SUBSYSTEM | 8;
 const NEWSET: u16 = SUBSYSTEM | 9;
 const NEWSETELEM: u16 = SUBSYSTEM | 12;
+const GETSETELEM: u16 = SUBSYSTEM | 13;
 const DELSETELEM: u16 = SUBSYSTEM | 14;
 
 const NFPROTO_INET: u8 = 1;
@@ -37,10 +39,171 @@ const LIST_ELEM: u16 = 1 | NESTED;
 const DATA_VALUE: u16 = 1;
 const SET_INTERVAL: u32 = 4;
 const SET_MAP: u32 = 8;
-const REG_1: u32 = 1;
 const TYPE_MARK: u32 = 19;
+const TYPE_IFNAME: u32 = 41;
+/// The first 16-byte register, and the second.
+pub(crate) const REG_1: u32 = 1;
+pub(crate) const REG_2: u32 = 2;
+const IFNAME_SIZE: usize = 16;
 
-const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+/// What a set's keys are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// Addresses.
+    Addresses(Family),
+    /// Intervals of addresses.
+    Prefixes(Family),
+    /// Addresses, each with a mark.
+    Marks(Family),
+    /// An interface's name and an address.
+    InterfaceAddresses(Family),
+}
+
+impl Keys {
+    fn flags(self) -> u32 {
+        match self {
+            Self::Prefixes(_) => SET_INTERVAL,
+            Self::Marks(_) => SET_MAP,
+            Self::Addresses(_) | Self::InterfaceAddresses(_) => 0,
+        }
+    }
+
+    /// The key's type, as nft lists it, and its length.
+    fn kind(self) -> (u32, u32) {
+        let of = |family| match family {
+            Family::V4 => (7, 4),
+            Family::V6 => (8, 16),
+        };
+        match self {
+            Self::Addresses(family) | Self::Prefixes(family) | Self::Marks(family) => of(family),
+            Self::InterfaceAddresses(family) => {
+                let (kind, length) = of(family);
+                (TYPE_IFNAME << 6 | kind, 16 + length)
+            }
+        }
+    }
+}
+
+/// A set's element.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Element {
+    key: Vec<u8>,
+    mark: Option<u32>,
+    is_end: bool,
+}
+
+impl Element {
+    pub(crate) fn address(address: IpAddr, mark: Option<u32>) -> Self {
+        Self {
+            key: octets(address),
+            mark,
+            is_end: false,
+        }
+    }
+
+    pub(crate) fn interface_address(interface: &str, address: IpAddr) -> Self {
+        let mut key = interface.as_bytes().to_vec();
+        key.resize(IFNAME_SIZE, 0);
+        key.extend(octets(address));
+        Self {
+            key,
+            mark: None,
+            is_end: false,
+        }
+    }
+
+    fn put(&self, list: &mut Batch) {
+        list.nest(LIST_ELEM, |e| {
+            if self.is_end {
+                number(e, 3, 1);
+            }
+            e.nest(1 | NESTED, |key| key.attr(DATA_VALUE, &self.key));
+            if let Some(mark) = self.mark {
+                e.nest(2 | NESTED, |data| data.attr(DATA_VALUE, &mark.to_ne_bytes()));
+            }
+        });
+    }
+}
+
+/// A base chain, its rules and the sets that they look into.
+#[derive(Debug, Clone)]
+pub(crate) struct Chain {
+    pub(crate) name: String,
+    pub(crate) kind: &'static str,
+    pub(crate) hook: u32,
+    pub(crate) priority: i32,
+    pub(crate) sets: Vec<(String, Keys)>,
+    /// What sets hold whatever pods there are.
+    pub(crate) constants: Vec<(String, Vec<Element>)>,
+    /// The rules' expressions, made with `rule`.
+    pub(crate) rules: Vec<Vec<u8>>,
+}
+
+impl Chain {
+    /// The comment of each rule: the same only where all of the chain is the same.
+    fn comment(&self) -> Vec<u8> {
+        const COMMENT: u8 = 0;
+        let mut parts: Vec<&[u8]> = vec![self.name.as_bytes(), self.kind.as_bytes()];
+        let numbers = [self.hook.to_be_bytes(), self.priority.to_be_bytes()];
+        parts.extend(numbers.iter().map(<[u8; 4]>::as_slice));
+        parts.extend(self.rules.iter().map(Vec::as_slice));
+        for (set, elements) in &self.constants {
+            parts.push(set.as_bytes());
+            parts.extend(elements.iter().map(|e| e.key.as_slice()));
+        }
+        let text = format!("podroute {:016x}\0", hash(&parts));
+        let length = u8::try_from(text.len()).unwrap_or(u8::MAX);
+        [COMMENT, length].into_iter().chain(text.into_bytes()).collect()
+    }
+
+    /// Is the chain in force as it should be? Sets are not looked into.
+    pub(crate) fn is_there(&self, socket: &Socket) -> Result<bool> {
+        let mut batch = Batch::default();
+        let action = format!("list the rules of chain {} in table {TABLE}", self.name);
+        batch.begin(GETRULE, DUMP, &[NFPROTO_INET, 0, 0, 0], action);
+        batch.text(1, TABLE);
+        batch.text(2, &self.name);
+        let replies = socket.run(batch)?;
+        let comment = self.comment();
+        let is_ours = |attrs: Attrs<'_>| {
+            attrs.text(2) == Some(self.name.as_str()) && attrs.get(7) == Some(comment.as_slice())
+        };
+        Ok(replies.len() == self.rules.len() && replies.iter().all(|reply| is_ours(reply.attrs(4))))
+    }
+
+    /// Brings the chain into force and adds elements to sets: one transaction, of the elements alone where the chain is
+    /// there.
+    pub(crate) fn ensure(&self, socket: &Socket, elements: &[(String, Element)]) -> Result<()> {
+        if self.is_there(socket)? {
+            if elements.is_empty() {
+                return Ok(());
+            }
+            let mut t = Transaction::new();
+            t.add(elements);
+            if t.try_run(socket)?.1.failures.is_empty() {
+                return Ok(());
+            }
+        }
+        // Not there, not as it should be, or gone since it was looked at.
+        let mut t = Transaction::new();
+        t.table();
+        t.chain(self);
+        t.add(elements);
+        t.run(socket)
+    }
+}
+
+/// A rule's expressions, as bytes.
+pub(crate) fn rule(expressions: impl FnOnce(&mut Batch)) -> Vec<u8> {
+    Batch::attributes(expressions)
+}
+
+/// Whether a notification of this kind says that something was taken out of a table.
+pub(crate) fn is_loss(kind: u16) -> bool {
+    const DELCHAIN: u16 = SUBSYSTEM | 5;
+    const DELSET: u16 = SUBSYSTEM | 11;
+    [DELTABLE, DELCHAIN, DELRULE, DELSET, DELSETELEM].contains(&kind)
+}
 
 /// A transaction being built.
 struct Transaction(Batch);
@@ -67,24 +230,22 @@ impl Transaction {
         batch.text(1, TABLE);
     }
 
-    fn set(&mut self, name: &str, family: Family, flags: u32, data: Option<(u32, u32)>) {
-        let (key_type, key_length) = match family {
-            Family::V4 => (7, 4),
-            Family::V6 => (8, 16),
-        };
+    fn set(&mut self, name: &str, keys: Keys) {
+        let (key_type, key_length) = keys.kind();
         let id = u32::try_from(hash(&[name.as_bytes()]) & 0xffff_ffff).unwrap_or_default();
         let batch = self.message(NEWSET, CREATE, &format!("add set {name}"));
         batch.text(1, TABLE);
         batch.text(2, name);
-        number(batch, 3, flags);
+        number(batch, 3, keys.flags());
         number(batch, 4, key_type);
         number(batch, 5, key_length);
-        if let Some((data_type, data_length)) = data {
-            number(batch, 6, data_type);
-            number(batch, 7, data_length);
+        let is_map = matches!(keys, Keys::Marks(_));
+        if is_map {
+            number(batch, 6, TYPE_MARK);
+            number(batch, 7, 4);
         }
         number(batch, 10, id);
-        if data.is_some() {
+        if is_map {
             // For nft's listing alone: keys are in network byte order (2), data in the host's (1).
             let (key_order, data_order) = (2_u32.to_ne_bytes(), 1_u32.to_ne_bytes());
             let notes: Vec<u8> = [0, 4]
@@ -97,27 +258,44 @@ impl Transaction {
         }
     }
 
-    /// A base chain with no rules but those added afterwards.
-    fn chain(&mut self, name: &str, kind: &str, hook: u32, priority: i32) {
+    /// The chain with its sets, its constants and no other rules.
+    fn chain(&mut self, chain: &Chain) {
+        const APPEND: u16 = 0x800;
+        let name = &chain.name;
+        for (set, keys) in &chain.sets {
+            self.set(set, *keys);
+        }
+        for (set, elements) in &chain.constants {
+            self.elements(DELSETELEM, set, &[]);
+            if !elements.is_empty() {
+                self.elements(NEWSETELEM, set, elements);
+            }
+        }
         let batch = self.message(NEWCHAIN, CREATE, &format!("add chain {name}"));
         batch.text(1, TABLE);
         batch.text(3, name);
         batch.nest(4 | NESTED, |h| {
-            number(h, 1, hook);
-            number(h, 2, priority.cast_unsigned());
+            number(h, 1, chain.hook);
+            number(h, 2, chain.priority.cast_unsigned());
         });
-        batch.text(7, kind);
+        batch.text(7, chain.kind);
         let batch = self.message(DELRULE, 0, &format!("empty chain {name}"));
         batch.text(1, TABLE);
         batch.text(2, name);
+        let comment = chain.comment();
+        for expressions in &chain.rules {
+            let batch = self.message(NEWRULE, CREATE | APPEND, &format!("add a rule to chain {name}"));
+            batch.text(1, TABLE);
+            batch.text(2, name);
+            batch.attr(4 | NESTED, expressions);
+            batch.attr(7, &comment);
+        }
     }
 
-    fn rule(&mut self, chain: &str, expressions: impl FnOnce(&mut Batch)) {
-        const APPEND: u16 = 0x800;
-        let batch = self.message(NEWRULE, CREATE | APPEND, &format!("add a rule to chain {chain}"));
-        batch.text(1, TABLE);
-        batch.text(2, chain);
-        batch.nest(4 | NESTED, expressions);
+    fn add(&mut self, elements: &[(String, Element)]) {
+        for (set, element) in elements {
+            self.elements(NEWSETELEM, set, std::slice::from_ref(element));
+        }
     }
 
     fn elements(&mut self, kind: u16, set: &str, elements: &[Element]) {
@@ -128,19 +306,7 @@ impl Transaction {
         if elements.is_empty() {
             return;
         }
-        batch.nest(3 | NESTED, |list| {
-            for element in elements {
-                list.nest(LIST_ELEM, |e| {
-                    if element.is_end {
-                        number(e, 3, 1);
-                    }
-                    e.nest(1 | NESTED, |key| key.attr(DATA_VALUE, &octets(element.key)));
-                    if let Some(mark) = element.mark {
-                        e.nest(2 | NESTED, |data| data.attr(DATA_VALUE, &mark.to_ne_bytes()));
-                    }
-                });
-            }
-        });
+        batch.nest(3 | NESTED, |list| elements.iter().for_each(|e| e.put(list)));
     }
 
     fn run(mut self, socket: &Socket) -> Result<()> {
@@ -165,24 +331,105 @@ impl Transaction {
     }
 }
 
-struct Element {
-    key: IpAddr,
-    mark: Option<u32>,
-    is_end: bool,
+/// Removes elements; no matter if they are there.
+pub(crate) fn remove_elements(socket: &Socket, elements: &[(String, Element)]) -> Result<()> {
+    if elements.is_empty() {
+        return Ok(());
+    }
+    let mut all = Transaction::new();
+    for (set, element) in elements {
+        all.elements(DELSETELEM, set, std::slice::from_ref(element));
+    }
+    if all.try_run(socket)?.1.failures.is_empty() {
+        return Ok(());
+    }
+    // Not all of them are there: one by one, then.
+    for (set, element) in elements {
+        let mut one = Transaction::new();
+        one.elements(DELSETELEM, set, std::slice::from_ref(element));
+        let (batch, outcome) = one.try_run(socket)?;
+        if let Some(failure) = outcome.failures.iter().find(|f| f.errno != Errno::ENOENT) {
+            return Err(batch.error(failure));
+        }
+    }
+    Ok(())
 }
 
-fn of_family(addresses: &[IpAddr], family: Family, mark: Option<u32>) -> Vec<Element> {
-    let of = addresses.iter().copied().filter(|a| Family::of(*a) == family);
-    of.map(|key| Element {
-        key,
-        mark,
-        is_end: false,
-    })
-    .collect()
+/// The elements that are not in their sets.
+pub(crate) fn missing_elements(
+    socket: &Socket,
+    elements: &[(String, Element)],
+) -> Result<Vec<(String, Element)>> {
+    let mut batch = Batch::default();
+    for (set, element) in elements {
+        batch.begin(
+            GETSETELEM,
+            ACK,
+            &[NFPROTO_INET, 0, 0, 0],
+            format!("look into set {set}"),
+        );
+        batch.text(1, TABLE);
+        batch.text(2, set);
+        batch.nest(3 | NESTED, |list| {
+            Element {
+                mark: None,
+                ..element.clone()
+            }
+            .put(list);
+        });
+    }
+    let outcome = socket.try_run(&batch)?;
+    if let Some(failure) = outcome.failures.iter().find(|f| f.errno != Errno::ENOENT) {
+        return Err(batch.error(failure));
+    }
+    let gone = outcome.failures.iter().filter_map(|f| elements.get(f.index));
+    Ok(gone.cloned().collect())
+}
+
+/// The policy and the number of rules of a base chain of another's table; None where there is no such chain.
+pub(crate) fn foreign_chain(
+    socket: &Socket,
+    family: Family,
+    table: &str,
+    chain: &str,
+) -> Result<Option<(bool, usize)>> {
+    const POLICY_DROP: u32 = 0;
+    let protocol = match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    };
+    let mut batch = Batch::default();
+    batch.begin(
+        GETCHAIN,
+        0,
+        &[protocol, 0, 0, 0],
+        format!("look at chain {chain} in table {table}"),
+    );
+    batch.text(1, table);
+    batch.text(3, chain);
+    let outcome = socket.try_run(&batch)?;
+    let Some(found) = outcome.replies.first() else {
+        return Ok(None);
+    };
+    let policy = found.attrs(4).get(5).and_then(|b| b.try_into().ok());
+    let drops = policy.map(u32::from_be_bytes) == Some(POLICY_DROP);
+    if !drops {
+        return Ok(Some((false, 0)));
+    }
+    let mut batch = Batch::default();
+    batch.begin(
+        GETRULE,
+        DUMP,
+        &[protocol, 0, 0, 0],
+        format!("list the rules of chain {chain} in table {table}"),
+    );
+    batch.text(1, table);
+    batch.text(2, chain);
+    Ok(Some((true, socket.run(batch)?.len())))
 }
 
 /// Each prefix as its first address and the one after its last.
-fn intervals(prefixes: &[IpNet], family: Family) -> Vec<Element> {
+pub(crate) fn intervals(prefixes: &[IpNet], family: Family) -> Vec<Element> {
     let of: Vec<IpNet> = prefixes
         .iter()
         .copied()
@@ -190,68 +437,112 @@ fn intervals(prefixes: &[IpNet], family: Family) -> Vec<Element> {
         .collect();
     let mut elements = Vec::new();
     for prefix in IpNet::aggregate(&of) {
-        elements.push(Element {
-            key: prefix.network(),
-            mark: None,
-            is_end: false,
-        });
+        elements.push(Element::address(prefix.network(), None));
         let after = match prefix.broadcast() {
             IpAddr::V4(last) => last.to_bits().checked_add(1).map(|b| IpAddr::V4(b.into())),
             IpAddr::V6(last) => last.to_bits().checked_add(1).map(|b| IpAddr::V6(b.into())),
         };
         elements.extend(after.map(|key| Element {
-            key,
-            mark: None,
             is_end: true,
+            ..Element::address(key, None)
         }));
     }
     elements
 }
 
-fn number(batch: &mut Batch, kind: u16, value: u32) {
+pub(crate) fn number(batch: &mut Batch, kind: u16, value: u32) {
     batch.attr(kind, &value.to_be_bytes());
 }
 
-fn expression(batch: &mut Batch, name: &str, data: impl FnOnce(&mut Batch)) {
+pub(crate) fn expression(batch: &mut Batch, name: &str, data: impl FnOnce(&mut Batch)) {
     batch.nest(LIST_ELEM, |e| {
         e.text(1, name);
         e.nest(2 | NESTED, data);
     });
 }
 
-/// `meta nfproto <family>`: what follows reads that family's header.
-fn match_family(batch: &mut Batch, family: Family) {
-    const META_NFPROTO: u32 = 15;
-    let protocol: u8 = match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    };
+/// Loads a property of the packet.
+pub(crate) fn load_meta(batch: &mut Batch, key: u32, register: u32) {
     expression(batch, "meta", |d| {
-        number(d, 2, META_NFPROTO);
-        number(d, 1, REG_1);
-    });
-    expression(batch, "cmp", |d| {
-        number(d, 1, REG_1);
-        number(d, 2, 0);
-        d.nest(3 | NESTED, |value| value.attr(DATA_VALUE, &[protocol]));
+        number(d, 2, key);
+        number(d, 1, register);
     });
 }
 
-/// Loads the source or destination address.
-fn load_address(batch: &mut Batch, family: Family, is_source: bool) {
-    let (source, destination, length) = match family {
-        Family::V4 => (12, 16, 4),
-        Family::V6 => (8, 24, 16),
-    };
-    expression(batch, "payload", |d| {
+/// Goes on only where the first register begins with these bytes.
+pub(crate) fn equals(batch: &mut Batch, bytes: &[u8]) {
+    expression(batch, "cmp", |d| {
         number(d, 1, REG_1);
-        number(d, 2, 1);
-        number(d, 3, if is_source { source } else { destination });
+        number(d, 2, 0);
+        d.nest(3 | NESTED, |value| value.attr(DATA_VALUE, bytes));
+    });
+}
+
+/// `meta nfproto <family>`: what follows reads that family's header.
+pub(crate) fn match_family(batch: &mut Batch, family: Family) {
+    const META_NFPROTO: u32 = 15;
+    load_meta(batch, META_NFPROTO, REG_1);
+    equals(
+        batch,
+        &[match family {
+            Family::V4 => 2,
+            Family::V6 => 10,
+        }],
+    );
+}
+
+/// `meta l4proto <protocol>` and bytes of the transport header.
+pub(crate) fn match_transport(batch: &mut Batch, protocol: u8, offset: u32, bytes: &[u8]) {
+    const META_L4PROTO: u32 = 16;
+    const TRANSPORT: u32 = 2;
+    load_meta(batch, META_L4PROTO, REG_1);
+    equals(batch, &[protocol]);
+    load_payload(
+        batch,
+        REG_1,
+        TRANSPORT,
+        offset,
+        u32::try_from(bytes.len()).unwrap_or_default(),
+    );
+    equals(batch, bytes);
+}
+
+fn load_payload(batch: &mut Batch, register: u32, base: u32, offset: u32, length: u32) {
+    expression(batch, "payload", |d| {
+        number(d, 1, register);
+        number(d, 2, base);
+        number(d, 3, offset);
         number(d, 4, length);
     });
 }
 
-fn look_up(batch: &mut Batch, set: &str, inverted: bool, into: Option<u32>) {
+/// Loads the source or destination address.
+pub(crate) fn load_address(batch: &mut Batch, family: Family, is_source: bool, register: u32) {
+    const NETWORK: u32 = 1;
+    let (source, destination, length) = match family {
+        Family::V4 => (12, 16, 4),
+        Family::V6 => (8, 24, 16),
+    };
+    let offset = if is_source { source } else { destination };
+    load_payload(batch, register, NETWORK, offset, length);
+}
+
+/// What becomes of the packet.
+pub(crate) fn verdict(batch: &mut Batch, code: i32) {
+    const REG_VERDICT: u32 = 0;
+    expression(batch, "immediate", |d| {
+        number(d, 1, REG_VERDICT);
+        d.nest(2 | NESTED, |data| {
+            data.nest(2 | NESTED, |v| number(v, 1, code.cast_unsigned()));
+        });
+    });
+}
+
+pub(crate) const DROP: i32 = 0;
+pub(crate) const ACCEPT: i32 = 1;
+pub(crate) const RETURN: i32 = -5;
+
+pub(crate) fn look_up(batch: &mut Batch, set: &str, inverted: bool, into: Option<u32>) {
     expression(batch, "lookup", |d| {
         d.text(1, set);
         number(d, 2, REG_1);
@@ -262,141 +553,6 @@ fn look_up(batch: &mut Batch, set: &str, inverted: bool, into: Option<u32>) {
             number(d, 5, 1);
         }
     });
-}
-
-fn digit(family: Family) -> char {
-    match family {
-        Family::V4 => '4',
-        Family::V6 => '6',
-    }
-}
-
-/// Names of a network's sets: a hash, for a network's name may be longer than a set's.
-fn names(network: &str, family: Family) -> (String, String) {
-    let tag = tag(network);
-    let digit = digit(family);
-    (format!("pods{digit}-{tag}"), format!("exempt{digit}-{tag}"))
-}
-
-fn tag(network: &str) -> String {
-    format!("{:016x}", hash(&[network.as_bytes()]))
-        .split_at(12)
-        .0
-        .to_owned()
-}
-
-/// Masquerades what these addresses send to anywhere but the exempt prefixes.
-pub(crate) fn masquerade(socket: &Socket, network: &str, pods: &[IpAddr], exempt: &[IpNet]) -> Result<()> {
-    const POSTROUTING: u32 = 4;
-    let mut t = Transaction::new();
-    t.table();
-    let chain = format!("masquerade-{}", tag(network));
-    t.chain(&chain, "nat", POSTROUTING, 100);
-    for family in FAMILIES {
-        let (pods_set, exempt_set) = names(network, family);
-        t.set(&pods_set, family, 0, None);
-        t.set(&exempt_set, family, SET_INTERVAL, None);
-        t.elements(DELSETELEM, &exempt_set, &[]);
-        for (set, elements) in [
-            (&exempt_set, intervals(exempt, family)),
-            (&pods_set, of_family(pods, family, None)),
-        ] {
-            if !elements.is_empty() {
-                t.elements(NEWSETELEM, set, &elements);
-            }
-        }
-        t.rule(&chain, |rule| {
-            match_family(rule, family);
-            load_address(rule, family, true);
-            look_up(rule, &pods_set, false, None);
-            load_address(rule, family, false);
-            look_up(rule, &exempt_set, true, None);
-            expression(rule, "masq", |_| {});
-        });
-    }
-    t.run(socket)
-}
-
-/// Marks what these addresses send.
-pub(crate) fn mark(socket: &Socket, pods: &[IpAddr], mark: u32) -> Result<()> {
-    let (_, outcome) = marking(pods, mark).try_run(socket)?;
-    if outcome.failures.is_empty() {
-        return Ok(());
-    }
-    // An address may be there with another mark, from a killed DEL: it is taken out, and all tried again.
-    forget(socket, &marks(), pods)?;
-    marking(pods, mark).run(socket)
-}
-
-fn marking(pods: &[IpAddr], mark: u32) -> Transaction {
-    const PREROUTING: u32 = 0;
-    const META_MARK: u32 = 3;
-    let mut t = Transaction::new();
-    t.table();
-    t.chain("marks", "filter", PREROUTING, -150);
-    for (map, family) in marks() {
-        t.set(&map, family, SET_MAP, Some((TYPE_MARK, 4)));
-        let elements = of_family(pods, family, Some(mark));
-        if !elements.is_empty() {
-            t.elements(NEWSETELEM, &map, &elements);
-        }
-        t.rule("marks", |rule| {
-            match_family(rule, family);
-            load_address(rule, family, true);
-            look_up(rule, &map, false, Some(REG_1));
-            expression(rule, "meta", |d| {
-                number(d, 2, META_MARK);
-                number(d, 3, REG_1);
-            });
-        });
-    }
-    t
-}
-
-type Sets = [(String, Family); 2];
-
-fn marks() -> Sets {
-    FAMILIES.map(|f| (format!("marks{}", digit(f)), f))
-}
-
-fn pods_of(network: &str) -> Sets {
-    FAMILIES.map(|f| (names(network, f).0, f))
-}
-
-/// Removes addresses from the marks; no matter if they are there.
-pub(crate) fn unmark(socket: &Socket, pods: &[IpAddr]) -> Result<()> {
-    forget(socket, &marks(), pods)
-}
-
-/// Removes addresses from a network's masqueraded ones; no matter if they are there.
-pub(crate) fn unmasquerade(socket: &Socket, network: &str, pods: &[IpAddr]) -> Result<()> {
-    forget(socket, &pods_of(network), pods)
-}
-
-fn forget(socket: &Socket, sets: &Sets, pods: &[IpAddr]) -> Result<()> {
-    let mut all = Transaction::new();
-    for (set, family) in sets {
-        let elements = of_family(pods, *family, None);
-        if !elements.is_empty() {
-            all.elements(DELSETELEM, set, &elements);
-        }
-    }
-    let (_, outcome) = all.try_run(socket)?;
-    if outcome.failures.is_empty() {
-        return Ok(());
-    }
-    // Not all of them are there: one by one, then.
-    for (set, family) in sets {
-        for element in of_family(pods, *family, None) {
-            let mut one = Transaction::new();
-            one.elements(DELSETELEM, set, &[element]);
-            let (batch, outcome) = one.try_run(socket)?;
-            if let Some(failure) = outcome.failures.iter().find(|f| f.errno != Errno::ENOENT) {
-                return Err(batch.error(failure));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Removes the table with all in it; false where it was not there.

@@ -19,6 +19,7 @@ use crate::kernel::link::{self, Link, NewRoute};
 use crate::kernel::netlink::{APPEND, Batch, CREATE, EXCL, Outcome, REPLACE, Socket, kernel_error};
 use crate::kernel::netns::Netns;
 use crate::kernel::sys;
+use crate::names::{ALIAS_MARK, Owner};
 use crate::netconf::Route;
 
 const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -31,6 +32,22 @@ pub(crate) fn gateway(family: Family) -> IpAddr {
     match family {
         Family::V4 => GATEWAY_V4.into(),
         Family::V6 => GATEWAY_V6.into(),
+    }
+}
+
+/// Where pods' own link-local addresses are.
+pub(crate) fn link_local_net() -> IpNet {
+    IpNet::new_assert(GATEWAY_V6.into(), 64).trunc()
+}
+
+/// So that the node can answer the pod's own link-local address.
+pub(crate) fn link_local_route(index: u32) -> NewRoute {
+    NewRoute {
+        dst: link_local_net(),
+        gateway: None,
+        source: None,
+        index,
+        protocol: link::ROUTE_PROTOCOL,
     }
 }
 
@@ -47,6 +64,8 @@ pub(crate) struct Plan {
     /// The node's own addresses: the source of what the node sends to the pod.
     pub(crate) sources: Vec<IpAddr>,
     pub(crate) routes: Vec<Route>,
+    /// Drop what the pod sends with addresses of others.
+    pub(crate) checks_sources: bool,
 }
 
 impl Plan {
@@ -62,29 +81,43 @@ impl Plan {
     }
 }
 
-/// Makes the pair and all that belongs to it. On failure the pair is removed again; the first error is the one returned.
-pub(crate) fn create(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Vec<Route>> {
-    let link = make_pair(host, netns, plan)?;
-    let made = wire(host, netns, plan, &link);
-    if made.is_err() {
-        link::delete(host, &plan.host_ifname)?;
-    }
-    made
+/// What was made, and beside what.
+#[derive(Debug, Clone)]
+pub(crate) struct Made {
+    /// The pod's routes.
+    pub(crate) routes: Vec<Route>,
+    /// Names of the pod's other interfaces.
+    pub(crate) others: Vec<String>,
 }
 
-fn wire(host: &Socket, netns: &Netns, plan: &Plan, link: &Link) -> Result<Vec<Route>> {
-    let (pod, routes) = netns.inside(|| {
+/// Makes the pair and all that belongs to it. What a failure leaves is for the caller to remove, but for
+/// `Error::NameTaken`, which says that nothing was made.
+pub(crate) fn create(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Made> {
+    let link = make_pair(host, netns, plan)?;
+    wire(host, netns, plan, &link)
+}
+
+fn wire(host: &Socket, netns: &Netns, plan: &Plan, link: &Link) -> Result<Made> {
+    let (pod, made) = netns.inside(|| {
         let pod = Socket::route()?;
         let routes = configure_pod(&pod, plan, link.peer_index)?;
-        Ok((pod, routes))
+        let others = link::links(&pod)?
+            .into_iter()
+            .filter(|l| l.index != link.peer_index && l.name != "lo")
+            .map(|l| l.name)
+            .collect();
+        Ok((pod, Made { routes, others }))
     })?;
     configure_host(host, plan, link.index)?;
+    if plan.checks_sources {
+        refuse_advertisements(&plan.host_ifname);
+    }
     // Without this the first packet to one pod in three is lost: the queue of the end that came up
     // first stays shut until the kernel's link watch runs.
     sys::ethtool_glink(host.fd(), &plan.host_ifname)
         .map_err(|e| kernel_error("ask for the carrier of the host interface", e, ""))?;
     await_addresses(host, &pod, plan, link)?;
-    Ok(routes)
+    Ok(made)
 }
 
 fn make_pair(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Link> {
@@ -95,6 +128,9 @@ fn make_pair(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Link> {
     batch.text(link::IFLA_IFNAME, &plan.host_ifname);
     batch.attr(link::IFLA_MTU, &mtu);
     batch.attr(link::IFLA_ADDRESS, &plan.host_mac);
+    if plan.checks_sources {
+        batch.attr(link::IFLA_GROUP, &link::LINK_GROUP.to_ne_bytes());
+    }
     batch.nest(link::IFLA_LINKINFO | link::NESTED, |info| {
         info.text(link::IFLA_INFO_KIND, "veth");
         info.nest(link::IFLA_INFO_DATA | link::NESTED, |data| {
@@ -107,71 +143,55 @@ fn make_pair(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Link> {
             });
         });
     });
-    let action = format!("set up {}", plan.host_ifname);
-    batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(0, true), action);
-    batch.text(link::IFLA_IFNAME, &plan.host_ifname);
-    batch.attr(link::IFLA_IFALIAS, plan.alias.as_bytes());
     link::get_link(&mut batch, &plan.host_ifname);
-
     let outcome = host.try_run(&batch)?;
-    if let Some(failure) = outcome.failures.first() {
-        if failure.index > 0 {
-            link::delete(host, &plan.host_ifname)?;
-        } else if failure.errno == Errno::EEXIST {
-            return Err(taken(host, plan));
+    let found = outcome.replies.first().and_then(Link::read);
+    match outcome.failures.first() {
+        Some(failure) if failure.index == 0 && failure.errno == Errno::EEXIST => {
+            return Err(taken(found, plan));
         }
-        return Err(batch.error(failure));
+        Some(failure) => return Err(batch.error(failure)),
+        None => {}
     }
-    let link = outcome.replies.first().and_then(Link::read);
-    link.ok_or_else(|| kernel_error("read back the veth pair", Errno::ENODEV, ""))
+    let link = found.ok_or_else(|| kernel_error("read back the veth pair", Errno::ENODEV, ""))?;
+    // Only now, and by its index: what has the name without being ours is left alone.
+    let mut batch = Batch::default();
+    let action = format!("set up {}", plan.host_ifname);
+    batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(link.index, true), action);
+    batch.attr(link::IFLA_IFALIAS, plan.alias.as_bytes());
+    host.run(batch)?;
+    Ok(link)
 }
 
-fn taken(host: &Socket, plan: &Plan) -> Error {
-    match link::find(host, &plan.host_ifname) {
-        Ok(Some(_)) => {
-            let said = "the host interface exists; 'podroute ipam check --fix' removes what is left over";
-            kernel_error(&format!("make {}", plan.host_ifname), Errno::EEXIST, said)
-        }
-        _ => {
-            let said = "the pod has an interface of this name from another plugin; choose another CNI_IFNAME";
-            kernel_error(&format!("make {}", plan.pod_ifname), Errno::EEXIST, said)
-        }
-    }
+fn taken(found: Option<Link>, plan: &Plan) -> Error {
+    let (name, cause) = match found {
+        Some(link) if link.alias.starts_with(ALIAS_MARK) => (
+            link.name,
+            "is there already, of an earlier pod; 'podroute ipam check --fix' removes what is left over",
+        ),
+        Some(link) => (
+            link.name,
+            "exists on the host and is not of podroute-cni; rename or remove it",
+        ),
+        None => (
+            plan.pod_ifname.clone(),
+            "exists in the pod, of another plugin; choose another CNI_IFNAME",
+        ),
+    };
+    Error::NameTaken { name, cause }
 }
 
 /// The gateway's addresses on the host end, and the routes to the pod.
 fn configure_host(host: &Socket, plan: &Plan, index: u32) -> Result<()> {
     let build = |with_source: bool| {
         let mut batch = Batch::default();
-        // No link-local address of the kernel's own making: fe80::1 is enough, and needs no detection.
-        batch.begin(
-            link::RTM_NEWLINK,
-            0,
-            &link::ifinfo(index, false),
-            "set the address mode",
-        );
-        batch.nest(link::IFLA_AF_SPEC | link::NESTED, |spec| {
-            let inet6 = u16::from(link::af(Family::V6)) | link::NESTED;
-            spec.nest(inet6, |inet6| inet6.attr(link::IFLA_INET6_ADDR_GEN_MODE, &[1]));
-        });
-        if !plan.families().contains(&Family::V6) {
-            batch = Batch::default();
-        }
+        set_modes(&mut batch, plan, index);
         for family in plan.families() {
             // A whole /64 would join an anycast group, and leaving that doubles the time of a DEL.
             let net = IpNet::from(gateway(family));
             link::add_address(&mut batch, CREATE | REPLACE, index, net, link::SCOPE_LINK);
             if family == Family::V6 {
-                // So that the node can answer the pod's own link-local address.
-                let dst = IpNet::new_assert(gateway(family), 64).trunc();
-                let route = NewRoute {
-                    dst,
-                    gateway: None,
-                    source: None,
-                    index,
-                    protocol: link::ROUTE_PROTOCOL,
-                };
-                link::add_route(&mut batch, CREATE | APPEND, route);
+                link::add_route(&mut batch, CREATE | APPEND, link_local_route(index));
             }
         }
         for address in &plan.addresses {
@@ -202,6 +222,54 @@ fn configure_host(host: &Socket, plan: &Plan, index: u32) -> Result<()> {
         return outcome.failures.first().map_or(Ok(()), |f| Err(batch.error(f)));
     }
     outcome.failures.first().map_or(Ok(()), |f| Err(batch.error(f)))
+}
+
+/// Reverse-path filtering, and no link-local address of the kernel's own making: fe80::1 is enough, and needs no detection.
+fn set_modes(batch: &mut Batch, plan: &Plan, index: u32) {
+    let families = plan.families();
+    let action = "set the modes of the host interface";
+    let begin = |batch: &mut Batch| batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, false), action);
+    if plan.checks_sources {
+        begin(batch);
+        batch.nest(link::IFLA_AF_SPEC | link::NESTED, |spec| {
+            link::put_rp_filter(spec, link::RP_FILTER_STRICT);
+        });
+    }
+    if families.contains(&Family::V6) {
+        begin(batch);
+        batch.nest(link::IFLA_AF_SPEC | link::NESTED, |spec| {
+            let inet6 = u16::from(link::af(Family::V6)) | link::NESTED;
+            spec.nest(inet6, |inet6| inet6.attr(link::IFLA_INET6_ADDR_GEN_MODE, &[1]));
+        });
+    }
+}
+
+/// Lets a pod of several interfaces send with each one's addresses through any: what comes in by one leaves by the default
+/// route's. Strict filtering looks at one interface alone; which pairs are right is then the table's to say.
+pub(crate) fn loosen(host: &Socket, names: &[String]) -> Result<()> {
+    let mut batch = Batch::default();
+    for name in names {
+        batch.begin(
+            link::RTM_NEWLINK,
+            0,
+            &link::ifinfo(0, false),
+            format!("loosen the reverse-path filter of {name}"),
+        );
+        batch.text(link::IFLA_IFNAME, name);
+        batch.nest(link::IFLA_AF_SPEC | link::NESTED, |spec| {
+            link::put_rp_filter(spec, link::RP_FILTER_LOOSE);
+        });
+    }
+    let outcome = host.try_run(&batch)?;
+    // An interface of the pod that is not ours has no end on the host.
+    let failure = outcome.failures.iter().find(|f| f.errno != Errno::ENODEV);
+    failure.map_or(Ok(()), |f| Err(batch.error(f)))
+}
+
+/// A pod must not become its node's router. The host forwards, so that 1 would do; other programs write 2.
+fn refuse_advertisements(host_ifname: &str) {
+    // Without IPv6 there is no such file, and nothing to refuse.
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{host_ifname}/accept_ra"), "0");
 }
 
 /// Runs a batch of which a part succeeded before: what exists already is what we made.
@@ -307,7 +375,16 @@ fn enable_ipv6(ifname: &str) {
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6"), "0");
 }
 
-/// Removes the pair; no matter if it is gone. The name is a hash that no one else makes.
-pub(crate) fn remove(host: &Socket, host_ifname: &str) -> Result<bool> {
-    link::delete(host, host_ifname)
+/// Is this link an attachment's host end? Its hardware address is set as it is made, its alias a moment later.
+pub(crate) fn is_of(link: &Link, owner: &Owner) -> bool {
+    link.name == owner.host_ifname()
+        && (link.alias.starts_with(ALIAS_MARK) || link.mac == owner.host_mac().as_slice())
+}
+
+/// Removes the pair; no matter if it is gone. A link that only has the name stays.
+pub(crate) fn remove(host: &Socket, owner: &Owner) -> Result<bool> {
+    match link::find(host, &owner.host_ifname())? {
+        Some(link) if is_of(&link, owner) => link::delete_found(host, &link),
+        _ => Ok(false),
+    }
 }

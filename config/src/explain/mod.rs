@@ -12,7 +12,10 @@ use std::time::Duration;
 use bgp_proto::engine::{MaxPrefixes, OverLimit, PathRules, PeerKind, PrivateAs};
 use bgp_proto::types::HoldTime;
 
-use crate::model::{Auto, Bfd, BmpStation, Cni, Config, Fib, Mesh, OnShutdown, Peer, Portmap, Remote, Ttl};
+use crate::model::{
+    Auto, Bfd, BmpStation, Cni, Config, Fib, Mesh, NodeAddresses, OnShutdown, Peer, Portmap, Remote,
+    RouterIdChoice, Ttl,
+};
 
 impl Config {
     /// What this node will run, and why, in words for people.
@@ -95,13 +98,22 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
         "of its own"
     };
     writeln!(out, "  AS             {} ({own})", node.asn)?;
-    writeln!(out, "  router id      {}", auto(&node.router_id))?;
+    let router_id = match &node.router_id {
+        RouterIdChoice::Auto => "auto".to_owned(),
+        RouterIdChoice::Cidr(cidr) => format!("the host's address in {cidr}"),
+        RouterIdChoice::Fixed(id) => id.to_string(),
+    };
+    writeln!(out, "  router id      {router_id}")?;
     if let Some(id) = config.cluster.cluster_id {
         writeln!(out, "  cluster id     {}", std::net::Ipv4Addr::from_bits(id))?;
     }
     let addresses = match &node.addresses {
-        Auto::Auto => "auto".to_owned(),
-        Auto::Fixed(list) => join(list, "none"),
+        NodeAddresses::Auto => "auto".to_owned(),
+        NodeAddresses::InternalIp => {
+            format!("internal addresses of the Node: {}", join(&node.internal, "none"))
+        }
+        NodeAddresses::Cidrs(cidrs) => format!("the host's in {}", join(cidrs, "none")),
+        NodeAddresses::Fixed(list) => join(list, "none"),
     };
     writeln!(out, "  addresses      {addresses}")?;
     let labels: Vec<String> = node

@@ -33,6 +33,8 @@ pub const SECTIONS: &[&Section] = &[
     &DOCUMENT,
     &CLUSTER,
     &NODE,
+    &node::ADDRESSES,
+    &node::ROUTER_ID,
     &LISTEN,
     &FIB,
     &RESILIENT_GROUPS,
@@ -150,14 +152,6 @@ pub(crate) fn read(root: &YamlNode, sink: &Sink) -> Option<Document> {
         metrics: Metrics::read(&fields),
         shutdown: fields.scalar("shutdown", &SHUTDOWN),
     })
-}
-
-/// `auto`, or a value that the operator chose.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum AutoOr<T> {
-    #[default]
-    Auto,
-    Given(T),
 }
 
 /// A mapping of names to values, as labels are.

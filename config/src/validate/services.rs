@@ -10,7 +10,7 @@ use bgp_proto::types::{Community, Prefix};
 use super::cluster::{selector, selects};
 use super::node::Node;
 use crate::decode::At;
-use crate::model::{Auto, Cluster, EXCLUDE_LABEL, NodeFacts, ServiceAddress, ServiceFact, Services};
+use crate::model::{Cluster, EXCLUDE_LABEL, NodeFacts, ServiceAddress, ServiceFact, Services};
 use crate::problem::Sink;
 use crate::schema::{self, Document};
 
@@ -141,10 +141,7 @@ impl<'a> Guard<'a> {
             let addresses = fact.addresses.iter();
             addresses.map(move |address| (*address, format!("of node {name}")))
         });
-        let own = match &node.addresses {
-            Auto::Fixed(list) => list.as_slice(),
-            Auto::Auto => &[],
-        };
+        let own = node.addresses.fixed().unwrap_or_default();
         let of_peers = document.peers.iter().filter_map(|peer| {
             let name = peer.name.as_ref().map_or("", |name| &name.value);
             Some((peer.address.as_ref()?.value, format!("of peer {name}")))

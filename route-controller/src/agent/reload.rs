@@ -5,9 +5,8 @@ use std::sync::atomic::Ordering;
 use bgp_proto::engine::EqualPaths;
 use podroute_config::Config;
 
-use super::{Agent, AgentError, config_of, fib_config, read_mirror, read_text};
+use super::{Agent, AgentError, config_of, fib_config, read_text};
 use crate::fib::task::ToFib;
-use crate::host::find_out;
 
 impl Agent {
     /// Applies what changed in the file. What cannot change while the agent runs stays as it was until its next start.
@@ -60,16 +59,7 @@ impl Agent {
 
     /// Makes the running agent like the configuration: the difference only.
     pub(super) async fn apply(&mut self, new: Config) -> Result<String, String> {
-        let mirror = read_mirror(new.fib.table)
-            .await
-            .map_err(|error| error.to_string())?;
-        let host = find_out(&new, &mirror).map_err(|error| error.to_string())?;
-        if host.router_id != self.node.host.router_id {
-            return Err(
-                "node.routerId changes only with a restart of the agent; the configuration stays as it was"
-                    .to_owned(),
-            );
-        }
+        let host = self.host_for(&new).await?;
         if new.deferred != self.config.deferred {
             for field in &new.deferred {
                 tracing::warn!(%field, "this takes effect at the agent's next start");

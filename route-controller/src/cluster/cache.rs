@@ -33,6 +33,8 @@ struct NodeEntry {
     asn: Option<String>,
     #[serde(default)]
     peers: Option<String>,
+    #[serde(default)]
+    router_id: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,6 +119,7 @@ impl From<NodeEntry> for NodeFact {
             draining: entry.draining,
             asn: entry.asn,
             peers: entry.peers,
+            router_id: entry.router_id,
         }
     }
 }
@@ -131,6 +134,7 @@ impl From<&NodeFact> for NodeEntry {
             draining: fact.draining,
             asn: fact.asn.clone(),
             peers: fact.peers.clone(),
+            router_id: fact.router_id.clone(),
         }
     }
 }
@@ -190,6 +194,7 @@ mod tests {
             draining: true,
             asn: Some("64607".to_owned()),
             peers: Some("[]".to_owned()),
+            router_id: Some("10.0.0.7".to_owned()),
         };
         let service = ServiceFact {
             addresses: vec![

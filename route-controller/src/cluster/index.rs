@@ -12,8 +12,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 use podroute_config::{
-    ASN_ANNOTATION, ClusterFacts, DRAIN_TAINT, FromKubernetes, NodeFact, PEERS_ANNOTATION, ServiceAddress,
-    ServiceFact,
+    ASN_ANNOTATION, ClusterFacts, DRAIN_TAINT, FromKubernetes, NodeFact, PEERS_ANNOTATION,
+    ROUTER_ID_ANNOTATION, ServiceAddress, ServiceFact,
 };
 
 /// The label by which a slice names its Service.
@@ -231,6 +231,7 @@ fn node_fact(node: &Node, own: &str) -> NodeFact {
             .is_some_and(|taints| taints.iter().any(|taint| taint.key == DRAIN_TAINT)),
         asn: annotation(ASN_ANNOTATION),
         peers: annotation(PEERS_ANNOTATION),
+        router_id: annotation(ROUTER_ID_ANNOTATION),
     }
 }
 

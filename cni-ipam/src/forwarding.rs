@@ -1,0 +1,62 @@
+//! STATUS: does the host forward what pods send and get?
+
+use std::fs;
+
+use crate::block::Family;
+use crate::error::{Error, Result};
+use crate::kernel::netlink::Socket;
+use crate::kernel::nft;
+use crate::netconf::Netconf;
+use crate::node::Node;
+
+/// Fails where living pods reach nobody beyond the node.
+pub(crate) fn status(conf: &Netconf) -> Result<()> {
+    let limited = |cause: String| Err(Error::Limited { cause });
+    for family in families(conf) {
+        if !is_on(family) {
+            let name = sysctl(family);
+            return limited(format!(
+                "{name} is 0: the node forwards no {family} packets; run 'sysctl -w {name}=1' and see who switched it off"
+            ));
+        }
+        if drops_all(family) {
+            return limited(format!(
+                "the policy of the chain FORWARD is DROP, and no rule there accepts anything ({family}): accept the pods' \
+                 addresses, or 'iptables -P FORWARD ACCEPT'"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn families(conf: &Netconf) -> Vec<Family> {
+    let all = [Family::V4, Family::V6];
+    if let Some(families) = &conf.families {
+        return families.clone();
+    }
+    let Ok(node) = Node::read(&conf.run_dir) else {
+        return Vec::new();
+    };
+    all.into_iter()
+        .filter(|family| !node.blocks_of(*family).is_empty())
+        .collect()
+}
+
+fn sysctl(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "net.ipv4.ip_forward",
+        Family::V6 => "net.ipv6.conf.all.forwarding",
+    }
+}
+
+/// What cannot be read is not known to be off.
+fn is_on(family: Family) -> bool {
+    let path = format!("/proc/sys/{}", sysctl(family).replace('.', "/"));
+    fs::read_to_string(path).map_or(true, |text| text.trim() != "0")
+}
+
+/// The chain of iptables (as nftables); with rules in it nobody can tell what they let through.
+fn drops_all(family: Family) -> bool {
+    let looked = Socket::netfilter().and_then(|s| nft::foreign_chain(&s, family, "filter", "FORWARD"));
+    matches!(looked, Ok(Some((true, 0))))
+}

@@ -1,0 +1,205 @@
+//! Our one nftables table, `inet podroute-cni`: what it does for pods.
+//!
+//! Masquerade, per network: a set of pod addresses, an interval set of exempt prefixes, and one base chain (`nat`,
+//! postrouting). Marks: a map from pod address to mark and one base chain (`filter`, prerouting, mangle priority). Sources:
+//! one base chain (`filter`, prerouting, raw priority) for the interfaces of our link group, which drops what a pod sends
+//! with an address that is not its own, and router advertisements. Never touches another table.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::block::Family;
+use crate::kernel::link::LINK_GROUP;
+use crate::kernel::netlink::Batch;
+use crate::kernel::nft::{
+    ACCEPT, Chain, DROP, Element, Keys, REG_1, REG_2, RETURN, equals, expression, intervals, load_address,
+    load_meta, look_up, match_family, match_transport, number, rule, verdict,
+};
+use crate::names::hash;
+
+const PREROUTING: u32 = 0;
+const POSTROUTING: u32 = 4;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+fn digit(family: Family) -> char {
+    match family {
+        Family::V4 => '4',
+        Family::V6 => '6',
+    }
+}
+
+/// A network's sets have a hash in their names, for a network's name may be longer than a set's.
+fn tag(network: &str) -> String {
+    format!("{:016x}", hash(&[network.as_bytes()]))
+        .split_at(12)
+        .0
+        .to_owned()
+}
+
+fn masqueraded_set(network: &str, family: Family) -> String {
+    format!("pods{}-{}", digit(family), tag(network))
+}
+
+fn exempt_set(network: &str, family: Family) -> String {
+    format!("exempt{}-{}", digit(family), tag(network))
+}
+
+/// Masquerades what a network's pods send to anywhere but the exempt prefixes; BGP and BFD never, for a pod that speaks
+/// them with the node's address could pass for the node.
+pub(crate) fn masquerade(network: &str, exempt: &[IpNet]) -> Chain {
+    const DESTINATION_PORT: u32 = 2;
+    let mut sets = Vec::new();
+    let mut constants = Vec::new();
+    let ports = [(TCP, 179_u16), (UDP, 3784), (UDP, 3785), (UDP, 4784)];
+    let control = |(protocol, port): (u8, u16)| {
+        rule(|e| {
+            match_transport(e, protocol, DESTINATION_PORT, &port.to_be_bytes());
+            verdict(e, RETURN);
+        })
+    };
+    let mut rules: Vec<Vec<u8>> = ports.into_iter().map(control).collect();
+    for family in FAMILIES {
+        let (pods, exempt_set) = (masqueraded_set(network, family), exempt_set(network, family));
+        sets.push((pods.clone(), Keys::Addresses(family)));
+        sets.push((exempt_set.clone(), Keys::Prefixes(family)));
+        constants.push((exempt_set.clone(), intervals(exempt, family)));
+        rules.push(rule(|e| {
+            match_family(e, family);
+            load_address(e, family, true, REG_1);
+            look_up(e, &pods, false, None);
+            load_address(e, family, false, REG_1);
+            look_up(e, &exempt_set, true, None);
+            expression(e, "masq", |_| {});
+        }));
+    }
+    Chain {
+        name: format!("masquerade-{}", tag(network)),
+        kind: "nat",
+        hook: POSTROUTING,
+        priority: 100,
+        sets,
+        constants,
+        rules,
+    }
+}
+
+/// A pod's elements among a network's masqueraded ones.
+pub(crate) fn masquerade_elements(network: &str, pods: &[IpAddr]) -> Vec<(String, Element)> {
+    pods.iter()
+        .map(|a| {
+            (
+                masqueraded_set(network, Family::of(*a)),
+                Element::address(*a, None),
+            )
+        })
+        .collect()
+}
+
+fn marks_set(family: Family) -> String {
+    format!("marks{}", digit(family))
+}
+
+/// Marks what pods send.
+pub(crate) fn marks() -> Chain {
+    const META_MARK: u32 = 3;
+    let sets = FAMILIES.map(|family| (marks_set(family), Keys::Marks(family)));
+    let rules = FAMILIES.map(|family| {
+        rule(|e| {
+            match_family(e, family);
+            load_address(e, family, true, REG_1);
+            look_up(e, &marks_set(family), false, Some(REG_1));
+            expression(e, "meta", |d| {
+                number(d, 2, META_MARK);
+                number(d, 3, REG_1);
+            });
+        })
+    });
+    Chain {
+        name: "marks".into(),
+        kind: "filter",
+        hook: PREROUTING,
+        priority: -150,
+        sets: sets.into(),
+        constants: Vec::new(),
+        rules: rules.into(),
+    }
+}
+
+/// A pod's elements among the marks.
+pub(crate) fn mark_elements(pods: &[IpAddr], mark: u32) -> Vec<(String, Element)> {
+    pods.iter()
+        .map(|a| (marks_set(Family::of(*a)), Element::address(*a, Some(mark))))
+        .collect()
+}
+
+fn also_set(family: Family) -> String {
+    format!("also{}", digit(family))
+}
+
+fn of_our_group(batch: &mut Batch) {
+    const META_IIFGROUP: u32 = 21;
+    load_meta(batch, META_IIFGROUP, REG_1);
+    equals(batch, &LINK_GROUP.to_ne_bytes());
+}
+
+/// Drops what pods send with addresses that the host does not reach through the interface it came in by, unless the pair is
+/// listed, and router advertisements.
+pub(crate) fn sources() -> Chain {
+    const META_IIFNAME: u32 = 6;
+    const ROUTER_ADVERTISEMENT: u8 = 134;
+    const FIB_RESULT_OIF: u32 = 1;
+    const FIB_SOURCE_IN_PRESENT: u32 = 1 | 8 | 32;
+    let sets = FAMILIES.map(|family| (also_set(family), Keys::InterfaceAddresses(family)));
+    let mut rules = vec![rule(|e| {
+        of_our_group(e);
+        match_family(e, Family::V6);
+        match_transport(e, ICMPV6, 0, &[ROUTER_ADVERTISEMENT]);
+        verdict(e, DROP);
+    })];
+    rules.extend(FAMILIES.map(|family| {
+        rule(|e| {
+            of_our_group(e);
+            match_family(e, family);
+            load_meta(e, META_IIFNAME, REG_1);
+            load_address(e, family, true, REG_2);
+            look_up(e, &also_set(family), false, None);
+            verdict(e, ACCEPT);
+        })
+    }));
+    rules.push(rule(|e| {
+        of_our_group(e);
+        expression(e, "fib", |d| {
+            number(d, 1, REG_1);
+            number(d, 2, FIB_RESULT_OIF);
+            number(d, 3, FIB_SOURCE_IN_PRESENT);
+        });
+        equals(e, &[0]);
+        verdict(e, DROP);
+    }));
+    Chain {
+        name: "sources".into(),
+        kind: "filter",
+        hook: PREROUTING,
+        priority: -300,
+        sets: sets.into(),
+        constants: Vec::new(),
+        rules,
+    }
+}
+
+/// Addresses that a pod may also use on other interfaces of its own.
+pub(crate) fn source_elements(pairs: &[(String, IpAddr)]) -> Vec<(String, Element)> {
+    pairs
+        .iter()
+        .map(|(interface, a)| {
+            (
+                also_set(Family::of(*a)),
+                Element::interface_address(interface, *a),
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,374 @@
+//! Is a pod's wire as it was made? What it should be, what the kernel has, and the difference in words.
+//!
+//! `seen` reads, on the host and inside the pod; `Wanted::differences` is pure. What a chained plugin may change by right
+//! (the pod's MTU and hardware address) is compared only with a result that tells it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::block::Family;
+use crate::error::Result;
+use crate::kernel::link::{self, KernelRoute, LINK_GROUP, Link, Neighbour};
+use crate::kernel::netlink::Socket;
+use crate::kernel::netns::Netns;
+use crate::kernel::veth;
+use crate::names::{Owner, mac_text};
+
+/// What a pod's wire should be.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) owner: Owner,
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Destinations of its routes through the gateway.
+    pub(crate) routes: Vec<IpNet>,
+    pub(crate) host_mtu: Option<u32>,
+    pub(crate) pod_mtu: Option<u32>,
+    /// As a result writes it.
+    pub(crate) pod_mac: Option<String>,
+    pub(crate) checks_sources: bool,
+}
+
+/// One end as the kernel has it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct End {
+    pub(crate) link: Option<Link>,
+    pub(crate) addresses: Vec<IpAddr>,
+    /// On the host, the routes that packets to the pod's addresses take.
+    pub(crate) routes: Vec<KernelRoute>,
+    pub(crate) neighbours: Vec<Neighbour>,
+}
+
+/// Both ends; the pod's is None where it cannot be seen.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    pub(crate) host: End,
+    pub(crate) pod: Option<End>,
+}
+
+/// Reads both ends.
+pub(crate) fn seen(host: &Socket, netns: Option<&Netns>, wanted: &Wanted) -> Result<Seen> {
+    Ok(Seen {
+        host: see_host(host, wanted)?,
+        pod: match netns {
+            Some(netns) => Some(netns.inside(|| see_pod(&Socket::route()?, wanted))?),
+            None => None,
+        },
+    })
+}
+
+fn see_host(host: &Socket, wanted: &Wanted) -> Result<End> {
+    let Some(link) = link::find(host, &wanted.owner.host_ifname())? else {
+        return Ok(End::default());
+    };
+    let mut routes = Vec::new();
+    for address in &wanted.addresses {
+        routes.extend(link::route_to(host, *address, 0)?);
+    }
+    Ok(End {
+        addresses: link::addresses(host, link.index)?,
+        routes,
+        neighbours: Vec::new(),
+        link: Some(link),
+    })
+}
+
+fn see_pod(pod: &Socket, wanted: &Wanted) -> Result<End> {
+    let Some(link) = link::find(pod, &wanted.owner.ifname)? else {
+        return Ok(End::default());
+    };
+    let mut routes = Vec::new();
+    for family in families(&wanted.addresses) {
+        routes.extend(link::routes(pod, family)?);
+    }
+    Ok(End {
+        addresses: link::addresses(pod, link.index)?,
+        routes,
+        neighbours: link::neighbours(pod, link.index)?,
+        link: Some(link),
+    })
+}
+
+fn families(addresses: &[IpAddr]) -> Vec<Family> {
+    let mut families: Vec<Family> = addresses.iter().copied().map(Family::of).collect();
+    families.sort_unstable();
+    families.dedup();
+    families
+}
+
+impl Wanted {
+    /// What is not as it should be, in words; empty where all is.
+    pub(crate) fn differences(&self, seen: &Seen) -> Vec<String> {
+        let mut found = self.of_host(&seen.host);
+        if let Some(pod) = &seen.pod {
+            found.extend(self.of_pod(pod));
+        }
+        found
+    }
+
+    fn of_host(&self, host: &End) -> Vec<String> {
+        let name = self.owner.host_ifname();
+        let Some(link) = &host.link else {
+            return vec![format!("its host interface {name} is gone")];
+        };
+        let mut found = Vec::new();
+        if !link.is_up {
+            found.push(format!("its host interface {name} is down"));
+        }
+        let mac = self.owner.host_mac();
+        if link.mac != mac.as_slice() {
+            found.push(format!(
+                "the hardware address of {name} is {}, not {}",
+                bytes_text(&link.mac),
+                mac_text(mac)
+            ));
+        }
+        if let Some(mtu) = self.host_mtu.filter(|mtu| *mtu != link.mtu) {
+            found.push(format!("the MTU of {name} is {}, not {mtu}", link.mtu));
+        }
+        if self.checks_sources && link.group != LINK_GROUP {
+            found.push(format!(
+                "{name} is not in link group {LINK_GROUP}: what the pod sends is not checked"
+            ));
+        }
+        for gateway in families(&self.addresses).into_iter().map(veth::gateway) {
+            if !host.addresses.contains(&gateway) {
+                found.push(format!("{name} lacks the gateway address {gateway}"));
+            }
+        }
+        for address in &self.addresses {
+            let dst = IpNet::from(*address);
+            let leads_there =
+                |r: &&KernelRoute| r.index == link.index && (r.dst == dst || r.dst.contains(address));
+            if !host.routes.iter().any(|r| leads_there(&r)) {
+                found.push(format!("the host's route to {address} does not lead to {name}"));
+            }
+        }
+        found
+    }
+
+    fn of_pod(&self, pod: &End) -> Vec<String> {
+        let name = &self.owner.ifname;
+        let Some(link) = &pod.link else {
+            return vec![format!("{name} is gone from the pod")];
+        };
+        let mut found = Vec::new();
+        if !link.is_up {
+            found.push(format!("{name} is down in the pod"));
+        }
+        if let Some(mtu) = self.pod_mtu.filter(|mtu| *mtu != link.mtu) {
+            found.push(format!("the MTU of {name} is {}, not {mtu}", link.mtu));
+        }
+        let mac = bytes_text(&link.mac);
+        if let Some(wanted) = self
+            .pod_mac
+            .as_ref()
+            .filter(|wanted| !wanted.eq_ignore_ascii_case(&mac))
+        {
+            found.push(format!("the hardware address of {name} is {mac}, not {wanted}"));
+        }
+        for address in self.addresses.iter().filter(|a| !pod.addresses.contains(a)) {
+            found.push(format!("address {address} is gone from the pod's {name}"));
+        }
+        for gateway in families(&self.addresses).into_iter().map(veth::gateway) {
+            let reaches = |r: &&KernelRoute| r.index == link.index && r.dst == IpNet::from(gateway);
+            // Every link has a route to fe80::/10 addresses by itself.
+            if gateway.is_ipv4() && !pod.routes.iter().any(|r| reaches(&r)) {
+                found.push(format!("the pod's route to its gateway {gateway} is gone"));
+            }
+            let mac = self.owner.host_mac();
+            let knows = |n: &Neighbour| n.address == gateway && n.is_permanent && n.mac == mac.as_slice();
+            // The kernel forgets all neighbours when another plugin gives the pod another hardware address.
+            let may_lack = link.mac != self.owner.pod_mac().as_slice()
+                && !pod
+                    .neighbours
+                    .iter()
+                    .any(|n| n.address == gateway && n.is_permanent);
+            if !may_lack && !pod.neighbours.iter().any(knows) {
+                found.push(format!(
+                    "the pod has no permanent neighbour entry {gateway} at {}",
+                    mac_text(mac)
+                ));
+            }
+        }
+        for dst in &self.routes {
+            let gateway = veth::gateway(Family::of(dst.addr()));
+            // A default route that another interface has is that one's.
+            let is_it = |r: &&KernelRoute| {
+                r.dst == dst.trunc()
+                    && (dst.prefix_len() == 0 && r.index != link.index
+                        || r.index == link.index && r.gateway == Some(gateway))
+            };
+            if !pod.routes.iter().any(|r| is_it(&r)) {
+                found.push(format!("the pod's route to {dst} through {gateway} is gone"));
+            }
+        }
+        found
+    }
+}
+
+fn bytes_text(mac: &[u8]) -> String {
+    let digits: Vec<String> = mac.iter().map(|b| format!("{b:02x}")).collect();
+    digits.join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner {
+            container: "c1".into(),
+            ifname: "eth0".into(),
+        }
+    }
+
+    fn wanted() -> Wanted {
+        Wanted {
+            owner: owner(),
+            addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
+            routes: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
+            host_mtu: Some(1500),
+            pod_mtu: Some(1500),
+            pod_mac: Some(mac_text(owner().pod_mac()).to_uppercase()),
+            checks_sources: true,
+        }
+    }
+
+    fn link(name: &str, index: u32, mac: &[u8]) -> Link {
+        Link {
+            index,
+            name: name.into(),
+            alias: String::new(),
+            mtu: 1500,
+            mac: mac.to_vec(),
+            peer_index: 1,
+            group: LINK_GROUP,
+            is_up: true,
+        }
+    }
+
+    fn route(dst: &str, gateway: Option<&str>, index: u32) -> KernelRoute {
+        KernelRoute {
+            dst: dst.parse().unwrap(),
+            index,
+            protocol: 3,
+            gateway: gateway.map(|g| g.parse().unwrap()),
+            source: None,
+            is_local: false,
+        }
+    }
+
+    fn good() -> Seen {
+        let gateways: Vec<IpAddr> = vec!["169.254.1.1".parse().unwrap(), "fe80::1".parse().unwrap()];
+        let neighbour = |address: &IpAddr| Neighbour {
+            address: *address,
+            mac: owner().host_mac().to_vec(),
+            is_permanent: true,
+        };
+        Seen {
+            host: End {
+                link: Some(link(&owner().host_ifname(), 7, &owner().host_mac())),
+                addresses: gateways.clone(),
+                routes: vec![route("10.0.0.2/32", None, 7), route("fd00::2/128", None, 7)],
+                neighbours: Vec::new(),
+            },
+            pod: Some(End {
+                link: Some(link("eth0", 2, &owner().pod_mac())),
+                addresses: wanted().addresses,
+                routes: vec![
+                    route("169.254.1.1/32", None, 2),
+                    route("0.0.0.0/0", Some("169.254.1.1"), 2),
+                    route("::/0", Some("fe80::1"), 2),
+                ],
+                neighbours: gateways.iter().map(neighbour).collect(),
+            }),
+        }
+    }
+
+    #[test]
+    fn what_is_as_made_has_no_difference() {
+        assert_eq!(wanted().differences(&good()), Vec::<String>::new());
+        let mut unseen = good();
+        unseen.pod = None;
+        assert_eq!(wanted().differences(&unseen), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_harm_is_one_difference() {
+        type Harm = fn(&mut Seen);
+        fn host(seen: &mut Seen) -> &mut Link {
+            seen.host.link.as_mut().unwrap()
+        }
+        fn pod(seen: &mut Seen) -> &mut End {
+            seen.pod.as_mut().unwrap()
+        }
+        let harms: [(&str, Harm); 16] = [
+            ("is gone", |s| s.host.link = None),
+            ("is down", |s| host(s).is_up = false),
+            ("hardware address of pod", |s| host(s).mac = vec![2; 6]),
+            ("MTU of pod", |s| host(s).mtu = 1400),
+            ("link group", |s| host(s).group = 0),
+            ("gateway address 169.254.1.1", |s| {
+                s.host.addresses.retain(IpAddr::is_ipv6)
+            }),
+            ("route to 10.0.0.2", |s| {
+                let _ = s.host.routes.remove(0);
+            }),
+            ("eth0 is gone", |s| pod(s).link = None),
+            ("eth0 is down", |s| pod(s).link.as_mut().unwrap().is_up = false),
+            ("MTU of eth0", |s| pod(s).link.as_mut().unwrap().mtu = 1400),
+            ("hardware address of eth0", |s| {
+                pod(s).link.as_mut().unwrap().mac = vec![2; 6];
+            }),
+            ("address fd00::2", |s| pod(s).addresses.retain(IpAddr::is_ipv4)),
+            ("to its gateway", |s| {
+                let _ = pod(s).routes.remove(0);
+            }),
+            ("route to 0.0.0.0/0", |s| {
+                let _ = pod(s).routes.remove(1);
+            }),
+            ("neighbour entry fe80::1", |s| {
+                pod(s).neighbours[1].is_permanent = false
+            }),
+            ("neighbour entry 169.254.1.1", |s| {
+                pod(s).neighbours[0].mac = vec![2; 6];
+            }),
+        ];
+        for (words, harm) in harms {
+            let mut seen = good();
+            harm(&mut seen);
+            let found = wanted().differences(&seen);
+            assert!(found.len() == 1 && found[0].contains(words), "{words}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn another_hardware_address_by_right_has_no_neighbours() {
+        let mut wanted = wanted();
+        wanted.pod_mac = Some("0a:00:00:00:00:09".into());
+        let mut seen = good();
+        let pod = seen.pod.as_mut().unwrap();
+        pod.link.as_mut().unwrap().mac = vec![0x0a, 0, 0, 0, 0, 9];
+        pod.neighbours.clear();
+        assert_eq!(wanted.differences(&seen), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_default_route_of_another_interface_is_enough() {
+        let mut seen = good();
+        let pod = seen.pod.as_mut().unwrap();
+        pod.routes[1] = route("0.0.0.0/0", Some("192.168.0.1"), 5);
+        assert_eq!(wanted().differences(&seen), Vec::<String>::new());
+        pod_route(&mut seen, "192.168.0.1", 2);
+        assert_eq!(
+            wanted().differences(&seen).len(),
+            1,
+            "its own through another gateway is not"
+        );
+    }
+
+    fn pod_route(seen: &mut Seen, gateway: &str, index: u32) {
+        seen.pod.as_mut().unwrap().routes[1] = route("0.0.0.0/0", Some(gateway), index);
+    }
+}
