@@ -311,7 +311,9 @@ mod tests {
             ("gateway address 169.254.1.1", |s| {
                 s.host.addresses.retain(IpAddr::is_ipv6)
             }),
-            ("route to 10.0.0.2", |s| drop(s.host.routes.remove(0))),
+            ("route to 10.0.0.2", |s| {
+                s.host.routes.retain(|r| r.dst.addr().is_ipv6())
+            }),
             ("eth0 is gone", |s| pod(s).link = None),
             ("eth0 is down", |s| pod(s).link.as_mut().unwrap().is_up = false),
             ("MTU of eth0", |s| pod(s).link.as_mut().unwrap().mtu = 1400),
@@ -319,8 +321,12 @@ mod tests {
                 pod(s).link.as_mut().unwrap().mac = vec![2; 6];
             }),
             ("address fd00::2", |s| pod(s).addresses.retain(IpAddr::is_ipv4)),
-            ("to its gateway", |s| drop(pod(s).routes.remove(0))),
-            ("route to 0.0.0.0/0", |s| drop(pod(s).routes.remove(1))),
+            ("to its gateway", |s| {
+                pod(s).routes.retain(|r| r.gateway.is_some())
+            }),
+            ("route to 0.0.0.0/0", |s| {
+                pod(s).routes.retain(|r| r.gateway.is_none_or(|g| g.is_ipv6()));
+            }),
             ("neighbour entry fe80::1", |s| {
                 pod(s).neighbours[1].is_permanent = false
             }),
