@@ -104,7 +104,10 @@ fn take_peers(document: &mut Document, own: &NodeFact, sink: &Sink) {
     let peers = read(text, sink);
     for peer in &peers {
         let key = peer.bfd.as_ref().and_then(|bfd| bfd.auth.as_ref()?.file.as_ref());
-        for file in peer.password.iter().chain(key) {
+        let password = peer.password.as_ref();
+        let next = password.and_then(|password| password.next.as_ref());
+        let files = password.map(|password| &password.file).into_iter().chain(next);
+        for file in files.chain(key) {
             let remedy = "write the peer into the file, with a nodeSelector; annotations name no files";
             sink.error(
                 file.spot
