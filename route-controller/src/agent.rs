@@ -549,7 +549,7 @@ impl Agent {
                 }
                 drop(answer.send(outcome));
             }
-            ToAgent::Diff(text, answer) => drop(answer.send(self.diff(&text).await)),
+            ToAgent::Diff(text, answer) => self.diff(&text, answer),
             ToAgent::Bfd(answer) => self.bfd.show(answer).await,
             ToAgent::Drain { on, withdraw, answer } => {
                 let outcome = self
