@@ -244,17 +244,41 @@ impl SpeakerHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn only_from(&self, leaving: BTreeSet<PeerId>) -> Result<BTreeMap<PeerId, usize>, Stopped> {
-        self.ask(move |engine| engine.only_from(&leaving)).await
+        let (leaving, mut counts) = (Arc::new(leaving), BTreeMap::new());
+        let mut place = Some(0);
+        while let Some(from) = place {
+            let leaving = Arc::clone(&leaving);
+            let (some, next) = self.ask(move |engine| engine.only_from(&leaving, from)).await?;
+            for (peer, count) in some {
+                *counts.entry(peer).or_default() += count;
+            }
+            place = next;
+        }
+        Ok(counts)
     }
 
-    /// What would follow from these inputs to the engine; found out on a copy, so that nobody waits for it longer than
-    /// copying takes.
+    /// What would follow from these inputs to the engine: found out beside it, an excerpt of its table at a time ([`Engine::rehearse`]).
     ///
     /// # Errors
     /// [`Stopped`].
     pub async fn preview(&self, inputs: Vec<Input>) -> Result<Preview, Stopped> {
-        let copy = self.ask(|engine: &mut Engine| engine.clone()).await?;
-        let preview = tokio::task::spawn_blocking(move || copy.preview(now(), inputs));
+        let mut rehearsal = self
+            .ask(move |engine: &mut Engine| engine.rehearse(now(), inputs))
+            .await?;
+        loop {
+            let place = rehearsal.place();
+            let excerpt = self.ask(move |engine| engine.excerpt(place)).await?;
+            let taken = tokio::task::spawn_blocking(move || {
+                let is_last = rehearsal.take(&excerpt);
+                (rehearsal, is_last)
+            });
+            let is_last;
+            (rehearsal, is_last) = taken.await.map_err(|_| Stopped)?;
+            if is_last {
+                break;
+            }
+        }
+        let preview = tokio::task::spawn_blocking(move || rehearsal.finish());
         preview.await.map_err(|_| Stopped)
     }
 
@@ -340,24 +364,17 @@ impl SpeakerHandle {
         self.stations.put(wanted, &self.peers);
     }
 
-    /// Routes, a page at a time.
+    /// Routes in the table's own order, a page at a time ([`Engine::routes`]).
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn routes(&self, filter: RouteFilter) -> Result<Vec<RouteView>, Stopped> {
-        self.ask(move |engine| engine.routes(&filter)).await
-    }
-
-    /// Routes in the table's own order, a page at a time ([`Engine::routes_from`]).
-    ///
-    /// # Errors
-    /// [`Stopped`].
-    pub async fn routes_from(
+    pub async fn routes(
         &self,
+        filter: RouteFilter,
         place: u32,
         most: usize,
     ) -> Result<(Vec<RouteView>, Option<u32>), Stopped> {
-        self.ask(move |engine| engine.routes_from(place, most)).await
+        self.ask(move |engine| engine.routes(&filter, place, most)).await
     }
 
     /// Ends all sessions; returns when the last words are on their way, after two seconds at the latest.

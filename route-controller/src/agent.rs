@@ -655,7 +655,7 @@ impl Agent {
                 }
                 drop(answer.send(outcome));
             }
-            ToAgent::Diff(text, answer) => drop(answer.send(self.diff(&text).await)),
+            ToAgent::Diff(text, answer) => self.diff(&text, answer),
             ToAgent::Bfd(answer) => self.bfd.show(answer).await,
             ToAgent::Cluster(answer) => self.show_cluster(answer),
             ToAgent::Ping(answer) => drop(answer.send(())),

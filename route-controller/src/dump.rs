@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use bgp_proto::engine::RouteView;
+use bgp_proto::engine::{RouteFilter, RouteView};
 use bgp_proto::types::{Asn, PeerId, RouterId};
 use bgp_proto::wire::mrt::{self, MrtPeer};
 use bgp_speaker::{SpeakerHandle, Stopped};
@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::OwnedWriteHalf;
 
 /// Prefixes of one page.
-const PAGE: usize = 1000;
+pub(crate) const PAGE: usize = 1000;
 
 /// A dump that was begun.
 pub(crate) struct Dump {
@@ -62,7 +62,10 @@ impl Dump {
         out.write_all(&self.head).await?;
         let (mut place, mut sequence) = (Some(0), 0);
         while let Some(from) = place {
-            let (page, next) = speaker.routes_from(from, PAGE).await.map_err(io::Error::other)?;
+            let (page, next) = speaker
+                .routes(RouteFilter::default(), from, PAGE)
+                .await
+                .map_err(io::Error::other)?;
             out.write_all(&self.page(&page, &mut sequence)).await?;
             place = next;
         }

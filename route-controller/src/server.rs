@@ -1,10 +1,11 @@
 //! The agent's end of the unix socket: each connection asks one thing.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use bgp_proto::engine::RouteFilter;
+use bgp_proto::engine::{Prefixes, RouteFilter};
 use bgp_proto::types::{Asn, PeerId, Prefix, RouterId};
 use bgp_speaker::SpeakerHandle;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -12,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::answers;
-use crate::dump;
+use crate::dump::{self, PAGE};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
 use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request};
@@ -220,25 +221,18 @@ impl Server {
         let within = within
             .map(|text| text.parse::<Prefix>().map_err(|error| error.to_string()))
             .transpose()?;
-        let mut filter = RouteFilter {
-            within,
-            limit: 1000,
+        let filter = RouteFilter {
+            prefixes: within.map_or(Prefixes::All, Prefixes::Within),
             ..RouteFilter::default()
         };
-        let mut all = Vec::new();
-        loop {
-            let page = self
-                .speaker
-                .routes(filter.clone())
-                .await
-                .map_err(|error| error.to_string())?;
-            filter.after = page.last().map(|route| route.prefix);
-            let more = page.len() == filter.limit;
-            all.extend(page.iter().map(answers::route));
-            if !more {
-                return Ok(Reply::Routes(all));
-            }
+        let (mut all, mut place) = (BTreeMap::new(), Some(0));
+        while let Some(from) = place {
+            let page = self.speaker.routes(filter.clone(), from, PAGE).await;
+            let (routes, next) = page.map_err(|error| error.to_string())?;
+            all.extend(routes.iter().map(|route| (route.prefix, answers::route(route))));
+            place = next;
         }
+        Ok(Reply::Routes(all.into_values().collect()))
     }
 
     async fn ask_fib<T: Send + 'static>(&self, question: fn(&Fib) -> T) -> Result<T, String> {

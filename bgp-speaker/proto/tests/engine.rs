@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::engine::{Input, Originated, PeerKind, RouteFilter, Unused};
+use bgp_proto::engine::{Input, Originated, PeerKind, Prefixes, RouteFilter, Unused};
 use bgp_proto::policy::{Actions, Matcher, Policy, PrefixRange, Rule, Source, Verdict};
 use bgp_proto::rib::table::Ineligible;
 use bgp_proto::types::{Asn, Community, Family, PeerId, Prefix};
@@ -157,12 +157,11 @@ fn loops_and_own_blocks_are_kept_but_not_used() {
     world.pump();
     assert!(heard(&world, B, "10.244.1.128/25").is_none() && heard(&world, B, "10.244.9.0/24").is_none());
     let why = |text: &str| {
-        world.engine.routes(&RouteFilter {
-            within: Some(prefix(text)),
+        let filter = RouteFilter {
+            prefixes: Prefixes::Exactly(prefix(text)),
             ..RouteFilter::default()
-        })[0]
-            .paths[0]
-            .unused
+        };
+        shown(&world.engine, &filter)[0].paths[0].unused
     };
     assert_eq!(why("10.244.9.0/24"), Some(Unused::Refused(Ineligible::AsLoop)));
     assert_eq!(

@@ -208,12 +208,8 @@ fn known(world: &World, peer: PeerId) -> Vec<String> {
         advertised_to: Some(peer),
         ..RouteFilter::default()
     };
-    let shown: Vec<String> = world
-        .engine
-        .routes(&filter)
-        .iter()
-        .map(|route| route.prefix.to_string())
-        .collect();
+    let shown = shown(&world.engine, &filter);
+    let shown: Vec<String> = shown.iter().map(|route| route.prefix.to_string()).collect();
     assert_eq!(shown, known);
     known
 }
@@ -435,14 +431,14 @@ fn a_route_that_is_about_to_go_has_preference_0_inside_the_as() {
     }
     assert_eq!(preference(B, "10.3.0.0/16"), Some(100));
     assert_eq!(preference(A, V4), None);
-    let shown = |world: &World| {
+    let preference_shown = |world: &World| {
         let filter = RouteFilter {
             received_from: Some(A),
             ..RouteFilter::default()
         };
-        world.engine.routes(&filter)[0].paths[0].attrs.local_pref
+        shown(&world.engine, &filter)[0].paths[0].attrs.local_pref
     };
-    assert_eq!(shown(&world), Some(0));
+    assert_eq!(preference_shown(&world), Some(0));
     // A policy that takes the community away takes its effect away; one that adds it gives it.
     let policy = |actions| {
         let rule = Rule {

@@ -424,7 +424,7 @@ fn the_first_as_must_be_the_peers() {
     ));
     world.announce(A, &["10.2.0.0/16"]);
     world.pump();
-    let routes = world.engine.routes(&RouteFilter::default());
+    let routes = shown(&world.engine, &RouteFilter::default());
     assert_eq!(
         routes[0].paths[0].unused.unwrap().to_string(),
         Ineligible::FirstAs.to_string()

@@ -205,7 +205,7 @@ fn sources_with_the_same_attributes_keep_their_own_policies() {
     }
     world.pump();
     let meds = |world: &World| {
-        let routes = world.engine.routes(&RouteFilter::default());
+        let routes = shown(&world.engine, &RouteFilter::default());
         let route = routes.iter().find(|route| route.prefix == numbered(1)).unwrap();
         let mut meds: Vec<(PeerId, Option<u32>)> = route
             .paths

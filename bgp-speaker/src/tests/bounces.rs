@@ -177,7 +177,10 @@ impl World {
 
 /// Every path of each prefix is one that is announced now.
 async fn table(handle: &SpeakerHandle) -> Table {
-    let routes = handle.routes(RouteFilter::default()).await.unwrap();
+    let (routes, _) = handle
+        .routes(RouteFilter::default(), 0, usize::MAX)
+        .await
+        .unwrap();
     let communities = |paths: &[bgp_proto::engine::PathView]| {
         let all = paths
             .iter()

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::engine::{EngineConfig, Originated, PeerKind, PeerRouting, RouteFilter};
+use bgp_proto::engine::{EngineConfig, Originated, PeerKind, PeerRouting, Prefixes, RouteFilter};
 use bgp_proto::policy::{Policy, Source};
 use bgp_proto::session::{Negotiated, SessionConfig, State};
 use bgp_proto::types::{Asn, FamilySet, HoldTime, PeerId, Prefix, RouterId};
@@ -167,14 +167,12 @@ pub(crate) async fn in_state(node: &SpeakerHandle, id: u32, state: State) -> Pee
 pub(crate) async fn has_route(node: &SpeakerHandle, text: &str, present: bool) {
     let prefix: Prefix = text.parse().unwrap();
     eventually(&format!("{text} present: {present}"), || async {
-        let routes = node
-            .routes(RouteFilter {
-                within: Some(prefix),
-                ..RouteFilter::default()
-            })
-            .await
-            .unwrap();
-        (routes.iter().any(|route| route.prefix == prefix) == present).then_some(())
+        let filter = RouteFilter {
+            prefixes: Prefixes::Exactly(prefix),
+            ..RouteFilter::default()
+        };
+        let (found, _) = node.routes(filter, 0, 1).await.unwrap();
+        (found.is_empty() != present).then_some(())
     })
     .await;
 }

@@ -5,14 +5,38 @@ use std::collections::{BTreeMap, BTreeSet};
 use bgp_proto::engine::{Input, Preview};
 use bgp_proto::types::{PeerId, Prefix};
 use podroute_config::{Config, Peer};
+use tokio::sync::oneshot;
 
 use super::reload::equal_paths;
 use super::{Agent, config_of, fib_config};
+use crate::fib::FibConfig;
 use crate::status::{DiffStatus, PeerDiff};
 
+/// What is known of another configuration's effects, and what its routes are to be asked for.
+struct Begun {
+    diff: DiffStatus,
+    inputs: Vec<Input>,
+    names: BTreeMap<PeerId, String>,
+    fib: FibConfig,
+}
+
 impl Agent {
-    /// What this text would do in place of the file. Nothing changes.
-    pub(super) async fn diff(&self, text: &str) -> Result<DiffStatus, String> {
+    /// Answers what this text would do in place of the file. Nothing changes, and the agent does not wait: beside a large table the
+    /// answer takes seconds.
+    pub(super) fn diff(&self, text: &str, answer: oneshot::Sender<Result<DiffStatus, String>>) {
+        let mut begun = match self.begin_diff(text) {
+            Ok(begun) => begun,
+            Err(error) => return drop(answer.send(Err(error))),
+        };
+        let speaker = self.speaker.clone();
+        tokio::spawn(async move {
+            let preview = speaker.preview(std::mem::take(&mut begun.inputs)).await;
+            let outcome = preview.map(|preview| begun.describe(preview));
+            drop(answer.send(outcome.map_err(|error| error.to_string())));
+        });
+    }
+
+    fn begin_diff(&self, text: &str) -> Result<Begun, String> {
         let new = config_of(text, &self.file.path, &self.file.facts).map_err(|error| error.to_string())?;
         let mut diff = DiffStatus {
             restart: (!new.deferred.is_empty()).then(|| new.deferred.join("; ")),
@@ -53,13 +77,13 @@ impl Agent {
         if !self.drain.withdraw {
             inputs.push(Input::Originate(new.originated()));
         }
-        let preview = self
-            .speaker
-            .preview(inputs)
-            .await
-            .map_err(|error| error.to_string())?;
-        self.describe(&new, preview, &mut diff);
-        Ok(diff)
+        let names = self.peers.ids.iter().map(|(name, id)| (*id, name.clone()));
+        Ok(Begun {
+            diff,
+            inputs,
+            names: names.collect(),
+            fib: fib_config(&new, &self.node.host),
+        })
     }
 
     /// As the speaker sees it: what was said in OPEN, or belongs to the connection.
@@ -72,27 +96,28 @@ impl Agent {
             || before.transport != after.transport
             || before.enabled != after.enabled
     }
+}
 
-    fn describe(&self, new: &Config, preview: Preview, diff: &mut DiffStatus) {
+impl Begun {
+    fn describe(self, preview: Preview) -> DiffStatus {
+        let Self {
+            mut diff, names, fib, ..
+        } = self;
         let texts = |list: Vec<Prefix>| list.iter().map(ToString::to_string).collect();
         for (id, heard) in preview.peers {
-            let name = self.peer_name(id);
-            if diff.removed.contains(&name) {
-                continue; // it hears nothing any more
-            }
             diff.peers.push(PeerDiff {
-                peer: name,
+                peer: names.get(&id).map_or_else(|| format!("#{}", id.0), String::clone),
                 announced: texts(heard.announced),
                 withdrawn: texts(heard.withdrawn),
                 changed: texts(heard.changed),
             });
         }
-        let fib = fib_config(new, &self.node.host);
         let kernel = preview.installed.into_iter();
         for (prefix, (_, had)) in kernel.filter(|(prefix, (change, _))| fib.admits(prefix, change.install)) {
             let list = if had { &mut diff.moved } else { &mut diff.installed };
             list.push(prefix.to_string());
         }
         diff.uninstalled = texts(preview.removed);
+        diff
     }
 }

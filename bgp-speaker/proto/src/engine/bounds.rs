@@ -218,11 +218,106 @@ impl Bench {
 fn a_full_walk_is_noticed() {
     let bench = Bench::new();
     visits::take();
+    let mut found = 0;
+    let most = pages(|place| {
+        let (counts, next) = bench.engine.only_from(&[A].into(), place);
+        found += counts.get(&A).copied().unwrap_or(0);
+        next
+    });
+    assert_eq!(found, ROUTES as usize);
+    println!("who is alone: {most} visits at the most");
+    assert!(most <= MOST);
+}
+
+/// The costliest page; all of them together are a full walk.
+fn pages(mut page: impl FnMut(u32) -> Option<u32>) -> usize {
+    let (mut most, mut all, mut place) = (0, 0, Some(0));
+    visits::take();
+    while let Some(from) = place {
+        place = page(from);
+        let visited = visits::take();
+        most = most.max(visited);
+        all += visited;
+    }
+    assert!(all > MOST, "{all} visits");
+    most
+}
+
+#[test]
+fn views() {
+    let bench = Bench::new();
+    let engine = &bench.engine;
+    let of = |prefixes| RouteFilter {
+        prefixes,
+        advertised_to: Some(B),
+        ..RouteFilter::default()
+    };
+    let mut shown = 0;
+    let most = pages(|place| {
+        let (page, next) = engine.routes(&of(Prefixes::All), place, 1000);
+        shown += page.len();
+        next
+    });
+    assert_eq!(shown, ROUTES as usize);
+    println!("a page of 1000: {most} visits at the most");
+    assert!(most <= 10_000);
+    // Nothing fits: a page is a slice.
+    let nowhere = of(Prefixes::Within(Prefix::v4(0x0A00_0000, 8)));
+    let most = pages(|place| {
+        let (page, next) = engine.routes(&nowhere, place, 1000);
+        assert!(page.is_empty());
+        next
+    });
+    println!("a page where nothing fits: {most} visits at the most");
+    assert!(most <= MOST);
+    // What is looked up costs the same in any table.
+    let host = Prefix::v4(0x0B00_1234, 32);
+    for (prefixes, found) in [
+        (Prefixes::Exactly(host), true),
+        (Prefixes::Within(host), true),
+        (Prefixes::Covering(host), true),
+        (Prefixes::Covering(Prefix::v4(0x0C00_0000, 32)), false),
+        (Prefixes::Exactly(Prefix::v4(0x0B00_0000, 8)), false),
+    ] {
+        visits::take();
+        let (page, next) = engine.routes(&of(prefixes), 0, 1000);
+        assert_eq!((page.len(), next), (usize::from(found), None), "{prefixes:?}");
+        let visited = visits::take();
+        assert!(visited < 100, "{prefixes:?}: {visited} visits");
+    }
+}
+
+#[test]
+fn previews() {
+    let mut bench = Bench::new();
+    let rehearse = |bench: &mut Bench, inputs: Vec<Input>| {
+        let mut rehearsal = bench.counted(|engine| engine.rehearse(Instant::now(), inputs));
+        let most = pages(|place| {
+            let excerpt = bench.engine.excerpt(place);
+            let visited = visits::take();
+            let last = rehearsal.take(&excerpt);
+            visits::take();
+            (0..visited).for_each(|_| visits::note());
+            (!last).then(|| rehearsal.place())
+        });
+        bench.worst = bench.worst.max(most);
+        bench.check("an excerpt");
+        rehearsal.finish()
+    };
     assert_eq!(
-        bench.engine.only_from(&[A].into()).get(&A),
-        Some(&(ROUTES as usize))
+        rehearse(&mut bench, vec![]),
+        Preview::default(),
+        "nothing is to change"
     );
-    assert!(visits::take() > MOST);
+    let preview = rehearse(
+        &mut bench,
+        vec![Input::Configure(A, routing(A, Policy::reject_all()))],
+    );
+    assert_eq!(
+        (preview.removed.len(), preview.peers[&B].withdrawn.len()),
+        (ROUTES as usize, ROUTES as usize)
+    );
+    assert_eq!(bench.received(), ROUTES as usize);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod api;
 #[cfg(test)]
 mod bounds;
 mod deferral;
+mod excerpt;
 mod feed;
 mod fib_sets;
 mod flush;
@@ -31,8 +32,9 @@ mod weights;
 mod work;
 
 pub use api::*;
+pub use excerpt::Excerpt;
 pub use feed::{FeedId, FeedItem};
-pub use preview::{Heard, Preview};
+pub use preview::{Heard, Preview, Rehearsal};
 pub use view::*;
 
 use std::collections::{BTreeMap, VecDeque};

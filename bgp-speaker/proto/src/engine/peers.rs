@@ -70,6 +70,21 @@ impl Peer {
         }
     }
 
+    /// The same peer with the same session, as if it had announced nothing and had been told nothing.
+    pub(super) fn without_routes(&self) -> Self {
+        let session = self.session.as_ref().map(|session| Established {
+            group: session.group,
+            ..Established::new(session.facts.clone())
+        });
+        Self {
+            epoch: self.epoch,
+            session,
+            restarting: self.restarting,
+            generations: self.generations,
+            ..Self::new(Arc::clone(&self.routing))
+        }
+    }
+
     pub(super) fn is_up(&self) -> bool {
         self.session.is_some()
     }

@@ -2,28 +2,35 @@
 //! Reading changes nothing and is bounded by the page that is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 
 use super::{Engine, Reach, SessionId};
 use crate::rib::table::{DestId, Ineligible, Path};
 use crate::types::{Family, PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
 
+/// Which prefixes to show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Prefixes {
+    /// All.
+    #[default]
+    All,
+    /// This one: looked up.
+    Exactly(Prefix),
+    /// The most specific one that covers this one: looked up.
+    Covering(Prefix),
+    /// Those inside this one, and itself.
+    Within(Prefix),
+}
+
 /// Which routes to show.
 #[derive(Clone, Debug, Default)]
 pub struct RouteFilter {
-    /// Only prefixes inside this one (or itself).
-    pub within: Option<Prefix>,
-    /// Only the most specific prefix that covers this one.
-    pub covering: Option<Prefix>,
+    /// Of these prefixes.
+    pub prefixes: Prefixes,
     /// Only paths from this peer.
     pub received_from: Option<PeerId>,
     /// Only prefixes advertised to this peer.
     pub advertised_to: Option<PeerId>,
-    /// Begin after this prefix (paging).
-    pub after: Option<Prefix>,
-    /// At most so many prefixes; 0 means 1000.
-    pub limit: usize,
 }
 
 /// Why a path is not used.
@@ -88,60 +95,63 @@ pub struct PeerCounts {
 }
 
 impl Engine {
-    /// The routes of a filter, by prefix. `None` beyond the last page.
+    /// Routes in the table's own order, which is no order for people: at most `most` from this place on, and the place where to go on.
+    /// A page costs what it holds, and looks at a slice of the table at the most, however large that is. A prefix that comes or goes
+    /// between two pages may be missed, or be on both.
     #[must_use]
-    pub fn routes(&self, filter: &RouteFilter) -> Vec<RouteView> {
-        let limit = if filter.limit == 0 { 1000 } else { filter.limit };
-        let after = filter.after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut found: Vec<(Prefix, DestId)> = self
-            .rib
-            .table
-            .dests()
-            .map(|(dest, prefix)| (prefix, dest))
-            .filter(|(prefix, dest)| self.shows(filter, prefix, *dest) && above(after, prefix))
-            .collect();
-        if filter.covering.is_some() {
-            found.sort_unstable_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-            found.truncate(1);
-        }
-        found.sort_unstable();
-        found
-            .into_iter()
-            .take(limit)
-            .map(|(prefix, dest)| self.route_view(prefix, dest, filter))
-            .collect()
+    pub fn routes(&self, filter: &RouteFilter, place: u32, most: usize) -> (Vec<RouteView>, Option<u32>) {
+        let found = |prefix: Prefix| {
+            let dest = self.rib.table.find(&prefix)?;
+            self.shown(filter, dest)
+        };
+        let looked_up = match filter.prefixes {
+            Prefixes::Exactly(prefix) => found(prefix),
+            Prefixes::Within(prefix) if prefix.len() == prefix.family().max_len() => found(prefix),
+            Prefixes::Covering(prefix) => (0..=prefix.len())
+                .rev()
+                .find_map(|len| found(Prefix::new(prefix.addr(), len))),
+            Prefixes::All | Prefixes::Within(_) => return self.stretch_of_routes(filter, place, most),
+        };
+        (looked_up.into_iter().collect(), None)
     }
 
-    /// Routes in the table's own order, which is no order for people: about `most` from this place on, and the place
-    /// where to go on. A page costs what it holds, however large the table is.
-    #[must_use]
-    pub fn routes_from(&self, place: u32, most: usize) -> (Vec<RouteView>, Option<u32>) {
-        let filter = RouteFilter::default();
+    fn stretch_of_routes(
+        &self,
+        filter: &RouteFilter,
+        place: u32,
+        most: usize,
+    ) -> (Vec<RouteView>, Option<u32>) {
         let mut routes = Vec::new();
-        let mut next = place;
-        while routes.len() < most && next < self.rib.table.bound() {
-            let dest = DestId(next);
-            next += 1;
-            if let Some(prefix) = self.rib.table.prefix(dest)
-                && self.shows(&filter, &prefix, dest)
-            {
-                routes.push(self.route_view(prefix, dest, &filter));
+        let mut next = DestId(place);
+        for dest in self.stretch(&mut next) {
+            if routes.len() == most {
+                next = dest;
+                break;
             }
+            routes.extend(self.shown(filter, dest));
         }
-        (routes, Some(next).filter(|next| *next < self.rib.table.bound()))
+        (routes, Some(next.0).filter(|_| !self.is_last(next)))
     }
 
-    fn shows(&self, filter: &RouteFilter, prefix: &Prefix, dest: DestId) -> bool {
-        self.rib.table.find(prefix) == Some(dest)
-            && self.rib.table.first(dest).is_some()
-            && filter.within.is_none_or(|within| within.contains(prefix))
-            && filter.covering.is_none_or(|covered| prefix.contains(&covered))
-            && filter
-                .received_from
-                .is_none_or(|peer| self.rib.table.paths(dest).any(|(_, path)| path.peer == peer))
-            && filter
-                .advertised_to
-                .is_none_or(|peer| self.is_advertised(peer, dest))
+    /// What is shown of a destination; `None` when it has no path, or does not fit.
+    fn shown(&self, filter: &RouteFilter, dest: DestId) -> Option<RouteView> {
+        let prefix = self.rib.table.prefix(dest)?;
+        if let Prefixes::Within(within) = filter.prefixes
+            && !within.contains(&prefix)
+        {
+            return None;
+        }
+        let mut paths = self.rib.table.paths(dest);
+        let from = |peer| move |(_, path): (_, Path)| path.peer == peer;
+        match filter.received_from {
+            Some(peer) => paths.any(from(peer)),
+            None => paths.next().is_some(),
+        }
+        .then_some(())?;
+        let told = filter
+            .advertised_to
+            .is_none_or(|peer| self.is_advertised(peer, dest));
+        told.then(|| self.route_view(prefix, dest, filter))
     }
 
     fn is_advertised(&self, peer: PeerId, dest: DestId) -> bool {
@@ -222,42 +232,29 @@ impl Engine {
         }
     }
 
-    /// For each of these peers, how many prefixes have a usable path from it and from nobody outside the set.
+    /// For each of these peers, how many prefixes have a usable path from it and from nobody outside the set: in a slice of the
+    /// table from this place on, and the place where to go on.
     #[must_use]
-    pub fn only_from(&self, leaving: &BTreeSet<PeerId>) -> BTreeMap<PeerId, usize> {
-        let usable = |path: &Path| {
-            let imported = path.imported.ok();
-            imported.is_some_and(|imported| {
-                self.rib
-                    .sources
-                    .metric(path, imported, &self.rib.attrs, &self.rib.next_hops)
-                    .is_some()
-            })
-        };
-        let count = |peer: &PeerId| {
-            let mut dests: Vec<DestId> = self
-                .peers
-                .get(peer)
-                .map(|peer| peer.adj_in.notes().collect())
-                .unwrap_or_default();
-            dests.sort_unstable();
-            dests.dedup();
-            let alone = |dest: &&DestId| {
-                let mut from_it = self
-                    .rib
-                    .table
-                    .paths(**dest)
-                    .filter(|(_, path)| path.peer == *peer);
-                let mut others = self
-                    .rib
-                    .table
-                    .paths(**dest)
-                    .filter(|(_, path)| !leaving.contains(&path.peer));
-                from_it.any(|(_, path)| usable(&path)) && !others.any(|(_, path)| usable(&path))
-            };
-            dests.iter().filter(alone).count()
-        };
-        leaving.iter().map(|peer| (*peer, count(peer))).collect()
+    pub fn only_from(
+        &self,
+        leaving: &BTreeSet<PeerId>,
+        place: u32,
+    ) -> (BTreeMap<PeerId, usize>, Option<u32>) {
+        let (mut counts, mut next) = (BTreeMap::new(), DestId(place));
+        let rib = &self.rib;
+        for dest in self.stretch(&mut next) {
+            let paths = rib.table.paths(dest);
+            let usable = paths.filter(|(_, path)| rib.sources.is_usable(path, &rib.attrs, &rib.next_hops));
+            let mut sources: Vec<PeerId> = usable.map(|(_, path)| path.peer).collect();
+            if sources.iter().all(|peer| leaving.contains(peer)) {
+                sources.sort_unstable();
+                sources.dedup();
+                sources
+                    .into_iter()
+                    .for_each(|peer| *counts.entry(peer).or_default() += 1);
+            }
+        }
+        (counts, Some(next.0).filter(|_| !self.is_last(next)))
     }
 
     /// How many places for destinations the table has, those that are free included.
@@ -274,13 +271,5 @@ impl Engine {
             self.rib.attrs.len(),
             self.rib.next_hops.len(),
         )
-    }
-}
-
-fn above(after: Bound<Prefix>, prefix: &Prefix) -> bool {
-    match after {
-        Bound::Excluded(after) => *prefix > after,
-        Bound::Included(after) => *prefix >= after,
-        Bound::Unbounded => true,
     }
 }

@@ -81,11 +81,11 @@ impl Lost {
 #[derive(Default)]
 pub(super) struct ReimportCache {
     of: Option<(PeerId, AttrId)>,
-    cached: Cached,
+    pub(super) cached: Cached,
 }
 
 impl ReimportCache {
-    fn turn_to(&mut self, peer: PeerId, received: AttrId, engine: &mut Engine) {
+    pub(super) fn turn_to(&mut self, peer: PeerId, received: AttrId, engine: &mut Engine) {
         let of = Some((peer, received));
         if self.of != of {
             self.clear(engine);
@@ -378,13 +378,13 @@ impl Engine {
     }
 
     /// The next slice of all destinations.
-    fn stretch(&self, cursor: &mut DestId) -> impl Iterator<Item = DestId> + use<> {
+    pub(super) fn stretch(&self, cursor: &mut DestId) -> impl Iterator<Item = DestId> + use<> {
         let end = cursor.0.saturating_add(SLICE as u32);
         let begin = std::mem::replace(cursor, DestId(end.min(self.rib.table.bound())));
         (begin.0..cursor.0).map(DestId)
     }
 
-    fn is_last(&self, cursor: DestId) -> bool {
+    pub(super) fn is_last(&self, cursor: DestId) -> bool {
         cursor.0 >= self.rib.table.bound()
     }
 }

@@ -74,6 +74,16 @@ impl Group {
         }
     }
 
+    /// The same group before it told anybody anything, with all members following.
+    #[must_use]
+    pub fn without_routes(&self) -> Self {
+        Self {
+            members: self.members.clone(),
+            complete: true,
+            ..Self::new(self.key.clone())
+        }
+    }
+
     /// Takes a peer in; it is to be told everything.
     pub fn join(&mut self, peer: PeerId, joining: Joining) {
         self.members.insert(peer);
@@ -196,6 +206,12 @@ impl Group {
             .iter()
             .copied()
             .filter(|peer| !self.is_lagging(*peer))
+    }
+
+    /// Who is not told some path of a destination that others are told.
+    pub fn excepted(&self, dest: DestId) -> impl Iterator<Item = PeerId> {
+        self.sent(dest)
+            .flat_map(|sent| self.adj_out.excluded(&sent).iter())
     }
 
     /// Whether a member was told a path of a destination.

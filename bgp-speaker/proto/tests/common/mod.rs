@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use ::bytes::BytesMut;
 use bgp_proto::engine::{
-    Chunk, Engine, EngineConfig, Input, Output, PeerKind, PeerRouting, Reach, SessionFacts, SessionId,
+    Chunk, Engine, EngineConfig, Input, Output, PeerKind, PeerRouting, Reach, RouteFilter, RouteView,
+    SessionFacts, SessionId,
 };
 use bgp_proto::policy::Policy;
 use bgp_proto::session::Negotiated;
@@ -164,6 +165,19 @@ pub(crate) fn helping(peer: PeerId, kind: PeerKind) -> SessionFacts {
     let negotiated = Arc::make_mut(&mut facts.negotiated);
     negotiated.local.capabilities = negotiated.remote.capabilities.clone();
     facts
+}
+
+/// All routes of a filter, by prefix.
+pub(crate) fn shown(engine: &Engine, filter: &RouteFilter) -> Vec<RouteView> {
+    let (mut all, mut place) = (Vec::new(), Some(0));
+    while let Some(from) = place {
+        let (page, next) = engine.routes(filter, from, 100);
+        assert!(page.len() <= 100);
+        all.extend(page);
+        place = next;
+    }
+    all.sort_by_key(|route| route.prefix);
+    all
 }
 
 /// End-of-RIB.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ::bytes::{Bytes, BytesMut};
 use bgp_proto::engine::{
     Engine, EngineConfig, Input as ToEngine, Originated, Output as FromEngine, PathRules, PeerKind,
-    PeerRouting, RouteFilter, SessionFacts, SessionId,
+    PeerRouting, Prefixes, RouteFilter, SessionFacts, SessionId,
 };
 use bgp_proto::policy::{Policy, Source};
 use bgp_proto::session::{ConnId, Input, Output, Session, SessionConfig, State};
@@ -589,10 +589,10 @@ impl World {
     /// The best path of a node to a prefix: its AS path, and its next hop unless it is our own.
     pub(crate) fn best(&self, node: usize, to: usize) -> Option<(Vec<u32>, Option<IpAddr>)> {
         let filter = RouteFilter {
-            within: Some(prefix(to)),
+            prefixes: Prefixes::Exactly(prefix(to)),
             ..RouteFilter::default()
         };
-        let routes = self.nodes[node].engine.routes(&filter);
+        let (routes, _) = self.nodes[node].engine.routes(&filter, 0, 1);
         let path = routes.first()?.paths.iter().find(|path| path.best)?;
         let asns = path.attrs.as_path.asns().map(|asn| asn.0).collect();
         let next_hop = (path.peer != PeerId::LOCAL).then(|| path.attrs.next_hop.addr());
