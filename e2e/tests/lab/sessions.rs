@@ -234,7 +234,7 @@ fn password() -> Result<()> {
     let before = connection(&a)?;
     ensure!(!before.is_empty(), "no connection");
     // Until both ends have sent and received something that is signed with the key in use.
-    let goes_on = |second_key: Option<bool>| {
+    let goes_on = |second_key: bool| {
         let counts =
             || Ok([peer(&a, "other")?, peer(&b, "other")?].map(|peer| peer["messagesReceived"].as_u64()));
         let first: [_; 2] = counts()?;
@@ -242,16 +242,17 @@ fn password() -> Result<()> {
             let (now, connection) = (counts()?, connection(&a)?);
             ensure!(connection == before, "the session is another one: {connection:?}");
             let [left, right] = [peer(&a, "other")?, peer(&b, "other")?];
-            if now[0] > first[0] && now[1] > first[1] && second_key.is_none_or(|key| left["nextKey"] == key) {
+            if now[0] > first[0] && now[1] > first[1] && left["nextKey"] == second_key {
                 Ok(())
             } else {
                 wait::not_yet(format!("{left} {right}"))
             }
         })
     };
-    for file in files {
-        write(file, "two")?;
-    }
+    // One end alone, as when a kubelet is late: the key that both have is still good.
+    write(files[0], "two")?;
+    goes_on(true)?;
+    write(files[1], "two")?;
     let logs = [&a, &b].map(|host| host.dir().join("log/podroute.log"));
     wait::until(CONVERGENCE, "both see the new secret", || {
         let seen = |log: &std::path::PathBuf| {
@@ -260,12 +261,7 @@ fn password() -> Result<()> {
         ensure!(logs.iter().all(seen), "not yet");
         Ok(())
     })?;
-    goes_on(None)?;
-    // One end alone, as when a kubelet is late: what the file was before is still good.
-    write(files[0], "three")?;
-    goes_on(Some(true))?;
-    write(files[1], "three")?;
-    goes_on(None)
+    goes_on(true)
 }
 
 /// The connection that carries the session, by its ports.
