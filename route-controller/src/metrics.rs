@@ -140,14 +140,13 @@ impl Source {
 
     /// Why the node is not ready; `None` when it is.
     fn obstacle(&self, routes: Option<Routes>) -> Option<String> {
-        if let Some(why) = self.health.all_obstacles().into_iter().next() {
-            return Some(why);
-        }
+        let mut all = self.health.all_obstacles();
         match routes {
-            None => Some("the kernel route task has stopped".to_owned()),
-            Some(routes) if routes.pending > 0 => Some("kernel routes are pending".to_owned()),
-            Some(_) => None,
+            None => all.push("the kernel route task has stopped".to_owned()),
+            Some(routes) if routes.pending > 0 => all.push("kernel routes are pending".to_owned()),
+            Some(_) => {}
         }
+        Some(all.join("\n")).filter(|all| !all.is_empty())
     }
 
     /// Whether the tasks of the agent and the speaker answer.

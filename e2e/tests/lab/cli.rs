@@ -6,7 +6,7 @@ use e2e::bins;
 use e2e::daemon::{Kind, Speaker, podroute};
 use e2e::failure::{Context, Failure, Result};
 use e2e::machine::Host;
-use e2e::rack::Rack;
+use e2e::rack::{CONVERGENCE, Rack};
 use e2e::topology::Topology;
 use e2e::{ensure, kernel, netns, wait};
 
@@ -243,12 +243,16 @@ fn pods() -> Result<()> {
     }
     node.run(&program, &["ipam", "check"])?;
     netns::delete(&lost.name)?;
-    let found = node.output(&program, &["ipam", "check"])?;
-    let text = String::from_utf8_lossy(&found.stdout).into_owned();
-    ensure!(
-        !found.status.success() && text.contains("pods-lost"),
-        "not found: {text}"
-    );
+    // The kernel ends a namespace in the background; until then its interfaces are there.
+    wait::until(CONVERGENCE, "a pod whose namespace is gone is found", || {
+        let found = node.output(&program, &["ipam", "check"])?;
+        let text = String::from_utf8_lossy(&found.stdout).into_owned();
+        ensure!(
+            !found.status.success() && text.contains("pods-lost"),
+            "not found: {text}"
+        );
+        Ok(())
+    })?;
     let mended = node.run(&program, &["ipam", "check", "--fix"])?;
     ensure!(mended.contains("mended: pods-lost"), "not mended: {mended}");
     let json: serde_json::Value = serde_json::from_str(&node.run(&program, &["show", "pods", "-o", "json"])?)
