@@ -59,16 +59,15 @@ impl Agent {
     }
 
     /// Makes the running agent like the configuration: the difference only.
-    pub(super) async fn apply(&mut self, new: Config) -> Result<String, String> {
+    pub(super) async fn apply(&mut self, mut new: Config) -> Result<String, String> {
         let mirror = read_mirror(new.fib.table)
             .await
             .map_err(|error| error.to_string())?;
-        let host = find_out(&new, &mirror).map_err(|error| error.to_string())?;
+        let mut host = find_out(&new, &mirror).map_err(|error| error.to_string())?;
         if host.router_id != self.node.host.router_id {
-            return Err(
-                "node.routerId changes only with a restart of the agent; the configuration stays as it was"
-                    .to_owned(),
-            );
+            // Sessions know us by it.
+            host.router_id = self.node.host.router_id;
+            new.deferred.push("node.routerId");
         }
         if new.deferred != self.config.deferred {
             for field in &new.deferred {
