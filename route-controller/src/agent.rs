@@ -379,6 +379,7 @@ impl Agent {
             OnShutdown::Withdraw => Shutdown::Withdraw("podroute was stopped".to_owned()),
         };
         self.sessions.write();
+        self.keep_facts();
         // First: what becomes of the sessions now does not concern the kernel's routes any more.
         let (done, stopped) = oneshot::channel();
         self.to_fib(ToFib::Stop(done)).await;
@@ -455,6 +456,7 @@ impl Agent {
                     self.look_at_file().await;
                     self.reports.list.look(&self.config.cni);
                     self.sessions.write();
+                    self.keep_facts();
                 }
                 _ = transition.tick(), if self.mesh.is_under_way() => self.look_at_retiring().await?,
                 Ok(()) = streams.swept.changed(), if self.sweep_at.is_some() => self.swept(),

@@ -384,11 +384,17 @@ fn check(file: &Path, explain: bool) -> Result<(), String> {
     if explain {
         print!("{}", config.explain());
     } else {
+        let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let more = if config.from_kubernetes.any() {
+            "; Kubernetes tells the running agent blocks, nodes and Services: podroute show cluster"
+        } else {
+            ""
+        };
         println!(
-            "{}: good: {} peers, {} blocks",
+            "{}: good: {}, {}{more}",
             file.display(),
-            config.peers.len(),
-            config.node.blocks.len()
+            count(config.peers.len(), "peer"),
+            count(config.node.blocks.len(), "block"),
         );
     }
     Ok(())
