@@ -80,12 +80,6 @@ impl Agent {
             .map_err(|_| "the kernel route task has stopped".to_owned())?;
         let mut host = found.map_err(|error| error.to_string())?;
         keep_addresses(config, &self.node.host, &mut host);
-        if host.router_id != running && Some(host.router_id) != self.node.next_router_id.get() {
-            tracing::warn!(
-                %running, wanted = %host.router_id,
-                "node.routerId changes only with a restart of the agent; everything else is applied"
-            );
-        }
         self.node
             .next_router_id
             .set(Some(host.router_id).filter(|id| *id != running));
@@ -96,7 +90,13 @@ impl Agent {
     /// Addresses, MTU or the uplink changed.
     pub(super) async fn look_at_host(&mut self) -> Result<(), AgentError> {
         self.node.look_at = None;
-        let host = match self.host_for(&self.config).await {
+        let before = self.node.next_router_id.get();
+        let looked = self.host_for(&self.config).await;
+        if let Some(wanted) = self.node.next_router_id.get().filter(|id| Some(*id) != before) {
+            let running = self.node.host.router_id;
+            tracing::warn!(%running, %wanted, "node.routerId: another identifier takes effect at the agent's next start");
+        }
+        let host = match looked {
             Ok(host) if host != self.node.host => host,
             Ok(_) => return Ok(()),
             Err(error) => {

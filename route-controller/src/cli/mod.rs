@@ -9,6 +9,7 @@ mod show;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::agent;
 use crate::cni_list::Dirs;
@@ -146,6 +147,9 @@ enum Command {
         /// The runtime's directory of configurations.
         #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
         conf_dir: PathBuf,
+        /// When all is removed, stay until SIGTERM: for a DaemonSet, whose containers must not end.
+        #[arg(long)]
+        stay: bool,
     },
 }
 
@@ -287,7 +291,25 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         Command::Ipam {
             what: Ipam::Check { fix, state },
         } => pods::check(&state, fix),
-        Command::Cleanup { state, conf_dir } => cleanup(&state, &conf_dir),
+        Command::Cleanup {
+            state,
+            conf_dir,
+            stay,
+        } => {
+            let mut end = SigSet::empty();
+            end.add(Signal::SIGTERM);
+            // One that comes before all is removed waits.
+            let fail = |error: nix::Error| format!("signals: {error}");
+            if stay {
+                end.thread_block().map_err(fail)?;
+            }
+            cleanup(&state, &conf_dir)?;
+            if stay {
+                end.wait().map(drop).map_err(fail)
+            } else {
+                Ok(())
+            }
+        }
     }
 }
 
@@ -362,11 +384,17 @@ fn check(file: &Path, explain: bool) -> Result<(), String> {
     if explain {
         print!("{}", config.explain());
     } else {
+        let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let more = if config.from_kubernetes.any() {
+            "; Kubernetes tells the running agent blocks, nodes and Services: podroute show cluster"
+        } else {
+            ""
+        };
         println!(
-            "{}: good: {} peers, {} blocks",
+            "{}: good: {}, {}{more}",
             file.display(),
-            config.peers.len(),
-            config.node.blocks.len()
+            count(config.peers.len(), "peer"),
+            count(config.node.blocks.len(), "block"),
         );
     }
     Ok(())
