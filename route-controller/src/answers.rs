@@ -124,14 +124,14 @@ pub(crate) fn fib(fib: &Fib) -> Vec<FibStatus> {
         .routes()
         .into_iter()
         .map(|(key, (spec, progress))| kernel_route(fib, key, spec, progress));
-    let refused = fib.refused().map(|prefix| FibStatus {
+    let refused = fib.refused().map(|(prefix, rule)| FibStatus {
         prefix: prefix.to_string(),
         kind: "unicast".to_owned(),
         metric: fib.config().metric,
         next_hops: Vec::new(),
         nexthop_object: None,
         state: "refused".to_owned(),
-        error: Some("outside cluster.podCIDRs and no import policy says install: true, or inside a block of this node".to_owned()),
+        error: Some(rule.to_string()),
     });
     installed.chain(refused).collect()
 }

@@ -20,6 +20,7 @@ mod coexistence;
 mod datapath;
 mod diff;
 mod failover;
+mod host;
 mod hostile;
 mod interop;
 mod kernel;
@@ -127,6 +128,7 @@ fn scenarios() -> Vec<Scenario> {
         lab_itself::scenarios(),
         cni::scenarios(),
         cli::scenarios(),
+        host::scenarios(),
         kernel::scenarios(),
         bfd::scenarios(),
         kube::scenarios(),

@@ -12,6 +12,7 @@ mod dump;
 mod filter;
 mod foreign;
 mod frame;
+mod guard;
 pub(crate) mod message;
 pub(crate) mod netlink;
 mod notifications;
@@ -36,6 +37,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(crate) use delta::{Delta, Failure, Op, Progress};
 pub(crate) use foreign::Foreign;
+use guard::Guard;
 pub(crate) use objects::{ObjectOp, Objects, Resilience};
 pub(crate) use resolve::{Address, Link, Mirror, Resolved, Standing};
 use route::MAIN;
@@ -114,6 +116,7 @@ pub(crate) struct Fib {
     pub(crate) objects: Objects,
     /// Learned prefixes that are not installed, by the rule that keeps them out.
     refused: BTreeSet<Prefix>,
+    guard: Guard,
 }
 
 impl Fib {
@@ -134,6 +137,7 @@ impl Fib {
             stranded: FxHashSet::default(),
             objects: Objects::default(),
             refused: BTreeSet::new(),
+            guard: Guard::default(),
         }
     }
 
@@ -367,7 +371,7 @@ impl Fib {
     /// Computes what a learned prefix should have in the kernel.
     fn want_learned(&mut self, prefix: Prefix) {
         let key = self.key(prefix);
-        let allowed = self.may_install(&prefix);
+        let allowed = self.refusal(&prefix).is_none();
         if self.learned.contains_key(&prefix) && !allowed {
             self.refused.insert(prefix);
         } else {
@@ -375,12 +379,6 @@ impl Fib {
         }
         let spec = if allowed { self.learned_spec(prefix) } else { None };
         self.delta.want(key, spec);
-    }
-
-    /// Routes from others lie in the cluster's pod CIDRs, or a policy wants them, and not inside our own blocks.
-    fn may_install(&self, prefix: &Prefix) -> bool {
-        self.config.admits(prefix, self.wanted.contains(prefix))
-            && !self.blocks.iter().any(|block| block.contains(prefix))
     }
 
     fn learned_spec(&mut self, prefix: Prefix) -> Option<Arc<RouteSpec>> {
@@ -461,7 +459,9 @@ impl Fib {
         list.into_iter()
             .map(|addr| {
                 let reach = self.mirror.resolve(addr).reach;
-                self.watched.insert(addr, Some(reach));
+                if self.watched.insert(addr, Some(reach)).is_none() {
+                    self.judge_around(addr);
+                }
                 (addr, reach)
             })
             .collect()
@@ -469,11 +469,16 @@ impl Fib {
 
     /// The speaker does not want to know about these any more.
     pub(crate) fn unwatch(&mut self, list: &[IpAddr]) {
-        self.watched.retain(|addr, _| !list.contains(addr));
+        for addr in list {
+            if self.watched.remove(addr).is_some() {
+                self.judge_around(*addr);
+            }
+        }
     }
 
     /// The mirror changed: routes whose next hops resolve differently are wanted anew; news for the speaker.
     pub(crate) fn resolve_again(&mut self) -> Vec<(IpAddr, Reach)> {
+        self.guard_again();
         let mut moved = Vec::new();
         for addr in self.resolved.keys().copied().collect::<Vec<_>>() {
             let now = self.mirror.resolve(addr);
@@ -539,11 +544,6 @@ impl Fib {
         for prefix in self.learned.keys().copied().collect::<Vec<_>>() {
             self.want_learned(prefix);
         }
-    }
-
-    /// Learned prefixes that the rules keep out of the kernel.
-    pub(crate) fn refused(&self) -> impl Iterator<Item = &Prefix> {
-        self.refused.iter()
     }
 }
 

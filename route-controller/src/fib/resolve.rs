@@ -131,6 +131,15 @@ impl Mirror {
         ways.unwrap_or_default()
     }
 
+    /// Length and metric of the route of others that leads to an address.
+    pub(crate) fn route_towards(&self, addr: IpAddr) -> Option<(u8, u32)> {
+        let mut lengths = self.foreign.lengths(Prefix::host(addr).family(), 0);
+        lengths.find_map(|len| {
+            let route = self.foreign.at(Prefix::new(addr, len)).next()?;
+            Some((len, route.metric))
+        })
+    }
+
     /// The ways of default routes, best metric first.
     pub(crate) fn default_ways(&self) -> Vec<Way> {
         let defaults = [Prefix::v4(0, 0), Prefix::v6(0, 0)];

@@ -175,7 +175,9 @@ impl FibTask {
     async fn read_kernel(&mut self) -> io::Result<Vec<(RouteKey, super::RouteSpec)>> {
         let reading = read_all(self.fib.config().table).await?;
         self.fib.mirror.via_default = self.fib.config().via_default;
-        Ok(self.fib.mirror.fill(reading))
+        let ours = self.fib.mirror.fill(reading);
+        self.fib.guard_again();
+        Ok(ours)
     }
 
     /// Runs until the agent lets go of it.

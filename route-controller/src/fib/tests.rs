@@ -4,11 +4,11 @@ use super::foreign::Arrival;
 use super::*;
 use std::time::Instant;
 
-fn prefix(text: &str) -> Prefix {
+pub(super) fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
 }
 
-fn fib() -> Fib {
+pub(super) fn fib() -> Fib {
     let mut fib = Fib::new(FibConfig {
         metric: 20,
         table: 254,
@@ -51,7 +51,7 @@ fn fib() -> Fib {
     fib
 }
 
-fn learned(text: &str, hops: &[&str]) -> FibChange {
+pub(super) fn learned(text: &str, hops: &[&str]) -> FibChange {
     FibChange {
         prefix: prefix(text),
         next_hops: hops
