@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bgp_proto::engine::{Engine, Input, Originated, Preview, Reach, RouteFilter, RouteView};
+use bgp_proto::engine::{Engine, EqualPaths, Input, Originated, Preview, Reach, RouteFilter, RouteView};
 use bgp_proto::types::{Family, PeerId};
 use bgp_proto::wire::{Notification, Refresh, RefreshKind, cease};
 use tokio::sync::{mpsc, oneshot};
@@ -221,6 +221,14 @@ impl SpeakerHandle {
     /// [`Stopped`].
     pub async fn end_deferral(&self) -> Result<(), Stopped> {
         self.input(Input::EndDeferral).await
+    }
+
+    /// Other rules for equal paths.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn multipath(&self, rules: EqualPaths) -> Result<(), Stopped> {
+        self.input(Input::Multipath(rules)).await
     }
 
     /// Whether this node is about to go: everything sent then carries GRACEFUL_SHUTDOWN (RFC 8326).

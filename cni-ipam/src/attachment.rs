@@ -103,7 +103,31 @@ pub(crate) struct Attachment {
     pub(crate) is_new: bool,
 }
 
+/// What became of a lock that nobody waits for.
+#[derive(Debug)]
+pub(crate) enum Locked {
+    Taken(Box<Attachment>),
+    /// Another process works on the attachment.
+    Busy,
+    /// There is no record.
+    Gone,
+}
+
 impl Attachment {
+    /// Locks an attachment's record where nobody else has it locked.
+    pub(crate) fn try_lock(disk: &Disk, owner: &Owner) -> Result<Locked> {
+        let path = disk.dir("pod").join(owner.key());
+        let Some((file, is_new)) = open(&path, Access::Look).map_err(|e| Error::io("open", &path, e))? else {
+            return Ok(Locked::Gone);
+        };
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Self::adopt(file, &path, owner, is_new)?
+                .map_or(Locked::Gone, |taken| Locked::Taken(Box::new(taken)))),
+            Err((_, nix::Error::EWOULDBLOCK)) => Ok(Locked::Busy),
+            Err((_, e)) => Err(Error::io("lock", &path, e)),
+        }
+    }
+
     /// Locks an attachment's record, making it where `create`; None where there is none.
     pub(crate) fn lock(disk: &Disk, owner: &Owner, create: bool) -> Result<Option<Self>> {
         let access = if create { Access::Create } else { Access::Change };

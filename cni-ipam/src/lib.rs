@@ -21,6 +21,7 @@ pub mod floor;
 mod forwarding;
 mod gc;
 mod ipam_plugin;
+mod keep;
 mod kernel;
 mod names;
 mod netconf;
@@ -42,6 +43,7 @@ use crate::request::{Request, Verb};
 
 pub use crate::admin::{AttachmentInfo, Finding, Removed, attachments, check, cleanup};
 pub use crate::error::{Error, Result};
+pub use crate::keep::{Report, Restored, keep};
 pub use crate::kernel::link::ROUTE_PROTOCOL;
 pub use crate::kernel::netns::Life;
 pub use crate::names::{ALIAS_MARK, MARK, Owner};

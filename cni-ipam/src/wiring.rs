@@ -254,6 +254,7 @@ mod tests {
             index,
             protocol: 3,
             gateway: gateway.map(|g| g.parse().unwrap()),
+            source: None,
             is_local: false,
         }
     }

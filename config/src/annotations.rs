@@ -1,12 +1,14 @@
-//! What the node's object says against the file: `podroute/asn` and `podroute/peers`.
+//! What the node's object says against the file: `podroute/asn`, `podroute/router-id` and `podroute/peers`, where `node.annotations` names them.
 //!
 //! A peer of the annotation stands in place of the file's peer of the same name, or beside the others. Errors name the
-//! annotation, with line and column in it; they refuse the whole configuration, like errors in the file.
+//! annotation, with line and column in it. Whoever may change Node objects writes annotations: they name no files.
 
 use crate::decode::At;
-use crate::model::{ASN_ANNOTATION, NodeFact, NodeFacts, PEERS_ANNOTATION};
+use crate::model::{
+    ASN_ANNOTATION, NodeFact, NodeFacts, PEERS_ANNOTATION, ROUTER_ID_ANNOTATION, RouterIdChoice,
+};
 use crate::problem::{Mark, Sink, Spot};
-use crate::schema::{self, Document, Peer};
+use crate::schema::{self, Annotation, Document, Peer};
 use crate::value::{self, Scalar};
 use crate::yaml;
 
@@ -25,12 +27,33 @@ pub(crate) fn apply(mut document: Document, facts: &NodeFacts, sink: &Sink) -> D
         .and_then(|(cluster, name)| cluster.nodes.get(name));
     let Some(own) = own else { return document };
     take_asn(&mut document, own, sink);
+    take_router_id(&mut document, own, sink);
     take_peers(&mut document, own, sink);
     document
 }
 
+/// Whether the file takes it; one that it does not take is told.
+fn is_taken(document: &Document, annotation: Annotation, name: &str, sink: &Sink) -> bool {
+    let taken = document.node.annotations.iter().any(|at| at.value == annotation);
+    if !taken {
+        let what = match annotation {
+            Annotation::Asn => "asn",
+            Annotation::Peers => "peers",
+            Annotation::RouterId => "routerId",
+        };
+        sink.reject(
+            format!("annotation {name}"),
+            format!("the file does not take it; add node.annotations: [{what}], or remove the annotation"),
+        );
+    }
+    taken
+}
+
 fn take_asn(document: &mut Document, own: &NodeFact, sink: &Sink) {
     let Some(text) = &own.asn else { return };
+    if !is_taken(document, Annotation::Asn, ASN_ANNOTATION, sink) {
+        return;
+    }
     let spot = Spot {
         path: format!("annotation {ASN_ANNOTATION}"),
         mark: Mark { line: 1, column: 1 },
@@ -51,9 +74,44 @@ fn take_asn(document: &mut Document, own: &NodeFact, sink: &Sink) {
     }
 }
 
+fn take_router_id(document: &mut Document, own: &NodeFact, sink: &Sink) {
+    let Some(text) = &own.router_id else { return };
+    if !is_taken(document, Annotation::RouterId, ROUTER_ID_ANNOTATION, sink) {
+        return;
+    }
+    let scalar = Scalar {
+        text: text.trim(),
+        quoted: false,
+    };
+    match (value::ROUTER_ID.parse)(scalar) {
+        Ok(id) => document.node.router_id = Some(id.map_or(RouterIdChoice::Auto, RouterIdChoice::Fixed)),
+        // The node keeps the identifier that it has.
+        Err(_) => sink.reject(
+            format!("annotation {ROUTER_ID_ANNOTATION}"),
+            format!(
+                "{} is not a BGP identifier; use four numbers as 192.0.2.11, or auto",
+                crate::problem::quoted(text)
+            ),
+        ),
+    }
+}
+
 fn take_peers(document: &mut Document, own: &NodeFact, sink: &Sink) {
     let Some(text) = &own.peers else { return };
+    if !is_taken(document, Annotation::Peers, PEERS_ANNOTATION, sink) {
+        return;
+    }
     let peers = read(text, sink);
+    for peer in &peers {
+        let key = peer.bfd.as_ref().and_then(|bfd| bfd.auth.as_ref()?.file.as_ref());
+        for file in peer.password.iter().chain(key) {
+            let remedy = "write the peer into the file, with a nodeSelector; annotations name no files";
+            sink.error(
+                file.spot
+                    .problem("an annotation names a file of the node", remedy),
+            );
+        }
+    }
     let names: Vec<String> = peers.iter().filter_map(name_of).collect();
     document
         .peers
@@ -83,7 +141,7 @@ mod tests {
     use crate::{ClusterFacts, load_for};
 
     const FILE: &str = "apiVersion: podroute/v1\ncluster: {asn: 64512, podCIDRs: [10.244.0.0/16]}\n\
-        node: {name: node-7, blocks: [10.244.7.0/24]}\npeers:\n\
+        node: {name: node-7, blocks: [10.244.7.0/24], annotations: [asn, peers]}\npeers:\n\
         - {name: tor-a, address: 192.0.2.1, asn: 65001, import: all, export: all}\n\
         - {name: tor-b, address: 192.0.2.2, asn: 65001, import: all, export: all}\npolicies: {all: accept}\n";
 
@@ -117,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_annotation() {
+    fn a_bad_annotation_is_rejected_alone_and_named() {
         for (asn, peers, wanted) in [
             (
                 Some("many"),
@@ -131,9 +189,52 @@ mod tests {
             ),
             (None, Some("tor: 1"), "annotation podroute/peers: "),
             (None, Some("[{"), "annotation podroute/peers: "),
+            (
+                None,
+                Some("- {name: x, address: 192.0.2.9, asn: 65001, password: {file: /dev/zero}}"),
+                "annotation podroute/peers[0].password.file: an annotation names a file of the node",
+            ),
+            // An error that only shows beside the file.
+            (
+                None,
+                Some("- {name: x, address: 192.0.2.1, asn: 65001}"),
+                "192.0.2.1",
+            ),
         ] {
-            let errors = load_for(FILE, &facts(asn, peers)).unwrap_err().to_string();
-            assert!(errors.contains(wanted), "{errors}");
+            let config = load_for(FILE, &facts(asn, peers)).unwrap();
+            let rejected: Vec<String> = config.rejected.iter().map(ToString::to_string).collect();
+            assert!(
+                rejected.len() == 1 && rejected[0].contains(wanted),
+                "{wanted}: {rejected:?}"
+            );
+            assert!(
+                config.unready.len() == 1 && config.unready[0].contains("annotation podroute/"),
+                "{:?}",
+                config.unready
+            );
+            let names: Vec<&str> = config.peers.iter().map(|peer| peer.name.as_str()).collect();
+            assert_eq!(
+                names,
+                ["tor-a", "tor-b"],
+                "the file is as if the annotation were not there"
+            );
         }
+        // The good one of two is taken.
+        let config = load_for(FILE, &facts(Some("64607"), Some("[{"))).unwrap();
+        assert_eq!((config.node.asn.0, config.rejected.len()), (64607, 1));
+    }
+
+    #[test]
+    fn what_the_file_does_not_take_is_told() {
+        let file = FILE.replace(", annotations: [asn, peers]", "");
+        let peers = "- {name: lab, address: 203.0.113.9, asn: 65009, multihop: 3}";
+        let config = load_for(&file, &facts(Some("64607"), Some(peers))).unwrap();
+        assert_eq!((config.node.asn.0, config.peers.len()), (64512, 2));
+        let rejected: Vec<String> = config.rejected.iter().map(ToString::to_string).collect();
+        assert!(
+            rejected.len() == 2 && rejected[1].contains("add node.annotations: [peers]"),
+            "{rejected:?}"
+        );
+        assert!(config.unready.is_empty());
     }
 }

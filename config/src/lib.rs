@@ -12,6 +12,7 @@
 mod annotations;
 mod decode;
 mod explain;
+mod facts;
 mod model;
 mod problem;
 mod schema;
@@ -33,11 +34,64 @@ pub fn load(text: &str) -> Result<Config, Errors> {
     load_for(text, &NodeFacts::default())
 }
 
-/// Like [`load`], with what is known of the node without the file; what the file says wins.
+/// Like [`load`], with what is known of the node without the file; what the file says wins. An annotation of the node that
+/// cannot be used is rejected alone ([`Config::rejected`]).
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_for(text: &str, facts: &NodeFacts) -> Result<Config, Errors> {
+    let first = load_once(text, facts);
+    let Err(errors) = first else { return first };
+    let annotated = |fact: &NodeFact| fact.asn.is_some() || fact.peers.is_some();
+    let annotates = |known: &ClusterFacts| known.nodes.values().any(annotated);
+    if !facts.cluster.as_ref().is_some_and(annotates) {
+        return Err(errors);
+    }
+    // Which ones stand in the way?
+    let only = |asn: bool, peers: bool| {
+        let mut facts = facts.clone();
+        for fact in facts
+            .cluster
+            .iter_mut()
+            .flat_map(|known| known.nodes.values_mut())
+        {
+            fact.asn = fact.asn.take().filter(|_| asn);
+            fact.peers = fact.peers.take().filter(|_| peers);
+        }
+        load_once(text, &facts)
+    };
+    let mut config = only(false, false)?;
+    let (asn, peers) = (only(true, false), only(false, true));
+    let rejected = [(&asn, ASN_ANNOTATION), (&peers, PEERS_ANNOTATION)].map(|(tried, name)| {
+        let errors = tried.as_ref().err()?;
+        Some(Rejected {
+            subject: format!("annotation {name}"),
+            reason: errors.to_string().replace('\n', "; "),
+        })
+    });
+    config = match (asn, peers) {
+        (Ok(config), Err(_)) | (Err(_), Ok(config)) => config,
+        // Each is good by itself, and both together are not.
+        (Ok(mut config), Ok(_)) => {
+            config.rejected.push(Rejected {
+                subject: format!("annotation {PEERS_ANNOTATION}"),
+                reason: errors.to_string().replace('\n', "; "),
+            });
+            config
+                .unready
+                .push(format!("annotation {PEERS_ANNOTATION}: {errors}"));
+            config
+        }
+        (Err(_), Err(_)) => config,
+    };
+    for rejected in rejected.into_iter().flatten() {
+        config.unready.push(rejected.to_string());
+        config.rejected.push(rejected);
+    }
+    Ok(config)
+}
+
+fn load_once(text: &str, facts: &NodeFacts) -> Result<Config, Errors> {
     let sink = problem::Sink::of(SECTIONS.iter().map(|section| (section.name, section.fields)));
     let config = yaml::parse(text)
         .map_err(|problem| sink.error(problem))

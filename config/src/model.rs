@@ -14,109 +14,8 @@ use bgp_proto::session::SessionConfig;
 use bgp_proto::types::{Asn, Community, Family, FamilySet, HoldTime, Prefix, RouterId};
 use bgp_proto::wire::{AddPathDirection, Capability, LongLivedFamily};
 
+pub use crate::facts::*;
 use crate::problem::Problem;
-
-/// What is known of the node without the file: from the host, later from the Node object.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct NodeFacts {
-    /// Name, when `node.name` is absent.
-    pub name: Option<String>,
-    /// Labels for `nodeSelector`; those of `node.labels` are added and win.
-    pub labels: BTreeMap<String, String>,
-    /// What Kubernetes says; `None`: not asked, or not answered yet.
-    pub cluster: Option<ClusterFacts>,
-}
-
-/// What Kubernetes says of the cluster, as far as this node wants to know.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ClusterFacts {
-    /// All nodes by name, this one included.
-    pub nodes: BTreeMap<String, NodeFact>,
-    /// Services with addresses, by `namespace/name`.
-    pub services: BTreeMap<String, ServiceFact>,
-}
-
-/// A node as Kubernetes has it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct NodeFact {
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Its pod CIDRs.
-    pub blocks: Vec<Prefix>,
-    /// Its internal addresses.
-    pub addresses: Vec<IpAddr>,
-    /// It has the taint [`DRAIN_TAINT`].
-    pub draining: bool,
-    /// The annotation [`ASN_ANNOTATION`]; kept of this node alone.
-    pub asn: Option<String>,
-    /// The annotation [`PEERS_ANNOTATION`]; kept of this node alone.
-    pub peers: Option<String>,
-}
-
-/// The annotation that gives a node an AS number of its own.
-pub const ASN_ANNOTATION: &str = "podroute/asn";
-/// The annotation with peers of a node alone, as a YAML list like `peers` of the file.
-pub const PEERS_ANNOTATION: &str = "podroute/peers";
-
-/// The key of the taint, of whatever effect, that asks a node's agent to drain it.
-pub const DRAIN_TAINT: &str = "podroute/drain";
-
-/// A Service as this node sees it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ServiceFact {
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Its addresses by kind.
-    pub addresses: Vec<(ServiceAddress, IpAddr)>,
-    /// Its `loadBalancerClass`.
-    pub class: Option<String>,
-    /// `externalTrafficPolicy: Local`.
-    pub external_local: bool,
-    /// `internalTrafficPolicy: Local`.
-    pub internal_local: bool,
-    /// A ready endpoint of it runs on this node.
-    pub endpoint_here: bool,
-}
-
-/// A kind of Service address.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum ServiceAddress {
-    /// `status.loadBalancer.ingress[].ip`.
-    LoadBalancer,
-    /// `spec.externalIPs`.
-    External,
-    /// `spec.clusterIPs`.
-    Cluster,
-}
-
-/// Which parts of the configuration come from Kubernetes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct FromKubernetes {
-    /// Blocks of this node, or the mesh.
-    pub nodes: bool,
-    /// Services.
-    pub services: bool,
-}
-
-impl FromKubernetes {
-    /// Whether any does.
-    #[must_use]
-    pub fn any(self) -> bool {
-        self.nodes || self.services
-    }
-}
-
-/// How nodes find each other.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum Mesh {
-    /// Only configured peers.
-    #[default]
-    Off,
-    /// Each node has a session with each other node.
-    Full,
-    /// Nodes with these labels reflect; the others have sessions with them alone.
-    Reflectors(BTreeMap<String, String>),
-}
 
 /// `auto` in the file: the agent finds out. Or the operator's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -149,6 +48,14 @@ pub struct Config {
     pub services: Services,
     /// What has to be asked of Kubernetes.
     pub from_kubernetes: FromKubernetes,
+    /// What Kubernetes says and this node does not take; everything else applies.
+    pub rejected: Vec<Rejected>,
+    /// Fields that differ from what runs, and take effect at the agent's next start.
+    pub deferred: Vec<&'static str>,
+    /// Why the node cannot be ready with what Kubernetes says.
+    pub unready: Vec<String>,
+    /// The network that the container runtime is given.
+    pub cni: Cni,
     /// BMP stations that hear of every peer and route.
     pub bmp: Vec<BmpStation>,
     /// Next hops that BFD watches beside the peers.
@@ -201,7 +108,7 @@ pub struct Node {
     /// `None`: the host's name.
     pub name: Option<String>,
     /// BGP identifier.
-    pub router_id: Auto<RouterId>,
+    pub router_id: RouterIdChoice,
     /// This node's AS number: its own, or that of the cluster.
     pub asn: Asn,
     /// Pod blocks of this node, disjoint, each in a pod CIDR.
@@ -211,7 +118,43 @@ pub struct Node {
     /// Labels for `nodeSelector`.
     pub labels: BTreeMap<String, String>,
     /// The node's own addresses, the first of a family being the preferred source of routes to pods.
-    pub addresses: Auto<Vec<IpAddr>>,
+    pub addresses: NodeAddresses,
+    /// The internal addresses of the Node object, where it is known.
+    pub internal: Vec<IpAddr>,
+}
+
+/// How the node's own addresses are chosen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NodeAddresses {
+    /// The Node object's internal addresses that the host has, else what the kernel sends from.
+    Auto,
+    /// The Node object's internal addresses.
+    InternalIp,
+    /// The host's addresses in these.
+    Cidrs(Vec<Prefix>),
+    /// These.
+    Fixed(Vec<IpAddr>),
+}
+
+impl NodeAddresses {
+    /// The addresses, where the file names them.
+    pub fn fixed(&self) -> Option<&[IpAddr]> {
+        match self {
+            Self::Fixed(list) => Some(list),
+            _ => None,
+        }
+    }
+}
+
+/// How the BGP identifier is chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RouterIdChoice {
+    /// Derived from the node's addresses once, and kept.
+    Auto,
+    /// The host's address in this IPv4 prefix.
+    Cidr(Prefix),
+    /// This.
+    Fixed(RouterId),
 }
 
 /// `listen`.
@@ -416,16 +359,6 @@ pub struct BfdDampening {
     pub half_life: Duration,
     /// It is held no longer than this after the last loss.
     pub longest: Duration,
-}
-
-/// What is announced for Services.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Services {
-    /// Addresses, each as a single host, with their communities.
-    pub hosts: BTreeMap<Prefix, BTreeSet<Community>>,
-    /// Aggregates of which this node announces an address, with the communities of all of these; what of them nobody has
-    /// ends here.
-    pub aggregates: BTreeMap<Prefix, BTreeSet<Community>>,
 }
 
 /// A next hop that BFD watches, without a BGP session.

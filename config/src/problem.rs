@@ -7,6 +7,8 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use crate::model::Rejected;
+
 /// A place in the text: line and column, both from 1, the column counted in characters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Mark {
@@ -98,6 +100,8 @@ impl fmt::Display for Errors {
 pub(crate) struct Sink {
     errors: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
+    rejected: RefCell<Vec<Rejected>>,
+    unready: RefCell<Vec<String>>,
     /// Name and fields of every section, to say where a field belongs.
     sections: Vec<(&'static str, &'static [&'static str])>,
 }
@@ -125,6 +129,20 @@ impl Sink {
         self.warnings.borrow_mut().push(problem);
     }
 
+    /// Something that Kubernetes says is not taken; the rest is.
+    pub(crate) fn reject(&self, subject: impl Into<String>, reason: impl Into<String>) {
+        let clean = |text: String| text.chars().flat_map(visible).collect();
+        self.rejected.borrow_mut().push(Rejected {
+            subject: clean(subject.into()),
+            reason: clean(reason.into()),
+        });
+    }
+
+    /// The node cannot be ready with what Kubernetes says.
+    pub(crate) fn unready(&self, why: impl Into<String>) {
+        self.unready.borrow_mut().push(why.into());
+    }
+
     /// The configuration with its warnings when nothing was wrong, else all the errors.
     pub(crate) fn finish(self, config: Option<crate::Config>) -> Result<crate::Config, Errors> {
         let in_order = |list: RefCell<Vec<Problem>>| {
@@ -136,6 +154,8 @@ impl Sink {
         match config {
             Some(config) if errors.is_empty() => Ok(crate::Config {
                 warnings: in_order(self.warnings),
+                rejected: self.rejected.into_inner(),
+                unready: self.unready.into_inner(),
                 ..config
             }),
             _ => Err(Errors(errors)),

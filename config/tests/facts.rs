@@ -9,7 +9,11 @@
 use std::collections::BTreeMap;
 
 use bgp_proto::engine::PeerKind;
-use podroute_config::{ClusterFacts, Config, NodeFact, NodeFacts, ServiceAddress, ServiceFact, load_for};
+use bgp_proto::policy::Verdict;
+use bgp_proto::types::{Family, FamilySet, RouterId};
+use podroute_config::{
+    ClusterFacts, Config, NodeFact, NodeFacts, RouterIdChoice, ServiceAddress, ServiceFact, load_for,
+};
 
 fn labels(list: &[(&str, &str)]) -> BTreeMap<String, String> {
     list.iter()
@@ -147,10 +151,15 @@ fn before_the_first_answer_nothing_is_known() {
         name: Some("node-1".to_owned()),
         ..NodeFacts::default()
     };
-    let config = load("mesh: {mode: full}\nservices: {advertise: [cluster]}\n", &unknown);
+    let config = load(
+        "mesh: {mode: full}\nservices: {advertise: [cluster], ranges: [10.96.0.0/12]}\n",
+        &unknown,
+    );
     assert!(config.peers.is_empty() && config.node.blocks.is_empty() && config.services.hosts.is_empty());
     assert!(config.from_kubernetes.any());
 }
+
+const RANGES: &str = "ranges: [198.51.100.0/24, 10.96.0.0/12, 'fd00:96::/112']";
 
 fn service(local: bool, endpoint_here: bool, class: Option<&str>) -> ServiceFact {
     ServiceFact {
@@ -164,7 +173,12 @@ fn service(local: bool, endpoint_here: bool, class: Option<&str>) -> ServiceFact
         class: class.map(str::to_owned),
         external_local: local,
         internal_local: local,
-        endpoint_here,
+        endpoint_here: if endpoint_here {
+            FamilySet::ALL
+        } else {
+            FamilySet::EMPTY
+        },
+        endpoint_anywhere: FamilySet::ALL,
     }
 }
 
@@ -174,7 +188,7 @@ fn services_by_kind_policy_and_class() {
         let mut facts = facts("node-1");
         let services = &mut facts.cluster.as_mut().unwrap().services;
         services.insert("default/web".to_owned(), service);
-        let prefixes = load(&format!("services: {{{more}}}\n"), &facts).services;
+        let prefixes = load(&format!("services: {{{RANGES}, {more}}}\n"), &facts).services;
         prefixes
             .hosts
             .iter()
@@ -230,5 +244,259 @@ fn services_by_kind_policy_and_class() {
     assert_eq!(
         announced(&with, service(false, false, None)),
         "198.51.100.0/24@64512:1"
+    );
+}
+
+/// The facts with one Service that has these external addresses.
+fn with_addresses(addresses: &[&str]) -> NodeFacts {
+    let mut facts = facts("node-1");
+    let service = ServiceFact {
+        addresses: addresses
+            .iter()
+            .map(|text| (ServiceAddress::External, text.parse().unwrap()))
+            .collect(),
+        ..ServiceFact::default()
+    };
+    let services = &mut facts.cluster.as_mut().unwrap().services;
+    services.insert("tenant/evil".to_owned(), service);
+    facts
+}
+
+/// CVE-2020-8554: whoever writes a Service writes its addresses.
+#[test]
+fn a_service_has_only_addresses_of_the_ranges() {
+    let more = "services: {advertise: [external], ranges: [192.0.2.0/24, 198.51.100.0/24, 'fd00:96::/112']}\n\
+        peers: [{name: tor-b, nodeSelector: {rack: b}, address: 192.0.2.1, asn: 65001, import: accept-all, export: accept-all}]\n\
+        nextHops: [{address: 192.0.2.77, bfd: {}}]\n";
+    for (address, why) in [
+        ("8.8.8.8", "outside services.ranges"),
+        ("192.0.2.12", "is the address of node node-2"),
+        ("2001:db8::12", "is the address of node node-2"),
+        ("192.0.2.1", "is the address of peer tor-b"),
+        ("192.0.2.77", "is the address of a next hop"),
+        ("10.244.12.7", "lies in the pod CIDR 10.244.0.0/16"),
+        ("0.0.0.0", "special"),
+        ("127.0.0.1", "special"),
+        ("224.0.0.1", "special"),
+        ("255.255.255.255", "special"),
+        ("169.254.1.1", "special"),
+        ("fe80::1", "special"),
+        ("::ffff:198.51.100.9", "special"),
+    ] {
+        // The good address of the same Service is announced all the same.
+        let config = load(more, &with_addresses(&[address, "198.51.100.7"]));
+        let hosts: Vec<String> = config.services.hosts.keys().map(ToString::to_string).collect();
+        assert_eq!(hosts, ["198.51.100.7/32"], "{address}");
+        let rejected: Vec<String> = config.rejected.iter().map(ToString::to_string).collect();
+        assert!(
+            rejected.len() == 1
+                && rejected[0].starts_with(&format!("Service tenant/evil, address {address}: "))
+                && rejected[0].contains(why),
+            "{address}: {rejected:?}"
+        );
+    }
+}
+
+#[test]
+fn endpoints_count_by_family() {
+    let of = |here: FamilySet, anywhere: FamilySet, local: bool, more: &str| {
+        let mut facts = facts("node-1");
+        let mut one = service(local, false, None);
+        one.endpoint_here = here;
+        one.endpoint_anywhere = anywhere;
+        let services = &mut facts.cluster.as_mut().unwrap().services;
+        services.insert("default/web".to_owned(), one);
+        let config = load(
+            &format!("services: {{advertise: [cluster], {RANGES}{more}}}\n"),
+            &facts,
+        );
+        let hosts: Vec<String> = config.services.hosts.keys().map(ToString::to_string).collect();
+        hosts.join(" ")
+    };
+    let only = |family| FamilySet::from_iter([family]);
+    let (none, both) = (FamilySet::EMPTY, FamilySet::ALL);
+    assert_eq!(of(only(Family::Ipv6), both, true, ""), "fd00:96::1/128");
+    assert_eq!(of(only(Family::Ipv4), both, true, ""), "10.96.0.1/32");
+    assert_eq!(of(none, none, false, ""), "10.96.0.1/32 fd00:96::1/128");
+    assert_eq!(of(none, none, false, ", withoutEndpoints: withdraw"), "");
+    assert_eq!(
+        of(none, only(Family::Ipv4), false, ", withoutEndpoints: withdraw"),
+        "10.96.0.1/32"
+    );
+}
+
+#[test]
+fn an_excluded_node_announces_no_load_balancer() {
+    let mut facts = facts("node-1");
+    let known = facts.cluster.as_mut().unwrap();
+    known
+        .services
+        .insert("default/web".to_owned(), service(false, true, None));
+    let own = known.nodes.get_mut("node-1").unwrap();
+    own.labels
+        .insert(podroute_config::EXCLUDE_LABEL.to_owned(), String::new());
+    let more = format!("services: {{advertise: [loadBalancer, external, cluster], {RANGES}}}\n");
+    let hosts: Vec<String> = load(&more, &facts)
+        .services
+        .hosts
+        .keys()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(hosts, ["10.96.0.1/32", "fd00:96::1/128"]);
+}
+
+/// What a peer's import policy takes, of these prefixes.
+fn taken<'a>(config: &Config, peer: &str, prefixes: &[&'a str]) -> Vec<&'a str> {
+    let peer = config.peers.iter().find(|one| one.name == peer).unwrap();
+    let policy = &peer.routing.import;
+    assert_eq!(policy.default, Verdict::Reject);
+    let takes = |prefix: &&&str| {
+        let prefix = prefix.parse().unwrap();
+        let mut rules = policy.rules.iter();
+        rules.any(|rule| rule.matcher.prefixes.iter().any(|range| range.matches(&prefix)))
+    };
+    prefixes.iter().filter(takes).copied().collect()
+}
+
+/// A node that was broken into takes neither another's pods nor anybody's addresses.
+#[test]
+fn from_a_node_only_its_own_blocks_and_services() {
+    let all = [
+        "10.244.13.0/24",
+        "10.244.14.0/24",
+        "10.244.0.0/16",
+        "0.0.0.0/0",
+        "198.51.100.1/32",
+        "192.0.2.1/32",
+    ];
+    let services = "services: {advertise: [external], ranges: [198.51.100.0/24]}\n";
+    let full = load(&format!("mesh: {{mode: full}}\n{services}"), &facts("node-1"));
+    assert_eq!(
+        taken(&full, "node-3", &all),
+        ["10.244.13.0/24", "198.51.100.1/32"]
+    );
+    let full = load("mesh: {mode: full}\n", &facts("node-1"));
+    assert_eq!(taken(&full, "node-3", &all), ["10.244.13.0/24"]);
+    let mesh = "mesh: {mode: reflectors, reflectorSelector: {podroute/reflector: \"true\"}}\n";
+    // Clients' blocks at reflectors, all blocks from reflectors.
+    assert_eq!(
+        taken(&load(mesh, &facts("node-1")), "node-3", &all),
+        ["10.244.13.0/24"]
+    );
+    let pods = ["10.244.13.0/24", "10.244.14.0/24", "10.244.0.0/16"];
+    assert_eq!(taken(&load(mesh, &facts("node-1")), "node-2", &all), pods);
+    assert_eq!(taken(&load(mesh, &facts("node-3")), "node-2", &all), pods);
+    // A node without a pod CIDR says nothing; and a policy of the file says otherwise.
+    let mut without = facts("node-1");
+    without
+        .cluster
+        .as_mut()
+        .unwrap()
+        .nodes
+        .get_mut("node-3")
+        .unwrap()
+        .blocks
+        .clear();
+    assert_eq!(
+        taken(&load("mesh: {mode: full}\n", &without), "node-3", &all),
+        [""; 0]
+    );
+    let own = load("mesh: {mode: full, import: accept-all}\n", &facts("node-1"));
+    assert_eq!(own.peers[0].routing.import.default, Verdict::Accept);
+}
+
+#[test]
+fn what_kubernetes_lacks_keeps_the_node_from_being_ready() {
+    let unready = |more: &str, facts: &NodeFacts| load(more, facts).unready.join("; ");
+    let full = "mesh: {mode: full}\n";
+    assert_eq!(unready(full, &facts("node-1")), "");
+    assert!(unready(full, &facts("node-9")).contains("there is no Node object 'node-9'"));
+    let mut changed = facts("node-1");
+    let nodes = &mut changed.cluster.as_mut().unwrap().nodes;
+    nodes.get_mut("node-1").unwrap().blocks.clear();
+    assert!(unready(full, &changed).contains("Node node-1 has no pod CIDR"));
+    let nobody = "mesh: {mode: reflectors, reflectorSelector: {no: body}}\n";
+    assert!(unready(nobody, &facts("node-1")).contains("kubectl label node NAME no=body"));
+    let mut changed = facts("node-1");
+    let nodes = &mut changed.cluster.as_mut().unwrap().nodes;
+    nodes.get_mut("node-2").unwrap().addresses.clear();
+    let config = load(full, &changed);
+    assert!(config.unready.is_empty() && config.peers.len() == 2);
+    assert!(
+        config.rejected[0]
+            .to_string()
+            .contains("Node node-2: has no InternalIP")
+    );
+    // A cluster of one node has an empty mesh and lacks nothing.
+    changed
+        .cluster
+        .as_mut()
+        .unwrap()
+        .nodes
+        .retain(|name, _| name == "node-1");
+    assert_eq!(unready(full, &changed), "");
+}
+
+#[test]
+fn what_a_running_agent_cannot_change_stays_alone() {
+    let mut facts = facts("node-1");
+    let before = load("mesh: {mode: full}\n", &facts);
+    facts.running = Some(podroute_config::Running {
+        asn: before.node.asn,
+        cluster_id: before.cluster.cluster_id,
+        listen: before.listen.clone(),
+        fib: before.fib.clone(),
+    });
+    assert!(load("mesh: {mode: full}\n", &facts).deferred.is_empty());
+    let text = file("fib: {table: 100, maxPaths: 2, multipathRelax: true}\nlisten: {port: 1179}\nmesh: {mode: full, hold: 9s}\n")
+        .replace("asn: 64512", "asn: 64999, clusterId: 7");
+    let after = load_for(&text, &facts).unwrap();
+    assert_eq!(
+        after.deferred,
+        [
+            "cluster.asn, node.asn",
+            "cluster.clusterId",
+            "listen",
+            "fib.table"
+        ]
+    );
+    assert_eq!((after.node.asn.0, after.cluster.cluster_id), (64512, None));
+    assert_eq!(
+        (after.fib.table, after.fib.max_paths, after.fib.multipath_relax),
+        (254, 2, true)
+    );
+    assert_eq!(after.listen, before.listen);
+    // The mesh is of the AS that runs, with its new hold time.
+    assert_eq!(
+        (after.peers[0].remote_asn.0, after.peers[0].timers.hold.seconds()),
+        (64512, 9)
+    );
+}
+
+#[test]
+fn an_annotation_gives_the_router_id() {
+    let id = |annotations: &str, text: &str| {
+        let mut facts = facts("node-1");
+        let nodes = &mut facts.cluster.as_mut().unwrap().nodes;
+        nodes.get_mut("node-1").unwrap().router_id = Some(text.to_owned());
+        let annotated = format!("node: {{blocks: kubernetes, annotations: [{annotations}]}}");
+        let text = file("mesh: {mode: full}\n").replace("node: {blocks: kubernetes}", &annotated);
+        let config = load_for(&text, &facts).unwrap();
+        (config.node.router_id, config.rejected)
+    };
+    let fixed = |text: &str| RouterIdChoice::Fixed(RouterId::from_ipv4(text.parse().unwrap()).unwrap());
+    assert_eq!(id("routerId", "10.255.0.7"), (fixed("10.255.0.7"), vec![]));
+    // What nobody asked for, or cannot be read, is rejected alone.
+    let (kept, rejected) = id("asn", "10.255.0.7");
+    assert_eq!(kept, RouterIdChoice::Auto);
+    assert!(
+        rejected[0].to_string().contains("node.annotations: [routerId]"),
+        "{rejected:?}"
+    );
+    let (kept, rejected) = id("routerId", "seven");
+    assert_eq!(kept, RouterIdChoice::Auto);
+    assert!(
+        rejected[0].to_string().contains("is not a BGP identifier"),
+        "{rejected:?}"
     );
 }

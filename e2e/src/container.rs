@@ -109,10 +109,27 @@ impl Kubelet<'_> {
         self.host.spawn("podroute", machine::command("bash").args(args))
     }
 
+    /// Runs a command in a container that runs, as `kubectl exec` does.
+    pub fn exec(&self, pod: &Value, index: usize, command: &[&str]) -> Result<std::process::Output> {
+        let name = format!(
+            "{}-{}",
+            self.host.name(),
+            text(&pod["containers"][index]["name"])?
+        );
+        let line = format!(
+            "mount --rbind {} /sys/fs/cgroup && exec runc --root /run/runc exec {name} \"$@\"",
+            sandbox::CGROUPS
+        );
+        let args = [&["-c", &line, "runc"], command].concat();
+        self.host.output("bash", &args)
+    }
+
     /// The file of the machine that a `hostPath` means.
     pub fn on_host(&self, path: &str) -> PathBuf {
         match path {
             _ if path.starts_with("/proc/") => PathBuf::from(path),
+            // Of the machine that the runtime runs on, as it sees it.
+            "/var/run/netns" => PathBuf::from("/run/netns"),
             _ if path.starts_with("/run/") => self.host.dir().join(path.trim_start_matches('/')),
             _ => self.host.dir().join("host").join(path.trim_start_matches('/')),
         }
@@ -204,11 +221,11 @@ impl Kubelet<'_> {
             let volume = array(&pod["volumes"]).find(|volume| volume["name"] == wanted["name"]);
             let volume = volume.ok_or_else(|| Failure::new(format!("no volume {}", wanted["name"])))?;
             let read_only = wanted["readOnly"].as_bool().unwrap_or(false);
-            mounts.push(bind(
-                &self.source(volume)?,
-                text(&wanted["mountPath"])?,
-                read_only,
-            ));
+            let mut mount = bind(&self.source(volume)?, text(&wanted["mountPath"])?, read_only);
+            if wanted["mountPropagation"] == "HostToContainer" {
+                mount["options"] = json!(["rbind", "rslave", if read_only { "ro" } else { "rw" }]);
+            }
+            mounts.push(mount);
         }
         Ok(mounts)
     }

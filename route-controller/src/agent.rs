@@ -12,13 +12,16 @@
 //! follow. The agent waits for the fib task when that is busy; the speaker never waits for the agent.
 
 mod bfd;
+mod cluster;
 mod diff;
+mod host;
 mod mesh_transition;
 mod peers;
 mod reload;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,22 +30,25 @@ use std::time::Duration;
 use bgp_proto::engine::Originated;
 use bgp_proto::types::{Family, PeerId, Prefix};
 use bgp_speaker::{Event, Shutdown, Speaker, SpeakerConfig, SpeakerHandle, Started};
-use podroute_config::{ClusterFacts, Config, NodeFacts, OnShutdown};
+use podroute_config::{ClusterFacts, Config, FromKubernetes, NodeFacts, OnShutdown, Running};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::bfd_watch::{BfdWatch, PathState};
+use crate::cluster as kubernetes;
+use crate::cni_list::{self, Dirs};
 use crate::drain::Drain;
 use crate::fib::task::{Blocks, FibTask, ROOM, ToFib};
 use crate::fib::{FibConfig, Mirror, Resilience, netlink};
-use crate::host::{Host, find_out};
+use crate::host::{Host, Wish};
+use crate::kept::Kept;
 use crate::metrics::Health;
 use crate::mounted::Mounted;
 use crate::node_file::{self, NodeFile};
 use crate::secrets::Secrets;
 use crate::server::{self, ToAgent};
-use crate::{clock, cluster, metrics, sysctl};
+use crate::{clock, metrics, sysctl};
 
 /// For so long, peers that were up before a restart are waited for (RFC 4724 §4.1, Selection_Deferral_Timer), and routes from before the
 /// start stay in the kernel.
@@ -143,13 +149,26 @@ struct ConfigFile {
     text: String,
     mounted: Mounted,
     facts: NodeFacts,
+    followed: cluster::Followed,
+    /// It is applied as soon as Kubernetes says this.
+    waits: Option<FromKubernetes>,
 }
 
 /// This host.
 struct Node {
     run_dir: PathBuf,
+    /// Where kernel settings are written.
+    proc_sys: PathBuf,
     host: Host,
     start: Start,
+    /// When to look at the host, which changed.
+    look_at: Option<Instant>,
+    /// The identifier that the next start takes, where it is another one.
+    next_router_id: std::cell::Cell<Option<bgp_proto::types::RouterId>>,
+    /// Kernel settings that are not as they should be, as last reported.
+    troubles: Vec<sysctl::Trouble>,
+    /// What the plugin made; none where nobody can keep it.
+    kept: Option<Kept>,
 }
 
 /// What this start of the agent follows on (RFC 4724 §3, the R and F bits).
@@ -181,44 +200,68 @@ struct Peers {
 struct MeshTransition {
     retiring: BTreeMap<String, mesh_transition::Retiring>,
     reflecting: mesh_transition::Reflecting,
+    trusting: mesh_transition::Reflecting,
 }
 
 /// Where the agent says how it is.
 struct Reports {
     /// Events, where Kubernetes is followed.
-    events: Option<cluster::Events>,
+    events: Option<kubernetes::Events>,
     /// The node's condition, where nodes are followed.
-    condition: Option<cluster::Condition>,
+    condition: Option<kubernetes::Condition>,
     health: Arc<Health>,
+    /// Where metrics are served.
+    metrics: BTreeMap<SocketAddr, tokio::task::AbortHandle>,
+    list: cni_list::Keeper,
+    orders: mpsc::Sender<ToAgent>,
 }
 
 /// What the agent's loop waits for beside signals.
 struct Streams {
     events: mpsc::Receiver<Event>,
-    cluster: Option<cluster::Facts>,
+    cluster: Option<kubernetes::Facts>,
     orders: mpsc::Receiver<ToAgent>,
     /// The routes from before the start are gone.
     swept: watch::Receiver<bool>,
+    /// The host may have changed.
+    host: watch::Receiver<()>,
 }
 
 /// Runs the agent until a signal ends it.
-pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Result<(), AgentError> {
+pub(crate) async fn run(
+    path: PathBuf,
+    run_dir: PathBuf,
+    proc_sys: &Path,
+    cni: Option<Dirs>,
+) -> Result<(), AgentError> {
     let text = read_text(&path)?;
     // What Kubernetes said last time holds until it says otherwise.
-    let facts = own_facts(cluster::cache::read(&run_dir));
+    let mut facts = own_facts(kubernetes::cache::read(&run_dir));
     let config = config_of(&text, &path, &facts)?;
+    facts.running = Some(Running {
+        asn: config.node.asn,
+        cluster_id: config.cluster.cluster_id,
+        listen: config.listen.clone(),
+        fib: config.fib.clone(),
+    });
     config
         .warnings
         .iter()
         .for_each(|warning| tracing::warn!("{}: {warning}", path.display()));
     let _lock = lock(&run_dir)?;
     let mirror = read_mirror(config.fib.table).await?;
-    let host = find_out(&config, &mirror)?;
-    for trouble in sysctl::forwarding(proc_sys, wants_ipv6(&config))
-        .into_iter()
-        .chain(sysctl::strict_rp_filter())
-    {
-        tracing::warn!("{trouble}");
+    let wish = Wish::of(&config, host::kept_router_id(&run_dir));
+    let host = wish.find_out(&mirror)?;
+    if wish.keeps_router_id() {
+        host::keep_router_id(&run_dir, host.router_id);
+    }
+    if config.fib.install {
+        for change in sysctl::forwarding(proc_sys, wants_ipv6(&config)) {
+            match change {
+                sysctl::Change::Set { name, from } => tracing::info!(setting = %name, %from, to = 1, "set"),
+                sysctl::Change::Refused(trouble) => tracing::warn!("{trouble}"),
+            }
+        }
     }
     let speaker_config = SpeakerConfig {
         engine: config.engine_config(host.router_id),
@@ -234,12 +277,14 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
     } = Speaker::start(speaker_config)?;
     let (fib, inbox) = mpsc::channel(ROOM);
     let (swept_tx, swept) = watch::channel(false);
+    let (host_tx, host_changed) = watch::channel(());
     let task = FibTask::new(
         fib_config(&config, &host),
         inbox,
         datapath,
         speaker.clone(),
         swept_tx,
+        host_tx,
     )
     .await
     .map_err(AgentError::Netlink)?;
@@ -259,8 +304,19 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
             path,
             text,
             facts,
+            followed: cluster::Followed::default(),
+            waits: None,
         },
-        node: Node { run_dir, host, start },
+        node: Node {
+            run_dir,
+            proc_sys: proc_sys.to_owned(),
+            host,
+            start,
+            look_at: None,
+            next_router_id: std::cell::Cell::default(),
+            troubles: Vec::new(),
+            kept: None,
+        },
         config,
         speaker,
         fib,
@@ -270,6 +326,9 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
             events: None,
             condition: None,
             health: Arc::default(),
+            metrics: BTreeMap::new(),
+            list: cni_list::Keeper::new(cni),
+            orders: to_agent,
         },
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
     };
@@ -278,8 +337,9 @@ pub(crate) async fn run(path: PathBuf, run_dir: PathBuf, proc_sys: &Path) -> Res
         cluster: None,
         orders,
         swept,
+        host: host_changed,
     };
-    agent.serve(streams, to_agent).await
+    agent.serve(streams).await
 }
 
 fn wants_ipv6(config: &Config) -> bool {
@@ -330,14 +390,8 @@ fn fib_config(config: &Config, host: &Host) -> FibConfig {
 }
 
 impl Agent {
-    async fn serve(mut self, mut streams: Streams, orders: mpsc::Sender<ToAgent>) -> Result<(), AgentError> {
-        streams.cluster = self.follow_cluster();
-        self.reports.events = streams
-            .cluster
-            .is_some()
-            .then(|| cluster::Events::start(self.name()));
-        let writes_condition = self.config.from_kubernetes.nodes;
-        self.reports.condition = writes_condition.then(|| cluster::Condition::of(self.name()));
+    async fn serve(mut self, mut streams: Streams) -> Result<(), AgentError> {
+        self.follow_cluster(&mut streams.cluster, self.config.from_kubernetes);
         self.install_blocks().await;
         self.write_node_file()?;
         self.speaker.defer(self.sessions.up_before()).await?;
@@ -345,7 +399,9 @@ impl Agent {
         self.speaker.originate(self.originated()).await?;
         self.put_peers().await?;
         self.speaker.accept();
-        self.start_servers(orders)?;
+        self.start_servers()?;
+        self.reports.list.look(&self.config.cni);
+        self.report_cluster();
         self.help_plugins();
         self.run_loop(streams).await?;
         // The kernel keeps its routes in either case.
@@ -365,11 +421,11 @@ impl Agent {
     }
 
     /// The socket of the operator's commands, and metrics.
-    fn start_servers(&self, orders: mpsc::Sender<ToAgent>) -> Result<(), AgentError> {
+    fn start_servers(&mut self) -> Result<(), AgentError> {
         let server = server::Server {
             speaker: self.speaker.clone(),
             fib: self.fib.clone(),
-            agent: orders,
+            agent: self.reports.orders.clone(),
             identity: (self.config.node.asn, self.node.host.router_id),
         };
         let listener = server::listen(&self.node.run_dir).map_err(|source| AgentError::RunDir {
@@ -377,15 +433,31 @@ impl Agent {
             source,
         })?;
         tokio::spawn(server.run(listener));
-        for addr in &self.config.metrics {
+        self.serve_metrics();
+        Ok(())
+    }
+
+    /// Metrics where the file wants them, and nowhere else.
+    fn serve_metrics(&mut self) {
+        let wanted: BTreeSet<SocketAddr> = self.config.metrics.iter().copied().collect();
+        self.reports.metrics.retain(|addr, server| {
+            let stays = wanted.contains(addr) && !server.is_finished();
+            if !stays {
+                server.abort();
+            }
+            stays
+        });
+        for addr in wanted {
             let source = metrics::Source {
                 speaker: self.speaker.clone(),
                 fib: self.fib.clone(),
                 health: Arc::clone(&self.reports.health),
+                agent: self.reports.orders.clone(),
+                watches: self.file.followed.watches.clone(),
             };
-            tokio::spawn(metrics::serve(*addr, source));
+            let start = || tokio::spawn(metrics::serve(addr, source)).abort_handle();
+            self.reports.metrics.entry(addr).or_insert_with(start);
         }
-        Ok(())
     }
 
     /// Until a signal ends it.
@@ -395,6 +467,7 @@ impl Agent {
         let mut hangup = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
         let mut look = tokio::time::interval(SECRETS_LOOKED_AT);
         let mut transition = tokio::time::interval(TRANSITION_LOOKED_AT);
+        let mut settings = tokio::time::interval(host::SETTINGS_LOOKED_AT);
         let paths_changed = self.bfd.changed();
         tracing::info!(node = %self.name(), router_id = %self.node.host.router_id, peers = self.peers.ids.len(), "agent started");
         loop {
@@ -412,12 +485,18 @@ impl Agent {
                 _ = look.tick() => {
                     self.look_at_secrets().await;
                     self.look_at_file().await;
+                    self.reports.list.look(&self.config.cni);
                     self.sessions.write();
                 }
                 _ = transition.tick(), if self.mesh.is_under_way() => self.look_at_retiring().await?,
                 Ok(()) = streams.swept.changed(), if self.sweep_at.is_some() => self.swept(),
                 () = at(self.sweep_at), if self.sweep_at.is_some() => self.deferral_expired().await?,
+                Ok(()) = streams.host.changed() => self.node.note_change(),
+                () = at(self.node.look_at), if self.node.look_at.is_some() => self.look_at_host().await?,
+                _ = settings.tick() => self.look_at_settings(),
             }
+            let wanted = self.file.waits.unwrap_or(self.config.from_kubernetes);
+            self.follow_cluster(&mut streams.cluster, wanted);
         }
     }
 
@@ -447,9 +526,28 @@ impl Agent {
     }
 
     /// The plugins do without us: trouble is only told.
-    fn help_plugins(&self) {
+    fn help_plugins(&mut self) {
+        let restored = Arc::clone(&self.reports.health.restored);
+        self.node.kept = Kept::start(&self.node.run_dir, restored)
+            .map_err(|error| tracing::error!(%error, "nobody restores what others take from pods"))
+            .ok();
         let state_dir = self.node.run_dir.join("ipam");
         tokio::task::spawn_blocking(move || report_pods(&state_dir));
+    }
+
+    /// The addresses of peers and of the cluster's nodes.
+    fn peer_addresses(&self) -> Vec<std::net::IpAddr> {
+        let peers = self.config.peers.iter().filter_map(|peer| peer.remote.address());
+        let nodes = self
+            .file
+            .facts
+            .cluster
+            .iter()
+            .flat_map(|known| known.nodes.values());
+        let all: BTreeSet<_> = peers
+            .chain(nodes.flat_map(|node| node.addresses.clone()))
+            .collect();
+        all.into_iter().collect()
     }
 
     fn write_node_file(&self) -> Result<(), AgentError> {
@@ -464,11 +562,16 @@ impl Agent {
             pod_cidrs: text(&self.config.cluster.pod_cidrs),
             mtu: self.node.host.mtu,
             node_addresses: self.node.host.addresses.clone(),
+            peer_addresses: self.peer_addresses(),
         };
         node_file::write(&self.node.run_dir, &content).map_err(|source| AgentError::RunDir {
             path: self.node.run_dir.clone(),
             source,
-        })
+        })?;
+        if let Some(kept) = &self.node.kept {
+            kept.look();
+        }
+        Ok(())
     }
 
     async fn event(&mut self, event: Event) {
@@ -499,13 +602,19 @@ impl Agent {
         self.config.originated()
     }
 
-    async fn drain(&mut self, drain: Drain) -> Result<String, String> {
+    async fn drain(&mut self, mut drain: Drain) -> Result<String, String> {
+        if drain.on && drain.node.is_empty() {
+            let known = self.file.facts.cluster.as_ref();
+            let own = known.and_then(|known| known.nodes.get(&self.name()));
+            drain.node = own.map(|node| node.uid.clone()).unwrap_or_default();
+        }
         drain
             .write(&self.node.run_dir)
             .map_err(|error| format!("{}: {error}", self.node.run_dir.display()))?;
-        self.drain = drain;
+        self.drain = drain.clone();
         let stopped = |error: bgp_speaker::Stopped| error.to_string();
         self.speaker.drain(drain.on).await.map_err(stopped)?;
+        self.look_at_sessions();
         self.speaker.originate(self.originated()).await.map_err(stopped)?;
         tracing::info!(draining = drain.on, withdrawn = drain.withdraw, "drain");
         Ok(drain.words().to_owned())
@@ -548,12 +657,14 @@ impl Agent {
             }
             ToAgent::Diff(text, answer) => drop(answer.send(self.diff(&text).await)),
             ToAgent::Bfd(answer) => self.bfd.show(answer).await,
+            ToAgent::Cluster(answer) => self.show_cluster(answer),
+            ToAgent::Ping(answer) => drop(answer.send(())),
             ToAgent::Drain { on, withdraw, answer } => {
                 let outcome = self
                     .drain(Drain {
                         on,
                         withdraw: on && withdraw,
-                        by_taint: false,
+                        ..Drain::default()
                     })
                     .await;
                 drop(answer.send(outcome));
@@ -583,7 +694,7 @@ fn report_pods(state_dir: &Path) {
 }
 
 /// News of the cluster; never where it is not followed.
-async fn changed(facts: &mut Option<cluster::Facts>) -> Option<ClusterFacts> {
+async fn changed(facts: &mut Option<kubernetes::Facts>) -> Option<ClusterFacts> {
     match facts {
         Some(facts) => {
             facts.changed().await.ok()?;

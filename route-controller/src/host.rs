@@ -1,14 +1,15 @@
 //! What the agent finds out about its host: the uplink, its addresses, MTU, the router id.
 //!
-//! Pure, over the mirror of the kernel. The uplink is the interface that leads to the first peer, or else
-//! that of a default route.
+//! Pure, over the mirror of the kernel. The uplink is the interface that leads to the first peer, or else that of a default
+//! route. Addresses that come and go are not what the node is known by: those of keepalived or kube-vip (/32 or /128 beside a
+//! subnet's address), secondary, deprecated, temporary and tentative ones.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use bgp_proto::types::RouterId;
-use podroute_config::{Auto, Config};
+use bgp_proto::types::{Family, Prefix, RouterId};
+use podroute_config::{Auto, Config, NodeAddresses, RouterIdChoice};
 
-use crate::fib::Mirror;
+use crate::fib::{Address, Mirror, Standing};
 
 /// The node as it is described to the CNI plugin.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,54 +30,212 @@ pub(crate) struct NoRouterId;
 
 const DEFAULT_MTU: u32 = 1500;
 
-/// Resolves what the configuration leaves to the agent.
-pub(crate) fn find_out(config: &Config, mirror: &Mirror) -> Result<Host, NoRouterId> {
-    let uplink = uplink(config, mirror);
-    let addresses = match &config.node.addresses {
-        Auto::Fixed(addresses) => addresses.clone(),
-        Auto::Auto => preferred(mirror, uplink),
-    };
-    let router_id = match config.node.router_id {
-        Auto::Fixed(id) => id,
-        Auto::Auto => derived_id(&addresses).ok_or(NoRouterId)?,
-    };
-    let mtu = match config.node.mtu {
-        Auto::Fixed(mtu) => u32::from(mtu),
-        Auto::Auto => uplink
-            .and_then(|index| mirror.links.get(&index))
-            .map_or(DEFAULT_MTU, |link| link.mtu),
-    };
-    Ok(Host {
-        mtu,
-        addresses,
-        router_id,
-    })
+/// What the operator leaves to the host, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    addresses: NodeAddresses,
+    router_id: RouterIdChoice,
+    mtu: Auto<u16>,
+    /// The Node object's InternalIP addresses.
+    internal: Vec<IpAddr>,
+    /// Peers' addresses, in the file's order.
+    peers: Vec<IpAddr>,
+    /// The identifier of an earlier start, or of before.
+    kept: Option<RouterId>,
 }
 
-fn uplink(config: &Config, mirror: &Mirror) -> Option<u32> {
-    let to_peers = config
-        .peers
-        .iter()
-        .filter_map(|peer| peer.remote.address())
-        .flat_map(|address| mirror.links_towards(address));
-    to_peers
-        .chain(mirror.default_links())
-        .find(|index| mirror.links.get(index).is_some_and(|link| !link.loopback))
+impl Wish {
+    pub(crate) fn of(config: &Config, kept: Option<RouterId>) -> Self {
+        let node = &config.node;
+        Self {
+            addresses: node.addresses.clone(),
+            router_id: node.router_id,
+            mtu: node.mtu,
+            internal: node.internal.clone(),
+            peers: config
+                .peers
+                .iter()
+                .filter_map(|peer| peer.remote.address())
+                .collect(),
+            kept,
+        }
+    }
+
+    /// Whether the identifier is derived, and thus kept.
+    pub(crate) fn keeps_router_id(&self) -> bool {
+        !matches!(self.router_id, RouterIdChoice::Fixed(_))
+    }
+
+    /// Resolves what the configuration leaves to the agent.
+    pub(crate) fn find_out(&self, mirror: &Mirror) -> Result<Host, NoRouterId> {
+        let routes = self.ways(mirror);
+        let addresses = self.addresses(mirror, &routes);
+        let mtu = match self.mtu {
+            Auto::Fixed(mtu) => u32::from(mtu),
+            Auto::Auto => {
+                let uplink = routes.first().and_then(|way| mirror.links.get(&way.ifindex));
+                uplink.map_or(DEFAULT_MTU, |link| link.mtu)
+            }
+        };
+        Ok(Host {
+            mtu,
+            router_id: self.router_id(mirror, &addresses).ok_or(NoRouterId)?,
+            addresses,
+        })
+    }
+
+    /// Ways out of the host, the first peer's first.
+    fn ways(&self, mirror: &Mirror) -> Vec<Way> {
+        let to_peers = self.peers.iter().flat_map(|peer| mirror.ways_towards(*peer));
+        let all = to_peers.chain(mirror.default_ways());
+        all.filter(|way| mirror.links.get(&way.ifindex).is_some_and(|link| !link.loopback))
+            .collect()
+    }
+
+    fn addresses(&self, mirror: &Mirror, ways: &[Way]) -> Vec<IpAddr> {
+        let internal = || -> Vec<IpAddr> {
+            let own = self.internal.iter().copied().filter(|addr| mirror.is_own(*addr));
+            own.collect()
+        };
+        match &self.addresses {
+            NodeAddresses::Fixed(addresses) => addresses.clone(),
+            NodeAddresses::InternalIp => internal(),
+            NodeAddresses::Cidrs(cidrs) => {
+                let within = |cidr: &Prefix| in_prefix(mirror, *cidr);
+                let mut found: Vec<IpAddr> = Vec::new();
+                for addr in cidrs.iter().flat_map(within) {
+                    if !found.contains(&addr) {
+                        found.push(addr);
+                    }
+                }
+                found
+            }
+            NodeAddresses::Auto => {
+                let internal = internal();
+                let of = |family: Family| {
+                    let given = internal.iter().copied().find(|addr| family_of(*addr) == family);
+                    given.or_else(|| preferred(mirror, ways, family))
+                };
+                [of(Family::Ipv4), of(Family::Ipv6)]
+                    .into_iter()
+                    .flatten()
+                    .collect()
+            }
+        }
+    }
+
+    fn router_id(&self, mirror: &Mirror, addresses: &[IpAddr]) -> Option<RouterId> {
+        let in_cidr = |cidr: Prefix| {
+            let v4 = in_prefix(mirror, cidr).into_iter().find_map(|addr| match addr {
+                IpAddr::V4(addr) => RouterId::from_ipv4(addr),
+                IpAddr::V6(_) => None,
+            });
+            v4.or(self.kept)
+        };
+        match self.router_id {
+            RouterIdChoice::Fixed(id) => return Some(id),
+            RouterIdChoice::Cidr(cidr) => in_cidr(cidr),
+            RouterIdChoice::Auto => self.kept,
+        }
+        .or_else(|| derived_id(addresses))
+    }
 }
 
-/// The uplink's addresses, IPv4 first, one per family; without an uplink, the host's.
-fn preferred(mirror: &Mirror, uplink: Option<u32>) -> Vec<IpAddr> {
-    let global = |addr: &IpAddr| match addr {
-        IpAddr::V4(addr) => !addr.is_loopback() && !addr.is_link_local(),
-        IpAddr::V6(addr) => !addr.is_loopback() && !addr.is_unicast_link_local(),
+/// A way out of the host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Way {
+    pub(crate) ifindex: u32,
+    /// The preferred source of the route.
+    pub(crate) source: Option<IpAddr>,
+    /// Where packets go first: a gateway, or who is asked for.
+    pub(crate) next: Option<IpAddr>,
+}
+
+fn family_of(addr: IpAddr) -> Family {
+    Prefix::host(addr).family()
+}
+
+fn is_global(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => !addr.is_loopback() && !addr.is_link_local() && !addr.is_unspecified(),
+        IpAddr::V6(addr) => !addr.is_loopback() && !addr.is_unicast_link_local() && !addr.is_unspecified(),
+    }
+}
+
+/// Addresses of a family that the node may be known by, on the links that `wanted` takes.
+fn lasting(mirror: &Mirror, family: Family, wanted: impl Fn(u32) -> bool) -> Vec<Address> {
+    let all = mirror.addresses.iter();
+    let of = |(address, standing): (&Address, &Standing)| {
+        let fits = *standing == Standing::Lasting
+            && is_global(address.addr)
+            && family_of(address.addr) == family
+            && wanted(address.ifindex);
+        fits.then_some(*address)
     };
-    let wanted = mirror
-        .addresses
-        .iter()
-        .filter(|address| uplink.is_none_or(|index| address.ifindex == index));
-    let all: Vec<IpAddr> = wanted.map(|address| address.addr).filter(global).collect();
-    let first = |v4: bool| all.iter().copied().find(|addr| addr.is_ipv4() == v4);
-    [first(true), first(false)].into_iter().flatten().collect()
+    all.filter_map(of).collect()
+}
+
+fn is_single(address: &Address) -> bool {
+    address.len == Prefix::host(address.addr).len()
+}
+
+/// The lasting addresses of a link, without a /32 or /128 beside a subnet's address.
+fn of_link(mirror: &Mirror, family: Family, ifindex: u32) -> Vec<Address> {
+    let all = lasting(mirror, family, |index| index == ifindex);
+    let has_subnet = all.iter().any(|address| !is_single(address));
+    all.into_iter()
+        .filter(|address| !has_subnet || !is_single(address))
+        .collect()
+}
+
+/// The host's addresses in a prefix, those of subnets first.
+fn in_prefix(mirror: &Mirror, prefix: Prefix) -> Vec<IpAddr> {
+    let mut found = lasting(mirror, prefix.family(), |_| true);
+    found.retain(|address| prefix.contains(&Prefix::host(address.addr)));
+    found.sort_by_key(|address| (is_single(address), address.addr));
+    found.into_iter().map(|address| address.addr).collect()
+}
+
+/// The address of a family that the kernel sends from.
+fn preferred(mirror: &Mirror, ways: &[Way], family: Family) -> Option<IpAddr> {
+    for way in ways {
+        let candidates = of_link(mirror, family, way.ifindex);
+        let given = way.source.filter(|source| family_of(*source) == family);
+        let all = lasting(mirror, family, |_| true);
+        if let Some(source) = given.filter(|source| all.iter().any(|address| address.addr == *source))
+            && (candidates.is_empty() || candidates.iter().any(|address| address.addr == source))
+        {
+            return Some(source);
+        }
+        // An address of the subnet that the next hop is in, else the longest match (RFC 6724 §5, rule 8).
+        let subnet = |address: &Address| {
+            let net = Prefix::new(address.addr, address.len);
+            way.next.is_some_and(|next| net.contains(&Prefix::host(next)))
+        };
+        let best = candidates
+            .iter()
+            .find(|address| subnet(address))
+            .or(candidates.first());
+        if let Some(best) = best {
+            return Some(best.addr);
+        }
+    }
+    let of_kind = |loopback: bool| {
+        let is_kind = |index: u32| {
+            mirror
+                .links
+                .get(&index)
+                .is_some_and(|link| link.loopback == loopback)
+        };
+        let mut found = lasting(mirror, family, is_kind);
+        found.sort_by_key(is_single);
+        found.first().map(|address| address.addr)
+    };
+    match ways {
+        // An address of the loopback interface, which a router knows the way to. Without a way out, any.
+        [] => of_kind(false).or_else(|| of_kind(true)),
+        _ => of_kind(true),
+    }
 }
 
 /// The first IPv4 address, or a number folded out of an IPv6 address.
@@ -98,3 +257,6 @@ fn derived_id(addresses: &[IpAddr]) -> Option<RouterId> {
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
 //! What Prometheus and probes ask over HTTP. Gathered when asked for: nothing is counted twice.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State as Shared;
@@ -19,9 +20,14 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::cluster::Watches;
 use crate::fib::Fib;
 use crate::fib::Progress;
 use crate::fib::task::ToFib;
+use crate::server::ToAgent;
+
+/// A task that does not answer within this time hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What every start waits for first.
 pub(crate) const INITIAL_ROUTES: &str = "the initial routes are not all in";
@@ -31,12 +37,41 @@ pub(crate) const INITIAL_ROUTES: &str = "the initial routes are not all in";
 pub(crate) struct Health {
     /// The first routes are in, and those of before are swept.
     pub(crate) settled: AtomicBool,
-    /// Sessions that the node still waits for.
-    pub(crate) sessions: Mutex<Option<String>>,
+    /// What of the host keeps traffic from pods.
+    pub(crate) host: Mutex<Option<String>>,
+    /// Pods of which something was put back.
+    pub(crate) restored: Arc<AtomicU64>,
+    /// What the node still waits for, lacks, or was drained of.
+    pub(crate) obstacles: Mutex<Vec<String>>,
+    /// Kubernetes has not answered yet.
+    pub(crate) waits_for_cluster: AtomicBool,
+    /// As `Drain::level` says.
+    pub(crate) drained: AtomicUsize,
+    /// What Kubernetes says and is not taken.
+    pub(crate) rejected: AtomicUsize,
     /// The file on disk was refused.
     pub(crate) refused: AtomicBool,
     /// Key files that cannot be read now.
     pub(crate) unreadable_secrets: AtomicUsize,
+}
+
+impl Health {
+    /// Why the node is not ready, as far as the agent's task knows.
+    pub(crate) fn all_obstacles(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        if self.waits_for_cluster.load(Ordering::Relaxed) {
+            all.push("Kubernetes has not answered yet; 'podroute show cluster' says why".to_owned());
+        } else if let Ok(known) = self.obstacles.lock() {
+            all.clone_from(&known);
+        }
+        if !self.settled.load(Ordering::Relaxed) {
+            all.push(INITIAL_ROUTES.to_owned());
+        }
+        if let Ok(host) = self.host.lock() {
+            all.extend(host.clone());
+        }
+        all
+    }
 }
 
 /// What answers are made of.
@@ -45,6 +80,8 @@ pub(crate) struct Source {
     pub(crate) speaker: SpeakerHandle,
     pub(crate) fib: mpsc::Sender<ToFib>,
     pub(crate) health: Arc<Health>,
+    pub(crate) agent: mpsc::Sender<ToAgent>,
+    pub(crate) watches: Watches,
 }
 
 /// Serves until the agent ends.
@@ -103,26 +140,44 @@ impl Source {
 
     /// Why the node is not ready; `None` when it is.
     fn obstacle(&self, routes: Option<Routes>) -> Option<String> {
-        let own = match routes {
-            _ if !self.health.settled.load(Ordering::Relaxed) => Some(INITIAL_ROUTES),
-            None => Some("the kernel route task has stopped"),
-            Some(routes) if routes.pending > 0 => Some("kernel routes are pending"),
+        if let Some(why) = self.health.all_obstacles().into_iter().next() {
+            return Some(why);
+        }
+        match routes {
+            None => Some("the kernel route task has stopped".to_owned()),
+            Some(routes) if routes.pending > 0 => Some("kernel routes are pending".to_owned()),
             Some(_) => None,
+        }
+    }
+
+    /// Whether the tasks of the agent and the speaker answer.
+    async fn is_alive(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.agent.send(ToAgent::Ping(reply)).await.ok()?;
+            answer.await.ok()?;
+            self.speaker.peers().await.ok()
         };
-        let sessions = || self.health.sessions.lock().ok()?.clone();
-        own.map(str::to_owned).or_else(sessions)
+        tokio::time::timeout(PATIENCE, asked)
+            .await
+            .is_ok_and(|answer| answer.is_some())
     }
 }
 
 async fn healthy(Shared(source): Shared<Source>) -> StatusCode {
-    match source.speaker.peers().await {
-        Ok(_) => StatusCode::OK,
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    if source.is_alive().await {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
     }
 }
 
 async fn ready(Shared(source): Shared<Source>) -> (StatusCode, String) {
     match source.obstacle(source.routes().await) {
+        None if source.health.drained.load(Ordering::Relaxed) > 0 => (
+            StatusCode::OK,
+            "ready, but drained: peers prefer other paths\n".to_owned(),
+        ),
         None => (StatusCode::OK, "ready\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
@@ -158,6 +213,13 @@ async fn metrics(Shared(source): Shared<Source>) -> Result<String, StatusCode> {
         "Key files that cannot be read now; sessions keep the keys that were read before",
         unreadable,
     );
+    let restored = Counter::<u64>::default();
+    restored.inc_by(source.health.restored.load(Ordering::Relaxed));
+    registry.register(
+        "pods_restored",
+        "How often something of a pod was missing on the host and was put back",
+        restored,
+    );
     let dropped = Counter::<u64>::default();
     dropped.inc_by(crate::log::dropped() as u64);
     registry.register("log_lines_dropped", "Log lines that nobody read in time", dropped);
@@ -166,11 +228,45 @@ async fn metrics(Shared(source): Shared<Source>) -> Result<String, StatusCode> {
         .get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())])
         .set(1);
     registry.register("build_info", "Version", build);
+    put_cluster(&mut registry, &source);
     put_peers(&mut registry, &peers);
     put_routes(&mut registry, routes);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(text)
+}
+
+fn put_cluster(registry: &mut Registry, source: &Source) {
+    let numbers = [
+        (
+            "drained",
+            "0: no; 1: peers are told to prefer other paths; 2: the node's routes are withdrawn",
+            source.health.drained.load(Ordering::Relaxed),
+        ),
+        (
+            "rejected_facts",
+            "What Kubernetes says and is not taken: podroute show cluster",
+            source.health.rejected.load(Ordering::Relaxed),
+        ),
+    ];
+    for (name, help, value) in numbers {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    }
+    let up = Metric::<Labels, Gauge>::default();
+    let failures = Metric::<Labels, Counter>::default();
+    for (resource, watch) in source.watches.all() {
+        let labels = vec![("resource", resource.to_owned())];
+        up.get_or_create(&labels).set(i64::from(watch.answers));
+        failures.get_or_create(&labels).inc_by(watch.failures);
+    }
+    registry.register("kubernetes_watch_up", "The API server answers", up);
+    registry.register(
+        "kubernetes_watch_failures",
+        "Requests and watches that failed",
+        failures,
+    );
 }
 
 fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {

@@ -19,6 +19,8 @@ pub(crate) struct NodeFile {
     pub(crate) pod_cidrs: Vec<String>,
     pub(crate) mtu: u32,
     pub(crate) node_addresses: Vec<IpAddr>,
+    /// Of peers and of the cluster's nodes: pods are never masqueraded towards them.
+    pub(crate) peer_addresses: Vec<IpAddr>,
 }
 
 /// Replaces the file.

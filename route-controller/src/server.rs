@@ -15,7 +15,7 @@ use crate::answers;
 use crate::dump;
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
-use crate::status::{BfdStatus, DiffStatus, Direction, Reply, Request};
+use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request};
 
 /// A question is at most so long: a configuration (1 MiB) as JSON.
 const QUESTION: u64 = 4 << 20;
@@ -42,6 +42,9 @@ pub(crate) enum ToAgent {
     Reload(oneshot::Sender<Result<String, String>>),
     Diff(String, oneshot::Sender<Result<DiffStatus, String>>),
     Bfd(oneshot::Sender<Vec<BfdStatus>>),
+    Cluster(oneshot::Sender<ClusterStatus>),
+    /// Answers as soon as the agent's task does.
+    Ping(oneshot::Sender<()>),
     Drain {
         on: bool,
         withdraw: bool,
@@ -131,8 +134,16 @@ impl Server {
             }
             Request::Routes { within } => self.routes(within).await,
             Request::Fib => Ok(Reply::Fib(self.ask_fib(answers::fib).await?)),
-            Request::Blocks => Ok(Reply::Blocks(self.ask_fib(answers::blocks).await?)),
+            Request::Blocks => {
+                let mut blocks = self.ask_fib(answers::blocks).await?;
+                let is_withdrawn = self.ask_agent(ToAgent::Cluster).await?.drained == "withdrawn";
+                for block in blocks.iter_mut().filter(|_| is_withdrawn) {
+                    "withdrawn (drained)".clone_into(&mut block.state);
+                }
+                Ok(Reply::Blocks(blocks))
+            }
             Request::Bfd => self.ask_agent(ToAgent::Bfd).await.map(Reply::Bfd),
+            Request::Cluster => self.ask_agent(ToAgent::Cluster).await.map(Reply::Cluster),
             Request::Diff { text } => self
                 .ask_agent(|answer| ToAgent::Diff(text, answer))
                 .await?

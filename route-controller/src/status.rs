@@ -22,6 +22,8 @@ pub(crate) enum Request {
     Blocks,
     /// Paths watched by BFD.
     Bfd,
+    /// What Kubernetes says, and how this node is.
+    Cluster,
     /// The whole RIB in MRT form: after the answer the connection carries nothing but the file.
     Dump,
     /// Prepare for this node's going, or take it back.
@@ -57,6 +59,7 @@ pub(crate) enum Reply {
     Fib(Vec<FibStatus>),
     Blocks(Vec<BlockStatus>),
     Bfd(Vec<BfdStatus>),
+    Cluster(ClusterStatus),
     Diff(DiffStatus),
     Done(String),
     Error(String),
@@ -193,6 +196,49 @@ pub(crate) struct BlockStatus {
     pub(crate) state: String,
     /// Troubles of the host that keep pod traffic from flowing.
     pub(crate) troubles: Vec<String>,
+}
+
+/// What Kubernetes says, and how this node is.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ClusterStatus {
+    pub(crate) node: String,
+    /// Why it is not ready; empty when it is.
+    pub(crate) not_ready: Vec<String>,
+    /// `no`, `prefer-others` or `withdrawn`.
+    pub(crate) drained: String,
+    /// Something is asked of Kubernetes.
+    pub(crate) followed: bool,
+    /// Nodes and Services that are known.
+    pub(crate) nodes: usize,
+    pub(crate) services: usize,
+    /// Addresses and aggregates of Services that this node announces.
+    pub(crate) announced: usize,
+    pub(crate) watches: Vec<WatchStatus>,
+    /// What Kubernetes says and is not taken.
+    pub(crate) rejected: Vec<RejectedStatus>,
+    /// Fields of the file that take effect at the next start.
+    pub(crate) next_start: Vec<String>,
+}
+
+/// The watch of one kind of objects.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WatchStatus {
+    pub(crate) resource: String,
+    pub(crate) answers: bool,
+    /// Since when that is so.
+    pub(crate) since_seconds: Option<u64>,
+    pub(crate) failures: u64,
+    pub(crate) last_error: Option<String>,
+}
+
+/// Something that is not taken.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RejectedStatus {
+    pub(crate) subject: String,
+    pub(crate) reason: String,
 }
 
 /// What another configuration would change.

@@ -8,6 +8,15 @@ use std::path::{Path, PathBuf};
 /// A setting that keeps pod traffic from flowing, in words with the remedy.
 pub(crate) type Trouble = String;
 
+/// What became of a setting that was not as it has to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Change {
+    /// It was this, and is right now.
+    Set { name: String, from: String },
+    /// It cannot be set.
+    Refused(Trouble),
+}
+
 /// Where the kernel shows its settings.
 pub(crate) const PROC_SYS: &str = "/proc/sys";
 
@@ -25,28 +34,27 @@ fn read(name: &str) -> Option<String> {
         .map(|text| text.trim().to_owned())
 }
 
-/// Turns a setting on, and says what cannot be.
-fn ensure(tree: &Path, name: &str, wanted: &str) -> Option<Trouble> {
+/// Sets what is not as wanted.
+fn ensure(tree: &Path, name: &str, wanted: &str) -> Option<Change> {
     let now = read(name)?; // the family is not there
     if now == wanted {
         return None;
     }
-    match std::fs::write(below(tree, name), wanted) {
-        Ok(()) => {
-            tracing::info!(setting = name, from = %now, to = wanted, "set");
-            None
-        }
-        Err(error) => Some(format!(
-            "cannot set {name}={wanted}: {error}; pods will not be reached: run sysctl -w {name}={wanted}"
+    let name = name.to_owned();
+    Some(match std::fs::write(below(tree, &name), wanted) {
+        Ok(()) => Change::Set { name, from: now },
+        Err(error) => Change::Refused(format!(
+            "cannot set {name}={wanted}: {error}; pods are not reached: run sysctl -w {name}={wanted}"
         )),
-    }
+    })
 }
 
 /// Forwarding, for the families that there are blocks of. An IPv6 host that takes its default route from
-/// router advertisements would lose it with forwarding on, unless accept_ra is 2 there.
-pub(crate) fn forwarding(tree: &Path, ipv6: bool) -> Vec<Trouble> {
-    let mut trouble: Vec<Trouble> = ensure(tree, "net.ipv4.ip_forward", "1").into_iter().collect();
-    if ipv6 {
+/// router advertisements would lose it with forwarding on, unless accept_ra is 2 there. Those of pods are never taken.
+pub(crate) fn forwarding(tree: &Path, ipv6: bool) -> Vec<Change> {
+    const ALL_IPV6: &str = "net.ipv6.conf.all.forwarding";
+    let mut changes: Vec<Change> = ensure(tree, "net.ipv4.ip_forward", "1").into_iter().collect();
+    if ipv6 && read(ALL_IPV6).is_some_and(|value| value != "1") {
         for name in interfaces("net.ipv6.conf") {
             let accept = format!("net.ipv6.conf.{name}.accept_ra");
             let forwards =
@@ -55,14 +63,15 @@ pub(crate) fn forwarding(tree: &Path, ipv6: bool) -> Vec<Trouble> {
                 && name != "all"
                 && name != "default"
                 && name != "lo"
+                && !name.starts_with(cni_ipam::MARK)
                 && read(&accept).is_some_and(|value| value == "1")
             {
-                trouble.extend(ensure(tree, &accept, "2"));
+                changes.extend(ensure(tree, &accept, "2"));
             }
         }
-        trouble.extend(ensure(tree, "net.ipv6.conf.all.forwarding", "1"));
+        changes.extend(ensure(tree, ALL_IPV6, "1"));
     }
-    trouble
+    changes
 }
 
 fn interfaces(tree: &str) -> Vec<String> {
@@ -83,7 +92,7 @@ pub(crate) fn strict_rp_filter() -> Vec<Trouble> {
     let all = value("all").unwrap_or(0);
     interfaces("net.ipv4.conf")
         .into_iter()
-        .filter(|name| name != "all" && name != "default" && name != "lo" && !name.starts_with("pod"))
+        .filter(|name| name != "all" && name != "default" && name != "lo" && !name.starts_with(cni_ipam::MARK))
         .filter(|name| value(name).unwrap_or(0).max(all) == 1)
         .map(|name| {
             format!(

@@ -16,7 +16,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp_proto::engine::{
-    Input, LocalAs, Originated, PathRules, PeerKind, PeerRouting, PrivateAs, RouteFilter, SessionFacts,
+    EqualPaths, Input, LocalAs, Originated, PathRules, PeerKind, PeerRouting, PrivateAs, RouteFilter,
+    SessionFacts,
 };
 use bgp_proto::policy::Source;
 use bgp_proto::rib::table::Ineligible;
@@ -541,4 +542,68 @@ fn a_node_that_is_drained_says_so_and_takes_it_back() {
             }
         }
     }
+}
+
+#[test]
+fn rules_for_equal_paths_change_while_routes_are_there() {
+    let mut world = World::new(config());
+    for peer in [A, B, C] {
+        world.add(peer, PeerKind::External);
+        world.announce(peer, &["10.1.0.0/16", "fd00:1::/64"]);
+    }
+    world.pump();
+    let (prefix, all) = (one("10.1.0.0/16"), hops(&[A, B, C]));
+    let rules = |max_paths, multipath_relax| {
+        Input::Multipath(EqualPaths {
+            max_paths,
+            multipath_relax,
+            link_bandwidth: true,
+        })
+    };
+    assert_eq!(world.fib[&prefix].len(), 1, "they are of several ASes");
+    for (max_paths, relax, ways) in [
+        (8, true, 3),
+        (2, true, 2),
+        (1, true, 1),
+        (8, true, 3),
+        (8, false, 1),
+    ] {
+        world.handle(rules(max_paths, relax));
+        world.pump();
+        assert_eq!(world.fib[&prefix], all[..ways], "{max_paths} {relax}");
+    }
+    let batches = world.fib_batches;
+    world.handle(rules(8, false));
+    world.pump();
+    assert_eq!(
+        world.fib_batches, batches,
+        "nothing is decided where nothing changed"
+    );
+}
+
+/// One file for all nodes: it gives clients the number of their reflectors' cluster.
+#[test]
+fn only_who_reflects_refuses_paths_that_passed_its_cluster() {
+    let mut config = config();
+    config.cluster_id = Some(0xC000_02FA);
+    let mut world = World::new(config);
+    world.add(A, PeerKind::Internal);
+    let mut reflected = attrs_from(A, PeerKind::Internal);
+    reflected.rare_mut().cluster_list = vec![0xC000_02FA];
+    let (prefix, session) = (one("10.1.0.0/16"), world.session(A));
+    world.handle(Input::Routes(session, announce(reflected, &[prefix])));
+    world.pump();
+    let unused = |world: &World| {
+        let routes = world.engine.routes(&RouteFilter::default());
+        routes[0].paths[0].unused.map(|why| why.to_string())
+    };
+    assert_eq!(unused(&world), None, "a client");
+    world.add(B, PeerKind::Client);
+    world.pump();
+    let loops = Some(Ineligible::ClusterLoop.to_string());
+    assert_eq!(unused(&world), loops, "a reflector now");
+    world.handle(Input::Remove(B));
+    world.pump();
+    assert_eq!(unused(&world), None, "its last client is gone");
+    assert!(world.fib.contains_key(&prefix));
 }

@@ -325,6 +325,21 @@ pub(crate) fn addresses(socket: &Socket, index: u32) -> Result<Vec<IpAddr>> {
     Ok(socket.run(batch)?.iter().filter_map(of_link).collect())
 }
 
+/// All addresses in force, each with its link.
+pub(crate) fn all_addresses(socket: &Socket) -> Result<Vec<(u32, IpAddr)>> {
+    const TENTATIVE: u8 = 0x40;
+    const DAD_FAILED: u8 = 0x08;
+    let mut batch = Batch::default();
+    batch.begin(RTM_GETADDR, DUMP, &[0; 8], "list addresses");
+    let in_force = |reply: &Reply| {
+        let attrs = reply.attrs(8);
+        let address = attrs.get(2).or_else(|| attrs.get(1)).and_then(address_from)?;
+        let is_usable = reply.body.get(2)? & (TENTATIVE | DAD_FAILED) == 0;
+        is_usable.then_some((u32_at(&reply.body, 4)?, address))
+    };
+    Ok(socket.run(batch)?.iter().filter_map(in_force).collect())
+}
+
 /// A route as the kernel tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KernelRoute {
@@ -332,6 +347,8 @@ pub(crate) struct KernelRoute {
     pub(crate) index: u32,
     pub(crate) protocol: u8,
     pub(crate) gateway: Option<IpAddr>,
+    /// Preferred source.
+    pub(crate) source: Option<IpAddr>,
     pub(crate) is_local: bool,
 }
 
@@ -351,6 +368,7 @@ impl KernelRoute {
             index: attrs.u32(4).unwrap_or_default(),
             protocol: *reply.body.get(5)?,
             gateway: attrs.get(5).and_then(address_from),
+            source: attrs.get(7).and_then(address_from),
             is_local: reply.body.get(7) == Some(&LOCAL),
         })
     }
@@ -369,6 +387,20 @@ pub(crate) fn routes(socket: &Socket, family: Family) -> Result<Vec<KernelRoute>
         .run(batch)?
         .iter()
         .filter(main)
+        .filter_map(KernelRoute::read)
+        .collect())
+}
+
+/// The main table's routes of a family and a protocol. On a strict socket the kernel leaves out the others.
+pub(crate) fn routes_of(socket: &Socket, family: Family, protocol: u8) -> Result<Vec<KernelRoute>> {
+    let header = [af(family), 0, 0, 0, 254, protocol, 0, 0, 0, 0, 0, 0];
+    let mut batch = Batch::default();
+    batch.begin(RTM_GETROUTE, DUMP, &header, format!("list {family} routes"));
+    let wanted = |reply: &&Reply| reply.body.get(4) == Some(&254) && reply.body.get(5) == Some(&protocol);
+    Ok(socket
+        .run(batch)?
+        .iter()
+        .filter(wanted)
         .filter_map(KernelRoute::read)
         .collect())
 }

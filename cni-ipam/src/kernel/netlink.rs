@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
+    socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -250,6 +251,48 @@ impl Socket {
         Ok(Self { fd })
     }
 
+    /// For links, addresses, routes and neighbours; a dump is of what its header names only (NETLINK_GET_STRICT_CHK).
+    pub(crate) fn strict_route() -> Result<Self> {
+        let socket = Self::route()?;
+        // An older kernel lists all; readers leave out what they did not ask for.
+        let _ = sys::set_netlink_option(socket.fd(), libc::NETLINK_GET_STRICT_CHK, 1);
+        Ok(socket)
+    }
+
+    /// Subscribes to groups of notifications.
+    pub(crate) fn join(&self, groups: &[i32]) -> Result<()> {
+        let fail = |e| kernel_error("listen to the kernel's notifications", e, "");
+        // Without an address of its own a socket gets no notification.
+        bind(self.fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(fail)?;
+        groups.iter().try_for_each(|group| {
+            sys::set_netlink_option(self.fd(), libc::NETLINK_ADD_MEMBERSHIP, *group).map_err(fail)
+        })
+    }
+
+    /// Has the kernel leave out notifications of routes of a protocol.
+    pub(crate) fn drop_routes_of(&self, protocol: u8) -> Result<()> {
+        sys::drop_routes_of(self.fd(), protocol)
+            .map_err(|e| kernel_error("filter the kernel's notifications", e, ""))
+    }
+
+    /// Reads all notifications that are there; whether one of them matters (by kind, flags and body), or some were lost.
+    pub(crate) fn notifications(&self, matters: impl Fn(u16, u16, &[u8]) -> bool) -> Result<bool> {
+        let mut buffer = vec![0; 64 * 1024];
+        let mut found = false;
+        loop {
+            match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(size) => {
+                    let bytes = buffer.get(..size).unwrap_or_default();
+                    found |= messages(bytes).any(|(kind, flags, body)| matters(kind, flags, body));
+                }
+                Err(Errno::EAGAIN) => return Ok(found),
+                Err(Errno::ENOBUFS) => found = true,
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(kernel_error("read notifications", e, "")),
+            }
+        }
+    }
+
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -335,6 +378,17 @@ fn read_answers(mut bytes: &[u8], batch: &Batch, outcome: &mut Outcome) -> bool 
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     finished
+}
+
+/// The messages of a datagram: kind, flags and body.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::try_from(u32_at(bytes, 0)?).unwrap_or(usize::MAX);
+        let (kind, flags) = (u16_at(bytes, 4)?, u16_at(bytes, 6)?);
+        let body = bytes.get(HEADER..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, flags, body))
+    })
 }
 
 fn error_text(body: &[u8], flags: u16) -> &str {
@@ -438,6 +492,7 @@ mod tests {
             read_answers(&bytes, &batch, &mut outcome);
             let reply = Reply { body: bytes };
             let _ = (reply.attrs(16).count(), crate::kernel::link::Link::read(&reply));
+            prop_assert!(messages(&reply.body).count() <= reply.body.len());
         }
     }
 }

@@ -198,6 +198,13 @@ pub(crate) fn rule(expressions: impl FnOnce(&mut Batch)) -> Vec<u8> {
     Batch::attributes(expressions)
 }
 
+/// Whether a notification of this kind says that something was taken out of a table.
+pub(crate) fn is_loss(kind: u16) -> bool {
+    const DELCHAIN: u16 = SUBSYSTEM | 5;
+    const DELSET: u16 = SUBSYSTEM | 11;
+    [DELTABLE, DELCHAIN, DELRULE, DELSET, DELSETELEM].contains(&kind)
+}
+
 /// A transaction being built.
 struct Transaction(Batch);
 

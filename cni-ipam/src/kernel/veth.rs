@@ -35,6 +35,22 @@ pub(crate) fn gateway(family: Family) -> IpAddr {
     }
 }
 
+/// Where pods' own link-local addresses are.
+pub(crate) fn link_local_net() -> IpNet {
+    IpNet::new_assert(GATEWAY_V6.into(), 64).trunc()
+}
+
+/// So that the node can answer the pod's own link-local address.
+pub(crate) fn link_local_route(index: u32) -> NewRoute {
+    NewRoute {
+        dst: link_local_net(),
+        gateway: None,
+        source: None,
+        index,
+        protocol: link::ROUTE_PROTOCOL,
+    }
+}
+
 /// What to make.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -175,16 +191,7 @@ fn configure_host(host: &Socket, plan: &Plan, index: u32) -> Result<()> {
             let net = IpNet::from(gateway(family));
             link::add_address(&mut batch, CREATE | REPLACE, index, net, link::SCOPE_LINK);
             if family == Family::V6 {
-                // So that the node can answer the pod's own link-local address.
-                let dst = IpNet::new_assert(gateway(family), 64).trunc();
-                let route = NewRoute {
-                    dst,
-                    gateway: None,
-                    source: None,
-                    index,
-                    protocol: link::ROUTE_PROTOCOL,
-                };
-                link::add_route(&mut batch, CREATE | APPEND, route);
+                link::add_route(&mut batch, CREATE | APPEND, link_local_route(index));
             }
         }
         for address in &plan.addresses {

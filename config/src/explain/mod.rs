@@ -12,7 +12,10 @@ use std::time::Duration;
 use bgp_proto::engine::{MaxPrefixes, OverLimit, PathRules, PeerKind, PrivateAs};
 use bgp_proto::types::HoldTime;
 
-use crate::model::{Auto, Bfd, BmpStation, Config, Fib, Mesh, OnShutdown, Peer, Remote, Ttl};
+use crate::model::{
+    Auto, Bfd, BmpStation, Cni, Config, Fib, Mesh, NodeAddresses, OnShutdown, Peer, Portmap, Remote,
+    RouterIdChoice, Ttl,
+};
 
 impl Config {
     /// What this node will run, and why, in words for people.
@@ -95,13 +98,22 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
         "of its own"
     };
     writeln!(out, "  AS             {} ({own})", node.asn)?;
-    writeln!(out, "  router id      {}", auto(&node.router_id))?;
+    let router_id = match &node.router_id {
+        RouterIdChoice::Auto => "auto".to_owned(),
+        RouterIdChoice::Cidr(cidr) => format!("the host's address in {cidr}"),
+        RouterIdChoice::Fixed(id) => id.to_string(),
+    };
+    writeln!(out, "  router id      {router_id}")?;
     if let Some(id) = config.cluster.cluster_id {
         writeln!(out, "  cluster id     {}", std::net::Ipv4Addr::from_bits(id))?;
     }
     let addresses = match &node.addresses {
-        Auto::Auto => "auto".to_owned(),
-        Auto::Fixed(list) => join(list, "none"),
+        NodeAddresses::Auto => "auto".to_owned(),
+        NodeAddresses::InternalIp => {
+            format!("internal addresses of the Node: {}", join(&node.internal, "none"))
+        }
+        NodeAddresses::Cidrs(cidrs) => format!("the host's in {}", join(cidrs, "none")),
+        NodeAddresses::Fixed(list) => join(list, "none"),
     };
     writeln!(out, "  addresses      {addresses}")?;
     let labels: Vec<String> = node
@@ -129,6 +141,10 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
     if !services.is_empty() {
         writeln!(out, "  Services       {}", join(&services, "none"))?;
     }
+    if !config.services.ranges.is_empty() {
+        let ranges = join(&config.services.ranges, "none");
+        writeln!(out, "  Services       only addresses in {ranges}")?;
+    }
     match &config.mesh {
         Mesh::Off => {}
         Mesh::Full => writeln!(out, "  mesh           a session with each other node")?,
@@ -151,11 +167,46 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
         )?;
     }
     writeln!(out, "  pod MTU        {}", auto(&node.mtu))?;
+    cni(out, &config.cni)?;
     let end = match config.shutdown {
         OnShutdown::Preserve => "peers keep our routes, if they agreed to graceful restart",
         OnShutdown::Withdraw => "peers drop our routes",
     };
     writeln!(out, "  when it ends   {end}")
+}
+
+/// What of the runtime's network is not as it is for most.
+fn cni(out: &mut String, cni: &Cni) -> fmt::Result {
+    let masquerade = cni.masquerade.as_ref().map(|exempt| {
+        let exempt = join(exempt, "nothing more");
+        format!("what leaves the pod network has the node's address, but for {exempt}")
+    });
+    let portmap = match cni.portmap {
+        Portmap::Auto => None,
+        Portmap::On => Some("portmap for hostPort, which must be installed".to_owned()),
+        Portmap::Off => Some("no portmap: hostPort does nothing".to_owned()),
+    };
+    let kinds = cni
+        .plugins
+        .iter()
+        .filter_map(|plugin| plugin.get("type")?.as_str());
+    let kinds: Vec<&str> = kinds.collect();
+    let lines = [
+        (cni.name != "pods").then(|| format!("called {}", cni.name)),
+        cni.mtu.map(|mtu| format!("MTU {mtu}")),
+        masquerade,
+        cni.mark
+            .map(|mark| format!("packets from pods have the mark {mark}")),
+        (!cni.reserved.is_empty()).then(|| format!("no pod gets {} by itself", join(&cni.reserved, ""))),
+        portmap,
+        cni.bandwidth
+            .then(|| "bandwidth for the annotations of pods".to_owned()),
+        (!kinds.is_empty()).then(|| format!("then {}", kinds.join(", "))),
+    ];
+    for line in lines.into_iter().flatten() {
+        writeln!(out, "  pod network    {line}")?;
+    }
+    Ok(())
 }
 
 fn kernel(out: &mut String, config: &Config) -> fmt::Result {

@@ -7,19 +7,22 @@ use bgp_proto::types::{Community, HoldTime, Prefix};
 use super::{BFD, Bfd, PASSWORD, Section, labels};
 use crate::decode::{At, Cursor, Fields};
 use crate::model::ServiceAddress;
+use crate::problem::Spot;
 use crate::value::{self, Bad, Kind};
 
 pub(crate) const MESH: Section = Section {
     name: "mesh",
-    fields: &["mode", "reflectorSelector", "hold", "password", "bfd"],
+    fields: &["mode", "reflectorSelector", "hold", "password", "bfd", "import"],
 };
 
 pub(crate) const SERVICES: Section = Section {
     name: "services",
     fields: &[
         "advertise",
+        "ranges",
         "selector",
         "loadBalancerClass",
+        "withoutEndpoints",
         "aggregates",
         "communities",
     ],
@@ -60,6 +63,17 @@ const ADDRESS_KIND: Kind<ServiceAddress> = Kind {
     },
 };
 
+/// Whether a Service without endpoints is withdrawn.
+const WITHOUT_ENDPOINTS: Kind<bool> = Kind {
+    what: "what becomes of a Service without endpoints",
+    example: "withdraw",
+    parse: |scalar| match scalar.text {
+        "announce" => Ok(false),
+        "withdraw" => Ok(true),
+        _ => Err(Bad::Range("announce or withdraw".to_owned())),
+    },
+};
+
 /// `mesh`.
 #[derive(Debug, Default)]
 pub(crate) struct Mesh {
@@ -68,6 +82,8 @@ pub(crate) struct Mesh {
     pub(crate) hold: Option<At<HoldTime>>,
     pub(crate) password: Option<At<PathBuf>>,
     pub(crate) bfd: Option<Bfd>,
+    /// A policy in place of what a node may say by itself.
+    pub(crate) import: Option<At<String>>,
 }
 
 impl Mesh {
@@ -86,6 +102,7 @@ impl Mesh {
                 .fields("password", &PASSWORD)
                 .and_then(|fields| fields.required("file", &value::FILE)),
             bfd: fields.fields("bfd", &BFD).map(|fields| Bfd::read(&fields)),
+            import: fields.scalar("import", &value::NAME),
         }
     }
 }
@@ -94,6 +111,13 @@ impl Mesh {
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     pub(crate) advertise: Vec<At<ServiceAddress>>,
+    pub(crate) ranges: Vec<At<Prefix>>,
+    /// Where `ranges` is, or should be.
+    pub(crate) ranges_spot: Option<Spot>,
+    /// Whether the operator wrote `ranges`, readable or not.
+    pub(crate) has_ranges: bool,
+    /// A Service without a ready endpoint is not announced.
+    pub(crate) needs_endpoints: bool,
     pub(crate) selector: Vec<(At<String>, At<String>)>,
     pub(crate) class: Option<At<String>>,
     pub(crate) aggregates: Vec<At<Prefix>>,
@@ -133,6 +157,12 @@ impl Services {
         };
         Self {
             advertise: fields.scalars("advertise", &ADDRESS_KIND),
+            ranges: fields.scalars("ranges", &value::PREFIX),
+            ranges_spot: Some(fields.key_spot("ranges")),
+            has_ranges: fields.is_given("ranges"),
+            needs_endpoints: fields
+                .scalar("withoutEndpoints", &WITHOUT_ENDPOINTS)
+                .is_some_and(|at| at.value),
             selector: fields
                 .get("selector")
                 .map(|cursor| labels(&cursor))

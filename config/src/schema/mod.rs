@@ -8,6 +8,7 @@
 mod bfd;
 mod bmp;
 mod cluster;
+mod cni;
 mod node;
 mod peer;
 mod policy;
@@ -15,6 +16,7 @@ mod policy;
 pub(crate) use bfd::*;
 pub(crate) use bmp::*;
 pub(crate) use cluster::*;
+pub(crate) use cni::*;
 pub(crate) use node::*;
 pub(crate) use peer::*;
 pub(crate) use policy::*;
@@ -31,6 +33,8 @@ pub const SECTIONS: &[&Section] = &[
     &DOCUMENT,
     &CLUSTER,
     &NODE,
+    &node::ADDRESSES,
+    &node::ROUTER_ID,
     &LISTEN,
     &FIB,
     &RESILIENT_GROUPS,
@@ -60,6 +64,8 @@ pub const SECTIONS: &[&Section] = &[
     &MESH,
     &SERVICES,
     &SERVICE_COMMUNITIES,
+    &CNI,
+    &MASQUERADE,
 ];
 
 pub(crate) const DOCUMENT: Section = Section {
@@ -75,6 +81,7 @@ pub(crate) const DOCUMENT: Section = Section {
         "nextHops",
         "policies",
         "services",
+        "cni",
         "bmp",
         "metrics",
         "shutdown",
@@ -112,6 +119,7 @@ pub(crate) struct Document {
     pub(crate) fib: Fib,
     pub(crate) mesh: Mesh,
     pub(crate) services: Services,
+    pub(crate) cni: Cni,
     pub(crate) peers: Vec<Peer>,
     pub(crate) next_hops: Vec<NextHop>,
     pub(crate) policies: Vec<Policy>,
@@ -136,6 +144,7 @@ pub(crate) fn read(root: &YamlNode, sink: &Sink) -> Option<Document> {
         fib: Fib::read(&fields),
         mesh: Mesh::read(&fields),
         services: Services::read(&fields),
+        cni: Cni::read(&fields),
         peers: read_peers(&fields),
         next_hops: read_next_hops(&fields),
         policies: read_policies(&fields),
@@ -143,14 +152,6 @@ pub(crate) fn read(root: &YamlNode, sink: &Sink) -> Option<Document> {
         metrics: Metrics::read(&fields),
         shutdown: fields.scalar("shutdown", &SHUTDOWN),
     })
-}
-
-/// `auto`, or a value that the operator chose.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum AutoOr<T> {
-    #[default]
-    Auto,
-    Given(T),
 }
 
 /// A mapping of names to values, as labels are.

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use bgp_proto::types::{Asn, Prefix, RouterId};
+use bgp_proto::types::{Asn, Family, Prefix};
 
-use super::{AutoOr, Section, labels};
+use super::{Section, labels};
 use crate::decode::{At, Fields};
+use crate::model::RouterIdChoice;
 use crate::problem::Spot;
 use crate::value::{self, Bad, Kind, int};
 
@@ -16,7 +17,26 @@ pub(crate) const CLUSTER: Section = Section {
 
 pub(crate) const NODE: Section = Section {
     name: "node",
-    fields: &["name", "routerId", "asn", "blocks", "mtu", "labels", "addresses"],
+    fields: &[
+        "name",
+        "routerId",
+        "asn",
+        "blocks",
+        "mtu",
+        "labels",
+        "addresses",
+        "annotations",
+    ],
+};
+
+pub(crate) const ADDRESSES: Section = Section {
+    name: "node.addresses",
+    fields: &["cidrs"],
+};
+
+pub(crate) const ROUTER_ID: Section = Section {
+    name: "node.routerId",
+    fields: &["cidr"],
 };
 
 pub(crate) const LISTEN: Section = Section {
@@ -98,6 +118,25 @@ const TABLE: Kind<u32> = Kind {
     },
 };
 
+/// An annotation of the Node object, by what it is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Annotation {
+    Asn,
+    Peers,
+    RouterId,
+}
+
+const ANNOTATION: Kind<Annotation> = Kind {
+    what: "an annotation",
+    example: "peers",
+    parse: |scalar| match scalar.text {
+        "asn" => Ok(Annotation::Asn),
+        "peers" => Ok(Annotation::Peers),
+        "routerId" => Ok(Annotation::RouterId),
+        _ => Err(Bad::Range("asn, peers or routerId".to_owned())),
+    },
+};
+
 /// `cluster`: what all nodes share.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -144,7 +183,7 @@ impl Cluster {
 #[derive(Default, Debug)]
 pub(crate) struct Node {
     pub(crate) name: Option<At<String>>,
-    pub(crate) router_id: Option<At<Option<RouterId>>>,
+    pub(crate) router_id: Option<RouterIdChoice>,
     pub(crate) has_asn: bool,
     pub(crate) asn: Option<At<Asn>>,
     pub(crate) blocks: Vec<At<Prefix>>,
@@ -152,7 +191,9 @@ pub(crate) struct Node {
     pub(crate) blocks_of_cluster: Option<Spot>,
     pub(crate) mtu: Option<At<Option<u16>>>,
     pub(crate) labels: Vec<(At<String>, At<String>)>,
-    pub(crate) addresses: AutoOr<Vec<At<IpAddr>>>,
+    pub(crate) addresses: Addresses,
+    /// Annotations of the Node object that are taken.
+    pub(crate) annotations: Vec<At<Annotation>>,
 }
 
 impl Node {
@@ -165,7 +206,7 @@ impl Node {
         };
         Self {
             name: fields.scalar("name", &value::NODE_NAME),
-            router_id: fields.scalar("routerId", &value::ROUTER_ID),
+            router_id: read_router_id(&fields),
             has_asn: fields.is_given("asn"),
             asn: fields.scalar("asn", &value::ASN),
             blocks: read_blocks(&fields),
@@ -179,6 +220,7 @@ impl Node {
                 .map(|cursor| labels(&cursor))
                 .unwrap_or_default(),
             addresses: read_addresses(&fields),
+            annotations: fields.scalars("annotations", &ANNOTATION),
         }
     }
 }
@@ -193,11 +235,53 @@ fn read_blocks(fields: &Fields<'_>) -> Vec<At<Prefix>> {
     cursor.scalars(&value::PREFIX)
 }
 
-fn read_addresses(fields: &Fields<'_>) -> AutoOr<Vec<At<IpAddr>>> {
-    match fields.get("addresses") {
-        Some(cursor) if cursor.text() != Some("auto") => AutoOr::Given(cursor.scalars(&value::HOST)),
-        _ => AutoOr::Auto,
+fn read_addresses(fields: &Fields<'_>) -> Addresses {
+    let Some(cursor) = fields.get("addresses") else {
+        return Addresses::Auto;
+    };
+    match cursor.text() {
+        Some("auto") => Addresses::Auto,
+        Some("internalIP") => Addresses::InternalIp,
+        _ if cursor.is_map() => {
+            let Some(fields) = cursor.fields(&ADDRESSES) else {
+                return Addresses::Auto;
+            };
+            if !fields.is_given("cidrs") {
+                cursor.error(
+                    "no prefix",
+                    "name some, as {cidrs: [192.0.2.0/24]}, or write auto",
+                );
+            }
+            Addresses::Cidrs(fields.scalars("cidrs", &value::PREFIX))
+        }
+        _ => Addresses::Given(cursor.scalars(&value::HOST)),
     }
+}
+
+fn read_router_id(fields: &Fields<'_>) -> Option<RouterIdChoice> {
+    let cursor = fields.get("routerId")?;
+    if !cursor.is_map() {
+        let id = cursor.scalar(&value::ROUTER_ID)?;
+        return Some(id.value.map_or(RouterIdChoice::Auto, RouterIdChoice::Fixed));
+    }
+    let cidr = cursor.fields(&ROUTER_ID)?.scalar("cidr", &value::PREFIX)?;
+    if cidr.value.family() == Family::Ipv4 {
+        return Some(RouterIdChoice::Cidr(cidr.value));
+    }
+    let message = format!("{} is not an IPv4 prefix", cidr.value);
+    let remedy = "name an IPv4 prefix that holds one address of each node, or an identifier of each node";
+    cursor.error(message, remedy);
+    None
+}
+
+/// `node.addresses`.
+#[derive(Default, Debug)]
+pub(crate) enum Addresses {
+    #[default]
+    Auto,
+    InternalIp,
+    Cidrs(Vec<At<Prefix>>),
+    Given(Vec<At<IpAddr>>),
 }
 
 /// `listen`: where peers connect to.

@@ -1,4 +1,4 @@
-//! What comes from Kubernetes: blocks of this node, the mesh, addresses of Services.
+//! What comes from Kubernetes: blocks of this node and the mesh.
 //!
 //! The outcome follows from the file and the facts alone, whatever came before.
 
@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use bgp_proto::engine::{PathRules, PeerKind, PeerRouting};
 use bgp_proto::policy::Policy;
-use bgp_proto::types::{Asn, Community, FamilySet, HoldTime, Prefix};
+use bgp_proto::types::{Asn, FamilySet, HoldTime, Prefix};
 
 use super::node::Node;
 use super::peers::{CONNECT_RETRY, INTERNAL_TTL, PORT, RESTART_TIME};
 use crate::decode::At;
 use crate::model::{
-    Cluster, ClusterFacts, FromKubernetes, Mesh, NodeFact, NodeFacts, Peer, Remote, Restart, ServiceAddress,
-    ServiceFact, Services, Timers, Transport, Ttl,
+    Cluster, ClusterFacts, FromKubernetes, IMPORT_OF_NODE, IMPORT_OF_REFLECTOR, Mesh, NodeFact, NodeFacts,
+    Peer, Remote, Restart, Timers, Transport, Ttl, mesh_import,
 };
 use crate::problem::Sink;
 use crate::schema::{self, Document, MeshMode};
@@ -27,18 +27,22 @@ pub(super) fn wanted(document: &Document) -> FromKubernetes {
         .mode
         .as_ref()
         .is_some_and(|mode| mode.value != MeshMode::Off);
+    let network = document.node.blocks_of_cluster.is_some() || mesh;
+    let services = !document.services.advertise.is_empty();
     FromKubernetes {
-        nodes: document.node.blocks_of_cluster.is_some() || mesh,
-        services: !document.services.advertise.is_empty(),
+        // Addresses of nodes are no addresses of Services.
+        nodes: network || services || !document.node.annotations.is_empty(),
+        services,
+        network,
     }
 }
 
-fn selector(written: &[(At<String>, At<String>)]) -> BTreeMap<String, String> {
+pub(super) fn selector(written: &[(At<String>, At<String>)]) -> BTreeMap<String, String> {
     let pair = |(key, value): &(At<String>, At<String>)| (key.value.clone(), value.value.clone());
     written.iter().map(pair).collect()
 }
 
-fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+pub(super) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
@@ -87,6 +91,10 @@ pub(super) fn blocks(
     for outside in all.iter().filter(|block| !inside(block)) {
         let message = format!("this node's pod CIDR {outside} lies outside cluster.podCIDRs and is not used");
         sink.warn(spot.problem(message, "extend cluster.podCIDRs"));
+        sink.reject(
+            format!("pod CIDR {outside}"),
+            "lies outside cluster.podCIDRs and is not used; extend cluster.podCIDRs",
+        );
     }
     all.iter().filter(inside).copied().collect()
 }
@@ -97,11 +105,17 @@ pub(super) struct Making<'a> {
     pub(super) mesh: &'a Mesh,
     pub(super) node: &'a Node,
     pub(super) asn: Asn,
+    /// What the file says of imports, in place of what follows.
+    pub(super) import: Option<Arc<Policy>>,
+    /// Blocks of nodes are those of Kubernetes.
+    pub(super) blocks_known: bool,
+    pub(super) pod_cidrs: &'a [Prefix],
+    pub(super) services: &'a [Prefix],
 }
 
 impl Making<'_> {
     /// A peer for each node that this one shall have a session with, but for those that are configured by name or address.
-    pub(super) fn peers(&self, facts: &NodeFacts, configured: &[Peer]) -> Vec<Peer> {
+    pub(super) fn peers(&self, facts: &NodeFacts, configured: &[Peer], sink: &Sink) -> Vec<Peer> {
         let Some(cluster) = &facts.cluster else {
             return Vec::new();
         };
@@ -111,17 +125,48 @@ impl Making<'_> {
             .filter_map(|peer| peer.remote.address())
             .collect();
         let own_v4 = own(cluster, self.node).iter().any(IpAddr::is_ipv4);
-        cluster
+        let others: Vec<(&String, &NodeFact)> = cluster
             .nodes
             .iter()
             .filter(|(name, _)| Some(*name) != self.node.name.as_ref() && !names.contains(name.as_str()))
-            .filter_map(|(name, other)| {
-                let kind = self.relation(&other.labels)?;
-                let preferred = other.addresses.iter().find(|addr| addr.is_ipv4() == own_v4);
-                let address = *preferred.or(other.addresses.first())?;
-                (!taken.contains(&address)).then(|| self.peer(name, address, kind))
-            })
-            .collect()
+            .filter(|(_, other)| !other.addresses.iter().any(|address| taken.contains(address)))
+            .collect();
+        let mut peers = Vec::new();
+        for (name, other) in &others {
+            let Some(kind) = self.relation(&other.labels) else {
+                continue;
+            };
+            let preferred = other.addresses.iter().find(|addr| addr.is_ipv4() == own_v4);
+            match preferred.or(other.addresses.first()) {
+                Some(address) => peers.push(self.peer(name, *address, kind, other)),
+                None => sink.reject(
+                    format!("Node {name}"),
+                    "has no InternalIP, so there is no session with it; see its status.addresses (kubelet --node-ip)",
+                ),
+            }
+        }
+        if peers.is_empty() && !others.is_empty() {
+            self.is_empty(sink);
+        }
+        peers
+    }
+
+    fn is_empty(&self, sink: &Sink) {
+        let why = match self.mesh {
+            Mesh::Off => return,
+            Mesh::Full => "no other node has an InternalIP".to_owned(),
+            Mesh::Reflectors(selector) => {
+                let labels: Vec<String> = selector
+                    .iter()
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect();
+                format!(
+                    "no node has the labels of mesh.reflectorSelector; kubectl label node NAME {}",
+                    labels.join(" ")
+                )
+            }
+        };
+        sink.unready(format!("the mesh is empty: {why}"));
     }
 
     /// What another node is to this one; `None`: no session.
@@ -141,8 +186,21 @@ impl Making<'_> {
         }
     }
 
-    fn peer(&self, name: &str, address: IpAddr, kind: PeerKind) -> Peer {
-        let accept_all = Arc::new(Policy::accept_all());
+    /// What is taken from a node: its own blocks and addresses of Services. A reflector passes on what others have.
+    fn import(&self, kind: PeerKind, other: &NodeFact) -> Arc<Policy> {
+        if let Some(import) = &self.import {
+            return Arc::clone(import);
+        }
+        let reflects = matches!(self.mesh, Mesh::Reflectors(selector) if selects(selector, &other.labels));
+        let policy = if self.blocks_known && !(reflects && kind == PeerKind::Internal) {
+            mesh_import(IMPORT_OF_NODE, &other.blocks, self.services)
+        } else {
+            mesh_import(IMPORT_OF_REFLECTOR, self.pod_cidrs, self.services)
+        };
+        Arc::new(policy)
+    }
+
+    fn peer(&self, name: &str, address: IpAddr, kind: PeerKind, other: &NodeFact) -> Peer {
         Peer {
             name: name.to_owned(),
             description: Some("a node of the mesh".to_owned()),
@@ -182,8 +240,8 @@ impl Making<'_> {
                 kind,
                 local_asn: self.asn,
                 remote_asn: self.asn,
-                import: Arc::clone(&accept_all),
-                export: accept_all,
+                import: self.import(kind, other),
+                export: Arc::new(Policy::accept_all()),
                 next_hop_self: false,
                 allow_own_as: 0,
                 max_prefixes: None,
@@ -208,82 +266,27 @@ fn own<'a>(cluster: &'a ClusterFacts, node: &Node) -> &'a [IpAddr] {
     fact.map(|fact| fact.addresses.as_slice()).unwrap_or_default()
 }
 
-/// What this node announces for Services: addresses as single hosts, and the aggregates that stand for some. An address
-/// whose Service keeps traffic on nodes with an endpoint is never hidden in an aggregate: other nodes announce that too.
-pub(super) fn services(written: &schema::Services, facts: &NodeFacts) -> Services {
-    let Some(cluster) = &facts.cluster else {
-        return Services::default();
-    };
-    let selector = selector(&written.selector);
-    let kinds: Vec<ServiceAddress> = written.advertise.iter().map(|at| at.value).collect();
-    let class = written.class.as_ref().map(|class| class.value.as_str());
-    let found = cluster
-        .services
-        .values()
-        .filter(|service| selects(&selector, &service.labels))
-        .flat_map(|service| {
-            service
-                .addresses
-                .iter()
-                .map(move |(kind, addr)| (service, *kind, *addr))
-        })
-        .filter(|(service, kind, _)| kinds.contains(kind) && announced(service, *kind, class));
-    let mut services = Services::default();
-    for (service, kind, addr) in found {
-        let host = Prefix::host(addr);
-        let covers = |aggregate: &&At<Prefix>| aggregate.value.contains(&host);
-        let communities = match written.aggregates.iter().find(covers) {
-            Some(aggregate) if !is_local(service, kind) => services.aggregates.entry(aggregate.value),
-            _ => services.hosts.entry(host),
-        };
-        communities.or_default().extend(communities_of(written, service));
+/// What of the Node objects keeps this node from being ready.
+pub(super) fn look_at_node(
+    document: &Document,
+    name: Option<&String>,
+    known: &ClusterFacts,
+    blocks: &[Prefix],
+    sink: &Sink,
+) {
+    if !wanted(document).network {
+        return;
     }
-    services
-}
-
-/// Communities of the classes that a Service belongs to.
-fn communities_of<'a>(
-    written: &'a schema::Services,
-    service: &'a ServiceFact,
-) -> impl Iterator<Item = Community> + 'a {
-    let belongs = |class: &&schema::ServiceCommunities| {
-        let named = class.class.as_ref().map(|class| &class.value);
-        selects(&selector(&class.selector), &service.labels)
-            && (named.is_none() || named == service.class.as_ref())
-    };
-    let classes = written.communities.iter().filter(belongs);
-    classes.flat_map(|class| class.add.iter().map(|at| at.value))
-}
-
-/// Aggregates must not hide each other, nor pods.
-pub(super) fn aggregates(written: &schema::Services, cluster: &Cluster, sink: &Sink) {
-    for (index, aggregate) in written.aggregates.iter().enumerate() {
-        let overlaps = |other: &Prefix| other.contains(&aggregate.value) || aggregate.value.contains(other);
-        let earlier = written.aggregates.iter().take(index);
-        if let Some(first) = earlier.map(|at| at.value).find(overlaps) {
-            let message = format!("{} overlaps {first}", aggregate.value);
-            sink.error(aggregate.spot.problem(message, "keep one of the two"));
-        }
-        if let Some(cidr) = cluster.pod_cidrs.iter().find(|cidr| overlaps(cidr)) {
-            let message = format!("{} overlaps the pod CIDR {cidr}", aggregate.value);
-            let remedy = "name a range that only Services have addresses from";
-            sink.error(aggregate.spot.problem(message, remedy));
-        }
+    let name = name.map_or("", String::as_str);
+    if !known.nodes.contains_key(name) {
+        sink.unready(format!(
+            "there is no Node object '{name}'; set NODE_NAME (in a DaemonSet from spec.nodeName) or node.name to the \
+             node's name in Kubernetes"
+        ));
+    } else if document.node.blocks_of_cluster.is_some() && blocks.is_empty() {
+        sink.unready(format!(
+            "Node {name} has no pod CIDR in cluster.podCIDRs; kube-controller-manager gives one with \
+             --allocate-node-cidrs and --cluster-cidr"
+        ));
     }
-}
-
-/// Whether traffic to this address stays on the node that it arrives at.
-fn is_local(service: &ServiceFact, kind: ServiceAddress) -> bool {
-    match kind {
-        ServiceAddress::LoadBalancer | ServiceAddress::External => service.external_local,
-        ServiceAddress::Cluster => service.internal_local,
-    }
-}
-
-/// With a policy `Local` only nodes with a ready endpoint take traffic.
-fn announced(service: &ServiceFact, kind: ServiceAddress, class: Option<&str>) -> bool {
-    let local = is_local(service, kind);
-    let ours =
-        kind != ServiceAddress::LoadBalancer || service.class.as_deref() == class || service.class.is_none();
-    ours && (!local || service.endpoint_here)
 }

@@ -6,14 +6,16 @@
 
 mod bfd;
 mod cluster;
+mod cni;
 mod node;
 mod peers;
 mod policies;
+mod services;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::model::{BmpStation, Config, NodeFacts};
+use crate::model::{BmpStation, Config, NodeFacts, Running};
 use crate::problem::Sink;
 use crate::schema::{Bmp, BmpRoutes, Document, Metrics};
 
@@ -23,18 +25,37 @@ const BMP_PORT: u16 = 11019;
 const BMP_STATISTICS: Duration = Duration::from_secs(60);
 
 pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Option<Config> {
+    let mut deferred = Deferred {
+        running: facts.running.as_ref(),
+        fields: Vec::new(),
+    };
     let asn = node::asn(&document, sink);
-    let cluster = node::cluster(&document.cluster, sink);
+    let asn = asn.map(|asn| deferred.keep("cluster.asn, node.asn", asn, |running| &running.asn));
+    let mut cluster = node::cluster(&document.cluster, sink);
+    cluster.cluster_id = deferred.keep("cluster.clusterId", cluster.cluster_id, |running| {
+        &running.cluster_id
+    });
     node::blocks(&document, &cluster, sink);
-    cluster::aggregates(&document.services, &cluster, sink);
+    services::aggregates(&document.services, &cluster, sink);
+    services::ranges(&document, &cluster, sink);
     let policies = policies::Policies::new(&document.policies, sink);
     let mesh = cluster::mesh(&document.mesh, document.node.asn.is_some(), sink);
     let mut node = node::node(&document.node, facts, &cluster, sink);
     let own = facts.cluster.as_ref().zip(node.name.as_ref());
     let own = own.and_then(|(known, name)| known.nodes.get(name));
-    node.learn(cluster::blocks(&document, &cluster, own, sink), own);
+    let blocks = cluster::blocks(&document, &cluster, own, sink);
+    if let Some(known) = &facts.cluster {
+        cluster::look_at_node(&document, node.name.as_ref(), known, &blocks, sink);
+    }
+    node.learn(blocks, own);
     let listen = node::listen(&document.listen, sink);
-    let fib = node::fib(&document.fib, sink);
+    let listen = deferred.keep("listen", listen, |running| &running.listen);
+    let mut fib = node::fib(&document.fib, sink);
+    fib.install = deferred.keep("fib.install", fib.install, |running| &running.fib.install);
+    fib.table = deferred.keep("fib.table", fib.table, |running| &running.fib.table);
+    fib.resolve_via_default = deferred.keep("fib.resolveViaDefault", fib.resolve_via_default, |running| {
+        &running.fib.resolve_via_default
+    });
     let context = peers::Context {
         asn,
         node: &node,
@@ -43,7 +64,11 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
         sink,
     };
     let (peers, skipped) = peers::peers(&document.peers, &context);
+    let import = document.mesh.import.as_ref();
+    let import = import.and_then(|name| policies.find(name, sink));
     policies.warn_unused(sink);
+    let guard = services::Guard::new(&document, facts, &node, &cluster);
+    let services = services::services(&document.services, facts, &guard, sink);
     let mut peers = peers;
     if let Some(asn) = asn {
         let making = cluster::Making {
@@ -51,13 +76,21 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
             mesh: &mesh,
             node: &node,
             asn,
+            import,
+            blocks_known: document.node.blocks_of_cluster.is_some(),
+            pod_cidrs: &cluster.pod_cidrs,
+            services: &services.ranges,
         };
-        let others = making.peers(facts, &peers);
+        let others = making.peers(facts, &peers, sink);
         peers.extend(others);
     }
     Some(Config {
         mesh,
-        services: cluster::services(&document.services, facts),
+        services,
+        cni: cni::cni(&document.cni, &cluster, &node, sink),
+        rejected: Vec::new(),
+        unready: Vec::new(),
+        deferred: deferred.fields,
         from_kubernetes: cluster::wanted(&document),
         cluster,
         node: node.with_asn(asn?),
@@ -71,6 +104,24 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
         shutdown: document.shutdown.map(|at| at.value).unwrap_or_default(),
         warnings: Vec::new(),
     })
+}
+
+/// What a running agent cannot change stays; the rest of the file applies.
+struct Deferred<'a> {
+    running: Option<&'a Running>,
+    fields: Vec<&'static str>,
+}
+
+impl Deferred<'_> {
+    fn keep<T: Clone + PartialEq>(&mut self, field: &'static str, new: T, of: impl Fn(&Running) -> &T) -> T {
+        match self.running.map(of) {
+            Some(old) if *old != new => {
+                self.fields.push(field);
+                old.clone()
+            }
+            _ => new,
+        }
+    }
 }
 
 fn metrics(written: &Metrics) -> Vec<SocketAddr> {

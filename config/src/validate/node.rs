@@ -6,9 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bgp_proto::types::{Asn, Family, Prefix};
 
 use crate::decode::At;
-use crate::model::{self, Auto, Cluster, Fib, Listen, NodeFacts, ResilientGroups};
+use crate::model::{
+    self, Auto, Cluster, Fib, Listen, NodeAddresses, NodeFacts, ResilientGroups, RouterIdChoice,
+};
 use crate::problem::Sink;
-use crate::schema::{self, AutoOr, Document, MAIN_TABLE, repeated};
+use crate::schema::{self, Addresses, Document, MAIN_TABLE, repeated};
 
 /// The smallest MTU that IPv6 allows (RFC 8200 §5).
 const IPV6_MTU: u16 = 1280;
@@ -85,8 +87,9 @@ fn disjoint(list: &[At<Prefix>], sink: &Sink) {
 pub(super) struct Node {
     pub(super) name: Option<String>,
     pub(super) labels: BTreeMap<String, String>,
-    pub(super) addresses: Auto<Vec<IpAddr>>,
-    router_id: Auto<bgp_proto::types::RouterId>,
+    pub(super) addresses: NodeAddresses,
+    internal: Vec<IpAddr>,
+    router_id: RouterIdChoice,
     blocks: Vec<Prefix>,
     mtu: Auto<u16>,
 }
@@ -97,9 +100,15 @@ impl Node {
         if !blocks.is_empty() {
             self.blocks = blocks;
         }
+        self.internal = fact.map(|fact| fact.addresses.clone()).unwrap_or_default();
         for (key, value) in fact.iter().flat_map(|fact| &fact.labels) {
             self.labels.entry(key.clone()).or_insert_with(|| value.clone());
         }
+    }
+
+    /// The operator chose the MTU of pods.
+    pub(super) fn has_mtu(&self) -> bool {
+        matches!(self.mtu, Auto::Fixed(_))
     }
 
     pub(super) fn with_asn(self, asn: Asn) -> model::Node {
@@ -107,6 +116,7 @@ impl Node {
             name,
             labels,
             addresses,
+            internal,
             router_id,
             blocks,
             mtu,
@@ -119,19 +129,30 @@ impl Node {
             mtu,
             labels,
             addresses,
+            internal,
         }
+    }
+}
+
+/// An MTU of pods must be one that IPv6 allows, where they have IPv6.
+pub(super) fn check_mtu(mtu: &At<u16>, cluster: &Cluster, sink: &Sink) {
+    let has_ipv6 = cluster.pod_cidrs.iter().any(|cidr| cidr.family() == Family::Ipv6);
+    if has_ipv6 && mtu.value < IPV6_MTU {
+        let message = format!(
+            "'{}' is too small for the IPv6 pods of cluster.podCIDRs (RFC 8200 §5)",
+            mtu.value
+        );
+        sink.error(
+            mtu.spot
+                .problem(message, format!("use {IPV6_MTU} or more, or auto")),
+        );
     }
 }
 
 pub(super) fn node(node: &schema::Node, facts: &NodeFacts, cluster: &Cluster, sink: &Sink) -> Node {
     let mtu = node.mtu.as_ref().and_then(|mtu| Some((mtu, mtu.value?)));
-    let has_ipv6 = cluster.pod_cidrs.iter().any(|cidr| cidr.family() == Family::Ipv6);
-    if let Some((at, mtu)) = mtu.filter(|(_, mtu)| has_ipv6 && *mtu < IPV6_MTU) {
-        let message = format!("'{mtu}' is too small for the IPv6 pods of cluster.podCIDRs (RFC 8200 §5)");
-        sink.error(
-            at.spot
-                .problem(message, format!("use {IPV6_MTU} or more, or auto")),
-        );
+    if let Some((at, mtu)) = mtu {
+        check_mtu(&At::new(mtu, &at.spot), cluster, sink);
     }
     let mut labels = facts.labels.clone();
     labels.extend(
@@ -147,11 +168,8 @@ pub(super) fn node(node: &schema::Node, facts: &NodeFacts, cluster: &Cluster, si
             .or_else(|| facts.name.clone()),
         labels,
         addresses: addresses(&node.addresses, sink),
-        router_id: node
-            .router_id
-            .as_ref()
-            .and_then(|id| id.value)
-            .map_or(Auto::Auto, Auto::Fixed),
+        internal: Vec::new(),
+        router_id: node.router_id.unwrap_or(RouterIdChoice::Auto),
         blocks: values(&node.blocks),
         mtu: mtu.map_or(Auto::Auto, |(_, mtu)| Auto::Fixed(mtu)),
     }
@@ -184,12 +202,16 @@ pub(super) fn blocks(document: &Document, cluster: &Cluster, sink: &Sink) {
     }
 }
 
-fn addresses(addresses: &AutoOr<Vec<At<IpAddr>>>, sink: &Sink) -> Auto<Vec<IpAddr>> {
-    let AutoOr::Given(list) = addresses else {
-        return Auto::Auto;
-    };
-    report_repeated(list, sink);
-    Auto::Fixed(values(list))
+fn addresses(addresses: &Addresses, sink: &Sink) -> NodeAddresses {
+    match addresses {
+        Addresses::Auto => NodeAddresses::Auto,
+        Addresses::InternalIp => NodeAddresses::InternalIp,
+        Addresses::Cidrs(cidrs) => NodeAddresses::Cidrs(values(cidrs)),
+        Addresses::Given(list) => {
+            report_repeated(list, sink);
+            NodeAddresses::Fixed(values(list))
+        }
+    }
 }
 
 fn report_repeated(list: &[At<IpAddr>], sink: &Sink) {

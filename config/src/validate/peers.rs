@@ -12,7 +12,7 @@ use bgp_proto::types::{Asn, Family, FamilySet, HoldTime};
 use super::node::{self, Node};
 use super::policies::Policies;
 use crate::decode::At;
-use crate::model::{Auto, Listen, Peer, Remote, Restart, Skipped, Timers, Transport, Ttl};
+use crate::model::{Listen, Peer, Remote, Restart, Skipped, Timers, Transport, Ttl};
 use crate::problem::Sink;
 use crate::schema;
 
@@ -276,7 +276,12 @@ fn check_addresses(peer: &schema::Peer, context: &Context<'_>) {
         context
             .sink
             .error(local.spot.problem(message, "use an address of this node"));
-    } else if matches!(&context.node.addresses, Auto::Fixed(own) if !own.contains(&local.value)) {
+    } else if context
+        .node
+        .addresses
+        .fixed()
+        .is_some_and(|own| !own.contains(&local.value))
+    {
         let message = format!("{} is not in node.addresses", local.value);
         context.sink.warn(
             local
@@ -328,7 +333,7 @@ fn check_families(peer: &schema::Peer, context: &Context<'_>) {
             .sink
             .error(family.spot.problem(message, "keep one of the two"));
     }
-    let (Some(address), Auto::Fixed(own)) = (&peer.address, &context.node.addresses) else {
+    let (Some(address), Some(own)) = (&peer.address, context.node.addresses.fixed()) else {
         return;
     };
     for family in families {
@@ -533,7 +538,7 @@ fn reason_to_skip(peer: &Peer, node: &Node) -> Option<String> {
     if node.name.as_ref() == Some(&peer.name) {
         return Some("it is this node itself, by name".to_owned());
     }
-    if let (Auto::Fixed(own), Some(address)) = (&node.addresses, peer.remote.address())
+    if let (Some(own), Some(address)) = (node.addresses.fixed(), peer.remote.address())
         && own.contains(&address)
     {
         return Some(format!("it is this node itself, by address {address}"));

@@ -281,7 +281,7 @@ impl Cluster {
     }
 
     /// A Node object with a pod CIDR and its internal address.
-    fn join(&self, node: usize, cidr: &str) -> Result<()> {
+    pub(crate) fn join(&self, node: usize, cidr: &str) -> Result<()> {
         let name = NAMES[node];
         self.create(
             "/api/v1/nodes",
@@ -487,9 +487,15 @@ fn reflectors(cluster: &mut Cluster) -> Result<()> {
     cluster.join_all()?;
     let reflects = json!({"metadata": {"labels": {"podroute/reflector": "true"}}});
     cluster.patch("/api/v1/nodes/node-1", &reflects)?;
-    cluster.start_agents(
-        "mesh: {mode: reflectors, reflectorSelector: {podroute/reflector: \"true\"}, hold: 9s}\n",
-    )?;
+    // One file for all: clients take what their reflectors of that cluster reflect.
+    for node in 0..NAMES.len() {
+        cluster.start_agent_with(
+            node,
+            "apiVersion: podroute/v1\ncluster: {asn: 64512, podCIDRs: [10.244.0.0/16], clusterId: 192.0.2.250}\n\
+             node: {blocks: kubernetes}\n\
+             mesh: {mode: reflectors, reflectorSelector: {podroute/reflector: \"true\"}, hold: 9s}\n",
+        )?;
+    }
     cluster.wait_mesh()?;
     ensure!(
         cluster.names(1)? == ["node-1"],

@@ -95,6 +95,76 @@ fn pod(kubelet: &Kubelet, name: &str) -> Result<e2e::cni::Pod> {
         .add_pod_with(name, &[Family::V4])
 }
 
+/// Commands for an operator, and what each says in the container.
+const COMMANDS: [(&str, &str); 24] = [
+    ("show peers", "Established"),
+    ("show peer node-2", "Established"),
+    ("show routes", "10.244.3.0/24"),
+    ("show fib", "installed"),
+    ("show blocks", "advertised"),
+    ("show bfd", "BFD"),
+    ("show cluster", "answers"),
+    ("show pods", "ready"),
+    ("show pods -o json", "\"life\": \"alive\""),
+    ("ipam check", "fit together"),
+    ("ipam check --fix", "fit together"),
+    ("check /etc/podroute/podroute.yaml", "good"),
+    ("check --explain /etc/podroute/podroute.yaml", "AS"),
+    ("diff /etc/podroute/podroute.yaml", "nothing"),
+    ("reload", "reloaded"),
+    ("peer clear node-2 --soft in", "asked"),
+    ("peer disable node-2", "disabled"),
+    ("peer enable node-2", "enabled"),
+    ("dump -", ""),
+    ("install-cni", "as it was"),
+    ("drain --wait 0", "safe to stop"),
+    ("show cluster", "routes are withdrawn"),
+    ("show blocks", "withdrawn (drained)"),
+    ("undrain", "not drained"),
+];
+
+/// Not for a running node, or what the container runs by itself.
+const OTHERS: [&str; 3] = ["run", "cleanup", "help"];
+
+/// As `kubectl exec ds/podroute -- podroute …`: none of them hurts the pods.
+fn every_command(kubelet: &Kubelet, spec: &Value) -> Result<()> {
+    let run = |command: &str| {
+        let args: Vec<&str> = std::iter::once("/podroute").chain(command.split(' ')).collect();
+        kubelet.exec(spec, 0, &args)
+    };
+    for (command, wanted) in COMMANDS {
+        let done = || -> Result<()> {
+            let output = run(command)?;
+            let said = [&output.stdout[..], &output.stderr[..]].concat();
+            let said = String::from_utf8_lossy(&said);
+            ensure!(
+                output.status.success() && said.contains(wanted),
+                "podroute {command}: {said}"
+            );
+            Ok(())
+        };
+        wait::until(
+            CONVERGENCE,
+            format_args!("podroute {command} in the container"),
+            done,
+        )?;
+    }
+    let help = run("help")?;
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = listed.map_while(|line| line.strip_prefix("  ")?.split_whitespace().next());
+    for name in names {
+        let is_run = COMMANDS
+            .iter()
+            .any(|(command, _)| command.split(' ').next() == Some(name));
+        ensure!(
+            is_run || OTHERS.contains(&name),
+            "nobody tries podroute {name}: {help}"
+        );
+    }
+    Ok(())
+}
+
 /// Nodes as they come: nothing forwards, no plugin is there.
 fn daemonset(cluster: &mut Cluster) -> Result<()> {
     cluster.join_all()?;
@@ -118,6 +188,8 @@ fn daemonset(cluster: &mut Cluster) -> Result<()> {
     let from = pod(&kubelets[0], "from")?;
     let to = pod(&kubelets[2], "to")?;
     let flow = Flow::start(&from.name, &to.name, to.addresses[&Family::V4], 1000)?;
+    flow.wait_for(200)?;
+    every_command(&kubelets[0], spec)?;
     flow.wait_for(200)?;
     // A rolling update: each container ends and another starts.
     for ((kubelet, agent), host) in kubelets.iter().zip(&mut agents).zip(&hosts) {

@@ -61,7 +61,7 @@ fn thousands(cluster: &mut Cluster) -> Result<()> {
     let start = Instant::now();
     cluster.start_agent(
         0,
-        "mesh: {mode: reflectors, reflectorSelector: {podroute/reflector: \"true\"}}\nservices: {advertise: [external]}\n",
+        "mesh: {mode: reflectors, reflectorSelector: {podroute/reflector: \"true\"}}\nservices: {advertise: [external], ranges: [198.18.0.0/15]}\n",
     )?;
     let in_sync = || -> Result<()> {
         let peers = podroute::show(&host, "peers")?["peers"]

@@ -40,7 +40,7 @@ pub(crate) fn slice(name: &str, node: &str, ready: bool) -> Value {
 fn services(cluster: &mut Cluster) -> Result<()> {
     cluster.join_all()?;
     cluster.start_agents(&format!(
-        "{FULL}services: {{advertise: [loadBalancer, external]}}\n"
+        "{FULL}services: {{advertise: [loadBalancer, external], ranges: [198.51.100.0/24]}}\n"
     ))?;
     cluster.wait_mesh()?;
     let service = json!({
@@ -88,7 +88,7 @@ fn services(cluster: &mut Cluster) -> Result<()> {
 fn aggregates(cluster: &mut Cluster) -> Result<()> {
     cluster.join_all()?;
     cluster.start_agents(&format!(
-        "{FULL}services: {{advertise: [external], aggregates: [198.51.100.0/24]}}\n"
+        "{FULL}services: {{advertise: [external], ranges: [198.51.100.0/24], aggregates: [198.51.100.0/24]}}\n"
     ))?;
     cluster.wait_mesh()?;
     let service = |name: &str, address: &str, policy: &str| {
@@ -181,7 +181,7 @@ fn router(cluster: &Cluster) -> Result<Vec<e2e::process::Daemon>> {
 fn rolling_update(cluster: &mut Cluster) -> Result<()> {
     cluster.join_all()?;
     cluster.start_agents(&format!(
-        "{FULL}services: {{advertise: [loadBalancer]}}\npeers:\n- {{name: router, address: 192.0.2.100, asn: 65001, \
+        "{FULL}services: {{advertise: [loadBalancer], ranges: [198.51.100.0/24]}}\npeers:\n- {{name: router, address: 192.0.2.100, asn: 65001, \
          export: own}}\npolicies:\n  own:\n  - {{match: {{source: [podBlock, service]}}, action: accept}}\n"
     ))?;
     cluster.wait_mesh()?;

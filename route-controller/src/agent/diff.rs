@@ -6,7 +6,7 @@ use bgp_proto::engine::{Input, Preview};
 use bgp_proto::types::{PeerId, Prefix};
 use podroute_config::{Config, Peer};
 
-use super::reload::needs_restart;
+use super::reload::equal_paths;
 use super::{Agent, config_of, fib_config};
 use crate::status::{DiffStatus, PeerDiff};
 
@@ -15,7 +15,7 @@ impl Agent {
     pub(super) async fn diff(&self, text: &str) -> Result<DiffStatus, String> {
         let new = config_of(text, &self.file.path, &self.file.facts).map_err(|error| error.to_string())?;
         let mut diff = DiffStatus {
-            restart: needs_restart(&self.config, &new).map(str::to_owned),
+            restart: (!new.deferred.is_empty()).then(|| new.deferred.join("; ")),
             ..DiffStatus::default()
         };
         let names = |config: &Config| {
@@ -49,6 +49,7 @@ impl Agent {
             }
             inputs.push(Input::Configure(*id, peer.routing.clone().into()));
         }
+        inputs.push(Input::Multipath(equal_paths(&new)));
         if !self.drain.withdraw {
             inputs.push(Input::Originate(new.originated()));
         }

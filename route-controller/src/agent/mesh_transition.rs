@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bgp_proto::engine::PeerKind;
 use bgp_proto::types::PeerId;
-use podroute_config::Mesh;
+use podroute_config::{IMPORT_OF_NODE, IMPORT_OF_REFLECTOR, Mesh};
 
 use super::{Agent, AgentError, MeshTransition};
 use crate::clock::now;
@@ -44,7 +44,8 @@ impl Retiring {
     }
 }
 
-/// Clients that a reflector no longer has to reflect to, and until when it does.
+/// Clients that a reflector no longer has to reflect to, and until when it does; or reflectors that are plain nodes now, and until
+/// when what they reflect is taken.
 #[derive(Debug, Default)]
 pub(super) struct Reflecting {
     clients: BTreeSet<String>,
@@ -81,7 +82,7 @@ impl Reflecting {
 impl MeshTransition {
     /// Whether there is anything to look at.
     pub(super) fn is_under_way(&self) -> bool {
-        !self.retiring.is_empty() || !self.reflecting.is_empty()
+        !self.retiring.is_empty() || !self.reflecting.is_empty() || !self.trusting.is_empty()
     }
 }
 
@@ -97,6 +98,15 @@ impl Agent {
         };
         let (clients, plain) = (names(PeerKind::Client), names(PeerKind::Internal));
         self.mesh.reflecting.update(now(), clients, &plain);
+        let with_import = |name: &str| -> BTreeSet<String> {
+            let peers = self.config.peers.iter();
+            peers
+                .filter(|peer| peer.of_mesh && peer.routing.import.name == name)
+                .map(|peer| peer.name.clone())
+                .collect()
+        };
+        let (reflectors, nodes) = (with_import(IMPORT_OF_REFLECTOR), with_import(IMPORT_OF_NODE));
+        self.mesh.trusting.update(now(), reflectors, &nodes);
     }
 
     /// Of the peers that the configuration does not have any more, those that can go at once.
@@ -132,7 +142,8 @@ impl Agent {
 
     /// Looks whether retiring sessions may go; called every second.
     pub(super) async fn look_at_retiring(&mut self) -> Result<(), AgentError> {
-        if self.mesh.reflecting.expire(now()) {
+        let this_moment = now();
+        if self.mesh.reflecting.expire(this_moment) | self.mesh.trusting.expire(this_moment) {
             self.put_peers().await?;
         }
         if self.mesh.retiring.is_empty() {

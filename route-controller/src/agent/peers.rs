@@ -9,7 +9,7 @@ use std::time::Duration;
 use bgp_proto::engine::PeerKind;
 use bgp_proto::types::{Family, PeerId};
 use bgp_speaker::{BmpSpec, LinkSpec, Password, PeerSpec, RangeSpec, Transport, Ttl};
-use podroute_config::{Config, Remote};
+use podroute_config::{Config, IMPORT_OF_REFLECTOR, Remote, mesh_import};
 
 use super::{Agent, AgentError};
 use crate::fib::task::ToFib;
@@ -124,6 +124,11 @@ impl Agent {
             );
         } else if peer.bfd.as_ref().is_some_and(|bfd| bfd.strict) && !path.is_up {
             spec.waiting_for = Some("BFD is not up (bfd.strict); `podroute show bfd` says more".to_owned());
+        }
+        if self.mesh.trusting.holds(&peer.name) {
+            let services = &self.config.services.ranges;
+            let import = mesh_import(IMPORT_OF_REFLECTOR, &self.config.cluster.pod_cidrs, services);
+            Arc::make_mut(&mut spec.routing).import = Arc::new(import);
         }
         if self.mesh.reflecting.holds(&peer.name) {
             Arc::make_mut(&mut spec.routing).kind = PeerKind::Client;

@@ -1,17 +1,15 @@
-//! How the running agent changes: a file read again, news of the cluster, a taint. The difference only.
+//! How the running agent changes: a file read again, or applied to news of the cluster. The difference only.
 
 use std::sync::atomic::Ordering;
 
-use podroute_config::{ClusterFacts, Config};
+use bgp_proto::engine::EqualPaths;
+use podroute_config::Config;
 
-use super::{Agent, AgentError, config_of, fib_config, read_mirror, read_text};
-use crate::cluster;
+use super::{Agent, AgentError, config_of, fib_config, read_text};
 use crate::fib::task::ToFib;
-use crate::host::find_out;
 
 impl Agent {
-    /// Applies what changed in the file. What cannot be changed while running is refused, and the old
-    /// configuration stays.
+    /// Applies what changed in the file. What cannot change while the agent runs stays as it was until its next start.
     pub(super) async fn reload(&mut self) -> Result<String, String> {
         let outcome = self.take_file().await;
         self.reports
@@ -47,122 +45,63 @@ impl Agent {
         let text = read_text(&self.file.path).map_err(stays)?;
         self.file.mounted.saw(&text);
         let new = config_of(&text, &self.file.path, &self.file.facts).map_err(stays)?;
-        let outcome = self.apply(new).await?;
         self.file.text = text;
-        Ok(outcome)
-    }
-
-    /// Kubernetes says something new: the same file, applied to it.
-    pub(super) async fn learn(&mut self, facts: ClusterFacts) {
-        if let Err(error) = cluster::cache::write(&self.node.run_dir, &facts) {
-            tracing::warn!(%error, "what Kubernetes says cannot be kept for a restart");
+        if new.from_kubernetes.any() && self.file.facts.cluster.is_none() {
+            // Without what Kubernetes says the file says too little: everything stays until it has answered.
+            self.file.waits = Some(new.from_kubernetes);
+            return Ok(format!(
+                "{}: taken as soon as Kubernetes has answered",
+                self.file.path.display()
+            ));
         }
-        let draining = facts.nodes.get(&self.name()).is_some_and(|node| node.draining);
-        self.file.facts.cluster = Some(facts);
-        self.heed_taint(draining).await;
-        let applied = match config_of(&self.file.text, &self.file.path, &self.file.facts) {
-            Ok(new) if new.node.asn != self.config.node.asn => {
-                // What is known is in the run directory: the next start begins with it.
-                tracing::warn!(
-                    from = %self.config.node.asn, to = %new.node.asn,
-                    "the node's AS number changed (annotation podroute/asn); ending, to be started again with it"
-                );
-                let own = nix::unistd::Pid::this();
-                let _ = nix::sys::signal::kill(own, nix::sys::signal::Signal::SIGTERM);
-                return;
-            }
-            Ok(new) => self.apply(new).await,
-            Err(error) => Err(error.to_string()),
-        };
-        match applied {
-            Ok(outcome) => tracing::info!(%outcome, "news of the cluster"),
-            Err(error) => tracing::error!(%error, "news of the cluster cannot be applied"),
-        }
-    }
-
-    async fn heed_taint(&mut self, there: bool) {
-        let Some(drain) = self.drain.after_taint(there) else {
-            return;
-        };
-        match self.drain(drain).await {
-            Ok(outcome) => self.tell("Drain", false, "the taint", outcome),
-            Err(error) => tracing::error!(%error, "the node's taint cannot be heeded"),
-        }
-    }
-
-    pub(super) fn follow_cluster(&self) -> Option<cluster::Facts> {
-        let wanted = self.config.from_kubernetes;
-        wanted.any().then(|| cluster::follow(self.name(), wanted))
-    }
-
-    /// Whether what comes from Kubernetes is known, from now or from before.
-    pub(super) fn knows_cluster(&self) -> bool {
-        !self.config.from_kubernetes.any() || self.file.facts.cluster.is_some()
+        self.apply(new).await
     }
 
     /// Makes the running agent like the configuration: the difference only.
-    async fn apply(&mut self, new: Config) -> Result<String, String> {
-        let restart = |what: &str| {
-            Err(format!(
-                "{what} changes only with a restart of the agent; the configuration stays as it was"
-            ))
-        };
-        if let Some(what) = needs_restart(&self.config, &new) {
-            return restart(what);
-        }
-        let mirror = read_mirror(new.fib.table)
-            .await
-            .map_err(|error| error.to_string())?;
-        let host = find_out(&new, &mirror).map_err(|error| error.to_string())?;
-        if host.router_id != self.node.host.router_id {
-            return restart("node.routerId");
+    pub(super) async fn apply(&mut self, new: Config) -> Result<String, String> {
+        let host = self.host_for(&new).await?;
+        if new.deferred != self.config.deferred {
+            for field in &new.deferred {
+                tracing::warn!(%field, "this takes effect at the agent's next start");
+            }
         }
         (self.config, self.node.host) = (new, host);
+        self.file.waits = None;
+        let stopped = |error: AgentError| error.to_string();
         self.to_fib(ToFib::Reconfigure(fib_config(&self.config, &self.node.host)))
             .await;
+        self.speaker
+            .multipath(equal_paths(&self.config))
+            .await
+            .map_err(|error| stopped(error.into()))?;
         self.install_blocks().await;
         self.write_node_file().map_err(|error| error.to_string())?;
-        let stopped = |error: AgentError| error.to_string();
         self.speaker
             .originate(self.originated())
             .await
             .map_err(|error| stopped(error.into()))?;
         self.put_peers().await.map_err(stopped)?;
+        self.serve_metrics();
+        self.reports.list.look(&self.config.cni);
+        self.report_cluster();
         tracing::info!(peers = self.peers.ids.len(), "configuration reloaded");
+        let later = match self.config.deferred.as_slice() {
+            [] => String::new(),
+            fields => format!("; takes effect at the next start: {}", fields.join("; ")),
+        };
         Ok(format!(
-            "{}: reloaded, {} peers",
+            "{}: reloaded, {} peers{later}",
             self.file.path.display(),
             self.peers.ids.len()
         ))
     }
 }
 
-/// What differs that a running agent cannot change.
-pub(super) fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
-    let fib = |config: &Config| {
-        let fib = &config.fib;
-        (
-            (fib.install, fib.table, fib.max_paths),
-            (fib.multipath_relax, fib.link_bandwidth, fib.resolve_via_default),
-        )
-    };
-    let identity = |config: &Config| (config.node.asn, config.cluster.cluster_id);
-    [
-        (new.listen != old.listen, "listen"),
-        (new.metrics != old.metrics, "metrics"),
-        (
-            new.from_kubernetes != old.from_kubernetes,
-            "what comes from Kubernetes (node.blocks, mesh, services)",
-        ),
-        (
-            identity(new) != identity(old),
-            "cluster.asn, node.asn or cluster.clusterId",
-        ),
-        (
-            fib(new) != fib(old),
-            "fib (but for metric, nexthopObjects, resilientGroups and rulePriority)",
-        ),
-    ]
-    .into_iter()
-    .find_map(|(differs, what)| differs.then_some(what))
+/// How the file wants equal paths used.
+pub(super) fn equal_paths(config: &Config) -> EqualPaths {
+    EqualPaths {
+        max_paths: config.fib.max_paths,
+        multipath_relax: config.fib.multipath_relax,
+        link_bandwidth: config.fib.link_bandwidth,
+    }
 }

@@ -7,13 +7,9 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 use podroute_config::{Peer, Remote};
 
-use super::Agent;
-use crate::cluster::Network;
-use crate::metrics::INITIAL_ROUTES;
 use crate::whole_file;
 
 /// Behind the name of a peer that was not up when the file was written.
@@ -144,30 +140,6 @@ impl Sessions {
             .collect();
         if let Err(error) = whole_file::replace(&self.file, text.as_bytes()) {
             tracing::warn!(file = %self.file.display(), %error, "the names of sessions cannot be kept for a restart");
-        }
-    }
-}
-
-impl Agent {
-    /// Tells probes and the node's condition what is still waited for.
-    pub(super) fn look_at_sessions(&mut self) {
-        if !self.knows_cluster() {
-            return; // nor which peers are this node's
-        }
-        let obstacle = self.sessions.obstacle();
-        let is_settled = self.reports.health.settled.load(Ordering::Relaxed);
-        if let Some(condition) = &self.reports.condition {
-            match (&obstacle, is_settled) {
-                (None, true) => condition.say(Network::Available),
-                (why, _) if self.sessions.is_fresh() => {
-                    let why = why.clone().unwrap_or_else(|| INITIAL_ROUTES.to_owned());
-                    condition.say(Network::Unavailable(why));
-                }
-                _ => {}
-            }
-        }
-        if let Ok(mut told) = self.reports.health.sessions.lock() {
-            *told = obstacle;
         }
     }
 }

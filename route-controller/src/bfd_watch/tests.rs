@@ -123,7 +123,8 @@ async fn start() -> NodeUnderTest {
         resilience: None,
         install: true,
     };
-    let task = FibTask::new(config, inbox, datapath, handle.clone(), swept_tx)
+    let (host_tx, _) = watch::channel(());
+    let task = FibTask::new(config, inbox, datapath, handle.clone(), swept_tx, host_tx)
         .await
         .unwrap();
     tokio::spawn(task.run());

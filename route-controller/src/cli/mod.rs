@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::agent;
+use crate::cni_list::Dirs;
 use crate::fib::cleanup;
 use crate::status::{Direction, Reply, Request};
 use crate::sysctl;
@@ -33,6 +34,9 @@ impl Cli {
 /// Where container runtimes look for networks.
 const CONF_DIR: &str = "/etc/cni/net.d";
 
+/// Where container runtimes look for plugins.
+const BIN_DIR: &str = "/opt/cni/bin";
+
 /// Where the agent and the CNI plugin meet.
 #[derive(Clone, Debug, clap::Args)]
 struct RunDir {
@@ -53,6 +57,12 @@ enum Command {
         /// Where the node's kernel settings can be written; a container has its node's /proc/sys/net mounted elsewhere.
         #[arg(long, value_name = "DIR", default_value = sysctl::PROC_SYS)]
         proc_sys: PathBuf,
+        /// Keep the CNI configuration list in the runtime's directory of configurations as the section cni says.
+        #[arg(long, value_name = "DIR")]
+        cni_conf_dir: Option<PathBuf>,
+        /// The runtime's directory of plugins.
+        #[arg(long, default_value = BIN_DIR, value_name = "DIR")]
+        cni_bin_dir: PathBuf,
     },
     /// Check a configuration: every error at once, with line, column and remedy.
     Check {
@@ -112,15 +122,15 @@ enum Command {
     },
     /// Put the CNI plugins and their configuration where the container runtime looks; for an init container.
     InstallCni {
+        /// The configuration, for its section cni; without a file there the list is the plain one.
+        #[arg(long, value_name = "FILE", default_value = "/etc/podroute/podroute.yaml")]
+        config: PathBuf,
         /// The runtime's directory of plugins.
-        #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
+        #[arg(long, default_value = BIN_DIR, value_name = "DIR")]
         bin_dir: PathBuf,
         /// The runtime's directory of configurations.
         #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
         conf_dir: PathBuf,
-        /// Chain portmap behind, for hostPort; it must be in the directory of plugins.
-        #[arg(long)]
-        portmap: bool,
     },
     /// Look after the pods' addresses; works while the agent is down.
     Ipam {
@@ -163,6 +173,8 @@ enum Show {
     Blocks(Output),
     /// Paths to peers that BFD watches.
     Bfd(Output),
+    /// What Kubernetes says, and what of it is not taken; whether the node is drained, and why it is not ready.
+    Cluster(Output),
     /// Pods with an address of this node; works while the agent is down.
     Pods {
         /// Form of the output.
@@ -243,7 +255,15 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
             config,
             run_dir,
             proc_sys,
-        } => block_on(agent::run(config, run_dir.run_dir, &proc_sys)).map_err(|error| error.to_string()),
+            cni_conf_dir,
+            cni_bin_dir,
+        } => {
+            let cni = cni_conf_dir.map(|conf| Dirs {
+                conf,
+                bin: cni_bin_dir,
+            });
+            block_on(agent::run(config, run_dir.run_dir, &proc_sys, cni)).map_err(|error| error.to_string())
+        }
         Command::Check { file, explain } => check(&file, explain),
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
@@ -260,15 +280,24 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         }
         Command::Dump { file, run_dir } => dump(&file, &run_dir.run_dir),
         Command::InstallCni {
+            config,
             bin_dir,
             conf_dir,
-            portmap,
-        } => install::install(&bin_dir, &conf_dir, portmap),
+        } => install_cni(&config, bin_dir, conf_dir),
         Command::Ipam {
             what: Ipam::Check { fix, state },
         } => pods::check(&state, fix),
         Command::Cleanup { state, conf_dir } => cleanup(&state, &conf_dir),
     }
+}
+
+fn install_cni(config: &Path, bin: PathBuf, conf: PathBuf) -> Result<(), String> {
+    let cni = if config.exists() {
+        agent::read_config(config).map_err(|error| error.to_string())?.cni
+    } else {
+        podroute_config::Cni::plain()
+    };
+    install::install(&Dirs { conf, bin }, &cni)
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -351,6 +380,7 @@ fn show(what: Show) -> Result<(), String> {
         Show::Fib(output) => (Request::Fib, output, None),
         Show::Blocks(output) => (Request::Blocks, output, None),
         Show::Bfd(output) => (Request::Bfd, output, None),
+        Show::Cluster(output) => (Request::Cluster, output, None),
         Show::Pods { output, state } => return pods::show(&state, output),
     };
     let mut reply = ask::ask(&output.run_dir.run_dir, &request)?;

@@ -2,7 +2,9 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use crate::status::{BfdStatus, BlockStatus, Counts, FibStatus, PathStatus, PeerStatus, Reply, RouteStatus};
+use crate::status::{
+    BfdStatus, BlockStatus, ClusterStatus, Counts, FibStatus, PathStatus, PeerStatus, Reply, RouteStatus,
+};
 
 /// An answer as a table.
 pub(super) fn table(reply: &Reply) -> String {
@@ -12,6 +14,7 @@ pub(super) fn table(reply: &Reply) -> String {
         Reply::Fib(routes) => fib_table(routes),
         Reply::Blocks(blocks) => block_table(blocks),
         Reply::Bfd(paths) => bfd_table(paths),
+        Reply::Cluster(cluster) => cluster_in_full(cluster),
         Reply::Diff(diff) => super::diff::text(diff),
         Reply::Done(text) | Reply::Error(text) => text.clone(),
     }
@@ -86,6 +89,54 @@ fn peer_table(peers: &[PeerStatus]) -> String {
         ]);
     }
     text(&table, "no peers are configured for this node")
+}
+
+fn cluster_in_full(cluster: &ClusterStatus) -> String {
+    let ready = match cluster.not_ready.as_slice() {
+        [] => "yes".to_owned(),
+        why => format!("no: {}", why.join("; ")),
+    };
+    let drained = match cluster.drained.as_str() {
+        "prefer-others" => "peers are told to prefer other paths",
+        "withdrawn" => "this node's routes are withdrawn",
+        _ => "no",
+    };
+    let mut lines = vec![
+        ("node", cluster.node.clone()),
+        ("ready", ready),
+        ("drained", drained.to_owned()),
+    ];
+    if cluster.followed {
+        lines.push(("nodes", cluster.nodes.to_string()));
+        let services = format!("{}, {} prefixes announced", cluster.services, cluster.announced);
+        lines.push(("Services", services));
+    } else {
+        lines.push(("Kubernetes", "nothing is asked of it".to_owned()));
+    }
+    if !cluster.next_start.is_empty() {
+        lines.push(("at next start", cluster.next_start.join("; ")));
+    }
+    let mut out = lines
+        .iter()
+        .map(|(name, value)| format!("{name:14} {value}\n"))
+        .collect::<String>();
+    let mut watches = new_table(&["WATCH", "STATE", "SINCE", "FAILURES", "LAST ERROR"]);
+    for watch in &cluster.watches {
+        watches.add_row([
+            watch.resource.clone(),
+            if watch.answers { "answers" } else { "no answer" }.to_owned(),
+            watch.since_seconds.map_or_else(|| "-".to_owned(), duration),
+            watch.failures.to_string(),
+            watch.last_error.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    if !watches.is_empty() {
+        out = format!("{out}\n{}\n", text(&watches, ""));
+    }
+    for rejected in &cluster.rejected {
+        out = format!("{out}\nnot taken: {}: {}", rejected.subject, rejected.reason);
+    }
+    out
 }
 
 /// Each peer with everything that is known of it.

@@ -7,6 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use bgp_proto::types::{Family, FamilySet};
 use podroute_config::{ClusterFacts, NodeFact, ServiceAddress, ServiceFact};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,8 @@ struct File {
 
 #[derive(Serialize, Deserialize)]
 struct NodeEntry {
+    #[serde(default)]
+    uid: String,
     labels: BTreeMap<String, String>,
     blocks: Vec<String>,
     addresses: Vec<IpAddr>,
@@ -30,6 +33,8 @@ struct NodeEntry {
     asn: Option<String>,
     #[serde(default)]
     peers: Option<String>,
+    #[serde(default)]
+    router_id: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -41,10 +46,12 @@ struct ServiceEntry {
     class: Option<String>,
     external_local: bool,
     internal_local: bool,
-    endpoint_here: bool,
+    /// By family: IPv4, IPv6.
+    here: [bool; 2],
+    anywhere: [bool; 2],
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 fn path(run_dir: &Path) -> PathBuf {
     run_dir.join("cluster.json")
@@ -88,9 +95,20 @@ pub(crate) fn write(run_dir: &Path, facts: &ClusterFacts) -> io::Result<()> {
     whole_file::replace(&path(run_dir), &serde_json::to_vec(&file)?)
 }
 
+fn families(flags: [bool; 2]) -> FamilySet {
+    let all = Family::ALL.into_iter().zip(flags);
+    all.filter_map(|(family, there)| there.then_some(family))
+        .collect()
+}
+
+fn flags(families: FamilySet) -> [bool; 2] {
+    Family::ALL.map(|family| families.contains(family))
+}
+
 impl From<NodeEntry> for NodeFact {
     fn from(entry: NodeEntry) -> Self {
         Self {
+            uid: entry.uid,
             labels: entry.labels,
             blocks: entry
                 .blocks
@@ -101,6 +119,7 @@ impl From<NodeEntry> for NodeFact {
             draining: entry.draining,
             asn: entry.asn,
             peers: entry.peers,
+            router_id: entry.router_id,
         }
     }
 }
@@ -108,12 +127,14 @@ impl From<NodeEntry> for NodeFact {
 impl From<&NodeFact> for NodeEntry {
     fn from(fact: &NodeFact) -> Self {
         Self {
+            uid: fact.uid.clone(),
             labels: fact.labels.clone(),
             blocks: fact.blocks.iter().map(ToString::to_string).collect(),
             addresses: fact.addresses.clone(),
             draining: fact.draining,
             asn: fact.asn.clone(),
             peers: fact.peers.clone(),
+            router_id: fact.router_id.clone(),
         }
     }
 }
@@ -130,7 +151,8 @@ impl From<ServiceEntry> for ServiceFact {
             class: entry.class,
             external_local: entry.external_local,
             internal_local: entry.internal_local,
-            endpoint_here: entry.endpoint_here,
+            endpoint_here: families(entry.here),
+            endpoint_anywhere: families(entry.anywhere),
         }
     }
 }
@@ -149,7 +171,8 @@ impl From<&ServiceFact> for ServiceEntry {
             class: fact.class.clone(),
             external_local: fact.external_local,
             internal_local: fact.internal_local,
-            endpoint_here: fact.endpoint_here,
+            here: flags(fact.endpoint_here),
+            anywhere: flags(fact.endpoint_anywhere),
         }
     }
 }
@@ -164,12 +187,14 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         assert_eq!(read(&dir), None);
         let node = NodeFact {
+            uid: "5b1c".to_owned(),
             labels: BTreeMap::from([("rack".to_owned(), "a".to_owned())]),
             blocks: vec!["10.244.1.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()],
             addresses: vec!["192.0.2.11".parse().unwrap()],
             draining: true,
             asn: Some("64607".to_owned()),
             peers: Some("[]".to_owned()),
+            router_id: Some("10.0.0.7".to_owned()),
         };
         let service = ServiceFact {
             addresses: vec![
@@ -177,7 +202,8 @@ mod tests {
                 (ServiceAddress::Cluster, "10.96.0.1".parse().unwrap()),
             ],
             external_local: true,
-            endpoint_here: true,
+            endpoint_here: [Family::Ipv6].into_iter().collect(),
+            endpoint_anywhere: FamilySet::ALL,
             class: Some("x".to_owned()),
             ..ServiceFact::default()
         };

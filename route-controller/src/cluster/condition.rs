@@ -1,7 +1,8 @@
 //! The node's condition NetworkUnavailable: while it is True the scheduler puts no pods there.
 //!
 //! A node that has just come up says True, with the reason, until it is ready; a restarted agent whose routes are still in
-//! the kernel leaves the condition alone until then.
+//! the kernel leaves the condition alone until then. A drained node says True too: nobody reaches its pods. The condition is written
+//! again when the Node object is another one of the same name.
 
 use std::time::Duration;
 
@@ -22,38 +23,71 @@ pub(crate) enum Network {
     Unavailable(String),
     /// The first routes are in the kernel, and sessions are up or excused.
     Available,
+    /// Its routes are withdrawn.
+    Drained,
+}
+
+/// What a condition says, and on which object.
+#[derive(Clone, PartialEq, Debug)]
+struct Wanted {
+    network: Network,
+    /// The UID of the Node object; empty before it is known.
+    node: String,
 }
 
 /// What the node's condition shall say; a task writes it, and tries until the API server has taken it.
 #[derive(Debug)]
-pub(crate) struct Condition(watch::Sender<Network>);
+pub(crate) struct Condition(watch::Sender<Wanted>);
 
 impl Condition {
     pub(crate) fn of(node: String) -> Self {
-        let (wanted, news) = watch::channel(Network::Unknown);
+        let (wanted, news) = watch::channel(Wanted {
+            network: Network::Unknown,
+            node: String::new(),
+        });
         tokio::spawn(follow(node, news));
         Self(wanted)
     }
 
     pub(crate) fn say(&self, network: Network) {
         self.0.send_if_modified(|said| {
-            let differs = *said != network;
-            *said = network;
+            let differs = said.network != network;
+            said.network = network;
             differs
+        });
+    }
+
+    /// The Node object that is there now.
+    pub(crate) fn node_is(&self, uid: &str) {
+        self.0.send_if_modified(|said| {
+            let is_another = !said.node.is_empty() && said.node != uid;
+            uid.clone_into(&mut said.node);
+            is_another
         });
     }
 }
 
 /// Ends with the agent.
-async fn follow(node: String, mut news: watch::Receiver<Network>) {
+async fn follow(node: String, mut news: watch::Receiver<Wanted>) {
     while news.changed().await.is_ok() {
+        let mut failed = false;
         loop {
-            let wanted = news.borrow_and_update().clone();
+            let wanted = news.borrow_and_update().network.clone();
             match patch(&node, &wanted).await {
                 Ok(()) => break tracing::info!(network = ?wanted, "condition NetworkUnavailable"),
+                // Once: it is tried until it is taken.
+                Err(error) if !failed => {
+                    tracing::warn!(%error, "the node's condition NetworkUnavailable is not taken; it is tried again every 5 s");
+                }
                 Err(error) => tracing::debug!(%error, "condition NetworkUnavailable"),
             }
-            tokio::time::sleep(PAUSE).await;
+            failed = true;
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                changed = news.changed() => if changed.is_err() {
+                    return;
+                },
+            }
         }
     }
 }
@@ -62,6 +96,11 @@ async fn patch(node: &str, network: &Network) -> kube::Result<()> {
     let (status, reason, message) = match network {
         Network::Unknown => return Ok(()),
         Network::Unavailable(why) => ("True", "PodrouteNotReady", why.as_str()),
+        Network::Drained => (
+            "True",
+            "PodrouteDrained",
+            "the node is drained and its routes are withdrawn; 'podroute undrain' takes that back",
+        ),
         Network::Available => (
             "False",
             "PodrouteReady",

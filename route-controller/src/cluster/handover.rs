@@ -10,6 +10,8 @@ use std::time::Duration;
 use podroute_config::ClusterFacts;
 use tokio::time::Instant;
 
+use super::index::OfFamily;
+
 /// How long both announce: many times what the other's news takes to all routers of a fabric, and short for
 /// servers that take no new connections once they are told to end.
 pub(super) const BOTH: Duration = Duration::from_millis(500);
@@ -17,7 +19,7 @@ pub(super) const BOTH: Duration = Duration::from_millis(500);
 /// Services being handed over, by name.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
-    until: BTreeMap<String, Instant>,
+    until: BTreeMap<OfFamily, Instant>,
 }
 
 impl Handover {
@@ -26,7 +28,7 @@ impl Handover {
     pub(super) fn hold(
         &mut self,
         now: Instant,
-        leaving: BTreeSet<String>,
+        leaving: BTreeSet<OfFamily>,
         facts: &mut ClusterFacts,
     ) -> Option<Instant> {
         self.until.retain(|name, _| leaving.contains(name));
@@ -34,9 +36,9 @@ impl Handover {
             self.until.entry(name).or_insert(now + BOTH);
         }
         let held = || self.until.iter().filter(|(_, until)| **until > now);
-        for (name, _) in held() {
+        for ((name, family), _) in held() {
             if let Some(service) = facts.services.get_mut(name) {
-                service.endpoint_here = true;
+                service.endpoint_here.insert(*family);
             }
         }
         held().map(|(_, until)| *until).min()
@@ -45,12 +47,13 @@ impl Handover {
 
 #[cfg(test)]
 mod tests {
+    use bgp_proto::types::Family;
     use podroute_config::ServiceFact;
 
     use super::*;
 
-    fn names(list: &[&str]) -> BTreeSet<String> {
-        list.iter().map(|&name| name.to_owned()).collect()
+    fn names(list: &[&str]) -> BTreeSet<OfFamily> {
+        list.iter().map(|&name| (name.to_owned(), Family::Ipv4)).collect()
     }
 
     /// Which Services are announced for their endpoints, and until when.
@@ -62,7 +65,7 @@ mod tests {
         };
         let until = handover.hold(now, names(leaving), &mut facts);
         let all = facts.services.into_iter();
-        let here = all.filter(|(_, service)| service.endpoint_here);
+        let here = all.filter(|(_, service)| service.endpoint_here.contains(Family::Ipv4));
         (here.map(|(name, _)| name).collect(), until)
     }
 

@@ -5,6 +5,7 @@
 //! | `index` | keeps nodes, Services and EndpointSlices; pure, any order of events gives the same facts |
 //! | `handover` | announces a Service for a moment longer while another node takes it over |
 //! | `watch` | the task that asks the API server, and gives the facts when they change |
+//! | `health` | how the watches are doing, and how long to wait after a failure |
 //! | `condition` | tells the scheduler that pods of this node can be reached |
 //! | `events` | tells people of sessions and refused configurations |
 //! | `cache` | the last facts in the run directory, for a start while the API server is away |
@@ -15,9 +16,11 @@ pub(crate) mod cache;
 mod condition;
 mod events;
 mod handover;
+mod health;
 mod index;
 mod watch;
 
 pub(crate) use condition::{Condition, Network};
 pub(crate) use events::Events;
+pub(crate) use health::{Watch, Watches};
 pub(crate) use watch::{Facts, follow};

@@ -1,17 +1,18 @@
 //! The task that follows the API server: lists, then watches, nodes and where they are wanted Services and EndpointSlices.
 //!
 //! Whoever reads the facts gets the latest; a slow reader misses what was in between, which is as good. While the API
-//! server is away what is known stays; it is asked again with growing pauses. Bookmarks, resuming and 410 Gone are
+//! server is away what is known stays; it is asked again with growing pauses (`health`). It answers when it has answered a request
+//! with success: the library's first event of a list comes before any answer. Bookmarks, resuming and 410 Gone are
 //! the library's business (`kube::runtime::watcher`).
 
 use std::pin::Pin;
-use std::time::Duration;
 
+use axum::http::{Request, Response};
 use futures::stream::{SelectAll, select_all};
 use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::WatchStreamExt;
+use kube::client::Body;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use podroute_config::{ClusterFacts, FromKubernetes};
@@ -19,12 +20,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::handover::Handover;
+use super::health::{News, Patience, Watches};
 use super::index::Index;
 
-/// Between attempts to find out where the API server is.
-const PAUSE: Duration = Duration::from_secs(5);
 /// Events taken before the facts are made.
 const BURST: usize = 1000;
+
+/// The history that a watch wants to go on from is gone; the objects are listed anew.
+const GONE: u16 = 410;
 
 /// The facts as last known; `None` before the first complete answer.
 pub(crate) type Facts = watch::Receiver<Option<ClusterFacts>>;
@@ -33,76 +36,164 @@ enum Heard {
     Node(Box<Event<Node>>),
     Service(Box<Event<Service>>),
     Slice(Box<Event<EndpointSlice>>),
-    Trouble(String),
 }
 
 type Streams = SelectAll<Pin<Box<dyn Stream<Item = Heard> + Send>>>;
 
 /// Follows the cluster for the node of this name until nobody reads the facts any more.
-pub(crate) fn follow(node: String, wanted: FromKubernetes) -> Facts {
+pub(crate) fn follow(node: String, wanted: FromKubernetes, watches: Watches) -> Facts {
     let (sender, receiver) = watch::channel(None);
+    watches.clear();
     tokio::spawn(async move {
-        let index = Index::new(node, wanted);
+        expect(wanted, &watches);
+        let mut patience = Patience::default();
         let client = loop {
             match Client::try_default().await {
                 Ok(client) => break client,
                 Err(error) => {
-                    tracing::warn!(%error, "no way to the Kubernetes API; in a pod it needs a service account, elsewhere KUBECONFIG")
+                    let error = format!(
+                        "no way to the Kubernetes API: {error}; in a pod it needs a service account, elsewhere KUBECONFIG"
+                    );
+                    failed(NODES, error, &watches);
                 }
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::select! {
+                () = tokio::time::sleep(patience.after_failure(Instant::now())) => {}
+                () = sender.closed() => return,
+            }
         };
-        run(index, streams(&client, wanted), sender).await;
+        let index = Index::new(node, wanted);
+        run(
+            index,
+            streams(&observed(client, &watches), wanted, &watches),
+            sender,
+        )
+        .await;
     });
     receiver
 }
 
-fn streams(client: &Client, wanted: FromKubernetes) -> Streams {
+const NODES: &str = "nodes";
+const SERVICES: &str = "services";
+const SLICES: &str = "endpointslices";
+
+fn expect(wanted: FromKubernetes, watches: &Watches) {
+    let resources = [
+        (NODES, wanted.nodes),
+        (SERVICES, wanted.services),
+        (SLICES, wanted.services),
+    ];
+    for (resource, _) in resources.into_iter().filter(|(_, wanted)| *wanted) {
+        watches.expect(resource, Instant::now());
+    }
+}
+
+/// The client, with each answer noted.
+fn observed(client: Client, watches: &Watches) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let watches = watches.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let path = request.uri().path();
+        let asked = [NODES, SERVICES, SLICES]
+            .into_iter()
+            .find(|resource| path.ends_with(resource));
+        let (client, watches) = (client.clone(), watches.clone());
+        async move {
+            let answer: Response<Body> = client.send(request).await?;
+            if let Some(resource) = asked.filter(|_| answer.status().is_success())
+                && let News::Back(after) = watches.succeeded(resource, Instant::now())
+            {
+                tracing::info!(%resource, away_for = ?after, "the Kubernetes API answers again");
+            }
+            Ok::<_, tower::BoxError>(answer)
+        }
+    });
+    Client::new(service, namespace)
+}
+
+/// The log hears of an outage once.
+fn failed(resource: &'static str, error: String, watches: &Watches) {
+    if watches.failed(resource, Instant::now(), error.clone()) == News::Lost {
+        tracing::warn!(
+            %resource, %error,
+            "no good answer from the Kubernetes API; what is known stays, and it is asked again at least every 30 s"
+        );
+    }
+}
+
+fn streams(client: &Client, wanted: FromKubernetes, watches: &Watches) -> Streams {
     let mut all: Vec<Pin<Box<dyn Stream<Item = Heard> + Send>>> = Vec::new();
+    let config = watcher::Config::default;
     if wanted.nodes {
-        let nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default());
-        all.push(Box::pin(
-            nodes
-                .default_backoff()
-                .map(|heard| told(heard, |event| Heard::Node(Box::new(event)))),
-        ));
+        let nodes = watcher(Api::<Node>::all(client.clone()), config());
+        let nodes = patiently(nodes, NODES, watches.clone());
+        all.push(Box::pin(nodes.map(|event| Heard::Node(Box::new(event)))));
     }
     if wanted.services {
-        let services = watcher(Api::<Service>::all(client.clone()), watcher::Config::default());
-        all.push(Box::pin(
-            services
-                .default_backoff()
-                .map(|heard| told(heard, |event| Heard::Service(Box::new(event)))),
-        ));
-        let slices = watcher(
-            Api::<EndpointSlice>::all(client.clone()),
-            watcher::Config::default(),
-        );
-        all.push(Box::pin(
-            slices
-                .default_backoff()
-                .map(|heard| told(heard, |event| Heard::Slice(Box::new(event)))),
-        ));
+        let services = watcher(Api::<Service>::all(client.clone()), config());
+        let services = patiently(services, SERVICES, watches.clone());
+        all.push(Box::pin(services.map(|event| Heard::Service(Box::new(event)))));
+        let slices = watcher(Api::<EndpointSlice>::all(client.clone()), config());
+        let slices = patiently(slices, SLICES, watches.clone());
+        all.push(Box::pin(slices.map(|event| Heard::Slice(Box::new(event)))));
     }
     select_all(all)
 }
 
-fn told<K>(heard: watcher::Result<Event<K>>, of: fn(Event<K>) -> Heard) -> Heard {
-    match heard {
-        Ok(event) => of(event),
-        Err(error) => Heard::Trouble(error.to_string()),
+/// The events of a watch. After a failure it is asked again only after a pause.
+fn patiently<K: Send + 'static>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+    resource: &'static str,
+    watches: Watches,
+) -> impl Stream<Item = Event<K>> + Send {
+    let begin = (Box::pin(events), Patience::default(), watches);
+    futures::stream::unfold(begin, move |(mut events, mut patience, watches)| async move {
+        loop {
+            let error = match events.next().await? {
+                Ok(event) => return Some((event, (events, patience, watches))),
+                Err(error) => error,
+            };
+            let is_gone = matches!(&error, watcher::Error::WatchError(status) if status.code == GONE);
+            if !is_gone {
+                failed(resource, in_words(&error), &watches);
+            }
+            tokio::time::sleep(patience.after_failure(Instant::now())).await;
+        }
+    })
+}
+
+/// The error with its causes, each once: the outermost one alone says little.
+fn in_words(error: &watcher::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = inner.source();
     }
+    if text.contains("forbidden") {
+        text.push_str("; give the service account the rights of examples/kubernetes/base/rbac.yaml");
+    }
+    text
 }
 
 async fn run(mut index: Index, mut streams: Streams, sender: watch::Sender<Option<ClusterFacts>>) {
-    let (mut away, mut handover, mut over) = (false, Handover::default(), None);
+    let (mut handover, mut over) = (Handover::default(), None);
     loop {
-        let heard = match over {
-            Some(over) => timeout_at(over, streams.next()).await,
-            None => Ok(streams.next().await),
+        let next = async {
+            match over {
+                Some(over) => timeout_at(over, streams.next()).await,
+                None => Ok(streams.next().await),
+            }
+        };
+        let heard = tokio::select! {
+            heard = next => heard,
+            () = sender.closed() => return,
         };
         match heard {
-            Ok(Some(heard)) => take(&mut index, heard, &mut away),
+            Ok(Some(heard)) => take(&mut index, heard),
             Ok(None) => return,
             // A handover is over.
             Err(_) => {}
@@ -110,7 +201,7 @@ async fn run(mut index: Index, mut streams: Streams, sender: watch::Sender<Optio
         // What is there already goes together.
         for _ in 0..BURST {
             match streams.next().now_or_never() {
-                Some(Some(heard)) => take(&mut index, heard, &mut away),
+                Some(Some(heard)) => take(&mut index, heard),
                 _ => break,
             }
         }
@@ -125,38 +216,15 @@ async fn run(mut index: Index, mut streams: Streams, sender: watch::Sender<Optio
             }
             news
         });
-        if sender.is_closed() {
-            return;
-        }
     }
 }
 
-/// The log hears of an outage once, and once of its end.
-fn take(index: &mut Index, heard: Heard, away: &mut bool) {
-    let trouble = match heard {
-        Heard::Trouble(error) => {
-            if !*away {
-                tracing::warn!(%error, "the Kubernetes API does not answer; what is known stays");
-            }
-            true
-        }
-        Heard::Node(event) => {
-            index.node(*event);
-            false
-        }
-        Heard::Service(event) => {
-            index.service(*event);
-            false
-        }
-        Heard::Slice(event) => {
-            index.slice(*event);
-            false
-        }
-    };
-    if *away && !trouble {
-        tracing::info!("the Kubernetes API answers again");
+fn take(index: &mut Index, heard: Heard) {
+    match heard {
+        Heard::Node(event) => index.node(*event),
+        Heard::Service(event) => index.service(*event),
+        Heard::Slice(event) => index.slice(*event),
     }
-    *away = trouble;
 }
 
 #[cfg(test)]

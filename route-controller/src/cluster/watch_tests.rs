@@ -9,6 +9,9 @@ use axum::http::{Request, Response};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use std::time::Duration;
+
+use super::super::health::Watch;
 use super::*;
 
 type Piece = Result<Vec<u8>, std::io::Error>;
@@ -22,6 +25,8 @@ struct State {
     watches: Vec<mpsc::UnboundedSender<Piece>>,
     /// Nobody answers.
     away: bool,
+    /// The account may not list.
+    forbidden: bool,
     /// The next watch is told that its history is gone.
     gone: bool,
     lists: usize,
@@ -30,7 +35,10 @@ struct State {
 
 /// The API server as the agent sees it: nodes alone.
 #[derive(Clone, Default)]
-struct StandIn(Arc<Mutex<State>>);
+struct StandIn {
+    state: Arc<Mutex<State>>,
+    watches: Watches,
+}
 
 fn object(name: &str, cidr: &str, version: u64) -> Value {
     json!({
@@ -41,7 +49,7 @@ fn object(name: &str, cidr: &str, version: u64) -> Value {
 
 impl StandIn {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answer(&self, request: &Request<kube::client::Body>) -> Result<Response<Body>, std::io::Error> {
@@ -50,6 +58,16 @@ impl StandIn {
         state.requests += 1;
         if state.away {
             return Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+        }
+        if state.forbidden {
+            let status = json!({
+                "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden",
+                "message": "nodes is forbidden: User \"podroute\" cannot list resource \"nodes\"",
+            });
+            let answer = Response::builder()
+                .status(403)
+                .body(Body::from(status.to_string()));
+            return answer.map_err(std::io::Error::other);
         }
         let body = if query.contains("watch=true") || query.contains("watch=1") {
             state.watch()
@@ -97,10 +115,14 @@ impl StandIn {
         let wanted = FromKubernetes {
             nodes: true,
             services: false,
+            network: true,
         };
         let (sender, receiver) = watch::channel(None);
         let index = Index::new("node-1".to_owned(), wanted);
-        tokio::spawn(async move { run(index, streams(&client, wanted), sender).await });
+        let watches = self.watches.clone();
+        expect(wanted, &watches);
+        let client = observed(client, &watches);
+        tokio::spawn(async move { run(index, streams(&client, wanted, &watches), sender).await });
         receiver
     }
 }
@@ -257,4 +279,48 @@ async fn a_server_that_is_away_at_the_start_is_waited_for() {
     );
     api.state().away = false;
     blocks(&mut facts, &[A]).await;
+}
+
+/// What a server that is away, or gives no permission, costs in half an hour, and how the watch is then.
+async fn half_an_hour(api: &StandIn) -> (usize, Watch) {
+    let before = api.state().requests;
+    tokio::time::sleep(Duration::from_secs(1800)).await;
+    let asked = api.state().requests - before;
+    (asked, api.watches.all()["nodes"].clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_answer_is_asked_every_half_minute_and_is_not_well() {
+    for forbidden in [true, false] {
+        let api = api();
+        (api.state().forbidden, api.state().away) = (forbidden, !forbidden);
+        let mut facts = api.follow();
+        let (asked, watch) = half_an_hour(&api).await;
+        // 15 to 30 s apart: 60 to 120, and a few at the start.
+        assert!((60..=130).contains(&asked), "{asked} requests in half an hour");
+        assert!(!watch.answers && watch.failures as usize >= 60, "{watch:?}");
+        let error = watch.last_error.unwrap();
+        assert!(!forbidden || error.contains("rbac.yaml"), "{error}");
+        (api.state().forbidden, api.state().away) = (false, false);
+        blocks(&mut facts, &[A]).await;
+        assert!(api.watches.all()["nodes"].answers);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn history_that_is_gone_is_no_outage() {
+    let api = api();
+    let mut facts = api.follow();
+    blocks(&mut facts, &[A]).await;
+    api.state().gone = true;
+    let cuts = api.watches.all()["nodes"].failures;
+    api.cut();
+    api.put(B.0, B.1, 1);
+    blocks(&mut facts, &[A, B]).await;
+    let watch = api.watches.all()["nodes"].clone();
+    assert_eq!(
+        (watch.answers, watch.failures),
+        (true, cuts + 1),
+        "the cut alone: {watch:?}"
+    );
 }

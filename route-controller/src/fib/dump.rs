@@ -18,13 +18,13 @@ use super::object_message::{self, Found};
 use super::objects::Content;
 use super::route::{RouteKey, RouteSpec};
 use super::socket::big_buffer;
-use super::{Address, Link};
+use super::{Address, Link, Standing};
 
 /// Links, addresses and routes.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
     pub(crate) links: Vec<(u32, Link)>,
-    pub(crate) addresses: Vec<Address>,
+    pub(crate) addresses: Vec<(Address, Standing)>,
     pub(crate) foreign: ForeignRoutes,
     pub(crate) ours: Vec<(RouteKey, RouteSpec)>,
 }

@@ -86,7 +86,7 @@ impl Node {
                         let _ = self.fib.link_new(index, link);
                     }
                     News::Link(index, None) => self.fib.link_gone(index),
-                    News::AddressNew(address) => self.fib.address_new(address),
+                    News::AddressNew(address, standing) => self.fib.address_new(address, standing),
                     News::AddressGone(address) => self.fib.address_gone(address),
                     News::RouteNew(Read::Foreign(prefix, route), arrival) => {
                         let key = route.key(prefix);
@@ -165,7 +165,7 @@ impl Node {
             self.hear().await;
             let reading = read_all(MAIN).await.unwrap();
             let differ = self.fib.mirror.foreign.differences(&reading.foreign);
-            let addresses: BTreeSet<Address> = reading.addresses.into_iter().collect();
+            let addresses: BTreeMap<Address, Standing> = reading.addresses.into_iter().collect();
             if differ.is_empty() && addresses == self.fib.mirror.addresses {
                 return;
             }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bgp_proto::types::{Family, Prefix};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST};
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteScope, RouteType, RouteVia,
@@ -13,7 +13,7 @@ use netlink_packet_route::route::{
 
 use super::frame::{self, attribute, patch};
 use super::route::MAIN;
-use super::{Address, Foreign, Hop, Leg, Link, Op, PROTOCOL, RouteKey, RouteSpec, Target};
+use super::{Address, Foreign, Hop, Leg, Link, Op, PROTOCOL, RouteKey, RouteSpec, Standing, Target};
 
 /// Metric that the kernel gives IPv6 routes without one.
 const V6_DEFAULT_METRIC: u32 = 1024;
@@ -293,8 +293,8 @@ pub(crate) fn read_link(message: &LinkMessage) -> (u32, Link) {
     (message.header.index, link)
 }
 
-/// Reads an address of an interface.
-pub(crate) fn read_address(message: &AddressMessage) -> Option<Address> {
+/// Reads an address of an interface, and how it stands.
+pub(crate) fn read_address(message: &AddressMessage) -> Option<(Address, Standing)> {
     let find = |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
     // On point-to-point links IFA_LOCAL is ours and IFA_ADDRESS the other end.
     let local = find(|attribute| match attribute {
@@ -307,11 +307,27 @@ pub(crate) fn read_address(message: &AddressMessage) -> Option<Address> {
             _ => None,
         })
     })?;
-    Some(Address {
+    let address = Address {
         ifindex: message.header.index,
         addr,
         len: message.header.prefix_len,
-    })
+    };
+    let has = |flags: AddressHeaderFlags| message.header.flags.intersects(flags);
+    // The same bit is IFA_F_SECONDARY of IPv4 and IFA_F_TEMPORARY of IPv6 (linux/if_addr.h).
+    let passing =
+        AddressHeaderFlags::Secondary | AddressHeaderFlags::Deprecated | AddressHeaderFlags::Optimistic;
+    let is_wide = matches!(
+        message.header.scope,
+        AddressScope::Universe | AddressScope::Site | AddressScope::Other(_)
+    );
+    let standing = if has(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed) {
+        Standing::Tentative
+    } else if has(passing) || !is_wide {
+        Standing::Passing
+    } else {
+        Standing::Lasting
+    };
+    Some((address, standing))
 }
 
 #[cfg(test)]

@@ -35,9 +35,9 @@ use bgp_proto::types::{Family, Prefix};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(crate) use delta::{Delta, Failure, Op, Progress};
-use foreign::Foreign;
+pub(crate) use foreign::Foreign;
 pub(crate) use objects::{ObjectOp, Objects, Resilience};
-pub(crate) use resolve::{Address, Link, Mirror, Resolved};
+pub(crate) use resolve::{Address, Link, Mirror, Resolved, Standing};
 use route::MAIN;
 pub(crate) use route::{Hop, Leg, PROTOCOL, RouteKey, RouteSpec, Target};
 use sets::{SetId, Sets};
@@ -444,7 +444,7 @@ impl Fib {
             .sources
             .iter()
             .copied()
-            .find(|addr| of_family(addr) && self.mirror.is_own(*addr))
+            .find(|addr| of_family(addr) && self.mirror.is_source(*addr))
     }
 
     fn resolve_used(&mut self, addr: IpAddr) -> Resolved {

@@ -19,7 +19,7 @@ use super::frame;
 use super::message::{Read, read_address, read_link, read_route};
 use super::object_message;
 use super::socket::big_buffer;
-use super::{Address, Failure, Link};
+use super::{Address, Failure, Link, Standing};
 
 /// Datagrams that are read together.
 const MOST_DATAGRAMS: usize = 1024;
@@ -28,7 +28,7 @@ const MOST_DATAGRAMS: usize = 1024;
 #[derive(Debug)]
 pub(crate) enum News {
     Link(u32, Option<Link>),
-    AddressNew(Address),
+    AddressNew(Address, Standing),
     AddressGone(Address),
     RouteNew(Read, Arrival),
     RouteGone(Read),
@@ -155,8 +155,12 @@ fn one_news(message: NetlinkMessage<RouteNetlinkMessage>, table: u32) -> Option<
             Some(News::Link(index, Some(link)))
         }
         RouteNetlinkMessage::DelLink(link) => Some(News::Link(link.header.index, None)),
-        RouteNetlinkMessage::NewAddress(address) => read_address(&address).map(News::AddressNew),
-        RouteNetlinkMessage::DelAddress(address) => read_address(&address).map(News::AddressGone),
+        RouteNetlinkMessage::NewAddress(address) => {
+            read_address(&address).map(|(address, standing)| News::AddressNew(address, standing))
+        }
+        RouteNetlinkMessage::DelAddress(address) => {
+            read_address(&address).map(|(address, _)| News::AddressGone(address))
+        }
         RouteNetlinkMessage::NewRoute(route) => {
             read_route(&route, table).map(|route| News::RouteNew(route, Arrival::of(flags)))
         }

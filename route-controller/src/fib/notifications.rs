@@ -13,7 +13,7 @@ use bgp_proto::types::{Family, Prefix};
 use super::dump::{ObjectReading, Reading};
 use super::foreign::{Arrival, Effect, Foreign};
 use super::resolve::Newer;
-use super::{Address, Failure, Fib, Link, Op, RouteKey, RouteSpec, Target};
+use super::{Address, Failure, Fib, Link, Op, RouteKey, RouteSpec, Standing, Target};
 
 /// What a reading corrected.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -84,11 +84,11 @@ impl Fib {
         self.dropped(gone);
     }
 
-    /// An address of the host is there.
-    pub(crate) fn address_new(&mut self, address: Address) {
+    /// An address of the host is there, or stands differently.
+    pub(crate) fn address_new(&mut self, address: Address, standing: Standing) {
         self.note_host();
         let before = self.sources();
-        if self.mirror.addresses.insert(address) {
+        if self.mirror.addresses.insert(address, standing) != Some(standing) {
             self.objects.retry_now();
             if self.sources() != before {
                 self.sources_again();
@@ -106,7 +106,7 @@ impl Fib {
             self.dropped(gone);
         }
         let of_link = |own: &Address| own.ifindex == address.ifindex && own.addr.is_ipv4();
-        if address.addr.is_ipv4() && !self.mirror.addresses.iter().any(of_link) {
+        if address.addr.is_ipv4() && !self.mirror.addresses.keys().any(of_link) {
             let gone = self.mirror.foreign.drop_addressless(address.ifindex);
             self.dropped(gone);
         }

@@ -14,6 +14,7 @@ use bgp_proto::types::{Prefix, scope_of, without_scope};
 use super::dump::Reading;
 use super::foreign::{Foreign, ForeignRoutes};
 use super::route::{Hop, RouteKey, RouteSpec};
+use crate::host::Way;
 
 /// A network interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +38,17 @@ pub(crate) struct Address {
     pub(crate) len: u8,
 }
 
+/// What may be done with an address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Standing {
+    /// Duplicate address detection is not over, or found another (RFC 4862 §5.4).
+    Tentative,
+    /// Secondary, deprecated, temporary (RFC 8981) or of narrower scope: not what the node is known by.
+    Passing,
+    /// None of these.
+    Lasting,
+}
+
 /// What a next hop resolves to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Resolved {
@@ -49,7 +61,7 @@ pub(crate) struct Resolved {
 #[derive(Debug, Default)]
 pub(crate) struct Mirror {
     pub(crate) links: BTreeMap<u32, Link>,
-    pub(crate) addresses: BTreeSet<Address>,
+    pub(crate) addresses: BTreeMap<Address, Standing>,
     pub(super) foreign: ForeignRoutes,
     /// Next hops may be reached over a default route.
     pub(crate) via_default: bool,
@@ -89,21 +101,73 @@ impl Mirror {
 
     /// Whether the address is one of ours.
     pub(crate) fn is_own(&self, addr: IpAddr) -> bool {
-        self.addresses.iter().any(|own| own.addr == addr)
+        self.addresses.keys().any(|own| own.addr == addr)
     }
 
-    /// The links of the routes to an address, best first; for finding the uplink.
-    pub(crate) fn links_towards(&self, addr: IpAddr) -> Vec<u32> {
-        self.resolve(addr).hops.iter().map(|hop| hop.ifindex).collect()
+    /// Whether packets may be sent from the address.
+    pub(crate) fn is_source(&self, addr: IpAddr) -> bool {
+        let of =
+            |(own, standing): (&Address, &Standing)| own.addr == addr && *standing != Standing::Tentative;
+        self.addresses.iter().any(of)
     }
 
-    /// Links of default routes, best metric first.
-    pub(crate) fn default_links(&self) -> Vec<u32> {
+    /// The ways to an address by routes of others, default routes left out; for finding the uplink.
+    pub(crate) fn ways_towards(&self, addr: IpAddr) -> Vec<Way> {
+        if let (Some(ifindex), IpAddr::V6(addr)) = (scope_of(addr), addr) {
+            let next = Some(without_scope(addr).into());
+            return vec![Way {
+                ifindex,
+                source: None,
+                next,
+            }];
+        }
+        let family = Prefix::host(addr).family();
+        let mut lengths = self.foreign.lengths(family, 1);
+        let ways = lengths.find_map(|len| {
+            let routes = self.foreign.at(Prefix::new(addr, len));
+            let ways: Vec<Way> = routes.flat_map(|route| self.ways_of(route, Some(addr))).collect();
+            (!ways.is_empty()).then_some(ways)
+        });
+        ways.unwrap_or_default()
+    }
+
+    /// The ways of default routes, best metric first.
+    pub(crate) fn default_ways(&self) -> Vec<Way> {
         let defaults = [Prefix::v4(0, 0), Prefix::v6(0, 0)];
         let routes = defaults.iter().flat_map(|prefix| self.foreign.at(*prefix));
-        routes
-            .flat_map(|route| route.hops.iter().map(|hop| hop.ifindex))
-            .collect()
+        routes.flat_map(|route| self.ways_of(route, None)).collect()
+    }
+
+    /// The ways of a route whose links are enabled; the source of one by a gateway is that of the gateway's subnet.
+    fn ways_of(&self, route: &Foreign, addr: Option<IpAddr>) -> Vec<Way> {
+        let enabled = |ifindex: u32| self.links.get(&ifindex).is_some_and(|link| link.enabled);
+        let way = |hop: &Hop| {
+            let next = hop.gateway.or(addr);
+            let of_gateway = || {
+                let gateway = hop.gateway?;
+                let mut lengths = self.foreign.lengths(Prefix::host(gateway).family(), 1);
+                lengths.find_map(|len| {
+                    let mut routes = self.foreign.at(Prefix::new(gateway, len));
+                    routes.find_map(|route| {
+                        let mut hops = route.hops.iter();
+                        hops.any(|own| own.ifindex == hop.ifindex).then_some(route.source)
+                    })
+                })?
+            };
+            Way {
+                ifindex: hop.ifindex,
+                source: route.source.or_else(of_gateway),
+                next,
+            }
+        };
+        let hops = route.hops.iter().filter(|hop| enabled(hop.ifindex));
+        hops.map(way).collect()
+    }
+
+    /// A route of somebody else, for tests.
+    #[cfg(test)]
+    pub(crate) fn add_foreign(&mut self, prefix: Prefix, route: Foreign) {
+        self.foreign.read(prefix, route, false);
     }
 
     fn is_up(&self, ifindex: u32) -> bool {
@@ -137,7 +201,7 @@ impl Mirror {
     fn on_link(&self, addr: IpAddr, ifindex: u32) -> Resolved {
         let own = self
             .addresses
-            .iter()
+            .keys()
             .any(|own| (own.addr, own.ifindex) == (addr, ifindex));
         let (reach, hops) = match (own, self.is_up(ifindex)) {
             (true, _) => (Reach::Own, Vec::new()),
@@ -206,11 +270,12 @@ mod tests {
             };
             mirror.links.insert(ifindex, link);
         }
-        mirror.addresses.insert(Address {
+        let own = Address {
             ifindex: 2,
             addr: ip("192.0.2.11"),
             len: 24,
-        });
+        };
+        mirror.addresses.insert(own, Standing::Lasting);
         mirror.foreign.read(prefix("192.0.2.0/24"), connected(2), false);
         mirror
             .foreign

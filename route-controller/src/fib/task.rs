@@ -101,6 +101,8 @@ pub(crate) struct FibTask {
     let_go_at: Option<Instant>,
     /// The agent stops.
     stopping: Option<oneshot::Sender<()>>,
+    /// Links, addresses or others' routes may have changed.
+    host: watch::Sender<()>,
 }
 
 impl FibTask {
@@ -111,6 +113,7 @@ impl FibTask {
         datapath: mpsc::Receiver<DatapathEvent>,
         speaker: SpeakerHandle,
         swept: watch::Sender<bool>,
+        host: watch::Sender<()>,
     ) -> io::Result<Self> {
         let writer = Writer::start()?;
         let mut task = Self {
@@ -128,6 +131,7 @@ impl FibTask {
             audit: Audit::new(now(), audit::seed()),
             let_go_at: None,
             stopping: None,
+            host,
         };
         // The monitor listens already, so that nothing falls between reading and listening.
         task.choose_objects().await;
@@ -253,6 +257,7 @@ impl FibTask {
 
     /// The mirror changed: next hops may resolve differently.
     async fn resolve_again(&mut self) {
+        self.host.send_replace(());
         let news = self.fib.resolve_again();
         self.note_hold();
         self.tell(news).await;
@@ -420,7 +425,7 @@ impl FibTask {
                 self.fib.link_gone(index);
                 self.doubt_objects(true);
             }
-            News::AddressNew(address) => self.fib.address_new(address),
+            News::AddressNew(address, standing) => self.fib.address_new(address, standing),
             News::AddressGone(address) => self.fib.address_gone(address),
             News::RouteNew(Read::Foreign(prefix, route), arrival) => {
                 let (key, protocol) = (route.key(prefix), route.protocol);

@@ -29,11 +29,12 @@ fn fib() -> Fib {
         loopback: false,
     };
     fib.mirror.links.insert(2, link);
-    fib.mirror.addresses.insert(Address {
+    let own = Address {
         ifindex: 2,
         addr: "192.0.2.11".parse().unwrap(),
         len: 24,
-    });
+    };
+    fib.mirror.addresses.insert(own, Standing::Lasting);
     let connected = Foreign {
         metric: 0,
         table: MAIN,
@@ -311,7 +312,7 @@ fn addresses_of_others_interfaces_change_nothing() {
         addr: "fe80::1".parse().unwrap(),
         len: 64,
     };
-    fib.address_new(pod);
+    fib.address_new(pod, Standing::Lasting);
     fib.address_gone(pod);
     assert_eq!(write_all(&mut fib), (vec![], vec![]));
     let own = Address {

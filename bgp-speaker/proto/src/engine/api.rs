@@ -33,6 +33,17 @@ pub struct EngineConfig {
     pub assume_reachable: bool,
 }
 
+/// How equal paths are used: what of [`EngineConfig`] can change at any time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EqualPaths {
+    /// As [`EngineConfig::max_paths`].
+    pub max_paths: u8,
+    /// As [`EngineConfig::multipath_relax`].
+    pub multipath_relax: bool,
+    /// As [`EngineConfig::link_bandwidth`].
+    pub link_bandwidth: bool,
+}
+
 /// A route of our own.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Originated {
@@ -76,6 +87,8 @@ pub enum Input {
     Defer(BTreeSet<String>),
     /// The deferral timer expired (RFC 4724 §4.1, Selection_Deferral_Timer).
     EndDeferral,
+    /// Other rules for equal paths; everything is decided again, a slice at a time.
+    Multipath(EqualPaths),
     /// The whole set of routes that we originate.
     Originate(Vec<Originated>),
     /// We are about to go: everything we send says so, so that others prefer other paths (RFC 8326 §4).

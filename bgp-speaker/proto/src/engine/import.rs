@@ -334,7 +334,7 @@ impl Engine {
             if rare.originator_id == Some(self.config.router_id) {
                 return Err(Ineligible::OriginatorLoop);
             }
-            if rare.cluster_list.contains(&self.cluster_id()) {
+            if rare.cluster_list.contains(&self.cluster_id()) && self.reflects() {
                 return Err(Ineligible::ClusterLoop);
             }
         }

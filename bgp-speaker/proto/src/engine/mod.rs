@@ -158,6 +158,7 @@ impl Engine {
             Input::Resend(peer, family) => self.resend(peer, family),
             Input::Defer(names) => self.defer(names),
             Input::EndDeferral => self.end_deferral(),
+            Input::Multipath(rules) => self.change_multipath(rules),
             Input::Originate(routes) => self.originate(routes),
             Input::Drain(on) => self.drain(on),
             Input::NextHops(news) => self.learn_next_hops(&news),
@@ -267,6 +268,42 @@ impl Engine {
         if !stopped.is_empty() {
             self.out.push_back(Output::Unwatch(stopped));
         }
+    }
+
+    fn change_multipath(&mut self, rules: EqualPaths) {
+        let EqualPaths {
+            max_paths,
+            multipath_relax,
+            link_bandwidth,
+        } = rules;
+        let old = self.config.clone();
+        self.config.max_paths = max_paths;
+        self.config.multipath_relax = multipath_relax;
+        self.config.link_bandwidth = link_bandwidth;
+        if self.config != old {
+            self.queue_all(work::Job::Decide(DestId(0)));
+        }
+    }
+
+    /// Work over the whole table, in place of such work that has begun.
+    fn queue_all(&mut self, job: work::Job) {
+        let kind = std::mem::discriminant(&job);
+        self.work
+            .items
+            .retain(|item| std::mem::discriminant(&item.job) != kind);
+        self.work.items.push_back(work::Item {
+            peer: PeerId::LOCAL,
+            dests: VecDeque::new(),
+            job,
+        });
+    }
+
+    /// Whether this node reflects routes: only then is our cluster in a CLUSTER_LIST a loop (RFC 4456 §8). The file gives all
+    /// nodes the same number, and a client takes what its reflectors of that cluster reflect.
+    fn reflects(&self) -> bool {
+        self.peers
+            .values()
+            .any(|peer| peer.routing.kind == PeerKind::Client)
     }
 
     fn cluster_id(&self) -> u32 {

@@ -2,6 +2,7 @@
 //!
 //! Every input of a session carries its [`SessionId`]; one of an ended session changes nothing.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
@@ -11,11 +12,30 @@ use super::work::{Item, Job, Lost};
 use super::{Engine, PeerRouting, Reach, SessionFacts, SessionId};
 use crate::export::lagging::Joining;
 use crate::export::rules::Learned;
-use crate::types::{Family, PeerId};
+use crate::rib::table::DestId;
+use crate::types::{Family, PeerId, Prefix};
 use crate::wire::{Refresh, RefreshKind};
 
 impl Engine {
     pub(super) fn configure(&mut self, id: PeerId, routing: Arc<PeerRouting>) {
+        let reflected = self.reflects();
+        self.configure_peer(id, routing);
+        self.reflecting_changed(reflected);
+    }
+
+    /// The first client makes loops of paths that passed our cluster, and with the last one they are none any more.
+    fn reflecting_changed(&mut self, before: bool) {
+        if self.reflects() != before {
+            let everything = vec![Prefix::v4(0, 0), Prefix::v6(0, 0)];
+            self.work.items.push_back(Item {
+                peer: PeerId::LOCAL,
+                dests: VecDeque::new(),
+                job: Job::Blocks(everything, DestId(0)),
+            });
+        }
+    }
+
+    fn configure_peer(&mut self, id: PeerId, routing: Arc<PeerRouting>) {
         let Some(peer) = self.peers.get_mut(&id) else {
             // A peer that was removed and comes back at once: what is left of it is not its own any more.
             self.finish_items(id);
@@ -43,6 +63,12 @@ impl Engine {
     }
 
     pub(super) fn remove(&mut self, id: PeerId) {
+        let reflected = self.reflects();
+        self.remove_peer(id);
+        self.reflecting_changed(reflected);
+    }
+
+    fn remove_peer(&mut self, id: PeerId) {
         self.deferral_gone(id, true);
         self.depart(id);
         self.peers.remove(&id);

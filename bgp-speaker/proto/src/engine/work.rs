@@ -55,6 +55,8 @@ pub(super) enum Job {
     NextHops(FxHashSet<NextHopId>, Lost),
     /// Destinations in these prefixes may have come under a pod block of ours, or out from under one.
     Blocks(Vec<Prefix>, DestId),
+    /// Every destination is decided again, from this one on.
+    Decide(DestId),
 }
 
 /// Next hops over which nothing could be reached when the item began, and what peers left that were restarting then.
@@ -121,6 +123,9 @@ impl Engine {
         if let Job::Blocks(prefixes, cursor) = &mut item.job {
             return self.blocks_slice(prefixes, cursor);
         }
+        if let Job::Decide(cursor) = &mut item.job {
+            return self.decide_slice(cursor);
+        }
         let slice: Vec<DestId> = item.dests.drain(..SLICE.min(item.dests.len())).collect();
         match &item.job {
             // In the order in which they came, so that others hear of neighbours together.
@@ -162,7 +167,7 @@ impl Engine {
             Job::NextHops(changed, lost) => slice
                 .into_iter()
                 .for_each(|dest| self.next_hop_changed(dest, changed, lost)),
-            Job::Blocks(..) => {}
+            Job::Blocks(..) | Job::Decide(_) => {}
         }
         item.dests.is_empty()
     }
@@ -187,7 +192,8 @@ impl Engine {
             | Job::Source
             | Job::Feeds
             | Job::NextHops(..)
-            | Job::Blocks(..) => {}
+            | Job::Blocks(..)
+            | Job::Decide(_) => {}
         }
     }
 
@@ -346,6 +352,14 @@ impl Engine {
         if affected {
             self.mark(dest);
         }
+    }
+
+    fn decide_slice(&mut self, cursor: &mut DestId) -> bool {
+        let bound = self.rib.table.bound();
+        let end = cursor.0.saturating_add(SLICE as u32).min(bound);
+        (cursor.0..end).map(DestId).for_each(|dest| self.mark(dest));
+        *cursor = DestId(end);
+        end >= bound
     }
 
     fn blocks_slice(&mut self, prefixes: &[Prefix], cursor: &mut DestId) -> bool {

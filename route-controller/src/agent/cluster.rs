@@ -1,0 +1,285 @@
+//! What Kubernetes says, as the running agent takes it: facts, annotations, the drain of the Node object; and what it says of itself
+//! in return.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use podroute_config::{
+    ASN_ANNOTATION, ClusterFacts, Config, FromKubernetes, NodeFact, PEERS_ANNOTATION, Rejected,
+};
+use tokio::sync::oneshot;
+
+use super::{Agent, config_of};
+use crate::cluster::{self, Network, Watches};
+use crate::metrics::INITIAL_ROUTES;
+use crate::status::{ClusterStatus, RejectedStatus, WatchStatus};
+
+/// The log names so many of what is not taken at a time; `podroute show cluster` names all.
+const TOLD: usize = 10;
+
+/// What is followed, and what was said of it.
+#[derive(Default)]
+pub(super) struct Followed {
+    pub(super) wanted: FromKubernetes,
+    pub(super) watches: Watches,
+    /// What is not taken, as last told.
+    told: BTreeSet<Rejected>,
+    /// Why the node is not ready, as last told.
+    unready: Vec<String>,
+    /// What became of annotations that cannot be used, while older ones are in force.
+    annotations: Vec<Rejected>,
+}
+
+impl Agent {
+    /// Kubernetes says something new: the same file, applied to it.
+    pub(super) async fn learn(&mut self, facts: ClusterFacts) {
+        if let Err(error) = cluster::cache::write(&self.node.run_dir, &facts) {
+            tracing::warn!(%error, "what Kubernetes says cannot be kept for a restart");
+        }
+        let own = facts.nodes.get(&self.name());
+        let draining = own.is_some_and(|node| node.draining);
+        let uid = own.map(|node| node.uid.clone()).unwrap_or_default();
+        let before = self.file.facts.cluster.replace(facts);
+        self.heed_node(&uid).await;
+        self.heed_taint(draining).await;
+        let applied = match self.config_with_annotations(before.as_ref()) {
+            Ok(new) if self.has_another_asn(before.as_ref()) => {
+                // What is known is in the run directory: the next start begins with it.
+                tracing::warn!(
+                    asn = %new.node.asn,
+                    "the node's AS number changed (annotation podroute/asn); ending, to be started again with it"
+                );
+                let own = nix::unistd::Pid::this();
+                let _ = nix::sys::signal::kill(own, nix::sys::signal::Signal::SIGTERM);
+                return;
+            }
+            Ok(new) => self.apply(new).await,
+            Err(error) => Err(error),
+        };
+        match applied {
+            Ok(outcome) => tracing::info!(%outcome, "news of the cluster"),
+            Err(error) => tracing::error!(%error, "news of the cluster cannot be applied"),
+        }
+    }
+
+    /// The file with what is known. An annotation that cannot be used leaves the last good one in force.
+    fn config_with_annotations(&mut self, before: Option<&ClusterFacts>) -> Result<Config, String> {
+        let name = self.name();
+        let load = |agent: &Self| {
+            let config = config_of(&agent.file.text, &agent.file.path, &agent.file.facts);
+            config.map_err(|error| error.to_string())
+        };
+        let first = load(self)?;
+        let is_bad = |annotation: &str| {
+            let subject = format!("annotation {annotation}");
+            let is_it = |why: &&String| why.starts_with(&subject);
+            first.unready.iter().find(is_it).is_some()
+        };
+        let bad = [ASN_ANNOTATION, PEERS_ANNOTATION].map(is_bad);
+        self.file.followed.annotations.clear();
+        let old = before.and_then(|known| known.nodes.get(&name)).cloned();
+        let (Some(old), true) = (old, bad.contains(&true)) else {
+            return Ok(first);
+        };
+        let facts = self.file.facts.cluster.as_mut();
+        if let Some(fact) = facts.and_then(|known| known.nodes.get_mut(&name)) {
+            put_back(fact, old, bad);
+        }
+        let is_annotation = |rejected: &&Rejected| rejected.subject.starts_with("annotation ");
+        self.file.followed.annotations = first.rejected.iter().filter(is_annotation).cloned().collect();
+        load(self)
+    }
+
+    /// The annotation wants another AS number than what runs.
+    fn has_another_asn(&self, before: Option<&ClusterFacts>) -> bool {
+        let name = self.name();
+        let annotated = |known: Option<&ClusterFacts>| known?.nodes.get(&name)?.asn.clone();
+        let now = self.file.facts.cluster.as_ref();
+        if annotated(before) == annotated(now) {
+            return false;
+        }
+        let facts = podroute_config::NodeFacts {
+            running: None,
+            ..self.file.facts.clone()
+        };
+        let fresh = config_of(&self.file.text, &self.file.path, &facts);
+        fresh.is_ok_and(|config| config.node.asn != self.config.node.asn)
+    }
+
+    /// A drain belongs to the Node object that was there when it was asked for.
+    async fn heed_node(&mut self, uid: &str) {
+        if uid.is_empty() {
+            return;
+        }
+        if let Some(condition) = &self.reports.condition {
+            condition.node_is(uid);
+        }
+        let Some(drain) = self.drain.after_node(uid) else {
+            return;
+        };
+        let ended = !drain.on;
+        match self.drain(drain).await {
+            Ok(_) if ended => {
+                let message = "the Node object was made anew: the drain of the old one is over".to_owned();
+                tracing::warn!("{message}");
+                self.tell("Drain", false, "the Node object", message);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "the drain cannot be kept"),
+        }
+    }
+
+    async fn heed_taint(&mut self, there: bool) {
+        let Some(drain) = self.drain.after_taint(there) else {
+            return;
+        };
+        match self.drain(drain).await {
+            Ok(outcome) => self.tell("Drain", false, "the taint", outcome),
+            Err(error) => tracing::error!(%error, "the node's taint cannot be heeded"),
+        }
+    }
+
+    /// Follows what the configuration wants of Kubernetes from now on, if that is something else than what is followed.
+    pub(super) fn follow_cluster(&mut self, facts: &mut Option<cluster::Facts>, wanted: FromKubernetes) {
+        let followed = &mut self.file.followed;
+        if followed.wanted == wanted {
+            return;
+        }
+        followed.wanted = wanted;
+        let (name, watches) = (self.name(), self.file.followed.watches.clone());
+        *facts = wanted.any().then(|| cluster::follow(name, wanted, watches));
+        if wanted.any() && self.reports.events.is_none() {
+            self.reports.events = Some(cluster::Events::start(self.name()));
+        }
+        if wanted.network && self.reports.condition.is_none() {
+            self.reports.condition = Some(cluster::Condition::of(self.name()));
+        }
+        let waits = wanted.any() && self.file.facts.cluster.is_none();
+        self.reports
+            .health
+            .waits_for_cluster
+            .store(waits, Ordering::Relaxed);
+    }
+
+    /// Whether what comes from Kubernetes is known, from now or from before.
+    pub(super) fn knows_cluster(&self) -> bool {
+        !self.config.from_kubernetes.any() || self.file.facts.cluster.is_some()
+    }
+
+    /// What is not taken, as [`Followed::told`] says it.
+    fn rejected(&self) -> BTreeSet<Rejected> {
+        let all = self.config.rejected.iter().chain(&self.file.followed.annotations);
+        all.cloned().collect()
+    }
+
+    /// Tells what is not taken and why the node is not ready, once each.
+    pub(super) fn report_cluster(&mut self) {
+        let now = self.rejected();
+        let news: Vec<Rejected> = now.difference(&self.file.followed.told).cloned().collect();
+        for rejected in news.iter().take(TOLD) {
+            tracing::warn!("not taken: {rejected}");
+        }
+        if news.len() > TOLD {
+            tracing::warn!(
+                "and {} more that are not taken; 'podroute show cluster' names all",
+                news.len() - TOLD
+            );
+        }
+        for rejected in news {
+            let message = format!("not taken: {rejected}");
+            self.tell("Rejected", true, &rejected.subject, message);
+        }
+        self.reports.health.rejected.store(now.len(), Ordering::Relaxed);
+        self.file.followed.told = now;
+        let annotations = self.file.followed.annotations.iter().map(ToString::to_string);
+        let unready: Vec<String> = self.config.unready.iter().cloned().chain(annotations).collect();
+        for why in &unready {
+            if !self.file.followed.unready.contains(why) {
+                tracing::warn!("the node is not ready: {why}");
+                self.tell("NotReady", true, why, format!("the node is not ready: {why}"));
+            }
+        }
+        self.file.followed.unready = unready;
+        self.look_at_sessions();
+    }
+
+    /// Tells probes, the node's condition and `show` what is still waited for.
+    pub(super) fn look_at_sessions(&mut self) {
+        let health = &self.reports.health;
+        let waits = !self.knows_cluster();
+        health.waits_for_cluster.store(waits, Ordering::Relaxed);
+        health.drained.store(self.drain.level(), Ordering::Relaxed);
+        if waits {
+            return; // nor is it known which peers are this node's
+        }
+        let mut obstacles = self.file.followed.unready.clone();
+        if self.drain.withdraw {
+            obstacles.push(self.drain.words().to_owned());
+        }
+        let is_lacking = !obstacles.is_empty();
+        obstacles.extend(self.sessions.obstacle());
+        let is_settled = health.settled.load(Ordering::Relaxed);
+        if let Some(condition) = &self.reports.condition {
+            if self.drain.withdraw {
+                condition.say(Network::Drained);
+            } else if obstacles.is_empty() && is_settled {
+                condition.say(Network::Available);
+            } else if self.sessions.is_fresh() || is_lacking {
+                let why = obstacles.first().map_or(INITIAL_ROUTES, String::as_str);
+                condition.say(Network::Unavailable(why.to_owned()));
+            }
+        }
+        if let Ok(mut told) = health.obstacles.lock() {
+            *told = obstacles;
+        }
+    }
+
+    pub(super) fn show_cluster(&self, answer: oneshot::Sender<ClusterStatus>) {
+        let facts = self.file.facts.cluster.as_ref();
+        let watch = |(resource, watch): (&str, cluster::Watch)| WatchStatus {
+            resource: resource.to_owned(),
+            answers: watch.answers,
+            since_seconds: watch.since.map(|since| since.elapsed().as_secs()),
+            failures: watch.failures,
+            last_error: watch.last_error,
+        };
+        let services = &self.config.services;
+        let status = ClusterStatus {
+            node: self.name(),
+            not_ready: self.reports.health.all_obstacles(),
+            drained: match self.drain.level() {
+                0 => "no",
+                1 => "prefer-others",
+                _ => "withdrawn",
+            }
+            .to_owned(),
+            followed: self.file.followed.wanted.any(),
+            nodes: facts.map_or(0, |facts| facts.nodes.len()),
+            services: facts.map_or(0, |facts| facts.services.len()),
+            announced: services.hosts.len() + services.aggregates.len(),
+            watches: self.file.followed.watches.all().into_iter().map(watch).collect(),
+            rejected: self
+                .rejected()
+                .into_iter()
+                .map(|Rejected { subject, reason }| RejectedStatus { subject, reason })
+                .collect(),
+            next_start: self
+                .config
+                .deferred
+                .iter()
+                .map(|&field| field.to_owned())
+                .collect(),
+        };
+        let _ = answer.send(status); // whoever asked may have gone
+    }
+}
+
+/// The annotations that were good before, in place of those that are not.
+fn put_back(fact: &mut NodeFact, old: NodeFact, [asn, peers]: [bool; 2]) {
+    if asn {
+        fact.asn = old.asn;
+    }
+    if peers {
+        fact.peers = old.peers;
+    }
+}

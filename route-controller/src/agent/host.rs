@@ -1,0 +1,147 @@
+//! How the running agent follows its host: addresses, MTU, the uplink, kernel settings, its own run directory.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bgp_proto::types::{Family, Prefix, RouterId};
+use podroute_config::{Config, NodeAddresses};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{Agent, AgentError, Node, fib_config, wants_ipv6};
+use crate::fib::Fib;
+use crate::fib::task::ToFib;
+use crate::host::{Host, Wish};
+use crate::{clock, sysctl, whole_file};
+
+/// What belongs together on a host changes within this time.
+const SETTLE: Duration = Duration::from_millis(150);
+/// Kernel settings are looked at this often.
+pub(super) const SETTINGS_LOOKED_AT: Duration = Duration::from_millis(500);
+/// Where a derived identifier is kept, in the run directory.
+const ROUTER_ID: &str = "router-id";
+
+/// The identifier of an earlier start.
+pub(super) fn kept_router_id(run_dir: &Path) -> Option<RouterId> {
+    let text = std::fs::read_to_string(run_dir.join(ROUTER_ID)).ok()?;
+    RouterId::from_ipv4(text.trim().parse().ok()?)
+}
+
+/// Keeps a derived identifier for the next start.
+pub(super) fn keep_router_id(run_dir: &Path, id: RouterId) {
+    if kept_router_id(run_dir) == Some(id) {
+        return;
+    }
+    let file = run_dir.join(ROUTER_ID);
+    if let Err(error) = whole_file::replace(&file, format!("{id}\n").as_bytes()) {
+        tracing::warn!(file = %file.display(), %error, "the router id cannot be kept for a restart");
+    }
+}
+
+/// A family that has no address now keeps the one that it had: it is away for a moment, or nobody knows a better one.
+fn keep_addresses(config: &Config, before: &Host, now: &mut Host) {
+    if matches!(config.node.addresses, NodeAddresses::Fixed(_)) {
+        return;
+    }
+    let family = |addr: &std::net::IpAddr| Prefix::host(*addr).family();
+    for wanted in [Family::Ipv4, Family::Ipv6] {
+        if now.addresses.iter().any(|addr| family(addr) == wanted) {
+            continue;
+        }
+        let kept = before
+            .addresses
+            .iter()
+            .copied()
+            .filter(|addr| family(addr) == wanted);
+        now.addresses.extend(kept);
+    }
+}
+
+impl Node {
+    /// The host changed: when to look at it.
+    pub(super) fn note_change(&mut self) {
+        self.look_at
+            .get_or_insert_with(|| Instant::from_std(clock::now() + SETTLE));
+    }
+}
+
+impl Agent {
+    /// What a configuration and the host come to now. The identifier stays as long as the agent runs.
+    pub(super) async fn host_for(&self, config: &Config) -> Result<Host, String> {
+        let running = self.node.host.router_id;
+        let wish = Wish::of(config, Some(running));
+        let (reply, answer) = oneshot::channel();
+        let query = Box::new(move |fib: &Fib| {
+            let _ = reply.send(wish.find_out(&fib.mirror)); // whoever asked may have gone
+        });
+        self.to_fib(ToFib::Query(query)).await;
+        let found = answer
+            .await
+            .map_err(|_| "the kernel route task has stopped".to_owned())?;
+        let mut host = found.map_err(|error| error.to_string())?;
+        keep_addresses(config, &self.node.host, &mut host);
+        if host.router_id != running && Some(host.router_id) != self.node.next_router_id.get() {
+            tracing::warn!(
+                %running, wanted = %host.router_id,
+                "node.routerId changes only with a restart of the agent; everything else is applied"
+            );
+        }
+        self.node
+            .next_router_id
+            .set(Some(host.router_id).filter(|id| *id != running));
+        host.router_id = running;
+        Ok(host)
+    }
+
+    /// Addresses, MTU or the uplink changed.
+    pub(super) async fn look_at_host(&mut self) -> Result<(), AgentError> {
+        self.node.look_at = None;
+        let host = match self.host_for(&self.config).await {
+            Ok(host) if host != self.node.host => host,
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                tracing::error!(%error, "the host cannot be looked at");
+                return Ok(());
+            }
+        };
+        tracing::info!(
+            addresses = ?host.addresses, mtu = host.mtu, before = ?self.node.host.addresses, mtu_before = self.node.host.mtu,
+            "the host changed"
+        );
+        self.node.host = host;
+        self.to_fib(ToFib::Reconfigure(fib_config(&self.config, &self.node.host)))
+            .await;
+        if let Err(error) = self.write_node_file() {
+            tracing::error!(%error, "pods get the old addresses and MTU of the node");
+        }
+        self.put_peers().await
+    }
+
+    /// Kernel settings that others may change: forwarding is set again, a strict reverse path filter is reported.
+    pub(super) fn look_at_settings(&mut self) {
+        let mut troubles = Vec::new();
+        if self.config.fib.install {
+            for change in sysctl::forwarding(&self.node.proc_sys, wants_ipv6(&self.config)) {
+                match change {
+                    sysctl::Change::Set { name, from } => tracing::warn!(
+                        setting = %name, from = %from,
+                        "another tool changed this setting, without which nothing reaches pods; set again. Look for sysctl.d \
+                         files, and for firewalls and hardening scripts that run sysctl"
+                    ),
+                    sysctl::Change::Refused(trouble) => troubles.push(trouble),
+                }
+            }
+        }
+        let obstacle = troubles.first().cloned();
+        troubles.extend(sysctl::strict_rp_filter());
+        for trouble in &troubles {
+            if !self.node.troubles.contains(trouble) {
+                tracing::warn!("{trouble}");
+            }
+        }
+        self.node.troubles = troubles;
+        if let Ok(mut told) = self.reports.health.host.lock() {
+            *told = obstacle;
+        }
+    }
+}
