@@ -72,11 +72,6 @@ fn peer_table(peers: &[PeerStatus]) -> String {
         "LAST ERROR",
     ]);
     for peer in peers {
-        let error = if peer.uptime_seconds.is_some() {
-            None
-        } else {
-            peer.last_error.as_deref().or(peer.hint.as_deref())
-        };
         table.add_row([
             peer.name.clone(),
             peer.address.to_string(),
@@ -85,10 +80,25 @@ fn peer_table(peers: &[PeerStatus]) -> String {
             peer.uptime_seconds.map_or_else(|| "-".to_owned(), duration),
             numbers(&peer.received),
             numbers(&peer.advertised),
-            error.unwrap_or("-").to_owned(),
+            trouble(peer).unwrap_or_else(|| "-".to_owned()),
         ]);
     }
     text(&table, "no peers are configured for this node")
+}
+
+/// Why a session is not up. What ended the last one comes first: failed attempts since then do not hide it.
+fn trouble(peer: &PeerStatus) -> Option<String> {
+    if peer.uptime_seconds.is_some() {
+        return None;
+    }
+    let now = peer.last_error.as_ref().or(peer.hint.as_ref());
+    match (&peer.last_end, peer.last_end_seconds, now) {
+        (Some(end), Some(seconds), Some(now)) if now != end => {
+            Some(format!("{end} ({} ago); now: {now}", duration(seconds)))
+        }
+        (Some(end), Some(seconds), _) => Some(format!("{end} ({} ago)", duration(seconds))),
+        (_, _, now) => now.cloned(),
+    }
 }
 
 fn cluster_in_full(cluster: &ClusterStatus) -> String {
@@ -210,7 +220,7 @@ fn peer_in_full(peer: &PeerStatus) -> String {
 /// Why the last session ended, and when.
 fn ended(peer: &PeerStatus) -> String {
     match (&peer.last_end, peer.last_end_seconds) {
-        (Some(why), Some(seconds)) => format!("{why}, {seconds}s ago"),
+        (Some(why), Some(seconds)) => format!("{why}, {} ago", duration(seconds)),
         _ => "-".to_owned(),
     }
 }
