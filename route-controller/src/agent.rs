@@ -12,6 +12,7 @@
 //! follow. The agent waits for the fib task when that is busy; the speaker never waits for the agent.
 
 mod bfd;
+mod changes;
 mod cluster;
 mod diff;
 mod host;
