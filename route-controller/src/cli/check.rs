@@ -48,8 +48,8 @@ struct Line {
 
 impl Line {
     fn text(&self) -> String {
-        let kind = if self.is_error { "" } else { " warning:" };
-        format!("{}:{kind} {}", self.file, self.problem)
+        let kind = if self.is_error { "" } else { " warning: " };
+        format!("{}:{kind}{}", self.file, self.problem)
     }
 
     fn json(&self) -> serde_json::Value {
