@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bgp_proto::engine::{Input, Preview};
-use bgp_proto::types::{PeerId, Prefix};
+use bgp_proto::engine::{Input, OverLimit, Preview};
+use bgp_proto::session::State;
+use bgp_proto::types::{Family, PeerId, Prefix};
+use bgp_speaker::{PeerSnapshot, Stopped};
 use podroute_config::{Config, Peer};
 use tokio::sync::oneshot;
 
@@ -16,6 +18,8 @@ use crate::status::{DiffStatus, PeerDiff};
 struct Begun {
     diff: DiffStatus,
     inputs: Vec<Input>,
+    /// As they are to be.
+    peers: Vec<Peer>,
     names: BTreeMap<PeerId, String>,
     fib: FibConfig,
 }
@@ -30,9 +34,13 @@ impl Agent {
         };
         let speaker = self.speaker.clone();
         tokio::spawn(async move {
-            let preview = speaker.preview(std::mem::take(&mut begun.inputs)).await;
-            let outcome = preview.map(|preview| begun.describe(preview));
-            drop(answer.send(outcome.map_err(|error| error.to_string())));
+            let inputs = std::mem::take(&mut begun.inputs);
+            let outcome = async {
+                begun.look_at_limits(&speaker.peers().await?);
+                Ok(begun.describe(speaker.preview(inputs).await?))
+            };
+            let outcome = outcome.await.map_err(|error: Stopped| error.to_string());
+            drop(answer.send(outcome));
         });
     }
 
@@ -83,6 +91,7 @@ impl Agent {
             inputs,
             names: names.collect(),
             fib: fib_config(&new, &self.node.host),
+            peers: new.peers,
         })
     }
 
@@ -95,18 +104,33 @@ impl Agent {
         before.session != after.session
             || before.transport != after.transport
             || before.enabled != after.enabled
+            || old.transport.password_file.is_some() != peer.transport.password_file.is_some()
     }
 }
 
 impl Begun {
+    /// What established peers have sent already may be more than they may send then.
+    fn look_at_limits(&mut self, known: &[PeerSnapshot]) {
+        for peer in &self.peers {
+            let now = known.iter().find(|now| now.name == peer.name);
+            let now = now.filter(|now| now.session.state == State::Established);
+            let over = now.and_then(|now| over_limit(peer, now.counts.received));
+            self.diff.over_limit.extend(over);
+        }
+    }
+
     fn describe(self, preview: Preview) -> DiffStatus {
         let Self {
             mut diff, names, fib, ..
         } = self;
         let texts = |list: Vec<Prefix>| list.iter().map(ToString::to_string).collect();
         for (id, heard) in preview.peers {
+            let peer = names.get(&id).map_or_else(|| format!("#{}", id.0), String::clone);
+            if diff.removed.contains(&peer) {
+                continue; // it is sent nothing any more
+            }
             diff.peers.push(PeerDiff {
-                peer: names.get(&id).map_or_else(|| format!("#{}", id.0), String::clone),
+                peer,
                 announced: texts(heard.announced),
                 withdrawn: texts(heard.withdrawn),
                 changed: texts(heard.changed),
@@ -119,5 +143,45 @@ impl Begun {
         }
         diff.uninstalled = texts(preview.removed);
         diff
+    }
+}
+
+/// What of these prefixes is more than the peer may send, where that ends the session (RFC 4486 §4).
+fn over_limit(peer: &Peer, received: [usize; 2]) -> Option<String> {
+    let limit = peer.routing.max_prefixes?;
+    if !matches!(limit.action, OverLimit::Cease { .. }) {
+        return None;
+    }
+    let most = usize::try_from(limit.limit).unwrap_or(usize::MAX);
+    let (family, count) = Family::ALL
+        .into_iter()
+        .zip(received)
+        .find(|(_, count)| *count > most)?;
+    Some(format!(
+        "{}: {count} {family} prefixes, and maxPrefixes is {most}",
+        peer.name
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_below_what_is_there_ends_the_session() {
+        let of = |limit: &str| {
+            let text = format!(
+                "apiVersion: podroute/v1\ncluster: {{asn: 64512}}\nnode: {{name: n}}\npeers:\n\
+                 - {{name: a, address: 192.0.2.1, asn: 64512, maxPrefixes: {limit}}}\n"
+            );
+            podroute_config::load(&text).unwrap().peers.remove(0)
+        };
+        let said = over_limit(&of("{limit: 100}"), [100, 120]).unwrap();
+        assert!(
+            said.starts_with("a: 120 ") && said.ends_with("maxPrefixes is 100"),
+            "{said}"
+        );
+        assert_eq!(over_limit(&of("{limit: 120}"), [100, 120]), None);
+        assert_eq!(over_limit(&of("{limit: 100, action: warn}"), [100, 120]), None);
     }
 }
