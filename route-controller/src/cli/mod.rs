@@ -146,6 +146,9 @@ enum Command {
         /// The runtime's directory of configurations.
         #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
         conf_dir: PathBuf,
+        /// Although an agent runs, which puts its routes back.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -287,7 +290,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         Command::Ipam {
             what: Ipam::Check { fix, state },
         } => pods::check(&state, fix),
-        Command::Cleanup { state, conf_dir } => cleanup(&state, &conf_dir),
+        Command::Cleanup {
+            state,
+            conf_dir,
+            force,
+        } => cleanup(&state, &conf_dir, force),
     }
 }
 
@@ -341,7 +348,14 @@ fn dump(file: &Path, run_dir: &Path) -> Result<(), String> {
 }
 
 /// Each part is tried, whatever becomes of the others. The list goes first: no new pods from here on.
-fn cleanup(state: &pods::StateDir, conf_dir: &Path) -> Result<(), String> {
+fn cleanup(state: &pods::StateDir, conf_dir: &Path, force: bool) -> Result<(), String> {
+    if !force && agent::is_running(state.run_dir()) {
+        return Err(format!(
+            "an agent runs with {}: it would put back what is removed, and pods would lose their network; stop it first \
+             (systemctl stop podroute, or delete the DaemonSet), or give --force",
+            state.run_dir().display()
+        ));
+    }
     let list = install::uninstall(conf_dir);
     let routes = block_on(cleanup::cleanup())
         .map(|count| println!("removed {count} kernel routes"))
