@@ -184,9 +184,11 @@ impl fmt::Display for Finding {
                 ifname,
                 addresses,
             } => {
+                let held: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
                 write!(
                     f,
-                    "{container} {ifname}: its network namespace is gone but it holds {addresses:?}"
+                    "{container} {ifname}: its network namespace is gone but it holds {}",
+                    held.join(", ")
                 )
             }
             Self::UnseenPod {

@@ -5,6 +5,7 @@
 //! record is nobody's whatever its network, for records are made before and removed after claims. What
 //! cannot be done (a record held by a stopped process) is told at the end; all else is done.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::allocator;
@@ -103,11 +104,14 @@ fn collect_attachments(
         .filter(|owner| !valid.contains(owner))
         .collect();
     for chunk in owners.chunks(CHUNK) {
-        let links = match host {
-            Some(host) => link::links(host)?,
-            None => Vec::new(),
+        let links: HashMap<String, Link> = match host {
+            Some(host) => link::links(host)?
+                .into_iter()
+                .map(|l| (l.name.clone(), l))
+                .collect(),
+            None => HashMap::new(),
         };
-        let link_of = |owner: &Owner| links.iter().find(|l| veth::is_of(l, owner));
+        let link_of = |owner: &Owner| links.get(&owner.host_ifname()).filter(|l| veth::is_of(l, owner));
         let mut stale = Vec::new();
         for owner in chunk {
             // A record that says nothing was begun and killed, or spoilt; the interface then tells whose it is.

@@ -2,7 +2,7 @@
 //!
 //! The agent writes it atomically (rename), so a read sees one whole version. Its absence, a version
 //! that we do not know, or no block is no fault of the request: the answer is CNI code 11, "try again
-//! later". Limits: 1 MiB, 64 blocks, MTU 68–65535 (1280 and up where there is an IPv6 block).
+//! later". Limits: 8 MiB (20,000 nodes with two addresses are 1.3), 64 blocks, MTU 68–65535 (1280 and up where there is an IPv6 block).
 
 use std::fs::File;
 use std::io::Read;
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::block::{Block, Family};
 use crate::error::{Error, Result};
 
-const FILE_LIMIT: u64 = 1 << 20;
+const FILE_LIMIT: u64 = 8 << 20;
 const BLOCKS_LIMIT: usize = 64;
 const VERSION: u32 = 1;
 

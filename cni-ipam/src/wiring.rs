@@ -313,7 +313,7 @@ mod tests {
                 s.host.addresses.retain(IpAddr::is_ipv6)
             }),
             ("route to 10.0.0.2", |s| {
-                let _ = s.host.routes.remove(0);
+                s.host.routes.retain(|r| r.dst.addr().is_ipv6())
             }),
             ("eth0 is gone", |s| pod(s).link = None),
             ("eth0 is down", |s| pod(s).link.as_mut().unwrap().is_up = false),
@@ -323,10 +323,10 @@ mod tests {
             }),
             ("address fd00::2", |s| pod(s).addresses.retain(IpAddr::is_ipv4)),
             ("to its gateway", |s| {
-                let _ = pod(s).routes.remove(0);
+                pod(s).routes.retain(|r| r.gateway.is_some())
             }),
             ("route to 0.0.0.0/0", |s| {
-                let _ = pod(s).routes.remove(1);
+                pod(s).routes.retain(|r| r.gateway.is_none_or(|g| g.is_ipv6()));
             }),
             ("neighbour entry fe80::1", |s| {
                 pod(s).neighbours[1].is_permanent = false

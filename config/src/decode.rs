@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::problem::{Mark, Sink, Spot, quoted};
-use crate::suggest::nearest;
+use crate::suggest::{nearest, other_name};
 use crate::value::{Bad, Kind, Scalar};
 use crate::yaml::{Entry, Node, Value};
 
@@ -71,6 +71,7 @@ impl<'a> Cursor<'a> {
     fn expected(&self, what: &str, example: &str) {
         let found = match &self.node.value {
             Value::Null => "nothing".to_owned(),
+            Value::Scalar { .. } if is_secret(&self.spot.path) => "a text that is not shown".to_owned(),
             Value::Scalar { text, .. } => quoted(text),
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a mapping".to_owned(),
@@ -122,7 +123,12 @@ impl<'a> Cursor<'a> {
         }) {
             Ok(value) => Some(At::new(value, &self.spot)),
             Err(bad) => {
-                let (message, remedy) = explain(bad, text, kind.what, kind.example);
+                let shown = if is_secret(&self.spot.path) {
+                    "the text, which is not shown,"
+                } else {
+                    text
+                };
+                let (message, remedy) = explain(bad, shown, kind.what, kind.example);
                 self.error(message, remedy);
                 None
             }
@@ -192,10 +198,13 @@ impl<'a> Cursor<'a> {
             Value::Map(entries) => entries.as_slice(),
             Value::Null => &[],
             _ => {
-                self.expected(
-                    "a mapping",
-                    &format!("{{{}: …}}", section.fields.first().copied().unwrap_or_default()),
-                );
+                let first = section.fields.first().copied().unwrap_or_default();
+                // 'bfd: true': what is switched on by being there.
+                let example = match self.text() {
+                    Some("true") if section.name.ends_with("bfd") => "{}, which is all defaults".to_owned(),
+                    _ => format!("{{{first}: …}}"),
+                };
+                self.expected("a mapping", &example);
                 return None;
             }
         };
@@ -257,7 +266,8 @@ impl<'a> Cursor<'a> {
         } else {
             format!("in {}", section.name)
         };
-        let meant = nearest(&entry.key, section.fields.iter().copied());
+        let meant = other_name(&entry.key, section.fields)
+            .or_else(|| nearest(&entry.key, section.fields.iter().copied()));
         let remedy = match meant {
             Some(name) => format!("did you mean '{name}'?"),
             None => match self
@@ -274,6 +284,14 @@ impl<'a> Cursor<'a> {
             .error(spot.problem(format!("unknown field {} {place}", quoted(&entry.key)), remedy));
         meant
     }
+}
+
+/// Whether what stands here must not be shown again, nor land in a log.
+fn is_secret(path: &str) -> bool {
+    let last = path.rsplit('.').next().unwrap_or(path);
+    ["password", "secret", "key", "keys"]
+        .iter()
+        .any(|word| last.split('[').next() == Some(word))
 }
 
 fn explain(bad: Bad, text: &str, what: &str, example: &str) -> (String, String) {

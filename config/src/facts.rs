@@ -14,6 +14,8 @@ use crate::model::{Fib, Listen};
 pub struct NodeFacts {
     /// Name, when `node.name` is absent.
     pub name: Option<String>,
+    /// The name above also when `node.name` is there.
+    pub name_wins: bool,
     /// Labels for `nodeSelector`; those of `node.labels` are added and win.
     pub labels: BTreeMap<String, String>,
     /// What Kubernetes says; `None`: not asked, or not answered yet.

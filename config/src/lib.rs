@@ -34,6 +34,19 @@ pub fn load(text: &str) -> Result<Config, Errors> {
     load_for(text, &NodeFacts::default())
 }
 
+/// Like [`load_for`], for the node of this name, whatever `node.name` says.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_as(text: &str, facts: &NodeFacts, name: &str) -> Result<Config, Errors> {
+    let facts = NodeFacts {
+        name: Some(name.to_owned()),
+        name_wins: true,
+        ..facts.clone()
+    };
+    load_for(text, &facts)
+}
+
 /// Like [`load`], with what is known of the node without the file; what the file says wins. An annotation of the node that
 /// cannot be used is rejected alone ([`Config::rejected`]).
 ///
@@ -97,6 +110,12 @@ fn load_once(text: &str, facts: &NodeFacts) -> Result<Config, Errors> {
         .map_err(|problem| sink.error(problem))
         .ok()
         .and_then(|root| schema::read(&root, &sink))
+        .map(|mut document| {
+            if facts.name_wins {
+                document.node.name = None;
+            }
+            document
+        })
         .map(|document| annotations::apply(document, facts, &sink))
         .and_then(|document| validate::validate(document, facts, &sink));
     sink.finish(config)

@@ -27,6 +27,40 @@ pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>)
         .map(|(_, name)| name)
 }
 
+/// The field that other programs call so.
+pub(crate) fn other_name(given: &str, known: &[&'static str]) -> Option<&'static str> {
+    const NAMES: [(&str, &[&str]); 6] = [
+        (
+            "asn",
+            &[
+                "remoteas",
+                "remoteasn",
+                "peeras",
+                "peerasn",
+                "neighboras",
+                "neighborasn",
+                "as",
+            ],
+        ),
+        ("localAs", &["localasn", "myas", "myasn"]),
+        (
+            "address",
+            &["neighbor", "peeraddress", "peerip", "remoteaddress", "ip"],
+        ),
+        ("localAddress", &["sourceaddress", "updatesource", "bindaddress"]),
+        ("multihop", &["ebgpmultihop"]),
+        (
+            "maxPrefixes",
+            &["maximumprefix", "maximumprefixes", "prefixlimit"],
+        ),
+    ];
+    let given: String = plain(given).into_iter().collect();
+    let (meant, _) = NAMES
+        .iter()
+        .find(|(_, others)| others.contains(&given.as_str()))?;
+    known.iter().copied().find(|name| name == meant)
+}
+
 fn plain(name: &str) -> Vec<char> {
     name.chars()
         .filter(|c| !matches!(c, '_' | '-'))
@@ -59,6 +93,14 @@ fn distance(a: &[char], b: &[char]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::nearest;
+
+    #[test]
+    fn other_programs_names() {
+        let known = ["removePrivateAs", "asn", "localAs"];
+        assert_eq!(super::other_name("remoteAs", &known), Some("asn"));
+        assert_eq!(super::other_name("remote_as", &known), Some("asn"));
+        assert_eq!(super::other_name("neighbor", &known), None, "not a field here");
+    }
 
     #[test]
     fn finds_what_was_meant() {

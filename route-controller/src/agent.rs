@@ -12,6 +12,7 @@
 //! follow. The agent waits for the fib task when that is busy; the speaker never waits for the agent.
 
 mod bfd;
+mod changes;
 mod cluster;
 mod diff;
 mod host;
@@ -110,7 +111,7 @@ fn config_of(text: &str, path: &Path, facts: &NodeFacts) -> Result<Config, Agent
 }
 
 /// What the host and its surroundings say. `NODE_NAME` is what a DaemonSet sets.
-fn own_facts(cluster: Option<ClusterFacts>) -> NodeFacts {
+pub(crate) fn own_facts(cluster: Option<ClusterFacts>) -> NodeFacts {
     let given = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
     NodeFacts {
         name: given.or_else(host_name),

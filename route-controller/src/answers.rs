@@ -1,5 +1,7 @@
 //! Snapshots of the speaker and the kernel's routes as [`crate::status`] shows them.
 
+use std::net::SocketAddr;
+
 use bgp_proto::engine::{PathView, RouteView};
 use bgp_proto::session::{Negotiated, State};
 use bgp_proto::types::{Family, PeerId};
@@ -17,6 +19,7 @@ pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
     PeerStatus {
         name: peer.name.clone(),
         address: spec.transport.remote.ip(),
+        interface: interface_of(&spec.transport.remote),
         port: spec.transport.remote.port(),
         asn: spec.session.remote_asn.0,
         local_asn: spec.session.local_asn.0,
@@ -91,7 +94,7 @@ fn path(path: &PathView) -> PathStatus {
         next_hop: if local {
             "self".to_owned()
         } else {
-            path.attrs.next_hop.to_string()
+            with_interface_name(&path.attrs.next_hop.to_string())
         },
         from: path.peer_name.clone().unwrap_or_else(|| "local".to_owned()),
         as_path: path.attrs.as_path.to_string(),
@@ -108,8 +111,31 @@ fn path(path: &PathView) -> PathStatus {
                 .collect()
         }),
         eligible: path.unused.is_none(),
+        used: path.used,
+        stale: path.stale,
         reason: path.unused.map(|why| why.to_string()),
     }
+}
+
+/// `fe80::1%3` as people say it: `fe80::1%eth1`.
+fn with_interface_name(text: &str) -> String {
+    let named = text.split_once('%').and_then(|(address, index)| {
+        let name = interface_name(index.parse().ok()?)?;
+        Some(format!("{address}%{name}"))
+    });
+    named.unwrap_or_else(|| text.to_owned())
+}
+
+fn interface_of(remote: &SocketAddr) -> Option<String> {
+    match remote {
+        SocketAddr::V6(remote) if remote.scope_id() != 0 => interface_name(remote.scope_id()),
+        _ => None,
+    }
+}
+
+fn interface_name(index: u32) -> Option<String> {
+    let name = nix::net::if_::if_indextoname(index).ok()?;
+    name.into_string().ok().filter(|name| !name.is_empty())
 }
 
 fn texts<T: ToString>(list: &[T]) -> Vec<String> {
@@ -203,4 +229,21 @@ pub(crate) fn blocks(fib: &Fib) -> Vec<BlockStatus> {
 /// Counts by family as shown.
 fn counts(numbers: [usize; 2]) -> Counts {
     Family::ALL.iter().map(ToString::to_string).zip(numbers).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_local_next_hop_has_its_interfaces_name() {
+        let index = nix::net::if_::if_nametoindex("lo").unwrap();
+        assert_eq!(with_interface_name(&format!("fe80::1%{index}")), "fe80::1%lo");
+        assert_eq!(
+            with_interface_name("fe80::1%4294967295"),
+            "fe80::1%4294967295",
+            "it is gone"
+        );
+        assert_eq!(with_interface_name("192.0.2.1"), "192.0.2.1");
+    }
 }

@@ -83,8 +83,8 @@ fn notified(peer: &PeerSnapshot, notification: &Notification) -> Option<String> 
             "the hold time is too short for one side: set timers.hold to 3s or more".to_owned()
         }
         (code::OPEN, open_error::UNSUPPORTED_CAPABILITY) => format!(
-            "no capability in common: this node offers {:?}; enable one of them at the peer",
-            spec.families
+            "no capability in common: this node offers {}; enable one of them at the peer",
+            spec.families.iter().map(|family| family.to_string()).collect::<Vec<_>>().join(", ")
         ),
         (code::HOLD_TIMER, _) => {
             "nothing was heard for the whole hold time: a dead link, a hanging peer, or packets lost one way (MTU)".to_owned()

@@ -19,7 +19,12 @@ static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
 /// Starts logging. Commands write at once; the agent does not wait. Lines that still wait are written when the guard is dropped.
 pub(crate) fn start(is_agent: bool) -> Option<WorkerGuard> {
-    let filter = EnvFilter::try_from_env("PODROUTE_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    let (filter, trouble) = filter(std::env::var("PODROUTE_LOG").ok().as_deref());
+    if let Some(trouble) = trouble {
+        eprintln!(
+            "podroute: PODROUTE_LOG: {trouble}; use error, warn, info, debug or trace, or TARGET=LEVEL; logging as without it"
+        );
+    }
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
@@ -45,6 +50,30 @@ pub(crate) fn start(is_agent: bool) -> Option<WorkerGuard> {
     Some(guard)
 }
 
+/// The filter that a text asks for, or the default and why. A bare word that is no level would name a target, and silence all others.
+fn filter(asked: Option<&str>) -> (EnvFilter, Option<String>) {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let asked = asked.unwrap_or_default().trim();
+    let default = || EnvFilter::new(DEFAULT);
+    if asked.is_empty() {
+        return (default(), None);
+    }
+    let is_known = |word: &&str| {
+        word.contains(['=', '[']) || LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level))
+    };
+    let words = asked.split(',').map(str::trim).filter(|word| !word.is_empty());
+    if let Some(word) = words.into_iter().find(|word| !is_known(word)) {
+        return (
+            default(),
+            Some(format!("'{}' is not a level", word.escape_debug())),
+        );
+    }
+    match EnvFilter::try_new(asked) {
+        Ok(filter) => (filter, None),
+        Err(error) => (default(), Some(error.to_string())),
+    }
+}
+
 fn lossy(to: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
         .lossy(true)
@@ -61,6 +90,23 @@ pub(crate) fn dropped() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_silences_nothing() {
+        for bad in ["verbose", "info,verbose", "bgp_speaker=loud"] {
+            let (filter, trouble) = filter(Some(bad));
+            assert!(trouble.is_some(), "{bad}");
+            assert_eq!(filter.to_string(), EnvFilter::new(DEFAULT).to_string(), "{bad}");
+        }
+        for good in ["debug", "WARN", "info,bgp_speaker=trace"] {
+            let (filter, trouble) = filter(Some(good));
+            assert_eq!(trouble, None, "{good}");
+            assert_ne!(filter.to_string(), EnvFilter::new(DEFAULT).to_string(), "{good}");
+        }
+        for none in [None, Some(""), Some(" ")] {
+            assert_eq!(filter(none).1, None);
+        }
+    }
 
     #[test]
     fn a_pipe_that_nobody_reads_holds_nobody_up() {

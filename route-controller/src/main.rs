@@ -13,6 +13,7 @@ mod cluster;
 mod cni_list;
 mod drain;
 mod dump;
+mod exposition;
 mod fib;
 mod heap;
 mod hints;
@@ -22,6 +23,7 @@ mod log;
 mod metrics;
 mod mounted;
 mod node_file;
+mod pipe;
 mod secrets;
 mod server;
 mod status;
@@ -35,6 +37,9 @@ use clap::Parser;
 fn main() -> ExitCode {
     heap::tune();
     let cli = cli::Cli::parse();
+    if !cli.is_agent() {
+        pipe::end_quietly();
+    }
     let _log = log::start(cli.is_agent());
     match cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State as Shared;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use bgp_proto::session::State;
 use bgp_proto::types::Family;
@@ -21,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cluster::Watches;
+use crate::exposition;
 use crate::fib::Fib;
 use crate::fib::Progress;
 use crate::fib::task::ToFib;
@@ -197,7 +199,10 @@ async fn ready(Shared(source): Shared<Source>) -> (StatusCode, String) {
 
 type Labels = Vec<(&'static str, String)>;
 
-async fn metrics(Shared(source): Shared<Source>) -> Result<String, StatusCode> {
+async fn metrics(
+    Shared(source): Shared<Source>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, StatusCode> {
     let gone = StatusCode::SERVICE_UNAVAILABLE;
     let peers = source.speaker.peers().await.map_err(|_| gone)?;
     let routes = source.routes().await.ok_or(gone)?;
@@ -245,7 +250,12 @@ async fn metrics(Shared(source): Shared<Source>) -> Result<String, StatusCode> {
     put_routes(&mut registry, routes);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok(text)
+    let accepted = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let (kind, text) = exposition::negotiated(accepted, text);
+    Ok(([(header::CONTENT_TYPE, kind)], text))
 }
 
 fn put_cluster(registry: &mut Registry, source: &Source) {

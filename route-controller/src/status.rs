@@ -74,6 +74,9 @@ pub(crate) type Counts = BTreeMap<String, usize>;
 pub(crate) struct PeerStatus {
     pub(crate) name: String,
     pub(crate) address: IpAddr,
+    /// Of a link-local address.
+    #[serde(default)]
+    pub(crate) interface: Option<String>,
     pub(crate) port: u16,
     pub(crate) asn: u32,
     pub(crate) local_asn: u32,
@@ -137,6 +140,12 @@ pub(crate) struct PathStatus {
     pub(crate) originator_id: Option<String>,
     pub(crate) cluster_list: Vec<String>,
     pub(crate) eligible: bool,
+    /// One of the equal paths that packets take.
+    #[serde(default)]
+    pub(crate) used: bool,
+    /// Not announced again since its session ended.
+    #[serde(default)]
+    pub(crate) stale: bool,
     /// Why it is not.
     pub(crate) reason: Option<String>,
 }
@@ -251,6 +260,9 @@ pub(crate) struct DiffStatus {
     pub(crate) added: Vec<String>,
     /// Peers that go, with their sessions.
     pub(crate) removed: Vec<String>,
+    /// Peers that have sent more prefixes than they may then, so that their sessions end.
+    #[serde(default)]
+    pub(crate) over_limit: Vec<String>,
     /// Peers whose sessions begin anew.
     pub(crate) reset: Vec<String>,
     /// What established peers would hear.

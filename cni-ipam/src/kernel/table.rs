@@ -177,7 +177,7 @@ pub(crate) fn sources() -> Chain {
             number(d, 2, FIB_RESULT_OIF);
             number(d, 3, FIB_SOURCE_IN_PRESENT);
         });
-        equals(e, &[0]);
+        equals(e, &0_u32.to_ne_bytes());
         verdict(e, DROP);
     }));
     Chain {

@@ -4,6 +4,7 @@
 //! for all. A field that could not be read has been reported and counts as absent here, so that one
 //! mistake is one error.
 
+mod advice;
 mod bfd;
 mod cluster;
 mod cni;
@@ -69,6 +70,14 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     policies.warn_unused(sink);
     let guard = services::Guard::new(&document, facts, &node, &cluster);
     let services = services::services(&document.services, facts, &guard, sink);
+    let advice = advice::Advice {
+        document: &document,
+        cluster: &cluster,
+        policies: &policies,
+        peers: &peers,
+        sink,
+    };
+    advice.give();
     let mut peers = peers;
     if let Some(asn) = asn {
         let making = cluster::Making {

@@ -73,6 +73,11 @@ impl Policies {
         found
     }
 
+    /// The policy of a name, if there is one.
+    pub(super) fn get(&self, name: &str) -> Option<&Policy> {
+        self.named.get(name).map(Arc::as_ref)
+    }
+
     /// Warns of policies that no peer names.
     pub(super) fn warn_unused(&self, sink: &Sink) {
         let used = self.used.borrow();

@@ -243,6 +243,16 @@ fn pods() -> Result<()> {
     }
     node.run(&program, &["ipam", "check"])?;
     netns::delete(&lost.name)?;
+    // The kernel takes a namespace apart a moment later; while its interface is there, so is the pod.
+    wait::until(
+        Duration::from_secs(20),
+        "the pod's interface goes with its namespace",
+        || {
+            let found = node.output(&program, &["ipam", "check"])?;
+            ensure!(!found.status.success(), "all fits together");
+            Ok(())
+        },
+    )?;
     let found = node.output(&program, &["ipam", "check"])?;
     let text = String::from_utf8_lossy(&found.stdout).into_owned();
     ensure!(

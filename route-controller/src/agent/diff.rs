@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bgp_proto::engine::{Input, Preview};
-use bgp_proto::types::{PeerId, Prefix};
+use bgp_proto::engine::{Input, OverLimit, Preview};
+use bgp_proto::session::State;
+use bgp_proto::types::{Family, PeerId, Prefix};
 use podroute_config::{Config, Peer};
 
 use super::reload::equal_paths;
@@ -48,6 +49,13 @@ impl Agent {
                 diff.reset.push(peer.name.clone());
             }
             inputs.push(Input::Configure(*id, peer.routing.clone().into()));
+        }
+        let known = self.speaker.peers().await.map_err(|error| error.to_string())?;
+        for peer in &new.peers {
+            let now = known.iter().find(|now| now.name == peer.name);
+            let now = now.filter(|now| now.session.state == State::Established);
+            diff.over_limit
+                .extend(now.and_then(|now| over_limit(peer, now.counts.received)));
         }
         inputs.push(Input::Multipath(equal_paths(&new)));
         if !self.drain.withdraw {
@@ -94,5 +102,45 @@ impl Agent {
             list.push(prefix.to_string());
         }
         diff.uninstalled = texts(preview.removed);
+    }
+}
+
+/// What of these prefixes is more than the peer may send, where that ends the session (RFC 4486 §4).
+fn over_limit(peer: &Peer, received: [usize; 2]) -> Option<String> {
+    let limit = peer.routing.max_prefixes?;
+    if !matches!(limit.action, OverLimit::Cease { .. }) {
+        return None;
+    }
+    let most = usize::try_from(limit.limit).unwrap_or(usize::MAX);
+    let (family, count) = Family::ALL
+        .into_iter()
+        .zip(received)
+        .find(|(_, count)| *count > most)?;
+    Some(format!(
+        "{}: {count} {family} prefixes, and maxPrefixes is {most}",
+        peer.name
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_below_what_is_there_ends_the_session() {
+        let of = |limit: &str| {
+            let text = format!(
+                "apiVersion: podroute/v1\ncluster: {{asn: 64512}}\nnode: {{name: n}}\npeers:\n\
+                 - {{name: a, address: 192.0.2.1, asn: 64512, maxPrefixes: {limit}}}\n"
+            );
+            podroute_config::load(&text).unwrap().peers.remove(0)
+        };
+        let said = over_limit(&of("{limit: 100}"), [100, 120]).unwrap();
+        assert!(
+            said.starts_with("a: 120 ") && said.ends_with("maxPrefixes is 100"),
+            "{said}"
+        );
+        assert_eq!(over_limit(&of("{limit: 120}"), [100, 120]), None);
+        assert_eq!(over_limit(&of("{limit: 100, action: warn}"), [100, 120]), None);
     }
 }

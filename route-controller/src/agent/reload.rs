@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use bgp_proto::engine::EqualPaths;
 use podroute_config::Config;
 
+use super::changes;
 use super::{Agent, AgentError, config_of, fib_config, read_text};
 use crate::fib::task::ToFib;
 
@@ -65,6 +66,7 @@ impl Agent {
                 tracing::warn!(%field, "this takes effect at the agent's next start");
             }
         }
+        let changes = changes::in_words(&self.config, &new);
         (self.config, self.node.host) = (new, host);
         self.file.waits = None;
         let stopped = |error: AgentError| error.to_string();
@@ -84,15 +86,14 @@ impl Agent {
         self.serve_metrics();
         self.reports.list.look(&self.config.cni);
         self.report_cluster();
-        tracing::info!(peers = self.peers.ids.len(), "configuration reloaded");
+        tracing::info!(peers = self.peers.ids.len(), %changes, "configuration reloaded");
         let later = match self.config.deferred.as_slice() {
             [] => String::new(),
             fields => format!("; takes effect at the next start: {}", fields.join("; ")),
         };
         Ok(format!(
-            "{}: reloaded, {} peers{later}",
-            self.file.path.display(),
-            self.peers.ids.len()
+            "{}: reloaded: {changes}{later}",
+            self.file.path.display()
         ))
     }
 }

@@ -1,6 +1,6 @@
 //! Asking the running agent over its socket.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -22,12 +22,7 @@ pub(super) fn copy(run_dir: &Path, request: &Request, out: &mut impl Write) -> R
 
 fn question(run_dir: &Path, request: &Request) -> Result<(Reply, BufReader<UnixStream>), String> {
     let path = run_dir.join("podroute.sock");
-    let fail = |error: std::io::Error| {
-        format!(
-            "no answer from the agent at {}: {error}; is it running (podroute run), and with this --run-dir?",
-            path.display()
-        )
-    };
+    let fail = |error: std::io::Error| no_answer(&path, &error);
     let mut stream = UnixStream::connect(&path).map_err(fail)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(fail)?;
     let mut question = serde_json::to_vec(request).map_err(|error| error.to_string())?;
@@ -41,5 +36,31 @@ fn question(run_dir: &Path, request: &Request) -> Result<(Reply, BufReader<UnixS
     match reply {
         Reply::Error(error) => Err(error),
         reply => Ok((reply, rest)),
+    }
+}
+
+fn no_answer(path: &Path, error: &std::io::Error) -> String {
+    let remedy = match error.kind() {
+        ErrorKind::PermissionDenied => "only root may ask it: run the command with sudo",
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => "it is there and does not answer: see its log",
+        _ => "is it running (podroute run), and with this --run-dir?",
+    };
+    format!(
+        "no answer from the agent at {}: {error}; {remedy}",
+        path.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_ask_is_told_so() {
+        let path = Path::new("/run/podroute/podroute.sock");
+        let said = |kind: ErrorKind| no_answer(path, &kind.into());
+        assert!(said(ErrorKind::PermissionDenied).ends_with("run the command with sudo"));
+        assert!(said(ErrorKind::NotFound).contains("is it running"));
+        assert!(said(ErrorKind::WouldBlock).contains("see its log"));
     }
 }

@@ -19,6 +19,9 @@ pub(super) fn text(diff: &DiffStatus) -> String {
         "sessions",
         [('+', &diff.added), ('-', &diff.removed), ('~', &diff.reset)],
     );
+    for peer in &diff.over_limit {
+        line(&mut out, &format!("! {peer}: its session ends"));
+    }
     for peer in &diff.peers {
         let PeerDiff {
             peer,
@@ -85,6 +88,7 @@ mod tests {
         let diff = DiffStatus {
             restart: Some("listen".to_owned()),
             added: list(&["tor-b"]),
+            over_limit: list(&["tor-d: 120 IPv4 prefixes, and maxPrefixes is 100"]),
             reset: list(&["tor-a"]),
             peers: vec![PeerDiff {
                 peer: "tor-c".to_owned(),
@@ -99,6 +103,7 @@ mod tests {
         for wanted in [
             "! listen: changes only",
             "  + tor-b\n",
+            "! tor-d: 120 IPv4 prefixes, and maxPrefixes is 100: its session ends\n",
             "  ~ tor-a (its session begins anew)\n",
             "told to tor-c\n  - 10.0.0.0/24\n",
             "  - and 5 more prefixes (-o json)\n",

@@ -1,6 +1,7 @@
 //! The operator's commands.
 
 mod ask;
+mod check;
 mod diff;
 mod install;
 mod pods;
@@ -65,14 +66,7 @@ enum Command {
         cni_bin_dir: PathBuf,
     },
     /// Check a configuration: every error at once, with line, column and remedy.
-    Check {
-        /// The configuration.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// Say what this node will run, and why.
-        #[arg(long)]
-        explain: bool,
-    },
+    Check(check::Question),
     /// Show what the running agent knows.
     Show {
         #[command(subcommand)]
@@ -267,7 +261,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
             });
             block_on(agent::run(config, run_dir.run_dir, &proc_sys, cni)).map_err(|error| error.to_string())
         }
-        Command::Check { file, explain } => check(&file, explain),
+        Command::Check(question) => check::check(&question),
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
         Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),
@@ -366,24 +360,6 @@ fn cleanup(state: &pods::StateDir, conf_dir: &Path, force: bool) -> Result<(), S
         return Ok(());
     }
     Err(failures.join("\n"))
-}
-
-fn check(file: &Path, explain: bool) -> Result<(), String> {
-    let config = agent::read_config(file).map_err(|error| error.to_string())?;
-    for warning in &config.warnings {
-        println!("{}: warning: {warning}", file.display());
-    }
-    if explain {
-        print!("{}", config.explain());
-    } else {
-        println!(
-            "{}: good: {} peers, {} blocks",
-            file.display(),
-            config.peers.len(),
-            config.node.blocks.len()
-        );
-    }
-    Ok(())
 }
 
 fn show(what: Show) -> Result<(), String> {

@@ -72,23 +72,58 @@ fn peer_table(peers: &[PeerStatus]) -> String {
         "LAST ERROR",
     ]);
     for peer in peers {
-        let error = if peer.uptime_seconds.is_some() {
-            None
-        } else {
-            peer.last_error.as_deref().or(peer.hint.as_deref())
-        };
         table.add_row([
             peer.name.clone(),
-            peer.address.to_string(),
+            address(peer),
             peer.asn.to_string(),
-            peer.state.clone(),
+            state(peer),
             peer.uptime_seconds.map_or_else(|| "-".to_owned(), duration),
             numbers(&peer.received),
             numbers(&peer.advertised),
-            error.unwrap_or("-").to_owned(),
+            trouble(peer).unwrap_or_else(|| "-".to_owned()),
         ]);
     }
     text(&table, "no peers are configured for this node")
+}
+
+fn address(peer: &PeerStatus) -> String {
+    match &peer.interface {
+        Some(interface) => format!("{}%{interface}", peer.address),
+        None => peer.address.to_string(),
+    }
+}
+
+/// With what else an operator must know at a glance.
+fn state(peer: &PeerStatus) -> String {
+    let is_up = peer.uptime_seconds.is_some();
+    let keeps = !is_up && peer.received.values().any(|count| *count > 0);
+    let marks: Vec<&str> = [
+        (!peer.enabled, "disabled"),
+        (peer.signed, "signed"),
+        (keeps, "stale routes"),
+    ]
+    .into_iter()
+    .filter_map(|(on, mark)| on.then_some(mark))
+    .collect();
+    if marks.is_empty() {
+        return peer.state.clone();
+    }
+    format!("{} ({})", peer.state, marks.join(", "))
+}
+
+/// Why a session is not up. What ended the last one comes first: failed attempts since then do not hide it.
+fn trouble(peer: &PeerStatus) -> Option<String> {
+    if peer.uptime_seconds.is_some() {
+        return None;
+    }
+    let now = peer.last_error.as_ref().or(peer.hint.as_ref());
+    match (&peer.last_end, peer.last_end_seconds, now) {
+        (Some(end), Some(seconds), Some(now)) if now != end => {
+            Some(format!("{end} ({} ago); now: {now}", duration(seconds)))
+        }
+        (Some(end), Some(seconds), _) => Some(format!("{end} ({} ago)", duration(seconds))),
+        (_, _, now) => now.cloned(),
+    }
 }
 
 fn cluster_in_full(cluster: &ClusterStatus) -> String {
@@ -152,7 +187,7 @@ fn peer_in_full(peer: &PeerStatus) -> String {
     let or_none = |value: &Option<String>| value.clone().unwrap_or_else(none);
     let lines = [
         ("peer", peer.name.clone()),
-        ("address", format!("{} port {}", peer.address, peer.port)),
+        ("address", format!("{} port {}", address(peer), peer.port)),
         ("AS", format!("{} (ours {})", peer.asn, peer.local_asn)),
         (
             "state",
@@ -210,7 +245,7 @@ fn peer_in_full(peer: &PeerStatus) -> String {
 /// Why the last session ended, and when.
 fn ended(peer: &PeerStatus) -> String {
     match (&peer.last_end, peer.last_end_seconds) {
-        (Some(why), Some(seconds)) => format!("{why}, {seconds}s ago"),
+        (Some(why), Some(seconds)) => format!("{why}, {} ago", duration(seconds)),
         _ => "-".to_owned(),
     }
 }
@@ -235,18 +270,22 @@ fn route_table(routes: &[RouteStatus]) -> String {
     text(&table, "no routes")
 }
 
+/// As routers write them: `>` the best path, `=` an equal one that packets take too, `x` one that may not be used; `S` stale.
+fn marks(path: &PathStatus) -> String {
+    let rank = match path {
+        path if path.best => ">",
+        path if !path.eligible => "x",
+        path if path.used => "=",
+        _ => "",
+    };
+    format!("{rank}{}", if path.stale { "S" } else { "" })
+}
+
 fn path_row(prefix: &str, path: &PathStatus) -> [String; 9] {
     let number = |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     [
-        if path.best {
-            ">"
-        } else if path.eligible {
-            ""
-        } else {
-            "x"
-        }
-        .to_owned(),
+        marks(path),
         prefix.to_owned(),
         path.next_hop.clone(),
         path.from.clone(),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::{Engine, Reach, SessionId};
+use super::{Engine, FibHop, Reach, SessionId};
 use crate::rib::table::{DestId, Ineligible, Path};
 use crate::types::{Family, PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
@@ -61,6 +61,10 @@ pub struct PathView {
     pub path_id: PathId,
     /// It is the best path.
     pub best: bool,
+    /// It is one of the equal paths that packets take.
+    pub used: bool,
+    /// Its peer has not announced it again since its session ended or a refresh began (RFC 4724 §4.2, RFC 7313 §4).
+    pub stale: bool,
     /// `None` when it can be used.
     pub unused: Option<Unused>,
     /// Attributes after import policy; as received when import refused the path.
@@ -155,25 +159,35 @@ impl Engine {
             .sources
             .best(&self.rib.table, dest, &self.rib.attrs, &self.rib.next_hops)
             .is_some();
+        let (hops, _) = self.fib.sets.get(self.rib.table.fib(dest));
         let paths = self
             .rib
             .table
             .paths(dest)
             .enumerate()
             .filter(|(_, (_, path))| filter.received_from.is_none_or(|peer| path.peer == peer))
-            .map(|(position, (_, path))| self.path_view(&path, best && position == 0))
+            .map(|(position, (_, path))| {
+                let best = best && position == 0;
+                self.path_view(&path, best, prefix.family(), &hops)
+            })
             .collect();
         RouteView { prefix, paths }
     }
 
-    fn path_view(&self, path: &Path, best: bool) -> PathView {
+    fn path_view(&self, path: &Path, best: bool, family: Family, hops: &[FibHop]) -> PathView {
+        let unused = self.unused(path);
+        let attrs = self.rib.attrs.get(path.imported.unwrap_or(path.received));
+        let next_hop = attrs.next_hop.addr();
+        let peer = self.peers.get(&path.peer);
         PathView {
+            used: unused.is_none() && (best || hops.iter().any(|hop| hop.addr == next_hop)),
+            stale: peer.is_some_and(|peer| peer.generations(family).is_stale(path.generation)),
             peer: path.peer,
-            peer_name: self.peers.get(&path.peer).map(|peer| peer.routing.name.clone()),
+            peer_name: peer.map(|peer| peer.routing.name.clone()),
             path_id: path.path_id,
             best,
-            unused: self.unused(path),
-            attrs: self.rib.attrs.get(path.imported.unwrap_or(path.received)).clone(),
+            unused,
+            attrs: attrs.clone(),
         }
     }
 

@@ -1,0 +1,238 @@
+//! `podroute check`: is a configuration good, and what will a node make of it?
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use podroute_config::{Config, NodeFacts, Problem};
+use serde_json::json;
+
+use super::{Form, for_programs};
+use crate::agent;
+
+/// What is asked.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Question {
+    /// The configuration, or a ConfigMap manifest with it.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Say what this node will run, and why.
+    #[arg(long)]
+    explain: bool,
+    /// Check as the node of this name would.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Check as a node with these labels would, beside those of node.labels.
+    #[arg(long, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// A warning is an error.
+    #[arg(long)]
+    strict: bool,
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t = Form::Table)]
+    output: Form,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("'{text}' is not KEY=VALUE")),
+    }
+}
+
+/// A line of the answer.
+struct Line {
+    is_error: bool,
+    file: String,
+    problem: Problem,
+}
+
+impl Line {
+    fn text(&self) -> String {
+        let kind = if self.is_error { "" } else { " warning: " };
+        format!("{}:{kind}{}", self.file, self.problem)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let Problem {
+            path,
+            line,
+            column,
+            message,
+            remedy,
+        } = &self.problem;
+        json!({
+            "severity": if self.is_error { "error" } else { "warning" },
+            "file": self.file, "path": path, "line": line, "column": column, "message": message, "remedy": remedy,
+        })
+    }
+}
+
+pub(super) fn check(question: &Question) -> Result<(), String> {
+    let text = std::fs::read_to_string(&question.file)
+        .map_err(|error| format!("{}: {error}", question.file.display()))?;
+    let mut facts = agent::own_facts(None);
+    if let Some(name) = &question.node {
+        facts.name = Some(name.clone());
+    }
+    facts.labels.extend(question.labels.iter().cloned());
+    let documents = match manifest(&text) {
+        Some(found) if found.is_empty() => {
+            return Err(format!(
+                "{}: this ConfigMap has no podroute.yaml among its data",
+                question.file.display()
+            ));
+        }
+        Some(found) => found
+            .into_iter()
+            .map(|(key, text)| (format!("{} data[{key}]", question.file.display()), text))
+            .collect(),
+        None => vec![(question.file.display().to_string(), text)],
+    };
+    let mut lines = Vec::new();
+    let mut configs = Vec::new();
+    for (file, text) in documents {
+        let line = |is_error, problem: Problem| Line {
+            is_error,
+            file: file.clone(),
+            problem,
+        };
+        match load(&text, &facts, question.node.as_deref()) {
+            Ok(config) => {
+                lines.extend(config.warnings.iter().cloned().map(|p| line(false, p)));
+                lines.extend(missing_files(&config).into_iter().map(|p| line(false, p)));
+                configs.push((file, config));
+            }
+            Err(errors) => lines.extend(errors.problems().iter().cloned().map(|p| line(true, p))),
+        }
+    }
+    answer(question, &lines, &configs)
+}
+
+/// `--node` wins over the name in the file.
+fn load(text: &str, facts: &NodeFacts, node: Option<&str>) -> Result<Config, podroute_config::Errors> {
+    match node {
+        Some(name) => podroute_config::load_as(text, facts, name),
+        None => podroute_config::load_for(text, facts),
+    }
+}
+
+fn answer(question: &Question, lines: &[Line], configs: &[(String, Config)]) -> Result<(), String> {
+    let errors = lines.iter().filter(|line| line.is_error).count();
+    let is_good = errors == 0 && (lines.is_empty() || !question.strict);
+    if question.output != Form::Table {
+        let problems: Vec<_> = lines.iter().map(Line::json).collect();
+        let value = json!({ "good": is_good, "problems": problems });
+        println!("{}", for_programs(question.output, &value)?.trim_end());
+        return if is_good {
+            Ok(())
+        } else {
+            Err(summary(errors, lines))
+        };
+    }
+    for line in lines.iter().filter(|line| !line.is_error) {
+        println!("{}", line.text());
+    }
+    for (file, config) in configs {
+        if question.explain {
+            print!("{}", config.explain());
+        } else if is_good {
+            let (peers, blocks) = (config.peers.len(), config.node.blocks.len());
+            let from_cluster = if config.from_kubernetes.any() {
+                ", and what Kubernetes says"
+            } else {
+                ""
+            };
+            println!(
+                "{file}: good: {}, {}{from_cluster}",
+                count(peers, "peer"),
+                count(blocks, "block")
+            );
+        }
+    }
+    if is_good {
+        return Ok(());
+    }
+    let texts: Vec<String> = lines
+        .iter()
+        .filter(|line| line.is_error)
+        .map(Line::text)
+        .collect();
+    Err(if texts.is_empty() {
+        summary(errors, lines)
+    } else {
+        texts.join("\n")
+    })
+}
+
+fn summary(errors: usize, lines: &[Line]) -> String {
+    match errors {
+        0 => format!("{}, and --strict", count(lines.len(), "warning")),
+        errors => count(errors, "error"),
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// The configurations in a manifest; `None` where this is none. The data of a ConfigMap, by key.
+fn manifest(text: &str) -> Option<BTreeMap<String, String>> {
+    let mut found = None;
+    for document in serde_yaml::Deserializer::from_str(text) {
+        let value = <serde_yaml::Value as serde::Deserialize>::deserialize(document).ok()?;
+        if value.get("kind").and_then(|kind| kind.as_str()) != Some("ConfigMap") {
+            continue;
+        }
+        let configs: &mut BTreeMap<String, String> = found.get_or_insert_default();
+        let data = value.get("data").and_then(|data| data.as_mapping());
+        for (key, text) in data.into_iter().flatten() {
+            let (Some(key), Some(text)) = (key.as_str(), text.as_str()) else {
+                continue;
+            };
+            if text.contains("podroute/v1") || key == "podroute.yaml" {
+                configs.insert(key.to_owned(), text.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Key files that cannot be read here; on another machine than the node that says little.
+fn missing_files(config: &Config) -> Vec<Problem> {
+    let of_peer = |peer: &podroute_config::Peer| {
+        let file = peer.transport.password_file.as_ref()?;
+        let error = std::fs::metadata(file).err()?;
+        Some(Problem {
+            path: format!("peers '{}'.password.file", peer.name),
+            line: 1,
+            column: 1,
+            message: format!("{}: {error}", file.display()),
+            remedy: "the session does not start before the file is there".to_owned(),
+        })
+    };
+    config.peers.iter().filter_map(of_peer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_map_is_looked_into() {
+        let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: podroute}\ndata:\n  podroute.yaml: |\n    apiVersion: podroute/v1\n  other: x\n---\nkind: Namespace\n";
+        let found = manifest(text).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found["podroute.yaml"], "apiVersion: podroute/v1\n");
+        assert_eq!(manifest("apiVersion: podroute/v1\ncluster: {asn: 1}\n"), None);
+        assert_eq!(manifest("kind: ConfigMap\n"), Some(BTreeMap::new()));
+        assert_eq!(manifest(": : ["), None);
+    }
+
+    #[test]
+    fn numbers_and_their_nouns() {
+        assert_eq!(
+            (count(1, "peer"), count(2, "block")),
+            ("1 peer".into(), "2 blocks".into())
+        );
+    }
+}
