@@ -80,12 +80,6 @@ impl Agent {
             .map_err(|_| "the kernel route task has stopped".to_owned())?;
         let mut host = found.map_err(|error| error.to_string())?;
         keep_addresses(config, &self.node.host, &mut host);
-        if host.router_id != running && Some(host.router_id) != self.node.next_router_id.get() {
-            tracing::warn!(
-                %running, wanted = %host.router_id,
-                "node.routerId changes only with a restart of the agent; everything else is applied"
-            );
-        }
         self.node
             .next_router_id
             .set(Some(host.router_id).filter(|id| *id != running));

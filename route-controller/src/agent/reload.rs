@@ -59,8 +59,11 @@ impl Agent {
     }
 
     /// Makes the running agent like the configuration: the difference only.
-    pub(super) async fn apply(&mut self, new: Config) -> Result<String, String> {
+    pub(super) async fn apply(&mut self, mut new: Config) -> Result<String, String> {
         let host = self.host_for(&new).await?;
+        if self.node.next_router_id.get().is_some() {
+            new.deferred.push("node.routerId"); // sessions know us by it
+        }
         if new.deferred != self.config.deferred {
             for field in &new.deferred {
                 tracing::warn!(%field, "this takes effect at the agent's next start");

@@ -10,6 +10,7 @@ mod show;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::agent;
 use crate::cni_list::Dirs;
@@ -143,6 +144,9 @@ enum Command {
         /// Although an agent runs, which puts its routes back.
         #[arg(long)]
         force: bool,
+        /// When all is removed, stay until SIGTERM: for a DaemonSet, whose containers must not end.
+        #[arg(long)]
+        stay: bool,
     },
 }
 
@@ -288,7 +292,22 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
             state,
             conf_dir,
             force,
-        } => cleanup(&state, &conf_dir, force),
+            stay,
+        } => {
+            let mut end = SigSet::empty();
+            end.add(Signal::SIGTERM);
+            // One that comes before all is removed waits.
+            let fail = |error: nix::Error| format!("signals: {error}");
+            if stay {
+                end.thread_block().map_err(fail)?;
+            }
+            cleanup(&state, &conf_dir, force)?;
+            if stay {
+                end.wait().map(drop).map_err(fail)
+            } else {
+                Ok(())
+            }
+        }
     }
 }
 
