@@ -61,6 +61,12 @@ pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     } else {
         socket.set_ttl_v4(255)?;
     }
+    // An address that is not there yet is listened on from when it is there.
+    if addr.is_ipv6() {
+        socket.set_freebind_v6(true)?;
+    } else {
+        socket.set_freebind_v4(true)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
@@ -160,4 +166,19 @@ pub(crate) fn tune(fd: BorrowedFd<'_>, transport: &Transport, external: bool) ->
         socket.set_tclass_v6(NETWORK_CONTROL)?;
     }
     minimum.map_or(Ok(()), |minimum| sockopt::set_min_ttl(fd, v4, minimum))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An address of 192.0.2.0/24 or 2001:db8::/32 (RFC 5737, RFC 3849) is on no interface.
+    #[tokio::test]
+    async fn an_address_that_is_not_there_yet_is_listened_on() {
+        for addr in ["192.0.2.77:0", "[2001:db8::77]:0"] {
+            let addr: SocketAddr = addr.parse().unwrap();
+            let listener = listen(addr).unwrap();
+            assert_eq!(listener.local_addr().unwrap().ip(), addr.ip());
+        }
+    }
 }

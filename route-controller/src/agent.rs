@@ -159,6 +159,9 @@ struct ConfigFile {
 /// This host.
 struct Node {
     run_dir: PathBuf,
+    lock: Lock,
+    /// Who answers the operator's commands.
+    server: Option<tokio::task::AbortHandle>,
     /// Where kernel settings are written.
     proc_sys: PathBuf,
     host: Host,
@@ -250,7 +253,7 @@ pub(crate) async fn run(
         .warnings
         .iter()
         .for_each(|warning| tracing::warn!("{}: {warning}", path.display()));
-    let _lock = lock(&run_dir)?;
+    let lock = lock(&run_dir)?;
     let mirror = read_mirror(config.fib.table).await?;
     let wish = Wish::of(&config, host::kept_router_id(&run_dir));
     let host = wish.find_out(&mirror)?;
@@ -311,6 +314,8 @@ pub(crate) async fn run(
         },
         node: Node {
             run_dir,
+            lock,
+            server: None,
             proc_sys: proc_sys.to_owned(),
             host,
             start,
@@ -359,8 +364,19 @@ async fn read_mirror(table: u32) -> Result<Mirror, AgentError> {
     Ok(mirror)
 }
 
+/// Held as long as the agent runs.
+type Lock = nix::fcntl::Flock<std::fs::File>;
+
+/// Whether an agent runs with this directory.
+pub(crate) fn is_running(run_dir: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(run_dir.join("agent.lock")) else {
+        return false;
+    };
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockSharedNonblock).is_err()
+}
+
 /// One agent per run directory.
-fn lock(run_dir: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, AgentError> {
+fn lock(run_dir: &Path) -> Result<Lock, AgentError> {
     let fail = |source| AgentError::RunDir {
         path: run_dir.to_owned(),
         source,
@@ -401,7 +417,8 @@ impl Agent {
         self.speaker.originate(self.originated()).await?;
         self.put_peers().await?;
         self.speaker.accept();
-        self.start_servers()?;
+        self.start_server()?;
+        self.serve_metrics();
         self.reports.list.look(&self.config.cni);
         self.report_cluster();
         self.help_plugins();
@@ -423,8 +440,8 @@ impl Agent {
         Ok(())
     }
 
-    /// The socket of the operator's commands, and metrics.
-    fn start_servers(&mut self) -> Result<(), AgentError> {
+    /// The socket of the operator's commands.
+    pub(super) fn start_server(&mut self) -> Result<(), AgentError> {
         let server = server::Server {
             speaker: self.speaker.clone(),
             fib: self.fib.clone(),
@@ -435,8 +452,10 @@ impl Agent {
             path: self.node.run_dir.clone(),
             source,
         })?;
-        tokio::spawn(server.run(listener));
-        self.serve_metrics();
+        let started = tokio::spawn(server.run(listener)).abort_handle();
+        if let Some(before) = self.node.server.replace(started) {
+            before.abort();
+        }
         Ok(())
     }
 
@@ -486,6 +505,7 @@ impl Agent {
                 _ = interrupt.recv() => return Ok(()),
                 () = paths_changed.notified() => self.look_at_paths().await,
                 _ = look.tick() => {
+                    self.look_at_run_dir();
                     self.look_at_secrets().await;
                     self.look_at_file().await;
                     self.reports.list.look(&self.config.cni);

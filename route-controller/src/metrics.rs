@@ -31,6 +31,9 @@ use crate::server::ToAgent;
 /// A task that does not answer within this time hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// An address that cannot be listened on is tried again after this.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+
 /// What every start waits for first.
 pub(crate) const INITIAL_ROUTES: &str = "the initial routes are not all in";
 
@@ -88,11 +91,20 @@ pub(crate) struct Source {
 
 /// Serves until the agent ends.
 pub(crate) async fn serve(addr: SocketAddr, source: Source) {
-    let listener = match TcpListener::bind(addr).await {
-        Ok(listener) => listener,
-        Err(error) => {
-            return tracing::error!(%addr, %error, "no metrics: cannot listen; set metrics.port to another");
+    let mut is_told = false;
+    let listener = loop {
+        match TcpListener::bind(addr).await {
+            Ok(listener) => break listener,
+            Err(error) if !is_told => {
+                is_told = true;
+                tracing::error!(
+                    %addr, %error,
+                    "no metrics yet: cannot listen; waiting for the address, or set metrics.port to another"
+                );
+            }
+            Err(_) => {}
         }
+        tokio::time::sleep(LISTEN_AGAIN).await;
     };
     let router = Router::new()
         .route("/metrics", get(metrics))

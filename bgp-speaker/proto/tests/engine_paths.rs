@@ -594,7 +594,7 @@ fn only_who_reflects_refuses_paths_that_passed_its_cluster() {
     world.handle(Input::Routes(session, announce(reflected, &[prefix])));
     world.pump();
     let unused = |world: &World| {
-        let routes = world.engine.routes(&RouteFilter::default());
+        let routes = world.engine.routes(&RouteFilter::default(), 0, usize::MAX).0;
         routes[0].paths[0].unused.map(|why| why.to_string())
     };
     assert_eq!(unused(&world), None, "a client");

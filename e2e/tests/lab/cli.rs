@@ -264,7 +264,13 @@ fn pods() -> Result<()> {
         .map(|pod| &pod["container"])
         .collect();
     ensure!(names == ["pods-kept"], "pods after --fix: {names:?}");
-    node.run(&program, &["cleanup"])?;
+    let refused = node.output(&program, &["cleanup"])?;
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(
+        !refused.status.success() && words.contains("--force"),
+        "cleanup beside a running agent says: {words}"
+    );
+    node.run(&program, &["cleanup", "--force"])?;
     let after = node.run(&program, &["show", "pods"])?;
     ensure!(
         after.contains("no pod has an address"),

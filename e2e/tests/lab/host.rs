@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::daemon::Kind;
+use e2e::daemon::{Kind, podroute};
 use e2e::ensure;
 use e2e::failure::{Failure, Result};
 use e2e::flow::Flow;
@@ -28,6 +28,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         ),
         scenario("host::addresses_and_mtu_are_followed", ours, followed),
         scenario("host::forwarding_is_set_again", ours, forwarding),
+        scenario("host::a_deleted_run_directory_is_made_again", ours, run_directory),
         scenario(
             "host::virtual_addresses_are_not_the_nodes",
             ours,
@@ -180,5 +181,19 @@ fn virtual_addresses() -> Result<()> {
         addresses == ["192.0.2.11", "2001:db8:a::11"],
         "the node's addresses are {addresses:?}"
     );
+    Ok(())
+}
+
+/// A clean-up of /run by somebody else does not cut the operator and the plugins off.
+fn run_directory() -> Result<()> {
+    let rack = Rack::converged(small(Kind::Podroute))?;
+    let node = rack.host("node-1");
+    node.run("sh", &["-c", "rm -r /run/podroute/*"])?;
+    wait_node_file(&rack, "the MTU", |file| file["mtu"] == 1500)?;
+    wait::until(SOON, "an answer of the agent", || {
+        podroute::show(node, "peers").map(drop)
+    })?;
+    let second = node.output("sh", &["-c", "test -e /run/podroute/agent.lock"])?;
+    ensure!(second.status.success(), "the lock is not there again");
     Ok(())
 }

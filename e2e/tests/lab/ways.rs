@@ -175,7 +175,7 @@ fn own_table() -> Result<()> {
         pair.node.ip(&format!("{family} rule del pref 500"))?;
     }
     rules(1)?;
-    pair.podroute(&["cleanup"])?; // what cleanup takes comes back as long as the agent runs
+    pair.podroute(&["cleanup", "--force"])?; // what cleanup takes comes back as long as the agent runs
     rules(1)?;
     leads("10.100.7.1", "table 1000")?;
     // A rule of somebody else at the same priority is left alone.

@@ -117,6 +117,29 @@ impl Agent {
         self.put_peers().await
     }
 
+    /// Somebody deleted the run directory: it is made again, with all that the agent keeps in it.
+    pub(super) fn look_at_run_dir(&mut self) {
+        let run_dir = self.node.run_dir.clone();
+        if run_dir.join("podroute.sock").exists() && run_dir.join("agent.lock").exists() {
+            return;
+        }
+        tracing::warn!(path = %run_dir.display(), "somebody deleted files of the run directory; made again");
+        let again = super::lock(&run_dir).map(|lock| self.node.lock = lock);
+        let again = again
+            .and_then(|()| self.start_server())
+            .and_then(|()| self.write_node_file());
+        if let Err(error) = again {
+            tracing::error!(%error, "the run directory cannot be made again; trying again");
+        }
+        if Wish::of(&self.config, None).keeps_router_id() {
+            keep_router_id(&run_dir, self.node.host.router_id);
+        }
+        if let Err(error) = self.drain.write(&run_dir) {
+            tracing::warn!(%error, "that the node is drained cannot be kept for a restart");
+        }
+        self.sessions.lost();
+    }
+
     /// Kernel settings that others may change: forwarding is set again, a strict reverse path filter is reported.
     pub(super) fn look_at_settings(&mut self) {
         let mut troubles = Vec::new();

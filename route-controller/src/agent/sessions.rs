@@ -126,6 +126,11 @@ impl Sessions {
         })
     }
 
+    /// The file is gone.
+    pub(super) fn lost(&mut self) {
+        self.dirty = true;
+    }
+
     /// Keeps the names for the next start. A fresh start that came to nothing leaves nothing.
     pub(super) fn write(&mut self) {
         if (self.fresh && !self.settled) || !std::mem::take(&mut self.dirty) {

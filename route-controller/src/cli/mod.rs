@@ -141,6 +141,9 @@ enum Command {
         /// The runtime's directory of configurations.
         #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
         conf_dir: PathBuf,
+        /// Although an agent runs, which puts its routes back.
+        #[arg(long)]
+        force: bool,
         /// When all is removed, stay until SIGTERM: for a DaemonSet, whose containers must not end.
         #[arg(long)]
         stay: bool,
@@ -288,6 +291,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         Command::Cleanup {
             state,
             conf_dir,
+            force,
             stay,
         } => {
             let mut end = SigSet::empty();
@@ -297,7 +301,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
             if stay {
                 end.thread_block().map_err(fail)?;
             }
-            cleanup(&state, &conf_dir)?;
+            cleanup(&state, &conf_dir, force)?;
             if stay {
                 end.wait().map(drop).map_err(fail)
             } else {
@@ -357,7 +361,14 @@ fn dump(file: &Path, run_dir: &Path) -> Result<(), String> {
 }
 
 /// Each part is tried, whatever becomes of the others. The list goes first: no new pods from here on.
-fn cleanup(state: &pods::StateDir, conf_dir: &Path) -> Result<(), String> {
+fn cleanup(state: &pods::StateDir, conf_dir: &Path, force: bool) -> Result<(), String> {
+    if !force && agent::is_running(state.run_dir()) {
+        return Err(format!(
+            "an agent runs with {}: it would put back what is removed, and pods would lose their network; stop it first \
+             (systemctl stop podroute, or delete the DaemonSet), or give --force",
+            state.run_dir().display()
+        ));
+    }
     let list = install::uninstall(conf_dir);
     let routes = block_on(cleanup::cleanup())
         .map(|count| println!("removed {count} kernel routes"))

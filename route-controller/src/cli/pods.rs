@@ -21,6 +21,10 @@ pub(super) struct StateDir {
 }
 
 impl StateDir {
+    pub(super) fn run_dir(&self) -> &std::path::Path {
+        &self.run_dir.run_dir
+    }
+
     fn path(&self) -> PathBuf {
         let default = || self.run_dir.run_dir.join("ipam");
         self.state_dir.clone().unwrap_or_else(default)
