@@ -17,6 +17,7 @@ mod cluster;
 mod diff;
 mod host;
 mod mesh_transition;
+mod orders;
 mod peers;
 mod reload;
 mod sessions;
@@ -411,6 +412,7 @@ impl Agent {
             OnShutdown::Withdraw => Shutdown::Withdraw("podroute was stopped".to_owned()),
         };
         self.sessions.write();
+        self.keep_facts();
         // First: what becomes of the sessions now does not concern the kernel's routes any more.
         let (done, stopped) = oneshot::channel();
         self.to_fib(ToFib::Stop(done)).await;
@@ -488,6 +490,7 @@ impl Agent {
                     self.look_at_file().await;
                     self.reports.list.look(&self.config.cni);
                     self.sessions.write();
+                    self.keep_facts();
                 }
                 _ = transition.tick(), if self.mesh.is_under_way() => self.look_at_retiring().await?,
                 Ok(()) = streams.swept.changed(), if self.sweep_at.is_some() => self.swept(),
@@ -603,24 +606,6 @@ impl Agent {
         self.config.originated()
     }
 
-    async fn drain(&mut self, mut drain: Drain) -> Result<String, String> {
-        if drain.on && drain.node.is_empty() {
-            let known = self.file.facts.cluster.as_ref();
-            let own = known.and_then(|known| known.nodes.get(&self.name()));
-            drain.node = own.map(|node| node.uid.clone()).unwrap_or_default();
-        }
-        drain
-            .write(&self.node.run_dir)
-            .map_err(|error| format!("{}: {error}", self.node.run_dir.display()))?;
-        self.drain = drain.clone();
-        let stopped = |error: bgp_speaker::Stopped| error.to_string();
-        self.speaker.drain(drain.on).await.map_err(stopped)?;
-        self.look_at_sessions();
-        self.speaker.originate(self.originated()).await.map_err(stopped)?;
-        tracing::info!(draining = drain.on, withdrawn = drain.withdraw, "drain");
-        Ok(drain.words().to_owned())
-    }
-
     /// The routes from before the start that nobody announced again are gone from the kernel.
     fn swept(&mut self) {
         self.sweep_at = None;
@@ -644,32 +629,6 @@ impl Agent {
     async fn to_fib(&self, command: ToFib) {
         if self.fib.send(command).await.is_err() {
             tracing::error!("the kernel route task has stopped");
-        }
-    }
-
-    async fn order(&mut self, order: ToAgent) {
-        match order {
-            ToAgent::Reload(answer) => {
-                let outcome = self.reload().await;
-                if let Err(error) = &outcome {
-                    tracing::error!("{error}");
-                }
-                drop(answer.send(outcome));
-            }
-            ToAgent::Diff(text, answer) => drop(answer.send(self.diff(&text).await)),
-            ToAgent::Bfd(answer) => self.bfd.show(answer).await,
-            ToAgent::Cluster(answer) => self.show_cluster(answer),
-            ToAgent::Ping(answer) => drop(answer.send(())),
-            ToAgent::Drain { on, withdraw, answer } => {
-                let outcome = self
-                    .drain(Drain {
-                        on,
-                        withdraw: on && withdraw,
-                        ..Drain::default()
-                    })
-                    .await;
-                drop(answer.send(outcome));
-            }
         }
     }
 }

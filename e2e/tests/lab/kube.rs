@@ -148,12 +148,17 @@ impl Cluster {
 
     /// The shipped manifests as they are; the agents then run with what these allow and nothing more.
     fn install(&self) -> Result<()> {
-        let overlay = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/kubernetes/overlays/full-mesh");
-        let config = self.dir.join("kubeconfig").display().to_string();
-        let overlay = overlay.display().to_string();
-        self.api
-            .run("kubectl", &["--kubeconfig", &config, "apply", "-k", &overlay])?;
+        self.apply("overlays/full-mesh")?;
         self.write_kubeconfig(&self.token()?)
+    }
+
+    /// Applies one of the shipped directories.
+    pub(crate) fn apply(&self, directory: &str) -> Result<()> {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/kubernetes");
+        let config = self.dir.join("kubeconfig").display().to_string();
+        let directory = shipped.join(directory).display().to_string();
+        let args = ["--kubeconfig", &config, "apply", "-k", &directory];
+        self.api.run("kubectl", &args).map(drop)
     }
 
     /// A token of the shipped service account.

@@ -202,5 +202,46 @@ fn daemonset(cluster: &mut Cluster) -> Result<()> {
     flow.finish()?.nothing_lost(400)?;
     agents
         .iter_mut()
-        .try_for_each(|agent| agent.terminate(Duration::from_secs(10)))
+        .try_for_each(|agent| agent.terminate(Duration::from_secs(10)))?;
+    uninstall(cluster, &image, &kubelets)
+}
+
+/// What docs/operations.md says of uninstalling: the agents are gone, and this leaves nothing of ours on a node.
+fn uninstall(cluster: &Cluster, image: &Image, kubelets: &[Kubelet]) -> Result<()> {
+    cluster.apply("uninstall")?;
+    let set = cluster.get("/apis/apps/v1/namespaces/podroute/daemonsets/podroute-uninstall")?;
+    let spec = &set["spec"]["template"]["spec"];
+    for kubelet in kubelets {
+        let said = kubelet.init(image, spec, 0)?;
+        ensure!(said.contains("removed"), "{said}");
+        let mut stays = kubelet.start(image, spec, 0)?;
+        for line in [
+            "route show proto 245",
+            "route show proto 246",
+            "nexthop show proto 245",
+        ] {
+            let left = kubelet.host.ip(line)?;
+            ensure!(left.trim().is_empty(), "ip {line}: {left}");
+        }
+        let links = kubelet.host.ip("-o link show")?;
+        ensure!(
+            !links.contains("podroute:"),
+            "an interface of a pod is left: {links}"
+        );
+        let list = kubelet.on_host("/etc/cni/net.d/10-podroute.conflist");
+        ensure!(!list.exists(), "{} is left", list.display());
+        // A signal before its program runs is lost with the first process of a container.
+        wait::until(CONVERGENCE, "the container that stays", || {
+            stays.check_alive()?;
+            let output = kubelet.exec(spec, 0, &["/podroute", "--version"])?;
+            ensure!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            Ok(())
+        })?;
+        stays.terminate(Duration::from_secs(10))?;
+    }
+    Ok(())
 }

@@ -33,6 +33,7 @@ mod large;
 mod matrix;
 mod monitor;
 mod objects;
+mod overlays;
 mod restart;
 mod sessions;
 mod support;
@@ -137,6 +138,7 @@ fn scenarios() -> Vec<Scenario> {
         kube_changes::scenarios(),
         large::scenarios(),
         kube_image::scenarios(),
+        overlays::scenarios(),
         kube_scale::scenarios(),
         kube_services::scenarios(),
         objects::scenarios(),

@@ -26,6 +26,8 @@ pub(super) struct Followed {
     told: BTreeSet<Rejected>,
     /// Why the node is not ready, as last told.
     unready: Vec<String>,
+    /// What Kubernetes says, as it says it, where that is not kept for a restart yet.
+    to_keep: Option<ClusterFacts>,
     /// What became of annotations that cannot be used, while older ones are in force.
     annotations: Vec<Rejected>,
 }
@@ -33,13 +35,14 @@ pub(super) struct Followed {
 impl Agent {
     /// Kubernetes says something new: the same file, applied to it.
     pub(super) async fn learn(&mut self, facts: ClusterFacts) {
-        if let Err(error) = cluster::cache::write(&self.node.run_dir, &facts) {
-            tracing::warn!(%error, "what Kubernetes says cannot be kept for a restart");
-        }
         let own = facts.nodes.get(&self.name());
         let draining = own.is_some_and(|node| node.draining);
         let uid = own.map(|node| node.uid.clone()).unwrap_or_default();
+        self.file.followed.to_keep = Some(facts.clone());
         let before = self.file.facts.cluster.replace(facts);
+        if before.is_none() {
+            self.keep_facts();
+        }
         self.heed_node(&uid).await;
         self.heed_taint(draining).await;
         let applied = match self.config_with_annotations(before.as_ref()) {
@@ -49,6 +52,7 @@ impl Agent {
                     asn = %new.node.asn,
                     "the node's AS number changed (annotation podroute/asn); ending, to be started again with it"
                 );
+                self.keep_facts();
                 let own = nix::unistd::Pid::this();
                 let _ = nix::sys::signal::kill(own, nix::sys::signal::Signal::SIGTERM);
                 return;
@@ -59,6 +63,17 @@ impl Agent {
         match applied {
             Ok(outcome) => tracing::info!(%outcome, "news of the cluster"),
             Err(error) => tracing::error!(%error, "news of the cluster cannot be applied"),
+        }
+    }
+
+    /// Keeps what Kubernetes says for a start while it is away: the first facts at once, and others now and then, for in a large
+    /// cluster they are long and change all the time.
+    pub(super) fn keep_facts(&mut self) {
+        let Some(facts) = self.file.followed.to_keep.take() else {
+            return;
+        };
+        if let Err(error) = cluster::cache::write(&self.node.run_dir, &facts) {
+            tracing::warn!(%error, "what Kubernetes says cannot be kept for a restart");
         }
     }
 

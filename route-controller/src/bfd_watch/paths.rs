@@ -83,8 +83,9 @@ impl Paths {
                 Ok(bfd) => {
                     if !bfd.runs_first() {
                         tracing::warn!(
-                            "BFD has no real-time priority: a busy node may lose paths that are well. Give the agent \
-                             CAP_SYS_NICE"
+                            "BFD has no real-time priority: a busy node may lose paths that are well. The agent \
+                             needs CAP_SYS_NICE, and where the kernel schedules groups in real time \
+                             (CONFIG_RT_GROUP_SCHED) a cpu.rt_runtime_us of its control group"
                         );
                     }
                     self.bfd = Some(bfd);

@@ -10,6 +10,7 @@ mod show;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::agent;
 use crate::cni_list::Dirs;
@@ -140,6 +141,9 @@ enum Command {
         /// The runtime's directory of configurations.
         #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
         conf_dir: PathBuf,
+        /// When all is removed, stay until SIGTERM: for a DaemonSet, whose containers must not end.
+        #[arg(long)]
+        stay: bool,
     },
 }
 
@@ -281,7 +285,25 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         Command::Ipam {
             what: Ipam::Check { fix, state },
         } => pods::check(&state, fix),
-        Command::Cleanup { state, conf_dir } => cleanup(&state, &conf_dir),
+        Command::Cleanup {
+            state,
+            conf_dir,
+            stay,
+        } => {
+            let mut end = SigSet::empty();
+            end.add(Signal::SIGTERM);
+            // One that comes before all is removed waits.
+            let fail = |error: nix::Error| format!("signals: {error}");
+            if stay {
+                end.thread_block().map_err(fail)?;
+            }
+            cleanup(&state, &conf_dir)?;
+            if stay {
+                end.wait().map(drop).map_err(fail)
+            } else {
+                Ok(())
+            }
+        }
     }
 }
 

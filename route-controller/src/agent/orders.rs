@@ -1,0 +1,52 @@
+//! What the operator's commands ask of the running agent.
+
+use super::Agent;
+use crate::drain::Drain;
+use crate::server::ToAgent;
+
+impl Agent {
+    pub(super) async fn order(&mut self, order: ToAgent) {
+        match order {
+            ToAgent::Reload(answer) => {
+                let outcome = self.reload().await;
+                if let Err(error) = &outcome {
+                    tracing::error!("{error}");
+                }
+                drop(answer.send(outcome));
+            }
+            ToAgent::Diff(text, answer) => drop(answer.send(self.diff(&text).await)),
+            ToAgent::Bfd(answer) => self.bfd.show(answer).await,
+            ToAgent::Cluster(answer) => self.show_cluster(answer),
+            ToAgent::Ping(answer) => drop(answer.send(())),
+            ToAgent::Drain { on, withdraw, answer } => {
+                let outcome = self
+                    .drain(Drain {
+                        on,
+                        withdraw: on && withdraw,
+                        ..Drain::default()
+                    })
+                    .await;
+                drop(answer.send(outcome));
+            }
+        }
+    }
+
+    /// Drains the node so far, or takes that back.
+    pub(super) async fn drain(&mut self, mut drain: Drain) -> Result<String, String> {
+        if drain.on && drain.node.is_empty() {
+            let known = self.file.facts.cluster.as_ref();
+            let own = known.and_then(|known| known.nodes.get(&self.name()));
+            drain.node = own.map(|node| node.uid.clone()).unwrap_or_default();
+        }
+        drain
+            .write(&self.node.run_dir)
+            .map_err(|error| format!("{}: {error}", self.node.run_dir.display()))?;
+        self.drain = drain.clone();
+        let stopped = |error: bgp_speaker::Stopped| error.to_string();
+        self.speaker.drain(drain.on).await.map_err(stopped)?;
+        self.look_at_sessions();
+        self.speaker.originate(self.originated()).await.map_err(stopped)?;
+        tracing::info!(draining = drain.on, withdrawn = drain.withdraw, "drain");
+        Ok(drain.words().to_owned())
+    }
+}
