@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bgp_proto::engine::{PathView, RouteView};
 use bgp_proto::session::{Negotiated, State};
-use bgp_proto::types::{Family, PeerId};
+use bgp_proto::types::{Family, PeerId, Prefix};
 use bgp_speaker::PeerSnapshot;
 
 use crate::fib::{Failure, Fib, Leg, Progress, RouteKey, RouteSpec, Target};
@@ -225,6 +225,35 @@ pub(crate) fn blocks(fib: &Fib) -> Vec<BlockStatus> {
             troubles: troubles.clone(),
         })
         .collect()
+}
+
+/// A block is advertised when a peer was sent routes of its family.
+pub(crate) fn note_unsent(blocks: &mut [BlockStatus], peers: &[PeerSnapshot]) {
+    let up = || {
+        peers
+            .iter()
+            .filter(|peer| peer.session.state == State::Established)
+    };
+    for block in blocks.iter_mut().filter(|block| block.state == "advertised") {
+        let Some(family) = block.prefix.parse().ok().map(|prefix: Prefix| prefix.family()) else {
+            continue;
+        };
+        let sent = |peer: &PeerSnapshot| {
+            let counts = Family::ALL.into_iter().zip(peer.counts.advertised);
+            counts.into_iter().any(|(of, count)| of == family && count > 0)
+        };
+        if up().any(sent) {
+            continue;
+        }
+        block.state = "unsent".to_owned();
+        block.troubles.insert(0, match up().next() {
+            None => "no session is up: nobody was sent this block".to_owned(),
+            Some(_) => format!(
+                "no peer was sent {family} routes: the sessions' families, an export policy that rejects them, or, for IPv4 on \
+                 IPv6 sessions, a peer without RFC 8950"
+            ),
+        });
+    }
 }
 
 /// Counts by family as shown.

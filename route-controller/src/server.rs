@@ -137,6 +137,8 @@ impl Server {
             Request::Fib => Ok(Reply::Fib(self.ask_fib(answers::fib).await?)),
             Request::Blocks => {
                 let mut blocks = self.ask_fib(answers::blocks).await?;
+                let peers = self.speaker.peers().await.map_err(stopped)?;
+                answers::note_unsent(&mut blocks, &peers);
                 let is_withdrawn = self.ask_agent(ToAgent::Cluster).await?.drained == "withdrawn";
                 for block in blocks.iter_mut().filter(|_| is_withdrawn) {
                     "withdrawn (drained)".clone_into(&mut block.state);

@@ -28,6 +28,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         ),
         scenario("host::addresses_and_mtu_are_followed", ours, followed),
         scenario("host::forwarding_is_set_again", ours, forwarding),
+        scenario("host::a_block_that_nobody_was_sent_says_so", ours, unsent),
         scenario("host::a_deleted_run_directory_is_made_again", ours, run_directory),
         scenario(
             "host::virtual_addresses_are_not_the_nodes",
@@ -196,4 +197,24 @@ fn run_directory() -> Result<()> {
     let second = node.output("sh", &["-c", "test -e /run/podroute/agent.lock"])?;
     ensure!(second.status.success(), "the lock is not there again");
     Ok(())
+}
+
+fn unsent() -> Result<()> {
+    let mut rack = Rack::converged(small(Kind::Podroute))?;
+    let node = rack.host("node-1").clone();
+    let all_are = |state: &str| {
+        wait::until(SOON, format_args!("blocks that are {state}"), || {
+            let blocks = podroute::show(&node, "blocks")?;
+            let found = blocks["blocks"].as_array().cloned().unwrap_or_default();
+            let are = !found.is_empty() && found.iter().all(|block| block["state"] == state);
+            if are {
+                Ok(())
+            } else {
+                wait::not_yet(blocks.to_string())
+            }
+        })
+    };
+    all_are("advertised")?;
+    rack.daemon("tor-a").kill();
+    all_are("unsent")
 }
