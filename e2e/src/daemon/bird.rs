@@ -18,9 +18,18 @@ pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
 
 /// Starts BIRD with a configuration of the test's own.
 pub fn start_with(host: &Host, config: &str) -> Result<Vec<Daemon>> {
+    start_as(host, config, &[])
+}
+
+/// Starts it again after a crash: its OPEN says that it restarts and has gone on forwarding.
+pub fn recover_with(host: &Host, config: &str) -> Result<Vec<Daemon>> {
+    start_as(host, config, &["-R"])
+}
+
+fn start_as(host: &Host, config: &str, more: &[&str]) -> Result<Vec<Daemon>> {
     let config = host.write_config("bird.conf", config)?;
     std::fs::create_dir_all(host.run_file("bird")).context("/run/bird")?;
-    let mut bird = host.spawn("bird", command("bird").args(["-f", "-c"]).arg(config))?;
+    let mut bird = host.spawn("bird", command("bird").args(more).args(["-f", "-c"]).arg(config))?;
     wait::until(
         Duration::from_secs(5),
         format_args!("bird's socket on {}", host.name()),

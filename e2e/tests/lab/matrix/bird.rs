@@ -13,6 +13,11 @@ pub(super) fn start(host: &Host, ask: &Ask) -> Result<Vec<Daemon>> {
     bird::start_with(host, &render(ask))
 }
 
+/// As after a crash: with graceful restart recovery.
+pub(super) fn recover(host: &Host, ask: &Ask) -> Result<Vec<Daemon>> {
+    bird::recover_with(host, &render(ask))
+}
+
 pub(super) fn route(host: &Host, prefix: &str) -> Result<String> {
     let told = host.output(
         "birdc",

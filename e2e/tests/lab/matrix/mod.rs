@@ -225,7 +225,11 @@ impl There {
     }
 
     fn again(&mut self) -> Result<()> {
-        *self = Self::start(self.other, &self.host, &self.ask)?;
+        self.processes = match self.other {
+            // Without being asked to recover it says that it forwards nothing, and its routes go (RFC 4724 §4.2).
+            Other::Bird => bird::recover(&self.host, &self.ask)?,
+            _ => Self::start(self.other, &self.host, &self.ask)?.processes,
+        };
         Ok(())
     }
 
