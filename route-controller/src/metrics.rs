@@ -126,6 +126,16 @@ struct Routes {
 }
 
 impl Routes {
+    /// What is wanted in the kernel and is not there.
+    fn obstacles(self) -> impl Iterator<Item = String> {
+        let pending = (self.pending > 0).then(|| "kernel routes are pending".to_owned());
+        let failed = (self.failed > 0).then(|| {
+            let count = self.failed;
+            format!("the kernel refused routes ({count}): 'podroute show fib' says why")
+        });
+        pending.into_iter().chain(failed)
+    }
+
     fn of(fib: &Fib) -> Self {
         let mut counts = Self {
             refused: i64::try_from(fib.refused().count()).unwrap_or(i64::MAX),
@@ -157,8 +167,7 @@ impl Source {
         let mut all = self.health.all_obstacles();
         match routes {
             None => all.push("the kernel route task has stopped".to_owned()),
-            Some(routes) if routes.pending > 0 => all.push("kernel routes are pending".to_owned()),
-            Some(_) => {}
+            Some(routes) => all.extend(routes.obstacles()),
         }
         Some(all.join("\n")).filter(|all| !all.is_empty())
     }

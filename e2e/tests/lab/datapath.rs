@@ -85,7 +85,7 @@ fn line_with(routes: usize, objects: bool) -> Result<Line> {
     let bird = bird::start_with(&router, &config)?;
     let yaml = format!(
         "apiVersion: podroute/v1\ncluster: {{asn: 64601, podCIDRs: [10.0.0.0/8, \"fd00:10::/32\"]}}\nfib: {{nexthopObjects: {objects}}}\n\
-         node: {{name: node-a, routerId: 10.0.0.1, blocks: [10.244.1.0/24]}}\n\
+         metrics: {{port: 9179}}\nnode: {{name: node-a, routerId: 10.0.0.1, blocks: [10.244.1.0/24]}}\n\
          peers:\n\
          - {{name: router, address: 192.0.2.2, asn: 65001, import: all, export: all, timers: {{connectRetry: 200ms}}}}\n\
          policies: {{all: accept}}\n"
@@ -242,7 +242,7 @@ fn replace(line: &Line) -> Result<()> {
                     .map(|route| route["state"].clone());
                 let states: Vec<_> = state.collect();
                 ensure!(states == ["failed"], "{states:?}");
-                Ok(())
+                is_ready(line, false)
             })
             .map_err(|failure| {
                 let routes = line
@@ -258,8 +258,19 @@ fn replace(line: &Line) -> Result<()> {
             line.node
                 .ip(&format!("route del {block} metric {metric} proto 99"))?;
             line.all_over("eth0")?;
+            wait::until(CONVERGENCE, "ready with all routes", || is_ready(line, true))?;
         }
     }
+    Ok(())
+}
+
+/// What /readyz says.
+fn is_ready(line: &Line, wanted: bool) -> Result<()> {
+    let text = line.node.run("curl", &["-s", "http://127.0.0.1:9179/readyz"])?;
+    ensure!(
+        wanted == (text == "ready\n") && (wanted || text.contains("the kernel refused routes (1)")),
+        "{text}"
+    );
     Ok(())
 }
 
