@@ -413,6 +413,12 @@ impl Agent {
         self.install_blocks().await;
         self.write_node_file()?;
         self.speaker.defer(self.sessions.up_before()).await?;
+        // Somebody of the last run may never come: a peer that was removed meanwhile, a node that is gone.
+        let speaker = self.speaker.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(DEFERRAL).await;
+            let _ = speaker.end_deferral().await; // the speaker may have ended
+        });
         self.speaker.drain(self.drain.on).await?;
         self.speaker.originate(self.originated()).await?;
         self.put_peers().await?;

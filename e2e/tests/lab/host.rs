@@ -196,7 +196,9 @@ fn run_directory() -> Result<()> {
     })?;
     let second = node.output("sh", &["-c", "test -e /run/podroute/agent.lock"])?;
     ensure!(second.status.success(), "the lock is not there again");
-    Ok(())
+    // One file alone: without it no pod can be added.
+    node.run("rm", &["/run/podroute/node.json"])?;
+    wait_node_file(&rack, "the MTU", |file| file["mtu"] == 1500)
 }
 
 fn unsent() -> Result<()> {

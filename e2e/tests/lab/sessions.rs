@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use e2e::daemon::{Kind, frr, podroute};
-use e2e::failure::{Failure, Result};
+use e2e::failure::{Context, Failure, Result};
 use e2e::machine::Host;
 use e2e::process::Daemon;
 use e2e::rack::CONVERGENCE;
@@ -24,6 +24,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario("sessions::a_range_takes_whom_it_should", ours, range),
         scenario("sessions::a_range_with_a_password", ours, range_with_password),
         scenario("sessions::a_changed_password_file_is_used", ours, password),
+        scenario(
+            "sessions::who_is_gone_for_good_is_not_waited_for",
+            ours,
+            gone_for_good,
+        ),
         scenario("sessions::shutdown_withdraws_or_preserves", ours, shutdown),
         scenario("sessions::drain_moves_traffic_away_first", ours, drain),
         scenario("sessions::several_paths_of_a_prefix", ours, several_paths),
@@ -221,6 +226,25 @@ fn pair_with(hold: &str, extra: [&str; 2], top: [&str; 2]) -> Result<([Host; 2],
     established(&a, "other")?;
     established(&b, "other")?;
     Ok(([a, b], vec![left, right]))
+}
+
+/// The last run had a peer that is configured no more. Its End-of-RIB never comes, and the others get their routes all the same.
+fn gone_for_good() -> Result<()> {
+    let [a, b] = cable("node-a", "node-b", true)?;
+    let of = |node: &str, asn, other_asn, other, block| {
+        let more = format!(
+            "peers:\n- {{name: other, address: {other}, asn: {other_asn}, import: all, export: all, \
+             timers: {{connectRetry: 200ms}}}}\npolicies: {{all: accept}}\n"
+        );
+        yaml(node, asn, block, &more)
+    };
+    std::fs::create_dir_all(a.run_file("podroute")).context("/run/podroute")?;
+    let kept = a.run_file("podroute/sessions");
+    std::fs::write(&kept, "removed\n").context(kept.display())?;
+    let _left = podroute::start_with(&a, &of("node-a", 64601, 64602, "192.0.2.2", "10.244.1.0/24"))?;
+    let _right = podroute::start_with(&b, &of("node-b", 64602, 64601, "192.0.2.1", "10.244.2.0/24"))?;
+    established(&a, "other")?;
+    wait_route(&b, prefix("10.244.1.0/24"), CONVERGENCE, |_| true).map(drop)
 }
 
 fn password() -> Result<()> {

@@ -121,7 +121,7 @@ impl Agent {
     pub(super) fn look_at_run_dir(&mut self) {
         let run_dir = self.node.run_dir.clone();
         if run_dir.join("podroute.sock").exists() && run_dir.join("agent.lock").exists() {
-            return;
+            return self.look_at_node_file();
         }
         tracing::warn!(path = %run_dir.display(), "somebody deleted files of the run directory; made again");
         let again = super::lock(&run_dir).map(|lock| self.node.lock = lock);
@@ -138,6 +138,18 @@ impl Agent {
             tracing::warn!(%error, "that the node is drained cannot be kept for a restart");
         }
         self.sessions.lost();
+    }
+
+    /// Without it no pod can be added.
+    fn look_at_node_file(&mut self) {
+        let file = self.node.run_dir.join("node.json");
+        if file.exists() {
+            return;
+        }
+        tracing::warn!(file = %file.display(), "somebody deleted this file; written again");
+        if let Err(error) = self.write_node_file() {
+            tracing::error!(%error, "it cannot be written; no pod can be added");
+        }
     }
 
     /// Kernel settings that others may change: forwarding is set again, a strict reverse path filter is reported.

@@ -28,6 +28,9 @@ const BURST: usize = 1000;
 
 /// The history that a watch wants to go on from is gone; the objects are listed anew.
 const GONE: u16 = 410;
+/// A watch is begun anew after this time. A connection may die without a word, as when kube-proxy's NAT of it is lost with an
+/// address of the node: then nothing is heard for so long and five seconds more.
+const WATCH_SECONDS: u32 = 45;
 
 /// The facts as last known; `None` before the first complete answer.
 pub(crate) type Facts = watch::Receiver<Option<ClusterFacts>>;
@@ -123,7 +126,7 @@ fn failed(resource: &'static str, error: String, watches: &Watches) {
 
 fn streams(client: &Client, wanted: FromKubernetes, watches: &Watches) -> Streams {
     let mut all: Vec<Pin<Box<dyn Stream<Item = Heard> + Send>>> = Vec::new();
-    let config = watcher::Config::default;
+    let config = || watcher::Config::default().timeout(WATCH_SECONDS);
     if wanted.nodes {
         let nodes = watcher(Api::<Node>::all(client.clone()), config());
         let nodes = patiently(nodes, NODES, watches.clone());
