@@ -203,10 +203,15 @@ impl Cell {
 
     /// Ends with the octets that we sent, read by another.
     fn done(self) -> Result<()> {
+        self.done_with(["1", "2", "4"])
+    }
+
+    /// The same, with messages of these types among them.
+    fn done_with(self, types: [&str; 3]) -> Result<()> {
         let Self {
             wire, agent, there, ..
         } = self;
-        let result = wire.judged();
+        let result = wire.judged(types);
         drop((agent, there));
         result
     }
@@ -711,5 +716,6 @@ fn max_prefixes(other: Other) -> Result<()> {
         ensure!(words, "they say {told}");
         Ok(())
     })?;
-    cell.done()
+    // The session may end before our first UPDATE.
+    cell.done_with(["1", "3", "4"])
 }

@@ -23,8 +23,8 @@ impl Wire {
         })
     }
 
-    /// Not one malformed message of ours, and there were some of every kind; where tshark is installed.
-    pub(super) fn judged(self) -> Result<()> {
+    /// Not one malformed message of ours, and there were some of each of these types; where tshark is installed.
+    pub(super) fn judged(self, wanted: [&str; 3]) -> Result<()> {
         let Self { recorder, file } = self;
         recorder.finish()?;
         if find_program("tshark").is_none() {
@@ -37,7 +37,7 @@ impl Wire {
         )?;
         ensure!(faults.trim().is_empty(), "tshark finds fault with {faults}");
         let types = tshark(&file, &format!("{ours} && bgp"))?;
-        for kind in ["1", "2", "4"] {
+        for kind in wanted {
             let seen = types.lines().any(|line| {
                 line.split('\t')
                     .nth(1)
