@@ -207,20 +207,18 @@ impl SpeakerHandle {
     }
 
     /// After a restart: what goes to peers that kept our routes waits until those with these names have sent their End-of-RIB
-    /// (RFC 4724 §4.1), or until [`SpeakerHandle::end_deferral`].
+    /// (RFC 4724 §4.1), or until the Selection_Deferral_Timer `longest` expires: a peer of the last run may never come back.
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn defer(&self, names: BTreeSet<String>) -> Result<(), Stopped> {
-        self.input(Input::Defer(names)).await
-    }
-
-    /// Nothing is deferred any more.
-    ///
-    /// # Errors
-    /// [`Stopped`].
-    pub async fn end_deferral(&self) -> Result<(), Stopped> {
-        self.input(Input::EndDeferral).await
+    pub async fn defer(&self, names: BTreeSet<String>, longest: Duration) -> Result<(), Stopped> {
+        self.input(Input::Defer(names)).await?;
+        let speaker = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(longest).await;
+            let _ = speaker.input(Input::EndDeferral).await; // the speaker may have stopped
+        });
+        Ok(())
     }
 
     /// Other rules for equal paths.

@@ -412,13 +412,7 @@ impl Agent {
         self.follow_cluster(&mut streams.cluster, self.config.from_kubernetes);
         self.install_blocks().await;
         self.write_node_file()?;
-        self.speaker.defer(self.sessions.up_before()).await?;
-        // Somebody of the last run may never come: a peer that was removed meanwhile, a node that is gone.
-        let speaker = self.speaker.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(DEFERRAL).await;
-            let _ = speaker.end_deferral().await; // the speaker may have ended
-        });
+        self.speaker.defer(self.sessions.up_before(), DEFERRAL).await?;
         self.speaker.drain(self.drain.on).await?;
         self.speaker.originate(self.originated()).await?;
         self.put_peers().await?;
@@ -520,7 +514,7 @@ impl Agent {
                 }
                 _ = transition.tick(), if self.mesh.is_under_way() => self.look_at_retiring().await?,
                 Ok(()) = streams.swept.changed(), if self.sweep_at.is_some() => self.swept(),
-                () = at(self.sweep_at), if self.sweep_at.is_some() => self.deferral_expired().await?,
+                () = at(self.sweep_at), if self.sweep_at.is_some() => self.deferral_expired().await,
                 Ok(()) = streams.host.changed() => self.node.note_change(),
                 () = at(self.node.look_at), if self.node.look_at.is_some() => self.look_at_host().await?,
                 _ = settings.tick() => self.look_at_settings(),
@@ -641,15 +635,13 @@ impl Agent {
 
     /// Some peers did not send their initial routes in time: nobody waits for them any more (RFC 4724 §4.1). Without the cluster's
     /// objects it is not known which peers and blocks this node has.
-    async fn deferral_expired(&mut self) -> Result<(), AgentError> {
-        self.speaker.end_deferral().await?;
+    async fn deferral_expired(&mut self) {
         if self.knows_cluster() {
             self.to_fib(ToFib::Sweep).await;
             self.swept();
         } else {
             self.sweep_at = Some(Instant::from_std(clock::now() + DEFERRAL));
         }
-        Ok(())
     }
 
     async fn to_fib(&self, command: ToFib) {

@@ -270,7 +270,7 @@ fn put_cluster(registry: &mut Registry, source: &Source) {
     let numbers = [
         (
             "drained",
-            "0: no; 1: peers are told to prefer other paths; 2: the node's routes are withdrawn",
+            "0: no; 1: peers are asked to prefer other paths; 2: the node's routes are withdrawn",
             source.health.drained.load(Ordering::Relaxed),
         ),
         (
