@@ -19,7 +19,9 @@ mod host;
 mod mesh_transition;
 mod orders;
 mod peers;
+mod plugins;
 mod reload;
+mod servers;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +32,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bgp_proto::engine::Originated;
-use bgp_proto::types::{Family, PeerId, Prefix};
+use bgp_proto::types::{Family, PeerId};
 use bgp_speaker::{Event, Shutdown, Speaker, SpeakerConfig, SpeakerHandle, Started};
 use podroute_config::{ClusterFacts, Config, FromKubernetes, NodeFacts, OnShutdown, Running};
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,10 +49,9 @@ use crate::host::{Host, Wish};
 use crate::kept::Kept;
 use crate::metrics::Health;
 use crate::mounted::Mounted;
-use crate::node_file::{self, NodeFile};
 use crate::secrets::Secrets;
-use crate::server::{self, ToAgent};
-use crate::{clock, metrics, sysctl};
+use crate::server::ToAgent;
+use crate::{clock, sysctl};
 
 /// For so long, peers that were up before a restart are waited for (RFC 4724 §4.1, Selection_Deferral_Timer), and routes from before the
 /// start stay in the kernel.
@@ -62,9 +63,6 @@ const BLOCK_PATIENCE: Duration = Duration::from_secs(5);
 const SECRETS_LOOKED_AT: Duration = Duration::from_secs(5);
 /// How often sessions that are on their way out are looked at.
 const TRANSITION_LOOKED_AT: Duration = Duration::from_secs(1);
-/// The log names so many inconsistencies among pods; `podroute ipam check` names all.
-const FINDINGS_TOLD: usize = 10;
-
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AgentError {
@@ -440,48 +438,6 @@ impl Agent {
         Ok(())
     }
 
-    /// The socket of the operator's commands.
-    pub(super) fn start_server(&mut self) -> Result<(), AgentError> {
-        let server = server::Server {
-            speaker: self.speaker.clone(),
-            fib: self.fib.clone(),
-            agent: self.reports.orders.clone(),
-            identity: (self.config.node.asn, self.node.host.router_id),
-        };
-        let listener = server::listen(&self.node.run_dir).map_err(|source| AgentError::RunDir {
-            path: self.node.run_dir.clone(),
-            source,
-        })?;
-        let started = tokio::spawn(server.run(listener)).abort_handle();
-        if let Some(before) = self.node.server.replace(started) {
-            before.abort();
-        }
-        Ok(())
-    }
-
-    /// Metrics where the file wants them, and nowhere else.
-    fn serve_metrics(&mut self) {
-        let wanted: BTreeSet<SocketAddr> = self.config.metrics.iter().copied().collect();
-        self.reports.metrics.retain(|addr, server| {
-            let stays = wanted.contains(addr) && !server.is_finished();
-            if !stays {
-                server.abort();
-            }
-            stays
-        });
-        for addr in wanted {
-            let source = metrics::Source {
-                speaker: self.speaker.clone(),
-                fib: self.fib.clone(),
-                health: Arc::clone(&self.reports.health),
-                agent: self.reports.orders.clone(),
-                watches: self.file.followed.watches.clone(),
-            };
-            let start = || tokio::spawn(metrics::serve(addr, source)).abort_handle();
-            self.reports.metrics.entry(addr).or_insert_with(start);
-        }
-    }
-
     /// Until a signal ends it.
     async fn run_loop(&mut self, mut streams: Streams) -> Result<(), AgentError> {
         let mut end = signal(SignalKind::terminate()).map_err(AgentError::Signals)?;
@@ -549,55 +505,6 @@ impl Agent {
         }
     }
 
-    /// The plugins do without us: trouble is only told.
-    fn help_plugins(&mut self) {
-        let restored = Arc::clone(&self.reports.health.restored);
-        self.node.kept = Kept::start(&self.node.run_dir, restored)
-            .map_err(|error| tracing::error!(%error, "nobody restores what others take from pods"))
-            .ok();
-        let state_dir = self.node.run_dir.join("ipam");
-        tokio::task::spawn_blocking(move || report_pods(&state_dir));
-    }
-
-    /// The addresses of peers and of the cluster's nodes.
-    fn peer_addresses(&self) -> Vec<std::net::IpAddr> {
-        let peers = self.config.peers.iter().filter_map(|peer| peer.remote.address());
-        let nodes = self
-            .file
-            .facts
-            .cluster
-            .iter()
-            .flat_map(|known| known.nodes.values());
-        let all: BTreeSet<_> = peers
-            .chain(nodes.flat_map(|node| node.addresses.clone()))
-            .collect();
-        all.into_iter().collect()
-    }
-
-    fn write_node_file(&self) -> Result<(), AgentError> {
-        if !self.knows_cluster() {
-            return Ok(()); // what is there from before serves the plugins meanwhile
-        }
-        let text = |list: &[Prefix]| list.iter().map(ToString::to_string).collect();
-        let content = NodeFile {
-            version: 1,
-            node: self.name(),
-            blocks: text(&self.config.node.blocks),
-            pod_cidrs: text(&self.config.cluster.pod_cidrs),
-            mtu: self.node.host.mtu,
-            node_addresses: self.node.host.addresses.clone(),
-            peer_addresses: self.peer_addresses(),
-        };
-        node_file::write(&self.node.run_dir, &content).map_err(|source| AgentError::RunDir {
-            path: self.node.run_dir.clone(),
-            source,
-        })?;
-        if let Some(kept) = &self.node.kept {
-            kept.look();
-        }
-        Ok(())
-    }
-
     async fn event(&mut self, event: Event) {
         match event {
             Event::PeerUp { peer, name, .. } => {
@@ -648,26 +555,6 @@ impl Agent {
         if self.fib.send(command).await.is_err() {
             tracing::error!("the kernel route task has stopped");
         }
-    }
-}
-
-fn report_pods(state_dir: &Path) {
-    let (pods, found) = match (
-        cni_ipam::attachments(state_dir),
-        cni_ipam::check(state_dir, false),
-    ) {
-        (Ok(pods), Ok(found)) => (pods, found),
-        (Err(error), _) | (_, Err(error)) => {
-            return tracing::warn!(%error, "the pods' addresses cannot be checked");
-        }
-    };
-    let alive = pods
-        .iter()
-        .filter(|pod| pod.life == cni_ipam::Life::Alive && pod.complete)
-        .count();
-    tracing::info!(pods = alive, inconsistencies = found.len(), "pods of this node");
-    for finding in found.iter().take(FINDINGS_TOLD) {
-        tracing::warn!("{finding}; 'podroute ipam check --fix' mends what can be mended");
     }
 }
 

@@ -9,6 +9,8 @@
 //! All that belongs to a session is one value, [`Established`]: a new session gets a new one, so that nothing of an old session is
 //! ever written on a new connection.
 
+mod sockets;
+
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,13 +18,11 @@ use bgp_proto::engine::{Input as EngineInput, SessionId};
 use bgp_proto::session::{ConnId, DownReason, Input, Negotiated, Output, Session, State};
 use bgp_proto::types::{Family, FamilySet};
 use bgp_proto::wire::{RouteBatch, cease};
-use bytes::{Bytes, BytesMut};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::dial::{Connections, Dialed, Happened};
+use super::dial::{Connections, Happened};
 use super::established::{Established, LocalEnd, Stale, Woken, woken};
 use super::messages::ToPeer;
 use super::rotation::KeyInUse;
@@ -31,8 +31,8 @@ use crate::api::{Event, PeerSpec, SessionSnapshot};
 use crate::clock::now;
 use crate::engine::mailbox::{Mailbox, Ready, ToEngine};
 use crate::host::{Host, give_scope};
-use crate::peers::registry::{Progress, Registry};
-use crate::socket;
+use crate::peers::progress::Progress;
+use crate::peers::registry::Registry;
 
 /// Unwritten octets up to which chunks are taken from the outbox.
 const WRITE_AHEAD: usize = 256 << 10;
@@ -342,167 +342,6 @@ impl PeerTask {
         {
             up.keep_report(&report);
         }
-    }
-}
-
-/// The connections.
-impl PeerTask {
-    fn incoming(&mut self, stream: TcpStream, signed: bool) {
-        let fd = std::os::fd::AsFd::as_fd(&stream);
-        let transport = &self.spec.transport;
-        if signed != transport.password.is_some() {
-            tracing::info!(
-                peer = %self.spec.name,
-                "the peer connected while its password was being changed; closing the connection"
-            );
-            return;
-        }
-        let password = self.connections.key().of(transport);
-        let tuned = socket::sign(fd, transport.remote, password)
-            .and_then(|()| socket::tune(fd, transport, self.is_external()));
-        if let Err(error) = tuned {
-            tracing::warn!(peer = %self.spec.name, %error, "cannot set the options of an accepted connection; closing it");
-            return;
-        }
-        let conn = self.connections.add_incoming(stream);
-        self.tell_session(Input::Connected { conn, incoming: true });
-    }
-
-    fn dialed(&mut self, conn: ConnId, result: Dialed) {
-        match result {
-            Ok((stream, password)) => {
-                self.connections.add(conn, stream);
-                let next = &self.spec.transport.next_password;
-                let is_next = next.is_some() && *next == password;
-                self.use_key(if is_next {
-                    KeyInUse::Next
-                } else {
-                    KeyInUse::Password
-                });
-                self.tell_session(Input::Connected {
-                    conn,
-                    incoming: false,
-                });
-            }
-            Err(error) => self.tell_session(Input::Closed {
-                conn,
-                error: Some(error.to_string()),
-            }),
-        }
-    }
-
-    /// Connections and listeners have this key from now on.
-    fn use_key(&mut self, key: KeyInUse) {
-        if self.spec.transport.password.is_none() {
-            return;
-        }
-        let changed = key != self.connections.key();
-        let of_connections = self.connections.use_key(key, &self.spec.transport);
-        if let Some(registry) = self.past.registry.upgrade() {
-            registry.use_key(self.spec.id, key);
-        }
-        if let Err(error) = of_connections {
-            tracing::warn!(peer = %self.spec.name, %error, "cannot change the TCP MD5 key of a connection; restarting the session");
-            self.tell_session(Input::Stop {
-                subcode: cease::OTHER_CONFIGURATION_CHANGE,
-                message: String::new(),
-            });
-            self.tell_session(Input::Start);
-        } else if changed && self.up.is_some() {
-            tracing::info!(peer = %self.spec.name, next = key == KeyInUse::Next, "trying the peer's other TCP MD5 key");
-        }
-    }
-
-    fn read(&mut self, id: ConnId) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        let outcome = connection.read();
-        let mut buf = std::mem::take(&mut connection.read);
-        if !buf.is_empty() {
-            let conn = id;
-            self.session
-                .handle(now(), Input::Received { conn, buf: &mut buf });
-            if let Some(connection) = self.connections.get_mut(id) {
-                // An empty buffer goes back: most peers are silent most of the time.
-                connection.read = if buf.is_empty() { BytesMut::new() } else { buf };
-            }
-            self.run_outputs();
-        }
-        match outcome {
-            Ok(false) => {}
-            Ok(true) => self.lost(id, None),
-            Err(error) => self.lost(id, Some(error.to_string())),
-        }
-    }
-
-    /// Most of what is to be written fits into the socket.
-    fn write_all(&mut self) {
-        for id in self.connections.to_write() {
-            self.write(id);
-        }
-        if let Some(up) = &self.up
-            && let Some(connection) = self.connections.get(up.conn)
-            && connection.queue.is_empty()
-        {
-            up.outbox.release();
-        }
-    }
-
-    fn write(&mut self, id: ConnId) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        let before = connection.queue.octets();
-        match connection.write() {
-            // The socket took nothing: nobody knows whether the peer still reads.
-            Ok(_) if connection.queue.octets() == before => {}
-            Ok(credit) => {
-                if let Some(up) = &mut self.up {
-                    up.wrote(credit);
-                }
-                self.tell_session(Input::Wrote);
-            }
-            Err(error) => self.lost(id, Some(error.to_string())),
-        }
-    }
-
-    /// A message of the session waits behind what was begun.
-    fn queue_control_message(&mut self, id: ConnId, bytes: Bytes) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        if let Some(up) = self.up.as_ref().filter(|up| up.conn == id) {
-            up.outbox.claim(&mut connection.queue);
-        }
-        connection.queue.push_control(bytes);
-    }
-
-    /// The connection is gone by itself.
-    fn lost(&mut self, id: ConnId, error: Option<String>) {
-        if let Some(mut connection) = self.connections.take(id) {
-            let earlier = self.detach_outbox(&mut connection);
-            let error = earlier.map(|error| error.to_string()).or(error);
-            self.tell_session(Input::Closed { conn: id, error });
-        }
-    }
-
-    fn close(&mut self, id: ConnId) {
-        self.connections.stop_dialing(id);
-        if let Some(mut connection) = self.connections.take(id) {
-            let established = self.up.as_ref().is_some_and(|up| up.conn == id);
-            self.detach_outbox(&mut connection);
-            self.connections.close(connection, established);
-        }
-    }
-
-    /// The session of this connection is over, if it has one: all that belongs to it goes. What the system told the engine's task,
-    /// if anything.
-    fn detach_outbox(&mut self, connection: &mut Connection) -> Option<std::io::Error> {
-        let up = self.up.take_if(|up| up.conn == connection.id)?;
-        self.past.progress.set_up(false);
-        self.past.routes_sent += up.messages_sent();
-        up.outbox.close(&mut connection.queue)
     }
 }
 

@@ -2,7 +2,9 @@
 
 pub(crate) mod accept;
 mod dynamic;
+mod index;
 pub(crate) mod keys;
+pub(crate) mod progress;
 pub(crate) mod registry;
 pub(crate) mod unnumbered;
 

@@ -3,8 +3,8 @@
 //!
 //! One lock guards peers, ranges and the keys on the listeners: what depends on several of them is decided at one moment.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,15 +12,13 @@ use bgp_proto::types::{PeerId, Prefix};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use super::index::{Index, from};
 use super::keys::{Accepted, Keys};
+use super::progress::Progress;
 use crate::api::{Password, PeerSpec, RangeSpec};
-use crate::clock::now;
 use crate::peer::messages::ToPeer;
 use crate::peer::rotation::KeyInUse;
-use crate::socket;
-use crate::sync::{
-    AtomicBool, AtomicU64, Mutex, Ordering, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use crate::sync::{AtomicU64, Ordering, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A peer.
 #[derive(Clone)]
@@ -63,46 +61,6 @@ struct Key {
     missing: Option<String>,
 }
 
-/// How far a peer's session is, set by the peer's task for others to see.
-#[derive(Default)]
-pub(crate) struct Progress {
-    is_up: AtomicBool,
-    /// A valid OPEN has come, in one session or another.
-    has_opened: AtomicBool,
-    /// When the last session ended.
-    ended: Mutex<Option<Instant>>,
-    /// Of all peers: counts what changes.
-    changes: Arc<AtomicU64>,
-}
-
-impl Progress {
-    pub(crate) fn set_up(&self, is_up: bool) {
-        if !is_up {
-            *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
-        }
-        self.is_up.store(is_up, Ordering::Relaxed);
-        self.changes.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_opened(&self) {
-        self.has_opened.store(true, Ordering::Relaxed);
-    }
-
-    fn is_up(&self) -> bool {
-        self.is_up.load(Ordering::Relaxed)
-    }
-
-    fn has_opened(&self) -> bool {
-        self.has_opened.load(Ordering::Relaxed)
-    }
-
-    /// Whether the session is established, or was until this long ago.
-    fn was_up_within(&self, now: Instant, time: Duration) -> bool {
-        let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_up() || ended.is_some_and(|ended| now.saturating_duration_since(ended) < time)
-    }
-}
-
 /// Who connects.
 pub(crate) enum Caller {
     /// This peer, which has a task. `signed`: by the peer's key.
@@ -140,68 +98,6 @@ pub(crate) struct Registry {
 struct Range {
     spec: RangeSpec,
     key: Key,
-}
-
-/// Where a peer's connections come from: its address, on this link where it is link-local.
-type From = (IpAddr, Option<u32>);
-
-fn from(remote: &SocketAddr) -> From {
-    (remote.ip().to_canonical(), socket::scope(remote))
-}
-
-/// Numbers of peers by address and by range: of a thousand connections at once each looks up its own peer alone.
-#[derive(Default)]
-struct Index {
-    by_address: BTreeSet<(From, PeerId)>,
-    of_range: BTreeMap<String, BTreeSet<PeerId>>,
-}
-
-impl Index {
-    fn insert(&mut self, id: PeerId, from: From, range: Option<&str>) {
-        self.by_address.insert((from, id));
-        if let Some(range) = range {
-            self.of_range.entry(range.to_owned()).or_default().insert(id);
-        }
-    }
-
-    fn remove(&mut self, id: PeerId, from: From, range: Option<&str>) {
-        self.by_address.remove(&(from, id));
-        if let Some(range) = range
-            && let Some(ids) = self.of_range.get_mut(range)
-        {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.of_range.remove(range);
-            }
-        }
-    }
-
-    /// The first of those with this address: a configured one before a dynamic one.
-    fn by_address(&self, from: From) -> Option<PeerId> {
-        self.all_by_address(from).next()
-    }
-
-    fn all_by_address(&self, from: From) -> impl Iterator<Item = PeerId> {
-        let all = self
-            .by_address
-            .range((from, PeerId(0))..=(from, PeerId(u32::MAX)));
-        all.map(|(_, id)| *id)
-    }
-
-    /// Those with this address, on whatever link.
-    fn all_at(&self, addr: IpAddr) -> impl Iterator<Item = PeerId> {
-        let first = ((addr, None), PeerId(0));
-        let last = ((addr, Some(u32::MAX)), PeerId(u32::MAX));
-        self.by_address.range(first..=last).map(|(_, id)| *id)
-    }
-
-    fn of_range(&self, name: &str) -> impl Iterator<Item = &PeerId> {
-        self.of_range.get(name).into_iter().flatten()
-    }
-
-    fn count_of_range(&self, name: &str) -> usize {
-        self.of_range.get(name).map_or(0, BTreeSet::len)
-    }
 }
 
 #[derive(Default)]
@@ -292,10 +188,7 @@ impl Registry {
     }
 
     fn progress(&self) -> Arc<Progress> {
-        Arc::new(Progress {
-            changes: Arc::clone(&self.changes),
-            ..Progress::default()
-        })
+        Arc::new(Progress::counted_in(&self.changes))
     }
 
     /// Puts a new peer in. Its key is on the listeners before anybody can connect as this peer.
@@ -617,50 +510,5 @@ impl Registry {
             addresses: entries.index.by_address.len(),
             ranges_with_peers: entries.index.of_range.len(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn found_by_address_and_by_range_until_removed() {
-        let from = |last: u8, scope| (IpAddr::from([192, 0, 2, last]), scope);
-        let mut index = Index::default();
-        index.insert(PeerId(2), from(1, None), None);
-        index.insert(PeerId(1), from(1, None), Some("racks"));
-        index.insert(PeerId(3), from(1, Some(7)), Some("racks"));
-        index.insert(PeerId(4), from(2, None), Some("others"));
-        assert_eq!(
-            index.by_address(from(1, None)),
-            Some(PeerId(1)),
-            "the lower number"
-        );
-        assert_eq!(index.by_address(from(1, Some(7))), Some(PeerId(3)));
-        assert_eq!(index.by_address(from(1, Some(8))), None);
-        assert_eq!(index.count_of_range("racks"), 2);
-        index.remove(PeerId(1), from(1, None), Some("racks"));
-        assert_eq!(index.by_address(from(1, None)), Some(PeerId(2)));
-        assert!(index.of_range("racks").eq(&[PeerId(3)]));
-        index.remove(PeerId(4), from(2, None), Some("others"));
-        assert_eq!(
-            (index.count_of_range("others"), index.by_address(from(2, None))),
-            (0, None)
-        );
-    }
-
-    /// A neighbor has its time from the end of its session on, however long ago it was found.
-    #[test]
-    fn a_session_that_just_ended_counts() {
-        let progress = Progress::default();
-        let minute = Duration::from_secs(60);
-        assert!(!progress.was_up_within(now(), minute), "there was none");
-        progress.set_up(true);
-        assert!(progress.was_up_within(now() + 60 * minute, minute));
-        progress.set_up(false);
-        assert!(progress.was_up_within(now(), minute));
-        assert!(!progress.was_up_within(now() + 2 * minute, minute));
-        assert_eq!(progress.changes.load(Ordering::Relaxed), 2);
     }
 }

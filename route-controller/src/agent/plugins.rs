@@ -1,0 +1,86 @@
+//! What the CNI plugins get from the agent: facts of the node, and somebody who puts back what others take from pods.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use bgp_proto::types::Prefix;
+
+use super::{Agent, AgentError};
+use crate::kept::Kept;
+use crate::node_file::{self, NodeFile};
+
+/// The log names at most so many inconsistencies among pods; `podroute ipam check` names all.
+const FINDINGS_TOLD: usize = 10;
+
+impl Agent {
+    /// The plugins do without us: trouble is logged.
+    pub(super) fn help_plugins(&mut self) {
+        let restored = Arc::clone(&self.reports.health.restored);
+        self.node.kept = Kept::start(&self.node.run_dir, restored)
+            .map_err(|error| tracing::error!(%error, "nobody restores what others take from pods"))
+            .ok();
+        let state_dir = self.node.run_dir.join("ipam");
+        tokio::task::spawn_blocking(move || report_pods(&state_dir));
+    }
+
+    /// The addresses of peers and of the cluster's nodes.
+    fn peer_addresses(&self) -> Vec<IpAddr> {
+        let peers = self.config.peers.iter().filter_map(|peer| peer.remote.address());
+        let nodes = self
+            .file
+            .facts
+            .cluster
+            .iter()
+            .flat_map(|known| known.nodes.values());
+        let all: BTreeSet<_> = peers
+            .chain(nodes.flat_map(|node| node.addresses.clone()))
+            .collect();
+        all.into_iter().collect()
+    }
+
+    pub(super) fn write_node_file(&self) -> Result<(), AgentError> {
+        if !self.knows_cluster() {
+            return Ok(()); // what is there from before serves the plugins meanwhile
+        }
+        let text = |list: &[Prefix]| list.iter().map(ToString::to_string).collect();
+        let content = NodeFile {
+            version: 1,
+            node: self.name(),
+            blocks: text(&self.config.node.blocks),
+            pod_cidrs: text(&self.config.cluster.pod_cidrs),
+            mtu: self.node.host.mtu,
+            node_addresses: self.node.host.addresses.clone(),
+            peer_addresses: self.peer_addresses(),
+        };
+        node_file::write(&self.node.run_dir, &content).map_err(|source| AgentError::RunDir {
+            path: self.node.run_dir.clone(),
+            source,
+        })?;
+        if let Some(kept) = &self.node.kept {
+            kept.look();
+        }
+        Ok(())
+    }
+}
+
+fn report_pods(state_dir: &Path) {
+    let (pods, found) = match (
+        cni_ipam::attachments(state_dir),
+        cni_ipam::check(state_dir, false),
+    ) {
+        (Ok(pods), Ok(found)) => (pods, found),
+        (Err(error), _) | (_, Err(error)) => {
+            return tracing::warn!(%error, "the pods' addresses cannot be checked");
+        }
+    };
+    let alive = pods
+        .iter()
+        .filter(|pod| pod.life == cni_ipam::Life::Alive && pod.complete)
+        .count();
+    tracing::info!(pods = alive, inconsistencies = found.len(), "pods of this node");
+    for finding in found.iter().take(FINDINGS_TOLD) {
+        tracing::warn!("{finding}; 'podroute ipam check --fix' mends what can be mended");
+    }
+}

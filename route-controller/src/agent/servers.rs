@@ -1,0 +1,52 @@
+//! Who answers the operator's commands, and who serves metrics and probes.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Agent, AgentError};
+use crate::{metrics, server};
+
+impl Agent {
+    /// The socket of the operator's commands.
+    pub(super) fn start_server(&mut self) -> Result<(), AgentError> {
+        let server = server::Server {
+            speaker: self.speaker.clone(),
+            fib: self.fib.clone(),
+            agent: self.reports.orders.clone(),
+            identity: (self.config.node.asn, self.node.host.router_id),
+        };
+        let listener = server::listen(&self.node.run_dir).map_err(|source| AgentError::RunDir {
+            path: self.node.run_dir.clone(),
+            source,
+        })?;
+        let started = tokio::spawn(server.run(listener)).abort_handle();
+        if let Some(before) = self.node.server.replace(started) {
+            before.abort();
+        }
+        Ok(())
+    }
+
+    /// Metrics where the file wants them, and nowhere else.
+    pub(super) fn serve_metrics(&mut self) {
+        let wanted: BTreeSet<SocketAddr> = self.config.metrics.iter().copied().collect();
+        self.reports.metrics.retain(|addr, server| {
+            let stays = wanted.contains(addr) && !server.is_finished();
+            if !stays {
+                server.abort();
+            }
+            stays
+        });
+        for addr in wanted {
+            let source = metrics::Source {
+                speaker: self.speaker.clone(),
+                fib: self.fib.clone(),
+                health: Arc::clone(&self.reports.health),
+                agent: self.reports.orders.clone(),
+                watches: self.file.followed.watches.clone(),
+            };
+            let start = || tokio::spawn(metrics::serve(addr, source)).abort_handle();
+            self.reports.metrics.entry(addr).or_insert_with(start);
+        }
+    }
+}
