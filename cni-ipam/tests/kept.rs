@@ -160,7 +160,7 @@ fn the_nftables_table_comes_back() {
             .map(|n| lab.add(&format!("c{n}"), &lab.netns(&format!("p{n}")), &network))
             .collect();
         let list = || sh("nft list table inet podroute-cni");
-        // A set's elements have no order, nor have chains that were made anew.
+        // A set's elements have no order, nor have chains that were recreated.
         let sorted = || {
             let mut words: Vec<String> = list()
                 .split_whitespace()

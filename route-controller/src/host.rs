@@ -40,7 +40,7 @@ pub(crate) struct Wish {
     internal: Vec<IpAddr>,
     /// Peers' addresses, in the file's order.
     peers: Vec<IpAddr>,
-    /// The identifier of an earlier start, or of before.
+    /// The identifier of an earlier start, or the current one.
     kept: Option<RouterId>,
 }
 

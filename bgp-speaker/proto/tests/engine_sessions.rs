@@ -420,7 +420,7 @@ fn the_timer_ends_the_deferral() {
     assert!(is_served(&world, A));
 }
 
-/// How a peer of before is not waited for.
+/// How a peer of the previous run is not waited for.
 #[test]
 fn who_is_not_waited_for() {
     let restarting = graceful(B, PeerKind::Client, FamilySet::ALL);

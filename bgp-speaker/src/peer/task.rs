@@ -208,6 +208,10 @@ impl PeerTask {
     fn tick(&mut self) {
         self.expire_stale();
         if let Some(key) = self.connections.other_key(now()) {
+            if self.up.is_some() {
+                let next = key == KeyInUse::Next;
+                tracing::info!(peer = %self.spec.name, next, "segments are not acknowledged; trying the other TCP MD5 key");
+            }
             self.use_key(key);
         }
         if self.has_unread() {

@@ -225,7 +225,7 @@ fn drains(cluster: &mut Cluster) -> Result<()> {
     metric(cluster, 1, "podroute_drained 2")?;
     wait_cluster(cluster, 1, |status| status["drained"] == "withdrawn")?;
     wait_no_route(&cluster.nodes[0], prefix("10.244.2.0/24"), CONVERGENCE)?;
-    // The agent starts anew: still drained, and not reset by the facts of the same object.
+    // The agent restarts: still drained, and not reset by the facts of the same object.
     let mut agent = cluster.agents.remove(1);
     agent.terminate(Duration::from_secs(10))?;
     cluster.start_agent(1, &format!("{FULL}{METRICS}"))?;

@@ -135,7 +135,8 @@ impl Agent {
         let ended = !drain.on;
         match self.drain(drain).await {
             Ok(_) if ended => {
-                let message = "the Node object was made anew: the drain of the old one is over".to_owned();
+                let message =
+                    "the Node object was recreated: the drain of the previous one is over".to_owned();
                 tracing::warn!("{message}");
                 self.tell("Drain", false, "the Node object", message);
             }

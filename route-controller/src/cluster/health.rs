@@ -140,7 +140,7 @@ mod tests {
             late.iter().any(|pause| *pause != late[0]),
             "no jitter: {pauses:?}"
         );
-        // After a calm time it begins anew.
+        // After a calm time it starts from the shortest again.
         let pause = patience.after_failure(now + CALM + Duration::from_secs(1));
         assert!(pause <= SHORTEST, "{pause:?}");
     }

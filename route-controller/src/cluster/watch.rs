@@ -26,9 +26,9 @@ use super::index::Index;
 /// Events taken before the facts are made.
 const BURST: usize = 1000;
 
-/// The history that a watch wants to go on from is gone; the objects are listed anew.
+/// The history that a watch wants to go on from is gone; the objects are listed again.
 const GONE: u16 = 410;
-/// A watch is begun anew after this time. A connection may die without a word, as when kube-proxy's NAT of it is lost with an
+/// A watch is restarted after this time. A connection may die silently, as when kube-proxy's NAT of it is lost with an
 /// address of the node: then nothing is heard for so long and five seconds more.
 const WATCH_SECONDS: u32 = 45;
 

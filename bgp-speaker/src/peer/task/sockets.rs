@@ -64,7 +64,6 @@ impl PeerTask {
         if self.spec.transport.password.is_none() {
             return;
         }
-        let changed = key != self.connections.key();
         let of_connections = self.connections.use_key(key, &self.spec.transport);
         if let Some(registry) = self.past.registry.upgrade() {
             registry.use_key(self.spec.id, key);
@@ -76,8 +75,6 @@ impl PeerTask {
                 message: String::new(),
             });
             self.tell_session(Input::Start);
-        } else if changed && self.up.is_some() {
-            tracing::info!(peer = %self.spec.name, next = key == KeyInUse::Next, "trying the peer's other TCP MD5 key");
         }
     }
 
