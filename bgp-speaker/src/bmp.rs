@@ -14,7 +14,7 @@ use std::time::Duration;
 use bgp_proto::engine::{FeedId, FeedItem};
 use bgp_proto::session::{DownReason, State};
 use bgp_proto::types::{Family, FamilySet, PeerId};
-use bgp_proto::wire::bmp::{self, BmpPeer, Down, View};
+use bgp_proto::wire::bmp::{self, BmpPeer, PeerDownReason, View};
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -223,7 +223,9 @@ impl Station {
             .collect();
         for id in gone {
             if let Some(told) = self.told.remove(&id) {
-                let why = now.get(&id).map_or(Down::Deconfigured, |peer| why(peer));
+                let why = now
+                    .get(&id)
+                    .map_or(PeerDownReason::Deconfigured, |peer| why(peer));
                 bmp::peer_down(&mut self.out, &told.peer, wall(), &why);
             }
         }
@@ -320,11 +322,11 @@ impl Station {
     }
 }
 
-fn why(peer: &PeerSnapshot) -> Down {
+fn why(peer: &PeerSnapshot) -> PeerDownReason {
     match &peer.session.stats.last_down {
-        Some(DownReason::Sent(notification)) => Down::Sent(notification.clone()),
-        Some(DownReason::Received(notification)) => Down::Received(notification.clone()),
-        Some(DownReason::Abandoned) => Down::Closed,
-        Some(DownReason::Closed(_)) | None => Down::Lost,
+        Some(DownReason::Sent(notification)) => PeerDownReason::Sent(notification.clone()),
+        Some(DownReason::Received(notification)) => PeerDownReason::Received(notification.clone()),
+        Some(DownReason::Abandoned) => PeerDownReason::Closed,
+        Some(DownReason::Closed(_)) | None => PeerDownReason::Lost,
     }
 }

@@ -241,12 +241,17 @@ impl SpeakerHandle {
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn only_from(&self, leaving: BTreeSet<PeerId>) -> Result<BTreeMap<PeerId, usize>, Stopped> {
+    pub async fn count_exclusive_prefixes(
+        &self,
+        leaving: BTreeSet<PeerId>,
+    ) -> Result<BTreeMap<PeerId, usize>, Stopped> {
         let (leaving, mut counts) = (Arc::new(leaving), BTreeMap::new());
         let mut place = Some(0);
         while let Some(from) = place {
             let leaving = Arc::clone(&leaving);
-            let (some, next) = self.ask(move |engine| engine.only_from(&leaving, from)).await?;
+            let (some, next) = self
+                .ask(move |engine| engine.count_exclusive_prefixes(&leaving, from))
+                .await?;
             for (peer, count) in some {
                 *counts.entry(peer).or_default() += count;
             }
@@ -255,28 +260,28 @@ impl SpeakerHandle {
         Ok(counts)
     }
 
-    /// What would follow from these inputs to the engine: found out beside it, an excerpt of its table at a time ([`Engine::rehearse`]).
+    /// What would follow from these inputs to the engine: found out beside it, an excerpt of its table at a time ([`Engine::begin_preview`]).
     ///
     /// # Errors
     /// [`Stopped`].
     pub async fn preview(&self, inputs: Vec<Input>) -> Result<Preview, Stopped> {
-        let mut rehearsal = self
-            .ask(move |engine: &mut Engine| engine.rehearse(now(), inputs))
+        let mut run = self
+            .ask(move |engine: &mut Engine| engine.begin_preview(now(), inputs))
             .await?;
         loop {
-            let place = rehearsal.place();
-            let excerpt = self.ask(move |engine| engine.excerpt(place)).await?;
+            let cursor = run.cursor();
+            let page = self.ask(move |engine| engine.table_page(cursor)).await?;
             let taken = tokio::task::spawn_blocking(move || {
-                let is_last = rehearsal.take(&excerpt);
-                (rehearsal, is_last)
+                let is_last = run.add_page(&page);
+                (run, is_last)
             });
             let is_last;
-            (rehearsal, is_last) = taken.await.map_err(|_| Stopped)?;
+            (run, is_last) = taken.await.map_err(|_| Stopped)?;
             if is_last {
                 break;
             }
         }
-        let preview = tokio::task::spawn_blocking(move || rehearsal.finish());
+        let preview = tokio::task::spawn_blocking(move || run.finish());
         preview.await.map_err(|_| Stopped)
     }
 

@@ -54,7 +54,7 @@ fn table(bench: &mut Bare, kind: PeerKind, routes: u32, gone: bool) {
         } else {
             announce(attrs, &prefixes)
         };
-        bench.tell(Input::Routes(common::bare::session(PeerId(1)), batch));
+        bench.apply(Input::Routes(common::bare::session(PeerId(1)), batch));
     }
 }
 
@@ -137,7 +137,7 @@ fn cost_grows_with_what_changes() {
     let decode = per_route("decode", 8000, 14000, 1);
     let mut counts = BTreeMap::from([("decoded, 50 a message", decode)]);
     for (work, name) in [
-        ("table", "announced, decided, told"),
+        ("table", "announced, decided, sent"),
         ("withdraw", "and withdrawn"),
     ] {
         // Between two doublings of hash tables (at seven eighths of a power of two): those are paid for by all.

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     fn change(last: u8, hops: u8) -> FibChange {
-        let hop = |n| bgp_proto::engine::FibHop {
+        let hop = |n| bgp_proto::engine::FibNextHop {
             addr: [192, 0, 2, n].into(),
             weight: 1,
         };

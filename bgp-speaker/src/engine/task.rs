@@ -86,7 +86,7 @@ impl EngineTask {
                 }
                 // Others who have something to say at this moment are heard first: in a burst of many peers all are sent
                 // few and full messages.
-                if self.engine.undecided() < FEW {
+                if self.engine.pending_decisions() < FEW {
                     tokio::task::yield_now().await;
                 }
             }
@@ -96,7 +96,7 @@ impl EngineTask {
             self.datapath.catch_up();
             self.lifecycle.catch_up();
             if !self.busy && self.inbox.is_empty() {
-                self.busy = self.engine.tidy();
+                self.busy = self.engine.free_unused();
             }
         }
     }

@@ -170,7 +170,7 @@ impl Stale {
     /// the peer has by now, whose End-of-RIB did not come in time. Gives what the engine is told, and what is still kept.
     pub(crate) fn expire(mut self, up: Option<SessionId>) -> (EngineInput, Option<Self>) {
         if let Some(session) = up {
-            return (EngineInput::Swept(session), None);
+            return (EngineInput::StaleExpired(session), None);
         }
         let Some(next) = self.long_lived.iter().map(|(_, time)| *time).min() else {
             return (EngineInput::Down(self.session), None);

@@ -300,7 +300,7 @@ impl PeerTask {
                 subcode,
                 message: String::new(),
             });
-            self.session = Session::new(self.spec.session.clone(), self.seed).in_place_of_another();
+            self.session = Session::new(self.spec.session.clone(), self.seed).as_replacement();
         }
         match (self.spec.wanted(), restart || toggled) {
             (true, true) => self.tell_session(Input::StartAfter(self.spec.connect_after)),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::work::{Item, Job};
+use super::work::{Job, WorkItem};
 use super::{Engine, Originated};
 use crate::policy::Source;
 use crate::rib::generation::Generation;
@@ -28,13 +28,13 @@ impl Engine {
             .filter(|(prefix, route)| old.get(prefix) != Some(route))
         {
             self.rib.sources.local.insert(*prefix, route.source);
-            self.announce_own(*prefix, route);
+            self.originate_route(*prefix, route);
         }
         self.local.originated = wanted;
-        self.guard_blocks();
+        self.update_own_blocks();
     }
 
-    fn announce_own(&mut self, prefix: Prefix, route: &Originated) {
+    fn originate_route(&mut self, prefix: Prefix, route: &Originated) {
         // The next hop is put in per session (export rules); the unspecified address never leaves us.
         let next_hop = match prefix.family() {
             Family::Ipv4 => NextHop::V4(Ipv4Addr::UNSPECIFIED),
@@ -56,13 +56,13 @@ impl Engine {
         self.rib.attrs.release(id, &mut self.rib.next_hops);
         // A change of source alone leaves the path as it is, but policies see it.
         if let Some(dest) = self.rib.table.find(&prefix) {
-            self.mark(dest);
+            self.mark_dirty(dest);
         }
     }
 
     /// Nobody else's path may lie inside our pod blocks; paths that come under a new block, or out from
     /// under an old one, are evaluated again.
-    fn guard_blocks(&mut self) {
+    fn update_own_blocks(&mut self) {
         let blocks: Vec<Prefix> = self
             .local
             .originated
@@ -70,17 +70,17 @@ impl Engine {
             .filter(|route| route.source == Source::PodBlock)
             .map(|route| route.prefix)
             .collect();
-        let old = std::mem::replace(&mut self.local.blocks, blocks);
+        let old = std::mem::replace(&mut self.local.pod_blocks, blocks);
         let changed: Vec<Prefix> = old
             .iter()
-            .filter(|block| !self.local.blocks.contains(block))
-            .chain(self.local.blocks.iter().filter(|block| !old.contains(block)))
+            .filter(|block| !self.local.pod_blocks.contains(block))
+            .chain(self.local.pod_blocks.iter().filter(|block| !old.contains(block)))
             .copied()
             .collect();
         if changed.is_empty() {
             return;
         }
-        self.work.items.push_back(Item {
+        self.work.items.push_back(WorkItem {
             peer: PeerId::LOCAL,
             dests: VecDeque::new(),
             job: Job::Blocks(changed, DestId(0)),

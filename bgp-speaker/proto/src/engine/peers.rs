@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::adj_in::AdjIn;
 use super::{PeerRouting, SessionFacts, SessionId};
-use crate::rib::generation::{Before, Generation, Generations};
+use crate::rib::generation::{Generation, Generations, OlderGenerations};
 use crate::types::{Family, FamilySet, PeerId};
 
 /// Names an update group of the engine.
@@ -19,11 +19,11 @@ pub(super) struct Established {
     /// Bytes given to the shell and not yet written.
     pub(super) outstanding: usize,
     /// Prefixes over the limit: the session is being ended, what still comes is dropped.
-    pub(super) refused: bool,
+    pub(super) over_limit: bool,
     /// Families in which the operator was warned of the number of prefixes.
-    pub(super) warned: FamilySet,
+    pub(super) prefix_limit_warned: FamilySet,
     /// The operator was warned of too many paths of a prefix.
-    pub(super) warned_of_paths: bool,
+    pub(super) path_limit_warned: bool,
 }
 
 impl Established {
@@ -32,9 +32,9 @@ impl Established {
             facts,
             group: None,
             outstanding: 0,
-            refused: false,
-            warned: FamilySet::EMPTY,
-            warned_of_paths: false,
+            over_limit: false,
+            prefix_limit_warned: FamilySet::EMPTY,
+            path_limit_warned: false,
         }
     }
 
@@ -137,19 +137,19 @@ impl Peer {
     }
 
     /// The generations before the current ones, by family.
-    pub(super) fn stale(&self) -> [Before; 2] {
+    pub(super) fn stale_generations(&self) -> [OlderGenerations; 2] {
         Family::ALL.map(|family| self.generations(family).older())
     }
 
     /// All paths of these generations have the youngest of them now.
-    pub(super) fn merged(&mut self, before: [Before; 2]) {
+    pub(super) fn generations_merged(&mut self, before: [OlderGenerations; 2]) {
         for (generations, before) in self.generations.iter_mut().zip(before) {
             generations.merged(before);
         }
     }
 
     /// No path has one of these generations any more.
-    pub(super) fn removed(&mut self, before: [Before; 2]) {
+    pub(super) fn generations_removed(&mut self, before: [OlderGenerations; 2]) {
         for (generations, before) in self.generations.iter_mut().zip(before) {
             generations.removed(before);
         }

@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashSet;
 
 use super::Engine;
-use super::adj_in::slot;
-use super::import::Cached;
+use super::adj_in::family_index;
+use super::import::ImportCache;
 use super::peers::Peer;
-use super::work::{Item, Job, Lost, SLICE};
+use super::work::{Job, LostNextHops, SLICE, WorkItem};
 use super::{Reach, SessionFacts, SessionId};
-use crate::rib::generation::Before;
+use crate::rib::generation::OlderGenerations;
 use crate::rib::nexthop::NextHopId;
 use crate::rib::table::{DestId, Path, PathIdx};
 use crate::types::{Community, Family, FamilySet, PeerId};
@@ -22,7 +22,7 @@ use crate::types::{Community, Family, FamilySet, PeerId};
 impl Engine {
     /// RFC 4724 §4.2: routes kept for a restarting peer go at once unless its new OPEN says that it kept its
     /// forwarding state for their family, and the session carries it.
-    pub(super) fn remove_unkept(&mut self, id: PeerId, facts: &SessionFacts) {
+    pub(super) fn withdraw_unpreserved(&mut self, id: PeerId, facts: &SessionFacts) {
         let negotiated = &facts.negotiated;
         let restart = negotiated.remote.graceful_restart();
         let kept = |family| {
@@ -43,7 +43,7 @@ impl Engine {
         self.end_session(id);
         // They concern the restart before.
         self.drop_items(id, |job| matches!(job, Job::LongLived | Job::Unreachable(_)));
-        self.make_room(id);
+        self.free_generation(id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -63,7 +63,7 @@ impl Engine {
         self.withdraw_lost(id);
     }
 
-    /// What leads over next hops that are lost goes at once ([`Lost`]).
+    /// What leads over next hops that are lost goes at once ([`LostNextHops`]).
     fn withdraw_lost(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get(&id) else {
             return;
@@ -71,11 +71,11 @@ impl Engine {
         let reach = &self.rib.next_hops;
         let is_lost = |id: &NextHopId| reach.reach(*id) == Some(Reach::Unreachable);
         let next_hops: FxHashSet<NextHopId> = peer.adj_in.next_hops().filter(is_lost).collect();
-        let dests: VecDeque<DestId> = peer.adj_in.notes_of(&next_hops).collect();
+        let dests: VecDeque<DestId> = peer.adj_in.dests_via(&next_hops).collect();
         if !dests.is_empty() {
-            let stale = [(id, peer.stale())].into_iter().collect();
-            let job = Job::Unreachable(Lost { next_hops, stale });
-            self.work.items.push_back(Item { peer: id, dests, job });
+            let stale = [(id, peer.stale_generations())].into_iter().collect();
+            let job = Job::Unreachable(LostNextHops { next_hops, stale });
+            self.work.items.push_back(WorkItem { peer: id, dests, job });
         }
     }
 
@@ -94,7 +94,7 @@ impl Engine {
     }
 
     /// The peer is back, but its End-of-RIB did not come in time (RFC 4724 §4.2).
-    pub(super) fn swept(&mut self, session: SessionId) {
+    pub(super) fn stale_expired(&mut self, session: SessionId) {
         if self
             .peers
             .get(&session.peer)
@@ -123,7 +123,7 @@ impl Engine {
             let attrs = self.rib.attrs.get(old.received);
             if attrs.has_community(Community::NO_LLGR) {
                 self.rib.table.remove(dest, at);
-                self.took_out(dest, prefix, &old);
+                self.path_removed(dest, prefix, &old);
                 continue;
             }
             if attrs.has_community(Community::LLGR_STALE) {
@@ -133,15 +133,15 @@ impl Engine {
             let communities = marked.communities.iter().copied();
             marked.communities = communities.chain([Community::LLGR_STALE]).collect();
             let received = self.rib.attrs.intern(marked, &mut self.rib.next_hops);
-            let mut cached = Cached::default();
-            let imported = self.imported(id, &prefix, received, &mut cached);
+            let mut cache = ImportCache::default();
+            let imported = self.import_path(id, &prefix, received, &mut cache);
             let path = Path {
                 received,
                 imported,
                 ..old
             };
-            self.exchange(dest, prefix, (at, &old), path);
-            cached.release(self);
+            self.replace_path(dest, prefix, (at, &old), path);
+            cache.release(self);
             self.rib.attrs.release(received, &mut self.rib.next_hops);
         }
     }
@@ -156,7 +156,7 @@ impl Engine {
             return;
         };
         if !peer.generations(family).has_room_for_refresh() {
-            if peer.adj_in.noted() > SLICE {
+            if peer.adj_in.indexed() > SLICE {
                 return;
             }
             self.finish_items(id);
@@ -170,8 +170,8 @@ impl Engine {
         };
         let generations = peer.generations_mut(family);
         generations.begin_refresh();
-        let is_merging = |item: &Item| item.peer == id && matches!(item.job, Job::Merge(_));
-        if generations.is_crowded() && !self.work.items.iter().any(is_merging) {
+        let is_merging = |item: &WorkItem| item.peer == id && matches!(item.job, Job::Merge(_));
+        if generations.is_half_full() && !self.work.items.iter().any(is_merging) {
             self.queue_merge(id);
         }
     }
@@ -199,7 +199,7 @@ impl Engine {
         self.withdraw_generations(id, gone);
     }
 
-    fn withdraw_generations(&mut self, id: PeerId, gone: [Before; 2]) {
+    fn withdraw_generations(&mut self, id: PeerId, gone: [OlderGenerations; 2]) {
         if gone.iter().any(|before| !before.is_empty()) {
             self.queue(id, Job::Withdraw(gone));
         }
@@ -208,25 +208,25 @@ impl Engine {
     /// Work on all that the peer has announced so far.
     pub(super) fn queue(&mut self, peer: PeerId, job: Job) {
         if let Some(known) = self.peers.get(&peer) {
-            let dests = known.adj_in.notes().collect();
-            self.work.items.push_back(Item { peer, dests, job });
+            let dests = known.adj_in.dests().collect();
+            self.work.items.push_back(WorkItem { peer, dests, job });
         }
     }
 
     /// The same with what earlier sessions left and is not removed yet.
-    pub(super) fn queue_with_leftovers(&mut self, peer: PeerId, job: Job) {
+    pub(super) fn queue_with_pending(&mut self, peer: PeerId, job: Job) {
         let mine = self.work.items.iter().filter(|item| item.peer == peer);
         let mut dests: VecDeque<DestId> = mine.flat_map(|item| item.dests.iter().copied()).collect();
         if let Some(known) = self.peers.get(&peer) {
-            dests.extend(known.adj_in.notes());
+            dests.extend(known.adj_in.dests());
         }
         if !dests.is_empty() {
-            self.work.items.push_back(Item { peer, dests, job });
+            self.work.items.push_back(WorkItem { peer, dests, job });
         }
     }
 
     /// Another generation can begin in each family: a session ended while the removal of what earlier ones left is not through.
-    pub(super) fn make_room(&mut self, id: PeerId) {
+    pub(super) fn free_generation(&mut self, id: PeerId) {
         let has_room = |peer: &Peer| {
             Family::ALL
                 .iter()
@@ -248,17 +248,17 @@ impl Engine {
     /// What is stale gets one generation.
     fn queue_merge(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get(&id) {
-            let stale = peer.stale();
+            let stale = peer.stale_generations();
             self.queue(id, Job::Merge(stale));
         }
     }
 
     /// Gives the peer's paths of these generations the youngest of them.
-    pub(super) fn merge(&mut self, id: PeerId, dest: DestId, merged: &[Before; 2]) {
+    pub(super) fn merge(&mut self, id: PeerId, dest: DestId, merged: &[OlderGenerations; 2]) {
         let Some(prefix) = self.rib.table.prefix(dest) else {
             return;
         };
-        let Some(before) = merged.get(slot(prefix.family())) else {
+        let Some(before) = merged.get(family_index(prefix.family())) else {
             return;
         };
         let mut next = self.rib.table.path_of(dest, id);

@@ -5,24 +5,24 @@
 
 use std::net::IpAddr;
 
-use super::api::FibHop;
+use super::api::FibNextHop;
 use crate::wire::PathAttrs;
 
 /// The bandwidth that a path says it has, in octets per second.
 pub(super) fn bandwidth(attrs: &PathAttrs) -> Option<f32> {
-    let communities = &attrs.rare.as_ref()?.ext_communities;
+    let communities = &attrs.extra.as_ref()?.ext_communities;
     communities.iter().find_map(|community| community.bandwidth())
 }
 
 /// The set of next hops, sorted, each once (with the most bandwidth it is said to have), and their shares.
-pub(super) fn weigh(ways: &mut Vec<(IpAddr, Option<f32>)>, out: &mut Vec<FibHop>) {
-    ways.sort_unstable_by(|a, b| {
+pub(super) fn assign_weights(hops: &mut Vec<(IpAddr, Option<f32>)>, out: &mut Vec<FibNextHop>) {
+    hops.sort_unstable_by(|a, b| {
         let most_first = b.1.unwrap_or(0.0).total_cmp(&a.1.unwrap_or(0.0));
         a.0.cmp(&b.0).then(most_first)
     });
-    ways.dedup_by_key(|way| way.0);
-    let rates: Option<f32> = ways.iter().map(|way| way.1).sum();
-    out.extend(ways.iter().map(|(addr, rate)| FibHop {
+    hops.dedup_by_key(|hop| hop.0);
+    let rates: Option<f32> = hops.iter().map(|hop| hop.1).sum();
+    out.extend(hops.iter().map(|(addr, rate)| FibNextHop {
         addr: *addr,
         weight: share(*rate, rates),
     }));
@@ -49,13 +49,13 @@ mod tests {
 
     fn shares(rates: &[Option<f32>]) -> Vec<u8> {
         let addr = |index: usize| IpAddr::from([192, 0, 2, u8::try_from(index).unwrap()]);
-        let mut ways = rates
+        let mut hops = rates
             .iter()
             .enumerate()
             .map(|(index, rate)| (addr(index), *rate))
             .collect();
         let mut out = Vec::new();
-        weigh(&mut ways, &mut out);
+        assign_weights(&mut hops, &mut out);
         out.iter().map(|hop| hop.weight).collect()
     }
 
@@ -78,12 +78,12 @@ mod tests {
     fn the_same_next_hop_twice_counts_once() {
         let addr: IpAddr = "192.0.2.1".parse().unwrap();
         let other: IpAddr = "192.0.2.2".parse().unwrap();
-        let mut ways = vec![(addr, Some(1.0)), (other, Some(1.0)), (addr, Some(3.0))];
+        let mut hops = vec![(addr, Some(1.0)), (other, Some(1.0)), (addr, Some(3.0))];
         let mut out = Vec::new();
-        weigh(&mut ways, &mut out);
+        assign_weights(&mut hops, &mut out);
         assert_eq!(
             out,
-            [(addr, 3), (other, 1)].map(|(addr, weight)| FibHop { addr, weight })
+            [(addr, 3), (other, 1)].map(|(addr, weight)| FibNextHop { addr, weight })
         );
     }
 }

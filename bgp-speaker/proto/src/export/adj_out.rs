@@ -33,7 +33,7 @@ impl OutcomeId {
         Self(index << 1 | u32::from(outcome.next_hop_of.is_some()))
     }
 
-    fn leads_to_a_peer(self) -> bool {
+    fn next_hop_is_peer(self) -> bool {
         self.0 & 1 == 1
     }
 }
@@ -131,7 +131,7 @@ impl AdjOut {
     #[inline]
     pub fn excluded(&self, sent: &Sent) -> Excluded {
         let (source, mut next_hop_of) = (Some(sent.source), None);
-        if sent.outcome.leads_to_a_peer() {
+        if sent.outcome.next_hop_is_peer() {
             next_hop_of = self.outcome(sent.outcome).next_hop_of;
         }
         Excluded { source, next_hop_of }
@@ -139,7 +139,7 @@ impl AdjOut {
 
     /// Whether a member is sent an entry.
     #[must_use]
-    pub fn is_for(&self, sent: &Sent, member: PeerId) -> bool {
+    pub fn is_sent_to(&self, sent: &Sent, member: PeerId) -> bool {
         !self.excluded(sent).contains(member)
     }
 

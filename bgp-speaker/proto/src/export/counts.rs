@@ -83,12 +83,12 @@ impl Counts {
     #[inline]
     fn of(&mut self, member: PeerId) -> &mut ByFamily {
         if self.last.is_none_or(|(last, _)| last != member) {
-            self.turn_to(member);
+            self.select_member(member);
         }
         &mut self.last.get_or_insert((member, [0; 2])).1
     }
 
-    fn turn_to(&mut self, member: PeerId) {
+    fn select_member(&mut self, member: PeerId) {
         let counts = self.excluded.remove(&member).unwrap_or_default();
         if let Some((last, counts)) = self.last.replace((member, counts))
             && counts != [0; 2]

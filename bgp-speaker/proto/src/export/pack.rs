@@ -26,7 +26,7 @@ struct Bucket {
 }
 
 /// Changes for which a packer keeps room.
-const KEPT: usize = 256;
+const RETAINED_CAPACITY: usize = 256;
 
 /// Collects changes and encodes them.
 #[derive(Clone, Debug, Default)]
@@ -43,9 +43,9 @@ pub struct Packer {
 
 impl Packer {
     /// All members but these learn the new state of the prefix.
-    pub fn tell_all(&mut self, nlri: Nlri, sent: Option<Sent>, skip: Excluded) {
+    pub fn queue_for_all(&mut self, nlri: Nlri, sent: Option<Sent>, skip: Excluded) {
         let family = nlri.prefix.family();
-        self.tell(
+        self.queue(
             nlri,
             Bucket {
                 only: None,
@@ -57,9 +57,9 @@ impl Packer {
     }
 
     /// One member learns the new state of the prefix.
-    pub fn tell_one(&mut self, nlri: Nlri, sent: Option<Sent>, only: PeerId) {
+    pub fn queue_for_member(&mut self, nlri: Nlri, sent: Option<Sent>, only: PeerId) {
         let family = nlri.prefix.family();
-        self.tell(
+        self.queue(
             nlri,
             Bucket {
                 only: Some(only),
@@ -70,12 +70,12 @@ impl Packer {
         );
     }
 
-    fn tell(&mut self, nlri: Nlri, bucket: Bucket) {
-        let place = self.changed.len();
+    fn queue(&mut self, nlri: Nlri, bucket: Bucket) {
+        let position = self.changed.len();
         self.changed.push(nlri);
         match self.runs.last_mut() {
-            Some((last, range)) if *last == bucket => range.end = place + 1,
-            _ => self.runs.push((bucket, place..place + 1)),
+            Some((last, range)) if *last == bucket => range.end = position + 1,
+            _ => self.runs.push((bucket, position..position + 1)),
         }
     }
 
@@ -109,13 +109,13 @@ impl Packer {
                 cached = wanted.and_then(|(family, sent)| attrs(family, head.prefix, sent));
                 last = wanted;
             }
-            let told = match &cached {
+            let encoded = match &cached {
                 Some(attrs) if bucket.sent.is_some() => {
                     encode_announce(&mut out, context, bucket.family, attrs, list).is_ok()
                 }
                 _ => false,
             };
-            if !told {
+            if !encoded {
                 encode_withdraw(&mut out, context, bucket.family, list);
             }
             if let Some(only) = bucket.only {
@@ -124,25 +124,25 @@ impl Packer {
                 out.truncate(start);
             } else {
                 let skip = bucket.skip.iter();
-                skip.for_each(|skip| note_skip(&mut chunk, skip, start, out.len()));
+                skip.for_each(|skip| add_skip(&mut chunk, skip, start, out.len()));
             }
         }
         // By member; those of the second place stand anywhere.
         chunk.skips.sort_by_key(|(skip, range)| (*skip, range.start));
         chunk.common = Bytes::copy_from_slice(&out);
-        self.forget(out);
+        self.reset(out);
         chunk
     }
 
     /// Keeps some room for the next time.
-    fn forget(&mut self, mut out: BytesMut) {
+    fn reset(&mut self, mut out: BytesMut) {
         self.changed.clear();
-        self.changed.shrink_to(KEPT);
+        self.changed.shrink_to(RETAINED_CAPACITY);
         self.runs.clear();
-        self.runs.shrink_to(KEPT);
+        self.runs.shrink_to(RETAINED_CAPACITY);
         self.scratch.clear();
-        self.scratch.shrink_to(KEPT);
-        if out.capacity() <= KEPT * 256 {
+        self.scratch.shrink_to(RETAINED_CAPACITY);
+        if out.capacity() <= RETAINED_CAPACITY * 256 {
             out.clear();
             self.out = out;
         }
@@ -165,7 +165,7 @@ fn joined<'a>(
 }
 
 /// Adds a skipped range, joined to the one before where both touch.
-fn note_skip(chunk: &mut Chunk, skip: PeerId, start: usize, end: usize) {
+fn add_skip(chunk: &mut Chunk, skip: PeerId, start: usize, end: usize) {
     match chunk.skips.last_mut() {
         Some((peer, range)) if *peer == skip && range.end == start => range.end = end,
         _ => chunk.skips.push((skip, start..end)),

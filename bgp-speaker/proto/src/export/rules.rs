@@ -53,7 +53,7 @@ pub struct GroupKey {
     /// Our real AS.
     pub own_asn: Asn,
     /// The members' AS, where what is sent depends on it.
-    pub their_asn: Option<Asn>,
+    pub member_asn: Option<Asn>,
     /// What else happens to paths.
     pub rules: PathRules,
     /// Families negotiated.
@@ -102,7 +102,7 @@ impl GroupKey {
             kind: routing.kind,
             local_asn: routing.local_asn,
             own_asn,
-            their_asn: (routing.rules.as_override || routing.rules.private_as != PrivateAs::Keep)
+            member_asn: (routing.rules.as_override || routing.rules.private_as != PrivateAs::Keep)
                 .then_some(routing.remote_asn),
             rules: PathRules {
                 enforce_first_as: false, // import's alone
@@ -135,13 +135,13 @@ impl GroupKey {
     #[must_use]
     pub fn may_export(&self, prefix: &Prefix, attrs: &PathAttrs, learned: Learned) -> bool {
         self.families.contains(prefix.family())
-            && self.may_cross(learned)
+            && self.reflection_allows(learned)
             && self.communities_allow(prefix.family(), attrs)
             && self.next_hop(prefix.family(), attrs, learned).is_some()
     }
 
     /// RFC 4271 §9.2.1, RFC 4456 §6: between iBGP peers only a reflector passes routes on.
-    fn may_cross(&self, learned: Learned) -> bool {
+    fn reflection_allows(&self, learned: Learned) -> bool {
         match (learned, self.kind) {
             (Learned::Peer(PeerKind::Internal, _), PeerKind::Internal) => false,
             (_, PeerKind::External | PeerKind::Internal | PeerKind::Client) => true,
@@ -170,14 +170,14 @@ impl GroupKey {
             (Learned::Peer(..), PeerKind::External) => {
                 let unchanged = self.rules.next_hop_unchanged || self.rules.route_server;
                 if unchanged || self.is_shared(attrs.next_hop.addr()) {
-                    Some(self.passed_on(attrs.next_hop))
+                    Some(self.unchanged_next_hop(attrs.next_hop))
                 } else {
                     own()
                 }
             }
             _ if self.next_hop_self => own(),
             // RFC 4456 §10: a reflector leaves NEXT_HOP alone, unless it was told that it is in the path.
-            _ => Some(self.passed_on(attrs.next_hop)),
+            _ => Some(self.unchanged_next_hop(attrs.next_hop)),
         }
     }
 
@@ -194,7 +194,7 @@ impl GroupKey {
         let named = match self.policy.next_hop(matched) {
             Some(NextHopAction::Address(addr)) => Some(named(addr)),
             Some(NextHopAction::OwnAddress) => self.own_next_hop(family).map(|own| own.addr().into()),
-            Some(NextHopAction::Unchanged) if !link_local => Some(self.passed_on(attrs.next_hop)),
+            Some(NextHopAction::Unchanged) if !link_local => Some(self.unchanged_next_hop(attrs.next_hop)),
             Some(NextHopAction::Unchanged) | None => None,
         };
         let next_hop = named.or_else(|| self.next_hop(family, attrs, learned));
@@ -215,7 +215,7 @@ impl GroupKey {
 
     /// A next hop as it was received. The link-local address in it belongs to the link where the global one is: only members on that
     /// link get it (RFC 2545 §3).
-    fn passed_on(&self, next_hop: NextHop) -> NextHop {
+    fn unchanged_next_hop(&self, next_hop: NextHop) -> NextHop {
         match next_hop {
             NextHop::V6Pair(global, _) if !self.is_shared(global.into()) => NextHop::V6(global),
             _ => next_hop,
@@ -250,8 +250,8 @@ impl GroupKey {
     ) -> PathAttrs {
         let mut out = attrs.clone();
         match self.kind {
-            PeerKind::External => self.to_other_as(&mut out, learned),
-            PeerKind::Internal | PeerKind::Client => self.inside_as(&mut out, learned),
+            PeerKind::External => self.transform_external(&mut out, learned),
+            PeerKind::Internal | PeerKind::Client => self.transform_internal(&mut out, learned),
         }
         let context = ActionContext {
             local_asn: self.local_asn,
@@ -262,41 +262,43 @@ impl GroupKey {
             out.next_hop = next_hop;
         }
         if self.draining {
-            going_away(&mut out);
+            mark_graceful_shutdown(&mut out);
         }
         if self.kind == PeerKind::External {
             out.local_pref = None; // RFC 4271 §5.1.5
         }
-        out.tidy();
+        out.normalize();
         out
     }
 
-    fn to_other_as(&self, out: &mut PathAttrs, learned: Learned) {
+    fn transform_external(&self, out: &mut PathAttrs, learned: Learned) {
         let local = matches!(learned, Learned::Local(_));
         let transparent = self.rules.route_server && !local; // RFC 7947 §2.2
         if !transparent {
-            out.as_path = self.path_to_other_as(&out.as_path);
+            out.as_path = self.external_as_path(&out.as_path);
         }
         if !local && !transparent {
             out.med = None; // RFC 4271 §5.1.4
         }
-        if let Some(rare) = out.rare.as_deref_mut() {
-            rare.originator_id = None;
-            rare.cluster_list.clear();
-            rare.ext_communities.retain(|community| community.is_transitive());
+        if let Some(extra) = out.extra.as_deref_mut() {
+            extra.originator_id = None;
+            extra.cluster_list.clear();
+            extra
+                .ext_communities
+                .retain(|community| community.is_transitive());
         }
     }
 
-    fn path_to_other_as(&self, path: &AsPath) -> AsPath {
+    fn external_as_path(&self, path: &AsPath) -> AsPath {
         // The peer's own number stays, or it could not see a loop.
-        let private = |asn: Asn| asn.is_private() && Some(asn) != self.their_asn;
+        let private = |asn: Asn| asn.is_private() && Some(asn) != self.member_asn;
         let mut path = match self.rules.private_as {
             PrivateAs::Keep => path.clone(),
             PrivateAs::Remove => path.map(|asn| (!private(asn)).then_some(asn)),
             PrivateAs::Replace => path.map(|asn| Some(if private(asn) { self.local_asn } else { asn })),
         };
-        if let Some(theirs) = self.their_asn.filter(|_| self.rules.as_override) {
-            path = path.map(|asn| Some(if asn == theirs { self.local_asn } else { asn }));
+        if let Some(member_asn) = self.member_asn.filter(|_| self.rules.as_override) {
+            path = path.map(|asn| Some(if asn == member_asn { self.local_asn } else { asn }));
         }
         // RFC 7705 §3.2: the real number stays in the path unless it is to be replaced.
         if self.rules.local_as.is_some_and(|local_as| !local_as.replace_as) {
@@ -305,21 +307,21 @@ impl GroupKey {
         path.prepend(self.local_asn, 1) // RFC 4271 §5.1.2 b
     }
 
-    fn inside_as(&self, out: &mut PathAttrs, learned: Learned) {
+    fn transform_internal(&self, out: &mut PathAttrs, learned: Learned) {
         let local = matches!(learned, Learned::Local(_));
         let shuts_down = local && out.has_community(Community::GRACEFUL_SHUTDOWN);
         let default = if shuts_down { 0 } else { DEFAULT_LOCAL_PREF }; // RFC 8326 §4
         out.local_pref.get_or_insert(default);
         if let Learned::Peer(PeerKind::Internal | PeerKind::Client, source) = learned {
-            let rare = out.rare_mut();
-            rare.originator_id.get_or_insert(source); // RFC 4456 §8
-            rare.cluster_list.insert(0, self.cluster_id);
+            let extra = out.extra_mut();
+            extra.originator_id.get_or_insert(source); // RFC 4456 §8
+            extra.cluster_list.insert(0, self.cluster_id);
         }
     }
 }
 
 /// RFC 8326 §4: other paths are to be preferred, in our AS and in others.
-fn going_away(out: &mut PathAttrs) {
+fn mark_graceful_shutdown(out: &mut PathAttrs) {
     out.local_pref = Some(0);
     if !out.has_community(Community::GRACEFUL_SHUTDOWN) {
         let communities = out.communities.iter().copied();

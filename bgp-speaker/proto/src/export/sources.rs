@@ -39,7 +39,7 @@ pub struct Sources {
     /// Our own prefixes.
     pub local: BTreeMap<Prefix, Source>,
     /// Peers on this host: what they announce with a next hop of our own is for this host.
-    pub here: BTreeSet<PeerId>,
+    pub on_this_host: BTreeSet<PeerId>,
     /// Next hops count as reachable without being resolved.
     pub assume_reachable: bool,
 }
@@ -55,27 +55,27 @@ impl Sources {
     }
 
     /// A source that is not configured any more.
-    pub fn forget(&mut self, peer: PeerId) {
+    pub fn remove(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
-        self.forget_address(peer);
-        self.here.remove(&peer);
+        self.remove_address(peer);
+        self.on_this_host.remove(&peer);
     }
 
     /// Where a peer is.
-    pub fn learn_address(&mut self, peer: PeerId, addr: IpAddr) {
+    pub fn set_address(&mut self, peer: PeerId, addr: IpAddr) {
         if addr.is_loopback() {
-            self.here.insert(peer);
+            self.on_this_host.insert(peer);
         } else {
-            self.here.remove(&peer);
+            self.on_this_host.remove(&peer);
         }
-        self.forget_address(peer);
+        self.remove_address(peer);
         self.addresses.insert(peer, addr);
         self.by_address.insert(addr, peer);
     }
 
-    fn forget_address(&mut self, peer: PeerId) {
+    fn remove_address(&mut self, peer: PeerId) {
         if let Some(addr) = self.addresses.remove(&peer)
-            && self.at(addr) == Some(peer)
+            && self.peer_at(addr) == Some(peer)
         {
             self.by_address.remove(&addr);
         }
@@ -89,7 +89,7 @@ impl Sources {
 
     /// The peer with this address.
     #[must_use]
-    pub fn at(&self, addr: IpAddr) -> Option<PeerId> {
+    pub fn peer_at(&self, addr: IpAddr) -> Option<PeerId> {
         self.by_address.get(&addr).copied()
     }
 
@@ -116,7 +116,7 @@ impl Sources {
         }
         match next_hops.reach(attrs.next_hop(imported)) {
             Some(Reach::Reachable { metric }) => Some(metric),
-            Some(Reach::Own) if self.here.contains(&path.peer) => Some(0),
+            Some(Reach::Own) if self.on_this_host.contains(&path.peer) => Some(0),
             Some(Reach::Unreachable | Reach::Own) | None => None,
         }
     }
@@ -165,27 +165,27 @@ impl Sources {
             candidate.external = *kind == PeerKind::External;
             candidate.router_id = router_id.get();
         }
-        if let Some(rare) = attrs.rare.as_deref() {
-            candidate.router_id = rare.originator_id.map_or(candidate.router_id, |id| id.get()); // RFC 4456 §9
-            candidate.clusters = rare.cluster_list.len();
+        if let Some(extra) = attrs.extra.as_deref() {
+            candidate.router_id = extra.originator_id.map_or(candidate.router_id, |id| id.get()); // RFC 4456 §9
+            candidate.clusters = extra.cluster_list.len();
         }
     }
 
-    /// The usable paths of a destination under their export identifiers: all of them, or the `most` best ones, best
+    /// The usable paths of a destination under their export identifiers: all of them, or the `limit` best ones, best
     /// first (RFC 7911 leaves the choice to us).
     #[must_use]
-    pub fn several(
+    pub fn add_path_set(
         &self,
         table: &Table,
         dest: DestId,
         attrs: &AttrTable,
         next_hops: &NextHops,
-        most: u16,
+        limit: u16,
     ) -> Vec<(PathId, Best)> {
         let mut candidates = Vec::new();
         self.candidates(table, dest, attrs, next_hops, &mut candidates);
-        let ranked = if most > 0 && candidates.len() > usize::from(most) {
-            best_of(candidates, usize::from(most))
+        let ranked = if limit > 0 && candidates.len() > usize::from(limit) {
+            rank_best(candidates, usize::from(limit))
         } else {
             candidates
         };
@@ -219,13 +219,13 @@ impl Sources {
 }
 
 /// The best, the best without it, and so on.
-fn best_of(mut candidates: Vec<Candidate>, most: usize) -> Vec<Candidate> {
+fn rank_best(mut candidates: Vec<Candidate>, limit: usize) -> Vec<Candidate> {
     let one = Multipath {
         max_paths: 1,
         relax: false,
     };
-    let mut ranked = Vec::with_capacity(most);
-    while ranked.len() < most {
+    let mut ranked = Vec::with_capacity(limit);
+    while ranked.len() < limit {
         let mut round = candidates.clone();
         select(&mut round, one);
         let Some(best) = round.first().copied() else { break };

@@ -40,7 +40,7 @@ impl AttrId {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rank {
     /// Not LLGR_STALE: a long-lived stale path loses to every other (RFC 9494 §4.3).
-    pub fresh: bool,
+    pub not_llgr_stale: bool,
     /// LOCAL_PREF, 100 where absent (RFC 4271 §9.1.1 leaves it to us), 0 with GRACEFUL_SHUTDOWN (RFC 8326 §4).
     pub local_pref: u32,
     /// AS path length.
@@ -64,7 +64,7 @@ impl Rank {
             attrs.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
         };
         Self {
-            fresh: !attrs.has_community(Community::LLGR_STALE),
+            not_llgr_stale: !attrs.has_community(Community::LLGR_STALE),
             local_pref,
             hops: attrs.as_path.hops(),
             origin: attrs.origin,
@@ -90,20 +90,20 @@ pub struct AttrTable {
     /// Hash and slot: growing it looks at no set.
     index: HashTable<(u32, u32)>,
     /// Slots whose last holder went. Some may have found another since.
-    unheld: Vec<u32>,
+    unreferenced: Vec<u32>,
     /// Sets that somebody holds.
-    held: usize,
+    referenced: usize,
 }
 
 /// Sets that are freed together.
-const LOT: usize = 256;
+const FREE_BATCH: usize = 256;
 
 fn hash(attrs: &PathAttrs) -> u32 {
     (FxBuildHasher.hash_one(attrs) >> 32) as u32
 }
 
 /// 64 bits out of 32, the high ones as good as the low ones.
-fn spread(hash: u32) -> u64 {
+fn spread_hash(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
@@ -115,11 +115,11 @@ impl AttrTable {
         let same = |(found, index): &(u32, u32)| {
             *found == hash && slot_at(slots, *index).is_some_and(|slot| slot.attrs == attrs)
         };
-        if let Some((_, index)) = self.index.find(spread(hash), same).copied() {
-            self.hold(index, next_hops);
+        if let Some((_, index)) = self.index.find(spread_hash(hash), same).copied() {
+            self.retain_slot(index, next_hops);
             return id(index);
         }
-        self.held += 1;
+        self.referenced += 1;
         let slot = Slot {
             next_hop: next_hops.retain(attrs.next_hop.addr()),
             refs: 1,
@@ -128,18 +128,18 @@ impl AttrTable {
         };
         let index = self.store(slot);
         self.index
-            .insert_unique(spread(hash), (hash, index), |(hash, _)| spread(*hash));
+            .insert_unique(spread_hash(hash), (hash, index), |(hash, _)| spread_hash(*hash));
         id(index)
     }
 
     /// One more holder of a set that may have none.
-    fn hold(&mut self, index: u32, next_hops: &mut NextHops) {
+    fn retain_slot(&mut self, index: u32, next_hops: &mut NextHops) {
         let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) else {
             return;
         };
         if slot.refs == 0 {
             slot.next_hop = next_hops.retain(slot.attrs.next_hop.addr());
-            self.held += 1;
+            self.referenced += 1;
         }
         slot.refs += 1;
     }
@@ -151,8 +151,8 @@ impl AttrTable {
             u32::try_from(self.slots.len() - 1).unwrap_or(AttrId::LARGEST - 1)
         });
         debug_assert!(index < AttrId::LARGEST);
-        if let Some(place) = self.slots.get_mut(index as usize) {
-            *place = Some(slot);
+        if let Some(entry) = self.slots.get_mut(index as usize) {
+            *entry = Some(slot);
         }
         index
     }
@@ -198,7 +198,7 @@ impl AttrTable {
     /// One holder less; the last one lets go of the next hop, and of the set soon after.
     pub fn release(&mut self, id: AttrId, next_hops: &mut NextHops) {
         #[cfg(test)]
-        super::visits::note();
+        super::visits::record();
         let index = id.0.get() - 1;
         let Some(Some(slot)) = self.slots.get_mut(index as usize) else {
             return;
@@ -208,30 +208,30 @@ impl AttrTable {
             return;
         }
         next_hops.release(slot.next_hop);
-        self.held -= 1;
-        self.unheld.push(index);
-        if self.unheld.len() >= LOT {
-            self.free_unheld();
+        self.referenced -= 1;
+        self.unreferenced.push(index);
+        if self.unreferenced.len() >= FREE_BATCH {
+            self.free_unreferenced();
         }
     }
 
     /// Frees the sets that nobody holds.
-    pub fn free_unheld(&mut self) {
-        for index in self.unheld.drain(..) {
-            let Some(place) = self.slots.get_mut(index as usize) else {
+    pub fn free_unreferenced(&mut self) {
+        for index in self.unreferenced.drain(..) {
+            let Some(entry) = self.slots.get_mut(index as usize) else {
                 continue;
             };
             // One that went twice stands here twice.
-            let Some(slot) = place.as_ref().filter(|slot| slot.refs == 0) else {
+            let Some(slot) = entry.as_ref().filter(|slot| slot.refs == 0) else {
                 continue;
             };
             if let Ok(entry) = self
                 .index
-                .find_entry(spread(slot.hash), |(_, found)| *found == index)
+                .find_entry(spread_hash(slot.hash), |(_, found)| *found == index)
             {
                 entry.remove();
             }
-            *place = None;
+            *entry = None;
             self.free.push(index);
         }
     }
@@ -239,13 +239,13 @@ impl AttrTable {
     /// How many distinct sets there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.held
+        self.referenced
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.held == 0
+        self.referenced == 0
     }
 }
 
@@ -282,7 +282,7 @@ mod tests {
         table.release(c, &mut next_hops);
         next_hops.take_changes();
         assert_eq!((table.len(), next_hops.len()), (0, 0));
-        table.free_unheld();
+        table.free_unreferenced();
         assert_eq!(table.intern(attrs(2, 7), &mut next_hops), c);
     }
 
@@ -296,12 +296,12 @@ mod tests {
             assert_eq!(table.intern(attrs(1, 5), &mut next_hops), a);
         }
         assert_eq!((table.len(), next_hops.len()), (1, 1));
-        table.free_unheld();
+        table.free_unreferenced();
         assert_eq!(table.get(a).med, Some(5), "it stays");
         table.release(a, &mut next_hops);
         next_hops.take_changes();
         assert_eq!((table.len(), next_hops.len()), (0, 0));
-        table.free_unheld();
+        table.free_unreferenced();
         assert!(table.index.is_empty() && table.slots.iter().all(Option::is_none));
         assert_eq!(table.free, [0]);
     }
@@ -309,15 +309,15 @@ mod tests {
     #[test]
     fn sets_are_freed_in_lots() {
         let (mut table, mut next_hops) = (AttrTable::default(), NextHops::default());
-        let numbers = 0..u32::try_from(LOT).unwrap();
+        let numbers = 0..u32::try_from(FREE_BATCH).unwrap();
         let all: Vec<AttrId> = numbers
             .map(|med| table.intern(attrs(1, med), &mut next_hops))
             .collect();
         for id in all {
-            assert_eq!(table.index.len(), LOT);
+            assert_eq!(table.index.len(), FREE_BATCH);
             table.release(id, &mut next_hops);
         }
-        assert!(table.index.is_empty() && table.free.len() == LOT);
+        assert!(table.index.is_empty() && table.free.len() == FREE_BATCH);
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub fn select(candidates: &mut Vec<Candidate>, multipath: Multipath) {
         return;
     }
     keep_max(candidates, |candidate| candidate.local);
-    keep_max(candidates, |candidate| candidate.rank.fresh);
+    keep_max(candidates, |candidate| candidate.rank.not_llgr_stale);
     keep_max(candidates, |candidate| candidate.rank.local_pref);
     keep_max(candidates, |candidate| Reverse(candidate.rank.hops));
     keep_max(candidates, |candidate| Reverse(candidate.rank.origin));
@@ -146,7 +146,7 @@ mod tests {
             at: idx(n),
             local: false,
             rank: Rank {
-                fresh: true,
+                not_llgr_stale: true,
                 local_pref: 100,
                 hops: 1,
                 origin: Origin::Igp,
@@ -180,7 +180,7 @@ mod tests {
     fn each_step_decides_when_all_before_are_equal() {
         let steps: [fn(&mut Candidate); 11] = [
             |c| c.local = true,
-            |c| c.rank.fresh = true,
+            |c| c.rank.not_llgr_stale = true,
             |c| c.rank.local_pref = 101,
             |c| c.rank.hops = 0,
             |c| c.rank.origin = Origin::Igp,
@@ -193,7 +193,7 @@ mod tests {
         ];
         let plain = || Candidate {
             rank: Rank {
-                fresh: false,
+                not_llgr_stale: false,
                 origin: Origin::Egp,
                 med: 9,
                 ..candidate(0).rank
@@ -283,7 +283,7 @@ mod tests {
             seed in any::<u64>(),
         ) {
             let set: Vec<Candidate> = facts.iter().enumerate().map(|(n, (pref, hops, med, neighbor, external, metric))| {
-                let rank = Rank { fresh: true, local_pref: *pref, hops: *hops, med: *med, neighbor: Some(Asn(*neighbor)), origin: Origin::Igp };
+                let rank = Rank { not_llgr_stale: true, local_pref: *pref, hops: *hops, med: *med, neighbor: Some(Asn(*neighbor)), origin: Origin::Igp };
                 Candidate { rank, external: *external, metric: *metric, ..candidate(n as u32) }
             }).collect();
             let mut shuffled = set.clone();

@@ -14,12 +14,12 @@ pub(super) struct Dest {
     pub(super) len: u8,
     pub(super) family: Family,
     pub(super) dirty: bool,
-    pub(super) place: Place,
+    pub(super) state: SlotState,
 }
 
 /// What a place for a destination holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place {
+pub(super) enum SlotState {
     /// A prefix.
     Taken,
     /// A prefix that stands in `empty`.
@@ -37,16 +37,16 @@ pub(super) struct Networks {
 
 impl Networks {
     /// What stands for a prefix in its destination.
-    pub(super) fn put(&mut self, prefix: &Prefix) -> u32 {
+    pub(super) fn insert(&mut self, prefix: &Prefix) -> u32 {
         let words = prefix.words();
         if prefix.family() == Family::Ipv4 {
             let [word, ..] = words;
             return word;
         }
         if let Some(index) = self.free.pop()
-            && let Some(place) = self.words.get_mut(index as usize)
+            && let Some(slot) = self.words.get_mut(index as usize)
         {
-            *place = words;
+            *slot = words;
             return index;
         }
         self.words.push(words);
@@ -59,12 +59,12 @@ impl Networks {
         }
     }
 
-    pub(super) fn is(&self, dest: &Dest, prefix: &Prefix) -> bool {
-        let here = match dest.family {
+    pub(super) fn matches(&self, dest: &Dest, prefix: &Prefix) -> bool {
+        let same_network = match dest.family {
             Family::Ipv4 => prefix.words().first() == Some(&dest.network),
             Family::Ipv6 => self.words.get(dest.network as usize) == Some(&prefix.words()),
         };
-        here && dest.len == prefix.len() && dest.family == prefix.family()
+        same_network && dest.len == prefix.len() && dest.family == prefix.family()
     }
 
     pub(super) fn prefix(&self, dest: &Dest) -> Prefix {

@@ -45,13 +45,13 @@ impl Generation {
 
 /// Generations that end with this one: a set that stays what it is while newer ones begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Before {
+pub struct OlderGenerations {
     keep: Generation,
     /// How many generations before `keep`.
     span: u8,
 }
 
-impl Before {
+impl OlderGenerations {
     /// Whether the set holds the generation.
     #[must_use]
     pub fn contains(self, generation: Generation) -> bool {
@@ -106,7 +106,7 @@ impl Generations {
 
     /// Whether half of the generations are in use.
     #[must_use]
-    pub fn is_crowded(&self) -> bool {
+    pub fn is_half_full(&self) -> bool {
         self.span() >= MODULUS / 2
     }
 
@@ -128,17 +128,17 @@ impl Generations {
     }
 
     /// What the peer did not announce again since its restart is to be removed; `None` when it did not restart.
-    pub fn end_restart(&mut self) -> Option<Before> {
+    pub fn end_restart(&mut self) -> Option<OlderGenerations> {
         self.restart.take().map(|keep| self.before(keep))
     }
 
     /// What the peer did not announce again since BoRR is to be removed; `None` without BoRR.
-    pub fn end_refresh(&mut self) -> Option<Before> {
+    pub fn end_refresh(&mut self) -> Option<OlderGenerations> {
         self.refresh.take().map(|keep| self.before(keep))
     }
 
     /// All paths so far leave the Adj-RIB-In; which ones.
-    pub fn end_all(&mut self) -> Before {
+    pub fn end_all(&mut self) -> OlderGenerations {
         self.current = self.current.next();
         self.counted = self.current;
         (self.restart, self.refresh) = (None, None);
@@ -147,13 +147,13 @@ impl Generations {
 
     /// All that are older than the current one.
     #[must_use]
-    pub fn older(&self) -> Before {
+    pub fn older(&self) -> OlderGenerations {
         self.before(self.current)
     }
 
-    fn before(&self, keep: Generation) -> Before {
+    fn before(&self, keep: Generation) -> OlderGenerations {
         let span = self.oldest.age_at(keep);
-        Before { keep, span }
+        OlderGenerations { keep, span }
     }
 
     /// Whether a path of this generation was not announced again since everything became stale.
@@ -169,12 +169,12 @@ impl Generations {
     }
 
     /// No path has one of these generations any more.
-    pub fn removed(&mut self, before: Before) {
+    pub fn removed(&mut self, before: OlderGenerations) {
         self.forget_older_than(before.keep);
     }
 
     /// All paths of these generations have the youngest of them now.
-    pub fn merged(&mut self, before: Before) {
+    pub fn merged(&mut self, before: OlderGenerations) {
         if !before.is_empty() {
             self.forget_older_than(before.youngest());
         }
@@ -271,7 +271,7 @@ mod tests {
         while generations.has_room_for_refresh() {
             generations.begin_refresh();
         }
-        assert!(generations.is_crowded());
+        assert!(generations.is_half_full());
         for _ in 0..RESERVED {
             assert!(generations.has_room());
             generations.begin_restart();

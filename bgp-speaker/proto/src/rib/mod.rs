@@ -18,7 +18,7 @@ pub(crate) mod visits {
         static COUNT: Cell<usize> = const { Cell::new(0) };
     }
 
-    pub(crate) fn note() {
+    pub(crate) fn record() {
         COUNT.set(COUNT.get() + 1);
     }
 

@@ -74,7 +74,7 @@ impl NextHops {
             None => u32::try_from(self.entries.len()).unwrap_or(u32::MAX),
         };
         match self.entries.get_mut(index as usize) {
-            Some(place) => *place = entry,
+            Some(slot) => *slot = entry,
             None => self.entries.push(entry),
         }
         self.by_addr.insert(addr, index);
@@ -113,11 +113,11 @@ impl NextHops {
     }
 
     /// Takes the kernel's word; `Some(id)` when it is news about a next hop in use.
-    pub fn learn(&mut self, addr: IpAddr, reach: Reach) -> Option<NextHopId> {
+    pub fn set_reach(&mut self, addr: IpAddr, reach: Reach) -> Option<NextHopId> {
         let index = *self.by_addr.get(&addr)?;
         let entry = self.entries.get_mut(index as usize)?;
-        let news = entry.reach.replace(reach) != Some(reach);
-        news.then_some(NextHopId(index))
+        let is_changed = entry.reach.replace(reach) != Some(reach);
+        is_changed.then_some(NextHopId(index))
     }
 
     /// What began and ended since the last call.
@@ -146,7 +146,7 @@ impl NextHops {
 
     /// Whether the kernel has yet to say something of a next hop in use.
     #[must_use]
-    pub fn is_waiting(&self) -> bool {
+    pub fn has_unresolved(&self) -> bool {
         self.entries
             .iter()
             .any(|entry| entry.refs > 0 && entry.reach.is_none())
@@ -177,7 +177,7 @@ mod tests {
         let id = next_hops.retain(addr);
         assert_eq!(next_hops.take_changes(), (vec![addr], vec![]));
         assert_eq!(
-            (next_hops.learn(addr, reach), next_hops.learn(addr, reach)),
+            (next_hops.set_reach(addr, reach), next_hops.set_reach(addr, reach)),
             (Some(id), None)
         );
         next_hops.release(id);
@@ -197,6 +197,6 @@ mod tests {
         next_hops.take_changes();
         next_hops.release(id);
         assert_eq!(next_hops.take_changes(), (vec![], vec![addr]));
-        assert_eq!(next_hops.learn(addr, Reach::Unreachable), None);
+        assert_eq!(next_hops.set_reach(addr, Reach::Unreachable), None);
     }
 }

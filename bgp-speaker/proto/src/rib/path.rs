@@ -80,7 +80,7 @@ pub struct Path {
 impl Path {
     /// Whether both are the same but for the generation.
     #[must_use]
-    pub fn says_the_same(&self, other: &Self) -> bool {
+    pub fn eq_ignoring_generation(&self, other: &Self) -> bool {
         (self.peer, self.path_id, self.received, self.imported)
             == (other.peer, other.path_id, other.received, other.imported)
     }

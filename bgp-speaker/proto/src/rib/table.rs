@@ -15,7 +15,7 @@ use rustc_hash::FxBuildHasher;
 
 pub use super::path::{Ineligible, Path, PathIdx};
 
-use super::dest::{Dest, Networks, Place};
+use super::dest::{Dest, Networks, SlotState};
 use super::path::Node;
 use crate::types::{Family, PathId, PeerId, Prefix};
 
@@ -33,7 +33,7 @@ impl DestId {
 
 /// How many paths a destination has, as far as a decision goes.
 #[derive(Clone, Copy, Debug)]
-pub enum Few {
+pub enum PathCount {
     /// It is on its way out.
     None,
     /// This alone.
@@ -54,10 +54,10 @@ pub struct Table {
     /// Of these, those that a member that is behind still needs, until [`Table::unblock`].
     blocked: Vec<DestId>,
     /// A new destination found no free place while some stand in `empty`.
-    short: bool,
+    reclaim_needed: bool,
     /// The place behind the prefix that was asked for last: peers tell their tables again, and take them back, in the order
     /// in which they told them first. Then nothing is looked up (ADR 13).
-    next: u32,
+    next_slot: u32,
     nodes: Vec<Node>,
     free_nodes: Option<PathIdx>,
 }
@@ -66,7 +66,7 @@ pub struct Table {
 /// range of service addresses, a table in order) touches few cache lines. The low bits choose the slot, the high ones
 /// are the tag that is compared first.
 fn hash(prefix: &Prefix) -> u64 {
-    let (cluster, place) = match prefix.family() {
+    let (cluster, slot) = match prefix.family() {
         Family::Ipv4 => {
             let number = prefix.number_v4();
             let cluster = FxBuildHasher.hash_one(u64::from(prefix.len()) << 40 | u64::from(number >> 4));
@@ -79,12 +79,12 @@ fn hash(prefix: &Prefix) -> u64 {
             (FxBuildHasher.hash_one((high, low, prefix.len())), number as u64)
         }
     };
-    let place = place & PLACE;
-    ((cluster & !PLACE) | place) ^ (place << TAG)
+    let slot = slot & NEIGHBOR_BITS;
+    ((cluster & !NEIGHBOR_BITS) | slot) ^ (slot << TAG)
 }
 
 /// Bits of a hash in which neighbours differ: their place, again in the tag.
-const PLACE: u64 = 15;
+const NEIGHBOR_BITS: u64 = 15;
 const TAG: u32 = 57;
 
 impl Table {
@@ -94,31 +94,33 @@ impl Table {
         let same = |index: &u32| {
             self.dests
                 .get(*index as usize)
-                .is_some_and(|dest| self.networks.is(dest, prefix))
+                .is_some_and(|dest| self.networks.matches(dest, prefix))
         };
         self.index.find(hash(prefix), same).map(|index| DestId(*index))
     }
 
     /// The same for prefixes that are asked for one after another.
     pub fn find_next(&mut self, prefix: &Prefix) -> Option<DestId> {
-        let found = self.guess(prefix).or_else(|| self.find(prefix));
+        let found = self.probe_next_slot(prefix).or_else(|| self.find(prefix));
         if let Some(DestId(index)) = found {
-            self.next = index.saturating_add(1);
+            self.next_slot = index.saturating_add(1);
         }
         found
     }
 
     /// The place behind the last one, if it is the prefix's.
-    fn guess(&self, prefix: &Prefix) -> Option<DestId> {
-        let dest = self.dests.get(self.next as usize)?;
-        let is = self.networks.is(dest, prefix) && dest.place != Place::Free;
-        is.then_some(DestId(self.next))
+    fn probe_next_slot(&self, prefix: &Prefix) -> Option<DestId> {
+        let dest = self.dests.get(self.next_slot as usize)?;
+        let is = self.networks.matches(dest, prefix) && dest.state != SlotState::Free;
+        is.then_some(DestId(self.next_slot))
     }
 
     /// The destination of a prefix, made if absent.
     pub fn dest(&mut self, prefix: &Prefix) -> DestId {
-        let dest = self.guess(prefix).unwrap_or_else(|| self.dest_by_index(prefix));
-        self.next = dest.0.saturating_add(1);
+        let dest = self
+            .probe_next_slot(prefix)
+            .unwrap_or_else(|| self.dest_by_index(prefix));
+        self.next_slot = dest.0.saturating_add(1);
         dest
     }
 
@@ -127,36 +129,36 @@ impl Table {
         let same = |index: &u32| {
             dests
                 .get(*index as usize)
-                .is_some_and(|dest| networks.is(dest, prefix))
+                .is_some_and(|dest| networks.matches(dest, prefix))
         };
         let rehash = |index: &u32| {
             dests
                 .get(*index as usize)
                 .map_or(0, |dest| hash(&networks.prefix(dest)))
         };
-        let place = match self.index.entry(hash(prefix), same, rehash) {
+        let slot = match self.index.entry(hash(prefix), same, rehash) {
             Entry::Occupied(found) => return DestId(*found.get()),
-            Entry::Vacant(place) => place,
+            Entry::Vacant(slot) => slot,
         };
         let dest = Dest {
-            network: networks.put(prefix),
+            network: networks.insert(prefix),
             head: None,
             fib: 0,
             len: prefix.len(),
             family: prefix.family(),
             dirty: false,
-            place: Place::Taken,
+            state: SlotState::Taken,
         };
-        self.short |= self.free_dests.is_empty() && !self.empty.is_empty();
+        self.reclaim_needed |= self.free_dests.is_empty() && !self.empty.is_empty();
         let index = self
             .free_dests
             .pop()
             .unwrap_or(u32::try_from(dests.len()).unwrap_or(u32::MAX));
         match dests.get_mut(index as usize) {
-            Some(place) => *place = dest,
+            Some(slot) => *slot = dest,
             None => dests.push(dest),
         }
-        place.insert(index);
+        slot.insert(index);
         DestId(index)
     }
 
@@ -164,7 +166,7 @@ impl Table {
     #[must_use]
     pub fn prefix(&self, dest: DestId) -> Option<Prefix> {
         #[cfg(test)]
-        super::visits::note();
+        super::visits::record();
         self.dests
             .get(dest.index())
             .map(|dest| self.networks.prefix(dest))
@@ -228,7 +230,7 @@ impl Table {
         std::iter::from_fn(move || {
             let at = next?;
             #[cfg(test)]
-            super::visits::note();
+            super::visits::record();
             let node = self.nodes.get(slot(at))?;
             next = node.next;
             Some((at, node.path()))
@@ -237,13 +239,13 @@ impl Table {
 
     /// Whether a destination has no path, or one, or more.
     #[must_use]
-    pub fn few(&self, dest: DestId) -> Few {
+    pub fn path_count(&self, dest: DestId) -> PathCount {
         let head = self.dests.get(dest.index()).and_then(|dest| dest.head);
         let first = head.and_then(|at| Some((at, self.nodes.get(slot(at))?)));
         match first {
-            None => Few::None,
-            Some((at, node)) if node.next.is_none() => Few::One(at, node.path()),
-            Some(_) => Few::More,
+            None => PathCount::None,
+            Some((at, node)) if node.next.is_none() => PathCount::One(at, node.path()),
+            Some(_) => PathCount::More,
         }
     }
 
@@ -264,7 +266,7 @@ impl Table {
         let mut next = self.dests.get(dest.index()).and_then(|dest| dest.head);
         while let Some(at) = next {
             #[cfg(test)]
-            super::visits::note();
+            super::visits::record();
             let node = self.nodes.get(slot(at))?;
             if wanted(node) {
                 return Some((at, node));
@@ -332,10 +334,10 @@ impl Table {
     fn allocate(&mut self, path: Path) -> PathIdx {
         let node = Node::new(path, None);
         if let Some(at) = self.free_nodes
-            && let Some(place) = self.nodes.get_mut(slot(at))
+            && let Some(slot) = self.nodes.get_mut(slot(at))
         {
-            self.free_nodes = place.next;
-            *place = node;
+            self.free_nodes = slot.next;
+            *slot = node;
             return at;
         }
         self.nodes.push(node);
@@ -375,8 +377,8 @@ impl Table {
     fn set_head(&mut self, id: DestId, head: Option<PathIdx>) -> Option<()> {
         let dest = self.dests.get_mut(id.index())?;
         dest.head = head;
-        if head.is_none() && dest.place == Place::Taken {
-            dest.place = Place::Empty;
+        if head.is_none() && dest.state == SlotState::Taken {
+            dest.state = SlotState::Empty;
             self.empty.push(id);
         }
         Some(())
@@ -414,21 +416,21 @@ impl Table {
 
     /// Whether new prefixes would use places that [`Table::reclaim`] frees.
     #[must_use]
-    pub fn is_short(&self) -> bool {
-        self.short
+    pub fn needs_reclaim(&self) -> bool {
+        self.reclaim_needed
     }
 
-    /// Looks at `most` destinations without a path and frees those that nothing needs any more; true when there are more to look at. No
+    /// Looks at `limit` destinations without a path and frees those that nothing needs any more; true when there are more to look at. No
     /// Adj-RIB-Out has an entry for one that is decided. `needed`: a member that is behind may still have to be sent its withdrawal.
-    pub fn reclaim(&mut self, most: usize, needed: Option<&dyn Fn(DestId) -> bool>) -> bool {
-        let mut kept = Vec::new();
-        for _ in 0..most {
+    pub fn reclaim(&mut self, limit: usize, needed: Option<&dyn Fn(DestId) -> bool>) -> bool {
+        let mut still_dirty = Vec::new();
+        for _ in 0..limit {
             let Some(id) = self.empty.pop() else { break };
             let Some(dest) = self.dests.get_mut(id.index()) else {
                 continue;
             };
             if dest.dirty {
-                kept.push(id);
+                still_dirty.push(id);
                 continue;
             }
             if let Some(needed) = needed
@@ -439,10 +441,10 @@ impl Table {
                 continue;
             }
             if dest.head.is_some() {
-                dest.place = Place::Taken;
+                dest.state = SlotState::Taken;
                 continue;
             }
-            dest.place = Place::Free;
+            dest.state = SlotState::Free;
             let hash = hash(&self.networks.prefix(dest));
             self.networks.remove(dest);
             if let Ok(entry) = self.index.find_entry(hash, |found| *found == id.0) {
@@ -450,12 +452,12 @@ impl Table {
             }
             self.free_dests.push(id.0);
         }
-        self.short = false;
+        self.reclaim_needed = false;
         if self.empty.is_empty() {
-            self.empty = kept;
+            self.empty = still_dirty;
             return false;
         }
-        self.empty.extend(kept);
+        self.empty.extend(still_dirty);
         true
     }
 }

@@ -6,7 +6,7 @@
 //! close, and then an unlucky order closes both connections: the peer establishes ours and closes its own
 //! while we close ours for its own. So a connection of ours that we have confirmed is not closed by us at
 //! once but by the peer: both stay until it has closed one, or shown by an UPDATE that it has established
-//! ours, or for a second ([`VERDICT`]); then the rule of RFC 4271 is carried out.
+//! ours, or for a second ([`COLLISION_WAIT`]); then the rule of RFC 4271 is carried out.
 //!
 //! A third connection takes the place of the unfinished one that the peer opened before: the peer gave
 //! that one up, we have only not heard it yet. So there are never more than two.
@@ -24,14 +24,14 @@ use std::time::Instant;
 use super::ConnId;
 use super::connection::{Connection, Phase};
 use super::fsm::Session;
-use super::timer::VERDICT;
+use super::timer::COLLISION_WAIT;
 use crate::wire::{Notification, Open, cease};
 
 impl Session {
     /// Whether connections that the peer opened are preferred to ours (RFC 6286 §2.3).
-    fn peer_prevails(&self, remote: &Open) -> bool {
-        let ours = (self.config().router_id, self.config().local_asn);
-        (remote.router_id, remote.asn) > ours
+    fn peer_has_priority(&self, remote: &Open) -> bool {
+        let local = (self.config().router_id, self.config().local_asn);
+        (remote.router_id, remote.asn) > local
     }
 
     /// The peer's OPEN has come on this connection: says whether the connection stays.
@@ -48,14 +48,14 @@ impl Session {
             return true;
         };
         let incoming = self.conn(id).is_some_and(|conn| conn.incoming);
-        let peer_prevails = self.peer_prevails(remote);
-        if incoming == peer_prevails && peer_prevails {
+        let peer_has_priority = self.peer_has_priority(remote);
+        if incoming == peer_has_priority && peer_has_priority {
             // Ours is confirmed already: the peer may have established it and decides.
-            self.await_verdict(now);
+            self.start_collision_wait(now);
             return true;
         }
-        let loser = if incoming == peer_prevails { other } else { id };
-        self.give_up(loser); // RFC 4271 §6.8
+        let loser = if incoming == peer_has_priority { other } else { id };
+        self.close_redundant(loser); // RFC 4271 §6.8
         loser != id
     }
 
@@ -63,45 +63,45 @@ impl Session {
     pub(super) fn confirm(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.conn(id) else { return };
         let remote = conn.negotiated.as_deref().map(|agreed| &agreed.remote);
-        let peer_decides = !conn.incoming && remote.is_some_and(|open| self.peer_prevails(open));
+        let peer_decides = !conn.incoming && remote.is_some_and(|open| self.peer_has_priority(open));
         if peer_decides && self.others(id).any(|other| other.phase >= Phase::OpenSent) {
             if let Some(conn) = self.conn_mut(id) {
                 conn.phase = Phase::Confirmed;
                 conn.restart_hold(now);
             }
-            self.await_verdict(now);
+            self.start_collision_wait(now);
         } else {
             self.establish(now, id);
         }
     }
 
-    fn await_verdict(&mut self, now: Instant) {
-        self.verdict.get_or_insert(now + VERDICT);
+    fn start_collision_wait(&mut self, now: Instant) {
+        self.collision_deadline.get_or_insert(now + COLLISION_WAIT);
     }
 
     /// The peer did not close either connection in time: RFC 4271 §6.8 to the letter.
-    pub(super) fn decide(&mut self, now: Instant) {
-        self.verdict = None;
-        let theirs = self
+    pub(super) fn collision_timeout(&mut self, now: Instant) {
+        self.collision_deadline = None;
+        let peer_opened = self
             .all()
             .any(|conn| conn.incoming && conn.phase >= Phase::OpenConfirm);
-        let Some(ours) = self.all().find(|conn| !conn.incoming) else {
+        let Some(local) = self.all().find(|conn| !conn.incoming) else {
             return;
         };
-        let (id, confirmed) = (ours.id, ours.phase == Phase::Confirmed);
-        if theirs {
-            self.give_up(id);
+        let (id, confirmed) = (local.id, local.phase == Phase::Confirmed);
+        if peer_opened {
+            self.close_redundant(id);
         } else if confirmed {
             self.establish(now, id);
         }
     }
 
     /// When the peer has closed one connection, a confirmed one that is left has won.
-    pub(super) fn promote(&mut self, now: Instant) {
-        if self.verdict.is_none() || self.all().count() > 1 {
+    pub(super) fn establish_remaining(&mut self, now: Instant) {
+        if self.collision_deadline.is_none() || self.all().count() > 1 {
             return;
         }
-        self.verdict = None;
+        self.collision_deadline = None;
         let won = self.all().find(|conn| conn.phase == Phase::Confirmed);
         if let Some(id) = won.map(|conn| conn.id) {
             self.establish(now, id);
@@ -110,17 +110,17 @@ impl Session {
 
     /// Takes a connection as the session's; all others go.
     pub(super) fn establish(&mut self, now: Instant, id: ConnId) {
-        self.bury(now);
+        self.drop_superseded(now);
         let rest: Vec<ConnId> = self.others(id).map(|conn| conn.id).collect();
         for other in rest {
-            self.give_up(other);
+            self.close_redundant(other);
         }
-        self.verdict = None;
+        self.collision_deadline = None;
         self.came_up(now, id);
     }
 
     /// Ends a connection that is not needed: no failure of the session.
-    pub(super) fn give_up(&mut self, id: ConnId) {
+    pub(super) fn close_redundant(&mut self, id: ConnId) {
         let Some(conn) = self.conn(id) else { return };
         if conn.phase > Phase::Connecting {
             self.stats_mut().collisions += 1;

@@ -177,7 +177,7 @@ pub(super) fn survives_notification(agreed: &Negotiated) -> bool {
 }
 
 /// RFC 8538 §3: what ends a session for good says so, if the peer would otherwise keep our routes.
-pub(super) fn for_good(conn: &Connection, notification: Notification) -> Notification {
+pub(super) fn hard_reset_if_negotiated(conn: &Connection, notification: Notification) -> Notification {
     let agreed = conn
         .negotiated
         .as_deref()

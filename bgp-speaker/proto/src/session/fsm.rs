@@ -31,9 +31,9 @@ use std::time::{Duration, Instant};
 
 use ::bytes::Bytes;
 
-use super::connection::{Connection, Due, Phase, for_good};
-use super::negotiate::Offer;
-use super::timer::{Jitter, LONGEST, SHORTEST, STABLE};
+use super::connection::{Connection, Due, Phase, hard_reset_if_negotiated};
+use super::negotiate::OpenOffer;
+use super::timer::{CONNECT_RETRY_MAX, CONNECT_RETRY_MIN, Jitter, STABLE_AFTER};
 use super::{ConnId, DownReason, Input, Negotiated, Output, SessionConfig, State, Stats};
 use crate::wire::{
     DecodeError, MessageKind, Notification, Refresh, RefreshKind, RouteBatch, cease, code, keepalive,
@@ -50,14 +50,14 @@ pub struct Session {
     /// When to try again.
     retry: Option<Instant>,
     /// Until when the peer may choose between two connections.
-    pub(super) verdict: Option<Instant>,
+    pub(super) collision_deadline: Option<Instant>,
     /// No session before.
     idle_until: Option<Instant>,
     /// No session of this process was in this one's place: our first OPEN may say that we restarted (RFC 4724 §3, R).
-    pub(super) fresh: bool,
+    pub(super) first_since_start: bool,
     /// In a row.
     failures: u32,
-    offer: Offer,
+    offer: OpenOffer,
     next_conn: u64,
     state: State,
     out: VecDeque<Output>,
@@ -89,11 +89,11 @@ impl Session {
             enabled: false,
             connections: Vec::new(),
             retry: None,
-            verdict: None,
+            collision_deadline: None,
             idle_until: None,
-            fresh: true,
+            first_since_start: true,
             failures: 0,
-            offer: Offer::Full,
+            offer: OpenOffer::Full,
             next_conn: 0,
             state: State::Idle,
             out: VecDeque::new(),
@@ -105,8 +105,8 @@ impl Session {
     /// A session in place of an earlier one of this process, whose configuration changed: its OPEN does not say
     /// that the speaker restarted (RFC 4724 §3).
     #[must_use]
-    pub fn in_place_of_another(mut self) -> Self {
-        self.fresh = false;
+    pub fn as_replacement(mut self) -> Self {
+        self.first_since_start = false;
         self
     }
 
@@ -146,7 +146,7 @@ impl Session {
             .iter()
             .filter_map(Connection::timeout)
             .chain(self.retry)
-            .chain(self.verdict)
+            .chain(self.collision_deadline)
             .chain(self.idle_until)
             .min()
     }
@@ -174,22 +174,22 @@ impl Session {
                 idle_for,
             } => self.fail(now, &notification, idle_for),
         }
-        self.fire(now);
-        self.promote(now);
+        self.run_timers(now);
+        self.establish_remaining(now);
         self.arm_retry(now);
-        self.settle();
+        self.update_state();
     }
 
     fn start(&mut self, now: Instant, wait: Duration) {
-        let resting = self.idle_until.take().is_some();
-        if !self.enabled || resting {
+        let was_idle = self.idle_until.take().is_some();
+        if !self.enabled || was_idle {
             self.enabled = true;
             self.failures = 0;
-            self.offer = Offer::Full;
+            self.offer = OpenOffer::Full;
             if wait.is_zero() {
                 self.try_connect(now);
             } else {
-                self.retry = Some(now + wait.min(LONGEST));
+                self.retry = Some(now + wait.min(CONNECT_RETRY_MAX));
             }
         }
     }
@@ -200,7 +200,7 @@ impl Session {
         self.idle_until = None;
         let notification = Notification::cease_with_message(subcode, message);
         for id in self.ids() {
-            self.end_for_good(now, id, &notification);
+            self.end_with_hard_reset(now, id, &notification);
         }
     }
 
@@ -215,7 +215,7 @@ impl Session {
         let Some(id) = self.established().map(|conn| conn.id) else {
             return;
         };
-        self.end_for_good(now, id, notification);
+        self.end_with_hard_reset(now, id, notification);
         if idle_for.is_zero() {
             return;
         }
@@ -226,7 +226,7 @@ impl Session {
     }
 
     /// RFC 4486 §4: no session for a while. The peer's connections are refused.
-    fn is_resting(&self) -> bool {
+    fn in_idle_hold(&self) -> bool {
         self.idle_until.is_some()
     }
 
@@ -245,7 +245,7 @@ impl Session {
     /// Whether we shall open a connection. One of the peer only makes ours unnecessary once its OPEN was good.
     fn wants_connection(&self) -> bool {
         let busy = |conn: &Connection| !conn.incoming || conn.phase >= Phase::OpenConfirm;
-        self.enabled && !self.is_resting() && !self.config.passive && !self.connections.iter().any(busy)
+        self.enabled && !self.in_idle_hold() && !self.config.passive && !self.connections.iter().any(busy)
     }
 
     fn arm_retry(&mut self, now: Instant) {
@@ -258,7 +258,9 @@ impl Session {
     }
 
     fn connect_retry(&self) -> Duration {
-        self.config.connect_retry.clamp(SHORTEST, LONGEST)
+        self.config
+            .connect_retry
+            .clamp(CONNECT_RETRY_MIN, CONNECT_RETRY_MAX)
     }
 
     /// Our attempt succeeded (event 16).
@@ -275,7 +277,7 @@ impl Session {
         if self.conn(id).is_some() {
             return;
         }
-        if !self.enabled || self.is_resting() {
+        if !self.enabled || self.in_idle_hold() {
             return self.refuse(id, cease::CONNECTION_REJECTED); // RFC 4486 §4
         }
         if self.established().is_some() && !self.is_replaceable(now) {
@@ -284,7 +286,7 @@ impl Session {
         let unfinished = |conn: &&Connection| conn.incoming && conn.phase < Phase::Established;
         let before = self.connections.iter().find(unfinished);
         if let Some(before) = before.map(|conn| conn.id) {
-            self.give_up(before);
+            self.close_redundant(before);
         }
         self.stats.accepted += 1;
         self.connections.push(Connection::incoming(id));
@@ -293,7 +295,7 @@ impl Session {
 
     /// Sends our OPEN.
     fn begin(&mut self, now: Instant, id: ConnId) {
-        let open = self.offer.open(&self.config, self.beginning(now));
+        let open = self.offer.open(&self.config, self.restart_bits(now));
         let bytes = open.encode();
         if let Some(conn) = self.conn_mut(id) {
             conn.opened(now, open);
@@ -311,7 +313,7 @@ impl Session {
     fn closed(&mut self, now: Instant, id: ConnId, error: Option<String>) {
         if let Some(position) = self.connections.iter().position(|conn| conn.id == id) {
             let conn = self.connections.remove(position);
-            self.lost(now, &conn, DownReason::Closed(error));
+            self.connection_lost(now, &conn, DownReason::Closed(error));
         }
     }
 
@@ -348,12 +350,12 @@ impl Session {
     }
 
     /// Timers that are due. Each one fired is later afterwards, or gone.
-    fn fire(&mut self, now: Instant) {
+    fn run_timers(&mut self, now: Instant) {
         while let Some((id, due)) = self.first_due(now) {
             match due {
                 Due::ConnectRetry => {
-                    let words = "the connection attempt timed out".to_owned();
-                    self.drop_conn(now, id, DownReason::Closed(Some(words)));
+                    let cause = "the connection attempt timed out".to_owned();
+                    self.drop_conn(now, id, DownReason::Closed(Some(cause)));
                 }
                 // RFC 4271 §6.5
                 Due::Hold => self.end(now, id, Fault::Notify(Notification::hold_timer_expired())),
@@ -369,8 +371,8 @@ impl Session {
             self.idle_until = None;
             self.failures = 0;
         }
-        if self.verdict.is_some_and(|at| at <= now) {
-            self.decide(now);
+        if self.collision_deadline.is_some_and(|at| at <= now) {
+            self.collision_timeout(now);
         }
         if self.retry.is_some_and(|at| at <= now) {
             self.retry = None;
@@ -385,14 +387,14 @@ impl Session {
     }
 
     /// The state follows from the connections.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn update_state(&mut self) {
         let furthest = self.connections.iter().map(|conn| conn.phase).max();
         let state = match furthest {
             Some(Phase::Established) => State::Established,
             Some(Phase::OpenConfirm | Phase::Confirmed) => State::OpenConfirm,
             Some(Phase::OpenSent) => State::OpenSent,
             Some(Phase::Connecting) => State::Connect,
-            None if self.enabled && !self.is_resting() => State::Active,
+            None if self.enabled && !self.in_idle_hold() => State::Active,
             None => State::Idle, // stopped, or resting after too many prefixes
         };
         self.set_state(state);
@@ -435,7 +437,7 @@ impl Session {
                 if beside {
                     self.stats.refused += 1;
                 } else if phase > Phase::Connecting {
-                    self.stats.sent(now, &notification);
+                    self.stats.record_sent(now, &notification);
                 }
                 self.drop_conn(now, id, DownReason::Sent(notification));
             }
@@ -444,7 +446,7 @@ impl Session {
                 if notification.code == code::CEASE
                     && notification.subcode == cease::COLLISION
                     && phase < Phase::Established
-                    && self.goes_on_without(id) =>
+                    && self.has_other_connection(id) =>
             {
                 self.stats.collisions += 1;
                 self.close_quietly(id);
@@ -452,7 +454,7 @@ impl Session {
             // RFC 4271 §6.4: a NOTIFICATION is never answered.
             Fault::Notified(notification) => {
                 if !beside {
-                    self.stats.got(now, &notification);
+                    self.stats.record_received(now, &notification);
                 }
                 self.drop_conn(now, id, DownReason::Received(notification));
             }
@@ -460,10 +462,10 @@ impl Session {
     }
 
     /// Ends a connection by our own will; an attempt that is not connected is dropped without a word.
-    fn end_for_good(&mut self, now: Instant, id: ConnId, notification: &Notification) {
+    fn end_with_hard_reset(&mut self, now: Instant, id: ConnId, notification: &Notification) {
         match self.conn(id) {
             Some(conn) if conn.phase > Phase::Connecting => {
-                let notification = for_good(conn, notification.clone());
+                let notification = hard_reset_if_negotiated(conn, notification.clone());
                 self.end(now, id, Fault::Notify(notification));
             }
             _ => self.close_quietly(id),
@@ -474,7 +476,7 @@ impl Session {
         if let Some(position) = self.connections.iter().position(|conn| conn.id == id) {
             let conn = self.connections.remove(position);
             self.push(Output::Close(id));
-            self.lost(now, &conn, reason);
+            self.connection_lost(now, &conn, reason);
         }
     }
 
@@ -484,14 +486,14 @@ impl Session {
     }
 
     /// A connection is gone, and not by our choice between two: a failure, unless it had been up for long.
-    fn lost(&mut self, now: Instant, conn: &Connection, reason: DownReason) {
+    fn connection_lost(&mut self, now: Instant, conn: &Connection, reason: DownReason) {
         let was_up = conn.phase == Phase::Established;
         if self.is_beside_established(conn.id) {
             return;
         }
         if was_up {
             let since = self.stats.since.replace(now).unwrap_or(now);
-            if now.saturating_duration_since(since) >= STABLE {
+            if now.saturating_duration_since(since) >= STABLE_AFTER {
                 self.failures = 0;
             }
         }
@@ -499,11 +501,11 @@ impl Session {
         if conn.sent.is_some() {
             self.offer = self.offer.after(&self.config, &reason);
         }
-        if !was_up && matches!(reason, DownReason::Closed(_)) && self.goes_on_without(conn.id) {
+        if !was_up && matches!(reason, DownReason::Closed(_)) && self.has_other_connection(conn.id) {
             return; // one of two: the other is on its way
         }
         let kept = Self::retained(conn, &reason);
-        self.stats.down(now, &reason, was_up);
+        self.stats.record_down(now, &reason, was_up);
         self.push(Output::Down {
             was_up,
             reason,
@@ -519,7 +521,7 @@ impl Session {
     }
 
     /// Whether another connection is there.
-    fn goes_on_without(&self, id: ConnId) -> bool {
+    fn has_other_connection(&self, id: ConnId) -> bool {
         self.others(id).any(|conn| conn.phase > Phase::Connecting)
     }
 

@@ -53,7 +53,7 @@ impl Negotiated {
 
 /// How much our OPEN offers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) enum Offer {
+pub(super) enum OpenOffer {
     /// All that the configuration says.
     #[default]
     Full,
@@ -63,7 +63,7 @@ pub(super) enum Offer {
     Bare,
 }
 
-impl Offer {
+impl OpenOffer {
     /// What to offer after a connection ended: less, once, when the peer refused what we offered (RFC 5492 §3),
     /// and everything again after that.
     ///
@@ -86,8 +86,8 @@ impl Offer {
     }
 
     /// Our OPEN with so much in it.
-    pub(super) fn open(self, config: &SessionConfig, beginning: Beginning) -> Open {
-        let mut open = our_open(config, beginning);
+    pub(super) fn open(self, config: &SessionConfig, restart_bits: RestartBits) -> Open {
+        let mut open = local_open(config, restart_bits);
         open.capabilities.retain(|capability| match self {
             Self::Full => true,
             Self::Essential => matches!(
@@ -102,7 +102,7 @@ impl Offer {
 
 /// What our OPEN says of the time before it (RFC 4724 §3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Beginning {
+pub struct RestartBits {
     /// R: this speaker has just restarted.
     pub restarting: bool,
     /// F: the kernel kept our routes since the last session.
@@ -112,11 +112,11 @@ pub struct Beginning {
 /// Our OPEN: the families we offer, 4-octet AS, route refresh (both kinds), extended messages, graceful restart, and
 /// what the configuration adds.
 #[must_use]
-pub fn our_open(config: &SessionConfig, beginning: Beginning) -> Open {
-    let Beginning {
+pub fn local_open(config: &SessionConfig, restart_bits: RestartBits) -> Open {
+    let RestartBits {
         restarting,
         forwarding_preserved,
-    } = beginning;
+    } = restart_bits;
     let mut capabilities: Vec<Capability> = config.families.iter().map(Capability::Multiprotocol).collect();
     capabilities.extend([
         Capability::RouteRefresh,
@@ -178,10 +178,10 @@ pub fn negotiate(config: &SessionConfig, local: &Open, remote: &Open) -> Result<
     }
     let both = |pick: fn(&Open) -> bool| pick(local) && pick(remote);
     // RFC 7911 §4: one side must be able to send what the other is able to receive.
-    let add_path = |ours: fn(AddPathDirection) -> bool, theirs: fn(AddPathDirection) -> bool| {
+    let add_path = |local_side: fn(AddPathDirection) -> bool, remote_side: fn(AddPathDirection) -> bool| {
         families
             .iter()
-            .filter(|family| ours(local.add_path(*family)) && theirs(remote.add_path(*family)))
+            .filter(|family| local_side(local.add_path(*family)) && remote_side(remote.add_path(*family)))
             .collect()
     };
     Ok(Negotiated {
@@ -191,8 +191,8 @@ pub fn negotiate(config: &SessionConfig, local: &Open, remote: &Open) -> Result<
         refresh: both(Open::route_refresh),
         enhanced_refresh: both(Open::enhanced_refresh),
         extended_message: both(Open::extended_message),
-        add_path_receive: add_path(|ours| ours.receive, |theirs| theirs.send),
-        add_path_send: add_path(|ours| ours.send, |theirs| theirs.receive),
+        add_path_receive: add_path(|local_side| local_side.receive, |remote_side| remote_side.send),
+        add_path_send: add_path(|local_side| local_side.send, |remote_side| remote_side.receive),
         extended_next_hop: local
             .extended_next_hop()
             .intersection(remote.extended_next_hop())

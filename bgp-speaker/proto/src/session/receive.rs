@@ -39,7 +39,7 @@ const BATCH: usize = 4096;
 
 impl Session {
     pub(super) fn received(&mut self, now: Instant, id: ConnId, buf: &mut BytesMut) {
-        let mut asked = FamilySet::EMPTY;
+        let mut requested = FamilySet::EMPTY;
         loop {
             let Some(extended) = self.conn(id).map(|conn| conn.extended) else {
                 buf.clear(); // closed, perhaps by the message before
@@ -49,7 +49,7 @@ impl Session {
                 .map_err(Fault::from)
                 .and_then(|frame| match frame {
                     None => Ok(false),
-                    Some(frame) => self.message(now, id, &frame, &mut asked).map(|()| true),
+                    Some(frame) => self.message(now, id, &frame, &mut requested).map(|()| true),
                 });
             match step {
                 Ok(true) => {}
@@ -64,7 +64,7 @@ impl Session {
         if self.negotiated().is_none() {
             return; // the session ended in the meantime
         }
-        for family in asked.iter() {
+        for family in requested.iter() {
             let kind = RefreshKind::Request;
             self.push(Output::Refresh(Refresh { family, kind }));
         }
@@ -75,7 +75,7 @@ impl Session {
         now: Instant,
         id: ConnId,
         frame: &Frame,
-        asked: &mut FamilySet,
+        requested: &mut FamilySet,
     ) -> Result<(), Fault> {
         self.stats_mut().message_in(frame.kind);
         let Some(phase) = self.conn(id).map(|conn| conn.phase) else {
@@ -104,10 +104,10 @@ impl Session {
             }
             (Phase::Confirmed, MessageKind::Update | MessageKind::Refresh) => {
                 self.establish(now, id); // the peer has
-                self.routing_message(now, id, frame, asked)
+                self.routing_message(now, id, frame, requested)
             }
             (Phase::Established, MessageKind::Update | MessageKind::Refresh) => {
-                self.routing_message(now, id, frame, asked)
+                self.routing_message(now, id, frame, requested)
             }
         }
     }
@@ -117,13 +117,13 @@ impl Session {
         now: Instant,
         id: ConnId,
         frame: &Frame,
-        asked: &mut FamilySet,
+        requested: &mut FamilySet,
     ) -> Result<(), Fault> {
         if frame.kind == MessageKind::Update {
             self.restart_hold(now, id); // RFC 4271 §8.2.2, event 27
             self.update(id, &frame.body)
         } else {
-            self.refresh(&frame.body, asked)
+            self.refresh(&frame.body, requested)
         }
     }
 
@@ -140,7 +140,7 @@ impl Session {
     }
 
     /// RFC 2918 §4, RFC 7313 §5: what was not negotiated is ignored.
-    fn refresh(&mut self, body: &[u8], asked: &mut FamilySet) -> Result<(), Fault> {
+    fn refresh(&mut self, body: &[u8], requested: &mut FamilySet) -> Result<(), Fault> {
         let Some(refresh) = Refresh::decode(body)? else {
             return Ok(());
         };
@@ -149,7 +149,7 @@ impl Session {
         };
         let known = agreed.carries(refresh.family);
         match refresh.kind {
-            RefreshKind::Request if known && agreed.refresh => asked.insert(refresh.family),
+            RefreshKind::Request if known && agreed.refresh => requested.insert(refresh.family),
             RefreshKind::Begin | RefreshKind::End if known && agreed.enhanced_refresh => {
                 self.emit_batch(); // routes keep their place between BoRR and EoRR
                 self.push(Output::Refresh(refresh));

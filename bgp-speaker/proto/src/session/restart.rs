@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Phase, survives_notification};
 use super::fsm::Session;
-use super::{Beginning, DownReason, Negotiated};
+use super::{DownReason, Negotiated, RestartBits};
 use crate::types::{Family, FamilySet};
 
 /// Second connections in this time after a session came up are collisions, not restarts.
@@ -36,8 +36,8 @@ pub(super) struct Retained {
 fn long_lived(agreed: &Negotiated) -> Vec<(Family, Duration)> {
     let time = |family| {
         agreed.local.long_lived(family)?;
-        let theirs = agreed.remote.long_lived(family)?;
-        let time = Duration::from_secs(u64::from(theirs.stale_time));
+        let remote = agreed.remote.long_lived(family)?;
+        let time = Duration::from_secs(u64::from(remote.stale_time));
         (!time.is_zero()).then_some((family, time))
     };
     agreed.families.iter().filter_map(time).collect()
@@ -80,10 +80,10 @@ impl Session {
 
     /// RFC 4724 §4.1: R is for the first session after a restart, and F only where forwarding state was preserved. Between
     /// sessions of one process it is: the kernel's routes do not go with them.
-    pub(super) fn beginning(&self, now: Instant) -> Beginning {
-        let first = self.fresh && self.stats().established == 0;
+    pub(super) fn restart_bits(&self, now: Instant) -> RestartBits {
+        let first = self.first_since_start && self.stats().established == 0;
         let restarting = self.config().restarting_until.is_some_and(|until| now < until);
-        Beginning {
+        RestartBits {
             restarting: first && restarting,
             forwarding_preserved: !first || self.config().forwarding_preserved,
         }
@@ -102,12 +102,12 @@ impl Session {
 
     /// The peer's new connection is confirmed: the established one, if there is one, is dead. No NOTIFICATION is sent
     /// on it (RFC 4724 §4.2).
-    pub(super) fn bury(&mut self, now: Instant) {
+    pub(super) fn drop_superseded(&mut self, now: Instant) {
         let Some(dead) = self.established().map(|conn| conn.id) else {
             return;
         };
-        let words = "the peer opened a new connection: it restarted".to_owned();
-        self.drop_conn(now, dead, DownReason::Closed(Some(words)));
-        self.settle();
+        let cause = "the peer opened a new connection: it restarted".to_owned();
+        self.drop_conn(now, dead, DownReason::Closed(Some(cause)));
+        self.update_state();
     }
 }

@@ -96,17 +96,17 @@ impl Stats {
         self.messages_in.count(kind);
     }
 
-    pub(super) fn sent(&mut self, now: Instant, notification: &Notification) {
+    pub(super) fn record_sent(&mut self, now: Instant, notification: &Notification) {
         self.last_sent = Some(notification.clone());
         self.last_sent_at = Some(now);
     }
 
-    pub(super) fn got(&mut self, now: Instant, notification: &Notification) {
+    pub(super) fn record_received(&mut self, now: Instant, notification: &Notification) {
         self.last_received = Some(notification.clone());
         self.last_received_at = Some(now);
     }
 
-    pub(super) fn down(&mut self, now: Instant, reason: &DownReason, was_up: bool) {
+    pub(super) fn record_down(&mut self, now: Instant, reason: &DownReason, was_up: bool) {
         self.last_down = Some(reason.clone());
         self.last_down_at = Some(now);
         if was_up {

@@ -21,18 +21,18 @@ pub(super) const SEND_HOLD_MIN: Duration = Duration::from_secs(480);
 /// RFC 4271 §4.4: KEEPALIVEs must not be sent more often than once a second.
 pub(super) const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
 /// How long the peer has to close one of two connections that it decides about.
-pub(super) const VERDICT: Duration = Duration::from_secs(1);
+pub(super) const COLLISION_WAIT: Duration = Duration::from_secs(1);
 /// A session that was up so long has not failed, it has ended.
-pub(super) const STABLE: Duration = Duration::from_secs(30);
+pub(super) const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// A shorter connect-retry time would be a busy loop.
-pub(super) const SHORTEST: Duration = Duration::from_millis(100);
+pub(super) const CONNECT_RETRY_MIN: Duration = Duration::from_millis(100);
 /// No connect-retry time is longer, so that no sum overflows.
-pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
+pub(super) const CONNECT_RETRY_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The first retry comes after 10–50 ms: spread, because the peer retries at the same moment.
-const FIRST: (u64, u64) = (10, 50);
+const FIRST_RETRY_MS: (u64, u64) = (10, 50);
 /// The second after so long; each further one waits twice as long.
-const SECOND: Duration = SHORTEST;
+const SECOND_RETRY: Duration = CONNECT_RETRY_MIN;
 
 /// A small generator (SplitMix64): enough to keep peers out of step, reproducible from its seed.
 #[derive(Clone, Debug)]
@@ -60,9 +60,11 @@ impl Jitter {
     /// The wait before the next attempt, after so many failures in a row.
     pub(super) fn retry(&mut self, failures: u32, longest: Duration) -> Duration {
         match failures.checked_sub(2) {
-            None => Duration::from_millis(FIRST.0 + self.next() % (FIRST.1 - FIRST.0 + 1)),
+            None => Duration::from_millis(
+                FIRST_RETRY_MS.0 + self.next() % (FIRST_RETRY_MS.1 - FIRST_RETRY_MS.0 + 1),
+            ),
             Some(doublings) => {
-                let wait = SECOND.saturating_mul(1 << doublings.min(20));
+                let wait = SECOND_RETRY.saturating_mul(1 << doublings.min(20));
                 self.apply(wait.min(longest))
             }
         }

@@ -9,16 +9,16 @@ use crate::types::Asn;
 /// Takes AS4_PATH and AS4_AGGREGATOR into the attributes (RFC 6793 §4.2.3).
 pub(super) fn merge(attrs: &mut PathAttrs, as4_path: Option<AsPath>, as4_aggregator: Option<Aggregator>) {
     let aggregator = attrs
-        .rare
+        .extra
         .as_deref_mut()
-        .and_then(|rare| rare.aggregator.as_mut());
+        .and_then(|extra| extra.aggregator.as_mut());
     if let Some(aggregator) = aggregator {
         // RFC 6793 §4.2.3: another AS aggregated since, so that both attributes are stale.
         if aggregator.asn != Asn::TRANS && as4_aggregator.is_some() {
             return;
         }
-        if let Some(true_one) = as4_aggregator {
-            *aggregator = true_one;
+        if let Some(actual) = as4_aggregator {
+            *aggregator = actual;
         }
     }
     if let Some(as4_path) = as4_path {

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::short::ShortBytes;
+use super::inline_bytes::InlineBytes;
 use crate::types::Asn;
 
 /// Kind of a path segment.
@@ -36,7 +36,7 @@ impl SegmentKind {
 
 /// What a walk over a path found that may be wrong, depending on where it comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Survey {
+pub(super) struct SegmentFlags {
     /// AS number 0 (RFC 7607).
     pub(super) zero: bool,
     /// Confederation segments (RFC 5065).
@@ -45,7 +45,7 @@ pub(super) struct Survey {
 
 /// An AS path. Empty for routes of our own AS.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct AsPath(ShortBytes);
+pub struct AsPath(InlineBytes);
 
 /// Why bytes are not an AS path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,15 +105,16 @@ impl AsPath {
     }
 
     /// Looks for AS 0 and confederation segments.
-    pub(super) fn survey(&self) -> Survey {
-        let mut survey = Survey::default();
+    pub(super) fn segment_flags(&self) -> SegmentFlags {
+        let mut segment_flags = SegmentFlags::default();
         let mut rest: &[u8] = &self.0;
         while let Some((kind, numbers, tail)) = split_segment(rest, 4) {
-            survey.zero |= numbers.as_chunks::<4>().0.contains(&[0; 4]);
-            survey.confederation |= matches!(kind, SegmentKind::ConfedSequence | SegmentKind::ConfedSet);
+            segment_flags.zero |= numbers.as_chunks::<4>().0.contains(&[0; 4]);
+            segment_flags.confederation |=
+                matches!(kind, SegmentKind::ConfedSequence | SegmentKind::ConfedSet);
             rest = tail;
         }
-        survey
+        segment_flags
     }
 
     /// The path without its confederation segments (RFC 6793 §4.2.2, §6).

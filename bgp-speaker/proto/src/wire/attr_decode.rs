@@ -13,8 +13,8 @@ use ::bytes::Bytes;
 
 use super::reader::{Parsed, octet, short, take};
 use super::{
-    Aggregator, AsPath, AttrFault, AttrIssue, Communities, DecodeContext, DecodeError, NextHop, Origin,
-    PartialSet, PathAttrs, RareAttrs, UnknownAttr, Verdict, as4,
+    Aggregator, AsPath, AttrFault, AttrIssue, Communities, DecodeContext, DecodeError, ErrorAction,
+    ExtraAttrs, NextHop, Origin, PartialSet, PathAttrs, UnknownAttr, as4,
 };
 use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, RouterId};
 
@@ -80,9 +80,9 @@ fn attr(input: &[u8]) -> Parsed<'_, Attr<'_>> {
 }
 
 /// A fault and what follows from it.
-type Judged = Result<(), (AttrFault, Verdict)>;
+type AttrResult = Result<(), (AttrFault, ErrorAction)>;
 
-const WITHDRAW: Verdict = Verdict::TreatAsWithdraw;
+const WITHDRAW: ErrorAction = ErrorAction::TreatAsWithdraw;
 
 /// Type codes below 256 as a bit set.
 #[derive(Default)]
@@ -126,7 +126,7 @@ pub(super) struct AttrScan<'a> {
     local_pref: Option<u32>,
     atomic_aggregate: bool,
     communities: Communities,
-    rare: Option<Box<RareAttrs>>,
+    extra: Option<Box<ExtraAttrs>>,
     as4_path: Option<AsPath>,
     as4_aggregator: Option<Aggregator>,
 }
@@ -153,9 +153,15 @@ impl<'a> AttrScan<'a> {
                 if matches!(attr.code, code::MP_REACH | code::MP_UNREACH) {
                     return Err(DecodeError::DuplicateMp { code: attr.code });
                 }
-                scan.judge(attr, AttrFault::Duplicate, Verdict::Discard, issues, first_issue);
-            } else if let Err((fault, verdict)) = scan.accept(attr, ctx) {
-                scan.judge(attr, fault, verdict, issues, first_issue);
+                scan.record_fault(
+                    attr,
+                    AttrFault::Duplicate,
+                    ErrorAction::Discard,
+                    issues,
+                    first_issue,
+                );
+            } else if let Err((fault, action)) = scan.accept(attr, ctx) {
+                scan.record_fault(attr, fault, action, issues, first_issue);
             } else if attr.flags & flag::PARTIAL != 0 {
                 scan.keep_partial(attr.code);
             }
@@ -169,27 +175,27 @@ impl<'a> AttrScan<'a> {
     }
 
     /// Notes a verdict.
-    fn judge(
+    fn record_fault(
         &mut self,
         attr: Attr<'a>,
         fault: AttrFault,
-        verdict: Verdict,
+        action: ErrorAction,
         issues: &mut Vec<AttrIssue>,
         first_issue: usize,
     ) {
-        if verdict == WITHDRAW {
+        if action == WITHDRAW {
             self.withdraw = true;
             if fault != AttrFault::Unrecognized && self.offender.is_none() {
                 self.offender = Some((fault, attr));
             }
         }
-        note(
+        push_issue(
             issues,
             first_issue,
             AttrIssue {
                 code: attr.code,
                 fault,
-                verdict,
+                action,
             },
         );
     }
@@ -222,12 +228,12 @@ impl<'a> AttrScan<'a> {
             value: &[],
             raw: rest,
         };
-        self.judge(attr, AttrFault::Overrun, WITHDRAW, issues, first_issue);
+        self.record_fault(attr, AttrFault::Overrun, WITHDRAW, issues, first_issue);
         Ok(())
     }
 
     /// Checks one attribute and keeps its value.
-    fn accept(&mut self, attr: Attr<'a>, ctx: &DecodeContext) -> Judged {
+    fn accept(&mut self, attr: Attr<'a>, ctx: &DecodeContext) -> AttrResult {
         // RFC 7606 §7.5, §7.9, §7.10 and RFC 6793 §4.1: discarded before anything else is looked at.
         let misplaced = match attr.code {
             code::LOCAL_PREF | code::ORIGINATOR_ID | code::CLUSTER_LIST => ctx.external,
@@ -235,7 +241,7 @@ impl<'a> AttrScan<'a> {
             _ => false,
         };
         if misplaced {
-            return Err((AttrFault::Misplaced, Verdict::Discard));
+            return Err((AttrFault::Misplaced, ErrorAction::Discard));
         }
         let Some(expected) = expected_flags(attr.code) else {
             return self.accept_unknown(attr);
@@ -262,35 +268,35 @@ impl<'a> AttrScan<'a> {
                 self.communities = communities.collect();
                 Ok(())
             }
-            _ => self.accept_rare(attr, ctx),
+            _ => self.accept_extra(attr, ctx),
         }
     }
 
     /// What most paths do not have.
-    fn accept_rare(&mut self, attr: Attr<'a>, ctx: &DecodeContext) -> Judged {
+    fn accept_extra(&mut self, attr: Attr<'a>, ctx: &DecodeContext) -> AttrResult {
         match attr.code {
             // RFC 7606 §7.6
             code::ATOMIC_AGGREGATE if attr.value.is_empty() => self.atomic_aggregate = true,
-            code::ATOMIC_AGGREGATE => return Err((AttrFault::Length, Verdict::Discard)),
+            code::ATOMIC_AGGREGATE => return Err((AttrFault::Length, ErrorAction::Discard)),
             code::AGGREGATOR => {
                 let aggregator = aggregator(attr.value, ctx.four_octet_as)?;
-                self.rare().aggregator = Some(aggregator);
+                self.extra().aggregator = Some(aggregator);
             }
             code::AS4_AGGREGATOR => self.as4_aggregator = Some(aggregator(attr.value, true)?),
             code::AS4_PATH => self.as4_path = Some(as4_path(attr.value)?),
             // RFC 7606 §7.9; RFC 4456 §8 says that it is an identifier, which is never 0 (RFC 6286 §2.1).
             code::ORIGINATOR_ID => {
                 let id = RouterId::new(number(attr.value)?).ok_or((AttrFault::ZeroIdentifier, WITHDRAW))?;
-                self.rare().originator_id = Some(id);
+                self.extra().originator_id = Some(id);
             }
             // RFC 7606 §7.10
-            code::CLUSTER_LIST => self.rare().cluster_list = list(attr.value, u32::from_be_bytes)?.collect(),
+            code::CLUSTER_LIST => self.extra().cluster_list = list(attr.value, u32::from_be_bytes)?.collect(),
             // RFC 7606 §7.14
             code::EXT_COMMUNITIES => {
                 let communities = list(attr.value, |octets| ExtCommunity(u64::from_be_bytes(octets)))?;
-                self.rare().ext_communities = communities.collect();
+                self.extra().ext_communities = communities.collect();
             }
-            code::LARGE_COMMUNITIES => self.rare().large_communities = large_communities(attr.value)?,
+            code::LARGE_COMMUNITIES => self.extra().large_communities = large_communities(attr.value)?,
             _ => {}
         }
         Ok(())
@@ -298,7 +304,7 @@ impl<'a> AttrScan<'a> {
 
     /// RFC 4271 §5: optional transitive is kept to be passed on, optional non-transitive vanishes, and
     /// what claims to be well-known withdraws its routes.
-    fn accept_unknown(&mut self, attr: Attr<'a>) -> Judged {
+    fn accept_unknown(&mut self, attr: Attr<'a>) -> AttrResult {
         if attr.flags & flag::OPTIONAL == 0 {
             return Err((AttrFault::Unrecognized, WITHDRAW));
         }
@@ -309,7 +315,7 @@ impl<'a> AttrScan<'a> {
                 code: attr.code,
                 value: attr.value.into(),
             };
-            let unknown = &mut self.rare().unknown;
+            let unknown = &mut self.extra().unknown;
             let at = unknown.partition_point(|other| other.code < kept.code);
             unknown.insert(at, kept);
         }
@@ -319,21 +325,21 @@ impl<'a> AttrScan<'a> {
     /// RFC 4271 §5: Partial stays set on what is passed on.
     fn keep_partial(&mut self, code: u8) {
         let mut partial = self
-            .rare
+            .extra
             .as_ref()
-            .map_or_else(PartialSet::default, |rare| rare.partial);
+            .map_or_else(PartialSet::default, |extra| extra.partial);
         partial.insert(code);
         if partial != PartialSet::default() {
-            self.rare().partial = partial;
+            self.extra().partial = partial;
         }
     }
 
-    fn rare(&mut self) -> &mut RareAttrs {
-        self.rare.get_or_insert_default()
+    fn extra(&mut self) -> &mut ExtraAttrs {
+        self.extra.get_or_insert_default()
     }
 
     /// RFC 7606 §7.1
-    fn origin(&mut self, value: &[u8]) -> Judged {
+    fn origin(&mut self, value: &[u8]) -> AttrResult {
         self.origin = match value {
             [0] => Origin::Igp,
             [1] => Origin::Egp,
@@ -345,22 +351,22 @@ impl<'a> AttrScan<'a> {
     }
 
     /// RFC 7606 §7.2
-    fn as_path(&mut self, value: &[u8], ctx: &DecodeContext) -> Judged {
+    fn as_path(&mut self, value: &[u8], ctx: &DecodeContext) -> AttrResult {
         let path = if ctx.four_octet_as {
             AsPath::from_wire4(value)
         } else {
             AsPath::from_wire2(value)
         };
         let path = path.map_err(|_| (AttrFault::Segments, WITHDRAW))?;
-        let survey = path.survey();
+        let segment_flags = path.segment_flags();
         // RFC 5065 §5: malformed from a peer that is in no confederation with us, and nobody is: we know none. Inside
         // the AS such a path came in at a speaker that should have refused it (§5) or left the confederation without being
         // stripped (§4.1); kept, it would go on to other ASes with segments that must not be sent to them.
-        if survey.confederation {
+        if segment_flags.confederation {
             return Err((AttrFault::Confederation, WITHDRAW));
         }
         // RFC 7607 §2
-        if survey.zero {
+        if segment_flags.zero {
             return Err((AttrFault::ZeroAs, WITHDRAW));
         }
         self.as_path = path;
@@ -378,7 +384,7 @@ impl<'a> AttrScan<'a> {
             local_pref: self.local_pref,
             as_path: self.as_path,
             communities: self.communities,
-            rare: self.rare,
+            extra: self.extra,
         };
         if self.as4_path.is_some() || self.as4_aggregator.is_some() {
             as4::merge(&mut attrs, self.as4_path, self.as4_aggregator);
@@ -388,7 +394,7 @@ impl<'a> AttrScan<'a> {
 }
 
 /// Appends an issue unless the message already has its like.
-fn note(issues: &mut Vec<AttrIssue>, first: usize, issue: AttrIssue) {
+fn push_issue(issues: &mut Vec<AttrIssue>, first: usize, issue: AttrIssue) {
     if !issues.get(first..).unwrap_or_default().contains(&issue) {
         issues.push(issue);
     }
@@ -414,7 +420,7 @@ fn expected_flags(code: u8) -> Option<u8> {
 }
 
 /// Exactly four octets (RFC 7606 §7.3, §7.4, §7.5, §7.9).
-fn number(value: &[u8]) -> Result<u32, (AttrFault, Verdict)> {
+fn number(value: &[u8]) -> Result<u32, (AttrFault, ErrorAction)> {
     value
         .try_into()
         .map(u32::from_be_bytes)
@@ -425,7 +431,7 @@ fn number(value: &[u8]) -> Result<u32, (AttrFault, Verdict)> {
 fn list<const N: usize, T>(
     value: &[u8],
     item: impl Fn([u8; N]) -> T,
-) -> Result<impl Iterator<Item = T>, (AttrFault, Verdict)> {
+) -> Result<impl Iterator<Item = T>, (AttrFault, ErrorAction)> {
     match value.as_chunks::<N>() {
         (items @ [_, ..], []) => Ok(items.iter().map(move |octets| item(*octets))),
         _ => Err((AttrFault::Length, WITHDRAW)),
@@ -433,14 +439,14 @@ fn list<const N: usize, T>(
 }
 
 /// RFC 7606 §7.7, RFC 6793 §6, RFC 7607 §2: whatever is wrong, the attribute is discarded.
-fn aggregator(value: &[u8], four_octet_as: bool) -> Result<Aggregator, (AttrFault, Verdict)> {
+fn aggregator(value: &[u8], four_octet_as: bool) -> Result<Aggregator, (AttrFault, ErrorAction)> {
     let (asn, id) = match (value, four_octet_as) {
         ([a, b, c, d, id @ ..], true) if id.len() == 4 => (u32::from_be_bytes([*a, *b, *c, *d]), id),
         ([a, b, id @ ..], false) if id.len() == 4 => (u32::from(u16::from_be_bytes([*a, *b])), id),
-        _ => return Err((AttrFault::Length, Verdict::Discard)),
+        _ => return Err((AttrFault::Length, ErrorAction::Discard)),
     };
     if asn == 0 {
-        return Err((AttrFault::ZeroAs, Verdict::Discard));
+        return Err((AttrFault::ZeroAs, ErrorAction::Discard));
     }
     Ok(Aggregator {
         asn: Asn(asn),
@@ -449,14 +455,14 @@ fn aggregator(value: &[u8], four_octet_as: bool) -> Result<Aggregator, (AttrFaul
 }
 
 /// RFC 6793 §6, RFC 7607 §2: a malformed AS4_PATH is discarded; confederation segments in it are cut out.
-fn as4_path(value: &[u8]) -> Result<AsPath, (AttrFault, Verdict)> {
+fn as4_path(value: &[u8]) -> Result<AsPath, (AttrFault, ErrorAction)> {
     let path = AsPath::from_wire4(value).ok().filter(|path| !path.is_empty());
-    let path = path.ok_or((AttrFault::Segments, Verdict::Discard))?;
-    let survey = path.survey();
-    if survey.zero {
-        return Err((AttrFault::ZeroAs, Verdict::Discard));
+    let path = path.ok_or((AttrFault::Segments, ErrorAction::Discard))?;
+    let segment_flags = path.segment_flags();
+    if segment_flags.zero {
+        return Err((AttrFault::ZeroAs, ErrorAction::Discard));
     }
-    Ok(if survey.confederation {
+    Ok(if segment_flags.confederation {
         path.without_confederation()
     } else {
         path
@@ -464,7 +470,7 @@ fn as4_path(value: &[u8]) -> Result<AsPath, (AttrFault, Verdict)> {
 }
 
 /// RFC 8092 §5, §3: multiples of 12 octets; repeated values are removed silently.
-fn large_communities(value: &[u8]) -> Result<Vec<LargeCommunity>, (AttrFault, Verdict)> {
+fn large_communities(value: &[u8]) -> Result<Vec<LargeCommunity>, (AttrFault, ErrorAction)> {
     let word = |a, b, c, d| u32::from_be_bytes([a, b, c, d]);
     let all = list(value, |[a, b, c, d, e, f, g, h, i, j, k, l]: [u8; 12]| {
         LargeCommunity(word(a, b, c, d), word(e, f, g, h), word(i, j, k, l))

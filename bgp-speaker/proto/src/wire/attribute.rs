@@ -121,7 +121,7 @@ impl std::fmt::Debug for PartialSet {
 
 /// What most paths do not have.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct RareAttrs {
+pub struct ExtraAttrs {
     /// AGGREGATOR.
     pub aggregator: Option<Aggregator>,
     /// ORIGINATOR_ID (RFC 4456 §8).
@@ -158,7 +158,7 @@ pub struct PathAttrs {
     /// COMMUNITIES, in the order received.
     pub communities: Communities,
     /// The rest, absent on most paths.
-    pub rare: Option<Box<RareAttrs>>,
+    pub extra: Option<Box<ExtraAttrs>>,
 }
 
 impl PathAttrs {
@@ -173,23 +173,23 @@ impl PathAttrs {
             local_pref: None,
             as_path: AsPath::default(),
             communities: Communities::default(),
-            rare: None,
+            extra: None,
         }
     }
 
-    /// The rare attributes, made if absent. Drop them again with [`PathAttrs::tidy`].
-    pub fn rare_mut(&mut self) -> &mut RareAttrs {
-        self.rare.get_or_insert_default()
+    /// The rare attributes, made if absent. Drop them again with [`PathAttrs::normalize`].
+    pub fn extra_mut(&mut self) -> &mut ExtraAttrs {
+        self.extra.get_or_insert_default()
     }
 
-    /// Drops an empty `rare`, so that equal sets compare equal. Call after editing.
-    pub fn tidy(&mut self) {
+    /// Drops an empty `extra`, so that equal sets compare equal. Call after editing.
+    pub fn normalize(&mut self) {
         if self
-            .rare
+            .extra
             .as_deref()
-            .is_some_and(|rare| *rare == RareAttrs::default())
+            .is_some_and(|extra| *extra == ExtraAttrs::default())
         {
-            self.rare = None;
+            self.extra = None;
         }
     }
 

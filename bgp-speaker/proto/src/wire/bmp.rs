@@ -44,7 +44,7 @@ pub enum View {
 
 /// Why a session ended (§4.9).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Down {
+pub enum PeerDownReason {
     /// We sent this.
     Sent(Notification),
     /// We closed without a NOTIFICATION.
@@ -137,24 +137,24 @@ pub fn peer_up(
 }
 
 /// §4.9.
-pub fn peer_down(out: &mut BytesMut, peer: &BmpPeer, time: Duration, why: &Down) {
+pub fn peer_down(out: &mut BytesMut, peer: &BmpPeer, time: Duration, why: &PeerDownReason) {
     message(out, PEER_DOWN, |out| {
         put_peer(out, peer, View::PrePolicy, time);
         match why {
-            Down::Sent(notification) => {
+            PeerDownReason::Sent(notification) => {
                 out.put_u8(1);
                 out.put_slice(&notification.encode());
             }
-            Down::Closed => {
+            PeerDownReason::Closed => {
                 out.put_u8(2);
                 out.put_u16(0); // no event of the FSM corresponds
             }
-            Down::Received(notification) => {
+            PeerDownReason::Received(notification) => {
                 out.put_u8(3);
                 out.put_slice(&notification.encode());
             }
-            Down::Lost => out.put_u8(4),
-            Down::Deconfigured => out.put_u8(5),
+            PeerDownReason::Lost => out.put_u8(4),
+            PeerDownReason::Deconfigured => out.put_u8(5),
         }
     });
 }
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(&out[..], [3, 0, 0, 0, 12, 5, 0, 1, 0, 2, 0, 0]);
         out.clear();
         let time = Duration::from_micros(5_000_007);
-        peer_down(&mut out, &peer(), time, &Down::Lost);
+        peer_down(&mut out, &peer(), time, &PeerDownReason::Lost);
         let mut expected = vec![3, 0, 0, 0, 49, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         expected.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 192, 0, 2, 1]);
         expected.extend([0, 0, 0xFD, 0xE9, 10, 0, 0, 9, 0, 0, 0, 5, 0, 0, 0, 7, 4]);

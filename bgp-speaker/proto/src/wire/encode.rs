@@ -9,7 +9,7 @@ use ::bytes::{BufMut, BytesMut};
 use super::attr_decode::{code, flag};
 use super::frame::MARKER;
 use super::{
-    Aggregator, AsPath, MessageKind, NextHop, Nlri, PathAttrs, RareAttrs, UnknownAttr, encode_nlri, nlri_len,
+    Aggregator, AsPath, ExtraAttrs, MessageKind, NextHop, Nlri, PathAttrs, UnknownAttr, encode_nlri, nlri_len,
 };
 use crate::types::{Asn, Family, FamilySet, without_scope};
 
@@ -29,7 +29,7 @@ pub struct EncodeContext {
 /// The attributes leave no room for a prefix in a message: nothing was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the path attributes do not fit into a message")]
-pub struct TooLarge;
+pub struct AttributesTooLarge;
 
 /// Header, length of withdrawn routes, length of attributes.
 const UPDATE_FIXED: usize = 19 + 2 + 2;
@@ -44,25 +44,25 @@ const UNICAST: u8 = 1;
 /// `family`. An IPv6 prefix with an IPv4 next hop gets it IPv4-mapped: no other form is well-formed there.
 ///
 /// # Errors
-/// [`TooLarge`], with nothing written.
+/// [`AttributesTooLarge`], with nothing written.
 pub fn encode_announce(
     out: &mut BytesMut,
     context: &EncodeContext,
     family: Family,
     attrs: &PathAttrs,
     nlri: &[Nlri],
-) -> Result<u32, TooLarge> {
-    let classic = family == Family::Ipv4 && matches!(attrs.next_hop, NextHop::V4(_));
+) -> Result<u32, AttributesTooLarge> {
+    let ipv4_nlri = family == Family::Ipv4 && matches!(attrs.next_hop, NextHop::V4(_));
     let mut block = Vec::with_capacity(128);
-    encode_attrs(&mut block, context, attrs, classic);
-    let next_hop = if classic {
+    encode_attrs(&mut block, context, attrs, ipv4_nlri);
+    let next_hop = if ipv4_nlri {
         NextHopOctets::default()
     } else {
         NextHopOctets::of(family, attrs.next_hop)
     };
     let fixed = UPDATE_FIXED
         + block.len()
-        + if classic {
+        + if ipv4_nlri {
             0
         } else {
             MP_REACH_FIXED + next_hop.as_slice().len()
@@ -77,11 +77,11 @@ pub fn encode_announce(
         .max_len
         .checked_sub(fixed)
         .filter(|room| *room >= longest)
-        .ok_or(TooLarge)?;
+        .ok_or(AttributesTooLarge)?;
     let mut messages = 0;
     for run in runs(nlri, room, add_path) {
-        if classic {
-            put_classic(out, &block, run, add_path);
+        if ipv4_nlri {
+            put_ipv4_update(out, &block, run, add_path);
         } else {
             put_mp_reach(out, &block, next_hop.as_slice(), family, run, add_path);
         }
@@ -100,9 +100,9 @@ pub fn encode_stored(family: Family, attrs: &PathAttrs) -> Vec<u8> {
         max_len: usize::MAX,
         internal: true,
     };
-    let classic = family == Family::Ipv4 && matches!(attrs.next_hop, NextHop::V4(_));
+    let ipv4_nlri = family == Family::Ipv4 && matches!(attrs.next_hop, NextHop::V4(_));
     let mut out = Vec::with_capacity(128);
-    if !classic {
+    if !ipv4_nlri {
         let next_hop = NextHopOctets::of(family, attrs.next_hop);
         let octets = next_hop.as_slice();
         let value: Vec<u8> = [u8::try_from(octets.len()).unwrap_or(0)]
@@ -112,7 +112,7 @@ pub fn encode_stored(family: Family, attrs: &PathAttrs) -> Vec<u8> {
             .collect();
         attr(&mut out, flag::OPTIONAL, code::MP_REACH, &value);
     }
-    encode_attrs(&mut out, &context, attrs, classic);
+    encode_attrs(&mut out, &context, attrs, ipv4_nlri);
     out
 }
 
@@ -185,7 +185,7 @@ fn message(out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
     }
 }
 
-fn put_classic(out: &mut BytesMut, block: &[u8], run: &[Nlri], add_path: bool) {
+fn put_ipv4_update(out: &mut BytesMut, block: &[u8], run: &[Nlri], add_path: bool) {
     message(out, |out| {
         out.put_u16(0);
         out.put_u16(length(block.len()));
@@ -273,11 +273,11 @@ const WELL_KNOWN: u8 = flag::TRANSITIVE;
 const OPTIONAL_TRANSITIVE: u8 = flag::OPTIONAL | flag::TRANSITIVE;
 
 /// All attributes but MP_REACH_NLRI, in ascending order of type.
-fn encode_attrs(out: &mut Vec<u8>, context: &EncodeContext, attrs: &PathAttrs, classic: bool) {
-    let rare = attrs.rare.as_deref();
+fn encode_attrs(out: &mut Vec<u8>, context: &EncodeContext, attrs: &PathAttrs, ipv4_nlri: bool) {
+    let extra = attrs.extra.as_deref();
     attr(out, WELL_KNOWN, code::ORIGIN, &[attrs.origin as u8]);
     let as4_path = encode_as_path(out, context, attrs);
-    if let (true, NextHop::V4(addr)) = (classic, attrs.next_hop) {
+    if let (true, NextHop::V4(addr)) = (ipv4_nlri, attrs.next_hop) {
         attr(out, WELL_KNOWN, code::NEXT_HOP, &addr.octets());
     }
     if let Some(med) = attrs.med {
@@ -289,23 +289,30 @@ fn encode_attrs(out: &mut Vec<u8>, context: &EncodeContext, attrs: &PathAttrs, c
     if attrs.atomic_aggregate {
         attr(out, WELL_KNOWN, code::ATOMIC_AGGREGATE, &[]);
     }
-    if let Some((rare, aggregator)) = rare.and_then(|rare| Some((rare, rare.aggregator?))) {
+    if let Some((extra, aggregator)) = extra.and_then(|extra| Some((extra, extra.aggregator?))) {
         let value = aggregator_value(aggregator, context.four_octet_as);
-        attr(out, passed_on(rare, code::AGGREGATOR), code::AGGREGATOR, &value);
+        attr(
+            out,
+            transit_flags(extra, code::AGGREGATOR),
+            code::AGGREGATOR,
+            &value,
+        );
     }
-    let flags = rare.map_or(OPTIONAL_TRANSITIVE, |rare| passed_on(rare, code::COMMUNITIES));
+    let flags = extra.map_or(OPTIONAL_TRANSITIVE, |extra| {
+        transit_flags(extra, code::COMMUNITIES)
+    });
     let items = attrs.communities.iter().map(|item| item.0.to_be_bytes());
     list(out, flags, code::COMMUNITIES, items);
     let as4_path = as4_path.then(|| attrs.as_path.without_confederation());
-    match rare {
-        Some(rare) => encode_rare(out, context, rare, as4_path),
+    match extra {
+        Some(extra) => encode_extra(out, context, extra, as4_path),
         None => encode_as4_path(out, as4_path),
     }
 }
 
 /// The flags of an optional transitive attribute that we know. RFC 4271 §5: Partial stays set.
-fn passed_on(rare: &RareAttrs, code: u8) -> u8 {
-    match rare.partial.contains(code) {
+fn transit_flags(extra: &ExtraAttrs, code: u8) -> u8 {
+    match extra.partial.contains(code) {
         true => OPTIONAL_TRANSITIVE | flag::PARTIAL,
         false => OPTIONAL_TRANSITIVE,
     }
@@ -331,26 +338,26 @@ fn encode_as4_path(out: &mut Vec<u8>, path: Option<AsPath>) {
 }
 
 /// What follows COMMUNITIES, with AS4_PATH in its place.
-fn encode_rare(out: &mut Vec<u8>, context: &EncodeContext, rare: &RareAttrs, as4_path: Option<AsPath>) {
+fn encode_extra(out: &mut Vec<u8>, context: &EncodeContext, extra: &ExtraAttrs, as4_path: Option<AsPath>) {
     // RFC 4456 §8: non-transitive, they stay within the AS.
     if context.internal {
-        if let Some(id) = rare.originator_id {
+        if let Some(id) = extra.originator_id {
             attr(out, flag::OPTIONAL, code::ORIGINATOR_ID, &id.get().to_be_bytes());
         }
-        let ids = rare.cluster_list.iter().map(|id| id.to_be_bytes());
+        let ids = extra.cluster_list.iter().map(|id| id.to_be_bytes());
         list(out, flag::OPTIONAL, code::CLUSTER_LIST, ids);
     }
-    let later = encode_unknown(out, &rare.unknown, code::EXT_COMMUNITIES);
-    let items = rare.ext_communities.iter().map(|item| item.0.to_be_bytes());
+    let later = encode_unknown(out, &extra.unknown, code::EXT_COMMUNITIES);
+    let items = extra.ext_communities.iter().map(|item| item.0.to_be_bytes());
     list(
         out,
-        passed_on(rare, code::EXT_COMMUNITIES),
+        transit_flags(extra, code::EXT_COMMUNITIES),
         code::EXT_COMMUNITIES,
         items,
     );
     encode_as4_path(out, as4_path);
     // RFC 6793 §4.2.2: the truth behind AS_TRANS in AGGREGATOR.
-    let hidden = rare
+    let hidden = extra
         .aggregator
         .filter(|aggregator| !context.four_octet_as && aggregator.asn.0 > 0xFFFF);
     if let Some(aggregator) = hidden {
@@ -362,15 +369,15 @@ fn encode_rare(out: &mut Vec<u8>, context: &EncodeContext, rare: &RareAttrs, as4
         );
     }
     let later = encode_unknown(out, later, code::LARGE_COMMUNITIES);
-    let items = rare.large_communities.iter().map(|item| {
+    let items = extra.large_communities.iter().map(|item| {
         let mut octets = [0; 12];
-        let words = [item.0, item.1, item.2].map(u32::to_be_bytes);
-        octets.as_chunks_mut::<4>().0.copy_from_slice(&words);
+        let fields = [item.0, item.1, item.2].map(u32::to_be_bytes);
+        octets.as_chunks_mut::<4>().0.copy_from_slice(&fields);
         octets
     });
     list(
         out,
-        passed_on(rare, code::LARGE_COMMUNITIES),
+        transit_flags(extra, code::LARGE_COMMUNITIES),
         code::LARGE_COMMUNITIES,
         items,
     );

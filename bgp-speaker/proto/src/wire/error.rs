@@ -102,7 +102,7 @@ pub enum DecodeError {
 
 /// What to do about a malformed attribute short of a reset (RFC 7606 §2), milder first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Verdict {
+pub enum ErrorAction {
     /// The attribute is dropped, the routes stand.
     Discard,
     /// The routes of the message are taken as withdrawn.
@@ -193,14 +193,14 @@ pub struct AttrIssue {
     /// What is wrong.
     pub fault: AttrFault,
     /// What was done.
-    pub verdict: Verdict,
+    pub action: ErrorAction,
 }
 
 impl fmt::Display for AttrIssue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let done = match self.verdict {
-            Verdict::Discard => "discarded",
-            Verdict::TreatAsWithdraw => "routes treated as withdrawn",
+        let done = match self.action {
+            ErrorAction::Discard => "discarded",
+            ErrorAction::TreatAsWithdraw => "routes treated as withdrawn",
         };
         if (self.code, self.fault) == (0, AttrFault::Multicast) {
             return write!(f, "NLRI: {}; {done}", self.fault);

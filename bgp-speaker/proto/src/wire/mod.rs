@@ -5,7 +5,6 @@
 //! errors carry RFC 7606 verdicts: only what makes the NLRI unreadable resets a session.
 //! nom stays inside this module. Nothing here panics on any bytes.
 
-mod alert;
 mod as4;
 mod as_path;
 mod attr_decode;
@@ -17,14 +16,15 @@ mod codes;
 mod communities;
 mod encode;
 mod error;
+mod error_notification;
 mod frame;
+mod inline_bytes;
 pub mod mrt;
 mod nlri;
 mod notification;
 mod open;
 mod reader;
 mod refresh;
-mod short;
 mod update;
 
 pub use as_path::*;

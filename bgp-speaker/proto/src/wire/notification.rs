@@ -23,7 +23,7 @@ pub const MAX_SHUTDOWN_TEXT: usize = 255;
      shorten it by {}",
     octets - MAX_SHUTDOWN_TEXT
 )]
-pub struct LongMessage {
+pub struct ShutdownMessageTooLong {
     /// Its length.
     pub octets: usize,
     /// What of it would be sent.
@@ -33,14 +33,14 @@ pub struct LongMessage {
 /// Whether a text can be sent whole as a shutdown communication (RFC 9003 §2).
 ///
 /// # Errors
-/// [`LongMessage`]: [`Notification::cease_with_message`] would cut it.
-pub fn check_shutdown_message(text: &str) -> Result<(), LongMessage> {
+/// [`ShutdownMessageTooLong`]: [`Notification::cease_with_message`] would cut it.
+pub fn check_shutdown_message(text: &str) -> Result<(), ShutdownMessageTooLong> {
     let fits = truncate_text(text, MAX_SHUTDOWN_TEXT).len();
     if fits == text.len() {
         return Ok(());
     }
     let octets = text.len();
-    Err(LongMessage { octets, fits })
+    Err(ShutdownMessageTooLong { octets, fits })
 }
 
 /// Most data that a message of [`MAX_LEN`] holds.
@@ -235,7 +235,7 @@ impl fmt::Debug for Notification {
 }
 
 /// The names of RFC 4271 §4.5 and its successors.
-fn words(code: u8, subcode: u8) -> (&'static str, &'static str) {
+fn error_names(code: u8, subcode: u8) -> (&'static str, &'static str) {
     let name = match code {
         code::HEADER => "Message Header Error",
         code::OPEN => "OPEN Message Error",
@@ -291,7 +291,7 @@ fn words(code: u8, subcode: u8) -> (&'static str, &'static str) {
 
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, detail) = words(self.code, self.subcode);
+        let (name, detail) = error_names(self.code, self.subcode);
         f.write_str(name)?;
         match detail {
             "" if self.subcode == 0 => {}

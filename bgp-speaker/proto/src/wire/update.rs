@@ -21,7 +21,7 @@ use ::bytes::Bytes;
 use super::attr_decode::{Attr, AttrScan, code};
 use super::nlri::decode_nlri;
 use super::reader::{Parsed, afi_safi, octet, short, take};
-use super::{AttrFault, AttrIssue, DecodeError, NextHop, RouteBatch, RouteOp, Verdict};
+use super::{AttrFault, AttrIssue, DecodeError, ErrorAction, NextHop, RouteBatch, RouteOp};
 use crate::types::{Family, FamilySet, Prefix, is_malformed_link_local};
 
 /// What decoding UPDATEs of a session depends on: what the OPENs negotiated, and where the peer stands.
@@ -221,17 +221,17 @@ fn unreadable(attr: Attr<'_>) -> DecodeError {
 /// What a message announces, read but not yet judged: ranges of the batch's prefixes.
 struct Reachable {
     /// From the NLRI field.
-    classic: Range<usize>,
-    /// From MP_REACH_NLRI; behind `classic`, without a gap.
-    multi: Range<usize>,
+    ipv4_nlri: Range<usize>,
+    /// From MP_REACH_NLRI; behind `ipv4_nlri`, without a gap.
+    mp_reach: Range<usize>,
     /// Of MP_REACH_NLRI.
-    multi_next_hop: Option<NextHop>,
+    mp_next_hop: Option<NextHop>,
     /// The message has reachable NLRI, perhaps of a family that is not up (RFC 7606 §5.2).
-    shown: bool,
+    has_routes: bool,
 }
 
 /// RFC 4271 §6.3: prefixes that cannot be unicast are ignored, with an issue of the attribute that they stand in.
-fn leave_out_multicast(batch: &mut RouteBatch, start: usize, code: u8) {
+fn discard_multicast(batch: &mut RouteBatch, start: usize, code: u8) {
     let added = batch.nlri.get(start..).unwrap_or_default();
     if !added.iter().any(|nlri| is_multicast(&nlri.prefix)) {
         return;
@@ -243,7 +243,7 @@ fn leave_out_multicast(batch: &mut RouteBatch, start: usize, code: u8) {
     batch.issues.push(AttrIssue {
         code,
         fault: AttrFault::Multicast,
-        verdict: Verdict::Discard,
+        action: ErrorAction::Discard,
     });
 }
 
@@ -269,26 +269,26 @@ fn reachable(
     if !ctx.families.contains(Family::Ipv4) {
         batch.nlri.truncate(start);
     }
-    leave_out_multicast(batch, start, NLRI);
+    discard_multicast(batch, start, NLRI);
     let middle = batch.nlri.len();
     let mut found = Reachable {
-        classic: start..middle,
-        multi: middle..middle,
-        multi_next_hop: None,
-        shown: !nlri.is_empty(),
+        ipv4_nlri: start..middle,
+        mp_reach: middle..middle,
+        mp_next_hop: None,
+        has_routes: !nlri.is_empty(),
     };
     let Some(attr) = mp_attr else {
         return Ok(found);
     };
     let Some(mp) = mp_reach(attr, ctx)? else {
-        found.shown = true;
+        found.has_routes = true;
         return Ok(found);
     };
     decode_nlri(mp.family, add_path(mp.family), mp.nlri, &mut batch.nlri).map_err(|_| unreadable(attr))?;
-    leave_out_multicast(batch, middle, code::MP_REACH);
-    found.multi.end = batch.nlri.len();
-    found.multi_next_hop = Some(mp.next_hop);
-    found.shown |= !mp.nlri.is_empty();
+    discard_multicast(batch, middle, code::MP_REACH);
+    found.mp_reach.end = batch.nlri.len();
+    found.mp_next_hop = Some(mp.next_hop);
+    found.has_routes |= !mp.nlri.is_empty();
     Ok(found)
 }
 
@@ -301,7 +301,7 @@ fn announce(
 ) -> Result<(), DecodeError> {
     let found = reachable(nlri, scan.mp_reach, ctx, batch)?;
     // RFC 7606 §5.2: without routes in the message one cannot be sure to have read it right.
-    if let Some((fault, attr)) = scan.offender.filter(|_| !found.shown && scan.others > 0) {
+    if let Some((fault, attr)) = scan.offender.filter(|_| !found.has_routes && scan.others > 0) {
         let attribute = Bytes::copy_from_slice(attr.raw);
         return Err(DecodeError::AttributeWithoutRoutes {
             code: attr.code,
@@ -309,39 +309,50 @@ fn announce(
             attribute,
         });
     }
-    let Reachable { classic, multi, .. } = found;
-    if classic.is_empty() && multi.is_empty() {
+    let Reachable {
+        ipv4_nlri, mp_reach, ..
+    } = found;
+    if ipv4_nlri.is_empty() && mp_reach.is_empty() {
         return Ok(());
     }
     // RFC 7606 §3 d: mandatory attributes; NEXT_HOP only where the NLRI field is used (RFC 4760 §3).
     for code in [code::ORIGIN, code::AS_PATH, code::NEXT_HOP] {
-        if !scan.has_seen(code) && (code != code::NEXT_HOP || !classic.is_empty()) {
+        if !scan.has_seen(code) && (code != code::NEXT_HOP || !ipv4_nlri.is_empty()) {
             scan.withdraw = true;
-            let (fault, verdict) = (AttrFault::Missing, Verdict::TreatAsWithdraw);
-            batch.issues.push(AttrIssue { code, fault, verdict });
+            let (fault, action) = (AttrFault::Missing, ErrorAction::TreatAsWithdraw);
+            batch.issues.push(AttrIssue { code, fault, action });
         }
     }
-    if found.multi_next_hop.is_some_and(is_malformed) {
+    if found.mp_next_hop.is_some_and(is_malformed) {
         // RFC 7606 §2, §7.11: its length is right, so that the prefixes are known.
         scan.withdraw = true;
-        let (code, fault, verdict) = (code::MP_REACH, AttrFault::LinkLocal, Verdict::TreatAsWithdraw);
-        batch.issues.push(AttrIssue { code, fault, verdict });
+        let (code, fault, action) = (code::MP_REACH, AttrFault::LinkLocal, ErrorAction::TreatAsWithdraw);
+        batch.issues.push(AttrIssue { code, fault, action });
     }
     if scan.withdraw {
-        let nlri = classic.start..multi.end;
+        let nlri = ipv4_nlri.start..mp_reach.end;
         batch.ops.push(RouteOp::Withdraw { nlri });
         return Ok(());
     }
     let mut attrs = scan.finish();
-    if let Some(next_hop) = found.multi_next_hop.filter(|_| !multi.is_empty()) {
-        if !classic.is_empty() {
+    if let Some(next_hop) = found.mp_next_hop.filter(|_| !mp_reach.is_empty()) {
+        if !ipv4_nlri.is_empty() {
             let attrs = attrs.clone();
-            batch.ops.push(RouteOp::Announce { attrs, nlri: classic });
+            batch.ops.push(RouteOp::Announce {
+                attrs,
+                nlri: ipv4_nlri,
+            });
         }
         attrs.next_hop = next_hop;
-        batch.ops.push(RouteOp::Announce { attrs, nlri: multi });
+        batch.ops.push(RouteOp::Announce {
+            attrs,
+            nlri: mp_reach,
+        });
     } else {
-        batch.ops.push(RouteOp::Announce { attrs, nlri: classic });
+        batch.ops.push(RouteOp::Announce {
+            attrs,
+            nlri: ipv4_nlri,
+        });
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! Members that are behind: each gets chunks of its own until it has what the group was sent.
 
-use super::{Asked, Group, release, single};
+use super::{ExportCache, Group, release, without_path_id};
+use crate::export::add_path::Paths;
 use crate::export::chunk::Chunk;
 use crate::export::rib::Rib;
-use crate::export::several::Paths;
 use crate::rib::table::DestId;
 use crate::types::{PathId, PeerId, Prefix};
 use crate::wire::Nlri;
@@ -16,31 +16,31 @@ impl Group {
     /// One step for a member that is behind: a chunk for it alone, and whether it has caught up.
     pub fn catch_up(&mut self, peer: PeerId, rib: &mut Rib) -> (Chunk, bool) {
         let bound = rib.table.bound();
-        let Some(mut lagging) = self.lagging.remove(&peer) else {
+        let Some(mut catch_up) = self.catching_up.remove(&peer) else {
             return (Chunk::default(), true);
         };
-        let dirty = lagging.take_dirty(STEP_PREFIXES);
+        let dirty = catch_up.take_dirty(STEP_PREFIXES);
         for (dest, is_known) in &dirty {
-            self.tell_member(peer, *dest, *is_known, rib);
+            self.queue_current(peer, *dest, *is_known, rib);
         }
-        let mut told = dirty.len();
-        let stop = lagging.cursor.saturating_add(STEP_DESTS).min(bound);
-        while lagging.cursor < stop && told < STEP_PREFIXES {
-            let dest = DestId(lagging.cursor);
+        let mut queued = dirty.len();
+        let stop = catch_up.cursor.saturating_add(STEP_DESTS).min(bound);
+        while catch_up.cursor < stop && queued < STEP_PREFIXES {
+            let dest = DestId(catch_up.cursor);
             self.fill_to(dest, rib);
-            told += usize::from(self.tell_member(peer, dest, lagging.is_resynced(dest), rib));
-            lagging.cursor += 1;
+            queued += usize::from(self.queue_current(peer, dest, catch_up.needs_resync(dest), rib));
+            catch_up.cursor += 1;
         }
-        self.asked = Asked::default();
+        self.export_cache = ExportCache::default();
         let mut chunk = self.encode(rib);
-        let done = lagging.is_done(bound);
+        let done = catch_up.is_done(bound);
         if done {
             self.complete = true;
-            if let Some(ends) = lagging.ends() {
+            if let Some(ends) = catch_up.end_markers() {
                 chunk.private.push((peer, ends));
             }
         } else {
-            self.lagging.insert(peer, lagging);
+            self.catching_up.insert(peer, catch_up);
         }
         (chunk, done)
     }
@@ -50,8 +50,8 @@ impl Group {
         while self.filled <= dest.0 {
             let next = DestId(self.filled);
             if let Some(prefix) = rib.table.prefix(next) {
-                if self.takes_several(prefix.family()) {
-                    let changes = self.replace_several(next, prefix, rib);
+                if self.uses_add_path(prefix.family()) {
+                    let changes = self.replace_add_path(next, prefix, rib);
                     changes.into_iter().for_each(|(_, old, _)| release(old, rib));
                     self.filled += 1;
                     continue;
@@ -65,28 +65,28 @@ impl Group {
     }
 
     /// Tells one member the present state; says whether there was something to tell.
-    fn tell_member(&mut self, peer: PeerId, dest: DestId, withdraw: bool, rib: &Rib) -> bool {
+    fn queue_current(&mut self, peer: PeerId, dest: DestId, withdraw: bool, rib: &Rib) -> bool {
         let Some(prefix) = rib.table.prefix(dest) else {
             return false;
         };
         if !self.key.families.contains(prefix.family()) {
             return false;
         }
-        if self.takes_several(prefix.family()) {
-            return self.tell_member_several(peer, dest, prefix, withdraw, rib);
+        if self.uses_add_path(prefix.family()) {
+            return self.queue_current_add_path(peer, dest, prefix, withdraw, rib);
         }
         let sent = self
             .adj_out
             .get(dest)
-            .filter(|sent| self.adj_out.is_for(sent, peer));
-        let tell = sent.is_some() || withdraw;
-        if tell {
-            self.packer.tell_one(single(prefix), sent, peer);
+            .filter(|sent| self.adj_out.is_sent_to(sent, peer));
+        let needed = sent.is_some() || withdraw;
+        if needed {
+            self.packer.queue_for_member(without_path_id(prefix), sent, peer);
         }
-        tell
+        needed
     }
 
-    fn tell_member_several(
+    fn queue_current_add_path(
         &mut self,
         peer: PeerId,
         dest: DestId,
@@ -95,32 +95,32 @@ impl Group {
         rib: &Rib,
     ) -> bool {
         let paths = self
-            .several
+            .add_path_out
             .get(dest)
             .iter()
-            .filter(|(_, sent)| self.adj_out.is_for(sent, peer));
+            .filter(|(_, sent)| self.adj_out.is_sent_to(sent, peer));
         let paths: Paths = paths.copied().collect();
-        let mut told = false;
+        let mut queued = false;
         for (path_id, sent) in &paths {
             let nlri = Nlri {
                 path_id: *path_id,
                 prefix,
             };
-            self.packer.tell_one(nlri, Some(*sent), peer);
-            told = true;
+            self.packer.queue_for_member(nlri, Some(*sent), peer);
+            queued = true;
         }
         if !withdraw {
-            return told;
+            return queued;
         }
-        let there = rib.table.paths(dest).map(|(at, _)| at.export_id());
-        let mut forget: Vec<PathId> = there.chain(self.several.gone(dest)).collect();
+        let present = rib.table.paths(dest).map(|(at, _)| at.export_id());
+        let mut forget: Vec<PathId> = present.chain(self.add_path_out.withdrawn_ids(dest)).collect();
         forget.sort_unstable();
         forget.dedup();
-        forget.retain(|id| !paths.iter().any(|(told, _)| told == id));
+        forget.retain(|id| !paths.iter().any(|(queued, _)| queued == id));
         for path_id in forget {
-            self.packer.tell_one(Nlri { path_id, prefix }, None, peer);
-            told = true;
+            self.packer.queue_for_member(Nlri { path_id, prefix }, None, peer);
+            queued = true;
         }
-        told
+        queued
     }
 }

@@ -16,9 +16,9 @@ use crate::wire::{Refresh, RefreshKind, encode_end_of_rib};
 
 /// A set of destinations.
 #[derive(Clone, Debug, Default)]
-struct Bits(Vec<u64>);
+struct BitSet(Vec<u64>);
 
-impl Bits {
+impl BitSet {
     fn contains(&self, dest: DestId) -> bool {
         let word = self.0.get(dest.index() / 64);
         word.is_some_and(|word| word >> (dest.index() % 64) & 1 == 1)
@@ -43,16 +43,16 @@ impl Bits {
 
 /// How far a member is behind.
 #[derive(Clone, Debug)]
-pub struct Lagging {
+pub struct CatchUp {
     /// Destinations below are known to the member, but for the dirty ones.
     pub cursor: u32,
     /// Destinations below were told at some time: a change there is news even before the cursor comes by again.
-    known: u32,
+    sent_below: u32,
     /// Changed where the member knows, each once, in order.
     dirty: Vec<DestId>,
-    marks: Bits,
+    dirty_set: BitSet,
     /// Of the marked ones, those of which the member was sent nothing.
-    unknown: Bits,
+    never_sent: BitSet,
     /// Families whose End-of-RIB is still to be sent (RFC 4724 §2).
     pub end_of_rib: FamilySet,
     /// Families whose EoRR is still to be sent (RFC 7313 §4).
@@ -63,7 +63,7 @@ pub struct Lagging {
 
 /// How a member joins a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Joining {
+pub struct JoinState {
     /// Families whose End-of-RIB is still to be sent (RFC 4724 §2).
     pub end_of_rib: FamilySet,
     /// Families whose EoRR is still to be sent (RFC 7313 §4).
@@ -72,7 +72,7 @@ pub struct Joining {
     pub resync_below: u32,
 }
 
-impl Joining {
+impl JoinState {
     /// A new session.
     #[must_use]
     pub fn new(families: FamilySet) -> Self {
@@ -84,19 +84,19 @@ impl Joining {
     }
 }
 
-impl Lagging {
+impl CatchUp {
     /// A member that is to be told everything, then the ends.
     #[must_use]
-    pub fn from_start(joining: Joining) -> Self {
+    pub fn from_start(join_state: JoinState) -> Self {
         Self {
             cursor: 0,
-            known: 0,
+            sent_below: 0,
             dirty: Vec::new(),
-            marks: Bits::default(),
-            unknown: Bits::default(),
-            end_of_rib: joining.end_of_rib,
-            end_of_refresh: joining.end_of_refresh,
-            resync_below: joining.resync_below,
+            dirty_set: BitSet::default(),
+            never_sent: BitSet::default(),
+            end_of_rib: join_state.end_of_rib,
+            end_of_refresh: join_state.end_of_refresh,
+            resync_below: join_state.resync_below,
         }
     }
 
@@ -105,58 +105,58 @@ impl Lagging {
     pub fn from_now() -> Self {
         Self {
             cursor: u32::MAX,
-            ..Self::from_start(Joining::new(FamilySet::EMPTY))
+            ..Self::from_start(JoinState::new(FamilySet::EMPTY))
         }
     }
 
     /// Whether the member may know something of a destination from another group.
     #[must_use]
-    pub fn is_resynced(&self, dest: DestId) -> bool {
+    pub fn needs_resync(&self, dest: DestId) -> bool {
         dest.0 < self.resync_below
     }
 
     /// Whether the member knows what its group sends of a destination.
     #[must_use]
     pub fn is_current(&self, dest: DestId) -> bool {
-        dest.0 < self.cursor.max(self.known) && !self.marks.contains(dest)
+        dest.0 < self.cursor.max(self.sent_below) && !self.dirty_set.contains(dest)
     }
 
     /// Everything is to be told again to a member that may know it.
     pub fn restart(&mut self) {
-        self.known = self.known.max(self.cursor);
+        self.sent_below = self.sent_below.max(self.cursor);
         self.cursor = 0;
     }
 
     /// A destination changed. `was_sent`: members that are not behind had been sent something of it before.
     pub fn mark(&mut self, dest: DestId, was_sent: bool) {
-        if dest.0 >= self.cursor.max(self.known) {
+        if dest.0 >= self.cursor.max(self.sent_below) {
             return; // the cursor will come by
         }
-        if self.marks.contains(dest) {
+        if self.dirty_set.contains(dest) {
             return;
         }
-        self.marks.insert(dest);
+        self.dirty_set.insert(dest);
         self.dirty.push(dest);
-        if !was_sent && !self.is_resynced(dest) {
-            self.unknown.insert(dest);
+        if !was_sent && !self.needs_resync(dest) {
+            self.never_sent.insert(dest);
         }
     }
 
     /// Whether the member may know a destination of which nothing is sent any more.
     #[must_use]
-    pub fn needs(&self, dest: DestId) -> bool {
-        let changed = self.marks.contains(dest) && !self.unknown.contains(dest);
-        changed || (self.is_resynced(dest) && dest.0 >= self.cursor)
+    pub fn needs_withdrawal(&self, dest: DestId) -> bool {
+        let changed = self.dirty_set.contains(dest) && !self.never_sent.contains(dest);
+        changed || (self.needs_resync(dest) && dest.0 >= self.cursor)
     }
 
-    /// Takes at most `most` dirty destinations, each with whether the member may know something of it.
-    pub fn take_dirty(&mut self, most: usize) -> Vec<(DestId, bool)> {
-        let rest = self.dirty.split_off(most.min(self.dirty.len()));
+    /// Takes at most `limit` dirty destinations, each with whether the member may know something of it.
+    pub fn take_dirty(&mut self, limit: usize) -> Vec<(DestId, bool)> {
+        let rest = self.dirty.split_off(limit.min(self.dirty.len()));
         let taken = std::mem::replace(&mut self.dirty, rest);
         let take = |dest: DestId| {
-            let is_known = !self.unknown.contains(dest);
-            self.marks.remove(dest);
-            self.unknown.remove(dest);
+            let is_known = !self.never_sent.contains(dest);
+            self.dirty_set.remove(dest);
+            self.never_sent.remove(dest);
             (dest, is_known)
         };
         taken.into_iter().map(take).collect()
@@ -164,7 +164,7 @@ impl Lagging {
 
     /// End-of-RIB and EoRR of a member that has caught up, as messages.
     #[must_use]
-    pub fn ends(&self) -> Option<Bytes> {
+    pub fn end_markers(&self) -> Option<Bytes> {
         let mut out = BytesMut::new();
         self.end_of_rib
             .iter()
@@ -189,40 +189,44 @@ mod tests {
 
     #[test]
     fn marks_once_and_only_below_the_cursor() {
-        let mut lagging = Lagging::from_start(Joining::new(FamilySet::EMPTY));
-        lagging.mark(DestId(3), true);
-        assert!(lagging.take_dirty(9).is_empty());
-        lagging.cursor = 100;
+        let mut catch_up = CatchUp::from_start(JoinState::new(FamilySet::EMPTY));
+        catch_up.mark(DestId(3), true);
+        assert!(catch_up.take_dirty(9).is_empty());
+        catch_up.cursor = 100;
         for dest in [3, 70, 3, 99, 100] {
-            lagging.mark(DestId(dest), true);
+            catch_up.mark(DestId(dest), true);
         }
-        assert_eq!(lagging.take_dirty(2), [(DestId(3), true), (DestId(70), true)]);
-        lagging.mark(DestId(3), true);
-        assert_eq!(lagging.take_dirty(9), [(DestId(99), true), (DestId(3), true)]);
-        assert!(lagging.is_done(100) && !lagging.is_done(101));
+        assert_eq!(catch_up.take_dirty(2), [(DestId(3), true), (DestId(70), true)]);
+        catch_up.mark(DestId(3), true);
+        assert_eq!(catch_up.take_dirty(9), [(DestId(99), true), (DestId(3), true)]);
+        assert!(catch_up.is_done(100) && !catch_up.is_done(101));
     }
 
     #[test]
     fn what_came_and_went_meanwhile_is_not_needed() {
-        let mut lagging = Lagging::from_now();
-        lagging.mark(DestId(1), true);
-        lagging.mark(DestId(2), false);
-        lagging.mark(DestId(2), true); // and went: the member still knows nothing
-        assert!(lagging.needs(DestId(1)) && !lagging.needs(DestId(2)) && !lagging.needs(DestId(3)));
-        assert_eq!(lagging.take_dirty(9), [(DestId(1), true), (DestId(2), false)]);
-        lagging.mark(DestId(2), true);
-        assert!(lagging.needs(DestId(2)));
+        let mut catch_up = CatchUp::from_now();
+        catch_up.mark(DestId(1), true);
+        catch_up.mark(DestId(2), false);
+        catch_up.mark(DestId(2), true); // and went: the member still knows nothing
+        assert!(
+            catch_up.needs_withdrawal(DestId(1))
+                && !catch_up.needs_withdrawal(DestId(2))
+                && !catch_up.needs_withdrawal(DestId(3))
+        );
+        assert_eq!(catch_up.take_dirty(9), [(DestId(1), true), (DestId(2), false)]);
+        catch_up.mark(DestId(2), true);
+        assert!(catch_up.needs_withdrawal(DestId(2)));
         // One that may know routes from before needs all that the cursor did not reach yet.
-        let mut moved = Lagging::from_start(Joining {
+        let mut moved = CatchUp::from_start(JoinState {
             resync_below: 20,
-            ..Joining::new(FamilySet::EMPTY)
+            ..JoinState::new(FamilySet::EMPTY)
         });
         moved.cursor = 10;
-        assert!(moved.needs(DestId(10)) && !moved.needs(DestId(9)));
-        assert!(!moved.needs(DestId(20)), "it was not there yet");
+        assert!(moved.needs_withdrawal(DestId(10)) && !moved.needs_withdrawal(DestId(9)));
+        assert!(!moved.needs_withdrawal(DestId(20)), "it was not there yet");
         moved.mark(DestId(5), false);
         assert!(
-            moved.needs(DestId(5)),
+            moved.needs_withdrawal(DestId(5)),
             "it may have been sent it in its other group"
         );
     }

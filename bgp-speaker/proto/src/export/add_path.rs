@@ -17,23 +17,23 @@ pub type Paths = Vec<(PathId, Sent)>;
 
 /// Entries by destination.
 #[derive(Clone, Debug, Default)]
-pub struct SeveralOut {
+pub struct AddPathOut {
     entries: HashMap<DestId, Paths, FxBuildHasher>,
-    gone: HashMap<DestId, BTreeSet<PathId>, FxBuildHasher>,
+    withdrawn_ids: HashMap<DestId, BTreeSet<PathId>, FxBuildHasher>,
 }
 
 /// A path that changed: before and now.
 pub type Change = (PathId, Option<Sent>, Option<Sent>);
 
 /// Lists up to this length are searched from end to end.
-const FEW: usize = 16;
+const LINEAR_SEARCH_MAX: usize = 16;
 
 /// The paths that differ, those that are gone first: one pass over both, however many there are.
 fn changes(old: &[(PathId, Sent)], new: &[(PathId, Sent)]) -> Vec<Change> {
     if old == new {
         return Vec::new();
     }
-    if old.len().max(new.len()) <= FEW {
+    if old.len().max(new.len()) <= LINEAR_SEARCH_MAX {
         let find = |list: &[(PathId, Sent)], id: PathId| {
             let found = list.iter().find(|(other, _)| *other == id);
             found.map(|(_, sent)| *sent)
@@ -61,13 +61,16 @@ fn differences(
     before: impl Fn(PathId) -> Option<Sent>,
     now: impl Fn(PathId) -> Option<Sent>,
 ) -> Vec<Change> {
-    let gone = old.iter().filter(|(id, _)| now(*id).is_none());
-    let gone = gone.map(|(id, sent)| (*id, Some(*sent), None));
-    let put = new.iter().map(|(id, sent)| (*id, before(*id), Some(*sent)));
-    gone.chain(put).filter(|(_, old, new)| old != new).collect()
+    let withdrawn_ids = old.iter().filter(|(id, _)| now(*id).is_none());
+    let withdrawn_ids = withdrawn_ids.map(|(id, sent)| (*id, Some(*sent), None));
+    let announced = new.iter().map(|(id, sent)| (*id, before(*id), Some(*sent)));
+    withdrawn_ids
+        .chain(announced)
+        .filter(|(_, old, new)| old != new)
+        .collect()
 }
 
-impl SeveralOut {
+impl AddPathOut {
     /// The same, to be changed in place.
     pub fn get_mut(&mut self, dest: DestId) -> &mut [(PathId, Sent)] {
         self.entries.get_mut(&dest).map_or(&mut [], Vec::as_mut_slice)
@@ -90,43 +93,44 @@ impl SeveralOut {
         let changes = changes(&old, &new);
         if behind && !changes.is_empty() && !old.is_empty() {
             let known = old.iter().map(|(id, _)| *id);
-            self.gone.entry(dest).or_default().extend(known);
+            self.withdrawn_ids.entry(dest).or_default().extend(known);
         }
         changes
     }
 
     /// Identifiers that a member who was behind may still know.
-    pub fn gone(&self, dest: DestId) -> impl Iterator<Item = PathId> {
-        self.gone.get(&dest).into_iter().flatten().copied()
+    pub fn withdrawn_ids(&self, dest: DestId) -> impl Iterator<Item = PathId> {
+        self.withdrawn_ids.get(&dest).into_iter().flatten().copied()
     }
 
     /// No member is behind.
-    pub fn forget_gone(&mut self) {
-        if !self.gone.is_empty() {
-            self.gone = HashMap::default();
+    pub fn clear_withdrawn(&mut self) {
+        if !self.withdrawn_ids.is_empty() {
+            self.withdrawn_ids = HashMap::default();
         }
     }
 
     /// Every identifier that a member may know.
     #[must_use]
     pub fn known(&self) -> Vec<(DestId, PathId)> {
-        let told = self
+        let advertised = self
             .entries
             .iter()
             .map(|(dest, paths)| (dest, paths.iter().map(|(id, _)| *id).collect::<Vec<_>>()));
-        let gone = self
-            .gone
+        let withdrawn_ids = self
+            .withdrawn_ids
             .iter()
             .map(|(dest, ids)| (dest, ids.iter().copied().collect::<Vec<_>>()));
-        told.chain(gone)
+        advertised
+            .chain(withdrawn_ids)
             .flat_map(|(dest, ids)| ids.into_iter().map(move |id| (*dest, id)))
             .collect()
     }
 
     /// A member joins that may know these.
-    pub fn expect(&mut self, known: Vec<(DestId, PathId)>) {
+    pub fn add_known(&mut self, known: Vec<(DestId, PathId)>) {
         for (dest, id) in known {
-            self.gone.entry(dest).or_default().insert(id);
+            self.withdrawn_ids.entry(dest).or_default().insert(id);
         }
     }
 
