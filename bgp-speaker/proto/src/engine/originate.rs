@@ -1,4 +1,5 @@
-//! Routes of our own: the whole wanted set comes in, the difference is applied.
+//! Originated routes: the input is the complete wanted set; only the difference to the present set is
+//! applied.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -12,7 +13,7 @@ use crate::types::{Family, PathId, PeerId, Prefix};
 use crate::wire::{NextHop, PathAttrs};
 
 impl Engine {
-    /// Takes the whole set of routes to originate.
+    /// Takes the complete set of routes to originate.
     pub(super) fn originate(&mut self, routes: Vec<Originated>) {
         let wanted: BTreeMap<Prefix, Originated> =
             routes.into_iter().map(|route| (route.prefix, route)).collect();
@@ -35,7 +36,7 @@ impl Engine {
     }
 
     fn originate_route(&mut self, prefix: Prefix, route: &Originated) {
-        // The next hop is put in per session (export rules); the unspecified address never leaves us.
+        // Export rules set the next hop per session; the unspecified address is never sent.
         let next_hop = match prefix.family() {
             Family::Ipv4 => NextHop::V4(Ipv4Addr::UNSPECIFIED),
             Family::Ipv6 => NextHop::V6(Ipv6Addr::UNSPECIFIED),
@@ -54,14 +55,14 @@ impl Engine {
             },
         );
         self.rib.attrs.release(id, &mut self.rib.next_hops);
-        // A change of source alone leaves the path as it is, but policies see it.
+        // A change of source alone does not change the path, but export policies can match it.
         if let Some(dest) = self.rib.table.find(&prefix) {
             self.mark_dirty(dest);
         }
     }
 
-    /// Nobody else's path may lie inside our pod blocks; paths that come under a new block, or out from
-    /// under an old one, are evaluated again.
+    /// Paths of peers inside our pod blocks are not eligible: paths inside a new or a former block are
+    /// evaluated again.
     fn update_own_blocks(&mut self) {
         let blocks: Vec<Prefix> = self
             .local

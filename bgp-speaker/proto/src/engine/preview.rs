@@ -1,9 +1,11 @@
-//! What would follow from inputs, found out beside the engine: nothing of it changes, and nothing is sent.
+//! Preview of configuration changes: what would be sent and installed. The engine's state does not change,
+//! and nothing is sent.
 //!
-//! What becomes of a prefix follows from its own paths, and from peers, policies and next hops: not from other prefixes. So two small
-//! engines without routes are made, one as things are and one that took the inputs. Both get the table an [`TablePage`] at a time and
-//! decide it; their kernel routes and Adj-RIB-Outs are compared, and forgotten. The engine itself is asked for one excerpt after
-//! another, each of which costs a slice. Routes that change in the meantime are previewed as they are when their excerpt is taken.
+//! The result for a prefix depends on its own paths and on peers, policies and next hops, but not on other
+//! prefixes. A preview therefore uses two engines without learned routes, one with the present configuration
+//! and one with the changes. Both import the received table page by page ([`TablePage`]) and decide it; their
+//! kernel routes and Adj-RIB-Outs are compared and dropped. The running engine only copies pages, each of
+//! which costs one slice. Routes that change meanwhile are previewed in the state of their page.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -18,39 +20,39 @@ use crate::policy::NextHopAction;
 use crate::types::{PeerId, Prefix};
 use crate::wire::PathAttrs;
 
-/// What a peer would hear.
+/// Changes of what a peer is sent.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PeerPreview {
-    /// Prefixes that it was not told before.
+    /// Prefixes that would be advertised.
     pub announced: Vec<Prefix>,
-    /// Prefixes that are taken back.
+    /// Prefixes that would be withdrawn.
     pub withdrawn: Vec<Prefix>,
-    /// Prefixes that are told with other attributes.
+    /// Prefixes that would be advertised with other attributes.
     pub changed: Vec<Prefix>,
 }
 
-/// What would follow.
+/// The result of a preview.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Preview {
-    /// For established peers that stay, where there is anything, in the order of the prefixes.
+    /// Changes by established peer that stays configured; lists are ordered by prefix.
     pub peers: BTreeMap<PeerId, PeerPreview>,
-    /// Kernel routes that would come (`false`) or change (`true`), by prefix.
+    /// Kernel routes that would be added (`false`) or changed (`true`), by prefix.
     pub installed: BTreeMap<Prefix, (FibChange, bool)>,
-    /// Kernel routes that would go, in order.
+    /// Kernel routes that would be removed, in order.
     pub removed: Vec<Prefix>,
 }
 
-/// A preview that is being worked out.
+/// A preview in progress.
 #[derive(Clone, Debug)]
 pub struct PreviewRun {
-    /// Without routes of others.
+    /// The present configuration, without learned routes.
     before: Engine,
     after: Engine,
-    /// Of next hops that policies set.
+    /// Reachability of next hops that policies set.
     reach: Vec<(IpAddr, Reach)>,
-    /// Peers that are told the same, by their groups in both.
+    /// Members that have the same group before and after, by both groups.
     members_by_groups: BTreeMap<(GroupId, GroupId), Vec<PeerId>>,
-    /// Prefixes of our own that stood in no excerpt yet.
+    /// Originated prefixes that occurred in no page yet.
     own_unseen: BTreeSet<Prefix>,
     cursor: u32,
     now: Instant,
@@ -68,9 +70,10 @@ impl PeerPreview {
 }
 
 impl Engine {
-    /// Begins to find out what would follow from these inputs, in this order: `Configure`, `Remove` and `Originate`. This costs what
-    /// there is of peers and of our own routes, however large the table is; then come [`Engine::page`] and
-    /// [`PreviewRun::take`] in turn. A next hop that a new policy names and nothing uses yet counts as unreachable.
+    /// Begins a preview of these inputs, applied in this order: `Configure`, `Remove` and `Originate`. The
+    /// cost depends on the number of peers and originated routes, not on the size of the table.
+    /// [`Engine::table_page`] and [`PreviewRun::add_page`] follow in turn. A next hop that only a new policy
+    /// names counts as unreachable.
     #[must_use]
     pub fn begin_preview(&self, now: Instant, inputs: Vec<Input>) -> PreviewRun {
         let before = self.without_routes(now);
@@ -105,7 +108,7 @@ impl Engine {
         }
     }
 
-    /// The same engine as if nobody had announced anything, with everybody told of our own routes.
+    /// The same engine without learned routes, with originated routes advertised.
     fn without_routes(&self, now: Instant) -> Self {
         let peers = self.peers.iter().map(|(id, peer)| (*id, peer.without_routes()));
         let groups = self
@@ -141,14 +144,14 @@ impl Engine {
         self.groups.get(index)?.as_ref()
     }
 
-    /// What a member of a group was last told of a prefix.
+    /// The attributes last advertised to a member of a group.
     fn advertised_attrs(&self, group: GroupId, peer: PeerId, prefix: &Prefix) -> Option<PathAttrs> {
         let dest = self.rib.table.find(prefix)?;
         let rib = (&self.rib.attrs, &self.rib.sources);
         self.group_at(group)?.advertised_attrs(peer, dest, *prefix, rib)
     }
 
-    /// The members that are not told all that others are of a prefix.
+    /// Members that are not sent every path of a prefix that others are sent.
     fn excluded_from(&self, group: GroupId, prefix: &Prefix) -> Vec<PeerId> {
         let dest = self.rib.table.find(prefix);
         let group = self.group_at(group);
@@ -157,7 +160,7 @@ impl Engine {
     }
 }
 
-/// What becomes of what a peer was told of a prefix.
+/// How the advertisement of a prefix to a peer changes.
 #[derive(Clone, Copy)]
 enum RouteChange {
     Announced,
@@ -166,13 +169,13 @@ enum RouteChange {
 }
 
 impl PreviewRun {
-    /// Where the next excerpt is to begin.
+    /// The cursor of the next page.
     #[must_use]
     pub fn cursor(&self) -> u32 {
         self.cursor
     }
 
-    /// Takes an excerpt of the table from [`PreviewRun::cursor`] on. True when it was the last.
+    /// Adds the page at [`PreviewRun::cursor`]. Returns true when it was the last.
     pub fn add_page(&mut self, page: &TablePage) -> bool {
         let (mut before, mut after) = (self.before.clone(), self.after.clone());
         let fib_before = before.import_page(self.now, page, &self.reach);
@@ -226,7 +229,7 @@ impl PreviewRun {
         }
     }
 
-    /// What would follow, once the last excerpt was taken.
+    /// The result, after the last page.
     #[must_use]
     pub fn finish(mut self) -> Preview {
         let own_unseen: Vec<Prefix> = std::mem::take(&mut self.own_unseen).into_iter().collect();

@@ -1,8 +1,8 @@
-//! Routes that outlive their session, or their last announcement, for a while: graceful restart (RFC 4724), long-lived stale
-//! routes (RFC 9494), enhanced route refresh (RFC 7313).
+//! Retained routes: graceful restart (RFC 4724), long-lived stale routes (RFC 9494), enhanced route refresh
+//! (RFC 7313).
 //!
-//! What makes routes stale begins a new generation of the peer's paths and looks at none of them ([`crate::rib::generation`]); what
-//! is not announced again is removed by an item of [`super::work`].
+//! Making all routes of a peer stale only begins a new generation of its paths ([`crate::rib::generation`]).
+//! Paths that are not announced again are removed by a work item ([`super::work`]).
 
 use std::collections::VecDeque;
 
@@ -20,8 +20,8 @@ use crate::rib::table::{DestId, Path, PathIdx};
 use crate::types::{Community, Family, FamilySet, PeerId};
 
 impl Engine {
-    /// RFC 4724 §4.2: routes kept for a restarting peer go at once unless its new OPEN says that it kept its
-    /// forwarding state for their family, and the session carries it.
+    /// RFC 4724 §4.2: retained routes of a family are removed at once unless the peer's new OPEN says that it
+    /// preserved the forwarding state of the family, and the session carries it.
     pub(super) fn withdraw_unpreserved(&mut self, id: PeerId, facts: &SessionFacts) {
         let negotiated = &facts.negotiated;
         let restart = negotiated.remote.graceful_restart();
@@ -33,15 +33,15 @@ impl Engine {
         self.end_restart(id, &not_kept.collect());
     }
 
-    /// The peer's routes of these families stay, marked stale; nothing more is sent to it. What was stale already goes: it was not
-    /// announced again since the restart before (RFC 4724 §4.2).
+    /// Retains the peer's routes of these families as stale; nothing more is sent to it. Routes that were
+    /// stale before are removed: they were not announced again since the previous restart (RFC 4724 §4.2).
     pub(super) fn restarting(&mut self, session: SessionId, families: FamilySet) {
         let id = session.peer;
         if !self.peers.get(&id).is_some_and(|peer| peer.has(session)) {
             return;
         }
         self.end_session(id);
-        // They concern the restart before.
+        // They belong to the previous restart.
         self.drop_items(id, |job| matches!(job, Job::LongLived | Job::Unreachable(_)));
         self.free_generation(id);
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -63,7 +63,7 @@ impl Engine {
         self.withdraw_lost(id);
     }
 
-    /// What leads over next hops that are lost goes at once ([`LostNextHops`]).
+    /// Removes stale paths over lost next hops at once ([`LostNextHops`]).
     fn withdraw_lost(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get(&id) else {
             return;
@@ -79,7 +79,8 @@ impl Engine {
         }
     }
 
-    /// RFC 9494 §4.2: what is stale gets LLGR_STALE, or goes where it carries NO_LLGR; families that are not kept go.
+    /// RFC 9494 §4.2: stale routes get LLGR_STALE, or are removed if they carry NO_LLGR; routes of other
+    /// families are removed.
     pub(super) fn long_lived(&mut self, session: SessionId, families: FamilySet) {
         let id = session.peer;
         let waits = |peer: &Peer| peer.is_latest(session) && !peer.is_up() && peer.restarting;
@@ -93,7 +94,7 @@ impl Engine {
         self.queue(id, Job::LongLived);
     }
 
-    /// The peer is back, but its End-of-RIB did not come in time (RFC 4724 §4.2).
+    /// The peer is back, but its End-of-RIB did not arrive in time (RFC 4724 §4.2).
     pub(super) fn stale_expired(&mut self, session: SessionId) {
         if self
             .peers
@@ -146,11 +147,12 @@ impl Engine {
         }
     }
 
-    /// RFC 7313 §4: after BoRR the peer announces all of its routes of a family; what it does not announce until EoRR goes. A second
-    /// BoRR begins anew.
+    /// RFC 7313 §4: after BoRR the peer announces all of its routes of a family; those that it does not
+    /// announce until EoRR are removed. A second BoRR begins again.
     ///
-    /// A peer that sends BoRR after BoRR faster than the generations before can be merged would keep others waiting: with many routes
-    /// its BoRR is not heeded then. That leaves routes which it never withdrew until the next refresh, and loses none.
+    /// A peer with many routes that sends BoRR faster than generations can be merged would delay all other
+    /// work; then its BoRR is ignored. Routes that it never withdrew then stay until the next refresh; none
+    /// are lost.
     pub(super) fn begin_refresh(&mut self, id: PeerId, family: Family) {
         let Some(peer) = self.peers.get(&id) else {
             return;
@@ -176,7 +178,7 @@ impl Engine {
         }
     }
 
-    /// EoRR: what is still stale goes (RFC 7313 §4).
+    /// EoRR: routes that are still stale are removed (RFC 7313 §4).
     pub(super) fn end_refresh(&mut self, id: PeerId, family: Family) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -186,7 +188,7 @@ impl Engine {
         self.withdraw_generations(id, gone);
     }
 
-    /// What the peer did not announce again since it restarted goes.
+    /// Removes routes of these families that were not announced again since the peer's restart.
     pub(super) fn end_restart(&mut self, id: PeerId, families: &FamilySet) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -205,7 +207,7 @@ impl Engine {
         }
     }
 
-    /// Work on all that the peer has announced so far.
+    /// Queues work on all paths of the peer.
     pub(super) fn queue(&mut self, peer: PeerId, job: Job) {
         if let Some(known) = self.peers.get(&peer) {
             let dests = known.adj_in.dests().collect();
@@ -213,7 +215,7 @@ impl Engine {
         }
     }
 
-    /// The same with what earlier sessions left and is not removed yet.
+    /// Queues work on all paths of the peer, including those of earlier sessions that wait for removal.
     pub(super) fn queue_with_pending(&mut self, peer: PeerId, job: Job) {
         let mine = self.work.items.iter().filter(|item| item.peer == peer);
         let mut dests: VecDeque<DestId> = mine.flat_map(|item| item.dests.iter().copied()).collect();
@@ -225,7 +227,8 @@ impl Engine {
         }
     }
 
-    /// Another generation can begin in each family: a session ended while the removal of what earlier ones left is not through.
+    /// Makes a generation available in each family, for a session that ends while routes of earlier ones
+    /// still wait for removal.
     pub(super) fn free_generation(&mut self, id: PeerId) {
         let has_room = |peer: &Peer| {
             Family::ALL
@@ -245,7 +248,7 @@ impl Engine {
         self.finish_items(id);
     }
 
-    /// What is stale gets one generation.
+    /// Merges all stale generations into one.
     fn queue_merge(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get(&id) {
             let stale = peer.stale_generations();
@@ -253,7 +256,7 @@ impl Engine {
         }
     }
 
-    /// Gives the peer's paths of these generations the youngest of them.
+    /// Sets the generation of the peer's paths of these generations to the youngest of them.
     pub(super) fn merge(&mut self, id: PeerId, dest: DestId, merged: &[OlderGenerations; 2]) {
         let Some(prefix) = self.rib.table.prefix(dest) else {
             return;

@@ -1,6 +1,6 @@
-//! Peers and their sessions: configured, established, ended; and next hops that change.
+//! Configuration of peers, begin and end of sessions, and reachability of next hops.
 //!
-//! Every input of a session carries its [`SessionId`]; one of an ended session changes nothing.
+//! Every input of a session carries its [`SessionId`]; an input of an ended session changes nothing.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -25,7 +25,8 @@ impl Engine {
         self.reflector_role_changed(reflected);
     }
 
-    /// The first client makes loops of paths that passed our cluster, and with the last one they are none any more.
+    /// With the first client, paths through our cluster become loops; with the last one they stop being
+    /// loops.
     fn reflector_role_changed(&mut self, before: bool) {
         if self.is_reflector() != before {
             let everything = vec![Prefix::v4(0, 0), Prefix::v6(0, 0)];
@@ -39,7 +40,7 @@ impl Engine {
 
     fn configure_peer(&mut self, id: PeerId, routing: Arc<PeerRouting>) {
         let Some(peer) = self.peers.get_mut(&id) else {
-            // A peer that was removed and comes back at once: what is left of it is not its own any more.
+            // A peer that was removed and is added again: its old paths are not its own any more.
             self.finish_items(id);
             self.peers.insert(id, Peer::new(routing));
             return;
@@ -54,7 +55,7 @@ impl Engine {
                     peer.routing.kind,
                     peer.routing.rules,
                 );
-        // Routes that are kept while the peer restarts follow the policy too.
+        // The policy applies to retained routes too.
         if import_changed && (facts.is_some() || peer.restarting) {
             self.drop_items(id, |job| matches!(job, Job::Reimport));
             self.queue(id, Job::Reimport);
@@ -74,7 +75,7 @@ impl Engine {
         self.deferral_remove(id, true);
         self.end_session_and_withdraw(id);
         self.peers.remove(&id);
-        // Without the peer its generations say nothing; all that is left of it goes.
+        // Without the peer its generations have no meaning: all remaining paths are removed.
         let items = self.work.items.iter_mut().filter(|item| item.peer == id);
         items.for_each(|item| item.job = Job::WithdrawAll);
         if !self.work.items.iter().any(|item| item.peer == id) {
@@ -105,7 +106,7 @@ impl Engine {
             self.queue(id, Job::Feeds);
         }
         self.deferral_up(session);
-        // Nothing will come of these.
+        // No End-of-RIB arrives for these families.
         let absent = Family::ALL
             .into_iter()
             .filter(|family| !families.contains(*family));
@@ -116,7 +117,7 @@ impl Engine {
         }
     }
 
-    /// What the host says of a session changed: the peer moves to the group that it belongs to now.
+    /// Host facts of a session changed: the peer moves to the group of its new key.
     pub(super) fn new_facts(&mut self, session: SessionId, facts: Box<SessionFacts>) {
         let Some(peer) = self.peers.get_mut(&session.peer).filter(|peer| peer.has(session)) else {
             return;
@@ -127,8 +128,9 @@ impl Engine {
         self.update_group(session.peer);
     }
 
-    /// Takes note of who the source is. Of paths that it left from before, decisions and what was sent of them follow anew: a path may
-    /// say the same and be another's, as an identifier is part of what goes out (RFC 4456 §8) and of what decides (RFC 4271 §9.1.2.2).
+    /// Records identity and address of a source. If they changed, its retained paths are decided and exported
+    /// again: equal attributes may still be sent and compared differently, since the BGP identifier is part
+    /// of both (RFC 4456 §8, RFC 4271 §9.1.2.2).
     fn set_source(&mut self, id: PeerId, facts: &SessionFacts) {
         let Some(peer) = self.peers.get(&id) else {
             return;
@@ -155,7 +157,8 @@ impl Engine {
         self.peer_addresses_changed([addr, None]);
     }
 
-    /// Which peer has these addresses changed. It is not sent routes over its own (RFC 4271 §5.1.3).
+    /// The peer at these addresses changed: a peer is not sent routes whose next hop is its own address (RFC
+    /// 4271 §5.1.3).
     fn peer_addresses_changed(&mut self, addrs: [Option<IpAddr>; 2]) {
         let addrs = addrs.into_iter().flatten();
         let mut policies = self.groups.iter().flatten().map(|group| &group.key.policy);
@@ -180,7 +183,7 @@ impl Engine {
         }
     }
 
-    /// The session is over, if there is one, and all routes of the peer go, also those that were kept.
+    /// Ends the session, if there is one, and removes all routes of the peer, including retained ones.
     fn end_session_and_withdraw(&mut self, id: PeerId) {
         self.end_session(id);
         self.drop_items(id, |job| {
@@ -206,7 +209,7 @@ impl Engine {
         });
     }
 
-    /// The session is over; what becomes of the peer's routes is for the caller to say.
+    /// Ends the session. The caller decides about the peer's routes.
     pub(super) fn end_session(&mut self, id: PeerId) {
         self.leave_group(id);
         self.work.catch_up_queue.retain(|behind| *behind != id);
@@ -254,11 +257,11 @@ impl Engine {
                 .collect();
         }
         let item = self.next_hops_item(changed, lost);
-        // Before what is under way: packets may be lost.
+        // Before pending work, because packets may be lost.
         self.work.items.push_front(item);
     }
 
-    /// What leads over these next hops is decided and sent again.
+    /// Decides and exports all paths over these next hops again.
     fn next_hops_item(&self, next_hops: FxHashSet<NextHopId>, lost: LostNextHops) -> WorkItem {
         let peers = self.peers.values();
         WorkItem {

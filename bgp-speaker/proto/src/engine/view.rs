@@ -1,5 +1,5 @@
-//! What the operator sees: routes with every path and why it is used or not, and counts per peer.
-//! Reading changes nothing and is bounded by the page that is asked for.
+//! Views for the operator: routes with all their paths and why each is used or not, and counts per peer.
+//! Reading changes nothing, and its cost is bounded by the page size.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,24 +8,24 @@ use crate::rib::table::{DestId, Ineligible, Path};
 use crate::types::{Family, PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
 
-/// Which prefixes to show.
+/// Prefixes to show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Prefixes {
     /// All.
     #[default]
     All,
-    /// This one: looked up.
+    /// This prefix, by lookup.
     Exactly(Prefix),
-    /// The most specific one that covers this one: looked up.
+    /// The longest match for this prefix, by lookup.
     Covering(Prefix),
-    /// Those inside this one, and itself.
+    /// This prefix and more specific ones.
     Within(Prefix),
 }
 
-/// Which routes to show.
+/// Routes to show.
 #[derive(Clone, Debug, Default)]
 pub struct RouteFilter {
-    /// Of these prefixes.
+    /// Prefixes.
     pub prefixes: Prefixes,
     /// Only paths from this peer.
     pub received_from: Option<PeerId>,
@@ -36,13 +36,13 @@ pub struct RouteFilter {
 /// Why a path is not used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UnusedReason {
-    /// Import refused it.
+    /// Import rejected it.
     Refused(Ineligible),
     /// The next hop is not reachable.
     Unresolved,
     /// The next hop is one of our own addresses.
     OwnNextHop,
-    /// The kernel has not answered yet.
+    /// The kernel has not resolved the next hop yet.
     Resolving,
 }
 
@@ -57,24 +57,24 @@ impl std::fmt::Display for UnusedReason {
     }
 }
 
-/// A path as shown.
+/// A path.
 #[derive(Clone, Debug)]
 pub struct PathView {
-    /// Whose path; [`PeerId::LOCAL`] for our own.
+    /// Its source; [`PeerId::LOCAL`] for originated routes.
     pub peer: PeerId,
-    /// The peer's name, `None` for our own.
+    /// The peer's name; `None` for originated routes.
     pub peer_name: Option<String>,
-    /// Its identifier from the peer (RFC 7911).
+    /// Path identifier of the peer (RFC 7911).
     pub path_id: PathId,
     /// It is the best path.
     pub best: bool,
-    /// It is one of the equal paths that packets take.
+    /// It is one of the equal paths in use.
     pub used: bool,
-    /// Its peer has not announced it again since its session ended or a refresh began (RFC 4724 §4.2, RFC 7313 §4).
+    /// Stale: not announced again since the session ended or a refresh began (RFC 4724 §4.2, RFC 7313 §4).
     pub stale: bool,
-    /// `None` when it can be used.
+    /// `None` when it is eligible.
     pub unused: Option<UnusedReason>,
-    /// Attributes after import policy; as received when import refused the path.
+    /// Attributes after import policy; as received when import rejected the path.
     pub attrs: PathAttrs,
 }
 
@@ -99,9 +99,9 @@ pub struct PeerCounts {
 }
 
 impl Engine {
-    /// Routes in the table's own order, which is no order for people: at most `limit` from this place on, and the place where to go on.
-    /// A page costs what it holds, and looks at a slice of the table at the most, however large that is. A prefix that comes or goes
-    /// between two pages may be missed, or be on both.
+    /// Up to `limit` routes from this cursor on, in table order (not sorted), and the cursor of the next
+    /// page. A page visits at most one slice of the table, whatever its size. A prefix that appears or
+    /// disappears between two pages may be missed or occur twice.
     #[must_use]
     pub fn routes(&self, filter: &RouteFilter, cursor: u32, limit: usize) -> (Vec<RouteView>, Option<u32>) {
         let found = |prefix: Prefix| {
@@ -132,7 +132,7 @@ impl Engine {
         (routes, Some(next.0).filter(|_| !self.is_table_end(next)))
     }
 
-    /// What is shown of a destination; `None` when it has no path, or does not fit.
+    /// The view of a destination; `None` when it has no path or does not match.
     fn view_of(&self, filter: &RouteFilter, dest: DestId) -> Option<RouteView> {
         let prefix = self.rib.table.prefix(dest)?;
         if let Prefixes::Within(within) = filter.prefixes
@@ -218,7 +218,7 @@ impl Engine {
         )
     }
 
-    /// Whether this session is established, and the peer's latest.
+    /// Whether this session is established and the peer's latest.
     #[must_use]
     pub fn is_established(&self, session: SessionId) -> bool {
         self.peers
@@ -241,8 +241,8 @@ impl Engine {
         }
     }
 
-    /// For each of these peers, how many prefixes have a usable path from it and from nobody outside the set: in a slice of the
-    /// table from this place on, and the place where to go on.
+    /// For each of these peers, the number of prefixes with a usable path from it and from no peer outside
+    /// the set: in one slice of the table from this cursor on, and the cursor of the next slice.
     #[must_use]
     pub fn count_exclusive_prefixes(
         &self,
@@ -266,13 +266,13 @@ impl Engine {
         (counts, Some(next.0).filter(|_| !self.is_table_end(next)))
     }
 
-    /// How many places for destinations the table has, those that are free included.
+    /// Number of slots for destinations, including free ones.
     #[must_use]
     pub fn slots(&self) -> usize {
         self.rib.table.bound() as usize
     }
 
-    /// How many prefixes, paths' attribute sets and next hops there are.
+    /// Numbers of prefixes, attribute sets and next hops.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize, usize) {
         (

@@ -1,20 +1,21 @@
-//! Shares of equal paths, from their link bandwidth (draft-ietf-idr-link-bandwidth).
+//! Weights of equal paths from their link bandwidth (draft-ietf-idr-link-bandwidth).
 //!
-//! As the draft has it, unequal shares need a bandwidth on every path of the set; otherwise all shares are one. Shares
-//! are percent of the sum, at least one, brought to their lowest terms: 10 and 40 Gbit/s come to 1 and 4.
+//! As in the draft, unequal weights need a bandwidth on every path of the set; otherwise all weights are 1. A
+//! weight is the percentage of the sum, at least 1, divided by the greatest common divisor: 10 and 40 Gbit/s
+//! become 1 and 4.
 
 use std::net::IpAddr;
 
 use super::api::FibNextHop;
 use crate::wire::PathAttrs;
 
-/// The bandwidth that a path says it has, in octets per second.
+/// The link bandwidth of a path in octets per second.
 pub(super) fn bandwidth(attrs: &PathAttrs) -> Option<f32> {
     let communities = &attrs.extra.as_ref()?.ext_communities;
     communities.iter().find_map(|community| community.bandwidth())
 }
 
-/// The set of next hops, sorted, each once (with the most bandwidth it is said to have), and their shares.
+/// Sorts the next hops, removes duplicates (the highest bandwidth counts), and computes their weights.
 pub(super) fn assign_weights(hops: &mut Vec<(IpAddr, Option<f32>)>, out: &mut Vec<FibNextHop>) {
     hops.sort_unstable_by(|a, b| {
         let most_first = b.1.unwrap_or(0.0).total_cmp(&a.1.unwrap_or(0.0));
@@ -30,10 +31,10 @@ pub(super) fn assign_weights(hops: &mut Vec<(IpAddr, Option<f32>)>, out: &mut Ve
     out.iter_mut().for_each(|hop| hop.weight /= divisor);
 }
 
-/// Percent of the sum, 1–100; 1 where there is no sum.
+/// Percentage of the sum, 1–100; 1 without a sum.
 fn share(rate: Option<f32>, sum: Option<f32>) -> u8 {
     match (rate, sum) {
-        // In range by its bounds; the cast drops the fraction that round left none of.
+        // `clamp` keeps it in range, `round` leaves no fraction.
         (Some(rate), Some(sum)) => (rate / sum * 100.0).round().clamp(1.0, 100.0) as u8,
         _ => 1,
     }

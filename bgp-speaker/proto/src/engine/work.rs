@@ -1,10 +1,10 @@
-//! Work over many routes, one slice after another: a session that ended, routes that were not announced again, a policy, a
-//! next hop or a pod block that changed.
+//! Work over many routes, done in slices: the end of a session, routes that were not announced again, changes
+//! of a policy, a next hop or a pod block.
 //!
-//! Between two slices what became dirty is decided and sent, and the shell may do other things: whoever asks something waits for
-//! one slice, not for a million routes. Until its slice comes a path counts as it did: a source that is gone is known until the
-//! last of its paths is removed. An item names the paths that it concerns by their generation, so that nothing that comes
-//! in the meantime is taken for what was there when the item began.
+//! Between two slices dirty destinations are decided and sent, and the caller can do other work: a query
+//! waits for one slice, not for a million routes. A path keeps its effect until its slice is processed; a
+//! source stays known until its last path is removed. An item identifies paths by generation, so that a path
+//! announced after the item began is not affected by it.
 
 use std::collections::VecDeque;
 
@@ -19,50 +19,51 @@ use crate::rib::nexthop::NextHopId;
 use crate::rib::table::{DestId, Path, PathIdx};
 use crate::types::{Family, PeerId, Prefix};
 
-/// Destinations of one slice, some milliseconds of work. What a node of a large cluster learned from one neighbor fits: then
-/// the kernel learns of its loss as soon as it can.
+/// Destinations per slice, a few milliseconds of work. The routes that a node of a large cluster learns from
+/// one neighbor fit into one slice, so that the kernel learns of their loss without delay.
 pub(super) const SLICE: usize = 32768;
 
-/// Something to do for many destinations.
+/// Work on many destinations.
 #[derive(Clone, Debug)]
 pub(super) struct WorkItem {
-    /// Whose paths; [`PeerId::LOCAL`] for everybody's.
+    /// The source of the paths; [`PeerId::LOCAL`] for all sources.
     pub(super) peer: PeerId,
     pub(super) dests: VecDeque<DestId>,
     pub(super) job: Job,
 }
 
-/// What is to be done for each destination.
+/// What is done for each destination.
 #[derive(Clone, Debug)]
 pub(super) enum Job {
-    /// The peer's paths of these generations go, by family.
+    /// Remove the peer's paths of these generations, by family.
     Withdraw([OlderGenerations; 2]),
-    /// All the peer's paths go: it is not configured any more.
+    /// Remove all paths of the peer: it is no longer configured.
     WithdrawAll,
-    /// The peer's import policy changed.
+    /// Evaluate the peer's paths again: its import policy changed.
     Reimport,
-    /// The peer's stale paths are long-lived stale from now on (RFC 9494 §4.2).
+    /// Mark the peer's stale paths long-lived stale (RFC 9494 §4.2).
     LongLived,
-    /// The peer restarts, and some of its next hops were lost by then.
+    /// Remove the stale paths of a restarting peer over lost next hops.
     Unreachable(LostNextHops),
-    /// The peer's paths of these generations get the youngest of them, by family.
+    /// Merge these generations of the peer's paths, by family.
     Merge([OlderGenerations; 2]),
-    /// The peer comes from another address, or is another kind of peer: its paths are decided and sent again.
+    /// Decide and send the peer's paths again: its address, kind or identifier changed.
     SourceChanged,
-    /// The peer is back: those who watch have forgotten what it announced before.
+    /// Report the peer's paths to the feeds: its session is up again.
     Feeds,
-    /// These next hops changed.
+    /// Decide paths over these next hops again.
     NextHops(FxHashSet<NextHopId>, LostNextHops),
-    /// Destinations in these prefixes may have come under a pod block of ours, or out from under one.
+    /// Evaluate destinations inside these prefixes again: pod blocks changed.
     Blocks(Vec<Prefix>, DestId),
-    /// All destinations from this one on are decided and sent again.
+    /// Decide and send all destinations again, from this one on.
     Everything(DestId),
 }
 
-/// Next hops over which nothing could be reached when the item began, and what peers left that were restarting then.
+/// Next hops that are unreachable when the item begins, and the stale generations of the peers restarting
+/// then.
 ///
-/// RFC 4724 §4.2 keeps stale routes for the time in which the neighbor still forwards. Over a next hop that is lost it does not:
-/// those routes go, and do not come back with the link.
+/// RFC 4724 §4.2 retains stale routes while the neighbor still forwards. Over a lost next hop it does not:
+/// these routes are removed and do not return with the link.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LostNextHops {
     pub(super) next_hops: FxHashSet<NextHopId>,
@@ -80,7 +81,7 @@ impl LostNextHops {
     }
 }
 
-/// What a source's policy made of the attributes looked at last: neighbours in a table share them.
+/// Import result of the last attributes: neighbouring routes mostly share them.
 #[derive(Default)]
 pub(super) struct ReimportCache {
     key: Option<(PeerId, AttrId)>,
@@ -96,7 +97,7 @@ impl ReimportCache {
         }
     }
 
-    /// Releases what it holds.
+    /// Releases its references.
     pub(super) fn release(mut self, engine: &mut Engine) {
         self.clear(engine);
     }
@@ -108,7 +109,7 @@ impl ReimportCache {
 }
 
 impl Engine {
-    /// One slice of the oldest item; false when there is none.
+    /// Does one slice of the oldest item; returns false when there is none.
     pub(super) fn work_slice(&mut self) -> bool {
         let Some(mut item) = self.work.items.pop_front() else {
             return false;
@@ -121,7 +122,7 @@ impl Engine {
         true
     }
 
-    /// A slice of an item; true when nothing is left of it.
+    /// Does one slice of an item; returns true when the item is done.
     fn run_slice(&mut self, item: &mut WorkItem) -> bool {
         match &mut item.job {
             Job::Blocks(prefixes, cursor) => return self.blocks_slice(prefixes, cursor),
@@ -137,7 +138,7 @@ impl Engine {
         }
         let slice: Vec<DestId> = item.dests.drain(..SLICE.min(item.dests.len())).collect();
         match &item.job {
-            // In the order in which they came, so that others hear of neighbours together.
+            // In the order of the table, so that neighbouring prefixes are sent together.
             Job::Withdraw(before) => {
                 let gone = |path: &Path, family| {
                     before
@@ -208,7 +209,7 @@ impl Engine {
         }
     }
 
-    /// All work on a peer's paths is done now: there would be too many generations to tell apart otherwise.
+    /// Finishes all work on a peer's paths at once, to free generations.
     pub(super) fn finish_items(&mut self, peer: PeerId) {
         let (mut mine, others): (VecDeque<WorkItem>, VecDeque<WorkItem>) =
             std::mem::take(&mut self.work.items)
@@ -221,7 +222,7 @@ impl Engine {
         }
     }
 
-    /// What was sent of this source's path may not be what would be sent now.
+    /// The advertised form of this source's path may have changed.
     fn invalidate_sent(&mut self, peer: PeerId, dest: DestId) {
         let Some(prefix) = self.rib.table.prefix(dest) else {
             return;
@@ -233,7 +234,7 @@ impl Engine {
         }
     }
 
-    /// A source whose session is over and whose paths are gone is not known any more.
+    /// Removes a source whose session ended and whose paths are removed.
     fn forget_ended_source(&mut self, id: PeerId) {
         let waits = self.work.items.iter().any(|item| item.peer == id);
         let peer = self.peers.get(&id);
@@ -247,7 +248,7 @@ impl Engine {
         }
     }
 
-    /// Takes those paths of a source away from a destination for which this holds.
+    /// Removes the paths of a source to a destination that match.
     pub(super) fn withdraw_where(
         &mut self,
         peer: PeerId,
@@ -268,7 +269,7 @@ impl Engine {
         }
     }
 
-    /// A path was taken out of the table.
+    /// Bookkeeping for a path that was removed from the table.
     pub(super) fn path_removed(&mut self, dest: DestId, prefix: Prefix, path: &Path) {
         self.release(path);
         if let Some(peer) = self.peers.get_mut(&path.peer)
@@ -280,7 +281,7 @@ impl Engine {
         self.mark_dirty(dest);
     }
 
-    /// Evaluates a source's paths to a destination again, after a change of policy or of our blocks.
+    /// Evaluates a source's paths to a destination again.
     pub(super) fn reimport(&mut self, peer: PeerId, dest: DestId, cache: &mut ReimportCache) {
         let Some(prefix) = self.rib.table.prefix(dest) else {
             return;
@@ -299,7 +300,7 @@ impl Engine {
         }
     }
 
-    /// Puts a path in the place of another of the same source.
+    /// Replaces a path by another of the same source.
     pub(super) fn replace_path(
         &mut self,
         dest: DestId,
@@ -320,12 +321,13 @@ impl Engine {
         self.mark_dirty(dest);
     }
 
-    /// The next hop that a path has after import.
+    /// The next hop of a path after import.
     pub(super) fn next_hop_of(&self, path: &Path) -> Option<NextHopId> {
         path.imported.ok().map(|id| self.rib.attrs.next_hop(id))
     }
 
-    /// After so many withdrawals: notes are dropped where they outnumber the paths, some at a time.
+    /// Compacts the Adj-RIB-In index where stale entries outnumber the paths, in proportion to the
+    /// withdrawals.
     pub(super) fn compact_adj_in(&mut self, id: PeerId, withdrawn: usize) {
         let (table, attrs) = (&self.rib.table, &self.rib.attrs);
         if let Some(peer) = self.peers.get_mut(&id)
@@ -360,7 +362,7 @@ impl Engine {
         }
     }
 
-    /// A destination may have a path over a next hop that changed.
+    /// Decides a destination again if one of its paths has a next hop that changed.
     fn next_hop_changed(&mut self, dest: DestId, changed: &FxHashSet<NextHopId>, lost: &LostNextHops) {
         if !lost.stale.is_empty() {
             self.withdraw_unreachable(dest, lost);
@@ -389,7 +391,7 @@ impl Engine {
         self.is_table_end(*cursor)
     }
 
-    /// The next slice of all destinations.
+    /// The next slice of the table.
     pub(super) fn next_slice(&self, cursor: &mut DestId) -> impl Iterator<Item = DestId> + use<> {
         let end = cursor.0.saturating_add(SLICE as u32);
         let begin = std::mem::replace(cursor, DestId(end.min(self.rib.table.bound())));

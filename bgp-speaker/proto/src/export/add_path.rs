@@ -1,7 +1,8 @@
-//! Adj-RIB-Out of a group whose members take several paths of a prefix (RFC 7911): by destination and identifier.
+//! Adj-RIB-Out of groups with ADD-PATH (RFC 7911): several paths per prefix, by path identifier.
 //!
-//! When paths change of which a member that is behind knows, their identifiers are kept, so that the member can be told to forget those
-//! that are gone when its turn comes. What comes and goes until then it never knew. All are dropped once no member is behind.
+//! While a member catches up, the identifiers of changed paths that it may know are kept, so that it can be
+//! sent withdrawals for those that are gone. Paths that appear and disappear meanwhile are not known to it.
+//! All are dropped once no member catches up.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ use super::adj_out::Sent;
 use crate::rib::table::DestId;
 use crate::types::PathId;
 
-/// What members were told of a destination, by identifier.
+/// Advertised paths of a destination, by identifier.
 pub type Paths = Vec<(PathId, Sent)>;
 
 /// Entries by destination.
@@ -22,13 +23,13 @@ pub struct AddPathOut {
     withdrawn_ids: HashMap<DestId, BTreeSet<PathId>, FxBuildHasher>,
 }
 
-/// A path that changed: before and now.
+/// A changed path: identifier, before and after.
 pub type Change = (PathId, Option<Sent>, Option<Sent>);
 
-/// Lists up to this length are searched from end to end.
+/// Lists up to this length are searched linearly.
 const LINEAR_SEARCH_MAX: usize = 16;
 
-/// The paths that differ, those that are gone first: one pass over both, however many there are.
+/// The paths that differ, removed ones first, in linear time.
 fn changes(old: &[(PathId, Sent)], new: &[(PathId, Sent)]) -> Vec<Change> {
     if old == new {
         return Vec::new();
@@ -71,19 +72,19 @@ fn differences(
 }
 
 impl AddPathOut {
-    /// The same, to be changed in place.
+    /// The advertised paths, to change in place.
     pub fn get_mut(&mut self, dest: DestId) -> &mut [(PathId, Sent)] {
         self.entries.get_mut(&dest).map_or(&mut [], Vec::as_mut_slice)
     }
 
-    /// What the members were told.
+    /// The advertised paths.
     #[must_use]
     pub fn get(&self, dest: DestId) -> &[(PathId, Sent)] {
         self.entries.get(&dest).map_or(&[], Vec::as_slice)
     }
 
-    /// Puts the new paths in place; gives what changed. `behind`: some member knows the old ones, and is not
-    /// told of this now.
+    /// Sets the paths and returns the changes. `behind`: a member that catches up knows the old paths and is
+    /// not sent the changes now.
     pub fn set(&mut self, dest: DestId, new: Paths, behind: bool) -> Vec<Change> {
         let old = if new.is_empty() {
             self.entries.remove(&dest).unwrap_or_default()
@@ -98,12 +99,12 @@ impl AddPathOut {
         changes
     }
 
-    /// Identifiers that a member who was behind may still know.
+    /// Identifiers that a member that catches up may still know.
     pub fn withdrawn_ids(&self, dest: DestId) -> impl Iterator<Item = PathId> {
         self.withdrawn_ids.get(&dest).into_iter().flatten().copied()
     }
 
-    /// No member is behind.
+    /// No member catches up any more.
     pub fn clear_withdrawn(&mut self) {
         if !self.withdrawn_ids.is_empty() {
             self.withdrawn_ids = HashMap::default();
@@ -127,14 +128,14 @@ impl AddPathOut {
             .collect()
     }
 
-    /// A member joins that may know these.
+    /// Adds identifiers known to a member that joins.
     pub fn add_known(&mut self, known: Vec<(DestId, PathId)>) {
         for (dest, id) in known {
             self.withdrawn_ids.entry(dest).or_default().insert(id);
         }
     }
 
-    /// All that was told.
+    /// All advertised paths.
     pub fn into_sent(self) -> impl Iterator<Item = Sent> {
         self.entries.into_values().flatten().map(|(_, sent)| sent)
     }

@@ -1,12 +1,12 @@
-//! A member that is behind its group: a new one, one that asked for a refresh, or a slow reader.
+//! State of a group member that catches up: a new member, one that requested a refresh, or a slow reader.
 //!
-//! Such a member gets nothing of the group's flushes. It has a cursor, up to which it knows the
-//! Adj-RIB-Out, and the set of destinations below the cursor that changed since. Serving it means
-//! encoding from the Adj-RIB-Out: the dirty ones, then a stretch at the cursor. Its cost is 4 bytes per
-//! destination that changed and two bits per destination.
+//! Such a member does not receive the group's flushes. It has a cursor, below which it knows the Adj-RIB-Out,
+//! and the set of destinations below the cursor that changed since. A catch-up step encodes from the
+//! Adj-RIB-Out: first dirty destinations, then a range at the cursor. Memory: 4 bytes per changed destination
+//! and two bits per destination.
 //!
-//! A destination that came and went while the member was behind was never sent to it: such a one can be freed, so that a member that does
-//! not read does not make the table grow.
+//! A destination that appears and disappears while the member catches up was never sent to it and can be
+//! freed. So a member that does not read does not make the table grow.
 
 use ::bytes::{Bytes, BytesMut};
 
@@ -41,34 +41,34 @@ impl BitSet {
     }
 }
 
-/// How far a member is behind.
+/// Catch-up state of a member.
 #[derive(Clone, Debug)]
 pub struct CatchUp {
-    /// Destinations below are known to the member, but for the dirty ones.
+    /// The member knows destinations below, except for dirty ones.
     pub cursor: u32,
-    /// Destinations below were told at some time: a change there is news even before the cursor comes by again.
+    /// Destinations below were sent at some time: a change is recorded even above the cursor.
     sent_below: u32,
-    /// Changed where the member knows, each once, in order.
+    /// Changed destinations that the member knows, each once, in order.
     dirty: Vec<DestId>,
     dirty_set: BitSet,
-    /// Of the marked ones, those of which the member was sent nothing.
+    /// Dirty destinations of which the member was sent nothing.
     never_sent: BitSet,
     /// Families whose End-of-RIB is still to be sent (RFC 4724 §2).
     pub end_of_rib: FamilySet,
     /// Families whose EoRR is still to be sent (RFC 7313 §4).
     pub end_of_refresh: FamilySet,
-    /// Destinations below may still be known to the member from another group, also those of which this one sends nothing.
+    /// The member may know destinations below from another group, even if this group does not send them.
     resync_below: u32,
 }
 
-/// How a member joins a group.
+/// The state with which a member joins a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct JoinState {
     /// Families whose End-of-RIB is still to be sent (RFC 4724 §2).
     pub end_of_rib: FamilySet,
     /// Families whose EoRR is still to be sent (RFC 7313 §4).
     pub end_of_refresh: FamilySet,
-    /// It may know routes of destinations below: all that there were when it came from another group.
+    /// The member may know routes of destinations below: all that existed when it left its former group.
     pub resync_below: u32,
 }
 
@@ -85,7 +85,7 @@ impl JoinState {
 }
 
 impl CatchUp {
-    /// A member that is to be told everything, then the ends.
+    /// A member that is to be sent everything, then the end markers.
     #[must_use]
     pub fn from_start(join_state: JoinState) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl CatchUp {
         }
     }
 
-    /// A member that knows everything up to now, and stops following.
+    /// A member that knows everything so far and stops receiving flushes.
     #[must_use]
     pub fn from_now() -> Self {
         Self {
@@ -109,28 +109,28 @@ impl CatchUp {
         }
     }
 
-    /// Whether the member may know something of a destination from another group.
+    /// Whether the member may know a destination from another group.
     #[must_use]
     pub fn needs_resync(&self, dest: DestId) -> bool {
         dest.0 < self.resync_below
     }
 
-    /// Whether the member knows what its group sends of a destination.
+    /// Whether the member knows the present state of a destination.
     #[must_use]
     pub fn is_current(&self, dest: DestId) -> bool {
         dest.0 < self.cursor.max(self.sent_below) && !self.dirty_set.contains(dest)
     }
 
-    /// Everything is to be told again to a member that may know it.
+    /// Sends everything again to a member that may know it.
     pub fn restart(&mut self) {
         self.sent_below = self.sent_below.max(self.cursor);
         self.cursor = 0;
     }
 
-    /// A destination changed. `was_sent`: members that are not behind had been sent something of it before.
+    /// Records a changed destination. `was_sent`: members on the fast path had been sent a route of it.
     pub fn mark(&mut self, dest: DestId, was_sent: bool) {
         if dest.0 >= self.cursor.max(self.sent_below) {
-            return; // the cursor will come by
+            return; // the cursor has yet to reach it
         }
         if self.dirty_set.contains(dest) {
             return;
@@ -142,14 +142,14 @@ impl CatchUp {
         }
     }
 
-    /// Whether the member may know a destination of which nothing is sent any more.
+    /// Whether the member may know a destination that is no longer advertised.
     #[must_use]
     pub fn needs_withdrawal(&self, dest: DestId) -> bool {
         let changed = self.dirty_set.contains(dest) && !self.never_sent.contains(dest);
         changed || (self.needs_resync(dest) && dest.0 >= self.cursor)
     }
 
-    /// Takes at most `limit` dirty destinations, each with whether the member may know something of it.
+    /// Takes up to `limit` dirty destinations, each with whether the member may know it.
     pub fn take_dirty(&mut self, limit: usize) -> Vec<(DestId, bool)> {
         let rest = self.dirty.split_off(limit.min(self.dirty.len()));
         let taken = std::mem::replace(&mut self.dirty, rest);
@@ -162,7 +162,7 @@ impl CatchUp {
         taken.into_iter().map(take).collect()
     }
 
-    /// End-of-RIB and EoRR of a member that has caught up, as messages.
+    /// The member's End-of-RIBs and EoRRs as messages.
     #[must_use]
     pub fn end_markers(&self) -> Option<Bytes> {
         let mut out = BytesMut::new();
@@ -176,7 +176,7 @@ impl CatchUp {
         (!out.is_empty()).then(|| out.freeze())
     }
 
-    /// Nothing is left to tell but the ends.
+    /// Only the end markers are left to send.
     #[must_use]
     pub fn is_done(&self, bound: u32) -> bool {
         self.cursor >= bound && self.dirty.is_empty()
@@ -207,7 +207,7 @@ mod tests {
         let mut catch_up = CatchUp::from_now();
         catch_up.mark(DestId(1), true);
         catch_up.mark(DestId(2), false);
-        catch_up.mark(DestId(2), true); // and went: the member still knows nothing
+        catch_up.mark(DestId(2), true); // and it is removed: the member still knows nothing
         assert!(
             catch_up.needs_withdrawal(DestId(1))
                 && !catch_up.needs_withdrawal(DestId(2))
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(catch_up.take_dirty(9), [(DestId(1), true), (DestId(2), false)]);
         catch_up.mark(DestId(2), true);
         assert!(catch_up.needs_withdrawal(DestId(2)));
-        // One that may know routes from before needs all that the cursor did not reach yet.
+        // A member from another group needs withdrawals for all that the cursor has not reached.
         let mut moved = CatchUp::from_start(JoinState {
             resync_below: 20,
             ..JoinState::new(FamilySet::EMPTY)

@@ -1,10 +1,10 @@
-//! An update group: members that get identical bytes, and what they were told.
+//! Update groups: members that are sent identical bytes, and their Adj-RIB-Out.
 //!
-//! The engine calls [`Group::update`] for every destination whose best path may have changed, and
-//! [`Group::flush`] once for the lot. A new group fills its Adj-RIB-Out from the table step by step
-//! (`filled`), so that a peer that comes up beside a million routes delays nobody.
+//! The engine calls [`Group::update`] for every destination whose best path may have changed, and then
+//! [`Group::flush`] once. A new group fills its Adj-RIB-Out from the table step by step (`filled`), so that a
+//! peer that comes up beside a million routes delays nobody.
 //!
-//! In families with several paths per prefix (RFC 7911) the same is done for each path under its identifier.
+//! In families with ADD-PATH (RFC 7911) the same is done for each path under its identifier.
 
 mod catch_up_step;
 
@@ -28,27 +28,27 @@ use crate::wire::{Nlri, PathAttrs, Refresh, RefreshKind};
 /// An update group.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// What the members have in common.
+    /// What all members have in common.
     pub key: GroupKey,
     members: BTreeSet<PeerId>,
-    /// Members that do not follow the flushes yet.
+    /// Members that do not receive flushes now.
     catching_up: BTreeMap<PeerId, CatchUp>,
     adj_out: AdjOut,
-    /// In families with several paths, instead of `adj_out`.
+    /// Entries of families with ADD-PATH, instead of `adj_out`.
     add_path_out: AddPathOut,
-    /// Destinations below were taken into the Adj-RIB-Out.
+    /// Destinations below are in the Adj-RIB-Out.
     filled: u32,
-    /// A member has caught up once: new destinations are all in the flushes.
+    /// A member has caught up once: new destinations are part of flushes.
     complete: bool,
     packer: Packer,
     counts: Counts,
     export_cache: ExportCache,
 }
 
-/// Answers for the path looked at last, within one flush: neighbours in a table share them.
+/// Results for the path evaluated last, within a flush: neighbouring routes mostly share them.
 #[derive(Clone, Copy, Debug, Default)]
 struct ExportCache {
-    /// Of a policy that looks at no prefixes.
+    /// Result of a policy that does not match prefixes.
     sent: Option<(AttrId, PeerId, Family, Option<Sent>)>,
     may_export: Option<(AttrId, PeerId, Family, bool)>,
     is_member: Option<(PeerId, bool)>,
@@ -72,7 +72,7 @@ impl Group {
         }
     }
 
-    /// The same group before it told anybody anything, with all members following.
+    /// The same group with an empty Adj-RIB-Out and all members on the fast path.
     #[must_use]
     pub fn without_routes(&self) -> Self {
         Self {
@@ -82,13 +82,14 @@ impl Group {
         }
     }
 
-    /// Takes a peer in; it is to be told everything.
+    /// Adds a member, which is then to be sent everything.
     pub fn join(&mut self, peer: PeerId, join_state: JoinState) {
         self.members.insert(peer);
         self.catching_up.insert(peer, CatchUp::from_start(join_state));
     }
 
-    /// What a member that moves to another group now, with so many destinations, may know, and which ends are still to be sent to it.
+    /// The state of a member that moves to another group now: the end markers still to be sent, and the bound
+    /// of destinations that it may know.
     #[must_use]
     pub fn move_state(&self, peer: PeerId, bound: u32) -> JoinState {
         let catch_up = self.catching_up.get(&peer);
@@ -99,25 +100,25 @@ impl Group {
         }
     }
 
-    /// The identifiers of paths that members may know (RFC 7911), for a member that moves to another group.
+    /// Path identifiers that members may know (RFC 7911), for a member that moves to another group.
     #[must_use]
     pub fn known_path_ids(&self) -> Vec<(DestId, PathId)> {
         self.add_path_out.known()
     }
 
-    /// Takes note of what a member that moved here may know.
+    /// Adds path identifiers known to a member that joined.
     pub fn add_known_path_ids(&mut self, known: Vec<(DestId, PathId)>) {
         self.add_path_out.add_known(known);
     }
 
-    /// Lets a peer go; true when the group is empty now.
+    /// Removes a member; returns true when the group is empty.
     pub fn leave(&mut self, peer: PeerId) -> bool {
         self.members.remove(&peer);
         self.catching_up.remove(&peer);
         self.members.is_empty()
     }
 
-    /// What the Adj-RIB-Out holds, to be released.
+    /// All entries of the Adj-RIB-Out, whose references are to be released.
     #[must_use]
     pub fn into_sent_routes(self) -> Vec<Option<Sent>> {
         let mut all = self.adj_out.into_entries();
@@ -125,7 +126,7 @@ impl Group {
         all
     }
 
-    /// What was sent of this source's path is not known any more: the source is another now.
+    /// The advertised form of this source's paths is unknown: the source's identity changed.
     pub fn invalidate_sent(&mut self, dest: DestId, family: Family, source: PeerId) {
         let before = self.coverage(dest);
         if self.uses_add_path(family) {
@@ -140,7 +141,7 @@ impl Group {
         self.counts.changed(family, before, now);
     }
 
-    /// To whom anything of a destination is sent.
+    /// The members that are sent a path of a destination.
     fn coverage(&self, dest: DestId) -> Coverage {
         Coverage::of(self.sent(dest).map(|sent| self.adj_out.excluded(&sent)))
     }
@@ -151,27 +152,27 @@ impl Group {
         self.adj_out.get(dest).into_iter().chain(add_path_out)
     }
 
-    /// Whether the members take several paths of a prefix.
+    /// Whether the members use ADD-PATH in this family.
     #[must_use]
     pub fn uses_add_path(&self, family: Family) -> bool {
         self.key.encode.add_path.contains(family)
     }
 
-    /// A member has too much unwritten: it leaves the fast path.
+    /// A member has too many unwritten bytes: it leaves the fast path.
     pub fn leave_fast_path(&mut self, peer: PeerId) {
         if self.members.contains(&peer) {
             self.catching_up.entry(peer).or_insert_with(CatchUp::from_now);
         }
     }
 
-    /// Everything of a family is to be told again (RFC 2918; with BoRR and EoRR where `enhanced`, RFC 7313 §4).
-    /// The result is to be sent first.
+    /// Sends everything of a family again (RFC 2918; with BoRR and EoRR where `enhanced`, RFC 7313 §4). The
+    /// returned chunk is to be sent first.
     pub fn refresh(&mut self, peer: PeerId, family: Family, enhanced: bool) -> Option<Chunk> {
         if !self.members.contains(&peer) {
             return None;
         }
         let catch_up = self.catching_up.entry(peer).or_insert_with(CatchUp::from_now);
-        // The other family is told again too: harmless, and refreshes are rare.
+        // The other family is sent again too: harmless, and refreshes are rare.
         catch_up.restart();
         if !enhanced || !self.key.families.contains(family) {
             return None;
@@ -181,13 +182,13 @@ impl Group {
         Some(Chunk::only_for(peer, Refresh { family, kind }.encode()))
     }
 
-    /// Whether the member is behind.
+    /// Whether the member is catching up.
     #[must_use]
     pub fn is_catching_up(&self, peer: PeerId) -> bool {
         self.has_catching_up() && self.catching_up.contains_key(&peer)
     }
 
-    /// Whether any member is behind: then destinations must keep their ids.
+    /// Whether any member is catching up: then destinations must keep their ids.
     #[must_use]
     pub fn has_catching_up(&self) -> bool {
         !self.catching_up.is_empty()
@@ -198,7 +199,7 @@ impl Group {
         self.members.iter().copied()
     }
 
-    /// Members that follow the flushes.
+    /// Members that receive flushes.
     pub fn fast_path_members(&self) -> impl Iterator<Item = PeerId> {
         self.members
             .iter()
@@ -206,19 +207,19 @@ impl Group {
             .filter(|peer| !self.is_catching_up(*peer))
     }
 
-    /// Who is not told some path of a destination that others are told.
+    /// Members that are not sent some path of a destination that others are sent.
     pub fn excluded_from(&self, dest: DestId) -> impl Iterator<Item = PeerId> {
         self.sent(dest)
             .flat_map(|sent| self.adj_out.excluded(&sent).iter())
     }
 
-    /// Whether a member was told a path of a destination.
+    /// Whether a path of a destination was advertised to a member.
     #[must_use]
     pub fn was_advertised(&self, peer: PeerId, dest: DestId) -> bool {
         self.sent(dest).any(|sent| self.adj_out.is_sent_to(&sent, peer))
     }
 
-    /// What a member was told of a destination, the best path where it was told several.
+    /// The attributes advertised to a member; with ADD-PATH, those of the first path.
     #[must_use]
     pub fn advertised_attrs(
         &self,
@@ -236,17 +237,17 @@ impl Group {
         )
     }
 
-    /// How many prefixes of a family a member was sent.
+    /// Number of prefixes of a family advertised to a member.
     #[must_use]
     pub fn count_for(&self, member: PeerId, family: Family) -> usize {
         self.counts.sent_to(member, family)
     }
 
-    /// Takes in the best path of a destination, and collects what the followers have to hear.
+    /// Updates the Adj-RIB-Out entry of a destination and queues the change.
     pub fn update(&mut self, dest: DestId, prefix: Prefix, best: Option<Best>, rib: &mut Rib) {
         if dest.0 >= self.filled {
             if !self.complete {
-                return; // the fill will come by
+                return; // it will be filled later
             }
             self.filled = dest.0 + 1;
         }
@@ -265,7 +266,7 @@ impl Group {
         release(old, rib);
     }
 
-    /// `was_sent`: the members that follow had something of it.
+    /// `was_sent`: members on the fast path had been sent a route of it.
     fn mark_catching_up(&mut self, dest: DestId, was_sent: bool) {
         if self.has_catching_up() {
             self.catching_up
@@ -274,7 +275,7 @@ impl Group {
         }
     }
 
-    /// Whether a member that is behind may still have to be sent a withdrawal of this destination, which has no path.
+    /// Whether a member may still have to be sent a withdrawal of this destination, which has no path.
     #[must_use]
     pub fn needs_withdrawal(&self, dest: DestId) -> bool {
         self.catching_up
@@ -296,7 +297,7 @@ impl Group {
         }
     }
 
-    /// Puts the new paths in place; the caller releases the references of the old ones.
+    /// Sets the new paths; the caller releases the references of the old ones.
     fn replace_add_path(&mut self, dest: DestId, prefix: Prefix, rib: &mut Rib) -> Vec<Change> {
         let limit = self.key.rules.add_path_limit;
         let paths = rib
@@ -307,7 +308,7 @@ impl Group {
             .filter_map(|(id, best)| Some((id, self.evaluate(prefix, best, rib)?)))
             .collect();
         let before = self.coverage(dest);
-        // One that is not current knows what it knew, whatever came since.
+        // A member that is not current does not learn of the paths in between.
         let behind = self
             .catching_up
             .values()
@@ -321,7 +322,7 @@ impl Group {
         changes
     }
 
-    /// Puts the new entry in place; the caller releases the old one's reference.
+    /// Sets the new entry; the caller releases the old one's reference.
     #[inline]
     fn replace(
         &mut self,
@@ -352,7 +353,7 @@ impl Group {
             return sent;
         }
         let sent = self.evaluate_uncached(prefix, best, rib);
-        // What is our own differs by prefix, not by source.
+        // Originated routes differ by prefix, not by source.
         if best.source != PeerId::LOCAL && !self.key.policy.looks_at_prefixes() {
             let (attrs, source, family) = key;
             self.export_cache.sent = Some((attrs, source, family, sent));
@@ -411,13 +412,13 @@ impl Group {
         }
     }
 
-    /// Whether the members would get the same bytes again (only worth asking when something was sent before).
+    /// Whether the members would be sent the same bytes again.
     fn same_on_wire(&self, prefix: Prefix, old: Option<Sent>, new: Option<Sent>, rib: &Rib) -> bool {
         let (Some(old), Some(new)) = (old, new) else {
             return false;
         };
         if old.outcome == OutcomeId::UNKNOWN || self.adj_out.excluded(&old) != self.adj_out.excluded(&new) {
-            return false; // others are told
+            return false; // other members are sent it
         }
         let Some(learned) = rib.sources.learned(new.source, &prefix) else {
             return false;
@@ -443,7 +444,7 @@ impl Group {
         if old.is_none() || before == now {
             return;
         }
-        // Who is not sent it any more, the new source for example, must forget what it was sent before.
+        // A member that is not sent it any more, such as the new source, is sent a withdrawal.
         for member in now.iter().filter(|member| !before.contains(*member)) {
             if !self.catching_up.contains_key(&member) {
                 self.packer.queue_for_member(nlri, None, member);
@@ -467,7 +468,7 @@ impl Group {
         excluded
     }
 
-    /// Encodes what was collected, for all followers; `None` when there is nothing to tell.
+    /// Encodes the queued changes for the fast path members; `None` when there are none.
     pub fn flush(&mut self, rib: &Rib) -> Option<Chunk> {
         self.export_cache = ExportCache::default();
         if !self.has_catching_up() {
@@ -493,7 +494,7 @@ impl Group {
     }
 }
 
-/// A prefix of which one path is sent.
+/// NLRI of a prefix without ADD-PATH.
 fn without_path_id(prefix: Prefix) -> Nlri {
     Nlri {
         path_id: PathId(0),

@@ -1,4 +1,4 @@
-//! Where paths come from: how each peer's routes were learned, and which prefixes are our own.
+//! Sources of paths: how each peer's routes were learned, and the originated prefixes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,12 +16,12 @@ use crate::rib::table::{DestId, Path, Table};
 use crate::types::{PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
 
-/// The best path of a destination, as the groups see it.
+/// The best path of a destination, as groups export it.
 #[derive(Clone, Copy, Debug)]
 pub struct Best {
     /// Attributes after import.
     pub attrs: AttrId,
-    /// Whose path.
+    /// Its source.
     pub source: PeerId,
     /// How it was learned.
     pub learned: Learned,
@@ -30,17 +30,17 @@ pub struct Best {
 /// The sources of paths.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// Established peers.
+    /// How the routes of each peer were learned.
     pub peers: HashMap<PeerId, Learned, FxBuildHasher>,
-    /// Addresses of peers in their last session.
+    /// Address of each peer in its latest session.
     addresses: HashMap<PeerId, IpAddr, FxBuildHasher>,
-    /// The same by address.
+    /// Peers by address.
     by_address: HashMap<IpAddr, PeerId, FxBuildHasher>,
-    /// Our own prefixes.
+    /// Originated prefixes.
     pub local: BTreeMap<Prefix, Source>,
-    /// Peers on this host: what they announce with a next hop of our own is for this host.
+    /// Peers on this host: their routes whose next hop is one of our addresses lead to this host.
     pub on_this_host: BTreeSet<PeerId>,
-    /// Next hops count as reachable without being resolved.
+    /// All next hops count as reachable.
     pub assume_reachable: bool,
 }
 
@@ -54,14 +54,14 @@ impl Sources {
         }
     }
 
-    /// A source that is not configured any more.
+    /// Removes a peer that is no longer configured.
     pub fn remove(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
         self.remove_address(peer);
         self.on_this_host.remove(&peer);
     }
 
-    /// Where a peer is.
+    /// Sets the address of a peer.
     pub fn set_address(&mut self, peer: PeerId, addr: IpAddr) {
         if addr.is_loopback() {
             self.on_this_host.insert(peer);
@@ -81,7 +81,7 @@ impl Sources {
         }
     }
 
-    /// The address of a peer in its last session.
+    /// The address of a peer in its latest session.
     #[must_use]
     pub fn address(&self, peer: PeerId) -> Option<IpAddr> {
         self.addresses.get(&peer).copied()
@@ -93,7 +93,7 @@ impl Sources {
         self.by_address.get(&addr).copied()
     }
 
-    /// How a path of this source to this prefix was learned; `None` when the source is gone.
+    /// How a path of this source to this prefix was learned; `None` if the source was removed.
     #[must_use]
     pub fn learned(&self, source: PeerId, prefix: &Prefix) -> Option<Learned> {
         if source == PeerId::LOCAL {
@@ -102,7 +102,7 @@ impl Sources {
         self.peers.get(&source).copied()
     }
 
-    /// The cost of a path's next hop, `None` when it cannot be used (RFC 4271 §9.1.2.1).
+    /// The cost of a path's next hop; `None` if the path is not usable (RFC 4271 §9.1.2.1).
     #[must_use]
     pub fn metric(
         &self,
@@ -128,7 +128,7 @@ impl Sources {
         imported.is_some_and(|imported| self.metric(path, imported, attrs, next_hops).is_some())
     }
 
-    /// Appends the usable paths of a destination, with all that the decision looks at.
+    /// Appends the usable paths of a destination with all decision criteria.
     pub fn candidates(
         &self,
         table: &Table,
@@ -158,7 +158,8 @@ impl Sources {
         }
     }
 
-    /// What only matters among several paths. A restarting peer has no session, but its paths count as they did.
+    /// Fills in the criteria that matter only among several paths. The paths of a restarting peer count as
+    /// before.
     fn fill_tie_breakers(&self, candidate: &mut Candidate, peer: PeerId, attrs: &PathAttrs) {
         candidate.peer_addr = self.address(peer);
         if let Some(Learned::Peer(kind, router_id)) = self.peers.get(&peer) {
@@ -171,8 +172,8 @@ impl Sources {
         }
     }
 
-    /// The usable paths of a destination under their export identifiers: all of them, or the `limit` best ones, best
-    /// first (RFC 7911 leaves the choice to us).
+    /// The usable paths of a destination by export identifier: all, or the best `limit` of them in order (RFC
+    /// 7911 leaves the choice to the implementation).
     #[must_use]
     pub fn add_path_set(
         &self,
@@ -199,7 +200,7 @@ impl Sources {
             .collect()
     }
 
-    /// The best path of a decided destination: the first one, if it can be used.
+    /// The best path of a decided destination: the first one, if it is usable.
     #[must_use]
     pub fn best(&self, table: &Table, dest: DestId, attrs: &AttrTable, next_hops: &NextHops) -> Option<Best> {
         let path = table.first(dest)?;
@@ -207,7 +208,7 @@ impl Sources {
         usable.then(|| self.as_best(&path, &table.prefix(dest)?))?
     }
 
-    /// A usable path to a prefix, as groups see it; `None` when its source is gone.
+    /// The exported form of a usable path; `None` if its source was removed.
     #[must_use]
     pub fn as_best(&self, path: &Path, prefix: &Prefix) -> Option<Best> {
         Some(Best {
@@ -218,7 +219,7 @@ impl Sources {
     }
 }
 
-/// The best, the best without it, and so on.
+/// The best path, the best of the remaining ones, and so on.
 fn rank_best(mut candidates: Vec<Candidate>, limit: usize) -> Vec<Candidate> {
     let one = Multipath {
         max_paths: 1,

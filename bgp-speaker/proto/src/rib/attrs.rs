@@ -1,10 +1,24 @@
-//! Interned path attributes: equal sets are stored once and named by a 4-byte [`AttrId`].
+//! Interned path attributes: equal sets are stored once and identified by a 4-byte [`AttrId`].
 //!
-//! References are counted by hand: whoever stores an id has called [`AttrTable::intern`] or
-//! [`AttrTable::retain`] for it and calls [`AttrTable::release`] when it goes. Sets that nobody holds are freed in lots: each costs a
-//! look into the index, which is in memory and not in a cache, and many at once wait for it together (ADR 13).
+//! References are counted manually: each stored id has a reference from [`AttrTable::intern`] or
+//! [`AttrTable::retain`], which [`AttrTable::release`] drops. Sets without references are freed in batches:
+//! each needs an index lookup that misses the CPU cache, and the misses of a batch overlap (ADR 13).
 //!
-//! Panics: an id that was released by its last holder must not be used again; ids never leave the crate.
+//! Panics: [`AttrTable::get`], [`AttrTable::rank`] and [`AttrTable::next_hop`], if the last reference of the
+//! id was released. Ids do not leave the crate.
+//!
+//! ```
+//! use bgp_proto::rib::attrs::AttrTable;
+//! use bgp_proto::rib::nexthop::NextHops;
+//! use bgp_proto::wire::{NextHop, PathAttrs};
+//!
+//! let (mut attrs, mut next_hops) = (AttrTable::default(), NextHops::default());
+//! let set = PathAttrs::originated(NextHop::V4([192, 0, 2, 1].into()));
+//! let id = attrs.intern(set.clone(), &mut next_hops);
+//! assert_eq!(attrs.intern(set, &mut next_hops), id); // stored once, two references
+//! attrs.release(id, &mut next_hops);
+//! assert_eq!(attrs.len(), 1);
+//! ```
 
 use std::hash::BuildHasher;
 use std::num::NonZeroU32;
@@ -16,12 +30,12 @@ use super::nexthop::{NextHopId, NextHops};
 use crate::types::{Asn, Community};
 use crate::wire::{Origin, PathAttrs};
 
-/// Names an interned attribute set.
+/// Identifies an interned attribute set.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct AttrId(NonZeroU32);
 
 impl AttrId {
-    /// The highest number: 268 million sets, which are some 60 GB.
+    /// The highest number: 268 million sets, about 60 GB.
     pub(super) const LARGEST: u32 = (1 << 28) - 1;
     /// The lowest number.
     pub(super) const FIRST: Self = Self(NonZeroU32::MIN);
@@ -35,25 +49,26 @@ impl AttrId {
     }
 }
 
-/// What the decision process reads of a set. Worked out when paths are compared: most prefixes have one alone, and a million
-/// sets would keep it for nothing.
+/// The criteria of the decision process. Computed for each comparison: most prefixes have a single path, and
+/// storing it for a million sets would waste memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rank {
-    /// Not LLGR_STALE: a long-lived stale path loses to every other (RFC 9494 §4.3).
+    /// Without LLGR_STALE: a long-lived stale path loses to any other (RFC 9494 §4.3).
     pub not_llgr_stale: bool,
-    /// LOCAL_PREF, 100 where absent (RFC 4271 §9.1.1 leaves it to us), 0 with GRACEFUL_SHUTDOWN (RFC 8326 §4).
+    /// LOCAL_PREF; 100 if absent (RFC 4271 §9.1.1 leaves it to the implementation), 0 with GRACEFUL_SHUTDOWN
+    /// (RFC 8326 §4).
     pub local_pref: u32,
     /// AS path length.
     pub hops: u32,
     /// ORIGIN.
     pub origin: Origin,
-    /// MULTI_EXIT_DISC, 0 where absent (RFC 4271 §9.1.2.2 c).
+    /// MULTI_EXIT_DISC, 0 if absent (RFC 4271 §9.1.2.2 c).
     pub med: u32,
-    /// The AS that sent the path; `None` inside our own.
+    /// The neighbor AS; `None` for paths of our own AS.
     pub neighbor: Option<Asn>,
 }
 
-/// LOCAL_PREF of paths that carry none.
+/// LOCAL_PREF of paths without the attribute.
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
 
 impl Rank {
@@ -87,28 +102,28 @@ struct Slot {
 pub struct AttrTable {
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
-    /// Hash and slot: growing it looks at no set.
+    /// Hash and slot: growing the index reads no set.
     index: HashTable<(u32, u32)>,
-    /// Slots whose last holder went. Some may have found another since.
+    /// Slots whose last reference was released. Some may have references again.
     unreferenced: Vec<u32>,
-    /// Sets that somebody holds.
+    /// Number of sets with references.
     referenced: usize,
 }
 
-/// Sets that are freed together.
+/// Number of sets that are freed together.
 const FREE_BATCH: usize = 256;
 
 fn hash(attrs: &PathAttrs) -> u32 {
     (FxBuildHasher.hash_one(attrs) >> 32) as u32
 }
 
-/// 64 bits out of 32, the high ones as good as the low ones.
+/// Spreads 32 bits over 64, so that high and low bits are equally random.
 fn spread_hash(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl AttrTable {
-    /// The id of this set, with one more reference. A new set also takes a reference on its next hop.
+    /// Returns the id of this set and takes a reference. A new set takes a reference on its next hop.
     pub fn intern(&mut self, attrs: PathAttrs, next_hops: &mut NextHops) -> AttrId {
         let hash = hash(&attrs);
         let slots = &mut self.slots;
@@ -132,7 +147,7 @@ impl AttrTable {
         id(index)
     }
 
-    /// One more holder of a set that may have none.
+    /// Takes a reference on a set that may have none.
     fn retain_slot(&mut self, index: u32, next_hops: &mut NextHops) {
         let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) else {
             return;
@@ -171,19 +186,19 @@ impl AttrTable {
         &self.slot(id).attrs
     }
 
-    /// What the decision process compares.
+    /// The criteria of the decision process.
     #[must_use]
     pub fn rank(&self, id: AttrId) -> Rank {
         Rank::of(self.get(id))
     }
 
-    /// The set's next hop.
+    /// The next hop of a set.
     #[must_use]
     pub fn next_hop(&self, id: AttrId) -> NextHopId {
         self.slot(id).next_hop
     }
 
-    /// One more holder of the id.
+    /// Takes a reference.
     pub fn retain(&mut self, id: AttrId) -> AttrId {
         if let Some(slot) = self
             .slots
@@ -195,7 +210,7 @@ impl AttrTable {
         id
     }
 
-    /// One holder less; the last one lets go of the next hop, and of the set soon after.
+    /// Releases a reference. The last one also releases the next hop; the set is freed later.
     pub fn release(&mut self, id: AttrId, next_hops: &mut NextHops) {
         #[cfg(test)]
         super::visits::record();
@@ -215,13 +230,13 @@ impl AttrTable {
         }
     }
 
-    /// Frees the sets that nobody holds.
+    /// Frees the sets without references.
     pub fn free_unreferenced(&mut self) {
         for index in self.unreferenced.drain(..) {
             let Some(entry) = self.slots.get_mut(index as usize) else {
                 continue;
             };
-            // One that went twice stands here twice.
+            // A set that was released twice is listed twice.
             let Some(slot) = entry.as_ref().filter(|slot| slot.refs == 0) else {
                 continue;
             };
@@ -236,13 +251,13 @@ impl AttrTable {
         }
     }
 
-    /// How many distinct sets there are.
+    /// Number of sets with references.
     #[must_use]
     pub fn len(&self) -> usize {
         self.referenced
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.referenced == 0

@@ -1,11 +1,20 @@
-//! The table of prefixes and their paths: one entry per prefix, its paths in a slab behind it.
+//! The table of prefixes and their paths: one record per prefix, its paths in a slab.
 //!
-//! A prefix has a [`DestId`] for as long as anything refers to it, so that Adj-RIB-Outs are plain
-//! vectors by id. A destination without paths stays until [`Table::reclaim`]: only the caller knows
-//! when no group, kernel route or slow peer needs it any more. The first path of a destination is
-//! the best one, if it is eligible at all; the decision process puts it there.
+//! A prefix keeps its [`DestId`] while anything refers to it, so that Adj-RIB-Outs are vectors indexed by it.
+//! A destination without paths stays until [`Table::reclaim`]: only the caller knows when no group, kernel
+//! route or slow peer needs it. The first path of a destination is the best one, if it is eligible; the
+//! decision process puts it there.
 //!
-//! Panics: on nothing; an id out of range reads as absent.
+//! Nothing here panics: an id out of range is treated as absent.
+//!
+//! ```
+//! use bgp_proto::rib::table::Table;
+//!
+//! let mut table = Table::default();
+//! let prefix = "10.244.1.0/24".parse().unwrap();
+//! let dest = table.dest(&prefix);
+//! assert_eq!((table.find(&prefix), table.prefix(dest)), (Some(dest), Some(prefix)));
+//! ```
 
 use std::hash::BuildHasher;
 
@@ -19,26 +28,26 @@ use super::dest::{Dest, Networks, SlotState};
 use super::path::Node;
 use crate::types::{Family, PathId, PeerId, Prefix};
 
-/// Names a prefix of the table.
+/// Identifies a prefix of the table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DestId(pub u32);
 
 impl DestId {
-    /// As an index into a vector by destination.
+    /// Index into a vector by destination.
     #[must_use]
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// How many paths a destination has, as far as a decision goes.
+/// The number of paths of a destination, as far as the decision needs it.
 #[derive(Clone, Copy, Debug)]
 pub enum PathCount {
-    /// It is on its way out.
+    /// It waits for removal.
     None,
-    /// This alone.
+    /// A single path.
     One(PathIdx, Path),
-    /// Paths to compare.
+    /// Several paths to compare.
     More,
 }
 
@@ -51,20 +60,20 @@ pub struct Table {
     free_dests: Vec<u32>,
     /// Destinations that lost their last path since the last reclaim.
     empty: Vec<DestId>,
-    /// Of these, those that a member that is behind still needs, until [`Table::unblock`].
+    /// Destinations without paths that a catching-up member still needs, until [`Table::unblock`].
     blocked: Vec<DestId>,
-    /// A new destination found no free place while some stand in `empty`.
+    /// A new destination found no free slot while `empty` was not empty.
     reclaim_needed: bool,
-    /// The place behind the prefix that was asked for last: peers tell their tables again, and take them back, in the order
-    /// in which they told them first. Then nothing is looked up (ADR 13).
+    /// The slot behind the prefix looked up last. Peers mostly announce and withdraw their tables in the same
+    /// order, and then no hash lookup is needed (ADR 13).
     next_slot: u32,
     nodes: Vec<Node>,
     free_nodes: Option<PathIdx>,
 }
 
-/// Sixteen networks side by side hash to sixteen slots side by side, so that a run of neighbours (a cluster's blocks, a
-/// range of service addresses, a table in order) touches few cache lines. The low bits choose the slot, the high ones
-/// are the tag that is compared first.
+/// Hash of a prefix. Sixteen consecutive networks have consecutive hash slots, so that runs of neighboring
+/// prefixes (pod blocks, a range of service addresses, a sorted table) touch few cache lines. The low bits
+/// choose the slot, the high ones are the tag that is compared first.
 fn hash(prefix: &Prefix) -> u64 {
     let (cluster, slot) = match prefix.family() {
         Family::Ipv4 => {
@@ -83,12 +92,12 @@ fn hash(prefix: &Prefix) -> u64 {
     ((cluster & !NEIGHBOR_BITS) | slot) ^ (slot << TAG)
 }
 
-/// Bits of a hash in which neighbours differ: their place, again in the tag.
+/// Hash bits that differ between neighbors; they are repeated in the tag.
 const NEIGHBOR_BITS: u64 = 15;
 const TAG: u32 = 57;
 
 impl Table {
-    /// The destination of a prefix, if it has one.
+    /// The destination of a prefix, if it exists.
     #[must_use]
     pub fn find(&self, prefix: &Prefix) -> Option<DestId> {
         let same = |index: &u32| {
@@ -99,7 +108,7 @@ impl Table {
         self.index.find(hash(prefix), same).map(|index| DestId(*index))
     }
 
-    /// The same for prefixes that are asked for one after another.
+    /// The destination of a prefix, for lookups in table order.
     pub fn find_next(&mut self, prefix: &Prefix) -> Option<DestId> {
         let found = self.probe_next_slot(prefix).or_else(|| self.find(prefix));
         if let Some(DestId(index)) = found {
@@ -108,14 +117,14 @@ impl Table {
         found
     }
 
-    /// The place behind the last one, if it is the prefix's.
+    /// The slot behind the last one, if it holds the prefix.
     fn probe_next_slot(&self, prefix: &Prefix) -> Option<DestId> {
         let dest = self.dests.get(self.next_slot as usize)?;
         let is = self.networks.matches(dest, prefix) && dest.state != SlotState::Free;
         is.then_some(DestId(self.next_slot))
     }
 
-    /// The destination of a prefix, made if absent.
+    /// The destination of a prefix, created if absent.
     pub fn dest(&mut self, prefix: &Prefix) -> DestId {
         let dest = self
             .probe_next_slot(prefix)
@@ -185,40 +194,40 @@ impl Table {
             .zip(self.dests.iter().map(|dest| self.networks.prefix(dest)))
     }
 
-    /// How many prefixes the table knows, with those that wait to be reclaimed.
+    /// Number of prefixes, including those that wait to be reclaimed.
     #[must_use]
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Whether it knows none.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
 
-    /// Marks a destination for the next flush; true when it was not marked yet.
+    /// Marks a destination for the next flush; returns true when it was not marked.
     pub fn mark(&mut self, dest: DestId) -> bool {
         self.dests
             .get_mut(dest.index())
             .is_some_and(|dest| !std::mem::replace(&mut dest.dirty, true))
     }
 
-    /// Takes the mark away.
+    /// Removes the mark.
     pub fn unmark(&mut self, dest: DestId) {
         if let Some(dest) = self.dests.get_mut(dest.index()) {
             dest.dirty = false;
         }
     }
 
-    /// Sets what the kernel has been told, and gives what it was told before.
+    /// Sets the wanted kernel route and returns the previous one.
     pub fn swap_fib(&mut self, dest: DestId, fib: u32) -> u32 {
         self.dests
             .get_mut(dest.index())
             .map_or(0, |dest| std::mem::replace(&mut dest.fib, fib))
     }
 
-    /// What the kernel was told of a destination.
+    /// The wanted kernel route of a destination.
     #[must_use]
     pub fn fib(&self, dest: DestId) -> u32 {
         self.dests.get(dest.index()).map_or(0, |dest| dest.fib)
@@ -237,7 +246,7 @@ impl Table {
         })
     }
 
-    /// Whether a destination has no path, or one, or more.
+    /// Whether a destination has no path, one, or several.
     #[must_use]
     pub fn path_count(&self, dest: DestId) -> PathCount {
         let head = self.dests.get(dest.index()).and_then(|dest| dest.head);
@@ -249,13 +258,13 @@ impl Table {
         }
     }
 
-    /// A path that is there.
+    /// A path by its index.
     #[must_use]
     pub fn at(&self, at: PathIdx) -> Option<Path> {
         self.nodes.get(slot(at)).map(Node::path)
     }
 
-    /// The path of a source.
+    /// The path of a source with this identifier.
     #[must_use]
     pub fn path(&self, dest: DestId, peer: PeerId, path_id: PathId) -> Option<(PathIdx, Path)> {
         self.find_node(dest, |node| node.peer == peer && node.path_id == path_id)
@@ -276,13 +285,13 @@ impl Table {
         None
     }
 
-    /// Any path of a source.
+    /// Some path of a source.
     #[must_use]
     pub fn path_of(&self, dest: DestId, peer: PeerId) -> Option<PathIdx> {
         self.find_node(dest, |node| node.peer == peer).map(|(at, _)| at)
     }
 
-    /// The next path of a source behind this one, of the same destination.
+    /// The next path of the same source and destination.
     #[must_use]
     pub fn next_of(&self, at: PathIdx, peer: PeerId) -> Option<PathIdx> {
         let mut next = self.nodes.get(slot(at))?.next;
@@ -309,7 +318,7 @@ impl Table {
         }
     }
 
-    /// Adds a path, behind the best one.
+    /// Adds a path behind the best one.
     pub fn insert(&mut self, dest: DestId, path: Path) {
         let at = self.allocate(path);
         match self.dests.get_mut(dest.index()) {
@@ -344,12 +353,12 @@ impl Table {
         PathIdx::of_slot(self.nodes.len() - 1)
     }
 
-    /// Takes a path out.
+    /// Removes a path.
     pub fn remove(&mut self, dest: DestId, at: PathIdx) -> Option<Path> {
         self.take_where(dest, |found, _| found == at)
     }
 
-    /// Takes the path of a source out.
+    /// Removes the path of a source.
     pub fn take(&mut self, dest: DestId, peer: PeerId, path_id: PathId) -> Option<Path> {
         self.take_where(dest, |_, node| node.peer == peer && node.path_id == path_id)
     }
@@ -384,7 +393,7 @@ impl Table {
         Some(())
     }
 
-    /// Moves a path to the front: it is the best now.
+    /// Moves a path to the front: it is the best one.
     pub fn promote(&mut self, dest: DestId, at: PathIdx) {
         let Some(head) = self.dests.get(dest.index()).and_then(|dest| dest.head) else {
             return;
@@ -409,19 +418,20 @@ impl Table {
         }
     }
 
-    /// A member that was behind was sent something: what it needed it may need no more.
+    /// A catching-up member was sent something: destinations that it needed may be free now.
     pub fn unblock(&mut self) {
         self.empty.append(&mut self.blocked);
     }
 
-    /// Whether new prefixes would use places that [`Table::reclaim`] frees.
+    /// Whether new prefixes would use slots that [`Table::reclaim`] frees.
     #[must_use]
     pub fn needs_reclaim(&self) -> bool {
         self.reclaim_needed
     }
 
-    /// Looks at `limit` destinations without a path and frees those that nothing needs any more; true when there are more to look at. No
-    /// Adj-RIB-Out has an entry for one that is decided. `needed`: a member that is behind may still have to be sent its withdrawal.
+    /// Checks up to `limit` destinations without paths and frees those that are not needed; returns true when
+    /// there are more. A decided destination without paths has no Adj-RIB-Out entry. `needed`: a catching-up
+    /// member may still have to be sent its withdrawal.
     pub fn reclaim(&mut self, limit: usize, needed: Option<&dyn Fn(DestId) -> bool>) -> bool {
         let mut still_dirty = Vec::new();
         for _ in 0..limit {

@@ -1,30 +1,30 @@
-//! The state machine (RFC 4271 §8), over two possible connections: what happens next?
+//! The finite state machine (RFC 4271 §8), over up to two connections.
 //!
-//! RFC 4271 describes one FSM per connection; here one [`Session`] holds both, so that a collision is
-//! decided where both OPENs are known. The session's state is that of its most advanced connection:
+//! RFC 4271 has one FSM per connection; here one [`Session`] holds both, so that a collision is resolved
+//! where both OPENs are known. The state of the session is that of its most advanced connection:
 //!
 //! | state | connections |
 //! |---|---|
 //! | Idle | none: stopped; connections of the peer are refused |
-//! | Connect | an outgoing attempt is under way |
-//! | Active | none; the connect-retry timer runs, or we are passive |
-//! | OpenSent | the furthest has sent OPEN |
-//! | OpenConfirm | the furthest has received a good OPEN |
-//! | Established | one has received KEEPALIVE; beside it at most one of the peer that may replace it (see `restart`) |
+//! | Connect | an outgoing attempt is in progress |
+//! | Active | none; the connect-retry timer runs, or the session is passive |
+//! | OpenSent | the most advanced one has sent OPEN |
+//! | OpenConfirm | the most advanced one has accepted the peer's OPEN |
+//! | Established | one is established; beside it at most one of the peer that may replace it (see `restart`) |
 //!
-//! | RFC 4271 §8.1 event | comes as |
+//! | RFC 4271 §8.1 event | input |
 //! |---|---|
 //! | 1, 3–7 start | [`Input::Start`], [`Input::StartAfter`] |
 //! | 2, 8 stop | [`Input::Stop`], [`Input::Abandon`] |
 //! | 9 connect-retry, 10 hold, 11 keepalive, 13 idle hold; RFC 9687 event 29 send hold | [`Input::Tick`], or any other |
-//! | 14, 16, 17 connection there | [`Input::Connected`] |
+//! | 14, 16, 17 connection established | [`Input::Connected`] |
 //! | 15, 18 connection failed | [`Input::Closed`] |
 //! | 19, 21, 22, 24–28 messages | [`Input::Received`] (see `receive`) |
 //! | 23 collision | see `collision` |
 //!
-//! Deviations from RFC 4271: after a failure the session waits in Active, where it takes connections of the peer,
-//! for a back-off (see `timer`) instead of Idle. A connection of the peer that gets no further does not
-//! stop our own attempts. DelayOpen (events 12, 20) is not implemented: both optional.
+//! Deviations from RFC 4271: after a failure the session waits for its back-off (see `timer`) in Active,
+//! where it accepts connections of the peer, instead of Idle. A connection of the peer that makes no progress
+//! does not stop our own attempts. DelayOpen (events 12, 20), which is optional, is not implemented.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -45,17 +45,18 @@ pub struct Session {
     config: SessionConfig,
     jitter: Jitter,
     enabled: bool,
-    /// At most one of each direction, and beside an established one at most one of the peer.
+    /// At most one in each direction; beside an established one at most one opened by the peer.
     connections: Vec<Connection>,
-    /// When to try again.
+    /// Time of the next connection attempt.
     retry: Option<Instant>,
-    /// Until when the peer may choose between two connections.
+    /// Until when the peer may decide a collision.
     pub(super) collision_deadline: Option<Instant>,
-    /// No session before.
+    /// No session before this time.
     idle_until: Option<Instant>,
-    /// No session of this process was in this one's place: our first OPEN may say that we restarted (RFC 4724 §3, R).
+    /// This process had no earlier session with the peer: our first OPEN may say that we restarted (RFC 4724
+    /// §3, R).
     pub(super) first_since_start: bool,
-    /// In a row.
+    /// Consecutive failures.
     failures: u32,
     offer: OpenOffer,
     next_conn: u64,
@@ -67,9 +68,9 @@ pub struct Session {
 
 /// A fault that ends a connection.
 pub(super) enum Fault {
-    /// We say why.
+    /// We send this NOTIFICATION.
     Notify(Notification),
-    /// The peer said why.
+    /// The peer sent this NOTIFICATION.
     Notified(Notification),
 }
 
@@ -80,7 +81,7 @@ impl From<DecodeError> for Fault {
 }
 
 impl Session {
-    /// A session that is not started yet.
+    /// A session that is not started.
     #[must_use]
     pub fn new(config: SessionConfig, seed: u64) -> Self {
         Self {
@@ -102,8 +103,8 @@ impl Session {
         }
     }
 
-    /// A session in place of an earlier one of this process, whose configuration changed: its OPEN does not say
-    /// that the speaker restarted (RFC 4724 §3).
+    /// Marks a session as the replacement of an earlier one of this process after a configuration change: its
+    /// OPEN does not say that the speaker restarted (RFC 4724 §3).
     #[must_use]
     pub fn as_replacement(mut self) -> Self {
         self.first_since_start = false;
@@ -116,30 +117,31 @@ impl Session {
         self.state
     }
 
-    /// Numbers and last words.
+    /// Counters and the last errors.
     #[must_use]
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    /// What the established connection negotiated.
+    /// What was negotiated on the established connection.
     #[must_use]
     pub fn negotiated(&self) -> Option<&Negotiated> {
         self.established()?.negotiated.as_deref()
     }
 
-    /// Both OPENs of the established connection as they were on the wire: ours, the peer's.
+    /// Both OPENs of the established connection as sent on the wire: ours, the peer's.
     #[must_use]
     pub fn opens(&self) -> Option<&(Bytes, Bytes)> {
         self.established().map(|conn| &conn.opens)
     }
 
-    /// The next thing to do.
+    /// The next output.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()
     }
 
-    /// When to call [`Session::handle`] with [`Input::Tick`] at the latest. After that call it is later, or `None`.
+    /// When to call [`Session::handle`] with [`Input::Tick`] at the latest; `None` without a timer. Each call
+    /// of `handle` moves it into the future.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.connections
@@ -151,7 +153,8 @@ impl Session {
             .min()
     }
 
-    /// Takes an input. What came in counts before what was due: a KEEPALIVE read late still saves the session.
+    /// Takes an input. Received data is processed before expired timers, so that a KEEPALIVE that is read
+    /// late keeps the session up.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         match input {
             Input::Start => self.start(now, Duration::ZERO),
@@ -194,7 +197,7 @@ impl Session {
         }
     }
 
-    /// RFC 4271 §8.2.2, events 2 and 8: Cease on all connections that know us.
+    /// RFC 4271 §8.2.2, events 2 and 8: sends Cease on all connections that have sent OPEN.
     fn stop(&mut self, now: Instant, subcode: u8, message: &str) {
         self.enabled = false;
         self.idle_until = None;
@@ -225,7 +228,7 @@ impl Session {
         }
     }
 
-    /// RFC 4486 §4: no session for a while. The peer's connections are refused.
+    /// RFC 4486 §4: no session for a while; connections of the peer are refused.
     fn in_idle_hold(&self) -> bool {
         self.idle_until.is_some()
     }
@@ -242,7 +245,8 @@ impl Session {
         self.push(Output::Connect(id));
     }
 
-    /// Whether we shall open a connection. One of the peer only makes ours unnecessary once its OPEN was good.
+    /// Whether we should open a connection. A connection of the peer replaces ours only once its OPEN is
+    /// accepted.
     fn wants_connection(&self) -> bool {
         let busy = |conn: &Connection| !conn.incoming || conn.phase >= Phase::OpenConfirm;
         self.enabled && !self.in_idle_hold() && !self.config.passive && !self.connections.iter().any(busy)
@@ -317,7 +321,7 @@ impl Session {
         }
     }
 
-    /// Something was written: the peer reads (RFC 9687 §3.3), and knows that we live (RFC 4271 §4.4).
+    /// Data was written: the peer reads (RFC 9687 §3.3), and it knows that we are alive (RFC 4271 §4.4).
     fn wrote(&mut self, now: Instant) {
         let Some(id) = self.established().map(|conn| conn.id) else {
             return;
@@ -328,14 +332,14 @@ impl Session {
         self.restart_keepalive(now, id);
     }
 
-    /// What waits to be read is heard, if only late.
+    /// Data waits unread: it restarts the hold timer as if it had been read.
     fn unread(&mut self, now: Instant) {
         if let Some(id) = self.established().map(|conn| conn.id) {
             self.restart_hold(now, id);
         }
     }
 
-    /// RFC 2918 §3, RFC 7313 §4: only to a peer that knows it, for families that are up.
+    /// RFC 2918 §3, RFC 7313 §4: only if the peer supports it, and for families of the session.
     fn send_refresh(&mut self, now: Instant, refresh: Refresh) {
         let Some(conn) = self.established() else { return };
         let id = conn.id;
@@ -349,7 +353,7 @@ impl Session {
         }
     }
 
-    /// Timers that are due. Each one fired is later afterwards, or gone.
+    /// Handles expired timers. Each one is then restarted or stopped.
     fn run_timers(&mut self, now: Instant) {
         while let Some((id, due)) = self.first_due(now) {
             match due {
@@ -386,7 +390,7 @@ impl Session {
             .find_map(|conn| Some((conn.id, conn.due(now)?)))
     }
 
-    /// The state follows from the connections.
+    /// Derives the state from the connections.
     pub(super) fn update_state(&mut self) {
         let furthest = self.connections.iter().map(|conn| conn.phase).max();
         let state = match furthest {
@@ -395,7 +399,7 @@ impl Session {
             Some(Phase::OpenSent) => State::OpenSent,
             Some(Phase::Connecting) => State::Connect,
             None if self.enabled && !self.in_idle_hold() => State::Active,
-            None => State::Idle, // stopped, or resting after too many prefixes
+            None => State::Idle, // stopped, or held down after exceeding the prefix limit
         };
         self.set_state(state);
     }
@@ -408,7 +412,7 @@ impl Session {
     }
 }
 
-/// How connections come up and end.
+/// Establishing and ending connections.
 impl Session {
     pub(super) fn came_up(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.conn_mut(id) else { return };
@@ -422,8 +426,8 @@ impl Session {
         self.push(Output::Up { conn: id, negotiated });
     }
 
-    /// Ends a connection for a fault; the session goes down with it if it was the established one. A fault of a
-    /// connection beside the established one is no part of the session's history.
+    /// Ends a connection because of a fault; if it is the established one, the session goes down. A fault of
+    /// a connection beside the established one does not count for the session.
     pub(super) fn end(&mut self, now: Instant, id: ConnId, fault: Fault) {
         let Some(phase) = self.conn(id).map(|conn| conn.phase) else {
             return;
@@ -441,7 +445,7 @@ impl Session {
                 }
                 self.drop_conn(now, id, DownReason::Sent(notification));
             }
-            // The peer settled a collision; another connection goes on.
+            // The peer resolved a collision; another connection remains.
             Fault::Notified(notification)
                 if notification.code == code::CEASE
                     && notification.subcode == cease::COLLISION
@@ -461,7 +465,8 @@ impl Session {
         }
     }
 
-    /// Ends a connection by our own will; an attempt that is not connected is dropped without a word.
+    /// Ends a connection by local decision; an attempt that is not connected is closed without a
+    /// NOTIFICATION.
     fn end_with_hard_reset(&mut self, now: Instant, id: ConnId, notification: &Notification) {
         match self.conn(id) {
             Some(conn) if conn.phase > Phase::Connecting => {
@@ -485,7 +490,7 @@ impl Session {
         self.push(Output::Close(id));
     }
 
-    /// A connection is gone, and not by our choice between two: a failure, unless it had been up for long.
+    /// A connection ended other than by collision: a failure, unless it was established for long.
     fn connection_lost(&mut self, now: Instant, conn: &Connection, reason: DownReason) {
         let was_up = conn.phase == Phase::Established;
         if self.is_beside_established(conn.id) {
@@ -502,7 +507,7 @@ impl Session {
             self.offer = self.offer.after(&self.config, &reason);
         }
         if !was_up && matches!(reason, DownReason::Closed(_)) && self.has_other_connection(conn.id) {
-            return; // one of two: the other is on its way
+            return; // the other connection continues
         }
         let kept = Self::retained(conn, &reason);
         self.stats.record_down(now, &reason, was_up);
@@ -515,12 +520,12 @@ impl Session {
         });
     }
 
-    /// Whether this connection is not the established one, and there is one.
+    /// Whether another connection is the established one.
     fn is_beside_established(&self, id: ConnId) -> bool {
         self.established().is_some_and(|conn| conn.id != id)
     }
 
-    /// Whether another connection is there.
+    /// Whether another connection exists.
     fn has_other_connection(&self, id: ConnId) -> bool {
         self.others(id).any(|conn| conn.phase > Phase::Connecting)
     }
@@ -535,7 +540,7 @@ impl Session {
     }
 }
 
-/// The parts, for the other files.
+/// Accessors for the other files of this module.
 impl Session {
     pub(super) fn config(&self) -> &SessionConfig {
         &self.config

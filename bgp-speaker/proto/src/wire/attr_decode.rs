@@ -1,11 +1,11 @@
-//! Path attributes of one UPDATE, from bytes (RFC 4271 §4.3, §5; RFC 7606 §3–§7; RFC 6793 §4.2.3).
+//! Decoding of the path attributes of an UPDATE (RFC 4271 §4.3, §5; RFC 7606 §3–§7; RFC 6793 §4.2.3).
 //!
-//! One pass over the list: each attribute is framed, checked for order, flags, length and value, and put
-//! into the scan. Errors become issues with a verdict; the only errors that reset the session here are
-//! those about MP_REACH_NLRI and MP_UNREACH_NLRI, whose values are left to `update`.
+//! One pass over the list: each attribute is framed, checked for duplicates, flags, length and value, and
+//! stored in the scan. Errors become issues with an error action. Only errors of MP_REACH_NLRI and
+//! MP_UNREACH_NLRI end the session here; their values are decoded by `update`.
 //!
-//! Deviations: one issue per attribute and fault is reported of a message, so that a hostile message
-//! cannot fill memory.
+//! Deviation: a message reports each pair of attribute and fault once, so that a hostile message cannot fill
+//! memory.
 
 use std::net::Ipv4Addr;
 
@@ -46,13 +46,13 @@ pub(super) mod code {
     pub(crate) const LARGE_COMMUNITIES: u8 = 32;
 }
 
-/// One attribute, framed.
+/// A framed attribute.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Attr<'a> {
     pub(super) flags: u8,
     pub(super) code: u8,
     pub(super) value: &'a [u8],
-    /// With flags, code and length, as a NOTIFICATION quotes it.
+    /// With flags, code and length, as quoted in a NOTIFICATION.
     pub(super) raw: &'a [u8],
 }
 
@@ -79,17 +79,17 @@ fn attr(input: &[u8]) -> Parsed<'_, Attr<'_>> {
     ))
 }
 
-/// A fault and what follows from it.
+/// A fault and its error action.
 type AttrResult = Result<(), (AttrFault, ErrorAction)>;
 
 const WITHDRAW: ErrorAction = ErrorAction::TreatAsWithdraw;
 
-/// Type codes below 256 as a bit set.
+/// A set of type codes.
 #[derive(Default)]
 struct Codes([u64; 4]);
 
 impl Codes {
-    /// Adds the code and says whether it was there.
+    /// Adds the code and returns whether it was in the set.
     fn replace(&mut self, code: u8) -> bool {
         let bit = 1u64 << (code & 63);
         let Some(word) = self.0.get_mut(usize::from(code >> 6)) else {
@@ -107,15 +107,15 @@ impl Codes {
     }
 }
 
-/// What the attribute list of one UPDATE says.
+/// Contents of the attribute list of an UPDATE.
 #[derive(Default)]
 pub(super) struct AttrScan<'a> {
     seen: Codes,
-    /// Attributes other than MP_UNREACH_NLRI (RFC 7606 §5.2).
+    /// Number of attributes other than MP_UNREACH_NLRI (RFC 7606 §5.2).
     pub(super) others: usize,
-    /// An attribute says treat-as-withdraw.
+    /// An attribute causes treat-as-withdraw.
     pub(super) withdraw: bool,
-    /// The first attribute that did, but for those merely unknown (RFC 7606 §5.2).
+    /// The first attribute that causes it, except for unrecognized ones (RFC 7606 §5.2).
     pub(super) offender: Option<(AttrFault, Attr<'a>)>,
     pub(super) mp_reach: Option<Attr<'a>>,
     pub(super) mp_unreach: Option<Attr<'a>>,
@@ -132,7 +132,7 @@ pub(super) struct AttrScan<'a> {
 }
 
 impl<'a> AttrScan<'a> {
-    /// Reads the whole list. Issues short of a reset are appended to `issues`.
+    /// Decodes the whole list. Issues that do not end the session are appended to `issues`.
     pub(super) fn run(
         bytes: &'a [u8],
         ctx: &DecodeContext,
@@ -149,7 +149,7 @@ impl<'a> AttrScan<'a> {
             rest = tail;
             scan.others += usize::from(attr.code != code::MP_UNREACH);
             if scan.seen.replace(attr.code) {
-                // RFC 7606 §3 g: MP attributes once only; of others the first one stands.
+                // RFC 7606 §3 g: a duplicate MP attribute ends the session; of others the first one counts.
                 if matches!(attr.code, code::MP_REACH | code::MP_UNREACH) {
                     return Err(DecodeError::DuplicateMp { code: attr.code });
                 }
@@ -169,12 +169,12 @@ impl<'a> AttrScan<'a> {
         Ok(scan)
     }
 
-    /// Whether the attribute occurred, well-formed or not.
+    /// Whether the attribute occurred, malformed or not.
     pub(super) fn has_seen(&self, code: u8) -> bool {
         self.seen.contains(code)
     }
 
-    /// Notes a verdict.
+    /// Records a fault and its error action.
     fn record_fault(
         &mut self,
         attr: Attr<'a>,
@@ -200,8 +200,8 @@ impl<'a> AttrScan<'a> {
         );
     }
 
-    /// The list ends inside an attribute (RFC 7606 §4): what the NLRI lists is withdrawn, unless it is the
-    /// NLRI itself that is cut off (RFC 7606 §3 j).
+    /// The list ends inside an attribute (RFC 7606 §4): the NLRI is treated as withdrawn, unless the NLRI
+    /// itself is cut off (RFC 7606 §3 j).
     fn overrun(
         &mut self,
         rest: &'a [u8],
@@ -232,9 +232,9 @@ impl<'a> AttrScan<'a> {
         Ok(())
     }
 
-    /// Checks one attribute and keeps its value.
+    /// Checks an attribute and stores its value.
     fn accept(&mut self, attr: Attr<'a>, ctx: &DecodeContext) -> AttrResult {
-        // RFC 7606 §7.5, §7.9, §7.10 and RFC 6793 §4.1: discarded before anything else is looked at.
+        // RFC 7606 §7.5, §7.9, §7.10 and RFC 6793 §4.1: discarded without further checks.
         let misplaced = match attr.code {
             code::LOCAL_PREF | code::ORIGINATOR_ID | code::CLUSTER_LIST => ctx.external,
             code::AS4_PATH | code::AS4_AGGREGATOR => ctx.four_octet_as,
@@ -247,12 +247,12 @@ impl<'a> AttrScan<'a> {
             return self.accept_unknown(attr);
         };
         match attr.code {
-            // Kept whatever their flags: their prefixes are needed even to withdraw them.
+            // Stored even with wrong flags: withdrawing needs their prefixes.
             code::MP_REACH => self.mp_reach = Some(attr),
             code::MP_UNREACH => self.mp_unreach = Some(attr),
             _ => {}
         }
-        // RFC 7606 §3 c: Optional and Transitive must be as specified.
+        // RFC 7606 §3 c: the Optional and Transitive flags must be as specified.
         if (attr.flags ^ expected) & (flag::OPTIONAL | flag::TRANSITIVE) != 0 {
             return Err((AttrFault::Flags, WITHDRAW));
         }
@@ -272,7 +272,7 @@ impl<'a> AttrScan<'a> {
         }
     }
 
-    /// What most paths do not have.
+    /// Stores attributes that most paths do not have.
     fn accept_extra(&mut self, attr: Attr<'a>, ctx: &DecodeContext) -> AttrResult {
         match attr.code {
             // RFC 7606 §7.6
@@ -284,7 +284,7 @@ impl<'a> AttrScan<'a> {
             }
             code::AS4_AGGREGATOR => self.as4_aggregator = Some(aggregator(attr.value, true)?),
             code::AS4_PATH => self.as4_path = Some(as4_path(attr.value)?),
-            // RFC 7606 §7.9; RFC 4456 §8 says that it is an identifier, which is never 0 (RFC 6286 §2.1).
+            // RFC 7606 §7.9; RFC 4456 §8: a BGP identifier, which is never 0 (RFC 6286 §2.1).
             code::ORIGINATOR_ID => {
                 let id = RouterId::new(number(attr.value)?).ok_or((AttrFault::ZeroIdentifier, WITHDRAW))?;
                 self.extra().originator_id = Some(id);
@@ -302,8 +302,8 @@ impl<'a> AttrScan<'a> {
         Ok(())
     }
 
-    /// RFC 4271 §5: optional transitive is kept to be passed on, optional non-transitive vanishes, and
-    /// what claims to be well-known withdraws its routes.
+    /// RFC 4271 §5: an unknown optional transitive attribute is stored, a non-transitive one is ignored, and
+    /// one flagged as well-known causes treat-as-withdraw.
     fn accept_unknown(&mut self, attr: Attr<'a>) -> AttrResult {
         if attr.flags & flag::OPTIONAL == 0 {
             return Err((AttrFault::Unrecognized, WITHDRAW));
@@ -322,7 +322,7 @@ impl<'a> AttrScan<'a> {
         Ok(())
     }
 
-    /// RFC 4271 §5: Partial stays set on what is passed on.
+    /// RFC 4271 §5: the Partial flag stays set when the attribute is sent on.
     fn keep_partial(&mut self, code: u8) {
         let mut partial = self
             .extra
@@ -359,9 +359,9 @@ impl<'a> AttrScan<'a> {
         };
         let path = path.map_err(|_| (AttrFault::Segments, WITHDRAW))?;
         let segment_flags = path.segment_flags();
-        // RFC 5065 §5: malformed from a peer that is in no confederation with us, and nobody is: we know none. Inside
-        // the AS such a path came in at a speaker that should have refused it (§5) or left the confederation without being
-        // stripped (§4.1); kept, it would go on to other ASes with segments that must not be sent to them.
+        // RFC 5065 §5: malformed from a peer outside our confederation; confederations are not supported, so
+        // that is every peer. On iBGP, the border speaker should have rejected (§5) or stripped (§4.1) these
+        // segments; stored, they would be sent to other ASes, which is not allowed.
         if segment_flags.confederation {
             return Err((AttrFault::Confederation, WITHDRAW));
         }
@@ -373,8 +373,8 @@ impl<'a> AttrScan<'a> {
         Ok(())
     }
 
-    /// The attributes of the routes, once nothing says withdraw. The next hop is that of
-    /// NEXT_HOP; that of MP_REACH_NLRI is set by the caller.
+    /// The attributes of announced routes, if nothing causes treat-as-withdraw. The next hop is that of
+    /// NEXT_HOP; the caller sets that of MP_REACH_NLRI.
     pub(super) fn finish(self) -> PathAttrs {
         let mut attrs = PathAttrs {
             origin: self.origin,
@@ -393,14 +393,14 @@ impl<'a> AttrScan<'a> {
     }
 }
 
-/// Appends an issue unless the message already has its like.
+/// Appends an issue unless the message has an equal one.
 fn push_issue(issues: &mut Vec<AttrIssue>, first: usize, issue: AttrIssue) {
     if !issues.get(first..).unwrap_or_default().contains(&issue) {
         issues.push(issue);
     }
 }
 
-/// Optional and Transitive as specified, `None` for attributes that we do not know.
+/// The specified Optional and Transitive flags; `None` for unknown attributes.
 fn expected_flags(code: u8) -> Option<u8> {
     match code {
         code::ORIGIN | code::AS_PATH | code::NEXT_HOP | code::LOCAL_PREF | code::ATOMIC_AGGREGATE => {
@@ -438,7 +438,7 @@ fn list<const N: usize, T>(
     }
 }
 
-/// RFC 7606 §7.7, RFC 6793 §6, RFC 7607 §2: whatever is wrong, the attribute is discarded.
+/// RFC 7606 §7.7, RFC 6793 §6, RFC 7607 §2: a malformed AGGREGATOR is discarded.
 fn aggregator(value: &[u8], four_octet_as: bool) -> Result<Aggregator, (AttrFault, ErrorAction)> {
     let (asn, id) = match (value, four_octet_as) {
         ([a, b, c, d, id @ ..], true) if id.len() == 4 => (u32::from_be_bytes([*a, *b, *c, *d]), id),
@@ -454,7 +454,7 @@ fn aggregator(value: &[u8], four_octet_as: bool) -> Result<Aggregator, (AttrFaul
     })
 }
 
-/// RFC 6793 §6, RFC 7607 §2: a malformed AS4_PATH is discarded; confederation segments in it are cut out.
+/// RFC 6793 §6, RFC 7607 §2: a malformed AS4_PATH is discarded; confederation segments are removed.
 fn as4_path(value: &[u8]) -> Result<AsPath, (AttrFault, ErrorAction)> {
     let path = AsPath::from_wire4(value).ok().filter(|path| !path.is_empty());
     let path = path.ok_or((AttrFault::Segments, ErrorAction::Discard))?;
@@ -469,7 +469,7 @@ fn as4_path(value: &[u8]) -> Result<AsPath, (AttrFault, ErrorAction)> {
     })
 }
 
-/// RFC 8092 §5, §3: multiples of 12 octets; repeated values are removed silently.
+/// RFC 8092 §5, §3: multiples of 12 octets; duplicates are removed silently.
 fn large_communities(value: &[u8]) -> Result<Vec<LargeCommunity>, (AttrFault, ErrorAction)> {
     let word = |a, b, c, d| u32::from_be_bytes([a, b, c, d]);
     let all = list(value, |[a, b, c, d, e, f, g, h, i, j, k, l]: [u8; 12]| {

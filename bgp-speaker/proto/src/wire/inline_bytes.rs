@@ -1,9 +1,10 @@
-//! Octets that are mostly few: up to [`InlineBytes::INLINE`] stand in the value itself, more on the heap.
+//! Immutable octets, optimized for short values: up to [`InlineBytes::INLINE`] are stored in place, more on
+//! the heap.
 
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
-/// Octets that do not change.
+/// Immutable octets.
 #[derive(Clone)]
 pub(super) enum InlineBytes {
     Inline {
@@ -14,7 +15,7 @@ pub(super) enum InlineBytes {
 }
 
 impl InlineBytes {
-    /// With these it is 24 octets large: an AS path of five numbers in one segment.
+    /// The number that keeps the value at 24 octets: an AS path of five numbers in one segment.
     pub(super) const INLINE: usize = 22;
 }
 

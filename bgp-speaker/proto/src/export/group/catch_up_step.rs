@@ -1,4 +1,4 @@
-//! Members that are behind: each gets chunks of its own until it has what the group was sent.
+//! Catch-up steps: a member is sent private chunks until it has the present state.
 
 use super::{ExportCache, Group, release, without_path_id};
 use crate::export::add_path::Paths;
@@ -8,12 +8,12 @@ use crate::rib::table::DestId;
 use crate::types::{PathId, PeerId, Prefix};
 use crate::wire::Nlri;
 
-/// How many prefixes one catch-up step tells, and how many destinations it looks at.
+/// Most prefixes that a step sends, and most destinations that it visits.
 const STEP_PREFIXES: usize = 4096;
 const STEP_DESTS: u32 = 65536;
 
 impl Group {
-    /// One step for a member that is behind: a chunk for it alone, and whether it has caught up.
+    /// Does one step for a member: returns its chunk, and whether it has caught up.
     pub fn catch_up(&mut self, peer: PeerId, rib: &mut Rib) -> (Chunk, bool) {
         let bound = rib.table.bound();
         let Some(mut catch_up) = self.catching_up.remove(&peer) else {
@@ -45,7 +45,7 @@ impl Group {
         (chunk, done)
     }
 
-    /// Takes destinations up to and with this one into the Adj-RIB-Out; members past them are none yet.
+    /// Fills the Adj-RIB-Out up to and including this destination; no member has received the rest yet.
     fn fill_to(&mut self, dest: DestId, rib: &mut Rib) {
         while self.filled <= dest.0 {
             let next = DestId(self.filled);
@@ -64,7 +64,7 @@ impl Group {
         }
     }
 
-    /// Tells one member the present state; says whether there was something to tell.
+    /// Queues the present state of a destination for one member; returns whether there was something to send.
     fn queue_current(&mut self, peer: PeerId, dest: DestId, withdraw: bool, rib: &Rib) -> bool {
         let Some(prefix) = rib.table.prefix(dest) else {
             return false;

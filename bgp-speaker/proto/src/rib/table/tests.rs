@@ -52,7 +52,7 @@ fn both_families_side_by_side_and_again_after_reclaim() {
     let id = attr(&mut attrs, &mut hops, 1);
     let path = path_from(1, id);
     let mut table = Table::default();
-    // The same bits in both families, and lengths that differ.
+    // The same bits in both families, and different lengths.
     let texts = [
         "10.0.0.0/8",
         "a00::/8",
