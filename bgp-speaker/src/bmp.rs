@@ -23,20 +23,20 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::api::{BmpSpec, PeerSnapshot, Stopped};
-use crate::clock::wall;
+use crate::clock::unix_time;
 use crate::peers::Peers;
 
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Paths taken at a time.
-const PAGE: usize = 1000;
+const PAGE_SIZE: usize = 1000;
 /// A station may take so long to read.
-const PATIENCE: Duration = Duration::from_secs(60);
-const CONNECT: Duration = Duration::from_secs(10);
-const SHORTEST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// For the last words of all stations.
-const FAREWELL: Duration = Duration::from_secs(1);
+const TERMINATION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The tasks of the stations; they end with this.
 #[derive(Default)]
@@ -47,7 +47,7 @@ pub(crate) struct Stations {
 
 struct Running {
     task: JoinHandle<()>,
-    ending: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
 }
 
 impl Drop for Running {
@@ -63,18 +63,18 @@ impl Stations {
         running.retain(|spec, _| wanted.contains(spec));
         for spec in wanted {
             running.entry(spec.clone()).or_insert_with(|| {
-                let (ending, watched) = watch::channel(false);
+                let (stop, stopped) = watch::channel(false);
                 let station = Station {
                     spec,
                     peers: peers.clone(),
                     feed: FeedId(self.next_feed.fetch_add(1, Ordering::Relaxed)),
-                    ending: watched,
-                    told: BTreeMap::new(),
+                    stop: stopped,
+                    reported: BTreeMap::new(),
                     out: BytesMut::new(),
                 };
                 Running {
                     task: tokio::spawn(station.run()),
-                    ending,
+                    stop,
                 }
             });
         }
@@ -84,9 +84,9 @@ impl Stations {
     pub(crate) async fn end(&self) {
         let all = std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner));
         for running in all.values() {
-            running.ending.send_replace(true);
+            running.stop.send_replace(true);
         }
-        let until = Instant::now() + FAREWELL;
+        let until = Instant::now() + TERMINATION_TIMEOUT;
         for mut running in all.into_values() {
             let _ = tokio::time::timeout_at(until, &mut running.task).await; // it is aborted otherwise
         }
@@ -95,7 +95,7 @@ impl Stations {
 
 /// A peer that the station knows as up.
 #[derive(Clone, Copy)]
-struct Told {
+struct ReportedPeer {
     peer: BmpPeer,
     /// Which of its sessions.
     session: u64,
@@ -107,146 +107,148 @@ struct Station {
     spec: BmpSpec,
     peers: Peers,
     feed: FeedId,
-    ending: watch::Receiver<bool>,
-    told: BTreeMap<PeerId, Told>,
+    stop: watch::Receiver<bool>,
+    reported: BTreeMap<PeerId, ReportedPeer>,
     out: BytesMut,
 }
 
 /// Why a connection ended.
-enum End {
+enum ConnectionEnd {
     Speaker,
     Fault(String),
 }
 
-impl From<Stopped> for End {
+impl From<Stopped> for ConnectionEnd {
     fn from(_: Stopped) -> Self {
-        End::Speaker
+        ConnectionEnd::Speaker
     }
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for ConnectionEnd {
     fn from(error: io::Error) -> Self {
-        End::Fault(error.to_string())
+        ConnectionEnd::Fault(error.to_string())
     }
 }
 
 impl Station {
     async fn run(mut self) {
-        let mut pause = SHORTEST;
+        let mut backoff = BACKOFF_MIN;
         let station = self.spec.station;
-        while !*self.ending.borrow() {
-            let begun = Instant::now();
-            let end = match timeout(CONNECT, TcpStream::connect(station)).await {
+        while !*self.stop.borrow() {
+            let started = Instant::now();
+            let end = match timeout(CONNECT_TIMEOUT, TcpStream::connect(station)).await {
                 Ok(Ok(stream)) => self.serve(stream).await,
                 Ok(Err(error)) => Err(error.into()),
-                Err(_) => Err(End::Fault("no answer".to_owned())),
+                Err(_) => Err(ConnectionEnd::Fault("no answer".to_owned())),
             };
             let feed = self.feed;
             let ended = self.peers.ask(move |engine| engine.end_feed(feed)).await;
             match (end, ended) {
-                (Err(End::Fault(error)), Ok(())) => tracing::warn!(%station, %error, "BMP station lost"),
+                (Err(ConnectionEnd::Fault(error)), Ok(())) => {
+                    tracing::warn!(%station, %error, "BMP station lost")
+                }
                 _ => return,
             }
-            pause = if begun.elapsed() > LONGEST {
-                SHORTEST
+            backoff = if started.elapsed() > BACKOFF_MAX {
+                BACKOFF_MIN
             } else {
-                (pause * 2).min(LONGEST)
+                (backoff * 2).min(BACKOFF_MAX)
             };
-            let _ = timeout(pause, self.ending.changed()).await; // the time is what is waited for
+            let _ = timeout(backoff, self.stop.changed()).await; // the time is what is waited for
         }
     }
 
     /// One connection; `Ok` at the speaker's end.
-    async fn serve(&mut self, mut stream: TcpStream) -> Result<(), End> {
+    async fn serve(&mut self, mut stream: TcpStream) -> Result<(), ConnectionEnd> {
         tracing::info!(station = %self.spec.station, "BMP station connected");
         let feed = self.feed;
-        self.told.clear();
+        self.reported.clear();
         self.out.clear();
         self.peers.ask(move |engine| engine.begin_feed(feed)).await?;
         let description = format!("podroute {}", env!("CARGO_PKG_VERSION"));
         bmp::initiation(&mut self.out, &description, &self.spec.name);
         let mut report = Instant::now() + self.spec.statistics;
-        let mut fresh = true;
+        let mut initial = true;
         let mut seen = None;
         loop {
             let changes = self.peers.registry.changes();
             if seen.replace(changes) != Some(changes) {
-                self.look_at_peers().await?;
+                self.report_peer_changes().await?;
             }
-            while self.tell_routes().await? {
+            while self.queue_routes().await? {
                 self.write(&mut stream).await?;
             }
-            if std::mem::take(&mut fresh) {
+            if std::mem::take(&mut initial) {
                 self.end_initial_routes();
             }
             if !self.spec.statistics.is_zero() && Instant::now() >= report {
                 report += self.spec.statistics;
-                self.tell_statistics().await?;
+                self.queue_statistics().await?;
             }
             self.write(&mut stream).await?;
-            if *self.ending.borrow() {
+            if *self.stop.borrow() {
                 bmp::termination(&mut self.out);
                 self.write(&mut stream).await?;
                 stream.shutdown().await?;
                 return Ok(());
             }
             // A station has nothing to say (§3.2): readable means that it has closed, or is no station.
-            match timeout(LOOK, stream.readable()).await {
+            match timeout(POLL_INTERVAL, stream.readable()).await {
                 Ok(_) if stream.try_read(&mut [0; 64])? == 0 => {
-                    return Err(End::Fault("it closed the connection".to_owned()));
+                    return Err(ConnectionEnd::Fault("it closed the connection".to_owned()));
                 }
                 _ => {}
             }
         }
     }
 
-    async fn write(&mut self, stream: &mut TcpStream) -> Result<(), End> {
+    async fn write(&mut self, stream: &mut TcpStream) -> Result<(), ConnectionEnd> {
         let bytes = self.out.split();
-        match timeout(PATIENCE, stream.write_all(&bytes)).await {
+        match timeout(WRITE_TIMEOUT, stream.write_all(&bytes)).await {
             Ok(done) => Ok(done?),
-            Err(_) => Err(End::Fault("it does not read".to_owned())),
+            Err(_) => Err(ConnectionEnd::Fault("it does not read".to_owned())),
         }
     }
 
     /// Tells which peers went and which came.
-    async fn look_at_peers(&mut self) -> Result<(), End> {
+    async fn report_peer_changes(&mut self) -> Result<(), ConnectionEnd> {
         let peers = self.peers.snapshots().await?;
         let now: BTreeMap<PeerId, &PeerSnapshot> = peers.iter().map(|peer| (peer.id, peer)).collect();
         let session = |peer: &PeerSnapshot| {
             (peer.session.state == State::Established).then_some(peer.session.stats.established)
         };
         let gone: Vec<PeerId> = self
-            .told
+            .reported
             .iter()
-            .filter(|(id, told)| now.get(id).and_then(|peer| session(peer)) != Some(told.session))
+            .filter(|(id, reported)| now.get(id).and_then(|peer| session(peer)) != Some(reported.session))
             .map(|(id, _)| *id)
             .collect();
         for id in gone {
-            if let Some(told) = self.told.remove(&id) {
-                let why = now
+            if let Some(reported) = self.reported.remove(&id) {
+                let down_reason = now
                     .get(&id)
-                    .map_or(PeerDownReason::Deconfigured, |peer| why(peer));
-                bmp::peer_down(&mut self.out, &told.peer, wall(), &why);
+                    .map_or(PeerDownReason::Deconfigured, |peer| down_reason(peer));
+                bmp::peer_down(&mut self.out, &reported.peer, unix_time(), &down_reason);
             }
         }
         for (id, peer) in now {
-            if !self.told.contains_key(&id)
-                && let Some(told) = self.greet(peer)
+            if !self.reported.contains_key(&id)
+                && let Some(reported) = self.report_peer_up(peer)
             {
-                self.told.insert(id, told);
+                self.reported.insert(id, reported);
             }
         }
         Ok(())
     }
 
-    fn greet(&mut self, peer: &PeerSnapshot) -> Option<Told> {
+    fn report_peer_up(&mut self, peer: &PeerSnapshot) -> Option<ReportedPeer> {
         let session = &peer.session;
         let (agreed, opens, ends) = (
             session.negotiated.as_ref()?,
             session.opens.as_ref()?,
             session.ends?,
         );
-        let told = Told {
+        let reported = ReportedPeer {
             peer: BmpPeer {
                 address: ends.1.ip().to_canonical(),
                 asn: agreed.remote.asn,
@@ -256,24 +258,34 @@ impl Station {
             add_path: agreed.add_path_receive,
             families: agreed.families,
         };
-        bmp::peer_up(&mut self.out, &told.peer, wall(), ends, (&opens.0, &opens.1));
-        Some(told)
+        bmp::peer_up(
+            &mut self.out,
+            &reported.peer,
+            unix_time(),
+            ends,
+            (&opens.0, &opens.1),
+        );
+        Some(reported)
     }
 
     /// Tells a page of routes; false when there was none.
-    async fn tell_routes(&mut self) -> Result<bool, End> {
+    async fn queue_routes(&mut self) -> Result<bool, ConnectionEnd> {
         let feed = self.feed;
-        let items = self.peers.ask(move |engine| engine.take_feed(feed, PAGE)).await?;
-        let items = items.ok_or_else(|| End::Fault("it was too slow: beginning anew".to_owned()))?;
-        if items.iter().any(|item| !self.told.contains_key(&item.peer)) {
-            self.look_at_peers().await?; // it came up a moment ago, or is gone
+        let items = self
+            .peers
+            .ask(move |engine| engine.take_feed(feed, PAGE_SIZE))
+            .await?;
+        let items =
+            items.ok_or_else(|| ConnectionEnd::Fault("it was too slow: beginning anew".to_owned()))?;
+        if items.iter().any(|item| !self.reported.contains_key(&item.peer)) {
+            self.report_peer_changes().await?; // it came up a moment ago, or is gone
         }
-        items.iter().for_each(|item| self.tell_route(item));
+        items.iter().for_each(|item| self.queue_route(item));
         Ok(!items.is_empty())
     }
 
-    fn tell_route(&mut self, item: &FeedItem) {
-        let Some(told) = self.told.get(&item.peer).copied() else {
+    fn queue_route(&mut self, item: &FeedItem) {
+        let Some(reported) = self.reported.get(&item.peer).copied() else {
             return;
         };
         let views = [
@@ -284,45 +296,45 @@ impl Station {
             let attrs = attrs.as_ref();
             bmp::route(
                 &mut self.out,
-                &told.peer,
+                &reported.peer,
                 view,
-                wall(),
+                unix_time(),
                 item.nlri,
                 attrs,
-                told.add_path,
+                reported.add_path,
             );
         }
     }
 
     fn end_initial_routes(&mut self) {
-        for told in self.told.values() {
-            for family in told.families.iter() {
+        for reported in self.reported.values() {
+            for family in reported.families.iter() {
                 for (on, view) in [
                     (self.spec.pre_policy, View::PrePolicy),
                     (self.spec.post_policy, View::PostPolicy),
                 ] {
                     if on {
-                        bmp::end_of_rib(&mut self.out, &told.peer, view, wall(), family);
+                        bmp::end_of_rib(&mut self.out, &reported.peer, view, unix_time(), family);
                     }
                 }
             }
         }
     }
 
-    async fn tell_statistics(&mut self) -> Result<(), End> {
+    async fn queue_statistics(&mut self) -> Result<(), ConnectionEnd> {
         for peer in self.peers.snapshots().await? {
-            if let Some(told) = self.told.get(&peer.id) {
+            if let Some(reported) = self.reported.get(&peer.id) {
                 let counts = Family::ALL.into_iter().zip(peer.counts.received);
                 let counts: Vec<(Family, u64)> =
                     counts.map(|(family, count)| (family, count as u64)).collect();
-                bmp::statistics(&mut self.out, &told.peer, wall(), &counts);
+                bmp::statistics(&mut self.out, &reported.peer, unix_time(), &counts);
             }
         }
         Ok(())
     }
 }
 
-fn why(peer: &PeerSnapshot) -> PeerDownReason {
+fn down_reason(peer: &PeerSnapshot) -> PeerDownReason {
     match &peer.session.stats.last_down {
         Some(DownReason::Sent(notification)) => PeerDownReason::Sent(notification.clone()),
         Some(DownReason::Received(notification)) => PeerDownReason::Received(notification.clone()),

@@ -8,6 +8,6 @@ pub(crate) fn now() -> Instant {
 }
 
 /// Since 1970, for people and other programs.
-pub(crate) fn wall() -> std::time::Duration {
+pub(crate) fn unix_time() -> std::time::Duration {
     std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
 }

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::{socket, sockopt};
 
 /// After the addresses could not be read.
-const READ_AGAIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// One address of an interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,7 +63,7 @@ impl Host {
         });
         match socket {
             Ok(socket) => {
-                let task = tokio::spawn(follow(socket, Arc::downgrade(&host)));
+                let task = tokio::spawn(watch_addresses(socket, Arc::downgrade(&host)));
                 *host.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
             }
             Err(error) => tracing::warn!(
@@ -99,7 +99,7 @@ impl Host {
     }
 
     /// Takes a new reading, if there is one.
-    fn take_reading(&self, reading: io::Result<Vec<Address>>) -> bool {
+    fn apply_reading(&self, reading: io::Result<Vec<Address>>) -> bool {
         match reading {
             Ok(new) => {
                 self.update(new);
@@ -138,10 +138,10 @@ impl Host {
         let scope = socket::scope(local).and_then(socket::interface_name);
         let local = local.ip().to_canonical();
         let all = self.addresses();
-        let mut fitting = all
+        let mut candidates = all
             .iter()
             .filter(|address| scope.as_ref().is_none_or(|scope| *scope == address.interface));
-        let found = fitting.find(|address| address.addr == local);
+        let found = candidates.find(|address| address.addr == local);
         found.map(|address| address.interface.clone())
     }
 }
@@ -165,12 +165,12 @@ fn netlink_socket() -> io::Result<AsyncFd<socket2::Socket>> {
 
 /// Reads the addresses again after each burst of notifications. What they say does not matter, nor whether one was lost. Where they
 /// cannot be read (too many open files) the last reading stands: no address is taken for gone.
-async fn follow(socket: AsyncFd<socket2::Socket>, host: Weak<Host>) {
-    let mut unread = false;
+async fn watch_addresses(socket: AsyncFd<socket2::Socket>, host: Weak<Host>) {
+    let mut retry_read = false;
     loop {
         let ready = tokio::select! {
             ready = socket.readable() => Some(ready),
-            () = tokio::time::sleep(READ_AGAIN), if unread => None,
+            () = tokio::time::sleep(RETRY_AFTER), if retry_read => None,
         };
         if let Some(Err(_)) = ready {
             return;
@@ -187,7 +187,7 @@ async fn follow(socket: AsyncFd<socket2::Socket>, host: Weak<Host>) {
             ready.clear_ready();
         }
         let Some(host) = host.upgrade() else { return };
-        unread = !host.take_reading(addresses());
+        retry_read = !host.apply_reading(addresses());
     }
 }
 
@@ -201,21 +201,21 @@ pub(crate) fn session_facts(
     let all = host.addresses();
     let interface = host.interface_of(&local);
     let local = local.ip().to_canonical();
-    let ours: Vec<&Address> = all
+    let own_addresses: Vec<&Address> = all
         .iter()
         .filter(|address| Some(&address.interface) == interface.as_ref())
         .collect();
-    let direct = ours
+    let direct = own_addresses
         .iter()
         .any(|address| address.subnet.is_some_and(|subnet| subnet.contains_addr(remote)));
-    let v4 = ours.iter().find_map(|address| as_v4(address.addr));
-    let v6 = ours
+    let v4 = own_addresses.iter().find_map(|address| as_v4(address.addr));
+    let v6 = own_addresses
         .iter()
         .find_map(|address| as_v6(address.addr).filter(|addr| !addr.is_unicast_link_local()));
-    let link_local = ours
+    let link_local = own_addresses
         .iter()
         .find_map(|address| as_v6(address.addr).filter(Ipv6Addr::is_unicast_link_local));
-    let subnets = ours.iter().filter_map(|address| address.subnet);
+    let subnets = own_addresses.iter().filter_map(|address| address.subnet);
     SessionFacts {
         negotiated,
         remote_addr: remote,
@@ -258,7 +258,7 @@ fn address(entry: &InterfaceAddress) -> Option<Address> {
         .netmask
         .as_ref()
         .and_then(ip)
-        .map(|mask| Prefix::new(addr, ones(mask)));
+        .map(|mask| Prefix::new(addr, prefix_len(mask)));
     Some(Address {
         interface: entry.interface_name.clone(),
         addr,
@@ -271,7 +271,7 @@ fn ip(storage: &SockaddrStorage) -> Option<IpAddr> {
     v4.or_else(|| storage.as_sockaddr_in6().map(|addr| IpAddr::V6(addr.ip())))
 }
 
-fn ones(mask: IpAddr) -> u8 {
+fn prefix_len(mask: IpAddr) -> u8 {
     let bits = match mask {
         IpAddr::V4(mask) => mask.to_bits().count_ones(),
         IpAddr::V6(mask) => mask.to_bits().count_ones(),
@@ -280,7 +280,7 @@ fn ones(mask: IpAddr) -> u8 {
 }
 
 /// A link-local next hop is on the link of the session (RFC 2545 §2).
-pub(crate) fn give_scope(op: &mut RouteOp, scope: u32) {
+pub(crate) fn set_link_scope(op: &mut RouteOp, scope: u32) {
     let RouteOp::Announce { attrs, .. } = op else {
         return;
     };
@@ -318,7 +318,7 @@ mod tests {
     fn addresses_that_cannot_be_read_stay() {
         let host = host(vec![address("eth0", 1), address("pod1", 2)]);
         let eth0 = host.subscribe("eth0");
-        assert!(!host.take_reading(Err(io::ErrorKind::OutOfMemory.into())));
+        assert!(!host.apply_reading(Err(io::ErrorKind::OutOfMemory.into())));
         assert!(host.has([192, 0, 2, 1].into()));
         assert!(!eth0.has_changed().unwrap());
     }
@@ -328,7 +328,7 @@ mod tests {
         let host = host(vec![address("eth0", 1), address("pod1", 2)]);
         let (mut eth0, pod1) = (host.subscribe("eth0"), host.subscribe("pod1"));
         let again = host.subscribe("eth0");
-        assert!(host.take_reading(Ok(vec![
+        assert!(host.apply_reading(Ok(vec![
             address("eth0", 3),
             address("pod1", 2),
             address("pod2", 4)
@@ -337,7 +337,7 @@ mod tests {
         assert!(!pod1.has_changed().unwrap());
         eth0.mark_unchanged();
         assert!(!host.has([192, 0, 2, 1].into()) && host.has([192, 0, 2, 3].into()));
-        assert!(host.take_reading(Ok(vec![address("eth0", 3)])));
+        assert!(host.apply_reading(Ok(vec![address("eth0", 3)])));
         assert!(!eth0.has_changed().unwrap() && pod1.has_changed().unwrap());
         drop((eth0, again, pod1));
         drop(host.subscribe("eth1"));

@@ -16,12 +16,12 @@
 #[cfg(test)]
 extern crate self as bgp_speaker;
 
-mod alarm;
 mod api;
 mod bmp;
 mod clock;
 mod engine;
 mod host;
+mod lazy_timer;
 mod peer;
 mod peers;
 mod queue;

@@ -23,13 +23,13 @@ use crate::peer::messages::ToPeer;
 use crate::peers::accept::accept;
 use crate::peers::registry::Registry;
 use crate::peers::unnumbered::{Discovery, Links};
-use crate::peers::{PATIENCE, Peers};
+use crate::peers::{ANSWER_TIMEOUT, Peers};
 use crate::socket;
 
 /// Messages of peers to the engine under way.
-const ENGINE_ROOM: usize = 1024;
+const ENGINE_CAPACITY: usize = 1024;
 /// Orders and queries under way.
-const ORDERS_ROOM: usize = 64;
+const CONTROL_CAPACITY: usize = 64;
 
 /// The whole BGP process.
 #[derive(Debug)]
@@ -90,10 +90,10 @@ impl Speaker {
             .map(listen)
             .collect::<Result<_, SpeakerError>>()?;
         let registry = Arc::new(Registry::new(listeners));
-        let (engine, inbox) = mpsc::channel(ENGINE_ROOM);
-        let (orders, ordered) = mpsc::channel(ORDERS_ROOM);
-        let (routes, datapath) = mpsc::channel(streams::ROOM);
-        let (lifecycle, events) = mpsc::channel(streams::ROOM);
+        let (engine, inbox) = mpsc::channel(ENGINE_CAPACITY);
+        let (orders, ordered) = mpsc::channel(CONTROL_CAPACITY);
+        let (routes, datapath) = mpsc::channel(streams::CAPACITY);
+        let (lifecycle, events) = mpsc::channel(streams::CAPACITY);
         let task = EngineTask::new(Engine::new(config.engine), ordered, inbox, routes, lifecycle);
         tokio::spawn(task.run());
         let handle = SpeakerHandle {
@@ -183,7 +183,7 @@ impl SpeakerHandle {
         }
         let known = self.links.take(id).and_then(|old| old.found());
         let mut discovery = Discovery::new(link, self.peers.clone(), known);
-        discovery.put().await?;
+        discovery.update_peer().await?;
         self.links.insert(id, discovery.start());
         Ok(())
     }
@@ -398,7 +398,7 @@ impl SpeakerHandle {
                 let _ = answer.await; // a task that is gone has closed its connections
             }
         };
-        let _ = tokio::time::timeout(PATIENCE, all).await;
+        let _ = tokio::time::timeout(ANSWER_TIMEOUT, all).await;
         self.stations.end().await;
     }
 }

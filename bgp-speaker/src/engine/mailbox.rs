@@ -35,15 +35,15 @@ pub(crate) enum ToEngine {
 }
 
 /// Batches of routes that a peer may have under way to the engine; then nothing is read from it.
-const UNDER_WAY: usize = 4;
+const MAX_BATCHES_IN_FLIGHT: usize = 4;
 
-pub(crate) type Room = mpsc::OwnedPermit<ToEngine>;
-type Waiting = Pin<Box<dyn Future<Output = Result<Room, SendError<()>>> + Send>>;
+pub(crate) type Permit = mpsc::OwnedPermit<ToEngine>;
+type Waiting = Pin<Box<dyn Future<Output = Result<Permit, SendError<()>>> + Send>>;
 
 /// What the task waited for.
 pub(crate) enum Ready {
-    /// A place in the engine's channel, to be used by [`Mailbox::send_with`].
-    Room(Room),
+    /// A place in the engine's channel, to be used by [`Mailbox::send_with_permit`].
+    Permit(Permit),
     /// Another batch may be under way.
     Batch,
     /// The speaker has stopped.
@@ -64,19 +64,19 @@ impl Mailbox {
             engine,
             pending: VecDeque::new(),
             waiting: None,
-            batches: Arc::new(Semaphore::new(UNDER_WAY)),
+            batches: Arc::new(Semaphore::new(MAX_BATCHES_IN_FLIGHT)),
         }
     }
 
-    /// Appends a message; it goes with [`Mailbox::offer`] or [`Mailbox::send_with`].
+    /// Appends a message; it goes with [`Mailbox::offer`] or [`Mailbox::send_with_permit`].
     pub(crate) fn push(&mut self, message: ToEngine) {
         self.pending.push_back(message);
     }
 
     /// Appends routes.
     pub(crate) fn push_routes(&mut self, session: SessionId, batch: RouteBatch) {
-        let under_way = Arc::clone(&self.batches).try_acquire_owned().ok();
-        self.push(ToEngine::Routes(session, batch, under_way));
+        let in_flight = Arc::clone(&self.batches).try_acquire_owned().ok();
+        self.push(ToEngine::Routes(session, batch, in_flight));
     }
 
     /// Whether messages wait for room.
@@ -90,7 +90,7 @@ impl Mailbox {
     }
 
     /// Sends what there is room for.
-    pub(crate) fn offer(&mut self) {
+    pub(crate) fn flush_to_engine(&mut self) {
         while let Some(message) = self.pending.pop_front() {
             if let Err(TrySendError::Full(message)) = self.engine.try_send(message) {
                 self.pending.push_front(message);
@@ -108,9 +108,9 @@ impl Mailbox {
     }
 
     /// Waits for room where it is wanted, or for a batch to be taken where as many are under way as may be.
-    pub(crate) async fn ready(&mut self, wants_room: bool) -> Ready {
-        if wants_room {
-            return self.room().await.map_or(Ready::Stopped, Ready::Room);
+    pub(crate) async fn ready(&mut self, wants_permit: bool) -> Ready {
+        if wants_permit {
+            return self.permit().await.map_or(Ready::Stopped, Ready::Permit);
         }
         self.waiting = None; // a place that is not wanted is another's
         if !self.is_full() {
@@ -121,22 +121,22 @@ impl Mailbox {
     }
 
     /// Waits for room. The place in the queue is kept when the future is dropped; `None` when the speaker has stopped.
-    async fn room(&mut self) -> Option<Room> {
+    async fn permit(&mut self) -> Option<Permit> {
         let engine = &self.engine;
         let waiting = self
             .waiting
             .get_or_insert_with(|| Box::pin(engine.clone().reserve_owned()));
-        let room = waiting.await;
+        let permit = waiting.await;
         self.waiting = None;
-        room.ok()
+        permit.ok()
     }
 
     /// Uses the room for what waits first, or else for this.
-    pub(crate) fn send_with(&mut self, room: Room, otherwise: impl FnOnce() -> Option<ToEngine>) {
+    pub(crate) fn send_with_permit(&mut self, permit: Permit, otherwise: impl FnOnce() -> Option<ToEngine>) {
         if let Some(message) = self.pending.pop_front().or_else(otherwise) {
-            room.send(message);
+            permit.send(message);
         }
-        self.offer();
+        self.flush_to_engine();
     }
 
     /// Sends a last message, waiting for room; nothing when the speaker has stopped.
@@ -167,21 +167,21 @@ mod tests {
     /// Many more waiting mailboxes than places, each of which also does other things while it waits.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn everybody_gets_through_a_full_channel() {
-        const PLACES: usize = 16;
-        const BOXES: u32 = 400;
-        const EACH: u32 = 3;
-        let (engine, mut inbox) = mpsc::channel(PLACES);
-        for peer in 0..BOXES {
+        const CAPACITY: usize = 16;
+        const MAILBOXES: u32 = 400;
+        const MESSAGES: u32 = 3;
+        let (engine, mut inbox) = mpsc::channel(CAPACITY);
+        for peer in 0..MAILBOXES {
             let mut mailbox = Mailbox::new(engine.clone());
             tokio::spawn(async move {
-                (0..EACH).for_each(|_| mailbox.push(message(peer)));
-                mailbox.offer();
+                (0..MESSAGES).for_each(|_| mailbox.push(message(peer)));
+                mailbox.flush_to_engine();
                 while mailbox.is_waiting() {
                     tokio::select! {
                         biased;
-                        room = mailbox.room() => mailbox.send_with(room.unwrap(), || None),
+                        permit = mailbox.permit() => mailbox.send_with_permit(permit.unwrap(), || None),
                         // Something else happens all the time.
-                        () = tokio::task::yield_now() => mailbox.offer(),
+                        () = tokio::task::yield_now() => mailbox.flush_to_engine(),
                     }
                 }
             });
@@ -197,8 +197,8 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(60), all)
             .await
             .expect("no message stays behind");
-        assert_eq!(counts.len(), BOXES as usize);
-        assert!(counts.values().all(|count| *count == EACH));
+        assert_eq!(counts.len(), MAILBOXES as usize);
+        assert!(counts.values().all(|count| *count == MESSAGES));
     }
 
     /// A place that was given to a mailbox is used for its last messages, or given back.
@@ -208,9 +208,9 @@ mod tests {
         let mut mailbox = Mailbox::new(engine.clone());
         engine.try_send(message(0)).unwrap();
         mailbox.push(message(1));
-        mailbox.offer();
+        mailbox.flush_to_engine();
         let soon = Duration::from_millis(1);
-        assert!(tokio::time::timeout(soon, mailbox.room()).await.is_err());
+        assert!(tokio::time::timeout(soon, mailbox.permit()).await.is_err());
         inbox.recv().await.unwrap(); // its place is there now
         let finished = tokio::spawn(mailbox.finish(message(2)));
         for expected in 1..=2 {
@@ -231,7 +231,7 @@ mod tests {
         engine.try_send(message(0)).unwrap();
         let soon = Duration::from_millis(1);
         assert!(tokio::time::timeout(soon, first.ready(true)).await.is_err());
-        first.offer(); // something else happened
+        first.flush_to_engine(); // something else happened
         second.push(message(2));
         assert!(tokio::time::timeout(soon, second.ready(true)).await.is_err());
         inbox.recv().await.unwrap();
@@ -241,7 +241,7 @@ mod tests {
         );
         assert!(tokio::time::timeout(soon, first.ready(false)).await.is_err());
         assert!(
-            matches!(second.ready(true).await, Ready::Room(_)),
+            matches!(second.ready(true).await, Ready::Permit(_)),
             "the first one wants it no more"
         );
     }
@@ -254,27 +254,27 @@ mod tests {
         engine.try_send(message(0)).unwrap();
         first.push(message(1));
         second.push(message(2));
-        first.offer();
-        second.offer();
+        first.flush_to_engine();
+        second.flush_to_engine();
         let soon = Duration::from_millis(1);
         // Both wait, the first one is interrupted again and again.
-        assert!(tokio::time::timeout(soon, first.room()).await.is_err());
-        assert!(tokio::time::timeout(soon, second.room()).await.is_err());
-        assert!(tokio::time::timeout(soon, first.room()).await.is_err());
+        assert!(tokio::time::timeout(soon, first.permit()).await.is_err());
+        assert!(tokio::time::timeout(soon, second.permit()).await.is_err());
+        assert!(tokio::time::timeout(soon, first.permit()).await.is_err());
         inbox.recv().await.unwrap();
         assert!(
-            tokio::time::timeout(soon, second.room()).await.is_err(),
+            tokio::time::timeout(soon, second.permit()).await.is_err(),
             "it is the first one's"
         );
-        let room = first.room().await.unwrap();
-        first.send_with(room, || None);
+        let permit = first.permit().await.unwrap();
+        first.send_with_permit(permit, || None);
         assert!(!first.is_waiting());
         assert!(matches!(
             inbox.recv().await,
             Some(ToEngine::Input(Input::Remove(PeerId(1))))
         ));
-        let room = second.room().await.unwrap();
-        second.send_with(room, || None);
+        let permit = second.permit().await.unwrap();
+        second.send_with_permit(permit, || None);
         assert!(matches!(
             inbox.recv().await,
             Some(ToEngine::Input(Input::Remove(PeerId(2))))

@@ -28,7 +28,7 @@ const SMALL: usize = 4096;
 
 /// Who may write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Turn {
+enum Writer {
     Nobody,
     Engine,
     Task,
@@ -36,8 +36,8 @@ enum Turn {
 
 /// What became of a chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Put {
-    /// The engine's task is to write it: [`Outbox::write`] or [`Outbox::pass_on`].
+pub(crate) enum PutOutcome {
+    /// The engine's task is to write it: [`Outbox::write`] or [`Outbox::hand_to_task`].
     EngineWrites,
     /// The peer's task writes it, or the engine's with what it writes anyway.
     Queued,
@@ -54,12 +54,12 @@ pub(crate) struct Outbox<S = TcpStream> {
 struct State<S> {
     /// `None` when the session is over.
     socket: Option<Arc<S>>,
-    turn: Turn,
+    writer: Writer,
     chunks: VecDeque<Arc<Chunk>>,
     /// Octets in `chunks`, while it is the engine's turn.
     octets: usize,
     /// What the engine's task could not write.
-    rest: Queue,
+    remainder: Queue,
     /// The system's words to the engine's task.
     error: Option<io::Error>,
     /// Messages that the engine's task began to write.
@@ -78,10 +78,10 @@ impl<S: Sink> Outbox<S> {
             session,
             state: Mutex::new(State {
                 socket: Some(socket),
-                turn: Turn::Nobody,
+                writer: Writer::Nobody,
                 chunks: VecDeque::new(),
                 octets: 0,
-                rest: Queue::default(),
+                remainder: Queue::default(),
                 error: None,
                 messages: 0,
                 wrote: None,
@@ -100,45 +100,45 @@ impl<S: Sink> Outbox<S> {
     }
 
     /// The engine's: appends a chunk.
-    pub(crate) fn put(&self, chunk: Arc<Chunk>) -> Put {
+    pub(crate) fn put(&self, chunk: Arc<Chunk>) -> PutOutcome {
         let mut state = self.lock();
         if state.socket.is_none() {
-            return Put::Queued; // the session is ending, and Down is on its way
+            return PutOutcome::Queued; // the session is ending, and Down is on its way
         }
         if state.chunks.len() >= Engine::MAX_CHUNKS {
-            return Put::OverCredit;
+            return PutOutcome::OverCredit;
         }
         let octets = chunk.len_for(self.session.peer);
         state.chunks.push_back(chunk);
-        match state.turn {
-            Turn::Nobody if octets <= SMALL => {
-                state.turn = Turn::Engine;
+        match state.writer {
+            Writer::Nobody if octets <= SMALL => {
+                state.writer = Writer::Engine;
                 state.octets = octets;
-                return Put::EngineWrites;
+                return PutOutcome::EngineWrites;
             }
-            Turn::Engine if state.octets + octets <= SMALL => state.octets += octets,
+            Writer::Engine if state.octets + octets <= SMALL => state.octets += octets,
             _ => wake(state.give_to_task(), state),
         }
-        Put::Queued
+        PutOutcome::Queued
     }
 
     /// The engine's: writes what it put here; the credit of what is written.
     pub(crate) fn write(&self, now: Instant) -> usize {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let Some(socket) = state.socket.as_ref().filter(|_| state.turn == Turn::Engine) else {
+        let Some(socket) = state.socket.as_ref().filter(|_| state.writer == Writer::Engine) else {
             return 0;
         };
         for chunk in state.chunks.drain(..) {
-            state.messages += state.rest.push_chunk(&chunk, self.session.peer);
+            state.messages += state.remainder.push_chunk(&chunk, self.session.peer);
         }
-        let before = state.rest.octets();
-        let written = state.rest.write(&**socket);
-        if state.rest.octets() < before {
+        let before = state.remainder.octets();
+        let written = state.remainder.write(&**socket);
+        if state.remainder.octets() < before {
             state.wrote = Some(now);
         }
-        if state.rest.is_empty() {
-            state.turn = Turn::Nobody;
+        if state.remainder.is_empty() {
+            state.writer = Writer::Nobody;
             return written.unwrap_or(0);
         }
         let (credit, error) = written.map_or_else(|error| (0, Some(error)), |credit| (credit, None));
@@ -148,9 +148,9 @@ impl<S: Sink> Outbox<S> {
     }
 
     /// The engine's: has no time to write what it put here.
-    pub(crate) fn pass_on(&self) {
+    pub(crate) fn hand_to_task(&self) {
         let mut state = self.lock();
-        if state.turn == Turn::Engine {
+        if state.writer == Writer::Engine {
             wake(state.give_to_task(), state);
         }
     }
@@ -170,8 +170,8 @@ impl<S: Sink> Outbox<S> {
     /// The task's: waits until there is something for it; `taking`: chunks count.
     pub(crate) fn poll(&self, context: &mut Context<'_>, taking: bool) -> Poll<()> {
         let mut state = self.lock();
-        let nothing = state.chunks.is_empty() && state.rest.is_empty();
-        if state.failure.is_some() || (taking && state.turn == Turn::Task && !nothing) {
+        let nothing = state.chunks.is_empty() && state.remainder.is_empty();
+        if state.failure.is_some() || (taking && state.writer == Writer::Task && !nothing) {
             return Poll::Ready(());
         }
         if !state
@@ -187,8 +187,8 @@ impl<S: Sink> Outbox<S> {
     /// The task's: it has something to write, and what was begun goes first.
     pub(crate) fn claim(&self, queue: &mut Queue) {
         let mut state = self.lock();
-        state.turn = Turn::Task;
-        queue.append(&mut state.rest);
+        state.writer = Writer::Task;
+        queue.append(&mut state.remainder);
     }
 
     /// The task's: takes what is here until so many octets are queued. Answers the number of messages.
@@ -213,8 +213,8 @@ impl<S: Sink> Outbox<S> {
     /// The task's: it has written all that it had.
     pub(crate) fn release(&self) {
         let mut state = self.lock();
-        if state.turn == Turn::Task && state.chunks.is_empty() && state.rest.is_empty() {
-            state.turn = Turn::Nobody;
+        if state.writer == Writer::Task && state.chunks.is_empty() && state.remainder.is_empty() {
+            state.writer = Writer::Nobody;
         }
     }
 
@@ -240,7 +240,7 @@ impl<S: Sink> Outbox<S> {
 
 impl<S> State<S> {
     fn give_to_task(&mut self) -> Option<Waker> {
-        self.turn = Turn::Task;
+        self.writer = Writer::Task;
         self.waker.take()
     }
 }

@@ -16,24 +16,24 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::api::{DatapathEvent, Event};
 
 /// Events under way, in each stream.
-pub(crate) const ROOM: usize = 1024;
+pub(crate) const CAPACITY: usize = 1024;
 
 /// The stream to the kernel's routes. Order: next hops to watch, routes, the End-of-RIBs behind them, next hops that are not needed
 /// any more.
 pub(crate) struct DatapathStream {
     events: mpsc::Sender<DatapathEvent>,
-    held: Held,
+    backlog: Backlog,
 }
 
 #[derive(Default)]
-struct Held {
+struct Backlog {
     /// To watch, or not any more.
     next_hops: BTreeMap<IpAddr, bool>,
     routes: HashMap<Prefix, FibChange>,
     ends: BTreeSet<(PeerId, Family)>,
 }
 
-impl Held {
+impl Backlog {
     fn is_empty(&self) -> bool {
         self.next_hops.is_empty() && self.routes.is_empty() && self.ends.is_empty()
     }
@@ -80,29 +80,29 @@ impl DatapathStream {
     pub(crate) fn new(events: mpsc::Sender<DatapathEvent>) -> Self {
         Self {
             events,
-            held: Held::default(),
+            backlog: Backlog::default(),
         }
     }
 
     pub(crate) fn send(&mut self, event: DatapathEvent) {
-        if !self.held.is_empty() {
-            self.held.merge(event);
+        if !self.backlog.is_empty() {
+            self.backlog.merge(event);
         } else if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
-            self.held.merge(event);
+            self.backlog.merge(event);
         }
     }
 
     pub(crate) fn is_behind(&self) -> bool {
-        !self.held.is_empty()
+        !self.backlog.is_empty()
     }
 
     /// Sends what is held, as far as there is room; drops it when nobody receives any more.
-    pub(crate) fn catch_up(&mut self) {
+    pub(crate) fn flush_backlog(&mut self) {
         while (self.events.capacity() > 0 || self.events.is_closed())
-            && let Some(event) = self.held.next()
+            && let Some(event) = self.backlog.next()
         {
             if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
-                self.held.merge(event);
+                self.backlog.merge(event);
                 return;
             }
         }
@@ -118,45 +118,45 @@ impl DatapathStream {
 pub(crate) struct LifecycleStream {
     events: mpsc::Sender<Event>,
     /// Of each peer the last event of each kind.
-    held: BTreeMap<(PeerId, u8), Event>,
+    backlog: BTreeMap<(PeerId, u8), Event>,
 }
 
 impl LifecycleStream {
     pub(crate) fn new(events: mpsc::Sender<Event>) -> Self {
-        let held = BTreeMap::new();
-        Self { events, held }
+        let backlog = BTreeMap::new();
+        Self { events, backlog }
     }
 
     pub(crate) fn send(&mut self, event: Event) {
-        if self.held.is_empty() {
+        if self.backlog.is_empty() {
             if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
-                self.hold(event);
+                self.push_backlog(event);
             }
         } else {
-            self.hold(event);
+            self.push_backlog(event);
         }
     }
 
-    fn hold(&mut self, event: Event) {
-        self.held.insert(event.merge_key(), event);
+    fn push_backlog(&mut self, event: Event) {
+        self.backlog.insert(event.merge_key(), event);
     }
 
     pub(crate) fn is_behind(&self) -> bool {
-        !self.held.is_empty()
+        !self.backlog.is_empty()
     }
 
     /// A peer is not configured any more.
     pub(crate) fn forget(&mut self, peer: PeerId) {
-        self.held.retain(|(of, _), _| *of != peer);
+        self.backlog.retain(|(of, _), _| *of != peer);
     }
 
     /// Sends what is held, as far as there is room; drops it when nobody receives any more.
-    pub(crate) fn catch_up(&mut self) {
+    pub(crate) fn flush_backlog(&mut self) {
         while (self.events.capacity() > 0 || self.events.is_closed())
-            && let Some((_, event)) = self.held.pop_first()
+            && let Some((_, event)) = self.backlog.pop_first()
         {
             if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
-                self.hold(event);
+                self.push_backlog(event);
                 return;
             }
         }
@@ -207,7 +207,7 @@ mod tests {
         }
         let mut seen = Vec::new();
         loop {
-            stream.catch_up();
+            stream.flush_backlog();
             let Ok(event) = datapath.try_recv() else { break };
             seen.push(event);
         }
@@ -246,8 +246,8 @@ mod tests {
         drop((agent, kernel));
         lifecycle.has_room().await;
         datapath.has_room().await;
-        lifecycle.catch_up();
-        datapath.catch_up();
+        lifecycle.flush_backlog();
+        datapath.flush_backlog();
         assert!(!lifecycle.is_behind() && !datapath.is_behind());
     }
 
@@ -265,11 +265,11 @@ mod tests {
                 stream.send(down(peer, &flap.to_string()));
             }
         }
-        assert!(stream.held.len() <= 3);
+        assert!(stream.backlog.len() <= 3);
         stream.forget(PeerId(3));
         let mut seen = Vec::new();
         loop {
-            stream.catch_up();
+            stream.flush_backlog();
             let Ok(event) = agent.try_recv() else { break };
             seen.push(event);
         }

@@ -1,7 +1,7 @@
 //! The task that owns the engine.
 //!
 //! It takes what peers and the agent send, works when its channels are momentarily empty (or after
-//! [`BURST`] inputs, or a [`TURN`]), and hands out what comes of it. It never waits for a peer: the engine's credit keeps
+//! [`MAX_INPUTS`] inputs, or a [`WORK_TIME`]), and hands out what comes of it. It never waits for a peer: the engine's credit keeps
 //! a peer's outbox from filling up. Small chunks it writes itself when nothing else waits for it (see [`Outbox`]). It does not
 //! wait for the receivers of its two streams either (see [`super::streams`]).
 //!
@@ -18,17 +18,17 @@ use bgp_proto::wire::{Notification, cease};
 use tokio::sync::mpsc;
 
 use super::mailbox::ToEngine;
-use super::outbox::{Outbox, Put};
+use super::outbox::{Outbox, PutOutcome};
 use super::streams::{DatapathStream, LifecycleStream};
 use crate::api::{DatapathEvent, Event};
 use crate::clock::now;
 
 /// Inputs of peers taken at a time.
-const BURST: usize = 256;
+const MAX_INPUTS: usize = 256;
 /// So few changes make no full messages.
-const FEW: usize = 1024;
+const FEW_CHANGES: usize = 1024;
 /// How long inputs are taken, and how long the engine works, before the other gets its turn.
-const TURN: Duration = Duration::from_millis(5);
+const WORK_TIME: Duration = Duration::from_millis(5);
 
 pub(crate) struct EngineTask {
     engine: Engine,
@@ -86,15 +86,15 @@ impl EngineTask {
                 }
                 // Others who have something to say at this moment are heard first: in a burst of many peers all are sent
                 // few and full messages.
-                if self.engine.pending_decisions() < FEW {
+                if self.engine.pending_decisions() < FEW_CHANGES {
                     tokio::task::yield_now().await;
                 }
             }
-            self.take_some();
-            self.work_a_turn();
+            self.take_inputs();
+            self.work_for_slice_time();
             // However busy: what is held waits for room alone.
-            self.datapath.catch_up();
-            self.lifecycle.catch_up();
+            self.datapath.flush_backlog();
+            self.lifecycle.flush_backlog();
             if !self.busy && self.inbox.is_empty() {
                 self.busy = self.engine.free_unused();
             }
@@ -102,10 +102,10 @@ impl EngineTask {
     }
 
     /// What is there: all orders, and a turn of inputs of peers.
-    fn take_some(&mut self) {
+    fn take_inputs(&mut self) {
         self.take_orders();
-        let end = now() + TURN;
-        for _ in 0..BURST {
+        let end = now() + WORK_TIME;
+        for _ in 0..MAX_INPUTS {
             match self.inbox.try_recv() {
                 Ok(message) => self.take_input(message),
                 Err(_) => return,
@@ -118,7 +118,7 @@ impl EngineTask {
 
     fn take_orders(&mut self) {
         while let Ok(order) = self.orders.try_recv() {
-            self.take(order);
+            self.handle(order);
         }
     }
 
@@ -127,23 +127,23 @@ impl EngineTask {
         if matches!(message, ToEngine::Up(..)) {
             self.take_orders();
         }
-        self.take(message);
+        self.handle(message);
     }
 
-    fn take(&mut self, message: ToEngine) {
+    fn handle(&mut self, message: ToEngine) {
         match message {
             ToEngine::Input(input) => {
                 match &input {
-                    Input::Down(session) | Input::Restarting(session, _) => self.ended(*session),
-                    Input::Remove(peer) => self.removed(*peer),
+                    Input::Down(session) | Input::Restarting(session, _) => self.session_ended(*session),
+                    Input::Remove(peer) => self.peer_removed(*peer),
                     _ => {}
                 }
                 self.engine.handle(now(), input);
             }
-            ToEngine::Routes(session, batch, _under_way) => {
+            ToEngine::Routes(session, batch, _in_flight) => {
                 self.engine.handle(now(), Input::Routes(session, batch));
             }
-            ToEngine::Up(facts, outbox) => self.came_up(facts, outbox),
+            ToEngine::Up(facts, outbox) => self.session_up(facts, outbox),
             ToEngine::Report(event) => self.lifecycle.send(event),
             ToEngine::Query(query) => query(&mut self.engine),
             #[cfg(test)]
@@ -152,7 +152,7 @@ impl EngineTask {
     }
 
     /// The peer may have been removed in the meantime: then there is nobody to keep the outbox for.
-    fn came_up(&mut self, facts: Box<SessionFacts>, outbox: Arc<Outbox>) {
+    fn session_up(&mut self, facts: Box<SessionFacts>, outbox: Arc<Outbox>) {
         let session = outbox.session();
         self.engine.handle(now(), Input::Up(session, facts));
         if self.engine.is_established(session) {
@@ -160,13 +160,13 @@ impl EngineTask {
         }
     }
 
-    fn ended(&mut self, session: SessionId) {
+    fn session_ended(&mut self, session: SessionId) {
         if self.outbox(session).is_some() {
             self.outboxes.remove(&session.peer);
         }
     }
 
-    fn removed(&mut self, peer: PeerId) {
+    fn peer_removed(&mut self, peer: PeerId) {
         self.outboxes.remove(&peer);
         self.lifecycle.forget(peer);
     }
@@ -179,8 +179,8 @@ impl EngineTask {
     }
 
     /// What the engine has to do, for as long as a turn.
-    fn work_a_turn(&mut self) {
-        let end = now() + TURN;
+    fn work_for_slice_time(&mut self) {
+        let end = now() + WORK_TIME;
         loop {
             while let Some(output) = self.engine.next_output() {
                 self.dispatch(output);
@@ -221,9 +221,9 @@ impl EngineTask {
             return;
         };
         match outbox.put(chunk) {
-            Put::EngineWrites => self.to_write.push(outbox),
-            Put::Queued => {}
-            Put::OverCredit => {
+            PutOutcome::EngineWrites => self.to_write.push(outbox),
+            PutOutcome::Queued => {}
+            PutOutcome::OverCredit => {
                 tracing::error!(
                     peer = session.peer.0,
                     "more chunks under way than the credit allows; resetting the session"
@@ -238,7 +238,7 @@ impl EngineTask {
         let waiting = !self.inbox.is_empty();
         for outbox in self.to_write.drain(..) {
             if waiting {
-                outbox.pass_on();
+                outbox.hand_to_task();
             } else {
                 let now = now();
                 let written = outbox.write(now);

@@ -11,31 +11,31 @@ use tokio::task::JoinHandle;
 use super::connection::Connection;
 
 /// How long a closing connection may take to deliver its last messages.
-const FLUSH: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections of a peer that close at the same time; of more, the last messages are written as far as the socket takes them, and the
 /// connection is reset: whoever opens one after another takes no more of our descriptors than that.
-const MOST: usize = 8;
+const MAX_PER_PEER: usize = 8;
 /// The same for all peers together: whoever comes from many addresses of a range takes no more than that.
-static ALL: Semaphore = Semaphore::const_new(512);
+static ALL_PEERS: Semaphore = Semaphore::const_new(512);
 
 /// Tasks of closing connections.
 #[derive(Default)]
 pub(crate) struct Closing(Vec<JoinHandle<()>>);
 
 impl Closing {
-    /// Delivers the message under way and the session's last messages, then closes, all within [`FLUSH`]. What
+    /// Delivers the message under way and the session's last messages, then closes, all within [`CLOSE_TIMEOUT`]. What
     /// else was queued is dropped: the session is over. The task ends when the peer has it all. A connection that was
     /// `established` always gets its time: few are, and their NOTIFICATION matters.
     pub(crate) fn add(&mut self, mut connection: Connection, established: bool) {
         self.0.retain(|task| !task.is_finished());
-        let place = ALL.try_acquire();
-        if !established && (self.0.len() >= MOST || place.is_err()) {
+        let slot = ALL_PEERS.try_acquire();
+        if !established && (self.0.len() >= MAX_PER_PEER || slot.is_err()) {
             let _ = connection.write(); // it is closed either way
             return;
         }
         self.0.push(tokio::spawn(async move {
             close(connection).await;
-            drop(place);
+            drop(slot);
         }));
     }
 
@@ -64,7 +64,7 @@ async fn close(mut connection: Connection) {
         io::Result::Ok(())
     };
     // The peer may be gone already; there is nobody left to tell.
-    let _ = tokio::time::timeout(FLUSH, deliver).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, deliver).await;
 }
 
 #[cfg(test)]
@@ -79,13 +79,13 @@ mod tests {
     async fn connection(octets: usize) -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (ours, theirs) = tokio::join!(TcpStream::connect(addr), listener.accept());
-        let ours = ours.unwrap();
-        socket2::SockRef::from(&ours).set_send_buffer_size(8192).unwrap();
-        ours.writable().await.unwrap();
-        let mut connection = Connection::new(ConnId(1), ours);
+        let (local, remote) = tokio::join!(TcpStream::connect(addr), listener.accept());
+        let local = local.unwrap();
+        socket2::SockRef::from(&local).set_send_buffer_size(8192).unwrap();
+        local.writable().await.unwrap();
+        let mut connection = Connection::new(ConnId(1), local);
         connection.queue.push_control(Bytes::from(vec![7; octets]));
-        (connection, theirs.unwrap().0)
+        (connection, remote.unwrap().0)
     }
 
     /// However many connections close without having been a session.
@@ -94,16 +94,16 @@ mod tests {
         const OCTETS: usize = 2 << 20;
         let mut closing = Closing::default();
         let mut silent = Vec::new();
-        for _ in 0..3 * MOST {
-            let (connection, theirs) = connection(100).await;
+        for _ in 0..3 * MAX_PER_PEER {
+            let (connection, remote) = connection(100).await;
             closing.add(connection, false);
-            silent.push(theirs);
+            silent.push(remote);
         }
-        assert_eq!(closing.0.len(), MOST, "no more descriptors than that");
-        let (session, mut theirs) = connection(OCTETS).await;
+        assert_eq!(closing.0.len(), MAX_PER_PEER, "no more descriptors than that");
+        let (session, mut remote) = connection(OCTETS).await;
         let reader = tokio::spawn(async move {
             let mut all = vec![0; OCTETS];
-            theirs.read_exact(&mut all).await.map(|_| all)
+            remote.read_exact(&mut all).await.map(|_| all)
         });
         closing.add(session, true);
         let all = reader.await.unwrap().expect("all of it arrives");

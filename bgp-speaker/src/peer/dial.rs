@@ -32,7 +32,7 @@ pub(crate) struct Connections {
 }
 
 /// What happened to one.
-pub(crate) enum Happened {
+pub(crate) enum ConnectionEvent {
     Dialed(ConnId, Dialed),
     Readable(ConnId),
     Writable,
@@ -55,7 +55,7 @@ impl Connections {
     }
 
     /// Those that are opened from now on have this one.
-    pub(crate) fn use_key_later(&mut self, key: KeyInUse) {
+    pub(crate) fn set_key_for_new(&mut self, key: KeyInUse) {
         self.rotation.in_use = key;
     }
 
@@ -64,7 +64,7 @@ impl Connections {
     /// # Errors
     /// The system's: a connection cannot be used any more.
     pub(crate) fn use_key(&mut self, key: KeyInUse, transport: &Transport) -> io::Result<()> {
-        self.use_key_later(key);
+        self.set_key_for_new(key);
         let sign = |connection: &Connection| {
             let fd = std::os::fd::AsFd::as_fd(&**connection.stream());
             socket::sign(fd, transport.remote, key.of(transport))
@@ -73,14 +73,14 @@ impl Connections {
     }
 
     /// When to look whether the key is the peer's, if it has two.
-    pub(crate) fn look_at_key(&mut self, transport: &Transport, now: Instant) -> Option<Instant> {
+    pub(crate) fn key_check_due(&mut self, transport: &Transport, now: Instant) -> Option<Instant> {
         self.rotation.due(transport, now)
     }
 
     /// Looks, when it is time: the key to use from now on, if it is another one.
-    pub(crate) fn other_key(&mut self, now: Instant) -> Option<KeyInUse> {
+    pub(crate) fn check_key(&mut self, now: Instant) -> Option<KeyInUse> {
         let retransmissions = self.open.iter().filter_map(Connection::retransmissions).max();
-        self.rotation.look(now, retransmissions).then(|| self.key())
+        self.rotation.check(now, retransmissions).then(|| self.key())
     }
 
     /// Opens a connection to the peer.
@@ -146,27 +146,27 @@ impl Connections {
     }
 
     /// Waits until something happens; reading is only looked at when `reading`.
-    pub(crate) async fn happened(&mut self, reading: bool) -> Happened {
+    pub(crate) async fn next_event(&mut self, reading: bool) -> ConnectionEvent {
         let (dial, open) = (&mut self.dial, &self.open);
-        let happened = std::future::poll_fn(|context| {
+        let event = std::future::poll_fn(|context| {
             if let Some((id, dial)) = dial
                 && let Poll::Ready(result) = dial.as_mut().poll(context)
             {
-                return Poll::Ready(Happened::Dialed(*id, result));
+                return Poll::Ready(ConnectionEvent::Dialed(*id, result));
             }
             for connection in open {
                 match connection.poll_ready(context, reading) {
-                    Poll::Ready(Ready::Read) => return Poll::Ready(Happened::Readable(connection.id)),
-                    Poll::Ready(Ready::Write) => return Poll::Ready(Happened::Writable),
+                    Poll::Ready(Ready::Read) => return Poll::Ready(ConnectionEvent::Readable(connection.id)),
+                    Poll::Ready(Ready::Write) => return Poll::Ready(ConnectionEvent::Writable),
                     Poll::Pending => {}
                 }
             }
             Poll::Pending
         })
         .await;
-        if matches!(happened, Happened::Dialed(..)) {
+        if matches!(event, ConnectionEvent::Dialed(..)) {
             self.dial = None;
         }
-        happened
+        event
     }
 }

@@ -18,7 +18,7 @@ use crate::socket;
 
 /// Credit is reported when it is so much: little beside what lets the engine go on with a slow peer, and far more than one
 /// small chunk, of which a reflector with many clients writes many.
-const REPORT: usize = Engine::LOW_WATER / 4;
+const CREDIT_REPORT: usize = Engine::LOW_WATER / 4;
 
 /// An established session.
 pub(crate) struct Established {
@@ -40,7 +40,7 @@ pub(crate) struct Established {
 }
 
 /// What an established session woke up for.
-pub(crate) enum Woken {
+pub(crate) enum SessionEvent {
     Outbox,
     Host,
 }
@@ -105,20 +105,20 @@ impl Established {
     }
 
     /// Whether there is enough credit to report.
-    pub(crate) fn owes_report(&self) -> bool {
-        self.written >= REPORT
+    pub(crate) fn report_due(&self) -> bool {
+        self.written >= CREDIT_REPORT
     }
 
     /// The credit to report, once.
     pub(crate) fn take_report(&mut self) -> Option<ToEngine> {
-        self.owes_report().then(|| {
+        self.report_due().then(|| {
             let written = std::mem::take(&mut self.written);
             ToEngine::Input(EngineInput::Written(self.id, written))
         })
     }
 
     /// The credit could not be reported.
-    pub(crate) fn keep_report(&mut self, report: &ToEngine) {
+    pub(crate) fn restore_credit(&mut self, report: &ToEngine) {
         if let ToEngine::Input(EngineInput::Written(_, written)) = report {
             self.written += written;
         }
@@ -126,17 +126,17 @@ impl Established {
 
     /// Waits until the engine has something for the session (chunks count when `taking`), or an address of its interface came
     /// or went.
-    pub(crate) async fn woken(&mut self, taking: bool) -> Woken {
+    pub(crate) async fn next_event(&mut self, taking: bool) -> SessionEvent {
         let (outbox, interface) = (&self.outbox, &mut self.interface);
         tokio::select! {
             biased;
-            () = std::future::poll_fn(|context| outbox.poll(context, taking)) => Woken::Outbox,
-            () = changed(interface) => Woken::Host,
+            () = std::future::poll_fn(|context| outbox.poll(context, taking)) => SessionEvent::Outbox,
+            () = changed(interface) => SessionEvent::Host,
         }
     }
 
     /// Looks at our end again.
-    pub(crate) fn look_at_host(&mut self, host: &Host) -> LocalEnd {
+    pub(crate) fn refresh_facts(&mut self, host: &Host) -> LocalEnd {
         if !host.has(self.ends.0.ip().to_canonical()) {
             return LocalEnd::Gone;
         }
@@ -156,7 +156,7 @@ impl Established {
 }
 
 /// Routes of an ended session that are kept, and for how long.
-pub(crate) struct Stale {
+pub(crate) struct StaleRoutes {
     /// The session that they are of.
     pub(crate) session: SessionId,
     /// When the next time is over.
@@ -165,7 +165,7 @@ pub(crate) struct Stale {
     pub(crate) long_lived: Vec<(Family, Duration)>,
 }
 
-impl Stale {
+impl StaleRoutes {
     /// The restart time is over (RFC 4724 §4.2), or the stale time of one family or another (RFC 9494 §4.2). `up`: the session that
     /// the peer has by now, whose End-of-RIB did not come in time. Gives what the engine is told, and what is still kept.
     pub(crate) fn expire(mut self, up: Option<SessionId>) -> (EngineInput, Option<Self>) {
@@ -205,9 +205,9 @@ async fn changed(interface: &mut Option<(String, watch::Receiver<u64>)>) {
 }
 
 /// Waits for what an established session waits for; for ever without one.
-pub(crate) async fn woken(up: Option<&mut Established>, taking: bool) -> Woken {
+pub(crate) async fn next_session_event(up: Option<&mut Established>, taking: bool) -> SessionEvent {
     match up {
-        Some(up) => up.woken(taking).await,
+        Some(up) => up.next_event(taking).await,
         None => std::future::pending().await,
     }
 }

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use crate::api::{Password, Transport};
 
 /// How often a connection is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the listener has one key while there is no connection.
-const TURN: Duration = Duration::from_secs(5);
+const ALTERNATE_INTERVAL: Duration = Duration::from_secs(5);
 /// Retransmissions that a lossy network has too.
-const PATIENT: u8 = 2;
+const NORMAL_RETRANSMISSIONS: u8 = 2;
 
 /// One of [`Transport::password`] and [`Transport::next_password`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -61,28 +61,34 @@ pub(crate) struct Rotation {
     pub(crate) in_use: KeyInUse,
     /// Retransmissions at the last look.
     retransmissions: u8,
-    look_at: Option<Instant>,
+    check_at: Option<Instant>,
 }
 
 impl Rotation {
-    /// When [`Rotation::look`] is due, if there are two keys.
+    /// When [`Rotation::check`] is due, if there are two keys.
     pub(crate) fn due(&mut self, transport: &Transport, now: Instant) -> Option<Instant> {
         if transport.next_password.is_none() {
-            self.look_at = None;
+            self.check_at = None;
             return None;
         }
-        Some(*self.look_at.get_or_insert(now + LOOK))
+        Some(*self.check_at.get_or_insert(now + CHECK_INTERVAL))
     }
 
     /// Changes to the other key if the one in use does not seem to be the peer's: whether it did. `retransmissions`: of what waits
     /// for an acknowledgement on the connection, `None` without a connection.
-    pub(crate) fn look(&mut self, now: Instant, retransmissions: Option<u8>) -> bool {
-        if self.look_at.is_none_or(|at| now < at) {
+    pub(crate) fn check(&mut self, now: Instant, retransmissions: Option<u8>) -> bool {
+        if self.check_at.is_none_or(|at| now < at) {
             return false;
         }
         let before = std::mem::replace(&mut self.retransmissions, retransmissions.unwrap_or(0));
-        self.look_at = Some(now + if retransmissions.is_some() { LOOK } else { TURN });
-        let changes = retransmissions.is_none_or(|count| count >= PATIENT && count > before);
+        self.check_at = Some(
+            now + if retransmissions.is_some() {
+                CHECK_INTERVAL
+            } else {
+                ALTERNATE_INTERVAL
+            },
+        );
+        let changes = retransmissions.is_none_or(|count| count >= NORMAL_RETRANSMISSIONS && count > before);
         if changes {
             self.in_use = self.in_use.other();
         }
@@ -136,12 +142,12 @@ mod tests {
         let mut rotation = Rotation::default();
         assert_eq!(rotation.due(&transport(Some("a"), None), start), None);
         assert!(
-            !rotation.look(start + 100 * LOOK, Some(9)),
+            !rotation.check(start + 100 * CHECK_INTERVAL, Some(9)),
             "there is one key alone"
         );
-        assert_eq!(rotation.due(&both, start), Some(start + LOOK));
+        assert_eq!(rotation.due(&both, start), Some(start + CHECK_INTERVAL));
         let mut now = start;
-        assert!(!rotation.look(now, Some(9)), "it is too early");
+        assert!(!rotation.check(now, Some(9)), "it is too early");
         // Nothing is lost; a loss; two; the same two; the third; acknowledged.
         for (retransmissions, changes) in [
             (0, false),
@@ -151,16 +157,16 @@ mod tests {
             (3, true),
             (0, false),
         ] {
-            now += LOOK;
+            now += CHECK_INTERVAL;
             assert_eq!(
-                rotation.look(now, Some(retransmissions)),
+                rotation.check(now, Some(retransmissions)),
                 changes,
                 "{retransmissions}"
             );
         }
         assert_eq!(rotation.in_use, KeyInUse::Password);
-        now += LOOK;
-        assert!(rotation.look(now, None), "no connection");
-        assert_eq!(rotation.due(&both, now), Some(now + TURN));
+        now += CHECK_INTERVAL;
+        assert!(rotation.check(now, None), "no connection");
+        assert_eq!(rotation.due(&both, now), Some(now + ALTERNATE_INTERVAL));
     }
 }

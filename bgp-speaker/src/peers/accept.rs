@@ -12,13 +12,13 @@ use crate::clock::now;
 use crate::peer::messages::ToPeer;
 
 /// Refused sources, and errors of accept(2), are logged at most once in this time.
-const QUIET: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// After an error of accept(2), most often too many open files.
-const PAUSE: Duration = Duration::from_millis(100);
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Accepts until the listener is closed with the speaker.
 pub(crate) async fn accept(listener: Arc<TcpListener>, peers: Peers) {
-    let (mut refused, mut failed) = (Quiet::default(), Quiet::default());
+    let (mut refused, mut failed) = (LogLimit::default(), LogLimit::default());
     loop {
         let accepted = match peers.registry.accept(&listener).await {
             Ok(accepted) => accepted,
@@ -26,7 +26,7 @@ pub(crate) async fn accept(listener: Arc<TcpListener>, peers: Peers) {
                 if failed.may_log(now()) {
                     tracing::warn!(%error, "cannot accept a connection");
                 }
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_AFTER).await;
                 continue;
             }
         };
@@ -36,30 +36,30 @@ pub(crate) async fn accept(listener: Arc<TcpListener>, peers: Peers) {
                 // A task that is flooded with connections loses this one; the peer will try again.
                 drop(commands.try_send(ToPeer::Incoming { stream, signed }));
             }
-            Caller::Refused(why) => refuse(accepted.remote, &why, &mut refused),
+            Caller::Refused(reason) => refuse(accepted.remote, &reason, &mut refused),
             Caller::Unknown => {
                 let remote = accepted.remote;
-                if let Err(why) = peers.add_dynamic(accepted) {
-                    refuse(remote, &why, &mut refused);
+                if let Err(reason) = peers.add_dynamic(accepted) {
+                    refuse(remote, &reason, &mut refused);
                 }
             }
         }
     }
 }
 
-fn refuse(remote: SocketAddr, Refusal(why): &Refusal, quiet: &mut Quiet) {
-    if quiet.may_log(now()) {
-        tracing::warn!(source = %remote.ip(), "refused a connection: {why}");
+fn refuse(remote: SocketAddr, Refusal(reason): &Refusal, log_limit: &mut LogLimit) {
+    if log_limit.may_log(now()) {
+        tracing::warn!(source = %remote.ip(), "refused a connection: {reason}");
     }
 }
 
-/// Lets one message through in [`QUIET`].
+/// Lets one message through in [`LOG_INTERVAL`].
 #[derive(Default)]
-struct Quiet(Option<Instant>);
+struct LogLimit(Option<Instant>);
 
-impl Quiet {
+impl LogLimit {
     fn may_log(&mut self, now: Instant) -> bool {
-        let may = self.0.is_none_or(|last| now.duration_since(last) >= QUIET);
+        let may = self.0.is_none_or(|last| now.duration_since(last) >= LOG_INTERVAL);
         if may {
             self.0 = Some(now);
         }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::keys::Accepted;
 use super::registry::{Admitted, Refusal};
-use super::{COMMAND_ROOM, Peers};
+use super::{COMMAND_CAPACITY, Peers};
 use crate::api::{RangeSpec, Stopped};
 use crate::engine::mailbox::ToEngine;
 use crate::peer::messages::ToPeer;
@@ -22,7 +22,7 @@ impl Peers {
     /// # Errors
     /// Why the connection is refused.
     pub(super) fn add_dynamic(&self, accepted: Accepted) -> Result<(), Refusal> {
-        let (commands, inbox) = mpsc::channel(COMMAND_ROOM);
+        let (commands, inbox) = mpsc::channel(COMMAND_CAPACITY);
         let Admitted { entry, signed } = self
             .registry
             .insert_dynamic((accepted.remote, accepted.moment), commands)?;

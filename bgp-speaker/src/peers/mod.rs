@@ -25,9 +25,9 @@ use crate::peer::messages::ToPeer;
 use crate::peer::task::PeerTask;
 
 /// Commands to a peer's task under way.
-const COMMAND_ROOM: usize = 64;
+const COMMAND_CAPACITY: usize = 64;
 /// How long a peer's task may take to answer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What it takes to start a peer's task.
 #[derive(Clone)]
@@ -130,7 +130,7 @@ impl Peers {
         let routing = Arc::clone(&spec.routing);
         self.order(ToEngine::Input(Input::Configure(spec.id, routing)))
             .await?;
-        let (commands, inbox) = mpsc::channel(COMMAND_ROOM);
+        let (commands, inbox) = mpsc::channel(COMMAND_CAPACITY);
         let entry = self.registry.insert(Entry::new(spec, commands, None));
         self.remove_dynamic_at(remote);
         tokio::spawn(self.task(&entry, inbox).run());
@@ -182,7 +182,7 @@ impl Peers {
         let counts: Vec<PeerCounts> = self
             .ask(move |engine| ids.into_iter().map(|id| engine.counts(id)).collect())
             .await?;
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
         let mut snapshots = Vec::new();
         for ((entry, answer), mut counts) in asked.into_iter().zip(counts) {
             let Ok(Ok(session)) = tokio::time::timeout_at(deadline, answer).await else {

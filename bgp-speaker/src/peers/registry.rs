@@ -12,7 +12,7 @@ use bgp_proto::types::{PeerId, Prefix};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::index::{Index, from};
+use super::index::{Index, remote_address};
 use super::keys::{Accepted, Keys};
 use super::progress::Progress;
 use crate::api::{Password, PeerSpec, RangeSpec};
@@ -110,7 +110,7 @@ struct Entries {
 
 impl Entries {
     fn insert(&mut self, entry: Entry) {
-        let (id, from) = (entry.spec.id, from(&entry.spec.transport.remote));
+        let (id, from) = (entry.spec.id, remote_address(&entry.spec.transport.remote));
         self.remove(id);
         self.index.insert(id, from, entry.range.as_deref());
         self.all.insert(id, entry);
@@ -118,7 +118,7 @@ impl Entries {
 
     fn remove(&mut self, id: PeerId) -> Option<Entry> {
         let entry = self.all.remove(&id)?;
-        let from = from(&entry.spec.transport.remote);
+        let from = remote_address(&entry.spec.transport.remote);
         self.index.remove(id, from, entry.range.as_deref());
         Some(entry)
     }
@@ -279,7 +279,7 @@ impl Registry {
     /// Whose connection this is: who has its address, on this link where it is link-local.
     pub(crate) fn caller(&self, accepted: &Accepted) -> Caller {
         let entries = self.read();
-        let id = entries.index.by_address(from(&accepted.remote));
+        let id = entries.index.by_address(remote_address(&accepted.remote));
         let Some(entry) = id.and_then(|id| entries.all.get(&id)) else {
             return Caller::Unknown;
         };
@@ -302,7 +302,7 @@ impl Registry {
     /// Dynamic peers with this address.
     pub(crate) fn dynamic_at(&self, remote: SocketAddr) -> Vec<PeerId> {
         let entries = self.read();
-        let found = entries.index.all_by_address(from(&remote));
+        let found = entries.index.all_by_address(remote_address(&remote));
         found
             .filter(|id| entries.all.get(id).is_some_and(|entry| entry.range.is_some()))
             .collect()
@@ -350,7 +350,7 @@ impl Registry {
     ) -> Result<Admitted, Refusal> {
         let (remote, moment) = caller;
         let mut entries = self.write();
-        let from = from(&remote);
+        let from = remote_address(&remote);
         if entries.index.by_address(from).is_some() {
             return Err(Refusal(
                 "a peer with this address was added a moment ago".to_owned(),

@@ -5,7 +5,7 @@
 //! link-local source). Ours carry router lifetime 0: nobody is to take us for a default router (§6.2.3).
 //!
 //! A neighbor with an established session stays, whoever else advertises: that it is gone is for the session to find out. Without a
-//! session, each sender gets [`TRIAL`] to bring one up. A second sender is reported.
+//! session, each sender gets [`MIN_NEIGHBOR_TIME`] to bring one up. A second sender is reported.
 //!
 //! An interface that is not there yet, or went and came back, is looked for each second.
 
@@ -31,46 +31,46 @@ const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 2);
 const ADVERTISEMENT: u8 = 134;
 const SOLICITATION: u8 = 133;
 /// RFC 4861 §10: between initial advertisements it is 16 s at most; a cable shall not wait so long.
-const EAGER: Duration = Duration::from_secs(1);
+const INITIAL_INTERVAL: Duration = Duration::from_secs(1);
 /// Once the peer is known.
-const CALM: Duration = Duration::from_secs(10);
+const INTERVAL: Duration = Duration::from_secs(10);
 /// How long a neighbor stays when another one advertises itself: since it was found, or since its session ended.
-const TRIAL: Duration = Duration::from_secs(10);
+const MIN_NEIGHBOR_TIME: Duration = Duration::from_secs(10);
 /// A second sender is reported again after this.
-const REPORT_AGAIN: Duration = Duration::from_secs(60);
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// After an error, and between looks for the interface.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The links with unnumbered peers.
 #[derive(Default)]
-pub(crate) struct Links(Mutex<BTreeMap<PeerId, Running>>);
+pub(crate) struct Links(Mutex<BTreeMap<PeerId, DiscoveryTask>>);
 
 /// A task that looks for a neighbor; it ends with this.
-pub(crate) struct Running {
+pub(crate) struct DiscoveryTask {
     link: LinkSpec,
     found: Arc<Mutex<Option<SocketAddrV6>>>,
     task: tokio::task::AbortHandle,
 }
 
-impl Running {
+impl DiscoveryTask {
     /// The peer, if it was found.
     pub(crate) fn found(&self) -> Option<SocketAddrV6> {
         *self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Running {
+impl Drop for DiscoveryTask {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 impl Links {
-    pub(crate) fn insert(&self, id: PeerId, running: Running) {
+    pub(crate) fn insert(&self, id: PeerId, running: DiscoveryTask) {
         self.lock().insert(id, running);
     }
 
-    pub(crate) fn take(&self, id: PeerId) -> Option<Running> {
+    pub(crate) fn take(&self, id: PeerId) -> Option<DiscoveryTask> {
         self.lock().remove(&id)
     }
 
@@ -82,7 +82,7 @@ impl Links {
         self.lock().get(&id).is_some_and(|running| running.link == *link)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PeerId, Running>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PeerId, DiscoveryTask>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,7 +99,7 @@ pub(crate) struct Discovery {
 }
 
 /// What came on the link.
-enum Received {
+enum LinkMessage {
     Router(SocketAddrV6),
     /// A router solicitation.
     Solicitation,
@@ -119,9 +119,9 @@ impl Discovery {
         }
     }
 
-    pub(crate) fn start(self) -> Running {
+    pub(crate) fn start(self) -> DiscoveryTask {
         let (link, found) = (self.link.clone(), Arc::clone(&self.found));
-        Running {
+        DiscoveryTask {
             link,
             found,
             task: tokio::spawn(self.run()).abort_handle(),
@@ -133,22 +133,22 @@ impl Discovery {
     }
 
     /// Hands the speaker the peer as it is known now.
-    pub(crate) async fn put(&mut self) -> Result<(), Stopped> {
+    pub(crate) async fn update_peer(&mut self) -> Result<(), Stopped> {
         let spec = match self.known() {
-            Some(peer) => self.spec_of(peer),
-            None => self.spec_without(),
+            Some(peer) => self.spec_with(peer),
+            None => self.spec_waiting(),
         };
         self.peers.put(spec).await
     }
 
-    fn spec_of(&self, mut peer: SocketAddrV6) -> PeerSpec {
+    fn spec_with(&self, mut peer: SocketAddrV6) -> PeerSpec {
         let mut spec = self.link.template.clone();
         peer.set_port(spec.transport.remote.port());
         spec.transport.remote = SocketAddr::V6(peer);
         spec
     }
 
-    fn spec_without(&self) -> PeerSpec {
+    fn spec_waiting(&self) -> PeerSpec {
         let mut spec = self.link.template.clone();
         let port = spec.transport.remote.port();
         spec.transport.remote = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
@@ -166,7 +166,7 @@ impl Discovery {
                 Ok(()) => return,
                 Err(error) => tracing::debug!(interface = %self.link.interface, %error, "unnumbered peer"),
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_AFTER).await;
         }
     }
 
@@ -178,17 +178,21 @@ impl Discovery {
         send(socket.get_ref(), index, SOLICITATION)?;
         loop {
             send(socket.get_ref(), index, ADVERTISEMENT)?;
-            let pause = if self.known().is_some() { CALM } else { EAGER };
+            let pause = if self.known().is_some() {
+                INTERVAL
+            } else {
+                INITIAL_INTERVAL
+            };
             let until = tokio::time::Instant::now() + pause;
             while let Ok(received) = tokio::time::timeout_at(until, receive(&socket, index)).await {
                 match received? {
-                    Received::Router(peer) => {
+                    LinkMessage::Router(peer) => {
                         if self.on_advertisement(peer).await.is_err() {
                             return Ok(());
                         }
                     }
-                    Received::Solicitation => break,
-                    Received::Nothing => {}
+                    LinkMessage::Solicitation => break,
+                    LinkMessage::Nothing => {}
                 }
             }
             if interface_index(&self.link.interface) != Some(index) {
@@ -204,10 +208,10 @@ impl Discovery {
         }
         let now = now();
         if let Some(known) = known {
-            self.report_second(now, known, peer);
+            self.warn_second_router(now, known, peer);
             let id = self.link.template.id;
-            if self.peers.registry.was_up_within(id, now, TRIAL)
-                || now.saturating_duration_since(self.since) < TRIAL
+            if self.peers.registry.was_up_within(id, now, MIN_NEIGHBOR_TIME)
+                || now.saturating_duration_since(self.since) < MIN_NEIGHBOR_TIME
             {
                 return Ok(());
             }
@@ -215,15 +219,15 @@ impl Discovery {
         self.since = now;
         tracing::info!(peer = %self.link.template.name, address = %peer.ip(), interface = %self.link.interface, "peer found");
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
-        let spec = self.spec_of(peer);
+        let spec = self.spec_with(peer);
         let found = spec.transport.remote;
         self.peers.change(spec).await?; // unless it was removed meanwhile
         let id = self.link.template.id;
         self.peers.report(Event::NeighborFound(id, found)).await
     }
 
-    fn report_second(&mut self, now: Instant, known: SocketAddrV6, second: SocketAddrV6) {
-        let recent = |at: Instant| now.saturating_duration_since(at) < REPORT_AGAIN;
+    fn warn_second_router(&mut self, now: Instant, known: SocketAddrV6, second: SocketAddrV6) {
+        let recent = |at: Instant| now.saturating_duration_since(at) < WARN_INTERVAL;
         if !self.reported.is_some_and(recent) {
             self.reported = Some(now);
             tracing::warn!(
@@ -267,14 +271,14 @@ fn send(socket: &Socket, index: u32, kind: u8) -> io::Result<()> {
     }
 }
 
-async fn receive(socket: &AsyncFd<Socket>, index: u32) -> io::Result<Received> {
+async fn receive(socket: &AsyncFd<Socket>, index: u32) -> io::Result<LinkMessage> {
     socket
         .async_io(Interest::READABLE, |socket| {
             let mut buffer = [0; 1500];
             let datagram = sockopt::receive_from(socket, &mut buffer)?;
             // RFC 4861 §6.1.1, §6.1.2: one that a router passed on is not of this link.
             if datagram.hop_limit != Some(255) {
-                return Ok(Received::Nothing);
+                return Ok(LinkMessage::Nothing);
             }
             let message = buffer.get(..datagram.length).unwrap_or_default();
             Ok(classify(message, datagram.from, index))
@@ -283,12 +287,12 @@ async fn receive(socket: &AsyncFd<Socket>, index: u32) -> io::Result<Received> {
 }
 
 /// What a message means. Its hop limit was checked, and its type by the socket's filter.
-fn classify(message: &[u8], from: Option<SocketAddrV6>, index: u32) -> Received {
+fn classify(message: &[u8], from: Option<SocketAddrV6>, index: u32) -> LinkMessage {
     match (message.first(), from) {
         (Some(&ADVERTISEMENT), Some(from)) if message.len() >= 16 && from.ip().is_unicast_link_local() => {
-            Received::Router(SocketAddrV6::new(*from.ip(), 0, 0, index))
+            LinkMessage::Router(SocketAddrV6::new(*from.ip(), 0, 0, index))
         }
-        (Some(&SOLICITATION), Some(_)) => Received::Solicitation,
-        _ => Received::Nothing,
+        (Some(&SOLICITATION), Some(_)) => LinkMessage::Solicitation,
+        _ => LinkMessage::Nothing,
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::api::{PeerSpec, RangeSpec, Transport, Ttl};
 use crate::engine::mailbox::{Mailbox, Ready, ToEngine};
-use crate::engine::outbox::{Outbox, Put};
+use crate::engine::outbox::{Outbox, PutOutcome};
 use crate::peer::messages::ToPeer;
 use crate::peers::registry::{Entry, Registry};
 use crate::queue::{Queue, Sink};
@@ -109,9 +109,9 @@ fn engine(outbox: &Outbox<Socket>) -> usize {
     let mut credit = 0;
     for number in 0..CHUNKS {
         let length = if number == CHUNKS - 1 { LARGE } else { SMALL };
-        if outbox.put(chunk(number, length)) == Put::EngineWrites {
+        if outbox.put(chunk(number, length)) == PutOutcome::EngineWrites {
             match shuttle::rand::thread_rng().gen_range(0..3) {
-                0 => outbox.pass_on(),
+                0 => outbox.hand_to_task(),
                 _ => credit += outbox.write(Instant::now()),
             }
         }
@@ -459,13 +459,13 @@ async fn run_mailbox(mut mailbox: Mailbox, peer: u32, each: u32) {
     };
     for number in 0..each {
         mailbox.push(message(number));
-        mailbox.offer();
+        mailbox.flush_to_engine();
         // Something else happens while it waits; the wish for room ends and begins again.
         for wants in [true, false, true] {
             let wants = wants && shuttle::rand::thread_rng().gen_range(0..2) == 0;
             let ready = once(std::pin::pin!(mailbox.ready(wants))).await;
-            if let std::task::Poll::Ready(Ready::Room(room)) = ready {
-                mailbox.send_with(room, || None);
+            if let std::task::Poll::Ready(Ready::Permit(permit)) = ready {
+                mailbox.send_with_permit(permit, || None);
             }
             shuttle::future::yield_now().await;
         }

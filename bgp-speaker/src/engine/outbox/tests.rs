@@ -69,7 +69,7 @@ async fn a_small_chunk_is_written_without_the_task() {
     let (ours, mut theirs) = connection().await;
     let outbox = Outbox::new(SESSION, ours);
     for number in 0..100 {
-        assert_eq!(outbox.put(chunk(50, number)), Put::EngineWrites);
+        assert_eq!(outbox.put(chunk(50, number)), PutOutcome::EngineWrites);
         assert!(!is_ready(&outbox), "nothing for the task");
         assert_eq!(outbox.write(now()), Chunk::MIN_COST);
         assert_eq!(read_message(&mut theirs).await, (ROUTES, number));
@@ -83,10 +83,10 @@ async fn a_small_chunk_is_written_without_the_task() {
 async fn small_chunks_of_a_turn_go_together() {
     let (ours, mut theirs) = connection().await;
     let outbox = Outbox::new(SESSION, ours);
-    assert_eq!(outbox.put(chunk(50, 0)), Put::EngineWrites);
+    assert_eq!(outbox.put(chunk(50, 0)), PutOutcome::EngineWrites);
     assert_eq!(
         outbox.put(chunk(60, 1)),
-        Put::Queued,
+        PutOutcome::Queued,
         "it is to be written already"
     );
     assert_eq!(outbox.write(now()), 2 * Chunk::MIN_COST);
@@ -100,14 +100,18 @@ async fn more_than_a_message_is_for_the_task() {
     let (ours, _theirs) = connection().await;
     let outbox = Outbox::new(SESSION, ours);
     let mut queue = Queue::default();
-    assert_eq!(outbox.put(chunk(50, 0)), Put::EngineWrites);
-    assert_eq!(outbox.put(chunk(SMALL, 1)), Put::Queued);
+    assert_eq!(outbox.put(chunk(50, 0)), PutOutcome::EngineWrites);
+    assert_eq!(outbox.put(chunk(SMALL, 1)), PutOutcome::Queued);
     assert_eq!(outbox.write(now()), 0);
     assert!(is_ready(&outbox));
     assert_eq!(outbox.take(&mut queue, 1 << 20).unwrap(), 2);
     assert_eq!(queue.octets(), 50 + SMALL);
     assert!(!is_ready(&outbox));
-    assert_eq!(outbox.put(chunk(50, 2)), Put::Queued, "the task is not done");
+    assert_eq!(
+        outbox.put(chunk(50, 2)),
+        PutOutcome::Queued,
+        "the task is not done"
+    );
     assert!(is_ready(&outbox));
     assert_eq!(outbox.take(&mut queue, 1).unwrap(), 0, "enough is queued");
     outbox.release();
@@ -117,8 +121,8 @@ async fn more_than_a_message_is_for_the_task() {
         "kept over a release"
     );
     outbox.release();
-    assert_eq!(outbox.put(chunk(50, 3)), Put::EngineWrites);
-    outbox.pass_on();
+    assert_eq!(outbox.put(chunk(50, 3)), PutOutcome::EngineWrites);
+    outbox.hand_to_task();
     assert!(is_ready(&outbox), "a busy engine leaves it to the task");
 }
 
@@ -130,7 +134,7 @@ async fn what_a_full_socket_leaves_goes_before_a_word_of_the_session() {
     let last = loop {
         let number = numbers.next().unwrap();
         assert!(number < 100_000, "the socket is never full");
-        assert_eq!(outbox.put(chunk(SMALL, number)), Put::EngineWrites);
+        assert_eq!(outbox.put(chunk(SMALL, number)), PutOutcome::EngineWrites);
         if outbox.write(now()) == 0 {
             break number;
         }
@@ -159,13 +163,13 @@ async fn the_last_words_follow_the_message_that_was_begun_and_nothing_else() {
     let (ours, mut theirs) = connection().await;
     let outbox = Outbox::new(SESSION, Arc::clone(&ours));
     let mut number = 0;
-    while outbox.put(chunk(SMALL - 1, number)) == Put::EngineWrites && outbox.write(now()) > 0 {
+    while outbox.put(chunk(SMALL - 1, number)) == PutOutcome::EngineWrites && outbox.write(now()) > 0 {
         number += 1;
     }
-    assert_eq!(outbox.put(chunk(50, u32::MAX)), Put::Queued);
+    assert_eq!(outbox.put(chunk(50, u32::MAX)), PutOutcome::Queued);
     let mut queue = Queue::default();
     assert!(outbox.close(&mut queue).is_none());
-    assert_eq!(outbox.put(chunk(50, u32::MAX)), Put::Queued);
+    assert_eq!(outbox.put(chunk(50, u32::MAX)), PutOutcome::Queued);
     assert_eq!(outbox.write(now()), 0);
     let begun = queue.octets() < SMALL - 1;
     queue.push_control(message(30, WORD, 0));
@@ -193,7 +197,7 @@ async fn the_task_hears_of_the_engines_error() {
     drop(theirs); // a reset
     ours.readable().await.unwrap();
     let outbox = Outbox::new(SESSION, ours);
-    assert_eq!(outbox.put(chunk(50, 0)), Put::EngineWrites);
+    assert_eq!(outbox.put(chunk(50, 0)), PutOutcome::EngineWrites);
     assert_eq!(outbox.write(now()), 0);
     assert!(is_ready(&outbox));
     let error = outbox.take(&mut Queue::default(), 1 << 20).unwrap_err();
@@ -207,10 +211,10 @@ async fn more_than_the_credit_is_refused() {
     for number in 0..Engine::MAX_CHUNKS {
         assert_ne!(
             outbox.put(chunk(50, u32::try_from(number).unwrap())),
-            Put::OverCredit
+            PutOutcome::OverCredit
         );
     }
-    assert_eq!(outbox.put(chunk(50, 0)), Put::OverCredit);
+    assert_eq!(outbox.put(chunk(50, 0)), PutOutcome::OverCredit);
 }
 
 /// Numbers that look random (xorshift).
@@ -237,14 +241,14 @@ async fn engine(outbox: Arc<Outbox>) {
         for _ in 0..=dice.roll(3) {
             let large = dice.roll(50) == 0;
             let length = if large { 60_000 } else { 23 + dice.roll(200) };
-            assert_ne!(outbox.put(chunk(length as usize, number)), Put::OverCredit);
+            assert_ne!(outbox.put(chunk(length as usize, number)), PutOutcome::OverCredit);
             number += 1;
             if number == CHUNKS {
                 break;
             }
         }
         match dice.roll(8) {
-            0 => outbox.pass_on(),
+            0 => outbox.hand_to_task(),
             _ => drop(outbox.write(now())),
         }
         if dice.roll(4) == 0 {
@@ -297,11 +301,11 @@ async fn two_writers_keep_the_order() {
     }
     engine.await.unwrap();
     // When all is written it is nobody's turn, and the engine's task may write again, whoever wrote the most before.
-    while outbox.lock().turn != Turn::Nobody {
+    while outbox.lock().writer != Writer::Nobody {
         tokio::task::yield_now().await;
     }
     task.abort();
-    assert_eq!(outbox.put(chunk(50, CHUNKS)), Put::EngineWrites);
+    assert_eq!(outbox.put(chunk(50, CHUNKS)), PutOutcome::EngineWrites);
     assert!(outbox.write(now()) > 0);
     assert_eq!(read_message(&mut theirs).await, (ROUTES, CHUNKS));
     let by_engine = outbox.messages();

@@ -50,7 +50,7 @@ async fn configured() -> Bench {
     let spec = spec(&node, 1, "127.0.0.98:1".parse().unwrap(), Asn(65001));
     bench
         .task
-        .take(ToEngine::Input(Input::Configure(PEER, spec.routing)));
+        .handle(ToEngine::Input(Input::Configure(PEER, spec.routing)));
     bench
 }
 
@@ -79,11 +79,11 @@ fn originate(task: &mut EngineTask, count: u32) {
         source: Source::Service,
         communities: Vec::new(),
     });
-    task.take(ToEngine::Input(Input::Originate(routes.collect())));
+    task.handle(ToEngine::Input(Input::Originate(routes.collect())));
 }
 
 /// Hands out all that came of the work so far.
-fn hand_out(task: &mut EngineTask) {
+fn dispatch_outputs(task: &mut EngineTask) {
     while let Some(output) = task.engine.next_output() {
         task.dispatch(output);
     }
@@ -103,27 +103,27 @@ async fn output_for_an_ended_session_goes_nowhere() {
     let mut bench = configured().await;
     let task = &mut bench.task;
     let (first, up, _theirs) = session(1).await;
-    task.take(up);
+    task.handle(up);
     originate(task, 3);
     while task.engine.work() {
         let is_advertised = |output: &Output| matches!(output, Output::Advertise(..));
-        let held: Vec<Output> = std::iter::from_fn(|| task.engine.next_output()).collect();
-        if !held.iter().any(is_advertised) {
+        let outputs: Vec<Output> = std::iter::from_fn(|| task.engine.next_output()).collect();
+        if !outputs.iter().any(is_advertised) {
             continue;
         }
         let (second, up, _theirs) = session(2).await;
-        task.take(ToEngine::Input(Input::Down(first.session())));
-        task.take(up);
-        held.into_iter().for_each(|output| task.dispatch(output));
+        task.handle(ToEngine::Input(Input::Down(first.session())));
+        task.handle(up);
+        outputs.into_iter().for_each(|output| task.dispatch(output));
         task.write();
         assert!(
             !has_messages(&first) && !has_messages(&second),
             "it was for the first one"
         );
         while task.engine.work() {
-            hand_out(task);
+            dispatch_outputs(task);
         }
-        hand_out(task);
+        dispatch_outputs(task);
         assert!(has_messages(&second), "its own table");
         return;
     }
@@ -137,17 +137,17 @@ async fn inputs_of_sessions_that_are_over_change_nothing() {
     let task = &mut bench.task;
     let (first, first_up, _a) = session(1).await;
     let (second, second_up, _b) = session(2).await;
-    task.take(first_up);
-    task.take(second_up); // its Down was lost sight of
-    task.take(ToEngine::Input(Input::Down(first.session())));
+    task.handle(first_up);
+    task.handle(second_up); // its Down was lost sight of
+    task.handle(ToEngine::Input(Input::Down(first.session())));
     assert!(task.engine.is_established(second.session()));
     assert!(task.outbox(second.session()).is_some() && task.outbox(first.session()).is_none());
     let (_, late, _c) = session(1).await;
-    task.take(late);
+    task.handle(late);
     assert!(task.outbox(second.session()).is_some(), "an Up from before");
-    task.take(ToEngine::Input(Input::Remove(PEER)));
+    task.handle(ToEngine::Input(Input::Remove(PEER)));
     let (_, late, _d) = session(3).await;
-    task.take(late);
+    task.handle(late);
     assert!(task.outboxes.is_empty(), "the peer is gone");
 }
 

@@ -33,7 +33,7 @@ impl PeerTask {
             return;
         }
         let conn = self.connections.add_incoming(stream);
-        self.tell_session(Input::Connected { conn, incoming: true });
+        self.session_input(Input::Connected { conn, incoming: true });
     }
 
     pub(super) fn dialed(&mut self, conn: ConnId, result: Dialed) {
@@ -47,12 +47,12 @@ impl PeerTask {
                 } else {
                     KeyInUse::Password
                 });
-                self.tell_session(Input::Connected {
+                self.session_input(Input::Connected {
                     conn,
                     incoming: false,
                 });
             }
-            Err(error) => self.tell_session(Input::Closed {
+            Err(error) => self.session_input(Input::Closed {
                 conn,
                 error: Some(error.to_string()),
             }),
@@ -65,16 +65,16 @@ impl PeerTask {
             return;
         }
         let of_connections = self.connections.use_key(key, &self.spec.transport);
-        if let Some(registry) = self.past.registry.upgrade() {
+        if let Some(registry) = self.history.registry.upgrade() {
             registry.use_key(self.spec.id, key);
         }
         if let Err(error) = of_connections {
             tracing::warn!(peer = %self.spec.name, %error, "cannot change the TCP MD5 key of a connection; restarting the session");
-            self.tell_session(Input::Stop {
+            self.session_input(Input::Stop {
                 subcode: cease::OTHER_CONFIGURATION_CHANGE,
                 message: String::new(),
             });
-            self.tell_session(Input::Start);
+            self.session_input(Input::Start);
         }
     }
 
@@ -96,8 +96,8 @@ impl PeerTask {
         }
         match outcome {
             Ok(false) => {}
-            Ok(true) => self.lost(id, None),
-            Err(error) => self.lost(id, Some(error.to_string())),
+            Ok(true) => self.connection_lost(id, None),
+            Err(error) => self.connection_lost(id, Some(error.to_string())),
         }
     }
 
@@ -126,9 +126,9 @@ impl PeerTask {
                 if let Some(up) = &mut self.up {
                     up.wrote(credit);
                 }
-                self.tell_session(Input::Wrote);
+                self.session_input(Input::Wrote);
             }
-            Err(error) => self.lost(id, Some(error.to_string())),
+            Err(error) => self.connection_lost(id, Some(error.to_string())),
         }
     }
 
@@ -144,11 +144,11 @@ impl PeerTask {
     }
 
     /// The connection is gone by itself.
-    pub(super) fn lost(&mut self, id: ConnId, error: Option<String>) {
+    pub(super) fn connection_lost(&mut self, id: ConnId, error: Option<String>) {
         if let Some(mut connection) = self.connections.take(id) {
             let earlier = self.detach_outbox(&mut connection);
             let error = earlier.map(|error| error.to_string()).or(error);
-            self.tell_session(Input::Closed { conn: id, error });
+            self.session_input(Input::Closed { conn: id, error });
         }
     }
 
@@ -165,8 +165,8 @@ impl PeerTask {
     /// if anything.
     fn detach_outbox(&mut self, connection: &mut Connection) -> Option<std::io::Error> {
         let up = self.up.take_if(|up| up.conn == connection.id)?;
-        self.past.progress.set_up(false);
-        self.past.routes_sent += up.messages_sent();
+        self.history.progress.set_up(false);
+        self.history.routes_sent += up.messages_sent();
         up.outbox.close(&mut connection.queue)
     }
 }
