@@ -1,9 +1,10 @@
-//! Telling BMP stations (RFC 7854): one task and one connection each.
+//! BMP stations (RFC 7854): one task and one connection each.
 //!
-//! A task takes what is new of the engine's feed a few times a second, and looks at the peers when a session came up or went down: what
-//! it reports follows from what is, not from events that might be lost. A station that does not read is waited for; the feed keeps each
-//! changed path once meanwhile, and ends when it would grow too large. Then, as after any fault, the connection is closed
-//! and begun anew with everything (§3.2), after a back-off of 1–30 s.
+//! A task reads new items of its engine feed a few times per second, and checks the peers when a session went
+//! up or down. What it sends follows from the present state, so that no lost event matters. A station that
+//! does not read delays only its own task; meanwhile the feed keeps each changed path once, and ends when it
+//! grows too large. Then, as after any error, the connection is closed, and a new one starts with the whole
+//! state (§3.2) after a back-off of 1–30 s.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,19 +27,19 @@ use crate::api::{BmpSpec, PeerSnapshot, Stopped};
 use crate::clock::unix_time;
 use crate::peers::Peers;
 
-/// Between two looks.
+/// Interval between reads of the feed.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// Paths taken at a time.
+/// Paths read from the feed at a time.
 const PAGE_SIZE: usize = 1000;
-/// A station may take so long to read.
+/// Longest time in which a station must read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// For the last words of all stations.
+/// Time to send Termination to all stations.
 const TERMINATION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The tasks of the stations; they end with this.
+/// The tasks of the stations, which end when this is dropped.
 #[derive(Default)]
 pub(crate) struct Stations {
     running: Mutex<BTreeMap<BmpSpec, Running>>,
@@ -57,7 +58,7 @@ impl Drop for Running {
 }
 
 impl Stations {
-    /// Has tasks for exactly these. One that is the same goes on.
+    /// Sets the stations. Unchanged ones continue.
     pub(crate) fn put(&self, wanted: Vec<BmpSpec>, peers: &Peers) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|spec, _| wanted.contains(spec));
@@ -80,7 +81,7 @@ impl Stations {
         }
     }
 
-    /// Lets every station know that this is the end, and waits a little.
+    /// Ends all stations with a Termination message.
     pub(crate) async fn end(&self) {
         let all = std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner));
         for running in all.values() {
@@ -88,16 +89,16 @@ impl Stations {
         }
         let until = Instant::now() + TERMINATION_TIMEOUT;
         for mut running in all.into_values() {
-            let _ = tokio::time::timeout_at(until, &mut running.task).await; // it is aborted otherwise
+            let _ = tokio::time::timeout_at(until, &mut running.task).await; // the task is aborted on timeout
         }
     }
 }
 
-/// A peer that the station knows as up.
+/// A peer that was reported as up.
 #[derive(Clone, Copy)]
 struct ReportedPeer {
     peer: BmpPeer,
-    /// Which of its sessions.
+    /// The number of its session.
     session: u64,
     add_path: FamilySet,
     families: FamilySet,
@@ -154,11 +155,11 @@ impl Station {
             } else {
                 (backoff * 2).min(BACKOFF_MAX)
             };
-            let _ = timeout(backoff, self.stop.changed()).await; // the time is what is waited for
+            let _ = timeout(backoff, self.stop.changed()).await; // either event ends the wait
         }
     }
 
-    /// One connection; `Ok` at the speaker's end.
+    /// Serves one connection; returns `Ok` when the speaker ends.
     async fn serve(&mut self, mut stream: TcpStream) -> Result<(), ConnectionEnd> {
         tracing::info!(station = %self.spec.station, "BMP station connected");
         let feed = self.feed;
@@ -192,7 +193,7 @@ impl Station {
                 stream.shutdown().await?;
                 return Ok(());
             }
-            // A station has nothing to say (§3.2): readable means that it has closed, or is no station.
+            // A station sends nothing (§3.2): a readable socket was closed, or is no station.
             match timeout(POLL_INTERVAL, stream.readable()).await {
                 Ok(_) if stream.try_read(&mut [0; 64])? == 0 => {
                     return Err(ConnectionEnd::Fault("it closed the connection".to_owned()));
@@ -210,7 +211,7 @@ impl Station {
         }
     }
 
-    /// Tells which peers went and which came.
+    /// Reports peers that went up or down.
     async fn report_peer_changes(&mut self) -> Result<(), ConnectionEnd> {
         let peers = self.peers.snapshots().await?;
         let now: BTreeMap<PeerId, &PeerSnapshot> = peers.iter().map(|peer| (peer.id, peer)).collect();
@@ -268,7 +269,7 @@ impl Station {
         Some(reported)
     }
 
-    /// Tells a page of routes; false when there was none.
+    /// Queues a page of routes; returns false when there was none.
     async fn queue_routes(&mut self) -> Result<bool, ConnectionEnd> {
         let feed = self.feed;
         let items = self
@@ -278,7 +279,7 @@ impl Station {
         let items =
             items.ok_or_else(|| ConnectionEnd::Fault("it was too slow: beginning anew".to_owned()))?;
         if items.iter().any(|item| !self.reported.contains_key(&item.peer)) {
-            self.report_peer_changes().await?; // it came up a moment ago, or is gone
+            self.report_peer_changes().await?; // the peer just came up, or is gone
         }
         items.iter().for_each(|item| self.queue_route(item));
         Ok(!items.is_empty())

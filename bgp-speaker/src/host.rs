@@ -1,4 +1,4 @@
-//! What the host says of an established connection: our addresses and subnets on its interface, now and when they change.
+//! Host facts of an established connection: our addresses and subnets on its interface, and their changes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,10 +20,10 @@ use tokio::sync::watch;
 
 use crate::{socket, sockopt};
 
-/// After the addresses could not be read.
+/// Wait after the addresses could not be read.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// One address of an interface.
+/// An address of an interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Address {
     interface: String,
@@ -31,13 +31,13 @@ struct Address {
     subnet: Option<Prefix>,
 }
 
-/// The host's addresses. They are read again whenever the kernel says that one came or went; sessions are woken for their own
-/// interface alone, since a node has an interface for each pod.
+/// The host's addresses. They are read again after each change reported by the kernel. Only sessions on the
+/// interface concerned are woken, since a node has an interface per pod.
 pub(crate) struct Host {
     known: Mutex<Arc<[Address]>>,
-    /// Changes of an interface's addresses, by its name.
+    /// Notifies of address changes, by interface name.
     interfaces: Mutex<BTreeMap<String, watch::Sender<u64>>>,
-    /// The kernel tells of changes; otherwise addresses are read for each session.
+    /// The kernel reports changes; otherwise addresses are read for each session.
     is_watched: AtomicBool,
     watcher: Mutex<Option<tokio::task::AbortHandle>>,
 }
@@ -52,7 +52,7 @@ impl Drop for Host {
 }
 
 impl Host {
-    /// Reads the addresses, and follows them. To be called inside a tokio runtime.
+    /// Reads the addresses and watches them. Must be called inside a tokio runtime.
     pub(crate) fn start() -> Arc<Self> {
         let socket = netlink_socket();
         let host = Arc::new(Self {
@@ -83,12 +83,12 @@ impl Host {
         Arc::clone(&self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the address is one of an interface (and not just inside the subnet of one, as most of 127.0.0.0/8).
+    /// Whether the address is configured on an interface (not just inside a subnet, as most of 127.0.0.0/8).
     pub(crate) fn has(&self, addr: IpAddr) -> bool {
         self.addresses().iter().any(|known| known.addr == addr)
     }
 
-    /// Changes of the addresses of an interface from now on.
+    /// Subscribes to address changes of an interface.
     pub(crate) fn subscribe(&self, interface: &str) -> watch::Receiver<u64> {
         let mut interfaces = self.interfaces.lock().unwrap_or_else(PoisonError::into_inner);
         interfaces.retain(|_, sender| sender.receiver_count() > 0);
@@ -98,7 +98,7 @@ impl Host {
         sender.subscribe()
     }
 
-    /// Takes a new reading, if there is one.
+    /// Applies a new reading; returns false if it failed.
     fn apply_reading(&self, reading: io::Result<Vec<Address>>) -> bool {
         match reading {
             Ok(new) => {
@@ -112,7 +112,7 @@ impl Host {
         }
     }
 
-    /// Takes a new reading, and wakes the sessions of interfaces whose addresses differ.
+    /// Applies a new reading and notifies interfaces whose addresses changed.
     fn update(&self, new: Vec<Address>) {
         let new: Arc<[Address]> = new.into();
         let old = std::mem::replace(
@@ -133,7 +133,7 @@ impl Host {
         }
     }
 
-    /// The interface with this address; of several the one of the scope.
+    /// The interface with this address; if there are several, the one of the scope.
     pub(crate) fn interface_of(&self, local: &SocketAddr) -> Option<String> {
         let scope = socket::scope(local).and_then(socket::interface_name);
         let local = local.ip().to_canonical();
@@ -146,7 +146,7 @@ impl Host {
     }
 }
 
-/// A socket on which the kernel tells of addresses that come and go.
+/// A netlink socket for address changes.
 fn netlink_socket() -> io::Result<AsyncFd<socket2::Socket>> {
     use nix::sys::socket as sys;
     let socket = sys::socket(
@@ -163,8 +163,8 @@ fn netlink_socket() -> io::Result<AsyncFd<socket2::Socket>> {
     sockopt::watched(socket.into())
 }
 
-/// Reads the addresses again after each burst of notifications. What they say does not matter, nor whether one was lost. Where they
-/// cannot be read (too many open files) the last reading stands: no address is taken for gone.
+/// Reads the addresses again after each burst of notifications. Their content is ignored, so that a lost one
+/// does no harm. If the addresses cannot be read (too many open files), the last reading stays in effect.
 async fn watch_addresses(socket: AsyncFd<socket2::Socket>, host: Weak<Host>) {
     let mut retry_read = false;
     loop {
@@ -191,7 +191,7 @@ async fn watch_addresses(socket: AsyncFd<socket2::Socket>, host: Weak<Host>) {
     }
 }
 
-/// Gathers the facts of a connection between two addresses.
+/// Host facts of a connection between two addresses.
 pub(crate) fn session_facts(
     host: &Host,
     negotiated: Arc<Negotiated>,
@@ -313,7 +313,7 @@ mod tests {
         }
     }
 
-    /// Too many open files, for a moment: no session may end for it.
+    /// Too many open files for a while: no session may end.
     #[test]
     fn addresses_that_cannot_be_read_stay() {
         let host = host(vec![address("eth0", 1), address("pod1", 2)]);

@@ -1,11 +1,11 @@
-//! A timer for deadlines that are mostly put off before they are due, as those of BGP sessions are: it stays where it is then,
-//! and rings once for nothing, instead of being moved with each message.
+//! A timer for deadlines that are mostly postponed before they expire, such as hold timers. Postponing does
+//! not touch the tokio timer: it then expires early once, and the caller sets it again.
 
 use std::pin::Pin;
 
 use tokio::time::{Instant, Sleep};
 
-/// Wakes a task by its deadline.
+/// Wakes a task at or before its deadline.
 #[derive(Default)]
 pub(crate) struct LazyTimer {
     sleep: Option<Pin<Box<Sleep>>>,
@@ -13,7 +13,7 @@ pub(crate) struct LazyTimer {
 }
 
 impl LazyTimer {
-    /// Rings by then at the latest.
+    /// Sets the deadline; an earlier one already set stays.
     pub(crate) fn set(&mut self, deadline: Option<Instant>) {
         let Some(deadline) = deadline.filter(|deadline| self.at.is_none_or(|at| *deadline < at)) else {
             return;
@@ -47,7 +47,7 @@ mod tests {
         let mut timer = LazyTimer::default();
         timer.set(Some(after(60_000)));
         timer.set(Some(after(20)));
-        // Put off: it still rings for the earlier one.
+        // Postponed: it still expires at the earlier deadline.
         timer.set(Some(after(60_000)));
         timer.set(None);
         timer.expired().await;

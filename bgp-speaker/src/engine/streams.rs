@@ -1,9 +1,9 @@
-//! What the engine's task reports, in two streams that do not wait for each other: to the kernel's routes ([`DatapathEvent`]) and to
-//! the agent ([`Event`]).
+//! The two output streams of the engine's task, which do not wait for each other: to the kernel's routes
+//! ([`DatapathEvent`]) and to the agent ([`Event`]).
 //!
-//! The engine never waits for either. What a receiver has no room for is held here, merged so that it stays bounded: kernel changes by
-//! prefix, next hops by address, a peer's events by peer. A receiver that is behind thus learns the present state, not all that
-//! happened meanwhile.
+//! The engine waits for neither. What a receiver's channel does not accept is kept in a backlog and merged,
+//! so that it stays bounded: kernel changes by prefix, next hops by address, events by peer. A receiver that
+//! falls behind thus learns the present state, not every intermediate one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -15,11 +15,11 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::api::{DatapathEvent, Event};
 
-/// Events under way, in each stream.
+/// Capacity of each stream's channel.
 pub(crate) const CAPACITY: usize = 1024;
 
-/// The stream to the kernel's routes. Order: next hops to watch, routes, the End-of-RIBs behind them, next hops that are not needed
-/// any more.
+/// The stream to the kernel's routes. Order: next hops to watch, routes, End-of-RIBs after their routes, next
+/// hops to unwatch.
 pub(crate) struct DatapathStream {
     events: mpsc::Sender<DatapathEvent>,
     backlog: Backlog,
@@ -27,7 +27,7 @@ pub(crate) struct DatapathStream {
 
 #[derive(Default)]
 struct Backlog {
-    /// To watch, or not any more.
+    /// True: watch, false: unwatch.
     next_hops: BTreeMap<IpAddr, bool>,
     routes: HashMap<Prefix, FibChange>,
     ends: BTreeSet<(PeerId, Family)>,
@@ -51,7 +51,7 @@ impl Backlog {
         }
     }
 
-    /// The next event of what is held.
+    /// Takes the next event of the backlog.
     fn next(&mut self) -> Option<DatapathEvent> {
         let of = |next_hops: &BTreeMap<IpAddr, bool>, wanted| {
             let list = next_hops.iter().filter(|(_, watch)| **watch == wanted);
@@ -96,7 +96,7 @@ impl DatapathStream {
         !self.backlog.is_empty()
     }
 
-    /// Sends what is held, as far as there is room; drops it when nobody receives any more.
+    /// Sends the backlog as far as the channel accepts it; drops it when the receiver is gone.
     pub(crate) fn flush_backlog(&mut self) {
         while (self.events.capacity() > 0 || self.events.is_closed())
             && let Some(event) = self.backlog.next()
@@ -108,7 +108,7 @@ impl DatapathStream {
         }
     }
 
-    /// Waits for room, or until nobody receives any more.
+    /// Waits until the channel accepts an event, or the receiver is gone.
     pub(crate) async fn has_room(&self) {
         drop(self.events.reserve().await);
     }
@@ -117,7 +117,7 @@ impl DatapathStream {
 /// The stream to the agent.
 pub(crate) struct LifecycleStream {
     events: mpsc::Sender<Event>,
-    /// Of each peer the last event of each kind.
+    /// The last event of each kind and peer.
     backlog: BTreeMap<(PeerId, u8), Event>,
 }
 
@@ -145,12 +145,12 @@ impl LifecycleStream {
         !self.backlog.is_empty()
     }
 
-    /// A peer is not configured any more.
+    /// A peer was removed from the configuration.
     pub(crate) fn forget(&mut self, peer: PeerId) {
         self.backlog.retain(|(of, _), _| *of != peer);
     }
 
-    /// Sends what is held, as far as there is room; drops it when nobody receives any more.
+    /// Sends the backlog as far as the channel accepts it; drops it when the receiver is gone.
     pub(crate) fn flush_backlog(&mut self) {
         while (self.events.capacity() > 0 || self.events.is_closed())
             && let Some((_, event)) = self.backlog.pop_first()
@@ -162,7 +162,7 @@ impl LifecycleStream {
         }
     }
 
-    /// Waits for room, or until nobody receives any more.
+    /// Waits until the channel accepts an event, or the receiver is gone.
     pub(crate) async fn has_room(&self) {
         drop(self.events.reserve().await);
     }
@@ -227,7 +227,7 @@ mod tests {
         );
     }
 
-    /// Nobody receives any more: nothing is held for nobody, and nobody waits for room.
+    /// The receiver is gone: no backlog is kept, and nobody waits.
     #[tokio::test]
     async fn a_receiver_that_is_gone_holds_up_nothing() {
         let (events, agent) = mpsc::channel(1);

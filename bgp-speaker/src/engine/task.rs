@@ -1,12 +1,12 @@
 //! The task that owns the engine.
 //!
-//! It takes what peers and the agent send, works when its channels are momentarily empty (or after
-//! [`MAX_INPUTS`] inputs, or a [`WORK_TIME`]), and hands out what comes of it. It never waits for a peer: the engine's credit keeps
-//! a peer's outbox from filling up. Small chunks it writes itself when nothing else waits for it (see [`Outbox`]). It does not
-//! wait for the receivers of its two streams either (see [`super::streams`]).
+//! It takes inputs of peers and the agent, works when its channels are empty (or after [`MAX_INPUTS`] inputs,
+//! or [`WORK_TIME`]), and dispatches outputs. It never waits for a peer: the engine's credit bounds a peer's
+//! outbox. It writes small chunks itself when no input waits (see [`Outbox`]). Nor does it wait for the
+//! receivers of its two streams (see [`super::streams`]).
 //!
-//! Work on many routes is done in slices. Between two of them come the agent's orders and queries, all there
-//! are, and inputs of peers: whoever asks waits for two slices, not for a million routes.
+//! Work on many routes is done in slices. Between two slices it takes all control messages and queries of the
+//! agent, and inputs of peers: a query waits for two slices, not for a million routes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use super::streams::{DatapathStream, LifecycleStream};
 use crate::api::{DatapathEvent, Event};
 use crate::clock::now;
 
-/// Inputs of peers taken at a time.
+/// Most inputs of peers taken at a time.
 const MAX_INPUTS: usize = 256;
-/// So few changes make no full messages.
+/// Fewer changes than this do not fill messages.
 const FEW_CHANGES: usize = 1024;
-/// How long inputs are taken, and how long the engine works, before the other gets its turn.
+/// Time for which inputs are taken, and for which the engine works, in turn.
 const WORK_TIME: Duration = Duration::from_millis(5);
 
 pub(crate) struct EngineTask {
@@ -36,16 +36,16 @@ pub(crate) struct EngineTask {
     inbox: mpsc::Receiver<ToEngine>,
     datapath: DatapathStream,
     lifecycle: LifecycleStream,
-    /// Of established sessions.
+    /// By peer, of established sessions.
     outboxes: HashMap<PeerId, Arc<Outbox>>,
-    /// Those with a small chunk.
+    /// Outboxes whose small chunk the engine's task has to write.
     to_write: Vec<Arc<Outbox>>,
-    /// The last turn did not end the work.
+    /// Work is left from the last turn.
     busy: bool,
 }
 
 impl EngineTask {
-    /// `orders` come from the agent, the rest from peers.
+    /// `orders` come from the agent, `inbox` from peers.
     pub(crate) fn new(
         engine: Engine,
         orders: mpsc::Receiver<ToEngine>,
@@ -65,7 +65,7 @@ impl EngineTask {
         }
     }
 
-    /// Runs until every peer's sender is gone.
+    /// Runs until all senders of peers are gone.
     pub(crate) async fn run(mut self) {
         loop {
             if self.busy {
@@ -84,15 +84,15 @@ impl EngineTask {
                 if let Some(message) = message {
                     self.take_input(message);
                 }
-                // Others who have something to say at this moment are heard first: in a burst of many peers all are sent
-                // few and full messages.
+                // Lets other tasks send first: in a burst of many peers all are then sent few and full
+                // messages.
                 if self.engine.pending_decisions() < FEW_CHANGES {
                     tokio::task::yield_now().await;
                 }
             }
             self.take_inputs();
             self.work_for_slice_time();
-            // However busy: what is held waits for room alone.
+            // Also when busy: the backlog waits only for the channels.
             self.datapath.flush_backlog();
             self.lifecycle.flush_backlog();
             if !self.busy && self.inbox.is_empty() {
@@ -101,7 +101,7 @@ impl EngineTask {
         }
     }
 
-    /// What is there: all orders, and a turn of inputs of peers.
+    /// Takes all control messages, and inputs of peers for a limited time.
     fn take_inputs(&mut self) {
         self.take_orders();
         let end = now() + WORK_TIME;
@@ -122,7 +122,7 @@ impl EngineTask {
         }
     }
 
-    /// The peer of a session that came up was configured before: the order for it is taken first.
+    /// The control message that configures a peer precedes its first session.
     fn take_input(&mut self, message: ToEngine) {
         if matches!(message, ToEngine::Up(..)) {
             self.take_orders();
@@ -151,7 +151,7 @@ impl EngineTask {
         }
     }
 
-    /// The peer may have been removed in the meantime: then there is nobody to keep the outbox for.
+    /// If the peer was removed meanwhile, its outbox is not kept.
     fn session_up(&mut self, facts: Box<SessionFacts>, outbox: Arc<Outbox>) {
         let session = outbox.session();
         self.engine.handle(now(), Input::Up(session, facts));
@@ -171,14 +171,14 @@ impl EngineTask {
         self.lifecycle.forget(peer);
     }
 
-    /// The outbox of a session that is established: what the engine had for an ended one goes nowhere.
+    /// The outbox of an established session: output for an ended session is dropped.
     fn outbox(&self, session: SessionId) -> Option<&Arc<Outbox>> {
         self.outboxes
             .get(&session.peer)
             .filter(|outbox| outbox.session() == session)
     }
 
-    /// What the engine has to do, for as long as a turn.
+    /// Lets the engine work for [`WORK_TIME`] and dispatches its outputs.
     fn work_for_slice_time(&mut self) {
         let end = now() + WORK_TIME;
         loop {
@@ -233,7 +233,7 @@ impl EngineTask {
         }
     }
 
-    /// Writes small chunks, or leaves them to the peers' tasks if somebody waits for the engine.
+    /// Writes small chunks, or leaves them to the peers' tasks if inputs wait.
     fn write(&mut self) {
         let waiting = !self.inbox.is_empty();
         for outbox in self.to_write.drain(..) {

@@ -1,4 +1,4 @@
-//! Connections that deliver what the session said last, and then close.
+//! Closing connections: they deliver the last messages of the session first.
 
 use std::io;
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use tokio::task::JoinHandle;
 
 use super::connection::Connection;
 
-/// How long a closing connection may take to deliver its last messages.
+/// Longest time to deliver the last messages.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Connections of a peer that close at the same time; of more, the last messages are written as far as the socket takes them, and the
-/// connection is reset: whoever opens one after another takes no more of our descriptors than that.
+/// Most connections of a peer that close at the same time. Of further ones the last messages are written as
+/// far as the socket accepts them, and the connection is reset: a peer that opens one connection after
+/// another uses no more descriptors.
 const MAX_PER_PEER: usize = 8;
-/// The same for all peers together: whoever comes from many addresses of a range takes no more than that.
+/// The limit for all peers together, against connections from many addresses of a range.
 static ALL_PEERS: Semaphore = Semaphore::const_new(512);
 
 /// Tasks of closing connections.
@@ -23,9 +24,10 @@ static ALL_PEERS: Semaphore = Semaphore::const_new(512);
 pub(crate) struct Closing(Vec<JoinHandle<()>>);
 
 impl Closing {
-    /// Delivers the message under way and the session's last messages, then closes, all within [`CLOSE_TIMEOUT`]. What
-    /// else was queued is dropped: the session is over. The task ends when the peer has it all. A connection that was
-    /// `established` always gets its time: few are, and their NOTIFICATION matters.
+    /// Delivers a partly written message and the session's last messages, then closes, all within
+    /// [`CLOSE_TIMEOUT`]. Other queued messages are dropped, since the session has ended. The task ends when
+    /// the peer has received everything. A connection that was `established` is never reset early: there are
+    /// few, and their NOTIFICATION matters.
     pub(crate) fn add(&mut self, mut connection: Connection, established: bool) {
         self.0.retain(|task| !task.is_finished());
         let slot = ALL_PEERS.try_acquire();
@@ -49,7 +51,7 @@ impl Closing {
 
 async fn close(mut connection: Connection) {
     let last = connection.queue.take_for_close();
-    // The outbox holds it no more.
+    // The outbox has released it.
     let Some(mut stream) = Arc::into_inner(connection.into_stream()) else {
         return;
     };
@@ -63,7 +65,7 @@ async fn close(mut connection: Connection) {
         while stream.read(&mut rest).await? > 0 {}
         io::Result::Ok(())
     };
-    // The peer may be gone already; there is nobody left to tell.
+    // The peer may be gone already.
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, deliver).await;
 }
 
@@ -75,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection with this to say last, more than its socket takes at once; and the peer's end.
+    /// A connection with this much to deliver, more than its socket accepts at once, and the peer's end.
     async fn connection(octets: usize) -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -88,7 +90,7 @@ mod tests {
         (connection, remote.unwrap().0)
     }
 
-    /// However many connections close without having been a session.
+    /// However many connections close that were never established.
     #[tokio::test]
     async fn the_last_message_of_a_session_always_gets_its_time() {
         const OCTETS: usize = 2 << 20;
@@ -108,7 +110,7 @@ mod tests {
         closing.add(session, true);
         let all = reader.await.unwrap().expect("all of it arrives");
         assert!(all.iter().all(|octet| *octet == 7));
-        // The others have theirs too, as far as the socket took it.
+        // The others deliver as much as the socket accepts.
         let mut octets = [0; 100];
         silent.last_mut().unwrap().read_exact(&mut octets).await.unwrap();
     }

@@ -1,13 +1,13 @@
-//! One peer's task: it owns the peer's [`Session`], its connections and its timers.
+//! The task of a peer: it owns the [`Session`], the connections and the timers.
 //!
 //! | channel | bound | when full |
 //! |---|---|---|
 //! | commands to this task | 64 | the sender waits |
-//! | chunks from the engine ([`Outbox`](crate::engine::outbox::Outbox)) | the engine's credit | cannot be |
-//! | to the engine ([`Mailbox`]) | shared, 1024 | this task stops reading its sockets, but keeps timers and writes |
+//! | chunks from the engine ([`Outbox`](crate::engine::outbox::Outbox)) | the engine's credit | does not happen |
+//! | to the engine ([`Mailbox`]) | shared, 1024 | this task stops reading its sockets, but keeps running timers and writing |
 //!
-//! All that belongs to a session is one value, [`Established`]: a new session gets a new one, so that nothing of an old session is
-//! ever written on a new connection.
+//! All state of a session is in one value, [`Established`]. A new session gets a new one, so that nothing of
+//! an old session is ever written on a new connection.
 
 mod sockets;
 
@@ -34,14 +34,14 @@ use crate::lazy_timer::LazyTimer;
 use crate::peers::progress::Progress;
 use crate::peers::registry::Registry;
 
-/// Unwritten octets up to which chunks are taken from the outbox.
+/// Chunks are taken from the outbox up to this number of unwritten octets.
 const WRITE_AHEAD: usize = 256 << 10;
-/// Faults in UPDATEs that are logged of a session; more are counted.
+/// Most UPDATE errors logged per session; further ones are only counted.
 const LOGGED_ISSUES: u64 = 10;
 
 pub(crate) struct PeerTask {
     spec: PeerSpec,
-    /// Of the session's jitter.
+    /// Seed of the session's jitter.
     seed: u64,
     session: Session,
     commands: mpsc::Receiver<ToPeer>,
@@ -49,40 +49,40 @@ pub(crate) struct PeerTask {
     host: Arc<Host>,
     connections: Connections,
     up: Option<Established>,
-    /// Routes of the peer's last session are kept.
+    /// Retained routes of the peer's last session.
     stale: Option<StaleRoutes>,
     history: History,
     timer: LazyTimer,
     lifetime: Lifetime,
 }
 
-/// Of the sessions so far.
+/// State beyond a single session.
 #[derive(Default)]
 struct History {
-    /// How far the session is, for others to see.
+    /// Progress of the session, for other tasks.
     progress: Arc<Progress>,
-    /// Where the listeners' keys are.
+    /// Has the keys of the listeners.
     registry: Weak<Registry>,
-    /// How many.
+    /// Number of sessions.
     sessions: u32,
-    /// Messages of the engine's in those that ended.
+    /// The engine's messages sent in ended sessions.
     routes_sent: u64,
     /// Why the last attempt failed, and when that was logged.
     failure: Option<(String, std::time::Instant)>,
 }
 
-/// How long the task goes on.
+/// How long the task runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lifetime {
     /// Until the peer is removed.
     Configured,
-    /// As long as the session, and the routes that are kept after it.
+    /// As long as the session, and its retained routes.
     Dynamic,
-    /// Not any more.
+    /// The task ends.
     Over,
 }
 
-/// What the task woke up for.
+/// Why the task woke up.
 enum Wake {
     Timer,
     Command(Option<ToPeer>),
@@ -91,7 +91,7 @@ enum Wake {
     Session(SessionEvent),
 }
 
-/// A session that does not come up is logged again after this.
+/// Interval of log messages about a session that does not come up.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 impl PeerTask {
@@ -123,7 +123,8 @@ impl PeerTask {
         }
     }
 
-    /// A peer that is there only while its session is. The engine learns of it from here alone.
+    /// Makes this a dynamic peer, which exists as long as its session. Only this task reports it to the
+    /// engine.
     pub(crate) fn dynamic(mut self) -> Self {
         self.lifetime = Lifetime::Dynamic;
         self.configure_engine();
@@ -136,7 +137,7 @@ impl PeerTask {
         self.mailbox.push(ToEngine::Input(input));
     }
 
-    /// Runs until the peer is removed; a dynamic one until it is gone. Gives its way to the engine.
+    /// Runs until the peer is removed, or a dynamic peer ends. Returns the mailbox.
     pub(crate) async fn run(mut self) -> Mailbox {
         if self.spec.wanted() {
             self.session_input(Input::StartAfter(self.spec.connect_after));
@@ -149,7 +150,7 @@ impl PeerTask {
         self.mailbox
     }
 
-    /// A dynamic peer whose connection is gone, and whose routes are not kept.
+    /// Whether a dynamic peer has neither a connection nor retained routes.
     fn is_expired(&self) -> bool {
         let idle = self.connections.is_empty() && !self.mailbox.is_waiting() && self.stale.is_none();
         self.lifetime == Lifetime::Dynamic
@@ -167,7 +168,7 @@ impl PeerTask {
         let reading = !waiting && !self.mailbox.is_full();
         let taking = self.connections.queued() < WRITE_AHEAD;
         let report_due = self.up.as_ref().is_some_and(Established::report_due);
-        // In turns: whoever connects all the time keeps an established session from nothing.
+        // Without `biased`: a peer that connects continuously must not starve an established session.
         let other = async {
             tokio::select! {
                 command = self.commands.recv() => Wake::Command(command),
@@ -204,7 +205,7 @@ impl PeerTask {
         self.flush_to_engine();
     }
 
-    /// Time has passed. What the engine's task wrote meanwhile was written then.
+    /// Handles timers. Writes of the engine's task count from the time when they were made.
     fn tick(&mut self) {
         self.expire_stale();
         if let Some(key) = self.connections.check_key(now()) {
@@ -223,14 +224,14 @@ impl PeerTask {
         self.session_input(Input::Tick);
     }
 
-    /// What waits in the socket shows that the peer lives: while the engine has no room nothing is read, and when this machine was
-    /// busy, or the process stopped, the timers may be looked at first.
+    /// Data in the socket shows that the peer is alive: nothing is read while the engine's channel is full,
+    /// and after a delay of the process timers may be handled before the data is read.
     fn has_unread(&self) -> bool {
         let connection = self.up.as_ref().and_then(|up| self.connections.get(up.conn));
         connection.is_some_and(Connection::has_unread)
     }
 
-    /// The peer is configured no more.
+    /// The peer was removed from the configuration.
     fn remove(&mut self) {
         let message = String::new();
         self.session_input(Input::Stop {
@@ -251,15 +252,15 @@ impl PeerTask {
             }
             ToPeer::Abandon(done) => {
                 self.session_input(Input::Abandon);
-                let _ = done.send(()); // whoever asked may have stopped waiting
+                let _ = done.send(()); // the caller may have stopped waiting
             }
             ToPeer::Shutdown(subcode, message, done) => {
                 self.session_input(Input::Stop { subcode, message });
-                // Whoever asked ends the process next, and what is not with the peer by then never arrives.
+                // The caller ends the process next, so everything must have arrived by then.
                 let closing = self.connections.take_closing();
                 tokio::spawn(async move {
                     closing.finished().await;
-                    let _ = done.send(()); // whoever asked may have stopped waiting
+                    let _ = done.send(()); // the caller may have stopped waiting
                 });
             }
             ToPeer::Refresh(refresh) => self.session_input(Input::SendRefresh(refresh)),
@@ -274,7 +275,7 @@ impl PeerTask {
         }
     }
 
-    /// Restarts the session only if what changed was said in OPEN or belongs to the connection.
+    /// Restarts the session only if the change concerns OPEN or the connection.
     fn reconfigure(&mut self, spec: PeerSpec) {
         let restart = spec.session != self.spec.session
             || spec.transport.without_keys() != self.spec.transport.without_keys()
@@ -337,7 +338,7 @@ impl PeerTask {
         self.spec.session.local_asn != self.spec.session.remote_asn
     }
 
-    /// Hands the engine what it has room for. Credit is reported when nothing else waits.
+    /// Sends waiting messages to the engine, and due credit when no message waits.
     fn flush_to_engine(&mut self) {
         self.mailbox.flush_to_engine();
         if let Some(up) = &mut self.up
@@ -349,14 +350,14 @@ impl PeerTask {
     }
 }
 
-/// The session.
+/// Inputs and outputs of the session.
 impl PeerTask {
     fn session_input(&mut self, input: Input<'_>) {
         self.session.handle(now(), input);
         self.run_outputs();
     }
 
-    /// Does what the session says.
+    /// Performs the session's outputs.
     fn run_outputs(&mut self) {
         while let Some(output) = self.session.poll_output() {
             match output {
@@ -392,7 +393,7 @@ impl PeerTask {
         }
     }
 
-    /// The session that is established, or was last.
+    /// The present or last established session.
     fn latest(&self) -> SessionId {
         SessionId {
             peer: self.spec.id,
@@ -409,7 +410,7 @@ impl PeerTask {
         let connection = self.connections.get(conn);
         let up = connection.and_then(|connection| Established::new(id, connection, negotiated, &self.host));
         let Some(up) = up else {
-            return; // its end is on its way
+            return; // the connection's end is reported soon
         };
         self.history.progress.set_up(true);
         self.history.sessions = id.epoch;
@@ -459,7 +460,7 @@ impl PeerTask {
         }));
     }
 
-    /// A session that does not come up is logged when the reason is another one, and once a minute.
+    /// Logs that a session does not come up: when the reason changes, and once a minute.
     fn attempt_failed(&mut self, reason: String) {
         let now = now();
         let same = |(last, at): &(String, std::time::Instant)| {
@@ -499,7 +500,7 @@ impl PeerTask {
         self.mailbox.push_routes(self.latest(), batch);
     }
 
-    /// The engine ends the session, or has chunks for it.
+    /// Handles a failure reported by the engine, or takes chunks.
     fn read_outbox(&mut self) {
         let Some(up) = &mut self.up else { return };
         if let Some((notification, idle_for)) = up.outbox.take_failure() {
@@ -520,7 +521,7 @@ impl PeerTask {
         }
     }
 
-    /// An address of the session's interface came or went. A connection whose own address is gone can carry nothing any more.
+    /// Handles an address change of the interface. A connection whose local address is gone is closed.
     fn check_local_address(&mut self) {
         let Some(up) = &mut self.up else { return };
         let (conn, id, local) = (up.conn, up.id, up.ends.0.ip());

@@ -1,4 +1,4 @@
-//! Listening: connections of configured peers go to their tasks, all others are closed at once.
+//! Accepting: connections of configured peers go to their tasks, others are closed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use super::registry::{Caller, Refusal};
 use crate::clock::now;
 use crate::peer::messages::ToPeer;
 
-/// Refused sources, and errors of accept(2), are logged at most once in this time.
+/// Interval of log messages about refused connections and about errors of accept(2).
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// After an error of accept(2), most often too many open files.
+/// Wait after an error of accept(2), most often too many open files.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// Accepts until the listener is closed with the speaker.
+/// Accepts until the listener is closed.
 pub(crate) async fn accept(listener: Arc<TcpListener>, peers: Peers) {
     let (mut refused, mut failed) = (LogLimit::default(), LogLimit::default());
     loop {
@@ -33,7 +33,7 @@ pub(crate) async fn accept(listener: Arc<TcpListener>, peers: Peers) {
         match peers.registry.caller(&accepted) {
             Caller::Known { commands, signed } => {
                 let stream = accepted.stream;
-                // A task that is flooded with connections loses this one; the peer will try again.
+                // If the task's queue is full, the connection is dropped; the peer tries again.
                 drop(commands.try_send(ToPeer::Incoming { stream, signed }));
             }
             Caller::Refused(reason) => refuse(accepted.remote, &reason, &mut refused),
@@ -53,7 +53,7 @@ fn refuse(remote: SocketAddr, Refusal(reason): &Refusal, log_limit: &mut LogLimi
     }
 }
 
-/// Lets one message through in [`LOG_INTERVAL`].
+/// Allows one log message per [`LOG_INTERVAL`].
 #[derive(Default)]
 struct LogLimit(Option<Instant>);
 

@@ -1,4 +1,4 @@
-//! Which peers have an address, and which came from a range.
+//! Index of peers by address and by range.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -7,14 +7,14 @@ use bgp_proto::types::PeerId;
 
 use crate::socket;
 
-/// Where a peer's connections come from: its address, on this link where it is link-local.
+/// The remote address of connections, with the interface index if it is link-local.
 pub(super) type RemoteAddress = (IpAddr, Option<u32>);
 
 pub(super) fn remote_address(remote: &SocketAddr) -> RemoteAddress {
     (remote.ip().to_canonical(), socket::scope(remote))
 }
 
-/// Numbers of peers by address and by range: of a thousand connections at once each looks up its own peer alone.
+/// Peer ids by address and by range, so that a connection looks up only its own peer.
 #[derive(Default)]
 pub(super) struct Index {
     pub(super) by_address: BTreeSet<(RemoteAddress, PeerId)>,
@@ -41,7 +41,7 @@ impl Index {
         }
     }
 
-    /// The first of those with this address: a configured one before a dynamic one.
+    /// The first peer with this address: a configured one before a dynamic one.
     pub(super) fn by_address(&self, from: RemoteAddress) -> Option<PeerId> {
         self.all_by_address(from).next()
     }
@@ -53,7 +53,7 @@ impl Index {
         all.map(|(_, id)| *id)
     }
 
-    /// Those with this address, on whatever link.
+    /// All peers with this address, on any link.
     pub(super) fn all_at(&self, addr: IpAddr) -> impl Iterator<Item = PeerId> {
         let first = ((addr, None), PeerId(0));
         let last = ((addr, Some(u32::MAX)), PeerId(u32::MAX));

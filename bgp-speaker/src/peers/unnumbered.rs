@@ -1,13 +1,14 @@
-//! Unnumbered peers: who is at the other end of a link? Whoever sends router advertisements there.
+//! Unnumbered peers, found by router advertisements on a link.
 //!
-//! Owns one task and one raw ICMPv6 socket per link. It sends router advertisements, so that the peer finds us too,
-//! and takes the source of one that it received as the peer's address (RFC 4861 §4.2, §6.1.2: hop limit 255,
-//! link-local source). Ours carry router lifetime 0: nobody is to take us for a default router (§6.2.3).
+//! Each link has a task with a raw ICMPv6 socket. It sends router advertisements, so that the peer finds us
+//! too, and uses the source of a received one as the peer's address (RFC 4861 §4.2, §6.1.2: hop limit 255,
+//! link-local source). Our advertisements have router lifetime 0: we are no default router (§6.2.3).
 //!
-//! A neighbor with an established session stays, whoever else advertises: that it is gone is for the session to find out. Without a
-//! session, each sender gets [`MIN_NEIGHBOR_TIME`] to bring one up. A second sender is reported.
+//! A neighbor with an established session stays, whoever else advertises: the session detects when it is
+//! gone. Without a session each router has [`MIN_NEIGHBOR_TIME`] to bring one up. A second router is
+//! reported.
 //!
-//! An interface that is not there yet, or went and came back, is looked for each second.
+//! A missing interface is looked up each second.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,22 +31,23 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 2);
 const ADVERTISEMENT: u8 = 134;
 const SOLICITATION: u8 = 133;
-/// RFC 4861 §10: between initial advertisements it is 16 s at most; a cable shall not wait so long.
+/// Interval until the peer is found. RFC 4861 §10 allows up to 16 s between initial advertisements, which is
+/// too long after a cable is plugged in.
 const INITIAL_INTERVAL: Duration = Duration::from_secs(1);
-/// Once the peer is known.
+/// Interval once the peer is found.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// How long a neighbor stays when another one advertises itself: since it was found, or since its session ended.
+/// How long a neighbor stays when another router advertises: since it was found, or since its session ended.
 const MIN_NEIGHBOR_TIME: Duration = Duration::from_secs(10);
-/// A second sender is reported again after this.
+/// Interval of warnings about a second router.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
-/// After an error, and between looks for the interface.
+/// Wait after an error, and between lookups of the interface.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The links with unnumbered peers.
+/// Links with unnumbered peers.
 #[derive(Default)]
 pub(crate) struct Links(Mutex<BTreeMap<PeerId, DiscoveryTask>>);
 
-/// A task that looks for a neighbor; it ends with this.
+/// The discovery task of a link, which ends when this is dropped.
 pub(crate) struct DiscoveryTask {
     link: LinkSpec,
     found: Arc<Mutex<Option<SocketAddrV6>>>,
@@ -53,7 +55,7 @@ pub(crate) struct DiscoveryTask {
 }
 
 impl DiscoveryTask {
-    /// The peer, if it was found.
+    /// The neighbor, if it was found.
     pub(crate) fn found(&self) -> Option<SocketAddrV6> {
         *self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,18 +89,18 @@ impl Links {
     }
 }
 
-/// Looks for the peer of one link.
+/// Discovery of the peer on one link.
 pub(crate) struct Discovery {
     link: LinkSpec,
     peers: Peers,
     found: Arc<Mutex<Option<SocketAddrV6>>>,
-    /// When the neighbor was taken.
+    /// When the neighbor was found.
     since: Instant,
-    /// When a second sender was last reported.
+    /// When a second router was last reported.
     reported: Option<Instant>,
 }
 
-/// What came on the link.
+/// A message received on the link.
 enum LinkMessage {
     Router(SocketAddrV6),
     /// A router solicitation.
@@ -107,7 +109,7 @@ enum LinkMessage {
 }
 
 impl Discovery {
-    /// `known`: who was at the other end before, in case the interface is still the same.
+    /// `known`: the former neighbor, kept if the interface is still the same.
     pub(crate) fn new(link: LinkSpec, peers: Peers, known: Option<SocketAddrV6>) -> Self {
         let same = known.filter(|known| interface_index(&link.interface) == Some(known.scope_id()));
         Self {
@@ -132,7 +134,7 @@ impl Discovery {
         *self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands the speaker the peer as it is known now.
+    /// Adds or changes the peer with what is known now.
     pub(crate) async fn update_peer(&mut self) -> Result<(), Stopped> {
         let spec = match self.known() {
             Some(peer) => self.spec_with(peer),
@@ -170,7 +172,7 @@ impl Discovery {
         }
     }
 
-    /// Until the interface fails; `Ok` when the speaker has stopped.
+    /// Runs until the interface fails; `Ok` when the speaker has stopped.
     async fn watch(&mut self) -> io::Result<()> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "no such interface");
         let index = interface_index(&self.link.interface).ok_or_else(missing)?;
@@ -252,12 +254,13 @@ fn open(interface: &str, index: u32) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The kernel fills in the checksum of a raw ICMPv6 socket (RFC 3542 §3.1).
+/// The kernel computes the checksum of a raw ICMPv6 socket (RFC 3542 §3.1).
 fn send(socket: &Socket, index: u32, kind: u8) -> io::Result<()> {
     let (message, to): (&[u8], _) = if kind == SOLICITATION {
         (&[SOLICITATION, 0, 0, 0, 0, 0, 0, 0], ALL_ROUTERS)
     } else {
-        // Type, code, checksum; hop limit and flags: nothing said; lifetime 0; reachable and retransmission time: nothing said.
+        // Type, code, checksum; hop limit and flags unspecified; lifetime 0; reachable and retransmission
+        // time unspecified.
         (
             &[ADVERTISEMENT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             ALL_NODES,
@@ -265,7 +268,7 @@ fn send(socket: &Socket, index: u32, kind: u8) -> io::Result<()> {
     };
     let to = SocketAddrV6::new(to, 0, 0, index);
     match socket.send_to(message, &SocketAddr::V6(to).into()) {
-        // The link is down or its address not yet in force: the next one may go.
+        // The link is down, or its address is tentative: the next advertisement may succeed.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
         other => other.map(drop),
     }
@@ -276,7 +279,7 @@ async fn receive(socket: &AsyncFd<Socket>, index: u32) -> io::Result<LinkMessage
         .async_io(Interest::READABLE, |socket| {
             let mut buffer = [0; 1500];
             let datagram = sockopt::receive_from(socket, &mut buffer)?;
-            // RFC 4861 §6.1.1, §6.1.2: one that a router passed on is not of this link.
+            // RFC 4861 §6.1.1, §6.1.2: a forwarded message is not from this link.
             if datagram.hop_limit != Some(255) {
                 return Ok(LinkMessage::Nothing);
             }
@@ -286,7 +289,7 @@ async fn receive(socket: &AsyncFd<Socket>, index: u32) -> io::Result<LinkMessage
         .await
 }
 
-/// What a message means. Its hop limit was checked, and its type by the socket's filter.
+/// Classifies a message. Its hop limit and type have been checked.
 fn classify(message: &[u8], from: Option<SocketAddrV6>, index: u32) -> LinkMessage {
     match (message.first(), from) {
         (Some(&ADVERTISEMENT), Some(from)) if message.len() >= 16 && from.ip().is_unicast_link_local() => {

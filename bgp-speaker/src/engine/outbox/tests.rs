@@ -10,7 +10,7 @@ use super::*;
 const PEER: PeerId = PeerId(7);
 const SESSION: SessionId = SessionId { peer: PEER, epoch: 1 };
 
-/// A message of so many octets that says who sent it and as which.
+/// A message of this length that carries its sender and number.
 fn message(length: usize, kind: u8, number: u32) -> Bytes {
     let mut message = BytesMut::with_capacity(length);
     message.put_bytes(0xFF, 16);
@@ -28,7 +28,7 @@ fn chunk(length: usize, number: u32) -> Arc<Chunk> {
     Arc::new(Chunk::only_for(PEER, message(length, ROUTES, number)))
 }
 
-/// Reads one message: its kind and number. Panics if its octets are not those that were sent.
+/// Reads one message and returns its kind and number. Panics if its octets are not those of one message.
 async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> (u8, u32) {
     let mut header = [0; 23];
     stream.read_exact(&mut header).await.unwrap();
@@ -40,7 +40,7 @@ async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> (u8, u32) {
     (header[18], u32::from_be_bytes(header[19..].try_into().unwrap()))
 }
 
-/// Our end and the peer's; ours takes little before it is full.
+/// Both ends of a connection; the send buffer of the first is small.
 async fn connection() -> (Arc<TcpStream>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (ours, theirs) = tokio::join!(
@@ -48,7 +48,7 @@ async fn connection() -> (Arc<TcpStream>, TcpStream) {
         listener.accept()
     );
     let ours = ours.unwrap();
-    ours.set_nodelay(true).unwrap(); // as all sessions have it
+    ours.set_nodelay(true).unwrap(); // as on all sessions
     socket2::SockRef::from(&ours).set_send_buffer_size(8192).unwrap();
     ours.writable().await.unwrap();
     (Arc::new(ours), theirs.unwrap().0)
@@ -194,7 +194,7 @@ async fn the_task_hears_of_the_engines_error() {
     socket2::SockRef::from(&theirs)
         .set_linger(Some(std::time::Duration::ZERO))
         .unwrap();
-    drop(theirs); // a reset
+    drop(theirs); // resets the connection
     ours.readable().await.unwrap();
     let outbox = Outbox::new(SESSION, ours);
     assert_eq!(outbox.put(chunk(50, 0)), PutOutcome::EngineWrites);
@@ -217,7 +217,7 @@ async fn more_than_the_credit_is_refused() {
     assert_eq!(outbox.put(chunk(50, 0)), PutOutcome::OverCredit);
 }
 
-/// Numbers that look random (xorshift).
+/// Pseudo-random numbers (xorshift).
 struct Dice(u32);
 
 impl Dice {
@@ -229,11 +229,11 @@ impl Dice {
     }
 }
 
-/// Fewer than may be under way at once.
+/// Fewer than the credit allows.
 const CHUNKS: u32 = 4000;
 const WORDS: u32 = 500;
 
-/// The engine's task: chunks of all sizes, written in turns of some.
+/// The engine's task: chunks of all sizes, written a few at a time.
 async fn engine(outbox: Arc<Outbox>) {
     let mut dice = Dice(0x1234_5678);
     let mut number = 0;
@@ -257,7 +257,7 @@ async fn engine(outbox: Arc<Outbox>) {
     }
 }
 
-/// The peer's task: writes what it is given, with a word of its own now and then.
+/// The peer's task: writes chunks, and messages of the session in between.
 async fn task(outbox: Arc<Outbox>, socket: Arc<TcpStream>) {
     let mut dice = Dice(0x8765_4321);
     let mut queue = Queue::default();
@@ -284,7 +284,7 @@ async fn task(outbox: Arc<Outbox>, socket: Arc<TcpStream>) {
     }
 }
 
-/// Whoever writes, everything comes once, whole and in order.
+/// Whoever writes, each message arrives once, whole and in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn two_writers_keep_the_order() {
     let (ours, theirs) = connection().await;
@@ -300,7 +300,7 @@ async fn two_writers_keep_the_order() {
         *expected += 1;
     }
     engine.await.unwrap();
-    // When all is written it is nobody's turn, and the engine's task may write again, whoever wrote the most before.
+    // When all is written there is no writer, and the engine's task may write again.
     while outbox.lock().writer != Writer::Nobody {
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,4 @@
-//! The engine's task by hand: inputs of sessions in any order, output that is late, streams that nobody reads.
+//! The engine's task: inputs of sessions in any order, late outputs, streams that are not read.
 
 use std::task::{Context, Waker};
 
@@ -82,7 +82,7 @@ fn originate(task: &mut EngineTask, count: u32) {
     task.handle(ToEngine::Input(Input::Originate(routes.collect())));
 }
 
-/// Hands out all that came of the work so far.
+/// Dispatches all outputs of the work so far.
 fn dispatch_outputs(task: &mut EngineTask) {
     while let Some(output) = task.engine.next_output() {
         task.dispatch(output);
@@ -97,7 +97,7 @@ fn has_messages(outbox: &Outbox) -> bool {
     waiting && outbox.take(&mut Queue::default(), 1).unwrap() > 0 || outbox.messages() > 0
 }
 
-/// A turn ended before its output was handed out, and meanwhile the session ended and the next came up.
+/// Outputs are dispatched after their session ended and the next came up.
 #[tokio::test]
 async fn output_for_an_ended_session_goes_nowhere() {
     let mut bench = configured().await;
@@ -130,7 +130,7 @@ async fn output_for_an_ended_session_goes_nowhere() {
     panic!("nothing was advertised");
 }
 
-/// A late Up of a removed peer, a late Down of an earlier session: neither leaves nor takes an outbox.
+/// A late Up of a removed peer, a late Down of an earlier session: neither adds nor removes an outbox.
 #[tokio::test]
 async fn inputs_of_sessions_that_are_over_change_nothing() {
     let mut bench = configured().await;
@@ -138,7 +138,7 @@ async fn inputs_of_sessions_that_are_over_change_nothing() {
     let (first, first_up, _a) = session(1).await;
     let (second, second_up, _b) = session(2).await;
     task.handle(first_up);
-    task.handle(second_up); // its Down was lost sight of
+    task.handle(second_up); // its Down was lost
     task.handle(ToEngine::Input(Input::Down(first.session())));
     assert!(task.engine.is_established(second.session()));
     assert!(task.outbox(second.session()).is_some() && task.outbox(first.session()).is_none());
@@ -151,7 +151,7 @@ async fn inputs_of_sessions_that_are_over_change_nothing() {
     assert!(task.outboxes.is_empty(), "the peer is gone");
 }
 
-/// What the datapath had no room for goes as soon as there is some, though small messages come all the time.
+/// The backlog of the datapath is sent as soon as possible, although inputs arrive continuously.
 #[tokio::test]
 async fn held_routes_go_under_a_steady_stream_of_messages() {
     let Bench {
@@ -171,7 +171,7 @@ async fn held_routes_go_under_a_steady_stream_of_messages() {
         task.datapath.send(DatapathEvent::Routes { changes, more: false });
     }
     assert!(task.datapath.is_behind());
-    // Small messages: the engine's task finds some whenever it looks.
+    // Small messages: the engine's task always finds some.
     let report = || ToEngine::Report(Event::PathLimitWarning(PEER, Prefix::v4(0, 0)));
     while inbox.try_send(report()).is_ok() {}
     tokio::spawn(task.run());

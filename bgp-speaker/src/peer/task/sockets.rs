@@ -1,4 +1,4 @@
-//! The connections of a peer's task: which are taken, what is read and written, how they end, and which TCP MD5 key they have.
+//! Sockets of a peer's task: accepting, reading, writing, closing, and TCP MD5 keys.
 
 use std::os::fd::AsFd;
 
@@ -59,7 +59,7 @@ impl PeerTask {
         }
     }
 
-    /// Connections and listeners have this key from now on.
+    /// Sets the key of connections and listeners.
     pub(super) fn use_key(&mut self, key: KeyInUse) {
         if self.spec.transport.password.is_none() {
             return;
@@ -89,7 +89,7 @@ impl PeerTask {
             self.session
                 .handle(now(), Input::Received { conn, buf: &mut buf });
             if let Some(connection) = self.connections.get_mut(id) {
-                // An empty buffer goes back: most peers are silent most of the time.
+                // An empty buffer is freed: most peers are idle most of the time.
                 connection.read = if buf.is_empty() { BytesMut::new() } else { buf };
             }
             self.run_outputs();
@@ -101,7 +101,7 @@ impl PeerTask {
         }
     }
 
-    /// Most of what is to be written fits into the socket.
+    /// Writes queued messages. Most fit into the socket.
     pub(super) fn write_all(&mut self) {
         for id in self.connections.to_write() {
             self.write(id);
@@ -120,7 +120,7 @@ impl PeerTask {
         };
         let before = connection.queue.octets();
         match connection.write() {
-            // The socket took nothing: nobody knows whether the peer still reads.
+            // The socket accepted nothing: this does not show that the peer reads.
             Ok(_) if connection.queue.octets() == before => {}
             Ok(credit) => {
                 if let Some(up) = &mut self.up {
@@ -132,7 +132,7 @@ impl PeerTask {
         }
     }
 
-    /// A message of the session waits behind what was begun.
+    /// Queues a message of the session behind a partly written one.
     pub(super) fn queue_control_message(&mut self, id: ConnId, bytes: Bytes) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
@@ -143,7 +143,7 @@ impl PeerTask {
         connection.queue.push_control(bytes);
     }
 
-    /// The connection is gone by itself.
+    /// The connection was closed by the peer or failed.
     pub(super) fn connection_lost(&mut self, id: ConnId, error: Option<String>) {
         if let Some(mut connection) = self.connections.take(id) {
             let earlier = self.detach_outbox(&mut connection);
@@ -161,8 +161,8 @@ impl PeerTask {
         }
     }
 
-    /// The session of this connection is over, if it has one: all that belongs to it goes. What the system told the engine's task,
-    /// if anything.
+    /// Detaches the outbox of this connection's session, which has ended, if there is one. Returns the error
+    /// of the engine's last write, if any.
     fn detach_outbox(&mut self, connection: &mut Connection) -> Option<std::io::Error> {
         let up = self.up.take_if(|up| up.conn == connection.id)?;
         self.history.progress.set_up(false);
