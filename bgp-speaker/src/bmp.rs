@@ -140,13 +140,13 @@ impl Station {
             let end = match timeout(CONNECT_TIMEOUT, TcpStream::connect(station)).await {
                 Ok(Ok(stream)) => self.serve(stream).await,
                 Ok(Err(error)) => Err(error.into()),
-                Err(_) => Err(ConnectionEnd::Fault("no answer".to_owned())),
+                Err(_) => Err(ConnectionEnd::Fault("connecting timed out".to_owned())),
             };
             let feed = self.feed;
             let ended = self.peers.ask(move |engine| engine.end_feed(feed)).await;
             match (end, ended) {
                 (Err(ConnectionEnd::Fault(error)), Ok(())) => {
-                    tracing::warn!(%station, %error, "BMP station lost")
+                    tracing::warn!(event = "bmp-lost", %station, %error, "connection to the BMP station lost; reconnecting")
                 }
                 _ => return,
             }
@@ -161,7 +161,7 @@ impl Station {
 
     /// Serves one connection; returns `Ok` when the speaker ends.
     async fn serve(&mut self, mut stream: TcpStream) -> Result<(), ConnectionEnd> {
-        tracing::info!(station = %self.spec.station, "BMP station connected");
+        tracing::info!(event = "bmp-connected", station = %self.spec.station, "connected to the BMP station");
         let feed = self.feed;
         self.reported.clear();
         self.out.clear();
@@ -196,7 +196,9 @@ impl Station {
             // A station sends nothing (§3.2): a readable socket was closed, or is no station.
             match timeout(POLL_INTERVAL, stream.readable()).await {
                 Ok(_) if stream.try_read(&mut [0; 64])? == 0 => {
-                    return Err(ConnectionEnd::Fault("it closed the connection".to_owned()));
+                    return Err(ConnectionEnd::Fault(
+                        "the station closed the connection".to_owned(),
+                    ));
                 }
                 _ => {}
             }
@@ -207,7 +209,7 @@ impl Station {
         let bytes = self.out.split();
         match timeout(WRITE_TIMEOUT, stream.write_all(&bytes)).await {
             Ok(done) => Ok(done?),
-            Err(_) => Err(ConnectionEnd::Fault("it does not read".to_owned())),
+            Err(_) => Err(ConnectionEnd::Fault("the station does not read".to_owned())),
         }
     }
 
@@ -276,8 +278,9 @@ impl Station {
             .peers
             .ask(move |engine| engine.take_feed(feed, PAGE_SIZE))
             .await?;
-        let items =
-            items.ok_or_else(|| ConnectionEnd::Fault("it was too slow: beginning anew".to_owned()))?;
+        let items = items.ok_or_else(|| {
+            ConnectionEnd::Fault("the station is too slow; starting again with all routes".to_owned())
+        })?;
         if items.iter().any(|item| !self.reported.contains_key(&item.peer)) {
             self.report_peer_changes().await?; // the peer just came up, or is gone
         }

@@ -67,8 +67,9 @@ impl Host {
                 *host.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
             }
             Err(error) => tracing::warn!(
+                event = "address-watch-failed",
                 %error,
-                "cannot follow the host's addresses: a session whose local address goes away is noticed by its hold timer only"
+                "cannot watch the host's addresses; a session whose local address is removed ends only with its hold timer"
             ),
         }
         host
@@ -106,7 +107,7 @@ impl Host {
                 true
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot read the host's addresses; trying again");
+                tracing::warn!(event = "address-read-failed", %error, "cannot read the host's addresses; retrying");
                 false
             }
         }

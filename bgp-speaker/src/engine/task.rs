@@ -225,8 +225,9 @@ impl EngineTask {
             PutOutcome::Queued => {}
             PutOutcome::OverCredit => {
                 tracing::error!(
+                    event = "credit-exceeded",
                     peer = session.peer.0,
-                    "more chunks under way than the credit allows; resetting the session"
+                    "more unwritten chunks than the credit allows; resetting the session: this is a bug, please report it"
                 );
                 outbox.fail(Notification::cease(cease::OUT_OF_RESOURCES), Duration::ZERO);
             }

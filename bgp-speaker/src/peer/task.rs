@@ -211,7 +211,10 @@ impl PeerTask {
         if let Some(key) = self.connections.check_key(now()) {
             if self.up.is_some() {
                 let next = key == KeyInUse::Next;
-                tracing::info!(peer = %self.spec.name, next, "segments are not acknowledged; trying the other TCP MD5 key");
+                tracing::info!(
+                    event = "md5-key-switched", peer = %self.spec.name, next,
+                    "the peer does not acknowledge segments; trying the other TCP MD5 key"
+                );
             }
             self.use_key(key);
         }
@@ -387,7 +390,7 @@ impl PeerTask {
     }
 
     fn on_state(&self, state: State) {
-        tracing::debug!(peer = %self.spec.name, ?state, "session");
+        tracing::debug!(event = "session-state", peer = %self.spec.name, ?state, "session state changed");
         if matches!(state, State::OpenConfirm | State::Established) {
             self.history.progress.set_opened();
         }
@@ -416,7 +419,7 @@ impl PeerTask {
         self.history.sessions = id.epoch;
         self.history.failure = None;
         let remote = up.ends.1;
-        tracing::info!(peer = %self.spec.name, address = %remote.ip(), %asn, "session established");
+        tracing::info!(event = "session-up", peer = %self.spec.name, address = %remote.ip(), %asn, "session established");
         self.mailbox.push(up.up());
         self.mailbox.push(ToEngine::Report(Event::PeerUp {
             peer: self.spec.id,
@@ -450,8 +453,11 @@ impl PeerTask {
             EngineInput::Restarting(session, retain)
         };
         self.mailbox.push(ToEngine::Input(input));
-        let keeping: Vec<String> = retain.iter().map(|family| family.to_string()).collect();
-        tracing::warn!(peer = %self.spec.name, reason = %reason, keeping = %keeping.join(", "), "session down");
+        let retained: Vec<String> = retain.iter().map(|family| family.to_string()).collect();
+        tracing::warn!(
+            event = "session-down", peer = %self.spec.name, %reason, retained = %retained.join(", "),
+            "session down"
+        );
         let (peer, name) = (self.spec.id, self.spec.name.clone());
         self.mailbox.push(ToEngine::Report(Event::PeerDown {
             peer,
@@ -469,7 +475,7 @@ impl PeerTask {
         if self.history.failure.as_ref().is_some_and(same) {
             return;
         }
-        tracing::info!(peer = %self.spec.name, reason = %reason, "the session does not come up");
+        tracing::info!(event = "session-failed", peer = %self.spec.name, %reason, "the session does not come up; retrying");
         self.history.failure = Some((reason, now));
     }
 
@@ -495,7 +501,10 @@ impl PeerTask {
             .saturating_sub(batch.issues.len() as u64);
         let room = usize::try_from(LOGGED_ISSUES.saturating_sub(logged)).unwrap_or(0);
         for issue in batch.issues.iter().take(room) {
-            tracing::warn!(peer = %self.spec.name, "UPDATE with an error that does not end the session: {issue}");
+            tracing::warn!(
+                event = "update-error", peer = %self.spec.name, error = %issue,
+                "received a malformed UPDATE; the session continues"
+            );
         }
         self.mailbox.push_routes(self.latest(), batch);
     }
@@ -530,7 +539,7 @@ impl PeerTask {
             LocalEnd::Changed(facts) => self.mailbox.push(ToEngine::Input(EngineInput::Facts(id, facts))),
             LocalEnd::Gone => self.connection_lost(
                 conn,
-                Some(format!("the local address {local} is gone from this host")),
+                Some(format!("the local address {local} was removed from this host")),
             ),
         }
     }

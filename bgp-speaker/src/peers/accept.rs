@@ -24,7 +24,7 @@ pub(crate) async fn accept(listener: Arc<TcpListener>, peers: Peers) {
             Ok(accepted) => accepted,
             Err(error) => {
                 if failed.may_log(now()) {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    tracing::warn!(event = "accept-failed", %error, "cannot accept connections; retrying");
                 }
                 tokio::time::sleep(RETRY_AFTER).await;
                 continue;
@@ -49,7 +49,7 @@ pub(crate) async fn accept(listener: Arc<TcpListener>, peers: Peers) {
 
 fn refuse(remote: SocketAddr, Refusal(reason): &Refusal, log_limit: &mut LogLimit) {
     if log_limit.may_log(now()) {
-        tracing::warn!(source = %remote.ip(), "refused a connection: {reason}");
+        tracing::warn!(event = "connection-refused", source = %remote.ip(), %reason, "connection refused");
     }
 }
 

@@ -156,8 +156,8 @@ impl Discovery {
         spec.transport.remote = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
         let name = &self.link.interface;
         spec.waiting_for = Some(match interface_index(name) {
-            Some(_) => format!("no router advertisement heard on {name} yet; does the peer send them?"),
-            None => format!("there is no interface {name}"),
+            Some(_) => format!("no router advertisement received on {name}; enable them on the peer"),
+            None => format!("interface {name} does not exist"),
         });
         spec
     }
@@ -166,7 +166,10 @@ impl Discovery {
         loop {
             match self.watch().await {
                 Ok(()) => return,
-                Err(error) => tracing::debug!(interface = %self.link.interface, %error, "unnumbered peer"),
+                Err(error) => tracing::debug!(
+                    event = "discovery-failed", interface = %self.link.interface, %error,
+                    "cannot discover the unnumbered peer; retrying"
+                ),
             }
             tokio::time::sleep(RETRY_AFTER).await;
         }
@@ -219,7 +222,10 @@ impl Discovery {
             }
         }
         self.since = now;
-        tracing::info!(peer = %self.link.template.name, address = %peer.ip(), interface = %self.link.interface, "peer found");
+        tracing::info!(
+            event = "neighbor-found", peer = %self.link.template.name, address = %peer.ip(),
+            interface = %self.link.interface, "unnumbered peer found"
+        );
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
         let spec = self.spec_with(peer);
         let found = spec.transport.remote;
@@ -233,8 +239,9 @@ impl Discovery {
         if !self.reported.is_some_and(recent) {
             self.reported = Some(now);
             tracing::warn!(
-                peer = %self.link.template.name, interface = %self.link.interface, neighbor = %known.ip(), second = %second.ip(),
-                "two routers advertise themselves on the link of an unnumbered peer, which must be point-to-point"
+                event = "second-router", peer = %self.link.template.name, interface = %self.link.interface,
+                neighbor = %known.ip(), second = %second.ip(),
+                "two routers advertise on the link of an unnumbered peer; make the link point-to-point"
             );
         }
     }

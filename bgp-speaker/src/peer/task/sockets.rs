@@ -20,8 +20,9 @@ impl PeerTask {
         let transport = &self.spec.transport;
         if signed != transport.password.is_some() {
             tracing::info!(
-                peer = %self.spec.name,
-                "the peer connected while its password was being changed; closing the connection"
+                event = "connection-refused", peer = %self.spec.name,
+                reason = "the connection was made before the TCP MD5 key changed; the peer connects again",
+                "connection refused"
             );
             return;
         }
@@ -29,7 +30,10 @@ impl PeerTask {
         let tuned = socket::sign(fd, transport.remote, password)
             .and_then(|()| socket::tune(fd, transport, self.is_external()));
         if let Err(error) = tuned {
-            tracing::warn!(peer = %self.spec.name, %error, "cannot set the options of an accepted connection; closing it");
+            tracing::warn!(
+                event = "socket-options-failed", peer = %self.spec.name, %error,
+                "cannot set the options of an accepted connection; closing it"
+            );
             return;
         }
         let conn = self.connections.add_incoming(stream);
@@ -69,7 +73,10 @@ impl PeerTask {
             registry.use_key(self.spec.id, key);
         }
         if let Err(error) = of_connections {
-            tracing::warn!(peer = %self.spec.name, %error, "cannot change the TCP MD5 key of a connection; restarting the session");
+            tracing::warn!(
+                event = "md5-key-failed", peer = %self.spec.name, %error,
+                "cannot change the TCP MD5 key of a connection; restarting the session"
+            );
             self.session_input(Input::Stop {
                 subcode: cease::OTHER_CONFIGURATION_CHANGE,
                 message: String::new(),
