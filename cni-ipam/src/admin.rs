@@ -16,7 +16,6 @@ use crate::allocator;
 use crate::attachment::{self, Access, Attachment, Record, State};
 use crate::error::{Error, Result};
 use crate::kernel::link::{self, Link};
-use crate::kernel::netlink::Socket;
 use crate::kernel::netns::{self, Life, Netns};
 use crate::kernel::{nft, veth};
 use crate::names::{ALIAS_MARK, MARK, Owner};
@@ -24,6 +23,7 @@ use crate::own;
 use crate::plugin::{self, MAIN};
 use crate::store::{Disk, Store};
 use crate::{egress, gc, wiring};
+use linux::netlink::Socket;
 
 /// An attachment, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,6 +58,7 @@ pub fn attachments(state_dir: &Path) -> Result<Vec<AttachmentInfo>> {
     };
     // An interface of ours that lives proves that its namespace does, wherever its path is mounted.
     let links = Socket::route()
+        .map_err(Error::from)
         .and_then(|host| link::links(&host))
         .unwrap_or_default();
     let mut found = Vec::new();

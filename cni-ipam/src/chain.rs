@@ -13,7 +13,6 @@ use crate::block::Family;
 use crate::egress::Note;
 use crate::error::{Error, Result};
 use crate::kernel::link;
-use crate::kernel::netlink::Socket;
 use crate::kernel::netns::Netns;
 use crate::kernel::veth;
 use crate::netconf::{Netconf, Route};
@@ -22,6 +21,7 @@ use crate::request::Request;
 use crate::result::CniResult;
 use crate::store::Disk;
 use crate::{egress, own};
+use linux::netlink::Socket;
 
 pub(crate) fn add(request: &Request, conf: &Netconf, previous: &Value) -> Result<Value> {
     let netns = Netns::open(&request.netns)?;

@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use crate::attachment::read_file;
 use crate::error::{Error, Result};
 use crate::gc::Failures;
-use crate::kernel::netlink::Socket;
 use crate::kernel::netns::{self, Life, Netns};
 use crate::kernel::nft::{self, Chain, Element};
 use crate::kernel::table;
@@ -25,6 +24,7 @@ use crate::names::Owner;
 use crate::netconf::Netconf;
 use crate::node::Node;
 use crate::store::{Disk, names};
+use linux::netlink::Socket;
 
 const NOTES: &str = "egress";
 
@@ -191,7 +191,7 @@ pub(crate) fn restore(disk: &Disk, socket: &Socket, owner: &Owner) -> Result<()>
 pub(crate) fn ensure_source_check(socket: &Socket) -> Result<bool> {
     match table::sources().ensure(socket, &[]) {
         Ok(()) => Ok(true),
-        Err(Error::Kernel { errno, .. }) if is_unsupported(errno) => Ok(false),
+        Err(Error::Kernel(refusal)) if is_unsupported(refusal.errno) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -201,15 +201,11 @@ pub(crate) fn has_source_check(socket: &Socket) -> Result<bool> {
     table::sources().is_there(socket)
 }
 
-fn is_unsupported(errno: i32) -> bool {
-    [
-        Errno::ENOENT,
-        Errno::EOPNOTSUPP,
-        Errno::EINVAL,
-        Errno::EAFNOSUPPORT,
-    ]
-    .iter()
-    .any(|e| *e as i32 == errno)
+fn is_unsupported(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EINVAL | Errno::EAFNOSUPPORT
+    )
 }
 
 /// Takes out what is a network's and not valid.

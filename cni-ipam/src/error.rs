@@ -110,12 +110,8 @@ pub enum Error {
     #[error("check of {ifname} failed: {cause}; delete the pod so that it is made anew")]
     Check { ifname: String, cause: String },
     /// The kernel refused.
-    #[error("kernel: cannot {action}: {cause}")]
-    Kernel {
-        action: String,
-        errno: i32,
-        cause: String,
-    },
+    #[error("kernel: {0}")]
+    Kernel(#[from] linux::Error),
     /// An interface has the name that a new one needs; nothing was made.
     #[error("interface {name} {cause}")]
     NameTaken { name: String, cause: &'static str },
@@ -161,7 +157,7 @@ impl Error {
             Self::AddressRefused { .. } => 102,
             Self::BlockChanged { .. } => 103,
             Self::Check { .. } => 104,
-            Self::Kernel { .. } | Self::NameTaken { .. } => 105,
+            Self::Kernel(_) | Self::NameTaken { .. } => 105,
             Self::Partly { first, .. } => first.code(),
             Self::DelegateMissing { .. } => 106,
             Self::Delegate { code, .. } => *code,

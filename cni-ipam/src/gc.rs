@@ -12,12 +12,12 @@ use crate::allocator;
 use crate::attachment::{self, Access, Attachment};
 use crate::error::{Error, Result};
 use crate::kernel::link::{self, Link};
-use crate::kernel::netlink::Socket;
 use crate::kernel::veth;
 use crate::names::{ALIAS_MARK, MARK, Owner};
 use crate::netconf::{Netconf, OWN_IPAM};
 use crate::store::{Disk, Store};
 use crate::{egress, own};
+use linux::netlink::Socket;
 
 /// How many attachments are locked, and their interfaces removed, at once.
 const CHUNK: usize = 256;

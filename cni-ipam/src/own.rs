@@ -11,12 +11,12 @@ use crate::attachment::{self, Attachment, Record, State};
 use crate::block::{Block, Family};
 use crate::error::{Error, Result};
 use crate::kernel::link;
-use crate::kernel::netlink::Socket;
 use crate::kernel::netns::{self, Life};
 use crate::names::Owner;
 use crate::netconf::Netconf;
 use crate::node::Node;
 use crate::store::{Disk, Store};
+use linux::netlink::Socket;
 
 /// Opens the state for writing.
 pub(crate) fn open(conf: &Netconf) -> Result<Disk> {

@@ -16,7 +16,6 @@ use crate::block::Family;
 use crate::delegate::{self, Given};
 use crate::egress::Note;
 use crate::error::{Error, Result};
-use crate::kernel::netlink::Socket;
 use crate::kernel::netns::Netns;
 use crate::kernel::veth::{self, Plan};
 use crate::names::{Owner, mac_text};
@@ -27,6 +26,7 @@ use crate::result::{CniResult, Interface, Ip, ResultRoute};
 use crate::store::Disk;
 use crate::wiring::{self, Wanted};
 use crate::{chain, egress, forwarding, gc, own};
+use linux::netlink::Socket;
 
 const DEFAULT_MTU: u32 = 1500;
 
@@ -291,7 +291,9 @@ pub(crate) fn del(request: &Request, conf: &Netconf) -> Result<()> {
 
 /// Without `fib` in nftables the reverse-path filter is left, which looks at IPv4 alone; `ipam check` says so.
 fn check_sources() {
-    let checked = Socket::netfilter().and_then(|socket| egress::ensure_source_check(&socket));
+    let checked = Socket::netfilter()
+        .map_err(Error::from)
+        .and_then(|socket| egress::ensure_source_check(&socket));
     if !matches!(checked, Ok(true)) {
         let cause = checked
             .err()

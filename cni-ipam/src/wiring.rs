@@ -10,10 +10,10 @@ use ipnet::IpNet;
 use crate::block::Family;
 use crate::error::Result;
 use crate::kernel::link::{self, KernelRoute, LINK_GROUP, Link, Neighbour};
-use crate::kernel::netlink::Socket;
 use crate::kernel::netns::Netns;
 use crate::kernel::veth;
 use crate::names::{Owner, mac_text};
+use linux::netlink::Socket;
 
 /// What a pod's wire should be.
 #[derive(Debug, Clone)]

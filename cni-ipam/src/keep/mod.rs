@@ -26,13 +26,13 @@ use crate::attachment::{self, Attachment, Locked, State};
 use crate::block::Family;
 use crate::error::Result;
 use crate::kernel::link::{self, NewRoute};
-use crate::kernel::netlink::{APPEND, Batch, CREATE, REPLACE, Socket};
 use crate::kernel::veth;
 use crate::names::Owner;
 use crate::node::Node;
 use crate::plugin::MAIN;
 use crate::store::Disk;
 use crate::{egress, names};
+use linux::netlink::{APPEND, Batch, CREATE, REPLACE, Socket};
 
 /// Everything is looked at this often, whatever notifications say.
 const AUDIT: Duration = Duration::from_secs(120);
@@ -203,11 +203,11 @@ fn restore<'a>(socket: &Socket, gaps: impl Iterator<Item = &'a Gap> + Clone, loo
     for gap in gaps.clone() {
         put_back(&mut batch, gap);
     }
-    let outcome = socket.try_run(&batch)?;
+    let outcome = socket.try_run(&mut batch)?;
     // ENODEV: the interface went meanwhile, so a DEL is at work. EINVAL: the source went meanwhile.
     let is_late = |errno| matches!(errno, Errno::ENODEV | Errno::EINVAL | Errno::ENETDOWN);
     if let Some(failure) = outcome.failures.iter().find(|f| !is_late(f.errno)) {
-        return Err(batch.error(failure));
+        return Err(batch.error(failure).into());
     }
     look.busy |= !outcome.failures.is_empty();
     let names = gaps.map(|gap| (gap.wire.host_ifname.clone(), in_words(&gap.missing)));

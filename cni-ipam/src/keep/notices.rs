@@ -13,9 +13,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Result;
 use crate::kernel::link::ROUTE_PROTOCOL;
-use crate::kernel::netlink::{self, Attrs, Socket, kernel_error};
 use crate::kernel::nft;
 use crate::names::MARK;
+use linux::netlink::{self, Attributes, Message, Socket};
 
 /// What may have something missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,15 +54,15 @@ pub(super) struct Notices {
 
 impl Notices {
     pub(super) fn open() -> Result<Self> {
-        const LINK: i32 = 1;
-        const IPV4_ADDRESS: i32 = 5;
-        const IPV4_ROUTE: i32 = 7;
-        const IPV6_ADDRESS: i32 = 9;
-        const IPV6_ROUTE: i32 = 11;
-        const NFTABLES: i32 = 7;
+        const LINK: u32 = 1;
+        const IPV4_ADDRESS: u32 = 5;
+        const IPV4_ROUTE: u32 = 7;
+        const IPV6_ADDRESS: u32 = 9;
+        const IPV6_ROUTE: u32 = 11;
+        const NFTABLES: u32 = 7;
         let groups = [LINK, IPV4_ADDRESS, IPV4_ROUTE, IPV6_ADDRESS, IPV6_ROUTE];
         let route = Socket::route()?;
-        route.drop_routes_of(LEARNED_PROTOCOL)?;
+        route.ignore_routes_of(LEARNED_PROTOCOL)?;
         route.join(&groups)?;
         let netfilter = Socket::netfilter().and_then(|socket| socket.join(&[NFTABLES]).map(|()| socket));
         Ok(Self {
@@ -84,13 +84,13 @@ impl Notices {
             let mut polled: Vec<PollFd<'_>> = sockets
                 .into_iter()
                 .flatten()
-                .map(Socket::fd)
+                .map(AsFd::as_fd)
                 .chain([wake])
                 .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
                 .collect();
             match poll(&mut polled, timeout) {
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(e) => return Err(kernel_error("wait for notifications", e, "")),
+                Err(errno) => return Err(linux::Error::new("wait for notifications", errno).into()),
             }
             let suspect = self.drain(wake)?;
             if suspect.is_any() || until.is_some_and(|until| until <= Instant::now()) {
@@ -128,7 +128,7 @@ fn is_woken(wake: BorrowedFd<'_>) -> bool {
 }
 
 /// A notification of rtnetlink(7) after which part of a pod's wire may be missing.
-fn is_loss_on_host(kind: u16, flags: u16, body: &[u8]) -> bool {
+fn is_loss_on_host(message: &Message<'_>) -> bool {
     const NEWLINK: u16 = 16;
     const NEWADDR: u16 = 20;
     const DELADDR: u16 = 21;
@@ -137,10 +137,11 @@ fn is_loss_on_host(kind: u16, flags: u16, body: &[u8]) -> bool {
     const IFINFO: usize = 16;
     const RTM_PROTOCOL: usize = 5;
     const IFLA_IFNAME: u16 = 3;
+    let body = message.body();
     let protocol = || body.get(RTM_PROTOCOL).copied();
-    match kind {
+    match message.kind {
         // Down, up, another hardware address: what a pod's interface is now.
-        NEWLINK => Attrs(body.get(IFINFO..).unwrap_or_default())
+        NEWLINK => Attributes(body.get(IFINFO..).unwrap_or_default())
             .text(IFLA_IFNAME)
             .is_some_and(|name| name.starts_with(MARK)),
         // The source of routes came or went, or a gateway's address went.
@@ -148,27 +149,31 @@ fn is_loss_on_host(kind: u16, flags: u16, body: &[u8]) -> bool {
         // One of ours went.
         DELROUTE => protocol() == Some(ROUTE_PROTOCOL),
         // Another's is in place of one of ours, perhaps.
-        NEWROUTE => flags & netlink::REPLACE != 0 && protocol() != Some(ROUTE_PROTOCOL),
+        NEWROUTE => message.flags & netlink::REPLACE != 0 && protocol() != Some(ROUTE_PROTOCOL),
         _ => false,
     }
 }
 
 /// A notification of nftables after which part of our table may be missing.
-fn is_loss_in_table(kind: u16, _flags: u16, body: &[u8]) -> bool {
+fn is_loss_in_table(message: &Message<'_>) -> bool {
     const NFGENMSG: usize = 4;
-    nft::is_loss(kind) && Attrs(body.get(NFGENMSG..).unwrap_or_default()).text(1) == Some(nft::TABLE)
+    nft::is_loss(message.kind)
+        && Attributes(message.body().get(NFGENMSG..).unwrap_or_default()).text(1) == Some(nft::TABLE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use linux::netlink::{Batch, frame, messages};
 
     fn attribute(kind: u16, text: &str) -> Vec<u8> {
-        let length = u16::try_from(text.len() + 5).unwrap();
-        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend(text.bytes().chain([0]));
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
+        Batch::attributes(|batch| batch.text(kind, text))
+    }
+
+    fn is_loss(check: fn(&Message<'_>) -> bool, kind: u16, flags: u16, body: &[u8]) -> bool {
+        let mut bytes = Vec::new();
+        frame::message(&mut bytes, kind, flags, 0, |out| out.extend(body));
+        messages(&bytes).any(|message| check(&message))
     }
 
     fn route(protocol: u8) -> Vec<u8> {
@@ -192,7 +197,7 @@ mod tests {
         ];
         for (kind, flags, body, wanted) in cases {
             assert_eq!(
-                is_loss_on_host(kind, flags, &body),
+                is_loss(is_loss_on_host, kind, flags, &body),
                 wanted,
                 "{kind} {flags} {body:?}"
             );
@@ -203,12 +208,12 @@ mod tests {
     fn only_our_table_makes_the_table_suspect() {
         let of = |table: &str| [vec![1, 0, 0, 0], attribute(1, table)].concat();
         assert!(
-            is_loss_in_table(0x0a02, 0, &of("podroute-cni")),
+            is_loss(is_loss_in_table, 0x0a02, 0, &of("podroute-cni")),
             "NFT_MSG_DELTABLE"
         );
-        assert!(!is_loss_in_table(0x0a02, 0, &of("kube-proxy")));
+        assert!(!is_loss(is_loss_in_table, 0x0a02, 0, &of("kube-proxy")));
         assert!(
-            !is_loss_in_table(0x0a0c, 0, &of("podroute-cni")),
+            !is_loss(is_loss_in_table, 0x0a0c, 0, &of("podroute-cni")),
             "NFT_MSG_NEWSETELEM"
         );
     }

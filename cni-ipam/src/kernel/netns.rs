@@ -10,11 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use nix::sched::{CloneFlags, setns};
+use linux::netns;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::kernel::sys;
 
 /// The inode of the machine's first PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h).
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -47,7 +46,7 @@ impl Netns {
             return Err(fail("it cannot be read".into()));
         };
         let same_device = here.map(|(device, _)| device) == there.map(|(device, _)| device);
-        if !same_device || sys::is_network_namespace(file.as_fd()) != Ok(true) {
+        if !same_device || netns::is_network_namespace(&file) != Ok(true) {
             return Err(fail("it is not a network namespace".into()));
         }
         if here == there {
@@ -81,10 +80,9 @@ impl Netns {
             path: self.path.clone(),
             cause,
         };
-        let enter = |file: &File| setns(file, CloneFlags::CLONE_NEWNET);
-        enter(&self.file).map_err(|e| fail(format!("cannot be entered: {e}")))?;
+        netns::enter(&self.file).map_err(|e| fail(format!("cannot be entered: {e}")))?;
         let done = work();
-        enter(&self.home).map_err(|e| fail(format!("cannot be left: {e}")))?;
+        netns::enter(&self.home).map_err(|e| fail(format!("cannot be left: {e}")))?;
         done
     }
 }

@@ -12,8 +12,8 @@ use nix::errno::Errno;
 use crate::block::Family;
 use crate::error::Result;
 use crate::kernel::link::octets;
-use crate::kernel::netlink::{ACK, Attrs, Batch, CREATE, DUMP, Outcome, Socket};
 use crate::names::hash;
+use linux::netlink::{ACK, Attributes, Batch, CREATE, DUMP, Outcome, Socket};
 
 /// The table's name.
 pub(crate) const TABLE: &str = "podroute-cni";
@@ -165,7 +165,7 @@ impl Chain {
         batch.text(2, &self.name);
         let replies = socket.run(batch)?;
         let comment = self.comment();
-        let is_ours = |attrs: Attrs<'_>| {
+        let is_ours = |attrs: Attributes<'_>| {
             attrs.text(2) == Some(self.name.as_str()) && attrs.get(7) == Some(comment.as_slice())
         };
         Ok(replies.len() == self.rules.len() && replies.iter().all(|reply| is_ours(reply.attrs(4))))
@@ -311,7 +311,10 @@ impl Transaction {
 
     fn run(mut self, socket: &Socket) -> Result<()> {
         let (batch, outcome) = self.try_run(socket)?;
-        outcome.failures.first().map_or(Ok(()), |f| Err(batch.error(f)))
+        outcome
+            .failures
+            .first()
+            .map_or(Ok(()), |f| Err(batch.error(f).into()))
     }
 
     fn try_run(&mut self, socket: &Socket) -> Result<(Batch, Outcome)> {
@@ -325,8 +328,8 @@ impl Transaction {
         self.0.text(1, TABLE);
         self.0
             .begin(BATCH_END, 0, &[0, 0, 0, 10], "end an nftables transaction");
-        let batch = std::mem::take(&mut self.0);
-        let outcome = socket.try_run(&batch)?;
+        let mut batch = std::mem::take(&mut self.0);
+        let outcome = socket.try_run(&mut batch)?;
         Ok((batch, outcome))
     }
 }
@@ -349,7 +352,7 @@ pub(crate) fn remove_elements(socket: &Socket, elements: &[(String, Element)]) -
         one.elements(DELSETELEM, set, std::slice::from_ref(element));
         let (batch, outcome) = one.try_run(socket)?;
         if let Some(failure) = outcome.failures.iter().find(|f| f.errno != Errno::ENOENT) {
-            return Err(batch.error(failure));
+            return Err(batch.error(failure).into());
         }
     }
     Ok(())
@@ -378,9 +381,9 @@ pub(crate) fn missing_elements(
             .put(list);
         });
     }
-    let outcome = socket.try_run(&batch)?;
+    let outcome = socket.try_run(&mut batch)?;
     if let Some(failure) = outcome.failures.iter().find(|f| f.errno != Errno::ENOENT) {
-        return Err(batch.error(failure));
+        return Err(batch.error(failure).into());
     }
     let gone = outcome.failures.iter().filter_map(|f| elements.get(f.index));
     Ok(gone.cloned().collect())
@@ -407,7 +410,7 @@ pub(crate) fn foreign_chain(
     );
     batch.text(1, table);
     batch.text(3, chain);
-    let outcome = socket.try_run(&batch)?;
+    let outcome = socket.try_run(&mut batch)?;
     let Some(found) = outcome.replies.first() else {
         return Ok(None);
     };
@@ -567,10 +570,10 @@ pub(crate) fn remove_table(socket: &Socket) -> Result<bool> {
     );
     batch.text(1, TABLE);
     batch.begin(BATCH_END, 0, &[0, 0, 0, 10], "end an nftables transaction");
-    let outcome = socket.try_run(&batch)?;
+    let outcome = socket.try_run(&mut batch)?;
     match outcome.failures.first() {
         None => Ok(true),
         Some(failure) if failure.errno == Errno::ENOENT => Ok(false),
-        Some(failure) => Err(batch.error(failure)),
+        Some(failure) => Err(batch.error(failure).into()),
     }
 }

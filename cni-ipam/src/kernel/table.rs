@@ -11,12 +11,12 @@ use ipnet::IpNet;
 
 use crate::block::Family;
 use crate::kernel::link::LINK_GROUP;
-use crate::kernel::netlink::Batch;
 use crate::kernel::nft::{
     ACCEPT, Chain, DROP, Element, Keys, REG_1, REG_2, RETURN, equals, expression, intervals, load_address,
     load_meta, look_up, match_family, match_transport, number, rule, verdict,
 };
 use crate::names::hash;
+use linux::netlink::Batch;
 
 const PREROUTING: u32 = 0;
 const POSTROUTING: u32 = 4;

@@ -16,11 +16,11 @@ use nix::errno::Errno;
 use crate::block::Family;
 use crate::error::{Error, Result};
 use crate::kernel::link::{self, Link, NewRoute};
-use crate::kernel::netlink::{APPEND, Batch, CREATE, EXCL, Outcome, REPLACE, Socket, kernel_error};
 use crate::kernel::netns::Netns;
 use crate::kernel::sys;
 use crate::names::{ALIAS_MARK, Owner};
 use crate::netconf::Route;
+use linux::netlink::{APPEND, Batch, CREATE, EXCL, Outcome, REPLACE, Socket};
 
 const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
@@ -114,8 +114,8 @@ fn wire(host: &Socket, netns: &Netns, plan: &Plan, link: &Link) -> Result<Made> 
     }
     // Without this the first packet to one pod in three is lost: the queue of the end that came up
     // first stays shut until the kernel's link watch runs.
-    sys::ethtool_glink(host.fd(), &plan.host_ifname)
-        .map_err(|e| kernel_error("ask for the carrier of the host interface", e, ""))?;
+    sys::ethtool_glink(host.as_fd(), &plan.host_ifname)
+        .map_err(|errno| linux::Error::new("ask for the carrier of the host interface", errno))?;
     await_addresses(host, &pod, plan, link)?;
     Ok(made)
 }
@@ -144,16 +144,16 @@ fn make_pair(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Link> {
         });
     });
     link::get_link(&mut batch, &plan.host_ifname);
-    let outcome = host.try_run(&batch)?;
+    let outcome = host.try_run(&mut batch)?;
     let found = outcome.replies.first().and_then(Link::read);
     match outcome.failures.first() {
         Some(failure) if failure.index == 0 && failure.errno == Errno::EEXIST => {
             return Err(taken(found, plan));
         }
-        Some(failure) => return Err(batch.error(failure)),
+        Some(failure) => return Err(batch.error(failure).into()),
         None => {}
     }
-    let link = found.ok_or_else(|| kernel_error("read back the veth pair", Errno::ENODEV, ""))?;
+    let link = found.ok_or_else(|| linux::Error::new("read back the veth pair", Errno::ENODEV))?;
     // Only now, and by its index: what has the name without being ours is left alone.
     let mut batch = Batch::default();
     let action = format!("set up {}", plan.host_ifname);
@@ -209,19 +209,25 @@ fn configure_host(host: &Socket, plan: &Plan, index: u32) -> Result<()> {
         }
         batch
     };
-    let batch = build(true);
-    let mut outcome = host.try_run(&batch)?;
+    let mut batch = build(true);
+    let mut outcome = host.try_run(&mut batch)?;
     if needs_ipv6(&outcome) {
         enable_ipv6(&plan.host_ifname);
-        outcome = retry(host, &batch)?;
+        outcome = retry(host, &mut batch)?;
     }
     if outcome.failures.iter().any(|f| f.errno == Errno::EINVAL) {
         // The node's address is not there just now: the kernel then chooses the source itself.
-        let batch = build(false);
-        let outcome = retry(host, &batch)?;
-        return outcome.failures.first().map_or(Ok(()), |f| Err(batch.error(f)));
+        let mut batch = build(false);
+        let outcome = retry(host, &mut batch)?;
+        return outcome
+            .failures
+            .first()
+            .map_or(Ok(()), |f| Err(batch.error(f).into()));
     }
-    outcome.failures.first().map_or(Ok(()), |f| Err(batch.error(f)))
+    outcome
+        .failures
+        .first()
+        .map_or(Ok(()), |f| Err(batch.error(f).into()))
 }
 
 /// Reverse-path filtering, and no link-local address of the kernel's own making: fe80::1 is enough, and needs no detection.
@@ -260,20 +266,20 @@ pub(crate) fn loosen(host: &Socket, names: &[String]) -> Result<()> {
             link::put_rp_filter(spec, link::RP_FILTER_LOOSE);
         });
     }
-    let outcome = host.try_run(&batch)?;
+    let outcome = host.try_run(&mut batch)?;
     // An interface of the pod that is not ours has no end on the host.
     let failure = outcome.failures.iter().find(|f| f.errno != Errno::ENODEV);
-    failure.map_or(Ok(()), |f| Err(batch.error(f)))
+    failure.map_or(Ok(()), |f| Err(batch.error(f).into()))
 }
 
 /// A pod must not become its node's router. The host forwards, so that 1 would do; other programs write 2.
 fn refuse_advertisements(host_ifname: &str) {
     // Without IPv6 there is no such file, and nothing to refuse.
-    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{host_ifname}/accept_ra"), "0");
+    let _ = linux::sysctl::write(&format!("net/ipv6/conf/{host_ifname}/accept_ra"), "0");
 }
 
 /// Runs a batch of which a part succeeded before: what exists already is what we made.
-fn retry(socket: &Socket, batch: &Batch) -> Result<Outcome> {
+fn retry(socket: &Socket, batch: &mut Batch) -> Result<Outcome> {
     let mut outcome = socket.try_run(batch)?;
     outcome.failures.retain(|f| f.errno != Errno::EEXIST);
     Ok(outcome)
@@ -304,13 +310,13 @@ fn configure_pod(pod: &Socket, plan: &Plan, index: u32) -> Result<Vec<Route>> {
         }
         link::add_neighbour(&mut batch, CREATE | REPLACE, index, gateway, plan.host_mac);
     }
-    let mut outcome = pod.try_run(&batch)?;
+    let mut outcome = pod.try_run(&mut batch)?;
     if needs_ipv6(&outcome) {
         enable_ipv6(&plan.pod_ifname);
-        outcome = retry(pod, &batch)?;
+        outcome = retry(pod, &mut batch)?;
     }
     if let Some(failure) = outcome.failures.first() {
-        return Err(batch.error(failure));
+        return Err(batch.error(failure).into());
     }
     add_routes(pod, index, &plan.routes)
 }
@@ -353,12 +359,12 @@ pub(crate) fn add_routes(pod: &Socket, index: u32, routes: &[Route]) -> Result<V
         };
         link::add_route(&mut batch, CREATE | EXCL, new);
     }
-    let outcome = pod.try_run(&batch)?;
+    let outcome = pod.try_run(&mut batch)?;
     let mut made = routes.to_vec();
     for failure in outcome.failures.iter().rev() {
         let is_default = routes.get(failure.index).is_some_and(|r| r.dst.prefix_len() == 0);
         if failure.errno != Errno::EEXIST || !is_default {
-            return Err(batch.error(failure));
+            return Err(batch.error(failure).into());
         }
         made.remove(failure.index);
     }
@@ -372,7 +378,7 @@ fn needs_ipv6(outcome: &Outcome) -> bool {
 
 /// In the namespace of this thread. The retry tells whether it helped.
 fn enable_ipv6(ifname: &str) {
-    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6"), "0");
+    let _ = linux::sysctl::write(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0");
 }
 
 /// Is this link an attachment's host end? Its hardware address is set as it is made, its alias a moment later.

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::daemon::{Kind, bird, frr, podroute};
-use e2e::failure::{Context, Result};
-use e2e::machine::Host;
-use e2e::process::Daemon;
-use e2e::rack::CONVERGENCE;
-use e2e::witness::{self, Witness};
-use e2e::{ensure, kernel, wait};
+use lab::daemon::{Kind, bird, frr, podroute};
+use lab::failure::{Context, Result};
+use lab::machine::Host;
+use lab::process::Daemon;
+use lab::rack::CONVERGENCE;
+use lab::witness::{self, Witness};
+use lab::{ensure, kernel, wait};
 
 use crate::sessions::{cable, established, yaml};
 use crate::support::{peer, prefix, wait_route};
@@ -416,7 +416,7 @@ fn many() -> Result<()> {
     let ends = [many_sessions(&a, 77, 78)?, many_sessions(&b, 78, 77)?];
     // In a user namespace nobody may.
     ensure!(
-        !e2e::sandbox::has_several_users() || ends.iter().all(bfd::Bfd::runs_first),
+        !lab::sandbox::has_several_users() || ends.iter().all(bfd::Bfd::runs_first),
         "BFD's thread has no real-time priority"
     );
     let used = witness::cpu_of_threads("bfd", &[nix::unistd::Pid::this()])?;

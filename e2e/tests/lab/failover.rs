@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use e2e::daemon::Kind;
-use e2e::ensure;
-use e2e::failover::{Cost, Fault, Lasts, run};
-use e2e::failure::Result;
+use lab::daemon::Kind;
+use lab::ensure;
+use lab::failover::{Cost, Fault, Lasts, run};
+use lab::failure::Result;
 
 use crate::{Scenario, scenario};
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use e2e::daemon::{Kind, bird, podroute};
-use e2e::failure::{Failure, Result};
-use e2e::rack::CONVERGENCE;
-use e2e::visits::{Server, Visits};
-use e2e::{ensure, wait};
+use lab::daemon::{Kind, bird, podroute};
+use lab::failure::{Failure, Result};
+use lab::rack::CONVERGENCE;
+use lab::tcp_probe::{Server, Visits};
+use lab::{ensure, wait};
 use serde_json::{Value, json};
 
 use crate::kube::{Cluster, FULL, NAMES, with_api};
@@ -160,7 +160,7 @@ fn terminating(name: &str, node: &str) -> Value {
 }
 
 /// A router that is not ours at the nodes' switch, with the users behind it.
-fn router(cluster: &Cluster) -> Result<Vec<e2e::process::Daemon>> {
+fn router(cluster: &Cluster) -> Result<Vec<lab::process::Daemon>> {
     let session = |n: usize| {
         format!(
             "protocol bgp node{n} {{ local 192.0.2.100 as 65001; neighbor 192.0.2.1{n} as 64512; connect retry time 1; \

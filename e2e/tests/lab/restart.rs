@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::daemon::{Kind, podroute};
-use e2e::failure::{Context, Failure, Result};
-use e2e::flow::Flow;
-use e2e::kernel::{self, PROTO_AGENT};
-use e2e::machine::Host;
-use e2e::rack::{CONVERGENCE, Plan, Rack};
-use e2e::topology::{Family, Topology};
-use e2e::{ensure, wait};
+use lab::daemon::{Kind, podroute};
+use lab::failure::{Context, Failure, Result};
+use lab::flow::Flow;
+use lab::kernel::{self, PROTO_AGENT};
+use lab::machine::Host;
+use lab::rack::{CONVERGENCE, Plan, Rack};
+use lab::topology::{Family, Topology};
+use lab::{ensure, wait};
 
 use crate::support::{self, prefix, small, wait_no_route, wait_route};
 use crate::{Scenario, scenario};
@@ -112,7 +112,7 @@ fn upgrade() -> Result<()> {
     let node = rack.host("node-1").clone();
     rack.daemon("node-1").terminate()?;
     let next = node.dir().join("etc/podroute-next");
-    std::fs::copy(e2e::bins::find("podroute")?, &next).map_err(|error| Failure::new(error.to_string()))?;
+    std::fs::copy(lab::bins::find("podroute")?, &next).map_err(|error| Failure::new(error.to_string()))?;
     let config = node.dir().join("etc/podroute.yaml");
     let mut command = Command::new(&next);
     command.args(["run", "--config"]).arg(config);
@@ -155,7 +155,7 @@ fn reloads() -> Result<()> {
     let node = rack.host("node-1").clone();
     let file = node.dir().join("etc/podroute.yaml");
     let base = std::fs::read_to_string(&file).map_err(|error| Failure::new(error.to_string()))?;
-    let podroute = e2e::bins::find("podroute")?;
+    let podroute = lab::bins::find("podroute")?;
     for (fib, shown) in [
         ("fib: {metric: 30}", "metric 30"),
         ("fib: {metric: 30, nexthopObjects: false}", "metric 30"),
@@ -164,7 +164,7 @@ fn reloads() -> Result<()> {
     ] {
         node.write_config("podroute.yaml", &format!("{base}{fib}\n"))?;
         node.run(&podroute.to_string_lossy(), &["reload"])?;
-        e2e::wait::until(
+        lab::wait::until(
             Duration::from_secs(10),
             format_args!("routes as {fib:?} says"),
             || {
@@ -191,7 +191,7 @@ fn reloads() -> Result<()> {
 fn second_agent() -> Result<()> {
     let mut rack = Rack::converged(small(Kind::Podroute))?;
     let node = rack.host("node-1").clone();
-    let podroute = e2e::bins::find("podroute")?;
+    let podroute = lab::bins::find("podroute")?;
     let config = node.dir().join("etc/podroute.yaml");
     let args = ["run", "--config", &config.to_string_lossy()];
     match node.run(&podroute.to_string_lossy(), &args) {
@@ -249,8 +249,8 @@ fn adoption() -> Result<()> {
 }
 
 /// Adds a route of the test's own and waits until the monitor has shown it.
-fn mark(node: &Host, monitor: &e2e::process::Daemon, address: &str) -> Result<()> {
-    e2e::wait::until(Duration::from_secs(5), "the monitor's view", || {
+fn mark(node: &Host, monitor: &lab::process::Daemon, address: &str) -> Result<()> {
+    lab::wait::until(Duration::from_secs(5), "the monitor's view", || {
         let _ = node.ip(&format!("route del {address}/32 proto 99"));
         node.ip(&format!("route add {address}/32 via 192.0.2.1 dev eth0 proto 99"))?;
         ensure!(monitor.log().contains(address), "nothing of {address}");
