@@ -1,12 +1,7 @@
 //! What an operator asks of the network beyond one plain pod: several interfaces, static addresses,
 //! other IPAMs, egress, hairpin, garbage collection, reboot, changed blocks, and mending.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test says what is wrong by panicking"
-)]
+#![cfg(test)]
 
 mod lab;
 

@@ -3,12 +3,6 @@
 //! `sudo` is a program that runs what it is given, `make build` has been done: `target/x/release` has the programs. All else,
 //! paths included, is as on a new machine: /run, /etc/podroute, /usr/local/bin and /opt/cni are empty.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test says what is wrong by panicking"
-)]
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;

@@ -4,14 +4,6 @@
 //! installed is left out, with the reason printed; with `LAB_REQUIRE=1` (set by `make test` where it
 //! could install everything) it fails instead. The programs under test must be built: `make build`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
 mod bfd;
 mod bgp_raw;
 mod cli;
