@@ -89,7 +89,7 @@ pub enum Error {
         container: String,
         ifname: String,
     },
-    /// A static address cannot be given.
+    /// A static address cannot be allocated.
     #[error("address {address} cannot be given: {cause}; choose one inside {blocks}")]
     AddressRefused {
         address: IpAddr,
@@ -117,7 +117,7 @@ pub enum Error {
     NameTaken { name: String, cause: &'static str },
     /// Some of a garbage collection could not be done; all else was.
     #[error("{failed} of {of} could not be done, the rest was; the first: {first}")]
-    Partly {
+    Incomplete {
         failed: usize,
         of: usize,
         first: Box<Error>,
@@ -158,7 +158,7 @@ impl Error {
             Self::BlockChanged { .. } => 103,
             Self::Check { .. } => 104,
             Self::Kernel(_) | Self::NameTaken { .. } => 105,
-            Self::Partly { first, .. } => first.code(),
+            Self::Incomplete { first, .. } => first.code(),
             Self::DelegateMissing { .. } => 106,
             Self::Delegate { code, .. } => *code,
         }

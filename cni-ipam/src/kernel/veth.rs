@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::kernel::link::{self, Link, NewRoute};
 use crate::kernel::netns::Netns;
 use crate::kernel::sys;
-use crate::names::{ALIAS_MARK, Owner};
+use crate::names::{ALIAS_PREFIX, Owner};
 use crate::netconf::Route;
 use linux::netlink::{APPEND, Batch, CREATE, EXCL, Outcome, REPLACE, Socket};
 
@@ -83,7 +83,7 @@ impl Plan {
 
 /// What was made, and beside what.
 #[derive(Debug, Clone)]
-pub(crate) struct Made {
+pub(crate) struct CreatedVeth {
     /// The pod's routes.
     pub(crate) routes: Vec<Route>,
     /// Names of the pod's other interfaces.
@@ -92,12 +92,12 @@ pub(crate) struct Made {
 
 /// Makes the pair and all that belongs to it. What a failure leaves is for the caller to remove, but for
 /// `Error::NameTaken`, which says that nothing was made.
-pub(crate) fn create(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Made> {
+pub(crate) fn create(host: &Socket, netns: &Netns, plan: &Plan) -> Result<CreatedVeth> {
     let link = make_pair(host, netns, plan)?;
-    wire(host, netns, plan, &link)
+    configure(host, netns, plan, &link)
 }
 
-fn wire(host: &Socket, netns: &Netns, plan: &Plan, link: &Link) -> Result<Made> {
+fn configure(host: &Socket, netns: &Netns, plan: &Plan, link: &Link) -> Result<CreatedVeth> {
     let (pod, made) = netns.inside(|| {
         let pod = Socket::route()?;
         let routes = configure_pod(&pod, plan, link.peer_index)?;
@@ -106,7 +106,7 @@ fn wire(host: &Socket, netns: &Netns, plan: &Plan, link: &Link) -> Result<Made> 
             .filter(|l| l.index != link.peer_index && l.name != "lo")
             .map(|l| l.name)
             .collect();
-        Ok((pod, Made { routes, others }))
+        Ok((pod, CreatedVeth { routes, others }))
     })?;
     configure_host(host, plan, link.index)?;
     if plan.checks_sources {
@@ -165,7 +165,7 @@ fn make_pair(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Link> {
 
 fn taken(found: Option<Link>, plan: &Plan) -> Error {
     let (name, cause) = match found {
-        Some(link) if link.alias.starts_with(ALIAS_MARK) => (
+        Some(link) if link.alias.starts_with(ALIAS_PREFIX) => (
             link.name,
             "is there already, of an earlier pod; 'podroute ipam check --fix' removes what is left over",
         ),
@@ -252,7 +252,7 @@ fn set_modes(batch: &mut Batch, plan: &Plan, index: u32) {
 
 /// Lets a pod of several interfaces send with each one's addresses through any: what comes in by one leaves by the default
 /// route's. Strict filtering looks at one interface alone; which pairs are right is then the table's to say.
-pub(crate) fn loosen(host: &Socket, names: &[String]) -> Result<()> {
+pub(crate) fn set_rp_filter_loose(host: &Socket, names: &[String]) -> Result<()> {
     let mut batch = Batch::default();
     for name in names {
         batch.begin(
@@ -337,9 +337,9 @@ fn await_addresses(host: &Socket, pod: &Socket, plan: &Plan, link: &Link) -> Res
     let deadline = Instant::now() + Duration::from_millis(500);
     for (socket, address, index) in awaited {
         // The local route is the last of that work.
-        let is_there =
+        let is_installed =
             || Ok::<bool, Error>(link::route_to(socket, address, index)?.is_some_and(|r| r.is_local));
-        while !is_there()? && Instant::now() < deadline {
+        while !is_installed()? && Instant::now() < deadline {
             std::thread::sleep(Duration::from_micros(50));
         }
     }
@@ -382,15 +382,15 @@ fn enable_ipv6(ifname: &str) {
 }
 
 /// Is this link an attachment's host end? Its hardware address is set as it is made, its alias a moment later.
-pub(crate) fn is_of(link: &Link, owner: &Owner) -> bool {
+pub(crate) fn is_host_end(link: &Link, owner: &Owner) -> bool {
     link.name == owner.host_ifname()
-        && (link.alias.starts_with(ALIAS_MARK) || link.mac == owner.host_mac().as_slice())
+        && (link.alias.starts_with(ALIAS_PREFIX) || link.mac == owner.host_mac().as_slice())
 }
 
 /// Removes the pair; no matter if it is gone. A link that only has the name stays.
 pub(crate) fn remove(host: &Socket, owner: &Owner) -> Result<bool> {
     match link::find(host, &owner.host_ifname())? {
-        Some(link) if is_of(&link, owner) => link::delete_found(host, &link),
+        Some(link) if is_host_end(&link, owner) => link::delete_found(host, &link),
         _ => Ok(false),
     }
 }

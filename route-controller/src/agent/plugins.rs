@@ -77,7 +77,7 @@ fn report_pods(state_dir: &Path) {
     };
     let alive = pods
         .iter()
-        .filter(|pod| pod.life == cni_ipam::Life::Alive && pod.complete)
+        .filter(|pod| pod.netns_status == cni_ipam::NetnsStatus::Alive && pod.complete)
         .count();
     tracing::info!(pods = alive, inconsistencies = found.len(), "pods of this node");
     for finding in found.iter().take(FINDINGS_TOLD) {

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cni_ipam::{AttachmentInfo, Finding, Life};
+use cni_ipam::{AttachmentInfo, Finding, NetnsStatus};
 use serde::Serialize;
 
 use super::show::{duration, new_table, text};
@@ -47,10 +47,10 @@ impl PodStatus {
     fn new(info: AttachmentInfo, now: u64) -> Self {
         Self {
             age_seconds: (info.created != 0).then(|| now.saturating_sub(info.created)),
-            state: match (info.complete, info.life) {
-                (true, Life::Alive) => "ready",
-                (true, Life::Gone) => "gone",
-                (true, Life::Unknown) => "unknown",
+            state: match (info.complete, info.netns_status) {
+                (true, NetnsStatus::Alive) => "ready",
+                (true, NetnsStatus::Gone) => "gone",
+                (true, NetnsStatus::Unknown) => "unknown",
                 (false, _) => "unfinished",
             },
             info,

@@ -33,12 +33,12 @@ fn state() -> String {
 }
 
 /// The owner at work, as in the agent.
-fn keep(lab: &Lab) -> Receiver<Restored> {
+fn reconcile(lab: &Lab) -> Receiver<Restored> {
     let run_dir = lab.run_dir.clone();
     let (to, reports) = channel();
     std::thread::spawn(move || {
         let wake = nix::sys::eventfd::EventFd::new().unwrap();
-        let stopped = cni_ipam::keep(&run_dir, wake.as_fd(), |report| match report {
+        let stopped = cni_ipam::reconcile(&run_dir, wake.as_fd(), |report| match report {
             Report::Restored(restored) => drop(to.send(restored)),
             Report::Failed(error) => panic!("{error}"),
         });
@@ -77,7 +77,7 @@ fn what_is_taken_away_comes_back() {
         let host = result["interfaces"][0]["name"].as_str().unwrap().to_owned();
         let made = link(&host);
         let before = routes();
-        let reports = keep(lab);
+        let reports = reconcile(lab);
         let faults = [
             (
                 "the node's IPv4 address goes and comes back",
@@ -135,7 +135,7 @@ fn pods_are_reached_while_the_nodes_address_is_away() {
         sh("ip addr add 198.51.100.1/24 dev up0");
         let result = lab.add("c1", &lab.netns("p1"), &conf(json!({})));
         let pod = addresses(&result)[0].to_string();
-        let _reports = keep(lab);
+        let _reports = reconcile(lab);
         sh(&format!("ip addr del {NODE_V4}/24 dev up0"));
         wait_for("a route without source", || reaches(&pod));
         assert!(!routes().contains(NODE_V4));
@@ -171,7 +171,7 @@ fn the_nftables_table_comes_back() {
             .find(|word| word.starts_with("masquerade-"))
             .unwrap();
         let address = addresses(&pods[0])[0];
-        let reports = keep(lab);
+        let reports = reconcile(lab);
         let faults = [
             "nft flush ruleset".to_owned(),
             "nft delete table inet podroute-cni".to_owned(),
@@ -197,7 +197,7 @@ fn many_pods_come_and_go_under_it() {
         for name in &names {
             lab.netns(name);
         }
-        let _reports = keep(lab);
+        let _reports = reconcile(lab);
         for _ in 0..3 {
             for name in &names {
                 lab.add(name, &format!("/run/netns/{name}"), &conf(json!({})));

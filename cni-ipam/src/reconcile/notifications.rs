@@ -1,7 +1,7 @@
 //! The kernel's notifications, and which of them say that something of ours may be missing.
 //!
 //! What is suspected is looked at as a whole, so a notification only has to name the kind: the host's side of pods, or
-//! the nftables table. A lost notification makes both suspect.
+//! the nftables table. A lost notification marks both.
 
 use std::io::Read;
 use std::ops::BitOrAssign;
@@ -14,19 +14,19 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::error::Result;
 use crate::kernel::link::ROUTE_PROTOCOL;
 use crate::kernel::nft;
-use crate::names::MARK;
+use crate::names::IFNAME_PREFIX;
 use linux::netlink::{self, Attributes, Message, Socket};
 
 /// What may have something missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Suspect {
+pub(super) struct Dirty {
     /// Interfaces, addresses and routes.
     pub(super) host: bool,
     /// Our nftables table.
     pub(super) table: bool,
 }
 
-impl Suspect {
+impl Dirty {
     pub(super) const ALL: Self = Self {
         host: true,
         table: true,
@@ -37,7 +37,7 @@ impl Suspect {
     }
 }
 
-impl BitOrAssign for Suspect {
+impl BitOrAssign for Dirty {
     fn bitor_assign(&mut self, other: Self) {
         self.host |= other.host;
         self.table |= other.table;
@@ -46,13 +46,13 @@ impl BitOrAssign for Suspect {
 
 /// The sockets that notifications come by.
 #[derive(Debug)]
-pub(super) struct Notices {
+pub(super) struct Notifications {
     route: Socket,
     /// None where the kernel has no nftables.
     netfilter: Option<Socket>,
 }
 
-impl Notices {
+impl Notifications {
     pub(super) fn open() -> Result<Self> {
         const LINK: u32 = 1;
         const IPV4_ADDRESS: u32 = 5;
@@ -72,7 +72,7 @@ impl Notices {
     }
 
     /// Waits for a notification that matters, for `wake`, or for the time to come.
-    pub(super) fn wait(&self, wake: BorrowedFd<'_>, until: Option<Instant>) -> Result<Suspect> {
+    pub(super) fn wait(&self, wake: BorrowedFd<'_>, until: Option<Instant>) -> Result<Dirty> {
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let timeout = left.map_or(PollTimeout::NONE, |left| {
@@ -92,22 +92,22 @@ impl Notices {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(linux::Error::new("wait for notifications", errno).into()),
             }
-            let suspect = self.drain(wake)?;
-            if suspect.is_any() || until.is_some_and(|until| until <= Instant::now()) {
-                return Ok(suspect);
+            let dirty = self.drain(wake)?;
+            if dirty.is_any() || until.is_some_and(|until| until <= Instant::now()) {
+                return Ok(dirty);
             }
         }
     }
 
     /// Reads all that is there.
-    pub(super) fn drain(&self, wake: BorrowedFd<'_>) -> Result<Suspect> {
-        let mut suspect = Suspect::default();
-        suspect.host |= self.route.notifications(is_loss_on_host)?;
+    pub(super) fn drain(&self, wake: BorrowedFd<'_>) -> Result<Dirty> {
+        let mut dirty = Dirty::default();
+        dirty.host |= self.route.notifications(is_loss_on_host)?;
         if let Some(netfilter) = &self.netfilter {
-            suspect.table |= netfilter.notifications(is_loss_in_table)?;
+            dirty.table |= netfilter.notifications(is_loss_in_table)?;
         }
-        suspect.host |= is_woken(wake);
-        Ok(suspect)
+        dirty.host |= is_woken(wake);
+        Ok(dirty)
     }
 }
 
@@ -127,7 +127,7 @@ fn is_woken(wake: BorrowedFd<'_>) -> bool {
     std::fs::File::from(copy).read(&mut number).is_ok()
 }
 
-/// A notification of rtnetlink(7) after which part of a pod's wire may be missing.
+/// A notification of rtnetlink(7) after which part of a pod's wiring may be missing.
 fn is_loss_on_host(message: &Message<'_>) -> bool {
     const NEWLINK: u16 = 16;
     const NEWADDR: u16 = 20;
@@ -143,7 +143,7 @@ fn is_loss_on_host(message: &Message<'_>) -> bool {
         // Down, up, another hardware address: what a pod's interface is now.
         NEWLINK => Attributes(body.get(IFINFO..).unwrap_or_default())
             .text(IFLA_IFNAME)
-            .is_some_and(|name| name.starts_with(MARK)),
+            .is_some_and(|name| name.starts_with(IFNAME_PREFIX)),
         // The source of routes came or went, or a gateway's address went.
         NEWADDR | DELADDR => true,
         // One of ours went.
@@ -157,7 +157,7 @@ fn is_loss_on_host(message: &Message<'_>) -> bool {
 /// A notification of nftables after which part of our table may be missing.
 fn is_loss_in_table(message: &Message<'_>) -> bool {
     const NFGENMSG: usize = 4;
-    nft::is_loss(message.kind)
+    nft::is_deletion(message.kind)
         && Attributes(message.body().get(NFGENMSG..).unwrap_or_default()).text(1) == Some(nft::TABLE)
 }
 

@@ -6,12 +6,12 @@
 
 use std::net::IpAddr;
 
-use crate::allocator::{self, Demand};
+use crate::allocator::{self, AllocRequest};
 use crate::attachment::{self, Attachment, Record, State};
 use crate::block::{Block, Family};
 use crate::error::{Error, Result};
 use crate::kernel::link;
-use crate::kernel::netns::{self, Life};
+use crate::kernel::netns::{self, NetnsStatus};
 use crate::names::Owner;
 use crate::netconf::Netconf;
 use crate::node::Node;
@@ -25,13 +25,13 @@ pub(crate) fn open(conf: &Netconf) -> Result<Disk> {
 }
 
 /// Locks an attachment for an ADD. What a killed ADD left is undone first: `undo` removes interfaces.
-pub(crate) fn begin(disk: &Disk, owner: &Owner, undo: impl FnOnce() -> Result<()>) -> Result<Attachment> {
+pub(crate) fn begin_add(disk: &Disk, owner: &Owner, undo: impl FnOnce() -> Result<()>) -> Result<Attachment> {
     let locked = Attachment::lock(disk, owner, true)?;
     let mut attachment = locked.ok_or_else(|| Error::Busy {
         attachment: owner.key(),
         seconds: 0,
     })?;
-    if let State::Done(record) = &attachment.state {
+    if let State::Complete(record) = &attachment.state {
         let addresses = record
             .addresses
             .iter()
@@ -64,24 +64,26 @@ pub(crate) fn allocate(
     node.require_blocks(&conf.run_dir)?;
     let blocks = node.blocks();
     let families = families(conf, node)?;
-    let demand = Demand {
+    let request = AllocRequest {
         blocks: &blocks,
         families: &families,
-        wanted: &conf.wanted,
+        requested: &conf.requested_ips,
     };
     let is_routed = |address| host.is_some_and(|host| link::has_host_route(host, address).unwrap_or(false));
-    let is_unfit = |address| conf.is_reserved(address) || is_routed(address);
-    allocator::allocate(disk, owner, demand, is_unfit, |address| is_dead(disk, address))
+    let is_excluded = |address| conf.is_reserved(address) || is_routed(address);
+    allocator::allocate(disk, owner, request, is_excluded, |address| {
+        is_dead(disk, address)
+    })
 }
 
 /// Does an address belong to a pod that is gone? What cannot be told lives.
 fn is_dead(disk: &Disk, address: IpAddr) -> bool {
-    let Ok(Some(owner)) = disk.claimant(address) else {
+    let Ok(Some(owner)) = disk.claim_owner(address) else {
         return false;
     };
     match attachment::read(disk, &owner) {
-        Ok(Some(State::Done(record))) => {
-            record.netns_inode != 0 && netns::life(&record.netns, record.netns_inode) == Life::Gone
+        Ok(Some(State::Complete(record))) => {
+            record.netns_inode != 0 && netns::status(&record.netns, record.netns_inode) == NetnsStatus::Gone
         }
         _ => false,
     }
@@ -122,14 +124,14 @@ pub(crate) fn release(disk: &Disk, attachment: &Attachment) -> Result<()> {
 }
 
 /// Ends an attachment: claims first, the record last.
-pub(crate) fn end(disk: &Disk, attachment: Attachment) -> Result<()> {
+pub(crate) fn end_attachment(disk: &Disk, attachment: Attachment) -> Result<()> {
     release(disk, &attachment)?;
     attachment.remove()
 }
 
 /// Undoes an ADD that failed; its error is what counts.
-pub(crate) fn give_up(disk: &Disk, attachment: Attachment, error: Error) -> Error {
-    match end(disk, attachment) {
+pub(crate) fn abort_add(disk: &Disk, attachment: Attachment, error: Error) -> Error {
+    match end_attachment(disk, attachment) {
         // The record stays, so the next DEL or ADD of the attachment or a GC finishes this.
         Ok(()) | Err(_) => error,
     }
@@ -143,18 +145,18 @@ pub(crate) fn status(conf: &Netconf) -> Result<()> {
     let node = Node::read(&conf.run_dir).map_err(not_ready)?;
     node.require_blocks(&conf.run_dir).map_err(not_ready)?;
     let families = families(conf, &node).map_err(not_ready)?;
-    status_of_state(conf)?;
+    check_state_is_writable(conf)?;
     let Some(disk) = Disk::open(&conf.state_dir, false).map_err(not_ready)? else {
         return Ok(());
     };
-    if let Err(changed) = allocator::find_changed_blocks(&disk, &node.blocks(), |a| is_dead(&disk, a)) {
+    if let Err(changed) = allocator::check_block_change(&disk, &node.blocks(), |a| is_dead(&disk, a)) {
         return Err(Error::Limited {
             cause: changed.to_string(),
         });
     }
     for family in families {
         let blocks = node.blocks_of(family);
-        if !allocator::has_room(&disk, &blocks, |a| conf.is_reserved(a)).map_err(not_ready)? {
+        if !allocator::has_free_address(&disk, &blocks, |a| conf.is_reserved(a)).map_err(not_ready)? {
             let cause = Error::Exhausted {
                 blocks: crate::block::list(&blocks),
             }
@@ -166,7 +168,7 @@ pub(crate) fn status(conf: &Netconf) -> Result<()> {
 }
 
 /// STATUS: can the state be written?
-pub(crate) fn status_of_state(conf: &Netconf) -> Result<()> {
+pub(crate) fn check_state_is_writable(conf: &Netconf) -> Result<()> {
     open(conf)
         .and_then(|disk| disk.probe())
         .map_err(|error| Error::NotReady {
@@ -182,14 +184,14 @@ pub(crate) fn check(conf: &Netconf, owner: &Owner) -> Result<Record> {
     };
     let disk = Disk::open(&conf.state_dir, false)?;
     let disk = disk.ok_or_else(|| fail("no address was ever given on this node".into()))?;
-    let Some(State::Done(record)) = crate::attachment::read(&disk, owner)? else {
+    let Some(State::Complete(record)) = crate::attachment::read(&disk, owner)? else {
         return Err(fail(format!(
             "container {} has no attachment of this name",
             owner.container
         )));
     };
-    for address in record.addresses.iter().filter(|_| conf.own_ipam()) {
-        if disk.claimant(*address)?.as_ref() != Some(owner) {
+    for address in record.addresses.iter().filter(|_| conf.uses_builtin_ipam()) {
+        if disk.claim_owner(*address)?.as_ref() != Some(owner) {
             return Err(fail(format!(
                 "its address {address} is not claimed for it any more"
             )));

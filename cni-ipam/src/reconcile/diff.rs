@@ -10,9 +10,9 @@ use crate::kernel::link::{KernelRoute, LINK_GROUP, Link};
 use crate::kernel::veth;
 use crate::names::Owner;
 
-/// The host's part of a pod's wire.
+/// The host's side of a pod's wiring: one end of the veth pair, its addresses and routes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wire {
+pub(crate) struct HostSide {
     pub(crate) owner: Owner,
     pub(crate) host_ifname: String,
     pub(crate) addresses: Vec<IpAddr>,
@@ -22,7 +22,7 @@ pub(crate) struct Wire {
     pub(crate) checks_sources: bool,
 }
 
-impl Wire {
+impl HostSide {
     fn families(&self) -> impl Iterator<Item = Family> {
         let has = |family: &Family| self.addresses.iter().any(|a| Family::of(*a) == *family);
         [Family::V4, Family::V6].into_iter().filter(has)
@@ -31,7 +31,7 @@ impl Wire {
 
 /// What the kernel has.
 #[derive(Debug, Default)]
-pub(crate) struct Host {
+pub(crate) struct HostState {
     /// Links by name.
     links: HashMap<String, Link>,
     /// Addresses in force, by link.
@@ -40,7 +40,7 @@ pub(crate) struct Host {
     routes: HashMap<(IpNet, u32), Option<IpAddr>>,
 }
 
-impl Host {
+impl HostState {
     pub(crate) fn new(
         links: Vec<Link>,
         addresses: impl IntoIterator<Item = (u32, IpAddr)>,
@@ -85,22 +85,22 @@ pub(crate) enum Missing {
 
 /// What is missing of a pod, and on which link.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Gap {
-    pub(crate) wire: Wire,
+pub(crate) struct Drift {
+    pub(crate) host_side: HostSide,
     pub(crate) index: u32,
     pub(crate) missing: Vec<Missing>,
 }
 
 /// What is missing. A pod without its host interface is left out: the pair cannot be made again while the pod runs.
-pub(crate) fn gaps(wires: &[Wire], host: &Host, sources: &[IpAddr]) -> Vec<Gap> {
-    wires
+pub(crate) fn find_drift(host_sides: &[HostSide], host: &HostState, sources: &[IpAddr]) -> Vec<Drift> {
+    host_sides
         .iter()
-        .filter_map(|wire| {
-            let link = host.links.get(&wire.host_ifname);
-            let link = link.filter(|link| veth::is_of(link, &wire.owner))?;
-            let missing = missing(wire, link, host, sources);
-            (!missing.is_empty()).then(|| Gap {
-                wire: wire.clone(),
+        .filter_map(|host_side| {
+            let link = host.links.get(&host_side.host_ifname);
+            let link = link.filter(|link| veth::is_host_end(link, &host_side.owner))?;
+            let missing = missing(host_side, link, host, sources);
+            (!missing.is_empty()).then(|| Drift {
+                host_side: host_side.clone(),
                 index: link.index,
                 missing,
             })
@@ -108,29 +108,29 @@ pub(crate) fn gaps(wires: &[Wire], host: &Host, sources: &[IpAddr]) -> Vec<Gap> 
         .collect()
 }
 
-fn missing(wire: &Wire, link: &Link, host: &Host, sources: &[IpAddr]) -> Vec<Missing> {
+fn missing(host_side: &HostSide, link: &Link, host: &HostState, sources: &[IpAddr]) -> Vec<Missing> {
     let mut missing = Vec::new();
-    let mac = wire.owner.host_mac();
+    let mac = host_side.owner.host_mac();
     if link.mac != mac {
         missing.push(Missing::Mac(mac));
     }
-    missing.extend(wire.mtu.filter(|mtu| *mtu != link.mtu).map(Missing::Mtu));
-    if wire.checks_sources && link.group != LINK_GROUP {
+    missing.extend(host_side.mtu.filter(|mtu| *mtu != link.mtu).map(Missing::Mtu));
+    if host_side.checks_sources && link.group != LINK_GROUP {
         missing.push(Missing::Group);
     }
     if !link.is_up {
         missing.push(Missing::Up);
     }
-    for family in wire.families() {
+    for family in host_side.families() {
         if !host.addresses.contains(&(link.index, veth::gateway(family))) {
             missing.push(Missing::Gateway(family));
         }
     }
-    let has_v6 = wire.families().any(|family| family == Family::V6);
+    let has_v6 = host_side.families().any(|family| family == Family::V6);
     if has_v6 && !host.routes.contains_key(&(veth::link_local_net(), link.index)) {
         missing.push(Missing::LinkRoute);
     }
-    for address in &wire.addresses {
+    for address in &host_side.addresses {
         let source = host.source(sources, Family::of(*address));
         let known = host.routes.get(&(IpNet::from(*address), link.index));
         if known != Some(&source) {
@@ -152,12 +152,12 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn wire() -> Wire {
+    fn host_side() -> HostSide {
         let owner = Owner {
             container: "c".into(),
             ifname: "eth0".into(),
         };
-        Wire {
+        HostSide {
             host_ifname: owner.host_ifname(),
             owner,
             addresses: vec![ip(POD4), ip(POD6)],
@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn link(is_up: bool) -> Link {
-        let owner = wire().owner;
+        let owner = host_side().owner;
         Link {
             index: 7,
             name: owner.host_ifname(),
@@ -203,21 +203,24 @@ mod tests {
         ]
     }
 
-    fn found(host: &Host) -> Vec<Missing> {
-        let gaps = gaps(&[wire()], host, &[ip(NODE4), ip("2001:db8::11")]);
-        gaps.into_iter().flat_map(|gap| gap.missing).collect()
+    fn found(host: &HostState) -> Vec<Missing> {
+        let drifts = find_drift(&[host_side()], host, &[ip(NODE4), ip("2001:db8::11")]);
+        drifts.into_iter().flat_map(|drift| drift.missing).collect()
     }
 
     #[test]
     fn nothing_is_missing_of_a_pod_as_the_plugin_left_it() {
-        assert_eq!(found(&Host::new(vec![link(true)], addresses(), routes())), []);
+        assert_eq!(
+            found(&HostState::new(vec![link(true)], addresses(), routes())),
+            []
+        );
     }
 
     #[test]
     fn the_nodes_address_goes_and_comes_back() {
         let mut without = addresses();
         without.remove(0);
-        let gone = Host::new(vec![link(true)], without.clone(), routes().into_iter().skip(1));
+        let gone = HostState::new(vec![link(true)], without.clone(), routes().into_iter().skip(1));
         assert_eq!(
             found(&gone),
             [Missing::PodRoute(ip(POD4), None)],
@@ -225,9 +228,9 @@ mod tests {
         );
         let mut sourceless = routes();
         sourceless[0].source = None;
-        let restored = Host::new(vec![link(true)], without, sourceless.clone());
+        let restored = HostState::new(vec![link(true)], without, sourceless.clone());
         assert_eq!(found(&restored), []);
-        let back = Host::new(vec![link(true)], addresses(), sourceless);
+        let back = HostState::new(vec![link(true)], addresses(), sourceless);
         assert_eq!(found(&back), [Missing::PodRoute(ip(POD4), Some(ip(NODE4)))]);
     }
 
@@ -239,9 +242,9 @@ mod tests {
         link.mtu = 1400;
         link.group = 0;
         assert_eq!(
-            found(&Host::new(vec![link], node, [])),
+            found(&HostState::new(vec![link], node, [])),
             [
-                Missing::Mac(wire().owner.host_mac()),
+                Missing::Mac(host_side().owner.host_mac()),
                 Missing::Mtu(1500),
                 Missing::Group,
                 Missing::Up,
@@ -255,11 +258,11 @@ mod tests {
 
     #[test]
     fn a_link_that_is_gone_or_not_ours_is_left_alone() {
-        assert_eq!(found(&Host::new(vec![], addresses(), routes())), []);
+        assert_eq!(found(&HostState::new(vec![], addresses(), routes())), []);
         let mut foreign = link(false);
         foreign.alias = String::new();
         foreign.mac = vec![2, 0, 0, 0, 0, 1];
-        assert_eq!(found(&Host::new(vec![foreign], addresses(), [])), []);
+        assert_eq!(found(&HostState::new(vec![foreign], addresses(), [])), []);
     }
 
     #[test]
@@ -267,7 +270,7 @@ mod tests {
         let mut elsewhere = routes();
         elsewhere[0].index = 9;
         assert_eq!(
-            found(&Host::new(vec![link(true)], addresses(), elsewhere)),
+            found(&HostState::new(vec![link(true)], addresses(), elsewhere)),
             [Missing::PodRoute(ip(POD4), Some(ip(NODE4)))]
         );
     }

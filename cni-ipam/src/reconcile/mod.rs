@@ -1,15 +1,15 @@
-//! The owner of what the plugin made in the kernel: whatever of a living pod's wire or of our nftables table somebody takes
+//! The owner of what the plugin made in the kernel: whatever of a living pod's wiring or of our nftables table somebody takes
 //! away is put back, from the plugin's records.
 //!
 //! Routes go with the node's address (their preferred source) or with an interface that is shut, and the kernel sends no
-//! notification for IPv4; others delete or replace them; `nft flush ruleset` removes our table. [`keep`] looks at what is
+//! notification for IPv4; others delete or replace them; `nft flush ruleset` removes our table. [`reconcile`] looks at what is
 //! there when a notification says that something may be missing, and every few minutes. `diff` compares and is pure,
-//! `notices` reads notifications. What is written is written under the lock of the pod's record, after a second look at
+//! `notifications` reads notifications. What is written is written under the lock of the pod's record, after a second look at
 //! it; a pod at whose record a plugin works is looked at again a moment later. Never makes or removes an interface, and
 //! never enters a pod.
 
 mod diff;
-mod notices;
+mod notifications;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -20,16 +20,16 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use nix::errno::Errno;
 
-use self::diff::{Gap, Host, Missing, Wire, gaps};
-use self::notices::{Notices, Suspect};
-use crate::attachment::{self, Attachment, Locked, State};
+use self::diff::{Drift, HostSide, HostState, Missing, find_drift};
+use self::notifications::{Dirty, Notifications};
+use crate::attachment::{self, Attachment, State, TryLock};
 use crate::block::Family;
 use crate::error::Result;
 use crate::kernel::link::{self, NewRoute};
 use crate::kernel::veth;
 use crate::names::Owner;
 use crate::node::Node;
-use crate::plugin::MAIN;
+use crate::plugin::MAIN_PLUGIN;
 use crate::store::Disk;
 use crate::{egress, names};
 use linux::netlink::{APPEND, Batch, CREATE, REPLACE, Socket};
@@ -39,7 +39,7 @@ const AUDIT: Duration = Duration::from_secs(120);
 /// After the first notification, others that belong to it may follow.
 const SETTLE: Duration = Duration::from_millis(5);
 /// Between two looks.
-const PAUSE: Duration = Duration::from_millis(40);
+const MIN_INTERVAL: Duration = Duration::from_millis(40);
 /// After a look that failed.
 const RETRY: Duration = Duration::from_secs(2);
 /// Records that are locked at once.
@@ -76,27 +76,27 @@ pub enum Report {
 ///
 /// # Errors
 /// The kernel's notifications cannot be listened to.
-pub fn keep(run_dir: &Path, wake: BorrowedFd<'_>, mut report: impl FnMut(Report)) -> Result<Infallible> {
-    let notices = Notices::open()?;
+pub fn reconcile(run_dir: &Path, wake: BorrowedFd<'_>, mut report: impl FnMut(Report)) -> Result<Infallible> {
+    let notifications = Notifications::open()?;
     let mut next = Some(Instant::now());
-    let mut suspect = Suspect::ALL;
+    let mut dirty = Dirty::ALL;
     loop {
-        suspect |= notices.wait(wake, next)?;
-        if !suspect.is_any() {
-            suspect = Suspect::ALL; // the audit's time
+        dirty |= notifications.wait(wake, next)?;
+        if !dirty.is_any() {
+            dirty = Dirty::ALL; // the audit's time
         } else {
             std::thread::sleep(SETTLE);
-            suspect |= notices.drain(wake)?;
+            dirty |= notifications.drain(wake)?;
         }
-        let outcome = look(run_dir, suspect);
-        (suspect, next) = (Suspect::default(), Some(Instant::now() + AUDIT));
+        let outcome = run_pass(run_dir, dirty);
+        (dirty, next) = (Dirty::default(), Some(Instant::now() + AUDIT));
         match outcome {
-            Ok(Look { restored, busy }) => {
+            Ok(Pass { restored, busy }) => {
                 if !restored.is_empty() {
                     report(Report::Restored(restored));
                 }
                 if busy {
-                    (suspect, next) = (Suspect::ALL, Some(Instant::now() + PAUSE));
+                    (dirty, next) = (Dirty::ALL, Some(Instant::now() + MIN_INTERVAL));
                 }
             }
             Err(error) => {
@@ -104,63 +104,64 @@ pub fn keep(run_dir: &Path, wake: BorrowedFd<'_>, mut report: impl FnMut(Report)
                 next = Some(Instant::now() + RETRY);
             }
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(MIN_INTERVAL);
     }
 }
 
 #[derive(Debug, Default)]
-struct Look {
+struct Pass {
     restored: Restored,
     /// Something is missing of a pod at whose record a plugin works.
     busy: bool,
 }
 
-fn look(run_dir: &Path, suspect: Suspect) -> Result<Look> {
+fn run_pass(run_dir: &Path, dirty: Dirty) -> Result<Pass> {
     let state_dir: PathBuf = run_dir.join("ipam");
     let Some(disk) = Disk::open(&state_dir, false)? else {
-        return Ok(Look::default());
+        return Ok(Pass::default());
     };
-    let mut look = Look::default();
-    if suspect.host {
+    let mut pass = Pass::default();
+    if dirty.host {
         // Without node.json the kernel chooses the source.
         let sources = Node::read(run_dir)
             .map(|node| node.node_addresses)
             .unwrap_or_default();
-        restore_wires(&disk, &sources, &mut look)?;
+        restore_host_sides(&disk, &sources, &mut pass)?;
     }
-    if suspect.table {
-        restore_table(&disk, &mut look)?;
+    if dirty.table {
+        restore_table(&disk, &mut pass)?;
     }
-    Ok(look)
+    Ok(pass)
 }
 
-fn restore_wires(disk: &Disk, sources: &[IpAddr], look: &mut Look) -> Result<()> {
-    let wires = wires(disk)?;
-    if wires.is_empty() {
+fn restore_host_sides(disk: &Disk, sources: &[IpAddr], pass: &mut Pass) -> Result<()> {
+    let host_sides = host_sides(disk)?;
+    if host_sides.is_empty() {
         return Ok(());
     }
     let socket = Socket::strict_route()?;
-    let found = gaps(&wires, &read_host(&socket)?, sources);
+    let found = find_drift(&host_sides, &read_host(&socket)?, sources);
     for chunk in found.chunks(CHUNK) {
-        let mut held = Vec::new();
-        for gap in chunk {
-            match Attachment::try_lock(disk, &gap.wire.owner)? {
-                Locked::Taken(attachment)
-                    if wire(&gap.wire.owner, &attachment.state).as_ref() == Some(&gap.wire) =>
+        let mut locked = Vec::new();
+        for drift in chunk {
+            match Attachment::try_lock(disk, &drift.host_side.owner)? {
+                TryLock::Acquired(attachment)
+                    if host_side(&drift.host_side.owner, &attachment.state).as_ref()
+                        == Some(&drift.host_side) =>
                 {
-                    held.push((attachment, gap));
+                    locked.push((attachment, drift));
                 }
-                Locked::Busy => look.busy = true,
-                Locked::Taken(_) | Locked::Gone => {}
+                TryLock::Busy => pass.busy = true,
+                TryLock::Acquired(_) | TryLock::Gone => {}
             }
         }
-        restore(&socket, held.iter().map(|(_, gap)| *gap), look)?;
+        repair(&socket, locked.iter().map(|(_, drift)| *drift), pass)?;
     }
     Ok(())
 }
 
 /// Puts back what our nftables table lacks.
-fn restore_table(disk: &Disk, look: &mut Look) -> Result<()> {
+fn restore_table(disk: &Disk, pass: &mut Pass) -> Result<()> {
     let owners = egress::owners(disk)?;
     let checks_sources = any_checks_sources(disk)?;
     if owners.is_empty() && !checks_sources {
@@ -168,7 +169,7 @@ fn restore_table(disk: &Disk, look: &mut Look) -> Result<()> {
     }
     let socket = Socket::netfilter()?;
     if checks_sources && !egress::has_source_check(&socket)? && egress::ensure_source_check(&socket)? {
-        look.restored.source_check = true;
+        pass.restored.source_check = true;
     }
     for owner in owners {
         if egress::differences(disk, &socket, &owner)?.is_empty() {
@@ -176,15 +177,15 @@ fn restore_table(disk: &Disk, look: &mut Look) -> Result<()> {
         }
         // Behind another plugin's IPAM there is no record, only the note.
         let _held = match Attachment::try_lock(disk, &owner)? {
-            Locked::Busy => {
-                look.busy = true;
+            TryLock::Busy => {
+                pass.busy = true;
                 continue;
             }
-            Locked::Taken(attachment) => Some(attachment),
-            Locked::Gone => None,
+            TryLock::Acquired(attachment) => Some(attachment),
+            TryLock::Gone => None,
         };
         egress::restore(disk, &socket, &owner)?;
-        look.restored.egress += 1;
+        pass.restored.egress += 1;
     }
     Ok(())
 }
@@ -192,16 +193,20 @@ fn restore_table(disk: &Disk, look: &mut Look) -> Result<()> {
 fn any_checks_sources(disk: &Disk) -> Result<bool> {
     let checks = |owner: &Owner| {
         let state = attachment::read(disk, owner).ok().flatten();
-        matches!(state, Some(State::Done(record)) if record.checks_sources)
+        matches!(state, Some(State::Complete(record)) if record.checks_sources)
     };
     Ok(attachment::owners(disk)?.iter().any(checks))
 }
 
 /// Puts back what is missing of these pods.
-fn restore<'a>(socket: &Socket, gaps: impl Iterator<Item = &'a Gap> + Clone, look: &mut Look) -> Result<()> {
+fn repair<'a>(
+    socket: &Socket,
+    find_drift: impl Iterator<Item = &'a Drift> + Clone,
+    pass: &mut Pass,
+) -> Result<()> {
     let mut batch = Batch::default();
-    for gap in gaps.clone() {
-        put_back(&mut batch, gap);
+    for drift in find_drift.clone() {
+        push_repair(&mut batch, drift);
     }
     let outcome = socket.try_run(&mut batch)?;
     // ENODEV: the interface went meanwhile, so a DEL is at work. EINVAL: the source went meanwhile.
@@ -209,33 +214,33 @@ fn restore<'a>(socket: &Socket, gaps: impl Iterator<Item = &'a Gap> + Clone, loo
     if let Some(failure) = outcome.failures.iter().find(|f| !is_late(f.errno)) {
         return Err(batch.error(failure).into());
     }
-    look.busy |= !outcome.failures.is_empty();
-    let names = gaps.map(|gap| (gap.wire.host_ifname.clone(), in_words(&gap.missing)));
-    look.restored.pods.extend(names);
+    pass.busy |= !outcome.failures.is_empty();
+    let names = find_drift.map(|drift| (drift.host_side.host_ifname.clone(), describe(&drift.missing)));
+    pass.restored.pods.extend(names);
     Ok(())
 }
 
-fn put_back(batch: &mut Batch, gap: &Gap) {
-    let index = gap.index;
-    for missing in &gap.missing {
+fn push_repair(batch: &mut Batch, drift: &Drift) {
+    let index = drift.index;
+    for missing in &drift.missing {
         match *missing {
             Missing::Mac(mac) => {
-                let action = format!("set the hardware address of {}", gap.wire.host_ifname);
+                let action = format!("set the hardware address of {}", drift.host_side.host_ifname);
                 batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, false), action);
                 batch.attr(link::IFLA_ADDRESS, &mac);
             }
             Missing::Mtu(mtu) => {
-                let action = format!("set the MTU of {}", gap.wire.host_ifname);
+                let action = format!("set the MTU of {}", drift.host_side.host_ifname);
                 batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, false), action);
                 batch.attr(link::IFLA_MTU, &mtu.to_ne_bytes());
             }
             Missing::Group => {
-                let action = format!("group interface {}", gap.wire.host_ifname);
+                let action = format!("group interface {}", drift.host_side.host_ifname);
                 batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, false), action);
                 batch.attr(link::IFLA_GROUP, &link::LINK_GROUP.to_ne_bytes());
             }
             Missing::Up => {
-                let action = format!("set up {}", gap.wire.host_ifname);
+                let action = format!("set up {}", drift.host_side.host_ifname);
                 batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, true), action);
             }
             Missing::Gateway(family) => {
@@ -257,7 +262,7 @@ fn put_back(batch: &mut Batch, gap: &Gap) {
     }
 }
 
-fn in_words(missing: &[Missing]) -> String {
+fn describe(missing: &[Missing]) -> String {
     let words = missing.iter().map(|missing| match missing {
         Missing::Up => "was down".to_owned(),
         Missing::Mac(mac) => format!("hardware address {}", names::mac_text(*mac)),
@@ -271,21 +276,23 @@ fn in_words(missing: &[Missing]) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// The wires of all pods whose ADD succeeded and that has an interface of ours.
-fn wires(disk: &Disk) -> Result<Vec<Wire>> {
-    let mut wires = Vec::new();
+/// The host sides of all pods whose ADD succeeded and that have an interface of ours.
+fn host_sides(disk: &Disk) -> Result<Vec<HostSide>> {
+    let mut host_sides = Vec::new();
     for owner in attachment::owners(disk)? {
         // One record that cannot be read keeps nobody else from being looked at.
         if let Ok(Some(state)) = attachment::read(disk, &owner) {
-            wires.extend(wire(&owner, &state));
+            host_sides.extend(host_side(&owner, &state));
         }
     }
-    Ok(wires)
+    Ok(host_sides)
 }
 
-fn wire(owner: &Owner, state: &State) -> Option<Wire> {
-    let State::Done(record) = state else { return None };
-    (record.plugin == MAIN).then(|| Wire {
+fn host_side(owner: &Owner, state: &State) -> Option<HostSide> {
+    let State::Complete(record) = state else {
+        return None;
+    };
+    (record.plugin == MAIN_PLUGIN).then(|| HostSide {
         owner: owner.clone(),
         host_ifname: record.host_interface.clone(),
         addresses: record.addresses.clone(),
@@ -294,11 +301,11 @@ fn wire(owner: &Owner, state: &State) -> Option<Wire> {
     })
 }
 
-fn read_host(socket: &Socket) -> Result<Host> {
+fn read_host(socket: &Socket) -> Result<HostState> {
     let mut routes = Vec::new();
     for family in [Family::V4, Family::V6] {
         routes.extend(link::routes_of(socket, family, link::ROUTE_PROTOCOL)?);
     }
     let links = link::links(socket)?;
-    Ok(Host::new(links, link::all_addresses(socket)?, routes))
+    Ok(HostState::new(links, link::all_addresses(socket)?, routes))
 }

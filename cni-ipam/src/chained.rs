@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use crate::block::Family;
-use crate::egress::Note;
+use crate::egress::EgressRecord;
 use crate::error::{Error, Result};
 use crate::kernel::link;
 use crate::kernel::netns::Netns;
@@ -20,7 +20,7 @@ use crate::node::Node;
 use crate::request::Request;
 use crate::result::CniResult;
 use crate::store::Disk;
-use crate::{egress, own};
+use crate::{egress, ipam};
 use linux::netlink::Socket;
 
 pub(crate) fn add(request: &Request, conf: &Netconf, previous: &Value) -> Result<Value> {
@@ -29,9 +29,14 @@ pub(crate) fn add(request: &Request, conf: &Netconf, previous: &Value) -> Result
     let pods = pod_addresses(&before);
     let routes: Vec<Route> = conf.routes.iter().map(|r| with_gateway(r, &before)).collect();
     let node = Node::read(&conf.run_dir).ok();
-    let note = Note::new(conf, node.as_ref(), &netns, &pods);
-    if note.is_wanted() {
-        egress::add(&own::open(conf)?, &Socket::netfilter()?, &request.owner, &note)?;
+    let egress_record = EgressRecord::new(conf, node.as_ref(), &netns, &pods);
+    if egress_record.is_needed() {
+        egress::add(
+            &ipam::open(conf)?,
+            &Socket::netfilter()?,
+            &request.owner,
+            &egress_record,
+        )?;
     }
     let made = netns.inside(|| {
         let pod = Socket::route()?;
