@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use lab::daemon::Kind;
-use lab::failover::{Cost, Fault, LASTS, LIMIT, Lasts, Loss, RATE, run};
+use lab::failover::{Cost, FAULT_DURATION, Fault, LIMIT, Loss, RATE, RepairWhen, run};
 use lab::failure::{Context, Result};
 
 /// One daemon's run.
@@ -21,7 +21,7 @@ pub(crate) fn run_all(rounds: u64, daemons: &[Kind], out: Option<&Path>) -> Resu
     let mut runs = Vec::new();
     for seed in 1..=rounds {
         for kind in &daemons {
-            let costs = run(*kind, &Fault::ALL, seed, Lasts::Fixed)?;
+            let costs = run(*kind, &Fault::ALL, seed, RepairWhen::AfterFixedTime)?;
             for cost in &costs {
                 println!("{:9} seed {seed}  {}", kind.name(), line(cost));
             }
@@ -48,7 +48,7 @@ fn line(cost: &Cost) -> String {
     });
     let stuck = if cost.stuck { ", not all ways back" } else { "" };
     format!(
-        "{:58} lost {}, when mended {}{gone}{stuck}",
+        "{:58} lost {}, when repaired {}{gone}{stuck}",
         cost.fault.title(),
         loss(&cost.fault_loss),
         loss(&cost.mend_loss)
@@ -69,7 +69,7 @@ fn median<'a>(runs: &'a [Run], daemon: &str, fault: Fault, of: impl Fn(&Cost) ->
 fn table(daemons: &[Kind], runs: &[Run]) -> String {
     let mut out = String::from("| fault |");
     for kind in daemons {
-        let _ = write!(out, " {} | mended |", kind.name());
+        let _ = write!(out, " {} | repaired |", kind.name());
     }
     out.push_str("\n|---|");
     daemons.iter().for_each(|_| out.push_str("---:|---:|"));
@@ -78,22 +78,22 @@ fn table(daemons: &[Kind], runs: &[Run]) -> String {
         let _ = write!(out, "| {} |", fault.title());
         for kind in daemons {
             let during = median(runs, kind.name(), fault, |cost| cost.fault_loss.packets as f64);
-            let mended = median(runs, kind.name(), fault, |cost| cost.mend_loss.packets as f64);
+            let repaired = median(runs, kind.name(), fault, |cost| cost.mend_loss.packets as f64);
             let during = during.map_or_else(String::new, |cost| loss(&cost.fault_loss));
             let stuck = runs
                 .iter()
                 .filter(|run| run.daemon == kind.name())
                 .flat_map(|run| &run.costs);
             let stuck = stuck.filter(|cost| cost.fault == fault && cost.stuck).count();
-            let mut mended = mended.map_or_else(String::new, |cost| loss(&cost.mend_loss));
+            let mut repaired = repaired.map_or_else(String::new, |cost| loss(&cost.mend_loss));
             if stuck > 0 {
                 let _ = write!(
-                    mended,
+                    repaired,
                     "; not all ways back within {} s: {stuck}×",
                     LIMIT.as_secs()
                 );
             }
-            let _ = write!(out, " {during} | {mended} |");
+            let _ = write!(out, " {during} | {repaired} |");
         }
         out.push('\n');
     }
@@ -118,15 +118,15 @@ fn write(out: Option<&Path>, daemons: &[Kind], runs: &[Run]) -> Result<()> {
          Two racks with two nodes and two ToRs each. Every node has a cable to both ToRs of its rack, every ToR one to both \
          of the other rack; eBGP and BFD (50 ms times 3) on every cable, hold time 9 s, connect retry 1 s, ECMP by flow. \
          Nodes and ToRs all run the same daemon. {RATE} packets a second go each way between two pods in different racks, in \
-         32 streams that the equal paths share. A fault lasts {} s, then it is mended; a table cell gives the packets lost in \
+         32 streams that the equal paths share. A fault repair_when {} s, then it is repaired; a table cell gives the packets lost in \
          both directions together, and how long the stream that was silent longest was silent.\n\n{}\n\
          While the racks are cut off nothing can arrive: {} packets are the fault's own. Between the moment when a cable goes \
          silent and its detection 105 to 150 ms pass by BFD's timers. At SIGTERM BIRD and FRR take leave of their peers for good, whatever graceful restart says; their ways to restart without a loss are others (`birdc graceful restart`, kill -9).\n",
         crate::report::machine(),
         versions.join(", "),
-        LASTS.as_secs(),
+        FAULT_DURATION.as_secs(),
         table(daemons, runs),
-        LASTS.as_secs() * u64::from(RATE) * 2,
+        FAULT_DURATION.as_secs() * u64::from(RATE) * 2,
     );
     println!("{text}");
     let Some(dir) = out else { return Ok(()) };

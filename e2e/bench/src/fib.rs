@@ -9,7 +9,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use lab::blast::{Load, Rules, Spec, Table};
+use lab::bgp_load::{Load, Rules, Spec, Table};
 use lab::daemon::{Kind, bird, frr, podroute};
 use lab::failure::{Context, Failure, Result};
 use lab::machine::Host;

@@ -37,10 +37,10 @@ pub struct Options {
 /// Runs the demo in the box that this process is in; answers the exit code.
 pub fn main(options: &Options) -> i32 {
     let report = Report::new();
-    match tell(options, &report) {
+    match run_demo(options, &report) {
         Ok(mut rack) if options.keep => {
             rack.leave_running();
-            invite(&report, &rack);
+            print_hints(&report, &rack);
             crate::sandbox::KEEP
         }
         Ok(_) => 0,
@@ -51,13 +51,13 @@ pub fn main(options: &Options) -> i32 {
     }
 }
 
-fn tell(options: &Options, report: &Report) -> Result<Rack> {
+fn run_demo(options: &Options, report: &Report) -> Result<Rack> {
     options.node.available()?;
     options.tor.available()?;
     if options.node != Kind::Podroute && options.plugin != Some(Plugin::Podroute) {
         crate::cni::reference_plugins_available()?;
     }
-    introduce(report, options);
+    print_topology(report, options);
     let mut plan = Plan::new(Topology::demo(), options.node, options.tor);
     plan.plugin = options.plugin.unwrap_or(plan.plugin);
     let mut rack = report.step("rack", || {
@@ -114,12 +114,12 @@ fn tell(options: &Options, report: &Report) -> Result<Rack> {
         Ok((format!("{} pods by CNI ADD of {plugin}", rack.pods.len()), ()))
     })?;
     report.table(&pod_table(&rack));
-    prove(report, &rack)?;
+    run_checks(report, &rack)?;
     report.success("Every pod reaches every pod and node, with its own address and without a tunnel.");
     Ok(rack)
 }
 
-fn introduce(report: &Report, options: &Options) {
+fn print_topology(report: &Report, options: &Options) {
     let label = |kind: Kind| format!("{} {}", kind.name(), kind.version()).trim().to_owned();
     report.title(&format!(
         "podroute demo: nodes run {}, ToRs run {}",
@@ -199,7 +199,7 @@ fn pod_table(rack: &Rack) -> Vec<Vec<String>> {
 }
 
 /// The probes, and what the wire between the ToRs showed meanwhile.
-fn prove(report: &Report, rack: &Rack) -> Result<()> {
+fn run_checks(report: &Report, rack: &Rack) -> Result<()> {
     let (pods, nodes) = (rack.pod_endpoints(), rack.node_endpoints()?);
     let all: Vec<_> = pods.iter().chain(&nodes).cloned().collect();
     let _servers = Servers::start(&all)?;
@@ -303,7 +303,7 @@ fn some_packets(packets: &[Packet]) -> String {
     })
 }
 
-fn invite(report: &Report, rack: &Rack) {
+fn print_hints(report: &Report, rack: &Rack) {
     let lab = std::env::current_exe()
         .map(|exe| exe.display().to_string())
         .unwrap_or_default();

@@ -14,7 +14,7 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 pub struct Failure {
     what: String,
     evidence: Vec<(String, String)>,
-    hopeless: bool,
+    fatal: bool,
 }
 
 impl Failure {
@@ -23,7 +23,7 @@ impl Failure {
         Self {
             what: what.into(),
             evidence: Vec::new(),
-            hopeless: false,
+            fatal: false,
         }
     }
 
@@ -46,14 +46,14 @@ impl Failure {
 
     /// Says that waiting longer cannot help (a process has ended).
     #[must_use]
-    pub fn hopeless(mut self) -> Self {
-        self.hopeless = true;
+    pub fn fatal(mut self) -> Self {
+        self.fatal = true;
         self
     }
 
     /// Whether waiting longer cannot help.
-    pub fn is_hopeless(&self) -> bool {
-        self.hopeless
+    pub fn is_fatal(&self) -> bool {
+        self.fatal
     }
 
     /// The first line only.

@@ -42,7 +42,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// Nothing was lost, of so many at least.
-    pub fn nothing_lost(&self, at_least: u64) -> Result<()> {
+    pub fn check_no_loss(&self, at_least: u64) -> Result<()> {
         ensure!(self.sent >= at_least, "only {} packets were sent", self.sent);
         ensure!(
             self.lost.is_empty(),

@@ -1,14 +1,19 @@
 //! The lab: nodes, ToR routers and pods in network namespaces, with real BGP daemons.
 //!
-//! [`sandbox`] gives a box that leaves nothing on the host; [`topology`] draws the rack,
-//! [`cabling`] builds it out of [`machine`]s; [`daemon`] runs podroute, BIRD, FRR, GoBGP or OpenBGPD
-//! on them; [`cni`] plays the container runtime, [`container`] the kubelet; [`rack`] joins these. [`flow`] and
-//! [`visits`] use the network; [`probe`], [`capture`] and [`kernel`] observe, [`wait`] waits, [`failure`] says what
-//! went wrong and shows the evidence. [`blast`] loads speakers, [`bench`] compares them, [`failover`] breaks a fabric
-//! under traffic, [`mesh`] starts and breaks many nodes on one bridge. [`demo`] is the story that `make demo` tells.
+//! | module | does |
+//! |---|---|
+//! | [`sandbox`] | runs everything in namespaces of its own, so that nothing is left on the host |
+//! | [`topology`], [`cabling`], [`machine`], [`netns`] | a rack: what it consists of, and how it is built |
+//! | [`daemon`] | runs podroute, BIRD, FRR, GoBGP or OpenBGPD on a machine |
+//! | [`cni`], [`container`] | act as container runtime and kubelet |
+//! | [`rack`], [`failover`] | a running rack; a fabric of two racks, with faults |
+//! | [`flow`], [`tcp_probe`], [`bgp_load`] | traffic: datagrams, TCP connections, BGP routes |
+//! | [`probe`], [`icmp`], [`capture`], [`kernel`], [`sched_latency`] | observe |
+//! | [`wait`], [`failure`], [`process`], [`bins`] | wait for a condition, report a failure with evidence, run programs |
+//! | [`demo`], [`report`] | `make demo` and its output |
 
+pub mod bgp_load;
 pub mod bins;
-pub mod blast;
 pub mod cabling;
 pub mod capture;
 pub mod cni;
@@ -27,10 +32,10 @@ pub mod process;
 pub mod rack;
 pub mod report;
 pub mod sandbox;
+pub mod sched_latency;
 pub mod tcp_probe;
 pub mod topology;
 pub mod wait;
-pub mod witness;
 
 /// Jobs that the lab's programs start themselves for, by their first argument; `None` if it is none
 /// of these. Both the tool and the test runner ask here first.

@@ -106,7 +106,7 @@ impl Daemon {
         match child.try_wait().context(&self.name)? {
             None => Ok(()),
             Some(status) => {
-                let failure = Failure::new(format!("{} ended with {status}", self.name)).hopeless();
+                let failure = Failure::new(format!("{} ended with {status}", self.name)).fatal();
                 Err(self.with_log(failure))
             }
         }

@@ -191,7 +191,7 @@ impl Rack {
                 .iter()
                 .filter_map(|(gateway, _)| *gateway)
                 .collect();
-            let allowed = self.gateway_names(want)?;
+            let allowed = self.gateway_addresses(want)?;
             if gateways.is_empty() || !gateways.iter().all(|gateway| allowed.contains(gateway)) {
                 return wait::not_yet(format!(
                     "{} goes via {gateways:?} and not via {} ({})",
@@ -213,7 +213,7 @@ impl Rack {
     }
 
     /// A next hop may be written as the global or the link-local address of the same interface.
-    fn gateway_names(&self, want: &Expected) -> Result<Vec<IpAddr>> {
+    fn gateway_addresses(&self, want: &Expected) -> Result<Vec<IpAddr>> {
         let via = self.plan.topology.machine(want.via);
         for port in &via.ports {
             if self.plan.topology.address(port, Family::of(want.gateway)) == want.gateway {
@@ -227,7 +227,7 @@ impl Rack {
     }
 
     /// Writes what the agent would tell the CNI plugin, for nodes that run another daemon.
-    pub fn stand_in_for_agent(&self, node: &str) -> Result<()> {
+    pub fn write_node_json(&self, node: &str) -> Result<()> {
         let topology = &self.plan.topology;
         let machine = topology.machine(node);
         let facts = json!({
@@ -249,7 +249,7 @@ impl Rack {
         if self.plan.plugin == Plugin::Podroute && self.plan.node != Kind::Podroute {
             nodes
                 .iter()
-                .try_for_each(|node| self.stand_in_for_agent(node.name))?;
+                .try_for_each(|node| self.write_node_json(node.name))?;
         }
         let created = std::thread::scope(|scope| {
             let jobs: Vec<_> = nodes

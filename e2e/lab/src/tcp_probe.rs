@@ -11,7 +11,7 @@ use crate::failure::{Context, Failure, Result};
 use crate::netns;
 
 /// Nobody waits longer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Answers each connection with its name, until it is dropped.
 #[derive(Debug)]
@@ -51,12 +51,12 @@ impl Drop for Server {
 fn serve(listener: &TcpListener, name: &str, stop: &AtomicBool) {
     while !stop.load(Ordering::SeqCst) {
         match listener.accept() {
-            Ok((mut visitor, _)) => {
-                // One that was broken off is the visitor's loss, and counted there.
-                let _ = visitor.set_nonblocking(false);
-                let _ = visitor.set_read_timeout(Some(PATIENCE));
-                let _ = visitor.read(&mut [0u8; 1]);
-                let _ = visitor.write_all(name.as_bytes());
+            Ok((mut client, _)) => {
+                // One that was aborted is the client's loss, and counted there.
+                let _ = client.set_nonblocking(false);
+                let _ = client.set_read_timeout(Some(TIMEOUT));
+                let _ = client.read(&mut [0u8; 1]);
+                let _ = client.write_all(name.as_bytes());
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 std::thread::sleep(Duration::from_micros(200));
@@ -73,12 +73,12 @@ pub struct Outcome {
     pub answered: Vec<(String, u64)>,
     /// Not even accepted.
     pub refused: Vec<String>,
-    /// Accepted, and broken off before the answer.
-    pub broken: Vec<String>,
+    /// Accepted, and aborted before the answer.
+    pub aborted: Vec<String>,
 }
 
 impl Outcome {
-    fn answered_by(&mut self, name: String) {
+    fn count_answer(&mut self, name: String) {
         match self.answered.iter_mut().find(|(known, _)| *known == name) {
             Some((_, count)) => *count += 1,
             None => self.answered.push((name, 1)),
@@ -94,13 +94,13 @@ impl Outcome {
 
 /// Connections under way.
 #[derive(Debug)]
-pub struct Visits {
+pub struct TcpProbe {
     stop: Arc<AtomicBool>,
     outcome: Arc<Mutex<Outcome>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Visits {
+impl TcpProbe {
     /// One connection each `interval` from a namespace to `address`.
     pub fn start(netns: &str, address: SocketAddr, interval: Duration) -> Self {
         let (stop, outcome) = <(Arc<AtomicBool>, Arc<Mutex<Outcome>>)>::default();
@@ -109,7 +109,7 @@ impl Visits {
             move || {
                 let _ = netns::within(&netns, || {
                     while !stop.load(Ordering::SeqCst) {
-                        visit(address, &outcome);
+                        connect_once(address, &outcome);
                         std::thread::sleep(interval);
                     }
                     Ok(())
@@ -132,7 +132,7 @@ impl Visits {
     pub fn finish(mut self) -> Result<Outcome> {
         self.stop.store(true, Ordering::SeqCst);
         let ended = self.thread.take().map(JoinHandle::join).transpose();
-        ended.map_err(|_| Failure::new("the visiting thread panicked"))?;
+        ended.map_err(|_| Failure::new("the probe thread panicked"))?;
         Ok(self.outcome())
     }
 }
@@ -143,13 +143,13 @@ fn was_accepted(error: &std::io::Error) -> bool {
     error.kind() == ErrorKind::ConnectionReset
 }
 
-fn visit(address: SocketAddr, outcome: &Mutex<Outcome>) {
-    let connected = TcpStream::connect_timeout(&address, PATIENCE);
+fn connect_once(address: SocketAddr, outcome: &Mutex<Outcome>) {
+    let connected = TcpStream::connect_timeout(&address, TIMEOUT);
     let answer = connected
         .map_err(|error| (was_accepted(&error), error))
         .and_then(|mut stream| {
-            let mut talk = || {
-                stream.set_read_timeout(Some(PATIENCE))?;
+            let mut exchange = || {
+                stream.set_read_timeout(Some(TIMEOUT))?;
                 stream.write_all(b"?")?;
                 let mut text = String::new();
                 stream.read_to_string(&mut text)?;
@@ -158,12 +158,12 @@ fn visit(address: SocketAddr, outcome: &Mutex<Outcome>) {
                 }
                 Ok(text)
             };
-            talk().map_err(|error| (true, error))
+            exchange().map_err(|error| (true, error))
         });
     let mut outcome = outcome.lock().expect("nobody panics with it");
     match answer {
-        Ok(name) => outcome.answered_by(name),
+        Ok(name) => outcome.count_answer(name),
         Err((false, error)) => outcome.refused.push(error.to_string()),
-        Err((true, error)) => outcome.broken.push(error.to_string()),
+        Err((true, error)) => outcome.aborted.push(error.to_string()),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The lab never sleeps in place of a condition: every wait names what it waits for, asks again at
 //! a short interval and, when the deadline passes, fails with the last reason that the condition
-//! gave for not holding yet. A hopeless reason (a daemon has ended) fails at once.
+//! gave for not holding yet. A fatal reason (a daemon has ended) fails at once.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ pub fn until<T>(
     loop {
         match condition() {
             Ok(value) => return Ok(value),
-            Err(reason) if reason.is_hopeless() => return Err(reason.during(what)),
+            Err(reason) if reason.is_fatal() => return Err(reason.during(what)),
             Err(reason) if start.elapsed() >= limit => {
                 return Err(reason.during(format_args!("{what}: not within {} s", limit.as_secs_f32())));
             }

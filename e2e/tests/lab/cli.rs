@@ -253,8 +253,11 @@ fn pods() -> Result<()> {
         );
         Ok(())
     })?;
-    let mended = node.run(&program, &["ipam", "check", "--fix"])?;
-    ensure!(mended.contains("mended: pods-lost"), "not mended: {mended}");
+    let repaired = node.run(&program, &["ipam", "check", "--fix"])?;
+    ensure!(
+        repaired.contains("repaired: pods-lost"),
+        "not repaired: {repaired}"
+    );
     let json: serde_json::Value = serde_json::from_str(&node.run(&program, &["show", "pods", "-o", "json"])?)
         .map_err(|error| Failure::new(format!("show pods -o json: {error}")))?;
     let names: Vec<_> = json["pods"]

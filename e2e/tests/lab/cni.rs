@@ -51,7 +51,7 @@ fn rack_with_block(block: &str) -> Result<Rack> {
     plan.plugin = Plugin::Podroute;
     plan.topology.machine_mut("node-1").blocks[0] = prefix(block);
     let rack = Rack::build(plan)?;
-    rack.stand_in_for_agent("node-1")?;
+    rack.write_node_json("node-1")?;
     Ok(rack)
 }
 

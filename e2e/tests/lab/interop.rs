@@ -60,7 +60,7 @@ fn session_killed(tor: Kind) -> Result<()> {
     if tor == Kind::Podroute {
         // No command of ours resets one session: the ToR's agent ends and starts again.
         rack.daemon("tor-a").terminate()?;
-        rack.daemon("tor-a").start_again()?;
+        rack.daemon("tor-a").restart_daemons()?;
     } else {
         let address: IpAddr = "192.0.2.11".parse().expect("literal");
         rack.daemon("tor-a").reset(address)?;

@@ -102,7 +102,7 @@ fn full_to_reflectors(cluster: &mut Cluster) -> Result<()> {
     })?;
     flows.iter().try_for_each(|flow| flow.wait_for(500))?;
     for flow in flows {
-        flow.finish()?.nothing_lost(16_000)?;
+        flow.finish()?.check_no_loss(16_000)?;
     }
     cluster.wait_mesh()
 }

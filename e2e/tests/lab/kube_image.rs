@@ -199,7 +199,7 @@ fn daemonset(cluster: &mut Cluster) -> Result<()> {
         wait_ready(host, agent)?;
     }
     flow.wait_for(200)?;
-    flow.finish()?.nothing_lost(400)?;
+    flow.finish()?.check_no_loss(400)?;
     agents
         .iter_mut()
         .try_for_each(|agent| agent.terminate(Duration::from_secs(10)))?;

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use lab::blast::{Load, Rules, Spec, Table, address};
+use lab::bgp_load::{Load, Rules, Spec, Table, address};
 use lab::daemon::{Kind, podroute};
 use lab::failure::Result;
 use lab::machine::Host;

@@ -81,6 +81,6 @@ fn report_pods(state_dir: &Path) {
         .count();
     tracing::info!(pods = alive, inconsistencies = found.len(), "pods of this node");
     for finding in found.iter().take(FINDINGS_TOLD) {
-        tracing::warn!("{finding}; 'podroute ipam check --fix' mends what can be mended");
+        tracing::warn!("{finding}; 'podroute ipam check --fix' repairs what can be repaired");
     }
 }

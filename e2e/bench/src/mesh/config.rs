@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use super::field::{self, BLOCKS, address};
+use super::bridge::{self, BLOCKS, address};
 use lab::daemon::Kind;
 use lab::topology::Family;
 
@@ -15,7 +15,7 @@ pub(super) const RETRY: u32 = 5;
 
 /// Who has a session with whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum Peering {
     /// Everybody with everybody.
     Full,
     /// Each client with the two reflectors. These have no session with each other, so that a route between a client and
@@ -23,7 +23,7 @@ pub(super) enum Shape {
     Reflectors,
 }
 
-impl Shape {
+impl Peering {
     /// Whether two machines have a session.
     pub(super) fn peers(self, one: usize, other: usize) -> bool {
         match self {
@@ -44,7 +44,7 @@ impl Shape {
 /// One machine's configuration.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Config {
-    pub(super) shape: Shape,
+    pub(super) peering: Peering,
     pub(super) at: usize,
     pub(super) count: usize,
     /// The generation of the blocks that it has beside its own; 0: none.
@@ -60,19 +60,19 @@ impl Config {
         [Some(0), more]
             .into_iter()
             .flatten()
-            .map(move |generation| field::block(at, generation, family))
+            .map(move |generation| bridge::block(at, generation, family))
     }
 
     fn peers(&self) -> impl Iterator<Item = (usize, IpAddr)> {
-        let (shape, at) = (self.shape, self.at);
+        let (peering, at) = (self.peering, self.at);
         (0..self.count)
-            .filter(move |other| shape.peers(at, *other))
+            .filter(move |other| peering.peers(at, *other))
             .map(|other| (other, address(other, Family::V4)))
     }
 
     /// Whether its peers are its clients.
     fn reflects(&self) -> bool {
-        self.shape == Shape::Reflectors && self.at < REFLECTORS
+        self.peering == Peering::Reflectors && self.at < REFLECTORS
     }
 
     /// The file for a daemon.
@@ -154,16 +154,16 @@ mod tests {
 
     #[test]
     fn a_mesh_has_all_sessions_and_reflectors_have_none_with_each_other() {
-        let count = |shape: Shape| {
+        let count = |peering: Peering| {
             let pairs = (0..6).flat_map(|one| (0..6).map(move |other| (one, other)));
-            pairs.filter(|(one, other)| shape.peers(*one, *other)).count()
+            pairs.filter(|(one, other)| peering.peers(*one, *other)).count()
         };
-        assert_eq!(count(Shape::Full), 30);
-        assert_eq!(count(Shape::Reflectors), 2 * 2 * 4);
+        assert_eq!(count(Peering::Full), 30);
+        assert_eq!(count(Peering::Reflectors), 2 * 2 * 4);
         assert!(
-            !Shape::Reflectors.learns(0, 1)
-                && Shape::Reflectors.learns(0, 2)
-                && Shape::Reflectors.learns(2, 3)
+            !Peering::Reflectors.learns(0, 1)
+                && Peering::Reflectors.learns(0, 2)
+                && Peering::Reflectors.learns(2, 3)
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The daemons of a mesh: started at once, killed, observed, their work counted.
+//! The daemons of a mesh: started at once, killed, observed, their CPU time counted.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -11,9 +11,9 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
-use super::config::{Config, Shape};
-use super::field::{Field, address, block, protocol};
-use super::watch::{Goal, Reached, Watch};
+use super::bridge::{BridgedNodes, address, block, protocol};
+use super::config::{Config, Peering};
+use super::watch::{ExpectedRoutes, Reached, Watch};
 use lab::daemon::Kind;
 use lab::failure::{Context, Failure, Result};
 use lab::machine::command;
@@ -36,14 +36,14 @@ pub(super) struct Member {
     pub(super) counts: bool,
 }
 
-/// Daemons of one kind on the machines of a field.
+/// Daemons of one kind on the machines of a bridge.
 #[derive(Debug)]
 pub(super) struct Mesh<'a> {
-    pub(super) field: &'a Field,
+    pub(super) bridge: &'a BridgedNodes,
     pub(super) members: Vec<Member>,
     pub(super) watch: Watch,
     kind: Kind,
-    shape: Shape,
+    peering: Peering,
     hold: u32,
 }
 
@@ -66,15 +66,21 @@ pub(super) struct Begin {
 }
 
 /// CPU time of a process with all its threads, those that have ended too.
-fn used(pid: Pid) -> Option<Duration> {
+fn cpu_time(pid: Pid) -> Option<Duration> {
     let clock = nix::time::clock_getcpuclockid(pid).ok()?;
     clock.now().ok().map(Duration::from)
 }
 
 impl<'a> Mesh<'a> {
     /// Nothing runs yet.
-    pub(super) fn new(field: &'a Field, kind: Kind, shape: Shape, count: usize, hold: u32) -> Result<Self> {
-        let names = field.hosts.iter().take(count).map(|host| host.name());
+    pub(super) fn new(
+        bridge: &'a BridgedNodes,
+        kind: Kind,
+        peering: Peering,
+        count: usize,
+        hold: u32,
+    ) -> Result<Self> {
+        let names = bridge.hosts.iter().take(count).map(|host| host.name());
         let watch = Watch::open(names, protocol(kind))?;
         ensure!(
             watch.count() == 0,
@@ -88,11 +94,11 @@ impl<'a> Mesh<'a> {
             counts: true,
         };
         Ok(Self {
-            field,
+            bridge,
             members: (0..count).map(member).collect(),
             watch,
             kind,
-            shape,
+            peering,
             hold,
         })
     }
@@ -104,14 +110,14 @@ impl<'a> Mesh<'a> {
     /// Writes a machine's configuration as its member is now.
     pub(super) fn write_config(&self, at: usize) -> Result<PathBuf> {
         let config = Config {
-            shape: self.shape,
+            peering: self.peering,
             at,
             count: self.members.len(),
             generation: self.members[at].generation,
             hold: self.hold,
         };
         let file = format!("{}.conf", self.kind.name());
-        self.field.hosts[at].write_config(&file, &config.render(self.kind))
+        self.bridge.hosts[at].write_config(&file, &config.render(self.kind))
     }
 
     /// The command of a daemon; `again`: it was there before.
@@ -121,7 +127,7 @@ impl<'a> Mesh<'a> {
             let program = bins::find("podroute")?.display().to_string();
             return Ok(vec![program, "run".to_owned(), "--config".to_owned(), config]);
         }
-        let dir = self.field.hosts[at].run_file("bird");
+        let dir = self.bridge.hosts[at].run_file("bird");
         std::fs::create_dir_all(&dir).context(dir.display())?;
         let program = command("bird").get_program().to_string_lossy().into_owned();
         let mut all = vec![program, "-f".to_owned(), "-c".to_owned(), config];
@@ -134,7 +140,7 @@ impl<'a> Mesh<'a> {
         let arguments = self.arguments(at, again)?;
         let mut command = Command::new(&arguments[0]);
         command.args(&arguments[1..]);
-        let daemon = self.field.hosts[at].spawn(self.kind.name(), &mut command)?;
+        let daemon = self.bridge.hosts[at].spawn(self.kind.name(), &mut command)?;
         self.members[at].daemon = Some(daemon);
         Ok(())
     }
@@ -155,7 +161,7 @@ impl<'a> Mesh<'a> {
             let mut command = Command::new("/bin/sh");
             command.args(["-c", ": < \"$0\"; exec \"$@\"", GATE]);
             command.args(self.arguments(at, again)?);
-            waiting.push(self.field.hosts[at].spawn(self.kind.name(), &mut command)?);
+            waiting.push(self.bridge.hosts[at].spawn(self.kind.name(), &mut command)?);
         }
         for daemon in &waiting {
             wait::until(Duration::from_secs(20), "a process at the gate", || {
@@ -164,7 +170,9 @@ impl<'a> Mesh<'a> {
         }
         let mut begin = self.begin();
         let new = waiting.iter().filter_map(Daemon::pid);
-        begin.used.extend(new.filter_map(|pid| Some((pid, used(pid)?))));
+        begin
+            .used
+            .extend(new.filter_map(|pid| Some((pid, cpu_time(pid)?))));
         let mut old: Vec<Daemon> = which
             .clone()
             .filter_map(|at| self.members[at].daemon.take())
@@ -198,7 +206,7 @@ impl<'a> Mesh<'a> {
     pub(super) fn begin(&self) -> Begin {
         let pids = self.pids();
         Begin {
-            used: pids.filter_map(|pid| Some((pid, used(pid)?))).collect(),
+            used: pids.filter_map(|pid| Some((pid, cpu_time(pid)?))).collect(),
             moment: Instant::now(),
         }
     }
@@ -209,53 +217,53 @@ impl<'a> Mesh<'a> {
             .filter_map(|member| member.daemon.as_ref()?.pid())
     }
 
-    fn used_since(&self, begin: &Begin) -> f64 {
+    fn cpu_since(&self, begin: &Begin) -> f64 {
         let each = self.pids().filter_map(|pid| {
             let before = begin.used.get(&pid).copied().unwrap_or_default();
-            Some(used(pid)?.saturating_sub(before))
+            Some(cpu_time(pid)?.saturating_sub(before))
         });
         each.sum::<Duration>().as_secs_f64()
     }
 
     /// What each kernel should hold, as the members are now.
-    pub(super) fn aim(&mut self) {
-        let goals: Vec<Option<Goal>> = self
+    pub(super) fn expect(&mut self) {
+        let expected: Vec<Option<ExpectedRoutes>> = self
             .all()
-            .map(|at| self.members[at].counts.then(|| self.goal(at)))
+            .map(|at| self.members[at].counts.then(|| self.expected(at)))
             .collect();
-        self.watch.aim(goals.into_iter());
+        self.watch.expect(expected.into_iter());
     }
 
-    fn goal(&self, at: usize) -> Goal {
-        let mut goal = Goal::new();
-        for other in self.all().filter(|other| self.shape.learns(at, *other)) {
+    fn expected(&self, at: usize) -> ExpectedRoutes {
+        let mut expected = ExpectedRoutes::new();
+        for other in self.all().filter(|other| self.peering.learns(at, *other)) {
             if self.members[other].side != self.members[at].side {
                 continue;
             }
             let generation = self.members[other].generation;
             for family in Family::BOTH {
                 let gateway = address(other, family);
-                goal.insert(block(other, 0, family), gateway);
+                expected.insert(block(other, 0, family), gateway);
                 if generation > 0 {
-                    goal.insert(block(other, generation, family), gateway);
+                    expected.insert(block(other, generation, family), gateway);
                 }
             }
         }
-        goal
+        expected
     }
 
     /// From now on it is counted which of the blocks that every machine always has are gone somewhere, but for those that
     /// `but` names (where, whose).
-    pub(super) fn keep(&mut self, but: impl Fn(usize, usize) -> bool) -> Result<()> {
+    pub(super) fn watch_permanent(&mut self, but: impl Fn(usize, usize) -> bool) -> Result<()> {
         let of = |at: usize| -> HashSet<IpNet> {
             let others = self
                 .all()
-                .filter(|other| self.shape.learns(at, *other) && !but(at, *other));
+                .filter(|other| self.peering.learns(at, *other) && !but(at, *other));
             let blocks = others.flat_map(|other| Family::BOTH.map(|family| block(other, 0, family)));
             blocks.collect()
         };
         let keep: Vec<HashSet<IpNet>> = self.all().map(of).collect();
-        self.watch.keep(keep.into_iter())
+        self.watch.watch_permanent(keep.into_iter())
     }
 
     /// Deletes the blocks that some machines always have from one kernel.
@@ -268,10 +276,10 @@ impl<'a> Mesh<'a> {
     }
 
     /// Waits until every kernel is right.
-    pub(super) fn until_right(&mut self, begin: &Begin, limit: Duration) -> Result<Cost> {
-        self.aim();
-        let reached = self.watch.until_right(begin.moment, limit)?;
-        let cpu = self.used_since(begin);
+    pub(super) fn wait_until_expected(&mut self, begin: &Begin, limit: Duration) -> Result<Cost> {
+        self.expect();
+        let reached = self.watch.wait_until_expected(begin.moment, limit)?;
+        let cpu = self.cpu_since(begin);
         self.check_alive()?;
         if reached.is_none() {
             eprintln!("{}", self.watch.failure("not within the limit"));
@@ -316,7 +324,7 @@ impl<'a> Mesh<'a> {
             let _ = daemon.signal(Signal::SIGKILL);
         }
         daemons.iter_mut().for_each(Daemon::kill);
-        self.field.clear()
+        self.bridge.clear()
     }
 }
 

@@ -5,8 +5,8 @@
 //! moment of a restart; so that its end is seen too, whoever restarts comes back with other blocks beside its own, and finds
 //! half of its kernel's routes missing.
 
+mod bridge;
 mod config;
-mod field;
 mod members;
 mod report;
 mod routes;
@@ -15,8 +15,8 @@ mod watch;
 
 use std::time::{Duration, Instant};
 
-use config::{REFLECTORS, Shape};
-use field::Field;
+use bridge::BridgedNodes;
+use config::{Peering, REFLECTORS};
 use members::{Cost, Mesh};
 
 use lab::daemon::Kind;
@@ -28,12 +28,12 @@ const HOLD: u32 = 30;
 /// Everything that does not wait for the hold time.
 const LIMIT: Duration = Duration::from_secs(90);
 /// How long it is looked whether routes stay.
-const STAYS: Duration = Duration::from_secs(2);
+const STABLE_TIME: Duration = Duration::from_secs(2);
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum Work {
+enum Scenario {
     Start,
     RestartOne,
     RestartAll,
@@ -46,7 +46,7 @@ enum Work {
     ReflectorsRestart,
 }
 
-impl Work {
+impl Scenario {
     const ALL: [Self; 10] = [
         Self::Start,
         Self::RestartOne,
@@ -120,15 +120,15 @@ pub(crate) struct SoakOptions {
 }
 
 impl Options {
-    fn wants(&self, work: Work) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| work.name() == only)
+    fn wants(&self, scenario: Scenario) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| scenario.name() == only)
     }
 }
 
-/// What one daemon did in one work.
+/// What one daemon did in one scenario.
 #[derive(Debug, Clone, serde::Serialize)]
 struct Run {
-    work: Work,
+    scenario: Scenario,
     daemon: &'static str,
     nodes: usize,
     round: usize,
@@ -151,31 +151,31 @@ pub(crate) fn run_all(options: &Options) -> Result<bool> {
     let mut runs = Vec::new();
     for nodes in &options.nodes {
         ensure!(
-            (4..=field::MOST - REFLECTORS).contains(nodes),
+            (4..=bridge::MOST - REFLECTORS).contains(nodes),
             "a mesh here has 4 to {} nodes",
-            field::MOST - REFLECTORS
+            bridge::MOST - REFLECTORS
         );
-        if !Work::ALL.iter().any(|work| options.wants(*work)) {
+        if !Scenario::ALL.iter().any(|scenario| options.wants(*scenario)) {
             break;
         }
-        let field = Field::build(nodes + REFLECTORS)?;
+        let bridge = BridgedNodes::build(nodes + REFLECTORS)?;
         for round in 0..options.rounds {
             // Who goes first changes, so that nobody always meets what the other left.
             let mut order = daemons.clone();
             order.rotate_left(round % daemons.len().max(1));
             for kind in order {
-                let mut sink = Sink {
+                let mut recorder = Recorder {
                     options,
                     runs: &mut runs,
                     kind,
                     nodes: *nodes,
                     round,
                 };
-                full(&field, &mut sink)?;
-                reflectors(&field, &mut sink)?;
+                full(&bridge, &mut recorder)?;
+                reflectors(&bridge, &mut recorder)?;
             }
         }
-        field.remove()?;
+        bridge.remove()?;
     }
     let soaks = options.only.is_empty() || options.only.iter().any(|only| only == "soak");
     let deviations = soaks.then(|| soak::soak(&options.soak)).transpose()?;
@@ -184,7 +184,7 @@ pub(crate) fn run_all(options: &Options) -> Result<bool> {
 }
 
 /// Where results go.
-struct Sink<'a> {
+struct Recorder<'a> {
     options: &'a Options,
     runs: &'a mut Vec<Run>,
     kind: Kind,
@@ -192,11 +192,11 @@ struct Sink<'a> {
     round: usize,
 }
 
-impl Sink<'_> {
+impl Recorder<'_> {
     /// Notes a result; whether the mesh is as it should be, so that it can go on.
-    fn note(&mut self, work: Work, mesh: &Mesh<'_>, cost: &Cost) -> Result<bool> {
+    fn record(&mut self, scenario: Scenario, mesh: &Mesh<'_>, cost: &Cost) -> Result<bool> {
         let run = Run {
-            work,
+            scenario,
             daemon: self.kind.name(),
             nodes: self.nodes,
             round: self.round,
@@ -213,76 +213,88 @@ impl Sink<'_> {
 }
 
 /// Everything with everybody as everybody's peer.
-fn full(field: &Field, sink: &mut Sink<'_>) -> Result<()> {
-    let works = &Work::ALL[..7];
-    if !works.iter().any(|work| sink.options.wants(*work)) {
+fn full(bridge: &BridgedNodes, recorder: &mut Recorder<'_>) -> Result<()> {
+    let works = &Scenario::ALL[..7];
+    if !works.iter().any(|scenario| recorder.options.wants(*scenario)) {
         return Ok(());
     }
-    let mut mesh = Mesh::new(field, sink.kind, Shape::Full, sink.nodes, HOLD)?;
-    let outcome = full_works(&mut mesh, sink);
-    // Whatever it left is mended for who comes next.
-    field.side(0..sink.nodes, 0)?;
+    let mut mesh = Mesh::new(bridge, recorder.kind, Peering::Full, recorder.nodes, HOLD)?;
+    let outcome = full_mesh_scenarios(&mut mesh, recorder);
+    // Whatever it left is repaired for who comes next.
+    bridge.side(0..recorder.nodes, 0)?;
     mesh.end()?;
     outcome
 }
 
-fn full_works(mesh: &mut Mesh<'_>, sink: &mut Sink<'_>) -> Result<()> {
-    if !start(mesh, sink, Work::Start)? {
+fn full_mesh_scenarios(mesh: &mut Mesh<'_>, recorder: &mut Recorder<'_>) -> Result<()> {
+    if !start(mesh, recorder, Scenario::Start)? {
         return Ok(());
     }
-    let (all, victim) = (mesh.all(), sink.nodes / 2);
-    if sink.options.wants(Work::RestartOne) && !restart(mesh, sink, Work::RestartOne, victim..victim + 1)? {
+    let (all, victim) = (mesh.all(), recorder.nodes / 2);
+    if recorder.options.wants(Scenario::RestartOne)
+        && !restart(mesh, recorder, Scenario::RestartOne, victim..victim + 1)?
+    {
         return Ok(());
     }
-    if sink.options.wants(Work::RestartAll) && !restart(mesh, sink, Work::RestartAll, all.clone())? {
+    if recorder.options.wants(Scenario::RestartAll)
+        && !restart(mesh, recorder, Scenario::RestartAll, all.clone())?
+    {
         return Ok(());
     }
-    if sink.options.wants(Work::Loss) && !loss(mesh, sink, victim)? {
+    if recorder.options.wants(Scenario::Loss) && !loss(mesh, recorder, victim)? {
         return Ok(());
     }
-    if sink.options.wants(Work::Partition) {
-        partition(mesh, sink)?;
+    if recorder.options.wants(Scenario::Partition) {
+        partition(mesh, recorder)?;
     }
     Ok(())
 }
 
 /// Two reflectors, and as many clients.
-fn reflectors(field: &Field, sink: &mut Sink<'_>) -> Result<()> {
-    let works = &Work::ALL[7..];
-    if !works.iter().any(|work| sink.options.wants(*work)) {
+fn reflectors(bridge: &BridgedNodes, recorder: &mut Recorder<'_>) -> Result<()> {
+    let works = &Scenario::ALL[7..];
+    if !works.iter().any(|scenario| recorder.options.wants(*scenario)) {
         return Ok(());
     }
-    let mut mesh = Mesh::new(field, sink.kind, Shape::Reflectors, sink.nodes + REFLECTORS, HOLD)?;
-    let outcome = reflector_works(&mut mesh, sink);
+    let mut mesh = Mesh::new(
+        bridge,
+        recorder.kind,
+        Peering::Reflectors,
+        recorder.nodes + REFLECTORS,
+        HOLD,
+    )?;
+    let outcome = reflector_scenarios(&mut mesh, recorder);
     mesh.end()?;
     outcome
 }
 
-fn reflector_works(mesh: &mut Mesh<'_>, sink: &mut Sink<'_>) -> Result<()> {
-    if !start(mesh, sink, Work::ReflectorsStart)? {
+fn reflector_scenarios(mesh: &mut Mesh<'_>, recorder: &mut Recorder<'_>) -> Result<()> {
+    if !start(mesh, recorder, Scenario::ReflectorsStart)? {
         return Ok(());
     }
-    if sink.options.wants(Work::ReflectorRestart) && !restart(mesh, sink, Work::ReflectorRestart, 0..1)? {
+    if recorder.options.wants(Scenario::ReflectorRestart)
+        && !restart(mesh, recorder, Scenario::ReflectorRestart, 0..1)?
+    {
         return Ok(());
     }
-    if sink.options.wants(Work::ReflectorsRestart) {
-        restart(mesh, sink, Work::ReflectorsRestart, 0..REFLECTORS)?;
+    if recorder.options.wants(Scenario::ReflectorsRestart) {
+        restart(mesh, recorder, Scenario::ReflectorsRestart, 0..REFLECTORS)?;
     }
     Ok(())
 }
 
 /// All start at once; until every kernel has every route.
-fn start(mesh: &mut Mesh<'_>, sink: &mut Sink<'_>, work: Work) -> Result<bool> {
+fn start(mesh: &mut Mesh<'_>, recorder: &mut Recorder<'_>, scenario: Scenario) -> Result<bool> {
     let begin = mesh.launch_all(mesh.all(), false, |_| Ok(()))?;
-    let cost = mesh.until_right(&begin, LIMIT)?;
-    sink.note(work, mesh, &cost)
+    let cost = mesh.wait_until_expected(&begin, LIMIT)?;
+    recorder.record(scenario, mesh, &cost)
 }
 
 /// Some are killed and start again at once.
 fn restart(
     mesh: &mut Mesh<'_>,
-    sink: &mut Sink<'_>,
-    work: Work,
+    recorder: &mut Recorder<'_>,
+    scenario: Scenario,
     which: std::ops::Range<usize>,
 ) -> Result<bool> {
     let everybody = which.len() == mesh.members.len();
@@ -290,7 +302,7 @@ fn restart(
         mesh.members[at].generation += 1;
     }
     let lost = |at: usize, other: usize| !everybody && which.contains(&at) && other.is_multiple_of(2);
-    mesh.keep(lost)?;
+    mesh.watch_permanent(lost)?;
     let begin = mesh.launch_all(which.clone(), true, |mesh| {
         for at in which.clone().filter(|_| !everybody) {
             let half: Vec<_> = mesh.all().filter(|other| lost(at, *other)).collect();
@@ -298,54 +310,54 @@ fn restart(
         }
         Ok(())
     })?;
-    let cost = mesh.until_right(&begin, LIMIT)?;
-    let cost = stays(mesh, cost)?;
-    sink.note(work, mesh, &cost)
+    let cost = mesh.wait_until_expected(&begin, LIMIT)?;
+    let cost = check_stable(mesh, cost)?;
+    recorder.record(scenario, mesh, &cost)
 }
 
 /// A machine's port goes down, which the others cannot see; after the hold time its routes are gone. Then it is back.
-fn loss(mesh: &mut Mesh<'_>, sink: &mut Sink<'_>, victim: usize) -> Result<bool> {
-    mesh.keep(|at, other| at == victim || other == victim)?;
+fn loss(mesh: &mut Mesh<'_>, recorder: &mut Recorder<'_>, victim: usize) -> Result<bool> {
+    mesh.watch_permanent(|at, other| at == victim || other == victim)?;
     mesh.members[victim].side = 1;
     mesh.members[victim].counts = false;
     let begin = mesh.begin();
-    mesh.field.port(victim, false)?;
-    let cost = mesh.until_right(&begin, LIMIT + Duration::from_secs(HOLD.into()))?;
-    if !sink.note(Work::Loss, mesh, &cost)? {
+    mesh.bridge.port(victim, false)?;
+    let cost = mesh.wait_until_expected(&begin, LIMIT + Duration::from_secs(HOLD.into()))?;
+    if !recorder.record(Scenario::Loss, mesh, &cost)? {
         return Ok(false);
     }
     mesh.members[victim].side = 0;
     mesh.members[victim].counts = true;
     let begin = mesh.begin();
-    mesh.field.port(victim, true)?;
-    let cost = mesh.until_right(&begin, LIMIT)?;
-    let cost = stays(mesh, cost)?;
-    sink.note(Work::Return, mesh, &cost)
+    mesh.bridge.port(victim, true)?;
+    let cost = mesh.wait_until_expected(&begin, LIMIT)?;
+    let cost = check_stable(mesh, cost)?;
+    recorder.record(Scenario::Return, mesh, &cost)
 }
 
 /// Every second machine moves to a bridge of its own, and comes back when all routes of the other half are gone.
-fn partition(mesh: &mut Mesh<'_>, sink: &mut Sink<'_>) -> Result<bool> {
+fn partition(mesh: &mut Mesh<'_>, recorder: &mut Recorder<'_>) -> Result<bool> {
     let odd: Vec<usize> = mesh.all().filter(|at| at % 2 == 1).collect();
-    mesh.keep(|at, other| at % 2 != other % 2)?;
+    mesh.watch_permanent(|at, other| at % 2 != other % 2)?;
     odd.iter().for_each(|at| mesh.members[*at].side = 1);
     let begin = mesh.begin();
-    mesh.field.side(odd.iter().copied(), 1)?;
-    let cost = mesh.until_right(&begin, LIMIT + Duration::from_secs(HOLD.into()))?;
-    if !sink.note(Work::Partition, mesh, &cost)? {
+    mesh.bridge.side(odd.iter().copied(), 1)?;
+    let cost = mesh.wait_until_expected(&begin, LIMIT + Duration::from_secs(HOLD.into()))?;
+    if !recorder.record(Scenario::Partition, mesh, &cost)? {
         return Ok(false);
     }
     odd.iter().for_each(|at| mesh.members[*at].side = 0);
     let begin = mesh.begin();
-    mesh.field.side(odd.iter().copied(), 0)?;
-    let cost = mesh.until_right(&begin, LIMIT)?;
-    let cost = stays(mesh, cost)?;
-    sink.note(Work::Healing, mesh, &cost)
+    mesh.bridge.side(odd.iter().copied(), 0)?;
+    let cost = mesh.wait_until_expected(&begin, LIMIT)?;
+    let cost = check_stable(mesh, cost)?;
+    recorder.record(Scenario::Healing, mesh, &cost)
 }
 
 /// What is right has to stay so; what goes then counts as removed.
-fn stays(mesh: &mut Mesh<'_>, cost: Cost) -> Result<Cost> {
+fn check_stable(mesh: &mut Mesh<'_>, cost: Cost) -> Result<Cost> {
     let start = Instant::now();
-    while cost.reached.is_some() && start.elapsed() < STAYS {
+    while cost.reached.is_some() && start.elapsed() < STABLE_TIME {
         mesh.watch.read()?;
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::config::RETRY;
-use super::{HOLD, Options, Run, Work};
+use super::{HOLD, Options, Run, Scenario};
 use lab::daemon::Kind;
 use lab::failure::Result;
 
@@ -15,7 +15,7 @@ pub(super) fn line(run: &Run) -> String {
         run.daemon,
         run.nodes,
         run.round + 1,
-        run.work.name(),
+        run.scenario.name(),
         time(run.there),
         time(run.equal),
         run.cpu,
@@ -51,9 +51,11 @@ fn table(sizes: &[usize], runs: &[Run]) -> String {
          |---:|---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for nodes in sizes {
-        for work in Work::ALL {
+        for scenario in Scenario::ALL {
             let of = |kind: Kind| -> Vec<&Run> {
-                let all = runs.iter().filter(|run| run.nodes == *nodes && run.work == work);
+                let all = runs
+                    .iter()
+                    .filter(|run| run.nodes == *nodes && run.scenario == scenario);
                 all.filter(|run| run.daemon == kind.name()).collect()
             };
             let (ours, theirs) = (of(Kind::Podroute), of(Kind::Bird));
@@ -69,7 +71,7 @@ fn table(sizes: &[usize], runs: &[Run]) -> String {
             let _ = writeln!(
                 out,
                 "| {nodes} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-                work.title(),
+                scenario.title(),
                 seconds(time[0]),
                 seconds(time[1]),
                 ratio(time[0], time[1]),
@@ -90,7 +92,9 @@ fn memory(sizes: &[usize], daemons: &[Kind], runs: &[Run]) -> String {
         let each = daemons.iter().map(|kind| {
             let all: Vec<&Run> = runs
                 .iter()
-                .filter(|run| run.nodes == nodes && run.daemon == kind.name() && run.work == Work::Start)
+                .filter(|run| {
+                    run.nodes == nodes && run.daemon == kind.name() && run.scenario == Scenario::Start
+                })
                 .collect();
             let peak = median(&all, |run| Some(run.peak_mib));
             format!("{} {:.1} MiB", kind.name(), peak.unwrap_or(0.0))

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::SoakOptions;
-use super::config::Shape;
-use super::field::{Field, address};
+use super::bridge::{BridgedNodes, address};
+use super::config::Peering;
 use super::members::Mesh;
 use lab::daemon::Kind;
 use lab::ensure;
@@ -22,7 +22,7 @@ const HOLD: u32 = 9;
 /// From the last fault's end until every kernel is right.
 const QUIET: Duration = Duration::from_secs(120);
 /// Longer than routes of before a restart may wait for their peers.
-const STAYS: Duration = Duration::from_secs(30);
+const STABLE_TIME: Duration = Duration::from_secs(30);
 
 /// What happens to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,9 +92,9 @@ impl Random {
     }
 }
 
-/// One act: a fault begins, or ends.
+/// One action: a fault begins, or ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Act {
+struct Action {
     at: u64,
     node: usize,
     fault: Fault,
@@ -102,7 +102,7 @@ struct Act {
 }
 
 /// All acts in their order. A node has one fault at a time.
-fn plan(nodes: usize, span: Duration, seed: u64) -> Vec<Act> {
+fn plan(nodes: usize, span: Duration, seed: u64) -> Vec<Action> {
     // 0 would stay 0.
     let mut random = Random(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
     let (mut acts, mut now) = (Vec::new(), 0);
@@ -114,68 +114,68 @@ fn plan(nodes: usize, span: Duration, seed: u64) -> Vec<Act> {
         let fault = Fault::ALL[usize::try_from(random.below(Fault::ALL.len() as u64)).unwrap_or(0)];
         // As many short ones as long ones.
         let shorter = 2 * random.below(6);
-        let lasts = random.below(fault.longest() >> shorter);
+        let repair_when = random.below(fault.longest() >> shorter);
         if busy[node] > now {
             continue;
         }
         // A moment of peace between two.
-        busy[node] = now + lasts + 200;
-        let act = |at, ends| Act {
+        busy[node] = now + repair_when + 200;
+        let action = |at, ends| Action {
             at,
             node,
             fault,
             ends,
         };
-        acts.push(act(now, false));
+        acts.push(action(now, false));
         if fault.longest() > 0 {
-            acts.push(act(now + lasts, true));
+            acts.push(action(now + repair_when, true));
         }
     }
-    acts.sort_by_key(|act| act.at);
+    acts.sort_by_key(|action| action.at);
     acts
 }
 
 /// Runs it inside the box; the number of deviations.
 pub(super) fn soak(options: &SoakOptions) -> Result<usize> {
-    let field = Field::build(options.nodes)?;
-    let mut mesh = Mesh::new(&field, Kind::Podroute, Shape::Full, options.nodes, HOLD)?;
+    let bridge = BridgedNodes::build(options.nodes)?;
+    let mut mesh = Mesh::new(&bridge, Kind::Podroute, Peering::Full, options.nodes, HOLD)?;
     let begin = mesh.launch_all(mesh.all(), false, |_| Ok(()))?;
-    let cost = mesh.until_right(&begin, QUIET)?;
+    let cost = mesh.wait_until_expected(&begin, QUIET)?;
     ensure!(cost.reached.is_some(), "the mesh of the soak does not start");
     let acts = plan(options.nodes, Duration::from_secs(options.seconds), options.seed);
     let mut counts = BTreeMap::new();
-    for act in acts.iter().filter(|act| !act.ends) {
-        *counts.entry(act.fault).or_insert(0) += 1;
+    for action in acts.iter().filter(|action| !action.ends) {
+        *counts.entry(action.fault).or_insert(0) += 1;
     }
     println!(
         "soak: {} nodes, seed {}, {} s of faults: {counts:?}",
         options.nodes, options.seed, options.seconds
     );
     let start = Instant::now();
-    for act in &acts {
-        let due = start + Duration::from_millis(act.at);
+    for action in &acts {
+        let due = start + Duration::from_millis(action.at);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        perform(&mut mesh, *act).map_err(|failure| failure.during(format_args!("{act:?}")))?;
+        perform(&mut mesh, *action).map_err(|failure| failure.during(format_args!("{action:?}")))?;
         mesh.watch.read()?;
     }
-    let deviations = verdict(&mut mesh)?;
+    let deviations = final_check(&mut mesh)?;
     mesh.end()?;
-    field.remove()?;
+    bridge.remove()?;
     Ok(deviations)
 }
 
 /// After the faults: until all kernels are right, and whether they stay so.
-fn verdict(mesh: &mut Mesh<'_>) -> Result<usize> {
+fn final_check(mesh: &mut Mesh<'_>) -> Result<usize> {
     let begin = mesh.begin();
-    let cost = mesh.until_right(&begin, QUIET)?;
+    let cost = mesh.wait_until_expected(&begin, QUIET)?;
     let mut deviations = mesh.watch.deviations();
     if let Some(reached) = cost.reached {
         let took = reached.equal.as_secs_f64();
         println!("soak: every kernel is right {took:.1} s after the last fault's end");
-        deviations = mesh.watch.stays_right(STAYS)?;
+        deviations = mesh.watch.stays_as_expected(STABLE_TIME)?;
     }
     mesh.check_alive()?;
-    for host in &mesh.field.hosts {
+    for host in &mesh.bridge.hosts {
         deviations.extend(unused_objects(host)?);
     }
     for line in &deviations {
@@ -226,7 +226,7 @@ fn explain(mesh: &Mesh<'_>, deviations: &[String]) {
         return;
     };
     for name in names.into_iter().take(3) {
-        let Some(host) = mesh.field.hosts.iter().find(|host| host.name() == name) else {
+        let Some(host) = mesh.bridge.hosts.iter().find(|host| host.name() == name) else {
             continue;
         };
         for what in ["peers", "fib"] {
@@ -239,10 +239,10 @@ fn explain(mesh: &Mesh<'_>, deviations: &[String]) {
     }
 }
 
-fn perform(mesh: &mut Mesh<'_>, act: Act) -> Result<()> {
-    let (node, field) = (act.node, mesh.field);
-    let host = &field.hosts[node];
-    match (act.fault, act.ends) {
+fn perform(mesh: &mut Mesh<'_>, action: Action) -> Result<()> {
+    let (node, bridge) = (action.node, mesh.bridge);
+    let host = &bridge.hosts[node];
+    match (action.fault, action.ends) {
         (Fault::Kill, false) => {
             let daemon = mesh.members[node].daemon.as_mut();
             daemon.ok_or_else(|| Failure::new("it does not run"))?.kill();
@@ -258,12 +258,12 @@ fn perform(mesh: &mut Mesh<'_>, act: Act) -> Result<()> {
         (Fault::Kill, true) => mesh.launch(node, true),
         (Fault::Stop, false) => signal(mesh, node, Signal::SIGSTOP),
         (Fault::Stop, true) => signal(mesh, node, Signal::SIGCONT),
-        (Fault::Cable, ends) => field.port(node, ends),
-        (Fault::Silence, ends) => field.side(std::iter::once(node), usize::from(!ends)),
+        (Fault::Cable, ends) => bridge.port(node, ends),
+        (Fault::Silence, ends) => bridge.side(std::iter::once(node), usize::from(!ends)),
         (Fault::Interface, false) => host.ip("link set eth0 down").map(drop),
-        (Fault::AddressV4, false) => without(mesh, node, Family::V4),
-        (Fault::AddressV6, false) => without(mesh, node, Family::V6),
-        (Fault::Interface | Fault::AddressV4 | Fault::AddressV6, true) => field.restore(node),
+        (Fault::AddressV4, false) => remove_address(mesh, node, Family::V4),
+        (Fault::AddressV6, false) => remove_address(mesh, node, Family::V6),
+        (Fault::Interface | Fault::AddressV4 | Fault::AddressV6, true) => bridge.restore(node),
         (Fault::FlushRoutes, _) => mesh.watch.delete(node, |_| true),
         (Fault::FlushSome, _) => mesh.watch.delete(node, |prefix| {
             let network = prefix.to_string();
@@ -285,10 +285,10 @@ fn signal(mesh: &Mesh<'_>, node: usize, signal: Signal) -> Result<()> {
         .signal(signal)
 }
 
-fn without(mesh: &Mesh<'_>, node: usize, family: Family) -> Result<()> {
+fn remove_address(mesh: &Mesh<'_>, node: usize, family: Family) -> Result<()> {
     let length = if family == Family::V4 { 16 } else { 64 };
     let address = address(node, family);
-    mesh.field.hosts[node]
+    mesh.bridge.hosts[node]
         .ip(&format!("addr del {address}/{length} dev eth0"))
         .map(drop)
 }
@@ -306,7 +306,7 @@ mod tests {
         for fault in Fault::ALL {
             let of = |ends: bool| {
                 acts.iter()
-                    .filter(|act| act.fault == fault && act.ends == ends)
+                    .filter(|action| action.fault == fault && action.ends == ends)
                     .count()
             };
             assert!(of(false) > 10, "{fault:?}");
@@ -314,9 +314,9 @@ mod tests {
         }
         // One at a time on each node.
         let mut busy = [false; 40];
-        for act in acts.iter().filter(|act| act.fault.longest() > 0) {
-            assert_eq!(busy[act.node], act.ends, "{act:?}");
-            busy[act.node] = !act.ends;
+        for action in acts.iter().filter(|action| action.fault.longest() > 0) {
+            assert_eq!(busy[action.node], action.ends, "{action:?}");
+            busy[action.node] = !action.ends;
         }
     }
 }

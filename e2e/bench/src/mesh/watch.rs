@@ -19,11 +19,11 @@ use linux::netlink::Socket;
 /// Between two looks at the notifications.
 const TICK: Duration = Duration::from_millis(10);
 /// Between two dumps of a namespace that is not right.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+const DUMP_INTERVAL: Duration = Duration::from_secs(2);
 const BUFFER: usize = 1 << 16;
 
 /// Gateways by prefix.
-pub(super) type Goal = HashMap<IpNet, IpAddr>;
+pub(super) type ExpectedRoutes = HashMap<IpNet, IpAddr>;
 
 /// When it was reached, counted from the start that was given.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +36,7 @@ pub(super) struct Reached {
 
 /// One namespace.
 #[derive(Debug)]
-struct Seen {
+struct NodeTable {
     name: String,
     events: Socket,
     requests: Socket,
@@ -44,7 +44,7 @@ struct Seen {
     routes: HashMap<IpNet, Option<IpAddr>>,
     /// Those that a dump showed first: their notification is still to be read.
     unread: HashSet<IpNet>,
-    goal: Goal,
+    expected: ExpectedRoutes,
     /// Whether it counts at all.
     counts: bool,
     missing: usize,
@@ -56,8 +56,8 @@ struct Seen {
 }
 
 /// Whether a prefix in this state counts as missing, or as one too many.
-fn fault(goal: &Goal, prefix: &IpNet, state: Option<Option<IpAddr>>) -> (usize, usize) {
-    match (goal.get(prefix), state) {
+fn fault(expected: &ExpectedRoutes, prefix: &IpNet, state: Option<Option<IpAddr>>) -> (usize, usize) {
+    match (expected.get(prefix), state) {
         (Some(gateway), Some(Some(via))) if via == *gateway => (0, 0),
         (Some(_), _) => (1, 0),
         (None, Some(_)) => (0, 1),
@@ -65,7 +65,7 @@ fn fault(goal: &Goal, prefix: &IpNet, state: Option<Option<IpAddr>>) -> (usize, 
     }
 }
 
-impl Seen {
+impl NodeTable {
     fn open(name: &str) -> Result<Self> {
         let (events, requests) = netns::within(name, || Ok((routes::notifications()?, routes::requests()?)))?;
         Ok(Self {
@@ -74,7 +74,7 @@ impl Seen {
             requests,
             routes: HashMap::new(),
             unread: HashSet::new(),
-            goal: Goal::new(),
+            expected: ExpectedRoutes::new(),
             counts: true,
             missing: 0,
             extra: 0,
@@ -89,8 +89,8 @@ impl Seen {
             Some(gateway) => self.routes.insert(prefix, gateway),
             None => self.routes.remove(&prefix),
         };
-        let (missing, extra) = fault(&self.goal, &prefix, old);
-        let (now_missing, now_extra) = fault(&self.goal, &prefix, state);
+        let (missing, extra) = fault(&self.expected, &prefix, old);
+        let (now_missing, now_extra) = fault(&self.expected, &prefix, state);
         self.missing = self.missing + now_missing - missing;
         self.extra = self.extra + now_extra - extra;
         if state.is_none() && old.is_some() && self.keep.contains(&prefix) {
@@ -98,17 +98,17 @@ impl Seen {
         }
     }
 
-    fn aim(&mut self, goal: Goal) {
-        let present = goal
+    fn expect(&mut self, expected: ExpectedRoutes) {
+        let present = expected
             .keys()
-            .map(|prefix| fault(&goal, prefix, self.routes.get(prefix).copied()).0);
+            .map(|prefix| fault(&expected, prefix, self.routes.get(prefix).copied()).0);
         self.missing = present.sum();
         self.extra = self
             .routes
             .keys()
-            .filter(|prefix| !goal.contains_key(prefix))
+            .filter(|prefix| !expected.contains_key(prefix))
             .count();
-        self.goal = goal;
+        self.expected = expected;
     }
 
     fn read(&mut self, protocol: u8, buffer: &mut [u8]) -> Result<()> {
@@ -163,7 +163,7 @@ impl Seen {
         Ok(())
     }
 
-    fn is_right(&self) -> bool {
+    fn matches_expected(&self) -> bool {
         !self.counts || self.missing + self.extra == 0
     }
 
@@ -173,7 +173,7 @@ impl Seen {
             return Vec::new();
         }
         let wanted = self
-            .goal
+            .expected
             .iter()
             .filter_map(|(prefix, gateway)| match self.routes.get(prefix) {
                 Some(Some(via)) if via == gateway => None,
@@ -187,7 +187,7 @@ impl Seen {
         let others = self
             .routes
             .keys()
-            .filter(|prefix| !self.goal.contains_key(prefix));
+            .filter(|prefix| !self.expected.contains_key(prefix));
         let others = others.map(|prefix| format!("{}: a route to {prefix} that should be gone", self.name));
         wanted.chain(others).collect()
     }
@@ -197,7 +197,7 @@ impl Seen {
 #[derive(Debug)]
 pub(super) struct Watch {
     protocol: u8,
-    nodes: Vec<Seen>,
+    nodes: Vec<NodeTable>,
     buffer: Vec<u8>,
 }
 
@@ -206,7 +206,7 @@ impl Watch {
     pub(super) fn open<'a>(names: impl Iterator<Item = &'a str>, protocol: u8) -> Result<Self> {
         let mut watch = Self {
             protocol,
-            nodes: names.map(Seen::open).collect::<Result<_>>()?,
+            nodes: names.map(NodeTable::open).collect::<Result<_>>()?,
             buffer: vec![0; BUFFER],
         };
         watch.dump()?;
@@ -214,15 +214,15 @@ impl Watch {
     }
 
     /// Sets what each should hold; `None`: it does not count.
-    pub(super) fn aim(&mut self, goals: impl Iterator<Item = Option<Goal>>) {
-        for (node, goal) in self.nodes.iter_mut().zip(goals) {
-            node.counts = goal.is_some();
-            node.aim(goal.unwrap_or_default());
+    pub(super) fn expect(&mut self, expected: impl Iterator<Item = Option<ExpectedRoutes>>) {
+        for (node, expected) in self.nodes.iter_mut().zip(expected) {
+            node.counts = expected.is_some();
+            node.expect(expected.unwrap_or_default());
         }
     }
 
     /// From now on it is counted which of these are gone at some time.
-    pub(super) fn keep(&mut self, prefixes: impl Iterator<Item = HashSet<IpNet>>) -> Result<()> {
+    pub(super) fn watch_permanent(&mut self, prefixes: impl Iterator<Item = HashSet<IpNet>>) -> Result<()> {
         self.read()?;
         for (node, keep) in self.nodes.iter_mut().zip(prefixes) {
             node.keep = keep;
@@ -268,36 +268,36 @@ impl Watch {
         Ok(())
     }
 
-    fn look_again(&mut self) -> Result<()> {
-        let late = |node: &&mut Seen| !node.is_right() && node.dumped.elapsed() > LOOK_AGAIN;
+    fn dump_overdue(&mut self) -> Result<()> {
+        let late = |node: &&mut NodeTable| !node.matches_expected() && node.dumped.elapsed() > DUMP_INTERVAL;
         for node in self.nodes.iter_mut().filter(late) {
             node.dump(self.protocol)?;
         }
         Ok(())
     }
 
-    fn is_there(&self) -> bool {
+    fn has_all_expected(&self) -> bool {
         self.nodes.iter().all(|node| !node.counts || node.missing == 0)
     }
 
-    fn is_right(&self) -> bool {
-        self.nodes.iter().all(Seen::is_right)
+    fn matches_expected(&self) -> bool {
+        self.nodes.iter().all(NodeTable::matches_expected)
     }
 
     /// Waits until every kernel holds what it should. `None`: not within the limit.
-    pub(super) fn until_right(&mut self, start: Instant, limit: Duration) -> Result<Option<Reached>> {
+    pub(super) fn wait_until_expected(&mut self, start: Instant, limit: Duration) -> Result<Option<Reached>> {
         let mut there = None;
         loop {
             self.read()?;
             let now = start.elapsed();
-            if self.is_there() {
+            if self.has_all_expected() {
                 there.get_or_insert(now);
             } else {
                 there = None;
             }
-            if self.is_right() {
+            if self.matches_expected() {
                 self.dump()?;
-                if self.is_right() {
+                if self.matches_expected() {
                     let there = there.unwrap_or(now);
                     return Ok(Some(Reached { there, equal: now }));
                 }
@@ -305,18 +305,18 @@ impl Watch {
             if now > limit {
                 return Ok(None);
             }
-            self.look_again()?;
+            self.dump_overdue()?;
             std::thread::sleep(TICK);
         }
     }
 
     /// Reads on for a while, and says what is wrong at its end or was in between.
-    pub(super) fn stays_right(&mut self, span: Duration) -> Result<Vec<String>> {
+    pub(super) fn stays_as_expected(&mut self, span: Duration) -> Result<Vec<String>> {
         let end = Instant::now() + span;
         let mut wrong = BTreeSet::new();
         while Instant::now() < end {
             self.read()?;
-            if !self.is_right() {
+            if !self.matches_expected() {
                 wrong.extend(self.deviations());
             }
             std::thread::sleep(TICK);
@@ -328,7 +328,7 @@ impl Watch {
 
     /// What is wrong now.
     pub(super) fn deviations(&self) -> Vec<String> {
-        let mut all: Vec<String> = self.nodes.iter().flat_map(Seen::deviations).collect();
+        let mut all: Vec<String> = self.nodes.iter().flat_map(NodeTable::deviations).collect();
         all.sort();
         all
     }
@@ -351,12 +351,12 @@ mod tests {
     fn a_prefix_is_missing_or_one_too_many() {
         let prefix: IpNet = "10.0.1.0/24".parse().expect("literal");
         let (right, wrong): (IpAddr, IpAddr) = ([172, 16, 0, 1].into(), [172, 16, 0, 2].into());
-        let goal = Goal::from([(prefix, right)]);
-        let none = Goal::new();
-        assert_eq!(fault(&goal, &prefix, Some(Some(right))), (0, 0));
-        assert_eq!(fault(&goal, &prefix, Some(Some(wrong))), (1, 0));
-        assert_eq!(fault(&goal, &prefix, Some(None)), (1, 0));
-        assert_eq!(fault(&goal, &prefix, None), (1, 0));
+        let expected = ExpectedRoutes::from([(prefix, right)]);
+        let none = ExpectedRoutes::new();
+        assert_eq!(fault(&expected, &prefix, Some(Some(right))), (0, 0));
+        assert_eq!(fault(&expected, &prefix, Some(Some(wrong))), (1, 0));
+        assert_eq!(fault(&expected, &prefix, Some(None)), (1, 0));
+        assert_eq!(fault(&expected, &prefix, None), (1, 0));
         assert_eq!(fault(&none, &prefix, Some(Some(right))), (0, 1));
         assert_eq!(fault(&none, &prefix, None), (0, 0));
     }

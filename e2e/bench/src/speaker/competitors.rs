@@ -10,7 +10,7 @@ use lab::process::Daemon;
 use lab::wait;
 
 /// The speaker's address; all of 10.100.0.0/14 is on its loopback.
-pub(super) const HERE: Ipv4Addr = Ipv4Addr::new(10, 103, 0, 1);
+pub(super) const DUT_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 103, 0, 1);
 /// The speaker's AS number.
 pub(super) const ASN: u32 = 64512;
 
@@ -25,14 +25,14 @@ pub(super) enum Role {
 
 /// What is measured: a daemon, or the load tool's own mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rival {
+pub(super) enum Competitor {
     /// A daemon.
     Daemon(Kind),
     /// No routing at all: the floor.
     Mirror,
 }
 
-impl Rival {
+impl Competitor {
     /// Its name in tables.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ impl Rival {
             || {
                 processes.iter_mut().try_for_each(Daemon::check_alive)?;
                 host.within(|| {
-                    let there = SocketAddr::new(IpAddr::V4(HERE), 179);
+                    let there = SocketAddr::new(IpAddr::V4(DUT_ADDRESS), 179);
                     TcpStream::connect(there).context("connecting").map(drop)
                 })
             },
@@ -86,7 +86,7 @@ fn mirror(host: &Host) -> Result<Daemon> {
 
 /// The mirror's own process.
 pub(crate) fn run_mirror() -> i32 {
-    match lab::blast::mirror::serve(HERE, ASN) {
+    match lab::bgp_load::mirror::serve(DUT_ADDRESS, ASN) {
         Ok(()) => 0,
         Err(failure) => {
             eprintln!("{failure}");
@@ -107,7 +107,7 @@ fn podroute_yaml(role: Role) -> String {
         }
     };
     format!(
-        "apiVersion: podroute/v1\ncluster: {{asn: {ASN}}}\nnode: {{name: dut, routerId: {HERE}}}\nfib: off\npeers:\n{peers}"
+        "apiVersion: podroute/v1\ncluster: {{asn: {ASN}}}\nnode: {{name: dut, routerId: {DUT_ADDRESS}}}\nfib: off\npeers:\n{peers}"
     )
 }
 
@@ -125,8 +125,8 @@ fn bird_conf(role: Role) -> String {
         }
     };
     format!(
-        "log stderr {{ warning, error, fatal, bug }};\nrouter id {HERE};\nprotocol device {{}}\n\
-         template bgp common {{ local {HERE} as {ASN}; direct; }}\n{peers}"
+        "log stderr {{ warning, error, fatal, bug }};\nrouter id {DUT_ADDRESS};\nprotocol device {{}}\n\
+         template bgp common {{ local {DUT_ADDRESS} as {ASN}; direct; }}\n{peers}"
     )
 }
 
@@ -139,7 +139,7 @@ fn frr_conf(role: Role) -> String {
         ],
     };
     let mut out = format!(
-        "log stdout warnings\nip prefix-list none deny any\nrouter bgp {ASN}\n bgp router-id {HERE}\n \
+        "log stdout warnings\nip prefix-list none deny any\nrouter bgp {ASN}\n bgp router-id {DUT_ADDRESS}\n \
          no bgp ebgp-requires-policy\n no bgp network import-check\n bgp listen limit 5000\n coalesce-time 50\n"
     );
     for (name, range, asn, _) in groups {
@@ -159,7 +159,7 @@ fn gobgp(host: &Host, role: Role) -> Result<Daemon> {
         Role::Reflector => &[("c", "10.100.0.0/16", ASN)],
         Role::Router => &[("s", "10.101.0.0/16", 65001), ("r", "10.102.0.0/16", 65002)],
     };
-    let mut out = format!("[global.config]\n  as = {ASN}\n  router-id = \"{HERE}\"\n  port = 179\n");
+    let mut out = format!("[global.config]\n  as = {ASN}\n  router-id = \"{DUT_ADDRESS}\"\n  port = 179\n");
     for (name, range, asn) in groups {
         out.push_str(&format!(
             "[[peer-groups]]\n  [peer-groups.config]\n    peer-group-name = \"{name}\"\n    peer-as = {asn}\n"
@@ -167,7 +167,7 @@ fn gobgp(host: &Host, role: Role) -> Result<Daemon> {
         if role == Role::Reflector {
             out.push_str(&format!(
                 "  [peer-groups.route-reflector.config]\n    route-reflector-client = true\n    \
-                 route-reflector-cluster-id = \"{HERE}\"\n"
+                 route-reflector-cluster-id = \"{DUT_ADDRESS}\"\n"
             ));
         }
         out.push_str(&format!(
@@ -183,7 +183,7 @@ fn openbgpd(host: &Host, role: Role) -> Result<Daemon> {
         Role::Reflector => &[("10.100.0.0/16", ASN, "  route-reflector\n")],
         Role::Router => &[("10.101.0.0/16", 65001, ""), ("10.102.0.0/16", 65002, "")],
     };
-    let mut out = format!("AS {ASN}\nrouter-id {HERE}\nfib-update no\nlisten on {HERE}\n");
+    let mut out = format!("AS {ASN}\nrouter-id {DUT_ADDRESS}\nfib-update no\nlisten on {DUT_ADDRESS}\n");
     for (range, asn, more) in groups {
         out.push_str(&format!(
             "neighbor {range} {{\n  remote-as {asn}\n  announce IPv6 none\n{more}}}\n"

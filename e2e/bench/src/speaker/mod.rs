@@ -1,6 +1,6 @@
 //! `make bench`: the speaker beside BIRD, FRR, GoBGP and OpenBGPD, and beside the floor.
 //!
-//! Every run is a fresh daemon in a fresh namespace; the rivals take turns within a round, so that a machine that slows
+//! Every run is a fresh daemon in a fresh namespace; the competitors take turns within a round, so that a machine that slows
 //! down slows all of them. Medians, and ratios to the best other and to the floor, go to docs/bench/.
 
 mod competitors;
@@ -9,13 +9,13 @@ mod workloads;
 
 use std::time::Duration;
 
-use competitors::{HERE, Rival};
+use competitors::{Competitor, DUT_ADDRESS};
 use lab::daemon::Kind;
 use lab::failure::Result;
 use lab::machine::Host;
 use lab::netns;
 use lab::process::{Daemon, cost};
-use workloads::Work;
+use workloads::Workload;
 
 pub(crate) use competitors::{MIRROR, run_mirror};
 
@@ -27,26 +27,26 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Task {
     name: &'static str,
     title: &'static str,
-    work: Work,
+    workload: Workload,
     /// Rivals that take minutes for it.
     without: &'static [Kind],
 }
 
 impl Task {
-    /// Whether a rival would take minutes, or cannot: the floor knows no routes, only messages that pass.
-    fn leaves_out(&self, rival: Rival) -> bool {
-        match rival {
-            Rival::Mirror => matches!(self.work, Work::Reset { .. } | Work::Newcomer { .. }),
-            Rival::Daemon(kind) => self.without.contains(&kind),
+    /// Whether a competitor would take minutes, or cannot: the floor knows no routes, only messages that pass.
+    fn leaves_out(&self, competitor: Competitor) -> bool {
+        match competitor {
+            Competitor::Mirror => matches!(self.workload, Workload::Reset { .. } | Workload::Newcomer { .. }),
+            Competitor::Daemon(kind) => self.without.contains(&kind),
         }
     }
 }
 
-const fn task(name: &'static str, title: &'static str, work: Work, without: &'static [Kind]) -> Task {
+const fn task(name: &'static str, title: &'static str, workload: Workload, without: &'static [Kind]) -> Task {
     Task {
         name,
         title,
-        work,
+        workload,
         without,
     }
 }
@@ -57,7 +57,7 @@ static TASKS: &[Task] = &[
     task(
         "table-100k",
         "100,000 routes in, 5 per attribute set, out to 1",
-        Work::Table {
+        Workload::Table {
             routes: 100_000,
             per_set: 5,
             receivers: 1,
@@ -67,7 +67,7 @@ static TASKS: &[Task] = &[
     task(
         "table-100k-50",
         "100,000 routes in, 50 per set, out to 1",
-        Work::Table {
+        Workload::Table {
             routes: 100_000,
             per_set: 50,
             receivers: 1,
@@ -77,7 +77,7 @@ static TASKS: &[Task] = &[
     task(
         "table-1m",
         "1,000,000 routes in, 5 per set, out to 1",
-        Work::Table {
+        Workload::Table {
             routes: 1_000_000,
             per_set: 5,
             receivers: 1,
@@ -87,7 +87,7 @@ static TASKS: &[Task] = &[
     task(
         "table-1m-50",
         "1,000,000 routes in, 50 per set, out to 1",
-        Work::Table {
+        Workload::Table {
             routes: 1_000_000,
             per_set: 50,
             receivers: 1,
@@ -97,7 +97,7 @@ static TASKS: &[Task] = &[
     task(
         "fanout-20",
         "100,000 routes in, out to 20",
-        Work::Table {
+        Workload::Table {
             routes: 100_000,
             per_set: 5,
             receivers: 20,
@@ -107,7 +107,7 @@ static TASKS: &[Task] = &[
     task(
         "reflect-500",
         "reflector: 500 clients, a /24 each",
-        Work::Reflect {
+        Workload::Reflect {
             clients: 500,
             each: 1,
         },
@@ -116,7 +116,7 @@ static TASKS: &[Task] = &[
     task(
         "reflect-1000",
         "reflector: 1,000 clients, a /24 each",
-        Work::Reflect {
+        Workload::Reflect {
             clients: 1000,
             each: 1,
         },
@@ -125,7 +125,7 @@ static TASKS: &[Task] = &[
     task(
         "reflect-500-21",
         "reflector: 500 clients, a /24 and 20 /32 each",
-        Work::Reflect {
+        Workload::Reflect {
             clients: 500,
             each: 21,
         },
@@ -134,7 +134,7 @@ static TASKS: &[Task] = &[
     task(
         "churn-500",
         "one of 500 clients flaps its /24",
-        Work::Churn {
+        Workload::Churn {
             clients: 500,
             flaps: 200,
         },
@@ -143,19 +143,19 @@ static TASKS: &[Task] = &[
     task(
         "reset-100k",
         "a session with 100,000 routes is reset and comes back, 1 receiver",
-        Work::Reset { routes: 100_000 },
+        Workload::Reset { routes: 100_000 },
         SLOW,
     ),
     task(
         "newcomer-1m",
         "a receiver comes up beside 1,000,000 routes; another waits for single prefixes",
-        Work::Newcomer { routes: 1_000_000 },
+        Workload::Newcomer { routes: 1_000_000 },
         SLOW,
     ),
     task(
         "deaf-100k",
         "one receiver stops reading; 100,000 routes go and come back 10 times",
-        Work::Deaf {
+        Workload::SlowReader {
             routes: 100_000,
             times: 10,
         },
@@ -167,7 +167,8 @@ static TASKS: &[Task] = &[
 #[derive(Debug, Clone, serde::Serialize)]
 struct Run {
     task: &'static str,
-    rival: &'static str,
+    #[serde(rename = "rival")]
+    competitor: &'static str,
     /// Until all sessions were up.
     sessions: f64,
     /// Until everybody had everything; for churn the median of flaps.
@@ -194,10 +195,10 @@ pub(crate) struct Options {
 
 /// Runs the bench inside the box.
 pub(crate) fn run_all(options: &Options) -> Result<()> {
-    let mut rivals = vec![Rival::Mirror];
+    let mut competitors = vec![Competitor::Mirror];
     for kind in &options.daemons {
         match kind.available() {
-            Ok(()) => rivals.push(Rival::Daemon(*kind)),
+            Ok(()) => competitors.push(Competitor::Daemon(*kind)),
             Err(failure) => eprintln!("left out: {}", failure.summary()),
         }
     }
@@ -209,16 +210,16 @@ pub(crate) fn run_all(options: &Options) -> Result<()> {
             .is_none_or(|only| task.name.contains(only.as_str()))
     }) {
         for round in 0..options.rounds {
-            for rival in &rivals {
-                if task.leaves_out(*rival) {
+            for competitor in &competitors {
+                if task.leaves_out(*competitor) {
                     continue;
                 }
-                match run(task, *rival, round) {
+                match run(task, *competitor, round) {
                     Ok(run) => {
                         println!(
                             "{:16} {:9} {:8.4} s {:8.4} s  cpu {:6.2} s  peak {:7.1} MiB  sessions {:6.3} s  {} updates",
                             run.task,
-                            run.rival,
+                            run.competitor,
                             run.seconds,
                             run.second,
                             run.cpu,
@@ -228,26 +229,26 @@ pub(crate) fn run_all(options: &Options) -> Result<()> {
                         );
                         runs.push(run);
                     }
-                    Err(failure) => println!("{:16} {:9} {failure}", task.name, rival.name()),
+                    Err(failure) => println!("{:16} {:9} {failure}", task.name, competitor.name()),
                 }
             }
         }
     }
-    report::print(TASKS, &rivals, &runs);
+    report::print(TASKS, &competitors, &runs);
     match &options.out {
-        Some(dir) => report::write(dir, TASKS, &rivals, &runs),
+        Some(dir) => report::write(dir, TASKS, &competitors, &runs),
         None => Ok(()),
     }
 }
 
-fn run(task: &Task, rival: Rival, round: usize) -> Result<Run> {
-    let name = format!("{}-{}-{round}", task.name, rival.name());
+fn run(task: &Task, competitor: Competitor, round: usize) -> Result<Run> {
+    let name = format!("{}-{}-{round}", task.name, competitor.name());
     let host = Host::create(&name)?;
-    host.ip(&format!("addr add {HERE}/14 dev lo"))?;
+    host.ip(&format!("addr add {DUT_ADDRESS}/14 dev lo"))?;
     // A burst of a thousand connections must fit the queues of whoever listens.
     host.sysctl("net/core/somaxconn", "4096")?;
-    let mut processes = rival.start(&host, task.work.role())?;
-    let result = host.within(|| workloads::load(task.work, rival));
+    let mut processes = competitor.start(&host, task.workload.role())?;
+    let result = host.within(|| workloads::load(task.workload, competitor));
     let result = result.and_then(|times| Ok((times, cost(&processes)?)));
     let (times, (cpu, peak_mib)) = result.map_err(|failure| {
         processes
@@ -258,7 +259,7 @@ fn run(task: &Task, rival: Rival, round: usize) -> Result<Run> {
     netns::delete(&name)?;
     Ok(Run {
         task: task.name,
-        rival: rival.name(),
+        competitor: competitor.name(),
         sessions: times.sessions.as_secs_f64(),
         seconds: times.first.as_secs_f64(),
         second: times.second.as_secs_f64(),

@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::competitors::Rival;
+use super::competitors::Competitor;
 use super::{Run, Task};
 use crate::report::{machine, median, save};
 use lab::failure::{Context, Result};
 
-/// The middle of several runs of one task by one rival.
-struct Middle {
+/// The medians of several runs of one task by one competitor.
+struct Median {
     seconds: f64,
     second: f64,
     cpu: f64,
@@ -17,15 +17,15 @@ struct Middle {
     sessions: f64,
 }
 
-fn middle(runs: &[Run], task: &Task, rival: Rival) -> Option<Middle> {
+fn medians(runs: &[Run], task: &Task, competitor: Competitor) -> Option<Median> {
     let of: Vec<&Run> = runs
         .iter()
-        .filter(|run| run.task == task.name && run.rival == rival.name())
+        .filter(|run| run.task == task.name && run.competitor == competitor.name())
         .collect();
     if of.is_empty() {
         return None;
     }
-    Some(Middle {
+    Some(Median {
         seconds: median(&of, |run| run.seconds),
         second: median(&of, |run| run.second),
         cpu: median(&of, |run| run.cpu),
@@ -42,49 +42,50 @@ fn time(seconds: f64) -> String {
     }
 }
 
-fn tables(tasks: &[Task], rivals: &[Rival], runs: &[Run]) -> String {
+fn tables(tasks: &[Task], competitors: &[Competitor], runs: &[Run]) -> String {
     let mut out = String::new();
     for task in tasks {
-        let all: Vec<(Rival, Middle)> = rivals
+        let all: Vec<(Competitor, Median)> = competitors
             .iter()
-            .filter_map(|rival| Some((*rival, middle(runs, task, *rival)?)))
+            .filter_map(|competitor| Some((*competitor, medians(runs, task, *competitor)?)))
             .collect();
         if all.is_empty() {
             continue;
         }
-        let names = task.work.columns();
-        let others = |rival: Rival| rival != Rival::Mirror && rival.name() != "podroute";
+        let names = task.workload.columns();
+        let others =
+            |competitor: Competitor| competitor != Competitor::Mirror && competitor.name() != "podroute";
         let best = all
             .iter()
-            .filter(|(rival, _)| others(*rival))
-            .map(|(_, middle)| middle.seconds)
+            .filter(|(competitor, _)| others(*competitor))
+            .map(|(_, medians)| medians.seconds)
             .fold(f64::INFINITY, f64::min);
         let floor = all
             .iter()
-            .find(|(rival, _)| *rival == Rival::Mirror)
-            .map(|(_, middle)| middle.seconds);
+            .find(|(competitor, _)| *competitor == Competitor::Mirror)
+            .map(|(_, medians)| medians.seconds);
         let _ = write!(
             out,
             "\n### {}\n\n| | {} | to the best other | to the floor | {} | CPU | peak memory | sessions up |\n\
              |---|---:|---:|---:|---:|---:|---:|---:|\n",
             task.title, names[0], names[1]
         );
-        for (rival, middle) in &all {
+        for (competitor, medians) in &all {
             let ratio = |to: Option<f64>| match to {
-                Some(to) if to.is_finite() => format!("{:.2}×", middle.seconds / to),
+                Some(to) if to.is_finite() => format!("{:.2}×", medians.seconds / to),
                 _ => "–".to_owned(),
             };
             let _ = writeln!(
                 out,
                 "| {} | {} | {} | {} | {} | {:.2} s | {:.1} MiB | {} |",
-                rival.name(),
-                time(middle.seconds),
+                competitor.name(),
+                time(medians.seconds),
                 ratio(Some(best)),
                 ratio(floor),
-                time(middle.second),
-                middle.cpu,
-                middle.peak_mib,
-                time(middle.sessions),
+                time(medians.second),
+                medians.cpu,
+                medians.peak_mib,
+                time(medians.sessions),
             );
         }
     }
@@ -92,22 +93,22 @@ fn tables(tasks: &[Task], rivals: &[Rival], runs: &[Run]) -> String {
 }
 
 /// Prints the tables.
-pub(super) fn print(tasks: &[Task], rivals: &[Rival], runs: &[Run]) {
-    println!("{}", tables(tasks, rivals, runs));
+pub(super) fn print(tasks: &[Task], competitors: &[Competitor], runs: &[Run]) {
+    println!("{}", tables(tasks, competitors, runs));
 }
 
 /// Writes speaker.md and speaker.json.
-pub(super) fn write(dir: &Path, tasks: &[Task], rivals: &[Rival], runs: &[Run]) -> Result<()> {
-    let versions: Vec<String> = rivals
+pub(super) fn write(dir: &Path, tasks: &[Task], competitors: &[Competitor], runs: &[Run]) -> Result<()> {
+    let versions: Vec<String> = competitors
         .iter()
-        .filter(|rival| **rival != Rival::Mirror)
-        .map(|rival| format!("{} {}", rival.name(), rival.version()))
+        .filter(|competitor| **competitor != Competitor::Mirror)
+        .map(|competitor| format!("{} {}", competitor.name(), competitor.version()))
         .collect();
     let rounds = runs
         .iter()
         .filter(|run| {
             runs.first()
-                .is_some_and(|first| first.task == run.task && first.rival == run.rival)
+                .is_some_and(|first| first.task == run.task && first.competitor == run.competitor)
         })
         .count();
     let text = format!(
@@ -118,25 +119,25 @@ pub(super) fn write(dir: &Path, tasks: &[Task], rivals: &[Rival], runs: &[Run]) 
          ![The first time of each task, log scale from 1 ms](speaker.svg)\n{}",
         machine(),
         versions.join(", "),
-        tables(tasks, rivals, runs)
+        tables(tasks, competitors, runs)
     );
     let json = serde_json::json!({"machine": machine(), "versions": versions, "runs": runs});
     save(dir, "speaker", &text, &json)?;
     let file = dir.join("speaker.svg");
-    std::fs::write(&file, plot(tasks, rivals, runs)).context(file.display())
+    std::fs::write(&file, plot(tasks, competitors, runs)).context(file.display())
 }
 
 /// The first time of each task as bars, a log scale for all.
-fn plot(tasks: &[Task], rivals: &[Rival], runs: &[Run]) -> String {
+fn plot(tasks: &[Task], competitors: &[Competitor], runs: &[Run]) -> String {
     const WIDTH: f64 = 560.0;
     const LEFT: f64 = 90.0;
     /// From 1 ms to 100 s.
     const DECADES: f64 = 5.0;
     let (mut body, mut y) = (String::new(), 14.0);
     for task in tasks {
-        let bars: Vec<(Rival, f64)> = rivals
+        let bars: Vec<(Competitor, f64)> = competitors
             .iter()
-            .filter_map(|rival| Some((*rival, middle(runs, task, *rival)?.seconds)))
+            .filter_map(|competitor| Some((*competitor, medians(runs, task, *competitor)?.seconds)))
             .collect();
         if bars.is_empty() {
             continue;
@@ -145,12 +146,12 @@ fn plot(tasks: &[Task], rivals: &[Rival], runs: &[Run]) -> String {
             body,
             "<text x='0' y='{y:.0}' font-weight='bold'>{}: {}</text>",
             task.title,
-            task.work.columns()[0]
+            task.workload.columns()[0]
         );
-        for (rival, seconds) in bars {
+        for (competitor, seconds) in bars {
             y += 17.0;
             let length = ((seconds * 1000.0).max(1.0).log10() / DECADES * WIDTH).max(2.0);
-            let color = match rival.name() {
+            let color = match competitor.name() {
                 "podroute" => "#1f6f5c",
                 "floor" => "#c8c8c8",
                 _ => "#8a9bb0",
@@ -160,7 +161,7 @@ fn plot(tasks: &[Task], rivals: &[Rival], runs: &[Run]) -> String {
                 "<text x='{:.0}' y='{y:.0}' text-anchor='end'>{}</text><rect x='{LEFT}' y='{:.0}' width='{length:.0}' height='12' \
                  fill='{color}'/><text x='{:.0}' y='{y:.0}'>{}</text>",
                 LEFT - 6.0,
-                rival.name(),
+                competitor.name(),
                 y - 10.0,
                 LEFT + length + 5.0,
                 time(seconds)

@@ -4,14 +4,14 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::LIMIT;
-use super::competitors::{ASN, HERE, Rival, Role};
-use lab::blast::{Load, Rules, Spec, Table, address, shares};
+use super::competitors::{ASN, Competitor, DUT_ADDRESS, Role};
+use lab::bgp_load::{Load, Rules, Spec, Table, address, shares};
 use lab::daemon::Kind;
 use lab::failure::{Failure, Result};
 
 /// What a speaker is asked to do.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Work {
+pub(super) enum Workload {
     /// One sender, so many receivers, all eBGP.
     Table {
         routes: u32,
@@ -27,10 +27,10 @@ pub(super) enum Work {
     /// A receiver comes up beside a table; another receiver waits for single prefixes meanwhile.
     Newcomer { routes: u32 },
     /// A receiver stops reading; the table goes and comes back so many times.
-    Deaf { routes: u32, times: u32 },
+    SlowReader { routes: u32, times: u32 },
 }
 
-impl Work {
+impl Workload {
     /// What the two times are.
     pub(super) fn columns(self) -> [&'static str; 2] {
         match self {
@@ -38,7 +38,7 @@ impl Work {
             Self::Churn { .. } => ["p50", "p99"],
             Self::Reset { .. } => ["back", "gone"],
             Self::Newcomer { .. } => ["newcomer has all", "others meanwhile, p99"],
-            Self::Deaf { .. } => ["all rounds", "single prefixes, p99"],
+            Self::SlowReader { .. } => ["all rounds", "single prefixes, p99"],
         }
     }
 
@@ -51,11 +51,11 @@ impl Work {
     }
 }
 
-fn rules(role: Role, rival: Rival) -> Rules {
-    let real = rival != Rival::Mirror;
+fn rules(role: Role, competitor: Competitor) -> Rules {
+    let real = competitor != Competitor::Mirror;
     Rules {
         reflected: real && role == Role::Reflector,
-        own_may_return: rival == Rival::Daemon(Kind::Frr),
+        own_may_return: competitor == Competitor::Daemon(Kind::Frr),
         first_as: (real && role == Role::Router).then_some(ASN),
     }
 }
@@ -75,7 +75,7 @@ fn clients(count: u32, each: u32) -> Vec<Spec> {
 pub(super) struct Times {
     /// Until all sessions were up.
     pub(super) sessions: Duration,
-    /// The work's two times: [`Work::columns`].
+    /// The work's two times: [`Workload::columns`].
     pub(super) first: Duration,
     pub(super) second: Duration,
     /// UPDATEs that everybody got.
@@ -101,10 +101,10 @@ fn receiver(index: u32) -> Spec {
 }
 
 /// Does the work from within the daemon's network.
-pub(super) fn load(work: Work, rival: Rival) -> Result<Times> {
-    let rules = rules(work.role(), rival);
-    match work {
-        Work::Table {
+pub(super) fn load(workload: Workload, competitor: Competitor) -> Result<Times> {
+    let rules = rules(workload.role(), competitor);
+    match workload {
+        Workload::Table {
             routes,
             per_set,
             receivers,
@@ -112,27 +112,27 @@ pub(super) fn load(work: Work, rival: Rival) -> Result<Times> {
             let mut specs = vec![sender(0..routes, 0)];
             specs.extend((0..receivers).map(receiver));
             let table = Table::new(routes, per_set, false);
-            both(&specs, table, rules)
+            announce_and_withdraw(&specs, table, rules)
         }
-        Work::Reflect { clients: count, each } => {
+        Workload::Reflect { clients: count, each } => {
             let table = Table::new(count * each, each, true).with_hosts(each);
-            both(&clients(count, each), table, rules)
+            announce_and_withdraw(&clients(count, each), table, rules)
         }
-        Work::Churn {
+        Workload::Churn {
             clients: count,
             flaps,
         } => {
             let table = Table::new(count, 1, true);
             churn(&clients(count, 1), table, rules, flaps)
         }
-        Work::Reset { routes } => reset(routes, rules),
-        Work::Newcomer { routes } => newcomer(routes, rules),
-        Work::Deaf { routes, times } => deaf(routes, times, rules),
+        Workload::Reset { routes } => reset(routes, rules),
+        Workload::Newcomer { routes } => newcomer(routes, rules),
+        Workload::SlowReader { routes, times } => slow_reader(routes, times, rules),
     }
 }
 
-fn both(specs: &[Spec], table: Table, rules: Rules) -> Result<Times> {
-    let (mut load, sessions) = Load::connect(HERE, specs, table, rules, LIMIT)?;
+fn announce_and_withdraw(specs: &[Spec], table: Table, rules: Rules) -> Result<Times> {
+    let (mut load, sessions) = Load::connect(DUT_ADDRESS, specs, table, rules, LIMIT)?;
     let announced = load.announce(LIMIT)?;
     let updates = load.updates();
     let withdrawn = load.withdraw(LIMIT)?;
@@ -145,7 +145,7 @@ fn both(specs: &[Spec], table: Table, rules: Rules) -> Result<Times> {
 }
 
 fn churn(specs: &[Spec], table: Table, rules: Rules, flaps: u32) -> Result<Times> {
-    let (mut load, sessions) = Load::connect(HERE, specs, table, rules, LIMIT)?;
+    let (mut load, sessions) = Load::connect(DUT_ADDRESS, specs, table, rules, LIMIT)?;
     load.announce(LIMIT)?;
     let mut times = Vec::new();
     for flap in 0..flaps {
@@ -154,14 +154,14 @@ fn churn(specs: &[Spec], table: Table, rules: Rules, flaps: u32) -> Result<Times
     }
     Ok(Times {
         sessions,
-        first: share(&mut times, 0.5)?,
-        second: share(&mut times, 0.99)?,
+        first: percentile(&mut times, 0.5)?,
+        second: percentile(&mut times, 0.99)?,
         updates: load.updates(),
     })
 }
 
 /// The time that so large a share stays below.
-fn share(times: &mut [Duration], share: f64) -> Result<Duration> {
+fn percentile(times: &mut [Duration], share: f64) -> Result<Duration> {
     times.sort();
     let index = (times.len() as f64 * share) as usize;
     let found = times.get(index.min(times.len().saturating_sub(1)));
@@ -172,7 +172,8 @@ fn share(times: &mut [Duration], share: f64) -> Result<Duration> {
 fn reset(routes: u32, rules: Rules) -> Result<Times> {
     const TIMES: usize = 3;
     let specs = [receiver(0), sender(0..routes, 0)];
-    let (mut load, sessions) = Load::connect(HERE, &specs, Table::new(routes, 5, false), rules, LIMIT)?;
+    let (mut load, sessions) =
+        Load::connect(DUT_ADDRESS, &specs, Table::new(routes, 5, false), rules, LIMIT)?;
     load.announce(LIMIT)?;
     let (mut gone, mut back) = (Vec::new(), Vec::new());
     for _ in 0..TIMES {
@@ -181,7 +182,7 @@ fn reset(routes: u32, rules: Rules) -> Result<Times> {
         load.wait_count(0, 0, LIMIT)?;
         gone.push(start.elapsed());
         let start = Instant::now();
-        let sender = load.join(HERE, sender(0..routes, 0))?;
+        let sender = load.join(DUT_ADDRESS, sender(0..routes, 0))?;
         load.wait_up(sender, LIMIT)?;
         load.send_part(sender, true)?;
         load.wait_for_all(0, LIMIT)?;
@@ -189,8 +190,8 @@ fn reset(routes: u32, rules: Rules) -> Result<Times> {
     }
     Ok(Times {
         sessions,
-        first: share(&mut back, 0.5)?,
-        second: share(&mut gone, 0.5)?,
+        first: percentile(&mut back, 0.5)?,
+        second: percentile(&mut gone, 0.5)?,
         updates: load.updates(),
     })
 }
@@ -206,10 +207,10 @@ fn three(routes: u32) -> [Spec; 3] {
 
 fn newcomer(routes: u32, rules: Rules) -> Result<Times> {
     let table = Table::new(routes, 5, false);
-    let (mut load, sessions) = Load::connect(HERE, &three(routes), table, rules, LIMIT)?;
+    let (mut load, sessions) = Load::connect(DUT_ADDRESS, &three(routes), table, rules, LIMIT)?;
     load.announce(LIMIT)?;
     let start = Instant::now();
-    let newcomer = load.join(HERE, receiver(1))?;
+    let newcomer = load.join(DUT_ADDRESS, receiver(1))?;
     let mut times = Vec::new();
     let took = loop {
         times.extend(load.flap_to(1, 2, LIMIT)?);
@@ -220,16 +221,16 @@ fn newcomer(routes: u32, rules: Rules) -> Result<Times> {
     Ok(Times {
         sessions,
         first: took,
-        second: share(&mut times, 0.99)?,
+        second: percentile(&mut times, 0.99)?,
         updates: load.updates(),
     })
 }
 
-fn deaf(routes: u32, rounds: u32, rules: Rules) -> Result<Times> {
+fn slow_reader(routes: u32, rounds: u32, rules: Rules) -> Result<Times> {
     const FLAPS: u32 = 100;
     let table = Table::new(routes, 5, false);
-    let (mut load, sessions) = Load::connect(HERE, &three(routes), table, rules, LIMIT)?;
-    let deaf = load.join(HERE, receiver(1))?;
+    let (mut load, sessions) = Load::connect(DUT_ADDRESS, &three(routes), table, rules, LIMIT)?;
+    let deaf = load.join(DUT_ADDRESS, receiver(1))?;
     load.wait_up(deaf, LIMIT)?;
     load.stop_reading(deaf)?;
     let start = Instant::now();
@@ -248,7 +249,7 @@ fn deaf(routes: u32, rounds: u32, rules: Rules) -> Result<Times> {
     Ok(Times {
         sessions,
         first: took,
-        second: share(&mut times, 0.99)?,
+        second: percentile(&mut times, 0.99)?,
         updates: load.updates(),
     })
 }

@@ -288,13 +288,13 @@ impl Running {
     }
 
     /// The same for our agent without waiting until it answers.
-    pub fn launch_again(&mut self) -> Result<()> {
+    pub fn relaunch(&mut self) -> Result<()> {
         self.processes = vec![podroute::launch(&self.host)?];
         Ok(())
     }
 
     /// Starts it again with the same configuration; it must have been stopped.
-    pub fn start_again(&mut self) -> Result<()> {
+    pub fn restart_daemons(&mut self) -> Result<()> {
         *self = Self::start(self.kind, &self.host, &self.speaker)?;
         Ok(())
     }

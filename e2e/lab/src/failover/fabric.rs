@@ -206,7 +206,7 @@ impl Fabric {
     }
 
     /// One cable carries nothing, though it is up; or carries again.
-    pub fn swallow(&self, one: &str, two: &str, on: bool) -> Result<()> {
+    pub fn drop_silently(&self, one: &str, two: &str, on: bool) -> Result<()> {
         let rules = format!(
             "table netdev swallow {{ chain in {{ type filter hook ingress device \"{two}\" priority 0; drop; }}; \
              chain out {{ type filter hook egress device \"{two}\" priority 0; drop; }}; }}"
@@ -255,7 +255,7 @@ impl Fabric {
     pub fn converged(&mut self) -> Result<()> {
         let hosts = &self.hosts;
         let outcome = wait::until(LIMIT, "every way to every node", || {
-            hosts.iter().try_for_each(has_every_way)
+            hosts.iter().try_for_each(has_all_next_hops)
         });
         outcome.map_err(|failure| {
             let all = self.daemons.iter().flat_map(|(_, daemons)| daemons);
@@ -264,7 +264,7 @@ impl Fabric {
     }
 }
 
-fn has_every_way(host: &Host) -> Result<()> {
+fn has_all_next_hops(host: &Host) -> Result<()> {
     let routes = kernel::routes(host, Family::V4)?;
     let rack = |name: &str| name.trim_start_matches('t').chars().next();
     for node in NODES.into_iter().filter(|node| *node != host.name()) {

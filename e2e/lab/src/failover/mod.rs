@@ -15,22 +15,22 @@ pub use loss::{Loss, RATE};
 use crate::daemon::Kind;
 use crate::failure::{Failure, Result};
 use crate::flow::Flow;
-use crate::witness::{Late, Witness};
+use crate::sched_latency::{LatencyMonitor, SchedLatency};
 use crate::{ensure, kernel, wait};
 
-/// How long a fault lasts before it is mended, where figures are compared.
-pub const LASTS: Duration = Duration::from_secs(2);
+/// How long a fault lasts before it is repaired, where figures are compared.
+pub const FAULT_DURATION: Duration = Duration::from_secs(2);
 
 /// Before each fault, so that BFD of every daemon is up and at its agreed pace.
-const LULL: Duration = Duration::from_secs(3);
+const BFD_SETTLE_TIME: Duration = Duration::from_secs(3);
 
-/// When a fault is mended.
+/// When a fault is repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lasts {
+pub enum RepairWhen {
     /// After the same time for everybody.
-    Fixed,
-    /// When all streams flow again in spite of it, and after `LASTS` where they cannot; not within the time is a failure.
-    UntilTheyFlow(Duration),
+    AfterFixedTime,
+    /// When all streams flow again in spite of it, and after `FAULT_DURATION` where they cannot; not within the time is a failure.
+    Rerouted(Duration),
 }
 
 /// What happens.
@@ -54,7 +54,7 @@ pub enum Fault {
 
 impl Fault {
     /// Streams can go another way while it lasts.
-    fn leaves_a_way(self) -> bool {
+    fn leaves_alternate_path(self) -> bool {
         self != Self::Partition
     }
 
@@ -90,16 +90,18 @@ pub struct Cost {
     pub fault: Fault,
     /// Lost while it lasted, both directions.
     pub fault_loss: Loss,
-    /// Lost when it was mended, and until all ways were back.
+    /// Lost when it was repaired, and until all ways were back.
     pub mend_loss: Loss,
     /// Not all ways were back within the limit; the next fault met a new fabric.
     pub stuck: bool,
     /// A dead node's route was gone from a node of the other rack after so many seconds.
     pub gone: Option<f64>,
     /// Streams that did not go another way in time, where they were waited for.
-    pub no_way: Option<String>,
+    #[serde(rename = "no_way")]
+    pub not_rerouted: Option<String>,
     /// How late the machine let threads run meanwhile, at most.
-    pub late: Late,
+    #[serde(rename = "late")]
+    pub latency: SchedLatency,
 }
 
 /// A small generator, so that a seed gives the same order everywhere.
@@ -115,13 +117,13 @@ fn shuffled<T: Copy>(items: &[T], seed: &mut u64) -> Vec<T> {
 }
 
 /// Does the faults in the seed's order, and puts all in order again.
-pub fn run(kind: Kind, faults: &[Fault], seed: u64, lasts: Lasts) -> Result<Vec<Cost>> {
+pub fn run(kind: Kind, faults: &[Fault], seed: u64, repair_when: RepairWhen) -> Result<Vec<Cost>> {
     let mut random = seed;
     let mut fabric = Fabric::build(kind)?;
     let mut costs = Vec::new();
     for fault in shuffled(faults, &mut random) {
         let during = |failure: Failure| failure.during(format_args!("{}: {}", kind.name(), fault.title()));
-        let cost = cost(&mut fabric, fault, &mut random, lasts).map_err(during)?;
+        let cost = cost(&mut fabric, fault, &mut random, repair_when).map_err(during)?;
         if cost.stuck {
             fabric.remove()?;
             fabric = Fabric::build(kind)?;
@@ -132,20 +134,20 @@ pub fn run(kind: Kind, faults: &[Fault], seed: u64, lasts: Lasts) -> Result<Vec<
     Ok(costs)
 }
 
-fn cost(fabric: &mut Fabric, fault: Fault, random: &mut u64, lasts: Lasts) -> Result<Cost> {
+fn cost(fabric: &mut Fabric, fault: Fault, random: &mut u64, repair_when: RepairWhen) -> Result<Cost> {
     let between = |from: &str, to: &str| {
         let ends = (fabric::pod(from).into(), fabric::pod(to).into());
         Flow::start_many(from, to, ends, STREAMS, RATE)
     };
     let both = [between("a1", "b1")?, between("b1", "a1")?];
-    std::thread::sleep(LULL);
+    std::thread::sleep(BFD_SETTLE_TIME);
     fabric.bfd_up()?;
-    let witness = Witness::of_machine("a1")?;
+    let monitor = LatencyMonitor::of_machine("a1")?;
     let begin = both.each_ref().map(Flow::mark);
     let start = Instant::now();
-    let gone = strike(fabric, fault, random)?;
-    let no_way = match lasts {
-        Lasts::UntilTheyFlow(limit) if fault.leaves_a_way() => {
+    let gone = inject(fabric, fault, random)?;
+    let not_rerouted = match repair_when {
+        RepairWhen::Rerouted(limit) if fault.leaves_alternate_path() => {
             let marks = both.each_ref().map(Flow::mark);
             let moved = wait::until(limit, "all streams go another way", || {
                 let mut streams = both.iter().zip(marks);
@@ -155,21 +157,21 @@ fn cost(fabric: &mut Fabric, fault: Fault, random: &mut u64, lasts: Lasts) -> Re
         }
         // As long for everybody, whatever they make of it.
         _ => {
-            std::thread::sleep(LASTS.saturating_sub(start.elapsed()));
+            std::thread::sleep(FAULT_DURATION.saturating_sub(start.elapsed()));
             None
         }
     };
-    let mended = both.each_ref().map(Flow::mark);
-    mend(fabric, fault)?;
-    let stuck = !settles(fabric)?;
+    let repaired = both.each_ref().map(Flow::mark);
+    repair(fabric, fault)?;
+    let stuck = !converges(fabric)?;
     both.iter()
         .try_for_each(|streams| streams.wait_for(u64::from(RATE) / 2))?;
-    let late = witness.late();
+    let latency = monitor.latency();
     let (mut fault_loss, mut mend_loss) = (Loss::default(), Loss::default());
-    for ((streams, begin), mended) in both.into_iter().zip(begin).zip(mended) {
+    for ((streams, begin), repaired) in both.into_iter().zip(begin).zip(repaired) {
         let outcome = streams.finish()?;
-        fault_loss = fault_loss.and(Loss::of(&outcome, begin..mended));
-        mend_loss = mend_loss.and(Loss::of(&outcome, mended..outcome.sent));
+        fault_loss = fault_loss.and(Loss::of(&outcome, begin..repaired));
+        mend_loss = mend_loss.and(Loss::of(&outcome, repaired..outcome.sent));
     }
     Ok(Cost {
         fault,
@@ -177,13 +179,13 @@ fn cost(fabric: &mut Fabric, fault: Fault, random: &mut u64, lasts: Lasts) -> Re
         mend_loss,
         stuck,
         gone,
-        no_way,
-        late,
+        not_rerouted,
+        latency,
     })
 }
 
 /// Whether all ways are back in time. Of ours it is asked.
-fn settles(fabric: &mut Fabric) -> Result<bool> {
+fn converges(fabric: &mut Fabric) -> Result<bool> {
     match fabric.converged() {
         Ok(()) => Ok(true),
         Err(failure) if fabric.kind() == Kind::Podroute => Err(failure),
@@ -191,11 +193,11 @@ fn settles(fabric: &mut Fabric) -> Result<bool> {
     }
 }
 
-fn strike(fabric: &mut Fabric, fault: Fault, random: &mut u64) -> Result<Option<f64>> {
+fn inject(fabric: &mut Fabric, fault: Fault, random: &mut u64) -> Result<Option<f64>> {
     match fault {
         Fault::Cut => fabric.link("a1", "ta1", false)?,
-        Fault::Silent => fabric.swallow("a1", "ta2", true)?,
-        Fault::SilentSpine => fabric.swallow("ta1", "tb1", true)?,
+        Fault::Silent => fabric.drop_silently("a1", "ta2", true)?,
+        Fault::SilentSpine => fabric.drop_silently("ta1", "tb1", true)?,
         Fault::Partition => fabric.spine(false)?,
         Fault::DeadTor => {
             fabric.power("tb1", false)?;
@@ -205,13 +207,13 @@ fn strike(fabric: &mut Fabric, fault: Fault, random: &mut u64) -> Result<Option<
             let start = Instant::now();
             fabric.power("b2", false)?;
             fabric.stop("b2", false)?;
-            return gone(fabric, start).map(Some);
+            return route_removal_time(fabric, start).map(Some);
         }
         Fault::Rolling => {
             for machine in shuffled(&["a1", "a2", "b1", "b2", "ta1", "ta2", "tb1", "tb2"], random) {
                 fabric.stop(machine, true)?;
                 fabric.start(machine)?;
-                if !settles(fabric)? {
+                if !converges(fabric)? {
                     break;
                 }
             }
@@ -220,11 +222,11 @@ fn strike(fabric: &mut Fabric, fault: Fault, random: &mut u64) -> Result<Option<
     Ok(None)
 }
 
-fn mend(fabric: &mut Fabric, fault: Fault) -> Result<()> {
+fn repair(fabric: &mut Fabric, fault: Fault) -> Result<()> {
     match fault {
         Fault::Cut => fabric.link("a1", "ta1", true),
-        Fault::Silent => fabric.swallow("a1", "ta2", false),
-        Fault::SilentSpine => fabric.swallow("ta1", "tb1", false),
+        Fault::Silent => fabric.drop_silently("a1", "ta2", false),
+        Fault::SilentSpine => fabric.drop_silently("ta1", "tb1", false),
         Fault::Partition => fabric.spine(true),
         Fault::DeadTor => {
             fabric.power("tb1", true)?;
@@ -239,7 +241,7 @@ fn mend(fabric: &mut Fabric, fault: Fault) -> Result<()> {
 }
 
 /// How long a node of the other rack has a route to the dead one.
-fn gone(fabric: &Fabric, start: Instant) -> Result<f64> {
+fn route_removal_time(fabric: &Fabric, start: Instant) -> Result<f64> {
     let address: Ipv4Addr = fabric::pod("b2");
     fabric.host("a2").within(|| {
         let mut kernel = kernel::Lookup::open()?;

@@ -1,4 +1,4 @@
-//! What one session heard, checked while it comes.
+//! What one session received, checked while it comes.
 
 use super::table::Table;
 use crate::failure::{Failure, Result};
@@ -17,7 +17,7 @@ pub struct Rules {
 
 /// The routes that a session has.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub(super) struct ReceivedRoutes {
     bits: Vec<u64>,
     count: u32,
     /// UPDATEs with routes.
@@ -26,7 +26,7 @@ pub(super) struct Heard {
     pub(super) repeated: u64,
 }
 
-impl Heard {
+impl ReceivedRoutes {
     pub(super) fn new(routes: u32) -> Self {
         Self {
             bits: vec![0; routes.div_ceil(64) as usize],
@@ -63,8 +63,8 @@ impl Heard {
         rules: &Rules,
         own: &std::ops::Range<u32>,
     ) -> Result<()> {
-        let (withdrawn, rest) = counted(body)?;
-        let (attributes, announced) = counted(rest)?;
+        let (withdrawn, rest) = split_length_prefixed(body)?;
+        let (attributes, announced) = split_length_prefixed(rest)?;
         self.updates += u64::from(!withdrawn.is_empty() || !announced.is_empty());
         each_prefix(withdrawn, |address, length| {
             let route = known(table, address, length)?;
@@ -74,7 +74,7 @@ impl Heard {
         if announced.is_empty() {
             return Ok(());
         }
-        let mark = Attributes::read(attributes)?.judged(rules)?;
+        let mark = Attributes::read(attributes)?.check(rules)?;
         each_prefix(announced, |address, length| {
             let route = known(table, address, length)?;
             ensure!(
@@ -102,7 +102,7 @@ fn known(table: &Table, address: u32, length: u8) -> Result<u32> {
 }
 
 /// A field of two octets' length, and what follows it.
-fn counted(octets: &[u8]) -> Result<(&[u8], &[u8])> {
+fn split_length_prefixed(octets: &[u8]) -> Result<(&[u8], &[u8])> {
     let cut = octets.split_at_checked(2).and_then(|(length, rest)| {
         rest.split_at_checked(usize::from(u16::from_be_bytes([length[0], length[1]])))
     });
@@ -156,7 +156,7 @@ impl Attributes {
         Ok(found)
     }
 
-    fn judged(self, rules: &Rules) -> Result<u32> {
+    fn check(self, rules: &Rules) -> Result<u32> {
         ensure!(
             !rules.reflected || (self.originator && self.cluster),
             "a reflected route without ORIGINATOR_ID or CLUSTER_LIST"

@@ -17,30 +17,31 @@ use crate::failure::{Context, Failure, Result};
 use crate::netns;
 
 /// Between two datagrams, and between two times of waking up.
-const PACE: Duration = Duration::from_millis(5);
+const INTERVAL: Duration = Duration::from_millis(5);
 
 /// Threads that look at the clock until this is dropped.
 #[derive(Debug)]
-pub struct Witness {
+pub struct LatencyMonitor {
     stop: Arc<AtomicBool>,
     /// One for each processor.
-    first: Vec<Arc<Seen>>,
-    ordinary: Arc<Seen>,
+    realtime: Vec<Arc<ThreadLatency>>,
+    ordinary: Arc<ThreadLatency>,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// How late threads were at most.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
-pub struct Late {
+pub struct SchedLatency {
     /// A thread with real-time priority, on any processor, in seconds.
-    pub first: f64,
+    #[serde(rename = "first")]
+    pub realtime: f64,
     /// A thread with ordinary priority, in seconds.
     pub ordinary: f64,
 }
 
 /// What one thread saw, in nanoseconds.
 #[derive(Debug)]
-struct Seen {
+struct ThreadLatency {
     start: Instant,
     /// When it was on time last, counted from the start.
     last: AtomicU64,
@@ -51,7 +52,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Seen {
+impl ThreadLatency {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             start: Instant::now(),
@@ -60,66 +61,66 @@ impl Seen {
         })
     }
 
-    /// It runs now; `theirs` of the time since the last time is not the machine's.
-    fn note(&self, theirs: Duration) {
+    /// It runs now; `excluded` of the time since the last time is not the machine's.
+    fn tick(&self, excluded: Duration) {
         let now = nanos(self.start.elapsed());
         let gap = now - self.last.swap(now, Ordering::SeqCst);
         self.longest
-            .fetch_max(gap.saturating_sub(nanos(theirs)), Ordering::SeqCst);
+            .fetch_max(gap.saturating_sub(nanos(excluded)), Ordering::SeqCst);
     }
 
     /// The longest lateness since this was asked last, with one that is not over yet.
-    fn late(&self) -> f64 {
+    fn latency(&self) -> f64 {
         let open = nanos(self.start.elapsed()).saturating_sub(self.last.load(Ordering::SeqCst));
         let gap = Duration::from_nanos(self.longest.swap(0, Ordering::SeqCst).max(open));
-        gap.saturating_sub(PACE).as_secs_f64()
+        gap.saturating_sub(INTERVAL).as_secs_f64()
     }
 }
 
-impl Witness {
+impl LatencyMonitor {
     /// Looks at these processors, by the loopback of a namespace. `used` answers the CPU time that those who are tested have used so far.
     pub fn start<U>(netns: &str, processors: &[usize], used: U) -> Result<Self>
     where
         U: Fn() -> Duration + Clone + Send + 'static,
     {
-        let mut witness = Self {
+        let mut monitor = Self {
             stop: Arc::default(),
-            first: processors.iter().map(|_| Seen::new()).collect(),
-            ordinary: Seen::new(),
+            realtime: processors.iter().map(|_| ThreadLatency::new()).collect(),
+            ordinary: ThreadLatency::new(),
             threads: Vec::new(),
         };
-        for (processor, seen) in processors.iter().zip(witness.first.clone()) {
-            let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("a socket of the witness");
+        for (processor, thread) in processors.iter().zip(monitor.realtime.clone()) {
+            let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("a socket of the monitor");
             let (source, sink) = netns::within(netns, || Ok((bind()?, bind()?)))?;
-            let target = sink.local_addr().context("a socket of the witness")?;
-            sink.set_read_timeout(Some(PACE * 10)).context("timeout")?;
-            let stop = Arc::clone(&witness.stop);
-            witness.run_first(*processor, move || {
+            let target = sink.local_addr().context("a socket of the monitor")?;
+            sink.set_read_timeout(Some(INTERVAL * 10)).context("timeout")?;
+            let stop = Arc::clone(&monitor.stop);
+            monitor.spawn_realtime(*processor, move || {
                 while !stop.load(Ordering::SeqCst) {
                     let _ = source.send_to(&[0], target);
-                    std::thread::sleep(PACE);
+                    std::thread::sleep(INTERVAL);
                 }
             })?;
-            let (stop, used) = (Arc::clone(&witness.stop), used.clone());
-            witness.run_first(*processor, move || {
+            let (stop, used) = (Arc::clone(&monitor.stop), used.clone());
+            monitor.spawn_realtime(*processor, move || {
                 let mut before = used();
                 while !stop.load(Ordering::SeqCst) {
                     if sink.recv(&mut [0; 8]).is_ok() {
                         let now = used();
-                        seen.note(now.saturating_sub(before));
+                        thread.tick(now.saturating_sub(before));
                         before = now;
                     }
                 }
             })?;
         }
-        let (stop, seen) = (Arc::clone(&witness.stop), Arc::clone(&witness.ordinary));
-        witness.threads.push(std::thread::spawn(move || {
+        let (stop, thread) = (Arc::clone(&monitor.stop), Arc::clone(&monitor.ordinary));
+        monitor.threads.push(std::thread::spawn(move || {
             while !stop.load(Ordering::SeqCst) {
-                seen.note(Duration::ZERO);
-                std::thread::sleep(PACE);
+                thread.tick(Duration::ZERO);
+                std::thread::sleep(INTERVAL);
             }
         }));
-        Ok(witness)
+        Ok(monitor)
     }
 
     /// Looks at all processors, and blames the machine for everything.
@@ -128,7 +129,7 @@ impl Witness {
     }
 
     /// Starts a thread with real-time priority where that is allowed, on one processor.
-    fn run_first(&mut self, processor: usize, job: impl FnOnce() + Send + 'static) -> Result<()> {
+    fn spawn_realtime(&mut self, processor: usize, job: impl FnOnce() + Send + 'static) -> Result<()> {
         let (ready, is_ready) = std::sync::mpsc::channel();
         self.threads.push(std::thread::spawn(move || {
             // The priority first, and on any processor: it is not given to who may run on one only.
@@ -145,19 +146,23 @@ impl Witness {
                 job();
             }
         }));
-        is_ready.recv().map_err(|_| Failure::new("the witness ended"))?
+        is_ready.recv().map_err(|_| Failure::new("the monitor ended"))?
     }
 
     /// How late threads were since this was asked last.
-    pub fn late(&self) -> Late {
-        Late {
-            first: self.first.iter().map(|seen| seen.late()).fold(0.0, f64::max),
-            ordinary: self.ordinary.late(),
+    pub fn latency(&self) -> SchedLatency {
+        SchedLatency {
+            realtime: self
+                .realtime
+                .iter()
+                .map(|thread| thread.latency())
+                .fold(0.0, f64::max),
+            ordinary: self.ordinary.latency(),
         }
     }
 }
 
-impl Drop for Witness {
+impl Drop for LatencyMonitor {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads.drain(..) {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use socket2::{Domain, Socket, Type};
 
-use super::heard::{Heard, Rules};
+use super::received::{ReceivedRoutes, Rules};
 use super::table::Table;
 use super::{Spec, wire};
 use crate::bail;
@@ -19,8 +19,8 @@ pub(super) struct Client {
     written: usize,
     unread: Vec<u8>,
     up: bool,
-    deaf: bool,
-    pub(super) heard: Heard,
+    is_reading: bool,
+    pub(super) received: ReceivedRoutes,
 }
 
 impl Client {
@@ -40,8 +40,8 @@ impl Client {
             written: 0,
             unread: Vec::new(),
             up: false,
-            deaf: false,
-            heard: Heard::new(if spec.receives { routes } else { 0 }),
+            is_reading: true,
+            received: ReceivedRoutes::new(if spec.receives { routes } else { 0 }),
             spec,
             stream,
         };
@@ -64,11 +64,11 @@ impl Client {
     }
 
     pub(super) fn stop_reading(&mut self) {
-        self.deaf = true;
+        self.is_reading = false;
     }
 
-    pub(super) fn reads(&self) -> bool {
-        !self.deaf
+    pub(super) fn is_reading(&self) -> bool {
+        self.is_reading
     }
 
     pub(super) fn has_unwritten(&self) -> bool {
@@ -77,7 +77,7 @@ impl Client {
 
     /// Whether it has the whole table without its own part, or waits for nothing.
     pub(super) fn has(&self, whole: u32) -> bool {
-        !self.spec.receives || self.heard.count() == whole - (self.spec.sends.end - self.spec.sends.start)
+        !self.spec.receives || self.received.count() == whole - (self.spec.sends.end - self.spec.sends.start)
     }
 
     pub(super) fn queue(&mut self, octets: Vec<u8>) {
@@ -145,7 +145,7 @@ impl Client {
             }
             // A session that only sends hears its own routes from nobody, and need not listen.
             wire::UPDATE if !self.spec.receives => Ok(()),
-            wire::UPDATE => self.heard.update(body, table, rules, &self.spec.sends),
+            wire::UPDATE => self.received.update(body, table, rules, &self.spec.sends),
             wire::NOTIFICATION => bail!("NOTIFICATION {body:?}"),
             _ => Ok(()),
         }

@@ -1,7 +1,7 @@
 //! The machines of a mesh: namespaces with one interface each, on one bridge.
 //!
 //! Neighbour entries are permanent: what the kernel allows of learned ones (1,024 in all namespaces together) is less than
-//! a mesh on one machine needs, and broadcasts to all of them would be most of the work.
+//! a mesh on one machine needs, and broadcasts to all of them would be most of the load.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -72,19 +72,19 @@ pub(super) const BLOCKS: [&str; 2] = ["10.0.0.0/8", "fd00:10::/32"];
 
 /// The namespaces.
 #[derive(Debug)]
-pub(super) struct Field {
+pub(super) struct BridgedNodes {
     pub(super) hosts: Vec<Host>,
     switch: Host,
 }
 
-impl Field {
+impl BridgedNodes {
     /// Builds so many machines.
     pub(super) fn build(count: usize) -> Result<Self> {
         let switch = Host::create(SWITCH)?;
         let hosts = (0..count)
             .map(|at| Host::create(&format!("n{at}")))
             .collect::<Result<Vec<_>>>()?;
-        let field = Self { hosts, switch };
+        let bridge = Self { hosts, switch };
         let mut lines = String::new();
         for bridge in BRIDGES {
             let _ = writeln!(
@@ -92,7 +92,7 @@ impl Field {
                 "link add {bridge} type bridge stp_state 0 mcast_snooping 0\nlink set {bridge} up"
             );
         }
-        for (at, host) in field.hosts.iter().enumerate() {
+        for (at, host) in bridge.hosts.iter().enumerate() {
             let _ = writeln!(
                 lines,
                 "link add p{at} type veth peer name eth0 address {} netns {}\nlink set p{at} master {} up",
@@ -101,9 +101,9 @@ impl Field {
                 BRIDGES[0]
             );
         }
-        batch(&field.switch, "ports", &lines)?;
-        (0..count).try_for_each(|at| field.restore(at))?;
-        Ok(field)
+        batch(&bridge.switch, "ports", &lines)?;
+        (0..count).try_for_each(|at| bridge.restore(at))?;
+        Ok(bridge)
     }
 
     /// Sets up a machine's interface with its addresses and neighbours, as it was at first.

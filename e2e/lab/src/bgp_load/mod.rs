@@ -5,8 +5,8 @@
 //! messages on with no routing at all and so shows what sockets and this tool cost by themselves.
 
 mod client;
-mod heard;
 pub mod mirror;
+mod received;
 mod table;
 mod wire;
 
@@ -17,11 +17,11 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use crate::failure::{Context, Failure, Result};
 use client::Client;
-pub use heard::Rules;
+pub use received::Rules;
 pub use table::Table;
 
 /// Connections that wait for their session at a time.
-const AT_ONCE: usize = 8;
+const MAX_PENDING: usize = 8;
 
 /// One session of the load.
 #[derive(Debug, Clone)]
@@ -63,9 +63,9 @@ impl Load {
         let start = Instant::now();
         for spec in specs {
             load.join(daemon, spec.clone())?;
-            // No more at once than the shortest queue of a listening socket among the rivals holds.
+            // No more at once than the shortest queue of a listening socket among the competitors holds.
             load.until(limit, "a session established", |load| {
-                load.clients.iter().filter(|client| !client.is_up()).count() < AT_ONCE
+                load.clients.iter().filter(|client| !client.is_up()).count() < MAX_PENDING
             })?;
         }
         load.until(limit, "all sessions established", |load| {
@@ -104,7 +104,7 @@ impl Load {
             self.send(index, part)?;
         }
         self.until(limit, "no route with anybody", |load| {
-            load.clients.iter().all(|client| client.heard.count() == 0)
+            load.clients.iter().all(|client| client.received.count() == 0)
         })?;
         Ok(start.elapsed())
     }
@@ -133,7 +133,7 @@ impl Load {
             let what = format!("prefix {} with everybody: {wanted}", first.start);
             self.until(limit, &what, |load| {
                 load.clients.iter().enumerate().all(|(other, client)| {
-                    !counts(other) || !client.spec.receives || client.heard.has(first.start) == wanted
+                    !counts(other) || !client.spec.receives || client.received.has(first.start) == wanted
                 })
             })?;
             *time = start.elapsed();
@@ -173,7 +173,7 @@ impl Load {
 
     /// How many routes a session has.
     pub fn count(&self, index: usize) -> u32 {
-        self.clients[index].heard.count()
+        self.clients[index].received.count()
     }
 
     /// Waits until a session has all that others send.
@@ -184,7 +184,7 @@ impl Load {
     /// Waits until a session has so many routes.
     pub fn wait_count(&mut self, index: usize, count: u32, limit: Duration) -> Result<()> {
         let what = format!("{count} routes with one session");
-        self.until(limit, &what, |load| load.clients[index].heard.count() == count)
+        self.until(limit, &what, |load| load.clients[index].received.count() == count)
     }
 
     /// One session's whole part goes, or comes.
@@ -225,7 +225,7 @@ impl Load {
 
     /// UPDATEs that everybody got so far.
     pub fn updates(&self) -> u64 {
-        self.clients.iter().map(|client| client.heard.updates).sum()
+        self.clients.iter().map(|client| client.received.updates).sum()
     }
 
     fn send(&mut self, index: usize, octets: Vec<u8>) -> Result<()> {
@@ -240,7 +240,7 @@ impl Load {
     fn interest(&self, index: usize) -> Result<()> {
         let client = &self.clients[index];
         let mut flags = EpollFlags::empty();
-        flags.set(EpollFlags::EPOLLIN, client.reads());
+        flags.set(EpollFlags::EPOLLIN, client.is_reading());
         flags.set(EpollFlags::EPOLLOUT, client.has_unwritten());
         let mut event = EpollEvent::new(flags, index as u64);
         self.epoll.modify(client.stream(), &mut event).context("epoll")
@@ -252,7 +252,7 @@ impl Load {
         while !done(self) {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(self.so_far(what, limit));
+                return Err(self.timeout_failure(what, limit));
             }
             let millis = u16::try_from(left.as_millis().clamp(1, 50)).unwrap_or(50);
             let ready = self
@@ -281,13 +281,13 @@ impl Load {
         Ok(())
     }
 
-    fn so_far(&self, what: &str, limit: Duration) -> Failure {
+    fn timeout_failure(&self, what: &str, limit: Duration) -> Failure {
         let up = self.clients.iter().filter(|client| client.is_up()).count();
         let (least, most) = self
             .clients
             .iter()
             .filter(|client| client.spec.receives)
-            .map(|client| client.heard.count())
+            .map(|client| client.received.count())
             .fold((u32::MAX, 0), |(least, most), count| {
                 (least.min(count), most.max(count))
             });
