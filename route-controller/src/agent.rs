@@ -293,7 +293,7 @@ pub(crate) async fn run(
     .map_err(AgentError::Netlink)?;
     let sessions = sessions::Sessions::read(&run_dir);
     let start = Start {
-        restarting_until: (!sessions.is_fresh()).then(|| clock::now() + DEFERRAL),
+        restarting_until: sessions.is_restart().then(|| clock::now() + DEFERRAL),
         forwarding_preserved: task.adopted() > 0,
     };
     tokio::spawn(task.run());
@@ -536,6 +536,7 @@ impl Agent {
     /// The routes from before the start that nobody announced again are gone from the kernel.
     fn swept(&mut self) {
         self.sweep_at = None;
+        self.sessions.deferral_ended();
         self.reports.health.settled.store(true, Ordering::Relaxed);
         self.look_at_sessions();
     }
