@@ -181,7 +181,11 @@ impl Sessions {
             .into_iter()
             .chain(up)
             .chain(missing.map(|name| format!("{name}{STATE}{MISSING}\n")))
-            .chain(self.awaited.iter().map(|name| format!("{name}{STATE}{AWAITED}\n")))
+            .chain(
+                self.awaited
+                    .iter()
+                    .map(|name| format!("{name}{STATE}{AWAITED}\n")),
+            )
             .collect()
     }
 }
@@ -370,12 +374,20 @@ mod tests {
         second.came_up("a");
         let mut third = start(dir.path(), &["a", "b"]);
         assert_eq!(third.obstacle().unwrap(), "not up again since the restart: a, b");
-        assert_eq!(third.up_before(), set(&["a", "b"]), "the second run was still waiting for b");
+        assert_eq!(
+            third.up_before(),
+            set(&["a", "b"]),
+            "the second run was still waiting for b"
+        );
         third.came_up("a");
         third.deferral_ended();
         third.write();
         let mut fourth = start(dir.path(), &["a", "b"]);
-        assert_eq!(fourth.up_before(), set(&["a"]), "b was down when the third run ended");
+        assert_eq!(
+            fourth.up_before(),
+            set(&["a"]),
+            "b was down when the third run ended"
+        );
         assert_eq!(fourth.obstacle().unwrap(), "not up again since the restart: a, b");
     }
 
