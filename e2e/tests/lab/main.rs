@@ -35,6 +35,7 @@ mod matrix;
 mod monitor;
 mod objects;
 mod overlays;
+mod reload;
 mod restart;
 mod sessions;
 mod support;
@@ -145,6 +146,7 @@ fn scenarios() -> Vec<Scenario> {
         kube_services::scenarios(),
         objects::scenarios(),
         ways::scenarios(),
+        reload::scenarios(),
         restart::scenarios(),
         sessions::scenarios(),
         hostile::scenarios(),
