@@ -172,6 +172,8 @@ struct Node {
     troubles: Vec<sysctl::Trouble>,
     /// What the plugin made; none where nobody can keep it.
     kept: Option<Kept>,
+    /// Where the file wants to listen and the agent does not.
+    not_listening: Option<podroute_config::Rejected>,
 }
 
 /// What this start of the agent follows on (RFC 4724 §3, the R and F bits).
@@ -244,7 +246,6 @@ pub(crate) async fn run(
     facts.running = Some(Running {
         asn: config.node.asn,
         cluster_id: config.cluster.cluster_id,
-        listen: config.listen.clone(),
         fib: config.fib.clone(),
     });
     config
@@ -321,6 +322,7 @@ pub(crate) async fn run(
             next_router_id: std::cell::Cell::default(),
             troubles: Vec::new(),
             kept: None,
+            not_listening: None,
         },
         config,
         speaker,
@@ -467,6 +469,7 @@ impl Agent {
                     self.look_at_run_dir();
                     self.look_at_secrets().await;
                     self.look_at_file().await;
+                    self.look_at_listeners();
                     self.reports.list.look(&self.config.cni);
                     self.sessions.write();
                     self.keep_facts();
@@ -526,6 +529,7 @@ impl Agent {
             Event::NeighborFound(..) => self.watch_paths().await,
             Event::PrefixLimitWarning(peer, family, count) => self.warn_of_prefixes(peer, family, count),
             Event::PathLimitWarning(peer, prefix) => self.warn_of_paths(peer, prefix),
+            Event::MemoryLimitWarning(peer, octets) => self.warn_of_memory(peer, octets),
         }
     }
 
