@@ -210,6 +210,8 @@ pub enum Event {
     PrefixLimitWarning(PeerId, Family, usize),
     /// A peer exceeds the limit of paths for this prefix; further paths are dropped.
     PathLimitWarning(PeerId, Prefix),
+    /// A peer's routes take this number of octets: most of what they may, or more.
+    MemoryLimitWarning(PeerId, usize),
 }
 
 impl Event {
@@ -221,6 +223,7 @@ impl Event {
             Event::PrefixLimitWarning(peer, Family::Ipv4, _) => (*peer, 2),
             Event::PrefixLimitWarning(peer, Family::Ipv6, _) => (*peer, 3),
             Event::PathLimitWarning(peer, _) => (*peer, 4),
+            Event::MemoryLimitWarning(peer, _) => (*peer, 5),
         }
     }
 }
@@ -259,6 +262,8 @@ pub struct PeerSnapshot {
     pub id: PeerId,
     /// Its name.
     pub name: String,
+    /// The range that it came from.
+    pub range: Option<String>,
     /// Its configuration.
     pub spec: PeerSpec,
     /// Its session.

@@ -124,7 +124,10 @@ pub struct PeerRouting {
     /// Most paths of a prefix accepted from a peer that sends path identifiers (RFC 7911); more are dropped.
     /// 0 for no limit.
     pub max_paths_per_prefix: u16,
-    /// Path attribute rules.
+    /// Approximate memory in octets that the peer's routes may take; a peer that exceeds it loses its
+    /// session. `None` for no limit.
+    pub max_memory: Option<usize>,
+    /// Rules for path attributes.
     pub rules: PathRules,
 }
 

@@ -145,7 +145,10 @@ pub enum Output {
     /// The peer sent more paths of this prefix than `PeerRouting::max_paths_per_prefix`; the excess is
     /// dropped. Once per session.
     PathLimitWarning(SessionId, Prefix),
-    /// The initial routes of a family are complete: the peer's End-of-RIB arrived (RFC 4724 §2) and the
-    /// routes before it are decided, or the session does not carry the family.
+    /// The peer's routes take this many octets, which exceeds the warning threshold of
+    /// `PeerRouting::max_memory` or the limit itself. Once per session.
+    MemoryLimitWarning(SessionId, usize),
+    /// The initial routes of a family are complete: the peer's End-of-RIB came (RFC 4724 §2) and the routes before it are
+    /// decided, or the session does not carry the family.
     EndOfRib(SessionId, Family),
 }

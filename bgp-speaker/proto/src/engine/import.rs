@@ -6,6 +6,7 @@
 
 use std::borrow::Borrow;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::adj_in::family_index;
 use super::peers::Peer;
@@ -15,7 +16,15 @@ use crate::rib::attrs::AttrId;
 use crate::rib::generation::Generations;
 use crate::rib::table::{DestId, Ineligible, Path};
 use crate::types::{Community, Family, PathId, PeerId, Prefix, scope_of};
-use crate::wire::{Nlri, Notification, PathAttrs, RouteBatch, RouteOp};
+use crate::wire::{Nlri, Notification, PathAttrs, RouteBatch, RouteOp, cease};
+
+/// Approximate memory of a path in octets, without its attributes: its entries in the table, in Adj-RIB-Out
+/// and in the shadow of the kernel's routes.
+const PATH_OCTETS: usize = 256;
+/// The operator is warned when a peer's routes take this percentage of the configured memory.
+const MEMORY_WARNING: usize = 80;
+/// After a session ended for its memory use, the peer stays down for this time.
+const MEMORY_PAUSE: Duration = Duration::from_secs(300);
 
 /// Import result of an announcement's attributes, which its prefixes mostly share.
 #[derive(Default)]
@@ -58,7 +67,7 @@ impl Engine {
     }
 
     fn announce_all(&mut self, peer: PeerId, attrs: PathAttrs, nlri: &[Nlri]) {
-        let received = self.rib.attrs.intern(attrs, &mut self.rib.next_hops);
+        let received = self.rib.attrs.intern_from(peer, attrs, &mut self.rib.next_hops);
         let mut cache = ImportCache::default();
         let generation = |family| self.peers.get(&peer).map(|known| known.generation(family));
         let [v4, v6] = Family::ALL.map(|family| generation(family).unwrap_or_default());
@@ -76,14 +85,14 @@ impl Engine {
                 generation,
             };
             self.announce(&nlri.prefix, path);
-            if position % 64 == 0 && self.check_prefix_limit(peer, nlri.prefix.family()) {
+            if position % 64 == 0 && self.check_limits(peer, nlri.prefix.family()) {
                 break;
             }
         }
         cache.release(self);
         self.rib.attrs.release(received, &mut self.rib.next_hops);
         if let Some(last) = nlri.last() {
-            self.check_prefix_limit(peer, last.prefix.family());
+            self.check_limits(peer, last.prefix.family());
         }
     }
 
@@ -196,8 +205,47 @@ impl Engine {
         generations.is_some_and(|generations| generations.is_counted(path.generation))
     }
 
-    /// RFC 4486 §4: a session with more prefixes than the limit ends with Cease/1. Returns whether the limit
-    /// is exceeded.
+    fn check_limits(&mut self, peer: PeerId, family: Family) -> bool {
+        self.check_prefix_limit(peer, family) || self.check_memory_limit(peer)
+    }
+
+    /// A peer whose routes take more memory than configured ends its session with Cease/8, Out of Resources
+    /// (RFC 4486 §4). Returns whether the limit is exceeded.
+    fn check_memory_limit(&mut self, peer: PeerId) -> bool {
+        let limited = self.peers.get(&peer).and_then(|known| known.routing.max_memory);
+        let Some(limit) = limited else {
+            return false;
+        };
+        let used = self.memory_of(peer);
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        let (over, many) = (used > limit, used > limit / 100 * MEMORY_WARNING);
+        let id = known.id(peer);
+        let Some(session) = known.session.as_mut().filter(|_| many) else {
+            return false;
+        };
+        if !std::mem::replace(&mut session.memory_limit_warned, true) {
+            self.out.push_back(Output::MemoryLimitWarning(id, used));
+        }
+        if over && !std::mem::replace(&mut session.over_limit, true) {
+            let notification = Notification::cease(cease::OUT_OF_RESOURCES);
+            self.out.push_back(Output::Fail(id, notification, MEMORY_PAUSE));
+        }
+        over
+    }
+
+    /// Approximate memory of a peer's routes in octets.
+    pub(super) fn memory_of(&self, peer: PeerId) -> usize {
+        let Some(known) = self.peers.get(&peer) else {
+            return 0;
+        };
+        let paths: usize = Family::ALL.map(|family| known.adj_in.count(family)).iter().sum();
+        paths * PATH_OCTETS + self.rib.attrs.memory(peer)
+    }
+
+    /// More prefixes than configured end the session with Cease/1 (RFC 4486 §4). Returns whether the limit is
+    /// exceeded.
     fn check_prefix_limit(&mut self, peer: PeerId, family: Family) -> bool {
         let Some(known) = self.peers.get_mut(&peer) else {
             return false;
@@ -310,9 +358,9 @@ impl Engine {
         if changed.next_hop != attrs.next_hop && !is_usable(changed.next_hop.addr(), prefix.family()) {
             return Err(Ineligible::BadNextHop);
         }
-        let id = self.rib.attrs.intern(changed, &mut self.rib.next_hops);
+        let id = self.rib.attrs.intern_from(peer, changed, &mut self.rib.next_hops);
         if let Some((_, old)) = cache.changed.replace((rules, id)) {
-            // Paths that use the old set hold their own references.
+            // Paths that use the previous set have their own references.
             self.rib.attrs.release(old, &mut self.rib.next_hops);
         }
         Ok(id)

@@ -18,12 +18,14 @@ pub(super) struct Established {
     pub(super) group: Option<GroupId>,
     /// Bytes output and not written yet.
     pub(super) outstanding: usize,
-    /// The prefix limit is exceeded: the session is ending, and further routes are dropped.
+    /// The prefix or memory limit is exceeded: the session is ending, and further routes are dropped.
     pub(super) over_limit: bool,
     /// Families whose prefix limit warning was output.
     pub(super) prefix_limit_warned: FamilySet,
     /// The path limit warning was output.
     pub(super) path_limit_warned: bool,
+    /// The memory limit warning was output.
+    pub(super) memory_limit_warned: bool,
 }
 
 impl Established {
@@ -35,6 +37,7 @@ impl Established {
             over_limit: false,
             prefix_limit_warned: FamilySet::EMPTY,
             path_limit_warned: false,
+            memory_limit_warned: false,
         }
     }
 

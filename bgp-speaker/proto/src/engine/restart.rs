@@ -133,7 +133,7 @@ impl Engine {
             let mut marked = attrs.clone();
             let communities = marked.communities.iter().copied();
             marked.communities = communities.chain([Community::LLGR_STALE]).collect();
-            let received = self.rib.attrs.intern(marked, &mut self.rib.next_hops);
+            let received = self.rib.attrs.intern_from(id, marked, &mut self.rib.next_hops);
             let mut cache = ImportCache::default();
             let imported = self.import_path(id, &prefix, received, &mut cache);
             let path = Path {

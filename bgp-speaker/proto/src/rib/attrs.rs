@@ -24,10 +24,10 @@ use std::hash::BuildHasher;
 use std::num::NonZeroU32;
 
 use hashbrown::HashTable;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::nexthop::{NextHopId, NextHops};
-use crate::types::{Asn, Community};
+use crate::types::{Asn, Community, PeerId};
 use crate::wire::{Origin, PathAttrs};
 
 /// Identifies an interned attribute set.
@@ -95,6 +95,8 @@ struct Slot {
     next_hop: NextHopId,
     refs: u32,
     hash: u32,
+    /// The peer whose memory the set counts towards: the first that sent it since it was last unreferenced.
+    owner: PeerId,
 }
 
 /// The table of attribute sets.
@@ -104,10 +106,12 @@ pub struct AttrTable {
     free: Vec<u32>,
     /// Hash and slot: growing the index reads no set.
     index: HashTable<(u32, u32)>,
-    /// Slots whose last reference was released. Some may have references again.
+    /// Slots whose last reference was released. Some may be referenced again.
     unreferenced: Vec<u32>,
     /// Number of sets with references.
     referenced: usize,
+    /// Octets of the sets with references, by owner. Sets of our own routes are not counted.
+    memory: FxHashMap<PeerId, usize>,
 }
 
 /// Number of sets that are freed together.
@@ -123,22 +127,30 @@ fn spread_hash(hash: u32) -> u64 {
 }
 
 impl AttrTable {
-    /// Returns the id of this set and takes a reference. A new set takes a reference on its next hop.
+    /// Returns the id of this set and adds a reference. The set counts towards no peer's memory.
     pub fn intern(&mut self, attrs: PathAttrs, next_hops: &mut NextHops) -> AttrId {
+        self.intern_from(PeerId::LOCAL, attrs, next_hops)
+    }
+
+    /// Returns the id of this set and adds a reference. A new set also takes a reference on its next hop and
+    /// counts towards the memory of `owner`.
+    pub fn intern_from(&mut self, owner: PeerId, attrs: PathAttrs, next_hops: &mut NextHops) -> AttrId {
         let hash = hash(&attrs);
         let slots = &mut self.slots;
         let same = |(found, index): &(u32, u32)| {
             *found == hash && slot_at(slots, *index).is_some_and(|slot| slot.attrs == attrs)
         };
         if let Some((_, index)) = self.index.find(spread_hash(hash), same).copied() {
-            self.retain_slot(index, next_hops);
+            self.retain_slot(index, owner, next_hops);
             return id(index);
         }
         self.referenced += 1;
+        self.charge(owner, size(&attrs));
         let slot = Slot {
             next_hop: next_hops.retain(attrs.next_hop.addr()),
             refs: 1,
             hash,
+            owner,
             attrs,
         };
         let index = self.store(slot);
@@ -147,14 +159,37 @@ impl AttrTable {
         id(index)
     }
 
-    /// Takes a reference on a set that may have none.
-    fn retain_slot(&mut self, index: u32, next_hops: &mut NextHops) {
+    fn charge(&mut self, owner: PeerId, octets: usize) {
+        if owner != PeerId::LOCAL {
+            *self.memory.entry(owner).or_default() += octets;
+        }
+    }
+
+    fn discharge(&mut self, owner: PeerId, octets: usize) {
+        let Some(charged) = self.memory.get_mut(&owner) else {
+            return; // our own routes
+        };
+        *charged = charged.saturating_sub(octets);
+    }
+
+    /// Octets of the sets that count towards this peer's memory.
+    #[must_use]
+    pub fn memory(&self, owner: PeerId) -> usize {
+        self.memory.get(&owner).copied().unwrap_or(0)
+    }
+
+    /// Adds a reference to a set that may have none.
+    fn retain_slot(&mut self, index: u32, owner: PeerId, next_hops: &mut NextHops) {
         let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) else {
             return;
         };
         if slot.refs == 0 {
             slot.next_hop = next_hops.retain(slot.attrs.next_hop.addr());
+            slot.owner = owner;
+            slot.refs = 1;
+            let octets = size(&slot.attrs);
             self.referenced += 1;
+            return self.charge(owner, octets);
         }
         slot.refs += 1;
     }
@@ -223,6 +258,8 @@ impl AttrTable {
             return;
         }
         next_hops.release(slot.next_hop);
+        let (owner, octets) = (slot.owner, size(&slot.attrs));
+        self.discharge(owner, octets);
         self.referenced -= 1;
         self.unreferenced.push(index);
         if self.unreferenced.len() >= FREE_BATCH {
@@ -264,6 +301,11 @@ impl AttrTable {
     }
 }
 
+/// Octets of a set and of its index entry.
+fn size(attrs: &PathAttrs) -> usize {
+    size_of::<Option<Slot>>() + 2 * size_of::<(u32, u32)>() + attrs.heap_octets()
+}
+
 fn slot_at(slots: &[Option<Slot>], index: u32) -> Option<&Slot> {
     slots.get(index as usize).and_then(Option::as_ref)
 }
@@ -275,7 +317,8 @@ fn id(index: u32) -> AttrId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::NextHop;
+    use crate::types::LargeCommunity;
+    use crate::wire::{AsPath, NextHop};
 
     fn attrs(last: u8, med: u32) -> PathAttrs {
         let mut attrs = PathAttrs::originated(NextHop::V4([192, 0, 2, last].into()));
@@ -333,6 +376,32 @@ mod tests {
             table.release(id, &mut next_hops);
         }
         assert!(table.index.is_empty() && table.free.len() == FREE_BATCH);
+    }
+
+    #[test]
+    fn a_set_counts_for_whoever_sent_it_first() {
+        let (mut table, mut next_hops) = (AttrTable::default(), NextHops::default());
+        let [a, b] = [PeerId(1), PeerId(2)];
+        let mut long = attrs(1, 5);
+        long.as_path = AsPath::sequence(&[Asn(65001); 200]);
+        long.communities = (0..100).map(Community).collect();
+        long.extra_mut().large_communities = vec![LargeCommunity(1, 2, 3); 50];
+        let first = table.intern_from(a, long.clone(), &mut next_hops);
+        let again = table.intern_from(b, long, &mut next_hops);
+        let short = table.intern_from(b, attrs(1, 6), &mut next_hops);
+        table.intern(attrs(1, 7), &mut next_hops);
+        assert_eq!((first, table.memory(PeerId::LOCAL)), (again, 0));
+        let (of_a, of_b) = (table.memory(a), table.memory(b));
+        assert!((800 + 400 + 600..2500).contains(&of_a), "{of_a}");
+        assert!((80..200).contains(&of_b), "{of_b}");
+        table.release(first, &mut next_hops);
+        assert_eq!(table.memory(a), of_a, "the other peer has it still");
+        table.release(again, &mut next_hops);
+        table.release(short, &mut next_hops);
+        assert_eq!((table.memory(a), table.memory(b)), (0, 0));
+        // A set that is referenced again before it is freed counts towards its new sender.
+        table.intern_from(a, attrs(1, 6), &mut next_hops);
+        assert_eq!((table.memory(a), table.memory(b)), (of_b, 0));
     }
 
     #[test]

@@ -104,6 +104,11 @@ impl AsPath {
         }
     }
 
+    /// Octets that the path allocates on the heap.
+    pub(crate) fn heap_octets(&self) -> usize {
+        self.0.heap_octets()
+    }
+
     /// Looks for AS 0 and confederation segments.
     pub(super) fn segment_flags(&self) -> SegmentFlags {
         let mut segment_flags = SegmentFlags::default();

@@ -141,6 +141,19 @@ pub struct ExtraAttrs {
     pub install: bool,
 }
 
+impl ExtraAttrs {
+    fn heap_octets(&self) -> usize {
+        let unknown = self
+            .unknown
+            .iter()
+            .map(|attr| size_of::<UnknownAttr>() + attr.value.len());
+        size_of_val(self.cluster_list.as_slice())
+            + size_of_val(self.ext_communities.as_slice())
+            + size_of_val(self.large_communities.as_slice())
+            + unknown.sum::<usize>()
+    }
+}
+
 /// All attributes of a path. Equal values are interned once.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PathAttrs {
@@ -192,6 +205,15 @@ impl PathAttrs {
         {
             self.extra = None;
         }
+    }
+
+    /// Octets that the set allocates on the heap.
+    pub(crate) fn heap_octets(&self) -> usize {
+        let extra = self
+            .extra
+            .as_deref()
+            .map_or(0, |extra| size_of::<ExtraAttrs>() + extra.heap_octets());
+        self.as_path.heap_octets() + self.communities.heap_octets() + extra
     }
 
     /// Whether the path carries this community.

@@ -17,6 +17,13 @@ pub(super) enum InlineBytes {
 impl InlineBytes {
     /// The number that keeps the value at 24 octets: an AS path of five numbers in one segment.
     pub(super) const INLINE: usize = 22;
+
+    pub(super) fn heap_octets(&self) -> usize {
+        match self {
+            Self::Inline { .. } => 0,
+            Self::Heap(octets) => octets.len(),
+        }
+    }
 }
 
 impl Deref for InlineBytes {
