@@ -143,7 +143,7 @@ impl Station {
                 Err(_) => Err(ConnectionEnd::Fault("connecting timed out".to_owned())),
             };
             let feed = self.feed;
-            let ended = self.peers.ask(move |engine| engine.end_feed(feed)).await;
+            let ended = self.peers.query(move |engine| engine.end_feed(feed)).await;
             match (end, ended) {
                 (Err(ConnectionEnd::Fault(error)), Ok(())) => {
                     tracing::warn!(event = "bmp-lost", %station, %error, "connection to the BMP station lost; reconnecting")
@@ -165,7 +165,7 @@ impl Station {
         let feed = self.feed;
         self.reported.clear();
         self.out.clear();
-        self.peers.ask(move |engine| engine.begin_feed(feed)).await?;
+        self.peers.query(move |engine| engine.begin_feed(feed)).await?;
         let description = format!("podroute {}", env!("CARGO_PKG_VERSION"));
         bmp::initiation(&mut self.out, &description, &self.spec.name);
         let mut report = Instant::now() + self.spec.statistics;
@@ -276,7 +276,7 @@ impl Station {
         let feed = self.feed;
         let items = self
             .peers
-            .ask(move |engine| engine.take_feed(feed, PAGE_SIZE))
+            .query(move |engine| engine.take_feed(feed, PAGE_SIZE))
             .await?;
         let items = items.ok_or_else(|| {
             ConnectionEnd::Fault("the station is too slow; starting again with all routes".to_owned())

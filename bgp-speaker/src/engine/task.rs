@@ -32,7 +32,7 @@ const WORK_TIME: Duration = Duration::from_millis(5);
 
 pub(crate) struct EngineTask {
     engine: Engine,
-    orders: mpsc::Receiver<ToEngine>,
+    control: mpsc::Receiver<ToEngine>,
     inbox: mpsc::Receiver<ToEngine>,
     datapath: DatapathStream,
     lifecycle: LifecycleStream,
@@ -45,17 +45,17 @@ pub(crate) struct EngineTask {
 }
 
 impl EngineTask {
-    /// `orders` come from the agent, `inbox` from peers.
+    /// `control` come from the agent, `inbox` from peers.
     pub(crate) fn new(
         engine: Engine,
-        orders: mpsc::Receiver<ToEngine>,
+        control: mpsc::Receiver<ToEngine>,
         inbox: mpsc::Receiver<ToEngine>,
         datapath: mpsc::Sender<DatapathEvent>,
         lifecycle: mpsc::Sender<Event>,
     ) -> Self {
         Self {
             engine,
-            orders,
+            control,
             inbox,
             datapath: DatapathStream::new(datapath),
             lifecycle: LifecycleStream::new(lifecycle),
@@ -73,7 +73,7 @@ impl EngineTask {
             } else {
                 let message = tokio::select! {
                     biased;
-                    Some(order) = self.orders.recv() => Some(order),
+                    Some(message) = self.control.recv() => Some(message),
                     message = self.inbox.recv() => match message {
                         Some(message) => Some(message),
                         None => return,
@@ -117,8 +117,8 @@ impl EngineTask {
     }
 
     fn take_orders(&mut self) {
-        while let Ok(order) = self.orders.try_recv() {
-            self.handle(order);
+        while let Ok(message) = self.control.try_recv() {
+            self.handle(message);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 use super::Peers;
-use super::registry::{Caller, Refusal};
+use super::registry::{IncomingPeer, Refusal};
 use crate::clock::now;
 use crate::peer::messages::ToPeer;
 
@@ -30,14 +30,14 @@ pub(crate) async fn accept(listener: Arc<TcpListener>, peers: Peers) {
                 continue;
             }
         };
-        match peers.registry.caller(&accepted) {
-            Caller::Known { commands, signed } => {
+        match peers.registry.match_incoming(&accepted) {
+            IncomingPeer::Known { commands, signed } => {
                 let stream = accepted.stream;
                 // If the task's queue is full, the connection is dropped; the peer tries again.
                 drop(commands.try_send(ToPeer::Incoming { stream, signed }));
             }
-            Caller::Refused(reason) => refuse(accepted.remote, &reason, &mut refused),
-            Caller::Unknown => {
+            IncomingPeer::Refused(reason) => refuse(accepted.remote, &reason, &mut refused),
+            IncomingPeer::Unknown => {
                 let remote = accepted.remote;
                 if let Err(reason) = peers.add_dynamic(accepted) {
                     refuse(remote, &reason, &mut refused);
@@ -47,7 +47,7 @@ pub(crate) async fn accept(listener: Arc<TcpListener>, peers: Peers) {
     }
 }
 
-fn refuse(remote: SocketAddr, Refusal(reason): &Refusal, log_limit: &mut LogLimit) {
+fn refuse(remote: SocketAddr, reason: &Refusal, log_limit: &mut LogLimit) {
     if log_limit.may_log(now()) {
         tracing::warn!(event = "connection-refused", source = %remote.ip(), %reason, "connection refused");
     }

@@ -10,7 +10,7 @@ use bgp_proto::engine::Input;
 use tokio::sync::mpsc;
 
 use super::keys::Accepted;
-use super::registry::{Admitted, Refusal};
+use super::registry::{AddedDynamic, Refusal};
 use super::{COMMAND_CAPACITY, Peers};
 use crate::api::{RangeSpec, Stopped};
 use crate::engine::mailbox::ToEngine;
@@ -24,9 +24,9 @@ impl Peers {
     /// Why the connection is refused.
     pub(super) fn add_dynamic(&self, accepted: Accepted) -> Result<(), Refusal> {
         let (commands, inbox) = mpsc::channel(COMMAND_CAPACITY);
-        let Admitted { entry, signed } = self
+        let AddedDynamic { entry, signed } = self
             .registry
-            .insert_dynamic((accepted.remote, accepted.moment), commands)?;
+            .insert_dynamic((accepted.remote, accepted.key_epoch), commands)?;
         let (id, stream) = (entry.spec.id, accepted.stream);
         // A new channel has capacity.
         drop(entry.commands.try_send(ToPeer::Incoming { stream, signed }));

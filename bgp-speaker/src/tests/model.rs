@@ -369,8 +369,11 @@ fn the_registry_has_one_peer_for_an_address_and_none_of_a_range_that_is_gone() {
             }
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        let census = registry.census();
-        assert_eq!(census.peers, census.addresses, "one peer for an address");
+        let table_sizes = registry.table_sizes();
+        assert_eq!(
+            table_sizes.peers, table_sizes.addresses,
+            "one peer for an address"
+        );
         let mut addresses: Vec<_> = registry
             .addresses()
             .into_values()
@@ -378,10 +381,10 @@ fn the_registry_has_one_peer_for_an_address_and_none_of_a_range_that_is_gone() {
             .collect();
         addresses.sort_unstable();
         addresses.dedup();
-        assert_eq!(addresses.len(), census.peers, "one peer for an address");
-        assert!(census.peers <= 3, "the limit, and the configured one");
+        assert_eq!(addresses.len(), table_sizes.peers, "one peer for an address");
+        assert!(table_sizes.peers <= 3, "the limit, and the configured one");
         if gone {
-            assert_eq!(census.peers, 1, "no peer of a range that is gone");
+            assert_eq!(table_sizes.peers, 1, "no peer of a range that is gone");
         }
         assert!(registry.get(PeerId(1)).is_some());
     });
@@ -406,8 +409,8 @@ fn a_change_beside_a_removal_brings_no_peer_back() {
         let (commands, _new) = mpsc::channel::<ToPeer>(4);
         drop(registry.insert(Entry::new(spec(1, 4), commands, None)));
         changer.join().unwrap();
-        let census = registry.census();
-        assert_eq!((census.peers, census.addresses), (1, 1));
+        let table_sizes = registry.table_sizes();
+        assert_eq!((table_sizes.peers, table_sizes.addresses), (1, 1));
         assert!(inbox.is_closed_of_tests(), "nobody keeps the way to the old task");
     });
 }

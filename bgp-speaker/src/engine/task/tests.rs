@@ -15,7 +15,7 @@ const PEER: PeerId = PeerId(1);
 
 struct Bench {
     task: EngineTask,
-    orders: mpsc::Sender<ToEngine>,
+    control: mpsc::Sender<ToEngine>,
     inbox: mpsc::Sender<ToEngine>,
     datapath: mpsc::Receiver<DatapathEvent>,
     events: mpsc::Receiver<Event>,
@@ -31,13 +31,13 @@ fn bench(room: usize) -> Bench {
         link_bandwidth: true,
         assume_reachable: true,
     };
-    let (orders, ordered) = mpsc::channel(64);
+    let (control, control_inbox) = mpsc::channel(64);
     let (inbox, received) = mpsc::channel(20_000);
     let (routes, datapath) = mpsc::channel(room);
     let (lifecycle, events) = mpsc::channel(room);
     Bench {
-        task: EngineTask::new(Engine::new(config), ordered, received, routes, lifecycle),
-        orders,
+        task: EngineTask::new(Engine::new(config), control_inbox, received, routes, lifecycle),
+        control,
         inbox,
         datapath,
         events,
@@ -156,7 +156,7 @@ async fn inputs_of_sessions_that_are_over_change_nothing() {
 async fn held_routes_go_under_a_steady_stream_of_messages() {
     let Bench {
         mut task,
-        orders,
+        control,
         inbox,
         mut datapath,
         events,
@@ -184,5 +184,5 @@ async fn held_routes_go_under_a_steady_stream_of_messages() {
     }
     assert!(inbox.capacity() < inbox.max_capacity(), "messages still wait");
     assert_eq!(events.len(), 1, "nobody reads the other stream");
-    drop(orders);
+    drop(control);
 }

@@ -28,7 +28,7 @@ impl PeerTask {
         }
         let password = self.connections.key().of(transport);
         let tuned = socket::sign(fd, transport.remote, password)
-            .and_then(|()| socket::tune(fd, transport, self.is_external()));
+            .and_then(|()| socket::set_options(fd, transport, self.is_external()));
         if let Err(error) = tuned {
             tracing::warn!(
                 event = "socket-options-failed", peer = %self.spec.name, %error,
