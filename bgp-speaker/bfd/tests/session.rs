@@ -1,10 +1,5 @@
 //! Two sessions exchange packets in virtual time.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};

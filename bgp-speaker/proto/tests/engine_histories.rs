@@ -1,11 +1,5 @@
 //! Whatever happened in whatever order: when all is calm, what peers and the kernel know follows from what is there.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod common;
 

@@ -1,12 +1,6 @@
 //! Several paths of a prefix (RFC 7911), rules for AS paths, long-lived stale routes: the engine against peers that
 //! decode what they are sent.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 #![allow(dead_code, reason = "each test binary uses its own part of the world")]
 
 mod common;

@@ -1,11 +1,5 @@
 //! A preview says what comes when the inputs are given: found out beside the engine, compared with what then happens.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod common;
 

@@ -1,11 +1,5 @@
 //! Sessions that end while something of them is under way, that change what they are, and that come up after our restart.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod common;
 

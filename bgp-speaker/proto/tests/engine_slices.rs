@@ -1,11 +1,5 @@
 //! Work on all routes of a source is done in slices; whatever comes between two of them, the end is the same.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod common;
 

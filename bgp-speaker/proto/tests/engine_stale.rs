@@ -1,12 +1,6 @@
 //! Routes that are stale until they are announced again: enhanced route refresh (RFC 7313), graceful restart (RFC 4724), long-lived
 //! stale routes (RFC 9494).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod common;
 

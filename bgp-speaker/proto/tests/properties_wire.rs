@@ -1,11 +1,5 @@
 //! Round trips of arbitrary values through the codec, and arbitrary bytes into it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 

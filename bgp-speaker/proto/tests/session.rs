@@ -1,11 +1,5 @@
 //! A session in scripted conversations, in virtual time: the way up, stop and start, refresh, batches, numbers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod session_util;
 

@@ -1,11 +1,5 @@
 //! What a session answers to faults of the peer: NOTIFICATION code, subcode and data, to the octet, in each state.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod session_util;
 

@@ -2,13 +2,7 @@
 //!
 //! Whatever happens, and once it has stopped: both are established on the same connection, if both shall be; a peer
 //! that is not heard for the hold time is down; no shell is asked for nonsense; time always moves on.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod session_util;
 

@@ -1,11 +1,5 @@
 //! The timers of a session, to the instant, and how it tries again after a failure.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod session_util;
 

@@ -1,11 +1,4 @@
 //! Whole speakers, with a look inside: what is left of peers that went, and an engine that is kept busy.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
 
 mod bounces;
 mod busy;
