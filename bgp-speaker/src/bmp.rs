@@ -220,13 +220,13 @@ impl Station {
         let session = |peer: &PeerSnapshot| {
             (peer.session.state == State::Established).then_some(peer.session.stats.established)
         };
-        let gone: Vec<PeerId> = self
+        let removed: Vec<PeerId> = self
             .reported
             .iter()
             .filter(|(id, reported)| now.get(id).and_then(|peer| session(peer)) != Some(reported.session))
             .map(|(id, _)| *id)
             .collect();
-        for id in gone {
+        for id in removed {
             if let Some(reported) = self.reported.remove(&id) {
                 let down_reason = now
                     .get(&id)
