@@ -28,6 +28,7 @@ mod names;
 mod policy;
 mod ports;
 mod profile;
+mod slab;
 
 pub use blocks::AddressRange;
 pub use class::ClassName;
