@@ -10,14 +10,16 @@ use crate::socket::{Error, Nftables, Result, What, refused};
 use crate::transaction::{GETCHAIN, GETGEN, GETRULE, GETSET, GETSETELEM, NEWGEN, NFPROTO_INET, Transaction};
 
 /// A table as listed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableListing {
     /// The ruleset's generation before anything was listed.
     pub generation: u32,
     /// Chains by name; each with the comments of its rules.
     pub chains: BTreeMap<String, Vec<String>>,
-    /// Names of sets. Those that are asked for and have another type than asked for are missing here.
+    /// Names of sets, without those that have another type than asked for.
     pub sets: HashSet<String>,
+    /// Sets that have another type than asked for.
+    pub other_sets: HashSet<String>,
     pub elements: HashMap<String, HashSet<Element>>,
 }
 

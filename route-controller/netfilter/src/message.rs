@@ -68,16 +68,6 @@ impl Messages {
         self.close_message();
     }
 
-    /// Takes the last message back; the one before it is the last then, for [`Self::add_flags`] only.
-    pub(crate) fn drop_last(&mut self) {
-        self.bytes.truncate(self.start);
-        let mut at = 0;
-        while let Some(length) = u32_at(&self.bytes, at) {
-            self.start = at;
-            at += usize::try_from(length).unwrap_or(usize::MAX).next_multiple_of(4);
-        }
-    }
-
     /// Adds to the sequence number of each message.
     pub(crate) fn add_to_sequences(&mut self, first: u32) {
         let mut at = 0;

@@ -180,16 +180,8 @@ impl Transaction {
     /// # Errors
     /// The first request that was refused; then nothing has changed.
     pub fn run(mut self, nftables: &mut Nftables) -> Result<()> {
-        // The one message that is answered when all went well; it does nothing.
-        self.message(NEWTABLE, CREATE | ACK, "commit to table", "");
-        let is_deletion = self.what.iter().any(|w| w.action == "delete table");
-        let table = self.table.clone();
-        self.messages.text(1, &table);
-        if is_deletion {
-            // Adding the table would bring it back: its deletion is answered instead.
-            self.drop_last();
-            self.messages.add_flags(ACK);
-        }
+        // The last message's answer says that all went well.
+        self.messages.add_flags(ACK);
         let last = u32::try_from(self.what.len()).unwrap_or(u32::MAX) - 1;
         self.message(BATCH_END, 0, "end the transaction of table", "");
         let first = nftables
@@ -242,11 +234,6 @@ impl Transaction {
 
     fn raw(&mut self, attributes: &[u8]) {
         self.messages.append(attributes);
-    }
-
-    fn drop_last(&mut self) {
-        self.what.pop();
-        self.messages.drop_last();
     }
 
     fn number_from(&mut self, first: u32) {

@@ -110,7 +110,10 @@ fn sweep(spans: &[Span], is_v4: bool) -> Vec<(AddressRange, PortSet)> {
             active.push(span);
         }
         active.retain(|span| span.last >= *edge);
-        let ports: PortSet = active.iter().flat_map(|span| span.ports.iter().copied()).collect();
+        let ports: PortSet = active
+            .iter()
+            .flat_map(|span| span.ports.iter().copied())
+            .collect();
         if ports.is_empty() {
             continue;
         }
@@ -199,7 +202,9 @@ mod tests {
         assert_eq!(built[0].0.last, "255.255.255.255".parse::<IpAddr>().unwrap());
         assert_eq!(
             built[1].0.last,
-            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe".parse::<IpAddr>().unwrap()
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe"
+                .parse::<IpAddr>()
+                .unwrap()
         );
     }
 }

@@ -13,6 +13,15 @@ use crate::slab::{Id, Slab};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClassName(u64);
 
+impl ClassName {
+    /// From the text that `Display` gives.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_whole = text.len() == 16;
+        u64::from_str_radix(text, 16).ok().filter(|_| is_whole).map(Self)
+    }
+}
+
 impl fmt::Display for ClassName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -51,7 +60,9 @@ impl Selector {
         match (&self.spec.namespaces, &self.namespaces) {
             (NamespaceMatch::Any, _) => true,
             (NamespaceMatch::One(own), _) => own == name,
-            (NamespaceMatch::Labels(_), Some(matcher)) => labels.is_some_and(|labels| matcher.matches(labels)),
+            (NamespaceMatch::Labels(_), Some(matcher)) => {
+                labels.is_some_and(|labels| matcher.matches(labels))
+            }
             (NamespaceMatch::Labels(_), None) => false,
         }
     }
@@ -102,7 +113,10 @@ impl Classes {
     pub(crate) fn remove_selector(&mut self, names: &mut Names, id: Id<Selector>) {
         if let Some(selector) = self.selectors.remove(id) {
             selector.pods.release(names);
-            selector.namespaces.iter().for_each(|matcher| matcher.release(names));
+            selector
+                .namespaces
+                .iter()
+                .for_each(|matcher| matcher.release(names));
             self.by_spec.remove(&selector.spec);
         }
     }
@@ -181,5 +195,9 @@ fn selector_text(selector: &LabelSelector) -> String {
         }
     });
     let all: Vec<String> = parts.collect();
-    if all.is_empty() { "all".to_owned() } else { all.join(",") }
+    if all.is_empty() {
+        "all".to_owned()
+    } else {
+        all.join(",")
+    }
 }

@@ -7,7 +7,7 @@ use crate::blocks::AddressRange;
 use crate::class::ClassName;
 use crate::group::{Group, GroupName, UsedPorts};
 use crate::model::Model;
-use crate::policy::Direction;
+use crate::policy::{Direction, PerDirection};
 use crate::ports::{PortRange, PortSet};
 use crate::profile::{FxMap, FxSet, PortName};
 use crate::slab::Id;
@@ -61,13 +61,13 @@ pub struct GroupRules {
     pub policies: Vec<String>,
 }
 
-/// Objects that are, or may be, other than before. Those of directions are in the order of [`Direction::BOTH`].
+/// Objects that are, or may be, other than before.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Addresses with another class.
     pub addresses: FxSet<IpAddr>,
-    pub classes: [FxSet<ClassName>; 2],
-    pub groups: [FxSet<GroupName>; 2],
+    pub classes: PerDirection<FxSet<ClassName>>,
+    pub groups: PerDirection<FxSet<GroupName>>,
     pub interfaces: BTreeSet<String>,
     /// Which namespaces have policies.
     pub namespaces: bool,
@@ -82,12 +82,10 @@ impl Changes {
     /// Joins two.
     pub fn extend(&mut self, other: Self) {
         self.addresses.extend(other.addresses);
-        for (own, new) in self.classes.iter_mut().zip(other.classes) {
-            own.extend(new);
-        }
-        for (own, new) in self.groups.iter_mut().zip(other.groups) {
-            own.extend(new);
-        }
+        self.classes.ingress.extend(other.classes.ingress);
+        self.classes.egress.extend(other.classes.egress);
+        self.groups.ingress.extend(other.groups.ingress);
+        self.groups.egress.extend(other.groups.egress);
         self.interfaces.extend(other.interfaces);
         self.namespaces |= other.namespaces;
     }
@@ -99,8 +97,20 @@ impl Model {
     pub fn everything(&self) -> Changes {
         Changes {
             addresses: self.addresses_in_use().collect(),
-            classes: self.classes.each_ref().map(|classes| classes.slab.iter().map(|(_, class)| class.name).collect()),
-            groups: self.groups.each_ref().map(|groups| groups.slab.iter().map(|(_, group)| group.name).collect()),
+            classes: PerDirection::of(|direction| {
+                self.classes[direction]
+                    .slab
+                    .iter()
+                    .map(|(_, class)| class.name)
+                    .collect()
+            }),
+            groups: PerDirection::of(|direction| {
+                self.groups[direction]
+                    .slab
+                    .iter()
+                    .map(|(_, group)| group.name)
+                    .collect()
+            }),
             interfaces: self.interfaces.keys().cloned().collect(),
             namespaces: true,
         }
@@ -110,24 +120,32 @@ impl Model {
     #[must_use]
     pub fn class_of(&self, direction: Direction, address: IpAddr) -> Option<ClassName> {
         let profile = self.profiles.slab.get(self.owner(address)?.profile)?;
-        let class = profile.classes[direction.index()]?;
-        Some(self.classes[direction.index()].slab.get(class)?.name)
+        let class = profile.classes[direction]?;
+        Some(self.classes[direction].slab.get(class)?.name)
     }
 
     /// What a class may do, or what may be done at it; none where there is no such class.
     #[must_use]
     pub fn class_elements(&self, direction: Direction, name: ClassName) -> Option<Vec<ClassElement>> {
         let mut allowed: FxMap<Id<Group>, PortSet> = FxMap::default();
-        let classes = &self.classes[direction.index()];
+        let classes = &self.classes[direction];
         let class = classes.find(name)?;
-        for selector in class.key.selectors.iter().filter_map(|id| classes.selectors.get(*id)) {
+        for selector in class
+            .key
+            .selectors
+            .iter()
+            .filter_map(|id| classes.selectors.get(*id))
+        {
             for (group, used) in &selector.users {
-                allowed.entry(*group).or_default().extend(ranges(used, &class.key.ports));
+                allowed
+                    .entry(*group)
+                    .or_default()
+                    .extend(ranges(used, &class.key.ports));
             }
         }
         let mut elements = Vec::new();
         for (group, ports) in allowed {
-            let group = self.groups[direction.index()].slab.get(group);
+            let group = self.groups[direction].slab.get(group);
             for interface in group.into_iter().flat_map(|group| group.interfaces.iter()) {
                 elements.extend(ports.ranges().iter().map(|ports| ClassElement {
                     interface: interface.clone(),
@@ -141,7 +159,7 @@ impl Model {
     /// What a group allows; none where there is no such group.
     #[must_use]
     pub fn group_rules(&self, direction: Direction, name: GroupName) -> Option<GroupRules> {
-        let group = self.groups[direction.index()].find(name)?;
+        let group = self.groups[direction].find(name)?;
         Some(GroupRules {
             namespace: self.names.text(group.key.namespace).to_owned(),
             any: group.content.any.clone(),
@@ -153,7 +171,7 @@ impl Model {
     /// What an interface's packets go through; none where nothing isolates it.
     #[must_use]
     pub fn interface_rules(&self, name: &str) -> Option<InterfaceRules> {
-        let [ingress, egress] = self.interfaces.get(name)?.states;
+        let PerDirection { ingress, egress } = self.interfaces.get(name)?.states;
         let is_open = [ingress, egress] == [IsolationState::Open; 2];
         (!is_open).then_some(InterfaceRules { ingress, egress })
     }
@@ -175,24 +193,32 @@ impl Model {
             return true;
         };
         let profile = self.profiles.slab.get(pod.profile);
-        let Some(group) = profile.and_then(|profile| profile.groups[direction.index()]) else {
+        let Some(group) = profile.and_then(|profile| profile.groups[direction]) else {
             return true;
         };
-        let Some(group_entry) = self.groups[direction.index()].slab.get(group) else {
+        let Some(group_entry) = self.groups[direction].slab.get(group) else {
             return true;
         };
         let content = &group_entry.content;
         if content.any.contains(protocol, port) {
             return true;
         }
-        let in_blocks = |(range, ports): &(AddressRange, PortSet)| range.contains(other) && ports.contains(protocol, port);
+        let in_blocks = |(range, ports): &(AddressRange, PortSet)| {
+            range.contains(other) && ports.contains(protocol, port)
+        };
         if content.blocks.iter().any(in_blocks) {
             return true;
         }
-        let classes = &self.classes[direction.index()];
-        let class = self.class_of(direction, other).and_then(|name| classes.find(name));
+        let classes = &self.classes[direction];
+        let class = self
+            .class_of(direction, other)
+            .and_then(|name| classes.find(name));
         class.is_some_and(|class| {
-            let selectors = class.key.selectors.iter().filter_map(|id| classes.selectors.get(*id));
+            let selectors = class
+                .key
+                .selectors
+                .iter()
+                .filter_map(|id| classes.selectors.get(*id));
             let mut used = selectors.filter_map(|selector| selector.users.get(&group));
             used.any(|used| ranges(used, &class.key.ports).any(|range| range.contains(protocol, port)))
         })
@@ -201,13 +227,14 @@ impl Model {
     /// Pods, namespaces, policies, classes and groups, for metrics and for people.
     #[must_use]
     pub fn sizes(&self) -> [(&'static str, usize); 6] {
-        let both = |count: fn(&Self, usize) -> usize| count(self, 0) + count(self, 1);
+        let classes = self.classes.values().map(|classes| classes.slab.len()).sum();
+        let groups = self.groups.values().map(|groups| groups.slab.len()).sum();
         [
             ("pods", self.pods.len()),
             ("profiles", self.profiles.slab.len()),
             ("policies", self.policies().count()),
-            ("classes", both(|model, index| model.classes[index].slab.len())),
-            ("groups", both(|model, index| model.groups[index].slab.len())),
+            ("classes", classes),
+            ("groups", groups),
             ("interfaces", self.interfaces.len()),
         ]
     }
@@ -215,7 +242,9 @@ impl Model {
 
 /// The ports of a use, with those of names as a class has them.
 fn ranges(used: &UsedPorts, own: &[PortName]) -> impl Iterator<Item = PortRange> {
-    let named = own.iter().filter(|(name, protocol, _)| used.names.contains(&(*name, *protocol)));
+    let named = own
+        .iter()
+        .filter(|(name, protocol, _)| used.names.contains(&(*name, *protocol)));
     let named = named.map(|(_, protocol, port)| PortRange {
         protocol: Some(*protocol),
         from: *port,

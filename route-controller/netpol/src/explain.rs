@@ -66,7 +66,9 @@ impl Model {
             is_local: own.is_some_and(|pod| pod.is_local),
             direction: DirectionReport {
                 direction,
-                policies: own.map(|pod| self.reports(pod, other, direction, to, (protocol, port))).unwrap_or_default(),
+                policies: own
+                    .map(|pod| self.reports(pod, other, direction, to, (protocol, port)))
+                    .unwrap_or_default(),
             },
         };
         Explanation {
@@ -84,7 +86,11 @@ impl Model {
         receiver: Option<&Pod>,
         port: (u8, u16),
     ) -> Vec<PolicyReport> {
-        let policies = self.namespaces.get(&pod.namespace).into_iter().flat_map(|entry| entry.policies.values());
+        let policies = self
+            .namespaces
+            .get(&pod.namespace)
+            .into_iter()
+            .flat_map(|entry| entry.policies.values());
         let selecting = policies.filter(|stored| {
             stored.policy.rules(direction).is_some() && self.takes(&stored.policy.selects, pod)
         });

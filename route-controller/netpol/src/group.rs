@@ -14,6 +14,15 @@ use crate::slab::{Id, Slab};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupName(u64);
 
+impl GroupName {
+    /// From the text that `Display` gives.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_whole = text.len() == 16;
+        u64::from_str_radix(text, 16).ok().filter(|_| is_whole).map(Self)
+    }
+}
+
 impl fmt::Display for GroupName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -105,7 +114,10 @@ fn name(names: &Names, key: &GroupKey) -> GroupName {
         .collect();
     ports.sort_unstable();
     let (namespace, policies) = (names.text(key.namespace), key.policies.join(","));
-    GroupName(stable_hash(&format!("{namespace}/{policies}/{}", ports.join(","))))
+    GroupName(stable_hash(&format!(
+        "{namespace}/{policies}/{}",
+        ports.join(",")
+    )))
 }
 
 /// What policies allow together. `names` resolves names of ports at pods of this node (ingress) or makes them numbers (egress).
@@ -203,7 +215,9 @@ fn used_ports(
                 match direction {
                     Direction::Egress => drop(used.names.insert((name, *protocol))),
                     Direction::Ingress => {
-                        let own = own_ports.iter().find(|port| port.0 == name && port.1 == *protocol);
+                        let own = own_ports
+                            .iter()
+                            .find(|port| port.0 == name && port.1 == *protocol);
                         used.ports.extend(own.map(|(_, protocol, port)| PortRange {
                             protocol: Some(*protocol),
                             from: *port,

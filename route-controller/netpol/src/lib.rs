@@ -36,5 +36,8 @@ pub use desired::{Changes, ClassElement, GroupRules, InterfaceRules, IsolationSt
 pub use explain::{DirectionReport, EndReport, Explanation, PolicyReport};
 pub use group::GroupName;
 pub use model::{Model, PodInput};
-pub use policy::{Direction, LabelSelector, NamedPort, Operator, Peer, Policy, PortRule, Ports, Requirement, Rule};
+pub use policy::{
+    Direction, LabelSelector, NamedPort, Operator, Peer, PerDirection, Policy, PortRule, Ports, Requirement,
+    Rule,
+};
 pub use ports::{PortRange, PortSet};

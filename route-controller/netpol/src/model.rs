@@ -13,8 +13,10 @@ use crate::class::{Class, ClassKey, Classes, Selector};
 use crate::desired::{Changes, IsolationState};
 use crate::group::{Group, GroupKey, Groups, content_of, names_used};
 use crate::names::{Name, Names};
-use crate::policy::{Direction, NamedPort, Policy};
-use crate::profile::{FxMap, FxSet, Labels, Matcher, PeerSelector, PortName, Profile, Profiles, intern_labels};
+use crate::policy::{Direction, NamedPort, PerDirection, Policy};
+use crate::profile::{
+    FxMap, FxSet, Labels, Matcher, PeerSelector, PortName, Profile, Profiles, intern_labels,
+};
 use crate::slab::{Id, Slab};
 
 /// A pod as it comes. Pods that have ended and pods in the host's network are none.
@@ -62,8 +64,8 @@ pub(crate) struct StoredPolicy {
 pub(crate) struct Interface {
     pub(crate) namespace: String,
     pub(crate) pod: String,
-    pub(crate) groups: [Option<Id<Group>>; 2],
-    pub(crate) states: [IsolationState; 2],
+    pub(crate) groups: PerDirection<Option<Id<Group>>>,
+    pub(crate) states: PerDirection<IsolationState>,
 }
 
 /// Pods, namespaces, policies and interfaces, and the rules that follow.
@@ -77,8 +79,8 @@ pub struct Model {
     /// Who says that an address is its own.
     addresses: FxMap<IpAddr, Vec<Id<Pod>>>,
     pub(crate) interfaces: BTreeMap<String, Interface>,
-    pub(crate) classes: [Classes; 2],
-    pub(crate) groups: [Groups; 2],
+    pub(crate) classes: PerDirection<Classes>,
+    pub(crate) groups: PerDirection<Groups>,
     pub(crate) changes: Changes,
 }
 
@@ -91,9 +93,9 @@ impl Model {
     /// A pod is there, or is another than before.
     pub fn put_pod(&mut self, input: &PodInput) {
         let namespace = self.namespace_of(&input.namespace);
-        let (profile, is_new) =
-            self.profiles
-                .intern(&mut self.names, namespace, &input.labels, &input.ports);
+        let (profile, is_new) = self
+            .profiles
+            .intern(&mut self.names, namespace, &input.labels, &input.ports);
         if is_new {
             if let Some(entry) = self.namespaces.get_mut(&namespace) {
                 entry.profiles.insert(profile);
@@ -126,7 +128,11 @@ impl Model {
 
     /// A pod is gone, has ended, or is in the host's network.
     pub fn remove_pod(&mut self, namespace: &str, name: &str) {
-        let Some(id) = self.names.find(namespace).and_then(|namespace| self.find_pod(namespace, name)) else {
+        let Some(id) = self
+            .names
+            .find(namespace)
+            .and_then(|namespace| self.find_pod(namespace, name))
+        else {
             return;
         };
         if let Some(profile) = self.unlink_pod(id) {
@@ -145,7 +151,11 @@ impl Model {
 
     /// A namespace's object is gone.
     pub fn remove_namespace(&mut self, name: &str) {
-        if let Some(namespace) = self.names.find(name).filter(|id| self.namespaces.contains_key(id)) {
+        if let Some(namespace) = self
+            .names
+            .find(name)
+            .filter(|id| self.namespaces.contains_key(id))
+        {
             self.set_namespace_labels(namespace, None);
             self.drop_unused_namespace(name);
         }
@@ -172,10 +182,16 @@ impl Model {
         let Some(id) = self.names.find(namespace) else {
             return;
         };
-        let removed = self.namespaces.get_mut(&id).and_then(|entry| entry.policies.remove(name));
+        let removed = self
+            .namespaces
+            .get_mut(&id)
+            .and_then(|entry| entry.policies.remove(name));
         let Some(removed) = removed else { return };
         removed.selects.release(&mut self.names);
-        self.changes.namespaces |= self.namespaces.get(&id).is_some_and(|entry| entry.policies.is_empty());
+        self.changes.namespaces |= self
+            .namespaces
+            .get(&id)
+            .is_some_and(|entry| entry.policies.is_empty());
         self.policy_changed(id, name);
         self.drop_unused_namespace(namespace);
     }
@@ -193,8 +209,8 @@ impl Model {
         let new = Interface {
             namespace: namespace.to_owned(),
             pod: pod.to_owned(),
-            groups: [None; 2],
-            states: [IsolationState::Open; 2],
+            groups: PerDirection::default(),
+            states: PerDirection::of(|_| IsolationState::Open),
         };
         self.interfaces.insert(interface.to_owned(), new);
         self.refresh_interface(interface);
@@ -206,7 +222,7 @@ impl Model {
             return;
         };
         for direction in Direction::BOTH {
-            if let Some(group) = old.groups[direction.index()] {
+            if let Some(group) = old.groups[direction] {
                 self.leave_group(direction, group, interface);
             }
         }
@@ -220,7 +236,9 @@ impl Model {
 
     /// Names of all pods.
     pub fn pod_names(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.pods.iter().map(|(_, pod)| (self.names.text(pod.namespace), &*pod.name))
+        self.pods
+            .iter()
+            .map(|(_, pod)| (self.names.text(pod.namespace), &*pod.name))
     }
 
     /// Names of all namespaces whose objects are known.
@@ -238,7 +256,10 @@ impl Model {
     /// Namespaces that have a policy, sorted.
     #[must_use]
     pub fn namespaces_with_policies(&self) -> BTreeSet<String> {
-        let with = self.namespaces.iter().filter(|(_, entry)| !entry.policies.is_empty());
+        let with = self
+            .namespaces
+            .iter()
+            .filter(|(_, entry)| !entry.policies.is_empty());
         with.map(|(name, _)| self.names.text(*name).to_owned()).collect()
     }
 
@@ -282,7 +303,11 @@ impl Model {
         if let Entry::Vacant(entry) = self.pod_index.entry(hash, |other| *other == id, rehash) {
             entry.insert(id);
         }
-        let addresses = self.pods.get(id).map(|pod| pod.addresses.clone()).unwrap_or_default();
+        let addresses = self
+            .pods
+            .get(id)
+            .map(|pod| pod.addresses.clone())
+            .unwrap_or_default();
         for address in addresses {
             self.addresses.entry(address).or_default().push(id);
             self.changes.addresses.insert(address);
@@ -332,7 +357,12 @@ impl Model {
     }
 
     fn drop_unused_profile(&mut self, id: Id<Profile>) {
-        let Some(profile) = self.profiles.slab.get(id).filter(|profile| profile.pods.is_empty()) else {
+        let Some(profile) = self
+            .profiles
+            .slab
+            .get(id)
+            .filter(|profile| profile.pods.is_empty())
+        else {
             return;
         };
         let namespace = profile.key.namespace;
@@ -349,7 +379,11 @@ impl Model {
 /// Namespaces.
 impl Model {
     fn namespace_of(&mut self, name: &str) -> Name {
-        if let Some(id) = self.names.find(name).filter(|id| self.namespaces.contains_key(id)) {
+        if let Some(id) = self
+            .names
+            .find(name)
+            .filter(|id| self.namespaces.contains_key(id))
+        {
             return id;
         }
         let id = self.names.intern(name);
@@ -381,7 +415,11 @@ impl Model {
         if is_same {
             return;
         }
-        let profiles: Vec<_> = self.namespaces.get(&namespace).map(|e| e.profiles.iter().copied().collect()).unwrap_or_default();
+        let profiles: Vec<_> = self
+            .namespaces
+            .get(&namespace)
+            .map(|e| e.profiles.iter().copied().collect())
+            .unwrap_or_default();
         for profile in profiles {
             self.classify(profile, Direction::BOTH.to_vec());
         }
@@ -398,7 +436,7 @@ impl Model {
             };
             let namespace = profile.key.namespace;
             let (name, labels) = (self.names.text(namespace), self.namespace_labels(namespace));
-            let classes = &self.classes[direction.index()];
+            let classes = &self.classes[direction];
             let taken = classes.selectors.iter().filter(|(_, selector)| {
                 !selector.users.is_empty()
                     && selector.takes_namespace(name, labels)
@@ -421,7 +459,7 @@ impl Model {
         }
         selectors.sort_unstable();
         let profile = self.profiles.slab.get(id)?;
-        let used = &self.classes[direction.index()].port_names;
+        let used = &self.classes[direction].port_names;
         let mut names: Vec<&(Name, u8)> = used.keys().collect();
         names.sort_unstable();
         let ports = names.into_iter().filter_map(|(name, protocol)| {
@@ -435,20 +473,20 @@ impl Model {
     }
 
     fn set_class(&mut self, direction: Direction, id: Id<Profile>, key: Option<ClassKey>) {
-        let classes = &mut self.classes[direction.index()];
+        let classes = &mut self.classes[direction];
         let Some(profile) = self.profiles.slab.get_mut(id) else {
             return;
         };
-        let old = profile.classes[direction.index()];
+        let old = profile.classes[direction];
         if old.and_then(|old| classes.slab.get(old)).map(|class| &class.key) == key.as_ref() {
             return;
         }
         let new = key.map(|key| classes.intern(&self.names, key).0);
-        profile.classes[direction.index()] = new;
+        profile.classes[direction] = new;
         if let Some(class) = new.and_then(|new| classes.slab.get_mut(new)) {
             class.profiles.insert(id);
             if class.profiles.len() == 1 {
-                self.changes.classes[direction.index()].insert(class.name);
+                self.changes.classes[direction].insert(class.name);
             }
         }
         for pod in profile.pods.iter().filter_map(|pod| self.pods.get(*pod)) {
@@ -460,13 +498,13 @@ impl Model {
     }
 
     fn leave_class(&mut self, direction: Direction, class: Id<Class>, profile: Id<Profile>) {
-        let classes = &mut self.classes[direction.index()];
+        let classes = &mut self.classes[direction];
         let Some(entry) = classes.slab.get_mut(class) else {
             return;
         };
         entry.profiles.remove(&profile);
         if entry.profiles.is_empty() {
-            self.changes.classes[direction.index()].insert(entry.name);
+            self.changes.classes[direction].insert(entry.name);
             classes.remove(class);
         }
     }
@@ -479,18 +517,24 @@ impl Model {
                 pending.entry(profile).or_default().0.push(*id);
             }
         }
-        let classes = &self.classes[direction.index()];
+        let classes = &self.classes[direction];
         for id in removed {
-            let taken = classes.selectors.get(*id).into_iter().flat_map(|selector| selector.classes.iter());
-            let profiles = taken.filter_map(|class| classes.slab.get(*class)).flat_map(|class| class.profiles.iter());
+            let taken = classes
+                .selectors
+                .get(*id)
+                .into_iter()
+                .flat_map(|selector| selector.classes.iter());
+            let profiles = taken
+                .filter_map(|class| classes.slab.get(*class))
+                .flat_map(|class| class.profiles.iter());
             profiles.for_each(|profile| pending.entry(*profile).or_default().1 = true);
         }
         for (profile, (added, _)) in pending {
             let Some(entry) = self.profiles.slab.get(profile) else {
                 continue;
             };
-            let old = entry.classes[direction.index()];
-            let old = old.and_then(|old| self.classes[direction.index()].slab.get(old));
+            let old = entry.classes[direction];
+            let old = old.and_then(|old| self.classes[direction].slab.get(old));
             let mut selectors = old.map(|class| class.key.selectors.clone()).unwrap_or_default();
             selectors.retain(|id| !removed.contains(id));
             selectors.extend(added);
@@ -501,7 +545,7 @@ impl Model {
 
     /// Profiles that a selector takes.
     fn profiles_taken(&self, direction: Direction, id: Id<Selector>) -> Vec<Id<Profile>> {
-        let Some(selector) = self.classes[direction.index()].selectors.get(id) else {
+        let Some(selector) = self.classes[direction].selectors.get(id) else {
             return Vec::new();
         };
         let mut taken = Vec::new();
@@ -539,7 +583,7 @@ impl Model {
             self.assign_groups(profile);
         }
         for direction in Direction::BOTH {
-            let groups = self.groups[direction.index()].slab.iter();
+            let groups = self.groups[direction].slab.iter();
             let with = groups.filter(|(_, group)| {
                 group.key.namespace == namespace && group.key.policies.iter().any(|own| own == name)
             });
@@ -550,7 +594,10 @@ impl Model {
         }
         // Pods that are not known wait where there is a policy.
         let text = self.names.text(namespace);
-        let waiting = self.interfaces.iter().filter(|(_, interface)| interface.namespace == text);
+        let waiting = self
+            .interfaces
+            .iter()
+            .filter(|(_, interface)| interface.namespace == text);
         let waiting: Vec<String> = waiting.map(|(name, _)| name.clone()).collect();
         for interface in waiting {
             self.refresh_interface(&interface);
@@ -562,12 +609,12 @@ impl Model {
         let mut changed = false;
         for direction in Direction::BOTH {
             let key = self.group_key(direction, id);
-            let groups = &mut self.groups[direction.index()];
+            let groups = &mut self.groups[direction];
             let new = key.map(|key| groups.intern(&self.names, &key));
             let Some(profile) = self.profiles.slab.get_mut(id) else {
                 return;
             };
-            let old = std::mem::replace(&mut profile.groups[direction.index()], new.map(|(id, _)| id));
+            let old = std::mem::replace(&mut profile.groups[direction], new.map(|(id, _)| id));
             if old == new.map(|(id, _)| id) {
                 continue;
             }
@@ -575,7 +622,7 @@ impl Model {
             if let Some((group, is_new)) = new {
                 if let Some(entry) = groups.slab.get_mut(group) {
                     entry.profiles.insert(id);
-                    self.changes.groups[direction.index()].insert(entry.name);
+                    self.changes.groups[direction].insert(entry.name);
                 }
                 if is_new {
                     self.rebuild(direction, group);
@@ -585,7 +632,12 @@ impl Model {
         if !changed {
             return;
         }
-        let pods = self.profiles.slab.get(id).map(|profile| profile.pods.clone()).unwrap_or_default();
+        let pods = self
+            .profiles
+            .slab
+            .get(id)
+            .map(|profile| profile.pods.clone())
+            .unwrap_or_default();
         for pod in pods {
             if let Some(pod) = self.pods.get(pod).filter(|pod| pod.is_local) {
                 let (namespace, name) = (self.names.text(pod.namespace).to_owned(), pod.name.to_string());
@@ -598,23 +650,27 @@ impl Model {
     /// Groups that this profile was the last to have.
     fn drop_groups(&mut self, id: Id<Profile>) {
         for direction in Direction::BOTH {
-            let current = self.profiles.slab.get(id).and_then(|profile| profile.groups[direction.index()]);
-            let groups = &mut self.groups[direction.index()].slab;
+            let current = self
+                .profiles
+                .slab
+                .get(id)
+                .and_then(|profile| profile.groups[direction]);
+            let groups = &mut self.groups[direction].slab;
             let left: Vec<_> = groups
                 .iter()
                 .filter(|(group, entry)| entry.profiles.contains(&id) && Some(*group) != current)
                 .map(|(group, _)| group)
                 .collect();
             for group in left {
-                let Some(entry) = self.groups[direction.index()].slab.get_mut(group) else {
+                let Some(entry) = self.groups[direction].slab.get_mut(group) else {
                     continue;
                 };
                 entry.profiles.remove(&id);
                 if entry.profiles.is_empty() {
                     let name = entry.name;
                     self.replace_content(direction, group, crate::group::Content::default());
-                    self.groups[direction.index()].remove(group);
-                    self.changes.groups[direction.index()].insert(name);
+                    self.groups[direction].remove(group);
+                    self.changes.groups[direction].insert(name);
                 }
             }
         }
@@ -632,7 +688,9 @@ impl Model {
         }
         let mut ports: Vec<PortName> = Vec::new();
         if direction == Direction::Ingress {
-            let used = selecting.iter().flat_map(|stored| names_used(&stored.policy, direction));
+            let used = selecting
+                .iter()
+                .flat_map(|stored| names_used(&stored.policy, direction));
             ports.extend(used.filter_map(|(name, protocol)| {
                 let name = self.names.find(name)?;
                 Some((name, protocol, profile.key.port(name, protocol)?))
@@ -642,20 +700,27 @@ impl Model {
         }
         Some(GroupKey {
             namespace: profile.key.namespace,
-            policies: selecting.iter().map(|stored| stored.policy.name.clone()).collect(),
+            policies: selecting
+                .iter()
+                .map(|stored| stored.policy.name.clone())
+                .collect(),
             ports,
         })
     }
 
     /// Compiles a group's policies again.
     fn rebuild(&mut self, direction: Direction, id: Id<Group>) {
-        let Some(group) = self.groups[direction.index()].slab.get(id) else {
+        let Some(group) = self.groups[direction].slab.get(id) else {
             return;
         };
         let Some(namespace) = self.namespaces.get(&group.key.namespace) else {
             return;
         };
-        let policies = group.key.policies.iter().filter_map(|name| namespace.policies.get(name));
+        let policies = group
+            .key
+            .policies
+            .iter()
+            .filter_map(|name| namespace.policies.get(name));
         let names = &mut self.names;
         // Names of ports stay known for as long as the process runs; there are few.
         let mut number = |text: &str| names.intern(text);
@@ -669,14 +734,13 @@ impl Model {
     }
 
     fn replace_content(&mut self, direction: Direction, id: Id<Group>, content: crate::group::Content) {
-        let index = direction.index();
-        let Some(group) = self.groups[index].slab.get_mut(id) else {
+        let Some(group) = self.groups[direction].slab.get_mut(id) else {
             return;
         };
         if group.content == content {
             return;
         }
-        self.changes.groups[index].insert(group.name);
+        self.changes.groups[direction].insert(group.name);
         let old = std::mem::replace(&mut group.content, content);
         let new = group.content.selectors.clone();
         let (mut added, mut removed) = (Vec::new(), Vec::new());
@@ -685,7 +749,7 @@ impl Model {
             if old.selectors.get(spec) == Some(used) {
                 continue;
             }
-            let classes = &mut self.classes[index];
+            let classes = &mut self.classes[direction];
             let (selector, is_new) = classes.selector(&mut self.names, spec);
             if is_new {
                 added.push(selector);
@@ -709,30 +773,41 @@ impl Model {
         self.count_names(direction, &names_changed);
         self.reclassify(direction, &added, &removed);
         for selector in removed {
-            self.classes[index].remove_selector(&mut self.names, selector);
+            self.classes[direction].remove_selector(&mut self.names, selector);
         }
     }
 
     /// Gives the selector where no group uses it any more.
-    fn leave_selector(&mut self, direction: Direction, spec: &PeerSelector, group: Id<Group>) -> Option<Id<Selector>> {
-        let (selector, _) = self.classes[direction.index()].selector(&mut self.names, spec);
+    fn leave_selector(
+        &mut self,
+        direction: Direction,
+        spec: &PeerSelector,
+        group: Id<Group>,
+    ) -> Option<Id<Selector>> {
+        let (selector, _) = self.classes[direction].selector(&mut self.names, spec);
         self.selector_changed(direction, selector);
-        let entry = self.classes[direction.index()].selectors.get_mut(selector)?;
+        let entry = self.classes[direction].selectors.get_mut(selector)?;
         entry.users.remove(&group);
         entry.users.is_empty().then_some(selector)
     }
 
     /// What groups allow to a selector changed: its classes have other elements.
     fn selector_changed(&mut self, direction: Direction, selector: Id<Selector>) {
-        let classes = &self.classes[direction.index()];
-        let of_selector = classes.selectors.get(selector).into_iter().flat_map(|selector| selector.classes.iter());
-        let names = of_selector.filter_map(|class| classes.slab.get(*class)).map(|class| class.name);
-        self.changes.classes[direction.index()].extend(names);
+        let classes = &self.classes[direction];
+        let of_selector = classes
+            .selectors
+            .get(selector)
+            .into_iter()
+            .flat_map(|selector| selector.classes.iter());
+        let names = of_selector
+            .filter_map(|class| classes.slab.get(*class))
+            .map(|class| class.name);
+        self.changes.classes[direction].extend(names);
     }
 
     /// Names of ports that come into use or go out of it split or join classes.
     fn count_names(&mut self, direction: Direction, changed: &[((Name, u8), bool)]) {
-        let used = &mut self.classes[direction.index()].port_names;
+        let used = &mut self.classes[direction].port_names;
         let mut affected = FxSet::default();
         for (name, _) in changed.iter().filter(|(_, is_added)| *is_added) {
             let count = used.entry(*name).or_default();
@@ -754,11 +829,16 @@ impl Model {
             return;
         }
         let profiles = self.profiles.slab.iter();
-        let with = profiles.filter(|(_, profile)| profile.key.ports.iter().any(|port| affected.contains(&port.0)));
+        let with =
+            profiles.filter(|(_, profile)| profile.key.ports.iter().any(|port| affected.contains(&port.0)));
         let with: Vec<_> = with.map(|(id, _)| id).collect();
         for id in with {
-            let class = self.profiles.slab.get(id).and_then(|profile| profile.classes[direction.index()]);
-            let class = class.and_then(|class| self.classes[direction.index()].slab.get(class));
+            let class = self
+                .profiles
+                .slab
+                .get(id)
+                .and_then(|profile| profile.classes[direction]);
+            let class = class.and_then(|class| self.classes[direction].slab.get(class));
             let selectors = class.map(|class| class.key.selectors.clone()).unwrap_or_default();
             let key = self.class_key(direction, id, selectors);
             self.set_class(direction, id, key);
@@ -769,7 +849,10 @@ impl Model {
 /// Interfaces.
 impl Model {
     fn refresh_interfaces_of(&mut self, namespace: &str, pod: &str) {
-        let of_pod = self.interfaces.iter().filter(|(_, interface)| interface.pod == pod && interface.namespace == namespace);
+        let of_pod = self
+            .interfaces
+            .iter()
+            .filter(|(_, interface)| interface.pod == pod && interface.namespace == namespace);
         let names: Vec<String> = of_pod.map(|(name, _)| name.clone()).collect();
         for name in names {
             self.refresh_interface(&name);
@@ -785,11 +868,11 @@ impl Model {
         let old = interface.groups;
         let is_same = interface.states == states;
         for direction in Direction::BOTH {
-            let (old, new) = (old[direction.index()], groups[direction.index()]);
+            let (old, new) = (old[direction], groups[direction]);
             if old == new {
                 continue;
             }
-            if let Some(group) = new.and_then(|new| self.groups[direction.index()].slab.get_mut(new)) {
+            if let Some(group) = new.and_then(|new| self.groups[direction].slab.get_mut(new)) {
                 group.interfaces.insert(name.to_owned());
             }
             if let Some(new) = new {
@@ -808,8 +891,16 @@ impl Model {
         }
     }
 
-    fn isolation(&self, namespace: &str, pod: &str) -> ([Option<Id<Group>>; 2], [IsolationState; 2]) {
-        let Some(profile) = self.pod(namespace, pod).filter(|pod| pod.is_local).map(|pod| pod.profile) else {
+    fn isolation(
+        &self,
+        namespace: &str,
+        pod: &str,
+    ) -> (PerDirection<Option<Id<Group>>>, PerDirection<IsolationState>) {
+        let Some(profile) = self
+            .pod(namespace, pod)
+            .filter(|pod| pod.is_local)
+            .map(|pod| pod.profile)
+        else {
             let entry = self.names.find(namespace).and_then(|id| self.namespaces.get(&id));
             let has_policies = entry.is_some_and(|entry| !entry.policies.is_empty());
             let state = if has_policies {
@@ -817,36 +908,47 @@ impl Model {
             } else {
                 IsolationState::Open
             };
-            return ([None; 2], [state; 2]);
+            return (PerDirection::default(), PerDirection::of(|_| state));
         };
-        let groups = self.profiles.slab.get(profile).map(|profile| profile.groups).unwrap_or_default();
-        let is_isolated = groups.iter().any(Option::is_some);
+        let groups = self
+            .profiles
+            .slab
+            .get(profile)
+            .map(|profile| profile.groups)
+            .unwrap_or_default();
+        let is_isolated = groups.values().any(Option::is_some);
         let state = |direction: Direction| {
-            let group = groups[direction.index()];
-            match group.and_then(|group| self.groups[direction.index()].slab.get(group)) {
+            let group = groups[direction];
+            match group.and_then(|group| self.groups[direction].slab.get(group)) {
                 Some(group) => IsolationState::Group(group.name),
                 None if is_isolated => IsolationState::OtherDirection,
                 None => IsolationState::Open,
             }
         };
-        (groups, [state(Direction::Ingress), state(Direction::Egress)])
+        (groups, PerDirection::of(state))
     }
 
     fn leave_group(&mut self, direction: Direction, group: Id<Group>, interface: &str) {
-        if let Some(entry) = self.groups[direction.index()].slab.get_mut(group) {
+        if let Some(entry) = self.groups[direction].slab.get_mut(group) {
             entry.interfaces.remove(interface);
         }
         self.group_interfaces_changed(direction, group);
     }
 
     fn group_interfaces_changed(&mut self, direction: Direction, group: Id<Group>) {
-        let Some(entry) = self.groups[direction.index()].slab.get(group) else {
+        let Some(entry) = self.groups[direction].slab.get(group) else {
             return;
         };
-        let classes = &self.classes[direction.index()];
-        let used = entry.content.selectors.keys().filter_map(|spec| classes.find_selector(spec));
-        let affected = used.flat_map(|selector| selector.classes.iter()).filter_map(|class| classes.slab.get(*class));
-        self.changes.classes[direction.index()].extend(affected.map(|class| class.name));
+        let classes = &self.classes[direction];
+        let used = entry
+            .content
+            .selectors
+            .keys()
+            .filter_map(|spec| classes.find_selector(spec));
+        let affected = used
+            .flat_map(|selector| selector.classes.iter())
+            .filter_map(|class| classes.slab.get(*class));
+        self.changes.classes[direction].extend(affected.map(|class| class.name));
     }
 }
 

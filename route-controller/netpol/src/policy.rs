@@ -11,13 +11,6 @@ pub enum Direction {
 
 impl Direction {
     pub const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
-
-    pub(crate) fn index(self) -> usize {
-        match self {
-            Self::Ingress => 0,
-            Self::Egress => 1,
-        }
-    }
 }
 
 impl std::fmt::Display for Direction {
@@ -71,9 +64,16 @@ pub enum Ports {
 /// Ports of one protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PortRule {
-    Range { protocol: u8, from: u16, to: u16 },
+    Range {
+        protocol: u8,
+        from: u16,
+        to: u16,
+    },
     /// The port that the pod at the receiving end calls so.
-    Named { protocol: u8, name: String },
+    Named {
+        protocol: u8,
+        name: String,
+    },
 }
 
 /// Who is at the other end.
@@ -85,7 +85,10 @@ pub enum Peer {
         /// None: all pods.
         pods: Option<LabelSelector>,
     },
-    Block { cidr: IpNet, except: Vec<IpNet> },
+    Block {
+        cidr: IpNet,
+        except: Vec<IpNet>,
+    },
 }
 
 /// A selector of labels; empty: everything.
@@ -146,4 +149,45 @@ pub struct NamedPort {
     pub name: String,
     pub protocol: u8,
     pub port: u16,
+}
+
+/// A value for each direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct PerDirection<T> {
+    pub ingress: T,
+    pub egress: T,
+}
+
+impl<T> PerDirection<T> {
+    #[must_use]
+    pub fn of(make: impl Fn(Direction) -> T) -> Self {
+        Self {
+            ingress: make(Direction::Ingress),
+            egress: make(Direction::Egress),
+        }
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        [&self.ingress, &self.egress].into_iter()
+    }
+}
+
+impl<T> std::ops::Index<Direction> for PerDirection<T> {
+    type Output = T;
+
+    fn index(&self, direction: Direction) -> &T {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
+        }
+    }
+}
+
+impl<T> std::ops::IndexMut<Direction> for PerDirection<T> {
+    fn index_mut(&mut self, direction: Direction) -> &mut T {
+        match direction {
+            Direction::Ingress => &mut self.ingress,
+            Direction::Egress => &mut self.egress,
+        }
+    }
 }

@@ -29,7 +29,8 @@ impl PortRange {
     /// Whether it has this one.
     #[must_use]
     pub fn contains(&self, protocol: u8, port: u16) -> bool {
-        self.protocol.is_none_or(|own| own == protocol && (self.from..=self.to).contains(&port))
+        self.protocol
+            .is_none_or(|own| own == protocol && (self.from..=self.to).contains(&port))
     }
 }
 
@@ -55,7 +56,8 @@ impl PortSet {
 
     /// Adds ranges.
     pub fn extend(&mut self, ranges: impl IntoIterator<Item = PortRange>) {
-        self.0.extend(ranges.into_iter().filter(|range| range.from <= range.to));
+        self.0
+            .extend(ranges.into_iter().filter(|range| range.from <= range.to));
         if self.0.len() > 1 {
             self.normalize();
         }
@@ -91,8 +93,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn range() -> impl Strategy<Value = PortRange> {
-        (prop_oneof![Just(Some(6)), Just(Some(17)), Just(None)], 0..20_u16, 0..20_u16).prop_map(
-            |(protocol, from, length)| match protocol {
+        (
+            prop_oneof![Just(Some(6)), Just(Some(17)), Just(None)],
+            0..20_u16,
+            0..20_u16,
+        )
+            .prop_map(|(protocol, from, length)| match protocol {
                 None if from > 0 => PortRange {
                     protocol: Some(6),
                     from,
@@ -104,8 +110,7 @@ mod tests {
                     from,
                     to: from + length,
                 },
-            },
-        )
+            })
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use crate::class::Class;
 use crate::group::Group;
 use crate::model::Pod;
 use crate::names::{Name, Names};
-use crate::policy::{LabelSelector, NamedPort, Operator};
+use crate::policy::{LabelSelector, NamedPort, Operator, PerDirection};
 use crate::slab::{Id, Slab};
 
 pub(crate) type FxMap<K, V> = HashMap<K, V, FxBuildHasher>;
@@ -30,7 +30,9 @@ impl ProfileKey {
     /// The number of a port of this pod that has a name; the first of several.
     pub(crate) fn port(&self, name: Name, protocol: u8) -> Option<u16> {
         let mut ports = self.ports.iter();
-        ports.find(|port| port.0 == name && port.1 == protocol).map(|port| port.2)
+        ports
+            .find(|port| port.0 == name && port.1 == protocol)
+            .map(|port| port.2)
     }
 }
 
@@ -42,9 +44,9 @@ pub(crate) struct Profile {
     /// How many of them are on this node.
     pub(crate) local: usize,
     /// By direction: what it is as the other end.
-    pub(crate) classes: [Option<Id<Class>>; 2],
+    pub(crate) classes: PerDirection<Option<Id<Class>>>,
     /// By direction: what isolates it; none where nothing does, or where none of its pods is here.
-    pub(crate) groups: [Option<Id<Group>>; 2],
+    pub(crate) groups: PerDirection<Option<Id<Group>>>,
 }
 
 /// All profiles.
@@ -72,8 +74,8 @@ impl Profiles {
             key: key.clone(),
             pods: FxSet::default(),
             local: 0,
-            classes: [None; 2],
-            groups: [None; 2],
+            classes: PerDirection::default(),
+            groups: PerDirection::default(),
         });
         self.by_key.insert(key, id);
         (id, true)
@@ -87,13 +89,20 @@ impl Profiles {
     }
 }
 
-fn key_of(names: &mut Names, namespace: Name, labels: &[(String, String)], ports: &[NamedPort]) -> ProfileKey {
+fn key_of(
+    names: &mut Names,
+    namespace: Name,
+    labels: &[(String, String)],
+    ports: &[NamedPort],
+) -> ProfileKey {
     let mut labels: Vec<_> = labels
         .iter()
         .map(|(key, value)| (names.intern(key), names.intern(value)))
         .collect();
     labels.sort_unstable();
-    let ports = ports.iter().map(|port| (names.intern(&port.name), port.protocol, port.port));
+    let ports = ports
+        .iter()
+        .map(|port| (names.intern(&port.name), port.protocol, port.port));
     ProfileKey {
         namespace,
         labels: labels.into(),

@@ -1,19 +1,25 @@
 //! Random clusters: the compiled rules against the oracle, and against themselves in another order of events.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::expect_used
+)]
 
 mod common;
 
 use std::net::IpAddr;
 
+use common::oracle;
 use common::rules::Compiled;
 use common::world::{EXTERNAL, Event, PORTS, World, event};
-use common::oracle;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn addresses(world: &World) -> Vec<IpAddr> {
     let pods = world.pods.iter().flat_map(|pod| pod.addresses.clone());
-    pods.chain(EXTERNAL.iter().map(|text| text.parse().unwrap())).collect()
+    pods.chain(EXTERNAL.iter().map(|text| text.parse().unwrap()))
+        .collect()
 }
 
 fn compare(world: &World, compiled: &Compiled) -> Result<(), TestCaseError> {
@@ -23,12 +29,41 @@ fn compare(world: &World, compiled: &Compiled) -> Result<(), TestCaseError> {
             for (protocol, port) in PORTS {
                 let expected = oracle::allows(world, *source, *destination, protocol, port);
                 let found = compiled.verdict(world, *source, *destination, protocol, port);
-                prop_assert_eq!(found, expected, "{} → {} protocol {} port {}", source, destination, protocol, port);
+                prop_assert_eq!(
+                    found,
+                    expected,
+                    "{} → {} protocol {} port {}",
+                    source,
+                    destination,
+                    protocol,
+                    port
+                );
                 let model = &compiled.model;
-                let allows = model.allows(podroute_netpol::Direction::Egress, *source, *destination, protocol, port)
-                    && model.allows(podroute_netpol::Direction::Ingress, *destination, *source, protocol, port);
-                let is_self = world.pods.iter().any(|pod| pod.addresses.contains(source) && pod.addresses.contains(destination));
-                prop_assert!(is_self || allows == expected, "allows: {} → {} {}/{}", source, destination, protocol, port);
+                let allows = model.allows(
+                    podroute_netpol::Direction::Egress,
+                    *source,
+                    *destination,
+                    protocol,
+                    port,
+                ) && model.allows(
+                    podroute_netpol::Direction::Ingress,
+                    *destination,
+                    *source,
+                    protocol,
+                    port,
+                );
+                let is_self = world
+                    .pods
+                    .iter()
+                    .any(|pod| pod.addresses.contains(source) && pod.addresses.contains(destination));
+                prop_assert!(
+                    is_self || allows == expected,
+                    "allows: {} → {} {}/{}",
+                    source,
+                    destination,
+                    protocol,
+                    port
+                );
             }
         }
     }
@@ -88,7 +123,9 @@ proptest! {
 
 fn shuffle(events: &mut [Event], mut seed: u64) {
     for last in (1..events.len()).rev() {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let other = usize::try_from(seed >> 33).unwrap() % (last + 1);
         events.swap(last, other);
     }

@@ -48,9 +48,11 @@ fn one_end(
     }
     // "The effects of those policies combine additively."
     applying.iter().any(|policy| {
-        policy.rules(direction).unwrap().iter().any(|rule| {
-            rule_allows(world, policy, rule, direction, other, receiver, port)
-        })
+        policy
+            .rules(direction)
+            .unwrap()
+            .iter()
+            .any(|rule| rule_allows(world, policy, rule, direction, other, receiver, port))
     })
 }
 
@@ -68,9 +70,17 @@ fn rule_allows(
         // "If this field is empty or missing, this rule matches all ports."
         Ports::All => true,
         Ports::Some(ports) => ports.iter().any(|own| match own {
-            PortRule::Range { protocol: p, from, to } => *p == protocol && *from <= port && port <= *to,
+            PortRule::Range {
+                protocol: p,
+                from,
+                to,
+            } => *p == protocol && *from <= port && port <= *to,
             PortRule::Named { protocol: p, name } => {
-                let first = receiver.and_then(|pod| pod.ports.iter().find(|own| own.name == *name && own.protocol == *p));
+                let first = receiver.and_then(|pod| {
+                    pod.ports
+                        .iter()
+                        .find(|own| own.name == *name && own.protocol == *p)
+                });
                 names && *p == protocol && first.is_some_and(|own| own.port == port)
             }
         }),
@@ -95,7 +105,11 @@ fn rule_allows(
                     .get(&pod.namespace)
                     .is_some_and(|labels| selects(selector, labels)),
             };
-            in_namespace && pods.as_ref().is_none_or(|selector| selects(selector, &pod.labels)) && at_port(true)
+            in_namespace
+                && pods
+                    .as_ref()
+                    .is_none_or(|selector| selects(selector, &pod.labels))
+                && at_port(true)
         }
     })
 }

@@ -20,16 +20,27 @@ pub struct Mirror {
 impl Mirror {
     pub fn apply(&mut self, model: &Model, changes: &Changes) {
         for direction in Direction::BOTH {
-            let index = usize::from(direction == Direction::Egress);
             for address in &changes.addresses {
-                put(&mut self.addresses, (direction, *address), model.class_of(direction, *address));
+                put(
+                    &mut self.addresses,
+                    (direction, *address),
+                    model.class_of(direction, *address),
+                );
             }
-            for name in &changes.classes[index] {
+            for name in &changes.classes[direction] {
                 let elements = model.class_elements(direction, *name);
-                put(&mut self.classes, (direction, *name), elements.map(|e| e.into_iter().collect()));
+                put(
+                    &mut self.classes,
+                    (direction, *name),
+                    elements.map(|e| e.into_iter().collect()),
+                );
             }
-            for name in &changes.groups[index] {
-                put(&mut self.groups, (direction, *name), model.group_rules(direction, *name));
+            for name in &changes.groups[direction] {
+                put(
+                    &mut self.groups,
+                    (direction, *name),
+                    model.group_rules(direction, *name),
+                );
             }
         }
         for name in &changes.interfaces {
@@ -126,9 +137,15 @@ impl Compiled {
     }
 
     pub fn of(world: &World, order: impl Fn(&mut Vec<Event>)) -> Self {
-        let namespaces = world.namespaces.iter().map(|(name, labels)| Event::Namespace(name.clone(), labels.clone()));
+        let namespaces = world
+            .namespaces
+            .iter()
+            .map(|(name, labels)| Event::Namespace(name.clone(), labels.clone()));
         let pods = world.pods.iter().map(|pod| Event::Pod(Box::new(pod.clone())));
-        let policies = world.policies.iter().map(|policy| Event::Policy(Box::new(policy.clone())));
+        let policies = world
+            .policies
+            .iter()
+            .map(|policy| Event::Policy(Box::new(policy.clone())));
         let mut events: Vec<Event> = namespaces.chain(pods).chain(policies).collect();
         order(&mut events);
         let mut compiled = Self::default();
@@ -143,12 +160,27 @@ impl Compiled {
         mirror
     }
 
-    pub fn verdict(&self, world: &World, source: IpAddr, destination: IpAddr, protocol: u8, port: u16) -> bool {
+    pub fn verdict(
+        &self,
+        world: &World,
+        source: IpAddr,
+        destination: IpAddr,
+        protocol: u8,
+        port: u16,
+    ) -> bool {
         let interface = |address: IpAddr| {
-            let pod: Option<&Pod> = world.pods.iter().find(|pod| pod.local && pod.addresses.contains(&address));
+            let pod: Option<&Pod> = world
+                .pods
+                .iter()
+                .find(|pod| pod.local && pod.addresses.contains(&address));
             pod.map(Pod::interface)
         };
         let (from, to) = (interface(source), interface(destination));
-        self.mirror.verdict((from.as_deref(), source), (to.as_deref(), destination), protocol, port)
+        self.mirror.verdict(
+            (from.as_deref(), source),
+            (to.as_deref(), destination),
+            protocol,
+            port,
+        )
     }
 }

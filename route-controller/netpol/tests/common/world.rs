@@ -77,7 +77,11 @@ fn selector() -> impl Strategy<Value = LabelSelector> {
             Requirement {
                 key: key.to_owned(),
                 operator,
-                values: values.into_iter().filter(|_| has_values).map(str::to_owned).collect(),
+                values: values
+                    .into_iter()
+                    .filter(|_| has_values)
+                    .map(str::to_owned)
+                    .collect(),
             }
         }),
         0..3,
@@ -86,25 +90,31 @@ fn selector() -> impl Strategy<Value = LabelSelector> {
 }
 
 fn named_port() -> impl Strategy<Value = NamedPort> {
-    (select(vec!["web", "dns", "admin"]), select(vec![6_u8, 17]), select(vec![80_u16, 81, 53, 8080])).prop_map(
-        |(name, protocol, port)| NamedPort {
+    (
+        select(vec!["web", "dns", "admin"]),
+        select(vec![6_u8, 17]),
+        select(vec![80_u16, 81, 53, 8080]),
+    )
+        .prop_map(|(name, protocol, port)| NamedPort {
             name: name.to_owned(),
             protocol,
             port,
-        },
-    )
+        })
 }
 
 fn port_rule() -> impl Strategy<Value = PortRule> {
     let protocol = select(vec![6_u8, 6, 17, 132]);
     prop_oneof![
-        (protocol.clone(), select(vec![80_u16, 81, 53, 8080]), select(vec![0_u16, 0, 1, 2000])).prop_map(
-            |(protocol, from, length)| PortRule::Range {
+        (
+            protocol.clone(),
+            select(vec![80_u16, 81, 53, 8080]),
+            select(vec![0_u16, 0, 1, 2000])
+        )
+            .prop_map(|(protocol, from, length)| PortRule::Range {
                 protocol,
                 from,
                 to: from + length
-            }
-        ),
+            }),
         protocol.clone().prop_map(|protocol| PortRule::Range {
             protocol,
             from: 0,
@@ -118,7 +128,16 @@ fn port_rule() -> impl Strategy<Value = PortRule> {
 }
 
 fn peer() -> impl Strategy<Value = Peer> {
-    let blocks = vec!["192.0.2.0/24", "192.0.2.0/29", "10.0.0.0/8", "10.0.1.0/24", "0.0.0.0/0", "2001:db8::/32", "::/0", "fd00::/16"];
+    let blocks = vec![
+        "192.0.2.0/24",
+        "192.0.2.0/29",
+        "10.0.0.0/8",
+        "10.0.1.0/24",
+        "0.0.0.0/0",
+        "2001:db8::/32",
+        "::/0",
+        "fd00::/16",
+    ];
     let block = (select(blocks.clone()), vec(select(blocks), 0..2)).prop_map(|(cidr, except)| Peer::Block {
         cidr: cidr.parse().unwrap(),
         except: except.into_iter().map(|net| net.parse().unwrap()).collect(),
@@ -130,11 +149,9 @@ fn peer() -> impl Strategy<Value = Peer> {
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    let ports = prop_oneof![
-        Just(Ports::All),
-        vec(port_rule(), 1..3).prop_map(Ports::Some)
-    ];
-    (proptest::option::weighted(0.85, vec(peer(), 1..3)), ports).prop_map(|(peers, ports)| Rule { peers, ports })
+    let ports = prop_oneof![Just(Ports::All), vec(port_rule(), 1..3).prop_map(Ports::Some)];
+    (proptest::option::weighted(0.85, vec(peer(), 1..3)), ports)
+        .prop_map(|(peers, ports)| Rule { peers, ports })
 }
 
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];
@@ -215,18 +232,22 @@ impl World {
                 self.namespaces.remove(name);
             }
             Event::Pod(pod) => {
-                self.pods.retain(|old| (&old.namespace, &old.name) != (&pod.namespace, &pod.name));
+                self.pods
+                    .retain(|old| (&old.namespace, &old.name) != (&pod.namespace, &pod.name));
                 self.pods.push((**pod).clone());
             }
             Event::PodGone(namespace, name) => {
-                self.pods.retain(|old| (&old.namespace, &old.name) != (namespace, name));
+                self.pods
+                    .retain(|old| (&old.namespace, &old.name) != (namespace, name));
             }
             Event::Policy(policy) => {
-                self.policies.retain(|old| (&old.namespace, &old.name) != (&policy.namespace, &policy.name));
+                self.policies
+                    .retain(|old| (&old.namespace, &old.name) != (&policy.namespace, &policy.name));
                 self.policies.push((**policy).clone());
             }
             Event::PolicyGone(namespace, name) => {
-                self.policies.retain(|old| (&old.namespace, &old.name) != (namespace, name));
+                self.policies
+                    .retain(|old| (&old.namespace, &old.name) != (namespace, name));
             }
         }
     }
