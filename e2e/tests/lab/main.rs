@@ -27,6 +27,7 @@ mod matrix;
 mod monitor;
 mod objects;
 mod overlays;
+mod reload;
 mod resolution;
 mod restart;
 mod sessions;
@@ -136,6 +137,7 @@ fn scenarios() -> Vec<Scenario> {
         kube_scale::scenarios(),
         kube_services::scenarios(),
         objects::scenarios(),
+        reload::scenarios(),
         resolution::scenarios(),
         restart::scenarios(),
         sessions::scenarios(),

@@ -161,6 +161,14 @@ fn range() -> Result<()> {
     let _hub = podroute::start_with(&hub, &hub_file(""))?;
     let mut agent = podroute::start_with(&spoke, &spoke_file(""))?;
     established(&hub, "pods-192.0.2.2")?;
+    let dynamic = peer(&hub, "pods-192.0.2.2")?;
+    ensure!(
+        dynamic["range"] == "pods" && dynamic["address"] == "192.0.2.2",
+        "{dynamic}"
+    );
+    let podroute = bins::find("podroute")?;
+    let table = hub.run(&podroute.to_string_lossy(), &["show", "peers"])?;
+    ensure!(table.contains("Established (range pods)"), "{table}");
     wait_route(&hub, prefix("10.244.2.0/24"), CONVERGENCE, |_| true)?;
     let second = spoke.within(|| Raw::connect([192, 0, 2, 3].into(), [192, 0, 2, 1].into())?.read());
     ensure!(

@@ -185,7 +185,7 @@ impl Agent {
     /// What is not taken, as [`Followed::told`] says it.
     fn rejected(&self) -> BTreeSet<Rejected> {
         let all = self.config.rejected.iter().chain(&self.file.followed.annotations);
-        all.cloned().collect()
+        all.chain(&self.node.not_listening).cloned().collect()
     }
 
     /// Tells what is not taken and why the node is not ready, once each.
