@@ -113,7 +113,7 @@ fn the_page_names_what_waits_for_the_next_start() {
             running,
             ..podroute_config::NodeFacts::default()
         };
-        podroute_config::load_with(&format!("apiVersion: podroute/v1\n{rest}\n"), &facts).unwrap()
+        podroute_config::load_for(&format!("apiVersion: podroute/v1\n{rest}\n"), &facts).unwrap()
     };
     let config = load("cluster: {asn: 64512}", None);
     let running = podroute_config::Running {
