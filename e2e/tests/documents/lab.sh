@@ -47,12 +47,23 @@ switch() {
     ip link set "$1" up
 }
 
+ports=0
+# The next hardware address: link-local addresses are the same in every run.
+hardware() {
+    ports=$((ports + 1))
+    printf -v hardware '02:00:00:00:00:%02x' "$ports"
+}
+
 port() {
-    ip link add "p$RANDOM$RANDOM" master "$1" type veth peer name "$3" netns "$2"
+    hardware
+    ip link add "port$ports" master "$1" type veth peer name "$3" address "$hardware" netns "$2"
 }
 
 cable() {
-    ip link add "$2" netns "$1" type veth peer name "$4" netns "$3"
+    hardware
+    local first=$hardware
+    hardware
+    ip link add "$2" address "$first" netns "$1" type veth peer name "$4" address "$hardware" netns "$3"
 }
 
 . "$WORK/topology.sh"
