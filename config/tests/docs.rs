@@ -34,7 +34,12 @@ struct Row<'a> {
 
 fn rows(part: &str) -> Vec<Row<'_>> {
     let lines = part.lines().filter(|line| line.starts_with("| `"));
-    let cells = lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
+    let cells = lines.map(|line| {
+        line.trim_matches('|')
+            .split('|')
+            .map(str::trim)
+            .collect::<Vec<_>>()
+    });
     cells
         .map(|cells| match cells.as_slice() {
             [field, range, default, applies, ..] => Row {
@@ -57,7 +62,11 @@ fn every_field_is_documented() {
         let rows = rows(part);
         let named: Vec<&str> = rows.iter().map(|row| row.field).collect();
         for field in section.fields {
-            assert!(named.contains(field), "no row for {field} under '{}'", section.name);
+            assert!(
+                named.contains(field),
+                "no row for {field} under '{}'",
+                section.name
+            );
         }
         assert_eq!(
             rows.len(),
@@ -67,7 +76,10 @@ fn every_field_is_documented() {
         );
         for row in rows {
             let place = format!("{}.{}", section.name, row.field);
-            assert!(!row.range.is_empty() && !row.default.is_empty(), "{place}: a cell is empty");
+            assert!(
+                !row.range.is_empty() && !row.default.is_empty(),
+                "{place}: a cell is empty"
+            );
             assert!(
                 ["reload", "session", "restart"].contains(&row.applies),
                 "{place}: applies at '{}'?",
@@ -96,13 +108,25 @@ fn document(section: &str, field: &str, value: &str) -> (String, String) {
 /// Fields that the running agent keeps until its next start, each with another value than the file below.
 const AT_THE_NEXT_START: &[(&str, &str)] = &[
     ("cluster.asn", "cluster: {asn: 64513}"),
-    ("cluster.clusterId", "cluster: {asn: 64512, clusterId: 192.0.2.250}"),
-    ("listen.enabled", "cluster: {asn: 64512}\nlisten: {enabled: false}"),
+    (
+        "cluster.clusterId",
+        "cluster: {asn: 64512, clusterId: 192.0.2.250}",
+    ),
+    (
+        "listen.enabled",
+        "cluster: {asn: 64512}\nlisten: {enabled: false}",
+    ),
     ("listen.port", "cluster: {asn: 64512}\nlisten: {port: 1790}"),
-    ("listen.addresses", "cluster: {asn: 64512}\nlisten: {addresses: [192.0.2.11]}"),
+    (
+        "listen.addresses",
+        "cluster: {asn: 64512}\nlisten: {addresses: [192.0.2.11]}",
+    ),
     ("fib.install", "cluster: {asn: 64512}\nfib: {install: false}"),
     ("fib.table", "cluster: {asn: 64512}\nfib: {table: 100}"),
-    ("fib.resolveViaDefault", "cluster: {asn: 64512}\nfib: {resolveViaDefault: true}"),
+    (
+        "fib.resolveViaDefault",
+        "cluster: {asn: 64512}\nfib: {resolveViaDefault: true}",
+    ),
 ];
 
 /// What the loader defers, the page says, and the other way round. The agent itself keeps `node.name` and `node.routerId`.

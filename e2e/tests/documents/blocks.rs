@@ -21,7 +21,8 @@ impl Block {
 
     /// The machines that it is for.
     pub(crate) fn machines(&self) -> Vec<&str> {
-        self.mark("on").map_or_else(Vec::new, |names| names.split(',').collect())
+        self.mark("on")
+            .map_or_else(Vec::new, |names| names.split(',').collect())
     }
 }
 
@@ -35,7 +36,9 @@ pub(crate) fn blocks(page: &Page) -> Vec<Block> {
             (None, Some(info)) => open = Some((begun(number, info), indent)),
             (Some(_), Some(_)) => found.extend(open.take().map(|(block, _)| block)),
             (Some((block, indent)), None) => {
-                block.text.push_str(line.get(*indent..).unwrap_or_else(|| line.trim_start()));
+                block
+                    .text
+                    .push_str(line.get(*indent..).unwrap_or_else(|| line.trim_start()));
                 block.text.push('\n');
             }
             (None, None) => {}

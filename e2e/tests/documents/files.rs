@@ -6,7 +6,8 @@ use crate::blocks::{Block, blocks};
 use crate::pages::{self, Page};
 
 /// What stands in front of an excerpt.
-const HEAD: &str = "apiVersion: podroute/v1\ncluster: {asn: 64512, podCIDRs: [10.244.0.0/16, \"fd00:10:244::/48\"]}\n";
+const HEAD: &str =
+    "apiVersion: podroute/v1\ncluster: {asn: 64512, podCIDRs: [10.244.0.0/16, \"fd00:10:244::/48\"]}\n";
 
 /// The whole file that a block stands for; `None` for objects of Kubernetes.
 fn whole(block: &Block) -> Result<Option<String>, String> {
@@ -18,7 +19,9 @@ fn whole(block: &Block) -> Result<Option<String>, String> {
         return Ok(None);
     }
     if block.mark("excerpt").is_none() && block.mark("replaces").is_none() {
-        return Err("neither a whole podroute.yaml, nor an object of Kubernetes, nor marked `excerpt`".to_owned());
+        return Err(
+            "neither a whole podroute.yaml, nor an object of Kubernetes, nor marked `excerpt`".to_owned(),
+        );
     }
     let head = HEAD.lines().filter(|line| {
         let key = line.split(':').next().unwrap();

@@ -37,7 +37,10 @@ impl Plan {
         let (comment, _) = rest.split_once("-->").unwrap();
         let mut plan = Self::default();
         for line in comment.lines() {
-            match line.split_once(": ").unwrap_or_else(|| panic!("{}: {line}", page.name)) {
+            match line
+                .split_once(": ")
+                .unwrap_or_else(|| panic!("{}: {line}", page.name))
+            {
                 ("link", ends) => plan.link(ends),
                 ("route", route) => {
                     let (machine, route) = route.split_once(' ').unwrap();
@@ -51,7 +54,10 @@ impl Plan {
     }
 
     fn link(&mut self, ends: &str) {
-        let ends: Vec<Vec<&str>> = ends.split('|').map(|end| end.split_whitespace().collect()).collect();
+        let ends: Vec<Vec<&str>> = ends
+            .split('|')
+            .map(|end| end.split_whitespace().collect())
+            .collect();
         for end in &ends {
             if !self.machines.iter().any(|known| known == end[0]) {
                 self.machines.push(end[0].to_owned());
@@ -59,7 +65,11 @@ impl Plan {
             }
         }
         if let [one, other] = ends.as_slice() {
-            let _ = writeln!(self.topology, "cable {} {} {} {}", one[0], one[1], other[0], other[1]);
+            let _ = writeln!(
+                self.topology,
+                "cable {} {} {} {}",
+                one[0], one[1], other[0], other[1]
+            );
         } else {
             let switch = format!("switch{}", self.topology.len());
             let _ = writeln!(self.topology, "switch {switch}");
@@ -94,7 +104,16 @@ impl Lab {
         fs::write(work.join("lab.sh"), include_str!("lab.sh")).unwrap();
         let stderr = fs::File::create(work.join("lab.log")).unwrap();
         let mut child = Command::new("unshare")
-            .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "bash"])
+            .args([
+                "--mount",
+                "--net",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "--",
+                "bash",
+            ])
             .arg(work.join("lab.sh"))
             .env("WORK", &work)
             .stdin(Stdio::piped())
@@ -131,7 +150,10 @@ impl Lab {
     pub(crate) fn run(&mut self, machine: &str, script: &str) -> (bool, String) {
         self.count += 1;
         let id = self.count;
-        let text = format!("export PATH={}/bin:/usr/sbin:/usr/bin:/sbin:/bin\n{script}\n", self.work.display());
+        let text = format!(
+            "export PATH={}/bin:/usr/sbin:/usr/bin:/sbin:/bin\n{script}\n",
+            self.work.display()
+        );
         fs::write(self.work.join(format!("cmd-{id}")), text).unwrap();
         let orders = self.orders.as_mut().unwrap();
         writeln!(orders, "{machine} {id}").unwrap();
@@ -149,7 +171,12 @@ impl Lab {
     }
 
     /// Runs a script until its outcome is as wanted.
-    pub(crate) fn until(&mut self, machine: &str, script: &str, wanted: impl Fn(bool, &str) -> bool) -> Result<String, String> {
+    pub(crate) fn until(
+        &mut self,
+        machine: &str,
+        script: &str,
+        wanted: impl Fn(bool, &str) -> bool,
+    ) -> Result<String, String> {
         let start = Instant::now();
         loop {
             let (good, out) = self.run(machine, script);
@@ -165,7 +192,10 @@ impl Lab {
 
     /// Writes a file on a machine.
     pub(crate) fn write(&mut self, machine: &str, path: &str, text: &str) {
-        self.must(machine, &format!("cat >{path} <<'END-OF-FILE'\n{text}END-OF-FILE"));
+        self.must(
+            machine,
+            &format!("cat >{path} <<'END-OF-FILE'\n{text}END-OF-FILE"),
+        );
     }
 }
 

@@ -83,14 +83,18 @@ fn every_page_is_linked() {
             let file = target.split('#').next().unwrap().to_owned();
             let path = resolved(&Path::new(&name).parent().unwrap().join(file));
             let path = path.to_str().unwrap().to_owned();
-            let is_page = Path::new(&path).extension().is_some_and(|extension| extension == "md");
+            let is_page = Path::new(&path)
+                .extension()
+                .is_some_and(|extension| extension == "md");
             if is_page && path.starts_with("docs/") && !seen.contains(&path) {
                 seen.push(path);
             }
         }
     }
     let all = pages::all();
-    let lost = all.iter().filter(|page| page.name.starts_with("docs/") && !seen.contains(&page.name));
+    let lost = all
+        .iter()
+        .filter(|page| page.name.starts_with("docs/") && !seen.contains(&page.name));
     // Decision records are listed by their directory.
     let lost: Vec<&str> = lost
         .map(|page| page.name.as_str())
@@ -110,7 +114,13 @@ fn drawings_have_a_title_and_a_description() {
         }
         count += 1;
         let text = std::fs::read_to_string(&path).unwrap();
-        for wanted in ["role=\"img\"", "<title", "<desc", "prefers-color-scheme", "viewBox"] {
+        for wanted in [
+            "role=\"img\"",
+            "<title",
+            "<desc",
+            "prefers-color-scheme",
+            "viewBox",
+        ] {
             assert!(text.contains(wanted), "{}: no {wanted}", path.display());
         }
     }

@@ -12,7 +12,10 @@ pub(crate) struct Page {
 }
 
 pub(crate) fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap()
 }
 
 pub(crate) fn page(name: &str) -> Page {
@@ -61,10 +64,16 @@ impl Page {
     pub(crate) fn anchors(&self) -> Vec<String> {
         let mut anchors: Vec<String> = Vec::new();
         for (_, line) in self.prose() {
-            let Some(heading) = line.strip_prefix('#') else { continue };
+            let Some(heading) = line.strip_prefix('#') else {
+                continue;
+            };
             let base = anchor(heading.trim_start_matches('#').trim());
             let before = anchors.iter().filter(|known| **known == base).count();
-            anchors.push(if before == 0 { base } else { format!("{base}-{before}") });
+            anchors.push(if before == 0 {
+                base
+            } else {
+                format!("{base}-{before}")
+            });
         }
         anchors
     }

@@ -7,7 +7,11 @@ use crate::pages::{self, Page};
 
 fn help(command: &[String]) -> String {
     let podroute = e2e::bins::find("podroute").unwrap();
-    let out = Command::new(podroute).args(command).arg("--help").output().unwrap();
+    let out = Command::new(podroute)
+        .args(command)
+        .arg("--help")
+        .output()
+        .unwrap();
     assert!(out.status.success(), "podroute {command:?} --help");
     String::from_utf8(out.stdout).unwrap()
 }
@@ -24,10 +28,14 @@ fn subcommands(help: &str) -> Vec<String> {
 
 /// Long options, but for `--help` and `--version`.
 fn options(help: &str) -> BTreeSet<String> {
-    let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    let lines = help
+        .lines()
+        .map(str::trim_start)
+        .filter(|line| line.starts_with('-'));
     let named = lines.filter_map(|line| line.split([' ', ',']).find(|word| word.starts_with("--")));
     let all = named.map(str::to_owned);
-    all.filter(|name| name != "--help" && name != "--version").collect()
+    all.filter(|name| name != "--help" && name != "--version")
+        .collect()
 }
 
 /// Commands without commands of their own, as `["show", "peers"]`.
@@ -48,7 +56,9 @@ fn documented(page: &Page) -> Vec<(String, BTreeSet<String>)> {
             let command = line.split('`').nth(1).unwrap_or_default();
             found.push((command.to_owned(), BTreeSet::new()));
         }
-        let option = line.strip_prefix("| `--").and_then(|rest| rest.split(['`', ' ']).next());
+        let option = line
+            .strip_prefix("| `--")
+            .and_then(|rest| rest.split(['`', ' ']).next());
         if let (Some(option), Some((_, options))) = (option, found.last_mut()) {
             options.insert(format!("--{option}"));
         }
@@ -71,7 +81,11 @@ fn every_command_and_option_is_documented() {
         expected.push(name);
     }
     for (command, _) in &documented {
-        assert!(expected.contains(command), "{}: '{command}' does not exist", page.name);
+        assert!(
+            expected.contains(command),
+            "{}: '{command}' does not exist",
+            page.name
+        );
     }
 }
 
@@ -82,7 +96,8 @@ fn registered(source: &str) -> BTreeSet<String> {
     for window in literals.windows(3) {
         let [name, between, help] = window else { continue };
         let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-        let is_pair = between.trim() == "," && help.starts_with(|c: char| c.is_ascii_uppercase() || c.is_ascii_digit());
+        let is_pair =
+            between.trim() == "," && help.starts_with(|c: char| c.is_ascii_uppercase() || c.is_ascii_digit());
         if is_name && is_pair {
             names.insert(format!("podroute_{name}"));
         }
@@ -99,10 +114,13 @@ fn every_metric_is_documented() {
     let page = pages::page("docs/reference/metrics.md");
     let mut documented = BTreeSet::new();
     for (number, line) in page.prose() {
-        let Some(name) = line.strip_prefix("| `podroute_") else { continue };
+        let Some(name) = line.strip_prefix("| `podroute_") else {
+            continue;
+        };
         let name = format!("podroute_{}", name.split('`').next().unwrap());
         assert!(
-            line.split('|').all(|cell| cell.is_empty() || !cell.trim().is_empty()),
+            line.split('|')
+                .all(|cell| cell.is_empty() || !cell.trim().is_empty()),
             "{}:{}: an empty cell",
             page.name,
             number + 1

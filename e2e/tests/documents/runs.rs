@@ -104,7 +104,11 @@ fn run_page(name: &str) {
     let files = blocks(&source);
     let routers: Vec<&str> = ["bird", "frr"]
         .into_iter()
-        .filter(|router| files.iter().any(|block| block.language == *router && !block.machines().is_empty()))
+        .filter(|router| {
+            files
+                .iter()
+                .any(|block| block.language == *router && !block.machines().is_empty())
+        })
         .collect();
     let mut written = BTreeMap::new();
     let variants = if routers.is_empty() { vec![""] } else { routers };
@@ -114,7 +118,10 @@ fn run_page(name: &str) {
             continue;
         }
         let plan = Plan::of(&source).unwrap();
-        let label = format!("{}-{router}", name.rsplit('/').next().unwrap().trim_end_matches(".md"));
+        let label = format!(
+            "{}-{router}",
+            name.rsplit('/').next().unwrap().trim_end_matches(".md")
+        );
         let mut lab = Lab::start(&plan, &label);
         bring_up(&mut lab, &plan, &files, router);
         follow(&mut lab, &page, router, &mut written);
@@ -247,7 +254,9 @@ fn steps(block: &Block) -> Vec<Step> {
                 output: String::new(),
             }),
             None => {
-                let step = steps.last_mut().unwrap_or_else(|| panic!("output without a command: {line}"));
+                let step = steps
+                    .last_mut()
+                    .unwrap_or_else(|| panic!("output without a command: {line}"));
                 step.output.push_str(line);
                 step.output.push('\n');
             }
@@ -273,7 +282,11 @@ fn follow(lab: &mut Lab, page: &Page, router: &str, written: &mut BTreeMap<usize
                 "console" => {
                     let mut text = String::new();
                     for step in steps(&block) {
-                        let shown = if write { settled(lab, machine, &step) } else { compared(lab, machine, &step, &place) };
+                        let shown = if write {
+                            settled(lab, machine, &step)
+                        } else {
+                            compared(lab, machine, &step, &place)
+                        };
                         text.push_str(&format!("$ {}\n{shown}", step.command));
                     }
                     if write {
@@ -306,11 +319,17 @@ fn settled(lab: &mut Lab, machine: &str, step: &Step) -> String {
     let mut same = 0;
     while same < 25 {
         let (_, out) = lab.run(machine, &step.command);
-        same = if normalised(&out) == normalised(&last) { same + 1 } else { 0 };
+        same = if normalised(&out) == normalised(&last) {
+            same + 1
+        } else {
+            0
+        };
         last = out;
         std::thread::sleep(Duration::from_millis(200));
     }
-    last.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    last.lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect()
 }
 
 fn rewrite(page: &Page, written: &BTreeMap<usize, String>) {
@@ -335,7 +354,9 @@ fn rewrite(page: &Page, written: &BTreeMap<usize, String>) {
 /// An output without what differs from run to run: times, white space.
 fn normalised(text: &str) -> String {
     let lines = text.lines().map(|line| {
-        let words = line.split_whitespace().map(|word| if is_time(word) { "TIME" } else { word });
+        let words = line
+            .split_whitespace()
+            .map(|word| if is_time(word) { "TIME" } else { word });
         words.collect::<Vec<_>>().join(" ")
     });
     let kept: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
@@ -356,7 +377,10 @@ fn is_time(word: &str) -> bool {
 #[test]
 fn times_do_not_matter() {
     assert_eq!(normalised("tor-a  up 12s\n"), normalised("tor-a up  1m02s"));
-    assert_eq!(normalised("via 192.0.2.1 [n 10:01:02.345]"), normalised("via 192.0.2.1 [n 11:01:02.345]"));
+    assert_eq!(
+        normalised("via 192.0.2.1 [n 10:01:02.345]"),
+        normalised("via 192.0.2.1 [n 11:01:02.345]")
+    );
     assert_ne!(normalised("10.244.1.0/24"), normalised("10.244.2.0/24"));
     assert_ne!(normalised("AS 64512"), normalised("AS 64513"));
 }

@@ -19,7 +19,9 @@ fn gather(dir: &Path, text: &mut String) {
     for entry in fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
         let (path, name) = (entry.path(), entry.file_name());
-        if entry.file_type().unwrap().is_dir() && !["tests", "target", "benches", "fuzz"].contains(&name.to_str().unwrap()) {
+        if entry.file_type().unwrap().is_dir()
+            && !["tests", "target", "benches", "fuzz"].contains(&name.to_str().unwrap())
+        {
             gather(&path, text);
         }
         if path.extension().is_some_and(|extension| extension == "rs") {
@@ -50,7 +52,12 @@ fn quoted_texts_are_in_the_source() {
             }
         }
         let longest = text.split('…').map(|part| part.trim().len()).max().unwrap_or(0);
-        assert!(longest >= 8, "{}:{}: too short to find: {text}", page.name, number + 1);
+        assert!(
+            longest >= 8,
+            "{}:{}: too short to find: {text}",
+            page.name,
+            number + 1
+        );
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(count >= 30, "only {count} quoted texts");
@@ -63,7 +70,11 @@ fn every_entry_has_cause_check_and_remedy() {
     assert!(entries.len() >= 40, "{} entries", entries.len());
     for entry in entries {
         for part in ["**Cause.**", "**Check.**", "**Remedy.**"] {
-            assert!(entry.contains(part), "no {part} in '{}'", entry.lines().next().unwrap());
+            assert!(
+                entry.contains(part),
+                "no {part} in '{}'",
+                entry.lines().next().unwrap()
+            );
         }
     }
 }

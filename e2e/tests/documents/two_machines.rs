@@ -15,8 +15,12 @@ pub(crate) const PAGE: &str = "docs/get-started.md";
 /// The blocks of this walk, by the name that each is marked with.
 fn step(name: &str) -> String {
     let all = blocks(&pages::page(PAGE));
-    let mut found = all.into_iter().filter(|block| block.mark("two-machines") == Some(name));
-    let block = found.next().unwrap_or_else(|| panic!("{PAGE}: no block two-machines={name}"));
+    let mut found = all
+        .into_iter()
+        .filter(|block| block.mark("two-machines") == Some(name));
+    let block = found
+        .next()
+        .unwrap_or_else(|| panic!("{PAGE}: no block two-machines={name}"));
     assert!(found.next().is_none(), "{PAGE}: two blocks two-machines={name}");
     block.text
 }
@@ -104,11 +108,7 @@ fn two_machines() {
     shim("sudo", r#"exec env "$@""#);
     shim("make", "exit 0");
     for number in [1, 2] {
-        fs::write(
-            work.join(format!("machine-{number}.sh")),
-            machine(number),
-        )
-        .unwrap();
+        fs::write(work.join(format!("machine-{number}.sh")), machine(number)).unwrap();
     }
     let script = r#"set -e
 mount --make-rprivate / && mount -t tmpfs none /run
