@@ -3,6 +3,7 @@
 //! `DOCS_WRITE=1` writes the outputs into the pages instead, as they are when they do not change any more.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::blocks::{Block, blocks};
@@ -280,14 +281,22 @@ fn follow(lab: &mut Lab, page: &Page, router: &str, written: &mut BTreeMap<usize
                     assert!(good, "{place} on {machine}:\n{out}\n{}", agent_log(lab, machine));
                 }
                 "console" => {
+                    let once = block.mark("once").is_some();
                     let mut text = String::new();
                     for step in steps(&block) {
-                        let shown = if write {
-                            settled(lab, machine, &step)
-                        } else {
-                            compared(lab, machine, &step, &place)
+                        let shown = match (once, write) {
+                            (true, _) => lab.run(machine, &step.command).1,
+                            (false, true) => settled(lab, machine, &step),
+                            (false, false) => awaited(lab, machine, &step),
                         };
-                        text.push_str(&format!("$ {}\n{shown}", step.command));
+                        if !write && normalised(&shown) != normalised(&step.output) {
+                            let log = agent_log(lab, machine);
+                            panic!(
+                                "{}",
+                                difference(&step, &shown, &format!("{place} on {machine}"), &log)
+                            );
+                        }
+                        let _ = write!(text, "$ {}\n{}", step.command, trimmed(&shown));
                     }
                     if write {
                         written.insert(block.line, text);
@@ -299,18 +308,16 @@ fn follow(lab: &mut Lab, page: &Page, router: &str, written: &mut BTreeMap<usize
     }
 }
 
-/// Waits until a command shows what the page shows.
-fn compared(lab: &mut Lab, machine: &str, step: &Step, place: &str) -> String {
+/// Runs a command until it shows what the page shows; or what it showed last.
+fn awaited(lab: &mut Lab, machine: &str, step: &Step) -> String {
     let wanted = normalised(&step.output);
     let outcome = lab.until(machine, &step.command, |_, out| normalised(out) == wanted);
-    outcome.unwrap_or_else(|out| {
-        panic!(
-            "{place} on {machine}: {}\nthe page shows:\n{}\nnow it is:\n{out}\n{}",
-            step.command,
-            step.output,
-            agent_log(lab, machine)
-        )
-    })
+    outcome.unwrap_or_else(|out| out)
+}
+
+fn difference(step: &Step, shown: &str, place: &str, log: &str) -> String {
+    let Step { command, output } = step;
+    format!("{place}: {command}\nthe page shows:\n{output}\nnow it is:\n{shown}\n{log}")
 }
 
 /// What a command shows when it has shown the same for some time.
@@ -327,7 +334,12 @@ fn settled(lab: &mut Lab, machine: &str, step: &Step) -> String {
         last = out;
         std::thread::sleep(Duration::from_millis(200));
     }
-    last.lines()
+    last
+}
+
+/// Without white space at the ends of lines.
+fn trimmed(text: &str) -> String {
+    text.lines()
         .map(|line| format!("{}\n", line.trim_end()))
         .collect()
 }
