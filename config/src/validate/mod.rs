@@ -8,6 +8,7 @@ mod advice;
 mod bfd;
 mod cluster;
 mod cni;
+mod limits;
 mod node;
 mod peers;
 mod policies;
@@ -50,7 +51,6 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     }
     node.learn(blocks, own);
     let listen = node::listen(&document.listen, sink);
-    let listen = deferred.keep("listen", listen, |running| &running.listen);
     let mut fib = node::fib(&document.fib, sink);
     fib.install = deferred.keep("fib.install", fib.install, |running| &running.fib.install);
     fib.table = deferred.keep("fib.table", fib.table, |running| &running.fib.table);

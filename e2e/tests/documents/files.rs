@@ -36,7 +36,7 @@ fn check(text: &str) -> Result<(), String> {
     std::fs::create_dir_all(&dir).unwrap();
     let file = dir.join("podroute.yaml");
     std::fs::write(&file, text).unwrap();
-    let podroute = e2e::bins::find("podroute").unwrap();
+    let podroute = lab::bins::find("podroute").unwrap();
     let out = Command::new(podroute).arg("check").arg(&file).output().unwrap();
     let _ = std::fs::remove_dir_all(&dir);
     if out.status.success() {

@@ -2,17 +2,10 @@
 //!
 //! How a page marks its blocks stands in docs/README.md, "How these pages are checked".
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test says what is wrong by panicking"
-)]
-
 mod blocks;
 mod files;
-mod lab;
 mod links;
+mod page_lab;
 mod pages;
 mod reference;
 mod runs;

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::pages::{self, Page};
 
 fn help(command: &[String]) -> String {
-    let podroute = e2e::bins::find("podroute").unwrap();
+    let podroute = lab::bins::find("podroute").unwrap();
     let out = Command::new(podroute)
         .args(command)
         .arg("--help")

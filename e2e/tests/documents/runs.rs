@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::blocks::{Block, blocks};
-use crate::lab::{Lab, Plan};
+use crate::page_lab::{Lab, Plan};
 use crate::pages::{self, Page};
 
 /// Pages with a lab, one test each below.

@@ -97,7 +97,7 @@ fn two_machines() {
     fs::create_dir_all(&release).unwrap();
     fs::create_dir_all(&shims).unwrap();
     for name in ["podroute", "podroute-cni", "podroute-ipam"] {
-        let program = e2e::bins::find(name).unwrap();
+        let program = lab::bins::find(name).unwrap();
         fs::copy(program, release.join(name)).unwrap();
     }
     let shim = |name: &str, text: &str| {

@@ -190,7 +190,7 @@ enum Show {
 enum Ipam {
     /// Find what does not fit together among addresses, records, interfaces and living pods.
     Check {
-        /// Mend what can be mended without harm to a living pod.
+        /// Repair what can be repaired without harm to a living pod.
         #[arg(long)]
         fix: bool,
         #[command(flatten)]
