@@ -1,6 +1,8 @@
 //! docs/reference/ is whole: every command and option, every metric; and nothing that does not exist.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use crate::pages::{self, Page};
@@ -129,4 +131,80 @@ fn every_metric_is_documented() {
         documented.insert(name.strip_suffix("_total").unwrap_or(&name).to_owned());
     }
     assert_eq!(documented, registered);
+}
+
+/// The source of a directory, without tests.
+fn source(dir: &str) -> String {
+    let mut text = String::new();
+    gather(&pages::repository().join(dir), &mut text);
+    text
+}
+
+fn gather(dir: &Path, text: &mut String) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            gather(&path, text);
+        } else if name.ends_with(".rs") && !name.contains("test") {
+            text.push_str(
+                fs::read_to_string(&path)
+                    .unwrap()
+                    .split("#[cfg(test)]")
+                    .next()
+                    .unwrap(),
+            );
+        }
+    }
+}
+
+/// Reasons of Events: calls of the form `tell("Reason", true, …)`.
+fn event_reasons(source: &str) -> BTreeSet<String> {
+    let calls = source.split('(').map(str::trim_start);
+    let literals = calls.filter_map(|rest| rest.strip_prefix('"')?.split_once('"'));
+    let with_kind =
+        literals.filter(|(_, rest)| [", true", ", false"].iter().any(|kind| rest.starts_with(kind)));
+    let reasons = with_kind.map(|(reason, _)| reason.to_owned());
+    reasons
+        .filter(|reason| reason.starts_with(|c: char| c.is_ascii_uppercase()) && !reason.contains(' '))
+        .collect()
+}
+
+#[test]
+fn every_event_is_documented() {
+    let reasons = event_reasons(&source("route-controller/src"));
+    assert!(reasons.len() >= 7, "{reasons:?}");
+    let page = pages::page("docs/reference/events.md");
+    let section = page
+        .text
+        .split("\n## ")
+        .find(|part| part.starts_with("Kubernetes Events"));
+    let rows = section
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"));
+    let documented: BTreeSet<String> = rows
+        .map(|row| row.split('`').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(documented, reasons);
+}
+
+/// Files of the run directory that the agent names.
+#[test]
+fn every_file_of_the_run_directory_is_documented() {
+    let source = source("route-controller/src");
+    let names = source
+        .split("run_dir.join(\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap());
+    let names: BTreeSet<&str> = names.collect();
+    assert!(names.len() >= 5, "{names:?}");
+    let page = pages::page("docs/reference/files.md");
+    for name in names {
+        assert!(
+            page.text.contains(&format!("/run/podroute/{name}")),
+            "{name} is not in {}",
+            page.name
+        );
+    }
 }
