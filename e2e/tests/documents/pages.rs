@@ -1,0 +1,86 @@
+//! The pages of the repository, and their headings as anchors.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A Markdown file.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// Relative to the repository.
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap()
+}
+
+pub(crate) fn page(name: &str) -> Page {
+    let text = fs::read_to_string(repository().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    Page {
+        name: name.to_owned(),
+        text,
+    }
+}
+
+/// Every page: those of the repository's top, and all below docs/.
+pub(crate) fn all() -> Vec<Page> {
+    let mut names = Vec::new();
+    gather(Path::new("."), false, &mut names);
+    gather(Path::new("docs"), true, &mut names);
+    names.sort_unstable();
+    names.iter().map(|name| page(name)).collect()
+}
+
+fn gather(dir: &Path, deep: bool, names: &mut Vec<String>) {
+    for entry in fs::read_dir(repository().join(dir)).unwrap() {
+        let entry = entry.unwrap();
+        let path = dir.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() && deep {
+            gather(&path, deep, names);
+        }
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let name = path.strip_prefix(".").unwrap_or(&path);
+            names.push(name.to_str().unwrap().to_owned());
+        }
+    }
+}
+
+impl Page {
+    /// Lines outside fenced blocks, with their numbers from 0.
+    pub(crate) fn prose(&self) -> impl Iterator<Item = (usize, &str)> {
+        let mut fenced = false;
+        self.text.lines().enumerate().filter(move |(_, line)| {
+            let is_fence = line.trim_start().starts_with("```");
+            fenced ^= is_fence;
+            !fenced && !is_fence
+        })
+    }
+
+    /// Anchors as GitHub makes them of headings.
+    pub(crate) fn anchors(&self) -> Vec<String> {
+        let mut anchors: Vec<String> = Vec::new();
+        for (_, line) in self.prose() {
+            let Some(heading) = line.strip_prefix('#') else {
+                continue;
+            };
+            let base = anchor(heading.trim_start_matches('#').trim());
+            let before = anchors.iter().filter(|known| **known == base).count();
+            anchors.push(if before == 0 {
+                base
+            } else {
+                format!("{base}-{before}")
+            });
+        }
+        anchors
+    }
+}
+
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    let text: String = heading.to_lowercase().chars().filter(kept).collect();
+    text.replace(' ', "-")
+}
