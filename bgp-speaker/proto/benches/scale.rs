@@ -175,7 +175,7 @@ fn measure(machine: &Machine) -> Cost {
     let mut changed = attrs(peer, kind, n);
     changed.med = Some(9);
     let start = Instant::now();
-    run.tell(Input::Routes(
+    run.apply(Input::Routes(
         common::bare::session(PeerId(peer)),
         common::announce(changed, &[prefix(n)]),
     ));
