@@ -185,17 +185,20 @@ impl Keeper {
             };
             let said = before.map(|(_, _, plan)| notes(&plan)).unwrap_or_default();
             for note in notes(&plan).iter().filter(|note| !said.contains(note)) {
-                tracing::warn!("{note}");
+                tracing::warn!(event = "cni_list_note", "{note}");
             }
         }
         let Some((_, _, plan)) = &self.planned else { return };
         let outcome = plan.clone().and_then(|plan| plan.put(dirs));
         if outcome == Ok(Put::Written) {
-            tracing::info!(directory = %dirs.conf.display(), "the CNI configuration list was written");
+            tracing::info!(event = "cni_list_written", directory = %dirs.conf.display(), "CNI configuration list written");
         }
         let error = outcome.err();
         if let Some(error) = error.as_ref().filter(|error| self.error.as_ref() != Some(error)) {
-            tracing::error!("the CNI configuration list is not as the section cni says: {error}");
+            tracing::error!(
+                event = "cni_list_failed",
+                "cannot install the CNI configuration list of the section cni: {error}"
+            );
         }
         self.error = error;
     }

@@ -97,10 +97,7 @@ pub(crate) async fn serve(addr: SocketAddr, source: Source) {
             Ok(listener) => break listener,
             Err(error) if !is_told => {
                 is_told = true;
-                tracing::error!(
-                    %addr, %error,
-                    "no metrics yet: cannot listen; waiting for the address, or set metrics.port to another"
-                );
+                tracing::error!(event = "metrics_failed", %addr, %error, "cannot listen for metrics; trying again until the address is usable; otherwise choose another metrics.port");
             }
             Err(_) => {}
         }
@@ -112,7 +109,7 @@ pub(crate) async fn serve(addr: SocketAddr, source: Source) {
         .route("/healthz", get(healthy))
         .with_state(source);
     if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "metrics");
+        tracing::error!(event = "metrics_failed", %error, "cannot serve metrics");
     }
 }
 

@@ -79,12 +79,14 @@ impl Server {
                             .await
                             .is_err()
                         {
-                            tracing::debug!("a question took too long");
+                            tracing::debug!(event = "control_timeout", "a control request took too long");
                         }
                         drop(permit);
                     });
                 }
-                Err(error) => tracing::warn!(%error, "cannot accept a question"),
+                Err(error) => {
+                    tracing::warn!(event = "control_failed", %error, "cannot accept a control connection")
+                }
             }
         }
     }
@@ -115,7 +117,7 @@ impl Server {
         if let Some(dump) = dump
             && let Err(error) = dump.write(&self.speaker, &mut write).await
         {
-            tracing::debug!(%error, "a dump was not taken to its end");
+            tracing::debug!(event = "dump_aborted", %error, "a dump was not read to its end");
         }
     }
 

@@ -83,15 +83,15 @@ impl Paths {
                 Ok(bfd) => {
                     if !bfd.runs_first() {
                         tracing::warn!(
-                            "BFD has no real-time priority: a busy node may lose paths that are well. The agent \
-                             needs CAP_SYS_NICE, and where the kernel schedules groups in real time \
-                             (CONFIG_RT_GROUP_SCHED) a cpu.rt_runtime_us of its control group"
+                            event = "bfd_not_realtime",
+                            "BFD has no real-time priority: on a busy node sessions may go down although the path works. The agent needs \
+                             CAP_SYS_NICE, and where the kernel schedules groups in real time (CONFIG_RT_GROUP_SCHED) a cpu.rt_runtime_us of its control group"
                         );
                     }
                     self.bfd = Some(bfd);
                 }
                 Err(error) => {
-                    return tracing::error!(%error, "no BFD: sessions go on without it, strict ones stay down");
+                    return tracing::error!(event = "bfd_failed", %error, "cannot start BFD: sessions continue without it, strict ones stay down");
                 }
             }
         }
