@@ -66,13 +66,13 @@ const TRANSITION_LOOKED_AT: Duration = Duration::from_secs(1);
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AgentError {
-    #[error("{path}: {source}; give the file with --config", path = path.display())]
+    #[error("{path}: {source}; name the file with --config", path = path.display())]
     ReadConfig { path: PathBuf, source: std::io::Error },
     #[error("{0}")]
     Config(String),
-    #[error("run directory {path}: {source}; give another with --run-dir", path = path.display())]
+    #[error("run directory {path}: {source}; name another with --run-dir", path = path.display())]
     RunDir { path: PathBuf, source: std::io::Error },
-    #[error("another podroute agent runs with {path}; stop it first (systemctl stop podroute), or give --run-dir", path = path.display())]
+    #[error("another podroute agent runs with {path}; stop it first (systemctl stop podroute), or name another directory with --run-dir", path = path.display())]
     Running { path: PathBuf },
     #[error("the kernel's routes cannot be read or written: {0}; podroute needs CAP_NET_ADMIN")]
     Netlink(std::io::Error),

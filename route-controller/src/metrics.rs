@@ -244,7 +244,11 @@ async fn metrics(
     );
     let dropped = Counter::<u64>::default();
     dropped.inc_by(crate::log::dropped() as u64);
-    registry.register("log_lines_dropped", "Log lines that nobody read in time", dropped);
+    registry.register(
+        "log_lines_dropped",
+        "Log lines dropped because they were not read in time",
+        dropped,
+    );
     let build = Metric::<Labels, Gauge>::default();
     build
         .get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())])
@@ -272,7 +276,7 @@ fn put_cluster(registry: &mut Registry, source: &Source) {
         ),
         (
             "rejected_facts",
-            "What Kubernetes says and is not taken: podroute show cluster",
+            "Rejected annotations and Service addresses: podroute show cluster",
             source.health.rejected.load(Ordering::Relaxed),
         ),
     ];
@@ -342,7 +346,11 @@ fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {
         "What the peer has not read yet",
         unwritten,
     );
-    registry.register("peer_memory_bytes", "What the peer's routes take, about", memory);
+    registry.register(
+        "peer_memory_bytes",
+        "Approximate memory of the peer's routes",
+        memory,
+    );
     let [sessions, received, sent, errors] = counters;
     registry.register("peer_sessions", "How often the session came up", sessions);
     registry.register("peer_messages_received", "Messages received", received);

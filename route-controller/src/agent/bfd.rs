@@ -112,6 +112,6 @@ fn read_key(auth: &podroute_config::BfdAuth, secrets: &Secrets) -> Result<bfd::A
     let key = secrets.key(&auth.file)?;
     bfd::Auth::new(kind, auth.key_id, key).ok_or_else(|| {
         let (has, most) = (key.len(), kind.longest_key());
-        format!("{path} holds {has} octets; this type of authentication takes 1 to {most}")
+        format!("{path} contains {has} octets; this type of authentication needs 1 to {most}")
     })
 }

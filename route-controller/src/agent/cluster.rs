@@ -202,7 +202,7 @@ impl Agent {
             );
         }
         for rejected in news {
-            let message = format!("not taken: {rejected}");
+            let message = format!("rejected: {rejected}");
             self.tell("Rejected", true, &rejected.subject, message);
         }
         self.reports.health.rejected.store(now.len(), Ordering::Relaxed);

@@ -51,7 +51,7 @@ impl Agent {
             // Without what Kubernetes says the file says too little: everything stays until it has answered.
             self.file.waits = Some(new.from_kubernetes);
             return Ok(format!(
-                "{}: taken as soon as Kubernetes has answered",
+                "{}: applied as soon as the API server has answered",
                 self.file.path.display()
             ));
         }
@@ -97,7 +97,7 @@ impl Agent {
         };
         let later = match &self.node.not_listening {
             None => later,
-            Some(rejected) => format!("{later}; not taken: {rejected}"),
+            Some(rejected) => format!("{later}; rejected: {rejected}"),
         };
         Ok(format!(
             "{}: reloaded: {changes}{later}",

@@ -243,9 +243,9 @@ fn is_loss(why: Down) -> bool {
 /// A reason for people.
 pub(super) fn words(why: Down) -> String {
     match why {
-        Down::Expired => "nothing heard for the detection time".to_owned(),
-        Down::Neighbor(diagnostic) => format!("the neighbor does not hear us ({diagnostic:?})"),
-        Down::NeighborAdmin => "the neighbor was taken down on purpose".to_owned(),
-        Down::Admin => "taken down here on purpose".to_owned(),
+        Down::Expired => "no packet received within the detection time".to_owned(),
+        Down::Neighbor(diagnostic) => format!("the neighbor does not receive our packets ({diagnostic:?})"),
+        Down::NeighborAdmin => "the neighbor is administratively down".to_owned(),
+        Down::Admin => "administratively down on this node".to_owned(),
     }
 }

@@ -106,7 +106,7 @@ async fn patch(client: &mut LazyClient, node: &str, network: &Network) -> kube::
         Network::Drained => (
             "True",
             "PodrouteDrained",
-            "the node is drained and its routes are withdrawn; 'podroute undrain' takes that back",
+            "the node is drained and its routes are withdrawn; 'podroute undrain' ends that",
         ),
         Network::Available => (
             "False",

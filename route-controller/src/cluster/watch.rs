@@ -55,7 +55,7 @@ pub(crate) fn follow(node: String, wanted: FromKubernetes, watches: Watches) -> 
                 Ok(client) => break client,
                 Err(error) => {
                     let error = format!(
-                        "no way to the Kubernetes API: {error}; in a pod it needs a service account, elsewhere KUBECONFIG"
+                        "cannot reach the Kubernetes API: {error}; in a pod this needs a service account, elsewhere KUBECONFIG"
                     );
                     failed(NODES, error, &watches);
                 }
