@@ -117,7 +117,7 @@ fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
 /// Without the filter everything works, only slower: [`read_news`] leaves our own changes out too.
 fn ignore(socket: &Socket, own_port: u32) {
     if let Err(error) = socket.ignore_changes_by(own_port) {
-        tracing::debug!(%error, "no filter for our own route notifications");
+        tracing::debug!(event = "no_notification_filter", %error, "cannot filter notifications of own changes; they are ignored after reading");
     }
 }
 
