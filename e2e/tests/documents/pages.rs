@@ -26,21 +26,28 @@ pub(crate) fn page(name: &str) -> Page {
     }
 }
 
-/// Every page: those of the repository's top, and all below docs/.
-pub(crate) fn all() -> Vec<Page> {
+/// Every page of the repository.
+pub(crate) fn everywhere() -> Vec<Page> {
     let mut names = Vec::new();
-    gather(Path::new("."), false, &mut names);
-    gather(Path::new("docs"), true, &mut names);
+    gather(Path::new("."), &mut names);
     names.sort_unstable();
     names.iter().map(|name| page(name)).collect()
 }
 
-fn gather(dir: &Path, deep: bool, names: &mut Vec<String>) {
+/// The pages for operators: those of the repository's top, and all below docs/.
+pub(crate) fn all() -> Vec<Page> {
+    let mut pages = everywhere();
+    pages.retain(|page| page.name.starts_with("docs/") || !page.name.contains('/'));
+    pages
+}
+
+fn gather(dir: &Path, names: &mut Vec<String>) {
     for entry in fs::read_dir(repository().join(dir)).unwrap() {
         let entry = entry.unwrap();
-        let path = dir.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() && deep {
-            gather(&path, deep, names);
+        let (path, name) = (dir.join(entry.file_name()), entry.file_name());
+        let is_source = name != "target" && !name.to_str().unwrap().starts_with('.');
+        if entry.file_type().unwrap().is_dir() && is_source {
+            gather(&path, names);
         }
         if path.extension().is_some_and(|extension| extension == "md") {
             let name = path.strip_prefix(".").unwrap_or(&path);

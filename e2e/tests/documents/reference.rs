@@ -91,6 +91,60 @@ fn every_command_and_option_is_documented() {
     }
 }
 
+/// `code` in the prose of the pages, with the place.
+fn inline_code() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for page in pages::all() {
+        for (number, line) in page.prose() {
+            let code = line.split('`').skip(1).step_by(2);
+            found.extend(code.map(|code| (format!("{}:{}", page.name, number + 1), code.to_owned())));
+        }
+    }
+    found
+}
+
+#[test]
+fn commands_in_the_prose_exist() {
+    let leaves = leaves(&[]);
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for (place, code) in inline_code() {
+        let Some(rest) = code.strip_prefix("podroute ") else {
+            continue;
+        };
+        count += 1;
+        if rest.starts_with("--") {
+            assert!(help(&[]).contains(rest), "{place}: {code}");
+            continue;
+        }
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        let is_command = |leaf: &Vec<String>| leaf.iter().zip(&words).all(|(name, word)| name == word);
+        let Some(leaf) = leaves.iter().find(|leaf| is_command(leaf)) else {
+            wrong.push(format!("{place}: no command `{code}`"));
+            continue;
+        };
+        let known = options(&help(leaf));
+        let used = words.iter().filter(|word| word.starts_with("--"));
+        let unknown = used.filter(|option| **option != "--help" && !known.contains(**option));
+        wrong.extend(unknown.map(|option| format!("{place}: `podroute {}` has no {option}", leaf.join(" "))));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count > 60, "only {count} commands");
+}
+
+#[test]
+fn metrics_in_the_prose_exist() {
+    let known = registered_metrics();
+    let names = inline_code()
+        .into_iter()
+        .filter(|(_, code)| code.starts_with("podroute_"));
+    for (place, code) in names {
+        let name = code.split(['{', ' ']).next().unwrap();
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        assert!(known.contains(name), "{place}: no metric {code}");
+    }
+}
+
 /// Names given to the registry, with `podroute_` in front: a name is a literal that is followed by the literal of its help text.
 fn registered(source: &str) -> BTreeSet<String> {
     let literals: Vec<&str> = source.split('"').collect();
@@ -107,11 +161,13 @@ fn registered(source: &str) -> BTreeSet<String> {
     names
 }
 
+fn registered_metrics() -> BTreeSet<String> {
+    registered(&source("route-controller/src", |path| path.contains("metrics")))
+}
+
 #[test]
 fn every_metric_is_documented() {
-    let source = pages::repository().join("route-controller/src/metrics.rs");
-    let source = std::fs::read_to_string(source).unwrap();
-    let registered = registered(source.split("#[cfg(test)]").next().unwrap());
+    let registered = registered_metrics();
     assert!(registered.len() > 15, "{registered:?}");
     let page = pages::page("docs/reference/metrics.md");
     let mut documented = BTreeSet::new();
@@ -133,20 +189,20 @@ fn every_metric_is_documented() {
     assert_eq!(documented, registered);
 }
 
-/// The source of a directory, without tests.
-fn source(dir: &str) -> String {
+/// The source of those files of a directory that are wanted by their path, without tests.
+fn source(dir: &str, wanted: fn(&str) -> bool) -> String {
     let mut text = String::new();
-    gather(&pages::repository().join(dir), &mut text);
+    gather(&pages::repository().join(dir), wanted, &mut text);
     text
 }
 
-fn gather(dir: &Path, text: &mut String) {
+fn gather(dir: &Path, wanted: fn(&str) -> bool, text: &mut String) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
         if path.is_dir() {
-            gather(&path, text);
-        } else if name.ends_with(".rs") && !name.contains("test") {
+            gather(&path, wanted, text);
+        } else if name.ends_with(".rs") && !name.contains("test") && wanted(path.to_str().unwrap()) {
             text.push_str(
                 fs::read_to_string(&path)
                     .unwrap()
@@ -172,7 +228,7 @@ fn event_reasons(source: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_event_is_documented() {
-    let reasons = event_reasons(&source("route-controller/src"));
+    let reasons = event_reasons(&source("route-controller/src", |_| true));
     assert!(reasons.len() >= 7, "{reasons:?}");
     let page = pages::page("docs/reference/events.md");
     let section = page
@@ -192,7 +248,7 @@ fn every_event_is_documented() {
 /// Files of the run directory that the agent names.
 #[test]
 fn every_file_of_the_run_directory_is_documented() {
-    let source = source("route-controller/src");
+    let source = source("route-controller/src", |_| true);
     let names = source
         .split("run_dir.join(\"")
         .skip(1)

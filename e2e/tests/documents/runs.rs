@@ -22,6 +22,8 @@ const WITH_LAB: &[&str] = &[
     "docs/how-it-works.md",
     "docs/operations.md",
     "docs/reference/cli.md",
+    "docs/reference/kernel-objects.md",
+    "docs/troubleshooting.md",
 ];
 
 #[test]
@@ -72,6 +74,16 @@ fn operations() {
 #[test]
 fn reference_cli() {
     run_page("docs/reference/cli.md");
+}
+
+#[test]
+fn reference_kernel_objects() {
+    run_page("docs/reference/kernel-objects.md");
+}
+
+#[test]
+fn troubleshooting() {
+    run_page("docs/troubleshooting.md");
 }
 
 #[test]
