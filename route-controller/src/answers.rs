@@ -206,7 +206,7 @@ fn explain(fib: &Fib, key: RouteKey, failure: Failure) -> String {
             let protocol = fib.mirror.foreign(&key);
             let whose = protocol.map_or_else(String::new, |protocol| format!(" (protocol {protocol})"));
             format!(
-                "somebody else{whose} has a route with this prefix and metric {}; set fib.metric to another",
+                "another program{whose} has a route with this prefix and metric {}; choose another fib.metric",
                 key.metric
             )
         }
@@ -252,7 +252,7 @@ pub(crate) fn note_unsent(blocks: &mut [BlockStatus], peers: &[PeerSnapshot]) {
         }
         block.state = "unsent".to_owned();
         block.troubles.insert(0, match up().next() {
-            None => "no session is up: nobody was sent this block".to_owned(),
+            None => "no session is established: no peer was sent this block".to_owned(),
             Some(_) => format!(
                 "no peer was sent {family} routes: the sessions' families, an export policy that rejects them, or, for IPv4 on \
                  IPv6 sessions, a peer without RFC 8950"

@@ -210,7 +210,7 @@ fn time(time: Duration) -> String {
 
 fn main() {
     let mut table = String::from(
-        "| nodes | design | machine | sessions | paths | cold start | sent | one change | told | sent |\n\
+        "| nodes | design | machine | sessions | paths | cold start | sent | one change | peers | sent |\n\
          |---:|---|---|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for nodes in [100, 1000, 5000, 20_000] {

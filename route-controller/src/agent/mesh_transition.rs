@@ -133,8 +133,9 @@ impl Agent {
             .collect();
         if self.mesh.retiring.len() > before.len() {
             tracing::info!(
+                event = "mesh_changing",
                 sessions = self.mesh.retiring.len(),
-                "sessions of the mesh that are not wanted any more stay until others bring what they bring"
+                "mesh sessions that are no longer configured stay up until other sessions provide their routes"
             );
         }
         go

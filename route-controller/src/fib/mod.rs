@@ -9,9 +9,7 @@ pub(crate) mod cleanup;
 mod cost;
 mod delta;
 mod dump;
-mod filter;
 mod foreign;
-mod frame;
 mod guard;
 pub(crate) mod message;
 pub(crate) mod netlink;
@@ -23,7 +21,6 @@ mod resolve;
 mod route;
 pub(crate) mod rules;
 mod sets;
-mod socket;
 pub(crate) mod task;
 mod writer;
 
