@@ -23,6 +23,7 @@ mod plugins;
 mod reload;
 mod servers;
 mod sessions;
+pub(crate) mod unsent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -218,6 +219,8 @@ struct Reports {
     /// Where metrics are served.
     metrics: BTreeMap<SocketAddr, tokio::task::AbortHandle>,
     list: cni_list::Keeper,
+    /// Blocks that no peer was sent.
+    unsent: unsent::Unsent,
     orders: mpsc::Sender<ToAgent>,
 }
 
@@ -335,6 +338,7 @@ pub(crate) async fn run(
             health: Arc::default(),
             metrics: BTreeMap::new(),
             list: cni_list::Keeper::new(cni),
+            unsent: unsent::Unsent::default(),
             orders: to_agent,
         },
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
@@ -467,6 +471,7 @@ impl Agent {
                     self.look_at_secrets().await;
                     self.look_at_file().await;
                     self.look_at_listeners();
+                    self.look_at_unsent().await;
                     self.reports.list.look(&self.config.cni);
                     self.sessions.write();
                     self.keep_facts();

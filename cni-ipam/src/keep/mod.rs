@@ -24,7 +24,7 @@ use self::diff::{Gap, Host, Missing, Wire, gaps};
 use self::notices::{Notices, Suspect};
 use crate::attachment::{self, Attachment, Locked, State};
 use crate::block::Family;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::link::{self, NewRoute};
 use crate::kernel::netlink::{APPEND, Batch, CREATE, REPLACE, Socket};
 use crate::kernel::veth;
@@ -71,12 +71,17 @@ pub enum Report {
     Failed(crate::Error),
 }
 
-/// Keeps what the plugins of this node made, on this thread, for ever. `wake`: becomes readable when node.json changed;
-/// it is read empty. Must run in the host's network namespace.
+/// Keeps what the plugins of this node made, on this thread, for ever. `proc_sys`: where settings are written. `wake`: becomes
+/// readable when node.json changed; it is read empty. Must run in the host's network namespace.
 ///
 /// # Errors
 /// The kernel's notifications cannot be listened to.
-pub fn keep(run_dir: &Path, wake: BorrowedFd<'_>, mut report: impl FnMut(Report)) -> Result<Infallible> {
+pub fn keep(
+    run_dir: &Path,
+    proc_sys: &Path,
+    wake: BorrowedFd<'_>,
+    mut report: impl FnMut(Report),
+) -> Result<Infallible> {
     let notices = Notices::open()?;
     let mut next = Some(Instant::now());
     let mut suspect = Suspect::ALL;
@@ -88,7 +93,7 @@ pub fn keep(run_dir: &Path, wake: BorrowedFd<'_>, mut report: impl FnMut(Report)
             std::thread::sleep(SETTLE);
             suspect |= notices.drain(wake)?;
         }
-        let outcome = look(run_dir, suspect);
+        let outcome = look(run_dir, proc_sys, suspect);
         (suspect, next) = (Suspect::default(), Some(Instant::now() + AUDIT));
         match outcome {
             Ok(Look { restored, busy }) => {
@@ -115,7 +120,7 @@ struct Look {
     busy: bool,
 }
 
-fn look(run_dir: &Path, suspect: Suspect) -> Result<Look> {
+fn look(run_dir: &Path, proc_sys: &Path, suspect: Suspect) -> Result<Look> {
     let state_dir: PathBuf = run_dir.join("ipam");
     let Some(disk) = Disk::open(&state_dir, false)? else {
         return Ok(Look::default());
@@ -126,7 +131,7 @@ fn look(run_dir: &Path, suspect: Suspect) -> Result<Look> {
         let sources = Node::read(run_dir)
             .map(|node| node.node_addresses)
             .unwrap_or_default();
-        restore_wires(&disk, &sources, &mut look)?;
+        restore_wires(&disk, (&sources, proc_sys), &mut look)?;
     }
     if suspect.table {
         restore_table(&disk, &mut look)?;
@@ -134,7 +139,7 @@ fn look(run_dir: &Path, suspect: Suspect) -> Result<Look> {
     Ok(look)
 }
 
-fn restore_wires(disk: &Disk, sources: &[IpAddr], look: &mut Look) -> Result<()> {
+fn restore_wires(disk: &Disk, (sources, proc_sys): (&[IpAddr], &Path), look: &mut Look) -> Result<()> {
     let wires = wires(disk)?;
     if wires.is_empty() {
         return Ok(());
@@ -154,7 +159,9 @@ fn restore_wires(disk: &Disk, sources: &[IpAddr], look: &mut Look) -> Result<()>
                 Locked::Taken(_) | Locked::Gone => {}
             }
         }
-        restore(&socket, held.iter().map(|(_, gap)| *gap), look)?;
+        let held = || held.iter().map(|(_, gap)| *gap);
+        restore(&socket, held(), look)?;
+        held().try_for_each(|gap| write_settings(proc_sys, gap))?;
     }
     Ok(())
 }
@@ -234,6 +241,12 @@ fn put_back(batch: &mut Batch, gap: &Gap) {
                 batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, false), action);
                 batch.attr(link::IFLA_GROUP, &link::LINK_GROUP.to_ne_bytes());
             }
+            Missing::RpFilter(value) => {
+                set_inet(batch, gap, |spec| link::put_rp_filter(spec, value));
+            }
+            Missing::Forwarding(Family::V4) => set_inet(batch, gap, link::put_forwarding),
+            // Netlink does not set these: `write_settings`.
+            Missing::Forwarding(Family::V6) | Missing::RefusedAdvertisements => {}
             Missing::Up => {
                 let action = format!("set up {}", gap.wire.host_ifname);
                 batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, true), action);
@@ -257,12 +270,52 @@ fn put_back(batch: &mut Batch, gap: &Gap) {
     }
 }
 
+fn set_inet(batch: &mut Batch, gap: &Gap, put: impl FnOnce(&mut Batch)) {
+    let action = format!("set the IPv4 settings of {}", gap.wire.host_ifname);
+    batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(gap.index, false), action);
+    batch.nest(link::IFLA_AF_SPEC | link::NESTED, put);
+}
+
+/// Settings that netlink does not set.
+fn write_settings(proc_sys: &Path, gap: &Gap) -> Result<()> {
+    for missing in &gap.missing {
+        let (name, value) = match missing {
+            Missing::Forwarding(Family::V6) => ("forwarding", "1"),
+            Missing::RefusedAdvertisements => ("accept_ra", "0"),
+            _ => continue,
+        };
+        let file = proc_sys
+            .join("net/ipv6/conf")
+            .join(&gap.wire.host_ifname)
+            .join(name);
+        match std::fs::write(&file, value) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("write", &file, error));
+            }
+            _ => {} // the interface went meanwhile
+        }
+    }
+    Ok(())
+}
+
+/// Whether the host forwards, by family.
+fn forwards() -> [bool; 2] {
+    ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(|name| {
+        let file = Path::new("/proc/sys/net").join(name);
+        std::fs::read_to_string(file).is_ok_and(|text| text.trim() == "1")
+    })
+}
+
 fn in_words(missing: &[Missing]) -> String {
     let words = missing.iter().map(|missing| match missing {
         Missing::Up => "was down".to_owned(),
         Missing::Mac(mac) => format!("hardware address {}", names::mac_text(*mac)),
         Missing::Mtu(mtu) => format!("MTU {mtu}"),
         Missing::Group => format!("link group {}", link::LINK_GROUP),
+        Missing::RpFilter(value) => format!("rp_filter {value}"),
+        Missing::Forwarding(Family::V4) => "IPv4 forwarding".to_owned(),
+        Missing::Forwarding(Family::V6) => "IPv6 forwarding".to_owned(),
+        Missing::RefusedAdvertisements => "accept_ra 0".to_owned(),
         Missing::Gateway(family) => format!("gateway address {}", veth::gateway(*family)),
         Missing::LinkRoute => format!("route to {}", veth::link_local_net()),
         Missing::PodRoute(address, None) => format!("route to {address}"),
@@ -300,5 +353,5 @@ fn read_host(socket: &Socket) -> Result<Host> {
         routes.extend(link::routes_of(socket, family, link::ROUTE_PROTOCOL)?);
     }
     let links = link::links(socket)?;
-    Ok(Host::new(links, link::all_addresses(socket)?, routes))
+    Ok(Host::new(links, link::all_addresses(socket)?, routes, forwards()))
 }

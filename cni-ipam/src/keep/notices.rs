@@ -59,8 +59,18 @@ impl Notices {
         const IPV4_ROUTE: i32 = 7;
         const IPV6_ADDRESS: i32 = 9;
         const IPV6_ROUTE: i32 = 11;
+        const IPV4_SETTINGS: i32 = 24;
+        const IPV6_SETTINGS: i32 = 25;
         const NFTABLES: i32 = 7;
-        let groups = [LINK, IPV4_ADDRESS, IPV4_ROUTE, IPV6_ADDRESS, IPV6_ROUTE];
+        let groups = [
+            LINK,
+            IPV4_ADDRESS,
+            IPV4_ROUTE,
+            IPV6_ADDRESS,
+            IPV6_ROUTE,
+            IPV4_SETTINGS,
+            IPV6_SETTINGS,
+        ];
         let route = Socket::route()?;
         route.drop_routes_of(LEARNED_PROTOCOL)?;
         route.join(&groups)?;
@@ -134,6 +144,7 @@ fn is_loss_on_host(kind: u16, flags: u16, body: &[u8]) -> bool {
     const DELADDR: u16 = 21;
     const NEWROUTE: u16 = 24;
     const DELROUTE: u16 = 25;
+    const NEWNETCONF: u16 = 80;
     const IFINFO: usize = 16;
     const RTM_PROTOCOL: usize = 5;
     const IFLA_IFNAME: u16 = 3;
@@ -145,6 +156,8 @@ fn is_loss_on_host(kind: u16, flags: u16, body: &[u8]) -> bool {
             .is_some_and(|name| name.starts_with(MARK)),
         // The source of routes came or went, or a gateway's address went.
         NEWADDR | DELADDR => true,
+        // Forwarding or the reverse-path filter of some interface; of accept_ra there is no notification.
+        NEWNETCONF => true,
         // One of ours went.
         DELROUTE => protocol() == Some(ROUTE_PROTOCOL),
         // Another's is in place of one of ours, perhaps.
@@ -185,6 +198,7 @@ mod tests {
             (21, 0, vec![0; 8], true),
             (25, 0, route(246), true),
             (25, 0, route(3), false),
+            (80, 0, vec![2, 0, 0, 0], true),
             (24, netlink::REPLACE, route(4), true),
             (24, netlink::REPLACE, route(246), false),
             (24, netlink::CREATE, route(4), false),

@@ -177,7 +177,10 @@ fn wait_blocks_of_others(nodes: &[Host]) -> Result<()> {
 /// The router knows the blocks of both nodes, of both families, and the Service's address, from the node that has its endpoint.
 fn wait_known(kind: Kind, tor: &Host) -> Result<()> {
     for (n, blocks) in [(1, blocks(1)), (2, blocks(2))] {
-        for (block, gateway) in blocks.iter().zip([format!("192.0.2.1{n}"), format!("2001:db8:a::1{n}")]) {
+        for (block, gateway) in blocks
+            .iter()
+            .zip([format!("192.0.2.1{n}"), format!("2001:db8:a::1{n}")])
+        {
             wait::until(CONVERGENCE, format_args!("{block} at the router"), || {
                 let said = ask(kind, tor, block)?;
                 ensure!(said.contains(block.as_str()) && said.contains(&gateway), "{said}");
@@ -218,7 +221,10 @@ fn beside_a_mesh(name: &str, kind: Kind) -> Result<()> {
         .ok_or_else(|| Failure::new(format!("no peers in {text}")))?;
     let routers = routers.split_once("# peers:\n").map(|(_, rest)| rest);
     let routers = routers.ok_or_else(|| Failure::new(format!("no router in {text}")))?;
-    let routers: String = routers.lines().map(|line| format!("{}\n", line.trim_start_matches("# "))).collect();
+    let routers: String = routers
+        .lines()
+        .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+        .collect();
     let file = format!("{head}\npeers:\n{routers}");
     let labels = json!({"rack": "a", "node-restriction.kubernetes.io/podroute-reflector": "true"});
     let _agents: Vec<Daemon> = nodes
@@ -231,7 +237,10 @@ fn beside_a_mesh(name: &str, kind: Kind) -> Result<()> {
 
 /// Without addresses on the links, one session carries both families.
 fn as_per_node() -> Result<()> {
-    let (tor, nodes) = (Host::create("tor")?, [Host::create("node-1")?, Host::create("node-2")?]);
+    let (tor, nodes) = (
+        Host::create("tor")?,
+        [Host::create("node-1")?, Host::create("node-2")?],
+    );
     for (host, port) in nodes.iter().zip(["swp1", "swp2"]) {
         host.ip(&format!("link add eth0 type veth peer name {port} netns tor"))?;
         tor.ip(&format!("link set {port} up"))?;
