@@ -5,6 +5,7 @@
 //! pod: where an attachment is complete and its namespace lives, or cannot be seen from here, a missing part is only
 //! reported.
 
+use std::cell::Cell;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
@@ -271,11 +272,26 @@ impl fmt::Display for Finding {
     }
 }
 
+/// What was found, and what was not looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Examination {
+    /// What does not fit together.
+    pub findings: Vec<Finding>,
+    /// Living pods whose network namespace could not be entered: of these the host's side alone was looked at.
+    pub not_entered: usize,
+}
+
 /// Finds inconsistencies and, with `fix`, mends those that can be mended. Returns what was found. Without `fix` nothing is
 /// written, nor need it be possible.
 pub fn check(state_dir: &Path, fix: bool) -> Result<Vec<Finding>> {
+    examine(state_dir, fix).map(|examination| examination.findings)
+}
+
+/// The same, with what could not be looked at.
+pub fn examine(state_dir: &Path, fix: bool) -> Result<Examination> {
     let host = Socket::route()?;
     let mut findings = Vec::new();
+    let mut not_entered = 0;
     let disk = Disk::open(state_dir, false)?;
     if let Some(disk) = &disk {
         let look = Look {
@@ -283,6 +299,7 @@ pub fn check(state_dir: &Path, fix: bool) -> Result<Vec<Finding>> {
             host: &host,
             fix,
             deadline: Instant::now() + attachment::WAIT,
+            not_entered: Cell::new(0),
         };
         for owner in attachment::owners(disk)? {
             let name = owner.clone();
@@ -296,10 +313,14 @@ pub fn check(state_dir: &Path, fix: bool) -> Result<Vec<Finding>> {
         }
         check_claims(disk, fix, &mut findings)?;
         look.at_rules(&mut findings)?;
+        not_entered = look.not_entered.get();
     }
     check_interfaces(state_dir, disk.as_ref(), &host, fix, &mut findings)?;
     findings.sort();
-    Ok(findings)
+    Ok(Examination {
+        findings,
+        not_entered,
+    })
 }
 
 struct Look<'a> {
@@ -308,6 +329,8 @@ struct Look<'a> {
     fix: bool,
     /// Of all waiting for others who hold an attachment.
     deadline: Instant,
+    /// Pods that were not looked into.
+    not_entered: Cell<usize>,
 }
 
 impl Look<'_> {
@@ -373,6 +396,9 @@ impl Look<'_> {
             .filter(|netns| netns.inode() == record.netns_inode)
             // Without CAP_SYS_ADMIN, as in the shipped container, it cannot be entered: the host's side alone is looked at.
             .filter(|netns| netns.inside(|| Ok(())).is_ok());
+        if netns.is_none() {
+            self.not_entered.set(self.not_entered.get() + 1);
+        }
         let seen = wiring::seen(self.host, netns.as_ref(), &wanted)?;
         findings.extend(
             wanted

@@ -401,6 +401,7 @@ fn fib_config(config: &Config, host: &Host) -> FibConfig {
         rule_priority: config.fib.rule_priority,
         via_default: config.fib.resolve_via_default,
         pod_cidrs: config.cluster.pod_cidrs.clone(),
+        services: config.services.ranges.clone(),
         sources: host.addresses.clone(),
         objects: config.fib.nexthop_objects,
         resilience: config.fib.resilient_groups.map(|groups| Resilience {

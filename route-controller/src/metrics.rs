@@ -145,7 +145,8 @@ impl Routes {
 
     fn of(fib: &Fib) -> Self {
         let mut counts = Self {
-            refused: i64::try_from(fib.refused().count()).unwrap_or(i64::MAX),
+            refused: i64::try_from(fib.refused().filter(|(_, rule)| rule.is_trouble()).count())
+                .unwrap_or(i64::MAX),
             ..Self::default()
         };
         for progress in fib.delta.progresses() {

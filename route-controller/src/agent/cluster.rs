@@ -61,8 +61,8 @@ impl Agent {
             Err(error) => Err(error),
         };
         match applied {
-            Ok(outcome) => tracing::info!(%outcome, "news of the cluster"),
-            Err(error) => tracing::error!(%error, "news of the cluster cannot be applied"),
+            Ok(outcome) => tracing::debug!(%outcome, "cluster update"),
+            Err(error) => tracing::error!(%error, "cannot apply a cluster update"),
         }
     }
 

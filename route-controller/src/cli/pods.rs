@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cni_ipam::{AttachmentInfo, Finding, Life};
+use cni_ipam::{AttachmentInfo, Examination, Finding, Life};
 use serde::Serialize;
 
 use super::show::{duration, new_table, text};
@@ -117,10 +117,13 @@ fn table(pods: &[PodStatus], empty: &str) -> String {
 /// Prints what does not fit together. The error counts what is left as it is.
 pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), String> {
     let path = state.path();
-    let look = |fix| cni_ipam::check(&path, fix).map_err(|error| error.to_string());
-    let found = look(fix)?;
+    let look = |fix| cni_ipam::examine(&path, fix).map_err(|error| error.to_string());
+    let Examination {
+        findings: found,
+        not_entered,
+    } = look(fix)?;
     // What is mended is what a second look does not find.
-    let left = if fix { look(false)? } else { found.clone() };
+    let left = if fix { look(false)?.findings } else { found.clone() };
     for finding in found.iter().filter(|finding| !left.contains(finding)) {
         println!("mended: {finding}");
     }
@@ -128,7 +131,18 @@ pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), String> {
         println!("found: {finding}");
     }
     if found.is_empty() && left.is_empty() {
-        println!("{}: addresses, interfaces and pods fit together", path.display());
+        let what = if not_entered == 0 {
+            "addresses, interfaces and pods fit together"
+        } else {
+            "addresses and the host's interfaces fit together"
+        };
+        println!("{}: {what}", path.display());
+    }
+    if not_entered > 0 {
+        println!(
+            "not looked into: {not_entered} pods, whose network namespaces cannot be entered from here; run this on the node as \
+             root, or give the container CAP_SYS_ADMIN and the directory of namespaces"
+        );
     }
     summary(&left, fix)
 }

@@ -11,6 +11,8 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use super::error;
+
 /// Between attempts.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -77,9 +79,12 @@ async fn follow(node: String, mut news: watch::Receiver<Wanted>) {
                 Ok(()) => break tracing::info!(network = ?wanted, "condition NetworkUnavailable"),
                 // Once: it is tried until it is taken.
                 Err(error) if !failed => {
+                    let error = error::in_words(&error);
                     tracing::warn!(%error, "the node's condition NetworkUnavailable is not taken; it is tried again every 5 s");
                 }
-                Err(error) => tracing::debug!(%error, "condition NetworkUnavailable"),
+                Err(error) => {
+                    tracing::debug!(error = %error::in_words(&error), "condition NetworkUnavailable");
+                }
             }
             failed = true;
             tokio::select! {

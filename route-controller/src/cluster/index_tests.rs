@@ -96,7 +96,10 @@ fn addresses(change: &serde_json::Value) -> (Vec<(ServiceAddress, String)>, Opti
         return (Vec::new(), None);
     };
     let text = |(kind, addr): &(ServiceAddress, IpAddr)| (*kind, addr.to_string());
-    (service.addresses.iter().map(text).collect(), service.class.clone())
+    (
+        service.addresses.iter().map(text).collect(),
+        service.class.clone(),
+    )
 }
 
 /// What is in an object and does not hold: kube-proxy answers for none of it, so that packets to it would loop or be lost.
@@ -104,7 +107,9 @@ fn addresses(change: &serde_json::Value) -> (Vec<(ServiceAddress, String)>, Opti
 fn addresses_that_a_service_of_this_type_does_not_have() {
     use ServiceAddress::{Cluster, External, LoadBalancer};
     let of = |list: &[(ServiceAddress, &str)]| -> Vec<_> {
-        list.iter().map(|(kind, text)| (*kind, (*text).to_owned())).collect()
+        list.iter()
+            .map(|(kind, text)| (*kind, (*text).to_owned()))
+            .collect()
     };
     let balanced = (LoadBalancer, "198.51.100.1");
     let others = [
@@ -137,7 +142,11 @@ fn addresses_that_a_service_of_this_type_does_not_have() {
             others.to_vec(),
         ),
         ("NodePort", json!({"spec": {"type": "NodePort"}}), others.to_vec()),
-        ("no type is ClusterIP", json!({"spec": {"type": null}}), others.to_vec()),
+        (
+            "no type is ClusterIP",
+            json!({"spec": {"type": null}}),
+            others.to_vec(),
+        ),
         (
             "ExternalName, with what it had before",
             json!({"spec": {"type": "ExternalName", "externalName": "web.example"}}),
@@ -163,7 +172,11 @@ fn addresses_that_a_service_of_this_type_does_not_have() {
         let (found, class) = addresses(&change);
         assert_eq!(found, of(&expected), "{what}");
         let is_balancer = change["spec"]["type"].is_null() && change["spec"].get("type").is_none();
-        assert_eq!(class.is_some(), is_balancer, "{what}: a class is of load balancers alone");
+        assert_eq!(
+            class.is_some(),
+            is_balancer,
+            "{what}: a class is of load balancers alone"
+        );
     }
 }
 

@@ -14,6 +14,7 @@
 
 pub(crate) mod cache;
 mod condition;
+mod error;
 mod events;
 mod handover;
 mod health;
