@@ -417,7 +417,10 @@ impl Agent {
         self.follow_cluster(&mut streams.cluster, self.config.from_kubernetes);
         self.install_blocks().await;
         self.write_node_file()?;
-        self.speaker.defer(self.sessions.up_before(), DEFERRAL).await?;
+        // Without the cluster's objects it is not known which peers this node has.
+        let configured = self.knows_cluster().then_some(self.config.peers.as_slice());
+        let before = self.sessions.up_before(configured);
+        self.speaker.defer(before, DEFERRAL).await?;
         self.speaker.drain(self.drain.on).await?;
         self.speaker.originate(self.originated()).await?;
         self.put_peers().await?;

@@ -66,9 +66,12 @@ impl Sessions {
         }
     }
 
-    /// The peers whose sessions were up before the restart, by name; nobody after a fresh start.
-    pub(super) fn up_before(&self) -> BTreeSet<String> {
-        self.up_at_end.clone()
+    /// The peers whose sessions were up before the restart, by name; nobody after a fresh start. One that is not configured any more, or
+    /// is shut down, comes back no more: waiting for it would hold routes back from all others. `None`: not known who is configured.
+    pub(super) fn up_before(&self, configured: Option<&[Peer]>) -> BTreeSet<String> {
+        let may_be =
+            |name: &&String| configured.is_none_or(|peers| peers.iter().any(|peer| is_called(peer, name)));
+        self.up_at_end.iter().filter(may_be).cloned().collect()
     }
 
     /// Whether the node has just come up: nothing is known of an earlier run.
@@ -147,6 +150,22 @@ impl Sessions {
             tracing::warn!(file = %self.file.display(), %error, "the names of sessions cannot be kept for a restart");
         }
     }
+}
+
+/// Whether a session of this name may come from the peer.
+fn is_called(peer: &Peer, name: &str) -> bool {
+    if peer.shutdown {
+        return false;
+    }
+    let Remote::Range { prefix, .. } = peer.remote else {
+        return peer.name == name;
+    };
+    // The speaker calls those of a range NAME-ADDRESS.
+    let address = name
+        .strip_prefix(&peer.name)
+        .and_then(|rest| rest.strip_prefix('-'));
+    let address = address.and_then(|text| text.parse().ok());
+    address.is_some_and(|address| prefix.contains_addr(address))
 }
 
 fn some_of(names: &[&String]) -> String {
@@ -234,9 +253,35 @@ mod tests {
         second.write();
         let mut third = start(&["a", "b"]);
         assert_eq!(third.obstacle().unwrap(), "not up again since the restart: a, b");
-        let only_a: BTreeSet<String> = ["a".to_owned()].into();
-        assert_eq!(third.up_before(), only_a, "b was down when the second run ended");
+        assert_eq!(
+            third.up_at_end,
+            ["a".to_owned()].into(),
+            "b was down when the second run ended"
+        );
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn who_cannot_come_back_is_not_waited_for() {
+        let up = [
+            "tor-a",
+            "tor-b",
+            "node-9",
+            "pods-192.0.2.2",
+            "pods-198.51.100.2",
+            "pods-x",
+            "old-192.0.2.3",
+        ];
+        let sessions = of(Some(&up), &[], &[]);
+        let head = "apiVersion: podroute/v1\ncluster: {asn: 64512}\nnode: {name: n}\npeers:\n";
+        let peers = "- {name: tor-a, address: 192.0.2.1, asn: 64512}\n\
+                     - {name: tor-b, address: 192.0.2.4, asn: 64512, shutdown: true}\n\
+                     - {name: pods, listenRange: 192.0.2.0/24, asn: 64512}\n";
+        let config = podroute_config::load(&format!("{head}{peers}")).unwrap();
+        let expected: BTreeSet<String> = ["tor-a", "pods-192.0.2.2"].map(str::to_owned).into();
+        assert_eq!(sessions.up_before(Some(&config.peers)), expected);
+        assert_eq!(sessions.up_before(None).len(), up.len());
+        assert!(of(None, &[], &[]).up_before(Some(&config.peers)).is_empty());
     }
 
     #[test]
