@@ -1,10 +1,5 @@
 //! What Kubernetes says and what this node makes of it: blocks, mesh, Services. Depends on the facts alone.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 

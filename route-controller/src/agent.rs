@@ -52,7 +52,7 @@ use crate::metrics::Health;
 use crate::mounted::Mounted;
 use crate::secrets::Secrets;
 use crate::server::ToAgent;
-use crate::{clock, sysctl};
+use crate::{clock, service_manager, sysctl};
 
 /// For so long, peers that were up before a restart are waited for (RFC 4724 §4.1, Selection_Deferral_Timer), and routes from before the
 /// start stay in the kernel.
@@ -297,7 +297,7 @@ pub(crate) async fn run(
     .map_err(AgentError::Netlink)?;
     let sessions = sessions::Sessions::read(&run_dir);
     let start = Start {
-        restarting_until: (!sessions.is_fresh()).then(|| clock::now() + DEFERRAL),
+        restarting_until: sessions.is_restart().then(|| clock::now() + DEFERRAL),
         forwarding_preserved: task.adopted() > 0,
     };
     tokio::spawn(task.run());
@@ -431,6 +431,7 @@ impl Agent {
         self.report_cluster();
         self.help_plugins();
         self.run_loop(streams).await?;
+        service_manager::stopping();
         // The kernel keeps its routes in either case.
         let how = match self.config.shutdown {
             OnShutdown::Preserve => Shutdown::Preserve,
@@ -456,8 +457,10 @@ impl Agent {
         let mut look = tokio::time::interval(SECRETS_LOOKED_AT);
         let mut transition = tokio::time::interval(TRANSITION_LOOKED_AT);
         let mut settings = tokio::time::interval(host::SETTINGS_LOOKED_AT);
+        let mut watchdog = service_manager::Watchdog::from_environment();
         let paths_changed = self.bfd.changed();
         tracing::info!(node = %self.name(), router_id = %self.node.host.router_id, peers = self.peers.ids.len(), "agent started");
+        service_manager::started();
         loop {
             tokio::select! {
                 event = streams.events.recv() => match event {
@@ -486,6 +489,7 @@ impl Agent {
                 Ok(()) = streams.host.changed() => self.node.note_change(),
                 () = at(self.node.look_at), if self.node.look_at.is_some() => self.look_at_host().await?,
                 _ = settings.tick() => self.look_at_settings(),
+                () = watchdog.tick() => {}
             }
             let wanted = self.file.waits.unwrap_or(self.config.from_kubernetes);
             self.follow_cluster(&mut streams.cluster, wanted);
@@ -549,6 +553,7 @@ impl Agent {
     /// The routes from before the start that nobody announced again are gone from the kernel.
     fn swept(&mut self) {
         self.sweep_at = None;
+        self.sessions.deferral_ended();
         self.reports.health.settled.store(true, Ordering::Relaxed);
         self.look_at_sessions();
     }

@@ -1,7 +1,8 @@
 //! Settings of an interface, as `net.ipv4.conf` and `net.ipv6.conf` have them: read from the link itself (`IFLA_AF_SPEC`).
 
+use linux::netlink::{Attributes, u32_at};
+
 use super::link;
-use super::netlink::{Attrs, u32_at};
 use crate::block::Family;
 
 /// What of them a pod's interface needs on the host.
@@ -22,7 +23,7 @@ pub(crate) fn slot(family: Family) -> usize {
 
 impl Settings {
     /// From a link's attributes; what the kernel does not say is 0.
-    pub(crate) fn read(attrs: &Attrs<'_>) -> Self {
+    pub(crate) fn read(attrs: &Attributes<'_>) -> Self {
         const INET_CONF: u16 = 1;
         const INET6_CONF: u16 = 2;
         // Numbers of uapi/linux/ip.h, from 1, and of uapi/linux/ipv6.h, from 0.
@@ -32,8 +33,8 @@ impl Settings {
         const ACCEPT_RA: usize = 3;
         let conf = |family: Family, kind: u16| {
             let all = attrs.get(link::IFLA_AF_SPEC)?;
-            let of_family = Attrs(all).get(u16::from(link::af(family)))?;
-            Attrs(of_family).get(kind)
+            let of_family = Attributes(all).get(u16::from(link::af(family)))?;
+            Attributes(of_family).get(kind)
         };
         let (v4, v6) = (conf(Family::V4, INET_CONF), conf(Family::V6, INET6_CONF));
         let value = |conf: Option<&[u8]>, at: usize| conf.and_then(|conf| u32_at(conf, at * 4)).unwrap_or(0);

@@ -4,12 +4,12 @@
 
 use std::path::Path;
 
-use e2e::daemon::{Kind, bird, frr, gobgp, openbgpd, podroute};
-use e2e::failure::{Context, Failure, Result};
-use e2e::machine::Host;
-use e2e::process::Daemon;
-use e2e::rack::CONVERGENCE;
-use e2e::{cabling, ensure, netns, process, wait};
+use lab::daemon::{Kind, bird, frr, gobgp, openbgpd, podroute};
+use lab::failure::{Context, Failure, Result};
+use lab::machine::Host;
+use lab::process::Daemon;
+use lab::rack::CONVERGENCE;
+use lab::{cabling, ensure, netns, process, wait};
 use serde_json::json;
 
 use crate::support::{prefix, wait_route};

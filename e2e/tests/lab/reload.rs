@@ -1,11 +1,11 @@
 //! What a reload of the file does to the running agent, over one cable.
 
-use e2e::daemon::{Kind, podroute};
-use e2e::ensure;
-use e2e::failure::Result;
-use e2e::machine::Host;
-use e2e::rack::CONVERGENCE;
-use e2e::wait;
+use lab::daemon::{Kind, podroute};
+use lab::ensure;
+use lab::failure::Result;
+use lab::machine::Host;
+use lab::rack::CONVERGENCE;
+use lab::wait;
 
 use crate::sessions::{cable, established, yaml};
 use crate::support::uptime;
@@ -35,7 +35,7 @@ const CLIENT: &str = "listen: {enabled: false}\npeers: [{name: hub, address: 192
 
 fn reload(node: &Host, file: &str) -> Result<String> {
     node.write_config("podroute.yaml", file)?;
-    let podroute = e2e::bins::find("podroute")?;
+    let podroute = lab::bins::find("podroute")?;
     node.run(&podroute.to_string_lossy(), &["reload"])
 }
 
@@ -63,7 +63,7 @@ fn listen() -> Result<()> {
     // Somebody has the port: the node listens as before, and says so until it is free.
     let taken = node.within(|| {
         std::net::TcpListener::bind("192.0.2.1:1180")
-            .map_err(|error| e2e::failure::Failure::new(error.to_string()))
+            .map_err(|error| lab::failure::Failure::new(error.to_string()))
     })?;
     let outcome = reload(&node, &node_file("{port: 1180}"))?;
     ensure!(

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use e2e::daemon::{Kind, frr, podroute};
-use e2e::failure::{Context, Failure, Result};
-use e2e::machine::Host;
-use e2e::process::Daemon;
-use e2e::rack::CONVERGENCE;
-use e2e::{bins, cabling, ensure, kernel, wait};
+use lab::daemon::{Kind, frr, podroute};
+use lab::failure::{Context, Failure, Result};
+use lab::machine::Host;
+use lab::process::Daemon;
+use lab::rack::CONVERGENCE;
+use lab::{bins, cabling, ensure, kernel, wait};
 use nix::sys::signal::Signal;
 
 use crate::bgp_raw::Raw;

@@ -240,7 +240,7 @@ impl Agent {
                 condition.say(Network::Drained);
             } else if obstacles.is_empty() && is_settled {
                 condition.say(Network::Available);
-            } else if self.sessions.is_fresh() || is_lacking {
+            } else if self.sessions.is_first_start() || is_lacking {
                 let why = obstacles.first().map_or(INITIAL_ROUTES, String::as_str);
                 condition.say(Network::Unavailable(why.to_owned()));
             }
