@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::engine::{Engine, EqualPaths, Input, Originated, Preview, Reach, RouteFilter, RouteView};
-use bgp_proto::types::{Family, PeerId};
+use bgp_proto::types::{Family, FamilySet, PeerId};
 use bgp_proto::wire::{Notification, Refresh, RefreshKind, cease};
 use tokio::sync::{mpsc, oneshot};
 
@@ -219,6 +219,14 @@ impl SpeakerHandle {
     /// [`Stopped`].
     pub async fn drain(&self, on: bool) -> Result<(), Stopped> {
         self.input(Input::Drain(on)).await
+    }
+
+    /// Families of which an established peer was sent a route; `None` while no session is established.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn advertised_families(&self) -> Result<Option<FamilySet>, Stopped> {
+        self.ask(|engine| engine.advertised_families()).await
     }
 
     /// For each of these peers, how many prefixes would be lost if all of them went.

@@ -404,10 +404,9 @@ impl Registry {
                 "{name} has its {limit} peers already (listenLimit)"
             )));
         }
-        let mut template = spec.template;
         let addr = remote.ip().to_canonical();
+        let mut template = spec.template.called(format!("{name}-{addr}"));
         template.id = PeerId(FIRST_DYNAMIC | entries.dynamic);
-        template.name = format!("{name}-{addr}");
         template.transport.remote = match remote {
             SocketAddr::V6(_) if addr.is_ipv6() => remote,
             _ => SocketAddr::new(addr, remote.port()),
