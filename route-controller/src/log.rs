@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 const LINES: usize = 8192;
 
 /// What is logged by default. The Kubernetes client's own words about a lost stream name neither thing nor remedy; ours do.
-const DEFAULT: &str = "info,kube_client=off,kube_runtime=off";
+const DEFAULT: &str = "info,netlink_proto=error,kube_client=off,kube_runtime=off";
 
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 

@@ -443,7 +443,7 @@ fn as_rules(out: &mut String, peer: &Peer) -> fmt::Result {
         PrivateAs::Remove => Some("private AS numbers are left out of what it gets"),
         PrivateAs::Replace => Some("private AS numbers are replaced in what it gets"),
     };
-    let add_path = match (peer.add_path_send, rules.add_path_most) {
+    let add_path = match (peer.add_path_send, rules.add_path_limit) {
         (false, _) => None,
         (true, 0) => Some("all paths of a prefix are sent, if it accepts several".to_owned()),
         (true, most) => Some(format!(

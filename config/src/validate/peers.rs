@@ -454,7 +454,7 @@ fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
             next_hop_unchanged: is(&peer.next_hop_unchanged),
             route_server: is(&peer.route_server_client),
             enforce_first_as: is(&peer.enforce_first_as),
-            add_path_most: peer
+            add_path_limit: peer
                 .add_path_send
                 .as_ref()
                 .and_then(|most| most.value)

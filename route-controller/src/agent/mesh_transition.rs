@@ -156,7 +156,10 @@ impl Agent {
             .keys()
             .filter_map(|name| Some((*self.peers.ids.get(name)?, name.clone())))
             .collect();
-        let alone = self.speaker.only_from(ids.keys().copied().collect()).await?;
+        let alone = self
+            .speaker
+            .count_exclusive_prefixes(ids.keys().copied().collect())
+            .await?;
         let now = now();
         let mut gone = BTreeSet::new();
         for (id, name) in &ids {

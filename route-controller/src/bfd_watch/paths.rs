@@ -81,7 +81,7 @@ impl Paths {
             let notify = self.notify();
             match Bfd::start(move || notify.notify_one()) {
                 Ok(bfd) => {
-                    if !bfd.runs_first() {
+                    if !bfd.has_realtime_priority() {
                         tracing::warn!(
                             event = "bfd_not_realtime",
                             "BFD has no real-time priority: on a busy node sessions may go down although the path works. The agent needs \
@@ -189,7 +189,7 @@ impl Paths {
     /// Neighbors shall know that our silence is meant.
     pub(crate) fn set_all_admin_down(&self) {
         if let Some(bfd) = &self.bfd {
-            bfd.admin_down(true);
+            bfd.set_all_admin_down(true);
         }
     }
 
@@ -217,8 +217,8 @@ impl Paths {
                 .damped
                 .held_until(now)
                 .map(|until| until.saturating_duration_since(now).as_secs() + 1),
-            refused: status.refused.0,
-            last_refused: status.refused.1.map(|why| why.to_string()),
+            refused: status.dropped.0,
+            last_refused: status.dropped.1.map(|why| why.to_string()),
         })
         .collect()
     }

@@ -147,7 +147,7 @@ fn answer(question: &Question, lines: &[Line], configs: &[(String, Config)]) -> 
                 ""
             };
             println!(
-                "{file}: good: {}, {}{from_cluster}",
+                "{file}: valid: {}, {}{from_cluster}",
                 count(peers, "peer"),
                 count(blocks, "block")
             );

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use bfd::BesideBfd;
+use bfd::RealtimeGuard;
 use linux::netlink::{NLMSG_ERROR, Socket, messages};
 
 use super::dump::{self, ObjectReading};
@@ -176,7 +176,7 @@ fn run(
             continue;
         }
         // One message about a nexthop object can move a hundred thousand routes, in a tenth of a second.
-        let beside = matches!(job.batch, Batch::Objects(_)).then(BesideBfd::begin);
+        let beside = matches!(job.batch, Batch::Objects(_)).then(RealtimeGuard::begin);
         let outcomes = socket.make(&job.bytes, job.first, job.batch.len());
         drop(beside);
         // Answers that come late must not be taken for those to what follows.
