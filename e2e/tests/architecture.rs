@@ -87,7 +87,8 @@ fn every_path_exists() {
 #[test]
 fn every_log_event_of_the_agent_is_documented() {
     let root = Path::new(ROOT);
-    let page = std::fs::read_to_string(root.join("docs/reference/events.md")).expect("docs/reference/events.md");
+    let page =
+        std::fs::read_to_string(root.join("docs/reference/events.md")).expect("docs/reference/events.md");
     let (agent, _) = page.split_once("\n## Kubernetes Events").expect("the section");
     let documented: BTreeSet<&str> = agent
         .lines()
