@@ -137,6 +137,13 @@ impl PeerSpec {
     pub(crate) fn wanted(&self) -> bool {
         self.enabled && self.waiting_for.is_none()
     }
+
+    /// The same for a dynamic peer of this name, for the engine too.
+    pub(crate) fn called(mut self, name: String) -> Self {
+        Arc::make_mut(&mut self.routing).name.clone_from(&name);
+        self.name = name;
+        self
+    }
 }
 
 /// A range of addresses from which dynamic peers are accepted.

@@ -29,6 +29,29 @@ async fn two_thousand_connections_in_turn_leave_nothing_behind() {
     .await;
 }
 
+/// After a restart, dynamic peers are waited for by their own names (RFC 4724 §4.1), and routes go out when their End-of-RIB is in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dynamic_peer_that_is_back_ends_the_deferral() {
+    let (a, b) = (start(58, 64512), start(59, 65009));
+    let mut range = range(&a, 0, 65009, 10);
+    range.prefix = "127.0.0.59/32".parse().unwrap();
+    range.template.session.graceful_restart = Some(120);
+    let names = ["racks-127.0.0.59".to_owned()].into();
+    let hour = std::time::Duration::from_secs(3600);
+    a.handle.defer(names, hour).await.unwrap();
+    a.handle.originate(vec![block("10.244.58.0/24")]).await.unwrap();
+    a.handle.put_range(range.clone()).await.unwrap();
+    b.handle.put_peer(spec(&b, 1, a.addr, a.asn)).await.unwrap();
+    has_route(&b.handle, "10.244.58.0/24", true).await;
+    // A change of the range leaves its peers their names.
+    range.template = quiet(range.template);
+    a.handle.put_range(range).await.unwrap();
+    has_route(&b.handle, "10.244.58.0/24", false).await;
+    let peers = a.handle.peers().await.unwrap();
+    let names: Vec<&str> = peers.iter().map(|peer| peer.spec.routing.name.as_str()).collect();
+    assert_eq!(names, ["racks-127.0.0.59"]);
+}
+
 /// In either order: the changed configuration and the end of the peer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_range_that_changes_while_its_peers_go_leaves_nothing_behind() {
