@@ -61,9 +61,9 @@ packages() { # ARCH
 
 rm -rf "$dist"
 mkdir -p "$dist"
-tool cargo-deb 3.6.0 cargo-deb
-tool cargo-generate-rpm 0.16.1 cargo-generate-rpm
-tool cargo-cyclonedx 0.5.7 cargo-cyclonedx
+tool cargo-deb 3.8.0 cargo-deb
+tool cargo-generate-rpm 0.21.1 cargo-generate-rpm
+tool cargo-cyclonedx 0.5.9 cargo-cyclonedx
 for arch in $ARCHES; do build "$arch"; done
 case " $ARCHES " in *" $(uname -m) "*) ;; *) build "$(uname -m)" ;; esac
 share
