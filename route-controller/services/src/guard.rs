@@ -72,6 +72,24 @@ impl Guard {
     }
 }
 
+/// A special address of the range, if it has one.
+#[must_use]
+pub fn special_in(range: &Range) -> Option<IpAddr> {
+    let starts = [
+        "0.0.0.0",
+        "127.0.0.0",
+        "169.254.0.0",
+        "224.0.0.0",
+        "::",
+        "::ffff:0:0",
+        "fe80::",
+        "ff00::",
+    ];
+    let starts = starts.into_iter().filter_map(|text| text.parse().ok());
+    let mut all = std::iter::once(range.first()).chain(starts.filter(|addr| range.contains(*addr)));
+    all.find(|addr| special(*addr).is_some())
+}
+
 /// The last address of the special range that the address lies in (RFC 6890).
 fn special(addr: IpAddr) -> Option<IpAddr> {
     match addr {
@@ -106,6 +124,18 @@ fn special(addr: IpAddr) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn special_addresses_of_a_range_are_found() {
+        let has = |text: &str| special_in(&text.parse().unwrap()).is_some();
+        assert!(
+            has("126.255.255.255-127.0.0.0")
+                && has("169.254.9.0/24")
+                && has("fe00::/8")
+                && has("220.0.0.0-230.0.0.0")
+        );
+        assert!(!has("192.0.2.0/24") && !has("2001:db8::/32") && !has("1.0.0.0-126.255.255.255"));
+    }
 
     #[test]
     fn only_ordinary_addresses_inside_ranges_pass() {

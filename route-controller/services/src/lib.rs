@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod allocator;
+mod announce;
 mod election;
 mod guard;
 mod ledger;
@@ -18,8 +19,9 @@ mod request;
 mod service;
 
 pub use allocator::{Decision, Plan, PoolUse, Settings, plan};
+pub use announce::Unannounced;
 pub use election::{Election, LEASE, Record, Step, WRITES_UNTIL};
-pub use guard::{Guard, Refusal};
+pub use guard::{Guard, Refusal, special_in};
 pub use ledger::{Change, Ledger, Write};
 pub use pool::{Labels, Mismatch, Pool};
 pub use problem::Problem;
