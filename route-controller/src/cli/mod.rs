@@ -5,6 +5,7 @@ mod check;
 mod diff;
 mod install;
 mod pods;
+mod services;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -176,6 +177,13 @@ enum Show {
     Bfd(Output),
     /// What Kubernetes says, and what of it is not taken; whether the node is drained, and why it is not ready.
     Cluster(Output),
+    /// Services: their addresses and pools, and why this node announces an address or not.
+    Services {
+        /// Only this one: its name, or namespace/name.
+        name: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Pods with an address of this node; works while the agent is down.
     Pods {
         /// Form of the output.
@@ -390,6 +398,7 @@ fn show(what: Show) -> Result<(), String> {
         Show::Blocks(output) => (Request::Blocks, output, None),
         Show::Bfd(output) => (Request::Bfd, output, None),
         Show::Cluster(output) => (Request::Cluster, output, None),
+        Show::Services { name, output } => return show_services(name.as_deref(), &output),
         Show::Pods { output, state } => return pods::show(&state, output),
     };
     let mut reply = ask::ask(&output.run_dir.run_dir, &request)?;
@@ -404,6 +413,22 @@ fn show(what: Show) -> Result<(), String> {
         Form::Table if only.is_some() => show::peers_in_full(&reply),
         Form::Table => show::table(&reply),
         form => for_programs(form, &value(&reply)?)?,
+    };
+    println!("{}", text.trim_end());
+    Ok(())
+}
+
+fn show_services(name: Option<&str>, output: &Output) -> Result<(), String> {
+    let mut reply = ask::ask(&output.run_dir.run_dir, &Request::Services)?;
+    if let (Reply::Services(status), Some(name)) = (&mut reply, name) {
+        services::select(status, name)?;
+    }
+    let text = match (&reply, output.output) {
+        (Reply::Services(status), Form::Json | Form::Yaml) => {
+            let value = serde_json::to_value(status).map_err(|error| error.to_string())?;
+            for_programs(output.output, &value)?
+        }
+        _ => show::table(&reply),
     };
     println!("{}", text.trim_end());
     Ok(())
