@@ -157,6 +157,24 @@ pub struct Services {
     pub aggregates: BTreeMap<Prefix, BTreeSet<Community>>,
 }
 
+impl Services {
+    /// Whether both announce and allocate the same; why other addresses are not announced may differ.
+    #[must_use]
+    pub fn announces_like(&self, other: &Self) -> bool {
+        let of = |services: &Self| {
+            let Self {
+                ranges,
+                hosts,
+                aggregates,
+                allocation,
+                ..
+            } = services.clone();
+            (ranges, hosts, aggregates, allocation)
+        };
+        of(self) == of(other)
+    }
+}
+
 /// `services.pools`, and what else allocation needs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Allocation {

@@ -31,6 +31,8 @@ const RENEWAL: Duration = Duration::from_secs(3);
 const GATHER: Duration = Duration::from_millis(10);
 /// Before a write that failed is repeated.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Before an Event that was not taken is tried again.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// Events of a watch taken before the next decision.
 const BURST: usize = 1000;
 
@@ -283,7 +285,7 @@ impl Term {
     /// An Event for each reason that is new.
     fn tell(&mut self, plan: &Plan) {
         let now = std::time::Instant::now();
-        let mut told = std::mem::take(&mut self.told);
+        let (mut told, mut is_late) = (std::mem::take(&mut self.told), false);
         told.retain(|key, _| plan.services.contains_key(key));
         for (key, decision) in &plan.services {
             let known = told.entry(key.clone()).or_default();
@@ -310,11 +312,16 @@ impl Term {
                     problem.to_string(),
                 ) {
                     known.insert(problem.clone());
+                } else {
+                    is_late = true;
                 }
             }
         }
         told.retain(|_, problems| !problems.is_empty());
         self.told = told;
+        if is_late {
+            self.decide_soon(TELL_AGAIN);
+        }
     }
 
     fn report(&self, plan: Plan) {
