@@ -16,6 +16,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let ours = [Kind::Podroute];
     vec![
         scenario("kube::addresses_of_pools", ours, || with_api(addresses)),
+        scenario("kube::services_of_metallb_keep_their_addresses", ours, || {
+            with_api(migrated)
+        }),
         scenario("kube::two_thousand_services_at_once", ours, || with_api(many)),
         scenario("kube::allocators_are_killed_in_the_middle", ours, || {
             with_api(killed)
@@ -186,6 +189,42 @@ fn addresses(cluster: &mut Cluster) -> Result<()> {
         &json!({"spec": {"type": "ClusterIP", "ports": [{"port": 80, "nodePort": null}]}}),
     )?;
     wait_held(cluster, "b", "")?;
+    Ok(())
+}
+
+/// Services that MetalLB's controller gave their addresses, also by its annotations: nothing of them changes, and nobody gets
+/// what they have.
+fn migrated(cluster: &mut Cluster) -> Result<()> {
+    cluster.join_all()?;
+    let metallb = |name: &str, annotation: &str, value: &str, port: u16, address: &str| -> Result<()> {
+        let annotations = json!({ format!("metallb.universe.tf/{annotation}"): value });
+        let mut object = service(name, &annotations);
+        object["spec"]["ports"][0]["port"] = json!(port);
+        cluster.create(SERVICES, &object)?;
+        let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}});
+        cluster.patch(&format!("{SERVICES}/{name}/status"), &status)
+    };
+    metallb("plain", "ip-allocated-from-pool", "edge", 80, "198.51.100.2")?;
+    metallb("exact", "loadBalancerIPs", "203.0.113.1", 80, "203.0.113.1")?;
+    metallb("shared-a", "allow-shared-ip", "k", 80, "203.0.113.2")?;
+    metallb("shared-b", "allow-shared-ip", "k", 443, "203.0.113.2")?;
+    cluster.create(SERVICES, &service("new", &json!({})))?;
+    let versions = |cluster: &Cluster| -> Result<BTreeMap<String, String>> {
+        let list = cluster.get(SERVICES)?;
+        let all = list["items"].as_array().cloned().unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let named = all.iter().map(|one| &one["metadata"]);
+        let named = named.map(|metadata| (text(&metadata["name"]), text(&metadata["resourceVersion"])));
+        Ok(named.filter(|(name, _)| name != "new").collect())
+    };
+    let before = versions(cluster)?;
+    cluster.start_agents(&format!("{FULL}{TWO_POOLS}"))?;
+    wait_held(cluster, "new", "198.51.100.1")?;
+    let after = versions(cluster)?;
+    ensure!(
+        before == after,
+        "Services were written: {before:?}, then {after:?}"
+    );
     Ok(())
 }
 

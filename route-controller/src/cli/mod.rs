@@ -3,6 +3,7 @@
 mod ask;
 mod check;
 mod diff;
+mod generate;
 mod install;
 mod pods;
 mod services;
@@ -10,7 +11,7 @@ mod show;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::agent;
@@ -132,6 +133,17 @@ enum Command {
     Ipam {
         #[command(subcommand)]
         what: Ipam,
+    },
+    /// Write the completion script of a shell to standard output: `podroute completions bash > /etc/bash_completion.d/podroute`.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages, one for each command.
+    Man {
+        /// The directory, which is made where it is missing.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
     },
     /// Take podroute off a node: its kernel routes (protocol 245), the pods' interfaces with their routes
     /// (protocol 246), addresses, nftables table, and the runtime's list. Living pods lose their network; nothing else
@@ -296,6 +308,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         Command::Ipam {
             what: Ipam::Check { fix, state },
         } => pods::check(&state, fix),
+        Command::Completions { shell } => generate::completions(shell, Cli::command())
+            .map_err(|error| format!("cannot write the completion script: {error}")),
+        Command::Man { directory } => generate::man_pages(&directory, Cli::command())
+            .map_err(|error| format!("cannot write man pages to {}: {error}", directory.display())),
         Command::Cleanup {
             state,
             conf_dir,
@@ -329,10 +345,7 @@ fn install_cni(config: &Path, bin: PathBuf, conf: PathBuf) -> Result<(), String>
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    #[expect(
-        clippy::expect_used,
-        reason = "without threads and epoll nothing can be done, and nobody can be told more"
-    )]
+    #[expect(clippy::expect_used, reason = "cannot start threads or epoll")]
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -372,14 +385,14 @@ fn dump(file: &Path, run_dir: &Path) -> Result<(), String> {
 fn cleanup(state: &pods::StateDir, conf_dir: &Path, force: bool) -> Result<(), String> {
     if !force && agent::is_running(state.run_dir()) {
         return Err(format!(
-            "an agent runs with {}: it would put back what is removed, and pods would lose their network; stop it first \
-             (systemctl stop podroute, or delete the DaemonSet), or give --force",
+            "an agent runs with {}: it would restore what is removed, and pods would lose their network; stop it first \
+             (systemctl stop podroute, or delete the DaemonSet), or use --force",
             state.run_dir().display()
         ));
     }
     let list = install::uninstall(conf_dir);
     let routes = block_on(cleanup::cleanup())
-        .map(|count| println!("removed {count} kernel routes"))
+        .map(|count| println!("removed {}", crate::count::count(count, "kernel object")))
         .map_err(|error| format!("cannot remove routes: {error}; podroute needs CAP_NET_ADMIN"));
     let pods = pods::cleanup(state);
     let failures: Vec<String> = [list, routes, pods].into_iter().filter_map(Result::err).collect();
@@ -486,9 +499,6 @@ fn order(run_dir: &Path, request: &Request) -> Result<(), String> {
             println!("{text}");
             Ok(())
         }
-        _ => Err(
-            "the agent gave an answer to another question; are podroute and the agent of one version?"
-                .to_owned(),
-        ),
+        _ => Err("unexpected answer from the agent; are podroute and the agent of one version?".to_owned()),
     }
 }

@@ -148,6 +148,7 @@ async fn stand(
         }
     };
     tracing::info!(
+        event = "allocator_started",
         holder = election.name(),
         fenced = is_fenced,
         "this agent allocates the addresses of Services"
@@ -157,10 +158,17 @@ async fn stand(
         .await;
     match end {
         End::Lost => tracing::warn!(
+            event = "allocator_ended",
             "another agent allocates the addresses of Services, or the API server does not answer"
         ),
-        End::Changed => tracing::info!("the allocation of addresses begins again with other settings"),
-        End::Stopped => tracing::info!("this agent allocates no addresses of Services any more"),
+        End::Changed => tracing::info!(
+            event = "allocator_ended",
+            "the allocation of addresses begins again with other settings"
+        ),
+        End::Stopped => tracing::info!(
+            event = "allocator_ended",
+            "this agent allocates no addresses of Services any more"
+        ),
     }
     Ok(true)
 }

@@ -61,6 +61,7 @@ impl Reports {
         report.failures += 1;
         if report.last_error.replace(error.clone()).is_none() {
             tracing::warn!(
+                event = "allocation_failed",
                 %error,
                 "a request for the allocation of addresses failed and is repeated; the account needs the rights of \
                  examples/kubernetes/base/rbac.yaml"
