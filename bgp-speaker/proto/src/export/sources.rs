@@ -233,7 +233,7 @@ impl Sources {
 
 /// Remembers the last result of [`Sources::learned`]: successive destinations mostly have the same source.
 /// Valid as long as the sources do not change.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct LastLearned(Option<(PeerId, Learned)>);
 
 impl LastLearned {
