@@ -147,6 +147,58 @@ impl Host {
     }
 }
 
+/// Host facts of a connection between two addresses.
+pub(crate) fn session_facts(
+    host: &Host,
+    negotiated: Arc<Negotiated>,
+    local: SocketAddr,
+    remote: IpAddr,
+) -> SessionFacts {
+    let all = host.addresses();
+    let interface = host.interface_of(&local);
+    let local = local.ip().to_canonical();
+    let own_addresses: Vec<&Address> = all
+        .iter()
+        .filter(|address| Some(&address.interface) == interface.as_ref())
+        .collect();
+    let direct = own_addresses
+        .iter()
+        .any(|address| address.subnet.is_some_and(|subnet| subnet.contains_addr(remote)));
+    let v4 = own_addresses.iter().find_map(|address| as_v4(address.addr));
+    let v6 = own_addresses
+        .iter()
+        .find_map(|address| as_v6(address.addr).filter(|addr| !addr.is_unicast_link_local()));
+    let link_local = own_addresses
+        .iter()
+        .find_map(|address| as_v6(address.addr).filter(Ipv6Addr::is_unicast_link_local));
+    let subnets = own_addresses.iter().filter_map(|address| address.subnet);
+    SessionFacts {
+        negotiated,
+        remote_addr: remote,
+        local_v4: as_v4(local).or(v4),
+        local_v6: as_v6(local).filter(|addr| !addr.is_unicast_link_local()).or(v6),
+        link_local: link_local.filter(|_| direct),
+        shared_subnets: if direct {
+            subnets.filter(|subnet| !is_link_local(subnet)).collect()
+        } else {
+            Vec::new()
+        },
+    }
+}
+
+/// A link-local next hop is on the link of the session (RFC 2545 §2).
+pub(crate) fn set_link_scope(op: &mut RouteOp, scope: u32) {
+    let RouteOp::Announce { attrs, .. } = op else {
+        return;
+    };
+    let link_local = match attrs.next_hop {
+        NextHop::V6(addr) if addr.is_unicast_link_local() => addr,
+        NextHop::V6Pair(global, local) if global.is_unspecified() || global.is_unicast_link_local() => local,
+        _ => return,
+    };
+    attrs.next_hop = NextHop::V6(with_scope(link_local, scope));
+}
+
 /// A netlink socket for address changes.
 fn netlink_socket() -> io::Result<AsyncFd<socket2::Socket>> {
     use nix::sys::socket as sys;
@@ -189,45 +241,6 @@ async fn watch_addresses(socket: AsyncFd<socket2::Socket>, host: Weak<Host>) {
         }
         let Some(host) = host.upgrade() else { return };
         retry_read = !host.apply_reading(addresses());
-    }
-}
-
-/// Host facts of a connection between two addresses.
-pub(crate) fn session_facts(
-    host: &Host,
-    negotiated: Arc<Negotiated>,
-    local: SocketAddr,
-    remote: IpAddr,
-) -> SessionFacts {
-    let all = host.addresses();
-    let interface = host.interface_of(&local);
-    let local = local.ip().to_canonical();
-    let own_addresses: Vec<&Address> = all
-        .iter()
-        .filter(|address| Some(&address.interface) == interface.as_ref())
-        .collect();
-    let direct = own_addresses
-        .iter()
-        .any(|address| address.subnet.is_some_and(|subnet| subnet.contains_addr(remote)));
-    let v4 = own_addresses.iter().find_map(|address| as_v4(address.addr));
-    let v6 = own_addresses
-        .iter()
-        .find_map(|address| as_v6(address.addr).filter(|addr| !addr.is_unicast_link_local()));
-    let link_local = own_addresses
-        .iter()
-        .find_map(|address| as_v6(address.addr).filter(Ipv6Addr::is_unicast_link_local));
-    let subnets = own_addresses.iter().filter_map(|address| address.subnet);
-    SessionFacts {
-        negotiated,
-        remote_addr: remote,
-        local_v4: as_v4(local).or(v4),
-        local_v6: as_v6(local).filter(|addr| !addr.is_unicast_link_local()).or(v6),
-        link_local: link_local.filter(|_| direct),
-        shared_subnets: if direct {
-            subnets.filter(|subnet| !is_link_local(subnet)).collect()
-        } else {
-            Vec::new()
-        },
     }
 }
 
@@ -278,19 +291,6 @@ fn prefix_len(mask: IpAddr) -> u8 {
         IpAddr::V6(mask) => mask.to_bits().count_ones(),
     };
     u8::try_from(bits).unwrap_or(128)
-}
-
-/// A link-local next hop is on the link of the session (RFC 2545 §2).
-pub(crate) fn set_link_scope(op: &mut RouteOp, scope: u32) {
-    let RouteOp::Announce { attrs, .. } = op else {
-        return;
-    };
-    let link_local = match attrs.next_hop {
-        NextHop::V6(addr) if addr.is_unicast_link_local() => addr,
-        NextHop::V6Pair(global, local) if global.is_unspecified() || global.is_unicast_link_local() => local,
-        _ => return,
-    };
-    attrs.next_hop = NextHop::V6(with_scope(link_local, scope));
 }
 
 #[cfg(test)]

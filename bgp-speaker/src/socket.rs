@@ -135,29 +135,6 @@ pub(crate) async fn dial(
     }
 }
 
-async fn dial_with(
-    transport: &Transport,
-    password: Option<&Password>,
-    external: bool,
-) -> io::Result<TcpStream> {
-    let socket = match transport.remote {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    if let Some(local) = transport.local {
-        let bind = socket.bind(SocketAddr::new(local, 0));
-        bind.map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!("cannot bind the local address {local}: {error}"),
-            )
-        })?;
-    }
-    sign(socket.as_fd(), transport.remote, password)?;
-    set_options(socket.as_fd(), transport, external)?;
-    socket.connect(transport.remote).await
-}
-
 /// Signs a connection if the peer has a password.
 ///
 /// # Errors
@@ -191,6 +168,29 @@ pub(crate) fn set_options(fd: BorrowedFd<'_>, transport: &Transport, external: b
         socket.set_tclass_v6(NETWORK_CONTROL)?;
     }
     minimum.map_or(Ok(()), |minimum| sockopt::set_min_ttl(fd, v4, minimum))
+}
+
+async fn dial_with(
+    transport: &Transport,
+    password: Option<&Password>,
+    external: bool,
+) -> io::Result<TcpStream> {
+    let socket = match transport.remote {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if let Some(local) = transport.local {
+        let bind = socket.bind(SocketAddr::new(local, 0));
+        bind.map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot bind the local address {local}: {error}"),
+            )
+        })?;
+    }
+    sign(socket.as_fd(), transport.remote, password)?;
+    set_options(socket.as_fd(), transport, external)?;
+    socket.connect(transport.remote).await
 }
 
 #[cfg(test)]

@@ -97,25 +97,6 @@ pub(crate) fn set_min_ttl(socket: BorrowedFd<'_>, v4: bool, minimum: i32) -> io:
 /// linux/in6.h.
 const IPV6_MINHOPCOUNT: i32 = 73;
 
-fn set<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);
-    // SAFETY: the descriptor is borrowed and thus open; pointer and length describe one live `T`.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            std::ptr::from_ref(value).cast::<libc::c_void>(),
-            length,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
 /// `struct icmp6_filter` (RFC 3542 §3.2): a set bit blocks a type.
 #[repr(C)]
 struct Icmp6Filter([u32; 8]);
@@ -183,4 +164,23 @@ pub(crate) fn watched(socket: socket2::Socket) -> io::Result<tokio::io::unix::As
     // SAFETY: a socket2 socket keeps its one descriptor open until it is dropped, which happens after the AsyncFd
     // that owns it has deregistered it.
     unsafe { tokio::io::unix::AsyncFd::register(socket) }.map_err(Into::into)
+}
+
+fn set<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);
+    // SAFETY: the descriptor is borrowed and thus open; pointer and length describe one live `T`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast::<libc::c_void>(),
+            length,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

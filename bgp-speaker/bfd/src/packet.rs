@@ -138,10 +138,6 @@ pub enum PacketError {
     YourDiscriminator(State),
 }
 
-fn micros(duration: Duration) -> u32 {
-    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
-}
-
 impl Packet {
     /// Encodes the packet.
     #[must_use]
@@ -215,6 +211,10 @@ impl Packet {
         }
         Ok(packet)
     }
+}
+
+fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -53,46 +53,6 @@ impl Routes {
     }
 }
 
-fn request(addr: IpAddr, interface: u32, sequence: u32) -> Vec<u8> {
-    let (family, octets) = match addr {
-        IpAddr::V4(addr) => (libc::AF_INET, addr.octets().to_vec()),
-        IpAddr::V6(addr) => (libc::AF_INET6, addr.octets().to_vec()),
-    };
-    let short = |number: usize| u16::try_from(number).unwrap_or(0).to_ne_bytes();
-    let mut bytes = vec![0; 4];
-    bytes.extend(libc::RTM_GETROUTE.to_ne_bytes());
-    bytes.extend(u16::try_from(libc::NLM_F_REQUEST).unwrap_or(1).to_ne_bytes());
-    bytes.extend(sequence.to_ne_bytes());
-    bytes.extend([0; 4]);
-    bytes.extend([
-        u8::try_from(family).unwrap_or(0),
-        u8::try_from(octets.len() * 8).unwrap_or(0),
-    ]);
-    bytes.extend([0; 6]);
-    bytes.extend(RTM_F_FIB_MATCH.to_ne_bytes());
-    for (kind, value) in [
-        (libc::RTA_DST, octets),
-        (libc::RTA_OIF, interface.to_ne_bytes().to_vec()),
-    ] {
-        bytes.extend(short(4 + value.len()));
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(value);
-    }
-    let length = u32::try_from(bytes.len()).unwrap_or(0).to_ne_bytes();
-    bytes
-        .iter_mut()
-        .zip(length)
-        .for_each(|(place, octet)| *place = octet);
-    bytes
-}
-
-fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes
-        .get(at..)?
-        .first_chunk()
-        .map(|octets| u32::from_ne_bytes(*octets))
-}
-
 /// The relevant part of a route.
 #[derive(Default)]
 struct Route {
@@ -132,6 +92,46 @@ impl Route {
             rest = tail;
         }
     }
+}
+
+fn request(addr: IpAddr, interface: u32, sequence: u32) -> Vec<u8> {
+    let (family, octets) = match addr {
+        IpAddr::V4(addr) => (libc::AF_INET, addr.octets().to_vec()),
+        IpAddr::V6(addr) => (libc::AF_INET6, addr.octets().to_vec()),
+    };
+    let short = |number: usize| u16::try_from(number).unwrap_or(0).to_ne_bytes();
+    let mut bytes = vec![0; 4];
+    bytes.extend(libc::RTM_GETROUTE.to_ne_bytes());
+    bytes.extend(u16::try_from(libc::NLM_F_REQUEST).unwrap_or(1).to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend([
+        u8::try_from(family).unwrap_or(0),
+        u8::try_from(octets.len() * 8).unwrap_or(0),
+    ]);
+    bytes.extend([0; 6]);
+    bytes.extend(RTM_F_FIB_MATCH.to_ne_bytes());
+    for (kind, value) in [
+        (libc::RTA_DST, octets),
+        (libc::RTA_OIF, interface.to_ne_bytes().to_vec()),
+    ] {
+        bytes.extend(short(4 + value.len()));
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+    }
+    let length = u32::try_from(bytes.len()).unwrap_or(0).to_ne_bytes();
+    bytes
+        .iter_mut()
+        .zip(length)
+        .for_each(|(place, octet)| *place = octet);
+    bytes
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|octets| u32::from_ne_bytes(*octets))
 }
 
 /// Splits off the first record: two octets of length, two of type, the value, and the rest.

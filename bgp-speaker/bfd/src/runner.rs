@@ -435,44 +435,6 @@ impl Runner {
     }
 }
 
-/// RFC 5880 §6.3: finds the session by the neighbor's address and port. A discriminator in the packet must be
-/// ours.
-fn find(
-    by_key: &BTreeMap<Key, u32>,
-    sessions: &BTreeMap<u32, RunningSession>,
-    packet: &Packet,
-    from: SocketAddr,
-    multihop: bool,
-) -> Option<u32> {
-    let scope = match from {
-        SocketAddr::V6(from) if from.ip().is_unicast_link_local() => from.scope_id(),
-        _ => 0,
-    };
-    let key = Key {
-        remote: from.ip(),
-        scope,
-    };
-    let id = *by_key.get(&key)?;
-    let running = sessions.get(&id)?;
-    let is_right = running.target.multihop == multihop
-        && (packet.your_discriminator == 0 || packet.your_discriminator == id);
-    is_right.then_some(id)
-}
-
-/// Whether a session can continue with another target: only intervals may change.
-fn can_reconfigure(old: &Target, new: &Target) -> bool {
-    (old.local, old.multihop) == (new.local, new.multihop)
-}
-
-fn config(id: u32, target: &Target) -> Config {
-    Config {
-        discriminator: NonZeroU32::new(id).unwrap_or(NonZeroU32::MIN),
-        desired_tx: target.interval,
-        required_rx: target.interval,
-        multiplier: target.multiplier,
-    }
-}
-
 impl RunningSession {
     /// Checks that a packet from the neighbor's address is the neighbor's.
     fn check(&mut self, arrival: &Arrival<'_>, routes: &mut Routes) -> Result<(), DropReason> {
@@ -553,5 +515,43 @@ impl RunningSession {
                 status.last_down = Some(why);
             }
         }
+    }
+}
+
+/// RFC 5880 §6.3: finds the session by the neighbor's address and port. A discriminator in the packet must be
+/// ours.
+fn find(
+    by_key: &BTreeMap<Key, u32>,
+    sessions: &BTreeMap<u32, RunningSession>,
+    packet: &Packet,
+    from: SocketAddr,
+    multihop: bool,
+) -> Option<u32> {
+    let scope = match from {
+        SocketAddr::V6(from) if from.ip().is_unicast_link_local() => from.scope_id(),
+        _ => 0,
+    };
+    let key = Key {
+        remote: from.ip(),
+        scope,
+    };
+    let id = *by_key.get(&key)?;
+    let running = sessions.get(&id)?;
+    let is_right = running.target.multihop == multihop
+        && (packet.your_discriminator == 0 || packet.your_discriminator == id);
+    is_right.then_some(id)
+}
+
+/// Whether a session can continue with another target: only intervals may change.
+fn can_reconfigure(old: &Target, new: &Target) -> bool {
+    (old.local, old.multihop) == (new.local, new.multihop)
+}
+
+fn config(id: u32, target: &Target) -> Config {
+    Config {
+        discriminator: NonZeroU32::new(id).unwrap_or(NonZeroU32::MIN),
+        desired_tx: target.interval,
+        required_rx: target.interval,
+        multiplier: target.multiplier,
     }
 }

@@ -23,14 +23,6 @@ pub(crate) fn set_realtime_priority() -> bool {
     schedule(libc::SCHED_FIFO, 1)
 }
 
-fn schedule(policy: libc::c_int, priority: libc::c_int) -> bool {
-    let parameters = libc::sched_param {
-        sched_priority: priority,
-    };
-    // SAFETY: 0 is the calling thread, and the pointer is to a live structure.
-    unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) == 0 }
-}
-
 /// Gives the calling thread the real-time priority of BFD until it is dropped, for system calls that take
 /// long.
 ///
@@ -55,6 +47,14 @@ impl Drop for RealtimeGuard {
             schedule(libc::SCHED_OTHER, 0);
         }
     }
+}
+
+fn schedule(policy: libc::c_int, priority: libc::c_int) -> bool {
+    let parameters = libc::sched_param {
+        sched_priority: priority,
+    };
+    // SAFETY: 0 is the calling thread, and the pointer is to a live structure.
+    unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) == 0 }
 }
 
 /// Number of processors that the calling thread may run on.

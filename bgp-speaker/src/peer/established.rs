@@ -187,6 +187,14 @@ impl StaleRoutes {
     }
 }
 
+/// Waits for the next event of the session; forever without one.
+pub(crate) async fn next_session_event(up: Option<&mut Established>, taking: bool) -> SessionEvent {
+    match up {
+        Some(up) => up.next_event(taking).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Subscribes to the interface with this address. The first event is due at once, because the addresses may
 /// have changed before.
 fn subscribe(host: &Host, local: &SocketAddr) -> Option<(String, watch::Receiver<u64>)> {
@@ -203,12 +211,4 @@ async fn changed(interface: &mut Option<(String, watch::Receiver<u64>)>) {
         return;
     }
     std::future::pending().await
-}
-
-/// Waits for the next event of the session; forever without one.
-pub(crate) async fn next_session_event(up: Option<&mut Established>, taking: bool) -> SessionEvent {
-    match up {
-        Some(up) => up.next_event(taking).await,
-        None => std::future::pending().await,
-    }
 }

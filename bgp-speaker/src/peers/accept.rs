@@ -47,12 +47,6 @@ pub(crate) async fn accept(listener: Arc<TcpListener>, peers: Peers) {
     }
 }
 
-fn refuse(remote: SocketAddr, reason: &Refusal, log_limit: &mut LogLimit) {
-    if log_limit.may_log(now()) {
-        tracing::warn!(event = "connection_refused", source = %remote.ip(), %reason, "connection refused");
-    }
-}
-
 /// Allows one log message per [`LOG_INTERVAL`].
 #[derive(Default)]
 struct LogLimit(Option<Instant>);
@@ -64,5 +58,11 @@ impl LogLimit {
             self.0 = Some(now);
         }
         may
+    }
+}
+
+fn refuse(remote: SocketAddr, reason: &Refusal, log_limit: &mut LogLimit) {
+    if log_limit.may_log(now()) {
+        tracing::warn!(event = "connection_refused", source = %remote.ip(), %reason, "connection refused");
     }
 }

@@ -29,48 +29,6 @@ pub type Change = (PathId, Option<Sent>, Option<Sent>);
 /// Lists up to this length are searched linearly.
 const LINEAR_SEARCH_MAX: usize = 16;
 
-/// The paths that differ, removed ones first, in linear time.
-fn changes(old: &[(PathId, Sent)], new: &[(PathId, Sent)]) -> Vec<Change> {
-    if old == new {
-        return Vec::new();
-    }
-    if old.len().max(new.len()) <= LINEAR_SEARCH_MAX {
-        let find = |list: &[(PathId, Sent)], id: PathId| {
-            let found = list.iter().find(|(other, _)| *other == id);
-            found.map(|(_, sent)| *sent)
-        };
-        return differences(old, new, |id| find(old, id), |id| find(new, id));
-    }
-    let by_id = |paths: &[(PathId, Sent)]| {
-        paths
-            .iter()
-            .copied()
-            .collect::<HashMap<PathId, Sent, FxBuildHasher>>()
-    };
-    let (before, now) = (by_id(old), by_id(new));
-    differences(
-        old,
-        new,
-        |id| before.get(&id).copied(),
-        |id| now.get(&id).copied(),
-    )
-}
-
-fn differences(
-    old: &[(PathId, Sent)],
-    new: &[(PathId, Sent)],
-    before: impl Fn(PathId) -> Option<Sent>,
-    now: impl Fn(PathId) -> Option<Sent>,
-) -> Vec<Change> {
-    let withdrawn_ids = old.iter().filter(|(id, _)| now(*id).is_none());
-    let withdrawn_ids = withdrawn_ids.map(|(id, sent)| (*id, Some(*sent), None));
-    let announced = new.iter().map(|(id, sent)| (*id, before(*id), Some(*sent)));
-    withdrawn_ids
-        .chain(announced)
-        .filter(|(_, old, new)| old != new)
-        .collect()
-}
-
 impl AddPathOut {
     /// The advertised paths, to change in place.
     pub fn get_mut(&mut self, dest: DestId) -> &mut [(PathId, Sent)] {
@@ -139,4 +97,46 @@ impl AddPathOut {
     pub fn into_sent(self) -> impl Iterator<Item = Sent> {
         self.entries.into_values().flatten().map(|(_, sent)| sent)
     }
+}
+
+/// The paths that differ, removed ones first, in linear time.
+fn changes(old: &[(PathId, Sent)], new: &[(PathId, Sent)]) -> Vec<Change> {
+    if old == new {
+        return Vec::new();
+    }
+    if old.len().max(new.len()) <= LINEAR_SEARCH_MAX {
+        let find = |list: &[(PathId, Sent)], id: PathId| {
+            let found = list.iter().find(|(other, _)| *other == id);
+            found.map(|(_, sent)| *sent)
+        };
+        return differences(old, new, |id| find(old, id), |id| find(new, id));
+    }
+    let by_id = |paths: &[(PathId, Sent)]| {
+        paths
+            .iter()
+            .copied()
+            .collect::<HashMap<PathId, Sent, FxBuildHasher>>()
+    };
+    let (before, now) = (by_id(old), by_id(new));
+    differences(
+        old,
+        new,
+        |id| before.get(&id).copied(),
+        |id| now.get(&id).copied(),
+    )
+}
+
+fn differences(
+    old: &[(PathId, Sent)],
+    new: &[(PathId, Sent)],
+    before: impl Fn(PathId) -> Option<Sent>,
+    now: impl Fn(PathId) -> Option<Sent>,
+) -> Vec<Change> {
+    let withdrawn_ids = old.iter().filter(|(id, _)| now(*id).is_none());
+    let withdrawn_ids = withdrawn_ids.map(|(id, sent)| (*id, Some(*sent), None));
+    let announced = new.iter().map(|(id, sent)| (*id, before(*id), Some(*sent)));
+    withdrawn_ids
+        .chain(announced)
+        .filter(|(_, old, new)| old != new)
+        .collect()
 }

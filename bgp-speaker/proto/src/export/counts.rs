@@ -23,14 +23,6 @@ use crate::types::{Family, PeerId};
 /// Counts by family.
 type ByFamily = [usize; 2];
 
-fn slot(counts: &mut ByFamily, family: Family) -> &mut usize {
-    let [v4, v6] = counts;
-    match family {
-        Family::Ipv4 => v4,
-        Family::Ipv6 => v6,
-    }
-}
-
 /// The members that are sent a prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Coverage {
@@ -120,6 +112,14 @@ impl Counts {
             .or_else(|| self.excluded.get(&member).copied())
             .unwrap_or_default();
         slot(&mut all, family).saturating_sub(*slot(&mut own, family))
+    }
+}
+
+fn slot(counts: &mut ByFamily, family: Family) -> &mut usize {
+    let [v4, v6] = counts;
+    match family {
+        Family::Ipv4 => v4,
+        Family::Ipv6 => v6,
     }
 }
 

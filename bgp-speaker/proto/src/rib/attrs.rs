@@ -117,15 +117,6 @@ pub struct AttrTable {
 /// Number of sets that are freed together.
 const FREE_BATCH: usize = 256;
 
-fn hash(attrs: &PathAttrs) -> u32 {
-    (FxBuildHasher.hash_one(attrs) >> 32) as u32
-}
-
-/// Spreads 32 bits over 64, so that high and low bits are equally random.
-fn spread_hash(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
 impl AttrTable {
     /// Returns the id of this set and adds a reference. The set counts towards no peer's memory.
     pub fn intern(&mut self, attrs: PathAttrs, next_hops: &mut NextHops) -> AttrId {
@@ -299,6 +290,15 @@ impl AttrTable {
     pub fn is_empty(&self) -> bool {
         self.referenced == 0
     }
+}
+
+fn hash(attrs: &PathAttrs) -> u32 {
+    (FxBuildHasher.hash_one(attrs) >> 32) as u32
+}
+
+/// Spreads 32 bits over 64, so that high and low bits are equally random.
+fn spread_hash(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Octets of a set and of its index entry.

@@ -71,27 +71,6 @@ pub struct Table {
     free_nodes: Option<PathIdx>,
 }
 
-/// Hash of a prefix. Sixteen consecutive networks have consecutive hash slots, so that runs of neighboring
-/// prefixes (pod blocks, a range of service addresses, a sorted table) touch few cache lines. The low bits
-/// choose the slot, the high ones are the tag that is compared first.
-fn hash(prefix: &Prefix) -> u64 {
-    let (cluster, slot) = match prefix.family() {
-        Family::Ipv4 => {
-            let number = prefix.number_v4();
-            let cluster = FxBuildHasher.hash_one(u64::from(prefix.len()) << 40 | u64::from(number >> 4));
-            (cluster, u64::from(number))
-        }
-        Family::Ipv6 => {
-            let number = prefix.number_v6();
-            let cluster = number >> 4;
-            let (high, low) = ((cluster >> 64) as u64, cluster as u64);
-            (FxBuildHasher.hash_one((high, low, prefix.len())), number as u64)
-        }
-    };
-    let slot = slot & NEIGHBOR_BITS;
-    ((cluster & !NEIGHBOR_BITS) | slot) ^ (slot << TAG)
-}
-
 /// Hash bits that differ between neighbors; they are repeated in the tag.
 const NEIGHBOR_BITS: u64 = 15;
 const TAG: u32 = 57;
@@ -470,6 +449,27 @@ impl Table {
         self.empty.extend(still_dirty);
         true
     }
+}
+
+/// Hash of a prefix. Sixteen consecutive networks have consecutive hash slots, so that runs of neighboring
+/// prefixes (pod blocks, a range of service addresses, a sorted table) touch few cache lines. The low bits
+/// choose the slot, the high ones are the tag that is compared first.
+fn hash(prefix: &Prefix) -> u64 {
+    let (cluster, slot) = match prefix.family() {
+        Family::Ipv4 => {
+            let number = prefix.number_v4();
+            let cluster = FxBuildHasher.hash_one(u64::from(prefix.len()) << 40 | u64::from(number >> 4));
+            (cluster, u64::from(number))
+        }
+        Family::Ipv6 => {
+            let number = prefix.number_v6();
+            let cluster = number >> 4;
+            let (high, low) = ((cluster >> 64) as u64, cluster as u64);
+            (FxBuildHasher.hash_one((high, low, prefix.len())), number as u64)
+        }
+    };
+    let slot = slot & NEIGHBOR_BITS;
+    ((cluster & !NEIGHBOR_BITS) | slot) ^ (slot << TAG)
 }
 
 fn slot(at: PathIdx) -> usize {

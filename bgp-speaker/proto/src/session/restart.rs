@@ -34,17 +34,6 @@ pub(super) struct Retained {
     pub(super) long_lived: Vec<(Family, Duration)>,
 }
 
-/// RFC 9494 §4.2: the peer's stale time of each family that both sides offered.
-fn long_lived(agreed: &Negotiated) -> Vec<(Family, Duration)> {
-    let time = |family| {
-        agreed.local.long_lived(family)?;
-        let remote = agreed.remote.long_lived(family)?;
-        let time = Duration::from_secs(u64::from(remote.stale_time));
-        (!time.is_zero()).then_some((family, time))
-    };
-    agreed.families.iter().filter_map(time).collect()
-}
-
 impl Session {
     /// RFC 4724 §4.2: the families whose routes are retained, and for how long. These are the families of the
     /// session for which the peer offered graceful restart, if our OPEN on this connection offered it too and
@@ -112,4 +101,15 @@ impl Session {
         self.drop_conn(now, dead, DownReason::Closed(Some(cause)));
         self.update_state();
     }
+}
+
+/// RFC 9494 §4.2: the peer's stale time of each family that both sides offered.
+fn long_lived(agreed: &Negotiated) -> Vec<(Family, Duration)> {
+    let time = |family| {
+        agreed.local.long_lived(family)?;
+        let remote = agreed.remote.long_lived(family)?;
+        let time = Duration::from_secs(u64::from(remote.stale_time));
+        (!time.is_zero()).then_some((family, time))
+    };
+    agreed.families.iter().filter_map(time).collect()
 }

@@ -51,23 +51,6 @@ pub struct AsPath(InlineBytes);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MalformedAsPath;
 
-fn kind_of(code: u8) -> Option<SegmentKind> {
-    match code {
-        1 => Some(SegmentKind::Set),
-        2 => Some(SegmentKind::Sequence),
-        3 => Some(SegmentKind::ConfedSequence),
-        4 => Some(SegmentKind::ConfedSet),
-        _ => None,
-    }
-}
-
-/// Splits off the first segment: kind, its numbers, the rest.
-fn split_segment(bytes: &[u8], width: usize) -> Option<(SegmentKind, &[u8], &[u8])> {
-    let (&[kind, count], rest) = bytes.split_first_chunk::<2>()?;
-    let (numbers, rest) = rest.split_at_checked(usize::from(count) * width)?;
-    (count > 0).then_some((kind_of(kind)?, numbers, rest))
-}
-
 impl AsPath {
     /// Decodes wire bytes with 4-octet numbers (RFC 6793).
     ///
@@ -305,6 +288,23 @@ impl fmt::Debug for AsPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AsPath({self})")
     }
+}
+
+fn kind_of(code: u8) -> Option<SegmentKind> {
+    match code {
+        1 => Some(SegmentKind::Set),
+        2 => Some(SegmentKind::Sequence),
+        3 => Some(SegmentKind::ConfedSequence),
+        4 => Some(SegmentKind::ConfedSet),
+        _ => None,
+    }
+}
+
+/// Splits off the first segment: kind, its numbers, the rest.
+fn split_segment(bytes: &[u8], width: usize) -> Option<(SegmentKind, &[u8], &[u8])> {
+    let (&[kind, count], rest) = bytes.split_first_chunk::<2>()?;
+    let (numbers, rest) = rest.split_at_checked(usize::from(count) * width)?;
+    (count > 0).then_some((kind_of(kind)?, numbers, rest))
 }
 
 #[cfg(test)]

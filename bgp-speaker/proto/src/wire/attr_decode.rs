@@ -56,29 +56,6 @@ pub(super) struct Attr<'a> {
     pub(super) raw: &'a [u8],
 }
 
-fn attr(input: &[u8]) -> Parsed<'_, Attr<'_>> {
-    let (rest, flags) = octet(input)?;
-    let (rest, code) = octet(rest)?;
-    let (rest, len) = if flags & flag::EXTENDED_LENGTH == 0 {
-        let (rest, len) = octet(rest)?;
-        (rest, usize::from(len))
-    } else {
-        let (rest, len) = short(rest)?;
-        (rest, usize::from(len))
-    };
-    let (rest, value) = take(rest, len)?;
-    let raw = input.get(..input.len() - rest.len()).unwrap_or_default();
-    Ok((
-        rest,
-        Attr {
-            flags,
-            code,
-            value,
-            raw,
-        },
-    ))
-}
-
 /// A fault and its error action.
 type AttrResult = Result<(), (AttrFault, ErrorAction)>;
 
@@ -391,6 +368,29 @@ impl<'a> AttrScan<'a> {
         }
         attrs
     }
+}
+
+fn attr(input: &[u8]) -> Parsed<'_, Attr<'_>> {
+    let (rest, flags) = octet(input)?;
+    let (rest, code) = octet(rest)?;
+    let (rest, len) = if flags & flag::EXTENDED_LENGTH == 0 {
+        let (rest, len) = octet(rest)?;
+        (rest, usize::from(len))
+    } else {
+        let (rest, len) = short(rest)?;
+        (rest, usize::from(len))
+    };
+    let (rest, value) = take(rest, len)?;
+    let raw = input.get(..input.len() - rest.len()).unwrap_or_default();
+    Ok((
+        rest,
+        Attr {
+            flags,
+            code,
+            value,
+            raw,
+        },
+    ))
 }
 
 /// Appends an issue unless the message has an equal one.

@@ -66,50 +66,6 @@ pub enum PeerDownReason {
     Deconfigured,
 }
 
-fn message(out: &mut BytesMut, kind: u8, body: impl FnOnce(&mut BytesMut)) {
-    let start = out.len();
-    out.put_u8(VERSION);
-    out.put_u32(0);
-    out.put_u8(kind);
-    body(out);
-    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX).to_be_bytes();
-    if let Some(place) = out.get_mut(start + 1..start + 5) {
-        place.copy_from_slice(&length);
-    }
-}
-
-fn put_address(out: &mut BytesMut, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => {
-            out.put_bytes(0, 12);
-            out.put_slice(&address.octets());
-        }
-        IpAddr::V6(address) => out.put_slice(&address.octets()),
-    }
-}
-
-/// Per-peer header (§4.2); `time` is since 1970.
-fn put_peer(out: &mut BytesMut, peer: &BmpPeer, view: View, time: Duration) {
-    const IPV6: u8 = 0x80;
-    const POST: u8 = 0x40;
-    out.put_u8(0); // global instance peer
-    let family = if peer.address.is_ipv6() { IPV6 } else { 0 };
-    out.put_u8(family | if view == View::PostPolicy { POST } else { 0 });
-    out.put_u64(0); // no distinguisher
-    put_address(out, peer.address);
-    out.put_u32(peer.asn.0);
-    out.put_u32(peer.router_id.get());
-    out.put_u32(u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
-    out.put_u32(time.subsec_micros());
-}
-
-fn put_text(out: &mut BytesMut, kind: u16, text: &str) {
-    let text: Vec<u8> = text.bytes().take(usize::from(u16::MAX)).collect();
-    out.put_u16(kind);
-    out.put_u16(u16::try_from(text.len()).unwrap_or(0));
-    out.put_slice(&text);
-}
-
 /// Initiation (§4.3), the first message of a connection: description and name of the router.
 pub fn initiation(out: &mut BytesMut, description: &str, name: &str) {
     message(out, INITIATION, |out| {
@@ -229,6 +185,50 @@ pub fn end_of_rib(out: &mut BytesMut, peer: &BmpPeer, view: View, time: Duration
         put_peer(out, peer, view, time);
         out.put_slice(&update);
     });
+}
+
+fn message(out: &mut BytesMut, kind: u8, body: impl FnOnce(&mut BytesMut)) {
+    let start = out.len();
+    out.put_u8(VERSION);
+    out.put_u32(0);
+    out.put_u8(kind);
+    body(out);
+    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX).to_be_bytes();
+    if let Some(place) = out.get_mut(start + 1..start + 5) {
+        place.copy_from_slice(&length);
+    }
+}
+
+fn put_address(out: &mut BytesMut, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            out.put_bytes(0, 12);
+            out.put_slice(&address.octets());
+        }
+        IpAddr::V6(address) => out.put_slice(&address.octets()),
+    }
+}
+
+/// Per-peer header (§4.2); `time` is since 1970.
+fn put_peer(out: &mut BytesMut, peer: &BmpPeer, view: View, time: Duration) {
+    const IPV6: u8 = 0x80;
+    const POST: u8 = 0x40;
+    out.put_u8(0); // global instance peer
+    let family = if peer.address.is_ipv6() { IPV6 } else { 0 };
+    out.put_u8(family | if view == View::PostPolicy { POST } else { 0 });
+    out.put_u64(0); // no distinguisher
+    put_address(out, peer.address);
+    out.put_u32(peer.asn.0);
+    out.put_u32(peer.router_id.get());
+    out.put_u32(u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+    out.put_u32(time.subsec_micros());
+}
+
+fn put_text(out: &mut BytesMut, kind: u16, text: &str) {
+    let text: Vec<u8> = text.bytes().take(usize::from(u16::MAX)).collect();
+    out.put_u16(kind);
+    out.put_u16(u16::try_from(text.len()).unwrap_or(0));
+    out.put_slice(&text);
 }
 
 #[cfg(test)]

@@ -185,6 +185,24 @@ impl Capability {
     }
 }
 
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Capability::Multiprotocol(family) => write!(f, "{family} unicast"),
+            Capability::RouteRefresh => f.write_str("route refresh"),
+            Capability::ExtendedNextHop(_) => f.write_str("extended next hop"),
+            Capability::ExtendedMessage => f.write_str("extended message"),
+            Capability::GracefulRestart(_) => f.write_str("graceful restart"),
+            Capability::FourOctetAs(asn) => write!(f, "4-octet AS {asn}"),
+            Capability::AddPath(_) => f.write_str("add-path"),
+            Capability::EnhancedRefresh => f.write_str("enhanced route refresh"),
+            Capability::LongLivedGracefulRestart(_) => f.write_str("long-lived graceful restart"),
+            Capability::Fqdn { host, .. } => write!(f, "host name {}", host.escape_debug()),
+            Capability::Unknown { code, .. } => write!(f, "capability {code}"),
+        }
+    }
+}
+
 /// Code, length, value (RFC 5492 §4).
 fn triple(input: &[u8]) -> Parsed<'_, (u8, &[u8])> {
     let (input, code) = octet(input)?;
@@ -338,22 +356,4 @@ fn put_long_lived(out: &mut Vec<u8>, families: &[LongLivedFamily]) {
 fn put_text(out: &mut Vec<u8>, text: &str) {
     out.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
     out.extend_from_slice(text.as_bytes());
-}
-
-impl fmt::Display for Capability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Capability::Multiprotocol(family) => write!(f, "{family} unicast"),
-            Capability::RouteRefresh => f.write_str("route refresh"),
-            Capability::ExtendedNextHop(_) => f.write_str("extended next hop"),
-            Capability::ExtendedMessage => f.write_str("extended message"),
-            Capability::GracefulRestart(_) => f.write_str("graceful restart"),
-            Capability::FourOctetAs(asn) => write!(f, "4-octet AS {asn}"),
-            Capability::AddPath(_) => f.write_str("add-path"),
-            Capability::EnhancedRefresh => f.write_str("enhanced route refresh"),
-            Capability::LongLivedGracefulRestart(_) => f.write_str("long-lived graceful restart"),
-            Capability::Fqdn { host, .. } => write!(f, "host name {}", host.escape_debug()),
-            Capability::Unknown { code, .. } => write!(f, "capability {code}"),
-        }
-    }
 }

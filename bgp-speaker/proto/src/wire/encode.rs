@@ -149,6 +149,44 @@ pub fn encode_end_of_rib(out: &mut BytesMut, family: Family) {
     });
 }
 
+/// A next hop of MP_REACH_NLRI: 4, 16 or 32 octets.
+#[derive(Default)]
+struct NextHopOctets {
+    octets: [u8; 32],
+    len: usize,
+}
+
+impl NextHopOctets {
+    fn of(family: Family, next_hop: NextHop) -> Self {
+        let mut this = Self::default();
+        match next_hop {
+            // RFC 7606 §7.11: four octets would end the session of an IPv6 family.
+            NextHop::V4(addr) if family == Family::Ipv6 => this.push(&addr.to_ipv6_mapped().octets()),
+            NextHop::V4(addr) => this.push(&addr.octets()),
+            // The interface of a link-local address is local and not sent.
+            NextHop::V6(addr) => this.push(&without_scope(addr).octets()),
+            NextHop::V6Pair(global, link_local) => {
+                this.push(&global.octets());
+                this.push(&link_local.octets());
+            }
+        }
+        this
+    }
+
+    fn push(&mut self, octets: &[u8]) {
+        self.octets
+            .iter_mut()
+            .skip(self.len)
+            .zip(octets)
+            .for_each(|(place, octet)| *place = *octet);
+        self.len += octets.len();
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self.octets.get(..self.len).unwrap_or_default()
+    }
+}
+
 /// Splits prefixes into runs of at most `room` octets, at least one prefix each.
 fn runs(nlri: &[Nlri], room: usize, add_path: bool) -> impl Iterator<Item = &[Nlri]> {
     let mut rest = nlri;
@@ -230,44 +268,6 @@ fn put_mp_unreach(out: &mut BytesMut, family: Family, run: &[Nlri], add_path: bo
     out.put_u16(family.afi());
     out.put_u8(UNICAST);
     run.iter().for_each(|nlri| encode_nlri(out, nlri, add_path));
-}
-
-/// A next hop of MP_REACH_NLRI: 4, 16 or 32 octets.
-#[derive(Default)]
-struct NextHopOctets {
-    octets: [u8; 32],
-    len: usize,
-}
-
-impl NextHopOctets {
-    fn of(family: Family, next_hop: NextHop) -> Self {
-        let mut this = Self::default();
-        match next_hop {
-            // RFC 7606 §7.11: four octets would end the session of an IPv6 family.
-            NextHop::V4(addr) if family == Family::Ipv6 => this.push(&addr.to_ipv6_mapped().octets()),
-            NextHop::V4(addr) => this.push(&addr.octets()),
-            // The interface of a link-local address is local and not sent.
-            NextHop::V6(addr) => this.push(&without_scope(addr).octets()),
-            NextHop::V6Pair(global, link_local) => {
-                this.push(&global.octets());
-                this.push(&link_local.octets());
-            }
-        }
-        this
-    }
-
-    fn push(&mut self, octets: &[u8]) {
-        self.octets
-            .iter_mut()
-            .skip(self.len)
-            .zip(octets)
-            .for_each(|(place, octet)| *place = *octet);
-        self.len += octets.len();
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        self.octets.get(..self.len).unwrap_or_default()
-    }
 }
 
 const WELL_KNOWN: u8 = flag::TRANSITIVE;

@@ -43,20 +43,6 @@ pub struct MrtPeer {
     pub asn: Asn,
 }
 
-/// Appends a record (§2).
-fn record(out: &mut BytesMut, time: u32, subtype: u16, body: impl FnOnce(&mut BytesMut)) {
-    out.put_u32(time);
-    out.put_u16(TABLE_DUMP_V2);
-    out.put_u16(subtype);
-    out.put_u32(0);
-    let start = out.len();
-    body(out);
-    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX).to_be_bytes();
-    if let Some(length_at) = out.get_mut(start - 4..start) {
-        length_at.copy_from_slice(&length);
-    }
-}
-
 /// Appends the index of sources (§4.3.1), at most 65,535. `time` is in seconds since 1970.
 pub fn peer_index(out: &mut BytesMut, time: u32, collector: RouterId, peers: &[MrtPeer]) {
     let count = u16::try_from(peers.len()).unwrap_or(u16::MAX);
@@ -111,6 +97,20 @@ pub fn rib_entry<'a>(
             length_at.copy_from_slice(&count.to_be_bytes());
         }
     });
+}
+
+/// Appends a record (§2).
+fn record(out: &mut BytesMut, time: u32, subtype: u16, body: impl FnOnce(&mut BytesMut)) {
+    out.put_u32(time);
+    out.put_u16(TABLE_DUMP_V2);
+    out.put_u16(subtype);
+    out.put_u32(0);
+    let start = out.len();
+    body(out);
+    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX).to_be_bytes();
+    if let Some(length_at) = out.get_mut(start - 4..start) {
+        length_at.copy_from_slice(&length);
+    }
 }
 
 fn put_prefix(out: &mut BytesMut, prefix: &Prefix) {

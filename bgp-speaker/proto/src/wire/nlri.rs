@@ -53,6 +53,23 @@ pub fn decode_nlri(
     Ok(())
 }
 
+/// Encoded length of a prefix in octets.
+#[must_use]
+pub fn nlri_len(nlri: &Nlri, add_path: bool) -> usize {
+    1 + usize::from(nlri.prefix.len().div_ceil(8)) + if add_path { 4 } else { 0 }
+}
+
+/// Encodes a prefix, with its path identifier if `add_path` is set.
+pub fn encode_nlri(out: &mut impl BufMut, nlri: &Nlri, add_path: bool) {
+    if add_path {
+        out.put_u32(nlri.path_id.0);
+    }
+    out.put_u8(nlri.prefix.len());
+    let octets = nlri.prefix.aligned_bits().to_be_bytes();
+    let count = usize::from(nlri.prefix.len().div_ceil(8));
+    out.put_slice(octets.get(..count).unwrap_or_default());
+}
+
 /// Reads four octets at once if available; the mask removes those of the next prefix.
 #[inline]
 fn v4_prefix(input: &[u8], len: u8) -> Parsed<'_, Prefix> {
@@ -80,21 +97,4 @@ fn v6_prefix(input: &[u8], len: u8) -> Parsed<'_, Prefix> {
         }
     };
     Ok((rest, Prefix::v6(bits, len)))
-}
-
-/// Encoded length of a prefix in octets.
-#[must_use]
-pub fn nlri_len(nlri: &Nlri, add_path: bool) -> usize {
-    1 + usize::from(nlri.prefix.len().div_ceil(8)) + if add_path { 4 } else { 0 }
-}
-
-/// Encodes a prefix, with its path identifier if `add_path` is set.
-pub fn encode_nlri(out: &mut impl BufMut, nlri: &Nlri, add_path: bool) {
-    if add_path {
-        out.put_u32(nlri.path_id.0);
-    }
-    out.put_u8(nlri.prefix.len());
-    let octets = nlri.prefix.aligned_bits().to_be_bytes();
-    let count = usize::from(nlri.prefix.len().div_ceil(8));
-    out.put_slice(octets.get(..count).unwrap_or_default());
 }

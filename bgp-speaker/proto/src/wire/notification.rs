@@ -234,61 +234,6 @@ impl fmt::Debug for Notification {
     }
 }
 
-/// Names of error and subcode (RFC 4271 §4.5 and others).
-fn error_names(code: u8, subcode: u8) -> (&'static str, &'static str) {
-    let name = match code {
-        code::HEADER => "Message Header Error",
-        code::OPEN => "OPEN Message Error",
-        code::UPDATE => "UPDATE Message Error",
-        code::HOLD_TIMER => "Hold Timer Expired",
-        code::FSM => "Finite State Machine Error",
-        code::CEASE => "Cease",
-        code::REFRESH => "ROUTE-REFRESH Message Error",
-        code::SEND_HOLD_TIMER => "Send Hold Timer Expired",
-        _ => "unknown error",
-    };
-    let detail = match (code, subcode) {
-        (code::HEADER, 1) => "Connection Not Synchronized",
-        (code::HEADER, 2) => "Bad Message Length",
-        (code::HEADER, 3) => "Bad Message Type",
-        (code::OPEN, 1) => "Unsupported Version Number",
-        (code::OPEN, 2) => "Bad Peer AS",
-        (code::OPEN, 3) => "Bad BGP Identifier",
-        (code::OPEN, 4) => "Unsupported Optional Parameter",
-        (code::OPEN, 5) => "Authentication Failure",
-        (code::OPEN, 6) => "Unacceptable Hold Time",
-        (code::OPEN, 7) => "Unsupported Capability",
-        (code::OPEN, 11) => "Role Mismatch",
-        (code::UPDATE, 1) => "Malformed Attribute List",
-        (code::UPDATE, 2) => "Unrecognized Well-known Attribute",
-        (code::UPDATE, 3) => "Missing Well-known Attribute",
-        (code::UPDATE, 4) => "Attribute Flags Error",
-        (code::UPDATE, 5) => "Attribute Length Error",
-        (code::UPDATE, 6) => "Invalid ORIGIN Attribute",
-        (code::UPDATE, 7) => "AS Routing Loop",
-        (code::UPDATE, 8) => "Invalid NEXT_HOP Attribute",
-        (code::UPDATE, 9) => "Optional Attribute Error",
-        (code::UPDATE, 10) => "Invalid Network Field",
-        (code::UPDATE, 11) => "Malformed AS_PATH",
-        (code::FSM, 1) => "Unexpected Message in OpenSent",
-        (code::FSM, 2) => "Unexpected Message in OpenConfirm",
-        (code::FSM, 3) => "Unexpected Message in Established",
-        (code::CEASE, cease::MAX_PREFIXES) => "Maximum Number of Prefixes Reached",
-        (code::CEASE, cease::ADMIN_SHUTDOWN) => "Administrative Shutdown",
-        (code::CEASE, cease::PEER_DECONFIGURED) => "Peer De-configured",
-        (code::CEASE, cease::ADMIN_RESET) => "Administrative Reset",
-        (code::CEASE, cease::CONNECTION_REJECTED) => "Connection Rejected",
-        (code::CEASE, cease::OTHER_CONFIGURATION_CHANGE) => "Other Configuration Change",
-        (code::CEASE, cease::COLLISION) => "Connection Collision Resolution",
-        (code::CEASE, cease::OUT_OF_RESOURCES) => "Out of Resources",
-        (code::CEASE, cease::HARD_RESET) => "Hard Reset",
-        (code::CEASE, cease::BFD_DOWN) => "BFD Down",
-        (code::REFRESH, 1) => "Invalid Message Length",
-        _ => "",
-    };
-    (name, detail)
-}
-
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, detail) = error_names(self.code, self.subcode);
@@ -358,6 +303,61 @@ impl Notification {
             },
         }
     }
+}
+
+/// Names of error and subcode (RFC 4271 §4.5 and others).
+fn error_names(code: u8, subcode: u8) -> (&'static str, &'static str) {
+    let name = match code {
+        code::HEADER => "Message Header Error",
+        code::OPEN => "OPEN Message Error",
+        code::UPDATE => "UPDATE Message Error",
+        code::HOLD_TIMER => "Hold Timer Expired",
+        code::FSM => "Finite State Machine Error",
+        code::CEASE => "Cease",
+        code::REFRESH => "ROUTE-REFRESH Message Error",
+        code::SEND_HOLD_TIMER => "Send Hold Timer Expired",
+        _ => "unknown error",
+    };
+    let detail = match (code, subcode) {
+        (code::HEADER, 1) => "Connection Not Synchronized",
+        (code::HEADER, 2) => "Bad Message Length",
+        (code::HEADER, 3) => "Bad Message Type",
+        (code::OPEN, 1) => "Unsupported Version Number",
+        (code::OPEN, 2) => "Bad Peer AS",
+        (code::OPEN, 3) => "Bad BGP Identifier",
+        (code::OPEN, 4) => "Unsupported Optional Parameter",
+        (code::OPEN, 5) => "Authentication Failure",
+        (code::OPEN, 6) => "Unacceptable Hold Time",
+        (code::OPEN, 7) => "Unsupported Capability",
+        (code::OPEN, 11) => "Role Mismatch",
+        (code::UPDATE, 1) => "Malformed Attribute List",
+        (code::UPDATE, 2) => "Unrecognized Well-known Attribute",
+        (code::UPDATE, 3) => "Missing Well-known Attribute",
+        (code::UPDATE, 4) => "Attribute Flags Error",
+        (code::UPDATE, 5) => "Attribute Length Error",
+        (code::UPDATE, 6) => "Invalid ORIGIN Attribute",
+        (code::UPDATE, 7) => "AS Routing Loop",
+        (code::UPDATE, 8) => "Invalid NEXT_HOP Attribute",
+        (code::UPDATE, 9) => "Optional Attribute Error",
+        (code::UPDATE, 10) => "Invalid Network Field",
+        (code::UPDATE, 11) => "Malformed AS_PATH",
+        (code::FSM, 1) => "Unexpected Message in OpenSent",
+        (code::FSM, 2) => "Unexpected Message in OpenConfirm",
+        (code::FSM, 3) => "Unexpected Message in Established",
+        (code::CEASE, cease::MAX_PREFIXES) => "Maximum Number of Prefixes Reached",
+        (code::CEASE, cease::ADMIN_SHUTDOWN) => "Administrative Shutdown",
+        (code::CEASE, cease::PEER_DECONFIGURED) => "Peer De-configured",
+        (code::CEASE, cease::ADMIN_RESET) => "Administrative Reset",
+        (code::CEASE, cease::CONNECTION_REJECTED) => "Connection Rejected",
+        (code::CEASE, cease::OTHER_CONFIGURATION_CHANGE) => "Other Configuration Change",
+        (code::CEASE, cease::COLLISION) => "Connection Collision Resolution",
+        (code::CEASE, cease::OUT_OF_RESOURCES) => "Out of Resources",
+        (code::CEASE, cease::HARD_RESET) => "Hard Reset",
+        (code::CEASE, cease::BFD_DOWN) => "BFD Down",
+        (code::REFRESH, 1) => "Invalid Message Length",
+        _ => "",
+    };
+    (name, detail)
 }
 
 /// Names of the capabilities in a list of triples (RFC 5492 §4).

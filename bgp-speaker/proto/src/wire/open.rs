@@ -42,22 +42,6 @@ struct Fixed {
     router_id: u32,
 }
 
-fn fixed(input: &[u8]) -> Parsed<'_, Fixed> {
-    let (input, version) = octet(input)?;
-    let (input, asn) = short(input)?;
-    let (input, hold_time) = short(input)?;
-    let (input, router_id) = long(input)?;
-    Ok((
-        input,
-        Fixed {
-            version,
-            asn,
-            hold_time,
-            router_id,
-        },
-    ))
-}
-
 impl Open {
     /// Decodes the body.
     ///
@@ -246,6 +230,22 @@ impl Open {
             _ => None,
         })
     }
+}
+
+fn fixed(input: &[u8]) -> Parsed<'_, Fixed> {
+    let (input, version) = octet(input)?;
+    let (input, asn) = short(input)?;
+    let (input, hold_time) = short(input)?;
+    let (input, router_id) = long(input)?;
+    Ok((
+        input,
+        Fixed {
+            version,
+            asn,
+            hold_time,
+            router_id,
+        },
+    ))
 }
 
 /// Decodes the optional parameters with their length, in either form (RFC 4271 §4.2, RFC 9072 §2).
