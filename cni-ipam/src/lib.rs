@@ -47,7 +47,7 @@ use serde_json::Value;
 use crate::netconf::{Netconf, Version};
 use crate::request::{Request, Verb};
 
-pub use crate::admin::{AttachmentInfo, Finding, Removed, attachments, check, cleanup};
+pub use crate::admin::{AttachmentInfo, Examination, Finding, Removed, attachments, check, cleanup, examine};
 pub use crate::error::{Error, Result};
 pub use crate::kernel::link::ROUTE_PROTOCOL;
 pub use crate::kernel::netns::NetnsStatus;

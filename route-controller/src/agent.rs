@@ -23,6 +23,7 @@ mod plugins;
 mod reload;
 mod servers;
 mod sessions;
+pub(crate) mod unsent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -218,6 +219,8 @@ struct Reports {
     /// Where metrics are served.
     metrics: BTreeMap<SocketAddr, tokio::task::AbortHandle>,
     list: cni_list::Keeper,
+    /// Blocks that no peer was sent.
+    unsent: unsent::Unsent,
     orders: mpsc::Sender<ToAgent>,
 }
 
@@ -337,6 +340,7 @@ pub(crate) async fn run(
             health: Arc::default(),
             metrics: BTreeMap::new(),
             list: cni_list::Keeper::new(cni),
+            unsent: unsent::Unsent::default(),
             orders: to_agent,
         },
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
@@ -399,6 +403,7 @@ fn fib_config(config: &Config, host: &Host) -> FibConfig {
         rule_priority: config.fib.rule_priority,
         via_default: config.fib.resolve_via_default,
         pod_cidrs: config.cluster.pod_cidrs.clone(),
+        services: config.services.ranges.clone(),
         sources: host.addresses.clone(),
         objects: config.fib.nexthop_objects,
         resilience: config.fib.resilient_groups.map(|groups| Resilience {
@@ -414,7 +419,10 @@ impl Agent {
         self.follow_cluster(&mut streams.cluster, self.config.from_kubernetes);
         self.install_blocks().await;
         self.write_node_file()?;
-        self.speaker.defer(self.sessions.up_before(), DEFERRAL).await?;
+        // Without the cluster's objects it is not known which peers this node has.
+        let configured = self.knows_cluster().then_some(self.config.peers.as_slice());
+        let before = self.sessions.up_before(configured);
+        self.speaker.defer(before, DEFERRAL).await?;
         self.speaker.drain(self.drain.on).await?;
         self.speaker.originate(self.originated()).await?;
         self.put_peers().await?;
@@ -472,6 +480,7 @@ impl Agent {
                     self.look_at_secrets().await;
                     self.look_at_file().await;
                     self.look_at_listeners();
+                    self.look_at_unsent().await;
                     self.reports.list.look(&self.config.cni);
                     self.sessions.write();
                     self.keep_facts();

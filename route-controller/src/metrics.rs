@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use bgp_proto::session::State;
-use bgp_proto::types::Family;
+use bgp_proto::types::{Family, FamilySet};
 use bgp_speaker::{PeerSnapshot, SpeakerHandle};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -21,6 +21,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::agent::unsent;
 use crate::cluster::Watches;
 use crate::exposition;
 use crate::fib::Fib;
@@ -58,9 +59,15 @@ pub(crate) struct Health {
     pub(crate) refused: AtomicBool,
     /// Key files that cannot be read now.
     pub(crate) unreadable_secrets: AtomicUsize,
+    /// Families of the node's blocks that no peer was sent.
+    pub(crate) unsent: Mutex<FamilySet>,
 }
 
 impl Health {
+    fn unsent(&self) -> FamilySet {
+        self.unsent.lock().map_or(FamilySet::EMPTY, |known| *known)
+    }
+
     /// Why the node is not ready, as far as the agent's task knows.
     pub(crate) fn all_obstacles(&self) -> Vec<String> {
         let mut all = Vec::new();
@@ -135,7 +142,8 @@ impl Routes {
 
     fn of(fib: &Fib) -> Self {
         let mut counts = Self {
-            refused: i64::try_from(fib.refused().count()).unwrap_or(i64::MAX),
+            refused: i64::try_from(fib.refused().filter(|(_, rule)| rule.is_trouble()).count())
+                .unwrap_or(i64::MAX),
             ..Self::default()
         };
         for progress in fib.delta.progresses() {
@@ -192,13 +200,19 @@ async fn healthy(Shared(source): Shared<Source>) -> StatusCode {
 }
 
 async fn ready(Shared(source): Shared<Source>) -> (StatusCode, String) {
+    let warnings: String = source
+        .health
+        .unsent()
+        .iter()
+        .map(|family| format!("warning: {}\n", unsent::warning(family)))
+        .collect();
     match source.obstacle(source.routes().await) {
         None if source.health.drained.load(Ordering::Relaxed) > 0 => (
             StatusCode::OK,
-            "ready, but drained: peers prefer other paths\n".to_owned(),
+            format!("ready, but drained: peers prefer other paths\n{warnings}"),
         ),
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        None => (StatusCode::OK, format!("ready\n{warnings}")),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n{warnings}")),
     }
 }
 
@@ -234,6 +248,17 @@ async fn metrics(
         "secrets_unreadable",
         "Key files that cannot be read now; sessions keep the keys that were read before",
         unreadable,
+    );
+    let unsent = Metric::<Labels, Gauge>::default();
+    for family in Family::ALL {
+        let labels = vec![("family", family.to_string())];
+        let is_unsent = source.health.unsent().contains(family);
+        unsent.get_or_create(&labels).set(i64::from(is_unsent));
+    }
+    registry.register(
+        "blocks_unsent",
+        "Sessions are up, and no peer was sent the node's blocks of this family",
+        unsent,
     );
     let restored = Counter::<u64>::default();
     restored.inc_by(source.health.restored.load(Ordering::Relaxed));

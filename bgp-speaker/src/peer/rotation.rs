@@ -101,16 +101,13 @@ impl Rotation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Ttl;
 
     fn transport(password: Option<&str>, next: Option<&str>) -> Transport {
         let key = |text: Option<&str>| text.map(|text| Password::new(text.as_bytes()).unwrap());
         Transport {
-            remote: ([192, 0, 2, 1], 179).into(),
-            local: None,
-            ttl: Ttl::Default,
             password: key(password),
             next_password: key(next),
+            ..Transport::new(([192, 0, 2, 1], 179).into())
         }
     }
 

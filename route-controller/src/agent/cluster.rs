@@ -58,7 +58,7 @@ impl Agent {
             Err(error) => Err(error),
         };
         match applied {
-            Ok(outcome) => tracing::info!(event = "cluster_update", %outcome, "cluster update applied"),
+            Ok(outcome) => tracing::debug!(event = "cluster_update", %outcome, "cluster update applied"),
             Err(error) => {
                 tracing::error!(event = "cluster_update_failed", %error, "cannot apply a cluster update")
             }

@@ -18,7 +18,7 @@ impl Agent {
     /// The plugins do without us: trouble is logged.
     pub(super) fn help_plugins(&mut self) {
         let restored = Arc::clone(&self.reports.health.restored);
-        self.node.kept = Kept::start(&self.node.run_dir, restored)
+        self.node.kept = Kept::start(&self.node.run_dir, &self.node.proc_sys, restored)
             .map_err(|error| tracing::error!(event = "pods_unguarded", %error, "cannot start the thread that restores pods' interfaces and routes"))
             .ok();
         let state_dir = self.node.run_dir.join("ipam");

@@ -86,7 +86,7 @@ enum Command {
     },
     /// Say what a configuration would change, before it does: sessions, prefixes told to peers, kernel routes.
     Diff {
-        /// The configuration that would take the place of the running one.
+        /// The configuration that would take the place of the running one; `-` is standard input.
         #[arg(value_name = "FILE")]
         file: PathBuf,
         #[command(flatten)]
@@ -422,8 +422,24 @@ fn show(what: Show) -> Result<(), String> {
     Ok(())
 }
 
+/// The text of a file, or of standard input for `-`, with its name for messages.
+fn read_input(file: &Path) -> Result<(String, String), String> {
+    let (name, text) = if file == Path::new("-") {
+        (
+            "standard input".to_owned(),
+            std::io::read_to_string(std::io::stdin().lock()),
+        )
+    } else {
+        (file.display().to_string(), std::fs::read_to_string(file))
+    };
+    match text {
+        Ok(text) => Ok((name, text)),
+        Err(error) => Err(format!("{name}: {error}")),
+    }
+}
+
 fn difference(file: &Path, output: &Output) -> Result<(), String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let (_, text) = read_input(file)?;
     let reply = ask::ask(&output.run_dir.run_dir, &Request::Diff { text })?;
     let text = match (&reply, output.output) {
         (Reply::Diff(diff), Form::Table) => diff::text(diff),

@@ -15,6 +15,7 @@
 pub(crate) mod cache;
 mod client;
 mod condition;
+mod error;
 mod events;
 mod handover;
 mod health;

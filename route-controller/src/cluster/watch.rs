@@ -19,6 +19,7 @@ use podroute_config::{ClusterFacts, FromKubernetes};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::error;
 use super::handover::Handover;
 use super::health::{News, Patience, Watches};
 use super::index::Index;
@@ -155,28 +156,11 @@ fn patiently<K: Send + 'static>(
             };
             let is_gone = matches!(&error, watcher::Error::WatchError(status) if status.code == GONE);
             if !is_gone {
-                failed(resource, in_words(&error), &watches);
+                failed(resource, error::of_watch(&error), &watches);
             }
             tokio::time::sleep(patience.after_failure(Instant::now())).await;
         }
     })
-}
-
-/// The error with its causes, each once: the outermost one alone says little.
-fn in_words(error: &watcher::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = inner.source();
-    }
-    if text.contains("forbidden") {
-        text.push_str("; give the service account the rights of examples/kubernetes/base/rbac.yaml");
-    }
-    text
 }
 
 async fn run(mut index: Index, mut streams: Streams, sender: watch::Sender<Option<ClusterFacts>>) {

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_and_went_meanwhile_is_not_needed() {
+    fn intermediate_states_are_skipped() {
         let mut catch_up = CatchUp::from_now();
         catch_up.mark(DestId(1), true);
         catch_up.mark(DestId(2), false);

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn nor_what_it_is_the_next_hop_of() {
+    fn a_member_is_not_sent_paths_over_itself() {
         let [a, b, c] = [1, 2, 3].map(|id| Some(PeerId(id)));
         let excluded = |[source, next_hop_of]: [Option<PeerId>; 2]| Excluded { source, next_hop_of };
         let sent = |paths: &[[Option<PeerId>; 2]]| Coverage::of(paths.iter().copied().map(excluded));

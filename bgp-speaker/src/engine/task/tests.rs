@@ -153,7 +153,7 @@ async fn inputs_of_sessions_that_are_over_change_nothing() {
 
 /// The backlog of the datapath is sent as soon as possible, although inputs arrive continuously.
 #[tokio::test]
-async fn held_routes_go_under_a_steady_stream_of_messages() {
+async fn retained_routes_expire_under_a_steady_stream_of_messages() {
     let Bench {
         mut task,
         control,

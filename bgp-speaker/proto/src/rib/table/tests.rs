@@ -85,7 +85,7 @@ fn both_families_side_by_side_and_again_after_reclaim() {
 }
 
 #[test]
-fn prefixes_in_order_are_found_behind_each_other_and_those_that_are_gone_are_not() {
+fn prefixes_in_order_are_found_and_removed_ones_are_not() {
     let (mut attrs, mut hops) = Default::default();
     let id = attr(&mut attrs, &mut hops, 1);
     let mut table = Table::default();
@@ -116,7 +116,7 @@ fn prefixes_in_order_are_found_behind_each_other_and_those_that_are_gone_are_not
 }
 
 #[test]
-fn a_new_prefix_wants_the_places_of_those_that_are_gone() {
+fn a_new_prefix_reuses_free_slots() {
     let (mut attrs, mut hops) = Default::default();
     let id = attr(&mut attrs, &mut hops, 1);
     let mut table = Table::default();
