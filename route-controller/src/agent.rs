@@ -49,6 +49,7 @@ use crate::host::{Host, Wish};
 use crate::kept::Kept;
 use crate::metrics::Health;
 use crate::mounted::Mounted;
+use crate::network_policy::NetworkPolicies;
 use crate::secrets::Secrets;
 use crate::server::ToAgent;
 use crate::{clock, service_manager, sysctl};
@@ -218,6 +219,7 @@ struct Reports {
     /// Where metrics are served.
     metrics: BTreeMap<SocketAddr, tokio::task::AbortHandle>,
     list: cni_list::Keeper,
+    network_policies: NetworkPolicies,
     orders: mpsc::Sender<ToAgent>,
 }
 
@@ -335,6 +337,7 @@ pub(crate) async fn run(
             health: Arc::default(),
             metrics: BTreeMap::new(),
             list: cni_list::Keeper::new(cni),
+            network_policies: NetworkPolicies::default(),
             orders: to_agent,
         },
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
@@ -411,6 +414,8 @@ impl Agent {
     async fn serve(mut self, mut streams: Streams) -> Result<(), AgentError> {
         self.follow_cluster(&mut streams.cluster, self.config.from_kubernetes);
         self.install_blocks().await;
+        // Before plugins get addresses: pods are isolated from the first one on.
+        self.enforce_policies();
         self.write_node_file()?;
         self.speaker.defer(self.sessions.up_before(), DEFERRAL).await?;
         self.speaker.drain(self.drain.on).await?;
@@ -467,6 +472,7 @@ impl Agent {
                 () = paths_changed.notified() => self.look_at_paths().await,
                 _ = look.tick() => {
                     self.look_at_run_dir();
+                    self.enforce_policies();
                     self.look_at_secrets().await;
                     self.look_at_file().await;
                     self.look_at_listeners();

@@ -75,6 +75,22 @@ impl Enforcer {
         })
     }
 
+    /// Adds the table with its fixed chains where they are not there. Nothing else of it changes: what an earlier process brought
+    /// into force stays, until [`Self::sync`].
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn prepare(&mut self) -> Result<(), Error> {
+        self.list()?;
+        if !self.kernel.has_base {
+            let nothing = Changes::default();
+            let plan = Plan::new(&self.model, &self.kernel, &nothing);
+            plan.transaction(false).run(&mut self.nftables)?;
+            plan.apply(&mut self.kernel);
+        }
+        Ok(())
+    }
+
     /// Readable when another program changed the table.
     #[must_use]
     pub fn notifications(&self) -> BorrowedFd<'_> {
@@ -93,6 +109,12 @@ impl Enforcer {
             }
         }
         Ok(())
+    }
+
+    /// Another program changed the table since the last transaction.
+    #[must_use]
+    pub fn is_disturbed(&self) -> bool {
+        self.is_disturbed
     }
 
     /// Everything is compared at the next [`Self::sync`].

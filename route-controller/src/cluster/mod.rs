@@ -24,4 +24,4 @@ mod watch;
 pub(crate) use condition::{Condition, Network};
 pub(crate) use events::Events;
 pub(crate) use health::{Watch, Watches};
-pub(crate) use watch::{Facts, follow};
+pub(crate) use watch::{Facts, WATCH_SECONDS, follow, observed, patient_client, patiently};
