@@ -9,8 +9,9 @@ use crate::layout::{FIRST_OF_CONNECTION, Object, WAITING};
 
 const IFNAME: usize = 16;
 
-pub(crate) fn of_class(element: &ClassElement) -> Element {
-    let mut first = interface(&element.interface);
+pub(crate) fn of_class(class: ClassName, element: &ClassElement) -> Element {
+    let mut first = class_key(class).to_vec();
+    first.extend(interface(&element.interface));
     let mut last = first.clone();
     put_ports(&mut first, &mut last, element.ports);
     range(first, last)
@@ -28,12 +29,22 @@ pub(crate) fn of_block(addresses: AddressRange, ports: PortRange) -> Element {
     range(first, last)
 }
 
-pub(crate) fn of_address(direction: Direction, address: IpAddr, class: ClassName) -> Element {
+pub(crate) fn of_address(address: IpAddr, class: ClassName) -> Element {
     Element {
         key: octets(address),
         key_end: Vec::new(),
-        data: Data::Verdict(Verdict::Jump(Object::Class(direction, class).name())),
+        data: Data::Number(class.number()),
     }
+}
+
+/// The class as it stands in maps and in front of keys.
+pub(crate) fn class_key(class: ClassName) -> [u8; 4] {
+    class.number().to_be_bytes()
+}
+
+/// The class in front of a key.
+pub(crate) fn class_of(key: &[u8]) -> Option<ClassName> {
+    ClassName::of(u32::from_be_bytes(key.get(..4)?.try_into().ok()?))
 }
 
 /// None where nothing stands in the way.

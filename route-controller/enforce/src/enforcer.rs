@@ -8,7 +8,7 @@ use podroute_netpol::{Changes, Direction, Model};
 
 use crate::flows;
 use crate::kernel::Kernel;
-use crate::layout::{FIRST_OF_CONNECTION, Object, TABLE, WAITING};
+use crate::layout::{FIRST_OF_CONNECTION, Object, TABLE, WAITING, class_chain};
 use crate::plan::Plan;
 
 /// Why policies are not in force.
@@ -185,7 +185,9 @@ impl Enforcer {
                     let accepts = counters.iter().take(rest).skip(1);
                     totals.accepted += accepts.map(|counter| counter.packets).sum::<u64>();
                 }
-                Some(Object::Class(..)) => totals.accepted += packets(counters.first()),
+                _ if Direction::BOTH.map(class_chain).contains(&chain) => {
+                    totals.accepted += packets(counters.first())
+                }
                 _ if chain == WAITING => totals.waiting += packets(counters.first()),
                 _ if chain == FIRST_OF_CONNECTION => totals.midstream += packets(counters.first()),
                 _ => {}
