@@ -73,7 +73,7 @@ fn pod(namespace: u32, number: u32) -> PodInput {
     }
 }
 
-/// Each lets in its own namespace and a team's 200 pods, at three ports, and out to a block of addresses.
+/// Each lets in its own namespace and a team's 200 pods, at three ports (every tenth at a range), and out to a block of addresses.
 fn policy(number: u32) -> Policy {
     let team = selector(&[("team", format!("team-{}", number * 7 % TEAMS))]);
     let peers = vec![
@@ -102,7 +102,11 @@ fn policy(number: u32) -> Policy {
         selects: LabelSelector::default(),
         ingress: Some(vec![Rule {
             peers: Some(peers),
-            ports: Ports::Some(vec![tcp(80, 80), tcp(443, 443), tcp(8000, 8100)]),
+            ports: Ports::Some(if number % 10 == 0 {
+                vec![tcp(80, 80), tcp(443, 443), tcp(8000, 8100)]
+            } else {
+                vec![tcp(80, 80), tcp(443, 443), tcp(8080, 8080)]
+            }),
         }]),
         egress: Some(vec![Rule {
             peers: Some(out),
@@ -135,6 +139,12 @@ fn memory() -> f64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = text.lines().find(|line| line.starts_with("VmHWM")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+/// Time of the processor that this thread used: on a busy machine the wall clock measures others.
+fn processor() -> Duration {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+    time.into()
 }
 
 fn quantiles(mut times: Vec<Duration>) -> (f64, f64) {
@@ -185,11 +195,11 @@ fn control(out: &mut String) {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     let before = memory();
     let mut enforcer = Enforcer::open().unwrap();
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), processor());
     fill(&mut enforcer);
-    let compiled = began.elapsed();
+    let compiled = processor() - cpu;
     enforcer.sync().unwrap();
-    let start = began.elapsed();
+    let (start, cpu) = (began.elapsed(), processor() - cpu);
     let sizes: Vec<String> = enforcer
         .model
         .sizes()
@@ -199,8 +209,9 @@ fn control(out: &mut String) {
     println!("{}", sizes.join(", "));
     let what = "start: 20,000 pods, 2,000 namespaces, 1,000 policies that select 110 pods here, until all is in the kernel";
     let value = format!(
-        "{:.0} ms, of which compiling {:.0} ms",
+        "{:.0} ms ({:.0} ms of processor, {:.0} of them compiling)",
         millis(start),
+        millis(cpu),
         millis(compiled)
     );
     row(out, what, &value, "≤ 500 ms");

@@ -5,15 +5,22 @@ use std::net::IpAddr;
 use podroute_netfilter::{Data, Element, Verdict};
 use podroute_netpol::{AddressRange, ClassElement, ClassName, Direction, IsolationState, PortRange};
 
-use crate::layout::{FIRST_OF_CONNECTION, Object, WAITING};
+use crate::layout::{ClassPorts, FIRST_OF_CONNECTION, Object, WAITING};
 
 const IFNAME: usize = 16;
 
 pub(crate) fn of_class(class: ClassName, element: &ClassElement) -> Element {
-    let mut first = class_key(class).to_vec();
+    let mut first = class.number().to_be_bytes().to_vec();
     first.extend(interface(&element.interface));
     let mut last = first.clone();
-    put_ports(&mut first, &mut last, element.ports);
+    match ClassPorts::of(&element.ports) {
+        ClassPorts::All => last.clear(),
+        ClassPorts::Single => {
+            put_ports(&mut first, &mut last, element.ports);
+            last.clear();
+        }
+        ClassPorts::Ranges => put_ports(&mut first, &mut last, element.ports),
+    }
     range(first, last)
 }
 
@@ -35,11 +42,6 @@ pub(crate) fn of_address(address: IpAddr, class: ClassName) -> Element {
         key_end: Vec::new(),
         data: Data::Number(class.number()),
     }
-}
-
-/// The class as it stands in maps and in front of keys.
-pub(crate) fn class_key(class: ClassName) -> [u8; 4] {
-    class.number().to_be_bytes()
 }
 
 /// The class in front of a key.

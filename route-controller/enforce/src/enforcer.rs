@@ -186,7 +186,7 @@ impl Enforcer {
                     totals.accepted += accepts.map(|counter| counter.packets).sum::<u64>();
                 }
                 _ if Direction::BOTH.map(class_chain).contains(&chain) => {
-                    totals.accepted += packets(counters.first())
+                    totals.accepted += counters.iter().map(|counter| counter.packets).sum::<u64>();
                 }
                 _ if chain == WAITING => totals.waiting += packets(counters.first()),
                 _ if chain == FIRST_OF_CONNECTION => totals.midstream += packets(counters.first()),

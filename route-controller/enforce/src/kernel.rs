@@ -29,7 +29,7 @@ impl Part {
 
     /// Where an element belongs.
     fn of(set: &str, key: &[u8]) -> Self {
-        let is_of_class = matches!(Object::parse(set), Some(Object::Classes(_)));
+        let is_of_class = matches!(Object::parse(set), Some(Object::Classes(..)));
         Self {
             set: set.to_owned(),
             class: class_of(key).filter(|_| is_of_class),
@@ -166,7 +166,7 @@ fn mark(object: &Object, key: Option<&Vec<u8>>, changes: &mut Changes) {
             changes.interfaces.extend(key.and_then(|key| interface_of(key)))
         }
         Object::Addresses(..) => changes.addresses.extend(key.and_then(|key| address_of(key))),
-        Object::Classes(direction) => {
+        Object::Classes(direction, _) => {
             changes.classes[*direction].extend(key.and_then(|key| class_of(key)));
         }
         Object::GroupChain(direction, name)

@@ -14,7 +14,8 @@
 //!                           log, drop
 //! class-egress:  priority := 0
 //!                priority := daddr map @egress-4                                  (egress-6)
-//!                priority . iifname . protocol . port @egress-classes: priority := 0, accept
+//!                priority . iifname . protocol . port @egress-classes-ports: priority := 0, accept
+//!                priority . iifname @egress-classes-all: the same                 (egress-classes-ranges)
 //! ```
 //!
 //! The class of the other end stands in the packet's priority between two rules: registers do not last from rule to rule, and
@@ -22,7 +23,7 @@
 //! chain of each class is no way: at every change the kernel follows each element of it from each chain that uses it.
 
 use podroute_netfilter::{Chain, Expressions, Field, Hook, KeyField, RuleBody, SetSpec, Value, Verdict};
-use podroute_netpol::{Direction, GroupName};
+use podroute_netpol::{Direction, GroupName, PortRange};
 
 /// The table, of family `inet`.
 pub const TABLE: &str = "podroute-policy";
@@ -76,6 +77,36 @@ impl Family {
     }
 }
 
+/// Which of what classes may do a set has. Single ports are in a hash table: the kernel takes long to change a set of ranges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum ClassPorts {
+    /// Single ports.
+    Single,
+    /// All protocols and ports.
+    All,
+    Ranges,
+}
+
+impl ClassPorts {
+    pub(crate) const ALL: [Self; 3] = [Self::Single, Self::All, Self::Ranges];
+
+    pub(crate) fn of(ports: &PortRange) -> Self {
+        match ports.protocol {
+            None => Self::All,
+            Some(_) if ports.from == ports.to => Self::Single,
+            Some(_) => Self::Ranges,
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Single => "ports",
+            Self::All => "all",
+            Self::Ranges => "ranges",
+        }
+    }
+}
+
 /// What an object of the table is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Object {
@@ -83,7 +114,7 @@ pub(crate) enum Object {
     Itself,
     Addresses(Direction, Family),
     /// What all classes may do; its parts belong to one class each.
-    Classes(Direction),
+    Classes(Direction, ClassPorts),
     GroupChain(Direction, GroupName),
     GroupAny(Direction, GroupName),
     GroupBlocks(Direction, GroupName, Family),
@@ -103,7 +134,7 @@ impl Object {
             Self::Interfaces(Direction::Ingress) => TO_POD.to_owned(),
             Self::Itself => SELF.to_owned(),
             Self::Addresses(direction, family) => format!("{direction}-{}", family.digit()),
-            Self::Classes(direction) => format!("{direction}-classes"),
+            Self::Classes(direction, ports) => format!("{direction}-classes-{}", ports.suffix()),
             Self::GroupChain(direction, name) => format!("{}g-{name}", letter(*direction)),
             Self::GroupAny(direction, name) => format!("{}g-{name}-any", letter(*direction)),
             Self::GroupBlocks(direction, name, family) => {
@@ -145,14 +176,17 @@ impl Object {
             Self::Interfaces(_) => (vec![KeyField::Interface], false, Value::Verdict),
             Self::Itself => (vec![KeyField::Interface; 2], false, Value::None),
             Self::Addresses(_, family) => (vec![family.field()], false, Value::Priority),
-            Self::Classes(_) => (
+            Self::Classes(_, ClassPorts::All) => {
+                (vec![KeyField::Priority, KeyField::Interface], false, Value::None)
+            }
+            Self::Classes(_, ports) => (
                 vec![
                     KeyField::Priority,
                     KeyField::Interface,
                     KeyField::Protocol,
                     KeyField::Port,
                 ],
-                true,
+                *ports == ClassPorts::Ranges,
                 Value::None,
             ),
             Self::GroupAny(..) => (vec![KeyField::Protocol, KeyField::Port], true, Value::None),
@@ -177,7 +211,7 @@ pub(crate) fn fixed_sets() -> Vec<Object> {
     let mut sets = vec![Object::Itself];
     for direction in Direction::BOTH {
         sets.push(Object::Interfaces(direction));
-        sets.push(Object::Classes(direction));
+        sets.extend(ClassPorts::ALL.map(|ports| Object::Classes(direction, ports)));
         sets.extend(Family::BOTH.map(|family| Object::Addresses(direction, family)));
     }
     sets
@@ -252,13 +286,16 @@ fn classes(direction: Direction) -> Chain {
             .map(&map, 0, 0);
         rules.push(class.set_priority(0));
     }
-    let allowed = Expressions::new()
-        .load(Field::Priority, 0)
-        .load(own_interface(direction), 1)
-        .load(Field::Protocol, 5)
-        .load(Field::DestinationPort, 6)
-        .is_in(&Object::Classes(direction).name(), 0);
-    rules.push(reset_priority(allowed).counter().verdict(&Verdict::Accept));
+    for ports in ClassPorts::ALL {
+        let mut allowed = Expressions::new()
+            .load(Field::Priority, 0)
+            .load(own_interface(direction), 1);
+        if ports != ClassPorts::All {
+            allowed = allowed.load(Field::Protocol, 5).load(Field::DestinationPort, 6);
+        }
+        let allowed = allowed.is_in(&Object::Classes(direction, ports).name(), 0);
+        rules.push(reset_priority(allowed).counter().verdict(&Verdict::Accept));
+    }
     chain(&class_chain(direction), rules)
 }
 

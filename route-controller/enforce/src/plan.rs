@@ -8,7 +8,7 @@ use podroute_netpol::{Changes, ClassName, Direction, GroupName, Model};
 
 use crate::element;
 use crate::kernel::{Kernel, Key, Part, comment_of};
-use crate::layout::{Family, GroupSets, Object, TABLE, fixed_chains, fixed_sets, group_chain};
+use crate::layout::{ClassPorts, Family, GroupSets, Object, TABLE, fixed_chains, fixed_sets, group_chain};
 
 /// A step of a transaction.
 #[derive(Debug)]
@@ -120,12 +120,17 @@ impl Plan {
 
     fn class(&mut self, model: &Model, kernel: &Kernel, direction: Direction, name: ClassName) {
         let elements = model.class_elements(direction, name).unwrap_or_default();
-        let part = Part {
-            set: Object::Classes(direction).name(),
-            class: Some(name),
-        };
-        let wanted = elements.iter().map(|element| element::of_class(name, element));
-        self.elements(kernel, &part, wanted.collect());
+        for ports in ClassPorts::ALL {
+            let part = Part {
+                set: Object::Classes(direction, ports).name(),
+                class: Some(name),
+            };
+            let of_kind = elements
+                .iter()
+                .filter(|element| ClassPorts::of(&element.ports) == ports);
+            let wanted = of_kind.map(|element| element::of_class(name, element));
+            self.elements(kernel, &part, wanted.collect());
+        }
     }
 
     fn group(&mut self, model: &Model, kernel: &Kernel, direction: Direction, name: GroupName) {

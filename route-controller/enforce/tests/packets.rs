@@ -412,7 +412,7 @@ fn a_thousand_pods_come_and_go() {
     let before = (
         elements("to-pod"),
         elements("ingress-4"),
-        elements("ingress-classes"),
+        elements("ingress-classes-all"),
     );
     (0..1000).for_each(|number| apply(&mut enforcer, &Event::Pod(Box::new(pod(number)))));
     enforcer.sync().unwrap();
@@ -431,7 +431,7 @@ fn a_thousand_pods_come_and_go() {
         (
             elements("to-pod"),
             elements("ingress-4"),
-            elements("ingress-classes")
+            elements("ingress-classes-all")
         ),
         before
     );
