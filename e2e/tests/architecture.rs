@@ -125,7 +125,10 @@ fn every_log_event_is_documented() {
         sources.iter().any(|text| text.contains(&field))
     };
     let removed: Vec<_> = documented.iter().filter(|name| !is_in_code(name)).collect();
-    assert!(removed.is_empty(), "in docs/reference/events.md only: {removed:?}");
+    assert!(
+        removed.is_empty(),
+        "in docs/reference/events.md only: {removed:?}"
+    );
 }
 
 fn collect_sources(dir: &Path, sources: &mut Vec<String>) {

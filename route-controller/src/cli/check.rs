@@ -147,7 +147,7 @@ fn answer(question: &Question, lines: &[Line], configs: &[(String, Config)]) -> 
                 ""
             };
             println!(
-                "{file}: valid: {}, {}{from_cluster}",
+                "{file}: good: {}, {}{from_cluster}",
                 count(peers, "peer"),
                 count(blocks, "block")
             );
