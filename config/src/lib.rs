@@ -13,6 +13,7 @@ mod annotations;
 mod decode;
 mod explain;
 mod facts;
+mod list_file;
 mod model;
 mod problem;
 mod schema;

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use bgp_proto::policy::{AsPathPattern, Source};
-use bgp_proto::types::{Asn, Community, ExtCommunity, Family, LargeCommunity, Prefix, PrefixError, RouterId};
+use bgp_proto::types::{Asn, Community, Family, LargeCommunity, Prefix, PrefixError, RouterId};
 
 pub(crate) use times::*;
 
@@ -351,11 +351,12 @@ pub(crate) const FAMILY: Kind<Family> = Kind {
 };
 
 /// The names of route sources, as written in policies.
-pub(crate) const SOURCES: [(&str, Source); 4] = [
+pub(crate) const SOURCES: [(&str, Source); 5] = [
     ("podBlock", Source::PodBlock),
     ("service", Source::Service),
     ("peer", Source::Peer),
     ("kernel", Source::Kernel),
+    ("static", Source::Static),
 ];
 
 pub(crate) const SOURCE: Kind<Source> = Kind {
@@ -363,7 +364,7 @@ pub(crate) const SOURCE: Kind<Source> = Kind {
     example: "podBlock",
     parse: |scalar| match SOURCES.iter().find(|(name, _)| *name == scalar.text) {
         Some((_, source)) => Ok(*source),
-        None => Err(Bad::Range("podBlock, service, peer or kernel".to_owned())),
+        None => Err(Bad::Range("podBlock, service, peer, kernel or static".to_owned())),
     },
 };
 
@@ -400,20 +401,6 @@ pub(crate) const LARGE_COMMUNITY: Kind<LargeCommunity> = Kind {
                 "three numbers up to 4294967295, as \"64512:1:2\" (RFC 8092)".to_owned(),
             )),
         }
-    },
-};
-
-pub(crate) const EXT_COMMUNITY: Kind<ExtCommunity> = Kind {
-    what: "an extended community",
-    example: "\"rt:64512:100\"",
-    parse: |scalar| {
-        scalar.text.parse().map_err(|_| {
-            Bad::Range(
-                "rt:AS:NUMBER or ro:AS:NUMBER, also with an IPv4 address, bandwidth:AS:OCTETS_PER_SECOND, or 0x and 16 \
-                 hexadecimal digits (RFC 4360)"
-                    .to_owned(),
-            )
-        })
     },
 };
 

@@ -153,7 +153,7 @@ pub(crate) fn fib(fib: &Fib) -> Vec<FibStatus> {
     let refused = fib.refused().map(|(prefix, rule)| FibStatus {
         prefix: prefix.to_string(),
         kind: "unicast".to_owned(),
-        metric: fib.config().metric,
+        metric: fib.key(*prefix).metric,
         next_hops: Vec::new(),
         nexthop_object: None,
         state: "refused".to_owned(),
@@ -166,6 +166,7 @@ fn kernel_route(fib: &Fib, key: RouteKey, spec: &RouteSpec, progress: Progress) 
     let kind = match &spec.target {
         Target::Unreachable => "unreachable",
         Target::Throw => "throw",
+        Target::Blackhole => "blackhole",
         Target::Hops(_) | Target::Group(_) => "unicast",
     };
     let next_hops = fib.legs(spec).iter().map(|leg| hop_status(fib, leg)).collect();

@@ -17,7 +17,10 @@ use std::time::Instant;
 use bgp_proto::engine::{
     Engine, Heard as Hears, Input, Originated, PeerKind, PeerRouting, Preview, SessionFacts,
 };
-use bgp_proto::policy::{Actions, Matcher, NextHopAction, Policy, PrefixRange, Rule, Source, Verdict};
+use bgp_proto::policy::{
+    Actions, CommunityMatch, Edit, Matcher, NextHopAction, NumberAction, Policy, PrefixRange, Rule, Source,
+    Verdict,
+};
 use bgp_proto::types::{Asn, Community, FamilySet, PathId, PeerId, Prefix};
 use bgp_proto::wire::PathAttrs;
 use common::*;
@@ -103,23 +106,19 @@ impl Random {
     fn policy(&mut self) -> Policy {
         let rule = |random: &mut Self| {
             let prefix = random.prefix();
-            let range = PrefixRange {
-                prefix,
-                min_len: prefix.len(),
-                max_len: prefix.family().max_len(),
-            };
+            let range = PrefixRange::within(prefix);
             let mut matcher = Matcher::default();
             if random.chance(50) {
-                matcher.prefixes = vec![range];
+                matcher.prefixes = Some([range].into_iter().collect());
             }
             if random.chance(30) {
-                matcher.communities = vec![Community(random.below(3) as u32)];
+                matcher.communities = CommunityMatch::any_of([Community(random.below(3) as u32)]);
             }
             let mut actions = Actions::default();
             match random.below(6) {
-                0 => actions.med = Some(random.below(2) as u32),
-                1 => actions.local_pref = Some(100 + random.below(2) as u32),
-                2 => actions.add_communities = vec![Community(random.below(3) as u32)],
+                0 => actions.med = Some(NumberAction::Set(random.below(2) as u32)),
+                1 => actions.local_pref = Some(NumberAction::Set(100 + random.below(2) as u32)),
+                2 => actions.communities = Edit::add([Community(random.below(3) as u32)]),
                 3 => actions.next_hop = Some(NextHopAction::Unchanged),
                 4 => actions.next_hop = Some(NextHopAction::Address(address(random.peer()).into())),
                 _ => {}
@@ -130,6 +129,7 @@ impl Random {
                 matcher,
                 actions,
                 verdict,
+                ..Rule::default()
             }
         };
         let rules = self.below(3);

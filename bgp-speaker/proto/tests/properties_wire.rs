@@ -70,7 +70,7 @@ fn rare() -> impl Strategy<Value = RareAttrs> {
                     large_communities,
                     unknown: unknown.into_iter().collect(),
                     partial: partial_set,
-                    install: false,
+                    kernel: KernelRoute::default(),
                 }
             },
         )

@@ -9,7 +9,9 @@ mod bfd;
 mod bmp;
 mod cluster;
 mod cni;
+mod lists;
 mod node;
+mod originate;
 mod peer;
 mod policy;
 
@@ -17,7 +19,9 @@ pub(crate) use bfd::*;
 pub(crate) use bmp::*;
 pub(crate) use cluster::*;
 pub(crate) use cni::*;
+pub(crate) use lists::*;
 pub(crate) use node::*;
+pub(crate) use originate::*;
 pub(crate) use peer::*;
 pub(crate) use policy::*;
 
@@ -55,12 +59,20 @@ pub const SECTIONS: &[&Section] = &[
     &RULE,
     &MATCH,
     &PREFIX_RANGE,
+    &MATCH_COMMUNITIES,
     &AS_PATH,
+    &FROM,
     &SET,
     &EDIT_COMMUNITIES,
     &EDIT_LARGE,
     &EDIT_EXT,
     &PREPEND,
+    &KERNEL,
+    &ORIGINATE,
+    &WHEN,
+    &KERNEL_ROUTES,
+    &LIST,
+    &LIST_FILE,
     &MESH,
     &SERVICES,
     &SERVICE_COMMUNITIES,
@@ -79,6 +91,8 @@ pub(crate) const DOCUMENT: Section = Section {
         "mesh",
         "peers",
         "nextHops",
+        "originate",
+        "lists",
         "policies",
         "services",
         "cni",
@@ -122,6 +136,8 @@ pub(crate) struct Document {
     pub(crate) cni: Cni,
     pub(crate) peers: Vec<Peer>,
     pub(crate) next_hops: Vec<NextHop>,
+    pub(crate) originate: Vec<At<Originate>>,
+    pub(crate) lists: Vec<List>,
     pub(crate) policies: Vec<Policy>,
     pub(crate) bmp: Vec<Bmp>,
     pub(crate) metrics: Option<Metrics>,
@@ -147,6 +163,8 @@ pub(crate) fn read(root: &YamlNode, sink: &Sink) -> Option<Document> {
         cni: Cni::read(&fields),
         peers: read_peers(&fields),
         next_hops: read_next_hops(&fields),
+        originate: read_originate(&fields),
+        lists: read_lists(&fields),
         policies: read_policies(&fields),
         bmp: read_bmp(&fields),
         metrics: Metrics::read(&fields),

@@ -8,6 +8,7 @@ mod advice;
 mod bfd;
 mod cluster;
 mod cni;
+mod directions;
 mod node;
 mod peers;
 mod policies;
@@ -39,7 +40,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     node::blocks(&document, &cluster, sink);
     services::aggregates(&document.services, &cluster, sink);
     services::ranges(&document, &cluster, sink);
-    let policies = policies::Policies::new(&document.policies, sink);
+    let policies = policies::Policies::new(&document, facts, sink);
     let mesh = cluster::mesh(&document.mesh, document.node.asn.is_some(), sink);
     let mut node = node::node(&document.node, facts, &cluster, sink);
     let own = facts.cluster.as_ref().zip(node.name.as_ref());
@@ -66,12 +67,20 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     };
     let (peers, skipped) = peers::peers(&document.peers, &context);
     let import = document.mesh.import.as_ref();
-    let import = import.and_then(|name| policies.find(name, sink));
+    let import = import.zip(asn).and_then(|(names, asn)| {
+        let anyone = policies::PeerFacts {
+            name: "",
+            asn,
+            external: document.node.asn.is_some(),
+        };
+        policies.find(names, anyone, policies::Direction::Import, sink)
+    });
     policies.warn_unused(sink);
     let guard = services::Guard::new(&document, facts, &node, &cluster);
     let services = services::services(&document.services, facts, &guard, sink);
     let advice = advice::Advice {
         document: &document,
+        asn,
         cluster: &cluster,
         policies: &policies,
         peers: &peers,

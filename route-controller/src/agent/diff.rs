@@ -137,7 +137,9 @@ impl Begun {
             });
         }
         let kernel = preview.installed.into_iter();
-        for (prefix, (_, had)) in kernel.filter(|(prefix, (change, _))| fib.admits(prefix, change.install)) {
+        for (prefix, (_, had)) in
+            kernel.filter(|(prefix, (change, _))| fib.admits(prefix, change.route.is_wanted()))
+        {
             let list = if had { &mut diff.moved } else { &mut diff.installed };
             list.push(prefix.to_string());
         }

@@ -489,7 +489,7 @@ enum Place {
 fn joins(spec: &RouteSpec) -> bool {
     match &spec.target {
         Target::Hops(legs) => legs.iter().any(|leg| leg.hop.gateway.is_some()),
-        Target::Group(_) | Target::Unreachable | Target::Throw => false,
+        Target::Group(_) | Target::Unreachable | Target::Blackhole | Target::Throw => false,
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn learned(text: &str, hops: &[&str]) -> FibChange {
                 weight: 1,
             })
             .collect(),
-        install: false,
+        route: KernelRoute::default(),
     }
 }
 
@@ -95,7 +95,10 @@ fn only_pod_prefixes_outside_our_own_blocks_go_in() {
 fn what_a_policy_wants_goes_in_wherever_it_lies() {
     let mut fib = fib();
     let wanted = FibChange {
-        install: true,
+        route: KernelRoute {
+            install: true,
+            ..KernelRoute::default()
+        },
         ..learned("0.0.0.0/0", &["192.0.2.1"])
     };
     fib.routes(vec![wanted], false);

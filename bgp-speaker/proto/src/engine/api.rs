@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::conditional::OriginateRule;
 pub use crate::export::chunk::Chunk;
 pub use crate::peer::{
     LocalAs, MaxPrefixes, OverLimit, PathRules, PeerKind, PeerRouting, PrivateAs, SessionFacts, SessionId,
@@ -12,6 +13,7 @@ pub use crate::peer::{
 use crate::policy::Source;
 pub use crate::rib::nexthop::Reach;
 use crate::types::{Asn, Community, Family, FamilySet, PeerId, Prefix, RouterId};
+pub use crate::wire::KernelRoute;
 use crate::wire::{Notification, Refresh, RouteBatch};
 
 /// What the engine knows of itself.
@@ -91,6 +93,8 @@ pub enum Input {
     Multipath(EqualPaths),
     /// The whole set of routes that we originate.
     Originate(Vec<Originated>),
+    /// The whole set of routes that we originate under conditions; a prefix that is originated without them stays as it is.
+    OriginateByRules(Vec<OriginateRule>),
     /// We are about to go: everything we send says so, so that others prefer other paths (RFC 8326 §4).
     Drain(bool),
     /// News of next hops.
@@ -113,10 +117,10 @@ pub struct FibHop {
 pub struct FibChange {
     /// Which prefix.
     pub prefix: Prefix,
-    /// Equal next hops; empty means that the route goes.
+    /// Equal next hops; empty means that the route goes, unless it is to drop packets.
     pub next_hops: Arc<[FibHop]>,
-    /// An import policy wants it in the kernel, wherever it lies.
-    pub install: bool,
+    /// What import policies want of the route.
+    pub route: KernelRoute,
 }
 
 /// What to do.

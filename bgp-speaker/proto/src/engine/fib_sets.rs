@@ -1,96 +1,98 @@
-//! Sets of next hops that the kernel was told, interned: a destination remembers its set in 4 bytes.
+//! What the kernel was told of routes, interned: a destination remembers its next hops and options in 4 bytes.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{Equivalent, HashMap};
 use rustc_hash::FxBuildHasher;
 
 use super::api::FibHop;
+use crate::wire::KernelRoute;
 
-/// Interned sets, those that a policy wants installed for themselves; 0 is the empty one.
+/// Interned sets; 0 is no route.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FibSets {
-    plain: Sets,
-    wanted: Sets,
+    sets: Vec<(Key, u32)>,
+    free: Vec<u32>,
+    index: HashMap<Key, u32, FxBuildHasher>,
+}
+
+/// Next hops (sorted, without repetition), and what policies want of the route.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Key(Arc<[FibHop]>, KernelRoute);
+
+/// The same to look for.
+struct Wanted<'a>(&'a [FibHop], KernelRoute);
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Wanted(&self.0, self.1).hash(state);
+    }
+}
+
+impl Hash for Wanted<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+        if self.1 != KernelRoute::default() {
+            self.1.hash(state);
+        }
+    }
+}
+
+impl Equivalent<Key> for Wanted<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        *self.0 == *key.0 && self.1 == key.1
+    }
 }
 
 impl FibSets {
-    /// The id of a set (sorted, without repetition), with one more reference. `install`: a policy wants it.
-    pub(super) fn intern(&mut self, set: &[FibHop], install: bool) -> u32 {
-        let sets = if install {
-            &mut self.wanted
-        } else {
-            &mut self.plain
-        };
-        let bit = u32::from(install && !set.is_empty());
-        sets.intern(set) << 1 | bit
-    }
-
-    /// One reference less.
-    pub(super) fn release(&mut self, id: u32) {
-        match id & 1 {
-            0 => self.plain.release(id >> 1),
-            _ => self.wanted.release(id >> 1),
-        }
-    }
-
-    /// The set of an id, and whether a policy wants it.
-    pub(super) fn get(&self, id: u32) -> (Arc<[FibHop]>, bool) {
-        match id & 1 {
-            0 => (self.plain.get(id >> 1), false),
-            _ => (self.wanted.get(id >> 1), true),
-        }
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-struct Sets {
-    sets: Vec<(Arc<[FibHop]>, u32)>,
-    free: Vec<u32>,
-    index: HashMap<Arc<[FibHop]>, u32, FxBuildHasher>,
-}
-
-impl Sets {
-    fn intern(&mut self, set: &[FibHop]) -> u32 {
-        if set.is_empty() {
+    /// The id of a set, with one more reference. Without next hops there is a route only when it drops packets.
+    pub(super) fn intern(&mut self, set: &[FibHop], route: KernelRoute) -> u32 {
+        if set.is_empty() && !route.blackhole {
             return 0;
         }
-        if let Some(id) = self.index.get(set).copied() {
+        if let Some(id) = self.index.get(&Wanted(set, route)).copied() {
             if let Some((_, refs)) = self.slot(id) {
                 *refs += 1;
             }
             return id;
         }
-        let set: Arc<[FibHop]> = set.into();
+        let key = Key(set.into(), route);
         let id = self.free.pop().unwrap_or_else(|| {
-            self.sets.push((Arc::clone(&set), 0));
+            self.sets.push((key.clone(), 0));
             u32::try_from(self.sets.len()).unwrap_or(u32::MAX)
         });
         if let Some(slot) = self.slot(id) {
-            *slot = (Arc::clone(&set), 1);
+            *slot = (key.clone(), 1);
         }
-        self.index.insert(set, id);
+        self.index.insert(key, id);
         id
     }
 
-    fn release(&mut self, id: u32) {
-        let Some((set, refs)) = self.slot(id) else { return };
+    /// One reference less.
+    pub(super) fn release(&mut self, id: u32) {
+        let Some((key, refs)) = self.slot(id) else { return };
         *refs = refs.saturating_sub(1);
         if *refs == 0 {
-            let set = std::mem::replace(set, Arc::from([].as_slice()));
-            self.index.remove(&set);
+            let nothing = Key(Arc::from([].as_slice()), KernelRoute::default());
+            let key = std::mem::replace(key, nothing);
+            self.index.remove(&key);
             self.free.push(id);
         }
     }
 
-    fn get(&self, id: u32) -> Arc<[FibHop]> {
+    /// The next hops of an id, and what policies want of the route.
+    pub(super) fn get(&self, id: u32) -> (Arc<[FibHop]>, KernelRoute) {
         let slot = (id as usize)
             .checked_sub(1)
             .and_then(|index| self.sets.get(index));
-        slot.map_or_else(|| Arc::from([].as_slice()), |(set, _)| Arc::clone(set))
+        match slot {
+            Some((Key(set, route), _)) => (Arc::clone(set), *route),
+            None => (Arc::from([].as_slice()), KernelRoute::default()),
+        }
     }
 
-    fn slot(&mut self, id: u32) -> Option<&mut (Arc<[FibHop]>, u32)> {
+    fn slot(&mut self, id: u32) -> Option<&mut (Key, u32)> {
         (id as usize)
             .checked_sub(1)
             .and_then(|index| self.sets.get_mut(index))
@@ -101,37 +103,57 @@ impl Sets {
 mod tests {
     use super::*;
 
-    #[test]
-    fn sets_are_shared_and_freed() {
-        let hop = |addr: &str| FibHop {
+    const PLAIN: KernelRoute = KernelRoute {
+        install: false,
+        blackhole: false,
+        metric: None,
+        table: None,
+        source: None,
+        weight: None,
+    };
+
+    fn hop(addr: &str) -> FibHop {
+        FibHop {
             addr: addr.parse().unwrap(),
             weight: 1,
-        };
-        let (one, two) = (hop("192.0.2.1"), hop("192.0.2.2"));
-        let mut sets = Sets::default();
-        assert_eq!(sets.intern(&[]), 0);
-        let a = sets.intern(&[one]);
-        let b = sets.intern(&[one, two]);
-        assert_eq!((sets.intern(&[one]), sets.get(b).len()), (a, 2));
-        sets.release(a);
-        assert_eq!(sets.get(a).len(), 1);
-        sets.release(a);
-        assert_eq!(sets.intern(&[two]), a);
-        assert_eq!(&sets.get(a)[..], [two]);
+        }
     }
 
     #[test]
-    fn wanted_ones_are_others() {
-        let hop = FibHop {
-            addr: [192, 0, 2, 1].into(),
-            weight: 1,
+    fn sets_are_shared_and_freed() {
+        let (one, two) = (hop("192.0.2.1"), hop("192.0.2.2"));
+        let mut sets = FibSets::default();
+        assert_eq!(sets.intern(&[], PLAIN), 0);
+        let a = sets.intern(&[one], PLAIN);
+        let b = sets.intern(&[one, two], PLAIN);
+        assert_eq!((sets.intern(&[one], PLAIN), sets.get(b).0.len()), (a, 2));
+        sets.release(a);
+        assert_eq!(sets.get(a).0.len(), 1);
+        sets.release(a);
+        assert_eq!(sets.intern(&[two], PLAIN), a);
+        assert_eq!(&sets.get(a).0[..], [two]);
+    }
+
+    #[test]
+    fn options_make_another_route() {
+        let hop = hop("192.0.2.1");
+        let wanted = KernelRoute {
+            install: true,
+            ..PLAIN
+        };
+        let dropped = KernelRoute {
+            blackhole: true,
+            ..PLAIN
         };
         let mut sets = FibSets::default();
-        assert_eq!((sets.intern(&[], false), sets.intern(&[], true)), (0, 0));
-        let (plain, wanted) = (sets.intern(&[hop], false), sets.intern(&[hop], true));
-        assert_ne!(plain, wanted);
-        assert_eq!((sets.get(plain).1, sets.get(wanted).1), (false, true));
+        assert_eq!((sets.intern(&[], PLAIN), sets.intern(&[], wanted)), (0, 0));
+        let (plain, installed) = (sets.intern(&[hop], PLAIN), sets.intern(&[hop], wanted));
+        assert_ne!(plain, installed);
+        assert_eq!((sets.get(plain).1, sets.get(installed).1), (PLAIN, wanted));
         sets.release(plain);
-        assert_eq!(sets.get(wanted).0.len(), 1);
+        assert_eq!(sets.get(installed).0.len(), 1);
+        let blackhole = sets.intern(&[], dropped);
+        assert_ne!(blackhole, 0);
+        assert_eq!(sets.get(blackhole), (Arc::from([].as_slice()), dropped));
     }
 }

@@ -10,6 +10,7 @@ use crate::rib::attrs::AttrTable;
 use crate::rib::decision::{Multipath, select};
 use crate::rib::table::{DestId, Few, Path};
 use crate::types::{PeerId, Prefix};
+use crate::wire::KernelRoute;
 
 /// Destinations decided and exported together. Large enough to pack well, small enough to take about a
 /// millisecond.
@@ -28,8 +29,10 @@ impl Engine {
                 continue;
             };
             let best = self.decide(dest, prefix, &mut fib);
+            self.note_conditions(dest, prefix, best.as_ref());
             self.export(dest, prefix, best);
         }
+        self.follow_conditions();
         let more = self.goes_on();
         if !fib.is_empty() {
             self.fib.goes_on = more;
@@ -108,21 +111,21 @@ impl Engine {
             std::mem::take(&mut self.scratch.next_hops),
             std::mem::take(&mut self.scratch.hop_set),
         );
-        if best.is_some_and(|best| best.peer != PeerId::LOCAL) {
+        let route = best.map_or_else(KernelRoute::default, |path| kernel_route(&self.rib.attrs, path));
+        if best.is_some_and(|best| best.peer != PeerId::LOCAL) && !route.blackhole {
             let paths = self.scratch.chosen.iter().filter_map(|at| self.rib.table.at(*at));
             let weighted = self.config.link_bandwidth;
             ways.extend(paths.filter_map(|path| way(&self.rib.attrs, &path, weighted)));
             weigh(&mut ways, &mut set);
         }
-        let install = best.is_some_and(|path| is_wanted(&self.rib.attrs, path));
-        let id = self.fib.sets.intern(&set, install);
+        let id = self.fib.sets.intern(&set, route);
         let old = self.rib.table.swap_fib(dest, id);
         if id != old {
-            let (next_hops, install) = self.fib.sets.get(id);
+            let (next_hops, route) = self.fib.sets.get(id);
             fib.push(FibChange {
                 prefix,
                 next_hops,
-                install,
+                route,
             });
         }
         self.fib.sets.release(old);
@@ -154,17 +157,21 @@ impl Engine {
     }
 }
 
-/// Whether an import policy wants the path in the kernel.
-fn is_wanted(attrs: &AttrTable, path: &Path) -> bool {
+/// What import policies want of the kernel's route; the weight is in its next hops.
+fn kernel_route(attrs: &AttrTable, path: &Path) -> KernelRoute {
     let rare = path.imported.ok().and_then(|id| attrs.get(id).rare.as_deref());
-    rare.is_some_and(|rare| rare.install)
+    let route = rare.map(|rare| rare.kernel).unwrap_or_default();
+    KernelRoute {
+        weight: None,
+        ..route
+    }
 }
 
 /// Where a path leads, and with what bandwidth.
 fn way(attrs: &AttrTable, path: &Path, weighted: bool) -> Option<(IpAddr, Option<f32>)> {
     let attrs = path.imported.ok().map(|id| attrs.get(id))?;
-    Some((
-        attrs.next_hop.addr(),
-        weighted.then(|| bandwidth(attrs)).flatten(),
-    ))
+    let rare = attrs.rare.as_deref();
+    let weight = rare.and_then(|rare| rare.kernel.weight).map(f32::from);
+    let rate = weight.or_else(|| weighted.then(|| bandwidth(attrs)).flatten());
+    Some((attrs.next_hop.addr(), rate))
 }

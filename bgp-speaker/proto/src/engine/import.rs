@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::adj_in::slot;
 use super::peers::Peer;
 use super::{Engine, Output, OverLimit, PeerKind, PeerRouting, SessionId};
-use crate::policy::{ActionContext, Route, RuleSet, Source};
+use crate::policy::{ActionContext, Neighbor, Route, RuleSet, Source};
 use crate::rib::attrs::AttrId;
 use crate::rib::generation::Generations;
 use crate::rib::table::{DestId, Ineligible, Path};
@@ -22,6 +22,8 @@ pub(super) struct Cached {
     /// Of a policy that looks at no prefixes.
     imported: Option<(Family, Result<AttrId, Ineligible>)>,
     checked: Option<(Family, Result<(), Ineligible>)>,
+    /// Whether the policy does.
+    looks_at_prefixes: Option<bool>,
     /// The last policy outcome; holds a reference.
     changed: Option<(RuleSet, AttrId)>,
 }
@@ -242,8 +244,11 @@ impl Engine {
             return imported;
         }
         let imported = self.evaluated(peer, prefix, received, cached);
-        let known = self.peers.get(&peer);
-        if known.is_some_and(|known| !known.routing.import.looks_at_prefixes()) {
+        let looks_at_prefixes = *cached.looks_at_prefixes.get_or_insert_with(|| {
+            let known = self.peers.get(&peer);
+            known.is_none_or(|known| known.routing.import.looks_at_prefixes())
+        });
+        if !looks_at_prefixes {
             cached.imported = Some((prefix.family(), imported));
         }
         imported
@@ -274,6 +279,7 @@ impl Engine {
                 prefix: *prefix,
                 attrs,
                 source: Source::Peer,
+                from: Some(neighbor(&known.routing)),
             })
             .ok_or(Ineligible::Policy)?;
         // RFC 7705 §3.1: the number that the peer knows us by stands in the path too.
@@ -285,7 +291,8 @@ impl Engine {
         // RFC 8326 §4: the route is to be the last choice in all of the AS. Inside it LOCAL_PREF says so, and stays as it is.
         let external = known.routing.kind == PeerKind::External;
         let shuts_down = external && attrs.has_community(Community::GRACEFUL_SHUTDOWN);
-        if rules.is_empty() && !prepend && !shuts_down {
+        let stays_here = external && is_unbounded_blackhole(attrs);
+        if rules.is_empty() && !prepend && !shuts_down && !stays_here {
             return Ok(received);
         }
         if let Some((_, id)) = cached.changed.filter(|(last, _)| *last == rules) {
@@ -295,9 +302,15 @@ impl Engine {
         if prepend {
             changed.as_path = changed.as_path.prepend(known.routing.local_asn, 1);
         }
+        if stays_here {
+            let communities = changed.communities.iter().copied();
+            changed.communities = communities.chain([Community::NO_EXPORT]).collect();
+        }
+        let session = known.session.as_ref();
         let context = ActionContext {
             local_asn: known.routing.local_asn,
-            local_addr: None,
+            peer_addr: session.map(|session| session.facts.remote_addr),
+            others_prepended: false,
         };
         policy.apply(rules, &mut changed, context);
         if external && changed.has_community(Community::GRACEFUL_SHUTDOWN) {
@@ -359,6 +372,23 @@ impl Engine {
             self.rib.attrs.release(imported, &mut self.rib.next_hops);
         }
     }
+}
+
+/// The peer as policies see it.
+fn neighbor(routing: &PeerRouting) -> Neighbor<'_> {
+    Neighbor {
+        name: &routing.name,
+        asn: routing.remote_asn,
+        external: routing.kind == PeerKind::External,
+    }
+}
+
+/// RFC 7999 §3.2: a route with BLACKHOLE from another AS gets NO_EXPORT, so that it does not go beyond ours. The import policy sees it
+/// without, and may remove it from routes that are to go on.
+fn is_unbounded_blackhole(attrs: &PathAttrs) -> bool {
+    attrs.has_community(Community::BLACKHOLE)
+        && !attrs.has_community(Community::NO_EXPORT)
+        && !attrs.has_community(Community::NO_ADVERTISE)
 }
 
 fn changed_by_import(path: &Path) -> Option<AttrId> {

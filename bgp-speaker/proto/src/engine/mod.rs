@@ -15,6 +15,7 @@ mod adj_in;
 mod api;
 #[cfg(test)]
 mod bounds;
+mod conditional;
 mod deferral;
 mod excerpt;
 mod feed;
@@ -32,6 +33,7 @@ mod weights;
 mod work;
 
 pub use api::*;
+pub use conditional::{Aggregate, OriginateRule, When};
 pub use excerpt::Excerpt;
 pub use feed::{FeedId, FeedItem};
 pub use preview::{Heard, Preview, Rehearsal};
@@ -80,7 +82,11 @@ struct Fib {
 /// What is our own.
 #[derive(Clone, Debug, Default)]
 struct Local {
-    /// What we originate, as given.
+    /// What we originate without conditions, as given.
+    given: BTreeMap<Prefix, Originated>,
+    /// What else follows from the table.
+    conditional: conditional::Conditional,
+    /// What we originate.
     originated: BTreeMap<Prefix, Originated>,
     /// Pod blocks of ours: nobody else's path may lie inside.
     blocks: Vec<Prefix>,
@@ -161,6 +167,7 @@ impl Engine {
             Input::EndDeferral => self.end_deferral(),
             Input::Multipath(rules) => self.change_multipath(rules),
             Input::Originate(routes) => self.originate(routes),
+            Input::OriginateByRules(rules) => self.originate_by_rules(rules),
             Input::Drain(on) => self.drain(on),
             Input::NextHops(news) => self.learn_next_hops(&news),
             Input::Written(session, bytes) => self.written(session, bytes),

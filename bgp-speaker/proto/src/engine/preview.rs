@@ -75,7 +75,17 @@ impl Engine {
     pub fn rehearse(&self, now: Instant, inputs: Vec<Input>) -> Rehearsal {
         let before = self.without_routes(now);
         let mut after = before.clone();
-        inputs.into_iter().for_each(|input| after.handle(now, input));
+        for input in inputs {
+            match input {
+                // Conditions are taken as they are: what would follow from them depends on the whole table.
+                Input::Originate(mut routes) => {
+                    routes.extend(self.local.conditional.active());
+                    after.handle(now, Input::Originate(routes));
+                }
+                Input::OriginateByRules(_) => {}
+                input => after.handle(now, input),
+            }
+        }
         after.settle(now);
         let peers = before.peers.values().chain(after.peers.values());
         let rules = peers.flat_map(|peer| &peer.routing.import.rules);

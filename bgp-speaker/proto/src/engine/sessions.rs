@@ -13,6 +13,7 @@ use super::work::{Item, Job, Lost};
 use super::{Engine, PeerRouting, Reach, SessionFacts, SessionId};
 use crate::export::lagging::Joining;
 use crate::export::rules::Learned;
+use crate::export::sources::PeerName;
 use crate::rib::nexthop::NextHopId;
 use crate::rib::table::DestId;
 use crate::types::{Family, PeerId, Prefix};
@@ -137,7 +138,13 @@ impl Engine {
         let addr = facts.remote_addr;
         let sources = &mut self.rib.sources;
         let before = sources.peers.insert(id, learned);
-        let changed = before.is_some_and(|before| before != learned);
+        let name = PeerName {
+            name: peer.routing.name.as_str().into(),
+            asn: peer.routing.remote_asn,
+        };
+        let renamed = sources.names.insert(id, name.clone());
+        let changed =
+            before.is_some_and(|before| before != learned) || renamed.is_some_and(|before| before != name);
         let old_addr = sources.address(id);
         let moved = old_addr != Some(addr);
         if moved || sources.at(addr) != Some(id) {

@@ -1,7 +1,8 @@
 //! Shares of equal paths, from their link bandwidth (draft-ietf-idr-link-bandwidth).
 //!
 //! As the draft has it, unequal shares need a bandwidth on every path of the set; otherwise all shares are one. Shares
-//! are percent of the sum, at least one, brought to their lowest terms: 10 and 40 Gbit/s come to 1 and 4.
+//! are percent of the sum, at least one, brought to their lowest terms: 10 and 40 Gbit/s come to 1 and 4. Where all are numbers up to
+//! 255, as policies set them (no link is that slow), they are the shares.
 
 use std::net::IpAddr;
 
@@ -22,12 +23,21 @@ pub(super) fn weigh(ways: &mut Vec<(IpAddr, Option<f32>)>, out: &mut Vec<FibHop>
     });
     ways.dedup_by_key(|way| way.0);
     let rates: Option<f32> = ways.iter().map(|way| way.1).sum();
+    let are_shares = ways.iter().all(|(_, rate)| rate.is_some_and(is_share));
     out.extend(ways.iter().map(|(addr, rate)| FibHop {
         addr: *addr,
-        weight: share(*rate, rates),
+        weight: match rate {
+            // In range and whole.
+            Some(rate) if are_shares => *rate as u8,
+            rate => share(*rate, rates),
+        },
     }));
     let divisor = out.iter().fold(0, |divisor, hop| gcd(divisor, hop.weight)).max(1);
     out.iter_mut().for_each(|hop| hop.weight /= divisor);
+}
+
+fn is_share(rate: f32) -> bool {
+    (1.0..=255.0).contains(&rate) && rate.fract() == 0.0
 }
 
 /// Percent of the sum, 1–100; 1 where there is no sum.
@@ -66,6 +76,7 @@ mod tests {
         assert_eq!(shares(&[Some(1.0), Some(1e9)]), [1, 100]);
         assert_eq!(shares(&[Some(3.4e38), Some(3.4e38)]), [1, 1]); // their sum is infinite
         assert_eq!(shares(&[Some(7.0)]), [1]);
+        assert_eq!(shares(&[Some(10.0), Some(20.0), Some(255.0)]), [2, 4, 51]); // as a policy says
     }
 
     #[test]

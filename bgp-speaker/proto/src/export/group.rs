@@ -43,6 +43,8 @@ pub struct Group {
     packer: Packer,
     counts: Counts,
     asked: Asked,
+    /// Whether the policy does.
+    looks_at_prefixes: bool,
 }
 
 /// Answers for the path looked at last, within one flush: neighbours in a table share them.
@@ -59,6 +61,7 @@ impl Group {
     #[must_use]
     pub fn new(key: GroupKey) -> Self {
         Self {
+            looks_at_prefixes: key.policy.looks_at_prefixes(),
             key,
             members: BTreeSet::new(),
             lagging: BTreeMap::new(),
@@ -340,6 +343,9 @@ impl Group {
     }
 
     fn evaluate(&mut self, prefix: Prefix, best: Best, rib: &Rib) -> Option<Sent> {
+        if rib.sources.is_replaced(&prefix) {
+            return None;
+        }
         let asked = (best.attrs, best.source, prefix.family());
         if let Some((attrs, source, family, sent)) = self.asked.sent
             && (attrs, source, family) == asked
@@ -348,7 +354,7 @@ impl Group {
         }
         let sent = self.evaluated(prefix, best, rib);
         // What is our own differs by prefix, not by source.
-        if best.source != PeerId::LOCAL && !self.key.policy.looks_at_prefixes() {
+        if best.source != PeerId::LOCAL && !self.looks_at_prefixes {
             let (attrs, source, family) = asked;
             self.asked.sent = Some((attrs, source, family, sent));
         }
@@ -364,6 +370,7 @@ impl Group {
             prefix,
             attrs: set,
             source: best.learned.source(),
+            from: rib.sources.neighbor(best.source, best.learned),
         };
         let rules = self.key.policy.evaluate(route)?;
         let family = prefix.family();

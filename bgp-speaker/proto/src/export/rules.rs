@@ -195,7 +195,7 @@ impl GroupKey {
             Some(NextHopAction::Address(addr)) => Some(named(addr)),
             Some(NextHopAction::OwnAddress) => self.own_next_hop(family).map(|own| own.addr().into()),
             Some(NextHopAction::Unchanged) if !link_local => Some(self.passed_on(attrs.next_hop)),
-            Some(NextHopAction::Unchanged) | None => None,
+            Some(NextHopAction::Unchanged | NextHopAction::PeerAddress) | None => None,
         };
         let next_hop = named.or_else(|| self.next_hop(family, attrs, learned));
         next_hop.filter(|next_hop| self.can_carry(family, *next_hop))
@@ -250,12 +250,13 @@ impl GroupKey {
     ) -> PathAttrs {
         let mut out = attrs.clone();
         match self.kind {
-            PeerKind::External => self.to_other_as(&mut out, learned),
+            PeerKind::External => self.to_other_as(&mut out, learned, matched),
             PeerKind::Internal | PeerKind::Client => self.inside_as(&mut out, learned),
         }
         let context = ActionContext {
             local_asn: self.local_asn,
-            local_addr: None, // the next hop follows
+            peer_addr: None, // the next hop follows
+            others_prepended: self.kind == PeerKind::External && !self.is_transparent(learned),
         };
         self.policy.apply(matched, &mut out, context);
         if let Some(next_hop) = self.next_hop_after(matched, family, attrs, learned) {
@@ -271,11 +272,16 @@ impl GroupKey {
         out
     }
 
-    fn to_other_as(&self, out: &mut PathAttrs, learned: Learned) {
+    /// RFC 7947 §2.2: a route server leaves the path of others alone.
+    fn is_transparent(&self, learned: Learned) -> bool {
+        self.rules.route_server && !matches!(learned, Learned::Local(_))
+    }
+
+    fn to_other_as(&self, out: &mut PathAttrs, learned: Learned, matched: RuleSet) {
         let local = matches!(learned, Learned::Local(_));
-        let transparent = self.rules.route_server && !local; // RFC 7947 §2.2
+        let transparent = self.is_transparent(learned);
         if !transparent {
-            out.as_path = self.path_to_other_as(&out.as_path);
+            out.as_path = self.path_to_other_as(&out.as_path, matched);
         }
         if !local && !transparent {
             out.med = None; // RFC 4271 §5.1.4
@@ -287,7 +293,7 @@ impl GroupKey {
         }
     }
 
-    fn path_to_other_as(&self, path: &AsPath) -> AsPath {
+    fn path_to_other_as(&self, path: &AsPath, matched: RuleSet) -> AsPath {
         // The peer's own number stays, or it could not see a loop.
         let private = |asn: Asn| asn.is_private() && Some(asn) != self.their_asn;
         let mut path = match self.rules.private_as {
@@ -298,6 +304,8 @@ impl GroupKey {
         if let Some(theirs) = self.their_asn.filter(|_| self.rules.as_override) {
             path = path.map(|asn| Some(if asn == theirs { self.local_asn } else { asn }));
         }
+        // What a policy prepends goes behind our own number, which is to be the first one (RFC 4271 §6.3).
+        path = self.policy.prepend_others(matched, path);
         // RFC 7705 §3.2: the real number stays in the path unless it is to be replaced.
         if self.rules.local_as.is_some_and(|local_as| !local_as.replace_as) {
             path = path.prepend(self.own_asn, 1);

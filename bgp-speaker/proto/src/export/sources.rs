@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use super::rules::Learned;
 use crate::peer::PeerKind;
-use crate::policy::Source;
+use crate::policy::{Neighbor, Source};
 use crate::rib::attrs::{AttrId, AttrTable};
 use crate::rib::decision::{Candidate, Multipath, select};
 use crate::rib::nexthop::{NextHops, Reach};
 use crate::rib::table::{DestId, Path, Table};
-use crate::types::{PathId, PeerId, Prefix};
+use crate::types::{Asn, PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
 
 /// The best path of a destination, as the groups see it.
@@ -27,17 +28,30 @@ pub struct Best {
     pub learned: Learned,
 }
 
+/// What policies can say of a peer besides its relation to us.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerName {
+    /// As configured.
+    pub name: Arc<str>,
+    /// The peer's AS number.
+    pub asn: Asn,
+}
+
 /// The sources of paths.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// Established peers.
     pub peers: HashMap<PeerId, Learned, FxBuildHasher>,
+    /// Names and AS numbers of peers, for policies.
+    pub names: HashMap<PeerId, PeerName, FxBuildHasher>,
     /// Addresses of peers in their last session.
     addresses: HashMap<PeerId, IpAddr, FxBuildHasher>,
     /// The same by address.
     by_address: HashMap<IpAddr, PeerId, FxBuildHasher>,
     /// Our own prefixes.
     pub local: BTreeMap<Prefix, Source>,
+    /// Aggregates of ours: what lies inside them is not sent.
+    pub replaced: BTreeSet<Prefix>,
     /// Peers on this host: what they announce with a next hop of our own is for this host.
     pub here: BTreeSet<PeerId>,
     /// Next hops count as reachable without being resolved.
@@ -57,6 +71,7 @@ impl Sources {
     /// A source that is not configured any more.
     pub fn forget(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
+        self.names.remove(&peer);
         self.forget_address(peer);
         self.here.remove(&peer);
     }
@@ -102,6 +117,27 @@ impl Sources {
         self.peers.get(&source).copied()
     }
 
+    /// Whether an aggregate of ours is sent in place of the prefix.
+    #[must_use]
+    pub fn is_replaced(&self, prefix: &Prefix) -> bool {
+        let mut aggregates = self.replaced.iter();
+        aggregates.any(|aggregate| aggregate != prefix && aggregate.contains(prefix))
+    }
+
+    /// The peer that a path was learned from, as policies see it.
+    #[must_use]
+    pub fn neighbor(&self, source: PeerId, learned: Learned) -> Option<Neighbor<'_>> {
+        let Learned::Peer(kind, _) = learned else {
+            return None;
+        };
+        let PeerName { name, asn } = self.names.get(&source)?;
+        Some(Neighbor {
+            name,
+            asn: *asn,
+            external: kind == PeerKind::External,
+        })
+    }
+
     /// The cost of a path's next hop, `None` when it cannot be used (RFC 4271 §9.1.2.1).
     #[must_use]
     pub fn metric(
@@ -117,7 +153,11 @@ impl Sources {
         match next_hops.reach(attrs.next_hop(imported)) {
             Some(Reach::Reachable { metric }) => Some(metric),
             Some(Reach::Own) if self.here.contains(&path.peer) => Some(0),
-            Some(Reach::Unreachable | Reach::Own) | None => None,
+            // What is dropped here needs no next hop.
+            Some(Reach::Unreachable | Reach::Own) | None => {
+                let rare = attrs.get(imported).rare.as_deref();
+                rare.is_some_and(|rare| rare.kernel.blackhole).then_some(0)
+            }
         }
     }
 

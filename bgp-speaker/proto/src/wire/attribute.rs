@@ -136,8 +136,33 @@ pub struct RareAttrs {
     pub unknown: Vec<UnknownAttr>,
     /// Known attributes that are Partial (RFC 4271 §5).
     pub partial: PartialSet,
-    /// An import policy wants it in the kernel, wherever it lies. Never on the wire.
+    /// What import policies want of the kernel's route. Never on the wire.
+    pub kernel: KernelRoute,
+}
+
+/// What import policies want of the kernel's route of a prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct KernelRoute {
+    /// It goes into the kernel, wherever it lies.
     pub install: bool,
+    /// Packets are dropped.
+    pub blackhole: bool,
+    /// Its metric; the configured one when `None`.
+    pub metric: Option<u32>,
+    /// Its table; the configured one when `None`.
+    pub table: Option<u32>,
+    /// Preferred source address; the node's when `None`.
+    pub source: Option<IpAddr>,
+    /// Share of the traffic beside other paths.
+    pub weight: Option<u8>,
+}
+
+impl KernelRoute {
+    /// Whether the route goes into the kernel wherever its prefix lies.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.install || self.blackhole
+    }
 }
 
 /// All attributes of a path. Equal values are interned once.
