@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bgp_proto::engine::{Engine, EqualPaths, Input, Originated, Preview, Reach, RouteFilter, RouteView};
+use bgp_proto::engine::{
+    Engine, EqualPaths, Input, OriginateRule, Originated, Preview, Reach, RouteFilter, RouteView,
+};
 use bgp_proto::types::{Family, PeerId};
 use bgp_proto::wire::{Notification, Refresh, RefreshKind, cease};
 use tokio::sync::{mpsc, oneshot};
@@ -204,6 +206,14 @@ impl SpeakerHandle {
     /// [`Stopped`].
     pub async fn originate(&self, routes: Vec<Originated>) -> Result<(), Stopped> {
         self.input(Input::Originate(routes)).await
+    }
+
+    /// The whole set of routes to originate under conditions.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn originate_by_rules(&self, rules: Vec<OriginateRule>) -> Result<(), Stopped> {
+        self.input(Input::OriginateByRules(rules)).await
     }
 
     /// After a restart: what goes to peers that kept our routes waits until those with these names have sent their End-of-RIB

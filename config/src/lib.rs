@@ -105,6 +105,15 @@ pub fn load_for(text: &str, facts: &NodeFacts) -> Result<Config, Errors> {
     Ok(config)
 }
 
+/// The files of lists that a configuration names, for [`NodeFacts::list_files`]. None where the text cannot be read.
+#[must_use]
+pub fn list_files(text: &str) -> std::collections::BTreeSet<std::path::PathBuf> {
+    let sink = problem::Sink::default();
+    let root = yaml::parse(text).ok();
+    root.map(|root| schema::files_of_lists(&root, &sink))
+        .unwrap_or_default()
+}
+
 fn load_once(text: &str, facts: &NodeFacts) -> Result<Config, Errors> {
     let sink = problem::Sink::of(SECTIONS.iter().map(|section| (section.name, section.fields)));
     let config = yaml::parse(text)

@@ -19,6 +19,7 @@ mod heap;
 mod hints;
 mod host;
 mod kept;
+mod list_files;
 mod log;
 mod metrics;
 mod mounted;

@@ -20,6 +20,7 @@ const B: PeerId = PeerId(2);
 fn rule(text: &str) -> OriginateRule {
     OriginateRule {
         prefix: prefix(text),
+        source: Source::Static,
         aggregate: None,
         when: None,
         communities: vec![Community(7)],

@@ -1,5 +1,6 @@
 //! The section `lists`: prefixes, communities and AS numbers under a name, written out or in files.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::Section;
@@ -57,6 +58,33 @@ pub(crate) fn read_lists(document: &Fields<'_>) -> Vec<List> {
         .into_iter()
         .filter_map(|(name, body)| read_list(name, &body))
         .collect()
+}
+
+/// The files that lists name.
+pub(crate) fn files_of_lists(root: &crate::yaml::Node, sink: &crate::problem::Sink) -> BTreeSet<PathBuf> {
+    let cursor = Cursor::root(root, sink);
+    let fields = cursor.is_map().then(|| cursor.fields(&super::DOCUMENT)).flatten();
+    let lists = fields.map(|fields| read_lists(&fields)).unwrap_or_default();
+    lists.iter().flat_map(List::files).collect()
+}
+
+impl List {
+    fn files(&self) -> Vec<PathBuf> {
+        fn file<T>(items: &Option<Items<T>>) -> Option<PathBuf> {
+            match items {
+                Some(Items::File(file)) => Some(file.value.clone()),
+                _ => None,
+            }
+        }
+        let files = [
+            file(&self.prefixes),
+            file(&self.communities),
+            file(&self.large_communities),
+            file(&self.ext_communities),
+            file(&self.asns),
+        ];
+        files.into_iter().flatten().collect()
+    }
 }
 
 fn read_list(name: At<String>, body: &Cursor<'_>) -> Option<List> {

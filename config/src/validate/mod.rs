@@ -10,6 +10,7 @@ mod cluster;
 mod cni;
 mod directions;
 mod node;
+mod originate;
 mod peers;
 mod policies;
 mod services;
@@ -87,6 +88,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
         sink,
     };
     advice.give();
+    let (originate, kernel_routes) = originate::originate(&document.originate, &cluster, &fib, sink);
     let mut peers = peers;
     if let Some(asn) = asn {
         let making = cluster::Making {
@@ -105,6 +107,8 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     Some(Config {
         mesh,
         services,
+        originate,
+        kernel_routes,
         cni: cni::cni(&document.cni, &cluster, &node, sink),
         rejected: Vec::new(),
         unready: Vec::new(),

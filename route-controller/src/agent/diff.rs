@@ -45,7 +45,8 @@ impl Agent {
     }
 
     fn begin_diff(&self, text: &str) -> Result<Begun, String> {
-        let new = config_of(text, &self.file.path, &self.file.facts).map_err(|error| error.to_string())?;
+        let facts = super::facts_for(self.file.facts.clone(), text);
+        let new = config_of(text, &self.file.path, &facts).map_err(|error| error.to_string())?;
         let mut diff = DiffStatus {
             restart: (!new.deferred.is_empty()).then(|| new.deferred.join("; ")),
             ..DiffStatus::default()

@@ -8,6 +8,9 @@ use bgp_proto::types::Prefix;
 /// Our route protocol number (`examples/rt_protos.d/podroute.conf` gives `ip route` the name).
 pub(crate) const PROTOCOL: u8 = 245;
 
+/// The protocol number of the plugin's routes to pods.
+pub(crate) const PODS_PROTOCOL: u8 = 246;
+
 /// The kernel's main table (linux/rtnetlink.h).
 pub(crate) const MAIN: u32 = 254;
 

@@ -19,6 +19,8 @@ use crate::types::{Community, PeerId, Prefix};
 pub struct OriginateRule {
     /// What we originate.
     pub prefix: Prefix,
+    /// Why: seen by export policies.
+    pub source: Source,
     /// Only while a usable route lies inside it.
     pub aggregate: Option<Aggregate>,
     /// Only while another route is there, or is not.
@@ -107,7 +109,7 @@ impl Conditional {
         let active = self.rules.iter().filter(|rule| self.holds(rule));
         active.map(|rule| Originated {
             prefix: rule.prefix,
-            source: Source::Static,
+            source: rule.source,
             communities: rule.communities.clone(),
         })
     }
