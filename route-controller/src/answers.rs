@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use bgp_proto::engine::{PathView, RouteView};
+use bgp_proto::engine::{PathView, RouteView, Trace, Unused};
+use bgp_proto::rib::table::Ineligible;
 use bgp_proto::session::{Negotiated, State};
 use bgp_proto::types::{Family, PeerId, Prefix};
 use bgp_speaker::PeerSnapshot;
@@ -84,6 +85,11 @@ pub(crate) fn route(route: &RouteView) -> RouteStatus {
     RouteStatus {
         prefix: route.prefix.to_string(),
         paths: route.paths.iter().map(path).collect(),
+        exports: route
+            .exports
+            .iter()
+            .map(|(peer, trace)| (peer.clone(), trace.to_string()))
+            .collect(),
     }
 }
 
@@ -114,7 +120,20 @@ fn path(path: &PathView) -> PathStatus {
         eligible: path.unused.is_none(),
         used: path.used,
         stale: path.stale,
-        reason: path.unused.map(|why| why.to_string()),
+        reason: path.unused.map(|why| reason(why, path.import.as_ref())),
+        policy: path.import.as_ref().map(ToString::to_string),
+    }
+}
+
+/// Why a path is not used; of one that its import policy rejects with the rule.
+fn reason(why: Unused, import: Option<&Trace>) -> String {
+    let rule = import.filter(|_| why == Unused::Refused(Ineligible::Policy));
+    match rule {
+        None => why.to_string(),
+        Some(trace) => match &trace.by {
+            Some(label) => format!("{why}: {label}"),
+            None => format!("{why}: no rule of {} accepts it", trace.policy),
+        },
     }
 }
 

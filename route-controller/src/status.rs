@@ -121,6 +121,9 @@ pub(crate) struct PeerStatus {
 pub(crate) struct RouteStatus {
     pub(crate) prefix: String,
     pub(crate) paths: Vec<PathStatus>,
+    /// Where one prefix is asked for: policy and rule that send it to a peer or do not, by the peer's name.
+    #[serde(default)]
+    pub(crate) exports: BTreeMap<String, String>,
 }
 
 /// A path.
@@ -150,6 +153,9 @@ pub(crate) struct PathStatus {
     pub(crate) stale: bool,
     /// Why it is not.
     pub(crate) reason: Option<String>,
+    /// Policy and rule that accepted or rejected it, and the rules that changed it.
+    #[serde(default)]
+    pub(crate) policy: Option<String>,
 }
 
 /// A kernel route.

@@ -5,6 +5,7 @@ mod check;
 mod diff;
 mod install;
 mod pods;
+mod policy;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -68,6 +69,11 @@ enum Command {
     },
     /// Check a configuration: every error at once, with line, column and remedy.
     Check(check::Question),
+    /// Try policies without an agent.
+    Policy {
+        #[command(subcommand)]
+        what: policy::PolicyCommand,
+    },
     /// Show what the running agent knows.
     Show {
         #[command(subcommand)]
@@ -266,6 +272,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
             block_on(agent::run(config, run_dir.run_dir, &proc_sys, cni)).map_err(|error| error.to_string())
         }
         Command::Check(question) => check::check(&question),
+        Command::Policy { what } => policy::run(&what),
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
         Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),

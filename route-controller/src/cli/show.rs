@@ -267,7 +267,31 @@ fn route_table(routes: &[RouteStatus]) -> String {
             table.add_row(path_row(&route.prefix, path));
         }
     }
-    text(&table, "no routes")
+    let mut out = text(&table, "no routes");
+    for route in routes
+        .iter()
+        .filter(|route| !route.exports.is_empty() || routes.len() == 1)
+    {
+        out.push_str(&decisions(route));
+    }
+    out
+}
+
+/// What policies decided about a route, in both directions.
+fn decisions(route: &RouteStatus) -> String {
+    let from = route.paths.iter().filter_map(|path| {
+        let policy = path.policy.as_ref()?;
+        Some(format!("\n  from {}: {policy}", path.from))
+    });
+    let to = route
+        .exports
+        .iter()
+        .map(|(peer, policy)| format!("\n  to {peer}: {policy}"));
+    let lines: String = from.chain(to).collect();
+    if lines.is_empty() {
+        return lines;
+    }
+    format!("\n\npolicies of {}{lines}", route.prefix)
 }
 
 /// As routers write them: `>` the best path, `=` an equal one that packets take too, `x` one that may not be used; `S` stale.

@@ -72,6 +72,11 @@ impl Conditional {
         }
     }
 
+    /// Whether there are rules.
+    pub(super) fn is_in_use(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
     fn note(&mut self, dest: DestId, prefix: Prefix, best: Option<&Best>) {
         if let Some(present) = self.present.get_mut(&prefix) {
             let now = best.is_some_and(|best| best.source != PeerId::LOCAL);
@@ -135,10 +140,7 @@ impl Engine {
 
     /// A destination was decided.
     pub(super) fn note_conditions(&mut self, dest: DestId, prefix: Prefix, best: Option<&Best>) {
-        let conditional = &mut self.local.conditional;
-        if !conditional.rules.is_empty() {
-            conditional.note(dest, prefix, best);
-        }
+        self.local.conditional.note(dest, prefix, best);
     }
 
     /// Puts together again what we originate, where conditions changed.

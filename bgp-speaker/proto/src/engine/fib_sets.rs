@@ -1,6 +1,6 @@
 //! What the kernel was told of routes, interned: a destination remembers its next hops and options in 4 bytes.
 
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use hashbrown::{Equivalent, HashMap};
@@ -9,93 +9,116 @@ use rustc_hash::FxBuildHasher;
 use super::api::FibHop;
 use crate::wire::KernelRoute;
 
-/// Interned sets; 0 is no route.
+/// Interned sets of next hops, those of routes with options for themselves; 0 is no route.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FibSets {
-    sets: Vec<(Key, u32)>,
-    free: Vec<u32>,
-    index: HashMap<Key, u32, FxBuildHasher>,
+    plain: Interned<Arc<[FibHop]>>,
+    special: Interned<Special>,
 }
 
-/// Next hops (sorted, without repetition), and what policies want of the route.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Key(Arc<[FibHop]>, KernelRoute);
-
-/// The same to look for.
-struct Wanted<'a>(&'a [FibHop], KernelRoute);
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Wanted(&self.0, self.1).hash(state);
-    }
-}
-
-impl Hash for Wanted<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.hash(state);
-        if self.1 != KernelRoute::default() {
-            self.1.hash(state);
-        }
-    }
-}
-
-impl Equivalent<Key> for Wanted<'_> {
-    fn equivalent(&self, key: &Key) -> bool {
-        *self.0 == *key.0 && self.1 == key.1
-    }
-}
+/// Next hops, and what policies want of the route.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Special(Arc<[FibHop]>, KernelRoute);
 
 impl FibSets {
-    /// The id of a set, with one more reference. Without next hops there is a route only when it drops packets.
-    pub(super) fn intern(&mut self, set: &[FibHop], route: KernelRoute) -> u32 {
-        if set.is_empty() && !route.blackhole {
-            return 0;
-        }
-        if let Some(id) = self.index.get(&Wanted(set, route)).copied() {
-            if let Some((_, refs)) = self.slot(id) {
-                *refs += 1;
+    /// The id of a set (sorted, without repetition), with one more reference. `options`: what policies want of the route, where they
+    /// do. Without next hops there is a route only when it drops packets.
+    pub(super) fn intern(&mut self, set: &[FibHop], options: Option<KernelRoute>) -> u32 {
+        match options {
+            None if set.is_empty() => 0,
+            None => self.plain.intern(set, || set.into()) << 1,
+            Some(options) if set.is_empty() && !options.blackhole => 0,
+            Some(options) => {
+                let special = Special(set.into(), options);
+                self.special.intern(&special, || special.clone()) << 1 | 1
             }
-            return id;
         }
-        let key = Key(set.into(), route);
-        let id = self.free.pop().unwrap_or_else(|| {
-            self.sets.push((key.clone(), 0));
-            u32::try_from(self.sets.len()).unwrap_or(u32::MAX)
-        });
-        if let Some(slot) = self.slot(id) {
-            *slot = (key.clone(), 1);
-        }
-        self.index.insert(key, id);
-        id
     }
 
     /// One reference less.
     pub(super) fn release(&mut self, id: u32) {
-        let Some((key, refs)) = self.slot(id) else { return };
-        *refs = refs.saturating_sub(1);
-        if *refs == 0 {
-            let nothing = Key(Arc::from([].as_slice()), KernelRoute::default());
-            let key = std::mem::replace(key, nothing);
-            self.index.remove(&key);
-            self.free.push(id);
+        match id & 1 {
+            0 => self.plain.release(id >> 1),
+            _ => self.special.release(id >> 1),
         }
     }
 
     /// The next hops of an id, and what policies want of the route.
     pub(super) fn get(&self, id: u32) -> (Arc<[FibHop]>, KernelRoute) {
-        let slot = (id as usize)
-            .checked_sub(1)
-            .and_then(|index| self.sets.get(index));
-        match slot {
-            Some((Key(set, route), _)) => (Arc::clone(set), *route),
-            None => (Arc::from([].as_slice()), KernelRoute::default()),
+        let nothing = || Arc::from([].as_slice());
+        match id & 1 {
+            0 => {
+                let set = self.plain.get(id >> 1).cloned();
+                (set.unwrap_or_else(nothing), KernelRoute::default())
+            }
+            _ => match self.special.get(id >> 1) {
+                Some(Special(set, options)) => (Arc::clone(set), *options),
+                None => (nothing(), KernelRoute::default()),
+            },
+        }
+    }
+}
+
+/// Values with a number each, counted from 1, and how often they are in use.
+#[derive(Clone, Debug)]
+struct Interned<T> {
+    values: Vec<(Option<T>, u32)>,
+    free: Vec<u32>,
+    index: HashMap<T, u32, FxBuildHasher>,
+}
+
+impl<T> Default for Interned<T> {
+    fn default() -> Self {
+        Self {
+            values: Vec::new(),
+            free: Vec::new(),
+            index: HashMap::default(),
+        }
+    }
+}
+
+impl<T: Clone + Eq + Hash> Interned<T> {
+    fn intern<Q: Hash + Equivalent<T> + ?Sized>(&mut self, wanted: &Q, make: impl FnOnce() -> T) -> u32 {
+        if let Some(id) = self.index.get(wanted).copied() {
+            if let Some((_, refs)) = self.slot(id) {
+                *refs += 1;
+            }
+            return id;
+        }
+        let value = make();
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.values.push((None, 0));
+            u32::try_from(self.values.len()).unwrap_or(u32::MAX)
+        });
+        if let Some(slot) = self.slot(id) {
+            *slot = (Some(value.clone()), 1);
+        }
+        self.index.insert(value, id);
+        id
+    }
+
+    fn release(&mut self, id: u32) {
+        let Some((value, refs)) = self.slot(id) else {
+            return;
+        };
+        *refs = refs.saturating_sub(1);
+        if *refs == 0
+            && let Some(value) = value.take()
+        {
+            self.index.remove(&value);
+            self.free.push(id);
         }
     }
 
-    fn slot(&mut self, id: u32) -> Option<&mut (Key, u32)> {
+    fn get(&self, id: u32) -> Option<&T> {
+        let index = (id as usize).checked_sub(1)?;
+        self.values.get(index)?.0.as_ref()
+    }
+
+    fn slot(&mut self, id: u32) -> Option<&mut (Option<T>, u32)> {
         (id as usize)
             .checked_sub(1)
-            .and_then(|index| self.sets.get_mut(index))
+            .and_then(|index| self.values.get_mut(index))
     }
 }
 
@@ -103,14 +126,7 @@ impl FibSets {
 mod tests {
     use super::*;
 
-    const PLAIN: KernelRoute = KernelRoute {
-        install: false,
-        blackhole: false,
-        metric: None,
-        table: None,
-        source: None,
-        weight: None,
-    };
+    const PLAIN: Option<KernelRoute> = None;
 
     fn hop(addr: &str) -> FibHop {
         FibHop {
@@ -139,20 +155,23 @@ mod tests {
         let hop = hop("192.0.2.1");
         let wanted = KernelRoute {
             install: true,
-            ..PLAIN
+            ..KernelRoute::default()
         };
         let dropped = KernelRoute {
             blackhole: true,
-            ..PLAIN
+            ..KernelRoute::default()
         };
         let mut sets = FibSets::default();
-        assert_eq!((sets.intern(&[], PLAIN), sets.intern(&[], wanted)), (0, 0));
-        let (plain, installed) = (sets.intern(&[hop], PLAIN), sets.intern(&[hop], wanted));
+        assert_eq!((sets.intern(&[], PLAIN), sets.intern(&[], Some(wanted))), (0, 0));
+        let (plain, installed) = (sets.intern(&[hop], PLAIN), sets.intern(&[hop], Some(wanted)));
         assert_ne!(plain, installed);
-        assert_eq!((sets.get(plain).1, sets.get(installed).1), (PLAIN, wanted));
+        assert_eq!(
+            (sets.get(plain).1, sets.get(installed).1),
+            (KernelRoute::default(), wanted)
+        );
         sets.release(plain);
         assert_eq!(sets.get(installed).0.len(), 1);
-        let blackhole = sets.intern(&[], dropped);
+        let blackhole = sets.intern(&[], Some(dropped));
         assert_ne!(blackhole, 0);
         assert_eq!(sets.get(blackhole), (Arc::from([].as_slice()), dropped));
     }

@@ -29,7 +29,9 @@ impl Engine {
                 continue;
             };
             let best = self.decide(dest, prefix, &mut fib);
-            self.note_conditions(dest, prefix, best.as_ref());
+            if self.local.conditional.is_in_use() {
+                self.note_conditions(dest, prefix, best.as_ref());
+            }
             self.export(dest, prefix, best);
         }
         self.follow_conditions();
@@ -111,14 +113,15 @@ impl Engine {
             std::mem::take(&mut self.scratch.next_hops),
             std::mem::take(&mut self.scratch.hop_set),
         );
-        let route = best.map_or_else(KernelRoute::default, |path| kernel_route(&self.rib.attrs, path));
-        if best.is_some_and(|best| best.peer != PeerId::LOCAL) && !route.blackhole {
+        let options = best.and_then(|path| options(&self.rib.attrs, path));
+        let drops = options.is_some_and(|options| options.blackhole);
+        if best.is_some_and(|best| best.peer != PeerId::LOCAL) && !drops {
             let paths = self.scratch.chosen.iter().filter_map(|at| self.rib.table.at(*at));
             let weighted = self.config.link_bandwidth;
             ways.extend(paths.filter_map(|path| way(&self.rib.attrs, &path, weighted)));
             weigh(&mut ways, &mut set);
         }
-        let id = self.fib.sets.intern(&set, route);
+        let id = self.fib.sets.intern(&set, options);
         let old = self.rib.table.swap_fib(dest, id);
         if id != old {
             let (next_hops, route) = self.fib.sets.get(id);
@@ -157,14 +160,14 @@ impl Engine {
     }
 }
 
-/// What import policies want of the kernel's route; the weight is in its next hops.
-fn kernel_route(attrs: &AttrTable, path: &Path) -> KernelRoute {
-    let rare = path.imported.ok().and_then(|id| attrs.get(id).rare.as_deref());
-    let route = rare.map(|rare| rare.kernel).unwrap_or_default();
-    KernelRoute {
+/// What import policies want of the kernel's route, where they do; the weight is in its next hops.
+fn options(attrs: &AttrTable, path: &Path) -> Option<KernelRoute> {
+    let rare = attrs.get(path.imported.ok()?).rare.as_deref()?;
+    let options = KernelRoute {
         weight: None,
-        ..route
-    }
+        ..rare.kernel
+    };
+    (options != KernelRoute::default()).then_some(options)
 }
 
 /// Where a path leads, and with what bandwidth.

@@ -8,8 +8,9 @@ use std::net::IpAddr;
 
 use super::adj_in::slot;
 use super::peers::Peer;
+use super::trial::neighbor;
 use super::{Engine, Output, OverLimit, PeerKind, PeerRouting, SessionId};
-use crate::policy::{ActionContext, Neighbor, Route, RuleSet, Source};
+use crate::policy::{ActionContext, Route, RuleSet, Source};
 use crate::rib::attrs::AttrId;
 use crate::rib::generation::Generations;
 use crate::rib::table::{DestId, Ineligible, Path};
@@ -273,49 +274,16 @@ impl Engine {
                 outcome?;
             }
         }
-        let policy = &known.routing.import;
-        let rules = policy
-            .evaluate(Route {
-                prefix: *prefix,
-                attrs,
-                source: Source::Peer,
-                from: Some(neighbor(&known.routing)),
-            })
-            .ok_or(Ineligible::Policy)?;
-        // RFC 7705 §3.1: the number that the peer knows us by stands in the path too.
-        let prepend = known
-            .routing
-            .rules
-            .local_as
-            .is_some_and(|local_as| !local_as.no_prepend);
-        // RFC 8326 §4: the route is to be the last choice in all of the AS. Inside it LOCAL_PREF says so, and stays as it is.
-        let external = known.routing.kind == PeerKind::External;
-        let shuts_down = external && attrs.has_community(Community::GRACEFUL_SHUTDOWN);
-        let stays_here = external && is_unbounded_blackhole(attrs);
-        if rules.is_empty() && !prepend && !shuts_down && !stays_here {
-            return Ok(received);
-        }
+        let route = import_route(&known.routing, *prefix, attrs);
+        let rules = known.routing.import.evaluate(route).ok_or(Ineligible::Policy)?;
         if let Some((_, id)) = cached.changed.filter(|(last, _)| *last == rules) {
             return Ok(id);
         }
-        let mut changed = attrs.clone();
-        if prepend {
-            changed.as_path = changed.as_path.prepend(known.routing.local_asn, 1);
-        }
-        if stays_here {
-            let communities = changed.communities.iter().copied();
-            changed.communities = communities.chain([Community::NO_EXPORT]).collect();
-        }
         let session = known.session.as_ref();
-        let context = ActionContext {
-            local_asn: known.routing.local_asn,
-            peer_addr: session.map(|session| session.facts.remote_addr),
-            others_prepended: false,
+        let peer_addr = session.map(|session| session.facts.remote_addr);
+        let Some(changed) = changed_by_import_rules(&known.routing, peer_addr, attrs, rules) else {
+            return Ok(received);
         };
-        policy.apply(rules, &mut changed, context);
-        if external && changed.has_community(Community::GRACEFUL_SHUTDOWN) {
-            changed.local_pref = Some(0);
-        }
         if changed.next_hop != attrs.next_hop && !is_usable(changed.next_hop.addr(), prefix.family()) {
             return Err(Ineligible::BadNextHop);
         }
@@ -374,13 +342,53 @@ impl Engine {
     }
 }
 
-/// The peer as policies see it.
-fn neighbor(routing: &PeerRouting) -> Neighbor<'_> {
-    Neighbor {
-        name: &routing.name,
-        asn: routing.remote_asn,
-        external: routing.kind == PeerKind::External,
+/// A received route as the import policy sees it.
+pub(super) fn import_route<'a>(routing: &'a PeerRouting, prefix: Prefix, attrs: &'a PathAttrs) -> Route<'a> {
+    Route {
+        prefix,
+        attrs,
+        source: Source::Peer,
+        from: Some(neighbor(routing)),
     }
+}
+
+/// The attributes of an accepted route after import; `None` when nothing changes.
+pub(super) fn changed_by_import_rules(
+    routing: &PeerRouting,
+    peer_addr: Option<IpAddr>,
+    attrs: &PathAttrs,
+    rules: RuleSet,
+) -> Option<PathAttrs> {
+    // RFC 7705 §3.1: the number that the peer knows us by stands in the path too.
+    let prepend = routing
+        .rules
+        .local_as
+        .is_some_and(|local_as| !local_as.no_prepend);
+    // RFC 8326 §4: the route is to be the last choice in all of the AS. Inside it LOCAL_PREF says so, and stays as it is.
+    let external = routing.kind == PeerKind::External;
+    let shuts_down = external && attrs.has_community(Community::GRACEFUL_SHUTDOWN);
+    let stays_here = external && is_unbounded_blackhole(attrs);
+    if rules.is_empty() && !prepend && !shuts_down && !stays_here {
+        return None;
+    }
+    let mut changed = attrs.clone();
+    if prepend {
+        changed.as_path = changed.as_path.prepend(routing.local_asn, 1);
+    }
+    if stays_here {
+        let communities = changed.communities.iter().copied();
+        changed.communities = communities.chain([Community::NO_EXPORT]).collect();
+    }
+    let context = ActionContext {
+        local_asn: routing.local_asn,
+        peer_addr,
+        others_prepended: false,
+    };
+    routing.import.apply(rules, &mut changed, context);
+    if external && changed.has_community(Community::GRACEFUL_SHUTDOWN) {
+        changed.local_pref = Some(0);
+    }
+    Some(changed)
 }
 
 /// RFC 7999 §3.2: a route with BLACKHOLE from another AS gets NO_EXPORT, so that it does not go beyond ours. The import policy sees it

@@ -28,6 +28,7 @@ mod peers;
 mod preview;
 mod restart;
 mod sessions;
+mod trial;
 mod view;
 mod weights;
 mod work;
@@ -37,6 +38,7 @@ pub use conditional::{Aggregate, OriginateRule, When};
 pub use excerpt::Excerpt;
 pub use feed::{FeedId, FeedItem};
 pub use preview::{Heard, Preview, Rehearsal};
+pub use trial::{Trace, Trial, TrialSession, neighbor, try_export, try_import};
 pub use view::*;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -45,6 +45,8 @@ pub struct Group {
     asked: Asked,
     /// Whether the policy does.
     looks_at_prefixes: bool,
+    /// Whether it looks at the peer that a route came from.
+    looks_at_peers: bool,
 }
 
 /// Answers for the path looked at last, within one flush: neighbours in a table share them.
@@ -62,6 +64,7 @@ impl Group {
     pub fn new(key: GroupKey) -> Self {
         Self {
             looks_at_prefixes: key.policy.looks_at_prefixes(),
+            looks_at_peers: key.policy.looks_at_peers(),
             key,
             members: BTreeSet::new(),
             lagging: BTreeMap::new(),
@@ -343,7 +346,7 @@ impl Group {
     }
 
     fn evaluate(&mut self, prefix: Prefix, best: Best, rib: &Rib) -> Option<Sent> {
-        if rib.sources.is_replaced(&prefix) {
+        if !rib.sources.replaced.is_empty() && rib.sources.is_replaced(&prefix) {
             return None;
         }
         let asked = (best.attrs, best.source, prefix.family());
@@ -370,7 +373,10 @@ impl Group {
             prefix,
             attrs: set,
             source: best.learned.source(),
-            from: rib.sources.neighbor(best.source, best.learned),
+            from: self
+                .looks_at_peers
+                .then(|| rib.sources.neighbor(best.source, best.learned))
+                .flatten(),
         };
         let rules = self.key.policy.evaluate(route)?;
         let family = prefix.family();

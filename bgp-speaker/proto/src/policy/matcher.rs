@@ -126,6 +126,12 @@ impl Matcher {
         self.prefixes.is_some() || self.inner().any(Matcher::looks_at_prefixes)
     }
 
+    /// Whether the outcome depends on the peer that a route was learned from.
+    #[must_use]
+    pub fn looks_at_peers(&self) -> bool {
+        !self.from.is_empty() || self.inner().any(Matcher::looks_at_peers)
+    }
+
     /// The matchers one level inside this one.
     pub fn inner(&self) -> impl Iterator<Item = &Matcher> {
         self.nested.iter().flat_map(Nested::inner)

@@ -190,6 +190,12 @@ impl Policy {
         self.rules.iter().any(|rule| rule.matcher.looks_at_prefixes())
     }
 
+    /// Whether it looks at the peer that a route was learned from.
+    #[must_use]
+    pub fn looks_at_peers(&self) -> bool {
+        self.rules.iter().any(|rule| rule.matcher.looks_at_peers())
+    }
+
     /// The actions of the matched rules, in order. Whether any rule changes anything.
     #[must_use]
     pub fn changes(&self, matched: RuleSet) -> bool {
