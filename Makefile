@@ -24,6 +24,7 @@ export PODROUTE_BIN_DIR := $(TARGET_DIR)/$(TRIPLE)/release:$(TARGET_DIR)/release
 # Where every daemon can be installed, a lab test that finds none fails instead of being left out.
 ROOT_ON_DEBIAN := $(and $(filter 0,$(shell id -u)),$(wildcard /etc/debian_version),1)
 LAB := $(TARGET_DIR)/release/podroute-lab
+BENCH := $(TARGET_DIR)/release/podroute-bench
 
 .PHONY: help demo demo-down build test interop bench bench-fib bench-failover bench-mesh bench-cni image-files lint clean
 
@@ -53,7 +54,7 @@ demo-down:
 	@if [ -x $(LAB) ]; then $(LAB) demo-down; else echo 'no rack is up'; fi
 
 build:
-	$(CARGO) build --release -p e2e --bins
+	$(CARGO) build --release -p lab -p bench --bins
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TRIPLE) -p route-controller -p cni-ipam --bins
 
 # What needs no namespaces first, the lab last; both run to their end, and either can fail the target.
@@ -79,25 +80,25 @@ bench: ROUNDS = 5
 bench:
 	@e2e/packages.sh test
 	@$(MAKE) --no-print-directory build
-	$(LAB) bench --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY),--out docs/bench)
+	$(BENCH) speaker --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY),--out docs/bench)
 
 bench-failover: ROUNDS = 3
 bench-failover:
 	@e2e/packages.sh test
 	@$(MAKE) --no-print-directory build
-	$(LAB) bench-failover --rounds $(ROUNDS) --out docs
+	$(BENCH) failover --rounds $(ROUNDS) --out docs
 
 bench-fib: ROUNDS = 5
 bench-fib:
 	@e2e/packages.sh test
 	@$(MAKE) --no-print-directory build
-	$(LAB) bench-fib --rounds $(ROUNDS) --out docs/bench
+	$(BENCH) fib --rounds $(ROUNDS) --out docs/bench
 
 bench-mesh: ROUNDS = 3
 bench-mesh:
 	@e2e/packages.sh test
 	@$(MAKE) --no-print-directory build
-	$(LAB) bench-mesh --rounds $(ROUNDS) --nodes $(NODES) $(if $(ONLY),--only $(ONLY),--out docs/bench)
+	$(BENCH) mesh --rounds $(ROUNDS) --nodes $(NODES) $(if $(ONLY),--only $(ONLY),--out docs/bench)
 
 bench-policy-peer:
 	@{ cat docs/bench/policy-peer.head; $(CARGO) bench -q -p bgp-proto --bench policy; } > docs/bench/policy-peer.md.new

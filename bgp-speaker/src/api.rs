@@ -206,6 +206,8 @@ pub enum Event {
     PrefixLimitWarning(PeerId, Family, usize),
     /// A peer sent more paths of this prefix than are taken from it.
     PathLimitWarning(PeerId, Prefix),
+    /// A peer's routes take this number of octets: most of what they may, or more.
+    MemoryLimitWarning(PeerId, usize),
 }
 
 impl Event {
@@ -217,6 +219,7 @@ impl Event {
             Event::PrefixLimitWarning(peer, Family::Ipv4, _) => (*peer, 2),
             Event::PrefixLimitWarning(peer, Family::Ipv6, _) => (*peer, 3),
             Event::PathLimitWarning(peer, _) => (*peer, 4),
+            Event::MemoryLimitWarning(peer, _) => (*peer, 5),
         }
     }
 }
@@ -255,6 +258,8 @@ pub struct PeerSnapshot {
     pub id: PeerId,
     /// Its name.
     pub name: String,
+    /// The range that it came from.
+    pub range: Option<String>,
     /// Its configuration.
     pub spec: PeerSpec,
     /// Its session.

@@ -45,11 +45,11 @@ pub(crate) fn interface_index(name: &str) -> Option<u32> {
     nix::net::if_::if_nametoindex(name).ok()
 }
 
-/// A listening socket.
+/// A bound socket. Nobody can connect before [`listen`], so that keys are set in between. `shared`: as [`set_shared`].
 ///
 /// # Errors
 /// The system's, most often that the port is taken or that the caller may not bind it.
-pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
@@ -68,9 +68,27 @@ pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
         socket.set_freebind_v4(true)?;
     }
     socket.set_nonblocking(true)?;
+    socket.set_reuse_port(shared)?;
     socket.bind(&addr.into())?;
+    Ok(socket)
+}
+
+/// Listens on a bound socket.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn listen(socket: Socket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Whether another socket of ours may listen on an address that this one covers (SO_REUSEPORT): while listeners are replaced, and at
+/// no other time, so that a second BGP speaker on this host is an error.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn set_shared(listener: &TcpListener, shared: bool) -> io::Result<()> {
+    SockRef::from(listener).set_reuse_port(shared)
 }
 
 /// Segments to and from these addresses are signed from now on, and unsigned ones are dropped; `None` takes the key away.
@@ -177,7 +195,7 @@ mod tests {
     async fn an_address_that_is_not_there_yet_is_listened_on() {
         for addr in ["192.0.2.77:0", "[2001:db8::77]:0"] {
             let addr: SocketAddr = addr.parse().unwrap();
-            let listener = listen(addr).unwrap();
+            let listener = listen(bind(addr, false).unwrap()).unwrap();
             assert_eq!(listener.local_addr().unwrap().ip(), addr.ip());
         }
     }

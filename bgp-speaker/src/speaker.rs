@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::engine::{
@@ -22,11 +22,10 @@ use crate::engine::mailbox::ToEngine;
 use crate::engine::streams;
 use crate::engine::task::EngineTask;
 use crate::peer::messages::ToPeer;
-use crate::peers::accept::accept;
+use crate::peers::listeners::Listeners;
 use crate::peers::registry::Registry;
 use crate::peers::unnumbered::{Discovery, Links};
 use crate::peers::{PATIENCE, Peers};
-use crate::socket;
 
 /// Messages of peers to the engine under way.
 const ENGINE_ROOM: usize = 1024;
@@ -43,23 +42,13 @@ pub struct SpeakerHandle {
     peers: Peers,
     links: Arc<Links>,
     stations: Arc<Stations>,
-    /// Aborts the accepting tasks with the last handle.
-    acceptors: Arc<Acceptors>,
+    /// Closed with the last handle.
+    listeners: Arc<Listeners>,
 }
 
 impl std::fmt::Debug for SpeakerHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SpeakerHandle").finish_non_exhaustive()
-    }
-}
-
-#[derive(Default)]
-struct Acceptors(OnceLock<Vec<tokio::task::AbortHandle>>);
-
-impl Drop for Acceptors {
-    fn drop(&mut self) {
-        let tasks = self.0.get().into_iter().flatten();
-        tasks.for_each(tokio::task::AbortHandle::abort);
     }
 }
 
@@ -81,29 +70,20 @@ impl Speaker {
     /// # Errors
     /// When a listening socket cannot be opened.
     pub fn start(config: SpeakerConfig) -> Result<Started, SpeakerError> {
-        let listen = |addr: &std::net::SocketAddr| {
-            let listener =
-                socket::listen(*addr).map_err(|source| SpeakerError::Listen { addr: *addr, source })?;
-            Ok(Arc::new(listener))
-        };
-        let listeners: Vec<_> = config
-            .listen
-            .iter()
-            .map(listen)
-            .collect::<Result<_, SpeakerError>>()?;
-        let registry = Arc::new(Registry::new(listeners));
+        let registry = Arc::new(Registry::new());
         let (engine, inbox) = mpsc::channel(ENGINE_ROOM);
         let (orders, ordered) = mpsc::channel(ORDERS_ROOM);
         let (routes, datapath) = mpsc::channel(streams::ROOM);
         let (lifecycle, events) = mpsc::channel(streams::ROOM);
         let task = EngineTask::new(Engine::new(config.engine), ordered, inbox, routes, lifecycle);
-        tokio::spawn(task.run());
         let handle = SpeakerHandle {
             peers: Peers::new(registry, orders, engine, config.seed),
             links: Arc::default(),
             stations: Arc::default(),
-            acceptors: Arc::default(),
+            listeners: Arc::default(),
         };
+        handle.listen(&config.listen)?;
+        tokio::spawn(task.run());
         Ok(Started {
             handle,
             datapath,
@@ -137,12 +117,16 @@ impl SpeakerHandle {
 
     /// Accepts connections from now on: whoever is no peer by now is refused.
     pub fn accept(&self) {
-        self.acceptors.0.get_or_init(|| {
-            let listeners = self.peers.registry.listeners().iter();
-            listeners
-                .map(|listener| tokio::spawn(accept(Arc::clone(listener), self.peers.clone())).abort_handle())
-                .collect()
-        });
+        self.listeners.accept(&self.peers);
+    }
+
+    /// Listens on these addresses alone, one that does not exist yet included: new sockets are opened before others are closed, and
+    /// sessions stay. To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When one cannot be listened on: then nothing changes.
+    pub fn listen(&self, wanted: &[std::net::SocketAddr]) -> Result<(), SpeakerError> {
+        self.listeners.put(wanted, &self.peers)
     }
 
     /// Adds a peer, or changes it: the session restarts only if its OPEN or its connection changes.
@@ -351,6 +335,12 @@ impl SpeakerHandle {
             Some(entry) => entry.commands.send(command).await.is_ok(),
             None => false,
         }
+    }
+
+    /// A peer's name, dynamic ones' too.
+    #[must_use]
+    pub fn name(&self, id: PeerId) -> Option<String> {
+        self.peers.registry.get(id).map(|entry| entry.spec.name)
     }
 
     /// The addresses of peers, those of unnumbered ones once they are found.

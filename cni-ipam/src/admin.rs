@@ -1,7 +1,7 @@
 //! What `podroute show pods`, `podroute ipam check [--fix]` and `podroute cleanup` ask of this crate.
 //!
-//! Reads the state beside running plugins without a lock; mends under the lock of each attachment,
-//! after a second look. Must run in the host's network namespace. Never mends what belongs to a living
+//! Reads the state beside running plugins without a lock; repairs under the lock of each attachment,
+//! after a second look. Must run in the host's network namespace. Never repairs what belongs to a living
 //! pod: where an attachment is complete and its namespace lives, or cannot be seen from here, a missing part is only
 //! reported.
 
@@ -15,15 +15,15 @@ use serde::Serialize;
 use crate::allocator;
 use crate::attachment::{self, Access, Attachment, Record, State};
 use crate::error::{Error, Result};
+use crate::ipam;
 use crate::kernel::link::{self, Link};
-use crate::kernel::netlink::Socket;
-use crate::kernel::netns::{self, Life, Netns};
+use crate::kernel::netns::{self, Netns, NetnsStatus};
 use crate::kernel::{nft, veth};
-use crate::names::{ALIAS_MARK, MARK, Owner};
-use crate::own;
-use crate::plugin::{self, MAIN};
+use crate::names::{ALIAS_PREFIX, IFNAME_PREFIX, Owner};
+use crate::plugin::{self, MAIN_PLUGIN};
 use crate::store::{Disk, Store};
 use crate::{egress, gc, wiring};
+use linux::netlink::Socket;
 
 /// An attachment, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -48,7 +48,8 @@ pub struct AttachmentInfo {
     /// Did its ADD succeed?
     pub complete: bool,
     /// Is its network namespace still there?
-    pub life: Life,
+    #[serde(rename = "life")]
+    pub netns_status: NetnsStatus,
 }
 
 /// All attachments of this boot, by first address. `state_dir` is normally `/run/podroute/ipam`.
@@ -58,6 +59,7 @@ pub fn attachments(state_dir: &Path) -> Result<Vec<AttachmentInfo>> {
     };
     // An interface of ours that lives proves that its namespace does, wherever its path is mounted.
     let links = Socket::route()
+        .map_err(Error::from)
         .and_then(|host| link::links(&host))
         .unwrap_or_default();
     let mut found = Vec::new();
@@ -79,7 +81,7 @@ pub fn attachments(state_dir: &Path) -> Result<Vec<AttachmentInfo>> {
 fn info(owner: Owner, state: &State, links: &[Link]) -> AttachmentInfo {
     let record = state.record().cloned().unwrap_or_default();
     AttachmentInfo {
-        life: life(&record, links.iter().any(|l| veth::is_of(l, &owner))),
+        netns_status: netns_status(&record, links.iter().any(|l| veth::is_host_end(l, &owner))),
         container: owner.container,
         ifname: owner.ifname,
         addresses: record.addresses,
@@ -88,17 +90,17 @@ fn info(owner: Owner, state: &State, links: &[Link]) -> AttachmentInfo {
         pod: record.pod,
         netns: record.netns,
         created: record.created,
-        complete: matches!(state, State::Done(_)),
+        complete: matches!(state, State::Complete(_)),
     }
 }
 
 /// A namespace that was not known when the record was made cannot be told to be gone. The kernel removes a pair with the
 /// namespace of either end: while there is the host's end, there is the pod's.
-fn life(record: &Record, has_link: bool) -> Life {
+fn netns_status(record: &Record, has_link: bool) -> NetnsStatus {
     match record.netns_inode {
-        _ if has_link && record.plugin == MAIN => Life::Alive,
-        0 => Life::Unknown,
-        inode => netns::life(&record.netns, inode),
+        _ if has_link && record.plugin == MAIN_PLUGIN => NetnsStatus::Alive,
+        0 => NetnsStatus::Unknown,
+        inode => netns::status(&record.netns, inode),
     }
 }
 
@@ -106,67 +108,67 @@ fn life(record: &Record, has_link: bool) -> Life {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Finding {
-    /// An ADD was killed and no DEL came. Mended by undoing it.
+    /// An ADD was killed and no DEL came. Repaired by undoing it.
     Unfinished { container: String, ifname: String },
-    /// The pod's network namespace is gone and no DEL came. Mended by releasing its addresses.
+    /// The pod's network namespace is gone and no DEL came. Repaired by releasing its addresses.
     DeadPod {
         container: String,
         ifname: String,
         addresses: Vec<IpAddr>,
     },
-    /// The pod's network namespace cannot be seen from here, so nobody can tell whether the pod lives. Not mended.
+    /// The pod's network namespace cannot be seen from here, so nobody can tell whether the pod lives. Not repaired.
     UnseenPod {
         container: String,
         ifname: String,
         netns: String,
     },
-    /// An address is claimed for an attachment that has no record. Mended by releasing it.
+    /// An address is claimed for an attachment that has no record. Repaired by releasing it.
     OwnerlessClaim {
         address: IpAddr,
         container: String,
         ifname: String,
     },
-    /// An interface of ours has no record. Mended by removing it.
+    /// An interface of ours has no record. Repaired by removing it.
     StrayInterface { name: String, alias: String },
-    /// A pod's address has no claim. Mended by claiming it.
+    /// A pod's address has no claim. Repaired by claiming it.
     UnclaimedAddress {
         address: IpAddr,
         container: String,
         ifname: String,
     },
-    /// Two pods were recorded with one address. Not mended: delete one of the pods.
+    /// Two pods were recorded with one address. Not repaired: delete one of the pods.
     SharedAddress {
         address: IpAddr,
         container: String,
         other: String,
     },
-    /// A living pod's host interface is gone. Not mended: delete the pod.
+    /// A living pod's host interface is gone. Not repaired: delete the pod.
     LostInterface {
         container: String,
         ifname: String,
         name: String,
     },
-    /// Another difference between a living pod's wire and what its ADD made. Not mended: delete the pod.
+    /// Another difference between a living pod's wire and what its ADD made. Not repaired: delete the pod.
     Different {
         container: String,
         ifname: String,
         what: String,
     },
-    /// Someone took out of our nftables table what a pod needs there. Mended by putting it back.
+    /// Someone took out of our nftables table what a pod needs there. Repaired by putting it back.
     LostRules {
         container: String,
         ifname: String,
         what: String,
     },
-    /// The chain that checks what pods send is not there. Mended by adding it.
+    /// The chain that checks what pods send is not there. Repaired by adding it.
     NoSourceCheck,
-    /// An attachment that cannot be looked at. Not mended.
+    /// An attachment that cannot be looked at. Not repaired.
     NotChecked {
         container: String,
         ifname: String,
         cause: String,
     },
-    /// Our nftables table still has a pod that is gone. Mended by taking it out.
+    /// Our nftables table still has a pod that is gone. Repaired by taking it out.
     StaleEgress { container: String, ifname: String },
 }
 
@@ -271,22 +273,22 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Finds inconsistencies and, with `fix`, mends those that can be mended. Returns what was found. Without `fix` nothing is
+/// Finds inconsistencies and, with `fix`, repairs those that can be repaired. Returns what was found. Without `fix` nothing is
 /// written, nor need it be possible.
 pub fn check(state_dir: &Path, fix: bool) -> Result<Vec<Finding>> {
     let host = Socket::route()?;
     let mut findings = Vec::new();
     let disk = Disk::open(state_dir, false)?;
     if let Some(disk) = &disk {
-        let look = Look {
+        let checker = Checker {
             disk,
             host: &host,
             fix,
-            deadline: Instant::now() + attachment::WAIT,
+            deadline: Instant::now() + attachment::LOCK_TIMEOUT,
         };
         for owner in attachment::owners(disk)? {
             let name = owner.clone();
-            if let Err(error) = look.at_attachment(owner, &mut findings) {
+            if let Err(error) = checker.check_attachment(owner, &mut findings) {
                 findings.push(Finding::NotChecked {
                     container: name.container,
                     ifname: name.ifname,
@@ -295,14 +297,14 @@ pub fn check(state_dir: &Path, fix: bool) -> Result<Vec<Finding>> {
             }
         }
         check_claims(disk, fix, &mut findings)?;
-        look.at_rules(&mut findings)?;
+        checker.check_rules(&mut findings)?;
     }
     check_interfaces(state_dir, disk.as_ref(), &host, fix, &mut findings)?;
     findings.sort();
     Ok(findings)
 }
 
-struct Look<'a> {
+struct Checker<'a> {
     disk: &'a Disk,
     host: &'a Socket,
     fix: bool,
@@ -310,42 +312,42 @@ struct Look<'a> {
     deadline: Instant,
 }
 
-impl Look<'_> {
-    fn at_attachment(&self, owner: Owner, findings: &mut Vec<Finding>) -> Result<()> {
+impl Checker<'_> {
+    fn check_attachment(&self, owner: Owner, findings: &mut Vec<Finding>) -> Result<()> {
         // The lock is waited for: who holds it is at work, and then the record is complete or gone.
-        let access = if self.fix { Access::Change } else { Access::Look };
-        let Some(attachment) = Attachment::lock_by(self.disk, &owner, access, self.deadline)? else {
+        let access = if self.fix { Access::Write } else { Access::Read };
+        let Some(attachment) = Attachment::lock_until(self.disk, &owner, access, self.deadline)? else {
             return Ok(());
         };
         let Owner { container, ifname } = owner.clone();
         let link = link::find(self.host, &owner.host_ifname())?;
-        let has_link = link.as_ref().is_some_and(|l| veth::is_of(l, &owner));
+        let has_link = link.as_ref().is_some_and(|l| veth::is_host_end(l, &owner));
         let record = match &attachment.state {
-            State::Done(record) => record.clone(),
+            State::Complete(record) => record.clone(),
             State::Begun | State::Partial(_) => {
                 findings.push(Finding::Unfinished { container, ifname });
-                return self.end(attachment);
+                return self.end_if_fixing(attachment);
             }
         };
-        let life = life(&record, has_link);
-        if life == Life::Gone {
+        let status = netns_status(&record, has_link);
+        if status == NetnsStatus::Gone {
             findings.push(Finding::DeadPod {
                 container,
                 ifname,
                 addresses: record.addresses,
             });
-            return self.end(attachment);
+            return self.end_if_fixing(attachment);
         }
-        if life == Life::Unknown && record.netns_inode != 0 {
+        if status == NetnsStatus::Unknown && record.netns_inode != 0 {
             findings.push(Finding::UnseenPod {
                 container: container.clone(),
                 ifname: ifname.clone(),
                 netns: record.netns.clone(),
             });
         }
-        if record.plugin == MAIN {
+        if record.plugin == MAIN_PLUGIN {
             if has_link {
-                self.at_wire(&owner, &record, findings)?;
+                self.check_wiring(&owner, &record, findings)?;
             } else {
                 findings.push(Finding::LostInterface {
                     container,
@@ -366,17 +368,17 @@ impl Look<'_> {
     }
 
     /// On the host, and inside the pod where its namespace can be seen and entered from here.
-    fn at_wire(&self, owner: &Owner, record: &Record, findings: &mut Vec<Finding>) -> Result<()> {
-        let wanted = plugin::wanted(owner, record, None);
+    fn check_wiring(&self, owner: &Owner, record: &Record, findings: &mut Vec<Finding>) -> Result<()> {
+        let expected = plugin::expected_wiring(owner, record, None);
         let netns = Netns::open(&record.netns)
             .ok()
             .filter(|netns| netns.inode() == record.netns_inode)
             // Without CAP_SYS_ADMIN, as in the shipped container, it cannot be entered: the host's side alone is looked at.
             .filter(|netns| netns.inside(|| Ok(())).is_ok());
-        let seen = wiring::seen(self.host, netns.as_ref(), &wanted)?;
+        let observed = wiring::observe(self.host, netns.as_ref(), &expected)?;
         findings.extend(
-            wanted
-                .differences(&seen)
+            expected
+                .differences(&observed)
                 .into_iter()
                 .map(|what| Finding::Different {
                     container: owner.container.clone(),
@@ -387,18 +389,18 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// What a DEL does, without its request; only where things are to be mended.
-    fn end(&self, attachment: Attachment) -> Result<()> {
+    /// What a DEL does, without its request; only where things are to be repaired.
+    fn end_if_fixing(&self, attachment: Attachment) -> Result<()> {
         if !self.fix {
             return Ok(());
         }
         veth::remove(self.host, &attachment.owner)?;
         egress::remove(self.disk, &attachment.owner)?;
-        own::end(self.disk, attachment)
+        ipam::end_attachment(self.disk, attachment)
     }
 
     /// Our nftables table: what is too much there, and what others took out of it.
-    fn at_rules(&self, findings: &mut Vec<Finding>) -> Result<()> {
+    fn check_rules(&self, findings: &mut Vec<Finding>) -> Result<()> {
         check_egress(self.disk, self.fix, findings)?;
         let owners = egress::owners(self.disk)?;
         let is_checked = |owner: &Owner| {
@@ -440,7 +442,7 @@ fn check_claim(
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
     let Owner { container, ifname } = owner.clone();
-    match disk.claimant(address)? {
+    match disk.claim_owner(address)? {
         Some(holder) if holder == *owner => {}
         Some(holder) => {
             findings.push(Finding::SharedAddress {
@@ -465,10 +467,10 @@ fn check_claim(
 
 fn check_claims(disk: &Disk, fix: bool, findings: &mut Vec<Finding>) -> Result<()> {
     for address in disk.claims()? {
-        let Some(owner) = disk.claimant(address)? else {
+        let Some(owner) = disk.claim_owner(address)? else {
             continue;
         };
-        if !attachment::exists(disk, &owner)? && disk.claimant(address)?.as_ref() == Some(&owner) {
+        if !attachment::exists(disk, &owner)? && disk.claim_owner(address)?.as_ref() == Some(&owner) {
             let Owner { container, ifname } = owner;
             findings.push(Finding::OwnerlessClaim {
                 address,
@@ -506,7 +508,7 @@ fn check_interfaces(
     let known: Vec<String> = owners.iter().map(Owner::host_ifname).collect();
     let strays: Vec<link::Link> = links
         .into_iter()
-        .filter(|l| is_ours(l) && !known.contains(&l.name))
+        .filter(|l| is_podroute_link(l) && !known.contains(&l.name))
         .collect();
     for stray in &strays {
         // A DEL may have been at work between the two lists.
@@ -549,7 +551,11 @@ pub struct Removed {
 pub fn cleanup(state_dir: &Path) -> Result<Removed> {
     let host = Socket::route()?;
     let links = link::links(&host)?;
-    let names: Vec<String> = links.into_iter().filter(is_ours).map(|l| l.name).collect();
+    let names: Vec<String> = links
+        .into_iter()
+        .filter(is_podroute_link)
+        .map(|l| l.name)
+        .collect();
     link::delete_many(&host, &names)?;
     let mut removed = Removed {
         interfaces: names.len(),
@@ -558,25 +564,25 @@ pub fn cleanup(state_dir: &Path) -> Result<Removed> {
     };
     if let Some(disk) = Disk::open(state_dir, false)? {
         removed.addresses = disk.claims()?.len();
-        let deadline = Instant::now() + attachment::WAIT;
+        let deadline = Instant::now() + attachment::LOCK_TIMEOUT;
         let mut failures = gc::Failures::default();
         for owner in attachment::owners(&disk)? {
-            let locked = Attachment::lock_by(&disk, &owner, Access::Change, deadline);
-            if let Some(attachment) = failures.note(locked).flatten() {
-                failures.note(allocator::release_all(&disk, &owner).and_then(|_| attachment.remove()));
+            let locked = Attachment::lock_until(&disk, &owner, Access::Write, deadline);
+            if let Some(attachment) = failures.record(locked).flatten() {
+                failures.record(allocator::release_all(&disk, &owner).and_then(|_| attachment.remove()));
                 removed.attachments += 1;
             }
         }
-        failures.note(gc::release_ownerless(&disk));
+        failures.record(gc::release_ownerless(&disk));
         for owner in egress::owners(&disk)? {
-            failures.note(egress::remove(&disk, &owner));
+            failures.record(egress::remove(&disk, &owner));
         }
-        failures.end()?;
+        failures.into_result()?;
     }
     Ok(removed)
 }
 
 /// By name and alias, both.
-fn is_ours(link: &link::Link) -> bool {
-    link.name.starts_with(MARK) && link.alias.starts_with(ALIAS_MARK)
+fn is_podroute_link(link: &link::Link) -> bool {
+    link.name.starts_with(IFNAME_PREFIX) && link.alias.starts_with(ALIAS_PREFIX)
 }

@@ -1,7 +1,7 @@
 //! Which address is given, and what a release does; over any `Store`.
 //!
 //! In order: an address of the block that was never given; the one released longest ago; and, before
-//! saying that none is left, whatever a look at all claims finds free (queue places that the hints
+//! saying that none is left, whatever a look at all claims finds free (queue slots that the hints
 //! lost, addresses no longer reserved). The first two touch a fixed number of files whatever the
 //! block's size. Only `Store::claim` gives an address, so wrong hints can cost time but never give an
 //! address twice. Blocks are used in the agent's order; a block that is no longer listed is drained.
@@ -12,34 +12,34 @@ use std::net::IpAddr;
 use crate::block::{self, Block, Family};
 use crate::error::{Error, Result};
 use crate::names::Owner;
-use crate::store::{Counter, Retired, Store};
+use crate::store::{Counter, Released, Store};
 
 /// What an ADD asks of the allocator.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Demand<'a> {
+pub(crate) struct AllocRequest<'a> {
     /// The node's blocks, in order, both families.
     pub(crate) blocks: &'a [Block],
     /// The families to give an address of.
     pub(crate) families: &'a [Family],
     /// Addresses asked for by name; they stand for the automatic one of their family.
-    pub(crate) wanted: &'a [IpAddr],
+    pub(crate) requested: &'a [IpAddr],
 }
 
-/// Claims one address per family and all that are wanted. `is_unfit`: never chosen, but may be asked for; `is_dead`: held
+/// Claims one address per family and all that are wanted. `is_excluded`: never chosen, but may be asked for; `is_dead`: held
 /// by a pod that is gone. On failure all of them are released.
 pub(crate) fn allocate(
     store: &impl Store,
     owner: &Owner,
-    demand: Demand<'_>,
-    is_unfit: impl Fn(IpAddr) -> bool,
+    request: AllocRequest<'_>,
+    is_excluded: impl Fn(IpAddr) -> bool,
     is_dead: impl Fn(IpAddr) -> bool,
 ) -> Result<Vec<IpAddr>> {
-    refuse_changed_blocks(store, demand.blocks, is_dead)?;
-    for block in demand.blocks {
+    apply_block_change(store, request.blocks, is_dead)?;
+    for block in request.blocks {
         store.add_block(*block)?;
     }
     let mut taken = Vec::new();
-    match take_all(store, owner, demand, &is_unfit, &mut taken) {
+    match claim_all(store, owner, request, &is_excluded, &mut taken) {
         Ok(()) => Ok(taken),
         Err(error) => {
             for address in taken {
@@ -50,33 +50,33 @@ pub(crate) fn allocate(
     }
 }
 
-fn take_all(
+fn claim_all(
     store: &impl Store,
     owner: &Owner,
-    demand: Demand<'_>,
-    is_unfit: &impl Fn(IpAddr) -> bool,
+    request: AllocRequest<'_>,
+    is_excluded: &impl Fn(IpAddr) -> bool,
     taken: &mut Vec<IpAddr>,
 ) -> Result<()> {
-    for address in demand.wanted {
-        take_wanted(store, owner, demand.blocks, *address)?;
+    for address in request.requested {
+        claim_requested(store, owner, request.blocks, *address)?;
         taken.push(*address);
     }
-    for family in demand.families {
-        if demand.wanted.iter().any(|a| Family::of(*a) == *family) {
+    for family in request.families {
+        if request.requested.iter().any(|a| Family::of(*a) == *family) {
             continue;
         }
-        let blocks: Vec<Block> = demand
+        let blocks: Vec<Block> = request
             .blocks
             .iter()
             .copied()
             .filter(|b| b.family() == *family)
             .collect();
-        taken.push(take_any(store, owner, &blocks, is_unfit)?);
+        taken.push(claim_any(store, owner, &blocks, is_excluded)?);
     }
     Ok(())
 }
 
-fn take_wanted(store: &impl Store, owner: &Owner, blocks: &[Block], address: IpAddr) -> Result<()> {
+fn claim_requested(store: &impl Store, owner: &Owner, blocks: &[Block], address: IpAddr) -> Result<()> {
     let refuse = |cause| Error::AddressRefused {
         address,
         cause,
@@ -90,7 +90,7 @@ fn take_wanted(store: &impl Store, owner: &Owner, blocks: &[Block], address: IpA
     if store.claim(address, owner)? {
         return Ok(());
     }
-    let holder = store.claimant(address)?;
+    let holder = store.claim_owner(address)?;
     let (container, ifname) = holder.map_or_else(Default::default, |o| (o.container, o.ifname));
     Err(Error::AddressTaken {
         address,
@@ -99,19 +99,19 @@ fn take_wanted(store: &impl Store, owner: &Owner, blocks: &[Block], address: IpA
     })
 }
 
-fn take_any(
+fn claim_any(
     store: &impl Store,
     owner: &Owner,
     blocks: &[Block],
-    is_unfit: &impl Fn(IpAddr) -> bool,
+    is_excluded: &impl Fn(IpAddr) -> bool,
 ) -> Result<IpAddr> {
-    let ways = [fresh, oldest, scan];
+    let strategies = [never_allocated, least_recently_released, unclaimed];
     for block in blocks {
         let try_claim = |address: IpAddr| -> Result<bool> {
-            Ok(block.forbids(address).is_none() && !is_unfit(address) && store.claim(address, owner)?)
+            Ok(block.forbids(address).is_none() && !is_excluded(address) && store.claim(address, owner)?)
         };
-        for way in ways {
-            if let Some(address) = way(store, *block, &try_claim)? {
+        for strategy in strategies {
+            if let Some(address) = strategy(store, *block, &try_claim)? {
                 return Ok(address);
             }
         }
@@ -123,37 +123,41 @@ fn take_any(
 
 type TryClaim<'a> = &'a dyn Fn(IpAddr) -> Result<bool>;
 
-/// An address that was never given.
-fn fresh(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Result<Option<IpAddr>> {
-    let start = store.counter(block, Counter::Fresh)?;
+/// An address that was never allocated.
+fn never_allocated(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Result<Option<IpAddr>> {
+    let start = store.counter(block, Counter::NextUnused)?;
     for index in start..block.size() {
         let Some(address) = block.nth(index) else { break };
         if try_claim(address)? {
-            store.set_counter(block, Counter::Fresh, index + 1)?;
+            store.set_counter(block, Counter::NextUnused, index + 1)?;
             return Ok(Some(address));
         }
     }
     if start < block.size() {
-        store.set_counter(block, Counter::Fresh, block.size())?;
+        store.set_counter(block, Counter::NextUnused, block.size())?;
     }
     Ok(None)
 }
 
 /// The address released longest ago.
-fn oldest(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Result<Option<IpAddr>> {
+fn least_recently_released(
+    store: &impl Store,
+    block: Block,
+    try_claim: TryClaim<'_>,
+) -> Result<Option<IpAddr>> {
     let tail = store.counter(block, Counter::Tail)?;
     let head = store.counter(block, Counter::Head)?;
-    for place in head..tail {
-        if let Some(address) = take_place(store, block, place, try_claim)? {
-            store.set_counter(block, Counter::Head, place + 1)?;
+    for slot in head..tail {
+        if let Some(address) = claim_slot(store, block, slot, try_claim)? {
+            store.set_counter(block, Counter::Head, slot + 1)?;
             return Ok(Some(address));
         }
     }
     if head < tail {
         store.set_counter(block, Counter::Head, tail)?;
     }
-    for place in store.queue(block)? {
-        if let Some(address) = take_place(store, block, place, try_claim)? {
+    for slot in store.used_slots(block)? {
+        if let Some(address) = claim_slot(store, block, slot, try_claim)? {
             return Ok(Some(address));
         }
     }
@@ -162,22 +166,22 @@ fn oldest(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Result<O
 
 /// The claim comes first, then the place is emptied: killed between, the place is stale, and a stale
 /// place (its address taken or reserved) is emptied by whoever comes next.
-fn take_place(
+fn claim_slot(
     store: &impl Store,
     block: Block,
-    place: u64,
+    slot: u64,
     try_claim: TryClaim<'_>,
 ) -> Result<Option<IpAddr>> {
-    let Some(address) = store.queued(block, place)? else {
+    let Some(address) = store.slot_address(block, slot)? else {
         return Ok(None);
     };
     let claimed = try_claim(address)?;
-    store.unqueue(block, place)?;
+    store.clear_slot(block, slot)?;
     Ok(claimed.then_some(address))
 }
 
 /// Any address without a claim: the whole block is looked at, but only when all else found none.
-fn scan(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Result<Option<IpAddr>> {
+fn unclaimed(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Result<Option<IpAddr>> {
     let claimed: HashSet<IpAddr> = store.claims()?.into_iter().collect();
     for address in (0..block.size()).filter_map(|i| block.nth(i)) {
         if !claimed.contains(&address) && try_claim(address)? {
@@ -190,23 +194,23 @@ fn scan(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Result<Opt
 /// Ends the owner's claim on an address, if it holds one. The caller holds the owner's lock, so the
 /// claim cannot become another's between the look and the step.
 pub(crate) fn release(store: &impl Store, owner: &Owner, address: IpAddr) -> Result<bool> {
-    if store.claimant(address)?.as_ref() != Some(owner) {
+    if store.claim_owner(address)?.as_ref() != Some(owner) {
         return Ok(false);
     }
     let Some(block) = store.blocks()?.into_iter().find(|b| b.contains(address)) else {
-        store.abandon(address)?;
+        store.discard_claim(address)?;
         return Ok(true);
     };
     let tail = store.counter(block, Counter::Tail)?;
     let start = tail.max(store.counter(block, Counter::Head)?);
-    for place in start.. {
-        match store.retire(address, block, place)? {
-            Retired::Done => {
-                store.set_counter(block, Counter::Tail, place + 1)?;
+    for slot in start.. {
+        match store.release_to_slot(address, block, slot)? {
+            Released::Queued => {
+                store.set_counter(block, Counter::Tail, slot + 1)?;
                 break;
             }
-            Retired::NoClaim => break,
-            Retired::PlaceTaken => {}
+            Released::NotClaimed => break,
+            Released::SlotTaken => {}
         }
     }
     Ok(true)
@@ -225,19 +229,19 @@ pub(crate) fn release_all(store: &impl Store, owner: &Owner) -> Result<Vec<IpAdd
 
 /// Refuses where all blocks of a family are new while addresses of an old one are in use: the node got
 /// another pod CIDR under living pods. Forgets blocks that are drained.
-pub(crate) fn refuse_changed_blocks(
+pub(crate) fn apply_block_change(
     store: &impl Store,
     now: &[Block],
     is_dead: impl Fn(IpAddr) -> bool,
 ) -> Result<()> {
-    for drained in find_changed_blocks(store, now, is_dead)? {
+    for drained in check_block_change(store, now, is_dead)? {
         store.remove_block(drained)?;
     }
     Ok(())
 }
 
 /// The same, but only tells which past blocks have no claim left.
-pub(crate) fn find_changed_blocks(
+pub(crate) fn check_block_change(
     store: &impl Store,
     now: &[Block],
     is_dead: impl Fn(IpAddr) -> bool,
@@ -280,16 +284,16 @@ pub(crate) fn find_changed_blocks(
 }
 
 /// Could an address of every family be given? Reads hints first, all claims only where those say no.
-pub(crate) fn has_room(
+pub(crate) fn has_free_address(
     store: &impl Store,
     blocks: &[Block],
     is_reserved: impl Fn(IpAddr) -> bool,
 ) -> Result<bool> {
     for block in blocks {
-        let rest = store.counter(*block, Counter::Fresh)?..block.size();
+        let rest = store.counter(*block, Counter::NextUnused)?..block.size();
         let free = |a: &IpAddr| block.forbids(*a).is_none() && !is_reserved(*a);
         for address in rest.filter_map(|i| block.nth(i)).filter(free) {
-            if store.claimant(address)?.is_none() {
+            if store.claim_owner(address)?.is_none() {
                 return Ok(true);
             }
         }

@@ -49,43 +49,43 @@ impl Store for Memory {
         Ok(free)
     }
 
-    fn claimant(&self, address: IpAddr) -> Result<Option<Owner>> {
+    fn claim_owner(&self, address: IpAddr) -> Result<Option<Owner>> {
         self.step()?;
         Ok(self.claims.borrow().get(&address).cloned())
     }
 
-    fn retire(&self, address: IpAddr, block: Block, place: u64) -> Result<Retired> {
+    fn release_to_slot(&self, address: IpAddr, block: Block, slot: u64) -> Result<Released> {
         self.step()?;
         let (mut claims, mut queues) = (self.claims.borrow_mut(), self.queues.borrow_mut());
         if !claims.contains_key(&address) {
-            return Ok(Retired::NoClaim);
+            return Ok(Released::NotClaimed);
         }
-        if queues.contains_key(&(block, place)) {
-            return Ok(Retired::PlaceTaken);
+        if queues.contains_key(&(block, slot)) {
+            return Ok(Released::SlotTaken);
         }
         claims.remove(&address);
-        queues.insert((block, place), address);
-        Ok(Retired::Done)
+        queues.insert((block, slot), address);
+        Ok(Released::Queued)
     }
 
-    fn abandon(&self, address: IpAddr) -> Result<()> {
+    fn discard_claim(&self, address: IpAddr) -> Result<()> {
         self.step()?;
         self.claims.borrow_mut().remove(&address);
         Ok(())
     }
 
-    fn queued(&self, block: Block, place: u64) -> Result<Option<IpAddr>> {
+    fn slot_address(&self, block: Block, slot: u64) -> Result<Option<IpAddr>> {
         self.step()?;
-        Ok(self.queues.borrow().get(&(block, place)).copied())
+        Ok(self.queues.borrow().get(&(block, slot)).copied())
     }
 
-    fn unqueue(&self, block: Block, place: u64) -> Result<()> {
+    fn clear_slot(&self, block: Block, slot: u64) -> Result<()> {
         self.step()?;
-        self.queues.borrow_mut().remove(&(block, place));
+        self.queues.borrow_mut().remove(&(block, slot));
         Ok(())
     }
 
-    fn queue(&self, block: Block) -> Result<Vec<u64>> {
+    fn used_slots(&self, block: Block) -> Result<Vec<u64>> {
         self.step()?;
         Ok(self
             .queues
@@ -161,17 +161,17 @@ fn take(store: &impl Store, n: usize, blocks: &[Block], wanted: &[IpAddr]) -> Re
     allocate(
         store,
         &owner(n),
-        Demand {
+        AllocRequest {
             blocks,
             families: &families,
-            wanted,
+            requested: wanted,
         },
         |_| false,
         |_| false,
     )
 }
 
-/// Takes all that is left and returns how many that were, asserting that none is given twice.
+/// Takes all that is left and returns how many that were, asserting that none is allocated twice.
 fn drain(store: &impl Store, blocks: &[Block]) -> usize {
     let mut seen: BTreeSet<IpAddr> = store.claims().unwrap().into_iter().collect();
     let mut count = 0;
@@ -180,7 +180,7 @@ fn drain(store: &impl Store, blocks: &[Block]) -> usize {
             Ok(addresses) => {
                 assert!(
                     addresses.iter().all(|a| seen.insert(*a)),
-                    "given twice: {addresses:?}"
+                    "allocated twice: {addresses:?}"
                 );
                 count += 1;
             }
@@ -245,7 +245,7 @@ fn a_released_address_rests_longest() {
         order.push(take(&disk, n, &blocks, &[]).unwrap()[0]);
         release_all(&disk, &owner(n)).unwrap();
     }
-    assert_eq!(order[4], first, "all others were given before it came again");
+    assert_eq!(order[4], first, "all others were allocated before it came again");
     assert_eq!(order[..5], order[5..], "and so on for ever");
 }
 
@@ -255,7 +255,7 @@ fn wanted_addresses_are_checked() {
     let blocks = [block("10.0.0.0/24"), block("fd00::/64")];
     let refused = |text: &str| match take(&store, 1, &blocks, &[ip(text)]) {
         Err(error) => error.code(),
-        Ok(given) => panic!("{given:?}"),
+        Ok(allocated) => panic!("{allocated:?}"),
     };
     for text in [
         "10.0.1.1",
@@ -268,8 +268,8 @@ fn wanted_addresses_are_checked() {
     ] {
         assert_eq!(refused(text), 102, "{text}");
     }
-    let given = take(&store, 1, &blocks, &[ip("10.0.0.77")]).unwrap();
-    assert_eq!(given, vec![ip("10.0.0.77"), ip("fd00::2")]);
+    let allocated = take(&store, 1, &blocks, &[ip("10.0.0.77")]).unwrap();
+    assert_eq!(allocated, vec![ip("10.0.0.77"), ip("fd00::2")]);
     assert_eq!(refused("10.0.0.77"), 101);
     assert_eq!(
         store.claims.borrow().len(),
@@ -283,22 +283,22 @@ fn reserved_addresses_are_left_out_until_they_are_free() {
     let store = Memory::default();
     let blocks = [block("10.0.0.0/29")];
     let families = [Family::V4];
-    let demand = Demand {
+    let request = AllocRequest {
         blocks: &blocks,
         families: &families,
-        wanted: &[],
+        requested: &[],
     };
     let reserved = |a: IpAddr| a < ip("10.0.0.6");
     assert_eq!(
-        allocate(&store, &owner(0), demand, reserved, |_| false).unwrap(),
+        allocate(&store, &owner(0), request, reserved, |_| false).unwrap(),
         vec![ip("10.0.0.6")]
     );
     assert!(matches!(
-        allocate(&store, &owner(1), demand, reserved, |_| false),
+        allocate(&store, &owner(1), request, reserved, |_| false),
         Err(Error::Exhausted { .. })
     ));
-    assert!(!has_room(&store, &blocks, reserved).unwrap());
-    assert!(has_room(&store, &blocks, |_| false).unwrap());
+    assert!(!has_free_address(&store, &blocks, reserved).unwrap());
+    assert!(has_free_address(&store, &blocks, |_| false).unwrap());
     assert_eq!(drain(&store, &blocks), 4, "all of them are found again");
 }
 
@@ -337,9 +337,9 @@ fn another_pod_cidr_under_living_pods_is_refused() {
     let error = take(&store, 1, &[new], &[]).unwrap_err();
     assert_eq!(error.code(), 103);
     assert!(error.to_string().contains("10.0.0.2"), "{error}");
-    assert!(find_changed_blocks(&store, &[new], |_| false).is_err());
+    assert!(check_block_change(&store, &[new], |_| false).is_err());
     assert!(
-        find_changed_blocks(&store, &[new], |_| true).unwrap().is_empty(),
+        check_block_change(&store, &[new], |_| true).unwrap().is_empty(),
         "what dead pods hold is in nobody's way"
     );
     release_all(&store, &owner(0)).unwrap();
@@ -405,9 +405,9 @@ proptest! {
         for step in history {
             match step {
                 Step::Take(n) if !held.contains_key(&n) => {
-                    if let Ok(given) = take(&store, n, &blocks, &[]) {
-                        prop_assert!(!held.values().any(|a| given.contains(a)));
-                        held.insert(n, given[0]);
+                    if let Ok(allocated) = take(&store, n, &blocks, &[]) {
+                        prop_assert!(!held.values().any(|a| allocated.contains(a)));
+                        held.insert(n, allocated[0]);
                     } else {
                         prop_assert_eq!(held.len(), 13, "refused only when full");
                     }
@@ -442,7 +442,7 @@ fn the_disk_gives_each_address_once_to_many_threads() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::open_boot(dir.path(), "b", true).unwrap().unwrap();
     let blocks = [block("10.0.0.0/25")];
-    let given: Vec<IpAddr> = std::thread::scope(|scope| {
+    let allocated: Vec<IpAddr> = std::thread::scope(|scope| {
         let work = |t: usize| {
             let disk = &disk;
             scope.spawn(move || {
@@ -462,7 +462,7 @@ fn the_disk_gives_each_address_once_to_many_threads() {
         let threads: Vec<_> = (0..8).map(work).collect();
         threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
     });
-    let unique: BTreeSet<IpAddr> = given.iter().copied().collect();
-    assert_eq!((given.len(), unique.len()), (40, 40));
+    let unique: BTreeSet<IpAddr> = allocated.iter().copied().collect();
+    assert_eq!((allocated.len(), unique.len()), (40, 40));
     assert_eq!(drain(&disk, &blocks), 125 - 40);
 }

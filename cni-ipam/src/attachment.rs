@@ -22,7 +22,7 @@ use crate::names::Owner;
 use crate::store::{Disk, names};
 
 /// How long a process waits for another that works on the same attachment.
-pub(crate) const WAIT: Duration = Duration::from_secs(10);
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A note with many exempt prefixes is the longest.
 const RECORD_LIMIT: u64 = 1 << 20;
 /// Not through a symbolic link, and without waiting for a FIFO's other end.
@@ -65,7 +65,7 @@ pub(crate) enum State {
     /// Addresses are claimed, the interface may be there in part.
     Partial(Record),
     /// The ADD succeeded.
-    Done(Record),
+    Complete(Record),
 }
 
 impl State {
@@ -73,7 +73,7 @@ impl State {
     pub(crate) fn record(&self) -> Option<&Record> {
         match self {
             Self::Begun => None,
-            Self::Partial(record) | Self::Done(record) => Some(record),
+            Self::Partial(record) | Self::Complete(record) => Some(record),
         }
     }
 
@@ -83,7 +83,7 @@ impl State {
         };
         let (first, rest) = text.split_at(end);
         match serde_json::from_slice(first) {
-            Ok(record) if rest == b"\ndone\n" => Self::Done(record),
+            Ok(record) if rest == b"\ndone\n" => Self::Complete(record),
             Ok(record) => Self::Partial(record),
             Err(_) => Self::Begun,
         }
@@ -105,8 +105,8 @@ pub(crate) struct Attachment {
 
 /// What became of a lock that nobody waits for.
 #[derive(Debug)]
-pub(crate) enum Locked {
-    Taken(Box<Attachment>),
+pub(crate) enum TryLock {
+    Acquired(Box<Attachment>),
     /// Another process works on the attachment.
     Busy,
     /// There is no record.
@@ -115,28 +115,28 @@ pub(crate) enum Locked {
 
 impl Attachment {
     /// Locks an attachment's record where nobody else has it locked.
-    pub(crate) fn try_lock(disk: &Disk, owner: &Owner) -> Result<Locked> {
+    pub(crate) fn try_lock(disk: &Disk, owner: &Owner) -> Result<TryLock> {
         let path = disk.dir("pod").join(owner.key());
-        let Some((file, is_new)) = open(&path, Access::Look).map_err(|e| Error::io("open", &path, e))? else {
-            return Ok(Locked::Gone);
+        let Some((file, is_new)) = open(&path, Access::Read).map_err(|e| Error::io("open", &path, e))? else {
+            return Ok(TryLock::Gone);
         };
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => Ok(Self::adopt(file, &path, owner, is_new)?
-                .map_or(Locked::Gone, |taken| Locked::Taken(Box::new(taken)))),
-            Err((_, nix::Error::EWOULDBLOCK)) => Ok(Locked::Busy),
+            Ok(file) => Ok(Self::confirm_lock(file, &path, owner, is_new)?
+                .map_or(TryLock::Gone, |taken| TryLock::Acquired(Box::new(taken)))),
+            Err((_, nix::Error::EWOULDBLOCK)) => Ok(TryLock::Busy),
             Err((_, e)) => Err(Error::io("lock", &path, e)),
         }
     }
 
-    /// Locks an attachment's record, making it where `create`; None where there is none.
+    /// Locks an attachment's record, creating it where `create`; None where there is none.
     pub(crate) fn lock(disk: &Disk, owner: &Owner, create: bool) -> Result<Option<Self>> {
-        let access = if create { Access::Create } else { Access::Change };
-        Self::lock_by(disk, owner, access, Instant::now() + WAIT)
+        let access = if create { Access::Create } else { Access::Write };
+        Self::lock_until(disk, owner, access, Instant::now() + LOCK_TIMEOUT)
     }
 
     /// The same with a common end of all waiting, for work on many attachments: one that is held by a stopped process then
     /// costs the others nothing more.
-    pub(crate) fn lock_by(
+    pub(crate) fn lock_until(
         disk: &Disk,
         owner: &Owner,
         access: Access,
@@ -152,7 +152,7 @@ impl Attachment {
             };
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(file) => {
-                    if let Some(locked) = Self::adopt(file, &path, owner, is_new)? {
+                    if let Some(locked) = Self::confirm_lock(file, &path, owner, is_new)? {
                         return Ok(Some(locked));
                     }
                 }
@@ -162,7 +162,7 @@ impl Attachment {
                 Err((_, nix::Error::EWOULDBLOCK)) => {
                     return Err(Error::Busy {
                         attachment: owner.key(),
-                        seconds: WAIT.as_secs(),
+                        seconds: LOCK_TIMEOUT.as_secs(),
                     });
                 }
                 Err((_, e)) => return Err(Error::io("lock", &path, e)),
@@ -171,7 +171,7 @@ impl Attachment {
     }
 
     /// None where the record was removed between opening and locking it.
-    fn adopt(mut file: Flock<File>, path: &Path, owner: &Owner, is_new: bool) -> Result<Option<Self>> {
+    fn confirm_lock(mut file: Flock<File>, path: &Path, owner: &Owner, is_new: bool) -> Result<Option<Self>> {
         let held = file.metadata().map_err(|e| Error::io("read", path, e))?;
         let same = fs::symlink_metadata(path).is_ok_and(|now| now.ino() == held.ino());
         if !same {
@@ -194,7 +194,7 @@ impl Attachment {
 
     /// Is it this plugin's to end? Behind `ptp` with our IPAM, both plugins see the same container and
     /// interface. What was only begun has no interface yet and is anyone's.
-    pub(crate) fn is_of(&self, plugin: &str) -> bool {
+    pub(crate) fn belongs_to(&self, plugin: &str) -> bool {
         self.state.record().is_none_or(|r| r.plugin == plugin)
     }
 
@@ -221,7 +221,7 @@ impl Attachment {
     }
 
     /// Marks the ADD as succeeded.
-    pub(crate) fn done(&mut self) -> Result<()> {
+    pub(crate) fn mark_complete(&mut self) -> Result<()> {
         self.file
             .write_all(b"done\n")
             .map_err(|e| Error::io("write", &self.path, e))
@@ -240,9 +240,9 @@ impl Attachment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     /// To look: works where nothing can be written.
-    Look,
+    Read,
     /// To change what is there.
-    Change,
+    Write,
     /// To change it, or to make it.
     Create,
 }
@@ -252,7 +252,7 @@ fn open(path: &Path, access: Access) -> std::io::Result<Option<(File, bool)>> {
     let mut options = OpenOptions::new();
     options
         .read(true)
-        .append(access != Access::Look)
+        .append(access != Access::Read)
         .mode(0o600)
         .custom_flags(PLAIN_FILE);
     if access == Access::Create {
@@ -330,8 +330,8 @@ mod tests {
         drop(a);
         let mut a = Attachment::lock(&disk, &owner, false).unwrap().unwrap();
         assert_eq!(a.state, State::Partial(record.clone()));
-        a.done().unwrap();
-        assert_eq!(read(&disk, &owner).unwrap(), Some(State::Done(record)));
+        a.mark_complete().unwrap();
+        assert_eq!(read(&disk, &owner).unwrap(), Some(State::Complete(record)));
         assert_eq!(owners(&disk).unwrap(), vec![owner.clone()]);
         a.reset().unwrap();
         assert_eq!(read(&disk, &owner).unwrap(), Some(State::Begun));

@@ -20,7 +20,7 @@ const ADDRESS_LIMIT: usize = 16;
 
 /// What another IPAM gave.
 #[derive(Debug)]
-pub(crate) struct Given {
+pub(crate) struct IpamResult {
     pub(crate) addresses: Vec<IpAddr>,
     /// None where it named no route.
     pub(crate) routes: Option<Vec<Route>>,
@@ -28,8 +28,8 @@ pub(crate) struct Given {
 }
 
 /// ADD.
-pub(crate) fn add(request: &Request, conf: &Netconf) -> Result<Given> {
-    let answer = call(request, conf, "ADD")?;
+pub(crate) fn add(request: &Request, conf: &Netconf) -> Result<IpamResult> {
+    let answer = execute(request, conf, "ADD")?;
     let result = CniResult::parse(&answer, "the IPAM plugin's result")?;
     let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.addr()).collect();
     if addresses.is_empty() || addresses.len() > ADDRESS_LIMIT {
@@ -44,7 +44,7 @@ pub(crate) fn add(request: &Request, conf: &Netconf) -> Result<Given> {
         .iter()
         .map(|r| Route { dst: r.dst, gw: r.gw })
         .collect();
-    Ok(Given {
+    Ok(IpamResult {
         addresses,
         routes: Some(routes).filter(|r| !r.is_empty()),
         dns: result.dns,
@@ -52,11 +52,11 @@ pub(crate) fn add(request: &Request, conf: &Netconf) -> Result<Given> {
 }
 
 /// DEL, CHECK, GC or STATUS.
-pub(crate) fn other(request: &Request, conf: &Netconf, verb: &'static str) -> Result<()> {
-    call(request, conf, verb).map(drop)
+pub(crate) fn call(request: &Request, conf: &Netconf, verb: &'static str) -> Result<()> {
+    execute(request, conf, verb).map(drop)
 }
 
-fn call(request: &Request, conf: &Netconf, verb: &str) -> Result<Value> {
+fn execute(request: &Request, conf: &Netconf, verb: &str) -> Result<Value> {
     let name = &conf.ipam_kind;
     let path = find(&request.path, name)?;
     let mut child = Command::new(&path)

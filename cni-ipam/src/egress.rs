@@ -1,7 +1,7 @@
-//! What a pod has in our nftables table, and the note that lets any later DEL, GC or check find it.
+//! What a pod has in our nftables table, and the record that lets any later DEL, GC or check find it.
 //!
-//! The note `egress/<container>@<interface>` (one line of JSON) is written before the table is changed and removed after: a
-//! killed process leaves at most a note too many. It holds all that the table needs, so that what others flush can be put
+//! The record `egress/<container>@<interface>` (one line of JSON) is written before the table is changed and removed after: a
+//! killed process leaves at most a record too many. It holds all that the table needs, so that what others flush can be put
 //! back. Used as main plugin and behind another one alike. Pods without mark, masquerade and second interface have none.
 
 use std::fs::{self, OpenOptions};
@@ -17,16 +17,16 @@ use serde::{Deserialize, Serialize};
 use crate::attachment::read_file;
 use crate::error::{Error, Result};
 use crate::gc::Failures;
-use crate::kernel::netlink::Socket;
-use crate::kernel::netns::{self, Life, Netns};
+use crate::kernel::netns::{self, Netns, NetnsStatus};
 use crate::kernel::nft::{self, Chain, Element};
 use crate::kernel::table;
 use crate::names::Owner;
 use crate::netconf::Netconf;
 use crate::node::Node;
 use crate::store::{Disk, names};
+use linux::netlink::Socket;
 
-const NOTES: &str = "egress";
+const RECORDS: &str = "egress";
 
 /// Never masqueraded: what stays on the link or goes to many.
 const LINK_PREFIXES: [&str; 4] = ["169.254.0.0/16", "224.0.0.0/4", "fe80::/10", "ff00::/8"];
@@ -34,7 +34,7 @@ const LINK_PREFIXES: [&str; 4] = ["169.254.0.0/16", "224.0.0.0/4", "fe80::/10", 
 /// What a pod has in the table.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct Note {
+pub(crate) struct EgressRecord {
     network: String,
     pods: Vec<IpAddr>,
     netns: String,
@@ -46,10 +46,11 @@ pub(crate) struct Note {
     /// What its network's pods are not masqueraded to, as of its ADD.
     exempt: Option<Vec<IpNet>>,
     /// Host interfaces of the same pod, and addresses that may come from them beside their own.
-    also: Vec<(String, IpAddr)>,
+    #[serde(rename = "also")]
+    other_interfaces: Vec<(String, IpAddr)>,
 }
 
-impl Note {
+impl EgressRecord {
     /// What a configuration asks for a pod.
     pub(crate) fn new(conf: &Netconf, node: Option<&Node>, netns: &Netns, pods: &[IpAddr]) -> Self {
         let exempt = conf.masquerade.as_ref().map(|exempt| {
@@ -70,21 +71,21 @@ impl Note {
             masqueraded: exempt.is_some(),
             mark: conf.mark,
             exempt,
-            also: Vec::new(),
+            other_interfaces: Vec::new(),
         }
     }
 
-    /// Is there anything to note?
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.marked || self.masqueraded || !self.also.is_empty()
+    /// Is there anything to record?
+    pub(crate) fn is_needed(&self) -> bool {
+        self.marked || self.masqueraded || !self.other_interfaces.is_empty()
     }
 
     fn is_gone(&self) -> bool {
-        netns::life(&self.netns, self.netns_inode) == Life::Gone
+        netns::status(&self.netns, self.netns_inode) == NetnsStatus::Gone
     }
 
     /// The chains that it needs, each with its elements there.
-    fn parts(&self) -> Vec<(Chain, Vec<(String, Element)>)> {
+    fn chains(&self) -> Vec<(Chain, Vec<(String, Element)>)> {
         let mut parts = Vec::new();
         if let Some(mark) = self.mark {
             parts.push((table::marks(), table::mark_elements(&self.pods, mark)));
@@ -93,15 +94,15 @@ impl Note {
             let elements = table::masquerade_elements(&self.network, &self.pods);
             parts.push((table::masquerade(&self.network, exempt), elements));
         }
-        if !self.also.is_empty() {
-            parts.push((table::sources(), table::source_elements(&self.also)));
+        if !self.other_interfaces.is_empty() {
+            parts.push((table::sources(), table::source_elements(&self.other_interfaces)));
         }
         parts
     }
 
     /// All elements that it may have, for their removal.
     fn elements(&self) -> Vec<(String, Element)> {
-        let mut all = table::source_elements(&self.also);
+        let mut all = table::source_elements(&self.other_interfaces);
         if self.marked {
             all.extend(table::mark_elements(&self.pods, self.mark.unwrap_or_default()));
         }
@@ -111,8 +112,8 @@ impl Note {
         all
     }
 
-    fn bring_into_force(&self, socket: &Socket) -> Result<()> {
-        for (chain, elements) in self.parts() {
+    fn apply(&self, socket: &Socket) -> Result<()> {
+        for (chain, elements) in self.chains() {
             if chain.ensure(socket, &elements).is_err() {
                 // An address may be there with another mark, from a killed DEL: it is taken out, and all tried again.
                 nft::remove_elements(socket, &elements)?;
@@ -125,8 +126,8 @@ impl Note {
     /// What the table lacks of it, in words.
     fn differences(&self, socket: &Socket) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        for (chain, elements) in self.parts() {
-            if !chain.is_there(socket)? {
+        for (chain, elements) in self.chains() {
+            if !chain.is_installed(socket)? {
                 found.push(format!(
                     "chain {} of the nftables table {} is gone or changed",
                     chain.name,
@@ -141,29 +142,29 @@ impl Note {
 }
 
 /// Notes what a pod is to have in the table, and puts it there.
-pub(crate) fn add(disk: &Disk, socket: &Socket, owner: &Owner, note: &Note) -> Result<()> {
-    write_note(disk, owner, note)?;
-    note.bring_into_force(socket)
+pub(crate) fn add(disk: &Disk, socket: &Socket, owner: &Owner, record: &EgressRecord) -> Result<()> {
+    write_record(disk, owner, record)?;
+    record.apply(socket)
 }
 
 /// Lets the host interfaces of one pod carry each other's addresses.
-pub(crate) fn add_pairs(
+pub(crate) fn add_with_interfaces(
     disk: &Disk,
     socket: &Socket,
     owner: &Owner,
-    mut note: Note,
-    also: Vec<(String, IpAddr)>,
+    mut record: EgressRecord,
+    other_interfaces: Vec<(String, IpAddr)>,
 ) -> Result<()> {
-    note.also = also;
-    add(disk, socket, owner, &note)
+    record.other_interfaces = other_interfaces;
+    add(disk, socket, owner, &record)
 }
 
 /// Takes out what an owner has in the table.
 pub(crate) fn remove(disk: &Disk, owner: &Owner) -> Result<()> {
-    let Some(note) = read_note(disk, owner)? else {
+    let Some(record) = read_record(disk, owner)? else {
         return Ok(());
     };
-    nft::remove_elements(&Socket::netfilter()?, &note.elements())?;
+    nft::remove_elements(&Socket::netfilter()?, &record.elements())?;
     let path = path(disk, owner);
     match fs::remove_file(&path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", &path, e)),
@@ -171,18 +172,18 @@ pub(crate) fn remove(disk: &Disk, owner: &Owner) -> Result<()> {
     }
 }
 
-/// What the table lacks of an owner's note, in words.
+/// What the table lacks of an owner's record, in words.
 pub(crate) fn differences(disk: &Disk, socket: &Socket, owner: &Owner) -> Result<Vec<String>> {
-    match read_note(disk, owner)? {
-        Some(note) => note.differences(socket),
+    match read_record(disk, owner)? {
+        Some(record) => record.differences(socket),
         None => Ok(Vec::new()),
     }
 }
 
-/// Puts back what the table lacks of an owner's note.
+/// Puts back what the table lacks of an owner's record.
 pub(crate) fn restore(disk: &Disk, socket: &Socket, owner: &Owner) -> Result<()> {
-    match read_note(disk, owner)? {
-        Some(note) => note.bring_into_force(socket),
+    match read_record(disk, owner)? {
+        Some(record) => record.apply(socket),
         None => Ok(()),
     }
 }
@@ -191,66 +192,62 @@ pub(crate) fn restore(disk: &Disk, socket: &Socket, owner: &Owner) -> Result<()>
 pub(crate) fn ensure_source_check(socket: &Socket) -> Result<bool> {
     match table::sources().ensure(socket, &[]) {
         Ok(()) => Ok(true),
-        Err(Error::Kernel { errno, .. }) if is_unsupported(errno) => Ok(false),
+        Err(Error::Kernel(refusal)) if is_unsupported(refusal.errno) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
 /// Is it in force?
 pub(crate) fn has_source_check(socket: &Socket) -> Result<bool> {
-    table::sources().is_there(socket)
+    table::sources().is_installed(socket)
 }
 
-fn is_unsupported(errno: i32) -> bool {
-    [
-        Errno::ENOENT,
-        Errno::EOPNOTSUPP,
-        Errno::EINVAL,
-        Errno::EAFNOSUPPORT,
-    ]
-    .iter()
-    .any(|e| *e as i32 == errno)
+fn is_unsupported(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EINVAL | Errno::EAFNOSUPPORT
+    )
 }
 
 /// Takes out what is a network's and not valid.
 pub(crate) fn collect(disk: &Disk, network: &str, valid: &[Owner]) -> Result<()> {
     let mut failures = Failures::default();
     for owner in owners(disk)?.into_iter().filter(|owner| !valid.contains(owner)) {
-        let note = failures.note(read_note(disk, &owner)).flatten();
-        // A note that was cut short has no network, and nothing in the table.
-        if note.is_some_and(|n| n.network == network || n.network.is_empty()) {
-            failures.note(remove(disk, &owner));
+        let record = failures.record(read_record(disk, &owner)).flatten();
+        // A record that was cut short has no network, and nothing in the table.
+        if record.is_some_and(|n| n.network == network || n.network.is_empty()) {
+            failures.record(remove(disk, &owner));
         }
     }
-    failures.end()
+    failures.into_result()
 }
 
-/// Who has a note though the namespace that it was written for is gone.
+/// Who has a record though the namespace that it was written for is gone.
 pub(crate) fn stale(disk: &Disk) -> Result<Vec<Owner>> {
     let mut stale = Vec::new();
     for owner in owners(disk)? {
-        if read_note(disk, &owner)?.is_some_and(|note| note.is_gone()) {
+        if read_record(disk, &owner)?.is_some_and(|record| record.is_gone()) {
             stale.push(owner);
         }
     }
     Ok(stale)
 }
 
-/// Who has a note.
+/// Who has a record.
 pub(crate) fn owners(disk: &Disk) -> Result<Vec<Owner>> {
-    names(&disk.dir(NOTES), Owner::from_key)
+    names(&disk.dir(RECORDS), Owner::from_key)
 }
 
 fn path(disk: &Disk, owner: &Owner) -> PathBuf {
-    disk.dir(NOTES).join(owner.key())
+    disk.dir(RECORDS).join(owner.key())
 }
 
-fn write_note(disk: &Disk, owner: &Owner, note: &Note) -> Result<()> {
+fn write_record(disk: &Disk, owner: &Owner, record: &EgressRecord) -> Result<()> {
     let path = path(disk, owner);
-    let dir = disk.dir(NOTES);
+    let dir = disk.dir(RECORDS);
     fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
-    let text = serde_json::to_vec(note).map_err(|e| Error::Decode {
-        what: "the note on egress",
+    let text = serde_json::to_vec(record).map_err(|e| Error::Decode {
+        what: "the record on egress",
         cause: e.to_string(),
     })?;
     let opened = OpenOptions::new()
@@ -265,8 +262,8 @@ fn write_note(disk: &Disk, owner: &Owner, note: &Note) -> Result<()> {
         .map_err(|e| Error::io("write", &path, e))
 }
 
-/// A note that is cut short was never followed by a change of the table.
-fn read_note(disk: &Disk, owner: &Owner) -> Result<Option<Note>> {
+/// A record that is cut short was never followed by a change of the table.
+fn read_record(disk: &Disk, owner: &Owner) -> Result<Option<EgressRecord>> {
     let text = read_file(&path(disk, owner))?;
     Ok(text.map(|text| serde_json::from_slice(&text).unwrap_or_default()))
 }

@@ -89,7 +89,7 @@ pub enum Error {
         container: String,
         ifname: String,
     },
-    /// A static address cannot be given.
+    /// A static address cannot be allocated.
     #[error("address {address} cannot be given: {cause}; choose one inside {blocks}")]
     AddressRefused {
         address: IpAddr,
@@ -110,18 +110,14 @@ pub enum Error {
     #[error("check of {ifname} failed: {cause}; delete the pod so that it is made anew")]
     Check { ifname: String, cause: String },
     /// The kernel refused.
-    #[error("kernel: cannot {action}: {cause}")]
-    Kernel {
-        action: String,
-        errno: i32,
-        cause: String,
-    },
+    #[error("kernel: {0}")]
+    Kernel(#[from] linux::Error),
     /// An interface has the name that a new one needs; nothing was made.
     #[error("interface {name} {cause}")]
     NameTaken { name: String, cause: &'static str },
     /// Some of a garbage collection could not be done; all else was.
     #[error("{failed} of {of} could not be done, the rest was; the first: {first}")]
-    Partly {
+    Incomplete {
         failed: usize,
         of: usize,
         first: Box<Error>,
@@ -161,8 +157,8 @@ impl Error {
             Self::AddressRefused { .. } => 102,
             Self::BlockChanged { .. } => 103,
             Self::Check { .. } => 104,
-            Self::Kernel { .. } | Self::NameTaken { .. } => 105,
-            Self::Partly { first, .. } => first.code(),
+            Self::Kernel(_) | Self::NameTaken { .. } => 105,
+            Self::Incomplete { first, .. } => first.code(),
             Self::DelegateMissing { .. } => 106,
             Self::Delegate { code, .. } => *code,
         }

@@ -6,11 +6,11 @@
 use std::net::IpAddr;
 
 use crate::error::Result;
-use crate::kernel::netlink::Socket;
 use crate::kernel::netns::Netns;
 use crate::kernel::veth::{self, Plan};
 use crate::names::Owner;
 use crate::plugin::{default_routes, through_gateway};
+use linux::netlink::Socket;
 
 /// Makes a pod's interface.
 pub fn add(netns: &str, owner: &Owner, addresses: &[IpAddr], sources: &[IpAddr]) -> Result<()> {

@@ -1,20 +1,19 @@
 //! STATUS: does the host forward what pods send and get?
 
-use std::fs;
-
 use crate::block::Family;
 use crate::error::{Error, Result};
-use crate::kernel::netlink::Socket;
 use crate::kernel::nft;
 use crate::netconf::Netconf;
 use crate::node::Node;
+use linux::netlink::Socket;
+use linux::sysctl::dotted;
 
 /// Fails where living pods reach nobody beyond the node.
 pub(crate) fn status(conf: &Netconf) -> Result<()> {
     let limited = |cause: String| Err(Error::Limited { cause });
     for family in families(conf) {
         if !is_on(family) {
-            let name = sysctl(family);
+            let name = dotted(key(family));
             return limited(format!(
                 "{name} is 0: the node forwards no {family} packets; run 'sysctl -w {name}=1' and see who switched it off"
             ));
@@ -42,21 +41,22 @@ fn families(conf: &Netconf) -> Vec<Family> {
         .collect()
 }
 
-fn sysctl(family: Family) -> &'static str {
+fn key(family: Family) -> &'static str {
     match family {
-        Family::V4 => "net.ipv4.ip_forward",
-        Family::V6 => "net.ipv6.conf.all.forwarding",
+        Family::V4 => "net/ipv4/ip_forward",
+        Family::V6 => "net/ipv6/conf/all/forwarding",
     }
 }
 
 /// What cannot be read is not known to be off.
 fn is_on(family: Family) -> bool {
-    let path = format!("/proc/sys/{}", sysctl(family).replace('.', "/"));
-    fs::read_to_string(path).map_or(true, |text| text.trim() != "0")
+    linux::sysctl::read(key(family)).map_or(true, |value| value != "0")
 }
 
 /// The chain of iptables (as nftables); with rules in it nobody can tell what they let through.
 fn drops_all(family: Family) -> bool {
-    let looked = Socket::netfilter().and_then(|s| nft::foreign_chain(&s, family, "filter", "FORWARD"));
+    let looked = Socket::netfilter()
+        .map_err(Error::from)
+        .and_then(|s| nft::foreign_chain(&s, family, "filter", "FORWARD"));
     matches!(looked, Ok(Some((true, 0))))
 }

@@ -12,12 +12,12 @@ use crate::allocator;
 use crate::attachment::{self, Access, Attachment};
 use crate::error::{Error, Result};
 use crate::kernel::link::{self, Link};
-use crate::kernel::netlink::Socket;
 use crate::kernel::veth;
-use crate::names::{ALIAS_MARK, MARK, Owner};
-use crate::netconf::{Netconf, OWN_IPAM};
+use crate::names::{ALIAS_PREFIX, IFNAME_PREFIX, Owner};
+use crate::netconf::{BUILTIN_IPAM, Netconf};
 use crate::store::{Disk, Store};
-use crate::{egress, own};
+use crate::{egress, ipam};
+use linux::netlink::Socket;
 
 /// How many attachments are locked, and their interfaces removed, at once.
 const CHUNK: usize = 256;
@@ -32,7 +32,7 @@ pub(crate) struct Failures {
 
 impl Failures {
     /// What one piece brought; None where it failed.
-    pub(crate) fn note<T>(&mut self, done: Result<T>) -> Option<T> {
+    pub(crate) fn record<T>(&mut self, done: Result<T>) -> Option<T> {
         self.of += 1;
         match done {
             Ok(value) => Some(value),
@@ -45,10 +45,10 @@ impl Failures {
     }
 
     /// The error of the whole, if any piece failed.
-    pub(crate) fn end(self) -> Result<()> {
+    pub(crate) fn into_result(self) -> Result<()> {
         match self.first {
             None => Ok(()),
-            Some(first) => Err(Error::Partly {
+            Some(first) => Err(Error::Incomplete {
                 failed: self.count,
                 of: self.of,
                 first: Box::new(first),
@@ -63,31 +63,31 @@ pub(crate) fn collect(conf: &Netconf, valid: &[Owner]) -> Result<()> {
     let mut failures = Failures::default();
     if let Some(disk) = Disk::open(&conf.state_dir, false)? {
         collect_attachments(&disk, Some(&host), &conf.name, valid, &mut failures)?;
-        failures.note(egress::collect(&disk, &conf.name, valid));
-        failures.note(release_ownerless(&disk));
+        failures.record(egress::collect(&disk, &conf.name, valid));
+        failures.record(release_ownerless(&disk));
     }
     // What has an interface but no record: the state was lost or removed by hand.
     let keep: Vec<String> = valid.iter().map(|owner| owner.alias(&conf.name)).collect();
-    let prefix = format!("{ALIAS_MARK}{}:", conf.name);
+    let prefix = format!("{ALIAS_PREFIX}{}:", conf.name);
     let held = failures.count > 0;
     let is_stray = |l: &Link| {
-        l.name.starts_with(MARK) && l.alias.starts_with(&prefix) && !keep.contains(&l.alias) && !held
+        l.name.starts_with(IFNAME_PREFIX) && l.alias.starts_with(&prefix) && !keep.contains(&l.alias) && !held
     };
     let strays: Vec<String> = link::links(&host)?
         .into_iter()
         .filter(is_stray)
         .map(|l| l.name)
         .collect();
-    failures.note(link::delete_many(&host, &strays));
-    failures.end()
+    failures.record(link::delete_many(&host, &strays));
+    failures.into_result()
 }
 
 /// GC of the IPAM plugin: claims and records only.
 pub(crate) fn collect_claims(disk: &Disk, network: &str, valid: &[Owner]) -> Result<()> {
     let mut failures = Failures::default();
     collect_attachments(disk, None, network, valid, &mut failures)?;
-    failures.note(release_ownerless(disk));
-    failures.end()
+    failures.record(release_ownerless(disk));
+    failures.into_result()
 }
 
 /// Ends what belongs to the network, or to a killed ADD, and is not valid.
@@ -98,7 +98,7 @@ fn collect_attachments(
     valid: &[Owner],
     failures: &mut Failures,
 ) -> Result<()> {
-    let deadline = Instant::now() + attachment::WAIT;
+    let deadline = Instant::now() + attachment::LOCK_TIMEOUT;
     let owners: Vec<Owner> = attachment::owners(disk)?
         .into_iter()
         .filter(|owner| !valid.contains(owner))
@@ -111,7 +111,11 @@ fn collect_attachments(
                 .collect(),
             None => HashMap::new(),
         };
-        let link_of = |owner: &Owner| links.get(&owner.host_ifname()).filter(|l| veth::is_of(l, owner));
+        let link_of = |owner: &Owner| {
+            links
+                .get(&owner.host_ifname())
+                .filter(|l| veth::is_host_end(l, owner))
+        };
         let mut stale = Vec::new();
         for owner in chunk {
             // A record that says nothing was begun and killed, or spoilt; the interface then tells whose it is.
@@ -120,9 +124,9 @@ fn collect_attachments(
                 None => link_of(&a.owner).is_none_or(|l| l.alias == a.owner.alias(network)),
             };
             // Without a look at interfaces, only what never had one of ours.
-            let may_end = |a: &Attachment| host.is_some() || a.is_of(OWN_IPAM);
-            let locked = Attachment::lock_by(disk, owner, Access::Change, deadline);
-            let locked = failures.note(locked).flatten();
+            let may_end = |a: &Attachment| host.is_some() || a.belongs_to(BUILTIN_IPAM);
+            let locked = Attachment::lock_until(disk, owner, Access::Write, deadline);
+            let locked = failures.record(locked).flatten();
             stale.extend(locked.filter(|a| of_network(a) && may_end(a)));
         }
         if let Some(host) = host {
@@ -132,12 +136,12 @@ fn collect_attachments(
                 .map(|l| l.name.clone())
                 .collect();
             // An address is free only when no route leads to its old pod any more.
-            if failures.note(link::delete_many(host, &names)).is_none() {
+            if failures.record(link::delete_many(host, &names)).is_none() {
                 continue;
             }
         }
         for attachment in stale {
-            failures.note(own::end(disk, attachment));
+            failures.record(ipam::end_attachment(disk, attachment));
         }
     }
     Ok(())
@@ -147,13 +151,13 @@ fn collect_attachments(
 pub(crate) fn release_ownerless(disk: &Disk) -> Result<()> {
     let mut failures = Failures::default();
     for address in disk.claims()? {
-        failures.note(release_if_ownerless(disk, address));
+        failures.record(release_if_ownerless(disk, address));
     }
-    failures.end()
+    failures.into_result()
 }
 
 fn release_if_ownerless(disk: &Disk, address: std::net::IpAddr) -> Result<()> {
-    let Some(owner) = disk.claimant(address)? else {
+    let Some(owner) = disk.claim_owner(address)? else {
         return Ok(());
     };
     if attachment::exists(disk, &owner)? {

@@ -10,24 +10,24 @@ use crate::attachment::{Attachment, Record};
 use crate::block::Family;
 use crate::error::{Error, Result};
 use crate::gc;
+use crate::ipam;
 use crate::kernel::netns::Netns;
 use crate::kernel::veth;
 use crate::names::Owner;
-use crate::netconf::{Netconf, OWN_IPAM};
+use crate::netconf::{BUILTIN_IPAM, Netconf};
 use crate::node::Node;
-use crate::own;
-use crate::plugin::{created_now, default_routes, pod_name};
+use crate::plugin::{default_routes, pod_name, unix_time};
 use crate::request::Request;
 use crate::result::{CniResult, Ip, ResultRoute};
 use crate::store::Disk;
 
 pub(crate) fn add(request: &Request, conf: &Netconf) -> Result<Value> {
     let node = Node::read(&conf.run_dir)?;
-    let disk = own::open(conf)?;
-    let mut attachment = own::begin(&disk, &request.owner, || Ok(()))?;
+    let disk = ipam::open(conf)?;
+    let mut attachment = ipam::begin_add(&disk, &request.owner, || Ok(()))?;
     match add_locked(request, conf, &node, &disk, &mut attachment) {
         Ok(result) => Ok(result.render(conf.version)),
-        Err(error) => Err(own::give_up(&disk, attachment, error)),
+        Err(error) => Err(ipam::abort_add(&disk, attachment, error)),
     }
 }
 
@@ -38,21 +38,21 @@ fn add_locked(
     disk: &Disk,
     attachment: &mut Attachment,
 ) -> Result<CniResult> {
-    let addresses = own::allocate(disk, &request.owner, conf, node, None)?;
+    let addresses = ipam::allocate(disk, &request.owner, conf, node, None)?;
     attachment.write(Record {
         network: conf.name.clone(),
-        plugin: OWN_IPAM.to_owned(),
+        plugin: BUILTIN_IPAM.to_owned(),
         addresses: addresses.clone(),
         host_interface: String::new(),
         netns: request.netns.clone(),
         // The main plugin checks the namespace; here it only serves to tell a dead pod from a living.
         netns_inode: Netns::open(&request.netns).map_or(0, |n| n.inode()),
         pod: pod_name(request),
-        created: created_now(),
+        created: unix_time(),
         ..Record::default()
     })?;
     let ip = |address| {
-        let block = own::block_of(node, address).ok_or_else(|| Error::AddressRefused {
+        let block = ipam::block_of(node, address).ok_or_else(|| Error::AddressRefused {
             address,
             cause: "it lies outside this node's blocks",
             blocks: crate::block::list(&node.blocks()),
@@ -76,7 +76,7 @@ fn add_locked(
         .into_iter()
         .map(|r| ResultRoute { dst: r.dst, gw: r.gw })
         .collect();
-    attachment.done()?;
+    attachment.mark_complete()?;
     Ok(CniResult {
         ips,
         routes,
@@ -90,12 +90,12 @@ pub(crate) fn del(conf: &Netconf, owner: &Owner) -> Result<()> {
     };
     let attachment = Attachment::lock(&disk, owner, false)?;
     attachment
-        .filter(|a| a.is_of(OWN_IPAM))
-        .map_or(Ok(()), |attachment| own::end(&disk, attachment))
+        .filter(|a| a.belongs_to(BUILTIN_IPAM))
+        .map_or(Ok(()), |attachment| ipam::end_attachment(&disk, attachment))
 }
 
 pub(crate) fn check(conf: &Netconf, owner: &Owner) -> Result<()> {
-    own::check(conf, owner).map(drop)
+    ipam::check(conf, owner).map(drop)
 }
 
 pub(crate) fn gc(conf: &Netconf) -> Result<()> {

@@ -5,14 +5,14 @@
 //! 1.0.0 and 1.1.0. Only the result or an error document goes to standard output.
 //!
 //! Which room? Environment → `request`. Configuration → `netconf`. Answers → `result`, `error`. Which
-//! address → `allocator` over `store`; whose, and how far → `attachment`, `own`. Verbs → `plugin`,
+//! address → `allocator` over `store`; whose, and how far → `attachment`, `ipam`. Verbs → `plugin`,
 //! `ipam_plugin`, `gc`. The kernel → `kernel`.
 
 mod admin;
 mod allocator;
 mod attachment;
 mod block;
-mod chain;
+mod chained;
 mod delegate;
 mod egress;
 mod error;
@@ -20,14 +20,14 @@ mod error;
 pub mod floor;
 mod forwarding;
 mod gc;
+mod ipam;
 mod ipam_plugin;
-mod keep;
 mod kernel;
 mod names;
 mod netconf;
 mod node;
-mod own;
 mod plugin;
+mod reconcile;
 mod request;
 mod result;
 mod store;
@@ -43,11 +43,11 @@ use crate::request::{Request, Verb};
 
 pub use crate::admin::{AttachmentInfo, Finding, Removed, attachments, check, cleanup};
 pub use crate::error::{Error, Result};
-pub use crate::keep::{Report, Restored, keep};
 pub use crate::kernel::link::ROUTE_PROTOCOL;
-pub use crate::kernel::netns::Life;
-pub use crate::names::{ALIAS_MARK, MARK, Owner};
+pub use crate::kernel::netns::NetnsStatus;
+pub use crate::names::{ALIAS_PREFIX, IFNAME_PREFIX, Owner};
 pub use crate::netconf::RUN_DIR;
+pub use crate::reconcile::{Report, Restored, reconcile};
 
 /// Which of the two binaries this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ fn serve(plugin: Plugin, request: &Request) -> Result<Option<Value>> {
         (Plugin::Ipam, Verb::Check) => done(ipam_plugin::check(&conf, &request.owner)),
         (Plugin::Ipam, Verb::Gc) => done(ipam_plugin::gc(&conf)),
         (Plugin::Main, Verb::Status) => done(plugin::status(request, &conf)),
-        (Plugin::Ipam, Verb::Status) => done(own::status(&conf)),
+        (Plugin::Ipam, Verb::Status) => done(ipam::status(&conf)),
         (_, Verb::Version) => Ok(Some(result::render_versions())),
     }
 }

@@ -6,10 +6,10 @@
 //! FNV-1a with a finisher; it must never change, or a DEL after an upgrade would not find its veth.
 
 /// What every host interface name of ours begins with.
-pub const MARK: &str = "pod";
+pub const IFNAME_PREFIX: &str = "pod";
 
 /// What every alias of ours begins with.
-pub const ALIAS_MARK: &str = "podroute:";
+pub const ALIAS_PREFIX: &str = "podroute:";
 
 /// One interface of one container: what an attachment is known by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,7 +46,7 @@ impl Owner {
             let index = usize::try_from(hash >> (i * 5) & 31).unwrap_or_default();
             DIGITS.get(index).map_or('a', |d| char::from(*d))
         };
-        MARK.chars().chain((0..12).map(digit)).collect()
+        IFNAME_PREFIX.chars().chain((0..12).map(digit)).collect()
     }
 
     /// The pod end's hardware address.
@@ -61,7 +61,7 @@ impl Owner {
 
     /// The host end's alias.
     pub fn alias(&self, network: &str) -> String {
-        let mut alias = format!("{ALIAS_MARK}{network}:{}:{}", self.container, self.ifname);
+        let mut alias = format!("{ALIAS_PREFIX}{network}:{}:{}", self.container, self.ifname);
         alias.truncate(255);
         alias
     }

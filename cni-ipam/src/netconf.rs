@@ -20,7 +20,7 @@ use crate::request::{Request, Verb};
 pub const RUN_DIR: &str = "/run/podroute";
 
 /// The IPAM that is built in: no other process is started for it.
-pub(crate) const OWN_IPAM: &str = "podroute-ipam";
+pub(crate) const BUILTIN_IPAM: &str = "podroute-ipam";
 
 const ADDRESS_LIMIT: usize = 16;
 const LIST_LIMIT: usize = 1024;
@@ -160,7 +160,7 @@ pub(crate) struct Netconf {
     /// Families to give; None: those of the node's blocks.
     pub(crate) families: Option<Vec<Family>>,
     /// Addresses asked for.
-    pub(crate) wanted: Vec<IpAddr>,
+    pub(crate) requested_ips: Vec<IpAddr>,
     /// Behind another main plugin: routes to add.
     pub(crate) routes: Vec<Route>,
     /// Firewall mark for packets from the pod.
@@ -219,12 +219,12 @@ impl Netconf {
             reserved: parse_reserved(&ipam.reserved)?,
             ipam_routes: ipam.routes,
             families: parse_families(ipam.families.or(raw.families))?,
-            wanted: wanted(request, &raw.runtime_config.ips, &raw.args.cni.ips)?,
-            routes: limited("routes", raw.routes)?,
+            requested_ips: requested_ips(request, &raw.runtime_config.ips, &raw.args.cni.ips)?,
+            routes: check_length("routes", raw.routes)?,
             mark: raw.mark,
             source_check: raw.source_check.unwrap_or(true),
             masquerade: match raw.masquerade.filter(|m| m.enabled) {
-                Some(masquerade) => Some(limited("masquerade.exempt", masquerade.exempt)?),
+                Some(masquerade) => Some(check_length("masquerade.exempt", masquerade.exempt)?),
                 None => None,
             },
             prev_result,
@@ -238,8 +238,8 @@ impl Netconf {
     }
 
     /// Is IPAM our own, in this process?
-    pub(crate) fn own_ipam(&self) -> bool {
-        self.ipam_kind == OWN_IPAM
+    pub(crate) fn uses_builtin_ipam(&self) -> bool {
+        self.ipam_kind == BUILTIN_IPAM
     }
 }
 
@@ -308,7 +308,7 @@ fn check_name(name: &str) -> Result<()> {
 fn check_kind(kind: Option<String>) -> Result<String> {
     let kind = kind
         .filter(|k| !k.is_empty())
-        .unwrap_or_else(|| OWN_IPAM.to_owned());
+        .unwrap_or_else(|| BUILTIN_IPAM.to_owned());
     if kind.contains('/') || kind.starts_with('.') {
         return Err(Error::config(
             "ipam.type",
@@ -361,7 +361,7 @@ fn parse_families(texts: Option<Vec<String>>) -> Result<Option<Vec<Family>>> {
 }
 
 /// Static addresses: the `ips` capability, else `args.cni.ips`, else `IP=` in `CNI_ARGS`.
-fn wanted(request: &Request, runtime: &[String], args: &[String]) -> Result<Vec<IpAddr>> {
+fn requested_ips(request: &Request, runtime: &[String], args: &[String]) -> Result<Vec<IpAddr>> {
     let from_env: Vec<String> = request
         .arg("IP")
         .map(|text| {
@@ -392,7 +392,7 @@ fn wanted(request: &Request, runtime: &[String], args: &[String]) -> Result<Vec<
     Ok(addresses)
 }
 
-fn limited<T>(field: &'static str, list: Vec<T>) -> Result<Vec<T>> {
+fn check_length<T>(field: &'static str, list: Vec<T>) -> Result<Vec<T>> {
     if list.len() > LIST_LIMIT {
         return Err(Error::config(field, "more than 1024 entries", "use fewer"));
     }
@@ -438,7 +438,7 @@ mod tests {
             "",
         )
         .unwrap();
-        assert!(conf.own_ipam());
+        assert!(conf.uses_builtin_ipam());
         assert_eq!(conf.state_dir, PathBuf::from("/run/podroute/ipam"));
         assert_eq!((conf.families, conf.valid, conf.mtu), (None, None, None));
     }
@@ -507,7 +507,7 @@ mod tests {
         let both = format!(
             r#"{head},"runtimeConfig":{{"ips":["10.0.0.3/24"]}},"args":{{"cni":{{"ips":["10.0.0.2"]}}}}}}"#
         );
-        let first = |json: &str| parse(json, "IP=10.0.0.1").unwrap().wanted[0].to_string();
+        let first = |json: &str| parse(json, "IP=10.0.0.1").unwrap().requested_ips[0].to_string();
         assert_eq!(first(&both), "10.0.0.3");
         assert_eq!(
             first(&format!(r#"{head},"args":{{"cni":{{"ips":["10.0.0.2"]}}}}}}"#)),

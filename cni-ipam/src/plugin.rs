@@ -2,7 +2,7 @@
 //!
 //! ADD makes the pod's interface, or, behind another main plugin (`prevResult` present), only adds to
 //! it. Every verb is one pass; DEL needs no namespace, no node.json and no earlier success. Order and
-//! crash safety are `own`'s, the kernel's part is `veth`'s.
+//! crash safety are `ipam`'s, the kernel's part is `veth`'s.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -13,10 +13,9 @@ use serde_json::Value;
 
 use crate::attachment::{self, Attachment, Record, State};
 use crate::block::Family;
-use crate::delegate::{self, Given};
-use crate::egress::Note;
+use crate::delegate::{self, IpamResult};
+use crate::egress::EgressRecord;
 use crate::error::{Error, Result};
-use crate::kernel::netlink::Socket;
 use crate::kernel::netns::Netns;
 use crate::kernel::veth::{self, Plan};
 use crate::names::{Owner, mac_text};
@@ -25,45 +24,50 @@ use crate::node::Node;
 use crate::request::Request;
 use crate::result::{CniResult, Interface, Ip, ResultRoute};
 use crate::store::Disk;
-use crate::wiring::{self, Wanted};
-use crate::{chain, egress, forwarding, gc, own};
+use crate::wiring::{self, ExpectedWiring};
+use crate::{chained, egress, forwarding, gc, ipam};
+use linux::netlink::Socket;
 
 const DEFAULT_MTU: u32 = 1500;
 
 /// What the record calls the maker of an interface.
-pub(crate) const MAIN: &str = "podroute-cni";
+pub(crate) const MAIN_PLUGIN: &str = "podroute-cni";
 
 pub(crate) fn add(request: &Request, conf: &Netconf) -> Result<Value> {
     if let Some(previous) = &conf.prev_result {
-        return chain::add(request, conf, previous);
+        return chained::add(request, conf, previous);
     }
     let netns = Netns::open(&request.netns)?;
     let node = Node::read(&conf.run_dir);
     // Another IPAM brings its own addresses; then node.json only tells the MTU and the node's address.
-    let node = if conf.own_ipam() { Some(node?) } else { node.ok() };
+    let node = if conf.uses_builtin_ipam() {
+        Some(node?)
+    } else {
+        node.ok()
+    };
     let host = Socket::route()?;
-    let disk = own::open(conf)?;
-    let making = Making {
+    let disk = ipam::open(conf)?;
+    let operation = AddOperation {
         request,
         conf,
         node: node.as_ref(),
         netns: &netns,
         host: &host,
         disk: &disk,
-        has_pair: Cell::new(false),
+        may_have_veth: Cell::new(false),
     };
-    let mut attachment = own::begin(&disk, &request.owner, || making.undo())?;
-    match making.make(&mut attachment) {
+    let mut attachment = ipam::begin_add(&disk, &request.owner, || operation.remove_leftovers())?;
+    match operation.run(&mut attachment) {
         Ok(result) => Ok(result.render(conf.version)),
-        Err(error) => Err(match making.undo_failed() {
-            Ok(()) => own::give_up(&disk, attachment, error),
+        Err(error) => Err(match operation.roll_back() {
+            Ok(()) => ipam::abort_add(&disk, attachment, error),
             // The record stays, so that the runtime's DEL finishes what could not be undone now.
             Err(_) => error,
         }),
     }
 }
 
-struct Making<'a> {
+struct AddOperation<'a> {
     request: &'a Request,
     conf: &'a Netconf,
     node: Option<&'a Node>,
@@ -71,52 +75,57 @@ struct Making<'a> {
     host: &'a Socket,
     disk: &'a Disk,
     /// Did this ADD make the pair, or may it have?
-    has_pair: Cell<bool>,
+    may_have_veth: Cell<bool>,
 }
 
-impl Making<'_> {
-    fn make(&self, attachment: &mut Attachment) -> Result<CniResult> {
+impl AddOperation<'_> {
+    fn run(&self, attachment: &mut Attachment) -> Result<CniResult> {
         let owner = &self.request.owner;
-        let given = self.addresses()?;
-        let plan = self.plan(&given)?;
+        let ipam_result = self.addresses()?;
+        let plan = self.plan(&ipam_result)?;
         attachment.write(Record {
             network: self.conf.name.clone(),
-            plugin: MAIN.to_owned(),
-            addresses: given.addresses.clone(),
+            plugin: MAIN_PLUGIN.to_owned(),
+            addresses: ipam_result.addresses.clone(),
             host_interface: plan.host_ifname.clone(),
             netns: self.request.netns.clone(),
             netns_inode: self.netns.inode(),
             pod: pod_name(self.request),
-            created: created_now(),
+            created: unix_time(),
             mtu: Some(plan.mtu),
             routes: plan.routes.iter().map(|r| r.dst).collect(),
             checks_sources: plan.checks_sources,
         })?;
-        let note = Note::new(self.conf, self.node, self.netns, &given.addresses);
-        if note.is_wanted() {
-            egress::add(self.disk, &Socket::netfilter()?, owner, &note)?;
+        let egress_record = EgressRecord::new(self.conf, self.node, self.netns, &ipam_result.addresses);
+        if egress_record.is_needed() {
+            egress::add(self.disk, &Socket::netfilter()?, owner, &egress_record)?;
         }
         if plan.checks_sources {
-            check_sources();
+            ensure_source_check();
         }
         let made = self.create(&plan)?;
-        self.allow_other_interfaces(&plan, note, &made.others)?;
-        attachment.done()?;
+        self.allow_other_interfaces(&plan, egress_record, &made.others)?;
+        attachment.mark_complete()?;
         Ok(CniResult {
-            dns: given.dns,
+            dns: ipam_result.dns,
             ..result(&plan, made.routes, &self.request.netns)
         })
     }
 
-    fn create(&self, plan: &Plan) -> Result<veth::Made> {
-        self.has_pair.set(true);
+    fn create(&self, plan: &Plan) -> Result<veth::CreatedVeth> {
+        self.may_have_veth.set(true);
         veth::create(self.host, self.netns, plan)
-            .inspect_err(|e| self.has_pair.set(!matches!(e, Error::NameTaken { .. })))
+            .inspect_err(|e| self.may_have_veth.set(!matches!(e, Error::NameTaken { .. })))
     }
 
     /// A pod of several interfaces answers what came in by one through the default route's: each of them may carry the
     /// addresses of all.
-    fn allow_other_interfaces(&self, plan: &Plan, note: Note, others: &[String]) -> Result<()> {
+    fn allow_other_interfaces(
+        &self,
+        plan: &Plan,
+        egress_record: EgressRecord,
+        others: &[String],
+    ) -> Result<()> {
         let mut pairs = Vec::new();
         let mut names = Vec::new();
         for ifname in others.iter().filter(|_| plan.checks_sources) {
@@ -124,10 +133,10 @@ impl Making<'_> {
                 container: self.request.owner.container.clone(),
                 ifname: ifname.clone(),
             };
-            let Some(State::Done(record)) = attachment::read(self.disk, &other)? else {
+            let Some(State::Complete(record)) = attachment::read(self.disk, &other)? else {
                 continue;
             };
-            if record.plugin == MAIN {
+            if record.plugin == MAIN_PLUGIN {
                 let name = other.host_ifname();
                 pairs.extend(plan.addresses.iter().map(|a| (name.clone(), *a)));
                 pairs.extend(record.addresses.iter().map(|a| (plan.host_ifname.clone(), *a)));
@@ -138,16 +147,22 @@ impl Making<'_> {
             return Ok(());
         }
         names.push(plan.host_ifname.clone());
-        veth::loosen(self.host, &names)?;
-        egress::add_pairs(self.disk, &Socket::netfilter()?, &self.request.owner, note, pairs)
+        veth::set_rp_filter_loose(self.host, &names)?;
+        egress::add_with_interfaces(
+            self.disk,
+            &Socket::netfilter()?,
+            &self.request.owner,
+            egress_record,
+            pairs,
+        )
     }
 
-    fn addresses(&self) -> Result<Given> {
+    fn addresses(&self) -> Result<IpamResult> {
         match self.node {
-            Some(node) if self.conf.own_ipam() => {
+            Some(node) if self.conf.uses_builtin_ipam() => {
                 let addresses =
-                    own::allocate(self.disk, &self.request.owner, self.conf, node, Some(self.host))?;
-                Ok(Given {
+                    ipam::allocate(self.disk, &self.request.owner, self.conf, node, Some(self.host))?;
+                Ok(IpamResult {
                     addresses,
                     routes: self.conf.ipam_routes.clone(),
                     dns: Value::Null,
@@ -158,35 +173,35 @@ impl Making<'_> {
     }
 
     /// Takes back what this ADD made before it failed.
-    fn undo_failed(&self) -> Result<()> {
-        if self.has_pair.get() {
-            return self.undo();
+    fn roll_back(&self) -> Result<()> {
+        if self.may_have_veth.get() {
+            return self.remove_leftovers();
         }
-        self.undo_rest()
+        self.remove_leftovers_but_veth()
     }
 
     /// Takes back what a killed ADD made, but for our own claims and the record.
-    fn undo(&self) -> Result<()> {
+    fn remove_leftovers(&self) -> Result<()> {
         veth::remove(self.host, &self.request.owner)?;
-        self.undo_rest()
+        self.remove_leftovers_but_veth()
     }
 
     /// The same without the interface.
-    fn undo_rest(&self) -> Result<()> {
+    fn remove_leftovers_but_veth(&self) -> Result<()> {
         egress::remove(self.disk, &self.request.owner)?;
-        if self.conf.own_ipam() {
+        if self.conf.uses_builtin_ipam() {
             return Ok(());
         }
-        match delegate::other(self.request, self.conf, "DEL") {
+        match delegate::call(self.request, self.conf, "DEL") {
             // What could not be started for the ADD gave nothing.
             Err(Error::DelegateMissing { .. }) => Ok(()),
             done => done,
         }
     }
 
-    fn plan(&self, given: &Given) -> Result<Plan> {
+    fn plan(&self, ipam_result: &IpamResult) -> Result<Plan> {
         let owner = &self.request.owner;
-        let addresses = given.addresses.as_slice();
+        let addresses = ipam_result.addresses.as_slice();
         let mtu = self
             .conf
             .mtu
@@ -200,7 +215,10 @@ impl Making<'_> {
                 "use 1280 or more, or families [\"ipv4\"]",
             ));
         }
-        let routes = given.routes.clone().unwrap_or_else(|| default_routes(addresses));
+        let routes = ipam_result
+            .routes
+            .clone()
+            .unwrap_or_else(|| default_routes(addresses));
         Ok(Plan {
             host_ifname: owner.host_ifname(),
             pod_ifname: owner.ifname.clone(),
@@ -279,19 +297,21 @@ pub(crate) fn del(request: &Request, conf: &Netconf) -> Result<()> {
     };
     // Interface first: an address is free only when no route leads to its old pod any more.
     veth::remove(&host, owner)?;
-    if !conf.own_ipam() {
-        delegate::other(request, conf, "DEL")?;
+    if !conf.uses_builtin_ipam() {
+        delegate::call(request, conf, "DEL")?;
     }
     let Some(disk) = disk else { return Ok(()) };
     egress::remove(&disk, owner)?;
     attachment
-        .filter(|a| a.is_of(MAIN))
-        .map_or(Ok(()), |attachment| own::end(&disk, attachment))
+        .filter(|a| a.belongs_to(MAIN_PLUGIN))
+        .map_or(Ok(()), |attachment| ipam::end_attachment(&disk, attachment))
 }
 
 /// Without `fib` in nftables the reverse-path filter is left, which looks at IPv4 alone; `ipam check` says so.
-fn check_sources() {
-    let checked = Socket::netfilter().and_then(|socket| egress::ensure_source_check(&socket));
+fn ensure_source_check() {
+    let checked = Socket::netfilter()
+        .map_err(Error::from)
+        .and_then(|socket| egress::ensure_source_check(&socket));
     if !matches!(checked, Ok(true)) {
         let cause = checked
             .err()
@@ -318,27 +338,27 @@ pub(crate) fn check(request: &Request, conf: &Netconf) -> Result<()> {
     let is_ours = match &disk {
         Some(disk) => attachment::read(disk, owner)?
             .and_then(|state| state.record().cloned())
-            .is_some_and(|record| record.plugin == MAIN),
+            .is_some_and(|record| record.plugin == MAIN_PLUGIN),
         None => false,
     };
     let host_ifname = owner.host_ifname();
     let named = previous.interfaces.iter().any(|i| i.name == host_ifname);
     match (is_ours, named) {
         (true, false) => return Err(fail(format!("prevResult lacks its interface {host_ifname}"))),
-        (false, false) => return chain::check(request, conf, disk.as_ref(), &previous),
+        (false, false) => return chained::check(request, conf, disk.as_ref(), &previous),
         (_, true) => {}
     }
-    if !conf.own_ipam() {
-        delegate::other(request, conf, "CHECK")?;
+    if !conf.uses_builtin_ipam() {
+        delegate::call(request, conf, "CHECK")?;
     }
-    let record = own::check(conf, owner)?;
-    let said: Vec<IpAddr> = previous.ips.iter().map(|ip| ip.address.addr()).collect();
-    if let Some(missing) = record.addresses.iter().find(|a| !said.contains(a)) {
+    let record = ipam::check(conf, owner)?;
+    let reported: Vec<IpAddr> = previous.ips.iter().map(|ip| ip.address.addr()).collect();
+    if let Some(missing) = record.addresses.iter().find(|a| !reported.contains(a)) {
         return Err(fail(format!("prevResult lacks its address {missing}")));
     }
     let netns = Netns::open(&request.netns)?;
-    let wanted = wanted(owner, &record, Some(&previous));
-    let mut found = wanted.differences(&wiring::seen(&Socket::route()?, Some(&netns), &wanted)?);
+    let expected = expected_wiring(owner, &record, Some(&previous));
+    let mut found = expected.differences(&wiring::observe(&Socket::route()?, Some(&netns), &expected)?);
     let socket = Socket::netfilter()?;
     if let Some(disk) = &disk {
         found.extend(egress::differences(disk, &socket, owner)?);
@@ -353,7 +373,7 @@ pub(crate) fn check(request: &Request, conf: &Netconf) -> Result<()> {
 }
 
 /// The wire that a record, and the result of its ADD where it is at hand, speak of.
-pub(crate) fn wanted(owner: &Owner, record: &Record, result: Option<&CniResult>) -> Wanted {
+pub(crate) fn expected_wiring(owner: &Owner, record: &Record, result: Option<&CniResult>) -> ExpectedWiring {
     let interface = |is_host: bool, name: &str| {
         let interfaces = result.into_iter().flat_map(|r| r.interfaces.iter());
         interfaces
@@ -361,9 +381,9 @@ pub(crate) fn wanted(owner: &Owner, record: &Record, result: Option<&CniResult>)
             .find(|i| i.name == name)
     };
     let pod = interface(false, &owner.ifname);
-    let told = result.into_iter().flat_map(|r| r.routes.iter());
-    let ours = told.filter(|r| r.gw == Some(veth::gateway(Family::of(r.dst.addr()))));
-    Wanted {
+    let reported = result.into_iter().flat_map(|r| r.routes.iter());
+    let ours = reported.filter(|r| r.gw == Some(veth::gateway(Family::of(r.dst.addr()))));
+    ExpectedWiring {
         owner: owner.clone(),
         addresses: record.addresses.clone(),
         routes: match result {
@@ -380,19 +400,19 @@ pub(crate) fn wanted(owner: &Owner, record: &Record, result: Option<&CniResult>)
 }
 
 pub(crate) fn gc(request: &Request, conf: &Netconf) -> Result<()> {
-    if !conf.own_ipam() {
-        delegate::other(request, conf, "GC")?;
+    if !conf.uses_builtin_ipam() {
+        delegate::call(request, conf, "GC")?;
     }
     let Some(valid) = &conf.valid else { return Ok(()) };
     gc::collect(conf, valid)
 }
 
 pub(crate) fn status(request: &Request, conf: &Netconf) -> Result<()> {
-    if conf.own_ipam() {
-        own::status(conf)?;
+    if conf.uses_builtin_ipam() {
+        ipam::status(conf)?;
     } else {
-        own::status_of_state(conf)?;
-        delegate::other(request, conf, "STATUS")?;
+        ipam::check_state_is_writable(conf)?;
+        delegate::call(request, conf, "STATUS")?;
     }
     forwarding::status(conf)
 }
@@ -405,7 +425,7 @@ pub(crate) fn pod_name(request: &Request) -> String {
     }
 }
 
-pub(crate) fn created_now() -> u64 {
+pub(crate) fn unix_time() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs())

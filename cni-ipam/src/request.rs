@@ -116,7 +116,7 @@ impl Request {
                 cause: format!("more than {INPUT_LIMIT} bytes"),
             });
         }
-        // What takes a pod away must not fail on what only its making needs.
+        // What takes a pod away must not fail on what only its creation needs.
         let args = match verb {
             Verb::Add | Verb::Check => parse_args(&get("CNI_ARGS")?)?,
             Verb::Del | Verb::Gc | Verb::Status | Verb::Version => Vec::new(),

@@ -25,8 +25,8 @@ use crate::names::Owner;
 /// The hints of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Counter {
-    /// Addresses from this index on were never given.
-    Fresh,
+    /// Addresses from this index on were never allocated.
+    NextUnused,
     /// The oldest released claim.
     Head,
     /// Where the next released claim goes.
@@ -34,26 +34,26 @@ pub(crate) enum Counter {
 }
 
 impl Counter {
-    const ALL: [Self; 3] = [Self::Fresh, Self::Head, Self::Tail];
+    const ALL: [Self; 3] = [Self::NextUnused, Self::Head, Self::Tail];
 
     fn file(self) -> &'static str {
         match self {
-            Self::Fresh => "fresh",
+            Self::NextUnused => "fresh",
             Self::Head => "head",
             Self::Tail => "tail",
         }
     }
 }
 
-/// What became of `retire`.
+/// What became of `release_to_slot`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Retired {
+pub(crate) enum Released {
     /// The claim is in the queue.
-    Done,
+    Queued,
     /// Another claim is at that place of the queue.
-    PlaceTaken,
+    SlotTaken,
     /// There was no claim.
-    NoClaim,
+    NotClaimed,
 }
 
 /// Where claims are kept. Each method is atomic: a process killed anywhere leaves one of two states.
@@ -61,17 +61,17 @@ pub(crate) trait Store {
     /// Claims a free address; false where it is taken.
     fn claim(&self, address: IpAddr, owner: &Owner) -> Result<bool>;
     /// Who holds an address.
-    fn claimant(&self, address: IpAddr) -> Result<Option<Owner>>;
+    fn claim_owner(&self, address: IpAddr) -> Result<Option<Owner>>;
     /// Ends a claim and puts the address at a place of its block's queue, in one step.
-    fn retire(&self, address: IpAddr, block: Block, place: u64) -> Result<Retired>;
+    fn release_to_slot(&self, address: IpAddr, block: Block, slot: u64) -> Result<Released>;
     /// Ends a claim on an address that is in no block any more.
-    fn abandon(&self, address: IpAddr) -> Result<()>;
+    fn discard_claim(&self, address: IpAddr) -> Result<()>;
     /// The address at a place of the queue.
-    fn queued(&self, block: Block, place: u64) -> Result<Option<IpAddr>>;
+    fn slot_address(&self, block: Block, slot: u64) -> Result<Option<IpAddr>>;
     /// Empties a place of the queue.
-    fn unqueue(&self, block: Block, place: u64) -> Result<()>;
-    /// All places in use, ascending.
-    fn queue(&self, block: Block) -> Result<Vec<u64>>;
+    fn clear_slot(&self, block: Block, slot: u64) -> Result<()>;
+    /// All slots in use, ascending.
+    fn used_slots(&self, block: Block) -> Result<Vec<u64>>;
     /// Reads a hint.
     fn counter(&self, block: Block, counter: Counter) -> Result<u64>;
     /// Writes a hint.
@@ -150,8 +150,8 @@ impl Disk {
             .join(format!("{}_{}", net.network(), net.prefix_len()))
     }
 
-    fn place(&self, block: Block, place: u64) -> PathBuf {
-        self.block(block).join("queue").join(place.to_string())
+    fn slot(&self, block: Block, slot: u64) -> PathBuf {
+        self.block(block).join("queue").join(slot.to_string())
     }
 
     fn hint(&self, block: Block, counter: Counter) -> PathBuf {
@@ -169,37 +169,37 @@ impl Store for Disk {
         }
     }
 
-    fn claimant(&self, address: IpAddr) -> Result<Option<Owner>> {
+    fn claim_owner(&self, address: IpAddr) -> Result<Option<Owner>> {
         Ok(read_claim(&self.addr(address))?.and_then(|(_, owner)| owner))
     }
 
-    fn retire(&self, address: IpAddr, block: Block, place: u64) -> Result<Retired> {
-        let (from, to) = (self.addr(address), self.place(block, place));
+    fn release_to_slot(&self, address: IpAddr, block: Block, slot: u64) -> Result<Released> {
+        let (from, to) = (self.addr(address), self.slot(block, slot));
         match renameat2(AT_FDCWD, &from, AT_FDCWD, &to, RenameFlags::RENAME_NOREPLACE) {
-            Ok(()) => Ok(Retired::Done),
-            Err(nix::Error::EEXIST) => Ok(Retired::PlaceTaken),
+            Ok(()) => Ok(Released::Queued),
+            Err(nix::Error::EEXIST) => Ok(Released::SlotTaken),
             // No claim, or no such block any more: then there is nothing to queue it in.
-            Err(nix::Error::ENOENT) => remove(&from).map(|()| Retired::NoClaim),
+            Err(nix::Error::ENOENT) => remove(&from).map(|()| Released::NotClaimed),
             Err(e) => Err(Error::io("release", &from, e)),
         }
     }
 
-    fn abandon(&self, address: IpAddr) -> Result<()> {
+    fn discard_claim(&self, address: IpAddr) -> Result<()> {
         remove(&self.addr(address))
     }
 
-    fn queued(&self, block: Block, place: u64) -> Result<Option<IpAddr>> {
-        Ok(read_claim(&self.place(block, place))?.and_then(|(address, _)| address))
+    fn slot_address(&self, block: Block, slot: u64) -> Result<Option<IpAddr>> {
+        Ok(read_claim(&self.slot(block, slot))?.and_then(|(address, _)| address))
     }
 
-    fn unqueue(&self, block: Block, place: u64) -> Result<()> {
-        remove(&self.place(block, place))
+    fn clear_slot(&self, block: Block, slot: u64) -> Result<()> {
+        remove(&self.slot(block, slot))
     }
 
-    fn queue(&self, block: Block) -> Result<Vec<u64>> {
-        let mut places: Vec<u64> = names(&self.block(block).join("queue"), |n| n.parse().ok())?;
-        places.sort_unstable();
-        Ok(places)
+    fn used_slots(&self, block: Block) -> Result<Vec<u64>> {
+        let mut slots: Vec<u64> = names(&self.block(block).join("queue"), |n| n.parse().ok())?;
+        slots.sort_unstable();
+        Ok(slots)
     }
 
     fn counter(&self, block: Block, counter: Counter) -> Result<u64> {

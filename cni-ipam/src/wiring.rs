@@ -1,6 +1,6 @@
 //! Is a pod's wire as it was made? What it should be, what the kernel has, and the difference in words.
 //!
-//! `seen` reads, on the host and inside the pod; `Wanted::differences` is pure. What a chained plugin may change by right
+//! `observe` reads, on the host and inside the pod; `ExpectedWiring::differences` is pure. What a chained plugin may change by right
 //! (the pod's MTU and hardware address) is compared only with a result that tells it.
 
 use std::net::IpAddr;
@@ -10,14 +10,14 @@ use ipnet::IpNet;
 use crate::block::Family;
 use crate::error::Result;
 use crate::kernel::link::{self, KernelRoute, LINK_GROUP, Link, Neighbour};
-use crate::kernel::netlink::Socket;
 use crate::kernel::netns::Netns;
 use crate::kernel::veth;
 use crate::names::{Owner, mac_text};
+use linux::netlink::Socket;
 
 /// What a pod's wire should be.
 #[derive(Debug, Clone)]
-pub(crate) struct Wanted {
+pub(crate) struct ExpectedWiring {
     pub(crate) owner: Owner,
     pub(crate) addresses: Vec<IpAddr>,
     /// Destinations of its routes through the gateway.
@@ -31,7 +31,7 @@ pub(crate) struct Wanted {
 
 /// One end as the kernel has it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct End {
+pub(crate) struct InterfaceState {
     pub(crate) link: Option<Link>,
     pub(crate) addresses: Vec<IpAddr>,
     /// On the host, the routes that packets to the pod's addresses take.
@@ -39,33 +39,37 @@ pub(crate) struct End {
     pub(crate) neighbours: Vec<Neighbour>,
 }
 
-/// Both ends; the pod's is None where it cannot be seen.
+/// Both ends; the pod's is None where it cannot be observed.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seen {
-    pub(crate) host: End,
-    pub(crate) pod: Option<End>,
+pub(crate) struct ObservedWiring {
+    pub(crate) host: InterfaceState,
+    pub(crate) pod: Option<InterfaceState>,
 }
 
 /// Reads both ends.
-pub(crate) fn seen(host: &Socket, netns: Option<&Netns>, wanted: &Wanted) -> Result<Seen> {
-    Ok(Seen {
-        host: see_host(host, wanted)?,
+pub(crate) fn observe(
+    host: &Socket,
+    netns: Option<&Netns>,
+    expected: &ExpectedWiring,
+) -> Result<ObservedWiring> {
+    Ok(ObservedWiring {
+        host: observe_host(host, expected)?,
         pod: match netns {
-            Some(netns) => Some(netns.inside(|| see_pod(&Socket::route()?, wanted))?),
+            Some(netns) => Some(netns.inside(|| observe_pod(&Socket::route()?, expected))?),
             None => None,
         },
     })
 }
 
-fn see_host(host: &Socket, wanted: &Wanted) -> Result<End> {
-    let Some(link) = link::find(host, &wanted.owner.host_ifname())? else {
-        return Ok(End::default());
+fn observe_host(host: &Socket, expected: &ExpectedWiring) -> Result<InterfaceState> {
+    let Some(link) = link::find(host, &expected.owner.host_ifname())? else {
+        return Ok(InterfaceState::default());
     };
     let mut routes = Vec::new();
-    for address in &wanted.addresses {
+    for address in &expected.addresses {
         routes.extend(link::route_to(host, *address, 0)?);
     }
-    Ok(End {
+    Ok(InterfaceState {
         addresses: link::addresses(host, link.index)?,
         routes,
         neighbours: Vec::new(),
@@ -73,15 +77,15 @@ fn see_host(host: &Socket, wanted: &Wanted) -> Result<End> {
     })
 }
 
-fn see_pod(pod: &Socket, wanted: &Wanted) -> Result<End> {
-    let Some(link) = link::find(pod, &wanted.owner.ifname)? else {
-        return Ok(End::default());
+fn observe_pod(pod: &Socket, expected: &ExpectedWiring) -> Result<InterfaceState> {
+    let Some(link) = link::find(pod, &expected.owner.ifname)? else {
+        return Ok(InterfaceState::default());
     };
     let mut routes = Vec::new();
-    for family in families(&wanted.addresses) {
+    for family in families(&expected.addresses) {
         routes.extend(link::routes(pod, family)?);
     }
-    Ok(End {
+    Ok(InterfaceState {
         addresses: link::addresses(pod, link.index)?,
         routes,
         neighbours: link::neighbours(pod, link.index)?,
@@ -96,17 +100,17 @@ fn families(addresses: &[IpAddr]) -> Vec<Family> {
     families
 }
 
-impl Wanted {
+impl ExpectedWiring {
     /// What is not as it should be, in words; empty where all is.
-    pub(crate) fn differences(&self, seen: &Seen) -> Vec<String> {
-        let mut found = self.of_host(&seen.host);
-        if let Some(pod) = &seen.pod {
-            found.extend(self.of_pod(pod));
+    pub(crate) fn differences(&self, observed: &ObservedWiring) -> Vec<String> {
+        let mut found = self.host_differences(&observed.host);
+        if let Some(pod) = &observed.pod {
+            found.extend(self.pod_differences(pod));
         }
         found
     }
 
-    fn of_host(&self, host: &End) -> Vec<String> {
+    fn host_differences(&self, host: &InterfaceState) -> Vec<String> {
         let name = self.owner.host_ifname();
         let Some(link) = &host.link else {
             return vec![format!("its host interface {name} is gone")];
@@ -147,7 +151,7 @@ impl Wanted {
         found
     }
 
-    fn of_pod(&self, pod: &End) -> Vec<String> {
+    fn pod_differences(&self, pod: &InterfaceState) -> Vec<String> {
         let name = &self.owner.ifname;
         let Some(link) = &pod.link else {
             return vec![format!("{name} is gone from the pod")];
@@ -160,12 +164,12 @@ impl Wanted {
             found.push(format!("the MTU of {name} is {}, not {mtu}", link.mtu));
         }
         let mac = bytes_text(&link.mac);
-        if let Some(wanted) = self
+        if let Some(expected) = self
             .pod_mac
             .as_ref()
-            .filter(|wanted| !wanted.eq_ignore_ascii_case(&mac))
+            .filter(|expected| !expected.eq_ignore_ascii_case(&mac))
         {
-            found.push(format!("the hardware address of {name} is {mac}, not {wanted}"));
+            found.push(format!("the hardware address of {name} is {mac}, not {expected}"));
         }
         for address in self.addresses.iter().filter(|a| !pod.addresses.contains(a)) {
             found.push(format!("address {address} is gone from the pod's {name}"));
@@ -223,8 +227,8 @@ mod tests {
         }
     }
 
-    fn wanted() -> Wanted {
-        Wanted {
+    fn expected() -> ExpectedWiring {
+        ExpectedWiring {
             owner: owner(),
             addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
             routes: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
@@ -259,23 +263,23 @@ mod tests {
         }
     }
 
-    fn good() -> Seen {
+    fn good() -> ObservedWiring {
         let gateways: Vec<IpAddr> = vec!["169.254.1.1".parse().unwrap(), "fe80::1".parse().unwrap()];
         let neighbour = |address: &IpAddr| Neighbour {
             address: *address,
             mac: owner().host_mac().to_vec(),
             is_permanent: true,
         };
-        Seen {
-            host: End {
+        ObservedWiring {
+            host: InterfaceState {
                 link: Some(link(&owner().host_ifname(), 7, &owner().host_mac())),
                 addresses: gateways.clone(),
                 routes: vec![route("10.0.0.2/32", None, 7), route("fd00::2/128", None, 7)],
                 neighbours: Vec::new(),
             },
-            pod: Some(End {
+            pod: Some(InterfaceState {
                 link: Some(link("eth0", 2, &owner().pod_mac())),
-                addresses: wanted().addresses,
+                addresses: expected().addresses,
                 routes: vec![
                     route("169.254.1.1/32", None, 2),
                     route("0.0.0.0/0", Some("169.254.1.1"), 2),
@@ -288,22 +292,22 @@ mod tests {
 
     #[test]
     fn what_is_as_made_has_no_difference() {
-        assert_eq!(wanted().differences(&good()), Vec::<String>::new());
-        let mut unseen = good();
-        unseen.pod = None;
-        assert_eq!(wanted().differences(&unseen), Vec::<String>::new());
+        assert_eq!(expected().differences(&good()), Vec::<String>::new());
+        let mut unobserved = good();
+        unobserved.pod = None;
+        assert_eq!(expected().differences(&unobserved), Vec::<String>::new());
     }
 
     #[test]
     fn each_harm_is_one_difference() {
-        type Harm = fn(&mut Seen);
-        fn host(seen: &mut Seen) -> &mut Link {
-            seen.host.link.as_mut().unwrap()
+        type Fault = fn(&mut ObservedWiring);
+        fn host(observed: &mut ObservedWiring) -> &mut Link {
+            observed.host.link.as_mut().unwrap()
         }
-        fn pod(seen: &mut Seen) -> &mut End {
-            seen.pod.as_mut().unwrap()
+        fn pod(observed: &mut ObservedWiring) -> &mut InterfaceState {
+            observed.pod.as_mut().unwrap()
         }
-        let harms: [(&str, Harm); 16] = [
+        let faults: [(&str, Fault); 16] = [
             ("is gone", |s| s.host.link = None),
             ("is down", |s| host(s).is_up = false),
             ("hardware address of pod", |s| host(s).mac = vec![2; 6]),
@@ -335,40 +339,40 @@ mod tests {
                 pod(s).neighbours[0].mac = vec![2; 6];
             }),
         ];
-        for (words, harm) in harms {
-            let mut seen = good();
-            harm(&mut seen);
-            let found = wanted().differences(&seen);
+        for (words, fault) in faults {
+            let mut observed = good();
+            fault(&mut observed);
+            let found = expected().differences(&observed);
             assert!(found.len() == 1 && found[0].contains(words), "{words}: {found:?}");
         }
     }
 
     #[test]
     fn another_hardware_address_by_right_has_no_neighbours() {
-        let mut wanted = wanted();
-        wanted.pod_mac = Some("0a:00:00:00:00:09".into());
-        let mut seen = good();
-        let pod = seen.pod.as_mut().unwrap();
+        let mut expected = expected();
+        expected.pod_mac = Some("0a:00:00:00:00:09".into());
+        let mut observed = good();
+        let pod = observed.pod.as_mut().unwrap();
         pod.link.as_mut().unwrap().mac = vec![0x0a, 0, 0, 0, 0, 9];
         pod.neighbours.clear();
-        assert_eq!(wanted.differences(&seen), Vec::<String>::new());
+        assert_eq!(expected.differences(&observed), Vec::<String>::new());
     }
 
     #[test]
     fn a_default_route_of_another_interface_is_enough() {
-        let mut seen = good();
-        let pod = seen.pod.as_mut().unwrap();
+        let mut observed = good();
+        let pod = observed.pod.as_mut().unwrap();
         pod.routes[1] = route("0.0.0.0/0", Some("192.168.0.1"), 5);
-        assert_eq!(wanted().differences(&seen), Vec::<String>::new());
-        pod_route(&mut seen, "192.168.0.1", 2);
+        assert_eq!(expected().differences(&observed), Vec::<String>::new());
+        pod_route(&mut observed, "192.168.0.1", 2);
         assert_eq!(
-            wanted().differences(&seen).len(),
+            expected().differences(&observed).len(),
             1,
             "its own through another gateway is not"
         );
     }
 
-    fn pod_route(seen: &mut Seen, gateway: &str, index: u32) {
-        seen.pod.as_mut().unwrap().routes[1] = route("0.0.0.0/0", Some(gateway), index);
+    fn pod_route(observed: &mut ObservedWiring, gateway: &str, index: u32) {
+        observed.pod.as_mut().unwrap().routes[1] = route("0.0.0.0/0", Some(gateway), index);
     }
 }

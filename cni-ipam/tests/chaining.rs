@@ -1,12 +1,7 @@
 //! `podroute-cni` first, Debian's plugins behind it, each seen at work: the port from another machine,
 //! the bandwidth on the wire, the sysctl and address in the pod, the firewall's and sbr's rules.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test says what is wrong by panicking"
-)]
+#![cfg(test)]
 
 mod lab;
 

@@ -5,12 +5,7 @@
 //! whole block can be given again. The seed is printed, and taken from PODROUTE_SEED if set;
 //! PODROUTE_CHAOS_ROUNDS makes it longer.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test says what is wrong by panicking"
-)]
+#![cfg(test)]
 
 mod lab;
 

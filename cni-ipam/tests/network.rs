@@ -1,12 +1,7 @@
 //! What an operator asks of the network beyond one plain pod: several interfaces, static addresses,
 //! other IPAMs, egress, hairpin, garbage collection, reboot, changed blocks, and mending.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test says what is wrong by panicking"
-)]
+#![cfg(test)]
 
 mod lab;
 
@@ -420,7 +415,9 @@ fn check_and_fix_mend_what_they_find() {
         assert!(
             shown
                 .iter()
-                .all(|a| a.life == cni_ipam::Life::Alive && a.complete && a.created > 1_000_000_000),
+                .all(|a| a.netns_status == cni_ipam::NetnsStatus::Alive
+                    && a.complete
+                    && a.created > 1_000_000_000),
             "{shown:?}"
         );
         // A dead pod: the kernel takes its interface away a moment later.
@@ -477,12 +474,15 @@ fn living_pods_that_cannot_be_seen_are_left_alone() {
                 words.len() == 1 && words[0].contains("c2 eth0") && words[0].contains("cannot be seen"),
                 "{words:?}"
             );
-            let lives: Vec<cni_ipam::Life> = cni_ipam::attachments(&state)
+            let lives: Vec<cni_ipam::NetnsStatus> = cni_ipam::attachments(&state)
                 .unwrap()
                 .iter()
-                .map(|a| a.life)
+                .map(|a| a.netns_status)
                 .collect();
-            assert_eq!(lives, [cni_ipam::Life::Alive, cni_ipam::Life::Unknown]);
+            assert_eq!(
+                lives,
+                [cni_ipam::NetnsStatus::Alive, cni_ipam::NetnsStatus::Unknown]
+            );
             sh("umount /run/netns");
             sh(&format!("sed -i 's|/run/netns/none/|/run/netns/|' {records}"));
             assert_eq!(cni_ipam::check(&state, true).unwrap(), vec![], "all is as it was");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bgp_proto::policy::{Matcher, Policy, PrefixRange, Rule, Verdict};
 use bgp_proto::types::{Asn, Community, FamilySet, Prefix};
 
-use crate::model::{Fib, Listen};
+use crate::model::Fib;
 
 /// What is known of the node without the file: from the host, later from the Node object.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -35,8 +35,6 @@ pub struct Running {
     pub asn: Asn,
     /// `cluster.clusterId`.
     pub cluster_id: Option<u32>,
-    /// Where peers connect to.
-    pub listen: Listen,
     /// The kernel's routes: `install`, `table` and `resolveViaDefault` of it.
     pub fib: Fib,
 }

@@ -96,6 +96,31 @@ pub(crate) const BOOL: Kind<bool> = Kind {
     },
 };
 
+/// Octets, written as Kubernetes does.
+pub(crate) const MEMORY: Kind<usize> = Kind {
+    what: "an amount of memory",
+    example: "512Mi",
+    parse: memory,
+};
+
+fn memory(scalar: Scalar<'_>) -> Result<usize, Bad> {
+    let units = [("Mi", 20), ("Gi", 30)];
+    let range = || Bad::Range("an amount of memory from 1Mi to 1024Gi, like 512Mi".to_owned());
+    let of = |(unit, shift): (&str, u32)| Some((scalar.text.strip_suffix(unit)?, shift));
+    let (count, shift) = units.into_iter().find_map(of).ok_or_else(range)?;
+    let text = Scalar {
+        text: count,
+        quoted: false,
+    };
+    let count = number(text).ok().filter(|count| (1..=1 << 20).contains(count));
+    let octets = count
+        .map(|count| count << shift)
+        .filter(|octets| *octets <= 1 << 40);
+    octets
+        .and_then(|octets| usize::try_from(octets).ok())
+        .ok_or_else(range)
+}
+
 pub(crate) const ASN: Kind<Asn> = Kind {
     what: "an AS number",
     example: "64512",

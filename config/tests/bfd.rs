@@ -1,9 +1,5 @@
 //! BFD as a peer's configuration makes it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 use podroute_config::{Bfd, load};
 

@@ -1,10 +1,5 @@
 //! What Kubernetes says and what this node makes of it: blocks, mesh, Services. Depends on the facts alone.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 
@@ -444,7 +439,6 @@ fn what_a_running_agent_cannot_change_stays_alone() {
     facts.running = Some(podroute_config::Running {
         asn: before.node.asn,
         cluster_id: before.cluster.cluster_id,
-        listen: before.listen.clone(),
         fib: before.fib.clone(),
     });
     assert!(load("mesh: {mode: full}\n", &facts).deferred.is_empty());
@@ -453,19 +447,14 @@ fn what_a_running_agent_cannot_change_stays_alone() {
     let after = load_for(&text, &facts).unwrap();
     assert_eq!(
         after.deferred,
-        [
-            "cluster.asn, node.asn",
-            "cluster.clusterId",
-            "listen",
-            "fib.table"
-        ]
+        ["cluster.asn, node.asn", "cluster.clusterId", "fib.table"]
     );
     assert_eq!((after.node.asn.0, after.cluster.cluster_id), (64512, None));
     assert_eq!(
         (after.fib.table, after.fib.max_paths, after.fib.multipath_relax),
         (254, 2, true)
     );
-    assert_eq!(after.listen, before.listen);
+    assert_eq!(after.listen.port, 1179);
     // The mesh is of the AS that runs, with its new hold time.
     assert_eq!(
         (after.peers[0].remote_asn.0, after.peers[0].timers.hold.seconds()),
@@ -499,4 +488,45 @@ fn an_annotation_gives_the_router_id() {
         rejected[0].to_string().contains("is not a BGP identifier"),
         "{rejected:?}"
     );
+}
+
+/// A neighbour that sends more than any sound one takes no more of this node than this.
+#[test]
+fn each_kind_of_peer_has_limits() {
+    let limits = |text: &str| {
+        let mut facts = facts("node-1");
+        let nodes = &mut facts.cluster.as_mut().unwrap().nodes;
+        nodes.values_mut().for_each(|node| {
+            node.labels.insert("reflects".to_owned(), "true".to_owned());
+        });
+        nodes.get_mut("node-1").unwrap().labels.clear();
+        let config = load(text, &facts);
+        let routing = &config.peers[0].routing;
+        let most = routing.max_prefixes.unwrap();
+        (most.limit, most.warn_at, routing.max_memory.unwrap() >> 20)
+    };
+    let peer = |more: &str| limits(&format!("peers: [{{name: r, asn: 64512, {more}}}]\n"));
+    assert_eq!(peer("address: 192.0.2.1"), (2_000_000, Some(1_600_000), 512));
+    assert_eq!(peer("listenRange: 192.0.2.0/24"), (100_000, Some(80_000), 64));
+    assert_eq!(
+        peer("address: 192.0.2.1, maxPrefixes: 7, maxMemory: 2Gi"),
+        (7, None, 2048)
+    );
+    assert_eq!(limits("mesh: {mode: full}\n"), (100_000, Some(80_000), 64));
+    let reflectors = "mesh: {mode: reflectors, reflectorSelector: {reflects: \"true\"}}\n";
+    assert_eq!(limits(reflectors), (1_000_000, Some(800_000), 384));
+}
+
+#[test]
+fn memory_has_a_unit() {
+    for bad in ["512", "0Mi", "512MB", "2000Gi", "01Mi", "-1Mi", "Mi"] {
+        let text = file(&format!(
+            "peers: [{{name: r, asn: 64512, address: 192.0.2.1, maxMemory: {bad}}}]\n"
+        ));
+        let error = load_for(&text, &facts("node-1")).unwrap_err().in_file("f");
+        assert!(
+            error.contains("maxMemory") && error.contains("512Mi"),
+            "{bad}: {error}"
+        );
+    }
 }

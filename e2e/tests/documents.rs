@@ -3,12 +3,6 @@
 //! `sudo` is a program that runs what it is given, `make build` has been done: `target/x/release` has the programs. All else,
 //! paths included, is as on a new machine: /run, /etc/podroute, /usr/local/bin and /opt/cni are empty.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test says what is wrong by panicking"
-)]
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -105,7 +99,7 @@ fn readme_on_two_machines() {
     fs::create_dir_all(&release).unwrap();
     fs::create_dir_all(&shims).unwrap();
     for name in ["podroute", "podroute-cni", "podroute-ipam"] {
-        let program = e2e::bins::find(name).unwrap();
+        let program = lab::bins::find(name).unwrap();
         fs::copy(program, release.join(name)).unwrap();
     }
     let shim = |name: &str, text: &str| {

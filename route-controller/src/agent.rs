@@ -53,7 +53,7 @@ use crate::metrics::Health;
 use crate::mounted::Mounted;
 use crate::secrets::Secrets;
 use crate::server::ToAgent;
-use crate::{clock, sysctl};
+use crate::{clock, service_manager, sysctl};
 
 /// For so long, peers that were up before a restart are waited for (RFC 4724 §4.1, Selection_Deferral_Timer), and routes from before the
 /// start stay in the kernel.
@@ -184,6 +184,8 @@ struct Node {
     troubles: Vec<sysctl::Trouble>,
     /// What the plugin made; none where nobody can keep it.
     kept: Option<Kept>,
+    /// Where the file wants to listen and the agent does not.
+    not_listening: Option<podroute_config::Rejected>,
 }
 
 /// What this start of the agent follows on (RFC 4724 §3, the R and F bits).
@@ -259,7 +261,6 @@ pub(crate) async fn run(
     facts.running = Some(Running {
         asn: config.node.asn,
         cluster_id: config.cluster.cluster_id,
-        listen: config.listen.clone(),
         fib: config.fib.clone(),
     });
     config
@@ -308,7 +309,7 @@ pub(crate) async fn run(
     .map_err(AgentError::Netlink)?;
     let sessions = sessions::Sessions::read(&run_dir);
     let start = Start {
-        restarting_until: (!sessions.is_fresh()).then(|| clock::now() + DEFERRAL),
+        restarting_until: sessions.is_restart().then(|| clock::now() + DEFERRAL),
         forwarding_preserved: task.adopted() > 0,
     };
     tokio::spawn(task.run());
@@ -337,6 +338,7 @@ pub(crate) async fn run(
             next_router_id: std::cell::Cell::default(),
             troubles: Vec::new(),
             kept: None,
+            not_listening: None,
         },
         config,
         speaker,
@@ -439,6 +441,7 @@ impl Agent {
         self.report_cluster();
         self.help_plugins();
         self.run_loop(streams).await?;
+        service_manager::stopping();
         // The kernel keeps its routes in either case.
         let how = match self.config.shutdown {
             OnShutdown::Preserve => Shutdown::Preserve,
@@ -464,8 +467,10 @@ impl Agent {
         let mut look = tokio::time::interval(SECRETS_LOOKED_AT);
         let mut transition = tokio::time::interval(TRANSITION_LOOKED_AT);
         let mut settings = tokio::time::interval(host::SETTINGS_LOOKED_AT);
+        let mut watchdog = service_manager::Watchdog::from_environment();
         let paths_changed = self.bfd.changed();
         tracing::info!(node = %self.name(), router_id = %self.node.host.router_id, peers = self.peers.ids.len(), "agent started");
+        service_manager::started();
         loop {
             tokio::select! {
                 event = streams.events.recv() => match event {
@@ -483,6 +488,7 @@ impl Agent {
                     self.look_at_secrets().await;
                     self.look_at_file().await;
                     self.look_at_lists().await;
+                    self.look_at_listeners();
                     self.reports.list.look(&self.config.cni);
                     self.sessions.write();
                     self.keep_facts();
@@ -496,6 +502,7 @@ impl Agent {
                     self.look_at_kernel_routes().await;
                 }
                 _ = settings.tick() => self.look_at_settings(),
+                () = watchdog.tick() => {}
             }
             let wanted = self.file.waits.unwrap_or(self.config.from_kubernetes);
             self.follow_cluster(&mut streams.cluster, wanted);
@@ -544,6 +551,7 @@ impl Agent {
             Event::NeighborFound(..) => self.watch_paths().await,
             Event::PrefixLimitWarning(peer, family, count) => self.warn_of_prefixes(peer, family, count),
             Event::PathLimitWarning(peer, prefix) => self.warn_of_paths(peer, prefix),
+            Event::MemoryLimitWarning(peer, octets) => self.warn_of_memory(peer, octets),
         }
     }
 
@@ -558,6 +566,7 @@ impl Agent {
     /// The routes from before the start that nobody announced again are gone from the kernel.
     fn swept(&mut self) {
         self.sweep_at = None;
+        self.sessions.deferral_ended();
         self.reports.health.settled.store(true, Ordering::Relaxed);
         self.look_at_sessions();
     }

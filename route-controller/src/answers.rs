@@ -21,6 +21,7 @@ pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
         name: peer.name.clone(),
         address: spec.transport.remote.ip(),
         interface: interface_of(&spec.transport.remote),
+        range: peer.range.clone(),
         port: spec.transport.remote.port(),
         asn: spec.session.remote_asn.0,
         local_asn: spec.session.local_asn.0,
@@ -52,6 +53,8 @@ pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
         last_sent: session.stats.last_sent.as_ref().map(ToString::to_string),
         last_received: session.stats.last_received.as_ref().map(ToString::to_string),
         unwritten_bytes: peer.counts.outstanding,
+        memory_bytes: peer.counts.memory,
+        max_memory_bytes: peer.spec.routing.max_memory,
     }
 }
 

@@ -31,7 +31,7 @@ impl Kept {
         let (run_dir, woken) = (run_dir.to_owned(), Arc::clone(&wake));
         std::thread::Builder::new().name("pods".to_owned()).spawn(move || {
             let mut log = Log::default();
-            let stopped = cni_ipam::keep(&run_dir, woken.as_fd(), |report| {
+            let stopped = cni_ipam::reconcile(&run_dir, woken.as_fd(), |report| {
                 if let Report::Restored(found) = &report {
                     let count = found.pods.len() + found.egress;
                     restored.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);

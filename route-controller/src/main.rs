@@ -27,6 +27,7 @@ mod node_file;
 mod pipe;
 mod secrets;
 mod server;
+mod service_manager;
 mod status;
 mod sysctl;
 mod whole_file;

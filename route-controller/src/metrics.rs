@@ -303,6 +303,7 @@ fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {
     let up = Metric::<Labels, Gauge>::default();
     let prefixes = Metric::<Labels, Gauge>::default();
     let unwritten = Metric::<Labels, Gauge>::default();
+    let memory = Metric::<Labels, Gauge>::default();
     let counters = [(); 4].map(|()| Metric::<Labels, Counter>::default());
     for peer in peers {
         let name = || ("peer", peer.name.clone());
@@ -325,6 +326,8 @@ fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {
         }
         let bytes = i64::try_from(peer.counts.outstanding).unwrap_or(i64::MAX);
         unwritten.get_or_create(&vec![name()]).set(bytes);
+        let octets = i64::try_from(peer.counts.memory).unwrap_or(i64::MAX);
+        memory.get_or_create(&vec![name()]).set(octets);
         let stats = &peer.session.stats;
         for (counter, value) in counters.iter().zip([
             stats.established,
@@ -342,6 +345,7 @@ fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {
         "What the peer has not read yet",
         unwritten,
     );
+    registry.register("peer_memory_bytes", "What the peer's routes take, about", memory);
     let [sessions, received, sent, errors] = counters;
     registry.register("peer_sessions", "How often the session came up", sessions);
     registry.register("peer_messages_received", "Messages received", received);

@@ -77,6 +77,9 @@ pub(crate) struct PeerStatus {
     /// Of a link-local address.
     #[serde(default)]
     pub(crate) interface: Option<String>,
+    /// The `listenRange` that it came from, by its peer's name.
+    #[serde(default)]
+    pub(crate) range: Option<String>,
     pub(crate) port: u16,
     pub(crate) asn: u32,
     pub(crate) local_asn: u32,
@@ -113,6 +116,11 @@ pub(crate) struct PeerStatus {
     pub(crate) last_sent: Option<String>,
     pub(crate) last_received: Option<String>,
     pub(crate) unwritten_bytes: usize,
+    /// What the peer's routes take, about, and may take.
+    #[serde(default)]
+    pub(crate) memory_bytes: usize,
+    #[serde(default)]
+    pub(crate) max_memory_bytes: Option<usize>,
 }
 
 /// A prefix with its paths.

@@ -63,7 +63,7 @@ pub(crate) fn forwarding(tree: &Path, ipv6: bool) -> Vec<Change> {
                 && name != "all"
                 && name != "default"
                 && name != "lo"
-                && !name.starts_with(cni_ipam::MARK)
+                && !name.starts_with(cni_ipam::IFNAME_PREFIX)
                 && read(&accept).is_some_and(|value| value == "1")
             {
                 changes.extend(ensure(tree, &accept, "2"));
@@ -92,7 +92,7 @@ pub(crate) fn strict_rp_filter() -> Vec<Trouble> {
     let all = value("all").unwrap_or(0);
     interfaces("net.ipv4.conf")
         .into_iter()
-        .filter(|name| name != "all" && name != "default" && name != "lo" && !name.starts_with(cni_ipam::MARK))
+        .filter(|name| name != "all" && name != "default" && name != "lo" && !name.starts_with(cni_ipam::IFNAME_PREFIX))
         .filter(|name| value(name).unwrap_or(0).max(all) == 1)
         .map(|name| {
             format!(

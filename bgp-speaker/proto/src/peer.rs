@@ -115,6 +115,8 @@ pub struct PeerRouting {
     /// Paths of one prefix that are taken from the peer where it sends path identifiers (RFC 7911); what exceeds this is
     /// dropped. 0 takes all of them.
     pub max_paths_per_prefix: u16,
+    /// Octets that the peer's routes may take, about; more end the session. `None` for no limit.
+    pub max_memory: Option<usize>,
     /// What else happens to its paths.
     pub rules: PathRules,
 }

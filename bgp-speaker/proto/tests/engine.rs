@@ -308,6 +308,73 @@ fn too_many_prefixes_end_the_session_and_take_no_more() {
     assert!(world.engine.counts(A).received[0] <= 165);
 }
 
+/// A neighbour that sends sets of attributes which nobody else has: they are what memory goes to.
+#[test]
+fn too_much_memory_ends_the_session_and_is_given_back() {
+    const MOST: usize = 4 << 20;
+    let mut world = World::new(config());
+    let limited = bgp_proto::engine::PeerRouting {
+        max_memory: Some(MOST),
+        ..routing(A, PeerKind::External)
+    };
+    world.add_with(A, limited, facts(A, PeerKind::External));
+    world.add(B, PeerKind::External);
+    let send = |world: &mut World, from: PeerId, n: u32| {
+        let mut attrs = attrs_from(from, PeerKind::External);
+        let mut path = vec![Asn(65000 + from.0); 200];
+        path.push(Asn(n));
+        attrs.as_path = AsPath::sequence(&path);
+        let prefix = Prefix::v4(0x0B00_0000 + (n << 8), 24);
+        world.handle(Input::Routes(world.session(from), announce(attrs, &[prefix])));
+    };
+    let mut sent = 0;
+    while world.failed.is_empty() {
+        sent += 1;
+        send(&mut world, A, sent);
+        world.pump();
+        assert!(sent < 10_000, "nobody looks at memory");
+    }
+    let used = world.engine.counts(A).memory;
+    assert!(
+        (MOST..MOST + 4096).contains(&used),
+        "{used} octets for {sent} routes"
+    );
+    assert_eq!((world.failed[0].1.code, world.failed[0].1.subcode), (6, 8));
+    let [(peer, warned)] = world.memory_limits[..] else {
+        panic!("warned {:?}", world.memory_limits);
+    };
+    assert!(peer == A && warned < MOST && warned > MOST / 100 * 80, "{warned}");
+    // What comes before the session is down changes nothing.
+    send(&mut world, A, sent + 1);
+    world.pump();
+    assert_eq!(world.engine.counts(A).memory, used);
+    // The same of a peer that may.
+    for n in 1..=sent + 1 {
+        send(&mut world, B, n);
+    }
+    world.handle(Input::Down(world.session(A)));
+    world.pump();
+    assert_eq!(world.engine.counts(A).memory, 0);
+    assert!(world.engine.counts(B).memory > used);
+    assert_eq!((world.failed.len(), world.memory_limits.len()), (1, 1));
+}
+
+/// Routes that share their attributes cost little.
+#[test]
+fn shared_attributes_count_once() {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    let many: Vec<Prefix> = (0..1000)
+        .map(|n| Prefix::v4(0x0B00_0000 + (n << 8), 24))
+        .collect();
+    let mut attrs = attrs_from(A, PeerKind::External);
+    attrs.as_path = AsPath::sequence(&[Asn(65001); 250]);
+    world.handle(Input::Routes(world.session(A), announce(attrs, &many)));
+    world.pump();
+    let memory = world.engine.counts(A).memory;
+    assert!((100_000..400_000).contains(&memory), "{memory}");
+}
+
 #[test]
 fn enhanced_refresh_sweeps_what_did_not_come_again() {
     let mut world = World::new(config());

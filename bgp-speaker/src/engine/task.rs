@@ -213,6 +213,10 @@ impl EngineTask {
             Output::PathLimitWarning(session, prefix) => {
                 self.lifecycle.send(Event::PathLimitWarning(session.peer, prefix));
             }
+            Output::MemoryLimitWarning(session, octets) => {
+                self.lifecycle
+                    .send(Event::MemoryLimitWarning(session.peer, octets));
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::api::Password;
 use crate::socket;
-use crate::sync::{AtomicU64, Mutex, Ordering, PoisonError};
+use crate::sync::{AtomicU64, Mutex, Ordering, PoisonError, RwLock};
 
 /// Connections taken out of the queues that wait for their acceptor; more are closed.
 const EARLY: usize = 1024;
@@ -33,7 +33,7 @@ pub(crate) struct Accepted {
 
 /// The listeners and their keys. Set and removed by one thread at a time, under the registry's lock.
 pub(crate) struct Keys {
-    listeners: Vec<Arc<TcpListener>>,
+    listeners: RwLock<Vec<Arc<TcpListener>>>,
     /// How many keys were set.
     count: AtomicU64,
     early: Mutex<Early>,
@@ -46,16 +46,50 @@ struct Early {
 }
 
 impl Keys {
-    pub(crate) fn new(listeners: Vec<Arc<TcpListener>>) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            listeners,
+            listeners: RwLock::default(),
             count: AtomicU64::new(0),
             early: Mutex::default(),
         }
     }
 
-    pub(crate) fn listeners(&self) -> &[Arc<TcpListener>] {
-        &self.listeners
+    pub(crate) fn listeners(&self) -> Vec<Arc<TcpListener>> {
+        self.listeners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Listens on one more address. Its socket has all keys before anybody can connect to it.
+    pub(crate) fn open<'a>(
+        &self,
+        addr: SocketAddr,
+        keys: impl Iterator<Item = (Prefix, &'a Password)>,
+    ) -> io::Result<Arc<TcpListener>> {
+        let others = self.listeners();
+        others
+            .iter()
+            .try_for_each(|other| socket::set_shared(other, true))?;
+        let listener = socket::bind(addr, !others.is_empty())
+            .and_then(|socket| with_keys(socket, keys.filter(|(from, _)| is_of_family(addr, *from))))
+            .and_then(socket::listen);
+        let alone = |listener: &TcpListener| socket::set_shared(listener, false);
+        others.iter().try_for_each(|other| alone(other))?;
+        let listener = Arc::new(listener?);
+        alone(&listener)?;
+        let mut listeners = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
+        listeners.push(Arc::clone(&listener));
+        Ok(listener)
+    }
+
+    /// Forgets a listener, which is closed with its last holder. Connections in its queue are accepted by the others.
+    pub(crate) fn close(&self, listener: &Arc<TcpListener>) {
+        let mut listeners = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|other| !Arc::ptr_eq(other, listener));
+        if !listeners.is_empty() {
+            self.empty_queue(listener);
+        }
     }
 
     /// The next connection of a listener, or one that was taken out of the queue of any before.
@@ -88,8 +122,9 @@ impl Keys {
 
     /// Sets a key on the listeners. Answers the moment from which on connections from there are signed by it, or why there is no key.
     pub(crate) fn install(&self, from: Prefix, password: &Password) -> Result<u64, String> {
-        let results = self
-            .listeners_for(from)
+        let listeners = self.listeners_for(from);
+        let results = listeners
+            .iter()
             .map(|listener| socket::set_md5(listener.as_fd(), from, Some(password)));
         if let Some(error) = results.filter_map(Result::err).next() {
             let remedy = if error.raw_os_error() == Some(libc::ENOMEM) {
@@ -99,7 +134,7 @@ impl Keys {
             };
             return Err(format!("no TCP MD5 key on the listener: {error}{remedy}"));
         }
-        for listener in self.listeners_for(from) {
+        for listener in &listeners {
             self.empty_queue(listener);
         }
         Ok(self.count.fetch_add(1, Ordering::SeqCst) + 1)
@@ -128,13 +163,26 @@ impl Keys {
         acceptors.into_iter().for_each(Waker::wake);
     }
 
-    fn listeners_for(&self, from: Prefix) -> impl Iterator<Item = &Arc<TcpListener>> {
-        self.listeners.iter().filter(move |listener| {
-            listener
-                .local_addr()
-                .is_ok_and(|local| local.is_ipv4() == (from.family() == Family::Ipv4))
-        })
+    fn listeners_for(&self, from: Prefix) -> Vec<Arc<TcpListener>> {
+        let mut listeners = self.listeners();
+        listeners.retain(|listener| listener.local_addr().is_ok_and(|local| is_of_family(local, from)));
+        listeners
     }
+}
+
+fn is_of_family(local: SocketAddr, from: Prefix) -> bool {
+    local.is_ipv4() == (from.family() == Family::Ipv4)
+}
+
+fn with_keys<'a>(
+    socket: socket2::Socket,
+    keys: impl Iterator<Item = (Prefix, &'a Password)>,
+) -> io::Result<socket2::Socket> {
+    for (from, password) in keys {
+        socket::set_md5(socket.as_fd(), from, Some(password))
+            .map_err(|error| io::Error::new(error.kind(), format!("TCP MD5 key of {from}: {error}")))?;
+    }
+    Ok(socket)
 }
 
 /// `None` when it is gone already.

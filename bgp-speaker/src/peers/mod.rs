@@ -4,6 +4,7 @@ pub(crate) mod accept;
 mod dynamic;
 mod index;
 pub(crate) mod keys;
+pub(crate) mod listeners;
 pub(crate) mod progress;
 pub(crate) mod registry;
 pub(crate) mod unnumbered;
@@ -193,6 +194,7 @@ impl Peers {
             snapshots.push(PeerSnapshot {
                 id: entry.spec.id,
                 name: entry.spec.name.clone(),
+                range: entry.range,
                 spec: entry.spec,
                 session,
                 counts,

@@ -147,6 +147,24 @@ impl Entries {
         peers.chain(ranges)
     }
 
+    /// The keys on the listeners.
+    fn keys(&self) -> impl Iterator<Item = (Prefix, &Password)> {
+        let peers = self
+            .all
+            .values()
+            .filter(|entry| entry.range.is_none() && entry.key.missing.is_none());
+        let peers = peers
+            .filter_map(|entry| Some((Prefix::host(entry.spec.transport.remote.ip()), entry.password()?)));
+        let ranges = self.ranges.values().filter(|range| range.key.missing.is_none());
+        let ranges = ranges.filter_map(|range| {
+            Some((
+                range.spec.prefix,
+                range.spec.template.transport.password.as_ref()?,
+            ))
+        });
+        peers.chain(ranges)
+    }
+
     /// Somebody without whom the limit of a range is not reached: the one who has been connected longest without a valid OPEN.
     fn silent_of_range(&self, name: &str) -> Option<PeerId> {
         let silent = |id: &&PeerId| self.all.get(id).is_some_and(|entry| !entry.progress.has_opened());
@@ -162,11 +180,11 @@ enum Owner {
 }
 
 impl Registry {
-    pub(crate) fn new(listeners: Vec<Arc<TcpListener>>) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             entries: RwLock::default(),
             changes: Arc::default(),
-            keys: Keys::new(listeners),
+            keys: Keys::new(),
         }
     }
 
@@ -178,8 +196,23 @@ impl Registry {
         self.entries.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn listeners(&self) -> &[Arc<TcpListener>] {
+    pub(crate) fn listeners(&self) -> Vec<Arc<TcpListener>> {
         self.keys.listeners()
+    }
+
+    /// Listens on one more address, with the keys of all peers.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn open(&self, addr: SocketAddr) -> std::io::Result<Arc<TcpListener>> {
+        let entries = self.write(); // no key changes meanwhile
+        self.keys.open(addr, entries.keys())
+    }
+
+    /// Listens there no longer.
+    pub(crate) fn close(&self, listener: &Arc<TcpListener>) {
+        let _entries = self.write(); // no key changes meanwhile
+        self.keys.close(listener);
     }
 
     /// The next connection of a listener.

@@ -296,6 +296,7 @@ fn spec(id: u32, last: u8) -> PeerSpec {
             allow_own_as: 0,
             max_prefixes: None,
             max_paths_per_prefix: 64,
+            max_memory: None,
             rules: Default::default(),
         }),
         transport: Transport {
@@ -328,7 +329,7 @@ fn remote(last: u8) -> SocketAddr {
 #[test]
 fn the_registry_has_one_peer_for_an_address_and_none_of_a_range_that_is_gone() {
     model(SCHEDULES, || {
-        let registry = Arc::new(Registry::new(Vec::new()));
+        let registry = Arc::new(Registry::new());
         registry.insert_range(range());
         let accepted = Arc::new(AtomicUsize::new(0));
         let mut threads = Vec::new();
@@ -390,7 +391,7 @@ fn the_registry_has_one_peer_for_an_address_and_none_of_a_range_that_is_gone() {
 #[test]
 fn a_change_beside_a_removal_brings_no_peer_back() {
     model(SCHEDULES, || {
-        let registry = Arc::new(Registry::new(Vec::new()));
+        let registry = Arc::new(Registry::new());
         let (commands, inbox) = mpsc::channel::<ToPeer>(4);
         drop(registry.insert(Entry::new(spec(1, 1), commands, None)));
         let changer = {

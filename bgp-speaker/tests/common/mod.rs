@@ -115,6 +115,7 @@ pub(crate) fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> 
             allow_own_as: 0,
             max_prefixes: None,
             max_paths_per_prefix: 64,
+            max_memory: None,
             rules: Default::default(),
         }),
         transport: Transport {

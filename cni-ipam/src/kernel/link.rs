@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use crate::block::Family;
 use crate::error::Result;
-use crate::kernel::netlink::{Attrs, Batch, DUMP, Reply, Socket, u32_at};
+use linux::netlink::{Attributes, Batch, DUMP, Reply, Socket, u32_at};
 
 /// Protocol number of our routes on the host.
 pub const ROUTE_PROTOCOL: u8 = 246;
@@ -226,10 +226,10 @@ impl Link {
 pub(crate) fn find(socket: &Socket, name: &str) -> Result<Option<Link>> {
     let mut batch = Batch::default();
     get_link(&mut batch, name);
-    let outcome = socket.try_run(&batch)?;
+    let outcome = socket.try_run(&mut batch)?;
     match outcome.failures.first() {
         Some(failure) if failure.errno == Errno::ENODEV => Ok(None),
-        Some(failure) => Err(batch.error(failure)),
+        Some(failure) => Err(batch.error(failure).into()),
         None => Ok(outcome.replies.first().and_then(Link::read)),
     }
 }
@@ -262,10 +262,10 @@ fn delete_one(socket: &Socket, index: u32, name: &str) -> Result<bool> {
     if index == 0 {
         batch.text(IFLA_IFNAME, name);
     }
-    let outcome = socket.try_run(&batch)?;
+    let outcome = socket.try_run(&mut batch)?;
     match outcome.failures.first() {
         Some(failure) if failure.errno == Errno::ENODEV => Ok(false),
-        Some(failure) => Err(batch.error(failure)),
+        Some(failure) => Err(batch.error(failure).into()),
         None => Ok(true),
     }
 }
@@ -293,9 +293,9 @@ pub(crate) fn delete_many(socket: &Socket, names: &[String]) -> Result<()> {
             batch.attr(IFLA_GROUP, &group.to_ne_bytes());
         }
         // A link that is gone already is what we want.
-        let outcome = socket.try_run(&batch)?;
+        let outcome = socket.try_run(&mut batch)?;
         if let Some(failure) = outcome.failures.iter().find(|f| f.errno != Errno::ENODEV) {
-            return Err(batch.error(failure));
+            return Err(batch.error(failure).into());
         }
     }
     let mut batch = Batch::default();
@@ -306,9 +306,9 @@ pub(crate) fn delete_many(socket: &Socket, names: &[String]) -> Result<()> {
         format!("remove interfaces {first} and others"),
     );
     batch.attr(IFLA_GROUP, &group.to_ne_bytes());
-    let outcome = socket.try_run(&batch)?;
+    let outcome = socket.try_run(&mut batch)?;
     match outcome.failures.first() {
-        Some(failure) if failure.errno != Errno::ENODEV => Err(batch.error(failure)),
+        Some(failure) if failure.errno != Errno::ENODEV => Err(batch.error(failure).into()),
         _ => Ok(()),
     }
 }
@@ -356,7 +356,7 @@ impl KernelRoute {
     fn read(reply: &Reply) -> Option<Self> {
         const LOCAL: u8 = 2;
         let (family, length) = (*reply.body.first()?, *reply.body.get(1)?);
-        let attrs: Attrs<'_> = reply.attrs(RTMSG);
+        let attrs: Attributes<'_> = reply.attrs(RTMSG);
         let zero: IpAddr = if family == af(Family::V4) {
             std::net::Ipv4Addr::UNSPECIFIED.into()
         } else {
@@ -432,7 +432,7 @@ fn look_up(socket: &Socket, address: IpAddr, index: u32, flags: u32) -> Result<O
     if index > 0 {
         batch.attr(4, &index.to_ne_bytes());
     }
-    let outcome = socket.try_run(&batch)?;
+    let outcome = socket.try_run(&mut batch)?;
     Ok(outcome.replies.first().and_then(KernelRoute::read))
 }
 

@@ -1,7 +1,7 @@
-//! The kernel shell: netlink, network namespaces, the one ioctl. No decision is taken here.
+//! What the plugin asks of the kernel: links, addresses, routes, nftables, network namespaces, one ioctl. No decision is
+//! taken here.
 
 pub(crate) mod link;
-pub(crate) mod netlink;
 pub(crate) mod netns;
 pub(crate) mod nft;
 mod sys;

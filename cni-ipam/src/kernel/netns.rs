@@ -10,11 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use nix::sched::{CloneFlags, setns};
+use linux::netns;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::kernel::sys;
 
 /// The inode of the machine's first PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h).
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -23,7 +22,7 @@ const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 #[derive(Debug)]
 pub(crate) struct Netns {
     file: File,
-    home: File,
+    own: File,
     path: String,
     inode: u64,
 }
@@ -41,13 +40,13 @@ impl Netns {
             .custom_flags(libc::O_NONBLOCK)
             .open(path)
             .map_err(|e| fail(e.to_string()))?;
-        let home = File::open("/proc/self/ns/net").map_err(|e| fail(e.to_string()))?;
-        let (here, there) = (home.metadata().ok().map(ids), file.metadata().ok().map(ids));
+        let own = File::open("/proc/self/ns/net").map_err(|e| fail(e.to_string()))?;
+        let (here, there) = (own.metadata().ok().map(ids), file.metadata().ok().map(ids));
         let Some((_, inode)) = there else {
             return Err(fail("it cannot be read".into()));
         };
         let same_device = here.map(|(device, _)| device) == there.map(|(device, _)| device);
-        if !same_device || sys::is_network_namespace(file.as_fd()) != Ok(true) {
+        if !same_device || netns::is_network_namespace(&file) != Ok(true) {
             return Err(fail("it is not a network namespace".into()));
         }
         if here == there {
@@ -59,7 +58,7 @@ impl Netns {
         }
         Ok(Self {
             file,
-            home,
+            own,
             path: path.to_owned(),
             inode,
         })
@@ -81,10 +80,9 @@ impl Netns {
             path: self.path.clone(),
             cause,
         };
-        let enter = |file: &File| setns(file, CloneFlags::CLONE_NEWNET);
-        enter(&self.file).map_err(|e| fail(format!("cannot be entered: {e}")))?;
+        netns::enter(&self.file).map_err(|e| fail(format!("cannot be entered: {e}")))?;
         let done = work();
-        enter(&self.home).map_err(|e| fail(format!("cannot be left: {e}")))?;
+        netns::enter(&self.own).map_err(|e| fail(format!("cannot be left: {e}")))?;
         done
     }
 }
@@ -98,7 +96,7 @@ impl AsFd for Netns {
 /// What can be said of a namespace from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Life {
+pub enum NetnsStatus {
     /// It is at its path.
     Alive,
     /// Its path was removed, or leads to another namespace.
@@ -109,16 +107,16 @@ pub enum Life {
 
 /// Is the namespace of this inode number still at this path? What cannot be seen is unknown, never gone: this process may
 /// run in a container, with other mounts and other processes than the runtime's.
-pub(crate) fn life(path: &str, inode: u64) -> Life {
+pub(crate) fn status(path: &str, inode: u64) -> NetnsStatus {
     let path = Path::new(path);
     match std::fs::metadata(path) {
-        Ok(meta) if meta.ino() == inode && is_namespace(&meta) => Life::Alive,
+        Ok(meta) if meta.ino() == inode && is_namespace(&meta) => NetnsStatus::Alive,
         // Another namespace took the path.
-        Ok(meta) if is_namespace(&meta) => Life::Gone,
+        Ok(meta) if is_namespace(&meta) => NetnsStatus::Gone,
         // The empty file that a namespace is mounted over: it was unmounted, or it was mounted where this process cannot see it.
-        Ok(_) => Life::Unknown,
-        Err(error) if error.kind() == ErrorKind::NotFound && sees_directory_of(path) => Life::Gone,
-        Err(_) => Life::Unknown,
+        Ok(_) => NetnsStatus::Unknown,
+        Err(error) if error.kind() == ErrorKind::NotFound && sees_directory_of(path) => NetnsStatus::Gone,
+        Err(_) => NetnsStatus::Unknown,
     }
 }
 
@@ -153,18 +151,18 @@ mod tests {
         std::fs::write(at("unmounted"), "").unwrap();
         std::os::unix::fs::symlink("/proc/self/ns/net", at("there")).unwrap();
         for (path, inode, wanted) in [
-            (at("there"), own, Life::Alive),
-            (at("there"), own + 1, Life::Gone),
-            (at("missing"), own, Life::Gone),
-            (at("unmounted"), own, Life::Unknown),
+            (at("there"), own, NetnsStatus::Alive),
+            (at("there"), own + 1, NetnsStatus::Gone),
+            (at("missing"), own, NetnsStatus::Gone),
+            (at("unmounted"), own, NetnsStatus::Unknown),
             (
                 at("unmounted"),
                 std::fs::metadata(at("unmounted")).unwrap().ino(),
-                Life::Unknown,
+                NetnsStatus::Unknown,
             ),
-            (at("no-directory/pod"), own, Life::Unknown),
+            (at("no-directory/pod"), own, NetnsStatus::Unknown),
         ] {
-            assert_eq!(life(&path, inode), wanted, "{path}");
+            assert_eq!(status(&path, inode), wanted, "{path}");
         }
         std::fs::remove_dir_all(&dir).unwrap();
     }

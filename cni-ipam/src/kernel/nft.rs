@@ -12,8 +12,8 @@ use nix::errno::Errno;
 use crate::block::Family;
 use crate::error::Result;
 use crate::kernel::link::octets;
-use crate::kernel::netlink::{ACK, Attrs, Batch, CREATE, DUMP, Outcome, Socket};
 use crate::names::hash;
+use linux::netlink::{ACK, Attributes, Batch, CREATE, DUMP, Outcome, Socket};
 
 /// The table's name.
 pub(crate) const TABLE: &str = "podroute-cni";
@@ -48,7 +48,7 @@ const IFNAME_SIZE: usize = 16;
 
 /// What a set's keys are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Keys {
+pub(crate) enum SetKeys {
     /// Addresses.
     Addresses(Family),
     /// Intervals of addresses.
@@ -59,7 +59,7 @@ pub(crate) enum Keys {
     InterfaceAddresses(Family),
 }
 
-impl Keys {
+impl SetKeys {
     fn flags(self) -> u32 {
         match self {
             Self::Prefixes(_) => SET_INTERVAL,
@@ -132,9 +132,9 @@ pub(crate) struct Chain {
     pub(crate) kind: &'static str,
     pub(crate) hook: u32,
     pub(crate) priority: i32,
-    pub(crate) sets: Vec<(String, Keys)>,
+    pub(crate) sets: Vec<(String, SetKeys)>,
     /// What sets hold whatever pods there are.
-    pub(crate) constants: Vec<(String, Vec<Element>)>,
+    pub(crate) fixed_elements: Vec<(String, Vec<Element>)>,
     /// The rules' expressions, made with `rule`.
     pub(crate) rules: Vec<Vec<u8>>,
 }
@@ -147,7 +147,7 @@ impl Chain {
         let numbers = [self.hook.to_be_bytes(), self.priority.to_be_bytes()];
         parts.extend(numbers.iter().map(<[u8; 4]>::as_slice));
         parts.extend(self.rules.iter().map(Vec::as_slice));
-        for (set, elements) in &self.constants {
+        for (set, elements) in &self.fixed_elements {
             parts.push(set.as_bytes());
             parts.extend(elements.iter().map(|e| e.key.as_slice()));
         }
@@ -157,7 +157,7 @@ impl Chain {
     }
 
     /// Is the chain in force as it should be? Sets are not looked into.
-    pub(crate) fn is_there(&self, socket: &Socket) -> Result<bool> {
+    pub(crate) fn is_installed(&self, socket: &Socket) -> Result<bool> {
         let mut batch = Batch::default();
         let action = format!("list the rules of chain {} in table {TABLE}", self.name);
         batch.begin(GETRULE, DUMP, &[NFPROTO_INET, 0, 0, 0], action);
@@ -165,7 +165,7 @@ impl Chain {
         batch.text(2, &self.name);
         let replies = socket.run(batch)?;
         let comment = self.comment();
-        let is_ours = |attrs: Attrs<'_>| {
+        let is_ours = |attrs: Attributes<'_>| {
             attrs.text(2) == Some(self.name.as_str()) && attrs.get(7) == Some(comment.as_slice())
         };
         Ok(replies.len() == self.rules.len() && replies.iter().all(|reply| is_ours(reply.attrs(4))))
@@ -174,7 +174,7 @@ impl Chain {
     /// Brings the chain into force and adds elements to sets: one transaction, of the elements alone where the chain is
     /// there.
     pub(crate) fn ensure(&self, socket: &Socket, elements: &[(String, Element)]) -> Result<()> {
-        if self.is_there(socket)? {
+        if self.is_installed(socket)? {
             if elements.is_empty() {
                 return Ok(());
             }
@@ -199,7 +199,7 @@ pub(crate) fn rule(expressions: impl FnOnce(&mut Batch)) -> Vec<u8> {
 }
 
 /// Whether a notification of this kind says that something was taken out of a table.
-pub(crate) fn is_loss(kind: u16) -> bool {
+pub(crate) fn is_deletion(kind: u16) -> bool {
     const DELCHAIN: u16 = SUBSYSTEM | 5;
     const DELSET: u16 = SUBSYSTEM | 11;
     [DELTABLE, DELCHAIN, DELRULE, DELSET, DELSETELEM].contains(&kind)
@@ -230,7 +230,7 @@ impl Transaction {
         batch.text(1, TABLE);
     }
 
-    fn set(&mut self, name: &str, keys: Keys) {
+    fn set(&mut self, name: &str, keys: SetKeys) {
         let (key_type, key_length) = keys.kind();
         let id = u32::try_from(hash(&[name.as_bytes()]) & 0xffff_ffff).unwrap_or_default();
         let batch = self.message(NEWSET, CREATE, &format!("add set {name}"));
@@ -239,7 +239,7 @@ impl Transaction {
         number(batch, 3, keys.flags());
         number(batch, 4, key_type);
         number(batch, 5, key_length);
-        let is_map = matches!(keys, Keys::Marks(_));
+        let is_map = matches!(keys, SetKeys::Marks(_));
         if is_map {
             number(batch, 6, TYPE_MARK);
             number(batch, 7, 4);
@@ -258,14 +258,14 @@ impl Transaction {
         }
     }
 
-    /// The chain with its sets, its constants and no other rules.
+    /// The chain with its sets, its fixed elements and no other rules.
     fn chain(&mut self, chain: &Chain) {
         const APPEND: u16 = 0x800;
         let name = &chain.name;
         for (set, keys) in &chain.sets {
             self.set(set, *keys);
         }
-        for (set, elements) in &chain.constants {
+        for (set, elements) in &chain.fixed_elements {
             self.elements(DELSETELEM, set, &[]);
             if !elements.is_empty() {
                 self.elements(NEWSETELEM, set, elements);
@@ -311,7 +311,10 @@ impl Transaction {
 
     fn run(mut self, socket: &Socket) -> Result<()> {
         let (batch, outcome) = self.try_run(socket)?;
-        outcome.failures.first().map_or(Ok(()), |f| Err(batch.error(f)))
+        outcome
+            .failures
+            .first()
+            .map_or(Ok(()), |f| Err(batch.error(f).into()))
     }
 
     fn try_run(&mut self, socket: &Socket) -> Result<(Batch, Outcome)> {
@@ -325,8 +328,8 @@ impl Transaction {
         self.0.text(1, TABLE);
         self.0
             .begin(BATCH_END, 0, &[0, 0, 0, 10], "end an nftables transaction");
-        let batch = std::mem::take(&mut self.0);
-        let outcome = socket.try_run(&batch)?;
+        let mut batch = std::mem::take(&mut self.0);
+        let outcome = socket.try_run(&mut batch)?;
         Ok((batch, outcome))
     }
 }
@@ -349,7 +352,7 @@ pub(crate) fn remove_elements(socket: &Socket, elements: &[(String, Element)]) -
         one.elements(DELSETELEM, set, std::slice::from_ref(element));
         let (batch, outcome) = one.try_run(socket)?;
         if let Some(failure) = outcome.failures.iter().find(|f| f.errno != Errno::ENOENT) {
-            return Err(batch.error(failure));
+            return Err(batch.error(failure).into());
         }
     }
     Ok(())
@@ -378,9 +381,9 @@ pub(crate) fn missing_elements(
             .put(list);
         });
     }
-    let outcome = socket.try_run(&batch)?;
+    let outcome = socket.try_run(&mut batch)?;
     if let Some(failure) = outcome.failures.iter().find(|f| f.errno != Errno::ENOENT) {
-        return Err(batch.error(failure));
+        return Err(batch.error(failure).into());
     }
     let gone = outcome.failures.iter().filter_map(|f| elements.get(f.index));
     Ok(gone.cloned().collect())
@@ -407,7 +410,7 @@ pub(crate) fn foreign_chain(
     );
     batch.text(1, table);
     batch.text(3, chain);
-    let outcome = socket.try_run(&batch)?;
+    let outcome = socket.try_run(&mut batch)?;
     let Some(found) = outcome.replies.first() else {
         return Ok(None);
     };
@@ -567,10 +570,10 @@ pub(crate) fn remove_table(socket: &Socket) -> Result<bool> {
     );
     batch.text(1, TABLE);
     batch.begin(BATCH_END, 0, &[0, 0, 0, 10], "end an nftables transaction");
-    let outcome = socket.try_run(&batch)?;
+    let outcome = socket.try_run(&mut batch)?;
     match outcome.failures.first() {
         None => Ok(true),
         Some(failure) if failure.errno == Errno::ENOENT => Ok(false),
-        Some(failure) => Err(batch.error(failure)),
+        Some(failure) => Err(batch.error(failure).into()),
     }
 }

@@ -11,12 +11,12 @@ use ipnet::IpNet;
 
 use crate::block::Family;
 use crate::kernel::link::LINK_GROUP;
-use crate::kernel::netlink::Batch;
 use crate::kernel::nft::{
-    ACCEPT, Chain, DROP, Element, Keys, REG_1, REG_2, RETURN, equals, expression, intervals, load_address,
+    ACCEPT, Chain, DROP, Element, REG_1, REG_2, RETURN, SetKeys, equals, expression, intervals, load_address,
     load_meta, look_up, match_family, match_transport, number, rule, verdict,
 };
 use crate::names::hash;
+use linux::netlink::Batch;
 
 const PREROUTING: u32 = 0;
 const POSTROUTING: u32 = 4;
@@ -53,7 +53,7 @@ fn exempt_set(network: &str, family: Family) -> String {
 pub(crate) fn masquerade(network: &str, exempt: &[IpNet]) -> Chain {
     const DESTINATION_PORT: u32 = 2;
     let mut sets = Vec::new();
-    let mut constants = Vec::new();
+    let mut fixed_elements = Vec::new();
     let ports = [(TCP, 179_u16), (UDP, 3784), (UDP, 3785), (UDP, 4784)];
     let control = |(protocol, port): (u8, u16)| {
         rule(|e| {
@@ -64,9 +64,9 @@ pub(crate) fn masquerade(network: &str, exempt: &[IpNet]) -> Chain {
     let mut rules: Vec<Vec<u8>> = ports.into_iter().map(control).collect();
     for family in FAMILIES {
         let (pods, exempt_set) = (masqueraded_set(network, family), exempt_set(network, family));
-        sets.push((pods.clone(), Keys::Addresses(family)));
-        sets.push((exempt_set.clone(), Keys::Prefixes(family)));
-        constants.push((exempt_set.clone(), intervals(exempt, family)));
+        sets.push((pods.clone(), SetKeys::Addresses(family)));
+        sets.push((exempt_set.clone(), SetKeys::Prefixes(family)));
+        fixed_elements.push((exempt_set.clone(), intervals(exempt, family)));
         rules.push(rule(|e| {
             match_family(e, family);
             load_address(e, family, true, REG_1);
@@ -82,7 +82,7 @@ pub(crate) fn masquerade(network: &str, exempt: &[IpNet]) -> Chain {
         hook: POSTROUTING,
         priority: 100,
         sets,
-        constants,
+        fixed_elements,
         rules,
     }
 }
@@ -106,7 +106,7 @@ fn marks_set(family: Family) -> String {
 /// Marks what pods send.
 pub(crate) fn marks() -> Chain {
     const META_MARK: u32 = 3;
-    let sets = FAMILIES.map(|family| (marks_set(family), Keys::Marks(family)));
+    let sets = FAMILIES.map(|family| (marks_set(family), SetKeys::Marks(family)));
     let rules = FAMILIES.map(|family| {
         rule(|e| {
             match_family(e, family);
@@ -124,7 +124,7 @@ pub(crate) fn marks() -> Chain {
         hook: PREROUTING,
         priority: -150,
         sets: sets.into(),
-        constants: Vec::new(),
+        fixed_elements: Vec::new(),
         rules: rules.into(),
     }
 }
@@ -153,7 +153,7 @@ pub(crate) fn sources() -> Chain {
     const ROUTER_ADVERTISEMENT: u8 = 134;
     const FIB_RESULT_OIF: u32 = 1;
     const FIB_SOURCE_IN_PRESENT: u32 = 1 | 8 | 32;
-    let sets = FAMILIES.map(|family| (also_set(family), Keys::InterfaceAddresses(family)));
+    let sets = FAMILIES.map(|family| (also_set(family), SetKeys::InterfaceAddresses(family)));
     let mut rules = vec![rule(|e| {
         of_our_group(e);
         match_family(e, Family::V6);
@@ -186,7 +186,7 @@ pub(crate) fn sources() -> Chain {
         hook: PREROUTING,
         priority: -300,
         sets: sets.into(),
-        constants: Vec::new(),
+        fixed_elements: Vec::new(),
         rules,
     }
 }

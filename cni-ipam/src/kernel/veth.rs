@@ -16,11 +16,11 @@ use nix::errno::Errno;
 use crate::block::Family;
 use crate::error::{Error, Result};
 use crate::kernel::link::{self, Link, NewRoute};
-use crate::kernel::netlink::{APPEND, Batch, CREATE, EXCL, Outcome, REPLACE, Socket, kernel_error};
 use crate::kernel::netns::Netns;
 use crate::kernel::sys;
-use crate::names::{ALIAS_MARK, Owner};
+use crate::names::{ALIAS_PREFIX, Owner};
 use crate::netconf::Route;
+use linux::netlink::{APPEND, Batch, CREATE, EXCL, Outcome, REPLACE, Socket};
 
 const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
@@ -83,7 +83,7 @@ impl Plan {
 
 /// What was made, and beside what.
 #[derive(Debug, Clone)]
-pub(crate) struct Made {
+pub(crate) struct CreatedVeth {
     /// The pod's routes.
     pub(crate) routes: Vec<Route>,
     /// Names of the pod's other interfaces.
@@ -92,12 +92,12 @@ pub(crate) struct Made {
 
 /// Makes the pair and all that belongs to it. What a failure leaves is for the caller to remove, but for
 /// `Error::NameTaken`, which says that nothing was made.
-pub(crate) fn create(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Made> {
+pub(crate) fn create(host: &Socket, netns: &Netns, plan: &Plan) -> Result<CreatedVeth> {
     let link = make_pair(host, netns, plan)?;
-    wire(host, netns, plan, &link)
+    configure(host, netns, plan, &link)
 }
 
-fn wire(host: &Socket, netns: &Netns, plan: &Plan, link: &Link) -> Result<Made> {
+fn configure(host: &Socket, netns: &Netns, plan: &Plan, link: &Link) -> Result<CreatedVeth> {
     let (pod, made) = netns.inside(|| {
         let pod = Socket::route()?;
         let routes = configure_pod(&pod, plan, link.peer_index)?;
@@ -106,7 +106,7 @@ fn wire(host: &Socket, netns: &Netns, plan: &Plan, link: &Link) -> Result<Made> 
             .filter(|l| l.index != link.peer_index && l.name != "lo")
             .map(|l| l.name)
             .collect();
-        Ok((pod, Made { routes, others }))
+        Ok((pod, CreatedVeth { routes, others }))
     })?;
     configure_host(host, plan, link.index)?;
     if plan.checks_sources {
@@ -114,8 +114,8 @@ fn wire(host: &Socket, netns: &Netns, plan: &Plan, link: &Link) -> Result<Made> 
     }
     // Without this the first packet to one pod in three is lost: the queue of the end that came up
     // first stays shut until the kernel's link watch runs.
-    sys::ethtool_glink(host.fd(), &plan.host_ifname)
-        .map_err(|e| kernel_error("ask for the carrier of the host interface", e, ""))?;
+    sys::ethtool_glink(host.as_fd(), &plan.host_ifname)
+        .map_err(|errno| linux::Error::new("ask for the carrier of the host interface", errno))?;
     await_addresses(host, &pod, plan, link)?;
     Ok(made)
 }
@@ -144,16 +144,16 @@ fn make_pair(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Link> {
         });
     });
     link::get_link(&mut batch, &plan.host_ifname);
-    let outcome = host.try_run(&batch)?;
+    let outcome = host.try_run(&mut batch)?;
     let found = outcome.replies.first().and_then(Link::read);
     match outcome.failures.first() {
         Some(failure) if failure.index == 0 && failure.errno == Errno::EEXIST => {
             return Err(taken(found, plan));
         }
-        Some(failure) => return Err(batch.error(failure)),
+        Some(failure) => return Err(batch.error(failure).into()),
         None => {}
     }
-    let link = found.ok_or_else(|| kernel_error("read back the veth pair", Errno::ENODEV, ""))?;
+    let link = found.ok_or_else(|| linux::Error::new("read back the veth pair", Errno::ENODEV))?;
     // Only now, and by its index: what has the name without being ours is left alone.
     let mut batch = Batch::default();
     let action = format!("set up {}", plan.host_ifname);
@@ -165,7 +165,7 @@ fn make_pair(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Link> {
 
 fn taken(found: Option<Link>, plan: &Plan) -> Error {
     let (name, cause) = match found {
-        Some(link) if link.alias.starts_with(ALIAS_MARK) => (
+        Some(link) if link.alias.starts_with(ALIAS_PREFIX) => (
             link.name,
             "is there already, of an earlier pod; 'podroute ipam check --fix' removes what is left over",
         ),
@@ -209,19 +209,25 @@ fn configure_host(host: &Socket, plan: &Plan, index: u32) -> Result<()> {
         }
         batch
     };
-    let batch = build(true);
-    let mut outcome = host.try_run(&batch)?;
+    let mut batch = build(true);
+    let mut outcome = host.try_run(&mut batch)?;
     if needs_ipv6(&outcome) {
         enable_ipv6(&plan.host_ifname);
-        outcome = retry(host, &batch)?;
+        outcome = retry(host, &mut batch)?;
     }
     if outcome.failures.iter().any(|f| f.errno == Errno::EINVAL) {
         // The node's address is not there just now: the kernel then chooses the source itself.
-        let batch = build(false);
-        let outcome = retry(host, &batch)?;
-        return outcome.failures.first().map_or(Ok(()), |f| Err(batch.error(f)));
+        let mut batch = build(false);
+        let outcome = retry(host, &mut batch)?;
+        return outcome
+            .failures
+            .first()
+            .map_or(Ok(()), |f| Err(batch.error(f).into()));
     }
-    outcome.failures.first().map_or(Ok(()), |f| Err(batch.error(f)))
+    outcome
+        .failures
+        .first()
+        .map_or(Ok(()), |f| Err(batch.error(f).into()))
 }
 
 /// Reverse-path filtering, and no link-local address of the kernel's own making: fe80::1 is enough, and needs no detection.
@@ -246,7 +252,7 @@ fn set_modes(batch: &mut Batch, plan: &Plan, index: u32) {
 
 /// Lets a pod of several interfaces send with each one's addresses through any: what comes in by one leaves by the default
 /// route's. Strict filtering looks at one interface alone; which pairs are right is then the table's to say.
-pub(crate) fn loosen(host: &Socket, names: &[String]) -> Result<()> {
+pub(crate) fn set_rp_filter_loose(host: &Socket, names: &[String]) -> Result<()> {
     let mut batch = Batch::default();
     for name in names {
         batch.begin(
@@ -260,20 +266,20 @@ pub(crate) fn loosen(host: &Socket, names: &[String]) -> Result<()> {
             link::put_rp_filter(spec, link::RP_FILTER_LOOSE);
         });
     }
-    let outcome = host.try_run(&batch)?;
+    let outcome = host.try_run(&mut batch)?;
     // An interface of the pod that is not ours has no end on the host.
     let failure = outcome.failures.iter().find(|f| f.errno != Errno::ENODEV);
-    failure.map_or(Ok(()), |f| Err(batch.error(f)))
+    failure.map_or(Ok(()), |f| Err(batch.error(f).into()))
 }
 
 /// A pod must not become its node's router. The host forwards, so that 1 would do; other programs write 2.
 fn refuse_advertisements(host_ifname: &str) {
     // Without IPv6 there is no such file, and nothing to refuse.
-    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{host_ifname}/accept_ra"), "0");
+    let _ = linux::sysctl::write(&format!("net/ipv6/conf/{host_ifname}/accept_ra"), "0");
 }
 
 /// Runs a batch of which a part succeeded before: what exists already is what we made.
-fn retry(socket: &Socket, batch: &Batch) -> Result<Outcome> {
+fn retry(socket: &Socket, batch: &mut Batch) -> Result<Outcome> {
     let mut outcome = socket.try_run(batch)?;
     outcome.failures.retain(|f| f.errno != Errno::EEXIST);
     Ok(outcome)
@@ -304,13 +310,13 @@ fn configure_pod(pod: &Socket, plan: &Plan, index: u32) -> Result<Vec<Route>> {
         }
         link::add_neighbour(&mut batch, CREATE | REPLACE, index, gateway, plan.host_mac);
     }
-    let mut outcome = pod.try_run(&batch)?;
+    let mut outcome = pod.try_run(&mut batch)?;
     if needs_ipv6(&outcome) {
         enable_ipv6(&plan.pod_ifname);
-        outcome = retry(pod, &batch)?;
+        outcome = retry(pod, &mut batch)?;
     }
     if let Some(failure) = outcome.failures.first() {
-        return Err(batch.error(failure));
+        return Err(batch.error(failure).into());
     }
     add_routes(pod, index, &plan.routes)
 }
@@ -331,9 +337,9 @@ fn await_addresses(host: &Socket, pod: &Socket, plan: &Plan, link: &Link) -> Res
     let deadline = Instant::now() + Duration::from_millis(500);
     for (socket, address, index) in awaited {
         // The local route is the last of that work.
-        let is_there =
+        let is_installed =
             || Ok::<bool, Error>(link::route_to(socket, address, index)?.is_some_and(|r| r.is_local));
-        while !is_there()? && Instant::now() < deadline {
+        while !is_installed()? && Instant::now() < deadline {
             std::thread::sleep(Duration::from_micros(50));
         }
     }
@@ -353,12 +359,12 @@ pub(crate) fn add_routes(pod: &Socket, index: u32, routes: &[Route]) -> Result<V
         };
         link::add_route(&mut batch, CREATE | EXCL, new);
     }
-    let outcome = pod.try_run(&batch)?;
+    let outcome = pod.try_run(&mut batch)?;
     let mut made = routes.to_vec();
     for failure in outcome.failures.iter().rev() {
         let is_default = routes.get(failure.index).is_some_and(|r| r.dst.prefix_len() == 0);
         if failure.errno != Errno::EEXIST || !is_default {
-            return Err(batch.error(failure));
+            return Err(batch.error(failure).into());
         }
         made.remove(failure.index);
     }
@@ -372,19 +378,19 @@ fn needs_ipv6(outcome: &Outcome) -> bool {
 
 /// In the namespace of this thread. The retry tells whether it helped.
 fn enable_ipv6(ifname: &str) {
-    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6"), "0");
+    let _ = linux::sysctl::write(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0");
 }
 
 /// Is this link an attachment's host end? Its hardware address is set as it is made, its alias a moment later.
-pub(crate) fn is_of(link: &Link, owner: &Owner) -> bool {
+pub(crate) fn is_host_end(link: &Link, owner: &Owner) -> bool {
     link.name == owner.host_ifname()
-        && (link.alias.starts_with(ALIAS_MARK) || link.mac == owner.host_mac().as_slice())
+        && (link.alias.starts_with(ALIAS_PREFIX) || link.mac == owner.host_mac().as_slice())
 }
 
 /// Removes the pair; no matter if it is gone. A link that only has the name stays.
 pub(crate) fn remove(host: &Socket, owner: &Owner) -> Result<bool> {
     match link::find(host, &owner.host_ifname())? {
-        Some(link) if is_of(&link, owner) => link::delete_found(host, &link),
+        Some(link) if is_host_end(&link, owner) => link::delete_found(host, &link),
         _ => Ok(false),
     }
 }

@@ -455,9 +455,16 @@ fn routes(out: &mut String, peer: &Peer) -> fmt::Result {
         )?;
     }
     as_rules(out, peer)?;
-    match routing.max_prefixes {
-        Some(most) => writeln!(out, "  most prefixes  {}", max_prefixes(most))?,
-        None => writeln!(out, "  most prefixes  no limit (default)")?,
+    if let Some(most) = routing.max_prefixes {
+        let default = default(peer, "maxPrefixes");
+        writeln!(out, "  most prefixes  {}{default}", max_prefixes(most))?;
+    }
+    if let Some(most) = routing.max_memory {
+        let (mib, default) = (most >> 20, default(peer, "maxMemory"));
+        writeln!(
+            out,
+            "  most memory    {mib} MiB for its routes, then the session ends{default}"
+        )?;
     }
     policy::policy(out, "import", &routing.import, default(peer, "import"))?;
     policy::policy(out, "export", &routing.export, default(peer, "export"))

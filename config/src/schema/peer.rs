@@ -48,6 +48,7 @@ pub(crate) const PEER: Section = Section {
         "removePrivateAs",
         "enforceFirstAs",
         "maxPrefixes",
+        "maxMemory",
         "shutdown",
     ],
 };
@@ -260,6 +261,7 @@ pub(crate) struct Peer {
     pub(crate) private_as: Option<At<PrivateAs>>,
     pub(crate) enforce_first_as: Option<At<bool>>,
     pub(crate) max_prefixes: Option<MaxPrefixes>,
+    pub(crate) max_memory: Option<At<usize>>,
     pub(crate) shutdown: Option<At<bool>>,
 }
 
@@ -360,6 +362,7 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
         max_prefixes: fields
             .get("maxPrefixes")
             .and_then(|cursor| read_max_prefixes(&cursor)),
+        max_memory: fields.scalar("maxMemory", &value::MEMORY),
         shutdown: fields.scalar("shutdown", &value::BOOL),
     })
 }

@@ -10,6 +10,7 @@ use bgp_proto::engine::{PathRules, PeerKind, PeerRouting};
 use bgp_proto::policy::Policy;
 use bgp_proto::types::{Asn, FamilySet, HoldTime, Prefix};
 
+use super::limits::{OF_NODE, OF_REFLECTOR};
 use super::node::Node;
 use super::peers::{CONNECT_RETRY, INTERNAL_TTL, PORT, RESTART_TIME};
 use crate::decode::At;
@@ -186,13 +187,19 @@ impl Making<'_> {
         }
     }
 
-    /// What is taken from a node: its own blocks and addresses of Services. A reflector passes on what others have.
+    /// A reflector passes on what others have.
+    fn reflects(&self, kind: PeerKind, other: &NodeFact) -> bool {
+        let is_reflector =
+            matches!(self.mesh, Mesh::Reflectors(selector) if selects(selector, &other.labels));
+        is_reflector && kind == PeerKind::Internal
+    }
+
+    /// What is taken from a node: its own blocks and addresses of Services.
     fn import(&self, kind: PeerKind, other: &NodeFact) -> Arc<Policy> {
         if let Some(import) = &self.import {
             return Arc::clone(import);
         }
-        let reflects = matches!(self.mesh, Mesh::Reflectors(selector) if selects(selector, &other.labels));
-        let policy = if self.blocks_known && !(reflects && kind == PeerKind::Internal) {
+        let policy = if self.blocks_known && !self.reflects(kind, other) {
             mesh_import(IMPORT_OF_NODE, &other.blocks, self.services)
         } else {
             mesh_import(IMPORT_OF_REFLECTOR, self.pod_cidrs, self.services)
@@ -201,6 +208,11 @@ impl Making<'_> {
     }
 
     fn peer(&self, name: &str, address: IpAddr, kind: PeerKind, other: &NodeFact) -> Peer {
+        let limits = if self.reflects(kind, other) {
+            &OF_REFLECTOR
+        } else {
+            &OF_NODE
+        };
         Peer {
             name: name.to_owned(),
             description: Some("a node of the mesh".to_owned()),
@@ -249,8 +261,9 @@ impl Making<'_> {
                 export: Arc::new(Policy::accept_all()),
                 next_hop_self: false,
                 allow_own_as: 0,
-                max_prefixes: None,
+                max_prefixes: Some(limits.prefixes()),
                 max_paths_per_prefix: super::peers::MAX_PATHS_PER_PREFIX,
+                max_memory: Some(limits.memory),
                 rules: PathRules::default(),
             },
             defaulted: vec![
@@ -259,6 +272,8 @@ impl Making<'_> {
                 "gracefulRestart.restartTime",
                 "families",
                 "ttl",
+                "maxPrefixes",
+                "maxMemory",
                 "import",
                 "export",
             ],

@@ -9,6 +9,7 @@ mod bfd;
 mod cluster;
 mod cni;
 mod directions;
+mod limits;
 mod node;
 mod originate;
 mod peers;
@@ -52,7 +53,6 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     }
     node.learn(blocks, own);
     let listen = node::listen(&document.listen, sink);
-    let listen = deferred.keep("listen", listen, |running| &running.listen);
     let mut fib = node::fib(&document.fib, sink);
     fib.install = deferred.keep("fib.install", fib.install, |running| &running.fib.install);
     fib.table = deferred.keep("fib.table", fib.table, |running| &running.fib.table);

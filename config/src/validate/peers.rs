@@ -9,6 +9,7 @@ use bgp_proto::engine::{LocalAs, MaxPrefixes, OverLimit, PathRules, PeerKind, Pe
 use bgp_proto::policy::Policy;
 use bgp_proto::types::{Asn, Family, FamilySet, HoldTime};
 
+use super::limits::{OF_NODE, OF_PEER};
 use super::node::{self, Node};
 use super::policies::{Direction, PeerFacts, Policies};
 use crate::decode::At;
@@ -432,6 +433,11 @@ fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
         (true, true) => PeerKind::Client,
     };
     // RFC 8212 §2: towards another AS, nothing without a policy.
+    let limits = if peer.listen_range.is_some() {
+        &OF_NODE
+    } else {
+        &OF_PEER
+    };
     let external = kind == PeerKind::External;
     let fallback = || {
         Arc::new(if external {
@@ -449,7 +455,8 @@ fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
         export: export.unwrap_or_else(fallback),
         next_hop_self: is(&peer.next_hop_self),
         allow_own_as: peer.allow_own_as.as_ref().map_or(0, |count| count.value),
-        max_prefixes: peer.max_prefixes.as_ref().map(max_prefixes),
+        max_prefixes: Some(peer.max_prefixes.as_ref().map_or(limits.prefixes(), max_prefixes)),
+        max_memory: Some(peer.max_memory.as_ref().map_or(limits.memory, |most| most.value)),
         max_paths_per_prefix: peer
             .add_path_max
             .as_ref()
@@ -541,6 +548,8 @@ fn defaulted(peer: &schema::Peer) -> Vec<&'static str> {
         ("gracefulRestart.restartTime", peer.restart_time.is_none()),
         ("families", peer.families.is_none()),
         ("ttl", peer.multihop.is_none() && peer.ttl_security.is_none()),
+        ("maxPrefixes", peer.max_prefixes.is_none()),
+        ("maxMemory", peer.max_memory.is_none()),
         ("import", peer.import.is_none()),
         ("export", peer.export.is_none()),
     ];

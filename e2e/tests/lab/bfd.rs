@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::daemon::{Kind, bird, frr, podroute};
-use e2e::failure::{Context, Result};
-use e2e::machine::Host;
-use e2e::process::Daemon;
-use e2e::rack::CONVERGENCE;
-use e2e::witness::{self, Witness};
-use e2e::{ensure, kernel, wait};
+use lab::daemon::{Kind, bird, frr, podroute};
+use lab::failure::{Context, Result};
+use lab::machine::Host;
+use lab::process::Daemon;
+use lab::rack::CONVERGENCE;
+use lab::sched_latency::{self, LatencyMonitor};
+use lab::{ensure, kernel, wait};
 
 use crate::sessions::{cable, established, yaml};
 use crate::support::{peer, prefix, wait_route};
@@ -94,7 +94,7 @@ fn path_up(host: &Host) -> Result<()> {
 }
 
 /// Nothing arrives and nothing leaves, and no link goes down.
-fn swallow(host: &Host) -> Result<()> {
+fn drop_silently(host: &Host) -> Result<()> {
     let rules = "table inet swallow {\n chain in { type filter hook input priority 0; iifname eth0 drop; }\n \
                  chain out { type filter hook output priority 0; oifname eth0 drop; }\n}\n";
     host.run("nft", &[rules]).map(drop)
@@ -114,7 +114,7 @@ fn silent_loss(other: &Other) -> Result<()> {
         detection.is_some_and(|time| time <= 200),
         "detects in {detection:?} ms"
     );
-    swallow(&b)?;
+    drop_silently(&b)?;
     let begun = Instant::now();
     wait::until(
         Duration::from_secs(5),
@@ -261,7 +261,7 @@ fn dampened() -> Result<()> {
     let peers = format!("peers:\n{}{POLICY}", peer_yaml("other", "192.0.2.2", 65001, more));
     let _agent = podroute::start_with(&a, &yaml("node-a", 64601, "10.244.1.0/24", &peers))?;
     let lose = |times: u64| {
-        swallow(&b)?;
+        drop_silently(&b)?;
         wait::until(CONVERGENCE, "the loss", || {
             let path = path(&a)?;
             ensure!(path["downs"] == times && path["state"] != "Up", "{path}");
@@ -412,15 +412,15 @@ fn many() -> Result<()> {
         host.ip(&format!("-batch {}", file.display()))?;
     }
     // Threads that are started from here on stay on this core.
-    witness::pin(0)?;
+    sched_latency::pin(0)?;
     let ends = [many_sessions(&a, 77, 78)?, many_sessions(&b, 78, 77)?];
     // In a user namespace nobody may.
     ensure!(
-        !e2e::sandbox::has_several_users() || ends.iter().all(bfd::Bfd::runs_first),
+        !lab::sandbox::has_several_users() || ends.iter().all(bfd::Bfd::runs_first),
         "BFD's thread has no real-time priority"
     );
-    let used = witness::cpu_of_threads("bfd", &[nix::unistd::Pid::this()])?;
-    let witness = Witness::start(a.name(), &[0], used)?;
+    let used = sched_latency::cpu_of_threads("bfd", &[nix::unistd::Pid::this()])?;
+    let monitor = LatencyMonitor::start(a.name(), &[0], used)?;
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -430,14 +430,14 @@ fn many() -> Result<()> {
                 }
             });
         }
-        let outcome = loses_nothing(&ends, &witness);
+        let outcome = loses_nothing(&ends, &monitor);
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         outcome
     })
 }
 
 /// Ten seconds, in each of which the machine kept nobody waiting, without a loss.
-fn loses_nothing(ends: &[bfd::Bfd], witness: &Witness) -> Result<()> {
+fn loses_nothing(ends: &[bfd::Bfd], monitor: &LatencyMonitor) -> Result<()> {
     let (mut judged, mut excused) = (0, Vec::new());
     while judged < 10 {
         ensure!(
@@ -446,9 +446,9 @@ fn loses_nothing(ends: &[bfd::Bfd], witness: &Witness) -> Result<()> {
         );
         wait::until(CONVERGENCE, "all sessions up", || all_up(ends))?;
         let before = losses(ends);
-        witness.late();
+        monitor.latency();
         std::thread::sleep(Duration::from_secs(1));
-        let (late, lost) = (witness.late().first, losses(ends) - before);
+        let (late, lost) = (monitor.latency().realtime, losses(ends) - before);
         if late > NO_EXCUSE {
             excused.push((late, lost));
             continue;

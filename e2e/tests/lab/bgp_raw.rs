@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use e2e::failure::{Context, Result};
-use e2e::{bail, ensure};
+use lab::failure::{Context, Result};
+use lab::{bail, ensure};
 use socket2::{Domain, Socket, Type};
 
 const LIMIT: Duration = Duration::from_secs(10);

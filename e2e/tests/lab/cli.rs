@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use e2e::bins;
-use e2e::daemon::{Kind, Speaker, podroute};
-use e2e::failure::{Context, Failure, Result};
-use e2e::machine::Host;
-use e2e::rack::{CONVERGENCE, Rack};
-use e2e::topology::Topology;
-use e2e::{ensure, kernel, netns, wait};
+use lab::bins;
+use lab::daemon::{Kind, Speaker, podroute};
+use lab::failure::{Context, Failure, Result};
+use lab::machine::Host;
+use lab::rack::{CONVERGENCE, Rack};
+use lab::topology::Topology;
+use lab::{ensure, kernel, netns, wait};
 
 use crate::support::small;
 use crate::{Scenario, scenario};
@@ -77,7 +77,7 @@ fn swapped() -> Result<()> {
     let mut command = std::process::Command::new(bins::find("podroute")?);
     command.args(["run", "--config"]).arg(&file);
     let mut agent = host.spawn("podroute", &mut command)?;
-    let has = |agent: &mut e2e::process::Daemon, peer: &str| {
+    let has = |agent: &mut lab::process::Daemon, peer: &str| {
         wait::until(Duration::from_secs(20), format_args!("peer {peer}"), || {
             agent.check_alive()?;
             let peers = podroute::show(&host, "peers")?;
@@ -253,8 +253,11 @@ fn pods() -> Result<()> {
         );
         Ok(())
     })?;
-    let mended = node.run(&program, &["ipam", "check", "--fix"])?;
-    ensure!(mended.contains("mended: pods-lost"), "not mended: {mended}");
+    let repaired = node.run(&program, &["ipam", "check", "--fix"])?;
+    ensure!(
+        repaired.contains("repaired: pods-lost"),
+        "not repaired: {repaired}"
+    );
     let json: serde_json::Value = serde_json::from_str(&node.run(&program, &["show", "pods", "-o", "json"])?)
         .map_err(|error| Failure::new(format!("show pods -o json: {error}")))?;
     let names: Vec<_> = json["pods"]

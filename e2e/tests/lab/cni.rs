@@ -3,14 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use e2e::cni::{IFNAME, Plugin, Reply, Runtime};
-use e2e::daemon::Kind;
-use e2e::failure::{Failure, Result};
-use e2e::kernel::{self, PROTO_CNI};
-use e2e::probe::Endpoint;
-use e2e::rack::{Plan, Rack};
-use e2e::topology::{Family, Topology};
-use e2e::{ensure, netns, probe};
+use lab::cni::{IFNAME, Plugin, Reply, Runtime};
+use lab::daemon::Kind;
+use lab::failure::{Failure, Result};
+use lab::kernel::{self, PROTO_CNI};
+use lab::probe::Endpoint;
+use lab::rack::{Plan, Rack};
+use lab::topology::{Family, Topology};
+use lab::{ensure, netns, probe};
 use serde_json::{Value, json};
 
 use crate::support::prefix;
@@ -51,7 +51,7 @@ fn rack_with_block(block: &str) -> Result<Rack> {
     plan.plugin = Plugin::Podroute;
     plan.topology.machine_mut("node-1").blocks[0] = prefix(block);
     let rack = Rack::build(plan)?;
-    rack.stand_in_for_agent("node-1")?;
+    rack.write_node_json("node-1")?;
     Ok(rack)
 }
 
@@ -145,7 +145,7 @@ fn first_packets() -> Result<()> {
         } else {
             (pod.name.clone(), node.addresses.clone())
         };
-        let answered = netns::within(&from, || e2e::icmp::ping_all(&to, number, limit))?;
+        let answered = netns::within(&from, || lab::icmp::ping_all(&to, number, limit))?;
         ensure!(
             answered.len() == to.len(),
             "pod {number}: from {from} only {answered:?} of {to:?} answered"

@@ -1,12 +1,12 @@
 //! Another speaker on the node: the host's FRR, or one that announces Services.
 
-use e2e::daemon::{Kind, bird, frr, podroute};
-use e2e::ensure;
-use e2e::failure::Result;
-use e2e::machine::Host;
-use e2e::process::Daemon;
-use e2e::rack::CONVERGENCE;
-use e2e::wait;
+use lab::daemon::{Kind, bird, frr, podroute};
+use lab::ensure;
+use lab::failure::Result;
+use lab::machine::Host;
+use lab::process::Daemon;
+use lab::rack::CONVERGENCE;
+use lab::wait;
 
 use crate::sessions::{cable, established};
 use crate::support::{prefix, wait_no_route, wait_route};
@@ -57,11 +57,11 @@ fn behind_frr() -> Result<()> {
         route.next_hops.iter().any(|(via, _)| *via == Some(gateway))
     })?;
     wait_route(&node, prefix("10.244.2.0/24"), CONVERGENCE, |route| {
-        route.protocol != e2e::kernel::PROTO_AGENT
+        route.protocol != lab::kernel::PROTO_AGENT
     })?;
     agent.terminate(std::time::Duration::from_secs(5))?;
     ensure!(
-        e2e::kernel::route(&tor, prefix("10.244.1.0/24"))?.is_some(),
+        lab::kernel::route(&tor, prefix("10.244.1.0/24"))?.is_some(),
         "the block went with the agent"
     );
     Ok(())
@@ -92,11 +92,11 @@ fn before_services() -> Result<()> {
     wait_route(&tor, prefix("10.244.1.0/24"), CONVERGENCE, |_| true)?;
     // What is for this host is not for its own kernel, and what was not agreed on is refused.
     ensure!(
-        e2e::kernel::route(&node, service)?.is_none(),
+        lab::kernel::route(&node, service)?.is_none(),
         "the node's own kernel has it"
     );
     ensure!(
-        e2e::kernel::route(&tor, prefix("203.0.113.7/32"))?.is_none(),
+        lab::kernel::route(&tor, prefix("203.0.113.7/32"))?.is_none(),
         "the router heard of what the policy refuses"
     );
     speaker

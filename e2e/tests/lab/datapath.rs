@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use e2e::daemon::{Kind, bird, podroute};
-use e2e::ensure;
-use e2e::failure::{Failure, Result};
-use e2e::kernel::{self, PROTO_AGENT};
-use e2e::machine::Host;
-use e2e::process::Daemon;
-use e2e::rack::CONVERGENCE;
-use e2e::topology::Family;
-use e2e::wait;
+use lab::daemon::{Kind, bird, podroute};
+use lab::ensure;
+use lab::failure::{Failure, Result};
+use lab::kernel::{self, PROTO_AGENT};
+use lab::machine::Host;
+use lab::process::Daemon;
+use lab::rack::CONVERGENCE;
+use lab::topology::Family;
+use lab::wait;
 
 use crate::sessions::{cable, established};
 use crate::{Scenario, scenario};

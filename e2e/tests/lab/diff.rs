@@ -1,10 +1,10 @@
 //! `podroute diff` says what a reload then does.
 
-use e2e::bins;
-use e2e::daemon::Kind;
-use e2e::ensure;
-use e2e::failure::{Failure, Result};
-use e2e::rack::{CONVERGENCE, Rack};
+use lab::bins;
+use lab::daemon::Kind;
+use lab::ensure;
+use lab::failure::{Failure, Result};
+use lab::rack::{CONVERGENCE, Rack};
 
 use crate::support::{prefix, settled, small, uptime, wait_no_route, wait_route};
 use crate::{Scenario, scenario};

@@ -6,15 +6,15 @@
 
 use std::time::Duration;
 
-use e2e::daemon::Kind;
-use e2e::ensure;
-use e2e::failover::{Cost, Fault, Lasts, run};
-use e2e::failure::Result;
+use lab::daemon::Kind;
+use lab::ensure;
+use lab::failover::{Cost, Fault, RepairWhen, run};
+use lab::failure::Result;
 
 use crate::{Scenario, scenario};
 
 /// While a fault lasts, all streams go another way within this: long before the hold timer.
-const ANOTHER_WAY: Duration = Duration::from_secs(6);
+const REROUTE_LIMIT: Duration = Duration::from_secs(6);
 /// What is allowed in addition for each second that a thread was late: the threads and processes that a change goes
 /// through, one after the other.
 const HOPS: f64 = 100.0;
@@ -39,13 +39,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 fn all(faults: &[Fault], seed: u64) -> Result<()> {
     let mut left = faults.to_vec();
     for _ in 0..3 {
-        let costs = run(Kind::Podroute, &left, seed, Lasts::UntilTheyFlow(ANOTHER_WAY))?;
+        let costs = run(Kind::Podroute, &left, seed, RepairWhen::Rerouted(REROUTE_LIMIT))?;
         ensure!(costs.len() == left.len(), "{costs:?}");
         left.clear();
         for cost in &costs {
             println!("{cost:?}");
             match bounded(cost) {
-                Err(_) if cost.late.first > NO_EXCUSE => left.push(cost.fault),
+                Err(_) if cost.latency.realtime > NO_EXCUSE => left.push(cost.fault),
                 outcome => outcome?,
             }
         }
@@ -60,14 +60,14 @@ fn all(faults: &[Fault], seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// How long a stream may be silent, in seconds, while the fault lasts and when it is mended.
+/// How long a stream may be silent, in seconds, while the fault lasts and when it is repaired.
 fn bounds(fault: Fault) -> (f64, f64) {
     match fault {
         // The kernel and we see the carrier go.
         Fault::Cut | Fault::DeadTor => (0.25, 0.25),
         // 150 ms of silence first.
         Fault::Silent | Fault::SilentSpine => (0.6, 0.25),
-        // There is no other way until it is mended; then sessions come back.
+        // There is no other way until it is repaired; then sessions come back.
         Fault::Partition => (f64::INFINITY, 2.0),
         Fault::DeadNode | Fault::Rolling => (0.0, 0.0),
     }
@@ -77,23 +77,23 @@ fn bounded(cost: &Cost) -> Result<()> {
     // Where nothing may be lost, nothing may be lost however busy the machine is.
     let allowed = |bound: f64| {
         let more = if bound > 0.0 {
-            HOPS * cost.late.ordinary
+            HOPS * cost.latency.ordinary
         } else {
             0.0
         };
-        (bound + more).min(bound.max(ANOTHER_WAY.as_secs_f64()))
+        (bound + more).min(bound.max(REROUTE_LIMIT.as_secs_f64()))
     };
-    ensure!(cost.no_way.is_none(), "{cost:?}");
-    let (during, mended) = bounds(cost.fault);
+    ensure!(cost.not_rerouted.is_none(), "{cost:?}");
+    let (during, repaired) = bounds(cost.fault);
     ensure!(
         cost.fault_loss.longest <= allowed(during),
         "at most {} s of silence: {cost:?}",
         allowed(during)
     );
     ensure!(
-        cost.mend_loss.longest <= allowed(mended),
-        "at most {} s when mended: {cost:?}",
-        allowed(mended)
+        cost.mend_loss.longest <= allowed(repaired),
+        "at most {} s when repaired: {cost:?}",
+        allowed(repaired)
     );
     if cost.fault == Fault::DeadNode {
         ensure!(

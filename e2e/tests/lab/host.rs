@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use e2e::daemon::{Kind, podroute};
-use e2e::ensure;
-use e2e::failure::{Failure, Result};
-use e2e::flow::Flow;
-use e2e::machine::Host;
-use e2e::rack::Rack;
-use e2e::wait;
+use lab::daemon::{Kind, podroute};
+use lab::ensure;
+use lab::failure::{Failure, Result};
+use lab::flow::Flow;
+use lab::machine::Host;
+use lab::rack::Rack;
+use lab::wait;
 use serde_json::Value;
 
 use crate::support::{self, small};
@@ -91,7 +91,7 @@ fn pods_outlive() -> Result<()> {
         let outcome = flow.finish()?;
         let lost = outcome.lost.iter().filter(|number| **number >= mark).count();
         println!("{what}: {lost} ms without the pod");
-        let answered = node.within(|| e2e::icmp::ping_all(&[pod, pod6], 1, SOON))?;
+        let answered = node.within(|| lab::icmp::ping_all(&[pod, pod6], 1, SOON))?;
         ensure!(answered.len() == 2, "{what}: only {answered:?} answer");
     }
     // The kernel dropped the routes by the node's own gateway with its address; those are the operator's to bring back.

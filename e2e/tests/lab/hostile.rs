@@ -4,11 +4,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use e2e::daemon::{Kind, Speaker};
-use e2e::ensure;
-use e2e::failure::{Failure, Result};
-use e2e::rack::Rack;
-use e2e::topology::{Neighbor, Role};
+use lab::daemon::{Kind, Speaker};
+use lab::ensure;
+use lab::failure::{Failure, Result};
+use lab::rack::Rack;
+use lab::topology::{Neighbor, Role};
 
 use crate::bgp_raw::{KEEPALIVE, OPEN, Open, Raw, UPDATE, message};
 use crate::support::{self, peer, small};

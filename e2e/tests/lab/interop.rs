@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use e2e::daemon::{Kind, podroute};
-use e2e::demo::{self, Options};
-use e2e::ensure;
-use e2e::failure::{Failure, Result};
-use e2e::rack::Rack;
-use e2e::wait;
+use lab::daemon::{Kind, podroute};
+use lab::demo::{self, Options};
+use lab::ensure;
+use lab::failure::{Failure, Result};
+use lab::rack::Rack;
+use lab::wait;
 
 use crate::support::{self, only_nodes_wait, only_tors_wait, peer, small};
 use crate::{Scenario, scenario};
@@ -60,7 +60,7 @@ fn session_killed(tor: Kind) -> Result<()> {
     if tor == Kind::Podroute {
         // No command of ours resets one session: the ToR's agent ends and starts again.
         rack.daemon("tor-a").terminate()?;
-        rack.daemon("tor-a").start_again()?;
+        rack.daemon("tor-a").restart_daemons()?;
     } else {
         let address: IpAddr = "192.0.2.11".parse().expect("literal");
         rack.daemon("tor-a").reset(address)?;

@@ -3,15 +3,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use e2e::bins;
-use e2e::capture::Capture;
-use e2e::daemon::{Kind, Speaker, podroute};
-use e2e::ensure;
-use e2e::failure::{Failure, Result};
-use e2e::kernel::{self, PROTO_AGENT};
-use e2e::machine::Host;
-use e2e::rack::Rack;
-use e2e::{icmp, wait};
+use lab::bins;
+use lab::capture::Capture;
+use lab::daemon::{Kind, Speaker, podroute};
+use lab::ensure;
+use lab::failure::{Failure, Result};
+use lab::kernel::{self, PROTO_AGENT};
+use lab::machine::Host;
+use lab::rack::Rack;
+use lab::{icmp, wait};
 
 use crate::support::{self, prefix, small, wait_no_route, wait_route};
 use crate::{Scenario, scenario};

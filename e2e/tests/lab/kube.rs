@@ -7,12 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use e2e::daemon::{Kind, podroute};
-use e2e::failure::{Context, Failure, Result};
-use e2e::machine::Host;
-use e2e::process::Daemon;
-use e2e::rack::CONVERGENCE;
-use e2e::{cabling, ensure, kernel, netns, wait};
+use lab::daemon::{Kind, podroute};
+use lab::failure::{Context, Failure, Result};
+use lab::machine::Host;
+use lab::process::Daemon;
+use lab::rack::CONVERGENCE;
+use lab::{cabling, ensure, kernel, netns, wait};
 use serde_json::{Value, json};
 
 use crate::support::{peer, prefix, wait_no_route, wait_route};
@@ -47,7 +47,7 @@ pub(crate) fn with_api(test: fn(&mut Cluster) -> Result<()>) -> Result<()> {
         return Ok(());
     };
     for tool in ["curl", "openssl", "kubectl"] {
-        if e2e::process::find_program(tool).is_none() {
+        if lab::process::find_program(tool).is_none() {
             println!("LEFT OUT: {tool} is not installed");
             return Ok(());
         }
@@ -82,7 +82,7 @@ pub(crate) const NAMES: [&str; 3] = ["node-1", "node-2", "node-3"];
 impl Cluster {
     fn start(starter: &Path) -> Result<Self> {
         netns::create("switch")?;
-        e2e::process::run(
+        lab::process::run(
             "ip",
             &[
                 "-n",
@@ -100,7 +100,7 @@ impl Cluster {
         let attach = |name: &str, last: u8| -> Result<Host> {
             let host = Host::create(name)?;
             let peer = format!("to-{name}");
-            e2e::process::run(
+            lab::process::run(
                 "ip",
                 &[
                     "-n", "switch", "link", "add", &peer, "master", "br0", "up", "type", "veth", "peer",

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use e2e::bins;
-use e2e::daemon::{Kind, podroute};
-use e2e::failure::{Failure, Result};
-use e2e::flow::Flow;
-use e2e::rack::CONVERGENCE;
-use e2e::{ensure, wait};
+use lab::bins;
+use lab::daemon::{Kind, podroute};
+use lab::failure::{Failure, Result};
+use lab::flow::Flow;
+use lab::rack::CONVERGENCE;
+use lab::{ensure, wait};
 use serde_json::{Value, json};
 
 use crate::kube::{Cluster, FULL, NAMES, with_api};
@@ -102,7 +102,7 @@ fn full_to_reflectors(cluster: &mut Cluster) -> Result<()> {
     })?;
     flows.iter().try_for_each(|flow| flow.wait_for(500))?;
     for flow in flows {
-        flow.finish()?.nothing_lost(16_000)?;
+        flow.finish()?.check_no_loss(16_000)?;
     }
     cluster.wait_mesh()
 }

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use e2e::cni::Runtime;
-use e2e::container::{Image, Kubelet};
-use e2e::daemon::Kind;
-use e2e::failure::{Context, Result};
-use e2e::flow::Flow;
-use e2e::machine::Host;
-use e2e::process::Daemon;
-use e2e::rack::CONVERGENCE;
-use e2e::topology::Family;
-use e2e::{ensure, wait};
+use lab::cni::Runtime;
+use lab::container::{Image, Kubelet};
+use lab::daemon::Kind;
+use lab::failure::{Context, Result};
+use lab::flow::Flow;
+use lab::machine::Host;
+use lab::process::Daemon;
+use lab::rack::CONVERGENCE;
+use lab::topology::Family;
+use lab::{ensure, wait};
 use serde_json::Value;
 
 use crate::kube::{Cluster, NAMES, with_api};
@@ -86,7 +86,7 @@ fn wait_ready(host: &Host, agent: &mut Daemon) -> Result<()> {
 }
 
 /// A pod of `node` by the plugin and the list that the init container put there.
-fn pod(kubelet: &Kubelet, name: &str) -> Result<e2e::cni::Pod> {
+fn pod(kubelet: &Kubelet, name: &str) -> Result<lab::cni::Pod> {
     let list = kubelet.on_host("/etc/cni/net.d/10-podroute.conflist");
     let list = std::fs::read_to_string(&list).context(list.display())?;
     let list: Value = serde_json::from_str(&list).context("the list")?;
@@ -199,7 +199,7 @@ fn daemonset(cluster: &mut Cluster) -> Result<()> {
         wait_ready(host, agent)?;
     }
     flow.wait_for(200)?;
-    flow.finish()?.nothing_lost(400)?;
+    flow.finish()?.check_no_loss(400)?;
     agents
         .iter_mut()
         .try_for_each(|agent| agent.terminate(Duration::from_secs(10)))?;

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::daemon::{Kind, podroute};
-use e2e::ensure;
-use e2e::failure::{Context, Result};
-use e2e::wait;
+use lab::daemon::{Kind, podroute};
+use lab::ensure;
+use lab::failure::{Context, Result};
+use lab::wait;
 use serde_json::{Value, json};
 
 use crate::kube::{Cluster, with_api};
@@ -79,7 +79,7 @@ fn thousands(cluster: &mut Cluster) -> Result<()> {
     wait::until(Duration::from_secs(60), "the agent in sync", in_sync)?;
     let took = start.elapsed();
     let heard = octets()? - before;
-    let (cpu, peak) = e2e::bench::cost(std::slice::from_ref(&cluster.agents[0]))?;
+    let (cpu, peak) = lab::process::cost(std::slice::from_ref(&cluster.agents[0]))?;
     println!(
         "one agent, {NODES} nodes, {SERVICES} Services: in sync after {took:?}, {:.1} MiB from the API server, \
          {cpu:.2} CPU s, {peak:.1} MiB",
@@ -105,7 +105,7 @@ fn thousands(cluster: &mut Cluster) -> Result<()> {
     let more = octets()? - before;
     println!("one node more and one changed: {more} octets");
     ensure!(more < 200_000, "{more} octets for two events");
-    let (after, _) = e2e::bench::cost(std::slice::from_ref(&cluster.agents[0]))?;
+    let (after, _) = lab::process::cost(std::slice::from_ref(&cluster.agents[0]))?;
     ensure!(after - cpu < 2.0, "{} CPU s for two events", after - cpu);
     Ok(())
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use e2e::daemon::{Kind, bird, podroute};
-use e2e::failure::{Failure, Result};
-use e2e::rack::CONVERGENCE;
-use e2e::visits::{Server, Visits};
-use e2e::{ensure, wait};
+use lab::daemon::{Kind, bird, podroute};
+use lab::failure::{Failure, Result};
+use lab::rack::CONVERGENCE;
+use lab::tcp_probe::{Server, TcpProbe};
+use lab::{ensure, wait};
 use serde_json::{Value, json};
 
 use crate::kube::{Cluster, FULL, NAMES, with_api};
@@ -160,7 +160,7 @@ fn terminating(name: &str, node: &str) -> Value {
 }
 
 /// A router that is not ours at the nodes' switch, with the users behind it.
-fn router(cluster: &Cluster) -> Result<Vec<e2e::process::Daemon>> {
+fn router(cluster: &Cluster) -> Result<Vec<lab::process::Daemon>> {
     let session = |n: usize| {
         format!(
             "protocol bgp node{n} {{ local 192.0.2.100 as 65001; neighbor 192.0.2.1{n} as 64512; connect retry time 1; \
@@ -200,7 +200,7 @@ fn rolling_update(cluster: &mut Cluster) -> Result<()> {
     cluster.create(SLICES, &slice("web-0", NAMES[0], true))?;
     wait_route(&cluster.api, prefix("198.51.100.1/32"), CONVERGENCE, |_| true)?;
     let address = ([198, 51, 100, 1], 80).into();
-    let visits = Visits::start("api", address, Duration::from_millis(2));
+    let probe = TcpProbe::start("api", address, Duration::from_millis(2));
     const ROLLS: usize = 4;
     for roll in 0..ROLLS {
         let (old, new) = (NAMES[roll % 2], NAMES[(roll + 1) % 2]);
@@ -220,24 +220,24 @@ fn rolling_update(cluster: &mut Cluster) -> Result<()> {
         std::thread::sleep(GRACE);
         drop(std::mem::replace(&mut serving, next));
         cluster.delete(&format!("{SLICES}/{from}"))?;
-        let before = visits.outcome().of(new);
+        let before = probe.outcome().of(new);
         wait::until(CONVERGENCE, format_args!("{new} answers"), || {
-            ensure!(visits.outcome().of(new) > before, "{:?}", visits.outcome());
+            ensure!(probe.outcome().of(new) > before, "{:?}", probe.outcome());
             Ok(())
         })?;
     }
-    let seen = visits.outcome();
+    let seen = probe.outcome();
     println!("{seen:?}");
     ensure!(seen.refused.is_empty(), "refused: {seen:?}");
     // A connection that is open while its route moves arrives where nobody knows it.
-    ensure!(seen.broken.len() <= ROLLS, "{seen:?}");
+    ensure!(seen.aborted.len() <= ROLLS, "{seen:?}");
     // An endpoint that dies without a word is noticed, by the visitors too.
     drop(serving);
     wait::until(CONVERGENCE, "the visitors notice", || {
-        if visits.outcome().refused.is_empty() {
+        if probe.outcome().refused.is_empty() {
             return Err(Failure::new("all are still answered"));
         }
         Ok(())
     })?;
-    visits.finish().map(drop)
+    probe.finish().map(drop)
 }

@@ -4,13 +4,13 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use e2e::daemon::Kind;
-use e2e::demo::{self, Options};
-use e2e::failure::{Context, Failure, Result};
-use e2e::probe;
-use e2e::rack::{Plan, Rack};
-use e2e::topology::Topology;
-use e2e::{ensure, wait};
+use lab::daemon::Kind;
+use lab::demo::{self, Options};
+use lab::failure::{Context, Failure, Result};
+use lab::probe;
+use lab::rack::{Plan, Rack};
+use lab::topology::Topology;
+use lab::{ensure, wait};
 
 use crate::{Scenario, scenario};
 

@@ -3,11 +3,11 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use e2e::blast::{Load, Rules, Spec, Table, address};
-use e2e::daemon::{Kind, podroute};
-use e2e::failure::Result;
-use e2e::machine::Host;
-use e2e::{bins, ensure};
+use lab::bgp_load::{Load, Rules, Spec, Table, address};
+use lab::daemon::{Kind, podroute};
+use lab::failure::Result;
+use lab::machine::Host;
+use lab::{bins, ensure};
 
 use crate::{Scenario, scenario};
 

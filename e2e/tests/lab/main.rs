@@ -4,14 +4,6 @@
 //! installed is left out, with the reason printed; with `LAB_REQUIRE=1` (set by `make test` where it
 //! could install everything) it fails instead. The programs under test must be built: `make build`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
 mod bfd;
 mod bgp_raw;
 mod cli;
@@ -35,10 +27,11 @@ mod matrix;
 mod monitor;
 mod objects;
 mod overlays;
+mod reload;
+mod resolution;
 mod restart;
 mod sessions;
 mod support;
-mod ways;
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -46,10 +39,10 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
-use e2e::daemon::Kind;
-use e2e::failure::{Failure, Result};
-use e2e::process::find_program;
-use e2e::sandbox;
+use lab::daemon::Kind;
+use lab::failure::{Failure, Result};
+use lab::process::find_program;
+use lab::sandbox;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// No scenario may take longer; its box is ended then.
@@ -105,7 +98,7 @@ impl Scenario {
     fn missing(&self) -> Option<Failure> {
         let daemons = self.needs.iter().filter(|kind| **kind != Kind::Podroute);
         let mut missing = daemons.filter_map(|kind| kind.available().err());
-        let plugins = || e2e::cni::reference_plugins_available().err();
+        let plugins = || lab::cni::reference_plugins_available().err();
         let programs = || {
             let mut absent = self
                 .programs
@@ -144,7 +137,8 @@ fn scenarios() -> Vec<Scenario> {
         kube_scale::scenarios(),
         kube_services::scenarios(),
         objects::scenarios(),
-        ways::scenarios(),
+        reload::scenarios(),
+        resolution::scenarios(),
         restart::scenarios(),
         sessions::scenarios(),
         hostile::scenarios(),
@@ -158,7 +152,7 @@ fn scenarios() -> Vec<Scenario> {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(code) = e2e::dispatch(&args) {
+    if let Some(code) = lab::dispatch(&args) {
         std::process::exit(code);
     }
     match args.as_slice() {

@@ -4,12 +4,12 @@ use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use e2e::daemon::{Kind, podroute};
-use e2e::failure::{Context, Result};
-use e2e::machine::{Host, command};
-use e2e::process::find_program;
-use e2e::rack::{CONVERGENCE, Rack};
-use e2e::{bins, ensure, wait};
+use lab::daemon::{Kind, podroute};
+use lab::failure::{Context, Result};
+use lab::machine::{Host, command};
+use lab::process::find_program;
+use lab::rack::{CONVERGENCE, Rack};
+use lab::{bins, ensure, wait};
 
 use crate::support::{peer, small};
 use crate::{Scenario, scenario};
@@ -174,9 +174,9 @@ fn independent(host: &Host, octets: &[u8]) -> Result<()> {
     let text = host.write_config("bmp.txt", &hex)?;
     let file = text.with_extension("pcap");
     let (text, file) = (text.display().to_string(), file.display().to_string());
-    e2e::process::finish(command("text2pcap").args(["-q", "-T", "40000,11019", &text, &file]))?;
+    lab::process::finish(command("text2pcap").args(["-q", "-T", "40000,11019", &text, &file]))?;
     let read = |filter: &str| {
-        e2e::process::finish(command("tshark").args([
+        lab::process::finish(command("tshark").args([
             "-r",
             &file,
             "-d",
@@ -212,7 +212,7 @@ fn dump() -> Result<()> {
     let name = file.display().to_string();
     node.run(&program.to_string_lossy(), &["dump", &name])?;
     ensure!(!file.with_extension("part").exists(), "a part is left");
-    let text = e2e::process::finish(command("bgpdump").args(["-m", &name]))?;
+    let text = lab::process::finish(command("bgpdump").args(["-m", &name]))?;
     // Time aside: type, peer, its AS, prefix, AS path, origin, next hop.
     for line in [
         "|B|0.0.0.0|64512|10.244.1.0/24||IGP|",

@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::bins;
-use e2e::daemon::{Kind, bird, podroute};
-use e2e::ensure;
-use e2e::failure::Result;
-use e2e::kernel;
-use e2e::machine::Host;
-use e2e::process::Daemon;
-use e2e::rack::CONVERGENCE;
-use e2e::topology::Family;
-use e2e::wait;
+use lab::bins;
+use lab::daemon::{Kind, bird, podroute};
+use lab::ensure;
+use lab::failure::Result;
+use lab::kernel;
+use lab::machine::Host;
+use lab::process::Daemon;
+use lab::rack::CONVERGENCE;
+use lab::topology::Family;
+use lab::wait;
 use serde_json::Value;
 
 use crate::sessions::{cable, established};
@@ -139,7 +139,7 @@ impl Pair {
 
     /// Notifications of routes and nexthop objects, from now on.
     fn monitor(&self) -> Result<Daemon> {
-        let mut command = e2e::machine::command("ip");
+        let mut command = lab::machine::command("ip");
         command.args(["-o", "monitor", "route", "nexthop"]);
         let mut monitor = self.node.spawn("monitor", &mut command)?;
         // A route of the test's own shows that it listens.
@@ -191,7 +191,7 @@ fn lost_router() -> Result<()> {
     let all_via = |gateway: &str| {
         let gateway: std::net::IpAddr = gateway
             .parse()
-            .map_err(|_| e2e::failure::Failure::new("an address"))?;
+            .map_err(|_| lab::failure::Failure::new("an address"))?;
         wait::until(CONVERGENCE, format_args!("{ROUTES} routes via {gateway}"), || {
             let routes = kernel::routes(&pair.node, Family::V4)?;
             let there = routes.iter().filter(|route| {

@@ -4,12 +4,12 @@
 
 use std::path::Path;
 
-use e2e::daemon::{Kind, bird, frr, gobgp, openbgpd, podroute};
-use e2e::failure::{Context, Result};
-use e2e::machine::Host;
-use e2e::process::Daemon;
-use e2e::rack::CONVERGENCE;
-use e2e::{cabling, ensure, netns, process, wait};
+use lab::daemon::{Kind, bird, frr, gobgp, openbgpd, podroute};
+use lab::failure::{Context, Failure, Result};
+use lab::machine::Host;
+use lab::process::Daemon;
+use lab::rack::CONVERGENCE;
+use lab::{cabling, ensure, netns, process, wait};
 use serde_json::json;
 
 use crate::support::{prefix, wait_route};
@@ -41,7 +41,26 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             as_per_rack(Kind::Podroute)
         }),
         scenario("overlays::reflector_file", [Kind::Podroute], reflector_file),
+        scenario(
+            "overlays::as_per_node_with_frr",
+            [Kind::Podroute, Kind::Frr],
+            as_per_node,
+        ),
     ]
+    .into_iter()
+    .chain(meshes())
+    .collect()
+}
+
+/// The overlays with a mesh, and a router beside it that learns the pods.
+fn meshes() -> impl Iterator<Item = Scenario> {
+    let tors = [Kind::Bird, Kind::Frr, Kind::Gobgp, Kind::Openbgpd, Kind::Podroute];
+    ["full-mesh", "reflectors"].into_iter().flat_map(move |overlay| {
+        tors.map(|tor| {
+            let name = format!("overlays::{}_with_{}", overlay.replace('-', "_"), tor.name());
+            scenario(name, [Kind::Podroute, tor], move || beside_a_mesh(overlay, tor))
+        })
+    })
 }
 
 fn example(name: &str) -> Result<String> {
@@ -96,62 +115,154 @@ fn start_tor(kind: Kind, tor: &Host) -> Result<Vec<Daemon>> {
 fn ask(kind: Kind, tor: &Host, prefix: &str) -> Result<String> {
     match kind {
         Kind::Bird => tor.run("birdc", &["show", "route", "for", prefix]),
+        Kind::Frr if prefix.contains(':') => frr::vtysh(tor, &format!("show bgp ipv6 unicast {prefix}")),
         Kind::Frr => frr::vtysh(tor, &format!("show bgp ipv4 unicast {prefix}")),
+        Kind::Gobgp if prefix.contains(':') => tor.run("gobgp", &["global", "rib", "-a", "ipv6", prefix]),
         Kind::Gobgp => tor.run("gobgp", &["global", "rib", prefix]),
         Kind::Openbgpd => tor.run("bgpctl", &["show", "rib", prefix]),
         Kind::Podroute => podroute::show(tor, "routes").map(|routes| routes.to_string()),
     }
 }
 
-/// Pods of the rack's nodes reach each other over the router, and the router knows a Service's address.
-fn as_per_rack(kind: Kind) -> Result<()> {
-    const SERVICE: &str = "203.0.113.200";
-    let hosts = switch(&[("tor", 1), ("node-1", 11), ("node-2", 12)])?;
-    let (tor, nodes) = (&hosts[0], &hosts[1..]);
-    let _tor = start_tor(kind, tor)?;
-    let overlay = example("kubernetes/overlays/as-per-rack/podroute.yaml")?;
-    // As its comment says.
-    let overlay = overlay.replace("\n# services:", "\nservices:");
+const SERVICE: &str = "203.0.113.200";
+/// The blocks of a node, by its number.
+fn blocks(n: u8) -> [String; 2] {
+    [format!("10.244.{n}.0/24"), format!("fd00:10:244:{n}::/64")]
+}
+
+/// The configuration of an overlay, with the Services that its comment has.
+fn overlay(name: &str) -> Result<String> {
+    let text = example(&format!("kubernetes/overlays/{name}/podroute.yaml"))?;
+    let text = text.replace("\n# services:", "\nservices:");
     ensure!(
-        overlay.contains("\nservices: {advertise: [loadBalancer]"),
-        "no services in {overlay}"
+        text.contains("\nservices: {advertise: [loadBalancer]"),
+        "no services in {text}"
     );
-    let mut agents = Vec::new();
-    for (host, here) in nodes.iter().zip([true, false]) {
-        let node = |n: u8| {
-            json!({
-                "uid": format!("uid-{n}"), "labels": {"rack": "a"}, "blocks": [format!("10.244.{n}.0/24")],
-                "addresses": [format!("192.0.2.1{n}")],
-            })
-        };
-        let service = json!({
-            "labels": {}, "balanced": [SERVICE], "external": [], "cluster": [], "class": null,
-            "external_local": true, "internal_local": false, "here": [here, false], "anywhere": [true, false],
-        });
-        let known = json!({
-            "version": 2, "nodes": {"node-1": node(1), "node-2": node(2)}, "services": {"default/web": service},
-        });
-        let file = host.run_file("podroute/cluster.json");
-        std::fs::create_dir_all(host.run_file("podroute")).context("/run/podroute")?;
-        std::fs::write(&file, known.to_string()).context(file.display())?;
-        agents.push(podroute::start_in(host, &overlay, &[("NODE_NAME", host.name())])?);
+    Ok(text)
+}
+
+/// Starts the agent of `node-1` or `node-2` with what Kubernetes says of both, and of a Service with an endpoint on the first.
+fn start_node(host: &Host, overlay: &str, labels: &serde_json::Value) -> Result<Daemon> {
+    let node = |n: u8| {
+        json!({
+            "uid": format!("uid-{n}"), "labels": labels, "blocks": blocks(n), "addresses": [format!("192.0.2.1{n}")],
+        })
+    };
+    let here = host.name() == "node-1";
+    let service = json!({
+        "labels": {}, "balanced": [SERVICE], "external": [], "cluster": [], "class": null,
+        "external_local": true, "internal_local": false, "here": [here, false], "anywhere": [true, false],
+    });
+    let known = json!({
+        "version": 2, "nodes": {"node-1": node(1), "node-2": node(2)}, "services": {"default/web": service},
+    });
+    let file = host.run_file("podroute/cluster.json");
+    std::fs::create_dir_all(host.run_file("podroute")).context("/run/podroute")?;
+    std::fs::write(&file, known.to_string()).context(file.display())?;
+    podroute::start_in(host, overlay, &[("NODE_NAME", host.name())])
+}
+
+/// Each node has the other's blocks of both families in its kernel.
+fn wait_blocks_of_others(nodes: &[Host]) -> Result<()> {
+    for (host, other) in nodes.iter().zip([2, 1]) {
+        for block in blocks(other) {
+            wait_route(host, prefix(&block), CONVERGENCE, |route| {
+                !route.next_hops.is_empty()
+            })?;
+        }
     }
-    // GoBGP sends no neighbor routes with its own AS, as its snippet says.
-    let meet = kind != Kind::Gobgp;
-    for (host, other) in nodes
-        .iter()
-        .zip(["10.244.2.0/24", "10.244.1.0/24"])
-        .filter(|_| meet)
-    {
-        wait_route(host, prefix(other), CONVERGENCE, |route| {
-            !route.next_hops.is_empty()
-        })?;
+    Ok(())
+}
+
+/// The router knows the blocks of both nodes, of both families, and the Service's address, from the node that has its endpoint.
+fn wait_known(kind: Kind, tor: &Host) -> Result<()> {
+    for (n, blocks) in [(1, blocks(1)), (2, blocks(2))] {
+        for (block, gateway) in blocks
+            .iter()
+            .zip([format!("192.0.2.1{n}"), format!("2001:db8:a::1{n}")])
+        {
+            wait::until(CONVERGENCE, format_args!("{block} at the router"), || {
+                let said = ask(kind, tor, block)?;
+                ensure!(said.contains(block.as_str()) && said.contains(&gateway), "{said}");
+                Ok(())
+            })?;
+        }
     }
     wait::until(CONVERGENCE, "the Service at the router", || {
         let said = ask(kind, tor, &format!("{SERVICE}/32"))?;
         ensure!(said.contains(SERVICE) && said.contains("192.0.2.11"), "{said}");
         Ok(())
     })
+}
+
+/// Pods of the rack's nodes reach each other over the router, in both families.
+fn as_per_rack(kind: Kind) -> Result<()> {
+    let hosts = switch(&[("tor", 1), ("node-1", 11), ("node-2", 12)])?;
+    let (tor, nodes) = (&hosts[0], &hosts[1..]);
+    let _tor = start_tor(kind, tor)?;
+    let overlay = overlay("as-per-rack")?;
+    let start = |host| start_node(host, &overlay, &json!({"rack": "a"}));
+    let _agents: Vec<Daemon> = nodes.iter().map(start).collect::<Result<_>>()?;
+    // GoBGP sends no neighbor routes with its own AS, as its snippet says.
+    if kind != Kind::Gobgp {
+        wait_blocks_of_others(nodes)?;
+    }
+    wait_known(kind, tor)
+}
+
+/// Nodes reach each other by their mesh, and the router beside it knows the pods of both families.
+fn beside_a_mesh(name: &str, kind: Kind) -> Result<()> {
+    let hosts = switch(&[("tor", 1), ("node-1", 11), ("node-2", 12)])?;
+    let (tor, nodes) = (&hosts[0], &hosts[1..]);
+    let _tor = start_tor(kind, tor)?;
+    let text = overlay(name)?;
+    let (head, routers) = text
+        .split_once("\npeers: []\n")
+        .ok_or_else(|| Failure::new(format!("no peers in {text}")))?;
+    let routers = routers.split_once("# peers:\n").map(|(_, rest)| rest);
+    let routers = routers.ok_or_else(|| Failure::new(format!("no router in {text}")))?;
+    let routers: String = routers
+        .lines()
+        .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+        .collect();
+    let file = format!("{head}\npeers:\n{routers}");
+    let labels = json!({"rack": "a", "node-restriction.kubernetes.io/podroute-reflector": "true"});
+    let _agents: Vec<Daemon> = nodes
+        .iter()
+        .map(|host| start_node(host, &file, &labels))
+        .collect::<Result<_>>()?;
+    wait_blocks_of_others(nodes)?;
+    wait_known(kind, tor)
+}
+
+/// Without addresses on the links, one session carries both families.
+fn as_per_node() -> Result<()> {
+    let (tor, nodes) = (
+        Host::create("tor")?,
+        [Host::create("node-1")?, Host::create("node-2")?],
+    );
+    for (host, port) in nodes.iter().zip(["swp1", "swp2"]) {
+        host.ip(&format!("link add eth0 type veth peer name {port} netns tor"))?;
+        tor.ip(&format!("link set {port} up"))?;
+    }
+    for host in nodes.iter().chain([&tor]) {
+        host.ip("link set lo up")?;
+        cabling::enable_forwarding(host)?;
+    }
+    for (n, host) in (1..).zip(&nodes) {
+        host.ip("link set eth0 up")?;
+        host.ip(&format!("addr add 192.0.2.1{n}/32 dev lo"))?;
+        host.ip(&format!("addr add 2001:db8:a::1{n}/128 dev lo"))?;
+    }
+    let snippet = example("tor-snippets/frr-unnumbered.conf")?;
+    let (zebra, bgpd) = snippet
+        .split_once("ip prefix-list")
+        .ok_or_else(|| Failure::new("no prefix list"))?;
+    let _tor = frr::start_with(&tor, &format!("ip prefix-list{bgpd}"), zebra)?;
+    let overlay = overlay("as-per-node")?;
+    let start = |host| start_node(host, &overlay, &json!({}));
+    let _agents: Vec<Daemon> = nodes.iter().map(start).collect::<Result<_>>()?;
+    wait_blocks_of_others(&nodes)
 }
 
 /// `reflector.yaml` on two reflectors and their clients: each file is the shipped one with the changes that it names.

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::daemon::{Kind, podroute};
-use e2e::failure::{Context, Failure, Result};
-use e2e::flow::Flow;
-use e2e::kernel::{self, PROTO_AGENT};
-use e2e::machine::Host;
-use e2e::rack::{CONVERGENCE, Plan, Rack};
-use e2e::topology::{Family, Topology};
-use e2e::{ensure, wait};
+use lab::daemon::{Kind, podroute};
+use lab::failure::{Context, Failure, Result};
+use lab::flow::Flow;
+use lab::kernel::{self, PROTO_AGENT};
+use lab::machine::Host;
+use lab::rack::{CONVERGENCE, Plan, Rack};
+use lab::topology::{Family, Topology};
+use lab::{ensure, wait};
 
 use crate::support::{self, prefix, small, wait_no_route, wait_route};
 use crate::{Scenario, scenario};
@@ -73,7 +73,7 @@ impl Traffic {
     /// Nothing was lost, and there was something to lose.
     fn finish(self, at_least: u64) -> Result<()> {
         for flow in self.0 {
-            flow.finish()?.nothing_lost(at_least)?;
+            flow.finish()?.check_no_loss(at_least)?;
         }
         Ok(())
     }
@@ -91,13 +91,13 @@ fn crash_loop() -> Result<()> {
     // From before it has read the kernel to well after it has converged; 20 s in all.
     for millis in [3, 3000, 30, 300, 10, 1500, 100, 5, 2500, 50] {
         rack.daemon("node-1").kill();
-        rack.daemon("node-1").launch_again()?;
+        rack.daemon("node-1").relaunch()?;
         // A moment of its life, not a condition.
         std::thread::sleep(Duration::from_millis(millis));
         traffic.wait_for(1000)?;
     }
     rack.daemon("node-1").kill();
-    rack.daemon("node-1").start_again()?;
+    rack.daemon("node-1").restart_daemons()?;
     rack.wait_sessions()?;
     wait_no_route(&node, away, Duration::from_secs(30))?;
     rack.wait_routes()?;
@@ -112,7 +112,7 @@ fn upgrade() -> Result<()> {
     let node = rack.host("node-1").clone();
     rack.daemon("node-1").terminate()?;
     let next = node.dir().join("etc/podroute-next");
-    std::fs::copy(e2e::bins::find("podroute")?, &next).map_err(|error| Failure::new(error.to_string()))?;
+    std::fs::copy(lab::bins::find("podroute")?, &next).map_err(|error| Failure::new(error.to_string()))?;
     let config = node.dir().join("etc/podroute.yaml");
     let mut command = Command::new(&next);
     command.args(["run", "--config"]).arg(config);
@@ -144,7 +144,7 @@ fn ready() -> Result<()> {
     rack.daemon("tor-a").kill();
     let _agent = podroute::start_with(&node, &yaml)?;
     wait_for("not up again since the restart: tor-a")?;
-    rack.daemon("tor-a").start_again()?;
+    rack.daemon("tor-a").restart_daemons()?;
     wait_for("ready\n")
 }
 
@@ -155,7 +155,7 @@ fn reloads() -> Result<()> {
     let node = rack.host("node-1").clone();
     let file = node.dir().join("etc/podroute.yaml");
     let base = std::fs::read_to_string(&file).map_err(|error| Failure::new(error.to_string()))?;
-    let podroute = e2e::bins::find("podroute")?;
+    let podroute = lab::bins::find("podroute")?;
     for (fib, shown) in [
         ("fib: {metric: 30}", "metric 30"),
         ("fib: {metric: 30, nexthopObjects: false}", "metric 30"),
@@ -164,7 +164,7 @@ fn reloads() -> Result<()> {
     ] {
         node.write_config("podroute.yaml", &format!("{base}{fib}\n"))?;
         node.run(&podroute.to_string_lossy(), &["reload"])?;
-        e2e::wait::until(
+        lab::wait::until(
             Duration::from_secs(10),
             format_args!("routes as {fib:?} says"),
             || {
@@ -191,7 +191,7 @@ fn reloads() -> Result<()> {
 fn second_agent() -> Result<()> {
     let mut rack = Rack::converged(small(Kind::Podroute))?;
     let node = rack.host("node-1").clone();
-    let podroute = e2e::bins::find("podroute")?;
+    let podroute = lab::bins::find("podroute")?;
     let config = node.dir().join("etc/podroute.yaml");
     let args = ["run", "--config", &config.to_string_lossy()];
     match node.run(&podroute.to_string_lossy(), &args) {
@@ -230,7 +230,7 @@ fn adoption() -> Result<()> {
         "routes changed when the agent ended: {:?}",
         our_routes(&node)?
     );
-    rack.daemon("node-1").start_again()?;
+    rack.daemon("node-1").restart_daemons()?;
     rack.wait_sessions()?;
     rack.wait_routes()?;
     mark(&node, &monitor, "10.200.0.2")?;
@@ -249,8 +249,8 @@ fn adoption() -> Result<()> {
 }
 
 /// Adds a route of the test's own and waits until the monitor has shown it.
-fn mark(node: &Host, monitor: &e2e::process::Daemon, address: &str) -> Result<()> {
-    e2e::wait::until(Duration::from_secs(5), "the monitor's view", || {
+fn mark(node: &Host, monitor: &lab::process::Daemon, address: &str) -> Result<()> {
+    lab::wait::until(Duration::from_secs(5), "the monitor's view", || {
         let _ = node.ip(&format!("route del {address}/32 proto 99"));
         node.ip(&format!("route add {address}/32 via 192.0.2.1 dev eth0 proto 99"))?;
         ensure!(monitor.log().contains(address), "nothing of {address}");
@@ -266,7 +266,7 @@ fn sweep() -> Result<()> {
     node.ip(&format!(
         "route add 10.244.66.0/24 via 192.0.2.1 dev eth0 proto {PROTO_AGENT}"
     ))?;
-    rack.daemon("node-1").start_again()?;
+    rack.daemon("node-1").restart_daemons()?;
     rack.wait_sessions()?;
     wait_no_route(&node, prefix("10.244.66.0/24"), Duration::from_secs(30))?;
     rack.wait_routes().map(drop)
@@ -285,14 +285,14 @@ fn kill_9(tor: Kind) -> Result<()> {
             let flow = Flow::start(from, to, target, RATE)?;
             rack.daemon("node-1").kill();
             flow.wait_for(300)?;
-            rack.daemon("node-1").start_again()?;
+            rack.daemon("node-1").restart_daemons()?;
             rack.wait_sessions()?;
             rack.wait_routes()?;
             flow.wait_for(300)?;
             flows.push(flow.finish()?);
         }
     }
-    flows.iter().try_for_each(|outcome| outcome.nothing_lost(600))
+    flows.iter().try_for_each(|outcome| outcome.check_no_loss(600))
 }
 
 /// RFC 4724 §4.1: tor-a is killed and starts again, but node-2 cannot reach it for another six seconds. An End-of-RIB to node-1 in the
@@ -327,7 +327,7 @@ fn late_client(node: Kind) -> Result<()> {
     let rules = "table inet late { chain in { type filter hook input priority 0; iifname \"rack-2\" tcp dport 179 drop; \
                  iifname \"rack-2\" tcp sport 179 drop; }; }";
     rack.host("tor-a").run("nft", &[rules])?;
-    rack.daemon("tor-a").start_again()?;
+    rack.daemon("tor-a").restart_daemons()?;
     wait::until(Duration::from_secs(60), "six seconds of node-1 alone", || {
         let seconds = support::uptime(rack.host("tor-a"), "node-1")?;
         ensure!(seconds >= 6, "up for {seconds} s");
@@ -337,7 +337,7 @@ fn late_client(node: Kind) -> Result<()> {
     let whole = node != Kind::Frr;
     let mut flow = Some(flow);
     if !whole && let Some(flow) = flow.take() {
-        flow.finish()?.nothing_lost(6 * u64::from(RATE))?;
+        flow.finish()?.check_no_loss(6 * u64::from(RATE))?;
     }
     rack.host("tor-a").run("nft", &["delete table inet late"])?;
     rack.wait_sessions()?;
@@ -345,7 +345,7 @@ fn late_client(node: Kind) -> Result<()> {
     let Some(flow) = flow else { return Ok(()) };
     // Stale routes would go with the End-of-RIBs, which come now.
     flow.wait_for(2 * u64::from(RATE))?;
-    flow.finish()?.nothing_lost(6 * u64::from(RATE))
+    flow.finish()?.check_no_loss(6 * u64::from(RATE))
 }
 
 fn pods_without_agent() -> Result<()> {
@@ -357,7 +357,7 @@ fn pods_without_agent() -> Result<()> {
     rack.pods.push(late);
     runtime.delete_pod("node-1-pod-a")?;
     rack.pods.retain(|pod| pod.name != "node-1-pod-a");
-    rack.daemon("node-1").start_again()?;
+    rack.daemon("node-1").restart_daemons()?;
     rack.wait_sessions()?;
     rack.wait_routes()?;
     support::prove_reachability(&rack)

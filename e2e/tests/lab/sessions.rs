@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use e2e::daemon::{Kind, frr, podroute};
-use e2e::failure::{Context, Failure, Result};
-use e2e::machine::Host;
-use e2e::process::Daemon;
-use e2e::rack::CONVERGENCE;
-use e2e::{bins, cabling, ensure, kernel, wait};
+use lab::daemon::{Kind, frr, podroute};
+use lab::failure::{Context, Failure, Result};
+use lab::machine::Host;
+use lab::process::Daemon;
+use lab::rack::CONVERGENCE;
+use lab::{bins, cabling, ensure, kernel, wait};
 use nix::sys::signal::Signal;
 
 use crate::bgp_raw::Raw;
@@ -161,6 +161,14 @@ fn range() -> Result<()> {
     let _hub = podroute::start_with(&hub, &hub_file(""))?;
     let mut agent = podroute::start_with(&spoke, &spoke_file(""))?;
     established(&hub, "pods-192.0.2.2")?;
+    let dynamic = peer(&hub, "pods-192.0.2.2")?;
+    ensure!(
+        dynamic["range"] == "pods" && dynamic["address"] == "192.0.2.2",
+        "{dynamic}"
+    );
+    let podroute = bins::find("podroute")?;
+    let table = hub.run(&podroute.to_string_lossy(), &["show", "peers"])?;
+    ensure!(table.contains("Established (range pods)"), "{table}");
     wait_route(&hub, prefix("10.244.2.0/24"), CONVERGENCE, |_| true)?;
     let second = spoke.within(|| Raw::connect([192, 0, 2, 3].into(), [192, 0, 2, 1].into())?.read());
     ensure!(

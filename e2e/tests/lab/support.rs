@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use e2e::daemon::{Kind, Speaker, podroute};
-use e2e::failure::{Failure, Result};
-use e2e::machine::Host;
-use e2e::rack::{CONVERGENCE, Plan, Rack};
-use e2e::topology::{Role, Topology};
-use e2e::{ensure, kernel, wait};
 use ipnet::IpNet;
+use lab::daemon::{Kind, Speaker, podroute};
+use lab::failure::{Failure, Result};
+use lab::machine::Host;
+use lab::rack::{CONVERGENCE, Plan, Rack};
+use lab::topology::{Role, Topology};
+use lab::{ensure, kernel, wait};
 use serde_json::Value;
 
 /// The small rack with our agent on the nodes.
@@ -138,7 +138,7 @@ pub(crate) fn pod_address(rack: &Rack, pod: &str, v4: bool) -> Result<IpAddr> {
 
 /// Pings and connects between all pods and nodes of the rack.
 pub(crate) fn prove_reachability(rack: &Rack) -> Result<()> {
-    use e2e::probe::{Servers, ping, tcp};
+    use lab::probe::{Servers, ping, tcp};
     let (pods, nodes) = (rack.pod_endpoints(), rack.node_endpoints()?);
     let all: Vec<_> = pods.iter().chain(&nodes).cloned().collect();
     let _servers = Servers::start(&all)?;

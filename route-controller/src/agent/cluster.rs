@@ -185,7 +185,7 @@ impl Agent {
     /// What is not taken, as [`Followed::told`] says it.
     fn rejected(&self) -> BTreeSet<Rejected> {
         let all = self.config.rejected.iter().chain(&self.file.followed.annotations);
-        all.cloned().collect()
+        all.chain(&self.node.not_listening).cloned().collect()
     }
 
     /// Tells what is not taken and why the node is not ready, once each.
@@ -240,7 +240,7 @@ impl Agent {
                 condition.say(Network::Drained);
             } else if obstacles.is_empty() && is_settled {
                 condition.say(Network::Available);
-            } else if self.sessions.is_fresh() || is_lacking {
+            } else if self.sessions.is_first_start() || is_lacking {
                 let why = obstacles.first().map_or(INITIAL_ROUTES, String::as_str);
                 condition.say(Network::Unavailable(why.to_owned()));
             }

@@ -159,20 +159,23 @@ impl Agent {
         Password::new(key).ok().filter(|key| key != password)
     }
 
-    /// The name of a peer of the configuration; a number for a dynamic one.
+    /// The name of a peer; a number for one that is gone.
     pub(super) fn peer_name(&self, peer: PeerId) -> String {
-        let name = self
-            .peers
-            .ids
-            .iter()
-            .find(|(_, id)| **id == peer)
-            .map(|(name, _)| name);
-        name.map_or_else(|| format!("#{}", peer.0), String::clone)
+        self.speaker.name(peer).unwrap_or_else(|| format!("#{}", peer.0))
     }
 
-    pub(super) fn warn_of_prefixes(&self, peer: PeerId, family: Family, count: usize) {
+    pub(super) fn warn_of_prefixes(&mut self, peer: PeerId, family: Family, count: usize) {
         let name = self.peer_name(peer);
         tracing::warn!(peer = %name, %family, count, "many prefixes: near or over maxPrefixes");
+        let message = format!("{count} {family} prefixes from {name}: near or over maxPrefixes");
+        self.tell("PeerLimit", true, &name, message);
+    }
+
+    pub(super) fn warn_of_memory(&mut self, peer: PeerId, octets: usize) {
+        let name = self.peer_name(peer);
+        tracing::warn!(peer = %name, octets, "the peer's routes take much memory: near or over maxMemory");
+        let message = format!("routes from {name} take {octets} octets: near or over maxMemory");
+        self.tell("PeerLimit", true, &name, message);
     }
 
     pub(super) fn warn_of_paths(&self, peer: PeerId, prefix: bgp_proto::types::Prefix) {

@@ -77,10 +77,10 @@ fn report_pods(state_dir: &Path) {
     };
     let alive = pods
         .iter()
-        .filter(|pod| pod.life == cni_ipam::Life::Alive && pod.complete)
+        .filter(|pod| pod.netns_status == cni_ipam::NetnsStatus::Alive && pod.complete)
         .count();
     tracing::info!(pods = alive, inconsistencies = found.len(), "pods of this node");
     for finding in found.iter().take(FINDINGS_TOLD) {
-        tracing::warn!("{finding}; 'podroute ipam check --fix' mends what can be mended");
+        tracing::warn!("{finding}; 'podroute ipam check --fix' repairs what can be repaired");
     }
 }

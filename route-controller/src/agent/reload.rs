@@ -103,6 +103,7 @@ impl Agent {
             .await
             .map_err(|error| stopped(error.into()))?;
         self.put_peers().await.map_err(stopped)?;
+        self.listen();
         self.serve_metrics();
         self.reports.list.look(&self.config.cni);
         self.report_cluster();
@@ -110,6 +111,10 @@ impl Agent {
         let later = match self.config.deferred.as_slice() {
             [] => String::new(),
             fields => format!("; takes effect at the next start: {}", fields.join("; ")),
+        };
+        let later = match &self.node.not_listening {
+            None => later,
+            Some(rejected) => format!("{later}; not taken: {rejected}"),
         };
         Ok(format!(
             "{}: reloaded: {changes}{later}",

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use podroute_config::Rejected;
+
 use super::{Agent, AgentError};
 use crate::{metrics, server};
 
@@ -25,6 +27,28 @@ impl Agent {
             before.abort();
         }
         Ok(())
+    }
+
+    /// Listens for peers where the file says; where that is not possible, as before.
+    pub(super) fn listen(&mut self) {
+        let wanted: Vec<SocketAddr> = self.config.listen.sockets().collect();
+        let outcome = self.speaker.listen(&wanted);
+        self.node.not_listening = outcome.err().map(|error| Rejected {
+            subject: "listen".to_owned(),
+            reason: format!("{error}; until then the node listens where it did"),
+        });
+    }
+
+    /// Whoever had the port may have gone.
+    pub(super) fn look_at_listeners(&mut self) {
+        if self.node.not_listening.is_none() {
+            return;
+        }
+        self.listen();
+        if self.node.not_listening.is_none() {
+            tracing::info!("listening as the file says");
+            self.report_cluster();
+        }
     }
 
     /// Metrics where the file wants them, and nowhere else.

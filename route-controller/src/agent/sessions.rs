@@ -1,36 +1,56 @@
-//! Which sessions the node waits for before it calls itself ready: a rollout must stop at a version that breaks them.
+//! Which sessions were up before a restart. Two things wait for them: readiness, because a rollout must stop at a version that
+//! breaks sessions, and the deferral of RFC 4724 §4.1.
 //!
-//! The run directory keeps the names of peers whose sessions are up. After a restart each router of the file that was up
-//! before has to be up again, and somebody of the mesh if anybody was. A node that starts afresh waits for the first
-//! router. All others are excused: peers that are shut down or were down before, ranges, nodes of the mesh (they come
-//! and go). Once the obstacle is gone it does not come back: a session that is lost later is the peer's affair.
+//! The run directory keeps the names of peers whose sessions are up. Every session that comes up or goes down appends a line at
+//! once, so that an agent that is killed at any time knows its peers after the restart; from time to time the file is replaced by
+//! a short one.
+//!
+//! Readiness: after a restart each router of the file that was up before has to be up again, and one node of the mesh if any was.
+//! A node that starts for the first time waits for its first router. Others are not waited for: peers that are shut down or were
+//! down before, ranges, nodes of the mesh (they come and go). Once ready, a session that is lost later does not matter.
+//!
+//! Deferral: every peer that was up when the last run ended. One that did not return while the last run deferred is still waited
+//! for: the other peers keep its routes until this node's End-of-RIB.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use podroute_config::{Peer, Remote};
 
 use crate::whole_file;
 
-/// Behind the name of a peer that was not up when the file was written.
-const MISSING: char = '\t';
+/// Between the name of a peer and its state; a peer that is up has none.
+const STATE: char = '\t';
+const DOWN: &str = "down";
+/// Up before the last start and not since.
+const MISSING: &str = "missing";
+/// The same, and the deferral was under way.
+const AWAITED: &str = "awaited";
+/// In the place of a name: the node has never been ready.
+const FIRST_START: &str = "\tfirst-start";
 
 /// Names in a message; more are counted.
 const NAMED: usize = 3;
 
+/// Appended lines after which the file is replaced.
+const APPENDED_MAX: usize = 4096;
+
 /// Sessions by the names of their peers.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    file: PathBuf,
-    /// This is no restart: nothing was kept.
-    fresh: bool,
+    file: StateFile,
+    /// The node has never been ready.
+    first_start: bool,
     up: BTreeSet<String>,
-    /// The file says something else.
-    dirty: bool,
-    /// What was up before this start, or should have been, and is not yet.
-    before: BTreeSet<String>,
-    /// Of these, what was up when the last run ended.
+    /// Up when the last run ended.
     up_at_end: BTreeSet<String>,
+    /// Of these, what has not come up since; empty after the deferral.
+    awaited: BTreeSet<String>,
+    /// What readiness waits for: up before this start, or should have been, and not since.
+    before: BTreeSet<String>,
     routers: BTreeSet<String>,
     mesh: BTreeSet<String>,
     settled: bool,
@@ -39,41 +59,35 @@ pub(super) struct Sessions {
 impl Sessions {
     /// With what the last run left.
     pub(super) fn read(run_dir: &Path) -> Self {
-        let file = run_dir.join("sessions");
-        let text = std::fs::read_to_string(&file).ok();
-        let fresh = text.is_none();
-        let text = text.unwrap_or_default();
-        let (mut before, mut up_at_end) = (BTreeSet::new(), BTreeSet::new());
-        for line in text.lines() {
-            match line.split_once(MISSING) {
-                Some((name, _)) => drop(before.insert(name.to_owned())),
-                None => {
-                    before.insert(line.to_owned());
-                    up_at_end.insert(line.to_owned());
-                }
-            }
-        }
+        let path = run_dir.join("sessions");
+        let text = std::fs::read_to_string(&path).ok();
+        let last = LastRun::parse(text.as_deref());
         Self {
-            fresh,
-            before,
-            up_at_end,
-            file,
+            file: StateFile::new(path),
+            first_start: last.first_start,
             up: BTreeSet::new(),
-            dirty: true,
+            awaited: last.up.clone(),
+            up_at_end: last.up,
+            before: last.before,
             routers: BTreeSet::new(),
             mesh: BTreeSet::new(),
             settled: false,
         }
     }
 
-    /// The peers whose sessions were up before the restart, by name; nobody after a fresh start.
+    /// The peers whose sessions were up when the last run ended, by name.
     pub(super) fn up_before(&self) -> BTreeSet<String> {
         self.up_at_end.clone()
     }
 
-    /// Whether the node has just come up: nothing is known of an earlier run.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.fresh
+    /// Whether the node has never been ready.
+    pub(super) fn is_first_start(&self) -> bool {
+        self.first_start
+    }
+
+    /// Whether peers may have kept routes of an earlier run.
+    pub(super) fn is_restart(&self) -> bool {
+        !self.first_start || !self.up_at_end.is_empty()
     }
 
     /// The peers that are wanted from now on.
@@ -84,10 +98,13 @@ impl Sessions {
         (self.mesh, self.routers) = (names(mesh), names(routers));
     }
 
-    /// Dynamic peers, and nodes that retire from the mesh, are not waited for before the node is ready; their names are kept
-    /// all the same, because after a restart their routes are.
+    /// Dynamic peers, and nodes that leave the mesh, do not count for readiness; their names are kept all the same, because after
+    /// a restart their routes are.
     pub(super) fn came_up(&mut self, name: &str) {
-        self.dirty |= self.up.insert(name.to_owned());
+        if self.up.insert(name.to_owned()) {
+            self.file.append(name, None);
+        }
+        self.awaited.remove(name);
         self.before.remove(name);
         if self.mesh.contains(name) {
             // One is enough.
@@ -96,7 +113,16 @@ impl Sessions {
     }
 
     pub(super) fn went_down(&mut self, name: &str) {
-        self.dirty |= self.up.remove(name);
+        if self.up.remove(name) {
+            self.file.append(name, Some(DOWN));
+        }
+    }
+
+    /// All that were awaited have sent their End-of-RIB, or the time for it is over.
+    pub(super) fn deferral_ended(&mut self) {
+        if !std::mem::take(&mut self.awaited).is_empty() {
+            self.file.outdated = true;
+        }
     }
 
     /// Why the node is not ready; `None` for good once there was no reason.
@@ -105,7 +131,10 @@ impl Sessions {
             return None;
         }
         let obstacle = self.find_obstacle();
-        self.settled = obstacle.is_none();
+        if obstacle.is_none() {
+            self.settled = true;
+            self.file.outdated = true;
+        }
         obstacle
     }
 
@@ -117,7 +146,7 @@ impl Sessions {
         if self.before.intersection(&self.mesh).next().is_some() {
             return Some("no session with another node is up again since the restart".to_owned());
         }
-        let waits = self.fresh && !self.routers.is_empty() && self.up.is_disjoint(&self.routers);
+        let waits = self.first_start && !self.routers.is_empty() && self.up.is_disjoint(&self.routers);
         waits.then(|| {
             format!(
                 "no session is up: {}",
@@ -128,24 +157,130 @@ impl Sessions {
 
     /// The file is gone.
     pub(super) fn lost(&mut self) {
-        self.dirty = true;
+        self.file.outdated = true;
     }
 
-    /// Keeps the names for the next start. A fresh start that came to nothing leaves nothing.
+    /// Replaces the file if it is outdated or long.
     pub(super) fn write(&mut self) {
-        if (self.fresh && !self.settled) || !std::mem::take(&mut self.dirty) {
-            return;
+        if self.file.outdated {
+            let text = self.text();
+            self.file.replace(&text);
         }
-        // What was up before and has not come back yet is still waited for after another restart, unless it is gone for good.
-        let known = |name: &&String| self.routers.contains(*name) || self.mesh.contains(*name);
+    }
+
+    fn text(&self) -> String {
+        // What was up before and has not come up since is still waited for after another restart, unless it is configured no more:
+        // which is known at the end of the deferral, because the cluster's objects may come late.
+        let deferring = !self.awaited.is_empty();
+        let known = |name: &&String| deferring || self.routers.contains(*name) || self.mesh.contains(*name);
         let missing = self.before.difference(&self.up).filter(known);
+        let missing = missing.filter(|name| !self.awaited.contains(*name));
+        let first = (self.first_start && !self.settled).then(|| format!("{FIRST_START}\n"));
         let up = self.up.iter().map(|name| format!("{name}\n"));
-        let text: String = up
-            .chain(missing.map(|name| format!("{name}{MISSING}missing\n")))
-            .collect();
-        if let Err(error) = whole_file::replace(&self.file, text.as_bytes()) {
-            tracing::warn!(file = %self.file.display(), %error, "the names of sessions cannot be kept for a restart");
+        first
+            .into_iter()
+            .chain(up)
+            .chain(missing.map(|name| format!("{name}{STATE}{MISSING}\n")))
+            .chain(
+                self.awaited
+                    .iter()
+                    .map(|name| format!("{name}{STATE}{AWAITED}\n")),
+            )
+            .collect()
+    }
+}
+
+/// What the file of the last run says.
+#[derive(Debug)]
+struct LastRun {
+    first_start: bool,
+    up: BTreeSet<String>,
+    before: BTreeSet<String>,
+}
+
+impl LastRun {
+    /// Of several lines of a peer the last one counts.
+    fn parse(text: Option<&str>) -> Self {
+        let mut states = BTreeMap::new();
+        let mut first_start = text.is_none();
+        for line in text.unwrap_or_default().lines() {
+            match line.split_once(STATE) {
+                Some(("", _)) => first_start = true,
+                Some((name, state)) => drop(states.insert(name, Some(state))),
+                None => drop(states.insert(line, None)),
+            }
         }
+        let is_up = |state: &Option<&str>| state.is_none_or(|state| state == AWAITED);
+        let names = |wanted: &dyn Fn(&Option<&str>) -> bool| {
+            let names = states.iter().filter(|(_, state)| wanted(state));
+            names.map(|(name, _)| (*name).to_owned()).collect::<BTreeSet<_>>()
+        };
+        Self {
+            up: names(&is_up),
+            before: if first_start {
+                BTreeSet::new()
+            } else {
+                names(&|state| *state != Some(DOWN))
+            },
+            first_start,
+        }
+    }
+}
+
+/// The file in the run directory: replaced whole, then appended to.
+#[derive(Debug)]
+struct StateFile {
+    path: PathBuf,
+    /// To append; `None` until the file is replaced.
+    handle: Option<File>,
+    appended: usize,
+    /// The file has to be replaced.
+    outdated: bool,
+}
+
+impl StateFile {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            handle: None,
+            appended: 0,
+            outdated: true,
+        }
+    }
+
+    fn append(&mut self, name: &str, state: Option<&str>) {
+        let line = match state {
+            Some(state) => format!("{name}{STATE}{state}\n"),
+            None => format!("{name}\n"),
+        };
+        let written = self
+            .handle
+            .as_mut()
+            .is_some_and(|handle| handle.write_all(line.as_bytes()).is_ok());
+        self.appended += 1;
+        self.outdated |= !written || self.appended > APPENDED_MAX;
+    }
+
+    fn replace(&mut self, text: &str) {
+        self.handle = None;
+        self.appended = 0;
+        match self.try_replace(text) {
+            Ok(handle) => {
+                self.handle = Some(handle);
+                self.outdated = false;
+            }
+            Err(error) => {
+                tracing::warn!(file = %self.path.display(), %error, "cannot keep the names of sessions for a restart");
+            }
+        }
+    }
+
+    fn try_replace(&self, text: &str) -> io::Result<File> {
+        whole_file::replace(&self.path, text.as_bytes())?;
+        File::options()
+            .append(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&self.path)
     }
 }
 
@@ -165,11 +300,11 @@ mod tests {
     fn of(before: Option<&[&str]>, routers: &[&str], mesh: &[&str]) -> Sessions {
         let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect();
         Sessions {
-            file: PathBuf::new(),
-            fresh: before.is_none(),
+            file: StateFile::new(PathBuf::new()),
+            first_start: before.is_none(),
             up: BTreeSet::new(),
-            dirty: true,
             before: before.map(names).unwrap_or_default(),
+            awaited: BTreeSet::new(),
             up_at_end: before.map(names).unwrap_or_default(),
             routers: names(routers),
             mesh: names(mesh),
@@ -213,30 +348,85 @@ mod tests {
         );
     }
 
+    /// A start with the names of its routers; dropped without a word, as by a kill.
+    fn start(dir: &Path, routers: &[&str]) -> Sessions {
+        let mut sessions = Sessions::read(dir);
+        sessions.routers = routers.iter().map(|&name| name.to_owned()).collect();
+        sessions.write();
+        sessions
+    }
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
     #[test]
     fn what_was_up_is_kept_until_it_was_up_again() {
-        let dir = std::env::temp_dir().join(format!("podroute-sessions-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let start = |routers: &[&str]| {
-            let mut sessions = Sessions::read(&dir);
-            sessions.routers = routers.iter().map(|&name| name.to_owned()).collect();
-            sessions
-        };
-        let mut first = start(&["a", "b"]);
-        first.write();
-        assert!(start(&["a"]).is_fresh(), "nothing came of it");
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = start(dir.path(), &["a", "b"]);
+        assert!(!first.is_restart());
         first.came_up("a");
         first.came_up("b");
         assert_eq!(first.obstacle(), None);
         first.write();
-        let mut second = start(&["a", "b"]);
+        let mut second = start(dir.path(), &["a", "b"]);
+        assert!(!second.is_first_start());
         second.came_up("a");
-        second.write();
-        let mut third = start(&["a", "b"]);
+        let mut third = start(dir.path(), &["a", "b"]);
         assert_eq!(third.obstacle().unwrap(), "not up again since the restart: a, b");
-        let only_a: BTreeSet<String> = ["a".to_owned()].into();
-        assert_eq!(third.up_before(), only_a, "b was down when the second run ended");
-        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(
+            third.up_before(),
+            set(&["a", "b"]),
+            "the second run was still waiting for b"
+        );
+        third.came_up("a");
+        third.deferral_ended();
+        third.write();
+        let mut fourth = start(dir.path(), &["a", "b"]);
+        assert_eq!(
+            fourth.up_before(),
+            set(&["a"]),
+            "b was down when the third run ended"
+        );
+        assert_eq!(fourth.obstacle().unwrap(), "not up again since the restart: a, b");
+    }
+
+    #[test]
+    fn a_kill_at_any_time_leaves_the_names_of_those_that_are_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = start(dir.path(), &["a", "b"]);
+        first.came_up("dynamic");
+        first.came_up("a");
+        first.came_up("b");
+        first.went_down("b");
+        // No write.
+        let second = start(dir.path(), &["a", "b"]);
+        assert_eq!(second.up_before(), set(&["a", "dynamic"]));
+        assert!(second.is_restart());
+        assert!(second.is_first_start(), "it has never been ready");
+        let mut second = second;
+        assert_eq!(second.obstacle().unwrap(), "no session is up: a, b");
+    }
+
+    #[test]
+    fn a_file_that_is_appended_to_is_replaced_when_it_is_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sessions = start(dir.path(), &["a"]);
+        for _ in 0..APPENDED_MAX {
+            sessions.came_up("a");
+            sessions.went_down("a");
+        }
+        sessions.came_up("a");
+        sessions.write();
+        let text = std::fs::read_to_string(dir.path().join("sessions")).unwrap();
+        assert_eq!(text, "\tfirst-start\na\n");
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_version_is_read() {
+        let last = LastRun::parse(Some("a\nb\tmissing\n"));
+        assert_eq!((last.up, last.before), (set(&["a"]), set(&["a", "b"])));
+        assert!(!last.first_start);
     }
 
     #[test]

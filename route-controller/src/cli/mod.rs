@@ -3,6 +3,7 @@
 mod ask;
 mod check;
 mod diff;
+mod generate;
 mod install;
 mod pods;
 mod policy;
@@ -10,7 +11,7 @@ mod show;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::agent;
@@ -138,6 +139,17 @@ enum Command {
         #[command(subcommand)]
         what: Ipam,
     },
+    /// Write the completion script of a shell to standard output: `podroute completions bash > /etc/bash_completion.d/podroute`.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages, one for each command.
+    Man {
+        /// The directory, which is made where it is missing.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Take podroute off a node: its kernel routes (protocol 245), the pods' interfaces with their routes
     /// (protocol 246), addresses, nftables table, and the runtime's list. Living pods lose their network; nothing else
     /// is touched.
@@ -196,7 +208,7 @@ enum Show {
 enum Ipam {
     /// Find what does not fit together among addresses, records, interfaces and living pods.
     Check {
-        /// Mend what can be mended without harm to a living pod.
+        /// Repair what can be repaired without harm to a living pod.
         #[arg(long)]
         fix: bool,
         #[command(flatten)]
@@ -295,6 +307,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         Command::Ipam {
             what: Ipam::Check { fix, state },
         } => pods::check(&state, fix),
+        Command::Completions { shell } => generate::completions(shell, Cli::command())
+            .map_err(|error| format!("cannot write the completion script: {error}")),
+        Command::Man { directory } => generate::man_pages(&directory, Cli::command())
+            .map_err(|error| format!("cannot write man pages to {}: {error}", directory.display())),
         Command::Cleanup {
             state,
             conf_dir,

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cni_ipam::{AttachmentInfo, Finding, Life};
+use cni_ipam::{AttachmentInfo, Finding, NetnsStatus};
 use serde::Serialize;
 
 use super::show::{duration, new_table, text};
@@ -47,10 +47,10 @@ impl PodStatus {
     fn new(info: AttachmentInfo, now: u64) -> Self {
         Self {
             age_seconds: (info.created != 0).then(|| now.saturating_sub(info.created)),
-            state: match (info.complete, info.life) {
-                (true, Life::Alive) => "ready",
-                (true, Life::Gone) => "gone",
-                (true, Life::Unknown) => "unknown",
+            state: match (info.complete, info.netns_status) {
+                (true, NetnsStatus::Alive) => "ready",
+                (true, NetnsStatus::Gone) => "gone",
+                (true, NetnsStatus::Unknown) => "unknown",
                 (false, _) => "unfinished",
             },
             info,
@@ -119,10 +119,10 @@ pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), String> {
     let path = state.path();
     let look = |fix| cni_ipam::check(&path, fix).map_err(|error| error.to_string());
     let found = look(fix)?;
-    // What is mended is what a second look does not find.
+    // Repaired is what a second check does not find.
     let left = if fix { look(false)? } else { found.clone() };
     for finding in found.iter().filter(|finding| !left.contains(finding)) {
-        println!("mended: {finding}");
+        println!("repaired: {finding}");
     }
     for finding in &left {
         println!("found: {finding}");
@@ -137,7 +137,7 @@ fn summary(left: &[Finding], fix: bool) -> Result<(), String> {
     match (left.len(), fix) {
         (0, _) => Ok(()),
         (count, false) => Err(format!(
-            "{count} found; 'podroute ipam check --fix' mends what can be mended"
+            "{count} found; 'podroute ipam check --fix' repairs what can be repaired"
         )),
         (count, true) => Err(format!("{count} left: each says what to do")),
     }

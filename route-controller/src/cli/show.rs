@@ -97,18 +97,33 @@ fn address(peer: &PeerStatus) -> String {
 fn state(peer: &PeerStatus) -> String {
     let is_up = peer.uptime_seconds.is_some();
     let keeps = !is_up && peer.received.values().any(|count| *count > 0);
+    let is_large = peer
+        .max_memory_bytes
+        .is_some_and(|most| peer.memory_bytes > most / 5 * 4);
+    let range = peer.range.as_ref().map(|range| format!("range {range}"));
     let marks: Vec<&str> = [
         (!peer.enabled, "disabled"),
         (peer.signed, "signed"),
         (keeps, "stale routes"),
+        (is_large, "near maxMemory"),
     ]
     .into_iter()
     .filter_map(|(on, mark)| on.then_some(mark))
+    .chain(range.as_deref())
     .collect();
     if marks.is_empty() {
         return peer.state.clone();
     }
     format!("{} ({})", peer.state, marks.join(", "))
+}
+
+/// What the peer's routes take, about.
+fn memory(peer: &PeerStatus) -> String {
+    let kib = peer.memory_bytes.div_ceil(1024);
+    match peer.max_memory_bytes {
+        Some(most) => format!("{kib} KiB of at most {} (maxMemory)", most >> 10),
+        None => format!("{kib} KiB"),
+    }
 }
 
 /// Why a session is not up. What ended the last one comes first: failed attempts since then do not hide it.
@@ -229,6 +244,7 @@ fn peer_in_full(peer: &PeerStatus) -> String {
             ),
         ),
         ("unwritten", format!("{} bytes", peer.unwritten_bytes)),
+        ("memory", memory(peer)),
         ("not agreed", peer.not_agreed.join(", ")),
         ("session ended", ended(peer)),
         ("last down", or_none(&peer.last_error)),

@@ -7,9 +7,11 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
 use tokio::sync::watch;
+
+use super::client::LazyClient;
 
 /// Between attempts.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -69,11 +71,12 @@ impl Condition {
 
 /// Ends with the agent.
 async fn follow(node: String, mut news: watch::Receiver<Wanted>) {
+    let mut client = LazyClient::default();
     while news.changed().await.is_ok() {
         let mut failed = false;
         loop {
             let wanted = news.borrow_and_update().network.clone();
-            match patch(&node, &wanted).await {
+            match patch(&mut client, &node, &wanted).await {
                 Ok(()) => break tracing::info!(network = ?wanted, "condition NetworkUnavailable"),
                 // Once: it is tried until it is taken.
                 Err(error) if !failed => {
@@ -92,7 +95,7 @@ async fn follow(node: String, mut news: watch::Receiver<Wanted>) {
     }
 }
 
-async fn patch(node: &str, network: &Network) -> kube::Result<()> {
+async fn patch(client: &mut LazyClient, node: &str, network: &Network) -> kube::Result<()> {
     let (status, reason, message) = match network {
         Network::Unknown => return Ok(()),
         Network::Unavailable(why) => ("True", "PodrouteNotReady", why.as_str()),
@@ -107,7 +110,6 @@ async fn patch(node: &str, network: &Network) -> kube::Result<()> {
             "sessions are up or excused, and the routes are in the kernel",
         ),
     };
-    let api = Api::<Node>::all(Client::try_default().await?);
     let now = k8s_openapi::jiff::Timestamp::now()
         .strftime("%Y-%m-%dT%H:%M:%SZ")
         .to_string();
@@ -117,7 +119,12 @@ async fn patch(node: &str, network: &Network) -> kube::Result<()> {
     });
     let patch = serde_json::json!({"status": {"conditions": [condition]}});
     let params = PatchParams::default();
-    api.patch_status(node, &params, &Patch::Strategic(patch))
+    client
+        .run(|client| async move {
+            let api = Api::<Node>::all(client);
+            api.patch_status(node, &params, &Patch::Strategic(patch))
+                .await
+                .map(drop)
+        })
         .await
-        .map(drop)
 }

@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Event;
+use kube::Api;
 use kube::api::PostParams;
-use kube::{Api, Client};
 use tokio::sync::mpsc;
+
+use super::client::LazyClient;
 
 /// Events under way.
 const ROOM: usize = 64;
@@ -71,17 +73,16 @@ impl Events {
 }
 
 async fn post_all(node: String, mut inbox: mpsc::Receiver<Told>) {
-    let mut number = 0u64;
+    let (mut number, mut client) = (0u64, LazyClient::default());
     while let Some(told) = inbox.recv().await {
         number += 1;
-        if let Err(error) = post(&node, number, &told).await {
+        if let Err(error) = post(&mut client, &node, number, &told).await {
             tracing::debug!(%error, reason = told.reason, "an Event was not taken");
         }
     }
 }
 
-async fn post(node: &str, number: u64, told: &Told) -> kube::Result<()> {
-    let api = Api::<Event>::namespaced(Client::try_default().await?, NAMESPACE);
+async fn post(client: &mut LazyClient, node: &str, number: u64, told: &Told) -> kube::Result<()> {
     let now = k8s_openapi::jiff::Timestamp::now();
     let seconds = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let event = serde_json::json!({
@@ -102,7 +103,12 @@ async fn post(node: &str, number: u64, told: &Told) -> kube::Result<()> {
         "count": 1,
     });
     let event: Event = serde_json::from_value(event).map_err(kube::Error::SerdeError)?;
-    api.create(&PostParams::default(), &event).await.map(drop)
+    client
+        .run(|client| async move {
+            let api = Api::<Event>::namespaced(client, NAMESPACE);
+            api.create(&PostParams::default(), &event).await.map(drop)
+        })
+        .await
 }
 
 #[cfg(test)]

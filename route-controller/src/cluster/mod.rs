@@ -13,6 +13,7 @@
 //! What to make of the facts is `podroute-config`'s to say: the configuration follows from file and facts.
 
 pub(crate) mod cache;
+mod client;
 mod condition;
 mod events;
 mod handover;

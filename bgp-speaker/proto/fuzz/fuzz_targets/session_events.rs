@@ -120,6 +120,7 @@ impl Shell {
             allow_own_as: 0,
             max_prefixes: None,
             max_paths_per_prefix: 64,
+            max_memory: None,
             rules: PathRules::default(),
         };
         let now = Instant::now();

@@ -145,6 +145,8 @@ pub enum Output {
     PrefixLimitWarning(SessionId, Family, usize),
     /// The peer sent more paths of this prefix than `PeerRouting::max_paths_per_prefix`; the excess is dropped. Once a session.
     PathLimitWarning(SessionId, Prefix),
+    /// The peer's routes take this number of octets: most of `PeerRouting::max_memory`, or more than it. Once a session.
+    MemoryLimitWarning(SessionId, usize),
     /// The initial routes of a family are complete: the peer's End-of-RIB came (RFC 4724 §2) and the routes before it are
     /// decided, or the session does not carry the family.
     EndOfRib(SessionId, Family),

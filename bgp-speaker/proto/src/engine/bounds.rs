@@ -80,6 +80,7 @@ fn routing(peer: PeerId, import: Policy) -> Arc<PeerRouting> {
         allow_own_as: 0,
         max_prefixes: None,
         max_paths_per_prefix: 64,
+        max_memory: None,
         rules: PathRules::default(),
     })
 }

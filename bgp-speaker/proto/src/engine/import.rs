@@ -5,6 +5,7 @@
 
 use std::borrow::Borrow;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::adj_in::slot;
 use super::peers::Peer;
@@ -15,7 +16,14 @@ use crate::rib::attrs::AttrId;
 use crate::rib::generation::Generations;
 use crate::rib::table::{DestId, Ineligible, Path};
 use crate::types::{Community, Family, PathId, PeerId, Prefix, scope_of};
-use crate::wire::{Nlri, Notification, PathAttrs, RouteBatch, RouteOp};
+use crate::wire::{Nlri, Notification, PathAttrs, RouteBatch, RouteOp, cease};
+
+/// What a path takes beside its attributes, about: in the table, in Adj-RIB-Outs and in what is kept of the kernel's routes.
+const PATH_OCTETS: usize = 256;
+/// Per cent of the memory that a peer may use, at which the operator is warned.
+const MEMORY_WARNING: usize = 80;
+/// How long a session that took too much memory stays down.
+const MEMORY_PAUSE: Duration = Duration::from_secs(300);
 
 /// What import made of an announcement's attributes: its prefixes share most of it.
 #[derive(Default)]
@@ -60,7 +68,7 @@ impl Engine {
     }
 
     fn announce_all(&mut self, peer: PeerId, attrs: PathAttrs, nlri: &[Nlri]) {
-        let received = self.rib.attrs.intern(attrs, &mut self.rib.next_hops);
+        let received = self.rib.attrs.intern_from(peer, attrs, &mut self.rib.next_hops);
         let mut cached = Cached::default();
         let generation = |family| self.peers.get(&peer).map(|known| known.generation(family));
         let [v4, v6] = Family::ALL.map(|family| generation(family).unwrap_or_default());
@@ -78,14 +86,14 @@ impl Engine {
                 generation,
             };
             self.announce(&nlri.prefix, path);
-            if position % 64 == 0 && self.over_limit(peer, nlri.prefix.family()) {
+            if position % 64 == 0 && self.over_limits(peer, nlri.prefix.family()) {
                 break;
             }
         }
         cached.release(self);
         self.rib.attrs.release(received, &mut self.rib.next_hops);
         if let Some(last) = nlri.last() {
-            self.over_limit(peer, last.prefix.family());
+            self.over_limits(peer, last.prefix.family());
         }
     }
 
@@ -197,6 +205,44 @@ impl Engine {
         generations.is_some_and(|generations| generations.is_counted(path.generation))
     }
 
+    fn over_limits(&mut self, peer: PeerId, family: Family) -> bool {
+        self.over_limit(peer, family) || self.over_memory(peer)
+    }
+
+    /// RFC 4486 §4: a peer whose routes take more memory than it may use ends its session with Cease/8 (Out of Resources).
+    fn over_memory(&mut self, peer: PeerId) -> bool {
+        let limited = self.peers.get(&peer).and_then(|known| known.routing.max_memory);
+        let Some(most) = limited else {
+            return false;
+        };
+        let used = self.memory_of(peer);
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        let (over, many) = (used > most, used > most / 100 * MEMORY_WARNING);
+        let id = known.id(peer);
+        let Some(session) = known.session.as_mut().filter(|_| many) else {
+            return false;
+        };
+        if !std::mem::replace(&mut session.warned_of_memory, true) {
+            self.out.push_back(Output::MemoryLimitWarning(id, used));
+        }
+        if over && !std::mem::replace(&mut session.refused, true) {
+            let notification = Notification::cease(cease::OUT_OF_RESOURCES);
+            self.out.push_back(Output::Fail(id, notification, MEMORY_PAUSE));
+        }
+        over
+    }
+
+    /// What the routes of a peer take, about.
+    pub(super) fn memory_of(&self, peer: PeerId) -> usize {
+        let Some(known) = self.peers.get(&peer) else {
+            return 0;
+        };
+        let paths: usize = Family::ALL.map(|family| known.adj_in.count(family)).iter().sum();
+        paths * PATH_OCTETS + self.rib.attrs.memory(peer)
+    }
+
     /// RFC 4486 §4: more prefixes than configured end the session with Cease/1.
     fn over_limit(&mut self, peer: PeerId, family: Family) -> bool {
         let Some(known) = self.peers.get_mut(&peer) else {
@@ -287,7 +333,7 @@ impl Engine {
         if changed.next_hop != attrs.next_hop && !is_usable(changed.next_hop.addr(), prefix.family()) {
             return Err(Ineligible::BadNextHop);
         }
-        let id = self.rib.attrs.intern(changed, &mut self.rib.next_hops);
+        let id = self.rib.attrs.intern_from(peer, changed, &mut self.rib.next_hops);
         if let Some((_, old)) = cached.changed.replace((rules, id)) {
             // A path that uses the old one holds its own reference by now.
             self.rib.attrs.release(old, &mut self.rib.next_hops);

@@ -24,6 +24,8 @@ pub(super) struct Established {
     pub(super) warned: FamilySet,
     /// The operator was warned of too many paths of a prefix.
     pub(super) warned_of_paths: bool,
+    /// The operator was warned of the memory that its routes take.
+    pub(super) warned_of_memory: bool,
 }
 
 impl Established {
@@ -35,6 +37,7 @@ impl Established {
             refused: false,
             warned: FamilySet::EMPTY,
             warned_of_paths: false,
+            warned_of_memory: false,
         }
     }
 

@@ -132,7 +132,7 @@ impl Engine {
             let mut marked = attrs.clone();
             let communities = marked.communities.iter().copied();
             marked.communities = communities.chain([Community::LLGR_STALE]).collect();
-            let received = self.rib.attrs.intern(marked, &mut self.rib.next_hops);
+            let received = self.rib.attrs.intern_from(id, marked, &mut self.rib.next_hops);
             let mut cached = Cached::default();
             let imported = self.imported(id, &prefix, received, &mut cached);
             let path = Path {

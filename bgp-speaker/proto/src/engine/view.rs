@@ -100,6 +100,8 @@ pub struct PeerCounts {
     pub advertised: [usize; 2],
     /// Bytes not yet written to the peer.
     pub outstanding: usize,
+    /// Octets that the peer's routes take, about.
+    pub memory: usize,
 }
 
 impl Engine {
@@ -259,6 +261,7 @@ impl Engine {
             received: Family::ALL.map(|family| peer.adj_in.count(family)),
             advertised: Family::ALL.map(advertised),
             outstanding: peer.session.as_ref().map_or(0, |session| session.outstanding),
+            memory: self.memory_of(id),
         }
     }
 

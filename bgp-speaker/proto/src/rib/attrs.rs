@@ -10,10 +10,10 @@ use std::hash::BuildHasher;
 use std::num::NonZeroU32;
 
 use hashbrown::HashTable;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::nexthop::{NextHopId, NextHops};
-use crate::types::{Asn, Community};
+use crate::types::{Asn, Community, PeerId};
 use crate::wire::{Origin, PathAttrs};
 
 /// Names an interned attribute set.
@@ -80,6 +80,8 @@ struct Slot {
     next_hop: NextHopId,
     refs: u32,
     hash: u32,
+    /// Who sent it first since somebody holds it.
+    owner: PeerId,
 }
 
 /// The table of attribute sets.
@@ -93,6 +95,8 @@ pub struct AttrTable {
     unheld: Vec<u32>,
     /// Sets that somebody holds.
     held: usize,
+    /// What they take, by their owners; those of our own routes are not counted.
+    memory: FxHashMap<PeerId, usize>,
 }
 
 /// Sets that are freed together.
@@ -108,22 +112,29 @@ fn spread(hash: u32) -> u64 {
 }
 
 impl AttrTable {
-    /// The id of this set, with one more reference. A new set also takes a reference on its next hop.
+    /// The id of this set, with one more reference, where nobody is to be charged for it.
     pub fn intern(&mut self, attrs: PathAttrs, next_hops: &mut NextHops) -> AttrId {
+        self.intern_from(PeerId::LOCAL, attrs, next_hops)
+    }
+
+    /// The id of this set, with one more reference. A new set also takes a reference on its next hop, and counts as memory of `owner`.
+    pub fn intern_from(&mut self, owner: PeerId, attrs: PathAttrs, next_hops: &mut NextHops) -> AttrId {
         let hash = hash(&attrs);
         let slots = &mut self.slots;
         let same = |(found, index): &(u32, u32)| {
             *found == hash && slot_at(slots, *index).is_some_and(|slot| slot.attrs == attrs)
         };
         if let Some((_, index)) = self.index.find(spread(hash), same).copied() {
-            self.hold(index, next_hops);
+            self.hold(index, owner, next_hops);
             return id(index);
         }
         self.held += 1;
+        self.charge(owner, size(&attrs));
         let slot = Slot {
             next_hop: next_hops.retain(attrs.next_hop.addr()),
             refs: 1,
             hash,
+            owner,
             attrs,
         };
         let index = self.store(slot);
@@ -132,14 +143,37 @@ impl AttrTable {
         id(index)
     }
 
+    fn charge(&mut self, owner: PeerId, octets: usize) {
+        if owner != PeerId::LOCAL {
+            *self.memory.entry(owner).or_default() += octets;
+        }
+    }
+
+    fn discharge(&mut self, owner: PeerId, octets: usize) {
+        let Some(charged) = self.memory.get_mut(&owner) else {
+            return; // our own
+        };
+        *charged = charged.saturating_sub(octets);
+    }
+
+    /// Octets of the sets that this peer was the first to send.
+    #[must_use]
+    pub fn memory(&self, owner: PeerId) -> usize {
+        self.memory.get(&owner).copied().unwrap_or(0)
+    }
+
     /// One more holder of a set that may have none.
-    fn hold(&mut self, index: u32, next_hops: &mut NextHops) {
+    fn hold(&mut self, index: u32, owner: PeerId, next_hops: &mut NextHops) {
         let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) else {
             return;
         };
         if slot.refs == 0 {
             slot.next_hop = next_hops.retain(slot.attrs.next_hop.addr());
+            slot.owner = owner;
+            slot.refs = 1;
+            let octets = size(&slot.attrs);
             self.held += 1;
+            return self.charge(owner, octets);
         }
         slot.refs += 1;
     }
@@ -208,6 +242,8 @@ impl AttrTable {
             return;
         }
         next_hops.release(slot.next_hop);
+        let (owner, octets) = (slot.owner, size(&slot.attrs));
+        self.discharge(owner, octets);
         self.held -= 1;
         self.unheld.push(index);
         if self.unheld.len() >= LOT {
@@ -249,6 +285,11 @@ impl AttrTable {
     }
 }
 
+/// What a set takes, its place in the index included.
+fn size(attrs: &PathAttrs) -> usize {
+    size_of::<Option<Slot>>() + 2 * size_of::<(u32, u32)>() + attrs.heap_octets()
+}
+
 fn slot_at(slots: &[Option<Slot>], index: u32) -> Option<&Slot> {
     slots.get(index as usize).and_then(Option::as_ref)
 }
@@ -260,7 +301,8 @@ fn id(index: u32) -> AttrId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::NextHop;
+    use crate::types::LargeCommunity;
+    use crate::wire::{AsPath, NextHop};
 
     fn attrs(last: u8, med: u32) -> PathAttrs {
         let mut attrs = PathAttrs::originated(NextHop::V4([192, 0, 2, last].into()));
@@ -318,6 +360,32 @@ mod tests {
             table.release(id, &mut next_hops);
         }
         assert!(table.index.is_empty() && table.free.len() == LOT);
+    }
+
+    #[test]
+    fn a_set_counts_for_whoever_sent_it_first() {
+        let (mut table, mut next_hops) = (AttrTable::default(), NextHops::default());
+        let [a, b] = [PeerId(1), PeerId(2)];
+        let mut long = attrs(1, 5);
+        long.as_path = AsPath::sequence(&[Asn(65001); 200]);
+        long.communities = (0..100).map(Community).collect();
+        long.rare_mut().large_communities = vec![LargeCommunity(1, 2, 3); 50];
+        let first = table.intern_from(a, long.clone(), &mut next_hops);
+        let again = table.intern_from(b, long, &mut next_hops);
+        let short = table.intern_from(b, attrs(1, 6), &mut next_hops);
+        table.intern(attrs(1, 7), &mut next_hops);
+        assert_eq!((first, table.memory(PeerId::LOCAL)), (again, 0));
+        let (of_a, of_b) = (table.memory(a), table.memory(b));
+        assert!((800 + 400 + 600..2500).contains(&of_a), "{of_a}");
+        assert!((80..200).contains(&of_b), "{of_b}");
+        table.release(first, &mut next_hops);
+        assert_eq!(table.memory(a), of_a, "the other peer has it still");
+        table.release(again, &mut next_hops);
+        table.release(short, &mut next_hops);
+        assert_eq!((table.memory(a), table.memory(b)), (0, 0));
+        // One that comes back before it is freed counts for whoever sends it now.
+        table.intern_from(a, attrs(1, 6), &mut next_hops);
+        assert_eq!((table.memory(a), table.memory(b)), (of_b, 0));
     }
 
     #[test]

@@ -104,6 +104,11 @@ impl AsPath {
         }
     }
 
+    /// What it takes beside itself.
+    pub(crate) fn heap_octets(&self) -> usize {
+        self.0.heap_octets()
+    }
+
     /// Looks for AS 0 and confederation segments.
     pub(super) fn survey(&self) -> Survey {
         let mut survey = Survey::default();

@@ -165,6 +165,19 @@ impl KernelRoute {
     }
 }
 
+impl RareAttrs {
+    fn heap_octets(&self) -> usize {
+        let unknown = self
+            .unknown
+            .iter()
+            .map(|attr| size_of::<UnknownAttr>() + attr.value.len());
+        size_of_val(self.cluster_list.as_slice())
+            + size_of_val(self.ext_communities.as_slice())
+            + size_of_val(self.large_communities.as_slice())
+            + unknown.sum::<usize>()
+    }
+}
+
 /// All attributes of a path. Equal values are interned once.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PathAttrs {
@@ -216,6 +229,15 @@ impl PathAttrs {
         {
             self.rare = None;
         }
+    }
+
+    /// What the set takes beside itself.
+    pub(crate) fn heap_octets(&self) -> usize {
+        let rare = self
+            .rare
+            .as_deref()
+            .map_or(0, |rare| size_of::<RareAttrs>() + rare.heap_octets());
+        self.as_path.heap_octets() + self.communities.heap_octets() + rare
     }
 
     /// Whether the path carries this community.

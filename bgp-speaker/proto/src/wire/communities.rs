@@ -23,6 +23,14 @@ enum List {
 impl Communities {
     /// With these it is 16 octets large.
     pub const INLINE: usize = 3;
+
+    /// What they take beside themselves.
+    pub(crate) fn heap_octets(&self) -> usize {
+        match &self.0 {
+            List::Inline { .. } => 0,
+            List::Heap(items) => size_of::<Vec<Community>>() + size_of_val(items.as_slice()),
+        }
+    }
 }
 
 impl Deref for Communities {

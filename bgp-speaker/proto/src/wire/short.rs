@@ -16,6 +16,13 @@ pub(super) enum ShortBytes {
 impl ShortBytes {
     /// With these it is 24 octets large: an AS path of five numbers in one segment.
     pub(super) const INLINE: usize = 22;
+
+    pub(super) fn heap_octets(&self) -> usize {
+        match self {
+            Self::Inline { .. } => 0,
+            Self::Heap(octets) => octets.len(),
+        }
+    }
 }
 
 impl Deref for ShortBytes {

@@ -75,6 +75,7 @@ pub(crate) struct World {
     pub(crate) ends: Vec<(PeerId, Family)>,
     pub(crate) fib_batches: usize,
     pub(crate) path_limits: Vec<(PeerId, Prefix)>,
+    pub(crate) memory_limits: Vec<(PeerId, usize)>,
 }
 
 pub(crate) fn address(peer: PeerId) -> Ipv4Addr {
@@ -109,6 +110,7 @@ pub(crate) fn routing(peer: PeerId, kind: PeerKind) -> PeerRouting {
         allow_own_as: 0,
         max_prefixes: None,
         max_paths_per_prefix: 64,
+        max_memory: None,
         rules: Default::default(),
     }
 }
@@ -250,6 +252,7 @@ impl World {
             ends: Vec::new(),
             fib_batches: 0,
             path_limits: Vec::new(),
+            memory_limits: Vec::new(),
         }
     }
 
@@ -378,6 +381,7 @@ impl World {
             }
             Output::Fail(session, notification, _) => self.failed.push((session.peer, notification)),
             Output::PrefixLimitWarning(..) => {}
+            Output::MemoryLimitWarning(session, octets) => self.memory_limits.push((session.peer, octets)),
             Output::PathLimitWarning(session, prefix) => self.path_limits.push((session.peer, prefix)),
             Output::EndOfRib(session, family) => self.ends.push((session.peer, family)),
         }

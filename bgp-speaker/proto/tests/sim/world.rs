@@ -197,6 +197,7 @@ impl World {
                 allow_own_as: 0,
                 max_prefixes: None,
                 max_paths_per_prefix: 64,
+                max_memory: None,
                 rules: PathRules::default(),
             };
             made.engine.handle(

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use e2e::failure::Result;
-use e2e::machine::{Host, command};
-use e2e::process::Daemon;
-use e2e::wait;
+use lab::failure::Result;
+use lab::machine::{Host, command};
+use lab::process::Daemon;
+use lab::wait;
 
 use super::Ask;
 

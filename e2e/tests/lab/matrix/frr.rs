@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use e2e::daemon::frr;
-use e2e::failure::Result;
-use e2e::machine::Host;
-use e2e::process::Daemon;
+use lab::daemon::frr;
+use lab::failure::Result;
+use lab::machine::Host;
+use lab::process::Daemon;
 
 use super::Ask;
 

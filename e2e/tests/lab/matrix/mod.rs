@@ -15,11 +15,11 @@ mod wire;
 
 use std::net::IpAddr;
 
-use e2e::daemon::{Kind, podroute};
-use e2e::failure::{Failure, Result};
-use e2e::machine::Host;
-use e2e::process::Daemon;
 use ipnet::IpNet;
+use lab::daemon::{Kind, podroute};
+use lab::failure::{Failure, Result};
+use lab::machine::Host;
+use lab::process::Daemon;
 
 use crate::{Scenario, scenario};
 
@@ -173,7 +173,7 @@ impl There {
     fn session(&self) -> String {
         let told = match self.other {
             Other::Bird => self.host.run("birdc", &["show", "protocols", "all", "node"]),
-            Other::Frr => e2e::daemon::frr::vtysh(&self.host, "show bgp neighbors json"),
+            Other::Frr => lab::daemon::frr::vtysh(&self.host, "show bgp neighbors json"),
             Other::Gobgp => self
                 .host
                 .run("gobgp", &["neighbor", &self.ask.node().to_string()]),

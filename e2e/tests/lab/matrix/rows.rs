@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use e2e::bins;
-use e2e::daemon::podroute;
-use e2e::ensure;
-use e2e::failure::{Failure, Result};
-use e2e::kernel;
-use e2e::machine::Host;
-use e2e::process::Daemon;
-use e2e::rack::CONVERGENCE;
-use e2e::wait;
+use lab::bins;
+use lab::daemon::podroute;
+use lab::ensure;
+use lab::failure::{Failure, Result};
+use lab::kernel;
+use lab::machine::Host;
+use lab::process::Daemon;
+use lab::rack::CONVERGENCE;
+use lab::wait;
 
 use super::{Ask, Other, There, agent, net, wire::Wire};
 use crate::bgp_raw::{KEEPALIVE, Raw, UPDATE, message};

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use e2e::daemon::Kind;
-use e2e::machine::command;
+use lab::daemon::Kind;
+use lab::machine::command;
 
 use super::Other;
 use super::rows::{ALL, Row};

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use e2e::capture::Capture;
-use e2e::ensure;
-use e2e::failure::Result;
-use e2e::machine::{Host, command};
-use e2e::process::{find_program, finish};
+use lab::capture::Capture;
+use lab::ensure;
+use lab::failure::Result;
+use lab::machine::{Host, command};
+use lab::process::{find_program, finish};
 
 /// A recording of one interface.
 pub(super) struct Wire {

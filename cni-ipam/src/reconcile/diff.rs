@@ -1,0 +1,277 @@
+//! What pods should have on the host, what the kernel has, and what is missing. Pure.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::block::Family;
+use crate::kernel::link::{KernelRoute, LINK_GROUP, Link};
+use crate::kernel::veth;
+use crate::names::Owner;
+
+/// The host's side of a pod's wiring: one end of the veth pair, its addresses and routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostSide {
+    pub(crate) owner: Owner,
+    pub(crate) host_ifname: String,
+    pub(crate) addresses: Vec<IpAddr>,
+    /// None in records of 0.1.
+    pub(crate) mtu: Option<u32>,
+    /// Belongs to the link group whose packets' sources are checked.
+    pub(crate) checks_sources: bool,
+}
+
+impl HostSide {
+    fn families(&self) -> impl Iterator<Item = Family> {
+        let has = |family: &Family| self.addresses.iter().any(|a| Family::of(*a) == *family);
+        [Family::V4, Family::V6].into_iter().filter(has)
+    }
+}
+
+/// What the kernel has.
+#[derive(Debug, Default)]
+pub(crate) struct HostState {
+    /// Links by name.
+    links: HashMap<String, Link>,
+    /// Addresses in force, by link.
+    addresses: HashSet<(u32, IpAddr)>,
+    /// Our routes: destination and link, with their preferred source.
+    routes: HashMap<(IpNet, u32), Option<IpAddr>>,
+}
+
+impl HostState {
+    pub(crate) fn new(
+        links: Vec<Link>,
+        addresses: impl IntoIterator<Item = (u32, IpAddr)>,
+        routes: impl IntoIterator<Item = KernelRoute>,
+    ) -> Self {
+        Self {
+            links: links.into_iter().map(|link| (link.name.clone(), link)).collect(),
+            addresses: addresses.into_iter().collect(),
+            routes: routes
+                .into_iter()
+                .map(|route| ((route.dst, route.index), route.source))
+                .collect(),
+        }
+    }
+
+    /// The first of these that is an address of the host now: the source of routes to pods of a family.
+    fn source(&self, sources: &[IpAddr], family: Family) -> Option<IpAddr> {
+        let source = sources.iter().copied().find(|a| Family::of(*a) == family)?;
+        let is_own = self.addresses.iter().any(|(_, own)| *own == source);
+        is_own.then_some(source)
+    }
+}
+
+/// One thing that is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// The host interface is down.
+    Up,
+    /// The host interface has another hardware address than the pod's permanent neighbour entry.
+    Mac([u8; 6]),
+    /// The host interface has another MTU than the pod's.
+    Mtu(u32),
+    /// The host interface is not in our link group.
+    Group,
+    /// The gateway's address.
+    Gateway(Family),
+    /// The route to the pods' link-local addresses.
+    LinkRoute,
+    /// The route to the pod, with this source.
+    PodRoute(IpAddr, Option<IpAddr>),
+}
+
+/// What is missing of a pod, and on which link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Drift {
+    pub(crate) host_side: HostSide,
+    pub(crate) index: u32,
+    pub(crate) missing: Vec<Missing>,
+}
+
+/// What is missing. A pod without its host interface is left out: the pair cannot be made again while the pod runs.
+pub(crate) fn find_drift(host_sides: &[HostSide], host: &HostState, sources: &[IpAddr]) -> Vec<Drift> {
+    host_sides
+        .iter()
+        .filter_map(|host_side| {
+            let link = host.links.get(&host_side.host_ifname);
+            let link = link.filter(|link| veth::is_host_end(link, &host_side.owner))?;
+            let missing = missing(host_side, link, host, sources);
+            (!missing.is_empty()).then(|| Drift {
+                host_side: host_side.clone(),
+                index: link.index,
+                missing,
+            })
+        })
+        .collect()
+}
+
+fn missing(host_side: &HostSide, link: &Link, host: &HostState, sources: &[IpAddr]) -> Vec<Missing> {
+    let mut missing = Vec::new();
+    let mac = host_side.owner.host_mac();
+    if link.mac != mac {
+        missing.push(Missing::Mac(mac));
+    }
+    missing.extend(host_side.mtu.filter(|mtu| *mtu != link.mtu).map(Missing::Mtu));
+    if host_side.checks_sources && link.group != LINK_GROUP {
+        missing.push(Missing::Group);
+    }
+    if !link.is_up {
+        missing.push(Missing::Up);
+    }
+    for family in host_side.families() {
+        if !host.addresses.contains(&(link.index, veth::gateway(family))) {
+            missing.push(Missing::Gateway(family));
+        }
+    }
+    let has_v6 = host_side.families().any(|family| family == Family::V6);
+    if has_v6 && !host.routes.contains_key(&(veth::link_local_net(), link.index)) {
+        missing.push(Missing::LinkRoute);
+    }
+    for address in &host_side.addresses {
+        let source = host.source(sources, Family::of(*address));
+        let known = host.routes.get(&(IpNet::from(*address), link.index));
+        if known != Some(&source) {
+            missing.push(Missing::PodRoute(*address, source));
+        }
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD4: &str = "10.244.1.5";
+    const POD6: &str = "fd00::5";
+    const NODE4: &str = "192.0.2.11";
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn host_side() -> HostSide {
+        let owner = Owner {
+            container: "c".into(),
+            ifname: "eth0".into(),
+        };
+        HostSide {
+            host_ifname: owner.host_ifname(),
+            owner,
+            addresses: vec![ip(POD4), ip(POD6)],
+            mtu: Some(1500),
+            checks_sources: true,
+        }
+    }
+
+    fn link(is_up: bool) -> Link {
+        let owner = host_side().owner;
+        Link {
+            index: 7,
+            name: owner.host_ifname(),
+            alias: owner.alias("pods"),
+            mtu: 1500,
+            mac: owner.host_mac().to_vec(),
+            peer_index: 2,
+            group: LINK_GROUP,
+            is_up,
+        }
+    }
+
+    fn route(dst: IpNet, source: Option<&str>) -> KernelRoute {
+        KernelRoute {
+            dst,
+            index: 7,
+            protocol: 246,
+            gateway: None,
+            source: source.map(ip),
+            is_local: false,
+        }
+    }
+
+    fn addresses() -> Vec<(u32, IpAddr)> {
+        vec![(2, ip(NODE4)), (7, ip("169.254.1.1")), (7, ip("fe80::1"))]
+    }
+
+    fn routes() -> Vec<KernelRoute> {
+        vec![
+            route(ip(POD4).into(), Some(NODE4)),
+            route(ip(POD6).into(), None),
+            route(veth::link_local_net(), None),
+        ]
+    }
+
+    fn found(host: &HostState) -> Vec<Missing> {
+        let drifts = find_drift(&[host_side()], host, &[ip(NODE4), ip("2001:db8::11")]);
+        drifts.into_iter().flat_map(|drift| drift.missing).collect()
+    }
+
+    #[test]
+    fn nothing_is_missing_of_a_pod_as_the_plugin_left_it() {
+        assert_eq!(
+            found(&HostState::new(vec![link(true)], addresses(), routes())),
+            []
+        );
+    }
+
+    #[test]
+    fn the_nodes_address_goes_and_comes_back() {
+        let mut without = addresses();
+        without.remove(0);
+        let gone = HostState::new(vec![link(true)], without.clone(), routes().into_iter().skip(1));
+        assert_eq!(
+            found(&gone),
+            [Missing::PodRoute(ip(POD4), None)],
+            "the kernel chooses the source meanwhile"
+        );
+        let mut sourceless = routes();
+        sourceless[0].source = None;
+        let restored = HostState::new(vec![link(true)], without, sourceless.clone());
+        assert_eq!(found(&restored), []);
+        let back = HostState::new(vec![link(true)], addresses(), sourceless);
+        assert_eq!(found(&back), [Missing::PodRoute(ip(POD4), Some(ip(NODE4)))]);
+    }
+
+    #[test]
+    fn an_interface_that_went_down_lost_most() {
+        let node = vec![(2, ip(NODE4)), (7, ip("169.254.1.1"))];
+        let mut link = link(false);
+        link.mac = vec![2, 0, 0, 0, 0, 1];
+        link.mtu = 1400;
+        link.group = 0;
+        assert_eq!(
+            found(&HostState::new(vec![link], node, [])),
+            [
+                Missing::Mac(host_side().owner.host_mac()),
+                Missing::Mtu(1500),
+                Missing::Group,
+                Missing::Up,
+                Missing::Gateway(Family::V6),
+                Missing::LinkRoute,
+                Missing::PodRoute(ip(POD4), Some(ip(NODE4))),
+                Missing::PodRoute(ip(POD6), None),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_link_that_is_gone_or_not_ours_is_left_alone() {
+        assert_eq!(found(&HostState::new(vec![], addresses(), routes())), []);
+        let mut foreign = link(false);
+        foreign.alias = String::new();
+        foreign.mac = vec![2, 0, 0, 0, 0, 1];
+        assert_eq!(found(&HostState::new(vec![foreign], addresses(), [])), []);
+    }
+
+    #[test]
+    fn a_route_to_another_link_is_not_the_pods() {
+        let mut elsewhere = routes();
+        elsewhere[0].index = 9;
+        assert_eq!(
+            found(&HostState::new(vec![link(true)], addresses(), elsewhere)),
+            [Missing::PodRoute(ip(POD4), Some(ip(NODE4)))]
+        );
+    }
+}

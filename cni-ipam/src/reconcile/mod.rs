@@ -1,0 +1,311 @@
+//! The owner of what the plugin made in the kernel: whatever of a living pod's wiring or of our nftables table somebody takes
+//! away is put back, from the plugin's records.
+//!
+//! Routes go with the node's address (their preferred source) or with an interface that is shut, and the kernel sends no
+//! notification for IPv4; others delete or replace them; `nft flush ruleset` removes our table. [`reconcile`] looks at what is
+//! there when a notification says that something may be missing, and every few minutes. `diff` compares and is pure,
+//! `notifications` reads notifications. What is written is written under the lock of the pod's record, after a second look at
+//! it; a pod at whose record a plugin works is looked at again a moment later. Never makes or removes an interface, and
+//! never enters a pod.
+
+mod diff;
+mod notifications;
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+
+use self::diff::{Drift, HostSide, HostState, Missing, find_drift};
+use self::notifications::{Dirty, Notifications};
+use crate::attachment::{self, Attachment, State, TryLock};
+use crate::block::Family;
+use crate::error::Result;
+use crate::kernel::link::{self, NewRoute};
+use crate::kernel::veth;
+use crate::names::Owner;
+use crate::node::Node;
+use crate::plugin::MAIN_PLUGIN;
+use crate::store::Disk;
+use crate::{egress, names};
+use linux::netlink::{APPEND, Batch, CREATE, REPLACE, Socket};
+
+/// Everything is looked at this often, whatever notifications say.
+const AUDIT: Duration = Duration::from_secs(120);
+/// After the first notification, others that belong to it may follow.
+const SETTLE: Duration = Duration::from_millis(5);
+/// Between two looks.
+const MIN_INTERVAL: Duration = Duration::from_millis(40);
+/// After a look that failed.
+const RETRY: Duration = Duration::from_secs(2);
+/// Records that are locked at once.
+const CHUNK: usize = 64;
+
+/// What was put back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Host interfaces by name, each with what was missing, in words.
+    pub pods: Vec<(String, String)>,
+    /// Pods whose entries in our nftables table were missing.
+    pub egress: usize,
+    /// The check of what pods send was missing.
+    pub source_check: bool,
+}
+
+impl Restored {
+    fn is_empty(&self) -> bool {
+        self.pods.is_empty() && self.egress == 0 && !self.source_check
+    }
+}
+
+/// What a look came to.
+#[derive(Debug)]
+pub enum Report {
+    /// Something was missing and was put back.
+    Restored(Restored),
+    /// The kernel or the records could not be read or written; it is tried again.
+    Failed(crate::Error),
+}
+
+/// Keeps what the plugins of this node made, on this thread, for ever. `wake`: becomes readable when node.json changed;
+/// it is read empty. Must run in the host's network namespace.
+///
+/// # Errors
+/// The kernel's notifications cannot be listened to.
+pub fn reconcile(run_dir: &Path, wake: BorrowedFd<'_>, mut report: impl FnMut(Report)) -> Result<Infallible> {
+    let notifications = Notifications::open()?;
+    let mut next = Some(Instant::now());
+    let mut dirty = Dirty::ALL;
+    loop {
+        dirty |= notifications.wait(wake, next)?;
+        if !dirty.is_any() {
+            dirty = Dirty::ALL; // the audit's time
+        } else {
+            std::thread::sleep(SETTLE);
+            dirty |= notifications.drain(wake)?;
+        }
+        let outcome = run_pass(run_dir, dirty);
+        (dirty, next) = (Dirty::default(), Some(Instant::now() + AUDIT));
+        match outcome {
+            Ok(Pass { restored, busy }) => {
+                if !restored.is_empty() {
+                    report(Report::Restored(restored));
+                }
+                if busy {
+                    (dirty, next) = (Dirty::ALL, Some(Instant::now() + MIN_INTERVAL));
+                }
+            }
+            Err(error) => {
+                report(Report::Failed(error));
+                next = Some(Instant::now() + RETRY);
+            }
+        }
+        std::thread::sleep(MIN_INTERVAL);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Pass {
+    restored: Restored,
+    /// Something is missing of a pod at whose record a plugin works.
+    busy: bool,
+}
+
+fn run_pass(run_dir: &Path, dirty: Dirty) -> Result<Pass> {
+    let state_dir: PathBuf = run_dir.join("ipam");
+    let Some(disk) = Disk::open(&state_dir, false)? else {
+        return Ok(Pass::default());
+    };
+    let mut pass = Pass::default();
+    if dirty.host {
+        // Without node.json the kernel chooses the source.
+        let sources = Node::read(run_dir)
+            .map(|node| node.node_addresses)
+            .unwrap_or_default();
+        restore_host_sides(&disk, &sources, &mut pass)?;
+    }
+    if dirty.table {
+        restore_table(&disk, &mut pass)?;
+    }
+    Ok(pass)
+}
+
+fn restore_host_sides(disk: &Disk, sources: &[IpAddr], pass: &mut Pass) -> Result<()> {
+    let host_sides = host_sides(disk)?;
+    if host_sides.is_empty() {
+        return Ok(());
+    }
+    let socket = Socket::strict_route()?;
+    let found = find_drift(&host_sides, &read_host(&socket)?, sources);
+    for chunk in found.chunks(CHUNK) {
+        let mut locked = Vec::new();
+        for drift in chunk {
+            match Attachment::try_lock(disk, &drift.host_side.owner)? {
+                TryLock::Acquired(attachment)
+                    if host_side(&drift.host_side.owner, &attachment.state).as_ref()
+                        == Some(&drift.host_side) =>
+                {
+                    locked.push((attachment, drift));
+                }
+                TryLock::Busy => pass.busy = true,
+                TryLock::Acquired(_) | TryLock::Gone => {}
+            }
+        }
+        repair(&socket, locked.iter().map(|(_, drift)| *drift), pass)?;
+    }
+    Ok(())
+}
+
+/// Puts back what our nftables table lacks.
+fn restore_table(disk: &Disk, pass: &mut Pass) -> Result<()> {
+    let owners = egress::owners(disk)?;
+    let checks_sources = any_checks_sources(disk)?;
+    if owners.is_empty() && !checks_sources {
+        return Ok(());
+    }
+    let socket = Socket::netfilter()?;
+    if checks_sources && !egress::has_source_check(&socket)? && egress::ensure_source_check(&socket)? {
+        pass.restored.source_check = true;
+    }
+    for owner in owners {
+        if egress::differences(disk, &socket, &owner)?.is_empty() {
+            continue;
+        }
+        // Behind another plugin's IPAM there is no record, only the note.
+        let _held = match Attachment::try_lock(disk, &owner)? {
+            TryLock::Busy => {
+                pass.busy = true;
+                continue;
+            }
+            TryLock::Acquired(attachment) => Some(attachment),
+            TryLock::Gone => None,
+        };
+        egress::restore(disk, &socket, &owner)?;
+        pass.restored.egress += 1;
+    }
+    Ok(())
+}
+
+fn any_checks_sources(disk: &Disk) -> Result<bool> {
+    let checks = |owner: &Owner| {
+        let state = attachment::read(disk, owner).ok().flatten();
+        matches!(state, Some(State::Complete(record)) if record.checks_sources)
+    };
+    Ok(attachment::owners(disk)?.iter().any(checks))
+}
+
+/// Puts back what is missing of these pods.
+fn repair<'a>(
+    socket: &Socket,
+    find_drift: impl Iterator<Item = &'a Drift> + Clone,
+    pass: &mut Pass,
+) -> Result<()> {
+    let mut batch = Batch::default();
+    for drift in find_drift.clone() {
+        push_repair(&mut batch, drift);
+    }
+    let outcome = socket.try_run(&mut batch)?;
+    // ENODEV: the interface went meanwhile, so a DEL is at work. EINVAL: the source went meanwhile.
+    let is_late = |errno| matches!(errno, Errno::ENODEV | Errno::EINVAL | Errno::ENETDOWN);
+    if let Some(failure) = outcome.failures.iter().find(|f| !is_late(f.errno)) {
+        return Err(batch.error(failure).into());
+    }
+    pass.busy |= !outcome.failures.is_empty();
+    let names = find_drift.map(|drift| (drift.host_side.host_ifname.clone(), describe(&drift.missing)));
+    pass.restored.pods.extend(names);
+    Ok(())
+}
+
+fn push_repair(batch: &mut Batch, drift: &Drift) {
+    let index = drift.index;
+    for missing in &drift.missing {
+        match *missing {
+            Missing::Mac(mac) => {
+                let action = format!("set the hardware address of {}", drift.host_side.host_ifname);
+                batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, false), action);
+                batch.attr(link::IFLA_ADDRESS, &mac);
+            }
+            Missing::Mtu(mtu) => {
+                let action = format!("set the MTU of {}", drift.host_side.host_ifname);
+                batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, false), action);
+                batch.attr(link::IFLA_MTU, &mtu.to_ne_bytes());
+            }
+            Missing::Group => {
+                let action = format!("group interface {}", drift.host_side.host_ifname);
+                batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, false), action);
+                batch.attr(link::IFLA_GROUP, &link::LINK_GROUP.to_ne_bytes());
+            }
+            Missing::Up => {
+                let action = format!("set up {}", drift.host_side.host_ifname);
+                batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, true), action);
+            }
+            Missing::Gateway(family) => {
+                let net = IpNet::from(veth::gateway(family));
+                link::add_address(batch, CREATE | REPLACE, index, net, link::SCOPE_LINK);
+            }
+            Missing::LinkRoute => link::add_route(batch, CREATE | APPEND, veth::link_local_route(index)),
+            Missing::PodRoute(address, source) => {
+                let route = NewRoute {
+                    dst: IpNet::from(address),
+                    gateway: None,
+                    source,
+                    index,
+                    protocol: link::ROUTE_PROTOCOL,
+                };
+                link::add_route(batch, CREATE | REPLACE, route);
+            }
+        }
+    }
+}
+
+fn describe(missing: &[Missing]) -> String {
+    let words = missing.iter().map(|missing| match missing {
+        Missing::Up => "was down".to_owned(),
+        Missing::Mac(mac) => format!("hardware address {}", names::mac_text(*mac)),
+        Missing::Mtu(mtu) => format!("MTU {mtu}"),
+        Missing::Group => format!("link group {}", link::LINK_GROUP),
+        Missing::Gateway(family) => format!("gateway address {}", veth::gateway(*family)),
+        Missing::LinkRoute => format!("route to {}", veth::link_local_net()),
+        Missing::PodRoute(address, None) => format!("route to {address}"),
+        Missing::PodRoute(address, Some(source)) => format!("route to {address} with source {source}"),
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// The host sides of all pods whose ADD succeeded and that have an interface of ours.
+fn host_sides(disk: &Disk) -> Result<Vec<HostSide>> {
+    let mut host_sides = Vec::new();
+    for owner in attachment::owners(disk)? {
+        // One record that cannot be read keeps nobody else from being looked at.
+        if let Ok(Some(state)) = attachment::read(disk, &owner) {
+            host_sides.extend(host_side(&owner, &state));
+        }
+    }
+    Ok(host_sides)
+}
+
+fn host_side(owner: &Owner, state: &State) -> Option<HostSide> {
+    let State::Complete(record) = state else {
+        return None;
+    };
+    (record.plugin == MAIN_PLUGIN).then(|| HostSide {
+        owner: owner.clone(),
+        host_ifname: record.host_interface.clone(),
+        addresses: record.addresses.clone(),
+        mtu: record.mtu,
+        checks_sources: record.checks_sources,
+    })
+}
+
+fn read_host(socket: &Socket) -> Result<HostState> {
+    let mut routes = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        routes.extend(link::routes_of(socket, family, link::ROUTE_PROTOCOL)?);
+    }
+    let links = link::links(socket)?;
+    Ok(HostState::new(links, link::all_addresses(socket)?, routes))
+}

@@ -1,0 +1,156 @@
+//! What the table holds: as listed, and as changed since.
+
+use std::collections::{BTreeMap, HashMap};
+
+use podroute_netfilter::{Data, Element, Notification, TableListing};
+use podroute_netpol::Changes;
+
+use crate::element::{address_of, interface_of};
+use crate::layout::{Object, fixed_chains};
+use crate::plan::Step;
+
+/// First and last key.
+pub(crate) type Key = (Vec<u8>, Vec<u8>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Kernel {
+    /// The table is there with its fixed sets and chains.
+    pub(crate) has_base: bool,
+    /// Chains of groups and classes, with the comment of their rules.
+    pub(crate) chains: BTreeMap<String, String>,
+    pub(crate) sets: HashMap<String, HashMap<Key, Data>>,
+}
+
+impl Kernel {
+    /// From a listing; none where something in the table cannot be used, and all of it has to be made again.
+    pub(crate) fn of(listing: TableListing) -> Option<Self> {
+        if !listing.other_sets.is_empty() {
+            return None;
+        }
+        let mut kernel = Self::default();
+        let fixed = fixed_chains();
+        kernel.has_base = fixed.iter().all(|chain| {
+            let comments = listing.chains.get(&chain.name);
+            comments.is_some_and(|found| *found == vec![chain.comment(); chain.rules.len()])
+        });
+        let has_sets = crate::layout::fixed_sets()
+            .iter()
+            .all(|set| listing.sets.contains(&set.name()));
+        kernel.has_base &= has_sets;
+        for (name, comments) in listing.chains {
+            if Object::parse(&name).is_some() {
+                // The number of rules is part of what the comment stands for.
+                let first = comments.first().cloned().unwrap_or_default();
+                let is_whole = comments.iter().all(|comment| *comment == first);
+                let text = if is_whole {
+                    format!("{first} {}", comments.len())
+                } else {
+                    String::new()
+                };
+                kernel.chains.insert(name, text);
+            }
+        }
+        for name in listing.sets {
+            let elements = listing.elements.get(&name).into_iter().flatten();
+            let elements = elements.map(|element| (key_of(element), element.data.clone()));
+            kernel.sets.insert(name, elements.collect());
+        }
+        Some(kernel)
+    }
+
+    /// Takes in what was brought into force.
+    pub(crate) fn apply(&mut self, step: Step) {
+        match step {
+            Step::Base => self.has_base = true,
+            Step::AddSet(spec) => drop(self.sets.insert(spec.name, HashMap::new())),
+            Step::DeleteSet(name) => drop(self.sets.remove(&name)),
+            Step::AddChain(chain) => drop(self.chains.insert(chain.name, String::new())),
+            Step::Rules(chain) => drop(self.chains.insert(chain.name.clone(), comment_of(&chain))),
+            Step::DeleteChain(name) => drop(self.chains.remove(&name)),
+            Step::AddElements(set, elements) => {
+                let known = self.sets.entry(set).or_default();
+                known.extend(
+                    elements
+                        .into_iter()
+                        .map(|element| ((element.key, element.key_end), element.data)),
+                );
+            }
+            Step::DeleteElements(set, elements) => {
+                if let Some(known) = self.sets.get_mut(&set) {
+                    for element in elements {
+                        known.remove(&(element.key, element.key_end));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in what another program did; what it concerns is to be looked at. False: the table must be listed.
+    pub(crate) fn notice(&mut self, notification: Notification, changes: &mut Changes) -> bool {
+        let (set, element, is_added) = match notification {
+            Notification::ElementAdded { set, element } => (set, element, true),
+            Notification::ElementDeleted { set, element } => (set, element, false),
+            Notification::Other | Notification::Lost => return false,
+        };
+        let Some(object) = Object::parse(&set) else {
+            return true; // a set of another's in our table
+        };
+        mark(&object, Some(&element.key), changes);
+        let Some(known) = self.sets.get_mut(&set) else {
+            return false;
+        };
+        if is_added {
+            known.insert(key_of(&element), element.data);
+        } else {
+            known.remove(&key_of(&element));
+        }
+        true
+    }
+
+    /// All that is there is to be looked at.
+    pub(crate) fn everything(&self) -> Changes {
+        let mut changes = Changes::default();
+        for name in self.chains.keys() {
+            if let Some(object) = Object::parse(name) {
+                mark(&object, None, &mut changes);
+            }
+        }
+        for (name, elements) in &self.sets {
+            let Some(object) = Object::parse(name) else {
+                continue;
+            };
+            mark(&object, None, &mut changes);
+            for (key, _) in elements.keys() {
+                mark(&object, Some(key), &mut changes);
+            }
+        }
+        changes
+    }
+}
+
+/// The object, or the element's part of it, is to be looked at.
+fn mark(object: &Object, key: Option<&Vec<u8>>, changes: &mut Changes) {
+    match object {
+        Object::Interfaces(_) | Object::Itself => {
+            changes.interfaces.extend(key.and_then(|key| interface_of(key)))
+        }
+        Object::Addresses(..) => changes.addresses.extend(key.and_then(|key| address_of(key))),
+        Object::Class(direction, name) => {
+            changes.classes[*direction].insert(*name);
+        }
+        Object::GroupChain(direction, name)
+        | Object::GroupAny(direction, name)
+        | Object::GroupBlocks(direction, name, _) => {
+            changes.groups[*direction].insert(*name);
+        }
+    }
+}
+
+/// What a listing of the chain's rules comes to.
+pub(crate) fn comment_of(chain: &podroute_netfilter::Chain) -> String {
+    format!("{} {}", chain.comment(), chain.rules.len())
+}
+
+fn key_of(element: &Element) -> Key {
+    (element.key.clone(), element.key_end.clone())
+}

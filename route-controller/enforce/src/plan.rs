@@ -1,0 +1,329 @@
+//! The difference between model and kernel for some objects, in an order that the kernel takes: what is referred to is
+//! added before and deleted after.
+
+use std::collections::HashSet;
+
+use podroute_netfilter::{Chain, Data, Element, SetSpec, Transaction};
+use podroute_netpol::{Changes, ClassName, Direction, GroupName, Model};
+
+use crate::element;
+use crate::kernel::{Kernel, Key, comment_of};
+use crate::layout::{Family, GroupSets, Object, TABLE, class_chain, fixed_chains, fixed_sets, group_chain};
+
+/// A step of a transaction.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The table, its fixed sets and chains.
+    Base,
+    AddSet(SetSpec),
+    DeleteSet(String),
+    AddChain(Chain),
+    Rules(Chain),
+    DeleteChain(String),
+    AddElements(String, Vec<Element>),
+    DeleteElements(String, Vec<Element>),
+}
+
+/// The steps to what is wanted.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    create: Vec<Step>,
+    delete_elements: Vec<Step>,
+    add_elements: Vec<Step>,
+    rules: Vec<Step>,
+    delete_chains: Vec<Step>,
+    delete_sets: Vec<Step>,
+    /// Something that was allowed may be forbidden now.
+    pub(crate) restricts: bool,
+}
+
+impl Plan {
+    pub(crate) fn new(model: &Model, kernel: &Kernel, changes: &Changes) -> Self {
+        let mut plan = Self::default();
+        if !kernel.has_base {
+            plan.create.push(Step::Base);
+        }
+        for direction in Direction::BOTH {
+            for name in &changes.classes[direction] {
+                plan.class(model, kernel, direction, *name);
+            }
+            for name in &changes.groups[direction] {
+                plan.group(model, kernel, direction, *name);
+            }
+            plan.addresses(model, kernel, direction, changes);
+        }
+        plan.interfaces(model, kernel, changes);
+        plan
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps().next().is_none()
+    }
+
+    fn steps(&self) -> impl Iterator<Item = &Step> {
+        let all = [
+            &self.create,
+            &self.delete_elements,
+            &self.add_elements,
+            &self.rules,
+            &self.delete_chains,
+            &self.delete_sets,
+        ];
+        all.into_iter().flatten()
+    }
+
+    /// As a transaction; `anew` deletes the table first.
+    pub(crate) fn transaction(&self, anew: bool) -> Transaction {
+        let mut t = Transaction::new(TABLE);
+        if anew {
+            t.add_table();
+            t.delete_table();
+        }
+        for step in self.steps() {
+            match step {
+                Step::Base => add_base(&mut t),
+                Step::AddSet(spec) => t.add_set(spec),
+                Step::DeleteSet(name) => t.delete_set(name),
+                Step::AddChain(chain) => t.add_chain(chain),
+                Step::Rules(chain) => {
+                    t.flush_chain(&chain.name);
+                    t.add_rules(chain);
+                }
+                Step::DeleteChain(name) => {
+                    t.flush_chain(name);
+                    t.delete_chain(name);
+                }
+                Step::AddElements(set, elements) => t.add_elements(set, elements),
+                Step::DeleteElements(set, elements) => t.delete_elements(set, elements),
+            }
+        }
+        t
+    }
+
+    /// The kernel's state after it is in force.
+    pub(crate) fn apply(self, kernel: &mut Kernel) {
+        let parts = [
+            self.create,
+            self.delete_elements,
+            self.add_elements,
+            self.rules,
+            self.delete_chains,
+            self.delete_sets,
+        ];
+        parts.into_iter().flatten().for_each(|step| kernel.apply(step));
+        if kernel.has_base {
+            for set in fixed_sets() {
+                kernel.sets.entry(set.name()).or_default();
+            }
+        }
+    }
+
+    fn class(&mut self, model: &Model, kernel: &Kernel, direction: Direction, name: ClassName) {
+        let object = Object::Class(direction, name);
+        match model.class_elements(direction, name) {
+            None => self.delete(kernel, &object, true),
+            Some(elements) => {
+                self.elements(kernel, &object, elements.iter().map(element::of_class).collect());
+                self.chain(kernel, class_chain(direction, name));
+            }
+        }
+    }
+
+    fn group(&mut self, model: &Model, kernel: &Kernel, direction: Direction, name: GroupName) {
+        let chain = Object::GroupChain(direction, name);
+        let any = Object::GroupAny(direction, name);
+        let blocks = Family::BOTH.map(|family| Object::GroupBlocks(direction, name, family));
+        let Some(rules) = model.group_rules(direction, name) else {
+            self.delete(kernel, &chain, true);
+            self.delete(kernel, &any, false);
+            blocks.iter().for_each(|set| self.delete(kernel, set, false));
+            return;
+        };
+        let everybody: Vec<Element> = rules
+            .any
+            .ranges()
+            .iter()
+            .map(|ports| element::of_ports(*ports))
+            .collect();
+        let of_family = |is_v4: bool| -> Vec<Element> {
+            let of = rules
+                .blocks
+                .iter()
+                .filter(|(range, _)| range.first.is_ipv4() == is_v4);
+            of.flat_map(|(range, ports)| {
+                ports
+                    .ranges()
+                    .iter()
+                    .map(|ports| element::of_block(*range, *ports))
+            })
+            .collect()
+        };
+        let (v4, v6) = (of_family(true), of_family(false));
+        let has = GroupSets {
+            any: !everybody.is_empty(),
+            v4: !v4.is_empty(),
+            v6: !v6.is_empty(),
+        };
+        self.chain(kernel, group_chain(direction, name, &has, &rules.namespace));
+        for (object, elements) in [(any, everybody)]
+            .into_iter()
+            .chain(blocks.into_iter().zip([v4, v6]))
+        {
+            if elements.is_empty() {
+                self.delete(kernel, &object, false);
+            } else {
+                self.elements(kernel, &object, elements);
+            }
+        }
+    }
+
+    fn addresses(&mut self, model: &Model, kernel: &Kernel, direction: Direction, changes: &Changes) {
+        for family in Family::BOTH {
+            let set = Object::Addresses(direction, family).name();
+            let of_family = changes
+                .addresses
+                .iter()
+                .filter(|address| address.is_ipv4() == (family == Family::V4));
+            let (mut added, mut deleted) = (Vec::new(), Vec::new());
+            for address in of_family {
+                let wanted = model.class_of(direction, *address);
+                let wanted = wanted.map(|class| element::of_address(direction, *address, class));
+                let key = (octets(*address), Vec::new());
+                compare(kernel, &set, key, wanted, &mut added, &mut deleted);
+            }
+            self.change(set, added, deleted);
+        }
+    }
+
+    fn interfaces(&mut self, model: &Model, kernel: &Kernel, changes: &Changes) {
+        for direction in Direction::BOTH {
+            let set = Object::Interfaces(direction).name();
+            let (mut added, mut deleted) = (Vec::new(), Vec::new());
+            for name in &changes.interfaces {
+                let rules = model.interface_rules(name);
+                let wanted =
+                    rules.and_then(|rules| element::of_interface(direction, name, rules.state(direction)));
+                let key = (element::of_itself(name).key.split_at(16).0.to_vec(), Vec::new());
+                compare(kernel, &set, key, wanted, &mut added, &mut deleted);
+            }
+            self.restricts |= !added.is_empty();
+            self.change(set, added, deleted);
+        }
+        let (mut added, mut deleted) = (Vec::new(), Vec::new());
+        for name in &changes.interfaces {
+            let itself = element::of_itself(name);
+            let key = (itself.key.clone(), Vec::new());
+            let wanted = model.interface_rules(name).map(|_| itself);
+            compare(
+                kernel,
+                &Object::Itself.name(),
+                key,
+                wanted,
+                &mut added,
+                &mut deleted,
+            );
+        }
+        self.change(Object::Itself.name(), added, deleted);
+    }
+
+    /// A set of ranges that should have these elements.
+    fn elements(&mut self, kernel: &Kernel, object: &Object, wanted: Vec<Element>) {
+        let set = object.name();
+        let known = kernel.sets.get(&set);
+        if known.is_none()
+            && let Some(spec) = object.set()
+        {
+            self.create.push(Step::AddSet(spec));
+        }
+        let has = |element: &Element| {
+            let found = known.and_then(|known| known.get(&(element.key.clone(), element.key_end.clone())));
+            found == Some(&element.data)
+        };
+        let added: Vec<Element> = wanted.iter().filter(|element| !has(element)).cloned().collect();
+        let wanted: HashSet<(&[u8], &[u8])> = wanted
+            .iter()
+            .map(|e| (e.key.as_slice(), e.key_end.as_slice()))
+            .collect();
+        let superfluous = known
+            .into_iter()
+            .flatten()
+            .filter(|((key, end), _)| !wanted.contains(&(key.as_slice(), end.as_slice())));
+        let deleted: Vec<Element> = superfluous
+            .map(|(key, data)| with_key(key.clone(), data.clone()))
+            .collect();
+        self.restricts |= !deleted.is_empty();
+        self.change(set, added, deleted);
+    }
+
+    fn change(&mut self, set: String, added: Vec<Element>, deleted: Vec<Element>) {
+        if !deleted.is_empty() {
+            self.restricts = true;
+            self.delete_elements
+                .push(Step::DeleteElements(set.clone(), deleted));
+        }
+        if !added.is_empty() {
+            self.add_elements.push(Step::AddElements(set, added));
+        }
+    }
+
+    fn chain(&mut self, kernel: &Kernel, chain: Chain) {
+        let known = kernel.chains.get(&chain.name);
+        if known.is_none() {
+            self.create.push(Step::AddChain(chain.clone()));
+        }
+        if known != Some(&comment_of(&chain)) {
+            self.rules.push(Step::Rules(chain));
+        }
+    }
+
+    fn delete(&mut self, kernel: &Kernel, object: &Object, has_chain: bool) {
+        let name = object.name();
+        if has_chain && kernel.chains.contains_key(&name) {
+            self.delete_chains.push(Step::DeleteChain(name.clone()));
+        }
+        if kernel.sets.contains_key(&name) {
+            self.restricts = true;
+            self.delete_sets.push(Step::DeleteSet(name));
+        }
+    }
+}
+
+/// One element of a map or set that should be this.
+fn compare(
+    kernel: &Kernel,
+    set: &str,
+    key: Key,
+    wanted: Option<Element>,
+    added: &mut Vec<Element>,
+    deleted: &mut Vec<Element>,
+) {
+    let known: Option<&Data> = kernel.sets.get(set).and_then(|known| known.get(&key));
+    if known == wanted.as_ref().map(|element| &element.data) {
+        return;
+    }
+    deleted.extend(known.map(|data| with_key(key, data.clone())));
+    added.extend(wanted);
+}
+
+fn with_key((key, key_end): Key, data: Data) -> Element {
+    Element { key, key_end, data }
+}
+
+fn octets(address: std::net::IpAddr) -> Vec<u8> {
+    match address {
+        std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
+        std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn add_base(t: &mut Transaction) {
+    t.add_table();
+    for spec in fixed_sets().iter().filter_map(Object::set) {
+        t.add_set(&spec);
+    }
+    for chain in fixed_chains() {
+        t.add_chain(&chain);
+        t.flush_chain(&chain.name);
+        t.add_rules(&chain);
+    }
+}

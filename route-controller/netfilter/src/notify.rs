@@ -1,0 +1,101 @@
+//! What changes in the ruleset, as the kernel reports it.
+
+use std::os::fd::BorrowedFd;
+
+use nix::errno::Errno;
+
+use crate::list::elements_of;
+use crate::message::messages;
+use crate::object::Element;
+use crate::socket::{Error, Result, Socket};
+use crate::transaction::{DELSETELEM, NEWGEN, NEWSETELEM, NFPROTO_INET};
+
+const GROUP_NFTABLES: i32 = 7;
+
+/// A change that another socket made to a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notification {
+    ElementAdded {
+        set: String,
+        element: Element,
+    },
+    ElementDeleted {
+        set: String,
+        element: Element,
+    },
+    /// The table itself, a chain, a rule or a set.
+    Other,
+    /// Notifications were lost.
+    Lost,
+}
+
+/// A subscription to the ruleset's notifications.
+#[derive(Debug)]
+pub struct Notifications {
+    socket: Socket,
+    table: String,
+    /// Changes of this socket are left out.
+    own_port: u32,
+}
+
+impl Notifications {
+    /// Of one table of family `inet`, without what the socket with the address `own_port` does.
+    ///
+    /// # Errors
+    /// A right is missing.
+    pub fn open(table: &str, own_port: u32) -> Result<Self> {
+        let socket = Socket::open()?;
+        socket.join(GROUP_NFTABLES)?;
+        Ok(Self {
+            socket,
+            table: table.to_owned(),
+            own_port,
+        })
+    }
+
+    /// Readable when there is something.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.fd()
+    }
+
+    /// All that is there, without waiting.
+    ///
+    /// # Errors
+    /// The socket cannot be read.
+    pub fn read(&mut self) -> Result<Vec<Notification>> {
+        let mut found = Vec::new();
+        loop {
+            let (table, own) = (self.table.as_str(), self.own_port);
+            match self.socket.receive(false) {
+                Ok(None) => return Ok(found),
+                Ok(Some(bytes)) => {
+                    let others = messages(bytes).filter(|m| m.port != own && m.kind != NEWGEN);
+                    for message in others.filter(|m| m.body.first() == Some(&NFPROTO_INET)) {
+                        let attrs = message.attrs();
+                        if attrs.text(1) != Some(table) {
+                            continue;
+                        }
+                        let set = || attrs.text(2).unwrap_or_default().to_owned();
+                        match message.kind {
+                            NEWSETELEM => found.extend(
+                                elements_of(&attrs)
+                                    .map(|element| Notification::ElementAdded { set: set(), element }),
+                            ),
+                            DELSETELEM => found.extend(
+                                elements_of(&attrs)
+                                    .map(|element| Notification::ElementDeleted { set: set(), element }),
+                            ),
+                            _ => found.push(Notification::Other),
+                        }
+                    }
+                }
+                Err(Error::Socket {
+                    errno: Errno::ENOBUFS,
+                    ..
+                }) => found.push(Notification::Lost),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
