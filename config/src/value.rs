@@ -229,7 +229,7 @@ fn prefix(scalar: Scalar<'_>) -> Result<Prefix, Bad> {
                 "is an address without a length".to_owned(),
                 format!("add it, as in {}", Prefix::host(addr)),
             ),
-            Err(_) => Bad::Shape,
+            Err(_) => orlonger(scalar.text).unwrap_or(Bad::Shape),
         },
         PrefixError::Length(_, most) => Bad::Said(
             format!("is longer than {most} bits"),
@@ -240,6 +240,16 @@ fn prefix(scalar: Scalar<'_>) -> Result<Prefix, Bad> {
             format!("did you mean {meant}?"),
         ),
     })
+}
+
+/// `10.0.0.0/8+` and `10.0.0.0/8{16,24}`, as other daemons write prefixes and those inside.
+fn orlonger(text: &str) -> Option<Bad> {
+    let (prefix, _) = text.split_once(['+', '{', '^'])?;
+    let prefix: Prefix = prefix.parse().ok()?;
+    Some(Bad::Said(
+        "is more than one prefix".to_owned(),
+        format!("write {{in: {prefix}}}, with length: 16-24 if only some lengths are meant"),
+    ))
 }
 
 /// A prefix, or an address that stands for its /32 or /128.
