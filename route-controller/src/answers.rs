@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 
-use bgp_proto::engine::{PathView, RouteView, Trace, Unused};
+use bgp_proto::engine::{PathView, RouteView, RuleCounts, Trace, Unused};
 use bgp_proto::rib::table::Ineligible;
 use bgp_proto::session::{Negotiated, State};
 use bgp_proto::types::{Family, PeerId, Prefix};
 use bgp_speaker::PeerSnapshot;
 
 use crate::fib::{Failure, Fib, Leg, Progress, RouteKey, RouteSpec, Target};
-use crate::status::{BlockStatus, Counts, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus};
+use crate::status::{
+    BlockStatus, Counts, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus, RuleStatus,
+};
 use crate::{clock, hints, sysctl};
 
 /// A peer.
@@ -126,6 +128,17 @@ fn path(path: &PathView) -> PathStatus {
         reason: path.unused.map(|why| reason(why, path.import.as_ref())),
         policy: path.import.as_ref().map(ToString::to_string),
     }
+}
+
+/// Rules of policies with the routes that they match.
+pub(crate) fn rules(counts: &RuleCounts) -> Vec<RuleStatus> {
+    let rules = counts.iter().map(|((policy, export, rule), routes)| RuleStatus {
+        policy: policy.clone(),
+        direction: if *export { "export" } else { "import" }.to_owned(),
+        rule: rule.clone(),
+        routes: *routes,
+    });
+    rules.collect()
 }
 
 /// Why a path is not used; of one that its import policy rejects with the rule.

@@ -6,6 +6,7 @@
 
 mod agent;
 mod answers;
+mod attributes;
 mod bfd_watch;
 mod cli;
 mod clock;

@@ -18,6 +18,8 @@ pub(crate) enum Request {
     },
     /// Kernel routes.
     Fib,
+    /// Policies, and how many routes each rule matches.
+    Policies,
     /// This node's blocks.
     Blocks,
     /// Paths watched by BFD.
@@ -57,6 +59,7 @@ pub(crate) enum Reply {
     Peers(Vec<PeerStatus>),
     Routes(Vec<RouteStatus>),
     Fib(Vec<FibStatus>),
+    Policies(Vec<RuleStatus>),
     Blocks(Vec<BlockStatus>),
     Bfd(Vec<BfdStatus>),
     Cluster(ClusterStatus),
@@ -164,6 +167,19 @@ pub(crate) struct PathStatus {
     /// Policy and rule that accepted or rejected it, and the rules that changed it.
     #[serde(default)]
     pub(crate) policy: Option<String>,
+}
+
+/// A rule of a policy that is in use.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RuleStatus {
+    pub(crate) policy: String,
+    /// `import` or `export`.
+    pub(crate) direction: String,
+    /// `POLICY[NAME]`; empty: no rule decides.
+    pub(crate) rule: String,
+    /// Paths (import), or best paths for each update group (export), that match now.
+    pub(crate) routes: usize,
 }
 
 /// A kernel route.
@@ -300,4 +316,7 @@ pub(crate) struct PeerDiff {
     pub(crate) withdrawn: Vec<String>,
     /// Told with other attributes.
     pub(crate) changed: Vec<String>,
+    /// What changes of these, by prefix: an attribute with its values before and after each.
+    #[serde(default)]
+    pub(crate) attributes: BTreeMap<String, Vec<String>>,
 }

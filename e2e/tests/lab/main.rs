@@ -27,6 +27,7 @@ mod matrix;
 mod monitor;
 mod objects;
 mod overlays;
+mod policies;
 mod reload;
 mod resolution;
 mod restart;
@@ -134,6 +135,7 @@ fn scenarios() -> Vec<Scenario> {
         large::scenarios(),
         kube_image::scenarios(),
         overlays::scenarios(),
+        policies::scenarios(),
         kube_scale::scenarios(),
         kube_services::scenarios(),
         objects::scenarios(),

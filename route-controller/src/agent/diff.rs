@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::reload::equal_paths;
 use super::{Agent, config_of, fib_config};
+use crate::attributes;
 use crate::fib::FibConfig;
 use crate::status::{DiffStatus, PeerDiff};
 
@@ -135,6 +136,11 @@ impl Begun {
                 announced: texts(heard.announced),
                 withdrawn: texts(heard.withdrawn),
                 changed: texts(heard.changed),
+                attributes: heard
+                    .attributes
+                    .iter()
+                    .map(|(prefix, (before, after))| (prefix.to_string(), attributes::changes(before, after)))
+                    .collect(),
             });
         }
         let kernel = preview.installed.into_iter();

@@ -186,6 +186,8 @@ enum Show {
         #[command(flatten)]
         output: Output,
     },
+    /// Policies in use, and how many routes each rule matches now.
+    Policies(Output),
     /// Kernel routes.
     Fib(Output),
     /// This node's blocks.
@@ -409,6 +411,7 @@ fn show(what: Show) -> Result<(), String> {
         Show::Peers(output) => (Request::Peers, output, None),
         Show::Peer { name, output } => (Request::Peers, output, Some(name)),
         Show::Routes { prefix, output } => (Request::Routes { within: prefix }, output, None),
+        Show::Policies(output) => (Request::Policies, output, None),
         Show::Fib(output) => (Request::Fib, output, None),
         Show::Blocks(output) => (Request::Blocks, output, None),
         Show::Bfd(output) => (Request::Bfd, output, None),

@@ -4,6 +4,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::status::{
     BfdStatus, BlockStatus, ClusterStatus, Counts, FibStatus, PathStatus, PeerStatus, Reply, RouteStatus,
+    RuleStatus,
 };
 
 /// An answer as a table.
@@ -11,6 +12,7 @@ pub(super) fn table(reply: &Reply) -> String {
     match reply {
         Reply::Peers(peers) => peer_table(peers),
         Reply::Routes(routes) => route_table(routes),
+        Reply::Policies(rules) => policy_table(rules),
         Reply::Fib(routes) => fib_table(routes),
         Reply::Blocks(blocks) => block_table(blocks),
         Reply::Bfd(paths) => bfd_table(paths),
@@ -291,6 +293,19 @@ fn route_table(routes: &[RouteStatus]) -> String {
         out.push_str(&decisions(route));
     }
     out
+}
+
+fn policy_table(rules: &[RuleStatus]) -> String {
+    let mut table = new_table(&["POLICY", "DIRECTION", "RULE", "ROUTES"]);
+    for rule in rules {
+        let name = if rule.rule.is_empty() {
+            "(no rule decides)"
+        } else {
+            &rule.rule
+        };
+        table.add_row([&rule.policy, &rule.direction, name, &rule.routes.to_string()]);
+    }
+    text(&table, "no routes that a policy was asked about")
 }
 
 /// What policies decided about a route, in both directions.

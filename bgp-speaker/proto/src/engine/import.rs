@@ -325,8 +325,7 @@ impl Engine {
         if let Some((_, id)) = cached.changed.filter(|(last, _)| *last == rules) {
             return Ok(id);
         }
-        let session = known.session.as_ref();
-        let peer_addr = session.map(|session| session.facts.remote_addr);
+        let peer_addr = self.rib.sources.address(peer);
         let Some(changed) = changed_by_import_rules(&known.routing, peer_addr, attrs, rules) else {
             return Ok(received);
         };

@@ -38,7 +38,7 @@ pub use conditional::{Aggregate, OriginateRule, When};
 pub use excerpt::Excerpt;
 pub use feed::{FeedId, FeedItem};
 pub use preview::{Heard, Preview, Rehearsal};
-pub use trial::{Trace, Trial, TrialSession, neighbor, try_export, try_import};
+pub use trial::{RuleCounts, Trace, Trial, TrialSession, neighbor, try_export, try_import};
 pub use view::*;
 
 use std::collections::{BTreeMap, VecDeque};

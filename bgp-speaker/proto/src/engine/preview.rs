@@ -27,7 +27,12 @@ pub struct Heard {
     pub withdrawn: Vec<Prefix>,
     /// Prefixes that are told with other attributes.
     pub changed: Vec<Prefix>,
+    /// Attributes before and after of the first thousand of these.
+    pub attributes: BTreeMap<Prefix, (PathAttrs, PathAttrs)>,
 }
+
+/// More changes than these are counted, without their attributes.
+const ATTRIBUTES_KEPT: usize = 1000;
 
 /// What would follow.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -223,6 +228,12 @@ impl Rehearsal {
                     if let Some(fate) = fate {
                         let heard = self.preview.peers.entry(peer).or_default();
                         heard.list(fate).push(*prefix);
+                        if matches!(fate, Fate::Changed) && heard.attributes.len() < ATTRIBUTES_KEPT {
+                            let both = before
+                                .told(*old, peer, prefix)
+                                .zip(after.told(*new, peer, prefix));
+                            heard.attributes.extend(both.map(|both| (*prefix, both)));
+                        }
                     }
                 }
             }

@@ -1,5 +1,6 @@
 //! What a policy makes of a route, and why: for operators who look at a route, or try a policy without an agent.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use crate::export::rules::{GroupKey, Learned};
 use crate::export::sources::Best;
 use crate::peer::{PathRules, PrivateAs};
 use crate::policy::{Decision, Neighbor, Policy, Route, RuleLabel, Verdict};
+use crate::rib::table::DestId;
 use crate::types::{Asn, FamilySet, PeerId, Prefix};
 use crate::wire::{EncodeContext, MAX_LEN, NextHop, PathAttrs};
 
@@ -188,6 +190,57 @@ impl Engine {
                 )
             })
             .collect()
+    }
+}
+
+/// How many routes each rule of a policy matches, by policy, direction (`true` is export) and rule; the rule without a name is the
+/// policy's default.
+pub type RuleCounts = BTreeMap<(String, bool, String), usize>;
+
+/// Destinations that are counted at a time: some milliseconds.
+const COUNTED: u32 = 2048;
+
+impl Engine {
+    /// Counts the routes that rules match now, in a part of the table from this place on, and gives the place where to go on. Imports are
+    /// counted by path, exports by best path and update group.
+    #[must_use]
+    pub fn count_rules(&self, place: u32) -> (RuleCounts, Option<u32>) {
+        let end = place.saturating_add(COUNTED).min(self.rib.table.bound());
+        let mut counts = RuleCounts::new();
+        for dest in (place..end).map(DestId) {
+            let Some(prefix) = self.rib.table.prefix(dest) else {
+                continue;
+            };
+            for (_, path) in self.rib.table.paths(dest) {
+                let Some(peer) = self.peers.get(&path.peer) else {
+                    continue;
+                };
+                let route = import_route(&peer.routing, prefix, self.rib.attrs.get(path.received));
+                count(&mut counts, &peer.routing.import, false, route);
+            }
+            let rib = &self.rib;
+            if let Some(best) = rib.sources.best(&rib.table, dest, &rib.attrs, &rib.next_hops) {
+                let route = Route {
+                    prefix,
+                    attrs: rib.attrs.get(best.attrs),
+                    source: best.learned.source(),
+                    from: rib.sources.neighbor(best.source, best.learned),
+                };
+                for group in self.groups.iter().flatten() {
+                    count(&mut counts, &group.key.policy, true, route);
+                }
+            }
+        }
+        (counts, Some(end).filter(|end| *end < self.rib.table.bound()))
+    }
+}
+
+fn count(counts: &mut RuleCounts, policy: &Policy, export: bool, route: Route<'_>) {
+    let decision = policy.decide(route);
+    let mut add = |rule: String| *counts.entry((policy.name.clone(), export, rule)).or_default() += 1;
+    decision.rules().for_each(|rule| add(rule.label.to_string()));
+    if decision.by.is_none() {
+        add(String::new());
     }
 }
 

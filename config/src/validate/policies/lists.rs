@@ -9,7 +9,6 @@ use bgp_proto::policy::communities::CommunityKind;
 use bgp_proto::policy::{AsnSet, CommunitySet, PrefixRange, PrefixSet};
 use bgp_proto::types::{Asn, Prefix};
 
-use super::MAX_DEPTH;
 use crate::decode::At;
 use crate::facts::NodeFacts;
 use crate::list_file;
@@ -102,15 +101,16 @@ impl Lists {
         for other in asn_names(known.asns.as_deref().unwrap_or_default()) {
             self.check_name(other, Part::Asns, sink);
         }
-        if self.leads_to(name, name, 0) {
+        if self.leads_to(name, name, &mut BTreeSet::new()) {
             let remedy = "remove the circle: a list holds what the lists in it hold";
             sink.error(known.spot.problem("the list contains itself", remedy));
         }
     }
 
-    fn leads_to(&self, from: &str, to: &str, depth: usize) -> bool {
-        let Some(known) = self.known.get(from).filter(|_| depth < MAX_DEPTH) else {
-            return depth >= MAX_DEPTH;
+    fn leads_to<'a>(&'a self, from: &'a str, to: &str, seen: &mut BTreeSet<&'a str>) -> bool {
+        let known = self.known.get(from);
+        let Some(known) = known.filter(|_| seen.insert(from)) else {
+            return false;
         };
         let prefixes = prefix_names(known.prefixes.as_deref().unwrap_or_default());
         let asns = asn_names(known.asns.as_deref().unwrap_or_default());
@@ -119,7 +119,7 @@ impl Lists {
             .values()
             .flat_map(|items| community_names(items));
         let mut names = prefixes.chain(asns).chain(communities);
-        names.any(|name| name.value == to || self.leads_to(&name.value, to, depth + 1))
+        names.any(|name| name.value == to || self.leads_to(&name.value, to, seen))
     }
 
     fn check_name(&self, name: &At<String>, part: Part, sink: &Sink) {
@@ -183,14 +183,14 @@ impl Lists {
     pub(super) fn prefixes(&self, items: &[PrefixItem]) -> PrefixSet {
         let [PrefixItem::List(name, None)] = items else {
             let mut ranges = Vec::new();
-            self.collect_prefixes(items, None, 0, &mut ranges);
+            self.collect_prefixes(items, None, &mut BTreeSet::new(), &mut ranges);
             return ranges.into();
         };
         if let Some(set) = self.prefix_sets.borrow().get(&name.value) {
             return set.clone();
         }
         let mut ranges = Vec::new();
-        self.collect_prefixes(items, None, 0, &mut ranges);
+        self.collect_prefixes(items, None, &mut BTreeSet::new(), &mut ranges);
         let set = PrefixSet::from(ranges);
         self.prefix_sets
             .borrow_mut()
@@ -202,7 +202,7 @@ impl Lists {
         &self,
         items: &[PrefixItem],
         lengths: Option<(u32, u32)>,
-        depth: usize,
+        seen: &mut BTreeSet<(String, Option<(u32, u32)>)>,
         out: &mut Vec<PrefixRange>,
     ) {
         for item in items {
@@ -211,13 +211,13 @@ impl Lists {
                 (PrefixItem::Range(range), Some((low, high))) => {
                     out.extend(other_lengths(range.prefix, low, high))
                 }
-                (PrefixItem::List(name, own), _) if depth < MAX_DEPTH => {
+                (PrefixItem::List(name, own), _) if seen.insert((name.value.clone(), lengths.or(*own))) => {
                     let inside = self
                         .known
                         .get(&name.value)
                         .and_then(|known| known.prefixes.as_ref());
                     if let Some(inside) = inside {
-                        self.collect_prefixes(inside, lengths.or(*own), depth + 1, out);
+                        self.collect_prefixes(inside, lengths.or(*own), seen, out);
                     }
                 }
                 (PrefixItem::List(..), _) => {}
@@ -232,7 +232,7 @@ impl Lists {
         C::Pattern: FromStr,
     {
         let mut out = Vec::new();
-        self.collect_communities::<C>(items, (part, peer), 0, &mut out);
+        self.collect_communities::<C>(items, (part, peer), &mut BTreeSet::new(), &mut out);
         out
     }
 
@@ -240,7 +240,7 @@ impl Lists {
         &self,
         items: &[CommunityItem],
         (part, peer): (Part, Asn),
-        depth: usize,
+        seen: &mut BTreeSet<String>,
         out: &mut Vec<C::Pattern>,
     ) where
         C: CommunityKind,
@@ -250,9 +250,10 @@ impl Lists {
             match item {
                 CommunityItem::Text(text) => out.extend(with_peer(text, peer).parse().ok()),
                 CommunityItem::List(name) => {
-                    let known = self.known.get(&name.value).filter(|_| depth < MAX_DEPTH);
+                    let known = self.known.get(&name.value);
+                    let known = known.filter(|_| seen.insert(name.value.clone()));
                     if let Some(inside) = known.and_then(|known| known.communities.get(&part)) {
-                        self.collect_communities::<C>(inside, (part, peer), depth + 1, out);
+                        self.collect_communities::<C>(inside, (part, peer), seen, out);
                     }
                 }
             }
@@ -271,19 +272,26 @@ impl Lists {
     /// The AS numbers of these items.
     pub(super) fn asns(&self, items: &[AsnItem], peer: Asn) -> AsnSet {
         let mut out = Vec::new();
-        self.collect_asns(items, peer, 0, &mut out);
+        self.collect_asns(items, peer, &mut BTreeSet::new(), &mut out);
         out.into_iter().collect()
     }
 
-    fn collect_asns(&self, items: &[AsnItem], peer: Asn, depth: usize, out: &mut Vec<(Asn, Asn)>) {
+    fn collect_asns(
+        &self,
+        items: &[AsnItem],
+        peer: Asn,
+        seen: &mut BTreeSet<String>,
+        out: &mut Vec<(Asn, Asn)>,
+    ) {
         for item in items {
             match item {
                 AsnItem::Range(low, high) => out.push((*low, *high)),
                 AsnItem::Peer => out.push((peer, peer)),
                 AsnItem::List(name) => {
-                    let known = self.known.get(&name.value).filter(|_| depth < MAX_DEPTH);
+                    let known = self.known.get(&name.value);
+                    let known = known.filter(|_| seen.insert(name.value.clone()));
                     if let Some(inside) = known.and_then(|known| known.asns.as_ref()) {
-                        self.collect_asns(inside, peer, depth + 1, out);
+                        self.collect_asns(inside, peer, seen, out);
                     }
                 }
             }
@@ -291,26 +299,36 @@ impl Lists {
     }
 
     /// Whether one of these items depends on the peer.
-    pub(super) fn mention_peer(&self, items: &[CommunityItem], part: Part, depth: usize) -> bool {
+    pub(super) fn mention_peer(&self, items: &[CommunityItem], part: Part) -> bool {
+        self.mention(items, part, &mut BTreeSet::new())
+    }
+
+    fn mention(&self, items: &[CommunityItem], part: Part, seen: &mut BTreeSet<String>) -> bool {
         items.iter().any(|item| match item {
             CommunityItem::Text(text) => schema::mentions_peer(text),
             CommunityItem::List(name) => {
-                let known = self.known.get(&name.value).filter(|_| depth < MAX_DEPTH);
+                let known = self.known.get(&name.value);
+                let known = known.filter(|_| seen.insert(name.value.clone()));
                 let inside = known.and_then(|known| known.communities.get(&part));
-                inside.is_some_and(|inside| self.mention_peer(inside, part, depth + 1))
+                inside.is_some_and(|inside| self.mention(inside, part, seen))
             }
         })
     }
 
     /// The same of AS numbers.
-    pub(super) fn asns_mention_peer(&self, items: &[AsnItem], depth: usize) -> bool {
+    pub(super) fn asns_mention_peer(&self, items: &[AsnItem]) -> bool {
+        self.asns_mention(items, &mut BTreeSet::new())
+    }
+
+    fn asns_mention(&self, items: &[AsnItem], seen: &mut BTreeSet<String>) -> bool {
         items.iter().any(|item| match item {
             AsnItem::Range(..) => false,
             AsnItem::Peer => true,
             AsnItem::List(name) => {
-                let known = self.known.get(&name.value).filter(|_| depth < MAX_DEPTH);
+                let known = self.known.get(&name.value);
+                let known = known.filter(|_| seen.insert(name.value.clone()));
                 let inside = known.and_then(|known| known.asns.as_ref());
-                inside.is_some_and(|inside| self.asns_mention_peer(inside, depth + 1))
+                inside.is_some_and(|inside| self.asns_mention(inside, seen))
             }
         })
     }

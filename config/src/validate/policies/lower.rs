@@ -1,11 +1,12 @@
 //! From rules as written to rules as the speaker has them: lists and applied policies in their places, the peer filled in.
 
+use std::cell::Cell;
 use std::str::FromStr;
 
 use bgp_proto::policy::communities::CommunityKind;
 use bgp_proto::policy::{
-    Actions, AsPathMatch, CommunityMatch, CommunitySet, Edit, FromMatch, Matcher, Nested, Prepend, Rule,
-    RuleLabel, Verdict,
+    Actions, AsPathMatch, CommunityMatch, CommunitySet, Edit, FromMatch, Matcher, Nested, Policy, Prepend,
+    Rule, RuleLabel, Verdict,
 };
 use bgp_proto::types::{Asn, Community, ExtCommunity, FamilySet, LargeCommunity};
 
@@ -20,7 +21,12 @@ pub(super) struct Lowering<'a> {
     pub(super) lists: &'a Lists,
     /// The peer, and which way the routes go; `None` for rules that do not depend on it, and for checks of all of them.
     pub(super) about: Option<(PeerFacts<'a>, Direction)>,
+    /// Policies that were put in place so far.
+    pub(super) steps: Cell<usize>,
 }
+
+/// Policies that apply others again and again come to no more than this.
+const MAX_STEPS: usize = 10_000;
 
 /// No AS has it: stands for the peer's number where there is no peer.
 const NOBODY: Asn = Asn(0);
@@ -31,7 +37,10 @@ struct Never;
 impl Lowering<'_> {
     /// The rules of a policy, each with this condition beside its own.
     pub(super) fn flatten(&self, name: &str, outer: Option<&Matcher>, depth: usize, out: &mut Vec<Located>) {
-        let Some(policy) = self.policies.written.get(name) else {
+        // Beyond what a policy may have it is an error, however much more would follow.
+        let is_too_much =
+            out.len() > Policy::MAX_RULES || self.steps.replace(self.steps.get() + 1) > MAX_STEPS;
+        let Some(policy) = self.policies.written.get(name).filter(|_| !is_too_much) else {
             return;
         };
         let label = |rule: String, line| RuleLabel {
@@ -278,7 +287,7 @@ pub(super) fn mentions_peer(rule: &schema::Rule, lists: &Lists) -> bool {
     ];
     let edit = |(part, edit): (Part, &schema::Edit)| {
         let removed = edit.remove.as_deref().unwrap_or_default();
-        lists.mention_peer(removed, part, 0) || lists.mention_peer(&edit.add, part, 0)
+        lists.mention_peer(removed, part) || lists.mention_peer(&edit.add, part)
     };
     let prepends = set.prepend.is_some_and(|(asn, _)| asn == schema::Prepend::Peer);
     prepends || edits.into_iter().any(edit) || match_mentions_peer(&rule.matching, lists)
@@ -299,10 +308,10 @@ fn match_mentions_peer(matching: &schema::Match, lists: &Lists) -> bool {
     ];
     let of = |(part, of): (Part, &schema::CommunityMatch)| {
         let mut lists_of = [&of.any, &of.all, &of.none, &of.exact].into_iter().flatten();
-        lists_of.any(|items| lists.mention_peer(items, part, 0))
+        lists_of.any(|items| lists.mention_peer(items, part))
     };
     to.is_some()
-        || asns.any(|items| lists.asns_mention_peer(items, 0))
+        || asns.any(|items| lists.asns_mention_peer(items))
         || communities.into_iter().any(of)
         || matching
             .nested

@@ -4,7 +4,7 @@ mod lists;
 mod lower;
 mod rules;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -101,7 +101,9 @@ impl<'a> Policies<'a> {
 
     /// What these policies come to for a peer.
     pub(super) fn make(&self, names: &[String], peer: PeerFacts<'_>, direction: Direction) -> Arc<Policy> {
-        let depends = names.iter().any(|name| self.mentions_peer(name, 0));
+        let depends = names
+            .iter()
+            .any(|name| self.mentions_peer(name, &mut BTreeSet::new()));
         let about = (peer.name.to_owned(), peer.asn.0, peer.external, direction);
         let key = (names.to_vec(), depends.then_some(about));
         if let Some(made) = self.made.borrow().get(&key) {
@@ -128,6 +130,7 @@ impl<'a> Policies<'a> {
             policies: self,
             lists: &self.lists,
             about,
+            steps: Cell::new(0),
         };
         let (mut rules, mut default) = (Vec::new(), Verdict::Reject);
         for (index, name) in names.iter().enumerate() {
@@ -201,17 +204,18 @@ impl<'a> Policies<'a> {
     }
 
     /// Whether what the policy comes to depends on the peer.
-    fn mentions_peer(&self, name: &str, depth: usize) -> bool {
-        let Some(policy) = self.written.get(name).filter(|_| depth < MAX_DEPTH) else {
+    fn mentions_peer(&self, name: &str, seen: &mut BTreeSet<String>) -> bool {
+        if !seen.insert(name.to_owned()) {
             return false;
-        };
-        policy.rules.iter().any(|rule| {
-            let inside = match &rule.value.then {
-                schema::Then::Apply(other) => self.mentions_peer(&other.value, depth + 1),
-                _ => false,
-            };
-            inside || lower::mentions_peer(&rule.value, &self.lists)
-        })
+        }
+        let rules = self
+            .written
+            .get(name)
+            .into_iter()
+            .flat_map(|policy| &policy.rules);
+        let mut values = rules.map(|rule| &rule.value);
+        values.any(|rule| lower::mentions_peer(rule, &self.lists))
+            || self.applied(name).any(|other| self.mentions_peer(other, seen))
     }
 
     fn check(&self, policy: &schema::Policy, sink: &Sink) {
@@ -219,7 +223,7 @@ impl<'a> Policies<'a> {
             self.lists.check_rule(&rule.value, sink);
             if let schema::Then::Apply(other) = &rule.value.then
                 && self.is_known(other, sink)
-                && self.leads_to(&other.value, &policy.name.value, 0)
+                && self.leads_to(&other.value, &policy.name.value, &mut BTreeSet::new())
             {
                 let message = format!("policy {} applies itself", quoted(&policy.name.value));
                 sink.error(
@@ -235,19 +239,26 @@ impl<'a> Policies<'a> {
     }
 
     /// Whether a policy applies another, however many are between them.
-    fn leads_to(&self, from: &str, to: &str, depth: usize) -> bool {
-        if from == to || depth >= MAX_DEPTH {
+    fn leads_to(&self, from: &str, to: &str, seen: &mut BTreeSet<String>) -> bool {
+        if from == to {
             return true;
         }
+        if !seen.insert(from.to_owned()) {
+            return false;
+        }
+        self.applied(from).any(|other| self.leads_to(other, to, seen))
+    }
+
+    /// The policies that one applies.
+    fn applied(&self, name: &str) -> impl Iterator<Item = &str> {
         let rules = self
             .written
-            .get(from)
+            .get(name)
             .into_iter()
             .flat_map(|policy| &policy.rules);
-        let mut applied = rules.filter_map(|rule| match &rule.value.then {
-            schema::Then::Apply(other) => Some(&other.value),
+        rules.filter_map(|rule| match &rule.value.then {
+            schema::Then::Apply(other) => Some(other.value.as_str()),
             _ => None,
-        });
-        applied.any(|other| self.leads_to(other, to, depth + 1))
+        })
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::report;
 use super::route::TestRoute;
 use super::{Direction, Tried, tried};
+use crate::attributes;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,7 +86,7 @@ fn differences(case: &Case, tried: &Tried<'_>) -> Result<(), String> {
             rule.unwrap_or_else(|| "none".to_owned())
         ));
     }
-    let found: BTreeMap<&str, String> = tried.trial.after.iter().flat_map(report::fields).collect();
+    let found: BTreeMap<&str, String> = tried.trial.after.iter().flat_map(attributes::fields).collect();
     for (name, wanted) in &case.after {
         let wanted = shown(wanted);
         match found.get(name.as_str()) {
