@@ -13,6 +13,7 @@ mod annotations;
 mod decode;
 mod explain;
 mod facts;
+mod json_schema;
 mod list_file;
 mod model;
 mod problem;
@@ -22,6 +23,7 @@ mod validate;
 mod value;
 mod yaml;
 
+pub use json_schema::json_schema;
 pub use model::*;
 pub use problem::{Errors, Problem};
 pub use schema::{SECTIONS, Section};

@@ -70,6 +70,8 @@ enum Command {
     },
     /// Check a configuration: every error at once, with line, column and remedy.
     Check(check::Question),
+    /// Print the configuration's JSON Schema, for editors.
+    Schema,
     /// Try policies without an agent.
     Policy {
         #[command(subcommand)]
@@ -286,6 +288,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
             block_on(agent::run(config, run_dir.run_dir, &proc_sys, cni)).map_err(|error| error.to_string())
         }
         Command::Check(question) => check::check(&question),
+        Command::Schema => {
+            let schema = podroute_config::json_schema();
+            println!("{}", for_programs(Form::Json, &schema)?);
+            Ok(())
+        }
         Command::Policy { what } => policy::run(&what),
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
