@@ -197,7 +197,7 @@ impl SpeakerHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn count_rules_of_small_table(&self) -> Result<Option<RuleCounts>, Stopped> {
-        let places = self.ask(Engine::places).await?;
+        let places = self.ask(|engine| engine.places()).await?;
         if places > 65_536 {
             return Ok(None);
         }
