@@ -22,7 +22,7 @@ fn check(root: &Value, schema: &Value, value: &Value, place: &str) -> Result<(),
     }
     if let Some(any) = schema["anyOf"].as_array() {
         let mut errors = any.iter().map(|schema| check(root, schema, value, place));
-        let last = errors.clone().last().unwrap();
+        let last = errors.clone().next_back().unwrap();
         return if errors.any(|result| result.is_ok()) {
             Ok(())
         } else {

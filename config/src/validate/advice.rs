@@ -43,7 +43,7 @@ impl Advice<'_> {
             }
         }
         for policy in &self.document.policies {
-            let (rules, _) = self.policies.flat(&[policy.name.value.clone()], None);
+            let (rules, _) = self.policies.flat(std::slice::from_ref(&policy.name.value), None);
             rules.iter().for_each(|rule| self.on_prefixes(rule));
         }
         directions::Directions::new(self).give();

@@ -65,13 +65,12 @@ impl<'a> Directions<'a> {
             let message = "source has no effect in an import policy: its routes all come from the peer";
             self.warn(spot, message, "use from, or remove the condition");
         }
-        match rule.actions.next_hop {
-            Some(NextHopAction::OwnAddress | NextHopAction::Unchanged) => self.warn(
+        if let Some(NextHopAction::OwnAddress | NextHopAction::Unchanged) = rule.actions.next_hop {
+            self.warn(
                 spot,
                 "nextHop: self and unchanged have no effect in an import policy",
                 "name an address, or peer for the peer's own address",
-            ),
-            _ => {}
+            );
         }
         let neighbors = rule.matcher.as_path.neighbor.as_ref();
         let single = |(low, high): (Asn, Asn)| (low == high).then_some(low);

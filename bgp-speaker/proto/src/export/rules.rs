@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use crate::peer::{PathRules, PeerKind, PeerRouting, PrivateAs, SessionFacts};
 use crate::policy::{ActionContext, NextHopAction, Policy, RuleSet, Source, named};
-use crate::rib::attrs::DEFAULT_LOCAL_PREF;
 use crate::types::{Asn, Community, Family, FamilySet, Prefix, RouterId, scope_of};
+use crate::wire::DEFAULT_LOCAL_PREF;
 use crate::wire::{AsPath, EncodeContext, MAX_LEN, MAX_LEN_EXTENDED, NextHop, PathAttrs};
 
 /// How the best path was learned.

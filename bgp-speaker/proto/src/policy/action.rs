@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::communities::{CommunityKind, CommunitySet};
-use crate::rib::attrs::DEFAULT_LOCAL_PREF;
 use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, without_scope};
+use crate::wire::DEFAULT_LOCAL_PREF;
 use crate::wire::{AsPath, KernelRoute, NextHop, Origin, PathAttrs};
 
 /// What actions may refer to besides the route.

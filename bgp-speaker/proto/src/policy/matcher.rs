@@ -8,8 +8,8 @@ use super::communities::CommunityMatch;
 use super::intervals::AsnSet;
 use super::prefixes::PrefixSet;
 use super::{Route, Source};
-use crate::rib::attrs::DEFAULT_LOCAL_PREF;
 use crate::types::{Asn, Community, ExtCommunity, FamilySet, LargeCommunity, Prefix};
+use crate::wire::DEFAULT_LOCAL_PREF;
 use crate::wire::{AsPath, Origin, PathAttrs};
 
 /// What a rule matches. Empty lists and `None` match everything.

@@ -14,7 +14,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::nexthop::{NextHopId, NextHops};
 use crate::types::{Asn, Community, PeerId};
-use crate::wire::{Origin, PathAttrs};
+use crate::wire::{DEFAULT_LOCAL_PREF, Origin, PathAttrs};
 
 /// Names an interned attribute set.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -52,9 +52,6 @@ pub struct Rank {
     /// The AS that sent the path; `None` inside our own.
     pub neighbor: Option<Asn>,
 }
-
-/// LOCAL_PREF of paths that carry none.
-pub const DEFAULT_LOCAL_PREF: u32 = 100;
 
 impl Rank {
     fn of(attrs: &PathAttrs) -> Self {

@@ -10,6 +10,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{AsPath, Communities};
 use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, RouterId, scope_of, without_scope};
 
+/// LOCAL_PREF of paths that carry none (RFC 4271 §9.1.1 leaves it to us).
+pub const DEFAULT_LOCAL_PREF: u32 = 100;
+
 /// ORIGIN (RFC 4271 §5.1.1), ordered by preference.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum Origin {

@@ -223,12 +223,11 @@ impl Lowering<'_> {
             };
             (asn, times)
         });
-        let standard = |pattern: schema::Exact| pattern.community();
         Actions {
             local_pref: written.local_pref,
             med: written.med,
             origin: written.origin,
-            communities: self.edit(&written.communities, Part::Communities, |text| standard(text)),
+            communities: self.edit(&written.communities, Part::Communities, |text| text.community()),
             large_communities: self.edit(&written.large_communities, Part::Large, |text| text.large()),
             ext_communities: self.edit(&written.ext_communities, Part::Ext, |text| text.ext()),
             prepend,

@@ -234,7 +234,7 @@ impl<'a> Policies<'a> {
                 return;
             }
         }
-        let (rules, _) = self.flat(&[policy.name.value.clone()], None);
+        let (rules, _) = self.flat(std::slice::from_ref(&policy.name.value), None);
         rules::check(policy, &rules, sink);
     }
 
