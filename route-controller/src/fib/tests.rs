@@ -395,5 +395,5 @@ fn a_policy_says_what_a_route_is() {
     );
     fib.routes(vec![with(plain, &[])], false);
     assert!(write(&mut fib).iter().all(|op| op.starts_with("Remove")));
-    assert_eq!(fib.delta.routes().into_iter().count(), 1, "the other blackhole");
+    assert_eq!(fib.delta.routes().len(), 1, "the other blackhole");
 }
