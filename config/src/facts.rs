@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bgp_proto::policy::{Matcher, Policy, PrefixRange, Rule, Verdict};
+use bgp_proto::policy::{Matcher, Policy, PrefixRange, Rule, RuleLabel, Verdict};
 use bgp_proto::types::{Asn, Community, FamilySet, Prefix};
 
 use crate::model::Fib;
@@ -172,6 +172,11 @@ pub fn mesh_import(name: &str, blocks: &[Prefix], services: &[Prefix]) -> Policy
             ..Matcher::default()
         },
         verdict: Some(Verdict::Accept),
+        label: RuleLabel {
+            policy: name.into(),
+            rule: "1".into(),
+            line: 0,
+        },
         ..Rule::default()
     });
     Policy {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::schema::SECTIONS;
 
 /// The page with a table for each section.
-const REFERENCE: &str = include_str!("../../docs/configuration.md");
+const REFERENCE: &str = include_str!("../../docs/reference/configuration.md");
 
 /// Fields whose content is a section that is described elsewhere.
 const SAME_AS: [(&str, &str, &str); 10] = [

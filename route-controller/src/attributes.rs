@@ -15,7 +15,7 @@ pub(crate) fn changes(before: &PathAttrs, after: &PathAttrs) -> Vec<String> {
 /// The attributes under the names of a route that is written.
 pub(crate) fn fields(attrs: &PathAttrs) -> Vec<(&'static str, String)> {
     let number = |number: Option<u32>| number.map_or_else(String::new, |number| number.to_string());
-    let rare = attrs.rare.as_deref().cloned().unwrap_or_default();
+    let rare = attrs.extra.as_deref().cloned().unwrap_or_default();
     let kernel = rare.kernel;
     vec![
         ("asPath", attrs.as_path.to_string()),

@@ -12,6 +12,7 @@ mod cli;
 mod clock;
 mod cluster;
 mod cni_list;
+mod count;
 mod drain;
 mod dump;
 mod exposition;

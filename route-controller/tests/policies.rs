@@ -16,7 +16,7 @@ fn podroute(arguments: &[&str]) -> std::process::Output {
         .unwrap()
 }
 
-/// The YAML blocks of the page in order, each with the heading before it.
+/// The blocks of the page in order, each with the heading before it.
 fn blocks(page: &str) -> Vec<(String, String)> {
     let (mut heading, mut open, mut out) = (String::new(), None::<String>, Vec::new());
     for line in page.lines() {
@@ -26,7 +26,7 @@ fn blocks(page: &str) -> Vec<(String, String)> {
                 block.push_str(line);
                 block.push('\n');
             }
-            None if line == "```yaml" => open = Some(String::new()),
+            None if line == "```yml" => open = Some(String::new()),
             None if line.starts_with('#') => heading = line.trim_start_matches('#').trim().to_owned(),
             None => {}
         }

@@ -177,7 +177,7 @@ fn engine(import: Policy, count: u32) -> Duration {
         import: import.into(),
         ..routing(PeerId(1), PeerKind::External)
     };
-    bench.tell(Input::Configure(PeerId(1), routing.into()));
+    bench.apply(Input::Configure(PeerId(1), routing.into()));
     bench.pump();
     let batches: Vec<_> = (0..count / 50)
         .map(|set| {
@@ -189,7 +189,7 @@ fn engine(import: Policy, count: u32) -> Duration {
         .collect();
     let begin = Instant::now();
     for batch in batches {
-        bench.tell(Input::Routes(session(PeerId(1)), batch));
+        bench.apply(Input::Routes(session(PeerId(1)), batch));
     }
     begin.elapsed()
 }

@@ -54,14 +54,18 @@ fn tell(world: &mut World, text: &str, is_there: bool) {
 }
 
 fn known(world: &World) -> Vec<String> {
-    world.heard[&B].routes.keys().map(ToString::to_string).collect()
+    world.received[&B]
+        .routes
+        .keys()
+        .map(ToString::to_string)
+        .collect()
 }
 
 #[test]
 fn a_static_route_with_its_communities_and_source() {
     let mut world = world(vec![rule("203.0.113.50/32")]);
     assert_eq!(known(&world), ["203.0.113.50/32"]);
-    let route = &world.heard[&B].routes[&prefix("203.0.113.50/32")];
+    let route = &world.received[&B].routes[&prefix("203.0.113.50/32")];
     assert_eq!(&route.communities[..], [Community(7)]);
     let only = |source| {
         let export = Policy {
@@ -164,7 +168,7 @@ fn an_aggregate_stands_for_what_is_inside() {
     tell(&mut world, "10.8.0.0/16", true);
     assert_eq!(known(&world), ["10.8.0.0/16", "10.9.0.0/24"]);
     assert_eq!(
-        &world.heard[&B].routes[&prefix("10.8.0.0/16")].communities[..],
+        &world.received[&B].routes[&prefix("10.8.0.0/16")].communities[..],
         []
     );
 }

@@ -187,8 +187,8 @@ fn attrs() -> impl Strategy<Value = PathAttrs> {
             .map(|(high, low)| Community(high << 16 | low))
             .collect();
         attrs.as_path = AsPath::sequence(&path.into_iter().map(Asn).collect::<Vec<_>>());
-        let rare = attrs.rare_mut();
-        rare.large_communities = large
+        let extra = attrs.extra_mut();
+        extra.large_communities = large
             .into_iter()
             .map(|(a, b, c)| LargeCommunity(a, b, c))
             .collect();
@@ -196,8 +196,8 @@ fn attrs() -> impl Strategy<Value = PathAttrs> {
             let shift = if kind == 2 { 16 } else { 32 };
             ExtCommunity(kind << 56 | subtype << 48 | asn << shift | local)
         });
-        rare.ext_communities = ext.collect();
-        attrs.tidy();
+        extra.ext_communities = ext.collect();
+        attrs.normalize();
         attrs
     })
 }
@@ -222,7 +222,7 @@ mod plain {
 
     fn matches(matcher: &Matcher, route: Route<'_>) -> bool {
         let attrs = route.attrs;
-        let rare = attrs.rare.as_deref().cloned().unwrap_or_default();
+        let extra = attrs.extra.as_deref().cloned().unwrap_or_default();
         let prefixes = |set: &PrefixSet, prefix: &Prefix| set.iter().any(|range| range.matches(prefix));
         let next_hop = Prefix::host(attrs.next_hop.addr());
         let path: Vec<Asn> = attrs.as_path.asns().collect();
@@ -238,8 +238,8 @@ mod plain {
                 .as_ref()
                 .is_none_or(|set| prefixes(set, &next_hop))
             && communities(&matcher.communities, &attrs.communities)
-            && communities(&matcher.large_communities, &rare.large_communities)
-            && communities(&matcher.ext_communities, &rare.ext_communities)
+            && communities(&matcher.large_communities, &extra.large_communities)
+            && communities(&matcher.ext_communities, &extra.ext_communities)
             && of
                 .contains
                 .as_ref()

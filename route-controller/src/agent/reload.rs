@@ -27,9 +27,9 @@ impl Agent {
     /// Kubernetes swaps a mounted file without a word.
     pub(super) async fn look_at_file(&mut self) {
         if self.file.mounted.has_changed() {
-            tracing::info!("the mounted configuration changed");
+            tracing::info!(event = "config_changed", "the mounted configuration changed");
             if let Err(error) = self.reload().await {
-                tracing::error!("{error}");
+                tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force");
             }
         }
     }
@@ -63,7 +63,7 @@ impl Agent {
             // Without what Kubernetes says the file says too little: everything stays until it has answered.
             self.file.waits = Some(new.from_kubernetes);
             return Ok(format!(
-                "{}: taken as soon as Kubernetes has answered",
+                "{}: applied as soon as the API server has answered",
                 self.file.path.display()
             ));
         }
@@ -78,7 +78,7 @@ impl Agent {
         }
         if new.deferred != self.config.deferred {
             for field in &new.deferred {
-                tracing::warn!(%field, "this takes effect at the agent's next start");
+                tracing::warn!(event = "restart_required", %field, "this field takes effect at the agent's next start");
             }
         }
         let changes = changes::in_words(&self.config, &new);
@@ -107,14 +107,14 @@ impl Agent {
         self.serve_metrics();
         self.reports.list.look(&self.config.cni);
         self.report_cluster();
-        tracing::info!(peers = self.peers.ids.len(), %changes, "configuration reloaded");
+        tracing::info!(event = "reloaded", peers = self.peers.ids.len(), %changes, "configuration reloaded");
         let later = match self.config.deferred.as_slice() {
             [] => String::new(),
             fields => format!("; takes effect at the next start: {}", fields.join("; ")),
         };
         let later = match &self.node.not_listening {
             None => later,
-            Some(rejected) => format!("{later}; not taken: {rejected}"),
+            Some(rejected) => format!("{later}; rejected: {rejected}"),
         };
         Ok(format!(
             "{}: reloaded: {changes}{later}",

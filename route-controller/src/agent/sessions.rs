@@ -270,7 +270,7 @@ impl StateFile {
                 self.outdated = false;
             }
             Err(error) => {
-                tracing::warn!(file = %self.path.display(), %error, "cannot keep the names of sessions for a restart");
+                tracing::warn!(event = "state_not_saved", state = "sessions", file = %self.path.display(), %error, "cannot save which sessions are up; after a restart the agent does not wait for them");
             }
         }
     }

@@ -56,7 +56,7 @@ pub(super) fn learned(text: &str, hops: &[&str]) -> FibChange {
         prefix: prefix(text),
         next_hops: hops
             .iter()
-            .map(|hop| FibHop {
+            .map(|hop| FibNextHop {
                 addr: hop.parse().unwrap(),
                 weight: 1,
             })

@@ -134,7 +134,7 @@ impl Engine {
             return;
         }
         self.local.conditional = Conditional::new(rules);
-        self.queue_all(Job::Everything(DestId(0)));
+        self.queue_table_walk(Job::Everything(DestId(0)));
         self.follow_conditions();
     }
 
@@ -152,7 +152,7 @@ impl Engine {
         let in_place = self.local.conditional.in_place();
         if in_place != self.rib.sources.replaced {
             self.rib.sources.replaced = in_place;
-            self.queue_all(Job::Everything(DestId(0)));
+            self.queue_table_walk(Job::Everything(DestId(0)));
         }
     }
 }

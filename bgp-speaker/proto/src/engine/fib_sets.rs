@@ -6,24 +6,24 @@ use std::sync::Arc;
 use hashbrown::{Equivalent, HashMap};
 use rustc_hash::FxBuildHasher;
 
-use super::api::FibHop;
+use super::api::FibNextHop;
 use crate::wire::KernelRoute;
 
 /// Interned sets of next hops, those of routes with options for themselves; 0 is no route.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FibSets {
-    plain: Interned<Arc<[FibHop]>>,
+    plain: Interned<Arc<[FibNextHop]>>,
     special: Interned<Special>,
 }
 
 /// Next hops, and what policies want of the route.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Special(Arc<[FibHop]>, KernelRoute);
+struct Special(Arc<[FibNextHop]>, KernelRoute);
 
 impl FibSets {
     /// The id of a set (sorted, without repetition), with one more reference. `options`: what policies want of the route, where they
     /// do. Without next hops there is a route only when it drops packets.
-    pub(super) fn intern(&mut self, set: &[FibHop], options: Option<KernelRoute>) -> u32 {
+    pub(super) fn intern(&mut self, set: &[FibNextHop], options: Option<KernelRoute>) -> u32 {
         match options {
             None if set.is_empty() => 0,
             None => self.plain.intern(set, || set.into()) << 1,
@@ -35,7 +35,7 @@ impl FibSets {
         }
     }
 
-    /// One reference less.
+    /// Releases a reference.
     pub(super) fn release(&mut self, id: u32) {
         match id & 1 {
             0 => self.plain.release(id >> 1),
@@ -44,7 +44,7 @@ impl FibSets {
     }
 
     /// The next hops of an id, and what policies want of the route.
-    pub(super) fn get(&self, id: u32) -> (Arc<[FibHop]>, KernelRoute) {
+    pub(super) fn get(&self, id: u32) -> (Arc<[FibNextHop]>, KernelRoute) {
         let nothing = || Arc::from([].as_slice());
         match id & 1 {
             0 => {
@@ -128,8 +128,8 @@ mod tests {
 
     const PLAIN: Option<KernelRoute> = None;
 
-    fn hop(addr: &str) -> FibHop {
-        FibHop {
+    fn hop(addr: &str) -> FibNextHop {
+        FibNextHop {
             addr: addr.parse().unwrap(),
             weight: 1,
         }

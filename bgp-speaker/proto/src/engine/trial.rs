@@ -25,6 +25,8 @@ pub struct Trace {
     pub by: Option<RuleLabel>,
     /// The rules that matched and changed something.
     pub changed_by: Vec<RuleLabel>,
+    /// Why the route is not sent whatever the policy says.
+    pub barred: Option<&'static str>,
 }
 
 impl Trace {
@@ -38,12 +40,16 @@ impl Trace {
             verdict: decision.verdict,
             by: decision.deciding().map(|rule| rule.label.clone()),
             changed_by: changing.map(|rule| rule.label.clone()).collect(),
+            barred: None,
         }
     }
 }
 
 impl std::fmt::Display for Trace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(why) = self.barred {
+            return write!(f, "not sent: {why}");
+        }
         let verdict = match self.verdict {
             Verdict::Accept => "accepted",
             Verdict::Reject => "rejected",
@@ -120,13 +126,18 @@ pub fn try_export<'a>(
     let after = sent.then(|| key.transform(family, route.attrs, learned, decision.matched));
     Trial {
         after,
-        barred: (!may).then(|| match learned {
-            Learned::Peer(PeerKind::Internal, _) if routing.kind == PeerKind::Internal => {
-                "a route of an iBGP peer goes to no other one (RFC 4456 §6)"
-            }
-            _ => "its communities keep it here (RFC 1997)",
-        }),
+        barred: (!may).then(|| bar(routing.kind, learned)),
         decision,
+    }
+}
+
+/// Why a route may not go to a peer of this kind.
+fn bar(kind: PeerKind, learned: Learned) -> &'static str {
+    match learned {
+        Learned::Peer(PeerKind::Internal, _) if kind == PeerKind::Internal => {
+            "a route of an iBGP peer goes to no other one (RFC 4456 §6)"
+        }
+        _ => "its family or its communities do not allow it (RFC 1997)",
     }
 }
 
@@ -136,7 +147,7 @@ fn key_of(routing: &PeerRouting, session: TrialSession) -> GroupKey {
         kind: routing.kind,
         local_asn: routing.local_asn,
         own_asn: session.own_asn,
-        their_asn: needs_asn.then_some(routing.remote_asn),
+        member_asn: needs_asn.then_some(routing.remote_asn),
         rules: PathRules {
             enforce_first_as: false,
             ..routing.rules
@@ -182,12 +193,16 @@ impl Engine {
             .iter()
             .filter(|(id, peer)| **id != best.source && peer.is_up());
         others
-            .map(|(_, peer)| {
-                let decision = peer.routing.export.decide(route);
-                (
-                    peer.routing.name.clone(),
-                    Trace::of(&peer.routing.export, &decision),
-                )
+            .map(|(id, peer)| {
+                let (routing, learned) = (&peer.routing, best.learned);
+                let decision = routing.export.decide(route);
+                let group = self.group_of(*id);
+                let may = group.is_none_or(|group| group.key.may_export(&prefix, attrs, learned));
+                let trace = Trace {
+                    barred: (!may).then(|| bar(routing.kind, learned)),
+                    ..Trace::of(&routing.export, &decision)
+                };
+                (routing.name.clone(), trace)
             })
             .collect()
     }

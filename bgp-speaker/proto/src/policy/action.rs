@@ -180,7 +180,7 @@ impl Actions {
             _ => {}
         }
         if self.kernel != KernelActions::default() {
-            self.kernel.apply(&mut attrs.rare_mut().kernel);
+            self.kernel.apply(&mut attrs.extra_mut().kernel);
         }
         match (self.next_hop, context.peer_addr) {
             (Some(NextHopAction::Address(addr)), _) => attrs.next_hop = named(addr),
@@ -209,10 +209,10 @@ impl Actions {
         }
         if !self.large_communities.is_empty() {
             self.large_communities
-                .apply(&mut attrs.rare_mut().large_communities);
+                .apply(&mut attrs.extra_mut().large_communities);
         }
         if !self.ext_communities.is_empty() {
-            self.ext_communities.apply(&mut attrs.rare_mut().ext_communities);
+            self.ext_communities.apply(&mut attrs.extra_mut().ext_communities);
         }
     }
 }
@@ -276,9 +276,9 @@ mod tests {
             (attrs.next_hop.to_string().as_str(), attrs.origin),
             ("192.0.2.9", Origin::Incomplete)
         );
-        let rare = attrs.rare.unwrap();
-        assert_eq!(rare.large_communities, [LargeCommunity(1, 2, 3)]);
-        assert_eq!(rare.ext_communities, [ExtCommunity(9)]);
+        let extra = attrs.extra.unwrap();
+        assert_eq!(extra.large_communities, [LargeCommunity(1, 2, 3)]);
+        assert_eq!(extra.ext_communities, [ExtCommunity(9)]);
     }
 
     #[test]

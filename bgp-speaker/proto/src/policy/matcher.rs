@@ -94,9 +94,9 @@ impl Matcher {
     }
 
     fn unmet_of_attrs(&self, attrs: &PathAttrs) -> Option<Unmet> {
-        let rare = attrs.rare.as_deref();
-        let large = rare.map_or(&[][..], |rare| &rare.large_communities);
-        let ext = rare.map_or(&[][..], |rare| &rare.ext_communities);
+        let extra = attrs.extra.as_deref();
+        let large = extra.map_or(&[][..], |extra| &extra.large_communities);
+        let ext = extra.map_or(&[][..], |extra| &extra.ext_communities);
         if !self.communities.matches(&attrs.communities) {
             return Some(Unmet("communities"));
         }

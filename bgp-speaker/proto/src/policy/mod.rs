@@ -206,7 +206,7 @@ impl Policy {
     pub fn apply(&self, matched: RuleSet, attrs: &mut PathAttrs, context: ActionContext) {
         self.matched(matched)
             .for_each(|rule| rule.actions.apply(attrs, context));
-        attrs.tidy();
+        attrs.normalize();
     }
 
     /// The path with the AS numbers in front that matched rules prepend and are not our own.

@@ -146,12 +146,12 @@ impl TestRoute {
         let large = self.values("largeCommunities").unwrap_or_default();
         let large: Result<Vec<LargeCommunity>, String> =
             large.iter().map(|text| large_community(text)).collect();
-        attrs.rare_mut().large_communities = large?;
-        attrs.rare_mut().ext_communities = self.all::<ExtCommunity>("extCommunities")?;
+        attrs.extra_mut().large_communities = large?;
+        attrs.extra_mut().ext_communities = self.all::<ExtCommunity>("extCommunities")?;
         attrs.local_pref = self.number("localPreference")?;
         attrs.med = self.number("med")?;
         attrs.origin = self.one("origin")?.map_or(Ok(Origin::Igp), origin)?;
-        attrs.tidy();
+        attrs.normalize();
         Ok(attrs)
     }
 
