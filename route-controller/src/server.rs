@@ -141,6 +141,10 @@ impl Server {
             }
             Request::Routes { within } => self.routes(within).await,
             Request::Fib => Ok(Reply::Fib(self.ask_fib(answers::fib).await?)),
+            Request::Policies => {
+                let counts = self.speaker.count_rules().await.map_err(stopped)?;
+                Ok(Reply::Policies(answers::rules(&counts)))
+            }
             Request::Blocks => {
                 let mut blocks = self.ask_fib(answers::blocks).await?;
                 let peers = self.speaker.peers().await.map_err(stopped)?;

@@ -29,6 +29,7 @@ mod monitor;
 mod network_policy;
 mod objects;
 mod overlays;
+mod policies;
 mod reload;
 mod resolution;
 mod restart;
@@ -137,6 +138,7 @@ fn scenarios() -> Vec<Scenario> {
         large::scenarios(),
         kube_image::scenarios(),
         overlays::scenarios(),
+        policies::scenarios(),
         kube_scale::scenarios(),
         kube_pools::scenarios(),
         kube_services::scenarios(),
