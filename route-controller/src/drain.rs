@@ -5,6 +5,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::whole_file;
+
+/// A full disk leaves what was there: a drain is never forgotten by half.
+fn replace(path: &Path, word: &str, node: &str) -> io::Result<()> {
+    whole_file::replace(path, format!("{word} {node}\n").as_bytes())
+}
+
 /// What was asked for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Drain {
@@ -85,9 +92,9 @@ impl Drain {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
             },
-            (true, false) if self.by_taint => std::fs::write(path, format!("taint {}\n", self.node)),
-            (true, false) => std::fs::write(path, format!("prefer-others {}\n", self.node)),
-            (true, true) => std::fs::write(path, format!("withdraw {}\n", self.node)),
+            (true, false) if self.by_taint => replace(&path, "taint", &self.node),
+            (true, false) => replace(&path, "prefer-others", &self.node),
+            (true, true) => replace(&path, "withdraw", &self.node),
         }
     }
 

@@ -245,13 +245,21 @@ fn lint_metrics(host: &Host) -> Result<()> {
     if !installed("promtool")? {
         return Ok(());
     }
-    let scrape = "curl -sf http://127.0.0.1:9179/metrics > /run/metrics && promtool check metrics < /run/metrics";
+    let scrape =
+        "curl -sf http://127.0.0.1:9179/metrics > /run/metrics && promtool check metrics < /run/metrics";
     let checked = host.output("sh", &["-c", scrape])?;
     let said = String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
-    ensure!(checked.status.success() && said.trim().is_empty(), "promtool: {said}");
+    ensure!(
+        checked.status.success() && said.trim().is_empty(),
+        "promtool: {said}"
+    );
     // It does find something where there is something.
-    let bad = "printf 'podroute_bad_counter 1\\n# TYPE podroute_bad_counter counter\\n' | promtool check metrics";
-    ensure!(!host.output("sh", &["-c", bad])?.status.success(), "promtool takes anything");
+    let bad =
+        "printf 'podroute_bad_counter 1\\n# TYPE podroute_bad_counter counter\\n' | promtool check metrics";
+    ensure!(
+        !host.output("sh", &["-c", bad])?.status.success(),
+        "promtool takes anything"
+    );
     Ok(())
 }
 

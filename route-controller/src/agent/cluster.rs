@@ -28,6 +28,8 @@ pub(super) struct Followed {
     unready: Vec<String>,
     /// What Kubernetes says, as it says it, where that is not kept for a restart yet.
     to_keep: Option<ClusterFacts>,
+    /// It could not be kept the last time.
+    keeping_fails: bool,
     /// What became of annotations that cannot be used, while older ones are in force.
     annotations: Vec<Rejected>,
 }
@@ -72,9 +74,15 @@ impl Agent {
         let Some(facts) = self.file.followed.to_keep.take() else {
             return;
         };
-        if let Err(error) = cluster::cache::write(&self.node.run_dir, &facts) {
-            tracing::warn!(%error, "what Kubernetes says cannot be kept for a restart");
+        let written = cluster::cache::write(&self.node.run_dir, &facts);
+        let followed = &mut self.file.followed;
+        if let Err(error) = &written {
+            if !followed.keeping_fails {
+                tracing::warn!(%error, "cannot keep what Kubernetes says for a restart; trying again");
+            }
+            followed.to_keep = Some(facts);
         }
+        followed.keeping_fails = written.is_err();
     }
 
     /// The file with what is known. An annotation that cannot be used leaves the last good one in force.

@@ -111,9 +111,7 @@ impl Agent {
         self.node.host = host;
         self.to_fib(ToFib::Reconfigure(fib_config(&self.config, &self.node.host)))
             .await;
-        if let Err(error) = self.write_node_file() {
-            tracing::error!(%error, "pods get the old addresses and MTU of the node");
-        }
+        self.write_node_file();
         self.put_peers().await
     }
 
@@ -125,9 +123,8 @@ impl Agent {
         }
         tracing::warn!(path = %run_dir.display(), "somebody deleted files of the run directory; made again");
         let again = super::lock(&run_dir).map(|lock| self.node.lock = lock);
-        let again = again
-            .and_then(|()| self.start_server())
-            .and_then(|()| self.write_node_file());
+        let again = again.and_then(|()| self.start_server());
+        self.write_node_file();
         if let Err(error) = again {
             tracing::error!(%error, "the run directory cannot be made again; trying again");
         }
@@ -143,13 +140,14 @@ impl Agent {
     /// Without it no pod can be added.
     fn look_at_node_file(&mut self) {
         let file = self.node.run_dir.join("node.json");
-        if file.exists() {
+        let was_written = self.node.no_node_file.is_none();
+        if file.exists() && was_written {
             return;
         }
-        tracing::warn!(file = %file.display(), "somebody deleted this file; written again");
-        if let Err(error) = self.write_node_file() {
-            tracing::error!(%error, "it cannot be written; no pod can be added");
+        if was_written {
+            tracing::warn!(file = %file.display(), "somebody deleted this file; written again");
         }
+        self.write_node_file();
     }
 
     /// Kernel settings that others may change: forwarding is set again, a strict reverse path filter is reported.
@@ -167,7 +165,10 @@ impl Agent {
                 }
             }
         }
-        let obstacle = troubles.first().cloned();
+        let obstacle = troubles
+            .first()
+            .cloned()
+            .or_else(|| self.node.no_node_file.clone());
         troubles.extend(sysctl::strict_rp_filter());
         for trouble in &troubles {
             if !self.node.troubles.contains(trouble) {
