@@ -73,3 +73,52 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u32> {
 pub(crate) fn half(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_framed_is_found_again() {
+        let mut out = Vec::new();
+        message(&mut out, 24, 5, 7, |body| {
+            attribute(body, 1, |value| value.extend([1, 2, 3]));
+            attribute(body, 0x8002, |value| {
+                attribute(value, 9, |inner| inner.extend([4]))
+            });
+        });
+        message(&mut out, 25, 0, 8, |_| {});
+        let found: Vec<&[u8]> = messages(&out).collect();
+        assert_eq!(
+            found.iter().map(|message| kind(message)).collect::<Vec<_>>(),
+            [24, 25]
+        );
+        assert_eq!((half(found[0], 6), word(found[0], 8)), (Some(5), Some(7)));
+        let list: Vec<_> = attributes(&found[0][HEADER..]).collect();
+        assert_eq!(
+            (list[0], list[1].0),
+            ((1, &[1, 2, 3][..]), 2),
+            "without the flag of nesting"
+        );
+        assert_eq!(attributes(list[1].1).collect::<Vec<_>>(), [(9, &[4][..])]);
+        // A datagram that was cut ends with the last whole message.
+        assert_eq!(messages(&out[..out.len() - 1]).count(), 1);
+        assert_eq!(messages(&[16, 0, 0]).count(), 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+        /// Lengths that lie end the walk: it never reads beyond, and never stands still.
+        #[test]
+        fn any_octets(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let found: usize = messages(&bytes).map(<[u8]>::len).sum();
+            prop_assert!(found <= bytes.len());
+            for (_, value) in attributes(&bytes) {
+                prop_assert!(value.len() < bytes.len());
+            }
+        }
+    }
+}
