@@ -175,6 +175,8 @@ struct Node {
     kept: Option<Kept>,
     /// Where the file wants to listen and the agent does not.
     not_listening: Option<podroute_config::Rejected>,
+    /// Why node.json is not as it should be.
+    no_node_file: Option<String>,
 }
 
 /// What this start of the agent follows on (RFC 4724 §3, the R and F bits).
@@ -328,6 +330,7 @@ pub(crate) async fn run(
             troubles: Vec::new(),
             kept: None,
             not_listening: None,
+            no_node_file: None,
         },
         config,
         speaker,
@@ -418,7 +421,7 @@ impl Agent {
     async fn serve(mut self, mut streams: Streams) -> Result<(), AgentError> {
         self.follow_cluster(&mut streams.cluster, self.config.from_kubernetes);
         self.install_blocks().await;
-        self.write_node_file()?;
+        self.write_node_file();
         // Without the cluster's objects it is not known which peers this node has.
         let configured = self.knows_cluster().then_some(self.config.peers.as_slice());
         let before = self.sessions.up_before(configured);
