@@ -344,6 +344,6 @@ mod tests {
         drop(host.subscribe("eth1"));
         drop(host.subscribe("eth2"));
         let interfaces = host.interfaces.lock().unwrap();
-        assert!(interfaces.len() <= 1, "nobody subscribes to the others any more");
+        assert!(interfaces.len() <= 1, "the other subscriptions were dropped");
     }
 }

@@ -194,8 +194,8 @@ async fn a_refused_connection_is_shown_with_its_reason() {
         Some(peer(&a.handle, 1).await).filter(|peer| peer.session.stats.last_down.is_some())
     })
     .await;
-    let words = peer.session.stats.last_down.unwrap().to_string();
-    assert!(words.contains("refused"), "{words}");
+    let reason = peer.session.stats.last_down.unwrap().to_string();
+    assert!(reason.contains("refused"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -53,8 +53,8 @@ fn in_lab<F: Future<Output = ()>>(test: &str, body: impl FnOnce() -> F) {
 
 fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {arguments}: {words}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {stderr}");
 }
 
 fn sysctl(name: &str, value: &str) -> std::io::Result<()> {
@@ -329,7 +329,7 @@ fn a_listener_without_memory_for_a_key_refuses_the_peer() {
         let mut octets = Vec::new();
         let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut octets)).await;
         let _ = read.expect("closed in time"); // a reset is fine too
-        assert!(octets.is_empty(), "nothing is said");
+        assert!(octets.is_empty(), "nothing is sent");
         let session = peer(&a.handle, 40).await.session;
         assert_eq!((session.stats.accepted, session.signed), (0, false));
         // With memory available, the key is set when the peer is changed next.
@@ -434,10 +434,7 @@ fn a_second_router_on_the_link_disturbs_no_session() {
         let named = text
             .split(|c: char| c != ':' && !c.is_ascii_hexdigit())
             .any(|word| word.trim_end_matches(':') == "fe80::64");
-        assert!(
-            !named,
-            "what comes from elsewhere is no router of the link: {text}"
-        );
+        assert!(!named, "a message from another link is no router: {text}");
         assert_eq!(neighbor(&a.handle), known);
         let session = peer(&a.handle, 1).await.session;
         assert_eq!(
@@ -474,7 +471,7 @@ fn without_a_session_the_next_router_is_tried() {
         becomes("fe80::2").await;
         assert!(
             found.elapsed() >= Duration::from_secs(9),
-            "the first one had its time"
+            "the first one had its turn"
         );
     });
 }

@@ -22,6 +22,7 @@ mod peers;
 mod plugins;
 mod reload;
 mod servers;
+mod services;
 mod sessions;
 pub(crate) mod unsent;
 
@@ -215,6 +216,8 @@ struct MeshTransition {
 struct Reports {
     /// Events, where Kubernetes is followed.
     events: Option<kubernetes::Events>,
+    /// Gives Services their addresses, where there are pools.
+    allocator: Option<kubernetes::Allocator>,
     /// The node's condition, where nodes are followed.
     condition: Option<kubernetes::Condition>,
     health: Arc<Health>,
@@ -339,6 +342,7 @@ pub(crate) async fn run(
         mesh: MeshTransition::default(),
         reports: Reports {
             events: None,
+            allocator: None,
             condition: None,
             health: Arc::default(),
             metrics: BTreeMap::new(),
@@ -449,6 +453,9 @@ impl Agent {
         self.to_fib(ToFib::Stop(done)).await;
         let _ = tokio::time::timeout(BLOCK_PATIENCE, stopped).await; // a kernel that does not answer holds nobody up
         self.bfd.set_all_admin_down().await;
+        if let Some(allocator) = self.reports.allocator.take() {
+            allocator.stop().await;
+        }
         self.speaker.shutdown(how).await;
         tracing::info!(event = "agent_stopping", "agent stopping; kernel routes are kept");
         Ok(())

@@ -19,7 +19,7 @@ use crate::count::count;
 use crate::dump::{self, PAGE};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
-use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request};
+use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request, ServicesStatus};
 
 /// A question is at most so long: a configuration (1 MiB) as JSON.
 const QUESTION: u64 = 4 << 20;
@@ -51,6 +51,7 @@ pub(crate) enum ToAgent {
     Diff(String, oneshot::Sender<Result<DiffStatus, String>>),
     Bfd(oneshot::Sender<Vec<BfdStatus>>),
     Cluster(oneshot::Sender<ClusterStatus>),
+    Services(oneshot::Sender<ServicesStatus>),
     /// Answers as soon as the agent's task does.
     Ping(oneshot::Sender<()>),
     Drain {
@@ -165,6 +166,7 @@ impl Server {
             }
             Request::Bfd => self.ask_agent(ToAgent::Bfd).await.map(Reply::Bfd),
             Request::Cluster => self.ask_agent(ToAgent::Cluster).await.map(Reply::Cluster),
+            Request::Services => self.ask_agent(ToAgent::Services).await.map(Reply::Services),
             Request::Diff { text } => self
                 .ask_agent(|answer| ToAgent::Diff(text, answer))
                 .await?

@@ -253,7 +253,7 @@ proptest! {
         prop_assert_eq!(pair.states(), [State::Up; 2]);
         let ups = |end: usize| pair.events[end].iter().filter(|event| **event == Output::Up).count();
         let downs = |end: usize| pair.events[end].len() - ups(end);
-        prop_assert_eq!((ups(0), ups(1)), (downs(0) + 1, downs(1) + 1), "up and down take turns");
+        prop_assert_eq!((ups(0), ups(1)), (downs(0) + 1, downs(1) + 1), "up and down alternate");
     }
 
     /// A silent peer never lets a session come up, whatever it is sent before.

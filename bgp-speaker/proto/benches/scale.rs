@@ -126,7 +126,7 @@ struct Cost {
     sent: usize,
     flap: Duration,
     flap_sent: usize,
-    told: usize,
+    chunks_sent: usize,
 }
 
 fn measure(machine: &Machine) -> Cost {
@@ -188,7 +188,7 @@ fn measure(machine: &Machine) -> Cost {
         sent: octets - before,
         flap: start.elapsed(),
         flap_sent: run.octets - octets,
-        told: run.chunks - chunks,
+        chunks_sent: run.chunks - chunks,
     }
 }
 
@@ -226,7 +226,7 @@ fn main() {
                 time(cost.cold),
                 amount(cost.sent),
                 time(cost.flap),
-                cost.told,
+                cost.chunks_sent,
                 amount(cost.flap_sent),
             )
             .unwrap();

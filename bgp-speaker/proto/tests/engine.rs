@@ -55,7 +55,7 @@ fn originated_blocks_reach_both_kinds_of_peer() {
     assert_eq!((internal.as_path.hops(), internal.local_pref), (0, Some(100)));
     assert_eq!(internal.next_hop.to_string(), "2001:db8::1");
     assert_eq!(world.received[&A].end_of_rib, [Family::Ipv4, Family::Ipv6]);
-    assert!(world.fib.is_empty(), "our own block is not a learned route");
+    assert!(world.fib.is_empty(), "our own block is not a received route");
 
     world.handle(Input::Originate(vec![block("fd00:1::/64")]));
     world.pump();
@@ -98,7 +98,7 @@ fn a_reflector_sets_originator_and_cluster_and_leaves_the_next_hop() {
     }
     assert!(
         received(&world, A, "10.244.2.0/24").is_none(),
-        "not back to its source"
+        "not sent to its source"
     );
     assert!(received(&world, A, "10.244.3.0/24").is_some() && received(&world, C, "10.244.3.0/24").is_none());
 }
@@ -339,7 +339,7 @@ fn too_much_memory_ends_the_session_and_is_given_back() {
         sent += 1;
         send(&mut world, A, sent);
         world.pump();
-        assert!(sent < 10_000, "nobody looks at memory");
+        assert!(sent < 10_000, "the memory limit has no effect");
     }
     let used = world.engine.counts(A).memory;
     assert!(
@@ -448,7 +448,7 @@ fn a_restarting_peer_keeps_its_routes_until_its_end_of_rib() {
     assert_eq!(
         (world.received[&B].messages, world.fib_batches),
         (messages, batches),
-        "nobody noticed anything"
+        "the outputs changed"
     );
     let end = RouteBatch {
         ops: vec![RouteOp::EndOfRib(Family::Ipv4)],

@@ -562,7 +562,7 @@ fn rules_for_equal_paths_change_while_routes_are_there() {
             link_bandwidth: true,
         })
     };
-    assert_eq!(world.fib[&prefix].len(), 1, "they are of several ASes");
+    assert_eq!(world.fib[&prefix].len(), 1, "their neighbor ASes differ");
     for (max_paths, relax, ways) in [
         (8, true, 3),
         (2, true, 2),
@@ -606,6 +606,6 @@ fn only_who_reflects_refuses_paths_that_passed_its_cluster() {
     assert_eq!(unused(&world), loops, "a reflector now");
     world.handle(Input::Remove(B));
     world.pump();
-    assert_eq!(unused(&world), None, "its last client is gone");
+    assert_eq!(unused(&world), None, "its last client was removed");
     assert!(world.fib.contains_key(&prefix));
 }

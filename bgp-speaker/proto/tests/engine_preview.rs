@@ -262,7 +262,7 @@ fn history(seed: u64) {
         }
         assert_eq!(installed, world.fib, "seed {seed}, round {round}");
         let again = begin_preview(&world.engine, vec![]);
-        assert_eq!(again, Preview::default(), "seed {seed}: nothing is to change");
+        assert_eq!(again, Preview::default(), "seed {seed}: no change is previewed");
         if let Some(removed) = removed {
             world.down(removed);
             let routing = random.routing(removed);

@@ -67,7 +67,7 @@ fn output_of_an_ended_session_carries_its_number() {
             other => world.run_output(other),
         }
     }
-    assert!(of_old > 0, "the engine has said something for the old session");
+    assert!(of_old > 0, "there is output for the ended session");
     assert_eq!(prefixes(&world, B), ["10.9.0.0/16"]);
     assert_eq!(world.received[&B].end_of_rib.len(), 2);
 }
@@ -365,7 +365,7 @@ fn a_client_waits_for_the_end_of_rib_of_those_that_were_up_before() {
     world.announce(A, &["10.1.0.0/16"]);
     ends_of(&mut world, A);
     assert!(!is_served(&world, A), "B is not up yet");
-    assert_eq!(kernel(&world), ["10.1.0.0/16"], "the kernel does not wait");
+    assert_eq!(kernel(&world), ["10.1.0.0/16"], "kernel routes do not wait");
     add_helping(&mut world, B);
     world.announce(B, &["10.2.0.0/16"]);
     world.end_of_rib(B, Family::Ipv4);
@@ -452,7 +452,7 @@ fn who_is_not_waited_for() {
             }),
         ),
         (
-            "it goes again",
+            "it is withdrawn again",
             Box::new(move |world| {
                 add(helping(B, PeerKind::Client))(world);
                 world.down(B);
@@ -512,7 +512,7 @@ fn a_late_end_of_rib_of_an_ended_session_ends_no_deferral() {
     world.pump();
     world.add(C, PeerKind::Client);
     world.pump();
-    assert!(!is_served(&world, A), "B has not sent its own");
+    assert!(!is_served(&world, A), "B has not sent its End-of-RIB");
     ends_of(&mut world, B);
     assert!(is_served(&world, A));
 }

@@ -42,7 +42,7 @@ fn world() -> World {
 /// Some slices, not all. Each is decided and sent before the next.
 fn a_few_slices(world: &mut World) {
     for _ in 0..3 {
-        assert!(world.engine.work(), "there is more than a few slices to do");
+        assert!(world.engine.work(), "the work has more than a few slices");
     }
 }
 
@@ -67,7 +67,7 @@ fn a_peer_that_is_back_before_its_routes_are_gone() {
     assert_eq!(
         world.received[&B].routes.len(),
         100,
-        "what it does not tell again is gone"
+        "routes that are not announced again are removed"
     );
     assert_eq!(marks(&world, B), [2]);
     assert_eq!(world.fib.len(), 100);
@@ -183,7 +183,7 @@ fn a_peer_that_goes_while_its_policy_changes() {
     world.down(A);
     world.pump();
     assert!(world.received[&B].routes.is_empty() && world.fib.is_empty());
-    assert_eq!(world.engine.sizes(), (0, 0, 0), "nothing is left behind");
+    assert_eq!(world.engine.sizes(), (0, 0, 0), "nothing remains");
 }
 
 /// Two peers announce the same attributes with different import policies: the import cache is not shared
@@ -213,7 +213,7 @@ fn sources_with_the_same_attributes_keep_their_own_policies() {
     };
     let expected = vec![(A, Some(7)), (B, Some(8))];
     assert_eq!(meds(&world), expected);
-    // A pod block of ours covers the route, then is removed: the route is evaluated both times.
+    // An own pod block covers the route, then is removed: the route is evaluated both times.
     let block = Originated {
         prefix: prefix("11.0.0.0/16"),
         source: Source::PodBlock,

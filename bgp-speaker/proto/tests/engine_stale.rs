@@ -303,7 +303,7 @@ fn what_is_announced_again_is_not_long_lived_stale() {
     world.announce(A, &["10.1.0.0/16"]);
     world.pump();
     let sent: Vec<String> = world.received[&B].routes.keys().map(Prefix::to_string).collect();
-    assert_eq!(sent, ["10.1.0.0/16"], "B takes no long-lived stale routes");
+    assert_eq!(sent, ["10.1.0.0/16"], "B has no long-lived graceful restart");
     assert_eq!(world.fib.len(), 2);
     world.end_of_rib(A, V4);
     world.pump();

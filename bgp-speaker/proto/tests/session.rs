@@ -55,7 +55,7 @@ fn the_peer_connects() {
         let done = lab.begin();
         if passive {
             assert_eq!(done, [Effect::State(State::Active)]);
-            assert_eq!(lab.session.poll_timeout(), None, "nothing to do but wait");
+            assert_eq!(lab.session.poll_timeout(), None, "only a timer is pending");
         }
         let (conn, done) = lab.incoming();
         assert!(
@@ -130,7 +130,7 @@ fn negotiation() {
     assert!(agreed.enhanced_refresh && agreed.extended_message);
     assert_eq!(agreed.add_path_receive, ipv4);
     assert_eq!(agreed.add_path_send, FamilySet::EMPTY);
-    assert_eq!(agreed.extended_next_hop, ipv4, "only for families that are up");
+    assert_eq!(agreed.extended_next_hop, ipv4, "only for negotiated families");
     assert_eq!(agreed.remote, open);
 }
 
@@ -272,7 +272,7 @@ fn a_connection_that_breaks() {
     let down = Effect::Down(true, DownReason::Closed(reset.map(str::to_owned)));
     assert_eq!(done, [down, Effect::State(State::Active)]);
     assert_eq!(lab.closed(0, reset), [], "known");
-    assert_eq!(lab.bytes(0, &end_of_rib()), [], "nothing is left of it");
+    assert_eq!(lab.bytes(0, &end_of_rib()), [], "nothing remains of it");
 }
 
 // A peer that rejects our capabilities
@@ -317,7 +317,7 @@ fn fewer_capabilities_are_offered_once_after_a_refusal() {
     lab.bytes(0, &Notification::new(2, 4, vec![]).encode());
     lab.stop(cease::ADMIN_SHUTDOWN, "");
     lab.begin();
-    assert_eq!(offered(&lab.connected(1)).len(), full, "a new start");
+    assert_eq!(offered(&lab.connected(1)).len(), full, "the state is reset");
     let ipv6 = FamilySet::from_iter([Family::Ipv6]);
     let mut lab = Lab::open_sent(SessionConfig {
         families: ipv6,
@@ -326,7 +326,7 @@ fn fewer_capabilities_are_offered_once_after_a_refusal() {
     lab.bytes(0, &Notification::new(2, 4, vec![]).encode());
     lab.wait(lab.timeout());
     lab.tick();
-    assert_eq!(offered(&lab.connected(1)).len(), 5, "IPv6 cannot do without");
+    assert_eq!(offered(&lab.connected(1)).len(), 5, "IPv6 needs a local address");
 }
 
 // Route refresh
@@ -341,9 +341,9 @@ fn refresh_only_as_negotiated() {
     assert_eq!(
         lab.input(Input::SendRefresh(begin)),
         [],
-        "the peer does not know BoRR"
+        "the peer has no enhanced route refresh"
     );
-    assert_eq!(lab.bytes(0, &begin.encode()), [], "nor do we take it");
+    assert_eq!(lab.bytes(0, &begin.encode()), [], "nor is it accepted");
     let many: Vec<u8> = (0..1000).flat_map(|_| raw(5, &[0, 1, 0, 1])).collect();
     assert_eq!(
         lab.bytes(0, &many),

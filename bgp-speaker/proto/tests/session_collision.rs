@@ -111,7 +111,11 @@ fn the_peer_has_priority_and_closes_our_confirmed_connection() {
         [Effect::Keepalive(THEIRS)],
         "both stay"
     );
-    assert_eq!(lab.bytes(0, &collision()), [Effect::Close(0)], "quietly");
+    assert_eq!(
+        lab.bytes(0, &collision()),
+        [Effect::Close(0)],
+        "without a NOTIFICATION"
+    );
     assert!(is_up_on(&lab.keepalive(THEIRS), THEIRS));
     assert_eq!(lab.session.stats().collisions, 1);
     assert_eq!(lab.session.stats().last_received, None);

@@ -62,7 +62,7 @@ fn routes_outlive_a_connection_where_both_agreed() {
         assert_eq!(lab.checker.retained, expected);
         let mut lab = graceful(survives);
         lab.bytes(0, &shutdown.clone().into_hard_reset().encode());
-        assert_eq!(lab.checker.retained, dropped, "a Hard Reset means it");
+        assert_eq!(lab.checker.retained, dropped, "a Hard Reset ends the routes too");
         let mut lab = graceful(survives);
         let done = lab.stop(cease::ADMIN_SHUTDOWN, "");
         let notified = if survives {
@@ -71,7 +71,7 @@ fn routes_outlive_a_connection_where_both_agreed() {
             (6, 2, vec![])
         };
         assert_eq!(refusal(&done), notified);
-        assert_eq!(lab.checker.retained, dropped, "our own will");
+        assert_eq!(lab.checker.retained, dropped, "an operator command");
     }
 }
 
@@ -113,7 +113,7 @@ fn a_new_connection_replaces_a_dead_one_after_graceful_restart() {
         &done[1],
         Effect::Down(true, DownReason::Closed(Some(_)))
     ));
-    assert_eq!(notifications(&done), [], "the dead need no NOTIFICATION");
+    assert_eq!(notifications(&done), [], "a dead connection gets no NOTIFICATION");
     assert_eq!(lab.checker.retained.unwrap().1, Duration::from_secs(77));
     assert!(is_up(&done));
 }
@@ -188,7 +188,7 @@ fn only_a_good_open_of_the_same_peer_disturbs_an_established_session() {
             None,
         ),
         (
-            "an OPEN, given up at once",
+            "an OPEN, but the connection was closed",
             [good.encode(), Notification::cease(cease::COLLISION).encode()].concat(),
             None,
         ),

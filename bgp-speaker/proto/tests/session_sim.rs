@@ -45,7 +45,7 @@ struct Side {
     checker: Checker,
     enabled: bool,
     next_incoming: u64,
-    heard: Instant,
+    last_received: Instant,
     ups: u32,
     up_since: Option<Instant>,
 }
@@ -78,7 +78,7 @@ impl World {
                 checker: Checker::default(),
                 enabled: false,
                 next_incoming: INCOMING,
-                heard: now,
+                last_received: now,
                 ups: 0,
                 up_since: None,
             }
@@ -169,7 +169,7 @@ impl World {
             Output::Up { conn, .. } => {
                 let now = self.now;
                 let at = &mut self.sides[side];
-                (at.ups, at.up_since, at.heard) = (at.ups + 1, Some(now), now);
+                (at.ups, at.up_since, at.last_received) = (at.ups + 1, Some(now), now);
                 if let Some(tcp) = self.find(side, conn) {
                     self.post(tcp, 1 - side, Item::Bytes(end_of_rib())); // as an engine would
                 }
@@ -205,7 +205,7 @@ impl World {
     /// Processes the next item, up to `end`.
     fn step(&mut self, end: Instant) -> bool {
         self.steps += 1;
-        assert!(self.steps < 500_000, "running in circles");
+        assert!(self.steps < 500_000, "endless loop");
         let timers = self.sides.each_ref().map(|side| side.session.poll_timeout());
         let timer = timers.into_iter().flatten().min();
         let arrival = self.arrivals.keys().next().map(|(at, _)| *at);
@@ -237,7 +237,7 @@ impl World {
             };
             let hold = Duration::from_secs(agreed.hold_time.seconds().into());
             assert!(
-                hold.is_zero() || self.now - side.heard <= hold,
+                hold.is_zero() || self.now - side.last_received <= hold,
                 "the hold timer did not fire"
             );
         }
@@ -278,7 +278,7 @@ impl World {
     fn read(&mut self, tcp: usize, to: usize, bytes: &[u8]) {
         let Some(conn) = self.tcp[tcp].ids[to] else { return };
         if self.sides[to].checker.up == Some(conn) {
-            self.sides[to].heard = self.now;
+            self.sides[to].last_received = self.now;
         }
         let mut buf = std::mem::take(&mut self.tcp[tcp].unread[to]);
         // Sometimes in two reads.
@@ -289,7 +289,7 @@ impl World {
                 self.input(to, Input::Received { conn, buf: &mut buf });
             }
         }
-        assert!(buf.len() < 65_536, "whole messages are taken out");
+        assert!(buf.len() < 65_536, "complete messages are removed");
         self.tcp[tcp].unread[to] = buf;
     }
 

@@ -63,7 +63,7 @@ fn what_waits_to_be_read_counts_too() {
     assert_eq!(
         refusal(&lab.tick()),
         (4, 0, vec![]),
-        "before that it is no excuse"
+        "before that it has no effect"
     );
 }
 
@@ -89,7 +89,11 @@ fn a_silent_incoming_connection_ends_soon() {
         assert_eq!(lab.timeout(), Duration::from_secs(15));
         lab.wait(Duration::from_secs(14));
         assert_eq!(lab.bytes(conn, partial), []);
-        assert_eq!(lab.timeout(), SECOND, "octets that are no OPEN gain no time");
+        assert_eq!(
+            lab.timeout(),
+            SECOND,
+            "octets other than an OPEN do not extend the time"
+        );
         lab.wait(SECOND);
         assert_eq!(refusal(&lab.tick()), (4, 0, vec![]));
         assert_eq!(lab.state(), State::Active);
@@ -177,7 +181,7 @@ fn hold_time_zero_means_no_timers() {
         assert_eq!(
             lab.timeout(),
             Duration::from_secs(240),
-            "a half-open one does not stay for ever"
+            "a half-open connection is closed"
         );
         lab.keepalive(0);
         assert_eq!(lab.session.poll_timeout(), None);
@@ -393,5 +397,5 @@ fn the_peer_may_connect_first() {
     let mut lab = Lab::new(config());
     lab.input(Input::StartAfter(wait));
     let done = lab.pass(wait);
-    assert_eq!(connects(&done).len(), 1, "it did not come: {done:?}");
+    assert_eq!(connects(&done).len(), 1, "no output of this kind: {done:?}");
 }

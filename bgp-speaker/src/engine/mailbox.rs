@@ -219,7 +219,7 @@ mod tests {
         for expected in 1..=2 {
             let got = tokio::time::timeout(Duration::from_secs(30), inbox.recv()).await;
             assert!(matches!(
-                got.expect("no place is kept for nothing"),
+                got.expect("no permit is kept without need"),
                 Some(ToEngine::Input(Input::Remove(PeerId(peer)))) if peer == expected
             ));
         }
@@ -240,12 +240,12 @@ mod tests {
         inbox.recv().await.unwrap();
         assert!(
             tokio::time::timeout(soon, second.ready(true)).await.is_err(),
-            "the first one asked before"
+            "the first one waited longer"
         );
         assert!(tokio::time::timeout(soon, first.ready(false)).await.is_err());
         assert!(
             matches!(second.ready(true).await, Ready::Permit(_)),
-            "the first one wants it no more"
+            "the first one no longer waits"
         );
     }
 
@@ -267,7 +267,7 @@ mod tests {
         inbox.recv().await.unwrap();
         assert!(
             tokio::time::timeout(soon, second.permit()).await.is_err(),
-            "it is the first one's"
+            "it belongs to the first session"
         );
         let permit = first.permit().await.unwrap();
         first.send_with_permit(permit, || None);

@@ -227,7 +227,7 @@ mod tests {
         );
     }
 
-    /// The receiver is gone: no backlog is kept, and nobody waits.
+    /// The receiver was dropped: there is no backlog and no waiting.
     #[tokio::test]
     async fn a_closed_receiver_delays_nothing() {
         let (events, agent) = mpsc::channel(1);

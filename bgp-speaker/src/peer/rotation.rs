@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(rotation.due(&transport(Some("a"), None), start), None);
         assert!(
             !rotation.check(start + 100 * CHECK_INTERVAL, Some(9)),
-            "there is one key alone"
+            "there is only one key"
         );
         assert_eq!(rotation.due(&both, start), Some(start + CHECK_INTERVAL));
         let mut now = start;

@@ -169,7 +169,7 @@ async fn a_range_that_is_disabled_or_lacks_its_key_refuses() {
         let mut octets = Vec::new();
         let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut octets)).await;
         let _ = read.expect("closed in time"); // a reset is fine too
-        assert!(octets.is_empty(), "{what}: nothing is said");
+        assert!(octets.is_empty(), "{what}: nothing is sent");
         assert!(is_empty(&a.handle).await, "{what}");
     }
 }

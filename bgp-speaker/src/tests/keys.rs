@@ -47,7 +47,7 @@ async fn a_connection_from_before_the_key_is_refused() {
     let mut octets = Vec::new();
     let read = tokio::time::timeout(DEADLINE, unsigned.read_to_end(&mut octets)).await;
     let _ = read.expect("closed in time"); // a reset is fine too
-    assert!(octets.is_empty(), "nothing is said");
+    assert!(octets.is_empty(), "nothing is sent");
     let peer = peer(&a.handle, 1).await;
     assert_eq!((peer.session.stats.established, peer.session.signed), (0, false));
     has_route(&a.handle, "10.71.0.0/24", false).await;
@@ -67,7 +67,7 @@ async fn the_key_goes_with_the_password() {
     let mut streams = Vec::new();
     for addr in [[127, 0, 0, 74], [127, 73, 0, 1]] {
         let connected = tokio::time::timeout(DEADLINE, connect_from(addr.into(), a.addr));
-        let mut stream = connected.await.expect("unsigned segments are taken");
+        let mut stream = connected.await.expect("unsigned segments are accepted");
         handshake(&mut stream, 65009).await;
         streams.push(stream);
     }
@@ -166,7 +166,7 @@ async fn a_session_goes_on_while_its_key_is_replaced() {
     put_a("four", Some("three")).await.unwrap();
     goes_on(&a).await;
     goes_on(&b).await;
-    assert!(next_key().await, "the peer has the old one");
+    assert!(next_key().await, "the peer has the old key");
     put_b("four", None).await.unwrap();
     eventually("the new one", || async { (!next_key().await).then_some(()) }).await;
     goes_on(&b).await;

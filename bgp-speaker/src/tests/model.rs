@@ -261,7 +261,7 @@ fn nothing_follows_a_close_but_the_message_that_was_begun() {
         );
         assert!(
             Arc::into_inner(socket).is_some(),
-            "the outbox has given the socket back"
+            "the outbox has released the socket"
         );
         drop(outbox);
     });
@@ -356,7 +356,10 @@ fn the_registry_has_one_peer_for_an_address_and_none_of_a_range_that_is_gone() {
         addresses.sort_unstable();
         addresses.dedup();
         assert_eq!(addresses.len(), table_sizes.peers, "one peer for an address");
-        assert!(table_sizes.peers <= 3, "the limit, and the configured one");
+        assert!(
+            table_sizes.peers <= 3,
+            "the range's limit and the configured peer"
+        );
         if gone {
             assert_eq!(table_sizes.peers, 1, "no peer of a range that is gone");
         }
@@ -386,7 +389,7 @@ fn a_change_beside_a_removal_brings_no_peer_back() {
         changer.join().unwrap();
         let table_sizes = registry.table_sizes();
         assert_eq!((table_sizes.peers, table_sizes.addresses), (1, 1));
-        assert!(inbox.is_closed_of_tests(), "nobody keeps the way to the old task");
+        assert!(inbox.is_closed_of_tests(), "no sender to the old task is left");
     });
 }
 
@@ -416,7 +419,7 @@ fn every_message_reaches_the_engine_in_order() {
             let mut next = [0; BOXES as usize];
             while let Some(message) = inbox.recv().await {
                 let ToEngine::Input(Input::Written(session, number)) = message else {
-                    panic!("what nobody sent");
+                    panic!("a message that was not sent");
                 };
                 let next = &mut next[session.peer.0 as usize];
                 assert_eq!(number, *next, "in order");

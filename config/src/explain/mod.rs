@@ -142,6 +142,24 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
         let ranges = join(&config.services.ranges, "none");
         writeln!(out, "  Services       only addresses in {ranges}")?;
     }
+    for pool in config
+        .services
+        .allocation
+        .iter()
+        .flat_map(|allocation| &allocation.settings.pools)
+    {
+        let ranges = join(&pool.ranges, "none");
+        let how = if pool.automatic {
+            ""
+        } else {
+            ", only for Services that ask for it"
+        };
+        writeln!(
+            out,
+            "  pool           {}: {ranges}, priority {}{how}",
+            pool.name, pool.priority
+        )?;
+    }
     match &config.mesh {
         Mesh::Off => {}
         Mesh::Full => writeln!(out, "  mesh           a session with each other node")?,

@@ -12,6 +12,7 @@ mod cni;
 mod node;
 mod peer;
 mod policy;
+mod pools;
 
 pub(crate) use bfd::*;
 pub(crate) use bmp::*;
@@ -20,6 +21,7 @@ pub(crate) use cni::*;
 pub(crate) use node::*;
 pub(crate) use peer::*;
 pub(crate) use policy::*;
+pub(crate) use pools::*;
 
 pub use crate::decode::Section;
 use crate::decode::{At, Cursor};
@@ -64,6 +66,7 @@ pub const SECTIONS: &[&Section] = &[
     &MESH,
     &SERVICES,
     &SERVICE_COMMUNITIES,
+    &POOL,
     &CNI,
     &MASQUERADE,
 ];

@@ -34,7 +34,7 @@ pub(super) fn in_words(old: &Config, new: &Config) -> String {
         ("node", without_blocks(old) != without_blocks(new)),
         ("listen", old.listen != new.listen),
         ("fib", old.fib != new.fib),
-        ("services", old.services != new.services),
+        ("services", !old.services.announces_like(&new.services)),
         ("cni", old.cni != new.cni),
         ("bmp", old.bmp != new.bmp),
         ("nextHops", old.next_hops != new.next_hops),

@@ -197,6 +197,7 @@ impl Agent {
 
     /// Tells what is not taken and why the node is not ready, once each.
     pub(super) fn report_cluster(&mut self) {
+        self.allocate();
         let now = self.rejected();
         let news: Vec<Rejected> = now.difference(&self.file.followed.told).cloned().collect();
         for rejected in news.iter().take(TOLD) {

@@ -6,6 +6,7 @@ mod diff;
 mod generate;
 mod install;
 mod pods;
+mod services;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -188,6 +189,13 @@ enum Show {
     Bfd(Output),
     /// What Kubernetes says, and what of it is not taken; whether the node is drained, and why it is not ready.
     Cluster(Output),
+    /// Services: their addresses and pools, and why this node announces an address or not.
+    Services {
+        /// Only this one: its name, or namespace/name.
+        name: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Pods with an address of this node; works while the agent is down.
     Pods {
         /// Form of the output.
@@ -403,6 +411,7 @@ fn show(what: Show) -> Result<(), String> {
         Show::Blocks(output) => (Request::Blocks, output, None),
         Show::Bfd(output) => (Request::Bfd, output, None),
         Show::Cluster(output) => (Request::Cluster, output, None),
+        Show::Services { name, output } => return show_services(name.as_deref(), &output),
         Show::Pods { output, state } => return pods::show(&state, output),
     };
     let mut reply = ask::ask(&output.run_dir.run_dir, &request)?;
@@ -436,6 +445,22 @@ fn read_input(file: &Path) -> Result<(String, String), String> {
         Ok(text) => Ok((name, text)),
         Err(error) => Err(format!("{name}: {error}")),
     }
+}
+
+fn show_services(name: Option<&str>, output: &Output) -> Result<(), String> {
+    let mut reply = ask::ask(&output.run_dir.run_dir, &Request::Services)?;
+    if let (Reply::Services(status), Some(name)) = (&mut reply, name) {
+        services::select(status, name)?;
+    }
+    let text = match (&reply, output.output) {
+        (Reply::Services(status), Form::Json | Form::Yaml) => {
+            let value = serde_json::to_value(status).map_err(|error| error.to_string())?;
+            for_programs(output.output, &value)?
+        }
+        _ => show::table(&reply),
+    };
+    println!("{}", text.trim_end());
+    Ok(())
 }
 
 fn difference(file: &Path, output: &Output) -> Result<(), String> {

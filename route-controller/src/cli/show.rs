@@ -16,6 +16,7 @@ pub(super) fn table(reply: &Reply) -> String {
         Reply::Blocks(blocks) => block_table(blocks),
         Reply::Bfd(paths) => bfd_table(paths),
         Reply::Cluster(cluster) => cluster_in_full(cluster),
+        Reply::Services(services) => super::services::table(services),
         Reply::Diff(diff) => super::diff::text(diff),
         Reply::Done(text) | Reply::Error(text) => text.clone(),
     }

@@ -31,7 +31,7 @@ const BURST: usize = 1000;
 const GONE: u16 = 410;
 /// A watch is restarted after this time. A connection may die silently, as when kube-proxy's NAT of it is lost with an
 /// address of the node: then nothing is heard for so long and five seconds more.
-const WATCH_SECONDS: u32 = 45;
+pub(super) const WATCH_SECONDS: u32 = 45;
 
 /// The facts as last known; `None` before the first complete answer.
 pub(crate) type Facts = watch::Receiver<Option<ClusterFacts>>;
@@ -142,7 +142,7 @@ fn streams(client: &Client, wanted: FromKubernetes, watches: &Watches) -> Stream
 }
 
 /// The events of a watch. After a failure it is asked again only after a pause.
-fn patiently<K: Send + 'static>(
+pub(super) fn patiently<K: Send + 'static>(
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
     resource: &'static str,
     watches: Watches,

@@ -135,9 +135,9 @@ impl Shell {
     fn run_output(&mut self, output: Output) {
         let (engine, latest, now) = (&mut self.engine, &mut self.latest, self.now);
         match output {
-            Output::Connect(conn) => assert!(self.dialing.insert(conn), "dialed twice"),
+            Output::Connect(conn) => assert!(self.dialing.insert(conn), "connected twice"),
             Output::Send { conn, bytes } => {
-                assert!(self.open.contains(&conn), "sent on a connection that is not there");
+                assert!(self.open.contains(&conn), "sent on a connection that does not exist");
                 assert!(bytes.len() >= 19);
             }
             Output::Close(conn) => {

@@ -278,7 +278,7 @@ fn previews() {
     assert_eq!(
         preview_of(&mut bench, vec![]),
         Preview::default(),
-        "nothing is to change"
+        "no change is previewed"
     );
     let preview = preview_of(
         &mut bench,
@@ -417,7 +417,7 @@ fn what_changes_many_routes() {
         bench.check("what follows from it");
     }
     bench.handle(Input::Facts(bench.session(B), facts(B, 2).into()));
-    bench.check("another address of ours");
+    bench.check("a changed local address");
     bench.pump();
     bench.check("what follows from it");
     bench.handle(Input::Drain(true));

@@ -207,7 +207,7 @@ mod tests {
         let mut catch_up = CatchUp::from_now();
         catch_up.mark(DestId(1), true);
         catch_up.mark(DestId(2), false);
-        catch_up.mark(DestId(2), true); // and it is removed: the member still knows nothing
+        catch_up.mark(DestId(2), true); // and it is removed: the member has received neither
         assert!(
             catch_up.needs_withdrawal(DestId(1))
                 && !catch_up.needs_withdrawal(DestId(2))
@@ -223,11 +223,11 @@ mod tests {
         });
         moved.cursor = 10;
         assert!(moved.needs_withdrawal(DestId(10)) && !moved.needs_withdrawal(DestId(9)));
-        assert!(!moved.needs_withdrawal(DestId(20)), "it was not there yet");
+        assert!(!moved.needs_withdrawal(DestId(20)), "it did not exist before");
         moved.mark(DestId(5), false);
         assert!(
             moved.needs_withdrawal(DestId(5)),
-            "it may have been sent it in its other group"
+            "it may have received it in its other group"
         );
     }
 }

@@ -219,6 +219,32 @@ impl Sources {
     }
 }
 
+/// Remembers the last result of [`Sources::learned`]: successive destinations mostly have the same source.
+/// Valid as long as the sources do not change.
+#[derive(Debug, Default)]
+pub struct LastLearned(Option<(PeerId, Learned)>);
+
+impl LastLearned {
+    /// As [`Sources::as_best`].
+    #[must_use]
+    pub fn as_best(&mut self, sources: &Sources, path: &Path, prefix: &Prefix) -> Option<Best> {
+        let learned = match self.0 {
+            Some((source, learned)) if source == path.peer => learned,
+            _ => {
+                let learned = sources.learned(path.peer, prefix)?;
+                // How a local route was learned depends on its prefix.
+                self.0 = (path.peer != PeerId::LOCAL).then_some((path.peer, learned));
+                learned
+            }
+        };
+        Some(Best {
+            attrs: path.imported.ok()?,
+            source: path.peer,
+            learned,
+        })
+    }
+}
+
 /// The best path, the best of the remaining ones, and so on.
 fn rank_best(mut candidates: Vec<Candidate>, limit: usize) -> Vec<Candidate> {
     let one = Multipath {

@@ -395,7 +395,7 @@ mod tests {
         assert!((800 + 400 + 600..2500).contains(&of_a), "{of_a}");
         assert!((80..200).contains(&of_b), "{of_b}");
         table.release(first, &mut next_hops);
-        assert_eq!(table.memory(a), of_a, "the other peer has it still");
+        assert_eq!(table.memory(a), of_a, "the other peer still has it");
         table.release(again, &mut next_hops);
         table.release(short, &mut next_hops);
         assert_eq!((table.memory(a), table.memory(b)), (0, 0));

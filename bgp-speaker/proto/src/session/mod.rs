@@ -135,7 +135,7 @@ pub enum Input<'a> {
         /// Cease subcode.
         subcode: u8,
         /// Shutdown communication. Text beyond 255 octets is cut between characters;
-        /// [`crate::wire::check_shutdown_message`] tells before. [`Stats::last_sent`] holds what was sent.
+        /// [`crate::wire::check_shutdown_message`] checks the length. [`Stats::last_sent`] holds what was sent.
         message: String,
     },
     /// Close without a NOTIFICATION, so that the peer retains our routes (RFC 4724 §4).

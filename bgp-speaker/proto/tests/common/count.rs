@@ -33,7 +33,7 @@ pub(crate) fn instructions(test: &str, work: &str) -> f64 {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}");
     let line = text.lines().find_map(|line| line.split_once("Collected : "));
-    let (_, count) = line.unwrap_or_else(|| panic!("valgrind says {text}"));
+    let (_, count) = line.unwrap_or_else(|| panic!("cannot parse the output of valgrind: {text}"));
     count.trim().parse().unwrap()
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn decode(body: &[u8], ctx: &DecodeContext) -> Result<RouteBatch, Dec
     let mut batch = RouteBatch::default();
     let result = decode_update(body, ctx, &mut batch);
     if result.is_err() {
-        assert_eq!(batch, RouteBatch::default(), "a reset leaves nothing behind");
+        assert_eq!(batch, RouteBatch::default(), "a reset keeps no batch");
     }
     result.map(|()| batch)
 }

@@ -136,7 +136,9 @@ fn one_reflector_is_enough() {
         world.end_disturbances();
         for node in 0..10 {
             for to in 0..10 {
-                let (path, next_hop) = world.best(node, to).expect("inside the AS all is known");
+                let (path, next_hop) = world
+                    .best(node, to)
+                    .expect("inside the AS next hops are not restricted");
                 assert!(path.is_empty());
                 assert_eq!(
                     next_hop,

@@ -535,7 +535,7 @@ impl World {
         let until = self.now + time;
         loop {
             self.steps += 1;
-            assert!(self.steps < 5_000_000, "the world does not come to rest");
+            assert!(self.steps < 5_000_000, "the engine does not become idle");
             let event = self.queue.first_key_value().map(|((at, _), _)| *at);
             let timer = self.first_timer();
             let next = [event, timer.map(|(at, ..)| at)].into_iter().flatten().min();

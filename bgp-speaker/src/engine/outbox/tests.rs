@@ -76,7 +76,7 @@ async fn a_small_chunk_is_written_without_the_task() {
     }
     assert_eq!(outbox.messages(), 100);
     assert!(outbox.take_wrote().is_some());
-    assert!(outbox.take_wrote().is_none(), "nothing since");
+    assert!(outbox.take_wrote().is_none(), "nothing afterwards");
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn small_chunks_of_a_turn_are_written_together() {
     assert_eq!(
         outbox.put(chunk(60, 1)),
         PutOutcome::Queued,
-        "it is to be written already"
+        "its write is pending"
     );
     assert_eq!(outbox.write(now()), 2 * Chunk::MIN_COST);
     assert_eq!(outbox.write(now()), 0, "once");
@@ -123,7 +123,7 @@ async fn more_than_a_message_is_for_the_task() {
     outbox.release();
     assert_eq!(outbox.put(chunk(50, 3)), PutOutcome::EngineWrites);
     outbox.hand_to_task();
-    assert!(is_ready(&outbox), "a busy engine leaves it to the task");
+    assert!(is_ready(&outbox), "a busy engine leaves the writing to the task");
 }
 
 #[tokio::test]
@@ -284,7 +284,7 @@ async fn task(outbox: Arc<Outbox>, socket: Arc<TcpStream>) {
     }
 }
 
-/// Whoever writes, each message arrives once, whole and in order.
+/// Whichever task writes, each message arrives once, whole and in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn two_writers_keep_the_order() {
     let (local, remote) = connection().await;
@@ -315,6 +315,6 @@ async fn two_writers_keep_the_order() {
     let by_engine = outbox.messages();
     assert!(
         by_engine <= u64::from(CHUNKS),
-        "the large ones are not the engine's"
+        "large chunks are not written by the engine's task"
     );
 }

@@ -80,7 +80,7 @@ fn both_families_side_by_side_and_again_after_reclaim() {
         assert!(!table.reclaim(usize::MAX, None));
         assert!(table.is_empty() && table.find(&"::/0".parse().unwrap()).is_none());
     }
-    assert_eq!(table.networks.words.len(), 4, "places are used again");
+    assert_eq!(table.networks.words.len(), 4, "slots are reused");
     assert_eq!(size_of::<Dest>(), 16);
 }
 
@@ -106,11 +106,7 @@ fn prefixes_in_order_are_found_and_removed_ones_are_not() {
     while table.reclaim(7, None) {}
     assert!(table.is_empty());
     table.next_slot = 0;
-    assert_eq!(
-        table.find_next(&prefix(0)),
-        None,
-        "what was there last is not there"
-    );
+    assert_eq!(table.find_next(&prefix(0)), None, "the last state is missing");
     let again = table.dest(&prefix(0));
     assert_eq!(table.find(&prefix(0)), Some(again));
 }
