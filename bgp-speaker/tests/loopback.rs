@@ -1,11 +1,5 @@
 //! Speakers on loopback addresses: real sockets, real time, deadlines instead of sleeps.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod common;
 

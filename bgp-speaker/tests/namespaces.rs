@@ -2,13 +2,7 @@
 //!
 //! Each test starts itself again in a new namespace, which ends with that process. Where that is not possible the test says that it
 //! is left out.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod common;
 

@@ -67,13 +67,13 @@ const TRANSITION_LOOKED_AT: Duration = Duration::from_secs(1);
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AgentError {
-    #[error("{path}: {source}; give the file with --config", path = path.display())]
+    #[error("{path}: {source}; name the file with --config", path = path.display())]
     ReadConfig { path: PathBuf, source: std::io::Error },
     #[error("{0}")]
     Config(String),
-    #[error("run directory {path}: {source}; give another with --run-dir", path = path.display())]
+    #[error("run directory {path}: {source}; name another with --run-dir", path = path.display())]
     RunDir { path: PathBuf, source: std::io::Error },
-    #[error("another podroute agent runs with {path}; stop it first (systemctl stop podroute), or give --run-dir", path = path.display())]
+    #[error("another podroute agent runs with {path}; stop it first (systemctl stop podroute), or name another directory with --run-dir", path = path.display())]
     Running { path: PathBuf },
     #[error("the kernel's routes cannot be read or written: {0}; podroute needs CAP_NET_ADMIN")]
     Netlink(std::io::Error),
@@ -256,7 +256,7 @@ pub(crate) async fn run(
     config
         .warnings
         .iter()
-        .for_each(|warning| tracing::warn!("{}: {warning}", path.display()));
+        .for_each(|warning| tracing::warn!(event = "config_warning", "{}: {warning}", path.display()));
     let lock = lock(&run_dir)?;
     let mirror = read_mirror(config.fib.table).await?;
     let wish = Wish::of(&config, host::kept_router_id(&run_dir));
@@ -267,8 +267,10 @@ pub(crate) async fn run(
     if config.fib.install {
         for change in sysctl::forwarding(proc_sys, wants_ipv6(&config)) {
             match change {
-                sysctl::Change::Set { name, from } => tracing::info!(setting = %name, %from, to = 1, "set"),
-                sysctl::Change::Refused(trouble) => tracing::warn!("{trouble}"),
+                sysctl::Change::Set { name, from } => {
+                    tracing::info!(event = "sysctl_set", setting = %name, %from, to = 1, "kernel setting changed")
+                }
+                sysctl::Change::Refused(trouble) => tracing::warn!(event = "sysctl_problem", "{trouble}"),
             }
         }
     }
@@ -448,7 +450,7 @@ impl Agent {
         let _ = tokio::time::timeout(BLOCK_PATIENCE, stopped).await; // a kernel that does not answer holds nobody up
         self.bfd.set_all_admin_down().await;
         self.speaker.shutdown(how).await;
-        tracing::info!("agent stopping; kernel routes are kept");
+        tracing::info!(event = "agent_stopping", "agent stopping; kernel routes are kept");
         Ok(())
     }
 
@@ -462,7 +464,7 @@ impl Agent {
         let mut settings = tokio::time::interval(host::SETTINGS_LOOKED_AT);
         let mut watchdog = service_manager::Watchdog::from_environment();
         let paths_changed = self.bfd.changed();
-        tracing::info!(node = %self.name(), router_id = %self.node.host.router_id, peers = self.peers.ids.len(), "agent started");
+        tracing::info!(event = "agent_started", node = %self.name(), router_id = %self.node.host.router_id, peers = self.peers.ids.len(), "agent started");
         service_manager::started();
         loop {
             tokio::select! {
@@ -472,7 +474,7 @@ impl Agent {
                 },
                 Some(facts) = changed(&mut streams.cluster) => self.learn(facts).await,
                 Some(order) = streams.orders.recv() => self.order(order).await,
-                _ = hangup.recv() => drop(self.reload().await.map_err(|error| tracing::error!("{error}"))),
+                _ = hangup.recv() => drop(self.reload().await.map_err(|error| tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force"))),
                 _ = end.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 () = paths_changed.notified() => self.look_at_paths().await,
@@ -519,7 +521,8 @@ impl Agent {
             && tokio::time::timeout(BLOCK_PATIENCE, answer).await.is_err()
         {
             tracing::error!(
-                "the unreachable routes of our blocks are not in; packets to free addresses may loop"
+                event = "block_routes_missing",
+                "the unreachable routes of this node's blocks are not in the kernel; packets to unused addresses may loop"
             );
         }
     }
@@ -574,7 +577,11 @@ impl Agent {
 
     async fn to_fib(&self, command: ToFib) {
         if self.fib.send(command).await.is_err() {
-            tracing::error!("the kernel route task has stopped");
+            tracing::error!(
+                event = "task_stopped",
+                task = "fib",
+                "the kernel route task has stopped; please report this"
+            );
         }
     }
 }

@@ -104,10 +104,7 @@ pub(crate) async fn serve(addr: SocketAddr, source: Source) {
             Ok(listener) => break listener,
             Err(error) if !is_told => {
                 is_told = true;
-                tracing::error!(
-                    %addr, %error,
-                    "no metrics yet: cannot listen; waiting for the address, or set metrics.port to another"
-                );
+                tracing::error!(event = "metrics_failed", %addr, %error, "cannot listen for metrics; trying again until the address is usable; otherwise choose another metrics.port");
             }
             Err(_) => {}
         }
@@ -119,7 +116,7 @@ pub(crate) async fn serve(addr: SocketAddr, source: Source) {
         .route("/healthz", get(healthy))
         .with_state(source);
     if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "metrics");
+        tracing::error!(event = "metrics_failed", %error, "cannot serve metrics");
     }
 }
 
@@ -272,7 +269,11 @@ async fn metrics(
     );
     let dropped = Counter::<u64>::default();
     dropped.inc_by(crate::log::dropped() as u64);
-    registry.register("log_lines_dropped", "Log lines that nobody read in time", dropped);
+    registry.register(
+        "log_lines_dropped",
+        "Log lines dropped because they were not read in time",
+        dropped,
+    );
     let build = Metric::<Labels, Gauge>::default();
     build
         .get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())])
@@ -300,7 +301,7 @@ fn put_cluster(registry: &mut Registry, source: &Source) {
         ),
         (
             "rejected_facts",
-            "What Kubernetes says and is not taken: podroute show cluster",
+            "Rejected annotations and Service addresses: podroute show cluster",
             source.health.rejected.load(Ordering::Relaxed),
         ),
     ];
@@ -370,7 +371,11 @@ fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {
         "What the peer has not read yet",
         unwritten,
     );
-    registry.register("peer_memory_bytes", "What the peer's routes take, about", memory);
+    registry.register(
+        "peer_memory_bytes",
+        "Approximate memory of the peer's routes",
+        memory,
+    );
     let [sessions, received, sent, errors] = counters;
     registry.register("peer_sessions", "How often the session came up", sessions);
     registry.register("peer_messages_received", "Messages received", received);

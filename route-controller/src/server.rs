@@ -15,6 +15,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::answers;
+use crate::count::count;
 use crate::dump::{self, PAGE};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
@@ -97,11 +98,13 @@ impl Server {
                         };
                         let answered = server.connection(question, write);
                         if tokio::time::timeout(PATIENCE, answered).await.is_err() {
-                            tracing::debug!("a question took too long");
+                            tracing::debug!(event = "control_timeout", "a control request took too long");
                         }
                     });
                 }
-                Err(error) => tracing::warn!(%error, "cannot accept a question"),
+                Err(error) => {
+                    tracing::warn!(event = "control_failed", %error, "cannot accept a control connection")
+                }
             }
         }
     }
@@ -114,12 +117,12 @@ impl Server {
                     Ok(begun) => {
                         let peers = begun.peers();
                         dump = Some(begun);
-                        Reply::Done(format!("{peers} peers"))
+                        Reply::Done(count(peers, "peer"))
                     }
                     Err(error) => Reply::Error(error.to_string()),
                 },
                 Ok(request) => self.answer(request).await,
-                Err(error) => Reply::Error(format!("not a question of this version: {error}")),
+                Err(error) => Reply::Error(format!("not a request of this version: {error}")),
             },
             Err(error) => Reply::Error(error.to_string()),
         };
@@ -130,7 +133,7 @@ impl Server {
         if let Some(dump) = dump
             && let Err(error) = dump.write(&self.speaker, &mut write).await
         {
-            tracing::debug!(%error, "a dump was not taken to its end");
+            tracing::debug!(event = "dump_aborted", %error, "a dump was not read to its end");
         }
     }
 
@@ -166,7 +169,7 @@ impl Server {
                 .ask_agent(|answer| ToAgent::Diff(text, answer))
                 .await?
                 .map(Reply::Diff),
-            Request::Dump => Err("a dump is not asked for like this".to_owned()),
+            Request::Dump => Err("a dump is a separate request".to_owned()),
             Request::Reload => self.order(ToAgent::Reload).await,
             Request::Drain { on, withdraw } => {
                 self.order(|answer| ToAgent::Drain { on, withdraw, answer }).await
@@ -208,14 +211,14 @@ impl Server {
             }
             Some(Direction::In) => {
                 self.speaker.refresh_in(id).await;
-                "asked for its routes again"
+                "route refresh requested"
             }
             Some(Direction::Out) => {
                 self.speaker
                     .refresh_out(id)
                     .await
                     .map_err(|error| error.to_string())?;
-                "told our routes again"
+                "our routes are sent again"
             }
         };
         Ok(Reply::Done(format!("{peer}: {what}")))

@@ -73,7 +73,7 @@ fn feed(run: &mut Bare, peer: PeerId, stream: &[u8]) -> Duration {
         while let Some(frame) = cut_frame(&mut buf, false).unwrap() {
             decode_update(&frame.body, &context, &mut batch).unwrap();
         }
-        run.tell(Input::Routes(common::bare::session(peer), batch));
+        run.apply(Input::Routes(common::bare::session(peer), batch));
     }
     start.elapsed()
 }
@@ -130,7 +130,7 @@ fn reflector(clients: u32) {
     let start = Instant::now();
     let mut attrs = attrs_from(PeerId(1), PeerKind::Client);
     attrs.med = Some(9);
-    run.tell(Input::Routes(
+    run.apply(Input::Routes(
         common::bare::session(PeerId(1)),
         common::announce(attrs, &[prefixes(1)[0].prefix]),
     ));

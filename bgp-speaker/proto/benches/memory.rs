@@ -42,7 +42,7 @@ fn table(run: &mut Bare, peer: u32, routes: u32, per_set: u32) {
         let prefixes: Vec<Prefix> = (set * per_set..(set + 1) * per_set)
             .map(|n| Prefix::v4(0x0A00_0000 + (n << 8), 24))
             .collect();
-        run.tell(Input::Routes(
+        run.apply(Input::Routes(
             common::bare::session(PeerId(peer)),
             announce(attrs, &prefixes),
         ));
@@ -114,7 +114,7 @@ fn reflector(run: &mut Bare) -> String {
     let (chunks, octets) = (run.chunks, run.octets);
     let begun = Instant::now();
     let gone = withdraw(&[Prefix::v4(0x0A00_0000 + (77 << 8), 24)]);
-    run.tell(Input::Routes(common::bare::session(PeerId(77)), gone));
+    run.apply(Input::Routes(common::bare::session(PeerId(77)), gone));
     let flap = begun.elapsed();
     assert_eq!(run.chunks - chunks, PEERS as usize - 1, "everybody hears of it");
     format!(

@@ -175,7 +175,7 @@ fn measure(machine: &Machine) -> Cost {
     let mut changed = attrs(peer, kind, n);
     changed.med = Some(9);
     let start = Instant::now();
-    run.tell(Input::Routes(
+    run.apply(Input::Routes(
         common::bare::session(PeerId(peer)),
         common::announce(changed, &[prefix(n)]),
     ));
@@ -208,7 +208,7 @@ fn time(time: Duration) -> String {
 
 fn main() {
     let mut table = String::from(
-        "| nodes | design | machine | sessions | paths | cold start | sent | one change | told | sent |\n\
+        "| nodes | design | machine | sessions | paths | cold start | sent | one change | peers | sent |\n\
          |---:|---|---|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for nodes in [100, 1000, 5000, 20_000] {

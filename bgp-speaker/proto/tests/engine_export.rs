@@ -1,11 +1,5 @@
 //! What goes out with a route: next hops, preferences and what policies add.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod common;
 
@@ -33,7 +27,7 @@ fn own(text: &str) -> Originated {
 }
 
 fn next_hop(world: &World, peer: PeerId, text: &str) -> String {
-    world.heard[&peer].routes[&prefix(text)].next_hop.to_string()
+    world.received[&peer].routes[&prefix(text)].next_hop.to_string()
 }
 
 /// A peer that takes IPv6 next hops for IPv4, at this address.
@@ -100,11 +94,11 @@ fn ipv6_sessions_get_ipv6_next_hops_for_ipv4() {
         (not_agreed, "192.0.2.1"),
     ] {
         let mut world = World::new(config());
-        let said = format!("{facts:?}");
+        let decoded_ops = format!("{facts:?}");
         world.add_with(A, routing(A, PeerKind::External), facts);
         world.handle(Input::Originate(vec![own(V4)]));
         world.pump();
-        assert_eq!(next_hop(&world, A, V4), expected, "{said}");
+        assert_eq!(next_hop(&world, A, V4), expected, "{decoded_ops}");
     }
 }
 
@@ -177,7 +171,7 @@ fn link_local_next_hops_stay_on_their_link() {
         attrs.next_hop = pair;
         world.handle(Input::Routes(world.session(A), announce(attrs, &[prefix(V6)])));
         world.pump();
-        world.heard[&B].routes[&prefix(V6)].next_hop
+        world.received[&B].routes[&prefix(V6)].next_hop
     };
     let plain = PathRules::default();
     for (kind, rules) in [(PeerKind::Internal, plain), (PeerKind::External, unchanged)] {
@@ -201,16 +195,23 @@ fn announce_over(world: &mut World, from: PeerId, next_hop: IpAddr, texts: &[&st
 }
 
 fn known(world: &World, peer: PeerId) -> Vec<String> {
-    let known: Vec<String> = world.heard[&peer].routes.keys().map(Prefix::to_string).collect();
+    let known: Vec<String> = world.received[&peer]
+        .routes
+        .keys()
+        .map(Prefix::to_string)
+        .collect();
     let counted: usize = world.engine.counts(peer).advertised.iter().sum();
     assert_eq!(counted, known.len());
     let filter = RouteFilter {
         advertised_to: Some(peer),
         ..RouteFilter::default()
     };
-    let shown = shown(&world.engine, &filter);
-    let shown: Vec<String> = shown.iter().map(|route| route.prefix.to_string()).collect();
-    assert_eq!(shown, known);
+    let routes_matching = routes_matching(&world.engine, &filter);
+    let routes_matching: Vec<String> = routes_matching
+        .iter()
+        .map(|route| route.prefix.to_string())
+        .collect();
+    assert_eq!(routes_matching, known);
     known
 }
 
@@ -424,7 +425,7 @@ fn a_route_that_is_about_to_go_has_preference_0_inside_the_as() {
         ..own(V4)
     }]));
     world.pump();
-    let preference = |peer: PeerId, text: &str| world.heard[&peer].routes[&prefix(text)].local_pref;
+    let preference = |peer: PeerId, text: &str| world.received[&peer].routes[&prefix(text)].local_pref;
     for peer in [B, C] {
         assert_eq!(preference(peer, "10.1.0.0/16"), Some(0));
         assert_eq!(preference(peer, V4), Some(0));
@@ -436,7 +437,9 @@ fn a_route_that_is_about_to_go_has_preference_0_inside_the_as() {
             received_from: Some(A),
             ..RouteFilter::default()
         };
-        shown(&world.engine, &filter)[0].paths[0].attrs.local_pref
+        routes_matching(&world.engine, &filter)[0].paths[0]
+            .attrs
+            .local_pref
     };
     assert_eq!(preference_shown(&world), Some(0));
     // A policy that takes the community away takes its effect away; one that adds it gives it.
@@ -462,7 +465,7 @@ fn a_route_that_is_about_to_go_has_preference_0_inside_the_as() {
     world.handle(Input::Configure(A, cleared.into()));
     world.pump();
     assert_eq!(
-        world.heard[&B].routes[&prefix("10.1.0.0/16")].local_pref,
+        world.received[&B].routes[&prefix("10.1.0.0/16")].local_pref,
         Some(100)
     );
     let added = policy(Actions {
@@ -472,7 +475,10 @@ fn a_route_that_is_about_to_go_has_preference_0_inside_the_as() {
     });
     world.handle(Input::Configure(A, added.into()));
     world.pump();
-    assert_eq!(world.heard[&B].routes[&prefix("10.1.0.0/16")].local_pref, Some(0));
+    assert_eq!(
+        world.received[&B].routes[&prefix("10.1.0.0/16")].local_pref,
+        Some(0)
+    );
 }
 
 /// As many sets of rules as do not fit into 16 bits.
@@ -515,7 +521,7 @@ fn each_of_many_sets_of_export_rules_gives_its_own_attributes() {
         world.handle(Input::Routes(world.session(A), announce(attrs, &[prefix])));
     }
     world.pump();
-    let routes = &world.heard[&B].routes;
+    let routes = &world.received[&B].routes;
     assert_eq!(routes.len(), ROUTES as usize);
     for set in 0..ROUTES {
         let received = &routes[&Prefix::v4(0x0B00_0000 + (set << 8), 24)].communities;
@@ -538,7 +544,7 @@ fn with_several_paths_each_is_left_out_where_it_leads() {
     announce_over(&mut world, B, address(B).into(), &[one]);
     world.pump();
     let paths = |world: &World, peer: PeerId| {
-        let known = world.heard[&peer].paths.values();
+        let known = world.received[&peer].paths.values();
         let mut hops: Vec<IpAddr> = known.map(|attrs| attrs.next_hop.addr()).collect();
         hops.sort_unstable();
         let counted = world.engine.counts(peer).advertised[0];

@@ -1,11 +1,5 @@
 //! What a peer can make the engine keep, and the work that it can make.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod common;
 
@@ -26,7 +20,7 @@ fn numbered(n: u32) -> Prefix {
     Prefix::v4(0x0B00_0000 + n, 32)
 }
 
-fn several(peer: PeerId) -> SessionFacts {
+fn with_add_path(peer: PeerId) -> SessionFacts {
     let mut facts = facts(peer, PeerKind::External);
     let negotiated = Arc::make_mut(&mut facts.negotiated);
     (negotiated.add_path_send, negotiated.add_path_receive) = (FamilySet::ALL, FamilySet::ALL);
@@ -57,7 +51,7 @@ fn rounds_beside_a_slow_reader(behind: Behind, facts_b: SessionFacts, rounds: u3
     if behind != Behind::New {
         world.pump();
     }
-    world.heard.get_mut(&B).unwrap().slow = true;
+    world.received.get_mut(&B).unwrap().slow = true;
     // So much at once that it counts as slow, each route with attributes of its own.
     let large = |n: u32| {
         let mut attrs = attrs();
@@ -86,7 +80,7 @@ fn rounds_beside_a_slow_reader(behind: Behind, facts_b: SessionFacts, rounds: u3
     let gone: Vec<Prefix> = many.map(numbered).collect();
     world.handle(Input::Routes(world.session(A), withdraw(&gone)));
     world.pump();
-    let bound = world.engine.places();
+    let bound = world.engine.slots();
     for round in 0..rounds {
         let two = [numbered(2_000_000 + 2 * round), numbered(2_000_001 + 2 * round)];
         world.handle(Input::Routes(world.session(A), announce(attrs(), &two)));
@@ -95,17 +89,21 @@ fn rounds_beside_a_slow_reader(behind: Behind, facts_b: SessionFacts, rounds: u3
         world.pump();
     }
     assert!(
-        world.engine.places() <= bound + 16,
+        world.engine.slots() <= bound + 16,
         "{behind:?}: {} places for destinations, {bound} before",
-        world.engine.places()
+        world.engine.slots()
     );
     assert!(world.engine.counts(B).outstanding < 6 << 20);
-    world.heard.get_mut(&B).unwrap().slow = false;
+    world.received.get_mut(&B).unwrap().slow = false;
     world.drain(B);
     world.pump();
-    let known: Vec<Prefix> = world.heard[&B].routes.keys().copied().collect();
+    let known: Vec<Prefix> = world.received[&B].routes.keys().copied().collect();
     assert_eq!(known, stays, "{behind:?}");
-    let known: Vec<Prefix> = world.heard[&B].paths.keys().map(|(prefix, _)| *prefix).collect();
+    let known: Vec<Prefix> = world.received[&B]
+        .paths
+        .keys()
+        .map(|(prefix, _)| *prefix)
+        .collect();
     assert_eq!(known, stays, "{behind:?}");
     assert_eq!(world.engine.sizes().0, stays.len());
 }
@@ -128,7 +126,7 @@ fn nor_beside_one_that_moves() {
 #[test]
 fn nor_beside_one_that_takes_several_paths() {
     for behind in [Behind::Follower, Behind::Moved] {
-        rounds_beside_a_slow_reader(behind, several(B), 20_000);
+        rounds_beside_a_slow_reader(behind, with_add_path(B), 20_000);
     }
 }
 
@@ -162,8 +160,8 @@ fn with_paths(max_paths_per_prefix: u16) -> World {
         max_paths_per_prefix,
         ..routing(A, PeerKind::External)
     };
-    world.add_with(A, routing_a, several(A));
-    world.add_with(B, routing(B, PeerKind::External), several(B));
+    world.add_with(A, routing_a, with_add_path(A));
+    world.add_with(B, routing(B, PeerKind::External), with_add_path(B));
     world.pump();
     world
 }
@@ -173,19 +171,19 @@ fn paths_of_one_prefix_are_bounded_with_one_warning() {
     let mut world = with_paths(64);
     for _ in 0..2 {
         paths_of_one_prefix(&mut world, 5000);
-        assert_eq!(world.heard[&B].paths.len(), 64);
+        assert_eq!(world.received[&B].paths.len(), 64);
         assert_eq!(world.engine.counts(A).received, [64, 0]);
         assert_eq!(world.path_limits, [(A, numbered(1))]);
     }
     world.down(A);
-    world.add_with(A, routing(A, PeerKind::External), several(A));
+    world.add_with(A, routing(A, PeerKind::External), with_add_path(A));
     paths_of_one_prefix(&mut world, 100);
     assert_eq!(world.path_limits.len(), 2, "once a session");
-    assert_eq!(world.heard[&B].paths.len(), 64);
+    assert_eq!(world.received[&B].paths.len(), 64);
     // 0 takes all.
     let mut all = with_paths(0);
     paths_of_one_prefix(&mut all, 200);
-    assert!(all.path_limits.is_empty() && all.heard[&B].paths.len() == 200);
+    assert!(all.path_limits.is_empty() && all.received[&B].paths.len() == 200);
 }
 
 /// Runs in the child, under valgrind.

@@ -1,11 +1,5 @@
 //! Whatever happened in whatever order: when all is calm, what peers and the kernel know follows from what is there.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod common;
 
@@ -26,7 +20,7 @@ enum Step {
     Down(u32),
     Restarting(u32, FamilySet),
     LongLived(u32, FamilySet),
-    Swept(u32),
+    StaleExpired(u32),
     EndOfRib(u32, Family),
     Refresh(u32, Family, RefreshKind),
     Announce(u32, u8, u32),
@@ -48,7 +42,7 @@ enum Late {
     EndOfRib,
     Refresh(RefreshKind),
     Written,
-    Swept,
+    StaleExpired,
     Facts,
     /// These end a restart that the session began, so that they count while the peer is not up.
     Down,
@@ -83,7 +77,7 @@ fn lates() -> impl Strategy<Value = Late> {
         Just(Late::EndOfRib),
         kind().prop_map(Late::Refresh),
         Just(Late::Written),
-        Just(Late::Swept),
+        Just(Late::StaleExpired),
         Just(Late::Facts),
         Just(Late::Down),
         Just(Late::Restarting),
@@ -99,7 +93,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => peer().prop_map(Step::Down),
         2 => (peer(), families()).prop_map(|(peer, families)| Step::Restarting(peer, families)),
         1 => (peer(), families()).prop_map(|(peer, families)| Step::LongLived(peer, families)),
-        1 => peer().prop_map(Step::Swept),
+        1 => peer().prop_map(Step::StaleExpired),
         2 => (peer(), family()).prop_map(|(peer, family)| Step::EndOfRib(peer, family)),
         3 => (peer(), family(), kind()).prop_map(|(peer, family, kind)| Step::Refresh(peer, family, kind)),
         10 => (peer(), 0u8..12, 0u32..3).prop_map(|(peer, n, pref)| Step::Announce(peer, n, pref)),
@@ -258,7 +252,7 @@ fn late(world: &mut World, peer: u32, late: Late, n: u8) {
         Late::EndOfRib => Input::Routes(session, end_of_rib(family)),
         Late::Refresh(kind) => Input::Refresh(session, Refresh { family, kind }),
         Late::Written => Input::Written(session, 1 << 20),
-        Late::Swept => Input::Swept(session),
+        Late::StaleExpired => Input::StaleExpired(session),
         Late::Facts => Input::Facts(session, with_addresses(id, (false, false)).into()),
         Late::Down => Input::Down(session),
         Late::Restarting => Input::Restarting(session, FamilySet::EMPTY),
@@ -294,9 +288,9 @@ fn take(world: &mut World, model: &mut Model, step: Step) {
             model.of(peer).for_each(|(_, known)| known.long_lived = true);
             world.handle(Input::LongLived(world.session(PeerId(peer)), families));
         }
-        Step::Swept(peer) if is_up(world, peer) => {
+        Step::StaleExpired(peer) if is_up(world, peer) => {
             model.retain(peer, |_, known| !known.before_restart);
-            world.handle(Input::Swept(world.session(PeerId(peer))));
+            world.handle(Input::StaleExpired(world.session(PeerId(peer))));
         }
         Step::EndOfRib(peer, family) if is_up(world, peer) => {
             model.retain(peer, |prefix, known| {
@@ -356,7 +350,7 @@ fn take(world: &mut World, model: &mut Model, step: Step) {
             world.set_reach(next_hop, up);
         }
         Step::Slow(peer, slow) if is_up(world, peer) => {
-            world.heard.get_mut(&PeerId(peer)).unwrap().slow = slow;
+            world.received.get_mut(&PeerId(peer)).unwrap().slow = slow;
             if !slow {
                 world.drain(PeerId(peer));
             }
@@ -387,14 +381,14 @@ proptest! {
         }
         world.pump();
         for peer in world.up.clone() {
-            world.heard.get_mut(&peer).unwrap().slow = false;
+            world.received.get_mut(&peer).unwrap().slow = false;
             world.drain(peer);
         }
         world.pump();
         let best = model.best(&world);
         for peer in world.up.clone() {
             let routes = model.known_to(peer.0, &best);
-            let known: Vec<Prefix> = world.heard[&peer].routes.keys().copied().collect();
+            let known: Vec<Prefix> = world.received[&peer].routes.keys().copied().collect();
             let wanted: Vec<Prefix> = routes.keys().copied().collect();
             prop_assert_eq!(&known, &wanted, "peer {}", peer.0);
             let counts = world.engine.counts(peer);
@@ -402,13 +396,13 @@ proptest! {
             let received = model.of(peer.0).count();
             prop_assert_eq!(counts.received.iter().sum::<usize>(), received);
             for (prefix, source) in routes {
-                let attrs = &world.heard[&peer].routes[&prefix];
+                let attrs = &world.received[&peer].routes[&prefix];
                 let inside = kind_of(peer.0) != PeerKind::External;
                 if source != u32::MAX && inside {
                     prop_assert_eq!(attrs.next_hop.addr(), next_hop_of(&prefix, source), "{} at {}", prefix, peer.0);
                 }
             }
-            let mut ends = world.heard[&peer].end_of_rib.clone();
+            let mut ends = world.received[&peer].end_of_rib.clone();
             ends.sort();
             prop_assert_eq!(ends, Family::ALL, "peer {}", peer.0);
         }

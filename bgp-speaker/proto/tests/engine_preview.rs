@@ -1,11 +1,5 @@
 //! A preview says what comes when the inputs are given: found out beside the engine, compared with what then happens.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod common;
 
@@ -15,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bgp_proto::engine::{
-    Engine, Heard as Hears, Input, Originated, PeerKind, PeerRouting, Preview, SessionFacts,
+    Engine, Input, Originated, PeerKind, PeerPreview, PeerRouting, Preview, SessionFacts,
 };
 use bgp_proto::policy::{Actions, Matcher, NextHopAction, Policy, PrefixRange, Rule, Source, Verdict};
 use bgp_proto::types::{Asn, Community, FamilySet, PathId, PeerId, Prefix};
@@ -27,35 +21,35 @@ const PEERS: u32 = 7;
 /// Takes several paths of a prefix.
 const SEVERAL: PeerId = PeerId(4);
 
-fn rehearse(engine: &Engine, inputs: Vec<Input>) -> Preview {
-    let mut rehearsal = engine.rehearse(Instant::now(), inputs);
-    while !rehearsal.take(&engine.excerpt(rehearsal.place())) {}
-    rehearsal.finish()
+fn begin_preview(engine: &Engine, inputs: Vec<Input>) -> Preview {
+    let mut run = engine.begin_preview(Instant::now(), inputs);
+    while !run.add_page(&engine.table_page(run.cursor())) {}
+    run.finish()
 }
 
 /// What each peer knows of each prefix.
 type Known = BTreeMap<PeerId, BTreeMap<Prefix, Vec<(PathId, PathAttrs)>>>;
 
 fn known(world: &World) -> Known {
-    let of = |heard: &Heard| {
+    let of = |received: &ReceivedRoutes| {
         let mut known: BTreeMap<Prefix, Vec<(PathId, PathAttrs)>> = BTreeMap::new();
-        for (prefix, attrs) in &heard.routes {
+        for (prefix, attrs) in &received.routes {
             known.entry(*prefix).or_default().push((PathId(0), attrs.clone()));
         }
-        for ((prefix, id), attrs) in &heard.paths {
+        for ((prefix, id), attrs) in &received.paths {
             known.entry(*prefix).or_default().push((*id, attrs.clone()));
         }
         known
     };
     world
-        .heard
+        .received
         .iter()
-        .map(|(peer, heard)| (*peer, of(heard)))
+        .map(|(peer, received)| (*peer, of(received)))
         .collect()
 }
 
 /// What a peer heard between two moments.
-fn heard(before: &Known, after: &Known, peer: PeerId) -> Hears {
+fn received(before: &Known, after: &Known, peer: PeerId) -> PeerPreview {
     let (before, after) = (&before[&peer], &after[&peer]);
     let only = |one: &BTreeMap<_, _>, other: &BTreeMap<_, _>| {
         let only = one.keys().filter(|prefix| !other.contains_key(*prefix));
@@ -65,7 +59,7 @@ fn heard(before: &Known, after: &Known, peer: PeerId) -> Hears {
         let before = before.get(*prefix);
         before.is_some_and(|before| before != *paths)
     });
-    Hears {
+    PeerPreview {
         announced: only(after, before),
         withdrawn: only(before, after),
         changed: changed.map(|(prefix, _)| *prefix).collect(),
@@ -238,13 +232,13 @@ fn history(seed: u64) {
             gone = Some(random.peer());
             inputs = vec![Input::Remove(gone.unwrap())];
         }
-        let preview = rehearse(&world.engine, inputs.clone());
+        let preview = begin_preview(&world.engine, inputs.clone());
         let (was_known, was_installed) = (known(&world), world.fib.clone());
         inputs.into_iter().for_each(|input| world.handle(input));
         world.pump();
         let is_known = known(&world);
         for peer in (1..=PEERS).map(PeerId).filter(|peer| Some(*peer) != gone) {
-            let expected = heard(&was_known, &is_known, peer);
+            let expected = received(&was_known, &is_known, peer);
             let mut previewed = preview.peers.get(&peer).cloned().unwrap_or_default();
             if peer == SEVERAL {
                 // Of several paths the best is looked at.
@@ -266,7 +260,7 @@ fn history(seed: u64) {
             );
         }
         assert_eq!(installed, world.fib, "seed {seed}, round {round}");
-        let again = rehearse(&world.engine, vec![]);
+        let again = begin_preview(&world.engine, vec![]);
         assert_eq!(again, Preview::default(), "seed {seed}: nothing is to change");
         if let Some(gone) = gone {
             world.down(gone);
@@ -302,10 +296,10 @@ fn work_that_waits_counts_as_done() {
     };
     let inputs = || vec![Input::Configure(a, reject.clone().into())];
     let (one, two) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
-    let preview = rehearse(&world.engine, inputs());
+    let preview = begin_preview(&world.engine, inputs());
     assert_eq!(preview.peers[&b].withdrawn, [one, two]);
     world.handle(Input::Down(world.session(a)));
-    assert_eq!(rehearse(&world.engine, inputs()), Preview::default());
+    assert_eq!(begin_preview(&world.engine, inputs()), Preview::default());
 }
 
 /// Beside a large table: how long single calls take, and what a copy of the engine took.
@@ -335,25 +329,25 @@ fn how_long_the_engine_is_held() {
         ..routing(a, PeerKind::External)
     };
     let begin = Instant::now();
-    let mut rehearsal = world
+    let mut run = world
         .engine
-        .rehearse(begin, vec![Input::Configure(a, reject.into())]);
+        .begin_preview(begin, vec![Input::Configure(a, reject.into())]);
     let first = begin.elapsed();
     let (mut longest, mut held, mut beside) = (first, first, std::time::Duration::ZERO);
     loop {
         let begin = Instant::now();
-        let excerpt = world.engine.excerpt(rehearsal.place());
+        let page = world.engine.table_page(run.cursor());
         let took = begin.elapsed();
         longest = longest.max(took);
         held += took;
         let begin = Instant::now();
-        let last = rehearsal.take(&excerpt);
+        let last = run.add_page(&page);
         beside += begin.elapsed();
         if last {
             break;
         }
     }
-    assert_eq!(rehearsal.finish().removed.len(), routes as usize);
+    assert_eq!(run.finish().removed.len(), routes as usize);
     println!(
         "a preview: begun in {first:?}, at most {longest:?} at a time, {held:?} in all; {beside:?} beside the engine"
     );

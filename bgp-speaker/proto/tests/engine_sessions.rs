@@ -1,11 +1,5 @@
 //! Sessions that end while something of them is under way, that change what they are, and that come up after our restart.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod common;
 
@@ -31,7 +25,11 @@ fn own(text: &str) -> Originated {
 }
 
 fn prefixes(world: &World, peer: PeerId) -> Vec<String> {
-    world.heard[&peer].routes.keys().map(Prefix::to_string).collect()
+    world.received[&peer]
+        .routes
+        .keys()
+        .map(Prefix::to_string)
+        .collect()
 }
 
 fn kernel(world: &World) -> Vec<String> {
@@ -47,7 +45,7 @@ fn output_of_an_ended_session_carries_its_number() {
     world.announce(A, &["10.9.0.0/16"]);
     world.pump();
     world.announce(A, &["10.1.0.0/16"]);
-    while world.engine.undecided() > 0 {
+    while world.engine.pending_decisions() > 0 {
         world.engine.work();
     }
     let old = world.session(B);
@@ -63,15 +61,15 @@ fn output_of_an_ended_session_carries_its_number() {
                     of_old += 1;
                 } else {
                     assert_eq!(session, world.session(B));
-                    world.obey(output);
+                    world.run_output(output);
                 }
             }
-            other => world.obey(other),
+            other => world.run_output(other),
         }
     }
     assert!(of_old > 0, "the engine has said something for the old session");
     assert_eq!(prefixes(&world, B), ["10.9.0.0/16"]);
-    assert_eq!(world.heard[&B].end_of_rib.len(), 2);
+    assert_eq!(world.received[&B].end_of_rib.len(), 2);
 }
 
 #[test]
@@ -108,20 +106,24 @@ fn late_inputs_of_an_ended_session_change_nothing() {
         refresh(RefreshKind::Request),
         Input::Written(old, 1),
         Input::Facts(old, other.clone().into()),
-        Input::Swept(old),
+        Input::StaleExpired(old),
         Input::LongLived(old, FamilySet::EMPTY),
         Input::Restarting(old, FamilySet::EMPTY),
         Input::Down(old),
         Input::Up(old, other.into()),
     ] {
-        let said = format!("{late:?}");
-        let before = (world.ends.len(), world.heard[&A].messages);
+        let decoded_ops = format!("{late:?}");
+        let before = (world.ends.len(), world.received[&A].messages);
         world.handle(late);
         world.pump();
-        assert_eq!(kernel(&world), known, "{said}");
-        assert_eq!(prefixes(&world, B), known, "{said}");
-        assert_eq!((world.ends.len(), world.heard[&A].messages), before, "{said}");
-        assert!(world.engine.is_established(world.session(A)), "{said}");
+        assert_eq!(kernel(&world), known, "{decoded_ops}");
+        assert_eq!(prefixes(&world, B), known, "{decoded_ops}");
+        assert_eq!(
+            (world.ends.len(), world.received[&A].messages),
+            before,
+            "{decoded_ops}"
+        );
+        assert!(world.engine.is_established(world.session(A)), "{decoded_ops}");
     }
     world.refresh(A, Family::Ipv4, RefreshKind::End);
     world.pump();
@@ -140,7 +142,7 @@ fn what_an_ended_session_wrote_is_no_credit_of_the_next() {
     world.pump();
     world.down(A);
     world.add(A, PeerKind::External);
-    world.heard.get_mut(&A).unwrap().slow = true;
+    world.received.get_mut(&A).unwrap().slow = true;
     world.pump();
     let owed = world.engine.counts(A).outstanding;
     assert!(owed > 0);
@@ -201,8 +203,8 @@ fn a_peer_that_moves_to_another_group_gets_the_ends_that_it_waits_for() {
     };
     world.handle(Input::Configure(A, moved(1).into()));
     world.pump();
-    assert_eq!(world.heard[&A].end_of_rib, [Family::Ipv4, Family::Ipv6]);
-    let ends = |world: &World| world.heard[&A].ends_of_refresh.clone();
+    assert_eq!(world.received[&A].end_of_rib, [Family::Ipv4, Family::Ipv6]);
+    let ends = |world: &World| world.received[&A].ends_of_refresh.clone();
     world.refresh(A, Family::Ipv6, RefreshKind::Request);
     world.handle(Input::Configure(A, moved(2).into()));
     world.pump();
@@ -210,7 +212,7 @@ fn a_peer_that_moves_to_another_group_gets_the_ends_that_it_waits_for() {
     world.handle(Input::Configure(A, moved(3).into()));
     world.pump();
     assert_eq!(ends(&world), [Family::Ipv6], "once");
-    assert_eq!(world.heard[&A].end_of_rib.len(), 2, "once");
+    assert_eq!(world.received[&A].end_of_rib.len(), 2, "once");
 }
 
 fn with_identifier(peer: PeerId, kind: PeerKind, id: u32) -> SessionFacts {
@@ -229,8 +231,8 @@ fn a_client_that_is_back_with_another_identifier() {
         world.announce(A, &["10.1.0.0/16", "10.2.0.0/16"]);
         world.pump();
         let originator = |world: &World, text: &str| {
-            let rare = world.heard[&B].routes[&prefix(text)].rare.clone();
-            rare.unwrap().originator_id.unwrap().get()
+            let extra = world.received[&B].routes[&prefix(text)].extra.clone();
+            extra.unwrap().originator_id.unwrap().get()
         };
         assert_eq!(originator(&world, "10.1.0.0/16"), 0x0A00_0101);
         if restarts {
@@ -339,10 +341,10 @@ fn add_helping(world: &mut World, peer: PeerId) {
 }
 
 fn is_served(world: &World, peer: PeerId) -> bool {
-    let ends = world.heard[&peer].end_of_rib.len();
+    let ends = world.received[&peer].end_of_rib.len();
     assert!(ends == 0 || ends == 2);
     if ends == 0 {
-        assert!(world.heard[&peer].routes.is_empty());
+        assert!(world.received[&peer].routes.is_empty());
     }
     ends == 2
 }
@@ -398,11 +400,11 @@ fn routes_over_a_next_hop_that_is_looked_up_are_waited_for() {
     while let Some(output) = world.engine.poll_output() {
         match output {
             Output::Watch(_) => asked.push(output),
-            other => world.obey(other),
+            other => world.run_output(other),
         }
     }
     assert!(!asked.is_empty() && !is_served(&world, A));
-    asked.into_iter().for_each(|output| world.obey(output));
+    asked.into_iter().for_each(|output| world.run_output(output));
     world.pump();
     assert!(is_served(&world, A));
     assert_eq!(prefixes(&world, A), ["10.2.0.0/16"]);

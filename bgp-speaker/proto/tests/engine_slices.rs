@@ -1,11 +1,5 @@
 //! Work on all routes of a source is done in slices; whatever comes between two of them, the end is the same.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod common;
 
@@ -26,7 +20,7 @@ fn numbered(n: u32) -> Prefix {
     Prefix::v4(0x0B00_0000 + (n << 8), 24)
 }
 
-fn tell(world: &mut World, from: PeerId, numbers: std::ops::Range<u32>, mark: u32) {
+fn announce_range(world: &mut World, from: PeerId, numbers: std::ops::Range<u32>, mark: u32) {
     let mut attrs = attrs_from(from, PeerKind::External);
     attrs.communities = [Community(mark)].into();
     let prefixes: Vec<Prefix> = numbers.map(numbered).collect();
@@ -39,9 +33,9 @@ fn world() -> World {
     for peer in [A, B, C] {
         world.add(peer, PeerKind::External);
     }
-    tell(&mut world, A, 0..ROUTES, 1);
+    announce_range(&mut world, A, 0..ROUTES, 1);
     world.pump();
-    assert_eq!(world.heard[&B].routes.len(), ROUTES as usize);
+    assert_eq!(world.received[&B].routes.len(), ROUTES as usize);
     world
 }
 
@@ -53,7 +47,7 @@ fn a_few_slices(world: &mut World) {
 }
 
 fn marks(world: &World, peer: PeerId) -> Vec<u32> {
-    let mut marks: Vec<u32> = world.heard[&peer]
+    let mut marks: Vec<u32> = world.received[&peer]
         .routes
         .values()
         .map(|attrs| attrs.communities[0].0)
@@ -68,10 +62,10 @@ fn a_peer_that_is_back_before_its_routes_are_gone() {
     world.down(A);
     a_few_slices(&mut world);
     world.add(A, PeerKind::External);
-    tell(&mut world, A, 0..100, 2);
+    announce_range(&mut world, A, 0..100, 2);
     world.pump();
     assert_eq!(
-        world.heard[&B].routes.len(),
+        world.received[&B].routes.len(),
         100,
         "what it does not tell again is gone"
     );
@@ -85,10 +79,10 @@ fn others_bring_the_routes_of_one_that_is_going() {
     let mut world = world();
     world.down(A);
     a_few_slices(&mut world);
-    tell(&mut world, C, 0..ROUTES, 3);
+    announce_range(&mut world, C, 0..ROUTES, 3);
     world.pump();
     assert_eq!(marks(&world, B), [3]);
-    assert_eq!(world.heard[&B].routes.len(), ROUTES as usize);
+    assert_eq!(world.received[&B].routes.len(), ROUTES as usize);
 }
 
 /// Whether each list of kernel changes is said not to be the last, and how many changes there are.
@@ -106,7 +100,7 @@ fn kernel_lists(world: &mut World) -> Vec<(bool, usize)> {
 #[test]
 fn the_kernel_hears_of_a_lost_peer_as_one_piece_of_news() {
     let mut world = world();
-    tell(&mut world, C, 0..ROUTES, 1);
+    announce_range(&mut world, C, 0..ROUTES, 1);
     world.pump();
     world.down(A);
     let lists = kernel_lists(&mut world);
@@ -140,7 +134,7 @@ fn a_peer_that_is_removed_while_its_routes_go() {
     a_few_slices(&mut world);
     world.handle(Input::Remove(A));
     world.pump();
-    assert!(world.heard[&B].routes.is_empty() && world.fib.is_empty());
+    assert!(world.received[&B].routes.is_empty() && world.fib.is_empty());
     assert_eq!(world.engine.sizes().0, 0);
 }
 
@@ -176,7 +170,7 @@ fn a_policy_that_changes_again_before_the_first_change_is_through() {
     a_few_slices(&mut world);
     world.handle(Input::Configure(A, only("11.1.0.0/16", 8).into()));
     world.pump();
-    assert_eq!(world.heard[&B].routes.len(), 256);
+    assert_eq!(world.received[&B].routes.len(), 256);
     assert_eq!(world.fib.len(), 256);
 }
 
@@ -187,7 +181,7 @@ fn a_peer_that_goes_while_its_policy_changes() {
     a_few_slices(&mut world);
     world.down(A);
     world.pump();
-    assert!(world.heard[&B].routes.is_empty() && world.fib.is_empty());
+    assert!(world.received[&B].routes.is_empty() && world.fib.is_empty());
     assert_eq!(world.engine.sizes(), (0, 0, 0), "nothing is left behind");
 }
 
@@ -205,7 +199,7 @@ fn sources_with_the_same_attributes_keep_their_own_policies() {
     }
     world.pump();
     let meds = |world: &World| {
-        let routes = shown(&world.engine, &RouteFilter::default());
+        let routes = routes_matching(&world.engine, &RouteFilter::default());
         let route = routes.iter().find(|route| route.prefix == numbered(1)).unwrap();
         let mut meds: Vec<(PeerId, Option<u32>)> = route
             .paths

@@ -1,12 +1,6 @@
 //! Routes that are stale until they are announced again: enhanced route refresh (RFC 7313), graceful restart (RFC 4724), long-lived
 //! stale routes (RFC 9494).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod common;
 
@@ -39,7 +33,7 @@ fn back(world: &mut World) {
 /// What the kernel, B and the counts say is the same.
 fn routes(world: &World) -> Vec<String> {
     let kernel: Vec<String> = world.fib.keys().map(Prefix::to_string).collect();
-    let sent: Vec<String> = world.heard[&B].routes.keys().map(Prefix::to_string).collect();
+    let sent: Vec<String> = world.received[&B].routes.keys().map(Prefix::to_string).collect();
     assert_eq!(kernel, sent);
     kernel
 }
@@ -65,7 +59,7 @@ const WAYS: [Way; 3] = [
     (begin, end),
     (restart_and_return, |world| world.end_of_rib(A, V4)),
     (restart_and_return, |world| {
-        world.handle(Input::Swept(world.session(A)));
+        world.handle(Input::StaleExpired(world.session(A)));
     }),
 ];
 
@@ -223,7 +217,7 @@ fn an_end_of_rib_within_a_refresh() {
     world.end_of_rib(A, V4);
     world.pump();
     assert_eq!(routes_of_a(&world), ["10.2.0.0/16"]);
-    world.handle(Input::Swept(world.session(A)));
+    world.handle(Input::StaleExpired(world.session(A)));
     world.pump();
     assert_eq!(routes_of_a(&world), ["10.2.0.0/16"]);
     end(&mut world);
@@ -308,7 +302,7 @@ fn what_is_announced_again_is_not_long_lived_stale() {
     back(&mut world);
     world.announce(A, &["10.1.0.0/16"]);
     world.pump();
-    let sent: Vec<String> = world.heard[&B].routes.keys().map(Prefix::to_string).collect();
+    let sent: Vec<String> = world.received[&B].routes.keys().map(Prefix::to_string).collect();
     assert_eq!(sent, ["10.1.0.0/16"], "B takes no long-lived stale routes");
     assert_eq!(world.fib.len(), 2);
     world.end_of_rib(A, V4);

@@ -1,11 +1,5 @@
 //! Bytes and values, both ways: OPEN with each capability, NOTIFICATION, KEEPALIVE, ROUTE-REFRESH.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod golden_util;
 

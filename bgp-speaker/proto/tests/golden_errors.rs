@@ -1,11 +1,5 @@
 //! Errors of headers, OPEN and ROUTE-REFRESH, each with its exact NOTIFICATION (RFC 4271 §6.1, §6.2; RFC 7313 §5).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod golden_util;
 

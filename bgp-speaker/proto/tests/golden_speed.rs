@@ -2,14 +2,8 @@
 //!
 //! The best of several rounds, so that a noisy machine shows in the least. A line per message: fixed cost of
 //! a message with ORIGIN, AS_PATH (3), NEXT_HOP, MED, LOCAL_PREF and COMMUNITIES (2), and cost per prefix.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, a measurement prints"
-)]
+#![cfg(test)]
+#![allow(clippy::print_stdout, reason = "test code")]
 
 mod golden_util;
 

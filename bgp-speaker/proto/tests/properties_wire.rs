@@ -1,11 +1,5 @@
 //! Round trips of arbitrary values through the codec, and arbitrary bytes into it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 
@@ -34,7 +28,7 @@ fn as_path() -> impl Strategy<Value = AsPath> {
     })
 }
 
-fn rare() -> impl Strategy<Value = RareAttrs> {
+fn extra() -> impl Strategy<Value = ExtraAttrs> {
     let unknown = (vec(any::<u8>(), 0..300), 200u8..240).prop_map(|(value, code)| UnknownAttr {
         flags: 0xE0,
         code,
@@ -62,7 +56,7 @@ fn rare() -> impl Strategy<Value = RareAttrs> {
                 if partial && !large_communities.is_empty() {
                     partial_set.insert(32);
                 }
-                RareAttrs {
+                ExtraAttrs {
                     aggregator,
                     originator_id,
                     cluster_list,
@@ -85,10 +79,10 @@ fn attrs() -> impl Strategy<Value = PathAttrs> {
         any::<u32>(),
         as_path(),
         vec(any::<u32>().prop_map(Community), 0..80),
-        rare(),
+        extra(),
     )
         .prop_map(
-            |(origin, atomic_aggregate, med, local_pref, as_path, communities, rare)| {
+            |(origin, atomic_aggregate, med, local_pref, as_path, communities, extra)| {
                 let mut attrs = PathAttrs {
                     origin,
                     atomic_aggregate,
@@ -97,9 +91,9 @@ fn attrs() -> impl Strategy<Value = PathAttrs> {
                     local_pref: Some(local_pref),
                     as_path,
                     communities: communities.into(),
-                    rare: Some(Box::new(rare)),
+                    extra: Some(Box::new(extra)),
                 };
-                attrs.tidy();
+                attrs.normalize();
                 attrs
             },
         )
@@ -209,7 +203,7 @@ fn read(
     context: &DecodeContext,
     max_len: usize,
 ) -> (BTreeMap<(Prefix, PathId), Option<PathAttrs>>, u32) {
-    let mut said = BTreeMap::new();
+    let mut decoded_ops = BTreeMap::new();
     let mut messages = 0;
     while let Some(frame) = cut_frame(&mut stream, max_len > 4096).unwrap() {
         assert!(frame.body.len() + 19 <= max_len);
@@ -224,12 +218,12 @@ fn read(
                 RouteOp::EndOfRib(_) => continue,
             };
             for nlri in batch.slice(range) {
-                said.insert((nlri.prefix, nlri.path_id), attrs.clone());
+                decoded_ops.insert((nlri.prefix, nlri.path_id), attrs.clone());
             }
         }
     }
     assert!(stream.is_empty());
-    (said, messages)
+    (decoded_ops, messages)
 }
 
 /// The attributes of a well-formed list, each with its header.
@@ -282,10 +276,10 @@ proptest! {
                 let attrs = PathAttrs { next_hop, ..attrs.clone() };
                 let mut out = BytesMut::new();
                 let messages = encode_announce(&mut out, &encode, family, &attrs, list).unwrap();
-                let (said, read) = read(out, &decode, max_len);
+                let (decoded_ops, read) = read(out, &decode, max_len);
                 prop_assert_eq!(messages, read);
-                prop_assert_eq!(said.keys().copied().collect::<Vec<_>>(), wanted(list, add_path));
-                for got in said.values() {
+                prop_assert_eq!(decoded_ops.keys().copied().collect::<Vec<_>>(), wanted(list, add_path));
+                for got in decoded_ops.values() {
                     prop_assert_eq!(got.as_ref(), Some(&attrs));
                 }
             }
@@ -298,10 +292,10 @@ proptest! {
         for (family, list) in [(Family::Ipv4, &v4), (Family::Ipv6, &v6)] {
             let mut out = BytesMut::new();
             let messages = encode_withdraw(&mut out, &encode, family, list);
-            let (said, read) = read(out, &decode, 4096);
+            let (decoded_ops, read) = read(out, &decode, 4096);
             prop_assert_eq!(messages, read);
-            prop_assert_eq!(said.keys().copied().collect::<Vec<_>>(), wanted(list, add_path));
-            prop_assert!(said.values().all(Option::is_none));
+            prop_assert_eq!(decoded_ops.keys().copied().collect::<Vec<_>>(), wanted(list, add_path));
+            prop_assert!(decoded_ops.values().all(Option::is_none));
         }
     }
 
@@ -391,11 +385,11 @@ proptest! {
             // An octet that makes an MP attribute of it, which then cannot be read.
             prop_assert_eq!((error.notification().code, error.notification().subcode == 10), (3, false));
         } else {
-            let said = batch.ops.iter().map(|op| match op {
+            let decoded_ops = batch.ops.iter().map(|op| match op {
                 RouteOp::Announce { nlri, .. } | RouteOp::Withdraw { nlri } => batch.slice(nlri).len(),
                 RouteOp::EndOfRib(_) => 0,
             });
-            prop_assert!(said.sum::<usize>() >= list.len());
+            prop_assert!(decoded_ops.sum::<usize>() >= list.len());
         }
     }
 

@@ -1,11 +1,5 @@
 //! Collisions (RFC 4271 §6.8, RFC 6286 §2.3): by script with both winners, and two sessions in every order of delivery.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod session_util;
 
@@ -18,7 +12,7 @@ use bgp_proto::session::{ConnId, Input, Output, Session, SessionConfig, State};
 use bgp_proto::types::{Asn, HoldTime};
 use bgp_proto::wire::{Notification, Open, cease};
 use session_util::{
-    Checker, Did, HIGH, INCOMING, LOW, Lab, config, end_of_rib, id, notifications, peer_open, refusal,
+    Checker, Effect, HIGH, INCOMING, LOW, Lab, config, end_of_rib, id, notifications, peer_open, refusal,
 };
 
 const THEIRS: u64 = INCOMING;
@@ -34,18 +28,18 @@ fn collision() -> Bytes {
     Notification::cease(cease::COLLISION).encode()
 }
 
-fn is_up_on(done: &[Did], conn: u64) -> bool {
+fn is_up_on(done: &[Effect], conn: u64) -> bool {
     done.iter()
-        .any(|did| matches!(did, Did::Up(on, _) if *on == conn))
+        .any(|did| matches!(did, Effect::Up(on, _) if *on == conn))
 }
 
 /// Cease/7 on this connection, then its close.
 #[track_caller]
-fn loses(done: &[Did], conn: u64) {
+fn loses(done: &[Effect], conn: u64) {
     assert_eq!(refusal(done), (6, 7, vec![]));
-    assert!(done.contains(&Did::Close(conn)), "{done:?}");
+    assert!(done.contains(&Effect::Close(conn)), "{done:?}");
     assert!(
-        !done.iter().any(|did| matches!(did, Did::Down(..))),
+        !done.iter().any(|did| matches!(did, Effect::Down(..))),
         "no failure: {done:?}"
     );
 }
@@ -57,11 +51,11 @@ fn we_prevail_the_peers_open_first() {
     let mut lab = two();
     assert_eq!(
         lab.open(THEIRS, &peer_open(LOW)),
-        [Did::Keepalive(THEIRS), Did::State(State::OpenConfirm)]
+        [Effect::Keepalive(THEIRS), Effect::State(State::OpenConfirm)]
     );
     let done = lab.open(0, &peer_open(LOW));
     loses(&done, THEIRS);
-    assert!(done.contains(&Did::Keepalive(0)));
+    assert!(done.contains(&Effect::Keepalive(0)));
     assert!(is_up_on(&lab.keepalive(0), 0));
 }
 
@@ -71,7 +65,7 @@ fn we_prevail_our_open_first() {
     lab.open(0, &peer_open(LOW));
     let done = lab.open(THEIRS, &peer_open(LOW));
     loses(&done, THEIRS);
-    assert!(!done.contains(&Did::Keepalive(THEIRS)), "never confirmed");
+    assert!(!done.contains(&Effect::Keepalive(THEIRS)), "never confirmed");
     assert!(is_up_on(&lab.keepalive(0), 0));
 }
 
@@ -103,7 +97,7 @@ fn the_peer_prevails_its_open_first() {
     lab.open(THEIRS, &peer_open(HIGH));
     let done = lab.open(0, &peer_open(HIGH));
     loses(&done, 0);
-    assert!(!done.contains(&Did::Keepalive(0)));
+    assert!(!done.contains(&Effect::Keepalive(0)));
     assert!(is_up_on(&lab.keepalive(THEIRS), THEIRS));
 }
 
@@ -113,10 +107,10 @@ fn the_peer_prevails_and_closes_ours_after_it_was_confirmed() {
     lab.open(0, &peer_open(HIGH));
     assert_eq!(
         lab.open(THEIRS, &peer_open(HIGH)),
-        [Did::Keepalive(THEIRS)],
+        [Effect::Keepalive(THEIRS)],
         "both stay"
     );
-    assert_eq!(lab.bytes(0, &collision()), [Did::Close(0)], "quietly");
+    assert_eq!(lab.bytes(0, &collision()), [Effect::Close(0)], "quietly");
     assert!(is_up_on(&lab.keepalive(THEIRS), THEIRS));
     assert_eq!(lab.session.stats().collisions, 1);
     assert_eq!(lab.session.stats().last_received, None);
@@ -131,7 +125,7 @@ fn the_peer_prevails_but_has_established_ours() {
     assert_eq!(lab.keepalive(0), [], "the peer may still prefer its own");
     assert_eq!(lab.state(), State::OpenConfirm);
     let done = lab.bytes(THEIRS, &collision());
-    assert_eq!(done[0], Did::Close(THEIRS));
+    assert_eq!(done[0], Effect::Close(THEIRS));
     assert!(is_up_on(&done, 0));
 }
 
@@ -145,7 +139,7 @@ fn an_update_tells_what_the_peer_has_established() {
     let done = lab.bytes(0, &end_of_rib());
     loses(&done, THEIRS);
     assert!(is_up_on(&done, 0));
-    assert!(matches!(done.last(), Some(Did::Routes(_))));
+    assert!(matches!(done.last(), Some(Effect::Routes(_))));
 }
 
 #[test]
@@ -160,7 +154,7 @@ fn a_silent_peer_that_prevails_is_not_waited_for_long() {
         }
         let done = lab.pass(Duration::from_secs(1));
         assert_eq!(done[0].0, Duration::from_secs(1));
-        let done: Vec<Did> = done.into_iter().map(|(_, did)| did).collect();
+        let done: Vec<Effect> = done.into_iter().map(|(_, did)| did).collect();
         loses(&done, 0);
         assert!(is_up_on(&lab.keepalive(THEIRS), THEIRS));
     }
@@ -168,7 +162,7 @@ fn a_silent_peer_that_prevails_is_not_waited_for_long() {
     let mut lab = two();
     lab.open(0, &peer_open(HIGH));
     lab.keepalive(0);
-    let done: Vec<Did> = lab
+    let done: Vec<Effect> = lab
         .pass(Duration::from_secs(1))
         .into_iter()
         .map(|(_, did)| did)
@@ -200,7 +194,10 @@ fn the_hold_timer_runs_from_the_last_keepalive_while_the_peer_decides() {
     lab.pass(Duration::from_millis(2900));
     assert!(!is_up_on(&lab.keepalive(0), 0));
     let done = lab.pass(Duration::from_secs(1));
-    let (at, _) = done.iter().find(|(_, did)| matches!(did, Did::Up(0, _))).unwrap();
+    let (at, _) = done
+        .iter()
+        .find(|(_, did)| matches!(did, Effect::Up(0, _)))
+        .unwrap();
     assert_eq!(*at, Duration::from_secs(1));
 }
 
@@ -306,12 +303,12 @@ impl Duel {
             wires: Default::default(),
         };
         for side in [0, 1] {
-            duel.give(side, Input::Start);
+            duel.input(side, Input::Start);
         }
         duel
     }
 
-    fn give(&mut self, side: usize, input: Input<'_>) {
+    fn input(&mut self, side: usize, input: Input<'_>) {
         let at = &mut self.sides[side];
         at.checker.input(&input);
         at.session.handle(self.now, input);
@@ -335,7 +332,7 @@ impl Duel {
                 _ => {}
             }
         }
-        at.checker.settled(&at.session);
+        at.checker.check_settled(&at.session);
     }
 
     /// The directions in which something waits.
@@ -354,7 +351,7 @@ impl Duel {
         let known = self.sides[towards].checker.open.contains_key(&conn);
         match item {
             Item::There if opener == towards && !known => {} // given up before it was there
-            Item::There => self.give(
+            Item::There => self.input(
                 towards,
                 Input::Connected {
                     conn,
@@ -363,9 +360,9 @@ impl Duel {
             ),
             Item::Bytes(bytes) if known => {
                 let mut buf = BytesMut::from(&bytes[..]);
-                self.give(towards, Input::Received { conn, buf: &mut buf });
+                self.input(towards, Input::Received { conn, buf: &mut buf });
             }
-            Item::End if known => self.give(towards, Input::Closed { conn, error: None }),
+            Item::End if known => self.input(towards, Input::Closed { conn, error: None }),
             Item::Bytes(_) | Item::End => {}
         }
     }

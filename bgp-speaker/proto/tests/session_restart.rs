@@ -1,20 +1,14 @@
 //! Graceful restart as the session sees it (RFC 4724, RFC 8538): what outlives a connection, and what replaces it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![cfg(test)]
 
 mod session_util;
 
 use std::time::{Duration, Instant};
 
-use bgp_proto::session::{Beginning, ConnId, DownReason, Input, Output, Session, SessionConfig, State};
+use bgp_proto::session::{ConnId, DownReason, Input, Output, RestartBits, Session, SessionConfig, State};
 use bgp_proto::types::{Family, FamilySet};
 use bgp_proto::wire::{Capability, GracefulRestart, LongLivedFamily, Notification, Open, cease};
-use session_util::{Did, LOW, Lab, config, end_of_rib, is_up, notifications, peer_open, refusal};
+use session_util::{Effect, LOW, Lab, config, end_of_rib, is_up, notifications, peer_open, refusal};
 
 fn restarting(notification: bool) -> (SessionConfig, Open) {
     let capability = |restart_time| {
@@ -84,7 +78,7 @@ fn routes_outlive_a_connection_where_both_agreed() {
 fn nothing_is_kept_without_time_or_by_our_own_leave() {
     let none = Some((FamilySet::EMPTY, Duration::ZERO));
     let mut lab = graceful(true);
-    lab.give(Input::Abandon);
+    lab.input(Input::Abandon);
     assert_eq!(lab.checker.retained, none);
     let (ours, mut open) = restarting(true);
     open.capabilities
@@ -108,13 +102,16 @@ fn a_new_connection_replaces_a_dead_one_after_graceful_restart() {
     lab.wait(Duration::from_secs(6));
     let (conn, done) = lab.incoming();
     assert!(
-        matches!(done.as_slice(), [Did::Open(c, _)] if *c == conn),
+        matches!(done.as_slice(), [Effect::Open(c, _)] if *c == conn),
         "{done:?}"
     );
-    assert_eq!(lab.open(conn, &restarting(false).1), [Did::Keepalive(conn)]);
+    assert_eq!(lab.open(conn, &restarting(false).1), [Effect::Keepalive(conn)]);
     let done = lab.keepalive(conn);
-    assert_eq!(done[0], Did::Close(0));
-    assert!(matches!(&done[1], Did::Down(true, DownReason::Closed(Some(_)))));
+    assert_eq!(done[0], Effect::Close(0));
+    assert!(matches!(
+        &done[1],
+        Effect::Down(true, DownReason::Closed(Some(_)))
+    ));
     assert_eq!(notifications(&done), [], "the dead need no NOTIFICATION");
     assert_eq!(lab.checker.retained.unwrap().1, Duration::from_secs(77));
     assert!(is_up(&done));
@@ -136,10 +133,12 @@ impl Settled {
     }
 
     #[track_caller]
-    fn is_undisturbed(&mut self, done: &[Did]) {
-        let of_session = |did: &&Did| {
-            matches!(did, Did::Down(..) | Did::Up(..) | Did::State(_) | Did::Close(0))
-                || matches!(did, Did::Notification(0, _))
+    fn is_undisturbed(&mut self, done: &[Effect]) {
+        let of_session = |did: &&Effect| {
+            matches!(
+                did,
+                Effect::Down(..) | Effect::Up(..) | Effect::State(_) | Effect::Close(0)
+            ) || matches!(did, Effect::Notification(0, _))
         };
         assert_eq!(done.iter().find(of_session), None, "{done:#?}");
         let stats = self.lab.session.stats();
@@ -149,7 +148,7 @@ impl Settled {
         assert_eq!(self.lab.checker.up, Some(ConnId(0)));
         assert!(matches!(
             self.lab.bytes(0, &end_of_rib()).as_slice(),
-            [Did::Routes(_)]
+            [Effect::Routes(_)]
         ));
     }
 }
@@ -203,14 +202,14 @@ fn only_a_good_open_of_the_same_peer_disturbs_an_established_session() {
         // The established session is kept alive meanwhile.
         for _ in 0..10 {
             let passed = settled.lab.pass(Duration::from_secs(10));
-            let passed: Vec<Did> = passed.into_iter().map(|(_, did)| did).collect();
+            let passed: Vec<Effect> = passed.into_iter().map(|(_, did)| did).collect();
             settled.is_undisturbed(&passed);
             all.extend(passed);
         }
-        let said: Vec<(u64, u8, u8)> = notifications(&all).iter().map(|n| (n.0, n.1, n.2)).collect();
+        let decoded_ops: Vec<(u64, u8, u8)> = notifications(&all).iter().map(|n| (n.0, n.1, n.2)).collect();
         let expected: Vec<(u64, u8, u8)> = answer.iter().map(|(code, sub)| (conn, *code, *sub)).collect();
-        assert_eq!(said, expected, "{name}");
-        assert!(all.contains(&Did::Close(conn)), "{name}: {all:?}");
+        assert_eq!(decoded_ops, expected, "{name}");
+        assert!(all.contains(&Effect::Close(conn)), "{name}: {all:?}");
         // Nor when the peer just closes it.
         let (conn, _) = settled.lab.incoming();
         let done = settled.lab.closed(conn, Some("reset"));
@@ -225,7 +224,7 @@ fn the_newest_connection_beside_an_established_one_is_kept() {
     for _ in 0..1000 {
         let (conn, done) = settled.lab.incoming();
         assert_eq!(notifications(&done), [(last, 6, 7, vec![])]);
-        assert!(done.contains(&Did::Close(last)));
+        assert!(done.contains(&Effect::Close(last)));
         last = conn;
     }
     settled.is_undisturbed(&[]);
@@ -238,7 +237,7 @@ fn a_connection_beside_the_established_one_takes_over_when_that_breaks() {
     let mut lab = Settled::new().lab;
     let (conn, _) = lab.incoming();
     let done = lab.closed(0, Some("reset"));
-    assert!(matches!(done[0], Did::Down(true, _)));
+    assert!(matches!(done[0], Effect::Down(true, _)));
     assert_eq!(lab.state(), State::OpenSent);
     lab.open(conn, &restarting(true).1);
     assert!(is_up(&lab.keepalive(conn)));
@@ -248,7 +247,11 @@ fn a_connection_beside_the_established_one_takes_over_when_that_breaks() {
     let done = lab.bytes(0, &Notification::cease(cease::COLLISION).encode());
     assert!(matches!(
         done.as_slice(),
-        [Did::Close(0), Did::Down(true, _), Did::State(State::OpenSent)]
+        [
+            Effect::Close(0),
+            Effect::Down(true, _),
+            Effect::State(State::OpenSent)
+        ]
     ));
     lab.open(conn, &restarting(true).1);
     assert!(is_up(&lab.keepalive(conn)));
@@ -258,22 +261,25 @@ fn a_connection_beside_the_established_one_takes_over_when_that_breaks() {
 fn what_ends_the_session_ends_the_connection_beside_it() {
     let shutdown = |lab: &mut Lab| lab.stop(cease::ADMIN_SHUTDOWN, "");
     let too_many = |lab: &mut Lab| {
-        lab.give(Input::Fail {
+        lab.input(Input::Fail {
             notification: Notification::cease(cease::MAX_PREFIXES),
             idle_for: Duration::from_secs(60),
         })
     };
-    let abandon = |lab: &mut Lab| lab.give(Input::Abandon);
-    for end in [&shutdown as &dyn Fn(&mut Lab) -> Vec<Did>, &too_many, &abandon] {
+    let abandon = |lab: &mut Lab| lab.input(Input::Abandon);
+    for end in [&shutdown as &dyn Fn(&mut Lab) -> Vec<Effect>, &too_many, &abandon] {
         let mut lab = Settled::new().lab;
         let (conn, _) = lab.incoming();
         let done = end(&mut lab);
         assert!(
-            done.contains(&Did::Close(0)) && done.contains(&Did::Close(conn)),
+            done.contains(&Effect::Close(0)) && done.contains(&Effect::Close(conn)),
             "{done:?}"
         );
-        let downs: Vec<&Did> = done.iter().filter(|did| matches!(did, Did::Down(..))).collect();
-        assert!(matches!(downs.as_slice(), [Did::Down(true, _)]), "{done:?}");
+        let downs: Vec<&Effect> = done
+            .iter()
+            .filter(|did| matches!(did, Effect::Down(..)))
+            .collect();
+        assert!(matches!(downs.as_slice(), [Effect::Down(true, _)]), "{done:?}");
         assert_eq!(lab.state(), State::Idle);
     }
 }
@@ -285,7 +291,10 @@ fn an_established_session_is_kept() {
     let (_, done) = lab.incoming();
     assert_eq!(refusal(&done), (6, 7, vec![]));
     assert_eq!(lab.state(), State::Established);
-    assert!(matches!(lab.bytes(0, &end_of_rib()).as_slice(), [Did::Routes(_)]));
+    assert!(matches!(
+        lab.bytes(0, &end_of_rib()).as_slice(),
+        [Effect::Routes(_)]
+    ));
 }
 
 /// The end of a restart that goes on.
@@ -294,9 +303,9 @@ fn soon() -> Option<Instant> {
 }
 
 /// R, and F of each family in graceful restart and in its long-lived form (RFC 4724 §3, RFC 9494 §3.1).
-fn bits(done: &[Did]) -> (bool, Vec<bool>) {
+fn bits(done: &[Effect]) -> (bool, Vec<bool>) {
     let open = done.iter().find_map(|did| match did {
-        Did::Open(_, open) => Some(open),
+        Effect::Open(_, open) => Some(open),
         _ => None,
     });
     let open = open.expect("an OPEN");
@@ -365,8 +374,8 @@ fn a_session_that_begins_long_after_the_start_does_not_say_that_we_restart() {
 
 #[test]
 fn only_the_first_open_says_that_we_restarted() {
-    let said = |done: &[Did]| match &done[0] {
-        Did::Open(_, open) => open.graceful_restart().unwrap().restarting,
+    let decoded_ops = |done: &[Effect]| match &done[0] {
+        Effect::Open(_, open) => open.graceful_restart().unwrap().restarting,
         other => panic!("{other:?}"),
     };
     let mut lab = Lab::new(SessionConfig {
@@ -375,13 +384,13 @@ fn only_the_first_open_says_that_we_restarted() {
         ..config()
     });
     lab.begin();
-    assert!(said(&lab.connected(0)));
+    assert!(decoded_ops(&lab.connected(0)));
     lab.open(0, &peer_open(LOW));
     lab.keepalive(0);
     lab.closed(0, None);
     lab.wait(lab.timeout());
     lab.tick();
-    assert!(!said(&lab.connected(1)));
+    assert!(!decoded_ops(&lab.connected(1)));
 }
 
 // What both must have said
@@ -468,11 +477,11 @@ fn the_configuration_offers_what_it_says() {
         restart_on_notification: true,
         ..config()
     };
-    let beginning = Beginning {
+    let restart_bits = RestartBits {
         restarting: true,
         forwarding_preserved: true,
     };
-    let open = bgp_proto::session::our_open(&ours, beginning);
+    let open = bgp_proto::session::local_open(&ours, restart_bits);
     let offered = open.graceful_restart().unwrap();
     assert!(offered.restarting && offered.notification);
     assert_eq!(offered.restart_time, 30);
@@ -485,7 +494,7 @@ fn only_the_first_session_of_a_process_says_that_it_restarted() {
         restarting_until: soon(),
         ..config()
     };
-    let said = |session: Session| {
+    let decoded_ops = |session: Session| {
         let mut session = session;
         let now = std::time::Instant::now();
         session.handle(now, Input::Start);
@@ -504,8 +513,8 @@ fn only_the_first_session_of_a_process_says_that_it_restarted() {
         let open = Open::decode(&sent.unwrap().slice(19..)).unwrap();
         open.graceful_restart().unwrap().restarting
     };
-    assert!(said(Session::new(ours.clone(), 1)));
-    assert!(!said(Session::new(ours, 1).in_place_of_another()));
+    assert!(decoded_ops(Session::new(ours.clone(), 1)));
+    assert!(!decoded_ops(Session::new(ours, 1).as_replacement()));
 }
 
 /// What is kept: families, until when, and then how long.

@@ -102,7 +102,7 @@ async fn three_thousand_sessions_get_through_a_paused_engine() {
         let (prefixes, ..) = a
             .handle
             .peers_of_tests()
-            .ask(|engine| engine.sizes())
+            .query(|engine| engine.sizes())
             .await
             .unwrap();
         (prefixes == all).then_some(())

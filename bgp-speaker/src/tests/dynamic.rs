@@ -107,7 +107,7 @@ async fn a_busy_engine_holds_up_no_connection() {
     drop(streams);
     drop(pause);
     eventually("the peer alone is left", || async {
-        let one = a.handle.peers_of_tests().registry.census().peers == 1;
+        let one = a.handle.peers_of_tests().registry.table_sizes().peers == 1;
         (one && peers_of_engine(&a.handle).await == 1).then_some(())
     })
     .await;

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::api::Password;
+use crate::peers::keys::KeyError;
 
 fn password() -> Option<Password> {
     Some(Password::new(b"secret").unwrap())
@@ -103,14 +104,11 @@ async fn a_key_stays_while_somebody_has_it() {
     other.id = PeerId(2);
     other.transport.password = Some(Password::new(b"other").unwrap());
     a.handle.put_peer(other).await.unwrap();
-    let why = a.handle.peers_of_tests().registry.refusal_of_tests(PeerId(2));
-    assert!(why.is_some_and(|why| why.contains("another password")));
+    let error = a.handle.peers_of_tests().registry.key_error_of_tests(PeerId(2));
+    assert!(matches!(error, Some(KeyError::Conflict(_))), "{error:?}");
     a.handle.remove_range("racks").await.unwrap();
-    assert_eq!(
-        a.handle.peers_of_tests().registry.refusal_of_tests(PeerId(2)),
-        None,
-        "it has the key now"
-    );
+    let error = a.handle.peers_of_tests().registry.key_error_of_tests(PeerId(2));
+    assert!(error.is_none(), "the listener has its key now: {error:?}");
 }
 
 fn key(text: &str) -> Option<Password> {

@@ -1,11 +1,4 @@
 //! Whole speakers, with a look inside: what is left of peers that went, and an engine that is kept busy.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
 
 mod bounces;
 mod busy;
@@ -39,7 +32,7 @@ async fn pause(handle: &SpeakerHandle) -> Pause {
             // The other tasks of this thread go on elsewhere. An error says that the other end is gone: that is the signal.
             let _ = tokio::task::block_in_place(|| released.recv());
         };
-        let _ = peers.ask(blocking).await;
+        let _ = peers.query(blocking).await;
     });
     begun.await.unwrap();
     Pause(release)
@@ -70,14 +63,21 @@ fn quiet(mut spec: PeerSpec) -> PeerSpec {
 
 /// How many peers the engine has.
 async fn peers_of_engine(handle: &SpeakerHandle) -> usize {
-    let text = handle.peers_of_tests().ask(|engine| format!("{engine:?}")).await;
+    let text = handle
+        .peers_of_tests()
+        .query(|engine| format!("{engine:?}"))
+        .await;
     text.unwrap().matches("PeerRouting {").count()
 }
 
 /// Nothing is left of any peer.
 async fn is_empty(handle: &SpeakerHandle) -> bool {
-    let census = handle.peers_of_tests().registry.census();
-    (census.peers, census.addresses, census.ranges_with_peers) == (0, 0, 0)
+    let table_sizes = handle.peers_of_tests().registry.table_sizes();
+    (
+        table_sizes.peers,
+        table_sizes.addresses,
+        table_sizes.ranges_with_peers,
+    ) == (0, 0, 0)
         && handle.outboxes_of_tests().await == 0
         && peers_of_engine(handle).await == 0
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::api::{PeerSpec, RangeSpec, Transport, Ttl};
 use crate::engine::mailbox::{Mailbox, Ready, ToEngine};
-use crate::engine::outbox::{Outbox, Put};
+use crate::engine::outbox::{Outbox, PutOutcome};
 use crate::peer::messages::ToPeer;
 use crate::peers::registry::{Entry, Registry};
 use crate::queue::{Queue, Sink};
@@ -109,9 +109,9 @@ fn engine(outbox: &Outbox<Socket>) -> usize {
     let mut credit = 0;
     for number in 0..CHUNKS {
         let length = if number == CHUNKS - 1 { LARGE } else { SMALL };
-        if outbox.put(chunk(number, length)) == Put::EngineWrites {
+        if outbox.put(chunk(number, length)) == PutOutcome::EngineWrites {
             match shuttle::rand::thread_rng().gen_range(0..3) {
-                0 => outbox.pass_on(),
+                0 => outbox.hand_to_task(),
                 _ => credit += outbox.write(Instant::now()),
             }
         }
@@ -369,8 +369,11 @@ fn the_registry_has_one_peer_for_an_address_and_none_of_a_range_that_is_gone() {
             }
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        let census = registry.census();
-        assert_eq!(census.peers, census.addresses, "one peer for an address");
+        let table_sizes = registry.table_sizes();
+        assert_eq!(
+            table_sizes.peers, table_sizes.addresses,
+            "one peer for an address"
+        );
         let mut addresses: Vec<_> = registry
             .addresses()
             .into_values()
@@ -378,10 +381,10 @@ fn the_registry_has_one_peer_for_an_address_and_none_of_a_range_that_is_gone() {
             .collect();
         addresses.sort_unstable();
         addresses.dedup();
-        assert_eq!(addresses.len(), census.peers, "one peer for an address");
-        assert!(census.peers <= 3, "the limit, and the configured one");
+        assert_eq!(addresses.len(), table_sizes.peers, "one peer for an address");
+        assert!(table_sizes.peers <= 3, "the limit, and the configured one");
         if gone {
-            assert_eq!(census.peers, 1, "no peer of a range that is gone");
+            assert_eq!(table_sizes.peers, 1, "no peer of a range that is gone");
         }
         assert!(registry.get(PeerId(1)).is_some());
     });
@@ -406,8 +409,8 @@ fn a_change_beside_a_removal_brings_no_peer_back() {
         let (commands, _new) = mpsc::channel::<ToPeer>(4);
         drop(registry.insert(Entry::new(spec(1, 4), commands, None)));
         changer.join().unwrap();
-        let census = registry.census();
-        assert_eq!((census.peers, census.addresses), (1, 1));
+        let table_sizes = registry.table_sizes();
+        assert_eq!((table_sizes.peers, table_sizes.addresses), (1, 1));
         assert!(inbox.is_closed_of_tests(), "nobody keeps the way to the old task");
     });
 }
@@ -460,13 +463,13 @@ async fn run_mailbox(mut mailbox: Mailbox, peer: u32, each: u32) {
     };
     for number in 0..each {
         mailbox.push(message(number));
-        mailbox.offer();
+        mailbox.flush_to_engine();
         // Something else happens while it waits; the wish for room ends and begins again.
         for wants in [true, false, true] {
             let wants = wants && shuttle::rand::thread_rng().gen_range(0..2) == 0;
             let ready = once(std::pin::pin!(mailbox.ready(wants))).await;
-            if let std::task::Poll::Ready(Ready::Room(room)) = ready {
-                mailbox.send_with(room, || None);
+            if let std::task::Poll::Ready(Ready::Permit(permit)) = ready {
+                mailbox.send_with_permit(permit, || None);
             }
             shuttle::future::yield_now().await;
         }

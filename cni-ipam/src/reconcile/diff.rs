@@ -1,4 +1,4 @@
-//! What pods should have on the host, what the kernel has, and what is missing. Pure.
+//! Compares the host sides of pods with the kernel. Pure.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ pub(crate) struct HostSide {
     pub(crate) addresses: Vec<IpAddr>,
     /// None in records of 0.1.
     pub(crate) mtu: Option<u32>,
-    /// Belongs to the link group whose packets' sources are checked.
+    /// Belongs to the link group of the source address check.
     pub(crate) checks_sources: bool,
 }
 
@@ -30,16 +30,16 @@ impl HostSide {
     }
 }
 
-/// What the kernel has.
+/// The kernel's state.
 #[derive(Debug, Default)]
 pub(crate) struct HostState {
     /// Links by name.
     links: HashMap<String, Link>,
-    /// Addresses in force, by link.
+    /// Usable addresses, by link.
     addresses: HashSet<(u32, IpAddr)>,
     /// Whether the host forwards, by family.
     forwards: [bool; 2],
-    /// Our routes: destination and link, with their preferred source.
+    /// The plugin's routes: destination and link, with the preferred source.
     routes: HashMap<(IpNet, u32), Option<IpAddr>>,
 }
 
@@ -61,7 +61,7 @@ impl HostState {
         }
     }
 
-    /// The first of these that is an address of the host now: the source of routes to pods of a family.
+    /// The preferred source of routes to pods of a family: the first of these, if the host has it now.
     fn source(&self, sources: &[IpAddr], family: Family) -> Option<IpAddr> {
         let source = sources.iter().copied().find(|a| Family::of(*a) == family)?;
         let is_own = self.addresses.iter().any(|(_, own)| *own == source);
@@ -78,7 +78,7 @@ pub(crate) enum Missing {
     Mac([u8; 6]),
     /// The host interface has another MTU than the pod's.
     Mtu(u32),
-    /// The host interface is not in our link group.
+    /// The host interface is not in the link group.
     Group,
     /// The host interface has another reverse-path filter.
     RpFilter(u32),
@@ -94,7 +94,7 @@ pub(crate) enum Missing {
     PodRoute(IpAddr, Option<IpAddr>),
 }
 
-/// What is missing of a pod, and on which link.
+/// What a pod lacks, and on which link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Drift {
     pub(crate) host_side: HostSide,
@@ -102,7 +102,7 @@ pub(crate) struct Drift {
     pub(crate) missing: Vec<Missing>,
 }
 
-/// What is missing. A pod without its host interface is left out: the pair cannot be made again while the pod runs.
+/// What pods lack. Pods without their host interface are skipped: the pair cannot be recreated while the pod runs.
 pub(crate) fn find_drift(host_sides: &[HostSide], host: &HostState, sources: &[IpAddr]) -> Vec<Drift> {
     let mut interfaces: HashMap<&str, usize> = HashMap::new();
     for host_side in host_sides {

@@ -1,12 +1,12 @@
-//! The owner of what the plugin made in the kernel: whatever of a living pod's wiring or of our nftables table somebody takes
-//! away is put back, from the plugin's records.
+//! Reconciles the kernel with the plugin's records: restores what others remove from the host side of running pods and from
+//! the nftables table `podroute-cni`.
 //!
-//! Routes go with the node's address (their preferred source) or with an interface that is shut, and the kernel sends no
-//! notification for IPv4; others delete or replace them; `nft flush ruleset` removes our table. [`reconcile`] looks at what is
-//! there when a notification says that something may be missing, and every few minutes. `diff` compares and is pure,
-//! `notifications` reads notifications. What is written is written under the lock of the pod's record, after a second look at
-//! it; a pod at whose record a plugin works is looked at again a moment later. Never makes or removes an interface, and
-//! never enters a pod.
+//! The kernel removes routes with the node's address (their preferred source) or when an interface goes down, for IPv4
+//! without a notification; other programs delete or replace routes; `nft flush ruleset` removes the table. [`reconcile`]
+//! compares when a notification indicates that something may be missing, and every two minutes. `diff` is pure,
+//! `notifications` reads from the kernel. Repairs are made under the lock of the pod's record, after reading it again; a pod
+//! whose record is locked by a plugin is checked again 40 ms later. Interfaces are never created or removed, and pods' namespaces
+//! never entered.
 
 mod diff;
 mod notifications;
@@ -34,25 +34,25 @@ use crate::store::Disk;
 use crate::{egress, names};
 use linux::netlink::{APPEND, Batch, CREATE, REPLACE, Socket};
 
-/// Everything is looked at this often, whatever notifications say.
+/// Time between full comparisons without a notification.
 const AUDIT: Duration = Duration::from_secs(120);
-/// After the first notification, others that belong to it may follow.
+/// Wait after the first notification, for others of the same cause.
 const SETTLE: Duration = Duration::from_millis(5);
-/// Between two looks.
+/// Shortest time between two comparisons.
 const MIN_INTERVAL: Duration = Duration::from_millis(40);
-/// After a look that failed.
+/// Wait after a failure.
 const RETRY: Duration = Duration::from_secs(2);
-/// Records that are locked at once.
+/// Records that are locked together.
 const CHUNK: usize = 64;
 
-/// What was put back.
+/// What was restored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restored {
-    /// Host interfaces by name, each with what was missing, in words.
+    /// Host interfaces by name, each with a description of what was missing.
     pub pods: Vec<(String, String)>,
-    /// Pods whose entries in our nftables table were missing.
+    /// Pods whose entries in the nftables table were missing.
     pub egress: usize,
-    /// The check of what pods send was missing.
+    /// The source address check was missing.
     pub source_check: bool,
 }
 
@@ -62,20 +62,20 @@ impl Restored {
     }
 }
 
-/// What a look came to.
+/// The outcome of a comparison.
 #[derive(Debug)]
 pub enum Report {
-    /// Something was missing and was put back.
+    /// Something was missing and was restored.
     Restored(Restored),
-    /// The kernel or the records could not be read or written; it is tried again.
+    /// The kernel or the records could not be read or written; it is retried.
     Failed(crate::Error),
 }
 
-/// Keeps what the plugins of this node made, on this thread, for ever. `proc_sys`: where settings are written. `wake`: becomes
-/// readable when node.json changed; it is read empty. Must run in the host's network namespace.
+/// Runs on the calling thread and returns only with an error. `proc_sys`: the directory below which settings are written. `wake`
+/// becomes readable when node.json has changed; it is read empty. Must run in the host's network namespace.
 ///
 /// # Errors
-/// The kernel's notifications cannot be listened to.
+/// Notifications of the kernel cannot be received.
 pub fn reconcile(
     run_dir: &Path,
     proc_sys: &Path,
@@ -88,7 +88,7 @@ pub fn reconcile(
     loop {
         dirty |= notifications.wait(wake, next)?;
         if !dirty.is_any() {
-            dirty = Dirty::ALL; // the audit's time
+            dirty = Dirty::ALL; // time for the audit
         } else {
             std::thread::sleep(SETTLE);
             dirty |= notifications.drain(wake)?;
@@ -116,7 +116,7 @@ pub fn reconcile(
 #[derive(Debug, Default)]
 struct Pass {
     restored: Restored,
-    /// Something is missing of a pod at whose record a plugin works.
+    /// Something is missing of a pod whose record is locked by a plugin.
     busy: bool,
 }
 
@@ -167,7 +167,7 @@ fn restore_host_sides(disk: &Disk, (sources, proc_sys): (&[IpAddr], &Path), pass
     Ok(())
 }
 
-/// Puts back what our nftables table lacks.
+/// Restores missing entries of the nftables table.
 fn restore_table(disk: &Disk, pass: &mut Pass) -> Result<()> {
     let owners = egress::owners(disk)?;
     let checks_sources = any_checks_sources(disk)?;
@@ -182,7 +182,7 @@ fn restore_table(disk: &Disk, pass: &mut Pass) -> Result<()> {
         if egress::differences(disk, &socket, &owner)?.is_empty() {
             continue;
         }
-        // Behind another plugin's IPAM there is no record, only the note.
+        // A chained plugin has no attachment record, only an egress record.
         let _held = match Attachment::try_lock(disk, &owner)? {
             TryLock::Busy => {
                 pass.busy = true;
@@ -205,7 +205,7 @@ fn any_checks_sources(disk: &Disk) -> Result<bool> {
     Ok(attachment::owners(disk)?.iter().any(checks))
 }
 
-/// Puts back what is missing of these pods.
+/// Restores what these pods lack.
 fn repair<'a>(
     socket: &Socket,
     find_drift: impl Iterator<Item = &'a Drift> + Clone,
@@ -216,7 +216,7 @@ fn repair<'a>(
         push_repair(&mut batch, drift);
     }
     let outcome = socket.try_run(&mut batch)?;
-    // ENODEV: the interface went meanwhile, so a DEL is at work. EINVAL: the source went meanwhile.
+    // ENODEV: the interface was removed meanwhile, by a DEL. EINVAL: the source address was removed meanwhile.
     let is_late = |errno| matches!(errno, Errno::ENODEV | Errno::EINVAL | Errno::ENETDOWN);
     if let Some(failure) = outcome.failures.iter().find(|f| !is_late(f.errno)) {
         return Err(batch.error(failure).into());
@@ -329,11 +329,11 @@ fn describe(missing: &[Missing]) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// The host sides of all pods whose ADD succeeded and that have an interface of ours.
+/// The host sides of all complete attachments with an interface of podroute-cni.
 fn host_sides(disk: &Disk) -> Result<Vec<HostSide>> {
     let mut host_sides = Vec::new();
     for owner in attachment::owners(disk)? {
-        // One record that cannot be read keeps nobody else from being looked at.
+        // An unreadable record is skipped.
         if let Ok(Some(state)) = attachment::read(disk, &owner) {
             host_sides.extend(host_side(&owner, &state));
         }

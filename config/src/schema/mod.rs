@@ -3,7 +3,7 @@
 //! A section lists its fields in a [`Section`] (which drives "unknown field" errors and the test that
 //! every field is documented) and has a reader below that yields a plain struct of located values. To
 //! add a field: put its name in the section, read it, carry it through `validate` into the model, show
-//! it in `explain`, and describe it in docs/configuration.md.
+//! it in `explain`, and describe it in docs/reference/configuration.md.
 
 mod bfd;
 mod bmp;

@@ -10,7 +10,7 @@ impl Agent {
             ToAgent::Reload(answer) => {
                 let outcome = self.reload().await;
                 if let Err(error) = &outcome {
-                    tracing::error!("{error}");
+                    tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force");
                 }
                 drop(answer.send(outcome));
             }
@@ -46,7 +46,12 @@ impl Agent {
         self.speaker.drain(drain.on).await.map_err(stopped)?;
         self.look_at_sessions();
         self.speaker.originate(self.originated()).await.map_err(stopped)?;
-        tracing::info!(draining = drain.on, withdrawn = drain.withdraw, "drain");
+        tracing::info!(
+            event = "drain_changed",
+            draining = drain.on,
+            withdrawn = drain.withdraw,
+            "drain state changed"
+        );
         Ok(drain.words().to_owned())
     }
 }

@@ -278,10 +278,7 @@ impl StateFile {
             }
             // It is tried again and again.
             Err(error) if !std::mem::replace(&mut self.fails, true) => {
-                tracing::warn!(
-                    file = %self.path.display(), %error,
-                    "cannot keep the names of sessions for a restart; trying again"
-                );
+                tracing::warn!(event = "state_not_saved", state = "sessions", file = %self.path.display(), %error, "cannot save which sessions are up; trying again; after a restart the agent does not wait for them");
             }
             Err(_) => {}
         }

@@ -52,7 +52,7 @@ impl Agent {
         }
         for family in new.iter() {
             let message = warning(family);
-            tracing::warn!("{message}");
+            tracing::warn!(event = "blocks_unsent", %family, "{message}");
             self.tell("BlocksUnsent", true, "the node's blocks", message);
         }
     }

@@ -7,6 +7,7 @@ use podroute_config::{Config, NodeFacts, Problem};
 use serde_json::json;
 
 use super::{Form, RunDir, for_programs, read_input};
+use crate::count::count;
 use crate::{agent, cluster};
 
 /// What is asked.
@@ -141,7 +142,7 @@ fn answer(question: &Question, lines: &[Line], configs: &[(String, Config)]) -> 
         } else if is_good {
             let (peers, blocks) = (config.peers.len(), config.node.blocks.len());
             let from_cluster = if config.from_kubernetes.any() {
-                "; Kubernetes tells the running agent blocks, nodes and Services: podroute show cluster"
+                "; blocks, nodes and Services come from Kubernetes: podroute show cluster"
             } else {
                 ""
             };
@@ -172,10 +173,6 @@ fn summary(errors: usize, lines: &[Line]) -> String {
         0 => format!("{}, and --strict", count(lines.len(), "warning")),
         errors => count(errors, "error"),
     }
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// The configurations in a manifest; `None` where this is none. The data of a ConfigMap, by key.
@@ -210,7 +207,7 @@ fn missing_files(config: &Config) -> Vec<Problem> {
             line: 1,
             column: 1,
             message: format!("{}: {error}", file.display()),
-            remedy: "the session does not start before the file is there".to_owned(),
+            remedy: "the session does not start before the file exists".to_owned(),
         })
     };
     config.peers.iter().filter_map(of_peer).collect()

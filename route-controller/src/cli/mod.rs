@@ -337,10 +337,7 @@ fn install_cni(config: &Path, bin: PathBuf, conf: PathBuf) -> Result<(), String>
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    #[expect(
-        clippy::expect_used,
-        reason = "without threads and epoll nothing can be done, and nobody can be told more"
-    )]
+    #[expect(clippy::expect_used, reason = "cannot start threads or epoll")]
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -380,14 +377,14 @@ fn dump(file: &Path, run_dir: &Path) -> Result<(), String> {
 fn cleanup(state: &pods::StateDir, conf_dir: &Path, force: bool) -> Result<(), String> {
     if !force && agent::is_running(state.run_dir()) {
         return Err(format!(
-            "an agent runs with {}: it would put back what is removed, and pods would lose their network; stop it first \
-             (systemctl stop podroute, or delete the DaemonSet), or give --force",
+            "an agent runs with {}: it would restore what is removed, and pods would lose their network; stop it first \
+             (systemctl stop podroute, or delete the DaemonSet), or use --force",
             state.run_dir().display()
         ));
     }
     let list = install::uninstall(conf_dir);
     let routes = block_on(cleanup::cleanup())
-        .map(|count| println!("removed {count} kernel routes"))
+        .map(|count| println!("removed {}", crate::count::count(count, "kernel object")))
         .map_err(|error| format!("cannot remove routes: {error}; podroute needs CAP_NET_ADMIN"));
     let pods = pods::cleanup(state);
     let failures: Vec<String> = [list, routes, pods].into_iter().filter_map(Result::err).collect();
@@ -493,9 +490,6 @@ fn order(run_dir: &Path, request: &Request) -> Result<(), String> {
             println!("{text}");
             Ok(())
         }
-        _ => Err(
-            "the agent gave an answer to another question; are podroute and the agent of one version?"
-                .to_owned(),
-        ),
+        _ => Err("unexpected answer from the agent; are podroute and the agent of one version?".to_owned()),
     }
 }

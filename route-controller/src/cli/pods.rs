@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::show::{duration, new_table, text};
 use super::{Form, RunDir, for_programs};
+use crate::count::count;
 
 /// Where the plugins keep their state.
 #[derive(Clone, Debug, clap::Args)]
@@ -136,15 +137,15 @@ pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), String> {
     }
     if found.is_empty() && left.is_empty() {
         let what = if not_entered == 0 {
-            "addresses, interfaces and pods fit together"
+            "addresses, interfaces and pods are consistent"
         } else {
-            "addresses and the host's interfaces fit together"
+            "addresses and the host's interfaces are consistent"
         };
         println!("{}: {what}", path.display());
     }
     if not_entered > 0 {
         println!(
-            "not looked into: {not_entered} pods, whose network namespaces cannot be entered from here; run this on the node as \
+            "not checked inside: {not_entered} pods, whose network namespaces cannot be entered from here; run this on the node as \
              root, or give the container CAP_SYS_ADMIN and the directory of namespaces"
         );
     }
@@ -154,22 +155,35 @@ pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), String> {
 fn summary(left: &[Finding], fix: bool) -> Result<(), String> {
     match (left.len(), fix) {
         (0, _) => Ok(()),
-        (count, false) => Err(format!(
-            "{count} found; 'podroute ipam check --fix' repairs what can be repaired"
+        (number, false) => Err(format!(
+            "{}; 'podroute ipam check --fix' repairs what can be repaired",
+            inconsistencies(number)
         )),
-        (count, true) => Err(format!("{count} left: each says what to do")),
+        (number, true) => Err(format!(
+            "{} left; each line above names the remedy",
+            inconsistencies(number)
+        )),
     }
 }
 
-/// Removes what the plugins made and says what that was.
+fn inconsistencies(number: usize) -> String {
+    let noun = if number == 1 {
+        "inconsistency"
+    } else {
+        "inconsistencies"
+    };
+    format!("{number} {noun}")
+}
+
+/// Removes the objects of the plugins and prints their numbers.
 pub(super) fn cleanup(state: &StateDir) -> Result<(), String> {
     let removed = cni_ipam::cleanup(&state.path())
-        .map_err(|error| format!("what the plugins made is removed only in part: {error}"))?;
+        .map_err(|error| format!("the plugins' interfaces and files are removed only partly: {error}"))?;
     println!(
-        "removed {} pod interfaces with their routes, {} addresses, {} records of pods{}",
-        removed.interfaces,
-        removed.addresses,
-        removed.attachments,
+        "removed {} with their routes, {}, {}{}",
+        count(removed.interfaces, "pod interface"),
+        count(removed.addresses, "claimed address"),
+        count(removed.attachments, "attachment record"),
         if removed.table { ", the nftables table" } else { "" }
     );
     Ok(())

@@ -78,14 +78,17 @@ async fn follow(node: String, mut news: watch::Receiver<Wanted>) {
         loop {
             let wanted = news.borrow_and_update().network.clone();
             match patch(&mut client, &node, &wanted).await {
-                Ok(()) => break tracing::info!(network = ?wanted, "condition NetworkUnavailable"),
+                Ok(()) => {
+                    break tracing::info!(event = "condition_written", network = ?wanted, "node condition NetworkUnavailable written");
+                }
                 // Once: it is tried until it is taken.
                 Err(error) if !failed => {
                     let error = error::in_words(&error);
-                    tracing::warn!(%error, "the node's condition NetworkUnavailable is not taken; it is tried again every 5 s");
+                    tracing::warn!(event = "condition_failed", %error, "cannot write the node condition NetworkUnavailable; trying again every 5 s");
                 }
                 Err(error) => {
-                    tracing::debug!(error = %error::in_words(&error), "condition NetworkUnavailable");
+                    let error = error::in_words(&error);
+                    tracing::debug!(event = "condition_failed", %error, "cannot write the node condition NetworkUnavailable");
                 }
             }
             failed = true;
@@ -126,7 +129,7 @@ fn condition(network: &Network, now: &str) -> Option<serde_json::Value> {
         Network::Drained => (
             "True",
             "PodrouteDrained",
-            "the node is drained and its routes are withdrawn; 'podroute undrain' takes that back",
+            "the node is drained and its routes are withdrawn; 'podroute undrain' ends that",
         ),
         Network::Available => (
             "False",

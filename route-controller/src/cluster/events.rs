@@ -67,7 +67,11 @@ impl Events {
             message,
         };
         if self.sender.try_send(told).is_err() {
-            tracing::debug!(reason, "an Event was dropped: too many are under way");
+            tracing::debug!(
+                event = "event_dropped",
+                reason,
+                "Event dropped: too many are being written"
+            );
         }
     }
 }
@@ -77,7 +81,7 @@ async fn post_all(node: String, mut inbox: mpsc::Receiver<Told>) {
     while let Some(told) = inbox.recv().await {
         number += 1;
         if let Err(error) = post(&mut client, &node, number, &told).await {
-            tracing::debug!(%error, reason = told.reason, "an Event was not taken");
+            tracing::debug!(event = "event_dropped", %error, reason = told.reason, "the API server refused an Event");
         }
     }
 }

@@ -56,7 +56,7 @@ pub(crate) fn follow(node: String, wanted: FromKubernetes, watches: Watches) -> 
                 Ok(client) => break client,
                 Err(error) => {
                     let error = format!(
-                        "no way to the Kubernetes API: {error}; in a pod it needs a service account, elsewhere KUBECONFIG"
+                        "cannot reach the Kubernetes API: {error}; in a pod this needs a service account, elsewhere KUBECONFIG"
                     );
                     failed(NODES, error, &watches);
                 }
@@ -107,7 +107,7 @@ fn observed(client: Client, watches: &Watches) -> Client {
             if let Some(resource) = asked.filter(|_| answer.status().is_success())
                 && let News::Back(after) = watches.succeeded(resource, Instant::now())
             {
-                tracing::info!(%resource, away_for = ?after, "the Kubernetes API answers again");
+                tracing::info!(event = "api_reachable", %resource, away_for = ?after, "the Kubernetes API answers again");
             }
             Ok::<_, tower::BoxError>(answer)
         }
@@ -118,10 +118,7 @@ fn observed(client: Client, watches: &Watches) -> Client {
 /// The log hears of an outage once.
 fn failed(resource: &'static str, error: String, watches: &Watches) {
     if watches.failed(resource, Instant::now(), error.clone()) == News::Lost {
-        tracing::warn!(
-            %resource, %error,
-            "no good answer from the Kubernetes API; what is known stays, and it is asked again at least every 30 s"
-        );
+        tracing::warn!(event = "api_unreachable", %resource, %error, "cannot read from the Kubernetes API; the last known objects stay in use; trying again at least every 30 s");
     }
 }
 

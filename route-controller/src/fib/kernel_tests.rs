@@ -197,7 +197,7 @@ fn learn(fib: &mut Fib, prefixes: &[&str]) {
         };
         FibChange {
             prefix,
-            next_hops: [FibHop {
+            next_hops: [FibNextHop {
                 addr: addr.parse().unwrap(),
                 weight: 1,
             }]

@@ -169,7 +169,7 @@ impl FibTask {
                 self.fib.objects.configure(config.objects, config.resilience);
             }
             Err(error) => {
-                tracing::info!(%error, "this kernel has no nexthop objects; routes carry their gateways themselves");
+                tracing::info!(event = "no_nexthop_objects", %error, "this kernel has no nexthop objects; each route contains its gateways");
                 self.fib.objects.configure(false, None);
             }
         }
@@ -179,8 +179,12 @@ impl FibTask {
     async fn ensure_rules(&mut self) {
         match rules::ensure(self.fib.rule()).await {
             Ok((0, 0)) => {}
-            Ok((added, removed)) => tracing::info!(added, removed, "policy rules"),
-            Err(error) => tracing::error!(%error, "cannot set policy rules (fib.rulePriority)"),
+            Ok((added, removed)) => {
+                tracing::info!(event = "policy_rules", added, removed, "policy rules changed")
+            }
+            Err(error) => {
+                tracing::error!(event = "policy_rules_failed", %error, "cannot set policy rules (fib.rulePriority)")
+            }
         }
     }
 
@@ -214,7 +218,7 @@ impl FibTask {
                 news = self.monitor.next(self.writer.port(), table) => match news {
                     Ok(news) => self.learn(news).await,
                     Err(error) => {
-                        tracing::error!(%error, "cannot listen to the kernel; reading everything anew");
+                        tracing::error!(event = "notifications_failed", %error, "cannot receive notifications of the kernel; reading everything again");
                         self.read_again().await;
                     }
                 },
@@ -342,15 +346,20 @@ impl FibTask {
         let count = self.fib.delta.sweep();
         if count > 0 {
             tracing::info!(
+                event = "stale_routes_removed",
                 count,
-                "removing routes from before the start that nobody announced again"
+                "removing routes of the previous run that no peer advertises"
             );
         }
     }
 
     async fn tell(&self, news: Vec<(IpAddr, bgp_proto::engine::Reach)>) {
         if !news.is_empty() && self.speaker.next_hops(news).await.is_err() {
-            tracing::debug!("the speaker has stopped");
+            tracing::debug!(
+                event = "task_stopped",
+                task = "speaker",
+                "the speaker has stopped"
+            );
         }
     }
 
@@ -369,7 +378,10 @@ impl FibTask {
         for one in news {
             topology |= match one {
                 News::Overrun => {
-                    tracing::warn!("the kernel's notifications overran our buffer; reading everything anew");
+                    tracing::warn!(
+                        event = "notifications_lost",
+                        "notifications of the kernel were lost (buffer full); reading everything again"
+                    );
                     self.read_again().await;
                     false
                 }
@@ -400,11 +412,8 @@ impl FibTask {
     fn observe(&mut self, key: RouteKey, spec: Option<super::RouteSpec>) -> bool {
         let gone = spec.is_none();
         if self.fib.delta.observe(key, spec.map(Arc::new)) && self.reports.may_report(now()) {
-            tracing::warn!(
-                route = %key, repairs = self.reports.repairs, deleted = gone,
-                "somebody else changed a route of ours; putting it back. systemd-networkd does this unless \
-                 ManageForeignRoutes=no is set in networkd.conf; NetworkManager unless the interface is unmanaged"
-            );
+            tracing::warn!(event = "route_restored", route = %key, repairs = self.reports.repairs, deleted = gone, "another program deleted or changed a route of podroute; it is restored. systemd-networkd does this unless \
+                 ManageForeignRoutes=no is set in networkd.conf, NetworkManager unless the interface is unmanaged");
         }
         false
     }
@@ -412,11 +421,8 @@ impl FibTask {
     /// Somebody else put a route in the place of ours.
     fn replaced(&mut self, key: RouteKey, protocol: u8) {
         if self.fib.delta.observe(key, None) && self.reports.may_report(now()) {
-            tracing::warn!(
-                route = %key, protocol,
-                "somebody else replaced a route of ours; it is put back when theirs is gone. Set fib.metric to a metric \
-                 that nobody else uses"
-            );
+            tracing::warn!(event = "route_replaced", route = %key, protocol, "another program replaced a route of podroute; it is restored when the other one is gone. Set fib.metric to \
+                 a metric that no other program uses");
         }
     }
 
@@ -508,13 +514,13 @@ impl FibTask {
             (Batch::Routes(ops), Err(error)) => self.lost_answers(ops, &error),
             (Batch::Objects(ops), Ok(outcomes)) => self.settle_objects(&ops, &outcomes),
             (Batch::Objects(ops), Err(error)) => {
-                tracing::error!(%error, "no answer from the kernel to changes of nexthop objects; trying again");
+                tracing::error!(event = "kernel_no_answer", %error, "the kernel did not answer changes of nexthop objects; trying again");
                 self.settle_objects(&ops, &vec![Err(Failure::Errno(libc::EIO)); ops.len()]);
             }
             (Batch::ReadObjects(reading), Ok(_)) => self.objects_read(reading),
             (Batch::ReadObjects(_), Err(error)) => {
                 let _ = self.unread.end(now());
-                tracing::error!(%error, "cannot read the kernel's nexthop objects; the next audit tries again");
+                tracing::error!(event = "kernel_unreadable", %error, "cannot read the kernel's nexthop objects; the next audit tries again");
             }
         }
     }
@@ -565,13 +571,13 @@ impl FibTask {
         }
         for (errno, count) in count_failures(outcomes) {
             let error = io::Error::from_raw_os_error(errno);
-            tracing::warn!(count, %error, "the kernel refuses routes; trying again later (podroute show fib)");
+            tracing::warn!(event = "routes_refused", count, %error, "the kernel refuses routes; trying again later (podroute show fib)");
         }
     }
 
     /// The answers did not come: nothing is known of these changes.
     fn lost_answers(&mut self, ops: Vec<Op>, error: &io::Error) {
-        tracing::error!(%error, count = ops.len(), "no answer from the kernel to route changes; trying again");
+        tracing::error!(event = "kernel_no_answer", %error, count = ops.len(), "the kernel did not answer route changes; trying again");
         let now = now();
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         for op in ops {

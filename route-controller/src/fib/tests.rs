@@ -57,7 +57,7 @@ pub(crate) fn learned(text: &str, hops: &[&str]) -> FibChange {
         prefix: prefix(text),
         next_hops: hops
             .iter()
-            .map(|hop| FibHop {
+            .map(|hop| FibNextHop {
                 addr: hop.parse().unwrap(),
                 weight: 1,
             })

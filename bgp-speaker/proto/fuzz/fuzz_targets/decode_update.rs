@@ -33,8 +33,8 @@ fn context(bits: u8) -> DecodeContext {
 /// What the encoder changes on purpose: unknown attributes are passed on with Partial set.
 fn passed_on(attrs: &PathAttrs) -> PathAttrs {
     let mut attrs = attrs.clone();
-    if let Some(rare) = &mut attrs.rare {
-        rare.unknown.iter_mut().for_each(|unknown| unknown.flags |= 0x20);
+    if let Some(extra) = &mut attrs.extra {
+        extra.unknown.iter_mut().for_each(|unknown| unknown.flags |= 0x20);
     }
     attrs
 }

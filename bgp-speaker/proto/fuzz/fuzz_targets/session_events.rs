@@ -136,17 +136,17 @@ impl Shell {
         }
     }
 
-    fn give(&mut self, input: Input<'_>) {
+    fn input(&mut self, input: Input<'_>) {
         self.session.handle(self.now, input);
         while let Some(output) = self.session.poll_output() {
-            self.obey(output);
+            self.run_output(output);
         }
         if let Some(at) = self.session.poll_timeout() {
             assert!(at > self.now, "a timer that is due was not fired");
         }
     }
 
-    fn obey(&mut self, output: Output) {
+    fn run_output(&mut self, output: Output) {
         let (engine, now) = (&mut self.engine, self.now);
         match output {
             Output::Connect(conn) => assert!(self.dialing.insert(conn), "dialed twice"),
@@ -192,35 +192,35 @@ impl Shell {
     fn bytes(&mut self, choice: u8, bytes: &[u8]) {
         let Some(conn) = self.any(choice) else { return };
         let mut buf = BytesMut::from(bytes);
-        self.give(Input::Received { conn, buf: &mut buf });
+        self.input(Input::Received { conn, buf: &mut buf });
     }
 
     /// One event; takes what it needs of the rest.
     fn event<'a>(&mut self, kind: u8, choice: u8, rest: &'a [u8]) -> &'a [u8] {
         match kind % 16 {
-            0 => self.give(Input::Start),
-            1 => self.give(Input::Stop {
+            0 => self.input(Input::Start),
+            1 => self.input(Input::Stop {
                 subcode: cease::ADMIN_SHUTDOWN,
                 message: "why".to_owned(),
             }),
-            2 => self.give(Input::Abandon),
+            2 => self.input(Input::Abandon),
             3 => {
                 if let Some(conn) = self.dialing.pop_first() {
                     self.open.insert(conn);
-                    self.give(Input::Connected { conn, incoming: false });
+                    self.input(Input::Connected { conn, incoming: false });
                 }
             }
             4 => {
                 let conn = ConnId(self.next_incoming);
                 self.next_incoming += 1;
                 self.open.insert(conn);
-                self.give(Input::Connected { conn, incoming: true });
+                self.input(Input::Connected { conn, incoming: true });
             }
             5 => {
                 let conn = self.dialing.pop_first().or(self.any(choice));
                 if let Some(conn) = conn {
                     self.open.remove(&conn);
-                    self.give(Input::Closed { conn, error: None });
+                    self.input(Input::Closed { conn, error: None });
                 }
             }
             6 | 7 => {
@@ -230,15 +230,15 @@ impl Shell {
             8 | 9 => self.bytes(choice, &keepalive()),
             10 => {
                 self.now += Duration::from_millis(u64::from(choice) * 64);
-                self.give(Input::Tick);
+                self.input(Input::Tick);
             }
-            11 => self.give(Input::Wrote),
-            12 => self.give(Input::Unread),
-            13 => self.give(Input::SendRefresh(Refresh {
+            11 => self.input(Input::Wrote),
+            12 => self.input(Input::Unread),
+            13 => self.input(Input::SendRefresh(Refresh {
                 family: Family::Ipv4,
                 kind: RefreshKind::Request,
             })),
-            14 => self.give(Input::Fail {
+            14 => self.input(Input::Fail {
                 notification: Notification::cease(cease::MAX_PREFIXES),
                 idle_for: Duration::from_secs(u64::from(choice)),
             }),
@@ -261,7 +261,7 @@ impl Shell {
 fuzz_target!(|data: &[u8]| {
     let Some((&choice, mut rest)) = data.split_first() else { return };
     let mut shell = Shell::new(choice);
-    shell.give(Input::Start);
+    shell.input(Input::Start);
     while let [kind, choice, tail @ ..] = rest {
         rest = shell.event(*kind, *choice, tail);
     }

@@ -1,4 +1,5 @@
-//! No single call goes through all routes, however many there are: counted, not timed.
+//! The cost of a single call is bounded, whatever the number of routes. Visits of paths are counted, not
+//! time.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,17 +14,18 @@ use crate::wire::{
     Capability, GracefulRestart, NextHop, Nlri, Open, PathAttrs, Refresh, RefreshKind, RouteBatch, RouteOp,
 };
 
-/// Several slices of each kind of work.
+/// More than one slice of each kind of work.
 const ROUTES: u32 = 400_000;
-/// Paths and references that one call may look at: a slice of destinations, some times each. All routes are more.
-const MOST: usize = 10 * work::SLICE;
+/// Most paths and references that a call may visit: a few times a slice of destinations, and fewer than all
+/// routes.
+const MAX_VISITS: usize = 10 * work::SLICE;
 const A: PeerId = PeerId(1);
 const B: PeerId = PeerId(2);
 
 struct Bench {
     engine: Engine,
     epochs: [u32; 3],
-    /// Visits of the call with the most.
+    /// Visits of the most expensive call.
     worst: usize,
     kernel: usize,
 }
@@ -113,7 +115,7 @@ fn attrs() -> PathAttrs {
 }
 
 impl Bench {
-    /// A has announced all routes, B has them.
+    /// Peer A announced all routes; they were advertised to B.
     fn new() -> Self {
         let engine = Engine::new(EngineConfig {
             asn: Asn(64512),
@@ -131,11 +133,11 @@ impl Bench {
             kernel: 0,
         };
         for peer in [A, B] {
-            bench.tell(Input::Configure(peer, routing(peer, Policy::accept_all())));
+            bench.apply(Input::Configure(peer, routing(peer, Policy::accept_all())));
             bench.up(peer);
         }
         for batch in batches(Some(&attrs()), 0..ROUTES) {
-            bench.tell(Input::Routes(bench.session(A), batch));
+            bench.apply(Input::Routes(bench.session(A), batch));
         }
         bench.check("the table");
         assert_eq!(bench.kernel, ROUTES as usize);
@@ -149,7 +151,7 @@ impl Bench {
 
     fn up(&mut self, peer: PeerId) {
         self.epochs[peer.0 as usize] += 1;
-        self.tell(Input::Up(self.session(peer), facts(peer, 1).into()));
+        self.apply(Input::Up(self.session(peer), facts(peer, 1).into()));
     }
 
     fn counted<T>(&mut self, call: impl FnOnce(&mut Engine) -> T) -> T {
@@ -159,12 +161,12 @@ impl Bench {
         result
     }
 
-    /// Takes an input; nothing is done yet.
+    /// Queues an input; no work is done yet.
     fn handle(&mut self, input: Input) {
         self.counted(|engine| engine.handle(Instant::now(), input));
     }
 
-    /// All that follows.
+    /// Does all pending work.
     fn pump(&mut self) {
         loop {
             while let Some(output) = self.engine.next_output() {
@@ -187,22 +189,23 @@ impl Bench {
                     _ => {}
                 }
             }
-            if !self.counted(Engine::work) && !self.counted(Engine::tidy) && self.engine.out.is_empty() {
+            if !self.counted(Engine::work) && !self.counted(Engine::free_unused) && self.engine.out.is_empty()
+            {
                 return;
             }
         }
     }
 
-    fn tell(&mut self, input: Input) {
+    fn apply(&mut self, input: Input) {
         self.handle(input);
         self.pump();
     }
 
-    /// The costliest call so far is a slice.
+    /// Asserts that the most expensive call since the last check cost no more than a slice.
     fn check(&mut self, what: &str) {
         let worst = std::mem::take(&mut self.worst);
         println!("{what}: {worst} visits at the most");
-        assert!(worst <= MOST, "{what}: {worst} visits in one call");
+        assert!(worst <= MAX_VISITS, "{what}: {worst} visits in one call");
     }
 
     fn refresh(&mut self, peer: PeerId, kind: RefreshKind) {
@@ -216,32 +219,32 @@ impl Bench {
 }
 
 #[test]
-fn a_full_walk_is_noticed() {
+fn exclusive_prefixes_are_counted_in_pages() {
     let bench = Bench::new();
     visits::take();
     let mut found = 0;
-    let most = pages(|place| {
-        let (counts, next) = bench.engine.only_from(&[A].into(), place);
+    let worst = pages(|cursor| {
+        let (counts, next) = bench.engine.count_exclusive_prefixes(&[A].into(), cursor);
         found += counts.get(&A).copied().unwrap_or(0);
         next
     });
     assert_eq!(found, ROUTES as usize);
-    println!("who is alone: {most} visits at the most");
-    assert!(most <= MOST);
+    println!("exclusive prefixes: {worst} visits at the most");
+    assert!(worst <= MAX_VISITS);
 }
 
-/// The costliest page; all of them together are a full walk.
+/// Visits of the most expensive page; all pages together visit the whole table.
 fn pages(mut page: impl FnMut(u32) -> Option<u32>) -> usize {
-    let (mut most, mut all, mut place) = (0, 0, Some(0));
+    let (mut worst, mut all, mut cursor) = (0, 0, Some(0));
     visits::take();
-    while let Some(from) = place {
-        place = page(from);
+    while let Some(from) = cursor {
+        cursor = page(from);
         let visited = visits::take();
-        most = most.max(visited);
+        worst = worst.max(visited);
         all += visited;
     }
-    assert!(all > MOST, "{all} visits");
-    most
+    assert!(all > MAX_VISITS, "{all} visits");
+    worst
 }
 
 #[test]
@@ -254,24 +257,24 @@ fn views() {
         ..RouteFilter::default()
     };
     let mut shown = 0;
-    let most = pages(|place| {
-        let (page, next) = engine.routes(&of(Prefixes::All), place, 1000);
+    let worst = pages(|cursor| {
+        let (page, next) = engine.routes(&of(Prefixes::All), cursor, 1000);
         shown += page.len();
         next
     });
     assert_eq!(shown, ROUTES as usize);
-    println!("a page of 1000: {most} visits at the most");
-    assert!(most <= 10_000);
-    // Nothing fits: a page is a slice.
+    println!("a page of 1000: {worst} visits at the most");
+    assert!(worst <= 10_000);
+    // Nothing matches: a page ends after one slice.
     let nowhere = of(Prefixes::Within(Prefix::v4(0x0A00_0000, 8)));
-    let most = pages(|place| {
-        let (page, next) = engine.routes(&nowhere, place, 1000);
+    let worst = pages(|cursor| {
+        let (page, next) = engine.routes(&nowhere, cursor, 1000);
         assert!(page.is_empty());
         next
     });
-    println!("a page where nothing fits: {most} visits at the most");
-    assert!(most <= MOST);
-    // What is looked up costs the same in any table.
+    println!("a page where nothing fits: {worst} visits at the most");
+    assert!(worst <= MAX_VISITS);
+    // A lookup costs the same in a table of any size.
     let host = Prefix::v4(0x0B00_1234, 32);
     for (prefixes, found) in [
         (Prefixes::Exactly(host), true),
@@ -291,26 +294,26 @@ fn views() {
 #[test]
 fn previews() {
     let mut bench = Bench::new();
-    let rehearse = |bench: &mut Bench, inputs: Vec<Input>| {
-        let mut rehearsal = bench.counted(|engine| engine.rehearse(Instant::now(), inputs));
-        let most = pages(|place| {
-            let excerpt = bench.engine.excerpt(place);
+    let preview_of = |bench: &mut Bench, inputs: Vec<Input>| {
+        let mut run = bench.counted(|engine| engine.begin_preview(Instant::now(), inputs));
+        let worst = pages(|cursor| {
+            let page = bench.engine.table_page(cursor);
             let visited = visits::take();
-            let last = rehearsal.take(&excerpt);
+            let last = run.add_page(&page);
             visits::take();
-            (0..visited).for_each(|_| visits::note());
-            (!last).then(|| rehearsal.place())
+            (0..visited).for_each(|_| visits::record());
+            (!last).then(|| run.cursor())
         });
-        bench.worst = bench.worst.max(most);
+        bench.worst = bench.worst.max(worst);
         bench.check("an excerpt");
-        rehearsal.finish()
+        run.finish()
     };
     assert_eq!(
-        rehearse(&mut bench, vec![]),
+        preview_of(&mut bench, vec![]),
         Preview::default(),
         "nothing is to change"
     );
-    let preview = rehearse(
+    let preview = preview_of(
         &mut bench,
         vec![Input::Configure(A, routing(A, Policy::reject_all()))],
     );
@@ -371,7 +374,7 @@ fn a_restart_that_is_not_ended() {
     bench.handle(Input::Restarting(bench.session(A), FamilySet::ALL));
     bench.up(A);
     bench.check("Restarting and Up");
-    bench.handle(Input::Swept(bench.session(A)));
+    bench.handle(Input::StaleExpired(bench.session(A)));
     bench.check("Swept");
     bench.pump();
     bench.check("what follows from it");
@@ -392,7 +395,7 @@ fn the_ends_of_sessions() {
     bench.check("Up of the sender");
     assert_eq!((bench.received(), bench.kernel), (0, 0));
     for batch in batches(Some(&attrs()), 0..ROUTES) {
-        bench.tell(Input::Routes(bench.session(A), batch));
+        bench.apply(Input::Routes(bench.session(A), batch));
     }
     bench.handle(Input::Remove(A));
     bench.check("Remove");
@@ -405,7 +408,7 @@ fn the_ends_of_sessions() {
 fn withdrawals_one_message_at_a_time() {
     let mut bench = Bench::new();
     for batch in batches(None, 0..ROUTES) {
-        bench.tell(Input::Routes(bench.session(A), batch));
+        bench.apply(Input::Routes(bench.session(A), batch));
     }
     bench.check("withdrawals");
     assert_eq!(bench.engine.sizes(), (0, 0, 0));
@@ -454,7 +457,7 @@ fn what_changes_many_routes() {
     bench.check("a drain");
     bench.pump();
     bench.check("what follows from it");
-    // The sender comes back as another.
+    // The sender comes back with another identifier and address.
     bench.handle(Input::Restarting(bench.session(A), FamilySet::ALL));
     bench.epochs[1] += 1;
     let mut other = facts(A, 1);

@@ -148,7 +148,7 @@ impl Policy {
     pub fn apply(&self, matched: RuleSet, attrs: &mut PathAttrs, context: ActionContext) {
         self.matched(matched)
             .for_each(|rule| rule.actions.apply(attrs, context));
-        attrs.tidy();
+        attrs.normalize();
     }
 
     /// Whether any rule sets this next hop.

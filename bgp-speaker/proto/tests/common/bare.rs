@@ -37,7 +37,7 @@ impl Bare {
     }
 
     /// Takes an input, and does all that follows.
-    pub(crate) fn tell(&mut self, input: Input) {
+    pub(crate) fn apply(&mut self, input: Input) {
         self.handle(input);
         self.pump();
     }

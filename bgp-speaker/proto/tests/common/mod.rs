@@ -42,7 +42,7 @@ pub(crate) fn config() -> EngineConfig {
 
 /// What a peer knows from us.
 #[derive(Default, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct ReceivedRoutes {
     pub(crate) routes: BTreeMap<Prefix, PathAttrs>,
     /// By prefix and identifier: what a peer that takes several paths knows.
     pub(crate) paths: BTreeMap<(Prefix, PathId), PathAttrs>,
@@ -65,7 +65,7 @@ pub(crate) struct World {
     pub(crate) up: BTreeSet<PeerId>,
     /// Sessions so far.
     pub(crate) epochs: BTreeMap<PeerId, u32>,
-    pub(crate) heard: BTreeMap<PeerId, Heard>,
+    pub(crate) received: BTreeMap<PeerId, ReceivedRoutes>,
     pub(crate) fib: BTreeMap<Prefix, Vec<IpAddr>>,
     pub(crate) watched: BTreeSet<IpAddr>,
     pub(crate) unreachable: BTreeSet<IpAddr>,
@@ -170,7 +170,7 @@ pub(crate) fn helping(peer: PeerId, kind: PeerKind) -> SessionFacts {
 }
 
 /// All routes of a filter, by prefix.
-pub(crate) fn shown(engine: &Engine, filter: &RouteFilter) -> Vec<RouteView> {
+pub(crate) fn routes_matching(engine: &Engine, filter: &RouteFilter) -> Vec<RouteView> {
     let (mut all, mut place) = (Vec::new(), Some(0));
     while let Some(from) = place {
         let (page, next) = engine.routes(filter, from, 100);
@@ -241,7 +241,7 @@ impl World {
             kinds: BTreeMap::new(),
             up: BTreeSet::new(),
             epochs: BTreeMap::new(),
-            heard: BTreeMap::new(),
+            received: BTreeMap::new(),
             fib: BTreeMap::new(),
             watched: BTreeSet::new(),
             unreachable: BTreeSet::new(),
@@ -264,12 +264,12 @@ impl World {
     pub(crate) fn add_with(&mut self, peer: PeerId, routing: PeerRouting, facts: SessionFacts) {
         self.kinds.insert(peer, routing.kind);
         self.handle(Input::Configure(peer, Arc::new(routing)));
-        let heard = Heard {
+        let received = ReceivedRoutes {
             add_path: facts.negotiated.add_path_send,
             extended_next_hop: facts.negotiated.extended_next_hop,
-            ..Heard::default()
+            ..ReceivedRoutes::default()
         };
-        self.heard.insert(peer, heard);
+        self.received.insert(peer, received);
         self.up.insert(peer);
         *self.epochs.entry(peer).or_default() += 1;
         self.handle(Input::Up(self.session(peer), Box::new(facts)));
@@ -283,7 +283,7 @@ impl World {
 
     pub(crate) fn down(&mut self, peer: PeerId) {
         self.up.remove(&peer);
-        self.heard.insert(peer, Heard::default());
+        self.received.insert(peer, ReceivedRoutes::default());
         self.handle(Input::Down(self.session(peer)));
     }
 
@@ -293,7 +293,7 @@ impl World {
 
     pub(crate) fn restarting_in(&mut self, peer: PeerId, families: FamilySet) {
         self.up.remove(&peer);
-        self.heard.insert(peer, Heard::default());
+        self.received.insert(peer, ReceivedRoutes::default());
         self.handle(Input::Restarting(self.session(peer), families));
     }
 
@@ -326,21 +326,21 @@ impl World {
     /// Does what the engine says until it has nothing more to say.
     pub(crate) fn pump(&mut self) {
         while let Some(output) = self.engine.poll_output() {
-            self.obey(output);
+            self.run_output(output);
         }
     }
 
-    pub(crate) fn obey(&mut self, output: Output) {
+    pub(crate) fn run_output(&mut self, output: Output) {
         match output {
             Output::Advertise(session, chunk) => {
                 let peer = session.peer;
                 if session != self.session(peer) || !self.up.contains(&peer) {
                     return; // of an ended session
                 }
-                let heard = self.heard.get_mut(&peer).unwrap();
-                heard.queued_bytes += chunk.len_for(peer);
-                heard.queue.push_back(chunk);
-                if !heard.slow {
+                let received = self.received.get_mut(&peer).unwrap();
+                received.queued_bytes += chunk.len_for(peer);
+                received.queue.push_back(chunk);
+                if !received.slow {
                     self.drain(peer);
                 }
             }
@@ -399,25 +399,25 @@ impl World {
 
     /// The peer reads all that is queued for it.
     pub(crate) fn drain(&mut self, peer: PeerId) {
-        let heard = self.heard.get_mut(&peer).unwrap();
+        let received = self.received.get_mut(&peer).unwrap();
         let mut written = 0;
-        while let Some(chunk) = heard.queue.pop_front() {
+        while let Some(chunk) = received.queue.pop_front() {
             written += chunk.cost_for(peer);
             for data in chunk.data_for(peer) {
-                read(heard, BytesMut::from(&data[..]));
+                read(received, BytesMut::from(&data[..]));
             }
         }
-        heard.queued_bytes = 0;
+        received.queued_bytes = 0;
         self.handle(Input::Written(self.session(peer), written));
     }
 }
 
-fn read(heard: &mut Heard, mut buf: BytesMut) {
+fn read(received: &mut ReceivedRoutes, mut buf: BytesMut) {
     let context = DecodeContext {
         four_octet_as: true,
-        add_path: heard.add_path,
+        add_path: received.add_path,
         families: FamilySet::ALL,
-        extended_next_hop: heard.extended_next_hop,
+        extended_next_hop: received.extended_next_hop,
         external: false,
     };
     while let Some(frame) = cut_frame(&mut buf, false).expect("a well-formed frame") {
@@ -425,11 +425,11 @@ fn read(heard: &mut Heard, mut buf: BytesMut) {
             assert_eq!(frame.kind, MessageKind::Refresh);
             let refresh = Refresh::decode(&frame.body).expect("a well-formed ROUTE-REFRESH");
             if let Some(refresh) = refresh.filter(|refresh| refresh.kind == RefreshKind::End) {
-                heard.ends_of_refresh.push(refresh.family);
+                received.ends_of_refresh.push(refresh.family);
             }
             continue;
         }
-        heard.messages += 1;
+        received.messages += 1;
         let mut batch = RouteBatch::default();
         decode_update(&frame.body, &context, &mut batch).expect("a well-formed UPDATE");
         assert!(batch.issues.is_empty(), "{:?}", batch.issues);
@@ -437,17 +437,17 @@ fn read(heard: &mut Heard, mut buf: BytesMut) {
             match op {
                 RouteOp::Announce { attrs, nlri } => {
                     for nlri in batch.slice(&nlri) {
-                        heard.routes.insert(nlri.prefix, attrs.clone());
-                        heard.paths.insert((nlri.prefix, nlri.path_id), attrs.clone());
+                        received.routes.insert(nlri.prefix, attrs.clone());
+                        received.paths.insert((nlri.prefix, nlri.path_id), attrs.clone());
                     }
                 }
                 RouteOp::Withdraw { nlri } => {
                     for nlri in batch.slice(&nlri) {
-                        heard.routes.remove(&nlri.prefix);
-                        heard.paths.remove(&(nlri.prefix, nlri.path_id));
+                        received.routes.remove(&nlri.prefix);
+                        received.paths.remove(&(nlri.prefix, nlri.path_id));
                     }
                 }
-                RouteOp::EndOfRib(family) => heard.end_of_rib.push(family),
+                RouteOp::EndOfRib(family) => received.end_of_rib.push(family),
             }
         }
     }

@@ -79,17 +79,17 @@ pub(crate) fn decode(body: &[u8], ctx: &DecodeContext) -> Result<RouteBatch, Dec
 
 /// What a batch says, in words that compare.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Said {
+pub(crate) enum DecodedOp {
     Announce(PathAttrs, Vec<Nlri>),
     Withdraw(Vec<Nlri>),
     EndOfRib(Family),
 }
 
-pub(crate) fn said(batch: &RouteBatch) -> Vec<Said> {
+pub(crate) fn decoded_ops(batch: &RouteBatch) -> Vec<DecodedOp> {
     let one = |op: &RouteOp| match op {
-        RouteOp::Announce { attrs, nlri } => Said::Announce(attrs.clone(), batch.slice(nlri).to_vec()),
-        RouteOp::Withdraw { nlri } => Said::Withdraw(batch.slice(nlri).to_vec()),
-        RouteOp::EndOfRib(family) => Said::EndOfRib(*family),
+        RouteOp::Announce { attrs, nlri } => DecodedOp::Announce(attrs.clone(), batch.slice(nlri).to_vec()),
+        RouteOp::Withdraw { nlri } => DecodedOp::Withdraw(batch.slice(nlri).to_vec()),
+        RouteOp::EndOfRib(family) => DecodedOp::EndOfRib(*family),
     };
     batch.ops.iter().map(one).collect()
 }
@@ -97,8 +97,8 @@ pub(crate) fn said(batch: &RouteBatch) -> Vec<Said> {
 /// The attributes and prefixes of a batch with one announcement and no issue.
 pub(crate) fn announced(batch: &RouteBatch) -> (PathAttrs, Vec<Nlri>) {
     assert_eq!(batch.issues, Vec::<AttrIssue>::new());
-    match &said(batch)[..] {
-        [Said::Announce(attrs, nlri)] => (attrs.clone(), nlri.clone()),
+    match &decoded_ops(batch)[..] {
+        [DecodedOp::Announce(attrs, nlri)] => (attrs.clone(), nlri.clone()),
         other => panic!("not one announcement: {other:?}"),
     }
 }

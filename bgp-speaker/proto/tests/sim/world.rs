@@ -226,7 +226,7 @@ impl World {
         let links: Vec<usize> = self.nodes[node].sides.keys().copied().collect();
         links
             .into_iter()
-            .for_each(|link| self.tell(node, link, Input::Start));
+            .for_each(|link| self.session_input(node, link, Input::Start));
     }
 
     fn end_of(&self, link: usize, node: usize) -> usize {
@@ -248,12 +248,12 @@ impl World {
         self.now + Duration::from_micros(1000 + self.random.below(29_000))
     }
 
-    fn tell(&mut self, node: usize, link: usize, input: Input<'_>) {
+    fn session_input(&mut self, node: usize, link: usize, input: Input<'_>) {
         let now = self.now;
         if let Some(side) = self.nodes[node].sides.get_mut(&link) {
             side.session.handle(now, input);
         }
-        self.obey(node, link);
+        self.run_outputs(node, link);
     }
 
     fn tcp_of(&self, link: usize, end: usize, conn: ConnId) -> Option<usize> {
@@ -263,7 +263,7 @@ impl World {
     }
 
     /// Does what a session and its engine say.
-    fn obey(&mut self, node: usize, link: usize) {
+    fn run_outputs(&mut self, node: usize, link: usize) {
         let end = self.end_of(link, node);
         let now = self.now;
         while let Some(output) = self.nodes[node]
@@ -420,7 +420,7 @@ impl World {
             Event::Refused { link, end, conn } => {
                 let node = self.node_at(link, end);
                 let error = Some("refused".to_owned());
-                self.tell(node, link, Input::Closed { conn, error });
+                self.session_input(node, link, Input::Closed { conn, error });
             }
             Event::Bytes {
                 link,
@@ -450,7 +450,7 @@ impl World {
                 if let Some(buf) = side.buffers.get_mut(&conn) {
                     *buf = taken;
                 }
-                self.obey(node, link);
+                self.run_outputs(node, link);
             }
             Event::End { link, end, tcp } => {
                 let Some(conn) = self.tcp[tcp].ids[end].take() else {
@@ -460,7 +460,7 @@ impl World {
                 if let Some(side) = self.nodes[node].sides.get_mut(&link) {
                     side.buffers.remove(&conn);
                 }
-                self.tell(node, link, Input::Closed { conn, error: None });
+                self.session_input(node, link, Input::Closed { conn, error: None });
             }
         }
     }
@@ -488,7 +488,7 @@ impl World {
             .unwrap()
             .buffers
             .insert(conn, BytesMut::new());
-        self.tell(
+        self.session_input(
             called,
             link,
             Input::Connected {
@@ -496,7 +496,7 @@ impl World {
                 incoming: true,
             },
         );
-        self.tell(
+        self.session_input(
             caller,
             link,
             Input::Connected {
@@ -522,7 +522,7 @@ impl World {
                         .buffers
                         .remove(&conn);
                     let error = Some("reset".to_owned());
-                    self.tell(node, link, Input::Closed { conn, error });
+                    self.session_input(node, link, Input::Closed { conn, error });
                 }
             }
         }
@@ -571,7 +571,7 @@ impl World {
                     let (_, event) = self.queue.pop_first().unwrap();
                     self.happen(event);
                 }
-                (_, Some((_, node, link))) => self.tell(node, link, Input::Tick),
+                (_, Some((_, node, link))) => self.session_input(node, link, Input::Tick),
                 _ => break,
             }
         }

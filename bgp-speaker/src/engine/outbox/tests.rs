@@ -10,7 +10,7 @@ use super::*;
 const PEER: PeerId = PeerId(7);
 const SESSION: SessionId = SessionId { peer: PEER, epoch: 1 };
 
-/// A message of so many octets that says who sent it and as which.
+/// A message of this length that carries its sender and number.
 fn message(length: usize, kind: u8, number: u32) -> Bytes {
     let mut message = BytesMut::with_capacity(length);
     message.put_bytes(0xFF, 16);
@@ -28,7 +28,7 @@ fn chunk(length: usize, number: u32) -> Arc<Chunk> {
     Arc::new(Chunk::only_for(PEER, message(length, ROUTES, number)))
 }
 
-/// Reads one message: its kind and number. Panics if its octets are not those that were sent.
+/// Reads one message and returns its kind and number. Panics if its octets are not those of one message.
 async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> (u8, u32) {
     let mut header = [0; 23];
     stream.read_exact(&mut header).await.unwrap();
@@ -40,7 +40,7 @@ async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> (u8, u32) {
     (header[18], u32::from_be_bytes(header[19..].try_into().unwrap()))
 }
 
-/// Our end and the peer's; ours takes little before it is full.
+/// Both ends of a connection; the send buffer of the first is small.
 async fn connection() -> (Arc<TcpStream>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (ours, theirs) = tokio::join!(
@@ -48,7 +48,7 @@ async fn connection() -> (Arc<TcpStream>, TcpStream) {
         listener.accept()
     );
     let ours = ours.unwrap();
-    ours.set_nodelay(true).unwrap(); // as all sessions have it
+    ours.set_nodelay(true).unwrap(); // as on all sessions
     socket2::SockRef::from(&ours).set_send_buffer_size(8192).unwrap();
     ours.writable().await.unwrap();
     (Arc::new(ours), theirs.unwrap().0)
@@ -69,7 +69,7 @@ async fn a_small_chunk_is_written_without_the_task() {
     let (ours, mut theirs) = connection().await;
     let outbox = Outbox::new(SESSION, ours);
     for number in 0..100 {
-        assert_eq!(outbox.put(chunk(50, number)), Put::EngineWrites);
+        assert_eq!(outbox.put(chunk(50, number)), PutOutcome::EngineWrites);
         assert!(!is_ready(&outbox), "nothing for the task");
         assert_eq!(outbox.write(now()), Chunk::MIN_COST);
         assert_eq!(read_message(&mut theirs).await, (ROUTES, number));
@@ -83,10 +83,10 @@ async fn a_small_chunk_is_written_without_the_task() {
 async fn small_chunks_of_a_turn_go_together() {
     let (ours, mut theirs) = connection().await;
     let outbox = Outbox::new(SESSION, ours);
-    assert_eq!(outbox.put(chunk(50, 0)), Put::EngineWrites);
+    assert_eq!(outbox.put(chunk(50, 0)), PutOutcome::EngineWrites);
     assert_eq!(
         outbox.put(chunk(60, 1)),
-        Put::Queued,
+        PutOutcome::Queued,
         "it is to be written already"
     );
     assert_eq!(outbox.write(now()), 2 * Chunk::MIN_COST);
@@ -100,14 +100,18 @@ async fn more_than_a_message_is_for_the_task() {
     let (ours, _theirs) = connection().await;
     let outbox = Outbox::new(SESSION, ours);
     let mut queue = Queue::default();
-    assert_eq!(outbox.put(chunk(50, 0)), Put::EngineWrites);
-    assert_eq!(outbox.put(chunk(SMALL, 1)), Put::Queued);
+    assert_eq!(outbox.put(chunk(50, 0)), PutOutcome::EngineWrites);
+    assert_eq!(outbox.put(chunk(SMALL, 1)), PutOutcome::Queued);
     assert_eq!(outbox.write(now()), 0);
     assert!(is_ready(&outbox));
     assert_eq!(outbox.take(&mut queue, 1 << 20).unwrap(), 2);
     assert_eq!(queue.octets(), 50 + SMALL);
     assert!(!is_ready(&outbox));
-    assert_eq!(outbox.put(chunk(50, 2)), Put::Queued, "the task is not done");
+    assert_eq!(
+        outbox.put(chunk(50, 2)),
+        PutOutcome::Queued,
+        "the task is not done"
+    );
     assert!(is_ready(&outbox));
     assert_eq!(outbox.take(&mut queue, 1).unwrap(), 0, "enough is queued");
     outbox.release();
@@ -117,8 +121,8 @@ async fn more_than_a_message_is_for_the_task() {
         "kept over a release"
     );
     outbox.release();
-    assert_eq!(outbox.put(chunk(50, 3)), Put::EngineWrites);
-    outbox.pass_on();
+    assert_eq!(outbox.put(chunk(50, 3)), PutOutcome::EngineWrites);
+    outbox.hand_to_task();
     assert!(is_ready(&outbox), "a busy engine leaves it to the task");
 }
 
@@ -130,7 +134,7 @@ async fn what_a_full_socket_leaves_goes_before_a_word_of_the_session() {
     let last = loop {
         let number = numbers.next().unwrap();
         assert!(number < 100_000, "the socket is never full");
-        assert_eq!(outbox.put(chunk(SMALL, number)), Put::EngineWrites);
+        assert_eq!(outbox.put(chunk(SMALL, number)), PutOutcome::EngineWrites);
         if outbox.write(now()) == 0 {
             break number;
         }
@@ -159,13 +163,13 @@ async fn the_last_words_follow_the_message_that_was_begun_and_nothing_else() {
     let (ours, mut theirs) = connection().await;
     let outbox = Outbox::new(SESSION, Arc::clone(&ours));
     let mut number = 0;
-    while outbox.put(chunk(SMALL - 1, number)) == Put::EngineWrites && outbox.write(now()) > 0 {
+    while outbox.put(chunk(SMALL - 1, number)) == PutOutcome::EngineWrites && outbox.write(now()) > 0 {
         number += 1;
     }
-    assert_eq!(outbox.put(chunk(50, u32::MAX)), Put::Queued);
+    assert_eq!(outbox.put(chunk(50, u32::MAX)), PutOutcome::Queued);
     let mut queue = Queue::default();
     assert!(outbox.close(&mut queue).is_none());
-    assert_eq!(outbox.put(chunk(50, u32::MAX)), Put::Queued);
+    assert_eq!(outbox.put(chunk(50, u32::MAX)), PutOutcome::Queued);
     assert_eq!(outbox.write(now()), 0);
     let begun = queue.octets() < SMALL - 1;
     queue.push_control(message(30, WORD, 0));
@@ -190,10 +194,10 @@ async fn the_task_hears_of_the_engines_error() {
     socket2::SockRef::from(&theirs)
         .set_linger(Some(std::time::Duration::ZERO))
         .unwrap();
-    drop(theirs); // a reset
+    drop(theirs); // resets the connection
     ours.readable().await.unwrap();
     let outbox = Outbox::new(SESSION, ours);
-    assert_eq!(outbox.put(chunk(50, 0)), Put::EngineWrites);
+    assert_eq!(outbox.put(chunk(50, 0)), PutOutcome::EngineWrites);
     assert_eq!(outbox.write(now()), 0);
     assert!(is_ready(&outbox));
     let error = outbox.take(&mut Queue::default(), 1 << 20).unwrap_err();
@@ -207,13 +211,13 @@ async fn more_than_the_credit_is_refused() {
     for number in 0..Engine::MAX_CHUNKS {
         assert_ne!(
             outbox.put(chunk(50, u32::try_from(number).unwrap())),
-            Put::OverCredit
+            PutOutcome::OverCredit
         );
     }
-    assert_eq!(outbox.put(chunk(50, 0)), Put::OverCredit);
+    assert_eq!(outbox.put(chunk(50, 0)), PutOutcome::OverCredit);
 }
 
-/// Numbers that look random (xorshift).
+/// Pseudo-random numbers (xorshift).
 struct Dice(u32);
 
 impl Dice {
@@ -225,11 +229,11 @@ impl Dice {
     }
 }
 
-/// Fewer than may be under way at once.
+/// Fewer than the credit allows.
 const CHUNKS: u32 = 4000;
 const WORDS: u32 = 500;
 
-/// The engine's task: chunks of all sizes, written in turns of some.
+/// The engine's task: chunks of all sizes, written a few at a time.
 async fn engine(outbox: Arc<Outbox>) {
     let mut dice = Dice(0x1234_5678);
     let mut number = 0;
@@ -237,14 +241,14 @@ async fn engine(outbox: Arc<Outbox>) {
         for _ in 0..=dice.roll(3) {
             let large = dice.roll(50) == 0;
             let length = if large { 60_000 } else { 23 + dice.roll(200) };
-            assert_ne!(outbox.put(chunk(length as usize, number)), Put::OverCredit);
+            assert_ne!(outbox.put(chunk(length as usize, number)), PutOutcome::OverCredit);
             number += 1;
             if number == CHUNKS {
                 break;
             }
         }
         match dice.roll(8) {
-            0 => outbox.pass_on(),
+            0 => outbox.hand_to_task(),
             _ => drop(outbox.write(now())),
         }
         if dice.roll(4) == 0 {
@@ -253,7 +257,7 @@ async fn engine(outbox: Arc<Outbox>) {
     }
 }
 
-/// The peer's task: writes what it is given, with a word of its own now and then.
+/// The peer's task: writes chunks, and messages of the session in between.
 async fn task(outbox: Arc<Outbox>, socket: Arc<TcpStream>) {
     let mut dice = Dice(0x8765_4321);
     let mut queue = Queue::default();
@@ -280,7 +284,7 @@ async fn task(outbox: Arc<Outbox>, socket: Arc<TcpStream>) {
     }
 }
 
-/// Whoever writes, everything comes once, whole and in order.
+/// Whoever writes, each message arrives once, whole and in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn two_writers_keep_the_order() {
     let (ours, theirs) = connection().await;
@@ -296,12 +300,12 @@ async fn two_writers_keep_the_order() {
         *expected += 1;
     }
     engine.await.unwrap();
-    // When all is written it is nobody's turn, and the engine's task may write again, whoever wrote the most before.
-    while outbox.lock().turn != Turn::Nobody {
+    // When all is written there is no writer, and the engine's task may write again.
+    while outbox.lock().writer != Writer::Nobody {
         tokio::task::yield_now().await;
     }
     task.abort();
-    assert_eq!(outbox.put(chunk(50, CHUNKS)), Put::EngineWrites);
+    assert_eq!(outbox.put(chunk(50, CHUNKS)), PutOutcome::EngineWrites);
     assert!(outbox.write(now()) > 0);
     assert_eq!(read_message(&mut theirs).await, (ROUTES, CHUNKS));
     let by_engine = outbox.messages();

@@ -29,7 +29,7 @@ impl Reports {
         self.refused += count;
         if is_due(&mut self.last_refused, now) {
             let count = std::mem::take(&mut self.refused);
-            tracing::warn!(count, %error, "the kernel refuses nexthop objects; trying again");
+            tracing::warn!(event = "nexthop_object_refused", count, %error, "the kernel refuses nexthop objects; trying again");
         }
     }
 }

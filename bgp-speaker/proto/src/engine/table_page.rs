@@ -1,4 +1,4 @@
-//! Parts of the table as it was received, for an engine beside this one to decide ([`super::preview`]).
+//! Pages of the received table, the input of a preview ([`super::preview`]).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,20 +15,20 @@ use crate::rib::table::{DestId, Path};
 use crate::types::{PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
 
-/// Part of the table: paths as they were received, and what the kernel says of their next hops.
+/// A page of the table: paths as received, and the reachability of their next hops.
 #[derive(Clone, Debug, Default)]
-pub struct Excerpt {
+pub struct TablePage {
     pub(super) prefixes: Vec<Prefix>,
     attrs: Vec<PathAttrs>,
-    paths: Vec<Received>,
+    paths: Vec<PagePath>,
     reach: Vec<(IpAddr, Reach)>,
-    /// Where to go on.
+    /// The cursor of the next page; `None` after the last.
     pub(super) next: Option<u32>,
 }
 
-/// A path, with the places of its prefix and its attributes in the excerpt.
+/// A path, with the positions of its prefix and attributes in the page.
 #[derive(Clone, Copy, Debug)]
-struct Received {
+struct PagePath {
     prefix: usize,
     attrs: usize,
     peer: PeerId,
@@ -37,87 +37,87 @@ struct Received {
 }
 
 impl Engine {
-    /// A part of the table from this place on ([`Rehearsal::place`]).
+    /// The page at this cursor ([`PreviewRun::cursor`]).
     #[must_use]
-    pub fn excerpt(&self, place: u32) -> Excerpt {
-        let (mut excerpt, mut places) = (Excerpt::default(), FxHashMap::default());
-        let mut next = DestId(place);
-        for dest in self.stretch(&mut next) {
-            if excerpt.paths.len() >= SLICE {
+    pub fn table_page(&self, cursor: u32) -> TablePage {
+        let (mut page, mut positions) = (TablePage::default(), FxHashMap::default());
+        let mut next = DestId(cursor);
+        for dest in self.next_slice(&mut next) {
+            if page.paths.len() >= SLICE {
                 next = dest;
                 break;
             }
-            self.copy_dest(dest, &mut excerpt, &mut places);
+            self.copy_dest(dest, &mut page, &mut positions);
         }
-        let mut addrs: Vec<IpAddr> = excerpt.attrs.iter().map(|attrs| attrs.next_hop.addr()).collect();
+        let mut addrs: Vec<IpAddr> = page.attrs.iter().map(|attrs| attrs.next_hop.addr()).collect();
         addrs.sort_unstable();
         addrs.dedup();
-        excerpt.reach = self.reach_of(addrs);
-        excerpt.next = Some(next.0).filter(|_| !self.is_last(next));
-        excerpt
+        page.reach = self.reach_of(addrs);
+        page.next = Some(next.0).filter(|_| !self.is_table_end(next));
+        page
     }
 
-    fn copy_dest(&self, dest: DestId, excerpt: &mut Excerpt, places: &mut FxHashMap<AttrId, usize>) {
+    fn copy_dest(&self, dest: DestId, page: &mut TablePage, positions: &mut FxHashMap<AttrId, usize>) {
         let (table, attrs) = (&self.rib.table, &self.rib.attrs);
         let Some(prefix) = table.prefix(dest).filter(|_| table.first(dest).is_some()) else {
             return;
         };
         for (_, path) in table.paths(dest) {
-            // What is our own is there already; what is only still to be removed counts no more.
+            // Originated routes are known already. Paths that wait for removal do not count.
             let counts = |peer: &Peer| peer.generations(prefix.family()).is_counted(path.generation);
             if !self.peers.get(&path.peer).is_some_and(counts) {
                 continue;
             }
-            let place = *places.entry(path.received).or_insert_with(|| {
-                excerpt.attrs.push(attrs.get(path.received).clone());
-                excerpt.attrs.len() - 1
+            let position = *positions.entry(path.received).or_insert_with(|| {
+                page.attrs.push(attrs.get(path.received).clone());
+                page.attrs.len() - 1
             });
-            excerpt.paths.push(Received {
-                prefix: excerpt.prefixes.len(),
-                attrs: place,
+            page.paths.push(PagePath {
+                prefix: page.prefixes.len(),
+                attrs: position,
                 peer: path.peer,
                 path_id: path.path_id,
                 generation: path.generation,
             });
         }
-        excerpt.prefixes.push(prefix);
+        page.prefixes.push(prefix);
     }
 
-    /// What the kernel says of next hops in use.
+    /// Reachability of next hops in use.
     pub(super) fn reach_of(&self, addrs: impl IntoIterator<Item = IpAddr>) -> Vec<(IpAddr, Reach)> {
         let next_hops = &self.rib.next_hops;
         let reach = |addr| Some((addr, next_hops.reach(next_hops.find(addr)?)?));
         addrs.into_iter().filter_map(reach).collect()
     }
 
-    /// Takes paths in, decides them, and gives the kernel's routes of their prefixes.
-    pub(super) fn rehearse_excerpt(
+    /// Imports the paths of a page, decides them, and returns the kernel routes of their prefixes.
+    pub(super) fn import_page(
         &mut self,
         now: Instant,
-        excerpt: &Excerpt,
+        page: &TablePage,
         reach: &[(IpAddr, Reach)],
     ) -> BTreeMap<Prefix, FibChange> {
         let rib = &mut self.rib;
-        let attrs = excerpt.attrs.iter().cloned();
+        let attrs = page.attrs.iter().cloned();
         let ids: Vec<AttrId> = attrs
             .map(|attrs| rib.attrs.intern(attrs, &mut rib.next_hops))
             .collect();
         let mut cache = ReimportCache::default();
-        for path in &excerpt.paths {
-            let prefix = excerpt.prefixes.get(path.prefix);
+        for path in &page.paths {
+            let prefix = page.prefixes.get(path.prefix);
             if let (Some(prefix), Some(received)) = (prefix, ids.get(path.attrs)) {
-                self.rehearse_path(*prefix, *received, path, &mut cache);
+                self.import_page_path(*prefix, *received, path, &mut cache);
             }
         }
         cache.release(self);
-        for (addr, reach) in reach.iter().chain(&excerpt.reach) {
-            self.rib.next_hops.learn(*addr, *reach);
+        for (addr, reach) in reach.iter().chain(&page.reach) {
+            self.rib.next_hops.set_reach(*addr, *reach);
         }
-        self.settle(now)
+        self.run_to_idle(now)
     }
 
-    /// Does all that there is to do, as if whoever is told something had written it at once; gives the kernel's routes.
-    pub(super) fn settle(&mut self, now: Instant) -> BTreeMap<Prefix, FibChange> {
+    /// Does all pending work as if every chunk were written at once; returns the kernel routes.
+    pub(super) fn run_to_idle(&mut self, now: Instant) -> BTreeMap<Prefix, FibChange> {
         let mut kernel = BTreeMap::new();
         while let Some(output) = self.poll_output() {
             match output {
@@ -134,18 +134,18 @@ impl Engine {
         kernel
     }
 
-    fn rehearse_path(
+    fn import_page_path(
         &mut self,
         prefix: Prefix,
         received: AttrId,
-        path: &Received,
+        path: &PagePath,
         cache: &mut ReimportCache,
     ) {
         if !self.peers.contains_key(&path.peer) {
-            return; // it came, or would go
+            return; // removed from the configuration, or new
         }
-        cache.turn_to(path.peer, received, self);
-        let imported = self.imported(path.peer, &prefix, received, &mut cache.cached);
+        cache.set_key(path.peer, received, self);
+        let imported = self.import_path(path.peer, &prefix, received, &mut cache.import);
         let dest = self.rib.table.dest(&prefix);
         let path = Path {
             peer: path.peer,
@@ -156,6 +156,6 @@ impl Engine {
         };
         self.retain(&path);
         self.rib.table.insert(dest, path);
-        self.mark(dest);
+        self.mark_dirty(dest);
     }
 }

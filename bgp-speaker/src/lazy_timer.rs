@@ -1,19 +1,19 @@
-//! A timer for deadlines that are mostly put off before they are due, as those of BGP sessions are: it stays where it is then,
-//! and rings once for nothing, instead of being moved with each message.
+//! A timer for deadlines that are mostly postponed before they expire, such as hold timers. Postponing does
+//! not touch the tokio timer: it then expires early once, and the caller sets it again.
 
 use std::pin::Pin;
 
 use tokio::time::{Instant, Sleep};
 
-/// Wakes a task by its deadline.
+/// Wakes a task at or before its deadline.
 #[derive(Default)]
-pub(crate) struct Alarm {
+pub(crate) struct LazyTimer {
     sleep: Option<Pin<Box<Sleep>>>,
     at: Option<Instant>,
 }
 
-impl Alarm {
-    /// Rings by then at the latest.
+impl LazyTimer {
+    /// Sets the deadline; an earlier one already set stays.
     pub(crate) fn set(&mut self, deadline: Option<Instant>) {
         let Some(deadline) = deadline.filter(|deadline| self.at.is_none_or(|at| *deadline < at)) else {
             return;
@@ -25,7 +25,7 @@ impl Alarm {
         }
     }
 
-    pub(crate) async fn ring(&mut self) {
+    pub(crate) async fn expired(&mut self) {
         match &mut self.sleep {
             Some(sleep) if self.at.is_some() => sleep.await,
             _ => std::future::pending().await,
@@ -44,17 +44,17 @@ mod tests {
     async fn rings_by_the_deadline_and_not_for_ever() {
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
-        let mut alarm = Alarm::default();
-        alarm.set(Some(after(60_000)));
-        alarm.set(Some(after(20)));
-        // Put off: it still rings for the earlier one.
-        alarm.set(Some(after(60_000)));
-        alarm.set(None);
-        alarm.ring().await;
+        let mut timer = LazyTimer::default();
+        timer.set(Some(after(60_000)));
+        timer.set(Some(after(20)));
+        // Postponed: it still expires at the earlier deadline.
+        timer.set(Some(after(60_000)));
+        timer.set(None);
+        timer.expired().await;
         assert!(start.elapsed() >= Duration::from_millis(20));
-        let again = tokio::time::timeout(Duration::from_millis(30), alarm.ring());
+        let again = tokio::time::timeout(Duration::from_millis(30), timer.expired());
         assert!(again.await.is_err(), "nothing is set");
-        alarm.set(Some(after(1)));
-        alarm.ring().await;
+        timer.set(Some(after(1)));
+        timer.expired().await;
     }
 }

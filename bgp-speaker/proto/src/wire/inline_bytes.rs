@@ -1,20 +1,21 @@
-//! Octets that are mostly few: up to [`ShortBytes::INLINE`] stand in the value itself, more on the heap.
+//! Immutable octets, optimized for short values: up to [`InlineBytes::INLINE`] are stored in place, more on
+//! the heap.
 
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
-/// Octets that do not change.
+/// Immutable octets.
 #[derive(Clone)]
-pub(super) enum ShortBytes {
+pub(super) enum InlineBytes {
     Inline {
         len: u8,
-        octets: [u8; ShortBytes::INLINE],
+        octets: [u8; InlineBytes::INLINE],
     },
     Heap(Box<[u8]>),
 }
 
-impl ShortBytes {
-    /// With these it is 24 octets large: an AS path of five numbers in one segment.
+impl InlineBytes {
+    /// The number that keeps the value at 24 octets: an AS path of five numbers in one segment.
     pub(super) const INLINE: usize = 22;
 
     pub(super) fn heap_octets(&self) -> usize {
@@ -25,7 +26,7 @@ impl ShortBytes {
     }
 }
 
-impl Deref for ShortBytes {
+impl Deref for InlineBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -36,7 +37,7 @@ impl Deref for ShortBytes {
     }
 }
 
-impl From<&[u8]> for ShortBytes {
+impl From<&[u8]> for InlineBytes {
     fn from(from: &[u8]) -> Self {
         let mut octets = [0; Self::INLINE];
         match (octets.get_mut(..from.len()), u8::try_from(from.len())) {
@@ -49,7 +50,7 @@ impl From<&[u8]> for ShortBytes {
     }
 }
 
-impl From<Vec<u8>> for ShortBytes {
+impl From<Vec<u8>> for InlineBytes {
     fn from(from: Vec<u8>) -> Self {
         if from.len() <= Self::INLINE {
             Self::from(from.as_slice())
@@ -59,33 +60,33 @@ impl From<Vec<u8>> for ShortBytes {
     }
 }
 
-impl Default for ShortBytes {
+impl Default for InlineBytes {
     fn default() -> Self {
         Self::from([].as_slice())
     }
 }
 
-impl PartialEq for ShortBytes {
+impl PartialEq for InlineBytes {
     fn eq(&self, other: &Self) -> bool {
         **self == **other
     }
 }
 
-impl Eq for ShortBytes {}
+impl Eq for InlineBytes {}
 
-impl PartialOrd for ShortBytes {
+impl PartialOrd for InlineBytes {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for ShortBytes {
+impl Ord for InlineBytes {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (**self).cmp(&**other)
     }
 }
 
-impl Hash for ShortBytes {
+impl Hash for InlineBytes {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (**self).hash(state);
     }
@@ -97,20 +98,20 @@ mod tests {
 
     #[test]
     fn few_and_many_are_the_same_octets() {
-        assert_eq!(size_of::<ShortBytes>(), 24);
-        for len in [0, 1, ShortBytes::INLINE, ShortBytes::INLINE + 1, 300] {
+        assert_eq!(size_of::<InlineBytes>(), 24);
+        for len in [0, 1, InlineBytes::INLINE, InlineBytes::INLINE + 1, 300] {
             let octets: Vec<u8> = (0..len).map(|n| n as u8).collect();
             let (of_slice, of_vec) = (
-                ShortBytes::from(octets.as_slice()),
-                ShortBytes::from(octets.clone()),
+                InlineBytes::from(octets.as_slice()),
+                InlineBytes::from(octets.clone()),
             );
             assert_eq!(&*of_slice, octets.as_slice());
             assert!(of_slice == of_vec);
             assert_eq!(
-                matches!(of_vec, ShortBytes::Inline { .. }),
-                len <= ShortBytes::INLINE
+                matches!(of_vec, InlineBytes::Inline { .. }),
+                len <= InlineBytes::INLINE
             );
         }
-        assert!(ShortBytes::from([1, 2].as_slice()) < ShortBytes::from(vec![2; 40]));
+        assert!(InlineBytes::from([1, 2].as_slice()) < InlineBytes::from(vec![2; 40]));
     }
 }

@@ -1,7 +1,8 @@
-//! Adj-RIB-Out of a group whose members take several paths of a prefix (RFC 7911): by destination and identifier.
+//! Adj-RIB-Out of groups with ADD-PATH (RFC 7911): several paths per prefix, by path identifier.
 //!
-//! When paths change of which a member that is behind knows, their identifiers are kept, so that the member can be told to forget those
-//! that are gone when its turn comes. What comes and goes until then it never knew. All are dropped once no member is behind.
+//! While a member catches up, the identifiers of changed paths that it may know are kept, so that it can be
+//! sent withdrawals for those that are gone. Paths that appear and disappear meanwhile are not known to it.
+//! All are dropped once no member catches up.
 
 use std::collections::BTreeSet;
 
@@ -12,28 +13,28 @@ use super::adj_out::Sent;
 use crate::rib::table::DestId;
 use crate::types::PathId;
 
-/// What members were told of a destination, by identifier.
+/// Advertised paths of a destination, by identifier.
 pub type Paths = Vec<(PathId, Sent)>;
 
 /// Entries by destination.
 #[derive(Clone, Debug, Default)]
-pub struct SeveralOut {
+pub struct AddPathOut {
     entries: HashMap<DestId, Paths, FxBuildHasher>,
-    gone: HashMap<DestId, BTreeSet<PathId>, FxBuildHasher>,
+    withdrawn_ids: HashMap<DestId, BTreeSet<PathId>, FxBuildHasher>,
 }
 
-/// A path that changed: before and now.
+/// A changed path: identifier, before and after.
 pub type Change = (PathId, Option<Sent>, Option<Sent>);
 
-/// Lists up to this length are searched from end to end.
-const FEW: usize = 16;
+/// Lists up to this length are searched linearly.
+const LINEAR_SEARCH_MAX: usize = 16;
 
-/// The paths that differ, those that are gone first: one pass over both, however many there are.
+/// The paths that differ, removed ones first, in linear time.
 fn changes(old: &[(PathId, Sent)], new: &[(PathId, Sent)]) -> Vec<Change> {
     if old == new {
         return Vec::new();
     }
-    if old.len().max(new.len()) <= FEW {
+    if old.len().max(new.len()) <= LINEAR_SEARCH_MAX {
         let find = |list: &[(PathId, Sent)], id: PathId| {
             let found = list.iter().find(|(other, _)| *other == id);
             found.map(|(_, sent)| *sent)
@@ -61,26 +62,29 @@ fn differences(
     before: impl Fn(PathId) -> Option<Sent>,
     now: impl Fn(PathId) -> Option<Sent>,
 ) -> Vec<Change> {
-    let gone = old.iter().filter(|(id, _)| now(*id).is_none());
-    let gone = gone.map(|(id, sent)| (*id, Some(*sent), None));
-    let put = new.iter().map(|(id, sent)| (*id, before(*id), Some(*sent)));
-    gone.chain(put).filter(|(_, old, new)| old != new).collect()
+    let withdrawn_ids = old.iter().filter(|(id, _)| now(*id).is_none());
+    let withdrawn_ids = withdrawn_ids.map(|(id, sent)| (*id, Some(*sent), None));
+    let announced = new.iter().map(|(id, sent)| (*id, before(*id), Some(*sent)));
+    withdrawn_ids
+        .chain(announced)
+        .filter(|(_, old, new)| old != new)
+        .collect()
 }
 
-impl SeveralOut {
-    /// The same, to be changed in place.
+impl AddPathOut {
+    /// The advertised paths, to change in place.
     pub fn get_mut(&mut self, dest: DestId) -> &mut [(PathId, Sent)] {
         self.entries.get_mut(&dest).map_or(&mut [], Vec::as_mut_slice)
     }
 
-    /// What the members were told.
+    /// The advertised paths.
     #[must_use]
     pub fn get(&self, dest: DestId) -> &[(PathId, Sent)] {
         self.entries.get(&dest).map_or(&[], Vec::as_slice)
     }
 
-    /// Puts the new paths in place; gives what changed. `behind`: some member knows the old ones, and is not
-    /// told of this now.
+    /// Sets the paths and returns the changes. `behind`: a member that catches up knows the old paths and is
+    /// not sent the changes now.
     pub fn set(&mut self, dest: DestId, new: Paths, behind: bool) -> Vec<Change> {
         let old = if new.is_empty() {
             self.entries.remove(&dest).unwrap_or_default()
@@ -90,47 +94,48 @@ impl SeveralOut {
         let changes = changes(&old, &new);
         if behind && !changes.is_empty() && !old.is_empty() {
             let known = old.iter().map(|(id, _)| *id);
-            self.gone.entry(dest).or_default().extend(known);
+            self.withdrawn_ids.entry(dest).or_default().extend(known);
         }
         changes
     }
 
-    /// Identifiers that a member who was behind may still know.
-    pub fn gone(&self, dest: DestId) -> impl Iterator<Item = PathId> {
-        self.gone.get(&dest).into_iter().flatten().copied()
+    /// Identifiers that a member that catches up may still know.
+    pub fn withdrawn_ids(&self, dest: DestId) -> impl Iterator<Item = PathId> {
+        self.withdrawn_ids.get(&dest).into_iter().flatten().copied()
     }
 
-    /// No member is behind.
-    pub fn forget_gone(&mut self) {
-        if !self.gone.is_empty() {
-            self.gone = HashMap::default();
+    /// No member catches up any more.
+    pub fn clear_withdrawn(&mut self) {
+        if !self.withdrawn_ids.is_empty() {
+            self.withdrawn_ids = HashMap::default();
         }
     }
 
     /// Every identifier that a member may know.
     #[must_use]
     pub fn known(&self) -> Vec<(DestId, PathId)> {
-        let told = self
+        let advertised = self
             .entries
             .iter()
             .map(|(dest, paths)| (dest, paths.iter().map(|(id, _)| *id).collect::<Vec<_>>()));
-        let gone = self
-            .gone
+        let withdrawn_ids = self
+            .withdrawn_ids
             .iter()
             .map(|(dest, ids)| (dest, ids.iter().copied().collect::<Vec<_>>()));
-        told.chain(gone)
+        advertised
+            .chain(withdrawn_ids)
             .flat_map(|(dest, ids)| ids.into_iter().map(move |id| (*dest, id)))
             .collect()
     }
 
-    /// A member joins that may know these.
-    pub fn expect(&mut self, known: Vec<(DestId, PathId)>) {
+    /// Adds identifiers known to a member that joins.
+    pub fn add_known(&mut self, known: Vec<(DestId, PathId)>) {
         for (dest, id) in known {
-            self.gone.entry(dest).or_default().insert(id);
+            self.withdrawn_ids.entry(dest).or_default().insert(id);
         }
     }
 
-    /// All that was told.
+    /// All advertised paths.
     pub fn into_sent(self) -> impl Iterator<Item = Sent> {
         self.entries.into_values().flatten().map(|(_, sent)| sent)
     }

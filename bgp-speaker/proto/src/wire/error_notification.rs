@@ -1,4 +1,4 @@
-//! Which NOTIFICATION answers which error of the decoder: one total mapping.
+//! The NOTIFICATION for each decoding error: a total mapping.
 
 use ::bytes::Bytes;
 
@@ -6,7 +6,7 @@ use super::codes::{code, header_error, open_error, refresh_error, update_error};
 use super::{DecodeError, Notification};
 
 impl DecodeError {
-    /// The NOTIFICATION that this error is answered with. Total: one arm per error.
+    /// The NOTIFICATION to send for this error. One arm per error.
     #[must_use]
     pub fn notification(&self) -> Notification {
         let none = Bytes::new();
@@ -23,7 +23,7 @@ impl DecodeError {
                 header_error::BAD_TYPE,
                 Bytes::copy_from_slice(&[*kind]),
             ),
-            // RFC 4271 §6.2; the data of Unsupported Version is the version we speak, in two octets.
+            // RFC 4271 §6.2; the data of Unsupported Version is the supported version in two octets.
             DecodeError::MalformedOpen => (code::OPEN, open_error::UNSPECIFIC, none),
             DecodeError::UnsupportedVersion { .. } => (
                 code::OPEN,

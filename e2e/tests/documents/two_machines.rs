@@ -1,4 +1,4 @@
-//! The shell blocks of README.md's 'On two machines', run as they stand, on two machines in namespaces.
+//! The shell blocks of docs/get-started.md's 'Two machines', run as they stand, on two machines in namespaces.
 //!
 //! `sudo` is a program that runs what it is given, `make build` has been done: `target/x/release` has the programs. All else,
 //! paths included, is as on a new machine: /run, /etc/podroute, /usr/local/bin and /opt/cni are empty.
@@ -7,21 +7,22 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-const README: &str = include_str!("../../README.md");
+use crate::blocks::blocks;
+use crate::pages;
 
-/// The fenced blocks of a section, each with its language.
-fn blocks(section: &str) -> Vec<(String, String)> {
-    let (_, after) = README.split_once(&format!("\n## {section}\n")).unwrap();
-    let text = after.split("\n## ").next().unwrap_or(after);
-    let mut blocks = Vec::new();
-    let mut rest = text;
-    while let Some((_, after)) = rest.split_once("```") {
-        let (language, after) = after.split_once('\n').unwrap();
-        let (block, after) = after.split_once("\n```").unwrap();
-        blocks.push((language.to_owned(), format!("{block}\n")));
-        rest = after;
-    }
-    blocks
+pub(crate) const PAGE: &str = "docs/get-started.md";
+
+/// The blocks of this walk, by the name that each is marked with.
+fn step(name: &str) -> String {
+    let all = blocks(&pages::page(PAGE));
+    let mut found = all
+        .into_iter()
+        .filter(|block| block.mark("two-machines") == Some(name));
+    let block = found
+        .next()
+        .unwrap_or_else(|| panic!("{PAGE}: no block two-machines={name}"));
+    assert!(found.next().is_none(), "{PAGE}: two blocks two-machines={name}");
+    block.text
 }
 
 /// "on the second exchange 11 and 12, and .1. and .2."
@@ -32,26 +33,23 @@ fn exchanged(text: &str) -> String {
     swap(&text, "10.244.1.", "10.244.2.")
 }
 
-/// One machine: what it runs, in the order of the README. The agent runs beside what comes after it, as on another terminal.
-fn machine(number: u8, blocks: &[(String, String)]) -> String {
-    let (install, yaml, run, pod) = match blocks {
-        [(_, install), (_, yaml), (_, run), (_, pod)] => (install, yaml, run, pod),
-        _ => panic!("the section has other blocks than this test knows: {blocks:#?}"),
-    };
+/// One machine: what it runs, in the order of the page. The agent runs beside what comes after it, as on another terminal.
+fn machine(number: u8) -> String {
+    let [install, yaml, run, pod] = ["install", "file", "run", "pod"].map(step);
     let (yaml, ping) = if number == 1 {
-        (yaml.clone(), "")
+        (yaml, "")
     } else {
-        (exchanged(yaml), "grep -v ping |")
+        (exchanged(&yaml), "grep -v ping |")
     };
-    // `show` waits for what the README says it shows; the ping waits for the other machine's pod.
+    // `show` waits for what the page says it shows; the ping waits for the other machine's pod.
     let lines = |text: &str, word: &str| -> String {
         let found = text.lines().filter(|line| line.contains(word));
         found.map(|line| format!("{line}\n")).collect()
     };
     let (check, agent, show) = (
-        lines(run, "podroute check"),
-        lines(run, "podroute run"),
-        lines(run, "podroute show"),
+        lines(&run, "podroute check"),
+        lines(&run, "podroute run"),
+        lines(&run, "podroute show"),
     );
     assert!(
         !check.is_empty() && !agent.is_empty() && !show.is_empty(),
@@ -89,12 +87,12 @@ fi
 }
 
 #[test]
-fn readme_on_two_machines() {
+fn two_machines() {
     if !nix::unistd::geteuid().is_root() {
         println!("LEFT OUT: it needs root");
         return;
     }
-    let work = std::env::temp_dir().join(format!("podroute-readme-{}", std::process::id()));
+    let work = std::env::temp_dir().join(format!("podroute-two-machines-{}", std::process::id()));
     let (release, shims) = (work.join("target/x/release"), work.join("shims"));
     fs::create_dir_all(&release).unwrap();
     fs::create_dir_all(&shims).unwrap();
@@ -109,13 +107,8 @@ fn readme_on_two_machines() {
     };
     shim("sudo", r#"exec env "$@""#);
     shim("make", "exit 0");
-    let blocks = blocks("On two machines");
     for number in [1, 2] {
-        fs::write(
-            work.join(format!("machine-{number}.sh")),
-            machine(number, &blocks),
-        )
-        .unwrap();
+        fs::write(work.join(format!("machine-{number}.sh")), machine(number)).unwrap();
     }
     let script = r#"set -e
 mount --make-rprivate / && mount -t tmpfs none /run
