@@ -145,18 +145,18 @@ mod tests {
     #[test]
     fn forwarding_is_set_once() {
         in_namespace(|| {
-            set("net.ipv4.ip_forward", "0");
-            set("net.ipv6.conf.all.forwarding", "0");
+            set("net/ipv4/ip_forward", "0");
+            set("net/ipv6/conf/all/forwarding", "0");
             let tree = Path::new(PROC_SYS);
             assert_eq!(changes(&forwarding(tree, false)), ["net.ipv4.ip_forward"]);
             assert_eq!(
-                read("net.ipv6.conf.all.forwarding").unwrap(),
+                read("net/ipv6/conf/all/forwarding").unwrap(),
                 "0",
                 "no block of it"
             );
             assert_eq!(changes(&forwarding(tree, true)), ["net.ipv6.conf.all.forwarding"]);
             assert_eq!(forwarding(tree, true), []);
-            assert_eq!(read("net.ipv4.ip_forward").unwrap(), "1");
+            assert_eq!(read("net/ipv4/ip_forward").unwrap(), "1");
         });
     }
 
@@ -170,8 +170,8 @@ mod tests {
             };
             ip("link add up0 type veth peer name up1");
             ip("link add podx type veth peer name pody");
-            set("net.ipv6.conf.up0.accept_ra", "1");
-            set("net.ipv6.conf.up1.accept_ra", "0");
+            set("net/ipv6/conf/up0/accept_ra", "1");
+            set("net/ipv6/conf/up1/accept_ra", "0");
             let mut found = forwarding(Path::new(PROC_SYS), true);
             found.retain(|change| !changes(std::slice::from_ref(change))[0].starts_with("net.ipv4"));
             let names = changes(&found);
@@ -181,7 +181,7 @@ mod tests {
                 "last: {names:?}"
             );
             assert!(names.contains(&"net.ipv6.conf.up0.accept_ra"), "{names:?}");
-            let of = |name: &str| read(&format!("net.ipv6.conf.{name}.accept_ra")).unwrap();
+            let of = |name: &str| read(&format!("net/ipv6/conf/{name}/accept_ra")).unwrap();
             assert_eq!((of("up0").as_str(), of("up1").as_str()), ("2", "0"));
         });
     }
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn what_cannot_be_set_names_the_remedy() {
         in_namespace(|| {
-            set("net.ipv4.ip_forward", "0");
+            set("net/ipv4/ip_forward", "0");
             let found = forwarding(Path::new("/nowhere"), false);
             let [Change::Refused(trouble)] = &found[..] else {
                 panic!("{found:?}");
@@ -217,8 +217,8 @@ mod tests {
                 ("0", "1", true),
                 ("2", "1", false),
             ] {
-                set("net.ipv4.conf.all.rp_filter", all);
-                set("net.ipv4.conf.up0.rp_filter", own);
+                set("net/ipv4/conf/all/rp_filter", all);
+                set("net/ipv4/conf/up0/rp_filter", own);
                 assert_eq!(is_named("conf.up0.rp_filter"), strict, "all {all}, own {own}");
             }
         });

@@ -62,7 +62,7 @@ impl Agent {
         match applied {
             Ok(outcome) => tracing::debug!(event = "cluster_update", %outcome, "cluster update applied"),
             Err(error) => {
-                tracing::error!(event = "cluster_update_failed", %error, "cannot apply a cluster update")
+                tracing::error!(event = "cluster_update_failed", %error, "cannot apply a cluster update");
             }
         }
     }
