@@ -513,3 +513,7 @@ fn put_routes(registry: &mut Registry, routes: Routes) {
     }
     registry.register("fib_routes", "Kernel routes", metric);
 }
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;
