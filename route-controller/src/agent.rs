@@ -51,6 +51,7 @@ use crate::host::{Host, Wish};
 use crate::kept::Kept;
 use crate::metrics::Health;
 use crate::mounted::Mounted;
+use crate::network_policy::NetworkPolicies;
 use crate::secrets::Secrets;
 use crate::server::ToAgent;
 use crate::{clock, service_manager, sysctl};
@@ -224,6 +225,7 @@ struct Reports {
     list: cni_list::Keeper,
     /// Blocks that no peer was sent.
     unsent: unsent::Unsent,
+    network_policies: NetworkPolicies,
     orders: mpsc::Sender<ToAgent>,
 }
 
@@ -345,6 +347,7 @@ pub(crate) async fn run(
             metrics: BTreeMap::new(),
             list: cni_list::Keeper::new(cni),
             unsent: unsent::Unsent::default(),
+            network_policies: NetworkPolicies::default(),
             orders: to_agent,
         },
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
@@ -422,6 +425,8 @@ impl Agent {
     async fn serve(mut self, mut streams: Streams) -> Result<(), AgentError> {
         self.follow_cluster(&mut streams.cluster, self.config.from_kubernetes);
         self.install_blocks().await;
+        // Before plugins get addresses: pods are isolated from the first one on.
+        self.enforce_policies();
         self.write_node_file()?;
         // Without the cluster's objects it is not known which peers this node has.
         let configured = self.knows_cluster().then_some(self.config.peers.as_slice());
@@ -484,6 +489,7 @@ impl Agent {
                 () = paths_changed.notified() => self.look_at_paths().await,
                 _ = look.tick() => {
                     self.look_at_run_dir();
+                    self.enforce_policies();
                     self.look_at_secrets().await;
                     self.look_at_file().await;
                     self.look_at_listeners();

@@ -28,6 +28,7 @@ use crate::exposition;
 use crate::fib::Fib;
 use crate::fib::Progress;
 use crate::fib::task::ToFib;
+use crate::network_policy::NetworkPolicies;
 use crate::server::ToAgent;
 
 /// A task that does not answer within this time hangs.
@@ -62,6 +63,8 @@ pub(crate) struct Health {
     pub(crate) services: Mutex<BTreeMap<&'static str, usize>>,
     /// The file on disk was refused.
     pub(crate) refused: AtomicBool,
+    /// Why network policies are not enforced although they should be.
+    pub(crate) policies: Mutex<Option<String>>,
     /// Key files that cannot be read now.
     pub(crate) unreadable_secrets: AtomicUsize,
     /// Families of the node's blocks that no peer was sent.
@@ -84,8 +87,10 @@ impl Health {
         if !self.settled.load(Ordering::Relaxed) {
             all.push(INITIAL_ROUTES.to_owned());
         }
-        if let Ok(host) = self.host.lock() {
-            all.extend(host.clone());
+        for other in [&self.host, &self.policies] {
+            if let Ok(other) = other.lock() {
+                all.extend(other.clone());
+            }
         }
         all
     }
@@ -99,6 +104,7 @@ pub(crate) struct Source {
     pub(crate) health: Arc<Health>,
     pub(crate) agent: mpsc::Sender<ToAgent>,
     pub(crate) watches: Watches,
+    pub(crate) network_policies: NetworkPolicies,
 }
 
 /// Serves until the agent ends.
@@ -286,6 +292,7 @@ async fn metrics(
     registry.register("build_info", "Version", build);
     put_cluster(&mut registry, &source);
     put_services(&mut registry, &source.health);
+    crate::network_policy::put_metrics(&mut registry, &source.network_policies).await;
     put_peers(&mut registry, &peers);
     put_routes(&mut registry, routes);
     let mut text = String::new();
@@ -318,7 +325,12 @@ fn put_cluster(registry: &mut Registry, source: &Source) {
     }
     let up = Metric::<Labels, Gauge>::default();
     let failures = Metric::<Labels, Counter>::default();
-    for (resource, watch) in source.watches.all() {
+    for (resource, watch) in source
+        .watches
+        .all()
+        .into_iter()
+        .chain(source.network_policies.watches())
+    {
         let labels = vec![("resource", resource.to_owned())];
         up.get_or_create(&labels).set(i64::from(watch.answers));
         failures.get_or_create(&labels).inc_by(watch.failures);

@@ -30,7 +30,7 @@ const SERVICES: &str = "/api/v1/namespaces/default/services";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/podroute/leases/podroute-services";
 const COUNT: usize = 2000;
 /// The Lease of a killed agent has to expire first.
-const TAKE_OVER: Duration = Duration::from_secs(60);
+const TAKE_OVER: Duration = Duration::from_secs(90);
 
 fn service(name: &str, annotations: &Value) -> Value {
     json!({

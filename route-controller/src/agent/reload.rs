@@ -83,6 +83,7 @@ impl Agent {
             .await
             .map_err(|error| stopped(error.into()))?;
         self.install_blocks().await;
+        self.enforce_policies();
         self.write_node_file().map_err(|error| error.to_string())?;
         self.speaker
             .originate(self.originated())

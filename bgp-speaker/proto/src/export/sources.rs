@@ -1,4 +1,16 @@
 //! Sources of paths: how each peer's routes were learned, and the originated prefixes.
+//!
+//! ```
+//! use bgp_proto::export::sources::Sources;
+//! use bgp_proto::types::PeerId;
+//!
+//! let (peer, addr) = (PeerId(1), "192.0.2.1".parse().unwrap());
+//! let mut sources = Sources::new(false);
+//! sources.set_address(peer, addr);
+//! assert_eq!(sources.peer_at(addr), Some(peer));
+//! sources.remove(peer);
+//! assert_eq!(sources.peer_at(addr), None);
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
