@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bgp_proto::policy::{Matcher, Policy, PrefixRange, Rule, Verdict};
 use bgp_proto::types::{Asn, Community, FamilySet, Prefix};
@@ -279,6 +280,21 @@ impl Cni {
             ..Self::default()
         }
     }
+}
+
+/// Enforcement of Kubernetes' network policies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum NetworkPolicy {
+    /// Nothing is enforced.
+    #[default]
+    Off,
+    /// The NetworkPolicy objects of the cluster are.
+    Kubernetes {
+        /// Established connections that a policy forbids end.
+        ends_established: bool,
+        /// CNI ADD waits at most this time for the rules of a pod.
+        wait: Duration,
+    },
 }
 
 /// Whether `portmap` is chained.

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use bgp_proto::session::State;
-use bgp_proto::types::Family;
+use bgp_proto::types::{Family, FamilySet};
 use bgp_speaker::{PeerSnapshot, SpeakerHandle};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -22,11 +22,13 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::agent::unsent;
 use crate::cluster::Watches;
 use crate::exposition;
 use crate::fib::Fib;
 use crate::fib::Progress;
 use crate::fib::task::ToFib;
+use crate::network_policy::NetworkPolicies;
 use crate::server::ToAgent;
 
 /// A task that does not answer within this time hangs.
@@ -61,11 +63,19 @@ pub(crate) struct Health {
     pub(crate) services: Mutex<BTreeMap<&'static str, usize>>,
     /// The file on disk was refused.
     pub(crate) refused: AtomicBool,
+    /// Why network policies are not enforced although they should be.
+    pub(crate) policies: Mutex<Option<String>>,
     /// Key files that cannot be read now.
     pub(crate) unreadable_secrets: AtomicUsize,
+    /// Families of the node's blocks that no peer was sent.
+    pub(crate) unsent: Mutex<FamilySet>,
 }
 
 impl Health {
+    fn unsent(&self) -> FamilySet {
+        self.unsent.lock().map_or(FamilySet::EMPTY, |known| *known)
+    }
+
     /// Why the node is not ready, as far as the agent's task knows.
     pub(crate) fn all_obstacles(&self) -> Vec<String> {
         let mut all = Vec::new();
@@ -77,8 +87,10 @@ impl Health {
         if !self.settled.load(Ordering::Relaxed) {
             all.push(INITIAL_ROUTES.to_owned());
         }
-        if let Ok(host) = self.host.lock() {
-            all.extend(host.clone());
+        for other in [&self.host, &self.policies] {
+            if let Ok(other) = other.lock() {
+                all.extend(other.clone());
+            }
         }
         all
     }
@@ -92,6 +104,7 @@ pub(crate) struct Source {
     pub(crate) health: Arc<Health>,
     pub(crate) agent: mpsc::Sender<ToAgent>,
     pub(crate) watches: Watches,
+    pub(crate) network_policies: NetworkPolicies,
 }
 
 /// Serves until the agent ends.
@@ -140,7 +153,8 @@ impl Routes {
 
     fn of(fib: &Fib) -> Self {
         let mut counts = Self {
-            refused: i64::try_from(fib.refused().count()).unwrap_or(i64::MAX),
+            refused: i64::try_from(fib.refused().filter(|(_, rule)| rule.is_trouble()).count())
+                .unwrap_or(i64::MAX),
             ..Self::default()
         };
         for progress in fib.delta.progresses() {
@@ -197,13 +211,19 @@ async fn healthy(Shared(source): Shared<Source>) -> StatusCode {
 }
 
 async fn ready(Shared(source): Shared<Source>) -> (StatusCode, String) {
+    let warnings: String = source
+        .health
+        .unsent()
+        .iter()
+        .map(|family| format!("warning: {}\n", unsent::warning(family)))
+        .collect();
     match source.obstacle(source.routes().await) {
         None if source.health.drained.load(Ordering::Relaxed) > 0 => (
             StatusCode::OK,
-            "ready, but drained: peers prefer other paths\n".to_owned(),
+            format!("ready, but drained: peers prefer other paths\n{warnings}"),
         ),
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        None => (StatusCode::OK, format!("ready\n{warnings}")),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n{warnings}")),
     }
 }
 
@@ -240,6 +260,17 @@ async fn metrics(
         "Key files that cannot be read now; sessions keep the keys that were read before",
         unreadable,
     );
+    let unsent = Metric::<Labels, Gauge>::default();
+    for family in Family::ALL {
+        let labels = vec![("family", family.to_string())];
+        let is_unsent = source.health.unsent().contains(family);
+        unsent.get_or_create(&labels).set(i64::from(is_unsent));
+    }
+    registry.register(
+        "blocks_unsent",
+        "Sessions are up, and no peer was sent the node's blocks of this family",
+        unsent,
+    );
     let restored = Counter::<u64>::default();
     restored.inc_by(source.health.restored.load(Ordering::Relaxed));
     registry.register(
@@ -261,6 +292,7 @@ async fn metrics(
     registry.register("build_info", "Version", build);
     put_cluster(&mut registry, &source);
     put_services(&mut registry, &source.health);
+    crate::network_policy::put_metrics(&mut registry, &source.network_policies).await;
     put_peers(&mut registry, &peers);
     put_routes(&mut registry, routes);
     let mut text = String::new();
@@ -293,7 +325,12 @@ fn put_cluster(registry: &mut Registry, source: &Source) {
     }
     let up = Metric::<Labels, Gauge>::default();
     let failures = Metric::<Labels, Counter>::default();
-    for (resource, watch) in source.watches.all() {
+    for (resource, watch) in source
+        .watches
+        .all()
+        .into_iter()
+        .chain(source.network_policies.watches())
+    {
         let labels = vec![("resource", resource.to_owned())];
         up.get_or_create(&labels).set(i64::from(watch.answers));
         failures.get_or_create(&labels).inc_by(watch.failures);

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::network_policy::{CutStatus, ExplainQuestion, ExplanationStatus, PoliciesStatus};
+
 /// A question.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "camelCase", deny_unknown_fields)]
@@ -34,6 +36,12 @@ pub(crate) enum Request {
     Reload,
     /// What this configuration would change.
     Diff { text: String },
+    /// Network policies.
+    NetworkPolicies,
+    /// Why a connection passes or does not.
+    ExplainPolicies(ExplainQuestion),
+    /// Connections that network policies of this text would cut.
+    PolicyDiff { text: String },
     /// Keep a peer's session down, with a text for the peer.
     Disable { peer: String, message: String },
     /// Let it come up again.
@@ -64,6 +72,9 @@ pub(crate) enum Reply {
     Cluster(ClusterStatus),
     Services(ServicesStatus),
     Diff(DiffStatus),
+    NetworkPolicies(PoliciesStatus),
+    Explanations(Vec<ExplanationStatus>),
+    Cut(Vec<CutStatus>),
     Done(String),
     Error(String),
 }

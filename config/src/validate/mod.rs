@@ -18,12 +18,14 @@ mod services;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::model::{BmpStation, Config, NodeFacts, Running};
+use crate::model::{BmpStation, Config, NetworkPolicy, NodeFacts, Running};
 use crate::problem::Sink;
 use crate::schema::{Bmp, BmpRoutes, Document, Metrics};
 
 /// The port of GoBGP's and most other stations; IANA assigned none.
 const BMP_PORT: u16 = 11019;
+/// How long CNI ADD waits for the rules of a pod.
+const POLICY_WAIT: Duration = Duration::from_secs(1);
 /// Between statistics reports.
 const BMP_STATISTICS: Duration = Duration::from_secs(60);
 
@@ -98,6 +100,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     Some(Config {
         mesh,
         services,
+        network_policy: network_policy(&document, sink),
         cni: cni::cni(&document.cni, &cluster, &node, sink),
         rejected: Vec::new(),
         unready: Vec::new(),
@@ -132,6 +135,24 @@ impl Deferred<'_> {
             }
             _ => new,
         }
+    }
+}
+
+fn network_policy(document: &Document, sink: &Sink) -> NetworkPolicy {
+    let written = &document.network_policy;
+    let wait = document.cni.policy_wait.as_ref();
+    if written.is_enforced.as_ref().is_none_or(|mode| !mode.value) {
+        if let Some(wait) = wait {
+            sink.warn(wait.spot.problem(
+                "nothing is waited for without policy.mode: kubernetes",
+                "remove it, or enforce network policies",
+            ));
+        }
+        return NetworkPolicy::Off;
+    }
+    NetworkPolicy::Kubernetes {
+        ends_established: written.ends_established.as_ref().is_none_or(|ends| ends.value),
+        wait: wait.map_or(POLICY_WAIT, |wait| wait.value),
     }
 }
 

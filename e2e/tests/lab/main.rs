@@ -26,6 +26,7 @@ mod lab_itself;
 mod large;
 mod matrix;
 mod monitor;
+mod network_policy;
 mod objects;
 mod overlays;
 mod reload;
@@ -127,6 +128,7 @@ fn scenarios() -> Vec<Scenario> {
         bfd::scenarios(),
         kube::scenarios(),
         monitor::scenarios(),
+        network_policy::scenarios(),
         coexistence::scenarios(),
         datapath::scenarios(),
         diff::scenarios(),
