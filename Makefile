@@ -26,7 +26,7 @@ ROOT_ON_DEBIAN := $(and $(filter 0,$(shell id -u)),$(wildcard /etc/debian_versio
 LAB := $(TARGET_DIR)/release/podroute-lab
 BENCH := $(TARGET_DIR)/release/podroute-bench
 
-.PHONY: help demo demo-down build test interop bench bench-fib bench-failover bench-mesh bench-cni bench-policy image-files lint clean
+.PHONY: help demo demo-down build test interop docs bench bench-fib bench-failover bench-mesh bench-cni bench-policy image-files dist audit lint clean
 
 help:
 	@echo 'make demo        bring up a rack in namespaces and prove that pods reach each other'
@@ -34,6 +34,7 @@ help:
 	@echo 'make demo-down   remove a rack that was left up'
 	@echo 'make test        every test; as root on Debian it installs the daemons it tests against'
 	@echo 'make interop     every feature with every daemon, and docs/interop.md from it'
+	@echo 'make docs        the outputs that the pages of docs/ show, from runs in the lab'
 	@echo 'make build       release binaries'
 	@echo 'make bench       the speaker beside other daemons, into docs/bench/ (ROUNDS=5, ONLY=reflect)'
 	@echo 'make bench-fib   learned routes into the kernel beside BIRD and FRR, into docs/bench/'
@@ -43,6 +44,8 @@ help:
 	@echo 'make bench-cni   the CNI plugin beside the kernel alone and the reference plugins (root; ROUNDS=200)'
 	@echo 'make bench-policy network policies: start, events, traffic, beside nft (root), and docs/bench/policy.md'
 	@echo 'make image-files static programs for the Containerfile'
+	@echo 'make dist        a release in target/dist: archives, Debian packages, RPMs, SBOM, checksums'
+	@echo 'make audit       licences, advisories and sources of dependencies (cargo-deny)'
 	@echo 'make lint        formatting and clippy'
 	@echo 'make clean       remove what was built'
 
@@ -71,6 +74,11 @@ interop:
 	@e2e/packages.sh test
 	@$(MAKE) --no-print-directory build
 	INTEROP_TABLE=1 LAB_REQUIRE=$(ROOT_ON_DEBIAN) $(CARGO) test -p e2e --no-fail-fast -- matrix::
+
+docs:
+	@e2e/packages.sh test
+	@$(MAKE) --no-print-directory build
+	DOCS_WRITE=1 LAB_REQUIRE=$(ROOT_ON_DEBIAN) $(CARGO) test -p e2e --test documents -- runs::
 
 # For an image FROM scratch: podman build -f Containerfile .
 image-files: build
@@ -107,6 +115,13 @@ bench-cni:
 
 bench-policy:
 	$(CARGO) run --release -p podroute-enforce --example bench -- docs/bench/policy.md
+dist:
+	e2e/dist.sh
+
+# From the registry, once.
+audit:
+	@[ -x $(TARGET_DIR)/tools/bin/cargo-deny ] || $(CARGO) install --quiet --locked --root $(TARGET_DIR)/tools cargo-deny
+	$(TARGET_DIR)/tools/bin/cargo-deny check
 
 lint:
 	$(CARGO) fmt --all --check

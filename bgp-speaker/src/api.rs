@@ -1,4 +1,4 @@
-//! What the agent hands to the speaker and hears from it.
+//! The interface between agent and speaker: configuration, events and snapshots.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,47 +9,61 @@ use bgp_proto::session::{Negotiated, SessionConfig, State, Stats};
 use bgp_proto::types::{Family, PeerId, Prefix};
 use bytes::Bytes;
 
-/// What the speaker is started with.
+/// Configuration of the speaker.
 #[derive(Clone, Debug)]
 pub struct SpeakerConfig {
-    /// The engine's own facts.
+    /// Configuration of the engine.
     pub engine: EngineConfig,
-    /// Where peers connect to; empty means that we open every session.
+    /// Listening addresses; empty: only outgoing connections.
     pub listen: Vec<SocketAddr>,
-    /// Seed of the timers' jitter.
+    /// Seed of timer jitter.
     pub seed: u64,
 }
 
-/// How far a peer may be.
+/// TTL settings of a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Ttl {
-    /// One hop on eBGP, any on iBGP.
+    /// One hop on eBGP, any number on iBGP.
     #[default]
     Default,
-    /// TTL of our packets: 1–255.
+    /// The TTL of sent packets, 1–255.
     Multihop(u8),
-    /// RFC 5082: we send 255 and take nothing that came more than so many hops.
+    /// GTSM (RFC 5082): packets are sent with TTL 255, and received packets may have crossed at most this
+    /// number of hops.
     Gtsm(u8),
 }
 
-/// The TCP connection of a peer.
+/// TCP settings of a peer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transport {
-    /// The peer.
+    /// The peer's address and port.
     pub remote: SocketAddr,
-    /// Our address; the kernel's choice when `None`.
+    /// Our address; `None`: chosen by the kernel.
     pub local: Option<IpAddr>,
-    /// Distance.
+    /// TTL settings.
     pub ttl: Ttl,
-    /// RFC 2385: all segments are signed, in both directions. A changed key is used from the next segment on; the session goes on
-    /// if the peer has it too before its hold time is over.
+    /// TCP MD5 key (RFC 2385): all segments are signed in both directions. A changed key is used from the
+    /// next segment on; the session continues if the peer changes its key before its hold timer expires.
     pub password: Option<Password>,
-    /// A second key that the peer may have. The connection goes on with whichever the peer uses. Without `password` it is not used.
+    /// A second key that the peer may use. The connection continues with the key that the peer uses. Ignored
+    /// without `password`.
     pub next_password: Option<Password>,
 }
 
 impl Transport {
-    /// Everything but the keys.
+    /// A connection to this address, with the default TTL and without keys.
+    #[must_use]
+    pub fn new(remote: SocketAddr) -> Self {
+        Self {
+            remote,
+            local: None,
+            ttl: Ttl::Default,
+            password: None,
+            next_password: None,
+        }
+    }
+
+    /// All settings except the keys.
     pub(crate) fn without_keys(&self) -> (SocketAddr, Option<IpAddr>, Ttl) {
         let Self {
             remote,
@@ -62,21 +76,23 @@ impl Transport {
     }
 }
 
-/// Key of TCP MD5 signatures (RFC 2385). Its content is never shown.
+/// A TCP MD5 key (RFC 2385). `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(Arc<[u8]>);
 
-/// A key that the kernel does not take.
+/// The key has a length that the kernel does not accept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0} octets, want 1 to {max}", max = Password::MAX)]
 pub struct BadPassword(pub usize);
 
 impl Password {
-    /// Longest key that the kernel takes, in octets (TCP_MD5SIG_MAXKEYLEN).
+    /// Longest key, in octets (TCP_MD5SIG_MAXKEYLEN).
     pub const MAX: usize = crate::sockopt::MD5_MAX;
 
+    /// Creates a key.
+    ///
     /// # Errors
-    /// When the key is empty or too long.
+    /// [`BadPassword`] if it is empty or too long.
     pub fn new(key: &[u8]) -> Result<Self, BadPassword> {
         match key.len() {
             1..=Self::MAX => Ok(Self(key.into())),
@@ -95,123 +111,130 @@ impl std::fmt::Debug for Password {
     }
 }
 
-/// A peer to have.
+/// Specification of a peer.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PeerSpec {
     /// Number chosen by the agent; stable while the peer is configured.
     pub id: PeerId,
-    /// As in the configuration.
+    /// Name in the configuration.
     pub name: String,
-    /// The session's part.
+    /// Configuration of the session.
     pub session: SessionConfig,
-    /// The engine's part.
+    /// Configuration of the engine for this peer.
     pub routing: Arc<PeerRouting>,
-    /// The socket's part.
+    /// TCP settings.
     pub transport: Transport,
     /// False: administratively down.
     pub enabled: bool,
-    /// How long the peer has to connect before we do, when the session is started.
+    /// How long the peer may connect first when the session is started.
     pub connect_after: Duration,
-    /// What is missing before the session can be tried, in words.
+    /// What is missing before the session can be started, as text.
     pub waiting_for: Option<String>,
 }
 
 impl PeerSpec {
-    /// Whether the session is to be had now.
+    /// Whether the session should be up.
     pub(crate) fn wanted(&self) -> bool {
         self.enabled && self.waiting_for.is_none()
     }
+
+    /// The same for a dynamic peer of this name, for the engine too.
+    pub(crate) fn called(mut self, name: String) -> Self {
+        Arc::make_mut(&mut self.routing).name.clone_from(&name);
+        self.name = name;
+        self
+    }
 }
 
-/// Peers that come by themselves from a range of addresses.
+/// A range of addresses from which dynamic peers are accepted.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RangeSpec {
-    /// Unique among ranges; a peer is called `NAME-ADDRESS`.
+    /// Unique among ranges; a peer is named `NAME-ADDRESS`.
     pub name: String,
-    /// Where they come from.
+    /// The range.
     pub prefix: Prefix,
-    /// So many at a time.
+    /// Most peers at a time.
     pub limit: usize,
-    /// What each is like; number, name and address are filled in.
+    /// Specification of each peer, except number, name and address.
     pub template: PeerSpec,
 }
 
-/// A peer at the other end of a link, found by router advertisements (RFC 4861 §6).
+/// An unnumbered peer, found by router advertisements on a link (RFC 4861 §6).
 #[derive(Clone, PartialEq, Debug)]
 pub struct LinkSpec {
-    /// Name of the interface.
+    /// Interface name.
     pub interface: String,
-    /// What the peer is like; its address is filled in.
+    /// Specification of the peer, except its address.
     pub template: PeerSpec,
 }
 
-/// A BMP station to tell (RFC 7854).
+/// A BMP station (RFC 7854).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct BmpSpec {
-    /// Where it listens.
+    /// Address of the station.
     pub station: SocketAddr,
-    /// Tell routes as peers sent them.
+    /// Send routes before import policy.
     pub pre_policy: bool,
-    /// Tell routes as import policies left them.
+    /// Send routes after import policy.
     pub post_policy: bool,
-    /// Between statistics reports; none when zero.
+    /// Interval of statistics reports; zero: none.
     pub statistics: Duration,
-    /// Our name there (sysName).
+    /// Our sysName.
     pub name: String,
 }
 
-/// What the kernel's routes follow from, in order. It does not wait for the agent.
+/// Input of the kernel's routes, in order. This stream does not wait for the agent.
 #[derive(Clone, PartialEq, Debug)]
 pub enum DatapathEvent {
-    /// Routes for the kernel; each prefix at most once per event.
+    /// Kernel routes; each prefix occurs at most once per event.
     Routes {
         /// The changes.
         changes: Vec<FibChange>,
-        /// Others follow at once, for the same reason; a hint.
+        /// A hint: further changes of the same cause follow.
         more: bool,
     },
-    /// Begin to resolve these next hops, and report each by [`crate::SpeakerHandle::next_hops`].
+    /// Resolve these next hops, and report each by [`crate::SpeakerHandle::next_hops`].
     Watch(Vec<IpAddr>),
-    /// These are not needed any more.
+    /// These next hops are no longer needed.
     Unwatch(Vec<IpAddr>),
-    /// A peer's initial routes of a family are complete, and their kernel changes went before; or its session does not carry
-    /// the family.
+    /// The initial routes of a peer and family are complete, and their kernel changes precede this event; or
+    /// the session does not carry the family.
     EndOfRib(PeerId, Family),
 }
 
-/// What happens to sessions, for the agent. When it is behind, a peer's later events take the place of its earlier ones.
+/// Events of peers, for the agent. When it falls behind, later events of a peer replace earlier ones.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     /// A session is established.
     PeerUp {
-        /// Whose.
+        /// The peer.
         peer: PeerId,
-        /// Its name; of a dynamic peer made of its range's.
+        /// The peer's name; for a dynamic peer derived from its range's.
         name: String,
-        /// The peer's end of the connection.
+        /// The peer's address and port.
         remote: SocketAddr,
     },
     /// A session ended.
     PeerDown {
-        /// Whose.
+        /// The peer.
         peer: PeerId,
-        /// Its name.
+        /// The peer's name.
         name: String,
-        /// The reason, in words.
+        /// The reason, as text.
         why: String,
     },
     /// An unnumbered peer was found at this address.
     NeighborFound(PeerId, SocketAddr),
-    /// A peer has this number of prefixes of a family: more than its configuration calls usual, or more than its limit.
+    /// The number of prefixes of a family exceeds the warning threshold or the limit of the peer.
     PrefixLimitWarning(PeerId, Family, usize),
-    /// A peer sent more paths of this prefix than are taken from it.
+    /// A peer exceeds the limit of paths for this prefix; further paths are dropped.
     PathLimitWarning(PeerId, Prefix),
     /// A peer's routes take this number of octets: most of what they may, or more.
     MemoryLimitWarning(PeerId, usize),
 }
 
 impl Event {
-    /// Events with the same key may be merged into the last one.
+    /// Events with the same key replace each other.
     pub(crate) fn merge_key(&self) -> (PeerId, u8) {
         match self {
             Event::PeerUp { peer, .. } | Event::PeerDown { peer, .. } => (*peer, 0),
@@ -224,34 +247,34 @@ impl Event {
     }
 }
 
-/// A session as it is now.
+/// State of a session.
 #[derive(Clone, Debug)]
 pub struct SessionSnapshot {
-    /// RFC 4271 §8.2.2.
+    /// State (RFC 4271 §8.2.2).
     pub state: State,
-    /// Numbers and last words.
+    /// Counters and the last errors.
     pub stats: Stats,
-    /// Messages sent, with those of the engine.
+    /// Messages sent, UPDATEs included.
     pub messages_sent: u64,
-    /// Octets written, of those that the engine counts as outstanding.
+    /// Octets written that the engine still counts as outstanding.
     pub unreported: usize,
-    /// What the OPENs agreed on, while established.
+    /// What was negotiated, while established.
     pub negotiated: Option<Negotiated>,
-    /// Both OPENs as they were on the wire, ours and the peer's, while established.
+    /// Both OPENs as sent on the wire, ours and the peer's, while established.
     pub opens: Option<(Bytes, Bytes)>,
-    /// Both ends of the established connection, ours and the peer's.
+    /// Our and the peer's address of the established connection.
     pub ends: Option<(SocketAddr, SocketAddr)>,
-    /// Its segments are signed (RFC 2385), while established.
+    /// The connection uses TCP MD5 (RFC 2385), while established.
     pub signed: bool,
-    /// The key in use is [`Transport::next_password`].
+    /// [`Transport::next_password`] is the key in use.
     pub next_key: bool,
     /// False: administratively down.
     pub enabled: bool,
-    /// What is missing before the session can be tried.
+    /// What is missing before the session can be started.
     pub waiting_for: Option<String>,
 }
 
-/// A peer as it is now.
+/// State of a peer.
 #[derive(Clone, Debug)]
 pub struct PeerSnapshot {
     /// Its number.
@@ -266,35 +289,35 @@ pub struct PeerSnapshot {
     pub session: SessionSnapshot,
     /// Its routes.
     pub counts: PeerCounts,
-    /// How long the session has been up, or down since it was up.
+    /// How long the session has been up, or down since it was last up.
     pub since: Option<Duration>,
 }
 
-/// How to stop.
+/// How to stop the speaker.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Shutdown {
-    /// Cease/Administrative Shutdown with this text (RFC 9003): the peers drop our routes.
+    /// Cease/Administrative Shutdown with this text (RFC 9003): peers remove our routes.
     Withdraw(String),
-    /// Close without a NOTIFICATION: peers that agreed to graceful restart keep our routes.
+    /// Close without a NOTIFICATION: peers that negotiated graceful restart retain our routes.
     Preserve,
 }
 
-/// Why the speaker does not start.
+/// Why the speaker cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum SpeakerError {
-    /// The listening socket.
+    /// A listening socket cannot be opened.
     #[error(
         "cannot listen on {addr}: {source}; is another BGP speaker running (ss -ltnp), or are privileges missing? Set listen.port, or listen.enabled: false"
     )]
     Listen {
-        /// Where.
+        /// The address.
         addr: SocketAddr,
         /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// The speaker's tasks are gone.
+/// The speaker's tasks have ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the BGP speaker has stopped")]
 pub struct Stopped;

@@ -1,9 +1,10 @@
-//! Telling BMP stations (RFC 7854): one task and one connection each.
+//! BMP stations (RFC 7854): one task and one connection each.
 //!
-//! A task takes what is new of the engine's feed a few times a second, and looks at the peers when a session came up or went down: what
-//! it reports follows from what is, not from events that might be lost. A station that does not read is waited for; the feed keeps each
-//! changed path once meanwhile, and ends when it would grow too large. Then, as after any fault, the connection is closed
-//! and begun anew with everything (§3.2), after a back-off of 1–30 s.
+//! A task reads new items of its engine feed a few times per second, and checks the peers when a session went
+//! up or down. What it sends follows from the present state, so that no lost event matters. A station that
+//! does not read delays only its own task; meanwhile the feed keeps each changed path once, and ends when it
+//! grows too large. Then, as after any error, the connection is closed, and a new one starts with the whole
+//! state (§3.2) after a back-off of 1–30 s.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use bgp_proto::engine::{FeedId, FeedItem};
 use bgp_proto::session::{DownReason, State};
 use bgp_proto::types::{Family, FamilySet, PeerId};
-use bgp_proto::wire::bmp::{self, BmpPeer, Down, View};
+use bgp_proto::wire::bmp::{self, BmpPeer, PeerDownReason, View};
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -23,22 +24,22 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::api::{BmpSpec, PeerSnapshot, Stopped};
-use crate::clock::wall;
+use crate::clock::unix_time;
 use crate::peers::Peers;
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(250);
-/// Paths taken at a time.
-const PAGE: usize = 1000;
-/// A station may take so long to read.
-const PATIENCE: Duration = Duration::from_secs(60);
-const CONNECT: Duration = Duration::from_secs(10);
-const SHORTEST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(30);
-/// For the last words of all stations.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Interval between reads of the feed.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Paths read from the feed at a time.
+const PAGE_SIZE: usize = 1000;
+/// Longest time in which a station must read.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Time to send Termination to all stations.
+const TERMINATION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The tasks of the stations; they end with this.
+/// The tasks of the stations, which end when this is dropped.
 #[derive(Default)]
 pub(crate) struct Stations {
     running: Mutex<BTreeMap<BmpSpec, Running>>,
@@ -47,7 +48,7 @@ pub(crate) struct Stations {
 
 struct Running {
     task: JoinHandle<()>,
-    ending: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
 }
 
 impl Drop for Running {
@@ -57,47 +58,47 @@ impl Drop for Running {
 }
 
 impl Stations {
-    /// Has tasks for exactly these. One that is the same goes on.
+    /// Sets the stations. Unchanged ones continue.
     pub(crate) fn put(&self, wanted: Vec<BmpSpec>, peers: &Peers) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|spec, _| wanted.contains(spec));
         for spec in wanted {
             running.entry(spec.clone()).or_insert_with(|| {
-                let (ending, watched) = watch::channel(false);
+                let (stop, stopped) = watch::channel(false);
                 let station = Station {
                     spec,
                     peers: peers.clone(),
                     feed: FeedId(self.next_feed.fetch_add(1, Ordering::Relaxed)),
-                    ending: watched,
-                    told: BTreeMap::new(),
+                    stop: stopped,
+                    reported: BTreeMap::new(),
                     out: BytesMut::new(),
                 };
                 Running {
                     task: tokio::spawn(station.run()),
-                    ending,
+                    stop,
                 }
             });
         }
     }
 
-    /// Lets every station know that this is the end, and waits a little.
+    /// Ends all stations with a Termination message.
     pub(crate) async fn end(&self) {
         let all = std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner));
         for running in all.values() {
-            running.ending.send_replace(true);
+            running.stop.send_replace(true);
         }
-        let until = Instant::now() + FAREWELL;
+        let until = Instant::now() + TERMINATION_TIMEOUT;
         for mut running in all.into_values() {
-            let _ = tokio::time::timeout_at(until, &mut running.task).await; // it is aborted otherwise
+            let _ = tokio::time::timeout_at(until, &mut running.task).await; // the task is aborted on timeout
         }
     }
 }
 
-/// A peer that the station knows as up.
+/// A peer that was reported as up.
 #[derive(Clone, Copy)]
-struct Told {
+struct ReportedPeer {
     peer: BmpPeer,
-    /// Which of its sessions.
+    /// The number of its session.
     session: u64,
     add_path: FamilySet,
     families: FamilySet,
@@ -107,144 +108,150 @@ struct Station {
     spec: BmpSpec,
     peers: Peers,
     feed: FeedId,
-    ending: watch::Receiver<bool>,
-    told: BTreeMap<PeerId, Told>,
+    stop: watch::Receiver<bool>,
+    reported: BTreeMap<PeerId, ReportedPeer>,
     out: BytesMut,
 }
 
 /// Why a connection ended.
-enum End {
+enum ConnectionEnd {
     Speaker,
     Fault(String),
 }
 
-impl From<Stopped> for End {
+impl From<Stopped> for ConnectionEnd {
     fn from(_: Stopped) -> Self {
-        End::Speaker
+        ConnectionEnd::Speaker
     }
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for ConnectionEnd {
     fn from(error: io::Error) -> Self {
-        End::Fault(error.to_string())
+        ConnectionEnd::Fault(error.to_string())
     }
 }
 
 impl Station {
     async fn run(mut self) {
-        let mut pause = SHORTEST;
+        let mut backoff = BACKOFF_MIN;
         let station = self.spec.station;
-        while !*self.ending.borrow() {
-            let begun = Instant::now();
-            let end = match timeout(CONNECT, TcpStream::connect(station)).await {
+        while !*self.stop.borrow() {
+            let started = Instant::now();
+            let end = match timeout(CONNECT_TIMEOUT, TcpStream::connect(station)).await {
                 Ok(Ok(stream)) => self.serve(stream).await,
                 Ok(Err(error)) => Err(error.into()),
-                Err(_) => Err(End::Fault("no answer".to_owned())),
+                Err(_) => Err(ConnectionEnd::Fault("connecting timed out".to_owned())),
             };
             let feed = self.feed;
-            let ended = self.peers.ask(move |engine| engine.end_feed(feed)).await;
+            let ended = self.peers.query(move |engine| engine.end_feed(feed)).await;
             match (end, ended) {
-                (Err(End::Fault(error)), Ok(())) => tracing::warn!(%station, %error, "BMP station lost"),
+                (Err(ConnectionEnd::Fault(error)), Ok(())) => {
+                    tracing::warn!(event = "bmp_lost", %station, %error, "connection to the BMP station lost; reconnecting")
+                }
                 _ => return,
             }
-            pause = if begun.elapsed() > LONGEST {
-                SHORTEST
+            backoff = if started.elapsed() > BACKOFF_MAX {
+                BACKOFF_MIN
             } else {
-                (pause * 2).min(LONGEST)
+                (backoff * 2).min(BACKOFF_MAX)
             };
-            let _ = timeout(pause, self.ending.changed()).await; // the time is what is waited for
+            let _ = timeout(backoff, self.stop.changed()).await; // either event ends the wait
         }
     }
 
-    /// One connection; `Ok` at the speaker's end.
-    async fn serve(&mut self, mut stream: TcpStream) -> Result<(), End> {
-        tracing::info!(station = %self.spec.station, "BMP station connected");
+    /// Serves one connection; returns `Ok` when the speaker ends.
+    async fn serve(&mut self, mut stream: TcpStream) -> Result<(), ConnectionEnd> {
+        tracing::info!(event = "bmp_connected", station = %self.spec.station, "connected to the BMP station");
         let feed = self.feed;
-        self.told.clear();
+        self.reported.clear();
         self.out.clear();
-        self.peers.ask(move |engine| engine.begin_feed(feed)).await?;
+        self.peers.query(move |engine| engine.begin_feed(feed)).await?;
         let description = format!("podroute {}", env!("CARGO_PKG_VERSION"));
         bmp::initiation(&mut self.out, &description, &self.spec.name);
         let mut report = Instant::now() + self.spec.statistics;
-        let mut fresh = true;
+        let mut initial = true;
         let mut seen = None;
         loop {
             let changes = self.peers.registry.changes();
             if seen.replace(changes) != Some(changes) {
-                self.look_at_peers().await?;
+                self.report_peer_changes().await?;
             }
-            while self.tell_routes().await? {
+            while self.queue_routes().await? {
                 self.write(&mut stream).await?;
             }
-            if std::mem::take(&mut fresh) {
+            if std::mem::take(&mut initial) {
                 self.end_initial_routes();
             }
             if !self.spec.statistics.is_zero() && Instant::now() >= report {
                 report += self.spec.statistics;
-                self.tell_statistics().await?;
+                self.queue_statistics().await?;
             }
             self.write(&mut stream).await?;
-            if *self.ending.borrow() {
+            if *self.stop.borrow() {
                 bmp::termination(&mut self.out);
                 self.write(&mut stream).await?;
                 stream.shutdown().await?;
                 return Ok(());
             }
-            // A station has nothing to say (§3.2): readable means that it has closed, or is no station.
-            match timeout(LOOK, stream.readable()).await {
+            // A station sends nothing (§3.2): a readable socket was closed, or is no station.
+            match timeout(POLL_INTERVAL, stream.readable()).await {
                 Ok(_) if stream.try_read(&mut [0; 64])? == 0 => {
-                    return Err(End::Fault("it closed the connection".to_owned()));
+                    return Err(ConnectionEnd::Fault(
+                        "the station closed the connection".to_owned(),
+                    ));
                 }
                 _ => {}
             }
         }
     }
 
-    async fn write(&mut self, stream: &mut TcpStream) -> Result<(), End> {
+    async fn write(&mut self, stream: &mut TcpStream) -> Result<(), ConnectionEnd> {
         let bytes = self.out.split();
-        match timeout(PATIENCE, stream.write_all(&bytes)).await {
+        match timeout(WRITE_TIMEOUT, stream.write_all(&bytes)).await {
             Ok(done) => Ok(done?),
-            Err(_) => Err(End::Fault("it does not read".to_owned())),
+            Err(_) => Err(ConnectionEnd::Fault("the station does not read".to_owned())),
         }
     }
 
-    /// Tells which peers went and which came.
-    async fn look_at_peers(&mut self) -> Result<(), End> {
+    /// Reports peers that went up or down.
+    async fn report_peer_changes(&mut self) -> Result<(), ConnectionEnd> {
         let peers = self.peers.snapshots().await?;
         let now: BTreeMap<PeerId, &PeerSnapshot> = peers.iter().map(|peer| (peer.id, peer)).collect();
         let session = |peer: &PeerSnapshot| {
             (peer.session.state == State::Established).then_some(peer.session.stats.established)
         };
-        let gone: Vec<PeerId> = self
-            .told
+        let removed: Vec<PeerId> = self
+            .reported
             .iter()
-            .filter(|(id, told)| now.get(id).and_then(|peer| session(peer)) != Some(told.session))
+            .filter(|(id, reported)| now.get(id).and_then(|peer| session(peer)) != Some(reported.session))
             .map(|(id, _)| *id)
             .collect();
-        for id in gone {
-            if let Some(told) = self.told.remove(&id) {
-                let why = now.get(&id).map_or(Down::Deconfigured, |peer| why(peer));
-                bmp::peer_down(&mut self.out, &told.peer, wall(), &why);
+        for id in removed {
+            if let Some(reported) = self.reported.remove(&id) {
+                let down_reason = now
+                    .get(&id)
+                    .map_or(PeerDownReason::Deconfigured, |peer| down_reason(peer));
+                bmp::peer_down(&mut self.out, &reported.peer, unix_time(), &down_reason);
             }
         }
         for (id, peer) in now {
-            if !self.told.contains_key(&id)
-                && let Some(told) = self.greet(peer)
+            if !self.reported.contains_key(&id)
+                && let Some(reported) = self.report_peer_up(peer)
             {
-                self.told.insert(id, told);
+                self.reported.insert(id, reported);
             }
         }
         Ok(())
     }
 
-    fn greet(&mut self, peer: &PeerSnapshot) -> Option<Told> {
+    fn report_peer_up(&mut self, peer: &PeerSnapshot) -> Option<ReportedPeer> {
         let session = &peer.session;
         let (agreed, opens, ends) = (
             session.negotiated.as_ref()?,
             session.opens.as_ref()?,
             session.ends?,
         );
-        let told = Told {
+        let reported = ReportedPeer {
             peer: BmpPeer {
                 address: ends.1.ip().to_canonical(),
                 asn: agreed.remote.asn,
@@ -254,24 +261,35 @@ impl Station {
             add_path: agreed.add_path_receive,
             families: agreed.families,
         };
-        bmp::peer_up(&mut self.out, &told.peer, wall(), ends, (&opens.0, &opens.1));
-        Some(told)
+        bmp::peer_up(
+            &mut self.out,
+            &reported.peer,
+            unix_time(),
+            ends,
+            (&opens.0, &opens.1),
+        );
+        Some(reported)
     }
 
-    /// Tells a page of routes; false when there was none.
-    async fn tell_routes(&mut self) -> Result<bool, End> {
+    /// Queues a page of routes; returns false when there was none.
+    async fn queue_routes(&mut self) -> Result<bool, ConnectionEnd> {
         let feed = self.feed;
-        let items = self.peers.ask(move |engine| engine.take_feed(feed, PAGE)).await?;
-        let items = items.ok_or_else(|| End::Fault("it was too slow: beginning anew".to_owned()))?;
-        if items.iter().any(|item| !self.told.contains_key(&item.peer)) {
-            self.look_at_peers().await?; // it came up a moment ago, or is gone
+        let items = self
+            .peers
+            .query(move |engine| engine.take_feed(feed, PAGE_SIZE))
+            .await?;
+        let items = items.ok_or_else(|| {
+            ConnectionEnd::Fault("the station is too slow; starting again with all routes".to_owned())
+        })?;
+        if items.iter().any(|item| !self.reported.contains_key(&item.peer)) {
+            self.report_peer_changes().await?; // the peer just came up, or is gone
         }
-        items.iter().for_each(|item| self.tell_route(item));
+        items.iter().for_each(|item| self.queue_route(item));
         Ok(!items.is_empty())
     }
 
-    fn tell_route(&mut self, item: &FeedItem) {
-        let Some(told) = self.told.get(&item.peer).copied() else {
+    fn queue_route(&mut self, item: &FeedItem) {
+        let Some(reported) = self.reported.get(&item.peer).copied() else {
             return;
         };
         let views = [
@@ -282,49 +300,49 @@ impl Station {
             let attrs = attrs.as_ref();
             bmp::route(
                 &mut self.out,
-                &told.peer,
+                &reported.peer,
                 view,
-                wall(),
+                unix_time(),
                 item.nlri,
                 attrs,
-                told.add_path,
+                reported.add_path,
             );
         }
     }
 
     fn end_initial_routes(&mut self) {
-        for told in self.told.values() {
-            for family in told.families.iter() {
+        for reported in self.reported.values() {
+            for family in reported.families.iter() {
                 for (on, view) in [
                     (self.spec.pre_policy, View::PrePolicy),
                     (self.spec.post_policy, View::PostPolicy),
                 ] {
                     if on {
-                        bmp::end_of_rib(&mut self.out, &told.peer, view, wall(), family);
+                        bmp::end_of_rib(&mut self.out, &reported.peer, view, unix_time(), family);
                     }
                 }
             }
         }
     }
 
-    async fn tell_statistics(&mut self) -> Result<(), End> {
+    async fn queue_statistics(&mut self) -> Result<(), ConnectionEnd> {
         for peer in self.peers.snapshots().await? {
-            if let Some(told) = self.told.get(&peer.id) {
+            if let Some(reported) = self.reported.get(&peer.id) {
                 let counts = Family::ALL.into_iter().zip(peer.counts.received);
                 let counts: Vec<(Family, u64)> =
                     counts.map(|(family, count)| (family, count as u64)).collect();
-                bmp::statistics(&mut self.out, &told.peer, wall(), &counts);
+                bmp::statistics(&mut self.out, &reported.peer, unix_time(), &counts);
             }
         }
         Ok(())
     }
 }
 
-fn why(peer: &PeerSnapshot) -> Down {
+fn down_reason(peer: &PeerSnapshot) -> PeerDownReason {
     match &peer.session.stats.last_down {
-        Some(DownReason::Sent(notification)) => Down::Sent(notification.clone()),
-        Some(DownReason::Received(notification)) => Down::Received(notification.clone()),
-        Some(DownReason::Abandoned) => Down::Closed,
-        Some(DownReason::Closed(_)) | None => Down::Lost,
+        Some(DownReason::Sent(notification)) => PeerDownReason::Sent(notification.clone()),
+        Some(DownReason::Received(notification)) => PeerDownReason::Received(notification.clone()),
+        Some(DownReason::Abandoned) => PeerDownReason::Closed,
+        Some(DownReason::Closed(_)) | None => PeerDownReason::Lost,
     }
 }

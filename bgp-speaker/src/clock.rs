@@ -1,13 +1,13 @@
-//! The one place where the speaker asks what time it is.
+//! The only place that reads the clock.
 
 use std::time::Instant;
 
-/// Now.
+/// The present time.
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Since 1970, for people and other programs.
-pub(crate) fn wall() -> std::time::Duration {
+/// Time since 1970, for operators and other programs.
+pub(crate) fn unix_time() -> std::time::Duration {
     std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What the host says of an established connection: our addresses and subnets on its interface, now and when they change.
+//! Host facts of an established connection: our addresses and subnets on its interface, and their changes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,10 +20,10 @@ use tokio::sync::watch;
 
 use crate::{socket, sockopt};
 
-/// After the addresses could not be read.
-const READ_AGAIN: Duration = Duration::from_secs(1);
+/// Wait after the addresses could not be read.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// One address of an interface.
+/// An address of an interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Address {
     interface: String,
@@ -31,13 +31,13 @@ struct Address {
     subnet: Option<Prefix>,
 }
 
-/// The host's addresses. They are read again whenever the kernel says that one came or went; sessions are woken for their own
-/// interface alone, since a node has an interface for each pod.
+/// The host's addresses. They are read again after each change reported by the kernel. Only sessions on the
+/// interface concerned are woken, since a node has an interface per pod.
 pub(crate) struct Host {
     known: Mutex<Arc<[Address]>>,
-    /// Changes of an interface's addresses, by its name.
+    /// Notifies of address changes, by interface name.
     interfaces: Mutex<BTreeMap<String, watch::Sender<u64>>>,
-    /// The kernel tells of changes; otherwise addresses are read for each session.
+    /// The kernel reports changes; otherwise addresses are read for each session.
     is_watched: AtomicBool,
     watcher: Mutex<Option<tokio::task::AbortHandle>>,
 }
@@ -52,7 +52,7 @@ impl Drop for Host {
 }
 
 impl Host {
-    /// Reads the addresses, and follows them. To be called inside a tokio runtime.
+    /// Reads the addresses and watches them. Must be called inside a tokio runtime.
     pub(crate) fn start() -> Arc<Self> {
         let socket = netlink_socket();
         let host = Arc::new(Self {
@@ -63,12 +63,13 @@ impl Host {
         });
         match socket {
             Ok(socket) => {
-                let task = tokio::spawn(follow(socket, Arc::downgrade(&host)));
+                let task = tokio::spawn(watch_addresses(socket, Arc::downgrade(&host)));
                 *host.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
             }
             Err(error) => tracing::warn!(
+                event = "address_watch_failed",
                 %error,
-                "cannot follow the host's addresses: a session whose local address goes away is noticed by its hold timer only"
+                "cannot watch the host's addresses; a session whose local address is removed ends only with its hold timer"
             ),
         }
         host
@@ -83,12 +84,12 @@ impl Host {
         Arc::clone(&self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the address is one of an interface (and not just inside the subnet of one, as most of 127.0.0.0/8).
+    /// Whether the address is configured on an interface (not just inside a subnet, as most of 127.0.0.0/8).
     pub(crate) fn has(&self, addr: IpAddr) -> bool {
         self.addresses().iter().any(|known| known.addr == addr)
     }
 
-    /// Changes of the addresses of an interface from now on.
+    /// Subscribes to address changes of an interface.
     pub(crate) fn subscribe(&self, interface: &str) -> watch::Receiver<u64> {
         let mut interfaces = self.interfaces.lock().unwrap_or_else(PoisonError::into_inner);
         interfaces.retain(|_, sender| sender.receiver_count() > 0);
@@ -98,21 +99,21 @@ impl Host {
         sender.subscribe()
     }
 
-    /// Takes a new reading, if there is one.
-    fn take_reading(&self, reading: io::Result<Vec<Address>>) -> bool {
+    /// Applies a new reading; returns false if it failed.
+    fn apply_reading(&self, reading: io::Result<Vec<Address>>) -> bool {
         match reading {
             Ok(new) => {
                 self.update(new);
                 true
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot read the host's addresses; trying again");
+                tracing::warn!(event = "address_read_failed", %error, "cannot read the host's addresses; retrying");
                 false
             }
         }
     }
 
-    /// Takes a new reading, and wakes the sessions of interfaces whose addresses differ.
+    /// Applies a new reading and notifies interfaces whose addresses changed.
     fn update(&self, new: Vec<Address>) {
         let new: Arc<[Address]> = new.into();
         let old = std::mem::replace(
@@ -133,20 +134,20 @@ impl Host {
         }
     }
 
-    /// The interface with this address; of several the one of the scope.
+    /// The interface with this address; if there are several, the one of the scope.
     pub(crate) fn interface_of(&self, local: &SocketAddr) -> Option<String> {
         let scope = socket::scope(local).and_then(socket::interface_name);
         let local = local.ip().to_canonical();
         let all = self.addresses();
-        let mut fitting = all
+        let mut candidates = all
             .iter()
             .filter(|address| scope.as_ref().is_none_or(|scope| *scope == address.interface));
-        let found = fitting.find(|address| address.addr == local);
+        let found = candidates.find(|address| address.addr == local);
         found.map(|address| address.interface.clone())
     }
 }
 
-/// A socket on which the kernel tells of addresses that come and go.
+/// A netlink socket for address changes.
 fn netlink_socket() -> io::Result<AsyncFd<socket2::Socket>> {
     use nix::sys::socket as sys;
     let socket = sys::socket(
@@ -163,14 +164,14 @@ fn netlink_socket() -> io::Result<AsyncFd<socket2::Socket>> {
     sockopt::watched(socket.into())
 }
 
-/// Reads the addresses again after each burst of notifications. What they say does not matter, nor whether one was lost. Where they
-/// cannot be read (too many open files) the last reading stands: no address is taken for gone.
-async fn follow(socket: AsyncFd<socket2::Socket>, host: Weak<Host>) {
-    let mut unread = false;
+/// Reads the addresses again after each burst of notifications. Their content is ignored, so that a lost one
+/// does no harm. If the addresses cannot be read (too many open files), the last reading stays in effect.
+async fn watch_addresses(socket: AsyncFd<socket2::Socket>, host: Weak<Host>) {
+    let mut retry_read = false;
     loop {
         let ready = tokio::select! {
             ready = socket.readable() => Some(ready),
-            () = tokio::time::sleep(READ_AGAIN), if unread => None,
+            () = tokio::time::sleep(RETRY_AFTER), if retry_read => None,
         };
         if let Some(Err(_)) = ready {
             return;
@@ -187,11 +188,11 @@ async fn follow(socket: AsyncFd<socket2::Socket>, host: Weak<Host>) {
             ready.clear_ready();
         }
         let Some(host) = host.upgrade() else { return };
-        unread = !host.take_reading(addresses());
+        retry_read = !host.apply_reading(addresses());
     }
 }
 
-/// Gathers the facts of a connection between two addresses.
+/// Host facts of a connection between two addresses.
 pub(crate) fn session_facts(
     host: &Host,
     negotiated: Arc<Negotiated>,
@@ -201,21 +202,21 @@ pub(crate) fn session_facts(
     let all = host.addresses();
     let interface = host.interface_of(&local);
     let local = local.ip().to_canonical();
-    let ours: Vec<&Address> = all
+    let own_addresses: Vec<&Address> = all
         .iter()
         .filter(|address| Some(&address.interface) == interface.as_ref())
         .collect();
-    let direct = ours
+    let direct = own_addresses
         .iter()
         .any(|address| address.subnet.is_some_and(|subnet| subnet.contains_addr(remote)));
-    let v4 = ours.iter().find_map(|address| as_v4(address.addr));
-    let v6 = ours
+    let v4 = own_addresses.iter().find_map(|address| as_v4(address.addr));
+    let v6 = own_addresses
         .iter()
         .find_map(|address| as_v6(address.addr).filter(|addr| !addr.is_unicast_link_local()));
-    let link_local = ours
+    let link_local = own_addresses
         .iter()
         .find_map(|address| as_v6(address.addr).filter(Ipv6Addr::is_unicast_link_local));
-    let subnets = ours.iter().filter_map(|address| address.subnet);
+    let subnets = own_addresses.iter().filter_map(|address| address.subnet);
     SessionFacts {
         negotiated,
         remote_addr: remote,
@@ -258,7 +259,7 @@ fn address(entry: &InterfaceAddress) -> Option<Address> {
         .netmask
         .as_ref()
         .and_then(ip)
-        .map(|mask| Prefix::new(addr, ones(mask)));
+        .map(|mask| Prefix::new(addr, prefix_len(mask)));
     Some(Address {
         interface: entry.interface_name.clone(),
         addr,
@@ -271,7 +272,7 @@ fn ip(storage: &SockaddrStorage) -> Option<IpAddr> {
     v4.or_else(|| storage.as_sockaddr_in6().map(|addr| IpAddr::V6(addr.ip())))
 }
 
-fn ones(mask: IpAddr) -> u8 {
+fn prefix_len(mask: IpAddr) -> u8 {
     let bits = match mask {
         IpAddr::V4(mask) => mask.to_bits().count_ones(),
         IpAddr::V6(mask) => mask.to_bits().count_ones(),
@@ -280,7 +281,7 @@ fn ones(mask: IpAddr) -> u8 {
 }
 
 /// A link-local next hop is on the link of the session (RFC 2545 §2).
-pub(crate) fn give_scope(op: &mut RouteOp, scope: u32) {
+pub(crate) fn set_link_scope(op: &mut RouteOp, scope: u32) {
     let RouteOp::Announce { attrs, .. } = op else {
         return;
     };
@@ -313,12 +314,12 @@ mod tests {
         }
     }
 
-    /// Too many open files, for a moment: no session may end for it.
+    /// Too many open files for a while: no session may end.
     #[test]
     fn addresses_that_cannot_be_read_stay() {
         let host = host(vec![address("eth0", 1), address("pod1", 2)]);
         let eth0 = host.subscribe("eth0");
-        assert!(!host.take_reading(Err(io::ErrorKind::OutOfMemory.into())));
+        assert!(!host.apply_reading(Err(io::ErrorKind::OutOfMemory.into())));
         assert!(host.has([192, 0, 2, 1].into()));
         assert!(!eth0.has_changed().unwrap());
     }
@@ -328,7 +329,7 @@ mod tests {
         let host = host(vec![address("eth0", 1), address("pod1", 2)]);
         let (mut eth0, pod1) = (host.subscribe("eth0"), host.subscribe("pod1"));
         let again = host.subscribe("eth0");
-        assert!(host.take_reading(Ok(vec![
+        assert!(host.apply_reading(Ok(vec![
             address("eth0", 3),
             address("pod1", 2),
             address("pod2", 4)
@@ -337,12 +338,12 @@ mod tests {
         assert!(!pod1.has_changed().unwrap());
         eth0.mark_unchanged();
         assert!(!host.has([192, 0, 2, 1].into()) && host.has([192, 0, 2, 3].into()));
-        assert!(host.take_reading(Ok(vec![address("eth0", 3)])));
+        assert!(host.apply_reading(Ok(vec![address("eth0", 3)])));
         assert!(!eth0.has_changed().unwrap() && pod1.has_changed().unwrap());
         drop((eth0, again, pod1));
         drop(host.subscribe("eth1"));
         drop(host.subscribe("eth2"));
         let interfaces = host.interfaces.lock().unwrap();
-        assert!(interfaces.len() <= 1, "nobody subscribes to the others any more");
+        assert!(interfaces.len() <= 1, "the other subscriptions were dropped");
     }
 }

@@ -1,4 +1,4 @@
-//! Whole messages on their way into a socket, in order.
+//! The write queue of a connection: whole messages, in order.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -8,14 +8,14 @@ use bgp_proto::types::PeerId;
 use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
 
-/// Buffers written by one system call.
+/// Most buffers written by one system call.
 const VECTORS: usize = 64;
 
-/// What takes octets without waiting: a socket.
+/// A non-blocking sink of octets: a socket.
 pub(crate) trait Sink {
-    /// Writes some; [`io::ErrorKind::WouldBlock`] when it takes none now.
+    /// Writes some octets; [`io::ErrorKind::WouldBlock`] when the sink is full.
     fn write(&self, octets: &[u8]) -> io::Result<usize>;
-    /// The same, from several buffers.
+    /// As [`Sink::write`], from several buffers.
     fn write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize>;
 }
 
@@ -29,26 +29,26 @@ impl Sink for TcpStream {
     }
 }
 
-/// Whole messages to write.
+/// One or more whole messages.
 struct Queued {
     bytes: Bytes,
-    /// Credit that is due to the engine when they are written.
+    /// Credit that is returned to the engine when they are written.
     credit: usize,
-    /// Of the session, not of the engine.
+    /// Sent by the session, not by the engine.
     control: bool,
 }
 
-/// What is still to be written.
+/// Messages to write.
 #[derive(Default)]
 pub(crate) struct Queue {
     queue: VecDeque<Queued>,
     octets: usize,
-    /// The first buffer has been written in part.
+    /// The first buffer is partly written.
     partial: bool,
 }
 
 impl Queue {
-    /// Octets not written yet.
+    /// Number of octets to write.
     pub(crate) fn octets(&self) -> usize {
         self.octets
     }
@@ -62,8 +62,8 @@ impl Queue {
         self.push(bytes, true);
     }
 
-    /// Appends what a chunk holds for the peer; its cost is due when the last of it is written. Answers the number of
-    /// messages.
+    /// Appends the peer's part of a chunk; its cost is returned when all of it is written. Returns the number
+    /// of messages.
     pub(crate) fn push_chunk(&mut self, chunk: &Chunk, peer: PeerId) -> u64 {
         let mut messages = 0;
         for bytes in chunk.data_for(peer) {
@@ -85,7 +85,7 @@ impl Queue {
         });
     }
 
-    /// Appends what another has left. Its first message may have been begun: nothing else waits then.
+    /// Appends the contents of another queue. If its first message is partly written, this one must be empty.
     pub(crate) fn append(&mut self, other: &mut Self) {
         debug_assert!(!other.partial || self.is_empty());
         self.partial |= std::mem::take(&mut other.partial);
@@ -93,7 +93,7 @@ impl Queue {
         self.queue.append(&mut other.queue);
     }
 
-    /// Writes as much as the socket takes; the credit of what is done with.
+    /// Writes as much as the socket accepts; returns the credit of completed messages.
     pub(crate) fn write(&mut self, socket: &impl Sink) -> io::Result<usize> {
         let mut credit = 0;
         while !self.queue.is_empty() {
@@ -134,7 +134,7 @@ impl Queue {
         credit
     }
 
-    /// The message under way and what the session still says. What else was queued is dropped.
+    /// The partly written message and messages of the session; other messages are dropped.
     pub(crate) fn take_for_close(&mut self) -> Vec<Bytes> {
         let partial = std::mem::take(&mut self.partial);
         self.octets = 0;
@@ -145,7 +145,7 @@ impl Queue {
     }
 }
 
-/// How many messages lie there one after another, by the lengths in their headers (RFC 4271 §4.1).
+/// Number of consecutive messages, by the lengths in their headers (RFC 4271 §4.1).
 fn count_messages(mut octets: &[u8]) -> u64 {
     let mut count = 0;
     while let Some(&[high, low]) = octets.get(16..18) {

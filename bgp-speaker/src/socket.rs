@@ -1,11 +1,11 @@
-//! TCP sockets for BGP: options, listening, dialing, and what the kernel knows of a connection.
+//! TCP sockets for BGP: options, listeners and connections.
 //!
-//! | option | why |
+//! | option | value and reason |
 //! |---|---|
-//! | TTL, IP_MINTTL / IPV6_MINHOPCOUNT | one hop on eBGP; GTSM (RFC 5082), 255 on listeners |
-//! | TCP_MD5SIG | RFC 2385, on the listener too |
-//! | TCP_NODELAY | a flush is a message, not a stream to be coalesced |
-//! | IP_TOS / IPV6_TCLASS 0xC0 | network control (CS6) |
+//! | TTL, IP_MINTTL / IPV6_MINHOPCOUNT | 1 on eBGP; 255 on listeners and with GTSM (RFC 5082) |
+//! | TCP_MD5SIG | RFC 2385, on listeners too |
+//! | TCP_NODELAY | a message is sent at once |
+//! | IP_TOS / IPV6_TCLASS | 0xC0, network control (CS6) |
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use crate::sockopt;
 const NETWORK_CONTROL: u32 = 0xC0;
 const BACKLOG: i32 = 1024;
 
-/// The interface's index of a link-local address.
+/// The interface index of a link-local address.
 pub(crate) fn scope(addr: &SocketAddr) -> Option<u32> {
     match addr {
         SocketAddr::V6(addr) if addr.ip().is_unicast_link_local() => {
@@ -33,35 +33,36 @@ pub(crate) fn scope(addr: &SocketAddr) -> Option<u32> {
     }
 }
 
-/// The name of an interface, while it is there.
+/// The name of an interface, if it exists.
 pub(crate) fn interface_name(index: u32) -> Option<String> {
     nix::net::if_::if_indextoname(index)
         .ok()
         .and_then(|name| name.into_string().ok())
 }
 
-/// The index of an interface, while it is there.
+/// The index of an interface, if it exists.
 pub(crate) fn interface_index(name: &str) -> Option<u32> {
     nix::net::if_::if_nametoindex(name).ok()
 }
 
-/// A bound socket. Nobody can connect before [`listen`], so that keys are set in between. `shared`: as [`set_shared`].
+/// Opens and binds a socket. Connections are possible only after [`listen`], so keys can be set in between.
+/// `shared`: see [`set_shared`].
 ///
 /// # Errors
-/// The system's, most often that the port is taken or that the caller may not bind it.
+/// The operating system's; most often the port is in use or the privilege to bind it is missing.
 pub(crate) fn bind(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // RFC 5082 §3: the handshake too; what a connection sends later has the TTL of its peer.
+    // RFC 5082 §3: the SYN-ACK needs TTL 255 too. Accepted connections get the TTL of their peer later.
     if addr.is_ipv6() {
         socket.set_unicast_hops_v6(255)?;
     } else {
         socket.set_ttl_v4(255)?;
     }
-    // An address that is not there yet is listened on from when it is there.
+    // The address may be added to an interface later.
     if addr.is_ipv6() {
         socket.set_freebind_v6(true)?;
     } else {
@@ -76,37 +77,38 @@ pub(crate) fn bind(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
 /// Listens on a bound socket.
 ///
 /// # Errors
-/// The system's.
+/// The operating system's.
 pub(crate) fn listen(socket: Socket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
-/// Whether another socket of ours may listen on an address that this one covers (SO_REUSEPORT): while listeners are replaced, and at
-/// no other time, so that a second BGP speaker on this host is an error.
+/// Allows another socket of this process to bind an overlapping address (SO_REUSEPORT). Only set while
+/// listeners are replaced: at other times a second BGP speaker on the host must get an error.
 ///
 /// # Errors
-/// The system's.
+/// The operating system's.
 pub(crate) fn set_shared(listener: &TcpListener, shared: bool) -> io::Result<()> {
     SockRef::from(listener).set_reuse_port(shared)
 }
 
-/// Segments to and from these addresses are signed from now on, and unsigned ones are dropped; `None` takes the key away.
+/// Signs segments to and from these addresses, and drops unsigned ones; `None` removes the key.
 ///
 /// # Errors
-/// The system's; ENOMEM when the keys of this socket exceed net.core.optmem_max.
+/// The operating system's; ENOMEM if the keys of this socket exceed net.core.optmem_max.
 pub(crate) fn set_md5(socket: BorrowedFd<'_>, peer: Prefix, key: Option<&Password>) -> io::Result<()> {
     sockopt::set_md5(socket, peer, key.map_or(&[], Password::key))
 }
 
-/// How long a connection is tried with the first of two keys alone.
-const OTHER_KEY_AFTER: Duration = Duration::from_secs(1);
+/// After this time without success, the second of two keys is tried in parallel.
+const SECOND_KEY_DELAY: Duration = Duration::from_secs(1);
 
-/// Opens a connection to a peer. When there are two keys, with the one that `key` says, and soon with the other too: the peer answers
-/// to its own alone. Gives the key that it was.
+/// Opens a connection to a peer and returns it with the key that it uses. If two keys are configured, `key`
+/// is tried first and, after [`SECOND_KEY_DELAY`], the other in parallel: the peer answers only segments that
+/// are signed with its own key.
 ///
 /// # Errors
-/// The system's, with what was being done.
+/// The operating system's, with the failed step.
 pub(crate) async fn dial(
     transport: Transport,
     key: KeyInUse,
@@ -119,14 +121,14 @@ pub(crate) async fn dial(
     }
     let other = key.other().of(&transport);
     let second = async {
-        tokio::time::sleep(OTHER_KEY_AFTER).await;
+        tokio::time::sleep(SECOND_KEY_DELAY).await;
         dial_with(&transport, other, external).await
     };
     tokio::pin!(first, second);
     tokio::select! {
         stream = &mut first => match stream {
             Ok(stream) => Ok((stream, password.cloned())),
-            // Nobody listens, or there is no way: not a question of the key.
+            // Connection refused or no route: not caused by the key.
             Err(error) => Err(error),
         },
         Ok(stream) = &mut second => Ok((stream, other.cloned())),
@@ -144,30 +146,35 @@ async fn dial_with(
     };
     if let Some(local) = transport.local {
         let bind = socket.bind(SocketAddr::new(local, 0));
-        bind.map_err(|error| io::Error::new(error.kind(), format!("local address {local}: {error}")))?;
+        bind.map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot bind the local address {local}: {error}"),
+            )
+        })?;
     }
     sign(socket.as_fd(), transport.remote, password)?;
-    tune(socket.as_fd(), transport, external)?;
+    set_options(socket.as_fd(), transport, external)?;
     socket.connect(transport.remote).await
 }
 
-/// A connection of a peer with a password is signed, or is not used.
+/// Signs a connection if the peer has a password.
 ///
 /// # Errors
-/// The system's, when it cannot be signed.
+/// The operating system's. The connection must not be used then.
 pub(crate) fn sign(fd: BorrowedFd<'_>, remote: SocketAddr, password: Option<&Password>) -> io::Result<()> {
     let Some(password) = password else {
         return Ok(());
     };
     let signed = set_md5(fd, Prefix::host(remote.ip()), Some(password));
-    signed.map_err(|error| io::Error::new(error.kind(), format!("TCP MD5 key: {error}")))
+    signed.map_err(|error| io::Error::new(error.kind(), format!("cannot set the TCP MD5 key: {error}")))
 }
 
 /// Sets the options of a connection, before connecting or after accepting.
 ///
 /// # Errors
-/// The system's.
-pub(crate) fn tune(fd: BorrowedFd<'_>, transport: &Transport, external: bool) -> io::Result<()> {
+/// The operating system's.
+pub(crate) fn set_options(fd: BorrowedFd<'_>, transport: &Transport, external: bool) -> io::Result<()> {
     let socket = SockRef::from(&fd);
     socket.set_tcp_nodelay(true)?;
     let v4 = transport.remote.is_ipv4();
@@ -190,9 +197,9 @@ pub(crate) fn tune(fd: BorrowedFd<'_>, transport: &Transport, external: bool) ->
 mod tests {
     use super::*;
 
-    /// An address of 192.0.2.0/24 or 2001:db8::/32 (RFC 5737, RFC 3849) is on no interface.
+    /// Documentation addresses (RFC 5737, RFC 3849) are on no interface.
     #[tokio::test]
-    async fn an_address_that_is_not_there_yet_is_listened_on() {
+    async fn listens_on_an_address_that_does_not_exist_yet() {
         for addr in ["192.0.2.77:0", "[2001:db8::77]:0"] {
             let addr: SocketAddr = addr.parse().unwrap();
             let listener = listen(bind(addr, false).unwrap()).unwrap();

@@ -1,4 +1,5 @@
-//! What no library does for us: TCP_MD5SIG, the minimum TTL of received packets, and the ICMPv6 filter.
+//! Socket options without a safe wrapper: TCP_MD5SIG, the minimum TTL of received packets, and the ICMPv6
+//! filter.
 #![allow(
     unsafe_code,
     reason = "setsockopt with structures that libc and nix do not wrap; nothing else is here"
@@ -9,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use bgp_proto::types::Prefix;
 
-/// Longest RFC 2385 key that the kernel takes, in octets (TCP_MD5SIG_MAXKEYLEN).
+/// Longest TCP MD5 key, in octets (TCP_MD5SIG_MAXKEYLEN).
 pub(crate) const MD5_MAX: usize = 80;
 
 /// linux/tcp.h.
@@ -54,9 +55,9 @@ pub(crate) fn set_md5(socket: BorrowedFd<'_>, peer: Prefix, key: &[u8]) -> io::R
     set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG_EXT, &signature)
 }
 
-/// How often in a row the kernel has sent the oldest segment again that waits for an acknowledgement (`tcpi_retransmits`).
+/// Number of consecutive retransmissions of the oldest unacknowledged segment (`tcpi_retransmits`).
 pub(crate) fn retransmissions(socket: BorrowedFd<'_>) -> io::Result<u8> {
-    /// The beginning of `struct tcp_info` of linux/tcp.h; the kernel gives as much as there is room for.
+    /// The first fields of `struct tcp_info` of linux/tcp.h; the kernel fills in as many as fit.
     #[repr(C)]
     #[derive(Default)]
     struct Beginning {
@@ -84,7 +85,7 @@ pub(crate) fn retransmissions(socket: BorrowedFd<'_>) -> io::Result<u8> {
     }
 }
 
-/// Takes only packets whose TTL (hop limit) is at least `minimum` (RFC 5082).
+/// Accepts only packets whose TTL (hop limit) is at least `minimum` (RFC 5082).
 pub(crate) fn set_min_ttl(socket: BorrowedFd<'_>, v4: bool, minimum: i32) -> io::Result<()> {
     if v4 {
         set(socket, libc::IPPROTO_IP, libc::IP_MINTTL, &minimum)
@@ -115,14 +116,14 @@ fn set<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Resul
     }
 }
 
-/// `struct icmp6_filter` (RFC 3542 §3.2): a set bit keeps a type out.
+/// `struct icmp6_filter` (RFC 3542 §3.2): a set bit blocks a type.
 #[repr(C)]
 struct Icmp6Filter([u32; 8]);
 
 /// linux/icmpv6.h.
 const ICMPV6_FILTER: i32 = 1;
 
-/// Takes only router solicitations (133) and advertisements (134).
+/// Accepts only router solicitations (133) and advertisements (134).
 pub(crate) fn only_router_messages(socket: &socket2::Socket) -> io::Result<()> {
     let mut filter = Icmp6Filter([u32::MAX; 8]);
     let [_, _, _, _, word, ..] = &mut filter.0;
@@ -135,7 +136,7 @@ pub(crate) fn only_router_messages(socket: &socket2::Socket) -> io::Result<()> {
     )
 }
 
-/// Gives the hop limit with each packet received: a raw socket does not obey IPV6_MINHOPCOUNT, which is TCP's.
+/// Delivers the hop limit with each packet: IPV6_MINHOPCOUNT applies to TCP, not to raw sockets.
 pub(crate) fn receive_hop_limit(socket: &socket2::Socket) -> io::Result<()> {
     set(
         std::os::fd::AsFd::as_fd(socket),
@@ -145,11 +146,11 @@ pub(crate) fn receive_hop_limit(socket: &socket2::Socket) -> io::Result<()> {
     )
 }
 
-/// A datagram that was received.
+/// A received datagram.
 pub(crate) struct Datagram {
     pub(crate) length: usize,
     pub(crate) from: Option<std::net::SocketAddrV6>,
-    /// Where [`receive_hop_limit`] asked for it.
+    /// Present after [`receive_hop_limit`].
     pub(crate) hop_limit: Option<i32>,
 }
 

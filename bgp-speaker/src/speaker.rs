@@ -1,4 +1,4 @@
-//! Starting the speaker, and the handle that the agent holds.
+//! Starting the speaker, and the handle to control it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::engine::{Engine, EqualPaths, Input, Originated, Preview, Reach, RouteFilter, RouteView};
-use bgp_proto::types::{Family, PeerId};
+use bgp_proto::types::{Family, FamilySet, PeerId};
 use bgp_proto::wire::{Notification, Refresh, RefreshKind, cease};
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,24 +23,24 @@ use crate::peer::messages::ToPeer;
 use crate::peers::listeners::Listeners;
 use crate::peers::registry::Registry;
 use crate::peers::unnumbered::{Discovery, Links};
-use crate::peers::{PATIENCE, Peers};
+use crate::peers::{ANSWER_TIMEOUT, Peers};
 
-/// Messages of peers to the engine under way.
-const ENGINE_ROOM: usize = 1024;
-/// Orders and queries under way.
-const ORDERS_ROOM: usize = 64;
+/// Capacity of the channel from the peers' tasks to the engine's task.
+const ENGINE_CAPACITY: usize = 1024;
+/// Capacity of the channel for control messages and queries.
+const CONTROL_CAPACITY: usize = 64;
 
-/// The whole BGP process.
+/// The BGP speaker: starts all tasks.
 #[derive(Debug)]
 pub struct Speaker;
 
-/// Talks to the speaker; cheap to clone. The speaker stops when the last handle is gone.
+/// Controls the speaker. Cheap to clone; the speaker stops when the last handle is dropped.
 #[derive(Clone)]
 pub struct SpeakerHandle {
     peers: Peers,
     links: Arc<Links>,
     stations: Arc<Stations>,
-    /// Closed with the last handle.
+    /// Closed when the last handle is dropped.
     listeners: Arc<Listeners>,
 }
 
@@ -50,32 +50,38 @@ impl std::fmt::Debug for SpeakerHandle {
     }
 }
 
-/// What a started speaker gives.
+/// The handle and the output channels of a started speaker.
 #[derive(Debug)]
 pub struct Started {
-    /// For orders and questions.
+    /// Control messages and queries.
     pub handle: SpeakerHandle,
-    /// For the kernel's routes.
+    /// Wanted kernel routes and next hops.
     pub datapath: mpsc::Receiver<DatapathEvent>,
-    /// For the agent.
+    /// Events for the agent.
     pub events: mpsc::Receiver<Event>,
 }
 
 impl Speaker {
-    /// Listens and starts the engine's task. Connections are accepted from [`SpeakerHandle::accept`] on, when the peers are
-    /// known. To be called inside a tokio runtime.
+    /// Opens the listeners and starts the engine's task. Connections are accepted after
+    /// [`SpeakerHandle::accept`], once the peers are configured. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When a listening socket cannot be opened.
+    /// A listening socket cannot be opened.
     pub fn start(config: SpeakerConfig) -> Result<Started, SpeakerError> {
         let registry = Arc::new(Registry::new());
-        let (engine, inbox) = mpsc::channel(ENGINE_ROOM);
-        let (orders, ordered) = mpsc::channel(ORDERS_ROOM);
-        let (routes, datapath) = mpsc::channel(streams::ROOM);
-        let (lifecycle, events) = mpsc::channel(streams::ROOM);
-        let task = EngineTask::new(Engine::new(config.engine), ordered, inbox, routes, lifecycle);
+        let (engine, inbox) = mpsc::channel(ENGINE_CAPACITY);
+        let (control, control_inbox) = mpsc::channel(CONTROL_CAPACITY);
+        let (routes, datapath) = mpsc::channel(streams::CAPACITY);
+        let (lifecycle, events) = mpsc::channel(streams::CAPACITY);
+        let task = EngineTask::new(
+            Engine::new(config.engine),
+            control_inbox,
+            inbox,
+            routes,
+            lifecycle,
+        );
         let handle = SpeakerHandle {
-            peers: Peers::new(registry, orders, engine, config.seed),
+            peers: Peers::new(registry, control, engine, config.seed),
             links: Arc::default(),
             stations: Arc::default(),
             listeners: Arc::default(),
@@ -92,17 +98,17 @@ impl Speaker {
 
 impl SpeakerHandle {
     async fn input(&self, input: Input) -> Result<(), Stopped> {
-        self.peers.order(ToEngine::Input(input)).await
+        self.peers.control(ToEngine::Input(input)).await
     }
 
-    async fn ask<T: Send + 'static>(
+    async fn query<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&mut Engine) -> T + Send + 'static,
+        query: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, Stopped> {
-        self.peers.ask(question).await
+        self.peers.query(query).await
     }
 
-    /// The local addresses that are listened on.
+    /// The local addresses of the listeners.
     #[must_use]
     pub fn listening(&self) -> Vec<std::net::SocketAddr> {
         self.peers
@@ -113,30 +119,30 @@ impl SpeakerHandle {
             .collect()
     }
 
-    /// Accepts connections from now on: whoever is no peer by now is refused.
+    /// Starts to accept connections. Connections from unknown peers are refused.
     pub fn accept(&self) {
         self.listeners.accept(&self.peers);
     }
 
-    /// Listens on these addresses alone, one that does not exist yet included: new sockets are opened before others are closed, and
-    /// sessions stay. To be called inside a tokio runtime.
+    /// Listens on exactly these addresses; an address that no interface has yet is allowed. New listeners are
+    /// opened before others are closed, and sessions are not affected. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When one cannot be listened on: then nothing changes.
+    /// A listener cannot be opened; nothing changes then.
     pub fn listen(&self, wanted: &[std::net::SocketAddr]) -> Result<(), SpeakerError> {
         self.listeners.put(wanted, &self.peers)
     }
 
-    /// Adds a peer, or changes it: the session restarts only if its OPEN or its connection changes.
+    /// Adds or changes a peer. The session restarts only if its OPEN or its connection changes.
     ///
     /// # Errors
-    /// [`Stopped`], as for all of these.
+    /// [`Stopped`].
     pub async fn put_peer(&self, spec: PeerSpec) -> Result<(), Stopped> {
         self.links.forget(spec.id);
         self.peers.put(spec).await
     }
 
-    /// Peers that come by themselves from a range; changes apply to those that are there.
+    /// Adds or changes a range of dynamic peers; changes apply to its present peers.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -144,7 +150,7 @@ impl SpeakerHandle {
         self.peers.put_range(range).await
     }
 
-    /// Removes a range and the peers that came from it.
+    /// Removes a range and its peers.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -155,8 +161,7 @@ impl SpeakerHandle {
         Ok(())
     }
 
-    /// A peer at the other end of a link, in place of one of the same number. It is looked for until it is
-    /// removed by [`SpeakerHandle::remove_peer`].
+    /// Adds or replaces an unnumbered peer on a link. Discovery runs until [`SpeakerHandle::remove_peer`].
     ///
     /// # Errors
     /// [`Stopped`].
@@ -167,12 +172,12 @@ impl SpeakerHandle {
         }
         let known = self.links.take(id).and_then(|old| old.found());
         let mut discovery = Discovery::new(link, self.peers.clone(), known);
-        discovery.put().await?;
+        discovery.update_peer().await?;
         self.links.insert(id, discovery.start());
         Ok(())
     }
 
-    /// Removes a peer: Cease/Peer De-configured, and its routes go.
+    /// Removes a peer: its session ends with Cease/Peer De-configured, and its routes are removed.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -182,7 +187,7 @@ impl SpeakerHandle {
         self.input(Input::Remove(id)).await
     }
 
-    /// The whole set of routes to originate.
+    /// Sets the complete list of routes to originate.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -190,8 +195,9 @@ impl SpeakerHandle {
         self.input(Input::Originate(routes)).await
     }
 
-    /// After a restart: what goes to peers that kept our routes waits until those with these names have sent their End-of-RIB
-    /// (RFC 4724 §4.1), or until the Selection_Deferral_Timer `longest` expires: a peer of the last run may never come back.
+    /// After a restart: peers that retained our routes are sent nothing until the named peers have sent their
+    /// End-of-RIB (RFC 4724 §4.1), or until the Selection_Deferral_Timer `longest` expires, because a peer of
+    /// the last run may not return.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -205,7 +211,7 @@ impl SpeakerHandle {
         Ok(())
     }
 
-    /// Other rules for equal paths.
+    /// Changes the multipath rules.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -213,7 +219,7 @@ impl SpeakerHandle {
         self.input(Input::Multipath(rules)).await
     }
 
-    /// Whether this node is about to go: everything sent then carries GRACEFUL_SHUTDOWN (RFC 8326).
+    /// Sends all routes with GRACEFUL_SHUTDOWN (RFC 8326) while `on` is set, before the node shuts down.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -221,81 +227,96 @@ impl SpeakerHandle {
         self.input(Input::Drain(on)).await
     }
 
-    /// For each of these peers, how many prefixes would be lost if all of them went.
+    /// Families of which an established peer was sent a route; `None` while no session is established.
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn only_from(&self, leaving: BTreeSet<PeerId>) -> Result<BTreeMap<PeerId, usize>, Stopped> {
+    pub async fn advertised_families(&self) -> Result<Option<FamilySet>, Stopped> {
+        self.query(|engine| engine.advertised_families()).await
+    }
+
+    /// Counts for each of these peers the prefixes that become unreachable if all of them leave.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn count_exclusive_prefixes(
+        &self,
+        leaving: BTreeSet<PeerId>,
+    ) -> Result<BTreeMap<PeerId, usize>, Stopped> {
         let (leaving, mut counts) = (Arc::new(leaving), BTreeMap::new());
-        let mut place = Some(0);
-        while let Some(from) = place {
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
             let leaving = Arc::clone(&leaving);
-            let (some, next) = self.ask(move |engine| engine.only_from(&leaving, from)).await?;
+            let (some, next) = self
+                .query(move |engine| engine.count_exclusive_prefixes(&leaving, from))
+                .await?;
             for (peer, count) in some {
                 *counts.entry(peer).or_default() += count;
             }
-            place = next;
+            cursor = next;
         }
         Ok(counts)
     }
 
-    /// What would follow from these inputs to the engine: found out beside it, an excerpt of its table at a time ([`Engine::rehearse`]).
+    /// Computes the effect of these inputs without applying them. It runs outside the engine's task, on one
+    /// page of the table at a time ([`Engine::begin_preview`]).
     ///
     /// # Errors
     /// [`Stopped`].
     pub async fn preview(&self, inputs: Vec<Input>) -> Result<Preview, Stopped> {
-        let mut rehearsal = self
-            .ask(move |engine: &mut Engine| engine.rehearse(now(), inputs))
+        let mut run = self
+            .query(move |engine: &mut Engine| engine.begin_preview(now(), inputs))
             .await?;
         loop {
-            let place = rehearsal.place();
-            let excerpt = self.ask(move |engine| engine.excerpt(place)).await?;
+            let cursor = run.cursor();
+            let page = self.query(move |engine| engine.table_page(cursor)).await?;
             let taken = tokio::task::spawn_blocking(move || {
-                let is_last = rehearsal.take(&excerpt);
-                (rehearsal, is_last)
+                let is_last = run.add_page(&page);
+                (run, is_last)
             });
             let is_last;
-            (rehearsal, is_last) = taken.await.map_err(|_| Stopped)?;
+            (run, is_last) = taken.await.map_err(|_| Stopped)?;
             if is_last {
                 break;
             }
         }
-        let preview = tokio::task::spawn_blocking(move || rehearsal.finish());
+        let preview = tokio::task::spawn_blocking(move || run.finish());
         preview.await.map_err(|_| Stopped)
     }
 
-    /// News of next hops.
+    /// Sets the reachability of next hops.
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn next_hops(&self, news: Vec<(IpAddr, Reach)>) -> Result<(), Stopped> {
-        self.input(Input::NextHops(news)).await
+    pub async fn next_hops(&self, updates: Vec<(IpAddr, Reach)>) -> Result<(), Stopped> {
+        self.input(Input::NextHops(updates)).await
     }
 
-    /// Ends a peer's session and keeps it down until [`SpeakerHandle::enable`]; the text goes to the peer
-    /// (RFC 9003). False when there is no such peer.
+    /// Ends a peer's session and keeps it down until [`SpeakerHandle::enable`]. The text is sent to the peer
+    /// (RFC 9003). Returns false if the peer does not exist.
     pub async fn disable(&self, id: PeerId, message: &str) -> bool {
         self.command(id, ToPeer::Stop(cease::ADMIN_SHUTDOWN, message.to_owned()))
             .await
     }
 
-    /// Lets a disabled peer's session come up again.
+    /// Lets the session of a disabled peer come up again. Returns false if the peer does not exist.
     pub async fn enable(&self, id: PeerId) -> bool {
         self.command(id, ToPeer::Start).await
     }
 
-    /// Ends a peer's session and begins anew (Cease/Administrative Reset).
+    /// Restarts a peer's session (Cease/Administrative Reset). Returns false if the peer does not exist.
     pub async fn clear(&self, id: PeerId, message: &str) -> bool {
         self.command(id, ToPeer::Restart(cease::ADMIN_RESET, message.to_owned()))
             .await
     }
 
-    /// Ends a peer's session with this NOTIFICATION; it is tried again as after any failure.
+    /// Ends a peer's session with this NOTIFICATION; it is retried as after any failure. Returns false if the
+    /// peer does not exist.
     pub async fn fail(&self, id: PeerId, notification: Notification) -> bool {
         self.command(id, ToPeer::Fail(notification, Duration::ZERO)).await
     }
 
-    /// Asks the peer for its routes again (RFC 2918).
+    /// Requests the peer's routes again (RFC 2918). Returns false if the peer does not exist.
     pub async fn refresh_in(&self, id: PeerId) -> bool {
         let ask = |family| {
             self.command(
@@ -309,7 +330,7 @@ impl SpeakerHandle {
         ask(Family::Ipv4).await && ask(Family::Ipv6).await
     }
 
-    /// Sends the peer our routes again, as if it had asked.
+    /// Sends our routes to the peer again, as for a route refresh.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -327,19 +348,19 @@ impl SpeakerHandle {
         }
     }
 
-    /// A peer's name, dynamic ones' too.
+    /// The name of a peer, dynamic peers included.
     #[must_use]
     pub fn name(&self, id: PeerId) -> Option<String> {
         self.peers.registry.get(id).map(|entry| entry.spec.name)
     }
 
-    /// The addresses of peers, those of unnumbered ones once they are found.
+    /// The addresses of the peers; unnumbered peers are included once they are found.
     #[must_use]
     pub fn addresses(&self) -> BTreeMap<PeerId, std::net::SocketAddr> {
         self.peers.registry.addresses()
     }
 
-    /// All peers as they are now, by number. One whose task does not answer is left out.
+    /// All peers, by id. A peer whose task does not reply in time is left out.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -347,25 +368,26 @@ impl SpeakerHandle {
         self.peers.snapshots().await
     }
 
-    /// The whole set of BMP stations to tell.
+    /// Sets the complete list of BMP stations.
     pub fn put_stations(&self, wanted: Vec<BmpSpec>) {
         self.stations.put(wanted, &self.peers);
     }
 
-    /// Routes in the table's own order, a page at a time ([`Engine::routes`]).
+    /// A page of routes, in the order of the table ([`Engine::routes`]).
     ///
     /// # Errors
     /// [`Stopped`].
     pub async fn routes(
         &self,
         filter: RouteFilter,
-        place: u32,
-        most: usize,
+        cursor: u32,
+        limit: usize,
     ) -> Result<(Vec<RouteView>, Option<u32>), Stopped> {
-        self.ask(move |engine| engine.routes(&filter, place, most)).await
+        self.query(move |engine| engine.routes(&filter, cursor, limit))
+            .await
     }
 
-    /// Ends all sessions; returns when the last words are on their way, after two seconds at the latest.
+    /// Ends all sessions. Returns when the last messages are written, after two seconds at most.
     pub async fn shutdown(&self, how: Shutdown) {
         let mut answers = Vec::new();
         for entry in self.peers.registry.all() {
@@ -380,10 +402,10 @@ impl SpeakerHandle {
         }
         let all = async {
             for answer in answers {
-                let _ = answer.await; // a task that is gone has closed its connections
+                let _ = answer.await; // a task that has ended has closed its connections
             }
         };
-        let _ = tokio::time::timeout(PATIENCE, all).await;
+        let _ = tokio::time::timeout(ANSWER_TIMEOUT, all).await;
         self.stations.end().await;
     }
 }
@@ -394,11 +416,11 @@ impl SpeakerHandle {
         &self.peers
     }
 
-    /// How many sessions the engine's task has outboxes of.
+    /// The number of sessions for which the engine's task has an outbox.
     pub(crate) async fn outboxes_of_tests(&self) -> usize {
         let (reply, answer) = oneshot::channel();
         let message = ToEngine::Outboxes(reply);
-        self.peers.order(message).await.ok();
+        self.peers.control(message).await.ok();
         answer.await.unwrap_or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! Locks and atomics. In tests each use is a point where the model checker may run another thread.
+//! Locks and atomics. In tests, a model checker can switch threads at each use.
 
 #[cfg(not(test))]
 pub(crate) use std::sync::{
@@ -17,11 +17,11 @@ pub(crate) mod checked {
     pub(crate) use std::sync::{MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
     thread_local! {
-        /// A model runs on this thread: shuttle runs all threads of a model on one.
+        /// Set while a model runs on this thread; shuttle runs all threads of a model on one.
         static IS_MODEL: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// Runs this with many schedules of its threads; each is printed when it fails, for `shuttle::replay`.
+    /// Runs `test` with many schedules of its threads. A failing schedule is printed, for `shuttle::replay`.
     pub(crate) fn model(schedules: usize, test: impl Fn() + Send + Sync + 'static) {
         IS_MODEL.set(true);
         shuttle::check_pct(

@@ -1,10 +1,10 @@
-//! What `podroute show pods`, `podroute ipam check [--fix]` and `podroute cleanup` ask of this crate.
+//! Functions for the operator: `podroute show pods`, `podroute ipam check [--fix]` and `podroute cleanup`.
 //!
-//! Reads the state beside running plugins without a lock; repairs under the lock of each attachment,
-//! after a second look. Must run in the host's network namespace. Never repairs what belongs to a living
-//! pod: where an attachment is complete and its namespace lives, or cannot be seen from here, a missing part is only
-//! reported.
+//! The state is read without a lock while plugins run; repairs are made under the lock of each attachment, after reading it
+//! again. Must run in the host's network namespace. Nothing is removed from a running pod: where an attachment is complete
+//! and its namespace exists, or cannot be seen from here, a missing part is only reported.
 
+use std::cell::Cell;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
@@ -25,7 +25,7 @@ use crate::store::{Disk, Store};
 use crate::{egress, gc, wiring};
 use linux::netlink::Socket;
 
-/// An attachment, for people.
+/// An attachment, for `podroute show pods`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachmentInfo {
@@ -39,15 +39,15 @@ pub struct AttachmentInfo {
     pub host_interface: String,
     /// The network's name.
     pub network: String,
-    /// `namespace/name` of the Kubernetes pod; empty where the runtime did not say.
+    /// `namespace/name` of the Kubernetes pod; empty for other runtimes.
     pub pod: String,
     /// Path of the network namespace.
     pub netns: String,
-    /// When it was made, in seconds since 1970; 0 where it is not known.
+    /// Time of its ADD in seconds since 1970; 0: unknown.
     pub created: u64,
-    /// Did its ADD succeed?
+    /// Whether its ADD succeeded.
     pub complete: bool,
-    /// Is its network namespace still there?
+    /// Whether its network namespace still exists.
     #[serde(rename = "life")]
     pub netns_status: NetnsStatus,
 }
@@ -57,7 +57,7 @@ pub fn attachments(state_dir: &Path) -> Result<Vec<AttachmentInfo>> {
     let Some(disk) = Disk::open(state_dir, false)? else {
         return Ok(Vec::new());
     };
-    // An interface of ours that lives proves that its namespace does, wherever its path is mounted.
+    // An existing host interface proves that the pod's namespace exists, wherever its path is mounted.
     let links = Socket::route()
         .map_err(Error::from)
         .and_then(|host| link::links(&host))
@@ -66,9 +66,9 @@ pub fn attachments(state_dir: &Path) -> Result<Vec<AttachmentInfo>> {
     for owner in attachment::owners(&disk)? {
         match attachment::read(&disk, &owner) {
             Ok(Some(state)) => found.push(info(owner, &state, &links)),
-            // Removed since it was listed.
+            // Removed meanwhile.
             Ok(None) => {}
-            // 'ipam check' says why it cannot be read.
+            // 'ipam check' reports why it cannot be read.
             Err(_) => found.push(info(owner, &State::Begun, &links)),
         }
     }
@@ -94,8 +94,8 @@ fn info(owner: Owner, state: &State, links: &[Link]) -> AttachmentInfo {
     }
 }
 
-/// A namespace that was not known when the record was made cannot be told to be gone. The kernel removes a pair with the
-/// namespace of either end: while there is the host's end, there is the pod's.
+/// Whether the pod's namespace exists; unknown for a record without an inode. The kernel removes a veth pair with the namespace
+/// of either end: while the host interface exists, so does the pod's namespace.
 fn netns_status(record: &Record, has_link: bool) -> NetnsStatus {
     match record.netns_inode {
         _ if has_link && record.plugin == MAIN_PLUGIN => NetnsStatus::Alive,
@@ -104,19 +104,19 @@ fn netns_status(record: &Record, has_link: bool) -> NetnsStatus {
     }
 }
 
-/// Something that is not as it should be.
+/// An inconsistency.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Finding {
-    /// An ADD was killed and no DEL came. Repaired by undoing it.
+    /// An ADD was killed and no DEL followed. Repaired by undoing it.
     Unfinished { container: String, ifname: String },
-    /// The pod's network namespace is gone and no DEL came. Repaired by releasing its addresses.
+    /// The pod's network namespace is gone and no DEL followed. Repaired by releasing its addresses.
     DeadPod {
         container: String,
         ifname: String,
         addresses: Vec<IpAddr>,
     },
-    /// The pod's network namespace cannot be seen from here, so nobody can tell whether the pod lives. Not repaired.
+    /// The pod's network namespace cannot be seen from here, so whether the pod runs is unknown. Not repaired.
     UnseenPod {
         container: String,
         ifname: String,
@@ -128,7 +128,7 @@ pub enum Finding {
         container: String,
         ifname: String,
     },
-    /// An interface of ours has no record. Repaired by removing it.
+    /// An interface of podroute-cni has no record. Repaired by removing it.
     StrayInterface { name: String, alias: String },
     /// A pod's address has no claim. Repaired by claiming it.
     UnclaimedAddress {
@@ -142,33 +142,33 @@ pub enum Finding {
         container: String,
         other: String,
     },
-    /// A living pod's host interface is gone. Not repaired: delete the pod.
+    /// A running pod's host interface is gone. Not repaired: delete the pod.
     LostInterface {
         container: String,
         ifname: String,
         name: String,
     },
-    /// Another difference between a living pod's wire and what its ADD made. Not repaired: delete the pod.
+    /// Another difference between a running pod's wiring and its record. Not repaired: delete the pod.
     Different {
         container: String,
         ifname: String,
         what: String,
     },
-    /// Someone took out of our nftables table what a pod needs there. Repaired by putting it back.
+    /// A pod's entries in the nftables table are missing. Repaired by restoring them.
     LostRules {
         container: String,
         ifname: String,
         what: String,
     },
-    /// The chain that checks what pods send is not there. Repaired by adding it.
+    /// The chain of the source address check is missing. Repaired by adding it.
     NoSourceCheck,
-    /// An attachment that cannot be looked at. Not repaired.
+    /// An attachment cannot be checked. Not repaired.
     NotChecked {
         container: String,
         ifname: String,
         cause: String,
     },
-    /// Our nftables table still has a pod that is gone. Repaired by taking it out.
+    /// The nftables table contains a pod that is gone. Repaired by removing its entries.
     StaleEgress { container: String, ifname: String },
 }
 
@@ -178,7 +178,7 @@ impl fmt::Display for Finding {
             Self::Unfinished { container, ifname } => {
                 write!(
                     f,
-                    "{container} {ifname}: its ADD was never finished and no DEL came"
+                    "{container} {ifname}: its ADD did not finish and no DEL followed"
                 )
             }
             Self::DeadPod {
@@ -258,7 +258,7 @@ impl fmt::Display for Finding {
             Self::NoSourceCheck => {
                 write!(
                     f,
-                    "the chain sources of the nftables table podroute-cni is gone or changed: what pods send is not checked"
+                    "the chain sources of the nftables table podroute-cni is gone or changed: source addresses of pods are not checked"
                 )
             }
             Self::NotChecked {
@@ -267,17 +267,35 @@ impl fmt::Display for Finding {
                 cause,
             } => write!(f, "{container} {ifname}: cannot be checked: {cause}"),
             Self::StaleEgress { container, ifname } => {
-                write!(f, "{container} {ifname}: is gone but still in the nftables table")
+                write!(
+                    f,
+                    "{container} {ifname}: the pod is gone but still in the nftables table"
+                )
             }
         }
     }
 }
 
-/// Finds inconsistencies and, with `fix`, repairs those that can be repaired. Returns what was found. Without `fix` nothing is
-/// written, nor need it be possible.
+/// The result of [`examine`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Examination {
+    /// Inconsistencies.
+    pub findings: Vec<Finding>,
+    /// Running pods whose network namespace could not be entered: only their host side was checked.
+    pub not_entered: usize,
+}
+
+/// Finds inconsistencies and, with `fix`, repairs those that can be repaired. Returns all that were found. Without `fix`
+/// nothing is written, so a read-only file system is sufficient.
 pub fn check(state_dir: &Path, fix: bool) -> Result<Vec<Finding>> {
+    examine(state_dir, fix).map(|examination| examination.findings)
+}
+
+/// The same, with what could not be looked at.
+pub fn examine(state_dir: &Path, fix: bool) -> Result<Examination> {
     let host = Socket::route()?;
     let mut findings = Vec::new();
+    let mut not_entered = 0;
     let disk = Disk::open(state_dir, false)?;
     if let Some(disk) = &disk {
         let checker = Checker {
@@ -285,6 +303,7 @@ pub fn check(state_dir: &Path, fix: bool) -> Result<Vec<Finding>> {
             host: &host,
             fix,
             deadline: Instant::now() + attachment::LOCK_TIMEOUT,
+            not_entered: Cell::new(0),
         };
         for owner in attachment::owners(disk)? {
             let name = owner.clone();
@@ -298,23 +317,29 @@ pub fn check(state_dir: &Path, fix: bool) -> Result<Vec<Finding>> {
         }
         check_claims(disk, fix, &mut findings)?;
         checker.check_rules(&mut findings)?;
+        not_entered = checker.not_entered.get();
     }
     check_interfaces(state_dir, disk.as_ref(), &host, fix, &mut findings)?;
     findings.sort();
-    Ok(findings)
+    Ok(Examination {
+        findings,
+        not_entered,
+    })
 }
 
 struct Checker<'a> {
     disk: &'a Disk,
     host: &'a Socket,
     fix: bool,
-    /// Of all waiting for others who hold an attachment.
+    /// Common deadline for waiting on locks.
     deadline: Instant,
+    /// Pods that were not looked into.
+    not_entered: Cell<usize>,
 }
 
 impl Checker<'_> {
     fn check_attachment(&self, owner: Owner, findings: &mut Vec<Finding>) -> Result<()> {
-        // The lock is waited for: who holds it is at work, and then the record is complete or gone.
+        // With the lock the record is stable: a running plugin has completed or removed it.
         let access = if self.fix { Access::Write } else { Access::Read };
         let Some(attachment) = Attachment::lock_until(self.disk, &owner, access, self.deadline)? else {
             return Ok(());
@@ -367,14 +392,17 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// On the host, and inside the pod where its namespace can be seen and entered from here.
+    /// Checks the host side, and the pod side where its namespace can be entered.
     fn check_wiring(&self, owner: &Owner, record: &Record, findings: &mut Vec<Finding>) -> Result<()> {
         let expected = plugin::expected_wiring(owner, record, None);
         let netns = Netns::open(&record.netns)
             .ok()
             .filter(|netns| netns.inode() == record.netns_inode)
-            // Without CAP_SYS_ADMIN, as in the shipped container, it cannot be entered: the host's side alone is looked at.
+            // Without CAP_SYS_ADMIN, as in the shipped container, it cannot be entered: only the host side is checked.
             .filter(|netns| netns.inside(|| Ok(())).is_ok());
+        if netns.is_none() {
+            self.not_entered.set(self.not_entered.get() + 1);
+        }
         let observed = wiring::observe(self.host, netns.as_ref(), &expected)?;
         findings.extend(
             expected
@@ -389,7 +417,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// What a DEL does, without its request; only where things are to be repaired.
+    /// Removes the attachment as a DEL does; only with `fix`.
     fn end_if_fixing(&self, attachment: Attachment) -> Result<()> {
         if !self.fix {
             return Ok(());
@@ -399,7 +427,7 @@ impl Checker<'_> {
         ipam::end_attachment(self.disk, attachment)
     }
 
-    /// Our nftables table: what is too much there, and what others took out of it.
+    /// Checks the nftables table: unused entries and missing ones.
     fn check_rules(&self, findings: &mut Vec<Finding>) -> Result<()> {
         check_egress(self.disk, self.fix, findings)?;
         let owners = egress::owners(self.disk)?;
@@ -502,7 +530,7 @@ fn check_interfaces(
     fix: bool,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
-    // Links first, records second: a record is older than its link, so a new pod is never a stray.
+    // Links first, records second: a record is created before its link, so a new pod is never a stray.
     let links = link::links(host)?;
     let owners = disk.map_or_else(|| Ok(Vec::new()), attachment::owners)?;
     let known: Vec<String> = owners.iter().map(Owner::host_ifname).collect();
@@ -511,7 +539,7 @@ fn check_interfaces(
         .filter(|l| is_podroute_link(l) && !known.contains(&l.name))
         .collect();
     for stray in &strays {
-        // A DEL may have been at work between the two lists.
+        // A DEL may have removed the record between the two lists.
         if link::find(host, &stray.name)?.is_some() {
             findings.push(Finding::StrayInterface {
                 name: stray.name.clone(),
@@ -532,7 +560,7 @@ fn check_interfaces(
     Ok(())
 }
 
-/// What `cleanup` removed.
+/// The objects that `cleanup` removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removed {
@@ -542,12 +570,12 @@ pub struct Removed {
     pub addresses: usize,
     /// Records of attachments.
     pub attachments: usize,
-    /// Was our nftables table there?
+    /// Whether the nftables table existed.
     pub table: bool,
 }
 
-/// Removes every interface, claim and nftables rule of ours: for taking podroute off a node. Pods on
-/// the network lose it.
+/// Removes every interface, claim and nftables rule of podroute-cni, to uninstall podroute from a node. Running pods lose
+/// their network.
 pub fn cleanup(state_dir: &Path) -> Result<Removed> {
     let host = Socket::route()?;
     let links = link::links(&host)?;
@@ -582,7 +610,7 @@ pub fn cleanup(state_dir: &Path) -> Result<Removed> {
     Ok(removed)
 }
 
-/// By name and alias, both.
+/// Whether name and alias are those of a host interface of podroute-cni.
 fn is_podroute_link(link: &link::Link) -> bool {
     link.name.starts_with(IFNAME_PREFIX) && link.alias.starts_with(ALIAS_PREFIX)
 }

@@ -1,10 +1,9 @@
-//! Which address is given, and what a release does; over any `Store`.
+//! Allocates and releases addresses, over any `Store`.
 //!
-//! In order: an address of the block that was never given; the one released longest ago; and, before
-//! saying that none is left, whatever a look at all claims finds free (queue slots that the hints
-//! lost, addresses no longer reserved). The first two touch a fixed number of files whatever the
-//! block's size. Only `Store::claim` gives an address, so wrong hints can cost time but never give an
-//! address twice. Blocks are used in the agent's order; a block that is no longer listed is drained.
+//! An address is chosen in this order: one of the block that was never allocated; the least recently released; any
+//! without a claim (released addresses whose queue slot was lost, addresses that are no longer reserved). The first two
+//! read a fixed number of files for any block size. Only `Store::claim` allocates: wrong counters can cost time but never
+//! allocate an address twice. Blocks are used in the order of node.json; a block that is no longer listed is drained.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -14,19 +13,19 @@ use crate::error::{Error, Result};
 use crate::names::Owner;
 use crate::store::{Counter, Released, Store};
 
-/// What an ADD asks of the allocator.
+/// A request for addresses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AllocRequest<'a> {
     /// The node's blocks, in order, both families.
     pub(crate) blocks: &'a [Block],
-    /// The families to give an address of.
+    /// One address of each of these families.
     pub(crate) families: &'a [Family],
-    /// Addresses asked for by name; they stand for the automatic one of their family.
+    /// Static addresses; each replaces the automatic one of its family.
     pub(crate) requested: &'a [IpAddr],
 }
 
-/// Claims one address per family and all that are wanted. `is_excluded`: never chosen, but may be asked for; `is_dead`: held
-/// by a pod that is gone. On failure all of them are released.
+/// Claims one address per family and all static ones. `is_excluded`: not chosen automatically; `is_dead`: claimed by a pod
+/// that no longer exists. On failure all claims are released.
 pub(crate) fn allocate(
     store: &impl Store,
     owner: &Owner,
@@ -123,7 +122,7 @@ fn claim_any(
 
 type TryClaim<'a> = &'a dyn Fn(IpAddr) -> Result<bool>;
 
-/// An address that was never allocated.
+/// The first address that was never allocated.
 fn never_allocated(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Result<Option<IpAddr>> {
     let start = store.counter(block, Counter::NextUnused)?;
     for index in start..block.size() {
@@ -139,7 +138,7 @@ fn never_allocated(store: &impl Store, block: Block, try_claim: TryClaim<'_>) ->
     Ok(None)
 }
 
-/// The address released longest ago.
+/// The least recently released address.
 fn least_recently_released(
     store: &impl Store,
     block: Block,
@@ -164,8 +163,8 @@ fn least_recently_released(
     Ok(None)
 }
 
-/// The claim comes first, then the place is emptied: killed between, the place is stale, and a stale
-/// place (its address taken or reserved) is emptied by whoever comes next.
+/// Claims the address of a queue slot, then clears the slot. A process that is killed in between leaves a stale slot, which
+/// the next allocation clears.
 fn claim_slot(
     store: &impl Store,
     block: Block,
@@ -180,7 +179,7 @@ fn claim_slot(
     Ok(claimed.then_some(address))
 }
 
-/// Any address without a claim: the whole block is looked at, but only when all else found none.
+/// Any address without a claim. Reads all claims, so it is tried last.
 fn unclaimed(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Result<Option<IpAddr>> {
     let claimed: HashSet<IpAddr> = store.claims()?.into_iter().collect();
     for address in (0..block.size()).filter_map(|i| block.nth(i)) {
@@ -191,8 +190,8 @@ fn unclaimed(store: &impl Store, block: Block, try_claim: TryClaim<'_>) -> Resul
     Ok(None)
 }
 
-/// Ends the owner's claim on an address, if it holds one. The caller holds the owner's lock, so the
-/// claim cannot become another's between the look and the step.
+/// Releases an address if this owner has claimed it. The caller holds the owner's lock, so that the claim cannot pass to
+/// another owner between the check and the release.
 pub(crate) fn release(store: &impl Store, owner: &Owner, address: IpAddr) -> Result<bool> {
     if store.claim_owner(address)?.as_ref() != Some(owner) {
         return Ok(false);
@@ -216,7 +215,7 @@ pub(crate) fn release(store: &impl Store, owner: &Owner, address: IpAddr) -> Res
     Ok(true)
 }
 
-/// Ends every claim of an owner, found by looking at all claims.
+/// Releases every claim of an owner. Reads all claims.
 pub(crate) fn release_all(store: &impl Store, owner: &Owner) -> Result<Vec<IpAddr>> {
     let mut released = Vec::new();
     for address in store.claims()? {
@@ -227,8 +226,8 @@ pub(crate) fn release_all(store: &impl Store, owner: &Owner) -> Result<Vec<IpAdd
     Ok(released)
 }
 
-/// Refuses where all blocks of a family are new while addresses of an old one are in use: the node got
-/// another pod CIDR under living pods. Forgets blocks that are drained.
+/// Fails where all blocks of a family are new while addresses of an old block are in use: the node's pod CIDR changed under
+/// running pods. Removes the state of drained blocks.
 pub(crate) fn apply_block_change(
     store: &impl Store,
     now: &[Block],
@@ -240,7 +239,7 @@ pub(crate) fn apply_block_change(
     Ok(())
 }
 
-/// The same, but only tells which past blocks have no claim left.
+/// Like [`apply_block_change`], but changes nothing: returns the past blocks without a claim.
 pub(crate) fn check_block_change(
     store: &impl Store,
     now: &[Block],
@@ -269,7 +268,7 @@ pub(crate) fn check_block_change(
             continue;
         }
         let living: Vec<&IpAddr> = held.into_iter().filter(|a| !is_dead(**a)).collect();
-        // What dead pods hold is in no one's way; the block stays known until they are collected.
+        // Claims of pods that no longer exist do not matter; the block is kept until GC releases them.
         let Some(example) = living.iter().min() else {
             continue;
         };
@@ -283,7 +282,7 @@ pub(crate) fn check_block_change(
     Ok(drained)
 }
 
-/// Could an address of every family be given? Reads hints first, all claims only where those say no.
+/// Whether an address can be allocated from these blocks. Reads all claims only where the counters find none.
 pub(crate) fn has_free_address(
     store: &impl Store,
     blocks: &[Block],

@@ -1,10 +1,9 @@
-//! The record of an attachment, and the lock that goes with it.
+//! The record of an attachment, and its lock.
 //!
-//! `pod/<container>@<interface>` is made before anything else of an ADD and removed after everything
-//! else of a DEL, so what a killed process leaves behind always has a record. Its first line is JSON,
-//! written once the addresses are known; its second, `done`, is written when the ADD has succeeded. An
-//! exclusive `flock` on it makes the operations of one attachment take turns; attachments never wait
-//! for each other, and the kernel drops the lock of a killed process.
+//! `pod/<container>@<interface>` is the first thing that an ADD creates and the last that a DEL removes, so everything that
+//! a killed process leaves has a record. Its first line is JSON, written when the addresses are known; its second line,
+//! `done`, is written when the ADD has succeeded. An exclusive `flock` serializes the operations of one attachment; other
+//! attachments do not wait, and the kernel releases the lock of a killed process.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -23,12 +22,12 @@ use crate::store::{Disk, names};
 
 /// How long a process waits for another that works on the same attachment.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
-/// A note with many exempt prefixes is the longest.
+/// Longest file that is read: an egress record with many exempt prefixes.
 const RECORD_LIMIT: u64 = 1 << 20;
-/// Not through a symbolic link, and without waiting for a FIFO's other end.
+/// Not through a symbolic link, and without blocking on a FIFO.
 const PLAIN_FILE: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
-/// What is known of an attachment.
+/// The record of an attachment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Record {
@@ -42,7 +41,7 @@ pub(crate) struct Record {
     pub(crate) host_interface: String,
     /// Path of the network namespace.
     pub(crate) netns: String,
-    /// Inode of the network namespace: tells a path that was used anew.
+    /// Inode of the network namespace: detects another namespace at the same path.
     pub(crate) netns_inode: u64,
     /// `namespace/name` of the Kubernetes pod, where the runtime said it.
     pub(crate) pod: String,
@@ -53,16 +52,16 @@ pub(crate) struct Record {
     pub(crate) mtu: Option<u32>,
     /// Destinations of the pod's routes.
     pub(crate) routes: Vec<IpNet>,
-    /// Are the sources of what the pod sends checked?
+    /// Whether source addresses of the pod's packets are checked.
     pub(crate) checks_sources: bool,
 }
 
-/// How far an ADD came.
+/// Progress of an ADD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Nothing is known but that an ADD was begun.
+    /// An ADD has begun; nothing else is known.
     Begun,
-    /// Addresses are claimed, the interface may be there in part.
+    /// Addresses are claimed; the interface may exist partly.
     Partial(Record),
     /// The ADD succeeded.
     Complete(Record),
@@ -95,15 +94,15 @@ impl State {
 pub(crate) struct Attachment {
     file: Flock<File>,
     path: PathBuf,
-    /// Whose.
+    /// Container and interface.
     pub(crate) owner: Owner,
-    /// How far its ADD came, as found when the lock was taken.
+    /// Progress of its ADD when the lock was acquired.
     pub(crate) state: State,
-    /// Made just now by this process: nothing can be left over.
+    /// Created by this process: no earlier ADD can have left anything.
     pub(crate) is_new: bool,
 }
 
-/// What became of a lock that nobody waits for.
+/// Result of [`Attachment::try_lock`].
 #[derive(Debug)]
 pub(crate) enum TryLock {
     Acquired(Box<Attachment>),
@@ -114,7 +113,7 @@ pub(crate) enum TryLock {
 }
 
 impl Attachment {
-    /// Locks an attachment's record where nobody else has it locked.
+    /// Locks an attachment's record without waiting.
     pub(crate) fn try_lock(disk: &Disk, owner: &Owner) -> Result<TryLock> {
         let path = disk.dir("pod").join(owner.key());
         let Some((file, is_new)) = open(&path, Access::Read).map_err(|e| Error::io("open", &path, e))? else {
@@ -128,14 +127,14 @@ impl Attachment {
         }
     }
 
-    /// Locks an attachment's record, creating it where `create`; None where there is none.
+    /// Locks an attachment's record, and creates it if `create`. None: there is no record.
     pub(crate) fn lock(disk: &Disk, owner: &Owner, create: bool) -> Result<Option<Self>> {
         let access = if create { Access::Create } else { Access::Write };
         Self::lock_until(disk, owner, access, Instant::now() + LOCK_TIMEOUT)
     }
 
-    /// The same with a common end of all waiting, for work on many attachments: one that is held by a stopped process then
-    /// costs the others nothing more.
+    /// Like [`Attachment::lock`] with a common deadline for many attachments: records that stopped processes hold do not
+    /// add up.
     pub(crate) fn lock_until(
         disk: &Disk,
         owner: &Owner,
@@ -192,13 +191,13 @@ impl Attachment {
         }))
     }
 
-    /// Is it this plugin's to end? Behind `ptp` with our IPAM, both plugins see the same container and
-    /// interface. What was only begun has no interface yet and is anyone's.
+    /// Whether this plugin created it. With `ptp` and `podroute-ipam`, both plugins see the same container and interface. An
+    /// attachment in state [`State::Begun`] has no interface yet and belongs to either.
     pub(crate) fn belongs_to(&self, plugin: &str) -> bool {
         self.state.record().is_none_or(|r| r.plugin == plugin)
     }
 
-    /// Forgets what a failed ADD wrote.
+    /// Empties the record of a failed ADD.
     pub(crate) fn reset(&mut self) -> Result<()> {
         self.state = State::Begun;
         self.file
@@ -206,7 +205,7 @@ impl Attachment {
             .map_err(|e| Error::io("write", &self.path, e))
     }
 
-    /// Writes the record, before any interface is made.
+    /// Writes the record, before an interface is created.
     pub(crate) fn write(&mut self, record: Record) -> Result<()> {
         let mut line = serde_json::to_vec(&record).map_err(|e| Error::Decode {
             what: "the attachment's record",
@@ -236,18 +235,18 @@ impl Attachment {
     }
 }
 
-/// What a lock is for.
+/// What a lock permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// To look: works where nothing can be written.
+    /// Reading; works on a read-only file system.
     Read,
-    /// To change what is there.
+    /// Changing an existing record.
     Write,
-    /// To change it, or to make it.
+    /// Changing or creating a record.
     Create,
 }
 
-/// Opens a record, or makes it; tells which. None: it is not there (any more).
+/// Opens or creates a record; true: created. None: there is none.
 fn open(path: &Path, access: Access) -> std::io::Result<Option<(File, bool)>> {
     let mut options = OpenOptions::new();
     options
@@ -267,12 +266,12 @@ fn open(path: &Path, access: Access) -> std::io::Result<Option<(File, bool)>> {
     }
 }
 
-/// Who has a record, in no order.
+/// The owners of all records, unordered.
 pub(crate) fn owners(disk: &Disk) -> Result<Vec<Owner>> {
     names(&disk.dir("pod"), Owner::from_key)
 }
 
-/// Is there a record, whatever it says?
+/// Whether there is a record, readable or not.
 pub(crate) fn exists(disk: &Disk, owner: &Owner) -> Result<bool> {
     let path = disk.dir("pod").join(owner.key());
     match fs::symlink_metadata(&path) {
@@ -282,13 +281,13 @@ pub(crate) fn exists(disk: &Disk, owner: &Owner) -> Result<bool> {
     }
 }
 
-/// Reads a record without its lock; None where it was removed meanwhile.
+/// Reads a record without its lock. None: there is no record.
 pub(crate) fn read(disk: &Disk, owner: &Owner) -> Result<Option<State>> {
     let path = disk.dir("pod").join(owner.key());
     Ok(read_file(&path)?.map(|text| State::parse(&text)))
 }
 
-/// Reads a small file of the state whole, never through a link and never waiting; None where there is none.
+/// Reads a small file of the state, never through a symbolic link and without blocking. None: there is no file.
 pub(crate) fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
     let mut text = Vec::new();
     let opened = OpenOptions::new().read(true).custom_flags(PLAIN_FILE).open(path);

@@ -1,17 +1,16 @@
-//! Arithmetic of a node's blocks: which addresses of a block may be given to pods.
+//! Arithmetic of a node's blocks: which addresses of a block pods may have. Pure.
 //!
-//! Never given: in IPv4 the network address, the broadcast address and the gateway (the first host);
-//! in IPv6 the zero address (subnet-router anycast, RFC 4291 §2.6.1) and the gateway `::1`. A block of
-//! four or fewer addresses is given whole and has no gateway. Reserved ranges are left out of automatic
-//! choice but may be asked for by a static address. Of a block larger than 65,536 addresses the first
-//! 65,536 are used. Pure; knows no file and no kernel.
+//! Excluded are: in IPv4 the network address, the broadcast address and the gateway (the first host); in IPv6 the zero
+//! address (subnet-router anycast, RFC 4291 §2.6.1) and the gateway `::1`. A block of four or fewer addresses is used
+//! entirely and has no gateway. Reserved ranges are excluded from automatic allocation; a static address may be one of them.
+//! Of a block larger than 65,536 addresses the first 65,536 are used.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// How many addresses of one block are used at most.
+/// Most addresses of a block that are used.
 pub(crate) const BLOCK_LIMIT: u64 = 65_536;
 
 /// Address family.
@@ -52,7 +51,7 @@ impl fmt::Display for Family {
 pub(crate) struct Block(IpNet);
 
 impl Block {
-    /// The block that `net` lies in; host bits are cut off.
+    /// The block that contains `net`: host bits are cleared.
     pub(crate) fn new(net: IpNet) -> Self {
         Self(net.trunc())
     }
@@ -67,12 +66,12 @@ impl Block {
         Family::of(self.0.network())
     }
 
-    /// Does the address lie inside?
+    /// Whether the block contains the address.
     pub(crate) fn contains(self, address: IpAddr) -> bool {
         self.0.contains(&address)
     }
 
-    /// How many addresses can come into question: the block's size or `BLOCK_LIMIT`.
+    /// Number of addresses, at most `BLOCK_LIMIT`.
     pub(crate) fn size(self) -> u64 {
         let host_bits = u32::from(self.0.max_prefix_len().saturating_sub(self.0.prefix_len()));
         1u64.checked_shl(host_bits)
@@ -96,12 +95,12 @@ impl Block {
         }
     }
 
-    /// The address that a bridge or ptp plugin takes for itself; none in a block of four or fewer.
+    /// The address that a bridge or ptp plugin uses itself; none in a block of four or fewer.
     pub(crate) fn gateway(self) -> Option<IpAddr> {
         if self.size() > 4 { self.nth(1) } else { None }
     }
 
-    /// Why the address can never be a pod's, if so.
+    /// The reason why a pod can never have this address, if there is one.
     pub(crate) fn forbids(self, address: IpAddr) -> Option<&'static str> {
         if !self.contains(address) {
             return Some("it lies outside this node's blocks");
@@ -136,7 +135,7 @@ pub(crate) fn list(blocks: &[Block]) -> String {
     blocks.iter().map(Block::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// A range of addresses kept out of automatic choice, both ends included.
+/// A range of addresses that is excluded from automatic allocation, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reserved {
     first: IpAddr,
@@ -167,7 +166,7 @@ impl Reserved {
         ordered.then_some(range)
     }
 
-    /// Is the address reserved?
+    /// Whether the address is reserved.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         self.first.is_ipv4() == address.is_ipv4() && self.first <= address && address <= self.last
     }
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_block_gives() {
+    fn usable_addresses_of_a_block() {
         assert_eq!(usable("10.0.0.0/24"), 253);
         assert_eq!(usable("10.0.0.0/29"), 5);
         assert_eq!(usable("10.0.0.0/30"), 4);

@@ -1,9 +1,8 @@
-//! `podroute-cni` behind another main plugin: adds routes, a mark and masquerade to what is there.
+//! `podroute-cni` chained behind another main plugin: adds routes, a firewall mark and masquerade.
 //!
-//! Takes `prevResult` and passes it on as it came, with the added routes at the end. Makes no interface
-//! and claims no address. Routes without a gateway go through the gateway that the main plugin named
-//! for the family, else straight onto the link. DEL takes out what is in our nftables table; routes
-//! go with the pod.
+//! Returns `prevResult` unchanged but for the added routes at its end. Creates no interface and claims no address. Routes
+//! without a gateway use the main plugin's gateway of their family, otherwise they are on link. DEL removes the pod from the
+//! nftables table `podroute-cni`; routes are removed with the pod.
 
 use std::net::IpAddr;
 
@@ -42,7 +41,7 @@ pub(crate) fn add(request: &Request, conf: &Netconf, previous: &Value) -> Result
         let pod = Socket::route()?;
         veth::add_routes(&pod, find(&pod, &request.owner.ifname)?.index, &routes)
     })?;
-    Ok(passed_on(previous, conf, &made))
+    Ok(append_routes(previous, conf, &made))
 }
 
 fn find(pod: &Socket, ifname: &str) -> Result<link::Link> {
@@ -53,7 +52,7 @@ fn find(pod: &Socket, ifname: &str) -> Result<link::Link> {
     })
 }
 
-/// The pod's own addresses: those on an interface in a sandbox, or all where none says.
+/// The pod's own addresses: those of interfaces inside the pod, or all where the result names no interface.
 fn pod_addresses(before: &CniResult) -> Vec<IpAddr> {
     let inside = |index: Option<usize>| {
         index
@@ -83,7 +82,7 @@ fn with_gateway(route: &Route, before: &CniResult) -> Route {
     }
 }
 
-fn passed_on(previous: &Value, conf: &Netconf, made: &[Route]) -> Value {
+fn append_routes(previous: &Value, conf: &Netconf, made: &[Route]) -> Value {
     let mut result = previous.clone();
     if let Some(object) = result.as_object_mut() {
         object.insert("cniVersion".into(), conf.version.as_str().into());
@@ -102,7 +101,7 @@ fn passed_on(previous: &Value, conf: &Netconf, made: &[Route]) -> Value {
     result
 }
 
-/// CHECK: are the routes and what is in the table still there?
+/// CHECK: the routes and the entries of the nftables table exist.
 pub(crate) fn check(
     request: &Request,
     conf: &Netconf,

@@ -1,8 +1,7 @@
-//! Another IPAM plugin under `podroute-cni` (CNI spec 1.1.0, section 4, "plugin delegation").
+//! Delegation to another IPAM plugin (CNI spec 1.1.0, section 4).
 //!
-//! Finds the plugin in `CNI_PATH`, gives it this process's environment and input as they came, and
-//! reads its answer. The only place where a process is started, and only because the operator named
-//! another IPAM than ours. The plugin's own error code and words are passed on.
+//! Finds the plugin in `CNI_PATH`, executes it with this process's environment and input, and reads its result. The plugin's
+//! error code and message are returned unchanged. Nothing else in this crate starts a process.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -18,11 +17,11 @@ use crate::result::CniResult;
 
 const ADDRESS_LIMIT: usize = 16;
 
-/// What another IPAM gave.
+/// The result of an IPAM plugin, built-in or delegated.
 #[derive(Debug)]
 pub(crate) struct IpamResult {
     pub(crate) addresses: Vec<IpAddr>,
-    /// None where it named no route.
+    /// None: the plugin names no route.
     pub(crate) routes: Option<Vec<Route>>,
     pub(crate) dns: Value,
 }
@@ -67,7 +66,7 @@ fn execute(request: &Request, conf: &Netconf, verb: &str) -> Result<Value> {
         .spawn()
         .map_err(|e| Error::io("run", &path, e))?;
     if let Some(mut input) = child.stdin.take() {
-        // A plugin that does not read all tells by its answer what it thinks of it.
+        // A plugin that does not read its whole input reports the reason in its answer.
         let _ = input.write_all(&request.input);
     }
     let out = child.wait_with_output().map_err(|e| Error::io("run", &path, e))?;

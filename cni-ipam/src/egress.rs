@@ -1,8 +1,8 @@
-//! What a pod has in our nftables table, and the record that lets any later DEL, GC or check find it.
+//! A pod's entries in the nftables table `podroute-cni`, and the record by which DEL, GC and checks find them.
 //!
-//! The record `egress/<container>@<interface>` (one line of JSON) is written before the table is changed and removed after: a
-//! killed process leaves at most a record too many. It holds all that the table needs, so that what others flush can be put
-//! back. Used as main plugin and behind another one alike. Pods without mark, masquerade and second interface have none.
+//! The record `egress/<container>@<interface>` (one line of JSON) is written before the table is changed and removed
+//! afterwards: a killed process leaves at most an unused record. It contains everything that the table needs, so that flushed
+//! entries can be restored. Pods without mark, masquerade and second interface have no record.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -28,10 +28,10 @@ use linux::netlink::Socket;
 
 const RECORDS: &str = "egress";
 
-/// Never masqueraded: what stays on the link or goes to many.
+/// Never masqueraded: link-local and multicast destinations.
 const LINK_PREFIXES: [&str; 4] = ["169.254.0.0/16", "224.0.0.0/4", "fe80::/10", "ff00::/8"];
 
-/// What a pod has in the table.
+/// A pod's entries in the table.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct EgressRecord {
@@ -39,19 +39,19 @@ pub(crate) struct EgressRecord {
     pods: Vec<IpAddr>,
     netns: String,
     netns_inode: u64,
-    /// Notes of 0.1 say only that there is a mark, not which.
+    /// Records of version 0.1 contain this but not `mark`.
     marked: bool,
     masqueraded: bool,
     mark: Option<u32>,
-    /// What its network's pods are not masqueraded to, as of its ADD.
+    /// Destinations that are not masqueraded.
     exempt: Option<Vec<IpNet>>,
-    /// Host interfaces of the same pod, and addresses that may come from them beside their own.
+    /// Other host interfaces of the same pod, each with an address that it may also use as source.
     #[serde(rename = "also")]
     other_interfaces: Vec<(String, IpAddr)>,
 }
 
 impl EgressRecord {
-    /// What a configuration asks for a pod.
+    /// The record that a configuration requires for a pod.
     pub(crate) fn new(conf: &Netconf, node: Option<&Node>, netns: &Netns, pods: &[IpAddr]) -> Self {
         let exempt = conf.masquerade.as_ref().map(|exempt| {
             let mut all = exempt.clone();
@@ -75,7 +75,7 @@ impl EgressRecord {
         }
     }
 
-    /// Is there anything to record?
+    /// Whether the pod has any entry.
     pub(crate) fn is_needed(&self) -> bool {
         self.marked || self.masqueraded || !self.other_interfaces.is_empty()
     }
@@ -84,7 +84,7 @@ impl EgressRecord {
         netns::status(&self.netns, self.netns_inode) == NetnsStatus::Gone
     }
 
-    /// The chains that it needs, each with its elements there.
+    /// The chains that it needs, each with the pod's set elements.
     fn chains(&self) -> Vec<(Chain, Vec<(String, Element)>)> {
         let mut parts = Vec::new();
         if let Some(mark) = self.mark {
@@ -100,7 +100,7 @@ impl EgressRecord {
         parts
     }
 
-    /// All elements that it may have, for their removal.
+    /// All set elements that the pod may have, for removal.
     fn elements(&self) -> Vec<(String, Element)> {
         let mut all = table::source_elements(&self.other_interfaces);
         if self.marked {
@@ -115,7 +115,7 @@ impl EgressRecord {
     fn apply(&self, socket: &Socket) -> Result<()> {
         for (chain, elements) in self.chains() {
             if chain.ensure(socket, &elements).is_err() {
-                // An address may be there with another mark, from a killed DEL: it is taken out, and all tried again.
+                // After a killed DEL an address may exist with another mark: remove it and try again.
                 nft::remove_elements(socket, &elements)?;
                 chain.ensure(socket, &elements)?;
             }
@@ -123,7 +123,7 @@ impl EgressRecord {
         Ok(())
     }
 
-    /// What the table lacks of it, in words.
+    /// Descriptions of entries that are missing in the table.
     fn differences(&self, socket: &Socket) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for (chain, elements) in self.chains() {
@@ -141,13 +141,13 @@ impl EgressRecord {
     }
 }
 
-/// Notes what a pod is to have in the table, and puts it there.
+/// Writes the record, then adds the entries to the table.
 pub(crate) fn add(disk: &Disk, socket: &Socket, owner: &Owner, record: &EgressRecord) -> Result<()> {
     write_record(disk, owner, record)?;
     record.apply(socket)
 }
 
-/// Lets the host interfaces of one pod carry each other's addresses.
+/// Permits the host interfaces of one pod to use each other's addresses as source.
 pub(crate) fn add_with_interfaces(
     disk: &Disk,
     socket: &Socket,
@@ -159,7 +159,7 @@ pub(crate) fn add_with_interfaces(
     add(disk, socket, owner, &record)
 }
 
-/// Takes out what an owner has in the table.
+/// Removes an owner's entries from the table, then the record.
 pub(crate) fn remove(disk: &Disk, owner: &Owner) -> Result<()> {
     let Some(record) = read_record(disk, owner)? else {
         return Ok(());
@@ -172,7 +172,7 @@ pub(crate) fn remove(disk: &Disk, owner: &Owner) -> Result<()> {
     }
 }
 
-/// What the table lacks of an owner's record, in words.
+/// Descriptions of an owner's entries that are missing in the table.
 pub(crate) fn differences(disk: &Disk, socket: &Socket, owner: &Owner) -> Result<Vec<String>> {
     match read_record(disk, owner)? {
         Some(record) => record.differences(socket),
@@ -180,7 +180,7 @@ pub(crate) fn differences(disk: &Disk, socket: &Socket, owner: &Owner) -> Result
     }
 }
 
-/// Puts back what the table lacks of an owner's record.
+/// Restores an owner's missing entries.
 pub(crate) fn restore(disk: &Disk, socket: &Socket, owner: &Owner) -> Result<()> {
     match read_record(disk, owner)? {
         Some(record) => record.apply(socket),
@@ -188,7 +188,7 @@ pub(crate) fn restore(disk: &Disk, socket: &Socket, owner: &Owner) -> Result<()>
     }
 }
 
-/// Brings the check of sources into force. False: this kernel has no nftables with `fib`.
+/// Installs the source address check. False: the kernel lacks the nftables expression `fib`.
 pub(crate) fn ensure_source_check(socket: &Socket) -> Result<bool> {
     match table::sources().ensure(socket, &[]) {
         Ok(()) => Ok(true),
@@ -197,7 +197,7 @@ pub(crate) fn ensure_source_check(socket: &Socket) -> Result<bool> {
     }
 }
 
-/// Is it in force?
+/// Whether the source address check is installed.
 pub(crate) fn has_source_check(socket: &Socket) -> Result<bool> {
     table::sources().is_installed(socket)
 }
@@ -209,12 +209,12 @@ fn is_unsupported(errno: Errno) -> bool {
     )
 }
 
-/// Takes out what is a network's and not valid.
+/// GC: removes entries of a network whose owner is not valid.
 pub(crate) fn collect(disk: &Disk, network: &str, valid: &[Owner]) -> Result<()> {
     let mut failures = Failures::default();
     for owner in owners(disk)?.into_iter().filter(|owner| !valid.contains(owner)) {
         let record = failures.record(read_record(disk, &owner)).flatten();
-        // A record that was cut short has no network, and nothing in the table.
+        // A truncated record has no network, and no entry in the table.
         if record.is_some_and(|n| n.network == network || n.network.is_empty()) {
             failures.record(remove(disk, &owner));
         }
@@ -222,7 +222,7 @@ pub(crate) fn collect(disk: &Disk, network: &str, valid: &[Owner]) -> Result<()>
     failures.into_result()
 }
 
-/// Who has a record though the namespace that it was written for is gone.
+/// Owners whose network namespace no longer exists.
 pub(crate) fn stale(disk: &Disk) -> Result<Vec<Owner>> {
     let mut stale = Vec::new();
     for owner in owners(disk)? {
@@ -233,7 +233,7 @@ pub(crate) fn stale(disk: &Disk) -> Result<Vec<Owner>> {
     Ok(stale)
 }
 
-/// Who has a record.
+/// Owners of all records.
 pub(crate) fn owners(disk: &Disk) -> Result<Vec<Owner>> {
     names(&disk.dir(RECORDS), Owner::from_key)
 }
@@ -247,7 +247,7 @@ fn write_record(disk: &Disk, owner: &Owner, record: &EgressRecord) -> Result<()>
     let dir = disk.dir(RECORDS);
     fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
     let text = serde_json::to_vec(record).map_err(|e| Error::Decode {
-        what: "the record on egress",
+        what: "the egress record",
         cause: e.to_string(),
     })?;
     let opened = OpenOptions::new()
@@ -262,7 +262,7 @@ fn write_record(disk: &Disk, owner: &Owner, record: &EgressRecord) -> Result<()>
         .map_err(|e| Error::io("write", &path, e))
 }
 
-/// A record that is cut short was never followed by a change of the table.
+/// A truncated record was never followed by a change of the table.
 fn read_record(disk: &Disk, owner: &Owner) -> Result<Option<EgressRecord>> {
     let text = read_file(&path(disk, owner))?;
     Ok(text.map(|text| serde_json::from_slice(&text).unwrap_or_default()))

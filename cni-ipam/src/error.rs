@@ -1,18 +1,17 @@
-//! What can go wrong, and which CNI error code says so.
+//! The errors of the plugins and their CNI error codes.
 //!
-//! One closed enum; `code()` is the only place where an error meets a code (CNI spec 1.1.0, "Error").
-//! Codes 1–99 are the spec's, 100 and up are ours and listed in docs/cni.md. Every message names the
-//! thing, the cause and the remedy. Nothing here prints.
+//! `code()` is the only place that maps an error to a code (CNI spec 1.1.0, "Error"). Codes 1–99 are the spec's; codes from
+//! 100 are podroute's and listed in docs/cni.md. Every message names the subject, the cause and the remedy.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-/// The result of everything in this crate that can fail.
+/// Result with an [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Everything that can go wrong in a CNI request.
+/// An error of a CNI request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration asks for a CNI version that is not supported.
@@ -42,7 +41,7 @@ pub enum Error {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// Standard input or a plugin's answer is not what it should be.
+    /// Standard input or a plugin's answer cannot be parsed.
     #[error("cannot read {what}: {cause}")]
     Decode { what: &'static str, cause: String },
     /// A field of the network configuration is wrong.
@@ -57,7 +56,7 @@ pub enum Error {
         "{path}: {cause}; the podroute agent on this node writes this file: see that it runs ('podroute run') and that the node has a pod CIDR, then try again"
     )]
     Node { path: PathBuf, cause: String },
-    /// Another process works on the same attachment and does not finish.
+    /// Another process holds the attachment's lock for too long.
     #[error(
         "attachment {attachment} is held by another plugin process for more than {seconds} s: end that process or try again"
     )]
@@ -73,7 +72,7 @@ pub enum Error {
     /// STATUS: no ADD can succeed now and existing pods may have lost connectivity.
     #[error("not ready for ADD, and existing pods may be unreachable: {cause}")]
     Limited { cause: String },
-    /// ADD of what was added before.
+    /// The attachment already exists.
     #[error("container {container} already has {ifname} with {addresses}: DEL it first")]
     AlreadyAttached {
         container: String,
@@ -90,15 +89,16 @@ pub enum Error {
         ifname: String,
     },
     /// A static address cannot be allocated.
-    #[error("address {address} cannot be given: {cause}; choose one inside {blocks}")]
+    #[error("address {address} cannot be allocated: {cause}; choose one inside {blocks}")]
     AddressRefused {
         address: IpAddr,
         cause: &'static str,
         blocks: String,
     },
-    /// The node's blocks changed under living pods.
+    /// The node's blocks changed while pods use the old ones.
     #[error(
-        "the node's blocks are now {now} but {living} address(es) such as {example} of {before} are in use: no other node expects them here any more; drain the node (delete its pods), then try again"
+        "the node's blocks are now {now}, but {living} {} of {before} in use, such as {example}: other nodes no longer route {before} to this node; drain the node (delete its pods), then try again",
+        if *living == 1 { "address is" } else { "addresses are" }
     )]
     BlockChanged {
         now: String,
@@ -107,30 +107,31 @@ pub enum Error {
         example: IpAddr,
     },
     /// CHECK found a difference.
-    #[error("check of {ifname} failed: {cause}; delete the pod so that it is made anew")]
+    #[error("check of {ifname} failed: {cause}; delete the pod so that it is recreated")]
     Check { ifname: String, cause: String },
     /// The kernel refused.
     #[error("kernel: {0}")]
     Kernel(#[from] linux::Error),
-    /// An interface has the name that a new one needs; nothing was made.
+    /// Another interface has the name of the new one; nothing was created.
     #[error("interface {name} {cause}")]
     NameTaken { name: String, cause: &'static str },
-    /// Some of a garbage collection could not be done; all else was.
-    #[error("{failed} of {of} could not be done, the rest was; the first: {first}")]
+    /// Part of a garbage collection failed; the rest is done.
+    #[error("{failed} of {of} operations failed, the others succeeded; the first failure: {first}")]
     Incomplete {
         failed: usize,
         of: usize,
         first: Box<Error>,
     },
-    /// Interfaces of ours would be removed as strays, but the state that would tell is not there.
+    /// Interfaces would be removed as strays, but there is no state that says which pods exist.
     #[error(
-        "{path}: no state of this boot, but {interfaces} interfaces of podroute-cni: they may be living pods' with their state elsewhere; name it with --state-dir (ipam.stateDir of the network), or remove everything of podroute with 'podroute cleanup'"
+        "{path}: there is no state of this boot, but {interfaces} {} of podroute-cni: running pods may have their state elsewhere; name it with --state-dir (ipam.stateDir of the network), or remove everything of podroute with 'podroute cleanup'",
+        if *interfaces == 1 { "interface" } else { "interfaces" }
     )]
     NoState { path: PathBuf, interfaces: usize },
     /// The delegated IPAM plugin is missing.
     #[error("IPAM plugin {name:?} is not in CNI_PATH ({path}): install it there or correct ipam.type")]
     DelegateMissing { name: String, path: String },
-    /// The delegated IPAM plugin failed; its own code and words.
+    /// The delegated IPAM plugin failed, with its own code and message.
     #[error("IPAM plugin {name:?}: {message}")]
     Delegate {
         name: String,
@@ -140,7 +141,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The CNI error code. Total: a new variant does not compile without one.
+    /// The CNI error code.
     pub fn code(&self) -> u32 {
         match self {
             Self::Version { .. } | Self::VerbVersion { .. } => 1,

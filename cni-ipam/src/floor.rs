@@ -1,7 +1,7 @@
-//! The floor that the benchmark measures against: the kernel's part of ADD and DEL and nothing else.
+//! The lower bound of the benchmark: the system calls of ADD and DEL and nothing else.
 //!
-//! No configuration, no address management, no state, no result: one netlink socket, one veth pair, its
-//! addresses and routes. Not for use by anything but `examples/floor.rs`.
+//! No configuration, no address management, no state, no result: one netlink socket, one veth pair, its addresses and
+//! routes. Only for `examples/floor.rs`.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::names::Owner;
 use crate::plugin::{default_routes, through_gateway};
 use linux::netlink::Socket;
 
-/// Makes a pod's interface.
+/// Creates a pod's interface.
 pub fn add(netns: &str, owner: &Owner, addresses: &[IpAddr], sources: &[IpAddr]) -> Result<()> {
     let plan = Plan {
         host_ifname: owner.host_ifname(),

@@ -1,4 +1,4 @@
-//! STATUS: does the host forward what pods send and get?
+//! STATUS: whether the host forwards packets of pods.
 
 use crate::block::Family;
 use crate::error::{Error, Result};
@@ -8,7 +8,7 @@ use crate::node::Node;
 use linux::netlink::Socket;
 use linux::sysctl::dotted;
 
-/// Fails where living pods reach nobody beyond the node.
+/// Fails where pods cannot reach anything outside the node.
 pub(crate) fn status(conf: &Netconf) -> Result<()> {
     let limited = |cause: String| Err(Error::Limited { cause });
     for family in families(conf) {
@@ -18,7 +18,7 @@ pub(crate) fn status(conf: &Netconf) -> Result<()> {
                 "{name} is 0: the node forwards no {family} packets; run 'sysctl -w {name}=1' and see who switched it off"
             ));
         }
-        if drops_all(family) {
+        if forward_chain_drops_all(family) {
             return limited(format!(
                 "the policy of the chain FORWARD is DROP, and no rule there accepts anything ({family}): accept the pods' \
                  addresses, or 'iptables -P FORWARD ACCEPT'"
@@ -48,13 +48,13 @@ fn key(family: Family) -> &'static str {
     }
 }
 
-/// What cannot be read is not known to be off.
+/// Where the setting cannot be read, forwarding is assumed.
 fn is_on(family: Family) -> bool {
     linux::sysctl::read(key(family)).map_or(true, |value| value != "0")
 }
 
-/// The chain of iptables (as nftables); with rules in it nobody can tell what they let through.
-fn drops_all(family: Family) -> bool {
+/// Whether the chain FORWARD of iptables-nft drops everything. With rules in it this cannot be decided, so false.
+fn forward_chain_drops_all(family: Family) -> bool {
     let looked = Socket::netfilter()
         .map_err(Error::from)
         .and_then(|s| nft::foreign_chain(&s, family, "filter", "FORWARD"));

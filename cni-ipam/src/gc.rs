@@ -1,9 +1,8 @@
-//! GC: releases what is not in the runtime's list of valid attachments (CNI spec 1.1.0, section 2).
+//! GC: removes attachments that are not in the runtime's list of valid ones (CNI spec 1.1.0, section 2).
 //!
-//! Only attachments of the request's own network are judged; those of other networks are left alone.
-//! Interfaces go first, all with one wait of the kernel, then claims, then records. A claim without a
-//! record is nobody's whatever its network, for records are made before and removed after claims. What
-//! cannot be done (a record held by a stopped process) is told at the end; all else is done.
+//! Only attachments of the request's network are considered. Interfaces are removed first, many with one RCU grace period,
+//! then claims, then records. A claim without a record is unused whatever its network, since records are created before and
+//! removed after claims. A failure (a record that a stopped process holds) does not end GC; it is reported at the end.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -19,10 +18,10 @@ use crate::store::{Disk, Store};
 use crate::{egress, ipam};
 use linux::netlink::Socket;
 
-/// How many attachments are locked, and their interfaces removed, at once.
+/// Attachments that are locked, and whose interfaces are removed, together.
 const CHUNK: usize = 256;
 
-/// Many pieces of work, of which some may fail.
+/// Counts failures of many operations.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
     count: usize,
@@ -31,7 +30,7 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    /// What one piece brought; None where it failed.
+    /// The value of an operation; None: it failed.
     pub(crate) fn record<T>(&mut self, done: Result<T>) -> Option<T> {
         self.of += 1;
         match done {
@@ -44,7 +43,7 @@ impl Failures {
         }
     }
 
-    /// The error of the whole, if any piece failed.
+    /// An error if any operation failed.
     pub(crate) fn into_result(self) -> Result<()> {
         match self.first {
             None => Ok(()),
@@ -66,7 +65,7 @@ pub(crate) fn collect(conf: &Netconf, valid: &[Owner]) -> Result<()> {
         failures.record(egress::collect(&disk, &conf.name, valid));
         failures.record(release_ownerless(&disk));
     }
-    // What has an interface but no record: the state was lost or removed by hand.
+    // Interfaces without a record: the state was lost or removed by hand.
     let keep: Vec<String> = valid.iter().map(|owner| owner.alias(&conf.name)).collect();
     let prefix = format!("{ALIAS_PREFIX}{}:", conf.name);
     let held = failures.count > 0;
@@ -90,7 +89,7 @@ pub(crate) fn collect_claims(disk: &Disk, network: &str, valid: &[Owner]) -> Res
     failures.into_result()
 }
 
-/// Ends what belongs to the network, or to a killed ADD, and is not valid.
+/// Removes attachments of the network, and of killed ADDs, that are not valid.
 fn collect_attachments(
     disk: &Disk,
     host: Option<&Socket>,
@@ -118,12 +117,12 @@ fn collect_attachments(
         };
         let mut stale = Vec::new();
         for owner in chunk {
-            // A record that says nothing was begun and killed, or spoilt; the interface then tells whose it is.
+            // The record of a killed ADD may be empty; then the interface's alias names the network.
             let of_network = |a: &Attachment| match a.state.record() {
                 Some(record) => record.network == network,
                 None => link_of(&a.owner).is_none_or(|l| l.alias == a.owner.alias(network)),
             };
-            // Without a look at interfaces, only what never had one of ours.
+            // The IPAM plugin does not look at interfaces: it ends only attachments without one of podroute-cni.
             let may_end = |a: &Attachment| host.is_some() || a.belongs_to(BUILTIN_IPAM);
             let locked = Attachment::lock_until(disk, owner, Access::Write, deadline);
             let locked = failures.record(locked).flatten();
@@ -135,7 +134,7 @@ fn collect_attachments(
                 .filter_map(|a| link_of(&a.owner))
                 .map(|l| l.name.clone())
                 .collect();
-            // An address is free only when no route leads to its old pod any more.
+            // An address may be released only when no route leads to its old pod.
             if failures.record(link::delete_many(host, &names)).is_none() {
                 continue;
             }
@@ -147,7 +146,7 @@ fn collect_attachments(
     Ok(())
 }
 
-/// Claims of owners that have no record.
+/// Releases claims of owners without a record.
 pub(crate) fn release_ownerless(disk: &Disk) -> Result<()> {
     let mut failures = Failures::default();
     for address in disk.claims()? {
@@ -163,7 +162,7 @@ fn release_if_ownerless(disk: &Disk, address: std::net::IpAddr) -> Result<()> {
     if attachment::exists(disk, &owner)? {
         return Ok(());
     }
-    // Under the owner's lock nothing can change; a record that came meanwhile is left alone.
+    // Under the owner's lock the record cannot change; one that was created meanwhile is kept.
     if let Some(attachment) = Attachment::lock(disk, &owner, true)?
         && attachment.is_new
     {

@@ -1,8 +1,8 @@
-//! The built-in IPAM, as both plugins use it: an attachment's addresses, from begin to end.
+//! The built-in IPAM, used by both plugins: an attachment's addresses from ADD to DEL.
 //!
-//! Joins `attachment` (record and lock), `allocator` and `node`. Holds the order that makes a killed
-//! process harmless: record, claims, record's content, (interface), `done`; and back: interface,
-//! claims, record. Makes no interface itself.
+//! Combines `attachment` (record and lock), `allocator` and `node`. Its order makes killed processes harmless. ADD: create
+//! the record, claim addresses, write the record, (create the interface), mark it complete. DEL: remove the interface, the
+//! claims, the record. Creates no interface itself.
 
 use std::net::IpAddr;
 
@@ -24,7 +24,7 @@ pub(crate) fn open(conf: &Netconf) -> Result<Disk> {
     disk.ok_or_else(|| Error::io("create", &conf.state_dir, std::io::ErrorKind::NotFound))
 }
 
-/// Locks an attachment for an ADD. What a killed ADD left is undone first: `undo` removes interfaces.
+/// Locks an attachment for an ADD. Leftovers of a killed ADD are removed first: `undo` removes interfaces.
 pub(crate) fn begin_add(disk: &Disk, owner: &Owner, undo: impl FnOnce() -> Result<()>) -> Result<Attachment> {
     let locked = Attachment::lock(disk, owner, true)?;
     let mut attachment = locked.ok_or_else(|| Error::Busy {
@@ -52,8 +52,8 @@ pub(crate) fn begin_add(disk: &Disk, owner: &Owner, undo: impl FnOnce() -> Resul
     Ok(attachment)
 }
 
-/// Claims the attachment's addresses. An address that has a route on the host, whoever's, is passed over where `host` is
-/// given: the main plugin needs that route for itself.
+/// Claims the attachment's addresses. With `host`, addresses that already have a route on the host are skipped: the main
+/// plugin needs that route itself.
 pub(crate) fn allocate(
     disk: &Disk,
     owner: &Owner,
@@ -76,7 +76,7 @@ pub(crate) fn allocate(
     })
 }
 
-/// Does an address belong to a pod that is gone? What cannot be told lives.
+/// Whether an address belongs to a pod whose network namespace no longer exists. Unknown: false.
 fn is_dead(disk: &Disk, address: IpAddr) -> bool {
     let Ok(Some(owner)) = disk.claim_owner(address) else {
         return false;
@@ -89,7 +89,7 @@ fn is_dead(disk: &Disk, address: IpAddr) -> bool {
     }
 }
 
-/// The families that an ADD gives.
+/// The families of which an ADD allocates addresses.
 fn families(conf: &Netconf, node: &Node) -> Result<Vec<Family>> {
     let has = |family: &Family| !node.blocks_of(*family).is_empty();
     let Some(asked) = &conf.families else {
@@ -105,12 +105,12 @@ fn families(conf: &Netconf, node: &Node) -> Result<Vec<Family>> {
     Ok(asked.clone())
 }
 
-/// The block that an address was given from.
+/// The block of an address.
 pub(crate) fn block_of(node: &Node, address: IpAddr) -> Option<Block> {
     node.blocks().into_iter().find(|b| b.contains(address))
 }
 
-/// Ends the claims of an attachment whose lock is held.
+/// Releases the claims of a locked attachment.
 pub(crate) fn release(disk: &Disk, attachment: &Attachment) -> Result<()> {
     match attachment.state.record() {
         Some(record) => {
@@ -123,21 +123,21 @@ pub(crate) fn release(disk: &Disk, attachment: &Attachment) -> Result<()> {
     Ok(())
 }
 
-/// Ends an attachment: claims first, the record last.
+/// Removes an attachment: its claims, then its record.
 pub(crate) fn end_attachment(disk: &Disk, attachment: Attachment) -> Result<()> {
     release(disk, &attachment)?;
     attachment.remove()
 }
 
-/// Undoes an ADD that failed; its error is what counts.
+/// Undoes a failed ADD and returns its error.
 pub(crate) fn abort_add(disk: &Disk, attachment: Attachment, error: Error) -> Error {
     match end_attachment(disk, attachment) {
-        // The record stays, so the next DEL or ADD of the attachment or a GC finishes this.
+        // If this fails the record remains, and the next DEL, ADD or GC finishes it.
         Ok(()) | Err(_) => error,
     }
 }
 
-/// STATUS: could an ADD succeed?
+/// STATUS: fails where an ADD would fail.
 pub(crate) fn status(conf: &Netconf) -> Result<()> {
     let not_ready = |error: Error| Error::NotReady {
         cause: error.to_string(),
@@ -167,7 +167,7 @@ pub(crate) fn status(conf: &Netconf) -> Result<()> {
     Ok(())
 }
 
-/// STATUS: can the state be written?
+/// STATUS: fails where the state cannot be written.
 pub(crate) fn check_state_is_writable(conf: &Netconf) -> Result<()> {
     open(conf)
         .and_then(|disk| disk.probe())
@@ -176,14 +176,14 @@ pub(crate) fn check_state_is_writable(conf: &Netconf) -> Result<()> {
         })
 }
 
-/// CHECK: are the attachment's claims in place? Returns its record.
+/// CHECK: the attachment's claims exist. Returns its record.
 pub(crate) fn check(conf: &Netconf, owner: &Owner) -> Result<Record> {
     let fail = |cause: String| Error::Check {
         ifname: owner.ifname.clone(),
         cause,
     };
     let disk = Disk::open(&conf.state_dir, false)?;
-    let disk = disk.ok_or_else(|| fail("no address was ever given on this node".into()))?;
+    let disk = disk.ok_or_else(|| fail("no address was ever allocated on this node".into()))?;
     let Some(State::Complete(record)) = crate::attachment::read(&disk, owner)? else {
         return Err(fail(format!(
             "container {} has no attachment of this name",
@@ -192,9 +192,7 @@ pub(crate) fn check(conf: &Netconf, owner: &Owner) -> Result<Record> {
     };
     for address in record.addresses.iter().filter(|_| conf.uses_builtin_ipam()) {
         if disk.claim_owner(*address)?.as_ref() != Some(owner) {
-            return Err(fail(format!(
-                "its address {address} is not claimed for it any more"
-            )));
+            return Err(fail(format!("its address {address} is no longer claimed for it")));
         }
     }
     Ok(record)

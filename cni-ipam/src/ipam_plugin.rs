@@ -1,8 +1,7 @@
 //! `podroute-ipam`: the verbs of the delegated IPAM (CNI spec 1.1.0, section 4).
 //!
-//! The address carries its block's prefix length and the block's first host as gateway, as the
-//! reference main plugins expect. Routes are those of `ipam.routes`; where that field is absent, a
-//! default route per family. Makes no interface, touches no kernel state.
+//! An address has the prefix length of its block and the block's first host as gateway, as the reference main plugins
+//! expect. Routes are those of `ipam.routes`, by default one default route per family. Changes nothing in the kernel.
 
 use serde_json::Value;
 
@@ -45,7 +44,7 @@ fn add_locked(
         addresses: addresses.clone(),
         host_interface: String::new(),
         netns: request.netns.clone(),
-        // The main plugin checks the namespace; here it only serves to tell a dead pod from a living.
+        // The main plugin checks the namespace; here the inode only serves to detect that the pod is gone.
         netns_inode: Netns::open(&request.netns).map_or(0, |n| n.inode()),
         pod: pod_name(request),
         created: unix_time(),

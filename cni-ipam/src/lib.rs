@@ -1,12 +1,18 @@
 //! podroute's CNI plugins: `podroute-cni` (main plugin) and `podroute-ipam` (delegated IPAM).
 //!
-//! One process, one pass, synchronous, nothing started. Reads the node's blocks from
-//! `<runDir>/node.json`, which the agent writes; needs no running agent. Implements CNI 0.3.1, 0.4.0,
-//! 1.0.0 and 1.1.0. Only the result or an error document goes to standard output.
+//! One process serves one request, synchronously, and starts no other process. The node's blocks are read from
+//! `<runDir>/node.json`, which the agent writes; the agent need not run. Implements CNI 0.3.1, 0.4.0, 1.0.0 and
+//! 1.1.0. Only the result or an error document is written to standard output.
 //!
-//! Which room? Environment → `request`. Configuration → `netconf`. Answers → `result`, `error`. Which
-//! address → `allocator` over `store`; whose, and how far → `attachment`, `ipam`. Verbs → `plugin`,
-//! `ipam_plugin`, `gc`. The kernel → `kernel`.
+//! | module | does |
+//! |---|---|
+//! | `request`, `netconf` | parse and check the environment and the network configuration |
+//! | `plugin`, `ipam_plugin`, `chained`, `gc` | the verbs: main plugin, IPAM plugin, behind another plugin, GC |
+//! | `ipam`, `attachment` | an attachment's addresses, its record and its lock |
+//! | `allocator`, `store`, `block` | which address, over claims that are files |
+//! | `kernel`, `wiring`, `egress` | veth pairs, addresses, routes, nftables; what is missing of them |
+//! | `reconcile`, `admin` | for the agent: restore what others remove; list, check, clean up |
+//! | `result`, `error` | the answer |
 
 mod admin;
 mod allocator;
@@ -42,7 +48,7 @@ use serde_json::Value;
 use crate::netconf::{Netconf, Version};
 use crate::request::{Request, Verb};
 
-pub use crate::admin::{AttachmentInfo, Finding, Removed, attachments, check, cleanup};
+pub use crate::admin::{AttachmentInfo, Examination, Finding, Removed, attachments, check, cleanup, examine};
 pub use crate::error::{Error, Result};
 pub use crate::kernel::link::ROUTE_PROTOCOL;
 pub use crate::kernel::netns::NetnsStatus;
@@ -74,7 +80,7 @@ pub fn run(plugin: Plugin) -> ExitCode {
         Err(error) => failed(&error, None),
     };
     let Some(answer) = answer else { return code };
-    // A runtime that no longer listens is no reason to fail differently.
+    // If the runtime has closed the pipe there is nobody to report it to.
     let _ = writeln!(std::io::stdout(), "{answer}");
     code
 }
@@ -88,7 +94,7 @@ fn serve(plugin: Plugin, request: &Request) -> Result<Option<Value>> {
         return Ok(Some(result::render_versions()));
     }
     let conf = Netconf::parse(request).map_err(|error| match (request.verb, error) {
-        // Whether an ADD could succeed is what is asked.
+        // STATUS asks whether an ADD would succeed: a wrong configuration is "not ready".
         (Verb::Status, error @ Error::Config { .. }) => Error::NotReady {
             cause: error.to_string(),
         },
@@ -111,7 +117,7 @@ fn serve(plugin: Plugin, request: &Request) -> Result<Option<Value>> {
     }
 }
 
-/// CHECK came with 0.4.0, GC and STATUS with 1.1.0.
+/// CHECK exists since 0.4.0, GC and STATUS since 1.1.0.
 fn require_version(verb: Verb, version: Version) -> Result<()> {
     let since = match verb {
         Verb::Add | Verb::Del | Verb::Version => return Ok(()),

@@ -1,32 +1,32 @@
-//! Names and hardware addresses, all a pure function of (container id, interface name).
+//! Names and hardware addresses, a pure function of container id and interface name.
 //!
-//! Host interface: `pod` + 12 base-32 digits (60 bits of the hash). MAC: `0a:…` in the pod, `0e:…` on
-//! the host, then the hash's low 40 bits (locally administered, unicast). Alias of the host end:
-//! `podroute:<network>:<container id>:<interface>`, cut to the kernel's 255 bytes. The hash is
-//! FNV-1a with a finisher; it must never change, or a DEL after an upgrade would not find its veth.
+//! Host interface: `pod` + 12 base-32 digits (60 bits of the hash). MAC: `0a:…` in the pod, `0e:…` on the host, then the
+//! hash's low 40 bits (locally administered, unicast). Alias of the host interface:
+//! `podroute:<network>:<container id>:<interface>`, truncated to the kernel's 255 octets. The hash is FNV-1a with a
+//! finalizer; it must never change, or a DEL after an upgrade would not find its veth pair.
 
-/// What every host interface name of ours begins with.
+/// Prefix of the name of every host interface.
 pub const IFNAME_PREFIX: &str = "pod";
 
-/// What every alias of ours begins with.
+/// Prefix of the alias of every host interface.
 pub const ALIAS_PREFIX: &str = "podroute:";
 
-/// One interface of one container: what an attachment is known by.
+/// One interface of one container: identifies an attachment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Owner {
-    /// The container id, as the runtime said it.
+    /// The container id.
     pub container: String,
     /// The interface's name inside the container.
     pub ifname: String,
 }
 
 impl Owner {
-    /// `<container id>@<interface>`: '@' can be in neither.
+    /// `<container id>@<interface>`; neither part contains '@'.
     pub fn key(&self) -> String {
         format!("{}@{}", self.container, self.ifname)
     }
 
-    /// The reverse of `key`.
+    /// Parses a key.
     pub fn from_key(key: &str) -> Option<Self> {
         let (container, ifname) = key.rsplit_once('@')?;
         if container.is_empty() || ifname.is_empty() {
@@ -49,17 +49,17 @@ impl Owner {
         IFNAME_PREFIX.chars().chain((0..12).map(digit)).collect()
     }
 
-    /// The pod end's hardware address.
+    /// The hardware address of the pod's interface.
     pub fn pod_mac(&self) -> [u8; 6] {
         self.mac(0x0a)
     }
 
-    /// The host end's hardware address.
+    /// The hardware address of the host interface.
     pub fn host_mac(&self) -> [u8; 6] {
         self.mac(0x0e)
     }
 
-    /// The host end's alias.
+    /// The alias of the host interface.
     pub fn alias(&self, network: &str) -> String {
         let mut alias = format!("{ALIAS_PREFIX}{network}:{}:{}", self.container, self.ifname);
         alias.truncate(255);
@@ -76,7 +76,7 @@ impl Owner {
     }
 }
 
-/// FNV-1a over all parts, then a finisher that spreads short inputs over all bits.
+/// FNV-1a over all parts, then a finalizer that distributes short inputs over all bits.
 pub(crate) fn hash(parts: &[&[u8]]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in parts.iter().copied().flatten() {

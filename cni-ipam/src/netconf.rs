@@ -1,8 +1,8 @@
 //! The network configuration on standard input (CNI spec 1.1.0, sections 1 and 2), parsed and checked.
 //!
-//! Owns the fields of `podroute-cni` and `podroute-ipam`; docs/cni.md lists them with units, defaults
-//! and ranges. Unknown fields are ignored, as the spec wants. Not JSON is code 6, a wrong field code 7,
-//! an unknown version code 1. Knows no file and no kernel.
+//! docs/cni.md lists the fields of `podroute-cni` and `podroute-ipam` with units, defaults and ranges. Unknown fields are
+//! ignored, as the spec requires. Error codes: 6 for input that is not JSON, 7 for a wrong field, 1 for an unknown version.
+//! Reads no file.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,33 +16,33 @@ use crate::error::{Error, Result};
 use crate::names::Owner;
 use crate::request::{Request, Verb};
 
-/// Where the agent and the plugins meet, unless `runDir` says otherwise.
+/// The directory that agent and plugins share, unless `runDir` names another.
 pub const RUN_DIR: &str = "/run/podroute";
 
-/// The IPAM that is built in: no other process is started for it.
+/// The built-in IPAM, which runs in the same process.
 pub(crate) const BUILTIN_IPAM: &str = "podroute-ipam";
 
 const ADDRESS_LIMIT: usize = 16;
 const LIST_LIMIT: usize = 1024;
 
-/// The CNI versions spoken, in order.
+/// The supported CNI versions, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Version {
     /// 0.3.1: no CHECK.
     V0_3_1,
     /// 0.4.0: CHECK.
     V0_4_0,
-    /// 1.0.0: addresses no longer say their IP version.
+    /// 1.0.0: addresses have no field `version`.
     V1_0_0,
     /// 1.1.0: GC and STATUS.
     V1_1_0,
 }
 
 impl Version {
-    /// All, oldest first.
+    /// All versions, oldest first.
     pub(crate) const ALL: [Self; 4] = [Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
 
-    /// As written.
+    /// As in `cniVersion`.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::V0_3_1 => "0.3.1",
@@ -52,7 +52,7 @@ impl Version {
         }
     }
 
-    /// A version that `text` names.
+    /// Parses `cniVersion`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|v| v.as_str() == text)
     }
@@ -134,48 +134,48 @@ struct RawAttachment {
 pub(crate) struct Route {
     /// Destination.
     pub(crate) dst: IpNet,
-    /// Gateway; ours where none is named.
+    /// Gateway; by default that of the link.
     pub(crate) gw: Option<IpAddr>,
 }
 
-/// The configuration, checked.
+/// A checked network configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct Netconf {
     /// Version of the result and of errors.
     pub(crate) version: Version,
     /// The network's name.
     pub(crate) name: String,
-    /// Where node.json and the state are.
+    /// Directory of node.json.
     pub(crate) run_dir: PathBuf,
-    /// Where the state is.
+    /// Directory of the state.
     pub(crate) state_dir: PathBuf,
-    /// MTU in bytes, if the operator set one.
+    /// Configured MTU in octets.
     pub(crate) mtu: Option<u32>,
     /// The IPAM plugin's name.
     pub(crate) ipam_kind: String,
-    /// Never chosen automatically.
+    /// Excluded from automatic allocation.
     pub(crate) reserved: Vec<Reserved>,
     /// Routes for the pod; None: a default route for each family.
     pub(crate) ipam_routes: Option<Vec<Route>>,
-    /// Families to give; None: those of the node's blocks.
+    /// Families to allocate; None: those of the node's blocks.
     pub(crate) families: Option<Vec<Family>>,
-    /// Addresses asked for.
+    /// Static addresses.
     pub(crate) requested_ips: Vec<IpAddr>,
-    /// Behind another main plugin: routes to add.
+    /// Routes to add behind another main plugin.
     pub(crate) routes: Vec<Route>,
     /// Firewall mark for packets from the pod.
     pub(crate) mark: Option<u32>,
-    /// Drop what a pod sends with an address that is not its own.
+    /// Drop packets of the pod whose source address is not its own.
     pub(crate) source_check: bool,
-    /// Masquerade what leaves the pod network, except to these.
+    /// Masquerade packets to destinations outside the pod network, except these.
     pub(crate) masquerade: Option<Vec<IpNet>>,
-    /// The result of the plugins before, as it came.
+    /// The result of the previous plugins, unchanged.
     pub(crate) prev_result: Option<Value>,
-    /// GC: what must stay; None where the request does not say.
+    /// GC: the valid attachments; None: the request does not contain a list.
     pub(crate) valid: Option<Vec<Owner>>,
 }
 
-/// The version that the input asks for, if it can be told at all; for the form of an error.
+/// The version in the input, for the error document; None: the input cannot be parsed.
 pub(crate) fn version_of(input: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(input).ok()?;
     value.get("cniVersion")?.as_str().map(str::to_owned)
@@ -232,19 +232,19 @@ impl Netconf {
         })
     }
 
-    /// Is the address never chosen automatically?
+    /// Whether the address is excluded from automatic allocation.
     pub(crate) fn is_reserved(&self, address: IpAddr) -> bool {
         self.reserved.iter().any(|r| r.contains(address))
     }
 
-    /// Is IPAM our own, in this process?
+    /// Whether the built-in IPAM is used.
     pub(crate) fn uses_builtin_ipam(&self) -> bool {
         self.ipam_kind == BUILTIN_IPAM
     }
 }
 
-/// The fields, and `prevResult` as it came. Of what a DEL or a GC does not need, nothing is read: a pod that was added must
-/// go, whatever became of the configuration.
+/// The fields, and `prevResult` unchanged. Fields that DEL and GC do not need are ignored: a pod must be removable even if
+/// the configuration has become invalid.
 fn read(request: &Request) -> Result<(Raw, Option<Value>)> {
     let input: Value = serde_json::from_slice(&request.input).map_err(|e| Error::Decode {
         what: "the network configuration on standard input",
@@ -252,7 +252,7 @@ fn read(request: &Request) -> Result<(Raw, Option<Value>)> {
     })?;
     let Value::Object(mut fields) = input else {
         let remedy = "write {\"cniVersion\": …, \"name\": …, \"type\": …}";
-        return Err(Error::config("all of it", "is not a JSON object", remedy));
+        return Err(Error::config("the input", "is not a JSON object", remedy));
     };
     let previous = fields.remove("prevResult").filter(|value| !value.is_null());
     if matches!(request.verb, Verb::Del | Verb::Gc) {
@@ -281,7 +281,7 @@ fn keep_what_removal_needs(fields: &mut Map<String, Value>) {
     }
 }
 
-/// `null` stands for a field that is left out: Go's encoder writes it so.
+/// Go's JSON encoder writes `null` for an absent field.
 fn drop_nulls(fields: &mut Map<String, Value>) {
     fields.retain(|_, value| !value.is_null());
     for value in fields.values_mut() {
@@ -342,7 +342,7 @@ fn parse_families(texts: Option<Vec<String>>) -> Result<Option<Vec<Family>>> {
         "ipv6" => Ok(Family::V6),
         _ => Err(Error::config(
             "families",
-            format!("{text:?} is no family"),
+            format!("{text:?} is not a family"),
             "use \"ipv4\" and \"ipv6\"",
         )),
     };
@@ -381,7 +381,7 @@ fn requested_ips(request: &Request, runtime: &[String], args: &[String]) -> Resu
     let parse = |text: &String| {
         let bare = text.split_once('/').map_or(text.as_str(), |(address, _)| address);
         bare.parse::<IpAddr>()
-            .map_err(|_| Error::config(field, format!("{text:?} is no address"), remedy))
+            .map_err(|_| Error::config(field, format!("{text:?} is not an address"), remedy))
     };
     let mut addresses: Vec<IpAddr> = texts.iter().map(parse).collect::<Result<_>>()?;
     addresses.sort_unstable();
@@ -399,7 +399,7 @@ fn check_length<T>(field: &'static str, list: Vec<T>) -> Result<Vec<T>> {
     Ok(list)
 }
 
-/// Either key may carry the list; neither means that nothing is said, which is not an empty list.
+/// Both keys may contain the list. None: neither key is present, which differs from an empty list.
 fn valid(newer: Option<Vec<RawAttachment>>, older: Option<Vec<RawAttachment>>) -> Option<Vec<Owner>> {
     if newer.is_none() && older.is_none() {
         return None;

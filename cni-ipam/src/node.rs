@@ -1,8 +1,8 @@
-//! What the agent says of this node: `<runDir>/node.json`, read and never written here.
+//! The agent's description of this node: `<runDir>/node.json`, read only.
 //!
-//! The agent writes it atomically (rename), so a read sees one whole version. Its absence, a version
-//! that we do not know, or no block is no fault of the request: the answer is CNI code 11, "try again
-//! later". Limits: 8 MiB (20,000 nodes with two addresses are 1.3), 64 blocks, MTU 68–65535 (1280 and up where there is an IPv6 block).
+//! The agent replaces the file atomically. A missing file, an unknown version or a node without a block is not the request's
+//! fault: the answer is CNI code 11, "try again later". Limits: 8 MiB (20,000 nodes with two addresses need 1.3 MiB), 64
+//! blocks, MTU 68–65535 (from 1280 with an IPv6 block).
 
 use std::fs::File;
 use std::io::Read;
@@ -19,7 +19,7 @@ const FILE_LIMIT: u64 = 8 << 20;
 const BLOCKS_LIMIT: usize = 64;
 const VERSION: u32 = 1;
 
-/// The node, as the agent describes it.
+/// The content of node.json.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Node {
@@ -29,16 +29,16 @@ pub(crate) struct Node {
     pub(crate) node: String,
     #[serde(default)]
     blocks: Vec<IpNet>,
-    /// The whole cluster's pod prefixes.
+    /// The cluster's pod prefixes.
     #[serde(default, rename = "podCIDRs")]
     pub(crate) pod_cidrs: Vec<IpNet>,
     /// MTU of the uplink, in bytes.
     #[serde(default)]
     pub(crate) mtu: Option<u32>,
-    /// The node's own addresses, the preferred one of each family first.
+    /// The node's addresses, the preferred one of each family first.
     #[serde(default)]
     pub(crate) node_addresses: Vec<IpAddr>,
-    /// Addresses of the cluster's other nodes and of routers, as far as the agent knows them.
+    /// Known addresses of other nodes and of routers.
     #[serde(default)]
     peer_addresses: Vec<IpAddr>,
 }
@@ -92,7 +92,7 @@ impl Node {
         self.node_addresses.iter().chain(&self.peer_addresses).copied()
     }
 
-    /// The node's blocks, in order of preference, both families mixed.
+    /// The node's blocks of both families, in order of preference.
     pub(crate) fn blocks(&self) -> Vec<Block> {
         self.blocks.iter().copied().map(Block::new).collect()
     }
@@ -105,7 +105,7 @@ impl Node {
             .collect()
     }
 
-    /// Fails where there is no block at all.
+    /// Fails where the node has no block.
     pub(crate) fn require_blocks(&self, run_dir: &Path) -> Result<()> {
         if self.blocks.is_empty() {
             let path: PathBuf = run_dir.join("node.json");

@@ -1,8 +1,8 @@
 //! `podroute-cni`: the verbs of the main plugin (CNI spec 1.1.0, section 2).
 //!
-//! ADD makes the pod's interface, or, behind another main plugin (`prevResult` present), only adds to
-//! it. Every verb is one pass; DEL needs no namespace, no node.json and no earlier success. Order and
-//! crash safety are `ipam`'s, the kernel's part is `veth`'s.
+//! ADD creates the pod's interface; behind another main plugin (`prevResult` is present) it only adds to
+//! the existing one. DEL needs no namespace, no node.json and no earlier success. `ipam` keeps the order that makes
+//! killed processes harmless, `veth` configures the kernel.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -31,7 +31,7 @@ use linux::netlink::Socket;
 
 const DEFAULT_MTU: u32 = 1500;
 
-/// What the record calls the maker of an interface.
+/// The value of `plugin` in a record of the main plugin.
 pub(crate) const MAIN_PLUGIN: &str = "podroute-cni";
 
 pub(crate) fn add(request: &Request, conf: &Netconf) -> Result<Value> {
@@ -40,7 +40,7 @@ pub(crate) fn add(request: &Request, conf: &Netconf) -> Result<Value> {
     }
     let netns = Netns::open(&request.netns)?;
     let node = Node::read(&conf.run_dir);
-    // Another IPAM brings its own addresses; then node.json only tells the MTU and the node's address.
+    // With a delegated IPAM, node.json is only needed for the MTU and the node's address.
     let node = if conf.uses_builtin_ipam() {
         Some(node?)
     } else {
@@ -62,7 +62,7 @@ pub(crate) fn add(request: &Request, conf: &Netconf) -> Result<Value> {
         Ok(result) => Ok(result.render(conf.version)),
         Err(error) => Err(match operation.roll_back() {
             Ok(()) => ipam::abort_add(&disk, attachment, error),
-            // The record stays, so that the runtime's DEL finishes what could not be undone now.
+            // The record stays, so that the runtime's DEL finishes the removal.
             Err(_) => error,
         }),
     }
@@ -75,7 +75,7 @@ struct AddOperation<'a> {
     netns: &'a Netns,
     host: &'a Socket,
     disk: &'a Disk,
-    /// Did this ADD make the pair, or may it have?
+    /// Whether this ADD may have created the veth pair.
     may_have_veth: Cell<bool>,
 }
 
@@ -124,7 +124,7 @@ impl AddOperation<'_> {
             .inspect_err(|e| self.may_have_veth.set(!matches!(e, Error::NameTaken { .. })))
     }
 
-    /// A pod of several interfaces answers what came in by one through the default route's: each of them may carry the
+    /// A pod with several interfaces sends all replies through the default route's interface: each interface may use the
     /// addresses of all.
     fn allow_other_interfaces(
         &self,
@@ -178,7 +178,7 @@ impl AddOperation<'_> {
         }
     }
 
-    /// Takes back what this ADD made before it failed.
+    /// Removes what this ADD created before it failed.
     fn roll_back(&self) -> Result<()> {
         if self.may_have_veth.get() {
             return self.remove_leftovers();
@@ -186,20 +186,20 @@ impl AddOperation<'_> {
         self.remove_leftovers_but_veth()
     }
 
-    /// Takes back what a killed ADD made, but for our own claims and the record.
+    /// Removes what a killed ADD created, except claims and record.
     fn remove_leftovers(&self) -> Result<()> {
         veth::remove(self.host, &self.request.owner)?;
         self.remove_leftovers_but_veth()
     }
 
-    /// The same without the interface.
+    /// Like [`Self::remove_leftovers`], without the interface.
     fn remove_leftovers_but_veth(&self) -> Result<()> {
         egress::remove(self.disk, &self.request.owner)?;
         if self.conf.uses_builtin_ipam() {
             return Ok(());
         }
         match delegate::call(self.request, self.conf, "DEL") {
-            // What could not be started for the ADD gave nothing.
+            // A plugin that is not installed has allocated nothing.
             Err(Error::DelegateMissing { .. }) => Ok(()),
             done => done,
         }
@@ -259,7 +259,7 @@ pub(crate) fn default_routes(addresses: &[IpAddr]) -> Vec<Route> {
     routes
 }
 
-/// All that leaves the pod goes through the link's gateway, whatever an IPAM says.
+/// Every route of the pod uses the link's gateway, whatever gateway the IPAM names.
 pub(crate) fn through_gateway(route: Route) -> Route {
     Route {
         gw: Some(veth::gateway(Family::of(route.dst.addr()))),
@@ -301,7 +301,7 @@ pub(crate) fn del(request: &Request, conf: &Netconf) -> Result<()> {
         Some(disk) => Attachment::lock(disk, owner, false)?,
         None => None,
     };
-    // Interface first: an address is free only when no route leads to its old pod any more.
+    // Interface first: an address may be released only when no route leads to its old pod.
     veth::remove(&host, owner)?;
     if !conf.uses_builtin_ipam() {
         delegate::call(request, conf, "DEL")?;
@@ -313,16 +313,19 @@ pub(crate) fn del(request: &Request, conf: &Netconf) -> Result<()> {
         .map_or(Ok(()), |attachment| ipam::end_attachment(&disk, attachment))
 }
 
-/// Without `fib` in nftables the reverse-path filter is left, which looks at IPv4 alone; `ipam check` says so.
+/// Without the nftables expression `fib` only the reverse path filter remains, which covers IPv4; `ipam check` reports it.
 fn ensure_source_check() {
     let checked = Socket::netfilter()
         .map_err(Error::from)
         .and_then(|socket| egress::ensure_source_check(&socket));
     if !matches!(checked, Ok(true)) {
-        let cause = checked
-            .err()
-            .map_or_else(|| "the kernel lacks it".to_owned(), |e| e.to_string());
-        eprintln!("podroute-cni: IPv6 sources of pods are not checked, for nftables cannot: {cause}");
+        let cause = checked.err().map_or_else(
+            || "the kernel lacks the nftables expression fib".to_owned(),
+            |e| e.to_string(),
+        );
+        eprintln!(
+            "podroute-cni: IPv6 source addresses of pods are not checked: {cause}; load the kernel module nft_fib_inet"
+        );
     }
 }
 
@@ -370,7 +373,7 @@ pub(crate) fn check(request: &Request, conf: &Netconf) -> Result<()> {
         found.extend(egress::differences(disk, &socket, owner)?);
     }
     if record.checks_sources && !egress::has_source_check(&socket)? {
-        found.push("the chain sources that checks what pods send is gone".into());
+        found.push("the chain sources, which checks source addresses of pods, is gone".into());
     }
     if found.is_empty() {
         return Ok(());
@@ -378,7 +381,7 @@ pub(crate) fn check(request: &Request, conf: &Netconf) -> Result<()> {
     Err(fail(found.join("; ")))
 }
 
-/// The wire that a record, and the result of its ADD where it is at hand, speak of.
+/// The wiring that a record and, if available, the result of its ADD describe.
 pub(crate) fn expected_wiring(owner: &Owner, record: &Record, result: Option<&CniResult>) -> ExpectedWiring {
     let interface = |is_host: bool, name: &str| {
         let interfaces = result.into_iter().flat_map(|r| r.interfaces.iter());
@@ -423,7 +426,7 @@ pub(crate) fn status(request: &Request, conf: &Netconf) -> Result<()> {
     forwarding::status(conf)
 }
 
-/// `namespace/name`, where the runtime is Kubernetes'.
+/// `namespace/name` of the Kubernetes pod; empty for other runtimes.
 pub(crate) fn pod_name(request: &Request) -> String {
     match (request.arg("K8S_POD_NAMESPACE"), request.arg("K8S_POD_NAME")) {
         (Some(namespace), Some(name)) => format!("{namespace}/{name}"),

@@ -1,9 +1,8 @@
 //! A CNI request: the environment variables and standard input (CNI spec 1.1.0, section 2).
 //!
-//! Owns parsing and limits (1 MiB of input; container id ≤ 200, interface ≤ 15 characters). Every
-//! value is checked here, at the door; the rest of the crate takes them as they are. Which variables a
-//! verb needs is the spec's table. Reads the environment only through a lookup function, so tests pass
-//! their own.
+//! Limits: 1 MiB of input, container id ≤ 200, interface ≤ 15 characters. Every value is checked here; the rest of the
+//! crate relies on it. The spec's table says which variables a verb needs. The environment is read through a function, so
+//! that tests can pass their own.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -11,28 +10,28 @@ use std::io::Read;
 use crate::error::{Error, Result};
 use crate::names::Owner;
 
-/// The most that is read of standard input, in bytes.
+/// Limit of standard input, in octets.
 pub(crate) const INPUT_LIMIT: u64 = 1 << 20;
 
-/// What is asked.
+/// The verb (`CNI_COMMAND`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
     /// Give a container an interface.
     Add,
-    /// Take it away.
+    /// Remove it.
     Del,
-    /// Is it as it was given?
+    /// Check that it is unchanged.
     Check,
-    /// Release all that is not listed as valid.
+    /// Remove attachments that are not listed as valid.
     Gc,
-    /// Could an ADD succeed?
+    /// Whether an ADD would succeed.
     Status,
-    /// Which versions are spoken?
+    /// List the supported versions.
     Version,
 }
 
 impl Verb {
-    /// The word in `CNI_COMMAND`.
+    /// The value of `CNI_COMMAND`.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Add => "ADD",
@@ -66,7 +65,7 @@ impl Verb {
 /// A request, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    /// What is asked.
+    /// The verb (`CNI_COMMAND`).
     pub(crate) verb: Verb,
     /// For whom; empty strings for GC, STATUS and VERSION.
     pub(crate) owner: Owner,
@@ -98,7 +97,7 @@ impl Request {
         Self::new(|name| std::env::var_os(name), input)
     }
 
-    /// Checks what `lookup` gives for the environment's names.
+    /// Parses and checks the variables that `lookup` returns.
     pub(crate) fn new(lookup: impl Fn(&str) -> Option<OsString>, input: Vec<u8>) -> Result<Self> {
         let get = |name: &'static str| match lookup(name).map(OsString::into_string) {
             None => Ok(String::new()),
@@ -116,7 +115,7 @@ impl Request {
                 cause: format!("more than {INPUT_LIMIT} bytes"),
             });
         }
-        // What takes a pod away must not fail on what only its creation needs.
+        // Removal must not fail because of variables that only creation needs.
         let args = match verb {
             Verb::Add | Verb::Check => parse_args(&get("CNI_ARGS")?)?,
             Verb::Del | Verb::Gc | Verb::Status | Verb::Version => Vec::new(),
@@ -184,7 +183,7 @@ fn check_ifname(name: String) -> Result<String> {
     if name.is_empty() {
         return Err(missing("CNI_IFNAME"));
     }
-    // The kernel takes a '%' for a template, and makes eth0 of eth%d.
+    // The kernel expands '%': it creates eth0 for eth%d.
     let bad = |c: char| matches!(c, '/' | ':' | '@' | '%') || c.is_whitespace() || c.is_control();
     if name.len() > 15 || name == "." || name == ".." || name.chars().any(bad) {
         return Err(Error::Environment {

@@ -1,7 +1,7 @@
-//! The CNI result and error documents (CNI spec 1.1.0, section 5), in the version that was asked.
+//! The CNI result and error documents (CNI spec 1.1.0, section 5) in the requested version. Pure.
 //!
-//! One internal form; `render` writes it as 0.3.1, 0.4.0, 1.0.0 or 1.1.0. `parse` reads any of them,
-//! from `prevResult` or from a delegated IPAM. Pure; writes to no stream.
+//! `render` writes version 0.3.1, 0.4.0, 1.0.0 or 1.1.0; `parse` reads any of them, from `prevResult` or from a delegated
+//! IPAM plugin.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::netconf::Version;
 
-/// An interface that exists for the pod.
+/// An interface of the pod or its host interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Interface {
     /// Its name.
@@ -51,7 +51,7 @@ pub(crate) struct ResultRoute {
     pub(crate) gw: Option<IpAddr>,
 }
 
-/// What an ADD made.
+/// The result of an ADD.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CniResult {
     /// Interfaces; empty from an IPAM plugin.
@@ -63,7 +63,7 @@ pub(crate) struct CniResult {
     /// Routes.
     #[serde(default)]
     pub(crate) routes: Vec<ResultRoute>,
-    /// DNS settings, as they came.
+    /// DNS settings, unchanged.
     #[serde(default)]
     pub(crate) dns: Value,
 }

@@ -1,12 +1,13 @@
-//! The claims on addresses, as files. What each operation does is one atomic step of the file system.
+//! The claims on addresses, as files. Each operation is one atomic step of the file system.
 //!
-//! Layout under the state directory, in a directory named by the kernel's boot id (so a reboot, which
-//! ends all pods, also ends all claims):
-//! `addr/<address>` a symbolic link to `<address> <container>@<interface>`: the claim, the only truth;
-//! `blocks/<prefix>_<length>/queue/<n>` released claims in order of release; `…/fresh`, `…/head`,
-//! `…/tail` counters kept as file sizes (one `truncate` writes one): hints that may lag, never truth.
-//! Never decides which address to give (see `allocator`) and takes no lock: no stopped process can
-//! hang another.
+//! Layout under the state directory, in a directory named by the kernel's boot id (a reboot ends all pods and thus all
+//! claims):
+//!
+//! - `addr/<address>`: a symbolic link to `<address> <container>@<interface>`, the claim. Only this is authoritative.
+//! - `blocks/<prefix>_<length>/queue/<n>`: released claims in order of release.
+//! - `blocks/<prefix>_<length>/{fresh,head,tail}`: counters, stored as file sizes (one `truncate` sets one). They may lag.
+//!
+//! `allocator` decides which address to claim. No lock is used here: a stopped process cannot block another.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -22,14 +23,14 @@ use crate::block::Block;
 use crate::error::{Error, Result};
 use crate::names::Owner;
 
-/// The hints of a block.
+/// The counters of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Counter {
-    /// Addresses from this index on were never allocated.
+    /// Addresses from this index on were never allocated (file `fresh`).
     NextUnused,
     /// The oldest released claim.
     Head,
-    /// Where the next released claim goes.
+    /// The slot for the next released claim.
     Tail,
 }
 
@@ -45,44 +46,44 @@ impl Counter {
     }
 }
 
-/// What became of `release_to_slot`.
+/// Result of [`Store::release_to_slot`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Released {
     /// The claim is in the queue.
     Queued,
-    /// Another claim is at that place of the queue.
+    /// The slot is in use.
     SlotTaken,
     /// There was no claim.
     NotClaimed,
 }
 
-/// Where claims are kept. Each method is atomic: a process killed anywhere leaves one of two states.
+/// Storage of claims. Each method is atomic: a killed process leaves the state before or after it.
 pub(crate) trait Store {
-    /// Claims a free address; false where it is taken.
+    /// Claims an address; false: it is claimed already.
     fn claim(&self, address: IpAddr, owner: &Owner) -> Result<bool>;
-    /// Who holds an address.
+    /// The owner of the claim on an address.
     fn claim_owner(&self, address: IpAddr) -> Result<Option<Owner>>;
-    /// Ends a claim and puts the address at a place of its block's queue, in one step.
+    /// Releases a claim into a slot of its block's queue, in one step.
     fn release_to_slot(&self, address: IpAddr, block: Block, slot: u64) -> Result<Released>;
-    /// Ends a claim on an address that is in no block any more.
+    /// Removes a claim on an address that is in no known block.
     fn discard_claim(&self, address: IpAddr) -> Result<()>;
-    /// The address at a place of the queue.
+    /// The released address in a slot of the queue.
     fn slot_address(&self, block: Block, slot: u64) -> Result<Option<IpAddr>>;
-    /// Empties a place of the queue.
+    /// Clears a slot of the queue.
     fn clear_slot(&self, block: Block, slot: u64) -> Result<()>;
     /// All slots in use, ascending.
     fn used_slots(&self, block: Block) -> Result<Vec<u64>>;
-    /// Reads a hint.
+    /// Reads a counter; it may lag.
     fn counter(&self, block: Block, counter: Counter) -> Result<u64>;
-    /// Writes a hint.
+    /// Sets a counter.
     fn set_counter(&self, block: Block, counter: Counter, value: u64) -> Result<()>;
-    /// All claimed addresses, in no order.
+    /// All claimed addresses, unordered.
     fn claims(&self) -> Result<Vec<IpAddr>>;
-    /// All blocks known, present and past.
+    /// All known blocks, current and past.
     fn blocks(&self) -> Result<Vec<Block>>;
-    /// Makes a block known; no matter if it was.
+    /// Adds a block, unless it is known.
     fn add_block(&self, block: Block) -> Result<()>;
-    /// Forgets a block and its hints.
+    /// Removes a block with its queue and counters.
     fn remove_block(&self, block: Block) -> Result<()>;
 }
 
@@ -93,13 +94,13 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Opens, and makes where `create`, the state of the running boot. None: there is no state yet.
+    /// Opens the state of the running boot, and creates it if `create`. None: there is no state.
     pub(crate) fn open(state_dir: &Path, create: bool) -> Result<Option<Self>> {
         let boot = boot_id()?;
         Self::open_boot(state_dir, &boot, create)
     }
 
-    /// The same for a named boot.
+    /// Like [`Disk::open`], for a boot id.
     pub(crate) fn open_boot(state_dir: &Path, boot: &str, create: bool) -> Result<Option<Self>> {
         let disk = Self {
             root: state_dir.join(boot),
@@ -108,7 +109,7 @@ impl Disk {
         if !create {
             return Ok(is_known.then_some(disk));
         }
-        // Each of them may have been removed by hand.
+        // Any of them may have been removed by hand.
         for dir in ["addr", "pod", "blocks"].map(|name| disk.dir(name)) {
             if !dir.is_dir() {
                 fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
@@ -120,7 +121,7 @@ impl Disk {
         Ok(Some(disk))
     }
 
-    /// Could a record be written? Leaves nothing, killed or not: the file that it writes has no name.
+    /// Fails where a record cannot be written. Leaves nothing, even if killed: the test file has no name.
     pub(crate) fn probe(&self) -> Result<()> {
         let dir = self.dir("pod");
         let opened = fs::OpenOptions::new()
@@ -128,7 +129,7 @@ impl Disk {
             .custom_flags(libc::O_TMPFILE)
             .open(&dir);
         match opened.and_then(|mut file| file.write_all(&[0; 4096])) {
-            // Some file systems have no files without a name; then nothing is known.
+            // Some file systems do not support O_TMPFILE; then the check is skipped.
             Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
             done => done.map_err(|e| Error::io("write a record in", &dir, e)),
         }
@@ -178,7 +179,7 @@ impl Store for Disk {
         match renameat2(AT_FDCWD, &from, AT_FDCWD, &to, RenameFlags::RENAME_NOREPLACE) {
             Ok(()) => Ok(Released::Queued),
             Err(nix::Error::EEXIST) => Ok(Released::SlotTaken),
-            // No claim, or no such block any more: then there is nothing to queue it in.
+            // No claim, or the block was removed: then there is no queue.
             Err(nix::Error::ENOENT) => remove(&from).map(|()| Released::NotClaimed),
             Err(e) => Err(Error::io("release", &from, e)),
         }
@@ -231,7 +232,7 @@ impl Store for Disk {
     }
 
     fn add_block(&self, block: Block) -> Result<()> {
-        // `tail` is made last: where it is, all is.
+        // `tail` is created last: if it exists, everything exists.
         if exists(&self.hint(block, Counter::Tail)) {
             return Ok(());
         }
@@ -267,7 +268,7 @@ fn boot_id() -> Result<String> {
     Ok(id.to_owned())
 }
 
-/// Claims of earlier boots are of no use: their pods are gone. Failure to remove them harms nothing.
+/// Removes claims of earlier boots, whose pods no longer exist. A failure is harmless.
 fn remove_other_boots(state_dir: &Path, boot: &str) {
     let is_old = |name: &str| (name != boot && is_boot_id(name)).then(|| name.to_owned());
     for name in names(state_dir, is_old).unwrap_or_default() {
@@ -290,7 +291,7 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// What a claim says; the parts are None where someone else wrote nonsense there.
+/// The address and owner of a claim; None for parts that cannot be parsed.
 fn read_claim(path: &Path) -> Result<Option<(Option<IpAddr>, Option<Owner>)>> {
     match fs::read_link(path) {
         Ok(target) => {
@@ -304,7 +305,7 @@ fn read_claim(path: &Path) -> Result<Option<(Option<IpAddr>, Option<Owner>)>> {
     }
 }
 
-/// The entries of a directory that `parse` knows; an absent directory has none.
+/// The entries of a directory that `parse` accepts; none if there is no directory.
 pub(crate) fn names<T>(dir: &Path, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,

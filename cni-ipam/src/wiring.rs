@@ -1,7 +1,7 @@
-//! Is a pod's wire as it was made? What it should be, what the kernel has, and the difference in words.
+//! Compares a pod's wiring with the kernel: expected, observed, and a description of the differences.
 //!
-//! `observe` reads, on the host and inside the pod; `ExpectedWiring::differences` is pure. What a chained plugin may change by right
-//! (the pod's MTU and hardware address) is compared only with a result that tells it.
+//! `observe` reads on the host and inside the pod; `ExpectedWiring::differences` is pure. The pod's MTU and hardware address,
+//! which a chained plugin may change, are compared only with a result that contains them.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use crate::kernel::veth;
 use crate::names::{Owner, mac_text};
 use linux::netlink::Socket;
 
-/// What a pod's wire should be.
+/// The wiring that a pod should have.
 #[derive(Debug, Clone)]
 pub(crate) struct ExpectedWiring {
     pub(crate) owner: Owner,
@@ -24,29 +24,29 @@ pub(crate) struct ExpectedWiring {
     pub(crate) routes: Vec<IpNet>,
     pub(crate) host_mtu: Option<u32>,
     pub(crate) pod_mtu: Option<u32>,
-    /// As a result writes it.
+    /// In the notation of a result.
     pub(crate) pod_mac: Option<String>,
     pub(crate) checks_sources: bool,
 }
 
-/// One end as the kernel has it.
+/// The state of one interface in the kernel.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct InterfaceState {
     pub(crate) link: Option<Link>,
     pub(crate) addresses: Vec<IpAddr>,
-    /// On the host, the routes that packets to the pod's addresses take.
+    /// On the host: the routes to the pod's addresses.
     pub(crate) routes: Vec<KernelRoute>,
     pub(crate) neighbours: Vec<Neighbour>,
 }
 
-/// Both ends; the pod's is None where it cannot be observed.
+/// Both sides; the pod's is None where it cannot be observed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ObservedWiring {
     pub(crate) host: InterfaceState,
     pub(crate) pod: Option<InterfaceState>,
 }
 
-/// Reads both ends.
+/// Reads both sides.
 pub(crate) fn observe(
     host: &Socket,
     netns: Option<&Netns>,
@@ -101,7 +101,7 @@ fn families(addresses: &[IpAddr]) -> Vec<Family> {
 }
 
 impl ExpectedWiring {
-    /// What is not as it should be, in words; empty where all is.
+    /// Descriptions of all differences; empty if there are none.
     pub(crate) fn differences(&self, observed: &ObservedWiring) -> Vec<String> {
         let mut found = self.host_differences(&observed.host);
         if let Some(pod) = &observed.pod {
@@ -132,7 +132,7 @@ impl ExpectedWiring {
         }
         if self.checks_sources && link.group != LINK_GROUP {
             found.push(format!(
-                "{name} is not in link group {LINK_GROUP}: what the pod sends is not checked"
+                "{name} is not in link group {LINK_GROUP}: source addresses of the pod are not checked"
             ));
         }
         for gateway in families(&self.addresses).into_iter().map(veth::gateway) {
@@ -176,13 +176,13 @@ impl ExpectedWiring {
         }
         for gateway in families(&self.addresses).into_iter().map(veth::gateway) {
             let reaches = |r: &&KernelRoute| r.index == link.index && r.dst == IpNet::from(gateway);
-            // Every link has a route to fe80::/10 addresses by itself.
+            // The kernel adds a route to fe80::/10 on every link.
             if gateway.is_ipv4() && !pod.routes.iter().any(|r| reaches(&r)) {
                 found.push(format!("the pod's route to its gateway {gateway} is gone"));
             }
             let mac = self.owner.host_mac();
             let knows = |n: &Neighbour| n.address == gateway && n.is_permanent && n.mac == mac.as_slice();
-            // The kernel forgets all neighbours when another plugin gives the pod another hardware address.
+            // The kernel removes all neighbour entries when another plugin changes the pod's hardware address.
             let may_lack = link.mac != self.owner.pod_mac().as_slice()
                 && !pod
                     .neighbours
@@ -197,7 +197,7 @@ impl ExpectedWiring {
         }
         for dst in &self.routes {
             let gateway = veth::gateway(Family::of(dst.addr()));
-            // A default route that another interface has is that one's.
+            // A default route through another interface is permitted.
             let is_it = |r: &&KernelRoute| {
                 r.dst == dst.trunc()
                     && (dst.prefix_len() == 0 && r.index != link.index
@@ -241,6 +241,7 @@ mod tests {
 
     fn link(name: &str, index: u32, mac: &[u8]) -> Link {
         Link {
+            settings: crate::kernel::settings::Settings::default(),
             index,
             name: name.into(),
             alias: String::new(),

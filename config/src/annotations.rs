@@ -43,7 +43,7 @@ fn is_taken(document: &Document, annotation: Annotation, name: &str, sink: &Sink
         };
         sink.reject(
             format!("annotation {name}"),
-            format!("the file does not take it; add node.annotations: [{what}], or remove the annotation"),
+            format!("the file does not enable it; add node.annotations: [{what}], or remove the annotation"),
         );
     }
     taken

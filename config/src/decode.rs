@@ -247,7 +247,7 @@ impl<'a> Cursor<'a> {
             mark: entry.key_mark,
         };
         let message = format!(
-            "{} is given twice, first in line {}",
+            "{} occurs twice, first in line {}",
             quoted(&entry.key),
             first.line
         );
@@ -303,7 +303,7 @@ fn explain(bad: Bad, text: &str, what: &str, example: &str) -> (String, String) 
         ),
         Bad::Range(range) => (format!("{text} is not {what}"), format!("use {range}")),
         Bad::Quoted => (
-            format!("{text} stands in quotes, which makes it a text and not {what}"),
+            format!("{text} is in quotes, which makes it a text and not {what}"),
             "remove the quotes".to_owned(),
         ),
         Bad::Said(problem, remedy) => (format!("{text} {problem}"), remedy),

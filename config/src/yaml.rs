@@ -261,7 +261,7 @@ fn check_tag(tag: Option<&Tag>, mark: Mark) -> Result<bool, Problem> {
         Some(_) => Err(at(
             mark,
             "YAML tags are not used here",
-            "remove the word that begins with '!'",
+            "remove the tag that begins with '!'",
         )),
     }
 }

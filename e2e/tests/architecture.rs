@@ -82,3 +82,62 @@ fn every_path_exists() {
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
+
+/// Names in the tables of docs/reference/events.md, before its section on Kubernetes Events; and those in the code.
+#[test]
+fn every_log_event_is_documented() {
+    let root = Path::new(ROOT);
+    let page =
+        std::fs::read_to_string(root.join("docs/reference/events.md")).expect("docs/reference/events.md");
+    let (agent, _) = page.split_once("\n## Kubernetes Events").expect("the section");
+    let documented: BTreeSet<&str> = agent
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
+        .map(|(name, _)| name)
+        .collect();
+    let mut sources = Vec::new();
+    collect_sources(&root.join("route-controller/src"), &mut sources);
+    collect_sources(&root.join("bgp-speaker/src"), &mut sources);
+    let (mut logged, mut unnamed) = (BTreeSet::new(), Vec::new());
+    for text in &sources {
+        for call in ["info", "warn", "error", "debug", "trace"] {
+            for (_, after) in text
+                .match_indices(&format!("tracing::{call}!("))
+                .map(|(at, m)| (at, &text[at + m.len()..]))
+            {
+                match after
+                    .trim_start()
+                    .strip_prefix("event = \"")
+                    .and_then(|rest| rest.split_once('"'))
+                {
+                    Some((name, _)) => drop(logged.insert(name)),
+                    None => unnamed.push(after.lines().take(3).collect::<String>()),
+                }
+            }
+        }
+    }
+    assert!(unnamed.is_empty(), "log lines without a name: {unnamed:#?}");
+    assert!(logged.len() > 50, "{logged:?}");
+    let missing: Vec<_> = logged.difference(&documented).collect();
+    assert!(missing.is_empty(), "not in docs/reference/events.md: {missing:?}");
+    let is_in_code = |name: &&&str| {
+        let field = format!("event = \"{name}\"");
+        sources.iter().any(|text| text.contains(&field))
+    };
+    let removed: Vec<_> = documented.iter().filter(|name| !is_in_code(name)).collect();
+    assert!(
+        removed.is_empty(),
+        "in docs/reference/events.md only: {removed:?}"
+    );
+}
+
+fn collect_sources(dir: &Path, sources: &mut Vec<String>) {
+    for entry in std::fs::read_dir(dir).expect("sources").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect_sources(&path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push(std::fs::read_to_string(&path).expect("a source"));
+        }
+    }
+}

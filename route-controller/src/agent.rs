@@ -22,7 +22,9 @@ mod peers;
 mod plugins;
 mod reload;
 mod servers;
+mod services;
 mod sessions;
+pub(crate) mod unsent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -67,13 +69,13 @@ const TRANSITION_LOOKED_AT: Duration = Duration::from_secs(1);
 /// Why the agent does not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AgentError {
-    #[error("{path}: {source}; give the file with --config", path = path.display())]
+    #[error("{path}: {source}; name the file with --config", path = path.display())]
     ReadConfig { path: PathBuf, source: std::io::Error },
     #[error("{0}")]
     Config(String),
-    #[error("run directory {path}: {source}; give another with --run-dir", path = path.display())]
+    #[error("run directory {path}: {source}; name another with --run-dir", path = path.display())]
     RunDir { path: PathBuf, source: std::io::Error },
-    #[error("another podroute agent runs with {path}; stop it first (systemctl stop podroute), or give --run-dir", path = path.display())]
+    #[error("another podroute agent runs with {path}; stop it first (systemctl stop podroute), or name another directory with --run-dir", path = path.display())]
     Running { path: PathBuf },
     #[error("the kernel's routes cannot be read or written: {0}; podroute needs CAP_NET_ADMIN")]
     Netlink(std::io::Error),
@@ -213,6 +215,8 @@ struct MeshTransition {
 struct Reports {
     /// Events, where Kubernetes is followed.
     events: Option<kubernetes::Events>,
+    /// Gives Services their addresses, where there are pools.
+    allocator: Option<kubernetes::Allocator>,
     /// The node's condition, where nodes are followed.
     condition: Option<kubernetes::Condition>,
     health: Arc<Health>,
@@ -220,6 +224,8 @@ struct Reports {
     metrics: BTreeMap<SocketAddr, tokio::task::AbortHandle>,
     list: cni_list::Keeper,
     network_policies: NetworkPolicies,
+    /// Blocks that no peer was sent.
+    unsent: unsent::Unsent,
     orders: mpsc::Sender<ToAgent>,
 }
 
@@ -253,7 +259,7 @@ pub(crate) async fn run(
     config
         .warnings
         .iter()
-        .for_each(|warning| tracing::warn!("{}: {warning}", path.display()));
+        .for_each(|warning| tracing::warn!(event = "config_warning", "{}: {warning}", path.display()));
     let lock = lock(&run_dir)?;
     let mirror = read_mirror(config.fib.table).await?;
     let wish = Wish::of(&config, host::kept_router_id(&run_dir));
@@ -264,8 +270,10 @@ pub(crate) async fn run(
     if config.fib.install {
         for change in sysctl::forwarding(proc_sys, wants_ipv6(&config)) {
             match change {
-                sysctl::Change::Set { name, from } => tracing::info!(setting = %name, %from, to = 1, "set"),
-                sysctl::Change::Refused(trouble) => tracing::warn!("{trouble}"),
+                sysctl::Change::Set { name, from } => {
+                    tracing::info!(event = "sysctl_set", setting = %name, %from, to = 1, "kernel setting changed")
+                }
+                sysctl::Change::Refused(trouble) => tracing::warn!(event = "sysctl_problem", "{trouble}"),
             }
         }
     }
@@ -333,11 +341,13 @@ pub(crate) async fn run(
         mesh: MeshTransition::default(),
         reports: Reports {
             events: None,
+            allocator: None,
             condition: None,
             health: Arc::default(),
             metrics: BTreeMap::new(),
             list: cni_list::Keeper::new(cni),
             network_policies: NetworkPolicies::default(),
+            unsent: unsent::Unsent::default(),
             orders: to_agent,
         },
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
@@ -400,6 +410,7 @@ fn fib_config(config: &Config, host: &Host) -> FibConfig {
         rule_priority: config.fib.rule_priority,
         via_default: config.fib.resolve_via_default,
         pod_cidrs: config.cluster.pod_cidrs.clone(),
+        services: config.services.ranges.clone(),
         sources: host.addresses.clone(),
         objects: config.fib.nexthop_objects,
         resilience: config.fib.resilient_groups.map(|groups| Resilience {
@@ -417,7 +428,10 @@ impl Agent {
         // Before plugins get addresses: pods are isolated from the first one on.
         self.enforce_policies();
         self.write_node_file()?;
-        self.speaker.defer(self.sessions.up_before(), DEFERRAL).await?;
+        // Without the cluster's objects it is not known which peers this node has.
+        let configured = self.knows_cluster().then_some(self.config.peers.as_slice());
+        let before = self.sessions.up_before(configured);
+        self.speaker.defer(before, DEFERRAL).await?;
         self.speaker.drain(self.drain.on).await?;
         self.speaker.originate(self.originated()).await?;
         self.put_peers().await?;
@@ -441,8 +455,11 @@ impl Agent {
         self.to_fib(ToFib::Stop(done)).await;
         let _ = tokio::time::timeout(BLOCK_PATIENCE, stopped).await; // a kernel that does not answer holds nobody up
         self.bfd.set_all_admin_down().await;
+        if let Some(allocator) = self.reports.allocator.take() {
+            allocator.stop().await;
+        }
         self.speaker.shutdown(how).await;
-        tracing::info!("agent stopping; kernel routes are kept");
+        tracing::info!(event = "agent_stopping", "agent stopping; kernel routes are kept");
         Ok(())
     }
 
@@ -456,7 +473,7 @@ impl Agent {
         let mut settings = tokio::time::interval(host::SETTINGS_LOOKED_AT);
         let mut watchdog = service_manager::Watchdog::from_environment();
         let paths_changed = self.bfd.changed();
-        tracing::info!(node = %self.name(), router_id = %self.node.host.router_id, peers = self.peers.ids.len(), "agent started");
+        tracing::info!(event = "agent_started", node = %self.name(), router_id = %self.node.host.router_id, peers = self.peers.ids.len(), "agent started");
         service_manager::started();
         loop {
             tokio::select! {
@@ -466,7 +483,7 @@ impl Agent {
                 },
                 Some(facts) = changed(&mut streams.cluster) => self.learn(facts).await,
                 Some(order) = streams.orders.recv() => self.order(order).await,
-                _ = hangup.recv() => drop(self.reload().await.map_err(|error| tracing::error!("{error}"))),
+                _ = hangup.recv() => drop(self.reload().await.map_err(|error| tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force"))),
                 _ = end.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 () = paths_changed.notified() => self.look_at_paths().await,
@@ -476,6 +493,7 @@ impl Agent {
                     self.look_at_secrets().await;
                     self.look_at_file().await;
                     self.look_at_listeners();
+                    self.look_at_unsent().await;
                     self.reports.list.look(&self.config.cni);
                     self.sessions.write();
                     self.keep_facts();
@@ -513,7 +531,8 @@ impl Agent {
             && tokio::time::timeout(BLOCK_PATIENCE, answer).await.is_err()
         {
             tracing::error!(
-                "the unreachable routes of our blocks are not in; packets to free addresses may loop"
+                event = "block_routes_missing",
+                "the unreachable routes of this node's blocks are not in the kernel; packets to unused addresses may loop"
             );
         }
     }
@@ -568,7 +587,11 @@ impl Agent {
 
     async fn to_fib(&self, command: ToFib) {
         if self.fib.send(command).await.is_err() {
-            tracing::error!("the kernel route task has stopped");
+            tracing::error!(
+                event = "task_stopped",
+                task = "fib",
+                "the kernel route task has stopped; please report this"
+            );
         }
     }
 }

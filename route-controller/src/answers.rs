@@ -92,7 +92,7 @@ pub(crate) fn route(route: &RouteView) -> RouteStatus {
 
 fn path(path: &PathView) -> PathStatus {
     let local = path.peer == PeerId::LOCAL;
-    let rare = path.attrs.rare.as_deref();
+    let extra = path.attrs.extra.as_deref();
     PathStatus {
         best: path.best,
         next_hop: if local {
@@ -105,12 +105,14 @@ fn path(path: &PathView) -> PathStatus {
         local_pref: path.attrs.local_pref,
         med: path.attrs.med,
         communities: path.attrs.communities.iter().map(ToString::to_string).collect(),
-        large_communities: texts(rare.map_or(&[], |rare| &rare.large_communities)),
-        ext_communities: texts(rare.map_or(&[], |rare| &rare.ext_communities)),
+        large_communities: texts(extra.map_or(&[], |extra| &extra.large_communities)),
+        ext_communities: texts(extra.map_or(&[], |extra| &extra.ext_communities)),
         path_id: path.path_id.0,
-        originator_id: rare.and_then(|rare| rare.originator_id).map(|id| id.to_string()),
-        cluster_list: rare.map_or_else(Vec::new, |rare| {
-            let ids = rare.cluster_list.iter();
+        originator_id: extra
+            .and_then(|extra| extra.originator_id)
+            .map(|id| id.to_string()),
+        cluster_list: extra.map_or_else(Vec::new, |extra| {
+            let ids = extra.cluster_list.iter();
             ids.map(|id| std::net::Ipv4Addr::from_bits(*id).to_string())
                 .collect()
         }),
@@ -159,7 +161,12 @@ pub(crate) fn fib(fib: &Fib) -> Vec<FibStatus> {
         metric: fib.config().metric,
         next_hops: Vec::new(),
         nexthop_object: None,
-        state: "refused".to_owned(),
+        state: if rule.is_trouble() {
+            "refused"
+        } else {
+            "not needed"
+        }
+        .to_owned(),
         error: Some(rule.to_string()),
     });
     installed.chain(refused).collect()
@@ -204,7 +211,7 @@ fn explain(fib: &Fib, key: RouteKey, failure: Failure) -> String {
             let protocol = fib.mirror.foreign(&key);
             let whose = protocol.map_or_else(String::new, |protocol| format!(" (protocol {protocol})"));
             format!(
-                "somebody else{whose} has a route with this prefix and metric {}; set fib.metric to another",
+                "another program{whose} has a route with this prefix and metric {}; choose another fib.metric",
                 key.metric
             )
         }
@@ -250,7 +257,7 @@ pub(crate) fn note_unsent(blocks: &mut [BlockStatus], peers: &[PeerSnapshot]) {
         }
         block.state = "unsent".to_owned();
         block.troubles.insert(0, match up().next() {
-            None => "no session is up: nobody was sent this block".to_owned(),
+            None => "no session is established: no peer was sent this block".to_owned(),
             Some(_) => format!(
                 "no peer was sent {family} routes: the sessions' families, an export policy that rejects them, or, for IPv4 on \
                  IPv6 sessions, a peer without RFC 8950"

@@ -94,22 +94,24 @@ fn plan(cni: &Cni, bin: &Path, look: impl Fn(&str) -> Speaks) -> Result<Plan, St
             Speaks::Newest => continue,
             Speaks::Missing => {
                 return Err(format!(
-                    "{name}, which the section cni chains, is not in {}; install it there, or take it out of the section",
+                    "{name}, which the section cni chains, is not in {}; install it there, or remove it from the section",
                     bin.display()
                 ));
             }
-            Speaks::Older => "speaks no CNI 1.1.0 (containernetworking plugins do from 1.9 on)".to_owned(),
-            Speaks::Unknown(why) => format!("does not say which CNI versions it speaks ({why})"),
+            Speaks::Older => {
+                "does not support CNI 1.1.0 (containernetworking plugins do from 1.9 on)".to_owned()
+            }
+            Speaks::Unknown(why) => format!("does not report the CNI versions that it supports ({why})"),
         };
         newest = false;
         notes.push(format!(
-            "{name} in {} {why}: the list is for CNI 1.0.0, and the runtime does not ask for STATUS",
+            "{name} in {} {why}: the list uses CNI 1.0.0, without STATUS",
             bin.display()
         ));
     }
     if look("loopback") == Speaks::Missing {
         notes.push(format!(
-            "loopback is not in {}: containerd before 2.0 makes no pods without it; install the containernetworking plugins there",
+            "loopback is not in {}: containerd before 2.0 starts no pods without it; install the containernetworking plugins there",
             bin.display()
         ));
     }
@@ -185,17 +187,20 @@ impl Keeper {
             };
             let said = before.map(|(_, _, plan)| notes(&plan)).unwrap_or_default();
             for note in notes(&plan).iter().filter(|note| !said.contains(note)) {
-                tracing::warn!("{note}");
+                tracing::warn!(event = "cni_list_note", "{note}");
             }
         }
         let Some((_, _, plan)) = &self.planned else { return };
         let outcome = plan.clone().and_then(|plan| plan.put(dirs));
         if outcome == Ok(Put::Written) {
-            tracing::info!(directory = %dirs.conf.display(), "the CNI configuration list was written");
+            tracing::info!(event = "cni_list_written", directory = %dirs.conf.display(), "CNI configuration list written");
         }
         let error = outcome.err();
         if let Some(error) = error.as_ref().filter(|error| self.error.as_ref() != Some(error)) {
-            tracing::error!("the CNI configuration list is not as the section cni says: {error}");
+            tracing::error!(
+                event = "cni_list_failed",
+                "cannot install the CNI configuration list of the section cni: {error}"
+            );
         }
         self.error = error;
     }
@@ -232,7 +237,7 @@ fn version(program: &Path) -> io::Result<bool> {
     wait(&mut plugin)?;
     let answer: Value = serde_json::from_slice(&plugin.wait_with_output()?.stdout)?;
     let versions = answer.get("supportedVersions").and_then(Value::as_array);
-    let versions = versions.ok_or_else(|| io::Error::other("its answer to VERSION names no versions"))?;
+    let versions = versions.ok_or_else(|| io::Error::other("its answer to VERSION contains no versions"))?;
     Ok(versions.iter().any(|version| version == NEWEST))
 }
 
@@ -254,7 +259,7 @@ pub(crate) fn put(dir: &Path, name: &str, content: &[u8], mode: u32) -> Result<P
     let path = dir.join(name);
     let fail = |error: io::Error| {
         format!(
-            "{}: {error}; is the directory there, and writable?",
+            "{}: {error}; check that the directory exists and is writable",
             path.display()
         )
     };

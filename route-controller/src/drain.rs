@@ -103,7 +103,7 @@ impl Drain {
     pub(crate) fn words(&self) -> &'static str {
         match (self.on, self.withdraw) {
             (false, _) => "not drained: routes are as configured",
-            (true, false) => "drained: peers are told to prefer other paths (GRACEFUL_SHUTDOWN)",
+            (true, false) => "drained: peers are asked to prefer other paths (GRACEFUL_SHUTDOWN)",
             (true, true) => "drained, and this node's routes are withdrawn: safe to stop",
         }
     }

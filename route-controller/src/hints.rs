@@ -30,7 +30,7 @@ fn closed(peer: &PeerSnapshot, error: &str) -> Option<String> {
     if lower.contains("refused") {
         let port = transport.remote.port();
         return Some(format!(
-            "nobody listens on port {port} there, or the peer does not know this node's address"
+            "the peer does not listen on port {port}, or does not accept this node's address"
         ));
     }
     if lower.contains("timed out") {
@@ -46,13 +46,11 @@ fn closed(peer: &PeerSnapshot, error: &str) -> Option<String> {
     if lower.contains("unreachable") || lower.contains("no route") {
         return Some(
             match transport.ttl {
-                Ttl::Gtsm(_) => {
-                    "no way there: is the peer on a connected subnet (or ttlSecurity.hops too low)?"
-                }
+                Ttl::Gtsm(_) => "no route: is the peer on a connected subnet (or ttlSecurity.hops too low)?",
                 Ttl::Default | Ttl::Multihop(1) => {
-                    "no way there: a peer that is not on a connected subnet wants multihop"
+                    "no route: a peer that is not on a connected subnet needs multihop"
                 }
-                Ttl::Multihop(_) => "no way there: the node needs a route to the peer",
+                Ttl::Multihop(_) => "no route: the node needs a route to the peer",
             }
             .to_owned(),
         );
@@ -87,7 +85,7 @@ fn notified(peer: &PeerSnapshot, notification: &Notification) -> Option<String> 
             spec.families.iter().map(|family| family.to_string()).collect::<Vec<_>>().join(", ")
         ),
         (code::HOLD_TIMER, _) => {
-            "nothing was heard for the whole hold time: a dead link, a hanging peer, or packets lost one way (MTU)".to_owned()
+            "no message received within the hold time: a dead link, a hanging peer, or packets lost in one direction (MTU)".to_owned()
         }
         _ => return None,
     };

@@ -23,15 +23,15 @@ pub(crate) struct Kept {
 
 impl Kept {
     /// Starts the thread. `restored` counts pods of which something was put back.
-    pub(crate) fn start(run_dir: &Path, restored: Arc<AtomicU64>) -> io::Result<Self> {
+    pub(crate) fn start(run_dir: &Path, proc_sys: &Path, restored: Arc<AtomicU64>) -> io::Result<Self> {
         let wake = Arc::new(EventFd::from_value_and_flags(
             0,
             EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
         )?);
-        let (run_dir, woken) = (run_dir.to_owned(), Arc::clone(&wake));
+        let (run_dir, proc_sys, woken) = (run_dir.to_owned(), proc_sys.to_owned(), Arc::clone(&wake));
         std::thread::Builder::new().name("pods".to_owned()).spawn(move || {
             let mut log = Log::default();
-            let stopped = cni_ipam::reconcile(&run_dir, woken.as_fd(), |report| {
+            let stopped = cni_ipam::reconcile(&run_dir, &proc_sys, woken.as_fd(), |report| {
                 if let Report::Restored(found) = &report {
                     let count = found.pods.len() + found.egress;
                     restored.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -39,7 +39,7 @@ impl Kept {
                 log.take(now(), &report);
             });
             let Err(error) = stopped;
-            tracing::error!(%error, "nobody restores what others take from pods until the agent starts again");
+            tracing::error!(event = "pods_unguarded", %error, "pods' interfaces and routes are not restored until the agent is restarted");
         })?;
         Ok(Self { wake })
     }
@@ -70,21 +70,19 @@ impl Log {
             Report::Restored(found) if is_due(&mut self.restored_at) => {
                 let pods = found.pods.len();
                 if let Some((interface, what)) = found.pods.first() {
-                    tracing::warn!(
-                        pods, %interface, missing = %what,
-                        "something of pods was missing on the host and was put back: an address of the node was away, or \
-                         another tool manages the pods' interfaces or routes"
-                    );
+                    tracing::warn!(event = "pods_restored", pods, %interface, missing = %what, "host interfaces or routes of pods were missing and are restored: an address of the node was away, or \
+                         another program manages the pods' interfaces or routes");
                 }
                 if found.egress > 0 || found.source_check {
                     tracing::warn!(
+                        event = "nftables_restored",
                         pods = found.egress,
-                        "the nftables table podroute-cni lacked entries, which were put back: do not flush the whole ruleset"
+                        "entries of the nftables table podroute-cni were missing and are restored: do not flush the whole ruleset"
                     );
                 }
             }
             Report::Failed(error) if is_due(&mut self.failed_at) => {
-                tracing::error!(%error, "what pods have on the host cannot be checked or restored; trying again");
+                tracing::error!(event = "pods_not_restored", %error, "cannot check or restore pods' interfaces and routes; trying again");
             }
             Report::Restored(_) | Report::Failed(_) => {}
         }

@@ -11,6 +11,7 @@ mod cli;
 mod clock;
 mod cluster;
 mod cni_list;
+mod count;
 mod drain;
 mod dump;
 mod exposition;

@@ -1,5 +1,6 @@
 //! What Prometheus and probes ask over HTTP. Gathered when asked for: nothing is counted twice.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use bgp_proto::session::State;
-use bgp_proto::types::Family;
+use bgp_proto::types::{Family, FamilySet};
 use bgp_speaker::{PeerSnapshot, SpeakerHandle};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -21,6 +22,7 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::agent::unsent;
 use crate::cluster::Watches;
 use crate::exposition;
 use crate::fib::Fib;
@@ -55,15 +57,25 @@ pub(crate) struct Health {
     pub(crate) drained: AtomicUsize,
     /// What Kubernetes says and is not taken.
     pub(crate) rejected: AtomicUsize,
+    /// How the allocation of addresses is doing.
+    pub(crate) allocation: Arc<crate::cluster::Reports>,
+    /// Services by state on this node.
+    pub(crate) services: Mutex<BTreeMap<&'static str, usize>>,
     /// The file on disk was refused.
     pub(crate) refused: AtomicBool,
     /// Why network policies are not enforced although they should be.
     pub(crate) policies: Mutex<Option<String>>,
     /// Key files that cannot be read now.
     pub(crate) unreadable_secrets: AtomicUsize,
+    /// Families of the node's blocks that no peer was sent.
+    pub(crate) unsent: Mutex<FamilySet>,
 }
 
 impl Health {
+    fn unsent(&self) -> FamilySet {
+        self.unsent.lock().map_or(FamilySet::EMPTY, |known| *known)
+    }
+
     /// Why the node is not ready, as far as the agent's task knows.
     pub(crate) fn all_obstacles(&self) -> Vec<String> {
         let mut all = Vec::new();
@@ -103,10 +115,7 @@ pub(crate) async fn serve(addr: SocketAddr, source: Source) {
             Ok(listener) => break listener,
             Err(error) if !is_told => {
                 is_told = true;
-                tracing::error!(
-                    %addr, %error,
-                    "no metrics yet: cannot listen; waiting for the address, or set metrics.port to another"
-                );
+                tracing::error!(event = "metrics_failed", %addr, %error, "cannot listen for metrics; trying again until the address is usable; otherwise choose another metrics.port");
             }
             Err(_) => {}
         }
@@ -118,7 +127,7 @@ pub(crate) async fn serve(addr: SocketAddr, source: Source) {
         .route("/healthz", get(healthy))
         .with_state(source);
     if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "metrics");
+        tracing::error!(event = "metrics_failed", %error, "cannot serve metrics");
     }
 }
 
@@ -144,7 +153,8 @@ impl Routes {
 
     fn of(fib: &Fib) -> Self {
         let mut counts = Self {
-            refused: i64::try_from(fib.refused().count()).unwrap_or(i64::MAX),
+            refused: i64::try_from(fib.refused().filter(|(_, rule)| rule.is_trouble()).count())
+                .unwrap_or(i64::MAX),
             ..Self::default()
         };
         for progress in fib.delta.progresses() {
@@ -201,13 +211,19 @@ async fn healthy(Shared(source): Shared<Source>) -> StatusCode {
 }
 
 async fn ready(Shared(source): Shared<Source>) -> (StatusCode, String) {
+    let warnings: String = source
+        .health
+        .unsent()
+        .iter()
+        .map(|family| format!("warning: {}\n", unsent::warning(family)))
+        .collect();
     match source.obstacle(source.routes().await) {
         None if source.health.drained.load(Ordering::Relaxed) > 0 => (
             StatusCode::OK,
-            "ready, but drained: peers prefer other paths\n".to_owned(),
+            format!("ready, but drained: peers prefer other paths\n{warnings}"),
         ),
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        None => (StatusCode::OK, format!("ready\n{warnings}")),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n{warnings}")),
     }
 }
 
@@ -244,6 +260,17 @@ async fn metrics(
         "Key files that cannot be read now; sessions keep the keys that were read before",
         unreadable,
     );
+    let unsent = Metric::<Labels, Gauge>::default();
+    for family in Family::ALL {
+        let labels = vec![("family", family.to_string())];
+        let is_unsent = source.health.unsent().contains(family);
+        unsent.get_or_create(&labels).set(i64::from(is_unsent));
+    }
+    registry.register(
+        "blocks_unsent",
+        "Sessions are up, and no peer was sent the node's blocks of this family",
+        unsent,
+    );
     let restored = Counter::<u64>::default();
     restored.inc_by(source.health.restored.load(Ordering::Relaxed));
     registry.register(
@@ -253,7 +280,11 @@ async fn metrics(
     );
     let dropped = Counter::<u64>::default();
     dropped.inc_by(crate::log::dropped() as u64);
-    registry.register("log_lines_dropped", "Log lines that nobody read in time", dropped);
+    registry.register(
+        "log_lines_dropped",
+        "Log lines dropped because they were not read in time",
+        dropped,
+    );
     let build = Metric::<Labels, Gauge>::default();
     build
         .get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())])
@@ -261,6 +292,7 @@ async fn metrics(
     registry.register("build_info", "Version", build);
     put_cluster(&mut registry, &source);
     crate::network_policy::put_metrics(&mut registry, &source.network_policies).await;
+    put_services(&mut registry, &source.health);
     put_peers(&mut registry, &peers);
     put_routes(&mut registry, routes);
     let mut text = String::new();
@@ -282,7 +314,7 @@ fn put_cluster(registry: &mut Registry, source: &Source) {
         ),
         (
             "rejected_facts",
-            "What Kubernetes says and is not taken: podroute show cluster",
+            "Rejected annotations and Service addresses: podroute show cluster",
             source.health.rejected.load(Ordering::Relaxed),
         ),
     ];
@@ -309,6 +341,69 @@ fn put_cluster(registry: &mut Registry, source: &Source) {
         "Requests and watches that failed",
         failures,
     );
+}
+
+fn put_services(registry: &mut Registry, health: &Health) {
+    let clamp = |count: u128| i64::try_from(count).unwrap_or(i64::MAX);
+    let states = Metric::<Labels, Gauge>::default();
+    if let Ok(counts) = health.services.lock() {
+        for (state, count) in counts.iter() {
+            let labels = vec![("state", (*state).to_owned())];
+            states.get_or_create(&labels).set(clamp(*count as u128));
+        }
+    }
+    registry.register(
+        "services",
+        "Services with addresses for clients outside, by state on this node",
+        states,
+    );
+    let report = health.allocation.get();
+    let pools = Metric::<Labels, Gauge>::default();
+    for pool in &report.pools {
+        let free = pool.size.saturating_sub(pool.used);
+        for (state, count) in [("size", pool.size), ("used", pool.used), ("free", free)] {
+            let labels = vec![("pool", pool.name.clone()), ("state", state.to_owned())];
+            pools.get_or_create(&labels).set(clamp(count));
+        }
+    }
+    registry.register(
+        "service_pool_addresses",
+        "Addresses of services.pools, on the agent that allocates",
+        pools,
+    );
+    let numbers = [
+        (
+            "service_allocator",
+            "This agent allocates the addresses of Services",
+            u128::from(report.is_own),
+        ),
+        (
+            "service_allocation_problems",
+            "Services that lack an address, or did not get the one that they ask for",
+            report.problems.len() as u128,
+        ),
+    ];
+    for (name, help, value) in numbers {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(clamp(value));
+        registry.register(name, help, gauge);
+    }
+    for (name, help, value) in [
+        (
+            "service_status_writes",
+            "Writes of Services' status that the API server answered",
+            report.writes,
+        ),
+        (
+            "service_status_write_failures",
+            "Requests of the allocation that failed",
+            report.failures,
+        ),
+    ] {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
 }
 
 fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {
@@ -357,7 +452,11 @@ fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {
         "What the peer has not read yet",
         unwritten,
     );
-    registry.register("peer_memory_bytes", "What the peer's routes take, about", memory);
+    registry.register(
+        "peer_memory_bytes",
+        "Approximate memory of the peer's routes",
+        memory,
+    );
     let [sessions, received, sent, errors] = counters;
     registry.register("peer_sessions", "How often the session came up", sessions);
     registry.register("peer_messages_received", "Messages received", received);

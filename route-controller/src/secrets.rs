@@ -47,7 +47,7 @@ impl Secrets {
             match read(&file) {
                 Ok(content) => {
                     if secret.error.take().is_some() {
-                        tracing::info!(file = %file.display(), "key file readable again");
+                        tracing::info!(event = "key_file_readable", file = %file.display(), "key file readable again");
                     }
                     if secret.content.as_ref() != Some(&content) {
                         changed |= was_known;
@@ -103,7 +103,7 @@ impl Secret {
             } else {
                 "sessions that need it stay down"
             };
-            tracing::warn!(file = %file.display(), %error, "key file not readable; {stays}");
+            tracing::warn!(event = "key_file_unreadable", file = %file.display(), %error, "key file not readable; {stays}");
         }
         self.error = Some(error);
     }

@@ -13,11 +13,12 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::answers;
+use crate::count::count;
 use crate::dump::{self, PAGE};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
 use crate::network_policy::NetworkPolicies;
-use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request};
+use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request, ServicesStatus};
 
 /// A question is at most so long: a configuration (1 MiB) as JSON.
 const QUESTION: u64 = 4 << 20;
@@ -45,6 +46,7 @@ pub(crate) enum ToAgent {
     Diff(String, oneshot::Sender<Result<DiffStatus, String>>),
     Bfd(oneshot::Sender<Vec<BfdStatus>>),
     Cluster(oneshot::Sender<ClusterStatus>),
+    Services(oneshot::Sender<ServicesStatus>),
     /// Answers as soon as the agent's task does.
     Ping(oneshot::Sender<()>),
     Drain {
@@ -81,12 +83,14 @@ impl Server {
                             .await
                             .is_err()
                         {
-                            tracing::debug!("a question took too long");
+                            tracing::debug!(event = "control_timeout", "a control request took too long");
                         }
                         drop(permit);
                     });
                 }
-                Err(error) => tracing::warn!(%error, "cannot accept a question"),
+                Err(error) => {
+                    tracing::warn!(event = "control_failed", %error, "cannot accept a control connection")
+                }
             }
         }
     }
@@ -101,12 +105,12 @@ impl Server {
                     Ok(begun) => {
                         let peers = begun.peers();
                         dump = Some(begun);
-                        Reply::Done(format!("{peers} peers"))
+                        Reply::Done(count(peers, "peer"))
                     }
                     Err(error) => Reply::Error(error.to_string()),
                 },
                 Ok(request) => self.answer(request).await,
-                Err(error) => Reply::Error(format!("not a question of this version: {error}")),
+                Err(error) => Reply::Error(format!("not a request of this version: {error}")),
             },
             Err(error) => Reply::Error(error.to_string()),
         };
@@ -117,7 +121,7 @@ impl Server {
         if let Some(dump) = dump
             && let Err(error) = dump.write(&self.speaker, &mut write).await
         {
-            tracing::debug!(%error, "a dump was not taken to its end");
+            tracing::debug!(event = "dump_aborted", %error, "a dump was not read to its end");
         }
     }
 
@@ -149,6 +153,7 @@ impl Server {
             }
             Request::Bfd => self.ask_agent(ToAgent::Bfd).await.map(Reply::Bfd),
             Request::Cluster => self.ask_agent(ToAgent::Cluster).await.map(Reply::Cluster),
+            Request::Services => self.ask_agent(ToAgent::Services).await.map(Reply::Services),
             Request::Diff { text } => self
                 .ask_agent(|answer| ToAgent::Diff(text, answer))
                 .await?
@@ -160,7 +165,7 @@ impl Server {
                 .await
                 .map(Reply::Explanations),
             Request::PolicyDiff { text } => self.network_policies.cut_by(text).await.map(Reply::Cut),
-            Request::Dump => Err("a dump is not asked for like this".to_owned()),
+            Request::Dump => Err("a dump is a separate request".to_owned()),
             Request::Reload => self.order(ToAgent::Reload).await,
             Request::Drain { on, withdraw } => {
                 self.order(|answer| ToAgent::Drain { on, withdraw, answer }).await
@@ -202,14 +207,14 @@ impl Server {
             }
             Some(Direction::In) => {
                 self.speaker.refresh_in(id).await;
-                "asked for its routes again"
+                "route refresh requested"
             }
             Some(Direction::Out) => {
                 self.speaker
                     .refresh_out(id)
                     .await
                     .map_err(|error| error.to_string())?;
-                "told our routes again"
+                "our routes are sent again"
             }
         };
         Ok(Reply::Done(format!("{peer}: {what}")))

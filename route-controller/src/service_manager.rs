@@ -44,7 +44,7 @@ impl Watchdog {
 
 fn send(state: &NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
-        tracing::warn!(%error, "cannot send {state} to the service manager (NOTIFY_SOCKET)");
+        tracing::warn!(event = "service_manager_failed", %error, "cannot send {state} to the service manager (NOTIFY_SOCKET)");
     }
 }
 

@@ -1,15 +1,16 @@
 //! Authentication of control packets (RFC 5880 §4.2–4.4, §6.7).
 //!
-//! | type | in the packet | protects from replay |
+//! | type | in the packet | replay protection |
 //! |---|---|---|
-//! | 1 Simple Password | the password itself | no |
-//! | 2 Keyed MD5 | MD5 over packet and key | older than the last sequence number |
-//! | 3 Meticulous Keyed MD5 | the same, each packet has its number | all |
-//! | 4 Keyed SHA1 | SHA-1 over packet and key | older than the last sequence number |
-//! | 5 Meticulous Keyed SHA1 | the same, each packet has its number | all |
+//! | 1 Simple Password | the password itself | none |
+//! | 2 Keyed MD5 | MD5 over packet and key | packets older than the last sequence number |
+//! | 3 Meticulous Keyed MD5 | the same, with a new sequence number per packet | all packets |
+//! | 4 Keyed SHA1 | SHA-1 over packet and key | packets older than the last sequence number |
+//! | 5 Meticulous Keyed SHA1 | the same, with a new sequence number per packet | all packets |
 //!
-//! One key at a time; sequence numbers begin at random (§6.8.1) and are taken as unknown again after twice the detection
-//! time of silence. HMAC is not used: the RFC hashes the key in the place of the digest.
+//! There is one key at a time. Sequence numbers begin at a random value (§6.8.1); the neighbor's is unknown
+//! again after twice the detection time without a packet. HMAC is not used: in the RFC the key takes the
+//! place of the digest when it is computed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,25 +19,25 @@ use std::time::{Duration, Instant};
 use md5::{Digest, Md5};
 use sha1::Sha1;
 
-/// The mandatory part of a packet.
+/// Length of the mandatory section, in octets.
 const HEAD: usize = 24;
-/// A in the second octet.
+/// The A bit, in the second octet.
 const AUTHENTICATED: u8 = 0x04;
-/// Octets before the digest: type, length, key, reserved, sequence number.
+/// Octets before the digest: type, length, key ID, reserved, sequence number.
 const PREFIX: usize = 8;
 
-/// Type of authentication, with the numbers of RFC 5880 §4.1.
+/// Authentication type (RFC 5880 §4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AuthKind {
     /// The password in clear text.
     Simple,
-    /// MD5; the sequence number may repeat.
+    /// MD5; a sequence number may repeat.
     KeyedMd5,
-    /// MD5; each packet has its own number.
+    /// MD5; a new sequence number per packet.
     MeticulousMd5,
-    /// SHA-1; the sequence number may repeat.
+    /// SHA-1; a sequence number may repeat.
     KeyedSha1,
-    /// SHA-1; each packet has its own number.
+    /// SHA-1; a new sequence number per packet.
     MeticulousSha1,
 }
 
@@ -55,7 +56,7 @@ impl AuthKind {
         matches!(self, AuthKind::MeticulousMd5 | AuthKind::MeticulousSha1)
     }
 
-    /// Octets of the digest, which is also the longest key; 16 for a password.
+    /// Length of the digest, which is also the longest key; 16 for a password.
     #[must_use]
     pub fn longest_key(self) -> usize {
         match self {
@@ -65,7 +66,7 @@ impl AuthKind {
     }
 }
 
-/// A key. It is never printed.
+/// An authentication key. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Auth {
     kind: AuthKind,
@@ -82,7 +83,7 @@ impl fmt::Debug for Auth {
 }
 
 impl Auth {
-    /// `None` when the key is empty or longer than [`AuthKind::longest_key`].
+    /// `None` if the key is empty or longer than [`AuthKind::longest_key`].
     #[must_use]
     pub fn new(kind: AuthKind, key_id: u8, key: &[u8]) -> Option<Self> {
         (1..=kind.longest_key()).contains(&key.len()).then(|| Self {
@@ -92,7 +93,7 @@ impl Auth {
         })
     }
 
-    /// The digest of a packet whose own digest has the key in its place.
+    /// The digest of a packet, computed with the key in the place of the digest.
     fn digest(&self, mut packet: Vec<u8>) -> Vec<u8> {
         let at = HEAD + PREFIX;
         packet.resize(at + self.kind.longest_key(), 0);
@@ -109,48 +110,48 @@ impl Auth {
 /// Why an authenticated packet is dropped (RFC 5880 §6.7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AuthError {
-    /// One side authenticates, the other does not.
-    #[error("one of the two does not authenticate")]
+    /// Only one of the two sides authenticates.
+    #[error("only one side uses authentication; configure it on both")]
     Presence,
-    /// Another type, or a length that it does not have.
-    #[error("another type of authentication")]
+    /// Another authentication type, or a wrong length.
+    #[error("the peer uses another authentication type; configure the same on both sides")]
     Kind,
-    /// A key that is not ours.
-    #[error("key {0} is not known")]
+    /// An unknown key ID.
+    #[error("unknown key ID {0}; configure the same ID on both sides")]
     Key(u8),
-    /// Sent before, or too far ahead.
+    /// A repeated or old sequence number, or one too far ahead.
     #[error("sequence number {0} is out of order")]
     Sequence(u32),
-    /// The key is another one.
-    #[error("the digest does not match")]
+    /// The digest or password does not match.
+    #[error("the digest does not match; check that both sides have the same key")]
     Digest,
 }
 
-/// One session's authentication: key and sequence numbers.
+/// Authentication state of a session: key and sequence numbers.
 #[derive(Debug)]
-pub struct Guard {
+pub struct Authenticator {
     auth: Option<Auth>,
     sent: u32,
-    heard: Option<(u32, Instant)>,
+    last_received: Option<(u32, Instant)>,
 }
 
-impl Guard {
-    /// `seed`: where sequence numbers begin.
+impl Authenticator {
+    /// `seed`: the first sequence number.
     #[must_use]
     pub fn new(auth: Option<Auth>, seed: u32) -> Self {
         Self {
             auth,
             sent: seed,
-            heard: None,
+            last_received: None,
         }
     }
 
-    /// Another key, or none, from now on.
+    /// Replaces the key; `None` disables authentication.
     pub fn replace(&mut self, auth: Option<Auth>) {
         self.auth = auth;
     }
 
-    /// The packet as it goes on the wire.
+    /// The packet with its authentication section.
     pub fn sign(&mut self, packet: &[u8; HEAD]) -> Vec<u8> {
         let Some(auth) = &self.auth else {
             return packet.to_vec();
@@ -170,7 +171,7 @@ impl Guard {
             bytes.extend(auth.key.iter());
             return bytes;
         }
-        // Each packet has its own number, whichever the type: both may (RFC 5880 §6.7.3).
+        // A new sequence number per packet, which every type allows (RFC 5880 §6.7.3).
         self.sent = self.sent.wrapping_add(1);
         bytes.push(0);
         bytes.extend(self.sent.to_be_bytes());
@@ -179,11 +180,16 @@ impl Guard {
         bytes
     }
 
-    /// Whether a packet may be believed. `silence`: the detection time.
+    /// Checks the authentication of a packet. `detection_time`: that of the session.
     ///
     /// # Errors
     /// [`AuthError`]: the packet must be dropped.
-    pub fn verify(&mut self, now: Instant, bytes: &[u8], silence: Option<Duration>) -> Result<(), AuthError> {
+    pub fn verify(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        detection_time: Option<Duration>,
+    ) -> Result<(), AuthError> {
         let is_signed = bytes.get(1).is_some_and(|flags| flags & AUTHENTICATED != 0);
         let Some(auth) = &self.auth else {
             return if is_signed {
@@ -209,7 +215,7 @@ impl Guard {
             return Err(AuthError::Key(*key));
         }
         if auth.kind == AuthKind::Simple {
-            return if same(rest, &auth.key) {
+            return if equal_constant_time(rest, &auth.key) {
                 Ok(())
             } else {
                 Err(AuthError::Digest)
@@ -220,29 +226,31 @@ impl Guard {
         };
         let number = u32::from_be_bytes(*number);
         let multiplier = packet.get(2).copied().unwrap_or(0);
-        if !self.may_follow(now, number, multiplier, auth.kind, silence) {
+        if !self.in_sequence(now, number, multiplier, auth.kind, detection_time) {
             return Err(AuthError::Sequence(number));
         }
         let signed = packet.get(..HEAD + PREFIX).unwrap_or_default().to_vec();
-        if !same(digest, &auth.digest(signed)) {
+        if !equal_constant_time(digest, &auth.digest(signed)) {
             return Err(AuthError::Digest);
         }
-        self.heard = Some((number, now));
+        self.last_received = Some((number, now));
         Ok(())
     }
 
-    /// RFC 5880 §6.7.3: from the last number (the next one, where each packet has its own) up to three times the
-    /// multiplier ahead.
-    fn may_follow(
+    /// RFC 5880 §6.7.3: a number is accepted from the last one (the next one, for meticulous types) to three
+    /// times the multiplier ahead.
+    fn in_sequence(
         &self,
         now: Instant,
         number: u32,
         multiplier: u8,
         kind: AuthKind,
-        silence: Option<Duration>,
+        detection_time: Option<Duration>,
     ) -> bool {
-        let Some((last, at)) = self.heard else { return true };
-        if silence.is_none_or(|silence| now.duration_since(at) > silence * 2) {
+        let Some((last, at)) = self.last_received else {
+            return true;
+        };
+        if detection_time.is_none_or(|detection_time| now.duration_since(at) > detection_time * 2) {
             return true;
         }
         let ahead = number.wrapping_sub(last);
@@ -251,8 +259,8 @@ impl Guard {
     }
 }
 
-/// Equality that takes as long wherever the difference is.
-fn same(a: &[u8], b: &[u8]) -> bool {
+/// Comparison in constant time.
+fn equal_constant_time(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }
 
@@ -277,50 +285,50 @@ mod tests {
         packet
     }
 
-    fn guard(kind: AuthKind, key: &[u8]) -> Guard {
-        Guard::new(Auth::new(kind, 5, key), 41)
+    fn authenticator(kind: AuthKind, key: &[u8]) -> Authenticator {
+        Authenticator::new(Auth::new(kind, 5, key), 41)
     }
 
-    const SILENCE: Option<Duration> = Some(Duration::from_millis(150));
+    const DETECTION_TIME: Option<Duration> = Some(Duration::from_millis(150));
 
     #[test]
     fn the_right_key_opens_and_no_other() {
         let now = Instant::now();
         for kind in KINDS {
-            let bytes = guard(kind, b"secret").sign(&packet());
+            let bytes = authenticator(kind, b"secret").sign(&packet());
             assert_eq!(bytes.len(), usize::from(bytes[3]));
             assert_eq!(
-                guard(kind, b"secret").verify(now, &bytes, SILENCE),
+                authenticator(kind, b"secret").verify(now, &bytes, DETECTION_TIME),
                 Ok(()),
                 "{kind:?}"
             );
             assert_eq!(
-                guard(kind, b"secreT").verify(now, &bytes, SILENCE),
+                authenticator(kind, b"secreT").verify(now, &bytes, DETECTION_TIME),
                 Err(AuthError::Digest),
                 "{kind:?}"
             );
             assert_eq!(
-                Guard::new(None, 0).verify(now, &bytes, SILENCE),
+                Authenticator::new(None, 0).verify(now, &bytes, DETECTION_TIME),
                 Err(AuthError::Presence)
             );
-            let plain = Guard::new(None, 0).sign(&packet());
+            let plain = Authenticator::new(None, 0).sign(&packet());
             assert_eq!(
-                guard(kind, b"secret").verify(now, &plain, SILENCE),
+                authenticator(kind, b"secret").verify(now, &plain, DETECTION_TIME),
                 Err(AuthError::Presence)
             );
-            let mut other = Guard::new(Auth::new(kind, 6, b"secret"), 0);
-            assert_eq!(other.verify(now, &bytes, SILENCE), Err(AuthError::Key(5)));
+            let mut other = Authenticator::new(Auth::new(kind, 6, b"secret"), 0);
+            assert_eq!(other.verify(now, &bytes, DETECTION_TIME), Err(AuthError::Key(5)));
         }
     }
 
     #[test]
     fn by_hand_from_the_figures() {
-        let bytes = guard(AuthKind::Simple, b"secret").sign(&packet());
+        let bytes = authenticator(AuthKind::Simple, b"secret").sign(&packet());
         assert_eq!(bytes[24..], *b"\x01\x09\x05secret");
-        let bytes = guard(AuthKind::KeyedSha1, b"secret").sign(&packet());
+        let bytes = authenticator(AuthKind::KeyedSha1, b"secret").sign(&packet());
         assert_eq!((bytes[1] & AUTHENTICATED, bytes[3]), (AUTHENTICATED, 52));
         assert_eq!(bytes[24..32], [4, 28, 5, 0, 0, 0, 0, 42]);
-        let bytes = guard(AuthKind::MeticulousMd5, b"secret").sign(&packet());
+        let bytes = authenticator(AuthKind::MeticulousMd5, b"secret").sign(&packet());
         assert_eq!(bytes[24..32], [3, 24, 5, 0, 0, 0, 0, 42]);
     }
 
@@ -328,19 +336,19 @@ mod tests {
     fn a_packet_counts_once_and_in_order() {
         let now = Instant::now();
         for (kind, again) in [(AuthKind::KeyedMd5, true), (AuthKind::MeticulousSha1, false)] {
-            let (mut sender, mut receiver) = (guard(kind, b"k"), guard(kind, b"k"));
+            let (mut sender, mut receiver) = (authenticator(kind, b"k"), authenticator(kind, b"k"));
             let packets: Vec<_> = (0..12).map(|_| sender.sign(&packet())).collect();
-            assert_eq!(receiver.verify(now, &packets[1], SILENCE), Ok(()));
-            assert_eq!(receiver.verify(now, &packets[1], SILENCE).is_ok(), again);
-            assert!(receiver.verify(now, &packets[0], SILENCE).is_err());
+            assert_eq!(receiver.verify(now, &packets[1], DETECTION_TIME), Ok(()));
+            assert_eq!(receiver.verify(now, &packets[1], DETECTION_TIME).is_ok(), again);
+            assert!(receiver.verify(now, &packets[0], DETECTION_TIME).is_err());
             assert!(
-                receiver.verify(now, &packets[11], SILENCE).is_err(),
+                receiver.verify(now, &packets[11], DETECTION_TIME).is_err(),
                 "too far ahead"
             );
-            assert_eq!(receiver.verify(now, &packets[10], SILENCE), Ok(()));
-            // After a long silence any number does: the neighbor may have begun anew.
+            assert_eq!(receiver.verify(now, &packets[10], DETECTION_TIME), Ok(()));
+            // After a long silence any number is accepted: the neighbor may have restarted.
             let later = now + Duration::from_millis(301);
-            assert_eq!(receiver.verify(later, &packets[0], SILENCE), Ok(()));
+            assert_eq!(receiver.verify(later, &packets[0], DETECTION_TIME), Ok(()));
         }
     }
 
@@ -349,20 +357,20 @@ mod tests {
         assert!(Auth::new(AuthKind::KeyedMd5, 1, &[0; 17]).is_none());
         assert!(Auth::new(AuthKind::KeyedSha1, 1, &[0; 20]).is_some());
         assert!(Auth::new(AuthKind::Simple, 1, b"").is_none());
-        assert!(!format!("{:?}", Auth::new(AuthKind::Simple, 1, b"hush")).contains("hush"));
+        assert!(!format!("{:?}", Auth::new(AuthKind::Simple, 1, b"secret")).contains("secret"));
     }
 
     proptest! {
         #[test]
         fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..80), kind in 0usize..5) {
-            let _ = guard(KINDS[kind], b"secret").verify(Instant::now(), &bytes, SILENCE);
+            let _ = authenticator(KINDS[kind], b"secret").verify(Instant::now(), &bytes, DETECTION_TIME);
         }
 
         #[test]
         fn one_changed_octet_is_seen(at in 0usize..52, by in 1u8..=255) {
-            let mut bytes = guard(AuthKind::MeticulousSha1, b"secret").sign(&packet());
+            let mut bytes = authenticator(AuthKind::MeticulousSha1, b"secret").sign(&packet());
             bytes[at] ^= by;
-            prop_assert!(guard(AuthKind::MeticulousSha1, b"secret").verify(Instant::now(), &bytes, SILENCE).is_err());
+            prop_assert!(authenticator(AuthKind::MeticulousSha1, b"secret").verify(Instant::now(), &bytes, DETECTION_TIME).is_err());
         }
     }
 }

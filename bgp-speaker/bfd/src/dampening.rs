@@ -1,23 +1,23 @@
-//! Dampening: a path that is lost again and again is not used until it has been quiet for a while.
+//! Dampening: a path that is lost repeatedly is not used until it has been stable for a while.
 //!
-//! Each loss counts one; the count halves every half-life. When it exceeds the limit, one less than the losses that are
-//! too many, the path is held until it has fallen to half the limit, or for the longest time. (The scheme of RFC 2439, with losses in place of its penalty
-//! of 1000 each.)
+//! Each loss adds one to a count, which halves every half-life. A path is suppressed when the count exceeds
+//! `losses` − 1, until the count has fallen to half of that, but at most for the longest time. This is RFC
+//! 2439 with a penalty of 1 per loss.
 
 use std::time::{Duration, Instant};
 
-/// How much is too much.
+/// Parameters of dampening.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DampeningConfig {
-    /// So many losses within a short time hold a path, 2–100.
+    /// Losses within a short time that suppress a path, 2–100.
     pub losses: u8,
-    /// The count halves in this time, one second or more.
+    /// Time in which the count halves, one second or more.
     pub half_life: Duration,
-    /// A path is held no longer than this after its last loss.
+    /// Longest suppression after the last loss.
     pub longest: Duration,
 }
 
-/// What is remembered of a path.
+/// Dampening state of a path.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dampening {
     count: f64,
@@ -26,13 +26,13 @@ pub struct Dampening {
 }
 
 impl Dampening {
-    /// The path was lost.
+    /// Records a loss of the path.
     pub fn lost(&mut self, now: Instant, config: &DampeningConfig) {
         self.count = self.count_at(now, config) + 1.0;
         self.at = Some(now);
         let limit = f64::from(config.losses.max(2) - 1);
         if self.count > limit || self.is_held(now) {
-            // The time until the count is half the limit.
+            // Time until the count is half the limit.
             let halvings = (self.count / (limit / 2.0)).log2().max(0.0);
             let hold = config.half_life.mul_f64(halvings).min(config.longest);
             self.held_until = Some(now + hold);
@@ -45,7 +45,7 @@ impl Dampening {
         self.count * 0.5f64.powf(halvings)
     }
 
-    /// Until when the path is not to be used.
+    /// Until when the path is suppressed; `None` if it is not.
     #[must_use]
     pub fn held_until(&self, now: Instant) -> Option<Instant> {
         self.held_until.filter(|until| *until > now)
@@ -80,7 +80,7 @@ mod tests {
             now += Duration::from_secs(2);
         }
         path.lost(now, &CONFIG);
-        assert_eq!(held_for(&path, now), Some(13)); // 2.63 to 1
+        assert_eq!(held_for(&path, now), Some(13)); // from 2.63 to 1
         assert_eq!(path.held_until(now + Duration::from_secs(14)), None);
     }
 

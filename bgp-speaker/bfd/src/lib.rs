@@ -1,15 +1,35 @@
-//! Bidirectional Forwarding Detection: the control packet, the session, and a thread that runs sessions (RFC 5880, 5881,
-//! 5883).
+//! Bidirectional Forwarding Detection: control packets, sessions, and a thread that runs sessions (RFC 5880,
+//! 5881, 5883).
 //!
-//! [`Session`] is told the time, packets and the operator's wishes by [`Session::handle`], and says what to
-//! send and what changed by [`Session::poll_output`]. It touches no socket and no clock: [`Bfd`] does.
+//! [`Session`] is sans-IO: [`Session::handle`] takes the time and an input, [`Session::poll_output`] returns
+//! packets to send and state changes. [`Bfd`] has the sockets and the clock.
 //!
-//! Implemented: asynchronous mode, the three-way handshake, Poll and Final on changed intervals, slow start.
-//! [`Guard`] authenticates (all five types of RFC 5880 §6.7), [`Dampening`] remembers how often a path was lost.
-//! Not implemented: demand mode (we never set D and ignore the peer's) and echo (we ask for none: Required Min Echo RX
-//! Interval is zero). The C bit is zero: this BFD ends with the process that it is part of (RFC 5880 §4.1).
+//! Implemented: asynchronous mode, the three-way handshake, Poll and Final on changed intervals, slow start,
+//! all five authentication types of RFC 5880 §6.7 ([`Authenticator`]), and dampening ([`Dampening`]). Not
+//! implemented: demand mode (D is never set, and the peer's is ignored) and echo (Required Min Echo RX
+//! Interval is zero). The C bit is zero: BFD ends with the process that contains it (RFC 5880 §4.1).
 //!
-//! Nothing here panics on any input.
+//! Panics: none, whatever packets arrive.
+//!
+//! ```
+//! use std::num::NonZeroU32;
+//! use std::time::{Duration, Instant};
+//!
+//! use bfd::{Config, Input, Output, Session, State};
+//!
+//! let config = |discriminator| Config {
+//!     discriminator: NonZeroU32::new(discriminator).unwrap(),
+//!     desired_tx: Duration::from_millis(50),
+//!     required_rx: Duration::from_millis(50),
+//!     multiplier: 3,
+//! };
+//! let now = Instant::now();
+//! let (mut a, mut b) = (Session::new(config(1), now, 1), Session::new(config(2), now, 2));
+//! a.handle(now, Input::Tick);
+//! let Some(Output::Send(packet)) = a.poll_output() else { panic!("a sends at once") };
+//! b.handle(now, Input::Received(packet));
+//! assert_eq!((a.state(), b.state()), (State::Down, State::Init));
+//! ```
 #![deny(unsafe_code)]
 
 mod auth;
@@ -22,10 +42,10 @@ mod session;
 mod sys;
 mod target;
 
-pub use auth::{Auth, AuthError, AuthKind, Guard};
+pub use auth::{Auth, AuthError, AuthKind, Authenticator};
 pub use dampening::{Dampening, DampeningConfig};
 pub use packet::{Diagnostic, Packet, PacketError, State};
 pub use runner::Bfd;
 pub use session::{Config, Down, Input, Output, Session};
-pub use sys::BesideBfd;
-pub use target::{Key, Refusal, Status, Target};
+pub use sys::RealtimeGuard;
+pub use target::{DropReason, Key, Status, Target};

@@ -1,4 +1,4 @@
-//! The control packet (RFC 5880 §4.1): 24 octets, and what [`crate::Guard`] appends.
+//! The control packet (RFC 5880 §4.1): 24 octets, and what [`crate::Authenticator`] appends.
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -25,12 +25,12 @@ const MULTIPOINT: u8 = 0x01;
 pub enum State {
     /// Held down by the operator.
     AdminDown,
-    /// No packets of the peer, or none that see us.
+    /// No packets of the peer are received, or none with our discriminator.
     #[default]
     Down,
-    /// The peer is heard, but does not hear us yet.
+    /// Packets of the peer are received, but it does not receive ours yet.
     Init,
-    /// Both hear each other.
+    /// Both sides receive each other's packets.
     Up,
 }
 
@@ -54,17 +54,17 @@ impl State {
     }
 }
 
-/// Why the session last left Up (RFC 5880 §4.1). Codes that we do not know read as `Other`.
+/// Why the session last left Up (RFC 5880 §4.1). Unknown codes become `Other`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Diagnostic {
     /// 0.
     #[default]
     None,
-    /// 1: nothing heard for the detection time.
+    /// 1: control detection time expired.
     TimeExpired,
-    /// 3: the neighbor said that the session is down.
+    /// 3: neighbor signaled session down.
     NeighborDown,
-    /// 7.
+    /// 7: administratively down.
     AdminDown,
     /// Any other.
     Other(u8),
@@ -97,32 +97,32 @@ impl Diagnostic {
 pub struct Packet {
     /// The sender's state.
     pub state: State,
-    /// Why it last went down.
+    /// Why it last left Up.
     pub diagnostic: Diagnostic,
-    /// P: answer with Final.
+    /// P: requests a packet with Final.
     pub poll: bool,
     /// F: the answer to Poll.
     pub is_final: bool,
-    /// Packets that may be missed in a row, 1–255.
+    /// Detection multiplier: packets that may be lost in a row, 1–255.
     pub multiplier: u8,
     /// The sender's discriminator.
-    pub mine: NonZeroU32,
-    /// Ours as the sender knows it; 0 for not at all.
-    pub yours: u32,
-    /// The sender would like to send this often.
+    pub my_discriminator: NonZeroU32,
+    /// Our discriminator as known to the sender; 0 if unknown.
+    pub your_discriminator: u32,
+    /// Desired Min TX Interval of the sender.
     pub desired_tx: Duration,
-    /// The sender can receive this often; zero for not at all.
+    /// Required Min RX Interval of the sender; zero: do not send.
     pub required_rx: Duration,
 }
 
 /// Why a packet is dropped (RFC 5880 §6.8.6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PacketError {
-    /// Shorter than 24 octets, or than it says.
-    #[error("the packet is cut short")]
+    /// Shorter than 24 octets, or than its length field.
+    #[error("the packet is truncated")]
     Short,
     /// Not version 1.
-    #[error("version {0}, want 1")]
+    #[error("BFD version {0} is not supported, only 1")]
     Version(u8),
     /// A multiplier of zero.
     #[error("the detection multiplier is zero")]
@@ -143,11 +143,11 @@ fn micros(duration: Duration) -> u32 {
 }
 
 impl Packet {
-    /// The packet's bytes.
+    /// Encodes the packet.
     #[must_use]
     pub fn encode(&self) -> [u8; LENGTH] {
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
-        // C is clear: we end with the process that decides where packets go (RFC 5880 §4.1).
+        // C is clear: BFD ends with the process that maintains the routes (RFC 5880 §4.1).
         let flags = flag(self.poll, POLL) | flag(self.is_final, FINAL);
         let head = [
             VERSION << 5 | self.diagnostic.code(),
@@ -156,8 +156,8 @@ impl Packet {
             LENGTH as u8,
         ];
         let words = [
-            self.mine.get(),
-            self.yours,
+            self.my_discriminator.get(),
+            self.your_discriminator,
             micros(self.desired_tx),
             micros(self.required_rx),
             0,
@@ -173,7 +173,7 @@ impl Packet {
         bytes
     }
 
-    /// Reads a packet; whether it may be believed is for [`crate::Guard`] to say.
+    /// Decodes a packet; [`crate::Authenticator`] checks its authentication.
     ///
     /// # Errors
     /// [`PacketError`]: the packet must be dropped (RFC 5880 §6.8.6).
@@ -183,12 +183,12 @@ impl Packet {
         if version >> 5 != VERSION {
             return Err(PacketError::Version(version >> 5));
         }
-        // RFC 5880 §6.8.6: at least 24 octets, and no more than the payload has.
+        // RFC 5880 §6.8.6: at least 24 octets, and at most the payload.
         if usize::from(length) < LENGTH || usize::from(length) > bytes.len() {
             return Err(PacketError::Short);
         }
         let (words, _) = rest.as_chunks::<4>();
-        let &[mine, yours, tx, rx, _, ..] = words else {
+        let &[my_discriminator, your_discriminator, tx, rx, _, ..] = words else {
             return Err(PacketError::Short);
         };
         if multiplier == 0 {
@@ -203,13 +203,14 @@ impl Packet {
             poll: flags & POLL != 0,
             is_final: flags & FINAL != 0,
             multiplier,
-            mine: NonZeroU32::new(u32::from_be_bytes(mine)).ok_or(PacketError::MyDiscriminator)?,
-            yours: u32::from_be_bytes(yours),
+            my_discriminator: NonZeroU32::new(u32::from_be_bytes(my_discriminator))
+                .ok_or(PacketError::MyDiscriminator)?,
+            your_discriminator: u32::from_be_bytes(your_discriminator),
             desired_tx: Duration::from_micros(u64::from(u32::from_be_bytes(tx))),
             required_rx: Duration::from_micros(u64::from(u32::from_be_bytes(rx))),
         };
         // RFC 5880 §6.8.6: zero only while the sender cannot know it.
-        if packet.yours == 0 && !matches!(packet.state, State::Down | State::AdminDown) {
+        if packet.your_discriminator == 0 && !matches!(packet.state, State::Down | State::AdminDown) {
             return Err(PacketError::YourDiscriminator(packet.state));
         }
         Ok(packet)
@@ -221,7 +222,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// By hand from the figure of RFC 5880 §4.1: Up, poll, C clear, multiplier 3, 100 ms both ways.
+    /// After the figure of RFC 5880 §4.1: Up, poll, C clear, multiplier 3, 100 ms in both directions.
     const BYTES: [u8; 24] = [
         0x20, 0xE0, 3, 24, // version 1, no diagnostic; state Up, P; multiplier; length
         0, 0, 0, 7, // my discriminator
@@ -238,8 +239,8 @@ mod tests {
             poll: true,
             is_final: false,
             multiplier: 3,
-            mine: NonZeroU32::new(7).unwrap(),
-            yours: 9,
+            my_discriminator: NonZeroU32::new(7).unwrap(),
+            your_discriminator: 9,
             desired_tx: Duration::from_millis(100),
             required_rx: Duration::from_millis(100),
         }

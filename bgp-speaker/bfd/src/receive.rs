@@ -1,7 +1,7 @@
-//! A receiving socket: each packet with its TTL and the interface that it came in by.
+//! Receiving sockets: each packet with its TTL and its input interface.
 //!
-//! The kernel has no option that drops UDP packets by TTL (IP_MINTTL and IPV6_MINHOPCOUNT are for TCP), so both are read
-//! from control messages. One buffer serves all packets.
+//! The kernel has no option that drops UDP packets by TTL (IP_MINTTL and IPV6_MINHOPCOUNT apply to TCP), so
+//! the TTL is read from a control message. One buffer serves all packets.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,43 +13,43 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Port of neighbors on the link (RFC 5881 §4).
-pub(crate) const SINGLE_HOP: u16 = 3784;
-/// Port of neighbors some hops away (RFC 5883 §5).
-pub(crate) const MULTI_HOP: u16 = 4784;
-/// A control packet has at most 255 octets (RFC 5880 §4.1).
-const LONGEST: usize = 512;
+/// Port for single-hop sessions (RFC 5881 §4).
+pub(crate) const SINGLE_HOP_PORT: u16 = 3784;
+/// Port for multihop sessions (RFC 5883 §5).
+pub(crate) const MULTI_HOP_PORT: u16 = 4784;
+/// More than the longest control packet, 255 octets (RFC 5880 §4.1).
+const BUFFER_LEN: usize = 512;
 
-/// Where packets are read to.
+/// Receive buffer.
 pub(crate) struct Buffer {
-    bytes: [u8; LONGEST],
+    bytes: [u8; BUFFER_LEN],
     control: Control,
 }
 
-/// Room for the control messages, aligned as the kernel writes them.
+/// Buffer for control messages, aligned as the kernel requires.
 #[repr(align(8))]
 struct Control([u8; 128]);
 
 impl Buffer {
     pub(crate) fn new() -> Self {
         Self {
-            bytes: [0; LONGEST],
+            bytes: [0; BUFFER_LEN],
             control: Control([0; 128]),
         }
     }
 }
 
-/// A packet.
+/// A received packet.
 pub(crate) struct Arrival<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) from: SocketAddr,
     /// TTL or hop limit.
     pub(crate) ttl: u8,
-    /// Index of the interface that it came in by.
+    /// Index of the input interface.
     pub(crate) interface: u32,
 }
 
-/// A socket of one family and one port.
+/// A receiving socket of one family and port.
 pub(crate) struct Receiver {
     socket: Socket,
     pub(crate) multihop: bool,
@@ -63,7 +63,7 @@ impl AsFd for Receiver {
 
 impl Receiver {
     pub(crate) fn open(v4: bool, multihop: bool) -> io::Result<Self> {
-        let port = if multihop { MULTI_HOP } else { SINGLE_HOP };
+        let port = if multihop { MULTI_HOP_PORT } else { SINGLE_HOP_PORT };
         let any = if v4 {
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
         } else {
@@ -82,13 +82,13 @@ impl Receiver {
         socket.bind(&any.into()).map_err(|error| {
             io::Error::new(
                 error.kind(),
-                format!("UDP port {port}: {error}; does another BFD daemon run?"),
+                format!("cannot open UDP port {port}: {error}; is another BFD daemon running (ss -ulnp)?"),
             )
         })?;
         Ok(Self { socket, multihop })
     }
 
-    /// The next packet. `Ok(None)`: one that did not come with a sender, TTL and interface.
+    /// The next packet. `Ok(None)`: a packet without sender, TTL or interface.
     pub(crate) fn next<'a>(&self, buffer: &'a mut Buffer) -> io::Result<Option<Arrival<'a>>> {
         let Buffer { bytes, control } = buffer;
         let mut parts = [IoSliceMut::new(bytes)];

@@ -1,16 +1,17 @@
-//! Whether a neighbor can be at the other end of an interface's link, asked of the kernel (rtnetlink(7), RTM_GETROUTE).
+//! Route lookups in the kernel: whether a neighbor is reachable on the link of an interface (rtnetlink(7),
+//! RTM_GETROUTE).
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Octets of nlmsghdr and of rtmsg.
+/// Length of nlmsghdr and rtmsg.
 const HEADERS: usize = 16 + 12;
-/// The answer is the route of the table, not what it makes of the destination (linux/rtnetlink.h).
+/// Return the matching FIB entry, not the resolved route (linux/rtnetlink.h).
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 
-/// A netlink socket for questions about routes.
+/// A netlink socket for route lookups.
 pub(crate) struct Routes {
     socket: Socket,
     sequence: u32,
@@ -25,22 +26,22 @@ impl Routes {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Whether the neighbor can be at the other end of this interface's link: the kernel has a route there, and one
-    /// without a gateway unless even the best one has a gateway (a neighbor's loopback address). False when the kernel
-    /// cannot be asked.
-    pub(crate) fn lead_over(&mut self, addr: IpAddr, interface: u32) -> bool {
+    /// Whether the neighbor can be on the link of this interface: the kernel has a route to it over the
+    /// interface, and this route has no gateway unless even the best route has one (the neighbor's loopback
+    /// address). False if the lookup fails.
+    pub(crate) fn reaches_over(&mut self, addr: IpAddr, interface: u32) -> bool {
         let over = self.ask(addr, interface);
-        over.leads && (!over.gateway || self.ask(addr, 0).gateway)
+        over.over_interface && (!over.gateway || self.ask(addr, 0).gateway)
     }
 
-    /// The route to an address over an interface; 0: over any.
+    /// The route to an address over an interface; 0: over any interface.
     fn ask(&mut self, addr: IpAddr, interface: u32) -> Route {
         self.sequence = self.sequence.wrapping_add(1);
         let request = request(addr, interface, self.sequence);
         if self.socket.write(&request).is_err() {
             return Route::default();
         }
-        // The kernel has answered when the request is written. An older answer may stand before it.
+        // The kernel answers during the write. An answer to an earlier request may precede it.
         let mut answer = [0; 4096];
         while let Ok(length) = self.socket.read(&mut answer) {
             let answer = answer.get(..length).unwrap_or_default();
@@ -92,16 +93,16 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
         .map(|octets| u32::from_ne_bytes(*octets))
 }
 
-/// What is of interest in a route.
+/// The relevant part of a route.
 #[derive(Default)]
 struct Route {
-    /// It goes over the interface that was asked about.
-    leads: bool,
+    /// It uses the requested interface.
+    over_interface: bool,
     gateway: bool,
 }
 
 impl Route {
-    /// Reads RTM_NEWROUTE; anything else is no route.
+    /// Decodes RTM_NEWROUTE; any other message is no route.
     fn read(answer: &[u8], interface: u32) -> Self {
         let mut route = Self::default();
         let kind = answer.get(4..).and_then(<[u8]>::first_chunk);
@@ -114,7 +115,7 @@ impl Route {
     fn attributes(&mut self, mut rest: &[u8], interface: u32) {
         while let Some((kind, value, tail)) = record(rest) {
             match kind {
-                libc::RTA_OIF => self.leads |= number(value, 0) == Some(interface),
+                libc::RTA_OIF => self.over_interface |= number(value, 0) == Some(interface),
                 libc::RTA_GATEWAY | libc::RTA_VIA => self.gateway = true,
                 libc::RTA_MULTIPATH => self.next_hops(value, interface),
                 _ => {}
@@ -126,14 +127,14 @@ impl Route {
     /// struct rtnexthop: length, flags, hops, interface, then attributes.
     fn next_hops(&mut self, mut rest: &[u8], interface: u32) {
         while let Some((_, value, tail)) = record(rest) {
-            self.leads |= number(value, 0) == Some(interface);
+            self.over_interface |= number(value, 0) == Some(interface);
             self.attributes(value.get(4..).unwrap_or_default(), interface);
             rest = tail;
         }
     }
 }
 
-/// The first record: two octets of length, two more, and what they cover. Then the rest.
+/// Splits off the first record: two octets of length, two of type, the value, and the rest.
 fn record(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let [a, b, c, d] = *bytes.first_chunk()?;
     let length = usize::from(u16::from_ne_bytes([a, b]));
@@ -150,8 +151,8 @@ mod tests {
     fn loopback_is_on_its_link() {
         let mut routes = Routes::open().unwrap();
         let lo = nix::net::if_::if_nametoindex("lo").unwrap();
-        assert!(routes.lead_over("127.0.0.1".parse().unwrap(), lo));
-        assert!(!routes.lead_over("127.0.0.1".parse().unwrap(), lo + 100_000));
-        assert!(routes.lead_over("127.0.0.1".parse().unwrap(), lo));
+        assert!(routes.reaches_over("127.0.0.1".parse().unwrap(), lo));
+        assert!(!routes.reaches_over("127.0.0.1".parse().unwrap(), lo + 100_000));
+        assert!(routes.reaches_over("127.0.0.1".parse().unwrap(), lo));
     }
 }

@@ -1,20 +1,22 @@
-//! A thread that runs sessions: sockets, clock and timers.
+//! The thread that runs all sessions: sockets, clock and timers.
 //!
-//! One thread for all, with real-time priority where it is permitted, because a session of 10 ms times 3 does not survive
-//! an ordinary thread's waits on a busy machine. It owns four receiving sockets (port 3784 for neighbors on the link, 4784
-//! for those some hops away, IPv4 and IPv6) and one sending socket per session (RFC 5881 §4: ports 49152–65535).
+//! It has real-time priority if permitted, because a session of 10 ms times 3 does not survive the scheduling
+//! delays of an ordinary thread on a busy machine. It owns four receiving sockets (port 3784 for single-hop
+//! and 4784 for multihop sessions, IPv4 and IPv6) and one sending socket per session (RFC 5881 §4: ports
+//! 49152–65535).
 //!
-//! A packet from a neighbor's address counts when all of this holds:
+//! A packet from a neighbor's address is accepted if all of this holds:
 //!
-//! - Its TTL is 255 (RFC 5881 §5), or for a neighbor some hops away not below [`Target::min_ttl`] (RFC 5883 §5).
-//! - For a neighbor on the link: it came in by an interface over which the kernel has a route to that neighbor, without a
-//!   gateway unless there is no such route at all. So a container of this host cannot speak for it. The answer is remembered, and the kernel is asked again when a
-//!   packet comes in by another interface. A neighbor some hops away may answer by any interface: there authentication and
-//!   a source check of the host help.
-//! - It is signed as agreed, and names our discriminator, which is random (see [`crate::Session`] for when it must).
+//! - Its TTL is 255 (RFC 5881 §5), or for a multihop session at least [`Target::min_ttl`] (RFC 5883 §5).
+//! - Single-hop: it arrived on an interface over which the kernel has a route to the neighbor, without a
+//!   gateway unless every route to it has one. So a container of this host cannot impersonate the neighbor.
+//!   The result is cached; the kernel is asked again when a packet arrives on another interface. A multihop
+//!   neighbor may answer on any interface: use authentication and the host's source address validation there.
+//! - Its authentication is valid, and it has our discriminator, which is random (see [`crate::Session`] for
+//!   exceptions).
 //!
-//! The whole set of wanted sessions goes in, the state of each comes out: what happened in between shows in
-//! [`Status::downs`], so that no loss goes unseen however late somebody looks.
+//! The input is the complete set of wanted sessions, the output the status of each. [`Status::downs`] counts
+//! all losses, so that none is missed however late it is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
@@ -29,22 +31,22 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use socket2::Socket;
 
-use crate::auth::Guard;
+use crate::auth::Authenticator;
 use crate::packet::{Packet, State};
-use crate::receive::{Arrival, Buffer, MULTI_HOP, Receiver, SINGLE_HOP};
+use crate::receive::{Arrival, Buffer, MULTI_HOP_PORT, Receiver, SINGLE_HOP_PORT};
 use crate::route::Routes;
 use crate::session::{Config, Down, Input, Output, Session};
 use crate::sys;
-use crate::target::{Key, Refusal, Status, Target};
+use crate::target::{DropReason, Key, Status, Target};
 
 const FIRST_PORT: u16 = 49152;
 const LAST_PORT: u16 = 65535;
-/// Packets read of one socket before timers get a turn.
+/// Packets read from a socket before timers are checked.
 const BURST: usize = 64;
-/// TTL of what did not cross a router (RFC 5881 §5).
-const ON_LINK: u8 = 255;
-/// For so long an interface over which a neighbor is not on the link is not asked about again.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// TTL of packets that did not cross a router (RFC 5881 §5).
+const SINGLE_HOP_TTL: u8 = 255;
+/// Time for which a rejected interface is not looked up again.
+const ROUTE_RECHECK: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
 struct Shared {
@@ -55,11 +57,11 @@ struct Shared {
     status: BTreeMap<Key, Status>,
 }
 
-/// Talks to the thread, which ends with this.
+/// Handle of the BFD thread, which ends when this is dropped.
 pub struct Bfd {
     shared: Arc<Mutex<Shared>>,
     wake: UnixStream,
-    runs_first: bool,
+    has_realtime_priority: bool,
 }
 
 impl std::fmt::Debug for Bfd {
@@ -71,19 +73,19 @@ impl std::fmt::Debug for Bfd {
 impl Drop for Bfd {
     fn drop(&mut self) {
         self.with(|shared| shared.ending = true);
-        self.poke();
+        self.wake_thread();
     }
 }
 
 impl Bfd {
-    /// Opens the sockets and starts the thread; `notify` is called whenever a session came up or went down.
+    /// Opens the sockets and starts the thread; `notify` is called whenever a session goes up or down.
     ///
     /// # Errors
-    /// A socket cannot be had, most often because another BFD daemon has the port.
+    /// A socket cannot be opened; most often another BFD daemon uses the port.
     pub fn start(notify: impl Fn() + Send + 'static) -> io::Result<Self> {
-        let (wake, waked) = UnixStream::pair()?;
+        let (wake, wake_receiver) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
-        waked.set_nonblocking(true)?;
+        wake_receiver.set_nonblocking(true)?;
         let shared = Arc::new(Mutex::new(Shared::default()));
         let mut sockets = Vec::new();
         for multihop in [false, true] {
@@ -93,7 +95,7 @@ impl Bfd {
         }
         let runner = Runner {
             shared: Arc::clone(&shared),
-            waked,
+            wake_receiver,
             sockets,
             sessions: BTreeMap::new(),
             by_key: BTreeMap::new(),
@@ -103,46 +105,46 @@ impl Bfd {
             seed: sys::random()?,
             notify: Box::new(notify),
         };
-        let (told, heard) = std::sync::mpsc::sync_channel(1);
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new()
             .name("bfd".to_owned())
             .spawn(move || {
-                let _ = told.send(sys::run_first()); // whoever starts it waits
+                let _ = sender.send(sys::set_realtime_priority()); // `start` waits for it
                 runner.run();
             })?;
-        let runs_first = heard.recv().unwrap_or(false);
+        let has_realtime_priority = receiver.recv().unwrap_or(false);
         Ok(Self {
             shared,
             wake,
-            runs_first,
+            has_realtime_priority,
         })
     }
 
-    /// Whether the thread has real-time priority, for which it takes CAP_SYS_NICE.
+    /// Whether the thread has real-time priority, which requires CAP_SYS_NICE.
     #[must_use]
-    pub fn runs_first(&self) -> bool {
-        self.runs_first
+    pub fn has_realtime_priority(&self) -> bool {
+        self.has_realtime_priority
     }
 
-    /// The whole set of sessions to have. One that is the same goes on.
+    /// Sets the wanted sessions. Unchanged sessions continue.
     pub fn put(&self, targets: Vec<Target>) {
         self.with(|shared| {
             shared.changed |= shared.targets != targets;
             shared.targets = targets;
         });
-        self.poke();
+        self.wake_thread();
     }
 
-    /// Tells all neighbors that we go on purpose (RFC 5880 §6.8.16), or takes that back.
-    pub fn admin_down(&self, down: bool) {
+    /// Puts all sessions into AdminDown (RFC 5880 §6.8.16), or ends that.
+    pub fn set_all_admin_down(&self, down: bool) {
         self.with(|shared| {
             shared.changed |= shared.admin_down != down;
             shared.admin_down = down;
         });
-        self.poke();
+        self.wake_thread();
     }
 
-    /// All sessions as they are.
+    /// Status of all sessions.
     #[must_use]
     pub fn status(&self) -> BTreeMap<Key, Status> {
         self.with(|shared| shared.status.clone())
@@ -152,36 +154,36 @@ impl Bfd {
         job(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn poke(&self) {
-        // A full pipe means that it is awake already.
+    fn wake_thread(&self) {
+        // A full socket wakes the thread as well.
         let _ = (&self.wake).write(&[0]);
     }
 }
 
-struct Running {
+struct RunningSession {
     target: Target,
     session: Session,
-    guard: Guard,
+    authenticator: Authenticator,
     socket: UdpSocket,
-    /// Of a neighbor on the link: the interface that its packets come in by.
+    /// Single-hop: the interface on which its packets arrive.
     interface: Option<u32>,
-    /// The last interface where it is not, and when the kernel said so.
-    not_by: Option<(u32, Instant)>,
-    /// As it stands in `timers`.
+    /// The last rejected interface, and when the kernel was asked.
+    rejected_interface: Option<(u32, Instant)>,
+    /// The entry in `timers`.
     timer: Option<Instant>,
 }
 
 struct Runner {
     shared: Arc<Mutex<Shared>>,
-    waked: UnixStream,
+    wake_receiver: UnixStream,
     sockets: Vec<Receiver>,
     buffer: Buffer,
     routes: Routes,
-    /// By discriminator.
-    sessions: BTreeMap<u32, Running>,
+    /// Sessions by our discriminator.
+    sessions: BTreeMap<u32, RunningSession>,
     by_key: BTreeMap<Key, u32>,
     timers: BTreeSet<(Instant, u32)>,
-    /// Of jitter and source ports.
+    /// Seed of jitter and source ports.
     seed: u64,
     notify: Box<dyn Fn() + Send>,
 }
@@ -190,15 +192,15 @@ impl Runner {
     fn run(mut self) {
         loop {
             self.wait();
-            if self.take_orders() {
+            if self.apply_changes() {
                 return;
             }
             self.receive();
-            self.fire();
+            self.run_timers();
         }
     }
 
-    /// Until a socket can be read, an order comes or a timer is due.
+    /// Waits for a packet, a change of the wanted sessions, or a timer.
     fn wait(&self) {
         let first = self
             .timers
@@ -211,15 +213,15 @@ impl Runner {
             .iter()
             .map(|socket| readable(socket.as_fd()))
             .collect();
-        fds.push(readable(self.waked.as_fd()));
-        // An interrupted wait is a short one.
+        fds.push(readable(self.wake_receiver.as_fd()));
+        // An interruption only shortens the wait.
         let _ = ppoll(&mut fds, timeout, None);
     }
 
-    /// True at the end.
-    fn take_orders(&mut self) -> bool {
+    /// Applies changes of the wanted sessions. Returns true when the thread has to end.
+    fn apply_changes(&mut self) -> bool {
         let mut drain = [0; 64];
-        while matches!((&self.waked).read(&mut drain), Ok(1..)) {}
+        while matches!((&self.wake_receiver).read(&mut drain), Ok(1..)) {}
         let (targets, admin_down) = {
             let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
             if shared.ending {
@@ -231,29 +233,29 @@ impl Runner {
             (shared.targets.clone(), shared.admin_down)
         };
         let wanted: BTreeMap<Key, Target> = targets.into_iter().map(|target| (target.key, target)).collect();
-        let gone: Vec<u32> = self
+        let removed: Vec<u32> = self
             .sessions
             .iter()
             .filter(|(_, running)| {
                 !wanted
                     .get(&running.target.key)
-                    .is_some_and(|target| keeps(&running.target, target))
+                    .is_some_and(|target| can_reconfigure(&running.target, target))
             })
             .map(|(id, _)| *id)
             .collect();
-        gone.into_iter().for_each(|id| self.remove(id));
+        removed.into_iter().for_each(|id| self.remove(id));
         for target in wanted.into_values() {
             self.put(target);
         }
         let ids: Vec<u32> = self.sessions.keys().copied().collect();
         ids.into_iter()
-            .for_each(|id| self.give(id, Input::AdminDown(admin_down)));
+            .for_each(|id| self.session_input(id, Input::AdminDown(admin_down)));
         false
     }
 
-    /// Tells the neighbor that it is on purpose, and forgets the session.
+    /// Removes a session; the neighbor is sent AdminDown.
     fn remove(&mut self, id: u32) {
-        self.give(id, Input::AdminDown(true));
+        self.session_input(id, Input::AdminDown(true));
         if let Some(running) = self.sessions.remove(&id) {
             if let Some(at) = running.timer {
                 self.timers.remove(&(at, id));
@@ -271,13 +273,13 @@ impl Runner {
             };
             if running.target != target {
                 let config = config(id, &target);
-                running.guard.replace(target.auth.clone());
+                running.authenticator.replace(target.auth.clone());
                 running.target = target;
-                self.give(id, Input::Reconfigure(config));
+                self.session_input(id, Input::Reconfigure(config));
             }
             return;
         }
-        // Tried again with the next set; a missing local address is the usual cause.
+        // Tried again with the next change; the usual cause is a missing local address.
         let Ok(socket) = self.sender(&target) else { return };
         let Ok((id, numbers)) = self.discriminator() else {
             return;
@@ -285,13 +287,13 @@ impl Runner {
         let now = Instant::now();
         let session = Session::new(config(id, &target), now, self.seed ^ u64::from(id) << 20);
         let key = target.key;
-        let running = Running {
-            guard: Guard::new(target.auth.clone(), numbers),
+        let running = RunningSession {
+            authenticator: Authenticator::new(target.auth.clone(), numbers),
             target,
             session,
             socket,
             interface: None,
-            not_by: None,
+            rejected_interface: None,
             timer: None,
         };
         self.sessions.insert(id, running);
@@ -302,17 +304,18 @@ impl Runner {
             downs: 0,
             last_down: None,
             detection_time: None,
-            refused: (0, None),
+            dropped: (0, None),
         };
         self.shared
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .status
             .insert(key, status);
-        self.give(id, Input::Tick);
+        self.session_input(id, Input::Tick);
     }
 
-    /// A discriminator that is free and cannot be guessed (RFC 5880 §9), and where sequence numbers begin (§6.8.1).
+    /// A random unused discriminator, which cannot be guessed (RFC 5880 §9), and the first sequence number
+    /// (§6.8.1).
     fn discriminator(&self) -> io::Result<(u32, u32)> {
         loop {
             let random = sys::random()?;
@@ -385,25 +388,25 @@ impl Runner {
                     continue;
                 };
                 match running.check(&arrival, &mut self.routes) {
-                    Ok(()) => self.give(id, Input::Received(packet)),
-                    Err(why) => running.refuse(why, &self.shared),
+                    Ok(()) => self.session_input(id, Input::Received(packet)),
+                    Err(why) => running.record_dropped(why, &self.shared),
                 }
             }
         }
     }
 
-    fn fire(&mut self) {
+    fn run_timers(&mut self) {
         let now = Instant::now();
         while let Some((at, id)) = self.timers.first().copied() {
             if at > now {
                 return;
             }
-            self.give(id, Input::Tick);
+            self.session_input(id, Input::Tick);
         }
     }
 
-    /// Tells a session something and does what it says.
-    fn give(&mut self, id: u32, input: Input) {
+    /// Passes an input to a session and performs its outputs.
+    fn session_input(&mut self, id: u32, input: Input) {
         let now = Instant::now();
         let Some(running) = self.sessions.get_mut(&id) else {
             return;
@@ -424,19 +427,19 @@ impl Runner {
         if let Some(at) = running.timer {
             self.timers.insert((at, id));
         }
-        let news = change.is_some();
-        running.note(now, change, &self.shared);
-        if news {
+        let changed = change.is_some();
+        running.update_status(now, change, &self.shared);
+        if changed {
             (self.notify)();
         }
     }
 }
 
-/// RFC 5880 §6.3: by our discriminator, and before the neighbor knows it by its address. Either way only from the
-/// neighbor itself and on the right port.
+/// RFC 5880 §6.3: finds the session by the neighbor's address and port. A discriminator in the packet must be
+/// ours.
 fn find(
     by_key: &BTreeMap<Key, u32>,
-    sessions: &BTreeMap<u32, Running>,
+    sessions: &BTreeMap<u32, RunningSession>,
     packet: &Packet,
     from: SocketAddr,
     multihop: bool,
@@ -451,12 +454,13 @@ fn find(
     };
     let id = *by_key.get(&key)?;
     let running = sessions.get(&id)?;
-    let is_right = running.target.multihop == multihop && (packet.yours == 0 || packet.yours == id);
+    let is_right = running.target.multihop == multihop
+        && (packet.your_discriminator == 0 || packet.your_discriminator == id);
     is_right.then_some(id)
 }
 
-/// Whether a session can go on as another target: intervals may change, the rest may not.
-fn keeps(old: &Target, new: &Target) -> bool {
+/// Whether a session can continue with another target: only intervals may change.
+fn can_reconfigure(old: &Target, new: &Target) -> bool {
     (old.local, old.multihop) == (new.local, new.multihop)
 }
 
@@ -469,68 +473,71 @@ fn config(id: u32, target: &Target) -> Config {
     }
 }
 
-impl Running {
-    /// Whether a packet from the neighbor's address is the neighbor's.
-    fn check(&mut self, arrival: &Arrival<'_>, routes: &mut Routes) -> Result<(), Refusal> {
+impl RunningSession {
+    /// Checks that a packet from the neighbor's address is the neighbor's.
+    fn check(&mut self, arrival: &Arrival<'_>, routes: &mut Routes) -> Result<(), DropReason> {
         let min_ttl = if self.target.multihop {
             self.target.min_ttl
         } else {
-            ON_LINK
+            SINGLE_HOP_TTL
         };
         // RFC 5881 §5, RFC 5883 §5
         if arrival.ttl < min_ttl {
-            return Err(Refusal::Ttl(arrival.ttl, min_ttl));
+            return Err(DropReason::Ttl(arrival.ttl, min_ttl));
         }
         let now = Instant::now();
-        if !self.may_come_by(now, arrival.interface, routes) {
-            return Err(Refusal::Interface(arrival.interface));
+        if !self.interface_allowed(now, arrival.interface, routes) {
+            return Err(DropReason::Interface(arrival.interface));
         }
-        let silence = self.session.detection_time();
-        self.guard.verify(now, arrival.bytes, silence)?; // RFC 5880 §6.7
+        let detection_time = self.session.detection_time();
+        self.authenticator.verify(now, arrival.bytes, detection_time)?; // RFC 5880 §6.7
         Ok(())
     }
 
-    /// Whether packets of the neighbor may come in by this interface. That of a link-local address is part of the key.
-    fn may_come_by(&mut self, now: Instant, interface: u32, routes: &mut Routes) -> bool {
+    /// Whether the neighbor's packets may arrive on this interface. For a link-local address the interface is
+    /// part of the key.
+    fn interface_allowed(&mut self, now: Instant, interface: u32, routes: &mut Routes) -> bool {
         let key = self.target.key;
         if self.target.multihop || key.scope > 0 || self.interface == Some(interface) {
             return true;
         }
-        let is_fresh = |(known, at): (u32, Instant)| known == interface && now < at + ASK_AGAIN;
-        if self.not_by.is_some_and(is_fresh) {
+        let is_recent = |(known, at): (u32, Instant)| known == interface && now < at + ROUTE_RECHECK;
+        if self.rejected_interface.is_some_and(is_recent) {
             return false;
         }
-        let leads = routes.lead_over(key.remote, interface);
-        if leads {
+        let over_interface = routes.reaches_over(key.remote, interface);
+        if over_interface {
             self.interface = Some(interface);
         } else {
-            self.not_by = Some((interface, now));
+            self.rejected_interface = Some((interface, now));
         }
-        leads
+        over_interface
     }
 
-    fn refuse(&self, why: Refusal, shared: &Mutex<Shared>) {
+    fn record_dropped(&self, why: DropReason, shared: &Mutex<Shared>) {
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(status) = shared.status.get_mut(&self.target.key) {
-            status.refused = (status.refused.0 + 1, Some(why));
+            status.dropped = (status.dropped.0 + 1, Some(why));
         }
     }
 
     fn send(&mut self, packet: &Packet) {
         let port = if self.target.multihop {
-            MULTI_HOP
+            MULTI_HOP_PORT
         } else {
-            SINGLE_HOP
+            SINGLE_HOP_PORT
         };
         let to = match self.target.key.remote {
             IpAddr::V4(addr) => SocketAddr::from((addr, port)),
             IpAddr::V6(addr) => SocketAddr::V6(SocketAddrV6::new(addr, port, 0, self.target.key.scope)),
         };
-        // What cannot be sent is lost, as on the wire; the neighbor will notice.
-        let _ = self.socket.send_to(&self.guard.sign(&packet.encode()), to);
+        // A packet that cannot be sent counts as lost on the wire.
+        let _ = self
+            .socket
+            .send_to(&self.authenticator.sign(&packet.encode()), to);
     }
 
-    fn note(&self, now: Instant, change: Option<Option<Down>>, shared: &Mutex<Shared>) {
+    fn update_status(&self, now: Instant, change: Option<Option<Down>>, shared: &Mutex<Shared>) {
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(status) = shared.status.get_mut(&self.target.key) else {
             return;

@@ -1,18 +1,19 @@
-//! A session with one neighbor (RFC 5880 §6.8): state machine, timers, Poll sequence.
+//! A BFD session (RFC 5880 §6.8): state machine, timers, Poll sequence.
 //!
-//! | state | peer says AdminDown | Down | Init | Up | detection time passes |
+//! | state | peer is AdminDown | Down | Init | Up | detection time expires |
 //! |---|---|---|---|---|---|
 //! | Down | – | Init | Up | – | – |
 //! | Init | Down | – | Up | Up | Down |
 //! | Up | Down | Down | – | – | Down |
 //!
-//! Deviation from RFC 5880 §6.8.6: while Up, a packet must have our discriminator, or the neighbor's as we know it.
-//! Whoever can send from the neighbor's address could otherwise end the session with one packet of state Down. A neighbor
-//! that hears us no more has forgotten our discriminator but not its own, so that it is believed at once. One that has
-//! restarted knows neither: the session is down after the detection time, and then it is believed.
+//! Deviation from RFC 5880 §6.8.6: while Up, a packet must have our discriminator or the neighbor's known
+//! one. Otherwise anyone who can send from the neighbor's address could end the session with a single packet
+//! of state Down. A neighbor that no longer receives our packets has forgotten our discriminator but not its
+//! own: its packets are accepted at once. A neighbor that restarted knows neither: the session goes down
+//! after the detection time, and then its packets are accepted.
 //!
-//! Packets go out at the agreed interval less up to a quarter (§6.8.7), at most once a second while not Up
-//! (§6.8.3). An interval that grows while Up takes effect when the peer has confirmed it by Final.
+//! Packets are sent at the negotiated interval minus up to 25 % (§6.8.7), and at most once a second while not
+//! Up (§6.8.3). An increased interval takes effect in Up when the peer has confirmed it by Final.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -20,55 +21,55 @@ use std::time::{Duration, Instant};
 
 use crate::packet::{Diagnostic, Packet, State};
 
-/// While the session is not Up, no faster than this (RFC 5880 §6.8.3).
-const SLOW: Duration = Duration::from_secs(1);
+/// Shortest interval while the session is not Up (RFC 5880 §6.8.3).
+const SLOW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// No faster than this, whatever is configured: time must pass between packets.
-const FASTEST: Duration = Duration::from_millis(1);
+/// Shortest interval, whatever is configured.
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
-/// What a session is configured with.
+/// Configuration of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
     /// Our discriminator, unique among our sessions.
     pub discriminator: NonZeroU32,
-    /// How often we would like to send, 10 ms or more.
+    /// Desired Min TX Interval, 10 ms or more.
     pub desired_tx: Duration,
-    /// How often we can receive.
+    /// Required Min RX Interval.
     pub required_rx: Duration,
-    /// Packets of ours that the peer may miss, 1–255.
+    /// Detection multiplier: packets that the peer may miss, 1–255.
     pub multiplier: u8,
 }
 
-/// What happened.
+/// An input of the session.
 #[derive(Clone, Copy, Debug)]
 pub enum Input {
-    /// A packet that was addressed to this session came in.
+    /// A packet for this session was received.
     Received(Packet),
-    /// The clock reached [`Session::poll_timeout`].
+    /// The time of [`Session::poll_timeout`] is reached.
     Tick,
-    /// The operator takes the session down (true) or lets it come up again.
+    /// The operator disables (true) or enables the session.
     AdminDown(bool),
-    /// Other intervals.
+    /// The intervals changed.
     Reconfigure(Config),
 }
 
-/// Why a session is down.
+/// Why a session left Up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Down {
-    /// Nothing heard for the detection time.
+    /// Nothing was received for the detection time.
     Expired,
-    /// The neighbor says so.
+    /// The neighbor is down, with this diagnostic.
     Neighbor(Diagnostic),
-    /// The neighbor's operator wants it; the path may be fine (RFC 5882 §3.2).
+    /// The neighbor is administratively down; the path may be usable (RFC 5882 §3.2).
     NeighborAdmin,
-    /// Our operator wants it.
+    /// The session is administratively down.
     Admin,
 }
 
-/// What to do.
+/// An output of the session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Output {
-    /// Send this.
+    /// Send this packet.
     Send(Packet),
     /// The session came up.
     Up,
@@ -82,9 +83,9 @@ pub struct Session {
     config: Config,
     state: State,
     diagnostic: Diagnostic,
-    /// The peer as last heard; `None` when nothing is known of it.
+    /// The last packet of the peer; `None` if unknown or forgotten.
     remote: Option<Packet>,
-    /// The interval in force, which trails a longer one until Final comes.
+    /// The interval in use; an increase waits for Final.
     tx_in_force: Duration,
     polling: bool,
     next_tx: Option<Instant>,
@@ -94,7 +95,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that begins to send at once.
+    /// A new session, which sends its first packet at once.
     #[must_use]
     pub fn new(config: Config, now: Instant, seed: u64) -> Self {
         Self {
@@ -102,7 +103,7 @@ impl Session {
             state: State::Down,
             diagnostic: Diagnostic::None,
             remote: None,
-            tx_in_force: config.desired_tx.max(SLOW),
+            tx_in_force: config.desired_tx.max(SLOW_INTERVAL),
             polling: false,
             next_tx: Some(now),
             detect: None,
@@ -117,15 +118,15 @@ impl Session {
         self.state
     }
 
-    /// Silence of this length takes the session down: the peer's multiplier times the slower of what it sends
-    /// and what we receive (RFC 5880 §6.8.4). `None` before anything was heard.
+    /// Detection time: the peer's multiplier times the larger of its transmit and our receive interval (RFC
+    /// 5880 §6.8.4). `None` before a packet was received.
     #[must_use]
     pub fn detection_time(&self) -> Option<Duration> {
         let remote = self.remote?;
         Some(self.config.required_rx.max(remote.desired_tx) * u32::from(remote.multiplier))
     }
 
-    /// The next thing to do.
+    /// The next output.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()
     }
@@ -145,14 +146,16 @@ impl Session {
             Input::AdminDown(false) => self.admin_up(now),
             Input::Reconfigure(config) => self.reconfigure(now, config),
         }
-        self.fire(now);
+        self.run_timers(now);
     }
 
     /// RFC 5880 §6.8.6.
     fn received(&mut self, now: Instant, packet: Packet) {
-        let knows_us = packet.yours == self.config.discriminator.get();
-        let is_known = self.remote.is_some_and(|remote| remote.mine == packet.mine);
-        if !knows_us && (packet.yours != 0 || (self.state == State::Up && !is_known)) {
+        let names_us = packet.your_discriminator == self.config.discriminator.get();
+        let is_known = self
+            .remote
+            .is_some_and(|remote| remote.my_discriminator == packet.my_discriminator);
+        if !names_us && (packet.your_discriminator != 0 || (self.state == State::Up && !is_known)) {
             return;
         }
         let before = self.interval();
@@ -167,7 +170,7 @@ impl Session {
         self.detect = self.detection_time().map(|time| now + time);
         self.transition(now, &packet);
         if packet.poll {
-            self.send(true); // RFC 5880 §6.5: at once, whatever the timer says
+            self.send(true); // RFC 5880 §6.5: at once
         }
         if self.interval() != before {
             self.reschedule(now);
@@ -190,7 +193,7 @@ impl Session {
 
     fn enter(&mut self, now: Instant, state: State) {
         self.state = state;
-        self.next_tx = Some(now); // the peer learns of it at once
+        self.next_tx = Some(now); // informs the peer at once
     }
 
     fn come_up(&mut self, now: Instant) {
@@ -234,16 +237,17 @@ impl Session {
         self.reschedule(now);
     }
 
-    /// What we want to send at, in this state.
+    /// The interval that we want to use in this state.
     fn wanted_tx(&self) -> Duration {
         if self.state == State::Up {
             self.config.desired_tx
         } else {
-            self.config.desired_tx.max(SLOW)
+            self.config.desired_tx.max(SLOW_INTERVAL)
         }
     }
 
-    /// RFC 5880 §6.8.3: a change is told by Poll; a shorter interval holds at once, a longer one after Final.
+    /// RFC 5880 §6.8.3: announces a change by Poll. A shorter interval is used at once, a longer one after
+    /// Final.
     fn change_tx(&mut self) {
         let wanted = self.wanted_tx();
         if self.state != State::Up {
@@ -254,13 +258,13 @@ impl Session {
         self.tx_in_force = self.tx_in_force.min(wanted);
     }
 
-    /// How often we send: what we want, but no more than the peer can take (RFC 5880 §6.8.7); `None` when it can
-    /// take none.
+    /// The transmit interval: what we want, but not less than the peer accepts (RFC 5880 §6.8.7); `None` if
+    /// it accepts no packets.
     fn interval(&self) -> Option<Duration> {
         match self.remote {
             Some(remote) if remote.required_rx.is_zero() => None,
-            Some(remote) => Some(self.tx_in_force.max(remote.required_rx).max(FASTEST)),
-            None => Some(self.tx_in_force.max(FASTEST)),
+            Some(remote) => Some(self.tx_in_force.max(remote.required_rx).max(MIN_INTERVAL)),
+            None => Some(self.tx_in_force.max(MIN_INTERVAL)),
         }
     }
 
@@ -272,7 +276,7 @@ impl Session {
         };
     }
 
-    /// RFC 5880 §6.8.7: less 0–25 %, and less 10–25 % with a multiplier of 1.
+    /// RFC 5880 §6.8.7: minus 0–25 %, or 10–25 % with a multiplier of 1.
     fn shorten(&mut self, interval: Duration) -> Duration {
         self.jitter ^= self.jitter >> 12;
         self.jitter ^= self.jitter << 25;
@@ -289,18 +293,18 @@ impl Session {
             poll: self.polling && !is_final, // RFC 5880 §6.5: never both
             is_final,
             multiplier: self.config.multiplier,
-            mine: self.config.discriminator,
-            yours: self.remote.map_or(0, |remote| remote.mine.get()),
+            my_discriminator: self.config.discriminator,
+            your_discriminator: self.remote.map_or(0, |remote| remote.my_discriminator.get()),
             desired_tx: self.wanted_tx(),
             required_rx: self.config.required_rx,
         };
         self.out.push_back(Output::Send(packet));
     }
 
-    fn fire(&mut self, now: Instant) {
+    fn run_timers(&mut self, now: Instant) {
         if self.detect.is_some_and(|detect| detect <= now) {
             self.detect = None;
-            self.remote = None; // RFC 5880 §6.8.1: its discriminator is forgotten
+            self.remote = None; // RFC 5880 §6.8.1: the peer's discriminator is forgotten
             if matches!(self.state, State::Init | State::Up) {
                 self.go_down(now, Diagnostic::TimeExpired, Down::Expired);
             }

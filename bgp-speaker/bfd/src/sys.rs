@@ -1,4 +1,4 @@
-//! What no library does for us: random numbers of the kernel, and real-time scheduling of a thread.
+//! System calls without a safe wrapper: random numbers, and real-time scheduling of a thread.
 #![allow(
     unsafe_code,
     reason = "getrandom and sched_setscheduler with plain structures; nothing else is here"
@@ -6,7 +6,7 @@
 
 use std::io;
 
-/// Random octets of the kernel, fit for what must not be guessed.
+/// A random number of the kernel, fit for security purposes.
 pub(crate) fn random() -> io::Result<u64> {
     let mut octets = [0u8; 8];
     // SAFETY: pointer and length describe one live array.
@@ -18,8 +18,8 @@ pub(crate) fn random() -> io::Result<u64> {
     }
 }
 
-/// Lets the calling thread run before all ordinary ones. False without the privilege (CAP_SYS_NICE).
-pub(crate) fn run_first() -> bool {
+/// Gives the calling thread real-time priority. False without the privilege (CAP_SYS_NICE).
+pub(crate) fn set_realtime_priority() -> bool {
     schedule(libc::SCHED_FIFO, 1)
 }
 
@@ -31,23 +31,25 @@ fn schedule(policy: libc::c_int, priority: libc::c_int) -> bool {
     unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) == 0 }
 }
 
-/// Gives the calling thread BFD's priority while it lives, for a system call that the kernel may be at for long.
+/// Gives the calling thread the real-time priority of BFD until it is dropped, for system calls that take
+/// long.
 ///
-/// A kernel that is not preemptible ends a system call before anything else runs on its processor. One that wakes BFD leaves it on
-/// the processor where it last was if an ordinary thread is at work there, and it waits for as long as that takes; behind a thread of its
-/// own priority it is given another processor. With one alone nothing is changed: on a preemptible kernel BFD goes first then.
+/// A non-preemptible kernel finishes a system call before another thread runs on that processor. A wakeup of
+/// the BFD thread leaves it on its last processor if an ordinary thread runs there, so that it waits for the
+/// system call; behind a thread of the same priority it is moved to another processor. With a single
+/// processor nothing is changed: on a preemptible kernel BFD then runs first.
 #[derive(Debug)]
-pub struct BesideBfd(bool);
+pub struct RealtimeGuard(bool);
 
-impl BesideBfd {
-    /// Begins now. Without the privilege (CAP_SYS_NICE) nothing changes.
+impl RealtimeGuard {
+    /// Takes effect at once. Without the privilege (CAP_SYS_NICE) it does nothing.
     #[must_use]
     pub fn begin() -> Self {
-        Self(processors() > 1 && run_first())
+        Self(processors() > 1 && set_realtime_priority())
     }
 }
 
-impl Drop for BesideBfd {
+impl Drop for RealtimeGuard {
     fn drop(&mut self) {
         if self.0 {
             schedule(libc::SCHED_OTHER, 0);
@@ -55,7 +57,7 @@ impl Drop for BesideBfd {
     }
 }
 
-/// Processors that the calling thread may run on.
+/// Number of processors that the calling thread may run on.
 fn processors() -> usize {
     let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
     let is_set = |processor: &usize| set.is_ok_and(|set| set.is_set(*processor).unwrap_or(false));
@@ -76,7 +78,7 @@ mod tests {
         assert!(processors() >= 1);
         let before = policy();
         assert_eq!(before, libc::SCHED_OTHER);
-        let beside = BesideBfd::begin();
+        let beside = RealtimeGuard::begin();
         let now = if beside.0 { libc::SCHED_FIFO } else { before };
         assert_eq!(policy(), now);
         drop(beside);

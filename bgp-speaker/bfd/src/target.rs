@@ -1,4 +1,4 @@
-//! The sessions that are wanted, and how they are.
+//! Wanted sessions and their status.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crate::auth::{Auth, AuthError};
 use crate::packet::State;
 use crate::session::Down;
 
-/// Names a neighbor: its address, and the interface's index where that is link-local.
+/// Identifies a neighbor: its address, and the interface index if it is link-local.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Key {
     /// The neighbor's address.
@@ -16,54 +16,54 @@ pub struct Key {
     pub scope: u32,
 }
 
-/// A session to have.
+/// A wanted session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
-    /// With whom.
+    /// The neighbor.
     pub key: Key,
-    /// Our address; the kernel's choice when `None`.
+    /// Our address; `None`: chosen by the kernel.
     pub local: Option<IpAddr>,
-    /// The neighbor is some hops away (RFC 5883).
+    /// Multihop session (RFC 5883).
     pub multihop: bool,
-    /// Packets of a neighbor some hops away with a lower TTL are dropped; 0 for none. On the link it is always 255.
+    /// Lowest TTL of packets in a multihop session; 0: any. In a single-hop session it is 255.
     pub min_ttl: u8,
-    /// How often we send and can receive, 10 ms or more.
+    /// Transmit and receive interval, 10 ms or more.
     pub interval: Duration,
-    /// Packets that may be missed, 1–255.
+    /// Detection multiplier, 1–255.
     pub multiplier: u8,
-    /// Packets are signed with this key, and believed only when they are.
+    /// Authentication key; packets without it are dropped.
     pub auth: Option<Auth>,
 }
 
-/// A session as it is.
+/// Status of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Status {
     /// RFC 5880 §6.8.1.
     pub state: State,
-    /// Since when it has been in or out of Up.
+    /// When it last entered or left Up.
     pub since: Instant,
     /// How often it left Up.
     pub downs: u64,
     /// Why it last left Up.
     pub last_down: Option<Down>,
-    /// Silence of this length takes it down; `None` before anything was heard.
+    /// Detection time; `None` before a packet was received.
     pub detection_time: Option<Duration>,
-    /// Packets of the neighbor that were dropped, and why the last one was.
-    pub refused: (u64, Option<Refusal>),
+    /// Number of dropped packets of the neighbor, and the last reason.
+    pub dropped: (u64, Option<DropReason>),
 }
 
 /// Why a packet from a neighbor's address was dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refusal {
-    /// It came from further away than it may.
-    #[error("a packet with TTL {0}, want {1} or more: it comes from further away than this neighbor")]
+pub enum DropReason {
+    /// The TTL is too low: received value and minimum.
+    #[error("a packet has TTL {0}, required is {1} or more: its sender is farther away than this neighbor")]
     Ttl(u8, u8),
-    /// The neighbor is not on the link of that interface.
+    /// The interface with this index has no route to the neighbor.
     #[error(
         "a packet came in by the interface with index {0}, where the kernel has no route to this neighbor"
     )]
     Interface(u32),
-    /// It is not signed as agreed.
+    /// The authentication is not valid.
     #[error(transparent)]
     Auth(#[from] AuthError),
 }

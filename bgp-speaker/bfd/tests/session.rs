@@ -1,10 +1,5 @@
-//! Conversations of two sessions in virtual time.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+//! Two sessions exchange packets in virtual time.
+#![cfg(test)]
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -31,8 +26,8 @@ struct Pair {
     wire: Vec<(Instant, usize, Packet)>,
     delay: Duration,
     cut: [bool; 2],
-    /// When each end last heard a packet.
-    heard: [Instant; 2],
+    /// When each end last received a packet.
+    last_received: [Instant; 2],
     events: [Vec<Output>; 2],
     sent: [Vec<(Instant, Packet)>; 2],
 }
@@ -46,7 +41,7 @@ impl Pair {
             wire: Vec::new(),
             delay: MS,
             cut: [false; 2],
-            heard: [now; 2],
+            last_received: [now; 2],
             events: Default::default(),
             sent: Default::default(),
         }
@@ -85,7 +80,7 @@ impl Pair {
             self.now = self.now.max(next);
             if let Some(index) = self.wire.iter().position(|(at, _, _)| *at <= self.now) {
                 let (_, end, packet) = self.wire.remove(index);
-                self.heard[end] = self.now;
+                self.last_received[end] = self.now;
                 self.input(end, Input::Received(packet));
             }
             for end in 0..2 {
@@ -112,7 +107,7 @@ fn comes_up_and_speeds_up_after_poll_and_final() {
     pair.run(Duration::from_secs(5));
     assert_eq!(pair.states(), [State::Up; 2]);
     assert_eq!(pair.events, [vec![Output::Up], vec![Output::Up]]);
-    // The slower of what one sends and the other receives: 100 ms both ways, 300 ms detection.
+    // The slower of the transmit and receive intervals: 100 ms in both directions, 300 ms detection.
     assert_eq!(pair.ends[0].detection_time(), Some(MS * 300));
     let early = pair.sent[0]
         .iter()
@@ -137,14 +132,14 @@ fn silence_is_detected_in_time() {
     let mut pair = Pair::new(config(1, 50), config(2, 50));
     pair.run(Duration::from_secs(5));
     pair.cut[1] = true;
-    pair.run(MS * 2); // what is under way arrives
-    let deadline = pair.heard[0] + MS * 150;
+    pair.run(MS * 2); // packets in flight arrive
+    let deadline = pair.last_received[0] + MS * 150;
     pair.run(deadline - MS - pair.now);
     assert_eq!(pair.ends[0].state(), State::Up);
     pair.run(MS * 2);
     assert_eq!(pair.events[0].last(), Some(&Output::Down(Down::Expired)));
     pair.run(MS * 60);
-    // The other end still hears us, and is told.
+    // The other end still receives our packets and is sent the change.
     assert_eq!(
         pair.events[1].last(),
         Some(&Output::Down(Down::Neighbor(Diagnostic::TimeExpired)))
@@ -155,7 +150,7 @@ fn silence_is_detected_in_time() {
 }
 
 #[test]
-fn the_operators_down_is_told_and_ends() {
+fn admin_down_is_sent_and_ends() {
     let mut pair = Pair::new(config(1, 50), config(2, 50));
     pair.run(Duration::from_secs(5));
     pair.input(0, Input::AdminDown(true));
@@ -171,7 +166,7 @@ fn the_operators_down_is_told_and_ends() {
 fn a_longer_interval_waits_for_final() {
     let mut pair = Pair::new(config(1, 50), config(2, 50));
     pair.run(Duration::from_secs(5));
-    pair.cut[1] = true; // no Final comes
+    pair.cut[1] = true; // no Final arrives
     pair.input(0, Input::Reconfigure(config(1, 100)));
     let from = pair.sent[0].len();
     pair.run(MS * 120);
@@ -191,24 +186,24 @@ fn another_sessions_packet_is_ignored() {
     let mut pair = Pair::new(config(1, 50), config(2, 50));
     pair.run(Duration::from_secs(5));
     let mut stray = pair.sent[1].last().unwrap().1;
-    stray.yours = 99;
+    stray.your_discriminator = 99;
     stray.state = State::Down;
     pair.input(0, Input::Received(stray));
     assert_eq!(pair.ends[0].state(), State::Up);
 }
 
 #[test]
-fn while_up_a_packet_has_one_of_the_two_discriminators() {
+fn an_up_packet_has_one_of_the_two_discriminators() {
     let mut pair = Pair::new(config(1, 50), config(2, 50));
     pair.run(Duration::from_secs(5));
     let last = pair.sent[1].last().unwrap().1;
-    let down = |mine: u32, yours: u32| Packet {
+    let down = |my_discriminator: u32, your_discriminator: u32| Packet {
         state: State::Down,
-        mine: NonZeroU32::new(mine).unwrap(),
-        yours,
+        my_discriminator: NonZeroU32::new(my_discriminator).unwrap(),
+        your_discriminator,
         ..last
     };
-    // A stranger who knows neither; also with the other state that needs no discriminator.
+    // A packet with neither discriminator; also with the other state that allows it.
     pair.input(0, Input::Received(down(77, 0)));
     let admin = Packet {
         state: State::AdminDown,
@@ -224,11 +219,11 @@ fn while_up_a_packet_has_one_of_the_two_discriminators() {
         pair.input(0, Input::Received(down(77, 0)));
     }
     assert_eq!(pair.events[0].last(), Some(&Output::Down(Down::Expired)));
-    // The neighbor that hears us no more, or restarted and was told our discriminator.
-    for (mine, yours) in [(2, 0), (77, 1)] {
+    // The neighbor no longer receives our packets, or restarted and learned our discriminator.
+    for (my_discriminator, your_discriminator) in [(2, 0), (77, 1)] {
         let mut pair = Pair::new(config(1, 50), config(2, 50));
         pair.run(Duration::from_secs(5));
-        pair.input(0, Input::Received(down(mine, yours)));
+        pair.input(0, Input::Received(down(my_discriminator, your_discriminator)));
         assert_eq!(pair.ends[0].state(), State::Down);
     }
 }
@@ -236,9 +231,9 @@ fn while_up_a_packet_has_one_of_the_two_discriminators() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
-    /// Cuts, operators and other intervals in any order: when all is calm both ends are Up.
+    /// Cuts, operator commands and changed intervals in any order: afterwards both ends are Up.
     #[test]
-    fn heals(steps in proptest::collection::vec((0u8..6, 1u64..400, 10u64..120), 0..25)) {
+    fn recovers_after_disturbances(steps in proptest::collection::vec((0u8..6, 1u64..400, 10u64..120), 0..25)) {
         let mut pair = Pair::new(config(1, 50), config(2, 30));
         for (what, time, interval) in steps {
             match what {
@@ -258,14 +253,14 @@ proptest! {
         prop_assert_eq!(pair.states(), [State::Up; 2]);
         let ups = |end: usize| pair.events[end].iter().filter(|event| **event == Output::Up).count();
         let downs = |end: usize| pair.events[end].len() - ups(end);
-        prop_assert_eq!((ups(0), ups(1)), (downs(0) + 1, downs(1) + 1), "up and down take turns");
+        prop_assert_eq!((ups(0), ups(1)), (downs(0) + 1, downs(1) + 1), "up and down alternate");
     }
 
     /// A silent peer never lets a session come up, whatever it is sent before.
     #[test]
-    fn never_up_without_being_seen(time in 1u64..20_000) {
+    fn never_up_without_receiving(time in 1u64..20_000) {
         let mut pair = Pair::new(config(1, 50), config(2, 50));
-        pair.cut[0] = true; // the peer does not hear us
+        pair.cut[0] = true; // the peer does not receive our packets
         pair.run(MS * time as u32);
         prop_assert_ne!(pair.ends[0].state(), State::Up);
     }

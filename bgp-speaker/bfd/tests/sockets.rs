@@ -1,14 +1,8 @@
-//! Sessions over real sockets, in network namespaces of their own: who can disturb them.
+//! Sessions over real sockets in network namespaces: which packets can disturb them.
 //!
-//! Each test starts itself again in new namespaces, which end with that process. Where that is not possible the test says
-//! that it is left out, and why.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! Each test starts itself again in new namespaces, which end with that process. Where that is not possible
+//! it is skipped and prints why.
+#![cfg(test)]
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -16,14 +10,14 @@ use std::num::NonZeroU32;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bfd::{Bfd, Diagnostic, Down, Key, Packet, Refusal, State, Status, Target};
+use bfd::{Bfd, Diagnostic, Down, DropReason, Key, Packet, State, Status, Target};
 use nix::sched::{CloneFlags, setns, unshare};
 
 const INSIDE: &str = "PODROUTE_BFD_LAB";
-/// Far more than anything here takes; only a failure waits so long.
+/// Longer than anything here takes; reached only by a failure.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The session's neighbor, and what else is in its namespace.
+/// The session's neighbor, and other senders in its namespace.
 const NEIGHBOR: [&str; 2] = ["192.0.2.2", "2001:db8:a::2"];
 const OURS: [&str; 2] = ["192.0.2.1", "2001:db8:a::1"];
 
@@ -48,11 +42,11 @@ fn in_lab(test: &str, body: fn()) {
 
 fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {arguments}: {words}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {stderr}");
 }
 
-/// A namespace that ends with this process: the thread that made it stays there and does what it is given.
+/// A namespace that ends with this process: the thread that created it stays there and runs jobs.
 #[derive(Clone)]
 struct Namespace(std::sync::Arc<std::fs::File>);
 
@@ -76,11 +70,11 @@ impl Namespace {
         })
     }
 
-    /// A veth from here to the calling namespace.
+    /// A veth from the new namespace to the calling one.
     fn cable(&self, here: &str, there: &str) {
-        let mine = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+        let own = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
         self.within(|| {
-            let fd = std::os::fd::AsRawFd::as_raw_fd(&mine);
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&own);
             let netns = format!("/proc/{}/fd/{fd}", std::process::id());
             ip(&format!(
                 "link add {here} type veth peer name {there} netns {netns}"
@@ -91,7 +85,7 @@ impl Namespace {
     }
 }
 
-/// This namespace is the node; the neighbor hangs on eth0, a pod on pod0.
+/// This namespace is the node; the neighbor is behind eth0, a pod behind pod0.
 struct Lab {
     neighbor: Namespace,
     pod: Namespace,
@@ -113,7 +107,7 @@ fn lab() -> Lab {
     };
     addresses(OURS, "eth0");
     lab.neighbor.within(|| addresses(NEIGHBOR, "eth0"));
-    // The pod has the node's other end for a gateway, and takes the neighbor's address.
+    // The pod has the node's end as gateway, and takes the neighbor's address.
     ip("addr add 169.254.1.1/32 dev pod0");
     ip("addr add fe80::1/64 dev pod0 nodad");
     ip("route add 10.244.1.5/32 dev pod0");
@@ -144,7 +138,7 @@ fn target(remote: &str, local: &str) -> Target {
     }
 }
 
-/// Both ends with these changes to their targets.
+/// Both ends, with these changes to their targets.
 fn sessions(lab: &Lab, change: fn(&mut Target)) -> [Bfd; 2] {
     let start = |ours: [&str; 2], theirs: [&str; 2]| {
         let bfd = Bfd::start(|| ()).unwrap();
@@ -178,16 +172,16 @@ fn status(bfd: &Bfd, remote: &str) -> Status {
     *all.iter().find(|(key, _)| key.remote == remote).unwrap().1
 }
 
-/// Says that the neighbor's session is down.
-fn forged(yours: u32) -> [u8; 24] {
+/// A forged packet that reports the neighbor's session as down.
+fn forged(your_discriminator: u32) -> [u8; 24] {
     let packet = Packet {
         state: State::Down,
         diagnostic: Diagnostic::NeighborDown,
         poll: false,
         is_final: false,
         multiplier: 3,
-        mine: NonZeroU32::new(0xBAD).unwrap(),
-        yours,
+        my_discriminator: NonZeroU32::new(0xBAD).unwrap(),
+        your_discriminator,
         desired_tx: Duration::from_secs(1),
         required_rx: Duration::from_secs(1),
     };
@@ -206,17 +200,17 @@ fn forge(which: usize, port: u16, ttl: u32) {
     socket.send_to(&forged(0), &to.into()).unwrap();
 }
 
-/// Sends until a packet was refused for this reason: the first ones of a new link may be lost.
-fn refused(bfd: &Bfd, which: usize, expected: Refusal, send: impl Fn()) {
-    let before = status(bfd, NEIGHBOR[which]).refused.0;
+/// Sends until a packet was dropped for this reason: the first ones on a new link may be lost.
+fn dropped(bfd: &Bfd, which: usize, expected: DropReason, send: impl Fn()) {
+    let before = status(bfd, NEIGHBOR[which]).dropped.0;
     wait(&format!("refused: {expected}"), || {
         send();
-        let (count, why) = status(bfd, NEIGHBOR[which]).refused;
+        let (count, why) = status(bfd, NEIGHBOR[which]).dropped;
         count > before && why == Some(expected)
     });
 }
 
-/// Starts when the one before it has closed its sockets.
+/// Starts after the previous one has closed its sockets.
 fn start_again() -> Bfd {
     let limit = Instant::now() + LIMIT;
     loop {
@@ -237,24 +231,24 @@ fn packets_from_elsewhere_do_not_disturb() {
         for which in [0, 1] {
             // Through a router.
             for ttl in [1, 64, 254] {
-                let expected = Refusal::Ttl(u8::try_from(ttl).unwrap(), 255);
-                refused(&ends[0], which, expected, || {
+                let expected = DropReason::Ttl(u8::try_from(ttl).unwrap(), 255);
+                dropped(&ends[0], which, expected, || {
                     lab.neighbor.within(|| forge(which, 3784, ttl))
                 });
             }
-            // By a pod of the node: TTL 255 is no trouble for it. More than once, with pauses in which the answer of
-            // the kernel grows old.
+            // From a pod of the node, which can send TTL 255. More than once, with pauses in which the cached
+            // lookup expires.
             for _ in 0..20 {
-                refused(&ends[0], which, Refusal::Interface(pod0), || {
+                dropped(&ends[0], which, DropReason::Interface(pod0), || {
                     lab.pod.within(|| forge(which, 3784, 255))
                 });
             }
             // On the link, but without our discriminator.
             lab.neighbor.within(|| forge(which, 3784, 255));
         }
-        // What was sent before has been received when what comes after it is refused.
+        // Earlier packets have been received when a later one is dropped.
         for which in [0, 1] {
-            refused(&ends[0], which, Refusal::Ttl(1, 255), || {
+            dropped(&ends[0], which, DropReason::Ttl(1, 255), || {
                 lab.neighbor.within(|| forge(which, 3784, 1))
             });
             let status = status(&ends[0], NEIGHBOR[which]);
@@ -270,7 +264,7 @@ fn a_neighbor_that_starts_again_is_believed_after_the_silence_of_the_old_session
         || {
             let lab = lab();
             let [here, there] = sessions(&lab, |_| ());
-            // It goes without a word: what it sends on its way does not arrive.
+            // The neighbor disappears silently: its last packets do not arrive.
             lab.neighbor.within(|| ip("link set eth0 down"));
             drop(there);
             lab.neighbor.within(|| {
@@ -293,25 +287,28 @@ fn a_neighbor_that_starts_again_is_believed_after_the_silence_of_the_old_session
 }
 
 #[test]
-fn a_neighbor_that_hears_us_no_more_is_believed_at_once() {
-    in_lab("a_neighbor_that_hears_us_no_more_is_believed_at_once", || {
-        let lab = lab();
-        let [here, there] = sessions(&lab, |_| ());
-        // What it sends goes to an address that nobody has; what we send still arrives there.
-        lab.neighbor.within(|| {
-            ip(&format!(
-                "neigh replace {} lladdr 02:00:00:00:00:99 dev eth0 nud permanent",
-                OURS[0]
-            ));
-        });
-        wait("both ends down", || {
-            status(&here, NEIGHBOR[0]).downs == 1 && status(&there, OURS[0]).downs == 1
-        });
-        assert_eq!(status(&here, NEIGHBOR[0]).last_down, Some(Down::Expired));
-        // RFC 5880 §6.8.1: we have forgotten its discriminator by then, and it knows us by ours.
-        let told = Some(Down::Neighbor(Diagnostic::TimeExpired));
-        assert_eq!(status(&there, OURS[0]).last_down, told);
-    });
+fn a_neighbor_that_no_longer_receives_ends_the_session_at_once() {
+    in_lab(
+        "a_neighbor_that_no_longer_receives_ends_the_session_at_once",
+        || {
+            let lab = lab();
+            let [here, there] = sessions(&lab, |_| ());
+            // Its packets go to an unused address; ours still arrive there.
+            lab.neighbor.within(|| {
+                ip(&format!(
+                    "neigh replace {} lladdr 02:00:00:00:00:99 dev eth0 nud permanent",
+                    OURS[0]
+                ));
+            });
+            wait("both ends down", || {
+                status(&here, NEIGHBOR[0]).downs == 1 && status(&there, OURS[0]).downs == 1
+            });
+            assert_eq!(status(&here, NEIGHBOR[0]).last_down, Some(Down::Expired));
+            // RFC 5880 §6.8.1: we have forgotten its discriminator, and it knows ours.
+            let reported = Some(Down::Neighbor(Diagnostic::TimeExpired));
+            assert_eq!(status(&there, OURS[0]).last_down, reported);
+        },
+    );
 }
 
 #[test]
@@ -323,7 +320,7 @@ fn the_least_ttl_of_a_neighbor_some_hops_away() {
             target.min_ttl = 250;
         });
         for which in [0, 1] {
-            refused(&ends[0], which, Refusal::Ttl(249, 250), || {
+            dropped(&ends[0], which, DropReason::Ttl(249, 250), || {
                 lab.neighbor.within(|| forge(which, 4784, 249))
             });
             assert_eq!(status(&ends[0], NEIGHBOR[which]).downs, 0);
@@ -338,7 +335,7 @@ fn a_neighbor_that_moves_to_another_interface_is_believed_there() {
         || {
             let lab = lab();
             let [here, _there] = sessions(&lab, |_| ());
-            // The address moves to a bridge over the interface: added first, then deleted.
+            // The address moves to a bridge over the interface: first added, then deleted.
             ip("link add br0 type bridge");
             ip("link set br0 up");
             let mac = std::fs::read_to_string("/sys/class/net/eth0/address").unwrap();
@@ -347,10 +344,10 @@ fn a_neighbor_that_moves_to_another_interface_is_believed_there() {
             ip("link set eth0 master br0");
             ip(&format!("addr del {}/24 dev eth0", OURS[0]));
             let pod0 = nix::net::if_::if_nametoindex("pod0").unwrap();
-            refused(&here, 0, Refusal::Interface(pod0), || {
+            dropped(&here, 0, DropReason::Interface(pod0), || {
                 lab.pod.within(|| forge(0, 3784, 255))
             });
-            // A session of its own, so that what the old one knew does not count.
+            // A separate session, so that the state of the old one does not count.
             here.put(Vec::new());
             wait("no session", || here.status().is_empty());
             here.put(vec![target(NEIGHBOR[0], OURS[0])]);
@@ -385,7 +382,7 @@ fn discriminators_are_random() {
             });
             let mut bytes = [0; 64];
             let length = neighbor.recv(&mut bytes).unwrap();
-            seen.insert(Packet::decode(&bytes[..length]).unwrap().mine.get());
+            seen.insert(Packet::decode(&bytes[..length]).unwrap().my_discriminator.get());
             drop(bfd);
         }
         assert_eq!(seen.len(), 8, "{seen:?}");

@@ -1,4 +1,13 @@
-//! A peer as the RIB side sees it: relation, policies, limits, and the facts of its established session.
+//! A peer as the RIBs see it: kind, policies, limits, and the facts of its established session.
+//!
+//! ```
+//! use bgp_proto::peer::SessionId;
+//! use bgp_proto::types::PeerId;
+//!
+//! let peer = PeerId(7);
+//! let (first, second) = (SessionId { peer, epoch: 1 }, SessionId { peer, epoch: 2 });
+//! assert!(first < second); // inputs of the first session are ignored once the second is up
+//! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -7,17 +16,17 @@ use crate::policy::Policy;
 use crate::session::Negotiated;
 use crate::types::{Asn, PeerId, Prefix};
 
-/// Names one session of a peer: the number grows with each session, so that what belongs to an ended session is
-/// recognised by its type wherever it arrives late.
+/// Identifies one session of a peer. The epoch grows with each session, so that an input of an ended session
+/// is recognised and ignored however late it arrives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SessionId {
-    /// Whose session.
+    /// The peer.
     pub peer: PeerId,
-    /// 1 for the peer's first session, then one more for each.
+    /// 1 for the peer's first session, then one more for each session.
     pub epoch: u32,
 }
 
-/// How a peer relates to us.
+/// The relation to a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PeerKind {
     /// Another AS.
@@ -28,77 +37,77 @@ pub enum PeerKind {
     Client,
 }
 
-/// Another AS number of ours on a session, for a network that changes its number (RFC 7705).
+/// A different local AS number on a session, for a network that changes its number (RFC 7705).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LocalAs {
-    /// Leave it out of received paths (RFC 7705 §3.3, "No Prepend Inbound").
+    /// Do not prepend it to received paths (RFC 7705 §3.3, "No Prepend Inbound").
     pub no_prepend: bool,
-    /// Send it in place of our real number, not in front of it (RFC 7705 §3.3, "Replace Old AS").
+    /// Send it in place of our real AS number, not in front of it (RFC 7705 §3.3, "Replace Old AS").
     pub replace_as: bool,
 }
 
-/// What becomes of private AS numbers (RFC 6996) in paths sent to another AS.
+/// How private AS numbers (RFC 6996) are treated in paths sent to another AS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PrivateAs {
     /// Sent as they are.
     #[default]
     Keep,
-    /// Left out.
+    /// Removed.
     Remove,
-    /// Our own number stands in their place, so that the path keeps its length.
+    /// Replaced by our own AS number, so that the path keeps its length.
     Replace,
 }
 
-/// What a session does with paths beside the rules of its kind; the default is nothing.
+/// Path attribute rules of a session beyond those of its kind. The default changes nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PathRules {
-    /// `PeerRouting::local_asn` is not our real number.
+    /// `PeerRouting::local_asn` is not our real AS number.
     pub local_as: Option<LocalAs>,
-    /// Put our AS number in place of the peer's in paths sent to it, where it would see a loop.
+    /// Replace the peer's AS number by ours in paths sent to it, so that it does not see a loop.
     pub as_override: bool,
     /// Private AS numbers in paths sent to the peer.
     pub private_as: PrivateAs,
-    /// eBGP: leave NEXT_HOP as it is.
+    /// eBGP: do not change NEXT_HOP.
     pub next_hop_unchanged: bool,
-    /// eBGP: leave AS_PATH, NEXT_HOP and MULTI_EXIT_DISC as they are (RFC 7947 §2.2).
+    /// eBGP: do not change AS_PATH, NEXT_HOP and MULTI_EXIT_DISC (RFC 7947 §2.2).
     pub route_server: bool,
-    /// Refuse paths of an eBGP peer that do not begin with its AS number (RFC 4271 §6.3).
+    /// Reject paths of an eBGP peer that do not begin with its AS number (RFC 4271 §6.3).
     pub enforce_first_as: bool,
-    /// Of each prefix so many paths at most go to a peer that takes several (RFC 7911); 0 is all of them.
-    pub add_path_most: u16,
+    /// Most paths of a prefix sent to a peer with ADD-PATH (RFC 7911); 0 is all of them.
+    pub add_path_limit: u16,
 }
 
 /// A limit of received prefixes, per family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MaxPrefixes {
-    /// So many are taken.
+    /// Prefixes that are accepted.
     pub limit: u32,
-    /// Tell once when the peer passes this number.
+    /// Warn once when the peer exceeds this number.
     pub warn_at: Option<u32>,
-    /// What more than the limit does.
+    /// What happens when the limit is exceeded.
     pub action: OverLimit,
 }
 
-/// What more prefixes than the limit do.
+/// What happens when a peer exceeds its prefix limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OverLimit {
-    /// The session ends with Cease/1 (RFC 4486 §4), and may begin again after this time.
+    /// The session ends with Cease/1 (RFC 4486 §4) and stays down for this time.
     Cease {
-        /// Zero: after the usual back-off.
+        /// Zero: it is retried after the usual back-off.
         restart_after: std::time::Duration,
     },
-    /// Tell, and take them all the same.
+    /// Warn, and accept the prefixes.
     Warn,
 }
 
-/// How routes of a peer are treated.
+/// How routes from and to a peer are treated.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PeerRouting {
-    /// As in the configuration.
+    /// Name in the configuration.
     pub name: String,
-    /// Relation.
+    /// Relation to the peer.
     pub kind: PeerKind,
-    /// Our AS number towards the peer; another than the engine's with [`PathRules::local_as`].
+    /// Our AS number on this session; with [`PathRules::local_as`] it differs from the engine's.
     pub local_asn: Asn,
     /// The peer's AS number.
     pub remote_asn: Asn,
@@ -106,19 +115,41 @@ pub struct PeerRouting {
     pub import: Arc<Policy>,
     /// Export policy.
     pub export: Arc<Policy>,
-    /// Put ourselves as next hop of routes sent to the peer (iBGP; on eBGP it is the rule anyway).
+    /// Set ourselves as next hop of routes sent to the peer (iBGP; on eBGP this is the rule).
     pub next_hop_self: bool,
-    /// How often our own AS number may stand in received paths, 0–10.
+    /// How often our own AS number may occur in received paths, 0–10.
     pub allow_own_as: u8,
-    /// Most prefixes per family taken from the peer, `None` for no limit.
+    /// Most prefixes per family accepted from the peer; `None` for no limit.
     pub max_prefixes: Option<MaxPrefixes>,
-    /// Paths of one prefix that are taken from the peer where it sends path identifiers (RFC 7911); what exceeds this is
-    /// dropped. 0 takes all of them.
+    /// Most paths of a prefix accepted from a peer that sends path identifiers (RFC 7911); more are dropped.
+    /// 0 for no limit.
     pub max_paths_per_prefix: u16,
-    /// Octets that the peer's routes may take, about; more end the session. `None` for no limit.
+    /// Approximate memory in octets that the peer's routes may take; a peer that exceeds it loses its
+    /// session. `None` for no limit.
     pub max_memory: Option<usize>,
-    /// What else happens to its paths.
+    /// Rules for path attributes.
     pub rules: PathRules,
+}
+
+impl PeerRouting {
+    /// A peer whose policies accept all routes, with at most 64 paths per prefix and no other limit.
+    #[must_use]
+    pub fn new(name: String, kind: PeerKind, local_asn: Asn, remote_asn: Asn) -> Self {
+        Self {
+            name,
+            kind,
+            local_asn,
+            remote_asn,
+            import: Arc::new(Policy::accept_all()),
+            export: Arc::new(Policy::accept_all()),
+            next_hop_self: false,
+            allow_own_as: 0,
+            max_prefixes: None,
+            max_paths_per_prefix: 64,
+            max_memory: None,
+            rules: PathRules::default(),
+        }
+    }
 }
 
 /// Facts of an established session that export needs.
@@ -128,13 +159,14 @@ pub struct SessionFacts {
     pub negotiated: Arc<Negotiated>,
     /// The peer's address.
     pub remote_addr: IpAddr,
-    /// Our IPv4 address on the session's interface: the next hop of IPv4 routes we send.
+    /// Our IPv4 address on the session's interface: the next hop of the IPv4 routes we send.
     pub local_v4: Option<Ipv4Addr>,
-    /// Our global IPv6 address on the session's interface: the next hop of IPv6 routes we send.
+    /// Our global IPv6 address on the session's interface: the next hop of the IPv6 routes we send.
     pub local_v6: Option<Ipv6Addr>,
-    /// Our link-local address there, sent beside the global one to directly connected peers (RFC 2545 §2).
+    /// Our link-local address on that interface, sent beside the global one to directly connected peers (RFC
+    /// 2545 §2).
     pub link_local: Option<Ipv6Addr>,
-    /// The subnets that the peer and we share: a next hop inside them may be left as it is on eBGP
-    /// (RFC 4271 §5.1.3).
+    /// Subnets that both ends share: on eBGP a next hop inside one of them may be sent unchanged (RFC 4271
+    /// §5.1.3).
     pub shared_subnets: Vec<Prefix>,
 }

@@ -1,8 +1,18 @@
-//! The words of BGP as types: AS numbers, identifiers, prefixes, families and communities.
+//! Basic types: AS numbers, identifiers, prefixes, families and communities.
 //!
-//! Everything here is `Copy`, ordered and validated at construction, so that the rest of the crate
-//! never sees a bare `u32`. [`Prefix`] holds both families in 20 bytes, with host bits always zero,
-//! which makes equality and hashing plain integer work.
+//! Everything here is `Copy`, ordered and validated at construction, so that the rest of the crate never
+//! handles a bare `u32`. [`Prefix`] holds both families in 20 bytes. Its host bits are always zero, which
+//! makes equality and hashing plain integer operations.
+//!
+//! ```
+//! use bgp_proto::types::{Family, Prefix, PrefixError};
+//!
+//! let block: Prefix = "10.244.0.0/16".parse()?;
+//! assert!(block.contains(&"10.244.7.0/24".parse()?));
+//! assert_eq!((block.family(), block.len()), (Family::Ipv4, 16));
+//! assert!(matches!("10.244.1.1/24".parse::<Prefix>(), Err(PrefixError::HostBits { .. })));
+//! # Ok::<(), PrefixError>(())
+//! ```
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,12 +25,13 @@ mod ext_community;
 pub use community::{Community, CommunityError, LargeCommunity};
 pub use ext_community::{ExtCommunity, ExtCommunityError};
 
-/// An autonomous system number (RFC 6793), 0–4294967295. Zero is reserved (RFC 7607) and refused at the doors.
+/// An autonomous system number (RFC 6793), 0–4294967295. Zero is reserved (RFC 7607); decoding and
+/// configuration refuse it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Asn(pub u32);
 
 impl Asn {
-    /// Stands in a 2-octet field for a number that does not fit (RFC 6793 §9).
+    /// AS_TRANS: replaces a number that does not fit into a 2-octet field (RFC 6793 §9).
     pub const TRANS: Asn = Asn(23456);
 
     /// The 2-octet form, [`Asn::TRANS`] when the number needs four octets.
@@ -88,7 +99,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both, in the order in which everything is reported.
+    /// Both, in the order of all reports.
     pub const ALL: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
     /// The AFI of RFC 4760: 1 or 2.
@@ -100,7 +111,7 @@ impl Family {
         }
     }
 
-    /// The family of an (AFI, SAFI) pair, `None` for what we do not carry.
+    /// The family of an (AFI, SAFI) pair; `None` for other families.
     #[must_use]
     pub fn from_afi_safi(afi: u16, safi: u8) -> Option<Self> {
         match (afi, safi) {
@@ -198,7 +209,7 @@ impl fmt::Debug for FamilySet {
 
 /// An IPv4 or IPv6 prefix with host bits zero. Ordered by family, then address, then length.
 ///
-/// An IPv4 address stands in the first word, so that both families fit one 20-byte `Copy` value.
+/// The first word holds an IPv4 address, so that both families fit one 20-byte `Copy` value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prefix {
     family: Family,
@@ -224,22 +235,22 @@ impl Prefix {
         word
     }
 
-    /// The number of an IPv4 network among those of its length: neighbours differ by one.
+    /// The index of an IPv4 network among those of its length: neighbouring networks differ by one.
     pub(crate) fn number_v4(&self) -> u32 {
         self.word0().checked_shr(32 - u32::from(self.len)).unwrap_or(0)
     }
 
-    /// The same of an IPv6 network.
+    /// The index of an IPv6 network among those of its length.
     pub(crate) fn number_v6(&self) -> u128 {
         self.v6_bits().checked_shr(128 - u32::from(self.len)).unwrap_or(0)
     }
 
-    /// The address in words, an IPv4 one in the first.
+    /// The address as 32-bit words; an IPv4 address is the first word.
     pub(crate) fn words(&self) -> [u32; 4] {
         self.words
     }
 
-    /// What a prefix was taken apart into.
+    /// The prefix of [`Prefix::words`], a family and a length.
     pub(crate) fn from_words(family: Family, words: [u32; 4], len: u8) -> Self {
         Self { family, words, len }
     }
@@ -311,7 +322,7 @@ impl Prefix {
         self.len == 0
     }
 
-    /// The address, host bits zero.
+    /// The network address, host bits zero.
     #[must_use]
     pub fn addr(&self) -> IpAddr {
         match self.family {
@@ -320,7 +331,7 @@ impl Prefix {
         }
     }
 
-    /// The address bits left-aligned in 128 bits, so that both families compare alike.
+    /// The address bits left-aligned in 128 bits, so that both families can be compared by the same code.
     #[must_use]
     pub fn aligned_bits(&self) -> u128 {
         self.v6_bits()
@@ -357,7 +368,7 @@ impl fmt::Debug for Prefix {
 /// Why a text is not a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PrefixError {
-    /// No address, no slash or no number.
+    /// No address, slash or number.
     #[error("'{0}' is not ADDRESS/LENGTH, for example 10.244.1.0/24 or fd00:10:244:1::/64")]
     Syntax(String),
     /// The length does not fit the family.
@@ -366,9 +377,9 @@ pub enum PrefixError {
     /// Bits after the length are set.
     #[error("'{given}' has host bits set; did you mean {meant}?")]
     HostBits {
-        /// The text as given.
+        /// The text.
         given: String,
-        /// The same with host bits cleared.
+        /// The prefix with host bits cleared.
         meant: Prefix,
     },
 }
@@ -411,12 +422,12 @@ impl From<Prefix> for ipnet::IpNet {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct PathId(pub u32);
 
-/// A configured peer, numbered by the shell; stable while the peer is configured.
+/// A configured peer. The caller chooses the number; it is stable while the peer is configured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PeerId(pub u32);
 
 impl PeerId {
-    /// Stands for ourselves: the source of originated routes.
+    /// Stands for this speaker: the source of originated routes.
     pub const LOCAL: PeerId = PeerId(u32::MAX);
 }
 
@@ -441,10 +452,10 @@ impl HoldTime {
     }
 }
 
-/// A link-local address together with its interface, in the form of an address: inside the speaker a next hop is
-/// one value. The interface's index stands in bits 32–63, which are zero in link-local addresses (RFC 4291 §2.5.6).
-/// It never goes on the wire, and what comes from there with such bits is malformed ([`is_malformed_link_local`]).
-/// Other addresses stay as they are.
+/// A link-local address and its interface in one address, so that a next hop is a single value inside the
+/// speaker. Bits 32–63 hold the interface index; in link-local addresses they are zero (RFC 4291 §2.5.6).
+/// This form is never sent, and a received address with such bits is malformed ([`is_malformed_link_local`]).
+/// Other addresses are returned unchanged.
 #[must_use]
 pub fn with_scope(addr: Ipv6Addr, ifindex: u32) -> Ipv6Addr {
     if !addr.is_unicast_link_local() {
@@ -453,7 +464,7 @@ pub fn with_scope(addr: Ipv6Addr, ifindex: u32) -> Ipv6Addr {
     Ipv6Addr::from_bits(without_scope(addr).to_bits() | u128::from(ifindex) << 64)
 }
 
-/// The plain address of [`with_scope`].
+/// The plain address of a [`with_scope`] result.
 #[must_use]
 pub fn without_scope(addr: Ipv6Addr) -> Ipv6Addr {
     if addr.is_unicast_link_local() {
@@ -469,7 +480,7 @@ pub fn is_malformed_link_local(addr: Ipv6Addr) -> bool {
     addr.is_unicast_link_local() && addr.to_bits() >> 64 != 0xFE80_0000_0000_0000
 }
 
-/// The interface's index of [`with_scope`].
+/// The interface index in a [`with_scope`] result.
 #[must_use]
 pub fn scope_of(addr: IpAddr) -> Option<u32> {
     match addr {
@@ -497,7 +508,7 @@ mod tests {
         );
         let global: Ipv6Addr = "2001:db8:0:7::1".parse().unwrap();
         assert_eq!((scope_of(global.into()), without_scope(global)), (None, global));
-        assert_eq!(with_scope(global, 9), global, "an interface has no place in it");
+        assert_eq!(with_scope(global, 9), global, "an interface is not part of it");
         for (text, malformed) in [
             ("fe80::1", false),
             ("fe80::ffff:ffff:ffff:ffff", false),

@@ -1,11 +1,5 @@
-//! The engine against a world of peers that decode what they are sent.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! The engine with peers that decode what it sends: sessions, import, export and refresh.
+#![cfg(test)]
 
 mod common;
 
@@ -13,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::engine::{Input, Originated, PeerKind, Prefixes, RouteFilter, Unused};
+use bgp_proto::engine::{Input, Originated, PeerKind, Prefixes, RouteFilter, UnusedReason};
 use bgp_proto::policy::{Actions, Matcher, Policy, PrefixRange, Rule, Source, Verdict};
 use bgp_proto::rib::table::Ineligible;
 use bgp_proto::types::{Asn, Community, Family, PeerId, Prefix};
@@ -26,8 +20,8 @@ const A: PeerId = PeerId(1);
 const B: PeerId = PeerId(2);
 const C: PeerId = PeerId(3);
 
-fn heard<'a>(world: &'a World, peer: PeerId, text: &str) -> Option<&'a PathAttrs> {
-    world.heard[&peer].routes.get(&prefix(text))
+fn received<'a>(world: &'a World, peer: PeerId, text: &str) -> Option<&'a PathAttrs> {
+    world.received[&peer].routes.get(&prefix(text))
 }
 
 fn block(text: &str) -> Originated {
@@ -48,7 +42,7 @@ fn originated_blocks_reach_both_kinds_of_peer() {
         block("fd00:1::/64"),
     ]));
     world.pump();
-    let external = heard(&world, A, "10.244.1.0/24").unwrap();
+    let external = received(&world, A, "10.244.1.0/24").unwrap();
     assert_eq!(
         (external.as_path.to_string(), external.next_hop.to_string()),
         ("64512".into(), "192.0.2.1".into())
@@ -57,15 +51,15 @@ fn originated_blocks_reach_both_kinds_of_peer() {
         (external.local_pref, &external.communities[..]),
         (None, &[Community(7)][..])
     );
-    let internal = heard(&world, B, "fd00:1::/64").unwrap();
+    let internal = received(&world, B, "fd00:1::/64").unwrap();
     assert_eq!((internal.as_path.hops(), internal.local_pref), (0, Some(100)));
     assert_eq!(internal.next_hop.to_string(), "2001:db8::1");
-    assert_eq!(world.heard[&A].end_of_rib, [Family::Ipv4, Family::Ipv6]);
-    assert!(world.fib.is_empty(), "our own block is not a learned route");
+    assert_eq!(world.received[&A].end_of_rib, [Family::Ipv4, Family::Ipv6]);
+    assert!(world.fib.is_empty(), "our own block is not a received route");
 
     world.handle(Input::Originate(vec![block("fd00:1::/64")]));
     world.pump();
-    assert!(heard(&world, A, "10.244.1.0/24").is_none() && heard(&world, A, "fd00:1::/64").is_some());
+    assert!(received(&world, A, "10.244.1.0/24").is_none() && received(&world, A, "fd00:1::/64").is_some());
 }
 
 #[test]
@@ -76,9 +70,9 @@ fn ibgp_routes_go_to_ebgp_but_not_to_ibgp() {
     world.add(C, PeerKind::External);
     world.announce(A, &["10.244.2.0/24"]);
     world.pump();
-    assert!(heard(&world, B, "10.244.2.0/24").is_none());
-    assert!(heard(&world, A, "10.244.2.0/24").is_none());
-    let route = heard(&world, C, "10.244.2.0/24").unwrap();
+    assert!(received(&world, B, "10.244.2.0/24").is_none());
+    assert!(received(&world, A, "10.244.2.0/24").is_none());
+    let route = received(&world, C, "10.244.2.0/24").unwrap();
     assert_eq!(
         (route.as_path.to_string(), route.next_hop.to_string()),
         ("64512".into(), "192.0.2.1".into())
@@ -96,21 +90,21 @@ fn a_reflector_sets_originator_and_cluster_and_leaves_the_next_hop() {
     world.announce(C, &["10.244.3.0/24"]);
     world.pump();
     for peer in [B, C] {
-        let route = heard(&world, peer, "10.244.2.0/24").unwrap();
-        let rare = route.rare.as_deref().unwrap();
-        assert_eq!(rare.originator_id.unwrap().get(), 0x0A00_0101);
-        assert_eq!(rare.cluster_list, [0x0A00_0001]);
+        let route = received(&world, peer, "10.244.2.0/24").unwrap();
+        let extra = route.extra.as_deref().unwrap();
+        assert_eq!(extra.originator_id.unwrap().get(), 0x0A00_0101);
+        assert_eq!(extra.cluster_list, [0x0A00_0001]);
         assert_eq!(route.next_hop.addr(), IpAddr::V4(address(A)));
     }
     assert!(
-        heard(&world, A, "10.244.2.0/24").is_none(),
-        "not back to its source"
+        received(&world, A, "10.244.2.0/24").is_none(),
+        "not sent to its source"
     );
-    assert!(heard(&world, A, "10.244.3.0/24").is_some() && heard(&world, C, "10.244.3.0/24").is_none());
+    assert!(received(&world, A, "10.244.3.0/24").is_some() && received(&world, C, "10.244.3.0/24").is_none());
 }
 
 #[test]
-fn a_new_best_source_forgets_what_it_was_told() {
+fn a_new_best_source_clears_what_was_advertised_to_it() {
     let mut world = World::new(config());
     for peer in [A, B, C] {
         world.add(peer, PeerKind::Client);
@@ -124,17 +118,20 @@ fn a_new_best_source_forgets_what_it_was_told() {
         announce(better, &[prefix("10.244.2.0/24")]),
     ));
     world.pump();
-    assert!(heard(&world, B, "10.244.2.0/24").is_none());
+    assert!(received(&world, B, "10.244.2.0/24").is_none());
     assert_eq!(
-        heard(&world, A, "10.244.2.0/24").unwrap().next_hop.addr(),
+        received(&world, A, "10.244.2.0/24").unwrap().next_hop.addr(),
         IpAddr::V4(address(B))
     );
-    assert_eq!(heard(&world, C, "10.244.2.0/24").unwrap().local_pref, Some(200));
+    assert_eq!(
+        received(&world, C, "10.244.2.0/24").unwrap().local_pref,
+        Some(200)
+    );
     world.down(B);
     world.pump();
-    assert!(heard(&world, A, "10.244.2.0/24").is_none());
+    assert!(received(&world, A, "10.244.2.0/24").is_none());
     assert_eq!(
-        heard(&world, C, "10.244.2.0/24").unwrap().next_hop.addr(),
+        received(&world, C, "10.244.2.0/24").unwrap().next_hop.addr(),
         IpAddr::V4(address(A))
     );
 }
@@ -152,25 +149,30 @@ fn loops_and_own_blocks_are_kept_but_not_used() {
     ));
     world.announce(A, &["10.244.1.128/25"]);
     world.pump();
-    assert!(heard(&world, B, "10.244.1.128/25").is_some());
+    assert!(received(&world, B, "10.244.1.128/25").is_some());
     world.handle(Input::Originate(vec![block("10.244.1.0/24")]));
     world.pump();
-    assert!(heard(&world, B, "10.244.1.128/25").is_none() && heard(&world, B, "10.244.9.0/24").is_none());
+    assert!(
+        received(&world, B, "10.244.1.128/25").is_none() && received(&world, B, "10.244.9.0/24").is_none()
+    );
     let why = |text: &str| {
         let filter = RouteFilter {
             prefixes: Prefixes::Exactly(prefix(text)),
             ..RouteFilter::default()
         };
-        shown(&world.engine, &filter)[0].paths[0].unused
+        routes_matching(&world.engine, &filter)[0].paths[0].unused
     };
-    assert_eq!(why("10.244.9.0/24"), Some(Unused::Refused(Ineligible::AsLoop)));
+    assert_eq!(
+        why("10.244.9.0/24"),
+        Some(UnusedReason::Refused(Ineligible::AsLoop))
+    );
     assert_eq!(
         why("10.244.1.128/25"),
-        Some(Unused::Refused(Ineligible::OwnBlock))
+        Some(UnusedReason::Refused(Ineligible::OwnBlock))
     );
     world.handle(Input::Originate(vec![]));
     world.pump();
-    assert!(heard(&world, B, "10.244.1.128/25").is_some());
+    assert!(received(&world, B, "10.244.1.128/25").is_some());
 }
 
 #[test]
@@ -198,7 +200,7 @@ fn equal_paths_share_the_kernel_route_and_a_lost_next_hop_leaves_it() {
 }
 
 #[test]
-fn policies_reject_change_and_are_evaluated_anew() {
+fn policies_reject_and_modify_and_are_evaluated_again() {
     let mut world = World::new(config());
     let rule = |text: &str, local_pref| Rule {
         matcher: Matcher {
@@ -230,15 +232,21 @@ fn policies_reject_change_and_are_evaluated_anew() {
     world.add(B, PeerKind::Internal);
     world.announce(A, &["10.244.2.0/24", "10.244.3.0/24"]);
     world.pump();
-    assert_eq!(heard(&world, B, "10.244.2.0/24").unwrap().local_pref, Some(300));
-    assert!(heard(&world, B, "10.244.3.0/24").is_none());
+    assert_eq!(
+        received(&world, B, "10.244.2.0/24").unwrap().local_pref,
+        Some(300)
+    );
+    assert!(received(&world, B, "10.244.3.0/24").is_none());
     world.handle(Input::Configure(
         A,
         Arc::new(with(vec![rule("10.244.3.0/24", None)])),
     ));
     world.pump();
-    assert!(heard(&world, B, "10.244.2.0/24").is_none());
-    assert_eq!(heard(&world, B, "10.244.3.0/24").unwrap().local_pref, Some(100));
+    assert!(received(&world, B, "10.244.2.0/24").is_none());
+    assert_eq!(
+        received(&world, B, "10.244.3.0/24").unwrap().local_pref,
+        Some(100)
+    );
 }
 
 #[test]
@@ -248,14 +256,14 @@ fn an_export_policy_changed_at_run_time_withdraws() {
     world.add(B, PeerKind::External);
     world.announce(A, &["10.244.2.0/24"]);
     world.pump();
-    assert!(heard(&world, B, "10.244.2.0/24").is_some());
+    assert!(received(&world, B, "10.244.2.0/24").is_some());
     let closed = bgp_proto::engine::PeerRouting {
         export: Arc::new(Policy::reject_all()),
         ..routing(B, PeerKind::External)
     };
     world.handle(Input::Configure(B, Arc::new(closed)));
     world.pump();
-    assert!(heard(&world, B, "10.244.2.0/24").is_none());
+    assert!(received(&world, B, "10.244.2.0/24").is_none());
 }
 
 #[test]
@@ -273,9 +281,9 @@ fn well_known_communities() {
         world.handle(Input::Routes(world.session(A), announce(attrs, &[prefix(text)])));
     }
     world.pump();
-    assert!(world.heard[&B].routes.is_empty());
+    assert!(world.received[&B].routes.is_empty());
     assert_eq!(
-        world.heard[&C].routes.keys().copied().collect::<Vec<_>>(),
+        world.received[&C].routes.keys().copied().collect::<Vec<_>>(),
         [prefix("10.1.0.0/24")]
     );
 }
@@ -307,7 +315,7 @@ fn too_many_prefixes_end_the_session_and_take_no_more() {
     assert!(world.engine.counts(A).received[0] <= 165);
 }
 
-/// A neighbour that sends sets of attributes which nobody else has: they are what memory goes to.
+/// A neighbor whose routes all have different attribute sets, which use most memory.
 #[test]
 fn too_much_memory_ends_the_session_and_is_given_back() {
     const MOST: usize = 4 << 20;
@@ -331,7 +339,7 @@ fn too_much_memory_ends_the_session_and_is_given_back() {
         sent += 1;
         send(&mut world, A, sent);
         world.pump();
-        assert!(sent < 10_000, "nobody looks at memory");
+        assert!(sent < 10_000, "the memory limit has no effect");
     }
     let used = world.engine.counts(A).memory;
     assert!(
@@ -343,11 +351,11 @@ fn too_much_memory_ends_the_session_and_is_given_back() {
         panic!("warned {:?}", world.memory_limits);
     };
     assert!(peer == A && warned < MOST && warned > MOST / 100 * 80, "{warned}");
-    // What comes before the session is down changes nothing.
+    // Inputs of a session that is not established change nothing.
     send(&mut world, A, sent + 1);
     world.pump();
     assert_eq!(world.engine.counts(A).memory, used);
-    // The same of a peer that may.
+    // A peer with a higher limit.
     for n in 1..=sent + 1 {
         send(&mut world, B, n);
     }
@@ -358,7 +366,7 @@ fn too_much_memory_ends_the_session_and_is_given_back() {
     assert_eq!((world.failed.len(), world.memory_limits.len()), (1, 1));
 }
 
-/// Routes that share their attributes cost little.
+/// Routes with the same attributes use little memory.
 #[test]
 fn shared_attributes_count_once() {
     let mut world = World::new(config());
@@ -407,7 +415,8 @@ fn enhanced_refresh_sweeps_what_did_not_come_again() {
     assert_eq!(world.engine.counts(A).received, [1, 1]);
 }
 
-/// RFC 4724 §4.2: the routes of a restarting peer stay; what does not come again by its End-of-RIB goes.
+/// RFC 4724 §4.2: the routes of a restarting peer are retained; those not announced again before its
+/// End-of-RIB are removed.
 #[test]
 fn a_restarting_peer_keeps_its_routes_until_its_end_of_rib() {
     let mut world = World::new(config());
@@ -415,10 +424,10 @@ fn a_restarting_peer_keeps_its_routes_until_its_end_of_rib() {
     world.add(B, PeerKind::External);
     world.announce(A, &["10.1.0.0/24", "10.2.0.0/24"]);
     world.pump();
-    let (messages, batches) = (world.heard[&B].messages, world.fib_batches);
+    let (messages, batches) = (world.received[&B].messages, world.fib_batches);
     world.restarting(A);
     world.pump();
-    assert_eq!((world.fib.len(), world.heard[&B].routes.len()), (2, 2));
+    assert_eq!((world.fib.len(), world.received[&B].routes.len()), (2, 2));
 
     let mut back = facts(A, PeerKind::External);
     let mut negotiated = (*back.negotiated).clone();
@@ -435,11 +444,11 @@ fn a_restarting_peer_keeps_its_routes_until_its_end_of_rib() {
     world.add_with(A, routing(A, PeerKind::External), back);
     world.announce(A, &["10.1.0.0/24"]);
     world.pump();
-    assert_eq!(world.heard[&A].routes.len(), 0, "not its own routes");
+    assert_eq!(world.received[&A].routes.len(), 0, "not its own routes");
     assert_eq!(
-        (world.heard[&B].messages, world.fib_batches),
+        (world.received[&B].messages, world.fib_batches),
         (messages, batches),
-        "nobody noticed anything"
+        "the outputs changed"
     );
     let end = RouteBatch {
         ops: vec![RouteOp::EndOfRib(Family::Ipv4)],
@@ -451,7 +460,7 @@ fn a_restarting_peer_keeps_its_routes_until_its_end_of_rib() {
         world.fib.keys().copied().collect::<Vec<_>>(),
         [prefix("10.1.0.0/24")]
     );
-    assert_eq!(world.heard[&B].routes.len(), 1);
+    assert_eq!(world.received[&B].routes.len(), 1);
 }
 
 #[test]
@@ -468,9 +477,9 @@ fn a_peer_that_never_comes_back_loses_its_routes() {
     assert_eq!((world.fib.len(), world.engine.sizes()), (0, (0, 0, 0)));
 }
 
-/// Whoever sweeps at End-of-RIB must have heard of the routes before it.
+/// The routes before an End-of-RIB are processed before it.
 #[test]
-fn an_end_of_rib_is_told_after_the_routes_before_it() {
+fn an_end_of_rib_is_sent_after_the_routes_before_it() {
     let mut world = World::new(config());
     world.add(A, PeerKind::External);
     world.announce(A, &["10.1.0.0/24"]);
@@ -482,27 +491,27 @@ fn an_end_of_rib_is_told_after_the_routes_before_it() {
             ..Default::default()
         },
     ));
-    let mut told = Vec::new();
-    let mut asked = Vec::new();
+    let mut outputs = Vec::new();
+    let mut watched = Vec::new();
     while let Some(output) = world.engine.poll_output() {
         if let bgp_proto::engine::Output::Watch(list) = output {
-            asked.extend(list);
+            watched.extend(list);
         } else {
-            told.push(output);
+            outputs.push(output);
         }
     }
     assert!(
-        !told
+        !outputs
             .iter()
             .any(|output| matches!(output, bgp_proto::engine::Output::EndOfRib(..))),
-        "{told:?}"
+        "{outputs:?}"
     );
     let reach = bgp_proto::engine::Reach::Reachable { metric: 0 };
     world.handle(Input::NextHops(
-        asked.into_iter().map(|addr| (addr, reach)).collect(),
+        watched.into_iter().map(|addr| (addr, reach)).collect(),
     ));
-    let told: Vec<_> = std::iter::from_fn(|| world.engine.poll_output()).collect();
-    let position = |wanted: fn(&bgp_proto::engine::Output) -> bool| told.iter().position(wanted).unwrap();
+    let outputs: Vec<_> = std::iter::from_fn(|| world.engine.poll_output()).collect();
+    let position = |wanted: fn(&bgp_proto::engine::Output) -> bool| outputs.iter().position(wanted).unwrap();
     let routes = position(|output| matches!(output, bgp_proto::engine::Output::Fib { .. }));
     let end = position(|output| matches!(output, bgp_proto::engine::Output::EndOfRib(..)));
     assert!(routes < end);
@@ -515,7 +524,7 @@ fn a_refresh_request_sends_everything_again() {
     world.add(B, PeerKind::External);
     world.announce(A, &["10.1.0.0/24", "10.2.0.0/24"]);
     world.pump();
-    world.heard.get_mut(&B).unwrap().routes.clear();
+    world.received.get_mut(&B).unwrap().routes.clear();
     world.handle(Input::Refresh(
         world.session(B),
         Refresh {
@@ -524,7 +533,7 @@ fn a_refresh_request_sends_everything_again() {
         },
     ));
     world.pump();
-    assert_eq!(world.heard[&B].routes.len(), 2);
+    assert_eq!(world.received[&B].routes.len(), 2);
 }
 
 #[test]
@@ -534,25 +543,25 @@ fn a_change_that_changes_no_bytes_is_not_sent() {
     world.add(B, PeerKind::External);
     world.announce(A, &["10.1.0.0/24"]);
     world.pump();
-    let messages = world.heard[&B].messages;
+    let messages = world.received[&B].messages;
     let mut attrs = attrs_from(A, PeerKind::External);
-    attrs.med = Some(77); // not passed on to another AS
+    attrs.med = Some(77); // not sent to another AS
     world.handle(Input::Routes(
         world.session(A),
         announce(attrs, &[prefix("10.1.0.0/24")]),
     ));
     world.pump();
-    assert_eq!(world.heard[&B].messages, messages);
+    assert_eq!(world.received[&B].messages, messages);
 }
 
-/// Packing: prefixes of one attribute set share messages, and are sent as one encoding.
+/// Packing: prefixes with the same attributes share messages and one encoding.
 #[test]
 fn packs_prefixes_into_full_messages() {
     let mut world = World::new(config());
     world.add(A, PeerKind::External);
     world.add(B, PeerKind::External);
     world.pump();
-    let before = world.heard[&B].messages;
+    let before = world.received[&B].messages;
     let many: Vec<Prefix> = (0..4000)
         .map(|n| Prefix::v4(0x0B00_0000 + (n << 8), 24))
         .collect();
@@ -561,9 +570,9 @@ fn packs_prefixes_into_full_messages() {
         announce(attrs_from(A, PeerKind::External), &many),
     ));
     world.pump();
-    assert_eq!(world.heard[&B].routes.len(), 4000);
+    assert_eq!(world.received[&B].routes.len(), 4000);
     assert!(
-        world.heard[&B].messages - before <= 5,
+        world.received[&B].messages - before <= 5,
         "4000 prefixes of 4 octets fit into four messages of 4096"
     );
 }
@@ -575,7 +584,7 @@ fn a_slow_peer_misses_nothing_and_holds_up_nobody() {
         world.add(peer, PeerKind::External);
     }
     world.pump();
-    world.heard.get_mut(&B).unwrap().slow = true;
+    world.received.get_mut(&B).unwrap().slow = true;
     for round in 0..200u32 {
         let many: Vec<Prefix> = (0..8000)
             .map(|n| Prefix::v4(0x0B00_0000 + (n << 8), 24))
@@ -584,19 +593,22 @@ fn a_slow_peer_misses_nothing_and_holds_up_nobody() {
         attrs.communities = [Community(round)].into();
         world.handle(Input::Routes(world.session(A), announce(attrs, &many)));
         world.pump();
-        assert_eq!(world.heard[&C].routes[&many[0]].communities[0], Community(round));
+        assert_eq!(
+            world.received[&C].routes[&many[0]].communities[0],
+            Community(round)
+        );
     }
     assert!(
-        world.heard[&B].queued_bytes < 6 << 20,
+        world.received[&B].queued_bytes < 6 << 20,
         "a slow peer's backlog is bounded: {}",
-        world.heard[&B].queued_bytes
+        world.received[&B].queued_bytes
     );
-    world.heard.get_mut(&B).unwrap().slow = false;
+    world.received.get_mut(&B).unwrap().slow = false;
     world.drain(B);
     world.pump();
-    assert_eq!(world.heard[&B].routes.len(), 8000);
+    assert_eq!(world.received[&B].routes.len(), 8000);
     assert!(
-        world.heard[&B]
+        world.received[&B]
             .routes
             .values()
             .all(|attrs| attrs.communities[0] == Community(199))

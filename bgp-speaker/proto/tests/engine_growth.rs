@@ -1,11 +1,5 @@
-//! What a peer can make the engine keep, and the work that it can make.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! Bounds on the memory and the work that a peer can cause.
+#![cfg(test)]
 
 mod common;
 
@@ -26,25 +20,25 @@ fn numbered(n: u32) -> Prefix {
     Prefix::v4(0x0B00_0000 + n, 32)
 }
 
-fn several(peer: PeerId) -> SessionFacts {
+fn with_add_path(peer: PeerId) -> SessionFacts {
     let mut facts = facts(peer, PeerKind::External);
     let negotiated = Arc::make_mut(&mut facts.negotiated);
     (negotiated.add_path_send, negotiated.add_path_receive) = (FamilySet::ALL, FamilySet::ALL);
     facts
 }
 
-/// How a peer comes to be behind.
+/// How a peer falls behind.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Behind {
-    /// It has read all, and stops.
+    /// It reads everything, then stops reading.
     Follower,
-    /// It came up and never read.
+    /// It is up and never reads.
     New,
-    /// It moves to another group.
+    /// It moves to another update group.
     Moved,
 }
 
-/// B reads nothing while A announces and withdraws new prefixes; the table does not grow with them.
+/// B reads nothing while A announces and withdraws new prefixes; the table does not grow.
 fn rounds_beside_a_slow_reader(behind: Behind, facts_b: SessionFacts, rounds: u32) {
     let mut world = World::new(config());
     world.add(A, PeerKind::External);
@@ -57,8 +51,8 @@ fn rounds_beside_a_slow_reader(behind: Behind, facts_b: SessionFacts, rounds: u3
     if behind != Behind::New {
         world.pump();
     }
-    world.heard.get_mut(&B).unwrap().slow = true;
-    // So much at once that it counts as slow, each route with attributes of its own.
+    world.received.get_mut(&B).unwrap().slow = true;
+    // Enough to count as a slow peer: each route has its own attributes.
     let large = |n: u32| {
         let mut attrs = attrs();
         attrs.as_path = attrs.as_path.prepend(bgp_proto::types::Asn(n), 250);
@@ -83,10 +77,10 @@ fn rounds_beside_a_slow_reader(behind: Behind, facts_b: SessionFacts, rounds: u3
         world.handle(Input::Configure(B, moved.into()));
         world.pump();
     }
-    let gone: Vec<Prefix> = many.map(numbered).collect();
-    world.handle(Input::Routes(world.session(A), withdraw(&gone)));
+    let removed: Vec<Prefix> = many.map(numbered).collect();
+    world.handle(Input::Routes(world.session(A), withdraw(&removed)));
     world.pump();
-    let bound = world.engine.places();
+    let bound = world.engine.slots();
     for round in 0..rounds {
         let two = [numbered(2_000_000 + 2 * round), numbered(2_000_001 + 2 * round)];
         world.handle(Input::Routes(world.session(A), announce(attrs(), &two)));
@@ -95,17 +89,21 @@ fn rounds_beside_a_slow_reader(behind: Behind, facts_b: SessionFacts, rounds: u3
         world.pump();
     }
     assert!(
-        world.engine.places() <= bound + 16,
+        world.engine.slots() <= bound + 16,
         "{behind:?}: {} places for destinations, {bound} before",
-        world.engine.places()
+        world.engine.slots()
     );
     assert!(world.engine.counts(B).outstanding < 6 << 20);
-    world.heard.get_mut(&B).unwrap().slow = false;
+    world.received.get_mut(&B).unwrap().slow = false;
     world.drain(B);
     world.pump();
-    let known: Vec<Prefix> = world.heard[&B].routes.keys().copied().collect();
+    let known: Vec<Prefix> = world.received[&B].routes.keys().copied().collect();
     assert_eq!(known, stays, "{behind:?}");
-    let known: Vec<Prefix> = world.heard[&B].paths.keys().map(|(prefix, _)| *prefix).collect();
+    let known: Vec<Prefix> = world.received[&B]
+        .paths
+        .keys()
+        .map(|(prefix, _)| *prefix)
+        .collect();
     assert_eq!(known, stays, "{behind:?}");
     assert_eq!(world.engine.sizes().0, stays.len());
 }
@@ -116,23 +114,23 @@ fn the_table_does_not_grow_beside_a_slow_reader() {
 }
 
 #[test]
-fn nor_beside_a_new_one() {
+fn the_table_does_not_grow_beside_a_new_slow_peer() {
     rounds_beside_a_slow_reader(Behind::New, facts(B, PeerKind::External), 20_000);
 }
 
 #[test]
-fn nor_beside_one_that_moves() {
+fn the_table_does_not_grow_beside_a_moving_slow_peer() {
     rounds_beside_a_slow_reader(Behind::Moved, facts(B, PeerKind::External), 20_000);
 }
 
 #[test]
-fn nor_beside_one_that_takes_several_paths() {
+fn the_table_does_not_grow_beside_a_slow_peer_with_add_path() {
     for behind in [Behind::Follower, Behind::Moved] {
-        rounds_beside_a_slow_reader(behind, several(B), 20_000);
+        rounds_beside_a_slow_reader(behind, with_add_path(B), 20_000);
     }
 }
 
-/// Announces so many paths of one prefix, in messages of 500.
+/// Announces this many paths of one prefix, in messages of 500.
 fn paths_of_one_prefix(world: &mut World, count: u32) {
     let ids: Vec<u32> = (1..=count).collect();
     for part in ids.chunks(500) {
@@ -162,8 +160,8 @@ fn with_paths(max_paths_per_prefix: u16) -> World {
         max_paths_per_prefix,
         ..routing(A, PeerKind::External)
     };
-    world.add_with(A, routing_a, several(A));
-    world.add_with(B, routing(B, PeerKind::External), several(B));
+    world.add_with(A, routing_a, with_add_path(A));
+    world.add_with(B, routing(B, PeerKind::External), with_add_path(B));
     world.pump();
     world
 }
@@ -173,22 +171,22 @@ fn paths_of_one_prefix_are_bounded_with_one_warning() {
     let mut world = with_paths(64);
     for _ in 0..2 {
         paths_of_one_prefix(&mut world, 5000);
-        assert_eq!(world.heard[&B].paths.len(), 64);
+        assert_eq!(world.received[&B].paths.len(), 64);
         assert_eq!(world.engine.counts(A).received, [64, 0]);
         assert_eq!(world.path_limits, [(A, numbered(1))]);
     }
     world.down(A);
-    world.add_with(A, routing(A, PeerKind::External), several(A));
+    world.add_with(A, routing(A, PeerKind::External), with_add_path(A));
     paths_of_one_prefix(&mut world, 100);
     assert_eq!(world.path_limits.len(), 2, "once a session");
-    assert_eq!(world.heard[&B].paths.len(), 64);
-    // 0 takes all.
+    assert_eq!(world.received[&B].paths.len(), 64);
+    // 0: no limit.
     let mut all = with_paths(0);
     paths_of_one_prefix(&mut all, 200);
-    assert!(all.path_limits.is_empty() && all.heard[&B].paths.len() == 200);
+    assert!(all.path_limits.is_empty() && all.received[&B].paths.len() == 200);
 }
 
-/// Runs in the child, under valgrind.
+/// Runs in the child process, under valgrind.
 #[test]
 fn work() {
     if let Ok(count) = std::env::var("COST_OF") {

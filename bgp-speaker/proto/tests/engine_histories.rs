@@ -1,11 +1,6 @@
-//! Whatever happened in whatever order: when all is calm, what peers and the kernel know follows from what is there.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! Arbitrary histories of events: once the engine is idle, the state of peers and kernel follows from the
+//! announced routes.
+#![cfg(test)]
 
 mod common;
 
@@ -21,12 +16,12 @@ use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A new session of a peer that kept its forwarding state for these families.
+    /// A new session of a peer that retained its forwarding state for these families.
     Up(u32, FamilySet),
     Down(u32),
     Restarting(u32, FamilySet),
     LongLived(u32, FamilySet),
-    Swept(u32),
+    StaleExpired(u32),
     EndOfRib(u32, Family),
     Refresh(u32, Family, RefreshKind),
     Announce(u32, u8, u32),
@@ -36,7 +31,7 @@ enum Step {
     Slow(u32, bool),
     /// Our addresses on the session, IPv4 and IPv6.
     Facts(u32, bool, bool),
-    /// Something of an ended session.
+    /// An input of an ended session.
     Late(u32, Late, u8),
     Pump,
 }
@@ -48,9 +43,9 @@ enum Late {
     EndOfRib,
     Refresh(RefreshKind),
     Written,
-    Swept,
+    StaleExpired,
     Facts,
-    /// These end a restart that the session began, so that they count while the peer is not up.
+    /// These end a restart that the session began; they have an effect while the peer is down.
     Down,
     Restarting,
     LongLived,
@@ -83,7 +78,7 @@ fn lates() -> impl Strategy<Value = Late> {
         Just(Late::EndOfRib),
         kind().prop_map(Late::Refresh),
         Just(Late::Written),
-        Just(Late::Swept),
+        Just(Late::StaleExpired),
         Just(Late::Facts),
         Just(Late::Down),
         Just(Late::Restarting),
@@ -99,7 +94,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => peer().prop_map(Step::Down),
         2 => (peer(), families()).prop_map(|(peer, families)| Step::Restarting(peer, families)),
         1 => (peer(), families()).prop_map(|(peer, families)| Step::LongLived(peer, families)),
-        1 => peer().prop_map(Step::Swept),
+        1 => peer().prop_map(Step::StaleExpired),
         2 => (peer(), family()).prop_map(|(peer, family)| Step::EndOfRib(peer, family)),
         3 => (peer(), family(), kind()).prop_map(|(peer, family, kind)| Step::Refresh(peer, family, kind)),
         10 => (peer(), 0u8..12, 0u32..3).prop_map(|(peer, n, pref)| Step::Announce(peer, n, pref)),
@@ -133,24 +128,24 @@ fn numbered(n: u8) -> Prefix {
     }
 }
 
-/// A path that is there.
+/// A path in the table.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     pref: u32,
     /// Not announced since the peer's restart.
     before_restart: bool,
-    /// Not announced since BoRR.
+    /// Not announced since the BoRR.
     before_refresh: bool,
     long_lived: bool,
 }
 
-/// What should be there.
+/// The expected state.
 #[derive(Default)]
 struct Model {
     paths: BTreeMap<(Prefix, u32), Known>,
     restarting: BTreeSet<u32>,
     own: Vec<Prefix>,
-    /// Whether we have an address of our own on the session, IPv4 and IPv6.
+    /// Whether the session has a local address, IPv4 and IPv6.
     addresses: BTreeMap<u32, (bool, bool)>,
 }
 
@@ -163,7 +158,7 @@ impl Model {
         of_peer.map(|((prefix, _), known)| (prefix, known))
     }
 
-    /// Takes away those of a peer for which this does not hold.
+    /// Removes the paths of a peer for which this does not hold.
     fn retain(&mut self, peer: u32, keep: impl Fn(&Prefix, &Known) -> bool) {
         self.paths
             .retain(|(prefix, source), known| *source != peer || keep(prefix, known));
@@ -186,7 +181,8 @@ impl Model {
         self.restarting.insert(peer);
     }
 
-    /// The best path of each prefix: local-pref decides, then kind, then identifier; and whether it is long-lived stale.
+    /// The best path of each prefix, by LOCAL_PREF, then kind, then identifier; and whether it is long-lived
+    /// stale.
     fn best(&self, world: &World) -> BTreeMap<Prefix, (u32, bool)> {
         let mut best = BTreeMap::new();
         for ((prefix, peer), known) in &self.paths {
@@ -194,7 +190,7 @@ impl Model {
                 continue;
             }
             let external = kind_of(*peer) == PeerKind::External;
-            // eBGP paths carry no LOCAL_PREF and one hop; inside the AS the path is empty.
+            // eBGP paths carry no LOCAL_PREF and one hop; inside the AS, the AS path is empty.
             let pref = if external { 100 } else { 99 + known.pref };
             let rank = (!known.long_lived, pref, !external, std::cmp::Reverse(*peer));
             let entry = best.entry(*prefix).or_insert(rank);
@@ -206,7 +202,7 @@ impl Model {
             .collect()
     }
 
-    /// What a peer should know, by source; our own routes are those of `u32::MAX`.
+    /// The expected Adj-RIB-Out of a peer, by source; our own routes have source `u32::MAX`.
     fn known_to(&self, peer: u32, best: &BTreeMap<Prefix, (u32, bool)>) -> BTreeMap<Prefix, u32> {
         let (v4, v6) = self.addresses[&peer];
         let has_address = |prefix: &Prefix| if prefix.family() == Family::Ipv4 { v4 } else { v6 };
@@ -243,7 +239,7 @@ fn announcement(peer: u32, n: u8, pref: u32) -> bgp_proto::wire::RouteBatch {
     announce(attrs, &[numbered(n)])
 }
 
-/// Something of an ended session of the peer, or of its present one where that is over.
+/// An input of an ended session of the peer, or of its current one if that has ended.
 fn late(world: &mut World, peer: u32, late: Late, n: u8) {
     let id = PeerId(peer);
     let mut session = world.ended(id);
@@ -258,7 +254,7 @@ fn late(world: &mut World, peer: u32, late: Late, n: u8) {
         Late::EndOfRib => Input::Routes(session, end_of_rib(family)),
         Late::Refresh(kind) => Input::Refresh(session, Refresh { family, kind }),
         Late::Written => Input::Written(session, 1 << 20),
-        Late::Swept => Input::Swept(session),
+        Late::StaleExpired => Input::StaleExpired(session),
         Late::Facts => Input::Facts(session, with_addresses(id, (false, false)).into()),
         Late::Down => Input::Down(session),
         Late::Restarting => Input::Restarting(session, FamilySet::EMPTY),
@@ -281,7 +277,7 @@ fn take(world: &mut World, model: &mut Model, step: Step) {
             world.down(PeerId(peer));
         }
         Step::Restarting(peer, families) if is_up(world, peer) => {
-            // What leads over a next hop that is lost, then or later, does not stay (RFC 4724 §4.2).
+            // Stale routes with an unreachable next hop are not retained (RFC 4724 §4.2).
             world.pump();
             let unreachable = &world.unreachable;
             model.restarting(peer, families, |prefix| {
@@ -294,9 +290,9 @@ fn take(world: &mut World, model: &mut Model, step: Step) {
             model.of(peer).for_each(|(_, known)| known.long_lived = true);
             world.handle(Input::LongLived(world.session(PeerId(peer)), families));
         }
-        Step::Swept(peer) if is_up(world, peer) => {
+        Step::StaleExpired(peer) if is_up(world, peer) => {
             model.retain(peer, |_, known| !known.before_restart);
-            world.handle(Input::Swept(world.session(PeerId(peer))));
+            world.handle(Input::StaleExpired(world.session(PeerId(peer))));
         }
         Step::EndOfRib(peer, family) if is_up(world, peer) => {
             model.retain(peer, |prefix, known| {
@@ -356,7 +352,7 @@ fn take(world: &mut World, model: &mut Model, step: Step) {
             world.set_reach(next_hop, up);
         }
         Step::Slow(peer, slow) if is_up(world, peer) => {
-            world.heard.get_mut(&PeerId(peer)).unwrap().slow = slow;
+            world.received.get_mut(&PeerId(peer)).unwrap().slow = slow;
             if !slow {
                 world.drain(PeerId(peer));
             }
@@ -387,14 +383,14 @@ proptest! {
         }
         world.pump();
         for peer in world.up.clone() {
-            world.heard.get_mut(&peer).unwrap().slow = false;
+            world.received.get_mut(&peer).unwrap().slow = false;
             world.drain(peer);
         }
         world.pump();
         let best = model.best(&world);
         for peer in world.up.clone() {
             let routes = model.known_to(peer.0, &best);
-            let known: Vec<Prefix> = world.heard[&peer].routes.keys().copied().collect();
+            let known: Vec<Prefix> = world.received[&peer].routes.keys().copied().collect();
             let wanted: Vec<Prefix> = routes.keys().copied().collect();
             prop_assert_eq!(&known, &wanted, "peer {}", peer.0);
             let counts = world.engine.counts(peer);
@@ -402,13 +398,13 @@ proptest! {
             let received = model.of(peer.0).count();
             prop_assert_eq!(counts.received.iter().sum::<usize>(), received);
             for (prefix, source) in routes {
-                let attrs = &world.heard[&peer].routes[&prefix];
+                let attrs = &world.received[&peer].routes[&prefix];
                 let inside = kind_of(peer.0) != PeerKind::External;
                 if source != u32::MAX && inside {
                     prop_assert_eq!(attrs.next_hop.addr(), next_hop_of(&prefix, source), "{} at {}", prefix, peer.0);
                 }
             }
-            let mut ends = world.heard[&peer].end_of_rib.clone();
+            let mut ends = world.received[&peer].end_of_rib.clone();
             ends.sort();
             prop_assert_eq!(ends, Family::ALL, "peer {}", peer.0);
         }

@@ -1,11 +1,5 @@
-//! Link-local next hops: usable only with the interface of the session that they came by.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! Link-local next hops: usable only on the interface of their session.
+#![cfg(test)]
 
 mod common;
 
@@ -44,7 +38,7 @@ fn is_used(next_hop: NextHop, import: Policy) -> bool {
     world.pump();
     let used = ROUTES.map(|route| {
         let in_fib = world.fib.contains_key(&prefix(route));
-        assert_eq!(world.heard[&B].routes.contains_key(&prefix(route)), in_fib);
+        assert_eq!(world.received[&B].routes.contains_key(&prefix(route)), in_fib);
         in_fib
     });
     assert_eq!(used[0], used[1], "both families");

@@ -1,12 +1,6 @@
-//! Several paths of a prefix (RFC 7911), rules for AS paths, long-lived stale routes: the engine against peers that
-//! decode what they are sent.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! Several paths of a prefix (RFC 7911), rules for AS paths, and long-lived stale routes, with peers that
+//! decode what the engine sends.
+#![cfg(test)]
 #![allow(dead_code, reason = "each test binary uses its own part of the world")]
 
 mod common;
@@ -35,7 +29,7 @@ fn one(text: &str) -> Prefix {
     text.parse().unwrap()
 }
 
-fn several(peer: PeerId, kind: PeerKind) -> SessionFacts {
+fn with_add_path(peer: PeerId, kind: PeerKind) -> SessionFacts {
     let mut facts = facts(peer, kind);
     let mut agreed = (*facts.negotiated).clone();
     agreed.add_path_send = FamilySet::ALL;
@@ -50,9 +44,9 @@ fn with_rules(peer: PeerId, kind: PeerKind, rules: PathRules) -> PeerRouting {
     }
 }
 
-/// The next hops of a prefix that a peer knows, by identifier.
+/// The next hops of a prefix in a peer's table, by path identifier.
 fn known(world: &World, peer: PeerId, prefix: Prefix) -> Vec<IpAddr> {
-    let paths = world.heard[&peer]
+    let paths = world.received[&peer]
         .paths
         .range((prefix, PathId(0))..=(prefix, PathId(u32::MAX)));
     let mut hops: Vec<IpAddr> = paths.map(|(_, attrs)| attrs.next_hop.addr()).collect();
@@ -71,11 +65,15 @@ fn all_paths_go_out_under_identifiers_of_their_own() {
         world.add(peer, PeerKind::External);
         world.announce(peer, &["10.1.0.0/16"]);
     }
-    world.add_with(D, routing(D, PeerKind::Internal), several(D, PeerKind::Internal));
+    world.add_with(
+        D,
+        routing(D, PeerKind::Internal),
+        with_add_path(D, PeerKind::Internal),
+    );
     world.pump();
     let prefix = one("10.1.0.0/16");
     assert_eq!(known(&world, D, prefix), hops(&[A, B, C]));
-    assert_eq!(world.heard[&D].end_of_rib, [Family::Ipv4, Family::Ipv6]);
+    assert_eq!(world.received[&D].end_of_rib, [Family::Ipv4, Family::Ipv6]);
     world.withdraw(B, &["10.1.0.0/16"]);
     world.pump();
     assert_eq!(known(&world, D, prefix), hops(&[A, C]));
@@ -83,7 +81,7 @@ fn all_paths_go_out_under_identifiers_of_their_own() {
     world.pump();
     assert_eq!(known(&world, D, prefix), hops(&[C]));
     assert_eq!(world.engine.counts(D).advertised, [1, 0]);
-    let received = world.heard[&D].paths.keys().all(|(_, id)| id.0 > 0);
+    let received = world.received[&D].paths.keys().all(|(_, id)| id.0 > 0);
     assert!(received, "identifier 0 is for those who send one path");
 }
 
@@ -103,13 +101,13 @@ fn the_best_two() {
         ));
     }
     let rules = PathRules {
-        add_path_most: 2,
+        add_path_limit: 2,
         ..PathRules::default()
     };
     world.add_with(
         D,
         with_rules(D, PeerKind::Internal, rules),
-        several(D, PeerKind::Internal),
+        with_add_path(D, PeerKind::Internal),
     );
     world.pump();
     assert_eq!(known(&world, D, one("10.1.0.0/16")), hops(&[B, C]));
@@ -119,13 +117,13 @@ fn the_best_two() {
 }
 
 #[test]
-fn a_member_is_not_told_its_own_path() {
+fn a_member_is_not_sent_its_own_path() {
     let mut world = World::new(config());
     for peer in [A, B] {
         world.add_with(
             peer,
             routing(peer, PeerKind::Client),
-            several(peer, PeerKind::Client),
+            with_add_path(peer, PeerKind::Client),
         );
         world.announce(peer, &["10.1.0.0/16"]);
     }
@@ -134,7 +132,7 @@ fn a_member_is_not_told_its_own_path() {
     assert_eq!(known(&world, B, one("10.1.0.0/16")), hops(&[A]));
 }
 
-/// One step of a history.
+/// A step of a history.
 #[derive(Clone, Debug)]
 enum Step {
     Up(u32),
@@ -144,7 +142,7 @@ enum Step {
     Reach(u32, bool),
     Slow(u32, bool),
     Refresh(u32),
-    /// The policy of a receiver changes, so that it moves to another group.
+    /// The export policy of a receiver changes, so that it moves to another group.
     Move(u32, bool),
     Pump,
 }
@@ -164,7 +162,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..100)
 }
 
-/// 0–3 send, of both kinds; 4 and 5 are clients that take several paths.
+/// Peers 0–3 send, of both kinds; 4 and 5 are clients with ADD-PATH.
 fn kind_of(peer: u32) -> PeerKind {
     match peer {
         0 | 1 => PeerKind::External,
@@ -189,7 +187,7 @@ proptest! {
                 Step::Up(peer) => {
                     paths.retain(|(_, source), _| *source != peer);
                     let (id, kind) = (PeerId(peer), kind_of(peer));
-                    let facts = if peer >= 4 { several(id, kind) } else { facts(id, kind) };
+                    let facts = if peer >= 4 { with_add_path(id, kind) } else { facts(id, kind) };
                     world.add_with(id, routing(id, kind), facts);
                 }
                 Step::Down(peer) => {
@@ -208,7 +206,7 @@ proptest! {
                 }
                 Step::Reach(peer, up) => world.set_reach(IpAddr::V4(address(PeerId(peer))), up),
                 Step::Slow(peer, slow) if world.up.contains(&PeerId(peer)) => {
-                    world.heard.get_mut(&PeerId(peer)).unwrap().slow = slow;
+                    world.received.get_mut(&PeerId(peer)).unwrap().slow = slow;
                     if !slow {
                         world.drain(PeerId(peer));
                     }
@@ -227,7 +225,7 @@ proptest! {
         }
         world.pump();
         for peer in world.up.clone() {
-            world.heard.get_mut(&peer).unwrap().slow = false;
+            world.received.get_mut(&peer).unwrap().slow = false;
             world.drain(peer);
         }
         world.pump();
@@ -241,21 +239,21 @@ proptest! {
                     map.entry(*prefix).or_default().insert((Some(pref), *source));
                     map
                 });
-            let mut heard: BTreeMap<Prefix, BTreeSet<(Option<u32>, u32)>> = BTreeMap::new();
-            for ((prefix, _), attrs) in &world.heard[&PeerId(receiver)].paths {
+            let mut received: BTreeMap<Prefix, BTreeSet<(Option<u32>, u32)>> = BTreeMap::new();
+            for ((prefix, _), attrs) in &world.received[&PeerId(receiver)].paths {
                 // The source of a path: its ORIGINATOR_ID, or its first AS.
-                let rare = attrs.rare.as_deref().and_then(|rare| rare.originator_id);
-                let source = match (rare, attrs.as_path.neighbor()) {
+                let extra = attrs.extra.as_deref().and_then(|extra| extra.originator_id);
+                let source = match (extra, attrs.as_path.neighbor()) {
                     (_, Some(asn)) => asn.0 - 65000,
                     (Some(id), None) => id.get() - 0x0A00_0100,
                     (None, None) => panic!("no source in {attrs:?}"),
                 };
-                let new = heard.entry(*prefix).or_default().insert((attrs.local_pref, source));
+                let new = received.entry(*prefix).or_default().insert((attrs.local_pref, source));
                 prop_assert!(new, "{} twice from {}", prefix, source);
             }
             let count = world.engine.counts(PeerId(receiver)).advertised[0];
             prop_assert_eq!(count, wanted.len());
-            prop_assert_eq!(heard, wanted, "peer {}", receiver);
+            prop_assert_eq!(received, wanted, "peer {}", receiver);
         }
         for peer in 0..6 {
             world.down(PeerId(peer));
@@ -265,7 +263,7 @@ proptest! {
     }
 }
 
-/// What peer B hears of a path of peer A with these numbers, under these rules.
+/// What peer B receives of a path of peer A with these AS numbers, under these rules.
 fn as_path_at(rules: PathRules, sent: &[u32]) -> Option<String> {
     let mut world = World::new(config());
     world.add(A, PeerKind::External);
@@ -281,8 +279,8 @@ fn as_path_at(rules: PathRules, sent: &[u32]) -> Option<String> {
         announce(attrs, &[one("10.1.0.0/16")]),
     ));
     world.pump();
-    let heard = world.heard[&B].routes.get(&one("10.1.0.0/16"));
-    heard.map(|attrs| attrs.as_path.to_string())
+    let received = world.received[&B].routes.get(&one("10.1.0.0/16"));
+    received.map(|attrs| attrs.as_path.to_string())
 }
 
 #[test]
@@ -343,7 +341,7 @@ fn a_route_server_leaves_next_hop_and_med() {
         announce(attrs, &[one("10.1.0.0/16")]),
     ));
     world.pump();
-    let at = |peer: PeerId| world.heard[&peer].routes[&one("10.1.0.0/16")].clone();
+    let at = |peer: PeerId| world.received[&peer].routes[&one("10.1.0.0/16")].clone();
     assert_eq!(
         (at(B).next_hop.addr(), at(B).med),
         (IpAddr::V4(address(A)), Some(7))
@@ -398,7 +396,7 @@ fn another_number_of_ours() {
         world.announce(A, &["10.1.0.0/16"]);
         world.announce(C, &["10.3.0.0/16"]);
         world.pump();
-        let at = |peer: PeerId, prefix| world.heard[&peer].routes[&one(prefix)].as_path.to_string();
+        let at = |peer: PeerId, prefix| world.received[&peer].routes[&one(prefix)].as_path.to_string();
         assert_eq!(at(A, "10.3.0.0/16"), sent, "{rules:?}");
         assert_eq!(at(B, "10.1.0.0/16"), taken, "{rules:?}");
     }
@@ -424,7 +422,7 @@ fn the_first_as_must_be_the_peers() {
     ));
     world.announce(A, &["10.2.0.0/16"]);
     world.pump();
-    let routes = shown(&world.engine, &RouteFilter::default());
+    let routes = routes_matching(&world.engine, &RouteFilter::default());
     assert_eq!(
         routes[0].paths[0].unused.unwrap().to_string(),
         Ineligible::FirstAs.to_string()
@@ -458,7 +456,7 @@ fn long_lived_stale_routes_are_the_last_resort() {
         world.session(A),
         announce(never, &[one("10.3.0.0/16")]),
     ));
-    // B's path is longer: it loses until A's is stale.
+    // B's path is longer: it loses until A's path is stale.
     let mut longer = attrs_from(B, PeerKind::External);
     longer.as_path = longer.as_path.prepend(Asn(65002), 3);
     world.handle(Input::Routes(
@@ -474,14 +472,14 @@ fn long_lived_stale_routes_are_the_last_resort() {
     assert_eq!(world.fib[&one("10.1.0.0/16")], hops(&[A]));
     assert_eq!(world.fib[&one("10.2.0.0/16")], hops(&[B]));
     assert!(!world.fib.contains_key(&one("10.3.0.0/16")), "NO_LLGR");
-    // RFC 9494 §4.3: only to those who know what it means.
-    assert!(!world.heard[&C].routes.contains_key(&one("10.1.0.0/16")));
-    let told = &world.heard[&D].routes[&one("10.1.0.0/16")];
-    assert!(told.has_community(Community::LLGR_STALE));
+    // RFC 9494 §4.3: sent only to peers with the capability.
+    assert!(!world.received[&C].routes.contains_key(&one("10.1.0.0/16")));
+    let advertised = &world.received[&D].routes[&one("10.1.0.0/16")];
+    assert!(advertised.has_community(Community::LLGR_STALE));
     world.handle(Input::Down(world.session(A)));
     world.pump();
     assert!(!world.fib.contains_key(&one("10.1.0.0/16")));
-    assert!(!world.heard[&D].routes.contains_key(&one("10.1.0.0/16")));
+    assert!(!world.received[&D].routes.contains_key(&one("10.1.0.0/16")));
 }
 
 #[test]
@@ -500,7 +498,11 @@ fn long_lived_only_in_the_families_named() {
 #[test]
 fn own_routes_go_to_peers_of_several_paths_once() {
     let mut world = World::new(config());
-    world.add_with(A, routing(A, PeerKind::External), several(A, PeerKind::External));
+    world.add_with(
+        A,
+        routing(A, PeerKind::External),
+        with_add_path(A, PeerKind::External),
+    );
     let own = Originated {
         prefix: one("10.9.0.0/24"),
         source: Source::PodBlock,
@@ -508,14 +510,14 @@ fn own_routes_go_to_peers_of_several_paths_once() {
     };
     world.handle(Input::Originate(vec![own]));
     world.pump();
-    assert_eq!(world.heard[&A].paths.len(), 1);
+    assert_eq!(world.received[&A].paths.len(), 1);
     world.handle(Input::Originate(vec![]));
     world.pump();
-    assert!(world.heard[&A].paths.is_empty());
+    assert!(world.received[&A].paths.is_empty());
 }
 
 #[test]
-fn a_node_that_is_drained_says_so_and_takes_it_back() {
+fn a_drained_node_sends_graceful_shutdown_until_it_returns() {
     let mut world = World::new(config());
     world.add(A, PeerKind::External);
     world.add(B, PeerKind::Internal);
@@ -532,13 +534,13 @@ fn a_node_that_is_drained_says_so_and_takes_it_back() {
         world.pump();
         for (peer, preference) in [(A, None), (B, Some(if draining { 0 } else { 100 }))] {
             for prefix in ["10.1.0.0/16", "10.9.0.0/24"] {
-                let heard = &world.heard[&peer].routes[&one(prefix)];
+                let received = &world.received[&peer].routes[&one(prefix)];
                 assert_eq!(
-                    heard.has_community(Community::GRACEFUL_SHUTDOWN),
+                    received.has_community(Community::GRACEFUL_SHUTDOWN),
                     draining,
                     "{prefix}"
                 );
-                assert_eq!(heard.local_pref, preference, "{prefix}");
+                assert_eq!(received.local_pref, preference, "{prefix}");
             }
         }
     }
@@ -560,7 +562,7 @@ fn rules_for_equal_paths_change_while_routes_are_there() {
             link_bandwidth: true,
         })
     };
-    assert_eq!(world.fib[&prefix].len(), 1, "they are of several ASes");
+    assert_eq!(world.fib[&prefix].len(), 1, "their neighbor ASes differ");
     for (max_paths, relax, ways) in [
         (8, true, 3),
         (2, true, 2),
@@ -581,7 +583,7 @@ fn rules_for_equal_paths_change_while_routes_are_there() {
     );
 }
 
-/// One file for all nodes: it gives clients the number of their reflectors' cluster.
+/// One file for all nodes: clients have their reflectors' CLUSTER_ID configured.
 #[test]
 fn only_who_reflects_refuses_paths_that_passed_its_cluster() {
     let mut config = config();
@@ -589,7 +591,7 @@ fn only_who_reflects_refuses_paths_that_passed_its_cluster() {
     let mut world = World::new(config);
     world.add(A, PeerKind::Internal);
     let mut reflected = attrs_from(A, PeerKind::Internal);
-    reflected.rare_mut().cluster_list = vec![0xC000_02FA];
+    reflected.extra_mut().cluster_list = vec![0xC000_02FA];
     let (prefix, session) = (one("10.1.0.0/16"), world.session(A));
     world.handle(Input::Routes(session, announce(reflected, &[prefix])));
     world.pump();
@@ -604,6 +606,6 @@ fn only_who_reflects_refuses_paths_that_passed_its_cluster() {
     assert_eq!(unused(&world), loops, "a reflector now");
     world.handle(Input::Remove(B));
     world.pump();
-    assert_eq!(unused(&world), None, "its last client is gone");
+    assert_eq!(unused(&world), None, "its last client was removed");
     assert!(world.fib.contains_key(&prefix));
 }

@@ -1,11 +1,6 @@
-//! A preview says what comes when the inputs are given: found out beside the engine, compared with what then happens.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! A preview predicts the effect of inputs without applying them: compared with the effect of the same
+//! inputs.
+#![cfg(test)]
 
 mod common;
 
@@ -15,47 +10,47 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bgp_proto::engine::{
-    Engine, Heard as Hears, Input, Originated, PeerKind, PeerRouting, Preview, SessionFacts,
+    Engine, Input, Originated, PeerKind, PeerPreview, PeerRouting, Preview, SessionFacts,
 };
 use bgp_proto::policy::{Actions, Matcher, NextHopAction, Policy, PrefixRange, Rule, Source, Verdict};
 use bgp_proto::types::{Asn, Community, FamilySet, PathId, PeerId, Prefix};
 use bgp_proto::wire::PathAttrs;
 use common::*;
 
-/// From the fifth on they share groups, unless policies differ.
+/// From the fifth on, peers share groups unless their policies differ.
 const PEERS: u32 = 7;
-/// Takes several paths of a prefix.
+/// Accepts several paths of a prefix.
 const SEVERAL: PeerId = PeerId(4);
 
-fn rehearse(engine: &Engine, inputs: Vec<Input>) -> Preview {
-    let mut rehearsal = engine.rehearse(Instant::now(), inputs);
-    while !rehearsal.take(&engine.excerpt(rehearsal.place())) {}
-    rehearsal.finish()
+fn begin_preview(engine: &Engine, inputs: Vec<Input>) -> Preview {
+    let mut run = engine.begin_preview(Instant::now(), inputs);
+    while !run.add_page(&engine.table_page(run.cursor())) {}
+    run.finish()
 }
 
-/// What each peer knows of each prefix.
+/// Adj-RIB-Out of each peer, by prefix.
 type Known = BTreeMap<PeerId, BTreeMap<Prefix, Vec<(PathId, PathAttrs)>>>;
 
 fn known(world: &World) -> Known {
-    let of = |heard: &Heard| {
+    let of = |received: &ReceivedRoutes| {
         let mut known: BTreeMap<Prefix, Vec<(PathId, PathAttrs)>> = BTreeMap::new();
-        for (prefix, attrs) in &heard.routes {
+        for (prefix, attrs) in &received.routes {
             known.entry(*prefix).or_default().push((PathId(0), attrs.clone()));
         }
-        for ((prefix, id), attrs) in &heard.paths {
+        for ((prefix, id), attrs) in &received.paths {
             known.entry(*prefix).or_default().push((*id, attrs.clone()));
         }
         known
     };
     world
-        .heard
+        .received
         .iter()
-        .map(|(peer, heard)| (*peer, of(heard)))
+        .map(|(peer, received)| (*peer, of(received)))
         .collect()
 }
 
-/// What a peer heard between two moments.
-fn heard(before: &Known, after: &Known, peer: PeerId) -> Hears {
+/// What a peer received between two points in time.
+fn received(before: &Known, after: &Known, peer: PeerId) -> PeerPreview {
     let (before, after) = (&before[&peer], &after[&peer]);
     let only = |one: &BTreeMap<_, _>, other: &BTreeMap<_, _>| {
         let only = one.keys().filter(|prefix| !other.contains_key(*prefix));
@@ -65,14 +60,14 @@ fn heard(before: &Known, after: &Known, peer: PeerId) -> Hears {
         let before = before.get(*prefix);
         before.is_some_and(|before| before != *paths)
     });
-    Hears {
+    PeerPreview {
         announced: only(after, before),
         withdrawn: only(before, after),
         changed: changed.map(|(prefix, _)| *prefix).collect(),
     }
 }
 
-/// Splitmix64.
+/// SplitMix64.
 struct Random(u64);
 
 impl Random {
@@ -226,7 +221,7 @@ fn history(seed: u64) {
         world.pump();
     }
     for round in 0..6 {
-        let (mut inputs, mut gone) = (Vec::new(), None);
+        let (mut inputs, mut removed) = (Vec::new(), None);
         for _ in 0..=random.below(2) {
             let peer = random.peer();
             inputs.push(match random.below(10) {
@@ -235,24 +230,24 @@ fn history(seed: u64) {
             });
         }
         if random.chance(20) {
-            gone = Some(random.peer());
-            inputs = vec![Input::Remove(gone.unwrap())];
+            removed = Some(random.peer());
+            inputs = vec![Input::Remove(removed.unwrap())];
         }
-        let preview = rehearse(&world.engine, inputs.clone());
+        let preview = begin_preview(&world.engine, inputs.clone());
         let (was_known, was_installed) = (known(&world), world.fib.clone());
         inputs.into_iter().for_each(|input| world.handle(input));
         world.pump();
         let is_known = known(&world);
-        for peer in (1..=PEERS).map(PeerId).filter(|peer| Some(*peer) != gone) {
-            let expected = heard(&was_known, &is_known, peer);
+        for peer in (1..=PEERS).map(PeerId).filter(|peer| Some(*peer) != removed) {
+            let expected = received(&was_known, &is_known, peer);
             let mut previewed = preview.peers.get(&peer).cloned().unwrap_or_default();
             if peer == SEVERAL {
-                // Of several paths the best is looked at.
+                // The best of several paths is compared.
                 previewed.changed.clone_from(&expected.changed);
             }
             assert_eq!(previewed, expected, "seed {seed}, round {round}: {}", peer.0);
         }
-        assert!(gone.is_none_or(|gone| !preview.peers.contains_key(&gone)));
+        assert!(removed.is_none_or(|removed| !preview.peers.contains_key(&removed)));
         let mut installed = was_installed.clone();
         for prefix in &preview.removed {
             assert!(installed.remove(prefix).is_some(), "seed {seed}: {prefix}");
@@ -266,12 +261,12 @@ fn history(seed: u64) {
             );
         }
         assert_eq!(installed, world.fib, "seed {seed}, round {round}");
-        let again = rehearse(&world.engine, vec![]);
-        assert_eq!(again, Preview::default(), "seed {seed}: nothing is to change");
-        if let Some(gone) = gone {
-            world.down(gone);
-            let routing = random.routing(gone);
-            world.add_with(gone, routing, session_facts(gone));
+        let again = begin_preview(&world.engine, vec![]);
+        assert_eq!(again, Preview::default(), "seed {seed}: no change is previewed");
+        if let Some(removed) = removed {
+            world.down(removed);
+            let routing = random.routing(removed);
+            world.add_with(removed, routing, session_facts(removed));
             world.pump();
         }
         for _ in 0..10 {
@@ -286,9 +281,9 @@ fn what_is_previewed_happens() {
     (0..300).for_each(history);
 }
 
-/// What is under way counts as done: a session that ended, routes that are not decided yet.
+/// Pending work counts as done: a session that ended, routes that are not decided yet.
 #[test]
-fn work_that_waits_counts_as_done() {
+fn pending_work_counts_as_done() {
     let (a, b) = (PeerId(1), PeerId(2));
     let mut world = World::new(config());
     world.add(a, PeerKind::External);
@@ -302,16 +297,16 @@ fn work_that_waits_counts_as_done() {
     };
     let inputs = || vec![Input::Configure(a, reject.clone().into())];
     let (one, two) = (prefix("10.1.0.0/16"), prefix("10.2.0.0/16"));
-    let preview = rehearse(&world.engine, inputs());
+    let preview = begin_preview(&world.engine, inputs());
     assert_eq!(preview.peers[&b].withdrawn, [one, two]);
     world.handle(Input::Down(world.session(a)));
-    assert_eq!(rehearse(&world.engine, inputs()), Preview::default());
+    assert_eq!(begin_preview(&world.engine, inputs()), Preview::default());
 }
 
-/// Beside a large table: how long single calls take, and what a copy of the engine took.
+/// With a large table: the longest single call, compared with a copy of the engine.
 #[test]
 #[ignore = "a measurement, in release"]
-fn how_long_the_engine_is_held() {
+fn the_longest_time_that_a_preview_blocks_the_engine() {
     let routes: u32 = 1_000_000;
     let mut world = World::new(config());
     let (a, b) = (PeerId(1), PeerId(2));
@@ -335,25 +330,25 @@ fn how_long_the_engine_is_held() {
         ..routing(a, PeerKind::External)
     };
     let begin = Instant::now();
-    let mut rehearsal = world
+    let mut run = world
         .engine
-        .rehearse(begin, vec![Input::Configure(a, reject.into())]);
+        .begin_preview(begin, vec![Input::Configure(a, reject.into())]);
     let first = begin.elapsed();
     let (mut longest, mut held, mut beside) = (first, first, std::time::Duration::ZERO);
     loop {
         let begin = Instant::now();
-        let excerpt = world.engine.excerpt(rehearsal.place());
+        let page = world.engine.table_page(run.cursor());
         let took = begin.elapsed();
         longest = longest.max(took);
         held += took;
         let begin = Instant::now();
-        let last = rehearsal.take(&excerpt);
+        let last = run.add_page(&page);
         beside += begin.elapsed();
         if last {
             break;
         }
     }
-    assert_eq!(rehearsal.finish().removed.len(), routes as usize);
+    assert_eq!(run.finish().removed.len(), routes as usize);
     println!(
         "a preview: begun in {first:?}, at most {longest:?} at a time, {held:?} in all; {beside:?} beside the engine"
     );
@@ -367,11 +362,11 @@ fn how_long_the_engine_is_held() {
             },
         ),
     ] {
-        let (mut place, mut longest, mut all) =
+        let (mut cursor, mut longest, mut all) =
             (Some(0), std::time::Duration::ZERO, std::time::Duration::ZERO);
-        while let Some(from) = place {
+        while let Some(from) = cursor {
             let begin = Instant::now();
-            place = world.engine.routes(&filter, from, 1000).1;
+            cursor = world.engine.routes(&filter, from, 1000).1;
             longest = longest.max(begin.elapsed());
             all += begin.elapsed();
         }

@@ -1,11 +1,5 @@
-//! Round trips of arbitrary values through the codec, and arbitrary bytes into it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! Property tests of the codec: round trips of arbitrary values, and arbitrary bytes as input.
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 
@@ -22,7 +16,7 @@ fn asn() -> impl Strategy<Value = Asn> {
     prop_oneof![(1u32..65000).prop_map(Asn), (70_000u32..u32::MAX).prop_map(Asn)]
 }
 
-/// Sets and sequences: what survives a 2-octet speaker too.
+/// Sets and sequences that also pass through a two-octet speaker unchanged.
 fn as_path() -> impl Strategy<Value = AsPath> {
     vec((1u8..=2, vec(asn(), 1..6)), 0..4).prop_map(|segments| {
         let mut wire = Vec::new();
@@ -34,7 +28,7 @@ fn as_path() -> impl Strategy<Value = AsPath> {
     })
 }
 
-fn rare() -> impl Strategy<Value = RareAttrs> {
+fn extra() -> impl Strategy<Value = ExtraAttrs> {
     let unknown = (vec(any::<u8>(), 0..300), 200u8..240).prop_map(|(value, code)| UnknownAttr {
         flags: 0xE0,
         code,
@@ -62,7 +56,7 @@ fn rare() -> impl Strategy<Value = RareAttrs> {
                 if partial && !large_communities.is_empty() {
                     partial_set.insert(32);
                 }
-                RareAttrs {
+                ExtraAttrs {
                     aggregator,
                     originator_id,
                     cluster_list,
@@ -85,10 +79,10 @@ fn attrs() -> impl Strategy<Value = PathAttrs> {
         any::<u32>(),
         as_path(),
         vec(any::<u32>().prop_map(Community), 0..80),
-        rare(),
+        extra(),
     )
         .prop_map(
-            |(origin, atomic_aggregate, med, local_pref, as_path, communities, rare)| {
+            |(origin, atomic_aggregate, med, local_pref, as_path, communities, extra)| {
                 let mut attrs = PathAttrs {
                     origin,
                     atomic_aggregate,
@@ -97,9 +91,9 @@ fn attrs() -> impl Strategy<Value = PathAttrs> {
                     local_pref: Some(local_pref),
                     as_path,
                     communities: communities.into(),
-                    rare: Some(Box::new(rare)),
+                    extra: Some(Box::new(extra)),
                 };
-                attrs.tidy();
+                attrs.normalize();
                 attrs
             },
         )
@@ -161,7 +155,7 @@ fn open() -> impl Strategy<Value = Open> {
     })
 }
 
-/// Unicast prefixes: multicast ones are not taken.
+/// Unicast prefixes: multicast prefixes are ignored.
 fn nlri(family: Family) -> impl Strategy<Value = Vec<Nlri>> {
     let one = (any::<u128>(), 0u8..=family.max_len(), any::<u32>());
     vec(one, 1..900).prop_map(move |list| {
@@ -203,13 +197,13 @@ fn contexts(four: bool, add_path: bool, max_len: usize) -> (EncodeContext, Decod
     )
 }
 
-/// What a stream of UPDATEs says, by prefix and path identifier, and how many messages it has.
+/// The content of a stream of UPDATEs by prefix and path identifier, and its number of messages.
 fn read(
     mut stream: BytesMut,
     context: &DecodeContext,
     max_len: usize,
 ) -> (BTreeMap<(Prefix, PathId), Option<PathAttrs>>, u32) {
-    let mut said = BTreeMap::new();
+    let mut decoded_ops = BTreeMap::new();
     let mut messages = 0;
     while let Some(frame) = cut_frame(&mut stream, max_len > 4096).unwrap() {
         assert!(frame.body.len() + 19 <= max_len);
@@ -224,12 +218,12 @@ fn read(
                 RouteOp::EndOfRib(_) => continue,
             };
             for nlri in batch.slice(range) {
-                said.insert((nlri.prefix, nlri.path_id), attrs.clone());
+                decoded_ops.insert((nlri.prefix, nlri.path_id), attrs.clone());
             }
         }
     }
     assert!(stream.is_empty());
-    (said, messages)
+    (decoded_ops, messages)
 }
 
 /// The attributes of a well-formed list, each with its header.
@@ -282,10 +276,10 @@ proptest! {
                 let attrs = PathAttrs { next_hop, ..attrs.clone() };
                 let mut out = BytesMut::new();
                 let messages = encode_announce(&mut out, &encode, family, &attrs, list).unwrap();
-                let (said, read) = read(out, &decode, max_len);
+                let (decoded_ops, read) = read(out, &decode, max_len);
                 prop_assert_eq!(messages, read);
-                prop_assert_eq!(said.keys().copied().collect::<Vec<_>>(), wanted(list, add_path));
-                for got in said.values() {
+                prop_assert_eq!(decoded_ops.keys().copied().collect::<Vec<_>>(), wanted(list, add_path));
+                for got in decoded_ops.values() {
                     prop_assert_eq!(got.as_ref(), Some(&attrs));
                 }
             }
@@ -298,14 +292,14 @@ proptest! {
         for (family, list) in [(Family::Ipv4, &v4), (Family::Ipv6, &v6)] {
             let mut out = BytesMut::new();
             let messages = encode_withdraw(&mut out, &encode, family, list);
-            let (said, read) = read(out, &decode, 4096);
+            let (decoded_ops, read) = read(out, &decode, 4096);
             prop_assert_eq!(messages, read);
-            prop_assert_eq!(said.keys().copied().collect::<Vec<_>>(), wanted(list, add_path));
-            prop_assert!(said.values().all(Option::is_none));
+            prop_assert_eq!(decoded_ops.keys().copied().collect::<Vec<_>>(), wanted(list, add_path));
+            prop_assert!(decoded_ops.values().all(Option::is_none));
         }
     }
 
-    /// Nothing panics on any bytes, and nothing is announced that the bytes do not hold.
+    /// No input causes a panic, and no prefix is announced that is not in the input.
     #[test]
     fn any_bytes(bytes in vec(any::<u8>(), 0..600), four in any::<bool>(), add_path in any::<bool>(), external in any::<bool>()) {
         let (_, decode) = contexts(four, add_path, 4096);
@@ -339,7 +333,7 @@ proptest! {
         prop_assert!(!notification.to_string().contains(|c: char| c.is_control()));
     }
 
-    /// The order of attributes says nothing.
+    /// The order of attributes has no effect.
     #[test]
     fn attributes_in_any_order(attrs in attrs(), four in any::<bool>(), seed in any::<u64>()) {
         let (encode, decode) = contexts(four, false, 65535);
@@ -358,7 +352,7 @@ proptest! {
         prop_assert_eq!(got, &attrs);
     }
 
-    /// RFC 7606: whatever is wrong inside an attribute's value or flags, no prefix is forgotten.
+    /// RFC 7606: an error in an attribute's value or flags never loses a prefix.
     #[test]
     fn a_bad_attribute_forgets_no_prefix(
         attrs in attrs(),
@@ -388,18 +382,19 @@ proptest! {
         body.extend(&out[23 + len..]);
         let mut batch = RouteBatch::default();
         if let Err(error) = decode_update(&body, &decode, &mut batch) {
-            // An octet that makes an MP attribute of it, which then cannot be read.
+            // An octet that turns it into an unreadable MP attribute.
             prop_assert_eq!((error.notification().code, error.notification().subcode == 10), (3, false));
         } else {
-            let said = batch.ops.iter().map(|op| match op {
+            let decoded_ops = batch.ops.iter().map(|op| match op {
                 RouteOp::Announce { nlri, .. } | RouteOp::Withdraw { nlri } => batch.slice(nlri).len(),
                 RouteOp::EndOfRib(_) => 0,
             });
-            prop_assert!(said.sum::<usize>() >= list.len());
+            prop_assert!(decoded_ops.sum::<usize>() >= list.len());
         }
     }
 
-    /// A good message with a few octets changed: no panic, and a verdict for every prefix or an error.
+    /// A valid message with some octets changed: no panic; every prefix is processed, or the message is an
+    /// error.
     #[test]
     fn mutated_updates(attrs in attrs(), list in nlri(Family::Ipv4), changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
         let (encode, decode) = contexts(true, false, 65535);

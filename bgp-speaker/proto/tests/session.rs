@@ -1,11 +1,6 @@
-//! A session in scripted conversations, in virtual time: the way up, stop and start, refresh, batches, numbers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! The session in scripted conversations, in virtual time: establishment, stop and start, route refresh,
+//! batches, statistics.
+#![cfg(test)]
 
 mod session_util;
 
@@ -17,20 +12,20 @@ use bgp_proto::wire::{
     AddPathDirection, Capability, Notification, Open, Refresh, RefreshKind, cease, keepalive,
 };
 use session_util::{
-    Did, LOW, Lab, config, end_of_rib, id, is_down, is_up, notifications, peer_open, raw, refusal,
+    Effect, LOW, Lab, config, end_of_rib, id, is_down, is_up, notifications, peer_open, raw, refusal,
     withdrawals,
 };
 
-// The way up
+// Establishment
 
 #[test]
 fn we_connect() {
     let mut lab = Lab::new(config());
     assert_eq!(lab.state(), State::Idle);
     assert_eq!(lab.session.poll_timeout(), None);
-    assert_eq!(lab.begin(), [Did::Connect(0), Did::State(State::Connect)]);
+    assert_eq!(lab.begin(), [Effect::Connect(0), Effect::State(State::Connect)]);
     let done = lab.connected(0);
-    let [Did::Open(0, open), Did::State(State::OpenSent)] = done.as_slice() else {
+    let [Effect::Open(0, open), Effect::State(State::OpenSent)] = done.as_slice() else {
         panic!("{done:?}");
     };
     assert_eq!((open.asn, open.router_id), (Asn(64512), id(0x0A00_0002)));
@@ -38,16 +33,19 @@ fn we_connect() {
     assert!(open.route_refresh() && open.enhanced_refresh() && open.extended_message());
     assert_eq!(open.four_octet_as(), Some(Asn(64512)));
     let done = lab.open(0, &peer_open(LOW));
-    assert_eq!(done, [Did::Keepalive(0), Did::State(State::OpenConfirm)]);
+    assert_eq!(done, [Effect::Keepalive(0), Effect::State(State::OpenConfirm)]);
     let done = lab.keepalive(0);
-    let [Did::State(State::Established), Did::Up(0, agreed)] = done.as_slice() else {
+    let [Effect::State(State::Established), Effect::Up(0, agreed)] = done.as_slice() else {
         panic!("{done:?}");
     };
     assert_eq!(agreed.families, FamilySet::ALL);
     assert!(agreed.four_octet_as && agreed.refresh);
     assert!(!agreed.enhanced_refresh && !agreed.extended_message);
     assert_eq!(agreed.remote_id(), id(LOW));
-    assert!(matches!(lab.bytes(0, &end_of_rib()).as_slice(), [Did::Routes(_)]));
+    assert!(matches!(
+        lab.bytes(0, &end_of_rib()).as_slice(),
+        [Effect::Routes(_)]
+    ));
 }
 
 #[test]
@@ -56,17 +54,26 @@ fn the_peer_connects() {
         let mut lab = Lab::new(SessionConfig { passive, ..config() });
         let done = lab.begin();
         if passive {
-            assert_eq!(done, [Did::State(State::Active)]);
-            assert_eq!(lab.session.poll_timeout(), None, "nothing to do but wait");
+            assert_eq!(done, [Effect::State(State::Active)]);
+            assert_eq!(lab.session.poll_timeout(), None, "only a timer is pending");
         }
         let (conn, done) = lab.incoming();
-        assert!(matches!(done.as_slice(), [Did::Open(c, _), Did::State(State::OpenSent)] if *c == conn));
+        assert!(
+            matches!(done.as_slice(), [Effect::Open(c, _), Effect::State(State::OpenSent)] if *c == conn)
+        );
         let done = lab.open(conn, &peer_open(LOW));
-        assert_eq!(done, [Did::Keepalive(conn), Did::State(State::OpenConfirm)]);
+        assert_eq!(done, [Effect::Keepalive(conn), Effect::State(State::OpenConfirm)]);
         let done = lab.keepalive(conn);
         assert!(is_up(&done));
-        assert_eq!(done.contains(&Did::Close(0)), !passive, "our attempt is dropped");
-        assert!(notifications(&done).is_empty(), "nobody was there to be told");
+        assert_eq!(
+            done.contains(&Effect::Close(0)),
+            !passive,
+            "our attempt is dropped"
+        );
+        assert!(
+            notifications(&done).is_empty(),
+            "there is no connection to send on"
+        );
     }
 }
 
@@ -81,9 +88,9 @@ fn both_messages_in_one_read_and_octet_by_octet() {
     for octet in whole {
         buf.extend_from_slice(&[octet]);
         let conn = bgp_proto::session::ConnId(0);
-        done.extend(lab.give(Input::Received { conn, buf: &mut buf }));
+        done.extend(lab.input(Input::Received { conn, buf: &mut buf }));
     }
-    assert!(is_up(&done) && matches!(done.last(), Some(Did::Routes(_))) && buf.is_empty());
+    assert!(is_up(&done) && matches!(done.last(), Some(Effect::Routes(_))) && buf.is_empty());
 }
 
 #[test]
@@ -123,7 +130,7 @@ fn negotiation() {
     assert!(agreed.enhanced_refresh && agreed.extended_message);
     assert_eq!(agreed.add_path_receive, ipv4);
     assert_eq!(agreed.add_path_send, FamilySet::EMPTY);
-    assert_eq!(agreed.extended_next_hop, ipv4, "only for families that are up");
+    assert_eq!(agreed.extended_next_hop, ipv4, "only for negotiated families");
     assert_eq!(agreed.remote, open);
 }
 
@@ -144,7 +151,7 @@ fn a_peer_without_capabilities_has_ipv4() {
 // Stop, start, abandon
 
 #[test]
-fn stop_says_why_and_lasts_until_start() {
+fn stop_sends_the_reason_and_lasts_until_start() {
     let states: [fn() -> Lab; 3] = [
         || Lab::open_sent(config()),
         || Lab::open_confirm(config()),
@@ -164,18 +171,18 @@ fn stop_says_why_and_lasts_until_start() {
         assert_eq!(refusal(&done), (6, 5, vec![]));
         assert_eq!(lab.session.stats().refused, 1);
         assert_eq!(lab.stop(cease::ADMIN_SHUTDOWN, ""), []);
-        assert_eq!(lab.begin(), [Did::Connect(1), Did::State(State::Connect)]);
+        assert_eq!(lab.begin(), [Effect::Connect(1), Effect::State(State::Connect)]);
         assert_eq!(lab.begin(), [], "started already");
     }
 }
 
 #[test]
-fn stop_while_connecting_needs_no_words() {
+fn stop_while_connecting_sends_nothing() {
     let mut lab = Lab::new(config());
     lab.begin();
     let done = lab.stop(cease::ADMIN_SHUTDOWN, "x");
-    assert_eq!(done, [Did::Close(0), Did::State(State::Idle)]);
-    assert_eq!(lab.connected(0), [Did::Close(0)], "too late");
+    assert_eq!(done, [Effect::Close(0), Effect::State(State::Idle)]);
+    assert_eq!(lab.connected(0), [Effect::Close(0)], "too late");
 }
 
 #[test]
@@ -188,7 +195,7 @@ fn stop_ends_both_connections() {
 }
 
 #[test]
-fn abandon_says_nothing() {
+fn abandon_sends_nothing() {
     let states: [fn() -> Lab; 3] = [
         || Lab::open_sent(config()),
         || Lab::open_confirm(config()),
@@ -197,9 +204,9 @@ fn abandon_says_nothing() {
     for begin in states {
         let mut lab = begin();
         let was_up = lab.state() == State::Established;
-        let done = lab.give(Input::Abandon);
-        let down = Did::Down(was_up, DownReason::Abandoned);
-        assert_eq!(done, [Did::Close(0), down, Did::State(State::Idle)]);
+        let done = lab.input(Input::Abandon);
+        let down = Effect::Down(was_up, DownReason::Abandoned);
+        assert_eq!(done, [Effect::Close(0), down, Effect::State(State::Idle)]);
         assert_eq!(lab.session.poll_timeout(), None);
     }
 }
@@ -207,14 +214,14 @@ fn abandon_says_nothing() {
 #[test]
 fn the_engine_refuses_to_go_on() {
     let mut lab = Lab::established(config());
-    let done = lab.give(Input::Fail {
+    let done = lab.input(Input::Fail {
         notification: Notification::max_prefixes(Family::Ipv4, 10),
         idle_for: Duration::ZERO,
     });
     assert_eq!(refusal(&done), (6, 1, vec![0, 1, 1, 0, 0, 0, 10]));
     assert!(is_down(&done) && lab.state() == State::Active);
     assert_eq!(
-        lab.give(Input::Fail {
+        lab.input(Input::Fail {
             notification: Notification::fsm_error(),
             idle_for: Duration::ZERO,
         }),
@@ -227,7 +234,7 @@ fn the_engine_refuses_to_go_on() {
 fn a_pause_after_too_many_prefixes() {
     let pause = Duration::from_secs(300);
     let fail = |lab: &mut Lab| {
-        lab.give(Input::Fail {
+        lab.input(Input::Fail {
             notification: Notification::max_prefixes(Family::Ipv4, 10),
             idle_for: pause,
         })
@@ -241,11 +248,11 @@ fn a_pause_after_too_many_prefixes() {
     assert!(happened.is_empty(), "nothing before its time: {happened:?}");
     let connects = session_util::connects(&lab.pass(Duration::from_secs(10)));
     assert!(!connects.is_empty(), "and then it tries again");
-    // The operator need not wait.
+    // The operator's start takes effect at once.
     let mut lab = Lab::established(config());
     fail(&mut lab);
-    assert!(lab.give(Input::Start).contains(&Did::Connect(1)));
-    // A passive session takes connections again.
+    assert!(lab.input(Input::Start).contains(&Effect::Connect(1)));
+    // A passive session accepts connections again.
     let mut lab = Lab::established(SessionConfig {
         passive: false,
         ..config()
@@ -262,19 +269,19 @@ fn a_connection_that_breaks() {
     let mut lab = Lab::established(config());
     let reset = Some("Connection reset by peer");
     let done = lab.closed(0, reset);
-    let down = Did::Down(true, DownReason::Closed(reset.map(str::to_owned)));
-    assert_eq!(done, [down, Did::State(State::Active)]);
+    let down = Effect::Down(true, DownReason::Closed(reset.map(str::to_owned)));
+    assert_eq!(done, [down, Effect::State(State::Active)]);
     assert_eq!(lab.closed(0, reset), [], "known");
-    assert_eq!(lab.bytes(0, &end_of_rib()), [], "nothing is left of it");
+    assert_eq!(lab.bytes(0, &end_of_rib()), [], "nothing remains of it");
 }
 
-// A peer that refuses what we offer
+// A peer that rejects our capabilities
 
 #[test]
-fn less_is_offered_once_to_a_peer_that_refuses() {
-    let offered = |done: &[Did]| {
+fn fewer_capabilities_are_offered_once_after_a_refusal() {
+    let offered = |done: &[Effect]| {
         let open = done.iter().find_map(|did| match did {
-            Did::Open(_, open) => Some(open.capabilities.clone()),
+            Effect::Open(_, open) => Some(open.capabilities.clone()),
             _ => None,
         });
         open.expect("an OPEN")
@@ -295,7 +302,7 @@ fn less_is_offered_once_to_a_peer_that_refuses() {
     let mut lab = Lab::open_sent(config());
     lab.bytes(0, &Notification::new(2, 4, vec![]).encode());
     lab.wait(lab.timeout());
-    assert_eq!(lab.tick(), [Did::Connect(1), Did::State(State::Connect)]);
+    assert_eq!(lab.tick(), [Effect::Connect(1), Effect::State(State::Connect)]);
     lab.connected(1);
     let bare = Open {
         capabilities: Vec::new(),
@@ -310,7 +317,7 @@ fn less_is_offered_once_to_a_peer_that_refuses() {
     lab.bytes(0, &Notification::new(2, 4, vec![]).encode());
     lab.stop(cease::ADMIN_SHUTDOWN, "");
     lab.begin();
-    assert_eq!(offered(&lab.connected(1)).len(), full, "a new start");
+    assert_eq!(offered(&lab.connected(1)).len(), full, "the state is reset");
     let ipv6 = FamilySet::from_iter([Family::Ipv6]);
     let mut lab = Lab::open_sent(SessionConfig {
         families: ipv6,
@@ -319,28 +326,31 @@ fn less_is_offered_once_to_a_peer_that_refuses() {
     lab.bytes(0, &Notification::new(2, 4, vec![]).encode());
     lab.wait(lab.timeout());
     lab.tick();
-    assert_eq!(offered(&lab.connected(1)).len(), 5, "IPv6 cannot do without");
+    assert_eq!(offered(&lab.connected(1)).len(), 5, "IPv6 needs a local address");
 }
 
-// Refresh
+// Route refresh
 
 #[test]
 fn refresh_only_as_negotiated() {
     let request = |family, kind| Refresh { family, kind };
     let mut lab = Lab::established(config());
     let ask = request(Family::Ipv6, RefreshKind::Request);
-    assert_eq!(lab.give(Input::SendRefresh(ask)), [Did::Refresh(0, ask)]);
+    assert_eq!(lab.input(Input::SendRefresh(ask)), [Effect::Refresh(0, ask)]);
     let begin = request(Family::Ipv6, RefreshKind::Begin);
     assert_eq!(
-        lab.give(Input::SendRefresh(begin)),
+        lab.input(Input::SendRefresh(begin)),
         [],
-        "the peer does not know BoRR"
+        "the peer has no enhanced route refresh"
     );
-    assert_eq!(lab.bytes(0, &begin.encode()), [], "nor do we take it");
+    assert_eq!(lab.bytes(0, &begin.encode()), [], "nor is it accepted");
     let many: Vec<u8> = (0..1000).flat_map(|_| raw(5, &[0, 1, 0, 1])).collect();
     assert_eq!(
         lab.bytes(0, &many),
-        [Did::Asked(request(Family::Ipv4, RefreshKind::Request))]
+        [Effect::RefreshReceived(request(
+            Family::Ipv4,
+            RefreshKind::Request
+        ))]
     );
     assert_eq!(lab.bytes(0, &raw(5, &[0, 1, 0, 128])), [], "another family");
     assert_eq!(refusal(&lab.bytes(0, &raw(5, &[0, 1, 0]))), (1, 2, vec![0, 22]));
@@ -353,9 +363,9 @@ fn refresh_only_as_negotiated() {
     let end = request(Family::Ipv6, RefreshKind::End);
     let done = lab.bytes(0, &[begin.encode(), withdrawals(1), end.encode()].concat());
     assert!(
-        matches!(done.as_slice(), [Did::Asked(a), Did::Routes(_), Did::Asked(b)] if *a == begin && *b == end)
+        matches!(done.as_slice(), [Effect::RefreshReceived(a), Effect::Routes(_), Effect::RefreshReceived(b)] if *a == begin && *b == end)
     );
-    assert_eq!(lab.give(Input::SendRefresh(end)), [Did::Refresh(0, end)]);
+    assert_eq!(lab.input(Input::SendRefresh(end)), [Effect::Refresh(0, end)]);
     let wrong = raw(5, &[0, 1, 1, 1, 0]);
     assert_eq!(refusal(&lab.bytes(0, &wrong)), (7, 1, wrong.to_vec()));
 
@@ -364,7 +374,7 @@ fn refresh_only_as_negotiated() {
         families: ipv4,
         ..config()
     });
-    assert_eq!(lab.give(Input::SendRefresh(ask)), []);
+    assert_eq!(lab.input(Input::SendRefresh(ask)), []);
     assert_eq!(lab.bytes(0, &ask.encode()), []);
 }
 
@@ -378,7 +388,7 @@ fn routes_come_in_bounded_batches() {
     let sizes: Vec<usize> = done
         .iter()
         .map(|did| match did {
-            Did::Routes(batch) => batch.nlri.len(),
+            Effect::Routes(batch) => batch.nlri.len(),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -388,11 +398,11 @@ fn routes_come_in_bounded_batches() {
     let done = lab.bytes(0, &ends);
     assert!(
         done.iter()
-            .all(|did| matches!(did, Did::Routes(batch) if batch.ops.len() <= 4096))
+            .all(|did| matches!(did, Effect::Routes(batch) if batch.ops.len() <= 4096))
     );
 }
 
-// Numbers
+// Statistics
 
 #[test]
 fn stats_count_everything_by_type() {
@@ -426,7 +436,7 @@ fn stats_count_everything_by_type() {
     assert_eq!(stats.last_sent, None);
 }
 
-/// What ended a session stays to be seen, whatever its later attempts end with.
+/// The reason of the last session end stays visible, whatever later attempts end with.
 #[test]
 fn later_failures_do_not_hide_what_ended_the_session() {
     let shutdown = Notification::cease_with_message(cease::ADMIN_SHUTDOWN, "maintenance");
@@ -436,10 +446,10 @@ fn later_failures_do_not_hide_what_ended_the_session() {
     lab.wait(Duration::from_secs(60));
     lab.bytes(0, &shutdown.encode());
     let ended = lab.now;
-    // Nobody listens, then somebody else does, then a NOTIFICATION comes in OpenSent.
+    // Connection refused, then another speaker answers, then a NOTIFICATION arrives in OpenSent.
     let refused = |lab: &mut Lab, conn: u64| {
         lab.wait(lab.timeout());
-        assert!(lab.tick().contains(&Did::Connect(conn)));
+        assert!(lab.tick().contains(&Effect::Connect(conn)));
         lab.closed(conn, Some("Connection refused"));
     };
     refused(&mut lab, 1);

@@ -1,11 +1,6 @@
-//! Collisions (RFC 4271 §6.8, RFC 6286 §2.3): by script with both winners, and two sessions in every order of delivery.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! Connection collisions (RFC 4271 §6.8, RFC 6286 §2.3): scripted with both outcomes, and two sessions in
+//! every order of delivery.
+#![cfg(test)]
 
 mod session_util;
 
@@ -18,7 +13,7 @@ use bgp_proto::session::{ConnId, Input, Output, Session, SessionConfig, State};
 use bgp_proto::types::{Asn, HoldTime};
 use bgp_proto::wire::{Notification, Open, cease};
 use session_util::{
-    Checker, Did, HIGH, INCOMING, LOW, Lab, config, end_of_rib, id, notifications, peer_open, refusal,
+    Checker, Effect, HIGH, INCOMING, LOW, Lab, config, end_of_rib, id, notifications, peer_open, refusal,
 };
 
 const THEIRS: u64 = INCOMING;
@@ -34,49 +29,49 @@ fn collision() -> Bytes {
     Notification::cease(cease::COLLISION).encode()
 }
 
-fn is_up_on(done: &[Did], conn: u64) -> bool {
+fn is_up_on(done: &[Effect], conn: u64) -> bool {
     done.iter()
-        .any(|did| matches!(did, Did::Up(on, _) if *on == conn))
+        .any(|did| matches!(did, Effect::Up(on, _) if *on == conn))
 }
 
-/// Cease/7 on this connection, then its close.
+/// Cease/7 on this connection, then it is closed.
 #[track_caller]
-fn loses(done: &[Did], conn: u64) {
+fn loses(done: &[Effect], conn: u64) {
     assert_eq!(refusal(done), (6, 7, vec![]));
-    assert!(done.contains(&Did::Close(conn)), "{done:?}");
+    assert!(done.contains(&Effect::Close(conn)), "{done:?}");
     assert!(
-        !done.iter().any(|did| matches!(did, Did::Down(..))),
+        !done.iter().any(|did| matches!(did, Effect::Down(..))),
         "no failure: {done:?}"
     );
 }
 
-// We prevail: our connection stays.
+// We have priority: our connection stays.
 
 #[test]
-fn we_prevail_the_peers_open_first() {
+fn we_have_priority_and_the_peers_open_is_first() {
     let mut lab = two();
     assert_eq!(
         lab.open(THEIRS, &peer_open(LOW)),
-        [Did::Keepalive(THEIRS), Did::State(State::OpenConfirm)]
+        [Effect::Keepalive(THEIRS), Effect::State(State::OpenConfirm)]
     );
     let done = lab.open(0, &peer_open(LOW));
     loses(&done, THEIRS);
-    assert!(done.contains(&Did::Keepalive(0)));
+    assert!(done.contains(&Effect::Keepalive(0)));
     assert!(is_up_on(&lab.keepalive(0), 0));
 }
 
 #[test]
-fn we_prevail_our_open_first() {
+fn we_have_priority_and_our_open_is_first() {
     let mut lab = two();
     lab.open(0, &peer_open(LOW));
     let done = lab.open(THEIRS, &peer_open(LOW));
     loses(&done, THEIRS);
-    assert!(!done.contains(&Did::Keepalive(THEIRS)), "never confirmed");
+    assert!(!done.contains(&Effect::Keepalive(THEIRS)), "never confirmed");
     assert!(is_up_on(&lab.keepalive(0), 0));
 }
 
 #[test]
-fn we_prevail_but_the_peers_connection_is_established_first() {
+fn we_have_priority_but_the_peers_connection_is_established_first() {
     let mut lab = two();
     lab.open(THEIRS, &peer_open(LOW));
     let done = lab.keepalive(THEIRS);
@@ -87,7 +82,7 @@ fn we_prevail_but_the_peers_connection_is_established_first() {
 }
 
 #[test]
-fn we_prevail_and_ours_is_established_first() {
+fn we_have_priority_and_our_connection_is_established_first() {
     let mut lab = two();
     lab.open(0, &peer_open(LOW));
     let done = lab.keepalive(0);
@@ -95,28 +90,32 @@ fn we_prevail_and_ours_is_established_first() {
     assert!(is_up_on(&done, 0));
 }
 
-// The peer prevails: its connection stays, unless it had established ours.
+// The peer has priority: its connection stays, unless it had established ours.
 
 #[test]
-fn the_peer_prevails_its_open_first() {
+fn the_peer_has_priority_and_its_open_is_first() {
     let mut lab = two();
     lab.open(THEIRS, &peer_open(HIGH));
     let done = lab.open(0, &peer_open(HIGH));
     loses(&done, 0);
-    assert!(!done.contains(&Did::Keepalive(0)));
+    assert!(!done.contains(&Effect::Keepalive(0)));
     assert!(is_up_on(&lab.keepalive(THEIRS), THEIRS));
 }
 
 #[test]
-fn the_peer_prevails_and_closes_ours_after_it_was_confirmed() {
+fn the_peer_has_priority_and_closes_our_confirmed_connection() {
     let mut lab = two();
     lab.open(0, &peer_open(HIGH));
     assert_eq!(
         lab.open(THEIRS, &peer_open(HIGH)),
-        [Did::Keepalive(THEIRS)],
+        [Effect::Keepalive(THEIRS)],
         "both stay"
     );
-    assert_eq!(lab.bytes(0, &collision()), [Did::Close(0)], "quietly");
+    assert_eq!(
+        lab.bytes(0, &collision()),
+        [Effect::Close(0)],
+        "without a NOTIFICATION"
+    );
     assert!(is_up_on(&lab.keepalive(THEIRS), THEIRS));
     assert_eq!(lab.session.stats().collisions, 1);
     assert_eq!(lab.session.stats().last_received, None);
@@ -124,14 +123,14 @@ fn the_peer_prevails_and_closes_ours_after_it_was_confirmed() {
 }
 
 #[test]
-fn the_peer_prevails_but_has_established_ours() {
+fn the_peer_has_priority_but_has_established_our_connection() {
     let mut lab = two();
     lab.open(0, &peer_open(HIGH));
     lab.open(THEIRS, &peer_open(HIGH));
     assert_eq!(lab.keepalive(0), [], "the peer may still prefer its own");
     assert_eq!(lab.state(), State::OpenConfirm);
     let done = lab.bytes(THEIRS, &collision());
-    assert_eq!(done[0], Did::Close(THEIRS));
+    assert_eq!(done[0], Effect::Close(THEIRS));
     assert!(is_up_on(&done, 0));
 }
 
@@ -145,12 +144,12 @@ fn an_update_tells_what_the_peer_has_established() {
     let done = lab.bytes(0, &end_of_rib());
     loses(&done, THEIRS);
     assert!(is_up_on(&done, 0));
-    assert!(matches!(done.last(), Some(Did::Routes(_))));
+    assert!(matches!(done.last(), Some(Effect::Routes(_))));
 }
 
 #[test]
-fn a_silent_peer_that_prevails_is_not_waited_for_long() {
-    // Its OPEN is known on both: its connection stays.
+fn a_silent_peer_with_priority_is_not_waited_for_long() {
+    // Its OPEN arrived on both: its connection stays.
     for confirmed in [false, true] {
         let mut lab = two();
         lab.open(0, &peer_open(HIGH));
@@ -160,15 +159,15 @@ fn a_silent_peer_that_prevails_is_not_waited_for_long() {
         }
         let done = lab.pass(Duration::from_secs(1));
         assert_eq!(done[0].0, Duration::from_secs(1));
-        let done: Vec<Did> = done.into_iter().map(|(_, did)| did).collect();
+        let done: Vec<Effect> = done.into_iter().map(|(_, did)| did).collect();
         loses(&done, 0);
         assert!(is_up_on(&lab.keepalive(THEIRS), THEIRS));
     }
-    // Its connection never got an OPEN: ours stays.
+    // Its connection never received an OPEN: ours stays.
     let mut lab = two();
     lab.open(0, &peer_open(HIGH));
     lab.keepalive(0);
-    let done: Vec<Did> = lab
+    let done: Vec<Effect> = lab
         .pass(Duration::from_secs(1))
         .into_iter()
         .map(|(_, did)| did)
@@ -181,7 +180,7 @@ fn a_silent_peer_that_prevails_is_not_waited_for_long() {
 fn new_connections_do_not_put_the_decision_off() {
     let mut lab = two();
     lab.open(0, &peer_open(HIGH));
-    lab.open(THEIRS, &peer_open(HIGH)); // from here on a second
+    lab.open(THEIRS, &peer_open(HIGH)); // from now on a second connection
     lab.wait(Duration::from_millis(900));
     let (conn, _) = lab.incoming();
     lab.open(conn, &peer_open(HIGH));
@@ -200,7 +199,10 @@ fn the_hold_timer_runs_from_the_last_keepalive_while_the_peer_decides() {
     lab.pass(Duration::from_millis(2900));
     assert!(!is_up_on(&lab.keepalive(0), 0));
     let done = lab.pass(Duration::from_secs(1));
-    let (at, _) = done.iter().find(|(_, did)| matches!(did, Did::Up(0, _))).unwrap();
+    let (at, _) = done
+        .iter()
+        .find(|(_, did)| matches!(did, Effect::Up(0, _)))
+        .unwrap();
     assert_eq!(*at, Duration::from_secs(1));
 }
 
@@ -256,12 +258,12 @@ fn a_bad_open_on_one_connection_leaves_the_other() {
     assert!(is_up_on(&lab.keepalive(0), 0));
 }
 
-// Two of us, in every order.
+// Two sessions, in every order.
 
-/// What travels in one direction of a connection.
+/// An item in flight in one direction of a connection.
 #[derive(Debug)]
 enum Item {
-    /// The connection is there: at its opener by the handshake, at the other side by accept.
+    /// The connection is established: at its opener by the handshake, at the other side by accept.
     There,
     Bytes(Bytes),
     End,
@@ -273,7 +275,7 @@ struct Side {
     ups: usize,
 }
 
-/// Two sessions, a connection from each, and four directions in which messages keep their order.
+/// Two sessions, a connection opened by each, and four directions that preserve order.
 struct Duel {
     now: Instant,
     sides: [Side; 2],
@@ -306,12 +308,12 @@ impl Duel {
             wires: Default::default(),
         };
         for side in [0, 1] {
-            duel.give(side, Input::Start);
+            duel.input(side, Input::Start);
         }
         duel
     }
 
-    fn give(&mut self, side: usize, input: Input<'_>) {
+    fn input(&mut self, side: usize, input: Input<'_>) {
         let at = &mut self.sides[side];
         at.checker.input(&input);
         at.session.handle(self.now, input);
@@ -335,10 +337,10 @@ impl Duel {
                 _ => {}
             }
         }
-        at.checker.settled(&at.session);
+        at.checker.check_settled(&at.session);
     }
 
-    /// The directions in which something waits.
+    /// The directions with items in flight.
     fn choices(&self) -> Vec<(usize, usize)> {
         let all = [(0, 0), (0, 1), (1, 0), (1, 1)];
         all.into_iter()
@@ -353,8 +355,8 @@ impl Duel {
         let conn = ConnId(if opener == towards { 0 } else { INCOMING });
         let known = self.sides[towards].checker.open.contains_key(&conn);
         match item {
-            Item::There if opener == towards && !known => {} // given up before it was there
-            Item::There => self.give(
+            Item::There if opener == towards && !known => {} // closed before it was established
+            Item::There => self.input(
                 towards,
                 Input::Connected {
                     conn,
@@ -363,15 +365,15 @@ impl Duel {
             ),
             Item::Bytes(bytes) if known => {
                 let mut buf = BytesMut::from(&bytes[..]);
-                self.give(towards, Input::Received { conn, buf: &mut buf });
+                self.input(towards, Input::Received { conn, buf: &mut buf });
             }
-            Item::End if known => self.give(towards, Input::Closed { conn, error: None }),
+            Item::End if known => self.input(towards, Input::Closed { conn, error: None }),
             Item::Bytes(_) | Item::End => {}
         }
     }
 }
 
-/// All that decides what can happen from here.
+/// The complete state that decides what can happen next.
 fn fingerprint(duel: &Duel) -> u64 {
     let mut hasher = DefaultHasher::new();
     for side in &duel.sides {
@@ -381,7 +383,7 @@ fn fingerprint(duel: &Duel) -> u64 {
     hasher.finish()
 }
 
-/// Nothing is under way any more: both are established on the same connection, and never were on another one.
+/// Nothing is in flight any more: both are established on the same connection, and never were on another one.
 fn check_end(duel: &Duel, path: &[(usize, usize)]) {
     let on = duel.sides.each_ref().map(|side| {
         assert_eq!(side.session.state(), State::Established, "{path:?}");
@@ -404,7 +406,7 @@ fn in_every_order_of_delivery_one_connection_survives() {
                 duel.deliver(*step);
             }
             if !seen.insert(fingerprint(&duel)) {
-                continue; // reached in another order, and followed from there
+                continue; // reached in another order and continued from there
             }
             let choices = duel.choices();
             if choices.is_empty() {

@@ -1,11 +1,5 @@
-//! What a session answers to faults of the peer: NOTIFICATION code, subcode and data, to the octet, in each state.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! The session's answer to errors of the peer: NOTIFICATION code, subcode and data, in each state.
+#![cfg(test)]
 
 mod session_util;
 
@@ -13,7 +7,7 @@ use bgp_proto::session::{DownReason, SessionConfig, State};
 use bgp_proto::types::{Asn, Family};
 use bgp_proto::wire::{Capability, Notification, Open, keepalive};
 use session_util::{
-    Did, LOW, Lab, config, end_of_rib, is_down, notifications, peer_open, raw, refusal, withdrawals,
+    Effect, LOW, Lab, config, end_of_rib, is_down, notifications, peer_open, raw, refusal, withdrawals,
 };
 
 #[test]
@@ -36,7 +30,7 @@ fn open_errors_have_their_code_subcode_and_data() {
         ..peer_open(LOW)
     };
     let zero_as = change(20, &[0, 0]);
-    let no_family = [2, 6, 1, 4, 0, 1, 0, 2]; // IPv4 multicast alone
+    let no_family = [2, 6, 1, 4, 0, 1, 0, 2]; // IPv4 multicast only
     let ours = vec![1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1];
     let cases: Vec<(&str, Vec<u8>, u8, Vec<u8>)> = vec![
         ("version 3", change(19, &[3]), 1, vec![0, 4]),
@@ -55,7 +49,7 @@ fn open_errors_have_their_code_subcode_and_data() {
         let done = lab.bytes(0, &bytes);
         assert_eq!(refusal(&done), (2, subcode, data.clone()), "{name}");
         let sent = Notification::new(2, subcode, data);
-        assert!(done.contains(&Did::Down(false, DownReason::Sent(sent.clone()))));
+        assert!(done.contains(&Effect::Down(false, DownReason::Sent(sent.clone()))));
         assert_eq!(lab.state(), State::Active);
         assert_eq!(lab.session.stats().last_sent, Some(sent), "{name}");
     }
@@ -128,7 +122,7 @@ fn extended_messages_only_where_both_offered_them() {
     let mut lab = Lab::open_sent(config());
     lab.open(0, &open);
     lab.keepalive(0);
-    assert!(matches!(lab.bytes(0, &long).as_slice(), [Did::Routes(batch)] if batch.nlri.len() == 2000));
+    assert!(matches!(lab.bytes(0, &long).as_slice(), [Effect::Routes(batch)] if batch.nlri.len() == 2000));
     let mut lab = Lab::established(config());
     let done = lab.bytes(0, &long);
     assert_eq!(refusal(&done).1, 2);
@@ -193,8 +187,8 @@ fn a_notification_ends_the_connection_and_is_never_answered() {
             let was_up = lab.state() == State::Established;
             let sent = Notification::new(code, subcode, vec![1, 2]);
             let done = lab.bytes(0, &[sent.encode(), keepalive()].concat());
-            let down = Did::Down(was_up, DownReason::Received(sent.clone()));
-            assert_eq!(done, [Did::Close(0), down, Did::State(State::Active)]);
+            let down = Effect::Down(was_up, DownReason::Received(sent.clone()));
+            assert_eq!(done, [Effect::Close(0), down, Effect::State(State::Active)]);
             assert_eq!(lab.session.stats().last_received, Some(sent));
             assert_eq!(lab.session.stats().last_received_at, Some(lab.now));
         }
@@ -207,7 +201,7 @@ fn an_update_error_ends_the_session_after_the_routes_before_it() {
     let bad = raw(2, &[0xFF, 0xFF, 0, 0]);
     let done = lab.bytes(0, &[withdrawals(3), bad, end_of_rib()].concat());
     assert!(
-        matches!(&done[0], Did::Routes(batch) if batch.nlri.len() == 3),
+        matches!(&done[0], Effect::Routes(batch) if batch.nlri.len() == 3),
         "{done:?}"
     );
     assert_eq!(refusal(&done), (3, 1, vec![]));
@@ -215,15 +209,15 @@ fn an_update_error_ends_the_session_after_the_routes_before_it() {
 }
 
 #[test]
-fn what_follows_an_error_is_thrown_away() {
+fn input_after_an_error_is_discarded() {
     let mut lab = Lab::established(config());
     let mut buf = bytes::BytesMut::from(&[raw(9, &[]), withdrawals(5), end_of_rib()].concat()[..]);
     let conn = bgp_proto::session::ConnId(0);
-    let done = lab.give(bgp_proto::session::Input::Received { conn, buf: &mut buf });
+    let done = lab.input(bgp_proto::session::Input::Received { conn, buf: &mut buf });
     assert_eq!(refusal(&done), (1, 3, vec![9]));
     assert!(buf.is_empty());
     buf.extend_from_slice(&end_of_rib());
-    let done = lab.give(bgp_proto::session::Input::Received { conn, buf: &mut buf });
+    let done = lab.input(bgp_proto::session::Input::Received { conn, buf: &mut buf });
     assert_eq!(done, []);
     assert!(buf.is_empty());
 }

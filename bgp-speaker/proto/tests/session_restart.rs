@@ -1,20 +1,15 @@
-//! Graceful restart as the session sees it (RFC 4724, RFC 8538): what outlives a connection, and what replaces it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! Graceful restart in the session (RFC 4724, RFC 8538): what is retained when a connection ends, and which
+//! connection replaces it.
+#![cfg(test)]
 
 mod session_util;
 
 use std::time::{Duration, Instant};
 
-use bgp_proto::session::{Beginning, ConnId, DownReason, Input, Output, Session, SessionConfig, State};
+use bgp_proto::session::{ConnId, DownReason, Input, Output, RestartBits, Session, SessionConfig, State};
 use bgp_proto::types::{Family, FamilySet};
 use bgp_proto::wire::{Capability, GracefulRestart, LongLivedFamily, Notification, Open, cease};
-use session_util::{Did, LOW, Lab, config, end_of_rib, is_up, notifications, peer_open, refusal};
+use session_util::{Effect, LOW, Lab, config, end_of_rib, is_up, notifications, peer_open, refusal};
 
 fn restarting(notification: bool) -> (SessionConfig, Open) {
     let capability = |restart_time| {
@@ -67,24 +62,24 @@ fn routes_outlive_a_connection_where_both_agreed() {
         assert_eq!(lab.checker.retained, expected);
         let mut lab = graceful(survives);
         lab.bytes(0, &shutdown.clone().into_hard_reset().encode());
-        assert_eq!(lab.checker.retained, dropped, "a Hard Reset means it");
+        assert_eq!(lab.checker.retained, dropped, "a Hard Reset ends the routes too");
         let mut lab = graceful(survives);
         let done = lab.stop(cease::ADMIN_SHUTDOWN, "");
-        let told = if survives {
+        let notified = if survives {
             (6, 9, vec![6, 2])
         } else {
             (6, 2, vec![])
         };
-        assert_eq!(refusal(&done), told);
-        assert_eq!(lab.checker.retained, dropped, "our own will");
+        assert_eq!(refusal(&done), notified);
+        assert_eq!(lab.checker.retained, dropped, "an operator command");
     }
 }
 
 #[test]
-fn nothing_is_kept_without_time_or_by_our_own_leave() {
+fn nothing_is_retained_without_restart_time_or_when_we_leave() {
     let none = Some((FamilySet::EMPTY, Duration::ZERO));
     let mut lab = graceful(true);
-    lab.give(Input::Abandon);
+    lab.input(Input::Abandon);
     assert_eq!(lab.checker.retained, none);
     let (ours, mut open) = restarting(true);
     open.capabilities
@@ -108,19 +103,23 @@ fn a_new_connection_replaces_a_dead_one_after_graceful_restart() {
     lab.wait(Duration::from_secs(6));
     let (conn, done) = lab.incoming();
     assert!(
-        matches!(done.as_slice(), [Did::Open(c, _)] if *c == conn),
+        matches!(done.as_slice(), [Effect::Open(c, _)] if *c == conn),
         "{done:?}"
     );
-    assert_eq!(lab.open(conn, &restarting(false).1), [Did::Keepalive(conn)]);
+    assert_eq!(lab.open(conn, &restarting(false).1), [Effect::Keepalive(conn)]);
     let done = lab.keepalive(conn);
-    assert_eq!(done[0], Did::Close(0));
-    assert!(matches!(&done[1], Did::Down(true, DownReason::Closed(Some(_)))));
-    assert_eq!(notifications(&done), [], "the dead need no NOTIFICATION");
+    assert_eq!(done[0], Effect::Close(0));
+    assert!(matches!(
+        &done[1],
+        Effect::Down(true, DownReason::Closed(Some(_)))
+    ));
+    assert_eq!(notifications(&done), [], "a dead connection gets no NOTIFICATION");
     assert_eq!(lab.checker.retained.unwrap().1, Duration::from_secs(77));
     assert!(is_up(&done));
 }
 
-/// A session of graceful restart that has been up for long, and what shows that nothing happened to it.
+/// A session with graceful restart that has been established for a long time, and a check that it was not
+/// disturbed.
 struct Settled {
     lab: Lab,
     before: (Option<DownReason>, u64, Option<std::time::Instant>),
@@ -136,10 +135,12 @@ impl Settled {
     }
 
     #[track_caller]
-    fn is_undisturbed(&mut self, done: &[Did]) {
-        let of_session = |did: &&Did| {
-            matches!(did, Did::Down(..) | Did::Up(..) | Did::State(_) | Did::Close(0))
-                || matches!(did, Did::Notification(0, _))
+    fn is_undisturbed(&mut self, done: &[Effect]) {
+        let of_session = |did: &&Effect| {
+            matches!(
+                did,
+                Effect::Down(..) | Effect::Up(..) | Effect::State(_) | Effect::Close(0)
+            ) || matches!(did, Effect::Notification(0, _))
         };
         assert_eq!(done.iter().find(of_session), None, "{done:#?}");
         let stats = self.lab.session.stats();
@@ -149,12 +150,12 @@ impl Settled {
         assert_eq!(self.lab.checker.up, Some(ConnId(0)));
         assert!(matches!(
             self.lab.bytes(0, &end_of_rib()).as_slice(),
-            [Did::Routes(_)]
+            [Effect::Routes(_)]
         ));
     }
 }
 
-/// A name, what comes on the new connection, the code and subcode of the answer.
+/// A name, the input on the new connection, and code and subcode of the answer.
 type Case = (&'static str, Vec<u8>, Option<(u8, u8)>);
 
 #[test]
@@ -187,7 +188,7 @@ fn only_a_good_open_of_the_same_peer_disturbs_an_established_session() {
             None,
         ),
         (
-            "an OPEN, given up at once",
+            "an OPEN, but the connection was closed",
             [good.encode(), Notification::cease(cease::COLLISION).encode()].concat(),
             None,
         ),
@@ -203,15 +204,15 @@ fn only_a_good_open_of_the_same_peer_disturbs_an_established_session() {
         // The established session is kept alive meanwhile.
         for _ in 0..10 {
             let passed = settled.lab.pass(Duration::from_secs(10));
-            let passed: Vec<Did> = passed.into_iter().map(|(_, did)| did).collect();
+            let passed: Vec<Effect> = passed.into_iter().map(|(_, did)| did).collect();
             settled.is_undisturbed(&passed);
             all.extend(passed);
         }
-        let said: Vec<(u64, u8, u8)> = notifications(&all).iter().map(|n| (n.0, n.1, n.2)).collect();
+        let decoded_ops: Vec<(u64, u8, u8)> = notifications(&all).iter().map(|n| (n.0, n.1, n.2)).collect();
         let expected: Vec<(u64, u8, u8)> = answer.iter().map(|(code, sub)| (conn, *code, *sub)).collect();
-        assert_eq!(said, expected, "{name}");
-        assert!(all.contains(&Did::Close(conn)), "{name}: {all:?}");
-        // Nor when the peer just closes it.
+        assert_eq!(decoded_ops, expected, "{name}");
+        assert!(all.contains(&Effect::Close(conn)), "{name}: {all:?}");
+        // Nor if the peer just closes the connection.
         let (conn, _) = settled.lab.incoming();
         let done = settled.lab.closed(conn, Some("reset"));
         settled.is_undisturbed(&done);
@@ -225,7 +226,7 @@ fn the_newest_connection_beside_an_established_one_is_kept() {
     for _ in 0..1000 {
         let (conn, done) = settled.lab.incoming();
         assert_eq!(notifications(&done), [(last, 6, 7, vec![])]);
-        assert!(done.contains(&Did::Close(last)));
+        assert!(done.contains(&Effect::Close(last)));
         last = conn;
     }
     settled.is_undisturbed(&[]);
@@ -238,17 +239,21 @@ fn a_connection_beside_the_established_one_takes_over_when_that_breaks() {
     let mut lab = Settled::new().lab;
     let (conn, _) = lab.incoming();
     let done = lab.closed(0, Some("reset"));
-    assert!(matches!(done[0], Did::Down(true, _)));
+    assert!(matches!(done[0], Effect::Down(true, _)));
     assert_eq!(lab.state(), State::OpenSent);
     lab.open(conn, &restarting(true).1);
     assert!(is_up(&lab.keepalive(conn)));
-    // A Cease that settles a collision ends the established session all the same when it comes on it.
+    // A Cease that resolves a collision ends the established session if it arrives on that connection.
     let mut lab = Settled::new().lab;
     let (conn, _) = lab.incoming();
     let done = lab.bytes(0, &Notification::cease(cease::COLLISION).encode());
     assert!(matches!(
         done.as_slice(),
-        [Did::Close(0), Did::Down(true, _), Did::State(State::OpenSent)]
+        [
+            Effect::Close(0),
+            Effect::Down(true, _),
+            Effect::State(State::OpenSent)
+        ]
     ));
     lab.open(conn, &restarting(true).1);
     assert!(is_up(&lab.keepalive(conn)));
@@ -258,22 +263,25 @@ fn a_connection_beside_the_established_one_takes_over_when_that_breaks() {
 fn what_ends_the_session_ends_the_connection_beside_it() {
     let shutdown = |lab: &mut Lab| lab.stop(cease::ADMIN_SHUTDOWN, "");
     let too_many = |lab: &mut Lab| {
-        lab.give(Input::Fail {
+        lab.input(Input::Fail {
             notification: Notification::cease(cease::MAX_PREFIXES),
             idle_for: Duration::from_secs(60),
         })
     };
-    let abandon = |lab: &mut Lab| lab.give(Input::Abandon);
-    for end in [&shutdown as &dyn Fn(&mut Lab) -> Vec<Did>, &too_many, &abandon] {
+    let abandon = |lab: &mut Lab| lab.input(Input::Abandon);
+    for end in [&shutdown as &dyn Fn(&mut Lab) -> Vec<Effect>, &too_many, &abandon] {
         let mut lab = Settled::new().lab;
         let (conn, _) = lab.incoming();
         let done = end(&mut lab);
         assert!(
-            done.contains(&Did::Close(0)) && done.contains(&Did::Close(conn)),
+            done.contains(&Effect::Close(0)) && done.contains(&Effect::Close(conn)),
             "{done:?}"
         );
-        let downs: Vec<&Did> = done.iter().filter(|did| matches!(did, Did::Down(..))).collect();
-        assert!(matches!(downs.as_slice(), [Did::Down(true, _)]), "{done:?}");
+        let downs: Vec<&Effect> = done
+            .iter()
+            .filter(|did| matches!(did, Effect::Down(..)))
+            .collect();
+        assert!(matches!(downs.as_slice(), [Effect::Down(true, _)]), "{done:?}");
         assert_eq!(lab.state(), State::Idle);
     }
 }
@@ -285,18 +293,22 @@ fn an_established_session_is_kept() {
     let (_, done) = lab.incoming();
     assert_eq!(refusal(&done), (6, 7, vec![]));
     assert_eq!(lab.state(), State::Established);
-    assert!(matches!(lab.bytes(0, &end_of_rib()).as_slice(), [Did::Routes(_)]));
+    assert!(matches!(
+        lab.bytes(0, &end_of_rib()).as_slice(),
+        [Effect::Routes(_)]
+    ));
 }
 
-/// The end of a restart that goes on.
+/// The end of a restart in progress.
 fn soon() -> Option<Instant> {
     Some(Instant::now() + Duration::from_secs(3600))
 }
 
-/// R, and F of each family in graceful restart and in its long-lived form (RFC 4724 §3, RFC 9494 §3.1).
-fn bits(done: &[Did]) -> (bool, Vec<bool>) {
+/// The R bit, and the F bit of each family in graceful restart and in long-lived graceful restart (RFC 4724
+/// §3, RFC 9494 §3.1).
+fn bits(done: &[Effect]) -> (bool, Vec<bool>) {
     let open = done.iter().find_map(|did| match did {
-        Did::Open(_, open) => Some(open),
+        Effect::Open(_, open) => Some(open),
         _ => None,
     });
     let open = open.expect("an OPEN");
@@ -307,7 +319,7 @@ fn bits(done: &[Did]) -> (bool, Vec<bool>) {
 }
 
 #[test]
-fn the_first_open_says_what_is_true_of_the_start() {
+fn the_first_open_has_the_forwarding_state_of_the_start() {
     let long = |family| LongLivedFamily {
         family,
         forwarding: true,
@@ -337,13 +349,13 @@ fn the_first_open_says_what_is_true_of_the_start() {
         assert_eq!(again(&mut lab, &mut conn), (restarting, vec![preserved; 4]));
         lab.open(conn, &peer_open(LOW));
         assert!(is_up(&lab.keepalive(conn)));
-        // The routes were in the kernel all the time since.
+        // The routes were in the kernel all the time.
         assert_eq!(again(&mut lab, &mut conn), (false, vec![true; 4]));
     }
 }
 
 #[test]
-fn a_session_that_begins_long_after_the_start_does_not_say_that_we_restart() {
+fn a_session_long_after_the_start_has_no_restart_bit() {
     let mut lab = Lab::new(SessionConfig {
         graceful_restart: Some(120),
         restarting_until: soon(),
@@ -364,9 +376,9 @@ fn a_session_that_begins_long_after_the_start_does_not_say_that_we_restart() {
 }
 
 #[test]
-fn only_the_first_open_says_that_we_restarted() {
-    let said = |done: &[Did]| match &done[0] {
-        Did::Open(_, open) => open.graceful_restart().unwrap().restarting,
+fn only_the_first_open_has_the_restart_bit() {
+    let decoded_ops = |done: &[Effect]| match &done[0] {
+        Effect::Open(_, open) => open.graceful_restart().unwrap().restarting,
         other => panic!("{other:?}"),
     };
     let mut lab = Lab::new(SessionConfig {
@@ -375,18 +387,18 @@ fn only_the_first_open_says_that_we_restarted() {
         ..config()
     });
     lab.begin();
-    assert!(said(&lab.connected(0)));
+    assert!(decoded_ops(&lab.connected(0)));
     lab.open(0, &peer_open(LOW));
     lab.keepalive(0);
     lab.closed(0, None);
     lab.wait(lab.timeout());
     lab.tick();
-    assert!(!said(&lab.connected(1)));
+    assert!(!decoded_ops(&lab.connected(1)));
 }
 
-// What both must have said
+// What both ends must have announced
 
-/// What is retained when the connection breaks, where each side has this graceful restart.
+/// What is retained when the connection breaks, with these graceful restart capabilities on each side.
 fn kept_after_break(ours: Option<GracefulRestart>, theirs: GracefulRestart) -> FamilySet {
     let mut open = peer_open(LOW);
     open.capabilities.push(Capability::GracefulRestart(theirs));
@@ -468,24 +480,24 @@ fn the_configuration_offers_what_it_says() {
         restart_on_notification: true,
         ..config()
     };
-    let beginning = Beginning {
+    let restart_bits = RestartBits {
         restarting: true,
         forwarding_preserved: true,
     };
-    let open = bgp_proto::session::our_open(&ours, beginning);
+    let open = bgp_proto::session::local_open(&ours, restart_bits);
     let offered = open.graceful_restart().unwrap();
     assert!(offered.restarting && offered.notification);
     assert_eq!(offered.restart_time, 30);
 }
 
 #[test]
-fn only_the_first_session_of_a_process_says_that_it_restarted() {
+fn only_the_first_session_of_a_process_has_the_restart_bit() {
     let ours = SessionConfig {
         graceful_restart: Some(30),
         restarting_until: soon(),
         ..config()
     };
-    let said = |session: Session| {
+    let decoded_ops = |session: Session| {
         let mut session = session;
         let now = std::time::Instant::now();
         session.handle(now, Input::Start);
@@ -504,14 +516,14 @@ fn only_the_first_session_of_a_process_says_that_it_restarted() {
         let open = Open::decode(&sent.unwrap().slice(19..)).unwrap();
         open.graceful_restart().unwrap().restarting
     };
-    assert!(said(Session::new(ours.clone(), 1)));
-    assert!(!said(Session::new(ours, 1).in_place_of_another()));
+    assert!(decoded_ops(Session::new(ours.clone(), 1)));
+    assert!(!decoded_ops(Session::new(ours, 1).as_replacement()));
 }
 
-/// What is kept: families, until when, and then how long.
+/// What is retained: the families, the restart time, then the long-lived stale time.
 type Kept = (FamilySet, Duration, Vec<(Family, Duration)>);
 
-/// A lab with long-lived graceful restart on both sides, the peer for IPv6 alone.
+/// A lab with long-lived graceful restart on both sides; the peer for IPv6 only.
 fn long_lived(restart_time: u16) -> Vec<Kept> {
     let item = |family, stale_time| LongLivedFamily {
         family,
@@ -569,6 +581,6 @@ fn long_lived_routes_stay_for_the_peers_time() {
     let longer = vec![(Family::Ipv6, Duration::from_secs(900))];
     let both = FamilySet::ALL;
     assert_eq!(long_lived(60), [(both, Duration::from_secs(60), longer.clone())]);
-    // RFC 9494 §4.2: a restart time of zero only means that they are long-lived at once.
+    // RFC 9494 §4.2: with a restart time of zero the routes are long-lived stale at once.
     assert_eq!(long_lived(0), [(both, Duration::ZERO, longer)]);
 }

@@ -1,11 +1,5 @@
-//! The timers of a session, to the instant, and how it tries again after a failure.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! The timers of a session, exact to the instant, and retries after a failure.
+#![cfg(test)]
 
 mod session_util;
 
@@ -15,7 +9,8 @@ use bgp_proto::session::{DownReason, Input, SessionConfig, State};
 use bgp_proto::types::HoldTime;
 use bgp_proto::wire::{Notification, Open, cease, keepalive};
 use session_util::{
-    Did, HIGH, LOW, Lab, config, connects, end_of_rib, is_down, is_up, notifications, peer_open, raw, refusal,
+    Effect, HIGH, LOW, Lab, config, connects, end_of_rib, is_down, is_up, notifications, peer_open, raw,
+    refusal,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,7 +26,7 @@ fn the_hold_timer_is_exact() {
     lab.bytes(0, &end_of_rib());
     let done = lab.pass(Duration::from_nanos(89_999_999_999));
     assert!(
-        done.iter().all(|(_, did)| matches!(did, Did::Keepalive(0))),
+        done.iter().all(|(_, did)| matches!(did, Effect::Keepalive(0))),
         "{done:?}"
     );
     lab.wait(Duration::from_nanos(1));
@@ -54,21 +49,21 @@ fn what_waits_to_be_read_counts_too() {
     let mut lab = Lab::established(config());
     for _ in 0..10 {
         lab.wait(Duration::from_secs(89));
-        let done = lab.give(Input::Unread);
+        let done = lab.input(Input::Unread);
         assert!(notifications(&done).is_empty());
-        lab.give(Input::Wrote);
+        lab.input(Input::Wrote);
     }
     lab.wait(Duration::from_secs(90));
     assert_eq!(refusal(&lab.tick()), (4, 0, vec![]));
-    assert_eq!(lab.give(Input::Unread), [], "too late");
+    assert_eq!(lab.input(Input::Unread), [], "too late");
     let mut lab = Lab::open_confirm(config());
     lab.wait(Duration::from_secs(80));
-    lab.give(Input::Unread);
+    lab.input(Input::Unread);
     lab.wait(Duration::from_secs(10));
     assert_eq!(
         refusal(&lab.tick()),
         (4, 0, vec![]),
-        "before that it is no excuse"
+        "before that it has no effect"
     );
 }
 
@@ -81,7 +76,7 @@ fn a_refresh_does_not_restart_the_hold_timer() {
     assert_eq!(refusal(&lab.tick()), (4, 0, vec![]));
 }
 
-/// Who connects to us has the first word soon, or makes room for others.
+/// An incoming connection must send its OPEN soon, or makes way for others.
 #[test]
 fn a_silent_incoming_connection_ends_soon() {
     for partial in [&[][..], &[0xFF; 18]] {
@@ -94,7 +89,11 @@ fn a_silent_incoming_connection_ends_soon() {
         assert_eq!(lab.timeout(), Duration::from_secs(15));
         lab.wait(Duration::from_secs(14));
         assert_eq!(lab.bytes(conn, partial), []);
-        assert_eq!(lab.timeout(), SECOND, "octets that are no OPEN gain no time");
+        assert_eq!(
+            lab.timeout(),
+            SECOND,
+            "octets other than an OPEN do not extend the time"
+        );
         lab.wait(SECOND);
         assert_eq!(refusal(&lab.tick()), (4, 0, vec![]));
         assert_eq!(lab.state(), State::Active);
@@ -107,7 +106,7 @@ fn four_minutes_for_an_open() {
     assert_eq!(lab.timeout(), Duration::from_secs(240));
     let done: Vec<_> = lab.pass(Duration::from_secs(240));
     assert_eq!(done[0].0, Duration::from_secs(240));
-    let done: Vec<Did> = done.into_iter().map(|(_, did)| did).collect();
+    let done: Vec<Effect> = done.into_iter().map(|(_, did)| did).collect();
     assert_eq!(refusal(&done), (4, 0, vec![]));
     assert_eq!(lab.state(), State::Active);
 }
@@ -119,9 +118,14 @@ fn the_negotiated_hold_time_from_open_on() {
     open.hold_time = HoldTime::new(30).unwrap();
     lab.open(0, &open);
     let done = lab.pass(Duration::from_secs(30));
-    let end = done.iter().find(|(_, did)| matches!(did, Did::Notification(..)));
+    let end = done
+        .iter()
+        .find(|(_, did)| matches!(did, Effect::Notification(..)));
     assert_eq!(end.unwrap().0, Duration::from_secs(30));
-    let keepalives = done.iter().filter(|(_, did)| *did == Did::Keepalive(0)).count();
+    let keepalives = done
+        .iter()
+        .filter(|(_, did)| *did == Effect::Keepalive(0))
+        .count();
     assert!((2..=3).contains(&keepalives));
 }
 
@@ -137,8 +141,8 @@ fn keepalives_at_a_third_of_the_hold_time_less_jitter() {
         for _ in 0..200 {
             let gap = lab.timeout();
             lab.wait(gap);
-            assert_eq!(lab.tick(), [Did::Keepalive(0)]);
-            assert_eq!(lab.give(Input::Wrote), []);
+            assert_eq!(lab.tick(), [Effect::Keepalive(0)]);
+            assert_eq!(lab.input(Input::Wrote), []);
             lab.keepalive(0);
             gaps.push(gap);
         }
@@ -151,11 +155,11 @@ fn keepalives_at_a_third_of_the_hold_time_less_jitter() {
 }
 
 #[test]
-fn what_we_write_spares_a_keepalive() {
+fn a_written_message_replaces_a_keepalive() {
     let mut lab = Lab::established(config());
     for _ in 0..100 {
         lab.wait(Duration::from_secs(20));
-        assert_eq!(lab.give(Input::Wrote), []);
+        assert_eq!(lab.input(Input::Wrote), []);
         lab.keepalive(0);
     }
 }
@@ -172,18 +176,18 @@ fn hold_time_zero_means_no_timers() {
         open.hold_time = HoldTime::new(if zero { 90 } else { 0 }).unwrap();
         assert_eq!(
             lab.open(0, &open),
-            [Did::Keepalive(0), Did::State(State::OpenConfirm)]
+            [Effect::Keepalive(0), Effect::State(State::OpenConfirm)]
         );
         assert_eq!(
             lab.timeout(),
             Duration::from_secs(240),
-            "a half-open one does not stay for ever"
+            "a half-open connection is closed"
         );
         lab.keepalive(0);
         assert_eq!(lab.session.poll_timeout(), None);
         lab.wait(Duration::from_secs(1_000_000));
         assert_eq!(lab.tick(), []);
-        lab.give(Input::Wrote);
+        lab.input(Input::Wrote);
         lab.keepalive(0);
         lab.bytes(0, &end_of_rib());
         assert_eq!(lab.session.poll_timeout(), None);
@@ -209,9 +213,9 @@ fn the_send_hold_timer() {
         lab.wait(SECOND);
         lab.keepalive(0);
         lab.wait(Duration::from_secs(5));
-        lab.give(Input::Wrote);
+        lab.input(Input::Wrote);
         let written = lab.now;
-        // The peer lives but reads nothing: nothing of what we queue is written.
+        // The peer sends but reads nothing: none of our messages is written.
         loop {
             let step = lab.timeout().min(Duration::from_secs(20));
             lab.wait(step);
@@ -242,16 +246,16 @@ fn an_attempt_that_gets_no_answer() {
     assert!(matches!(
         done.as_slice(),
         [
-            Did::Close(0),
-            Did::Down(false, DownReason::Closed(Some(_))),
-            Did::State(State::Active)
+            Effect::Close(0),
+            Effect::Down(false, DownReason::Closed(Some(_))),
+            Effect::State(State::Active)
         ]
     ));
     lab.wait(lab.timeout());
-    assert_eq!(lab.tick(), [Did::Connect(1), Did::State(State::Connect)]);
+    assert_eq!(lab.tick(), [Effect::Connect(1), Effect::State(State::Connect)]);
 }
 
-// Failing and trying again
+// Failures and retries
 
 #[test]
 fn any_connect_retry_time_works() {
@@ -260,7 +264,7 @@ fn any_connect_retry_time_works() {
             connect_retry,
             ..config()
         });
-        lab.begin(); // and `Lab` checks that time moves on
+        lab.begin(); // and `Lab` checks that time advances
         let done = lab.pass(Duration::from_secs(60));
         assert!(done.len() <= 2500, "{}", done.len());
         assert!(lab.timeout() <= Duration::from_secs(24 * 3600));
@@ -277,14 +281,17 @@ fn the_first_retry_is_fast_and_repeated_failures_wait() {
         assert_eq!(
             done,
             [
-                Did::Down(false, DownReason::Closed(Some("Connection refused".to_owned()))),
-                Did::State(State::Active)
+                Effect::Down(false, DownReason::Closed(Some("Connection refused".to_owned()))),
+                Effect::State(State::Active)
             ]
         );
         let begin = lab.now;
         lab.wait(lab.timeout());
         waits.push(lab.now - begin);
-        assert_eq!(lab.tick(), [Did::Connect(conn + 1), Did::State(State::Connect)]);
+        assert_eq!(
+            lab.tick(),
+            [Effect::Connect(conn + 1), Effect::State(State::Connect)]
+        );
     }
     assert!(waits[0] <= Duration::from_millis(50));
     assert!(waits[..4].iter().sum::<Duration>() < SECOND, "{waits:?}");
@@ -293,7 +300,7 @@ fn the_first_retry_is_fast_and_repeated_failures_wait() {
 }
 
 #[test]
-fn start_begins_anew() {
+fn start_resets_the_back_off() {
     let mut lab = Lab::new(config());
     lab.begin();
     for conn in 0..10 {
@@ -302,7 +309,10 @@ fn start_begins_anew() {
         lab.tick();
     }
     lab.stop(cease::ADMIN_RESET, "");
-    assert!(matches!(lab.begin().as_slice(), [Did::Connect(11), _]), "at once");
+    assert!(
+        matches!(lab.begin().as_slice(), [Effect::Connect(11), _]),
+        "at once"
+    );
     lab.closed(11, None);
     assert!(lab.timeout() <= Duration::from_millis(50));
 }
@@ -321,7 +331,7 @@ fn a_session_that_flaps_waits_and_one_that_was_stable_does_not() {
         let wait = lab.timeout();
         lab.wait(wait);
         conn += 1;
-        assert!(lab.tick().contains(&Did::Connect(conn)));
+        assert!(lab.tick().contains(&Effect::Connect(conn)));
         wait
     };
     let waits: Vec<Duration> = (0..10).map(|_| flap(&mut lab, SECOND)).collect();
@@ -371,12 +381,12 @@ fn a_new_connection_of_the_peer_takes_the_place_of_an_unfinished_one() {
     }
 }
 
-/// The peer has its time to connect; whoever comes first, there is one connection.
+/// The peer has time to connect; whichever side is first, there is one connection.
 #[test]
 fn the_peer_may_connect_first() {
     let wait = Duration::from_millis(300);
     let mut lab = Lab::new(config());
-    assert_eq!(lab.give(Input::StartAfter(wait)), [Did::State(State::Active)]);
+    assert_eq!(lab.input(Input::StartAfter(wait)), [Effect::State(State::Active)]);
     assert_eq!((lab.state(), lab.timeout()), (State::Active, wait));
     let (conn, _) = lab.incoming();
     lab.bytes(conn, &peer_open(HIGH).encode());
@@ -385,7 +395,7 @@ fn the_peer_may_connect_first() {
         "the peer's connection is enough"
     );
     let mut lab = Lab::new(config());
-    lab.give(Input::StartAfter(wait));
+    lab.input(Input::StartAfter(wait));
     let done = lab.pass(wait);
-    assert_eq!(connects(&done).len(), 1, "it did not come: {done:?}");
+    assert_eq!(connects(&done).len(), 1, "no output of this kind: {done:?}");
 }

@@ -1,4 +1,4 @@
-//! The task that owns the engine, and what stands between it and the peers' tasks, the agent and the kernel's routes.
+//! The engine's task, and its channels to the peers' tasks, the agent and the kernel's routes.
 
 pub(crate) mod mailbox;
 pub(crate) mod outbox;

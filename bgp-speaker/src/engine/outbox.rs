@@ -1,14 +1,16 @@
-//! What the engine has for an established peer, until it is written: shared by the engine's task and the peer's.
+//! The outbox of an established session: chunks of the engine until they are written. Shared by the engine's
+//! task and the peer's.
 //!
-//! | whose turn | who may write | when it passes on |
+//! | writer | who may write | next writer |
 //! |---|---|---|
-//! | nobody's | nobody has anything to write | a small chunk: to the engine's task; a larger one, or a word of the session: to the peer's |
-//! | the engine's | the engine's task, at the end of its turn, if it has nothing else to do | all is written: to nobody; the socket is full, more comes, or the session has something to say: to the peer's task |
-//! | the task's | the peer's task | all is written: to nobody |
+//! | nobody | the outbox is empty | a small chunk: the engine's task; a larger one, or a message of the session: the peer's task |
+//! | engine | the engine's task, after its work, if no input waits | all is written: nobody; the socket is full, more chunks come, or the session has a message: the peer's task |
+//! | task | the peer's task | all is written: nobody |
 //!
-//! So a small change to many peers wakes none of their tasks, which is most of what it costs otherwise (ADR 13), and a large one is
-//! written by the peers' tasks while the engine goes on. One mutex guards it; it is held for one small write at the
-//! longest, never across a wait. Each session has its own: nothing of an old one is ever written on a new connection.
+//! A small change to many peers therefore wakes none of their tasks, which would be most of its cost (ADR
+//! 13). A large change is written by the peers' tasks while the engine continues. A mutex guards the state;
+//! it is held for at most one small write, never across an await. Each session has its own outbox: nothing of
+//! an old session is ever written on a new connection.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,52 +25,52 @@ use tokio::net::TcpStream;
 use crate::queue::{Queue, Sink};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Octets that the engine's task writes to a peer at the most: a message (RFC 4271 §4.1).
+/// Most octets that the engine's task writes to a peer at once: a message (RFC 4271 §4.1).
 const SMALL: usize = 4096;
 
-/// Who may write.
+/// The task that may write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Turn {
+enum Writer {
     Nobody,
     Engine,
     Task,
 }
 
-/// What became of a chunk.
+/// Result of [`Outbox::put`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Put {
-    /// The engine's task is to write it: [`Outbox::write`] or [`Outbox::pass_on`].
+pub(crate) enum PutOutcome {
+    /// The engine's task has to call [`Outbox::write`] or [`Outbox::hand_to_task`].
     EngineWrites,
-    /// The peer's task writes it, or the engine's with what it writes anyway.
+    /// The present writer writes it.
     Queued,
-    /// More is under way than the engine's credit allows.
+    /// More chunks are outstanding than the engine's credit allows.
     OverCredit,
 }
 
-/// What the engine has for a session.
+/// The outbox of a session.
 pub(crate) struct Outbox<S = TcpStream> {
     session: SessionId,
     state: Mutex<State<S>>,
 }
 
 struct State<S> {
-    /// `None` when the session is over.
+    /// `None` when the session has ended.
     socket: Option<Arc<S>>,
-    turn: Turn,
+    writer: Writer,
     chunks: VecDeque<Arc<Chunk>>,
-    /// Octets in `chunks`, while it is the engine's turn.
+    /// Octets in `chunks`, while the engine is the writer.
     octets: usize,
     /// What the engine's task could not write.
-    rest: Queue,
-    /// The system's words to the engine's task.
+    remainder: Queue,
+    /// The error of the engine's last write.
     error: Option<io::Error>,
-    /// Messages that the engine's task began to write.
+    /// Number of messages that the engine's task began to write.
     messages: u64,
-    /// When it last wrote, until the peer's task has asked.
+    /// When the engine's task last wrote, until the peer's task has read it.
     wrote: Option<Instant>,
-    /// The engine ends the session, with this NOTIFICATION, and none begins for this time.
+    /// The engine ends the session with this NOTIFICATION and keeps it down for this time.
     failure: Option<(Notification, Duration)>,
-    /// The peer's task.
+    /// Wakes the peer's task.
     waker: Option<Waker>,
 }
 
@@ -78,10 +80,10 @@ impl<S: Sink> Outbox<S> {
             session,
             state: Mutex::new(State {
                 socket: Some(socket),
-                turn: Turn::Nobody,
+                writer: Writer::Nobody,
                 chunks: VecDeque::new(),
                 octets: 0,
-                rest: Queue::default(),
+                remainder: Queue::default(),
                 error: None,
                 messages: 0,
                 wrote: None,
@@ -99,46 +101,46 @@ impl<S: Sink> Outbox<S> {
         self.session
     }
 
-    /// The engine's: appends a chunk.
-    pub(crate) fn put(&self, chunk: Arc<Chunk>) -> Put {
+    /// Engine: appends a chunk.
+    pub(crate) fn put(&self, chunk: Arc<Chunk>) -> PutOutcome {
         let mut state = self.lock();
         if state.socket.is_none() {
-            return Put::Queued; // the session is ending, and Down is on its way
+            return PutOutcome::Queued; // the session is ending, Down follows
         }
         if state.chunks.len() >= Engine::MAX_CHUNKS {
-            return Put::OverCredit;
+            return PutOutcome::OverCredit;
         }
         let octets = chunk.len_for(self.session.peer);
         state.chunks.push_back(chunk);
-        match state.turn {
-            Turn::Nobody if octets <= SMALL => {
-                state.turn = Turn::Engine;
+        match state.writer {
+            Writer::Nobody if octets <= SMALL => {
+                state.writer = Writer::Engine;
                 state.octets = octets;
-                return Put::EngineWrites;
+                return PutOutcome::EngineWrites;
             }
-            Turn::Engine if state.octets + octets <= SMALL => state.octets += octets,
+            Writer::Engine if state.octets + octets <= SMALL => state.octets += octets,
             _ => wake(state.give_to_task(), state),
         }
-        Put::Queued
+        PutOutcome::Queued
     }
 
-    /// The engine's: writes what it put here; the credit of what is written.
+    /// Engine: writes its chunks; returns the credit of what is written.
     pub(crate) fn write(&self, now: Instant) -> usize {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let Some(socket) = state.socket.as_ref().filter(|_| state.turn == Turn::Engine) else {
+        let Some(socket) = state.socket.as_ref().filter(|_| state.writer == Writer::Engine) else {
             return 0;
         };
         for chunk in state.chunks.drain(..) {
-            state.messages += state.rest.push_chunk(&chunk, self.session.peer);
+            state.messages += state.remainder.push_chunk(&chunk, self.session.peer);
         }
-        let before = state.rest.octets();
-        let written = state.rest.write(&**socket);
-        if state.rest.octets() < before {
+        let before = state.remainder.octets();
+        let written = state.remainder.write(&**socket);
+        if state.remainder.octets() < before {
             state.wrote = Some(now);
         }
-        if state.rest.is_empty() {
-            state.turn = Turn::Nobody;
+        if state.remainder.is_empty() {
+            state.writer = Writer::Nobody;
             return written.unwrap_or(0);
         }
         let (credit, error) = written.map_or_else(|error| (0, Some(error)), |credit| (credit, None));
@@ -147,31 +149,31 @@ impl<S: Sink> Outbox<S> {
         credit
     }
 
-    /// The engine's: has no time to write what it put here.
-    pub(crate) fn pass_on(&self) {
+    /// Engine: leaves its chunks to the peer's task.
+    pub(crate) fn hand_to_task(&self) {
         let mut state = self.lock();
-        if state.turn == Turn::Engine {
+        if state.writer == Writer::Engine {
             wake(state.give_to_task(), state);
         }
     }
 
-    /// The engine's: the session is to end. The first reason stands.
+    /// Engine: ends the session. The first reason counts.
     pub(crate) fn fail(&self, notification: Notification, idle_for: Duration) {
         let mut state = self.lock();
         state.failure.get_or_insert((notification, idle_for));
         wake(state.waker.take(), state);
     }
 
-    /// The task's: whether the engine ends the session.
+    /// Task: whether the engine ends the session.
     pub(crate) fn take_failure(&self) -> Option<(Notification, Duration)> {
         self.lock().failure.take()
     }
 
-    /// The task's: waits until there is something for it; `taking`: chunks count.
+    /// Task: waits for a failure, or with `taking` also for chunks.
     pub(crate) fn poll(&self, context: &mut Context<'_>, taking: bool) -> Poll<()> {
         let mut state = self.lock();
-        let nothing = state.chunks.is_empty() && state.rest.is_empty();
-        if state.failure.is_some() || (taking && state.turn == Turn::Task && !nothing) {
+        let nothing = state.chunks.is_empty() && state.remainder.is_empty();
+        if state.failure.is_some() || (taking && state.writer == Writer::Task && !nothing) {
             return Poll::Ready(());
         }
         if !state
@@ -184,14 +186,14 @@ impl<S: Sink> Outbox<S> {
         Poll::Pending
     }
 
-    /// The task's: it has something to write, and what was begun goes first.
+    /// Task: becomes the writer; a partly written message goes to the front of its queue.
     pub(crate) fn claim(&self, queue: &mut Queue) {
         let mut state = self.lock();
-        state.turn = Turn::Task;
-        queue.append(&mut state.rest);
+        state.writer = Writer::Task;
+        queue.append(&mut state.remainder);
     }
 
-    /// The task's: takes what is here until so many octets are queued. Answers the number of messages.
+    /// Task: takes chunks until `limit` octets are queued. Returns the number of messages.
     pub(crate) fn take(&self, queue: &mut Queue, limit: usize) -> io::Result<u64> {
         self.claim(queue);
         let mut messages = 0;
@@ -210,25 +212,26 @@ impl<S: Sink> Outbox<S> {
         }
     }
 
-    /// The task's: it has written all that it had.
+    /// Task: has written everything.
     pub(crate) fn release(&self) {
         let mut state = self.lock();
-        if state.turn == Turn::Task && state.chunks.is_empty() && state.rest.is_empty() {
-            state.turn = Turn::Nobody;
+        if state.writer == Writer::Task && state.chunks.is_empty() && state.remainder.is_empty() {
+            state.writer = Writer::Nobody;
         }
     }
 
-    /// The task's: how many messages the engine's task began to write.
+    /// Task: number of messages that the engine's task began to write.
     pub(crate) fn messages(&self) -> u64 {
         self.lock().messages
     }
 
-    /// The task's: when the engine's task last wrote, if that was not asked since.
+    /// Task: when the engine's task last wrote, since the last call.
     pub(crate) fn take_wrote(&self) -> Option<Instant> {
         self.lock().wrote.take()
     }
 
-    /// The task's: the session is over. What was begun goes to the queue; the system's words to the engine's task, if any.
+    /// Task: the session has ended. Moves a partly written message to the queue; returns the error of the
+    /// engine's last write, if any.
     pub(crate) fn close(&self, queue: &mut Queue) -> Option<io::Error> {
         self.claim(queue);
         let mut state = self.lock();
@@ -240,12 +243,12 @@ impl<S: Sink> Outbox<S> {
 
 impl<S> State<S> {
     fn give_to_task(&mut self) -> Option<Waker> {
-        self.turn = Turn::Task;
+        self.writer = Writer::Task;
         self.waker.take()
     }
 }
 
-/// Wakes the task when it can have the state.
+/// Wakes the task after the lock is released.
 fn wake<S>(waker: Option<Waker>, state: MutexGuard<'_, State<S>>) {
     drop(state);
     if let Some(waker) = waker {

@@ -1,9 +1,9 @@
-//! What the engine's task reports, in two streams that do not wait for each other: to the kernel's routes ([`DatapathEvent`]) and to
-//! the agent ([`Event`]).
+//! The two output streams of the engine's task, which do not wait for each other: to the kernel's routes
+//! ([`DatapathEvent`]) and to the agent ([`Event`]).
 //!
-//! The engine never waits for either. What a receiver has no room for is held here, merged so that it stays bounded: kernel changes by
-//! prefix, next hops by address, a peer's events by peer. A receiver that is behind thus learns the present state, not all that
-//! happened meanwhile.
+//! The engine waits for neither. What a receiver's channel does not accept is kept in a backlog and merged,
+//! so that it stays bounded: kernel changes by prefix, next hops by address, events by peer. A receiver that
+//! falls behind thus learns the present state, not every intermediate one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -15,25 +15,25 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::api::{DatapathEvent, Event};
 
-/// Events under way, in each stream.
-pub(crate) const ROOM: usize = 1024;
+/// Capacity of each stream's channel.
+pub(crate) const CAPACITY: usize = 1024;
 
-/// The stream to the kernel's routes. Order: next hops to watch, routes, the End-of-RIBs behind them, next hops that are not needed
-/// any more.
+/// The stream to the kernel's routes. Order: next hops to watch, routes, End-of-RIBs after their routes, next
+/// hops to unwatch.
 pub(crate) struct DatapathStream {
     events: mpsc::Sender<DatapathEvent>,
-    held: Held,
+    backlog: Backlog,
 }
 
 #[derive(Default)]
-struct Held {
-    /// To watch, or not any more.
+struct Backlog {
+    /// True: watch, false: unwatch.
     next_hops: BTreeMap<IpAddr, bool>,
     routes: HashMap<Prefix, FibChange>,
     ends: BTreeSet<(PeerId, Family)>,
 }
 
-impl Held {
+impl Backlog {
     fn is_empty(&self) -> bool {
         self.next_hops.is_empty() && self.routes.is_empty() && self.ends.is_empty()
     }
@@ -51,7 +51,7 @@ impl Held {
         }
     }
 
-    /// The next event of what is held.
+    /// Takes the next event of the backlog.
     fn next(&mut self) -> Option<DatapathEvent> {
         let of = |next_hops: &BTreeMap<IpAddr, bool>, wanted| {
             let list = next_hops.iter().filter(|(_, watch)| **watch == wanted);
@@ -80,35 +80,35 @@ impl DatapathStream {
     pub(crate) fn new(events: mpsc::Sender<DatapathEvent>) -> Self {
         Self {
             events,
-            held: Held::default(),
+            backlog: Backlog::default(),
         }
     }
 
     pub(crate) fn send(&mut self, event: DatapathEvent) {
-        if !self.held.is_empty() {
-            self.held.merge(event);
+        if !self.backlog.is_empty() {
+            self.backlog.merge(event);
         } else if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
-            self.held.merge(event);
+            self.backlog.merge(event);
         }
     }
 
     pub(crate) fn is_behind(&self) -> bool {
-        !self.held.is_empty()
+        !self.backlog.is_empty()
     }
 
-    /// Sends what is held, as far as there is room; drops it when nobody receives any more.
-    pub(crate) fn catch_up(&mut self) {
+    /// Sends the backlog as far as the channel accepts it; drops it when the receiver is gone.
+    pub(crate) fn flush_backlog(&mut self) {
         while (self.events.capacity() > 0 || self.events.is_closed())
-            && let Some(event) = self.held.next()
+            && let Some(event) = self.backlog.next()
         {
             if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
-                self.held.merge(event);
+                self.backlog.merge(event);
                 return;
             }
         }
     }
 
-    /// Waits for room, or until nobody receives any more.
+    /// Waits until the channel accepts an event, or the receiver is gone.
     pub(crate) async fn has_room(&self) {
         drop(self.events.reserve().await);
     }
@@ -117,52 +117,52 @@ impl DatapathStream {
 /// The stream to the agent.
 pub(crate) struct LifecycleStream {
     events: mpsc::Sender<Event>,
-    /// Of each peer the last event of each kind.
-    held: BTreeMap<(PeerId, u8), Event>,
+    /// The last event of each kind and peer.
+    backlog: BTreeMap<(PeerId, u8), Event>,
 }
 
 impl LifecycleStream {
     pub(crate) fn new(events: mpsc::Sender<Event>) -> Self {
-        let held = BTreeMap::new();
-        Self { events, held }
+        let backlog = BTreeMap::new();
+        Self { events, backlog }
     }
 
     pub(crate) fn send(&mut self, event: Event) {
-        if self.held.is_empty() {
+        if self.backlog.is_empty() {
             if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
-                self.hold(event);
+                self.push_backlog(event);
             }
         } else {
-            self.hold(event);
+            self.push_backlog(event);
         }
     }
 
-    fn hold(&mut self, event: Event) {
-        self.held.insert(event.merge_key(), event);
+    fn push_backlog(&mut self, event: Event) {
+        self.backlog.insert(event.merge_key(), event);
     }
 
     pub(crate) fn is_behind(&self) -> bool {
-        !self.held.is_empty()
+        !self.backlog.is_empty()
     }
 
-    /// A peer is not configured any more.
+    /// A peer was removed from the configuration.
     pub(crate) fn forget(&mut self, peer: PeerId) {
-        self.held.retain(|(of, _), _| *of != peer);
+        self.backlog.retain(|(of, _), _| *of != peer);
     }
 
-    /// Sends what is held, as far as there is room; drops it when nobody receives any more.
-    pub(crate) fn catch_up(&mut self) {
+    /// Sends the backlog as far as the channel accepts it; drops it when the receiver is gone.
+    pub(crate) fn flush_backlog(&mut self) {
         while (self.events.capacity() > 0 || self.events.is_closed())
-            && let Some((_, event)) = self.held.pop_first()
+            && let Some((_, event)) = self.backlog.pop_first()
         {
             if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
-                self.hold(event);
+                self.push_backlog(event);
                 return;
             }
         }
     }
 
-    /// Waits for room, or until nobody receives any more.
+    /// Waits until the channel accepts an event, or the receiver is gone.
     pub(crate) async fn has_room(&self) {
         drop(self.events.reserve().await);
     }
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     fn change(last: u8, hops: u8) -> FibChange {
-        let hop = |n| bgp_proto::engine::FibHop {
+        let hop = |n| bgp_proto::engine::FibNextHop {
             addr: [192, 0, 2, n].into(),
             weight: 1,
         };
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_held_is_merged_and_stays_in_order() {
+    async fn the_backlog_is_merged_and_stays_in_order() {
         let (events, mut datapath) = mpsc::channel(1);
         let mut stream = DatapathStream::new(events);
         let routes = |changes| DatapathEvent::Routes { changes, more: true };
@@ -207,7 +207,7 @@ mod tests {
         }
         let mut seen = Vec::new();
         loop {
-            stream.catch_up();
+            stream.flush_backlog();
             let Ok(event) = datapath.try_recv() else { break };
             seen.push(event);
         }
@@ -227,9 +227,9 @@ mod tests {
         );
     }
 
-    /// Nobody receives any more: nothing is held for nobody, and nobody waits for room.
+    /// The receiver was dropped: there is no backlog and no waiting.
     #[tokio::test]
-    async fn a_receiver_that_is_gone_holds_up_nothing() {
+    async fn a_closed_receiver_delays_nothing() {
         let (events, agent) = mpsc::channel(1);
         let mut lifecycle = LifecycleStream::new(events);
         let (events, kernel) = mpsc::channel(1);
@@ -246,13 +246,13 @@ mod tests {
         drop((agent, kernel));
         lifecycle.has_room().await;
         datapath.has_room().await;
-        lifecycle.catch_up();
-        datapath.catch_up();
+        lifecycle.flush_backlog();
+        datapath.flush_backlog();
         assert!(!lifecycle.is_behind() && !datapath.is_behind());
     }
 
     #[tokio::test]
-    async fn an_agent_that_is_behind_learns_the_present_state() {
+    async fn a_slow_agent_gets_the_latest_state() {
         let (events, mut agent) = mpsc::channel(1);
         let mut stream = LifecycleStream::new(events);
         let down = |peer, why: &str| Event::PeerDown {
@@ -265,11 +265,11 @@ mod tests {
                 stream.send(down(peer, &flap.to_string()));
             }
         }
-        assert!(stream.held.len() <= 3);
+        assert!(stream.backlog.len() <= 3);
         stream.forget(PeerId(3));
         let mut seen = Vec::new();
         loop {
-            stream.catch_up();
+            stream.flush_backlog();
             let Ok(event) = agent.try_recv() else { break };
             seen.push(event);
         }

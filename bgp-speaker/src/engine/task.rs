@@ -1,12 +1,12 @@
 //! The task that owns the engine.
 //!
-//! It takes what peers and the agent send, works when its channels are momentarily empty (or after
-//! [`BURST`] inputs, or a [`TURN`]), and hands out what comes of it. It never waits for a peer: the engine's credit keeps
-//! a peer's outbox from filling up. Small chunks it writes itself when nothing else waits for it (see [`Outbox`]). It does not
-//! wait for the receivers of its two streams either (see [`super::streams`]).
+//! It takes inputs of peers and the agent, works when its channels are empty (or after [`MAX_INPUTS`] inputs,
+//! or [`WORK_TIME`]), and dispatches outputs. It never waits for a peer: the engine's credit bounds a peer's
+//! outbox. It writes small chunks itself when no input waits (see [`Outbox`]). Nor does it wait for the
+//! receivers of its two streams (see [`super::streams`]).
 //!
-//! Work on many routes is done in slices. Between two of them come the agent's orders and queries, all there
-//! are, and inputs of peers: whoever asks waits for two slices, not for a million routes.
+//! Work on many routes is done in slices. Between two slices it takes all control messages and queries of the
+//! agent, and inputs of peers: a query waits for two slices, not for a million routes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,44 +18,44 @@ use bgp_proto::wire::{Notification, cease};
 use tokio::sync::mpsc;
 
 use super::mailbox::ToEngine;
-use super::outbox::{Outbox, Put};
+use super::outbox::{Outbox, PutOutcome};
 use super::streams::{DatapathStream, LifecycleStream};
 use crate::api::{DatapathEvent, Event};
 use crate::clock::now;
 
-/// Inputs of peers taken at a time.
-const BURST: usize = 256;
-/// So few changes make no full messages.
-const FEW: usize = 1024;
-/// How long inputs are taken, and how long the engine works, before the other gets its turn.
-const TURN: Duration = Duration::from_millis(5);
+/// Most inputs of peers taken at a time.
+const MAX_INPUTS: usize = 256;
+/// Fewer changes than this do not fill messages.
+const FEW_CHANGES: usize = 1024;
+/// Time for which inputs are taken, and for which the engine works, in turn.
+const WORK_TIME: Duration = Duration::from_millis(5);
 
 pub(crate) struct EngineTask {
     engine: Engine,
-    orders: mpsc::Receiver<ToEngine>,
+    control: mpsc::Receiver<ToEngine>,
     inbox: mpsc::Receiver<ToEngine>,
     datapath: DatapathStream,
     lifecycle: LifecycleStream,
-    /// Of established sessions.
+    /// By peer, of established sessions.
     outboxes: HashMap<PeerId, Arc<Outbox>>,
-    /// Those with a small chunk.
+    /// Outboxes whose small chunk the engine's task has to write.
     to_write: Vec<Arc<Outbox>>,
-    /// The last turn did not end the work.
+    /// Work is left from the last turn.
     busy: bool,
 }
 
 impl EngineTask {
-    /// `orders` come from the agent, the rest from peers.
+    /// `control` come from the agent, `inbox` from peers.
     pub(crate) fn new(
         engine: Engine,
-        orders: mpsc::Receiver<ToEngine>,
+        control: mpsc::Receiver<ToEngine>,
         inbox: mpsc::Receiver<ToEngine>,
         datapath: mpsc::Sender<DatapathEvent>,
         lifecycle: mpsc::Sender<Event>,
     ) -> Self {
         Self {
             engine,
-            orders,
+            control,
             inbox,
             datapath: DatapathStream::new(datapath),
             lifecycle: LifecycleStream::new(lifecycle),
@@ -65,7 +65,7 @@ impl EngineTask {
         }
     }
 
-    /// Runs until every peer's sender is gone.
+    /// Runs until all senders of peers are gone.
     pub(crate) async fn run(mut self) {
         loop {
             if self.busy {
@@ -73,7 +73,7 @@ impl EngineTask {
             } else {
                 let message = tokio::select! {
                     biased;
-                    Some(order) = self.orders.recv() => Some(order),
+                    Some(message) = self.control.recv() => Some(message),
                     message = self.inbox.recv() => match message {
                         Some(message) => Some(message),
                         None => return,
@@ -84,28 +84,28 @@ impl EngineTask {
                 if let Some(message) = message {
                     self.take_input(message);
                 }
-                // Others who have something to say at this moment are heard first: in a burst of many peers all are sent
-                // few and full messages.
-                if self.engine.undecided() < FEW {
+                // Lets other tasks send first: in a burst of many peers all are then sent few and full
+                // messages.
+                if self.engine.pending_decisions() < FEW_CHANGES {
                     tokio::task::yield_now().await;
                 }
             }
-            self.take_some();
-            self.work_a_turn();
-            // However busy: what is held waits for room alone.
-            self.datapath.catch_up();
-            self.lifecycle.catch_up();
+            self.take_inputs();
+            self.work_for_slice_time();
+            // Also when busy: the backlog waits only for the channels.
+            self.datapath.flush_backlog();
+            self.lifecycle.flush_backlog();
             if !self.busy && self.inbox.is_empty() {
-                self.busy = self.engine.tidy();
+                self.busy = self.engine.free_unused();
             }
         }
     }
 
-    /// What is there: all orders, and a turn of inputs of peers.
-    fn take_some(&mut self) {
+    /// Takes all control messages, and inputs of peers for a limited time.
+    fn take_inputs(&mut self) {
         self.take_orders();
-        let end = now() + TURN;
-        for _ in 0..BURST {
+        let end = now() + WORK_TIME;
+        for _ in 0..MAX_INPUTS {
             match self.inbox.try_recv() {
                 Ok(message) => self.take_input(message),
                 Err(_) => return,
@@ -117,33 +117,33 @@ impl EngineTask {
     }
 
     fn take_orders(&mut self) {
-        while let Ok(order) = self.orders.try_recv() {
-            self.take(order);
+        while let Ok(message) = self.control.try_recv() {
+            self.handle(message);
         }
     }
 
-    /// The peer of a session that came up was configured before: the order for it is taken first.
+    /// The control message that configures a peer precedes its first session.
     fn take_input(&mut self, message: ToEngine) {
         if matches!(message, ToEngine::Up(..)) {
             self.take_orders();
         }
-        self.take(message);
+        self.handle(message);
     }
 
-    fn take(&mut self, message: ToEngine) {
+    fn handle(&mut self, message: ToEngine) {
         match message {
             ToEngine::Input(input) => {
                 match &input {
-                    Input::Down(session) | Input::Restarting(session, _) => self.ended(*session),
-                    Input::Remove(peer) => self.removed(*peer),
+                    Input::Down(session) | Input::Restarting(session, _) => self.session_ended(*session),
+                    Input::Remove(peer) => self.peer_removed(*peer),
                     _ => {}
                 }
                 self.engine.handle(now(), input);
             }
-            ToEngine::Routes(session, batch, _under_way) => {
+            ToEngine::Routes(session, batch, _in_flight) => {
                 self.engine.handle(now(), Input::Routes(session, batch));
             }
-            ToEngine::Up(facts, outbox) => self.came_up(facts, outbox),
+            ToEngine::Up(facts, outbox) => self.session_up(facts, outbox),
             ToEngine::Report(event) => self.lifecycle.send(event),
             ToEngine::Query(query) => query(&mut self.engine),
             #[cfg(test)]
@@ -151,8 +151,8 @@ impl EngineTask {
         }
     }
 
-    /// The peer may have been removed in the meantime: then there is nobody to keep the outbox for.
-    fn came_up(&mut self, facts: Box<SessionFacts>, outbox: Arc<Outbox>) {
+    /// If the peer was removed meanwhile, its outbox is not kept.
+    fn session_up(&mut self, facts: Box<SessionFacts>, outbox: Arc<Outbox>) {
         let session = outbox.session();
         self.engine.handle(now(), Input::Up(session, facts));
         if self.engine.is_established(session) {
@@ -160,27 +160,27 @@ impl EngineTask {
         }
     }
 
-    fn ended(&mut self, session: SessionId) {
+    fn session_ended(&mut self, session: SessionId) {
         if self.outbox(session).is_some() {
             self.outboxes.remove(&session.peer);
         }
     }
 
-    fn removed(&mut self, peer: PeerId) {
+    fn peer_removed(&mut self, peer: PeerId) {
         self.outboxes.remove(&peer);
         self.lifecycle.forget(peer);
     }
 
-    /// The outbox of a session that is established: what the engine had for an ended one goes nowhere.
+    /// The outbox of an established session: output for an ended session is dropped.
     fn outbox(&self, session: SessionId) -> Option<&Arc<Outbox>> {
         self.outboxes
             .get(&session.peer)
             .filter(|outbox| outbox.session() == session)
     }
 
-    /// What the engine has to do, for as long as a turn.
-    fn work_a_turn(&mut self) {
-        let end = now() + TURN;
+    /// Lets the engine work for [`WORK_TIME`] and dispatches its outputs.
+    fn work_for_slice_time(&mut self) {
+        let end = now() + WORK_TIME;
         loop {
             while let Some(output) = self.engine.next_output() {
                 self.dispatch(output);
@@ -225,24 +225,25 @@ impl EngineTask {
             return;
         };
         match outbox.put(chunk) {
-            Put::EngineWrites => self.to_write.push(outbox),
-            Put::Queued => {}
-            Put::OverCredit => {
+            PutOutcome::EngineWrites => self.to_write.push(outbox),
+            PutOutcome::Queued => {}
+            PutOutcome::OverCredit => {
                 tracing::error!(
+                    event = "credit_exceeded",
                     peer = session.peer.0,
-                    "more chunks under way than the credit allows; resetting the session"
+                    "more unwritten chunks than the credit allows; resetting the session: this is a bug, please report it"
                 );
                 outbox.fail(Notification::cease(cease::OUT_OF_RESOURCES), Duration::ZERO);
             }
         }
     }
 
-    /// Writes small chunks, or leaves them to the peers' tasks if somebody waits for the engine.
+    /// Writes small chunks, or leaves them to the peers' tasks if inputs wait.
     fn write(&mut self) {
         let waiting = !self.inbox.is_empty();
         for outbox in self.to_write.drain(..) {
             if waiting {
-                outbox.pass_on();
+                outbox.hand_to_task();
             } else {
                 let now = now();
                 let written = outbox.write(now);

@@ -1,4 +1,4 @@
-//! Connections that deliver what the session said last, and then close.
+//! Closing connections: they deliver the last messages of the session first.
 
 use std::io;
 use std::sync::Arc;
@@ -10,32 +10,34 @@ use tokio::task::JoinHandle;
 
 use super::connection::Connection;
 
-/// How long a closing connection may take to deliver its last messages.
-const FLUSH: Duration = Duration::from_secs(1);
-/// Connections of a peer that close at the same time; of more, the last messages are written as far as the socket takes them, and the
-/// connection is reset: whoever opens one after another takes no more of our descriptors than that.
-const MOST: usize = 8;
-/// The same for all peers together: whoever comes from many addresses of a range takes no more than that.
-static ALL: Semaphore = Semaphore::const_new(512);
+/// Longest time to deliver the last messages.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Most connections of a peer that close at the same time. Of further ones the last messages are written as
+/// far as the socket accepts them, and the connection is reset: a peer that opens one connection after
+/// another uses no more descriptors.
+const MAX_PER_PEER: usize = 8;
+/// The limit for all peers together, against connections from many addresses of a range.
+static ALL_PEERS: Semaphore = Semaphore::const_new(512);
 
 /// Tasks of closing connections.
 #[derive(Default)]
 pub(crate) struct Closing(Vec<JoinHandle<()>>);
 
 impl Closing {
-    /// Delivers the message under way and the session's last messages, then closes, all within [`FLUSH`]. What
-    /// else was queued is dropped: the session is over. The task ends when the peer has it all. A connection that was
-    /// `established` always gets its time: few are, and their NOTIFICATION matters.
+    /// Delivers a partly written message and the session's last messages, then closes, all within
+    /// [`CLOSE_TIMEOUT`]. Other queued messages are dropped, since the session has ended. The task ends when
+    /// the peer has received everything. A connection that was `established` is never reset early: there are
+    /// few, and their NOTIFICATION matters.
     pub(crate) fn add(&mut self, mut connection: Connection, established: bool) {
         self.0.retain(|task| !task.is_finished());
-        let place = ALL.try_acquire();
-        if !established && (self.0.len() >= MOST || place.is_err()) {
+        let slot = ALL_PEERS.try_acquire();
+        if !established && (self.0.len() >= MAX_PER_PEER || slot.is_err()) {
             let _ = connection.write(); // it is closed either way
             return;
         }
         self.0.push(tokio::spawn(async move {
             close(connection).await;
-            drop(place);
+            drop(slot);
         }));
     }
 
@@ -49,7 +51,7 @@ impl Closing {
 
 async fn close(mut connection: Connection) {
     let last = connection.queue.take_for_close();
-    // The outbox holds it no more.
+    // The outbox has released it.
     let Some(mut stream) = Arc::into_inner(connection.into_stream()) else {
         return;
     };
@@ -63,8 +65,8 @@ async fn close(mut connection: Connection) {
         while stream.read(&mut rest).await? > 0 {}
         io::Result::Ok(())
     };
-    // The peer may be gone already; there is nobody left to tell.
-    let _ = tokio::time::timeout(FLUSH, deliver).await;
+    // The peer may be gone already.
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, deliver).await;
 }
 
 #[cfg(test)]
@@ -75,40 +77,40 @@ mod tests {
 
     use super::*;
 
-    /// A connection with this to say last, more than its socket takes at once; and the peer's end.
+    /// A connection with this much to deliver, more than its socket accepts at once, and the peer's end.
     async fn connection(octets: usize) -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (ours, theirs) = tokio::join!(TcpStream::connect(addr), listener.accept());
-        let ours = ours.unwrap();
-        socket2::SockRef::from(&ours).set_send_buffer_size(8192).unwrap();
-        ours.writable().await.unwrap();
-        let mut connection = Connection::new(ConnId(1), ours);
+        let (local, remote) = tokio::join!(TcpStream::connect(addr), listener.accept());
+        let local = local.unwrap();
+        socket2::SockRef::from(&local).set_send_buffer_size(8192).unwrap();
+        local.writable().await.unwrap();
+        let mut connection = Connection::new(ConnId(1), local);
         connection.queue.push_control(Bytes::from(vec![7; octets]));
-        (connection, theirs.unwrap().0)
+        (connection, remote.unwrap().0)
     }
 
-    /// However many connections close without having been a session.
+    /// However many connections close that were never established.
     #[tokio::test]
     async fn the_last_message_of_a_session_always_gets_its_time() {
         const OCTETS: usize = 2 << 20;
         let mut closing = Closing::default();
         let mut silent = Vec::new();
-        for _ in 0..3 * MOST {
-            let (connection, theirs) = connection(100).await;
+        for _ in 0..3 * MAX_PER_PEER {
+            let (connection, remote) = connection(100).await;
             closing.add(connection, false);
-            silent.push(theirs);
+            silent.push(remote);
         }
-        assert_eq!(closing.0.len(), MOST, "no more descriptors than that");
-        let (session, mut theirs) = connection(OCTETS).await;
+        assert_eq!(closing.0.len(), MAX_PER_PEER, "no more descriptors than that");
+        let (session, mut remote) = connection(OCTETS).await;
         let reader = tokio::spawn(async move {
             let mut all = vec![0; OCTETS];
-            theirs.read_exact(&mut all).await.map(|_| all)
+            remote.read_exact(&mut all).await.map(|_| all)
         });
         closing.add(session, true);
-        let all = reader.await.unwrap().expect("all of it arrives");
+        let all = reader.await.unwrap().expect("everything arrives");
         assert!(all.iter().all(|octet| *octet == 7));
-        // The others have theirs too, as far as the socket took it.
+        // The others deliver as much as the socket accepts.
         let mut octets = [0; 100];
         silent.last_mut().unwrap().read_exact(&mut octets).await.unwrap();
     }

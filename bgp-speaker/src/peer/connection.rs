@@ -1,4 +1,4 @@
-//! One TCP connection of a peer: its read buffer and what is still to be written.
+//! A TCP connection of a peer: its read buffer and write queue.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -14,9 +14,9 @@ use tokio::net::TcpStream;
 use crate::queue::Queue;
 use crate::sockopt;
 
-/// Bytes read in one go before they are decoded.
+/// Most bytes read before they are decoded.
 const READ_BURST: usize = 128 << 10;
-/// What can be done with a connection now.
+/// What a connection is ready for.
 pub(crate) enum Ready {
     Read,
     Write,
@@ -24,7 +24,7 @@ pub(crate) enum Ready {
 
 pub(crate) struct Connection {
     pub(crate) id: ConnId,
-    /// Shared with the outbox while the session is up.
+    /// Shared with the outbox while the session is established.
     stream: Arc<TcpStream>,
     pub(crate) read: BytesMut,
     pub(crate) queue: Queue,
@@ -44,7 +44,7 @@ impl Connection {
         &self.stream
     }
 
-    /// What can be done; reading is only asked about when `reading`.
+    /// Polls readiness; for reading only with `reading`.
     pub(crate) fn poll_ready(&self, context: &mut Context<'_>, reading: bool) -> Poll<Ready> {
         if !self.queue.is_empty() && self.stream.poll_write_ready(context).is_ready() {
             return Poll::Ready(Ready::Write);
@@ -55,19 +55,20 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Whether bytes of the peer wait in the socket. The system is asked: the runtime may not have looked yet.
+    /// Whether data of the peer waits in the socket. This asks the kernel, because the runtime may not have
+    /// polled yet.
     pub(crate) fn has_unread(&self) -> bool {
         let mut octet = [MaybeUninit::uninit()];
         let waiting = SockRef::from(&*self.stream).peek(&mut octet);
         waiting.is_ok_and(|octets| octets > 0)
     }
 
-    /// How often in a row the oldest unacknowledged segment was sent again.
+    /// Number of consecutive retransmissions of the oldest unacknowledged segment.
     pub(crate) fn retransmissions(&self) -> Option<u8> {
         sockopt::retransmissions(self.stream.as_fd()).ok()
     }
 
-    /// Reads what is there, up to a burst. `Ok(true)` when the peer has closed.
+    /// Reads available data, up to a limit. `Ok(true)` when the peer has closed.
     pub(crate) fn read(&mut self) -> io::Result<bool> {
         while self.read.len() < READ_BURST {
             self.read.reserve(64 << 10);
@@ -81,12 +82,12 @@ impl Connection {
         Ok(false)
     }
 
-    /// Writes as much as the socket takes; the credit of what is done with.
+    /// Writes as much as the socket accepts; returns the credit of completed messages.
     pub(crate) fn write(&mut self) -> io::Result<usize> {
         self.queue.write(&*self.stream)
     }
 
-    /// The stream, for whoever closes it.
+    /// The stream, to be closed by the caller.
     pub(crate) fn into_stream(self) -> Arc<TcpStream> {
         self.stream
     }

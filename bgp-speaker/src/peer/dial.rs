@@ -1,4 +1,4 @@
-//! The peer's TCP connections: at most one being opened, those that are there, and those that are closing.
+//! The TCP connections of a peer: at most one being opened, the open ones, and the closing ones.
 
 use std::future::Future;
 use std::io;
@@ -15,14 +15,14 @@ use super::rotation::{KeyInUse, Rotation};
 use crate::api::{Password, Transport};
 use crate::socket;
 
-/// A new connection, and the key that it was opened with.
+/// A new connection, and the key with which it was opened.
 pub(crate) type Dialed = io::Result<(TcpStream, Option<Password>)>;
 type Dial = Pin<Box<dyn Future<Output = Dialed> + Send>>;
 
-/// Numbers of accepted connections begin here; those of the session are lower.
+/// First number of accepted connections; those of the session are lower.
 const FIRST_INCOMING: u64 = 1 << 32;
 
-/// Connections by their number.
+/// Connections by number.
 pub(crate) struct Connections {
     dial: Option<(ConnId, Dial)>,
     open: Vec<Connection>,
@@ -31,8 +31,8 @@ pub(crate) struct Connections {
     rotation: Rotation,
 }
 
-/// What happened to one.
-pub(crate) enum Happened {
+/// An event of a connection.
+pub(crate) enum ConnectionEvent {
     Dialed(ConnId, Dialed),
     Readable(ConnId),
     Writable,
@@ -49,22 +49,22 @@ impl Connections {
         }
     }
 
-    /// Which of the peer's TCP MD5 keys they have.
+    /// The TCP MD5 key in use.
     pub(crate) fn key(&self) -> KeyInUse {
         self.rotation.in_use
     }
 
-    /// Those that are opened from now on have this one.
-    pub(crate) fn use_key_later(&mut self, key: KeyInUse) {
+    /// Sets the key for new connections.
+    pub(crate) fn set_key_for_new(&mut self, key: KeyInUse) {
         self.rotation.in_use = key;
     }
 
-    /// All have this one from now on.
+    /// Sets the key for all connections.
     ///
     /// # Errors
-    /// The system's: a connection cannot be used any more.
+    /// The system's error: a connection cannot be used any more.
     pub(crate) fn use_key(&mut self, key: KeyInUse, transport: &Transport) -> io::Result<()> {
-        self.use_key_later(key);
+        self.set_key_for_new(key);
         let sign = |connection: &Connection| {
             let fd = std::os::fd::AsFd::as_fd(&**connection.stream());
             socket::sign(fd, transport.remote, key.of(transport))
@@ -72,15 +72,15 @@ impl Connections {
         self.open.iter().try_for_each(sign)
     }
 
-    /// When to look whether the key is the peer's, if it has two.
-    pub(crate) fn look_at_key(&mut self, transport: &Transport, now: Instant) -> Option<Instant> {
+    /// When the key in use is to be checked, if there are two.
+    pub(crate) fn key_check_due(&mut self, transport: &Transport, now: Instant) -> Option<Instant> {
         self.rotation.due(transport, now)
     }
 
-    /// Looks, when it is time: the key to use from now on, if it is another one.
-    pub(crate) fn other_key(&mut self, now: Instant) -> Option<KeyInUse> {
+    /// Checks the key if it is time; returns the new key if it changes.
+    pub(crate) fn check_key(&mut self, now: Instant) -> Option<KeyInUse> {
         let retransmissions = self.open.iter().filter_map(Connection::retransmissions).max();
-        self.rotation.look(now, retransmissions).then(|| self.key())
+        self.rotation.check(now, retransmissions).then(|| self.key())
     }
 
     /// Opens a connection to the peer.
@@ -88,12 +88,12 @@ impl Connections {
         self.dial = Some((id, Box::pin(socket::dial(transport, self.key(), external))));
     }
 
-    /// Takes in one that is open.
+    /// Adds an outgoing connection.
     pub(crate) fn add(&mut self, id: ConnId, stream: TcpStream) {
         self.open.push(Connection::new(id, stream));
     }
 
-    /// Takes in one that the peer opened.
+    /// Adds a connection opened by the peer.
     pub(crate) fn add_incoming(&mut self, stream: TcpStream) -> ConnId {
         let id = ConnId(self.next_incoming);
         self.next_incoming += 1;
@@ -113,13 +113,13 @@ impl Connections {
         self.open.iter_mut().find(|connection| connection.id == id)
     }
 
-    /// Those with something to write.
+    /// Connections with queued messages.
     pub(crate) fn to_write(&self) -> Vec<ConnId> {
         let queued = self.open.iter().filter(|connection| !connection.queue.is_empty());
         queued.map(|connection| connection.id).collect()
     }
 
-    /// Octets that wait in the longest queue.
+    /// Octets in the longest write queue.
     pub(crate) fn queued(&self) -> usize {
         let queued = self.open.iter().map(|connection| connection.queue.octets());
         queued.max().unwrap_or(0)
@@ -130,43 +130,43 @@ impl Connections {
         Some(self.open.remove(position))
     }
 
-    /// An attempt that is not needed any more.
+    /// Stops an attempt that is no longer needed.
     pub(crate) fn stop_dialing(&mut self, id: ConnId) {
         self.dial.take_if(|(dialing, _)| *dialing == id);
     }
 
-    /// Delivers what the session said last on a connection, and closes it.
+    /// Delivers the last messages on a connection, and closes it.
     pub(crate) fn close(&mut self, connection: Connection, established: bool) {
         self.closing.add(connection, established);
     }
 
-    /// Those that still deliver their last messages.
+    /// The closing connections.
     pub(crate) fn take_closing(&mut self) -> Closing {
         std::mem::take(&mut self.closing)
     }
 
-    /// Waits until something happens; reading is only looked at when `reading`.
-    pub(crate) async fn happened(&mut self, reading: bool) -> Happened {
+    /// Waits for the next event; for readable sockets only with `reading`.
+    pub(crate) async fn next_event(&mut self, reading: bool) -> ConnectionEvent {
         let (dial, open) = (&mut self.dial, &self.open);
-        let happened = std::future::poll_fn(|context| {
+        let event = std::future::poll_fn(|context| {
             if let Some((id, dial)) = dial
                 && let Poll::Ready(result) = dial.as_mut().poll(context)
             {
-                return Poll::Ready(Happened::Dialed(*id, result));
+                return Poll::Ready(ConnectionEvent::Dialed(*id, result));
             }
             for connection in open {
                 match connection.poll_ready(context, reading) {
-                    Poll::Ready(Ready::Read) => return Poll::Ready(Happened::Readable(connection.id)),
-                    Poll::Ready(Ready::Write) => return Poll::Ready(Happened::Writable),
+                    Poll::Ready(Ready::Read) => return Poll::Ready(ConnectionEvent::Readable(connection.id)),
+                    Poll::Ready(Ready::Write) => return Poll::Ready(ConnectionEvent::Writable),
                     Poll::Pending => {}
                 }
             }
             Poll::Pending
         })
         .await;
-        if matches!(happened, Happened::Dialed(..)) {
+        if matches!(event, ConnectionEvent::Dialed(..)) {
             self.dial = None;
         }
-        happened
+        event
     }
 }

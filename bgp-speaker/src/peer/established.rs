@@ -1,5 +1,5 @@
-//! What an established session has, all in one value: when the session ends it goes as a whole, and nothing of it is left for the
-//! next session.
+//! Everything that belongs to one established session, in one value: it is dropped as a whole when the
+//! session ends, so that nothing carries over to the next session.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,47 +16,47 @@ use crate::engine::outbox::Outbox;
 use crate::host::{Host, session_facts};
 use crate::socket;
 
-/// Credit is reported when it is so much: little beside what lets the engine go on with a slow peer, and far more than one
-/// small chunk, of which a reflector with many clients writes many.
-const REPORT: usize = Engine::LOW_WATER / 4;
+/// Credit is reported at this amount: small compared with what lets the engine continue with a slow peer, and
+/// much more than one small chunk, of which a reflector with many clients writes many.
+const CREDIT_REPORT: usize = Engine::LOW_WATER / 4;
 
 /// An established session.
 pub(crate) struct Established {
     pub(crate) id: SessionId,
-    /// The connection that it uses.
+    /// Its connection.
     pub(crate) conn: ConnId,
-    /// What the engine has for it.
+    /// Chunks of the engine.
     pub(crate) outbox: Arc<Outbox>,
-    /// Both ends, ours and the peer's.
+    /// Our and the peer's address.
     pub(crate) ends: (SocketAddr, SocketAddr),
-    /// What the host says of the connection.
+    /// Host facts of the connection.
     facts: SessionFacts,
-    /// The interface that has our address, and its changes.
+    /// The interface with our address, and its address changes.
     interface: Option<(String, watch::Receiver<u64>)>,
     /// Credit to report.
     written: usize,
-    /// Messages of the engine's that the peer's task queued.
+    /// Number of the engine's messages queued by the peer's task.
     pub(crate) routes_sent: u64,
 }
 
-/// What an established session woke up for.
-pub(crate) enum Woken {
+/// An event of an established session.
+pub(crate) enum SessionEvent {
     Outbox,
     Host,
 }
 
-/// What became of our end of a connection.
+/// State of our end of a connection.
 pub(crate) enum LocalEnd {
-    /// Nothing that matters.
+    /// No relevant change.
     Same,
-    /// The host says something else of it.
+    /// The host facts changed.
     Changed(Box<SessionFacts>),
-    /// The address is not this host's any more.
+    /// Our address was removed from this host.
     Gone,
 }
 
 impl Established {
-    /// A session that came up on this connection; `None` when the connection is gone already.
+    /// A session on this connection; `None` if the connection is gone already.
     pub(crate) fn new(
         id: SessionId,
         connection: &Connection,
@@ -79,17 +79,17 @@ impl Established {
         })
     }
 
-    /// What the engine is told.
+    /// The message that reports the session to the engine.
     pub(crate) fn up(&self) -> ToEngine {
         ToEngine::Up(Box::new(self.facts.clone()), Arc::clone(&self.outbox))
     }
 
-    /// The interface of an unnumbered peer.
+    /// Interface index of an unnumbered peer.
     pub(crate) fn scope(&self) -> Option<u32> {
         socket::scope(&self.ends.1)
     }
 
-    /// Messages of the engine's for the peer.
+    /// Number of the engine's messages sent.
     pub(crate) fn messages_sent(&self) -> u64 {
         self.routes_sent + self.outbox.messages()
     }
@@ -99,44 +99,43 @@ impl Established {
         self.written
     }
 
-    /// The socket took messages of this cost.
+    /// Records written messages of this cost.
     pub(crate) fn wrote(&mut self, credit: usize) {
         self.written += credit;
     }
 
     /// Whether there is enough credit to report.
-    pub(crate) fn owes_report(&self) -> bool {
-        self.written >= REPORT
+    pub(crate) fn report_due(&self) -> bool {
+        self.written >= CREDIT_REPORT
     }
 
-    /// The credit to report, once.
+    /// Takes the credit to report.
     pub(crate) fn take_report(&mut self) -> Option<ToEngine> {
-        self.owes_report().then(|| {
+        self.report_due().then(|| {
             let written = std::mem::take(&mut self.written);
             ToEngine::Input(EngineInput::Written(self.id, written))
         })
     }
 
-    /// The credit could not be reported.
-    pub(crate) fn keep_report(&mut self, report: &ToEngine) {
+    /// Restores credit that could not be reported.
+    pub(crate) fn restore_credit(&mut self, report: &ToEngine) {
         if let ToEngine::Input(EngineInput::Written(_, written)) = report {
             self.written += written;
         }
     }
 
-    /// Waits until the engine has something for the session (chunks count when `taking`), or an address of its interface came
-    /// or went.
-    pub(crate) async fn woken(&mut self, taking: bool) -> Woken {
+    /// Waits for chunks (with `taking`) or a failure from the engine, or an address change of the interface.
+    pub(crate) async fn next_event(&mut self, taking: bool) -> SessionEvent {
         let (outbox, interface) = (&self.outbox, &mut self.interface);
         tokio::select! {
             biased;
-            () = std::future::poll_fn(|context| outbox.poll(context, taking)) => Woken::Outbox,
-            () = changed(interface) => Woken::Host,
+            () = std::future::poll_fn(|context| outbox.poll(context, taking)) => SessionEvent::Outbox,
+            () = changed(interface) => SessionEvent::Host,
         }
     }
 
-    /// Looks at our end again.
-    pub(crate) fn look_at_host(&mut self, host: &Host) -> LocalEnd {
+    /// Reads the host facts again.
+    pub(crate) fn refresh_facts(&mut self, host: &Host) -> LocalEnd {
         if !host.has(self.ends.0.ip().to_canonical()) {
             return LocalEnd::Gone;
         }
@@ -155,22 +154,23 @@ impl Established {
     }
 }
 
-/// Routes of an ended session that are kept, and for how long.
-pub(crate) struct Stale {
-    /// The session that they are of.
+/// Retained routes of an ended session.
+pub(crate) struct StaleRoutes {
+    /// The session.
     pub(crate) session: SessionId,
-    /// When the next time is over.
+    /// When the present period ends.
     pub(crate) until: Instant,
-    /// Families that are kept on after that as long-lived stale routes, and for how long (RFC 9494 §4.2).
+    /// Families retained after that as long-lived stale routes, and for how long (RFC 9494 §4.2).
     pub(crate) long_lived: Vec<(Family, Duration)>,
 }
 
-impl Stale {
-    /// The restart time is over (RFC 4724 §4.2), or the stale time of one family or another (RFC 9494 §4.2). `up`: the session that
-    /// the peer has by now, whose End-of-RIB did not come in time. Gives what the engine is told, and what is still kept.
+impl StaleRoutes {
+    /// The restart time is over (RFC 4724 §4.2), or the stale time of some families (RFC 9494 §4.2). `up`:
+    /// the peer's new session, whose End-of-RIB did not arrive in time. Returns the engine's input, and what
+    /// is still retained.
     pub(crate) fn expire(mut self, up: Option<SessionId>) -> (EngineInput, Option<Self>) {
         if let Some(session) = up {
-            return (EngineInput::Swept(session), None);
+            return (EngineInput::StaleExpired(session), None);
         }
         let Some(next) = self.long_lived.iter().map(|(_, time)| *time).min() else {
             return (EngineInput::Down(self.session), None);
@@ -178,7 +178,7 @@ impl Stale {
         let families = self.long_lived.iter().map(|(family, _)| *family).collect();
         let input = EngineInput::LongLived(self.session, families);
         self.until += next;
-        // The next time is that of the family whose stale time ends first; the others go on from there.
+        // The next period is the shortest remaining stale time.
         self.long_lived.retain_mut(|(_, time)| {
             *time -= next;
             !time.is_zero()
@@ -187,7 +187,8 @@ impl Stale {
     }
 }
 
-/// Follows the interface that has this address. The first look is due at once: something may have changed before.
+/// Subscribes to the interface with this address. The first event is due at once, because the addresses may
+/// have changed before.
 fn subscribe(host: &Host, local: &SocketAddr) -> Option<(String, watch::Receiver<u64>)> {
     let name = host.interface_of(local)?;
     let mut changes = host.subscribe(&name);
@@ -204,10 +205,10 @@ async fn changed(interface: &mut Option<(String, watch::Receiver<u64>)>) {
     std::future::pending().await
 }
 
-/// Waits for what an established session waits for; for ever without one.
-pub(crate) async fn woken(up: Option<&mut Established>, taking: bool) -> Woken {
+/// Waits for the next event of the session; forever without one.
+pub(crate) async fn next_session_event(up: Option<&mut Established>, taking: bool) -> SessionEvent {
     match up {
-        Some(up) => up.woken(taking).await,
+        Some(up) => up.next_event(taking).await,
         None => std::future::pending().await,
     }
 }

@@ -1,4 +1,4 @@
-//! What a peer's task is told.
+//! Commands to a peer's task.
 
 use std::time::Duration;
 
@@ -16,22 +16,22 @@ pub(crate) enum ToPeer {
         /// The listener had the peer's TCP MD5 key when the connection was made.
         signed: bool,
     },
-    /// Have the session.
+    /// Start the session.
     Start,
-    /// Do not have it: Cease with this subcode and text.
+    /// Stop it: Cease with this subcode and text.
     Stop(u8, String),
-    /// End it and begin another one.
+    /// Stop it and start it again.
     Restart(u8, String),
-    /// Close without a NOTIFICATION, so that the peer keeps our routes if it agreed to; then report.
+    /// Close without a NOTIFICATION, so that a peer with graceful restart retains our routes; then report.
     Abandon(oneshot::Sender<()>),
-    /// Stop as by [`ToPeer::Stop`], then report.
+    /// As [`ToPeer::Stop`], then report.
     Shutdown(u8, String, oneshot::Sender<()>),
-    /// Ask for the peer's routes again.
+    /// Send this ROUTE-REFRESH.
     Refresh(Refresh),
-    /// The agent ends the session; none begins for this time.
+    /// End the session with this NOTIFICATION and keep it down for this time.
     Fail(Notification, Duration),
-    /// How is it?
+    /// Report the session's state.
     Snapshot(oneshot::Sender<SessionSnapshot>),
-    /// The configuration changed; the session restarts if it has to.
+    /// The configuration changed; the session restarts if necessary.
     Reconfigure(Box<PeerSpec>),
 }

@@ -1,4 +1,4 @@
-//! One peer: its session and its connections.
+//! A peer: its session and its connections.
 
 mod closing;
 mod connection;

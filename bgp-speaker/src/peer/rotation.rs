@@ -1,25 +1,27 @@
-//! Which of a peer's two TCP MD5 keys is in use while an operator replaces one by the other.
+//! TCP MD5 key rotation: finds out which of two configured keys the peer uses.
 //!
-//! RFC 2385 has no key identifiers, and the kernel holds one key for an address; what is signed with another one is dropped without
-//! a word. So the key is found out:
+//! RFC 2385 has no key identifiers, and the kernel holds one key per address; segments signed with another
+//! key are dropped silently. Therefore:
 //!
-//! - On an established connection our segments are not acknowledged any more once the peer has the other key. From the second
-//!   retransmission on each further one goes out with the other key, and so does the whole connection when it is acknowledged.
-//! - Without a connection the listener has the keys in turn, and a connection is opened with one key, then with the other.
+//! - On an established connection our segments are no longer acknowledged once the peer changes its key. From
+//!   the second retransmission on, each further one is sent with the other key; when one is acknowledged, the
+//!   connection stays with that key.
+//! - Without a connection the listener alternates between the keys, and a connection is opened with one key,
+//!   then with the other.
 //!
-//! With the default hold time of 90 s the peer's key may change at any moment: our next KEEPALIVE, after 30 s at most, is
-//! acknowledged one or two seconds later.
+//! With the default hold time of 90 s the peer's key may change at any time: our next KEEPALIVE, after at
+//! most 30 s, is acknowledged one or two seconds later.
 
 use std::time::{Duration, Instant};
 
 use crate::api::{Password, Transport};
 
-/// How often a connection is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long the listener has one key while there is no connection.
-const TURN: Duration = Duration::from_secs(5);
-/// Retransmissions that a lossy network has too.
-const PATIENT: u8 = 2;
+/// Interval of checks on a connection.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which the listener alternates without a connection.
+const ALTERNATE_INTERVAL: Duration = Duration::from_secs(5);
+/// Retransmissions that packet loss may cause.
+const NORMAL_RETRANSMISSIONS: u8 = 2;
 
 /// One of [`Transport::password`] and [`Transport::next_password`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,7 +32,7 @@ pub(crate) enum KeyInUse {
 }
 
 impl KeyInUse {
-    /// The key itself. Without a next one it is the only one.
+    /// The key; without a second one it is the first.
     pub(crate) fn of(self, transport: &Transport) -> Option<&Password> {
         let next = transport.next_password.as_ref();
         let next = next.filter(|_| self == Self::Next);
@@ -44,8 +46,8 @@ impl KeyInUse {
         }
     }
 
-    /// After a change of the configuration the key stays while it is one of the two: two ends that both changed at once, each with
-    /// two keys, would go on missing each other.
+    /// After a configuration change the key stays if it is still one of the two. Otherwise two ends that
+    /// change at the same time, each with two keys, could keep choosing different ones.
     pub(crate) fn after(self, old: &Transport, new: &Transport) -> Self {
         if new.next_password.is_some() && self.of(old) == new.next_password.as_ref() {
             Self::Next
@@ -55,34 +57,40 @@ impl KeyInUse {
     }
 }
 
-/// The key in use, and when to look whether it is the right one.
+/// The key in use, and when to check it.
 #[derive(Default)]
 pub(crate) struct Rotation {
     pub(crate) in_use: KeyInUse,
-    /// Retransmissions at the last look.
+    /// Retransmissions at the last check.
     retransmissions: u8,
-    look_at: Option<Instant>,
+    check_at: Option<Instant>,
 }
 
 impl Rotation {
-    /// When [`Rotation::look`] is due, if there are two keys.
+    /// When [`Rotation::check`] is due, if there are two keys.
     pub(crate) fn due(&mut self, transport: &Transport, now: Instant) -> Option<Instant> {
         if transport.next_password.is_none() {
-            self.look_at = None;
+            self.check_at = None;
             return None;
         }
-        Some(*self.look_at.get_or_insert(now + LOOK))
+        Some(*self.check_at.get_or_insert(now + CHECK_INTERVAL))
     }
 
-    /// Changes to the other key if the one in use does not seem to be the peer's: whether it did. `retransmissions`: of what waits
-    /// for an acknowledgement on the connection, `None` without a connection.
-    pub(crate) fn look(&mut self, now: Instant, retransmissions: Option<u8>) -> bool {
-        if self.look_at.is_none_or(|at| now < at) {
+    /// Changes to the other key if the peer does not seem to use the present one; returns whether it did.
+    /// `retransmissions`: of the oldest unacknowledged segment; `None` without a connection.
+    pub(crate) fn check(&mut self, now: Instant, retransmissions: Option<u8>) -> bool {
+        if self.check_at.is_none_or(|at| now < at) {
             return false;
         }
         let before = std::mem::replace(&mut self.retransmissions, retransmissions.unwrap_or(0));
-        self.look_at = Some(now + if retransmissions.is_some() { LOOK } else { TURN });
-        let changes = retransmissions.is_none_or(|count| count >= PATIENT && count > before);
+        self.check_at = Some(
+            now + if retransmissions.is_some() {
+                CHECK_INTERVAL
+            } else {
+                ALTERNATE_INTERVAL
+            },
+        );
+        let changes = retransmissions.is_none_or(|count| count >= NORMAL_RETRANSMISSIONS && count > before);
         if changes {
             self.in_use = self.in_use.other();
         }
@@ -93,16 +101,13 @@ impl Rotation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Ttl;
 
     fn transport(password: Option<&str>, next: Option<&str>) -> Transport {
         let key = |text: Option<&str>| text.map(|text| Password::new(text.as_bytes()).unwrap());
         Transport {
-            remote: ([192, 0, 2, 1], 179).into(),
-            local: None,
-            ttl: Ttl::Default,
             password: key(password),
             next_password: key(next),
+            ..Transport::new(([192, 0, 2, 1], 179).into())
         }
     }
 
@@ -110,14 +115,14 @@ mod tests {
     fn the_key_stays_while_it_is_one_of_the_two() {
         use KeyInUse::{Next, Password};
         let keys = [
-            // password and next before, the key in use, then password and next after: the key in use
+            // password and next before, the key in use, password and next after: the key in use
             ((Some("a"), None), Password, (Some("a"), Some("b")), Password),
             ((Some("a"), Some("b")), Password, (Some("b"), None), Password),
             ((Some("a"), Some("b")), Next, (Some("b"), None), Password),
             ((Some("a"), Some("b")), Next, (Some("a"), Some("b")), Next),
             ((Some("a"), Some("b")), Next, (Some("b"), Some("c")), Password),
             ((Some("a"), Some("b")), Next, (Some("a"), Some("c")), Password),
-            // The content of the file changed, and the old one is still good.
+            // The file's content changed, and the old key is still accepted.
             ((Some("a"), None), Password, (Some("b"), Some("a")), Next),
             ((Some("b"), Some("a")), Next, (Some("b"), None), Password),
             ((Some("a"), Some("b")), Password, (Some("b"), Some("a")), Next),
@@ -136,13 +141,13 @@ mod tests {
         let mut rotation = Rotation::default();
         assert_eq!(rotation.due(&transport(Some("a"), None), start), None);
         assert!(
-            !rotation.look(start + 100 * LOOK, Some(9)),
-            "there is one key alone"
+            !rotation.check(start + 100 * CHECK_INTERVAL, Some(9)),
+            "there is only one key"
         );
-        assert_eq!(rotation.due(&both, start), Some(start + LOOK));
+        assert_eq!(rotation.due(&both, start), Some(start + CHECK_INTERVAL));
         let mut now = start;
-        assert!(!rotation.look(now, Some(9)), "it is too early");
-        // Nothing is lost; a loss; two; the same two; the third; acknowledged.
+        assert!(!rotation.check(now, Some(9)), "it is too early");
+        // No loss; one retransmission; two; the same two; a third; acknowledged.
         for (retransmissions, changes) in [
             (0, false),
             (1, false),
@@ -151,16 +156,16 @@ mod tests {
             (3, true),
             (0, false),
         ] {
-            now += LOOK;
+            now += CHECK_INTERVAL;
             assert_eq!(
-                rotation.look(now, Some(retransmissions)),
+                rotation.check(now, Some(retransmissions)),
                 changes,
                 "{retransmissions}"
             );
         }
         assert_eq!(rotation.in_use, KeyInUse::Password);
-        now += LOOK;
-        assert!(rotation.look(now, None), "no connection");
-        assert_eq!(rotation.due(&both, now), Some(now + TURN));
+        now += CHECK_INTERVAL;
+        assert!(rotation.check(now, None), "no connection");
+        assert_eq!(rotation.due(&both, now), Some(now + ALTERNATE_INTERVAL));
     }
 }

@@ -1,13 +1,13 @@
-//! One peer's task: it owns the peer's [`Session`], its connections and its timers.
+//! The task of a peer: it owns the [`Session`], the connections and the timers.
 //!
 //! | channel | bound | when full |
 //! |---|---|---|
 //! | commands to this task | 64 | the sender waits |
-//! | chunks from the engine ([`Outbox`](crate::engine::outbox::Outbox)) | the engine's credit | cannot be |
-//! | to the engine ([`Mailbox`]) | shared, 1024 | this task stops reading its sockets, but keeps timers and writes |
+//! | chunks from the engine ([`Outbox`](crate::engine::outbox::Outbox)) | the engine's credit | does not happen |
+//! | to the engine ([`Mailbox`]) | shared, 1024 | this task stops reading its sockets, but keeps running timers and writing |
 //!
-//! All that belongs to a session is one value, [`Established`]: a new session gets a new one, so that nothing of an old session is
-//! ever written on a new connection.
+//! All state of a session is in one value, [`Established`]. A new session gets a new one, so that nothing of
+//! an old session is ever written on a new connection.
 
 mod sockets;
 
@@ -22,26 +22,26 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::dial::{Connections, Happened};
-use super::established::{Established, LocalEnd, Stale, Woken, woken};
+use super::dial::{ConnectionEvent, Connections};
+use super::established::{Established, LocalEnd, SessionEvent, StaleRoutes, next_session_event};
 use super::messages::ToPeer;
 use super::rotation::KeyInUse;
-use crate::alarm::Alarm;
 use crate::api::{Event, PeerSpec, SessionSnapshot};
 use crate::clock::now;
 use crate::engine::mailbox::{Mailbox, Ready, ToEngine};
-use crate::host::{Host, give_scope};
+use crate::host::{Host, set_link_scope};
+use crate::lazy_timer::LazyTimer;
 use crate::peers::progress::Progress;
 use crate::peers::registry::Registry;
 
-/// Unwritten octets up to which chunks are taken from the outbox.
+/// Chunks are taken from the outbox up to this number of unwritten octets.
 const WRITE_AHEAD: usize = 256 << 10;
-/// Faults in UPDATEs that are logged of a session; more are counted.
+/// Most UPDATE errors logged per session; further ones are only counted.
 const LOGGED_ISSUES: u64 = 10;
 
 pub(crate) struct PeerTask {
     spec: PeerSpec,
-    /// Of the session's jitter.
+    /// Seed of the session's jitter.
     seed: u64,
     session: Session,
     commands: mpsc::Receiver<ToPeer>,
@@ -49,50 +49,50 @@ pub(crate) struct PeerTask {
     host: Arc<Host>,
     connections: Connections,
     up: Option<Established>,
-    /// Routes of the peer's last session are kept.
-    stale: Option<Stale>,
-    past: Past,
-    alarm: Alarm,
-    life: Life,
+    /// Retained routes of the peer's last session.
+    stale: Option<StaleRoutes>,
+    history: History,
+    timer: LazyTimer,
+    lifetime: Lifetime,
 }
 
-/// Of the sessions so far.
+/// State beyond a single session.
 #[derive(Default)]
-struct Past {
-    /// How far the session is, for others to see.
+struct History {
+    /// Progress of the session, for other tasks.
     progress: Arc<Progress>,
-    /// Where the listeners' keys are.
+    /// Has the keys of the listeners.
     registry: Weak<Registry>,
-    /// How many.
+    /// Number of sessions.
     sessions: u32,
-    /// Messages of the engine's in those that ended.
+    /// The engine's messages sent in ended sessions.
     routes_sent: u64,
     /// Why the last attempt failed, and when that was logged.
     failure: Option<(String, std::time::Instant)>,
 }
 
-/// How long the task goes on.
+/// How long the task runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Life {
+enum Lifetime {
     /// Until the peer is removed.
     Configured,
-    /// As long as the session, and the routes that are kept after it.
+    /// As long as the session, and its retained routes.
     Dynamic,
-    /// Not any more.
+    /// The task ends.
     Over,
 }
 
-/// What the task woke up for.
+/// Why the task woke up.
 enum Wake {
     Timer,
     Command(Option<ToPeer>),
     Mailbox(Ready),
-    Connection(Happened),
-    Session(Woken),
+    Connection(ConnectionEvent),
+    Session(SessionEvent),
 }
 
-/// A session that does not come up is logged again after this.
-const LOG_AGAIN: Duration = Duration::from_secs(60);
+/// Interval of log messages about a session that does not come up.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 impl PeerTask {
     pub(crate) fn new(
@@ -113,19 +113,20 @@ impl PeerTask {
             connections: Connections::new(),
             up: None,
             stale: None,
-            past: Past {
+            history: History {
                 progress,
                 registry,
-                ..Past::default()
+                ..History::default()
             },
-            alarm: Alarm::default(),
-            life: Life::Configured,
+            timer: LazyTimer::default(),
+            lifetime: Lifetime::Configured,
         }
     }
 
-    /// A peer that is there only while its session is. The engine learns of it from here alone.
+    /// Makes this a dynamic peer, which exists as long as its session. Only this task reports it to the
+    /// engine.
     pub(crate) fn dynamic(mut self) -> Self {
-        self.life = Life::Dynamic;
+        self.lifetime = Lifetime::Dynamic;
         self.configure_engine();
         self
     }
@@ -136,23 +137,23 @@ impl PeerTask {
         self.mailbox.push(ToEngine::Input(input));
     }
 
-    /// Runs until the peer is removed; a dynamic one until it is gone. Gives its way to the engine.
+    /// Runs until the peer is removed, or a dynamic peer ends. Returns the mailbox.
     pub(crate) async fn run(mut self) -> Mailbox {
         if self.spec.wanted() {
-            self.tell_session(Input::StartAfter(self.spec.connect_after));
+            self.session_input(Input::StartAfter(self.spec.connect_after));
         }
-        self.offer();
-        while self.life != Life::Over && !self.is_expired() {
+        self.flush_to_engine();
+        while self.lifetime != Lifetime::Over && !self.is_expired() {
             let wake = self.wake().await;
-            self.act(wake);
+            self.handle_wake(wake);
         }
         self.mailbox
     }
 
-    /// A dynamic peer whose connection is gone, and whose routes are not kept.
+    /// Whether a dynamic peer has neither a connection nor retained routes.
     fn is_expired(&self) -> bool {
         let idle = self.connections.is_empty() && !self.mailbox.is_waiting() && self.stale.is_none();
-        self.life == Life::Dynamic
+        self.lifetime == Lifetime::Dynamic
             && idle
             && self.commands.is_empty()
             && self.session.state() == State::Active
@@ -161,56 +162,59 @@ impl PeerTask {
     async fn wake(&mut self) -> Wake {
         let stale = self.stale.as_ref().map(|stale| stale.until);
         let timers = self.session.poll_timeout().into_iter().chain(stale);
-        let look = self.connections.look_at_key(&self.spec.transport, now());
-        self.alarm.set(timers.chain(look).min().map(Instant::from_std));
+        let look = self.connections.key_check_due(&self.spec.transport, now());
+        self.timer.set(timers.chain(look).min().map(Instant::from_std));
         let waiting = self.mailbox.is_waiting();
         let reading = !waiting && !self.mailbox.is_full();
         let taking = self.connections.queued() < WRITE_AHEAD;
-        let owes = self.up.as_ref().is_some_and(Established::owes_report);
-        // In turns: whoever connects all the time keeps an established session from nothing.
+        let report_due = self.up.as_ref().is_some_and(Established::report_due);
+        // Without `biased`: a peer that connects continuously must not starve an established session.
         let other = async {
             tokio::select! {
                 command = self.commands.recv() => Wake::Command(command),
-                ready = self.mailbox.ready(waiting || owes) => Wake::Mailbox(ready),
-                happened = self.connections.happened(reading) => Wake::Connection(happened),
-                woken = woken(self.up.as_mut(), taking) => Wake::Session(woken),
+                ready = self.mailbox.ready(waiting || report_due) => Wake::Mailbox(ready),
+                event = self.connections.next_event(reading) => Wake::Connection(event),
+                woken = next_session_event(self.up.as_mut(), taking) => Wake::Session(woken),
             }
         };
         tokio::select! {
             biased;
-            () = self.alarm.ring() => Wake::Timer,
+            () = self.timer.expired() => Wake::Timer,
             other = other => other,
         }
     }
 
-    fn act(&mut self, wake: Wake) {
+    fn handle_wake(&mut self, wake: Wake) {
         match wake {
             Wake::Timer => self.tick(),
             Wake::Command(Some(command)) => self.command(command),
             Wake::Command(None) => self.remove(),
-            Wake::Mailbox(Ready::Room(room)) => {
+            Wake::Mailbox(Ready::Permit(permit)) => {
                 let up = &mut self.up;
                 self.mailbox
-                    .send_with(room, || up.as_mut().and_then(Established::take_report));
+                    .send_with_permit(permit, || up.as_mut().and_then(Established::take_report));
             }
-            Wake::Mailbox(Ready::Batch) | Wake::Connection(Happened::Writable) => {}
-            Wake::Mailbox(Ready::Stopped) => self.life = Life::Over,
-            Wake::Connection(Happened::Dialed(id, result)) => self.dialed(id, result),
-            Wake::Connection(Happened::Readable(id)) => self.read(id),
-            Wake::Session(Woken::Outbox) => self.look_at_outbox(),
-            Wake::Session(Woken::Host) => self.look_at_host(),
+            Wake::Mailbox(Ready::Batch) | Wake::Connection(ConnectionEvent::Writable) => {}
+            Wake::Mailbox(Ready::Stopped) => self.lifetime = Lifetime::Over,
+            Wake::Connection(ConnectionEvent::Dialed(id, result)) => self.dialed(id, result),
+            Wake::Connection(ConnectionEvent::Readable(id)) => self.read(id),
+            Wake::Session(SessionEvent::Outbox) => self.read_outbox(),
+            Wake::Session(SessionEvent::Host) => self.check_local_address(),
         }
         self.write_all();
-        self.offer();
+        self.flush_to_engine();
     }
 
-    /// Time has passed. What the engine's task wrote meanwhile was written then.
+    /// Handles timers. Writes of the engine's task count from the time when they were made.
     fn tick(&mut self) {
         self.expire_stale();
-        if let Some(key) = self.connections.other_key(now()) {
+        if let Some(key) = self.connections.check_key(now()) {
             if self.up.is_some() {
                 let next = key == KeyInUse::Next;
-                tracing::info!(peer = %self.spec.name, next, "segments are not acknowledged; trying the other TCP MD5 key");
+                tracing::info!(
+                    event = "md5_key_switched", peer = %self.spec.name, next,
+                    "the peer does not acknowledge segments; trying the other TCP MD5 key"
+                );
             }
             self.use_key(key);
         }
@@ -220,50 +224,50 @@ impl PeerTask {
         if let Some(wrote) = self.up.as_ref().and_then(|up| up.outbox.take_wrote()) {
             self.session.handle(wrote, Input::Wrote);
         }
-        self.tell_session(Input::Tick);
+        self.session_input(Input::Tick);
     }
 
-    /// What waits in the socket shows that the peer lives: while the engine has no room nothing is read, and when this machine was
-    /// busy, or the process stopped, the timers may be looked at first.
+    /// Data in the socket shows that the peer is alive: nothing is read while the engine's channel is full,
+    /// and after a delay of the process timers may be handled before the data is read.
     fn has_unread(&self) -> bool {
         let connection = self.up.as_ref().and_then(|up| self.connections.get(up.conn));
         connection.is_some_and(Connection::has_unread)
     }
 
-    /// The peer is configured no more.
+    /// The peer was removed from the configuration.
     fn remove(&mut self) {
         let message = String::new();
-        self.tell_session(Input::Stop {
+        self.session_input(Input::Stop {
             subcode: cease::PEER_DECONFIGURED,
             message,
         });
-        self.life = Life::Over;
+        self.lifetime = Lifetime::Over;
     }
 
     fn command(&mut self, command: ToPeer) {
         match command {
             ToPeer::Incoming { stream, signed } => self.incoming(stream, signed),
-            ToPeer::Start => self.tell_session(Input::Start),
-            ToPeer::Stop(subcode, message) => self.tell_session(Input::Stop { subcode, message }),
+            ToPeer::Start => self.session_input(Input::Start),
+            ToPeer::Stop(subcode, message) => self.session_input(Input::Stop { subcode, message }),
             ToPeer::Restart(subcode, message) => {
-                self.tell_session(Input::Stop { subcode, message });
-                self.tell_session(Input::Start);
+                self.session_input(Input::Stop { subcode, message });
+                self.session_input(Input::Start);
             }
             ToPeer::Abandon(done) => {
-                self.tell_session(Input::Abandon);
-                let _ = done.send(()); // whoever asked may have stopped waiting
+                self.session_input(Input::Abandon);
+                let _ = done.send(()); // the caller may have stopped waiting
             }
             ToPeer::Shutdown(subcode, message, done) => {
-                self.tell_session(Input::Stop { subcode, message });
-                // Whoever asked ends the process next, and what is not with the peer by then never arrives.
+                self.session_input(Input::Stop { subcode, message });
+                // The caller ends the process next, so everything must have arrived by then.
                 let closing = self.connections.take_closing();
                 tokio::spawn(async move {
                     closing.finished().await;
-                    let _ = done.send(()); // whoever asked may have stopped waiting
+                    let _ = done.send(()); // the caller may have stopped waiting
                 });
             }
-            ToPeer::Refresh(refresh) => self.tell_session(Input::SendRefresh(refresh)),
-            ToPeer::Fail(notification, idle_for) => self.tell_session(Input::Fail {
+            ToPeer::Refresh(refresh) => self.session_input(Input::SendRefresh(refresh)),
+            ToPeer::Fail(notification, idle_for) => self.session_input(Input::Fail {
                 notification,
                 idle_for,
             }),
@@ -274,7 +278,7 @@ impl PeerTask {
         }
     }
 
-    /// Restarts the session only if what changed was said in OPEN or belongs to the connection.
+    /// Restarts the session only if the change concerns OPEN or the connection.
     fn reconfigure(&mut self, spec: PeerSpec) {
         let restart = spec.session != self.spec.session
             || spec.transport.without_keys() != self.spec.transport.without_keys()
@@ -287,26 +291,26 @@ impl PeerTask {
             .after(&self.spec.transport, &spec.transport);
         self.spec = spec;
         if restart {
-            self.connections.use_key_later(key);
+            self.connections.set_key_for_new(key);
         } else {
             self.use_key(key);
         }
-        if rerouted && self.life == Life::Dynamic {
+        if rerouted && self.lifetime == Lifetime::Dynamic {
             self.configure_engine();
         }
         if restart {
             let subcode = cease::OTHER_CONFIGURATION_CHANGE;
-            self.tell_session(Input::Stop {
+            self.session_input(Input::Stop {
                 subcode,
                 message: String::new(),
             });
-            self.session = Session::new(self.spec.session.clone(), self.seed).in_place_of_another();
+            self.session = Session::new(self.spec.session.clone(), self.seed).as_replacement();
         }
         match (self.spec.wanted(), restart || toggled) {
-            (true, true) => self.tell_session(Input::StartAfter(self.spec.connect_after)),
+            (true, true) => self.session_input(Input::StartAfter(self.spec.connect_after)),
             (false, true) => {
                 let message = "disabled in the configuration".to_owned();
-                self.tell_session(Input::Stop {
+                self.session_input(Input::Stop {
                     subcode: cease::ADMIN_SHUTDOWN,
                     message,
                 });
@@ -317,7 +321,7 @@ impl PeerTask {
 
     fn snapshot(&self) -> SessionSnapshot {
         let up = self.up.as_ref();
-        let of_engine = self.past.routes_sent + up.map_or(0, Established::messages_sent);
+        let of_engine = self.history.routes_sent + up.map_or(0, Established::messages_sent);
         SessionSnapshot {
             state: self.session.state(),
             messages_sent: self.session.stats().messages_out.total() + of_engine,
@@ -337,26 +341,26 @@ impl PeerTask {
         self.spec.session.local_asn != self.spec.session.remote_asn
     }
 
-    /// Hands the engine what it has room for. Credit is reported when nothing else waits.
-    fn offer(&mut self) {
-        self.mailbox.offer();
+    /// Sends waiting messages to the engine, and due credit when no message waits.
+    fn flush_to_engine(&mut self) {
+        self.mailbox.flush_to_engine();
         if let Some(up) = &mut self.up
             && let Some(report) = up.take_report()
             && let Err(report) = self.mailbox.try_send(report)
         {
-            up.keep_report(&report);
+            up.restore_credit(&report);
         }
     }
 }
 
-/// The session.
+/// Inputs and outputs of the session.
 impl PeerTask {
-    fn tell_session(&mut self, input: Input<'_>) {
+    fn session_input(&mut self, input: Input<'_>) {
         self.session.handle(now(), input);
         self.run_outputs();
     }
 
-    /// Does what the session says.
+    /// Performs the session's outputs.
     fn run_outputs(&mut self) {
         while let Some(output) = self.session.poll_output() {
             match output {
@@ -366,15 +370,15 @@ impl PeerTask {
                 }
                 Output::Send { conn, bytes } => self.queue_control_message(conn, bytes),
                 Output::Close(conn) => self.close(conn),
-                Output::State(state) => self.reached(state),
-                Output::Up { conn, negotiated } => self.came_up(conn, *negotiated),
+                Output::State(state) => self.on_state(state),
+                Output::Up { conn, negotiated } => self.on_up(conn, *negotiated),
                 Output::Down {
                     was_up,
                     reason,
                     retain,
                     retain_for,
                     retain_longer,
-                } => self.went_down(was_up, &reason, retain, (retain_for, retain_longer)),
+                } => self.on_down(was_up, &reason, retain, (retain_for, retain_longer)),
                 Output::Routes(batch) => self.routes(batch),
                 Output::Refresh(refresh) => {
                     let session = self.latest();
@@ -385,22 +389,22 @@ impl PeerTask {
         }
     }
 
-    fn reached(&self, state: State) {
-        tracing::debug!(peer = %self.spec.name, ?state, "session");
+    fn on_state(&self, state: State) {
+        tracing::debug!(event = "session_state", peer = %self.spec.name, ?state, "session state changed");
         if matches!(state, State::OpenConfirm | State::Established) {
-            self.past.progress.set_opened();
+            self.history.progress.set_opened();
         }
     }
 
-    /// The session that is established, or was last.
+    /// The present or last established session.
     fn latest(&self) -> SessionId {
         SessionId {
             peer: self.spec.id,
-            epoch: self.past.sessions,
+            epoch: self.history.sessions,
         }
     }
 
-    fn came_up(&mut self, conn: ConnId, negotiated: Negotiated) {
+    fn on_up(&mut self, conn: ConnId, negotiated: Negotiated) {
         let (asn, latest) = (negotiated.remote.asn, self.latest());
         let id = SessionId {
             epoch: latest.epoch + 1,
@@ -409,13 +413,13 @@ impl PeerTask {
         let connection = self.connections.get(conn);
         let up = connection.and_then(|connection| Established::new(id, connection, negotiated, &self.host));
         let Some(up) = up else {
-            return; // its end is on its way
+            return; // the connection's end is reported soon
         };
-        self.past.progress.set_up(true);
-        self.past.sessions = id.epoch;
-        self.past.failure = None;
+        self.history.progress.set_up(true);
+        self.history.sessions = id.epoch;
+        self.history.failure = None;
         let remote = up.ends.1;
-        tracing::info!(peer = %self.spec.name, address = %remote.ip(), %asn, "session established");
+        tracing::info!(event = "session_up", peer = %self.spec.name, address = %remote.ip(), %asn, "session established");
         self.mailbox.push(up.up());
         self.mailbox.push(ToEngine::Report(Event::PeerUp {
             peer: self.spec.id,
@@ -425,23 +429,23 @@ impl PeerTask {
         self.up = Some(up);
     }
 
-    fn went_down(
+    fn on_down(
         &mut self,
         was_up: bool,
         reason: &DownReason,
         retain: FamilySet,
         (retain_for, long_lived): (Duration, Vec<(Family, Duration)>),
     ) {
-        let why = reason.to_string();
+        let reason = reason.to_string();
         if !was_up {
-            return self.attempt_failed(why);
+            return self.attempt_failed(reason);
         }
         let session = self.latest();
         let input = if retain.is_empty() {
             self.stale = None;
             EngineInput::Down(session)
         } else {
-            self.stale = Some(Stale {
+            self.stale = Some(StaleRoutes {
                 session,
                 until: now() + retain_for,
                 long_lived,
@@ -449,24 +453,30 @@ impl PeerTask {
             EngineInput::Restarting(session, retain)
         };
         self.mailbox.push(ToEngine::Input(input));
-        let keeping: Vec<String> = retain.iter().map(|family| family.to_string()).collect();
-        tracing::warn!(peer = %self.spec.name, reason = %why, keeping = %keeping.join(", "), "session down");
+        let retained: Vec<String> = retain.iter().map(|family| family.to_string()).collect();
+        tracing::warn!(
+            event = "session_down", peer = %self.spec.name, %reason, retained = %retained.join(", "),
+            "session down"
+        );
         let (peer, name) = (self.spec.id, self.spec.name.clone());
-        self.mailbox
-            .push(ToEngine::Report(Event::PeerDown { peer, name, why }));
+        self.mailbox.push(ToEngine::Report(Event::PeerDown {
+            peer,
+            name,
+            why: reason,
+        }));
     }
 
-    /// A session that does not come up is logged when the reason is another one, and once a minute.
-    fn attempt_failed(&mut self, why: String) {
+    /// Logs that a session does not come up: when the reason changes, and once a minute.
+    fn attempt_failed(&mut self, reason: String) {
         let now = now();
         let same = |(last, at): &(String, std::time::Instant)| {
-            *last == why && now.saturating_duration_since(*at) < LOG_AGAIN
+            *last == reason && now.saturating_duration_since(*at) < LOG_INTERVAL
         };
-        if self.past.failure.as_ref().is_some_and(same) {
+        if self.history.failure.as_ref().is_some_and(same) {
             return;
         }
-        tracing::info!(peer = %self.spec.name, reason = %why, "the session does not come up");
-        self.past.failure = Some((why, now));
+        tracing::info!(event = "session_failed", peer = %self.spec.name, %reason, "the session does not come up; retrying");
+        self.history.failure = Some((reason, now));
     }
 
     fn expire_stale(&mut self) {
@@ -482,7 +492,7 @@ impl PeerTask {
     fn routes(&mut self, mut batch: RouteBatch) {
         let scope = self.up.as_ref().and_then(Established::scope);
         if let Some(scope) = scope {
-            batch.ops.iter_mut().for_each(|op| give_scope(op, scope));
+            batch.ops.iter_mut().for_each(|op| set_link_scope(op, scope));
         }
         let logged = self
             .session
@@ -491,16 +501,19 @@ impl PeerTask {
             .saturating_sub(batch.issues.len() as u64);
         let room = usize::try_from(LOGGED_ISSUES.saturating_sub(logged)).unwrap_or(0);
         for issue in batch.issues.iter().take(room) {
-            tracing::warn!(peer = %self.spec.name, "UPDATE with an error that does not end the session: {issue}");
+            tracing::warn!(
+                event = "update_error", peer = %self.spec.name, error = %issue,
+                "received a malformed UPDATE; the session continues"
+            );
         }
         self.mailbox.push_routes(self.latest(), batch);
     }
 
-    /// The engine ends the session, or has chunks for it.
-    fn look_at_outbox(&mut self) {
+    /// Handles a failure reported by the engine, or takes chunks.
+    fn read_outbox(&mut self) {
         let Some(up) = &mut self.up else { return };
         if let Some((notification, idle_for)) = up.outbox.take_failure() {
-            return self.tell_session(Input::Fail {
+            return self.session_input(Input::Fail {
                 notification,
                 idle_for,
             });
@@ -512,21 +525,21 @@ impl PeerTask {
             Ok(messages) => up.routes_sent += messages,
             Err(error) => {
                 let conn = up.conn;
-                self.lost(conn, Some(error.to_string()));
+                self.connection_lost(conn, Some(error.to_string()));
             }
         }
     }
 
-    /// An address of the session's interface came or went. A connection whose own address is gone can carry nothing any more.
-    fn look_at_host(&mut self) {
+    /// Handles an address change of the interface. A connection whose local address is gone is closed.
+    fn check_local_address(&mut self) {
         let Some(up) = &mut self.up else { return };
         let (conn, id, local) = (up.conn, up.id, up.ends.0.ip());
-        match up.look_at_host(&self.host) {
+        match up.refresh_facts(&self.host) {
             LocalEnd::Same => {}
             LocalEnd::Changed(facts) => self.mailbox.push(ToEngine::Input(EngineInput::Facts(id, facts))),
-            LocalEnd::Gone => self.lost(
+            LocalEnd::Gone => self.connection_lost(
                 conn,
-                Some(format!("the local address {local} is gone from this host")),
+                Some(format!("the local address {local} was removed from this host")),
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! Listening: connections of configured peers go to their tasks, all others are closed at once.
+//! Accepting: connections of configured peers go to their tasks, others are closed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,59 +7,59 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 use super::Peers;
-use super::registry::{Caller, Refusal};
+use super::registry::{IncomingPeer, Refusal};
 use crate::clock::now;
 use crate::peer::messages::ToPeer;
 
-/// Refused sources, and errors of accept(2), are logged at most once in this time.
-const QUIET: Duration = Duration::from_secs(10);
-/// After an error of accept(2), most often too many open files.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Interval of log messages about refused connections and about errors of accept(2).
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// Wait after an error of accept(2), most often too many open files.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// Accepts until the listener is closed with the speaker.
+/// Accepts until the listener is closed.
 pub(crate) async fn accept(listener: Arc<TcpListener>, peers: Peers) {
-    let (mut refused, mut failed) = (Quiet::default(), Quiet::default());
+    let (mut refused, mut failed) = (LogLimit::default(), LogLimit::default());
     loop {
         let accepted = match peers.registry.accept(&listener).await {
             Ok(accepted) => accepted,
             Err(error) => {
                 if failed.may_log(now()) {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    tracing::warn!(event = "accept_failed", %error, "cannot accept connections; retrying");
                 }
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_AFTER).await;
                 continue;
             }
         };
-        match peers.registry.caller(&accepted) {
-            Caller::Known { commands, signed } => {
+        match peers.registry.match_incoming(&accepted) {
+            IncomingPeer::Known { commands, signed } => {
                 let stream = accepted.stream;
-                // A task that is flooded with connections loses this one; the peer will try again.
+                // If the task's queue is full, the connection is dropped; the peer tries again.
                 drop(commands.try_send(ToPeer::Incoming { stream, signed }));
             }
-            Caller::Refused(why) => refuse(accepted.remote, &why, &mut refused),
-            Caller::Unknown => {
+            IncomingPeer::Refused(reason) => refuse(accepted.remote, &reason, &mut refused),
+            IncomingPeer::Unknown => {
                 let remote = accepted.remote;
-                if let Err(why) = peers.add_dynamic(accepted) {
-                    refuse(remote, &why, &mut refused);
+                if let Err(reason) = peers.add_dynamic(accepted) {
+                    refuse(remote, &reason, &mut refused);
                 }
             }
         }
     }
 }
 
-fn refuse(remote: SocketAddr, Refusal(why): &Refusal, quiet: &mut Quiet) {
-    if quiet.may_log(now()) {
-        tracing::warn!(source = %remote.ip(), "refused a connection: {why}");
+fn refuse(remote: SocketAddr, reason: &Refusal, log_limit: &mut LogLimit) {
+    if log_limit.may_log(now()) {
+        tracing::warn!(event = "connection_refused", source = %remote.ip(), %reason, "connection refused");
     }
 }
 
-/// Lets one message through in [`QUIET`].
+/// Allows one log message per [`LOG_INTERVAL`].
 #[derive(Default)]
-struct Quiet(Option<Instant>);
+struct LogLimit(Option<Instant>);
 
-impl Quiet {
+impl LogLimit {
     fn may_log(&mut self, now: Instant) -> bool {
-        let may = self.0.is_none_or(|last| now.duration_since(last) >= QUIET);
+        let may = self.0.is_none_or(|last| now.duration_since(last) >= LOG_INTERVAL);
         if may {
             self.0 = Some(now);
         }

@@ -1,4 +1,4 @@
-//! Which peers have an address, and which came from a range.
+//! Index of peers by address and by range.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -7,29 +7,29 @@ use bgp_proto::types::PeerId;
 
 use crate::socket;
 
-/// Where a peer's connections come from: its address, on this link where it is link-local.
-pub(super) type From = (IpAddr, Option<u32>);
+/// The remote address of connections, with the interface index if it is link-local.
+pub(super) type RemoteAddress = (IpAddr, Option<u32>);
 
-pub(super) fn from(remote: &SocketAddr) -> From {
+pub(super) fn remote_address(remote: &SocketAddr) -> RemoteAddress {
     (remote.ip().to_canonical(), socket::scope(remote))
 }
 
-/// Numbers of peers by address and by range: of a thousand connections at once each looks up its own peer alone.
+/// Peer ids by address and by range, so that a connection looks up only its own peer.
 #[derive(Default)]
 pub(super) struct Index {
-    pub(super) by_address: BTreeSet<(From, PeerId)>,
+    pub(super) by_address: BTreeSet<(RemoteAddress, PeerId)>,
     pub(super) of_range: BTreeMap<String, BTreeSet<PeerId>>,
 }
 
 impl Index {
-    pub(super) fn insert(&mut self, id: PeerId, from: From, range: Option<&str>) {
+    pub(super) fn insert(&mut self, id: PeerId, from: RemoteAddress, range: Option<&str>) {
         self.by_address.insert((from, id));
         if let Some(range) = range {
             self.of_range.entry(range.to_owned()).or_default().insert(id);
         }
     }
 
-    pub(super) fn remove(&mut self, id: PeerId, from: From, range: Option<&str>) {
+    pub(super) fn remove(&mut self, id: PeerId, from: RemoteAddress, range: Option<&str>) {
         self.by_address.remove(&(from, id));
         if let Some(range) = range
             && let Some(ids) = self.of_range.get_mut(range)
@@ -41,19 +41,19 @@ impl Index {
         }
     }
 
-    /// The first of those with this address: a configured one before a dynamic one.
-    pub(super) fn by_address(&self, from: From) -> Option<PeerId> {
+    /// The first peer with this address: a configured one before a dynamic one.
+    pub(super) fn by_address(&self, from: RemoteAddress) -> Option<PeerId> {
         self.all_by_address(from).next()
     }
 
-    pub(super) fn all_by_address(&self, from: From) -> impl Iterator<Item = PeerId> {
+    pub(super) fn all_by_address(&self, from: RemoteAddress) -> impl Iterator<Item = PeerId> {
         let all = self
             .by_address
             .range((from, PeerId(0))..=(from, PeerId(u32::MAX)));
         all.map(|(_, id)| *id)
     }
 
-    /// Those with this address, on whatever link.
+    /// All peers with this address, on any link.
     pub(super) fn all_at(&self, addr: IpAddr) -> impl Iterator<Item = PeerId> {
         let first = ((addr, None), PeerId(0));
         let last = ((addr, Some(u32::MAX)), PeerId(u32::MAX));

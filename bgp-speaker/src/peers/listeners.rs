@@ -1,4 +1,4 @@
-//! The listening sockets, and the tasks that accept on them.
+//! Listening sockets and the tasks that accept on them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,14 +11,14 @@ use super::Peers;
 use super::accept::accept;
 use crate::api::SpeakerError;
 
-/// All of them, by the address that was asked for. They are closed with the last holder.
+/// The listeners by their configured address. They are closed when this is dropped.
 #[derive(Default)]
 pub(crate) struct Listeners(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     open: BTreeMap<SocketAddr, Open>,
-    /// Connections are accepted.
+    /// Whether connections are accepted.
     accepting: bool,
 }
 
@@ -47,17 +47,18 @@ impl Listeners {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts connections from now on, also on listeners that come later.
+    /// Starts to accept connections, also on listeners that are added later.
     pub(crate) fn accept(&self, peers: &Peers) {
         let mut state = self.state();
         state.accepting = true;
         state.open.values_mut().for_each(|open| open.accept(peers));
     }
 
-    /// Listens on these addresses alone: the new ones are opened before the others are closed. Sessions stay.
+    /// Listens on exactly these addresses. New listeners are opened before others are closed, and sessions
+    /// are not affected.
     ///
     /// # Errors
-    /// When one cannot be opened: then nothing changes.
+    /// One of them cannot be opened; nothing changes then.
     pub(crate) fn put(&self, wanted: &[SocketAddr], peers: &Peers) -> Result<(), SpeakerError> {
         let mut state = self.state();
         let mut opened = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Which peers there are, how they come and go, and who reaches their tasks.
+//! The peers: configured, dynamic and unnumbered ones, and the channels to their tasks.
 
 pub(crate) mod accept;
 mod dynamic;
@@ -25,35 +25,35 @@ use crate::host::Host;
 use crate::peer::messages::ToPeer;
 use crate::peer::task::PeerTask;
 
-/// Commands to a peer's task under way.
-const COMMAND_ROOM: usize = 64;
-/// How long a peer's task may take to answer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// Capacity of the command queue of a peer's task.
+const COMMAND_CAPACITY: usize = 64;
+/// Longest wait for the reply of a peer's task.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What it takes to start a peer's task.
+/// Starts and reaches the peers' tasks. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Peers {
     pub(crate) registry: Arc<Registry>,
-    /// Orders and queries.
-    orders: mpsc::Sender<ToEngine>,
-    /// What peers' tasks send.
+    /// Control messages and queries to the engine's task.
+    control: mpsc::Sender<ToEngine>,
+    /// Messages of the peers' tasks to the engine's task.
     engine: mpsc::Sender<ToEngine>,
     host: Arc<Host>,
     seed: u64,
     #[cfg(test)]
-    pub(crate) counted: Arc<Counted>,
+    pub(crate) call_counts: Arc<CallCounts>,
 }
 
-/// How often others are asked.
+/// Number of queries and snapshots, for tests.
 #[cfg(test)]
 #[derive(Default)]
-pub(crate) struct Counted {
+pub(crate) struct CallCounts {
     queries: std::sync::atomic::AtomicUsize,
     snapshots: std::sync::atomic::AtomicUsize,
 }
 
 #[cfg(test)]
-impl Counted {
+impl CallCounts {
     pub(crate) fn queries(&self) -> usize {
         self.queries.load(std::sync::atomic::Ordering::Relaxed)
     }
@@ -66,45 +66,45 @@ impl Counted {
 impl Peers {
     pub(crate) fn new(
         registry: Arc<Registry>,
-        orders: mpsc::Sender<ToEngine>,
+        control: mpsc::Sender<ToEngine>,
         engine: mpsc::Sender<ToEngine>,
         seed: u64,
     ) -> Self {
         Self {
             registry,
-            orders,
+            control,
             engine,
             host: Host::start(),
             seed,
             #[cfg(test)]
-            counted: Arc::default(),
+            call_counts: Arc::default(),
         }
     }
 
-    /// Gives the engine's task an order.
-    pub(crate) async fn order(&self, message: ToEngine) -> Result<(), Stopped> {
-        self.orders.send(message).await.map_err(|_| Stopped)
+    /// Sends a control message to the engine's task.
+    pub(crate) async fn control(&self, message: ToEngine) -> Result<(), Stopped> {
+        self.control.send(message).await.map_err(|_| Stopped)
     }
 
-    /// Reports to the agent.
+    /// Reports an event to the agent.
     pub(crate) async fn report(&self, event: Event) -> Result<(), Stopped> {
-        self.order(ToEngine::Report(event)).await
+        self.control(ToEngine::Report(event)).await
     }
 
-    /// Asks the engine.
-    pub(crate) async fn ask<T: Send + 'static>(
+    /// Runs a query on the engine.
+    pub(crate) async fn query<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&mut Engine) -> T + Send + 'static,
+        query: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, Stopped> {
         #[cfg(test)]
-        self.counted
+        self.call_counts
             .queries
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
-        let query = Box::new(move |engine: &mut Engine| {
-            let _ = reply.send(question(engine)); // whoever asked may have stopped waiting
+        let message = Box::new(move |engine: &mut Engine| {
+            let _ = reply.send(query(engine)); // the caller may have stopped waiting
         });
-        self.order(ToEngine::Query(query)).await?;
+        self.control(ToEngine::Query(message)).await?;
         answer.await.map_err(|_| Stopped)
     }
 
@@ -122,30 +122,30 @@ impl Peers {
         )
     }
 
-    /// Adds a peer, or changes it.
+    /// Adds or changes a peer.
     pub(crate) async fn put(&self, spec: PeerSpec) -> Result<(), Stopped> {
         if self.registry.get(spec.id).is_some() {
             return self.change(spec).await;
         }
         let remote = spec.transport.remote;
         let routing = Arc::clone(&spec.routing);
-        self.order(ToEngine::Input(Input::Configure(spec.id, routing)))
+        self.control(ToEngine::Input(Input::Configure(spec.id, routing)))
             .await?;
-        let (commands, inbox) = mpsc::channel(COMMAND_ROOM);
+        let (commands, inbox) = mpsc::channel(COMMAND_CAPACITY);
         let entry = self.registry.insert(Entry::new(spec, commands, None));
         self.remove_dynamic_at(remote);
         tokio::spawn(self.task(&entry, inbox).run());
         Ok(())
     }
 
-    /// A dynamic peer makes room for the configured one with its address.
+    /// A configured peer replaces dynamic peers with its address.
     fn remove_dynamic_at(&self, remote: SocketAddr) {
         for dynamic in self.registry.dynamic_at(remote) {
-            drop(self.registry.remove(dynamic)); // its task ends with its last sender
+            drop(self.registry.remove(dynamic)); // the task ends with its last sender
         }
     }
 
-    /// Changes a peer, if it is still there.
+    /// Changes a peer, if it still exists.
     pub(crate) async fn change(&self, spec: PeerSpec) -> Result<(), Stopped> {
         let Some(entry) = self.registry.change(spec) else {
             return Ok(());
@@ -154,38 +154,39 @@ impl Peers {
         if entry.range.is_none() {
             self.remove_dynamic_at(entry.spec.transport.remote);
             let routing = Arc::clone(&entry.spec.routing);
-            self.order(ToEngine::Input(Input::Configure(id, routing))).await?;
-            // Whoever removed it meanwhile told the engine before.
+            self.control(ToEngine::Input(Input::Configure(id, routing)))
+                .await?;
+            // If the peer was removed meanwhile, the engine received `Remove` before `Configure`.
             if self.registry.get(id).is_none() {
-                self.order(ToEngine::Input(Input::Remove(id))).await?;
+                self.control(ToEngine::Input(Input::Remove(id))).await?;
             }
         }
         let command = ToPeer::Reconfigure(Box::new(entry.spec));
-        let _ = entry.commands.send(command).await; // it may be gone by now
+        let _ = entry.commands.send(command).await; // the task may have ended
         Ok(())
     }
 
-    /// All peers as they are now, by number. One whose task does not answer is left out.
+    /// All peers, by id. A peer whose task does not reply in time is left out.
     pub(crate) async fn snapshots(&self) -> Result<Vec<PeerSnapshot>, Stopped> {
         #[cfg(test)]
-        self.counted
+        self.call_counts
             .snapshots
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let mut asked = Vec::new();
+        let mut pending = Vec::new();
         for entry in self.registry.all() {
             let (reply, answer) = oneshot::channel();
             if entry.commands.send(ToPeer::Snapshot(reply)).await.is_ok() {
-                asked.push((entry, answer));
+                pending.push((entry, answer));
             }
         }
-        // One question for all: a node has thousands of peers.
-        let ids: Vec<PeerId> = asked.iter().map(|(entry, _)| entry.spec.id).collect();
+        // One query for all peers: a node can have thousands.
+        let ids: Vec<PeerId> = pending.iter().map(|(entry, _)| entry.spec.id).collect();
         let counts: Vec<PeerCounts> = self
-            .ask(move |engine| ids.into_iter().map(|id| engine.counts(id)).collect())
+            .query(move |engine| ids.into_iter().map(|id| engine.counts(id)).collect())
             .await?;
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
         let mut snapshots = Vec::new();
-        for ((entry, answer), mut counts) in asked.into_iter().zip(counts) {
+        for ((entry, answer), mut counts) in pending.into_iter().zip(counts) {
             let Ok(Ok(session)) = tokio::time::timeout_at(deadline, answer).await else {
                 continue;
             };
@@ -207,7 +208,7 @@ impl Peers {
 
 #[cfg(test)]
 impl Peers {
-    /// Whether peers' tasks find no room at the engine's.
+    /// Whether the engine's channel is full for the peers' tasks.
     pub(crate) fn is_full_of_tests(&self) -> bool {
         self.engine.capacity() == 0
     }

@@ -1,4 +1,4 @@
-//! How far sessions are, as their tasks say.
+//! Progress of sessions, as reported by their tasks.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 use crate::clock::now;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, PoisonError};
 
-/// How far a peer's session is, set by the peer's task for others to see.
+/// Progress of a peer's session, set by the peer's task and read by others.
 #[derive(Default)]
 pub(crate) struct Progress {
     is_up: AtomicBool,
-    /// A valid OPEN has come, in one session or another.
+    /// A valid OPEN arrived on some connection.
     has_opened: AtomicBool,
     /// When the last session ended.
     ended: Mutex<Option<Instant>>,
-    /// Of all peers: counts what changes.
+    /// Counts the changes of all peers.
     changes: Arc<AtomicU64>,
 }
 
 impl Progress {
-    /// Changes are counted there.
+    /// Changes are added to this counter.
     pub(super) fn counted_in(changes: &Arc<AtomicU64>) -> Self {
         Self {
             changes: Arc::clone(changes),
@@ -47,7 +47,7 @@ impl Progress {
         self.has_opened.load(Ordering::Relaxed)
     }
 
-    /// Whether the session is established, or was until this long ago.
+    /// Whether the session is established, or was within this time.
     pub(super) fn was_up_within(&self, now: Instant, time: Duration) -> bool {
         let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_up() || ended.is_some_and(|ended| now.saturating_duration_since(ended) < time)
@@ -58,12 +58,12 @@ impl Progress {
 mod tests {
     use super::*;
 
-    /// A neighbor has its time from the end of its session on, however long ago it was found.
+    /// A neighbor keeps its link from the end of its session on, however long ago it was found.
     #[test]
     fn a_session_that_just_ended_counts() {
         let progress = Progress::default();
         let minute = Duration::from_secs(60);
-        assert!(!progress.was_up_within(now(), minute), "there was none");
+        assert!(!progress.was_up_within(now(), minute), "there was no session");
         progress.set_up(true);
         assert!(progress.was_up_within(now() + 60 * minute, minute));
         progress.set_up(false);

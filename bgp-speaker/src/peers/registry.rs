@@ -1,7 +1,8 @@
-//! Which peers there are, and how to reach their tasks. Read when a connection comes in and when the
-//! operator asks; never on the path of a route.
+//! The peers and how to reach their tasks. Read for each new connection and for operator commands, never on
+//! the path of a route.
 //!
-//! One lock guards peers, ranges and the keys on the listeners: what depends on several of them is decided at one moment.
+//! One lock guards peers, ranges and the keys on the listeners, so that decisions that depend on several of
+//! them are consistent.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,8 +13,8 @@ use bgp_proto::types::{PeerId, Prefix};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::index::{Index, from};
-use super::keys::{Accepted, Keys};
+use super::index::{Index, remote_address};
+use super::keys::{Accepted, KeyError, Keys};
 use super::progress::Progress;
 use crate::api::{Password, PeerSpec, RangeSpec};
 use crate::peer::messages::ToPeer;
@@ -25,11 +26,11 @@ use crate::sync::{AtomicU64, Ordering, PoisonError, RwLock, RwLockReadGuard, RwL
 pub(crate) struct Entry {
     pub(crate) spec: PeerSpec,
     pub(crate) commands: mpsc::Sender<ToPeer>,
-    /// The range that it came from.
+    /// The range of a dynamic peer.
     pub(crate) range: Option<String>,
-    /// What its task says of the session.
+    /// Progress of the session, set by the peer's task.
     pub(crate) progress: Arc<Progress>,
-    /// Which of its two passwords the listeners have.
+    /// Which of the peer's two passwords is on the listeners.
     in_use: KeyInUse,
     key: Key,
 }
@@ -46,7 +47,7 @@ impl Entry {
         }
     }
 
-    /// Of its connections to the listeners.
+    /// The key of connections to the listeners.
     fn password(&self) -> Option<&Password> {
         self.in_use.of(&self.spec.transport)
     }
@@ -55,39 +56,79 @@ impl Entry {
 /// The TCP MD5 key on the listeners.
 #[derive(Clone, Default)]
 struct Key {
-    /// Connections accepted before this moment of [`Keys`] may be older than the key.
-    since: u64,
-    /// Why there is none although the peer has a password: none of its connections is accepted.
-    missing: Option<String>,
+    /// Connections accepted before this key epoch of [`Keys`] may be older than the key.
+    installed_at: u64,
+    /// Why the key is not set although the peer has a password: all its connections are refused.
+    error: Option<KeyError>,
 }
 
-/// Who connects.
-pub(crate) enum Caller {
-    /// This peer, which has a task. `signed`: by the peer's key.
+impl Key {
+    fn new(installed: Result<u64, KeyError>, name: &str) -> Self {
+        match installed {
+            Ok(installed_at) => Self {
+                installed_at,
+                error: None,
+            },
+            Err(error) => {
+                tracing::error!(
+                    event = "listener_key_failed",
+                    peer = %name,
+                    %error,
+                    "connections from this peer are refused: its TCP MD5 key is not set"
+                );
+                Self {
+                    installed_at: 0,
+                    error: Some(error),
+                }
+            }
+        }
+    }
+}
+
+/// The peer that an accepted connection comes from.
+pub(crate) enum IncomingPeer {
+    /// A peer with a task. `signed`: the connection has the peer's key.
     Known {
         commands: mpsc::Sender<ToPeer>,
         signed: bool,
     },
-    /// A configured peer that is not accepted now.
+    /// A known peer whose connection is refused.
     Refused(Refusal),
-    /// None of those that are there.
+    /// No peer with this address.
     Unknown,
 }
 
-/// Why a connection is refused, in words.
-#[derive(Debug)]
-pub(crate) struct Refusal(pub(crate) String);
+/// Why a connection is refused. The text begins with the name of the peer or range, if there is one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("no peer with this address is configured")]
+    NotConfigured,
+    #[error("a peer with this address was added at the same time")]
+    AlreadyAdded,
+    #[error("{range}: the range is being removed")]
+    RangeRemoved { range: String },
+    #[error("{range}: {reason}")]
+    Waiting { range: String, reason: String },
+    #[error("{range}: disabled in the configuration")]
+    Disabled { range: String },
+    #[error("{range}: has {limit} peers already; raise listenLimit to allow more")]
+    RangeFull { range: String, limit: usize },
+    #[error("{name}: {error}")]
+    NoKey { name: String, error: KeyError },
+    #[error("{name}: the connection may be older than the TCP MD5 key; the peer connects again")]
+    OlderThanKey { name: String },
+}
 
-/// A dynamic peer that was put in.
-pub(crate) struct Admitted {
+/// A dynamic peer that was just added.
+pub(crate) struct AddedDynamic {
     pub(crate) entry: Entry,
     pub(crate) signed: bool,
 }
 
-/// Numbers of dynamic peers begin here; those of the agent are lower.
-const FIRST_DYNAMIC: u32 = 1 << 31;
+/// Ids of dynamic peers start here; the ids of configured peers are lower.
+const FIRST_DYNAMIC_ID: u32 = 1 << 31;
 
-/// All of them, and the sockets that wait for them.
+/// The peers, and the keys on the listeners.
 pub(crate) struct Registry {
     entries: RwLock<Entries>,
     changes: Arc<AtomicU64>,
@@ -110,7 +151,7 @@ struct Entries {
 
 impl Entries {
     fn insert(&mut self, entry: Entry) {
-        let (id, from) = (entry.spec.id, from(&entry.spec.transport.remote));
+        let (id, from) = (entry.spec.id, remote_address(&entry.spec.transport.remote));
         self.remove(id);
         self.index.insert(id, from, entry.range.as_deref());
         self.all.insert(id, entry);
@@ -118,7 +159,7 @@ impl Entries {
 
     fn remove(&mut self, id: PeerId) -> Option<Entry> {
         let entry = self.all.remove(&id)?;
-        let from = from(&entry.spec.transport.remote);
+        let from = remote_address(&entry.spec.transport.remote);
         self.index.remove(id, from, entry.range.as_deref());
         Some(entry)
     }
@@ -128,7 +169,7 @@ impl Entries {
         ids.filter_map(|id| self.all.get(id).cloned()).collect()
     }
 
-    /// Passwords for connections from exactly this prefix, and whose they are.
+    /// The passwords for connections from exactly this prefix, with their owners.
     fn passwords(&self, of: Prefix) -> impl Iterator<Item = (Owner, &Password)> {
         let host = (of == Prefix::host(of.addr())).then_some(of.addr());
         let peers = host.into_iter().flat_map(|addr| self.index.all_at(addr));
@@ -147,15 +188,15 @@ impl Entries {
         peers.chain(ranges)
     }
 
-    /// The keys on the listeners.
+    /// All keys that are set on the listeners.
     fn keys(&self) -> impl Iterator<Item = (Prefix, &Password)> {
         let peers = self
             .all
             .values()
-            .filter(|entry| entry.range.is_none() && entry.key.missing.is_none());
+            .filter(|entry| entry.range.is_none() && entry.key.error.is_none());
         let peers = peers
             .filter_map(|entry| Some((Prefix::host(entry.spec.transport.remote.ip()), entry.password()?)));
-        let ranges = self.ranges.values().filter(|range| range.key.missing.is_none());
+        let ranges = self.ranges.values().filter(|range| range.key.error.is_none());
         let ranges = ranges.filter_map(|range| {
             Some((
                 range.spec.prefix,
@@ -165,14 +206,15 @@ impl Entries {
         peers.chain(ranges)
     }
 
-    /// Somebody without whom the limit of a range is not reached: the one who has been connected longest without a valid OPEN.
-    fn silent_of_range(&self, name: &str) -> Option<PeerId> {
-        let silent = |id: &&PeerId| self.all.get(id).is_some_and(|entry| !entry.progress.has_opened());
-        self.index.of_range(name).find(silent).copied()
+    /// A peer of the range that may be replaced: the oldest without a valid OPEN.
+    fn peer_without_open(&self, name: &str) -> Option<PeerId> {
+        let without_open = |id: &&PeerId| self.all.get(id).is_some_and(|entry| !entry.progress.has_opened());
+        self.index.of_range(name).find(without_open).copied()
     }
 }
 
-/// Whose a key is. Several may have the same: a range of one address and a peer there, peers with one address on two links.
+/// The owner of a key. Several owners can share a key: a range of one address and a peer with that address,
+/// or peers with one address on two links.
 #[derive(PartialEq, Eq)]
 enum Owner {
     Peer(PeerId),
@@ -200,22 +242,22 @@ impl Registry {
         self.keys.listeners()
     }
 
-    /// Listens on one more address, with the keys of all peers.
+    /// Listens on a further address, with the keys of all peers.
     ///
     /// # Errors
-    /// The system's.
+    /// The operating system's.
     pub(crate) fn open(&self, addr: SocketAddr) -> std::io::Result<Arc<TcpListener>> {
-        let entries = self.write(); // no key changes meanwhile
+        let entries = self.write(); // keys do not change meanwhile
         self.keys.open(addr, entries.keys())
     }
 
-    /// Listens there no longer.
+    /// Closes a listener.
     pub(crate) fn close(&self, listener: &Arc<TcpListener>) {
-        let _entries = self.write(); // no key changes meanwhile
+        let _entries = self.write(); // keys do not change meanwhile
         self.keys.close(listener);
     }
 
-    /// The next connection of a listener.
+    /// The next accepted connection.
     pub(crate) async fn accept(&self, listener: &TcpListener) -> std::io::Result<Accepted> {
         self.keys.accept(listener).await
     }
@@ -224,7 +266,7 @@ impl Registry {
         Arc::new(Progress::counted_in(&self.changes))
     }
 
-    /// Puts a new peer in. Its key is on the listeners before anybody can connect as this peer.
+    /// Adds a peer. Its key is set on the listeners before a connection can match the peer.
     pub(crate) fn insert(&self, mut entry: Entry) -> Entry {
         let mut entries = self.write();
         entry.key = self.peer_key(&entries, &entry);
@@ -233,20 +275,20 @@ impl Registry {
         entry
     }
 
-    /// Grows whenever a session came up or went down, or a peer went.
+    /// Increases whenever a session comes up or goes down, or a peer is removed.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
     }
 
-    /// Changes a peer; `None` when it is gone.
+    /// Changes a peer; `None` if it does not exist.
     pub(crate) fn change(&self, spec: PeerSpec) -> Option<Entry> {
         let mut entries = self.write();
         let mut entry = entries.all.get(&spec.id)?.clone();
-        let lock = |entry: &Entry| (entry.spec.transport.remote.ip(), entry.password().cloned());
-        let before = lock(&entry);
+        let match_key = |entry: &Entry| (entry.spec.transport.remote.ip(), entry.password().cloned());
+        let before = match_key(&entry);
         let old = std::mem::replace(&mut entry.spec, spec);
         entry.in_use = entry.in_use.after(&old.transport, &entry.spec.transport);
-        if entry.range.is_some() || (before == lock(&entry) && entry.key.missing.is_none()) {
+        if entry.range.is_some() || (before == match_key(&entry) && entry.key.error.is_none()) {
             entries.insert(entry.clone());
             return Some(entry);
         }
@@ -259,7 +301,7 @@ impl Registry {
         Some(entry)
     }
 
-    /// The listeners take connections of this peer that are signed by this key from now on. Those of a range have the range's.
+    /// Sets the other of the peer's two keys on the listeners. Dynamic peers use their range's key.
     pub(crate) fn use_key(&self, id: PeerId, in_use: KeyInUse) {
         let mut entries = self.write();
         let Some(mut entry) = entries.all.get(&id).cloned() else {
@@ -292,7 +334,7 @@ impl Registry {
         self.read().all.values().cloned().collect()
     }
 
-    /// Addresses of configured peers, as far as they are known.
+    /// Addresses of the peers, where known.
     pub(crate) fn addresses(&self) -> BTreeMap<PeerId, SocketAddr> {
         let entries = self.read();
         let known = entries.all.iter();
@@ -302,53 +344,54 @@ impl Registry {
             .collect()
     }
 
-    /// Whether the peer's session is established, or was until this long ago.
+    /// Whether the peer's session is established, or was within `time`.
     pub(crate) fn was_up_within(&self, id: PeerId, now: Instant, time: Duration) -> bool {
         let entries = self.read();
         let entry = entries.all.get(&id);
         entry.is_some_and(|entry| entry.progress.was_up_within(now, time))
     }
 
-    /// Whose connection this is: who has its address, on this link where it is link-local.
-    pub(crate) fn caller(&self, accepted: &Accepted) -> Caller {
+    /// The peer of a connection, by its remote address and, for link-local addresses, its interface.
+    pub(crate) fn match_incoming(&self, accepted: &Accepted) -> IncomingPeer {
         let entries = self.read();
-        let id = entries.index.by_address(from(&accepted.remote));
+        let id = entries.index.by_address(remote_address(&accepted.remote));
         let Some(entry) = id.and_then(|id| entries.all.get(&id)) else {
-            return Caller::Unknown;
+            return IncomingPeer::Unknown;
         };
         let key = match &entry.range {
             None => &entry.key,
             Some(name) => match entries.ranges.get(name) {
                 Some(range) => &range.key,
-                None => return Caller::Refused(Refusal(format!("{name} was removed a moment ago"))),
+                None => return IncomingPeer::Refused(Refusal::RangeRemoved { range: name.clone() }),
             },
         };
-        match check_key(key, entry.spec.transport.password.as_ref(), accepted.moment) {
-            Ok(signed) => Caller::Known {
+        let password = entry.spec.transport.password.as_ref();
+        match check_key(key, password, accepted.key_epoch, &entry.spec.name) {
+            Ok(signed) => IncomingPeer::Known {
                 commands: entry.commands.clone(),
                 signed,
             },
-            Err(why) => Caller::Refused(Refusal(format!("{}: {why}", entry.spec.name))),
+            Err(refusal) => IncomingPeer::Refused(refusal),
         }
     }
 
     /// Dynamic peers with this address.
     pub(crate) fn dynamic_at(&self, remote: SocketAddr) -> Vec<PeerId> {
         let entries = self.read();
-        let found = entries.index.all_by_address(from(&remote));
+        let found = entries.index.all_by_address(remote_address(&remote));
         found
             .filter(|id| entries.all.get(id).is_some_and(|entry| entry.range.is_some()))
             .collect()
     }
 
-    /// Puts a range in, in place of one of the same name; gives the peers that are there from it.
+    /// Adds or replaces a range; returns its present peers.
     pub(crate) fn insert_range(&self, spec: RangeSpec) -> Vec<Entry> {
         let mut entries = self.write();
         let name = spec.name.clone();
-        let lock = |spec: &RangeSpec| (spec.prefix, spec.template.transport.password.clone());
+        let match_key = |spec: &RangeSpec| (spec.prefix, spec.template.transport.password.clone());
         let mut key = Key::default();
         match entries.ranges.remove(&name) {
-            Some(old) if lock(&old.spec) == lock(&spec) && old.key.missing.is_none() => key = old.key,
+            Some(old) if match_key(&old.spec) == match_key(&spec) && old.key.error.is_none() => key = old.key,
             old => {
                 if let Some(old) = old.filter(|old| old.spec.template.transport.password.is_some()) {
                     self.release_key(&mut entries, old.spec.prefix);
@@ -362,7 +405,7 @@ impl Registry {
         entries.of_range(&name)
     }
 
-    /// Takes a range out; gives the peers that are there from it.
+    /// Removes a range; returns its present peers.
     pub(crate) fn remove_range(&self, name: &str) -> Vec<Entry> {
         let mut entries = self.write();
         let old = entries.ranges.remove(name);
@@ -372,42 +415,37 @@ impl Registry {
         entries.of_range(name)
     }
 
-    /// Puts in the dynamic peer of a connection: of the longest range around its address, if that has room.
+    /// Adds the dynamic peer of a connection to the most specific range that contains its address.
     ///
     /// # Errors
-    /// Why not.
+    /// Why the connection is refused.
     pub(crate) fn insert_dynamic(
         &self,
-        caller: (SocketAddr, u64),
+        connection: (SocketAddr, u64),
         commands: mpsc::Sender<ToPeer>,
-    ) -> Result<Admitted, Refusal> {
-        let (remote, moment) = caller;
+    ) -> Result<AddedDynamic, Refusal> {
+        let (remote, key_epoch) = connection;
         let mut entries = self.write();
-        let from = from(&remote);
+        let from = remote_address(&remote);
         if entries.index.by_address(from).is_some() {
-            return Err(Refusal(
-                "a peer with this address was added a moment ago".to_owned(),
-            ));
+            return Err(Refusal::AlreadyAdded);
         }
-        let (spec, signed) = entries.spec_of_dynamic(remote, moment)?;
+        let (spec, signed) = entries.spec_of_dynamic(remote, key_epoch)?;
         let name = spec.name.clone();
         let limit = spec.limit;
-        // Whoever connects and says nothing keeps nobody out.
+        // A connection without a valid OPEN does not block the range for others.
         if entries.index.count_of_range(&name) >= limit
-            && let Some(silent) = entries.silent_of_range(&name)
+            && let Some(without_open) = entries.peer_without_open(&name)
         {
-            drop(entries.remove(silent)); // its task ends with its last sender
+            drop(entries.remove(without_open)); // its task ends with its last sender
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
         if entries.index.count_of_range(&name) >= limit {
-            return Err(Refusal(format!(
-                "{name} has its {limit} peers already (listenLimit)"
-            )));
+            return Err(Refusal::RangeFull { range: name, limit });
         }
-        let mut template = spec.template;
         let addr = remote.ip().to_canonical();
-        template.id = PeerId(FIRST_DYNAMIC | entries.dynamic);
-        template.name = format!("{name}-{addr}");
+        let mut template = spec.template.called(format!("{name}-{addr}"));
+        template.id = PeerId(FIRST_DYNAMIC_ID | entries.dynamic);
         template.transport.remote = match remote {
             SocketAddr::V6(_) if addr.is_ipv6() => remote,
             _ => SocketAddr::new(addr, remote.port()),
@@ -416,10 +454,10 @@ impl Registry {
         let mut entry = Entry::new(template, commands, Some(name));
         entry.progress = self.progress();
         entries.insert(entry.clone());
-        Ok(Admitted { entry, signed })
+        Ok(AddedDynamic { entry, signed })
     }
 
-    /// RFC 2385: the listener must know the key before the first segment.
+    /// RFC 2385: the listener needs the key before the first segment.
     fn peer_key(&self, entries: &Entries, entry: &Entry) -> Key {
         let remote = Prefix::host(entry.spec.transport.remote.ip());
         match entry.password() {
@@ -430,45 +468,28 @@ impl Registry {
 
     fn install_key(&self, entries: &Entries, from: Prefix, password: &Password, name: &str) -> Key {
         let installed = match entries.passwords(from).find(|(_, other)| *other != password) {
-            Some(_) => Err(format!(
-                "another peer with the address {from} has another password"
-            )),
+            Some(_) => Err(KeyError::Conflict(from)),
             None => self.keys.install(from, password),
         };
-        match installed {
-            Ok(since) => Key { since, missing: None },
-            Err(why) => {
-                tracing::error!(peer = %name, "connections of this peer are refused: {why}");
-                Key {
-                    since: 0,
-                    missing: Some(why),
-                }
-            }
-        }
+        Key::new(installed, name)
     }
 
-    /// Somebody with this key is gone: it is another's from now on, or goes.
+    /// An owner of the key is gone: the key passes to another owner, or is removed.
     fn release_key(&self, entries: &mut Entries, from: Prefix) {
-        let heir = entries.passwords(from).next();
-        let Some((owner, password)) = heir.map(|(owner, password)| (owner, password.clone())) else {
+        let successor = entries.passwords(from).next();
+        let Some((owner, password)) = successor.map(|(owner, password)| (owner, password.clone())) else {
             return self.keys.remove(from);
         };
-        let key = match self.keys.install(from, &password) {
-            Ok(since) => Key { since, missing: None },
-            Err(why) => Key {
-                since: 0,
-                missing: Some(why),
-            },
-        };
+        let installed = self.keys.install(from, &password);
         match owner {
             Owner::Peer(id) => {
                 if let Some(entry) = entries.all.get_mut(&id) {
-                    entry.key = key;
+                    entry.key = Key::new(installed, &entry.spec.name);
                 }
             }
             Owner::Range(name) => {
                 if let Some(range) = entries.ranges.get_mut(&name) {
-                    range.key = key;
+                    range.key = Key::new(installed, &name);
                 }
             }
         }
@@ -476,45 +497,48 @@ impl Registry {
 }
 
 impl Entries {
-    /// The range that a connection belongs to, and whether it is signed.
-    fn spec_of_dynamic(&self, remote: SocketAddr, moment: u64) -> Result<(RangeSpec, bool), Refusal> {
+    /// The range of a connection's address, and whether the connection is signed.
+    fn spec_of_dynamic(&self, remote: SocketAddr, key_epoch: u64) -> Result<(RangeSpec, bool), Refusal> {
         let addr = remote.ip().to_canonical();
         let range = self
             .ranges
             .values()
             .filter(|range| range.spec.prefix.contains_addr(addr))
             .max_by_key(|range| range.spec.prefix.len())
-            .ok_or_else(|| Refusal("no peer with this address is configured".to_owned()))?;
+            .ok_or(Refusal::NotConfigured)?;
         let (name, template) = (&range.spec.name, &range.spec.template);
         if let Some(why) = &template.waiting_for {
-            return Err(Refusal(format!("{name}: {why}")));
+            return Err(Refusal::Waiting {
+                range: name.clone(),
+                reason: why.clone(),
+            });
         }
         if !template.enabled {
-            return Err(Refusal(format!("{name} is disabled in the configuration")));
+            return Err(Refusal::Disabled { range: name.clone() });
         }
-        let signed = check_key(&range.key, template.transport.password.as_ref(), moment)
-            .map_err(|why| Refusal(format!("{name}: {why}")))?;
+        let signed = check_key(&range.key, template.transport.password.as_ref(), key_epoch, name)?;
         Ok((range.spec.clone(), signed))
     }
 }
 
-/// Whether a connection is signed by the peer's key; why it is refused when it should be and is not.
-fn check_key(key: &Key, password: Option<&Password>, moment: u64) -> Result<bool, String> {
+/// Whether a connection is signed by the key; an error if it must be signed and may not be.
+fn check_key(key: &Key, password: Option<&Password>, key_epoch: u64, name: &str) -> Result<bool, Refusal> {
     if password.is_none() {
         return Ok(false);
     }
-    if let Some(why) = &key.missing {
-        return Err(why.clone());
+    let name = name.to_owned();
+    if let Some(error) = key.error.clone() {
+        return Err(Refusal::NoKey { name, error });
     }
-    if moment < key.since {
-        return Err("the connection may be older than the peer's TCP MD5 key".to_owned());
+    if key_epoch < key.installed_at {
+        return Err(Refusal::OlderThanKey { name });
     }
     Ok(true)
 }
 
-/// What entries there are, for tests that look for leaks.
+/// Sizes of the tables, for tests that check for leaks.
 #[cfg(test)]
-pub(crate) struct Census {
+pub(crate) struct TableSizes {
     pub(crate) peers: usize,
     pub(crate) addresses: usize,
     pub(crate) ranges_with_peers: usize,
@@ -528,17 +552,17 @@ impl Registry {
         commands: mpsc::Sender<ToPeer>,
     ) -> Result<Entry, Refusal> {
         self.insert_dynamic((remote, 0), commands)
-            .map(|admitted| admitted.entry)
+            .map(|added| added.entry)
     }
 
-    /// Why connections of a peer are refused for want of its key.
-    pub(crate) fn refusal_of_tests(&self, id: PeerId) -> Option<String> {
-        self.read().all.get(&id)?.key.missing.clone()
+    /// Why the key of a peer is not set.
+    pub(crate) fn key_error_of_tests(&self, id: PeerId) -> Option<KeyError> {
+        self.read().all.get(&id)?.key.error.clone()
     }
 
-    pub(crate) fn census(&self) -> Census {
+    pub(crate) fn table_sizes(&self) -> TableSizes {
         let entries = self.read();
-        Census {
+        TableSizes {
             peers: entries.all.len(),
             addresses: entries.index.by_address.len(),
             ranges_with_peers: entries.index.of_range.len(),

@@ -1,13 +1,14 @@
-//! Unnumbered peers: who is at the other end of a link? Whoever sends router advertisements there.
+//! Unnumbered peers, found by router advertisements on a link.
 //!
-//! Owns one task and one raw ICMPv6 socket per link. It sends router advertisements, so that the peer finds us too,
-//! and takes the source of one that it received as the peer's address (RFC 4861 §4.2, §6.1.2: hop limit 255,
-//! link-local source). Ours carry router lifetime 0: nobody is to take us for a default router (§6.2.3).
+//! Each link has a task with a raw ICMPv6 socket. It sends router advertisements, so that the peer finds us
+//! too, and uses the source of a received one as the peer's address (RFC 4861 §4.2, §6.1.2: hop limit 255,
+//! link-local source). Our advertisements have router lifetime 0: we are no default router (§6.2.3).
 //!
-//! A neighbor with an established session stays, whoever else advertises: that it is gone is for the session to find out. Without a
-//! session, each sender gets [`TRIAL`] to bring one up. A second sender is reported.
+//! A neighbor with an established session stays, whoever else advertises: the session detects when it is
+//! gone. Without a session each router has [`MIN_NEIGHBOR_TIME`] to bring one up. A second router is
+//! reported.
 //!
-//! An interface that is not there yet, or went and came back, is looked for each second.
+//! A missing interface is looked up each second.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,47 +31,48 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 2);
 const ADVERTISEMENT: u8 = 134;
 const SOLICITATION: u8 = 133;
-/// RFC 4861 §10: between initial advertisements it is 16 s at most; a cable shall not wait so long.
-const EAGER: Duration = Duration::from_secs(1);
-/// Once the peer is known.
-const CALM: Duration = Duration::from_secs(10);
-/// How long a neighbor stays when another one advertises itself: since it was found, or since its session ended.
-const TRIAL: Duration = Duration::from_secs(10);
-/// A second sender is reported again after this.
-const REPORT_AGAIN: Duration = Duration::from_secs(60);
-/// After an error, and between looks for the interface.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Interval until the peer is found. RFC 4861 §10 allows up to 16 s between initial advertisements, which is
+/// too long after a cable is plugged in.
+const INITIAL_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval once the peer is found.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// How long a neighbor stays when another router advertises: since it was found, or since its session ended.
+const MIN_NEIGHBOR_TIME: Duration = Duration::from_secs(10);
+/// Interval of warnings about a second router.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
+/// Wait after an error, and between lookups of the interface.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The links with unnumbered peers.
+/// Links with unnumbered peers.
 #[derive(Default)]
-pub(crate) struct Links(Mutex<BTreeMap<PeerId, Running>>);
+pub(crate) struct Links(Mutex<BTreeMap<PeerId, DiscoveryTask>>);
 
-/// A task that looks for a neighbor; it ends with this.
-pub(crate) struct Running {
+/// The discovery task of a link, which ends when this is dropped.
+pub(crate) struct DiscoveryTask {
     link: LinkSpec,
     found: Arc<Mutex<Option<SocketAddrV6>>>,
     task: tokio::task::AbortHandle,
 }
 
-impl Running {
-    /// The peer, if it was found.
+impl DiscoveryTask {
+    /// The neighbor, if it was found.
     pub(crate) fn found(&self) -> Option<SocketAddrV6> {
         *self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Running {
+impl Drop for DiscoveryTask {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 impl Links {
-    pub(crate) fn insert(&self, id: PeerId, running: Running) {
+    pub(crate) fn insert(&self, id: PeerId, running: DiscoveryTask) {
         self.lock().insert(id, running);
     }
 
-    pub(crate) fn take(&self, id: PeerId) -> Option<Running> {
+    pub(crate) fn take(&self, id: PeerId) -> Option<DiscoveryTask> {
         self.lock().remove(&id)
     }
 
@@ -82,24 +84,24 @@ impl Links {
         self.lock().get(&id).is_some_and(|running| running.link == *link)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PeerId, Running>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PeerId, DiscoveryTask>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Looks for the peer of one link.
+/// Discovery of the peer on one link.
 pub(crate) struct Discovery {
     link: LinkSpec,
     peers: Peers,
     found: Arc<Mutex<Option<SocketAddrV6>>>,
-    /// When the neighbor was taken.
+    /// When the neighbor was found.
     since: Instant,
-    /// When a second sender was last reported.
+    /// When a second router was last reported.
     reported: Option<Instant>,
 }
 
-/// What came on the link.
-enum Received {
+/// A message received on the link.
+enum LinkMessage {
     Router(SocketAddrV6),
     /// A router solicitation.
     Solicitation,
@@ -107,7 +109,7 @@ enum Received {
 }
 
 impl Discovery {
-    /// `known`: who was at the other end before, in case the interface is still the same.
+    /// `known`: the former neighbor, kept if the interface is still the same.
     pub(crate) fn new(link: LinkSpec, peers: Peers, known: Option<SocketAddrV6>) -> Self {
         let same = known.filter(|known| interface_index(&link.interface) == Some(known.scope_id()));
         Self {
@@ -119,9 +121,9 @@ impl Discovery {
         }
     }
 
-    pub(crate) fn start(self) -> Running {
+    pub(crate) fn start(self) -> DiscoveryTask {
         let (link, found) = (self.link.clone(), Arc::clone(&self.found));
-        Running {
+        DiscoveryTask {
             link,
             found,
             task: tokio::spawn(self.run()).abort_handle(),
@@ -132,30 +134,30 @@ impl Discovery {
         *self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands the speaker the peer as it is known now.
-    pub(crate) async fn put(&mut self) -> Result<(), Stopped> {
+    /// Adds or changes the peer with what is known now.
+    pub(crate) async fn update_peer(&mut self) -> Result<(), Stopped> {
         let spec = match self.known() {
-            Some(peer) => self.spec_of(peer),
-            None => self.spec_without(),
+            Some(peer) => self.spec_with(peer),
+            None => self.spec_waiting(),
         };
         self.peers.put(spec).await
     }
 
-    fn spec_of(&self, mut peer: SocketAddrV6) -> PeerSpec {
+    fn spec_with(&self, mut peer: SocketAddrV6) -> PeerSpec {
         let mut spec = self.link.template.clone();
         peer.set_port(spec.transport.remote.port());
         spec.transport.remote = SocketAddr::V6(peer);
         spec
     }
 
-    fn spec_without(&self) -> PeerSpec {
+    fn spec_waiting(&self) -> PeerSpec {
         let mut spec = self.link.template.clone();
         let port = spec.transport.remote.port();
         spec.transport.remote = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
         let name = &self.link.interface;
         spec.waiting_for = Some(match interface_index(name) {
-            Some(_) => format!("no router advertisement heard on {name} yet; does the peer send them?"),
-            None => format!("there is no interface {name}"),
+            Some(_) => format!("no router advertisement received on {name}; enable them on the peer"),
+            None => format!("interface {name} does not exist"),
         });
         spec
     }
@@ -164,13 +166,16 @@ impl Discovery {
         loop {
             match self.watch().await {
                 Ok(()) => return,
-                Err(error) => tracing::debug!(interface = %self.link.interface, %error, "unnumbered peer"),
+                Err(error) => tracing::debug!(
+                    event = "discovery_failed", interface = %self.link.interface, %error,
+                    "cannot discover the unnumbered peer; retrying"
+                ),
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_AFTER).await;
         }
     }
 
-    /// Until the interface fails; `Ok` when the speaker has stopped.
+    /// Runs until the interface fails; `Ok` when the speaker has stopped.
     async fn watch(&mut self) -> io::Result<()> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "no such interface");
         let index = interface_index(&self.link.interface).ok_or_else(missing)?;
@@ -178,17 +183,21 @@ impl Discovery {
         send(socket.get_ref(), index, SOLICITATION)?;
         loop {
             send(socket.get_ref(), index, ADVERTISEMENT)?;
-            let pause = if self.known().is_some() { CALM } else { EAGER };
+            let pause = if self.known().is_some() {
+                INTERVAL
+            } else {
+                INITIAL_INTERVAL
+            };
             let until = tokio::time::Instant::now() + pause;
             while let Ok(received) = tokio::time::timeout_at(until, receive(&socket, index)).await {
                 match received? {
-                    Received::Router(peer) => {
+                    LinkMessage::Router(peer) => {
                         if self.on_advertisement(peer).await.is_err() {
                             return Ok(());
                         }
                     }
-                    Received::Solicitation => break,
-                    Received::Nothing => {}
+                    LinkMessage::Solicitation => break,
+                    LinkMessage::Nothing => {}
                 }
             }
             if interface_index(&self.link.interface) != Some(index) {
@@ -204,31 +213,35 @@ impl Discovery {
         }
         let now = now();
         if let Some(known) = known {
-            self.report_second(now, known, peer);
+            self.warn_second_router(now, known, peer);
             let id = self.link.template.id;
-            if self.peers.registry.was_up_within(id, now, TRIAL)
-                || now.saturating_duration_since(self.since) < TRIAL
+            if self.peers.registry.was_up_within(id, now, MIN_NEIGHBOR_TIME)
+                || now.saturating_duration_since(self.since) < MIN_NEIGHBOR_TIME
             {
                 return Ok(());
             }
         }
         self.since = now;
-        tracing::info!(peer = %self.link.template.name, address = %peer.ip(), interface = %self.link.interface, "peer found");
+        tracing::info!(
+            event = "neighbor_found", peer = %self.link.template.name, address = %peer.ip(),
+            interface = %self.link.interface, "unnumbered peer found"
+        );
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
-        let spec = self.spec_of(peer);
+        let spec = self.spec_with(peer);
         let found = spec.transport.remote;
         self.peers.change(spec).await?; // unless it was removed meanwhile
         let id = self.link.template.id;
         self.peers.report(Event::NeighborFound(id, found)).await
     }
 
-    fn report_second(&mut self, now: Instant, known: SocketAddrV6, second: SocketAddrV6) {
-        let recent = |at: Instant| now.saturating_duration_since(at) < REPORT_AGAIN;
+    fn warn_second_router(&mut self, now: Instant, known: SocketAddrV6, second: SocketAddrV6) {
+        let recent = |at: Instant| now.saturating_duration_since(at) < WARN_INTERVAL;
         if !self.reported.is_some_and(recent) {
             self.reported = Some(now);
             tracing::warn!(
-                peer = %self.link.template.name, interface = %self.link.interface, neighbor = %known.ip(), second = %second.ip(),
-                "two routers advertise themselves on the link of an unnumbered peer, which must be point-to-point"
+                event = "second_router", peer = %self.link.template.name, interface = %self.link.interface,
+                neighbor = %known.ip(), second = %second.ip(),
+                "two routers advertise on the link of an unnumbered peer; make the link point-to-point"
             );
         }
     }
@@ -248,12 +261,13 @@ fn open(interface: &str, index: u32) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The kernel fills in the checksum of a raw ICMPv6 socket (RFC 3542 §3.1).
+/// The kernel computes the checksum of a raw ICMPv6 socket (RFC 3542 §3.1).
 fn send(socket: &Socket, index: u32, kind: u8) -> io::Result<()> {
     let (message, to): (&[u8], _) = if kind == SOLICITATION {
         (&[SOLICITATION, 0, 0, 0, 0, 0, 0, 0], ALL_ROUTERS)
     } else {
-        // Type, code, checksum; hop limit and flags: nothing said; lifetime 0; reachable and retransmission time: nothing said.
+        // Type, code, checksum; hop limit and flags unspecified; lifetime 0; reachable and retransmission
+        // time unspecified.
         (
             &[ADVERTISEMENT, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             ALL_NODES,
@@ -261,20 +275,20 @@ fn send(socket: &Socket, index: u32, kind: u8) -> io::Result<()> {
     };
     let to = SocketAddrV6::new(to, 0, 0, index);
     match socket.send_to(message, &SocketAddr::V6(to).into()) {
-        // The link is down or its address not yet in force: the next one may go.
+        // The link is down, or its address is tentative: the next advertisement may succeed.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
         other => other.map(drop),
     }
 }
 
-async fn receive(socket: &AsyncFd<Socket>, index: u32) -> io::Result<Received> {
+async fn receive(socket: &AsyncFd<Socket>, index: u32) -> io::Result<LinkMessage> {
     socket
         .async_io(Interest::READABLE, |socket| {
             let mut buffer = [0; 1500];
             let datagram = sockopt::receive_from(socket, &mut buffer)?;
-            // RFC 4861 §6.1.1, §6.1.2: one that a router passed on is not of this link.
+            // RFC 4861 §6.1.1, §6.1.2: a forwarded message is not from this link.
             if datagram.hop_limit != Some(255) {
-                return Ok(Received::Nothing);
+                return Ok(LinkMessage::Nothing);
             }
             let message = buffer.get(..datagram.length).unwrap_or_default();
             Ok(classify(message, datagram.from, index))
@@ -282,13 +296,13 @@ async fn receive(socket: &AsyncFd<Socket>, index: u32) -> io::Result<Received> {
         .await
 }
 
-/// What a message means. Its hop limit was checked, and its type by the socket's filter.
-fn classify(message: &[u8], from: Option<SocketAddrV6>, index: u32) -> Received {
+/// Classifies a message. Its hop limit and type have been checked.
+fn classify(message: &[u8], from: Option<SocketAddrV6>, index: u32) -> LinkMessage {
     match (message.first(), from) {
         (Some(&ADVERTISEMENT), Some(from)) if message.len() >= 16 && from.ip().is_unicast_link_local() => {
-            Received::Router(SocketAddrV6::new(*from.ip(), 0, 0, index))
+            LinkMessage::Router(SocketAddrV6::new(*from.ip(), 0, 0, index))
         }
-        (Some(&SOLICITATION), Some(_)) => Received::Solicitation,
-        _ => Received::Nothing,
+        (Some(&SOLICITATION), Some(_)) => LinkMessage::Solicitation,
+        _ => LinkMessage::Nothing,
     }
 }

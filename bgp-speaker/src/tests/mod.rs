@@ -1,11 +1,4 @@
-//! Whole speakers, with a look inside: what is left of peers that went, and an engine that is kept busy.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+//! Tests of complete speakers that inspect internal state: leaks of removed peers, and a busy engine.
 
 mod bounces;
 mod busy;
@@ -26,7 +19,7 @@ use crate::api::{PeerSpec, RangeSpec};
 use crate::speaker::SpeakerHandle;
 use common::*;
 
-/// Keeps the engine's task from doing anything until it is dropped.
+/// Blocks the engine's task until this is dropped.
 struct Pause(#[allow(dead_code, reason = "its end is what counts")] std::sync::mpsc::Sender<()>);
 
 async fn pause(handle: &SpeakerHandle) -> Pause {
@@ -36,16 +29,17 @@ async fn pause(handle: &SpeakerHandle) -> Pause {
     tokio::spawn(async move {
         let blocking = move |_: &mut bgp_proto::engine::Engine| {
             let _ = begin.send(());
-            // The other tasks of this thread go on elsewhere. An error says that the other end is gone: that is the signal.
+            // The other tasks of this thread continue on another one. An error means that the other end was
+            // dropped: that is the signal.
             let _ = tokio::task::block_in_place(|| released.recv());
         };
-        let _ = peers.ask(blocking).await;
+        let _ = peers.query(blocking).await;
     });
     begun.await.unwrap();
     Pause(release)
 }
 
-/// A range of dynamic peers of this AS around 127.X.0.0/16.
+/// A range of dynamic peers of this AS in 127.X.0.0/16.
 fn range(node: &Node, second: u8, asn: u32, limit: usize) -> RangeSpec {
     let remote = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
     let mut template = spec(node, 0, remote, Asn(asn));
@@ -60,7 +54,7 @@ fn range(node: &Node, second: u8, asn: u32, limit: usize) -> RangeSpec {
     }
 }
 
-/// Sends it nothing.
+/// Sends no routes to it.
 fn quiet(mut spec: PeerSpec) -> PeerSpec {
     let mut routing = (*spec.routing).clone();
     routing.export = Arc::new(Policy::reject_all());
@@ -68,16 +62,23 @@ fn quiet(mut spec: PeerSpec) -> PeerSpec {
     spec
 }
 
-/// How many peers the engine has.
+/// Number of peers in the engine.
 async fn peers_of_engine(handle: &SpeakerHandle) -> usize {
-    let text = handle.peers_of_tests().ask(|engine| format!("{engine:?}")).await;
+    let text = handle
+        .peers_of_tests()
+        .query(|engine| format!("{engine:?}"))
+        .await;
     text.unwrap().matches("PeerRouting {").count()
 }
 
-/// Nothing is left of any peer.
+/// Whether nothing remains of any peer.
 async fn is_empty(handle: &SpeakerHandle) -> bool {
-    let census = handle.peers_of_tests().registry.census();
-    (census.peers, census.addresses, census.ranges_with_peers) == (0, 0, 0)
+    let table_sizes = handle.peers_of_tests().registry.table_sizes();
+    (
+        table_sizes.peers,
+        table_sizes.addresses,
+        table_sizes.ranges_with_peers,
+    ) == (0, 0, 0)
         && handle.outboxes_of_tests().await == 0
         && peers_of_engine(handle).await == 0
 }

@@ -1,4 +1,4 @@
-//! How often the engine and the peers are asked: counted, not timed.
+//! Number of queries to the engine and to the peers' tasks: counted, not timed.
 
 use std::net::SocketAddr;
 
@@ -18,14 +18,14 @@ async fn a_snapshot_of_five_thousand_peers_asks_the_engine_once() {
         spec.enabled = false;
         a.handle.put_peer(spec).await.unwrap();
     }
-    let counted = &a.handle.peers_of_tests().counted;
-    let before = counted.queries();
+    let call_counts = &a.handle.peers_of_tests().call_counts;
+    let before = call_counts.queries();
     assert_eq!(a.handle.peers().await.unwrap().len(), 5000);
-    assert_eq!(counted.queries() - before, 1);
+    assert_eq!(call_counts.queries() - before, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_station_asks_for_peers_only_when_something_changed() {
+async fn a_station_queries_peers_only_after_a_change() {
     let (a, b) = (start(92, 64512), start(93, 65001));
     let listener = TcpListener::bind("127.0.0.94:0").await.unwrap();
     a.handle.put_stations(vec![BmpSpec {
@@ -40,24 +40,24 @@ async fn a_station_asks_for_peers_only_when_something_changed() {
         let mut octets = [0; 4096];
         while station.read(&mut octets).await.is_ok_and(|read| read > 0) {}
     });
-    let counted = std::sync::Arc::clone(&a.handle.peers_of_tests().counted);
-    // Five looks at what is new of the routes.
+    let call_counts = std::sync::Arc::clone(&a.handle.peers_of_tests().call_counts);
+    // Five polls of the feed.
     let five_looks = || async {
-        let before = counted.queries();
+        let before = call_counts.queries();
         eventually("five looks", || async {
-            (counted.queries() > before + 5).then_some(())
+            (call_counts.queries() > before + 5).then_some(())
         })
         .await;
     };
     five_looks().await;
-    let before = counted.snapshots();
+    let before = call_counts.snapshots();
     five_looks().await;
     five_looks().await;
-    assert_eq!(counted.snapshots(), before, "nothing changed");
+    assert_eq!(call_counts.snapshots(), before, "nothing changed");
     a.handle.put_peer(spec(&a, 1, b.addr, b.asn)).await.unwrap();
     b.handle.put_peer(spec(&b, 1, a.addr, a.asn)).await.unwrap();
     eventually("a look at the peers", || async {
-        (counted.snapshots() > before).then_some(())
+        (call_counts.snapshots() > before).then_some(())
     })
     .await;
     reader.abort();

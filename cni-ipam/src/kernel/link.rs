@@ -1,18 +1,19 @@
-//! rtnetlink messages: links, addresses, routes and neighbours, built and read (rtnetlink(7)).
+//! rtnetlink messages (rtnetlink(7)): links, addresses, routes and neighbours.
 //!
-//! Routes that we add on the host carry protocol 246, `podroute-cni`; 245 is the agent's and is never
-//! touched here. Knows bytes only; what to make and in which order is in `veth`.
+//! Routes on the host have protocol 246 (`podroute-cni`); protocol 245 belongs to the agent and is not used here. `veth`
+//! decides which objects to create, and in which order.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use nix::errno::Errno;
 
+use super::settings::Settings;
 use crate::block::Family;
 use crate::error::Result;
 use linux::netlink::{Attributes, Batch, DUMP, Reply, Socket, u32_at};
 
-/// Protocol number of our routes on the host.
+/// Protocol number of the plugin's routes on the host.
 pub const ROUTE_PROTOCOL: u8 = 246;
 
 pub(crate) const RTM_NEWLINK: u16 = 16;
@@ -108,12 +109,22 @@ pub(crate) const RP_FILTER_LOOSE: u32 = 2;
 
 /// The IPv4 part of a link's `IFLA_AF_SPEC`: `rp_filter`.
 pub(crate) fn put_rp_filter(spec: &mut Batch, value: u32) {
-    const INET_CONF: u16 = 1;
     const RP_FILTER: u16 = 8;
+    put_inet_conf(spec, RP_FILTER, value);
+}
+
+/// The IPv4 part of a link's `IFLA_AF_SPEC`: `forwarding`.
+pub(crate) fn put_forwarding(spec: &mut Batch) {
+    const FORWARDING: u16 = 1;
+    put_inet_conf(spec, FORWARDING, 1);
+}
+
+fn put_inet_conf(spec: &mut Batch, setting: u16, value: u32) {
+    const INET_CONF: u16 = 1;
     let inet = u16::from(af(Family::V4)) | NESTED;
     spec.nest(inet, |inet| {
         inet.nest(INET_CONF | NESTED, |conf| {
-            conf.attr(RP_FILTER, &value.to_ne_bytes())
+            conf.attr(setting, &value.to_ne_bytes())
         });
     });
 }
@@ -181,7 +192,7 @@ pub(crate) fn add_neighbour(batch: &mut Batch, flags: u16, index: u32, address: 
     batch.attr(2, &mac);
 }
 
-/// Asks for a link by name.
+/// Appends a request for a link by name.
 pub(crate) fn get_link(batch: &mut Batch, name: &str) {
     batch.begin(
         RTM_GETLINK,
@@ -193,7 +204,7 @@ pub(crate) fn get_link(batch: &mut Batch, name: &str) {
     batch.attr(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());
 }
 
-/// A link as the kernel tells it.
+/// A link in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) index: u32,
@@ -204,6 +215,7 @@ pub(crate) struct Link {
     pub(crate) peer_index: u32,
     pub(crate) group: u32,
     pub(crate) is_up: bool,
+    pub(crate) settings: Settings,
 }
 
 impl Link {
@@ -218,6 +230,7 @@ impl Link {
             peer_index: attrs.u32(IFLA_LINK).unwrap_or_default(),
             group: attrs.u32(IFLA_GROUP).unwrap_or_default(),
             is_up: u32_at(&reply.body, 8)? & IFF_UP != 0,
+            settings: Settings::read(&attrs),
         })
     }
 }
@@ -241,12 +254,12 @@ pub(crate) fn links(socket: &Socket) -> Result<Vec<Link>> {
     Ok(socket.run(batch)?.iter().filter_map(Link::read).collect())
 }
 
-/// Removes a link by name; false where there is none.
+/// Removes a link by name; false: there is none.
 pub(crate) fn delete(socket: &Socket, name: &str) -> Result<bool> {
     delete_one(socket, 0, name)
 }
 
-/// Removes a link that was looked at, and no other that took its name since.
+/// Removes this link by its index: not another one that has its name by now.
 pub(crate) fn delete_found(socket: &Socket, link: &Link) -> Result<bool> {
     delete_one(socket, link.index, &link.name)
 }
@@ -270,16 +283,16 @@ fn delete_one(socket: &Socket, index: u32, name: &str) -> Result<bool> {
     }
 }
 
-/// Removes many links with one wait of the kernel: gathers them in a link group, then removes the group.
+/// Removes many links with one RCU grace period: puts them into a link group, then removes the group.
 pub(crate) fn delete_many(socket: &Socket, names: &[String]) -> Result<()> {
     let (Some(first), Some(_)) = (names.first(), names.get(1)) else {
         return names
             .first()
             .map_or(Ok(()), |name| delete(socket, name).map(drop));
     };
-    // A group that no one else uses: our mark and this process.
+    // A group number that nothing else uses: a prefix and the process id.
     let group = 0x706f_0000_u32 ^ std::process::id().rotate_left(8);
-    // As many as a netlink socket's buffer takes errors of.
+    // A netlink socket's receive buffer holds the errors of this many.
     for chunk in names.chunks(64) {
         let mut batch = Batch::default();
         for name in chunk {
@@ -292,7 +305,7 @@ pub(crate) fn delete_many(socket: &Socket, names: &[String]) -> Result<()> {
             batch.text(IFLA_IFNAME, name);
             batch.attr(IFLA_GROUP, &group.to_ne_bytes());
         }
-        // A link that is gone already is what we want.
+        // A link that does not exist any more needs no removal.
         let outcome = socket.try_run(&mut batch)?;
         if let Some(failure) = outcome.failures.iter().find(|f| f.errno != Errno::ENODEV) {
             return Err(batch.error(failure).into());
@@ -325,7 +338,7 @@ pub(crate) fn addresses(socket: &Socket, index: u32) -> Result<Vec<IpAddr>> {
     Ok(socket.run(batch)?.iter().filter_map(of_link).collect())
 }
 
-/// All addresses in force, each with its link.
+/// All usable addresses, each with its link.
 pub(crate) fn all_addresses(socket: &Socket) -> Result<Vec<(u32, IpAddr)>> {
     const TENTATIVE: u8 = 0x40;
     const DAD_FAILED: u8 = 0x08;
@@ -340,7 +353,7 @@ pub(crate) fn all_addresses(socket: &Socket) -> Result<Vec<(u32, IpAddr)>> {
     Ok(socket.run(batch)?.iter().filter_map(in_force).collect())
 }
 
-/// A route as the kernel tells it.
+/// A route in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KernelRoute {
     pub(crate) dst: IpNet,
@@ -391,7 +404,7 @@ pub(crate) fn routes(socket: &Socket, family: Family) -> Result<Vec<KernelRoute>
         .collect())
 }
 
-/// The main table's routes of a family and a protocol. On a strict socket the kernel leaves out the others.
+/// The main table's routes of a family and a protocol. On a strict socket the kernel filters.
 pub(crate) fn routes_of(socket: &Socket, family: Family, protocol: u8) -> Result<Vec<KernelRoute>> {
     let header = [af(family), 0, 0, 0, 254, protocol, 0, 0, 0, 0, 0, 0];
     let mut batch = Batch::default();
@@ -405,12 +418,12 @@ pub(crate) fn routes_of(socket: &Socket, family: Family, protocol: u8) -> Result
         .collect())
 }
 
-/// The route that a packet to an address takes; `index`: out of this interface, or 0.
+/// The route of a packet to an address; `index`: through this interface, or 0.
 pub(crate) fn route_to(socket: &Socket, address: IpAddr, index: u32) -> Result<Option<KernelRoute>> {
     look_up(socket, address, index, 0)
 }
 
-/// Has this very address a route of its own, whoever's?
+/// Whether there is a host route to this address, of any protocol.
 pub(crate) fn has_host_route(socket: &Socket, address: IpAddr) -> Result<bool> {
     const FIB_MATCH: u32 = 0x2000;
     let found = look_up(socket, address, 0, FIB_MATCH)?;
@@ -436,7 +449,7 @@ fn look_up(socket: &Socket, address: IpAddr, index: u32, flags: u32) -> Result<O
     Ok(outcome.replies.first().and_then(KernelRoute::read))
 }
 
-/// A neighbour as the kernel tells it.
+/// A neighbour entry in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Neighbour {
     pub(crate) address: IpAddr,

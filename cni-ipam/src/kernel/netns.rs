@@ -1,8 +1,7 @@
-//! Network namespaces: opening one by path, telling it from the host's, and entering it.
+//! Network namespaces of pods: open by path, distinguish from the host's, enter.
 //!
-//! A plugin process has one thread; `inside` takes it into the pod's namespace and back. Sockets stay in
-//! the namespace where they were opened. Refuses the host's own namespace before
-//! anything else is done.
+//! A plugin process has one thread; `inside` moves it into the pod's namespace and back. Sockets stay in the namespace where
+//! they were opened. The host's own namespace is refused before anything is changed.
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
@@ -34,7 +33,7 @@ impl Netns {
             path: path.to_owned(),
             cause,
         };
-        // Without waiting: opening a FIFO to read would never end.
+        // O_NONBLOCK: opening a FIFO would block.
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
@@ -64,7 +63,7 @@ impl Netns {
         })
     }
 
-    /// Where it was opened.
+    /// The path by which it was opened.
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
@@ -74,7 +73,7 @@ impl Netns {
         self.inode
     }
 
-    /// Runs `work` with this thread inside, and comes back whatever it returns.
+    /// Runs `work` with the calling thread inside, then returns to the previous namespace.
     pub(crate) fn inside<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let fail = |cause: String| Error::Netns {
             path: self.path.clone(),
@@ -93,39 +92,39 @@ impl AsFd for Netns {
     }
 }
 
-/// What can be said of a namespace from here.
+/// Whether a network namespace still exists, as far as this process can see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NetnsStatus {
-    /// It is at its path.
+    /// It is mounted at its path.
     Alive,
-    /// Its path was removed, or leads to another namespace.
+    /// Its path was removed, or is another namespace.
     Gone,
     /// The path cannot be seen from here, as in a container that has not mounted /run/netns.
     Unknown,
 }
 
-/// Is the namespace of this inode number still at this path? What cannot be seen is unknown, never gone: this process may
-/// run in a container, with other mounts and other processes than the runtime's.
+/// Whether the namespace with this inode number is still at this path. A path that cannot be seen is `Unknown`, not `Gone`:
+/// this process may run in a container, whose mounts and process ids differ from the runtime's.
 pub(crate) fn status(path: &str, inode: u64) -> NetnsStatus {
     let path = Path::new(path);
     match std::fs::metadata(path) {
         Ok(meta) if meta.ino() == inode && is_namespace(&meta) => NetnsStatus::Alive,
         // Another namespace took the path.
         Ok(meta) if is_namespace(&meta) => NetnsStatus::Gone,
-        // The empty file that a namespace is mounted over: it was unmounted, or it was mounted where this process cannot see it.
+        // A namespace's mount point: it was unmounted, or mounted where this process cannot see it.
         Ok(_) => NetnsStatus::Unknown,
         Err(error) if error.kind() == ErrorKind::NotFound && sees_directory_of(path) => NetnsStatus::Gone,
         Err(_) => NetnsStatus::Unknown,
     }
 }
 
-/// Namespaces are all of one file system.
+/// All namespaces are on one file system (nsfs).
 fn is_namespace(meta: &std::fs::Metadata) -> bool {
     std::fs::metadata("/proc/self/ns/net").is_ok_and(|own| own.dev() == meta.dev())
 }
 
-/// Whether a file that is missing there is missing for the runtime too.
+/// Whether this process sees the same directory as the runtime.
 fn sees_directory_of(path: &Path) -> bool {
     if path.starts_with("/proc") {
         // /proc/<pid>/ns/net: a container has other process ids.

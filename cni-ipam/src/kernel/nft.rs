@@ -1,8 +1,7 @@
-//! nftables through raw nfnetlink (no nft program is run): transactions, sets, chains, expressions.
+//! nftables through nfnetlink, without the program nft: transactions, sets, chains, expressions.
 //!
-//! Every change is one transaction: all of it is in force, or none. A chain is known by what it does: each of its rules
-//! carries a hash of the whole as its comment, so one dump tells whether it is there and right. What our table holds is in
-//! `table`.
+//! Every change is one transaction. Each rule of a chain has a hash of the whole chain as comment, so that one dump shows
+//! whether the chain is installed and unchanged. `table` defines the table's content.
 
 use std::net::IpAddr;
 
@@ -46,7 +45,7 @@ pub(crate) const REG_1: u32 = 1;
 pub(crate) const REG_2: u32 = 2;
 const IFNAME_SIZE: usize = 16;
 
-/// What a set's keys are.
+/// The type of a set's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SetKeys {
     /// Addresses.
@@ -125,7 +124,7 @@ impl Element {
     }
 }
 
-/// A base chain, its rules and the sets that they look into.
+/// A base chain, its rules and the sets that they use.
 #[derive(Debug, Clone)]
 pub(crate) struct Chain {
     pub(crate) name: String,
@@ -133,14 +132,14 @@ pub(crate) struct Chain {
     pub(crate) hook: u32,
     pub(crate) priority: i32,
     pub(crate) sets: Vec<(String, SetKeys)>,
-    /// What sets hold whatever pods there are.
+    /// Elements that do not depend on pods.
     pub(crate) fixed_elements: Vec<(String, Vec<Element>)>,
-    /// The rules' expressions, made with `rule`.
+    /// The rules' expressions, built with `rule`.
     pub(crate) rules: Vec<Vec<u8>>,
 }
 
 impl Chain {
-    /// The comment of each rule: the same only where all of the chain is the same.
+    /// The comment of each rule: a hash of the whole chain.
     fn comment(&self) -> Vec<u8> {
         const COMMENT: u8 = 0;
         let mut parts: Vec<&[u8]> = vec![self.name.as_bytes(), self.kind.as_bytes()];
@@ -156,7 +155,7 @@ impl Chain {
         [COMMENT, length].into_iter().chain(text.into_bytes()).collect()
     }
 
-    /// Is the chain in force as it should be? Sets are not looked into.
+    /// Whether the chain is installed and unchanged. Set elements are not compared.
     pub(crate) fn is_installed(&self, socket: &Socket) -> Result<bool> {
         let mut batch = Batch::default();
         let action = format!("list the rules of chain {} in table {TABLE}", self.name);
@@ -171,8 +170,7 @@ impl Chain {
         Ok(replies.len() == self.rules.len() && replies.iter().all(|reply| is_ours(reply.attrs(4))))
     }
 
-    /// Brings the chain into force and adds elements to sets: one transaction, of the elements alone where the chain is
-    /// there.
+    /// Installs the chain and adds elements to sets in one transaction; only the elements if the chain is installed.
     pub(crate) fn ensure(&self, socket: &Socket, elements: &[(String, Element)]) -> Result<()> {
         if self.is_installed(socket)? {
             if elements.is_empty() {
@@ -184,7 +182,7 @@ impl Chain {
                 return Ok(());
             }
         }
-        // Not there, not as it should be, or gone since it was looked at.
+        // Missing, changed, or removed since the check.
         let mut t = Transaction::new();
         t.table();
         t.chain(self);
@@ -198,7 +196,7 @@ pub(crate) fn rule(expressions: impl FnOnce(&mut Batch)) -> Vec<u8> {
     Batch::attributes(expressions)
 }
 
-/// Whether a notification of this kind says that something was taken out of a table.
+/// Whether a notification of this type reports a deletion.
 pub(crate) fn is_deletion(kind: u16) -> bool {
     const DELCHAIN: u16 = SUBSYSTEM | 5;
     const DELSET: u16 = SUBSYSTEM | 11;
@@ -318,7 +316,7 @@ impl Transaction {
     }
 
     fn try_run(&mut self, socket: &Socket) -> Result<(Batch, Outcome)> {
-        // The one message that is answered when all went well: adding what is there already.
+        // The only message that is acknowledged: it adds the table, which exists.
         self.0.begin(
             NEWTABLE,
             CREATE | ACK,
@@ -334,7 +332,7 @@ impl Transaction {
     }
 }
 
-/// Removes elements; no matter if they are there.
+/// Removes elements; missing ones are ignored.
 pub(crate) fn remove_elements(socket: &Socket, elements: &[(String, Element)]) -> Result<()> {
     if elements.is_empty() {
         return Ok(());
@@ -346,7 +344,7 @@ pub(crate) fn remove_elements(socket: &Socket, elements: &[(String, Element)]) -
     if all.try_run(socket)?.1.failures.is_empty() {
         return Ok(());
     }
-    // Not all of them are there: one by one, then.
+    // Some are missing: remove them one by one.
     for (set, element) in elements {
         let mut one = Transaction::new();
         one.elements(DELSETELEM, set, std::slice::from_ref(element));
@@ -389,7 +387,7 @@ pub(crate) fn missing_elements(
     Ok(gone.cloned().collect())
 }
 
-/// The policy and the number of rules of a base chain of another's table; None where there is no such chain.
+/// Whether a base chain of another table has policy drop, and its number of rules then; None: there is no such chain.
 pub(crate) fn foreign_chain(
     socket: &Socket,
     family: Family,
@@ -472,7 +470,7 @@ pub(crate) fn load_meta(batch: &mut Batch, key: u32, register: u32) {
     });
 }
 
-/// Goes on only where the first register begins with these bytes.
+/// Continues only if the first register begins with these octets.
 pub(crate) fn equals(batch: &mut Batch, bytes: &[u8]) {
     expression(batch, "cmp", |d| {
         number(d, 1, REG_1);
@@ -530,7 +528,7 @@ pub(crate) fn load_address(batch: &mut Batch, family: Family, is_source: bool, r
     load_payload(batch, register, NETWORK, offset, length);
 }
 
-/// What becomes of the packet.
+/// A verdict.
 pub(crate) fn verdict(batch: &mut Batch, code: i32) {
     const REG_VERDICT: u32 = 0;
     expression(batch, "immediate", |d| {
@@ -558,7 +556,7 @@ pub(crate) fn look_up(batch: &mut Batch, set: &str, inverted: bool, into: Option
     });
 }
 
-/// Removes the table with all in it; false where it was not there.
+/// Removes the table with its content; false: there was none.
 pub(crate) fn remove_table(socket: &Socket) -> Result<bool> {
     let mut batch = Batch::transaction();
     batch.begin(BATCH_BEGIN, 0, &[0, 0, 0, 10], "begin an nftables transaction");

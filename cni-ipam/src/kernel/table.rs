@@ -1,9 +1,9 @@
-//! Our one nftables table, `inet podroute-cni`: what it does for pods.
+//! The nftables table `inet podroute-cni`.
 //!
 //! Masquerade, per network: a set of pod addresses, an interval set of exempt prefixes, and one base chain (`nat`,
-//! postrouting). Marks: a map from pod address to mark and one base chain (`filter`, prerouting, mangle priority). Sources:
-//! one base chain (`filter`, prerouting, raw priority) for the interfaces of our link group, which drops what a pod sends
-//! with an address that is not its own, and router advertisements. Never touches another table.
+//! postrouting). Marks: a map from pod address to mark and one base chain (`filter`, prerouting, mangle priority). Source
+//! check: one base chain (`filter`, prerouting, raw priority) for the interfaces of the link group, which drops packets of
+//! pods with a foreign source address, and router advertisements. No other table is changed.
 
 use std::net::IpAddr;
 
@@ -32,7 +32,7 @@ fn digit(family: Family) -> char {
     }
 }
 
-/// A network's sets have a hash in their names, for a network's name may be longer than a set's.
+/// A hash for names of sets: a network's name may be longer than a set's.
 fn tag(network: &str) -> String {
     format!("{:016x}", hash(&[network.as_bytes()]))
         .split_at(12)
@@ -48,8 +48,8 @@ fn exempt_set(network: &str, family: Family) -> String {
     format!("exempt{}-{}", digit(family), tag(network))
 }
 
-/// Masquerades what a network's pods send to anywhere but the exempt prefixes; BGP and BFD never, for a pod that speaks
-/// them with the node's address could pass for the node.
+/// Masquerades packets of a network's pods to destinations outside the exempt prefixes. BGP and BFD are excluded: with the
+/// node's address a pod could impersonate the node.
 pub(crate) fn masquerade(network: &str, exempt: &[IpNet]) -> Chain {
     const DESTINATION_PORT: u32 = 2;
     let mut sets = Vec::new();
@@ -103,7 +103,7 @@ fn marks_set(family: Family) -> String {
     format!("marks{}", digit(family))
 }
 
-/// Marks what pods send.
+/// Sets a firewall mark on packets of pods.
 pub(crate) fn marks() -> Chain {
     const META_MARK: u32 = 3;
     let sets = FAMILIES.map(|family| (marks_set(family), SetKeys::Marks(family)));
@@ -140,14 +140,14 @@ fn also_set(family: Family) -> String {
     format!("also{}", digit(family))
 }
 
-fn of_our_group(batch: &mut Batch) {
+fn match_link_group(batch: &mut Batch) {
     const META_IIFGROUP: u32 = 21;
     load_meta(batch, META_IIFGROUP, REG_1);
     equals(batch, &LINK_GROUP.to_ne_bytes());
 }
 
-/// Drops what pods send with addresses that the host does not reach through the interface it came in by, unless the pair is
-/// listed, and router advertisements.
+/// Drops packets of pods whose source address the host does not reach through the input interface, unless interface and
+/// address are listed, and router advertisements.
 pub(crate) fn sources() -> Chain {
     const META_IIFNAME: u32 = 6;
     const ROUTER_ADVERTISEMENT: u8 = 134;
@@ -155,14 +155,14 @@ pub(crate) fn sources() -> Chain {
     const FIB_SOURCE_IN_PRESENT: u32 = 1 | 8 | 32;
     let sets = FAMILIES.map(|family| (also_set(family), SetKeys::InterfaceAddresses(family)));
     let mut rules = vec![rule(|e| {
-        of_our_group(e);
+        match_link_group(e);
         match_family(e, Family::V6);
         match_transport(e, ICMPV6, 0, &[ROUTER_ADVERTISEMENT]);
         verdict(e, DROP);
     })];
     rules.extend(FAMILIES.map(|family| {
         rule(|e| {
-            of_our_group(e);
+            match_link_group(e);
             match_family(e, family);
             load_meta(e, META_IIFNAME, REG_1);
             load_address(e, family, true, REG_2);
@@ -171,7 +171,7 @@ pub(crate) fn sources() -> Chain {
         })
     }));
     rules.push(rule(|e| {
-        of_our_group(e);
+        match_link_group(e);
         expression(e, "fib", |d| {
             number(d, 1, REG_1);
             number(d, 2, FIB_RESULT_OIF);
@@ -191,7 +191,7 @@ pub(crate) fn sources() -> Chain {
     }
 }
 
-/// Addresses that a pod may also use on other interfaces of its own.
+/// Elements for addresses that a pod may also use on its other interfaces.
 pub(crate) fn source_elements(pairs: &[(String, IpAddr)]) -> Vec<(String, Element)> {
     pairs
         .iter()

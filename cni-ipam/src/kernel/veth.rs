@@ -1,10 +1,10 @@
-//! The pod's wire: a veth pair, routed, never bridged. What is made, and in which order.
+//! A pod's veth pair with its addresses, routes and neighbour entries: routed, not bridged.
 //!
-//! One batch on the host (pair, alias, up, both indexes), one inside the pod, one for the host's
-//! addresses and routes. Each trap that docs/cni.md names is met here: the gateway is an address of the
-//! host end (scope link, so it is never a source), no duplicate address detection, hardware addresses
-//! set on both ends, permanent neighbours inside the pod only, and at the end the host end's carrier is
-//! asked for, so that its queue is live before ADD returns. Touches only links that carry our mark.
+//! One batch on the host (pair, alias, up), one inside the pod, one for the host's addresses and routes. The gateway is an
+//! address of the host interface with scope link, so that it is never a source address; there is no duplicate address
+//! detection; hardware addresses are set on both ends; permanent neighbour entries exist inside the pod only; at the end
+//! the carrier of the host interface is queried, so that its queue is active before ADD returns. Only links with
+//! podroute-cni's name and alias or hardware address are changed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
@@ -24,7 +24,7 @@ use linux::netlink::{APPEND, Batch, CREATE, EXCL, Outcome, REPLACE, Socket};
 
 const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-/// Protocol of routes inside the pod: `boot`, as the reference plugins' routes have.
+/// Protocol of routes inside the pod: `boot`, as with the reference plugins.
 const POD_PROTOCOL: u8 = 3;
 
 /// The gateway of a family, the same for every pod.
@@ -35,12 +35,12 @@ pub(crate) fn gateway(family: Family) -> IpAddr {
     }
 }
 
-/// Where pods' own link-local addresses are.
+/// The prefix of pods' own link-local addresses.
 pub(crate) fn link_local_net() -> IpNet {
     IpNet::new_assert(GATEWAY_V6.into(), 64).trunc()
 }
 
-/// So that the node can answer the pod's own link-local address.
+/// The route by which the node reaches the pod's own link-local address.
 pub(crate) fn link_local_route(index: u32) -> NewRoute {
     NewRoute {
         dst: link_local_net(),
@@ -51,7 +51,7 @@ pub(crate) fn link_local_route(index: u32) -> NewRoute {
     }
 }
 
-/// What to make.
+/// A veth pair to create.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) host_ifname: String,
@@ -61,10 +61,10 @@ pub(crate) struct Plan {
     pub(crate) alias: String,
     pub(crate) mtu: u32,
     pub(crate) addresses: Vec<IpAddr>,
-    /// The node's own addresses: the source of what the node sends to the pod.
+    /// The node's addresses: source of the node's packets to the pod.
     pub(crate) sources: Vec<IpAddr>,
     pub(crate) routes: Vec<Route>,
-    /// Drop what the pod sends with addresses of others.
+    /// Drop packets of the pod with a foreign source address.
     pub(crate) checks_sources: bool,
 }
 
@@ -81,7 +81,7 @@ impl Plan {
     }
 }
 
-/// What was made, and beside what.
+/// A created veth pair.
 #[derive(Debug, Clone)]
 pub(crate) struct CreatedVeth {
     /// The pod's routes.
@@ -90,8 +90,8 @@ pub(crate) struct CreatedVeth {
     pub(crate) others: Vec<String>,
 }
 
-/// Makes the pair and all that belongs to it. What a failure leaves is for the caller to remove, but for
-/// `Error::NameTaken`, which says that nothing was made.
+/// Creates the pair and configures both ends. After a failure the caller removes it, except after `Error::NameTaken`: then
+/// nothing was created.
 pub(crate) fn create(host: &Socket, netns: &Netns, plan: &Plan) -> Result<CreatedVeth> {
     let link = make_pair(host, netns, plan)?;
     configure(host, netns, plan, &link)
@@ -112,8 +112,8 @@ fn configure(host: &Socket, netns: &Netns, plan: &Plan, link: &Link) -> Result<C
     if plan.checks_sources {
         refuse_advertisements(&plan.host_ifname);
     }
-    // Without this the first packet to one pod in three is lost: the queue of the end that came up
-    // first stays shut until the kernel's link watch runs.
+    // Without this the first packet to one pod in three is lost: the queue of the end that came up first stays stopped
+    // until the kernel's link watch runs.
     sys::ethtool_glink(host.as_fd(), &plan.host_ifname)
         .map_err(|errno| linux::Error::new("ask for the carrier of the host interface", errno))?;
     await_addresses(host, &pod, plan, link)?;
@@ -154,7 +154,7 @@ fn make_pair(host: &Socket, netns: &Netns, plan: &Plan) -> Result<Link> {
         None => {}
     }
     let link = found.ok_or_else(|| linux::Error::new("read back the veth pair", Errno::ENODEV))?;
-    // Only now, and by its index: what has the name without being ours is left alone.
+    // Only now, and by its index: another interface with this name must not change.
     let mut batch = Batch::default();
     let action = format!("set up {}", plan.host_ifname);
     batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(link.index, true), action);
@@ -181,13 +181,13 @@ fn taken(found: Option<Link>, plan: &Plan) -> Error {
     Error::NameTaken { name, cause }
 }
 
-/// The gateway's addresses on the host end, and the routes to the pod.
+/// Adds the gateway addresses to the host interface, and the routes to the pod.
 fn configure_host(host: &Socket, plan: &Plan, index: u32) -> Result<()> {
     let build = |with_source: bool| {
         let mut batch = Batch::default();
         set_modes(&mut batch, plan, index);
         for family in plan.families() {
-            // A whole /64 would join an anycast group, and leaving that doubles the time of a DEL.
+            // With a /64 the kernel would join an anycast group; leaving it doubles the time of a DEL.
             let net = IpNet::from(gateway(family));
             link::add_address(&mut batch, CREATE | REPLACE, index, net, link::SCOPE_LINK);
             if family == Family::V6 {
@@ -216,7 +216,7 @@ fn configure_host(host: &Socket, plan: &Plan, index: u32) -> Result<()> {
         outcome = retry(host, &mut batch)?;
     }
     if outcome.failures.iter().any(|f| f.errno == Errno::EINVAL) {
-        // The node's address is not there just now: the kernel then chooses the source itself.
+        // The host lacks the node's address at present: let the kernel choose the source.
         let mut batch = build(false);
         let outcome = retry(host, &mut batch)?;
         return outcome
@@ -230,7 +230,8 @@ fn configure_host(host: &Socket, plan: &Plan, index: u32) -> Result<()> {
         .map_or(Ok(()), |f| Err(batch.error(f).into()))
 }
 
-/// Reverse-path filtering, and no link-local address of the kernel's own making: fe80::1 is enough, and needs no detection.
+/// Sets the reverse path filter, and disables the kernel's generated link-local address: fe80::1 suffices, and needs no
+/// duplicate address detection.
 fn set_modes(batch: &mut Batch, plan: &Plan, index: u32) {
     let families = plan.families();
     let action = "set the modes of the host interface";
@@ -250,8 +251,8 @@ fn set_modes(batch: &mut Batch, plan: &Plan, index: u32) {
     }
 }
 
-/// Lets a pod of several interfaces send with each one's addresses through any: what comes in by one leaves by the default
-/// route's. Strict filtering looks at one interface alone; which pairs are right is then the table's to say.
+/// Permits a pod with several interfaces to use all its addresses on each of them: replies leave through the default route's
+/// interface. The strict filter compares one interface only; the nftables table lists the permitted pairs.
 pub(crate) fn set_rp_filter_loose(host: &Socket, names: &[String]) -> Result<()> {
     let mut batch = Batch::default();
     for name in names {
@@ -267,25 +268,26 @@ pub(crate) fn set_rp_filter_loose(host: &Socket, names: &[String]) -> Result<()>
         });
     }
     let outcome = host.try_run(&mut batch)?;
-    // An interface of the pod that is not ours has no end on the host.
+    // An interface that another plugin created has no host interface.
     let failure = outcome.failures.iter().find(|f| f.errno != Errno::ENODEV);
     failure.map_or(Ok(()), |f| Err(batch.error(f).into()))
 }
 
-/// A pod must not become its node's router. The host forwards, so that 1 would do; other programs write 2.
+/// Ignores router advertisements: a pod must not become its node's router. With forwarding the value 1 would suffice, but
+/// other programs write 2.
 fn refuse_advertisements(host_ifname: &str) {
-    // Without IPv6 there is no such file, and nothing to refuse.
+    // Without IPv6 there is no such file.
     let _ = linux::sysctl::write(&format!("net/ipv6/conf/{host_ifname}/accept_ra"), "0");
 }
 
-/// Runs a batch of which a part succeeded before: what exists already is what we made.
+/// Repeats a batch of which a part has succeeded: existing objects are those of the first attempt.
 fn retry(socket: &Socket, batch: &mut Batch) -> Result<Outcome> {
     let mut outcome = socket.try_run(batch)?;
     outcome.failures.retain(|f| f.errno != Errno::EEXIST);
     Ok(outcome)
 }
 
-/// Addresses, routes and the gateway's neighbours inside the pod. Returns the routes that it has now.
+/// Adds addresses, routes and the gateways' neighbour entries inside the pod. Returns the routes that were added.
 fn configure_pod(pod: &Socket, plan: &Plan, index: u32) -> Result<Vec<Route>> {
     let mut batch = Batch::default();
     for address in &plan.addresses {
@@ -297,7 +299,7 @@ fn configure_pod(pod: &Socket, plan: &Plan, index: u32) -> Result<Vec<Route>> {
     for family in plan.families() {
         let gateway = gateway(family);
         if family == Family::V4 {
-            // Appended, because another interface of the pod may have the same.
+            // Appended: another interface of the pod may have the same route.
             let dst = IpNet::from(gateway);
             let route = NewRoute {
                 dst,
@@ -321,9 +323,9 @@ fn configure_pod(pod: &Socket, plan: &Plan, index: u32) -> Result<Vec<Route>> {
     add_routes(pod, index, &plan.routes)
 }
 
-/// Waits until the IPv6 addresses of both ends are in force. The kernel joins their solicited-node groups
-/// and adds their local routes a little later, from a work queue; a solicitation or an answer to one that
-/// comes before is lost, and the next is a second later. Mostly there is nothing to wait for.
+/// Waits until the IPv6 addresses of both ends are usable. The kernel joins their solicited-node groups and adds their local
+/// routes asynchronously; a solicitation or advertisement before that is lost and repeated a second later. Usually there is
+/// nothing to wait for.
 fn await_addresses(host: &Socket, pod: &Socket, plan: &Plan, link: &Link) -> Result<()> {
     let of_pod = plan
         .addresses
@@ -336,7 +338,7 @@ fn await_addresses(host: &Socket, pod: &Socket, plan: &Plan, link: &Link) -> Res
     }
     let deadline = Instant::now() + Duration::from_millis(500);
     for (socket, address, index) in awaited {
-        // The local route is the last of that work.
+        // The local route is added last.
         let is_installed =
             || Ok::<bool, Error>(link::route_to(socket, address, index)?.is_some_and(|r| r.is_local));
         while !is_installed()? && Instant::now() < deadline {
@@ -346,7 +348,7 @@ fn await_addresses(host: &Socket, pod: &Socket, plan: &Plan, link: &Link) -> Res
     Ok(())
 }
 
-/// Adds routes; a default route that another interface has already stays that one's.
+/// Adds routes, except a default route if another interface has one. Returns those that were added.
 pub(crate) fn add_routes(pod: &Socket, index: u32, routes: &[Route]) -> Result<Vec<Route>> {
     let mut batch = Batch::default();
     for route in routes {
@@ -371,23 +373,23 @@ pub(crate) fn add_routes(pod: &Socket, index: u32, routes: &[Route]) -> Result<V
     Ok(made)
 }
 
-/// Runtimes may switch IPv6 off in a new namespace; a pod that is given an IPv6 address needs it on.
+/// Whether IPv6 is disabled on the interface: some runtimes disable it in a new namespace.
 fn needs_ipv6(outcome: &Outcome) -> bool {
     outcome.failures.iter().any(|f| f.errno == Errno::EACCES)
 }
 
-/// In the namespace of this thread. The retry tells whether it helped.
+/// Enables IPv6 on an interface in the calling thread's namespace. The repeated batch shows whether it worked.
 fn enable_ipv6(ifname: &str) {
     let _ = linux::sysctl::write(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0");
 }
 
-/// Is this link an attachment's host end? Its hardware address is set as it is made, its alias a moment later.
+/// Whether this link is an attachment's host interface. Its hardware address is set at creation, its alias afterwards.
 pub(crate) fn is_host_end(link: &Link, owner: &Owner) -> bool {
     link.name == owner.host_ifname()
         && (link.alias.starts_with(ALIAS_PREFIX) || link.mac == owner.host_mac().as_slice())
 }
 
-/// Removes the pair; no matter if it is gone. A link that only has the name stays.
+/// Removes the pair; false: there is none. A link with this name that is not podroute-cni's stays.
 pub(crate) fn remove(host: &Socket, owner: &Owner) -> Result<bool> {
     match link::find(host, &owner.host_ifname())? {
         Some(link) if is_host_end(&link, owner) => link::delete_found(host, &link),

@@ -1,12 +1,12 @@
-//! The owner of what the plugin made in the kernel: whatever of a living pod's wiring or of our nftables table somebody takes
-//! away is put back, from the plugin's records.
+//! Reconciles the kernel with the plugin's records: restores what others remove from the host side of running pods and from
+//! the nftables table `podroute-cni`.
 //!
-//! Routes go with the node's address (their preferred source) or with an interface that is shut, and the kernel sends no
-//! notification for IPv4; others delete or replace them; `nft flush ruleset` removes our table. [`reconcile`] looks at what is
-//! there when a notification says that something may be missing, and every few minutes. `diff` compares and is pure,
-//! `notifications` reads notifications. What is written is written under the lock of the pod's record, after a second look at
-//! it; a pod at whose record a plugin works is looked at again a moment later. Never makes or removes an interface, and
-//! never enters a pod.
+//! The kernel removes routes with the node's address (their preferred source) or when an interface goes down, for IPv4
+//! without a notification; other programs delete or replace routes; `nft flush ruleset` removes the table. [`reconcile`]
+//! compares when a notification indicates that something may be missing, and every two minutes. `diff` is pure,
+//! `notifications` reads from the kernel. Repairs are made under the lock of the pod's record, after reading it again; a pod
+//! whose record is locked by a plugin is checked again 40 ms later. Interfaces are never created or removed, and pods' namespaces
+//! never entered.
 
 mod diff;
 mod notifications;
@@ -24,7 +24,7 @@ use self::diff::{Drift, HostSide, HostState, Missing, find_drift};
 use self::notifications::{Dirty, Notifications};
 use crate::attachment::{self, Attachment, State, TryLock};
 use crate::block::Family;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::link::{self, NewRoute};
 use crate::kernel::veth;
 use crate::names::Owner;
@@ -34,25 +34,25 @@ use crate::store::Disk;
 use crate::{egress, names};
 use linux::netlink::{APPEND, Batch, CREATE, REPLACE, Socket};
 
-/// Everything is looked at this often, whatever notifications say.
+/// Time between full comparisons without a notification.
 const AUDIT: Duration = Duration::from_secs(120);
-/// After the first notification, others that belong to it may follow.
+/// Wait after the first notification, for others of the same cause.
 const SETTLE: Duration = Duration::from_millis(5);
-/// Between two looks.
+/// Shortest time between two comparisons.
 const MIN_INTERVAL: Duration = Duration::from_millis(40);
-/// After a look that failed.
+/// Wait after a failure.
 const RETRY: Duration = Duration::from_secs(2);
-/// Records that are locked at once.
+/// Records that are locked together.
 const CHUNK: usize = 64;
 
-/// What was put back.
+/// What was restored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restored {
-    /// Host interfaces by name, each with what was missing, in words.
+    /// Host interfaces by name, each with a description of what was missing.
     pub pods: Vec<(String, String)>,
-    /// Pods whose entries in our nftables table were missing.
+    /// Pods whose entries in the nftables table were missing.
     pub egress: usize,
-    /// The check of what pods send was missing.
+    /// The source address check was missing.
     pub source_check: bool,
 }
 
@@ -62,33 +62,38 @@ impl Restored {
     }
 }
 
-/// What a look came to.
+/// The outcome of a comparison.
 #[derive(Debug)]
 pub enum Report {
-    /// Something was missing and was put back.
+    /// Something was missing and was restored.
     Restored(Restored),
-    /// The kernel or the records could not be read or written; it is tried again.
+    /// The kernel or the records could not be read or written; it is retried.
     Failed(crate::Error),
 }
 
-/// Keeps what the plugins of this node made, on this thread, for ever. `wake`: becomes readable when node.json changed;
-/// it is read empty. Must run in the host's network namespace.
+/// Runs on the calling thread and returns only with an error. `proc_sys`: where settings are written. `wake` becomes readable
+/// when node.json has changed; it is read empty. Must run in the host's network namespace.
 ///
 /// # Errors
-/// The kernel's notifications cannot be listened to.
-pub fn reconcile(run_dir: &Path, wake: BorrowedFd<'_>, mut report: impl FnMut(Report)) -> Result<Infallible> {
+/// Notifications of the kernel cannot be received.
+pub fn reconcile(
+    run_dir: &Path,
+    proc_sys: &Path,
+    wake: BorrowedFd<'_>,
+    mut report: impl FnMut(Report),
+) -> Result<Infallible> {
     let notifications = Notifications::open()?;
     let mut next = Some(Instant::now());
     let mut dirty = Dirty::ALL;
     loop {
         dirty |= notifications.wait(wake, next)?;
         if !dirty.is_any() {
-            dirty = Dirty::ALL; // the audit's time
+            dirty = Dirty::ALL; // time for the audit
         } else {
             std::thread::sleep(SETTLE);
             dirty |= notifications.drain(wake)?;
         }
-        let outcome = run_pass(run_dir, dirty);
+        let outcome = run_pass(run_dir, proc_sys, dirty);
         (dirty, next) = (Dirty::default(), Some(Instant::now() + AUDIT));
         match outcome {
             Ok(Pass { restored, busy }) => {
@@ -111,11 +116,11 @@ pub fn reconcile(run_dir: &Path, wake: BorrowedFd<'_>, mut report: impl FnMut(Re
 #[derive(Debug, Default)]
 struct Pass {
     restored: Restored,
-    /// Something is missing of a pod at whose record a plugin works.
+    /// Something is missing of a pod whose record is locked by a plugin.
     busy: bool,
 }
 
-fn run_pass(run_dir: &Path, dirty: Dirty) -> Result<Pass> {
+fn run_pass(run_dir: &Path, proc_sys: &Path, dirty: Dirty) -> Result<Pass> {
     let state_dir: PathBuf = run_dir.join("ipam");
     let Some(disk) = Disk::open(&state_dir, false)? else {
         return Ok(Pass::default());
@@ -126,7 +131,7 @@ fn run_pass(run_dir: &Path, dirty: Dirty) -> Result<Pass> {
         let sources = Node::read(run_dir)
             .map(|node| node.node_addresses)
             .unwrap_or_default();
-        restore_host_sides(&disk, &sources, &mut pass)?;
+        restore_host_sides(&disk, (&sources, proc_sys), &mut pass)?;
     }
     if dirty.table {
         restore_table(&disk, &mut pass)?;
@@ -134,7 +139,7 @@ fn run_pass(run_dir: &Path, dirty: Dirty) -> Result<Pass> {
     Ok(pass)
 }
 
-fn restore_host_sides(disk: &Disk, sources: &[IpAddr], pass: &mut Pass) -> Result<()> {
+fn restore_host_sides(disk: &Disk, (sources, proc_sys): (&[IpAddr], &Path), pass: &mut Pass) -> Result<()> {
     let host_sides = host_sides(disk)?;
     if host_sides.is_empty() {
         return Ok(());
@@ -155,12 +160,14 @@ fn restore_host_sides(disk: &Disk, sources: &[IpAddr], pass: &mut Pass) -> Resul
                 TryLock::Acquired(_) | TryLock::Gone => {}
             }
         }
-        repair(&socket, locked.iter().map(|(_, drift)| *drift), pass)?;
+        let locked = || locked.iter().map(|(_, drift)| *drift);
+        repair(&socket, locked(), pass)?;
+        locked().try_for_each(|drift| write_settings(proc_sys, drift))?;
     }
     Ok(())
 }
 
-/// Puts back what our nftables table lacks.
+/// Restores missing entries of the nftables table.
 fn restore_table(disk: &Disk, pass: &mut Pass) -> Result<()> {
     let owners = egress::owners(disk)?;
     let checks_sources = any_checks_sources(disk)?;
@@ -175,7 +182,7 @@ fn restore_table(disk: &Disk, pass: &mut Pass) -> Result<()> {
         if egress::differences(disk, &socket, &owner)?.is_empty() {
             continue;
         }
-        // Behind another plugin's IPAM there is no record, only the note.
+        // A chained plugin has no attachment record, only an egress record.
         let _held = match Attachment::try_lock(disk, &owner)? {
             TryLock::Busy => {
                 pass.busy = true;
@@ -198,7 +205,7 @@ fn any_checks_sources(disk: &Disk) -> Result<bool> {
     Ok(attachment::owners(disk)?.iter().any(checks))
 }
 
-/// Puts back what is missing of these pods.
+/// Restores what these pods lack.
 fn repair<'a>(
     socket: &Socket,
     find_drift: impl Iterator<Item = &'a Drift> + Clone,
@@ -209,7 +216,7 @@ fn repair<'a>(
         push_repair(&mut batch, drift);
     }
     let outcome = socket.try_run(&mut batch)?;
-    // ENODEV: the interface went meanwhile, so a DEL is at work. EINVAL: the source went meanwhile.
+    // ENODEV: the interface was removed meanwhile, by a DEL. EINVAL: the source address was removed meanwhile.
     let is_late = |errno| matches!(errno, Errno::ENODEV | Errno::EINVAL | Errno::ENETDOWN);
     if let Some(failure) = outcome.failures.iter().find(|f| !is_late(f.errno)) {
         return Err(batch.error(failure).into());
@@ -239,6 +246,12 @@ fn push_repair(batch: &mut Batch, drift: &Drift) {
                 batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, false), action);
                 batch.attr(link::IFLA_GROUP, &link::LINK_GROUP.to_ne_bytes());
             }
+            Missing::RpFilter(value) => {
+                set_inet(batch, drift, |spec| link::put_rp_filter(spec, value));
+            }
+            Missing::Forwarding(Family::V4) => set_inet(batch, drift, link::put_forwarding),
+            // Netlink does not set these: `write_settings`.
+            Missing::Forwarding(Family::V6) | Missing::RefusedAdvertisements => {}
             Missing::Up => {
                 let action = format!("set up {}", drift.host_side.host_ifname);
                 batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, true), action);
@@ -262,12 +275,52 @@ fn push_repair(batch: &mut Batch, drift: &Drift) {
     }
 }
 
+fn set_inet(batch: &mut Batch, drift: &Drift, put: impl FnOnce(&mut Batch)) {
+    let action = format!("set the IPv4 settings of {}", drift.host_side.host_ifname);
+    batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(drift.index, false), action);
+    batch.nest(link::IFLA_AF_SPEC | link::NESTED, put);
+}
+
+/// Settings that netlink does not set.
+fn write_settings(proc_sys: &Path, drift: &Drift) -> Result<()> {
+    for missing in &drift.missing {
+        let (name, value) = match missing {
+            Missing::Forwarding(Family::V6) => ("forwarding", "1"),
+            Missing::RefusedAdvertisements => ("accept_ra", "0"),
+            _ => continue,
+        };
+        let file = proc_sys
+            .join("net/ipv6/conf")
+            .join(&drift.host_side.host_ifname)
+            .join(name);
+        match std::fs::write(&file, value) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("write", &file, error));
+            }
+            _ => {} // the interface went meanwhile
+        }
+    }
+    Ok(())
+}
+
+/// Whether the host forwards, by family.
+fn forwards() -> [bool; 2] {
+    ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(|name| {
+        let file = Path::new("/proc/sys/net").join(name);
+        std::fs::read_to_string(file).is_ok_and(|text| text.trim() == "1")
+    })
+}
+
 fn describe(missing: &[Missing]) -> String {
     let words = missing.iter().map(|missing| match missing {
         Missing::Up => "was down".to_owned(),
         Missing::Mac(mac) => format!("hardware address {}", names::mac_text(*mac)),
         Missing::Mtu(mtu) => format!("MTU {mtu}"),
         Missing::Group => format!("link group {}", link::LINK_GROUP),
+        Missing::RpFilter(value) => format!("rp_filter {value}"),
+        Missing::Forwarding(Family::V4) => "IPv4 forwarding".to_owned(),
+        Missing::Forwarding(Family::V6) => "IPv6 forwarding".to_owned(),
+        Missing::RefusedAdvertisements => "accept_ra 0".to_owned(),
         Missing::Gateway(family) => format!("gateway address {}", veth::gateway(*family)),
         Missing::LinkRoute => format!("route to {}", veth::link_local_net()),
         Missing::PodRoute(address, None) => format!("route to {address}"),
@@ -276,11 +329,11 @@ fn describe(missing: &[Missing]) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// The host sides of all pods whose ADD succeeded and that have an interface of ours.
+/// The host sides of all complete attachments with an interface of podroute-cni.
 fn host_sides(disk: &Disk) -> Result<Vec<HostSide>> {
     let mut host_sides = Vec::new();
     for owner in attachment::owners(disk)? {
-        // One record that cannot be read keeps nobody else from being looked at.
+        // An unreadable record is skipped.
         if let Ok(Some(state)) = attachment::read(disk, &owner) {
             host_sides.extend(host_side(&owner, &state));
         }
@@ -307,5 +360,10 @@ fn read_host(socket: &Socket) -> Result<HostState> {
         routes.extend(link::routes_of(socket, family, link::ROUTE_PROTOCOL)?);
     }
     let links = link::links(socket)?;
-    Ok(HostState::new(links, link::all_addresses(socket)?, routes))
+    Ok(HostState::new(
+        links,
+        link::all_addresses(socket)?,
+        routes,
+        forwards(),
+    ))
 }

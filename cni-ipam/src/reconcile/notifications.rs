@@ -1,7 +1,7 @@
-//! The kernel's notifications, and which of them say that something of ours may be missing.
+//! Reads the kernel's notifications and decides which of them indicate that something may be missing.
 //!
-//! What is suspected is looked at as a whole, so a notification only has to name the kind: the host's side of pods, or
-//! the nftables table. A lost notification marks both.
+//! A comparison covers everything of a kind, so a notification only has to mark the kind: host sides of pods, or the
+//! nftables table. A lost notification marks both.
 
 use std::io::Read;
 use std::ops::BitOrAssign;
@@ -17,12 +17,12 @@ use crate::kernel::nft;
 use crate::names::IFNAME_PREFIX;
 use linux::netlink::{self, Attributes, Message, Socket};
 
-/// What may have something missing.
+/// What has to be compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Dirty {
     /// Interfaces, addresses and routes.
     pub(super) host: bool,
-    /// Our nftables table.
+    /// The nftables table.
     pub(super) table: bool,
 }
 
@@ -44,11 +44,11 @@ impl BitOrAssign for Dirty {
     }
 }
 
-/// The sockets that notifications come by.
+/// The sockets that receive notifications.
 #[derive(Debug)]
 pub(super) struct Notifications {
     route: Socket,
-    /// None where the kernel has no nftables.
+    /// None: the kernel has no nftables.
     netfilter: Option<Socket>,
 }
 
@@ -59,8 +59,18 @@ impl Notifications {
         const IPV4_ROUTE: u32 = 7;
         const IPV6_ADDRESS: u32 = 9;
         const IPV6_ROUTE: u32 = 11;
+        const IPV4_SETTINGS: u32 = 24;
+        const IPV6_SETTINGS: u32 = 25;
         const NFTABLES: u32 = 7;
-        let groups = [LINK, IPV4_ADDRESS, IPV4_ROUTE, IPV6_ADDRESS, IPV6_ROUTE];
+        let groups = [
+            LINK,
+            IPV4_ADDRESS,
+            IPV4_ROUTE,
+            IPV6_ADDRESS,
+            IPV6_ROUTE,
+            IPV4_SETTINGS,
+            IPV6_SETTINGS,
+        ];
         let route = Socket::route()?;
         route.ignore_routes_of(LEARNED_PROTOCOL)?;
         route.join(&groups)?;
@@ -71,12 +81,12 @@ impl Notifications {
         })
     }
 
-    /// Waits for a notification that matters, for `wake`, or for the time to come.
+    /// Waits for a relevant notification, for `wake`, or until a time.
     pub(super) fn wait(&self, wake: BorrowedFd<'_>, until: Option<Instant>) -> Result<Dirty> {
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let timeout = left.map_or(PollTimeout::NONE, |left| {
-                // A part of a millisecond is not waited for as none.
+                // Rounded up: less than a millisecond must not become a busy loop.
                 PollTimeout::try_from(left.as_millis() + u128::from(!left.is_zero()))
                     .unwrap_or(PollTimeout::MAX)
             });
@@ -99,7 +109,7 @@ impl Notifications {
         }
     }
 
-    /// Reads all that is there.
+    /// Reads everything that waits to be read.
     pub(super) fn drain(&self, wake: BorrowedFd<'_>) -> Result<Dirty> {
         let mut dirty = Dirty::default();
         dirty.host |= self.route.notifications(is_loss_on_host)?;
@@ -111,7 +121,7 @@ impl Notifications {
     }
 }
 
-/// Protocol of the agent's own routes, which are learned and not ours; there may be very many.
+/// Protocol of the agent's routes: irrelevant here, and there may be very many.
 const LEARNED_PROTOCOL: u8 = 245;
 
 /// Reads an eventfd or a non-blocking pipe empty.
@@ -127,34 +137,37 @@ fn is_woken(wake: BorrowedFd<'_>) -> bool {
     std::fs::File::from(copy).read(&mut number).is_ok()
 }
 
-/// A notification of rtnetlink(7) after which part of a pod's wiring may be missing.
+/// Whether a rtnetlink notification indicates that part of a pod's wiring may be missing.
 fn is_loss_on_host(message: &Message<'_>) -> bool {
     const NEWLINK: u16 = 16;
     const NEWADDR: u16 = 20;
     const DELADDR: u16 = 21;
     const NEWROUTE: u16 = 24;
     const DELROUTE: u16 = 25;
+    const NEWNETCONF: u16 = 80;
     const IFINFO: usize = 16;
     const RTM_PROTOCOL: usize = 5;
     const IFLA_IFNAME: u16 = 3;
     let body = message.body();
     let protocol = || body.get(RTM_PROTOCOL).copied();
     match message.kind {
-        // Down, up, another hardware address: what a pod's interface is now.
+        // A pod's interface changed: down, up, another hardware address.
         NEWLINK => Attributes(body.get(IFINFO..).unwrap_or_default())
             .text(IFLA_IFNAME)
             .is_some_and(|name| name.starts_with(IFNAME_PREFIX)),
-        // The source of routes came or went, or a gateway's address went.
+        // The preferred source of routes, or a gateway's address.
         NEWADDR | DELADDR => true,
-        // One of ours went.
+        // Forwarding or the reverse path filter of an interface. For accept_ra there is no notification.
+        NEWNETCONF => true,
+        // A route of a pod was deleted.
         DELROUTE => protocol() == Some(ROUTE_PROTOCOL),
-        // Another's is in place of one of ours, perhaps.
+        // A foreign route may have replaced one of a pod.
         NEWROUTE => message.flags & netlink::REPLACE != 0 && protocol() != Some(ROUTE_PROTOCOL),
         _ => false,
     }
 }
 
-/// A notification of nftables after which part of our table may be missing.
+/// Whether a notification of nftables reports a deletion from the table.
 fn is_loss_in_table(message: &Message<'_>) -> bool {
     const NFGENMSG: usize = 4;
     nft::is_deletion(message.kind)
@@ -190,6 +203,7 @@ mod tests {
             (21, 0, vec![0; 8], true),
             (25, 0, route(246), true),
             (25, 0, route(3), false),
+            (80, 0, vec![2, 0, 0, 0], true),
             (24, netlink::REPLACE, route(4), true),
             (24, netlink::REPLACE, route(246), false),
             (24, netlink::CREATE, route(4), false),

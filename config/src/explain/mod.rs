@@ -39,10 +39,7 @@ fn write_all(out: &mut String, config: &Config) -> fmt::Result {
         peer(out, one)?;
     }
     if config.peers.is_empty() {
-        writeln!(
-            out,
-            "\nno peers: nothing is learned, and nobody hears of this node"
-        )?;
+        writeln!(out, "\nno peers: no route is learned or advertised")?;
     }
     for hop in &config.next_hops {
         let detect = time(hop.bfd.interval * u32::from(hop.bfd.multiplier));
@@ -145,6 +142,24 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
         let ranges = join(&config.services.ranges, "none");
         writeln!(out, "  Services       only addresses in {ranges}")?;
     }
+    for pool in config
+        .services
+        .allocation
+        .iter()
+        .flat_map(|allocation| &allocation.settings.pools)
+    {
+        let ranges = join(&pool.ranges, "none");
+        let how = if pool.automatic {
+            ""
+        } else {
+            ", only for Services that ask for it"
+        };
+        writeln!(
+            out,
+            "  pool           {}: {ranges}, priority {}{how}",
+            pool.name, pool.priority
+        )?;
+    }
     match &config.mesh {
         Mesh::Off => {}
         Mesh::Full => writeln!(out, "  mesh           a session with each other node")?,
@@ -163,7 +178,7 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
     if config.from_kubernetes.any() {
         writeln!(
             out,
-            "  Kubernetes     tells blocks, other nodes and Services to the running agent"
+            "  Kubernetes     provides blocks, other nodes and Services to the running agent"
         )?;
     }
     writeln!(out, "  pod MTU        {}", auto(&node.mtu))?;
@@ -275,7 +290,7 @@ fn bfd_options(bfd: &Bfd) -> impl Iterator<Item = String> {
     });
     let dampening = bfd.dampening.map(|dampening| {
         format!(
-            "held back after {} losses (halved each {}), at most {}",
+            "suppressed after {} losses (halved each {}), at most {}",
             dampening.losses,
             time(dampening.half_life),
             time(dampening.longest)
@@ -457,11 +472,11 @@ fn as_rules(out: &mut String, peer: &Peer) -> fmt::Result {
         PrivateAs::Remove => Some("private AS numbers are left out of what it gets"),
         PrivateAs::Replace => Some("private AS numbers are replaced in what it gets"),
     };
-    let add_path = match (peer.add_path_send, rules.add_path_most) {
+    let add_path = match (peer.add_path_send, rules.add_path_limit) {
         (false, _) => None,
-        (true, 0) => Some("it gets all paths of a prefix, if it takes them".to_owned()),
+        (true, 0) => Some("all paths of a prefix are sent, if it accepts several".to_owned()),
         (true, most) => Some(format!(
-            "it gets up to {most} paths of a prefix, if it takes them"
+            "up to {most} paths of a prefix are sent, if it accepts several"
         )),
     };
     let lines = [

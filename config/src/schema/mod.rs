@@ -3,7 +3,7 @@
 //! A section lists its fields in a [`Section`] (which drives "unknown field" errors and the test that
 //! every field is documented) and has a reader below that yields a plain struct of located values. To
 //! add a field: put its name in the section, read it, carry it through `validate` into the model, show
-//! it in `explain`, and describe it in docs/configuration.md.
+//! it in `explain`, and describe it in docs/reference/configuration.md.
 
 mod bfd;
 mod bmp;
@@ -13,6 +13,7 @@ mod network_policy;
 mod node;
 mod peer;
 mod policy;
+mod pools;
 
 pub(crate) use bfd::*;
 pub(crate) use bmp::*;
@@ -22,6 +23,7 @@ pub(crate) use network_policy::*;
 pub(crate) use node::*;
 pub(crate) use peer::*;
 pub(crate) use policy::*;
+pub(crate) use pools::*;
 
 pub use crate::decode::Section;
 use crate::decode::{At, Cursor};
@@ -67,6 +69,7 @@ pub const SECTIONS: &[&Section] = &[
     &SERVICES,
     &SERVICE_COMMUNITIES,
     &NETWORK_POLICY,
+    &POOL,
     &CNI,
     &MASQUERADE,
 ];

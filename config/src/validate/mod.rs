@@ -12,6 +12,7 @@ mod limits;
 mod node;
 mod peers;
 mod policies;
+mod pools;
 mod services;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -70,8 +71,9 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     let import = document.mesh.import.as_ref();
     let import = import.and_then(|name| policies.find(name, sink));
     policies.warn_unused(sink);
-    let guard = services::Guard::new(&document, facts, &node, &cluster);
-    let services = services::services(&document.services, facts, &guard, sink);
+    pools::check(&document, &cluster, &node.addresses, sink);
+    let guard = services::guard(&document, facts, &node, &cluster);
+    let services = services::services(&document.services, facts, &guard, &node, sink);
     let advice = advice::Advice {
         document: &document,
         cluster: &cluster,

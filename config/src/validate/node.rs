@@ -245,7 +245,7 @@ pub(super) fn fib(fib: &schema::Fib, sink: &Sink) -> Fib {
     let table = fib.table.as_ref().map_or(MAIN_TABLE, |table| table.value);
     if let Some(priority) = fib.rule_priority.as_ref().filter(|_| table == MAIN_TABLE) {
         sink.error(priority.spot.problem(
-            "a rule for the main table, which the kernel's own rules ask".to_owned(),
+            "a rule for the main table, which the kernel's own rules use already".to_owned(),
             "set fib.table to a table of its own, or remove rulePriority",
         ));
     }

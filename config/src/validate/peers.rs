@@ -120,11 +120,10 @@ fn check(peer: &schema::Peer, context: &Context<'_>) {
     let passive = peer.passive.as_ref().filter(|passive| passive.value);
     if let Some(passive) = passive.filter(|_| !context.listen.enabled) {
         let remedy = "remove passive, or set listen.enabled: true";
-        sink.error(
-            passive
-                .spot
-                .problem("nobody would open this session: listen.enabled is false", remedy),
-        );
+        sink.error(passive.spot.problem(
+            "neither side would open this session: listen.enabled is false",
+            remedy,
+        ));
     }
     if let (Some(port), Some(_)) = (&peer.port, passive) {
         let message = "port has no effect on a passive peer, which is never connected to";
@@ -175,7 +174,7 @@ fn check_place(peer: &schema::Peer, context: &Context<'_>) {
     }
     let Some(range) = &peer.listen_range else { return };
     if !context.listen.enabled {
-        let message = "nobody would open these sessions: listen.enabled is false";
+        let message = "neither side would open these sessions: listen.enabled is false";
         sink.error(range.spot.problem(message, "set listen.enabled: true"));
     }
     if let Some(port) = &peer.port {
@@ -455,7 +454,7 @@ fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
             next_hop_unchanged: is(&peer.next_hop_unchanged),
             route_server: is(&peer.route_server_client),
             enforce_first_as: is(&peer.enforce_first_as),
-            add_path_most: peer
+            add_path_limit: peer
                 .add_path_send
                 .as_ref()
                 .and_then(|most| most.value)

@@ -134,7 +134,7 @@ impl LatencyMonitor {
         self.threads.push(std::thread::spawn(move || {
             // The priority first, and on any processor: it is not given to who may run on one only.
             let prepared = may_run_on(0..CpuSet::count()).and_then(|()| {
-                let priority = bfd::BesideBfd::begin();
+                let priority = bfd::RealtimeGuard::begin();
                 pin(processor).map(|()| priority)
             });
             let (priority, outcome) = match prepared {

@@ -39,21 +39,21 @@ fn what_was_said() -> Result<()> {
     settled(&node, "tor-a")?;
     says(&base, &["nothing that peers or the kernel would see changes"])?;
     let silent = base.replace("  export: to-tor\n", "  export: nobody\n") + "  nobody: reject\n";
-    says(&silent, &["told to tor-a\n", "  - 10.244.1.0/24"])?;
+    says(&silent, &["advertised to tor-a\n", "  - 10.244.1.0/24"])?;
     let deaf = base.replace("  import: from-tor\n", "  import: nobody\n") + "  nobody: reject\n";
     says(&deaf, &["kernel routes\n", "  - 10.244.2.0/24"])?;
     let community =
         "  - match: {source: [podBlock]}\n    set: {communities: {add: [\"64512:7\"]}}\n    action: accept\n";
     let marked = base.replace("  - match: {source: [podBlock]}\n    action: accept\n", community);
-    says(&marked, &["told to tor-a\n", "  ~ 10.244.1.0/24"])?;
+    says(&marked, &["advertised to tor-a\n", "  ~ 10.244.1.0/24"])?;
     let faster = base.replacen("hold: 9s", "hold: 6s", 1);
     says(&faster, &["peers\n", "(its session begins anew)"])?;
     says(
         &base.replace(
             "apiVersion: podroute/v1\n",
-            "apiVersion: podroute/v1\nlisten: {port: 1790}\n",
+            "apiVersion: podroute/v1\nfib: {table: 1790}\n",
         ),
-        &["! listen: changes only"],
+        &["! fib.table: changes only"],
     )?;
     let wrong = node.output(&podroute, &["diff", "/run/lab/node-1/etc/nothing.yaml"])?;
     ensure!(!wrong.status.success(), "a file that is not there was compared");

@@ -19,6 +19,7 @@ mod kernel;
 mod kube;
 mod kube_changes;
 mod kube_image;
+mod kube_pools;
 mod kube_scale;
 mod kube_services;
 mod lab_itself;
@@ -137,6 +138,7 @@ fn scenarios() -> Vec<Scenario> {
         kube_image::scenarios(),
         overlays::scenarios(),
         kube_scale::scenarios(),
+        kube_pools::scenarios(),
         kube_services::scenarios(),
         objects::scenarios(),
         reload::scenarios(),

@@ -51,7 +51,7 @@ impl Agent {
         }
         for (peer, id) in changed {
             if let Err(error) = self.put_peer(&peer, id).await {
-                tracing::error!("{error}");
+                tracing::error!(event = "bfd_update_failed", %error, "cannot apply a BFD state change to its peer");
             }
         }
     }
@@ -72,7 +72,7 @@ fn watch(
     let auth = match bfd.auth.as_ref().map(|auth| read_key(auth, secrets)).transpose() {
         Ok(auth) => auth,
         Err(error) => {
-            tracing::error!(neighbor = %remote.ip(), error, "no BFD with this neighbor (bfd.auth.file)");
+            tracing::error!(event = "bfd_key_unusable", neighbor = %remote.ip(), error, "no BFD with this neighbor until its key file (bfd.auth.file) is usable");
             return None;
         }
     };
@@ -112,6 +112,6 @@ fn read_key(auth: &podroute_config::BfdAuth, secrets: &Secrets) -> Result<bfd::A
     let key = secrets.key(&auth.file)?;
     bfd::Auth::new(kind, auth.key_id, key).ok_or_else(|| {
         let (has, most) = (key.len(), kind.longest_key());
-        format!("{path} holds {has} octets; this type of authentication takes 1 to {most}")
+        format!("{path} contains {has} octets; this type of authentication needs 1 to {most}")
     })
 }

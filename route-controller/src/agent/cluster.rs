@@ -48,10 +48,7 @@ impl Agent {
         let applied = match self.config_with_annotations(before.as_ref()) {
             Ok(new) if self.has_another_asn(before.as_ref()) => {
                 // What is known is in the run directory: the next start begins with it.
-                tracing::warn!(
-                    asn = %new.node.asn,
-                    "the node's AS number changed (annotation podroute/asn); ending, to be started again with it"
-                );
+                tracing::warn!(event = "asn_changed", asn = %new.node.asn, "the node's AS number changed (annotation podroute/asn); agent stopping, so that it is restarted with it");
                 self.keep_facts();
                 let own = nix::unistd::Pid::this();
                 let _ = nix::sys::signal::kill(own, nix::sys::signal::Signal::SIGTERM);
@@ -61,8 +58,10 @@ impl Agent {
             Err(error) => Err(error),
         };
         match applied {
-            Ok(outcome) => tracing::info!(%outcome, "news of the cluster"),
-            Err(error) => tracing::error!(%error, "news of the cluster cannot be applied"),
+            Ok(outcome) => tracing::debug!(event = "cluster_update", %outcome, "cluster update applied"),
+            Err(error) => {
+                tracing::error!(event = "cluster_update_failed", %error, "cannot apply a cluster update")
+            }
         }
     }
 
@@ -73,7 +72,7 @@ impl Agent {
             return;
         };
         if let Err(error) = cluster::cache::write(&self.node.run_dir, &facts) {
-            tracing::warn!(%error, "what Kubernetes says cannot be kept for a restart");
+            tracing::warn!(event = "state_not_saved", state = "cluster", %error, "cannot save the cluster's objects; after a restart without the API server they are unknown");
         }
     }
 
@@ -137,11 +136,11 @@ impl Agent {
             Ok(_) if ended => {
                 let message =
                     "the Node object was recreated: the drain of the previous one is over".to_owned();
-                tracing::warn!("{message}");
+                tracing::warn!(event = "drain_changed", "{message}");
                 self.tell("Drain", false, "the Node object", message);
             }
             Ok(_) => {}
-            Err(error) => tracing::error!(%error, "the drain cannot be kept"),
+            Err(error) => tracing::error!(event = "drain_failed", %error, "cannot keep the node drained"),
         }
     }
 
@@ -151,7 +150,7 @@ impl Agent {
         };
         match self.drain(drain).await {
             Ok(outcome) => self.tell("Drain", false, "the taint", outcome),
-            Err(error) => tracing::error!(%error, "the node's taint cannot be heeded"),
+            Err(error) => tracing::error!(event = "drain_failed", %error, "cannot apply the drain taint"),
         }
     }
 
@@ -190,19 +189,21 @@ impl Agent {
 
     /// Tells what is not taken and why the node is not ready, once each.
     pub(super) fn report_cluster(&mut self) {
+        self.allocate();
         let now = self.rejected();
         let news: Vec<Rejected> = now.difference(&self.file.followed.told).cloned().collect();
         for rejected in news.iter().take(TOLD) {
-            tracing::warn!("not taken: {rejected}");
+            tracing::warn!(event = "rejected", "rejected: {rejected}");
         }
         if news.len() > TOLD {
             tracing::warn!(
-                "and {} more that are not taken; 'podroute show cluster' names all",
+                event = "rejected",
+                "and {} more are rejected; 'podroute show cluster' lists all",
                 news.len() - TOLD
             );
         }
         for rejected in news {
-            let message = format!("not taken: {rejected}");
+            let message = format!("rejected: {rejected}");
             self.tell("Rejected", true, &rejected.subject, message);
         }
         self.reports.health.rejected.store(now.len(), Ordering::Relaxed);
@@ -211,7 +212,7 @@ impl Agent {
         let unready: Vec<String> = self.config.unready.iter().cloned().chain(annotations).collect();
         for why in &unready {
             if !self.file.followed.unready.contains(why) {
-                tracing::warn!("the node is not ready: {why}");
+                tracing::warn!(event = "not_ready", "the node is not ready: {why}");
                 self.tell("NotReady", true, why, format!("the node is not ready: {why}"));
             }
         }

@@ -34,7 +34,7 @@ pub(super) fn keep_router_id(run_dir: &Path, id: RouterId) {
     }
     let file = run_dir.join(ROUTER_ID);
     if let Err(error) = whole_file::replace(&file, format!("{id}\n").as_bytes()) {
-        tracing::warn!(file = %file.display(), %error, "the router id cannot be kept for a restart");
+        tracing::warn!(event = "state_not_saved", state = "router id", file = %file.display(), %error, "cannot save the router ID; another one may be used after a restart");
     }
 }
 
@@ -94,25 +94,22 @@ impl Agent {
         let looked = self.host_for(&self.config).await;
         if let Some(wanted) = self.node.next_router_id.get().filter(|id| Some(*id) != before) {
             let running = self.node.host.router_id;
-            tracing::warn!(%running, %wanted, "node.routerId: another identifier takes effect at the agent's next start");
+            tracing::warn!(event = "restart_required", field = "node.routerId", %running, %wanted, "the router ID changed; it takes effect at the agent's next start");
         }
         let host = match looked {
             Ok(host) if host != self.node.host => host,
             Ok(_) => return Ok(()),
             Err(error) => {
-                tracing::error!(%error, "the host cannot be looked at");
+                tracing::error!(event = "host_unreadable", %error, "cannot read the host's addresses and interfaces; trying again");
                 return Ok(());
             }
         };
-        tracing::info!(
-            addresses = ?host.addresses, mtu = host.mtu, before = ?self.node.host.addresses, mtu_before = self.node.host.mtu,
-            "the host changed"
-        );
+        tracing::info!(event = "host_changed", addresses = ?host.addresses, mtu = host.mtu, before = ?self.node.host.addresses, mtu_before = self.node.host.mtu, "the host's addresses or MTU changed");
         self.node.host = host;
         self.to_fib(ToFib::Reconfigure(fib_config(&self.config, &self.node.host)))
             .await;
         if let Err(error) = self.write_node_file() {
-            tracing::error!(%error, "pods get the old addresses and MTU of the node");
+            tracing::error!(event = "node_file_failed", %error, "cannot write node.json: new pods get the node's previous addresses and MTU");
         }
         self.put_peers().await
     }
@@ -123,19 +120,19 @@ impl Agent {
         if run_dir.join("podroute.sock").exists() && run_dir.join("agent.lock").exists() {
             return self.look_at_node_file();
         }
-        tracing::warn!(path = %run_dir.display(), "somebody deleted files of the run directory; made again");
+        tracing::warn!(event = "run_dir_restored", path = %run_dir.display(), "another program deleted files of the run directory; they are recreated");
         let again = super::lock(&run_dir).map(|lock| self.node.lock = lock);
         let again = again
             .and_then(|()| self.start_server())
             .and_then(|()| self.write_node_file());
         if let Err(error) = again {
-            tracing::error!(%error, "the run directory cannot be made again; trying again");
+            tracing::error!(event = "run_dir_failed", %error, "cannot recreate the run directory; trying again");
         }
         if Wish::of(&self.config, None).keeps_router_id() {
             keep_router_id(&run_dir, self.node.host.router_id);
         }
         if let Err(error) = self.drain.write(&run_dir) {
-            tracing::warn!(%error, "that the node is drained cannot be kept for a restart");
+            tracing::warn!(event = "state_not_saved", state = "drain", %error, "cannot save that the node is drained; after a restart it is not");
         }
         self.sessions.lost();
     }
@@ -146,9 +143,9 @@ impl Agent {
         if file.exists() {
             return;
         }
-        tracing::warn!(file = %file.display(), "somebody deleted this file; written again");
+        tracing::warn!(event = "node_file_restored", file = %file.display(), "another program deleted this file; it is written again");
         if let Err(error) = self.write_node_file() {
-            tracing::error!(%error, "it cannot be written; no pod can be added");
+            tracing::error!(event = "node_file_failed", %error, "cannot write node.json: no pod can be added");
         }
     }
 
@@ -158,11 +155,10 @@ impl Agent {
         if self.config.fib.install {
             for change in sysctl::forwarding(&self.node.proc_sys, wants_ipv6(&self.config)) {
                 match change {
-                    sysctl::Change::Set { name, from } => tracing::warn!(
-                        setting = %name, from = %from,
-                        "another tool changed this setting, without which nothing reaches pods; set again. Look for sysctl.d \
-                         files, and for firewalls and hardening scripts that run sysctl"
-                    ),
+                    sysctl::Change::Set { name, from } => {
+                        tracing::warn!(event = "sysctl_restored", setting = %name, from = %from, "another program changed this setting, without which no packet reaches pods; it is set again. Check sysctl.d, \
+                         firewalls and hardening scripts that run sysctl")
+                    }
                     sysctl::Change::Refused(trouble) => troubles.push(trouble),
                 }
             }
@@ -171,7 +167,7 @@ impl Agent {
         troubles.extend(sysctl::strict_rp_filter());
         for trouble in &troubles {
             if !self.node.troubles.contains(trouble) {
-                tracing::warn!("{trouble}");
+                tracing::warn!(event = "sysctl_problem", "{trouble}");
             }
         }
         self.node.troubles = troubles;

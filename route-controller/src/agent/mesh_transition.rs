@@ -133,8 +133,9 @@ impl Agent {
             .collect();
         if self.mesh.retiring.len() > before.len() {
             tracing::info!(
+                event = "mesh_changing",
                 sessions = self.mesh.retiring.len(),
-                "sessions of the mesh that are not wanted any more stay until others bring what they bring"
+                "mesh sessions that are no longer configured stay up until other sessions provide their routes"
             );
         }
         go
@@ -155,7 +156,10 @@ impl Agent {
             .keys()
             .filter_map(|name| Some((*self.peers.ids.get(name)?, name.clone())))
             .collect();
-        let alone = self.speaker.only_from(ids.keys().copied().collect()).await?;
+        let alone = self
+            .speaker
+            .count_exclusive_prefixes(ids.keys().copied().collect())
+            .await?;
         let now = now();
         let mut gone = BTreeSet::new();
         for (id, name) in &ids {

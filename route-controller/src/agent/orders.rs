@@ -10,13 +10,14 @@ impl Agent {
             ToAgent::Reload(answer) => {
                 let outcome = self.reload().await;
                 if let Err(error) = &outcome {
-                    tracing::error!("{error}");
+                    tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force");
                 }
                 drop(answer.send(outcome));
             }
             ToAgent::Diff(text, answer) => self.diff(&text, answer),
             ToAgent::Bfd(answer) => self.bfd.show(answer).await,
             ToAgent::Cluster(answer) => self.show_cluster(answer),
+            ToAgent::Services(answer) => self.show_services(answer),
             ToAgent::Ping(answer) => drop(answer.send(())),
             ToAgent::Drain { on, withdraw, answer } => {
                 let outcome = self
@@ -46,7 +47,12 @@ impl Agent {
         self.speaker.drain(drain.on).await.map_err(stopped)?;
         self.look_at_sessions();
         self.speaker.originate(self.originated()).await.map_err(stopped)?;
-        tracing::info!(draining = drain.on, withdrawn = drain.withdraw, "drain");
+        tracing::info!(
+            event = "drain_changed",
+            draining = drain.on,
+            withdrawn = drain.withdraw,
+            "drain state changed"
+        );
         Ok(drain.words().to_owned())
     }
 }

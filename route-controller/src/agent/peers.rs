@@ -166,32 +166,29 @@ impl Agent {
 
     pub(super) fn warn_of_prefixes(&mut self, peer: PeerId, family: Family, count: usize) {
         let name = self.peer_name(peer);
-        tracing::warn!(peer = %name, %family, count, "many prefixes: near or over maxPrefixes");
-        let message = format!("{count} {family} prefixes from {name}: near or over maxPrefixes");
+        tracing::warn!(event = "prefix_limit_near", peer = %name, %family, count, "the peer's number of prefixes is near or above maxPrefixes");
+        let message = format!("{count} {family} prefixes from {name}: near or above maxPrefixes");
         self.tell("PeerLimit", true, &name, message);
     }
 
     pub(super) fn warn_of_memory(&mut self, peer: PeerId, octets: usize) {
         let name = self.peer_name(peer);
-        tracing::warn!(peer = %name, octets, "the peer's routes take much memory: near or over maxMemory");
-        let message = format!("routes from {name} take {octets} octets: near or over maxMemory");
+        tracing::warn!(event = "memory_limit_near", peer = %name, octets, "the memory of the peer's routes is near or above maxMemory");
+        let message = format!("routes from {name} use {octets} octets: near or above maxMemory");
         self.tell("PeerLimit", true, &name, message);
     }
 
     pub(super) fn warn_of_paths(&self, peer: PeerId, prefix: bgp_proto::types::Prefix) {
         let name = self.peer_name(peer);
-        tracing::warn!(
-            peer = %name, %prefix,
-            "more paths of one prefix than are taken from a peer (addPath.maxPaths); the excess is dropped"
-        );
+        tracing::warn!(event = "path_limit", peer = %name, %prefix, "the peer advertises more paths of one prefix than addPath.maxPaths; the others are ignored");
     }
 
     /// Kubernetes replaces mounted secrets without a word. Sessions go on with the new key, as soon as the peer has it too.
     pub(super) async fn look_at_secrets(&mut self) {
         if self.read_secrets() {
-            tracing::info!("a password file changed");
+            tracing::info!(event = "password_changed", "a password file changed");
             if let Err(error) = self.put_peers().await {
-                tracing::error!("{error}");
+                tracing::error!(event = "peers_not_applied", %error, "cannot apply the peers' new keys");
             }
         }
     }

@@ -18,8 +18,8 @@ impl Agent {
     /// The plugins do without us: trouble is logged.
     pub(super) fn help_plugins(&mut self) {
         let restored = Arc::clone(&self.reports.health.restored);
-        self.node.kept = Kept::start(&self.node.run_dir, restored)
-            .map_err(|error| tracing::error!(%error, "nobody restores what others take from pods"))
+        self.node.kept = Kept::start(&self.node.run_dir, &self.node.proc_sys, restored)
+            .map_err(|error| tracing::error!(event = "pods_unguarded", %error, "cannot start the thread that restores pods' interfaces and routes"))
             .ok();
         let state_dir = self.node.run_dir.join("ipam");
         tokio::task::spawn_blocking(move || report_pods(&state_dir));
@@ -84,15 +84,23 @@ fn report_pods(state_dir: &Path) {
     ) {
         (Ok(pods), Ok(found)) => (pods, found),
         (Err(error), _) | (_, Err(error)) => {
-            return tracing::warn!(%error, "the pods' addresses cannot be checked");
+            return tracing::warn!(event = "pods_unchecked", %error, "cannot check the addresses of pods");
         }
     };
     let alive = pods
         .iter()
         .filter(|pod| pod.netns_status == cni_ipam::NetnsStatus::Alive && pod.complete)
         .count();
-    tracing::info!(pods = alive, inconsistencies = found.len(), "pods of this node");
+    tracing::info!(
+        event = "pods_checked",
+        pods = alive,
+        inconsistencies = found.len(),
+        "pods of this node checked"
+    );
     for finding in found.iter().take(FINDINGS_TOLD) {
-        tracing::warn!("{finding}; 'podroute ipam check --fix' repairs what can be repaired");
+        tracing::warn!(
+            event = "pod_inconsistent",
+            "{finding}; 'podroute ipam check --fix' repairs what can be repaired"
+        );
     }
 }

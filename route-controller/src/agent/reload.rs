@@ -18,7 +18,10 @@ impl Agent {
             .refused
             .store(outcome.is_err(), Ordering::Relaxed);
         match &outcome {
-            Ok(outcome) => self.tell("ConfigTaken", false, "the configuration", outcome.clone()),
+            Ok(outcome) => {
+                tracing::info!(event = "reload_requested", "{outcome}");
+                self.tell("ConfigTaken", false, "the configuration", outcome.clone());
+            }
             Err(error) => self.tell("ConfigRefused", true, "the configuration", error.clone()),
         }
         outcome
@@ -27,9 +30,9 @@ impl Agent {
     /// Kubernetes swaps a mounted file without a word.
     pub(super) async fn look_at_file(&mut self) {
         if self.file.mounted.has_changed() {
-            tracing::info!("the mounted configuration changed");
+            tracing::info!(event = "config_changed", "the mounted configuration changed");
             if let Err(error) = self.reload().await {
-                tracing::error!("{error}");
+                tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force");
             }
         }
     }
@@ -51,7 +54,7 @@ impl Agent {
             // Without what Kubernetes says the file says too little: everything stays until it has answered.
             self.file.waits = Some(new.from_kubernetes);
             return Ok(format!(
-                "{}: taken as soon as Kubernetes has answered",
+                "{}: applied as soon as the API server has answered",
                 self.file.path.display()
             ));
         }
@@ -66,7 +69,7 @@ impl Agent {
         }
         if new.deferred != self.config.deferred {
             for field in &new.deferred {
-                tracing::warn!(%field, "this takes effect at the agent's next start");
+                tracing::warn!(event = "restart_required", %field, "this field takes effect at the agent's next start");
             }
         }
         let changes = changes::in_words(&self.config, &new);
@@ -91,14 +94,18 @@ impl Agent {
         self.serve_metrics();
         self.reports.list.look(&self.config.cni);
         self.report_cluster();
-        tracing::info!(peers = self.peers.ids.len(), %changes, "configuration reloaded");
+        if changes == changes::NOTHING {
+            tracing::debug!(event = "reloaded", "configuration reloaded without a change");
+        } else {
+            tracing::info!(event = "reloaded", peers = self.peers.ids.len(), %changes, "configuration applied");
+        }
         let later = match self.config.deferred.as_slice() {
             [] => String::new(),
             fields => format!("; takes effect at the next start: {}", fields.join("; ")),
         };
         let later = match &self.node.not_listening {
             None => later,
-            Some(rejected) => format!("{later}; not taken: {rejected}"),
+            Some(rejected) => format!("{later}; rejected: {rejected}"),
         };
         Ok(format!(
             "{}: reloaded: {changes}{later}",

@@ -47,7 +47,7 @@ impl Agent {
         }
         self.listen();
         if self.node.not_listening.is_none() {
-            tracing::info!("listening as the file says");
+            tracing::info!(event = "listening", "listening on the configured addresses");
             self.report_cluster();
         }
     }

@@ -58,7 +58,11 @@ impl BfdWatch {
 
     async fn command(&self, command: Command) {
         if self.commands.send(command).await.is_err() {
-            tracing::error!("the task that follows BFD has stopped");
+            tracing::error!(
+                event = "task_stopped",
+                task = "bfd",
+                "the BFD task has stopped; please report this"
+            );
         }
     }
 
@@ -152,10 +156,12 @@ impl Task {
             let why = paths::words(lost.why);
             match lost.owner {
                 WatchOwner::Peer(id, name) => {
-                    tracing::warn!(peer = %name, %why, "path lost (BFD)");
+                    tracing::warn!(event = "bfd_down", peer = %name, %why, "BFD session down");
                     self.speaker.fail(id, Notification::cease(cease::BFD_DOWN)).await;
                 }
-                WatchOwner::NextHop => tracing::warn!(next_hop = %lost.address, %why, "path lost (BFD)"),
+                WatchOwner::NextHop => {
+                    tracing::warn!(event = "bfd_down", next_hop = %lost.address, %why, "BFD session down")
+                }
             }
         }
     }
@@ -166,7 +172,11 @@ impl Task {
         if dead != self.dead {
             self.dead.clone_from(&dead);
             if self.fib.send(ToFib::Dead(dead)).await.is_err() {
-                tracing::error!("the kernel route task has stopped");
+                tracing::error!(
+                    event = "task_stopped",
+                    task = "fib",
+                    "the kernel route task has stopped; please report this"
+                );
             }
         }
     }

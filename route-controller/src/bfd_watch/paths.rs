@@ -81,17 +81,17 @@ impl Paths {
             let notify = self.notify();
             match Bfd::start(move || notify.notify_one()) {
                 Ok(bfd) => {
-                    if !bfd.runs_first() {
+                    if !bfd.has_realtime_priority() {
                         tracing::warn!(
-                            "BFD has no real-time priority: a busy node may lose paths that are well. The agent \
-                             needs CAP_SYS_NICE, and where the kernel schedules groups in real time \
-                             (CONFIG_RT_GROUP_SCHED) a cpu.rt_runtime_us of its control group"
+                            event = "bfd_not_realtime",
+                            "BFD has no real-time priority: on a busy node sessions may go down although the path works. The agent needs \
+                             CAP_SYS_NICE, and where the kernel schedules groups in real time (CONFIG_RT_GROUP_SCHED) a cpu.rt_runtime_us of its control group"
                         );
                     }
                     self.bfd = Some(bfd);
                 }
                 Err(error) => {
-                    return tracing::error!(%error, "no BFD: sessions go on without it, strict ones stay down");
+                    return tracing::error!(event = "bfd_failed", %error, "cannot start BFD: sessions continue without it, strict ones stay down");
                 }
             }
         }
@@ -189,7 +189,7 @@ impl Paths {
     /// Neighbors shall know that our silence is meant.
     pub(crate) fn set_all_admin_down(&self) {
         if let Some(bfd) = &self.bfd {
-            bfd.admin_down(true);
+            bfd.set_all_admin_down(true);
         }
     }
 
@@ -217,8 +217,8 @@ impl Paths {
                 .damped
                 .held_until(now)
                 .map(|until| until.saturating_duration_since(now).as_secs() + 1),
-            refused: status.refused.0,
-            last_refused: status.refused.1.map(|why| why.to_string()),
+            refused: status.dropped.0,
+            last_refused: status.dropped.1.map(|why| why.to_string()),
         })
         .collect()
     }
@@ -243,9 +243,9 @@ fn is_loss(why: Down) -> bool {
 /// A reason for people.
 pub(super) fn words(why: Down) -> String {
     match why {
-        Down::Expired => "nothing heard for the detection time".to_owned(),
-        Down::Neighbor(diagnostic) => format!("the neighbor does not hear us ({diagnostic:?})"),
-        Down::NeighborAdmin => "the neighbor was taken down on purpose".to_owned(),
-        Down::Admin => "taken down here on purpose".to_owned(),
+        Down::Expired => "no packet received within the detection time".to_owned(),
+        Down::Neighbor(diagnostic) => format!("the neighbor does not receive our packets ({diagnostic:?})"),
+        Down::NeighborAdmin => "the neighbor is administratively down".to_owned(),
+        Down::Admin => "administratively down on this node".to_owned(),
     }
 }

@@ -31,8 +31,9 @@ fn question(run_dir: &Path, request: &Request) -> Result<(Reply, BufReader<UnixS
     let mut line = String::new();
     let mut rest = BufReader::new(stream);
     rest.read_line(&mut line).map_err(fail)?;
-    let reply = serde_json::from_str(&line)
-        .map_err(|error| format!("the agent's answer is not understood: {error}"))?;
+    let reply = serde_json::from_str(&line).map_err(|error| {
+        format!("cannot parse the agent's answer: {error}; are podroute and the agent of one version?")
+    })?;
     match reply {
         Reply::Error(error) => Err(error),
         reply => Ok((reply, rest)),
@@ -41,8 +42,8 @@ fn question(run_dir: &Path, request: &Request) -> Result<(Reply, BufReader<UnixS
 
 fn no_answer(path: &Path, error: &std::io::Error) -> String {
     let remedy = match error.kind() {
-        ErrorKind::PermissionDenied => "only root may ask it: run the command with sudo",
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => "it is there and does not answer: see its log",
+        ErrorKind::PermissionDenied => "only root may connect: run the command with sudo",
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => "it runs but does not answer: see its log",
         _ => "is it running (podroute run), and with this --run-dir?",
     };
     format!(

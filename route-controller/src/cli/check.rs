@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use podroute_config::{Config, NodeFacts, Problem};
 use serde_json::json;
 
-use super::{Form, for_programs};
-use crate::agent;
+use super::{Form, RunDir, for_programs, read_input};
+use crate::count::count;
+use crate::{agent, cluster};
 
 /// What is asked.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Question {
-    /// The configuration, or a ConfigMap manifest with it.
+    /// The configuration, or a ConfigMap manifest with it; `-` is standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Say what this node will run, and why.
@@ -24,6 +25,9 @@ pub(super) struct Question {
     /// Check as a node with these labels would, beside those of node.labels.
     #[arg(long, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = label)]
     labels: Vec<(String, String)>,
+    /// Where an agent of this node keeps what Kubernetes says, as the node's labels.
+    #[command(flatten)]
+    run_dir: RunDir,
     /// A warning is an error.
     #[arg(long)]
     strict: bool,
@@ -68,9 +72,10 @@ impl Line {
 }
 
 pub(super) fn check(question: &Question) -> Result<(), String> {
-    let text = std::fs::read_to_string(&question.file)
-        .map_err(|error| format!("{}: {error}", question.file.display()))?;
-    let mut facts = agent::own_facts(None);
+    let (name, text) = read_input(&question.file)?;
+    // Beside an agent: as that one sees its node.
+    let known = cluster::cache::read(&question.run_dir.run_dir);
+    let mut facts = agent::own_facts(known);
     if let Some(name) = &question.node {
         facts.name = Some(name.clone());
     }
@@ -78,15 +83,14 @@ pub(super) fn check(question: &Question) -> Result<(), String> {
     let documents = match manifest(&text) {
         Some(found) if found.is_empty() => {
             return Err(format!(
-                "{}: this ConfigMap has no podroute.yaml among its data",
-                question.file.display()
+                "{name}: this ConfigMap has no podroute.yaml among its data"
             ));
         }
         Some(found) => found
             .into_iter()
-            .map(|(key, text)| (format!("{} data[{key}]", question.file.display()), text))
+            .map(|(key, text)| (format!("{name} data[{key}]"), text))
             .collect(),
-        None => vec![(question.file.display().to_string(), text)],
+        None => vec![(name, text)],
     };
     let mut lines = Vec::new();
     let mut configs = Vec::new();
@@ -138,7 +142,7 @@ fn answer(question: &Question, lines: &[Line], configs: &[(String, Config)]) -> 
         } else if is_good {
             let (peers, blocks) = (config.peers.len(), config.node.blocks.len());
             let from_cluster = if config.from_kubernetes.any() {
-                "; Kubernetes tells the running agent blocks, nodes and Services: podroute show cluster"
+                "; blocks, nodes and Services come from Kubernetes: podroute show cluster"
             } else {
                 ""
             };
@@ -169,10 +173,6 @@ fn summary(errors: usize, lines: &[Line]) -> String {
         0 => format!("{}, and --strict", count(lines.len(), "warning")),
         errors => count(errors, "error"),
     }
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// The configurations in a manifest; `None` where this is none. The data of a ConfigMap, by key.
@@ -207,7 +207,7 @@ fn missing_files(config: &Config) -> Vec<Problem> {
             line: 1,
             column: 1,
             message: format!("{}: {error}", file.display()),
-            remedy: "the session does not start before the file is there".to_owned(),
+            remedy: "the session does not start before the file exists".to_owned(),
         })
     };
     config.peers.iter().filter_map(of_peer).collect()

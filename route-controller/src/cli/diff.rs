@@ -29,7 +29,7 @@ pub(super) fn text(diff: &DiffStatus) -> String {
             withdrawn,
             changed,
         } = peer;
-        let title = format!("told to {peer}");
+        let title = format!("advertised to {peer}");
         group(
             &mut out,
             &title,
@@ -59,7 +59,7 @@ fn group(out: &mut String, title: &str, what: &str, lists: [(char, &Vec<String>)
         for item in list.iter().take(SHOWN) {
             let note = match (title, sign) {
                 ("peers", '-') => " (its session ends)",
-                ("peers", '~') => " (its session begins anew)",
+                ("peers", '~') => " (its session restarts)",
                 _ => "",
             };
             line(out, &format!("  {sign} {item}{note}"));
@@ -104,8 +104,8 @@ mod tests {
             "! listen: changes only",
             "  + tor-b\n",
             "! tor-d: 120 IPv4 prefixes, and maxPrefixes is 100: its session ends\n",
-            "  ~ tor-a (its session begins anew)\n",
-            "told to tor-c\n  - 10.0.0.0/24\n",
+            "  ~ tor-a (its session restarts)\n",
+            "advertised to tor-c\n  - 10.0.0.0/24\n",
             "  - and 5 more prefixes (-o json)\n",
             "  ~ 10.244.1.0/24\n",
             "kernel routes\n  + 10.244.2.0/24",

@@ -31,7 +31,7 @@ pub(super) fn install(dirs: &Dirs, cni: &Cni) -> Result<(), String> {
     say(&dirs.conf, LIST, &plan.put(dirs)?);
     for other in before_ours(&dirs.conf) {
         eprintln!(
-            "{other} comes before {LIST}: the runtime takes it instead; remove it once no pod of that network is left"
+            "{other} sorts before {LIST}: the runtime uses it instead; remove it when no pod of that network is left"
         );
     }
     Ok(())

@@ -7,6 +7,7 @@ mod generate;
 mod install;
 mod network_policy;
 mod pods;
+mod services;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -87,7 +88,7 @@ enum Command {
     },
     /// Say what a configuration would change, before it does: sessions, prefixes told to peers, kernel routes.
     Diff {
-        /// The configuration that would take the place of the running one.
+        /// The configuration that would take the place of the running one; `-` is standard input.
         #[arg(value_name = "FILE")]
         file: PathBuf,
         #[command(flatten)]
@@ -194,6 +195,13 @@ enum Show {
     Bfd(Output),
     /// What Kubernetes says, and what of it is not taken; whether the node is drained, and why it is not ready.
     Cluster(Output),
+    /// Services: their addresses and pools, and why this node announces an address or not.
+    Services {
+        /// Only this one: its name, or namespace/name.
+        name: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Pods with an address of this node; works while the agent is down.
     Pods {
         /// Form of the output.
@@ -344,10 +352,7 @@ fn install_cni(config: &Path, bin: PathBuf, conf: PathBuf) -> Result<(), String>
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    #[expect(
-        clippy::expect_used,
-        reason = "without threads and epoll nothing can be done, and nobody can be told more"
-    )]
+    #[expect(clippy::expect_used, reason = "cannot start threads or epoll")]
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -387,14 +392,14 @@ fn dump(file: &Path, run_dir: &Path) -> Result<(), String> {
 fn cleanup(state: &pods::StateDir, conf_dir: &Path, force: bool) -> Result<(), String> {
     if !force && agent::is_running(state.run_dir()) {
         return Err(format!(
-            "an agent runs with {}: it would put back what is removed, and pods would lose their network; stop it first \
-             (systemctl stop podroute, or delete the DaemonSet), or give --force",
+            "an agent runs with {}: it would restore what is removed, and pods would lose their network; stop it first \
+             (systemctl stop podroute, or delete the DaemonSet), or use --force",
             state.run_dir().display()
         ));
     }
     let list = install::uninstall(conf_dir);
     let routes = block_on(cleanup::cleanup())
-        .map(|count| println!("removed {count} kernel routes"))
+        .map(|count| println!("removed {}", crate::count::count(count, "kernel object")))
         .map_err(|error| format!("cannot remove routes: {error}; podroute needs CAP_NET_ADMIN"));
     let pods = pods::cleanup(state);
     let policies = crate::network_policy::remove(state.run_dir()).map(|was_there| {
@@ -421,6 +426,7 @@ fn show(what: Show) -> Result<(), String> {
         Show::Blocks(output) => (Request::Blocks, output, None),
         Show::Bfd(output) => (Request::Bfd, output, None),
         Show::Cluster(output) => (Request::Cluster, output, None),
+        Show::Services { name, output } => return show_services(name.as_deref(), &output),
         Show::Pods { output, state } => return pods::show(&state, output),
     };
     let mut reply = ask::ask(&output.run_dir.run_dir, &request)?;
@@ -440,8 +446,40 @@ fn show(what: Show) -> Result<(), String> {
     Ok(())
 }
 
+/// The text of a file, or of standard input for `-`, with its name for messages.
+fn read_input(file: &Path) -> Result<(String, String), String> {
+    let (name, text) = if file == Path::new("-") {
+        (
+            "standard input".to_owned(),
+            std::io::read_to_string(std::io::stdin().lock()),
+        )
+    } else {
+        (file.display().to_string(), std::fs::read_to_string(file))
+    };
+    match text {
+        Ok(text) => Ok((name, text)),
+        Err(error) => Err(format!("{name}: {error}")),
+    }
+}
+
+fn show_services(name: Option<&str>, output: &Output) -> Result<(), String> {
+    let mut reply = ask::ask(&output.run_dir.run_dir, &Request::Services)?;
+    if let (Reply::Services(status), Some(name)) = (&mut reply, name) {
+        services::select(status, name)?;
+    }
+    let text = match (&reply, output.output) {
+        (Reply::Services(status), Form::Json | Form::Yaml) => {
+            let value = serde_json::to_value(status).map_err(|error| error.to_string())?;
+            for_programs(output.output, &value)?
+        }
+        _ => show::table(&reply),
+    };
+    println!("{}", text.trim_end());
+    Ok(())
+}
+
 fn difference(file: &Path, output: &Output) -> Result<(), String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let (_, text) = read_input(file)?;
     let reply = ask::ask(&output.run_dir.run_dir, &Request::Diff { text })?;
     let text = match (&reply, output.output) {
         (Reply::Diff(diff), Form::Table) => diff::text(diff),
@@ -492,9 +530,6 @@ fn order(run_dir: &Path, request: &Request) -> Result<(), String> {
             println!("{text}");
             Ok(())
         }
-        _ => Err(
-            "the agent gave an answer to another question; are podroute and the agent of one version?"
-                .to_owned(),
-        ),
+        _ => Err("unexpected answer from the agent; are podroute and the agent of one version?".to_owned()),
     }
 }

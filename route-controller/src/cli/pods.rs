@@ -4,11 +4,12 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cni_ipam::{AttachmentInfo, Finding, NetnsStatus};
+use cni_ipam::{AttachmentInfo, Examination, Finding, NetnsStatus};
 use serde::Serialize;
 
 use super::show::{duration, new_table, text};
 use super::{Form, RunDir, for_programs};
+use crate::count::count;
 
 /// Where the plugins keep their state.
 #[derive(Clone, Debug, clap::Args)]
@@ -117,10 +118,17 @@ fn table(pods: &[PodStatus], empty: &str) -> String {
 /// Prints what does not fit together. The error counts what is left as it is.
 pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), String> {
     let path = state.path();
-    let look = |fix| cni_ipam::check(&path, fix).map_err(|error| error.to_string());
-    let found = look(fix)?;
+    let check = |fix| cni_ipam::examine(&path, fix).map_err(|error| error.to_string());
+    let Examination {
+        findings: found,
+        not_entered,
+    } = check(fix)?;
     // Repaired is what a second check does not find.
-    let left = if fix { look(false)? } else { found.clone() };
+    let left = if fix {
+        check(false)?.findings
+    } else {
+        found.clone()
+    };
     for finding in found.iter().filter(|finding| !left.contains(finding)) {
         println!("repaired: {finding}");
     }
@@ -128,7 +136,19 @@ pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), String> {
         println!("found: {finding}");
     }
     if found.is_empty() && left.is_empty() {
-        println!("{}: addresses, interfaces and pods fit together", path.display());
+        let what = if not_entered == 0 {
+            "addresses, interfaces and pods fit together"
+        } else {
+            "addresses and the host's interfaces fit together"
+        };
+        println!("{}: {what}", path.display());
+    }
+    if not_entered > 0 {
+        println!(
+            "not checked: the inside of {}, whose network namespaces cannot be entered from here; run this on the node as \
+             root, or give the container CAP_SYS_ADMIN and the directory of namespaces",
+            count(not_entered, "pod")
+        );
     }
     summary(&left, fix)
 }
@@ -136,22 +156,35 @@ pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), String> {
 fn summary(left: &[Finding], fix: bool) -> Result<(), String> {
     match (left.len(), fix) {
         (0, _) => Ok(()),
-        (count, false) => Err(format!(
-            "{count} found; 'podroute ipam check --fix' repairs what can be repaired"
+        (number, false) => Err(format!(
+            "{}; 'podroute ipam check --fix' repairs what can be repaired",
+            inconsistencies(number)
         )),
-        (count, true) => Err(format!("{count} left: each says what to do")),
+        (number, true) => Err(format!(
+            "{} left; each line above names the remedy",
+            inconsistencies(number)
+        )),
     }
 }
 
-/// Removes what the plugins made and says what that was.
+fn inconsistencies(number: usize) -> String {
+    let noun = if number == 1 {
+        "inconsistency"
+    } else {
+        "inconsistencies"
+    };
+    format!("{number} {noun}")
+}
+
+/// Removes the objects of the plugins and prints their numbers.
 pub(super) fn cleanup(state: &StateDir) -> Result<(), String> {
     let removed = cni_ipam::cleanup(&state.path())
-        .map_err(|error| format!("what the plugins made is removed only in part: {error}"))?;
+        .map_err(|error| format!("the plugins' interfaces and files are removed only partly: {error}"))?;
     println!(
-        "removed {} pod interfaces with their routes, {} addresses, {} records of pods{}",
-        removed.interfaces,
-        removed.addresses,
-        removed.attachments,
+        "removed {} with their routes, {}, {}{}",
+        count(removed.interfaces, "pod interface"),
+        count(removed.addresses, "claimed address"),
+        count(removed.attachments, "attachment record"),
         if removed.table { ", the nftables table" } else { "" }
     );
     Ok(())

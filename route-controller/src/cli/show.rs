@@ -2,6 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 
+use crate::count::count;
 use crate::status::{
     BfdStatus, BlockStatus, ClusterStatus, Counts, FibStatus, PathStatus, PeerStatus, Reply, RouteStatus,
 };
@@ -18,6 +19,7 @@ pub(super) fn table(reply: &Reply) -> String {
         Reply::NetworkPolicies(status) => super::network_policy::policies(status),
         Reply::Explanations(all) => super::network_policy::explanations(all),
         Reply::Cut(flows) => super::network_policy::cut(flows),
+        Reply::Services(services) => super::services::table(services),
         Reply::Diff(diff) => super::diff::text(diff),
         Reply::Done(text) | Reply::Error(text) => text.clone(),
     }
@@ -150,7 +152,7 @@ fn cluster_in_full(cluster: &ClusterStatus) -> String {
         why => format!("no: {}", why.join("; ")),
     };
     let drained = match cluster.drained.as_str() {
-        "prefer-others" => "peers are told to prefer other paths",
+        "prefer-others" => "peers are asked to prefer other paths",
         "withdrawn" => "this node's routes are withdrawn",
         _ => "no",
     };
@@ -161,10 +163,14 @@ fn cluster_in_full(cluster: &ClusterStatus) -> String {
     ];
     if cluster.followed {
         lines.push(("nodes", cluster.nodes.to_string()));
-        let services = format!("{}, {} prefixes announced", cluster.services, cluster.announced);
+        let services = format!(
+            "{}, {} announced",
+            cluster.services,
+            count(cluster.announced, "prefix")
+        );
         lines.push(("Services", services));
     } else {
-        lines.push(("Kubernetes", "nothing is asked of it".to_owned()));
+        lines.push(("Kubernetes", "not used".to_owned()));
     }
     if !cluster.next_start.is_empty() {
         lines.push(("at next start", cluster.next_start.join("; ")));
@@ -187,7 +193,7 @@ fn cluster_in_full(cluster: &ClusterStatus) -> String {
         out = format!("{out}\n{}\n", text(&watches, ""));
     }
     for rejected in &cluster.rejected {
-        out = format!("{out}\nnot taken: {}: {}", rejected.subject, rejected.reason);
+        out = format!("{out}\nrejected: {}: {}", rejected.subject, rejected.reason);
     }
     out
 }

@@ -12,6 +12,7 @@ use kube::api::{Patch, PatchParams};
 use tokio::sync::watch;
 
 use super::client::LazyClient;
+use super::error;
 
 /// Between attempts.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -77,12 +78,17 @@ async fn follow(node: String, mut news: watch::Receiver<Wanted>) {
         loop {
             let wanted = news.borrow_and_update().network.clone();
             match patch(&mut client, &node, &wanted).await {
-                Ok(()) => break tracing::info!(network = ?wanted, "condition NetworkUnavailable"),
+                Ok(()) => {
+                    break tracing::info!(event = "condition_written", network = ?wanted, "node condition NetworkUnavailable written");
+                }
                 // Once: it is tried until it is taken.
                 Err(error) if !failed => {
-                    tracing::warn!(%error, "the node's condition NetworkUnavailable is not taken; it is tried again every 5 s");
+                    let error = error::in_words(&error);
+                    tracing::warn!(event = "condition_failed", %error, "cannot write the node condition NetworkUnavailable; trying again every 5 s");
                 }
-                Err(error) => tracing::debug!(%error, "condition NetworkUnavailable"),
+                Err(error) => {
+                    tracing::debug!(event = "condition_failed", error = %error::in_words(&error), "cannot write the node condition NetworkUnavailable")
+                }
             }
             failed = true;
             tokio::select! {
@@ -102,7 +108,7 @@ async fn patch(client: &mut LazyClient, node: &str, network: &Network) -> kube::
         Network::Drained => (
             "True",
             "PodrouteDrained",
-            "the node is drained and its routes are withdrawn; 'podroute undrain' takes that back",
+            "the node is drained and its routes are withdrawn; 'podroute undrain' ends that",
         ),
         Network::Available => (
             "False",

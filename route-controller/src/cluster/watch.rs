@@ -19,6 +19,7 @@ use podroute_config::{ClusterFacts, FromKubernetes};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::error;
 use super::handover::Handover;
 use super::health::{News, Patience, Watches};
 use super::index::Index;
@@ -111,7 +112,7 @@ pub(crate) fn observed(client: Client, watches: &Watches) -> Client {
             if let Some(resource) = asked.filter(|_| answer.status().is_success())
                 && let News::Back(after) = watches.succeeded(resource, Instant::now())
             {
-                tracing::info!(%resource, away_for = ?after, "the Kubernetes API answers again");
+                tracing::info!(event = "api_reachable", %resource, away_for = ?after, "the Kubernetes API answers again");
             }
             Ok::<_, tower::BoxError>(answer)
         }
@@ -122,10 +123,7 @@ pub(crate) fn observed(client: Client, watches: &Watches) -> Client {
 /// The log hears of an outage once.
 fn failed(resource: &'static str, error: String, watches: &Watches) {
     if watches.failed(resource, Instant::now(), error.clone()) == News::Lost {
-        tracing::warn!(
-            %resource, %error,
-            "no good answer from the Kubernetes API; what is known stays, and it is asked again at least every 30 s"
-        );
+        tracing::warn!(event = "api_unreachable", %resource, %error, "cannot read from the Kubernetes API; the last known objects stay in use; trying again at least every 30 s");
     }
 }
 
@@ -163,28 +161,11 @@ pub(crate) fn patiently<K: Send + 'static>(
             };
             let is_gone = matches!(&error, watcher::Error::WatchError(status) if status.code == GONE);
             if !is_gone {
-                failed(resource, in_words(&error), &watches);
+                failed(resource, error::of_watch(&error), &watches);
             }
             tokio::time::sleep(patience.after_failure(Instant::now())).await;
         }
     })
-}
-
-/// The error with its causes, each once: the outermost one alone says little.
-fn in_words(error: &watcher::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = inner.source();
-    }
-    if text.contains("forbidden") {
-        text.push_str("; give the service account the rights of examples/kubernetes/base/rbac.yaml");
-    }
-    text
 }
 
 async fn run(mut index: Index, mut streams: Streams, sender: watch::Sender<Option<ClusterFacts>>) {

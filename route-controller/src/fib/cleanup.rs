@@ -1,4 +1,4 @@
-//! `podroute cleanup`: everything of ours leaves the kernel.
+//! `podroute cleanup`: removes everything of podroute from the kernel.
 
 use std::io;
 
@@ -10,7 +10,8 @@ use super::dump;
 use super::objects::{Content, ObjectOp};
 use super::writer;
 
-/// Removes every route of ours, of any table, our rules and nexthop objects. Gives how many there were.
+/// Removes every route with podroute's protocol number from all tables, its policy rules and nexthop objects. Returns how many there
+/// were.
 pub(crate) async fn cleanup() -> io::Result<usize> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let task = tokio::spawn(connection);
@@ -29,7 +30,7 @@ pub(crate) async fn cleanup() -> io::Result<usize> {
             .into_iter()
             .filter(|route| u8::from(route.header.protocol) == super::PROTOCOL)
         {
-            // The key alone: a nexthop object and what it comes to are read together, and refused together.
+            // By its key alone: the kernel returns a nexthop object together with its next hops, but refuses a request with both.
             route.attributes.retain(|attribute| {
                 use netlink_packet_route::route::RouteAttribute;
                 matches!(
@@ -51,13 +52,12 @@ pub(crate) async fn cleanup() -> io::Result<usize> {
     Ok(removed + rules + cleanup_objects()?)
 }
 
-/// Removes every nexthop object of ours; their routes are gone already.
+/// Removes every nexthop object of podroute, after their routes.
 fn cleanup_objects() -> io::Result<usize> {
-    let Ok((ours, _)) = dump::read_objects() else {
-        return Ok(0); // a kernel without them
+    let Ok((mut ours, _)) = dump::read_objects() else {
+        return Ok(0); // this kernel has no nexthop objects
     };
     let rank = |content: &Content| u8::from(matches!(content, Content::Single(..)));
-    let mut ours = ours;
     ours.sort_by_key(|(_, content)| rank(content)); // groups first
     let ops: Vec<ObjectOp> = ours.into_iter().map(|(id, _)| ObjectOp::Remove(id)).collect();
     let outcomes = writer::apply_objects(&ops)?;

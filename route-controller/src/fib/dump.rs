@@ -2,22 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::time::Duration;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use linux::netlink::{DUMP, Message, REQUEST, Socket, frame};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike};
 use rustc_hash::FxHashSet;
 
 use super::foreign::ForeignRoutes;
-use super::frame;
 use super::message::{Read, read_address, read_link, read_route};
 use super::object_message::{self, Found};
 use super::objects::Content;
 use super::route::{RouteKey, RouteSpec};
-use super::socket::big_buffer;
 use super::{Address, Link, Standing};
 
 /// Links, addresses and routes.
@@ -61,20 +57,21 @@ pub(crate) type ObjectReading = (Vec<(u32, Content)>, BTreeSet<u32>);
 const GET_LINK: u16 = 18;
 const GET_ADDRESS: u16 = 22;
 const GET_ROUTE: u16 = 26;
-const DONE: u16 = 3;
-/// NLM_F_DUMP_INTR: what is dumped changed meanwhile.
-const INTERRUPTED: u16 = 0x10;
 /// An answer that the kernel changed meanwhile is asked for again, so often.
 const TRIES: usize = 3;
+/// The longest wait for a part of an answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Room for what the kernel sends in bulk.
+pub(super) const RECEIVE_BUFFER: usize = 8 << 20;
 
 /// Reads all links, addresses and routes of the main and of this table.
 pub(crate) fn read_all(table: u32) -> io::Result<Reading> {
     let mut reading = Reading::default();
     let request = |kind, family: u8, length| {
         let mut out = Vec::new();
-        frame::message(&mut out, kind, NLM_F_REQUEST | NLM_F_DUMP, 1, |out| {
+        frame::message(&mut out, kind, REQUEST | DUMP, 1, |out| {
             out.push(family);
-            out.resize(frame::HEADER + length, 0);
+            out.resize(out.len() + length - 1, 0);
         });
         out
     };
@@ -98,8 +95,8 @@ pub(crate) fn read_all(table: u32) -> io::Result<Reading> {
     Ok(reading)
 }
 
-fn parse(message: &[u8]) -> Option<RouteNetlinkMessage> {
-    match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message)
+fn parse(message: &Message<'_>) -> Option<RouteNetlinkMessage> {
+    match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message.bytes)
         .ok()?
         .payload
     {
@@ -122,38 +119,16 @@ pub(crate) fn read_objects() -> io::Result<ObjectReading> {
 }
 
 /// Asks until the answer is of one moment, or often enough: what is wrong in it is found by the next one.
-fn dump<T>(request: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
+fn dump<T>(request: &[u8], read: impl Fn(&Message<'_>) -> Option<T>) -> io::Result<Vec<T>> {
+    let socket = Socket::route()?;
+    socket.set_timeout(TIMEOUT)?;
+    socket.set_receive_buffer(RECEIVE_BUFFER);
     let mut found = Vec::new();
     for _ in 0..TRIES {
         found.clear();
-        if dump_once(request, |message| found.extend(read(message)))? {
+        if socket.dump(request, |message| found.extend(read(message)))? {
             break;
         }
     }
     Ok(found)
-}
-
-/// Whether the answer is of one moment.
-fn dump_once(request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<bool> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    big_buffer(&socket);
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
-    socket.send(request, 0)?;
-    let (mut whole, mut buf) = (true, Vec::with_capacity(64 << 10));
-    loop {
-        buf.clear();
-        socket.recv(&mut buf, 0)?;
-        for message in frame::messages(&buf) {
-            whole &= frame::half(message, 6).is_none_or(|flags| flags & INTERRUPTED == 0);
-            let code = || frame::word(message, frame::HEADER).map_or(0, u32::cast_signed);
-            match frame::kind(message) {
-                // The end carries a code too.
-                DONE if code() == 0 => return Ok(whole),
-                DONE | object_message::ERROR => return Err(io::Error::from_raw_os_error(-code())),
-                _ => each(message),
-            }
-        }
-    }
 }

@@ -11,7 +11,8 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteScope, RouteType, RouteVia,
 };
 
-use super::frame::{self, attribute, patch};
+use linux::netlink::frame::{self, attribute};
+
 use super::route::MAIN;
 use super::{Address, Foreign, Hop, Leg, Link, Op, PROTOCOL, RouteKey, RouteSpec, Standing, Target};
 
@@ -104,8 +105,7 @@ fn next_hop(out: &mut Vec<u8>, leg: Leg, family: Family) {
     out.extend([0, 0, 0, leg.weight.saturating_sub(1)]);
     out.extend(leg.hop.ifindex.to_ne_bytes());
     gateway(out, leg.hop, family);
-    let length = u16::try_from(out.len() - start).unwrap_or(u16::MAX);
-    patch(out, start, &length.to_ne_bytes());
+    frame::set_length(out, start);
 }
 
 /// RTA_GATEWAY, or RTA_VIA for an IPv6 gateway of an IPv4 route (RFC 8950).

@@ -9,9 +9,7 @@ pub(crate) mod cleanup;
 mod cost;
 mod delta;
 mod dump;
-mod filter;
 mod foreign;
-mod frame;
 mod guard;
 pub(crate) mod message;
 pub(crate) mod netlink;
@@ -23,7 +21,6 @@ mod resolve;
 mod route;
 pub(crate) mod rules;
 mod sets;
-mod socket;
 pub(crate) mod task;
 mod writer;
 
@@ -31,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_proto::engine::{FibChange, FibHop, Reach};
+use bgp_proto::engine::{FibChange, FibNextHop, Reach};
 use bgp_proto::types::{Family, Prefix};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -60,6 +57,8 @@ pub(crate) struct FibConfig {
     pub(crate) via_default: bool,
     /// Learned routes must lie in these.
     pub(crate) pod_cidrs: Vec<Prefix>,
+    /// Addresses of Services, which each node answers for itself.
+    pub(crate) services: Vec<Prefix>,
     /// Preferred source per family.
     pub(crate) sources: Vec<IpAddr>,
     /// Routes refer to nexthop objects, where the kernel has them.
@@ -308,7 +307,7 @@ impl Fib {
         }
     }
 
-    fn join_set(&mut self, next_hops: &Arc<[FibHop]>, family: Family) -> SetId {
+    fn join_set(&mut self, next_hops: &Arc<[FibNextHop]>, family: Family) -> SetId {
         let (id, is_new) = self.sets.join(next_hops, family);
         if is_new {
             for hop in next_hops.iter() {
@@ -330,7 +329,7 @@ impl Fib {
     }
 
     /// Next hops that no set has any more: nobody follows them, so what is known of them goes stale.
-    fn forget_unused(&mut self, next_hops: &[FibHop]) {
+    fn forget_unused(&mut self, next_hops: &[FibNextHop]) {
         for hop in next_hops {
             if let Some(users) = self.users.get_mut(&hop.addr) {
                 *users -= 1;
@@ -405,7 +404,7 @@ impl Fib {
     }
 
     /// What next hops resolve to, sorted; a way out that several lead to has the largest of their weights.
-    fn legs_of(&mut self, next_hops: &[FibHop]) -> Vec<Leg> {
+    fn legs_of(&mut self, next_hops: &[FibNextHop]) -> Vec<Leg> {
         let mut legs = BTreeMap::new();
         for next_hop in next_hops {
             for hop in self.resolve_used(next_hop.addr).hops {

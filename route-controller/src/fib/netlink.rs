@@ -4,25 +4,24 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
 
-use futures::FutureExt;
+use linux::netlink::{Socket, messages};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, TokioSocket};
-use tokio::task::unconstrained;
+use nix::errno::Errno;
+use tokio::io::unix::AsyncFd;
 
 use super::dump::{self, ObjectReading, Reading};
 use super::foreign::Arrival;
-use super::frame;
 use super::message::{Read, read_address, read_link, read_route};
 use super::object_message;
-use super::socket::big_buffer;
 use super::{Address, Failure, Link, Standing};
 
 /// Datagrams that are read together.
 const MOST_DATAGRAMS: usize = 1024;
+
+/// Nobody asked for it: it follows from something else that changed.
+pub(crate) type ByKernel = bool;
 
 /// What the kernel told.
 #[derive(Debug)]
@@ -31,7 +30,8 @@ pub(crate) enum News {
     AddressNew(Address, Standing),
     AddressGone(Address),
     RouteNew(Read, Arrival),
-    RouteGone(Read),
+    /// By the kernel itself: with its interface or an address.
+    RouteGone(Read, ByKernel),
     /// Somebody, perhaps the kernel itself, changed nexthop objects.
     Objects,
     /// Somebody took this one away.
@@ -44,8 +44,8 @@ pub(crate) enum News {
 
 /// Listens to links, addresses and routes.
 pub(crate) struct Monitor {
-    socket: TokioSocket,
-    buf: bytes::BytesMut,
+    socket: AsyncFd<Socket>,
+    buffer: Vec<u8>,
     /// Notifications were lost, and perhaps more will be until the socket is empty.
     overrun: bool,
 }
@@ -53,11 +53,9 @@ pub(crate) struct Monitor {
 impl Monitor {
     /// Listens to what everybody but the writer with this port does.
     pub(crate) fn new(own_port: u32) -> io::Result<Self> {
-        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-        let inner = socket.socket_mut();
-        inner.bind_auto()?;
-        ignore(inner, own_port);
-        for group in [
+        let socket = Socket::route()?;
+        ignore(&socket, own_port);
+        let groups = [
             libc::RTNLGRP_LINK,
             libc::RTNLGRP_IPV4_IFADDR,
             libc::RTNLGRP_IPV6_IFADDR,
@@ -66,72 +64,77 @@ impl Monitor {
             libc::RTNLGRP_NEXTHOP,
             libc::RTNLGRP_IPV4_RULE,
             libc::RTNLGRP_IPV6_RULE,
-        ] {
-            inner.add_membership(group)?;
-        }
-        big_buffer(inner);
+        ];
+        socket.join(&groups)?;
+        socket.set_receive_buffer(dump::RECEIVE_BUFFER);
         Ok(Self {
-            socket,
-            buf: bytes::BytesMut::with_capacity(64 << 10),
+            socket: register(socket)?,
+            buffer: vec![0; 64 << 10],
             overrun: false,
         })
     }
 
     /// The writer has a new port.
     pub(crate) fn ignore(&mut self, own_port: u32) {
-        ignore(self.socket.socket_mut(), own_port);
+        ignore(self.socket.get_ref(), own_port);
     }
 
     /// The news of all datagrams that are there, of one at least; those of our own changes (`own_port`) are left out.
     /// However many nexthop objects changed, that is one piece of news.
     pub(crate) async fn next(&mut self, own_port: u32, table: u32) -> io::Result<Vec<News>> {
-        let mut news = Vec::new();
-        let mut objects = self.receive(own_port, table, &mut news).await?;
-        for _ in 1..MOST_DATAGRAMS {
-            // A task's budget is no empty socket.
-            match unconstrained(self.receive(own_port, table, &mut news)).now_or_never() {
-                Some(more) => objects |= more?,
-                None => {
-                    // Until all of them are received the kernel adds no more, and does not say so again.
-                    news.extend(std::mem::take(&mut self.overrun).then_some(News::Overrun));
-                    break;
+        loop {
+            let mut ready = self.socket.readable().await?;
+            let (mut news, mut objects, mut is_empty) = (Vec::new(), false, true);
+            for _ in 0..MOST_DATAGRAMS {
+                match ready.get_inner().try_receive(&mut self.buffer) {
+                    Ok(datagram) => {
+                        objects |= read_news(datagram, own_port, table, &mut news);
+                        is_empty = false;
+                    }
+                    Err(Errno::EAGAIN) => {
+                        ready.clear_ready();
+                        // Until all of them are received the kernel adds no more, and does not say so again.
+                        if std::mem::take(&mut self.overrun) {
+                            news.push(News::Overrun);
+                            is_empty = false;
+                        }
+                        break;
+                    }
+                    Err(Errno::ENOBUFS) => self.overrun = true,
+                    Err(error) => return Err(error.into()),
                 }
             }
+            if !is_empty {
+                news.extend(objects.then_some(News::Objects));
+                return Ok(news);
+            }
         }
-        news.extend(objects.then_some(News::Objects));
-        Ok(news)
     }
+}
 
-    /// One datagram; whether nexthop objects changed.
-    async fn receive(&mut self, own_port: u32, table: u32, news: &mut Vec<News>) -> io::Result<bool> {
-        self.buf.clear();
-        self.buf.reserve(64 << 10);
-        match self.socket.recv_from(&mut self.buf).await {
-            Ok(_) => return Ok(read_news(&self.buf, own_port, table, news)),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.overrun = true,
-            Err(error) => return Err(error),
-        }
-        Ok(false)
-    }
+#[expect(unsafe_code, reason = "AsyncFd::register has a contract about the descriptor")]
+fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: `Socket` owns its descriptor, and neither closes nor replaces it before it is dropped.
+    Ok(unsafe { AsyncFd::register(socket) }?)
 }
 
 /// Without the filter everything works, only slower: [`read_news`] leaves our own changes out too.
 fn ignore(socket: &Socket, own_port: u32) {
-    if let Err(error) = super::filter::drop_caused_by(socket.as_fd(), own_port) {
-        tracing::debug!(%error, "no filter for our own route notifications");
+    if let Err(error) = socket.ignore_changes_by(own_port) {
+        tracing::debug!(event = "no_notification_filter", %error, "cannot filter notifications of own changes; they are ignored after reading");
     }
 }
 
 /// Adds the news of a datagram; whether nexthop objects changed.
 fn read_news(bytes: &[u8], own_port: u32, table: u32, news: &mut Vec<News>) -> bool {
     let mut objects = false;
-    for message in frame::messages(bytes).filter(|message| frame::word(message, 12) != Some(own_port)) {
-        if matches!(frame::kind(message), object_message::NEW | object_message::DEL) {
-            if frame::kind(message) == object_message::DEL {
-                news.extend(object_message::id(message).map(News::ObjectGone));
+    for message in messages(bytes).filter(|message| message.port != own_port) {
+        if matches!(message.kind, object_message::NEW | object_message::DEL) {
+            if message.kind == object_message::DEL {
+                news.extend(object_message::id(&message).map(News::ObjectGone));
             }
             objects = true;
-        } else if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
+        } else if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message.bytes) {
             news.extend(one_news(message, table));
         }
     }
@@ -140,6 +143,7 @@ fn read_news(bytes: &[u8], own_port: u32, table: u32, news: &mut Vec<News>) -> b
 
 fn one_news(message: NetlinkMessage<RouteNetlinkMessage>, table: u32) -> Option<News> {
     let flags = message.header.flags;
+    let by_kernel: ByKernel = message.header.port_number == 0;
     let NetlinkPayload::InnerMessage(message) = message.payload else {
         return None;
     };
@@ -164,7 +168,9 @@ fn one_news(message: NetlinkMessage<RouteNetlinkMessage>, table: u32) -> Option<
         RouteNetlinkMessage::NewRoute(route) => {
             read_route(&route, table).map(|route| News::RouteNew(route, Arrival::of(flags)))
         }
-        RouteNetlinkMessage::DelRoute(route) => read_route(&route, table).map(News::RouteGone),
+        RouteNetlinkMessage::DelRoute(route) => {
+            read_route(&route, table).map(|route| News::RouteGone(route, by_kernel))
+        }
         RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(News::Rules),
         _ => None,
     }

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use bgp_proto::types::Family;
 
-use super::frame::{self, attribute, half, word};
+use linux::netlink::frame::{self, Attributes, Message, attribute, u16_at, u32_at};
+use linux::netlink::{ACK, CREATE, DUMP, NESTED, REPLACE, REQUEST};
+
 use super::objects::{Content, ObjectOp, Resilience};
 use super::route::{Hop, PROTOCOL};
 
@@ -12,8 +14,6 @@ use super::route::{Hop, PROTOCOL};
 pub(crate) const NEW: u16 = 104;
 pub(crate) const DEL: u16 = 105;
 const GET: u16 = 106;
-/// NLMSG_ERROR.
-pub(crate) const ERROR: u16 = 2;
 
 const ID: u16 = 1;
 const GROUP: u16 = 2;
@@ -29,16 +29,9 @@ const BUCKETS: u16 = 1;
 const IDLE_TIMER: u16 = 2;
 /// The kernel tells times to programs in these (USER_HZ).
 const TICKS_PER_SECOND: u32 = 100;
-const NESTED: u16 = 0x8000;
 
-const REQUEST: u16 = 0x1;
-const ACK: u16 = 0x4;
-const REPLACE: u16 = 0x100;
-const CREATE: u16 = 0x400;
-const DUMP: u16 = 0x300;
-
-/// `nlmsghdr` and `nhmsg`.
-const HEADERS: usize = 24;
+/// Octets of `nhmsg`.
+const NHMSG: usize = 8;
 
 /// A message about objects: `nhmsg` (family, scope, protocol, reserved, flags), then what `attributes` appends.
 fn message(
@@ -134,26 +127,24 @@ pub(crate) enum Found {
 }
 
 /// The object that a message is about.
-pub(crate) fn id(message: &[u8]) -> Option<u32> {
-    let mut attributes = frame::attributes(message.get(HEADERS..)?);
-    let (_, value) = attributes.find(|(kind, _)| *kind == ID)?;
-    word(value, 0)
+pub(crate) fn id(message: &Message<'_>) -> Option<u32> {
+    Attributes(message.body().get(NHMSG..)?).u32(ID)
 }
 
 /// The object of a message; `None` for other messages.
-pub(crate) fn read_one(message: &[u8]) -> Option<Found> {
-    if frame::kind(message) != NEW {
+pub(crate) fn read_one(message: &Message<'_>) -> Option<Found> {
+    if message.kind != NEW {
         return None;
     }
-    let [family, _, protocol, ..] = message.get(frame::HEADER..HEADERS)? else {
+    let [family, _, protocol, ..] = message.body() else {
         return None;
     };
     let (mut id, mut hop, mut gateway) = (None, None, None);
     let (mut group, mut resilience) = (None, None);
-    for (kind, value) in frame::attributes(message.get(HEADERS..)?) {
+    for (kind, value) in Attributes(message.body().get(NHMSG..)?) {
         match kind {
-            ID => id = word(value, 0),
-            OIF => hop = word(value, 0),
+            ID => id = u32_at(value, 0),
+            OIF => hop = u32_at(value, 0),
             GATEWAY => gateway = address(value),
             GROUP => group = Some(members(value)),
             RES_GROUP => resilience = read_resilience(value),
@@ -180,17 +171,17 @@ pub(crate) fn read_one(message: &[u8]) -> Option<Found> {
 
 /// Ids and weights of `struct nexthop_grp`, sorted.
 fn members(value: &[u8]) -> Vec<(u32, u8)> {
-    let member = |one: &[u8]| Some((word(one, 0)?, one.get(4)?.saturating_add(1)));
+    let member = |one: &[u8]| Some((u32_at(one, 0)?, one.get(4)?.saturating_add(1)));
     let mut members: Vec<(u32, u8)> = value.chunks_exact(8).filter_map(member).collect();
     members.sort_unstable();
     members
 }
 
 fn read_resilience(value: &[u8]) -> Option<Resilience> {
-    let find = |wanted: u16| frame::attributes(value).find(|(kind, _)| *kind == wanted);
+    let find = |wanted: u16| Attributes(value).get(wanted);
     Some(Resilience {
-        buckets: half(find(BUCKETS)?.1, 0)?,
-        idle_seconds: word(find(IDLE_TIMER)?.1, 0)? / TICKS_PER_SECOND,
+        buckets: u16_at(find(BUCKETS)?, 0)?,
+        idle_seconds: u32_at(find(IDLE_TIMER)?, 0)? / TICKS_PER_SECOND,
     })
 }
 
@@ -229,7 +220,9 @@ mod tests {
         for (id, content) in (1..).zip(&contents) {
             encode(&ObjectOp::Put(id, content.clone()), id, &mut bytes);
         }
-        let found: Vec<Found> = frame::messages(&bytes).filter_map(read_one).collect();
+        let found: Vec<Found> = frame::messages(&bytes)
+            .filter_map(|message| read_one(&message))
+            .collect();
         let wanted: Vec<Found> = (1..)
             .zip(contents)
             .map(|(id, content)| Found::Ours(id, content))
@@ -246,10 +239,10 @@ mod tests {
             &mut bytes,
         );
         for cut in 0..bytes.len() {
-            frame::messages(&bytes[..cut]).for_each(|message| drop(read_one(message)));
+            frame::messages(&bytes[..cut]).for_each(|message| drop(read_one(&message)));
             let mut changed = bytes.clone();
             changed[cut] ^= 0xff;
-            frame::messages(&changed).for_each(|message| drop(read_one(message)));
+            frame::messages(&changed).for_each(|message| drop(read_one(&message)));
         }
     }
 }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp_proto::engine::FibHop;
+use bgp_proto::engine::FibNextHop;
 use bgp_proto::types::Family;
 use rustc_hash::FxHashMap;
 
@@ -22,7 +22,7 @@ use super::route::{Hop, Leg};
 use std::net::IpAddr;
 
 /// BGP next hops of a route, and its family.
-pub(crate) type SetKey = (Arc<[FibHop]>, Family);
+pub(crate) type SetKey = (Arc<[FibNextHop]>, Family);
 
 /// Ids of ours begin here (245, our protocol number, in the first octet).
 const FIRST: u32 = 0xf500_0000;

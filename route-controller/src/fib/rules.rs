@@ -1,7 +1,7 @@
-//! Policy rules (`ip rule`) that lead to a table of our own.
+//! Policy rules (`ip rule`) that lead to podroute's own table.
 //!
-//! Two at most: one a family, `from all lookup TABLE` at the configured priority, with our protocol number as their
-//! mark. Level-triggered: [`ensure`] reads what there is, and makes it what it should be.
+//! At most two: one per family, `from all lookup TABLE` at the configured priority, marked with podroute's protocol number.
+//! [`ensure`] compares what exists with what is wanted, and changes the difference.
 
 use std::io;
 
@@ -11,14 +11,15 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
 use super::route::PROTOCOL;
 
-/// What a rule of ours says.
+/// A rule of podroute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Rule {
     pub(crate) priority: u32,
     pub(crate) table: u32,
 }
 
-/// Makes the rules of ours just this one, in both families, or none. Gives how many were added and removed.
+/// Makes this the only rule with podroute's protocol number in both families, or removes all. Returns how many rules were added and
+/// removed.
 pub(crate) async fn ensure(wanted: Option<Rule>) -> io::Result<(usize, usize)> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let task = tokio::spawn(connection);
@@ -37,7 +38,7 @@ async fn ensure_with(
         let found: Vec<RuleMessage> = handle.rule().get(version).execute().try_collect().await?;
         let ours = found.into_iter().filter(is_ours);
         let (right, wrong): (Vec<_>, Vec<_>) = ours.partition(|rule| Some(read(rule)) == wanted);
-        // The new one first: packets find their way throughout.
+        // The new one first, so that packets always find a rule.
         if let (Some(rule), true) = (wanted, right.is_empty()) {
             add(handle, rule, v4).await?;
             added += 1;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bgp_proto::engine::FibHop;
+use bgp_proto::engine::FibNextHop;
 use bgp_proto::types::Family;
 use rustc_hash::FxHashMap;
 
@@ -33,7 +33,7 @@ pub(crate) struct Sets {
 
 impl Sets {
     /// One route more has this set; `true` when the set is new.
-    pub(crate) fn join(&mut self, next_hops: &Arc<[FibHop]>, family: Family) -> (SetId, bool) {
+    pub(crate) fn join(&mut self, next_hops: &Arc<[FibNextHop]>, family: Family) -> (SetId, bool) {
         if let Some(((last, of), id)) = &self.last
             && Arc::ptr_eq(last, next_hops)
             && *of == family
@@ -138,8 +138,8 @@ fn slot(slots: &mut [Option<Set>], id: SetId) -> Option<&mut Set> {
 mod tests {
     use super::*;
 
-    fn set(last: u8) -> Arc<[FibHop]> {
-        let hop = FibHop {
+    fn set(last: u8) -> Arc<[FibNextHop]> {
+        let hop = FibNextHop {
             addr: [192, 0, 2, last].into(),
             weight: 1,
         };

@@ -14,6 +14,7 @@ pub(super) fn fib() -> Fib {
         table: 254,
         rule_priority: None,
         via_default: false,
+        services: Vec::new(),
         pod_cidrs: vec![prefix("10.244.0.0/16")],
         sources: vec!["192.0.2.11".parse().unwrap()],
         objects: false,
@@ -56,7 +57,7 @@ pub(super) fn learned(text: &str, hops: &[&str]) -> FibChange {
         prefix: prefix(text),
         next_hops: hops
             .iter()
-            .map(|hop| FibHop {
+            .map(|hop| FibNextHop {
                 addr: hop.parse().unwrap(),
                 weight: 1,
             })

@@ -10,17 +10,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use bfd::BesideBfd;
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike};
+use bfd::RealtimeGuard;
+use linux::netlink::{NLMSG_ERROR, Socket, messages};
 
 use super::dump::{self, ObjectReading};
 use super::message::encode;
 use super::objects::ObjectOp;
-use super::socket::big_buffer;
-use super::{Failure, Op, frame, object_message};
+use super::{Failure, Op, object_message};
 
 /// Changes sent with one system call.
 pub(crate) const BATCH: usize = 512;
@@ -180,7 +176,7 @@ fn run(
             continue;
         }
         // One message about a nexthop object can move a hundred thousand routes, in a tenth of a second.
-        let beside = matches!(job.batch, Batch::Objects(_)).then(BesideBfd::begin);
+        let beside = matches!(job.batch, Batch::Objects(_)).then(RealtimeGuard::begin);
         let outcomes = socket.make(&job.bytes, job.first, job.batch.len());
         drop(beside);
         // Answers that come late must not be taken for those to what follows.
@@ -219,50 +215,39 @@ struct Exchange {
 
 impl Exchange {
     fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        let port = socket.bind_auto()?.port_number();
-        socket.connect(&SocketAddr::new(0, 0))?;
-        socket.set_cap_ack(true)?;
-        big_buffer(&socket);
-        let timeout = TimeVal::seconds(i64::try_from(TIMEOUT.as_secs()).unwrap_or(5));
-        setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
+        let socket = Socket::route()?;
+        let port = socket.bind()?;
+        socket.set_receive_buffer(dump::RECEIVE_BUFFER);
+        socket.set_timeout(TIMEOUT)?;
         Ok(Self {
             socket,
             port,
-            buf: Vec::with_capacity(64 << 10),
+            buf: vec![0; 64 << 10],
         })
     }
 
     /// Sends `count` messages from number `first` on, and waits for the answer to the last.
     fn make(&mut self, bytes: &[u8], first: u32, count: usize) -> Outcomes {
-        self.socket.send(bytes, 0)?;
+        self.socket.send(bytes)?;
         let mut outcomes = vec![Ok(()); count];
         let last = count.saturating_sub(1);
         loop {
-            self.buf.clear();
-            self.socket.recv(&mut self.buf, 0)?;
-            for (sequence, code) in answers(&self.buf) {
-                let index = sequence.wrapping_sub(first) as usize;
+            let answers = messages(self.socket.receive(&mut self.buf)?);
+            for answer in answers.filter(|message| message.kind == NLMSG_ERROR) {
+                let index = answer.sequence.wrapping_sub(first) as usize;
                 let Some(outcome) = outcomes.get_mut(index) else {
                     continue;
                 };
-                *outcome = if code == 0 { Ok(()) } else { Err(failure(-code)) };
+                *outcome = match answer.errno() {
+                    0 => Ok(()),
+                    errno => Err(failure(errno)),
+                };
                 if index == last {
                     return Ok(outcomes);
                 }
             }
         }
     }
-}
-
-/// Sequence numbers and codes of the acknowledgements and errors in a datagram.
-fn answers(bytes: &[u8]) -> impl Iterator<Item = (u32, i32)> {
-    frame::messages(bytes)
-        .filter(|message| frame::kind(message) == object_message::ERROR)
-        .filter_map(|message| {
-            let code = frame::word(message, frame::HEADER)?.cast_signed();
-            Some((frame::word(message, 8)?, code))
-        })
 }
 
 fn failure(errno: i32) -> Failure {

@@ -1,4 +1,4 @@
-//! What goes into the engine and what comes out.
+//! Inputs and outputs of the engine.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,26 +14,26 @@ pub use crate::rib::nexthop::Reach;
 use crate::types::{Asn, Community, Family, FamilySet, PeerId, Prefix, RouterId};
 use crate::wire::{Notification, Refresh, RouteBatch};
 
-/// What the engine knows of itself.
+/// Configuration of the engine.
 #[derive(Clone, PartialEq, Debug)]
 pub struct EngineConfig {
-    /// Our AS number (that of the cluster).
+    /// Our AS number.
     pub asn: Asn,
-    /// Our identifier; also ORIGINATOR_ID and, unless given, CLUSTER_ID.
+    /// Our BGP identifier; also ORIGINATOR_ID and, by default, CLUSTER_ID.
     pub router_id: RouterId,
-    /// Route reflector cluster (RFC 4456 §7).
+    /// Route reflector cluster (RFC 4456 §7); `None`: the BGP identifier.
     pub cluster_id: Option<u32>,
-    /// Most equal paths that go into the kernel together, 1–64.
+    /// Most equal paths installed in the kernel together, 1–64.
     pub max_paths: u8,
     /// Equal paths may come from different neighbour ASes.
     pub multipath_relax: bool,
-    /// Shares of equal paths follow their link bandwidth (draft-ietf-idr-link-bandwidth).
+    /// Weights of equal paths follow their link bandwidth (draft-ietf-idr-link-bandwidth).
     pub link_bandwidth: bool,
-    /// Next hops count as reachable without being resolved: for reflectors and route servers without a FIB.
+    /// Treat all next hops as reachable: for reflectors and route servers without a FIB.
     pub assume_reachable: bool,
 }
 
-/// How equal paths are used: what of [`EngineConfig`] can change at any time.
+/// Multipath rules: the part of [`EngineConfig`] that can change at run time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EqualPaths {
     /// As [`EngineConfig::max_paths`].
@@ -44,104 +44,109 @@ pub struct EqualPaths {
     pub link_bandwidth: bool,
 }
 
-/// A route of our own.
+/// A route that this speaker originates.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Originated {
-    /// What we originate.
+    /// The prefix.
     pub prefix: Prefix,
-    /// Why: seen by export policies.
+    /// Why it is originated; export policies can match it.
     pub source: Source,
-    /// Communities it starts with.
+    /// Its initial communities.
     pub communities: Vec<Community>,
 }
 
-/// What happened.
+/// An input of the engine.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A peer is configured, or its configuration changed (routes are evaluated anew).
+    /// A peer is configured, or its configuration changed: its routes are evaluated again.
     Configure(PeerId, Arc<PeerRouting>),
-    /// A peer is not configured any more.
+    /// A peer is no longer configured.
     Remove(PeerId),
-    /// A session is established. Inputs of the peer's earlier sessions are dropped from now on.
+    /// A session is established. Inputs of the peer's earlier sessions are ignored from now on.
     Up(SessionId, Box<SessionFacts>),
-    /// What the host says of an established session changed, for example our address of a family.
+    /// Host facts of an established session changed, for example our address of a family.
     Facts(SessionId, Box<SessionFacts>),
-    /// The session ended; the peer's routes go, also those that were kept for its restart.
+    /// The session ended: the peer's routes are removed, including those retained for its restart.
     Down(SessionId),
-    /// The session ended, but the peer is expected back soon: its routes of these families stay for now, stale
-    /// (RFC 4724 §4.2). The shell ends this with `Down` of the same session or, once the peer is back, with `Swept`.
+    /// The session ended, but the peer is expected back: its routes of these families are retained as stale
+    /// (RFC 4724 §4.2). The caller ends this state with `Down` of the same session or, once the peer is back,
+    /// with `StaleExpired`.
     Restarting(SessionId, FamilySet),
-    /// The restart time of a restarting peer is over, but its routes of these families stay on as long-lived stale routes,
-    /// to be used only where there is no other (RFC 9494 §4.2); those of other families go.
+    /// The restart time is over. Routes of these families stay as long-lived stale routes, which are used
+    /// only where there is no other (RFC 9494 §4.2). Routes of other families are removed.
     LongLived(SessionId, FamilySet),
-    /// The peer is back, but its End-of-RIB did not come in time: what is stale goes (RFC 4724 §4.2).
-    Swept(SessionId),
+    /// The peer is back, but its End-of-RIB did not arrive in time: stale routes are removed (RFC 4724 §4.2).
+    StaleExpired(SessionId),
     /// Routes from a peer.
     Routes(SessionId, RouteBatch),
-    /// The peer asks for our routes again, or marks the bounds of its own resend.
+    /// The peer requests our routes, or marks the begin or end of its own refresh.
     Refresh(SessionId, Refresh),
     /// The operator wants our routes of a family sent to the peer again.
     Resend(PeerId, Family),
-    /// We have restarted: what goes to peers that kept our routes (RFC 4724 §4.1) waits until the peers with these names
-    /// have sent their End-of-RIB, or until [`Input::EndDeferral`].
+    /// This speaker restarted. Peers that retained our routes are sent nothing (RFC 4724 §4.1) until the
+    /// named peers have sent their End-of-RIB, or until [`Input::EndDeferral`].
     Defer(BTreeSet<String>),
     /// The deferral timer expired (RFC 4724 §4.1, Selection_Deferral_Timer).
     EndDeferral,
-    /// Other rules for equal paths; everything is decided again, a slice at a time.
+    /// Multipath rules changed: every destination is decided again, in slices.
     Multipath(EqualPaths),
-    /// The whole set of routes that we originate.
+    /// The complete set of routes to originate.
     Originate(Vec<Originated>),
-    /// We are about to go: everything we send says so, so that others prefer other paths (RFC 8326 §4).
+    /// This node is about to shut down: routes are sent with GRACEFUL_SHUTDOWN, so that others prefer other
+    /// paths (RFC 8326 §4).
     Drain(bool),
-    /// News of next hops.
+    /// Reachability of next hops changed.
     NextHops(Vec<(IpAddr, Reach)>),
-    /// The shell wrote chunks of this cost ([`Chunk::cost_for`]) to the peer (flow control).
+    /// The caller wrote chunks of this cost ([`Chunk::cost_for`]) to the peer (flow control).
     Written(SessionId, usize),
 }
 
-/// A next hop of the kernel's, and its share of the traffic.
+/// A next hop of a kernel route and its weight.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct FibHop {
+pub struct FibNextHop {
     /// The BGP next hop.
     pub addr: IpAddr,
-    /// Its share beside the others', 1–255; 1 for all where nothing says otherwise.
+    /// Its weight, 1–255; 1 unless link bandwidths say otherwise.
     pub weight: u8,
 }
 
-/// What the kernel should have for a prefix: the next hops of the best paths, sorted, or nothing.
+/// The wanted kernel route of a prefix: the sorted next hops of its best paths, or none.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct FibChange {
-    /// Which prefix.
+    /// The prefix.
     pub prefix: Prefix,
-    /// Equal next hops; empty means that the route goes.
-    pub next_hops: Arc<[FibHop]>,
-    /// An import policy wants it in the kernel, wherever it lies.
+    /// Equal next hops; an empty list removes the route.
+    pub next_hops: Arc<[FibNextHop]>,
+    /// An import policy asks for the route in the kernel, also outside of the configured prefixes.
     pub install: bool,
 }
 
-/// What to do.
+/// An output of the engine.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Write what the chunk holds for this peer, in order, after what was given before.
+    /// Write the part of the chunk that is for this peer, after all earlier chunks.
     Advertise(SessionId, Arc<Chunk>),
-    /// Routes for the kernel, each prefix at most once. `more`: others are about to follow, for the same reason.
+    /// Kernel routes; each prefix occurs at most once. `more`: further changes of the same cause follow.
     Fib {
         /// The changes.
         changes: Vec<FibChange>,
-        /// Destinations are still to be decided.
+        /// Destinations of the same cause are not decided yet.
         more: bool,
     },
-    /// Begin to resolve these next hops and report each by [`Input::NextHops`].
+    /// Resolve these next hops and report each by [`Input::NextHops`].
     Watch(Vec<IpAddr>),
-    /// These are not needed any more.
+    /// These next hops are no longer needed.
     Unwatch(Vec<IpAddr>),
-    /// End the session with this NOTIFICATION, and begin none for this time.
+    /// End the session with this NOTIFICATION and keep it down for this time.
     Fail(SessionId, Notification, Duration),
-    /// The peer has this number of prefixes of a family, more than it should; once a session.
+    /// The peer's number of prefixes of a family exceeds the warning threshold or the limit. Once per
+    /// session.
     PrefixLimitWarning(SessionId, Family, usize),
-    /// The peer sent more paths of this prefix than `PeerRouting::max_paths_per_prefix`; the excess is dropped. Once a session.
+    /// The peer sent more paths of this prefix than `PeerRouting::max_paths_per_prefix`; the excess is
+    /// dropped. Once per session.
     PathLimitWarning(SessionId, Prefix),
-    /// The peer's routes take this number of octets: most of `PeerRouting::max_memory`, or more than it. Once a session.
+    /// The peer's routes take this many octets, which exceeds the warning threshold of
+    /// `PeerRouting::max_memory` or the limit itself. Once per session.
     MemoryLimitWarning(SessionId, usize),
     /// The initial routes of a family are complete: the peer's End-of-RIB came (RFC 4724 §2) and the routes before it are
     /// decided, or the session does not carry the family.

@@ -1,4 +1,5 @@
-//! No single call goes through all routes, however many there are: counted, not timed.
+//! The cost of a single call is bounded, whatever the number of routes. Visits of paths are counted, not
+//! time.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,23 +8,24 @@ use std::time::Instant;
 use super::*;
 use crate::policy::{Actions, Matcher, Policy, Rule, Verdict};
 use crate::rib::visits;
-use crate::session::Negotiated;
-use crate::types::{Asn, FamilySet, HoldTime, PathId, RouterId};
+use crate::test_support;
+use crate::types::{FamilySet, PathId, RouterId};
 use crate::wire::{
-    Capability, GracefulRestart, NextHop, Nlri, Open, PathAttrs, Refresh, RefreshKind, RouteBatch, RouteOp,
+    Capability, GracefulRestart, NextHop, Nlri, PathAttrs, Refresh, RefreshKind, RouteBatch, RouteOp,
 };
 
-/// Several slices of each kind of work.
+/// More than one slice of each kind of work.
 const ROUTES: u32 = 400_000;
-/// Paths and references that one call may look at: a slice of destinations, some times each. All routes are more.
-const MOST: usize = 10 * work::SLICE;
+/// Most paths and references that a call may visit: a few times a slice of destinations, and fewer than all
+/// routes.
+const MAX_VISITS: usize = 10 * work::SLICE;
 const A: PeerId = PeerId(1);
 const B: PeerId = PeerId(2);
 
 struct Bench {
     engine: Engine,
     epochs: [u32; 3],
-    /// Visits of the call with the most.
+    /// Visits of the most expensive call.
     worst: usize,
     kernel: usize,
 }
@@ -39,49 +41,21 @@ fn facts(peer: PeerId, local_v4: u8) -> SessionFacts {
         restart_time: 120,
         families: Family::ALL.map(|family| (family, true)).into(),
     };
-    let open = |asn, id| Open {
-        asn: Asn(asn),
-        hold_time: HoldTime::DEFAULT,
-        router_id: RouterId::new(id).unwrap(),
-        capabilities: vec![Capability::GracefulRestart(restart.clone())],
-    };
-    SessionFacts {
-        negotiated: Arc::new(Negotiated {
-            local: open(64512, 1),
-            remote: open(65000 + peer.0, 100 + peer.0),
-            hold_time: HoldTime::DEFAULT,
-            families: FamilySet::ALL,
-            four_octet_as: true,
-            refresh: true,
-            enhanced_refresh: true,
-            extended_message: false,
-            add_path_receive: FamilySet::EMPTY,
-            add_path_send: FamilySet::EMPTY,
-            extended_next_hop: FamilySet::EMPTY,
-            long_lived: FamilySet::ALL,
-        }),
-        remote_addr: addr(10 + peer.0 as u8),
-        local_v4: Some([192, 0, 2, local_v4].into()),
-        local_v6: None,
-        link_local: None,
-        shared_subnets: Vec::new(),
+    let mut facts = test_support::facts(peer, PeerKind::External);
+    let negotiated = Arc::make_mut(&mut facts.negotiated);
+    for open in [&mut negotiated.local, &mut negotiated.remote] {
+        open.capabilities
+            .push(Capability::GracefulRestart(restart.clone()));
     }
+    negotiated.long_lived = FamilySet::ALL;
+    facts.local_v4 = Some([192, 0, 2, local_v4].into());
+    facts
 }
 
 fn routing(peer: PeerId, import: Policy) -> Arc<PeerRouting> {
     Arc::new(PeerRouting {
-        name: peer.0.to_string(),
-        kind: PeerKind::External,
-        local_asn: Asn(64512),
-        remote_asn: Asn(65000 + peer.0),
         import: Arc::new(import),
-        export: Arc::new(Policy::accept_all()),
-        next_hop_self: false,
-        allow_own_as: 0,
-        max_prefixes: None,
-        max_paths_per_prefix: 64,
-        max_memory: None,
-        rules: PathRules::default(),
+        ..test_support::routing(peer, PeerKind::External)
     })
 }
 
@@ -113,16 +87,11 @@ fn attrs() -> PathAttrs {
 }
 
 impl Bench {
-    /// A has announced all routes, B has them.
+    /// Peer A announced all routes; they were advertised to B.
     fn new() -> Self {
         let engine = Engine::new(EngineConfig {
-            asn: Asn(64512),
-            router_id: RouterId::new(1).unwrap(),
-            cluster_id: None,
             max_paths: 1,
-            multipath_relax: false,
-            link_bandwidth: false,
-            assume_reachable: false,
+            ..test_support::config()
         });
         let mut bench = Self {
             engine,
@@ -131,11 +100,11 @@ impl Bench {
             kernel: 0,
         };
         for peer in [A, B] {
-            bench.tell(Input::Configure(peer, routing(peer, Policy::accept_all())));
+            bench.apply(Input::Configure(peer, routing(peer, Policy::accept_all())));
             bench.up(peer);
         }
         for batch in batches(Some(&attrs()), 0..ROUTES) {
-            bench.tell(Input::Routes(bench.session(A), batch));
+            bench.apply(Input::Routes(bench.session(A), batch));
         }
         bench.check("the table");
         assert_eq!(bench.kernel, ROUTES as usize);
@@ -149,7 +118,7 @@ impl Bench {
 
     fn up(&mut self, peer: PeerId) {
         self.epochs[peer.0 as usize] += 1;
-        self.tell(Input::Up(self.session(peer), facts(peer, 1).into()));
+        self.apply(Input::Up(self.session(peer), facts(peer, 1).into()));
     }
 
     fn counted<T>(&mut self, call: impl FnOnce(&mut Engine) -> T) -> T {
@@ -159,12 +128,12 @@ impl Bench {
         result
     }
 
-    /// Takes an input; nothing is done yet.
+    /// Queues an input; no work is done yet.
     fn handle(&mut self, input: Input) {
         self.counted(|engine| engine.handle(Instant::now(), input));
     }
 
-    /// All that follows.
+    /// Does all pending work.
     fn pump(&mut self) {
         loop {
             while let Some(output) = self.engine.next_output() {
@@ -187,22 +156,23 @@ impl Bench {
                     _ => {}
                 }
             }
-            if !self.counted(Engine::work) && !self.counted(Engine::tidy) && self.engine.out.is_empty() {
+            if !self.counted(Engine::work) && !self.counted(Engine::free_unused) && self.engine.out.is_empty()
+            {
                 return;
             }
         }
     }
 
-    fn tell(&mut self, input: Input) {
+    fn apply(&mut self, input: Input) {
         self.handle(input);
         self.pump();
     }
 
-    /// The costliest call so far is a slice.
+    /// Asserts that the most expensive call since the last check cost no more than a slice.
     fn check(&mut self, what: &str) {
         let worst = std::mem::take(&mut self.worst);
-        println!("{what}: {worst} visits at the most");
-        assert!(worst <= MOST, "{what}: {worst} visits in one call");
+        println!("{what}: {worst} visits at most");
+        assert!(worst <= MAX_VISITS, "{what}: {worst} visits in one call");
     }
 
     fn refresh(&mut self, peer: PeerId, kind: RefreshKind) {
@@ -216,32 +186,32 @@ impl Bench {
 }
 
 #[test]
-fn a_full_walk_is_noticed() {
+fn exclusive_prefixes_are_counted_in_pages() {
     let bench = Bench::new();
     visits::take();
     let mut found = 0;
-    let most = pages(|place| {
-        let (counts, next) = bench.engine.only_from(&[A].into(), place);
+    let worst = pages(|cursor| {
+        let (counts, next) = bench.engine.count_exclusive_prefixes(&[A].into(), cursor);
         found += counts.get(&A).copied().unwrap_or(0);
         next
     });
     assert_eq!(found, ROUTES as usize);
-    println!("who is alone: {most} visits at the most");
-    assert!(most <= MOST);
+    println!("exclusive prefixes: {worst} visits at most");
+    assert!(worst <= MAX_VISITS);
 }
 
-/// The costliest page; all of them together are a full walk.
+/// Visits of the most expensive page; all pages together visit the whole table.
 fn pages(mut page: impl FnMut(u32) -> Option<u32>) -> usize {
-    let (mut most, mut all, mut place) = (0, 0, Some(0));
+    let (mut worst, mut all, mut cursor) = (0, 0, Some(0));
     visits::take();
-    while let Some(from) = place {
-        place = page(from);
+    while let Some(from) = cursor {
+        cursor = page(from);
         let visited = visits::take();
-        most = most.max(visited);
+        worst = worst.max(visited);
         all += visited;
     }
-    assert!(all > MOST, "{all} visits");
-    most
+    assert!(all > MAX_VISITS, "{all} visits");
+    worst
 }
 
 #[test]
@@ -254,24 +224,24 @@ fn views() {
         ..RouteFilter::default()
     };
     let mut shown = 0;
-    let most = pages(|place| {
-        let (page, next) = engine.routes(&of(Prefixes::All), place, 1000);
+    let worst = pages(|cursor| {
+        let (page, next) = engine.routes(&of(Prefixes::All), cursor, 1000);
         shown += page.len();
         next
     });
     assert_eq!(shown, ROUTES as usize);
-    println!("a page of 1000: {most} visits at the most");
-    assert!(most <= 10_000);
-    // Nothing fits: a page is a slice.
+    println!("a page of 1000: {worst} visits at most");
+    assert!(worst <= 10_000);
+    // Nothing matches: a page ends after one slice.
     let nowhere = of(Prefixes::Within(Prefix::v4(0x0A00_0000, 8)));
-    let most = pages(|place| {
-        let (page, next) = engine.routes(&nowhere, place, 1000);
+    let worst = pages(|cursor| {
+        let (page, next) = engine.routes(&nowhere, cursor, 1000);
         assert!(page.is_empty());
         next
     });
-    println!("a page where nothing fits: {most} visits at the most");
-    assert!(most <= MOST);
-    // What is looked up costs the same in any table.
+    println!("a page where nothing fits: {worst} visits at most");
+    assert!(worst <= MAX_VISITS);
+    // A lookup costs the same in a table of any size.
     let host = Prefix::v4(0x0B00_1234, 32);
     for (prefixes, found) in [
         (Prefixes::Exactly(host), true),
@@ -291,26 +261,26 @@ fn views() {
 #[test]
 fn previews() {
     let mut bench = Bench::new();
-    let rehearse = |bench: &mut Bench, inputs: Vec<Input>| {
-        let mut rehearsal = bench.counted(|engine| engine.rehearse(Instant::now(), inputs));
-        let most = pages(|place| {
-            let excerpt = bench.engine.excerpt(place);
+    let preview_of = |bench: &mut Bench, inputs: Vec<Input>| {
+        let mut run = bench.counted(|engine| engine.begin_preview(Instant::now(), inputs));
+        let worst = pages(|cursor| {
+            let page = bench.engine.table_page(cursor);
             let visited = visits::take();
-            let last = rehearsal.take(&excerpt);
+            let last = run.add_page(&page);
             visits::take();
-            (0..visited).for_each(|_| visits::note());
-            (!last).then(|| rehearsal.place())
+            (0..visited).for_each(|_| visits::record());
+            (!last).then(|| run.cursor())
         });
-        bench.worst = bench.worst.max(most);
+        bench.worst = bench.worst.max(worst);
         bench.check("an excerpt");
-        rehearsal.finish()
+        run.finish()
     };
     assert_eq!(
-        rehearse(&mut bench, vec![]),
+        preview_of(&mut bench, vec![]),
         Preview::default(),
-        "nothing is to change"
+        "no change is previewed"
     );
-    let preview = rehearse(
+    let preview = preview_of(
         &mut bench,
         vec![Input::Configure(A, routing(A, Policy::reject_all()))],
     );
@@ -371,7 +341,7 @@ fn a_restart_that_is_not_ended() {
     bench.handle(Input::Restarting(bench.session(A), FamilySet::ALL));
     bench.up(A);
     bench.check("Restarting and Up");
-    bench.handle(Input::Swept(bench.session(A)));
+    bench.handle(Input::StaleExpired(bench.session(A)));
     bench.check("Swept");
     bench.pump();
     bench.check("what follows from it");
@@ -392,7 +362,7 @@ fn the_ends_of_sessions() {
     bench.check("Up of the sender");
     assert_eq!((bench.received(), bench.kernel), (0, 0));
     for batch in batches(Some(&attrs()), 0..ROUTES) {
-        bench.tell(Input::Routes(bench.session(A), batch));
+        bench.apply(Input::Routes(bench.session(A), batch));
     }
     bench.handle(Input::Remove(A));
     bench.check("Remove");
@@ -405,7 +375,7 @@ fn the_ends_of_sessions() {
 fn withdrawals_one_message_at_a_time() {
     let mut bench = Bench::new();
     for batch in batches(None, 0..ROUTES) {
-        bench.tell(Input::Routes(bench.session(A), batch));
+        bench.apply(Input::Routes(bench.session(A), batch));
     }
     bench.check("withdrawals");
     assert_eq!(bench.engine.sizes(), (0, 0, 0));
@@ -447,14 +417,14 @@ fn what_changes_many_routes() {
         bench.check("what follows from it");
     }
     bench.handle(Input::Facts(bench.session(B), facts(B, 2).into()));
-    bench.check("another address of ours");
+    bench.check("a changed local address");
     bench.pump();
     bench.check("what follows from it");
     bench.handle(Input::Drain(true));
     bench.check("a drain");
     bench.pump();
     bench.check("what follows from it");
-    // The sender comes back as another.
+    // The sender comes back with another identifier and address.
     bench.handle(Input::Restarting(bench.session(A), FamilySet::ALL));
     bench.epochs[1] += 1;
     let mut other = facts(A, 1);

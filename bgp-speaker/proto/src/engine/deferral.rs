@@ -1,20 +1,22 @@
-//! After our restart: peers that kept our routes get none, and no End-of-RIB, before those that were up earlier have sent theirs
-//! (RFC 4724 §4.1). An End-of-RIB that came too early would make them remove the routes of those that are not back yet.
+//! Deferral after a restart of this speaker (RFC 4724 §4.1). Peers that retained our routes are sent neither
+//! routes nor End-of-RIB until the peers that were up before the restart have sent their own End-of-RIB. An
+//! early End-of-RIB would make them remove the routes that we have not learned again yet.
 //!
-//! Deviation: RFC 4724 §4.1 defers route selection itself. Here selection goes on, for the kernel, whose routes were adopted and
-//! are replaced one by one, and for peers without graceful restart, which have lost our routes and need them at once.
+//! Deviation: RFC 4724 §4.1 defers route selection itself. Here selection continues: the kernel's routes were
+//! adopted and are replaced one by one, and peers without graceful restart have dropped our routes and need
+//! them at once.
 
 use std::collections::BTreeSet;
 
 use super::{Engine, SessionId};
 use crate::types::{Family, PeerId};
 
-/// Whose End-of-RIB is still to come.
+/// The peers whose End-of-RIB is awaited.
 #[derive(Clone, Debug)]
 pub(super) struct Deferral {
-    /// Peers that were up before the restart and are not yet, by name.
+    /// Names of peers that were up before the restart and are not up yet.
     not_up: BTreeSet<String>,
-    /// Families of peers that are up.
+    /// Families of established peers whose End-of-RIB is awaited.
     receiving: BTreeSet<(PeerId, Family)>,
 }
 
@@ -26,8 +28,8 @@ impl Engine {
         });
     }
 
-    /// A session came up. One whose peer restarts too waits for us (RFC 4724 §4.1), one without graceful restart sends no
-    /// End-of-RIB that could be waited for.
+    /// A session is established. A peer that restarts as well waits for us (RFC 4724 §4.1), and one without
+    /// graceful restart sends no End-of-RIB: neither is awaited.
     pub(super) fn deferral_up(&mut self, session: SessionId) {
         let Some(deferral) = &mut self.deferral else {
             return;
@@ -53,7 +55,7 @@ impl Engine {
         self.end_deferral_if_complete();
     }
 
-    /// An End-of-RIB came, and the routes before it are decided.
+    /// A peer's End-of-RIB arrived, and the routes before it are decided.
     pub(super) fn deferral_end_of_rib(&mut self, session: SessionId, family: Family) {
         let is_latest = self
             .peers
@@ -65,8 +67,8 @@ impl Engine {
         }
     }
 
-    /// A peer is not waited for any more: its session ended again, or it is not configured.
-    pub(super) fn deferral_gone(&mut self, peer: PeerId, removed: bool) {
+    /// A peer is no longer awaited: its session ended, or it was removed from the configuration.
+    pub(super) fn deferral_remove(&mut self, peer: PeerId, removed: bool) {
         let Some(deferral) = &mut self.deferral else {
             return;
         };
@@ -87,11 +89,11 @@ impl Engine {
     pub(super) fn end_deferral(&mut self) {
         if self.deferral.take().is_some() {
             let ids: Vec<PeerId> = self.peers.keys().copied().collect();
-            ids.into_iter().for_each(|id| self.serve(id));
+            ids.into_iter().for_each(|id| self.queue_catch_up(id));
         }
     }
 
-    /// Whether nothing is sent to the peer for now.
+    /// Whether the peer is sent nothing for now.
     pub(super) fn is_deferred(&self, peer: PeerId) -> bool {
         self.deferral.is_some()
             && self.peers.get(&peer).is_some_and(|peer| {

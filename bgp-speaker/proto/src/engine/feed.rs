@@ -1,7 +1,8 @@
-//! Adj-RIB-Ins for somebody who watches (BMP): everything first, then what changes.
+//! Feeds of Adj-RIB-Ins for monitoring (BMP): first the whole table, then changes.
 //!
-//! A feed is pulled. It keeps a cursor over the table and the set of paths that changed since they were last
-//! taken; a path that changes often is told once, as it is when it is taken. Without a feed nothing is kept.
+//! The consumer pulls. A feed keeps a cursor over the table and the set of paths that changed since it was
+//! last read, so that a path that changes often is reported once, in its present state. Without a feed
+//! nothing is recorded.
 
 use std::collections::VecDeque;
 
@@ -13,29 +14,29 @@ use crate::rib::table::{DestId, Path};
 use crate::types::{PathId, PeerId, Prefix};
 use crate::wire::{Nlri, PathAttrs};
 
-/// Names a feed.
+/// Identifies a feed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FeedId(pub u32);
 
-/// A path as a peer sent it and as import left it; gone when `received` is none.
+/// A path as received and after import policy. `received` is `None` for a path that was removed.
 #[derive(Clone, PartialEq, Debug)]
 pub struct FeedItem {
-    /// Whose.
+    /// The peer.
     pub peer: PeerId,
-    /// Which.
+    /// Prefix and path identifier.
     pub nlri: Nlri,
     /// Before import policy.
     pub received: Option<PathAttrs>,
-    /// After it; none when it is not used.
+    /// After import policy; `None` when it is not used.
     pub imported: Option<PathAttrs>,
 }
 
 type Key = (PeerId, Nlri);
 
-/// A feed that has so many changes to hear is ended: whoever watches begins anew.
-const MOST_QUEUED: usize = 1 << 20;
+/// A feed with this many unread changes ends, and its consumer has to begin again.
+const MAX_QUEUED: usize = 1 << 20;
 
-/// What a feed still has to hear.
+/// What a feed has not reported yet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Feed {
     cursor: u32,
@@ -44,8 +45,8 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    fn note(&mut self, key: Key) {
-        if self.queue.len() < MOST_QUEUED && self.queued.insert(key) {
+    fn push(&mut self, key: Key) {
+        if self.queue.len() < MAX_QUEUED && self.queued.insert(key) {
             self.queue.push_back(key);
         }
     }
@@ -58,7 +59,7 @@ impl Feed {
 }
 
 impl Engine {
-    /// Begins a feed, or begins it anew.
+    /// Begins a feed, from the beginning if it exists.
     pub fn begin_feed(&mut self, id: FeedId) {
         self.feeds.insert(id, Feed::default());
     }
@@ -68,21 +69,21 @@ impl Engine {
         self.feeds.remove(&id);
     }
 
-    /// At most `most` paths of what the feed has not heard yet; an empty list when it has heard all. `None`: it was not taken
-    /// for so long that it was ended, or never begun.
-    pub fn take_feed(&mut self, id: FeedId, most: usize) -> Option<Vec<FeedItem>> {
+    /// Up to `limit` unreported paths; an empty list when there are none. `None` when the feed does not
+    /// exist, or ended because it was not read.
+    pub fn take_feed(&mut self, id: FeedId, limit: usize) -> Option<Vec<FeedItem>> {
         let mut feed = self
             .feeds
             .remove(&id)
-            .filter(|feed| feed.queue.len() < MOST_QUEUED)?;
+            .filter(|feed| feed.queue.len() < MAX_QUEUED)?;
         let mut items = Vec::new();
-        while items.len() < most
+        while items.len() < limit
             && let Some((peer, nlri)) = feed.next()
         {
             items.push(self.feed_item(peer, nlri));
         }
         let bound = self.rib.table.bound();
-        while items.len() < most && feed.cursor < bound {
+        while items.len() < limit && feed.cursor < bound {
             let dest = DestId(feed.cursor);
             feed.cursor += 1;
             let Some(prefix) = self.rib.table.prefix(dest) else {
@@ -121,25 +122,25 @@ impl Engine {
         }
     }
 
-    /// A path came, changed or went.
+    /// Records a new, changed or removed path.
     #[inline]
-    pub(super) fn note_feeds(&mut self, peer: PeerId, path_id: PathId, prefix: &Prefix) {
+    pub(super) fn queue_to_feeds(&mut self, peer: PeerId, path_id: PathId, prefix: &Prefix) {
         if !self.feeds.is_empty() && peer != PeerId::LOCAL {
             let prefix = *prefix;
             let nlri = Nlri { path_id, prefix };
-            self.feeds.values_mut().for_each(|feed| feed.note((peer, nlri)));
+            self.feeds.values_mut().for_each(|feed| feed.push((peer, nlri)));
         }
     }
 
-    /// Notes the peer's paths to a destination for those who watch.
-    pub(super) fn repeat_to_feeds(&mut self, peer: PeerId, dest: DestId) {
+    /// Records all paths of a peer to a destination.
+    pub(super) fn requeue_to_feeds(&mut self, peer: PeerId, dest: DestId) {
         let Some(prefix) = self.rib.table.prefix(dest) else {
             return;
         };
         let paths = self.rib.table.paths(dest).filter(|(_, path)| path.peer == peer);
         let ids: Vec<_> = paths.map(|(_, path)| path.path_id).collect();
         for path_id in ids {
-            self.note_feeds(peer, path_id, &prefix);
+            self.queue_to_feeds(peer, path_id, &prefix);
         }
     }
 }

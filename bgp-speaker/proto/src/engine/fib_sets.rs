@@ -1,24 +1,25 @@
-//! Sets of next hops that the kernel was told, interned: a destination remembers its set in 4 bytes.
+//! Interned next-hop sets of kernel routes: a destination stores its set in 4 bytes.
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
-use super::api::FibHop;
+use super::api::FibNextHop;
 
-/// Interned sets, those that a policy wants installed for themselves; 0 is the empty one.
+/// Interned sets. Routes that an import policy asks for have ids of their own. Id 0 is the empty set.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FibSets {
     plain: Sets,
-    wanted: Sets,
+    by_policy: Sets,
 }
 
 impl FibSets {
-    /// The id of a set (sorted, without repetition), with one more reference. `install`: a policy wants it.
-    pub(super) fn intern(&mut self, set: &[FibHop], install: bool) -> u32 {
+    /// Returns the id of a set (sorted, without duplicates) and takes a reference. `install`: a policy asks
+    /// for the route.
+    pub(super) fn intern(&mut self, set: &[FibNextHop], install: bool) -> u32 {
         let sets = if install {
-            &mut self.wanted
+            &mut self.by_policy
         } else {
             &mut self.plain
         };
@@ -26,32 +27,32 @@ impl FibSets {
         sets.intern(set) << 1 | bit
     }
 
-    /// One reference less.
+    /// Releases a reference.
     pub(super) fn release(&mut self, id: u32) {
         match id & 1 {
             0 => self.plain.release(id >> 1),
-            _ => self.wanted.release(id >> 1),
+            _ => self.by_policy.release(id >> 1),
         }
     }
 
-    /// The set of an id, and whether a policy wants it.
-    pub(super) fn get(&self, id: u32) -> (Arc<[FibHop]>, bool) {
+    /// The set of an id, and whether a policy asks for the route.
+    pub(super) fn get(&self, id: u32) -> (Arc<[FibNextHop]>, bool) {
         match id & 1 {
             0 => (self.plain.get(id >> 1), false),
-            _ => (self.wanted.get(id >> 1), true),
+            _ => (self.by_policy.get(id >> 1), true),
         }
     }
 }
 
 #[derive(Clone, Debug, Default)]
 struct Sets {
-    sets: Vec<(Arc<[FibHop]>, u32)>,
+    sets: Vec<(Arc<[FibNextHop]>, u32)>,
     free: Vec<u32>,
-    index: HashMap<Arc<[FibHop]>, u32, FxBuildHasher>,
+    index: HashMap<Arc<[FibNextHop]>, u32, FxBuildHasher>,
 }
 
 impl Sets {
-    fn intern(&mut self, set: &[FibHop]) -> u32 {
+    fn intern(&mut self, set: &[FibNextHop]) -> u32 {
         if set.is_empty() {
             return 0;
         }
@@ -61,7 +62,7 @@ impl Sets {
             }
             return id;
         }
-        let set: Arc<[FibHop]> = set.into();
+        let set: Arc<[FibNextHop]> = set.into();
         let id = self.free.pop().unwrap_or_else(|| {
             self.sets.push((Arc::clone(&set), 0));
             u32::try_from(self.sets.len()).unwrap_or(u32::MAX)
@@ -83,14 +84,14 @@ impl Sets {
         }
     }
 
-    fn get(&self, id: u32) -> Arc<[FibHop]> {
+    fn get(&self, id: u32) -> Arc<[FibNextHop]> {
         let slot = (id as usize)
             .checked_sub(1)
             .and_then(|index| self.sets.get(index));
         slot.map_or_else(|| Arc::from([].as_slice()), |(set, _)| Arc::clone(set))
     }
 
-    fn slot(&mut self, id: u32) -> Option<&mut (Arc<[FibHop]>, u32)> {
+    fn slot(&mut self, id: u32) -> Option<&mut (Arc<[FibNextHop]>, u32)> {
         (id as usize)
             .checked_sub(1)
             .and_then(|index| self.sets.get_mut(index))
@@ -103,7 +104,7 @@ mod tests {
 
     #[test]
     fn sets_are_shared_and_freed() {
-        let hop = |addr: &str| FibHop {
+        let hop = |addr: &str| FibNextHop {
             addr: addr.parse().unwrap(),
             weight: 1,
         };
@@ -122,16 +123,16 @@ mod tests {
 
     #[test]
     fn wanted_ones_are_others() {
-        let hop = FibHop {
+        let hop = FibNextHop {
             addr: [192, 0, 2, 1].into(),
             weight: 1,
         };
         let mut sets = FibSets::default();
         assert_eq!((sets.intern(&[], false), sets.intern(&[], true)), (0, 0));
-        let (plain, wanted) = (sets.intern(&[hop], false), sets.intern(&[hop], true));
-        assert_ne!(plain, wanted);
-        assert_eq!((sets.get(plain).1, sets.get(wanted).1), (false, true));
+        let (plain, by_policy) = (sets.intern(&[hop], false), sets.intern(&[hop], true));
+        assert_ne!(plain, by_policy);
+        assert_eq!((sets.get(plain).1, sets.get(by_policy).1), (false, true));
         sets.release(plain);
-        assert_eq!(sets.get(wanted).0.len(), 1);
+        assert_eq!(sets.get(by_policy).0.len(), 1);
     }
 }

@@ -1,24 +1,24 @@
-//! Dirty destinations: decide, tell the kernel, tell the groups.
+//! Flush of dirty destinations: decision, kernel route, export to the update groups.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::weights::{bandwidth, weigh};
+use super::weights::{assign_weights, bandwidth};
 use super::{Engine, FibChange, Output};
-use crate::export::sources::Best;
+use crate::export::sources::{Best, LastLearned};
 use crate::rib::attrs::AttrTable;
 use crate::rib::decision::{Multipath, select};
-use crate::rib::table::{DestId, Few, Path};
+use crate::rib::table::{DestId, Path, PathCount};
 use crate::types::{PeerId, Prefix};
 
-/// Destinations decided and exported together. Large enough to pack well, small enough to take about a
+/// Destinations decided and exported together: enough to pack full messages, few enough to take about a
 /// millisecond.
 pub(super) const SLICE: usize = 4096;
 
 impl Engine {
-    /// Decides one slice of dirty destinations and tells everyone what came of it.
+    /// Decides and exports one slice of dirty destinations.
     pub(super) fn flush_slice(&mut self) {
-        let mut fib = Vec::new();
+        let (mut fib, mut learned) = (Vec::new(), LastLearned::default());
         for _ in 0..SLICE {
             let Some(dest) = self.work.dirty.pop_front() else {
                 break;
@@ -27,59 +27,69 @@ impl Engine {
             let Some(prefix) = self.rib.table.prefix(dest) else {
                 continue;
             };
-            let best = self.decide(dest, prefix, &mut fib);
+            let best = self.decide(dest, prefix, &mut fib, &mut learned);
             self.export(dest, prefix, best);
         }
-        let more = self.goes_on();
+        let more = self.has_pending_work();
         if !fib.is_empty() {
-            self.fib.goes_on = more;
+            self.fib.more_announced = more;
             self.out.push_back(Output::Fib { changes: fib, more });
         }
-        self.end_fib();
+        self.close_fib_burst();
         self.flush_groups();
     }
 
-    /// Whether work that was begun has more to tell.
-    fn goes_on(&self) -> bool {
+    /// Whether further kernel changes may follow from pending work.
+    fn has_pending_work(&self) -> bool {
         !self.work.dirty.is_empty() || !self.work.items.is_empty()
     }
 
-    /// An empty list ends what was announced to go on; true when that was still to be said.
-    pub(super) fn end_fib(&mut self) -> bool {
-        let ends = self.fib.goes_on && !self.goes_on();
+    /// Announces the end of a burst of kernel changes with an empty list; returns whether it was pending.
+    pub(super) fn close_fib_burst(&mut self) -> bool {
+        let ends = self.fib.more_announced && !self.has_pending_work();
         if ends {
-            self.fib.goes_on = false;
+            self.fib.more_announced = false;
             let (changes, more) = (Vec::new(), false);
             self.out.push_back(Output::Fib { changes, more });
         }
         ends
     }
 
-    /// Puts the best path first, notes what the kernel should have, and gives the best for the groups.
-    fn decide(&mut self, dest: DestId, prefix: Prefix, fib: &mut Vec<FibChange>) -> Option<Best> {
-        self.choose(dest);
-        let best = self.scratch.chosen.first().and_then(|at| self.rib.table.at(*at));
+    /// Selects the paths, updates the kernel route, and returns the best path for the groups.
+    fn decide(
+        &mut self,
+        dest: DestId,
+        prefix: Prefix,
+        fib: &mut Vec<FibChange>,
+        learned: &mut LastLearned,
+    ) -> Option<Best> {
+        self.select_paths(dest);
+        let best = self
+            .scratch
+            .selected
+            .first()
+            .and_then(|at| self.rib.table.at(*at));
         if !self.config.assume_reachable {
-            self.note_fib(dest, prefix, best.as_ref(), fib);
+            self.update_fib(dest, prefix, best.as_ref(), fib);
         }
-        self.rib.sources.as_best(&best?, &prefix)
+        learned.as_best(&self.rib.sources, &best?, &prefix)
     }
 
-    /// Fills `chosen` with the paths to use, the best first, and puts that first in the table.
-    fn choose(&mut self, dest: DestId) {
-        self.scratch.chosen.clear();
-        match self.rib.table.few(dest) {
-            Few::None => return,
-            Few::One(at, path) => {
-                // With nothing to compare it with it is the best, if it can be used at all.
+    /// Fills `selected` with the paths to use and puts the best one first in the table.
+    fn select_paths(&mut self, dest: DestId) {
+        self.scratch.selected.clear();
+        match self.rib.table.path_count(dest) {
+            PathCount::None => return,
+            PathCount::One(at, path) => {
+                // A single path is the best one if it is usable.
                 let usable = self
                     .rib
                     .sources
                     .is_usable(&path, &self.rib.attrs, &self.rib.next_hops);
-                self.scratch.chosen.extend(usable.then_some(at));
+                self.scratch.selected.extend(usable.then_some(at));
                 return;
             }
-            Few::More => {}
+            PathCount::More => {}
         }
         let multipath = Multipath {
             max_paths: self.config.max_paths,
@@ -95,26 +105,30 @@ impl Engine {
         );
         select(&mut self.scratch.candidates, multipath);
         self.scratch
-            .chosen
+            .selected
             .extend(self.scratch.candidates.iter().map(|candidate| candidate.at));
-        // With no candidate the first path stays where it is.
-        if let Some(best) = self.scratch.chosen.first() {
+        // Without a candidate the order does not change.
+        if let Some(best) = self.scratch.selected.first() {
             self.rib.table.promote(dest, *best);
         }
     }
 
-    fn note_fib(&mut self, dest: DestId, prefix: Prefix, best: Option<&Path>, fib: &mut Vec<FibChange>) {
-        let (mut ways, mut set) = (
+    fn update_fib(&mut self, dest: DestId, prefix: Prefix, best: Option<&Path>, fib: &mut Vec<FibChange>) {
+        let (mut next_hop_list, mut set) = (
             std::mem::take(&mut self.scratch.next_hops),
             std::mem::take(&mut self.scratch.hop_set),
         );
         if best.is_some_and(|best| best.peer != PeerId::LOCAL) {
-            let paths = self.scratch.chosen.iter().filter_map(|at| self.rib.table.at(*at));
+            let paths = self
+                .scratch
+                .selected
+                .iter()
+                .filter_map(|at| self.rib.table.at(*at));
             let weighted = self.config.link_bandwidth;
-            ways.extend(paths.filter_map(|path| way(&self.rib.attrs, &path, weighted)));
-            weigh(&mut ways, &mut set);
+            next_hop_list.extend(paths.filter_map(|path| path_next_hop(&self.rib.attrs, &path, weighted)));
+            assign_weights(&mut next_hop_list, &mut set);
         }
-        let install = best.is_some_and(|path| is_wanted(&self.rib.attrs, path));
+        let install = best.is_some_and(|path| is_install_requested(&self.rib.attrs, path));
         let id = self.fib.sets.intern(&set, install);
         let old = self.rib.table.swap_fib(dest, id);
         if id != old {
@@ -127,8 +141,8 @@ impl Engine {
         }
         self.fib.sets.release(old);
         set.clear();
-        ways.clear();
-        (self.scratch.next_hops, self.scratch.hop_set) = (ways, set);
+        next_hop_list.clear();
+        (self.scratch.next_hops, self.scratch.hop_set) = (next_hop_list, set);
     }
 
     fn export(&mut self, dest: DestId, prefix: Prefix, best: Option<Best>) {
@@ -146,22 +160,22 @@ impl Engine {
                 continue;
             };
             let chunk = Arc::new(chunk);
-            let followers: Vec<PeerId> = group.followers().collect();
-            followers
+            let fast_path_members: Vec<PeerId> = group.fast_path_members().collect();
+            fast_path_members
                 .into_iter()
                 .for_each(|peer| self.advertise(peer, &chunk));
         }
     }
 }
 
-/// Whether an import policy wants the path in the kernel.
-fn is_wanted(attrs: &AttrTable, path: &Path) -> bool {
-    let rare = path.imported.ok().and_then(|id| attrs.get(id).rare.as_deref());
-    rare.is_some_and(|rare| rare.install)
+/// Whether an import policy asks for the path in the kernel.
+fn is_install_requested(attrs: &AttrTable, path: &Path) -> bool {
+    let extra = path.imported.ok().and_then(|id| attrs.get(id).extra.as_deref());
+    extra.is_some_and(|extra| extra.install)
 }
 
-/// Where a path leads, and with what bandwidth.
-fn way(attrs: &AttrTable, path: &Path, weighted: bool) -> Option<(IpAddr, Option<f32>)> {
+/// The next hop of a path and its bandwidth.
+fn path_next_hop(attrs: &AttrTable, path: &Path, weighted: bool) -> Option<(IpAddr, Option<f32>)> {
     let attrs = path.imported.ok().map(|id| attrs.get(id))?;
     Some((
         attrs.next_hop.addr(),

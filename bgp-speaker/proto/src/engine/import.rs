@@ -1,13 +1,14 @@
-//! From a peer's batch to paths in the table: loop checks, next-hop sanity, import policy (RFC 4271 §9.1.1).
+//! Import: from a peer's batch to paths in the table (RFC 4271 §9.1.1). Checks loops and next hops and
+//! applies the import policy.
 //!
-//! A path that may not be used stays in the table with the reason, so that `show routes` can say it and
-//! a changed policy needs no route refresh.
+//! A rejected path stays in the table with its reason: `show routes` can display it, and a changed policy
+//! needs no route refresh.
 
 use std::borrow::Borrow;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::adj_in::slot;
+use super::adj_in::family_index;
 use super::peers::Peer;
 use super::{Engine, Output, OverLimit, PeerKind, PeerRouting, SessionId};
 use crate::policy::{ActionContext, Route, RuleSet, Source};
@@ -17,25 +18,26 @@ use crate::rib::table::{DestId, Ineligible, Path};
 use crate::types::{Community, Family, PathId, PeerId, Prefix, scope_of};
 use crate::wire::{Nlri, Notification, PathAttrs, RouteBatch, RouteOp, cease};
 
-/// What a path takes beside its attributes, about: in the table, in Adj-RIB-Outs and in what is kept of the kernel's routes.
+/// Approximate memory of a path in octets, without its attributes: its entries in the table, in Adj-RIB-Out
+/// and in the shadow of the kernel's routes.
 const PATH_OCTETS: usize = 256;
-/// Per cent of the memory that a peer may use, at which the operator is warned.
+/// The operator is warned when a peer's routes take this percentage of the configured memory.
 const MEMORY_WARNING: usize = 80;
-/// How long a session that took too much memory stays down.
+/// After a session ended for its memory use, the peer stays down for this time.
 const MEMORY_PAUSE: Duration = Duration::from_secs(300);
 
-/// What import made of an announcement's attributes: its prefixes share most of it.
+/// Import result of an announcement's attributes, which its prefixes mostly share.
 #[derive(Default)]
-pub(super) struct Cached {
-    /// Of a policy that looks at no prefixes.
+pub(super) struct ImportCache {
+    /// Result of a policy that does not match prefixes.
     imported: Option<(Family, Result<AttrId, Ineligible>)>,
     checked: Option<(Family, Result<(), Ineligible>)>,
-    /// The last policy outcome; holds a reference.
+    /// Last policy result; holds a reference.
     changed: Option<(RuleSet, AttrId)>,
 }
 
-impl Cached {
-    /// Releases what it holds.
+impl ImportCache {
+    /// Releases its reference.
     pub(super) fn release(self, engine: &mut Engine) {
         if let Some((_, id)) = self.changed {
             engine.rib.attrs.release(id, &mut engine.rib.next_hops);
@@ -44,13 +46,13 @@ impl Cached {
 }
 
 impl Engine {
-    /// Takes the peer's routes in.
+    /// Imports a batch of routes.
     pub(super) fn import_batch(&mut self, session: SessionId, mut batch: RouteBatch) {
         let peer = session.peer;
         for op in std::mem::take(&mut batch.ops) {
             let known = self.peers.get(&peer).filter(|known| known.is_latest(session));
             let established = known.and_then(|known| known.session.as_ref());
-            if established.is_none_or(|session| session.refused) {
+            if established.is_none_or(|session| session.over_limit) {
                 return;
             }
             match op {
@@ -66,11 +68,11 @@ impl Engine {
 
     fn announce_all(&mut self, peer: PeerId, attrs: PathAttrs, nlri: &[Nlri]) {
         let received = self.rib.attrs.intern_from(peer, attrs, &mut self.rib.next_hops);
-        let mut cached = Cached::default();
+        let mut cache = ImportCache::default();
         let generation = |family| self.peers.get(&peer).map(|known| known.generation(family));
         let [v4, v6] = Family::ALL.map(|family| generation(family).unwrap_or_default());
         for (position, nlri) in nlri.iter().enumerate() {
-            let imported = self.imported(peer, &nlri.prefix, received, &mut cached);
+            let imported = self.import_path(peer, &nlri.prefix, received, &mut cache);
             let generation = match nlri.prefix.family() {
                 Family::Ipv4 => v4,
                 Family::Ipv6 => v6,
@@ -83,49 +85,49 @@ impl Engine {
                 generation,
             };
             self.announce(&nlri.prefix, path);
-            if position % 64 == 0 && self.over_limits(peer, nlri.prefix.family()) {
+            if position % 64 == 0 && self.check_limits(peer, nlri.prefix.family()) {
                 break;
             }
         }
-        cached.release(self);
+        cache.release(self);
         self.rib.attrs.release(received, &mut self.rib.next_hops);
         if let Some(last) = nlri.last() {
-            self.over_limits(peer, last.prefix.family());
+            self.check_limits(peer, last.prefix.family());
         }
     }
 
-    /// Puts a path into the table; `path` borrows the caller's references and takes its own.
+    /// Puts a path into the table. The caller keeps its own references.
     pub(super) fn announce(&mut self, prefix: &Prefix, path: Path) {
         let dest = self.rib.table.dest(prefix);
         match self.rib.table.path(dest, path.peer, path.path_id) {
             Some((at, old)) => {
                 self.retain(&path);
                 self.rib.table.replace(at, path);
-                self.note_replaced(dest, prefix.family(), &old, &path);
+                self.reindex_replaced(dest, prefix.family(), &old, &path);
                 self.release(&old);
-                if old.says_the_same(&path) {
+                if old.eq_ignoring_generation(&path) {
                     return;
                 }
             }
             None => {
-                // Without identifiers there is one path.
-                if path.path_id != PathId(0) && !self.admits_path(dest, prefix, &path) {
+                // Without path identifiers there is one path.
+                if path.path_id != PathId(0) && !self.within_path_limit(dest, prefix, &path) {
                     return;
                 }
                 self.retain(&path);
                 self.rib.table.insert(dest, path);
                 let next_hop = self.next_hop_of(&path);
                 if let Some(peer) = self.peers.get_mut(&path.peer) {
-                    peer.adj_in.added(dest, prefix.family(), next_hop);
+                    peer.adj_in.insert_path(dest, prefix.family(), next_hop);
                 }
             }
         }
-        self.note_feeds(path.peer, path.path_id, prefix);
-        self.mark(dest);
+        self.queue_to_feeds(path.peer, path.path_id, prefix);
+        self.mark_dirty(dest);
     }
 
-    /// The notes of the Adj-RIB-In follow a path that took the place of another of its source.
-    fn note_replaced(&mut self, dest: DestId, family: Family, old: &Path, new: &Path) {
+    /// Updates the Adj-RIB-In index after a path replaced another path of its source.
+    fn reindex_replaced(&mut self, dest: DestId, family: Family, old: &Path, new: &Path) {
         if (old.imported, old.generation) == (new.imported, new.generation) {
             return;
         }
@@ -134,46 +136,47 @@ impl Engine {
             return;
         };
         if !peer.generations(family).is_counted(old.generation) {
-            peer.adj_in.added(dest, family, now);
+            peer.adj_in.insert_path(dest, family, now);
         } else if before != now {
-            peer.adj_in.note(dest, now);
+            peer.adj_in.index(dest, now);
         }
     }
 
-    /// Whether another path of this source fits: an unbounded number of paths of one prefix would keep all others waiting.
-    fn admits_path(&mut self, dest: DestId, prefix: &Prefix, path: &Path) -> bool {
+    /// Whether another path of this source is accepted. An unbounded number of paths of a prefix would delay
+    /// all other work.
+    fn within_path_limit(&mut self, dest: DestId, prefix: &Prefix, path: &Path) -> bool {
         let Some(peer) = self.peers.get_mut(&path.peer) else {
             return true;
         };
-        let most = usize::from(peer.routing.max_paths_per_prefix);
+        let limit = usize::from(peer.routing.max_paths_per_prefix);
         let paths = self.rib.table.paths(dest);
-        if most == 0
+        if limit == 0
             || paths
                 .filter(|(_, other)| other.peer == path.peer)
-                .take(most)
+                .take(limit)
                 .count()
-                < most
+                < limit
         {
             return true;
         }
         let id = peer.id(path.peer);
-        if let Some(session) = peer.session.as_mut().filter(|session| !session.warned_of_paths) {
-            session.warned_of_paths = true;
+        if let Some(session) = peer.session.as_mut().filter(|session| !session.path_limit_warned) {
+            session.path_limit_warned = true;
             self.out.push_back(Output::PathLimitWarning(id, *prefix));
         }
         false
     }
 
-    /// Takes paths of a peer out of the table.
+    /// Removes paths of a peer.
     pub(super) fn withdraw_all(&mut self, peer: PeerId, all: impl IntoIterator<Item = impl Borrow<Nlri>>) {
-        let mut gone = [0; Family::ALL.len()];
+        let mut removed = [0; Family::ALL.len()];
         let Some(generations) = self.peers.get(&peer).map(Peer::all_generations) else {
             return;
         };
         for nlri in all {
             let nlri = nlri.borrow();
             if self.withdraw(peer, nlri, &generations)
-                && let Some(count) = gone.get_mut(slot(nlri.prefix.family()))
+                && let Some(count) = removed.get_mut(family_index(nlri.prefix.family()))
             {
                 *count += 1;
             }
@@ -181,13 +184,13 @@ impl Engine {
         let Some(known) = self.peers.get_mut(&peer) else {
             return;
         };
-        for (family, count) in Family::ALL.into_iter().zip(gone) {
-            known.adj_in.removed(family, count);
+        for (family, count) in Family::ALL.into_iter().zip(removed) {
+            known.adj_in.remove_paths(family, count);
         }
-        self.compact_adj_in(peer, gone.iter().sum());
+        self.compact_adj_in(peer, removed.iter().sum());
     }
 
-    /// Whether the path was there and counted.
+    /// Removes a path; returns whether it existed and was counted.
     fn withdraw(&mut self, peer: PeerId, nlri: &Nlri, generations: &[Generations; 2]) -> bool {
         let Some(dest) = self.rib.table.find_next(&nlri.prefix) else {
             return false;
@@ -196,42 +199,43 @@ impl Engine {
             return false;
         };
         self.release(&path);
-        self.note_feeds(peer, nlri.path_id, &nlri.prefix);
-        self.mark(dest);
-        let generations = generations.get(slot(nlri.prefix.family()));
+        self.queue_to_feeds(peer, nlri.path_id, &nlri.prefix);
+        self.mark_dirty(dest);
+        let generations = generations.get(family_index(nlri.prefix.family()));
         generations.is_some_and(|generations| generations.is_counted(path.generation))
     }
 
-    fn over_limits(&mut self, peer: PeerId, family: Family) -> bool {
-        self.over_limit(peer, family) || self.over_memory(peer)
+    fn check_limits(&mut self, peer: PeerId, family: Family) -> bool {
+        self.check_prefix_limit(peer, family) || self.check_memory_limit(peer)
     }
 
-    /// RFC 4486 §4: a peer whose routes take more memory than it may use ends its session with Cease/8 (Out of Resources).
-    fn over_memory(&mut self, peer: PeerId) -> bool {
+    /// A peer whose routes take more memory than configured ends its session with Cease/8, Out of Resources
+    /// (RFC 4486 §4). Returns whether the limit is exceeded.
+    fn check_memory_limit(&mut self, peer: PeerId) -> bool {
         let limited = self.peers.get(&peer).and_then(|known| known.routing.max_memory);
-        let Some(most) = limited else {
+        let Some(limit) = limited else {
             return false;
         };
         let used = self.memory_of(peer);
         let Some(known) = self.peers.get_mut(&peer) else {
             return false;
         };
-        let (over, many) = (used > most, used > most / 100 * MEMORY_WARNING);
+        let (over, many) = (used > limit, used > limit / 100 * MEMORY_WARNING);
         let id = known.id(peer);
         let Some(session) = known.session.as_mut().filter(|_| many) else {
             return false;
         };
-        if !std::mem::replace(&mut session.warned_of_memory, true) {
+        if !std::mem::replace(&mut session.memory_limit_warned, true) {
             self.out.push_back(Output::MemoryLimitWarning(id, used));
         }
-        if over && !std::mem::replace(&mut session.refused, true) {
+        if over && !std::mem::replace(&mut session.over_limit, true) {
             let notification = Notification::cease(cease::OUT_OF_RESOURCES);
             self.out.push_back(Output::Fail(id, notification, MEMORY_PAUSE));
         }
         over
     }
 
-    /// What the routes of a peer take, about.
+    /// Approximate memory of a peer's routes in octets.
     pub(super) fn memory_of(&self, peer: PeerId) -> usize {
         let Some(known) = self.peers.get(&peer) else {
             return 0;
@@ -240,8 +244,9 @@ impl Engine {
         paths * PATH_OCTETS + self.rib.attrs.memory(peer)
     }
 
-    /// RFC 4486 §4: more prefixes than configured end the session with Cease/1.
-    fn over_limit(&mut self, peer: PeerId, family: Family) -> bool {
+    /// More prefixes than configured end the session with Cease/1 (RFC 4486 §4). Returns whether the limit is
+    /// exceeded.
+    fn check_prefix_limit(&mut self, peer: PeerId, family: Family) -> bool {
         let Some(known) = self.peers.get_mut(&peer) else {
             return false;
         };
@@ -255,62 +260,62 @@ impl Engine {
         let Some(session) = &mut known.session else {
             return false;
         };
-        if many && !session.warned.contains(family) {
-            session.warned.insert(family);
+        if many && !session.prefix_limit_warned.contains(family) {
+            session.prefix_limit_warned.insert(family);
             self.out.push_back(Output::PrefixLimitWarning(id, family, count));
         }
         let OverLimit::Cease { restart_after } = limit.action else {
             return false;
         };
-        if over && !session.refused {
-            session.refused = true;
+        if over && !session.over_limit {
+            session.over_limit = true;
             let notification = Notification::max_prefixes(family, limit.limit);
             self.out.push_back(Output::Fail(id, notification, restart_after));
         }
         over
     }
 
-    /// What import makes of a path: attributes after policy (with a reference held by `cached` or
-    /// `received`), or why it may not be used.
-    pub(super) fn imported(
+    /// The result of import for a path: its attributes after policy (`cache` or `received` holds the
+    /// reference), or why it is not eligible.
+    pub(super) fn import_path(
         &mut self,
         peer: PeerId,
         prefix: &Prefix,
         received: AttrId,
-        cached: &mut Cached,
+        cache: &mut ImportCache,
     ) -> Result<AttrId, Ineligible> {
-        if self.local.blocks.iter().any(|block| block.contains(prefix)) {
+        if self.local.pod_blocks.iter().any(|block| block.contains(prefix)) {
             return Err(Ineligible::OwnBlock);
         }
-        if let Some((family, imported)) = cached.imported
+        if let Some((family, imported)) = cache.imported
             && family == prefix.family()
         {
             return imported;
         }
-        let imported = self.evaluated(peer, prefix, received, cached);
+        let imported = self.evaluate_import(peer, prefix, received, cache);
         let known = self.peers.get(&peer);
         if known.is_some_and(|known| !known.routing.import.looks_at_prefixes()) {
-            cached.imported = Some((prefix.family(), imported));
+            cache.imported = Some((prefix.family(), imported));
         }
         imported
     }
 
-    fn evaluated(
+    fn evaluate_import(
         &mut self,
         peer: PeerId,
         prefix: &Prefix,
         received: AttrId,
-        cached: &mut Cached,
+        cache: &mut ImportCache,
     ) -> Result<AttrId, Ineligible> {
         let Some(known) = self.peers.get(&peer) else {
             return Err(Ineligible::Policy);
         };
         let attrs = self.rib.attrs.get(received);
-        match cached.checked {
+        match cache.checked {
             Some((family, outcome)) if family == prefix.family() => outcome?,
             _ => {
                 let outcome = self.check_attrs(&known.routing, prefix.family(), attrs);
-                cached.checked = Some((prefix.family(), outcome));
+                cache.checked = Some((prefix.family(), outcome));
                 outcome?;
             }
         }
@@ -322,19 +327,20 @@ impl Engine {
                 source: Source::Peer,
             })
             .ok_or(Ineligible::Policy)?;
-        // RFC 7705 §3.1: the number that the peer knows us by stands in the path too.
+        // RFC 7705 §3.1: the AS number that the peer uses for us is part of the path too.
         let prepend = known
             .routing
             .rules
             .local_as
             .is_some_and(|local_as| !local_as.no_prepend);
-        // RFC 8326 §4: the route is to be the last choice in all of the AS. Inside it LOCAL_PREF says so, and stays as it is.
+        // RFC 8326 §4: the route becomes the last choice in the whole AS. On iBGP, LOCAL_PREF already says so
+        // and is not changed.
         let external = known.routing.kind == PeerKind::External;
         let shuts_down = external && attrs.has_community(Community::GRACEFUL_SHUTDOWN);
         if rules.is_empty() && !prepend && !shuts_down {
             return Ok(received);
         }
-        if let Some((_, id)) = cached.changed.filter(|(last, _)| *last == rules) {
+        if let Some((_, id)) = cache.changed.filter(|(last, _)| *last == rules) {
             return Ok(id);
         }
         let mut changed = attrs.clone();
@@ -353,14 +359,14 @@ impl Engine {
             return Err(Ineligible::BadNextHop);
         }
         let id = self.rib.attrs.intern_from(peer, changed, &mut self.rib.next_hops);
-        if let Some((_, old)) = cached.changed.replace((rules, id)) {
-            // A path that uses the old one holds its own reference by now.
+        if let Some((_, old)) = cache.changed.replace((rules, id)) {
+            // Paths that use the previous set have their own references.
             self.rib.attrs.release(old, &mut self.rib.next_hops);
         }
         Ok(id)
     }
 
-    /// Loops and next hops that cannot be (RFC 4271 §9.1.2, §6.3; RFC 4456 §8).
+    /// Checks loops and next hops (RFC 4271 §9.1.2, §6.3; RFC 4456 §8).
     fn check_attrs(
         &self,
         routing: &PeerRouting,
@@ -376,11 +382,11 @@ impl Engine {
         {
             return Err(Ineligible::FirstAs);
         }
-        if !external && let Some(rare) = attrs.rare.as_deref() {
-            if rare.originator_id == Some(self.config.router_id) {
+        if !external && let Some(extra) = attrs.extra.as_deref() {
+            if extra.originator_id == Some(self.config.router_id) {
                 return Err(Ineligible::OriginatorLoop);
             }
-            if rare.cluster_list.contains(&self.cluster_id()) && self.reflects() {
+            if extra.cluster_list.contains(&self.cluster_id()) && self.is_reflector() {
                 return Err(Ineligible::ClusterLoop);
             }
         }
@@ -391,7 +397,7 @@ impl Engine {
         }
     }
 
-    /// A path refers once to each set that it names.
+    /// Takes the references that a path in the table holds.
     pub(super) fn retain(&mut self, path: &Path) {
         self.rib.attrs.retain(path.received);
         if let Some(imported) = changed_by_import(path) {
@@ -411,8 +417,8 @@ fn changed_by_import(path: &Path) -> Option<AttrId> {
     path.imported.ok().filter(|imported| *imported != path.received)
 }
 
-/// Whether packets can be sent to the address, for a prefix of this family. A link-local address says where only together
-/// with the interface of a session on that link (RFC 4291 §2.5.6, RFC 2545 §2).
+/// Whether the address can be a next hop of this family. A link-local address needs an interface (RFC 4291
+/// §2.5.6, RFC 2545 §2).
 fn is_usable(addr: IpAddr, family: Family) -> bool {
     match addr {
         IpAddr::V4(addr) => {

@@ -1,11 +1,11 @@
-//! Which update group a peer belongs to, and what it is sent: nothing while it is too far behind.
+//! Update group membership and catch-up of peers.
 
 use std::sync::Arc;
 
 use super::peers::{GroupId, Peer};
 use super::{Chunk, Engine, Output, SessionFacts};
+use crate::export::catch_up::JoinState;
 use crate::export::group::Group;
-use crate::export::lagging::Joining;
 use crate::export::rules::GroupKey;
 use crate::types::{Family, PeerId};
 
@@ -14,12 +14,12 @@ impl Engine {
         if std::mem::replace(&mut self.local.draining, on) != on {
             let established = self.peers.iter().filter(|(_, peer)| peer.is_up());
             let ids: Vec<PeerId> = established.map(|(id, _)| *id).collect();
-            ids.into_iter().for_each(|id| self.regroup(id));
+            ids.into_iter().for_each(|id| self.update_group(id));
         }
     }
 
-    /// Puts a peer into the group that it belongs to now.
-    pub(super) fn regroup(&mut self, id: PeerId) {
+    /// Moves a peer to the group that its key belongs to.
+    pub(super) fn update_group(&mut self, id: PeerId) {
         let session = self.peers.get(&id).and_then(|peer| peer.session.as_ref());
         let Some(facts) = session.map(|session| session.facts.clone()) else {
             return;
@@ -30,15 +30,15 @@ impl Engine {
             .is_some_and(|group| Some(&group.key) == key.as_ref());
         if let (false, Some(key)) = (same, key) {
             let bound = self.rib.table.bound();
-            let known = self.group_of(id).map(Group::known_paths).unwrap_or_default();
-            let moving = self.group_of(id).map(|group| group.moving(id, bound));
-            let joining = moving.unwrap_or(Joining::new(key.families));
+            let known = self.group_of(id).map(Group::known_path_ids).unwrap_or_default();
+            let move_state = self.group_of(id).map(|group| group.move_state(id, bound));
+            let join_state = move_state.unwrap_or(JoinState::new(key.families));
             self.leave_group(id);
-            self.join_group(id, key, joining);
+            self.join_group(id, key, join_state);
             if let Some(GroupId(index)) = self.peers.get(&id).and_then(Peer::group)
                 && let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut)
             {
-                group.expect_known(known);
+                group.add_known_path_ids(known);
             }
         }
     }
@@ -58,19 +58,19 @@ impl Engine {
         self.groups.get(index)?.as_ref()
     }
 
-    pub(super) fn join_group(&mut self, id: PeerId, key: GroupKey, joining: Joining) {
+    pub(super) fn join_group(&mut self, id: PeerId, key: GroupKey, join_state: JoinState) {
         let found = self
             .groups
             .iter()
             .position(|group| group.as_ref().is_some_and(|group| group.key == key));
         let index = found.unwrap_or_else(|| self.new_group(key));
         if let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut) {
-            group.join(id, joining);
+            group.join(id, join_state);
         }
         if let Some(session) = self.peers.get_mut(&id).and_then(|peer| peer.session.as_mut()) {
             session.group = Some(GroupId(index));
         }
-        self.serve(id);
+        self.queue_catch_up(id);
     }
 
     fn new_group(&mut self, key: GroupKey) -> usize {
@@ -96,12 +96,12 @@ impl Engine {
         if place.as_mut().is_some_and(|group| group.leave(id))
             && let Some(group) = place.take()
         {
-            self.work.dissolved.push(group.dissolve());
+            self.work.dropped_adj_outs.push(group.into_sent_routes());
         }
     }
 
-    /// Puts a peer that is behind in line, once, if it has room and nothing is deferred.
-    pub(super) fn serve(&mut self, id: PeerId) {
+    /// Queues a member for a catch-up step, once, if it has credit and is not deferred.
+    pub(super) fn queue_catch_up(&mut self, id: PeerId) {
         let Some(session) = self.peers.get(&id).and_then(|peer| peer.session.as_ref()) else {
             return;
         };
@@ -109,11 +109,11 @@ impl Engine {
             return;
         };
         let group = self.groups.get(index).and_then(Option::as_ref);
-        if group.is_some_and(|group| group.is_lagging(id))
+        if group.is_some_and(|group| group.is_catching_up(id))
             && !self.is_deferred(id)
-            && !self.work.behind.contains(&id)
+            && !self.work.catch_up_queue.contains(&id)
         {
-            self.work.behind.push_back(id);
+            self.work.catch_up_queue.push_back(id);
         }
     }
 
@@ -124,7 +124,7 @@ impl Engine {
             .and_then(|peer| peer.session.as_mut())
         {
             established.outstanding = established.outstanding.saturating_sub(bytes);
-            self.serve(session.peer);
+            self.queue_catch_up(session.peer);
         }
     }
 
@@ -138,10 +138,10 @@ impl Engine {
         let (chunk, _) = group.catch_up(id, &mut self.rib);
         self.rib.table.unblock();
         self.advertise(id, &Arc::new(chunk));
-        self.serve(id);
+        self.queue_catch_up(id);
     }
 
-    /// Hands a chunk to a peer, and takes note of what it owes.
+    /// Outputs a chunk for a peer and charges its credit.
     pub(super) fn advertise(&mut self, id: PeerId, chunk: &Arc<Chunk>) {
         let octets = chunk.len_for(id);
         if octets == 0 {
@@ -159,11 +159,11 @@ impl Engine {
             && let Some(GroupId(index)) = session.group
             && let Some(group) = self.groups.get_mut(index).and_then(Option::as_mut)
         {
-            group.fall_behind(id);
+            group.leave_fast_path(id);
         }
     }
 
-    /// Our routes of a family are sent to the peer again.
+    /// Sends our routes of a family to the peer again.
     pub(super) fn resend(&mut self, id: PeerId, family: Family) {
         let session = self.peers.get(&id).and_then(|peer| peer.session.as_ref());
         let Some(session) = session else { return };
@@ -175,6 +175,6 @@ impl Engine {
         if let Some(begin) = group.and_then(|group| group.refresh(id, family, enhanced)) {
             self.advertise(id, &Arc::new(begin));
         }
-        self.serve(id);
+        self.queue_catch_up(id);
     }
 }

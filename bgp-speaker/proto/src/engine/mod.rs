@@ -1,22 +1,48 @@
-//! The route engine: RIB, policy and export joined behind one `handle` / `poll_output`.
+//! The route engine: RIBs, policy and export behind `handle` and `poll_output`.
 //!
-//! There is exactly one engine, owned by one task, without a lock. It takes decoded batches from
-//! peers, the whole set of routes to originate, and the reach of next hops; it says what to send to
-//! whom and what the kernel should have. It never blocks, never fails, and holds no timer.
+//! There is exactly one engine, owned by one task, without a lock. Its inputs are decoded batches from peers,
+//! the complete set of originated routes, and the reachability of next hops. Its outputs are chunks for peers
+//! and kernel routes. It never blocks, never fails, and has no timer.
 //!
-//! Changes are coalesced: [`Engine::handle`] marks prefixes dirty, [`Engine::poll_output`] decides and
-//! exports them once, however often they changed in between. Work is done in slices, so that a peer
-//! that comes up beside a million routes, or a storm, delays other news by milliseconds at most.
+//! Changes are coalesced: [`Engine::handle`] marks destinations dirty, [`Engine::poll_output`] decides and
+//! exports each once, however often it changed in between. Work is done in slices, so that a peer that comes
+//! up beside a million routes, or a storm of updates, delays other inputs by a few milliseconds.
 //!
-//! Flow control: a peer with more than [`Engine::HIGH_WATER`] bytes unwritten leaves the fast path of
-//! its update group and is served from the Adj-RIB-Out as it drains (see [`crate::export::lagging`]).
+//! Flow control: a peer with more than [`Engine::HIGH_WATER`] unwritten bytes leaves the fast path of its
+//! update group and is served from the Adj-RIB-Out as it drains (see [`crate::export::catch_up`]).
+//!
+//! ```
+//! use std::time::Instant;
+//!
+//! use bgp_proto::engine::{Engine, EngineConfig, Input, Originated, RouteFilter};
+//! use bgp_proto::policy::Source;
+//! use bgp_proto::types::{Asn, RouterId};
+//!
+//! let mut engine = Engine::new(EngineConfig {
+//!     asn: Asn(64512),
+//!     router_id: RouterId::new(0x0A00_0001).unwrap(),
+//!     cluster_id: None,
+//!     max_paths: 8,
+//!     multipath_relax: false,
+//!     link_bandwidth: false,
+//!     assume_reachable: false,
+//! });
+//! let block = Originated {
+//!     prefix: "10.244.1.0/24".parse().unwrap(),
+//!     source: Source::PodBlock,
+//!     communities: vec![],
+//! };
+//! engine.handle(Instant::now(), Input::Originate(vec![block]));
+//! while engine.poll_output().is_some() {} // no peer is up: nothing to send
+//! let (routes, _) = engine.routes(&RouteFilter::default(), 0, 100);
+//! assert!(routes[0].paths[0].best);
+//! ```
 
 mod adj_in;
 mod api;
 #[cfg(test)]
 mod bounds;
 mod deferral;
-mod excerpt;
 mod feed;
 mod fib_sets;
 mod flush;
@@ -27,14 +53,15 @@ mod peers;
 mod preview;
 mod restart;
 mod sessions;
+mod table_page;
 mod view;
 mod weights;
 mod work;
 
 pub use api::*;
-pub use excerpt::Excerpt;
 pub use feed::{FeedId, FeedItem};
-pub use preview::{Heard, Preview, Rehearsal};
+pub use preview::{PeerPreview, Preview, PreviewRun};
+pub use table_page::TablePage;
 pub use view::*;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -52,7 +79,7 @@ use fib_sets::FibSets;
 use flush::SLICE;
 use peers::Peer;
 
-/// The engine.
+/// The route engine.
 #[derive(Clone, Debug)]
 pub struct Engine {
     config: EngineConfig,
@@ -62,61 +89,61 @@ pub struct Engine {
     fib: Fib,
     local: Local,
     work: Work,
-    /// After our restart.
+    /// Set after a restart of this speaker.
     deferral: Option<Deferral>,
     feeds: BTreeMap<FeedId, feed::Feed>,
     out: VecDeque<Output>,
     scratch: Scratch,
 }
 
-/// What the kernel should have.
+/// Kernel routes.
 #[derive(Clone, Debug, Default)]
 struct Fib {
     sets: FibSets,
-    /// The last changes were announced not to be all.
-    goes_on: bool,
+    /// The last output announced further changes.
+    more_announced: bool,
 }
 
-/// What is our own.
+/// Originated routes and local state.
 #[derive(Clone, Debug, Default)]
 struct Local {
-    /// What we originate, as given.
+    /// Originated routes as given.
     originated: BTreeMap<Prefix, Originated>,
-    /// Pod blocks of ours: nobody else's path may lie inside.
-    blocks: Vec<Prefix>,
-    /// We are about to go.
+    /// Pod blocks of this node: paths of peers inside them are not eligible.
+    pod_blocks: Vec<Prefix>,
+    /// This node is about to shut down.
     draining: bool,
 }
 
-/// What is still to be done.
+/// Pending work.
 #[derive(Clone, Debug, Default)]
 struct Work {
     /// Destinations to decide, each once.
     dirty: VecDeque<DestId>,
-    /// Work over many routes, in the order in which it came up.
-    items: VecDeque<work::Item>,
-    /// Peers that are behind and have room.
-    behind: VecDeque<PeerId>,
-    /// Adj-RIB-Outs that nobody has any more, whose references are to be released.
-    dissolved: Vec<Vec<Option<Sent>>>,
-    /// Ends of initial tables, reported once the routes before them are decided.
+    /// Work over many routes, in the order of arrival.
+    items: VecDeque<work::WorkItem>,
+    /// Members to catch up that have credit.
+    catch_up_queue: VecDeque<PeerId>,
+    /// Adj-RIB-Outs of dissolved groups, whose references are to be released.
+    dropped_adj_outs: Vec<Vec<Option<Sent>>>,
+    /// End-of-RIBs to report once the routes before them are decided.
     ends: Vec<(SessionId, Family)>,
 }
 
-/// Room for one decision, kept for the next.
+/// Buffers of a decision, kept to avoid allocations.
 #[derive(Clone, Debug, Default)]
 struct Scratch {
     candidates: Vec<Candidate>,
-    chosen: Vec<PathIdx>,
+    selected: Vec<PathIdx>,
     next_hops: Vec<(std::net::IpAddr, Option<f32>)>,
-    hop_set: Vec<FibHop>,
+    hop_set: Vec<FibNextHop>,
 }
 
 impl Engine {
-    /// Unwritten bytes from which on a peer counts as slow.
+    /// Unwritten bytes above which a peer counts as slow.
     pub const HIGH_WATER: usize = 4 << 20;
-    /// Most chunks that a peer can have been given and not written: two more than the credit holds, for the
-    /// one that uses it up and for a refresh's begin.
+    /// Most unwritten chunks of a peer: two more than the credit allows, for the chunk that exceeds it and
+    /// for the BoRR of a refresh.
     pub const MAX_CHUNKS: usize = Self::HIGH_WATER / Chunk::MIN_COST + 2;
     /// Unwritten bytes below which a slow peer is served again.
     pub const LOW_WATER: usize = 1 << 20;
@@ -153,7 +180,7 @@ impl Engine {
             Input::Down(session) => self.down(session),
             Input::Restarting(session, families) => self.restarting(session, families),
             Input::LongLived(session, families) => self.long_lived(session, families),
-            Input::Swept(session) => self.swept(session),
+            Input::StaleExpired(session) => self.stale_expired(session),
             Input::Routes(session, batch) => self.import_batch(session, batch),
             Input::Refresh(session, refresh) => self.refresh(session, refresh),
             Input::Resend(peer, family) => self.resend(peer, family),
@@ -162,67 +189,68 @@ impl Engine {
             Input::Multipath(rules) => self.change_multipath(rules),
             Input::Originate(routes) => self.originate(routes),
             Input::Drain(on) => self.drain(on),
-            Input::NextHops(news) => self.learn_next_hops(&news),
+            Input::NextHops(updates) => self.update_next_hops(&updates),
             Input::Written(session, bytes) => self.written(session, bytes),
         }
     }
 
-    /// What to do next; `None` when everything is done. Does the work of deciding and encoding.
+    /// Does pending work and returns the next output; `None` when there is none.
     pub fn poll_output(&mut self) -> Option<Output> {
         loop {
             if let Some(output) = self.next_output() {
                 return Some(output);
             }
-            if !self.work() && !self.tidy() {
+            if !self.work() && !self.free_unused() {
                 return None;
             }
         }
     }
 
-    /// What came of the work done so far. With [`Engine::work`] instead of [`Engine::poll_output`] others get a turn
-    /// between two slices.
+    /// An output of the work done so far. Together with [`Engine::work`] it replaces [`Engine::poll_output`]
+    /// for callers that have other things to do between two slices.
     pub fn next_output(&mut self) -> Option<Output> {
         self.out.pop_front()
     }
 
-    /// Destinations that changed and were not decided yet.
+    /// Number of changed destinations that are not decided yet.
     #[must_use]
-    pub fn undecided(&self) -> usize {
+    pub fn pending_decisions(&self) -> usize {
         self.work.dirty.len()
     }
 
-    /// One slice of work, some milliseconds at the most; false when there is none and nothing came of it.
+    /// Does one slice of work, a few milliseconds. Returns false when there was none and it had no output.
     pub fn work(&mut self) -> bool {
         self.report_next_hops();
         if !self.work.dirty.is_empty() {
             self.flush_slice();
             return true;
         }
-        if self.work_slice() || self.end_fib() {
+        if self.work_slice() || self.close_fib_burst() {
             return true;
         }
         self.report_ends();
-        if let Some(peer) = self.work.behind.pop_front() {
+        if let Some(peer) = self.work.catch_up_queue.pop_front() {
             self.catch_up(peer);
             return true;
         }
-        if self.release_dissolved() {
+        if self.release_dropped() {
             return true;
         }
-        if self.rib.table.is_short() {
+        if self.rib.table.needs_reclaim() {
             self.reclaim();
         }
         !self.out.is_empty()
     }
 
-    /// What can wait until nobody waits for anything: frees some of what is not used any more. False when there is nothing left.
-    pub fn tidy(&mut self) -> bool {
-        self.rib.attrs.free_unheld();
+    /// Frees unused memory, a part at a time. To be called when there is no other work. Returns false when
+    /// nothing is left to free.
+    pub fn free_unused(&mut self) -> bool {
+        self.rib.attrs.free_unreferenced();
         self.reclaim()
     }
 
-    fn release_dissolved(&mut self) -> bool {
-        let Some(sent) = self.work.dissolved.last_mut() else {
+    fn release_dropped(&mut self) -> bool {
+        let Some(sent) = self.work.dropped_adj_outs.last_mut() else {
             return false;
         };
         let rest = sent.len().saturating_sub(work::SLICE);
@@ -230,27 +258,31 @@ impl Engine {
             self.rib.attrs.release(sent.attrs, &mut self.rib.next_hops);
         }
         if rest == 0 {
-            self.work.dissolved.pop();
+            self.work.dropped_adj_outs.pop();
         }
         true
     }
 
-    /// A member that is behind still has to be sent withdrawals of prefixes that it knows.
+    /// Frees destinations without paths. Those that a member may still have to be sent a withdrawal of are
+    /// kept.
     fn reclaim(&mut self) -> bool {
-        let behind: Vec<&Group> = self
+        let groups: Vec<&Group> = self
             .groups
             .iter()
             .flatten()
-            .filter(|group| group.has_lagging())
+            .filter(|group| group.has_catching_up())
             .collect();
-        let needed = |dest| behind.iter().any(|group| group.needs(dest));
-        let needed: Option<&dyn Fn(DestId) -> bool> = if behind.is_empty() { None } else { Some(&needed) };
+        let needed = |dest| groups.iter().any(|group| group.needs_withdrawal(dest));
+        let needed: Option<&dyn Fn(DestId) -> bool> = if groups.is_empty() { None } else { Some(&needed) };
         self.rib.table.reclaim(SLICE, needed)
     }
 
-    /// An End-of-RIB counts when the routes before it are decided, and for that their next hops are known.
+    /// Reports End-of-RIBs once the routes before them are decided, which needs the reachability of their
+    /// next hops.
     fn report_ends(&mut self) {
-        if !self.work.ends.is_empty() && (self.config.assume_reachable || !self.rib.next_hops.is_waiting()) {
+        if !self.work.ends.is_empty()
+            && (self.config.assume_reachable || !self.rib.next_hops.has_unresolved())
+        {
             for (session, family) in std::mem::take(&mut self.work.ends) {
                 self.out.push_back(Output::EndOfRib(session, family));
                 self.deferral_end_of_rib(session, family);
@@ -282,26 +314,27 @@ impl Engine {
         self.config.multipath_relax = multipath_relax;
         self.config.link_bandwidth = link_bandwidth;
         if self.config != old {
-            self.queue_all(work::Job::Everything(DestId(0)));
+            self.queue_table_walk(work::Job::Everything(DestId(0)));
         }
     }
 
-    /// Work over the whole table, in place of such work that has begun.
-    fn queue_all(&mut self, job: work::Job) {
+    /// Queues a walk over the whole table, in place of a pending one of the same kind.
+    fn queue_table_walk(&mut self, job: work::Job) {
         let kind = std::mem::discriminant(&job);
         self.work
             .items
             .retain(|item| std::mem::discriminant(&item.job) != kind);
-        self.work.items.push_back(work::Item {
+        self.work.items.push_back(work::WorkItem {
             peer: PeerId::LOCAL,
             dests: VecDeque::new(),
             job,
         });
     }
 
-    /// Whether this node reflects routes: only then is our cluster in a CLUSTER_LIST a loop (RFC 4456 §8). The file gives all
-    /// nodes the same number, and a client takes what its reflectors of that cluster reflect.
-    fn reflects(&self) -> bool {
+    /// Whether this node reflects routes. Only then is our cluster id in a CLUSTER_LIST a loop (RFC 4456 §8):
+    /// all nodes may be configured with the same id, and a client accepts what the reflectors of that cluster
+    /// reflect.
+    fn is_reflector(&self) -> bool {
         self.peers
             .values()
             .any(|peer| peer.routing.kind == PeerKind::Client)
@@ -311,7 +344,7 @@ impl Engine {
         self.config.cluster_id.unwrap_or(self.config.router_id.get())
     }
 
-    fn mark(&mut self, dest: DestId) {
+    fn mark_dirty(&mut self, dest: DestId) {
         if self.rib.table.mark(dest) {
             self.work.dirty.push_back(dest);
         }

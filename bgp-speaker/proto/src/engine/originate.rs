@@ -1,9 +1,10 @@
-//! Routes of our own: the whole wanted set comes in, the difference is applied.
+//! Originated routes: the input is the complete wanted set; only the difference to the present set is
+//! applied.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::work::{Item, Job};
+use super::work::{Job, WorkItem};
 use super::{Engine, Originated};
 use crate::policy::Source;
 use crate::rib::generation::Generation;
@@ -12,7 +13,7 @@ use crate::types::{Family, PathId, PeerId, Prefix};
 use crate::wire::{NextHop, PathAttrs};
 
 impl Engine {
-    /// Takes the whole set of routes to originate.
+    /// Takes the complete set of routes to originate.
     pub(super) fn originate(&mut self, routes: Vec<Originated>) {
         let wanted: BTreeMap<Prefix, Originated> =
             routes.into_iter().map(|route| (route.prefix, route)).collect();
@@ -28,14 +29,14 @@ impl Engine {
             .filter(|(prefix, route)| old.get(prefix) != Some(route))
         {
             self.rib.sources.local.insert(*prefix, route.source);
-            self.announce_own(*prefix, route);
+            self.originate_route(*prefix, route);
         }
         self.local.originated = wanted;
-        self.guard_blocks();
+        self.update_own_blocks();
     }
 
-    fn announce_own(&mut self, prefix: Prefix, route: &Originated) {
-        // The next hop is put in per session (export rules); the unspecified address never leaves us.
+    fn originate_route(&mut self, prefix: Prefix, route: &Originated) {
+        // Export rules set the next hop per session; the unspecified address is never sent.
         let next_hop = match prefix.family() {
             Family::Ipv4 => NextHop::V4(Ipv4Addr::UNSPECIFIED),
             Family::Ipv6 => NextHop::V6(Ipv6Addr::UNSPECIFIED),
@@ -54,15 +55,15 @@ impl Engine {
             },
         );
         self.rib.attrs.release(id, &mut self.rib.next_hops);
-        // A change of source alone leaves the path as it is, but policies see it.
+        // A change of source alone does not change the path, but export policies can match it.
         if let Some(dest) = self.rib.table.find(&prefix) {
-            self.mark(dest);
+            self.mark_dirty(dest);
         }
     }
 
-    /// Nobody else's path may lie inside our pod blocks; paths that come under a new block, or out from
-    /// under an old one, are evaluated again.
-    fn guard_blocks(&mut self) {
+    /// Paths of peers inside our pod blocks are not eligible: paths inside a new or a former block are
+    /// evaluated again.
+    fn update_own_blocks(&mut self) {
         let blocks: Vec<Prefix> = self
             .local
             .originated
@@ -70,17 +71,17 @@ impl Engine {
             .filter(|route| route.source == Source::PodBlock)
             .map(|route| route.prefix)
             .collect();
-        let old = std::mem::replace(&mut self.local.blocks, blocks);
+        let old = std::mem::replace(&mut self.local.pod_blocks, blocks);
         let changed: Vec<Prefix> = old
             .iter()
-            .filter(|block| !self.local.blocks.contains(block))
-            .chain(self.local.blocks.iter().filter(|block| !old.contains(block)))
+            .filter(|block| !self.local.pod_blocks.contains(block))
+            .chain(self.local.pod_blocks.iter().filter(|block| !old.contains(block)))
             .copied()
             .collect();
         if changed.is_empty() {
             return;
         }
-        self.work.items.push_back(Item {
+        self.work.items.push_back(WorkItem {
             peer: PeerId::LOCAL,
             dests: VecDeque::new(),
             job: Job::Blocks(changed, DestId(0)),

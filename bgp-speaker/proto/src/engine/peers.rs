@@ -1,31 +1,31 @@
-//! What the engine keeps of each peer: its configuration, its established session, and what came from it.
+//! State per peer: its configuration, its established session, and its Adj-RIB-In.
 
 use std::sync::Arc;
 
 use super::adj_in::AdjIn;
 use super::{PeerRouting, SessionFacts, SessionId};
-use crate::rib::generation::{Before, Generation, Generations};
+use crate::rib::generation::{Generation, Generations, OlderGenerations};
 use crate::types::{Family, FamilySet, PeerId};
 
-/// Names an update group of the engine.
+/// Identifies an update group of the engine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct GroupId(pub usize);
 
-/// What ends with a session.
+/// State with the lifetime of a session.
 #[derive(Clone, Debug)]
 pub(super) struct Established {
     pub(super) facts: Box<SessionFacts>,
     pub(super) group: Option<GroupId>,
-    /// Bytes given to the shell and not yet written.
+    /// Bytes output and not written yet.
     pub(super) outstanding: usize,
-    /// Prefixes over the limit: the session is being ended, what still comes is dropped.
-    pub(super) refused: bool,
-    /// Families in which the operator was warned of the number of prefixes.
-    pub(super) warned: FamilySet,
-    /// The operator was warned of too many paths of a prefix.
-    pub(super) warned_of_paths: bool,
-    /// The operator was warned of the memory that its routes take.
-    pub(super) warned_of_memory: bool,
+    /// The prefix or memory limit is exceeded: the session is ending, and further routes are dropped.
+    pub(super) over_limit: bool,
+    /// Families whose prefix limit warning was output.
+    pub(super) prefix_limit_warned: FamilySet,
+    /// The path limit warning was output.
+    pub(super) path_limit_warned: bool,
+    /// The memory limit warning was output.
+    pub(super) memory_limit_warned: bool,
 }
 
 impl Established {
@@ -34,14 +34,14 @@ impl Established {
             facts,
             group: None,
             outstanding: 0,
-            refused: false,
-            warned: FamilySet::EMPTY,
-            warned_of_paths: false,
-            warned_of_memory: false,
+            over_limit: false,
+            prefix_limit_warned: FamilySet::EMPTY,
+            path_limit_warned: false,
+            memory_limit_warned: false,
         }
     }
 
-    /// Whether the peer keeps our routes while we restart (RFC 4724 §3).
+    /// Whether the peer retains our routes while we restart (RFC 4724 §3).
     pub(super) fn restarts_gracefully(&self) -> bool {
         let negotiated = &self.facts.negotiated;
         negotiated.local.graceful_restart().is_some() && negotiated.remote.graceful_restart().is_some()
@@ -52,10 +52,10 @@ impl Established {
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) routing: Arc<PeerRouting>,
-    /// Of its latest session.
+    /// The epoch of the latest session.
     pub(super) epoch: u32,
     pub(super) session: Option<Established>,
-    /// Its session ended, and its routes stay for now.
+    /// The session ended, and its routes are retained.
     pub(super) restarting: bool,
     pub(super) adj_in: AdjIn,
     generations: [Generations; 2],
@@ -73,7 +73,7 @@ impl Peer {
         }
     }
 
-    /// The same peer with the same session, as if it had announced nothing and had been told nothing.
+    /// The same peer with the same session, but with empty Adj-RIB-In and Adj-RIB-Out.
     pub(super) fn without_routes(&self) -> Self {
         let session = self.session.as_ref().map(|session| Established {
             group: session.group,
@@ -121,7 +121,7 @@ impl Peer {
         }
     }
 
-    /// Of both families.
+    /// The generations of both families.
     pub(super) fn all_generations(&self) -> [Generations; 2] {
         self.generations
     }
@@ -134,25 +134,25 @@ impl Peer {
         }
     }
 
-    /// The generation of what the peer announces now.
+    /// The generation of paths announced now.
     pub(super) fn generation(&self, family: Family) -> Generation {
         self.generations(family).current()
     }
 
-    /// The generations before the current ones, by family.
-    pub(super) fn stale(&self) -> [Before; 2] {
+    /// All generations older than the current one, by family.
+    pub(super) fn stale_generations(&self) -> [OlderGenerations; 2] {
         Family::ALL.map(|family| self.generations(family).older())
     }
 
-    /// All paths of these generations have the youngest of them now.
-    pub(super) fn merged(&mut self, before: [Before; 2]) {
+    /// All paths of these generations now have the youngest of them.
+    pub(super) fn generations_merged(&mut self, before: [OlderGenerations; 2]) {
         for (generations, before) in self.generations.iter_mut().zip(before) {
             generations.merged(before);
         }
     }
 
     /// No path has one of these generations any more.
-    pub(super) fn removed(&mut self, before: [Before; 2]) {
+    pub(super) fn generations_removed(&mut self, before: [OlderGenerations; 2]) {
         for (generations, before) in self.generations.iter_mut().zip(before) {
             generations.removed(before);
         }

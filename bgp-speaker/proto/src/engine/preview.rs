@@ -1,16 +1,18 @@
-//! What would follow from inputs, found out beside the engine: nothing of it changes, and nothing is sent.
+//! Preview of configuration changes: what would be sent and installed. The engine's state does not change,
+//! and nothing is sent.
 //!
-//! What becomes of a prefix follows from its own paths, and from peers, policies and next hops: not from other prefixes. So two small
-//! engines without routes are made, one as things are and one that took the inputs. Both get the table an [`Excerpt`] at a time and
-//! decide it; their kernel routes and Adj-RIB-Outs are compared, and forgotten. The engine itself is asked for one excerpt after
-//! another, each of which costs a slice. Routes that change in the meantime are previewed as they are when their excerpt is taken.
+//! The result for a prefix depends on its own paths and on peers, policies and next hops, but not on other
+//! prefixes. A preview therefore uses two engines without learned routes, one with the present configuration
+//! and one with the changes. Both import the received table page by page ([`TablePage`]) and decide it; their
+//! kernel routes and Adj-RIB-Outs are compared and dropped. The running engine only copies pages, each of
+//! which costs one slice. Routes that change meanwhile are previewed in the state of their page.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::excerpt::Excerpt;
 use super::peers::{GroupId, Peer};
+use super::table_page::TablePage;
 use super::{Engine, Fib, FibChange, Input, Local, Reach, Scratch, Work};
 use crate::export::group::Group;
 use crate::export::rib::Rib;
@@ -18,65 +20,66 @@ use crate::policy::NextHopAction;
 use crate::types::{PeerId, Prefix};
 use crate::wire::PathAttrs;
 
-/// What a peer would hear.
+/// Changes of what a peer is sent.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Heard {
-    /// Prefixes that it was not told before.
+pub struct PeerPreview {
+    /// Prefixes that would be advertised.
     pub announced: Vec<Prefix>,
-    /// Prefixes that are taken back.
+    /// Prefixes that would be withdrawn.
     pub withdrawn: Vec<Prefix>,
-    /// Prefixes that are told with other attributes.
+    /// Prefixes that would be advertised with other attributes.
     pub changed: Vec<Prefix>,
 }
 
-/// What would follow.
+/// The result of a preview.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Preview {
-    /// For established peers that stay, where there is anything, in the order of the prefixes.
-    pub peers: BTreeMap<PeerId, Heard>,
-    /// Kernel routes that would come (`false`) or change (`true`), by prefix.
+    /// Changes by established peer that stays configured; lists are ordered by prefix.
+    pub peers: BTreeMap<PeerId, PeerPreview>,
+    /// Kernel routes that would be added (`false`) or changed (`true`), by prefix.
     pub installed: BTreeMap<Prefix, (FibChange, bool)>,
-    /// Kernel routes that would go, in order.
+    /// Kernel routes that would be removed, in order.
     pub removed: Vec<Prefix>,
 }
 
-/// A preview that is being worked out.
+/// A preview in progress.
 #[derive(Clone, Debug)]
-pub struct Rehearsal {
-    /// Without routes of others.
+pub struct PreviewRun {
+    /// The present configuration, without learned routes.
     before: Engine,
     after: Engine,
-    /// Of next hops that policies set.
+    /// Reachability of next hops that policies set.
     reach: Vec<(IpAddr, Reach)>,
-    /// Peers that are told the same, by their groups in both.
-    told: BTreeMap<(GroupId, GroupId), Vec<PeerId>>,
-    /// Prefixes of our own that stood in no excerpt yet.
-    unseen: BTreeSet<Prefix>,
-    place: u32,
+    /// Members that have the same group before and after, by both groups.
+    members_by_groups: BTreeMap<(GroupId, GroupId), Vec<PeerId>>,
+    /// Originated prefixes that occurred in no page yet.
+    own_unseen: BTreeSet<Prefix>,
+    cursor: u32,
     now: Instant,
     preview: Preview,
 }
 
-impl Heard {
-    fn list(&mut self, fate: Fate) -> &mut Vec<Prefix> {
-        match fate {
-            Fate::Announced => &mut self.announced,
-            Fate::Withdrawn => &mut self.withdrawn,
-            Fate::Changed => &mut self.changed,
+impl PeerPreview {
+    fn list(&mut self, route_change: RouteChange) -> &mut Vec<Prefix> {
+        match route_change {
+            RouteChange::Announced => &mut self.announced,
+            RouteChange::Withdrawn => &mut self.withdrawn,
+            RouteChange::Changed => &mut self.changed,
         }
     }
 }
 
 impl Engine {
-    /// Begins to find out what would follow from these inputs, in this order: `Configure`, `Remove` and `Originate`. This costs what
-    /// there is of peers and of our own routes, however large the table is; then come [`Engine::excerpt`] and
-    /// [`Rehearsal::take`] in turn. A next hop that a new policy names and nothing uses yet counts as unreachable.
+    /// Begins a preview of these inputs, applied in this order: `Configure`, `Remove` and `Originate`. The
+    /// cost depends on the number of peers and originated routes, not on the size of the table.
+    /// [`Engine::table_page`] and [`PreviewRun::add_page`] follow in turn. A next hop that only a new policy
+    /// names counts as unreachable.
     #[must_use]
-    pub fn rehearse(&self, now: Instant, inputs: Vec<Input>) -> Rehearsal {
+    pub fn begin_preview(&self, now: Instant, inputs: Vec<Input>) -> PreviewRun {
         let before = self.without_routes(now);
         let mut after = before.clone();
         inputs.into_iter().for_each(|input| after.handle(now, input));
-        after.settle(now);
+        after.run_to_idle(now);
         let peers = before.peers.values().chain(after.peers.values());
         let rules = peers.flat_map(|peer| &peer.routing.import.rules);
         let named: BTreeSet<IpAddr> = rules
@@ -85,27 +88,27 @@ impl Engine {
                 _ => None,
             })
             .collect();
-        let mut told: BTreeMap<_, Vec<PeerId>> = BTreeMap::new();
+        let mut members_by_groups: BTreeMap<_, Vec<PeerId>> = BTreeMap::new();
         for (id, peer) in &before.peers {
             let stays = after.peers.get(id).and_then(Peer::group);
             if let (Some(before), Some(after)) = (peer.group(), stays) {
-                told.entry((before, after)).or_default().push(*id);
+                members_by_groups.entry((before, after)).or_default().push(*id);
             }
         }
         let own = before.local.originated.keys();
-        Rehearsal {
-            unseen: own.chain(after.local.originated.keys()).copied().collect(),
+        PreviewRun {
+            own_unseen: own.chain(after.local.originated.keys()).copied().collect(),
             reach: self.reach_of(named),
             now,
-            told,
+            members_by_groups,
             before,
             after,
-            place: 0,
+            cursor: 0,
             preview: Preview::default(),
         }
     }
 
-    /// The same engine as if nobody had announced anything, with everybody told of our own routes.
+    /// The same engine without learned routes, with originated routes advertised.
     fn without_routes(&self, now: Instant) -> Self {
         let peers = self.peers.iter().map(|(id, peer)| (*id, peer.without_routes()));
         let groups = self
@@ -133,7 +136,7 @@ impl Engine {
         };
         let own = self.local.originated.values().cloned();
         engine.handle(now, Input::Originate(own.collect()));
-        engine.settle(now);
+        engine.run_to_idle(now);
         engine
     }
 
@@ -141,92 +144,103 @@ impl Engine {
         self.groups.get(index)?.as_ref()
     }
 
-    /// What a member of a group was last told of a prefix.
-    fn told(&self, group: GroupId, peer: PeerId, prefix: &Prefix) -> Option<PathAttrs> {
+    /// The attributes last advertised to a member of a group.
+    fn advertised_attrs(&self, group: GroupId, peer: PeerId, prefix: &Prefix) -> Option<PathAttrs> {
         let dest = self.rib.table.find(prefix)?;
         let rib = (&self.rib.attrs, &self.rib.sources);
-        self.group_at(group)?.told(peer, dest, *prefix, rib)
+        self.group_at(group)?.advertised_attrs(peer, dest, *prefix, rib)
     }
 
-    /// The members that are not told all that others are of a prefix.
-    fn excepted(&self, group: GroupId, prefix: &Prefix) -> Vec<PeerId> {
+    /// Members that are not sent every path of a prefix that others are sent.
+    fn excluded_from(&self, group: GroupId, prefix: &Prefix) -> Vec<PeerId> {
         let dest = self.rib.table.find(prefix);
         let group = self.group_at(group);
-        let excepted = group.zip(dest).map(|(group, dest)| group.excepted(dest));
-        excepted.into_iter().flatten().collect()
+        let excluded_from = group.zip(dest).map(|(group, dest)| group.excluded_from(dest));
+        excluded_from.into_iter().flatten().collect()
     }
 }
 
-/// What becomes of what a peer was told of a prefix.
+/// How the advertisement of a prefix to a peer changes.
 #[derive(Clone, Copy)]
-enum Fate {
+enum RouteChange {
     Announced,
     Withdrawn,
     Changed,
 }
 
-impl Rehearsal {
-    /// Where the next excerpt is to begin.
+impl PreviewRun {
+    /// The cursor of the next page.
     #[must_use]
-    pub fn place(&self) -> u32 {
-        self.place
+    pub fn cursor(&self) -> u32 {
+        self.cursor
     }
 
-    /// Takes an excerpt of the table from [`Rehearsal::place`] on. True when it was the last.
-    pub fn take(&mut self, excerpt: &Excerpt) -> bool {
+    /// Adds the page at [`PreviewRun::cursor`]. Returns true when it was the last.
+    pub fn add_page(&mut self, page: &TablePage) -> bool {
         let (mut before, mut after) = (self.before.clone(), self.after.clone());
-        let had = before.rehearse_excerpt(self.now, excerpt, &self.reach);
-        let has = after.rehearse_excerpt(self.now, excerpt, &self.reach);
-        let gone = had.keys().filter(|prefix| !has.contains_key(*prefix));
-        self.preview.removed.extend(gone);
-        for (prefix, change) in has {
-            let old = had.get(&prefix);
+        let fib_before = before.import_page(self.now, page, &self.reach);
+        let fib_after = after.import_page(self.now, page, &self.reach);
+        let removed = fib_before
+            .keys()
+            .filter(|prefix| !fib_after.contains_key(*prefix));
+        self.preview.removed.extend(removed);
+        for (prefix, change) in fib_after {
+            let old = fib_before.get(&prefix);
             if old != Some(&change) {
                 self.preview.installed.insert(prefix, (change, old.is_some()));
             }
         }
-        self.compare(&before, &after, &excerpt.prefixes);
-        for prefix in &excerpt.prefixes {
-            self.unseen.remove(prefix);
+        self.compare(&before, &after, &page.prefixes);
+        for prefix in &page.prefixes {
+            self.own_unseen.remove(prefix);
         }
-        self.place = excerpt.next.unwrap_or(self.place);
-        excerpt.next.is_none()
+        self.cursor = page.next.unwrap_or(self.cursor);
+        page.next.is_none()
     }
     fn compare(&mut self, before: &Engine, after: &Engine, prefixes: &[Prefix]) {
-        for ((old, new), members) in &self.told {
+        for ((old, new), members) in &self.members_by_groups {
             for prefix in prefixes {
-                let fate = |peer| fate(before.told(*old, peer, prefix), after.told(*new, peer, prefix));
-                let mut apart = before.excepted(*old, prefix);
-                apart.extend(after.excepted(*new, prefix));
-                apart.retain(|peer| members.binary_search(peer).is_ok());
-                apart.sort_unstable();
-                apart.dedup();
-                let others = || members.iter().filter(|peer| !apart.contains(peer)).copied();
-                let common = others().next().and_then(fate);
-                let told = apart.iter().map(|peer| (*peer, fate(*peer)));
-                let told = told.chain(
+                let route_change = |peer| {
+                    route_change(
+                        before.advertised_attrs(*old, peer, prefix),
+                        after.advertised_attrs(*new, peer, prefix),
+                    )
+                };
+                let mut exceptions = before.excluded_from(*old, prefix);
+                exceptions.extend(after.excluded_from(*new, prefix));
+                exceptions.retain(|peer| members.binary_search(peer).is_ok());
+                exceptions.sort_unstable();
+                exceptions.dedup();
+                let others = || members.iter().filter(|peer| !exceptions.contains(peer)).copied();
+                let common = others().next().and_then(route_change);
+                let changes = exceptions.iter().map(|peer| (*peer, route_change(*peer)));
+                let changes = changes.chain(
                     others()
                         .take_while(|_| common.is_some())
                         .map(|peer| (peer, common)),
                 );
-                for (peer, fate) in told {
-                    if let Some(fate) = fate {
-                        let heard = self.preview.peers.entry(peer).or_default();
-                        heard.list(fate).push(*prefix);
+                for (peer, route_change) in changes {
+                    if let Some(route_change) = route_change {
+                        let peer_preview = self.preview.peers.entry(peer).or_default();
+                        peer_preview.list(route_change).push(*prefix);
                     }
                 }
             }
         }
     }
 
-    /// What would follow, once the last excerpt was taken.
+    /// The result, after the last page.
     #[must_use]
     pub fn finish(mut self) -> Preview {
-        let unseen: Vec<Prefix> = std::mem::take(&mut self.unseen).into_iter().collect();
+        let own_unseen: Vec<Prefix> = std::mem::take(&mut self.own_unseen).into_iter().collect();
         let (before, after) = (self.before.clone(), self.after.clone());
-        self.compare(&before, &after, &unseen);
-        for heard in self.preview.peers.values_mut() {
-            for list in [&mut heard.announced, &mut heard.withdrawn, &mut heard.changed] {
+        self.compare(&before, &after, &own_unseen);
+        for peer_preview in self.preview.peers.values_mut() {
+            for list in [
+                &mut peer_preview.announced,
+                &mut peer_preview.withdrawn,
+                &mut peer_preview.changed,
+            ] {
                 list.sort_unstable();
             }
         }
@@ -235,11 +249,11 @@ impl Rehearsal {
     }
 }
 
-fn fate(before: Option<PathAttrs>, after: Option<PathAttrs>) -> Option<Fate> {
+fn route_change(before: Option<PathAttrs>, after: Option<PathAttrs>) -> Option<RouteChange> {
     match (before, after) {
-        (None, Some(_)) => Some(Fate::Announced),
-        (Some(_), None) => Some(Fate::Withdrawn),
-        (Some(before), Some(after)) if before != after => Some(Fate::Changed),
+        (None, Some(_)) => Some(RouteChange::Announced),
+        (Some(_), None) => Some(RouteChange::Withdrawn),
+        (Some(before), Some(after)) if before != after => Some(RouteChange::Changed),
         _ => None,
     }
 }

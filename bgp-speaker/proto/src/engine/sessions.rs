@@ -1,6 +1,6 @@
-//! Peers and their sessions: configured, established, ended; and next hops that change.
+//! Configuration of peers, begin and end of sessions, and reachability of next hops.
 //!
-//! Every input of a session carries its [`SessionId`]; one of an ended session changes nothing.
+//! Every input of a session carries its [`SessionId`]; an input of an ended session changes nothing.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -9,9 +9,9 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 
 use super::peers::{Established, Peer};
-use super::work::{Item, Job, Lost};
+use super::work::{Job, LostNextHops, WorkItem};
 use super::{Engine, PeerRouting, Reach, SessionFacts, SessionId};
-use crate::export::lagging::Joining;
+use crate::export::catch_up::JoinState;
 use crate::export::rules::Learned;
 use crate::rib::nexthop::NextHopId;
 use crate::rib::table::DestId;
@@ -20,16 +20,17 @@ use crate::wire::{Refresh, RefreshKind};
 
 impl Engine {
     pub(super) fn configure(&mut self, id: PeerId, routing: Arc<PeerRouting>) {
-        let reflected = self.reflects();
+        let reflected = self.is_reflector();
         self.configure_peer(id, routing);
-        self.reflecting_changed(reflected);
+        self.reflector_role_changed(reflected);
     }
 
-    /// The first client makes loops of paths that passed our cluster, and with the last one they are none any more.
-    fn reflecting_changed(&mut self, before: bool) {
-        if self.reflects() != before {
+    /// With the first client, paths through our cluster become loops; with the last one they stop being
+    /// loops.
+    fn reflector_role_changed(&mut self, before: bool) {
+        if self.is_reflector() != before {
             let everything = vec![Prefix::v4(0, 0), Prefix::v6(0, 0)];
-            self.work.items.push_back(Item {
+            self.work.items.push_back(WorkItem {
                 peer: PeerId::LOCAL,
                 dests: VecDeque::new(),
                 job: Job::Blocks(everything, DestId(0)),
@@ -39,7 +40,7 @@ impl Engine {
 
     fn configure_peer(&mut self, id: PeerId, routing: Arc<PeerRouting>) {
         let Some(peer) = self.peers.get_mut(&id) else {
-            // A peer that was removed and comes back at once: what is left of it is not its own any more.
+            // A peer that was removed and is added again: its old paths are not its own any more.
             self.finish_items(id);
             self.peers.insert(id, Peer::new(routing));
             return;
@@ -54,31 +55,31 @@ impl Engine {
                     peer.routing.kind,
                     peer.routing.rules,
                 );
-        // Routes that are kept while the peer restarts follow the policy too.
+        // The policy applies to retained routes too.
         if import_changed && (facts.is_some() || peer.restarting) {
             self.drop_items(id, |job| matches!(job, Job::Reimport));
             self.queue(id, Job::Reimport);
         }
         let Some(facts) = facts else { return };
-        self.learn_source(id, &facts);
-        self.regroup(id);
+        self.set_source(id, &facts);
+        self.update_group(id);
     }
 
     pub(super) fn remove(&mut self, id: PeerId) {
-        let reflected = self.reflects();
+        let reflected = self.is_reflector();
         self.remove_peer(id);
-        self.reflecting_changed(reflected);
+        self.reflector_role_changed(reflected);
     }
 
     fn remove_peer(&mut self, id: PeerId) {
-        self.deferral_gone(id, true);
-        self.depart(id);
+        self.deferral_remove(id, true);
+        self.end_session_and_withdraw(id);
         self.peers.remove(&id);
-        // Without the peer its generations say nothing; all that is left of it goes.
+        // Without the peer its generations have no meaning: all remaining paths are removed.
         let items = self.work.items.iter_mut().filter(|item| item.peer == id);
         items.for_each(|item| item.job = Job::WithdrawAll);
         if !self.work.items.iter().any(|item| item.peer == id) {
-            self.forget_source(id);
+            self.remove_source(id);
         }
     }
 
@@ -89,10 +90,10 @@ impl Engine {
             return;
         }
         if self.peers.get(&id).is_some_and(Peer::is_up) {
-            self.depart(id);
+            self.end_session_and_withdraw(id);
         }
-        self.remove_unkept(id, &facts);
-        self.learn_source(id, &facts);
+        self.withdraw_unpreserved(id, &facts);
+        self.set_source(id, &facts);
         let families = facts.negotiated.families;
         let key = self.group_key(id, &facts);
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -105,18 +106,18 @@ impl Engine {
             self.queue(id, Job::Feeds);
         }
         self.deferral_up(session);
-        // Nothing will come of these.
+        // No End-of-RIB arrives for these families.
         let absent = Family::ALL
             .into_iter()
             .filter(|family| !families.contains(*family));
         self.work.ends.extend(absent.map(|family| (session, family)));
         if let Some(key) = key {
-            let everything = Joining::new(key.families);
+            let everything = JoinState::new(key.families);
             self.join_group(id, key, everything);
         }
     }
 
-    /// What the host says of a session changed: the peer moves to the group that it belongs to now.
+    /// Host facts of a session changed: the peer moves to the group of its new key.
     pub(super) fn new_facts(&mut self, session: SessionId, facts: Box<SessionFacts>) {
         let Some(peer) = self.peers.get_mut(&session.peer).filter(|peer| peer.has(session)) else {
             return;
@@ -124,12 +125,13 @@ impl Engine {
         if let Some(established) = &mut peer.session {
             established.facts = facts;
         }
-        self.regroup(session.peer);
+        self.update_group(session.peer);
     }
 
-    /// Takes note of who the source is. Of paths that it left from before, decisions and what was sent of them follow anew: a path may
-    /// say the same and be another's, as an identifier is part of what goes out (RFC 4456 §8) and of what decides (RFC 4271 §9.1.2.2).
-    fn learn_source(&mut self, id: PeerId, facts: &SessionFacts) {
+    /// Records identity and address of a source. If they changed, its retained paths are decided and exported
+    /// again: equal attributes may still be sent and compared differently, since the BGP identifier is part
+    /// of both (RFC 4456 §8, RFC 4271 §9.1.2.2).
+    fn set_source(&mut self, id: PeerId, facts: &SessionFacts) {
         let Some(peer) = self.peers.get(&id) else {
             return;
         };
@@ -140,32 +142,33 @@ impl Engine {
         let changed = before.is_some_and(|before| before != learned);
         let old_addr = sources.address(id);
         let moved = old_addr != Some(addr);
-        if moved || sources.at(addr) != Some(id) {
-            sources.learn_address(id, addr);
-            self.peers_changed_at([old_addr, Some(addr)]);
+        if moved || sources.peer_at(addr) != Some(id) {
+            sources.set_address(id, addr);
+            self.peer_addresses_changed([old_addr, Some(addr)]);
         }
         if changed || (moved && before.is_some()) {
-            self.queue_with_leftovers(id, Job::Source);
+            self.queue_with_pending(id, Job::SourceChanged);
         }
     }
 
-    pub(super) fn forget_source(&mut self, id: PeerId) {
+    pub(super) fn remove_source(&mut self, id: PeerId) {
         let addr = self.rib.sources.address(id);
-        self.rib.sources.forget(id);
-        self.peers_changed_at([addr, None]);
+        self.rib.sources.remove(id);
+        self.peer_addresses_changed([addr, None]);
     }
 
-    /// Which peer has these addresses changed. It is not sent routes over its own (RFC 4271 §5.1.3).
-    fn peers_changed_at(&mut self, addrs: [Option<IpAddr>; 2]) {
+    /// The peer at these addresses changed: a peer is not sent routes whose next hop is its own address (RFC
+    /// 4271 §5.1.3).
+    fn peer_addresses_changed(&mut self, addrs: [Option<IpAddr>; 2]) {
         let addrs = addrs.into_iter().flatten();
         let mut policies = self.groups.iter().flatten().map(|group| &group.key.policy);
         if policies.any(|policy| addrs.clone().any(|addr| policy.names_next_hop(addr))) {
-            return self.queue_all(Job::Everything(DestId(0)));
+            return self.queue_table_walk(Job::Everything(DestId(0)));
         }
         let next_hops = addrs.filter_map(|addr| self.rib.next_hops.find(addr));
         let next_hops: FxHashSet<NextHopId> = next_hops.collect();
         if !next_hops.is_empty() {
-            let item = self.over_next_hops(next_hops, Lost::default());
+            let item = self.next_hops_item(next_hops, LostNextHops::default());
             self.work.items.push_back(item);
         }
     }
@@ -176,12 +179,12 @@ impl Engine {
             .get(&session.peer)
             .is_some_and(|peer| peer.is_latest(session))
         {
-            self.depart(session.peer);
+            self.end_session_and_withdraw(session.peer);
         }
     }
 
-    /// The session is over, if there is one, and all routes of the peer go, also those that were kept.
-    fn depart(&mut self, id: PeerId) {
+    /// Ends the session, if there is one, and removes all routes of the peer, including retained ones.
+    fn end_session_and_withdraw(&mut self, id: PeerId) {
         self.end_session(id);
         self.drop_items(id, |job| {
             matches!(
@@ -193,27 +196,27 @@ impl Engine {
             return;
         };
         peer.restarting = false;
-        self.make_room(id);
+        self.free_generation(id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let gone = Family::ALL.map(|family| peer.generations_mut(family).end_all());
-        let dests = peer.adj_in.take_notes();
-        self.work.items.push_back(Item {
+        let removed = Family::ALL.map(|family| peer.generations_mut(family).end_all());
+        let dests = peer.adj_in.take_dests();
+        self.work.items.push_back(WorkItem {
             peer: id,
             dests,
-            job: Job::Withdraw(gone),
+            job: Job::Withdraw(removed),
         });
     }
 
-    /// The session is over; what becomes of the peer's routes is for the caller to say.
+    /// Ends the session. The caller decides about the peer's routes.
     pub(super) fn end_session(&mut self, id: PeerId) {
         self.leave_group(id);
-        self.work.behind.retain(|behind| *behind != id);
+        self.work.catch_up_queue.retain(|behind| *behind != id);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.session = None;
         }
-        self.deferral_gone(id, false);
+        self.deferral_remove(id, false);
     }
 
     pub(super) fn drop_items(&mut self, id: PeerId, unwanted: impl Fn(&Job) -> bool) {
@@ -234,10 +237,10 @@ impl Engine {
         }
     }
 
-    pub(super) fn learn_next_hops(&mut self, news: &[(IpAddr, Reach)]) {
-        let (mut changed, mut lost) = (FxHashSet::default(), Lost::default());
-        for (addr, reach) in news {
-            if let Some(id) = self.rib.next_hops.learn(*addr, *reach) {
+    pub(super) fn update_next_hops(&mut self, updates: &[(IpAddr, Reach)]) {
+        let (mut changed, mut lost) = (FxHashSet::default(), LostNextHops::default());
+        for (addr, reach) in updates {
+            if let Some(id) = self.rib.next_hops.set_reach(*addr, *reach) {
                 changed.insert(id);
                 if *reach == Reach::Unreachable {
                     lost.next_hops.insert(id);
@@ -249,19 +252,21 @@ impl Engine {
         }
         if !lost.next_hops.is_empty() {
             let restarting = self.peers.iter().filter(|(_, peer)| peer.restarting);
-            lost.stale = restarting.map(|(id, peer)| (*id, peer.stale())).collect();
+            lost.stale = restarting
+                .map(|(id, peer)| (*id, peer.stale_generations()))
+                .collect();
         }
-        let item = self.over_next_hops(changed, lost);
-        // Before what is under way: packets may be lost.
+        let item = self.next_hops_item(changed, lost);
+        // Before pending work, because packets may be lost.
         self.work.items.push_front(item);
     }
 
-    /// What leads over these next hops is decided and sent again.
-    fn over_next_hops(&self, next_hops: FxHashSet<NextHopId>, lost: Lost) -> Item {
+    /// Decides and exports all paths over these next hops again.
+    fn next_hops_item(&self, next_hops: FxHashSet<NextHopId>, lost: LostNextHops) -> WorkItem {
         let peers = self.peers.values();
-        Item {
+        WorkItem {
             peer: PeerId::LOCAL,
-            dests: peers.flat_map(|peer| peer.adj_in.notes_of(&next_hops)).collect(),
+            dests: peers.flat_map(|peer| peer.adj_in.dests_via(&next_hops)).collect(),
             job: Job::NextHops(next_hops, lost),
         }
     }

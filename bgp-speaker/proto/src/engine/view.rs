@@ -1,31 +1,31 @@
-//! What the operator sees: routes with every path and why it is used or not, and counts per peer.
-//! Reading changes nothing and is bounded by the page that is asked for.
+//! Views for the operator: routes with all their paths and why each is used or not, and counts per peer.
+//! Reading changes nothing, and its cost is bounded by the page size.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Engine, FibHop, Reach, SessionId};
+use super::{Engine, FibNextHop, Reach, SessionId};
 use crate::rib::table::{DestId, Ineligible, Path};
-use crate::types::{Family, PathId, PeerId, Prefix};
+use crate::types::{Family, FamilySet, PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
 
-/// Which prefixes to show.
+/// Prefixes to show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Prefixes {
     /// All.
     #[default]
     All,
-    /// This one: looked up.
+    /// This prefix, by lookup.
     Exactly(Prefix),
-    /// The most specific one that covers this one: looked up.
+    /// The longest match for this prefix, by lookup.
     Covering(Prefix),
-    /// Those inside this one, and itself.
+    /// This prefix and more specific ones.
     Within(Prefix),
 }
 
-/// Which routes to show.
+/// Routes to show.
 #[derive(Clone, Debug, Default)]
 pub struct RouteFilter {
-    /// Of these prefixes.
+    /// Prefixes.
     pub prefixes: Prefixes,
     /// Only paths from this peer.
     pub received_from: Option<PeerId>,
@@ -35,46 +35,46 @@ pub struct RouteFilter {
 
 /// Why a path is not used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unused {
-    /// Import refused it.
+pub enum UnusedReason {
+    /// Import rejected it.
     Refused(Ineligible),
     /// The next hop is not reachable.
     Unresolved,
     /// The next hop is one of our own addresses.
     OwnNextHop,
-    /// The kernel has not answered yet.
+    /// The kernel has not resolved the next hop yet.
     Resolving,
 }
 
-impl std::fmt::Display for Unused {
+impl std::fmt::Display for UnusedReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Unused::Refused(why) => why.fmt(f),
-            Unused::Unresolved => f.write_str("no route to the next hop"),
-            Unused::OwnNextHop => f.write_str("the next hop is our own address"),
-            Unused::Resolving => f.write_str("the next hop is being looked up"),
+            UnusedReason::Refused(why) => why.fmt(f),
+            UnusedReason::Unresolved => f.write_str("no route to the next hop"),
+            UnusedReason::OwnNextHop => f.write_str("the next hop is our own address"),
+            UnusedReason::Resolving => f.write_str("the next hop is being looked up"),
         }
     }
 }
 
-/// A path as shown.
+/// A path.
 #[derive(Clone, Debug)]
 pub struct PathView {
-    /// Whose path; [`PeerId::LOCAL`] for our own.
+    /// Its source; [`PeerId::LOCAL`] for originated routes.
     pub peer: PeerId,
-    /// The peer's name, `None` for our own.
+    /// The peer's name; `None` for originated routes.
     pub peer_name: Option<String>,
-    /// Its identifier from the peer (RFC 7911).
+    /// Path identifier of the peer (RFC 7911).
     pub path_id: PathId,
     /// It is the best path.
     pub best: bool,
-    /// It is one of the equal paths that packets take.
+    /// It is one of the equal paths in use.
     pub used: bool,
-    /// Its peer has not announced it again since its session ended or a refresh began (RFC 4724 §4.2, RFC 7313 §4).
+    /// Stale: not announced again since the session ended or a refresh began (RFC 4724 §4.2, RFC 7313 §4).
     pub stale: bool,
-    /// `None` when it can be used.
-    pub unused: Option<Unused>,
-    /// Attributes after import policy; as received when import refused the path.
+    /// `None` when it is eligible.
+    pub unused: Option<UnusedReason>,
+    /// Attributes after import policy; as received when import rejected the path.
     pub attrs: PathAttrs,
 }
 
@@ -96,19 +96,19 @@ pub struct PeerCounts {
     pub advertised: [usize; 2],
     /// Bytes not yet written to the peer.
     pub outstanding: usize,
-    /// Octets that the peer's routes take, about.
+    /// Approximate memory of the peer's routes in octets.
     pub memory: usize,
 }
 
 impl Engine {
-    /// Routes in the table's own order, which is no order for people: at most `most` from this place on, and the place where to go on.
-    /// A page costs what it holds, and looks at a slice of the table at the most, however large that is. A prefix that comes or goes
-    /// between two pages may be missed, or be on both.
+    /// Up to `limit` routes from this cursor on, in table order (not sorted), and the cursor of the next
+    /// page. A page visits at most one slice of the table, whatever its size. A prefix that appears or
+    /// disappears between two pages may be missed or occur twice.
     #[must_use]
-    pub fn routes(&self, filter: &RouteFilter, place: u32, most: usize) -> (Vec<RouteView>, Option<u32>) {
+    pub fn routes(&self, filter: &RouteFilter, cursor: u32, limit: usize) -> (Vec<RouteView>, Option<u32>) {
         let found = |prefix: Prefix| {
             let dest = self.rib.table.find(&prefix)?;
-            self.shown(filter, dest)
+            self.view_of(filter, dest)
         };
         let looked_up = match filter.prefixes {
             Prefixes::Exactly(prefix) => found(prefix),
@@ -116,31 +116,26 @@ impl Engine {
             Prefixes::Covering(prefix) => (0..=prefix.len())
                 .rev()
                 .find_map(|len| found(Prefix::new(prefix.addr(), len))),
-            Prefixes::All | Prefixes::Within(_) => return self.stretch_of_routes(filter, place, most),
+            Prefixes::All | Prefixes::Within(_) => return self.scan_routes(filter, cursor, limit),
         };
         (looked_up.into_iter().collect(), None)
     }
 
-    fn stretch_of_routes(
-        &self,
-        filter: &RouteFilter,
-        place: u32,
-        most: usize,
-    ) -> (Vec<RouteView>, Option<u32>) {
+    fn scan_routes(&self, filter: &RouteFilter, cursor: u32, limit: usize) -> (Vec<RouteView>, Option<u32>) {
         let mut routes = Vec::new();
-        let mut next = DestId(place);
-        for dest in self.stretch(&mut next) {
-            if routes.len() == most {
+        let mut next = DestId(cursor);
+        for dest in self.next_slice(&mut next) {
+            if routes.len() == limit {
                 next = dest;
                 break;
             }
-            routes.extend(self.shown(filter, dest));
+            routes.extend(self.view_of(filter, dest));
         }
-        (routes, Some(next.0).filter(|_| !self.is_last(next)))
+        (routes, Some(next.0).filter(|_| !self.is_table_end(next)))
     }
 
-    /// What is shown of a destination; `None` when it has no path, or does not fit.
-    fn shown(&self, filter: &RouteFilter, dest: DestId) -> Option<RouteView> {
+    /// The view of a destination; `None` when it has no path or does not match.
+    fn view_of(&self, filter: &RouteFilter, dest: DestId) -> Option<RouteView> {
         let prefix = self.rib.table.prefix(dest)?;
         if let Prefixes::Within(within) = filter.prefixes
             && !within.contains(&prefix)
@@ -154,15 +149,15 @@ impl Engine {
             None => paths.next().is_some(),
         }
         .then_some(())?;
-        let told = filter
+        let advertised = filter
             .advertised_to
             .is_none_or(|peer| self.is_advertised(peer, dest));
-        told.then(|| self.route_view(prefix, dest, filter))
+        advertised.then(|| self.route_view(prefix, dest, filter))
     }
 
     fn is_advertised(&self, peer: PeerId, dest: DestId) -> bool {
         self.group_of(peer)
-            .is_some_and(|group| group.was_told(peer, dest))
+            .is_some_and(|group| group.was_advertised(peer, dest))
     }
 
     fn route_view(&self, prefix: Prefix, dest: DestId, filter: &RouteFilter) -> RouteView {
@@ -186,7 +181,7 @@ impl Engine {
         RouteView { prefix, paths }
     }
 
-    fn path_view(&self, path: &Path, best: bool, family: Family, hops: &[FibHop]) -> PathView {
+    fn path_view(&self, path: &Path, best: bool, family: Family, hops: &[FibNextHop]) -> PathView {
         let unused = self.unused(path);
         let attrs = self.rib.attrs.get(path.imported.unwrap_or(path.received));
         let next_hop = attrs.next_hop.addr();
@@ -203,10 +198,10 @@ impl Engine {
         }
     }
 
-    fn unused(&self, path: &Path) -> Option<Unused> {
+    fn unused(&self, path: &Path) -> Option<UnusedReason> {
         let imported = match path.imported {
             Ok(imported) => imported,
-            Err(why) => return Some(Unused::Refused(why)),
+            Err(why) => return Some(UnusedReason::Refused(why)),
         };
         if self
             .rib
@@ -218,14 +213,14 @@ impl Engine {
         }
         Some(
             match self.rib.next_hops.reach(self.rib.attrs.next_hop(imported)) {
-                Some(Reach::Own) => Unused::OwnNextHop,
-                Some(_) => Unused::Unresolved,
-                None => Unused::Resolving,
+                Some(Reach::Own) => UnusedReason::OwnNextHop,
+                Some(_) => UnusedReason::Unresolved,
+                None => UnusedReason::Resolving,
             },
         )
     }
 
-    /// Whether this session is established, and the peer's latest.
+    /// Whether this session is established and the peer's latest.
     #[must_use]
     pub fn is_established(&self, session: SessionId) -> bool {
         self.peers
@@ -249,17 +244,33 @@ impl Engine {
         }
     }
 
-    /// For each of these peers, how many prefixes have a usable path from it and from nobody outside the set: in a slice of the
-    /// table from this place on, and the place where to go on.
+    /// Families of which an established peer was sent a route; `None` while no session is established.
     #[must_use]
-    pub fn only_from(
+    pub fn advertised_families(&self) -> Option<FamilySet> {
+        let mut up = self.peers.iter().filter(|(_, peer)| peer.is_up()).peekable();
+        up.peek()?;
+        let groups = up.filter_map(|(id, _)| Some((*id, self.group_of(*id)?)));
+        let mut sent = FamilySet::EMPTY;
+        for (id, group) in groups {
+            let families = Family::ALL.into_iter();
+            families
+                .filter(|family| group.count_for(id, *family) > 0)
+                .for_each(|family| sent.insert(family));
+        }
+        Some(sent)
+    }
+
+    /// For each of these peers, the number of prefixes with a usable path from it and from no peer outside
+    /// the set: in one slice of the table from this cursor on, and the cursor of the next slice.
+    #[must_use]
+    pub fn count_exclusive_prefixes(
         &self,
         leaving: &BTreeSet<PeerId>,
-        place: u32,
+        cursor: u32,
     ) -> (BTreeMap<PeerId, usize>, Option<u32>) {
-        let (mut counts, mut next) = (BTreeMap::new(), DestId(place));
+        let (mut counts, mut next) = (BTreeMap::new(), DestId(cursor));
         let rib = &self.rib;
-        for dest in self.stretch(&mut next) {
+        for dest in self.next_slice(&mut next) {
             let paths = rib.table.paths(dest);
             let usable = paths.filter(|(_, path)| rib.sources.is_usable(path, &rib.attrs, &rib.next_hops));
             let mut sources: Vec<PeerId> = usable.map(|(_, path)| path.peer).collect();
@@ -271,16 +282,16 @@ impl Engine {
                     .for_each(|peer| *counts.entry(peer).or_default() += 1);
             }
         }
-        (counts, Some(next.0).filter(|_| !self.is_last(next)))
+        (counts, Some(next.0).filter(|_| !self.is_table_end(next)))
     }
 
-    /// How many places for destinations the table has, those that are free included.
+    /// Number of slots for destinations, including free ones.
     #[must_use]
-    pub fn places(&self) -> usize {
+    pub fn slots(&self) -> usize {
         self.rib.table.bound() as usize
     }
 
-    /// How many prefixes, paths' attribute sets and next hops there are.
+    /// Numbers of prefixes, attribute sets and next hops.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize, usize) {
         (

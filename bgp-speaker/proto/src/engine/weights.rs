@@ -1,28 +1,29 @@
-//! Shares of equal paths, from their link bandwidth (draft-ietf-idr-link-bandwidth).
+//! Weights of equal paths from their link bandwidth (draft-ietf-idr-link-bandwidth).
 //!
-//! As the draft has it, unequal shares need a bandwidth on every path of the set; otherwise all shares are one. Shares
-//! are percent of the sum, at least one, brought to their lowest terms: 10 and 40 Gbit/s come to 1 and 4.
+//! As in the draft, unequal weights need a bandwidth on every path of the set; otherwise all weights are 1. A
+//! weight is the percentage of the sum, at least 1, divided by the greatest common divisor: 10 and 40 Gbit/s
+//! become 1 and 4.
 
 use std::net::IpAddr;
 
-use super::api::FibHop;
+use super::api::FibNextHop;
 use crate::wire::PathAttrs;
 
-/// The bandwidth that a path says it has, in octets per second.
+/// The link bandwidth of a path in octets per second.
 pub(super) fn bandwidth(attrs: &PathAttrs) -> Option<f32> {
-    let communities = &attrs.rare.as_ref()?.ext_communities;
+    let communities = &attrs.extra.as_ref()?.ext_communities;
     communities.iter().find_map(|community| community.bandwidth())
 }
 
-/// The set of next hops, sorted, each once (with the most bandwidth it is said to have), and their shares.
-pub(super) fn weigh(ways: &mut Vec<(IpAddr, Option<f32>)>, out: &mut Vec<FibHop>) {
-    ways.sort_unstable_by(|a, b| {
+/// Sorts the next hops, removes duplicates (the highest bandwidth counts), and computes their weights.
+pub(super) fn assign_weights(hops: &mut Vec<(IpAddr, Option<f32>)>, out: &mut Vec<FibNextHop>) {
+    hops.sort_unstable_by(|a, b| {
         let most_first = b.1.unwrap_or(0.0).total_cmp(&a.1.unwrap_or(0.0));
         a.0.cmp(&b.0).then(most_first)
     });
-    ways.dedup_by_key(|way| way.0);
-    let rates: Option<f32> = ways.iter().map(|way| way.1).sum();
-    out.extend(ways.iter().map(|(addr, rate)| FibHop {
+    hops.dedup_by_key(|hop| hop.0);
+    let rates: Option<f32> = hops.iter().map(|hop| hop.1).sum();
+    out.extend(hops.iter().map(|(addr, rate)| FibNextHop {
         addr: *addr,
         weight: share(*rate, rates),
     }));
@@ -30,10 +31,10 @@ pub(super) fn weigh(ways: &mut Vec<(IpAddr, Option<f32>)>, out: &mut Vec<FibHop>
     out.iter_mut().for_each(|hop| hop.weight /= divisor);
 }
 
-/// Percent of the sum, 1–100; 1 where there is no sum.
+/// Percentage of the sum, 1–100; 1 without a sum.
 fn share(rate: Option<f32>, sum: Option<f32>) -> u8 {
     match (rate, sum) {
-        // In range by its bounds; the cast drops the fraction that round left none of.
+        // `clamp` keeps it in range, `round` leaves no fraction.
         (Some(rate), Some(sum)) => (rate / sum * 100.0).round().clamp(1.0, 100.0) as u8,
         _ => 1,
     }
@@ -49,13 +50,13 @@ mod tests {
 
     fn shares(rates: &[Option<f32>]) -> Vec<u8> {
         let addr = |index: usize| IpAddr::from([192, 0, 2, u8::try_from(index).unwrap()]);
-        let mut ways = rates
+        let mut hops = rates
             .iter()
             .enumerate()
             .map(|(index, rate)| (addr(index), *rate))
             .collect();
         let mut out = Vec::new();
-        weigh(&mut ways, &mut out);
+        assign_weights(&mut hops, &mut out);
         out.iter().map(|hop| hop.weight).collect()
     }
 
@@ -78,12 +79,12 @@ mod tests {
     fn the_same_next_hop_twice_counts_once() {
         let addr: IpAddr = "192.0.2.1".parse().unwrap();
         let other: IpAddr = "192.0.2.2".parse().unwrap();
-        let mut ways = vec![(addr, Some(1.0)), (other, Some(1.0)), (addr, Some(3.0))];
+        let mut hops = vec![(addr, Some(1.0)), (other, Some(1.0)), (addr, Some(3.0))];
         let mut out = Vec::new();
-        weigh(&mut ways, &mut out);
+        assign_weights(&mut hops, &mut out);
         assert_eq!(
             out,
-            [(addr, 3), (other, 1)].map(|(addr, weight)| FibHop { addr, weight })
+            [(addr, 3), (other, 1)].map(|(addr, weight)| FibNextHop { addr, weight })
         );
     }
 }

@@ -1,116 +1,120 @@
-//! Work over many routes, one slice after another: a session that ended, routes that were not announced again, a policy, a
-//! next hop or a pod block that changed.
+//! Work over many routes, done in slices: the end of a session, routes that were not announced again, changes
+//! of a policy, a next hop or a pod block.
 //!
-//! Between two slices what became dirty is decided and sent, and the shell may do other things: whoever asks something waits for
-//! one slice, not for a million routes. Until its slice comes a path counts as it did: a source that is gone is known until the
-//! last of its paths is removed. An item names the paths that it concerns by their generation, so that nothing that comes
-//! in the meantime is taken for what was there when the item began.
+//! Between two slices dirty destinations are decided and sent, and the caller can do other work: a query
+//! waits for one slice, not for a million routes. A path keeps its effect until its slice is processed; a
+//! source stays known until its last path is removed. An item identifies paths by generation, so that a path
+//! announced after the item began is not affected by it.
 
 use std::collections::VecDeque;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Engine;
-use super::adj_in::slot;
-use super::import::Cached;
+use super::adj_in::family_index;
+use super::import::ImportCache;
 use crate::rib::attrs::AttrId;
-use crate::rib::generation::Before;
+use crate::rib::generation::OlderGenerations;
 use crate::rib::nexthop::NextHopId;
 use crate::rib::table::{DestId, Path, PathIdx};
 use crate::types::{Family, PeerId, Prefix};
 
-/// Destinations of one slice, some milliseconds of work. What a node of a large cluster learned from one neighbor fits: then
-/// the kernel learns of its loss as soon as it can.
+/// Destinations per slice, a few milliseconds of work. The routes that a node of a large cluster learns from
+/// one neighbor fit into one slice, so that the kernel learns of their loss without delay.
 pub(super) const SLICE: usize = 32768;
 
-/// Something to do for many destinations.
+/// Work on many destinations.
 #[derive(Clone, Debug)]
-pub(super) struct Item {
-    /// Whose paths; [`PeerId::LOCAL`] for everybody's.
+pub(super) struct WorkItem {
+    /// The source of the paths; [`PeerId::LOCAL`] for all sources.
     pub(super) peer: PeerId,
     pub(super) dests: VecDeque<DestId>,
     pub(super) job: Job,
 }
 
-/// What is to be done for each destination.
+/// What is done for each destination.
 #[derive(Clone, Debug)]
 pub(super) enum Job {
-    /// The peer's paths of these generations go, by family.
-    Withdraw([Before; 2]),
-    /// All the peer's paths go: it is not configured any more.
+    /// Remove the peer's paths of these generations, by family.
+    Withdraw([OlderGenerations; 2]),
+    /// Remove all paths of the peer: it is no longer configured.
     WithdrawAll,
-    /// The peer's import policy changed.
+    /// Evaluate the peer's paths again: its import policy changed.
     Reimport,
-    /// The peer's stale paths are long-lived stale from now on (RFC 9494 §4.2).
+    /// Mark the peer's stale paths long-lived stale (RFC 9494 §4.2).
     LongLived,
-    /// The peer restarts, and some of its next hops were lost by then.
-    Unreachable(Lost),
-    /// The peer's paths of these generations get the youngest of them, by family.
-    Merge([Before; 2]),
-    /// The peer comes from another address, or is another kind of peer: its paths are decided and sent again.
-    Source,
-    /// The peer is back: those who watch have forgotten what it announced before.
+    /// Remove the stale paths of a restarting peer over lost next hops.
+    Unreachable(LostNextHops),
+    /// Merge these generations of the peer's paths, by family.
+    Merge([OlderGenerations; 2]),
+    /// Decide and send the peer's paths again: its address, kind or identifier changed.
+    SourceChanged,
+    /// Report the peer's paths to the feeds: its session is up again.
     Feeds,
-    /// These next hops changed.
-    NextHops(FxHashSet<NextHopId>, Lost),
-    /// Destinations in these prefixes may have come under a pod block of ours, or out from under one.
+    /// Decide paths over these next hops again.
+    NextHops(FxHashSet<NextHopId>, LostNextHops),
+    /// Evaluate destinations inside these prefixes again: pod blocks changed.
     Blocks(Vec<Prefix>, DestId),
-    /// All destinations from this one on are decided and sent again.
+    /// Decide and send all destinations again, from this one on.
     Everything(DestId),
 }
 
-/// Next hops over which nothing could be reached when the item began, and what peers left that were restarting then.
+/// Next hops that are unreachable when the item begins, and the stale generations of the peers restarting
+/// then.
 ///
-/// RFC 4724 §4.2 keeps stale routes for the time in which the neighbor still forwards. Over a next hop that is lost it does not:
-/// those routes go, and do not come back with the link.
+/// RFC 4724 §4.2 retains stale routes while the neighbor still forwards. Over a lost next hop it does not:
+/// these routes are removed and do not return with the link.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lost {
+pub(super) struct LostNextHops {
     pub(super) next_hops: FxHashSet<NextHopId>,
-    pub(super) stale: FxHashMap<PeerId, [Before; 2]>,
+    pub(super) stale: FxHashMap<PeerId, [OlderGenerations; 2]>,
 }
 
-impl Lost {
-    fn takes(&self, path: &Path, family: Family, next_hop: Option<NextHopId>) -> bool {
-        let stale = self.stale.get(&path.peer).and_then(|all| all.get(slot(family)));
+impl LostNextHops {
+    fn covers(&self, path: &Path, family: Family, next_hop: Option<NextHopId>) -> bool {
+        let stale = self
+            .stale
+            .get(&path.peer)
+            .and_then(|all| all.get(family_index(family)));
         next_hop.is_some_and(|id| self.next_hops.contains(&id))
             && stale.is_some_and(|before| before.contains(path.generation))
     }
 }
 
-/// What a source's policy made of the attributes looked at last: neighbours in a table share them.
+/// Import result of the last attributes: neighbouring routes mostly share them.
 #[derive(Default)]
 pub(super) struct ReimportCache {
-    of: Option<(PeerId, AttrId)>,
-    pub(super) cached: Cached,
+    key: Option<(PeerId, AttrId)>,
+    pub(super) import: ImportCache,
 }
 
 impl ReimportCache {
-    pub(super) fn turn_to(&mut self, peer: PeerId, received: AttrId, engine: &mut Engine) {
-        let of = Some((peer, received));
-        if self.of != of {
+    pub(super) fn set_key(&mut self, peer: PeerId, received: AttrId, engine: &mut Engine) {
+        let key = Some((peer, received));
+        if self.key != key {
             self.clear(engine);
-            self.of = of;
+            self.key = key;
         }
     }
 
-    /// Releases what it holds.
+    /// Releases its references.
     pub(super) fn release(mut self, engine: &mut Engine) {
         self.clear(engine);
     }
 
     fn clear(&mut self, engine: &mut Engine) {
-        self.of = None;
-        std::mem::take(&mut self.cached).release(engine);
+        self.key = None;
+        std::mem::take(&mut self.import).release(engine);
     }
 }
 
 impl Engine {
-    /// One slice of the oldest item; false when there is none.
+    /// Does one slice of the oldest item; returns false when there is none.
     pub(super) fn work_slice(&mut self) -> bool {
         let Some(mut item) = self.work.items.pop_front() else {
             return false;
         };
-        if self.do_slice(&mut item) {
+        if self.run_slice(&mut item) {
             self.end_item(&item);
         } else {
             self.work.items.push_front(item);
@@ -118,27 +122,27 @@ impl Engine {
         true
     }
 
-    /// A slice of an item; true when nothing is left of it.
-    fn do_slice(&mut self, item: &mut Item) -> bool {
+    /// Does one slice of an item; returns true when the item is done.
+    fn run_slice(&mut self, item: &mut WorkItem) -> bool {
         match &mut item.job {
             Job::Blocks(prefixes, cursor) => return self.blocks_slice(prefixes, cursor),
             Job::Everything(cursor) => {
-                for dest in self.stretch(cursor) {
+                for dest in self.next_slice(cursor) {
                     if self.rib.table.first(dest).is_some() {
-                        self.mark(dest);
+                        self.mark_dirty(dest);
                     }
                 }
-                return self.is_last(*cursor);
+                return self.is_table_end(*cursor);
             }
             _ => {}
         }
         let slice: Vec<DestId> = item.dests.drain(..SLICE.min(item.dests.len())).collect();
         match &item.job {
-            // In the order in which they came, so that others hear of neighbours together.
+            // In the order of the table, so that neighbouring prefixes are sent together.
             Job::Withdraw(before) => {
                 let gone = |path: &Path, family| {
                     before
-                        .get(slot(family))
+                        .get(family_index(family))
                         .is_some_and(|b| b.contains(path.generation))
                 };
                 let looked_at = slice.len();
@@ -166,10 +170,12 @@ impl Engine {
             Job::Merge(merged) => slice
                 .into_iter()
                 .for_each(|dest| self.merge(item.peer, dest, merged)),
-            Job::Source => slice.into_iter().for_each(|dest| self.doubt(item.peer, dest)),
+            Job::SourceChanged => slice
+                .into_iter()
+                .for_each(|dest| self.invalidate_sent(item.peer, dest)),
             Job::Feeds => slice
                 .into_iter()
-                .for_each(|dest| self.repeat_to_feeds(item.peer, dest)),
+                .for_each(|dest| self.requeue_to_feeds(item.peer, dest)),
             Job::NextHops(changed, lost) => slice
                 .into_iter()
                 .for_each(|dest| self.next_hop_changed(dest, changed, lost)),
@@ -178,24 +184,24 @@ impl Engine {
         item.dests.is_empty()
     }
 
-    fn end_item(&mut self, item: &Item) {
+    fn end_item(&mut self, item: &WorkItem) {
         match &item.job {
             Job::Withdraw(before) => {
                 if let Some(peer) = self.peers.get_mut(&item.peer) {
-                    peer.removed(*before);
+                    peer.generations_removed(*before);
                 }
-                self.forget_departed(item.peer);
+                self.forget_ended_source(item.peer);
             }
             Job::Merge(merged) => {
                 if let Some(peer) = self.peers.get_mut(&item.peer) {
-                    peer.merged(*merged);
+                    peer.generations_merged(*merged);
                 }
             }
-            Job::WithdrawAll => self.forget_departed(item.peer),
+            Job::WithdrawAll => self.forget_ended_source(item.peer),
             Job::Reimport
             | Job::LongLived
             | Job::Unreachable(_)
-            | Job::Source
+            | Job::SourceChanged
             | Job::Feeds
             | Job::NextHops(..)
             | Job::Blocks(..)
@@ -203,45 +209,46 @@ impl Engine {
         }
     }
 
-    /// All work on a peer's paths is done now: there would be too many generations to tell apart otherwise.
+    /// Finishes all work on a peer's paths at once, to free generations.
     pub(super) fn finish_items(&mut self, peer: PeerId) {
-        let (mut mine, others): (VecDeque<Item>, VecDeque<Item>) = std::mem::take(&mut self.work.items)
-            .into_iter()
-            .partition(|item| item.peer == peer);
+        let (mut mine, others): (VecDeque<WorkItem>, VecDeque<WorkItem>) =
+            std::mem::take(&mut self.work.items)
+                .into_iter()
+                .partition(|item| item.peer == peer);
         self.work.items = others;
         for item in &mut mine {
-            while !self.do_slice(item) {}
+            while !self.run_slice(item) {}
             self.end_item(item);
         }
     }
 
-    /// What was sent of this source's path may not be what would be sent now.
-    fn doubt(&mut self, peer: PeerId, dest: DestId) {
+    /// The advertised form of this source's path may have changed.
+    fn invalidate_sent(&mut self, peer: PeerId, dest: DestId) {
         let Some(prefix) = self.rib.table.prefix(dest) else {
             return;
         };
         if self.rib.table.path_of(dest, peer).is_some() {
             let groups = self.groups.iter_mut().flatten();
-            groups.for_each(|group| group.doubt(dest, prefix.family(), peer));
-            self.mark(dest);
+            groups.for_each(|group| group.invalidate_sent(dest, prefix.family(), peer));
+            self.mark_dirty(dest);
         }
     }
 
-    /// A source whose session is over and whose paths are gone is not known any more.
-    fn forget_departed(&mut self, id: PeerId) {
+    /// Removes a source whose session ended and whose paths are removed.
+    fn forget_ended_source(&mut self, id: PeerId) {
         let waits = self.work.items.iter().any(|item| item.peer == id);
         let peer = self.peers.get(&id);
         if waits || peer.is_some_and(|peer| peer.is_up() || peer.restarting) {
             return;
         }
         if peer.is_none() {
-            self.forget_source(id);
+            self.remove_source(id);
         } else {
             self.rib.sources.peers.remove(&id);
         }
     }
 
-    /// Takes those paths of a source away from a destination for which this holds.
+    /// Removes the paths of a source to a destination that match.
     pub(super) fn withdraw_where(
         &mut self,
         peer: PeerId,
@@ -258,23 +265,23 @@ impl Engine {
                 continue;
             };
             self.rib.table.remove(dest, at);
-            self.took_out(dest, prefix, &path);
+            self.path_removed(dest, prefix, &path);
         }
     }
 
-    /// A path was taken out of the table.
-    pub(super) fn took_out(&mut self, dest: DestId, prefix: Prefix, path: &Path) {
+    /// Bookkeeping for a path that was removed from the table.
+    pub(super) fn path_removed(&mut self, dest: DestId, prefix: Prefix, path: &Path) {
         self.release(path);
         if let Some(peer) = self.peers.get_mut(&path.peer)
             && peer.generations(prefix.family()).is_counted(path.generation)
         {
-            peer.adj_in.removed(prefix.family(), 1);
+            peer.adj_in.remove_paths(prefix.family(), 1);
         }
-        self.note_feeds(path.peer, path.path_id, &prefix);
-        self.mark(dest);
+        self.queue_to_feeds(path.peer, path.path_id, &prefix);
+        self.mark_dirty(dest);
     }
 
-    /// Evaluates a source's paths to a destination again, after a change of policy or of our blocks.
+    /// Evaluates a source's paths to a destination again.
     pub(super) fn reimport(&mut self, peer: PeerId, dest: DestId, cache: &mut ReimportCache) {
         let Some(prefix) = self.rib.table.prefix(dest) else {
             return;
@@ -285,16 +292,22 @@ impl Engine {
             let Some(old) = self.rib.table.at(at) else {
                 return;
             };
-            cache.turn_to(peer, old.received, self);
-            let imported = self.imported(peer, &prefix, old.received, &mut cache.cached);
+            cache.set_key(peer, old.received, self);
+            let imported = self.import_path(peer, &prefix, old.received, &mut cache.import);
             if imported != old.imported {
-                self.exchange(dest, prefix, (at, &old), Path { imported, ..old });
+                self.replace_path(dest, prefix, (at, &old), Path { imported, ..old });
             }
         }
     }
 
-    /// Puts a path in the place of another of the same source.
-    pub(super) fn exchange(&mut self, dest: DestId, prefix: Prefix, (at, old): (PathIdx, &Path), new: Path) {
+    /// Replaces a path by another of the same source.
+    pub(super) fn replace_path(
+        &mut self,
+        dest: DestId,
+        prefix: Prefix,
+        (at, old): (PathIdx, &Path),
+        new: Path,
+    ) {
         self.retain(&new);
         self.rib.table.replace(at, new);
         let (before, now) = (self.next_hop_of(old), self.next_hop_of(&new));
@@ -302,30 +315,34 @@ impl Engine {
         if before != now
             && let Some(peer) = self.peers.get_mut(&new.peer)
         {
-            peer.adj_in.note(dest, now);
+            peer.adj_in.index(dest, now);
         }
-        self.note_feeds(new.peer, new.path_id, &prefix);
-        self.mark(dest);
+        self.queue_to_feeds(new.peer, new.path_id, &prefix);
+        self.mark_dirty(dest);
     }
 
-    /// The next hop that a path has after import.
+    /// The next hop of a path after import.
     pub(super) fn next_hop_of(&self, path: &Path) -> Option<NextHopId> {
         path.imported.ok().map(|id| self.rib.attrs.next_hop(id))
     }
 
-    /// After so many withdrawals: notes are dropped where they outnumber the paths, some at a time.
+    /// Compacts the Adj-RIB-In index where stale entries outnumber the paths, in proportion to the
+    /// withdrawals.
     pub(super) fn compact_adj_in(&mut self, id: PeerId, withdrawn: usize) {
         let (table, attrs) = (&self.rib.table, &self.rib.attrs);
         if let Some(peer) = self.peers.get_mut(&id)
-            && peer.adj_in.wants_compacting()
+            && peer.adj_in.needs_compacting()
         {
-            let most = (8 * withdrawn + 64).min(2 * SLICE);
+            let limit = (8 * withdrawn + 64).min(2 * SLICE);
             let one_next_hop = peer.adj_in.has_one_next_hop();
-            peer.adj_in.compact(most, |dest, next_hop| {
+            peer.adj_in.compact(limit, |dest, next_hop| {
                 let mut found = table.path_of(dest, id);
+                if one_next_hop {
+                    return found.is_some();
+                }
                 while let Some(at) = found {
                     let imported = table.at(at).and_then(|path| path.imported.ok());
-                    if one_next_hop || imported.map(|id| attrs.next_hop(id)) == next_hop {
+                    if imported.map(|id| attrs.next_hop(id)) == next_hop {
                         return true;
                     }
                     found = table.next_of(at, id);
@@ -335,34 +352,34 @@ impl Engine {
         }
     }
 
-    fn withdraw_unreachable(&mut self, dest: DestId, lost: &Lost) {
+    fn withdraw_unreachable(&mut self, dest: DestId, lost: &LostNextHops) {
         let Some(prefix) = self.rib.table.prefix(dest) else {
             return;
         };
         let paths: Vec<(PathIdx, Path)> = self.rib.table.paths(dest).collect();
         for (at, path) in paths {
-            if lost.takes(&path, prefix.family(), self.next_hop_of(&path)) {
+            if lost.covers(&path, prefix.family(), self.next_hop_of(&path)) {
                 self.rib.table.remove(dest, at);
-                self.took_out(dest, prefix, &path);
+                self.path_removed(dest, prefix, &path);
             }
         }
     }
 
-    /// A destination may have a path over a next hop that changed.
-    fn next_hop_changed(&mut self, dest: DestId, changed: &FxHashSet<NextHopId>, lost: &Lost) {
+    /// Decides a destination again if one of its paths has a next hop that changed.
+    fn next_hop_changed(&mut self, dest: DestId, changed: &FxHashSet<NextHopId>, lost: &LostNextHops) {
         if !lost.stale.is_empty() {
             self.withdraw_unreachable(dest, lost);
         }
         let is_affected = |path: &Path| self.next_hop_of(path).is_some_and(|id| changed.contains(&id));
         let affected = self.rib.table.paths(dest).any(|(_, path)| is_affected(&path));
         if affected {
-            self.mark(dest);
+            self.mark_dirty(dest);
         }
     }
 
     fn blocks_slice(&mut self, prefixes: &[Prefix], cursor: &mut DestId) -> bool {
         let mut cache = ReimportCache::default();
-        for dest in self.stretch(cursor) {
+        for dest in self.next_slice(cursor) {
             let inside = |prefix: &Prefix| prefixes.iter().any(|block| block.contains(prefix));
             if !self.rib.table.prefix(dest).as_ref().is_some_and(inside) {
                 continue;
@@ -374,17 +391,17 @@ impl Engine {
             }
         }
         cache.release(self);
-        self.is_last(*cursor)
+        self.is_table_end(*cursor)
     }
 
-    /// The next slice of all destinations.
-    pub(super) fn stretch(&self, cursor: &mut DestId) -> impl Iterator<Item = DestId> + use<> {
+    /// The next slice of the table.
+    pub(super) fn next_slice(&self, cursor: &mut DestId) -> impl Iterator<Item = DestId> + use<> {
         let end = cursor.0.saturating_add(SLICE as u32);
         let begin = std::mem::replace(cursor, DestId(end.min(self.rib.table.bound())));
         (begin.0..cursor.0).map(DestId)
     }
 
-    pub(super) fn is_last(&self, cursor: DestId) -> bool {
+    pub(super) fn is_table_end(&self, cursor: DestId) -> bool {
         cursor.0 >= self.rib.table.bound()
     }
 }

@@ -1,7 +1,7 @@
-//! Adj-RIB-Out of an update group (RFC 4271 §3.2): what its members were last told, by destination.
+//! Adj-RIB-Out of an update group (RFC 4271 §3.2), by destination.
 //!
-//! An entry names the attributes before export and the policy rules that matched; what was sent follows
-//! from both. It holds a reference on the attributes.
+//! An entry consists of the attributes before export and the matching policy rules; the advertised attributes
+//! follow from both. It holds a reference on the attributes.
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -11,21 +11,22 @@ use crate::rib::attrs::AttrId;
 use crate::rib::table::DestId;
 use crate::types::PeerId;
 
-/// What came of the export of a route.
+/// The result of exporting a route.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Outcome {
-    /// Rules of the export policy that matched.
+    /// Matching rules of the export policy.
     pub rules: RuleSet,
-    /// The peer whose own address is the next hop, where it is not the source: it is not sent the route (RFC 4271 §5.1.3).
+    /// The peer whose address is the next hop, if it is not the source: it is not sent the route (RFC 4271
+    /// §5.1.3).
     pub next_hop_of: Option<PeerId>,
 }
 
-/// Names an [`Outcome`] that occurred in the group; the lowest bit says whether the next hop is a peer's.
+/// Identifies an [`Outcome`] of the group. The lowest bit is set when the next hop is a peer's address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OutcomeId(u32);
 
 impl OutcomeId {
-    /// What was sent is not known any more.
+    /// The advertised form is no longer known.
     pub const UNKNOWN: Self = Self(u32::MAX);
 
     fn new(index: usize, outcome: &Outcome) -> Self {
@@ -33,12 +34,12 @@ impl OutcomeId {
         Self(index << 1 | u32::from(outcome.next_hop_of.is_some()))
     }
 
-    fn leads_to_a_peer(self) -> bool {
+    fn next_hop_is_peer(self) -> bool {
         self.0 & 1 == 1
     }
 }
 
-/// Members that are not sent something: whose path it is, and whose address the next hop is.
+/// Members that are not sent a route: its source, and the peer at its next hop.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Excluded {
     /// The source.
@@ -48,18 +49,18 @@ pub struct Excluded {
 }
 
 impl Excluded {
-    /// Whether it is this one.
+    /// Whether the member is excluded.
     #[must_use]
     pub fn contains(self, member: PeerId) -> bool {
         self.source == Some(member) || self.next_hop_of == Some(member)
     }
 
-    /// They, each once.
+    /// The excluded members.
     pub fn iter(self) -> impl Iterator<Item = PeerId> {
         self.source.into_iter().chain(self.next_hop_of)
     }
 
-    /// Those for whom this holds.
+    /// The excluded members that match.
     #[must_use]
     pub fn filter(self, mut wanted: impl FnMut(PeerId) -> bool) -> Self {
         Self {
@@ -69,14 +70,14 @@ impl Excluded {
     }
 }
 
-/// What members were told of a destination.
+/// An advertised route.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Sent {
     /// Attributes of the best path, before export.
     pub attrs: AttrId,
-    /// Whose path it was: that member is not sent it.
+    /// Its source, which is not sent the route.
     pub source: PeerId,
-    /// What export said.
+    /// Result of export.
     pub outcome: OutcomeId,
 }
 
@@ -89,13 +90,13 @@ pub struct AdjOut {
 }
 
 impl AdjOut {
-    /// What the members were told.
+    /// The advertised route.
     #[must_use]
     pub fn get(&self, dest: DestId) -> Option<Sent> {
         self.entries.get(dest.index()).copied().flatten()
     }
 
-    /// Sets it and gives what was there.
+    /// Sets an entry and returns the previous one.
     pub fn set(&mut self, dest: DestId, sent: Option<Sent>) -> Option<Sent> {
         if dest.index() >= self.entries.len() {
             sent?;
@@ -106,10 +107,10 @@ impl AdjOut {
             .and_then(|entry| std::mem::replace(entry, sent))
     }
 
-    /// The id of an outcome. 2^31 different ones do not fit into memory.
+    /// The id of an outcome. 2^31 different outcomes do not fit into memory.
     pub fn outcome_id(&mut self, outcome: Outcome) -> OutcomeId {
         if self.outcomes.first() == Some(&outcome) {
-            return OutcomeId::new(0, &outcome); // most groups have one
+            return OutcomeId::new(0, &outcome); // the common case: a single outcome
         }
         if let Some(id) = self.outcome_ids.get(&outcome) {
             return *id;
@@ -131,7 +132,7 @@ impl AdjOut {
     #[inline]
     pub fn excluded(&self, sent: &Sent) -> Excluded {
         let (source, mut next_hop_of) = (Some(sent.source), None);
-        if sent.outcome.leads_to_a_peer() {
+        if sent.outcome.next_hop_is_peer() {
             next_hop_of = self.outcome(sent.outcome).next_hop_of;
         }
         Excluded { source, next_hop_of }
@@ -139,7 +140,7 @@ impl AdjOut {
 
     /// Whether a member is sent an entry.
     #[must_use]
-    pub fn is_for(&self, sent: &Sent, member: PeerId) -> bool {
+    pub fn is_sent_to(&self, sent: &Sent, member: PeerId) -> bool {
         !self.excluded(sent).contains(member)
     }
 

@@ -1,4 +1,13 @@
-//! What an update group's flush puts on the wire, shared by all members (docs/adr/0002).
+//! The output of a flush, shared by all members of an update group (docs/adr/0002).
+//!
+//! ```
+//! use bgp_proto::export::chunk::Chunk;
+//! use bgp_proto::types::PeerId;
+//! use bgp_proto::wire::keepalive;
+//!
+//! let chunk = Chunk::only_for(PeerId(1), keepalive());
+//! assert_eq!((chunk.len_for(PeerId(1)), chunk.len_for(PeerId(2))), (19, 0));
+//! ```
 
 use std::ops::Range;
 
@@ -6,11 +15,11 @@ use ::bytes::Bytes;
 
 use crate::types::PeerId;
 
-/// What a flush of an update group sends: encoded once, shared by all members.
+/// The messages of a flush: encoded once, shared by all members.
 ///
-/// `common` goes to every member but for the ranges that `skips` names: a route is not sent back to the
-/// peer it came from. `private` holds what goes to one member alone. Within a chunk each prefix (with its path identifier, RFC 7911) occurs
-/// at most once for a member, so that the order of the parts does not matter.
+/// `common` is for every member except for the ranges in `skips`: a route is not sent back to the peer it
+/// came from. `private` holds messages for single members. In a chunk each prefix (with its path identifier,
+/// RFC 7911) occurs at most once per member, so that the order of the parts does not matter.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Chunk {
     pub(crate) common: Bytes,
@@ -19,7 +28,7 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// What goes to one member alone.
+    /// A chunk for a single member.
     #[must_use]
     pub fn only_for(peer: PeerId, data: Bytes) -> Self {
         Self {
@@ -28,7 +37,7 @@ impl Chunk {
         }
     }
 
-    /// The bytes of the chunk that the member gets: whole messages, in order, as few slices as there can be.
+    /// The member's part: whole messages, in order, in as few slices as possible.
     pub fn data_for(&self, peer: PeerId) -> impl Iterator<Item = Bytes> {
         let skips = entries(&self.skips, peer);
         let ends = std::iter::once(self.common.len());
@@ -40,22 +49,22 @@ impl Chunk {
         common.chain(entries(&self.private, peer).map(|(_, data)| data.clone()))
     }
 
-    /// The least a chunk costs its member's credit, so that the number of chunks under way is bounded too.
+    /// The least cost of a chunk, which bounds the number of unwritten chunks.
     pub const MIN_COST: usize = 1024;
 
-    /// What the chunk costs the member's credit until the shell has written it and says so by `Input::Written`:
-    /// its bytes, at least [`Chunk::MIN_COST`].
+    /// The credit that the chunk uses until `Input::Written` returns it: its size in bytes, at least
+    /// [`Chunk::MIN_COST`].
     #[must_use]
     pub fn cost_for(&self, peer: PeerId) -> usize {
         Self::cost_of(self.len_for(peer))
     }
 
-    /// What so many bytes of a chunk cost.
+    /// The cost of this number of bytes.
     pub(crate) fn cost_of(octets: usize) -> usize {
         octets.max(Self::MIN_COST)
     }
 
-    /// How many bytes the member gets.
+    /// Size of the member's part in bytes.
     #[must_use]
     pub fn len_for(&self, peer: PeerId) -> usize {
         if self.skips.is_empty() && self.private.is_empty() {
@@ -67,7 +76,7 @@ impl Chunk {
     }
 }
 
-/// The entries of one peer in a list sorted by peer.
+/// The entries of a peer in a list sorted by peer.
 fn entries<T>(list: &[(PeerId, T)], peer: PeerId) -> impl Iterator<Item = &(PeerId, T)> + Clone {
     let first = list.partition_point(|(entry, _)| *entry < peer);
     list.iter()

@@ -1,5 +1,5 @@
-//! How many prefixes a group was sent, and how many of them a member was not, because they came from it or lead to it: kept while
-//! routes change, so that nobody has to look at the routes to count them.
+//! Advertised prefixes per group, and how many of them each member is not sent because it is their source or
+//! next hop. Kept up to date with each change, so that a count needs no walk over the routes.
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -18,17 +18,17 @@ fn slot(counts: &mut ByFamily, family: Family) -> &mut usize {
     }
 }
 
-/// What is sent of a prefix, as far as counts go.
+/// Who is sent a prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Coverage {
-    /// Nothing is sent.
+    /// Nobody.
     Nothing,
-    /// Something is, but not to these.
+    /// All members but these.
     AllBut(Excluded),
 }
 
 impl Coverage {
-    /// Of several paths: a member that is sent one is sent the prefix.
+    /// The coverage of several paths: a member that is sent one of them is sent the prefix.
     #[must_use]
     pub fn of(mut paths: impl Iterator<Item = Excluded>) -> Self {
         let Some(mut excluded) = paths.next() else {
@@ -41,18 +41,18 @@ impl Coverage {
     }
 }
 
-/// Prefixes of an Adj-RIB-Out.
+/// Counts of an Adj-RIB-Out.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     all: ByFamily,
-    /// Prefixes of which this member is sent nothing; those of `last` stand there.
+    /// Prefixes that this member is not sent; the counts of `last` are kept there.
     excluded: HashMap<PeerId, ByFamily, FxBuildHasher>,
-    /// The member that was counted last: neighbours in a table have the same source.
+    /// The member counted last: neighbouring routes mostly have the same source.
     last: Option<(PeerId, ByFamily)>,
 }
 
 impl Counts {
-    /// What is sent of a prefix changed.
+    /// Counts a change of a prefix.
     #[inline]
     pub fn changed(&mut self, family: Family, before: Coverage, now: Coverage) {
         if before == now {
@@ -83,12 +83,12 @@ impl Counts {
     #[inline]
     fn of(&mut self, member: PeerId) -> &mut ByFamily {
         if self.last.is_none_or(|(last, _)| last != member) {
-            self.turn_to(member);
+            self.select_member(member);
         }
         &mut self.last.get_or_insert((member, [0; 2])).1
     }
 
-    fn turn_to(&mut self, member: PeerId) {
+    fn select_member(&mut self, member: PeerId) {
         let counts = self.excluded.remove(&member).unwrap_or_default();
         if let Some((last, counts)) = self.last.replace((member, counts))
             && counts != [0; 2]
@@ -97,7 +97,7 @@ impl Counts {
         }
     }
 
-    /// Prefixes of a family that a member was sent.
+    /// Number of prefixes of a family that a member is sent.
     #[must_use]
     pub fn sent_to(&self, member: PeerId, family: Family) -> usize {
         let mut all = self.all;
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn nor_what_it_is_the_next_hop_of() {
+    fn a_member_is_not_sent_paths_over_itself() {
         let [a, b, c] = [1, 2, 3].map(|id| Some(PeerId(id)));
         let excluded = |[source, next_hop_of]: [Option<PeerId>; 2]| Excluded { source, next_hop_of };
         let sent = |paths: &[[Option<PeerId>; 2]]| Coverage::of(paths.iter().copied().map(excluded));

@@ -1,22 +1,22 @@
-//! An update group: members that get identical bytes, and what they were told.
+//! Update groups: members that are sent identical bytes, and their Adj-RIB-Out.
 //!
-//! The engine calls [`Group::update`] for every destination whose best path may have changed, and
-//! [`Group::flush`] once for the lot. A new group fills its Adj-RIB-Out from the table step by step
-//! (`filled`), so that a peer that comes up beside a million routes delays nobody.
+//! The engine calls [`Group::update`] for every destination whose best path may have changed, and then
+//! [`Group::flush`] once. A new group fills its Adj-RIB-Out from the table step by step (`filled`), so that a
+//! peer that comes up beside a million routes delays nobody.
 //!
-//! In families with several paths per prefix (RFC 7911) the same is done for each path under its identifier.
+//! In families with ADD-PATH (RFC 7911) the same is done for each path under its identifier.
 
-mod catch_up;
+mod catch_up_step;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::add_path::{AddPathOut, Change, Paths};
 use super::adj_out::{AdjOut, Excluded, Outcome, OutcomeId, Sent};
+use super::catch_up::{CatchUp, JoinState};
 use super::counts::{Counts, Coverage};
-use super::lagging::{Joining, Lagging};
 use super::pack::Packer;
 use super::rib::Rib;
 use super::rules::GroupKey;
-use super::several::{Change, Paths, SeveralOut};
 use super::sources::{Best, Sources};
 use crate::export::chunk::Chunk;
 use crate::policy::Route;
@@ -28,27 +28,27 @@ use crate::wire::{Nlri, PathAttrs, Refresh, RefreshKind};
 /// An update group.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// What the members have in common.
+    /// What all members have in common.
     pub key: GroupKey,
     members: BTreeSet<PeerId>,
-    /// Members that do not follow the flushes yet.
-    lagging: BTreeMap<PeerId, Lagging>,
+    /// Members that do not receive flushes now.
+    catching_up: BTreeMap<PeerId, CatchUp>,
     adj_out: AdjOut,
-    /// In families with several paths, instead of `adj_out`.
-    several: SeveralOut,
-    /// Destinations below were taken into the Adj-RIB-Out.
+    /// Entries of families with ADD-PATH, instead of `adj_out`.
+    add_path_out: AddPathOut,
+    /// Destinations below are in the Adj-RIB-Out.
     filled: u32,
-    /// A member has caught up once: new destinations are all in the flushes.
+    /// A member has caught up once: new destinations are part of flushes.
     complete: bool,
     packer: Packer,
     counts: Counts,
-    asked: Asked,
+    export_cache: ExportCache,
 }
 
-/// Answers for the path looked at last, within one flush: neighbours in a table share them.
+/// Results for the path evaluated last, within a flush: neighbouring routes mostly share them.
 #[derive(Clone, Copy, Debug, Default)]
-struct Asked {
-    /// Of a policy that looks at no prefixes.
+struct ExportCache {
+    /// Result of a policy that does not match prefixes.
     sent: Option<(AttrId, PeerId, Family, Option<Sent>)>,
     may_export: Option<(AttrId, PeerId, Family, bool)>,
     is_member: Option<(PeerId, bool)>,
@@ -61,18 +61,18 @@ impl Group {
         Self {
             key,
             members: BTreeSet::new(),
-            lagging: BTreeMap::new(),
+            catching_up: BTreeMap::new(),
             adj_out: AdjOut::default(),
-            several: SeveralOut::default(),
+            add_path_out: AddPathOut::default(),
             filled: 0,
             complete: false,
             packer: Packer::default(),
             counts: Counts::default(),
-            asked: Asked::default(),
+            export_cache: ExportCache::default(),
         }
     }
 
-    /// The same group before it told anybody anything, with all members following.
+    /// The same group with an empty Adj-RIB-Out and all members on the fast path.
     #[must_use]
     pub fn without_routes(&self) -> Self {
         Self {
@@ -82,54 +82,55 @@ impl Group {
         }
     }
 
-    /// Takes a peer in; it is to be told everything.
-    pub fn join(&mut self, peer: PeerId, joining: Joining) {
+    /// Adds a member, which is then to be sent everything.
+    pub fn join(&mut self, peer: PeerId, join_state: JoinState) {
         self.members.insert(peer);
-        self.lagging.insert(peer, Lagging::from_start(joining));
+        self.catching_up.insert(peer, CatchUp::from_start(join_state));
     }
 
-    /// What a member that moves to another group now, with so many destinations, may know, and which ends are still to be sent to it.
+    /// The state of a member that moves to another group now: the end markers still to be sent, and the bound
+    /// of destinations that it may know.
     #[must_use]
-    pub fn moving(&self, peer: PeerId, bound: u32) -> Joining {
-        let lagging = self.lagging.get(&peer);
-        Joining {
-            end_of_rib: lagging.map_or(FamilySet::EMPTY, |lagging| lagging.end_of_rib),
-            end_of_refresh: lagging.map_or(FamilySet::EMPTY, |lagging| lagging.end_of_refresh),
+    pub fn move_state(&self, peer: PeerId, bound: u32) -> JoinState {
+        let catch_up = self.catching_up.get(&peer);
+        JoinState {
+            end_of_rib: catch_up.map_or(FamilySet::EMPTY, |catch_up| catch_up.end_of_rib),
+            end_of_refresh: catch_up.map_or(FamilySet::EMPTY, |catch_up| catch_up.end_of_refresh),
             resync_below: bound,
         }
     }
 
-    /// The identifiers of paths that members may know (RFC 7911), for a member that moves to another group.
+    /// Path identifiers that members may know (RFC 7911), for a member that moves to another group.
     #[must_use]
-    pub fn known_paths(&self) -> Vec<(DestId, PathId)> {
-        self.several.known()
+    pub fn known_path_ids(&self) -> Vec<(DestId, PathId)> {
+        self.add_path_out.known()
     }
 
-    /// Takes note of what a member that moved here may know.
-    pub fn expect_known(&mut self, known: Vec<(DestId, PathId)>) {
-        self.several.expect(known);
+    /// Adds path identifiers known to a member that joined.
+    pub fn add_known_path_ids(&mut self, known: Vec<(DestId, PathId)>) {
+        self.add_path_out.add_known(known);
     }
 
-    /// Lets a peer go; true when the group is empty now.
+    /// Removes a member; returns true when the group is empty.
     pub fn leave(&mut self, peer: PeerId) -> bool {
         self.members.remove(&peer);
-        self.lagging.remove(&peer);
+        self.catching_up.remove(&peer);
         self.members.is_empty()
     }
 
-    /// What the Adj-RIB-Out holds, to be released.
+    /// All entries of the Adj-RIB-Out, whose references are to be released.
     #[must_use]
-    pub fn dissolve(self) -> Vec<Option<Sent>> {
+    pub fn into_sent_routes(self) -> Vec<Option<Sent>> {
         let mut all = self.adj_out.into_entries();
-        all.extend(self.several.into_sent().map(Some));
+        all.extend(self.add_path_out.into_sent().map(Some));
         all
     }
 
-    /// What was sent of this source's path is not known any more: the source is another now.
-    pub fn doubt(&mut self, dest: DestId, family: Family, source: PeerId) {
+    /// The advertised form of this source's paths is unknown: the source's identity changed.
+    pub fn invalidate_sent(&mut self, dest: DestId, family: Family, source: PeerId) {
         let before = self.coverage(dest);
-        if self.takes_several(family) {
-            let paths = self.several.get_mut(dest).iter_mut();
+        if self.uses_add_path(family) {
+            let paths = self.add_path_out.get_mut(dest).iter_mut();
             let mine = paths.filter(|(_, sent)| sent.source == source);
             mine.for_each(|(_, sent)| sent.outcome = OutcomeId::UNKNOWN);
         } else if let Some(sent) = self.adj_out.get(dest).filter(|sent| sent.source == source) {
@@ -140,57 +141,57 @@ impl Group {
         self.counts.changed(family, before, now);
     }
 
-    /// To whom anything of a destination is sent.
+    /// The members that are sent a path of a destination.
     fn coverage(&self, dest: DestId) -> Coverage {
         Coverage::of(self.sent(dest).map(|sent| self.adj_out.excluded(&sent)))
     }
 
     /// The entries of a destination.
     fn sent(&self, dest: DestId) -> impl Iterator<Item = Sent> {
-        let several = self.several.get(dest).iter().map(|(_, sent)| *sent);
-        self.adj_out.get(dest).into_iter().chain(several)
+        let add_path_out = self.add_path_out.get(dest).iter().map(|(_, sent)| *sent);
+        self.adj_out.get(dest).into_iter().chain(add_path_out)
     }
 
-    /// Whether the members take several paths of a prefix.
+    /// Whether the members use ADD-PATH in this family.
     #[must_use]
-    pub fn takes_several(&self, family: Family) -> bool {
+    pub fn uses_add_path(&self, family: Family) -> bool {
         self.key.encode.add_path.contains(family)
     }
 
-    /// A member has too much unwritten: it leaves the fast path.
-    pub fn fall_behind(&mut self, peer: PeerId) {
+    /// A member has too many unwritten bytes: it leaves the fast path.
+    pub fn leave_fast_path(&mut self, peer: PeerId) {
         if self.members.contains(&peer) {
-            self.lagging.entry(peer).or_insert_with(Lagging::from_now);
+            self.catching_up.entry(peer).or_insert_with(CatchUp::from_now);
         }
     }
 
-    /// Everything of a family is to be told again (RFC 2918; with BoRR and EoRR where `enhanced`, RFC 7313 §4).
-    /// The result is to be sent first.
+    /// Sends everything of a family again (RFC 2918; with BoRR and EoRR where `enhanced`, RFC 7313 §4). The
+    /// returned chunk is to be sent first.
     pub fn refresh(&mut self, peer: PeerId, family: Family, enhanced: bool) -> Option<Chunk> {
         if !self.members.contains(&peer) {
             return None;
         }
-        let lagging = self.lagging.entry(peer).or_insert_with(Lagging::from_now);
-        // The other family is told again too: harmless, and refreshes are rare.
-        lagging.restart();
+        let catch_up = self.catching_up.entry(peer).or_insert_with(CatchUp::from_now);
+        // The other family is sent again too: harmless, and refreshes are rare.
+        catch_up.restart();
         if !enhanced || !self.key.families.contains(family) {
             return None;
         }
-        lagging.end_of_refresh.insert(family);
+        catch_up.end_of_refresh.insert(family);
         let kind = RefreshKind::Begin;
         Some(Chunk::only_for(peer, Refresh { family, kind }.encode()))
     }
 
-    /// Whether the member is behind.
+    /// Whether the member is catching up.
     #[must_use]
-    pub fn is_lagging(&self, peer: PeerId) -> bool {
-        self.has_lagging() && self.lagging.contains_key(&peer)
+    pub fn is_catching_up(&self, peer: PeerId) -> bool {
+        self.has_catching_up() && self.catching_up.contains_key(&peer)
     }
 
-    /// Whether any member is behind: then destinations must keep their ids.
+    /// Whether any member is catching up: then destinations must keep their ids.
     #[must_use]
-    pub fn has_lagging(&self) -> bool {
-        !self.lagging.is_empty()
+    pub fn has_catching_up(&self) -> bool {
+        !self.catching_up.is_empty()
     }
 
     /// The members, by id.
@@ -198,36 +199,36 @@ impl Group {
         self.members.iter().copied()
     }
 
-    /// Members that follow the flushes.
-    pub fn followers(&self) -> impl Iterator<Item = PeerId> {
+    /// Members that receive flushes.
+    pub fn fast_path_members(&self) -> impl Iterator<Item = PeerId> {
         self.members
             .iter()
             .copied()
-            .filter(|peer| !self.is_lagging(*peer))
+            .filter(|peer| !self.is_catching_up(*peer))
     }
 
-    /// Who is not told some path of a destination that others are told.
-    pub fn excepted(&self, dest: DestId) -> impl Iterator<Item = PeerId> {
+    /// Members that are not sent some path of a destination that others are sent.
+    pub fn excluded_from(&self, dest: DestId) -> impl Iterator<Item = PeerId> {
         self.sent(dest)
             .flat_map(|sent| self.adj_out.excluded(&sent).iter())
     }
 
-    /// Whether a member was told a path of a destination.
+    /// Whether a path of a destination was advertised to a member.
     #[must_use]
-    pub fn was_told(&self, peer: PeerId, dest: DestId) -> bool {
-        self.sent(dest).any(|sent| self.adj_out.is_for(&sent, peer))
+    pub fn was_advertised(&self, peer: PeerId, dest: DestId) -> bool {
+        self.sent(dest).any(|sent| self.adj_out.is_sent_to(&sent, peer))
     }
 
-    /// What a member was told of a destination, the best path where it was told several.
+    /// The attributes advertised to a member; with ADD-PATH, those of the first path.
     #[must_use]
-    pub fn told(
+    pub fn advertised_attrs(
         &self,
         peer: PeerId,
         dest: DestId,
         prefix: Prefix,
         (attrs, sources): (&AttrTable, &Sources),
     ) -> Option<PathAttrs> {
-        let sent = self.sent(dest).find(|sent| self.adj_out.is_for(sent, peer))?;
+        let sent = self.sent(dest).find(|sent| self.adj_out.is_sent_to(sent, peer))?;
         let learned = sources.learned(sent.source, &prefix)?;
         let rules = self.adj_out.outcome(sent.outcome).rules;
         Some(
@@ -236,78 +237,83 @@ impl Group {
         )
     }
 
-    /// How many prefixes of a family a member was sent.
+    /// Number of prefixes of a family advertised to a member.
     #[must_use]
     pub fn count_for(&self, member: PeerId, family: Family) -> usize {
         self.counts.sent_to(member, family)
     }
 
-    /// Takes in the best path of a destination, and collects what the followers have to hear.
+    /// Updates the Adj-RIB-Out entry of a destination and queues the change.
     pub fn update(&mut self, dest: DestId, prefix: Prefix, best: Option<Best>, rib: &mut Rib) {
         if dest.0 >= self.filled {
             if !self.complete {
-                return; // the fill will come by
+                return; // it will be filled later
             }
             self.filled = dest.0 + 1;
         }
-        if self.takes_several(prefix.family()) {
-            return self.update_several(dest, prefix, rib);
+        if self.uses_add_path(prefix.family()) {
+            return self.update_add_path(dest, prefix, rib);
         }
         let (old, new) = self.replace(dest, prefix, best, rib);
         if old == new {
             release(old, rib);
             return;
         }
-        self.mark_lagging(dest, old.is_some());
-        if !self.looks_alike(prefix, old, new, rib) {
-            self.tell(single(prefix), old, new);
+        self.mark_catching_up(dest, old.is_some());
+        if !self.same_on_wire(prefix, old, new, rib) {
+            self.queue_change(without_path_id(prefix), old, new);
         }
         release(old, rib);
     }
 
-    /// `was_sent`: the members that follow had something of it.
-    fn mark_lagging(&mut self, dest: DestId, was_sent: bool) {
-        if self.has_lagging() {
-            self.lagging
+    /// `was_sent`: members on the fast path had been sent a route of it.
+    fn mark_catching_up(&mut self, dest: DestId, was_sent: bool) {
+        if self.has_catching_up() {
+            self.catching_up
                 .values_mut()
-                .for_each(|lagging| lagging.mark(dest, was_sent));
+                .for_each(|catch_up| catch_up.mark(dest, was_sent));
         }
     }
 
-    /// Whether a member that is behind may still have to be sent a withdrawal of this destination, which has no path.
+    /// Whether a member may still have to be sent a withdrawal of this destination, which has no path.
     #[must_use]
-    pub fn needs(&self, dest: DestId) -> bool {
-        self.lagging.values().any(|lagging| lagging.needs(dest))
+    pub fn needs_withdrawal(&self, dest: DestId) -> bool {
+        self.catching_up
+            .values()
+            .any(|catch_up| catch_up.needs_withdrawal(dest))
     }
 
-    fn update_several(&mut self, dest: DestId, prefix: Prefix, rib: &mut Rib) {
-        let was_sent = !self.several.get(dest).is_empty();
-        let changes = self.replace_several(dest, prefix, rib);
+    fn update_add_path(&mut self, dest: DestId, prefix: Prefix, rib: &mut Rib) {
+        let was_sent = !self.add_path_out.get(dest).is_empty();
+        let changes = self.replace_add_path(dest, prefix, rib);
         if !changes.is_empty() {
-            self.mark_lagging(dest, was_sent);
+            self.mark_catching_up(dest, was_sent);
         }
         for (path_id, old, new) in changes {
-            if !self.looks_alike(prefix, old, new, rib) {
-                self.tell(Nlri { path_id, prefix }, old, new);
+            if !self.same_on_wire(prefix, old, new, rib) {
+                self.queue_change(Nlri { path_id, prefix }, old, new);
             }
             release(old, rib);
         }
     }
 
-    /// Puts the new paths in place; the caller releases the references of the old ones.
-    fn replace_several(&mut self, dest: DestId, prefix: Prefix, rib: &mut Rib) -> Vec<Change> {
-        let most = self.key.rules.add_path_most;
+    /// Sets the new paths; the caller releases the references of the old ones.
+    fn replace_add_path(&mut self, dest: DestId, prefix: Prefix, rib: &mut Rib) -> Vec<Change> {
+        let limit = self.key.rules.add_path_limit;
         let paths = rib
             .sources
-            .several(&rib.table, dest, &rib.attrs, &rib.next_hops, most);
+            .add_path_set(&rib.table, dest, &rib.attrs, &rib.next_hops, limit);
         let new: Paths = paths
             .into_iter()
             .filter_map(|(id, best)| Some((id, self.evaluate(prefix, best, rib)?)))
             .collect();
         let before = self.coverage(dest);
-        // One that is not current knows what it knew, whatever came since.
-        let behind = self.lagging.values().any(|lagging| lagging.is_current(dest));
-        let changes = self.several.set(dest, new, behind);
+        // A member that is not current does not learn of the paths in between.
+        let behind = self
+            .catching_up
+            .values()
+            .any(|catch_up| catch_up.is_current(dest));
+        let changes = self.add_path_out.set(dest, new, behind);
         for sent in changes.iter().filter_map(|(_, _, new)| *new) {
             rib.attrs.retain(sent.attrs);
         }
@@ -316,7 +322,7 @@ impl Group {
         changes
     }
 
-    /// Puts the new entry in place; the caller releases the old one's reference.
+    /// Sets the new entry; the caller releases the old one's reference.
     #[inline]
     fn replace(
         &mut self,
@@ -340,22 +346,22 @@ impl Group {
     }
 
     fn evaluate(&mut self, prefix: Prefix, best: Best, rib: &Rib) -> Option<Sent> {
-        let asked = (best.attrs, best.source, prefix.family());
-        if let Some((attrs, source, family, sent)) = self.asked.sent
-            && (attrs, source, family) == asked
+        let key = (best.attrs, best.source, prefix.family());
+        if let Some((attrs, source, family, sent)) = self.export_cache.sent
+            && (attrs, source, family) == key
         {
             return sent;
         }
-        let sent = self.evaluated(prefix, best, rib);
-        // What is our own differs by prefix, not by source.
+        let sent = self.evaluate_uncached(prefix, best, rib);
+        // Originated routes differ by prefix, not by source.
         if best.source != PeerId::LOCAL && !self.key.policy.looks_at_prefixes() {
-            let (attrs, source, family) = asked;
-            self.asked.sent = Some((attrs, source, family, sent));
+            let (attrs, source, family) = key;
+            self.export_cache.sent = Some((attrs, source, family, sent));
         }
         sent
     }
 
-    fn evaluated(&mut self, prefix: Prefix, best: Best, rib: &Rib) -> Option<Sent> {
+    fn evaluate_uncached(&mut self, prefix: Prefix, best: Best, rib: &Rib) -> Option<Sent> {
         let set = rib.attrs.get(best.attrs);
         if !self.may_export(prefix, best, set) {
             return None;
@@ -370,7 +376,7 @@ impl Group {
         let next_hop = self.key.next_hop_after(rules, family, set, best.learned)?.addr();
         let mut next_hop_of = None;
         if !self.key.is_own(next_hop, family) {
-            let peer = rib.sources.at(next_hop);
+            let peer = rib.sources.peer_at(next_hop);
             next_hop_of = peer.filter(|peer| *peer != best.source);
         }
         Some(Sent {
@@ -385,34 +391,34 @@ impl Group {
             return self.key.may_export(&prefix, set, best.learned);
         }
         let family = prefix.family();
-        if let Some((attrs, source, of, answer)) = self.asked.may_export
+        if let Some((attrs, source, of, answer)) = self.export_cache.may_export
             && (attrs, source, of) == (best.attrs, best.source, family)
         {
             return answer;
         }
         let answer = self.key.may_export(&prefix, set, best.learned);
-        self.asked.may_export = Some((best.attrs, best.source, family, answer));
+        self.export_cache.may_export = Some((best.attrs, best.source, family, answer));
         answer
     }
 
     fn is_member(&mut self, peer: PeerId) -> bool {
-        match self.asked.is_member {
-            Some((asked, answer)) if asked == peer => answer,
+        match self.export_cache.is_member {
+            Some((key, answer)) if key == peer => answer,
             _ => {
                 let answer = self.members.contains(&peer);
-                self.asked.is_member = Some((peer, answer));
+                self.export_cache.is_member = Some((peer, answer));
                 answer
             }
         }
     }
 
-    /// Whether the members would get the same bytes again (only worth asking when something was sent before).
-    fn looks_alike(&self, prefix: Prefix, old: Option<Sent>, new: Option<Sent>, rib: &Rib) -> bool {
+    /// Whether the members would be sent the same bytes again.
+    fn same_on_wire(&self, prefix: Prefix, old: Option<Sent>, new: Option<Sent>, rib: &Rib) -> bool {
         let (Some(old), Some(new)) = (old, new) else {
             return false;
         };
         if old.outcome == OutcomeId::UNKNOWN || self.adj_out.excluded(&old) != self.adj_out.excluded(&new) {
-            return false; // others are told
+            return false; // other members are sent it
         }
         let Some(learned) = rib.sources.learned(new.source, &prefix) else {
             return false;
@@ -429,19 +435,19 @@ impl Group {
         form(old) == form(new)
     }
 
-    fn tell(&mut self, nlri: Nlri, old: Option<Sent>, new: Option<Sent>) {
+    fn queue_change(&mut self, nlri: Nlri, old: Option<Sent>, new: Option<Sent>) {
         let (before, now) = (self.excluded_members(old), self.excluded_members(new));
         if new.is_none() {
-            return self.packer.tell_all(nlri, None, before);
+            return self.packer.queue_for_all(nlri, None, before);
         }
-        self.packer.tell_all(nlri, new, now);
+        self.packer.queue_for_all(nlri, new, now);
         if old.is_none() || before == now {
             return;
         }
-        // Who is not sent it any more, the new source for example, must forget what it was sent before.
+        // A member that is not sent it any more, such as the new source, is sent a withdrawal.
         for member in now.iter().filter(|member| !before.contains(*member)) {
-            if !self.lagging.contains_key(&member) {
-                self.packer.tell_one(nlri, None, member);
+            if !self.catching_up.contains_key(&member) {
+                self.packer.queue_for_member(nlri, None, member);
             }
         }
     }
@@ -462,11 +468,11 @@ impl Group {
         excluded
     }
 
-    /// Encodes what was collected, for all followers; `None` when there is nothing to tell.
+    /// Encodes the queued changes for the fast path members; `None` when there are none.
     pub fn flush(&mut self, rib: &Rib) -> Option<Chunk> {
-        self.asked = Asked::default();
-        if !self.has_lagging() {
-            self.several.forget_gone();
+        self.export_cache = ExportCache::default();
+        if !self.has_catching_up() {
+            self.add_path_out.clear_withdrawn();
         }
         if self.packer.is_empty() {
             return None;
@@ -488,8 +494,8 @@ impl Group {
     }
 }
 
-/// A prefix of which one path is sent.
-fn single(prefix: Prefix) -> Nlri {
+/// NLRI of a prefix without ADD-PATH.
+fn without_path_id(prefix: Prefix) -> Nlri {
     Nlri {
         path_id: PathId(0),
         prefix,

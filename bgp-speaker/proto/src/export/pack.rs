@@ -1,8 +1,8 @@
-//! Changes of a flush, bucketed by what they have in common and encoded into one [`Chunk`].
+//! Packing: the changes of a flush, grouped by attributes and encoded into one [`Chunk`].
 //!
-//! Prefixes that share attributes and source go into as few messages as they fit (RFC 4271 §9.2.2.2 asks
-//! for nothing; peers are thankful). Buckets are ordered by the member that must not hear of them, so
-//! that a member's view of the chunk is a few contiguous slices.
+//! Prefixes with the same attributes and source are packed into as few messages as possible. Buckets are
+//! ordered by the members that are excluded, so that a member's part of the chunk consists of few contiguous
+//! slices.
 
 use std::ops::Range;
 
@@ -13,39 +13,39 @@ use crate::export::chunk::Chunk;
 use crate::types::{Family, PeerId, Prefix};
 use crate::wire::{EncodeContext, Nlri, PathAttrs, encode_announce, encode_withdraw};
 
-/// What part of the encoding a bucket shares.
+/// What the prefixes of a bucket share.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Bucket {
-    /// Only for this member (sorts behind what is common).
+    /// For this member only (sorted behind the common part).
     only: Option<PeerId>,
     /// Not for these members.
     skip: Excluded,
     family: Family,
-    /// Announce with this, or withdraw.
+    /// Advertise this route, or withdraw.
     sent: Option<Sent>,
 }
 
-/// Changes for which a packer keeps room.
-const KEPT: usize = 256;
+/// Capacity, in changes, that a packer retains between flushes.
+const RETAINED_CAPACITY: usize = 256;
 
 /// Collects changes and encodes them.
 #[derive(Clone, Debug, Default)]
 pub struct Packer {
-    /// In the order of their change; the path identifier is 0 where one path is sent of a prefix (RFC 7911).
+    /// Changed prefixes in order; the path identifier is 0 without ADD-PATH (RFC 7911).
     changed: Vec<Nlri>,
-    /// Those side by side that share a bucket, by their places.
+    /// Runs of consecutive prefixes with the same bucket.
     runs: Vec<(Bucket, Range<usize>)>,
-    /// The prefixes of a bucket of several runs.
+    /// Buffer for the prefixes of a bucket with several runs.
     scratch: Vec<Nlri>,
-    /// Where messages are encoded; a chunk takes no more than it needs.
+    /// Buffer for encoding; a chunk copies what it needs.
     out: BytesMut,
 }
 
 impl Packer {
-    /// All members but these learn the new state of the prefix.
-    pub fn tell_all(&mut self, nlri: Nlri, sent: Option<Sent>, skip: Excluded) {
+    /// Queues the new state of a prefix for all members but these.
+    pub fn queue_for_all(&mut self, nlri: Nlri, sent: Option<Sent>, skip: Excluded) {
         let family = nlri.prefix.family();
-        self.tell(
+        self.queue(
             nlri,
             Bucket {
                 only: None,
@@ -56,10 +56,10 @@ impl Packer {
         );
     }
 
-    /// One member learns the new state of the prefix.
-    pub fn tell_one(&mut self, nlri: Nlri, sent: Option<Sent>, only: PeerId) {
+    /// Queues the new state of a prefix for one member.
+    pub fn queue_for_member(&mut self, nlri: Nlri, sent: Option<Sent>, only: PeerId) {
         let family = nlri.prefix.family();
-        self.tell(
+        self.queue(
             nlri,
             Bucket {
                 only: Some(only),
@@ -70,29 +70,30 @@ impl Packer {
         );
     }
 
-    fn tell(&mut self, nlri: Nlri, bucket: Bucket) {
-        let place = self.changed.len();
+    fn queue(&mut self, nlri: Nlri, bucket: Bucket) {
+        let position = self.changed.len();
         self.changed.push(nlri);
         match self.runs.last_mut() {
-            Some((last, range)) if *last == bucket => range.end = place + 1,
-            _ => self.runs.push((bucket, place..place + 1)),
+            Some((last, range)) if *last == bucket => range.end = position + 1,
+            _ => self.runs.push((bucket, position..position + 1)),
         }
     }
 
-    /// Whether nothing was collected.
+    /// Whether nothing is queued.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changed.is_empty()
     }
 
-    /// Encodes and forgets what was collected. `attrs` gives the attributes to send. A set that is not there, or too large for a
-    /// message withdraws its prefixes instead: what was sent before must not stand.
+    /// Encodes the queued changes and clears the queue. `attrs` returns the attributes to send. A set that
+    /// does not exist or does not fit into a message withdraws its prefixes instead, since the earlier
+    /// advertisement is no longer valid.
     pub fn encode(
         &mut self,
         context: &EncodeContext,
         mut attrs: impl FnMut(Family, Prefix, Sent) -> Option<PathAttrs>,
     ) -> Chunk {
-        self.runs.sort_by_key(|(bucket, _)| *bucket); // prefixes stay in the order of their change
+        self.runs.sort_by_key(|(bucket, _)| *bucket); // stable: prefixes keep their order
         let mut chunk = Chunk::default();
         let mut out = std::mem::take(&mut self.out);
         let mut last: Option<(Family, Sent)> = None;
@@ -103,19 +104,19 @@ impl Packer {
                 continue;
             };
             let start = out.len();
-            // The next hop that is sent differs by family (RFC 4760 §3, RFC 8950 §4).
+            // The advertised next hop differs by family (RFC 4760 §3, RFC 8950 §4).
             let wanted = bucket.sent.map(|sent| (bucket.family, sent));
             if wanted != last || cached.is_none() {
                 cached = wanted.and_then(|(family, sent)| attrs(family, head.prefix, sent));
                 last = wanted;
             }
-            let told = match &cached {
+            let encoded = match &cached {
                 Some(attrs) if bucket.sent.is_some() => {
                     encode_announce(&mut out, context, bucket.family, attrs, list).is_ok()
                 }
                 _ => false,
             };
-            if !told {
+            if !encoded {
                 encode_withdraw(&mut out, context, bucket.family, list);
             }
             if let Some(only) = bucket.only {
@@ -124,25 +125,25 @@ impl Packer {
                 out.truncate(start);
             } else {
                 let skip = bucket.skip.iter();
-                skip.for_each(|skip| note_skip(&mut chunk, skip, start, out.len()));
+                skip.for_each(|skip| add_skip(&mut chunk, skip, start, out.len()));
             }
         }
-        // By member; those of the second place stand anywhere.
+        // By member, because a run may exclude two members.
         chunk.skips.sort_by_key(|(skip, range)| (*skip, range.start));
         chunk.common = Bytes::copy_from_slice(&out);
-        self.forget(out);
+        self.reset(out);
         chunk
     }
 
-    /// Keeps some room for the next time.
-    fn forget(&mut self, mut out: BytesMut) {
+    /// Clears the buffers and retains some capacity.
+    fn reset(&mut self, mut out: BytesMut) {
         self.changed.clear();
-        self.changed.shrink_to(KEPT);
+        self.changed.shrink_to(RETAINED_CAPACITY);
         self.runs.clear();
-        self.runs.shrink_to(KEPT);
+        self.runs.shrink_to(RETAINED_CAPACITY);
         self.scratch.clear();
-        self.scratch.shrink_to(KEPT);
-        if out.capacity() <= KEPT * 256 {
+        self.scratch.shrink_to(RETAINED_CAPACITY);
+        if out.capacity() <= RETAINED_CAPACITY * 256 {
             out.clear();
             self.out = out;
         }
@@ -164,8 +165,8 @@ fn joined<'a>(
     scratch
 }
 
-/// Adds a skipped range, joined to the one before where both touch.
-fn note_skip(chunk: &mut Chunk, skip: PeerId, start: usize, end: usize) {
+/// Adds a skipped range, joined to the previous one if they touch.
+fn add_skip(chunk: &mut Chunk, skip: PeerId, start: usize, end: usize) {
     match chunk.skips.last_mut() {
         Some((peer, range)) if *peer == skip && range.end == start => range.end = end,
         _ => chunk.skips.push((skip, start..end)),

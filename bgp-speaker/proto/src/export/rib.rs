@@ -1,11 +1,11 @@
-//! The parts of the engine that update groups work on together.
+//! The part of the engine's state that update groups read and change.
 
 use super::sources::Sources;
 use crate::rib::attrs::AttrTable;
 use crate::rib::nexthop::NextHops;
 use crate::rib::table::Table;
 
-/// Prefixes, paths, and what they refer to.
+/// Routes and what they refer to.
 #[derive(Clone, Debug, Default)]
 pub struct Rib {
     /// Prefixes and paths.
@@ -14,6 +14,6 @@ pub struct Rib {
     pub attrs: AttrTable,
     /// Next hops.
     pub next_hops: NextHops,
-    /// Where paths come from.
+    /// Sources of paths.
     pub sources: Sources,
 }

@@ -1,18 +1,20 @@
-//! May a best path go to a group, and with which attributes (RFC 4271 §5, §9.1.3; RFC 4456; RFC 1997).
+//! Export rules: whether a path is sent to a group, and with which attributes (RFC 4271 §5, §9.1.3; RFC 4456;
+//! RFC 1997).
 //!
 //! | attribute | to another AS | inside our AS |
 //! |---|---|---|
-//! | AS_PATH | our AS in front (§5.1.2) | as it is |
-//! | NEXT_HOP | ourselves, or a third party on a shared subnet (§5.1.3) | as it is; ourselves for own routes and with `nextHopSelf` |
-//! | MULTI_EXIT_DISC | only of our own routes or set by policy (§5.1.4) | as it is |
-//! | LOCAL_PREF | never (§5.1.5) | always, 100 where absent |
+//! | AS_PATH | our AS prepended (§5.1.2) | unchanged |
+//! | NEXT_HOP | ourselves, or a third party on a shared subnet (§5.1.3) | unchanged; ourselves for originated routes and with `nextHopSelf` |
+//! | MULTI_EXIT_DISC | only if originated or set by policy (§5.1.4) | unchanged |
+//! | LOCAL_PREF | never (§5.1.5) | always; 100 if absent |
 //! | ORIGINATOR_ID, CLUSTER_LIST | never (RFC 4456 §8) | set on reflected routes |
-//! | non-transitive extended communities | never (RFC 4360 §6) | as they are |
+//! | non-transitive extended communities | never (RFC 4360 §6) | unchanged |
 //!
-//! [`crate::peer::PathRules`] change the AS path on its way to another AS, in this order: private numbers out, the peer's own
-//! number overridden, ours in front. A route server (RFC 7947) leaves AS_PATH, NEXT_HOP and MULTI_EXIT_DISC alone.
+//! [`crate::peer::PathRules`] change the AS path towards another AS in this order: private numbers are
+//! removed, the peer's own number is replaced, our number is prepended. A route server (RFC 7947) does not
+//! change AS_PATH, NEXT_HOP and MULTI_EXIT_DISC.
 //!
-//! The export policy's actions come last, so that what the operator says stands.
+//! The actions of the export policy are applied last, so that the operator's configuration takes precedence.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -26,14 +28,14 @@ use crate::wire::{AsPath, EncodeContext, MAX_LEN, MAX_LEN_EXTENDED, NextHop, Pat
 /// How the best path was learned.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Learned {
-    /// We originate it.
+    /// Originated by this speaker.
     Local(Source),
-    /// From a peer of this kind, with this identifier.
+    /// Received from a peer of this kind with this BGP identifier.
     Peer(PeerKind, RouterId),
 }
 
 impl Learned {
-    /// As export policies see it.
+    /// The source that export policies match.
     #[must_use]
     pub fn source(self) -> Source {
         match self {
@@ -43,24 +45,24 @@ impl Learned {
     }
 }
 
-/// Everything that the bytes sent to a peer follow from: peers with equal keys share a group.
+/// Everything that determines the bytes sent to a peer: peers with equal keys share a group.
 #[derive(Clone, PartialEq, Debug)]
 pub struct GroupKey {
     /// Relation to the members.
     pub kind: PeerKind,
     /// Our AS towards them.
     pub local_asn: Asn,
-    /// Our real AS.
+    /// Our real AS number.
     pub own_asn: Asn,
-    /// The members' AS, where what is sent depends on it.
-    pub their_asn: Option<Asn>,
-    /// What else happens to paths.
+    /// The members' AS number, if the advertised path depends on it.
+    pub member_asn: Option<Asn>,
+    /// Path attribute rules.
     pub rules: PathRules,
-    /// Families negotiated.
+    /// Negotiated families.
     pub families: FamilySet,
-    /// Families whose next hop may be IPv6 for IPv4 (RFC 8950).
+    /// Families in which IPv4 prefixes may have an IPv6 next hop (RFC 8950).
     pub extended_next_hop: FamilySet,
-    /// Form of the bytes.
+    /// Parameters of encoding.
     pub encode: EncodeContext,
     /// Export policy.
     pub policy: Arc<Policy>,
@@ -70,13 +72,13 @@ pub struct GroupKey {
     pub local_v4: Option<Ipv4Addr>,
     /// Our IPv6 next hop.
     pub local_v6: Option<NextHop>,
-    /// Subnets on which a third party's next hop may be left (RFC 4271 §5.1.3).
+    /// Subnets on which the next hop of a third party may be sent (RFC 4271 §5.1.3).
     pub shared_subnets: Vec<Prefix>,
-    /// Our reflector cluster.
+    /// Our reflector cluster id.
     pub cluster_id: u32,
-    /// Families in which the members take long-lived stale routes (RFC 9494 §4.3).
+    /// Families in which the members accept long-lived stale routes (RFC 9494 §4.3).
     pub long_lived: FamilySet,
-    /// We are about to go (RFC 8326 §4).
+    /// This node is about to shut down (RFC 8326 §4).
     pub draining: bool,
 }
 
@@ -92,9 +94,10 @@ impl GroupKey {
             .link_local
             .filter(|_| unnumbered || !facts.shared_subnets.is_empty());
         let pair = |global| link_local.map_or(NextHop::V6(global), |local| NextHop::V6Pair(global, local));
-        // On an unnumbered link the link-local address stands in both places.
+        // On an unnumbered link the link-local address stands for both.
         let local_v6 = facts.local_v6.or(link_local.filter(|_| unnumbered)).map(pair);
-        // The peer of an IPv6 session need not have IPv4 on the link: where it takes IPv6 next hops for IPv4, it gets them (RFC 8950 §4).
+        // The peer of an IPv6 session may have no IPv4 address on the link: if it accepts IPv6 next hops for
+        // IPv4, they are used (RFC 8950 §4).
         let over_v6 = facts.remote_addr.is_ipv6()
             && local_v6.is_some()
             && negotiated.extended_next_hop.contains(Family::Ipv4);
@@ -102,10 +105,10 @@ impl GroupKey {
             kind: routing.kind,
             local_asn: routing.local_asn,
             own_asn,
-            their_asn: (routing.rules.as_override || routing.rules.private_as != PrivateAs::Keep)
+            member_asn: (routing.rules.as_override || routing.rules.private_as != PrivateAs::Keep)
                 .then_some(routing.remote_asn),
             rules: PathRules {
-                enforce_first_as: false, // import's alone
+                enforce_first_as: false, // only for import
                 ..routing.rules
             },
             families: negotiated.families,
@@ -131,38 +134,39 @@ impl GroupKey {
         }
     }
 
-    /// Whether the route may go to the group at all, before policy.
+    /// Whether a route may be sent to the group, before policy.
     #[must_use]
     pub fn may_export(&self, prefix: &Prefix, attrs: &PathAttrs, learned: Learned) -> bool {
         self.families.contains(prefix.family())
-            && self.may_cross(learned)
+            && self.reflection_allows(learned)
             && self.communities_allow(prefix.family(), attrs)
             && self.next_hop(prefix.family(), attrs, learned).is_some()
     }
 
-    /// RFC 4271 §9.2.1, RFC 4456 §6: between iBGP peers only a reflector passes routes on.
-    fn may_cross(&self, learned: Learned) -> bool {
+    /// RFC 4271 §9.2.1, RFC 4456 §6: only a reflector sends routes of an iBGP peer to another.
+    fn reflection_allows(&self, learned: Learned) -> bool {
         match (learned, self.kind) {
             (Learned::Peer(PeerKind::Internal, _), PeerKind::Internal) => false,
             (_, PeerKind::External | PeerKind::Internal | PeerKind::Client) => true,
         }
     }
 
-    /// RFC 1997: well-known communities. We know no confederations, so NO_EXPORT_SUBCONFED is NO_EXPORT.
+    /// RFC 1997: well-known communities. Confederations are not supported: NO_EXPORT_SUBCONFED is treated as
+    /// NO_EXPORT.
     fn communities_allow(&self, family: Family, attrs: &PathAttrs) -> bool {
         !attrs.communities.iter().any(|community| match *community {
             Community::NO_ADVERTISE => true,
             Community::NO_EXPORT | Community::NO_EXPORT_SUBCONFED => self.kind == PeerKind::External,
-            // RFC 9494 §4.3: such a route is for those who know what it means.
+            // RFC 9494 §4.3: only for members that negotiated it.
             Community::LLGR_STALE => !self.long_lived.contains(family),
             _ => false,
         })
     }
 
-    /// The next hop to send before policy; `None` when we have none of a family that fits.
+    /// The next hop to send, before policy; `None` without an address of a suitable family.
     fn next_hop(&self, family: Family, attrs: &PathAttrs, learned: Learned) -> Option<NextHop> {
         let own = || self.own_next_hop(family);
-        // A link-local next hop means nothing to anybody else (RFC 4291 §2.5.6).
+        // A link-local next hop has no meaning on other links (RFC 4291 §2.5.6).
         let link_local = scope_of(attrs.next_hop.addr()).is_some();
         match (learned, self.kind) {
             (Learned::Local(_), _) => own(),
@@ -170,18 +174,18 @@ impl GroupKey {
             (Learned::Peer(..), PeerKind::External) => {
                 let unchanged = self.rules.next_hop_unchanged || self.rules.route_server;
                 if unchanged || self.is_shared(attrs.next_hop.addr()) {
-                    Some(self.passed_on(attrs.next_hop))
+                    Some(self.unchanged_next_hop(attrs.next_hop))
                 } else {
                     own()
                 }
             }
             _ if self.next_hop_self => own(),
-            // RFC 4456 §10: a reflector leaves NEXT_HOP alone, unless it was told that it is in the path.
-            _ => Some(self.passed_on(attrs.next_hop)),
+            // RFC 4456 §10: a reflector does not change NEXT_HOP, unless `nextHopSelf` is configured.
+            _ => Some(self.unchanged_next_hop(attrs.next_hop)),
         }
     }
 
-    /// The next hop that is sent, after the policy's rules; `None` when the members could not take it.
+    /// The next hop to send, after policy; `None` if the members do not accept it.
     #[must_use]
     pub fn next_hop_after(
         &self,
@@ -194,28 +198,28 @@ impl GroupKey {
         let named = match self.policy.next_hop(matched) {
             Some(NextHopAction::Address(addr)) => Some(named(addr)),
             Some(NextHopAction::OwnAddress) => self.own_next_hop(family).map(|own| own.addr().into()),
-            Some(NextHopAction::Unchanged) if !link_local => Some(self.passed_on(attrs.next_hop)),
+            Some(NextHopAction::Unchanged) if !link_local => Some(self.unchanged_next_hop(attrs.next_hop)),
             Some(NextHopAction::Unchanged) | None => None,
         };
         let next_hop = named.or_else(|| self.next_hop(family, attrs, learned));
         next_hop.filter(|next_hop| self.can_carry(family, *next_hop))
     }
 
-    /// Whether an address is the one that we give as our own.
+    /// Whether an address is the one that we send as our own.
     #[must_use]
     pub fn is_own(&self, addr: IpAddr, family: Family) -> bool {
         self.own_next_hop(family).is_some_and(|own| own.addr() == addr)
     }
 
-    /// IPv4 with an IPv6 next hop is for those who said that they take it (RFC 8950 §4).
+    /// An IPv6 next hop for IPv4 only to members that negotiated it (RFC 8950 §4).
     fn can_carry(&self, family: Family, next_hop: NextHop) -> bool {
         let is_plain = family == Family::Ipv6 || matches!(next_hop, NextHop::V4(_));
         is_plain || self.extended_next_hop.contains(family)
     }
 
-    /// A next hop as it was received. The link-local address in it belongs to the link where the global one is: only members on that
-    /// link get it (RFC 2545 §3).
-    fn passed_on(&self, next_hop: NextHop) -> NextHop {
+    /// The received next hop. Its link-local address is sent only to members on the link of the global one
+    /// (RFC 2545 §3).
+    fn unchanged_next_hop(&self, next_hop: NextHop) -> NextHop {
         match next_hop {
             NextHop::V6Pair(global, _) if !self.is_shared(global.into()) => NextHop::V6(global),
             _ => next_hop,
@@ -232,7 +236,7 @@ impl GroupKey {
         }
     }
 
-    /// RFC 4271 §5.1.3: a third party's address on a subnet that we and the peer share.
+    /// RFC 4271 §5.1.3: the address of a third party on a subnet that we share with the peer.
     fn is_shared(&self, addr: IpAddr) -> bool {
         self.shared_subnets
             .iter()
@@ -250,76 +254,78 @@ impl GroupKey {
     ) -> PathAttrs {
         let mut out = attrs.clone();
         match self.kind {
-            PeerKind::External => self.to_other_as(&mut out, learned),
-            PeerKind::Internal | PeerKind::Client => self.inside_as(&mut out, learned),
+            PeerKind::External => self.transform_external(&mut out, learned),
+            PeerKind::Internal | PeerKind::Client => self.transform_internal(&mut out, learned),
         }
         let context = ActionContext {
             local_asn: self.local_asn,
-            local_addr: None, // the next hop follows
+            local_addr: None, // the next hop is set below
         };
         self.policy.apply(matched, &mut out, context);
         if let Some(next_hop) = self.next_hop_after(matched, family, attrs, learned) {
             out.next_hop = next_hop;
         }
         if self.draining {
-            going_away(&mut out);
+            mark_graceful_shutdown(&mut out);
         }
         if self.kind == PeerKind::External {
             out.local_pref = None; // RFC 4271 §5.1.5
         }
-        out.tidy();
+        out.normalize();
         out
     }
 
-    fn to_other_as(&self, out: &mut PathAttrs, learned: Learned) {
+    fn transform_external(&self, out: &mut PathAttrs, learned: Learned) {
         let local = matches!(learned, Learned::Local(_));
         let transparent = self.rules.route_server && !local; // RFC 7947 §2.2
         if !transparent {
-            out.as_path = self.path_to_other_as(&out.as_path);
+            out.as_path = self.external_as_path(&out.as_path);
         }
         if !local && !transparent {
             out.med = None; // RFC 4271 §5.1.4
         }
-        if let Some(rare) = out.rare.as_deref_mut() {
-            rare.originator_id = None;
-            rare.cluster_list.clear();
-            rare.ext_communities.retain(|community| community.is_transitive());
+        if let Some(extra) = out.extra.as_deref_mut() {
+            extra.originator_id = None;
+            extra.cluster_list.clear();
+            extra
+                .ext_communities
+                .retain(|community| community.is_transitive());
         }
     }
 
-    fn path_to_other_as(&self, path: &AsPath) -> AsPath {
-        // The peer's own number stays, or it could not see a loop.
-        let private = |asn: Asn| asn.is_private() && Some(asn) != self.their_asn;
+    fn external_as_path(&self, path: &AsPath) -> AsPath {
+        // The peer's own number stays, so that it can detect a loop.
+        let private = |asn: Asn| asn.is_private() && Some(asn) != self.member_asn;
         let mut path = match self.rules.private_as {
             PrivateAs::Keep => path.clone(),
             PrivateAs::Remove => path.map(|asn| (!private(asn)).then_some(asn)),
             PrivateAs::Replace => path.map(|asn| Some(if private(asn) { self.local_asn } else { asn })),
         };
-        if let Some(theirs) = self.their_asn.filter(|_| self.rules.as_override) {
-            path = path.map(|asn| Some(if asn == theirs { self.local_asn } else { asn }));
+        if let Some(member_asn) = self.member_asn.filter(|_| self.rules.as_override) {
+            path = path.map(|asn| Some(if asn == member_asn { self.local_asn } else { asn }));
         }
-        // RFC 7705 §3.2: the real number stays in the path unless it is to be replaced.
+        // RFC 7705 §3.2: the real number stays in the path unless it is replaced.
         if self.rules.local_as.is_some_and(|local_as| !local_as.replace_as) {
             path = path.prepend(self.own_asn, 1);
         }
         path.prepend(self.local_asn, 1) // RFC 4271 §5.1.2 b
     }
 
-    fn inside_as(&self, out: &mut PathAttrs, learned: Learned) {
+    fn transform_internal(&self, out: &mut PathAttrs, learned: Learned) {
         let local = matches!(learned, Learned::Local(_));
         let shuts_down = local && out.has_community(Community::GRACEFUL_SHUTDOWN);
         let default = if shuts_down { 0 } else { DEFAULT_LOCAL_PREF }; // RFC 8326 §4
         out.local_pref.get_or_insert(default);
         if let Learned::Peer(PeerKind::Internal | PeerKind::Client, source) = learned {
-            let rare = out.rare_mut();
-            rare.originator_id.get_or_insert(source); // RFC 4456 §8
-            rare.cluster_list.insert(0, self.cluster_id);
+            let extra = out.extra_mut();
+            extra.originator_id.get_or_insert(source); // RFC 4456 §8
+            extra.cluster_list.insert(0, self.cluster_id);
         }
     }
 }
 
-/// RFC 8326 §4: other paths are to be preferred, in our AS and in others.
-fn going_away(out: &mut PathAttrs) {
+/// RFC 8326 §4: makes other paths preferred, in our AS and in others.
+fn mark_graceful_shutdown(out: &mut PathAttrs) {
     out.local_pref = Some(0);
     if !out.has_community(Community::GRACEFUL_SHUTDOWN) {
         let communities = out.communities.iter().copied();

@@ -1,4 +1,4 @@
-//! Where paths come from: how each peer's routes were learned, and which prefixes are our own.
+//! Sources of paths: how each peer's routes were learned, and the originated prefixes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,12 +16,12 @@ use crate::rib::table::{DestId, Path, Table};
 use crate::types::{PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
 
-/// The best path of a destination, as the groups see it.
+/// The best path of a destination, as groups export it.
 #[derive(Clone, Copy, Debug)]
 pub struct Best {
     /// Attributes after import.
     pub attrs: AttrId,
-    /// Whose path.
+    /// Its source.
     pub source: PeerId,
     /// How it was learned.
     pub learned: Learned,
@@ -30,17 +30,17 @@ pub struct Best {
 /// The sources of paths.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// Established peers.
+    /// How the routes of each peer were learned.
     pub peers: HashMap<PeerId, Learned, FxBuildHasher>,
-    /// Addresses of peers in their last session.
+    /// Address of each peer in its latest session.
     addresses: HashMap<PeerId, IpAddr, FxBuildHasher>,
-    /// The same by address.
+    /// Peers by address.
     by_address: HashMap<IpAddr, PeerId, FxBuildHasher>,
-    /// Our own prefixes.
+    /// Originated prefixes.
     pub local: BTreeMap<Prefix, Source>,
-    /// Peers on this host: what they announce with a next hop of our own is for this host.
-    pub here: BTreeSet<PeerId>,
-    /// Next hops count as reachable without being resolved.
+    /// Peers on this host: their routes whose next hop is one of our addresses lead to this host.
+    pub on_this_host: BTreeSet<PeerId>,
+    /// All next hops count as reachable.
     pub assume_reachable: bool,
 }
 
@@ -54,34 +54,34 @@ impl Sources {
         }
     }
 
-    /// A source that is not configured any more.
-    pub fn forget(&mut self, peer: PeerId) {
+    /// Removes a peer that is no longer configured.
+    pub fn remove(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
-        self.forget_address(peer);
-        self.here.remove(&peer);
+        self.remove_address(peer);
+        self.on_this_host.remove(&peer);
     }
 
-    /// Where a peer is.
-    pub fn learn_address(&mut self, peer: PeerId, addr: IpAddr) {
+    /// Sets the address of a peer.
+    pub fn set_address(&mut self, peer: PeerId, addr: IpAddr) {
         if addr.is_loopback() {
-            self.here.insert(peer);
+            self.on_this_host.insert(peer);
         } else {
-            self.here.remove(&peer);
+            self.on_this_host.remove(&peer);
         }
-        self.forget_address(peer);
+        self.remove_address(peer);
         self.addresses.insert(peer, addr);
         self.by_address.insert(addr, peer);
     }
 
-    fn forget_address(&mut self, peer: PeerId) {
+    fn remove_address(&mut self, peer: PeerId) {
         if let Some(addr) = self.addresses.remove(&peer)
-            && self.at(addr) == Some(peer)
+            && self.peer_at(addr) == Some(peer)
         {
             self.by_address.remove(&addr);
         }
     }
 
-    /// The address of a peer in its last session.
+    /// The address of a peer in its latest session.
     #[must_use]
     pub fn address(&self, peer: PeerId) -> Option<IpAddr> {
         self.addresses.get(&peer).copied()
@@ -89,11 +89,11 @@ impl Sources {
 
     /// The peer with this address.
     #[must_use]
-    pub fn at(&self, addr: IpAddr) -> Option<PeerId> {
+    pub fn peer_at(&self, addr: IpAddr) -> Option<PeerId> {
         self.by_address.get(&addr).copied()
     }
 
-    /// How a path of this source to this prefix was learned; `None` when the source is gone.
+    /// How a path of this source to this prefix was learned; `None` if the source was removed.
     #[must_use]
     pub fn learned(&self, source: PeerId, prefix: &Prefix) -> Option<Learned> {
         if source == PeerId::LOCAL {
@@ -102,7 +102,7 @@ impl Sources {
         self.peers.get(&source).copied()
     }
 
-    /// The cost of a path's next hop, `None` when it cannot be used (RFC 4271 §9.1.2.1).
+    /// The cost of a path's next hop; `None` if the path is not usable (RFC 4271 §9.1.2.1).
     #[must_use]
     pub fn metric(
         &self,
@@ -116,7 +116,7 @@ impl Sources {
         }
         match next_hops.reach(attrs.next_hop(imported)) {
             Some(Reach::Reachable { metric }) => Some(metric),
-            Some(Reach::Own) if self.here.contains(&path.peer) => Some(0),
+            Some(Reach::Own) if self.on_this_host.contains(&path.peer) => Some(0),
             Some(Reach::Unreachable | Reach::Own) | None => None,
         }
     }
@@ -128,7 +128,7 @@ impl Sources {
         imported.is_some_and(|imported| self.metric(path, imported, attrs, next_hops).is_some())
     }
 
-    /// Appends the usable paths of a destination, with all that the decision looks at.
+    /// Appends the usable paths of a destination with all decision criteria.
     pub fn candidates(
         &self,
         table: &Table,
@@ -158,34 +158,35 @@ impl Sources {
         }
     }
 
-    /// What only matters among several paths. A restarting peer has no session, but its paths count as they did.
+    /// Fills in the criteria that matter only among several paths. The paths of a restarting peer count as
+    /// before.
     fn fill_tie_breakers(&self, candidate: &mut Candidate, peer: PeerId, attrs: &PathAttrs) {
         candidate.peer_addr = self.address(peer);
         if let Some(Learned::Peer(kind, router_id)) = self.peers.get(&peer) {
             candidate.external = *kind == PeerKind::External;
             candidate.router_id = router_id.get();
         }
-        if let Some(rare) = attrs.rare.as_deref() {
-            candidate.router_id = rare.originator_id.map_or(candidate.router_id, |id| id.get()); // RFC 4456 §9
-            candidate.clusters = rare.cluster_list.len();
+        if let Some(extra) = attrs.extra.as_deref() {
+            candidate.router_id = extra.originator_id.map_or(candidate.router_id, |id| id.get()); // RFC 4456 §9
+            candidate.clusters = extra.cluster_list.len();
         }
     }
 
-    /// The usable paths of a destination under their export identifiers: all of them, or the `most` best ones, best
-    /// first (RFC 7911 leaves the choice to us).
+    /// The usable paths of a destination by export identifier: all, or the best `limit` of them in order (RFC
+    /// 7911 leaves the choice to the implementation).
     #[must_use]
-    pub fn several(
+    pub fn add_path_set(
         &self,
         table: &Table,
         dest: DestId,
         attrs: &AttrTable,
         next_hops: &NextHops,
-        most: u16,
+        limit: u16,
     ) -> Vec<(PathId, Best)> {
         let mut candidates = Vec::new();
         self.candidates(table, dest, attrs, next_hops, &mut candidates);
-        let ranked = if most > 0 && candidates.len() > usize::from(most) {
-            best_of(candidates, usize::from(most))
+        let ranked = if limit > 0 && candidates.len() > usize::from(limit) {
+            rank_best(candidates, usize::from(limit))
         } else {
             candidates
         };
@@ -199,7 +200,7 @@ impl Sources {
             .collect()
     }
 
-    /// The best path of a decided destination: the first one, if it can be used.
+    /// The best path of a decided destination: the first one, if it is usable.
     #[must_use]
     pub fn best(&self, table: &Table, dest: DestId, attrs: &AttrTable, next_hops: &NextHops) -> Option<Best> {
         let path = table.first(dest)?;
@@ -207,7 +208,7 @@ impl Sources {
         usable.then(|| self.as_best(&path, &table.prefix(dest)?))?
     }
 
-    /// A usable path to a prefix, as groups see it; `None` when its source is gone.
+    /// The exported form of a usable path; `None` if its source was removed.
     #[must_use]
     pub fn as_best(&self, path: &Path, prefix: &Prefix) -> Option<Best> {
         Some(Best {
@@ -218,14 +219,40 @@ impl Sources {
     }
 }
 
-/// The best, the best without it, and so on.
-fn best_of(mut candidates: Vec<Candidate>, most: usize) -> Vec<Candidate> {
+/// Remembers the last result of [`Sources::learned`]: successive destinations mostly have the same source.
+/// Valid as long as the sources do not change.
+#[derive(Debug, Default)]
+pub struct LastLearned(Option<(PeerId, Learned)>);
+
+impl LastLearned {
+    /// As [`Sources::as_best`].
+    #[must_use]
+    pub fn as_best(&mut self, sources: &Sources, path: &Path, prefix: &Prefix) -> Option<Best> {
+        let learned = match self.0 {
+            Some((source, learned)) if source == path.peer => learned,
+            _ => {
+                let learned = sources.learned(path.peer, prefix)?;
+                // How a local route was learned depends on its prefix.
+                self.0 = (path.peer != PeerId::LOCAL).then_some((path.peer, learned));
+                learned
+            }
+        };
+        Some(Best {
+            attrs: path.imported.ok()?,
+            source: path.peer,
+            learned,
+        })
+    }
+}
+
+/// The best path, the best of the remaining ones, and so on.
+fn rank_best(mut candidates: Vec<Candidate>, limit: usize) -> Vec<Candidate> {
     let one = Multipath {
         max_paths: 1,
         relax: false,
     };
-    let mut ranked = Vec::with_capacity(most);
-    while ranked.len() < most {
+    let mut ranked = Vec::with_capacity(limit);
+    while ranked.len() < limit {
         let mut round = candidates.clone();
         select(&mut round, one);
         let Some(best) = round.first().copied() else { break };

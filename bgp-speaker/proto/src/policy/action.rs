@@ -73,7 +73,7 @@ impl Actions {
                 .prepend(asn.unwrap_or(context.local_asn), usize::from(times));
         }
         if let Some(install) = self.install {
-            attrs.rare_mut().install = install;
+            attrs.extra_mut().install = install;
         }
         match (self.next_hop, context.local_addr) {
             (Some(NextHopAction::Address(addr)), _) => attrs.next_hop = named(addr),
@@ -98,14 +98,14 @@ impl Actions {
     fn apply_large(&self, attrs: &mut PathAttrs) {
         if !self.remove_large.is_empty() || !self.add_large.is_empty() {
             edit(
-                &mut attrs.rare_mut().large_communities,
+                &mut attrs.extra_mut().large_communities,
                 &self.remove_large,
                 &self.add_large,
             );
         }
         if !self.remove_ext.is_empty() || !self.add_ext.is_empty() {
             edit(
-                &mut attrs.rare_mut().ext_communities,
+                &mut attrs.extra_mut().ext_communities,
                 &self.remove_ext,
                 &self.add_ext,
             );
@@ -160,8 +160,8 @@ mod tests {
         assert_eq!(&attrs.communities[..], [Community(2), Community(3)]);
         assert_eq!(attrs.as_path.to_string(), "64512 64512");
         assert_eq!(attrs.next_hop.to_string(), "192.0.2.9");
-        let rare = attrs.rare.unwrap();
-        assert_eq!(rare.large_communities, [LargeCommunity(1, 2, 3)]);
-        assert_eq!(rare.ext_communities, [ExtCommunity(9)]);
+        let extra = attrs.extra.unwrap();
+        assert_eq!(extra.large_communities, [LargeCommunity(1, 2, 3)]);
+        assert_eq!(extra.ext_communities, [ExtCommunity(9)]);
     }
 }

@@ -148,15 +148,15 @@ impl Matcher {
 
     fn matches_attrs(&self, route: Route<'_>) -> bool {
         let attrs = route.attrs;
-        let rare = attrs.rare.as_deref();
+        let extra = attrs.extra.as_deref();
         any(&self.communities, &attrs.communities)
             && any(
                 &self.large_communities,
-                rare.map_or(&[], |rare| &rare.large_communities),
+                extra.map_or(&[], |extra| &extra.large_communities),
             )
             && any(
                 &self.ext_communities,
-                rare.map_or(&[], |rare| &rare.ext_communities),
+                extra.map_or(&[], |extra| &extra.ext_communities),
             )
             && (self.next_hops.is_empty()
                 || self

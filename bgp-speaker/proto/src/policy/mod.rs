@@ -148,7 +148,7 @@ impl Policy {
     pub fn apply(&self, matched: RuleSet, attrs: &mut PathAttrs, context: ActionContext) {
         self.matched(matched)
             .for_each(|rule| rule.actions.apply(attrs, context));
-        attrs.tidy();
+        attrs.normalize();
     }
 
     /// Whether any rule sets this next hop.
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn first_verdict_ends_and_continue_accumulates() {
+    fn the_first_decision_ends_and_continue_accumulates() {
         let community = Community(100);
         let policy = Policy {
             name: "test".into(),

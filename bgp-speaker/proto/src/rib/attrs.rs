@@ -1,10 +1,24 @@
-//! Interned path attributes: equal sets are stored once and named by a 4-byte [`AttrId`].
+//! Interned path attributes: equal sets are stored once and identified by a 4-byte [`AttrId`].
 //!
-//! References are counted by hand: whoever stores an id has called [`AttrTable::intern`] or
-//! [`AttrTable::retain`] for it and calls [`AttrTable::release`] when it goes. Sets that nobody holds are freed in lots: each costs a
-//! look into the index, which is in memory and not in a cache, and many at once wait for it together (ADR 13).
+//! References are counted manually: each stored id has a reference from [`AttrTable::intern`] or
+//! [`AttrTable::retain`], which [`AttrTable::release`] drops. Sets without references are freed in batches:
+//! each needs an index lookup that misses the CPU cache, and the misses of a batch overlap (ADR 13).
 //!
-//! Panics: an id that was released by its last holder must not be used again; ids never leave the crate.
+//! Panics: [`AttrTable::get`], [`AttrTable::rank`] and [`AttrTable::next_hop`], if the last reference of the
+//! id was released. Ids do not leave the crate.
+//!
+//! ```
+//! use bgp_proto::rib::attrs::AttrTable;
+//! use bgp_proto::rib::nexthop::NextHops;
+//! use bgp_proto::wire::{NextHop, PathAttrs};
+//!
+//! let (mut attrs, mut next_hops) = (AttrTable::default(), NextHops::default());
+//! let set = PathAttrs::originated(NextHop::V4([192, 0, 2, 1].into()));
+//! let id = attrs.intern(set.clone(), &mut next_hops);
+//! assert_eq!(attrs.intern(set, &mut next_hops), id); // stored once, two references
+//! attrs.release(id, &mut next_hops);
+//! assert_eq!(attrs.len(), 1);
+//! ```
 
 use std::hash::BuildHasher;
 use std::num::NonZeroU32;
@@ -16,12 +30,12 @@ use super::nexthop::{NextHopId, NextHops};
 use crate::types::{Asn, Community, PeerId};
 use crate::wire::{Origin, PathAttrs};
 
-/// Names an interned attribute set.
+/// Identifies an interned attribute set.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct AttrId(NonZeroU32);
 
 impl AttrId {
-    /// The highest number: 268 million sets, which are some 60 GB.
+    /// The highest number: 268 million sets, about 60 GB.
     pub(super) const LARGEST: u32 = (1 << 28) - 1;
     /// The lowest number.
     pub(super) const FIRST: Self = Self(NonZeroU32::MIN);
@@ -35,25 +49,26 @@ impl AttrId {
     }
 }
 
-/// What the decision process reads of a set. Worked out when paths are compared: most prefixes have one alone, and a million
-/// sets would keep it for nothing.
+/// The criteria of the decision process. Computed for each comparison: most prefixes have a single path, and
+/// storing it for a million sets would waste memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rank {
-    /// Not LLGR_STALE: a long-lived stale path loses to every other (RFC 9494 §4.3).
-    pub fresh: bool,
-    /// LOCAL_PREF, 100 where absent (RFC 4271 §9.1.1 leaves it to us), 0 with GRACEFUL_SHUTDOWN (RFC 8326 §4).
+    /// Without LLGR_STALE: a long-lived stale path loses to any other (RFC 9494 §4.3).
+    pub not_llgr_stale: bool,
+    /// LOCAL_PREF; 100 if absent (RFC 4271 §9.1.1 leaves it to the implementation), 0 with GRACEFUL_SHUTDOWN
+    /// (RFC 8326 §4).
     pub local_pref: u32,
     /// AS path length.
     pub hops: u32,
     /// ORIGIN.
     pub origin: Origin,
-    /// MULTI_EXIT_DISC, 0 where absent (RFC 4271 §9.1.2.2 c).
+    /// MULTI_EXIT_DISC, 0 if absent (RFC 4271 §9.1.2.2 c).
     pub med: u32,
-    /// The AS that sent the path; `None` inside our own.
+    /// The neighbor AS; `None` for paths of our own AS.
     pub neighbor: Option<Asn>,
 }
 
-/// LOCAL_PREF of paths that carry none.
+/// LOCAL_PREF of paths without the attribute.
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
 
 impl Rank {
@@ -64,7 +79,7 @@ impl Rank {
             attrs.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
         };
         Self {
-            fresh: !attrs.has_community(Community::LLGR_STALE),
+            not_llgr_stale: !attrs.has_community(Community::LLGR_STALE),
             local_pref,
             hops: attrs.as_path.hops(),
             origin: attrs.origin,
@@ -80,7 +95,7 @@ struct Slot {
     next_hop: NextHopId,
     refs: u32,
     hash: u32,
-    /// Who sent it first since somebody holds it.
+    /// The peer whose memory the set counts towards: the first that sent it since it was last unreferenced.
     owner: PeerId,
 }
 
@@ -89,46 +104,47 @@ struct Slot {
 pub struct AttrTable {
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
-    /// Hash and slot: growing it looks at no set.
+    /// Hash and slot: growing the index reads no set.
     index: HashTable<(u32, u32)>,
-    /// Slots whose last holder went. Some may have found another since.
-    unheld: Vec<u32>,
-    /// Sets that somebody holds.
-    held: usize,
-    /// What they take, by their owners; those of our own routes are not counted.
+    /// Slots whose last reference was released. Some may be referenced again.
+    unreferenced: Vec<u32>,
+    /// Number of sets with references.
+    referenced: usize,
+    /// Octets of the sets with references, by owner. Sets of our own routes are not counted.
     memory: FxHashMap<PeerId, usize>,
 }
 
-/// Sets that are freed together.
-const LOT: usize = 256;
+/// Number of sets that are freed together.
+const FREE_BATCH: usize = 256;
 
 fn hash(attrs: &PathAttrs) -> u32 {
     (FxBuildHasher.hash_one(attrs) >> 32) as u32
 }
 
-/// 64 bits out of 32, the high ones as good as the low ones.
-fn spread(hash: u32) -> u64 {
+/// Spreads 32 bits over 64, so that high and low bits are equally random.
+fn spread_hash(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl AttrTable {
-    /// The id of this set, with one more reference, where nobody is to be charged for it.
+    /// Returns the id of this set and adds a reference. The set counts towards no peer's memory.
     pub fn intern(&mut self, attrs: PathAttrs, next_hops: &mut NextHops) -> AttrId {
         self.intern_from(PeerId::LOCAL, attrs, next_hops)
     }
 
-    /// The id of this set, with one more reference. A new set also takes a reference on its next hop, and counts as memory of `owner`.
+    /// Returns the id of this set and adds a reference. A new set also takes a reference on its next hop and
+    /// counts towards the memory of `owner`.
     pub fn intern_from(&mut self, owner: PeerId, attrs: PathAttrs, next_hops: &mut NextHops) -> AttrId {
         let hash = hash(&attrs);
         let slots = &mut self.slots;
         let same = |(found, index): &(u32, u32)| {
             *found == hash && slot_at(slots, *index).is_some_and(|slot| slot.attrs == attrs)
         };
-        if let Some((_, index)) = self.index.find(spread(hash), same).copied() {
-            self.hold(index, owner, next_hops);
+        if let Some((_, index)) = self.index.find(spread_hash(hash), same).copied() {
+            self.retain_slot(index, owner, next_hops);
             return id(index);
         }
-        self.held += 1;
+        self.referenced += 1;
         self.charge(owner, size(&attrs));
         let slot = Slot {
             next_hop: next_hops.retain(attrs.next_hop.addr()),
@@ -139,7 +155,7 @@ impl AttrTable {
         };
         let index = self.store(slot);
         self.index
-            .insert_unique(spread(hash), (hash, index), |(hash, _)| spread(*hash));
+            .insert_unique(spread_hash(hash), (hash, index), |(hash, _)| spread_hash(*hash));
         id(index)
     }
 
@@ -151,19 +167,19 @@ impl AttrTable {
 
     fn discharge(&mut self, owner: PeerId, octets: usize) {
         let Some(charged) = self.memory.get_mut(&owner) else {
-            return; // our own
+            return; // our own routes
         };
         *charged = charged.saturating_sub(octets);
     }
 
-    /// Octets of the sets that this peer was the first to send.
+    /// Octets of the sets that count towards this peer's memory.
     #[must_use]
     pub fn memory(&self, owner: PeerId) -> usize {
         self.memory.get(&owner).copied().unwrap_or(0)
     }
 
-    /// One more holder of a set that may have none.
-    fn hold(&mut self, index: u32, owner: PeerId, next_hops: &mut NextHops) {
+    /// Adds a reference to a set that may have none.
+    fn retain_slot(&mut self, index: u32, owner: PeerId, next_hops: &mut NextHops) {
         let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -172,7 +188,7 @@ impl AttrTable {
             slot.owner = owner;
             slot.refs = 1;
             let octets = size(&slot.attrs);
-            self.held += 1;
+            self.referenced += 1;
             return self.charge(owner, octets);
         }
         slot.refs += 1;
@@ -185,8 +201,8 @@ impl AttrTable {
             u32::try_from(self.slots.len() - 1).unwrap_or(AttrId::LARGEST - 1)
         });
         debug_assert!(index < AttrId::LARGEST);
-        if let Some(place) = self.slots.get_mut(index as usize) {
-            *place = Some(slot);
+        if let Some(entry) = self.slots.get_mut(index as usize) {
+            *entry = Some(slot);
         }
         index
     }
@@ -205,19 +221,19 @@ impl AttrTable {
         &self.slot(id).attrs
     }
 
-    /// What the decision process compares.
+    /// The criteria of the decision process.
     #[must_use]
     pub fn rank(&self, id: AttrId) -> Rank {
         Rank::of(self.get(id))
     }
 
-    /// The set's next hop.
+    /// The next hop of a set.
     #[must_use]
     pub fn next_hop(&self, id: AttrId) -> NextHopId {
         self.slot(id).next_hop
     }
 
-    /// One more holder of the id.
+    /// Takes a reference.
     pub fn retain(&mut self, id: AttrId) -> AttrId {
         if let Some(slot) = self
             .slots
@@ -229,10 +245,10 @@ impl AttrTable {
         id
     }
 
-    /// One holder less; the last one lets go of the next hop, and of the set soon after.
+    /// Releases a reference. The last one also releases the next hop; the set is freed later.
     pub fn release(&mut self, id: AttrId, next_hops: &mut NextHops) {
         #[cfg(test)]
-        super::visits::note();
+        super::visits::record();
         let index = id.0.get() - 1;
         let Some(Some(slot)) = self.slots.get_mut(index as usize) else {
             return;
@@ -244,48 +260,48 @@ impl AttrTable {
         next_hops.release(slot.next_hop);
         let (owner, octets) = (slot.owner, size(&slot.attrs));
         self.discharge(owner, octets);
-        self.held -= 1;
-        self.unheld.push(index);
-        if self.unheld.len() >= LOT {
-            self.free_unheld();
+        self.referenced -= 1;
+        self.unreferenced.push(index);
+        if self.unreferenced.len() >= FREE_BATCH {
+            self.free_unreferenced();
         }
     }
 
-    /// Frees the sets that nobody holds.
-    pub fn free_unheld(&mut self) {
-        for index in self.unheld.drain(..) {
-            let Some(place) = self.slots.get_mut(index as usize) else {
+    /// Frees the sets without references.
+    pub fn free_unreferenced(&mut self) {
+        for index in self.unreferenced.drain(..) {
+            let Some(entry) = self.slots.get_mut(index as usize) else {
                 continue;
             };
-            // One that went twice stands here twice.
-            let Some(slot) = place.as_ref().filter(|slot| slot.refs == 0) else {
+            // A set that was released twice is listed twice.
+            let Some(slot) = entry.as_ref().filter(|slot| slot.refs == 0) else {
                 continue;
             };
             if let Ok(entry) = self
                 .index
-                .find_entry(spread(slot.hash), |(_, found)| *found == index)
+                .find_entry(spread_hash(slot.hash), |(_, found)| *found == index)
             {
                 entry.remove();
             }
-            *place = None;
+            *entry = None;
             self.free.push(index);
         }
     }
 
-    /// How many distinct sets there are.
+    /// Number of sets with references.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.held
+        self.referenced
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.held == 0
+        self.referenced == 0
     }
 }
 
-/// What a set takes, its place in the index included.
+/// Octets of a set and of its index entry.
 fn size(attrs: &PathAttrs) -> usize {
     size_of::<Option<Slot>>() + 2 * size_of::<(u32, u32)>() + attrs.heap_octets()
 }
@@ -324,12 +340,12 @@ mod tests {
         table.release(c, &mut next_hops);
         next_hops.take_changes();
         assert_eq!((table.len(), next_hops.len()), (0, 0));
-        table.free_unheld();
+        table.free_unreferenced();
         assert_eq!(table.intern(attrs(2, 7), &mut next_hops), c);
     }
 
     #[test]
-    fn a_set_that_comes_back_before_it_is_freed_is_held_again() {
+    fn a_set_that_is_interned_before_it_is_freed_is_reused() {
         let (mut table, mut next_hops) = (AttrTable::default(), NextHops::default());
         let a = table.intern(attrs(1, 5), &mut next_hops);
         for _ in 0..2 {
@@ -338,38 +354,38 @@ mod tests {
             assert_eq!(table.intern(attrs(1, 5), &mut next_hops), a);
         }
         assert_eq!((table.len(), next_hops.len()), (1, 1));
-        table.free_unheld();
+        table.free_unreferenced();
         assert_eq!(table.get(a).med, Some(5), "it stays");
         table.release(a, &mut next_hops);
         next_hops.take_changes();
         assert_eq!((table.len(), next_hops.len()), (0, 0));
-        table.free_unheld();
+        table.free_unreferenced();
         assert!(table.index.is_empty() && table.slots.iter().all(Option::is_none));
         assert_eq!(table.free, [0]);
     }
 
     #[test]
-    fn sets_are_freed_in_lots() {
+    fn sets_are_freed_in_batches() {
         let (mut table, mut next_hops) = (AttrTable::default(), NextHops::default());
-        let numbers = 0..u32::try_from(LOT).unwrap();
+        let numbers = 0..u32::try_from(FREE_BATCH).unwrap();
         let all: Vec<AttrId> = numbers
             .map(|med| table.intern(attrs(1, med), &mut next_hops))
             .collect();
         for id in all {
-            assert_eq!(table.index.len(), LOT);
+            assert_eq!(table.index.len(), FREE_BATCH);
             table.release(id, &mut next_hops);
         }
-        assert!(table.index.is_empty() && table.free.len() == LOT);
+        assert!(table.index.is_empty() && table.free.len() == FREE_BATCH);
     }
 
     #[test]
-    fn a_set_counts_for_whoever_sent_it_first() {
+    fn a_set_counts_towards_its_first_sender() {
         let (mut table, mut next_hops) = (AttrTable::default(), NextHops::default());
         let [a, b] = [PeerId(1), PeerId(2)];
         let mut long = attrs(1, 5);
         long.as_path = AsPath::sequence(&[Asn(65001); 200]);
         long.communities = (0..100).map(Community).collect();
-        long.rare_mut().large_communities = vec![LargeCommunity(1, 2, 3); 50];
+        long.extra_mut().large_communities = vec![LargeCommunity(1, 2, 3); 50];
         let first = table.intern_from(a, long.clone(), &mut next_hops);
         let again = table.intern_from(b, long, &mut next_hops);
         let short = table.intern_from(b, attrs(1, 6), &mut next_hops);
@@ -379,11 +395,11 @@ mod tests {
         assert!((800 + 400 + 600..2500).contains(&of_a), "{of_a}");
         assert!((80..200).contains(&of_b), "{of_b}");
         table.release(first, &mut next_hops);
-        assert_eq!(table.memory(a), of_a, "the other peer has it still");
+        assert_eq!(table.memory(a), of_a, "the other peer still has it");
         table.release(again, &mut next_hops);
         table.release(short, &mut next_hops);
         assert_eq!((table.memory(a), table.memory(b)), (0, 0));
-        // One that comes back before it is freed counts for whoever sends it now.
+        // A set that is referenced again before it is freed counts towards its new sender.
         table.intern_from(a, attrs(1, 6), &mut next_hops);
         assert_eq!((table.memory(a), table.memory(b)), (of_b, 0));
     }

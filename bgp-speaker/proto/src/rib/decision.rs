@@ -1,23 +1,23 @@
-//! Which path wins (RFC 4271 §9.1.2): the candidates of one prefix, narrowed step by step.
+//! The decision process (RFC 4271 §9.1.2): the candidates of one prefix, narrowed step by step.
 //!
 //! | # | RFC 4271 and updates | here |
 //! |---|---|---|
 //! | 0 | next hop resolvable, no loop (§9.1.2) | the caller leaves ineligible paths out |
-//! | 1 | highest degree of preference: LOCAL_PREF (§9.1.2) | own routes first, long-lived stale ones last (RFC 9494 §4.3), then LOCAL_PREF; absent is 100; GRACEFUL_SHUTDOWN is 0 (RFC 8326) |
-//! | 2 | shortest AS_PATH, a set counts one (§9.1.2.2 a) | the same; confederation segments count nothing (RFC 5065) |
+//! | 1 | highest degree of preference: LOCAL_PREF (§9.1.2) | originated routes first, long-lived stale ones last (RFC 9494 §4.3), then LOCAL_PREF; absent is 100; GRACEFUL_SHUTDOWN is 0 (RFC 8326) |
+//! | 2 | shortest AS_PATH, a set counts one (§9.1.2.2 a) | the same; confederation segments count 0 (RFC 5065) |
 //! | 3 | lowest ORIGIN (b) | the same |
-//! | 4 | lowest MED among paths of one neighbour AS (c) | the same; absent is 0 |
+//! | 4 | lowest MED among paths of one neighbor AS (c) | the same; absent is 0 |
 //! | 5 | eBGP over iBGP (d) | the same |
 //! | 6 | lowest cost to the next hop (e) | metric of the kernel's route to it |
-//! | – | | what is left here is the multipath set |
-//! | 7 | lowest BGP identifier (f) | ORIGINATOR_ID where present (RFC 4456 §9) |
+//! | – | | the remaining candidates are the multipath set |
+//! | 7 | lowest BGP identifier (f) | ORIGINATOR_ID if present (RFC 4456 §9) |
 //! | 8 | shortest CLUSTER_LIST (RFC 4456 §9) | the same |
 //! | 9 | lowest peer address (g) | the same |
 //! | 10 | – | lowest ADD-PATH identifier |
 //!
-//! Steps eliminate from the whole set, as the RFC's text does; a pairwise comparison would make the
-//! outcome depend on the order of arrival where MEDs of several neighbours meet (RFC 3345).
-//! The outcome depends on the set of candidates alone.
+//! Each step eliminates candidates from the whole set, as in the RFC's text. A pairwise comparison would make
+//! the result depend on the order of arrival where MEDs of several neighbors are involved (RFC 3345). The
+//! result depends on the set of candidates only.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -26,14 +26,14 @@ use super::attrs::Rank;
 use super::table::PathIdx;
 use crate::types::{Asn, PathId};
 
-/// An eligible path with all that the steps look at.
+/// An eligible path with all criteria.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Candidate {
-    /// Which path.
+    /// The path.
     pub at: PathIdx,
-    /// We originate it.
+    /// Originated by this speaker.
     pub local: bool,
-    /// Facts of its attributes.
+    /// Criteria from its attributes.
     pub rank: Rank,
     /// Learned from another AS.
     pub external: bool,
@@ -43,28 +43,28 @@ pub struct Candidate {
     pub router_id: u32,
     /// Length of CLUSTER_LIST.
     pub clusters: usize,
-    /// The peer's address; `None` for our own routes.
+    /// The peer's address; `None` for originated routes.
     pub peer_addr: Option<IpAddr>,
     /// ADD-PATH identifier.
     pub path_id: PathId,
 }
 
-/// How equal paths must be to be used together.
+/// Multipath rules.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Multipath {
-    /// At most this many, 1–64.
+    /// Most paths used together, 1–64.
     pub max_paths: u8,
-    /// They may come from different neighbour ASes.
+    /// They may come from different neighbor ASes.
     pub relax: bool,
 }
 
-/// Narrows `candidates` to the paths to use together, the best one first. Empty in, empty out.
+/// Narrows `candidates` to the paths to use together, the best one first. Without candidates it does nothing.
 pub fn select(candidates: &mut Vec<Candidate>, multipath: Multipath) {
     if candidates.len() < 2 {
         return;
     }
     keep_max(candidates, |candidate| candidate.local);
-    keep_max(candidates, |candidate| candidate.rank.fresh);
+    keep_max(candidates, |candidate| candidate.rank.not_llgr_stale);
     keep_max(candidates, |candidate| candidate.rank.local_pref);
     keep_max(candidates, |candidate| Reverse(candidate.rank.hops));
     keep_max(candidates, |candidate| Reverse(candidate.rank.origin));
@@ -90,7 +90,7 @@ fn keep_max<K: Ord>(candidates: &mut Vec<Candidate>, key: impl Fn(&Candidate) ->
     }
 }
 
-/// RFC 4271 §9.1.2.2 c: a path goes when one of the same neighbour AS has a lower MED.
+/// RFC 4271 §9.1.2.2 c: removes a path if one of the same neighbor AS has a lower MED.
 fn keep_lowest_med(candidates: &mut Vec<Candidate>) {
     let lowest = |neighbor: Option<Asn>, all: &[Candidate]| {
         all.iter()
@@ -121,7 +121,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn idx(n: u32) -> PathIdx {
-        // Only the table makes these; a table of n paths gives the n-th.
+        // Only a table creates these: the n-th path of a table.
         let (mut attrs, mut hops) =
             <(super::super::attrs::AttrTable, super::super::nexthop::NextHops)>::default();
         let set = crate::wire::PathAttrs::originated(crate::wire::NextHop::V4([192, 0, 2, 1].into()));
@@ -146,7 +146,7 @@ mod tests {
             at: idx(n),
             local: false,
             rank: Rank {
-                fresh: true,
+                not_llgr_stale: true,
                 local_pref: 100,
                 hops: 1,
                 origin: Origin::Igp,
@@ -180,7 +180,7 @@ mod tests {
     fn each_step_decides_when_all_before_are_equal() {
         let steps: [fn(&mut Candidate); 11] = [
             |c| c.local = true,
-            |c| c.rank.fresh = true,
+            |c| c.rank.not_llgr_stale = true,
             |c| c.rank.local_pref = 101,
             |c| c.rank.hops = 0,
             |c| c.rank.origin = Origin::Igp,
@@ -193,7 +193,7 @@ mod tests {
         ];
         let plain = || Candidate {
             rank: Rank {
-                fresh: false,
+                not_llgr_stale: false,
                 origin: Origin::Egp,
                 med: 9,
                 ..candidate(0).rank
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn med_counts_only_inside_a_neighbour_as() {
-        // RFC 3345's pattern: a beats b by MED, c is of another AS.
+        // The pattern of RFC 3345: a beats b by MED, c is from another AS.
         let a = Candidate {
             rank: Rank {
                 med: 1,
@@ -283,7 +283,7 @@ mod tests {
             seed in any::<u64>(),
         ) {
             let set: Vec<Candidate> = facts.iter().enumerate().map(|(n, (pref, hops, med, neighbor, external, metric))| {
-                let rank = Rank { fresh: true, local_pref: *pref, hops: *hops, med: *med, neighbor: Some(Asn(*neighbor)), origin: Origin::Igp };
+                let rank = Rank { not_llgr_stale: true, local_pref: *pref, hops: *hops, med: *med, neighbor: Some(Asn(*neighbor)), origin: Origin::Igp };
                 Candidate { rank, external: *external, metric: *metric, ..candidate(n as u32) }
             }).collect();
             let mut shuffled = set.clone();

@@ -1,34 +1,34 @@
-//! A destination, and how the table keeps it: in few octets, because there are millions.
+//! The record of a destination. It is small because there are millions.
 
 use super::path::PathIdx;
 use crate::types::{Family, Prefix};
 
-/// 16 octets, so that four neighbours share a cache line.
+/// 16 octets, so that four neighbors share a cache line.
 #[derive(Clone, Debug)]
 pub(super) struct Dest {
-    /// The network's bits in IPv4, their place in [`Networks`] in IPv6.
+    /// The network address for IPv4; its index in [`Networks`] for IPv6.
     pub(super) network: u32,
     pub(super) head: Option<PathIdx>,
-    /// What the kernel was told: an id of the engine's next hop sets, 0 for nothing.
+    /// The wanted kernel route: an id of the engine's next hop sets, 0 for none.
     pub(super) fib: u32,
     pub(super) len: u8,
     pub(super) family: Family,
     pub(super) dirty: bool,
-    pub(super) place: Place,
+    pub(super) state: SlotState,
 }
 
-/// What a place for a destination holds.
+/// State of a destination slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place {
-    /// A prefix.
+pub(super) enum SlotState {
+    /// Holds a prefix.
     Taken,
-    /// A prefix that stands in `empty`.
+    /// Holds a prefix without paths, which is listed in `Table::empty`.
     Empty,
-    /// What was there last.
+    /// Holds stale data.
     Free,
 }
 
-/// Networks that do not fit into a destination: those of IPv6.
+/// Network addresses that do not fit into a destination: those of IPv6.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Networks {
     pub(super) words: Vec<[u32; 4]>,
@@ -36,17 +36,17 @@ pub(super) struct Networks {
 }
 
 impl Networks {
-    /// What stands for a prefix in its destination.
-    pub(super) fn put(&mut self, prefix: &Prefix) -> u32 {
+    /// Returns the value for [`Dest::network`].
+    pub(super) fn insert(&mut self, prefix: &Prefix) -> u32 {
         let words = prefix.words();
         if prefix.family() == Family::Ipv4 {
             let [word, ..] = words;
             return word;
         }
         if let Some(index) = self.free.pop()
-            && let Some(place) = self.words.get_mut(index as usize)
+            && let Some(slot) = self.words.get_mut(index as usize)
         {
-            *place = words;
+            *slot = words;
             return index;
         }
         self.words.push(words);
@@ -59,12 +59,12 @@ impl Networks {
         }
     }
 
-    pub(super) fn is(&self, dest: &Dest, prefix: &Prefix) -> bool {
-        let here = match dest.family {
+    pub(super) fn matches(&self, dest: &Dest, prefix: &Prefix) -> bool {
+        let same_network = match dest.family {
             Family::Ipv4 => prefix.words().first() == Some(&dest.network),
             Family::Ipv6 => self.words.get(dest.network as usize) == Some(&prefix.words()),
         };
-        here && dest.len == prefix.len() && dest.family == prefix.family()
+        same_network && dest.len == prefix.len() && dest.family == prefix.family()
     }
 
     pub(super) fn prefix(&self, dest: &Dest) -> Prefix {

@@ -1,19 +1,31 @@
-//! Generations of a peer's paths: which of them were there before something happened.
+//! Generations of a peer's paths, which separate paths from before and after an event.
 //!
-//! Each path carries the generation in which its peer last announced it. What makes all of a peer's paths stale at once (a
-//! restart, RFC 4724 §4.2; the begin of an enhanced refresh, RFC 7313 §4; the end of a session) starts a new generation and
-//! looks at no path. Paths of older generations are removed later, slice by slice; a path that was announced again in the
-//! meantime has the new generation and stays, whatever became of its slot in the table in between.
+//! Each path carries the generation in which its peer last announced it. An event that makes all paths of a
+//! peer stale (a restart, RFC 4724 §4.2; the begin of an enhanced refresh, RFC 7313 §4; the end of a session)
+//! begins a new generation and visits no path. Paths of older generations are removed later, in slices. A
+//! path that is announced again meanwhile has the new generation and stays.
 //!
-//! Generations are counted modulo 16, so that they fit into a path's record. [`Generations::has_room`] says whether another one
-//! can be told from those that paths may still have; some are kept for the ends of sessions, which cannot be refused.
+//! Generations are counted modulo 16, so that they fit into a path's record. [`Generations::has_room`]
+//! returns whether another one can be distinguished from all that paths may have. Some are reserved for ends
+//! of sessions, which cannot be refused.
+//!
+//! ```
+//! use bgp_proto::rib::generation::Generations;
+//!
+//! let mut generations = Generations::default();
+//! let before = generations.current();
+//! generations.begin_refresh(); // BoRR
+//! assert!(generations.is_stale(before));
+//! let removed = generations.end_refresh().expect("a refresh began"); // EoRR
+//! assert!(removed.contains(before) && !removed.contains(generations.current()));
+//! ```
 
 /// A generation, 0–15.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Generation(u8);
 
 const MODULUS: u8 = 16;
-/// Generations that the begin of a refresh leaves for ends of sessions.
+/// Generations that route refreshes leave for ends of sessions.
 const RESERVED: u8 = 3;
 
 impl Generation {
@@ -43,28 +55,28 @@ impl Generation {
     }
 }
 
-/// Generations that end with this one: a set that stays what it is while newer ones begin.
+/// The generations older than `keep`: a fixed set, whatever generations begin later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Before {
+pub struct OlderGenerations {
     keep: Generation,
-    /// How many generations before `keep`.
+    /// Number of generations in the set.
     span: u8,
 }
 
-impl Before {
+impl OlderGenerations {
     /// Whether the set holds the generation.
     #[must_use]
     pub fn contains(self, generation: Generation) -> bool {
         (1..=self.span).contains(&generation.age_at(self.keep))
     }
 
-    /// The youngest of the set, into which the others can be merged ([`Generations::merged`]).
+    /// The youngest generation of the set, into which the others can be merged ([`Generations::merged`]).
     #[must_use]
     pub fn youngest(self) -> Generation {
         self.keep.previous()
     }
 
-    /// Whether it holds none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.span == 0
@@ -75,30 +87,30 @@ impl Before {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Generations {
     current: Generation,
-    /// The oldest that a path may have.
+    /// The oldest generation that a path may have.
     oldest: Generation,
-    /// The oldest that belongs to the peer's Adj-RIB-In; older ones are on their way out.
+    /// The oldest generation of the peer's Adj-RIB-In; paths of older ones wait for removal.
     counted: Generation,
-    /// Began with a restart of the peer: older paths wait for its End-of-RIB.
+    /// The first generation after a restart of the peer: older paths wait for its End-of-RIB.
     restart: Option<Generation>,
-    /// Began with BoRR: older paths wait for EoRR.
+    /// The first generation after BoRR: older paths wait for EoRR.
     refresh: Option<Generation>,
 }
 
 impl Generations {
-    /// The generation of what is announced now.
+    /// The generation of paths announced now.
     #[must_use]
     pub fn current(&self) -> Generation {
         self.current
     }
 
-    /// Whether a new generation can begin: at most 16 are told apart.
+    /// Whether a new generation can begin: at most 16 can be distinguished.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.span() < MODULUS - 1
     }
 
-    /// The same for a refresh.
+    /// Whether a new generation can begin for a refresh.
     #[must_use]
     pub fn has_room_for_refresh(&self) -> bool {
         self.span() < MODULUS - 1 - RESERVED
@@ -106,7 +118,7 @@ impl Generations {
 
     /// Whether half of the generations are in use.
     #[must_use]
-    pub fn is_crowded(&self) -> bool {
+    pub fn is_half_full(&self) -> bool {
         self.span() >= MODULUS / 2
     }
 
@@ -114,49 +126,49 @@ impl Generations {
         self.oldest.age_at(self.current)
     }
 
-    /// The peer restarts: all paths so far are stale until [`Generations::end_restart`]. A refresh that was under way is not ended any
-    /// more, and what it did not bring yet counts as it did.
+    /// The peer restarts: all paths are stale until [`Generations::end_restart`]. A refresh in progress ends;
+    /// paths that it did not announce yet stay as they are.
     pub fn begin_restart(&mut self) {
         self.current = self.current.next();
         (self.restart, self.refresh) = (Some(self.current), None);
     }
 
-    /// BoRR: all paths so far are stale until [`Generations::end_refresh`].
+    /// BoRR: all paths are stale until [`Generations::end_refresh`].
     pub fn begin_refresh(&mut self) {
         self.current = self.current.next();
         self.refresh = Some(self.current);
     }
 
-    /// What the peer did not announce again since its restart is to be removed; `None` when it did not restart.
-    pub fn end_restart(&mut self) -> Option<Before> {
+    /// Returns the generations that were not announced again since the restart; `None` without a restart.
+    pub fn end_restart(&mut self) -> Option<OlderGenerations> {
         self.restart.take().map(|keep| self.before(keep))
     }
 
-    /// What the peer did not announce again since BoRR is to be removed; `None` without BoRR.
-    pub fn end_refresh(&mut self) -> Option<Before> {
+    /// Returns the generations that were not announced again since BoRR; `None` without BoRR.
+    pub fn end_refresh(&mut self) -> Option<OlderGenerations> {
         self.refresh.take().map(|keep| self.before(keep))
     }
 
-    /// All paths so far leave the Adj-RIB-In; which ones.
-    pub fn end_all(&mut self) -> Before {
+    /// Removes all paths from the Adj-RIB-In and returns their generations.
+    pub fn end_all(&mut self) -> OlderGenerations {
         self.current = self.current.next();
         self.counted = self.current;
         (self.restart, self.refresh) = (None, None);
         self.older()
     }
 
-    /// All that are older than the current one.
+    /// All generations older than the current one.
     #[must_use]
-    pub fn older(&self) -> Before {
+    pub fn older(&self) -> OlderGenerations {
         self.before(self.current)
     }
 
-    fn before(&self, keep: Generation) -> Before {
+    fn before(&self, keep: Generation) -> OlderGenerations {
         let span = self.oldest.age_at(keep);
-        Before { keep, span }
+        OlderGenerations { keep, span }
     }
 
-    /// Whether a path of this generation was not announced again since everything became stale.
+    /// Whether a path of this generation is stale: not announced again since the last event.
     #[must_use]
     pub fn is_stale(&self, generation: Generation) -> bool {
         generation != self.current
@@ -169,25 +181,25 @@ impl Generations {
     }
 
     /// No path has one of these generations any more.
-    pub fn removed(&mut self, before: Before) {
+    pub fn removed(&mut self, before: OlderGenerations) {
         self.forget_older_than(before.keep);
     }
 
-    /// All paths of these generations have the youngest of them now.
-    pub fn merged(&mut self, before: Before) {
+    /// All paths of these generations now have the youngest of them.
+    pub fn merged(&mut self, before: OlderGenerations) {
         if !before.is_empty() {
             self.forget_older_than(before.youngest());
         }
     }
 
-    /// No path is older than this.
+    /// No path is older than this generation.
     fn forget_older_than(&mut self, oldest: Generation) {
         let age = oldest.age_at(self.current);
         if age >= self.span() {
             return;
         }
         self.oldest = oldest;
-        // What lies further back than the oldest would be taken for something newer once the count comes round.
+        // Marks older than the oldest generation would look newer after a wrap of the counter.
         if self.counted.age_at(self.current) > age {
             self.counted = oldest;
         }
@@ -212,7 +224,7 @@ mod tests {
         assert!(generations.is_stale(first) && !generations.is_stale(again));
         let before = generations.end_refresh().unwrap();
         assert!(before.contains(first) && !before.contains(again));
-        // What begins meanwhile changes nothing.
+        // Generations that begin later change nothing.
         generations.begin_refresh();
         assert!(before.contains(first) && !before.contains(again) && !before.contains(generations.current()));
         generations.removed(before);
@@ -234,7 +246,7 @@ mod tests {
         let before = generations.end_refresh().unwrap();
         assert!(before.contains(back) && !before.contains(refreshed));
         generations.removed(before);
-        // A restart during a refresh: what the refresh did not bring yet is as stale as the rest, but no staler.
+        // A restart during a refresh: paths that the refresh did not announce yet are as stale as the others.
         generations.begin_refresh();
         assert_eq!(generations.end_restart(), None);
         generations.begin_restart();
@@ -242,9 +254,9 @@ mod tests {
         assert!(generations.end_restart().unwrap().contains(refreshed));
     }
 
-    /// Each counts rounds: a mark that nobody ends must not be met again from the other side.
+    /// The counter wraps: an old mark must not be mistaken for a new one.
     #[test]
-    fn sixteen_are_told_apart() {
+    fn sixteen_generations_are_distinguished() {
         let mut generations = Generations::default();
         for begun in 0..50 {
             let mut all = vec![generations.current()];
@@ -271,7 +283,7 @@ mod tests {
         while generations.has_room_for_refresh() {
             generations.begin_refresh();
         }
-        assert!(generations.is_crowded());
+        assert!(generations.is_half_full());
         for _ in 0..RESERVED {
             assert!(generations.has_room());
             generations.begin_restart();
@@ -309,7 +321,7 @@ mod tests {
         assert!(!generations.is_counted(first) && generations.is_counted(generations.current()));
     }
 
-    /// However many refreshes came and were worked off since: what is there counts.
+    /// Paths stay counted after many completed refreshes.
     #[test]
     fn what_is_there_counts_after_many_refreshes() {
         let mut generations = Generations::default();

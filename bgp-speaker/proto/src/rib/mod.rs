@@ -1,5 +1,5 @@
 //! The routing information base: interned attributes, next hops, the table of prefixes and paths, and the
-//! decision process. It knows no thread, no socket, no policy and no peer's session.
+//! decision process. It does not depend on threads, sockets, policies or sessions.
 
 pub mod attrs;
 pub mod decision;
@@ -9,7 +9,7 @@ pub mod nexthop;
 pub mod path;
 pub mod table;
 
-/// How many paths and references were looked at: tests count what a call costs.
+/// Counts visited paths and references: tests check the cost of a call.
 #[cfg(test)]
 pub(crate) mod visits {
     use std::cell::Cell;
@@ -18,11 +18,11 @@ pub(crate) mod visits {
         static COUNT: Cell<usize> = const { Cell::new(0) };
     }
 
-    pub(crate) fn note() {
+    pub(crate) fn record() {
         COUNT.set(COUNT.get() + 1);
     }
 
-    /// So many since the last call.
+    /// The count since the last call.
     pub(crate) fn take() -> usize {
         COUNT.replace(0)
     }

@@ -1,28 +1,39 @@
-//! Next hops in use and what the kernel says of each (RFC 4271 §5.1.3, §9.1.2.1).
+//! Next hops in use and their reachability (RFC 4271 §5.1.3, §9.1.2.1).
 //!
-//! A next hop is watched from the first attribute set that has it to the last. Until the kernel has
-//! answered, its paths are ineligible.
+//! A next hop is watched as long as an attribute set refers to it. Its paths are not eligible until the
+//! kernel has resolved it.
+//!
+//! ```
+//! use bgp_proto::rib::nexthop::{NextHops, Reach};
+//!
+//! let addr = [192, 0, 2, 1].into();
+//! let mut next_hops = NextHops::default();
+//! let id = next_hops.retain(addr);
+//! assert_eq!(next_hops.take_changes(), (vec![addr], vec![])); // begin to resolve it
+//! next_hops.set_reach(addr, Reach::Reachable { metric: 0 });
+//! assert_eq!(next_hops.reach(id), Some(Reach::Reachable { metric: 0 }));
+//! ```
 
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
-/// What the kernel says of a next hop.
+/// Reachability of a next hop.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Reach {
-    /// No route to it, or only through an interface that is down.
+    /// No route, or only through an interface that is down.
     Unreachable,
     /// Reachable; `metric` is the cost for the decision (RFC 4271 §9.1.2.2 e), 0 when directly connected.
     Reachable {
-        /// Lower wins.
+        /// Cost; the lowest wins.
         metric: u32,
     },
-    /// It is one of our own addresses: a path through it is refused.
+    /// One of our own addresses: a path through it is rejected.
     Own,
 }
 
-/// Names a next hop.
+/// Identifies a next hop.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct NextHopId(u32);
 
@@ -31,25 +42,25 @@ struct Entry {
     addr: IpAddr,
     refs: u32,
     reach: Option<Reach>,
-    /// The shell was told to watch it.
+    /// `Output::Watch` was output.
     watched: bool,
-    /// Stands in `touched`.
+    /// Listed in `touched`.
     touched: bool,
 }
 
-/// All next hops of received attribute sets. One that goes out of use keeps its entry, and what the
-/// kernel said, until [`NextHops::take_changes`]: a short absence costs nothing.
+/// All next hops of attribute sets. The entry of a next hop without references, and its reachability, stay
+/// until [`NextHops::take_changes`]: a next hop that is used again soon is not resolved again.
 #[derive(Clone, Debug, Default)]
 pub struct NextHops {
     entries: Vec<Entry>,
     free: Vec<u32>,
     by_addr: HashMap<IpAddr, u32, FxBuildHasher>,
-    /// Came into or went out of use since the last take, in order.
+    /// Entries whose use began or ended since the last [`NextHops::take_changes`], in order.
     touched: Vec<u32>,
 }
 
 impl NextHops {
-    /// The id of the address, with one more reference.
+    /// Returns the id of the address and takes a reference.
     pub fn retain(&mut self, addr: IpAddr) -> NextHopId {
         let index = match self.by_addr.get(&addr) {
             Some(index) => *index,
@@ -74,7 +85,7 @@ impl NextHops {
             None => u32::try_from(self.entries.len()).unwrap_or(u32::MAX),
         };
         match self.entries.get_mut(index as usize) {
-            Some(place) => *place = entry,
+            Some(slot) => *slot = entry,
             None => self.entries.push(entry),
         }
         self.by_addr.insert(addr, index);
@@ -82,7 +93,7 @@ impl NextHops {
         index
     }
 
-    /// One reference less.
+    /// Releases a reference.
     pub fn release(&mut self, id: NextHopId) {
         let Some(entry) = self.entries.get_mut(id.0 as usize) else {
             return;
@@ -94,7 +105,7 @@ impl NextHops {
         }
     }
 
-    /// What the kernel said last.
+    /// The reachability reported last.
     #[must_use]
     pub fn reach(&self, id: NextHopId) -> Option<Reach> {
         self.entries.get(id.0 as usize).and_then(|entry| entry.reach)
@@ -112,15 +123,15 @@ impl NextHops {
         self.by_addr.get(&addr).map(|index| NextHopId(*index))
     }
 
-    /// Takes the kernel's word; `Some(id)` when it is news about a next hop in use.
-    pub fn learn(&mut self, addr: IpAddr, reach: Reach) -> Option<NextHopId> {
+    /// Sets the reachability; returns the id if it changed and the next hop is in use.
+    pub fn set_reach(&mut self, addr: IpAddr, reach: Reach) -> Option<NextHopId> {
         let index = *self.by_addr.get(&addr)?;
         let entry = self.entries.get_mut(index as usize)?;
-        let news = entry.reach.replace(reach) != Some(reach);
-        news.then_some(NextHopId(index))
+        let is_changed = entry.reach.replace(reach) != Some(reach);
+        is_changed.then_some(NextHopId(index))
     }
 
-    /// What began and ended since the last call.
+    /// Next hops whose use began and ended since the last call.
     pub fn take_changes(&mut self) -> (Vec<IpAddr>, Vec<IpAddr>) {
         let (mut started, mut stopped) = (Vec::new(), Vec::new());
         for index in std::mem::take(&mut self.touched) {
@@ -144,21 +155,21 @@ impl NextHops {
         (started, stopped)
     }
 
-    /// Whether the kernel has yet to say something of a next hop in use.
+    /// Whether the reachability of a next hop in use is unknown.
     #[must_use]
-    pub fn is_waiting(&self) -> bool {
+    pub fn has_unresolved(&self) -> bool {
         self.entries
             .iter()
             .any(|entry| entry.refs > 0 && entry.reach.is_none())
     }
 
-    /// How many are in use.
+    /// Number of next hops in use.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_addr.len()
     }
 
-    /// Whether none is in use.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_addr.is_empty()
@@ -177,7 +188,7 @@ mod tests {
         let id = next_hops.retain(addr);
         assert_eq!(next_hops.take_changes(), (vec![addr], vec![]));
         assert_eq!(
-            (next_hops.learn(addr, reach), next_hops.learn(addr, reach)),
+            (next_hops.set_reach(addr, reach), next_hops.set_reach(addr, reach)),
             (Some(id), None)
         );
         next_hops.release(id);
@@ -197,6 +208,6 @@ mod tests {
         next_hops.take_changes();
         next_hops.release(id);
         assert_eq!(next_hops.take_changes(), (vec![], vec![addr]));
-        assert_eq!(next_hops.learn(addr, Reach::Unreachable), None);
+        assert_eq!(next_hops.set_reach(addr, Reach::Unreachable), None);
     }
 }

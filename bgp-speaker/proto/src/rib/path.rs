@@ -1,4 +1,4 @@
-//! A path, and how the table keeps it: in few octets, because there are millions.
+//! Paths, and their record in the table. It is small because there are millions.
 
 use std::num::NonZeroU32;
 
@@ -6,7 +6,7 @@ use super::attrs::AttrId;
 use super::generation::Generation;
 use crate::types::{PathId, PeerId};
 
-/// Names a path of the table.
+/// Identifies a path of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PathIdx(NonZeroU32);
 
@@ -21,30 +21,30 @@ impl PathIdx {
         (self.0.get() - 1) as usize
     }
 
-    /// The identifier under which the path is advertised (RFC 7911 §3): unique among the paths of its prefix, the same
-    /// for as long as its source keeps it, and never 0.
+    /// The identifier under which the path is advertised (RFC 7911 §3): unique among the paths of its prefix,
+    /// stable while its source announces it, and never 0.
     #[must_use]
     pub fn export_id(self) -> PathId {
         PathId(self.0.get())
     }
 }
 
-/// Why a path takes no part in the decision.
+/// Why a path is not eligible.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Ineligible {
     /// Our AS number is in its AS path (RFC 4271 §9.1.2).
     AsLoop,
     /// Its AS path does not begin with the peer's AS (RFC 4271 §6.3).
     FirstAs,
-    /// Its ORIGINATOR_ID is ours (RFC 4456 §8).
+    /// Its ORIGINATOR_ID is our BGP identifier (RFC 4456 §8).
     OriginatorLoop,
-    /// Its CLUSTER_LIST has our cluster (RFC 4456 §8).
+    /// Its CLUSTER_LIST contains our cluster id (RFC 4456 §8).
     ClusterLoop,
     /// Its next hop is zero, multicast or of a family that the prefix cannot use (RFC 4271 §6.3).
     BadNextHop,
     /// The import policy rejects it.
     Policy,
-    /// It lies inside a pod block of this node.
+    /// It is inside a pod block of this node.
     OwnBlock,
 }
 
@@ -62,25 +62,25 @@ impl std::fmt::Display for Ineligible {
     }
 }
 
-/// A path: what one source says of one prefix.
+/// A path: the route of one source to one prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Path {
-    /// Who says it; [`PeerId::LOCAL`] for ourselves.
+    /// The source; [`PeerId::LOCAL`] for originated routes.
     pub peer: PeerId,
     /// ADD-PATH identifier of the peer.
     pub path_id: PathId,
     /// Attributes as received (Adj-RIB-In).
     pub received: AttrId,
-    /// Attributes after import policy, or why it takes no part.
+    /// Attributes after import policy, or why it is not eligible.
     pub imported: Result<AttrId, Ineligible>,
-    /// When its source last announced it.
+    /// The generation of its last announcement.
     pub generation: Generation,
 }
 
 impl Path {
-    /// Whether both are the same but for the generation.
+    /// Whether both are equal except for the generation.
     #[must_use]
-    pub fn says_the_same(&self, other: &Self) -> bool {
+    pub fn eq_ignoring_generation(&self, other: &Self) -> bool {
         (self.peer, self.path_id, self.received, self.imported)
             == (other.peer, other.path_id, other.received, other.imported)
     }
@@ -91,15 +91,15 @@ impl Path {
 pub(super) struct Node {
     pub(super) peer: PeerId,
     pub(super) path_id: PathId,
-    /// An [`AttrId`] in the lower 28 bits, the generation above them.
+    /// An [`AttrId`] in the lower 28 bits, the generation above it.
     received: u32,
-    /// An [`AttrId`], or one of the highest numbers for what stands in [`REASONS`].
+    /// An [`AttrId`], or `u32::MAX` minus an index of [`REASONS`].
     imported: u32,
-    /// The next path of the same destination, or the next free place.
+    /// The next path of the destination, or the next free slot.
     pub(super) next: Option<PathIdx>,
 }
 
-/// Where the generation stands in `Node::received`.
+/// Position of the generation in `Node::received`.
 const GENERATION_SHIFT: u32 = AttrId::LARGEST.count_ones();
 
 /// Every [`Ineligible`], by its number.

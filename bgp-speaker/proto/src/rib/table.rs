@@ -1,11 +1,20 @@
-//! The table of prefixes and their paths: one entry per prefix, its paths in a slab behind it.
+//! The table of prefixes and their paths: one record per prefix, its paths in a slab.
 //!
-//! A prefix has a [`DestId`] for as long as anything refers to it, so that Adj-RIB-Outs are plain
-//! vectors by id. A destination without paths stays until [`Table::reclaim`]: only the caller knows
-//! when no group, kernel route or slow peer needs it any more. The first path of a destination is
-//! the best one, if it is eligible at all; the decision process puts it there.
+//! A prefix keeps its [`DestId`] while anything refers to it, so that Adj-RIB-Outs are vectors indexed by it.
+//! A destination without paths stays until [`Table::reclaim`]: only the caller knows when no group, kernel
+//! route or slow peer needs it. The first path of a destination is the best one, if it is eligible; the
+//! decision process puts it there.
 //!
-//! Panics: on nothing; an id out of range reads as absent.
+//! Nothing here panics: an id out of range is treated as absent.
+//!
+//! ```
+//! use bgp_proto::rib::table::Table;
+//!
+//! let mut table = Table::default();
+//! let prefix = "10.244.1.0/24".parse().unwrap();
+//! let dest = table.dest(&prefix);
+//! assert_eq!((table.find(&prefix), table.prefix(dest)), (Some(dest), Some(prefix)));
+//! ```
 
 use std::hash::BuildHasher;
 
@@ -15,30 +24,30 @@ use rustc_hash::FxBuildHasher;
 
 pub use super::path::{Ineligible, Path, PathIdx};
 
-use super::dest::{Dest, Networks, Place};
+use super::dest::{Dest, Networks, SlotState};
 use super::path::Node;
 use crate::types::{Family, PathId, PeerId, Prefix};
 
-/// Names a prefix of the table.
+/// Identifies a prefix of the table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DestId(pub u32);
 
 impl DestId {
-    /// As an index into a vector by destination.
+    /// Index into a vector by destination.
     #[must_use]
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// How many paths a destination has, as far as a decision goes.
+/// The number of paths of a destination, as far as the decision needs it.
 #[derive(Clone, Copy, Debug)]
-pub enum Few {
-    /// It is on its way out.
+pub enum PathCount {
+    /// It waits for removal.
     None,
-    /// This alone.
+    /// A single path.
     One(PathIdx, Path),
-    /// Paths to compare.
+    /// Several paths to compare.
     More,
 }
 
@@ -51,22 +60,22 @@ pub struct Table {
     free_dests: Vec<u32>,
     /// Destinations that lost their last path since the last reclaim.
     empty: Vec<DestId>,
-    /// Of these, those that a member that is behind still needs, until [`Table::unblock`].
+    /// Destinations without paths that a catching-up member still needs, until [`Table::unblock`].
     blocked: Vec<DestId>,
-    /// A new destination found no free place while some stand in `empty`.
-    short: bool,
-    /// The place behind the prefix that was asked for last: peers tell their tables again, and take them back, in the order
-    /// in which they told them first. Then nothing is looked up (ADR 13).
-    next: u32,
+    /// A new destination found no free slot while `empty` was not empty.
+    reclaim_needed: bool,
+    /// The slot behind the prefix looked up last. Peers mostly announce and withdraw their tables in the same
+    /// order, and then no hash lookup is needed (ADR 13).
+    next_slot: u32,
     nodes: Vec<Node>,
     free_nodes: Option<PathIdx>,
 }
 
-/// Sixteen networks side by side hash to sixteen slots side by side, so that a run of neighbours (a cluster's blocks, a
-/// range of service addresses, a table in order) touches few cache lines. The low bits choose the slot, the high ones
-/// are the tag that is compared first.
+/// Hash of a prefix. Sixteen consecutive networks have consecutive hash slots, so that runs of neighboring
+/// prefixes (pod blocks, a range of service addresses, a sorted table) touch few cache lines. The low bits
+/// choose the slot, the high ones are the tag that is compared first.
 fn hash(prefix: &Prefix) -> u64 {
-    let (cluster, place) = match prefix.family() {
+    let (cluster, slot) = match prefix.family() {
         Family::Ipv4 => {
             let number = prefix.number_v4();
             let cluster = FxBuildHasher.hash_one(u64::from(prefix.len()) << 40 | u64::from(number >> 4));
@@ -79,46 +88,48 @@ fn hash(prefix: &Prefix) -> u64 {
             (FxBuildHasher.hash_one((high, low, prefix.len())), number as u64)
         }
     };
-    let place = place & PLACE;
-    ((cluster & !PLACE) | place) ^ (place << TAG)
+    let slot = slot & NEIGHBOR_BITS;
+    ((cluster & !NEIGHBOR_BITS) | slot) ^ (slot << TAG)
 }
 
-/// Bits of a hash in which neighbours differ: their place, again in the tag.
-const PLACE: u64 = 15;
+/// Hash bits that differ between neighbors; they are repeated in the tag.
+const NEIGHBOR_BITS: u64 = 15;
 const TAG: u32 = 57;
 
 impl Table {
-    /// The destination of a prefix, if it has one.
+    /// The destination of a prefix, if it exists.
     #[must_use]
     pub fn find(&self, prefix: &Prefix) -> Option<DestId> {
         let same = |index: &u32| {
             self.dests
                 .get(*index as usize)
-                .is_some_and(|dest| self.networks.is(dest, prefix))
+                .is_some_and(|dest| self.networks.matches(dest, prefix))
         };
         self.index.find(hash(prefix), same).map(|index| DestId(*index))
     }
 
-    /// The same for prefixes that are asked for one after another.
+    /// The destination of a prefix, for lookups in table order.
     pub fn find_next(&mut self, prefix: &Prefix) -> Option<DestId> {
-        let found = self.guess(prefix).or_else(|| self.find(prefix));
+        let found = self.probe_next_slot(prefix).or_else(|| self.find(prefix));
         if let Some(DestId(index)) = found {
-            self.next = index.saturating_add(1);
+            self.next_slot = index.saturating_add(1);
         }
         found
     }
 
-    /// The place behind the last one, if it is the prefix's.
-    fn guess(&self, prefix: &Prefix) -> Option<DestId> {
-        let dest = self.dests.get(self.next as usize)?;
-        let is = self.networks.is(dest, prefix) && dest.place != Place::Free;
-        is.then_some(DestId(self.next))
+    /// The slot behind the last one, if it holds the prefix.
+    fn probe_next_slot(&self, prefix: &Prefix) -> Option<DestId> {
+        let dest = self.dests.get(self.next_slot as usize)?;
+        let is = self.networks.matches(dest, prefix) && dest.state != SlotState::Free;
+        is.then_some(DestId(self.next_slot))
     }
 
-    /// The destination of a prefix, made if absent.
+    /// The destination of a prefix, created if absent.
     pub fn dest(&mut self, prefix: &Prefix) -> DestId {
-        let dest = self.guess(prefix).unwrap_or_else(|| self.dest_by_index(prefix));
-        self.next = dest.0.saturating_add(1);
+        let dest = self
+            .probe_next_slot(prefix)
+            .unwrap_or_else(|| self.dest_by_index(prefix));
+        self.next_slot = dest.0.saturating_add(1);
         dest
     }
 
@@ -127,36 +138,36 @@ impl Table {
         let same = |index: &u32| {
             dests
                 .get(*index as usize)
-                .is_some_and(|dest| networks.is(dest, prefix))
+                .is_some_and(|dest| networks.matches(dest, prefix))
         };
         let rehash = |index: &u32| {
             dests
                 .get(*index as usize)
                 .map_or(0, |dest| hash(&networks.prefix(dest)))
         };
-        let place = match self.index.entry(hash(prefix), same, rehash) {
+        let slot = match self.index.entry(hash(prefix), same, rehash) {
             Entry::Occupied(found) => return DestId(*found.get()),
-            Entry::Vacant(place) => place,
+            Entry::Vacant(slot) => slot,
         };
         let dest = Dest {
-            network: networks.put(prefix),
+            network: networks.insert(prefix),
             head: None,
             fib: 0,
             len: prefix.len(),
             family: prefix.family(),
             dirty: false,
-            place: Place::Taken,
+            state: SlotState::Taken,
         };
-        self.short |= self.free_dests.is_empty() && !self.empty.is_empty();
+        self.reclaim_needed |= self.free_dests.is_empty() && !self.empty.is_empty();
         let index = self
             .free_dests
             .pop()
             .unwrap_or(u32::try_from(dests.len()).unwrap_or(u32::MAX));
         match dests.get_mut(index as usize) {
-            Some(place) => *place = dest,
+            Some(slot) => *slot = dest,
             None => dests.push(dest),
         }
-        place.insert(index);
+        slot.insert(index);
         DestId(index)
     }
 
@@ -164,7 +175,7 @@ impl Table {
     #[must_use]
     pub fn prefix(&self, dest: DestId) -> Option<Prefix> {
         #[cfg(test)]
-        super::visits::note();
+        super::visits::record();
         self.dests
             .get(dest.index())
             .map(|dest| self.networks.prefix(dest))
@@ -183,40 +194,40 @@ impl Table {
             .zip(self.dests.iter().map(|dest| self.networks.prefix(dest)))
     }
 
-    /// How many prefixes the table knows, with those that wait to be reclaimed.
+    /// Number of prefixes, including those that wait to be reclaimed.
     #[must_use]
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Whether it knows none.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
 
-    /// Marks a destination for the next flush; true when it was not marked yet.
+    /// Marks a destination for the next flush; returns true when it was not marked.
     pub fn mark(&mut self, dest: DestId) -> bool {
         self.dests
             .get_mut(dest.index())
             .is_some_and(|dest| !std::mem::replace(&mut dest.dirty, true))
     }
 
-    /// Takes the mark away.
+    /// Removes the mark.
     pub fn unmark(&mut self, dest: DestId) {
         if let Some(dest) = self.dests.get_mut(dest.index()) {
             dest.dirty = false;
         }
     }
 
-    /// Sets what the kernel has been told, and gives what it was told before.
+    /// Sets the wanted kernel route and returns the previous one.
     pub fn swap_fib(&mut self, dest: DestId, fib: u32) -> u32 {
         self.dests
             .get_mut(dest.index())
             .map_or(0, |dest| std::mem::replace(&mut dest.fib, fib))
     }
 
-    /// What the kernel was told of a destination.
+    /// The wanted kernel route of a destination.
     #[must_use]
     pub fn fib(&self, dest: DestId) -> u32 {
         self.dests.get(dest.index()).map_or(0, |dest| dest.fib)
@@ -228,32 +239,32 @@ impl Table {
         std::iter::from_fn(move || {
             let at = next?;
             #[cfg(test)]
-            super::visits::note();
+            super::visits::record();
             let node = self.nodes.get(slot(at))?;
             next = node.next;
             Some((at, node.path()))
         })
     }
 
-    /// Whether a destination has no path, or one, or more.
+    /// Whether a destination has no path, one, or several.
     #[must_use]
-    pub fn few(&self, dest: DestId) -> Few {
+    pub fn path_count(&self, dest: DestId) -> PathCount {
         let head = self.dests.get(dest.index()).and_then(|dest| dest.head);
         let first = head.and_then(|at| Some((at, self.nodes.get(slot(at))?)));
         match first {
-            None => Few::None,
-            Some((at, node)) if node.next.is_none() => Few::One(at, node.path()),
-            Some(_) => Few::More,
+            None => PathCount::None,
+            Some((at, node)) if node.next.is_none() => PathCount::One(at, node.path()),
+            Some(_) => PathCount::More,
         }
     }
 
-    /// A path that is there.
+    /// A path by its index.
     #[must_use]
     pub fn at(&self, at: PathIdx) -> Option<Path> {
         self.nodes.get(slot(at)).map(Node::path)
     }
 
-    /// The path of a source.
+    /// The path of a source with this identifier.
     #[must_use]
     pub fn path(&self, dest: DestId, peer: PeerId, path_id: PathId) -> Option<(PathIdx, Path)> {
         self.find_node(dest, |node| node.peer == peer && node.path_id == path_id)
@@ -264,7 +275,7 @@ impl Table {
         let mut next = self.dests.get(dest.index()).and_then(|dest| dest.head);
         while let Some(at) = next {
             #[cfg(test)]
-            super::visits::note();
+            super::visits::record();
             let node = self.nodes.get(slot(at))?;
             if wanted(node) {
                 return Some((at, node));
@@ -274,13 +285,13 @@ impl Table {
         None
     }
 
-    /// Any path of a source.
+    /// Some path of a source.
     #[must_use]
     pub fn path_of(&self, dest: DestId, peer: PeerId) -> Option<PathIdx> {
         self.find_node(dest, |node| node.peer == peer).map(|(at, _)| at)
     }
 
-    /// The next path of a source behind this one, of the same destination.
+    /// The next path of the same source and destination.
     #[must_use]
     pub fn next_of(&self, at: PathIdx, peer: PeerId) -> Option<PathIdx> {
         let mut next = self.nodes.get(slot(at))?.next;
@@ -307,7 +318,7 @@ impl Table {
         }
     }
 
-    /// Adds a path, behind the best one.
+    /// Adds a path behind the best one.
     pub fn insert(&mut self, dest: DestId, path: Path) {
         let at = self.allocate(path);
         match self.dests.get_mut(dest.index()) {
@@ -332,22 +343,22 @@ impl Table {
     fn allocate(&mut self, path: Path) -> PathIdx {
         let node = Node::new(path, None);
         if let Some(at) = self.free_nodes
-            && let Some(place) = self.nodes.get_mut(slot(at))
+            && let Some(slot) = self.nodes.get_mut(slot(at))
         {
-            self.free_nodes = place.next;
-            *place = node;
+            self.free_nodes = slot.next;
+            *slot = node;
             return at;
         }
         self.nodes.push(node);
         PathIdx::of_slot(self.nodes.len() - 1)
     }
 
-    /// Takes a path out.
+    /// Removes a path.
     pub fn remove(&mut self, dest: DestId, at: PathIdx) -> Option<Path> {
         self.take_where(dest, |found, _| found == at)
     }
 
-    /// Takes the path of a source out.
+    /// Removes the path of a source.
     pub fn take(&mut self, dest: DestId, peer: PeerId, path_id: PathId) -> Option<Path> {
         self.take_where(dest, |_, node| node.peer == peer && node.path_id == path_id)
     }
@@ -375,14 +386,14 @@ impl Table {
     fn set_head(&mut self, id: DestId, head: Option<PathIdx>) -> Option<()> {
         let dest = self.dests.get_mut(id.index())?;
         dest.head = head;
-        if head.is_none() && dest.place == Place::Taken {
-            dest.place = Place::Empty;
+        if head.is_none() && dest.state == SlotState::Taken {
+            dest.state = SlotState::Empty;
             self.empty.push(id);
         }
         Some(())
     }
 
-    /// Moves a path to the front: it is the best now.
+    /// Moves a path to the front: it is the best one.
     pub fn promote(&mut self, dest: DestId, at: PathIdx) {
         let Some(head) = self.dests.get(dest.index()).and_then(|dest| dest.head) else {
             return;
@@ -407,28 +418,29 @@ impl Table {
         }
     }
 
-    /// A member that was behind was sent something: what it needed it may need no more.
+    /// A catching-up member was sent something: destinations that it needed may be free now.
     pub fn unblock(&mut self) {
         self.empty.append(&mut self.blocked);
     }
 
-    /// Whether new prefixes would use places that [`Table::reclaim`] frees.
+    /// Whether new prefixes would use slots that [`Table::reclaim`] frees.
     #[must_use]
-    pub fn is_short(&self) -> bool {
-        self.short
+    pub fn needs_reclaim(&self) -> bool {
+        self.reclaim_needed
     }
 
-    /// Looks at `most` destinations without a path and frees those that nothing needs any more; true when there are more to look at. No
-    /// Adj-RIB-Out has an entry for one that is decided. `needed`: a member that is behind may still have to be sent its withdrawal.
-    pub fn reclaim(&mut self, most: usize, needed: Option<&dyn Fn(DestId) -> bool>) -> bool {
-        let mut kept = Vec::new();
-        for _ in 0..most {
+    /// Checks up to `limit` destinations without paths and frees those that are not needed; returns true when
+    /// there are more. A decided destination without paths has no Adj-RIB-Out entry. `needed`: a catching-up
+    /// member may still have to be sent its withdrawal.
+    pub fn reclaim(&mut self, limit: usize, needed: Option<&dyn Fn(DestId) -> bool>) -> bool {
+        let mut still_dirty = Vec::new();
+        for _ in 0..limit {
             let Some(id) = self.empty.pop() else { break };
             let Some(dest) = self.dests.get_mut(id.index()) else {
                 continue;
             };
             if dest.dirty {
-                kept.push(id);
+                still_dirty.push(id);
                 continue;
             }
             if let Some(needed) = needed
@@ -439,10 +451,10 @@ impl Table {
                 continue;
             }
             if dest.head.is_some() {
-                dest.place = Place::Taken;
+                dest.state = SlotState::Taken;
                 continue;
             }
-            dest.place = Place::Free;
+            dest.state = SlotState::Free;
             let hash = hash(&self.networks.prefix(dest));
             self.networks.remove(dest);
             if let Ok(entry) = self.index.find_entry(hash, |found| *found == id.0) {
@@ -450,12 +462,12 @@ impl Table {
             }
             self.free_dests.push(id.0);
         }
-        self.short = false;
+        self.reclaim_needed = false;
         if self.empty.is_empty() {
-            self.empty = kept;
+            self.empty = still_dirty;
             return false;
         }
-        self.empty.extend(kept);
+        self.empty.extend(still_dirty);
         true
     }
 }

@@ -1,6 +1,5 @@
-//! How far one TCP connection of a session is: its phase, its timers, what it negotiated.
-//!
-//! A connection decides nothing about itself; it is the record that the state machine works on.
+//! State of one TCP connection of a session: its phase, its timers, what was negotiated. The state machine
+//! makes all decisions.
 
 use std::time::{Duration, Instant};
 
@@ -11,22 +10,22 @@ use super::{ConnId, Negotiated};
 use crate::types::FamilySet;
 use crate::wire::{DecodeContext, Notification, Open};
 
-/// How far a connection is.
+/// Progress of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Phase {
-    /// We asked for it.
+    /// Being opened.
     Connecting,
-    /// It is there and our OPEN is sent.
+    /// Connected; our OPEN is sent.
     OpenSent,
-    /// The peer's OPEN is good and our KEEPALIVE is sent.
+    /// The peer's OPEN is accepted; our KEEPALIVE is sent.
     OpenConfirm,
-    /// The peer's KEEPALIVE is there too, but it may still prefer its own connection (see `collision`).
+    /// The peer's KEEPALIVE arrived, but the peer may still prefer its own connection (see `collision`).
     Confirmed,
-    /// Routes flow.
+    /// Routes are exchanged.
     Established,
 }
 
-/// Which timer of a connection has run out.
+/// The timer of a connection that expired.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Due {
     ConnectRetry,
@@ -44,14 +43,14 @@ pub(super) struct Connection {
     /// The OPEN that we sent on it.
     pub(super) sent: Option<Open>,
     pub(super) negotiated: Option<Box<Negotiated>>,
-    /// Both OPENs as they were on the wire: ours, the peer's.
+    /// Both OPENs as sent on the wire: ours, the peer's.
     pub(super) opens: (Bytes, Bytes),
     pub(super) context: DecodeContext,
     /// Messages up to 65535 octets (RFC 8654).
     pub(super) extended: bool,
     /// While connecting: the connect-retry timer.
     pub(super) hold: Option<Instant>,
-    /// As negotiated; zero: neither hold nor keepalive nor send hold timer runs.
+    /// Negotiated hold time; zero: no hold, keepalive and send hold timers.
     pub(super) hold_time: Duration,
     pub(super) keepalive: Option<Instant>,
     pub(super) send_hold: Option<Instant>,
@@ -81,7 +80,7 @@ impl Connection {
         }
     }
 
-    /// An attempt of ours, given up when `timeout` has passed.
+    /// An outgoing attempt that is given up after `timeout`.
     pub(super) fn outgoing(id: ConnId, now: Instant, timeout: Duration) -> Self {
         Self {
             hold: Some(now + timeout),
@@ -89,12 +88,12 @@ impl Connection {
         }
     }
 
-    /// A connection of the peer.
+    /// A connection opened by the peer.
     pub(super) fn incoming(id: ConnId) -> Self {
         Self::new(id, true, Phase::Connecting)
     }
 
-    /// The connection is there and our OPEN goes out (RFC 4271 §8.2.2: with a hold timer of its own).
+    /// Connected: our OPEN is sent (RFC 4271 §8.2.2: with a large hold timer).
     pub(super) fn opened(&mut self, now: Instant, open: Open) {
         self.phase = Phase::OpenSent;
         let time = if self.incoming {
@@ -106,7 +105,7 @@ impl Connection {
         self.sent = Some(open);
     }
 
-    /// The peer's OPEN is good: from now on the connection speaks as negotiated.
+    /// The peer's OPEN is accepted: from now on the negotiated parameters apply.
     pub(super) fn accept(&mut self, now: Instant, negotiated: Negotiated, external: bool) {
         self.phase = Phase::OpenConfirm;
         self.hold_time = Duration::from_secs(u64::from(negotiated.hold_time.seconds()));
@@ -119,24 +118,25 @@ impl Connection {
             external,
         };
         self.negotiated = Some(Box::new(negotiated));
-        // Without a hold time the large timer limits OpenConfirm, so that no half-open connection stays for ever.
+        // With hold time zero the large hold timer limits OpenConfirm, so that no half-open connection stays
+        // forever.
         let time = if self.timed() { self.hold_time } else { OPEN_HOLD };
         self.hold = Some(now + time);
     }
 
-    /// Routes flow from now on.
+    /// Routes are exchanged from now on.
     pub(super) fn establish(&mut self, now: Instant) {
         self.phase = Phase::Established;
         self.restart_hold(now);
         self.restart_send_hold(now);
     }
 
-    /// RFC 4271 §8.2.2: the peer lives. Hold time zero: no timer.
+    /// RFC 4271 §8.2.2: restarts the hold timer, unless the hold time is zero.
     pub(super) fn restart_hold(&mut self, now: Instant) {
         self.hold = self.timed().then(|| now + self.hold_time);
     }
 
-    /// RFC 9687 §3.3: the peer reads. Hold time zero: no timer; only in Established.
+    /// RFC 9687 §3.3: restarts the send hold timer in Established, unless the hold time is zero.
     pub(super) fn restart_send_hold(&mut self, now: Instant) {
         let runs = self.timed() && self.phase == Phase::Established;
         self.send_hold = runs.then(|| now + send_hold_time(self.hold_time));
@@ -147,7 +147,7 @@ impl Connection {
         self.hold_time > Duration::ZERO
     }
 
-    /// The next instant at which one of the timers runs out.
+    /// Time of the next timer.
     pub(super) fn timeout(&self) -> Option<Instant> {
         [self.hold, self.keepalive, self.send_hold]
             .into_iter()
@@ -155,7 +155,7 @@ impl Connection {
             .min()
     }
 
-    /// The gravest timer that has run out.
+    /// The most severe expired timer.
     pub(super) fn due(&self, now: Instant) -> Option<Due> {
         let due = |timer: Option<Instant>| timer.is_some_and(|at| at <= now);
         match self.phase {
@@ -167,7 +167,8 @@ impl Connection {
     }
 }
 
-/// Both sides said that a NOTIFICATION, other than a Hard Reset, is no reason to drop routes (RFC 8538 §2).
+/// Whether both sides negotiated that routes are retained after a NOTIFICATION other than a Hard Reset (RFC
+/// 8538 §2).
 pub(super) fn survives_notification(agreed: &Negotiated) -> bool {
     let bit = |open: &Open| {
         open.graceful_restart()
@@ -176,8 +177,8 @@ pub(super) fn survives_notification(agreed: &Negotiated) -> bool {
     bit(&agreed.local) && bit(&agreed.remote)
 }
 
-/// RFC 8538 §3: what ends a session for good says so, if the peer would otherwise keep our routes.
-pub(super) fn for_good(conn: &Connection, notification: Notification) -> Notification {
+/// RFC 8538 §3: turns the NOTIFICATION into a Hard Reset if the peer would otherwise retain our routes.
+pub(super) fn hard_reset_if_negotiated(conn: &Connection, notification: Notification) -> Notification {
     let agreed = conn
         .negotiated
         .as_deref()

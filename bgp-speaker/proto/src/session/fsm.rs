@@ -1,39 +1,39 @@
-//! The state machine (RFC 4271 §8), over two possible connections: what happens next?
+//! The finite state machine (RFC 4271 §8), over up to two connections.
 //!
-//! RFC 4271 describes one FSM per connection; here one [`Session`] holds both, so that a collision is
-//! decided where both OPENs are known. The session's state is that of its most advanced connection:
+//! RFC 4271 has one FSM per connection; here one [`Session`] holds both, so that a collision is resolved
+//! where both OPENs are known. The state of the session is that of its most advanced connection:
 //!
 //! | state | connections |
 //! |---|---|
 //! | Idle | none: stopped; connections of the peer are refused |
-//! | Connect | an outgoing attempt is under way |
-//! | Active | none; the connect-retry timer runs, or we are passive |
-//! | OpenSent | the furthest has sent OPEN |
-//! | OpenConfirm | the furthest has received a good OPEN |
-//! | Established | one has received KEEPALIVE; beside it at most one of the peer that may replace it (see `restart`) |
+//! | Connect | an outgoing attempt is in progress |
+//! | Active | none; the connect-retry timer runs, or the session is passive |
+//! | OpenSent | the most advanced one has sent OPEN |
+//! | OpenConfirm | the most advanced one has accepted the peer's OPEN |
+//! | Established | one is established; beside it at most one of the peer that may replace it (see `restart`) |
 //!
-//! | RFC 4271 §8.1 event | comes as |
+//! | RFC 4271 §8.1 event | input |
 //! |---|---|
 //! | 1, 3–7 start | [`Input::Start`], [`Input::StartAfter`] |
 //! | 2, 8 stop | [`Input::Stop`], [`Input::Abandon`] |
 //! | 9 connect-retry, 10 hold, 11 keepalive, 13 idle hold; RFC 9687 event 29 send hold | [`Input::Tick`], or any other |
-//! | 14, 16, 17 connection there | [`Input::Connected`] |
+//! | 14, 16, 17 connection established | [`Input::Connected`] |
 //! | 15, 18 connection failed | [`Input::Closed`] |
 //! | 19, 21, 22, 24–28 messages | [`Input::Received`] (see `receive`) |
 //! | 23 collision | see `collision` |
 //!
-//! Deviations from RFC 4271: after a failure the session waits in Active, where it takes connections of the peer,
-//! for a back-off (see `timer`) instead of Idle. A connection of the peer that gets no further does not
-//! stop our own attempts. DelayOpen (events 12, 20) is not implemented: both optional.
+//! Deviations from RFC 4271: after a failure the session waits for its back-off (see `timer`) in Active,
+//! where it accepts connections of the peer, instead of Idle. A connection of the peer that makes no progress
+//! does not stop our own attempts. DelayOpen (events 12, 20), which is optional, is not implemented.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use ::bytes::Bytes;
 
-use super::connection::{Connection, Due, Phase, for_good};
-use super::negotiate::Offer;
-use super::timer::{Jitter, LONGEST, SHORTEST, STABLE};
+use super::connection::{Connection, Due, Phase, hard_reset_if_negotiated};
+use super::negotiate::OpenOffer;
+use super::timer::{CONNECT_RETRY_MAX, CONNECT_RETRY_MIN, Jitter, STABLE_AFTER};
 use super::{ConnId, DownReason, Input, Negotiated, Output, SessionConfig, State, Stats};
 use crate::wire::{
     DecodeError, MessageKind, Notification, Refresh, RefreshKind, RouteBatch, cease, code, keepalive,
@@ -45,19 +45,20 @@ pub struct Session {
     config: SessionConfig,
     jitter: Jitter,
     enabled: bool,
-    /// At most one of each direction, and beside an established one at most one of the peer.
+    /// At most one in each direction; beside an established one at most one opened by the peer.
     connections: Vec<Connection>,
-    /// When to try again.
+    /// Time of the next connection attempt.
     retry: Option<Instant>,
-    /// Until when the peer may choose between two connections.
-    pub(super) verdict: Option<Instant>,
-    /// No session before.
+    /// Until when the peer may decide a collision.
+    pub(super) collision_deadline: Option<Instant>,
+    /// No session before this time.
     idle_until: Option<Instant>,
-    /// No session of this process was in this one's place: our first OPEN may say that we restarted (RFC 4724 §3, R).
-    pub(super) fresh: bool,
-    /// In a row.
+    /// This process had no earlier session with the peer: our first OPEN may say that we restarted (RFC 4724
+    /// §3, R).
+    pub(super) first_since_start: bool,
+    /// Consecutive failures.
     failures: u32,
-    offer: Offer,
+    offer: OpenOffer,
     next_conn: u64,
     state: State,
     out: VecDeque<Output>,
@@ -67,9 +68,9 @@ pub struct Session {
 
 /// A fault that ends a connection.
 pub(super) enum Fault {
-    /// We say why.
+    /// We send this NOTIFICATION.
     Notify(Notification),
-    /// The peer said why.
+    /// The peer sent this NOTIFICATION.
     Notified(Notification),
 }
 
@@ -80,7 +81,7 @@ impl From<DecodeError> for Fault {
 }
 
 impl Session {
-    /// A session that is not started yet.
+    /// A session that is not started.
     #[must_use]
     pub fn new(config: SessionConfig, seed: u64) -> Self {
         Self {
@@ -89,11 +90,11 @@ impl Session {
             enabled: false,
             connections: Vec::new(),
             retry: None,
-            verdict: None,
+            collision_deadline: None,
             idle_until: None,
-            fresh: true,
+            first_since_start: true,
             failures: 0,
-            offer: Offer::Full,
+            offer: OpenOffer::Full,
             next_conn: 0,
             state: State::Idle,
             out: VecDeque::new(),
@@ -102,11 +103,11 @@ impl Session {
         }
     }
 
-    /// A session in place of an earlier one of this process, whose configuration changed: its OPEN does not say
-    /// that the speaker restarted (RFC 4724 §3).
+    /// Marks a session as the replacement of an earlier one of this process after a configuration change: its
+    /// OPEN does not say that the speaker restarted (RFC 4724 §3).
     #[must_use]
-    pub fn in_place_of_another(mut self) -> Self {
-        self.fresh = false;
+    pub fn as_replacement(mut self) -> Self {
+        self.first_since_start = false;
         self
     }
 
@@ -116,42 +117,44 @@ impl Session {
         self.state
     }
 
-    /// Numbers and last words.
+    /// Counters and the last errors.
     #[must_use]
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    /// What the established connection negotiated.
+    /// What was negotiated on the established connection.
     #[must_use]
     pub fn negotiated(&self) -> Option<&Negotiated> {
         self.established()?.negotiated.as_deref()
     }
 
-    /// Both OPENs of the established connection as they were on the wire: ours, the peer's.
+    /// Both OPENs of the established connection as sent on the wire: ours, the peer's.
     #[must_use]
     pub fn opens(&self) -> Option<&(Bytes, Bytes)> {
         self.established().map(|conn| &conn.opens)
     }
 
-    /// The next thing to do.
+    /// The next output.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()
     }
 
-    /// When to call [`Session::handle`] with [`Input::Tick`] at the latest. After that call it is later, or `None`.
+    /// When to call [`Session::handle`] with [`Input::Tick`] at the latest; `None` without a timer. Each call
+    /// of `handle` moves it into the future.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.connections
             .iter()
             .filter_map(Connection::timeout)
             .chain(self.retry)
-            .chain(self.verdict)
+            .chain(self.collision_deadline)
             .chain(self.idle_until)
             .min()
     }
 
-    /// Takes an input. What came in counts before what was due: a KEEPALIVE read late still saves the session.
+    /// Takes an input. Received data is processed before expired timers, so that a KEEPALIVE that is read
+    /// late keeps the session up.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         match input {
             Input::Start => self.start(now, Duration::ZERO),
@@ -174,33 +177,33 @@ impl Session {
                 idle_for,
             } => self.fail(now, &notification, idle_for),
         }
-        self.fire(now);
-        self.promote(now);
+        self.run_timers(now);
+        self.establish_remaining(now);
         self.arm_retry(now);
-        self.settle();
+        self.update_state();
     }
 
     fn start(&mut self, now: Instant, wait: Duration) {
-        let resting = self.idle_until.take().is_some();
-        if !self.enabled || resting {
+        let was_idle = self.idle_until.take().is_some();
+        if !self.enabled || was_idle {
             self.enabled = true;
             self.failures = 0;
-            self.offer = Offer::Full;
+            self.offer = OpenOffer::Full;
             if wait.is_zero() {
                 self.try_connect(now);
             } else {
-                self.retry = Some(now + wait.min(LONGEST));
+                self.retry = Some(now + wait.min(CONNECT_RETRY_MAX));
             }
         }
     }
 
-    /// RFC 4271 §8.2.2, events 2 and 8: Cease on all connections that know us.
+    /// RFC 4271 §8.2.2, events 2 and 8: sends Cease on all connections that have sent OPEN.
     fn stop(&mut self, now: Instant, subcode: u8, message: &str) {
         self.enabled = false;
         self.idle_until = None;
         let notification = Notification::cease_with_message(subcode, message);
         for id in self.ids() {
-            self.end_for_good(now, id, &notification);
+            self.end_with_hard_reset(now, id, &notification);
         }
     }
 
@@ -215,7 +218,7 @@ impl Session {
         let Some(id) = self.established().map(|conn| conn.id) else {
             return;
         };
-        self.end_for_good(now, id, notification);
+        self.end_with_hard_reset(now, id, notification);
         if idle_for.is_zero() {
             return;
         }
@@ -225,8 +228,8 @@ impl Session {
         }
     }
 
-    /// RFC 4486 §4: no session for a while. The peer's connections are refused.
-    fn is_resting(&self) -> bool {
+    /// RFC 4486 §4: no session for a while; connections of the peer are refused.
+    fn in_idle_hold(&self) -> bool {
         self.idle_until.is_some()
     }
 
@@ -242,10 +245,11 @@ impl Session {
         self.push(Output::Connect(id));
     }
 
-    /// Whether we shall open a connection. One of the peer only makes ours unnecessary once its OPEN was good.
+    /// Whether we should open a connection. A connection of the peer replaces ours only once its OPEN is
+    /// accepted.
     fn wants_connection(&self) -> bool {
         let busy = |conn: &Connection| !conn.incoming || conn.phase >= Phase::OpenConfirm;
-        self.enabled && !self.is_resting() && !self.config.passive && !self.connections.iter().any(busy)
+        self.enabled && !self.in_idle_hold() && !self.config.passive && !self.connections.iter().any(busy)
     }
 
     fn arm_retry(&mut self, now: Instant) {
@@ -258,7 +262,9 @@ impl Session {
     }
 
     fn connect_retry(&self) -> Duration {
-        self.config.connect_retry.clamp(SHORTEST, LONGEST)
+        self.config
+            .connect_retry
+            .clamp(CONNECT_RETRY_MIN, CONNECT_RETRY_MAX)
     }
 
     /// Our attempt succeeded (event 16).
@@ -275,7 +281,7 @@ impl Session {
         if self.conn(id).is_some() {
             return;
         }
-        if !self.enabled || self.is_resting() {
+        if !self.enabled || self.in_idle_hold() {
             return self.refuse(id, cease::CONNECTION_REJECTED); // RFC 4486 §4
         }
         if self.established().is_some() && !self.is_replaceable(now) {
@@ -284,7 +290,7 @@ impl Session {
         let unfinished = |conn: &&Connection| conn.incoming && conn.phase < Phase::Established;
         let before = self.connections.iter().find(unfinished);
         if let Some(before) = before.map(|conn| conn.id) {
-            self.give_up(before);
+            self.close_redundant(before);
         }
         self.stats.accepted += 1;
         self.connections.push(Connection::incoming(id));
@@ -293,7 +299,7 @@ impl Session {
 
     /// Sends our OPEN.
     fn begin(&mut self, now: Instant, id: ConnId) {
-        let open = self.offer.open(&self.config, self.beginning(now));
+        let open = self.offer.open(&self.config, self.restart_bits(now));
         let bytes = open.encode();
         if let Some(conn) = self.conn_mut(id) {
             conn.opened(now, open);
@@ -311,11 +317,11 @@ impl Session {
     fn closed(&mut self, now: Instant, id: ConnId, error: Option<String>) {
         if let Some(position) = self.connections.iter().position(|conn| conn.id == id) {
             let conn = self.connections.remove(position);
-            self.lost(now, &conn, DownReason::Closed(error));
+            self.connection_lost(now, &conn, DownReason::Closed(error));
         }
     }
 
-    /// Something was written: the peer reads (RFC 9687 §3.3), and knows that we live (RFC 4271 §4.4).
+    /// Data was written: the peer reads (RFC 9687 §3.3), and it knows that we are alive (RFC 4271 §4.4).
     fn wrote(&mut self, now: Instant) {
         let Some(id) = self.established().map(|conn| conn.id) else {
             return;
@@ -326,14 +332,14 @@ impl Session {
         self.restart_keepalive(now, id);
     }
 
-    /// What waits to be read is heard, if only late.
+    /// Data waits unread: it restarts the hold timer as if it had been read.
     fn unread(&mut self, now: Instant) {
         if let Some(id) = self.established().map(|conn| conn.id) {
             self.restart_hold(now, id);
         }
     }
 
-    /// RFC 2918 §3, RFC 7313 §4: only to a peer that knows it, for families that are up.
+    /// RFC 2918 §3, RFC 7313 §4: only if the peer supports it, and for families of the session.
     fn send_refresh(&mut self, now: Instant, refresh: Refresh) {
         let Some(conn) = self.established() else { return };
         let id = conn.id;
@@ -347,13 +353,13 @@ impl Session {
         }
     }
 
-    /// Timers that are due. Each one fired is later afterwards, or gone.
-    fn fire(&mut self, now: Instant) {
+    /// Handles expired timers. Each one is then restarted or stopped.
+    fn run_timers(&mut self, now: Instant) {
         while let Some((id, due)) = self.first_due(now) {
             match due {
                 Due::ConnectRetry => {
-                    let words = "the connection attempt timed out".to_owned();
-                    self.drop_conn(now, id, DownReason::Closed(Some(words)));
+                    let cause = "the connection attempt timed out".to_owned();
+                    self.drop_conn(now, id, DownReason::Closed(Some(cause)));
                 }
                 // RFC 4271 §6.5
                 Due::Hold => self.end(now, id, Fault::Notify(Notification::hold_timer_expired())),
@@ -369,8 +375,8 @@ impl Session {
             self.idle_until = None;
             self.failures = 0;
         }
-        if self.verdict.is_some_and(|at| at <= now) {
-            self.decide(now);
+        if self.collision_deadline.is_some_and(|at| at <= now) {
+            self.collision_timeout(now);
         }
         if self.retry.is_some_and(|at| at <= now) {
             self.retry = None;
@@ -384,16 +390,16 @@ impl Session {
             .find_map(|conn| Some((conn.id, conn.due(now)?)))
     }
 
-    /// The state follows from the connections.
-    pub(super) fn settle(&mut self) {
+    /// Derives the state from the connections.
+    pub(super) fn update_state(&mut self) {
         let furthest = self.connections.iter().map(|conn| conn.phase).max();
         let state = match furthest {
             Some(Phase::Established) => State::Established,
             Some(Phase::OpenConfirm | Phase::Confirmed) => State::OpenConfirm,
             Some(Phase::OpenSent) => State::OpenSent,
             Some(Phase::Connecting) => State::Connect,
-            None if self.enabled && !self.is_resting() => State::Active,
-            None => State::Idle, // stopped, or resting after too many prefixes
+            None if self.enabled && !self.in_idle_hold() => State::Active,
+            None => State::Idle, // stopped, or held down after exceeding the prefix limit
         };
         self.set_state(state);
     }
@@ -406,7 +412,7 @@ impl Session {
     }
 }
 
-/// How connections come up and end.
+/// Establishing and ending connections.
 impl Session {
     pub(super) fn came_up(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.conn_mut(id) else { return };
@@ -420,8 +426,8 @@ impl Session {
         self.push(Output::Up { conn: id, negotiated });
     }
 
-    /// Ends a connection for a fault; the session goes down with it if it was the established one. A fault of a
-    /// connection beside the established one is no part of the session's history.
+    /// Ends a connection because of a fault; if it is the established one, the session goes down. A fault of
+    /// a connection beside the established one does not count for the session.
     pub(super) fn end(&mut self, now: Instant, id: ConnId, fault: Fault) {
         let Some(phase) = self.conn(id).map(|conn| conn.phase) else {
             return;
@@ -435,16 +441,16 @@ impl Session {
                 if beside {
                     self.stats.refused += 1;
                 } else if phase > Phase::Connecting {
-                    self.stats.sent(now, &notification);
+                    self.stats.record_sent(now, &notification);
                 }
                 self.drop_conn(now, id, DownReason::Sent(notification));
             }
-            // The peer settled a collision; another connection goes on.
+            // The peer resolved a collision; another connection remains.
             Fault::Notified(notification)
                 if notification.code == code::CEASE
                     && notification.subcode == cease::COLLISION
                     && phase < Phase::Established
-                    && self.goes_on_without(id) =>
+                    && self.has_other_connection(id) =>
             {
                 self.stats.collisions += 1;
                 self.close_quietly(id);
@@ -452,18 +458,19 @@ impl Session {
             // RFC 4271 §6.4: a NOTIFICATION is never answered.
             Fault::Notified(notification) => {
                 if !beside {
-                    self.stats.got(now, &notification);
+                    self.stats.record_received(now, &notification);
                 }
                 self.drop_conn(now, id, DownReason::Received(notification));
             }
         }
     }
 
-    /// Ends a connection by our own will; an attempt that is not connected is dropped without a word.
-    fn end_for_good(&mut self, now: Instant, id: ConnId, notification: &Notification) {
+    /// Ends a connection by local decision; an attempt that is not connected is closed without a
+    /// NOTIFICATION.
+    fn end_with_hard_reset(&mut self, now: Instant, id: ConnId, notification: &Notification) {
         match self.conn(id) {
             Some(conn) if conn.phase > Phase::Connecting => {
-                let notification = for_good(conn, notification.clone());
+                let notification = hard_reset_if_negotiated(conn, notification.clone());
                 self.end(now, id, Fault::Notify(notification));
             }
             _ => self.close_quietly(id),
@@ -474,7 +481,7 @@ impl Session {
         if let Some(position) = self.connections.iter().position(|conn| conn.id == id) {
             let conn = self.connections.remove(position);
             self.push(Output::Close(id));
-            self.lost(now, &conn, reason);
+            self.connection_lost(now, &conn, reason);
         }
     }
 
@@ -483,15 +490,15 @@ impl Session {
         self.push(Output::Close(id));
     }
 
-    /// A connection is gone, and not by our choice between two: a failure, unless it had been up for long.
-    fn lost(&mut self, now: Instant, conn: &Connection, reason: DownReason) {
+    /// A connection ended other than by collision: a failure, unless it was established for long.
+    fn connection_lost(&mut self, now: Instant, conn: &Connection, reason: DownReason) {
         let was_up = conn.phase == Phase::Established;
         if self.is_beside_established(conn.id) {
             return;
         }
         if was_up {
             let since = self.stats.since.replace(now).unwrap_or(now);
-            if now.saturating_duration_since(since) >= STABLE {
+            if now.saturating_duration_since(since) >= STABLE_AFTER {
                 self.failures = 0;
             }
         }
@@ -499,11 +506,11 @@ impl Session {
         if conn.sent.is_some() {
             self.offer = self.offer.after(&self.config, &reason);
         }
-        if !was_up && matches!(reason, DownReason::Closed(_)) && self.goes_on_without(conn.id) {
-            return; // one of two: the other is on its way
+        if !was_up && matches!(reason, DownReason::Closed(_)) && self.has_other_connection(conn.id) {
+            return; // the other connection continues
         }
         let kept = Self::retained(conn, &reason);
-        self.stats.down(now, &reason, was_up);
+        self.stats.record_down(now, &reason, was_up);
         self.push(Output::Down {
             was_up,
             reason,
@@ -513,13 +520,13 @@ impl Session {
         });
     }
 
-    /// Whether this connection is not the established one, and there is one.
+    /// Whether another connection is the established one.
     fn is_beside_established(&self, id: ConnId) -> bool {
         self.established().is_some_and(|conn| conn.id != id)
     }
 
-    /// Whether another connection is there.
-    fn goes_on_without(&self, id: ConnId) -> bool {
+    /// Whether another connection exists.
+    fn has_other_connection(&self, id: ConnId) -> bool {
         self.others(id).any(|conn| conn.phase > Phase::Connecting)
     }
 
@@ -533,7 +540,7 @@ impl Session {
     }
 }
 
-/// The parts, for the other files.
+/// Accessors for the other files of this module.
 impl Session {
     pub(super) fn config(&self) -> &SessionConfig {
         &self.config

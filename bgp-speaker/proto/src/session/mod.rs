@@ -1,12 +1,27 @@
-//! A peer's life: the RFC 4271 §8 state machine, its two possible connections, OPEN negotiation and timers.
+//! BGP sessions: the state machine of RFC 4271 §8, up to two connections, OPEN negotiation and timers.
 //!
-//! [`Session`] is sans-IO. The shell tells it what happened ([`Input`]) and does what it says
-//! ([`Output`]). It owns the codec context that the OPENs negotiated and the hold and keepalive
-//! timers, so that a busy RIB cannot kill a session and an OPEN cannot race decoding. It never sees
-//! the RIB: routes leave as [`crate::wire::RouteBatch`].
+//! [`Session`] is sans-IO: the caller passes events as [`Input`] and performs each [`Output`]. It owns the
+//! negotiated codec parameters and all timers, so that a busy RIB cannot let a session expire and decoding
+//! always follows the OPEN. It does not depend on the RIB: routes leave as [`crate::wire::RouteBatch`].
 //!
-//! It panics on nothing and fails on nothing: a fault of the peer becomes a NOTIFICATION, a close and
-//! a [`DownReason`].
+//! Nothing here panics or fails: a fault of the peer becomes a NOTIFICATION, a close and a [`DownReason`].
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//!
+//! use bgp_proto::session::{Input, Output, Session, SessionConfig, State};
+//! use bgp_proto::types::{Asn, FamilySet, HoldTime, RouterId};
+//!
+//! let config = SessionConfig {
+//!     graceful_restart: Some(120), // seconds
+//!     ..SessionConfig::new(Asn(64512), Asn(65001), RouterId::new(0x0A00_0002).unwrap())
+//! };
+//! let mut session = Session::new(config, 1);
+//! session.handle(Instant::now(), Input::Start);
+//! assert!(matches!(session.poll_output(), Some(Output::Connect(_))));
+//! assert!(matches!(session.poll_output(), Some(Output::State(State::Connect))));
+//! assert!(session.poll_timeout().is_some()); // the connection attempt has a time limit
+//! ```
 
 mod collision;
 mod connection;
@@ -28,131 +43,153 @@ use ::bytes::{Bytes, BytesMut};
 use crate::types::{Asn, Family, FamilySet, HoldTime, RouterId};
 use crate::wire::{Capability, Notification, Refresh, RouteBatch};
 
-/// What a session is configured with.
+/// Configuration of a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SessionConfig {
     /// Our AS number towards this peer.
     pub local_asn: Asn,
     /// The AS number the peer must have.
     pub remote_asn: Asn,
-    /// Our identifier.
+    /// Our BGP identifier.
     pub router_id: RouterId,
     /// Families that we offer.
     pub families: FamilySet,
-    /// Hold time that we offer; the lower of both sides holds (RFC 4271 §4.2).
+    /// Hold time that we offer; the lower of both sides is used (RFC 4271 §4.2).
     pub hold_time: HoldTime,
-    /// Delay between connection attempts (RFC 4271 §10), jittered by 0.75–1.
+    /// Time between connection attempts (RFC 4271 §10), jittered by 0.75–1.
     pub connect_retry: Duration,
-    /// Wait for the peer to connect.
+    /// Do not open connections; wait for the peer.
     pub passive: bool,
-    /// How long the peer shall keep our routes after the connection is gone without a NOTIFICATION, in
-    /// seconds, 1–4095 (RFC 4724 §3); `None`: not at all, and we keep none of its.
+    /// Restart time that we offer: how long the peer retains our routes after a connection was lost without a
+    /// NOTIFICATION, in seconds, 1–4095 (RFC 4724 §3). `None`: no graceful restart in either direction.
     pub graceful_restart: Option<u16>,
-    /// Routes outlive a NOTIFICATION too, other than a Hard Reset, if the peer agrees (RFC 8538 §2, the N bit).
-    /// Only with `graceful_restart`.
+    /// Retain routes after a NOTIFICATION other than a Hard Reset too, if the peer agrees (RFC 8538 §2, the N
+    /// bit). Only with `graceful_restart`.
     pub restart_on_notification: bool,
-    /// Until then, first OPENs say that this speaker restarts (RFC 4724 §3, the R bit); `None`: it has started for the
-    /// first time, or long ago. The same for all sessions of a process and at all times, so that it is no change of the
-    /// configuration.
+    /// Until this time first OPENs say that this speaker restarts (RFC 4724 §3, the R bit); `None`: first
+    /// start, or long ago. It is the same for all sessions of a process and does not change, so that it never
+    /// counts as a configuration change.
     pub restarting_until: Option<Instant>,
-    /// The kernel's routes of the process before this one were there and were kept (RFC 4724 §3, the F bit of first OPENs;
-    /// RFC 9494 §3.1). Later OPENs say that they are kept, since they do not go with a session.
+    /// The kernel routes of the previous process were preserved (RFC 4724 §3, the F bit of first OPENs; RFC
+    /// 9494 §3.1). Later OPENs always set F, since the end of a session does not remove kernel routes.
     pub forwarding_preserved: bool,
-    /// Capabilities offered beyond families, 4-octet AS and route refresh.
+    /// Capabilities to offer in addition to families, 4-octet AS and route refresh.
     pub extra_capabilities: Vec<Capability>,
 }
 
-/// One TCP connection (or attempt) of the session, numbered by the session for outgoing ones and by the
-/// shell for incoming ones, from separate ranges.
+impl SessionConfig {
+    /// A session for both families with the default hold time, a connect-retry time of 5 s and without
+    /// graceful restart.
+    #[must_use]
+    pub fn new(local_asn: Asn, remote_asn: Asn, router_id: RouterId) -> Self {
+        Self {
+            local_asn,
+            remote_asn,
+            router_id,
+            families: FamilySet::ALL,
+            hold_time: HoldTime::DEFAULT,
+            connect_retry: Duration::from_secs(5),
+            passive: false,
+            graceful_restart: None,
+            restart_on_notification: false,
+            restarting_until: None,
+            forwarding_preserved: true,
+            extra_capabilities: Vec::new(),
+        }
+    }
+}
+
+/// A TCP connection, or an attempt to open one. The session numbers outgoing ones, the caller numbers
+/// incoming ones from a separate range.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnId(pub u64);
 
-/// RFC 4271 §8.2.2.
+/// State of the session (RFC 4271 §8.2.2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum State {
-    /// Not trying.
+    /// Stopped.
     #[default]
     Idle,
     /// Connecting.
     Connect,
-    /// Waiting to connect or to be connected to.
+    /// Waiting to connect, or for the peer to connect.
     Active,
     /// OPEN sent.
     OpenSent,
-    /// OPEN accepted, KEEPALIVE awaited.
+    /// OPEN accepted, waiting for KEEPALIVE.
     OpenConfirm,
-    /// Routes flow.
+    /// Routes are exchanged.
     Established,
 }
 
-/// What happened.
+/// An input of the session.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// The operator wants the session (RFC 4271 events 1, 3).
+    /// Start the session (RFC 4271 events 1, 3).
     Start,
-    /// The same, but the peer has this long to connect before we do. Where both sides know who is to connect, most sessions need one
-    /// connection instead of two, of which one loses the collision (RFC 4271 §6.8).
+    /// Start the session, but let the peer connect first for this time. If both sides agree on who connects,
+    /// most sessions need one connection instead of two, one of which loses the collision (RFC 4271 §6.8).
     StartAfter(Duration),
-    /// The operator does not want it (events 2, 8): Cease with this subcode (RFC 4486) and text (RFC 9003).
+    /// Stop the session (events 2, 8): Cease with this subcode (RFC 4486) and text (RFC 9003).
     Stop {
         /// Cease subcode.
         subcode: u8,
-        /// Shutdown communication. What is longer than 255 octets is cut between characters; whoever takes it from a
-        /// person asks [`crate::wire::check_shutdown_message`] before. What was sent stands in [`Stats::last_sent`].
+        /// Shutdown communication. Text beyond 255 octets is cut between characters;
+        /// [`crate::wire::check_shutdown_message`] checks the length. [`Stats::last_sent`] holds what was sent.
         message: String,
     },
-    /// Close at once without a NOTIFICATION, so that the peer keeps our routes (RFC 4724 §4).
+    /// Close without a NOTIFICATION, so that the peer retains our routes (RFC 4724 §4).
     Abandon,
-    /// An outgoing attempt succeeded (event 17) or a connection came in (event 16).
+    /// An outgoing attempt succeeded (event 17), or the peer opened a connection (event 16).
     Connected {
-        /// Which.
+        /// The connection.
         conn: ConnId,
         /// True when the peer opened it.
         incoming: bool,
     },
     /// The connection failed or closed (event 18).
     Closed {
-        /// Which.
+        /// The connection.
         conn: ConnId,
-        /// The system's words, if any.
+        /// The system's error, if any.
         error: Option<String>,
     },
-    /// Bytes arrived; the session takes whole messages out of the buffer and leaves the rest.
+    /// Data arrived. The session removes whole messages from the buffer and leaves the rest.
     Received {
-        /// Which.
+        /// The connection.
         conn: ConnId,
         /// The connection's read buffer.
         buf: &'a mut BytesMut,
     },
-    /// The shell wrote to the established peer (UPDATEs or ours): restarts the keepalive timer (RFC 4271 §4.4)
-    /// and the send hold timer (RFC 9687).
+    /// Data was written to the established peer (UPDATEs or messages of the session): restarts the keepalive
+    /// timer (RFC 4271 §4.4) and the send hold timer (RFC 9687).
     Wrote,
-    /// Bytes of the established peer wait unread, because the shell cannot take them now: the peer lives, and the
-    /// hold timer restarts. So our own congestion is never taken for the peer's death.
+    /// Data of the established peer waits unread, because the caller is congested: restarts the hold timer,
+    /// so that local congestion is not mistaken for a dead peer.
     Unread,
-    /// The clock reached `poll_timeout`, or just a poke.
+    /// The time of `poll_timeout` is reached.
     Tick,
-    /// Send this ROUTE-REFRESH if the session is up and the peer knows it.
+    /// Send this ROUTE-REFRESH if the session is established and the peer supports it.
     SendRefresh(Refresh),
-    /// Something outside the session ends it (maximum prefixes: Cease/1; BFD: Cease/10): send and close.
+    /// End the session for an external reason (maximum prefixes: Cease/1; BFD: Cease/10).
     Fail {
-        /// What to send.
+        /// The NOTIFICATION to send.
         notification: Notification,
-        /// Neither connect nor accept for so long; zero: go on as after any failure.
+        /// Neither connect nor accept for this time; zero: retry as after any failure.
         idle_for: Duration,
     },
 }
 
-/// Why a session is down, or never came up.
+/// Why a session went down, or did not come up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DownReason {
-    /// We sent this.
+    /// We sent this NOTIFICATION.
     Sent(Notification),
-    /// The peer sent this.
+    /// The peer sent this NOTIFICATION.
     Received(Notification),
     /// The connection closed without a NOTIFICATION.
     Closed(Option<String>),
-    /// We closed without a NOTIFICATION (restart).
+    /// We closed without a NOTIFICATION, for a restart.
     Abandoned,
 }
 
@@ -168,40 +205,41 @@ impl std::fmt::Display for DownReason {
     }
 }
 
-/// What to do, in this order. After [`Output::Close`] a connection's number is not used again.
+/// An output of the session; outputs are performed in order. After [`Output::Close`] the connection's number
+/// is not used again.
 #[derive(Debug)]
 pub enum Output {
     /// Open a TCP connection to the peer.
     Connect(ConnId),
     /// Write these bytes.
     Send {
-        /// On which connection.
+        /// The connection.
         conn: ConnId,
-        /// A whole number of messages.
+        /// One or more whole messages.
         bytes: Bytes,
     },
-    /// Flush what is queued, then close.
+    /// Write queued messages, then close.
     Close(ConnId),
-    /// The FSM moved.
+    /// The state changed.
     State(State),
-    /// Established on this connection; all others were closed before.
+    /// Established on this connection; all others are closed.
     Up {
-        /// The connection that routes use from now on.
+        /// The connection that carries routes from now on.
         conn: ConnId,
-        /// What the OPENs agreed on.
+        /// What was negotiated.
         negotiated: Box<Negotiated>,
     },
-    /// The session left Established, or an attempt failed with a reason worth showing.
+    /// The session left Established, or a connection attempt failed.
     Down {
-        /// True when it had been Established: its routes go.
+        /// True when it was Established: its routes are removed or retained.
         was_up: bool,
         /// Why.
         reason: DownReason,
-        /// Families whose routes are to be kept for now, because the peer restarts (RFC 4724 §4.2).
+        /// Families whose routes are retained because the peer restarts (RFC 4724 §4.2).
         retain: FamilySet,
-        /// For how long at the most: the restart time of the peer.
+        /// For how long at most: the peer's restart time.
         retain_for: Duration,
-        /// For how long after that, as long-lived stale routes (RFC 9494 §4.2), family by family.
+        /// For how long after that as long-lived stale routes (RFC 9494 §4.2), by family.
         retain_longer: Vec<(Family, Duration)>,
     },
     /// Routes from the peer.

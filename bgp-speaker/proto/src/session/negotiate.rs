@@ -1,29 +1,29 @@
-//! What two OPENs agree on (RFC 4271 §4.2, RFC 5492, RFC 4760, RFC 6793, RFC 7911, RFC 8654, RFC 8950).
+//! OPEN negotiation (RFC 4271 §4.2, RFC 5492, RFC 4760, RFC 6793, RFC 7911, RFC 8654, RFC 8950).
 //!
-//! Owns our own OPEN, the checks of the peer's that need the configuration, and [`Negotiated`]. What can be
-//! judged without the configuration (version, hold time, identifier zero) is `wire`'s. Graceful restart is not
-//! negotiated but told: its values stand in [`Negotiated::remote`].
+//! Builds our OPEN, checks the peer's OPEN against the configuration, and combines both into [`Negotiated`].
+//! Checks that need no configuration (version, hold time, identifier zero) are in `wire`. The values of
+//! graceful restart are not negotiated; they are in [`Negotiated::remote`].
 
 use super::{DownReason, SessionConfig};
 use crate::types::{Family, FamilySet, HoldTime, RouterId};
 use crate::wire::{AddPathDirection, Capability, GracefulRestart, Notification, Open, code, open_error};
 
-/// The outcome of a successful OPEN exchange.
+/// The result of a successful OPEN exchange.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Negotiated {
     /// Our OPEN.
     pub local: Open,
     /// The peer's OPEN.
     pub remote: Open,
-    /// The lower of both hold times; zero means no timers.
+    /// The lower of both hold times; zero: no timers.
     pub hold_time: HoldTime,
-    /// Families that both sides offered. Without any multiprotocol capability: IPv4 (RFC 4760 §8).
+    /// Families that both sides offered. Without a multiprotocol capability: IPv4 (RFC 4760 §8).
     pub families: FamilySet,
     /// AS numbers have four octets on this session (RFC 6793).
     pub four_octet_as: bool,
-    /// The peer answers ROUTE-REFRESH (RFC 2918).
+    /// ROUTE-REFRESH is supported (RFC 2918).
     pub refresh: bool,
-    /// With BoRR and EoRR (RFC 7313).
+    /// BoRR and EoRR are supported (RFC 7313).
     pub enhanced_refresh: bool,
     /// Messages up to 65535 octets (RFC 8654).
     pub extended_message: bool,
@@ -31,45 +31,46 @@ pub struct Negotiated {
     pub add_path_receive: FamilySet,
     /// Families in which we send path identifiers.
     pub add_path_send: FamilySet,
-    /// Families whose next hop may be IPv6 for IPv4 prefixes (RFC 8950).
+    /// Families in which IPv4 prefixes may have an IPv6 next hop (RFC 8950).
     pub extended_next_hop: FamilySet,
-    /// Families in which the peer takes long-lived stale routes (RFC 9494 §4.1).
+    /// Families in which the peer accepts long-lived stale routes (RFC 9494 §4.1).
     pub long_lived: FamilySet,
 }
 
 impl Negotiated {
-    /// The identifier of the peer.
+    /// The peer's BGP identifier.
     #[must_use]
     pub fn remote_id(&self) -> RouterId {
         self.remote.router_id
     }
 
-    /// Whether the family is up on this session.
+    /// Whether the session carries the family.
     #[must_use]
     pub fn carries(&self, family: Family) -> bool {
         self.families.contains(family)
     }
 }
 
-/// How much our OPEN offers.
+/// The capabilities that our OPEN offers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) enum Offer {
-    /// All that the configuration says.
+pub(super) enum OpenOffer {
+    /// All configured capabilities.
     #[default]
     Full,
-    /// Families and the 4-octet AS number.
+    /// Multiprotocol and 4-octet AS.
     Essential,
-    /// No optional parameter at all.
+    /// No optional parameters.
     Bare,
 }
 
-impl Offer {
-    /// What to offer after a connection ended: less, once, when the peer refused what we offered (RFC 5492 §3),
-    /// and everything again after that.
+impl OpenOffer {
+    /// What to offer after a connection ended: less, once, if the peer refused our capabilities (RFC 5492
+    /// §3), otherwise everything.
     ///
-    /// Only Unsupported Optional Parameter asks for an OPEN without capabilities; that is a session of IPv4 alone, so it
-    /// is not tried without IPv4. Unsupported Capability means by the RFC that the peer misses something, but
-    /// some speakers send it for what they do not know: then the essential ones may please them.
+    /// Only Unsupported Optional Parameter leads to an OPEN without capabilities. Such a session carries IPv4
+    /// only, so it is not tried without IPv4. By the RFC, Unsupported Capability means that the peer misses a
+    /// capability, but some speakers send it for unknown ones: then only the essential capabilities are
+    /// offered.
     pub(super) fn after(self, config: &SessionConfig, reason: &DownReason) -> Self {
         let DownReason::Received(notification) = reason else {
             return Self::Full;
@@ -85,9 +86,9 @@ impl Offer {
         }
     }
 
-    /// Our OPEN with so much in it.
-    pub(super) fn open(self, config: &SessionConfig, beginning: Beginning) -> Open {
-        let mut open = our_open(config, beginning);
+    /// Our OPEN with the capabilities of this offer.
+    pub(super) fn open(self, config: &SessionConfig, restart_bits: RestartBits) -> Open {
+        let mut open = local_open(config, restart_bits);
         open.capabilities.retain(|capability| match self {
             Self::Full => true,
             Self::Essential => matches!(
@@ -100,23 +101,23 @@ impl Offer {
     }
 }
 
-/// What our OPEN says of the time before it (RFC 4724 §3).
+/// The restart flags of our OPEN (RFC 4724 §3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Beginning {
-    /// R: this speaker has just restarted.
+pub struct RestartBits {
+    /// R: this speaker has restarted.
     pub restarting: bool,
-    /// F: the kernel kept our routes since the last session.
+    /// F: the kernel preserved our routes.
     pub forwarding_preserved: bool,
 }
 
-/// Our OPEN: the families we offer, 4-octet AS, route refresh (both kinds), extended messages, graceful restart, and
-/// what the configuration adds.
+/// Our OPEN: families, 4-octet AS, route refresh (both kinds), extended messages, graceful restart, and
+/// configured capabilities.
 #[must_use]
-pub fn our_open(config: &SessionConfig, beginning: Beginning) -> Open {
-    let Beginning {
+pub fn local_open(config: &SessionConfig, restart_bits: RestartBits) -> Open {
+    let RestartBits {
         restarting,
         forwarding_preserved,
-    } = beginning;
+    } = restart_bits;
     let mut capabilities: Vec<Capability> = config.families.iter().map(Capability::Multiprotocol).collect();
     capabilities.extend([
         Capability::RouteRefresh,
@@ -139,7 +140,7 @@ pub fn our_open(config: &SessionConfig, beginning: Beginning) -> Open {
     capabilities.extend(config.extra_capabilities.iter().cloned());
     for capability in &mut capabilities {
         if let Capability::LongLivedGracefulRestart(families) = capability {
-            // RFC 9494 §3.1: F means the same there.
+            // RFC 9494 §3.1: F has the same meaning there.
             families
                 .iter_mut()
                 .for_each(|family| family.forwarding &= forwarding_preserved);
@@ -153,21 +154,21 @@ pub fn our_open(config: &SessionConfig, beginning: Beginning) -> Open {
     }
 }
 
-/// Checks the peer's OPEN against the configuration and joins both.
+/// Checks the peer's OPEN against the configuration and combines both.
 ///
 /// # Errors
 /// The NOTIFICATION to send: Bad Peer AS, Bad BGP Identifier (RFC 6286 §2.2), or Unsupported Capability with
 /// the families that we offer when none is common (RFC 5492 §5).
 pub fn negotiate(config: &SessionConfig, local: &Open, remote: &Open) -> Result<Negotiated, Notification> {
-    // RFC 4271 §6.2: an AS number that is not the configured one.
+    // RFC 4271 §6.2: the AS number must be the configured one.
     if remote.asn != config.remote_asn {
         return Err(Notification::bad_peer_as());
     }
-    // RFC 6286 §2.2: within an AS, identifiers must differ.
+    // RFC 6286 §2.2: within an AS, identifiers are unique.
     if config.local_asn == config.remote_asn && remote.router_id == config.router_id {
         return Err(Notification::bad_identifier());
     }
-    // RFC 4760 §8: only what both sides offer.
+    // RFC 4760 §8: only families that both sides offer.
     let families = config
         .families
         .intersection(local.families())
@@ -177,11 +178,11 @@ pub fn negotiate(config: &SessionConfig, local: &Open, remote: &Open) -> Result<
         return Err(Notification::unsupported_capability(&missing));
     }
     let both = |pick: fn(&Open) -> bool| pick(local) && pick(remote);
-    // RFC 7911 §4: one side must be able to send what the other is able to receive.
-    let add_path = |ours: fn(AddPathDirection) -> bool, theirs: fn(AddPathDirection) -> bool| {
+    // RFC 7911 §4: one side must be able to send, the other to receive.
+    let add_path = |local_side: fn(AddPathDirection) -> bool, remote_side: fn(AddPathDirection) -> bool| {
         families
             .iter()
-            .filter(|family| ours(local.add_path(*family)) && theirs(remote.add_path(*family)))
+            .filter(|family| local_side(local.add_path(*family)) && remote_side(remote.add_path(*family)))
             .collect()
     };
     Ok(Negotiated {
@@ -191,8 +192,8 @@ pub fn negotiate(config: &SessionConfig, local: &Open, remote: &Open) -> Result<
         refresh: both(Open::route_refresh),
         enhanced_refresh: both(Open::enhanced_refresh),
         extended_message: both(Open::extended_message),
-        add_path_receive: add_path(|ours| ours.receive, |theirs| theirs.send),
-        add_path_send: add_path(|ours| ours.send, |theirs| theirs.receive),
+        add_path_receive: add_path(|local_side| local_side.receive, |remote_side| remote_side.send),
+        add_path_send: add_path(|local_side| local_side.send, |remote_side| remote_side.receive),
         extended_next_hop: local
             .extended_next_hop()
             .intersection(remote.extended_next_hop())

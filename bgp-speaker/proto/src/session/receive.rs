@@ -1,23 +1,21 @@
-//! What each message of the peer means in each state (RFC 4271 §8.2.2, events 19–28; RFC 6608; RFC 7313).
-//!
-//! Cuts messages out of the read buffer and gives each its answer:
+//! Processing of received messages in each state (RFC 4271 §8.2.2, events 19–28; RFC 6608; RFC 7313).
 //!
 //! | message | OpenSent | OpenConfirm | Established |
 //! |---|---|---|---|
-//! | OPEN | negotiate, KEEPALIVE | FSM error 5/2 | 5/3 |
-//! | KEEPALIVE | 5/1 | established | hold timer |
-//! | UPDATE | 5/1 | 5/2 | hold timer, routes |
-//! | ROUTE-REFRESH | 5/1 | 5/2 | refresh |
+//! | OPEN | negotiate, send KEEPALIVE | FSM error 5/2 | 5/3 |
+//! | KEEPALIVE | 5/1 | established | restart hold timer |
+//! | UPDATE | 5/1 | 5/2 | restart hold timer, output routes |
+//! | ROUTE-REFRESH | 5/1 | 5/2 | output refresh |
 //! | NOTIFICATION | close | close | close |
 //!
-//! An UPDATE on a connection that waits for the peer's verdict (see `collision`) is that verdict.
+//! An UPDATE on a connection that waits for the peer's decision (see `collision`) shows that the peer
+//! established it.
 //!
-//! Bounds: a batch is handed out when it holds [`BATCH`] entries; requests for refresh are told once per call
-//! and family, however many there were. Nothing of the peer is kept but the unfinished message in the
-//! shell's buffer.
+//! Bounds: a batch is output when it holds [`BATCH`] entries; refresh requests are output once per call and
+//! family. Only the unfinished message in the caller's buffer is kept.
 //!
-//! Deviations: NOTIFICATION is never answered, not even where RFC 4271 §8.2.2 counts it as an FSM error
-//! (event 25 in OpenSent; §6.4 wins). One that is too short to be one is a header error (§6.1).
+//! Deviations: a NOTIFICATION is never answered, also where RFC 4271 §8.2.2 treats it as an FSM error (event
+//! 25 in OpenSent; §6.4 takes precedence). A NOTIFICATION that is too short is a header error (§6.1).
 
 use std::time::Instant;
 
@@ -34,22 +32,22 @@ use crate::wire::{
     keepalive, whole_message,
 };
 
-/// Prefixes, operations and issues after which a batch is handed out; one UPDATE may exceed it.
+/// Prefixes, operations and issues after which a batch is output; a single UPDATE may exceed it.
 const BATCH: usize = 4096;
 
 impl Session {
     pub(super) fn received(&mut self, now: Instant, id: ConnId, buf: &mut BytesMut) {
-        let mut asked = FamilySet::EMPTY;
+        let mut requested = FamilySet::EMPTY;
         loop {
             let Some(extended) = self.conn(id).map(|conn| conn.extended) else {
-                buf.clear(); // closed, perhaps by the message before
+                buf.clear(); // closed, perhaps by the previous message
                 break;
             };
             let step = cut_frame(buf, extended)
                 .map_err(Fault::from)
                 .and_then(|frame| match frame {
                     None => Ok(false),
-                    Some(frame) => self.message(now, id, &frame, &mut asked).map(|()| true),
+                    Some(frame) => self.message(now, id, &frame, &mut requested).map(|()| true),
                 });
             match step {
                 Ok(true) => {}
@@ -62,9 +60,9 @@ impl Session {
         }
         self.emit_batch();
         if self.negotiated().is_none() {
-            return; // the session ended in the meantime
+            return; // the session ended meanwhile
         }
-        for family in asked.iter() {
+        for family in requested.iter() {
             let kind = RefreshKind::Request;
             self.push(Output::Refresh(Refresh { family, kind }));
         }
@@ -75,7 +73,7 @@ impl Session {
         now: Instant,
         id: ConnId,
         frame: &Frame,
-        asked: &mut FamilySet,
+        requested: &mut FamilySet,
     ) -> Result<(), Fault> {
         self.stats_mut().message_in(frame.kind);
         let Some(phase) = self.conn(id).map(|conn| conn.phase) else {
@@ -103,11 +101,11 @@ impl Session {
                 Ok(())
             }
             (Phase::Confirmed, MessageKind::Update | MessageKind::Refresh) => {
-                self.establish(now, id); // the peer has
-                self.routing_message(now, id, frame, asked)
+                self.establish(now, id); // the peer has established it
+                self.routing_message(now, id, frame, requested)
             }
             (Phase::Established, MessageKind::Update | MessageKind::Refresh) => {
-                self.routing_message(now, id, frame, asked)
+                self.routing_message(now, id, frame, requested)
             }
         }
     }
@@ -117,13 +115,13 @@ impl Session {
         now: Instant,
         id: ConnId,
         frame: &Frame,
-        asked: &mut FamilySet,
+        requested: &mut FamilySet,
     ) -> Result<(), Fault> {
         if frame.kind == MessageKind::Update {
             self.restart_hold(now, id); // RFC 4271 §8.2.2, event 27
             self.update(id, &frame.body)
         } else {
-            self.refresh(&frame.body, asked)
+            self.refresh(&frame.body, requested)
         }
     }
 
@@ -139,8 +137,8 @@ impl Session {
         Ok(())
     }
 
-    /// RFC 2918 §4, RFC 7313 §5: what was not negotiated is ignored.
-    fn refresh(&mut self, body: &[u8], asked: &mut FamilySet) -> Result<(), Fault> {
+    /// RFC 2918 §4, RFC 7313 §5: ignored unless negotiated.
+    fn refresh(&mut self, body: &[u8], requested: &mut FamilySet) -> Result<(), Fault> {
         let Some(refresh) = Refresh::decode(body)? else {
             return Ok(());
         };
@@ -149,9 +147,9 @@ impl Session {
         };
         let known = agreed.carries(refresh.family);
         match refresh.kind {
-            RefreshKind::Request if known && agreed.refresh => asked.insert(refresh.family),
+            RefreshKind::Request if known && agreed.refresh => requested.insert(refresh.family),
             RefreshKind::Begin | RefreshKind::End if known && agreed.enhanced_refresh => {
-                self.emit_batch(); // routes keep their place between BoRR and EoRR
+                self.emit_batch(); // keeps the order of routes, BoRR and EoRR
                 self.push(Output::Refresh(refresh));
             }
             _ => {}
@@ -159,7 +157,7 @@ impl Session {
         Ok(())
     }
 
-    /// RFC 4271 §6.2, §8.2.2 event 19: judges the peer's OPEN, settles a collision, confirms with KEEPALIVE.
+    /// RFC 4271 §6.2, §8.2.2 event 19: checks the peer's OPEN, resolves a collision, confirms with KEEPALIVE.
     fn open(&mut self, now: Instant, id: ConnId, body: &Bytes) -> Result<(), Fault> {
         let remote = Open::decode(body)?;
         let Some(local) = self.conn(id).and_then(|conn| conn.sent.clone()) else {

@@ -1,4 +1,4 @@
-//! Numbers and last words of a session, for people: what `podroute show` tells of a peer's life.
+//! Counters and last errors of a session, as shown by `podroute show`.
 
 use std::time::Instant;
 
@@ -32,42 +32,41 @@ impl MessageCounts {
         *counter += 1;
     }
 
-    /// All of them.
+    /// All messages.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.open + self.update + self.notification + self.keepalive + self.refresh
     }
 }
 
-/// Numbers and last words of a session, for people.
+/// Counters and last errors of a session.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
     /// Messages received.
     pub received: u64,
-    /// The same, by type.
+    /// Messages received, by type.
     pub messages_in: MessageCounts,
-    /// Messages that the session sent, by type. UPDATEs go from the engine to the connection and are not counted
-    /// here.
+    /// Messages sent by the session, by type. The engine's UPDATEs are not counted here.
     pub messages_out: MessageCounts,
-    /// Faults in UPDATEs that did not end the session (RFC 7606).
+    /// Errors in UPDATEs that did not end the session (RFC 7606).
     pub update_issues: u64,
-    /// Connections that we tried to open.
+    /// Outgoing connection attempts.
     pub attempts: u64,
-    /// Connections of the peer that we took.
+    /// Connections accepted from the peer.
     pub accepted: u64,
-    /// Connections of the peer that we refused.
+    /// Connections of the peer that were refused.
     pub refused: u64,
-    /// Connections given up because there was another one (RFC 4271 §6.8).
+    /// Connections closed because of a collision (RFC 4271 §6.8).
     pub collisions: u64,
-    /// How often the session came up.
+    /// Number of established sessions.
     pub established: u64,
     /// When the session last came up or went down.
     pub since: Option<Instant>,
-    /// Last NOTIFICATION we sent, other than to settle a collision.
+    /// Last NOTIFICATION sent, other than for a collision.
     pub last_sent: Option<Notification>,
     /// When.
     pub last_sent_at: Option<Instant>,
-    /// Last NOTIFICATION the peer sent, other than to settle a collision.
+    /// Last NOTIFICATION received, other than for a collision.
     pub last_received: Option<Notification>,
     /// When.
     pub last_received_at: Option<Instant>,
@@ -75,13 +74,13 @@ pub struct Stats {
     pub last_down: Option<DownReason>,
     /// When.
     pub last_down_at: Option<Instant>,
-    /// Why the last session ended that was established. Attempts that fail after it do not change this.
+    /// Why the last established session ended. Failed attempts do not change it.
     pub last_end: Option<DownReason>,
     /// When.
     pub last_end_at: Option<Instant>,
 }
 
-/// Which way a NOTIFICATION went.
+/// Direction of a NOTIFICATION.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Direction {
     /// From us.
@@ -96,17 +95,17 @@ impl Stats {
         self.messages_in.count(kind);
     }
 
-    pub(super) fn sent(&mut self, now: Instant, notification: &Notification) {
+    pub(super) fn record_sent(&mut self, now: Instant, notification: &Notification) {
         self.last_sent = Some(notification.clone());
         self.last_sent_at = Some(now);
     }
 
-    pub(super) fn got(&mut self, now: Instant, notification: &Notification) {
+    pub(super) fn record_received(&mut self, now: Instant, notification: &Notification) {
         self.last_received = Some(notification.clone());
         self.last_received_at = Some(now);
     }
 
-    pub(super) fn down(&mut self, now: Instant, reason: &DownReason, was_up: bool) {
+    pub(super) fn record_down(&mut self, now: Instant, reason: &DownReason, was_up: bool) {
         self.last_down = Some(reason.clone());
         self.last_down_at = Some(now);
         if was_up {
@@ -115,8 +114,8 @@ impl Stats {
         }
     }
 
-    /// The last NOTIFICATION of either side, other than to settle a collision, and when it was. Errors of connections
-    /// after it do not hide it.
+    /// The last NOTIFICATION in either direction, other than for a collision, and its time. Later connection
+    /// errors do not hide it.
     #[must_use]
     pub fn last_notification(&self) -> Option<(Direction, &Notification, Instant)> {
         let sent = self.last_sent.as_ref().zip(self.last_sent_at);

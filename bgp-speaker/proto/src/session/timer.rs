@@ -1,40 +1,42 @@
-//! How long everything waits: the fixed times, the jitter and the back-off, all from a seed.
+//! Fixed times, jitter and back-off, all derived from a seed.
 //!
 //! Only the keepalive and connect-retry timers are jittered (RFC 4271 §10); hold times are exact. The
-//! back-off between attempts takes the place of RFC 4271's ConnectRetryTimer and IdleHoldTimer: the first
-//! retry comes within 50 ms, so that a restarted peer is back at once, and only repeated failures wait
-//! longer, up to the configured connect-retry time.
+//! back-off between attempts replaces the ConnectRetryTimer and IdleHoldTimer of RFC 4271: the first retry
+//! comes within 50 ms, so that a restarted peer is back at once, and only repeated failures wait longer, up
+//! to the configured connect-retry time.
 //!
-//! Deviation: RFC 4271 §8.2.2 suggests 4 minutes for OPEN. A connection of the peer that says nothing takes a place
-//! that an honest one needs (in a listen range, or beside an established session), so it has
-//! [`INCOMING_OPEN_HOLD`]. Ours take nobody's place and keep the 4 minutes.
+//! Deviation: RFC 4271 §8.2.2 suggests 4 minutes for OPEN. A silent connection of the peer uses a resource
+//! that others need (a slot in a listen range, or the one connection beside an established session), so it
+//! has [`INCOMING_OPEN_HOLD`]. Outgoing connections keep the 4 minutes.
 
 use std::time::Duration;
 
-/// A connection of the peer must bring an OPEN within this time. Who connects sends OPEN at once, or at the latest when
-/// ours has come (DelayOpen); the time covers three retransmissions of a lost segment (1 + 2 + 4 s) and a busy peer.
+/// Time in which an incoming connection must bring an OPEN. A peer that connects sends OPEN at once, or at
+/// the latest after ours (DelayOpen); the time covers three retransmissions of a lost segment (1 + 2 + 4 s)
+/// and a busy peer.
 pub(super) const INCOMING_OPEN_HOLD: Duration = Duration::from_secs(15);
-/// RFC 4271 §8.2.2: hold time while waiting for OPEN on a connection of ours, and in OpenConfirm without a hold time.
+/// RFC 4271 §8.2.2: hold time while waiting for OPEN on an outgoing connection, and in OpenConfirm with hold
+/// time zero.
 pub(super) const OPEN_HOLD: Duration = Duration::from_secs(240);
-/// RFC 9687 §4: the send hold time is twice the hold time, but not below 8 minutes.
+/// RFC 9687 §4: the send hold time is twice the hold time, but at least 8 minutes.
 pub(super) const SEND_HOLD_MIN: Duration = Duration::from_secs(480);
 /// RFC 4271 §4.4: KEEPALIVEs must not be sent more often than once a second.
 pub(super) const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
-/// How long the peer has to close one of two connections that it decides about.
-pub(super) const VERDICT: Duration = Duration::from_secs(1);
-/// A session that was up so long has not failed, it has ended.
-pub(super) const STABLE: Duration = Duration::from_secs(30);
-/// A shorter connect-retry time would be a busy loop.
-pub(super) const SHORTEST: Duration = Duration::from_millis(100);
-/// No connect-retry time is longer, so that no sum overflows.
-pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Time that the peer has to close one of two connections.
+pub(super) const COLLISION_WAIT: Duration = Duration::from_secs(1);
+/// A session that was established for this time resets the back-off.
+pub(super) const STABLE_AFTER: Duration = Duration::from_secs(30);
+/// Shortest connect-retry time; a shorter one would be a busy loop.
+pub(super) const CONNECT_RETRY_MIN: Duration = Duration::from_millis(100);
+/// Longest connect-retry time; it keeps sums of times in range.
+pub(super) const CONNECT_RETRY_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// The first retry comes after 10–50 ms: spread, because the peer retries at the same moment.
-const FIRST: (u64, u64) = (10, 50);
-/// The second after so long; each further one waits twice as long.
-const SECOND: Duration = SHORTEST;
+/// The first retry comes after 10–50 ms, at random because the peer retries too.
+const FIRST_RETRY_MS: (u64, u64) = (10, 50);
+/// Wait before the second retry; each further one waits twice as long.
+const SECOND_RETRY: Duration = CONNECT_RETRY_MIN;
 
-/// A small generator (SplitMix64): enough to keep peers out of step, reproducible from its seed.
+/// A small generator (SplitMix64): keeps peers out of step, reproducible from its seed.
 #[derive(Clone, Debug)]
 pub(super) struct Jitter(u64);
 
@@ -57,20 +59,21 @@ impl Jitter {
         duration.mul_f64(f64::from(u16::try_from(thousandths).unwrap_or(1000)) / 1000.0)
     }
 
-    /// The wait before the next attempt, after so many failures in a row.
+    /// The wait before the next attempt, after this number of consecutive failures.
     pub(super) fn retry(&mut self, failures: u32, longest: Duration) -> Duration {
         match failures.checked_sub(2) {
-            None => Duration::from_millis(FIRST.0 + self.next() % (FIRST.1 - FIRST.0 + 1)),
+            None => Duration::from_millis(
+                FIRST_RETRY_MS.0 + self.next() % (FIRST_RETRY_MS.1 - FIRST_RETRY_MS.0 + 1),
+            ),
             Some(doublings) => {
-                let wait = SECOND.saturating_mul(1 << doublings.min(20));
+                let wait = SECOND_RETRY.saturating_mul(1 << doublings.min(20));
                 self.apply(wait.min(longest))
             }
         }
     }
 }
 
-/// RFC 4271 §4.4, §10: keepalives go out at a third of the hold time, jittered, but not more often than
-/// once a second.
+/// RFC 4271 §4.4, §10: a third of the hold time, jittered, but at least one second.
 pub(super) fn keepalive_interval(jitter: &mut Jitter, hold_time: Duration) -> Duration {
     jitter.apply(hold_time / 3).max(KEEPALIVE_MIN)
 }

@@ -10,20 +10,20 @@ pub struct Community(pub u32);
 impl Community {
     /// RFC 8326: lower the preference of this path.
     pub const GRACEFUL_SHUTDOWN: Community = Community(0xFFFF_0000);
-    /// RFC 9494 §4.
+    /// RFC 9494 §4: a long-lived stale route.
     pub const LLGR_STALE: Community = Community(0xFFFF_0006);
-    /// RFC 9494 §4.
+    /// RFC 9494 §4: not to be kept as a long-lived stale route.
     pub const NO_LLGR: Community = Community(0xFFFF_0007);
-    /// RFC 7999.
+    /// RFC 7999: discard traffic to this prefix.
     pub const BLACKHOLE: Community = Community(0xFFFF_029A);
-    /// RFC 1997: not beyond the AS.
+    /// RFC 1997: do not send outside the AS.
     pub const NO_EXPORT: Community = Community(0xFFFF_FF01);
-    /// RFC 1997: to nobody.
+    /// RFC 1997: do not send to any peer.
     pub const NO_ADVERTISE: Community = Community(0xFFFF_FF02);
-    /// RFC 1997: not to other (sub-)ASes.
+    /// RFC 1997: do not send to other (sub-)ASes.
     pub const NO_EXPORT_SUBCONFED: Community = Community(0xFFFF_FF03);
 
-    /// The well-known names, as written in policies and shown.
+    /// The well-known names, as used in policies and in output.
     pub const NAMES: [(&'static str, Community); 7] = [
         ("graceful-shutdown", Community::GRACEFUL_SHUTDOWN),
         ("llgr-stale", Community::LLGR_STALE),

@@ -1,20 +1,21 @@
-//! Extended communities (RFC 4360): route targets, route origins and link bandwidth by name, the others as octets.
+//! Extended communities (RFC 4360). Route targets, route origins and link bandwidth have names; others are
+//! shown as hexadecimal octets.
 
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-/// An extended community (RFC 4360): eight octets, kept as they came.
+/// An extended community (RFC 4360): eight octets as received.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ExtCommunity(pub u64);
 
-/// Set in the first octet of what must not cross an AS boundary (RFC 4360 §2).
+/// Set in the first octet of a community that must not cross an AS boundary (RFC 4360 §2).
 const NON_TRANSITIVE: u8 = 0x40;
 /// Sub-type of link bandwidth (draft-ietf-idr-link-bandwidth), of the two-octet AS type.
 const BANDWIDTH: u8 = 4;
 /// The name of link bandwidth.
 const BANDWIDTH_NAME: &str = "bandwidth";
-/// Sub-types that have names here (RFC 4360 §4, §5).
+/// Sub-types with names (RFC 4360 §4, §5).
 const EXT_NAMES: [(&str, u8); 2] = [("rt", 2), ("ro", 3)];
 
 impl ExtCommunity {
@@ -25,8 +26,8 @@ impl ExtCommunity {
         kind & NON_TRANSITIVE == 0
     }
 
-    /// Link bandwidth in octets per second (draft-ietf-idr-link-bandwidth), transitive or not; `None` for anything
-    /// else, and for what is no number of one or more.
+    /// Link bandwidth in octets per second (draft-ietf-idr-link-bandwidth), transitive or not. `None` for
+    /// other communities and for values below one or not finite.
     #[must_use]
     pub fn bandwidth(self) -> Option<f32> {
         let [kind, subtype, _, _, rate @ ..] = self.0.to_be_bytes();
@@ -82,8 +83,8 @@ pub struct ExtCommunityError(pub String);
 impl FromStr for ExtCommunity {
     type Err = ExtCommunityError;
 
-    /// An AS number up to 65535 takes the form with two octets for it and four for the number; a larger one the other
-    /// way round (RFC 5668).
+    /// An AS number up to 65535 is encoded in two octets with four octets for the number; a larger AS number
+    /// takes four octets and leaves two (RFC 5668).
     fn from_str(text: &str) -> Result<Self, ExtCommunityError> {
         parse(text).ok_or_else(|| ExtCommunityError(text.to_owned()))
     }

@@ -1,24 +1,24 @@
-//! AS numbers of four octets across speakers that know only two (RFC 6793 §4.2).
+//! 4-octet AS numbers through 2-octet speakers (RFC 6793 §4.2).
 //!
-//! Such a speaker sees AS_TRANS in AS_PATH and AGGREGATOR and passes the true numbers on in AS4_PATH and
-//! AS4_AGGREGATOR without understanding them. Here both are put together again.
+//! A 2-octet speaker sees AS_TRANS in AS_PATH and AGGREGATOR and forwards the real numbers in AS4_PATH and
+//! AS4_AGGREGATOR. This module merges both.
 
 use super::{Aggregator, AsPath, PathAttrs, SegmentKind};
 use crate::types::Asn;
 
-/// Takes AS4_PATH and AS4_AGGREGATOR into the attributes (RFC 6793 §4.2.3).
+/// Merges AS4_PATH and AS4_AGGREGATOR into the attributes (RFC 6793 §4.2.3).
 pub(super) fn merge(attrs: &mut PathAttrs, as4_path: Option<AsPath>, as4_aggregator: Option<Aggregator>) {
     let aggregator = attrs
-        .rare
+        .extra
         .as_deref_mut()
-        .and_then(|rare| rare.aggregator.as_mut());
+        .and_then(|extra| extra.aggregator.as_mut());
     if let Some(aggregator) = aggregator {
-        // RFC 6793 §4.2.3: another AS aggregated since, so that both attributes are stale.
+        // RFC 6793 §4.2.3: another AS aggregated since then, so both attributes are stale.
         if aggregator.asn != Asn::TRANS && as4_aggregator.is_some() {
             return;
         }
-        if let Some(true_one) = as4_aggregator {
-            *aggregator = true_one;
+        if let Some(actual) = as4_aggregator {
+            *aggregator = actual;
         }
     }
     if let Some(as4_path) = as4_path {
@@ -26,7 +26,7 @@ pub(super) fn merge(attrs: &mut PathAttrs, as4_path: Option<AsPath>, as4_aggrega
     }
 }
 
-/// The numbers of AS4_PATH with those in front that AS_PATH has more of (RFC 6793 §4.2.3).
+/// The numbers of AS4_PATH, preceded by those that only AS_PATH has (RFC 6793 §4.2.3).
 pub(super) fn merge_paths(as_path: &AsPath, as4_path: &AsPath) -> AsPath {
     // RFC 6793 §4.2.3: a longer AS4_PATH is ignored.
     let Some(mut missing) = as_path.hops().checked_sub(as4_path.hops()) else {
@@ -36,7 +36,7 @@ pub(super) fn merge_paths(as_path: &AsPath, as4_path: &AsPath) -> AsPath {
     for (kind, asns) in as_path.segments() {
         let asns: Vec<Asn> = asns.collect();
         let take = match kind {
-            // Confederation segments count nothing and come along while they lead or touch what comes.
+            // Confederation segments do not count; they are copied while they lead or adjoin copied segments.
             SegmentKind::ConfedSequence | SegmentKind::ConfedSet => asns.len(),
             SegmentKind::Set if missing > 0 => {
                 missing -= 1;
@@ -65,7 +65,7 @@ fn push_segment(wire: &mut Vec<u8>, kind: SegmentKind, asns: &[Asn]) {
         .for_each(|asn| wire.extend_from_slice(&asn.0.to_be_bytes()));
 }
 
-/// Appends a path; where one AS_SEQUENCE meets another that fits, they become one.
+/// Appends a path; two adjoining AS_SEQUENCEs are joined if the result fits.
 fn join(wire: &mut Vec<u8>, tail: &[u8]) {
     let joined = match (last_sequence(wire), tail) {
         (Some((at, have)), [2, more, ..]) => have.checked_add(*more).map(|count| (at, count)),
@@ -82,7 +82,7 @@ fn join(wire: &mut Vec<u8>, tail: &[u8]) {
     }
 }
 
-/// Where the last segment begins and its count, if it is an AS_SEQUENCE.
+/// Position and count of the last segment if it is an AS_SEQUENCE.
 fn last_sequence(wire: &[u8]) -> Option<(usize, u8)> {
     let mut at = 0;
     loop {

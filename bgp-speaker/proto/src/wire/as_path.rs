@@ -1,11 +1,11 @@
-//! AS_PATH (RFC 4271 §5.1.2, RFC 5065 segments, RFC 6793) kept in its 4-octet wire form.
+//! AS_PATH (RFC 4271 §5.1.2, RFC 5065 segments, RFC 6793) in its 4-octet wire form.
 //!
-//! One run of octets per path, already in the form that is sent to 4-octet peers. Only validated bytes
-//! get in, so that iteration never fails: a segment is type (1–4), count (1–255), count × 4 octets.
+//! A path is one run of octets, in the form that is sent to 4-octet peers. Only validated bytes are stored,
+//! so that iteration never fails: each segment is type (1–4), count (1–255), count × 4 octets.
 
 use std::fmt;
 
-use super::short::ShortBytes;
+use super::inline_bytes::InlineBytes;
 use crate::types::Asn;
 
 /// Kind of a path segment.
@@ -13,11 +13,11 @@ use crate::types::Asn;
 pub enum SegmentKind {
     /// AS_SET (1): counts as one hop.
     Set,
-    /// AS_SEQUENCE (2): each counts.
+    /// AS_SEQUENCE (2): each number counts as one hop.
     Sequence,
-    /// AS_CONFED_SEQUENCE (3): counts nothing (RFC 5065 §5.3).
+    /// AS_CONFED_SEQUENCE (3): does not count (RFC 5065 §5.3).
     ConfedSequence,
-    /// AS_CONFED_SET (4): counts nothing.
+    /// AS_CONFED_SET (4): does not count.
     ConfedSet,
 }
 
@@ -34,20 +34,20 @@ impl SegmentKind {
     }
 }
 
-/// What a walk over a path found that may be wrong, depending on where it comes from.
+/// Contents of a path that are errors in some contexts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Survey {
-    /// AS number 0 (RFC 7607).
+pub(super) struct SegmentFlags {
+    /// Contains AS number 0 (RFC 7607).
     pub(super) zero: bool,
-    /// Confederation segments (RFC 5065).
+    /// Contains confederation segments (RFC 5065).
     pub(super) confederation: bool,
 }
 
 /// An AS path. Empty for routes of our own AS.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct AsPath(ShortBytes);
+pub struct AsPath(InlineBytes);
 
-/// Why bytes are not an AS path.
+/// The bytes are not an AS path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MalformedAsPath;
 
@@ -61,7 +61,7 @@ fn kind_of(code: u8) -> Option<SegmentKind> {
     }
 }
 
-/// Splits the first segment off: kind, its numbers' bytes, the rest.
+/// Splits off the first segment: kind, its numbers, the rest.
 fn split_segment(bytes: &[u8], width: usize) -> Option<(SegmentKind, &[u8], &[u8])> {
     let (&[kind, count], rest) = bytes.split_first_chunk::<2>()?;
     let (numbers, rest) = rest.split_at_checked(usize::from(count) * width)?;
@@ -69,11 +69,11 @@ fn split_segment(bytes: &[u8], width: usize) -> Option<(SegmentKind, &[u8], &[u8
 }
 
 impl AsPath {
-    /// Takes wire bytes with 4-octet numbers (RFC 6793).
+    /// Decodes wire bytes with 4-octet numbers (RFC 6793).
     ///
     /// # Errors
-    /// [`MalformedAsPath`] for an unknown segment type, a segment of no numbers or a count beyond the bytes
-    /// (RFC 7606 §7.2: treat-as-withdraw).
+    /// [`MalformedAsPath`] for an unknown segment type, an empty segment or a count beyond the bytes (RFC
+    /// 7606 §7.2: treat-as-withdraw).
     pub fn from_wire4(bytes: &[u8]) -> Result<Self, MalformedAsPath> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -82,7 +82,7 @@ impl AsPath {
         Ok(Self(bytes.into()))
     }
 
-    /// Takes wire bytes with 2-octet numbers, as an old speaker sends them.
+    /// Decodes wire bytes with 2-octet numbers, as sent by a speaker without RFC 6793.
     ///
     /// # Errors
     /// As [`AsPath::from_wire4`].
@@ -104,21 +104,22 @@ impl AsPath {
         }
     }
 
-    /// What it takes beside itself.
+    /// Octets that the path allocates on the heap.
     pub(crate) fn heap_octets(&self) -> usize {
         self.0.heap_octets()
     }
 
     /// Looks for AS 0 and confederation segments.
-    pub(super) fn survey(&self) -> Survey {
-        let mut survey = Survey::default();
+    pub(super) fn segment_flags(&self) -> SegmentFlags {
+        let mut segment_flags = SegmentFlags::default();
         let mut rest: &[u8] = &self.0;
         while let Some((kind, numbers, tail)) = split_segment(rest, 4) {
-            survey.zero |= numbers.as_chunks::<4>().0.contains(&[0; 4]);
-            survey.confederation |= matches!(kind, SegmentKind::ConfedSequence | SegmentKind::ConfedSet);
+            segment_flags.zero |= numbers.as_chunks::<4>().0.contains(&[0; 4]);
+            segment_flags.confederation |=
+                matches!(kind, SegmentKind::ConfedSequence | SegmentKind::ConfedSet);
             rest = tail;
         }
-        survey
+        segment_flags
     }
 
     /// The path without its confederation segments (RFC 6793 §4.2.2, §6).
@@ -134,13 +135,14 @@ impl AsPath {
         Self(bytes.into())
     }
 
-    /// The bytes for a 4-octet peer.
+    /// The wire bytes for a 4-octet peer.
     #[must_use]
     pub fn wire4(&self) -> &[u8] {
         &self.0
     }
 
-    /// Appends the bytes for a 2-octet peer, AS_TRANS for numbers that do not fit; says whether any did not.
+    /// Appends the wire bytes for a 2-octet peer, with AS_TRANS for numbers that do not fit; returns whether
+    /// there was one.
     pub fn write_wire2(&self, out: &mut Vec<u8>) -> bool {
         let mut lossy = false;
         let mut rest: &[u8] = &self.0;
@@ -173,12 +175,12 @@ impl AsPath {
         })
     }
 
-    /// Every number in the path, nearest first.
+    /// All numbers of the path, nearest first.
     pub fn asns(&self) -> impl Iterator<Item = Asn> {
         self.segments().flat_map(|(_, asns)| asns)
     }
 
-    /// Length as the decision process counts it (RFC 4271 §9.1.2.2 a, RFC 5065 §5.3).
+    /// Length in the decision process (RFC 4271 §9.1.2.2 a, RFC 5065 §5.3).
     #[must_use]
     pub fn hops(&self) -> u32 {
         self.segments()
@@ -196,21 +198,22 @@ impl AsPath {
         self.asns().filter(|found| *found == asn).count()
     }
 
-    /// The AS that sent us the path: the first number of a leading AS_SEQUENCE.
+    /// The neighbor AS: the first number of a leading AS_SEQUENCE.
     #[must_use]
     pub fn neighbor(&self) -> Option<Asn> {
         let (kind, mut asns) = self.segments().next()?;
         (kind == SegmentKind::Sequence).then(|| asns.next()).flatten()
     }
 
-    /// The AS that originated the path: the last number of a trailing AS_SEQUENCE.
+    /// The origin AS: the last number of a trailing AS_SEQUENCE.
     #[must_use]
     pub fn origin(&self) -> Option<Asn> {
         let (kind, asns) = self.segments().last()?;
         (kind == SegmentKind::Sequence).then(|| asns.last()).flatten()
     }
 
-    /// Whether a confederation segment is in it (RFC 5065), malformed from an outside peer.
+    /// Whether the path has confederation segments (RFC 5065), which are malformed from outside a
+    /// confederation.
     #[must_use]
     pub fn has_confed_segments(&self) -> bool {
         self.segments()
@@ -223,8 +226,8 @@ impl AsPath {
         self.0.is_empty()
     }
 
-    /// The path with `asn` put in front `times` times (RFC 4271 §5.1.2 b), opening a new segment where the
-    /// leading one is no AS_SEQUENCE or would pass 255 numbers.
+    /// The path with `asn` prepended `times` times (RFC 4271 §5.1.2 b). A new segment is added if the first
+    /// one is no AS_SEQUENCE or is full (255 numbers).
     #[must_use]
     pub fn prepend(&self, asn: Asn, times: usize) -> Self {
         (0..times).fold(self.clone(), |path, _| path.prepend_once(asn))
@@ -248,8 +251,8 @@ impl AsPath {
         Self(bytes.into())
     }
 
-    /// The path with every number passed through `change`; `None` takes it out. A segment that loses its last
-    /// number goes.
+    /// The path with every number mapped by `change`; `None` removes the number. A segment without numbers is
+    /// removed.
     #[must_use]
     pub fn map(&self, mut change: impl FnMut(Asn) -> Option<Asn>) -> Self {
         let mut bytes = Vec::with_capacity(self.0.len());
@@ -268,7 +271,7 @@ impl AsPath {
         Self(bytes.into())
     }
 
-    /// A path of one AS_SEQUENCE; more than 255 numbers make several segments.
+    /// A path of one AS_SEQUENCE; more than 255 numbers need several segments.
     #[must_use]
     pub fn sequence(asns: &[Asn]) -> Self {
         asns.iter()

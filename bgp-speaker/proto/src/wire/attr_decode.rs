@@ -1,11 +1,11 @@
-//! Path attributes of one UPDATE, from bytes (RFC 4271 §4.3, §5; RFC 7606 §3–§7; RFC 6793 §4.2.3).
+//! Decoding of the path attributes of an UPDATE (RFC 4271 §4.3, §5; RFC 7606 §3–§7; RFC 6793 §4.2.3).
 //!
-//! One pass over the list: each attribute is framed, checked for order, flags, length and value, and put
-//! into the scan. Errors become issues with a verdict; the only errors that reset the session here are
-//! those about MP_REACH_NLRI and MP_UNREACH_NLRI, whose values are left to `update`.
+//! One pass over the list: each attribute is framed, checked for duplicates, flags, length and value, and
+//! stored in the scan. Errors become issues with an error action. Only errors of MP_REACH_NLRI and
+//! MP_UNREACH_NLRI end the session here; their values are decoded by `update`.
 //!
-//! Deviations: one issue per attribute and fault is reported of a message, so that a hostile message
-//! cannot fill memory.
+//! Deviation: a message reports each pair of attribute and fault once, so that a hostile message cannot fill
+//! memory.
 
 use std::net::Ipv4Addr;
 
@@ -13,8 +13,8 @@ use ::bytes::Bytes;
 
 use super::reader::{Parsed, octet, short, take};
 use super::{
-    Aggregator, AsPath, AttrFault, AttrIssue, Communities, DecodeContext, DecodeError, NextHop, Origin,
-    PartialSet, PathAttrs, RareAttrs, UnknownAttr, Verdict, as4,
+    Aggregator, AsPath, AttrFault, AttrIssue, Communities, DecodeContext, DecodeError, ErrorAction,
+    ExtraAttrs, NextHop, Origin, PartialSet, PathAttrs, UnknownAttr, as4,
 };
 use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, RouterId};
 
@@ -46,13 +46,13 @@ pub(super) mod code {
     pub(crate) const LARGE_COMMUNITIES: u8 = 32;
 }
 
-/// One attribute, framed.
+/// A framed attribute.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Attr<'a> {
     pub(super) flags: u8,
     pub(super) code: u8,
     pub(super) value: &'a [u8],
-    /// With flags, code and length, as a NOTIFICATION quotes it.
+    /// With flags, code and length, as quoted in a NOTIFICATION.
     pub(super) raw: &'a [u8],
 }
 
@@ -79,17 +79,17 @@ fn attr(input: &[u8]) -> Parsed<'_, Attr<'_>> {
     ))
 }
 
-/// A fault and what follows from it.
-type Judged = Result<(), (AttrFault, Verdict)>;
+/// A fault and its error action.
+type AttrResult = Result<(), (AttrFault, ErrorAction)>;
 
-const WITHDRAW: Verdict = Verdict::TreatAsWithdraw;
+const WITHDRAW: ErrorAction = ErrorAction::TreatAsWithdraw;
 
-/// Type codes below 256 as a bit set.
+/// A set of type codes.
 #[derive(Default)]
 struct Codes([u64; 4]);
 
 impl Codes {
-    /// Adds the code and says whether it was there.
+    /// Adds the code and returns whether it was in the set.
     fn replace(&mut self, code: u8) -> bool {
         let bit = 1u64 << (code & 63);
         let Some(word) = self.0.get_mut(usize::from(code >> 6)) else {
@@ -107,15 +107,15 @@ impl Codes {
     }
 }
 
-/// What the attribute list of one UPDATE says.
+/// Contents of the attribute list of an UPDATE.
 #[derive(Default)]
 pub(super) struct AttrScan<'a> {
     seen: Codes,
-    /// Attributes other than MP_UNREACH_NLRI (RFC 7606 §5.2).
+    /// Number of attributes other than MP_UNREACH_NLRI (RFC 7606 §5.2).
     pub(super) others: usize,
-    /// An attribute says treat-as-withdraw.
+    /// An attribute causes treat-as-withdraw.
     pub(super) withdraw: bool,
-    /// The first attribute that did, but for those merely unknown (RFC 7606 §5.2).
+    /// The first attribute that causes it, except for unrecognized ones (RFC 7606 §5.2).
     pub(super) offender: Option<(AttrFault, Attr<'a>)>,
     pub(super) mp_reach: Option<Attr<'a>>,
     pub(super) mp_unreach: Option<Attr<'a>>,
@@ -126,13 +126,13 @@ pub(super) struct AttrScan<'a> {
     local_pref: Option<u32>,
     atomic_aggregate: bool,
     communities: Communities,
-    rare: Option<Box<RareAttrs>>,
+    extra: Option<Box<ExtraAttrs>>,
     as4_path: Option<AsPath>,
     as4_aggregator: Option<Aggregator>,
 }
 
 impl<'a> AttrScan<'a> {
-    /// Reads the whole list. Issues short of a reset are appended to `issues`.
+    /// Decodes the whole list. Issues that do not end the session are appended to `issues`.
     pub(super) fn run(
         bytes: &'a [u8],
         ctx: &DecodeContext,
@@ -149,13 +149,19 @@ impl<'a> AttrScan<'a> {
             rest = tail;
             scan.others += usize::from(attr.code != code::MP_UNREACH);
             if scan.seen.replace(attr.code) {
-                // RFC 7606 §3 g: MP attributes once only; of others the first one stands.
+                // RFC 7606 §3 g: a duplicate MP attribute ends the session; of others the first one counts.
                 if matches!(attr.code, code::MP_REACH | code::MP_UNREACH) {
                     return Err(DecodeError::DuplicateMp { code: attr.code });
                 }
-                scan.judge(attr, AttrFault::Duplicate, Verdict::Discard, issues, first_issue);
-            } else if let Err((fault, verdict)) = scan.accept(attr, ctx) {
-                scan.judge(attr, fault, verdict, issues, first_issue);
+                scan.record_fault(
+                    attr,
+                    AttrFault::Duplicate,
+                    ErrorAction::Discard,
+                    issues,
+                    first_issue,
+                );
+            } else if let Err((fault, action)) = scan.accept(attr, ctx) {
+                scan.record_fault(attr, fault, action, issues, first_issue);
             } else if attr.flags & flag::PARTIAL != 0 {
                 scan.keep_partial(attr.code);
             }
@@ -163,39 +169,39 @@ impl<'a> AttrScan<'a> {
         Ok(scan)
     }
 
-    /// Whether the attribute occurred, well-formed or not.
+    /// Whether the attribute occurred, malformed or not.
     pub(super) fn has_seen(&self, code: u8) -> bool {
         self.seen.contains(code)
     }
 
-    /// Notes a verdict.
-    fn judge(
+    /// Records a fault and its error action.
+    fn record_fault(
         &mut self,
         attr: Attr<'a>,
         fault: AttrFault,
-        verdict: Verdict,
+        action: ErrorAction,
         issues: &mut Vec<AttrIssue>,
         first_issue: usize,
     ) {
-        if verdict == WITHDRAW {
+        if action == WITHDRAW {
             self.withdraw = true;
             if fault != AttrFault::Unrecognized && self.offender.is_none() {
                 self.offender = Some((fault, attr));
             }
         }
-        note(
+        push_issue(
             issues,
             first_issue,
             AttrIssue {
                 code: attr.code,
                 fault,
-                verdict,
+                action,
             },
         );
     }
 
-    /// The list ends inside an attribute (RFC 7606 §4): what the NLRI lists is withdrawn, unless it is the
-    /// NLRI itself that is cut off (RFC 7606 §3 j).
+    /// The list ends inside an attribute (RFC 7606 §4): the NLRI is treated as withdrawn, unless the NLRI
+    /// itself is cut off (RFC 7606 §3 j).
     fn overrun(
         &mut self,
         rest: &'a [u8],
@@ -222,31 +228,31 @@ impl<'a> AttrScan<'a> {
             value: &[],
             raw: rest,
         };
-        self.judge(attr, AttrFault::Overrun, WITHDRAW, issues, first_issue);
+        self.record_fault(attr, AttrFault::Overrun, WITHDRAW, issues, first_issue);
         Ok(())
     }
 
-    /// Checks one attribute and keeps its value.
-    fn accept(&mut self, attr: Attr<'a>, ctx: &DecodeContext) -> Judged {
-        // RFC 7606 §7.5, §7.9, §7.10 and RFC 6793 §4.1: discarded before anything else is looked at.
+    /// Checks an attribute and stores its value.
+    fn accept(&mut self, attr: Attr<'a>, ctx: &DecodeContext) -> AttrResult {
+        // RFC 7606 §7.5, §7.9, §7.10 and RFC 6793 §4.1: discarded without further checks.
         let misplaced = match attr.code {
             code::LOCAL_PREF | code::ORIGINATOR_ID | code::CLUSTER_LIST => ctx.external,
             code::AS4_PATH | code::AS4_AGGREGATOR => ctx.four_octet_as,
             _ => false,
         };
         if misplaced {
-            return Err((AttrFault::Misplaced, Verdict::Discard));
+            return Err((AttrFault::Misplaced, ErrorAction::Discard));
         }
         let Some(expected) = expected_flags(attr.code) else {
             return self.accept_unknown(attr);
         };
         match attr.code {
-            // Kept whatever their flags: their prefixes are needed even to withdraw them.
+            // Stored even with wrong flags: withdrawing needs their prefixes.
             code::MP_REACH => self.mp_reach = Some(attr),
             code::MP_UNREACH => self.mp_unreach = Some(attr),
             _ => {}
         }
-        // RFC 7606 §3 c: Optional and Transitive must be as specified.
+        // RFC 7606 §3 c: the Optional and Transitive flags must be as specified.
         if (attr.flags ^ expected) & (flag::OPTIONAL | flag::TRANSITIVE) != 0 {
             return Err((AttrFault::Flags, WITHDRAW));
         }
@@ -262,43 +268,43 @@ impl<'a> AttrScan<'a> {
                 self.communities = communities.collect();
                 Ok(())
             }
-            _ => self.accept_rare(attr, ctx),
+            _ => self.accept_extra(attr, ctx),
         }
     }
 
-    /// What most paths do not have.
-    fn accept_rare(&mut self, attr: Attr<'a>, ctx: &DecodeContext) -> Judged {
+    /// Stores attributes that most paths do not have.
+    fn accept_extra(&mut self, attr: Attr<'a>, ctx: &DecodeContext) -> AttrResult {
         match attr.code {
             // RFC 7606 §7.6
             code::ATOMIC_AGGREGATE if attr.value.is_empty() => self.atomic_aggregate = true,
-            code::ATOMIC_AGGREGATE => return Err((AttrFault::Length, Verdict::Discard)),
+            code::ATOMIC_AGGREGATE => return Err((AttrFault::Length, ErrorAction::Discard)),
             code::AGGREGATOR => {
                 let aggregator = aggregator(attr.value, ctx.four_octet_as)?;
-                self.rare().aggregator = Some(aggregator);
+                self.extra().aggregator = Some(aggregator);
             }
             code::AS4_AGGREGATOR => self.as4_aggregator = Some(aggregator(attr.value, true)?),
             code::AS4_PATH => self.as4_path = Some(as4_path(attr.value)?),
-            // RFC 7606 §7.9; RFC 4456 §8 says that it is an identifier, which is never 0 (RFC 6286 §2.1).
+            // RFC 7606 §7.9; RFC 4456 §8: a BGP identifier, which is never 0 (RFC 6286 §2.1).
             code::ORIGINATOR_ID => {
                 let id = RouterId::new(number(attr.value)?).ok_or((AttrFault::ZeroIdentifier, WITHDRAW))?;
-                self.rare().originator_id = Some(id);
+                self.extra().originator_id = Some(id);
             }
             // RFC 7606 §7.10
-            code::CLUSTER_LIST => self.rare().cluster_list = list(attr.value, u32::from_be_bytes)?.collect(),
+            code::CLUSTER_LIST => self.extra().cluster_list = list(attr.value, u32::from_be_bytes)?.collect(),
             // RFC 7606 §7.14
             code::EXT_COMMUNITIES => {
                 let communities = list(attr.value, |octets| ExtCommunity(u64::from_be_bytes(octets)))?;
-                self.rare().ext_communities = communities.collect();
+                self.extra().ext_communities = communities.collect();
             }
-            code::LARGE_COMMUNITIES => self.rare().large_communities = large_communities(attr.value)?,
+            code::LARGE_COMMUNITIES => self.extra().large_communities = large_communities(attr.value)?,
             _ => {}
         }
         Ok(())
     }
 
-    /// RFC 4271 §5: optional transitive is kept to be passed on, optional non-transitive vanishes, and
-    /// what claims to be well-known withdraws its routes.
-    fn accept_unknown(&mut self, attr: Attr<'a>) -> Judged {
+    /// RFC 4271 §5: an unknown optional transitive attribute is stored, a non-transitive one is ignored, and
+    /// one flagged as well-known causes treat-as-withdraw.
+    fn accept_unknown(&mut self, attr: Attr<'a>) -> AttrResult {
         if attr.flags & flag::OPTIONAL == 0 {
             return Err((AttrFault::Unrecognized, WITHDRAW));
         }
@@ -309,31 +315,31 @@ impl<'a> AttrScan<'a> {
                 code: attr.code,
                 value: attr.value.into(),
             };
-            let unknown = &mut self.rare().unknown;
+            let unknown = &mut self.extra().unknown;
             let at = unknown.partition_point(|other| other.code < kept.code);
             unknown.insert(at, kept);
         }
         Ok(())
     }
 
-    /// RFC 4271 §5: Partial stays set on what is passed on.
+    /// RFC 4271 §5: the Partial flag stays set when the attribute is sent on.
     fn keep_partial(&mut self, code: u8) {
         let mut partial = self
-            .rare
+            .extra
             .as_ref()
-            .map_or_else(PartialSet::default, |rare| rare.partial);
+            .map_or_else(PartialSet::default, |extra| extra.partial);
         partial.insert(code);
         if partial != PartialSet::default() {
-            self.rare().partial = partial;
+            self.extra().partial = partial;
         }
     }
 
-    fn rare(&mut self) -> &mut RareAttrs {
-        self.rare.get_or_insert_default()
+    fn extra(&mut self) -> &mut ExtraAttrs {
+        self.extra.get_or_insert_default()
     }
 
     /// RFC 7606 §7.1
-    fn origin(&mut self, value: &[u8]) -> Judged {
+    fn origin(&mut self, value: &[u8]) -> AttrResult {
         self.origin = match value {
             [0] => Origin::Igp,
             [1] => Origin::Egp,
@@ -345,30 +351,30 @@ impl<'a> AttrScan<'a> {
     }
 
     /// RFC 7606 §7.2
-    fn as_path(&mut self, value: &[u8], ctx: &DecodeContext) -> Judged {
+    fn as_path(&mut self, value: &[u8], ctx: &DecodeContext) -> AttrResult {
         let path = if ctx.four_octet_as {
             AsPath::from_wire4(value)
         } else {
             AsPath::from_wire2(value)
         };
         let path = path.map_err(|_| (AttrFault::Segments, WITHDRAW))?;
-        let survey = path.survey();
-        // RFC 5065 §5: malformed from a peer that is in no confederation with us, and nobody is: we know none. Inside
-        // the AS such a path came in at a speaker that should have refused it (§5) or left the confederation without being
-        // stripped (§4.1); kept, it would go on to other ASes with segments that must not be sent to them.
-        if survey.confederation {
+        let segment_flags = path.segment_flags();
+        // RFC 5065 §5: malformed from a peer outside our confederation; confederations are not supported, so
+        // that is every peer. On iBGP, the border speaker should have rejected (§5) or stripped (§4.1) these
+        // segments; stored, they would be sent to other ASes, which is not allowed.
+        if segment_flags.confederation {
             return Err((AttrFault::Confederation, WITHDRAW));
         }
         // RFC 7607 §2
-        if survey.zero {
+        if segment_flags.zero {
             return Err((AttrFault::ZeroAs, WITHDRAW));
         }
         self.as_path = path;
         Ok(())
     }
 
-    /// The attributes of the routes, once nothing says withdraw. The next hop is that of
-    /// NEXT_HOP; that of MP_REACH_NLRI is set by the caller.
+    /// The attributes of announced routes, if nothing causes treat-as-withdraw. The next hop is that of
+    /// NEXT_HOP; the caller sets that of MP_REACH_NLRI.
     pub(super) fn finish(self) -> PathAttrs {
         let mut attrs = PathAttrs {
             origin: self.origin,
@@ -378,7 +384,7 @@ impl<'a> AttrScan<'a> {
             local_pref: self.local_pref,
             as_path: self.as_path,
             communities: self.communities,
-            rare: self.rare,
+            extra: self.extra,
         };
         if self.as4_path.is_some() || self.as4_aggregator.is_some() {
             as4::merge(&mut attrs, self.as4_path, self.as4_aggregator);
@@ -387,14 +393,14 @@ impl<'a> AttrScan<'a> {
     }
 }
 
-/// Appends an issue unless the message already has its like.
-fn note(issues: &mut Vec<AttrIssue>, first: usize, issue: AttrIssue) {
+/// Appends an issue unless the message has an equal one.
+fn push_issue(issues: &mut Vec<AttrIssue>, first: usize, issue: AttrIssue) {
     if !issues.get(first..).unwrap_or_default().contains(&issue) {
         issues.push(issue);
     }
 }
 
-/// Optional and Transitive as specified, `None` for attributes that we do not know.
+/// The specified Optional and Transitive flags; `None` for unknown attributes.
 fn expected_flags(code: u8) -> Option<u8> {
     match code {
         code::ORIGIN | code::AS_PATH | code::NEXT_HOP | code::LOCAL_PREF | code::ATOMIC_AGGREGATE => {
@@ -414,7 +420,7 @@ fn expected_flags(code: u8) -> Option<u8> {
 }
 
 /// Exactly four octets (RFC 7606 §7.3, §7.4, §7.5, §7.9).
-fn number(value: &[u8]) -> Result<u32, (AttrFault, Verdict)> {
+fn number(value: &[u8]) -> Result<u32, (AttrFault, ErrorAction)> {
     value
         .try_into()
         .map(u32::from_be_bytes)
@@ -425,22 +431,22 @@ fn number(value: &[u8]) -> Result<u32, (AttrFault, Verdict)> {
 fn list<const N: usize, T>(
     value: &[u8],
     item: impl Fn([u8; N]) -> T,
-) -> Result<impl Iterator<Item = T>, (AttrFault, Verdict)> {
+) -> Result<impl Iterator<Item = T>, (AttrFault, ErrorAction)> {
     match value.as_chunks::<N>() {
         (items @ [_, ..], []) => Ok(items.iter().map(move |octets| item(*octets))),
         _ => Err((AttrFault::Length, WITHDRAW)),
     }
 }
 
-/// RFC 7606 §7.7, RFC 6793 §6, RFC 7607 §2: whatever is wrong, the attribute is discarded.
-fn aggregator(value: &[u8], four_octet_as: bool) -> Result<Aggregator, (AttrFault, Verdict)> {
+/// RFC 7606 §7.7, RFC 6793 §6, RFC 7607 §2: a malformed AGGREGATOR is discarded.
+fn aggregator(value: &[u8], four_octet_as: bool) -> Result<Aggregator, (AttrFault, ErrorAction)> {
     let (asn, id) = match (value, four_octet_as) {
         ([a, b, c, d, id @ ..], true) if id.len() == 4 => (u32::from_be_bytes([*a, *b, *c, *d]), id),
         ([a, b, id @ ..], false) if id.len() == 4 => (u32::from(u16::from_be_bytes([*a, *b])), id),
-        _ => return Err((AttrFault::Length, Verdict::Discard)),
+        _ => return Err((AttrFault::Length, ErrorAction::Discard)),
     };
     if asn == 0 {
-        return Err((AttrFault::ZeroAs, Verdict::Discard));
+        return Err((AttrFault::ZeroAs, ErrorAction::Discard));
     }
     Ok(Aggregator {
         asn: Asn(asn),
@@ -448,23 +454,23 @@ fn aggregator(value: &[u8], four_octet_as: bool) -> Result<Aggregator, (AttrFaul
     })
 }
 
-/// RFC 6793 §6, RFC 7607 §2: a malformed AS4_PATH is discarded; confederation segments in it are cut out.
-fn as4_path(value: &[u8]) -> Result<AsPath, (AttrFault, Verdict)> {
+/// RFC 6793 §6, RFC 7607 §2: a malformed AS4_PATH is discarded; confederation segments are removed.
+fn as4_path(value: &[u8]) -> Result<AsPath, (AttrFault, ErrorAction)> {
     let path = AsPath::from_wire4(value).ok().filter(|path| !path.is_empty());
-    let path = path.ok_or((AttrFault::Segments, Verdict::Discard))?;
-    let survey = path.survey();
-    if survey.zero {
-        return Err((AttrFault::ZeroAs, Verdict::Discard));
+    let path = path.ok_or((AttrFault::Segments, ErrorAction::Discard))?;
+    let segment_flags = path.segment_flags();
+    if segment_flags.zero {
+        return Err((AttrFault::ZeroAs, ErrorAction::Discard));
     }
-    Ok(if survey.confederation {
+    Ok(if segment_flags.confederation {
         path.without_confederation()
     } else {
         path
     })
 }
 
-/// RFC 8092 §5, §3: multiples of 12 octets; repeated values are removed silently.
-fn large_communities(value: &[u8]) -> Result<Vec<LargeCommunity>, (AttrFault, Verdict)> {
+/// RFC 8092 §5, §3: multiples of 12 octets; duplicates are removed silently.
+fn large_communities(value: &[u8]) -> Result<Vec<LargeCommunity>, (AttrFault, ErrorAction)> {
     let word = |a, b, c, d| u32::from_be_bytes([a, b, c, d]);
     let all = list(value, |[a, b, c, d, e, f, g, h, i, j, k, l]: [u8; 12]| {
         LargeCommunity(word(a, b, c, d), word(e, f, g, h), word(i, j, k, l))

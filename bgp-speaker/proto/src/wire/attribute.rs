@@ -1,9 +1,9 @@
-//! Path attributes as values (RFC 4271 §4.3, §5; RFC 4760 §3; RFC 1997; RFC 4360; RFC 4456; RFC 8092).
+//! Path attributes (RFC 4271 §4.3, §5; RFC 4760 §3; RFC 1997; RFC 4360; RFC 4456; RFC 8092).
 //!
-//! [`PathAttrs`] is what the RIB interns: the common attributes in place, the rare ones behind one
-//! box, so that a set costs about 100 bytes. The next hop of MP_REACH_NLRI stands in `next_hop` too;
-//! which attribute carries it on the wire follows from the family of the prefixes. AS4_PATH and
-//! AS4_AGGREGATOR never get here: the decoder merges them (RFC 6793 §4.2.3).
+//! [`PathAttrs`] is interned by the RIB: common attributes are stored in place, others in one box, so that a
+//! set takes about 100 bytes. `next_hop` also holds the next hop of MP_REACH_NLRI; the family of the prefixes
+//! decides which attribute carries it on the wire. AS4_PATH and AS4_AGGREGATOR do not occur here: the decoder
+//! merges them (RFC 6793 §4.2.3).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,28 +13,28 @@ use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, RouterId, scope
 /// ORIGIN (RFC 4271 §5.1.1), ordered by preference.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum Origin {
-    /// Interior to the originating AS; what we originate.
+    /// IGP; also for originated routes.
     #[default]
     Igp,
-    /// Learned by EGP.
+    /// EGP.
     Egp,
-    /// By other means.
+    /// INCOMPLETE.
     Incomplete,
 }
 
-/// Where packets for the path go: one address, or an IPv6 pair (RFC 2545 §3).
+/// A next hop: one address, or an IPv6 pair (RFC 2545 §3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum NextHop {
-    /// NEXT_HOP, or a 4-octet MP next hop.
+    /// NEXT_HOP, or a 4-octet next hop of MP_REACH_NLRI.
     V4(Ipv4Addr),
-    /// A global IPv6 address; also for IPv4 prefixes where RFC 8950 is negotiated.
+    /// A global IPv6 address; also for IPv4 prefixes if RFC 8950 is negotiated.
     V6(Ipv6Addr),
-    /// A global address and the link-local one of the same interface.
+    /// A global address and the link-local address of the same interface.
     V6Pair(Ipv6Addr, Ipv6Addr),
 }
 
 impl NextHop {
-    /// The address that resolution and comparison use: the global one.
+    /// The address for resolution and comparison: the global one.
     #[must_use]
     pub fn addr(&self) -> IpAddr {
         match *self {
@@ -71,10 +71,10 @@ pub struct Aggregator {
     pub id: Ipv4Addr,
 }
 
-/// An optional attribute we do not know, kept to be passed on when it is transitive (RFC 4271 §5).
+/// An unknown optional transitive attribute, which is stored to be sent on (RFC 4271 §5).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct UnknownAttr {
-    /// Flags as received; Partial is set when we pass it on.
+    /// Flags as received; Partial is set when it is sent on.
     pub flags: u8,
     /// Type code.
     pub code: u8,
@@ -82,10 +82,10 @@ pub struct UnknownAttr {
     pub value: Box<[u8]>,
 }
 
-/// Which attributes that we know came with Partial set: someone on the way did not know them.
+/// Known attributes that were received with the Partial flag: a speaker on the way did not know them.
 ///
-/// RFC 4271 §5: the flag is never taken away again. Holds AGGREGATOR, COMMUNITIES, extended and large
-/// communities; unknown attributes are Partial anyway when we pass them on.
+/// RFC 4271 §5: the flag is never cleared. The set covers AGGREGATOR, COMMUNITIES, extended and large
+/// communities; unknown attributes are always sent with Partial.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct PartialSet(u8);
 
@@ -100,7 +100,7 @@ impl PartialSet {
         }
     }
 
-    /// Adds a type code; others than 7, 8, 16 and 32 are left out.
+    /// Adds a type code; codes other than 7, 8, 16 and 32 are ignored.
     pub fn insert(&mut self, code: u8) {
         self.0 |= Self::bit(code);
     }
@@ -119,9 +119,9 @@ impl std::fmt::Debug for PartialSet {
     }
 }
 
-/// What most paths do not have.
+/// Attributes that most paths do not have.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct RareAttrs {
+pub struct ExtraAttrs {
     /// AGGREGATOR.
     pub aggregator: Option<Aggregator>,
     /// ORIGINATOR_ID (RFC 4456 §8).
@@ -136,11 +136,12 @@ pub struct RareAttrs {
     pub unknown: Vec<UnknownAttr>,
     /// Known attributes that are Partial (RFC 4271 §5).
     pub partial: PartialSet,
-    /// An import policy wants it in the kernel, wherever it lies. Never on the wire.
+    /// An import policy asks for the route in the kernel, also outside of the configured prefixes. Never
+    /// sent.
     pub install: bool,
 }
 
-impl RareAttrs {
+impl ExtraAttrs {
     fn heap_octets(&self) -> usize {
         let unknown = self
             .unknown
@@ -160,22 +161,22 @@ pub struct PathAttrs {
     pub origin: Origin,
     /// ATOMIC_AGGREGATE.
     pub atomic_aggregate: bool,
-    /// NEXT_HOP or the MP next hop.
+    /// NEXT_HOP, or the next hop of MP_REACH_NLRI.
     pub next_hop: NextHop,
     /// MULTI_EXIT_DISC.
     pub med: Option<u32>,
-    /// LOCAL_PREF; on eBGP never received, set by policy.
+    /// LOCAL_PREF; on eBGP it is not received, but policy can set it.
     pub local_pref: Option<u32>,
     /// AS_PATH, always with 4-octet numbers.
     pub as_path: AsPath,
     /// COMMUNITIES, in the order received.
     pub communities: Communities,
-    /// The rest, absent on most paths.
-    pub rare: Option<Box<RareAttrs>>,
+    /// Further attributes, absent on most paths.
+    pub extra: Option<Box<ExtraAttrs>>,
 }
 
 impl PathAttrs {
-    /// What a route that we originate starts from: IGP, empty path, the given next hop.
+    /// Attributes of an originated route: IGP, empty path, this next hop.
     #[must_use]
     pub fn originated(next_hop: NextHop) -> Self {
         Self {
@@ -186,33 +187,33 @@ impl PathAttrs {
             local_pref: None,
             as_path: AsPath::default(),
             communities: Communities::default(),
-            rare: None,
+            extra: None,
         }
     }
 
-    /// The rare attributes, made if absent. Drop them again with [`PathAttrs::tidy`].
-    pub fn rare_mut(&mut self) -> &mut RareAttrs {
-        self.rare.get_or_insert_default()
+    /// The further attributes, created if absent. Call [`PathAttrs::normalize`] after editing.
+    pub fn extra_mut(&mut self) -> &mut ExtraAttrs {
+        self.extra.get_or_insert_default()
     }
 
-    /// Drops an empty `rare`, so that equal sets compare equal. Call after editing.
-    pub fn tidy(&mut self) {
+    /// Removes an empty `extra`, so that equal sets compare equal. Call after editing.
+    pub fn normalize(&mut self) {
         if self
-            .rare
+            .extra
             .as_deref()
-            .is_some_and(|rare| *rare == RareAttrs::default())
+            .is_some_and(|extra| *extra == ExtraAttrs::default())
         {
-            self.rare = None;
+            self.extra = None;
         }
     }
 
-    /// What the set takes beside itself.
+    /// Octets that the set allocates on the heap.
     pub(crate) fn heap_octets(&self) -> usize {
-        let rare = self
-            .rare
+        let extra = self
+            .extra
             .as_deref()
-            .map_or(0, |rare| size_of::<RareAttrs>() + rare.heap_octets());
-        self.as_path.heap_octets() + self.communities.heap_octets() + rare
+            .map_or(0, |extra| size_of::<ExtraAttrs>() + extra.heap_octets());
+        self.as_path.heap_octets() + self.communities.heap_octets() + extra
     }
 
     /// Whether the path carries this community.

@@ -1,6 +1,15 @@
-//! BGP Monitoring Protocol (RFC 7854), the side of the monitored router. Encoding only: a station never talks back.
+//! BGP Monitoring Protocol (RFC 7854), encoding for the monitored router. A station sends nothing back.
 //!
-//! Routes are told in messages with four-octet AS numbers, whatever the session uses (§4.2, the A flag stays 0).
+//! Routes are sent with 4-octet AS numbers, whatever the session uses (§4.2, the A flag is 0).
+//!
+//! ```
+//! use bgp_proto::wire::bmp;
+//! use bytes::BytesMut;
+//!
+//! let mut out = BytesMut::new();
+//! bmp::initiation(&mut out, "podroute", "node-1");
+//! assert_eq!((out[0], out[5]), (3, 4)); // version, type Initiation
+//! ```
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -22,38 +31,38 @@ const PEER_UP: u8 = 3;
 const INITIATION: u8 = 4;
 const TERMINATION: u8 = 5;
 
-/// Whose message it is (§4.2).
+/// The peer that a message is about (§4.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BmpPeer {
     /// The peer's address.
     pub address: IpAddr,
-    /// Its AS number.
+    /// The peer's AS number.
     pub asn: Asn,
-    /// Its identifier.
+    /// The peer's BGP identifier.
     pub router_id: RouterId,
 }
 
-/// Which of a peer's routes (§2, §5).
+/// The view of a peer's routes (§2, §5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum View {
-    /// As the peer sent them.
+    /// As received.
     PrePolicy,
-    /// As the import policy left them.
+    /// After import policy.
     PostPolicy,
 }
 
 /// Why a session ended (§4.9).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Down {
-    /// We sent this.
+pub enum PeerDownReason {
+    /// We sent this NOTIFICATION.
     Sent(Notification),
     /// We closed without a NOTIFICATION.
     Closed,
-    /// The peer sent this.
+    /// The peer sent this NOTIFICATION.
     Received(Notification),
     /// The connection was lost.
     Lost,
-    /// The peer is configured no more.
+    /// The peer was removed from the configuration.
     Deconfigured,
 }
 
@@ -79,11 +88,11 @@ fn put_address(out: &mut BytesMut, address: IpAddr) {
     }
 }
 
-/// §4.2; `time`: since 1970.
+/// Per-peer header (§4.2); `time` is since 1970.
 fn put_peer(out: &mut BytesMut, peer: &BmpPeer, view: View, time: Duration) {
     const IPV6: u8 = 0x80;
     const POST: u8 = 0x40;
-    out.put_u8(0); // a global instance peer
+    out.put_u8(0); // global instance peer
     let family = if peer.address.is_ipv6() { IPV6 } else { 0 };
     out.put_u8(family | if view == View::PostPolicy { POST } else { 0 });
     out.put_u64(0); // no distinguisher
@@ -101,7 +110,7 @@ fn put_text(out: &mut BytesMut, kind: u16, text: &str) {
     out.put_slice(&text);
 }
 
-/// §4.3, the first message of a connection: what the router is and its name.
+/// Initiation (§4.3), the first message of a connection: description and name of the router.
 pub fn initiation(out: &mut BytesMut, description: &str, name: &str) {
     message(out, INITIATION, |out| {
         put_text(out, 1, description);
@@ -109,7 +118,7 @@ pub fn initiation(out: &mut BytesMut, description: &str, name: &str) {
     });
 }
 
-/// §4.5, the last one: administratively closed.
+/// Termination (§4.5), the last message: administratively closed.
 pub fn termination(out: &mut BytesMut) {
     message(out, TERMINATION, |out| {
         out.put_u16(1); // reason
@@ -118,7 +127,7 @@ pub fn termination(out: &mut BytesMut) {
     });
 }
 
-/// §4.10, with the OPENs as they were on the wire.
+/// Peer up (§4.10), with the OPENs as sent on the wire.
 pub fn peer_up(
     out: &mut BytesMut,
     peer: &BmpPeer,
@@ -136,30 +145,30 @@ pub fn peer_up(
     });
 }
 
-/// §4.9.
-pub fn peer_down(out: &mut BytesMut, peer: &BmpPeer, time: Duration, why: &Down) {
+/// Peer down (§4.9).
+pub fn peer_down(out: &mut BytesMut, peer: &BmpPeer, time: Duration, why: &PeerDownReason) {
     message(out, PEER_DOWN, |out| {
         put_peer(out, peer, View::PrePolicy, time);
         match why {
-            Down::Sent(notification) => {
+            PeerDownReason::Sent(notification) => {
                 out.put_u8(1);
                 out.put_slice(&notification.encode());
             }
-            Down::Closed => {
+            PeerDownReason::Closed => {
                 out.put_u8(2);
-                out.put_u16(0); // no event of the FSM corresponds
+                out.put_u16(0); // no FSM event applies
             }
-            Down::Received(notification) => {
+            PeerDownReason::Received(notification) => {
                 out.put_u8(3);
                 out.put_slice(&notification.encode());
             }
-            Down::Lost => out.put_u8(4),
-            Down::Deconfigured => out.put_u8(5),
+            PeerDownReason::Lost => out.put_u8(4),
+            PeerDownReason::Deconfigured => out.put_u8(5),
         }
     });
 }
 
-/// §4.8: how many routes of each family the peer's Adj-RIB-In holds (types 7 and 9).
+/// Statistics (§4.8): number of routes per family in the peer's Adj-RIB-In (types 7 and 9).
 pub fn statistics(out: &mut BytesMut, peer: &BmpPeer, time: Duration, received: &[(Family, u64)]) {
     message(out, STATISTICS, |out| {
         put_peer(out, peer, View::PrePolicy, time);
@@ -177,7 +186,8 @@ pub fn statistics(out: &mut BytesMut, peer: &BmpPeer, time: Duration, received: 
     });
 }
 
-/// §4.6: one prefix, with these attributes or withdrawn. Nothing where the attributes fit into no message.
+/// Route monitoring (§4.6): a prefix with these attributes, or withdrawn. Attributes that do not fit into a
+/// message withdraw it.
 pub fn route(
     out: &mut BytesMut,
     peer: &BmpPeer,
@@ -211,7 +221,7 @@ pub fn route(
     });
 }
 
-/// §5: the initial routes of a family and view are all told.
+/// End-of-RIB (§5): the initial routes of a family and view are complete.
 pub fn end_of_rib(out: &mut BytesMut, peer: &BmpPeer, view: View, time: Duration, family: Family) {
     let mut update = BytesMut::new();
     encode_end_of_rib(&mut update, family);
@@ -247,7 +257,7 @@ mod tests {
         assert_eq!(&out[..], [3, 0, 0, 0, 12, 5, 0, 1, 0, 2, 0, 0]);
         out.clear();
         let time = Duration::from_micros(5_000_007);
-        peer_down(&mut out, &peer(), time, &Down::Lost);
+        peer_down(&mut out, &peer(), time, &PeerDownReason::Lost);
         let mut expected = vec![3, 0, 0, 0, 49, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         expected.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 192, 0, 2, 1]);
         expected.extend([0, 0, 0xFD, 0xE9, 10, 0, 0, 9, 0, 0, 0, 5, 0, 0, 0, 7, 4]);
@@ -277,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_count_what_they_hold() {
+    fn statistics_count_paths() {
         let mut out = BytesMut::new();
         statistics(
             &mut out,

@@ -1,4 +1,4 @@
-//! Capabilities (RFC 5492) as values: what a speaker offers in OPEN.
+//! Capabilities (RFC 5492) of an OPEN.
 //!
 //! | Code | Capability | RFC |
 //! |---|---|---|
@@ -11,10 +11,9 @@
 //! | 69 | ADD-PATH | 7911 §4 |
 //! | 70 | enhanced route refresh | 7313 §3.1 |
 //! | 71 | long-lived graceful restart | 9494 §3 |
-//! | 73 | FQDN (host name, shown only) | draft |
+//! | 73 | FQDN (host name, display only) | draft |
 //!
-//! A value that is malformed makes its capability unknown, no more (RFC 5492 §3); only broken framing
-//! is an error.
+//! A malformed value makes its capability unknown (RFC 5492 §3); only malformed framing is an error.
 
 use std::fmt;
 
@@ -32,59 +31,59 @@ pub struct AddPathDirection {
     pub send: bool,
 }
 
-/// Graceful restart as offered (RFC 4724 §3).
+/// Graceful restart (RFC 4724 §3).
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct GracefulRestart {
-    /// R: the speaker has just restarted.
+    /// R: the speaker has restarted.
     pub restarting: bool,
     /// N: also after NOTIFICATION (RFC 8538 §2).
     pub notification: bool,
-    /// How long the helper keeps routes until the session is back; 0–4095 seconds.
+    /// How long the peer should retain routes, 0–4095 seconds.
     pub restart_time: u16,
-    /// Families, with F: forwarding state was kept.
+    /// Families, each with F: forwarding state was preserved.
     pub families: Vec<(Family, bool)>,
 }
 
 /// One family of long-lived graceful restart (RFC 9494 §3.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LongLivedFamily {
-    /// Which.
+    /// The family.
     pub family: Family,
-    /// F: forwarding state was kept.
+    /// F: forwarding state was preserved.
     pub forwarding: bool,
     /// Long-lived stale time in seconds, 24 bits.
     pub stale_time: u32,
 }
 
-/// A capability. Families that we do not carry are left out of values on decoding.
+/// A capability. Decoding omits families that podroute does not carry.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Capability {
-    /// A family (RFC 4760 §8). A (AFI, SAFI) that we do not carry becomes `Unknown`.
+    /// A family (RFC 4760 §8). Another (AFI, SAFI) becomes `Unknown`.
     Multiprotocol(Family),
-    /// RFC 2918.
+    /// Route refresh (RFC 2918).
     RouteRefresh,
-    /// IPv4 prefixes over IPv6 next hops (RFC 8950): families with AFI 2 next hops.
+    /// IPv4 prefixes with IPv6 next hops (RFC 8950): families with AFI 2 next hops.
     ExtendedNextHop(Vec<Family>),
-    /// RFC 8654.
+    /// Extended message (RFC 8654).
     ExtendedMessage,
-    /// RFC 4724.
+    /// Graceful restart (RFC 4724).
     GracefulRestart(GracefulRestart),
     /// The speaker's AS number in four octets (RFC 6793).
     FourOctetAs(Asn),
-    /// RFC 7911.
+    /// ADD-PATH (RFC 7911).
     AddPath(Vec<(Family, AddPathDirection)>),
-    /// RFC 7313.
+    /// Enhanced route refresh (RFC 7313).
     EnhancedRefresh,
-    /// RFC 9494.
+    /// Long-lived graceful restart (RFC 9494).
     LongLivedGracefulRestart(Vec<LongLivedFamily>),
-    /// Host and domain name, for people.
+    /// Host and domain name, for display.
     Fqdn {
         /// At most 255 octets.
         host: String,
         /// At most 255 octets.
         domain: String,
     },
-    /// Ignored, but shown (RFC 5492 §3).
+    /// An unknown capability, ignored but displayed (RFC 5492 §3).
     Unknown {
         /// Capability code.
         code: u8,
@@ -93,7 +92,7 @@ pub enum Capability {
     },
 }
 
-/// AFI of IPv6, as a next hop's family (RFC 8950 §4).
+/// AFI of an IPv6 next hop (RFC 8950 §4).
 const AFI_IPV6: u16 = 2;
 
 impl Capability {
@@ -115,7 +114,7 @@ impl Capability {
         }
     }
 
-    /// Reads the triples of a capabilities parameter. `None` when they are not framed right.
+    /// Decodes the triples of a capabilities parameter. `None` if the framing is malformed.
     pub(super) fn decode_list(bytes: &[u8]) -> Option<Vec<Self>> {
         let mut list = Vec::new();
         let mut rest = bytes;
@@ -127,7 +126,7 @@ impl Capability {
         Some(list)
     }
 
-    /// One capability; a malformed value makes it `Unknown` (RFC 5492 §3: ignored).
+    /// Decodes a capability; a malformed value makes it `Unknown` (RFC 5492 §3: ignored).
     fn decode(code: u8, value: &[u8]) -> Self {
         let known = match code {
             1 => multiprotocol(value),
@@ -151,7 +150,7 @@ impl Capability {
         })
     }
 
-    /// Appends code, length and value. A value is at most 255 octets: lists are cut to what fits.
+    /// Appends code, length and value. Lists are truncated to a value of 255 octets.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&[self.code(), 0]);
@@ -194,7 +193,7 @@ fn triple(input: &[u8]) -> Parsed<'_, (u8, &[u8])> {
     Ok((input, (code, value)))
 }
 
-/// Reads items to the end of the value; `None` when the last one is cut short.
+/// Decodes items to the end of the value; `None` if the last one is truncated.
 fn items<'a, T>(mut value: &'a [u8], read: impl Fn(&'a [u8]) -> Parsed<'a, T>) -> Option<Vec<T>> {
     let mut list = Vec::new();
     while !value.is_empty() {
@@ -206,7 +205,7 @@ fn items<'a, T>(mut value: &'a [u8], read: impl Fn(&'a [u8]) -> Parsed<'a, T>) -
 }
 
 fn multiprotocol(value: &[u8]) -> Option<Capability> {
-    // RFC 4760 §8: the octet between is reserved and ignored.
+    // RFC 4760 §8: the third octet is reserved and ignored.
     let &[high, low, _, safi] = value else { return None };
     Family::from_afi_safi(u16::from_be_bytes([high, low]), safi).map(Capability::Multiprotocol)
 }
@@ -250,7 +249,7 @@ fn add_path(value: &[u8]) -> Option<Capability> {
         let (input, direction) = octet(input)?;
         Ok((input, (family, direction)))
     })?;
-    // RFC 7911 §4: with any other value the capability is not understood.
+    // RFC 7911 §4: with any other value the capability is ignored.
     if tuples.iter().any(|(_, direction)| !(1..=3).contains(direction)) {
         return None;
     }
@@ -315,7 +314,7 @@ fn put_restart(out: &mut Vec<u8>, restart: &GracefulRestart) {
 
 fn put_add_path(out: &mut Vec<u8>, families: &[(Family, AddPathDirection)]) {
     let direction = |way: AddPathDirection| u8::from(way.receive) | u8::from(way.send) << 1;
-    // RFC 7911 §4 has no value for "neither": such a family is left out.
+    // RFC 7911 §4 has no value for "neither": such a family is omitted.
     for (family, way) in families
         .iter()
         .filter(|(_, way)| direction(*way) != 0)
@@ -335,7 +334,7 @@ fn put_long_lived(out: &mut Vec<u8>, families: &[LongLivedFamily]) {
     }
 }
 
-/// Length and text of at most 255 octets.
+/// A length octet and text of at most 255 octets.
 fn put_text(out: &mut Vec<u8>, text: &str) {
     out.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
     out.extend_from_slice(text.as_bytes());

@@ -1,4 +1,4 @@
-//! Codes and subcodes of NOTIFICATIONs (RFC 4271 §4.5 and others).
+//! Error codes and subcodes of NOTIFICATION (RFC 4271 §4.5 and others).
 
 /// Error codes (RFC 4271 §4.5).
 pub mod code {
@@ -32,29 +32,29 @@ pub mod header_error {
 
 /// Subcodes of OPEN errors (RFC 4271 §6.2).
 pub mod open_error {
-    /// Recognized but malformed.
+    /// Unspecific: recognized but malformed.
     pub const UNSPECIFIC: u8 = 0;
-    /// Data: the version we speak, two octets.
+    /// Data: the supported version, two octets.
     pub const UNSUPPORTED_VERSION: u8 = 1;
-    /// Not the AS that was expected.
+    /// Not the configured AS.
     pub const BAD_PEER_AS: u8 = 2;
-    /// Zero, or our own within the AS (RFC 6286 §2.2).
+    /// Zero, or our own identifier within the AS (RFC 6286 §2.2).
     pub const BAD_IDENTIFIER: u8 = 3;
-    /// An optional parameter that is not capabilities.
+    /// An optional parameter other than capabilities.
     pub const UNSUPPORTED_PARAMETER: u8 = 4;
-    /// One or two seconds.
+    /// A hold time of one or two seconds.
     pub const UNACCEPTABLE_HOLD_TIME: u8 = 6;
-    /// Data: the capabilities that are missing (RFC 5492 §5).
+    /// Data: the missing capabilities (RFC 5492 §5).
     pub const UNSUPPORTED_CAPABILITY: u8 = 7;
 }
 
 /// Subcodes of UPDATE errors (RFC 4271 §6.3).
 pub mod update_error {
-    /// Lengths contradict each other, or an attribute occurs twice.
+    /// Contradictory lengths, or a duplicate attribute.
     pub const MALFORMED_ATTRIBUTE_LIST: u8 = 1;
     /// Data: the attribute.
     pub const UNRECOGNIZED_WELL_KNOWN: u8 = 2;
-    /// Data: the type code that is missing.
+    /// Data: the missing type code.
     pub const MISSING_WELL_KNOWN: u8 = 3;
     /// Data: the attribute.
     pub const ATTRIBUTE_FLAGS: u8 = 4;
@@ -66,15 +66,15 @@ pub mod update_error {
     pub const INVALID_NEXT_HOP: u8 = 8;
     /// Data: the attribute.
     pub const OPTIONAL_ATTRIBUTE: u8 = 9;
-    /// Prefixes that cannot be read.
+    /// Prefixes that cannot be decoded.
     pub const INVALID_NETWORK: u8 = 10;
-    /// Bad segments.
+    /// Malformed segments.
     pub const MALFORMED_AS_PATH: u8 = 11;
 }
 
 /// Subcodes of FSM errors (RFC 6608 §3). Data: the type of the unexpected message, one octet.
 pub mod fsm_error {
-    /// No message is to blame.
+    /// Not caused by a message.
     pub const UNSPECIFIED: u8 = 0;
     /// Unexpected in OpenSent.
     pub const OPEN_SENT: u8 = 1;
@@ -90,21 +90,21 @@ pub mod cease {
     pub const MAX_PREFIXES: u8 = 1;
     /// Data: the shutdown communication (RFC 9003).
     pub const ADMIN_SHUTDOWN: u8 = 2;
-    /// The peer is configured no more.
+    /// The peer was removed from the configuration.
     pub const PEER_DECONFIGURED: u8 = 3;
     /// Data: the shutdown communication (RFC 9003).
     pub const ADMIN_RESET: u8 = 4;
-    /// No connection is taken now.
+    /// Connections are not accepted now.
     pub const CONNECTION_REJECTED: u8 = 5;
-    /// Configuration changed.
+    /// The configuration changed.
     pub const OTHER_CONFIGURATION_CHANGE: u8 = 6;
-    /// This connection lost to the other one of the pair.
+    /// Another connection was chosen (RFC 4271 §6.8).
     pub const COLLISION: u8 = 7;
-    /// Out of memory or the like.
+    /// For example, out of memory.
     pub const OUT_OF_RESOURCES: u8 = 8;
-    /// The session ends for good, no graceful restart; data: the NOTIFICATION it stands for (RFC 8538 §3).
+    /// The session ends without graceful restart; data: the encapsulated NOTIFICATION (RFC 8538 §3).
     pub const HARD_RESET: u8 = 9;
-    /// BFD says that the peer is not reachable (RFC 9384 §3).
+    /// BFD reports the peer unreachable (RFC 9384 §3).
     pub const BFD_DOWN: u8 = 10;
 }
 

@@ -1,11 +1,11 @@
-//! A list of communities that is mostly short: up to [`Communities::INLINE`] stand in the value itself.
+//! A list of communities, optimized for short lists: up to [`Communities::INLINE`] are stored in place.
 
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
 use crate::types::Community;
 
-/// COMMUNITIES of a path (RFC 1997), in their order. 16 octets large.
+/// COMMUNITIES of a path (RFC 1997), in order. The value takes 16 octets.
 #[derive(Clone)]
 pub struct Communities(List);
 
@@ -15,13 +15,13 @@ enum List {
         len: u8,
         items: [Community; Communities::INLINE],
     },
-    // Behind one thin pointer: two words in place would be as much as three communities.
+    // A thin pointer: two words in place would take as much space as three communities.
     #[expect(clippy::box_collection, reason = "a thin pointer keeps the value small")]
     Heap(Box<Vec<Community>>),
 }
 
 impl Communities {
-    /// With these it is 16 octets large.
+    /// The number that keeps the value at 16 octets.
     pub const INLINE: usize = 3;
 
     /// What they take beside themselves.
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_and_many_are_the_same_communities() {
+    fn inline_and_heap_communities_are_equal() {
         assert_eq!(size_of::<Communities>(), 16);
         for len in 0..7 {
             let list: Vec<Community> = (0..len).map(Community).collect();

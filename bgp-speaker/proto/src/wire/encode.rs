@@ -1,35 +1,36 @@
-//! UPDATE messages out (RFC 4271 §4.3): attributes encoded once, prefixes packed to the full message size.
+//! Encoding of UPDATE (RFC 4271 §4.3): attributes are encoded once, prefixes are packed to the message size.
 //!
-//! MP_REACH_NLRI stands first (RFC 7606 §5.1), the others follow in ascending order of type (RFC 4271 §5).
-//! IPv4 prefixes with an IPv4 next hop go the classic way; with an IPv6 next hop in MP_REACH_NLRI (RFC 8950).
-//! A peer without 4-octet AS numbers gets AS_TRANS, and the truth in AS4_PATH and AS4_AGGREGATOR (RFC 6793).
+//! MP_REACH_NLRI comes first (RFC 7606 §5.1), other attributes follow in ascending order of type (RFC 4271
+//! §5). IPv4 prefixes with an IPv4 next hop use the NLRI field, with an IPv6 next hop MP_REACH_NLRI (RFC
+//! 8950). A peer without 4-octet AS numbers is sent AS_TRANS, and the real numbers in AS4_PATH and
+//! AS4_AGGREGATOR (RFC 6793).
 
 use ::bytes::{BufMut, BytesMut};
 
 use super::attr_decode::{code, flag};
 use super::frame::MARKER;
 use super::{
-    Aggregator, AsPath, MessageKind, NextHop, Nlri, PathAttrs, RareAttrs, UnknownAttr, encode_nlri, nlri_len,
+    Aggregator, AsPath, ExtraAttrs, MessageKind, NextHop, Nlri, PathAttrs, UnknownAttr, encode_nlri, nlri_len,
 };
 use crate::types::{Asn, Family, FamilySet, without_scope};
 
-/// What the OPENs agreed on, as far as encoding goes.
+/// Negotiated parameters of encoding.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct EncodeContext {
     /// AS numbers have four octets (RFC 6793).
     pub four_octet_as: bool,
     /// Families in which path identifiers are sent (RFC 7911).
     pub add_path: FamilySet,
-    /// Longest message: 4096, or 65535 octets (RFC 8654).
+    /// Longest message: 4096 or 65535 octets (RFC 8654).
     pub max_len: usize,
     /// The peer is in our AS: LOCAL_PREF is sent (RFC 4271 §5.1.5).
     pub internal: bool,
 }
 
-/// The attributes leave no room for a prefix in a message: nothing was written.
+/// The attributes leave no space for a prefix in a message; nothing was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the path attributes do not fit into a message")]
-pub struct TooLarge;
+pub struct AttributesTooLarge;
 
 /// Header, length of withdrawn routes, length of attributes.
 const UPDATE_FIXED: usize = 19 + 2 + 2;
@@ -40,29 +41,29 @@ const MP_UNREACH_FIXED: usize = 4 + 2 + 1;
 /// Unicast (RFC 4760 §6).
 const UNICAST: u8 = 1;
 
-/// Appends UPDATEs that announce the prefixes, as few as they fit into; gives how many. All prefixes are of
-/// `family`. An IPv6 prefix with an IPv4 next hop gets it IPv4-mapped: no other form is well-formed there.
+/// Appends as few UPDATEs as possible that announce the prefixes, all of `family`; returns their number. An
+/// IPv6 prefix with an IPv4 next hop gets the IPv4-mapped address, the only well-formed encoding.
 ///
 /// # Errors
-/// [`TooLarge`], with nothing written.
+/// [`AttributesTooLarge`], with nothing written.
 pub fn encode_announce(
     out: &mut BytesMut,
     context: &EncodeContext,
     family: Family,
     attrs: &PathAttrs,
     nlri: &[Nlri],
-) -> Result<u32, TooLarge> {
-    let classic = family == Family::Ipv4 && matches!(attrs.next_hop, NextHop::V4(_));
+) -> Result<u32, AttributesTooLarge> {
+    let ipv4_nlri = family == Family::Ipv4 && matches!(attrs.next_hop, NextHop::V4(_));
     let mut block = Vec::with_capacity(128);
-    encode_attrs(&mut block, context, attrs, classic);
-    let next_hop = if classic {
+    encode_attrs(&mut block, context, attrs, ipv4_nlri);
+    let next_hop = if ipv4_nlri {
         NextHopOctets::default()
     } else {
         NextHopOctets::of(family, attrs.next_hop)
     };
     let fixed = UPDATE_FIXED
         + block.len()
-        + if classic {
+        + if ipv4_nlri {
             0
         } else {
             MP_REACH_FIXED + next_hop.as_slice().len()
@@ -77,11 +78,11 @@ pub fn encode_announce(
         .max_len
         .checked_sub(fixed)
         .filter(|room| *room >= longest)
-        .ok_or(TooLarge)?;
+        .ok_or(AttributesTooLarge)?;
     let mut messages = 0;
     for run in runs(nlri, room, add_path) {
-        if classic {
-            put_classic(out, &block, run, add_path);
+        if ipv4_nlri {
+            put_ipv4_update(out, &block, run, add_path);
         } else {
             put_mp_reach(out, &block, next_hop.as_slice(), family, run, add_path);
         }
@@ -90,8 +91,8 @@ pub fn encode_announce(
     Ok(messages)
 }
 
-/// The attributes of a route as collectors store them: with four-octet AS numbers and LOCAL_PREF, and of MP_REACH_NLRI the next
-/// hop alone (RFC 6396 §4.3.4).
+/// Attributes as stored in MRT dumps: with 4-octet AS numbers and LOCAL_PREF, and MP_REACH_NLRI reduced to
+/// the next hop (RFC 6396 §4.3.4).
 #[must_use]
 pub fn encode_stored(family: Family, attrs: &PathAttrs) -> Vec<u8> {
     let context = EncodeContext {
@@ -100,9 +101,9 @@ pub fn encode_stored(family: Family, attrs: &PathAttrs) -> Vec<u8> {
         max_len: usize::MAX,
         internal: true,
     };
-    let classic = family == Family::Ipv4 && matches!(attrs.next_hop, NextHop::V4(_));
+    let ipv4_nlri = family == Family::Ipv4 && matches!(attrs.next_hop, NextHop::V4(_));
     let mut out = Vec::with_capacity(128);
-    if !classic {
+    if !ipv4_nlri {
         let next_hop = NextHopOctets::of(family, attrs.next_hop);
         let octets = next_hop.as_slice();
         let value: Vec<u8> = [u8::try_from(octets.len()).unwrap_or(0)]
@@ -112,11 +113,11 @@ pub fn encode_stored(family: Family, attrs: &PathAttrs) -> Vec<u8> {
             .collect();
         attr(&mut out, flag::OPTIONAL, code::MP_REACH, &value);
     }
-    encode_attrs(&mut out, &context, attrs, classic);
+    encode_attrs(&mut out, &context, attrs, ipv4_nlri);
     out
 }
 
-/// Appends UPDATEs that withdraw the prefixes, all of `family`; gives how many.
+/// Appends UPDATEs that withdraw the prefixes, all of `family`; returns their number.
 pub fn encode_withdraw(out: &mut BytesMut, context: &EncodeContext, family: Family, nlri: &[Nlri]) -> u32 {
     let add_path = context.add_path.contains(family);
     let fixed = UPDATE_FIXED
@@ -148,7 +149,7 @@ pub fn encode_end_of_rib(out: &mut BytesMut, family: Family) {
     });
 }
 
-/// Splits prefixes into runs that fit into `room` octets, at least one prefix each.
+/// Splits prefixes into runs of at most `room` octets, at least one prefix each.
 fn runs(nlri: &[Nlri], room: usize, add_path: bool) -> impl Iterator<Item = &[Nlri]> {
     let mut rest = nlri;
     std::iter::from_fn(move || {
@@ -167,12 +168,12 @@ fn octets(run: &[Nlri], add_path: bool) -> usize {
     run.iter().map(|nlri| nlri_len(nlri, add_path)).sum()
 }
 
-/// Lengths stay below 65536, because messages do.
+/// Lengths are below 65536 because messages are.
 fn length(octets: usize) -> u16 {
     u16::try_from(octets).unwrap_or(u16::MAX)
 }
 
-/// Appends an UPDATE; its length is filled in afterwards.
+/// Appends an UPDATE and fills in its length.
 fn message(out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
     let start = out.len();
     out.put_slice(&MARKER);
@@ -185,7 +186,7 @@ fn message(out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
     }
 }
 
-fn put_classic(out: &mut BytesMut, block: &[u8], run: &[Nlri], add_path: bool) {
+fn put_ipv4_update(out: &mut BytesMut, block: &[u8], run: &[Nlri], add_path: bool) {
     message(out, |out| {
         out.put_u16(0);
         out.put_u16(length(block.len()));
@@ -194,7 +195,7 @@ fn put_classic(out: &mut BytesMut, block: &[u8], run: &[Nlri], add_path: bool) {
     });
 }
 
-/// RFC 4760 §3.
+/// MP_REACH_NLRI (RFC 4760 §3).
 fn put_mp_reach(
     out: &mut BytesMut,
     block: &[u8],
@@ -219,7 +220,7 @@ fn put_mp_reach(
     });
 }
 
-/// RFC 4760 §4.
+/// MP_UNREACH_NLRI (RFC 4760 §4).
 fn put_mp_unreach(out: &mut BytesMut, family: Family, run: &[Nlri], add_path: bool) {
     let value = MP_UNREACH_FIXED - 4 + octets(run, add_path);
     out.put_u16(0);
@@ -242,10 +243,10 @@ impl NextHopOctets {
     fn of(family: Family, next_hop: NextHop) -> Self {
         let mut this = Self::default();
         match next_hop {
-            // RFC 7606 §7.11: four octets would reset the session of an IPv6 family.
+            // RFC 7606 §7.11: four octets would end the session of an IPv6 family.
             NextHop::V4(addr) if family == Family::Ipv6 => this.push(&addr.to_ipv6_mapped().octets()),
             NextHop::V4(addr) => this.push(&addr.octets()),
-            // The interface of a link-local address is nobody else's business.
+            // The interface of a link-local address is local and not sent.
             NextHop::V6(addr) => this.push(&without_scope(addr).octets()),
             NextHop::V6Pair(global, link_local) => {
                 this.push(&global.octets());
@@ -272,12 +273,12 @@ impl NextHopOctets {
 const WELL_KNOWN: u8 = flag::TRANSITIVE;
 const OPTIONAL_TRANSITIVE: u8 = flag::OPTIONAL | flag::TRANSITIVE;
 
-/// All attributes but MP_REACH_NLRI, in ascending order of type.
-fn encode_attrs(out: &mut Vec<u8>, context: &EncodeContext, attrs: &PathAttrs, classic: bool) {
-    let rare = attrs.rare.as_deref();
+/// All attributes except MP_REACH_NLRI, in ascending order of type.
+fn encode_attrs(out: &mut Vec<u8>, context: &EncodeContext, attrs: &PathAttrs, ipv4_nlri: bool) {
+    let extra = attrs.extra.as_deref();
     attr(out, WELL_KNOWN, code::ORIGIN, &[attrs.origin as u8]);
     let as4_path = encode_as_path(out, context, attrs);
-    if let (true, NextHop::V4(addr)) = (classic, attrs.next_hop) {
+    if let (true, NextHop::V4(addr)) = (ipv4_nlri, attrs.next_hop) {
         attr(out, WELL_KNOWN, code::NEXT_HOP, &addr.octets());
     }
     if let Some(med) = attrs.med {
@@ -289,29 +290,36 @@ fn encode_attrs(out: &mut Vec<u8>, context: &EncodeContext, attrs: &PathAttrs, c
     if attrs.atomic_aggregate {
         attr(out, WELL_KNOWN, code::ATOMIC_AGGREGATE, &[]);
     }
-    if let Some((rare, aggregator)) = rare.and_then(|rare| Some((rare, rare.aggregator?))) {
+    if let Some((extra, aggregator)) = extra.and_then(|extra| Some((extra, extra.aggregator?))) {
         let value = aggregator_value(aggregator, context.four_octet_as);
-        attr(out, passed_on(rare, code::AGGREGATOR), code::AGGREGATOR, &value);
+        attr(
+            out,
+            transit_flags(extra, code::AGGREGATOR),
+            code::AGGREGATOR,
+            &value,
+        );
     }
-    let flags = rare.map_or(OPTIONAL_TRANSITIVE, |rare| passed_on(rare, code::COMMUNITIES));
+    let flags = extra.map_or(OPTIONAL_TRANSITIVE, |extra| {
+        transit_flags(extra, code::COMMUNITIES)
+    });
     let items = attrs.communities.iter().map(|item| item.0.to_be_bytes());
     list(out, flags, code::COMMUNITIES, items);
     let as4_path = as4_path.then(|| attrs.as_path.without_confederation());
-    match rare {
-        Some(rare) => encode_rare(out, context, rare, as4_path),
+    match extra {
+        Some(extra) => encode_extra(out, context, extra, as4_path),
         None => encode_as4_path(out, as4_path),
     }
 }
 
-/// The flags of an optional transitive attribute that we know. RFC 4271 §5: Partial stays set.
-fn passed_on(rare: &RareAttrs, code: u8) -> u8 {
-    match rare.partial.contains(code) {
+/// Flags of a known optional transitive attribute. RFC 4271 §5: Partial stays set.
+fn transit_flags(extra: &ExtraAttrs, code: u8) -> u8 {
+    match extra.partial.contains(code) {
         true => OPTIONAL_TRANSITIVE | flag::PARTIAL,
         false => OPTIONAL_TRANSITIVE,
     }
 }
 
-/// Writes AS_PATH; says whether AS4_PATH has to tell the truth (RFC 6793 §4.2.2).
+/// Encodes AS_PATH; returns whether AS4_PATH is needed (RFC 6793 §4.2.2).
 fn encode_as_path(out: &mut Vec<u8>, context: &EncodeContext, attrs: &PathAttrs) -> bool {
     if context.four_octet_as {
         attr(out, WELL_KNOWN, code::AS_PATH, attrs.as_path.wire4());
@@ -323,34 +331,34 @@ fn encode_as_path(out: &mut Vec<u8>, context: &EncodeContext, attrs: &PathAttrs)
     lossy
 }
 
-/// RFC 6793 §4.2.2: never empty, and without confederation segments.
+/// Encodes AS4_PATH. RFC 6793 §4.2.2: never empty, and without confederation segments.
 fn encode_as4_path(out: &mut Vec<u8>, path: Option<AsPath>) {
     if let Some(path) = path.filter(|path| !path.is_empty()) {
         attr(out, OPTIONAL_TRANSITIVE, code::AS4_PATH, path.wire4());
     }
 }
 
-/// What follows COMMUNITIES, with AS4_PATH in its place.
-fn encode_rare(out: &mut Vec<u8>, context: &EncodeContext, rare: &RareAttrs, as4_path: Option<AsPath>) {
-    // RFC 4456 §8: non-transitive, they stay within the AS.
+/// Encodes the attributes after COMMUNITIES, AS4_PATH included.
+fn encode_extra(out: &mut Vec<u8>, context: &EncodeContext, extra: &ExtraAttrs, as4_path: Option<AsPath>) {
+    // RFC 4456 §8: non-transitive attributes, not sent outside the AS.
     if context.internal {
-        if let Some(id) = rare.originator_id {
+        if let Some(id) = extra.originator_id {
             attr(out, flag::OPTIONAL, code::ORIGINATOR_ID, &id.get().to_be_bytes());
         }
-        let ids = rare.cluster_list.iter().map(|id| id.to_be_bytes());
+        let ids = extra.cluster_list.iter().map(|id| id.to_be_bytes());
         list(out, flag::OPTIONAL, code::CLUSTER_LIST, ids);
     }
-    let later = encode_unknown(out, &rare.unknown, code::EXT_COMMUNITIES);
-    let items = rare.ext_communities.iter().map(|item| item.0.to_be_bytes());
+    let later = encode_unknown(out, &extra.unknown, code::EXT_COMMUNITIES);
+    let items = extra.ext_communities.iter().map(|item| item.0.to_be_bytes());
     list(
         out,
-        passed_on(rare, code::EXT_COMMUNITIES),
+        transit_flags(extra, code::EXT_COMMUNITIES),
         code::EXT_COMMUNITIES,
         items,
     );
     encode_as4_path(out, as4_path);
-    // RFC 6793 §4.2.2: the truth behind AS_TRANS in AGGREGATOR.
-    let hidden = rare
+    // RFC 6793 §4.2.2: the number replaced by AS_TRANS in AGGREGATOR.
+    let hidden = extra
         .aggregator
         .filter(|aggregator| !context.four_octet_as && aggregator.asn.0 > 0xFFFF);
     if let Some(aggregator) = hidden {
@@ -362,23 +370,23 @@ fn encode_rare(out: &mut Vec<u8>, context: &EncodeContext, rare: &RareAttrs, as4
         );
     }
     let later = encode_unknown(out, later, code::LARGE_COMMUNITIES);
-    let items = rare.large_communities.iter().map(|item| {
+    let items = extra.large_communities.iter().map(|item| {
         let mut octets = [0; 12];
-        let words = [item.0, item.1, item.2].map(u32::to_be_bytes);
-        octets.as_chunks_mut::<4>().0.copy_from_slice(&words);
+        let fields = [item.0, item.1, item.2].map(u32::to_be_bytes);
+        octets.as_chunks_mut::<4>().0.copy_from_slice(&fields);
         octets
     });
     list(
         out,
-        passed_on(rare, code::LARGE_COMMUNITIES),
+        transit_flags(extra, code::LARGE_COMMUNITIES),
         code::LARGE_COMMUNITIES,
         items,
     );
     encode_unknown(out, later, u8::MAX);
 }
 
-/// Writes the unknown attributes up to the type code and gives those behind it. RFC 4271 §5: only transitive ones
-/// are passed on, and with Partial set.
+/// Encodes unknown attributes up to the type code and returns the rest. RFC 4271 §5: only transitive ones are
+/// sent on, with Partial set.
 fn encode_unknown<'a>(out: &mut Vec<u8>, unknown: &'a [UnknownAttr], last: u8) -> &'a [UnknownAttr] {
     let count = unknown.iter().take_while(|unknown| unknown.code <= last).count();
     let (now, later) = unknown.split_at_checked(count).unwrap_or_default();
@@ -404,7 +412,7 @@ fn aggregator_value(aggregator: Aggregator, four_octet_as: bool) -> Vec<u8> {
     value
 }
 
-/// One attribute; the length takes two octets only where it must.
+/// Encodes an attribute; the length takes two octets only if necessary.
 fn attr(out: &mut Vec<u8>, flags: u8, code: u8, value: &[u8]) {
     header(out, flags, code, value.len());
     out.extend_from_slice(value);
@@ -420,7 +428,7 @@ fn header(out: &mut Vec<u8>, flags: u8, code: u8, len: usize) {
     }
 }
 
-/// An attribute of items of N octets; none at all when there are no items.
+/// Encodes an attribute of items of N octets; nothing without items.
 fn list<const N: usize>(
     out: &mut Vec<u8>,
     flags: u8,

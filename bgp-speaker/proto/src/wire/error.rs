@@ -1,11 +1,11 @@
-//! What can be wrong with bytes, and what follows from it.
+//! Decoding errors and their consequences.
 //!
-//! [`DecodeError`] is what ends a session; [`DecodeError::notification`] is the only place where an
-//! error becomes code, subcode and data (RFC 4271 §6; RFC 7606 §3; RFC 7313 §5). [`AttrIssue`] is what
-//! does not end it: the attribute is dropped or the routes are withdrawn (RFC 7606 §2).
+//! [`DecodeError`] ends the session; [`DecodeError::notification`] is the only place where an error becomes
+//! code, subcode and data (RFC 4271 §6; RFC 7606 §3; RFC 7313 §5). [`AttrIssue`] does not end it: the
+//! attribute is discarded or the routes are treated as withdrawn (RFC 7606 §2).
 //!
-//! Deviations: an attribute we do not know never resets a session, not even in an UPDATE without
-//! routes (RFC 7606 §5.2 would): there is nothing to withdraw then, and no harm done.
+//! Deviation: an unknown attribute never ends a session, not even in an UPDATE without routes as in RFC 7606
+//! §5.2: there is nothing to withdraw, and it does no harm.
 
 use std::fmt;
 
@@ -14,13 +14,13 @@ use ::bytes::Bytes;
 use super::NlriFault;
 use super::codes::update_error;
 
-/// An error that ends the session. Each has exactly one NOTIFICATION.
+/// An error that ends the session. Each maps to exactly one NOTIFICATION.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The marker is not all ones (RFC 4271 §6.1).
     #[error("the marker of a message header is not all ones: this is not BGP, or octets were lost")]
     NotSynchronized,
-    /// A length outside of what the type allows (RFC 4271 §6.1, RFC 8654 §4).
+    /// A length that the type does not allow (RFC 4271 §6.1, RFC 8654 §4).
     #[error("a message of {length} octets, which its type does not allow")]
     BadLength {
         /// The length field.
@@ -32,13 +32,13 @@ pub enum DecodeError {
         /// The type field.
         code: u8,
     },
-    /// OPEN whose optional parameters or capabilities are not framed right (RFC 4271 §6.2, RFC 5492 §5).
+    /// Malformed framing of optional parameters or capabilities in OPEN (RFC 4271 §6.2, RFC 5492 §5).
     #[error("the optional parameters of OPEN are malformed")]
     MalformedOpen,
     /// A version other than 4 (RFC 4271 §6.2).
     #[error("BGP version {version} is not supported, only 4")]
     UnsupportedVersion {
-        /// The version the peer asked for.
+        /// The peer's version.
         version: u8,
     },
     /// AS 0 in OPEN (RFC 7607 §2).
@@ -47,28 +47,29 @@ pub enum DecodeError {
     /// Identifier 0.0.0.0 (RFC 6286 §2.2).
     #[error("OPEN with BGP identifier 0.0.0.0")]
     ZeroIdentifier,
-    /// An optional parameter that is not capabilities (RFC 4271 §6.2).
+    /// An optional parameter other than capabilities (RFC 4271 §6.2).
     #[error("optional parameter {code} of OPEN is not supported")]
     UnsupportedParameter {
-        /// Its type.
+        /// The parameter type.
         code: u8,
     },
     /// A hold time of 1 or 2 seconds (RFC 4271 §6.2).
     #[error("a hold time of {seconds} s is not acceptable: 0, or 3 and more")]
     UnacceptableHoldTime {
-        /// Offered seconds.
+        /// The offered hold time, in seconds.
         seconds: u16,
     },
-    /// The lengths inside an UPDATE contradict its own (RFC 4271 §6.3).
+    /// The section lengths of an UPDATE contradict its length (RFC 4271 §6.3).
     #[error("the section lengths of an UPDATE exceed its length")]
     MalformedSections,
-    /// MP_REACH_NLRI or MP_UNREACH_NLRI twice (RFC 7606 §3 g).
+    /// A duplicate MP_REACH_NLRI or MP_UNREACH_NLRI (RFC 7606 §3 g).
     #[error("{} occurs twice in an UPDATE", attr_name(*code))]
     DuplicateMp {
         /// 14 or 15.
         code: u8,
     },
-    /// MP_REACH_NLRI or MP_UNREACH_NLRI whose prefixes cannot be read (RFC 7606 §3 j, §5.3, §7.11; RFC 4760 §7).
+    /// MP_REACH_NLRI or MP_UNREACH_NLRI with prefixes that cannot be decoded (RFC 7606 §3 j, §5.3, §7.11; RFC
+    /// 4760 §7).
     #[error("{} cannot be read", attr_name(*code))]
     UnreadableMp {
         /// 14 or 15.
@@ -76,23 +77,23 @@ pub enum DecodeError {
         /// The attribute: flags, code, length and value.
         attribute: Bytes,
     },
-    /// Withdrawn routes or NLRI that cannot be read (RFC 4271 §6.3, RFC 7606 §3 i–j).
+    /// Withdrawn routes or NLRI that cannot be decoded (RFC 4271 §6.3, RFC 7606 §3 i–j).
     #[error("a list of IPv4 prefixes cannot be read: {fault}")]
     InvalidNetwork {
-        /// What is wrong with it.
+        /// The fault of the list.
         fault: NlriFault,
     },
-    /// A malformed attribute in an UPDATE that shows no routes to withdraw (RFC 7606 §5.2).
+    /// A malformed attribute in an UPDATE without routes to withdraw (RFC 7606 §5.2).
     #[error("{} of an UPDATE without routes: {fault}", attr_name(*code))]
     AttributeWithoutRoutes {
-        /// Type code, 0 where not even that was there.
+        /// Type code; 0 if the list ends before it.
         code: u8,
-        /// What is wrong with it.
+        /// The fault of the attribute.
         fault: AttrFault,
         /// The attribute: flags, code, length and value.
         attribute: Bytes,
     },
-    /// BoRR or EoRR of a wrong length (RFC 7313 §5).
+    /// BoRR or EoRR with a wrong length (RFC 7313 §5).
     #[error("a ROUTE-REFRESH of a wrong length")]
     RefreshLength {
         /// The whole message.
@@ -100,50 +101,50 @@ pub enum DecodeError {
     },
 }
 
-/// What to do about a malformed attribute short of a reset (RFC 7606 §2), milder first.
+/// How a malformed attribute is handled without ending the session (RFC 7606 §2), mildest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Verdict {
-    /// The attribute is dropped, the routes stand.
+pub enum ErrorAction {
+    /// Discard the attribute; the routes stay valid.
     Discard,
-    /// The routes of the message are taken as withdrawn.
+    /// Treat the routes of the message as withdrawn.
     TreatAsWithdraw,
 }
 
-/// What is wrong with an attribute.
+/// The fault of an attribute.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AttrFault {
-    /// Optional or Transitive contradict the type (RFC 7606 §3 c).
+    /// The Optional or Transitive flag contradicts the type (RFC 7606 §3 c).
     Flags,
     /// A length that the type does not allow (RFC 7606 §7).
     Length,
-    /// The list ends inside it (RFC 7606 §4).
+    /// The list ends inside the attribute (RFC 7606 §4).
     Overrun,
     /// ORIGIN other than 0–2 (RFC 7606 §7.1).
     Origin,
-    /// Bad segments in a path (RFC 7606 §7.2, RFC 6793 §6).
+    /// Malformed segments in a path (RFC 7606 §7.2, RFC 6793 §6).
     Segments,
     /// Confederation segments (RFC 5065 §5).
     Confederation,
     /// A link-local next hop with bits set that must be zero (RFC 4291 §2.5.6).
     LinkLocal,
-    /// Multicast prefixes, which are no destinations of unicast (RFC 4271 §6.3).
+    /// Multicast prefixes, which are not valid for unicast (RFC 4271 §6.3).
     Multicast,
     /// AS number 0 (RFC 7607 §2).
     ZeroAs,
-    /// Identifier 0.0.0.0 where one must be.
+    /// BGP identifier 0.0.0.0.
     ZeroIdentifier,
-    /// A further occurrence (RFC 7606 §3 g).
+    /// A duplicate (RFC 7606 §3 g).
     Duplicate,
-    /// Mandatory, and not there (RFC 7606 §3 d).
+    /// A missing mandatory attribute (RFC 7606 §3 d).
     Missing,
-    /// Marked as well-known, and not known (RFC 4271 §6.3).
+    /// Flagged as well-known, but unknown (RFC 4271 §6.3).
     Unrecognized,
-    /// Not for this kind of peer (RFC 7606 §7.5, §7.9, §7.10; RFC 6793 §4.1).
+    /// Not allowed from this kind of peer (RFC 7606 §7.5, §7.9, §7.10; RFC 6793 §4.1).
     Misplaced,
 }
 
 impl AttrFault {
-    /// The UPDATE error subcode of RFC 4271 §6.3, used where there is nothing to withdraw.
+    /// The UPDATE error subcode of RFC 4271 §6.3, for a message without routes to withdraw.
     pub(super) fn subcode(self) -> u8 {
         match self {
             AttrFault::Flags => update_error::ATTRIBUTE_FLAGS,
@@ -185,22 +186,22 @@ impl fmt::Display for AttrFault {
     }
 }
 
-/// An attribute error that did not reset the session (RFC 7606).
+/// An attribute error that did not end the session (RFC 7606).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct AttrIssue {
-    /// Type code of the attribute, 0 where the list broke off before it and for the NLRI field.
+    /// Type code of the attribute; 0 if the list ends before it, and for the NLRI field.
     pub code: u8,
-    /// What is wrong.
+    /// The fault.
     pub fault: AttrFault,
-    /// What was done.
-    pub verdict: Verdict,
+    /// How it was handled.
+    pub action: ErrorAction,
 }
 
 impl fmt::Display for AttrIssue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let done = match self.verdict {
-            Verdict::Discard => "discarded",
-            Verdict::TreatAsWithdraw => "routes treated as withdrawn",
+        let done = match self.action {
+            ErrorAction::Discard => "discarded",
+            ErrorAction::TreatAsWithdraw => "routes treated as withdrawn",
         };
         if (self.code, self.fault) == (0, AttrFault::Multicast) {
             return write!(f, "NLRI: {}; {done}", self.fault);
@@ -209,12 +210,12 @@ impl fmt::Display for AttrIssue {
     }
 }
 
-/// The name of an attribute as RFCs write it, `attribute N` for what we do not know.
+/// The name of an attribute as in the RFCs; `attribute N` if unknown.
 pub(super) fn attr_name(code: u8) -> AttrName {
     AttrName(code)
 }
 
-/// Displays an attribute's type code as its name.
+/// Displays a type code as the attribute's name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AttrName(u8);
 

@@ -1,7 +1,7 @@
-//! Framing (RFC 4271 §4.1, §6.1; RFC 8654): whole messages cut out of a connection's read buffer.
+//! Framing (RFC 4271 §4.1, §6.1; RFC 8654): cuts whole messages out of a connection's read buffer.
 //!
-//! Owns the header: marker, length and type, with the exact header error for each fault. Never looks
-//! into a body. Faults are found as early as the octets that show them are there.
+//! Checks the header (marker, length and type) and returns the exact header error for each fault, as soon as
+//! the octets that show it have arrived. The body is not inspected.
 
 use ::bytes::{BufMut, Bytes, BytesMut};
 
@@ -11,7 +11,7 @@ use super::DecodeError;
 pub const HEADER_LEN: usize = 19;
 /// Longest message, in octets, header included (RFC 4271 §4.1).
 pub const MAX_LEN: usize = 4096;
-/// Longest message where both sides offered extended messages (RFC 8654 §4).
+/// Longest message if both sides offered extended messages (RFC 8654 §4).
 pub const MAX_LEN_EXTENDED: usize = 65535;
 
 pub(super) const MARKER: [u8; 16] = [0xFF; 16];
@@ -57,7 +57,7 @@ impl MessageKind {
         }
     }
 
-    /// Shortest and longest length of the kind, header included.
+    /// Shortest and longest length of a type, header included.
     fn bounds(self, extended: bool) -> (usize, usize) {
         let max = if extended { MAX_LEN_EXTENDED } else { MAX_LEN };
         match self {
@@ -66,7 +66,7 @@ impl MessageKind {
             MessageKind::Keepalive => (HEADER_LEN, HEADER_LEN),
             MessageKind::Update => (23, max),
             MessageKind::Notification => (21, max),
-            // Its length depends on the subtype (RFC 7313 §5): `Refresh::decode` decides.
+            // The length depends on the subtype (RFC 7313 §5): `Refresh::decode` checks it.
             MessageKind::Refresh => (HEADER_LEN, max),
         }
     }
@@ -84,22 +84,22 @@ impl std::fmt::Display for MessageKind {
     }
 }
 
-/// One message without its header.
+/// A message without its header.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
-    /// Type.
+    /// Type of the message.
     pub kind: MessageKind,
-    /// What follows the header.
+    /// The octets after the header.
     pub body: Bytes,
 }
 
-/// Takes the first whole message out of `buf`; `Ok(None)` when it is not all there yet. `extended`
-/// says that messages up to [`MAX_LEN_EXTENDED`] are agreed on.
+/// Removes the first whole message from `buf`; `Ok(None)` if it is incomplete. `extended`: messages of up to
+/// [`MAX_LEN_EXTENDED`] octets are negotiated.
 ///
 /// # Errors
-/// The header errors of RFC 4271 §6.1; `buf` is then left as it was. Also found before the body is there.
+/// The header errors of RFC 4271 §6.1, also before the body has arrived; `buf` is then unchanged.
 pub fn cut_frame(buf: &mut BytesMut, extended: bool) -> Result<Option<Frame>, DecodeError> {
-    // RFC 4271 §6.1: the marker is all ones, or Connection Not Synchronized.
+    // RFC 4271 §6.1: a marker other than all ones is Connection Not Synchronized.
     if !buf.iter().zip(&MARKER).all(|(found, expected)| found == expected) {
         return Err(DecodeError::NotSynchronized);
     }
@@ -109,7 +109,7 @@ pub fn cut_frame(buf: &mut BytesMut, extended: bool) -> Result<Option<Frame>, De
     let length = u16::from_be_bytes([high, low]);
     let size = usize::from(length);
     let max = if extended { MAX_LEN_EXTENDED } else { MAX_LEN };
-    // RFC 4271 §6.1: Bad Message Length carries the length, Bad Message Type the type.
+    // RFC 4271 §6.1: the data of Bad Message Length is the length, of Bad Message Type the type.
     if !(HEADER_LEN..=max).contains(&size) {
         return Err(DecodeError::BadLength { length });
     }
@@ -128,7 +128,7 @@ pub fn cut_frame(buf: &mut BytesMut, extended: bool) -> Result<Option<Frame>, De
     }))
 }
 
-/// A KEEPALIVE (RFC 4271 §4.4): the same 19 octets each time, never allocated.
+/// A KEEPALIVE (RFC 4271 §4.4), without an allocation.
 #[must_use]
 pub fn keepalive() -> Bytes {
     const MESSAGE: [u8; HEADER_LEN] = {
@@ -140,7 +140,7 @@ pub fn keepalive() -> Bytes {
     Bytes::from_static(&MESSAGE)
 }
 
-/// Writes a header with an empty length and gives the place where the message begins.
+/// Writes a header without length and returns the start of the message.
 pub(super) fn begin(out: &mut BytesMut, kind: MessageKind) -> usize {
     let start = out.len();
     out.put_slice(&MARKER);
@@ -149,7 +149,7 @@ pub(super) fn begin(out: &mut BytesMut, kind: MessageKind) -> usize {
     start
 }
 
-/// Fills in the length of the message that begins at `start`. The caller keeps it within 65535 octets.
+/// Sets the length of the message that begins at `start`. The caller keeps it within 65535 octets.
 pub(super) fn finish(out: &mut BytesMut, start: usize) {
     let length = u16::try_from(out.len() - start).unwrap_or(u16::MAX);
     put_u16_at(out, start + 16, length);
@@ -162,7 +162,7 @@ pub(super) fn put_u16_at(out: &mut BytesMut, at: usize, value: u16) {
     }
 }
 
-/// A whole message of a short body.
+/// A whole message with a short body.
 pub(crate) fn message(kind: MessageKind, body: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER_LEN + body.len());
     let start = begin(&mut out, kind);

@@ -1,11 +1,20 @@
-//! BGP on the wire: framing, OPEN, UPDATE, NOTIFICATION, ROUTE-REFRESH; decode and encode.
+//! The BGP wire format: framing, OPEN, UPDATE, NOTIFICATION, ROUTE-REFRESH; decoding and encoding.
 //!
-//! Decoding takes bytes and a [`DecodeContext`] (what the OPENs negotiated) and gives values or a
-//! [`DecodeError`], a closed enum with one total mapping to a [`Notification`] (RFC 4271 §6). UPDATE
-//! errors carry RFC 7606 verdicts: only what makes the NLRI unreadable resets a session.
-//! nom stays inside this module. Nothing here panics on any bytes.
+//! Decoding takes bytes and a [`DecodeContext`] with negotiated parameters and returns values or a
+//! [`DecodeError`], a closed enum with a total mapping to [`Notification`] (RFC 4271 §6). Errors in UPDATEs
+//! have an error action of RFC 7606: only NLRI that cannot be decoded ends a session. Nothing here panics,
+//! whatever the bytes.
+//!
+//! ```
+//! use bgp_proto::wire::{MessageKind, cut_frame, keepalive};
+//! use bytes::BytesMut;
+//!
+//! let mut buf = BytesMut::from(&keepalive()[..]);
+//! let frame = cut_frame(&mut buf, false)?.expect("a whole message");
+//! assert_eq!((frame.kind, frame.body.len()), (MessageKind::Keepalive, 0));
+//! # Ok::<(), bgp_proto::wire::DecodeError>(())
+//! ```
 
-mod alert;
 mod as4;
 mod as_path;
 mod attr_decode;
@@ -17,14 +26,15 @@ mod codes;
 mod communities;
 mod encode;
 mod error;
+mod error_notification;
 mod frame;
+mod inline_bytes;
 pub mod mrt;
 mod nlri;
 mod notification;
 mod open;
 mod reader;
 mod refresh;
-mod short;
 mod update;
 
 pub use as_path::*;

@@ -1,8 +1,20 @@
-//! MRT table dumps (RFC 6396 §4.3, TABLE_DUMP_V2): a RIB as other programs read it. Encoding only.
+//! MRT table dumps (RFC 6396 §4.3, TABLE_DUMP_V2), encoding only.
 //!
-//! A dump is one [`peer_index`] and then a [`rib_entry`] for each prefix, which names its sources by their place in
-//! the index. Paths of peers that send several go under the same prefix without their identifiers: readers of RFC 8050 are
-//! rare, and no path is lost. Times are those of the dump: when a path came is not kept.
+//! A dump consists of one [`peer_index`] and a [`rib_entry`] for each prefix, which refers to its sources by
+//! their position in the index. Path identifiers are omitted: few readers support RFC 8050, and no path is
+//! lost. All times are the time of the dump, since the arrival times of paths are not recorded.
+//!
+//! ```
+//! use bgp_proto::types::{Asn, RouterId};
+//! use bgp_proto::wire::mrt::{MrtPeer, peer_index};
+//! use bytes::BytesMut;
+//!
+//! let collector = RouterId::new(0x0A00_0001).unwrap();
+//! let peer = MrtPeer { router_id: None, address: [192, 0, 2, 1].into(), asn: Asn(65001) };
+//! let mut out = BytesMut::new();
+//! peer_index(&mut out, 1_700_000_000, collector, &[peer]);
+//! assert_eq!(out[4..8], [0, 13, 0, 1]); // TABLE_DUMP_V2, PEER_INDEX_TABLE
+//! ```
 
 use std::net::IpAddr;
 
@@ -23,7 +35,7 @@ const WIDE_AS: u8 = 2;
 /// A source of paths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MrtPeer {
-    /// Its identifier; `None` while it was never up.
+    /// BGP identifier; `None` if it was never up.
     pub router_id: Option<RouterId>,
     /// Its address.
     pub address: IpAddr,
@@ -40,12 +52,12 @@ fn record(out: &mut BytesMut, time: u32, subtype: u16, body: impl FnOnce(&mut By
     let start = out.len();
     body(out);
     let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX).to_be_bytes();
-    if let Some(place) = out.get_mut(start - 4..start) {
-        place.copy_from_slice(&length);
+    if let Some(length_at) = out.get_mut(start - 4..start) {
+        length_at.copy_from_slice(&length);
     }
 }
 
-/// Appends the index of sources (§4.3.1), of which at most 65,535 are named. `time` is in seconds since 1970.
+/// Appends the index of sources (§4.3.1), at most 65,535. `time` is in seconds since 1970.
 pub fn peer_index(out: &mut BytesMut, time: u32, collector: RouterId, peers: &[MrtPeer]) {
     let count = u16::try_from(peers.len()).unwrap_or(u16::MAX);
     record(out, time, PEER_INDEX_TABLE, |out| {
@@ -64,8 +76,8 @@ pub fn peer_index(out: &mut BytesMut, time: u32, collector: RouterId, peers: &[M
     });
 }
 
-/// Appends a prefix with its paths (§4.3.2, §4.3.4): the source's place in the index, and attributes. Attributes beyond 65,535
-/// octets cannot be told; their path is left out.
+/// Appends a prefix with its paths (§4.3.2, §4.3.4): the position of the source in the index, and the
+/// attributes. A path with more than 65,535 octets of attributes cannot be encoded and is omitted.
 pub fn rib_entry<'a>(
     out: &mut BytesMut,
     time: u32,
@@ -81,7 +93,7 @@ pub fn rib_entry<'a>(
     record(out, time, subtype, |out| {
         out.put_u32(sequence);
         put_prefix(out, prefix);
-        let place = out.len();
+        let length_at = out.len();
         out.put_u16(0);
         let mut count = 0u16;
         for (peer, attrs) in paths {
@@ -95,8 +107,8 @@ pub fn rib_entry<'a>(
             out.put_slice(&octets);
             count = count.saturating_add(1);
         }
-        if let Some(place) = out.get_mut(place..place + 2) {
-            place.copy_from_slice(&count.to_be_bytes());
+        if let Some(length_at) = out.get_mut(length_at..length_at + 2) {
+            length_at.copy_from_slice(&count.to_be_bytes());
         }
     });
 }

@@ -1,8 +1,7 @@
-//! Prefix lists (RFC 4271 §4.3, RFC 4760 §5) with or without path identifiers (RFC 7911 §3).
+//! Prefix lists (RFC 4271 §4.3, RFC 4760 §5), with or without path identifiers (RFC 7911 §3).
 //!
-//! Decodes into a vector that the caller owns, without an allocation of its own. Host bits after the
-//! length are cleared without a word: RFC 4271 §4.3 calls them irrelevant. Whether an error ends the
-//! session is the caller's business.
+//! Decodes into the caller's vector. Host bits beyond the length are cleared, since they are irrelevant (RFC
+//! 4271 §4.3). The caller decides whether an error ends the session.
 
 use ::bytes::BufMut;
 
@@ -10,10 +9,10 @@ use super::Nlri;
 use super::reader::{Parsed, long, octet, take};
 use crate::types::{Family, PathId, Prefix};
 
-/// Why a prefix list cannot be read (RFC 7606 §5.3).
+/// Why a prefix list cannot be decoded (RFC 7606 §5.3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum NlriFault {
-    /// A length beyond the family's.
+    /// A length beyond that of the family.
     #[error("a prefix length of {0} bits")]
     Length(u8),
     /// The list ends inside a prefix or its path identifier.
@@ -21,10 +20,10 @@ pub enum NlriFault {
     Truncated,
 }
 
-/// Appends the prefixes of `bytes` to `out`; `add_path` says that each has a path identifier.
+/// Appends the prefixes of `bytes` to `out`; with `add_path` each has a path identifier.
 ///
 /// # Errors
-/// [`NlriFault`]; `out` then holds what came before the fault.
+/// [`NlriFault`]; `out` then holds the prefixes before the fault.
 pub fn decode_nlri(
     family: Family,
     add_path: bool,
@@ -39,7 +38,7 @@ pub fn decode_nlri(
             (rest, path_id) = (tail, PathId(id));
         }
         let (tail, len) = octet(rest).map_err(|_| NlriFault::Truncated)?;
-        // RFC 7606 §5.3: a length beyond the family's makes the list unreadable.
+        // RFC 7606 §5.3: the rest of the list cannot be decoded.
         if len > family.max_len() {
             return Err(NlriFault::Length(len));
         }
@@ -54,7 +53,7 @@ pub fn decode_nlri(
     Ok(())
 }
 
-/// Reads four octets at once where they are there, and lets the mask cut what belongs to the next prefix.
+/// Reads four octets at once if available; the mask removes those of the next prefix.
 #[inline]
 fn v4_prefix(input: &[u8], len: u8) -> Parsed<'_, Prefix> {
     let (rest, octets) = take(input, usize::from(len.div_ceil(8)))?;
@@ -83,13 +82,13 @@ fn v6_prefix(input: &[u8], len: u8) -> Parsed<'_, Prefix> {
     Ok((rest, Prefix::v6(bits, len)))
 }
 
-/// Octets that the prefix takes on the wire.
+/// Encoded length of a prefix in octets.
 #[must_use]
 pub fn nlri_len(nlri: &Nlri, add_path: bool) -> usize {
     1 + usize::from(nlri.prefix.len().div_ceil(8)) + if add_path { 4 } else { 0 }
 }
 
-/// Writes one prefix, with its path identifier where `add_path` says so.
+/// Encodes a prefix, with its path identifier if `add_path` is set.
 pub fn encode_nlri(out: &mut impl BufMut, nlri: &Nlri, add_path: bool) {
     if add_path {
         out.put_u32(nlri.path_id.0);

@@ -1,8 +1,8 @@
-//! NOTIFICATION (RFC 4271 §4.5, §6; RFC 4486; RFC 9003; RFC 8538): code, subcode, data, and words for people.
+//! NOTIFICATION (RFC 4271 §4.5, §6; RFC 4486; RFC 9003; RFC 8538): code, subcode and data, and their text.
 //!
-//! Owns the numbers of all errors and the constructors of those that no bytes cause. What bytes cause
-//! comes from [`super::DecodeError::notification`]. `Display` decodes the data too: it is what an operator reads
-//! when a session is down, so text from the peer is shown with control characters escaped.
+//! Has constructors for errors without faulty bytes; [`super::DecodeError::notification`] covers the others.
+//! `Display` also decodes the data, because operators read it when a session is down; control characters in
+//! text from the peer are escaped.
 
 use std::fmt;
 
@@ -23,27 +23,27 @@ pub const MAX_SHUTDOWN_TEXT: usize = 255;
      shorten it by {}",
     octets - MAX_SHUTDOWN_TEXT
 )]
-pub struct LongMessage {
-    /// Its length.
+pub struct ShutdownMessageTooLong {
+    /// Its length in octets.
     pub octets: usize,
-    /// What of it would be sent.
+    /// Octets of it that would be sent.
     pub fits: usize,
 }
 
-/// Whether a text can be sent whole as a shutdown communication (RFC 9003 §2).
+/// Checks that a shutdown communication can be sent whole (RFC 9003 §2).
 ///
 /// # Errors
-/// [`LongMessage`]: [`Notification::cease_with_message`] would cut it.
-pub fn check_shutdown_message(text: &str) -> Result<(), LongMessage> {
+/// [`ShutdownMessageTooLong`]: [`Notification::cease_with_message`] would truncate it.
+pub fn check_shutdown_message(text: &str) -> Result<(), ShutdownMessageTooLong> {
     let fits = truncate_text(text, MAX_SHUTDOWN_TEXT).len();
     if fits == text.len() {
         return Ok(());
     }
     let octets = text.len();
-    Err(LongMessage { octets, fits })
+    Err(ShutdownMessageTooLong { octets, fits })
 }
 
-/// Most data that a message of [`MAX_LEN`] holds.
+/// Most data in a message of [`MAX_LEN`] octets.
 const MAX_DATA: usize = MAX_LEN - HEADER_LEN - 2;
 
 /// A NOTIFICATION as sent or received.
@@ -53,12 +53,12 @@ pub struct Notification {
     pub code: u8,
     /// Error subcode.
     pub subcode: u8,
-    /// Data; its meaning follows from code and subcode.
+    /// Data, depending on code and subcode.
     pub data: Bytes,
 }
 
 impl Notification {
-    /// Any NOTIFICATION.
+    /// A NOTIFICATION of any kind.
     #[must_use]
     pub fn new(code: u8, subcode: u8, data: impl Into<Bytes>) -> Self {
         Self {
@@ -78,19 +78,19 @@ impl Notification {
         Self::bare(code::HOLD_TIMER, 0)
     }
 
-    /// Send hold timer expired (RFC 9687 §6). The peer reads nothing: it is logged rather than delivered.
+    /// Send hold timer expired (RFC 9687 §6). The peer does not read, so it is logged rather than delivered.
     #[must_use]
     pub fn send_hold_timer_expired() -> Self {
         Self::bare(code::SEND_HOLD_TIMER, 0)
     }
 
-    /// A message that the state does not allow; `subcode` of [`fsm_error`] (RFC 6608 §4).
+    /// A message that is not allowed in this state; `subcode` is one of [`fsm_error`] (RFC 6608 §4).
     #[must_use]
     pub fn unexpected_message(subcode: u8, kind: MessageKind) -> Self {
         Self::new(code::FSM, subcode, vec![kind.code()])
     }
 
-    /// An event that the state does not allow, without a message to blame (RFC 4271 §6.6).
+    /// An event that is not allowed in this state, not caused by a message (RFC 4271 §6.6).
     #[must_use]
     pub fn fsm_error() -> Self {
         Self::bare(code::FSM, fsm_error::UNSPECIFIED)
@@ -108,13 +108,13 @@ impl Notification {
         Self::bare(code::OPEN, open_error::BAD_IDENTIFIER)
     }
 
-    /// A hold time that we refuse (RFC 4271 §6.2).
+    /// A hold time that is not acceptable (RFC 4271 §6.2).
     #[must_use]
     pub fn unacceptable_hold_time() -> Self {
         Self::bare(code::OPEN, open_error::UNACCEPTABLE_HOLD_TIME)
     }
 
-    /// Capabilities that we insist on and the peer lacks (RFC 5492 §5).
+    /// Required capabilities that the peer lacks (RFC 5492 §5).
     #[must_use]
     pub fn unsupported_capability(missing: &[Capability]) -> Self {
         let mut data = Vec::new();
@@ -131,9 +131,9 @@ impl Notification {
         Self::bare(code::CEASE, subcode)
     }
 
-    /// Cease with a shutdown communication (RFC 9003 §2): at most 255 octets, cut between characters; see
-    /// [`check_shutdown_message`].
-    /// Only Administrative Shutdown and Reset carry one; for other subcodes and empty texts, as [`Self::cease`].
+    /// Cease with a shutdown communication (RFC 9003 §2), truncated between characters to 255 octets; see
+    /// [`check_shutdown_message`]. Only Administrative Shutdown and Reset carry one; for other subcodes and
+    /// empty texts, as [`Self::cease`].
     #[must_use]
     pub fn cease_with_message(subcode: u8, text: &str) -> Self {
         // RFC 9003 §2: only these two subcodes carry it.
@@ -147,7 +147,7 @@ impl Notification {
         Self::new(code::CEASE, subcode, data)
     }
 
-    /// Cease because the peer sent more prefixes than `limit` (RFC 4486 §4).
+    /// Cease because the peer exceeded its prefix limit (RFC 4486 §4).
     #[must_use]
     pub fn max_prefixes(family: Family, limit: u32) -> Self {
         let mut data = Vec::with_capacity(7);
@@ -157,7 +157,7 @@ impl Notification {
         Self::new(code::CEASE, cease::MAX_PREFIXES, data)
     }
 
-    /// A Hard Reset that stands for this NOTIFICATION (RFC 8538 §3): the peer must not keep our routes.
+    /// A Hard Reset that encapsulates this NOTIFICATION (RFC 8538 §3): the peer must not retain our routes.
     #[must_use]
     pub fn into_hard_reset(self) -> Self {
         let mut data = vec![self.code, self.subcode];
@@ -171,7 +171,7 @@ impl Notification {
         self.code == code::CEASE && self.subcode == cease::HARD_RESET
     }
 
-    /// The shutdown communication, lossily decoded; of the NOTIFICATION inside for a Hard Reset.
+    /// The shutdown communication, lossily decoded; for a Hard Reset that of the encapsulated NOTIFICATION.
     #[must_use]
     pub fn shutdown_message(&self) -> Option<String> {
         if let Some(inner) = self.inside_hard_reset() {
@@ -185,14 +185,14 @@ impl Notification {
         Some(String::from_utf8_lossy(text).into_owned())
     }
 
-    /// The NOTIFICATION that a Hard Reset stands for. A Hard Reset inside a Hard Reset is not looked into.
+    /// The NOTIFICATION encapsulated in a Hard Reset. A nested Hard Reset is not decoded.
     fn inside_hard_reset(&self) -> Option<Notification> {
         let (&[code, subcode], _) = self.data.split_first_chunk().filter(|_| self.is_hard_reset())?;
         let inner = Self::new(code, subcode, self.data.slice(2..));
         (!inner.is_hard_reset()).then_some(inner)
     }
 
-    /// The whole message, at most [`MAX_LEN`] octets: longer data is cut.
+    /// The whole message, at most [`MAX_LEN`] octets: longer data is truncated.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut body = vec![self.code, self.subcode];
@@ -200,11 +200,11 @@ impl Notification {
         message(MessageKind::Notification, &body)
     }
 
-    /// Reads the body.
+    /// Decodes the body.
     ///
     /// # Errors
-    /// [`DecodeError::BadLength`] for a body of less than two octets, which [`super::cut_frame`] never lets
-    /// through. RFC 4271 §6.4: an error in a NOTIFICATION is logged, never answered.
+    /// [`DecodeError::BadLength`] for less than two octets, which [`super::cut_frame`] already excludes. RFC
+    /// 4271 §6.4: an error in a NOTIFICATION is logged, never answered.
     pub fn decode(body: &Bytes) -> Result<Self, DecodeError> {
         let (&[code, subcode], _) = body.split_first_chunk().ok_or(DecodeError::BadLength {
             length: u16::try_from(HEADER_LEN + body.len()).unwrap_or(u16::MAX),
@@ -213,7 +213,7 @@ impl Notification {
     }
 }
 
-/// The longest beginning of at most `max` octets that ends between characters.
+/// The longest prefix of at most `max` octets that ends between characters.
 pub(super) fn truncate_text(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len()))
         .rev()
@@ -234,8 +234,8 @@ impl fmt::Debug for Notification {
     }
 }
 
-/// The names of RFC 4271 §4.5 and its successors.
-fn words(code: u8, subcode: u8) -> (&'static str, &'static str) {
+/// Names of error and subcode (RFC 4271 §4.5 and others).
+fn error_names(code: u8, subcode: u8) -> (&'static str, &'static str) {
     let name = match code {
         code::HEADER => "Message Header Error",
         code::OPEN => "OPEN Message Error",
@@ -291,7 +291,7 @@ fn words(code: u8, subcode: u8) -> (&'static str, &'static str) {
 
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, detail) = words(self.code, self.subcode);
+        let (name, detail) = error_names(self.code, self.subcode);
         f.write_str(name)?;
         match detail {
             "" if self.subcode == 0 => {}
@@ -307,7 +307,7 @@ impl fmt::Display for Notification {
 }
 
 impl Notification {
-    /// What the data says, in words; octets in hex where we cannot tell.
+    /// Decodes the data; unknown data is shown in hexadecimal.
     fn fmt_data(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.code, self.subcode, &self.data[..]) {
             (code::HEADER, header_error::BAD_LENGTH, &[high, low]) => {
@@ -317,7 +317,7 @@ impl Notification {
             (code::OPEN, open_error::UNSUPPORTED_VERSION, &[high, low]) => {
                 write!(f, ", version {} is supported", u16::from_be_bytes([high, low]))
             }
-            // No RFC defines data here, but some speakers say which AS number they got.
+            // No RFC defines data here, but some speakers send the AS number that they received.
             (code::OPEN, open_error::BAD_PEER_AS, &[high, low]) => {
                 write!(f, ", AS {}", u16::from_be_bytes([high, low]))
             }
@@ -360,7 +360,7 @@ impl Notification {
     }
 }
 
-/// The codes of capability triples (RFC 5492 §4).
+/// Names of the capabilities in a list of triples (RFC 5492 §4).
 fn fmt_capabilities(f: &mut fmt::Formatter<'_>, data: &[u8]) -> fmt::Result {
     match Capability::decode_list(data) {
         Some(list) if !list.is_empty() => list.iter().enumerate().try_for_each(|(at, capability)| {
@@ -370,7 +370,7 @@ fn fmt_capabilities(f: &mut fmt::Formatter<'_>, data: &[u8]) -> fmt::Result {
     }
 }
 
-/// At most 32 octets in hex.
+/// At most 32 octets in hexadecimal.
 fn fmt_octets(f: &mut fmt::Formatter<'_>, data: &[u8]) -> fmt::Result {
     f.write_str(", data")?;
     data.iter()

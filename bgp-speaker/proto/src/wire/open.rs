@@ -1,7 +1,7 @@
 //! OPEN (RFC 4271 §4.2) with capabilities (RFC 5492) and extended optional parameters (RFC 9072).
 //!
-//! Owns the checks of RFC 4271 §6.2 that need no configuration. Whether the AS number is the expected one
-//! and the identifier not our own is the session's business.
+//! Decoding makes the checks of RFC 4271 §6.2 that need no configuration. The session checks the AS number
+//! and the identifier.
 
 use ::bytes::Bytes;
 
@@ -15,15 +15,16 @@ use crate::types::{Asn, Family, FamilySet, HoldTime, RouterId};
 const VERSION: u8 = 4;
 /// Optional parameter: capabilities (RFC 5492 §4).
 const PARAM_CAPABILITIES: u8 = 2;
-/// In place of the first parameter's type: extended lengths follow (RFC 9072 §2).
+/// In place of the first parameter type: extended lengths follow (RFC 9072 §2).
 const PARAM_EXTENDED: u8 = 255;
-/// Octets of capabilities in an OPEN of [`MAX_LEN`] with the extended framing of one parameter.
+/// Octets available for capabilities in an OPEN of [`MAX_LEN`] with one parameter of extended length.
 const MAX_CAPABILITIES: usize = MAX_LEN - HEADER_LEN - 10 - 3 - 3;
 
 /// A decoded OPEN. The version is 4, the identifier non-zero and the hold time not 1 or 2.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Open {
-    /// The AS number: of the 4-octet capability when present (RFC 6793 §4.1), else of the fixed field.
+    /// The AS number: from the 4-octet AS capability if present (RFC 6793 §4.1), otherwise from the fixed
+    /// field.
     pub asn: Asn,
     /// Offered hold time.
     pub hold_time: HoldTime,
@@ -58,14 +59,15 @@ fn fixed(input: &[u8]) -> Parsed<'_, Fixed> {
 }
 
 impl Open {
-    /// Reads the body.
+    /// Decodes the body.
     ///
     /// # Errors
-    /// The OPEN errors of RFC 4271 §6.2, in the order of the fields; AS 0 (RFC 7607 §2), identifier 0 (RFC 6286 §2.2).
+    /// The OPEN errors of RFC 4271 §6.2, in the order of the fields; AS 0 (RFC 7607 §2), identifier 0 (RFC
+    /// 6286 §2.2).
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let length = u16::try_from(HEADER_LEN + body.len()).unwrap_or(u16::MAX);
         let (params, fixed) = fixed(body).map_err(|_| DecodeError::BadLength { length })?;
-        // RFC 4271 §6.2: the version comes first, since another one may mean another format.
+        // RFC 4271 §6.2: the version is checked first, since another version may have another format.
         if fixed.version != VERSION {
             return Err(DecodeError::UnsupportedVersion {
                 version: fixed.version,
@@ -86,7 +88,7 @@ impl Open {
             router_id,
             capabilities,
         };
-        // RFC 6793 §4.1: the capability holds the number, the fixed field perhaps AS_TRANS.
+        // RFC 6793 §4.1: the capability has the number, the fixed field may be AS_TRANS.
         if let Some(asn) = open.four_octet_as() {
             open.asn = asn;
         }
@@ -96,9 +98,9 @@ impl Open {
         Ok(open)
     }
 
-    /// The whole message, at most 4096 octets (RFC 8654 §4); capabilities beyond that are left out. More than
-    /// 253 octets of them take the extended form (RFC 9072 §2). The 4-octet AS capability is written only
-    /// when it is among `capabilities`.
+    /// The whole message, at most 4096 octets (RFC 8654 §4); capabilities beyond that are omitted. More than
+    /// 253 octets of them use the extended form (RFC 9072 §2). The 4-octet AS capability is encoded only if
+    /// it is in `capabilities`.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut capabilities = Vec::with_capacity(64);
@@ -121,7 +123,7 @@ impl Open {
             Ok(len @ ..=253) => body.extend_from_slice(&[len + 2, PARAM_CAPABILITIES, len]),
             _ => {
                 let len = u16::try_from(capabilities.len()).unwrap_or(u16::MAX);
-                // RFC 9072 §2: 255 in the length (never 0) and in the place of the type, then real lengths.
+                // RFC 9072 §2: 255 as length (never 0) and as type, then the extended lengths.
                 body.extend_from_slice(&[255, PARAM_EXTENDED]);
                 body.extend_from_slice(&(len + 3).to_be_bytes());
                 body.push(PARAM_CAPABILITIES);
@@ -132,16 +134,16 @@ impl Open {
         message(MessageKind::Open, &body)
     }
 
-    /// Whether the capability is offered just so (for those without a value).
+    /// Whether exactly this capability is offered.
     #[must_use]
     pub fn has(&self, capability: &Capability) -> bool {
         self.capabilities.contains(capability)
     }
 
-    /// The families offered. Without any multiprotocol capability: IPv4 (RFC 4760 §8).
+    /// The offered families. Without a multiprotocol capability: IPv4 (RFC 4760 §8).
     #[must_use]
     pub fn families(&self) -> FamilySet {
-        // A family that we do not carry is still a multiprotocol capability: IPv4 is then not implied.
+        // Another family is a multiprotocol capability too: then IPv4 is not implied.
         if !self.capabilities.iter().any(|capability| capability.code() == 1) {
             return FamilySet::from_iter([Family::Ipv4]);
         }
@@ -155,7 +157,7 @@ impl Open {
         families.collect()
     }
 
-    /// The AS number of the 4-octet capability, when it is offered (RFC 6793 §3).
+    /// The AS number of the 4-octet AS capability, if offered (RFC 6793 §3).
     #[must_use]
     pub fn four_octet_as(&self) -> Option<Asn> {
         self.capabilities.iter().find_map(|capability| match capability {
@@ -164,7 +166,7 @@ impl Open {
         })
     }
 
-    /// What ADD-PATH offers for the family (RFC 7911 §4); neither direction when it is not offered.
+    /// The ADD-PATH directions offered for the family (RFC 7911 §4).
     #[must_use]
     pub fn add_path(&self, family: Family) -> AddPathDirection {
         let offers = self
@@ -178,7 +180,7 @@ impl Open {
         found.map_or_else(AddPathDirection::default, |(_, direction)| *direction)
     }
 
-    /// Graceful restart; the last one counts (RFC 4724 §3).
+    /// Graceful restart; the last occurrence counts (RFC 4724 §3).
     #[must_use]
     pub fn graceful_restart(&self) -> Option<&GracefulRestart> {
         self.capabilities
@@ -190,7 +192,7 @@ impl Open {
             })
     }
 
-    /// Long-lived graceful restart for the family. Without graceful restart it is ignored (RFC 9494 §4.1).
+    /// Long-lived graceful restart for the family; ignored without graceful restart (RFC 9494 §4.1).
     #[must_use]
     pub fn long_lived(&self, family: Family) -> Option<LongLivedFamily> {
         self.graceful_restart()?;
@@ -236,7 +238,7 @@ impl Open {
         self.has(&Capability::ExtendedMessage)
     }
 
-    /// Host and domain name, for people.
+    /// Host and domain name, for display.
     #[must_use]
     pub fn host_name(&self) -> Option<(&str, &str)> {
         self.capabilities.iter().find_map(|capability| match capability {
@@ -246,11 +248,11 @@ impl Open {
     }
 }
 
-/// The optional parameters with their length, in either form (RFC 4271 §4.2, RFC 9072 §2).
+/// Decodes the optional parameters with their length, in either form (RFC 4271 §4.2, RFC 9072 §2).
 fn parameters(input: &[u8]) -> Result<Vec<Capability>, DecodeError> {
     let malformed = |_| DecodeError::MalformedOpen;
     let (rest, len) = octet(input).map_err(malformed)?;
-    // RFC 9072 §2: once the type says 255, the one-octet length is ignored, unless it is 0.
+    // RFC 9072 §2: if the type is 255, the one-octet length is ignored, unless it is 0.
     let extended = len != 0 && rest.first() == Some(&PARAM_EXTENDED);
     let (mut rest, len) = if extended {
         let (rest, _) = octet(rest).map_err(malformed)?;
@@ -265,7 +267,7 @@ fn parameters(input: &[u8]) -> Result<Vec<Capability>, DecodeError> {
     let mut capabilities = Vec::new();
     while !rest.is_empty() {
         let (tail, (code, value)) = parameter(rest, extended).map_err(malformed)?;
-        // RFC 4271 §6.2: what is not capabilities is not supported (authentication is gone since 4271).
+        // RFC 4271 §6.2: only capabilities are supported (RFC 4271 removed authentication).
         if code != PARAM_CAPABILITIES {
             return Err(DecodeError::UnsupportedParameter { code });
         }

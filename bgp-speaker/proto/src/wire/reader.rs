@@ -1,12 +1,12 @@
-//! The few parsers that all messages are made of: big-endian numbers and slices, on nom.
+//! Basic parsers for big-endian numbers and slices, on nom.
 //!
-//! Errors carry nothing: each caller knows which wire error a short read means (RFC 4271 §6).
-//! nom is named here and nowhere else in the crate.
+//! Errors carry no data: each caller knows which error a short read means (RFC 4271 §6). No other module uses
+//! nom.
 
 use nom::bytes::complete::take as nom_take;
 use nom::number::complete::{be_u8, be_u16, be_u32};
 
-/// The rest of the input and a value, or "too short".
+/// The rest of the input and a value; the error means "too short".
 pub(super) type Parsed<'a, T> = nom::IResult<&'a [u8], T, ()>;
 
 /// One octet.
@@ -24,7 +24,7 @@ pub(super) fn long(input: &[u8]) -> Parsed<'_, u32> {
     be_u32(input)
 }
 
-/// `count` octets as they are.
+/// `count` octets.
 pub(super) fn take(input: &[u8], count: usize) -> Parsed<'_, &[u8]> {
     nom_take(count)(input)
 }

@@ -1,7 +1,7 @@
 //! ROUTE-REFRESH (RFC 2918 §3) with the subtypes of RFC 7313 §3.2.
 //!
-//! Decides the length of the message too, since it depends on the subtype. What we do not carry or
-//! know is no error: the message is ignored.
+//! Decoding also checks the length of the message, which depends on the subtype. Unknown families and
+//! subtypes are ignored.
 
 use ::bytes::Bytes;
 
@@ -10,32 +10,32 @@ use super::reader::{octet, short};
 use super::{DecodeError, HEADER_LEN, MessageKind};
 use crate::types::Family;
 
-/// Which refresh message.
+/// Subtype of a ROUTE-REFRESH.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RefreshKind {
-    /// Send your routes again (0).
+    /// Request to send routes again (0).
     Request,
-    /// BoRR (1): the resend begins.
+    /// BoRR (1): begin of the route refresh.
     Begin,
-    /// EoRR (2): the resend is done.
+    /// EoRR (2): end of the route refresh.
     End,
 }
 
-/// A decoded ROUTE-REFRESH for a family that we carry.
+/// A decoded ROUTE-REFRESH.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refresh {
-    /// Which family.
+    /// The family.
     pub family: Family,
-    /// Request or demarcation.
+    /// The subtype.
     pub kind: RefreshKind,
 }
 
 impl Refresh {
-    /// Reads the body. `Ok(None)` for a family or subtype that we do not know (RFC 7313 §5: ignored).
+    /// Decodes the body. `Ok(None)` for an unknown family or subtype (RFC 7313 §5: ignored).
     ///
     /// # Errors
-    /// BoRR or EoRR of a wrong length: [`DecodeError::RefreshLength`] with the message; a request of a
-    /// wrong length: [`DecodeError::BadLength`].
+    /// BoRR or EoRR of a wrong length: [`DecodeError::RefreshLength`] with the message; a request of a wrong
+    /// length: [`DecodeError::BadLength`].
     pub fn decode(body: &[u8]) -> Result<Option<Self>, DecodeError> {
         let length = u16::try_from(HEADER_LEN + body.len()).unwrap_or(u16::MAX);
         let bad_length = DecodeError::BadLength { length };
@@ -77,5 +77,5 @@ impl Refresh {
     }
 }
 
-/// The SAFI of all that we carry (RFC 4760 §6).
+/// SAFI unicast (RFC 4760 §6), the only one supported.
 pub(super) const SAFI_UNICAST: u8 = 1;

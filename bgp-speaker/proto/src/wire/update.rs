@@ -1,17 +1,17 @@
-//! Decoding UPDATE (RFC 4271 §4.3, §6.3; RFC 7606; RFC 4760).
+//! Decoding of UPDATE (RFC 4271 §4.3, §6.3; RFC 7606; RFC 4760).
 //!
-//! Owns the order of things: the sections are found by their lengths first, all attributes are framed,
-//! then judged, and the worst verdict wins. What a single attribute may look like is the business of
-//! `attr_decode`. A message changes the batch completely or, when it resets the session, not at all.
+//! The sections are located by their lengths, all attributes are framed and checked, and the most severe
+//! error action applies. Checks of single attributes are in `attr_decode`. A message is added to the batch
+//! completely, or not at all if it ends the session.
 //!
-//! Withdrawals come first, then MP_UNREACH_NLRI, then announcements: a prefix that is in several of them
-//! ends announced (RFC 4271 §4.3). Families that were not negotiated are read over.
+//! Withdrawn routes come first, then MP_UNREACH_NLRI, then announcements: a prefix in several of them ends
+//! announced (RFC 4271 §4.3). Families that were not negotiated are skipped.
 //!
-//! Semantic doubts about next hops (zero, multicast, our own) are left to the engine, which shows them, but for one: a
-//! link-local next hop with bits set that must be zero withdraws its routes here, because inside the program these bits
-//! name an interface (see [`crate::types::with_scope`]) and a peer must not choose it.
+//! The engine checks next hops (zero, multicast, our own) and shows them. The one exception is a link-local
+//! next hop with bits set that must be zero: it is treated as withdrawn here, because these bits identify an
+//! interface inside the speaker (see [`crate::types::with_scope`]), which a peer must not choose.
 //!
-//! Multicast prefixes are read and left out (RFC 4271 §6.3).
+//! Multicast prefixes are discarded (RFC 4271 §6.3).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -21,30 +21,31 @@ use ::bytes::Bytes;
 use super::attr_decode::{Attr, AttrScan, code};
 use super::nlri::decode_nlri;
 use super::reader::{Parsed, afi_safi, octet, short, take};
-use super::{AttrFault, AttrIssue, DecodeError, NextHop, RouteBatch, RouteOp, Verdict};
+use super::{AttrFault, AttrIssue, DecodeError, ErrorAction, NextHop, RouteBatch, RouteOp};
 use crate::types::{Family, FamilySet, Prefix, is_malformed_link_local};
 
-/// What decoding UPDATEs of a session depends on: what the OPENs negotiated, and where the peer stands.
+/// Parameters of decoding: what was negotiated, and the kind of peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DecodeContext {
     /// AS numbers have four octets (RFC 6793).
     pub four_octet_as: bool,
     /// Families in which the peer sends path identifiers (RFC 7911).
     pub add_path: FamilySet,
-    /// Families that are up; others are read over.
+    /// Families of the session; others are skipped.
     pub families: FamilySet,
-    /// Families whose next hop may be of IPv6 (RFC 8950).
+    /// Families in which IPv4 prefixes may have an IPv6 next hop (RFC 8950).
     pub extended_next_hop: FamilySet,
-    /// The peer is of another AS (eBGP).
+    /// The peer is in another AS (eBGP).
     pub external: bool,
 }
 
-/// Decodes the body of one UPDATE into operations at the end of `batch`.
+/// Decodes the body of an UPDATE and appends its operations to `batch`.
 ///
-/// Attribute errors short of a reset go to [`RouteBatch::issues`], each kind once per message.
+/// Attribute errors that do not end the session are appended to [`RouteBatch::issues`], each kind once per
+/// message.
 ///
 /// # Errors
-/// What ends the session (RFC 7606 §3); `batch` is then as it was before the call.
+/// Errors that end the session (RFC 7606 §3); `batch` is then unchanged.
 pub fn decode_update(body: &[u8], ctx: &DecodeContext, batch: &mut RouteBatch) -> Result<(), DecodeError> {
     let mark = (batch.ops.len(), batch.nlri.len(), batch.issues.len());
     let result = decode_into(body, ctx, batch);
@@ -58,7 +59,7 @@ pub fn decode_update(body: &[u8], ctx: &DecodeContext, batch: &mut RouteBatch) -
     result
 }
 
-/// Stands for the NLRI field in an issue.
+/// The code of the NLRI field in an issue.
 const NLRI: u8 = 0;
 
 /// The three sections of an UPDATE.
@@ -72,7 +73,7 @@ fn sections(body: &[u8]) -> Parsed<'_, Sections<'_>> {
     let (rest, len) = short(body)?;
     let (rest, withdrawn) = take(rest, usize::from(len))?;
     let (rest, len) = short(rest)?;
-    // RFC 7606 §4: the total attribute length says where the NLRI begins, whatever the attributes say.
+    // RFC 7606 §4: the total attribute length determines where the NLRI begins.
     let (nlri, attrs) = take(rest, usize::from(len))?;
     Ok((
         &[],
@@ -93,7 +94,7 @@ fn decode_into(body: &[u8], ctx: &DecodeContext, batch: &mut RouteBatch) -> Resu
         nlri,
     } = parts;
     if attrs.is_empty() && nlri.is_empty() && withdrawn.is_empty() {
-        // RFC 4724 §2: the empty UPDATE ends the IPv4 RIB.
+        // RFC 4724 §2: the empty UPDATE is the End-of-RIB of IPv4.
         end_of_rib(Family::Ipv4, ctx, batch);
         return Ok(());
     }
@@ -118,7 +119,7 @@ fn end_of_rib(family: Family, ctx: &DecodeContext, batch: &mut RouteBatch) {
     }
 }
 
-/// Reads a list of withdrawn prefixes; of a family that is not up only whether it can be read.
+/// Decodes a list of withdrawn prefixes; those of a skipped family are only checked.
 fn withdraw(
     family: Family,
     bytes: &[u8],
@@ -137,14 +138,14 @@ fn withdraw(
     Ok(())
 }
 
-/// MP_UNREACH_NLRI (RFC 4760 §4); `alone` in its message and empty it is an End-of-RIB (RFC 4724 §2).
+/// MP_UNREACH_NLRI (RFC 4760 §4); empty and `alone` in its message it is an End-of-RIB (RFC 4724 §2).
 fn mp_unreach(
     attr: Attr<'_>,
     alone: bool,
     ctx: &DecodeContext,
     batch: &mut RouteBatch,
 ) -> Result<(), DecodeError> {
-    // RFC 7606 §5.3: less than AFI and SAFI cannot be read.
+    // RFC 7606 §5.3: AFI and SAFI are missing.
     let (nlri, (afi, safi)) = afi_safi(attr.value).map_err(|_| unreadable(attr))?;
     let Some(family) = Family::from_afi_safi(afi, safi).filter(|family| ctx.families.contains(*family))
     else {
@@ -156,14 +157,14 @@ fn mp_unreach(
     withdraw(family, nlri, ctx, batch).map_err(|_| unreadable(attr))
 }
 
-/// MP_REACH_NLRI of a family that is up.
+/// MP_REACH_NLRI of a family of the session.
 struct MpReach<'a> {
     family: Family,
     next_hop: NextHop,
     nlri: &'a [u8],
 }
 
-/// MP_REACH_NLRI (RFC 4760 §3); `None` for a family that is not up.
+/// MP_REACH_NLRI (RFC 4760 §3); `None` for a skipped family.
 fn mp_reach<'a>(attr: Attr<'a>, ctx: &DecodeContext) -> Result<Option<MpReach<'a>>, DecodeError> {
     let (rest, (afi, safi)) = afi_safi(attr.value).map_err(|_| unreadable(attr))?;
     let Some(family) = Family::from_afi_safi(afi, safi).filter(|family| ctx.families.contains(*family))
@@ -177,7 +178,7 @@ fn mp_reach<'a>(attr: Attr<'a>, ctx: &DecodeContext) -> Result<Option<MpReach<'a
         Ok((input, next_hop))
     };
     let (nlri, octets) = read(rest).map_err(|_| unreadable(attr))?;
-    // RFC 7606 §7.11: with an unexpected next hop length the NLRI cannot be located for sure.
+    // RFC 7606 §7.11: with an unexpected next hop length the NLRI cannot be located reliably.
     let next_hop = mp_next_hop(family, octets, ctx).ok_or_else(|| unreadable(attr))?;
     Ok(Some(MpReach {
         family,
@@ -186,7 +187,7 @@ fn mp_reach<'a>(attr: Attr<'a>, ctx: &DecodeContext) -> Result<Option<MpReach<'a
     }))
 }
 
-/// 4 octets for IPv4; 16 or 32 for IPv6 (RFC 2545 §3), for IPv4 too where RFC 8950 is negotiated.
+/// 4 octets for IPv4; 16 or 32 for IPv6 (RFC 2545 §3), and for IPv4 if RFC 8950 is negotiated.
 fn mp_next_hop(family: Family, octets: &[u8], ctx: &DecodeContext) -> Option<NextHop> {
     if family == Family::Ipv4 && octets.len() == 4 {
         let addr: [u8; 4] = octets.try_into().ok()?;
@@ -202,7 +203,8 @@ fn mp_next_hop(family: Family, octets: &[u8], ctx: &DecodeContext) -> Option<Nex
     }
 }
 
-/// RFC 4291 §2.5.6, RFC 2545 §2: of a link-local address only the interface identifier differs from fe80::.
+/// RFC 4291 §2.5.6, RFC 2545 §2: only the interface identifier of a link-local address may differ from
+/// fe80::.
 fn is_malformed(next_hop: NextHop) -> bool {
     match next_hop {
         NextHop::V4(_) => false,
@@ -218,20 +220,20 @@ fn unreadable(attr: Attr<'_>) -> DecodeError {
     }
 }
 
-/// What a message announces, read but not yet judged: ranges of the batch's prefixes.
+/// The announcements of a message: ranges of the batch's prefixes.
 struct Reachable {
     /// From the NLRI field.
-    classic: Range<usize>,
-    /// From MP_REACH_NLRI; behind `classic`, without a gap.
-    multi: Range<usize>,
+    ipv4_nlri: Range<usize>,
+    /// From MP_REACH_NLRI; behind `ipv4_nlri`, without a gap.
+    mp_reach: Range<usize>,
     /// Of MP_REACH_NLRI.
-    multi_next_hop: Option<NextHop>,
-    /// The message has reachable NLRI, perhaps of a family that is not up (RFC 7606 §5.2).
-    shown: bool,
+    mp_next_hop: Option<NextHop>,
+    /// The message has reachable NLRI, perhaps of a skipped family (RFC 7606 §5.2).
+    has_routes: bool,
 }
 
-/// RFC 4271 §6.3: prefixes that cannot be unicast are ignored, with an issue of the attribute that they stand in.
-fn leave_out_multicast(batch: &mut RouteBatch, start: usize, code: u8) {
+/// RFC 4271 §6.3: discards multicast prefixes and records an issue of their attribute.
+fn discard_multicast(batch: &mut RouteBatch, start: usize, code: u8) {
     let added = batch.nlri.get(start..).unwrap_or_default();
     if !added.iter().any(|nlri| is_multicast(&nlri.prefix)) {
         return;
@@ -243,7 +245,7 @@ fn leave_out_multicast(batch: &mut RouteBatch, start: usize, code: u8) {
     batch.issues.push(AttrIssue {
         code,
         fault: AttrFault::Multicast,
-        verdict: Verdict::Discard,
+        action: ErrorAction::Discard,
     });
 }
 
@@ -255,7 +257,7 @@ fn is_multicast(prefix: &Prefix) -> bool {
     }
 }
 
-/// Reads the NLRI field and MP_REACH_NLRI.
+/// Decodes the NLRI field and MP_REACH_NLRI.
 fn reachable(
     nlri: &[u8],
     mp_attr: Option<Attr<'_>>,
@@ -269,30 +271,30 @@ fn reachable(
     if !ctx.families.contains(Family::Ipv4) {
         batch.nlri.truncate(start);
     }
-    leave_out_multicast(batch, start, NLRI);
+    discard_multicast(batch, start, NLRI);
     let middle = batch.nlri.len();
     let mut found = Reachable {
-        classic: start..middle,
-        multi: middle..middle,
-        multi_next_hop: None,
-        shown: !nlri.is_empty(),
+        ipv4_nlri: start..middle,
+        mp_reach: middle..middle,
+        mp_next_hop: None,
+        has_routes: !nlri.is_empty(),
     };
     let Some(attr) = mp_attr else {
         return Ok(found);
     };
     let Some(mp) = mp_reach(attr, ctx)? else {
-        found.shown = true;
+        found.has_routes = true;
         return Ok(found);
     };
     decode_nlri(mp.family, add_path(mp.family), mp.nlri, &mut batch.nlri).map_err(|_| unreadable(attr))?;
-    leave_out_multicast(batch, middle, code::MP_REACH);
-    found.multi.end = batch.nlri.len();
-    found.multi_next_hop = Some(mp.next_hop);
-    found.shown |= !mp.nlri.is_empty();
+    discard_multicast(batch, middle, code::MP_REACH);
+    found.mp_reach.end = batch.nlri.len();
+    found.mp_next_hop = Some(mp.next_hop);
+    found.has_routes |= !mp.nlri.is_empty();
     Ok(found)
 }
 
-/// Announces what the NLRI field and MP_REACH_NLRI list, or withdraws it when an attribute says so.
+/// Announces the NLRI, or withdraws it if an error action says so.
 fn announce(
     mut scan: AttrScan<'_>,
     nlri: &[u8],
@@ -300,8 +302,8 @@ fn announce(
     batch: &mut RouteBatch,
 ) -> Result<(), DecodeError> {
     let found = reachable(nlri, scan.mp_reach, ctx, batch)?;
-    // RFC 7606 §5.2: without routes in the message one cannot be sure to have read it right.
-    if let Some((fault, attr)) = scan.offender.filter(|_| !found.shown && scan.others > 0) {
+    // RFC 7606 §5.2: without routes in the message it may have been misread.
+    if let Some((fault, attr)) = scan.offender.filter(|_| !found.has_routes && scan.others > 0) {
         let attribute = Bytes::copy_from_slice(attr.raw);
         return Err(DecodeError::AttributeWithoutRoutes {
             code: attr.code,
@@ -309,39 +311,50 @@ fn announce(
             attribute,
         });
     }
-    let Reachable { classic, multi, .. } = found;
-    if classic.is_empty() && multi.is_empty() {
+    let Reachable {
+        ipv4_nlri, mp_reach, ..
+    } = found;
+    if ipv4_nlri.is_empty() && mp_reach.is_empty() {
         return Ok(());
     }
-    // RFC 7606 §3 d: mandatory attributes; NEXT_HOP only where the NLRI field is used (RFC 4760 §3).
+    // RFC 7606 §3 d: mandatory attributes; NEXT_HOP only if the NLRI field is used (RFC 4760 §3).
     for code in [code::ORIGIN, code::AS_PATH, code::NEXT_HOP] {
-        if !scan.has_seen(code) && (code != code::NEXT_HOP || !classic.is_empty()) {
+        if !scan.has_seen(code) && (code != code::NEXT_HOP || !ipv4_nlri.is_empty()) {
             scan.withdraw = true;
-            let (fault, verdict) = (AttrFault::Missing, Verdict::TreatAsWithdraw);
-            batch.issues.push(AttrIssue { code, fault, verdict });
+            let (fault, action) = (AttrFault::Missing, ErrorAction::TreatAsWithdraw);
+            batch.issues.push(AttrIssue { code, fault, action });
         }
     }
-    if found.multi_next_hop.is_some_and(is_malformed) {
-        // RFC 7606 §2, §7.11: its length is right, so that the prefixes are known.
+    if found.mp_next_hop.is_some_and(is_malformed) {
+        // RFC 7606 §2, §7.11: the length is valid, so the prefixes are known.
         scan.withdraw = true;
-        let (code, fault, verdict) = (code::MP_REACH, AttrFault::LinkLocal, Verdict::TreatAsWithdraw);
-        batch.issues.push(AttrIssue { code, fault, verdict });
+        let (code, fault, action) = (code::MP_REACH, AttrFault::LinkLocal, ErrorAction::TreatAsWithdraw);
+        batch.issues.push(AttrIssue { code, fault, action });
     }
     if scan.withdraw {
-        let nlri = classic.start..multi.end;
+        let nlri = ipv4_nlri.start..mp_reach.end;
         batch.ops.push(RouteOp::Withdraw { nlri });
         return Ok(());
     }
     let mut attrs = scan.finish();
-    if let Some(next_hop) = found.multi_next_hop.filter(|_| !multi.is_empty()) {
-        if !classic.is_empty() {
+    if let Some(next_hop) = found.mp_next_hop.filter(|_| !mp_reach.is_empty()) {
+        if !ipv4_nlri.is_empty() {
             let attrs = attrs.clone();
-            batch.ops.push(RouteOp::Announce { attrs, nlri: classic });
+            batch.ops.push(RouteOp::Announce {
+                attrs,
+                nlri: ipv4_nlri,
+            });
         }
         attrs.next_hop = next_hop;
-        batch.ops.push(RouteOp::Announce { attrs, nlri: multi });
+        batch.ops.push(RouteOp::Announce {
+            attrs,
+            nlri: mp_reach,
+        });
     } else {
-        batch.ops.push(RouteOp::Announce { attrs, nlri: classic });
+        batch.ops.push(RouteOp::Announce {
+            attrs,
+            nlri: ipv4_nlri,
+        });
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! A world around one engine: peers that decode what they are sent, a kernel that answers for next hops.
+//! A test environment of one engine: peers that decode what they receive, and a kernel that resolves next
+//! hops.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod bare;
@@ -14,7 +15,6 @@ use bgp_proto::engine::{
     Chunk, Engine, EngineConfig, Input, Output, PeerKind, PeerRouting, Reach, RouteFilter, RouteView,
     SessionFacts, SessionId,
 };
-use bgp_proto::policy::Policy;
 use bgp_proto::session::Negotiated;
 use bgp_proto::types::{Asn, Family, FamilySet, HoldTime, PathId, PeerId, Prefix, RouterId};
 use bgp_proto::wire::{
@@ -40,11 +40,11 @@ pub(crate) fn config() -> EngineConfig {
     }
 }
 
-/// What a peer knows from us.
+/// A peer's view of our routes.
 #[derive(Default, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct ReceivedRoutes {
     pub(crate) routes: BTreeMap<Prefix, PathAttrs>,
-    /// By prefix and identifier: what a peer that takes several paths knows.
+    /// By prefix and path identifier: the table of a peer with ADD-PATH.
     pub(crate) paths: BTreeMap<(Prefix, PathId), PathAttrs>,
     pub(crate) add_path: FamilySet,
     pub(crate) extended_next_hop: FamilySet,
@@ -52,7 +52,7 @@ pub(crate) struct Heard {
     /// EoRR (RFC 7313 §4).
     pub(crate) ends_of_refresh: Vec<Family>,
     pub(crate) messages: usize,
-    /// A slow peer: its chunks pile up here until `drain`.
+    /// A slow peer: its chunks collect here until `drain`.
     pub(crate) slow: bool,
     pub(crate) queue: VecDeque<Arc<Chunk>>,
     pub(crate) queued_bytes: usize,
@@ -63,9 +63,9 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) kinds: BTreeMap<PeerId, PeerKind>,
     pub(crate) up: BTreeSet<PeerId>,
-    /// Sessions so far.
+    /// Number of sessions so far.
     pub(crate) epochs: BTreeMap<PeerId, u32>,
-    pub(crate) heard: BTreeMap<PeerId, Heard>,
+    pub(crate) received: BTreeMap<PeerId, ReceivedRoutes>,
     pub(crate) fib: BTreeMap<Prefix, Vec<IpAddr>>,
     pub(crate) watched: BTreeSet<IpAddr>,
     pub(crate) unreachable: BTreeSet<IpAddr>,
@@ -97,20 +97,7 @@ pub(crate) fn asn_of(peer: PeerId, kind: PeerKind) -> Asn {
 }
 
 pub(crate) fn routing(peer: PeerId, kind: PeerKind) -> PeerRouting {
-    PeerRouting {
-        name: format!("peer-{}", peer.0),
-        kind,
-        local_asn: OUR_AS,
-        remote_asn: asn_of(peer, kind),
-        import: Arc::new(Policy::accept_all()),
-        export: Arc::new(Policy::accept_all()),
-        next_hop_self: false,
-        allow_own_as: 0,
-        max_prefixes: None,
-        max_paths_per_prefix: 64,
-        max_memory: None,
-        rules: Default::default(),
-    }
+    PeerRouting::new(format!("peer-{}", peer.0), kind, OUR_AS, asn_of(peer, kind))
 }
 
 pub(crate) fn facts(peer: PeerId, kind: PeerKind) -> SessionFacts {
@@ -144,7 +131,8 @@ pub(crate) fn facts(peer: PeerId, kind: PeerKind) -> SessionFacts {
     }
 }
 
-/// The same of a peer that restarts gracefully (RFC 4724 §3), and kept its forwarding state for these families.
+/// As above, for a peer that restarted gracefully (RFC 4724 §3) and retained its forwarding state for these
+/// families.
 pub(crate) fn graceful(peer: PeerId, kind: PeerKind, kept: FamilySet) -> SessionFacts {
     let mut facts = facts(peer, kind);
     let negotiated = Arc::make_mut(&mut facts.negotiated);
@@ -161,7 +149,7 @@ pub(crate) fn graceful(peer: PeerId, kind: PeerKind, kept: FamilySet) -> Session
     facts
 }
 
-/// The same of a peer that keeps our routes while we restart, and did not restart itself.
+/// As above, for a peer that retains our routes while we restart, and did not restart itself.
 pub(crate) fn helping(peer: PeerId, kind: PeerKind) -> SessionFacts {
     let mut facts = graceful(peer, kind, FamilySet::EMPTY);
     let negotiated = Arc::make_mut(&mut facts.negotiated);
@@ -169,14 +157,14 @@ pub(crate) fn helping(peer: PeerId, kind: PeerKind) -> SessionFacts {
     facts
 }
 
-/// All routes of a filter, by prefix.
-pub(crate) fn shown(engine: &Engine, filter: &RouteFilter) -> Vec<RouteView> {
-    let (mut all, mut place) = (Vec::new(), Some(0));
-    while let Some(from) = place {
+/// All routes that match a filter, by prefix.
+pub(crate) fn routes_matching(engine: &Engine, filter: &RouteFilter) -> Vec<RouteView> {
+    let (mut all, mut cursor) = (Vec::new(), Some(0));
+    while let Some(from) = cursor {
         let (page, next) = engine.routes(filter, from, 100);
         assert!(page.len() <= 100);
         all.extend(page);
-        place = next;
+        cursor = next;
     }
     all.sort_by_key(|route| route.prefix);
     all
@@ -241,7 +229,7 @@ impl World {
             kinds: BTreeMap::new(),
             up: BTreeSet::new(),
             epochs: BTreeMap::new(),
-            heard: BTreeMap::new(),
+            received: BTreeMap::new(),
             fib: BTreeMap::new(),
             watched: BTreeSet::new(),
             unreachable: BTreeSet::new(),
@@ -264,12 +252,12 @@ impl World {
     pub(crate) fn add_with(&mut self, peer: PeerId, routing: PeerRouting, facts: SessionFacts) {
         self.kinds.insert(peer, routing.kind);
         self.handle(Input::Configure(peer, Arc::new(routing)));
-        let heard = Heard {
+        let received = ReceivedRoutes {
             add_path: facts.negotiated.add_path_send,
             extended_next_hop: facts.negotiated.extended_next_hop,
-            ..Heard::default()
+            ..ReceivedRoutes::default()
         };
-        self.heard.insert(peer, heard);
+        self.received.insert(peer, received);
         self.up.insert(peer);
         *self.epochs.entry(peer).or_default() += 1;
         self.handle(Input::Up(self.session(peer), Box::new(facts)));
@@ -283,7 +271,7 @@ impl World {
 
     pub(crate) fn down(&mut self, peer: PeerId) {
         self.up.remove(&peer);
-        self.heard.insert(peer, Heard::default());
+        self.received.insert(peer, ReceivedRoutes::default());
         self.handle(Input::Down(self.session(peer)));
     }
 
@@ -293,7 +281,7 @@ impl World {
 
     pub(crate) fn restarting_in(&mut self, peer: PeerId, families: FamilySet) {
         self.up.remove(&peer);
-        self.heard.insert(peer, Heard::default());
+        self.received.insert(peer, ReceivedRoutes::default());
         self.handle(Input::Restarting(self.session(peer), families));
     }
 
@@ -305,7 +293,7 @@ impl World {
         self.handle(Input::Refresh(self.session(peer), Refresh { family, kind }));
     }
 
-    /// The session of a peer that is up before this one, or its last one otherwise.
+    /// The session before the current one if the peer is up, otherwise its last one.
     pub(crate) fn ended(&self, peer: PeerId) -> SessionId {
         let mut session = self.session(peer);
         session.epoch -= u32::from(self.up.contains(&peer));
@@ -323,24 +311,24 @@ impl World {
         self.handle(Input::Routes(self.session(peer), withdraw(&prefixes)));
     }
 
-    /// Does what the engine says until it has nothing more to say.
+    /// Processes the engine's outputs until there are none.
     pub(crate) fn pump(&mut self) {
         while let Some(output) = self.engine.poll_output() {
-            self.obey(output);
+            self.run_output(output);
         }
     }
 
-    pub(crate) fn obey(&mut self, output: Output) {
+    pub(crate) fn run_output(&mut self, output: Output) {
         match output {
             Output::Advertise(session, chunk) => {
                 let peer = session.peer;
                 if session != self.session(peer) || !self.up.contains(&peer) {
                     return; // of an ended session
                 }
-                let heard = self.heard.get_mut(&peer).unwrap();
-                heard.queued_bytes += chunk.len_for(peer);
-                heard.queue.push_back(chunk);
-                if !heard.slow {
+                let received = self.received.get_mut(&peer).unwrap();
+                received.queued_bytes += chunk.len_for(peer);
+                received.queue.push_back(chunk);
+                if !received.slow {
                     self.drain(peer);
                 }
             }
@@ -360,11 +348,11 @@ impl World {
                 }
             }
             Output::Watch(list) => {
-                let news = list.iter().map(|addr| (*addr, self.reach(*addr))).collect();
+                let reachability = list.iter().map(|addr| (*addr, self.reach(*addr))).collect();
                 for addr in list {
                     assert!(self.watched.insert(addr), "{addr} watched twice");
                 }
-                self.handle(Input::NextHops(news));
+                self.handle(Input::NextHops(reachability));
             }
             Output::Unwatch(list) => {
                 for addr in list {
@@ -399,25 +387,25 @@ impl World {
 
     /// The peer reads all that is queued for it.
     pub(crate) fn drain(&mut self, peer: PeerId) {
-        let heard = self.heard.get_mut(&peer).unwrap();
+        let received = self.received.get_mut(&peer).unwrap();
         let mut written = 0;
-        while let Some(chunk) = heard.queue.pop_front() {
+        while let Some(chunk) = received.queue.pop_front() {
             written += chunk.cost_for(peer);
             for data in chunk.data_for(peer) {
-                read(heard, BytesMut::from(&data[..]));
+                read(received, BytesMut::from(&data[..]));
             }
         }
-        heard.queued_bytes = 0;
+        received.queued_bytes = 0;
         self.handle(Input::Written(self.session(peer), written));
     }
 }
 
-fn read(heard: &mut Heard, mut buf: BytesMut) {
+fn read(received: &mut ReceivedRoutes, mut buf: BytesMut) {
     let context = DecodeContext {
         four_octet_as: true,
-        add_path: heard.add_path,
+        add_path: received.add_path,
         families: FamilySet::ALL,
-        extended_next_hop: heard.extended_next_hop,
+        extended_next_hop: received.extended_next_hop,
         external: false,
     };
     while let Some(frame) = cut_frame(&mut buf, false).expect("a well-formed frame") {
@@ -425,11 +413,11 @@ fn read(heard: &mut Heard, mut buf: BytesMut) {
             assert_eq!(frame.kind, MessageKind::Refresh);
             let refresh = Refresh::decode(&frame.body).expect("a well-formed ROUTE-REFRESH");
             if let Some(refresh) = refresh.filter(|refresh| refresh.kind == RefreshKind::End) {
-                heard.ends_of_refresh.push(refresh.family);
+                received.ends_of_refresh.push(refresh.family);
             }
             continue;
         }
-        heard.messages += 1;
+        received.messages += 1;
         let mut batch = RouteBatch::default();
         decode_update(&frame.body, &context, &mut batch).expect("a well-formed UPDATE");
         assert!(batch.issues.is_empty(), "{:?}", batch.issues);
@@ -437,17 +425,17 @@ fn read(heard: &mut Heard, mut buf: BytesMut) {
             match op {
                 RouteOp::Announce { attrs, nlri } => {
                     for nlri in batch.slice(&nlri) {
-                        heard.routes.insert(nlri.prefix, attrs.clone());
-                        heard.paths.insert((nlri.prefix, nlri.path_id), attrs.clone());
+                        received.routes.insert(nlri.prefix, attrs.clone());
+                        received.paths.insert((nlri.prefix, nlri.path_id), attrs.clone());
                     }
                 }
                 RouteOp::Withdraw { nlri } => {
                     for nlri in batch.slice(&nlri) {
-                        heard.routes.remove(&nlri.prefix);
-                        heard.paths.remove(&(nlri.prefix, nlri.path_id));
+                        received.routes.remove(&nlri.prefix);
+                        received.paths.remove(&(nlri.prefix, nlri.path_id));
                     }
                 }
-                RouteOp::EndOfRib(family) => heard.end_of_rib.push(family),
+                RouteOp::EndOfRib(family) => received.end_of_rib.push(family),
             }
         }
     }

@@ -1,4 +1,5 @@
-//! A session under test: virtual time, a shell that checks that every output is legal, messages by name.
+//! A session under test: virtual time, a shell that checks that every output is legal, and builders for
+//! messages.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,29 +12,16 @@ use bgp_proto::wire::{
     Capability, MessageKind, Notification, Open, Refresh, RouteBatch, cut_frame, keepalive,
 };
 
-/// Where the shell's numbers for incoming connections begin.
+/// First id of incoming connections in the shell.
 pub(crate) const INCOMING: u64 = 1 << 32;
 
 pub(crate) fn id(value: u32) -> RouterId {
     RouterId::new(value).unwrap()
 }
 
-/// AS 64512, identifier 10.0.0.2, towards AS 65001.
+/// AS 64512, identifier 10.0.0.2, peer AS 65001.
 pub(crate) fn config() -> SessionConfig {
-    SessionConfig {
-        local_asn: Asn(64512),
-        remote_asn: Asn(65001),
-        router_id: id(0x0A00_0002),
-        families: FamilySet::ALL,
-        hold_time: HoldTime::new(90).unwrap(),
-        connect_retry: Duration::from_secs(5),
-        passive: false,
-        graceful_restart: None,
-        restart_on_notification: false,
-        restarting_until: None,
-        forwarding_preserved: true,
-        extra_capabilities: Vec::new(),
-    }
+    SessionConfig::new(Asn(64512), Asn(65001), id(0x0A00_0002))
 }
 
 /// The OPEN of the peer that [`config`] expects, with this identifier.
@@ -69,7 +57,7 @@ pub(crate) fn end_of_rib() -> Bytes {
     raw(2, &[0, 0, 0, 0])
 }
 
-/// An UPDATE that withdraws so many /24.
+/// An UPDATE that withdraws this many /24 prefixes.
 pub(crate) fn withdrawals(count: u16) -> Bytes {
     let mut body = (count * 4).to_be_bytes().to_vec();
     for n in 0..count {
@@ -81,9 +69,9 @@ pub(crate) fn withdrawals(count: u16) -> Bytes {
     raw(2, &body)
 }
 
-/// What the session did, decoded.
+/// The session's outputs, decoded.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Did {
+pub(crate) enum Effect {
     Connect(u64),
     Open(u64, Open),
     Keepalive(u64),
@@ -94,13 +82,13 @@ pub(crate) enum Did {
     Up(u64, Box<Negotiated>),
     Down(bool, DownReason),
     Routes(RouteBatch),
-    Asked(Refresh),
+    RefreshReceived(Refresh),
 }
 
-/// Checks that the session only says what a shell can do.
+/// Checks that each output is legal.
 #[derive(Default, Debug)]
 pub(crate) struct Checker {
-    /// Connections, and whether they are there (or only asked for).
+    /// Connections, and whether they are established or only requested.
     pub(crate) open: BTreeMap<ConnId, bool>,
     used: BTreeSet<ConnId>,
     pub(crate) up: Option<ConnId>,
@@ -109,7 +97,7 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// What the shell knows before the session hears of it.
+    /// What the shell knows before the session processes it.
     pub(crate) fn input(&mut self, input: &Input<'_>) {
         match input {
             Input::Connected { conn, .. } => {
@@ -167,11 +155,11 @@ impl Checker {
     }
 
     /// After all outputs of a call.
-    pub(crate) fn settled(&self, session: &Session) {
+    pub(crate) fn check_settled(&self, session: &Session) {
         assert_eq!(session.state(), self.state);
         assert_eq!(self.state == State::Established, self.up.is_some());
         let ours = self.open.keys().filter(|conn| conn.0 < INCOMING).count();
-        // Beside the established connection there is at most one, of the peer.
+        // Beside the established connection there is at most one, opened by the peer.
         let beside = self.open.keys().filter(|conn| Some(**conn) != self.up);
         let (ours_beside, theirs_beside) = (
             beside.clone().filter(|conn| conn.0 < INCOMING).count(),
@@ -217,7 +205,7 @@ impl Lab {
         self.session.state()
     }
 
-    pub(crate) fn give(&mut self, input: Input<'_>) -> Vec<Did> {
+    pub(crate) fn input(&mut self, input: Input<'_>) -> Vec<Effect> {
         self.checker.input(&input);
         self.session.handle(self.now, input);
         let mut done = Vec::new();
@@ -225,64 +213,64 @@ impl Lab {
             self.checker.output(&output);
             done.push(decode(output));
         }
-        self.checker.settled(&self.session);
+        self.checker.check_settled(&self.session);
         if let Some(at) = self.session.poll_timeout() {
             assert!(at > self.now, "a timer is due that was just handled");
         }
         done
     }
 
-    pub(crate) fn begin(&mut self) -> Vec<Did> {
-        self.give(Input::Start)
+    pub(crate) fn begin(&mut self) -> Vec<Effect> {
+        self.input(Input::Start)
     }
 
-    pub(crate) fn stop(&mut self, subcode: u8, message: &str) -> Vec<Did> {
+    pub(crate) fn stop(&mut self, subcode: u8, message: &str) -> Vec<Effect> {
         let message = message.to_owned();
-        self.give(Input::Stop { subcode, message })
+        self.input(Input::Stop { subcode, message })
     }
 
-    pub(crate) fn connected(&mut self, conn: u64) -> Vec<Did> {
-        self.give(Input::Connected {
+    pub(crate) fn connected(&mut self, conn: u64) -> Vec<Effect> {
+        self.input(Input::Connected {
             conn: ConnId(conn),
             incoming: conn >= INCOMING,
         })
     }
 
-    /// A new connection of the peer.
-    pub(crate) fn incoming(&mut self) -> (u64, Vec<Did>) {
+    /// A new connection from the peer.
+    pub(crate) fn incoming(&mut self) -> (u64, Vec<Effect>) {
         let conn = self.next_incoming;
         self.next_incoming += 1;
         (conn, self.connected(conn))
     }
 
-    pub(crate) fn closed(&mut self, conn: u64, error: Option<&str>) -> Vec<Did> {
-        self.give(Input::Closed {
+    pub(crate) fn closed(&mut self, conn: u64, error: Option<&str>) -> Vec<Effect> {
+        self.input(Input::Closed {
             conn: ConnId(conn),
             error: error.map(str::to_owned),
         })
     }
 
-    pub(crate) fn bytes(&mut self, conn: u64, bytes: &[u8]) -> Vec<Did> {
+    pub(crate) fn bytes(&mut self, conn: u64, bytes: &[u8]) -> Vec<Effect> {
         let mut buf = BytesMut::from(bytes);
-        self.give(Input::Received {
+        self.input(Input::Received {
             conn: ConnId(conn),
             buf: &mut buf,
         })
     }
 
-    pub(crate) fn open(&mut self, conn: u64, open: &Open) -> Vec<Did> {
+    pub(crate) fn open(&mut self, conn: u64, open: &Open) -> Vec<Effect> {
         self.bytes(conn, &open.encode())
     }
 
-    pub(crate) fn keepalive(&mut self, conn: u64) -> Vec<Did> {
+    pub(crate) fn keepalive(&mut self, conn: u64) -> Vec<Effect> {
         self.bytes(conn, &keepalive())
     }
 
-    pub(crate) fn tick(&mut self) -> Vec<Did> {
-        self.give(Input::Tick)
+    pub(crate) fn tick(&mut self) -> Vec<Effect> {
+        self.input(Input::Tick)
     }
 
-    /// Until the next timer.
+    /// Runs until the next timer.
     pub(crate) fn timeout(&self) -> Duration {
         self.session.poll_timeout().expect("a timer runs") - self.now
     }
@@ -291,8 +279,8 @@ impl Lab {
         self.now += duration;
     }
 
-    /// Lets time pass, with every timer at its instant: what was done, and when.
-    pub(crate) fn pass(&mut self, duration: Duration) -> Vec<(Duration, Did)> {
+    /// Advances time and runs every timer at its instant; returns the outputs with their times.
+    pub(crate) fn pass(&mut self, duration: Duration) -> Vec<(Duration, Effect)> {
         let (begin, end) = (self.now, self.now + duration);
         let mut all = Vec::new();
         while let Some(at) = self.session.poll_timeout().filter(|at| *at <= end) {
@@ -303,7 +291,7 @@ impl Lab {
         all
     }
 
-    /// Started, and connected by us; the OPEN is sent.
+    /// Started and connected by us; the OPEN is sent.
     pub(crate) fn open_sent(config: SessionConfig) -> Self {
         let mut lab = Self::new(config);
         lab.begin();
@@ -327,69 +315,71 @@ impl Lab {
     }
 }
 
-fn decode(output: Output) -> Did {
+fn decode(output: Output) -> Effect {
     match output {
-        Output::Connect(conn) => Did::Connect(conn.0),
+        Output::Connect(conn) => Effect::Connect(conn.0),
         Output::Send { conn, bytes } => message(conn.0, &bytes),
-        Output::Close(conn) => Did::Close(conn.0),
-        Output::State(state) => Did::State(state),
-        Output::Up { conn, negotiated } => Did::Up(conn.0, negotiated),
-        Output::Down { was_up, reason, .. } => Did::Down(was_up, reason),
-        Output::Routes(batch) => Did::Routes(batch),
-        Output::Refresh(refresh) => Did::Asked(refresh),
+        Output::Close(conn) => Effect::Close(conn.0),
+        Output::State(state) => Effect::State(state),
+        Output::Up { conn, negotiated } => Effect::Up(conn.0, negotiated),
+        Output::Down { was_up, reason, .. } => Effect::Down(was_up, reason),
+        Output::Routes(batch) => Effect::Routes(batch),
+        Output::Refresh(refresh) => Effect::RefreshReceived(refresh),
     }
 }
 
-fn message(conn: u64, bytes: &[u8]) -> Did {
+fn message(conn: u64, bytes: &[u8]) -> Effect {
     let mut buf = BytesMut::from(bytes);
     let frame = cut_frame(&mut buf, true).unwrap().expect("a whole message");
     assert!(buf.is_empty(), "one message at a time");
     match frame.kind {
-        MessageKind::Open => Did::Open(conn, Open::decode(&frame.body).unwrap()),
-        MessageKind::Keepalive => Did::Keepalive(conn),
-        MessageKind::Notification => Did::Notification(conn, Notification::decode(&frame.body).unwrap()),
-        MessageKind::Refresh => Did::Refresh(conn, Refresh::decode(&frame.body).unwrap().unwrap()),
+        MessageKind::Open => Effect::Open(conn, Open::decode(&frame.body).unwrap()),
+        MessageKind::Keepalive => Effect::Keepalive(conn),
+        MessageKind::Notification => Effect::Notification(conn, Notification::decode(&frame.body).unwrap()),
+        MessageKind::Refresh => Effect::Refresh(conn, Refresh::decode(&frame.body).unwrap().unwrap()),
         MessageKind::Update => panic!("a session sends no UPDATE"),
     }
 }
 
 /// NOTIFICATIONs as (connection, code, subcode, data).
-pub(crate) fn notifications(done: &[Did]) -> Vec<(u64, u8, u8, Vec<u8>)> {
+pub(crate) fn notifications(done: &[Effect]) -> Vec<(u64, u8, u8, Vec<u8>)> {
     let each = done.iter().filter_map(|did| match did {
-        Did::Notification(conn, sent) => Some((*conn, sent.code, sent.subcode, sent.data.to_vec())),
+        Effect::Notification(conn, sent) => Some((*conn, sent.code, sent.subcode, sent.data.to_vec())),
         _ => None,
     });
     each.collect()
 }
 
-/// The one NOTIFICATION, after which the connection is closed.
+/// The single NOTIFICATION, after which the connection is closed.
 #[track_caller]
-pub(crate) fn refusal(done: &[Did]) -> (u8, u8, Vec<u8>) {
+pub(crate) fn refusal(done: &[Effect]) -> (u8, u8, Vec<u8>) {
     let all = notifications(done);
     let [(conn, code, subcode, data)] = all.as_slice() else {
         panic!("one NOTIFICATION expected: {done:#?}");
     };
-    let sent = done.iter().position(|did| matches!(did, Did::Notification(..)));
-    let closed = done.iter().position(|did| *did == Did::Close(*conn));
+    let sent = done
+        .iter()
+        .position(|did| matches!(did, Effect::Notification(..)));
+    let closed = done.iter().position(|did| *did == Effect::Close(*conn));
     assert_eq!(closed, sent.map(|at| at + 1), "sent, then closed: {done:#?}");
     (*code, *subcode, data.clone())
 }
 
 /// The connections that were opened.
-pub(crate) fn connects(done: &[(Duration, Did)]) -> Vec<(Duration, u64)> {
+pub(crate) fn connects(done: &[(Duration, Effect)]) -> Vec<(Duration, u64)> {
     let each = done.iter().filter_map(|(at, did)| match did {
-        Did::Connect(conn) => Some((*at, *conn)),
+        Effect::Connect(conn) => Some((*at, *conn)),
         _ => None,
     });
     each.collect()
 }
 
 /// Whether the session left Established.
-pub(crate) fn is_down(done: &[Did]) -> bool {
-    done.iter().any(|did| matches!(did, Did::Down(true, _)))
+pub(crate) fn is_down(done: &[Effect]) -> bool {
+    done.iter().any(|did| matches!(did, Effect::Down(true, _)))
 }
 
-/// Whether the session came up.
-pub(crate) fn is_up(done: &[Did]) -> bool {
-    done.iter().any(|did| matches!(did, Did::Up(..)))
+/// Whether the session reached Established.
+pub(crate) fn is_up(done: &[Effect]) -> bool {
+    done.iter().any(|did| matches!(did, Effect::Up(..)))
 }

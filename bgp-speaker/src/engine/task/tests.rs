@@ -1,4 +1,4 @@
-//! The engine's task by hand: inputs of sessions in any order, output that is late, streams that nobody reads.
+//! The engine's task: inputs of sessions in any order, late outputs, streams that are not read.
 
 use std::task::{Context, Waker};
 
@@ -15,7 +15,7 @@ const PEER: PeerId = PeerId(1);
 
 struct Bench {
     task: EngineTask,
-    orders: mpsc::Sender<ToEngine>,
+    control: mpsc::Sender<ToEngine>,
     inbox: mpsc::Sender<ToEngine>,
     datapath: mpsc::Receiver<DatapathEvent>,
     events: mpsc::Receiver<Event>,
@@ -31,13 +31,13 @@ fn bench(room: usize) -> Bench {
         link_bandwidth: true,
         assume_reachable: true,
     };
-    let (orders, ordered) = mpsc::channel(64);
+    let (control, control_inbox) = mpsc::channel(64);
     let (inbox, received) = mpsc::channel(20_000);
     let (routes, datapath) = mpsc::channel(room);
     let (lifecycle, events) = mpsc::channel(room);
     Bench {
-        task: EngineTask::new(Engine::new(config), ordered, received, routes, lifecycle),
-        orders,
+        task: EngineTask::new(Engine::new(config), control_inbox, received, routes, lifecycle),
+        control,
         inbox,
         datapath,
         events,
@@ -50,7 +50,7 @@ async fn configured() -> Bench {
     let spec = spec(&node, 1, "127.0.0.98:1".parse().unwrap(), Asn(65001));
     bench
         .task
-        .take(ToEngine::Input(Input::Configure(PEER, spec.routing)));
+        .handle(ToEngine::Input(Input::Configure(PEER, spec.routing)));
     bench
 }
 
@@ -79,11 +79,11 @@ fn originate(task: &mut EngineTask, count: u32) {
         source: Source::Service,
         communities: Vec::new(),
     });
-    task.take(ToEngine::Input(Input::Originate(routes.collect())));
+    task.handle(ToEngine::Input(Input::Originate(routes.collect())));
 }
 
-/// Hands out all that came of the work so far.
-fn hand_out(task: &mut EngineTask) {
+/// Dispatches all outputs of the work so far.
+fn dispatch_outputs(task: &mut EngineTask) {
     while let Some(output) = task.engine.next_output() {
         task.dispatch(output);
     }
@@ -97,66 +97,66 @@ fn has_messages(outbox: &Outbox) -> bool {
     waiting && outbox.take(&mut Queue::default(), 1).unwrap() > 0 || outbox.messages() > 0
 }
 
-/// A turn ended before its output was handed out, and meanwhile the session ended and the next came up.
+/// Outputs are dispatched after their session ended and the next came up.
 #[tokio::test]
 async fn output_for_an_ended_session_goes_nowhere() {
     let mut bench = configured().await;
     let task = &mut bench.task;
     let (first, up, _theirs) = session(1).await;
-    task.take(up);
+    task.handle(up);
     originate(task, 3);
     while task.engine.work() {
         let is_advertised = |output: &Output| matches!(output, Output::Advertise(..));
-        let held: Vec<Output> = std::iter::from_fn(|| task.engine.next_output()).collect();
-        if !held.iter().any(is_advertised) {
+        let outputs: Vec<Output> = std::iter::from_fn(|| task.engine.next_output()).collect();
+        if !outputs.iter().any(is_advertised) {
             continue;
         }
         let (second, up, _theirs) = session(2).await;
-        task.take(ToEngine::Input(Input::Down(first.session())));
-        task.take(up);
-        held.into_iter().for_each(|output| task.dispatch(output));
+        task.handle(ToEngine::Input(Input::Down(first.session())));
+        task.handle(up);
+        outputs.into_iter().for_each(|output| task.dispatch(output));
         task.write();
         assert!(
             !has_messages(&first) && !has_messages(&second),
-            "it was for the first one"
+            "it was for the first session"
         );
         while task.engine.work() {
-            hand_out(task);
+            dispatch_outputs(task);
         }
-        hand_out(task);
+        dispatch_outputs(task);
         assert!(has_messages(&second), "its own table");
         return;
     }
     panic!("nothing was advertised");
 }
 
-/// A late Up of a removed peer, a late Down of an earlier session: neither leaves nor takes an outbox.
+/// A late Up of a removed peer, a late Down of an earlier session: neither adds nor removes an outbox.
 #[tokio::test]
 async fn inputs_of_sessions_that_are_over_change_nothing() {
     let mut bench = configured().await;
     let task = &mut bench.task;
     let (first, first_up, _a) = session(1).await;
     let (second, second_up, _b) = session(2).await;
-    task.take(first_up);
-    task.take(second_up); // its Down was lost sight of
-    task.take(ToEngine::Input(Input::Down(first.session())));
+    task.handle(first_up);
+    task.handle(second_up); // its Down was lost
+    task.handle(ToEngine::Input(Input::Down(first.session())));
     assert!(task.engine.is_established(second.session()));
     assert!(task.outbox(second.session()).is_some() && task.outbox(first.session()).is_none());
     let (_, late, _c) = session(1).await;
-    task.take(late);
+    task.handle(late);
     assert!(task.outbox(second.session()).is_some(), "an Up from before");
-    task.take(ToEngine::Input(Input::Remove(PEER)));
+    task.handle(ToEngine::Input(Input::Remove(PEER)));
     let (_, late, _d) = session(3).await;
-    task.take(late);
-    assert!(task.outboxes.is_empty(), "the peer is gone");
+    task.handle(late);
+    assert!(task.outboxes.is_empty(), "the peer has left");
 }
 
-/// What the datapath had no room for goes as soon as there is some, though small messages come all the time.
+/// The backlog of the datapath is sent as soon as possible, although inputs arrive continuously.
 #[tokio::test]
-async fn held_routes_go_under_a_steady_stream_of_messages() {
+async fn retained_routes_expire_under_a_steady_stream_of_messages() {
     let Bench {
         mut task,
-        orders,
+        control,
         inbox,
         mut datapath,
         events,
@@ -171,7 +171,7 @@ async fn held_routes_go_under_a_steady_stream_of_messages() {
         task.datapath.send(DatapathEvent::Routes { changes, more: false });
     }
     assert!(task.datapath.is_behind());
-    // Small messages: the engine's task finds some whenever it looks.
+    // Small messages: the engine's task always finds some.
     let report = || ToEngine::Report(Event::PathLimitWarning(PEER, Prefix::v4(0, 0)));
     while inbox.try_send(report()).is_ok() {}
     tokio::spawn(task.run());
@@ -182,7 +182,7 @@ async fn held_routes_go_under_a_steady_stream_of_messages() {
             prefixes += changes.len();
         }
     }
-    assert!(inbox.capacity() < inbox.max_capacity(), "messages still wait");
-    assert_eq!(events.len(), 1, "nobody reads the other stream");
-    drop(orders);
+    assert!(inbox.capacity() < inbox.max_capacity(), "messages are pending");
+    assert_eq!(events.len(), 1, "the other channel is not read");
+    drop(control);
 }

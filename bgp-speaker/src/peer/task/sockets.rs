@@ -1,4 +1,4 @@
-//! The connections of a peer's task: which are taken, what is read and written, how they end, and which TCP MD5 key they have.
+//! Sockets of a peer's task: accepting, reading, writing, closing, and TCP MD5 keys.
 
 use std::os::fd::AsFd;
 
@@ -20,20 +20,24 @@ impl PeerTask {
         let transport = &self.spec.transport;
         if signed != transport.password.is_some() {
             tracing::info!(
-                peer = %self.spec.name,
-                "the peer connected while its password was being changed; closing the connection"
+                event = "connection_refused", peer = %self.spec.name,
+                reason = "the connection was made before the TCP MD5 key changed; the peer connects again",
+                "connection refused"
             );
             return;
         }
         let password = self.connections.key().of(transport);
         let tuned = socket::sign(fd, transport.remote, password)
-            .and_then(|()| socket::tune(fd, transport, self.is_external()));
+            .and_then(|()| socket::set_options(fd, transport, self.is_external()));
         if let Err(error) = tuned {
-            tracing::warn!(peer = %self.spec.name, %error, "cannot set the options of an accepted connection; closing it");
+            tracing::warn!(
+                event = "socket_options_failed", peer = %self.spec.name, %error,
+                "cannot set the options of an accepted connection; closing it"
+            );
             return;
         }
         let conn = self.connections.add_incoming(stream);
-        self.tell_session(Input::Connected { conn, incoming: true });
+        self.session_input(Input::Connected { conn, incoming: true });
     }
 
     pub(super) fn dialed(&mut self, conn: ConnId, result: Dialed) {
@@ -47,34 +51,37 @@ impl PeerTask {
                 } else {
                     KeyInUse::Password
                 });
-                self.tell_session(Input::Connected {
+                self.session_input(Input::Connected {
                     conn,
                     incoming: false,
                 });
             }
-            Err(error) => self.tell_session(Input::Closed {
+            Err(error) => self.session_input(Input::Closed {
                 conn,
                 error: Some(error.to_string()),
             }),
         }
     }
 
-    /// Connections and listeners have this key from now on.
+    /// Sets the key of connections and listeners.
     pub(super) fn use_key(&mut self, key: KeyInUse) {
         if self.spec.transport.password.is_none() {
             return;
         }
         let of_connections = self.connections.use_key(key, &self.spec.transport);
-        if let Some(registry) = self.past.registry.upgrade() {
+        if let Some(registry) = self.history.registry.upgrade() {
             registry.use_key(self.spec.id, key);
         }
         if let Err(error) = of_connections {
-            tracing::warn!(peer = %self.spec.name, %error, "cannot change the TCP MD5 key of a connection; restarting the session");
-            self.tell_session(Input::Stop {
+            tracing::warn!(
+                event = "md5_key_failed", peer = %self.spec.name, %error,
+                "cannot change the TCP MD5 key of a connection; restarting the session"
+            );
+            self.session_input(Input::Stop {
                 subcode: cease::OTHER_CONFIGURATION_CHANGE,
                 message: String::new(),
             });
-            self.tell_session(Input::Start);
+            self.session_input(Input::Start);
         }
     }
 
@@ -89,19 +96,19 @@ impl PeerTask {
             self.session
                 .handle(now(), Input::Received { conn, buf: &mut buf });
             if let Some(connection) = self.connections.get_mut(id) {
-                // An empty buffer goes back: most peers are silent most of the time.
+                // An empty buffer is freed: most peers are idle most of the time.
                 connection.read = if buf.is_empty() { BytesMut::new() } else { buf };
             }
             self.run_outputs();
         }
         match outcome {
             Ok(false) => {}
-            Ok(true) => self.lost(id, None),
-            Err(error) => self.lost(id, Some(error.to_string())),
+            Ok(true) => self.connection_lost(id, None),
+            Err(error) => self.connection_lost(id, Some(error.to_string())),
         }
     }
 
-    /// Most of what is to be written fits into the socket.
+    /// Writes queued messages. Most fit into the socket.
     pub(super) fn write_all(&mut self) {
         for id in self.connections.to_write() {
             self.write(id);
@@ -120,19 +127,19 @@ impl PeerTask {
         };
         let before = connection.queue.octets();
         match connection.write() {
-            // The socket took nothing: nobody knows whether the peer still reads.
+            // The socket accepted nothing: this does not show that the peer reads.
             Ok(_) if connection.queue.octets() == before => {}
             Ok(credit) => {
                 if let Some(up) = &mut self.up {
                     up.wrote(credit);
                 }
-                self.tell_session(Input::Wrote);
+                self.session_input(Input::Wrote);
             }
-            Err(error) => self.lost(id, Some(error.to_string())),
+            Err(error) => self.connection_lost(id, Some(error.to_string())),
         }
     }
 
-    /// A message of the session waits behind what was begun.
+    /// Queues a message of the session behind a partly written one.
     pub(super) fn queue_control_message(&mut self, id: ConnId, bytes: Bytes) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
@@ -143,12 +150,12 @@ impl PeerTask {
         connection.queue.push_control(bytes);
     }
 
-    /// The connection is gone by itself.
-    pub(super) fn lost(&mut self, id: ConnId, error: Option<String>) {
+    /// The connection was closed by the peer or failed.
+    pub(super) fn connection_lost(&mut self, id: ConnId, error: Option<String>) {
         if let Some(mut connection) = self.connections.take(id) {
             let earlier = self.detach_outbox(&mut connection);
             let error = earlier.map(|error| error.to_string()).or(error);
-            self.tell_session(Input::Closed { conn: id, error });
+            self.session_input(Input::Closed { conn: id, error });
         }
     }
 
@@ -161,12 +168,12 @@ impl PeerTask {
         }
     }
 
-    /// The session of this connection is over, if it has one: all that belongs to it goes. What the system told the engine's task,
-    /// if anything.
+    /// Detaches the outbox of this connection's session, which has ended, if there is one. Returns the error
+    /// of the engine's last write, if any.
     fn detach_outbox(&mut self, connection: &mut Connection) -> Option<std::io::Error> {
         let up = self.up.take_if(|up| up.conn == connection.id)?;
-        self.past.progress.set_up(false);
-        self.past.routes_sent += up.messages_sent();
+        self.history.progress.set_up(false);
+        self.history.routes_sent += up.messages_sent();
         up.outbox.close(&mut connection.queue)
     }
 }

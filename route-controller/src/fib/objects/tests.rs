@@ -3,7 +3,7 @@ use super::*;
 fn key(next_hops: &[u8]) -> SetKey {
     let next_hops = next_hops
         .iter()
-        .map(|last| FibHop {
+        .map(|last| FibNextHop {
             addr: IpAddr::from([192, 0, 2, *last]),
             weight: 1,
         })

@@ -153,7 +153,7 @@ impl FibTask {
         let reading = match reading {
             Ok(reading) => reading,
             Err(error) => {
-                tracing::error!(%error, "cannot read the kernel's routes; trying again");
+                tracing::error!(event = "kernel_unreadable", %error, "cannot read the kernel's routes; trying again");
                 self.fib.abandon_audit();
                 self.audit.soon(now());
                 return;
@@ -175,10 +175,11 @@ impl FibTask {
         if routes + count > 0 {
             let failed = self.fib.failed();
             tracing::warn!(
+                event = "audit_difference",
                 routes,
                 others = count,
                 failed,
-                "the kernel has not what its notifications said; correcting routes of ours, and what is known of others'"
+                "the kernel's routes differ from its notifications; correcting"
             );
         }
         if left_out {
@@ -191,8 +192,9 @@ impl FibTask {
         let differ = self.fib.objects_read(reading);
         if self.unread.end(now()) == Some(Why::Audit) && differ > 0 {
             tracing::warn!(
+                event = "audit_difference",
                 objects = differ,
-                "nexthop objects are not as the kernel's notifications said; correcting them"
+                "the kernel's nexthop objects differ from its notifications; correcting"
             );
         }
     }
