@@ -143,7 +143,7 @@ mod tests {
     fn an_error_of_the_connection_names_what_to_look_at() {
         says(
             &closed("Connection refused (os error 111)"),
-            "nobody listens on port 179",
+            "does not listen on port 179",
         );
         says(
             &closed("Connection timed out"),
@@ -167,7 +167,7 @@ mod tests {
             peer
         };
         for ttl in [Ttl::Default, Ttl::Multihop(1)] {
-            says(&unreachable(ttl), "wants multihop");
+            says(&unreachable(ttl), "needs multihop");
         }
         says(&unreachable(Ttl::Multihop(2)), "needs a route to the peer");
         says(&unreachable(Ttl::Gtsm(1)), "ttlSecurity.hops too low");
@@ -192,7 +192,7 @@ mod tests {
         v6.spec.session.families = FamilySet::from_iter([Family::Ipv6]);
         says(&v6, "this node offers ipv6;");
         let hold = Notification::new(code::HOLD_TIMER, 0, Vec::new());
-        says(&after(DownReason::Sent(hold)), "the whole hold time");
+        says(&after(DownReason::Sent(hold)), "within the hold time");
         // A NOTIFICATION that says it all needs no more words.
         let cease = Notification::cease(cease::ADMIN_SHUTDOWN);
         assert_eq!(hint(&after(DownReason::Received(cease))), None);

@@ -203,7 +203,7 @@ fn the_cluster_in_full() {
     };
     let text = cluster_in_full(&cluster);
     assert!(
-        text.contains("ready          yes") && text.contains("nothing is asked of it"),
+        text.contains("ready          yes") && text.contains("Kubernetes     not used"),
         "{text}"
     );
     cluster.followed = true;
@@ -228,7 +228,7 @@ fn the_cluster_in_full() {
         "at next start  fib.table",
         "no answer  1m10s  3",
         "forbidden",
-        "not taken: listen: taken",
+        "rejected: listen: taken",
     ] {
         assert!(text.contains(words), "no '{words}' in {text}");
     }

@@ -108,7 +108,7 @@ async fn questions_that_cannot_be_answered_say_why() {
     for nonsense in ["", "hello", r#"{"ask":"weather"}"#] {
         let why = error(bench.ask(nonsense).await);
         assert!(
-            why.starts_with("not a question of this version"),
+            why.starts_with("not a request of this version"),
             "{nonsense}: {why}"
         );
     }
