@@ -102,7 +102,7 @@ fn policy(number: u32, has_ranges: bool) -> Policy {
         selects: LabelSelector::default(),
         ingress: Some(vec![Rule {
             peers: Some(peers),
-            ports: Ports::Some(if has_ranges && number % 10 == 0 {
+            ports: Ports::Some(if has_ranges && number.is_multiple_of(10) {
                 vec![tcp(80, 80), tcp(443, 443), tcp(8000, 8100)]
             } else {
                 vec![tcp(80, 80), tcp(443, 443), tcp(8080, 8080)]
