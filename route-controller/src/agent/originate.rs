@@ -59,7 +59,11 @@ impl Agent {
         }
         let rules = self.originate_rules().await;
         if let Err(error) = self.speaker.originate_by_rules(rules).await {
-            tracing::error!(%error, "the kernel's routes are not announced");
+            tracing::error!(
+                event = "kernel_routes_not_announced",
+                %error,
+                "the kernel's routes are not announced"
+            );
         }
     }
 }
