@@ -76,7 +76,7 @@ impl Known {
         match read(file) {
             Ok(content) => {
                 if self.error.take().is_some() {
-                    tracing::info!(file = %file.display(), "file of a list readable again");
+                    tracing::info!(event = "list_file_readable", file = %file.display(), "file of a list readable again");
                 }
                 let is_other = self.content.as_deref() != Some(&content);
                 if is_other {
@@ -94,7 +94,7 @@ impl Known {
                     } else {
                         "the list is empty until then"
                     };
-                    tracing::warn!(file = %file.display(), %error, "file of a list not readable; {stays}");
+                    tracing::warn!(event = "list_file_unreadable", file = %file.display(), %error, "file of a list not readable; {stays}");
                 }
                 self.error = Some(error);
                 self.stamp = None;

@@ -40,9 +40,9 @@ impl Agent {
     /// What the lists of policies hold may have changed.
     pub(super) async fn look_at_lists(&mut self) {
         if self.file.lists.look_again() {
-            tracing::info!("a file of a list changed");
+            tracing::info!(event = "list_file_changed", "a file of a list changed");
             if let Err(error) = self.reload().await {
-                tracing::error!("{error}");
+                tracing::error!(event = "reload_failed", "{error}");
             }
         }
     }
