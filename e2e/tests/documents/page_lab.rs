@@ -98,7 +98,7 @@ impl Lab {
         let bin = work.join("bin");
         fs::create_dir_all(&bin).unwrap();
         for name in ["podroute", "podroute-cni", "podroute-ipam"] {
-            fs::copy(lab::bins::find(name).unwrap(), bin.join(name)).unwrap();
+            std::os::unix::fs::symlink(lab::bins::find(name).unwrap(), bin.join(name)).unwrap();
         }
         fs::write(work.join("topology.sh"), &plan.topology).unwrap();
         fs::write(work.join("lab.sh"), include_str!("page_lab.sh")).unwrap();
