@@ -66,7 +66,9 @@ fn quoted_texts_are_in_the_source() {
 /// Names of lines and columns of `podroute show` that the pages send readers to: `line *hint*`, `columns *IN* and *OUT*`.
 #[test]
 fn lines_and_columns_of_show_exist() {
-    let show = fs::read_to_string(pages::repository().join("route-controller/src/cli/show.rs")).unwrap();
+    let files = ["show.rs", "services.rs"]
+        .map(|name| pages::repository().join("route-controller/src/cli").join(name));
+    let show = files.map(|file| fs::read_to_string(file).unwrap()).concat();
     let mut count = 0;
     for page in pages::all() {
         for (number, line) in page.prose() {

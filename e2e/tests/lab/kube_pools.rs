@@ -13,14 +13,14 @@ use crate::kube::{Cluster, FULL, NAMES, with_api};
 use crate::{Scenario, scenario};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let ours = [Kind::Podroute];
+    let podroute = [Kind::Podroute];
     vec![
-        scenario("kube::addresses_of_pools", ours, || with_api(addresses)),
-        scenario("kube::services_of_metallb_keep_their_addresses", ours, || {
+        scenario("kube::addresses_of_pools", podroute, || with_api(addresses)),
+        scenario("kube::services_of_metallb_keep_their_addresses", podroute, || {
             with_api(migrated)
         }),
-        scenario("kube::two_thousand_services_at_once", ours, || with_api(many)),
-        scenario("kube::allocators_are_killed_in_the_middle", ours, || {
+        scenario("kube::two_thousand_services_at_once", podroute, || with_api(many)),
+        scenario("kube::allocators_are_killed_in_the_middle", podroute, || {
             with_api(killed)
         }),
     ]

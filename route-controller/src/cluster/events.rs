@@ -89,8 +89,9 @@ impl Events {
         }
     }
 
-    /// A warning about another object. False: not now, because the same was told within a minute, or too many are under way.
-    pub(super) fn tell_about(
+    /// A warning about another object. False: not now, because an Event with the same reason and subject was posted within a minute, or too many are
+    /// under way.
+    pub(super) fn post_about(
         &mut self,
         now: Instant,
         about: About,

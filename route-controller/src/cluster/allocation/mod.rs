@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `lease` | reads and writes the Lease |
 //! | `term` | what the holder does: follows Services, decides, writes, renews |
+//! | `notices` | Events on Services, the report |
 //! | `object` | Services as the allocator sees them, and their status |
 //! | `report` | what `show services` and metrics say |
 //!
 //! Who gets what, and which writes are safe, is decided by `podroute-services` without IO.
 
 mod lease;
+mod notices;
 mod object;
 mod report;
 mod term;
@@ -94,7 +96,7 @@ async fn run(name: String, mut wishes: watch::Receiver<Option<Wish>>, reports: A
             }
             continue;
         };
-        let pause = match stand(&mut election, started, &mut client, &mut wishes, &reports).await {
+        let pause = match try_term(&mut election, started, &mut client, &mut wishes, &reports).await {
             Ok(true) => continue, // the term is over
             Ok(false) => Election::pause(wish.rank),
             Err(error) => {
@@ -114,7 +116,7 @@ async fn run(name: String, mut wishes: watch::Receiver<Option<Wish>>, reports: A
 }
 
 /// Looks at the Lease, takes it when it is free, and allocates as long as it is this agent's own. True: it was.
-async fn stand(
+async fn try_term(
     election: &mut Election,
     started: Instant,
     client: &mut Option<Client>,

@@ -54,7 +54,7 @@ impl Reports {
         });
     }
 
-    /// The log hears of an outage once.
+    /// Logs the first of several failures.
     pub(super) fn failed(&self, error: &kube::Error) {
         let error = error.to_string();
         let mut report = self.lock();

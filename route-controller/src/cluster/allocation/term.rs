@@ -1,6 +1,6 @@
 //! What the holder of the Lease does until it loses it: follows Services, decides, writes, renews.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use k8s_openapi::api::core::v1::{Namespace, Service as Object};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use podroute_config::Allocation;
-use podroute_services::{Key, LEASE, Labels, Ledger, Plan, Problem, WRITES_UNTIL, Write};
+use podroute_services::{Key, LEASE, Labels, Ledger, WRITES_UNTIL, Write};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::lease::Lease;
+use super::notices::Notices;
 use super::{Reports, Wish, object};
-use crate::cluster::events::{About, Events};
 use crate::cluster::health::Watches;
 use crate::cluster::watch::{WATCH_SECONDS, patiently};
 
@@ -31,8 +31,8 @@ const RENEWAL: Duration = Duration::from_secs(3);
 const GATHER: Duration = Duration::from_millis(10);
 /// Before a write that failed is repeated.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Before an Event that was not taken is tried again.
-const TELL_AGAIN: Duration = Duration::from_secs(10);
+/// Before an Event that was not accepted is posted again.
+const POST_AGAIN: Duration = Duration::from_secs(10);
 /// Events of a watch taken before the next decision.
 const BURST: usize = 1000;
 
@@ -66,9 +66,7 @@ pub(super) struct Term {
     decide_at: Option<Instant>,
     /// How long the last decision took.
     cost: Duration,
-    told: BTreeMap<Key, BTreeSet<Problem>>,
-    events: Events,
-    reports: Arc<Reports>,
+    notices: Notices,
 }
 
 /// Labels of namespaces, where pools are chosen by them.
@@ -93,7 +91,7 @@ impl Term {
         });
         Self {
             client,
-            events: Events::start(holder.split('_').next().unwrap_or_default().to_owned()),
+            notices: Notices::new(holder.split('_').next().unwrap_or_default(), reports),
             holder,
             lease: Some(lease),
             renewed,
@@ -103,8 +101,6 @@ impl Term {
             writes: FuturesUnordered::new(),
             decide_at: None,
             cost: Duration::ZERO,
-            told: BTreeMap::new(),
-            reports,
         }
     }
 
@@ -128,7 +124,7 @@ impl Term {
                     match outcome {
                         Ok(()) => self.renewed = asked,
                         Err(kube::Error::Api(status)) if status.code == 409 => return End::Lost,
-                        Err(error) => self.reports.failed(&error),
+                        Err(error) => self.notices.reports.failed(&error),
                     }
                 }
                 Some(written) = self.writes.next() => self.settle(written),
@@ -154,7 +150,7 @@ impl Term {
         if let Some(lease) = &mut self.lease
             && let Err(error) = lease.release().await
         {
-            self.reports.failed(&error);
+            self.notices.reports.failed(&error);
         }
         End::Stopped
     }
@@ -240,14 +236,15 @@ impl Term {
         self.cost = start.elapsed();
         if let Some(plan) = plan {
             self.send();
-            self.tell(&plan);
-            self.report(plan);
+            if !self.notices.publish(plan, &self.objects, self.ledger.under_way()) {
+                self.decide_soon(POST_AGAIN);
+            }
         }
     }
 
     /// Sends what was decided, as far as there is room.
     fn send(&mut self) {
-        // A former holder writes nothing: so long after its last renewal nobody else has the Lease.
+        // Until then nobody else can have taken the Lease; later this agent may be a former holder.
         if self.renewed.elapsed() >= WRITES_UNTIL {
             self.decide_soon(AGAIN);
             return;
@@ -270,7 +267,7 @@ impl Term {
             Err(_) => false,
         };
         self.ledger.settle(&write, is_answered);
-        self.reports.change(|report| {
+        self.notices.reports.change(|report| {
             report.writes += u64::from(is_answered);
             if is_answered {
                 report.last_error = None;
@@ -278,70 +275,11 @@ impl Term {
         });
         match outcome {
             Err(error) if !is_answered => {
-                self.reports.failed(&error);
+                self.notices.reports.failed(&error);
                 self.decide_soon(AGAIN);
             }
             _ => self.send(),
         }
-    }
-
-    /// An Event for each reason that is new.
-    fn tell(&mut self, plan: &Plan) {
-        let now = std::time::Instant::now();
-        let (mut told, mut is_late) = (std::mem::take(&mut self.told), false);
-        told.retain(|key, _| plan.services.contains_key(key));
-        for (key, decision) in &plan.services {
-            let known = told.entry(key.clone()).or_default();
-            known.retain(|problem| decision.problems.contains(problem));
-            for problem in &decision.problems {
-                if known.contains(problem) {
-                    continue;
-                }
-                let uid = self
-                    .objects
-                    .get(key)
-                    .and_then(ResourceExt::uid)
-                    .unwrap_or_default();
-                let about = About::Service {
-                    namespace: key.namespace.clone(),
-                    name: key.name.clone(),
-                    uid,
-                };
-                if self.events.tell_about(
-                    now,
-                    about,
-                    problem.reason(),
-                    &key.to_string(),
-                    problem.to_string(),
-                ) {
-                    known.insert(problem.clone());
-                } else {
-                    is_late = true;
-                }
-            }
-        }
-        told.retain(|_, problems| !problems.is_empty());
-        self.told = told;
-        if is_late {
-            self.decide_soon(TELL_AGAIN);
-        }
-    }
-
-    fn report(&self, plan: Plan) {
-        let lacking = plan
-            .services
-            .iter()
-            .filter(|(_, decision)| !decision.problems.is_empty());
-        let problems = lacking.map(|(key, decision)| {
-            let texts = decision.problems.iter().map(ToString::to_string);
-            (key.to_string(), texts.collect())
-        });
-        let problems = problems.collect();
-        self.reports.change(|report| {
-            report.pools = plan.pools;
-            report.problems = problems;
-            report.under_way = self.ledger.under_way();
-        });
     }
 }
 
