@@ -51,6 +51,18 @@ pub struct Transport {
 }
 
 impl Transport {
+    /// A connection to this address, with the default TTL and without keys.
+    #[must_use]
+    pub fn new(remote: SocketAddr) -> Self {
+        Self {
+            remote,
+            local: None,
+            ttl: Ttl::Default,
+            password: None,
+            next_password: None,
+        }
+    }
+
     /// All settings except the keys.
     pub(crate) fn without_keys(&self) -> (SocketAddr, Option<IpAddr>, Ttl) {
         let Self {

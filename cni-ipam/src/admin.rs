@@ -276,12 +276,12 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What was found, and what was not looked at.
+/// The result of [`examine`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Examination {
-    /// What does not fit together.
+    /// Inconsistencies.
     pub findings: Vec<Finding>,
-    /// Living pods whose network namespace could not be entered: of these the host's side alone was looked at.
+    /// Running pods whose network namespace could not be entered: only their host side was checked.
     pub not_entered: usize,
 }
 

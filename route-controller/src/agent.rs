@@ -22,6 +22,7 @@ mod peers;
 mod plugins;
 mod reload;
 mod servers;
+mod services;
 mod sessions;
 pub(crate) mod unsent;
 
@@ -50,6 +51,7 @@ use crate::host::{Host, Wish};
 use crate::kept::Kept;
 use crate::metrics::Health;
 use crate::mounted::Mounted;
+use crate::network_policy::NetworkPolicies;
 use crate::secrets::Secrets;
 use crate::server::ToAgent;
 use crate::{clock, service_manager, sysctl};
@@ -215,6 +217,8 @@ struct MeshTransition {
 struct Reports {
     /// Events, where Kubernetes is followed.
     events: Option<kubernetes::Events>,
+    /// Gives Services their addresses, where there are pools.
+    allocator: Option<kubernetes::Allocator>,
     /// The node's condition, where nodes are followed.
     condition: Option<kubernetes::Condition>,
     health: Arc<Health>,
@@ -223,6 +227,7 @@ struct Reports {
     list: cni_list::Keeper,
     /// Blocks that no peer was sent.
     unsent: unsent::Unsent,
+    network_policies: NetworkPolicies,
     orders: mpsc::Sender<ToAgent>,
 }
 
@@ -339,11 +344,13 @@ pub(crate) async fn run(
         mesh: MeshTransition::default(),
         reports: Reports {
             events: None,
+            allocator: None,
             condition: None,
             health: Arc::default(),
             metrics: BTreeMap::new(),
             list: cni_list::Keeper::new(cni),
             unsent: unsent::Unsent::default(),
+            network_policies: NetworkPolicies::default(),
             orders: to_agent,
         },
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
@@ -421,6 +428,8 @@ impl Agent {
     async fn serve(mut self, mut streams: Streams) -> Result<(), AgentError> {
         self.follow_cluster(&mut streams.cluster, self.config.from_kubernetes);
         self.install_blocks().await;
+        // Before plugins get addresses: pods are isolated from the first one on.
+        self.enforce_policies();
         self.write_node_file();
         // Without the cluster's objects it is not known which peers this node has.
         let configured = self.knows_cluster().then_some(self.config.peers.as_slice());
@@ -449,6 +458,9 @@ impl Agent {
         self.to_fib(ToFib::Stop(done)).await;
         let _ = tokio::time::timeout(BLOCK_PATIENCE, stopped).await; // a kernel that does not answer holds nobody up
         self.bfd.set_all_admin_down().await;
+        if let Some(allocator) = self.reports.allocator.take() {
+            allocator.stop().await;
+        }
         self.speaker.shutdown(how).await;
         tracing::info!(event = "agent_stopping", "agent stopping; kernel routes are kept");
         Ok(())
@@ -480,6 +492,7 @@ impl Agent {
                 () = paths_changed.notified() => self.look_at_paths().await,
                 _ = look.tick() => {
                     self.look_at_run_dir();
+                    self.enforce_policies();
                     self.look_at_secrets().await;
                     self.look_at_file().await;
                     self.look_at_listeners();

@@ -23,6 +23,7 @@ mod kept;
 mod log;
 mod metrics;
 mod mounted;
+mod network_policy;
 mod node_file;
 mod pipe;
 mod secrets;

@@ -1,5 +1,6 @@
 //! What Prometheus and probes ask over HTTP. Gathered when asked for: nothing is counted twice.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,6 +28,7 @@ use crate::exposition;
 use crate::fib::Fib;
 use crate::fib::Progress;
 use crate::fib::task::ToFib;
+use crate::network_policy::NetworkPolicies;
 use crate::server::ToAgent;
 
 /// A task that does not answer within this time hangs.
@@ -55,8 +57,14 @@ pub(crate) struct Health {
     pub(crate) drained: AtomicUsize,
     /// What Kubernetes says and is not taken.
     pub(crate) rejected: AtomicUsize,
+    /// How the allocation of addresses is doing.
+    pub(crate) allocation: Arc<crate::cluster::Reports>,
+    /// Services by state on this node.
+    pub(crate) services: Mutex<BTreeMap<&'static str, usize>>,
     /// The file on disk was refused.
     pub(crate) refused: AtomicBool,
+    /// Why network policies are not enforced although they should be.
+    pub(crate) policies: Mutex<Option<String>>,
     /// Key files that cannot be read now.
     pub(crate) unreadable_secrets: AtomicUsize,
     /// Families of the node's blocks that no peer was sent.
@@ -79,8 +87,10 @@ impl Health {
         if !self.settled.load(Ordering::Relaxed) {
             all.push(INITIAL_ROUTES.to_owned());
         }
-        if let Ok(host) = self.host.lock() {
-            all.extend(host.clone());
+        for other in [&self.host, &self.policies] {
+            if let Ok(other) = other.lock() {
+                all.extend(other.clone());
+            }
         }
         all
     }
@@ -94,6 +104,7 @@ pub(crate) struct Source {
     pub(crate) health: Arc<Health>,
     pub(crate) agent: mpsc::Sender<ToAgent>,
     pub(crate) watches: Watches,
+    pub(crate) network_policies: NetworkPolicies,
 }
 
 /// Serves until the agent ends.
@@ -280,6 +291,8 @@ async fn metrics(
         .set(1);
     registry.register("build_info", "Version", build);
     put_cluster(&mut registry, &source);
+    put_services(&mut registry, &source.health);
+    crate::network_policy::put_metrics(&mut registry, &source.network_policies).await;
     put_peers(&mut registry, &peers);
     put_routes(&mut registry, routes);
     let mut text = String::new();
@@ -312,7 +325,12 @@ fn put_cluster(registry: &mut Registry, source: &Source) {
     }
     let up = Metric::<Labels, Gauge>::default();
     let failures = Metric::<Labels, Counter>::default();
-    for (resource, watch) in source.watches.all() {
+    for (resource, watch) in source
+        .watches
+        .all()
+        .into_iter()
+        .chain(source.network_policies.watches())
+    {
         let labels = vec![("resource", resource.to_owned())];
         up.get_or_create(&labels).set(i64::from(watch.answers));
         failures.get_or_create(&labels).inc_by(watch.failures);
@@ -323,6 +341,69 @@ fn put_cluster(registry: &mut Registry, source: &Source) {
         "Requests and watches that failed",
         failures,
     );
+}
+
+fn put_services(registry: &mut Registry, health: &Health) {
+    let clamp = |count: u128| i64::try_from(count).unwrap_or(i64::MAX);
+    let states = Metric::<Labels, Gauge>::default();
+    if let Ok(counts) = health.services.lock() {
+        for (state, count) in counts.iter() {
+            let labels = vec![("state", (*state).to_owned())];
+            states.get_or_create(&labels).set(clamp(*count as u128));
+        }
+    }
+    registry.register(
+        "services",
+        "Services with addresses for clients outside, by state on this node",
+        states,
+    );
+    let report = health.allocation.get();
+    let pools = Metric::<Labels, Gauge>::default();
+    for pool in &report.pools {
+        let free = pool.size.saturating_sub(pool.used);
+        for (state, count) in [("size", pool.size), ("used", pool.used), ("free", free)] {
+            let labels = vec![("pool", pool.name.clone()), ("state", state.to_owned())];
+            pools.get_or_create(&labels).set(clamp(count));
+        }
+    }
+    registry.register(
+        "service_pool_addresses",
+        "Addresses of services.pools, on the agent that allocates",
+        pools,
+    );
+    let numbers = [
+        (
+            "service_allocator",
+            "This agent allocates the addresses of Services",
+            u128::from(report.is_own),
+        ),
+        (
+            "service_allocation_problems",
+            "Services that lack an address, or did not get the one that they ask for",
+            report.problems.len() as u128,
+        ),
+    ];
+    for (name, help, value) in numbers {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(clamp(value));
+        registry.register(name, help, gauge);
+    }
+    for (name, help, value) in [
+        (
+            "service_status_writes",
+            "Writes of Services' status that the API server answered",
+            report.writes,
+        ),
+        (
+            "service_status_write_failures",
+            "Requests of the allocation that failed",
+            report.failures,
+        ),
+    ] {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
 }
 
 fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {

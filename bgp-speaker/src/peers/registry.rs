@@ -71,7 +71,7 @@ impl Key {
             },
             Err(error) => {
                 tracing::error!(
-                    event = "listener-key-failed",
+                    event = "listener_key_failed",
                     peer = %name,
                     %error,
                     "connections from this peer are refused: its TCP MD5 key is not set"

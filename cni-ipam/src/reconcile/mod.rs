@@ -71,8 +71,8 @@ pub enum Report {
     Failed(crate::Error),
 }
 
-/// Runs on the calling thread and returns only with an error. `proc_sys`: the directory below which settings are written. `wake`
-/// becomes readable when node.json has changed; it is read empty. Must run in the host's network namespace.
+/// Runs on the calling thread and returns only with an error. `proc_sys`: where settings are written. `wake` becomes readable
+/// when node.json has changed; it is read empty. Must run in the host's network namespace.
 ///
 /// # Errors
 /// Notifications of the kernel cannot be received.

@@ -157,7 +157,7 @@ fn is_loss_on_host(message: &Message<'_>) -> bool {
             .is_some_and(|name| name.starts_with(IFNAME_PREFIX)),
         // The preferred source of routes, or a gateway's address.
         NEWADDR | DELADDR => true,
-        // Forwarding or the reverse-path filter of some interface; of accept_ra there is no notification.
+        // Forwarding or the reverse path filter of an interface. For accept_ra there is no notification.
         NEWNETCONF => true,
         // A route of a pod was deleted.
         DELROUTE => protocol() == Some(ROUTE_PROTOCOL),

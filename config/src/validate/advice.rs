@@ -159,6 +159,13 @@ impl Advice<'_> {
             .iter()
             .chain(&services.aggregates)
             .map(|at| at.value)
+            .chain(
+                services
+                    .pools
+                    .iter()
+                    .flat_map(|pool| &pool.addresses)
+                    .flat_map(|range| range.value.prefixes()),
+            )
             .collect();
         let sends = |peer: &Peer| may_send_services(&peer.routing.export, &ranges);
         if !self.peers.is_empty() && !self.peers.iter().any(sends) {

@@ -19,7 +19,7 @@ impl Agent {
             .store(outcome.is_err(), Ordering::Relaxed);
         match &outcome {
             Ok(outcome) => {
-                tracing::info!(event = "reloaded", "{outcome}");
+                tracing::info!(event = "reload_requested", "{outcome}");
                 self.tell("ConfigTaken", false, "the configuration", outcome.clone());
             }
             Err(error) => self.tell("ConfigRefused", true, "the configuration", error.clone()),
@@ -83,6 +83,7 @@ impl Agent {
             .await
             .map_err(|error| stopped(error.into()))?;
         self.install_blocks().await;
+        self.enforce_policies();
         self.write_node_file();
         self.speaker
             .originate(self.originated())
@@ -94,7 +95,7 @@ impl Agent {
         self.reports.list.look(&self.config.cni);
         self.report_cluster();
         if changes == changes::NOTHING {
-            tracing::debug!(event = "reloaded", "nothing changed");
+            tracing::debug!(event = "reloaded", "configuration reloaded without a change");
         } else {
             tracing::info!(event = "reloaded", peers = self.peers.ids.len(), %changes, "configuration applied");
         }

@@ -52,7 +52,7 @@ impl Agent {
         }
         for family in new.iter() {
             let message = warning(family);
-            tracing::warn!(event = "blocks_unsent", %family, "{message}");
+            tracing::warn!(event = "blocks_unsent", "{message}");
             self.tell("BlocksUnsent", true, "the node's blocks", message);
         }
     }

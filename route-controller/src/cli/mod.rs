@@ -5,7 +5,9 @@ mod check;
 mod diff;
 mod generate;
 mod install;
+mod network_policy;
 mod pods;
+mod services;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -128,6 +130,11 @@ enum Command {
         #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
         conf_dir: PathBuf,
     },
+    /// Kubernetes' network policies on this node.
+    NetworkPolicy {
+        #[command(subcommand)]
+        what: network_policy::NetworkPolicyCommand,
+    },
     /// Look after the pods' addresses; works while the agent is down.
     Ipam {
         #[command(subcommand)]
@@ -188,6 +195,13 @@ enum Show {
     Bfd(Output),
     /// What Kubernetes says, and what of it is not taken; whether the node is drained, and why it is not ready.
     Cluster(Output),
+    /// Services: their addresses and pools, and why this node announces an address or not.
+    Services {
+        /// Only this one: its name, or namespace/name.
+        name: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Pods with an address of this node; works while the agent is down.
     Pods {
         /// Form of the output.
@@ -280,6 +294,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         Command::Check(question) => check::check(&question),
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
+        Command::NetworkPolicy { what } => network_policy::run(what),
         Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),
         Command::Diff { file, output } => difference(&file, &output),
         Command::Drain {
@@ -387,7 +402,15 @@ fn cleanup(state: &pods::StateDir, conf_dir: &Path, force: bool) -> Result<(), S
         .map(|count| println!("removed {}", crate::count::count(count, "kernel object")))
         .map_err(|error| format!("cannot remove routes: {error}; podroute needs CAP_NET_ADMIN"));
     let pods = pods::cleanup(state);
-    let failures: Vec<String> = [list, routes, pods].into_iter().filter_map(Result::err).collect();
+    let policies = crate::network_policy::remove(state.run_dir()).map(|was_there| {
+        if was_there {
+            println!("removed the nftables table of network policies");
+        }
+    });
+    let failures: Vec<String> = [list, routes, pods, policies]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
     if failures.is_empty() {
         return Ok(());
     }
@@ -403,6 +426,7 @@ fn show(what: Show) -> Result<(), String> {
         Show::Blocks(output) => (Request::Blocks, output, None),
         Show::Bfd(output) => (Request::Bfd, output, None),
         Show::Cluster(output) => (Request::Cluster, output, None),
+        Show::Services { name, output } => return show_services(name.as_deref(), &output),
         Show::Pods { output, state } => return pods::show(&state, output),
     };
     let mut reply = ask::ask(&output.run_dir.run_dir, &request)?;
@@ -436,6 +460,22 @@ fn read_input(file: &Path) -> Result<(String, String), String> {
         Ok(text) => Ok((name, text)),
         Err(error) => Err(format!("{name}: {error}")),
     }
+}
+
+fn show_services(name: Option<&str>, output: &Output) -> Result<(), String> {
+    let mut reply = ask::ask(&output.run_dir.run_dir, &Request::Services)?;
+    if let (Reply::Services(status), Some(name)) = (&mut reply, name) {
+        services::select(status, name)?;
+    }
+    let text = match (&reply, output.output) {
+        (Reply::Services(status), Form::Json | Form::Yaml) => {
+            let value = serde_json::to_value(status).map_err(|error| error.to_string())?;
+            for_programs(output.output, &value)?
+        }
+        _ => show::table(&reply),
+    };
+    println!("{}", text.trim_end());
+    Ok(())
 }
 
 fn difference(file: &Path, output: &Output) -> Result<(), String> {

@@ -145,8 +145,9 @@ pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), String> {
     }
     if not_entered > 0 {
         println!(
-            "not checked inside: {not_entered} pods, whose network namespaces cannot be entered from here; run this on the node as \
-             root, or give the container CAP_SYS_ADMIN and the directory of namespaces"
+            "not checked: the inside of {}, whose network namespaces cannot be entered from here; run this on the node as \
+             root, or give the container CAP_SYS_ADMIN and the directory of namespaces",
+            count(not_entered, "pod")
         );
     }
     summary(&left, fix)

@@ -87,8 +87,7 @@ async fn follow(node: String, mut news: watch::Receiver<Wanted>) {
                     tracing::warn!(event = "condition_failed", %error, "cannot write the node condition NetworkUnavailable; trying again every 5 s");
                 }
                 Err(error) => {
-                    let error = error::in_words(&error);
-                    tracing::debug!(event = "condition_failed", %error, "cannot write the node condition NetworkUnavailable");
+                    tracing::debug!(event = "condition_failed", error = %error::in_words(&error), "cannot write the node condition NetworkUnavailable")
                 }
             }
             failed = true;

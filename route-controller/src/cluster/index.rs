@@ -271,6 +271,7 @@ fn service_fact(service: &Service) -> ServiceFact {
     ServiceFact {
         labels: service.labels().clone(),
         addresses: addresses.collect(),
+        load_balancer: is_balanced,
         class: spec.load_balancer_class.clone().filter(|_| is_balanced),
         external_local: is_local(&spec.external_traffic_policy),
         internal_local: is_local(&spec.internal_traffic_policy),

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn first_verdict_ends_and_continue_accumulates() {
+    fn the_first_decision_ends_and_continue_accumulates() {
         let community = Community(100);
         let policy = Policy {
             name: "test".into(),
