@@ -23,6 +23,7 @@ fn bench(fib: impl Fn() -> Fib + Send + 'static) -> Bench {
         health: Arc::default(),
         agent: to_agent,
         watches: Watches::default(),
+        network_policies: crate::network_policy::NetworkPolicies::default(),
     };
     Bench {
         source,

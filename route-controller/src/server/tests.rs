@@ -32,6 +32,7 @@ fn start() -> Bench {
         speaker: testing::speaker(),
         fib: fib_task(),
         agent,
+        network_policies: crate::network_policy::NetworkPolicies::default(),
         identity: (Asn(64512), RouterId::new(1).unwrap()),
     };
     let listener = listen(dir.path()).unwrap();
