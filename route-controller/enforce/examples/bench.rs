@@ -53,7 +53,7 @@ fn tcp(from: u16, to: u16) -> PortRule {
 
 fn address(namespace: u32, number: u32) -> IpAddr {
     let index = namespace * PODS_EACH + number;
-    Ipv4Addr::from_bits(0x0a00_0000 + (index / 250 << 8) + index % 250 + 1).into()
+    Ipv4Addr::from_bits(0x0a00_0000 + ((index / 250) << 8) + index % 250 + 1).into()
 }
 
 /// The first pod of each of the first namespaces is here.
@@ -64,7 +64,7 @@ fn pod(namespace: u32, number: u32) -> PodInput {
         labels: vec![
             ("app.kubernetes.io/name".to_owned(), format!("workload-{number}")),
             ("pod-template-hash".to_owned(), "6d4cf56db6".to_owned()),
-            ("wide".to_owned(), (namespace % 20 == 0).to_string()),
+            ("wide".to_owned(), namespace.is_multiple_of(20).to_string()),
         ],
         addresses: vec![address(namespace, number)],
         ports: Vec::new(),
@@ -102,7 +102,7 @@ fn policy(number: u32, has_ranges: bool) -> Policy {
         selects: LabelSelector::default(),
         ingress: Some(vec![Rule {
             peers: Some(peers),
-            ports: Ports::Some(if has_ranges && number % 10 == 0 {
+            ports: Ports::Some(if has_ranges && number.is_multiple_of(10) {
                 vec![tcp(80, 80), tcp(443, 443), tcp(8000, 8100)]
             } else {
                 vec![tcp(80, 80), tcp(443, 443), tcp(8080, 8080)]
