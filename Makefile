@@ -109,12 +109,17 @@ bench-mesh:
 	@$(MAKE) --no-print-directory build
 	$(BENCH) mesh --rounds $(ROUNDS) --nodes $(NODES) $(if $(ONLY),--only $(ONLY),--out docs/bench)
 
+bench-policy-peer:
+	@{ cat docs/bench/policy-peer.head; $(CARGO) bench -q -p bgp-proto --bench policy; } > docs/bench/policy-peer.md.new
+	@mv docs/bench/policy-peer.md.new docs/bench/policy-peer.md
+
 bench-cni:
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TRIPLE) -p cni-ipam --bins --examples
 	$(TARGET_DIR)/$(TRIPLE)/release/examples/bench $(ROUNDS)
 
 bench-policy:
 	$(CARGO) run --release -p podroute-enforce --example bench -- docs/bench/policy.md
+
 dist:
 	e2e/dist.sh
 

@@ -6,6 +6,7 @@
 
 mod agent;
 mod answers;
+mod attributes;
 mod bfd_watch;
 mod cli;
 mod clock;
@@ -20,6 +21,7 @@ mod heap;
 mod hints;
 mod host;
 mod kept;
+mod list_files;
 mod log;
 mod metrics;
 mod mounted;
@@ -31,6 +33,8 @@ mod server;
 mod service_manager;
 mod status;
 mod sysctl;
+#[cfg(test)]
+mod testing;
 mod whole_file;
 
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use bgp_proto::engine::RuleCounts;
 use bgp_proto::session::State;
 use bgp_proto::types::{Family, FamilySet};
 use bgp_speaker::{PeerSnapshot, SpeakerHandle};
@@ -235,6 +236,11 @@ async fn metrics(
 ) -> Result<impl IntoResponse, StatusCode> {
     let gone = StatusCode::SERVICE_UNAVAILABLE;
     let peers = source.speaker.peers().await.map_err(|_| gone)?;
+    let rules = source
+        .speaker
+        .count_rules_of_small_table()
+        .await
+        .map_err(|_| gone)?;
     let routes = source.routes().await.ok_or(gone)?;
     let is_ready = source.obstacle(Some(routes)).is_none();
     let is_refused = source.health.refused.load(Ordering::Relaxed);
@@ -291,9 +297,12 @@ async fn metrics(
         .set(1);
     registry.register("build_info", "Version", build);
     put_cluster(&mut registry, &source);
-    crate::network_policy::put_metrics(&mut registry, &source.network_policies).await;
     put_services(&mut registry, &source.health);
+    crate::network_policy::put_metrics(&mut registry, &source.network_policies).await;
     put_peers(&mut registry, &peers);
+    if let Some(rules) = rules {
+        put_rules(&mut registry, &rules);
+    }
     put_routes(&mut registry, routes);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
@@ -406,6 +415,27 @@ fn put_services(registry: &mut Registry, health: &Health) {
     }
 }
 
+/// How many routes the rules of policies match. Left out where the table is large: `show policies` counts when asked.
+fn put_rules(registry: &mut Registry, counts: &RuleCounts) {
+    let routes = Metric::<Labels, Gauge>::default();
+    for ((policy, export, rule), count) in counts {
+        let direction = if *export { "export" } else { "import" };
+        let labels = vec![
+            ("policy", policy.clone()),
+            ("direction", direction.to_owned()),
+            ("rule", rule.clone()),
+        ];
+        routes
+            .get_or_create(&labels)
+            .set(i64::try_from(*count).unwrap_or(i64::MAX));
+    }
+    registry.register(
+        "policy_rule_routes",
+        "Routes that a rule of a policy matches",
+        routes,
+    );
+}
+
 fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {
     let up = Metric::<Labels, Gauge>::default();
     let prefixes = Metric::<Labels, Gauge>::default();
@@ -483,3 +513,7 @@ fn put_routes(registry: &mut Registry, routes: Routes) {
     }
     registry.register("fib_routes", "Kernel routes", metric);
 }
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -20,6 +20,8 @@ pub(crate) enum Request {
     },
     /// Kernel routes.
     Fib,
+    /// Policies, and how many routes each rule matches.
+    Policies,
     /// This node's blocks.
     Blocks,
     /// Paths watched by BFD.
@@ -67,6 +69,7 @@ pub(crate) enum Reply {
     Peers(Vec<PeerStatus>),
     Routes(Vec<RouteStatus>),
     Fib(Vec<FibStatus>),
+    Policies(Vec<RuleStatus>),
     Blocks(Vec<BlockStatus>),
     Bfd(Vec<BfdStatus>),
     Cluster(ClusterStatus),
@@ -143,6 +146,9 @@ pub(crate) struct PeerStatus {
 pub(crate) struct RouteStatus {
     pub(crate) prefix: String,
     pub(crate) paths: Vec<PathStatus>,
+    /// Where one prefix is asked for: policy and rule that send it to a peer or do not, by the peer's name.
+    #[serde(default)]
+    pub(crate) exports: BTreeMap<String, String>,
 }
 
 /// A path.
@@ -172,6 +178,22 @@ pub(crate) struct PathStatus {
     pub(crate) stale: bool,
     /// Why it is not.
     pub(crate) reason: Option<String>,
+    /// Policy and rule that accepted or rejected it, and the rules that changed it.
+    #[serde(default)]
+    pub(crate) policy: Option<String>,
+}
+
+/// A rule of a policy that is in use.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RuleStatus {
+    pub(crate) policy: String,
+    /// `import` or `export`.
+    pub(crate) direction: String,
+    /// `POLICY[NAME]`; empty: no rule decides.
+    pub(crate) rule: String,
+    /// Paths (import), or best paths for each update group (export), that match now.
+    pub(crate) routes: usize,
 }
 
 /// A kernel route.
@@ -366,4 +388,7 @@ pub(crate) struct PeerDiff {
     pub(crate) withdrawn: Vec<String>,
     /// Told with other attributes.
     pub(crate) changed: Vec<String>,
+    /// What changes of these, by prefix: an attribute with its values before and after each.
+    #[serde(default)]
+    pub(crate) attributes: BTreeMap<String, Vec<String>>,
 }

@@ -8,8 +8,10 @@ mod advice;
 mod bfd;
 mod cluster;
 mod cni;
+mod directions;
 mod limits;
 mod node;
+mod originate;
 mod peers;
 mod policies;
 mod pools;
@@ -43,7 +45,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     node::blocks(&document, &cluster, sink);
     services::aggregates(&document.services, &cluster, sink);
     services::ranges(&document, &cluster, sink);
-    let policies = policies::Policies::new(&document.policies, sink);
+    let policies = policies::Policies::new(&document, facts, sink);
     let mesh = cluster::mesh(&document.mesh, document.node.asn.is_some(), sink);
     let mut node = node::node(&document.node, facts, &cluster, sink);
     let own = facts.cluster.as_ref().zip(node.name.as_ref());
@@ -69,19 +71,28 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     };
     let (peers, skipped) = peers::peers(&document.peers, &context);
     let import = document.mesh.import.as_ref();
-    let import = import.and_then(|name| policies.find(name, sink));
+    let import = import.zip(asn).and_then(|(names, asn)| {
+        let anyone = policies::PeerFacts {
+            name: "",
+            asn,
+            external: document.node.asn.is_some(),
+        };
+        policies.find(names, anyone, policies::Direction::Import, sink)
+    });
     policies.warn_unused(sink);
     pools::check(&document, &cluster, &node.addresses, sink);
     let guard = services::guard(&document, facts, &node, &cluster);
     let services = services::services(&document.services, facts, &guard, &node, sink);
     let advice = advice::Advice {
         document: &document,
+        asn,
         cluster: &cluster,
         policies: &policies,
         peers: &peers,
         sink,
     };
     advice.give();
+    let (originate, kernel_routes) = originate::originate(&document.originate, &cluster, &fib, sink);
     let mut peers = peers;
     if let Some(asn) = asn {
         let making = cluster::Making {
@@ -101,6 +112,8 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
         mesh,
         services,
         network_policy: network_policy(&document, sink),
+        originate,
+        kernel_routes,
         cni: cni::cni(&document.cni, &cluster, &node, sink),
         rejected: Vec::new(),
         unready: Vec::new(),

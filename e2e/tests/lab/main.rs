@@ -12,6 +12,7 @@ mod coexistence;
 mod datapath;
 mod diff;
 mod failover;
+mod full_disk;
 mod host;
 mod hostile;
 mod interop;
@@ -29,6 +30,7 @@ mod monitor;
 mod network_policy;
 mod objects;
 mod overlays;
+mod policies;
 mod reload;
 mod resolution;
 mod restart;
@@ -133,10 +135,12 @@ fn scenarios() -> Vec<Scenario> {
         datapath::scenarios(),
         diff::scenarios(),
         failover::scenarios(),
+        full_disk::scenarios(),
         kube_changes::scenarios(),
         large::scenarios(),
         kube_image::scenarios(),
         overlays::scenarios(),
+        policies::scenarios(),
         kube_scale::scenarios(),
         kube_pools::scenarios(),
         kube_services::scenarios(),

@@ -7,6 +7,7 @@ mod generate;
 mod install;
 mod network_policy;
 mod pods;
+mod policy;
 mod services;
 mod show;
 
@@ -71,6 +72,13 @@ enum Command {
     },
     /// Check a configuration: every error at once, with line, column and remedy.
     Check(check::Question),
+    /// Print the configuration's JSON Schema, for editors.
+    Schema,
+    /// Try policies without an agent.
+    Policy {
+        #[command(subcommand)]
+        what: policy::PolicyCommand,
+    },
     /// Show what the running agent knows.
     Show {
         #[command(subcommand)]
@@ -187,6 +195,8 @@ enum Show {
         #[command(flatten)]
         output: Output,
     },
+    /// Policies in use, and how many routes each rule matches now.
+    Policies(Output),
     /// Kernel routes.
     Fib(Output),
     /// This node's blocks.
@@ -292,6 +302,12 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
             block_on(agent::run(config, run_dir.run_dir, &proc_sys, cni)).map_err(|error| error.to_string())
         }
         Command::Check(question) => check::check(&question),
+        Command::Schema => {
+            let schema = podroute_config::json_schema();
+            println!("{}", for_programs(Form::Json, &schema)?);
+            Ok(())
+        }
+        Command::Policy { what } => policy::run(&what),
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
         Command::NetworkPolicy { what } => network_policy::run(what),
@@ -422,6 +438,7 @@ fn show(what: Show) -> Result<(), String> {
         Show::Peers(output) => (Request::Peers, output, None),
         Show::Peer { name, output } => (Request::Peers, output, Some(name)),
         Show::Routes { prefix, output } => (Request::Routes { within: prefix }, output, None),
+        Show::Policies(output) => (Request::Policies, output, None),
         Show::Fib(output) => (Request::Fib, output, None),
         Show::Blocks(output) => (Request::Blocks, output, None),
         Show::Bfd(output) => (Request::Bfd, output, None),

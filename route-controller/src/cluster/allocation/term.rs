@@ -64,6 +64,8 @@ pub(super) struct Term {
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
     /// When to decide next; none: nothing changed.
     decide_at: Option<Instant>,
+    /// How long the last decision took.
+    cost: Duration,
     told: BTreeMap<Key, BTreeSet<Problem>>,
     events: Events,
     reports: Arc<Reports>,
@@ -100,6 +102,7 @@ impl Term {
             namespaces: Namespaces::default(),
             writes: FuturesUnordered::new(),
             decide_at: None,
+            cost: Duration::ZERO,
             told: BTreeMap::new(),
             reports,
         }
@@ -222,32 +225,34 @@ impl Term {
     }
 
     fn decide_soon(&mut self, pause: Duration) {
-        let at = Instant::now() + pause;
+        // Where decisions take long they are rare.
+        let at = Instant::now() + pause.max(self.cost * 5);
         self.decide_at = Some(self.decide_at.map_or(at, |due| due.min(at)));
     }
 
     fn decide(&mut self, allocation: &Allocation) {
         self.decide_at = None;
-        // A former holder writes nothing: so long after its last renewal nobody else has the Lease.
-        let may_write = self.renewed.elapsed() < WRITES_UNTIL;
-        let room = if may_write {
-            ROOM.saturating_sub(self.writes.len())
-        } else {
-            0
-        };
         if !self.namespaces.is_complete {
             return;
         }
-        if !may_write {
-            self.decide_soon(AGAIN);
+        let start = Instant::now();
+        let plan = self.ledger.decide(&allocation.settings, &self.namespaces.labels);
+        self.cost = start.elapsed();
+        if let Some(plan) = plan {
+            self.send();
+            self.tell(&plan);
+            self.report(plan);
         }
-        let decided = self
-            .ledger
-            .decide(&allocation.settings, &self.namespaces.labels, room);
-        let Some((plan, writes)) = decided else {
+    }
+
+    /// Sends what was decided, as far as there is room.
+    fn send(&mut self) {
+        // A former holder writes nothing: so long after its last renewal nobody else has the Lease.
+        if self.renewed.elapsed() >= WRITES_UNTIL {
+            self.decide_soon(AGAIN);
             return;
-        };
-        for write in writes {
+        }
+        for write in self.ledger.next_writes(ROOM.saturating_sub(self.writes.len())) {
             if let Some(object) = self.objects.get(&write.key) {
                 let body = object::patch(object, &write.version, &write.what, &self.holder);
                 let request = request(&write.key, &self.holder, &body);
@@ -255,8 +260,6 @@ impl Term {
                     .push(send(self.client.clone(), write, request).boxed());
             }
         }
-        self.tell(&plan);
-        self.report(plan);
     }
 
     fn settle(&mut self, (write, outcome): Written) {
@@ -278,7 +281,7 @@ impl Term {
                 self.reports.failed(&error);
                 self.decide_soon(AGAIN);
             }
-            _ => self.decide_soon(GATHER),
+            _ => self.send(),
         }
     }
 
