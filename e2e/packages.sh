@@ -34,6 +34,7 @@ wanted() {
             echo tshark:/usr/bin/tshark
             echo etcd-server:/usr/bin/etcd
             echo curl:/usr/bin/curl
+            echo prometheus:/usr/bin/promtool
             echo kubernetes-client:/usr/bin/kubectl
             echo openssl:/usr/bin/openssl
             echo xz-utils:/usr/bin/xz

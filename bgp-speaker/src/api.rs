@@ -51,6 +51,18 @@ pub struct Transport {
 }
 
 impl Transport {
+    /// A connection to this address, with the default TTL and without keys.
+    #[must_use]
+    pub fn new(remote: SocketAddr) -> Self {
+        Self {
+            remote,
+            local: None,
+            ttl: Ttl::Default,
+            password: None,
+            next_password: None,
+        }
+    }
+
     /// All settings except the keys.
     pub(crate) fn without_keys(&self) -> (SocketAddr, Option<IpAddr>, Ttl) {
         let Self {
@@ -124,6 +136,13 @@ impl PeerSpec {
     /// Whether the session should be up.
     pub(crate) fn wanted(&self) -> bool {
         self.enabled && self.waiting_for.is_none()
+    }
+
+    /// The same for a dynamic peer of this name, for the engine too.
+    pub(crate) fn called(mut self, name: String) -> Self {
+        Arc::make_mut(&mut self.routing).name.clone_from(&name);
+        self.name = name;
+        self
     }
 }
 

@@ -146,7 +146,7 @@ impl Station {
             let ended = self.peers.query(move |engine| engine.end_feed(feed)).await;
             match (end, ended) {
                 (Err(ConnectionEnd::Fault(error)), Ok(())) => {
-                    tracing::warn!(event = "bmp-lost", %station, %error, "connection to the BMP station lost; reconnecting")
+                    tracing::warn!(event = "bmp_lost", %station, %error, "connection to the BMP station lost; reconnecting")
                 }
                 _ => return,
             }
@@ -161,7 +161,7 @@ impl Station {
 
     /// Serves one connection; returns `Ok` when the speaker ends.
     async fn serve(&mut self, mut stream: TcpStream) -> Result<(), ConnectionEnd> {
-        tracing::info!(event = "bmp-connected", station = %self.spec.station, "connected to the BMP station");
+        tracing::info!(event = "bmp_connected", station = %self.spec.station, "connected to the BMP station");
         let feed = self.feed;
         self.reported.clear();
         self.out.clear();
@@ -220,13 +220,13 @@ impl Station {
         let session = |peer: &PeerSnapshot| {
             (peer.session.state == State::Established).then_some(peer.session.stats.established)
         };
-        let gone: Vec<PeerId> = self
+        let removed: Vec<PeerId> = self
             .reported
             .iter()
             .filter(|(id, reported)| now.get(id).and_then(|peer| session(peer)) != Some(reported.session))
             .map(|(id, _)| *id)
             .collect();
-        for id in gone {
+        for id in removed {
             if let Some(reported) = self.reported.remove(&id) {
                 let down_reason = now
                     .get(&id)

@@ -67,7 +67,7 @@ impl Host {
                 *host.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
             }
             Err(error) => tracing::warn!(
-                event = "address-watch-failed",
+                event = "address_watch_failed",
                 %error,
                 "cannot watch the host's addresses; a session whose local address is removed ends only with its hold timer"
             ),
@@ -107,7 +107,7 @@ impl Host {
                 true
             }
             Err(error) => {
-                tracing::warn!(event = "address-read-failed", %error, "cannot read the host's addresses; retrying");
+                tracing::warn!(event = "address_read_failed", %error, "cannot read the host's addresses; retrying");
                 false
             }
         }
@@ -344,6 +344,6 @@ mod tests {
         drop(host.subscribe("eth1"));
         drop(host.subscribe("eth2"));
         let interfaces = host.interfaces.lock().unwrap();
-        assert!(interfaces.len() <= 1, "nobody subscribes to the others any more");
+        assert!(interfaces.len() <= 1, "the other subscriptions were dropped");
     }
 }

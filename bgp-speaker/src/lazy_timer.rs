@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn rings_by_the_deadline_and_not_for_ever() {
+    async fn fires_by_the_deadline_and_once() {
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
         let mut timer = LazyTimer::default();

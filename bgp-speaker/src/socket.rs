@@ -199,7 +199,7 @@ mod tests {
 
     /// Documentation addresses (RFC 5737, RFC 3849) are on no interface.
     #[tokio::test]
-    async fn an_address_that_is_not_there_yet_is_listened_on() {
+    async fn listens_on_an_address_that_does_not_exist_yet() {
         for addr in ["192.0.2.77:0", "[2001:db8::77]:0"] {
             let addr: SocketAddr = addr.parse().unwrap();
             let listener = listen(bind(addr, false).unwrap()).unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bgp_proto::engine::{
     Engine, EqualPaths, Input, OriginateRule, Originated, Preview, Reach, RouteFilter, RouteView, RuleCounts,
 };
-use bgp_proto::types::{Family, PeerId};
+use bgp_proto::types::{Family, FamilySet, PeerId};
 use bgp_proto::wire::{Notification, Refresh, RefreshKind, cease};
 use tokio::sync::{mpsc, oneshot};
 
@@ -263,6 +263,14 @@ impl SpeakerHandle {
     /// [`Stopped`].
     pub async fn drain(&self, on: bool) -> Result<(), Stopped> {
         self.input(Input::Drain(on)).await
+    }
+
+    /// Families of which an established peer was sent a route; `None` while no session is established.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn advertised_families(&self) -> Result<Option<FamilySet>, Stopped> {
+        self.query(|engine| engine.advertised_families()).await
     }
 
     /// Counts for each of these peers the prefixes that become unreachable if all of them leave.

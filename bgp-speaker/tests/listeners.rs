@@ -1,4 +1,4 @@
-//! Where the speaker listens, changed while it runs.
+//! Changes of the listening addresses at run time.
 #![cfg(test)]
 
 mod common;
@@ -36,7 +36,7 @@ async fn is_refused(to: SocketAddr) {
     .await;
 }
 
-/// From all addresses to one of them, and back: the two overlap, and sessions outlive their listener.
+/// From all addresses to one of them and back: the two overlap, and sessions outlive their listener.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sockets_are_replaced_and_sessions_stay() {
     let node = start_on(&[at("0.0.0.0", 0)], 120, 64512);
@@ -57,7 +57,7 @@ async fn sockets_are_replaced_and_sessions_stay() {
     node.handle.listen(&everywhere).unwrap();
     assert_eq!(node.handle.listening(), everywhere);
     let _third = session_from(&node, 123, at("127.0.0.119", port), 3).await;
-    // Not at all: nobody gets in, and nobody is thrown out.
+    // No listener: no connection is accepted, and no session ends.
     node.handle.listen(&[]).unwrap();
     is_refused(own).await;
     for id in 1..=3 {
@@ -90,7 +90,7 @@ async fn a_taken_port_changes_nothing() {
     is_refused(node.addr).await;
 }
 
-/// A new socket has the keys of all peers before anybody can connect.
+/// A new socket has the keys of all peers before it can accept connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_on_new_sockets_too() {
     let node = start(127, 64512);
@@ -104,7 +104,7 @@ async fn keys_are_on_new_sockets_too() {
     let _plain = session_from(&node, 129, moved, 2).await;
     assert!(!unsigned.is_finished(), "unsigned segments are dropped");
     unsigned.abort();
-    // The session from a speaker that has the key.
+    // A session from a speaker that has the key.
     let client = start(128, 65009);
     let mut spec = spec(&client, 1, moved, Asn(64512));
     spec.transport.password = Some(Password::new(b"secret").unwrap());

@@ -15,11 +15,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_speakers_exchange_both_families_and_a_third_hears_of_it() {
+async fn two_speakers_exchange_both_families_and_a_third_receives_them() {
     let (a, mut b, c) = (start(1, 64512), start(2, 65001), start(3, 65002));
     a.handle.originate(vec![block("10.244.1.0/24")]).await.unwrap();
     c.handle.originate(vec![block("10.244.3.0/24")]).await.unwrap();
-    // a and b open both: a collision, most of the time.
+    // a and b both connect: usually a collision.
     a.handle.put_peer(spec(&a, 1, b.addr, b.asn)).await.unwrap();
     b.handle
         .put_peer(spec(&b, 1, SocketAddr::new(a.addr.ip(), a.addr.port()), a.asn))
@@ -46,7 +46,7 @@ async fn two_speakers_exchange_both_families_and_a_third_hears_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shutdown_says_why_and_the_session_comes_back() {
+async fn shutdown_sends_the_reason_and_the_session_comes_back() {
     let (a, b) = (start(4, 64512), start(5, 64512));
     a.handle.originate(vec![block("10.244.1.0/24")]).await.unwrap();
     a.handle.put_peer(spec(&a, 1, b.addr, b.asn)).await.unwrap();
@@ -81,14 +81,16 @@ async fn garbage_ends_only_its_own_session() {
     for junk in [vec![0; 64], vec![0xFF; 5000], b"GET / HTTP/1.1\r\n\r\n".to_vec()] {
         let mut stream = connect_from(hostile, a.addr).await;
         stream.write_all(&junk).await.unwrap();
-        let mut heard = Vec::new();
-        // The speaker closes; a reset is as good when the junk was cut off.
-        let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut heard))
+        let mut notifications = Vec::new();
+        // The speaker closes; a reset is fine too if the garbage was truncated.
+        let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut notifications))
             .await
             .expect("closed in time");
         assert!(
-            heard.windows(2).any(|pair| pair == [1, 1] || pair == [1, 2]),
-            "a header error: {heard:?}"
+            notifications
+                .windows(2)
+                .any(|pair| pair == [1, 1] || pair == [1, 2]),
+            "a header error: {notifications:?}"
         );
     }
     let after = peer(&a.handle, 1).await.session;
@@ -98,7 +100,7 @@ async fn garbage_ends_only_its_own_session() {
     );
 }
 
-/// Whoever has the peer's address can open a connection; the session goes on (with graceful restart, too).
+/// Anyone with the peer's address can open a connection; the session stays, with graceful restart too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_connection_from_the_peers_address_disturbs_nobody() {
     let (a, b) = (start(41, 64512), start(42, 65001));
@@ -107,17 +109,20 @@ async fn a_second_connection_from_the_peers_address_disturbs_nobody() {
     in_state(&a.handle, 1, State::Established).await;
     in_state(&b.handle, 1, State::Established).await;
     let before = peer(&a.handle, 1).await.session.stats.established;
-    // In the first seconds it is refused like a late collision; from then on it may show that the peer restarted.
+    // In the first seconds it is refused as a late collision; later it may mean that the peer restarted.
     let mut stream = eventually("an OPEN on the second connection", || async {
         let mut stream = connect_from(b.addr.ip(), a.addr).await;
         (first_message(&mut stream).await == 1).then_some(stream)
     })
     .await;
     stream.write_all(&[0x5A; 64]).await.unwrap();
-    let mut heard = Vec::new();
-    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut heard)).await;
+    let mut notifications = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut notifications)).await;
     read.expect("closed in time").unwrap();
-    assert!(heard.windows(2).any(|pair| pair == [1, 1]), "{heard:?}");
+    assert!(
+        notifications.windows(2).any(|pair| pair == [1, 1]),
+        "{notifications:?}"
+    );
     let _silent = connect_from(b.addr.ip(), a.addr).await;
     b.handle.originate(vec![block("10.244.42.0/24")]).await.unwrap();
     has_route(&a.handle, "10.244.42.0/24", true).await;
@@ -131,14 +136,14 @@ async fn a_second_connection_from_the_peers_address_disturbs_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_are_closed_at_once() {
+async fn unknown_peers_are_closed_at_once() {
     let a = start(9, 64512);
     let mut stream = connect_from([127, 0, 0, 10].into(), a.addr).await;
-    let mut heard = Vec::new();
-    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut heard))
+    let mut notifications = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut notifications))
         .await
         .expect("closed in time");
-    assert!(heard.is_empty(), "{read:?}");
+    assert!(notifications.is_empty(), "{read:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,8 +194,8 @@ async fn a_refused_connection_is_shown_with_its_reason() {
         Some(peer(&a.handle, 1).await).filter(|peer| peer.session.stats.last_down.is_some())
     })
     .await;
-    let words = peer.session.stats.last_down.unwrap().to_string();
-    assert!(words.contains("refused"), "{words}");
+    let reason = peer.session.stats.last_down.unwrap().to_string();
+    assert!(reason.contains("refused"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -208,7 +213,7 @@ async fn the_wrong_as_is_refused_on_both_sides() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn md5_lets_in_only_the_one_who_knows() {
+async fn md5_accepts_only_the_right_key() {
     let key = |text: &str| Some(Password::new(text.as_bytes()).unwrap());
     let (a, b, c) = (start(18, 64512), start(19, 65001), start(20, 65002));
     let with = |mut spec: PeerSpec, password| {

@@ -1,7 +1,7 @@
-//! Speakers in network namespaces of their own: what needs addresses, links and limits that can be changed.
+//! Speakers in their own network namespaces, for tests that change addresses, links and limits.
 //!
-//! Each test starts itself again in a new namespace, which ends with that process. Where that is not possible the test says that it
-//! is left out.
+//! Each test starts itself again in a new namespace, which ends with that process. Where that is not possible
+//! it is skipped and prints why.
 #![cfg(test)]
 
 mod common;
@@ -53,15 +53,15 @@ fn in_lab<F: Future<Output = ()>>(test: &str, body: impl FnOnce() -> F) {
 
 fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {arguments}: {words}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {stderr}");
 }
 
 fn sysctl(name: &str, value: &str) -> std::io::Result<()> {
     std::fs::write(format!("/proc/sys/{name}"), value)
 }
 
-/// Addresses are there at once. The namespace is the calling thread's.
+/// Addresses are usable at once (no duplicate address detection). The namespace is the calling thread's.
 fn without_dad() {
     for name in ["all", "default"] {
         sysctl(&format!("net/ipv6/conf/{name}/accept_dad"), "0").unwrap();
@@ -143,7 +143,7 @@ fn port(text: &str) -> SocketAddr {
     SocketAddr::new(addr(text), 179)
 }
 
-/// Speakers on port 179 of everything, both families.
+/// Speakers on port 179 of all addresses, both families.
 async fn both(far: &Far) -> (Node, Node) {
     let a = start_on(&["0.0.0.0", "::"].map(port), 1, 64512);
     let b = far
@@ -152,7 +152,7 @@ async fn both(far: &Far) -> (Node, Node) {
     (a, b)
 }
 
-/// From an address of the system's choice.
+/// From an address chosen by the kernel.
 fn anywhere(mut spec: PeerSpec) -> PeerSpec {
     spec.transport.local = None;
     spec.session.hold_time = HoldTime::new(240).unwrap();
@@ -167,7 +167,7 @@ fn originated(prefix: &str) -> Originated {
     }
 }
 
-/// RFC 5082: the handshake of the listener has the TTL, too.
+/// RFC 5082: the handshake of the listener has TTL 255 too.
 #[test]
 fn gtsm_between_two_speakers() {
     in_lab("gtsm_between_two_speakers", || async {
@@ -189,7 +189,7 @@ fn gtsm_between_two_speakers() {
                 spec.session.passive = passive;
                 spec
             };
-            // Each way round, so that each listener has to answer.
+            // In both directions, so that each listener has to answer.
             for a_listens in [true, false] {
                 a.handle
                     .put_peer(gtsm(&a, theirs, b.asn, a_listens))
@@ -217,7 +217,7 @@ fn range(node: &Node, prefix: &str, asn: u32) -> RangeSpec {
     }
 }
 
-/// Far below the hold time: the kernel says that the address is gone.
+/// Far below the hold time: the kernel reports that the address is removed.
 #[test]
 fn a_session_whose_address_goes_comes_back_from_another() {
     in_lab("a_session_whose_address_goes_comes_back_from_another", || async {
@@ -249,7 +249,7 @@ fn a_session_whose_address_goes_comes_back_from_another() {
         from("192.0.2.1").await;
         ip("addr del 192.0.2.1/24 dev a0");
         from("192.0.2.3").await;
-        // It moves to a bridge, as some systems do when they start: nothing happens.
+        // The address moves to a bridge, as some systems do at boot: the session stays.
         let before = peer(&a.handle, 1).await.session.stats.established;
         ip("link add br0 type bridge");
         ip("link set br0 up");
@@ -266,14 +266,15 @@ fn a_session_whose_address_goes_comes_back_from_another() {
             (session.state, session.stats.established),
             (State::Established, before)
         );
-        // From there it goes for good.
+        // From there it is removed.
         ip("addr add 192.0.2.4/24 dev a0");
         ip("addr del 192.0.2.3/32 dev br0");
         from("192.0.2.4").await;
     });
 }
 
-/// The session came up while the node had no address of the other family: those routes follow when it has.
+/// The session comes up while the node has no address of the other family: those routes follow once it has
+/// one.
 #[test]
 fn the_other_family_is_announced_when_its_address_comes() {
     in_lab("the_other_family_is_announced_when_its_address_comes", || async {
@@ -302,10 +303,10 @@ fn the_other_family_is_announced_when_its_address_comes() {
     });
 }
 
-/// Keys beyond net.core.optmem_max: those peers are refused, not taken unsigned.
+/// Keys beyond net.core.optmem_max: connections of those peers are refused, not accepted unsigned.
 #[test]
-fn a_listener_without_room_for_a_key_refuses_the_peer() {
-    in_lab("a_listener_without_room_for_a_key_refuses_the_peer", || async {
+fn a_listener_without_memory_for_a_key_refuses_the_peer() {
+    in_lab("a_listener_without_memory_for_a_key_refuses_the_peer", || async {
         let limit = "net/core/optmem_max";
         let usual = std::fs::read_to_string(format!("/proc/sys/{limit}"));
         let Ok(usual) = usual.and_then(|usual| sysctl(limit, "1024").map(|()| usual)) else {
@@ -323,15 +324,15 @@ fn a_listener_without_room_for_a_key_refuses_the_peer() {
         for last in 1..=40 {
             a.handle.put_peer(keyed(last)).await.unwrap();
         }
-        // Unsigned: the listener has no key, and drops nothing.
+        // Unsigned: the listener has no key and drops nothing.
         let mut stream = connect_from([127, 0, 1, 40].into(), a.addr).await;
         let mut octets = Vec::new();
         let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut octets)).await;
-        let _ = read.expect("closed in time"); // a reset is as good
-        assert!(octets.is_empty(), "nothing is said");
+        let _ = read.expect("closed in time"); // a reset is fine too
+        assert!(octets.is_empty(), "nothing is sent");
         let session = peer(&a.handle, 40).await.session;
         assert_eq!((session.stats.accepted, session.signed), (0, false));
-        // With room, the next time that the peer is put it has its key.
+        // With memory available, the key is set when the peer is changed next.
         sysctl(limit, usual.trim()).unwrap();
         a.handle.put_peer(keyed(40)).await.unwrap();
         let b = start_on(&[port("127.0.1.40")], 2, 65009);
@@ -342,7 +343,7 @@ fn a_listener_without_room_for_a_key_refuses_the_peer() {
     });
 }
 
-/// What was logged.
+/// The log output.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -420,7 +421,7 @@ fn a_second_router_on_the_link_disturbs_no_session() {
             .await;
         in_state(&a.handle, 1, State::Established).await;
         let known = neighbor(&a.handle);
-        // A router on the way decrements the hop limit; one on the link does not.
+        // A router on the path decrements the hop limit; one on the link does not.
         let (distant, second) = far.within(|| (Router::new("fe80::64", 64), Router::new("fe80::bad", 255)));
         eventually("the report of the second router", || async {
             distant.send();
@@ -428,15 +429,12 @@ fn a_second_router_on_the_link_disturbs_no_session() {
             log.text().contains("second=fe80::bad").then_some(())
         })
         .await;
-        // Whole addresses: those of the links are random and may start like this one.
+        // Complete addresses: those of the links are random and may begin like this one.
         let text = log.text();
         let named = text
             .split(|c: char| c != ':' && !c.is_ascii_hexdigit())
             .any(|word| word.trim_end_matches(':') == "fe80::64");
-        assert!(
-            !named,
-            "what comes from elsewhere is no router of the link: {text}"
-        );
+        assert!(!named, "a message from another link is no router: {text}");
         assert_eq!(neighbor(&a.handle), known);
         let session = peer(&a.handle, 1).await.session;
         assert_eq!(
@@ -447,8 +445,8 @@ fn a_second_router_on_the_link_disturbs_no_session() {
 }
 
 #[test]
-fn without_a_session_the_next_router_gets_its_turn() {
-    in_lab("without_a_session_the_next_router_gets_its_turn", || async {
+fn without_a_session_the_next_router_is_tried() {
+    in_lab("without_a_session_the_next_router_is_tried", || async {
         let far = Far::new();
         let a = start_on(&[port("::")], 1, 64512);
         a.handle.put_link(link(&a, "a0", Asn(65001))).await.unwrap();
@@ -473,7 +471,7 @@ fn without_a_session_the_next_router_gets_its_turn() {
         becomes("fe80::2").await;
         assert!(
             found.elapsed() >= Duration::from_secs(9),
-            "the first one had its time"
+            "the first one had its turn"
         );
     });
 }

@@ -4,6 +4,7 @@
 //! again. Must run in the host's network namespace. Nothing is removed from a running pod: where an attachment is complete
 //! and its namespace exists, or cannot be seen from here, a missing part is only reported.
 
+use std::cell::Cell;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
@@ -275,11 +276,26 @@ impl fmt::Display for Finding {
     }
 }
 
+/// The result of [`examine`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Examination {
+    /// Inconsistencies.
+    pub findings: Vec<Finding>,
+    /// Running pods whose network namespace could not be entered: only their host side was checked.
+    pub not_entered: usize,
+}
+
 /// Finds inconsistencies and, with `fix`, repairs those that can be repaired. Returns all that were found. Without `fix`
 /// nothing is written, so a read-only file system is sufficient.
 pub fn check(state_dir: &Path, fix: bool) -> Result<Vec<Finding>> {
+    examine(state_dir, fix).map(|examination| examination.findings)
+}
+
+/// The same, with what could not be looked at.
+pub fn examine(state_dir: &Path, fix: bool) -> Result<Examination> {
     let host = Socket::route()?;
     let mut findings = Vec::new();
+    let mut not_entered = 0;
     let disk = Disk::open(state_dir, false)?;
     if let Some(disk) = &disk {
         let checker = Checker {
@@ -287,6 +303,7 @@ pub fn check(state_dir: &Path, fix: bool) -> Result<Vec<Finding>> {
             host: &host,
             fix,
             deadline: Instant::now() + attachment::LOCK_TIMEOUT,
+            not_entered: Cell::new(0),
         };
         for owner in attachment::owners(disk)? {
             let name = owner.clone();
@@ -300,10 +317,14 @@ pub fn check(state_dir: &Path, fix: bool) -> Result<Vec<Finding>> {
         }
         check_claims(disk, fix, &mut findings)?;
         checker.check_rules(&mut findings)?;
+        not_entered = checker.not_entered.get();
     }
     check_interfaces(state_dir, disk.as_ref(), &host, fix, &mut findings)?;
     findings.sort();
-    Ok(findings)
+    Ok(Examination {
+        findings,
+        not_entered,
+    })
 }
 
 struct Checker<'a> {
@@ -312,6 +333,8 @@ struct Checker<'a> {
     fix: bool,
     /// Common deadline for waiting on locks.
     deadline: Instant,
+    /// Pods that were not looked into.
+    not_entered: Cell<usize>,
 }
 
 impl Checker<'_> {
@@ -377,6 +400,9 @@ impl Checker<'_> {
             .filter(|netns| netns.inode() == record.netns_inode)
             // Without CAP_SYS_ADMIN, as in the shipped container, it cannot be entered: only the host side is checked.
             .filter(|netns| netns.inside(|| Ok(())).is_ok());
+        if netns.is_none() {
+            self.not_entered.set(self.not_entered.get() + 1);
+        }
         let observed = wiring::observe(self.host, netns.as_ref(), &expected)?;
         findings.extend(
             expected

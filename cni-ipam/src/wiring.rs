@@ -241,6 +241,7 @@ mod tests {
 
     fn link(name: &str, index: u32, mac: &[u8]) -> Link {
         Link {
+            settings: crate::kernel::settings::Settings::default(),
             index,
             name: name.into(),
             alias: String::new(),

@@ -5,6 +5,7 @@
 mod lab;
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -38,10 +39,16 @@ fn reconcile(lab: &Lab) -> Receiver<Restored> {
     let (to, reports) = channel();
     std::thread::spawn(move || {
         let wake = nix::sys::eventfd::EventFd::new().unwrap();
-        let stopped = cni_ipam::reconcile(&run_dir, wake.as_fd(), |report| match report {
-            Report::Restored(restored) => drop(to.send(restored)),
-            Report::Failed(error) => panic!("{error}"),
-        });
+        let stopped =
+            cni_ipam::reconcile(
+                &run_dir,
+                Path::new("/proc/sys"),
+                wake.as_fd(),
+                |report| match report {
+                    Report::Restored(restored) => drop(to.send(restored)),
+                    Report::Failed(error) => panic!("{error}"),
+                },
+            );
         panic!("{stopped:?}");
     });
     reports
@@ -63,6 +70,21 @@ fn link(interface: &str) -> String {
     sh(&format!("ip -o link show {interface}")).replace("NO-CARRIER,", "")
 }
 
+/// What the kernel does with what comes from the pod.
+fn settings(interface: &str) -> String {
+    let of = |family: &str, name: &str| {
+        let value = sh(&format!("cat /proc/sys/net/{family}/conf/{interface}/{name}"));
+        format!("{family} {name} {}\n", value.trim())
+    };
+    [
+        of("ipv4", "rp_filter"),
+        of("ipv4", "forwarding"),
+        of("ipv6", "forwarding"),
+        of("ipv6", "accept_ra"),
+    ]
+    .concat()
+}
+
 fn reaches(address: &str) -> bool {
     try_sh(&format!("ping -q -c1 -W1 {address}")).status.success()
 }
@@ -76,6 +98,11 @@ fn what_is_taken_away_comes_back() {
         let (pod4, pod6) = (pod[0].to_string(), pod[1].to_string());
         let host = result["interfaces"][0]["name"].as_str().unwrap().to_owned();
         let made = link(&host);
+        let set = settings(&host);
+        assert_eq!(
+            set,
+            "ipv4 rp_filter 1\nipv4 forwarding 1\nipv6 forwarding 1\nipv6 accept_ra 0\n"
+        );
         let before = routes();
         let reports = reconcile(lab);
         let faults = [
@@ -114,10 +141,24 @@ fn what_is_taken_away_comes_back() {
             ),
             ("another MTU", format!("ip link set {host} mtu 1400")),
             ("another link group", format!("ip link set {host} group 0")),
+            (
+                "no reverse-path filter",
+                format!("sysctl -qw net.ipv4.conf.{host}.rp_filter=0"),
+            ),
+            (
+                "no IPv4 forwarding",
+                format!("sysctl -qw net.ipv4.conf.{host}.forwarding=0"),
+            ),
+            (
+                "the pod as a router",
+                format!("sysctl -qw net.ipv6.conf.{host}.accept_ra=2 net.ipv6.conf.{host}.forwarding=0"),
+            ),
         ];
         for (what, fault) in faults {
             sh(&fault);
-            wait_for(what, || routes() == before && link(&host) == made);
+            wait_for(what, || {
+                routes() == before && link(&host) == made && settings(&host) == set
+            });
             wait_for(what, || reaches(&pod4) && reaches(&pod6));
             let restored = reports.recv_timeout(PATIENCE).unwrap();
             assert_eq!(restored.pods[0].0, host, "{what}");

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bgp_proto::policy::{Matcher, Policy, PrefixRange, Rule, RuleLabel, Verdict};
 use bgp_proto::types::{Asn, Community, FamilySet, Prefix};
@@ -89,6 +90,8 @@ pub struct ServiceFact {
     pub labels: BTreeMap<String, String>,
     /// Its addresses by kind.
     pub addresses: Vec<(ServiceAddress, IpAddr)>,
+    /// It is of type LoadBalancer.
+    pub load_balancer: bool,
     /// Its `loadBalancerClass`.
     pub class: Option<String>,
     /// `externalTrafficPolicy: Local`.
@@ -148,11 +151,62 @@ pub enum Mesh {
 pub struct Services {
     /// All of these lie here.
     pub ranges: Vec<Prefix>,
+    /// What addresses are allocated from; `None`: another program allocates.
+    pub allocation: Option<Allocation>,
+    /// Each address of each Service, and what becomes of it on this node.
+    pub outcomes: BTreeMap<String, Vec<AddressOutcome>>,
     /// Addresses, each as a single host, with their communities.
     pub hosts: BTreeMap<Prefix, BTreeSet<Community>>,
     /// Aggregates of which this node announces an address, with the communities of all of these; what of them nobody has
     /// ends here.
     pub aggregates: BTreeMap<Prefix, BTreeSet<Community>>,
+}
+
+impl Services {
+    /// Whether both announce and allocate the same; why other addresses are not announced may differ.
+    #[must_use]
+    pub fn announces_like(&self, other: &Self) -> bool {
+        let of = |services: &Self| {
+            let Self {
+                ranges,
+                hosts,
+                aggregates,
+                allocation,
+                ..
+            } = services.clone();
+            (ranges, hosts, aggregates, allocation)
+        };
+        of(self) == of(other)
+    }
+}
+
+/// `services.pools`, and what else allocation needs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Allocation {
+    /// Pools and guard.
+    pub settings: podroute_services::Settings,
+    /// Whose annotations are read too.
+    pub compatibility: Vec<podroute_services::Compatibility>,
+}
+
+impl Allocation {
+    /// Whether pools are chosen by labels of namespaces.
+    #[must_use]
+    pub fn needs_namespaces(&self) -> bool {
+        let pools = &self.settings.pools;
+        pools.iter().any(|pool| !pool.namespace_selector.is_empty())
+    }
+}
+
+/// What becomes of an address on this node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AddressOutcome {
+    /// The address.
+    pub address: IpAddr,
+    /// Its kind.
+    pub kind: ServiceAddress,
+    /// As what it is announced, or why not.
+    pub outcome: Result<Prefix, podroute_services::Unannounced>,
 }
 
 /// The name of the policy for what is taken from a node of the mesh.
@@ -231,6 +285,21 @@ impl Cni {
             ..Self::default()
         }
     }
+}
+
+/// Enforcement of Kubernetes' network policies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum NetworkPolicy {
+    /// Nothing is enforced.
+    #[default]
+    Off,
+    /// The NetworkPolicy objects of the cluster are.
+    Kubernetes {
+        /// Established connections that a policy forbids end.
+        ends_established: bool,
+        /// CNI ADD waits at most this time for the rules of a pod.
+        wait: Duration,
+    },
 }
 
 /// Whether `portmap` is chained.

@@ -58,6 +58,8 @@ pub struct Config {
     pub deferred: Vec<&'static str>,
     /// Why the node cannot be ready with what Kubernetes says.
     pub unready: Vec<String>,
+    /// Enforcement of network policies.
+    pub network_policy: NetworkPolicy,
     /// The network that the container runtime is given.
     pub cni: Cni,
     /// BMP stations that hear of every peer and route.

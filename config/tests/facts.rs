@@ -158,6 +158,7 @@ const RANGES: &str = "ranges: [198.51.100.0/24, 10.96.0.0/12, 'fd00:96::/112']";
 
 fn service(local: bool, endpoint_here: bool, class: Option<&str>) -> ServiceFact {
     ServiceFact {
+        load_balancer: true,
         labels: labels(&[("announce", "yes")]),
         addresses: vec![
             (ServiceAddress::LoadBalancer, "198.51.100.1".parse().unwrap()),

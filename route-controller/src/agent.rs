@@ -23,7 +23,9 @@ mod peers;
 mod plugins;
 mod reload;
 mod servers;
+mod services;
 mod sessions;
+pub(crate) mod unsent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -51,6 +53,7 @@ use crate::kept::Kept;
 use crate::list_files::ListFiles;
 use crate::metrics::Health;
 use crate::mounted::Mounted;
+use crate::network_policy::NetworkPolicies;
 use crate::secrets::Secrets;
 use crate::server::ToAgent;
 use crate::{clock, service_manager, sysctl};
@@ -224,12 +227,17 @@ struct MeshTransition {
 struct Reports {
     /// Events, where Kubernetes is followed.
     events: Option<kubernetes::Events>,
+    /// Gives Services their addresses, where there are pools.
+    allocator: Option<kubernetes::Allocator>,
     /// The node's condition, where nodes are followed.
     condition: Option<kubernetes::Condition>,
     health: Arc<Health>,
     /// Where metrics are served.
     metrics: BTreeMap<SocketAddr, tokio::task::AbortHandle>,
     list: cni_list::Keeper,
+    /// Blocks that no peer was sent.
+    unsent: unsent::Unsent,
+    network_policies: NetworkPolicies,
     orders: mpsc::Sender<ToAgent>,
 }
 
@@ -349,10 +357,13 @@ pub(crate) async fn run(
         mesh: MeshTransition::default(),
         reports: Reports {
             events: None,
+            allocator: None,
             condition: None,
             health: Arc::default(),
             metrics: BTreeMap::new(),
             list: cni_list::Keeper::new(cni),
+            unsent: unsent::Unsent::default(),
+            network_policies: NetworkPolicies::default(),
             orders: to_agent,
         },
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
@@ -415,6 +426,7 @@ fn fib_config(config: &Config, host: &Host) -> FibConfig {
         rule_priority: config.fib.rule_priority,
         via_default: config.fib.resolve_via_default,
         pod_cidrs: config.cluster.pod_cidrs.clone(),
+        services: config.services.ranges.clone(),
         sources: host.addresses.clone(),
         objects: config.fib.nexthop_objects,
         resilience: config.fib.resilient_groups.map(|groups| Resilience {
@@ -429,8 +441,13 @@ impl Agent {
     async fn serve(mut self, mut streams: Streams) -> Result<(), AgentError> {
         self.follow_cluster(&mut streams.cluster, self.config.from_kubernetes);
         self.install_blocks().await;
+        // Before plugins get addresses: pods are isolated from the first one on.
+        self.enforce_policies();
         self.write_node_file()?;
-        self.speaker.defer(self.sessions.up_before(), DEFERRAL).await?;
+        // Without the cluster's objects it is not known which peers this node has.
+        let configured = self.knows_cluster().then_some(self.config.peers.as_slice());
+        let before = self.sessions.up_before(configured);
+        self.speaker.defer(before, DEFERRAL).await?;
         self.speaker.drain(self.drain.on).await?;
         self.speaker.originate(self.originated()).await?;
         let rules = self.originate_rules().await;
@@ -456,6 +473,9 @@ impl Agent {
         self.to_fib(ToFib::Stop(done)).await;
         let _ = tokio::time::timeout(BLOCK_PATIENCE, stopped).await; // a kernel that does not answer holds nobody up
         self.bfd.set_all_admin_down().await;
+        if let Some(allocator) = self.reports.allocator.take() {
+            allocator.stop().await;
+        }
         self.speaker.shutdown(how).await;
         tracing::info!(event = "agent_stopping", "agent stopping; kernel routes are kept");
         Ok(())
@@ -487,10 +507,12 @@ impl Agent {
                 () = paths_changed.notified() => self.look_at_paths().await,
                 _ = look.tick() => {
                     self.look_at_run_dir();
+                    self.enforce_policies();
                     self.look_at_secrets().await;
                     self.look_at_file().await;
                     self.look_at_lists().await;
                     self.look_at_listeners();
+                    self.look_at_unsent().await;
                     self.reports.list.look(&self.config.cni);
                     self.sessions.write();
                     self.keep_facts();

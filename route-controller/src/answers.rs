@@ -193,7 +193,12 @@ pub(crate) fn fib(fib: &Fib) -> Vec<FibStatus> {
         metric: fib.key(*prefix).metric,
         next_hops: Vec::new(),
         nexthop_object: None,
-        state: "refused".to_owned(),
+        state: if rule.is_trouble() {
+            "refused"
+        } else {
+            "not needed"
+        }
+        .to_owned(),
         error: Some(rule.to_string()),
     });
     installed.chain(refused).collect()

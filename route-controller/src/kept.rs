@@ -23,15 +23,15 @@ pub(crate) struct Kept {
 
 impl Kept {
     /// Starts the thread. `restored` counts pods of which something was put back.
-    pub(crate) fn start(run_dir: &Path, restored: Arc<AtomicU64>) -> io::Result<Self> {
+    pub(crate) fn start(run_dir: &Path, proc_sys: &Path, restored: Arc<AtomicU64>) -> io::Result<Self> {
         let wake = Arc::new(EventFd::from_value_and_flags(
             0,
             EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
         )?);
-        let (run_dir, woken) = (run_dir.to_owned(), Arc::clone(&wake));
+        let (run_dir, proc_sys, woken) = (run_dir.to_owned(), proc_sys.to_owned(), Arc::clone(&wake));
         std::thread::Builder::new().name("pods".to_owned()).spawn(move || {
             let mut log = Log::default();
-            let stopped = cni_ipam::reconcile(&run_dir, woken.as_fd(), |report| {
+            let stopped = cni_ipam::reconcile(&run_dir, &proc_sys, woken.as_fd(), |report| {
                 if let Report::Restored(found) = &report {
                     let count = found.pods.len() + found.egress;
                     restored.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);

@@ -25,6 +25,7 @@ mod list_files;
 mod log;
 mod metrics;
 mod mounted;
+mod network_policy;
 mod node_file;
 mod pipe;
 mod secrets;

@@ -1,5 +1,6 @@
 //! What Prometheus and probes ask over HTTP. Gathered when asked for: nothing is counted twice.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use bgp_proto::engine::RuleCounts;
 use bgp_proto::session::State;
-use bgp_proto::types::Family;
+use bgp_proto::types::{Family, FamilySet};
 use bgp_speaker::{PeerSnapshot, SpeakerHandle};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -22,11 +23,13 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::agent::unsent;
 use crate::cluster::Watches;
 use crate::exposition;
 use crate::fib::Fib;
 use crate::fib::Progress;
 use crate::fib::task::ToFib;
+use crate::network_policy::NetworkPolicies;
 use crate::server::ToAgent;
 
 /// A task that does not answer within this time hangs.
@@ -55,13 +58,25 @@ pub(crate) struct Health {
     pub(crate) drained: AtomicUsize,
     /// What Kubernetes says and is not taken.
     pub(crate) rejected: AtomicUsize,
+    /// How the allocation of addresses is doing.
+    pub(crate) allocation: Arc<crate::cluster::Reports>,
+    /// Services by state on this node.
+    pub(crate) services: Mutex<BTreeMap<&'static str, usize>>,
     /// The file on disk was refused.
     pub(crate) refused: AtomicBool,
+    /// Why network policies are not enforced although they should be.
+    pub(crate) policies: Mutex<Option<String>>,
     /// Key files that cannot be read now.
     pub(crate) unreadable_secrets: AtomicUsize,
+    /// Families of the node's blocks that no peer was sent.
+    pub(crate) unsent: Mutex<FamilySet>,
 }
 
 impl Health {
+    fn unsent(&self) -> FamilySet {
+        self.unsent.lock().map_or(FamilySet::EMPTY, |known| *known)
+    }
+
     /// Why the node is not ready, as far as the agent's task knows.
     pub(crate) fn all_obstacles(&self) -> Vec<String> {
         let mut all = Vec::new();
@@ -73,8 +88,10 @@ impl Health {
         if !self.settled.load(Ordering::Relaxed) {
             all.push(INITIAL_ROUTES.to_owned());
         }
-        if let Ok(host) = self.host.lock() {
-            all.extend(host.clone());
+        for other in [&self.host, &self.policies] {
+            if let Ok(other) = other.lock() {
+                all.extend(other.clone());
+            }
         }
         all
     }
@@ -88,6 +105,7 @@ pub(crate) struct Source {
     pub(crate) health: Arc<Health>,
     pub(crate) agent: mpsc::Sender<ToAgent>,
     pub(crate) watches: Watches,
+    pub(crate) network_policies: NetworkPolicies,
 }
 
 /// Serves until the agent ends.
@@ -136,7 +154,8 @@ impl Routes {
 
     fn of(fib: &Fib) -> Self {
         let mut counts = Self {
-            refused: i64::try_from(fib.refused().count()).unwrap_or(i64::MAX),
+            refused: i64::try_from(fib.refused().filter(|(_, rule)| rule.is_trouble()).count())
+                .unwrap_or(i64::MAX),
             ..Self::default()
         };
         for progress in fib.delta.progresses() {
@@ -193,13 +212,19 @@ async fn healthy(Shared(source): Shared<Source>) -> StatusCode {
 }
 
 async fn ready(Shared(source): Shared<Source>) -> (StatusCode, String) {
+    let warnings: String = source
+        .health
+        .unsent()
+        .iter()
+        .map(|family| format!("warning: {}\n", unsent::warning(family)))
+        .collect();
     match source.obstacle(source.routes().await) {
         None if source.health.drained.load(Ordering::Relaxed) > 0 => (
             StatusCode::OK,
-            "ready, but drained: peers prefer other paths\n".to_owned(),
+            format!("ready, but drained: peers prefer other paths\n{warnings}"),
         ),
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        None => (StatusCode::OK, format!("ready\n{warnings}")),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n{warnings}")),
     }
 }
 
@@ -241,6 +266,17 @@ async fn metrics(
         "Key files that cannot be read now; sessions keep the keys that were read before",
         unreadable,
     );
+    let unsent = Metric::<Labels, Gauge>::default();
+    for family in Family::ALL {
+        let labels = vec![("family", family.to_string())];
+        let is_unsent = source.health.unsent().contains(family);
+        unsent.get_or_create(&labels).set(i64::from(is_unsent));
+    }
+    registry.register(
+        "blocks_unsent",
+        "Sessions are up, and no peer was sent the node's blocks of this family",
+        unsent,
+    );
     let restored = Counter::<u64>::default();
     restored.inc_by(source.health.restored.load(Ordering::Relaxed));
     registry.register(
@@ -261,6 +297,8 @@ async fn metrics(
         .set(1);
     registry.register("build_info", "Version", build);
     put_cluster(&mut registry, &source);
+    put_services(&mut registry, &source.health);
+    crate::network_policy::put_metrics(&mut registry, &source.network_policies).await;
     put_peers(&mut registry, &peers);
     if let Some(rules) = rules {
         put_rules(&mut registry, &rules);
@@ -296,7 +334,12 @@ fn put_cluster(registry: &mut Registry, source: &Source) {
     }
     let up = Metric::<Labels, Gauge>::default();
     let failures = Metric::<Labels, Counter>::default();
-    for (resource, watch) in source.watches.all() {
+    for (resource, watch) in source
+        .watches
+        .all()
+        .into_iter()
+        .chain(source.network_policies.watches())
+    {
         let labels = vec![("resource", resource.to_owned())];
         up.get_or_create(&labels).set(i64::from(watch.answers));
         failures.get_or_create(&labels).inc_by(watch.failures);
@@ -328,6 +371,69 @@ fn put_rules(registry: &mut Registry, counts: &RuleCounts) {
         "Routes that a rule of a policy matches",
         routes,
     );
+}
+
+fn put_services(registry: &mut Registry, health: &Health) {
+    let clamp = |count: u128| i64::try_from(count).unwrap_or(i64::MAX);
+    let states = Metric::<Labels, Gauge>::default();
+    if let Ok(counts) = health.services.lock() {
+        for (state, count) in counts.iter() {
+            let labels = vec![("state", (*state).to_owned())];
+            states.get_or_create(&labels).set(clamp(*count as u128));
+        }
+    }
+    registry.register(
+        "services",
+        "Services with addresses for clients outside, by state on this node",
+        states,
+    );
+    let report = health.allocation.get();
+    let pools = Metric::<Labels, Gauge>::default();
+    for pool in &report.pools {
+        let free = pool.size.saturating_sub(pool.used);
+        for (state, count) in [("size", pool.size), ("used", pool.used), ("free", free)] {
+            let labels = vec![("pool", pool.name.clone()), ("state", state.to_owned())];
+            pools.get_or_create(&labels).set(clamp(count));
+        }
+    }
+    registry.register(
+        "service_pool_addresses",
+        "Addresses of services.pools, on the agent that allocates",
+        pools,
+    );
+    let numbers = [
+        (
+            "service_allocator",
+            "This agent allocates the addresses of Services",
+            u128::from(report.is_own),
+        ),
+        (
+            "service_allocation_problems",
+            "Services that lack an address, or did not get the one that they ask for",
+            report.problems.len() as u128,
+        ),
+    ];
+    for (name, help, value) in numbers {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(clamp(value));
+        registry.register(name, help, gauge);
+    }
+    for (name, help, value) in [
+        (
+            "service_status_writes",
+            "Writes of Services' status that the API server answered",
+            report.writes,
+        ),
+        (
+            "service_status_write_failures",
+            "Requests of the allocation that failed",
+            report.failures,
+        ),
+    ] {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
 }
 
 fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {

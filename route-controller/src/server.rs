@@ -17,7 +17,8 @@ use crate::count::count;
 use crate::dump::{self, PAGE};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
-use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request};
+use crate::network_policy::NetworkPolicies;
+use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request, ServicesStatus};
 
 /// A question is at most so long: a configuration (1 MiB) as JSON.
 const QUESTION: u64 = 4 << 20;
@@ -45,6 +46,7 @@ pub(crate) enum ToAgent {
     Diff(String, oneshot::Sender<Result<DiffStatus, String>>),
     Bfd(oneshot::Sender<Vec<BfdStatus>>),
     Cluster(oneshot::Sender<ClusterStatus>),
+    Services(oneshot::Sender<ServicesStatus>),
     /// Answers as soon as the agent's task does.
     Ping(oneshot::Sender<()>),
     Drain {
@@ -60,6 +62,7 @@ pub(crate) struct Server {
     pub(crate) speaker: SpeakerHandle,
     pub(crate) fib: mpsc::Sender<ToFib>,
     pub(crate) agent: mpsc::Sender<ToAgent>,
+    pub(crate) network_policies: NetworkPolicies,
     /// Our AS number and identifier.
     pub(crate) identity: (Asn, RouterId),
 }
@@ -154,10 +157,18 @@ impl Server {
             }
             Request::Bfd => self.ask_agent(ToAgent::Bfd).await.map(Reply::Bfd),
             Request::Cluster => self.ask_agent(ToAgent::Cluster).await.map(Reply::Cluster),
+            Request::Services => self.ask_agent(ToAgent::Services).await.map(Reply::Services),
             Request::Diff { text } => self
                 .ask_agent(|answer| ToAgent::Diff(text, answer))
                 .await?
                 .map(Reply::Diff),
+            Request::NetworkPolicies => self.network_policies.show().await.map(Reply::NetworkPolicies),
+            Request::ExplainPolicies(question) => self
+                .network_policies
+                .explain(question)
+                .await
+                .map(Reply::Explanations),
+            Request::PolicyDiff { text } => self.network_policies.cut_by(text).await.map(Reply::Cut),
             Request::Dump => Err("a dump is a separate request".to_owned()),
             Request::Reload => self.order(ToAgent::Reload).await,
             Request::Drain { on, withdraw } => {

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::network_policy::{CutStatus, ExplainQuestion, ExplanationStatus, PoliciesStatus};
+
 /// A question.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "camelCase", deny_unknown_fields)]
@@ -26,6 +28,8 @@ pub(crate) enum Request {
     Bfd,
     /// What Kubernetes says, and how this node is.
     Cluster,
+    /// Services, their addresses and pools.
+    Services,
     /// The whole RIB in MRT form: after the answer the connection carries nothing but the file.
     Dump,
     /// Prepare for this node's going, or take it back.
@@ -34,6 +38,12 @@ pub(crate) enum Request {
     Reload,
     /// What this configuration would change.
     Diff { text: String },
+    /// Network policies.
+    NetworkPolicies,
+    /// Why a connection passes or does not.
+    ExplainPolicies(ExplainQuestion),
+    /// Connections that network policies of this text would cut.
+    PolicyDiff { text: String },
     /// Keep a peer's session down, with a text for the peer.
     Disable { peer: String, message: String },
     /// Let it come up again.
@@ -63,7 +73,11 @@ pub(crate) enum Reply {
     Blocks(Vec<BlockStatus>),
     Bfd(Vec<BfdStatus>),
     Cluster(ClusterStatus),
+    Services(ServicesStatus),
     Diff(DiffStatus),
+    NetworkPolicies(PoliciesStatus),
+    Explanations(Vec<ExplanationStatus>),
+    Cut(Vec<CutStatus>),
     Done(String),
     Error(String),
 }
@@ -260,6 +274,64 @@ pub(crate) struct ClusterStatus {
     pub(crate) rejected: Vec<RejectedStatus>,
     /// Fields of the file that take effect at the next start.
     pub(crate) next_start: Vec<String>,
+}
+
+/// Services, as this node sees them.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServicesStatus {
+    /// The configuration has pools.
+    pub(crate) allocates: bool,
+    /// The agent that allocates: its node's name and a unique part.
+    pub(crate) allocator: Option<String>,
+    /// It is this one.
+    pub(crate) is_allocator: bool,
+    /// Why the last request of the allocation failed.
+    pub(crate) last_error: Option<String>,
+    /// Known by the agent that allocates.
+    pub(crate) pools: Vec<PoolStatus>,
+    pub(crate) services: Vec<ServiceStatus>,
+}
+
+/// How full a pool is.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PoolStatus {
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    pub(crate) used: u64,
+    pub(crate) free: u64,
+}
+
+/// A Service.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServiceStatus {
+    /// `namespace/name`.
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<ServiceAddressStatus>,
+    /// It waits for an address.
+    pub(crate) pending: bool,
+    /// Families of which an endpoint is ready.
+    pub(crate) endpoints_here: Vec<String>,
+    pub(crate) endpoints_anywhere: Vec<String>,
+    /// Why it lacks an address; known by the agent that allocates.
+    pub(crate) problems: Vec<String>,
+}
+
+/// An address of a Service.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServiceAddressStatus {
+    pub(crate) address: IpAddr,
+    /// `loadBalancer`, `external` or `cluster`.
+    pub(crate) kind: String,
+    pub(crate) pool: Option<String>,
+    /// The prefix that this node announces.
+    pub(crate) announced: Option<String>,
+    /// Why it announces none.
+    pub(crate) not_announced: Option<String>,
+    pub(crate) communities: Vec<String>,
 }
 
 /// The watch of one kind of objects.

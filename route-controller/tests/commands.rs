@@ -114,3 +114,64 @@ fn check_looks_into_a_config_map_and_shows_no_password() {
         );
     }
 }
+
+fn run_with_input(arguments: &[&str], input: &str) -> (bool, String, String) {
+    let mut command = podroute(arguments);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (out.status.success(), text(out.stdout), text(out.stderr))
+}
+
+#[test]
+fn check_reads_standard_input() {
+    let (good, out, error) = run_with_input(&["check", "-"], TWO_RACKS);
+    assert!(good && out.contains("standard input: good"), "{out}{error}");
+    let (good, _, error) = run_with_input(&["check", "-"], "cluster: {asn: x}\n");
+    assert!(!good && error.contains("standard input:1:"), "{error}");
+    // Without an agent it is read all the same.
+    let (good, _, error) = run_with_input(&["diff", "-", "--run-dir", "/nowhere"], TWO_RACKS);
+    assert!(
+        !good && !error.contains("No such file or directory (os error 2): -"),
+        "{error}"
+    );
+    assert!(error.contains("/nowhere"), "{error}");
+}
+
+/// As in the agent's container: NODE_NAME says which node it is, and the agent's file which labels that has.
+#[test]
+fn check_beside_an_agent_knows_its_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let racks: String = TWO_RACKS
+        .lines()
+        .filter(|line| !line.contains("n1"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let config = file(&dir, "podroute.yaml", &racks);
+    let node = |rack: &str| serde_json::json!({ "uid": "1", "labels": {"rack": rack}, "blocks": [], "addresses": ["192.0.2.11"] });
+    let known = serde_json::json!({
+        "version": 2, "nodes": {"worker-1": node("b"), "worker-2": node("c")}, "services": {},
+    });
+    file(&dir, "cluster.json", &known.to_string());
+    let run_dir = dir.path().to_str().unwrap();
+    let check = |name: &str| {
+        let out = podroute(&["check", &config, "--run-dir", run_dir])
+            .env("NODE_NAME", name)
+            .output()
+            .unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let here = check("worker-1");
+    assert!(
+        here.contains("good: 1 peer") && !here.contains("no peer is for this node"),
+        "{here}"
+    );
+    let elsewhere = check("worker-2");
+    assert!(elsewhere.contains("no peer is for this node"), "{elsewhere}");
+}

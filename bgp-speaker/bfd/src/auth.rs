@@ -357,7 +357,7 @@ mod tests {
         assert!(Auth::new(AuthKind::KeyedMd5, 1, &[0; 17]).is_none());
         assert!(Auth::new(AuthKind::KeyedSha1, 1, &[0; 20]).is_some());
         assert!(Auth::new(AuthKind::Simple, 1, b"").is_none());
-        assert!(!format!("{:?}", Auth::new(AuthKind::Simple, 1, b"hush")).contains("hush"));
+        assert!(!format!("{:?}", Auth::new(AuthKind::Simple, 1, b"secret")).contains("secret"));
     }
 
     proptest! {

@@ -233,7 +233,7 @@ impl Runner {
             (shared.targets.clone(), shared.admin_down)
         };
         let wanted: BTreeMap<Key, Target> = targets.into_iter().map(|target| (target.key, target)).collect();
-        let gone: Vec<u32> = self
+        let removed: Vec<u32> = self
             .sessions
             .iter()
             .filter(|(_, running)| {
@@ -243,7 +243,7 @@ impl Runner {
             })
             .map(|(id, _)| *id)
             .collect();
-        gone.into_iter().for_each(|id| self.remove(id));
+        removed.into_iter().for_each(|id| self.remove(id));
         for target in wanted.into_values() {
             self.put(target);
         }

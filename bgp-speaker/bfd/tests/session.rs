@@ -150,7 +150,7 @@ fn silence_is_detected_in_time() {
 }
 
 #[test]
-fn the_operators_down_is_told_and_ends() {
+fn admin_down_is_sent_and_ends() {
     let mut pair = Pair::new(config(1, 50), config(2, 50));
     pair.run(Duration::from_secs(5));
     pair.input(0, Input::AdminDown(true));
@@ -193,7 +193,7 @@ fn another_sessions_packet_is_ignored() {
 }
 
 #[test]
-fn while_up_a_packet_has_one_of_the_two_discriminators() {
+fn an_up_packet_has_one_of_the_two_discriminators() {
     let mut pair = Pair::new(config(1, 50), config(2, 50));
     pair.run(Duration::from_secs(5));
     let last = pair.sent[1].last().unwrap().1;
@@ -233,7 +233,7 @@ proptest! {
 
     /// Cuts, operator commands and changed intervals in any order: afterwards both ends are Up.
     #[test]
-    fn heals(steps in proptest::collection::vec((0u8..6, 1u64..400, 10u64..120), 0..25)) {
+    fn recovers_after_disturbances(steps in proptest::collection::vec((0u8..6, 1u64..400, 10u64..120), 0..25)) {
         let mut pair = Pair::new(config(1, 50), config(2, 30));
         for (what, time, interval) in steps {
             match what {
@@ -253,12 +253,12 @@ proptest! {
         prop_assert_eq!(pair.states(), [State::Up; 2]);
         let ups = |end: usize| pair.events[end].iter().filter(|event| **event == Output::Up).count();
         let downs = |end: usize| pair.events[end].len() - ups(end);
-        prop_assert_eq!((ups(0), ups(1)), (downs(0) + 1, downs(1) + 1), "up and down take turns");
+        prop_assert_eq!((ups(0), ups(1)), (downs(0) + 1, downs(1) + 1), "up and down alternate");
     }
 
     /// A silent peer never lets a session come up, whatever it is sent before.
     #[test]
-    fn never_up_without_being_seen(time in 1u64..20_000) {
+    fn never_up_without_receiving(time in 1u64..20_000) {
         let mut pair = Pair::new(config(1, 50), config(2, 50));
         pair.cut[0] = true; // the peer does not receive our packets
         pair.run(MS * time as u32);

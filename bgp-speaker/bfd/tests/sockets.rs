@@ -42,8 +42,8 @@ fn in_lab(test: &str, body: fn()) {
 
 fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {arguments}: {words}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {stderr}");
 }
 
 /// A namespace that ends with this process: the thread that created it stays there and runs jobs.
@@ -287,25 +287,28 @@ fn a_neighbor_that_starts_again_is_believed_after_the_silence_of_the_old_session
 }
 
 #[test]
-fn a_neighbor_that_hears_us_no_more_is_believed_at_once() {
-    in_lab("a_neighbor_that_hears_us_no_more_is_believed_at_once", || {
-        let lab = lab();
-        let [here, there] = sessions(&lab, |_| ());
-        // Its packets go to an unused address; ours still arrive there.
-        lab.neighbor.within(|| {
-            ip(&format!(
-                "neigh replace {} lladdr 02:00:00:00:00:99 dev eth0 nud permanent",
-                OURS[0]
-            ));
-        });
-        wait("both ends down", || {
-            status(&here, NEIGHBOR[0]).downs == 1 && status(&there, OURS[0]).downs == 1
-        });
-        assert_eq!(status(&here, NEIGHBOR[0]).last_down, Some(Down::Expired));
-        // RFC 5880 §6.8.1: we have forgotten its discriminator, and it knows ours.
-        let told = Some(Down::Neighbor(Diagnostic::TimeExpired));
-        assert_eq!(status(&there, OURS[0]).last_down, told);
-    });
+fn a_neighbor_that_no_longer_receives_ends_the_session_at_once() {
+    in_lab(
+        "a_neighbor_that_no_longer_receives_ends_the_session_at_once",
+        || {
+            let lab = lab();
+            let [here, there] = sessions(&lab, |_| ());
+            // Its packets go to an unused address; ours still arrive there.
+            lab.neighbor.within(|| {
+                ip(&format!(
+                    "neigh replace {} lladdr 02:00:00:00:00:99 dev eth0 nud permanent",
+                    OURS[0]
+                ));
+            });
+            wait("both ends down", || {
+                status(&here, NEIGHBOR[0]).downs == 1 && status(&there, OURS[0]).downs == 1
+            });
+            assert_eq!(status(&here, NEIGHBOR[0]).last_down, Some(Down::Expired));
+            // RFC 5880 §6.8.1: we have forgotten its discriminator, and it knows ours.
+            let reported = Some(Down::Neighbor(Diagnostic::TimeExpired));
+            assert_eq!(status(&there, OURS[0]).last_down, reported);
+        },
+    );
 }
 
 #[test]

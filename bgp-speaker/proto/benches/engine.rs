@@ -1,7 +1,8 @@
-//! What the engine itself costs, without sockets: decode, decide, export and encode in one thread.
+//! Cost of the engine without sockets: decode, decide, export and encode in one thread.
 //!
-//! `cargo bench -p bgp-proto --bench engine [-- PREFIXES]` prints wall time per prefix for a full table in
-//! and out to one peer, the same withdrawn, and a reflector where every client gets every other's routes.
+//! `cargo bench -p bgp-proto --bench engine [-- PREFIXES]` prints wall time per prefix for a full table
+//! received and sent to one peer, for its withdrawal, and for a reflector where every client receives the
+//! routes of all others.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -56,7 +57,7 @@ fn table(count: u32, per_set: usize) -> BytesMut {
     out
 }
 
-/// Feeds a stream as a peer's task would: 64 KiB at a time.
+/// Reads a stream as a peer's task does: 64 KiB at a time.
 fn feed(run: &mut Bare, peer: PeerId, stream: &[u8]) -> Duration {
     let context = DecodeContext {
         four_octet_as: true,
@@ -94,9 +95,9 @@ fn full_table(count: u32, per_set: usize) {
         run.octets >> 20,
         memory / count as usize,
     );
-    let mut gone = BytesMut::new();
-    encode_withdraw(&mut gone, &encode_context(), Family::Ipv4, &prefixes(count));
-    let time = feed(&mut run, PeerId(1), &gone);
+    let mut withdrawal = BytesMut::new();
+    encode_withdraw(&mut withdrawal, &encode_context(), Family::Ipv4, &prefixes(count));
+    let time = feed(&mut run, PeerId(1), &withdrawal);
     println!(
         "  withdrawn: {:.3} s, {} ns per prefix",
         time.as_secs_f64(),

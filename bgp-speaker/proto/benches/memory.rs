@@ -1,7 +1,8 @@
-//! What the engine keeps in memory for a route, a path, an attribute set and a peer, and a reflector of 10,000 clients.
+//! Memory of the engine per route, path, attribute set and peer, and for a reflector with 10,000 clients.
 //!
-//! `cargo bench -p bgp-proto --bench memory [-- docs/bench/memory.md]`. Each line is a process of its own: what one left
-//! in the allocator must not serve the next. Resident memory, before and after, of the engine alone: no sockets, no tasks.
+//! `cargo bench -p bgp-proto --bench memory [-- docs/bench/memory.md]`. Each line is measured in its own
+//! process, so that no line reuses memory that another one freed. Resident memory before and after, of the
+//! engine only: no sockets, no tasks.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -33,7 +34,7 @@ fn up(run: &mut Bare, peers: std::ops::RangeInclusive<u32>, kind: PeerKind) {
     }
 }
 
-/// A table from a peer, so many routes with the same attributes, which differ from peer to peer.
+/// A table from a peer; this many routes share their attributes, which differ between peers.
 fn table(run: &mut Bare, peer: u32, routes: u32, per_set: u32) {
     for set in 0..routes / per_set {
         let mut attrs = attrs_from(PeerId(peer), PeerKind::External);
@@ -49,14 +50,14 @@ fn table(run: &mut Bare, peer: u32, routes: u32, per_set: u32) {
     }
 }
 
-/// Octets for each of `count`.
+/// Octets per item.
 fn each(count: u32, run: &mut Bare, work: impl FnOnce(&mut Bare)) -> f64 {
     let before = resident();
     work(run);
     (resident() - before) as f64 / f64::from(count)
 }
 
-/// One line, in a process of its own.
+/// Measures one line in its own process.
 fn line(name: &str) -> String {
     let run = &mut Bare::new();
     let octets = |value: f64| format!("{value:.0} octets");
@@ -70,7 +71,7 @@ fn line(name: &str) -> String {
             table(run, 1, ROUTES, 1000);
             octets(each(ROUTES, run, |run| table(run, 2, ROUTES, 1000)))
         }
-        "told" => {
+        "advertised" => {
             up(run, 1..=1, PeerKind::External);
             table(run, 1, ROUTES, 1000);
             octets(each(ROUTES, run, |run| up(run, 3..=3, PeerKind::Internal)))
@@ -103,7 +104,7 @@ fn reflector(run: &mut Bare) -> String {
     };
     up(run, 1..=PEERS, PeerKind::Client);
     let begun = Instant::now();
-    // As they come: a hundred at a time.
+    // As they arrive: a hundred at a time.
     for first in (1..=PEERS).step_by(100) {
         for n in first..first + 100 {
             run.handle(client(n));
@@ -113,10 +114,14 @@ fn reflector(run: &mut Bare) -> String {
     let cold = begun.elapsed();
     let (chunks, octets) = (run.chunks, run.octets);
     let begun = Instant::now();
-    let gone = withdraw(&[Prefix::v4(0x0A00_0000 + (77 << 8), 24)]);
-    run.apply(Input::Routes(common::bare::session(PeerId(77)), gone));
+    let withdrawal = withdraw(&[Prefix::v4(0x0A00_0000 + (77 << 8), 24)]);
+    run.apply(Input::Routes(common::bare::session(PeerId(77)), withdrawal));
     let flap = begun.elapsed();
-    assert_eq!(run.chunks - chunks, PEERS as usize - 1, "everybody hears of it");
+    assert_eq!(
+        run.chunks - chunks,
+        PEERS as usize - 1,
+        "one chunk for each other peer"
+    );
     format!(
         "{:.1} MiB; all to all in {:.2} s of one core, {:.0} MB handed out; one change {:.1} ms",
         (resident() - before) as f64 / f64::from(1 << 20),
@@ -132,7 +137,7 @@ const LINES: [(&str, &str); 6] = [
         "a route: prefix, path, index, entries of an Adj-RIB-In and of one update group (1,000,000)",
     ),
     ("path", "one more path of it, from another peer"),
-    ("told", "its entry in one more update group"),
+    ("advertised", "its entry in one more update group"),
     ("set", "an attribute set (AS path of 3, a community; 200,000)"),
     ("peer", "a peer in Established, without routes (10,000)"),
     ("reflector", "a reflector of 10,000 clients with a /24 each"),

@@ -1,7 +1,8 @@
-//! What each machine of a design has to do at 100 to 20,000 nodes: the engine itself, in process, without sockets.
+//! Work of each machine in a design with 100 to 20,000 nodes: the engine only, in process, without sockets.
 //!
-//! `cargo bench -p bgp-proto --bench scale [-- docs/scale.md]` prints the table, and writes it between the marks of the page.
-//! Every node announces one prefix with attributes of its own (its next hop; behind reflectors its ORIGINATOR_ID).
+//! `cargo bench -p bgp-proto --bench scale [-- docs/scale.md]` prints the table, and writes it between the
+//! markers of the page. Every node announces one prefix with its own attributes (its next hop; behind
+//! reflectors its ORIGINATOR_ID).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -27,7 +28,8 @@ use common::bare::Bare;
 /// Nodes of a cluster of reflectors.
 const CLUSTER: u32 = 500;
 
-/// Neighbors of one kind, and how many prefixes each of them announces; `shared`: all of them the same ones.
+/// Neighbors of one kind, and the number of prefixes that each announces; `shared`: all announce the same
+/// ones.
 #[derive(Clone, Copy)]
 struct Neighbors {
     count: u32,
@@ -40,7 +42,7 @@ struct Machine {
     design: &'static str,
     role: &'static str,
     neighbors: Vec<Neighbors>,
-    /// It announces a block of its own.
+    /// It announces its own pod block.
     own: bool,
 }
 
@@ -84,7 +86,7 @@ fn machines(nodes: u32) -> Vec<Machine> {
     });
     if nodes > CLUSTER {
         let clusters = nodes / CLUSTER;
-        // Two reflectors of a cluster say the same; each cluster says its own.
+        // Two reflectors of a cluster announce the same routes; each cluster announces its own.
         let pairs = (0..2).map(|_| Neighbors {
             count: clusters,
             kind: PeerKind::Client,
@@ -124,7 +126,7 @@ struct Cost {
     sent: usize,
     flap: Duration,
     flap_sent: usize,
-    told: usize,
+    chunks_sent: usize,
 }
 
 fn measure(machine: &Machine) -> Cost {
@@ -155,7 +157,7 @@ fn measure(machine: &Machine) -> Cost {
     }
     let mut paths = 0;
     for (peer, kind, first, count) in &announcing {
-        // The address space of shared ones begins behind the others'.
+        // The shared prefixes come after the others in the address space.
         let base = if *first >= 10_000_000 { 30_000 } else { *first };
         for n in base..base + count {
             let attrs = attrs(*peer, *kind, n);
@@ -186,7 +188,7 @@ fn measure(machine: &Machine) -> Cost {
         sent: octets - before,
         flap: start.elapsed(),
         flap_sent: run.octets - octets,
-        told: run.chunks - chunks,
+        chunks_sent: run.chunks - chunks,
     }
 }
 
@@ -224,7 +226,7 @@ fn main() {
                 time(cost.cold),
                 amount(cost.sent),
                 time(cost.flap),
-                cost.told,
+                cost.chunks_sent,
                 amount(cost.flap_sent),
             )
             .unwrap();

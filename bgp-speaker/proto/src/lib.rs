@@ -16,11 +16,17 @@
 //! after its last reference was released; that is a bug in this crate.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate self as bgp_proto;
+
 pub mod engine;
 pub mod export;
 pub mod peer;
 pub mod policy;
 pub mod rib;
 pub mod session;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod test_support;
 pub mod types;
 pub mod wire;

@@ -131,6 +131,27 @@ pub struct PeerRouting {
     pub rules: PathRules,
 }
 
+impl PeerRouting {
+    /// A peer whose policies accept all routes, with at most 64 paths per prefix and no other limit.
+    #[must_use]
+    pub fn new(name: String, kind: PeerKind, local_asn: Asn, remote_asn: Asn) -> Self {
+        Self {
+            name,
+            kind,
+            local_asn,
+            remote_asn,
+            import: Arc::new(Policy::accept_all()),
+            export: Arc::new(Policy::accept_all()),
+            next_hop_self: false,
+            allow_own_as: 0,
+            max_prefixes: None,
+            max_paths_per_prefix: 64,
+            max_memory: None,
+            rules: PathRules::default(),
+        }
+    }
+}
+
 /// Facts of an established session that export needs.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SessionFacts {

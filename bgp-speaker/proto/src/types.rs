@@ -31,7 +31,7 @@ pub use ext_community::{ExtCommunity, ExtCommunityError};
 pub struct Asn(pub u32);
 
 impl Asn {
-    /// AS_TRANS: stands in a 2-octet field for a number that does not fit (RFC 6793 §9).
+    /// AS_TRANS: replaces a number that does not fit into a 2-octet field (RFC 6793 §9).
     pub const TRANS: Asn = Asn(23456);
 
     /// The 2-octet form, [`Asn::TRANS`] when the number needs four octets.
@@ -508,7 +508,7 @@ mod tests {
         );
         let global: Ipv6Addr = "2001:db8:0:7::1".parse().unwrap();
         assert_eq!((scope_of(global.into()), without_scope(global)), (None, global));
-        assert_eq!(with_scope(global, 9), global, "an interface has no place in it");
+        assert_eq!(with_scope(global, 9), global, "an interface is not part of it");
         for (text, malformed) in [
             ("fe80::1", false),
             ("fe80::ffff:ffff:ffff:ffff", false),

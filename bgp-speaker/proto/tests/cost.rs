@@ -1,8 +1,9 @@
-//! What work costs, in instructions: counted by valgrind, so that a busy machine changes nothing.
+//! Cost of work in instructions, counted by valgrind: independent of the load and speed of the machine.
 //!
-//! The guard is on growth, which no compiler changes: cost per route must not depend on how many routes there are, nor
-//! on how many members a group has; one flap among many clients costs what it costs among few, but for handing out
-//! the chunk. What each costs is recorded in cost.txt for the compiler that it was counted with, and may change by a tenth.
+//! The main guard is on growth, which does not depend on the compiler: the cost per route must not grow with
+//! the number of routes or of group members, and a flap among many clients costs as much as among few, apart
+//! from sending the chunk. Absolute counts are recorded in cost.txt for one compiler, and may change by a
+//! tenth.
 #![cfg(test)]
 
 mod common;
@@ -22,10 +23,10 @@ use common::bare::Bare;
 use common::count::{can_count, compare, instructions};
 use common::{announce, attrs_from, withdraw};
 
-/// What may be added to a cost that should not grow.
+/// Allowed growth of a cost that should be constant.
 const TOLERANCE: f64 = 1.15;
 
-/// One sender, and so many receivers, with their sessions up.
+/// An engine with one sender and this many receivers, with established sessions.
 fn bench(kind: PeerKind, peers: u32) -> Bare {
     let mut bench = Bare::new();
     for peer in 1..=peers {
@@ -35,7 +36,7 @@ fn bench(kind: PeerKind, peers: u32) -> Bare {
     bench
 }
 
-/// A table, 50 routes at a time with the same attributes.
+/// A table in UPDATEs of 50 routes, which share their attributes.
 fn table(bench: &mut Bare, kind: PeerKind, routes: u32, gone: bool) {
     for set in 0..routes / 50 {
         let mut attrs = attrs_from(PeerId(1), kind);
@@ -53,7 +54,7 @@ fn table(bench: &mut Bare, kind: PeerKind, routes: u32, gone: bool) {
     }
 }
 
-/// The same message of 50 routes again and again.
+/// The same UPDATE of 50 routes, repeated.
 fn decode(routes: u32) {
     let mut attrs = attrs_from(PeerId(1), PeerKind::External);
     attrs.communities = [Community(1), Community(2)].into();
@@ -130,7 +131,7 @@ fn contexts() -> (EncodeContext, DecodeContext) {
     (encode, decode)
 }
 
-/// Runs in the child, under valgrind.
+/// Runs in the child process, under valgrind.
 #[test]
 fn work() {
     let Ok(text) = std::env::var("COST_OF") else {
@@ -157,14 +158,14 @@ fn work() {
     }
 }
 
-/// Instructions per route between two sizes of the same work.
+/// Instructions per route, from two sizes of the same work.
 fn per_route(work: &str, from: u32, to: u32, peers: u32) -> f64 {
     let count = |routes: u32| instructions("work", &format!("{work} {routes} {peers}"));
     (count(to) - count(from)) / f64::from(to - from)
 }
 
 #[test]
-fn cost_grows_with_what_changes() {
+fn cost_depends_on_the_size_of_the_change() {
     if !can_count() {
         return;
     }
@@ -185,7 +186,8 @@ fn cost_grows_with_what_changes() {
         ("table", "announced, decided, sent"),
         ("withdraw", "and withdrawn"),
     ] {
-        // Between two doublings of hash tables (at seven eighths of a power of two): those are paid for by all.
+        // Between two doublings of the hash tables (at 7/8 of a power of two): the cost of a doubling is
+        // shared by all routes.
         let few = per_route(work, 1000, 1700, 1);
         let many = per_route(work, 8000, 14000, 1);
         let crowd = per_route(work, 1000, 1700, 64);
@@ -194,7 +196,7 @@ fn cost_grows_with_what_changes() {
             many <= few * TOLERANCE,
             "{work}: {few:.0} instructions a route, but {many:.0} where there are more routes"
         );
-        // Handing a chunk to one more member is a fixed cost per chunk, here one per 50 routes.
+        // Sending a chunk to another member has a fixed cost per chunk: here per 50 routes.
         assert!(
             crowd <= few * 2.0,
             "{work}: {few:.0} instructions a route, but {crowd:.0} with 64 receivers"

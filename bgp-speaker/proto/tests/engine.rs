@@ -1,4 +1,4 @@
-//! The engine against a world of peers that decode what they are sent.
+//! The engine with peers that decode what it sends: sessions, import, export and refresh.
 #![cfg(test)]
 
 mod common;
@@ -55,7 +55,7 @@ fn originated_blocks_reach_both_kinds_of_peer() {
     assert_eq!((internal.as_path.hops(), internal.local_pref), (0, Some(100)));
     assert_eq!(internal.next_hop.to_string(), "2001:db8::1");
     assert_eq!(world.received[&A].end_of_rib, [Family::Ipv4, Family::Ipv6]);
-    assert!(world.fib.is_empty(), "our own block is not a learned route");
+    assert!(world.fib.is_empty(), "our own block is not a received route");
 
     world.handle(Input::Originate(vec![block("fd00:1::/64")]));
     world.pump();
@@ -98,13 +98,13 @@ fn a_reflector_sets_originator_and_cluster_and_leaves_the_next_hop() {
     }
     assert!(
         received(&world, A, "10.244.2.0/24").is_none(),
-        "not back to its source"
+        "not sent to its source"
     );
     assert!(received(&world, A, "10.244.3.0/24").is_some() && received(&world, C, "10.244.3.0/24").is_none());
 }
 
 #[test]
-fn a_new_best_source_forgets_what_it_was_told() {
+fn a_new_best_source_clears_what_was_advertised_to_it() {
     let mut world = World::new(config());
     for peer in [A, B, C] {
         world.add(peer, PeerKind::Client);
@@ -200,7 +200,7 @@ fn equal_paths_share_the_kernel_route_and_a_lost_next_hop_leaves_it() {
 }
 
 #[test]
-fn policies_reject_change_and_are_evaluated_anew() {
+fn policies_reject_and_modify_and_are_evaluated_again() {
     let mut world = World::new(config());
     let rule = |text: &str, local_pref: Option<u32>| Rule {
         matcher: Matcher {
@@ -316,7 +316,7 @@ fn too_many_prefixes_end_the_session_and_take_no_more() {
     assert!(world.engine.counts(A).received[0] <= 165);
 }
 
-/// A neighbour that sends sets of attributes which nobody else has: they are what memory goes to.
+/// A neighbor whose routes all have different attribute sets, which use most memory.
 #[test]
 fn too_much_memory_ends_the_session_and_is_given_back() {
     const MOST: usize = 4 << 20;
@@ -340,7 +340,7 @@ fn too_much_memory_ends_the_session_and_is_given_back() {
         sent += 1;
         send(&mut world, A, sent);
         world.pump();
-        assert!(sent < 10_000, "nobody looks at memory");
+        assert!(sent < 10_000, "the memory limit has no effect");
     }
     let used = world.engine.counts(A).memory;
     assert!(
@@ -352,11 +352,11 @@ fn too_much_memory_ends_the_session_and_is_given_back() {
         panic!("warned {:?}", world.memory_limits);
     };
     assert!(peer == A && warned < MOST && warned > MOST / 100 * 80, "{warned}");
-    // What comes before the session is down changes nothing.
+    // Inputs of a session that is not established change nothing.
     send(&mut world, A, sent + 1);
     world.pump();
     assert_eq!(world.engine.counts(A).memory, used);
-    // The same of a peer that may.
+    // A peer with a higher limit.
     for n in 1..=sent + 1 {
         send(&mut world, B, n);
     }
@@ -367,7 +367,7 @@ fn too_much_memory_ends_the_session_and_is_given_back() {
     assert_eq!((world.failed.len(), world.memory_limits.len()), (1, 1));
 }
 
-/// Routes that share their attributes cost little.
+/// Routes with the same attributes use little memory.
 #[test]
 fn shared_attributes_count_once() {
     let mut world = World::new(config());
@@ -416,7 +416,8 @@ fn enhanced_refresh_sweeps_what_did_not_come_again() {
     assert_eq!(world.engine.counts(A).received, [1, 1]);
 }
 
-/// RFC 4724 §4.2: the routes of a restarting peer stay; what does not come again by its End-of-RIB goes.
+/// RFC 4724 §4.2: the routes of a restarting peer are retained; those not announced again before its
+/// End-of-RIB are removed.
 #[test]
 fn a_restarting_peer_keeps_its_routes_until_its_end_of_rib() {
     let mut world = World::new(config());
@@ -448,7 +449,7 @@ fn a_restarting_peer_keeps_its_routes_until_its_end_of_rib() {
     assert_eq!(
         (world.received[&B].messages, world.fib_batches),
         (messages, batches),
-        "nobody noticed anything"
+        "the outputs changed"
     );
     let end = RouteBatch {
         ops: vec![RouteOp::EndOfRib(Family::Ipv4)],
@@ -477,9 +478,9 @@ fn a_peer_that_never_comes_back_loses_its_routes() {
     assert_eq!((world.fib.len(), world.engine.sizes()), (0, (0, 0, 0)));
 }
 
-/// Whoever sweeps at End-of-RIB must have heard of the routes before it.
+/// The routes before an End-of-RIB are processed before it.
 #[test]
-fn an_end_of_rib_is_told_after_the_routes_before_it() {
+fn an_end_of_rib_is_sent_after_the_routes_before_it() {
     let mut world = World::new(config());
     world.add(A, PeerKind::External);
     world.announce(A, &["10.1.0.0/24"]);
@@ -492,10 +493,10 @@ fn an_end_of_rib_is_told_after_the_routes_before_it() {
         },
     ));
     let mut outputs = Vec::new();
-    let mut asked = Vec::new();
+    let mut watched = Vec::new();
     while let Some(output) = world.engine.poll_output() {
         if let bgp_proto::engine::Output::Watch(list) = output {
-            asked.extend(list);
+            watched.extend(list);
         } else {
             outputs.push(output);
         }
@@ -508,7 +509,7 @@ fn an_end_of_rib_is_told_after_the_routes_before_it() {
     );
     let reach = bgp_proto::engine::Reach::Reachable { metric: 0 };
     world.handle(Input::NextHops(
-        asked.into_iter().map(|addr| (addr, reach)).collect(),
+        watched.into_iter().map(|addr| (addr, reach)).collect(),
     ));
     let outputs: Vec<_> = std::iter::from_fn(|| world.engine.poll_output()).collect();
     let position = |wanted: fn(&bgp_proto::engine::Output) -> bool| outputs.iter().position(wanted).unwrap();
@@ -545,7 +546,7 @@ fn a_change_that_changes_no_bytes_is_not_sent() {
     world.pump();
     let messages = world.received[&B].messages;
     let mut attrs = attrs_from(A, PeerKind::External);
-    attrs.med = Some(77); // not passed on to another AS
+    attrs.med = Some(77); // not sent to another AS
     world.handle(Input::Routes(
         world.session(A),
         announce(attrs, &[prefix("10.1.0.0/24")]),
@@ -554,7 +555,7 @@ fn a_change_that_changes_no_bytes_is_not_sent() {
     assert_eq!(world.received[&B].messages, messages);
 }
 
-/// Packing: prefixes of one attribute set share messages, and are sent as one encoding.
+/// Packing: prefixes with the same attributes share messages and one encoding.
 #[test]
 fn packs_prefixes_into_full_messages() {
     let mut world = World::new(config());

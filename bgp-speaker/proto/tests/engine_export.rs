@@ -1,4 +1,4 @@
-//! What goes out with a route: next hops, preferences and what policies add.
+//! Attributes of exported routes: next hops, preferences and the effects of policies.
 #![cfg(test)]
 
 mod common;
@@ -33,7 +33,7 @@ fn next_hop(world: &World, peer: PeerId, text: &str) -> String {
     world.received[&peer].routes[&prefix(text)].next_hop.to_string()
 }
 
-/// A peer that takes IPv6 next hops for IPv4, at this address.
+/// A peer at this address that accepts IPv6 next hops for IPv4.
 fn extended(peer: PeerId, addr: &str) -> SessionFacts {
     let mut facts = facts(peer, PeerKind::External);
     let negotiated = Arc::make_mut(&mut facts.negotiated);
@@ -42,7 +42,7 @@ fn extended(peer: PeerId, addr: &str) -> SessionFacts {
     facts
 }
 
-/// RFC 4760 §3: each family with its own next hop, also where all else is the same and all goes out at once.
+/// RFC 4760 §3: each family has its own next hop, even if everything else is equal and sent at once.
 #[test]
 fn both_families_of_one_flush_have_their_own_next_hops() {
     let mut world = World::new(config());
@@ -50,7 +50,7 @@ fn both_families_of_one_flush_have_their_own_next_hops() {
     world.add_with(B, routing(B, PeerKind::External), extended(B, "192.0.2.12"));
     world.add(C, PeerKind::External);
     world.pump();
-    // RFC 8950: the same attributes, with an IPv6 next hop, for prefixes of both families.
+    // RFC 8950: prefixes of both families with the same attributes and an IPv6 next hop.
     let mut attrs = attrs_from(C, PeerKind::External);
     attrs.next_hop = NextHop::V6("2001:db8::c".parse().unwrap());
     let batch = announce(attrs, &[prefix("10.1.0.0/16"), prefix("2001:db8:1::/48")]);
@@ -74,7 +74,7 @@ fn both_families_of_one_flush_have_their_own_next_hops() {
     }
 }
 
-/// RFC 8950 §4: a peer on an IPv6 session may have no IPv4 on the link.
+/// RFC 8950 §4: on an IPv6 session there may be no IPv4 address on the link.
 #[test]
 fn ipv6_sessions_get_ipv6_next_hops_for_ipv4() {
     let unnumbered = SessionFacts {
@@ -105,9 +105,10 @@ fn ipv6_sessions_get_ipv6_next_hops_for_ipv4() {
     }
 }
 
-/// RFC 8950 §4: IPv4 with an IPv6 next hop only to those who said that they take it, whoever set the next hop.
+/// RFC 8950 §4: IPv4 routes with an IPv6 next hop are sent only to peers with the capability, whoever set the
+/// next hop.
 #[test]
-fn who_takes_no_ipv6_next_hops_is_sent_none_for_ipv4() {
+fn peers_without_rfc_8950_get_no_ipv6_next_hops_for_ipv4() {
     let (four, six) = ("10.1.0.0/16", "2001:db8:1::/48");
     let far: IpAddr = "2001:db8:f::1".parse().unwrap();
     let set = Arc::new(Policy {
@@ -150,7 +151,7 @@ fn who_takes_no_ipv6_next_hops_is_sent_none_for_ipv4() {
     }
 }
 
-/// RFC 2545 §3: the link-local address only to those on the link of the global one.
+/// RFC 2545 §3: the link-local address is sent only to peers on the same link.
 #[test]
 fn link_local_next_hops_stay_on_their_link() {
     let global: Ipv6Addr = "2001:db8:a::a".parse().unwrap();
@@ -219,7 +220,7 @@ fn known(world: &World, peer: PeerId) -> Vec<String> {
     known
 }
 
-/// RFC 4271 §5.1.3: a route whose next hop is the peer itself is not sent to it; others get it.
+/// RFC 4271 §5.1.3: a route is not sent to the peer that is its next hop, but to all others.
 #[test]
 fn a_peer_is_not_sent_a_route_that_leads_to_itself() {
     let mut world = World::new(config());
@@ -258,7 +259,7 @@ fn a_peer_is_not_sent_a_route_that_leads_to_itself() {
         (known(&world, A), known(&world, B), known(&world, C)),
         (vec![], vec![one.into(), two.into()], vec![two.into()])
     );
-    // Sent again, and sent to one that comes later.
+    // Sent again, and to a peer that comes up later.
     world.refresh(A, Family::Ipv4, RefreshKind::Request);
     world.down(B);
     world.pump();
@@ -282,7 +283,7 @@ fn a_peer_is_not_sent_a_route_that_leads_to_itself() {
 }
 
 #[test]
-fn nor_one_that_comes_up_at_the_address_of_a_next_hop_later() {
+fn a_peer_that_comes_up_at_the_address_of_a_next_hop_is_not_sent_it() {
     let mut world = World::new(config());
     world.add(A, PeerKind::Client);
     announce_over(&mut world, A, address(B).into(), &["10.1.0.0/16"]);
@@ -294,7 +295,7 @@ fn nor_one_that_comes_up_at_the_address_of_a_next_hop_later() {
         (known(&world, B), known(&world, C)),
         (vec![], vec!["10.1.0.0/16".into()])
     );
-    // It comes back from another address.
+    // The peer returns with another address.
     world.down(B);
     let elsewhere = SessionFacts {
         remote_addr: "192.0.2.99".parse().unwrap(),
@@ -318,7 +319,7 @@ fn an_address_belongs_to_the_peer_that_has_it_now() {
     world.add(B, PeerKind::Client);
     world.pump();
     assert_eq!(known(&world, B), [""; 0]);
-    // Another peer has it, then B again.
+    // Another peer has the address, then B again.
     world.down(B);
     world.add_with(C, routing(C, PeerKind::Client), at_b());
     world.pump();
@@ -328,7 +329,7 @@ fn an_address_belongs_to_the_peer_that_has_it_now() {
     world.add(B, PeerKind::Client);
     world.pump();
     assert_eq!(known(&world, B), [""; 0]);
-    // B is removed, and its number is another's, at another address.
+    // B is removed, and another peer at another address gets its id.
     world.down(B);
     world.handle(Input::Remove(B));
     world.pump();
@@ -342,9 +343,9 @@ fn an_address_belongs_to_the_peer_that_has_it_now() {
     assert_eq!(known(&world, B), [one]);
 }
 
-/// What is sent is what counts: ourselves, what a policy says, an address of either family.
+/// The next hop that is sent decides: our own, one set by policy, or one of either family.
 #[test]
-fn the_next_hop_that_is_sent_says_who_is_left_out() {
+fn the_next_hop_that_is_sent_decides_which_peer_is_skipped() {
     let (four, six) = ("10.1.0.0/16", "2001:db8:1::/48");
     let at_b6: IpAddr = "2001:db8:f::b".parse().unwrap();
     let policy = |next_hop| {
@@ -387,7 +388,7 @@ fn the_next_hop_that_is_sent_says_who_is_left_out() {
     assert_eq!(at(PeerKind::Client, &plain, at_b6, &[]), [four]);
     let next_hop_self = |routing: &mut PeerRouting| routing.next_hop_self = true;
     assert_eq!(at(PeerKind::Client, &next_hop_self, b4, &[]), [four, six]);
-    // To another AS: ourselves, or a third party where all share its subnet.
+    // To another AS: our own address, or a third party's if all share its subnet.
     let (ours, shared) = (["198.51.100.0/24"], ["192.0.2.0/24", "2001:db8:f::/64"]);
     assert_eq!(at(PeerKind::External, &plain, b4, &ours), [four, six]);
     assert_eq!(at(PeerKind::External, &plain, b4, &shared), [six]);
@@ -396,7 +397,7 @@ fn the_next_hop_that_is_sent_says_who_is_left_out() {
     assert_eq!(at(PeerKind::External, &unchanged, at_b6, &[]), [four]);
     let own = |routing: &mut PeerRouting| routing.export = policy(NextHopAction::OwnAddress);
     assert_eq!(at(PeerKind::Client, &own, b4, &[]), [four, six]);
-    // An address that nobody announced, known to be B's after the routes were evaluated for C.
+    // An address that no peer has announced, found to be B's after the routes were evaluated for C.
     let named: IpAddr = "192.0.2.99".parse().unwrap();
     let set = |routing: &mut PeerRouting| routing.export = policy(NextHopAction::Address(named));
     assert_eq!(at(PeerKind::Client, &set, named, &[]), [""; 0]);
@@ -409,7 +410,7 @@ fn shutting_down(from: PeerId, kind: PeerKind) -> PathAttrs {
     attrs
 }
 
-/// RFC 8326 §4: LOCAL_PREF 0 in all of the AS, and where it is shown.
+/// RFC 8326 §4: LOCAL_PREF 0 in the whole AS, and in the views.
 #[test]
 fn a_route_that_is_about_to_go_has_preference_0_inside_the_as() {
     let mut world = World::new(config());
@@ -422,7 +423,7 @@ fn a_route_that_is_about_to_go_has_preference_0_inside_the_as() {
     }
     let batch = announce(shutting_down(A, PeerKind::External), &[prefix("10.1.0.0/16")]);
     world.handle(Input::Routes(world.session(A), batch));
-    // Inside the AS LOCAL_PREF says what there is to say (RFC 4456 §10: a reflector leaves it alone).
+    // Inside the AS, LOCAL_PREF is not changed (RFC 4456 §10: not by a reflector).
     let batch = announce(shutting_down(C, PeerKind::Client), &[prefix("10.3.0.0/16")]);
     world.handle(Input::Routes(world.session(C), batch));
     world.handle(Input::Originate(vec![Originated {
@@ -447,7 +448,7 @@ fn a_route_that_is_about_to_go_has_preference_0_inside_the_as() {
             .local_pref
     };
     assert_eq!(preference_shown(&world), Some(0));
-    // A policy that takes the community away takes its effect away; one that adds it gives it.
+    // A policy that removes the community removes its effect; a policy that adds it adds the effect.
     let policy = |actions| {
         let rule = Rule {
             matcher: Matcher::default(),
@@ -490,7 +491,7 @@ fn a_route_that_is_about_to_go_has_preference_0_inside_the_as() {
     );
 }
 
-/// As many sets of rules as do not fit into 16 bits.
+/// More rule sets than fit into 16 bits.
 #[test]
 fn each_of_many_sets_of_export_rules_gives_its_own_attributes() {
     const RULES: u32 = 17;
@@ -540,9 +541,9 @@ fn each_of_many_sets_of_export_rules_gives_its_own_attributes() {
     }
 }
 
-/// Both at once, over paths that come, go and are sent again (RFC 7911).
+/// Both at once, on paths that are announced, withdrawn and sent again (RFC 7911).
 #[test]
-fn with_several_paths_each_is_left_out_where_it_leads() {
+fn with_add_path_each_path_skips_its_next_hop() {
     let mut world = World::new(config());
     for peer in [A, B, C] {
         let mut facts = facts(peer, PeerKind::Client);

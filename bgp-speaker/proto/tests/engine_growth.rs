@@ -1,4 +1,4 @@
-//! What a peer can make the engine keep, and the work that it can make.
+//! Bounds on the memory and the work that a peer can cause.
 #![cfg(test)]
 
 mod common;
@@ -27,18 +27,18 @@ fn with_add_path(peer: PeerId) -> SessionFacts {
     facts
 }
 
-/// How a peer comes to be behind.
+/// How a peer falls behind.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Behind {
-    /// It has read all, and stops.
+    /// It reads everything, then stops reading.
     Follower,
-    /// It came up and never read.
+    /// It is up and never reads.
     New,
-    /// It moves to another group.
+    /// It moves to another update group.
     Moved,
 }
 
-/// B reads nothing while A announces and withdraws new prefixes; the table does not grow with them.
+/// B reads nothing while A announces and withdraws new prefixes; the table does not grow.
 fn rounds_beside_a_slow_reader(behind: Behind, facts_b: SessionFacts, rounds: u32) {
     let mut world = World::new(config());
     world.add(A, PeerKind::External);
@@ -52,7 +52,7 @@ fn rounds_beside_a_slow_reader(behind: Behind, facts_b: SessionFacts, rounds: u3
         world.pump();
     }
     world.received.get_mut(&B).unwrap().slow = true;
-    // So much at once that it counts as slow, each route with attributes of its own.
+    // Enough to count as a slow peer: each route has its own attributes.
     let large = |n: u32| {
         let mut attrs = attrs();
         attrs.as_path = attrs.as_path.prepend(bgp_proto::types::Asn(n), 250);
@@ -77,8 +77,8 @@ fn rounds_beside_a_slow_reader(behind: Behind, facts_b: SessionFacts, rounds: u3
         world.handle(Input::Configure(B, moved.into()));
         world.pump();
     }
-    let gone: Vec<Prefix> = many.map(numbered).collect();
-    world.handle(Input::Routes(world.session(A), withdraw(&gone)));
+    let removed: Vec<Prefix> = many.map(numbered).collect();
+    world.handle(Input::Routes(world.session(A), withdraw(&removed)));
     world.pump();
     let bound = world.engine.slots();
     for round in 0..rounds {
@@ -114,23 +114,23 @@ fn the_table_does_not_grow_beside_a_slow_reader() {
 }
 
 #[test]
-fn nor_beside_a_new_one() {
+fn the_table_does_not_grow_beside_a_new_slow_peer() {
     rounds_beside_a_slow_reader(Behind::New, facts(B, PeerKind::External), 20_000);
 }
 
 #[test]
-fn nor_beside_one_that_moves() {
+fn the_table_does_not_grow_beside_a_moving_slow_peer() {
     rounds_beside_a_slow_reader(Behind::Moved, facts(B, PeerKind::External), 20_000);
 }
 
 #[test]
-fn nor_beside_one_that_takes_several_paths() {
+fn the_table_does_not_grow_beside_a_slow_peer_with_add_path() {
     for behind in [Behind::Follower, Behind::Moved] {
         rounds_beside_a_slow_reader(behind, with_add_path(B), 20_000);
     }
 }
 
-/// Announces so many paths of one prefix, in messages of 500.
+/// Announces this many paths of one prefix, in messages of 500.
 fn paths_of_one_prefix(world: &mut World, count: u32) {
     let ids: Vec<u32> = (1..=count).collect();
     for part in ids.chunks(500) {
@@ -180,13 +180,13 @@ fn paths_of_one_prefix_are_bounded_with_one_warning() {
     paths_of_one_prefix(&mut world, 100);
     assert_eq!(world.path_limits.len(), 2, "once a session");
     assert_eq!(world.received[&B].paths.len(), 64);
-    // 0 takes all.
+    // 0: no limit.
     let mut all = with_paths(0);
     paths_of_one_prefix(&mut all, 200);
     assert!(all.path_limits.is_empty() && all.received[&B].paths.len() == 200);
 }
 
-/// Runs in the child, under valgrind.
+/// Runs in the child process, under valgrind.
 #[test]
 fn work() {
     if let Ok(count) = std::env::var("COST_OF") {

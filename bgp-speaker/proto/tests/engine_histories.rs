@@ -1,4 +1,5 @@
-//! Whatever happened in whatever order: when all is calm, what peers and the kernel know follows from what is there.
+//! Arbitrary histories of events: once the engine is idle, the state of peers and kernel follows from the
+//! announced routes.
 #![cfg(test)]
 
 mod common;
@@ -15,7 +16,7 @@ use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A new session of a peer that kept its forwarding state for these families.
+    /// A new session of a peer that retained its forwarding state for these families.
     Up(u32, FamilySet),
     Down(u32),
     Restarting(u32, FamilySet),
@@ -30,7 +31,7 @@ enum Step {
     Slow(u32, bool),
     /// Our addresses on the session, IPv4 and IPv6.
     Facts(u32, bool, bool),
-    /// Something of an ended session.
+    /// An input of an ended session.
     Late(u32, Late, u8),
     Pump,
 }
@@ -44,7 +45,7 @@ enum Late {
     Written,
     StaleExpired,
     Facts,
-    /// These end a restart that the session began, so that they count while the peer is not up.
+    /// These end a restart that the session began; they have an effect while the peer is down.
     Down,
     Restarting,
     LongLived,
@@ -127,24 +128,24 @@ fn numbered(n: u8) -> Prefix {
     }
 }
 
-/// A path that is there.
+/// A path in the table.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     pref: u32,
     /// Not announced since the peer's restart.
     before_restart: bool,
-    /// Not announced since BoRR.
+    /// Not announced since the BoRR.
     before_refresh: bool,
     long_lived: bool,
 }
 
-/// What should be there.
+/// The expected state.
 #[derive(Default)]
 struct Model {
     paths: BTreeMap<(Prefix, u32), Known>,
     restarting: BTreeSet<u32>,
     own: Vec<Prefix>,
-    /// Whether we have an address of our own on the session, IPv4 and IPv6.
+    /// Whether the session has a local address, IPv4 and IPv6.
     addresses: BTreeMap<u32, (bool, bool)>,
 }
 
@@ -157,7 +158,7 @@ impl Model {
         of_peer.map(|((prefix, _), known)| (prefix, known))
     }
 
-    /// Takes away those of a peer for which this does not hold.
+    /// Removes the paths of a peer for which this does not hold.
     fn retain(&mut self, peer: u32, keep: impl Fn(&Prefix, &Known) -> bool) {
         self.paths
             .retain(|(prefix, source), known| *source != peer || keep(prefix, known));
@@ -180,7 +181,8 @@ impl Model {
         self.restarting.insert(peer);
     }
 
-    /// The best path of each prefix: local-pref decides, then kind, then identifier; and whether it is long-lived stale.
+    /// The best path of each prefix, by LOCAL_PREF, then kind, then identifier; and whether it is long-lived
+    /// stale.
     fn best(&self, world: &World) -> BTreeMap<Prefix, (u32, bool)> {
         let mut best = BTreeMap::new();
         for ((prefix, peer), known) in &self.paths {
@@ -188,7 +190,7 @@ impl Model {
                 continue;
             }
             let external = kind_of(*peer) == PeerKind::External;
-            // eBGP paths carry no LOCAL_PREF and one hop; inside the AS the path is empty.
+            // eBGP paths carry no LOCAL_PREF and one hop; inside the AS, the AS path is empty.
             let pref = if external { 100 } else { 99 + known.pref };
             let rank = (!known.long_lived, pref, !external, std::cmp::Reverse(*peer));
             let entry = best.entry(*prefix).or_insert(rank);
@@ -200,7 +202,7 @@ impl Model {
             .collect()
     }
 
-    /// What a peer should know, by source; our own routes are those of `u32::MAX`.
+    /// The expected Adj-RIB-Out of a peer, by source; our own routes have source `u32::MAX`.
     fn known_to(&self, peer: u32, best: &BTreeMap<Prefix, (u32, bool)>) -> BTreeMap<Prefix, u32> {
         let (v4, v6) = self.addresses[&peer];
         let has_address = |prefix: &Prefix| if prefix.family() == Family::Ipv4 { v4 } else { v6 };
@@ -237,7 +239,7 @@ fn announcement(peer: u32, n: u8, pref: u32) -> bgp_proto::wire::RouteBatch {
     announce(attrs, &[numbered(n)])
 }
 
-/// Something of an ended session of the peer, or of its present one where that is over.
+/// An input of an ended session of the peer, or of its current one if that has ended.
 fn late(world: &mut World, peer: u32, late: Late, n: u8) {
     let id = PeerId(peer);
     let mut session = world.ended(id);
@@ -275,7 +277,7 @@ fn take(world: &mut World, model: &mut Model, step: Step) {
             world.down(PeerId(peer));
         }
         Step::Restarting(peer, families) if is_up(world, peer) => {
-            // What leads over a next hop that is lost, then or later, does not stay (RFC 4724 §4.2).
+            // Stale routes with an unreachable next hop are not retained (RFC 4724 §4.2).
             world.pump();
             let unreachable = &world.unreachable;
             model.restarting(peer, families, |prefix| {

@@ -1,4 +1,4 @@
-//! Link-local next hops: usable only with the interface of the session that they came by.
+//! Link-local next hops: usable only on the interface of their session.
 #![cfg(test)]
 
 mod common;

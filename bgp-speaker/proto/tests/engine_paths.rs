@@ -1,5 +1,5 @@
-//! Several paths of a prefix (RFC 7911), rules for AS paths, long-lived stale routes: the engine against peers that
-//! decode what they are sent.
+//! Several paths of a prefix (RFC 7911), rules for AS paths, and long-lived stale routes, with peers that
+//! decode what the engine sends.
 #![cfg(test)]
 #![allow(dead_code, reason = "each test binary uses its own part of the world")]
 
@@ -44,7 +44,7 @@ fn with_rules(peer: PeerId, kind: PeerKind, rules: PathRules) -> PeerRouting {
     }
 }
 
-/// The next hops of a prefix that a peer knows, by identifier.
+/// The next hops of a prefix in a peer's table, by path identifier.
 fn known(world: &World, peer: PeerId, prefix: Prefix) -> Vec<IpAddr> {
     let paths = world.received[&peer]
         .paths
@@ -117,7 +117,7 @@ fn the_best_two() {
 }
 
 #[test]
-fn a_member_is_not_told_its_own_path() {
+fn a_member_is_not_sent_its_own_path() {
     let mut world = World::new(config());
     for peer in [A, B] {
         world.add_with(
@@ -132,7 +132,7 @@ fn a_member_is_not_told_its_own_path() {
     assert_eq!(known(&world, B, one("10.1.0.0/16")), hops(&[A]));
 }
 
-/// One step of a history.
+/// A step of a history.
 #[derive(Clone, Debug)]
 enum Step {
     Up(u32),
@@ -142,7 +142,7 @@ enum Step {
     Reach(u32, bool),
     Slow(u32, bool),
     Refresh(u32),
-    /// The policy of a receiver changes, so that it moves to another group.
+    /// The export policy of a receiver changes, so that it moves to another group.
     Move(u32, bool),
     Pump,
 }
@@ -162,7 +162,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..100)
 }
 
-/// 0–3 send, of both kinds; 4 and 5 are clients that take several paths.
+/// Peers 0–3 send, of both kinds; 4 and 5 are clients with ADD-PATH.
 fn kind_of(peer: u32) -> PeerKind {
     match peer {
         0 | 1 => PeerKind::External,
@@ -263,7 +263,7 @@ proptest! {
     }
 }
 
-/// What peer B hears of a path of peer A with these numbers, under these rules.
+/// What peer B receives of a path of peer A with these AS numbers, under these rules.
 fn as_path_at(rules: PathRules, sent: &[u32]) -> Option<String> {
     let mut world = World::new(config());
     world.add(A, PeerKind::External);
@@ -456,7 +456,7 @@ fn long_lived_stale_routes_are_the_last_resort() {
         world.session(A),
         announce(never, &[one("10.3.0.0/16")]),
     ));
-    // B's path is longer: it loses until A's is stale.
+    // B's path is longer: it loses until A's path is stale.
     let mut longer = attrs_from(B, PeerKind::External);
     longer.as_path = longer.as_path.prepend(Asn(65002), 3);
     world.handle(Input::Routes(
@@ -472,10 +472,10 @@ fn long_lived_stale_routes_are_the_last_resort() {
     assert_eq!(world.fib[&one("10.1.0.0/16")], hops(&[A]));
     assert_eq!(world.fib[&one("10.2.0.0/16")], hops(&[B]));
     assert!(!world.fib.contains_key(&one("10.3.0.0/16")), "NO_LLGR");
-    // RFC 9494 §4.3: only to those who know what it means.
+    // RFC 9494 §4.3: sent only to peers with the capability.
     assert!(!world.received[&C].routes.contains_key(&one("10.1.0.0/16")));
-    let told = &world.received[&D].routes[&one("10.1.0.0/16")];
-    assert!(told.has_community(Community::LLGR_STALE));
+    let advertised = &world.received[&D].routes[&one("10.1.0.0/16")];
+    assert!(advertised.has_community(Community::LLGR_STALE));
     world.handle(Input::Down(world.session(A)));
     world.pump();
     assert!(!world.fib.contains_key(&one("10.1.0.0/16")));
@@ -517,7 +517,7 @@ fn own_routes_go_to_peers_of_several_paths_once() {
 }
 
 #[test]
-fn a_node_that_is_drained_says_so_and_takes_it_back() {
+fn a_drained_node_sends_graceful_shutdown_until_it_returns() {
     let mut world = World::new(config());
     world.add(A, PeerKind::External);
     world.add(B, PeerKind::Internal);
@@ -562,7 +562,7 @@ fn rules_for_equal_paths_change_while_routes_are_there() {
             link_bandwidth: true,
         })
     };
-    assert_eq!(world.fib[&prefix].len(), 1, "they are of several ASes");
+    assert_eq!(world.fib[&prefix].len(), 1, "their neighbor ASes differ");
     for (max_paths, relax, ways) in [
         (8, true, 3),
         (2, true, 2),
@@ -583,7 +583,7 @@ fn rules_for_equal_paths_change_while_routes_are_there() {
     );
 }
 
-/// One file for all nodes: it gives clients the number of their reflectors' cluster.
+/// One file for all nodes: clients have their reflectors' CLUSTER_ID configured.
 #[test]
 fn only_who_reflects_refuses_paths_that_passed_its_cluster() {
     let mut config = config();
@@ -606,6 +606,6 @@ fn only_who_reflects_refuses_paths_that_passed_its_cluster() {
     assert_eq!(unused(&world), loops, "a reflector now");
     world.handle(Input::Remove(B));
     world.pump();
-    assert_eq!(unused(&world), None, "its last client is gone");
+    assert_eq!(unused(&world), None, "its last client was removed");
     assert!(world.fib.contains_key(&prefix));
 }

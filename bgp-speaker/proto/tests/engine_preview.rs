@@ -1,4 +1,5 @@
-//! A preview says what comes when the inputs are given: found out beside the engine, compared with what then happens.
+//! A preview predicts the effect of inputs without applying them: compared with the effect of the same
+//! inputs.
 #![cfg(test)]
 
 mod common;
@@ -19,9 +20,9 @@ use bgp_proto::types::{Asn, Community, FamilySet, PathId, PeerId, Prefix};
 use bgp_proto::wire::PathAttrs;
 use common::*;
 
-/// From the fifth on they share groups, unless policies differ.
+/// From the fifth on, peers share groups unless their policies differ.
 const PEERS: u32 = 7;
-/// Takes several paths of a prefix.
+/// Accepts several paths of a prefix.
 const SEVERAL: PeerId = PeerId(4);
 
 fn begin_preview(engine: &Engine, inputs: Vec<Input>) -> Preview {
@@ -30,7 +31,7 @@ fn begin_preview(engine: &Engine, inputs: Vec<Input>) -> Preview {
     run.finish()
 }
 
-/// What each peer knows of each prefix.
+/// Adj-RIB-Out of each peer, by prefix.
 type Known = BTreeMap<PeerId, BTreeMap<Prefix, Vec<(PathId, PathAttrs)>>>;
 
 fn known(world: &World) -> Known {
@@ -51,7 +52,7 @@ fn known(world: &World) -> Known {
         .collect()
 }
 
-/// What a peer heard between two moments.
+/// What a peer received between two points in time.
 fn received(before: &Known, after: &Known, peer: PeerId) -> PeerPreview {
     let (before, after) = (&before[&peer], &after[&peer]);
     let only = |one: &BTreeMap<_, _>, other: &BTreeMap<_, _>| {
@@ -70,7 +71,7 @@ fn received(before: &Known, after: &Known, peer: PeerId) -> PeerPreview {
     }
 }
 
-/// Splitmix64.
+/// SplitMix64.
 struct Random(u64);
 
 impl Random {
@@ -221,7 +222,7 @@ fn history(seed: u64) {
         world.pump();
     }
     for round in 0..6 {
-        let (mut inputs, mut gone) = (Vec::new(), None);
+        let (mut inputs, mut removed) = (Vec::new(), None);
         for _ in 0..=random.below(2) {
             let peer = random.peer();
             inputs.push(match random.below(10) {
@@ -230,15 +231,15 @@ fn history(seed: u64) {
             });
         }
         if random.chance(20) {
-            gone = Some(random.peer());
-            inputs = vec![Input::Remove(gone.unwrap())];
+            removed = Some(random.peer());
+            inputs = vec![Input::Remove(removed.unwrap())];
         }
         let preview = begin_preview(&world.engine, inputs.clone());
         let (was_known, was_installed) = (known(&world), world.fib.clone());
         inputs.into_iter().for_each(|input| world.handle(input));
         world.pump();
         let is_known = known(&world);
-        for peer in (1..=PEERS).map(PeerId).filter(|peer| Some(*peer) != gone) {
+        for peer in (1..=PEERS).map(PeerId).filter(|peer| Some(*peer) != removed) {
             let expected = received(&was_known, &is_known, peer);
             let mut previewed = preview.peers.get(&peer).cloned().unwrap_or_default();
             let attributes = std::mem::take(&mut previewed.attributes);
@@ -248,12 +249,12 @@ fn history(seed: u64) {
             );
             assert!(attributes.values().all(|(before, after)| before != after));
             if peer == SEVERAL {
-                // Of several paths the best is looked at.
+                // The best of several paths is compared.
                 previewed.changed.clone_from(&expected.changed);
             }
             assert_eq!(previewed, expected, "seed {seed}, round {round}: {}", peer.0);
         }
-        assert!(gone.is_none_or(|gone| !preview.peers.contains_key(&gone)));
+        assert!(removed.is_none_or(|removed| !preview.peers.contains_key(&removed)));
         let mut installed = was_installed.clone();
         for prefix in &preview.removed {
             assert!(installed.remove(prefix).is_some(), "seed {seed}: {prefix}");
@@ -268,11 +269,11 @@ fn history(seed: u64) {
         }
         assert_eq!(installed, world.fib, "seed {seed}, round {round}");
         let again = begin_preview(&world.engine, vec![]);
-        assert_eq!(again, Preview::default(), "seed {seed}: nothing is to change");
-        if let Some(gone) = gone {
-            world.down(gone);
-            let routing = random.routing(gone);
-            world.add_with(gone, routing, session_facts(gone));
+        assert_eq!(again, Preview::default(), "seed {seed}: no change is previewed");
+        if let Some(removed) = removed {
+            world.down(removed);
+            let routing = random.routing(removed);
+            world.add_with(removed, routing, session_facts(removed));
             world.pump();
         }
         for _ in 0..10 {
@@ -287,9 +288,9 @@ fn what_is_previewed_happens() {
     (0..300).for_each(history);
 }
 
-/// What is under way counts as done: a session that ended, routes that are not decided yet.
+/// Pending work counts as done: a session that ended, routes that are not decided yet.
 #[test]
-fn work_that_waits_counts_as_done() {
+fn pending_work_counts_as_done() {
     let (a, b) = (PeerId(1), PeerId(2));
     let mut world = World::new(config());
     world.add(a, PeerKind::External);
@@ -309,10 +310,10 @@ fn work_that_waits_counts_as_done() {
     assert_eq!(begin_preview(&world.engine, inputs()), Preview::default());
 }
 
-/// Beside a large table: how long single calls take, and what a copy of the engine took.
+/// With a large table: the longest single call, compared with a copy of the engine.
 #[test]
 #[ignore = "a measurement, in release"]
-fn how_long_the_engine_is_held() {
+fn the_longest_time_that_a_preview_blocks_the_engine() {
     let routes: u32 = 1_000_000;
     let mut world = World::new(config());
     let (a, b) = (PeerId(1), PeerId(2));
@@ -368,11 +369,11 @@ fn how_long_the_engine_is_held() {
             },
         ),
     ] {
-        let (mut place, mut longest, mut all) =
+        let (mut cursor, mut longest, mut all) =
             (Some(0), std::time::Duration::ZERO, std::time::Duration::ZERO);
-        while let Some(from) = place {
+        while let Some(from) = cursor {
             let begin = Instant::now();
-            place = world.engine.routes(&filter, from, 1000).1;
+            cursor = world.engine.routes(&filter, from, 1000).1;
             longest = longest.max(begin.elapsed());
             all += begin.elapsed();
         }

@@ -1,4 +1,4 @@
-//! Sessions that end while something of them is under way, that change what they are, and that come up after our restart.
+//! Sessions that end with work pending, that change their facts, or that come up after our restart.
 #![cfg(test)]
 
 mod common;
@@ -36,7 +36,7 @@ fn kernel(world: &World) -> Vec<String> {
     world.fib.keys().map(Prefix::to_string).collect()
 }
 
-/// What the engine said for the old session stays in its queue; the next session begins with all that is there.
+/// Output of an ended session stays in its queue; the next session gets all routes from the start.
 #[test]
 fn output_of_an_ended_session_carries_its_number() {
     let mut world = World::new(config());
@@ -49,7 +49,7 @@ fn output_of_an_ended_session_carries_its_number() {
         world.engine.work();
     }
     let old = world.session(B);
-    // Not taken yet. Then the session ends, the next one comes, and the route goes.
+    // Not taken yet. Then the session ends, the next one comes up, and the route is withdrawn.
     world.down(B);
     world.add(B, PeerKind::External);
     world.withdraw(A, &["10.1.0.0/16"]);
@@ -67,7 +67,7 @@ fn output_of_an_ended_session_carries_its_number() {
             other => world.run_output(other),
         }
     }
-    assert!(of_old > 0, "the engine has said something for the old session");
+    assert!(of_old > 0, "there is output for the ended session");
     assert_eq!(prefixes(&world, B), ["10.9.0.0/16"]);
     assert_eq!(world.received[&B].end_of_rib.len(), 2);
 }
@@ -135,7 +135,7 @@ fn late_inputs_of_an_ended_session_change_nothing() {
 }
 
 #[test]
-fn what_an_ended_session_wrote_is_no_credit_of_the_next() {
+fn writes_of_an_ended_session_give_no_credit_to_the_next() {
     let mut world = World::new(config());
     world.add(A, PeerKind::External);
     let old = world.session(A);
@@ -150,7 +150,7 @@ fn what_an_ended_session_wrote_is_no_credit_of_the_next() {
     assert_eq!(world.engine.counts(A).outstanding, owed);
 }
 
-/// An address that is away when the session comes up, and is there later.
+/// A local address that is missing when the session comes up, and is added later.
 #[test]
 fn a_family_is_announced_once_there_is_an_address_for_it() {
     let mut world = World::new(config());
@@ -193,7 +193,7 @@ fn tagging(tag: u32) -> Arc<Policy> {
     })
 }
 
-/// RFC 4724 §2, RFC 7313 §4: whoever waits for the end of a table gets it, although the table is sent as another group's.
+/// RFC 4724 §2, RFC 7313 §4: a peer that moves to another group still gets its End-of-RIB and EoRR.
 #[test]
 fn a_peer_that_moves_to_another_group_gets_the_ends_that_it_waits_for() {
     let mut world = World::new(config());
@@ -222,7 +222,8 @@ fn with_identifier(peer: PeerId, kind: PeerKind, id: u32) -> SessionFacts {
     facts
 }
 
-/// RFC 4456 §8: ORIGINATOR_ID is the identifier of the session, also where the peer announces the same as before.
+/// RFC 4456 §8: ORIGINATOR_ID is the identifier of the current session, even if the peer announces the same
+/// routes as before.
 #[test]
 fn a_client_that_is_back_with_another_identifier() {
     for restarts in [true, false] {
@@ -258,7 +259,7 @@ fn a_client_that_is_back_with_another_identifier() {
     }
 }
 
-/// RFC 4271 §9.1.2.2 f: the lowest identifier decides, the one of now.
+/// RFC 4271 §9.1.2.2 f: the lowest identifier decides, that of the current session.
 #[test]
 fn a_decision_follows_the_identifier_of_now() {
     let mut world = World::new(bgp_proto::engine::EngineConfig {
@@ -295,7 +296,7 @@ fn routes_of_a_restarting_peer_follow_a_changed_policy() {
     world.handle(Input::Configure(A, closed.into()));
     world.pump();
     assert!(kernel(&world).is_empty() && prefixes(&world, B).is_empty());
-    // A change that is under way when the session ends is not lost either.
+    // A change that is pending when the session ends is not lost either.
     world.add(A, PeerKind::External);
     world.announce(A, &["10.1.0.0/16"]);
     world.pump();
@@ -365,7 +366,7 @@ fn a_client_waits_for_the_end_of_rib_of_those_that_were_up_before() {
     world.announce(A, &["10.1.0.0/16"]);
     ends_of(&mut world, A);
     assert!(!is_served(&world, A), "B is not up yet");
-    assert_eq!(kernel(&world), ["10.1.0.0/16"], "the kernel does not wait");
+    assert_eq!(kernel(&world), ["10.1.0.0/16"], "kernel routes do not wait");
     add_helping(&mut world, B);
     world.announce(B, &["10.2.0.0/16"]);
     world.end_of_rib(B, Family::Ipv4);
@@ -378,13 +379,14 @@ fn a_client_waits_for_the_end_of_rib_of_those_that_were_up_before() {
     world.pump();
     assert!(is_served(&world, A) && is_served(&world, B));
     assert_eq!(prefixes(&world, A), ["10.2.0.0/16"]);
-    // Later ones wait for nobody.
+    // Peers that come up later are not waited for.
     add_helping(&mut world, C);
     assert!(is_served(&world, C));
     assert_eq!(prefixes(&world, C), ["10.1.0.0/16", "10.2.0.0/16"]);
 }
 
-/// What came before the last End-of-RIB is there for those that waited, also where its next hop is still looked up.
+/// The routes before the last End-of-RIB are sent to the waiting peers, even if their next hop is still being
+/// resolved.
 #[test]
 fn routes_over_a_next_hop_that_is_looked_up_are_waited_for() {
     let mut world = World::new(config());
@@ -396,16 +398,16 @@ fn routes_over_a_next_hop_that_is_looked_up_are_waited_for() {
     for family in Family::ALL {
         world.end_of_rib(B, family);
     }
-    // The kernel answers late.
-    let mut asked = Vec::new();
+    // The kernel replies late.
+    let mut watched = Vec::new();
     while let Some(output) = world.engine.poll_output() {
         match output {
-            Output::Watch(_) => asked.push(output),
+            Output::Watch(_) => watched.push(output),
             other => world.run_output(other),
         }
     }
-    assert!(!asked.is_empty() && !is_served(&world, A));
-    asked.into_iter().for_each(|output| world.run_output(output));
+    assert!(!watched.is_empty() && !is_served(&world, A));
+    watched.into_iter().for_each(|output| world.run_output(output));
     world.pump();
     assert!(is_served(&world, A));
     assert_eq!(prefixes(&world, A), ["10.2.0.0/16"]);
@@ -423,7 +425,7 @@ fn the_timer_ends_the_deferral() {
     assert!(is_served(&world, A));
 }
 
-/// How a peer of the previous run is not waited for.
+/// Why a peer of the previous run is not waited for.
 #[test]
 fn who_is_not_waited_for() {
     let restarting = graceful(B, PeerKind::Client, FamilySet::ALL);
@@ -451,7 +453,7 @@ fn who_is_not_waited_for() {
             }),
         ),
         (
-            "it goes again",
+            "it is withdrawn again",
             Box::new(move |world| {
                 add(helping(B, PeerKind::Client))(world);
                 world.down(B);
@@ -487,7 +489,7 @@ fn a_peer_without_graceful_restart_is_served_at_once() {
     world.pump();
     assert!(is_served(&world, C) && !is_served(&world, A));
     assert_eq!(prefixes(&world, C), ["10.1.0.0/16"]);
-    // Nor does one that is deferred get what changes in the meantime.
+    // A deferred peer gets no changes in the meantime either.
     world.handle(Input::Originate(vec![own("10.244.1.0/24")]));
     world.pump();
     assert_eq!(prefixes(&world, C), ["10.1.0.0/16", "10.244.1.0/24"]);
@@ -511,7 +513,7 @@ fn a_late_end_of_rib_of_an_ended_session_ends_no_deferral() {
     world.pump();
     world.add(C, PeerKind::Client);
     world.pump();
-    assert!(!is_served(&world, A), "B has not sent its own");
+    assert!(!is_served(&world, A), "B has not sent its End-of-RIB");
     ends_of(&mut world, B);
     assert!(is_served(&world, A));
 }

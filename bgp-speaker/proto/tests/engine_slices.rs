@@ -1,4 +1,4 @@
-//! Work on all routes of a source is done in slices; whatever comes between two of them, the end is the same.
+//! Work on all routes of a source is done in slices; inputs between two slices do not change the result.
 #![cfg(test)]
 
 mod common;
@@ -27,7 +27,7 @@ fn announce_range(world: &mut World, from: PeerId, numbers: std::ops::Range<u32>
     world.handle(Input::Routes(world.session(from), announce(attrs, &prefixes)));
 }
 
-/// A tells a table, B and C hear it.
+/// A announces a table; B and C receive it.
 fn world() -> World {
     let mut world = World::new(config());
     for peer in [A, B, C] {
@@ -39,10 +39,10 @@ fn world() -> World {
     world
 }
 
-/// Some slices, not all of them: one is decided and told before the next.
+/// Some slices, not all. Each is decided and sent before the next.
 fn a_few_slices(world: &mut World) {
     for _ in 0..3 {
-        assert!(world.engine.work(), "there is more than a few slices to do");
+        assert!(world.engine.work(), "the work has more than a few slices");
     }
 }
 
@@ -67,7 +67,7 @@ fn a_peer_that_is_back_before_its_routes_are_gone() {
     assert_eq!(
         world.received[&B].routes.len(),
         100,
-        "what it does not tell again is gone"
+        "routes that are not announced again are removed"
     );
     assert_eq!(marks(&world, B), [2]);
     assert_eq!(world.fib.len(), 100);
@@ -75,7 +75,7 @@ fn a_peer_that_is_back_before_its_routes_are_gone() {
 }
 
 #[test]
-fn others_bring_the_routes_of_one_that_is_going() {
+fn routes_of_a_leaving_peer_are_replaced_by_those_of_others() {
     let mut world = world();
     world.down(A);
     a_few_slices(&mut world);
@@ -85,7 +85,7 @@ fn others_bring_the_routes_of_one_that_is_going() {
     assert_eq!(world.received[&B].routes.len(), ROUTES as usize);
 }
 
-/// Whether each list of kernel changes is said not to be the last, and how many changes there are.
+/// For each list of kernel changes: whether more follow, and its length.
 fn kernel_lists(world: &mut World) -> Vec<(bool, usize)> {
     let mut lists = Vec::new();
     while let Some(output) = world.engine.poll_output() {
@@ -96,9 +96,10 @@ fn kernel_lists(world: &mut World) -> Vec<(bool, usize)> {
     lists
 }
 
-/// A set of next hops that loses all its routes to another can only be told as one if all of them are one piece of news.
+/// A next hop set that loses all its routes to another can be changed in one operation only if all changes
+/// are in one output.
 #[test]
-fn the_kernel_hears_of_a_lost_peer_as_one_piece_of_news() {
+fn a_lost_peer_is_one_change_for_the_kernel() {
     let mut world = world();
     announce_range(&mut world, C, 0..ROUTES, 1);
     world.pump();
@@ -118,9 +119,9 @@ fn the_kernel_hears_of_a_lost_peer_as_one_piece_of_news() {
 #[test]
 fn the_last_slice_may_change_nothing() {
     let mut world = world();
-    // Gone already, but still noted by the peer: the last slice is all of these.
-    let gone: Vec<Prefix> = (ROUTES / 2 + 1000..ROUTES).map(numbered).collect();
-    world.handle(Input::Routes(world.session(A), withdraw(&gone)));
+    // Removed already, but still in the peer's Adj-RIB-In index: the last slice consists of such entries.
+    let removed: Vec<Prefix> = (ROUTES / 2 + 1000..ROUTES).map(numbered).collect();
+    world.handle(Input::Routes(world.session(A), withdraw(&removed)));
     world.pump();
     world.down(A);
     let lists = kernel_lists(&mut world);
@@ -180,10 +181,11 @@ fn a_peer_that_goes_while_its_policy_changes() {
     world.down(A);
     world.pump();
     assert!(world.received[&B].routes.is_empty() && world.fib.is_empty());
-    assert_eq!(world.engine.sizes(), (0, 0, 0), "nothing is left behind");
+    assert_eq!(world.engine.sizes(), (0, 0, 0), "nothing remains");
 }
 
-/// Two peers tell the same attributes, and each has a policy of its own: what one makes of them is not the other's.
+/// Two peers announce the same attributes with different import policies: the import cache is not shared
+/// between them.
 #[test]
 fn sources_with_the_same_attributes_keep_their_own_policies() {
     let mut world = World::new(config());
@@ -209,7 +211,7 @@ fn sources_with_the_same_attributes_keep_their_own_policies() {
     };
     let expected = vec![(A, Some(7)), (B, Some(8))];
     assert_eq!(meds(&world), expected);
-    // A block of ours covers it, and goes again: both are evaluated anew.
+    // An own pod block covers the route, then is removed: the route is evaluated both times.
     let block = Originated {
         prefix: prefix("11.0.0.0/16"),
         source: Source::PodBlock,

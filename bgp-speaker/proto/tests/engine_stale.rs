@@ -1,5 +1,5 @@
-//! Routes that are stale until they are announced again: enhanced route refresh (RFC 7313), graceful restart (RFC 4724), long-lived
-//! stale routes (RFC 9494).
+//! Stale routes: enhanced route refresh (RFC 7313), graceful restart (RFC 4724) and long-lived graceful
+//! restart (RFC 9494).
 #![cfg(test)]
 
 mod common;
@@ -24,13 +24,13 @@ fn world(routes: &[&str]) -> World {
     world
 }
 
-/// A is back, and has kept its forwarding state.
+/// A returns with its forwarding state retained.
 fn back(world: &mut World) {
     let facts = graceful(A, PeerKind::External, FamilySet::ALL);
     world.add_with(A, routing(A, PeerKind::External), facts);
 }
 
-/// What the kernel, B and the counts say is the same.
+/// Kernel, B and the counts agree.
 fn routes(world: &World) -> Vec<String> {
     let kernel: Vec<String> = world.fib.keys().map(Prefix::to_string).collect();
     let sent: Vec<String> = world.received[&B].routes.keys().map(Prefix::to_string).collect();
@@ -38,7 +38,7 @@ fn routes(world: &World) -> Vec<String> {
     kernel
 }
 
-/// The same, with all of it from A.
+/// The same, with all routes from A.
 fn routes_of_a(world: &World) -> Vec<String> {
     let routes = routes(world);
     assert_eq!(world.engine.counts(A).received, [routes.len(), 0]);
@@ -53,7 +53,7 @@ fn end(world: &mut World) {
     world.refresh(A, V4, RefreshKind::End);
 }
 
-/// How the time of stale routes begins and ends.
+/// How the time of stale routes starts and ends.
 type Way = (fn(&mut World), fn(&mut World));
 const WAYS: [Way; 3] = [
     (begin, end),
@@ -89,7 +89,7 @@ fn a_route_that_goes_and_comes_again_in_between_stays() {
     }
 }
 
-/// The table gives the place of a prefix that is gone to the next one.
+/// The table gives the slot of a removed prefix to the next new one.
 #[test]
 fn an_unrelated_prefix_in_the_place_of_a_stale_one_stays() {
     for (begins, ends) in WAYS {
@@ -108,7 +108,7 @@ fn an_unrelated_prefix_in_the_place_of_a_stale_one_stays() {
     }
 }
 
-/// RFC 7313 §4: BoRR before EoRR begins the refresh again.
+/// RFC 7313 §4: a second BoRR restarts the refresh.
 #[test]
 fn a_refresh_that_begins_again() {
     for rounds in [1, 2, 15, 16, 17, 40, 100] {
@@ -128,7 +128,7 @@ fn a_refresh_that_begins_again() {
             end(&mut world);
             world.pump();
             assert_eq!(routes_of_a(&world), ["10.1.0.0/16"], "{rounds} {pumps}");
-            // Without BoRR it means nothing.
+            // Without a BoRR it is ignored.
             end(&mut world);
             world.pump();
             assert_eq!(routes_of_a(&world), ["10.1.0.0/16"]);
@@ -136,7 +136,7 @@ fn a_refresh_that_begins_again() {
     }
 }
 
-/// Whole refreshes, whose removals are still to be done when the next one begins.
+/// Complete refreshes; the removals of one are pending when the next begins.
 #[test]
 fn many_refreshes_one_after_another() {
     for pumps in [false, true] {
@@ -160,7 +160,7 @@ fn many_refreshes_one_after_another() {
     }
 }
 
-/// A session ends while as many refreshes are open as can be told apart, or more.
+/// A session ends while as many refreshes are open as there are generations, or more.
 #[test]
 fn a_departure_during_refreshes() {
     for rounds in [1, 11, 12, 14, 15, 16, 40] {
@@ -188,7 +188,7 @@ fn a_departure_during_refreshes() {
 }
 
 #[test]
-fn many_sessions_before_the_first_is_worked_off() {
+fn many_sessions_before_the_routes_of_the_first_are_removed() {
     let mut world = world(&["10.1.0.0/16"]);
     for round in 0..50 {
         if round % 3 == 0 {
@@ -207,7 +207,7 @@ fn many_sessions_before_the_first_is_worked_off() {
     assert_eq!(routes_of_a(&world), ["10.3.0.0/16"]);
 }
 
-/// End-of-RIB ends a restart, not a refresh: what the refresh did not bring yet is not gone.
+/// End-of-RIB ends a restart, not a refresh: routes that the refresh has not announced yet stay.
 #[test]
 fn an_end_of_rib_within_a_refresh() {
     let mut world = world(&["10.1.0.0/16"]);
@@ -225,7 +225,7 @@ fn an_end_of_rib_within_a_refresh() {
     assert_eq!(routes_of_a(&world), [""; 0]);
 }
 
-/// RFC 4724 §4.2: all routes stay; a refresh that was under way says nothing of those that it did not bring yet.
+/// RFC 4724 §4.2: all routes are retained, including those that a refresh in progress has not announced yet.
 #[test]
 fn a_restart_within_a_refresh() {
     let mut world = world(&["10.1.0.0/16", "10.2.0.0/16"]);
@@ -235,12 +235,12 @@ fn a_restart_within_a_refresh() {
     world.pump();
     assert_eq!(routes(&world), ["10.1.0.0/16", "10.2.0.0/16"]);
     back(&mut world);
-    end(&mut world); // of no refresh of this session
+    end(&mut world); // no refresh of this session is open
     world.pump();
     assert_eq!(routes_of_a(&world), ["10.1.0.0/16", "10.2.0.0/16"]);
 }
 
-/// RFC 4724 §4.2: what is stale at the next restart goes.
+/// RFC 4724 §4.2: routes that are still stale at the next restart are removed.
 #[test]
 fn stale_routes_do_not_survive_the_next_restart() {
     let mut world = world(&["10.1.0.0/16", "10.2.0.0/16"]);
@@ -256,11 +256,11 @@ fn stale_routes_do_not_survive_the_next_restart() {
     assert_eq!(routes_of_a(&world), ["10.1.0.0/16"]);
 }
 
-/// RFC 4724 §4.2: over a lost next hop the neighbor does not forward, whatever it says later.
+/// RFC 4724 §4.2: the neighbor does not forward over a lost next hop, whatever it announces later.
 #[test]
 fn stale_routes_over_a_lost_next_hop_do_not_come_back() {
     let link = IpAddr::V4(address(A));
-    // The link is lost before the session or after it, and is there again at once or later.
+    // The link is lost before the session or after it, and returns at once or later.
     for (lost_first, pumps) in [(true, false), (true, true), (false, false), (false, true)] {
         let mut world = world(&["10.1.0.0/16"]);
         if lost_first {
@@ -293,7 +293,7 @@ fn a_family_that_the_next_session_does_not_carry_is_not_kept() {
     assert_eq!(routes_of_a(&world), [""; 0]);
 }
 
-/// RFC 9494 §4.2: only what is stale.
+/// RFC 9494 §4.2: only stale routes.
 #[test]
 fn what_is_announced_again_is_not_long_lived_stale() {
     let mut world = world(&["10.1.0.0/16", "10.2.0.0/16"]);
@@ -303,14 +303,14 @@ fn what_is_announced_again_is_not_long_lived_stale() {
     world.announce(A, &["10.1.0.0/16"]);
     world.pump();
     let sent: Vec<String> = world.received[&B].routes.keys().map(Prefix::to_string).collect();
-    assert_eq!(sent, ["10.1.0.0/16"], "B takes no long-lived stale routes");
+    assert_eq!(sent, ["10.1.0.0/16"], "B has no long-lived graceful restart");
     assert_eq!(world.fib.len(), 2);
     world.end_of_rib(A, V4);
     world.pump();
     assert_eq!(routes_of_a(&world), ["10.1.0.0/16"]);
 }
 
-/// A second restart begins its own time: its routes are not long-lived stale because those of the first were.
+/// A second restart has its own time: its routes are not long-lived stale because those of the first were.
 #[test]
 fn the_next_restart_begins_its_own_time() {
     let mut world = world(&["10.1.0.0/16"]);

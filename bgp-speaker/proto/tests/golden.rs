@@ -1,4 +1,4 @@
-//! Bytes and values, both ways: OPEN with each capability, NOTIFICATION, KEEPALIVE, ROUTE-REFRESH.
+//! Encodings of OPEN with each capability, NOTIFICATION, KEEPALIVE and ROUTE-REFRESH, in both directions.
 #![cfg(test)]
 
 mod golden_util;
@@ -16,7 +16,7 @@ fn open(asn: u32, capabilities: Vec<Capability>) -> Open {
     }
 }
 
-/// Both ways: the value encodes to exactly these octets, and they decode to the value.
+/// The value encodes to exactly these octets, and they decode to the value.
 fn open_golden(value: &Open, body: &str) {
     let message = message(1, &hex(body));
     assert_eq!(value.encode(), message);
@@ -39,7 +39,7 @@ fn open_without_capabilities() {
     open_golden(&zero_hold, "04 fde9 0000 c0000201 00");
 }
 
-/// Each capability alone: (value, octets of code, length and value).
+/// Each capability: value, and octets of code, length and value.
 fn capabilities() -> Vec<(Capability, &'static str)> {
     let both = AddPathDirection {
         receive: true,
@@ -132,14 +132,15 @@ fn open_helpers() {
     assert_eq!(full.long_lived(Family::Ipv4), None);
     assert_eq!(full.extended_next_hop(), FamilySet::from_iter([Family::Ipv4]));
     assert_eq!(full.host_name(), Some(("node-1", "lab")));
-    // RFC 4760 §8: without multiprotocol, IPv4 alone; with one for another family, not even that.
+    // RFC 4760 §8: without the multiprotocol capability, IPv4 unicast; with one for another family, not even
+    // that.
     assert_eq!(open(1, vec![]).families(), FamilySet::from_iter([Family::Ipv4]));
     let vpn = Capability::Unknown {
         code: 1,
         value: hex("0001 00 80"),
     };
     assert!(open(1, vec![vpn]).families().is_empty());
-    // RFC 4724 §3: the last one counts. RFC 9494 §4.1: long-lived needs graceful restart.
+    // RFC 4724 §3: the last one counts. RFC 9494 §4.1: long-lived graceful restart needs graceful restart.
     let restart = |restart_time| GracefulRestart {
         restart_time,
         ..GracefulRestart::default()
@@ -182,7 +183,7 @@ fn malformed_capability_values_are_ignored() {
     }
 }
 
-/// RFC 9072 §2, Figure 1: 255, 255, two octets of length; each parameter with two octets too.
+/// RFC 9072 §2, Figure 1: 255, 255 and two octets of length; each parameter has a two-octet length too.
 #[test]
 fn extended_optional_parameters() {
     let big = |fill: u8| Capability::Unknown {
@@ -208,11 +209,11 @@ fn extended_optional_parameters() {
         Open::decode(&cut(&fits.encode(), MessageKind::Open)).unwrap(),
         fits
     );
-    // Also for few octets, with any first length but 0, and over several parameters.
+    // Also for short parameters, with any first length except 0, and over several parameters.
     let body = hex("04 fde9 005a c0000201 07 ff 0012 02 0002 0200 02 000a 4600 4104 0000fde9 0600");
     let open = Open::decode(&body).unwrap();
     assert!(open.route_refresh() && open.enhanced_refresh() && open.extended_message());
-    // Never beyond 4096 octets (RFC 8654 §4).
+    // At most 4096 octets (RFC 8654 §4).
     let endless = Open {
         capabilities: vec![
             Capability::Unknown {
@@ -253,7 +254,7 @@ fn refresh_both_ways() {
 }
 
 #[test]
-fn notifications_both_ways_and_in_words() {
+fn notifications_both_ways_and_as_text() {
     let text = "Neustart um 3 Uhr – Grüße";
     let cases = [
         (
@@ -320,20 +321,20 @@ fn notifications_both_ways_and_in_words() {
             "Cease: Hard Reset (6/9) because of Hold Timer Expired (4/0)",
         ),
     ];
-    for (value, body, words) in cases {
+    for (value, body, text) in cases {
         let bytes = message(3, &hex(body));
-        assert_eq!(value.encode(), bytes, "{words}");
+        assert_eq!(value.encode(), bytes, "{text}");
         assert_eq!(
             Notification::decode(&cut(&bytes, MessageKind::Notification)).unwrap(),
             value
         );
-        assert_eq!(value.to_string(), words);
+        assert_eq!(value.to_string(), text);
     }
 }
 
 #[test]
-fn notifications_of_others_in_words() {
-    for (code, subcode, data, words) in [
+fn notifications_of_others_as_text() {
+    for (code, subcode, data, text) in [
         (
             1,
             2,
@@ -396,20 +397,20 @@ fn notifications_of_others_in_words() {
         (9, 0, "", "unknown error (9/0)"),
         (6, 77, "01", "Cease, subcode 77 (6/77), data 01"),
     ] {
-        assert_eq!(notification(code, subcode, data).to_string(), words);
+        assert_eq!(notification(code, subcode, data).to_string(), text);
     }
     let inside = notification(6, 9, "06 02 02 6f6b");
     assert!(inside.is_hard_reset());
     assert_eq!(inside.shutdown_message().as_deref(), Some("ok"));
 }
 
-/// RFC 9003 §2: at most 255 octets, and never half a character.
+/// RFC 9003 §2: at most 255 octets, cut between characters.
 #[test]
 fn shutdown_communication_is_cut_between_characters() {
     let long = Notification::cease_with_message(cease::ADMIN_RESET, &"ü".repeat(200));
     assert_eq!((long.data[0], long.data.len()), (254, 255));
     assert_eq!(long.shutdown_message().unwrap(), "ü".repeat(127));
-    // Whether a text is cut can be asked before.
+    // The caller can check whether a text is cut.
     for (text, expected) in [
         ("ü".repeat(127), Ok(())),
         ("x".repeat(255), Ok(())),
@@ -431,8 +432,8 @@ fn shutdown_communication_is_cut_between_characters() {
             expected.map_or_else(|(_, fits)| fits, |()| text.len())
         );
     }
-    let words = check_shutdown_message(&"x".repeat(300)).unwrap_err().to_string();
-    assert!(words.contains("300") && words.contains("255") && words.contains("shorten it by 45"));
+    let text = check_shutdown_message(&"x".repeat(300)).unwrap_err().to_string();
+    assert!(text.contains("300") && text.contains("255") && text.contains("shorten it by 45"));
     let exact = Notification::cease_with_message(cease::ADMIN_RESET, &"x".repeat(255));
     assert_eq!((exact.data[0], exact.data.len()), (255, 256));
     assert!(

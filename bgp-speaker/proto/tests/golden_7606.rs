@@ -1,4 +1,4 @@
-//! Each rule of RFC 7606 and its verdict; what resets, with its exact NOTIFICATION (RFC 4271 §6.3).
+//! Each rule of RFC 7606 and its error action; session resets with their exact NOTIFICATION (RFC 4271 §6.3).
 #![cfg(test)]
 
 mod golden_util;
@@ -17,14 +17,14 @@ fn good() -> String {
     format!("{ORIGIN} {AS_PATH} {NEXT_HOP}")
 }
 
-/// The NOTIFICATION that the UPDATE resets the session with.
+/// The NOTIFICATION with which the UPDATE resets the session.
 fn reset(body: &[u8], ctx: &DecodeContext) -> Notification {
     let error = decode(body, ctx).unwrap_err();
     assert!(!error.to_string().is_empty());
     error.notification()
 }
 
-/// The only issue of the UPDATE: (code, fault, verdict); its routes are withdrawn or announced accordingly.
+/// The only issue of the UPDATE: (code, fault, action); its routes are withdrawn or announced accordingly.
 fn issue(attrs: &str, ctx: &DecodeContext) -> (u8, AttrFault, ErrorAction) {
     let batch = decode(&update("", attrs, NLRI), ctx).unwrap();
     let [issue] = batch.issues[..] else {
@@ -41,7 +41,7 @@ fn issue(attrs: &str, ctx: &DecodeContext) -> (u8, AttrFault, ErrorAction) {
     (issue.code, issue.fault, issue.action)
 }
 
-/// RFC 7606 §7: what each attribute may look like, and what follows when it does not.
+/// RFC 7606 §7: the valid form of each attribute, and the action if it is malformed.
 #[test]
 fn malformed_attributes() {
     use AttrFault as F;
@@ -85,7 +85,7 @@ fn malformed_attributes() {
             EBGP,
             (2, F::Confederation, W),
         ), // RFC 5065 §5
-        // From inside the AS too: we are in no confederation with anybody.
+        // From inside the AS too: we are in no confederation.
         (
             replaced(AS_PATH, "40 02 06 03 01 0000fde9"),
             IBGP,
@@ -145,17 +145,17 @@ fn malformed_attributes() {
         ),
         (added("40 04 04 00000001"), IBGP, (4, F::Flags, W)),
         (added("80 08 04 00000001"), IBGP, (8, F::Flags, W)),
-        // RFC 4271 §6.3: claims to be well-known, and is not known
+        // RFC 4271 §6.3: flagged as well-known, but unknown.
         (added("40 63 01 00"), IBGP, (99, F::Unrecognized, W)),
         (added("00 63 00"), IBGP, (99, F::Unrecognized, W)),
         // §3 d: mandatory attributes
         (replaced(ORIGIN, ""), IBGP, (1, F::Missing, W)),
         (replaced(AS_PATH, ""), IBGP, (2, F::Missing, W)),
         (replaced(NEXT_HOP, ""), IBGP, (3, F::Missing, W)),
-        // §3 g: a further occurrence
+        // §3 g: a repeated attribute
         (added("40 01 01 02"), IBGP, (1, F::Duplicate, D)),
         (added("c0 63 00 c0 63 00"), IBGP, (99, F::Duplicate, D)),
-        // §4: the list ends inside an attribute, or before its length
+        // §4: the list ends inside an attribute or its header
         (added("80 04 04 000000"), IBGP, (4, F::Overrun, W)),
         (added("80 04"), IBGP, (4, F::Overrun, W)),
         (added("80"), IBGP, (0, F::Overrun, W)),
@@ -166,7 +166,7 @@ fn malformed_attributes() {
     }
 }
 
-/// Partial and the unused flag bits say nothing (RFC 4271 §4.3), nor does a needless extended length.
+/// Partial and the unused flag bits are ignored (RFC 4271 §4.3), and so is an unnecessary extended length.
 #[test]
 fn lenient_with_flags() {
     let attrs = "6f 01 01 00  50 02 0006 02 01 0000fde9  40 03 04 c0000201  a0 04 04 00000001";
@@ -176,7 +176,7 @@ fn lenient_with_flags() {
     assert_eq!((attrs.med, attrs.extra), (Some(1), None));
 }
 
-/// RFC 7606 §3 g: the first occurrence stands, even when it is the malformed one.
+/// RFC 7606 §3 g: the first occurrence counts, even if it is malformed.
 #[test]
 fn first_occurrence_wins() {
     let batch = decode(
@@ -198,9 +198,9 @@ fn first_occurrence_wins() {
     assert_eq!(batch.issues.len(), 2);
 }
 
-/// RFC 7606 §3 h: the worst verdict wins.
+/// RFC 7606 §3 h: the strongest action applies.
 #[test]
-fn worst_verdict_wins() {
+fn the_strongest_action_wins() {
     let body = update(
         "",
         &format!("{} 40 06 01 00 c0 08 03 000000 c0 07 00", good()),
@@ -239,7 +239,7 @@ fn wrong_flags_on_mp_attributes() {
         decoded_ops(&decode(&body, &IBGP).unwrap()),
         [DecodedOp::Withdraw(nlri(&["2001:db8::/32"]))]
     );
-    // One bad attribute withdraws the routes of both kinds.
+    // One malformed attribute withdraws the routes of both NLRI fields.
     let body = update(
         "",
         &format!("{MP} {}", good().replace("40 01 01 00", "40 01 01 07")),
@@ -253,7 +253,7 @@ fn wrong_flags_on_mp_attributes() {
 
 #[test]
 fn section_lengths() {
-    // RFC 4271 §6.3: beyond the message, a Malformed Attribute List without data.
+    // RFC 4271 §6.3: lengths beyond the message are a Malformed Attribute List without data.
     for body in [
         "0001 0000",
         "0000 0001",
@@ -267,7 +267,7 @@ fn section_lengths() {
     }
 }
 
-/// RFC 7606 §3 i–j, §5.3: prefixes that cannot be read.
+/// RFC 7606 §3 i–j, §5.3: unreadable prefixes.
 #[test]
 fn unreadable_prefixes() {
     for list in ["21 0a00000000", "ff", "08", "18 0af4", "08 0a 20 0a0000"] {
@@ -293,7 +293,7 @@ fn unreadable_prefixes() {
             "{list}"
         );
     }
-    // Even when the family is not up, or an attribute is bad anyway.
+    // Also if the family is not negotiated or another attribute is malformed.
     let v6_only = DecodeContext {
         families: FamilySet::from_iter([Family::Ipv6]),
         ..IBGP
@@ -305,7 +305,7 @@ fn unreadable_prefixes() {
     assert_eq!(reset(&update("", ORIGIN, "08"), &IBGP), notification(3, 10, ""));
 }
 
-/// RFC 7606 §5.3, §7.11, RFC 4760 §7: MP attributes that cannot be read; data: the attribute.
+/// RFC 7606 §5.3, §7.11, RFC 4760 §7: unreadable MP attributes; data: the attribute.
 #[test]
 fn unreadable_mp_attributes() {
     let global = "20010db8000000000000000000000001";
@@ -316,7 +316,7 @@ fn unreadable_mp_attributes() {
         "80 0e 04 0002 01 10".into(),
         format!("80 0e 14 0002 01 10 {global}"), // no reserved octet
         format!("80 0e 15 0002 01 0f {global} 00"),
-        format!("80 0e 1d 0002 01 18 0000000000000000 {global} 00"), // RD: not for unicast
+        format!("80 0e 1d 0002 01 18 0000000000000000 {global} 00"), // a route distinguisher is invalid for unicast
         "80 0e 09 0002 01 04 c0000201 00".into(),
         "80 0e 05 0002 01 00 00".into(),
         format!("80 0e 16 0002 01 10 {global} 00 81"),
@@ -325,14 +325,14 @@ fn unreadable_mp_attributes() {
         "80 0f 02 0002".into(),
         "80 0f 04 0002 01 81".into(),
         "80 0f 05 0002 01 10 20".into(),
-        // Cut off by the end of the list.
+        // Truncated by the end of the list.
         "80 0e 20 0002 01".into(),
         "80 0f 20 0002 01".into(),
     ] {
         let body = update("", &format!("{ORIGIN} {AS_PATH} {attr}"), "");
         assert_eq!(reset(&body, &IBGP), notification(3, 9, &attr), "{attr}");
     }
-    // RFC 8950: IPv6 next hops for IPv4 only once negotiated.
+    // RFC 8950: IPv6 next hops for IPv4 only if negotiated.
     let attr = format!("80 0e 17 0001 01 10 {global} 00 08 0a");
     let body = update("", &format!("{attr} {ORIGIN} {AS_PATH}"), "");
     let without = DecodeContext {
@@ -355,7 +355,7 @@ fn mp_attributes_twice() {
     }
 }
 
-/// RFC 7606 §5.2: malformed attributes, and no routes to withdraw; the code is that of RFC 4271 §6.3.
+/// RFC 7606 §5.2: malformed attributes without routes to withdraw; the code is that of RFC 4271 §6.3.
 #[test]
 fn attribute_errors_without_routes() {
     for (attrs, subcode, data) in [
@@ -378,7 +378,7 @@ fn attribute_errors_without_routes() {
             "{attrs}"
         );
     }
-    // Discards are no reason to reset, nor is anything unknown (our deviation).
+    // Discarded and unknown attributes are no reason for a reset (our deviation).
     for attrs in [
         "40 06 01 00",
         "40 63 00",
@@ -391,7 +391,7 @@ fn attribute_errors_without_routes() {
     }
 }
 
-/// Nothing of a family that was not negotiated is taken, and nothing of it is an error.
+/// Families that are not negotiated are ignored without an error.
 #[test]
 fn families_that_are_not_up() {
     let v4_only = DecodeContext {
@@ -400,8 +400,8 @@ fn families_that_are_not_up() {
     };
     for mp in [
         MP,
-        "80 0e 05 0001 80 ff 00", // VPNv4 with a next hop beyond its end
-        "80 0e 03 4004 47",       // BGP-LS, nothing else
+        "80 0e 05 0001 80 ff 00", // VPNv4 with a next hop longer than the attribute
+        "80 0e 03 4004 47",       // BGP-LS without NLRI
         "80 0f 05 0002 01 10 20", // would be unreadable
         "80 0f 03 0001 85",       // End-of-RIB of flow specifications
         "c0 0e 03 0019 46",       // EVPN with wrong flags
@@ -429,7 +429,7 @@ fn families_that_are_not_up() {
     assert!(decode(&update("", "", ""), &v6_only).unwrap().ops.is_empty());
 }
 
-/// RFC 6793 §4.2.3: AS4_PATH and AS4_AGGREGATOR put together with AS_PATH and AGGREGATOR.
+/// RFC 6793 §4.2.3: merging AS4_PATH and AS4_AGGREGATOR with AS_PATH and AGGREGATOR.
 #[test]
 fn four_octet_numbers_through_old_speakers() {
     let old = DecodeContext {
@@ -445,18 +445,19 @@ fn four_octet_numbers_through_old_speakers() {
     };
     let as4 = "c0 11 0a 02 02 00011170 00011171"; // 70000 70001
     for (as_path, more, expected) in [
-        // As long: taken whole. Longer: what is in front is put before it. Shorter: AS4_PATH is ignored.
+        // Equal length: AS4_PATH replaces AS_PATH. AS_PATH longer: its leading part is kept. Shorter:
+        // AS4_PATH is ignored.
         ("02 02 5ba0 5ba0", as4, "70000 70001"),
         ("02 04 0001 0002 5ba0 5ba0", as4, "1 2 70000 70001"),
         ("02 01 5ba0", as4, "23456"),
-        // Sets count once (RFC 4271 §9.1.2.2).
+        // A set counts as one (RFC 4271 §9.1.2.2).
         ("01 02 0001 0002 02 02 5ba0 5ba0", as4, "{1 2} 70000 70001"),
         (
             "02 01 0001 01 03 0002 0003 0004",
             "c0 11 06 01 01 00011170",
             "1 {70000}",
         ),
-        // Confederation segments in AS4_PATH go (RFC 6793 §6).
+        // Confederation segments in AS4_PATH are removed (RFC 6793 §6).
         (
             "02 02 0001 5ba0",
             "c0 11 0c 03 01 0000fde8 02 01 00011170",
@@ -465,7 +466,7 @@ fn four_octet_numbers_through_old_speakers() {
     ] {
         assert_eq!(path(as_path, more).as_path.to_string(), expected, "{as_path}");
     }
-    // Someone who knows only two octets aggregated since: both are stale.
+    // A two-octet speaker aggregated later: both are outdated.
     let aggregator = |asn: &str| format!("c0 07 06 {asn} 0a000001 {as4} c0 12 08 00011170 0a000002");
     let stale = path("02 02 5ba0 5ba0", &aggregator("fde9"));
     assert_eq!(stale.as_path.to_string(), "23456 23456");
@@ -477,11 +478,11 @@ fn four_octet_numbers_through_old_speakers() {
         (aggregator.asn, aggregator.id),
         (Asn(70000), [10, 0, 0, 2].into())
     );
-    // A lone AS4_AGGREGATOR says nothing.
+    // AS4_AGGREGATOR alone is ignored.
     assert_eq!(path("02 01 0001", "c0 12 08 00011170 0a000002").extra, None);
 }
 
-/// Two sequences that would pass 255 numbers stay two.
+/// Two sequences that together exceed 255 numbers stay separate.
 #[test]
 fn merged_paths_keep_segments_valid() {
     let old = DecodeContext {
@@ -498,7 +499,7 @@ fn merged_paths_keep_segments_valid() {
     assert_eq!(attrs.as_path.count(Asn(70000)), 250);
 }
 
-/// RFC 8092 §3: repeated large communities are removed silently.
+/// RFC 8092 §3: duplicate large communities are removed silently.
 #[test]
 fn large_communities_once() {
     let one = "000000010000000200000003";
@@ -510,7 +511,7 @@ fn large_communities_once() {
     );
 }
 
-/// A hostile message cannot fill memory with issues, and 10,000 of them leave the decoder as it was.
+/// A hostile message cannot fill memory with issues, and 10,000 of them do not change the decoder's state.
 #[test]
 fn many_malformed_messages() {
     let body = update("", &format!("{} {}", good(), "40 01 00 ".repeat(1300)), NLRI);
@@ -526,7 +527,7 @@ fn many_malformed_messages() {
     }
 }
 
-/// Each message appends; a reset takes back only its own.
+/// Each message appends; a reset removes only its own part.
 #[test]
 fn batches_grow_and_rewind() {
     let mut batch = RouteBatch::default();
@@ -543,7 +544,8 @@ fn batches_grow_and_rewind() {
     assert_eq!((batch.messages, batch.ops.len(), batch.nlri.len()), (2, 2, 2));
 }
 
-/// RFC 4291 §2.5.6, RFC 2545 §2: bits of a link-local next hop that must be zero name an interface inside the program.
+/// RFC 4291 §2.5.6, RFC 2545 §2: bits of a link-local next hop that must be zero hold the interface inside
+/// the program.
 #[test]
 fn a_link_local_next_hop_has_only_an_interface_identifier() {
     let global = "20010db8 00000000 00000000 00000001";
@@ -590,11 +592,12 @@ fn a_link_local_next_hop_has_only_an_interface_identifier() {
     }
 }
 
-/// RFC 4271 §6.3: an unexpected multicast prefix is ignored, the rest of the message is not.
+/// RFC 4271 §6.3: a multicast prefix is ignored; the rest of the message is processed.
 #[test]
 fn multicast_prefixes_are_left_out() {
     let attrs = format!("{ORIGIN} {AS_PATH} {NEXT_HOP}");
-    // 224.0.0.0/4, 239.255.0.0/16, 224.0.0.5/32; beside them 223.255.255.0/24, 240.0.0.0/4, 192.0.0.0/2, 0.0.0.0/0.
+    // 224.0.0.0/4, 239.255.0.0/16, 224.0.0.5/32; adjacent: 223.255.255.0/24, 240.0.0.0/4, 192.0.0.0/2,
+    // 0.0.0.0/0.
     let body = update("", &attrs, "04 e0 18 dfffff 10 efff 04 f0 20 e0000005 02 c0 00");
     let batch = decode(&body, &EBGP).unwrap();
     let [DecodedOp::Announce(_, prefixes)] = &decoded_ops(&batch)[..] else {
@@ -607,10 +610,10 @@ fn multicast_prefixes_are_left_out() {
     };
     assert_eq!((issue.code, issue.fault), (0, AttrFault::Multicast));
     assert_eq!(issue.to_string(), "NLRI: multicast prefixes; discarded");
-    // Nothing else in it: nothing is said of routes, and the session goes on.
+    // With no other prefix, no route changes and the session stays.
     let alone = decode(&update("", &attrs, "04 e0"), &EBGP).unwrap();
     assert_eq!((decoded_ops(&alone), alone.issues.len()), (vec![], 1));
-    // ff00::/8 and ff02::1:0/112; beside them fe00::/8 and fc00::/6.
+    // ff00::/8 and ff02::1:0/112; adjacent: fe00::/8 and fc00::/6.
     let mp = "80 0e 2a 0002 01 10 20010db8000000000000000000000001 00 08 ff 70 ff020000 00000000 00000000 0001 08 fe 06 fc";
     let batch = decode(&update("", &format!("{mp} {ORIGIN} {AS_PATH}"), ""), &EBGP).unwrap();
     let [DecodedOp::Announce(_, prefixes)] = &decoded_ops(&batch)[..] else {

@@ -1,4 +1,5 @@
-//! Errors of headers, OPEN and ROUTE-REFRESH, each with its exact NOTIFICATION (RFC 4271 §6.1, §6.2; RFC 7313 §5).
+//! Errors in headers, OPEN and ROUTE-REFRESH, with their exact NOTIFICATION (RFC 4271 §6.1, §6.2; RFC 7313
+//! §5).
 #![cfg(test)]
 
 mod golden_util;
@@ -7,7 +8,7 @@ use ::bytes::BytesMut;
 use bgp_proto::wire::*;
 use golden_util::*;
 
-/// The header error of the bytes; what stands in the buffer stays.
+/// The header error of these octets; the buffer is not changed.
 fn header_error(bytes: &[u8], extended: bool) -> Notification {
     let mut buf = BytesMut::from(bytes);
     let error = cut_frame(&mut buf, extended).unwrap_err();
@@ -25,13 +26,13 @@ fn header(length: u16, kind: u8) -> Vec<u8> {
 
 #[test]
 fn header_errors() {
-    // RFC 4271 §6.1: the marker, found at the first octet that is wrong.
+    // RFC 4271 §6.1: the marker, at the first wrong octet.
     let mut bad = header(19, 4);
     bad[15] = 0;
     for bytes in [&bad[..], &bad[..16], b"GET / HTTP/1.1\r\n", &[0]] {
         assert_eq!(header_error(bytes, false), notification(1, 1, ""));
     }
-    // Lengths that no type allows, and those that this type does not; data: the length field.
+    // Lengths that no type allows, and lengths that this type does not allow; data: the length field.
     for (length, kind) in [
         (0, 4),
         (18, 4),
@@ -52,7 +53,8 @@ fn header_errors() {
             "{length} {kind}"
         );
     }
-    // The length counts first (RFC 4271 §6.1 checks in the order of the fields); then the type, data: the type.
+    // The length is checked first, then the type (RFC 4271 §6.1 follows the order of the fields); data: the
+    // type.
     assert_eq!(header_error(&header(18, 9), false), notification(1, 2, "0012"));
     for kind in [0, 6, 255] {
         assert_eq!(
@@ -62,7 +64,7 @@ fn header_errors() {
     }
 }
 
-/// RFC 8654 §4: longer messages once negotiated, but no longer OPEN and KEEPALIVE.
+/// RFC 8654 §4: extended messages if negotiated, except OPEN and KEEPALIVE.
 #[test]
 fn extended_messages() {
     for (length, kind) in [(4097, 1), (4097, 4), (20, 4)] {
@@ -127,7 +129,8 @@ fn open_errors() {
             DecodeError::UnacceptableHoldTime { seconds: 2 },
             (6, ""),
         ),
-        // Framing: the length of all parameters, of one, of one capability; in both forms (RFC 9072).
+        // Framing: the length of all parameters, of one parameter, of one capability; in both forms (RFC
+        // 9072).
         ("04 fde9 005a c0000201 01", DecodeError::MalformedOpen, (0, "")),
         ("04 fde9 005a c0000201 00 00", DecodeError::MalformedOpen, (0, "")),
         (
@@ -178,7 +181,7 @@ fn open_errors() {
 
 #[test]
 fn refresh_errors() {
-    // RFC 7313 §5: BoRR and EoRR of a wrong length; data: the whole message.
+    // RFC 7313 §5: BoRR and EoRR with a wrong length; data: the whole message.
     for body in ["0001 01", "0001 02 01 00"] {
         let error = Refresh::decode(&hex(body)).unwrap_err();
         assert_eq!(
@@ -186,7 +189,8 @@ fn refresh_errors() {
             Notification::new(7, 1, message(5, &hex(body)))
         );
     }
-    // A request with ORF entries that nobody negotiated (RFC 5291), or too short to tell: a bad length.
+    // A request with ORF entries that are not negotiated (RFC 5291), or one that is too short: an invalid
+    // length.
     for (body, data) in [
         ("0001 00 01 01 80", "0019"),
         ("0001 00", "0016"),

@@ -1,6 +1,7 @@
-//! What the codec costs, in nanoseconds: `cargo test --release -p bgp-proto --test golden_speed -- --ignored --nocapture`.
+//! Cost of the codec in nanoseconds: `cargo test --release -p bgp-proto --test golden_speed -- --ignored
+//! --nocapture`.
 //!
-//! The best of several rounds, so that a noisy machine shows in the least. A line per message: fixed cost of
+//! The minimum of several rounds, which is least affected by other load. One line per message: fixed cost of
 //! a message with ORIGIN, AS_PATH (3), NEXT_HOP, MED, LOCAL_PREF and COMMUNITIES (2), and cost per prefix.
 #![cfg(test)]
 #![allow(clippy::print_stdout, reason = "test code")]
@@ -37,7 +38,7 @@ fn prefixes(family: Family, count: u32) -> Vec<Nlri> {
     (0..count).map(one).collect()
 }
 
-/// Nanoseconds of one call, the best of 20 rounds of 5,000 calls.
+/// Nanoseconds per call, the minimum of 20 rounds of 5,000 calls.
 fn best(mut call: impl FnMut()) -> f64 {
     let round = |call: &mut dyn FnMut()| {
         let start = Instant::now();

@@ -1,4 +1,5 @@
-//! UPDATEs and values, both ways: each attribute, both families, both widths of AS numbers, path identifiers.
+//! Encodings of UPDATEs in both directions: each attribute, both families, both widths of AS numbers, path
+//! identifiers.
 #![cfg(test)]
 
 mod golden_util;
@@ -27,7 +28,7 @@ fn extra(change: impl FnOnce(&mut ExtraAttrs)) -> PathAttrs {
     with(|attrs| change(attrs.extra_mut()))
 }
 
-/// Both ways over one IPv4 prefix, 10.244.1.0/24.
+/// In both directions, with one IPv4 prefix, 10.244.1.0/24.
 fn attrs_golden(encode: &EncodeContext, context: &DecodeContext, attrs: &PathAttrs, octets: &str) {
     let prefixes = nlri(&["10.244.1.0/24"]);
     let bytes = message(2, &update("", octets, "18 0af401"));
@@ -108,7 +109,7 @@ fn each_attribute_both_ways() {
             ),
         ),
         (
-            // RFC 4271 §5: Partial stays.
+            // RFC 4271 §5: Partial is kept.
             with(|attrs| {
                 attrs.communities = [Community(1)].into();
                 attrs.extra_mut().partial.insert(8);
@@ -159,7 +160,7 @@ fn unknown_non_transitive_vanishes() {
     assert_eq!(out, message(2, &update("", BASE, "08 0a")));
 }
 
-/// RFC 6793 §4.2.2: AS_TRANS in AS_PATH and AGGREGATOR, the truth in AS4_PATH and AS4_AGGREGATOR.
+/// RFC 6793 §4.2.2: AS_TRANS in AS_PATH and AGGREGATOR, the real numbers in AS4_PATH and AS4_AGGREGATOR.
 #[test]
 fn two_octet_peers() {
     let old = EncodeContext {
@@ -192,7 +193,7 @@ fn two_octet_peers() {
     attrs_golden(&old, &from_old, &plain, octets);
 }
 
-/// MP_REACH_NLRI first (RFC 7606 §5.1), then the rest without NEXT_HOP.
+/// MP_REACH_NLRI first (RFC 7606 §5.1), then the other attributes without NEXT_HOP.
 #[test]
 fn multiprotocol_both_ways() {
     let rest = "40 01 01 00 40 02 0a 02 02 0000fde9 fa56ea01";
@@ -290,7 +291,7 @@ fn withdrawals_and_end_of_rib_both_ways() {
             [DecodedOp::EndOfRib(family)]
         );
     }
-    // The short length, and IPv4 in its multiprotocol form, as some speakers write it.
+    // A one-octet length, and IPv4 in MP_UNREACH_NLRI, as some speakers send it.
     for (octets, family) in [
         ("80 0f 03 000201", Family::Ipv6),
         ("80 0f 03 000101", Family::Ipv4),
@@ -346,7 +347,7 @@ fn prefixes_of_every_length() {
         .collect();
     for (family, texts) in [(Family::Ipv4, ones_v4), (Family::Ipv6, ones_v6)] {
         for text in texts {
-            // Host bits are cleared without a word, on the wire too (RFC 4271 §4.3).
+            // Host bits are cleared (RFC 4271 §4.3).
             let (addr, len) = text.split_once('/').unwrap();
             let expected = bgp_proto::types::Prefix::new(addr.parse().unwrap(), len.parse().unwrap());
             let mut octets = vec![expected.len()];
@@ -370,7 +371,7 @@ fn prefixes_of_every_length() {
     }
 }
 
-/// A message with all three ways to speak of prefixes: withdrawals, then MP_UNREACH, then announcements.
+/// A message with all three kinds of NLRI: withdrawals, then MP_UNREACH_NLRI, then announcements.
 #[test]
 fn order_within_a_message() {
     let mp = "80 0e 1a 0002 01 10 20010db8000000000000000000000001 00 20 20010db8";
@@ -390,7 +391,7 @@ fn order_within_a_message() {
     assert_eq!((batch.messages, batch.issues.len()), (1, 0));
 }
 
-/// Packing: full messages, none too long, each prefix once, and the same attributes in each.
+/// Packing: full messages within the size limit, each prefix once, and the same attributes in each message.
 #[test]
 fn packs_full_messages() {
     let list: Vec<Nlri> = (0..2000u32)
@@ -401,7 +402,7 @@ fn packs_full_messages() {
         .collect();
     let mut out = BytesMut::new();
     let messages = encode_announce(&mut out, &TO_IBGP, Family::Ipv4, &base(), &list).unwrap();
-    // 23 octets of framing and 24 of attributes leave room for (4096 − 47) / 4 = 1012 prefixes.
+    // 23 octets of framing and 24 of attributes leave space for (4096 − 47) / 4 = 1012 prefixes.
     assert_eq!((messages, out.len()), (2, 2 * 47 + 2000 * 4));
     assert_eq!(u16::from_be_bytes([out[16], out[17]]), 47 + 1012 * 4);
     let mut back = Vec::new();

@@ -1,4 +1,4 @@
-//! Round trips of arbitrary values through the codec, and arbitrary bytes into it.
+//! Property tests of the codec: round trips of arbitrary values, and arbitrary bytes as input.
 #![cfg(test)]
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ fn asn() -> impl Strategy<Value = Asn> {
     prop_oneof![(1u32..65000).prop_map(Asn), (70_000u32..u32::MAX).prop_map(Asn)]
 }
 
-/// Sets and sequences: what survives a 2-octet speaker too.
+/// Sets and sequences that also pass through a two-octet speaker unchanged.
 fn as_path() -> impl Strategy<Value = AsPath> {
     vec((1u8..=2, vec(asn(), 1..6)), 0..4).prop_map(|segments| {
         let mut wire = Vec::new();
@@ -155,7 +155,7 @@ fn open() -> impl Strategy<Value = Open> {
     })
 }
 
-/// Unicast prefixes: multicast ones are not taken.
+/// Unicast prefixes: multicast prefixes are ignored.
 fn nlri(family: Family) -> impl Strategy<Value = Vec<Nlri>> {
     let one = (any::<u128>(), 0u8..=family.max_len(), any::<u32>());
     vec(one, 1..900).prop_map(move |list| {
@@ -197,7 +197,7 @@ fn contexts(four: bool, add_path: bool, max_len: usize) -> (EncodeContext, Decod
     )
 }
 
-/// What a stream of UPDATEs says, by prefix and path identifier, and how many messages it has.
+/// The content of a stream of UPDATEs by prefix and path identifier, and its number of messages.
 fn read(
     mut stream: BytesMut,
     context: &DecodeContext,
@@ -299,7 +299,7 @@ proptest! {
         }
     }
 
-    /// Nothing panics on any bytes, and nothing is announced that the bytes do not hold.
+    /// No input causes a panic, and no prefix is announced that is not in the input.
     #[test]
     fn any_bytes(bytes in vec(any::<u8>(), 0..600), four in any::<bool>(), add_path in any::<bool>(), external in any::<bool>()) {
         let (_, decode) = contexts(four, add_path, 4096);
@@ -333,7 +333,7 @@ proptest! {
         prop_assert!(!notification.to_string().contains(|c: char| c.is_control()));
     }
 
-    /// The order of attributes says nothing.
+    /// The order of attributes has no effect.
     #[test]
     fn attributes_in_any_order(attrs in attrs(), four in any::<bool>(), seed in any::<u64>()) {
         let (encode, decode) = contexts(four, false, 65535);
@@ -352,7 +352,7 @@ proptest! {
         prop_assert_eq!(got, &attrs);
     }
 
-    /// RFC 7606: whatever is wrong inside an attribute's value or flags, no prefix is forgotten.
+    /// RFC 7606: an error in an attribute's value or flags never loses a prefix.
     #[test]
     fn a_bad_attribute_forgets_no_prefix(
         attrs in attrs(),
@@ -382,7 +382,7 @@ proptest! {
         body.extend(&out[23 + len..]);
         let mut batch = RouteBatch::default();
         if let Err(error) = decode_update(&body, &decode, &mut batch) {
-            // An octet that makes an MP attribute of it, which then cannot be read.
+            // An octet that turns it into an unreadable MP attribute.
             prop_assert_eq!((error.notification().code, error.notification().subcode == 10), (3, false));
         } else {
             let decoded_ops = batch.ops.iter().map(|op| match op {
@@ -393,7 +393,8 @@ proptest! {
         }
     }
 
-    /// A good message with a few octets changed: no panic, and a verdict for every prefix or an error.
+    /// A valid message with some octets changed: no panic; every prefix is processed, or the message is an
+    /// error.
     #[test]
     fn mutated_updates(attrs in attrs(), list in nlri(Family::Ipv4), changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
         let (encode, decode) = contexts(true, false, 65535);

@@ -1,4 +1,5 @@
-//! A session in scripted conversations, in virtual time: the way up, stop and start, refresh, batches, numbers.
+//! The session in scripted conversations, in virtual time: establishment, stop and start, route refresh,
+//! batches, statistics.
 #![cfg(test)]
 
 mod session_util;
@@ -15,7 +16,7 @@ use session_util::{
     withdrawals,
 };
 
-// The way up
+// Establishment
 
 #[test]
 fn we_connect() {
@@ -54,7 +55,7 @@ fn the_peer_connects() {
         let done = lab.begin();
         if passive {
             assert_eq!(done, [Effect::State(State::Active)]);
-            assert_eq!(lab.session.poll_timeout(), None, "nothing to do but wait");
+            assert_eq!(lab.session.poll_timeout(), None, "only a timer is pending");
         }
         let (conn, done) = lab.incoming();
         assert!(
@@ -69,7 +70,10 @@ fn the_peer_connects() {
             !passive,
             "our attempt is dropped"
         );
-        assert!(notifications(&done).is_empty(), "nobody was there to be told");
+        assert!(
+            notifications(&done).is_empty(),
+            "there is no connection to send on"
+        );
     }
 }
 
@@ -126,7 +130,7 @@ fn negotiation() {
     assert!(agreed.enhanced_refresh && agreed.extended_message);
     assert_eq!(agreed.add_path_receive, ipv4);
     assert_eq!(agreed.add_path_send, FamilySet::EMPTY);
-    assert_eq!(agreed.extended_next_hop, ipv4, "only for families that are up");
+    assert_eq!(agreed.extended_next_hop, ipv4, "only for negotiated families");
     assert_eq!(agreed.remote, open);
 }
 
@@ -147,7 +151,7 @@ fn a_peer_without_capabilities_has_ipv4() {
 // Stop, start, abandon
 
 #[test]
-fn stop_says_why_and_lasts_until_start() {
+fn stop_sends_the_reason_and_lasts_until_start() {
     let states: [fn() -> Lab; 3] = [
         || Lab::open_sent(config()),
         || Lab::open_confirm(config()),
@@ -173,7 +177,7 @@ fn stop_says_why_and_lasts_until_start() {
 }
 
 #[test]
-fn stop_while_connecting_needs_no_words() {
+fn stop_while_connecting_sends_nothing() {
     let mut lab = Lab::new(config());
     lab.begin();
     let done = lab.stop(cease::ADMIN_SHUTDOWN, "x");
@@ -191,7 +195,7 @@ fn stop_ends_both_connections() {
 }
 
 #[test]
-fn abandon_says_nothing() {
+fn abandon_sends_nothing() {
     let states: [fn() -> Lab; 3] = [
         || Lab::open_sent(config()),
         || Lab::open_confirm(config()),
@@ -244,11 +248,11 @@ fn a_pause_after_too_many_prefixes() {
     assert!(happened.is_empty(), "nothing before its time: {happened:?}");
     let connects = session_util::connects(&lab.pass(Duration::from_secs(10)));
     assert!(!connects.is_empty(), "and then it tries again");
-    // The operator need not wait.
+    // The operator's start takes effect at once.
     let mut lab = Lab::established(config());
     fail(&mut lab);
     assert!(lab.input(Input::Start).contains(&Effect::Connect(1)));
-    // A passive session takes connections again.
+    // A passive session accepts connections again.
     let mut lab = Lab::established(SessionConfig {
         passive: false,
         ..config()
@@ -268,13 +272,13 @@ fn a_connection_that_breaks() {
     let down = Effect::Down(true, DownReason::Closed(reset.map(str::to_owned)));
     assert_eq!(done, [down, Effect::State(State::Active)]);
     assert_eq!(lab.closed(0, reset), [], "known");
-    assert_eq!(lab.bytes(0, &end_of_rib()), [], "nothing is left of it");
+    assert_eq!(lab.bytes(0, &end_of_rib()), [], "nothing remains of it");
 }
 
-// A peer that refuses what we offer
+// A peer that rejects our capabilities
 
 #[test]
-fn less_is_offered_once_to_a_peer_that_refuses() {
+fn fewer_capabilities_are_offered_once_after_a_refusal() {
     let offered = |done: &[Effect]| {
         let open = done.iter().find_map(|did| match did {
             Effect::Open(_, open) => Some(open.capabilities.clone()),
@@ -313,7 +317,7 @@ fn less_is_offered_once_to_a_peer_that_refuses() {
     lab.bytes(0, &Notification::new(2, 4, vec![]).encode());
     lab.stop(cease::ADMIN_SHUTDOWN, "");
     lab.begin();
-    assert_eq!(offered(&lab.connected(1)).len(), full, "a new start");
+    assert_eq!(offered(&lab.connected(1)).len(), full, "the state is reset");
     let ipv6 = FamilySet::from_iter([Family::Ipv6]);
     let mut lab = Lab::open_sent(SessionConfig {
         families: ipv6,
@@ -322,10 +326,10 @@ fn less_is_offered_once_to_a_peer_that_refuses() {
     lab.bytes(0, &Notification::new(2, 4, vec![]).encode());
     lab.wait(lab.timeout());
     lab.tick();
-    assert_eq!(offered(&lab.connected(1)).len(), 5, "IPv6 cannot do without");
+    assert_eq!(offered(&lab.connected(1)).len(), 5, "IPv6 needs a local address");
 }
 
-// Refresh
+// Route refresh
 
 #[test]
 fn refresh_only_as_negotiated() {
@@ -337,9 +341,9 @@ fn refresh_only_as_negotiated() {
     assert_eq!(
         lab.input(Input::SendRefresh(begin)),
         [],
-        "the peer does not know BoRR"
+        "the peer has no enhanced route refresh"
     );
-    assert_eq!(lab.bytes(0, &begin.encode()), [], "nor do we take it");
+    assert_eq!(lab.bytes(0, &begin.encode()), [], "nor is it accepted");
     let many: Vec<u8> = (0..1000).flat_map(|_| raw(5, &[0, 1, 0, 1])).collect();
     assert_eq!(
         lab.bytes(0, &many),
@@ -398,7 +402,7 @@ fn routes_come_in_bounded_batches() {
     );
 }
 
-// Numbers
+// Statistics
 
 #[test]
 fn stats_count_everything_by_type() {
@@ -432,7 +436,7 @@ fn stats_count_everything_by_type() {
     assert_eq!(stats.last_sent, None);
 }
 
-/// What ended a session stays to be seen, whatever its later attempts end with.
+/// The reason of the last session end stays visible, whatever later attempts end with.
 #[test]
 fn later_failures_do_not_hide_what_ended_the_session() {
     let shutdown = Notification::cease_with_message(cease::ADMIN_SHUTDOWN, "maintenance");
@@ -442,7 +446,7 @@ fn later_failures_do_not_hide_what_ended_the_session() {
     lab.wait(Duration::from_secs(60));
     lab.bytes(0, &shutdown.encode());
     let ended = lab.now;
-    // Nobody listens, then somebody else does, then a NOTIFICATION comes in OpenSent.
+    // Connection refused, then another speaker answers, then a NOTIFICATION arrives in OpenSent.
     let refused = |lab: &mut Lab, conn: u64| {
         lab.wait(lab.timeout());
         assert!(lab.tick().contains(&Effect::Connect(conn)));

@@ -1,4 +1,5 @@
-//! Collisions (RFC 4271 §6.8, RFC 6286 §2.3): by script with both winners, and two sessions in every order of delivery.
+//! Connection collisions (RFC 4271 §6.8, RFC 6286 §2.3): scripted with both outcomes, and two sessions in
+//! every order of delivery.
 #![cfg(test)]
 
 mod session_util;
@@ -33,7 +34,7 @@ fn is_up_on(done: &[Effect], conn: u64) -> bool {
         .any(|did| matches!(did, Effect::Up(on, _) if *on == conn))
 }
 
-/// Cease/7 on this connection, then its close.
+/// Cease/7 on this connection, then it is closed.
 #[track_caller]
 fn loses(done: &[Effect], conn: u64) {
     assert_eq!(refusal(done), (6, 7, vec![]));
@@ -44,10 +45,10 @@ fn loses(done: &[Effect], conn: u64) {
     );
 }
 
-// We prevail: our connection stays.
+// We have priority: our connection stays.
 
 #[test]
-fn we_prevail_the_peers_open_first() {
+fn we_have_priority_and_the_peers_open_is_first() {
     let mut lab = two();
     assert_eq!(
         lab.open(THEIRS, &peer_open(LOW)),
@@ -60,7 +61,7 @@ fn we_prevail_the_peers_open_first() {
 }
 
 #[test]
-fn we_prevail_our_open_first() {
+fn we_have_priority_and_our_open_is_first() {
     let mut lab = two();
     lab.open(0, &peer_open(LOW));
     let done = lab.open(THEIRS, &peer_open(LOW));
@@ -70,7 +71,7 @@ fn we_prevail_our_open_first() {
 }
 
 #[test]
-fn we_prevail_but_the_peers_connection_is_established_first() {
+fn we_have_priority_but_the_peers_connection_is_established_first() {
     let mut lab = two();
     lab.open(THEIRS, &peer_open(LOW));
     let done = lab.keepalive(THEIRS);
@@ -81,7 +82,7 @@ fn we_prevail_but_the_peers_connection_is_established_first() {
 }
 
 #[test]
-fn we_prevail_and_ours_is_established_first() {
+fn we_have_priority_and_our_connection_is_established_first() {
     let mut lab = two();
     lab.open(0, &peer_open(LOW));
     let done = lab.keepalive(0);
@@ -89,10 +90,10 @@ fn we_prevail_and_ours_is_established_first() {
     assert!(is_up_on(&done, 0));
 }
 
-// The peer prevails: its connection stays, unless it had established ours.
+// The peer has priority: its connection stays, unless it had established ours.
 
 #[test]
-fn the_peer_prevails_its_open_first() {
+fn the_peer_has_priority_and_its_open_is_first() {
     let mut lab = two();
     lab.open(THEIRS, &peer_open(HIGH));
     let done = lab.open(0, &peer_open(HIGH));
@@ -102,7 +103,7 @@ fn the_peer_prevails_its_open_first() {
 }
 
 #[test]
-fn the_peer_prevails_and_closes_ours_after_it_was_confirmed() {
+fn the_peer_has_priority_and_closes_our_confirmed_connection() {
     let mut lab = two();
     lab.open(0, &peer_open(HIGH));
     assert_eq!(
@@ -110,7 +111,11 @@ fn the_peer_prevails_and_closes_ours_after_it_was_confirmed() {
         [Effect::Keepalive(THEIRS)],
         "both stay"
     );
-    assert_eq!(lab.bytes(0, &collision()), [Effect::Close(0)], "quietly");
+    assert_eq!(
+        lab.bytes(0, &collision()),
+        [Effect::Close(0)],
+        "without a NOTIFICATION"
+    );
     assert!(is_up_on(&lab.keepalive(THEIRS), THEIRS));
     assert_eq!(lab.session.stats().collisions, 1);
     assert_eq!(lab.session.stats().last_received, None);
@@ -118,7 +123,7 @@ fn the_peer_prevails_and_closes_ours_after_it_was_confirmed() {
 }
 
 #[test]
-fn the_peer_prevails_but_has_established_ours() {
+fn the_peer_has_priority_but_has_established_our_connection() {
     let mut lab = two();
     lab.open(0, &peer_open(HIGH));
     lab.open(THEIRS, &peer_open(HIGH));
@@ -143,8 +148,8 @@ fn an_update_tells_what_the_peer_has_established() {
 }
 
 #[test]
-fn a_silent_peer_that_prevails_is_not_waited_for_long() {
-    // Its OPEN is known on both: its connection stays.
+fn a_silent_peer_with_priority_is_not_waited_for_long() {
+    // Its OPEN arrived on both: its connection stays.
     for confirmed in [false, true] {
         let mut lab = two();
         lab.open(0, &peer_open(HIGH));
@@ -158,7 +163,7 @@ fn a_silent_peer_that_prevails_is_not_waited_for_long() {
         loses(&done, 0);
         assert!(is_up_on(&lab.keepalive(THEIRS), THEIRS));
     }
-    // Its connection never got an OPEN: ours stays.
+    // Its connection never received an OPEN: ours stays.
     let mut lab = two();
     lab.open(0, &peer_open(HIGH));
     lab.keepalive(0);
@@ -175,7 +180,7 @@ fn a_silent_peer_that_prevails_is_not_waited_for_long() {
 fn new_connections_do_not_put_the_decision_off() {
     let mut lab = two();
     lab.open(0, &peer_open(HIGH));
-    lab.open(THEIRS, &peer_open(HIGH)); // from here on a second
+    lab.open(THEIRS, &peer_open(HIGH)); // from now on a second connection
     lab.wait(Duration::from_millis(900));
     let (conn, _) = lab.incoming();
     lab.open(conn, &peer_open(HIGH));
@@ -253,12 +258,12 @@ fn a_bad_open_on_one_connection_leaves_the_other() {
     assert!(is_up_on(&lab.keepalive(0), 0));
 }
 
-// Two of us, in every order.
+// Two sessions, in every order.
 
-/// What travels in one direction of a connection.
+/// An item in flight in one direction of a connection.
 #[derive(Debug)]
 enum Item {
-    /// The connection is there: at its opener by the handshake, at the other side by accept.
+    /// The connection is established: at its opener by the handshake, at the other side by accept.
     There,
     Bytes(Bytes),
     End,
@@ -270,7 +275,7 @@ struct Side {
     ups: usize,
 }
 
-/// Two sessions, a connection from each, and four directions in which messages keep their order.
+/// Two sessions, a connection opened by each, and four directions that preserve order.
 struct Duel {
     now: Instant,
     sides: [Side; 2],
@@ -335,7 +340,7 @@ impl Duel {
         at.checker.check_settled(&at.session);
     }
 
-    /// The directions in which something waits.
+    /// The directions with items in flight.
     fn choices(&self) -> Vec<(usize, usize)> {
         let all = [(0, 0), (0, 1), (1, 0), (1, 1)];
         all.into_iter()
@@ -350,7 +355,7 @@ impl Duel {
         let conn = ConnId(if opener == towards { 0 } else { INCOMING });
         let known = self.sides[towards].checker.open.contains_key(&conn);
         match item {
-            Item::There if opener == towards && !known => {} // given up before it was there
+            Item::There if opener == towards && !known => {} // closed before it was established
             Item::There => self.input(
                 towards,
                 Input::Connected {
@@ -368,7 +373,7 @@ impl Duel {
     }
 }
 
-/// All that decides what can happen from here.
+/// The complete state that decides what can happen next.
 fn fingerprint(duel: &Duel) -> u64 {
     let mut hasher = DefaultHasher::new();
     for side in &duel.sides {
@@ -378,7 +383,7 @@ fn fingerprint(duel: &Duel) -> u64 {
     hasher.finish()
 }
 
-/// Nothing is under way any more: both are established on the same connection, and never were on another one.
+/// Nothing is in flight any more: both are established on the same connection, and never were on another one.
 fn check_end(duel: &Duel, path: &[(usize, usize)]) {
     let on = duel.sides.each_ref().map(|side| {
         assert_eq!(side.session.state(), State::Established, "{path:?}");
@@ -401,7 +406,7 @@ fn in_every_order_of_delivery_one_connection_survives() {
                 duel.deliver(*step);
             }
             if !seen.insert(fingerprint(&duel)) {
-                continue; // reached in another order, and followed from there
+                continue; // reached in another order and continued from there
             }
             let choices = duel.choices();
             if choices.is_empty() {

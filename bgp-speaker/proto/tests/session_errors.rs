@@ -1,4 +1,4 @@
-//! What a session answers to faults of the peer: NOTIFICATION code, subcode and data, to the octet, in each state.
+//! The session's answer to errors of the peer: NOTIFICATION code, subcode and data, in each state.
 #![cfg(test)]
 
 mod session_util;
@@ -30,7 +30,7 @@ fn open_errors_have_their_code_subcode_and_data() {
         ..peer_open(LOW)
     };
     let zero_as = change(20, &[0, 0]);
-    let no_family = [2, 6, 1, 4, 0, 1, 0, 2]; // IPv4 multicast alone
+    let no_family = [2, 6, 1, 4, 0, 1, 0, 2]; // IPv4 multicast only
     let ours = vec![1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1];
     let cases: Vec<(&str, Vec<u8>, u8, Vec<u8>)> = vec![
         ("version 3", change(19, &[3]), 1, vec![0, 4]),
@@ -209,7 +209,7 @@ fn an_update_error_ends_the_session_after_the_routes_before_it() {
 }
 
 #[test]
-fn what_follows_an_error_is_thrown_away() {
+fn input_after_an_error_is_discarded() {
     let mut lab = Lab::established(config());
     let mut buf = bytes::BytesMut::from(&[raw(9, &[]), withdrawals(5), end_of_rib()].concat()[..]);
     let conn = bgp_proto::session::ConnId(0);

@@ -1,4 +1,5 @@
-//! Graceful restart as the session sees it (RFC 4724, RFC 8538): what outlives a connection, and what replaces it.
+//! Graceful restart in the session (RFC 4724, RFC 8538): what is retained when a connection ends, and which
+//! connection replaces it.
 #![cfg(test)]
 
 mod session_util;
@@ -61,21 +62,21 @@ fn routes_outlive_a_connection_where_both_agreed() {
         assert_eq!(lab.checker.retained, expected);
         let mut lab = graceful(survives);
         lab.bytes(0, &shutdown.clone().into_hard_reset().encode());
-        assert_eq!(lab.checker.retained, dropped, "a Hard Reset means it");
+        assert_eq!(lab.checker.retained, dropped, "a Hard Reset ends the routes too");
         let mut lab = graceful(survives);
         let done = lab.stop(cease::ADMIN_SHUTDOWN, "");
-        let told = if survives {
+        let notified = if survives {
             (6, 9, vec![6, 2])
         } else {
             (6, 2, vec![])
         };
-        assert_eq!(refusal(&done), told);
-        assert_eq!(lab.checker.retained, dropped, "our own will");
+        assert_eq!(refusal(&done), notified);
+        assert_eq!(lab.checker.retained, dropped, "an operator command");
     }
 }
 
 #[test]
-fn nothing_is_kept_without_time_or_by_our_own_leave() {
+fn nothing_is_retained_without_restart_time_or_when_we_leave() {
     let none = Some((FamilySet::EMPTY, Duration::ZERO));
     let mut lab = graceful(true);
     lab.input(Input::Abandon);
@@ -112,12 +113,13 @@ fn a_new_connection_replaces_a_dead_one_after_graceful_restart() {
         &done[1],
         Effect::Down(true, DownReason::Closed(Some(_)))
     ));
-    assert_eq!(notifications(&done), [], "the dead need no NOTIFICATION");
+    assert_eq!(notifications(&done), [], "a dead connection gets no NOTIFICATION");
     assert_eq!(lab.checker.retained.unwrap().1, Duration::from_secs(77));
     assert!(is_up(&done));
 }
 
-/// A session of graceful restart that has been up for long, and what shows that nothing happened to it.
+/// A session with graceful restart that has been established for a long time, and a check that it was not
+/// disturbed.
 struct Settled {
     lab: Lab,
     before: (Option<DownReason>, u64, Option<std::time::Instant>),
@@ -153,7 +155,7 @@ impl Settled {
     }
 }
 
-/// A name, what comes on the new connection, the code and subcode of the answer.
+/// A name, the input on the new connection, and code and subcode of the answer.
 type Case = (&'static str, Vec<u8>, Option<(u8, u8)>);
 
 #[test]
@@ -186,7 +188,7 @@ fn only_a_good_open_of_the_same_peer_disturbs_an_established_session() {
             None,
         ),
         (
-            "an OPEN, given up at once",
+            "an OPEN, but the connection was closed",
             [good.encode(), Notification::cease(cease::COLLISION).encode()].concat(),
             None,
         ),
@@ -210,7 +212,7 @@ fn only_a_good_open_of_the_same_peer_disturbs_an_established_session() {
         let expected: Vec<(u64, u8, u8)> = answer.iter().map(|(code, sub)| (conn, *code, *sub)).collect();
         assert_eq!(decoded_ops, expected, "{name}");
         assert!(all.contains(&Effect::Close(conn)), "{name}: {all:?}");
-        // Nor when the peer just closes it.
+        // Nor if the peer just closes the connection.
         let (conn, _) = settled.lab.incoming();
         let done = settled.lab.closed(conn, Some("reset"));
         settled.is_undisturbed(&done);
@@ -241,7 +243,7 @@ fn a_connection_beside_the_established_one_takes_over_when_that_breaks() {
     assert_eq!(lab.state(), State::OpenSent);
     lab.open(conn, &restarting(true).1);
     assert!(is_up(&lab.keepalive(conn)));
-    // A Cease that settles a collision ends the established session all the same when it comes on it.
+    // A Cease that resolves a collision ends the established session if it arrives on that connection.
     let mut lab = Settled::new().lab;
     let (conn, _) = lab.incoming();
     let done = lab.bytes(0, &Notification::cease(cease::COLLISION).encode());
@@ -297,12 +299,13 @@ fn an_established_session_is_kept() {
     ));
 }
 
-/// The end of a restart that goes on.
+/// The end of a restart in progress.
 fn soon() -> Option<Instant> {
     Some(Instant::now() + Duration::from_secs(3600))
 }
 
-/// R, and F of each family in graceful restart and in its long-lived form (RFC 4724 §3, RFC 9494 §3.1).
+/// The R bit, and the F bit of each family in graceful restart and in long-lived graceful restart (RFC 4724
+/// §3, RFC 9494 §3.1).
 fn bits(done: &[Effect]) -> (bool, Vec<bool>) {
     let open = done.iter().find_map(|did| match did {
         Effect::Open(_, open) => Some(open),
@@ -316,7 +319,7 @@ fn bits(done: &[Effect]) -> (bool, Vec<bool>) {
 }
 
 #[test]
-fn the_first_open_says_what_is_true_of_the_start() {
+fn the_first_open_has_the_forwarding_state_of_the_start() {
     let long = |family| LongLivedFamily {
         family,
         forwarding: true,
@@ -346,13 +349,13 @@ fn the_first_open_says_what_is_true_of_the_start() {
         assert_eq!(again(&mut lab, &mut conn), (restarting, vec![preserved; 4]));
         lab.open(conn, &peer_open(LOW));
         assert!(is_up(&lab.keepalive(conn)));
-        // The routes were in the kernel all the time since.
+        // The routes were in the kernel all the time.
         assert_eq!(again(&mut lab, &mut conn), (false, vec![true; 4]));
     }
 }
 
 #[test]
-fn a_session_that_begins_long_after_the_start_does_not_say_that_we_restart() {
+fn a_session_long_after_the_start_has_no_restart_bit() {
     let mut lab = Lab::new(SessionConfig {
         graceful_restart: Some(120),
         restarting_until: soon(),
@@ -373,7 +376,7 @@ fn a_session_that_begins_long_after_the_start_does_not_say_that_we_restart() {
 }
 
 #[test]
-fn only_the_first_open_says_that_we_restarted() {
+fn only_the_first_open_has_the_restart_bit() {
     let decoded_ops = |done: &[Effect]| match &done[0] {
         Effect::Open(_, open) => open.graceful_restart().unwrap().restarting,
         other => panic!("{other:?}"),
@@ -393,9 +396,9 @@ fn only_the_first_open_says_that_we_restarted() {
     assert!(!decoded_ops(&lab.connected(1)));
 }
 
-// What both must have said
+// What both ends must have announced
 
-/// What is retained when the connection breaks, where each side has this graceful restart.
+/// What is retained when the connection breaks, with these graceful restart capabilities on each side.
 fn kept_after_break(ours: Option<GracefulRestart>, theirs: GracefulRestart) -> FamilySet {
     let mut open = peer_open(LOW);
     open.capabilities.push(Capability::GracefulRestart(theirs));
@@ -488,7 +491,7 @@ fn the_configuration_offers_what_it_says() {
 }
 
 #[test]
-fn only_the_first_session_of_a_process_says_that_it_restarted() {
+fn only_the_first_session_of_a_process_has_the_restart_bit() {
     let ours = SessionConfig {
         graceful_restart: Some(30),
         restarting_until: soon(),
@@ -517,10 +520,10 @@ fn only_the_first_session_of_a_process_says_that_it_restarted() {
     assert!(!decoded_ops(Session::new(ours, 1).as_replacement()));
 }
 
-/// What is kept: families, until when, and then how long.
+/// What is retained: the families, the restart time, then the long-lived stale time.
 type Kept = (FamilySet, Duration, Vec<(Family, Duration)>);
 
-/// A lab with long-lived graceful restart on both sides, the peer for IPv6 alone.
+/// A lab with long-lived graceful restart on both sides; the peer for IPv6 only.
 fn long_lived(restart_time: u16) -> Vec<Kept> {
     let item = |family, stale_time| LongLivedFamily {
         family,
@@ -578,6 +581,6 @@ fn long_lived_routes_stay_for_the_peers_time() {
     let longer = vec![(Family::Ipv6, Duration::from_secs(900))];
     let both = FamilySet::ALL;
     assert_eq!(long_lived(60), [(both, Duration::from_secs(60), longer.clone())]);
-    // RFC 9494 §4.2: a restart time of zero only means that they are long-lived at once.
+    // RFC 9494 §4.2: with a restart time of zero the routes are long-lived stale at once.
     assert_eq!(long_lived(0), [(both, Duration::ZERO, longer)]);
 }

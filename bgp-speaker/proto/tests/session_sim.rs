@@ -1,7 +1,7 @@
-//! Two sessions on a simulated wire with delays, cuts, black holes, restarts and garbage, in virtual time.
+//! Two sessions on a simulated network with delays, cuts, packet loss, restarts and garbage, in virtual time.
 //!
-//! Whatever happens, and once it has stopped: both are established on the same connection, if both shall be; a peer
-//! that is not heard for the hold time is down; no shell is asked for nonsense; time always moves on.
+//! Checked: when the disturbances end, both are established on the same connection if both are enabled; a
+//! session ends if nothing is received for the hold time; every output is legal; time always advances.
 #![cfg(test)]
 
 mod session_util;
@@ -18,7 +18,7 @@ use session_util::{Checker, INCOMING, config, end_of_rib, id};
 
 #[derive(Clone, Debug)]
 enum Item {
-    /// The connection is there, at the opener or at the other side.
+    /// The connection is established, at the opener or at the other side.
     There,
     Refused,
     Bytes(Bytes),
@@ -26,15 +26,15 @@ enum Item {
     End,
 }
 
-/// One TCP connection.
+/// A TCP connection.
 #[derive(Debug)]
 struct Tcp {
     opener: usize,
-    /// Its number at each side, while that side has it.
+    /// Its id at each side, while that side has it.
     ids: [Option<ConnId>; 2],
-    /// Nothing arrives any more, and nobody is told.
+    /// Nothing is delivered any more, without an error.
     black: bool,
-    /// Last arrival in each direction: order is kept.
+    /// Time of the last arrival in each direction: order is preserved.
     last: [Instant; 2],
     unread: [BytesMut; 2],
 }
@@ -45,7 +45,7 @@ struct Side {
     checker: Checker,
     enabled: bool,
     next_incoming: u64,
-    heard: Instant,
+    last_received: Instant,
     ups: u32,
     up_since: Option<Instant>,
 }
@@ -53,11 +53,11 @@ struct Side {
 struct World {
     now: Instant,
     random: u64,
-    /// One-way delay, from and to, in microseconds.
+    /// Range of the one-way delay in microseconds.
     delay: (u64, u64),
-    /// No answer to calls.
+    /// Connection attempts are lost.
     deaf: [bool; 2],
-    /// Until then everything is late and new connections are lost.
+    /// Until then everything is delayed and new connections are lost.
     parted: Instant,
     sides: [Side; 2],
     tcp: Vec<Tcp>,
@@ -78,7 +78,7 @@ impl World {
                 checker: Checker::default(),
                 enabled: false,
                 next_incoming: INCOMING,
-                heard: now,
+                last_received: now,
                 ups: 0,
                 up_since: None,
             }
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// Says whether something was written on the established connection.
+    /// Returns whether something was written on the established connection.
     fn run_output(&mut self, side: usize, output: Output) -> bool {
         match output {
             Output::Connect(conn) => self.connect(side, conn),
@@ -169,7 +169,7 @@ impl World {
             Output::Up { conn, .. } => {
                 let now = self.now;
                 let at = &mut self.sides[side];
-                (at.ups, at.up_since, at.heard) = (at.ups + 1, Some(now), now);
+                (at.ups, at.up_since, at.last_received) = (at.ups + 1, Some(now), now);
                 if let Some(tcp) = self.find(side, conn) {
                     self.post(tcp, 1 - side, Item::Bytes(end_of_rib())); // as an engine would
                 }
@@ -202,10 +202,10 @@ impl World {
         }
     }
 
-    /// The next thing that happens, up to `end`.
+    /// Processes the next item, up to `end`.
     fn step(&mut self, end: Instant) -> bool {
         self.steps += 1;
-        assert!(self.steps < 500_000, "running in circles");
+        assert!(self.steps < 500_000, "endless loop");
         let timers = self.sides.each_ref().map(|side| side.session.poll_timeout());
         let timer = timers.into_iter().flatten().min();
         let arrival = self.arrivals.keys().next().map(|(at, _)| *at);
@@ -229,7 +229,7 @@ impl World {
         true
     }
 
-    /// Who is not heard for the hold time is down.
+    /// A session ends if nothing is received for the hold time.
     fn check_hold(&self) {
         for side in &self.sides {
             let Some(agreed) = side.session.negotiated() else {
@@ -237,7 +237,7 @@ impl World {
             };
             let hold = Duration::from_secs(agreed.hold_time.seconds().into());
             assert!(
-                hold.is_zero() || self.now - side.heard <= hold,
+                hold.is_zero() || self.now - side.last_received <= hold,
                 "the hold timer did not fire"
             );
         }
@@ -278,10 +278,10 @@ impl World {
     fn read(&mut self, tcp: usize, to: usize, bytes: &[u8]) {
         let Some(conn) = self.tcp[tcp].ids[to] else { return };
         if self.sides[to].checker.up == Some(conn) {
-            self.sides[to].heard = self.now;
+            self.sides[to].last_received = self.now;
         }
         let mut buf = std::mem::take(&mut self.tcp[tcp].unread[to]);
-        // In two reads, now and then.
+        // Sometimes in two reads.
         let cut = if self.random(4) == 0 { bytes.len() / 2 } else { 0 };
         for part in [&bytes[..cut], &bytes[cut..]] {
             buf.extend_from_slice(part);
@@ -289,7 +289,7 @@ impl World {
                 self.input(to, Input::Received { conn, buf: &mut buf });
             }
         }
-        assert!(buf.len() < 65_536, "whole messages are taken out");
+        assert!(buf.len() < 65_536, "complete messages are removed");
         self.tcp[tcp].unread[to] = buf;
     }
 
@@ -298,7 +298,7 @@ impl World {
         while self.step(end) {}
     }
 
-    /// Until both are established; how long it took.
+    /// Runs until both are established; returns how long it took.
     fn until_up(&mut self, at_most: Duration) -> Duration {
         let begin = self.now;
         while !self
@@ -311,7 +311,7 @@ impl World {
         self.now - begin
     }
 
-    /// Every connection is reset.
+    /// All connections are reset.
     fn cut(&mut self) {
         for tcp in 0..self.tcp.len() {
             for side in [0, 1] {
@@ -324,7 +324,7 @@ impl World {
         self.tcp.iter_mut().for_each(|tcp| tcp.black = true);
     }
 
-    /// The process is gone; the kernel closes its connections.
+    /// The process ends; the kernel closes its connections.
     fn kill(&mut self, side: usize) {
         for tcp in 0..self.tcp.len() {
             if self.tcp[tcp].ids[side].take().is_some() {
@@ -345,7 +345,7 @@ impl World {
         }
     }
 
-    /// Bytes that no session sent, in the middle of a connection.
+    /// Octets that no session sent, inside a connection.
     fn inject(&mut self, to: usize, bytes: &[u8]) {
         if let Some(tcp) = self.tcp.iter().rposition(|tcp| tcp.ids[to].is_some()) {
             self.read(tcp, to, bytes);
@@ -417,7 +417,7 @@ impl World {
                 self.pass(Duration::from_millis(u64::from(*millis)));
                 self.revive(*side);
             }
-            // Without a hold timer nobody notices a black hole.
+            // Without a hold timer a black hole is not noticed.
             Act::BlackHole if !hold_zero => self.black_hole(),
             Act::Cut | Act::BlackHole => self.cut(),
             Act::Part(millis) => self.parted = self.now + Duration::from_millis(u64::from(*millis)),
@@ -473,7 +473,7 @@ proptest! {
         for act in &acts {
             world.act(act, holds.contains(&0));
         }
-        // 4 minutes for half-open connections, then the longest retry, and time for luck.
+        // 4 minutes for half-open connections, then the longest retry interval, and a margin.
         world.pass(Duration::from_secs(900));
         world.check_end();
     }
@@ -496,7 +496,7 @@ proptest! {
         prop_assert!(buf.len() <= 4096);
     }
 
-    /// Well framed, so that the garbage gets deeper.
+    /// Well-formed headers, so that the garbage reaches the decoders.
     #[test]
     fn any_messages_in_any_state(
         messages in proptest::collection::vec((0..7u8, proptest::collection::vec(any::<u8>(), 0..60)), 1..20),
@@ -533,7 +533,7 @@ fn a_restarted_peer_is_back_at_once() {
             world.pass(Duration::from_millis(down));
             world.revive(1);
             let time = world.until_up(Duration::from_secs(1));
-            // Whoever calls is quick; who only waits is called after a pause about as long as it was away.
+            // A side that connects is fast; a passive side waits for a pause about as long as its absence.
             let limit = if passive == Some(1) { 500 } else { 20 };
             assert!(
                 time < Duration::from_millis(limit),
@@ -563,7 +563,7 @@ fn both_start_at_once() {
 }
 
 #[test]
-fn a_cut_heals_without_a_storm() {
+fn sessions_return_after_a_cut_without_a_storm() {
     for seed in 0..100 {
         let mut world = World::new(configs([1, 2], [9, 9], None, false), seed, (100, 2000));
         world.start(0);

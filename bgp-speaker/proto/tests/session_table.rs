@@ -1,5 +1,5 @@
-//! Every (state, event) pair of RFC 4271 §8 has an answer: the next state by table, and no pair, however odd, that
-//! makes the session panic, say what a shell cannot do, or run in circles.
+//! Every pair of state and event of RFC 4271 §8: the next state by table. No pair causes a panic, an illegal
+//! output or an endless loop.
 #![cfg(test)]
 
 mod session_util;
@@ -28,10 +28,10 @@ fn cease(subcode: u8) -> Bytes {
     Notification::cease(subcode).encode()
 }
 
-/// The name of a state, the connection that is furthest in it, and how to get there.
+/// The name of a state, its furthest connection, and how to reach it.
 type Begin = (&'static str, u64, fn() -> Lab);
 
-/// Sessions in each state: the six of the RFC first.
+/// Sessions in each state; the six states of the RFC first.
 fn labs() -> Vec<Begin> {
     fn active() -> Lab {
         let mut lab = Lab::new(config());
@@ -129,7 +129,7 @@ fn labs() -> Vec<Begin> {
     ]
 }
 
-/// An event, for a session whose furthest connection is given.
+/// An event for a session with this furthest connection.
 type Event = fn(&mut Lab, u64) -> Vec<Effect>;
 
 fn bytes_to(lab: &mut Lab, conn: u64, bytes: &[u8]) -> Vec<Effect> {
@@ -140,7 +140,7 @@ fn bytes_to(lab: &mut Lab, conn: u64, bytes: &[u8]) -> Vec<Effect> {
     })
 }
 
-/// RFC 4271 §8.1 by number, and ours.
+/// The events of RFC 4271 §8.1 by number, and our additional ones.
 fn events() -> Vec<(&'static str, Event)> {
     vec![
         ("1 start", |lab, _| lab.begin()),
@@ -247,7 +247,7 @@ fn events() -> Vec<(&'static str, Event)> {
 fn the_table() {
     use State::{Active, Connect, Established, Idle, OpenConfirm, OpenSent};
     let header = [Idle, Connect, Active, OpenSent, OpenConfirm, Established];
-    // What becomes of each state, and the NOTIFICATION that is sent from it.
+    // The next state of each state, and the NOTIFICATION that is sent.
     type Row = (&'static str, [(State, Option<(u8, u8)>); 6]);
     const NO: Option<(u8, u8)> = None;
     let stays = header.map(|state| (state, NO));
@@ -286,7 +286,7 @@ fn the_table() {
         ("tick", stays),
         (
             "all timers at once",
-            // Active: connects. The others end by their hold timer, and begin anew later.
+            // Active: connects. The others end by their hold timer and start again later.
             [
                 (Idle, NO),
                 (Active, NO),
@@ -368,9 +368,9 @@ fn the_table() {
             let mut lab = begin();
             let done = event(&mut lab, *conn);
             assert_eq!(lab.state(), next, "{name} in {state}: {done:?}");
-            let told: Vec<(u8, u8)> = notifications(&done).iter().map(|n| (n.1, n.2)).collect();
+            let notified: Vec<(u8, u8)> = notifications(&done).iter().map(|n| (n.1, n.2)).collect();
             assert_eq!(
-                told,
+                notified,
                 sent.into_iter().collect::<Vec<_>>(),
                 "{name} in {state}: {done:?}"
             );
@@ -378,7 +378,7 @@ fn the_table() {
     }
 }
 
-/// `Lab` checks what is said and that time moves on; here it is given everything, three events deep.
+/// `Lab` checks the outputs and that time advances; here it gets every event, three events deep.
 #[test]
 fn every_event_in_every_state_three_deep() {
     let (labs, events) = (labs(), events());
@@ -399,8 +399,8 @@ fn every_event_in_every_state_three_deep() {
     assert!(count > 500_000, "{count}");
 }
 
-/// After any three events, time alone leads a started session to an attempt or to waiting for the peer, and the
-/// peer's next connection gets through.
+/// After any three events, a started session with only timers connects again or waits for the peer, and the
+/// peer's next connection succeeds.
 #[test]
 fn from_every_state_a_good_peer_gets_through() {
     let (labs, events) = (labs(), events());
@@ -415,7 +415,7 @@ fn from_every_state_a_good_peer_gets_through() {
                 }
                 lab.pass(Duration::from_secs(300));
                 if lab.state() == State::Established {
-                    continue; // hold timer zero is not among these: it lives
+                    continue; // a session with hold time zero stays up
                 }
                 let fresh = INCOMING + 5000;
                 lab.connected(fresh);

@@ -1,4 +1,4 @@
-//! The timers of a session, to the instant, and how it tries again after a failure.
+//! The timers of a session, exact to the instant, and retries after a failure.
 #![cfg(test)]
 
 mod session_util;
@@ -63,7 +63,7 @@ fn what_waits_to_be_read_counts_too() {
     assert_eq!(
         refusal(&lab.tick()),
         (4, 0, vec![]),
-        "before that it is no excuse"
+        "before that it has no effect"
     );
 }
 
@@ -76,7 +76,7 @@ fn a_refresh_does_not_restart_the_hold_timer() {
     assert_eq!(refusal(&lab.tick()), (4, 0, vec![]));
 }
 
-/// Who connects to us has the first word soon, or makes room for others.
+/// An incoming connection must send its OPEN soon, or makes way for others.
 #[test]
 fn a_silent_incoming_connection_ends_soon() {
     for partial in [&[][..], &[0xFF; 18]] {
@@ -89,7 +89,11 @@ fn a_silent_incoming_connection_ends_soon() {
         assert_eq!(lab.timeout(), Duration::from_secs(15));
         lab.wait(Duration::from_secs(14));
         assert_eq!(lab.bytes(conn, partial), []);
-        assert_eq!(lab.timeout(), SECOND, "octets that are no OPEN gain no time");
+        assert_eq!(
+            lab.timeout(),
+            SECOND,
+            "octets other than an OPEN do not extend the time"
+        );
         lab.wait(SECOND);
         assert_eq!(refusal(&lab.tick()), (4, 0, vec![]));
         assert_eq!(lab.state(), State::Active);
@@ -151,7 +155,7 @@ fn keepalives_at_a_third_of_the_hold_time_less_jitter() {
 }
 
 #[test]
-fn what_we_write_spares_a_keepalive() {
+fn a_written_message_replaces_a_keepalive() {
     let mut lab = Lab::established(config());
     for _ in 0..100 {
         lab.wait(Duration::from_secs(20));
@@ -177,7 +181,7 @@ fn hold_time_zero_means_no_timers() {
         assert_eq!(
             lab.timeout(),
             Duration::from_secs(240),
-            "a half-open one does not stay for ever"
+            "a half-open connection is closed"
         );
         lab.keepalive(0);
         assert_eq!(lab.session.poll_timeout(), None);
@@ -211,7 +215,7 @@ fn the_send_hold_timer() {
         lab.wait(Duration::from_secs(5));
         lab.input(Input::Wrote);
         let written = lab.now;
-        // The peer lives but reads nothing: nothing of what we queue is written.
+        // The peer sends but reads nothing: none of our messages is written.
         loop {
             let step = lab.timeout().min(Duration::from_secs(20));
             lab.wait(step);
@@ -251,7 +255,7 @@ fn an_attempt_that_gets_no_answer() {
     assert_eq!(lab.tick(), [Effect::Connect(1), Effect::State(State::Connect)]);
 }
 
-// Failing and trying again
+// Failures and retries
 
 #[test]
 fn any_connect_retry_time_works() {
@@ -260,7 +264,7 @@ fn any_connect_retry_time_works() {
             connect_retry,
             ..config()
         });
-        lab.begin(); // and `Lab` checks that time moves on
+        lab.begin(); // and `Lab` checks that time advances
         let done = lab.pass(Duration::from_secs(60));
         assert!(done.len() <= 2500, "{}", done.len());
         assert!(lab.timeout() <= Duration::from_secs(24 * 3600));
@@ -296,7 +300,7 @@ fn the_first_retry_is_fast_and_repeated_failures_wait() {
 }
 
 #[test]
-fn start_begins_anew() {
+fn start_resets_the_back_off() {
     let mut lab = Lab::new(config());
     lab.begin();
     for conn in 0..10 {
@@ -377,7 +381,7 @@ fn a_new_connection_of_the_peer_takes_the_place_of_an_unfinished_one() {
     }
 }
 
-/// The peer has its time to connect; whoever comes first, there is one connection.
+/// The peer has time to connect; whichever side is first, there is one connection.
 #[test]
 fn the_peer_may_connect_first() {
     let wait = Duration::from_millis(300);
@@ -393,5 +397,5 @@ fn the_peer_may_connect_first() {
     let mut lab = Lab::new(config());
     lab.input(Input::StartAfter(wait));
     let done = lab.pass(wait);
-    assert_eq!(connects(&done).len(), 1, "it did not come: {done:?}");
+    assert_eq!(connects(&done).len(), 1, "no output of this kind: {done:?}");
 }

@@ -169,7 +169,7 @@ mod tests {
 
     /// Many more waiting mailboxes than permits, each of which also does other things while it waits.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn everybody_gets_through_a_full_channel() {
+    async fn every_task_gets_through_a_full_channel() {
         const CAPACITY: usize = 16;
         const MAILBOXES: u32 = 400;
         const MESSAGES: u32 = 3;
@@ -206,7 +206,7 @@ mod tests {
 
     /// A permit granted to a mailbox is used for its last messages, or returned.
     #[tokio::test]
-    async fn the_last_message_needs_no_second_place() {
+    async fn the_last_message_needs_no_second_permit() {
         let (engine, mut inbox) = mpsc::channel(1);
         let mut mailbox = Mailbox::new(engine.clone());
         engine.try_send(message(0)).unwrap();
@@ -219,7 +219,7 @@ mod tests {
         for expected in 1..=2 {
             let got = tokio::time::timeout(Duration::from_secs(30), inbox.recv()).await;
             assert!(matches!(
-                got.expect("no place is kept for nothing"),
+                got.expect("no permit is kept without need"),
                 Some(ToEngine::Input(Input::Remove(PeerId(peer)))) if peer == expected
             ));
         }
@@ -228,7 +228,7 @@ mod tests {
 
     /// The position in the queue survives other events; it is given up when no permit is wanted any more.
     #[tokio::test]
-    async fn a_place_is_kept_while_it_is_wanted_and_no_longer() {
+    async fn a_permit_is_kept_while_it_is_wanted_and_no_longer() {
         let (engine, mut inbox) = mpsc::channel(1);
         let (mut first, mut second) = (Mailbox::new(engine.clone()), Mailbox::new(engine.clone()));
         engine.try_send(message(0)).unwrap();
@@ -240,17 +240,17 @@ mod tests {
         inbox.recv().await.unwrap();
         assert!(
             tokio::time::timeout(soon, second.ready(true)).await.is_err(),
-            "the first one asked before"
+            "the first one waited longer"
         );
         assert!(tokio::time::timeout(soon, first.ready(false)).await.is_err());
         assert!(
             matches!(second.ready(true).await, Ready::Permit(_)),
-            "the first one wants it no more"
+            "the first one no longer waits"
         );
     }
 
     #[tokio::test]
-    async fn room_is_kept_in_line_and_used() {
+    async fn a_permit_is_kept_and_used() {
         let (engine, mut inbox) = mpsc::channel(1);
         let mut first = Mailbox::new(engine.clone());
         let mut second = Mailbox::new(engine.clone());
@@ -267,7 +267,7 @@ mod tests {
         inbox.recv().await.unwrap();
         assert!(
             tokio::time::timeout(soon, second.permit()).await.is_err(),
-            "it is the first one's"
+            "it belongs to the first session"
         );
         let permit = first.permit().await.unwrap();
         first.send_with_permit(permit, || None);

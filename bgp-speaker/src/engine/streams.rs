@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_held_is_merged_and_stays_in_order() {
+    async fn the_backlog_is_merged_and_stays_in_order() {
         let (events, mut datapath) = mpsc::channel(1);
         let mut stream = DatapathStream::new(events);
         let routes = |changes| DatapathEvent::Routes { changes, more: true };
@@ -227,9 +227,9 @@ mod tests {
         );
     }
 
-    /// The receiver is gone: no backlog is kept, and nobody waits.
+    /// The receiver was dropped: there is no backlog and no waiting.
     #[tokio::test]
-    async fn a_receiver_that_is_gone_holds_up_nothing() {
+    async fn a_closed_receiver_delays_nothing() {
         let (events, agent) = mpsc::channel(1);
         let mut lifecycle = LifecycleStream::new(events);
         let (events, kernel) = mpsc::channel(1);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_agent_that_is_behind_learns_the_present_state() {
+    async fn a_slow_agent_gets_the_latest_state() {
         let (events, mut agent) = mpsc::channel(1);
         let mut stream = LifecycleStream::new(events);
         let down = |peer, why: &str| Event::PeerDown {

@@ -229,7 +229,7 @@ impl EngineTask {
             PutOutcome::Queued => {}
             PutOutcome::OverCredit => {
                 tracing::error!(
-                    event = "credit-exceeded",
+                    event = "credit_exceeded",
                     peer = session.peer.0,
                     "more unwritten chunks than the credit allows; resetting the session: this is a bug, please report it"
                 );

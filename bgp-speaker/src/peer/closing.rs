@@ -108,7 +108,7 @@ mod tests {
             remote.read_exact(&mut all).await.map(|_| all)
         });
         closing.add(session, true);
-        let all = reader.await.unwrap().expect("all of it arrives");
+        let all = reader.await.unwrap().expect("everything arrives");
         assert!(all.iter().all(|octet| *octet == 7));
         // The others deliver as much as the socket accepts.
         let mut octets = [0; 100];

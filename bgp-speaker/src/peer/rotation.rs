@@ -101,16 +101,13 @@ impl Rotation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Ttl;
 
     fn transport(password: Option<&str>, next: Option<&str>) -> Transport {
         let key = |text: Option<&str>| text.map(|text| Password::new(text.as_bytes()).unwrap());
         Transport {
-            remote: ([192, 0, 2, 1], 179).into(),
-            local: None,
-            ttl: Ttl::Default,
             password: key(password),
             next_password: key(next),
+            ..Transport::new(([192, 0, 2, 1], 179).into())
         }
     }
 
@@ -145,7 +142,7 @@ mod tests {
         assert_eq!(rotation.due(&transport(Some("a"), None), start), None);
         assert!(
             !rotation.check(start + 100 * CHECK_INTERVAL, Some(9)),
-            "there is one key alone"
+            "there is only one key"
         );
         assert_eq!(rotation.due(&both, start), Some(start + CHECK_INTERVAL));
         let mut now = start;

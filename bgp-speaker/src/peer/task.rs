@@ -212,7 +212,7 @@ impl PeerTask {
             if self.up.is_some() {
                 let next = key == KeyInUse::Next;
                 tracing::info!(
-                    event = "md5-key-switched", peer = %self.spec.name, next,
+                    event = "md5_key_switched", peer = %self.spec.name, next,
                     "the peer does not acknowledge segments; trying the other TCP MD5 key"
                 );
             }
@@ -390,7 +390,7 @@ impl PeerTask {
     }
 
     fn on_state(&self, state: State) {
-        tracing::debug!(event = "session-state", peer = %self.spec.name, ?state, "session state changed");
+        tracing::debug!(event = "session_state", peer = %self.spec.name, ?state, "session state changed");
         if matches!(state, State::OpenConfirm | State::Established) {
             self.history.progress.set_opened();
         }
@@ -419,7 +419,7 @@ impl PeerTask {
         self.history.sessions = id.epoch;
         self.history.failure = None;
         let remote = up.ends.1;
-        tracing::info!(event = "session-up", peer = %self.spec.name, address = %remote.ip(), %asn, "session established");
+        tracing::info!(event = "session_up", peer = %self.spec.name, address = %remote.ip(), %asn, "session established");
         self.mailbox.push(up.up());
         self.mailbox.push(ToEngine::Report(Event::PeerUp {
             peer: self.spec.id,
@@ -455,7 +455,7 @@ impl PeerTask {
         self.mailbox.push(ToEngine::Input(input));
         let retained: Vec<String> = retain.iter().map(|family| family.to_string()).collect();
         tracing::warn!(
-            event = "session-down", peer = %self.spec.name, %reason, retained = %retained.join(", "),
+            event = "session_down", peer = %self.spec.name, %reason, retained = %retained.join(", "),
             "session down"
         );
         let (peer, name) = (self.spec.id, self.spec.name.clone());
@@ -475,7 +475,7 @@ impl PeerTask {
         if self.history.failure.as_ref().is_some_and(same) {
             return;
         }
-        tracing::info!(event = "session-failed", peer = %self.spec.name, %reason, "the session does not come up; retrying");
+        tracing::info!(event = "session_failed", peer = %self.spec.name, %reason, "the session does not come up; retrying");
         self.history.failure = Some((reason, now));
     }
 
@@ -502,7 +502,7 @@ impl PeerTask {
         let room = usize::try_from(LOGGED_ISSUES.saturating_sub(logged)).unwrap_or(0);
         for issue in batch.issues.iter().take(room) {
             tracing::warn!(
-                event = "update-error", peer = %self.spec.name, error = %issue,
+                event = "update_error", peer = %self.spec.name, error = %issue,
                 "received a malformed UPDATE; the session continues"
             );
         }

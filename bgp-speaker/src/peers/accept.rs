@@ -24,7 +24,7 @@ pub(crate) async fn accept(listener: Arc<TcpListener>, peers: Peers) {
             Ok(accepted) => accepted,
             Err(error) => {
                 if failed.may_log(now()) {
-                    tracing::warn!(event = "accept-failed", %error, "cannot accept connections; retrying");
+                    tracing::warn!(event = "accept_failed", %error, "cannot accept connections; retrying");
                 }
                 tokio::time::sleep(RETRY_AFTER).await;
                 continue;
@@ -49,7 +49,7 @@ pub(crate) async fn accept(listener: Arc<TcpListener>, peers: Peers) {
 
 fn refuse(remote: SocketAddr, reason: &Refusal, log_limit: &mut LogLimit) {
     if log_limit.may_log(now()) {
-        tracing::warn!(event = "connection-refused", source = %remote.ip(), %reason, "connection refused");
+        tracing::warn!(event = "connection_refused", source = %remote.ip(), %reason, "connection refused");
     }
 }
 

@@ -47,8 +47,8 @@ impl Peers {
     pub(crate) async fn put_range(&self, range: RangeSpec) -> Result<(), Stopped> {
         let template = range.template.clone();
         for entry in self.registry.insert_range(range) {
-            let mut spec = template.clone();
-            (spec.id, spec.name) = (entry.spec.id, entry.spec.name);
+            let mut spec = template.clone().called(entry.spec.name);
+            spec.id = entry.spec.id;
             spec.transport.remote = entry.spec.transport.remote;
             self.change(spec).await?;
         }

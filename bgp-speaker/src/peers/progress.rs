@@ -63,7 +63,7 @@ mod tests {
     fn a_session_that_just_ended_counts() {
         let progress = Progress::default();
         let minute = Duration::from_secs(60);
-        assert!(!progress.was_up_within(now(), minute), "there was none");
+        assert!(!progress.was_up_within(now(), minute), "there was no session");
         progress.set_up(true);
         assert!(progress.was_up_within(now() + 60 * minute, minute));
         progress.set_up(false);

@@ -71,7 +71,7 @@ impl Key {
             },
             Err(error) => {
                 tracing::error!(
-                    event = "listener-key-failed",
+                    event = "listener_key_failed",
                     peer = %name,
                     %error,
                     "connections from this peer are refused: its TCP MD5 key is not set"
@@ -443,10 +443,9 @@ impl Registry {
         if entries.index.count_of_range(&name) >= limit {
             return Err(Refusal::RangeFull { range: name, limit });
         }
-        let mut template = spec.template;
         let addr = remote.ip().to_canonical();
+        let mut template = spec.template.called(format!("{name}-{addr}"));
         template.id = PeerId(FIRST_DYNAMIC_ID | entries.dynamic);
-        template.name = format!("{name}-{addr}");
         template.transport.remote = match remote {
             SocketAddr::V6(_) if addr.is_ipv6() => remote,
             _ => SocketAddr::new(addr, remote.port()),

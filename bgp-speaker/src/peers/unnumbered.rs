@@ -167,7 +167,7 @@ impl Discovery {
             match self.watch().await {
                 Ok(()) => return,
                 Err(error) => tracing::debug!(
-                    event = "discovery-failed", interface = %self.link.interface, %error,
+                    event = "discovery_failed", interface = %self.link.interface, %error,
                     "cannot discover the unnumbered peer; retrying"
                 ),
             }
@@ -223,7 +223,7 @@ impl Discovery {
         }
         self.since = now;
         tracing::info!(
-            event = "neighbor-found", peer = %self.link.template.name, address = %peer.ip(),
+            event = "neighbor_found", peer = %self.link.template.name, address = %peer.ip(),
             interface = %self.link.interface, "unnumbered peer found"
         );
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
@@ -239,7 +239,7 @@ impl Discovery {
         if !self.reported.is_some_and(recent) {
             self.reported = Some(now);
             tracing::warn!(
-                event = "second-router", peer = %self.link.template.name, interface = %self.link.interface,
+                event = "second_router", peer = %self.link.template.name, interface = %self.link.interface,
                 neighbor = %known.ip(), second = %second.ip(),
                 "two routers advertise on the link of an unnumbered peer; make the link point-to-point"
             );

@@ -1,4 +1,5 @@
-//! Sessions that bounce while the engine is busy, in an order that a seed chooses: after quiet every peer knows exactly what it should.
+//! Sessions that go down and up while the engine is busy, in an order chosen by a seed: afterwards every peer
+//! has exactly the expected routes.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ const SPOKES: usize = 3;
 const SEEDS: std::ops::Range<u64> = 0..100;
 const STEPS: usize = 40;
 
-/// Numbers that look random (SplitMix64).
+/// Pseudo-random numbers (SplitMix64).
 struct Dice(u64);
 
 impl Dice {
@@ -26,16 +27,16 @@ impl Dice {
     }
 }
 
-/// A hub and its spokes, each with routes of its own.
+/// A hub and its spokes, each with its own routes.
 struct World {
-    /// The hub first.
+    /// The hub is the first.
     nodes: Vec<Node>,
     routes: Vec<BTreeMap<Prefix, u32>>,
     dice: Dice,
     version: u32,
 }
 
-/// What a node has: prefixes with their communities.
+/// The routes of a node: prefixes with their communities.
 type Table = BTreeMap<Prefix, Vec<Community>>;
 
 impl World {
@@ -64,7 +65,7 @@ impl World {
         }
     }
 
-    /// Some routes of a node come, go and change.
+    /// Some routes of a node are added, removed and changed.
     async fn originate(&mut self, node: usize) {
         self.version += 1;
         for _ in 0..=self.dice.roll(8) {
@@ -83,7 +84,7 @@ impl World {
         self.nodes[node].handle.originate(routes.collect()).await.unwrap();
     }
 
-    /// One end of a session ends it, in one way or another.
+    /// One end of a session ends it, in one of several ways.
     async fn bounce(&mut self) {
         let spoke = 1 + self.dice.roll(SPOKES);
         let (node, peer) = match self.dice.roll(2) {
@@ -97,7 +98,7 @@ impl World {
                 handle.disable(peer, "").await;
                 handle.enable(peer).await;
             }
-            // The connection goes without a word: the other end keeps the routes for a while.
+            // The connection is closed without a NOTIFICATION: the other end retains the routes for a while.
             _ => {
                 let (done, answer) = oneshot::channel();
                 let entry = handle.peers_of_tests().registry.get(peer).unwrap();
@@ -129,7 +130,7 @@ impl World {
                 pauses.push(pause(&self.nodes[node].handle).await);
             }
             6 => pauses.clear(),
-            // Whatever is under way gets some way on.
+            // Messages in flight make some progress.
             _ => {
                 for _ in 0..self.dice.roll(200) {
                     tokio::task::yield_now().await;
@@ -197,7 +198,7 @@ async fn table(handle: &SpeakerHandle) -> Table {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn after_quiet_every_peer_knows_exactly_what_it_should() {
+async fn after_quiet_every_peer_has_exactly_the_expected_routes() {
     for seed in SEEDS {
         println!("seed {seed}");
         let mut world = World::new(seed).await;

@@ -1,4 +1,4 @@
-//! An engine, a machine or a peer's task that is busy at the wrong moment.
+//! A busy engine, host or peer task at an unfavorable moment.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +25,7 @@ fn passive(node: &Node, id: u32, addr: IpAddr) -> PeerSpec {
     spec
 }
 
-/// A turn of the engine ends with output for a session whose end, and whose successor, are known already.
+/// A turn of the engine ends with output for a session that has ended, and whose successor is known.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn output_for_an_ended_session_is_not_written_into_the_next() {
     let (a, b) = (start(80, 64512), start(81, 65001));
@@ -55,7 +55,7 @@ async fn output_for_an_ended_session_is_not_written_into_the_next() {
         drop(pause);
         has_route(&b.handle, "10.80.0.0/24", true).await;
         has_route(&b.handle, &gone.prefix.to_string(), false).await;
-        // What the session counts is what it was sent itself.
+        // The session's counters contain only what was sent to itself.
         eventually("the same count on both sides", || async {
             let (a, b) = (peer(&a.handle, 1).await.counts, peer(&b.handle, 1).await.counts);
             (a.advertised == [1, 0] && b.received == [1, 0]).then_some(())
@@ -64,7 +64,7 @@ async fn output_for_an_ended_session_is_not_written_into_the_next() {
     }
 }
 
-/// Many more tasks wait for the engine than its channel has places.
+/// Many more tasks wait for the engine than its channel has capacity for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_thousand_sessions_get_through_a_paused_engine() {
     const SESSIONS: u16 = 3000;
@@ -110,7 +110,7 @@ async fn three_thousand_sessions_get_through_a_paused_engine() {
     .await;
 }
 
-/// The prefix limit ends the session by its own way, whatever waits for the peer's task, and though the peer reads nothing.
+/// The prefix limit ends the session without a command, even if commands wait and the peer reads nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_notification_of_the_engine_needs_no_command() {
     let a = start(83, 64512);
@@ -155,7 +155,7 @@ impl Flood {
         let until = Arc::clone(&ends);
         let thread = std::thread::spawn(move || {
             while !until.load(Ordering::Relaxed) {
-                let _ = commands.try_send(ToPeer::Start); // full: that is the purpose
+                let _ = commands.try_send(ToPeer::Start); // a full queue is intended
             }
         });
         Self {
@@ -172,11 +172,11 @@ impl Drop for Flood {
     }
 }
 
-/// Whoever connects all the time, with the address of a peer, keeps the established session from nothing: what the peer sends is
-/// read between two commands.
+/// New connections from a peer's address, as fast as possible, do not starve its established session: the
+/// peer's messages are read between commands.
 #[tokio::test]
 async fn a_full_command_queue_starves_no_session() {
-    // Tokio looks at sockets, and at this test, after every 61 turns of the task; a turn takes up to 128 commands.
+    // Tokio polls sockets and this test once per 61 turns of the task; a turn processes up to 128 commands.
     const COMMANDS: usize = 200_000;
     let a = start(85, 64512);
     let (commands, inbox) = mpsc::channel(COMMANDS);
@@ -211,7 +211,8 @@ async fn a_full_command_queue_starves_no_session() {
     assert!(commands.capacity() < COMMANDS, "commands are still to be done");
 }
 
-/// The process was stopped for longer than the hold time (SIGSTOP, a busy machine). The peer's messages are there, unread: it lives.
+/// The process was stopped for longer than the hold time (SIGSTOP, or a busy host). The peer's messages are
+/// unread in the socket: the session stays.
 #[tokio::test]
 async fn a_peer_that_sent_in_time_outlives_a_stop_of_the_process() {
     const HOLD: u16 = 3;
@@ -237,7 +238,7 @@ async fn a_peer_that_sent_in_time_outlives_a_stop_of_the_process() {
         }
     });
     for _ in 0..3 {
-        std::thread::sleep(Duration::from_secs(u64::from(HOLD) + 1)); // this is the fault: nothing runs
+        std::thread::sleep(Duration::from_secs(u64::from(HOLD) + 1)); // the fault: no task runs
         let received = |peer: &crate::api::PeerSnapshot| peer.session.stats.messages_in.total();
         let before = received(&peer(&a.handle, 1).await);
         eventually("the session goes on", || async {
@@ -254,7 +255,8 @@ async fn a_peer_that_sent_in_time_outlives_a_stop_of_the_process() {
     sender.join().unwrap();
 }
 
-/// With the last handle everything ends: sessions, listeners, links, stations, both streams.
+/// When the last handle is dropped everything ends: sessions, listeners, links, stations, both output
+/// channels.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_speaker_ends_with_its_last_handle() {
     let (mut a, b) = (start(89, 64512), start(90, 65001));

@@ -1,4 +1,4 @@
-//! Dynamic peers: nothing is left of those that went.
+//! Dynamic peers: nothing remains of removed ones.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -29,7 +29,30 @@ async fn two_thousand_connections_in_turn_leave_nothing_behind() {
     .await;
 }
 
-/// Whatever comes first, the new configuration or the end of the peer.
+/// After a restart, dynamic peers are waited for by their own names (RFC 4724 §4.1), and routes go out when their End-of-RIB is in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dynamic_peer_that_is_back_ends_the_deferral() {
+    let (a, b) = (start(58, 64512), start(59, 65009));
+    let mut range = range(&a, 0, 65009, 10);
+    range.prefix = "127.0.0.59/32".parse().unwrap();
+    range.template.session.graceful_restart = Some(120);
+    let names = ["racks-127.0.0.59".to_owned()].into();
+    let hour = std::time::Duration::from_secs(3600);
+    a.handle.defer(names, hour).await.unwrap();
+    a.handle.originate(vec![block("10.244.58.0/24")]).await.unwrap();
+    a.handle.put_range(range.clone()).await.unwrap();
+    b.handle.put_peer(spec(&b, 1, a.addr, a.asn)).await.unwrap();
+    has_route(&b.handle, "10.244.58.0/24", true).await;
+    // A change of the range leaves its peers their names.
+    range.template = quiet(range.template);
+    a.handle.put_range(range).await.unwrap();
+    has_route(&b.handle, "10.244.58.0/24", false).await;
+    let peers = a.handle.peers().await.unwrap();
+    let names: Vec<&str> = peers.iter().map(|peer| peer.spec.routing.name.as_str()).collect();
+    assert_eq!(names, ["racks-127.0.0.59"]);
+}
+
+/// In either order: the changed configuration and the end of the peer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_range_that_changes_while_its_peers_go_leaves_nothing_behind() {
     let a = start(61, 64512);
@@ -65,16 +88,17 @@ async fn a_range_that_changes_while_its_peers_go_leaves_nothing_behind() {
     }
 }
 
-/// The engine's room is used up: peers that come and go meanwhile wait for it, and other connections do not wait for them.
+/// The engine's channel is full: peers that end meanwhile wait for it, and new connections do not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_busy_engine_holds_up_no_connection() {
+async fn a_busy_engine_does_not_delay_new_connections() {
     let (a, b) = (start(62, 64512), start(63, 65001));
     a.handle.put_range(range(&a, 62, 65009, 100)).await.unwrap();
     let mut known = spec(&a, 1, b.addr, b.asn);
     known.session.passive = true;
     a.handle.put_peer(known).await.unwrap();
     let pause = pause(&a.handle).await;
-    // Orders have room for 64: with one for each of these nobody would be accepted behind them.
+    // The control channel has a capacity of 64: if each of these used it, no further connection would be
+    // accepted.
     let mut streams = Vec::new();
     for n in 0..80 {
         streams.push(connect_from([127, 62, 0, n].into(), a.addr).await);
@@ -144,15 +168,15 @@ async fn a_range_that_is_disabled_or_lacks_its_key_refuses() {
         let mut stream = connect_from([127, 65, 0, 1].into(), a.addr).await;
         let mut octets = Vec::new();
         let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut octets)).await;
-        let _ = read.expect("closed in time"); // a reset is as good
-        assert!(octets.is_empty(), "{what}: nothing is said");
+        let _ = read.expect("closed in time"); // a reset is fine too
+        assert!(octets.is_empty(), "{what}: nothing is sent");
         assert!(is_empty(&a.handle).await, "{what}");
     }
 }
 
-/// Connections that say nothing do not keep out one that does (and a session that is there stays).
+/// Connections without an OPEN do not keep out one with an OPEN, and an established session stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_oldest_connection_without_an_open_makes_room() {
+async fn the_oldest_connection_without_an_open_is_replaced() {
     let a = start(66, 64512);
     a.handle.put_range(range(&a, 66, 65009, 5)).await.unwrap();
     let mut first = connect_from([127, 66, 0, 1].into(), a.addr).await;

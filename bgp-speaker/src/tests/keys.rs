@@ -1,4 +1,4 @@
-//! TCP MD5 keys: who is let in unsigned, and when.
+//! TCP MD5 keys: which unsigned connections are accepted, and when.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ fn password() -> Option<Password> {
     Some(Password::new(b"secret").unwrap())
 }
 
-/// A peer that connects itself, with any port.
+/// A peer that connects to us, from any port.
 fn passive(node: &Node, id: u32, last: u8, password: Option<Password>) -> PeerSpec {
     let mut spec = spec(node, id, SocketAddr::from(([127, 0, 0, last], 1)), Asn(65009));
     spec.session.passive = true;
@@ -22,7 +22,7 @@ fn passive(node: &Node, id: u32, last: u8, password: Option<Password>) -> PeerSp
     spec
 }
 
-/// What a peer says unasked, so that it waits in the listener's queue.
+/// All messages of a peer at once, so that they wait in the listener's accept queue.
 async fn send_all_at_once(stream: &mut TcpStream, prefix: [u8; 3]) {
     let mut octets = vec![0xFF; 16];
     octets.extend([0, 29, 1, 4, 0xFD, 0xF1, 0, 240, 10, 9, 9, 9, 0]);
@@ -32,7 +32,7 @@ async fn send_all_at_once(stream: &mut TcpStream, prefix: [u8; 3]) {
     stream.write_all(&octets).await.unwrap();
 }
 
-/// Made while the listener knew no key, it would pass as signed.
+/// Established while the listener had no key, the connection would pass as signed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_from_before_the_key_is_refused() {
     let a = start_listening([127, 0, 0, 70].into(), 64512);
@@ -46,14 +46,14 @@ async fn a_connection_from_before_the_key_is_refused() {
     has_route(&a.handle, "10.72.0.0/24", true).await; // the peer without a password
     let mut octets = Vec::new();
     let read = tokio::time::timeout(DEADLINE, unsigned.read_to_end(&mut octets)).await;
-    let _ = read.expect("closed in time"); // a reset is as good
-    assert!(octets.is_empty(), "nothing is said");
+    let _ = read.expect("closed in time"); // a reset is fine too
+    assert!(octets.is_empty(), "nothing is sent");
     let peer = peer(&a.handle, 1).await;
     assert_eq!((peer.session.stats.established, peer.session.signed), (0, false));
     has_route(&a.handle, "10.71.0.0/24", false).await;
 }
 
-/// A key stays on the listener no longer than it is wanted: it would keep unsigned segments out.
+/// A removed key is removed from the listener: otherwise it would keep unsigned segments out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_key_goes_with_the_password() {
     let a = start(73, 64512);
@@ -67,7 +67,7 @@ async fn the_key_goes_with_the_password() {
     let mut streams = Vec::new();
     for addr in [[127, 0, 0, 74], [127, 73, 0, 1]] {
         let connected = tokio::time::timeout(DEADLINE, connect_from(addr.into(), a.addr));
-        let mut stream = connected.await.expect("unsigned segments are taken");
+        let mut stream = connected.await.expect("unsigned segments are accepted");
         handshake(&mut stream, 65009).await;
         streams.push(stream);
     }
@@ -77,9 +77,9 @@ async fn the_key_goes_with_the_password() {
     .await;
 }
 
-/// A peer and a range, or peers on two links, may have the same address: the key stays for who is left.
+/// A peer and a range, or peers on two links, may share an address: the key stays for the remaining one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_stays_while_somebody_has_it() {
+async fn a_key_stays_while_a_peer_uses_it() {
     let (a, b) = (start(75, 64512), start(76, 65001));
     let mut known = spec(&a, 1, b.addr, b.asn);
     known.session.passive = true;
@@ -99,7 +99,7 @@ async fn a_key_stays_while_somebody_has_it() {
     })
     .await;
     assert!(peer(&a.handle, id.0).await.session.signed);
-    // The other way round, and one with another password is not let in with this one.
+    // The other order; and a peer with a different password is not accepted with this key.
     let mut other = known.clone();
     other.id = PeerId(2);
     other.transport.password = Some(Password::new(b"other").unwrap());
@@ -115,7 +115,7 @@ fn key(text: &str) -> Option<Password> {
     Some(Password::new(text.as_bytes()).unwrap())
 }
 
-/// Both ends of a session, with a short hold time: a lost key would end it.
+/// Both ends of a session, with a short hold time: without the right key it would end.
 fn short(mut spec: PeerSpec, password: &str, next: Option<&str>) -> PeerSpec {
     spec.session.hold_time = bgp_proto::types::HoldTime::new(12).unwrap();
     spec.transport.password = key(password);
@@ -123,7 +123,7 @@ fn short(mut spec: PeerSpec, password: &str, next: Option<&str>) -> PeerSpec {
     spec
 }
 
-/// Messages come in, in the session that was there first.
+/// The original session still receives messages.
 async fn goes_on(node: &Node) {
     let received = |peer: &crate::api::PeerSnapshot| peer.session.stats.messages_in.total();
     let before = received(&peer(&node.handle, 1).await);
@@ -146,7 +146,7 @@ async fn a_session_goes_on_while_its_key_is_replaced() {
     put_a("one", None).await.unwrap();
     put_b("one", None).await.unwrap();
     in_state(&a.handle, 1, bgp_proto::session::State::Established).await;
-    // The new key is announced here; then the other end changes.
+    // The new key is configured here first; then the other end changes.
     put_a("one", Some("two")).await.unwrap();
     goes_on(&a).await;
     assert!(!next_key().await);
@@ -157,16 +157,16 @@ async fn a_session_goes_on_while_its_key_is_replaced() {
     put_a("two", None).await.unwrap();
     assert!(!next_key().await);
     goes_on(&a).await;
-    // Both at once, without notice.
+    // Both at once, without a second key.
     put_a("three", None).await.unwrap();
     put_b("three", None).await.unwrap();
     goes_on(&a).await;
     goes_on(&b).await;
-    // A new password here first, with the old one still good; the other end follows.
+    // A new password here first, with the old one as second; the other end follows.
     put_a("four", Some("three")).await.unwrap();
     goes_on(&a).await;
     goes_on(&b).await;
-    assert!(next_key().await, "the peer has the old one");
+    assert!(next_key().await, "the peer has the old key");
     put_b("four", None).await.unwrap();
     eventually("the new one", || async { (!next_key().await).then_some(()) }).await;
     goes_on(&b).await;
@@ -177,7 +177,7 @@ async fn a_session_goes_on_while_its_key_is_replaced() {
     }
 }
 
-/// Whoever connects, the key is found: by the one who dials, and by the one who listens.
+/// The key is found whichever side connects.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_begins_with_either_key() {
     for (numbers, dials) in [([93, 94], true), ([95, 96], false)] {
@@ -194,7 +194,7 @@ async fn a_session_begins_with_either_key() {
         let session = peer(&a.handle, 1).await.session;
         assert!(session.signed && session.next_key);
         goes_on(&a).await;
-        // A listener that learned the key has it for the next session too.
+        // The listener keeps the key that it found for the next session.
         assert!(a.handle.clear(PeerId(1), "").await);
         eventually("the second session", || async {
             let session = peer(&a.handle, 1).await.session;

@@ -1,4 +1,4 @@
-//! Whole speakers, with a look inside: what is left of peers that went, and an engine that is kept busy.
+//! Tests of complete speakers that inspect internal state: leaks of removed peers, and a busy engine.
 
 mod bounces;
 mod busy;
@@ -19,7 +19,7 @@ use crate::api::{PeerSpec, RangeSpec};
 use crate::speaker::SpeakerHandle;
 use common::*;
 
-/// Keeps the engine's task from doing anything until it is dropped.
+/// Blocks the engine's task until this is dropped.
 struct Pause(#[allow(dead_code, reason = "its end is what counts")] std::sync::mpsc::Sender<()>);
 
 async fn pause(handle: &SpeakerHandle) -> Pause {
@@ -29,7 +29,8 @@ async fn pause(handle: &SpeakerHandle) -> Pause {
     tokio::spawn(async move {
         let blocking = move |_: &mut bgp_proto::engine::Engine| {
             let _ = begin.send(());
-            // The other tasks of this thread go on elsewhere. An error says that the other end is gone: that is the signal.
+            // The other tasks of this thread continue on another one. An error means that the other end was
+            // dropped: that is the signal.
             let _ = tokio::task::block_in_place(|| released.recv());
         };
         let _ = peers.query(blocking).await;
@@ -38,7 +39,7 @@ async fn pause(handle: &SpeakerHandle) -> Pause {
     Pause(release)
 }
 
-/// A range of dynamic peers of this AS around 127.X.0.0/16.
+/// A range of dynamic peers of this AS in 127.X.0.0/16.
 fn range(node: &Node, second: u8, asn: u32, limit: usize) -> RangeSpec {
     let remote = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
     let mut template = spec(node, 0, remote, Asn(asn));
@@ -53,7 +54,7 @@ fn range(node: &Node, second: u8, asn: u32, limit: usize) -> RangeSpec {
     }
 }
 
-/// Sends it nothing.
+/// Sends no routes to it.
 fn quiet(mut spec: PeerSpec) -> PeerSpec {
     let mut routing = (*spec.routing).clone();
     routing.export = Arc::new(Policy::reject_all());
@@ -61,7 +62,7 @@ fn quiet(mut spec: PeerSpec) -> PeerSpec {
     spec
 }
 
-/// How many peers the engine has.
+/// Number of peers in the engine.
 async fn peers_of_engine(handle: &SpeakerHandle) -> usize {
     let text = handle
         .peers_of_tests()
@@ -70,7 +71,7 @@ async fn peers_of_engine(handle: &SpeakerHandle) -> usize {
     text.unwrap().matches("PeerRouting {").count()
 }
 
-/// Nothing is left of any peer.
+/// Whether nothing remains of any peer.
 async fn is_empty(handle: &SpeakerHandle) -> bool {
     let table_sizes = handle.peers_of_tests().registry.table_sizes();
     (

@@ -1,5 +1,6 @@
-//! Many schedules of the threads that share a lock or a channel, by a model checker (shuttle, probabilistic concurrency testing): the
-//! engine's task and a peer's at an outbox, those who change the registry, the hand-over between peers' tasks and the engine's.
+//! Many schedules of threads that share a lock or a channel, with a model checker (shuttle, probabilistic
+//! concurrency testing): the engine's and a peer's task at an outbox, threads that change the registry, and
+//! the channel between the peers' tasks and the engine's.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -9,15 +10,14 @@ use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bgp_proto::engine::{Chunk, Input, PeerKind, PeerRouting, SessionId};
-use bgp_proto::policy::Policy;
 use bgp_proto::session::SessionConfig;
-use bgp_proto::types::{Asn, FamilySet, HoldTime, PeerId, RouterId};
+use bgp_proto::types::{Asn, PeerId, RouterId};
 use bgp_proto::wire::{Notification, cease};
 use bytes::Bytes;
 use shuttle::{rand::Rng, thread};
 use tokio::sync::mpsc;
 
-use crate::api::{PeerSpec, RangeSpec, Transport, Ttl};
+use crate::api::{PeerSpec, RangeSpec, Transport};
 use crate::engine::mailbox::{Mailbox, Ready, ToEngine};
 use crate::engine::outbox::{Outbox, PutOutcome};
 use crate::peer::messages::ToPeer;
@@ -29,7 +29,7 @@ const PEER: PeerId = PeerId(7);
 const SESSION: SessionId = SessionId { peer: PEER, epoch: 1 };
 const SCHEDULES: usize = 2000;
 
-/// A socket that takes a few octets at a time, and sometimes none; it may fail.
+/// A socket that accepts a few octets at a time, and sometimes none; it may fail.
 #[derive(Default)]
 struct Socket {
     taken: std::sync::Mutex<Vec<u8>>,
@@ -43,7 +43,7 @@ impl Sink for Socket {
             !self.is_closed.load(Ordering::SeqCst),
             "nothing is written after the close"
         );
-        thread::yield_now(); // a system call takes its time: nobody else writes meanwhile
+        thread::yield_now(); // a system call takes time: no other thread writes meanwhile
         if self.is_broken.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
@@ -62,7 +62,7 @@ impl Sink for Socket {
     }
 }
 
-/// A message that says its number.
+/// A message that contains its number.
 fn message(kind: u8, number: u8, length: u16) -> Bytes {
     let mut message = vec![0xFF; 16];
     message.extend(length.to_be_bytes());
@@ -72,7 +72,7 @@ fn message(kind: u8, number: u8, length: u16) -> Bytes {
 }
 
 const SMALL: u16 = 23;
-/// The engine's task leaves it to the peer's.
+/// The engine's task hands the writing to the peer's task.
 const LARGE: u16 = 5000;
 
 const ROUTES: u8 = 2;
@@ -82,7 +82,7 @@ fn chunk(number: u8, length: u16) -> Arc<Chunk> {
     Arc::new(Chunk::only_for(PEER, message(ROUTES, number, length)))
 }
 
-/// Wakes a thread that looks at this.
+/// Wakes a thread that waits for this.
 #[derive(Default)]
 struct Woken(AtomicBool);
 
@@ -92,7 +92,7 @@ impl Wake for Woken {
     }
 }
 
-/// Waits as the peer's task does: a wake-up that does not come is a thread that never ends.
+/// Waits as the peer's task does: a lost wake-up leaves the thread waiting for ever.
 fn wait(outbox: &Outbox<Socket>, woken: &Arc<Woken>) {
     let waker = Waker::from(Arc::clone(woken));
     while outbox.poll(&mut Context::from_waker(&waker), true).is_pending() {
@@ -104,7 +104,8 @@ fn wait(outbox: &Outbox<Socket>, woken: &Arc<Woken>) {
 
 const CHUNKS: u8 = 5;
 
-/// What the engine's task does; the credit of what it wrote. The last chunk is large: only the peer's task can end.
+/// The part of the engine's task; returns the credit of what it wrote. The last chunk is large, so that only
+/// the peer's task can finish.
 fn engine(outbox: &Outbox<Socket>) -> usize {
     let mut credit = 0;
     for number in 0..CHUNKS {
@@ -119,7 +120,7 @@ fn engine(outbox: &Outbox<Socket>) -> usize {
     credit
 }
 
-/// Takes, writes and releases as the peer's task does; `true` when it has written all that it had.
+/// Takes, writes and releases as the peer's task does; returns `true` when everything is written.
 fn turn(outbox: &Outbox<Socket>, socket: &Socket, queue: &mut Queue, credit: &mut usize) -> bool {
     *credit += queue.write(socket).unwrap();
     let is_done = queue.is_empty();
@@ -129,7 +130,7 @@ fn turn(outbox: &Outbox<Socket>, socket: &Socket, queue: &mut Queue, credit: &mu
     is_done
 }
 
-/// Whole messages, each as it was sent.
+/// Complete messages, each as it was sent.
 fn kinds_and_numbers(mut octets: &[u8]) -> Vec<(u8, u8)> {
     let mut messages = Vec::new();
     while !octets.is_empty() {
@@ -246,7 +247,7 @@ fn nothing_follows_a_close_but_the_message_that_was_begun() {
         assert!(outbox.close(&mut queue).is_none());
         queue.push_control(message(CONTROL, 0, SMALL));
         let last = queue.take_for_close();
-        socket.is_closed.store(true, Ordering::SeqCst); // whoever closes writes from now on
+        socket.is_closed.store(true, Ordering::SeqCst); // the closing side writes from now on
         engine_thread.join().unwrap();
         let mut all = socket.taken.lock().unwrap().clone();
         last.iter().for_each(|bytes| all.extend(bytes));
@@ -260,52 +261,24 @@ fn nothing_follows_a_close_but_the_message_that_was_begun() {
         );
         assert!(
             Arc::into_inner(socket).is_some(),
-            "the outbox has given the socket back"
+            "the outbox has released the socket"
         );
         drop(outbox);
     });
 }
 
 fn spec(id: u32, last: u8) -> PeerSpec {
-    let asn = Asn(65001);
+    let (local_asn, remote_asn) = (Asn(64512), Asn(65001));
+    let (name, remote) = (format!("peer-{id}"), SocketAddr::from(([192, 0, 2, last], 179)));
     PeerSpec {
         id: PeerId(id),
-        name: format!("peer-{id}"),
+        name: name.clone(),
         session: SessionConfig {
-            local_asn: Asn(64512),
-            remote_asn: asn,
-            router_id: RouterId::new(1).unwrap(),
-            families: FamilySet::ALL,
-            hold_time: HoldTime::new(90).unwrap(),
-            connect_retry: Duration::from_secs(5),
             passive: true,
-            graceful_restart: None,
-            restart_on_notification: false,
-            restarting_until: None,
-            forwarding_preserved: true,
-            extra_capabilities: Vec::new(),
+            ..SessionConfig::new(local_asn, remote_asn, RouterId::new(1).unwrap())
         },
-        routing: Arc::new(PeerRouting {
-            name: format!("peer-{id}"),
-            kind: PeerKind::External,
-            local_asn: Asn(64512),
-            remote_asn: asn,
-            import: Arc::new(Policy::accept_all()),
-            export: Arc::new(Policy::accept_all()),
-            next_hop_self: false,
-            allow_own_as: 0,
-            max_prefixes: None,
-            max_paths_per_prefix: 64,
-            max_memory: None,
-            rules: Default::default(),
-        }),
-        transport: Transport {
-            remote: SocketAddr::from(([192, 0, 2, last], 179)),
-            local: None,
-            ttl: Ttl::Default,
-            password: None,
-            next_password: None,
-        },
+        routing: Arc::new(PeerRouting::new(name, PeerKind::External, local_asn, remote_asn)),
+        transport: Transport::new(remote),
         enabled: true,
         connect_after: std::time::Duration::ZERO,
         waiting_for: None,
@@ -325,7 +298,8 @@ fn remote(last: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, last], 4000))
 }
 
-/// Two listeners, an agent that removes the range or configures a peer with the same address, a peer that goes.
+/// Two listeners, an agent that removes the range or configures a peer with the same address, and a peer that
+/// ends.
 #[test]
 fn the_registry_has_one_peer_for_an_address_and_none_of_a_range_that_is_gone() {
     model(SCHEDULES, || {
@@ -346,7 +320,7 @@ fn the_registry_has_one_peer_for_an_address_and_none_of_a_range_that_is_gone() {
                     assert!(id.0 >= 1 << 31);
                     drop(admitted);
                     if shuttle::rand::thread_rng().gen_range(0..2) == 0 {
-                        drop(registry.remove(id)); // the peer goes
+                        drop(registry.remove(id)); // the peer ends
                     }
                     drop(inbox);
                 }
@@ -382,7 +356,10 @@ fn the_registry_has_one_peer_for_an_address_and_none_of_a_range_that_is_gone() {
         addresses.sort_unstable();
         addresses.dedup();
         assert_eq!(addresses.len(), table_sizes.peers, "one peer for an address");
-        assert!(table_sizes.peers <= 3, "the limit, and the configured one");
+        assert!(
+            table_sizes.peers <= 3,
+            "the range's limit and the configured peer"
+        );
         if gone {
             assert_eq!(table_sizes.peers, 1, "no peer of a range that is gone");
         }
@@ -390,7 +367,8 @@ fn the_registry_has_one_peer_for_an_address_and_none_of_a_range_that_is_gone() {
     });
 }
 
-/// A peer that is changed while it is removed is gone, or is as it was changed; its key in the index is that of its address.
+/// A peer that is changed while it is removed is either removed or changed; the index has its current
+/// address.
 #[test]
 fn a_change_beside_a_removal_brings_no_peer_back() {
     model(SCHEDULES, || {
@@ -411,7 +389,7 @@ fn a_change_beside_a_removal_brings_no_peer_back() {
         changer.join().unwrap();
         let table_sizes = registry.table_sizes();
         assert_eq!((table_sizes.peers, table_sizes.addresses), (1, 1));
-        assert!(inbox.is_closed_of_tests(), "nobody keeps the way to the old task");
+        assert!(inbox.is_closed_of_tests(), "no sender to the old task is left");
     });
 }
 
@@ -425,7 +403,7 @@ impl IsClosed for mpsc::Receiver<ToPeer> {
     }
 }
 
-/// More mailboxes than the channel has places, each of which has other things to do; some end with a last message.
+/// More mailboxes than the channel has capacity; each has other work, and some end with a last message.
 #[test]
 fn every_message_reaches_the_engine_in_order() {
     const BOXES: u32 = 5;
@@ -441,7 +419,7 @@ fn every_message_reaches_the_engine_in_order() {
             let mut next = [0; BOXES as usize];
             while let Some(message) = inbox.recv().await {
                 let ToEngine::Input(Input::Written(session, number)) = message else {
-                    panic!("what nobody sent");
+                    panic!("a message that was not sent");
                 };
                 let next = &mut next[session.peer.0 as usize];
                 assert_eq!(number, *next, "in order");
@@ -464,7 +442,7 @@ async fn run_mailbox(mut mailbox: Mailbox, peer: u32, each: u32) {
     for number in 0..each {
         mailbox.push(message(number));
         mailbox.flush_to_engine();
-        // Something else happens while it waits; the wish for room ends and begins again.
+        // Other work while it waits; it stops waiting for the permit and starts again.
         for wants in [true, false, true] {
             let wants = wants && shuttle::rand::thread_rng().gen_range(0..2) == 0;
             let ready = once(std::pin::pin!(mailbox.ready(wants))).await;

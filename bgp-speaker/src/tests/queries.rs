@@ -1,4 +1,4 @@
-//! How often the engine and the peers are asked: counted, not timed.
+//! Number of queries to the engine and to the peers' tasks: counted, not timed.
 
 use std::net::SocketAddr;
 
@@ -25,7 +25,7 @@ async fn a_snapshot_of_five_thousand_peers_asks_the_engine_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_station_asks_for_peers_only_when_something_changed() {
+async fn a_station_queries_peers_only_after_a_change() {
     let (a, b) = (start(92, 64512), start(93, 65001));
     let listener = TcpListener::bind("127.0.0.94:0").await.unwrap();
     a.handle.put_stations(vec![BmpSpec {
@@ -41,7 +41,7 @@ async fn a_station_asks_for_peers_only_when_something_changed() {
         while station.read(&mut octets).await.is_ok_and(|read| read > 0) {}
     });
     let call_counts = std::sync::Arc::clone(&a.handle.peers_of_tests().call_counts);
-    // Five looks at what is new of the routes.
+    // Five polls of the feed.
     let five_looks = || async {
         let before = call_counts.queries();
         eventually("five looks", || async {

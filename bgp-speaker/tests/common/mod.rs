@@ -1,4 +1,4 @@
-//! Speakers on loopback addresses, and peers by hand.
+//! Speakers on loopback addresses, and hand-made peers.
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use std::future::Future;
@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::engine::{EngineConfig, Originated, PeerKind, PeerRouting, Prefixes, RouteFilter};
-use bgp_proto::policy::{Policy, Source};
+use bgp_proto::policy::Source;
 use bgp_proto::session::{Negotiated, SessionConfig, State};
 use bgp_proto::types::{Asn, FamilySet, HoldTime, PeerId, Prefix, RouterId};
 use bgp_proto::wire::Open;
 use bgp_speaker::{
-    DatapathEvent, Event, PeerSnapshot, PeerSpec, Speaker, SpeakerConfig, SpeakerHandle, Transport, Ttl,
+    DatapathEvent, Event, PeerSnapshot, PeerSpec, Speaker, SpeakerConfig, SpeakerHandle, Transport,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -39,7 +39,7 @@ pub(crate) fn start_at(addr: IpAddr, asn: u32) -> Node {
     node
 }
 
-/// Its listener has a queue, but nobody takes connections out of it yet.
+/// Its listener has an accept queue, but connections are not accepted yet.
 pub(crate) fn start_listening(addr: IpAddr, asn: u32) -> Node {
     let id = match addr {
         IpAddr::V4(addr) => addr.to_bits(),
@@ -48,7 +48,7 @@ pub(crate) fn start_listening(addr: IpAddr, asn: u32) -> Node {
     start_speaker(vec![SocketAddr::new(addr, 0)], id, asn)
 }
 
-/// Listens on all of these.
+/// Listens on all of these addresses.
 pub(crate) fn start_on(listen: &[SocketAddr], id: u32, asn: u32) -> Node {
     let node = start_speaker(listen.to_vec(), id, asn);
     node.handle.accept();
@@ -83,47 +83,25 @@ fn start_speaker(listen: Vec<SocketAddr>, id: u32, asn: u32) -> Node {
 }
 
 pub(crate) fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> PeerSpec {
+    let name = format!("peer-{id}");
+    let kind = if own.asn == remote_asn {
+        PeerKind::Internal
+    } else {
+        PeerKind::External
+    };
     PeerSpec {
         id: PeerId(id),
-        name: format!("peer-{id}"),
+        name: name.clone(),
         session: SessionConfig {
-            local_asn: own.asn,
-            remote_asn,
-            router_id: own.id,
-            families: FamilySet::ALL,
             hold_time: HoldTime::new(9).unwrap(),
             connect_retry: Duration::from_millis(200),
-            passive: false,
             graceful_restart: Some(120),
-            restart_on_notification: false,
-            restarting_until: None,
-            forwarding_preserved: true,
-            extra_capabilities: Vec::new(),
+            ..SessionConfig::new(own.asn, remote_asn, own.id)
         },
-        routing: Arc::new(PeerRouting {
-            name: format!("peer-{id}"),
-            kind: if own.asn == remote_asn {
-                PeerKind::Internal
-            } else {
-                PeerKind::External
-            },
-            local_asn: own.asn,
-            remote_asn,
-            import: Arc::new(Policy::accept_all()),
-            export: Arc::new(Policy::accept_all()),
-            next_hop_self: false,
-            allow_own_as: 0,
-            max_prefixes: None,
-            max_paths_per_prefix: 64,
-            max_memory: None,
-            rules: Default::default(),
-        }),
+        routing: Arc::new(PeerRouting::new(name, kind, own.asn, remote_asn)),
         transport: Transport {
-            remote,
             local: Some(own.addr.ip()),
-            ttl: Ttl::Default,
-            password: None,
-            next_password: None,
+            ..Transport::new(remote)
         },
         enabled: true,
         connect_after: Duration::ZERO,
@@ -131,20 +109,20 @@ pub(crate) fn spec(own: &Node, id: u32, remote: SocketAddr, remote_asn: Asn) -> 
     }
 }
 
-/// Asks until the answer is there.
+/// Polls until there is a result.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
-    mut question: impl FnMut() -> F,
+    mut poll: impl FnMut() -> F,
 ) -> T {
-    let asked = async {
+    let polled = async {
         loop {
-            if let Some(answer) = question().await {
-                return answer;
+            if let Some(result) = poll().await {
+                return result;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(DEADLINE, asked)
+    tokio::time::timeout(DEADLINE, polled)
         .await
         .unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
 }
@@ -193,7 +171,7 @@ pub(crate) async fn connect_from(local: IpAddr, remote: SocketAddr) -> TcpStream
     socket.connect(remote).await.unwrap()
 }
 
-/// The next message that the speaker sends on a connection that says nothing: its type.
+/// The type of the next message from the speaker, on a connection on which nothing is sent.
 pub(crate) async fn first_message(stream: &mut TcpStream) -> u8 {
     let mut header = [0; 19];
     let read = tokio::time::timeout(DEADLINE, stream.read_exact(&mut header)).await;
@@ -201,7 +179,7 @@ pub(crate) async fn first_message(stream: &mut TcpStream) -> u8 {
     header[18]
 }
 
-/// OPEN and KEEPALIVE by hand, for a client that then does not read.
+/// Sends OPEN and KEEPALIVE for a client that does not read afterwards.
 pub(crate) async fn handshake(stream: &mut TcpStream, asn: u16) {
     let [high, low] = asn.to_be_bytes();
     let mut open = vec![0xFF; 16];
@@ -221,7 +199,7 @@ pub(crate) async fn handshake(stream: &mut TcpStream, asn: u16) {
     }
 }
 
-/// UPDATE with one prefix, from an AS of two octets.
+/// UPDATE with one prefix, from a two-octet AS.
 pub(crate) fn announcement(asn: u16, prefix: [u8; 3]) -> Vec<u8> {
     announcement_via(asn, prefix, [10, 9, 9, 9])
 }
@@ -246,7 +224,8 @@ pub(crate) fn announcement_via(asn: u16, prefix: [u8; 3], next_hop: [u8; 4]) -> 
     message
 }
 
-/// Reads messages until a NOTIFICATION: its code and subcode; `None` when the connection ends without one.
+/// Reads messages until a NOTIFICATION; returns its code and subcode, `None` if the connection ends without
+/// one.
 pub(crate) async fn notification(stream: &mut TcpStream) -> Option<(u8, u8)> {
     let read = async {
         let mut header = [0; 19];
@@ -264,7 +243,7 @@ pub(crate) async fn notification(stream: &mut TcpStream) -> Option<(u8, u8)> {
         .expect("the connection ends in time")
 }
 
-/// What two plain OPENs agree on.
+/// The negotiated result of two plain OPENs.
 pub(crate) fn negotiated() -> Negotiated {
     let open = |asn, id| Open {
         asn: Asn(asn),

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use nix::errno::Errno;
 
+use super::settings::Settings;
 use crate::block::Family;
 use crate::error::Result;
 use linux::netlink::{Attributes, Batch, DUMP, Reply, Socket, u32_at};
@@ -108,12 +109,22 @@ pub(crate) const RP_FILTER_LOOSE: u32 = 2;
 
 /// The IPv4 part of a link's `IFLA_AF_SPEC`: `rp_filter`.
 pub(crate) fn put_rp_filter(spec: &mut Batch, value: u32) {
-    const INET_CONF: u16 = 1;
     const RP_FILTER: u16 = 8;
+    put_inet_conf(spec, RP_FILTER, value);
+}
+
+/// The IPv4 part of a link's `IFLA_AF_SPEC`: `forwarding`.
+pub(crate) fn put_forwarding(spec: &mut Batch) {
+    const FORWARDING: u16 = 1;
+    put_inet_conf(spec, FORWARDING, 1);
+}
+
+fn put_inet_conf(spec: &mut Batch, setting: u16, value: u32) {
+    const INET_CONF: u16 = 1;
     let inet = u16::from(af(Family::V4)) | NESTED;
     spec.nest(inet, |inet| {
         inet.nest(INET_CONF | NESTED, |conf| {
-            conf.attr(RP_FILTER, &value.to_ne_bytes())
+            conf.attr(setting, &value.to_ne_bytes())
         });
     });
 }
@@ -204,6 +215,7 @@ pub(crate) struct Link {
     pub(crate) peer_index: u32,
     pub(crate) group: u32,
     pub(crate) is_up: bool,
+    pub(crate) settings: Settings,
 }
 
 impl Link {
@@ -218,6 +230,7 @@ impl Link {
             peer_index: attrs.u32(IFLA_LINK).unwrap_or_default(),
             group: attrs.u32(IFLA_GROUP).unwrap_or_default(),
             is_up: u32_at(&reply.body, 8)? & IFF_UP != 0,
+            settings: Settings::read(&attrs),
         })
     }
 }

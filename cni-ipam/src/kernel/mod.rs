@@ -4,6 +4,7 @@
 pub(crate) mod link;
 pub(crate) mod netns;
 pub(crate) mod nft;
+pub(crate) mod settings;
 mod sys;
 pub(crate) mod table;
 pub(crate) mod veth;

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::block::Family;
-use crate::kernel::link::{KernelRoute, LINK_GROUP, Link};
+use crate::kernel::link::{KernelRoute, LINK_GROUP, Link, RP_FILTER_LOOSE, RP_FILTER_STRICT};
+use crate::kernel::settings::slot;
 use crate::kernel::veth;
 use crate::names::Owner;
 
@@ -36,6 +37,8 @@ pub(crate) struct HostState {
     links: HashMap<String, Link>,
     /// Usable addresses, by link.
     addresses: HashSet<(u32, IpAddr)>,
+    /// Whether the host forwards, by family.
+    forwards: [bool; 2],
     /// The plugin's routes: destination and link, with the preferred source.
     routes: HashMap<(IpNet, u32), Option<IpAddr>>,
 }
@@ -45,8 +48,10 @@ impl HostState {
         links: Vec<Link>,
         addresses: impl IntoIterator<Item = (u32, IpAddr)>,
         routes: impl IntoIterator<Item = KernelRoute>,
+        forwards: [bool; 2],
     ) -> Self {
         Self {
+            forwards,
             links: links.into_iter().map(|link| (link.name.clone(), link)).collect(),
             addresses: addresses.into_iter().collect(),
             routes: routes
@@ -75,6 +80,12 @@ pub(crate) enum Missing {
     Mtu(u32),
     /// The host interface is not in the link group.
     Group,
+    /// The host interface has another reverse-path filter.
+    RpFilter(u32),
+    /// The host forwards, but not what comes from the pod.
+    Forwarding(Family),
+    /// The host takes router advertisements from the pod.
+    RefusedAdvertisements,
     /// The gateway's address.
     Gateway(Family),
     /// The route to the pods' link-local addresses.
@@ -93,12 +104,18 @@ pub(crate) struct Drift {
 
 /// What pods lack. Pods without their host interface are skipped: the pair cannot be recreated while the pod runs.
 pub(crate) fn find_drift(host_sides: &[HostSide], host: &HostState, sources: &[IpAddr]) -> Vec<Drift> {
+    let mut interfaces: HashMap<&str, usize> = HashMap::new();
+    for host_side in host_sides {
+        *interfaces.entry(&host_side.owner.container).or_default() += 1;
+    }
     host_sides
         .iter()
         .filter_map(|host_side| {
             let link = host.links.get(&host_side.host_ifname);
             let link = link.filter(|link| veth::is_host_end(link, &host_side.owner))?;
-            let missing = missing(host_side, link, host, sources);
+            let mut missing = missing(host_side, link, host, sources);
+            let is_one_of_several = interfaces.get(host_side.owner.container.as_str()) > Some(&1);
+            missing.extend(settings(host_side, link, host, is_one_of_several));
             (!missing.is_empty()).then(|| Drift {
                 host_side: host_side.clone(),
                 index: link.index,
@@ -140,12 +157,45 @@ fn missing(host_side: &HostSide, link: &Link, host: &HostState, sources: &[IpAdd
     missing
 }
 
+/// A pod of several interfaces sends with each one's addresses through any.
+fn settings<'a>(
+    host_side: &'a HostSide,
+    link: &'a Link,
+    host: &'a HostState,
+    is_one_of_several: bool,
+) -> impl Iterator<Item = Missing> + 'a {
+    let found = link.settings;
+    // A second interface that is being added has loosened the first one's filter before it counts.
+    let rp_filter = match (found.rp_filter, is_one_of_several) {
+        (RP_FILTER_LOOSE, _) | (RP_FILTER_STRICT, false) => None,
+        (_, false) => Some(RP_FILTER_STRICT),
+        (_, true) => Some(RP_FILTER_LOOSE),
+    };
+    let rp_filter = rp_filter
+        .filter(|_| host_side.checks_sources)
+        .map(Missing::RpFilter);
+    let is_shut = move |family: &Family| {
+        let of = |list: [bool; 2]| list.get(slot(*family)).copied().unwrap_or(false);
+        of(host.forwards) && !of(found.forwarding)
+    };
+    let forwarding = host_side.families().filter(is_shut).map(Missing::Forwarding);
+    let has_v6 = host_side.families().any(|family| family == Family::V6);
+    let takes = (has_v6 && found.accept_ra != 0).then_some(Missing::RefusedAdvertisements);
+    rp_filter.into_iter().chain(forwarding).chain(takes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::settings::Settings;
 
     const POD4: &str = "10.244.1.5";
     const POD6: &str = "fd00::5";
+    const GOOD: Settings = Settings {
+        rp_filter: 1,
+        forwarding: [true; 2],
+        accept_ra: 0,
+    };
     const NODE4: &str = "192.0.2.11";
 
     fn ip(text: &str) -> IpAddr {
@@ -177,7 +227,16 @@ mod tests {
             peer_index: 2,
             group: LINK_GROUP,
             is_up,
+            settings: GOOD,
         }
+    }
+
+    fn host(
+        link: Option<Link>,
+        addresses: Vec<(u32, IpAddr)>,
+        routes: impl IntoIterator<Item = KernelRoute>,
+    ) -> HostState {
+        HostState::new(link.into_iter().collect(), addresses, routes, [true; 2])
     }
 
     fn route(dst: IpNet, source: Option<&str>) -> KernelRoute {
@@ -210,17 +269,14 @@ mod tests {
 
     #[test]
     fn nothing_is_missing_of_a_pod_as_the_plugin_left_it() {
-        assert_eq!(
-            found(&HostState::new(vec![link(true)], addresses(), routes())),
-            []
-        );
+        assert_eq!(found(&host(Some(link(true)), addresses(), routes())), []);
     }
 
     #[test]
     fn the_nodes_address_goes_and_comes_back() {
         let mut without = addresses();
         without.remove(0);
-        let gone = HostState::new(vec![link(true)], without.clone(), routes().into_iter().skip(1));
+        let gone = host(Some(link(true)), without.clone(), routes().into_iter().skip(1));
         assert_eq!(
             found(&gone),
             [Missing::PodRoute(ip(POD4), None)],
@@ -228,9 +284,9 @@ mod tests {
         );
         let mut sourceless = routes();
         sourceless[0].source = None;
-        let restored = HostState::new(vec![link(true)], without, sourceless.clone());
+        let restored = host(Some(link(true)), without, sourceless.clone());
         assert_eq!(found(&restored), []);
-        let back = HostState::new(vec![link(true)], addresses(), sourceless);
+        let back = host(Some(link(true)), addresses(), sourceless);
         assert_eq!(found(&back), [Missing::PodRoute(ip(POD4), Some(ip(NODE4)))]);
     }
 
@@ -242,7 +298,7 @@ mod tests {
         link.mtu = 1400;
         link.group = 0;
         assert_eq!(
-            found(&HostState::new(vec![link], node, [])),
+            found(&host(Some(link), node, [])),
             [
                 Missing::Mac(host_side().owner.host_mac()),
                 Missing::Mtu(1500),
@@ -258,11 +314,11 @@ mod tests {
 
     #[test]
     fn a_link_that_is_gone_or_not_ours_is_left_alone() {
-        assert_eq!(found(&HostState::new(vec![], addresses(), routes())), []);
+        assert_eq!(found(&host(None, addresses(), routes())), []);
         let mut foreign = link(false);
         foreign.alias = String::new();
         foreign.mac = vec![2, 0, 0, 0, 0, 1];
-        assert_eq!(found(&HostState::new(vec![foreign], addresses(), [])), []);
+        assert_eq!(found(&host(Some(foreign), addresses(), [])), []);
     }
 
     #[test]
@@ -270,8 +326,46 @@ mod tests {
         let mut elsewhere = routes();
         elsewhere[0].index = 9;
         assert_eq!(
-            found(&HostState::new(vec![link(true)], addresses(), elsewhere)),
+            found(&host(Some(link(true)), addresses(), elsewhere)),
             [Missing::PodRoute(ip(POD4), Some(ip(NODE4)))]
         );
+    }
+
+    #[test]
+    fn settings_that_others_changed() {
+        let with = |settings: Settings| {
+            let mut link = link(true);
+            link.settings = settings;
+            host(Some(link), addresses(), routes())
+        };
+        let bad = Settings {
+            rp_filter: 0,
+            forwarding: [false; 2],
+            accept_ra: 2,
+        };
+        let all = [
+            Missing::RpFilter(RP_FILTER_STRICT),
+            Missing::Forwarding(Family::V4),
+            Missing::Forwarding(Family::V6),
+            Missing::RefusedAdvertisements,
+        ];
+        assert_eq!(found(&with(bad)), all);
+        // A host that does not forward is not the pods' business.
+        let mut quiet = with(bad);
+        quiet.forwards = [false; 2];
+        assert_eq!(found(&quiet), [all[0], all[3]]);
+        let mut unchecked = host_side();
+        unchecked.checks_sources = false;
+        unchecked.addresses.pop();
+        let drift = find_drift(&[unchecked], &with(bad), &[ip(NODE4)]);
+        assert_eq!(drift[0].missing, [Missing::Forwarding(Family::V4)]);
+        // Loose is what a second interface needs, and may be on its way.
+        let loose = Settings { rp_filter: 2, ..GOOD };
+        assert_eq!(found(&with(loose)), []);
+        let mut second = host_side();
+        second.owner.ifname = "net1".into();
+        second.host_ifname = second.owner.host_ifname();
+        let both = find_drift(&[host_side(), second], &with(GOOD), &[ip(NODE4)]);
+        assert_eq!(both[0].missing, [Missing::RpFilter(RP_FILTER_LOOSE)]);
     }
 }

@@ -24,7 +24,7 @@ use self::diff::{Drift, HostSide, HostState, Missing, find_drift};
 use self::notifications::{Dirty, Notifications};
 use crate::attachment::{self, Attachment, State, TryLock};
 use crate::block::Family;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::link::{self, NewRoute};
 use crate::kernel::veth;
 use crate::names::Owner;
@@ -71,12 +71,17 @@ pub enum Report {
     Failed(crate::Error),
 }
 
-/// Runs on the calling thread and returns only with an error. `wake` becomes readable when node.json has changed; it is read
-/// empty. Must run in the host's network namespace.
+/// Runs on the calling thread and returns only with an error. `proc_sys`: where settings are written. `wake` becomes readable
+/// when node.json has changed; it is read empty. Must run in the host's network namespace.
 ///
 /// # Errors
 /// Notifications of the kernel cannot be received.
-pub fn reconcile(run_dir: &Path, wake: BorrowedFd<'_>, mut report: impl FnMut(Report)) -> Result<Infallible> {
+pub fn reconcile(
+    run_dir: &Path,
+    proc_sys: &Path,
+    wake: BorrowedFd<'_>,
+    mut report: impl FnMut(Report),
+) -> Result<Infallible> {
     let notifications = Notifications::open()?;
     let mut next = Some(Instant::now());
     let mut dirty = Dirty::ALL;
@@ -88,7 +93,7 @@ pub fn reconcile(run_dir: &Path, wake: BorrowedFd<'_>, mut report: impl FnMut(Re
             std::thread::sleep(SETTLE);
             dirty |= notifications.drain(wake)?;
         }
-        let outcome = run_pass(run_dir, dirty);
+        let outcome = run_pass(run_dir, proc_sys, dirty);
         (dirty, next) = (Dirty::default(), Some(Instant::now() + AUDIT));
         match outcome {
             Ok(Pass { restored, busy }) => {
@@ -115,7 +120,7 @@ struct Pass {
     busy: bool,
 }
 
-fn run_pass(run_dir: &Path, dirty: Dirty) -> Result<Pass> {
+fn run_pass(run_dir: &Path, proc_sys: &Path, dirty: Dirty) -> Result<Pass> {
     let state_dir: PathBuf = run_dir.join("ipam");
     let Some(disk) = Disk::open(&state_dir, false)? else {
         return Ok(Pass::default());
@@ -126,7 +131,7 @@ fn run_pass(run_dir: &Path, dirty: Dirty) -> Result<Pass> {
         let sources = Node::read(run_dir)
             .map(|node| node.node_addresses)
             .unwrap_or_default();
-        restore_host_sides(&disk, &sources, &mut pass)?;
+        restore_host_sides(&disk, (&sources, proc_sys), &mut pass)?;
     }
     if dirty.table {
         restore_table(&disk, &mut pass)?;
@@ -134,7 +139,7 @@ fn run_pass(run_dir: &Path, dirty: Dirty) -> Result<Pass> {
     Ok(pass)
 }
 
-fn restore_host_sides(disk: &Disk, sources: &[IpAddr], pass: &mut Pass) -> Result<()> {
+fn restore_host_sides(disk: &Disk, (sources, proc_sys): (&[IpAddr], &Path), pass: &mut Pass) -> Result<()> {
     let host_sides = host_sides(disk)?;
     if host_sides.is_empty() {
         return Ok(());
@@ -155,7 +160,9 @@ fn restore_host_sides(disk: &Disk, sources: &[IpAddr], pass: &mut Pass) -> Resul
                 TryLock::Acquired(_) | TryLock::Gone => {}
             }
         }
-        repair(&socket, locked.iter().map(|(_, drift)| *drift), pass)?;
+        let locked = || locked.iter().map(|(_, drift)| *drift);
+        repair(&socket, locked(), pass)?;
+        locked().try_for_each(|drift| write_settings(proc_sys, drift))?;
     }
     Ok(())
 }
@@ -239,6 +246,12 @@ fn push_repair(batch: &mut Batch, drift: &Drift) {
                 batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, false), action);
                 batch.attr(link::IFLA_GROUP, &link::LINK_GROUP.to_ne_bytes());
             }
+            Missing::RpFilter(value) => {
+                set_inet(batch, drift, |spec| link::put_rp_filter(spec, value));
+            }
+            Missing::Forwarding(Family::V4) => set_inet(batch, drift, link::put_forwarding),
+            // Netlink does not set these: `write_settings`.
+            Missing::Forwarding(Family::V6) | Missing::RefusedAdvertisements => {}
             Missing::Up => {
                 let action = format!("set up {}", drift.host_side.host_ifname);
                 batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(index, true), action);
@@ -262,12 +275,52 @@ fn push_repair(batch: &mut Batch, drift: &Drift) {
     }
 }
 
+fn set_inet(batch: &mut Batch, drift: &Drift, put: impl FnOnce(&mut Batch)) {
+    let action = format!("set the IPv4 settings of {}", drift.host_side.host_ifname);
+    batch.begin(link::RTM_NEWLINK, 0, &link::ifinfo(drift.index, false), action);
+    batch.nest(link::IFLA_AF_SPEC | link::NESTED, put);
+}
+
+/// Settings that netlink does not set.
+fn write_settings(proc_sys: &Path, drift: &Drift) -> Result<()> {
+    for missing in &drift.missing {
+        let (name, value) = match missing {
+            Missing::Forwarding(Family::V6) => ("forwarding", "1"),
+            Missing::RefusedAdvertisements => ("accept_ra", "0"),
+            _ => continue,
+        };
+        let file = proc_sys
+            .join("net/ipv6/conf")
+            .join(&drift.host_side.host_ifname)
+            .join(name);
+        match std::fs::write(&file, value) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("write", &file, error));
+            }
+            _ => {} // the interface went meanwhile
+        }
+    }
+    Ok(())
+}
+
+/// Whether the host forwards, by family.
+fn forwards() -> [bool; 2] {
+    ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(|name| {
+        let file = Path::new("/proc/sys/net").join(name);
+        std::fs::read_to_string(file).is_ok_and(|text| text.trim() == "1")
+    })
+}
+
 fn describe(missing: &[Missing]) -> String {
     let words = missing.iter().map(|missing| match missing {
         Missing::Up => "was down".to_owned(),
         Missing::Mac(mac) => format!("hardware address {}", names::mac_text(*mac)),
         Missing::Mtu(mtu) => format!("MTU {mtu}"),
         Missing::Group => format!("link group {}", link::LINK_GROUP),
+        Missing::RpFilter(value) => format!("rp_filter {value}"),
+        Missing::Forwarding(Family::V4) => "IPv4 forwarding".to_owned(),
+        Missing::Forwarding(Family::V6) => "IPv6 forwarding".to_owned(),
+        Missing::RefusedAdvertisements => "accept_ra 0".to_owned(),
         Missing::Gateway(family) => format!("gateway address {}", veth::gateway(*family)),
         Missing::LinkRoute => format!("route to {}", veth::link_local_net()),
         Missing::PodRoute(address, None) => format!("route to {address}"),
@@ -307,5 +360,10 @@ fn read_host(socket: &Socket) -> Result<HostState> {
         routes.extend(link::routes_of(socket, family, link::ROUTE_PROTOCOL)?);
     }
     let links = link::links(socket)?;
-    Ok(HostState::new(links, link::all_addresses(socket)?, routes))
+    Ok(HostState::new(
+        links,
+        link::all_addresses(socket)?,
+        routes,
+        forwards(),
+    ))
 }

@@ -59,8 +59,18 @@ impl Notifications {
         const IPV4_ROUTE: u32 = 7;
         const IPV6_ADDRESS: u32 = 9;
         const IPV6_ROUTE: u32 = 11;
+        const IPV4_SETTINGS: u32 = 24;
+        const IPV6_SETTINGS: u32 = 25;
         const NFTABLES: u32 = 7;
-        let groups = [LINK, IPV4_ADDRESS, IPV4_ROUTE, IPV6_ADDRESS, IPV6_ROUTE];
+        let groups = [
+            LINK,
+            IPV4_ADDRESS,
+            IPV4_ROUTE,
+            IPV6_ADDRESS,
+            IPV6_ROUTE,
+            IPV4_SETTINGS,
+            IPV6_SETTINGS,
+        ];
         let route = Socket::route()?;
         route.ignore_routes_of(LEARNED_PROTOCOL)?;
         route.join(&groups)?;
@@ -134,6 +144,7 @@ fn is_loss_on_host(message: &Message<'_>) -> bool {
     const DELADDR: u16 = 21;
     const NEWROUTE: u16 = 24;
     const DELROUTE: u16 = 25;
+    const NEWNETCONF: u16 = 80;
     const IFINFO: usize = 16;
     const RTM_PROTOCOL: usize = 5;
     const IFLA_IFNAME: u16 = 3;
@@ -146,6 +157,8 @@ fn is_loss_on_host(message: &Message<'_>) -> bool {
             .is_some_and(|name| name.starts_with(IFNAME_PREFIX)),
         // The preferred source of routes, or a gateway's address.
         NEWADDR | DELADDR => true,
+        // Forwarding or the reverse path filter of an interface. For accept_ra there is no notification.
+        NEWNETCONF => true,
         // A route of a pod was deleted.
         DELROUTE => protocol() == Some(ROUTE_PROTOCOL),
         // A foreign route may have replaced one of a pod.
@@ -190,6 +203,7 @@ mod tests {
             (21, 0, vec![0; 8], true),
             (25, 0, route(246), true),
             (25, 0, route(3), false),
+            (80, 0, vec![2, 0, 0, 0], true),
             (24, netlink::REPLACE, route(4), true),
             (24, netlink::REPLACE, route(246), false),
             (24, netlink::CREATE, route(4), false),

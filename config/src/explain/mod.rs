@@ -13,8 +13,8 @@ use bgp_proto::engine::{Aggregate, MaxPrefixes, OverLimit, PathRules, PeerKind, 
 use bgp_proto::types::HoldTime;
 
 use crate::model::{
-    Auto, Bfd, BmpStation, Cni, Config, Fib, Mesh, NodeAddresses, OnShutdown, Peer, Portmap, Remote,
-    RouterIdChoice, Ttl,
+    Auto, Bfd, BmpStation, Cni, Config, Fib, Mesh, NetworkPolicy, NodeAddresses, OnShutdown, Peer, Portmap,
+    Remote, RouterIdChoice, Ttl,
 };
 
 impl Config {
@@ -145,6 +145,24 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
         let ranges = join(&config.services.ranges, "none");
         writeln!(out, "  Services       only addresses in {ranges}")?;
     }
+    for pool in config
+        .services
+        .allocation
+        .iter()
+        .flat_map(|allocation| &allocation.settings.pools)
+    {
+        let ranges = join(&pool.ranges, "none");
+        let how = if pool.automatic {
+            ""
+        } else {
+            ", only for Services that ask for it"
+        };
+        writeln!(
+            out,
+            "  pool           {}: {ranges}, priority {}{how}",
+            pool.name, pool.priority
+        )?;
+    }
     match &config.mesh {
         Mesh::Off => {}
         Mesh::Full => writeln!(out, "  mesh           a session with each other node")?,
@@ -168,6 +186,17 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
     }
     writeln!(out, "  pod MTU        {}", auto(&node.mtu))?;
     cni(out, &config.cni)?;
+    if let NetworkPolicy::Kubernetes {
+        ends_established,
+        wait,
+    } = &config.network_policy
+    {
+        let ends = if *ends_established { "end" } else { "stay" };
+        writeln!(
+            out,
+            "  policies       NetworkPolicies are enforced; connections that one forbids {ends}; ADD waits {wait:?} for rules"
+        )?;
+    }
     let end = match config.shutdown {
         OnShutdown::Preserve => "peers keep our routes, if they agreed to graceful restart",
         OnShutdown::Withdraw => "peers drop our routes",

@@ -2,7 +2,9 @@
 
 use bgp_proto::types::{Community, HoldTime, Prefix};
 
-use super::{BFD, Bfd, PASSWORD, Password, Section, labels};
+use podroute_services::Compatibility;
+
+use super::{BFD, Bfd, COMPATIBILITY, PASSWORD, Password, Pool, Section, labels};
 use crate::decode::{At, Cursor, Fields};
 use crate::model::ServiceAddress;
 use crate::problem::Spot;
@@ -18,6 +20,8 @@ pub(crate) const SERVICES: Section = Section {
     fields: &[
         "advertise",
         "ranges",
+        "pools",
+        "compatibility",
         "selector",
         "loadBalancerClass",
         "withoutEndpoints",
@@ -120,6 +124,8 @@ pub(crate) struct Services {
     pub(crate) class: Option<At<String>>,
     pub(crate) aggregates: Vec<At<Prefix>>,
     pub(crate) communities: Vec<ServiceCommunities>,
+    pub(crate) pools: Vec<Pool>,
+    pub(crate) compatibility: Vec<At<Compatibility>>,
 }
 
 /// One of `services.communities`.
@@ -166,6 +172,8 @@ impl Services {
                 .map(|cursor| labels(&cursor))
                 .unwrap_or_default(),
             class: fields.scalar("loadBalancerClass", &value::TEXT),
+            pools: Pool::read_all(&fields),
+            compatibility: fields.scalars("compatibility", &COMPATIBILITY),
             aggregates: fields.scalars("aggregates", &value::PREFIX),
             communities: fields
                 .get("communities")

@@ -10,20 +10,24 @@ mod bmp;
 mod cluster;
 mod cni;
 mod lists;
+mod network_policy;
 mod node;
 mod originate;
 mod peer;
 mod policy;
+mod pools;
 
 pub(crate) use bfd::*;
 pub(crate) use bmp::*;
 pub(crate) use cluster::*;
 pub(crate) use cni::*;
 pub(crate) use lists::*;
+pub(crate) use network_policy::*;
 pub(crate) use node::*;
 pub(crate) use originate::*;
 pub(crate) use peer::*;
 pub(crate) use policy::*;
+pub(crate) use pools::*;
 
 pub use crate::decode::Section;
 use crate::decode::{At, Cursor};
@@ -76,6 +80,8 @@ pub const SECTIONS: &[&Section] = &[
     &MESH,
     &SERVICES,
     &SERVICE_COMMUNITIES,
+    &POOL,
+    &NETWORK_POLICY,
     &CNI,
     &MASQUERADE,
 ];
@@ -95,6 +101,7 @@ pub(crate) const DOCUMENT: Section = Section {
         "lists",
         "policies",
         "services",
+        "policy",
         "cni",
         "bmp",
         "metrics",
@@ -133,6 +140,7 @@ pub(crate) struct Document {
     pub(crate) fib: Fib,
     pub(crate) mesh: Mesh,
     pub(crate) services: Services,
+    pub(crate) network_policy: NetworkPolicy,
     pub(crate) cni: Cni,
     pub(crate) peers: Vec<Peer>,
     pub(crate) next_hops: Vec<NextHop>,
@@ -160,6 +168,7 @@ pub(crate) fn read(root: &YamlNode, sink: &Sink) -> Option<Document> {
         fib: Fib::read(&fields),
         mesh: Mesh::read(&fields),
         services: Services::read(&fields),
+        network_policy: NetworkPolicy::read(&fields),
         cni: Cni::read(&fields),
         peers: read_peers(&fields),
         next_hops: read_next_hops(&fields),

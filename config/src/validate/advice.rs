@@ -49,6 +49,27 @@ impl Advice<'_> {
         directions::Directions::new(self).give();
         self.on_selectors();
         self.on_services();
+        self.on_families();
+    }
+
+    /// Pods of a family that no session carries are reached by nobody outside.
+    fn on_families(&self) {
+        let Some(first) = self.document.peers.first().filter(|_| !self.peers.is_empty()) else {
+            return;
+        };
+        if self.document.mesh.mode.is_some() {
+            return; // its sessions carry both
+        }
+        for family in Family::ALL {
+            let has_pods = self.cluster.pod_cidrs.iter().any(|cidr| cidr.family() == family);
+            let is_carried = self.peers.iter().any(|peer| peer.families.contains(family));
+            if has_pods && !is_carried {
+                self.sink.warn(first.spot.problem(
+                    format!("cluster.podCIDRs has {family}, and no session of this node carries {family}"),
+                    format!("add {family} to families of a peer, or a second session for it"),
+                ));
+            }
+        }
     }
 
     fn on_policy(&self, peer: &schema::Peer, name: &At<String>, policy: &Policy) {
@@ -154,6 +175,13 @@ impl Advice<'_> {
             .iter()
             .chain(&services.aggregates)
             .map(|at| at.value)
+            .chain(
+                services
+                    .pools
+                    .iter()
+                    .flat_map(|pool| &pool.addresses)
+                    .flat_map(|range| range.value.prefixes()),
+            )
             .collect();
         let sends = |peer: &Peer| may_send_services(&peer.routing.export, &ranges);
         if !self.peers.is_empty() && !self.peers.iter().any(sends) {

@@ -29,7 +29,7 @@ pub(super) fn wanted(document: &Document) -> FromKubernetes {
         .as_ref()
         .is_some_and(|mode| mode.value != MeshMode::Off);
     let network = document.node.blocks_of_cluster.is_some() || mesh;
-    let services = !document.services.advertise.is_empty();
+    let services = !document.services.advertise.is_empty() || !document.services.pools.is_empty();
     FromKubernetes {
         // Addresses of nodes are no addresses of Services.
         nodes: network || services || !document.node.annotations.is_empty(),

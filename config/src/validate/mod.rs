@@ -14,17 +14,20 @@ mod node;
 mod originate;
 mod peers;
 mod policies;
+mod pools;
 mod services;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::model::{BmpStation, Config, NodeFacts, Running};
+use crate::model::{BmpStation, Config, NetworkPolicy, NodeFacts, Running};
 use crate::problem::Sink;
 use crate::schema::{Bmp, BmpRoutes, Document, Metrics};
 
 /// The port of GoBGP's and most other stations; IANA assigned none.
 const BMP_PORT: u16 = 11019;
+/// How long CNI ADD waits for the rules of a pod.
+const POLICY_WAIT: Duration = Duration::from_secs(1);
 /// Between statistics reports.
 const BMP_STATISTICS: Duration = Duration::from_secs(60);
 
@@ -77,8 +80,9 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
         policies.find(names, anyone, policies::Direction::Import, sink)
     });
     policies.warn_unused(sink);
-    let guard = services::Guard::new(&document, facts, &node, &cluster);
-    let services = services::services(&document.services, facts, &guard, sink);
+    pools::check(&document, &cluster, &node.addresses, sink);
+    let guard = services::guard(&document, facts, &node, &cluster);
+    let services = services::services(&document.services, facts, &guard, &node, sink);
     let advice = advice::Advice {
         document: &document,
         asn,
@@ -109,6 +113,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
         services,
         originate,
         kernel_routes,
+        network_policy: network_policy(&document, sink),
         cni: cni::cni(&document.cni, &cluster, &node, sink),
         rejected: Vec::new(),
         unready: Vec::new(),
@@ -143,6 +148,24 @@ impl Deferred<'_> {
             }
             _ => new,
         }
+    }
+}
+
+fn network_policy(document: &Document, sink: &Sink) -> NetworkPolicy {
+    let written = &document.network_policy;
+    let wait = document.cni.policy_wait.as_ref();
+    if written.is_enforced.as_ref().is_none_or(|mode| !mode.value) {
+        if let Some(wait) = wait {
+            sink.warn(wait.spot.problem(
+                "nothing is waited for without policy.mode: kubernetes",
+                "remove it, or enforce network policies",
+            ));
+        }
+        return NetworkPolicy::Off;
+    }
+    NetworkPolicy::Kubernetes {
+        ends_established: written.ends_established.as_ref().is_none_or(|ends| ends.value),
+        wait: wait.map_or(POLICY_WAIT, |wait| wait.value),
     }
 }
 

@@ -6,11 +6,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bgp_proto::types::{Community, Prefix};
+use podroute_services::{Guard, Unannounced};
 
 use super::cluster::{selector, selects};
 use super::node::Node;
+use super::pools;
 use crate::decode::At;
-use crate::model::{Cluster, EXCLUDE_LABEL, NodeFacts, ServiceAddress, ServiceFact, Services};
+use crate::model::{
+    AddressOutcome, Cluster, EXCLUDE_LABEL, NodeFacts, ServiceAddress, ServiceFact, Services,
+};
 use crate::problem::Sink;
 use crate::schema::{self, Document};
 
@@ -19,57 +23,73 @@ use crate::schema::{self, Document};
 pub(super) fn services(
     written: &schema::Services,
     facts: &NodeFacts,
-    guard: &Guard<'_>,
+    guard: &Guard,
+    node: &Node,
     sink: &Sink,
 ) -> Services {
+    let pools = written.pools.iter().flat_map(|pool| &pool.addresses);
+    let of_pools = pools.flat_map(|range| range.value.prefixes());
     let mut services = Services {
-        ranges: guard.ranges.clone(),
+        ranges: written.ranges.iter().map(|at| at.value).chain(of_pools).collect(),
+        allocation: pools::allocation(written, guard),
         ..Services::default()
     };
     let Some(cluster) = &facts.cluster else {
         return services;
     };
-    let selector = selector(&written.selector);
-    let kinds: Vec<ServiceAddress> = written.advertise.iter().map(|at| at.value).collect();
-    let policy = Announcing {
-        class: written.class.as_ref().map(|class| class.value.as_str()),
-        needs_endpoints: written.needs_endpoints,
-        excluded: guard.excluded,
+    let announcing = Announcing {
+        written,
+        selector: selector(&written.selector),
+        guard,
+        // Load balancers send no traffic to this node.
+        excluded: node.labels.contains_key(EXCLUDE_LABEL),
     };
-    let selected = cluster.services.iter();
-    for (name, service) in selected.filter(|(_, service)| selects(&selector, &service.labels)) {
-        for &(kind, addr) in &service.addresses {
-            if !kinds.contains(&kind) || !policy.announces(service, kind, addr) {
-                continue;
+    for (name, service) in &cluster.services {
+        for &(kind, address) in &service.addresses {
+            let outcome = announcing.outcome(service, kind, address);
+            if let Err(Unannounced::Refused(why)) = &outcome {
+                sink.reject(format!("Service {name}, address {address}"), why.to_string());
             }
-            if let Some(why) = guard.refusal(addr) {
-                sink.reject(format!("Service {name}, address {addr}"), why);
-                continue;
+            if let Ok(prefix) = outcome {
+                let list = if prefix == Prefix::host(address) {
+                    &mut services.hosts
+                } else {
+                    &mut services.aggregates
+                };
+                list.entry(prefix)
+                    .or_default()
+                    .extend(communities_of(written, service, address));
             }
-            let host = Prefix::host(addr);
-            let covers = |aggregate: &&At<Prefix>| aggregate.value.contains(&host);
-            let communities = match written.aggregates.iter().find(covers) {
-                Some(aggregate) if !is_local(service, kind) => services.aggregates.entry(aggregate.value),
-                _ => services.hosts.entry(host),
+            let outcome = AddressOutcome {
+                address,
+                kind,
+                outcome,
             };
-            communities.or_default().extend(communities_of(written, service));
+            services.outcomes.entry(name.clone()).or_default().push(outcome);
         }
     }
     services
 }
 
-/// Communities of the classes that a Service belongs to.
-fn communities_of<'a>(
-    written: &'a schema::Services,
-    service: &'a ServiceFact,
-) -> impl Iterator<Item = Community> + 'a {
+/// Communities of the classes that a Service belongs to, and of the address's pool.
+fn communities_of(written: &schema::Services, service: &ServiceFact, address: IpAddr) -> Vec<Community> {
     let belongs = |class: &&schema::ServiceCommunities| {
         let named = class.class.as_ref().map(|class| &class.value);
         selects(&selector(&class.selector), &service.labels)
             && (named.is_none() || named == service.class.as_ref())
     };
-    let classes = written.communities.iter().filter(belongs);
-    classes.flat_map(|class| class.add.iter().map(|at| at.value))
+    let classes = written
+        .communities
+        .iter()
+        .filter(belongs)
+        .flat_map(|class| &class.add);
+    let has = |pool: &&schema::Pool| pool.addresses.iter().any(|range| range.value.contains(address));
+    let pools = written
+        .pools
+        .iter()
+        .filter(has)
+        .flat_map(|pool| &pool.communities);
+    classes.chain(pools).map(|at| at.value).collect()
 }
 
 /// Aggregates must not hide each other, nor pods.
@@ -99,106 +119,87 @@ fn is_local(service: &ServiceFact, kind: ServiceAddress) -> bool {
 
 /// When this node announces an address.
 struct Announcing<'a> {
-    /// The class of load balancers that is ours beside those without one.
-    class: Option<&'a str>,
-    needs_endpoints: bool,
-    /// Load balancers send no traffic to this node.
+    written: &'a schema::Services,
+    selector: BTreeMap<String, String>,
+    guard: &'a Guard,
     excluded: bool,
 }
 
 impl Announcing<'_> {
+    /// As what this node announces the address, or why not.
+    fn outcome(
+        &self,
+        service: &ServiceFact,
+        kind: ServiceAddress,
+        addr: IpAddr,
+    ) -> Result<Prefix, Unannounced> {
+        if !self.written.advertise.iter().any(|at| at.value == kind) {
+            return Err(Unannounced::KindOff);
+        }
+        if !selects(&self.selector, &service.labels) {
+            return Err(Unannounced::NotSelected);
+        }
+        if kind == ServiceAddress::LoadBalancer && !self.has_own_class(service) {
+            return Err(Unannounced::OtherClass);
+        }
+        if kind != ServiceAddress::Cluster && self.excluded {
+            return Err(Unannounced::NodeExcluded);
+        }
+        self.look_for_endpoints(service, kind, addr)?;
+        self.guard.check(addr).map_err(Unannounced::Refused)?;
+        let host = Prefix::host(addr);
+        let mut aggregates = self.written.aggregates.iter().map(|at| at.value);
+        let aggregate = aggregates.find(|aggregate| aggregate.contains(&host));
+        Ok(aggregate.filter(|_| !is_local(service, kind)).unwrap_or(host))
+    }
+
+    /// Services without a class, and those of the configured one or of a pool.
+    fn has_own_class(&self, service: &ServiceFact) -> bool {
+        let is_named =
+            |class: &Option<At<String>>| class.as_ref().map(|at| &at.value) == service.class.as_ref();
+        let of_pool = || self.written.pools.iter().any(|pool| is_named(&pool.class));
+        service.class.is_none() || is_named(&self.written.class) || of_pool()
+    }
+
     /// With a policy `Local` only nodes with a ready endpoint of the address's family take traffic.
-    fn announces(&self, service: &ServiceFact, kind: ServiceAddress, addr: IpAddr) -> bool {
+    fn look_for_endpoints(
+        &self,
+        service: &ServiceFact,
+        kind: ServiceAddress,
+        addr: IpAddr,
+    ) -> Result<(), Unannounced> {
         let family = Prefix::host(addr).family();
-        let is_cluster = kind == ServiceAddress::Cluster;
-        let ours = kind != ServiceAddress::LoadBalancer
-            || service.class.as_deref() == self.class
-            || service.class.is_none();
-        let answers = if is_local(service, kind) {
-            service.endpoint_here.contains(family)
-        } else {
-            !self.needs_endpoints || service.endpoint_anywhere.contains(family)
-        };
-        ours && answers && (is_cluster || !self.excluded)
+        if is_local(service, kind) {
+            let is_here = service.endpoint_here.contains(family);
+            return is_here.then_some(()).ok_or(Unannounced::NoEndpointHere);
+        }
+        let answers = !self.written.needs_endpoints || service.endpoint_anywhere.contains(family);
+        answers.then_some(()).ok_or(Unannounced::NoEndpoint)
     }
 }
 
 /// Which addresses a Service may have. Whoever may write a Service writes them, so that without a guard any tenant draws any
 /// traffic (CVE-2020-8554).
-pub(super) struct Guard<'a> {
-    ranges: Vec<Prefix>,
-    pod_cidrs: &'a [Prefix],
-    /// Addresses of nodes and peers, and whose each is.
-    taken: BTreeMap<IpAddr, String>,
-    /// This node is excluded from load balancers.
-    excluded: bool,
-}
-
-impl<'a> Guard<'a> {
-    pub(super) fn new(document: &Document, facts: &NodeFacts, node: &Node, cluster: &'a Cluster) -> Self {
-        let nodes = facts.cluster.iter().flat_map(|known| &known.nodes);
-        let of_nodes = nodes.flat_map(|(name, fact)| {
-            let addresses = fact.addresses.iter();
-            addresses.map(move |address| (*address, format!("of node {name}")))
-        });
-        let own = node.addresses.fixed().unwrap_or_default();
-        let of_peers = document.peers.iter().filter_map(|peer| {
-            let name = peer.name.as_ref().map_or("", |name| &name.value);
-            Some((peer.address.as_ref()?.value, format!("of peer {name}")))
-        });
-        let of_hops = document.next_hops.iter().filter_map(|hop| {
-            let address = hop.address.as_ref()?;
-            Some((address.value, "of a next hop (nextHops)".to_owned()))
-        });
-        let own = own.iter().map(|address| (*address, "of this node".to_owned()));
-        Self {
-            ranges: document.services.ranges.iter().map(|at| at.value).collect(),
-            pod_cidrs: &cluster.pod_cidrs,
-            taken: of_hops.chain(of_peers).chain(own).chain(of_nodes).collect(),
-            excluded: node.labels.contains_key(EXCLUDE_LABEL),
-        }
-    }
-
-    /// Why this address is never announced for a Service.
-    fn refusal(&self, addr: IpAddr) -> Option<String> {
-        let host = Prefix::host(addr);
-        if is_special(addr) {
-            return Some("is a special address (loopback, link-local, multicast, reserved)".to_owned());
-        }
-        if let Some(cidr) = self.pod_cidrs.iter().find(|cidr| cidr.contains(&host)) {
-            return Some(format!("lies in the pod CIDR {cidr}"));
-        }
-        if let Some(whose) = self.taken.get(&addr) {
-            return Some(format!("is the address {whose}"));
-        }
-        if !self.ranges.iter().any(|range| range.contains(&host)) {
-            return Some(
-                "lies outside services.ranges; add its range there if it is yours to announce".to_owned(),
-            );
-        }
-        None
-    }
-}
-
-/// Addresses that are never a single host of ours (RFC 6890).
-fn is_special(addr: IpAddr) -> bool {
-    match addr {
-        IpAddr::V4(v4) => {
-            let first = v4.octets()[0];
-            first == 0 || first >= 224 || v4.is_loopback() || v4.is_link_local()
-        }
-        IpAddr::V6(v6) => {
-            let is_mapped = v6.to_ipv4_mapped().is_some();
-            let is_nobodys = v6.is_unspecified() || v6.is_loopback();
-            is_mapped || is_nobodys || v6.is_multicast() || v6.is_unicast_link_local()
-        }
+pub(super) fn guard(document: &Document, facts: &NodeFacts, node: &Node, cluster: &Cluster) -> Guard {
+    let nodes = facts.cluster.iter().flat_map(|known| &known.nodes);
+    let of_nodes = nodes.flat_map(|(name, fact)| {
+        let addresses = fact.addresses.iter();
+        addresses.map(move |address| (*address, format!("of node {name}")))
+    });
+    let of_file = pools::taken(document, &node.addresses).into_iter();
+    let ranges = document.services.ranges.iter().map(|at| at.value.into());
+    let of_pools = document.services.pools.iter().flat_map(|pool| &pool.addresses);
+    Guard {
+        ranges: ranges.chain(of_pools.map(|range| range.value)).collect(),
+        pod_cidrs: cluster.pod_cidrs.clone(),
+        taken: of_file.chain(of_nodes).collect(),
     }
 }
 
 /// The ranges are there, and none of them is everything or has pods in it.
 pub(super) fn ranges(document: &Document, cluster: &Cluster, sink: &Sink) {
     let written = &document.services;
-    let missing = !written.has_ranges && !written.advertise.is_empty();
+    let missing = !written.has_ranges && written.pools.is_empty() && !written.advertise.is_empty();
     if let Some(spot) = written.ranges_spot.as_ref().filter(|_| missing) {
         sink.error(spot.problem(
             "nothing says which addresses Services may have (CVE-2020-8554)",
@@ -223,8 +224,19 @@ pub(super) fn ranges(document: &Document, cluster: &Cluster, sink: &Sink) {
     }
     for aggregate in &written.aggregates {
         let inside = |range: &At<Prefix>| range.value.contains(&aggregate.value);
-        if written.has_ranges && !written.ranges.iter().any(inside) {
-            let message = format!("{} lies outside services.ranges", aggregate.value);
+        let is_pool = |range: &At<podroute_services::Range>| {
+            range
+                .value
+                .prefix()
+                .is_some_and(|prefix| prefix.contains(&aggregate.value))
+        };
+        let in_pool = written.pools.iter().flat_map(|pool| &pool.addresses).any(is_pool);
+        let has_any = written.has_ranges || !written.pools.is_empty();
+        if has_any && !in_pool && !written.ranges.iter().any(inside) {
+            let message = format!(
+                "{} lies outside services.ranges and services.pools",
+                aggregate.value
+            );
             sink.error(aggregate.spot.problem(message, "add it there, or correct it"));
         }
     }

@@ -13,7 +13,7 @@ fn dirs() -> Vec<PathBuf> {
         return std::env::split_paths(&dirs).collect();
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
         PathBuf::from,
     );
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);

@@ -26,7 +26,7 @@ pub struct Image {
 impl Image {
     /// Builds the project's image below `dir`; `make image-files` made what goes into it.
     pub fn build(dir: &Path) -> Result<Self> {
-        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let podman = |args: &[&str]| {
             let mut command = Command::new("podman");
             command.arg("--root").arg(dir.join("storage"));

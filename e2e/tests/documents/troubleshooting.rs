@@ -63,6 +63,31 @@ fn quoted_texts_are_in_the_source() {
     assert!(count >= 30, "only {count} quoted texts");
 }
 
+/// Names of lines and columns of `podroute show` that the pages send readers to: `line *hint*`, `columns *IN* and *OUT*`.
+#[test]
+fn lines_and_columns_of_show_exist() {
+    let show = fs::read_to_string(pages::repository().join("route-controller/src/cli/show.rs")).unwrap();
+    let mut count = 0;
+    for page in pages::all() {
+        for (number, line) in page.prose() {
+            for word in [", line ", ", lines ", ", column ", ", columns "] {
+                let Some((_, rest)) = line.split_once(word) else {
+                    continue;
+                };
+                let end = rest.find([';', '.', ',', '(', '|']).unwrap_or(rest.len());
+                let names = rest[..end].split('*').skip(1).step_by(2);
+                for name in names {
+                    count += 1;
+                    let is_there =
+                        show.contains(&format!("\"{name}")) || show.contains(&format!("n{name}: {{}}"));
+                    assert!(is_there, "{}:{}: show has no '{name}'", page.name, number + 1);
+                }
+            }
+        }
+    }
+    assert!(count > 15, "only {count} names");
+}
+
 #[test]
 fn every_entry_has_cause_check_and_remedy() {
     let page = pages::page("docs/troubleshooting.md");

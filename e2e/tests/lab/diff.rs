@@ -51,9 +51,9 @@ fn what_was_said() -> Result<()> {
     says(
         &base.replace(
             "apiVersion: podroute/v1\n",
-            "apiVersion: podroute/v1\nlisten: {port: 1790}\n",
+            "apiVersion: podroute/v1\nfib: {table: 1790}\n",
         ),
-        &["! listen: changes only"],
+        &["! fib.table: changes only"],
     )?;
     let wrong = node.output(&podroute, &["diff", "/run/lab/node-1/etc/nothing.yaml"])?;
     ensure!(!wrong.status.success(), "a file that is not there was compared");

@@ -7,7 +7,7 @@ use lab::ensure;
 use lab::failure::{Failure, Result};
 use lab::flow::Flow;
 use lab::machine::Host;
-use lab::rack::Rack;
+use lab::rack::{CONVERGENCE, Rack};
 use lab::wait;
 use serde_json::Value;
 
@@ -217,6 +217,14 @@ fn unsent() -> Result<()> {
         })
     };
     all_are("advertised")?;
+    // A family alone: the node stays ready, and says so.
+    let podroute = lab::bins::find("podroute")?;
+    node.run(&podroute.to_string_lossy(), &["peer", "disable", "tor-a-v6"])?;
+    wait::until(CONVERGENCE, "a warning about the IPv6 blocks", || {
+        let log = rack.daemon("node-1").processes[0].log();
+        ensure!(log.contains("no peer was sent the node's ipv6 blocks"), "{log}");
+        Ok(())
+    })?;
     rack.daemon("tor-a").kill();
     all_are("unsent")
 }

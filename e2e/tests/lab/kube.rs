@@ -178,7 +178,7 @@ impl Cluster {
             let text = format!(
                 "apiVersion: v1\nkind: Config\nclusters:\n- name: t\n  cluster: {{server: \"https://192.0.2.100:16443\", \
                  tls-server-name: localhost, certificate-authority: {}}}\nusers:\n- name: t\n  user: {{token: {token}}}\n\
-                 contexts:\n- name: t\n  context: {{cluster: t, user: t}}\ncurrent-context: t\n",
+                 contexts:\n- name: t\n  context: {{cluster: t, user: t, namespace: podroute}}\ncurrent-context: t\n",
                 ca.display()
             );
             node.write_config("kubeconfig", &text)?;
@@ -218,14 +218,23 @@ impl Cluster {
     }
 
     fn request(&self, how: &[&str], path: &str) -> Result<Value> {
+        let text = self.send(how, path)?;
+        let answer: Value = serde_json::from_str(&text).context(format!("{path}: {text}"))?;
+        ensure!(answer["status"] != "Failure", "{how:?} {path}: {answer}");
+        Ok(answer)
+    }
+
+    /// What is no object.
+    pub(crate) fn text(&self, path: &str) -> Result<String> {
+        self.send(&[], path)
+    }
+
+    fn send(&self, how: &[&str], path: &str) -> Result<String> {
         let file = |name: &str| self.dir.join("pki").join(name).display().to_string();
         let (cert, key) = (file("admin.crt"), file("admin.key"));
         let url = format!("https://127.0.0.1:16443{path}");
         let args = [&["-sk", "--cert", &cert, "--key", &key], how, &[&url]].concat();
-        let text = self.api.run("curl", &args)?;
-        let answer: Value = serde_json::from_str(&text).context(format!("{path}: {text}"))?;
-        ensure!(answer["status"] != "Failure", "{how:?} {path}: {answer}");
-        Ok(answer)
+        self.api.run("curl", &args)
     }
 
     /// Many objects over one connection.

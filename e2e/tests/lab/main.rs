@@ -19,12 +19,14 @@ mod kernel;
 mod kube;
 mod kube_changes;
 mod kube_image;
+mod kube_pools;
 mod kube_scale;
 mod kube_services;
 mod lab_itself;
 mod large;
 mod matrix;
 mod monitor;
+mod network_policy;
 mod objects;
 mod overlays;
 mod policies;
@@ -127,6 +129,7 @@ fn scenarios() -> Vec<Scenario> {
         bfd::scenarios(),
         kube::scenarios(),
         monitor::scenarios(),
+        network_policy::scenarios(),
         coexistence::scenarios(),
         datapath::scenarios(),
         diff::scenarios(),
@@ -137,6 +140,7 @@ fn scenarios() -> Vec<Scenario> {
         overlays::scenarios(),
         policies::scenarios(),
         kube_scale::scenarios(),
+        kube_pools::scenarios(),
         kube_services::scenarios(),
         objects::scenarios(),
         reload::scenarios(),

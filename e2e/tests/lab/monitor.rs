@@ -240,6 +240,29 @@ fn installed(program: &str) -> Result<bool> {
     Ok(found)
 }
 
+/// Prometheus' own tool reads what it would scrape, and has nothing to say of names and types.
+fn lint_metrics(host: &Host) -> Result<()> {
+    if !installed("promtool")? {
+        return Ok(());
+    }
+    let scrape =
+        "curl -sf http://127.0.0.1:9179/metrics > /run/metrics && promtool check metrics < /run/metrics";
+    let checked = host.output("sh", &["-c", scrape])?;
+    let said = String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
+    ensure!(
+        checked.status.success() && said.trim().is_empty(),
+        "promtool: {said}"
+    );
+    // It does find something where there is something.
+    let bad =
+        "printf 'podroute_bad_counter 1\\n# TYPE podroute_bad_counter counter\\n' | promtool check metrics";
+    ensure!(
+        !host.output("sh", &["-c", bad])?.status.success(),
+        "promtool takes anything"
+    );
+    Ok(())
+}
+
 fn metrics() -> Result<()> {
     if !installed("curl")? {
         return Ok(());
@@ -267,6 +290,7 @@ fn metrics() -> Result<()> {
     ] {
         ensure!(text.lines().any(|found| found == line), "no {line} in {text}");
     }
+    lint_metrics(&other)?;
     other.write_config("podroute.yaml", &format!("{yaml}colour: blue\n"))?;
     let program = bins::find("podroute")?;
     let refused = other.output(&program.to_string_lossy(), &["reload"])?;

@@ -111,6 +111,8 @@ pub enum KeyField {
     Port,
     /// A number of four bytes in network order.
     Number,
+    /// A packet's priority.
+    Priority,
     Interface,
 }
 
@@ -123,6 +125,7 @@ impl KeyField {
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Number => 19,
+            Self::Priority => 23,
             Self::Interface => 41,
         }
     }
@@ -133,7 +136,7 @@ impl KeyField {
         match self {
             Self::Protocol => 1,
             Self::Port => 2,
-            Self::Ipv4 | Self::Number => 4,
+            Self::Ipv4 | Self::Number | Self::Priority => 4,
             Self::Ipv6 | Self::Interface => 16,
         }
     }
@@ -145,6 +148,8 @@ pub enum Value {
     None,
     /// A number of four bytes in network order.
     Number,
+    /// A packet's priority.
+    Priority,
     Verdict,
 }
 
@@ -190,6 +195,10 @@ impl SetSpec {
             Value::None => {}
             Value::Number => {
                 number(out, 6, 19);
+                number(out, 7, 4);
+            }
+            Value::Priority => {
+                number(out, 6, 23);
                 number(out, 7, 4);
             }
             Value::Verdict => number(out, 6, Self::DATA_VERDICT),

@@ -7,7 +7,10 @@ use podroute_config::{Config, Peer};
 /// Names of one kind in a message; more are counted.
 const NAMED: usize = 5;
 
-/// The difference of two configurations in words; `nothing changed` where there is none.
+/// What a change to the same comes to.
+pub(super) const NOTHING: &str = "nothing changed";
+
+/// The difference of two configurations in words; [`NOTHING`] where there is none.
 pub(super) fn in_words(old: &Config, new: &Config) -> String {
     let mut parts = of_peers(old, new);
     let blocks = |config: &Config| {
@@ -31,7 +34,8 @@ pub(super) fn in_words(old: &Config, new: &Config) -> String {
         ("node", without_blocks(old) != without_blocks(new)),
         ("listen", old.listen != new.listen),
         ("fib", old.fib != new.fib),
-        ("services", old.services != new.services),
+        ("services", !old.services.announces_like(&new.services)),
+        ("policy", old.network_policy != new.network_policy),
         ("cni", old.cni != new.cni),
         ("bmp", old.bmp != new.bmp),
         ("nextHops", old.next_hops != new.next_hops),
@@ -46,7 +50,7 @@ pub(super) fn in_words(old: &Config, new: &Config) -> String {
         parts.push(format!("changed {}", changed.join(", ")));
     }
     if parts.is_empty() {
-        return "nothing changed".to_owned();
+        return NOTHING.to_owned();
     }
     parts.join("; ")
 }

@@ -58,7 +58,7 @@ impl Agent {
             Err(error) => Err(error),
         };
         match applied {
-            Ok(outcome) => tracing::info!(event = "cluster_update", %outcome, "cluster update applied"),
+            Ok(outcome) => tracing::debug!(event = "cluster_update", %outcome, "cluster update applied"),
             Err(error) => {
                 tracing::error!(event = "cluster_update_failed", %error, "cannot apply a cluster update")
             }
@@ -189,6 +189,7 @@ impl Agent {
 
     /// Tells what is not taken and why the node is not ready, once each.
     pub(super) fn report_cluster(&mut self) {
+        self.allocate();
         let now = self.rejected();
         let news: Vec<Rejected> = now.difference(&self.file.followed.told).cloned().collect();
         for rejected in news.iter().take(TOLD) {
@@ -273,7 +274,15 @@ impl Agent {
             nodes: facts.map_or(0, |facts| facts.nodes.len()),
             services: facts.map_or(0, |facts| facts.services.len()),
             announced: services.hosts.len() + services.aggregates.len(),
-            watches: self.file.followed.watches.all().into_iter().map(watch).collect(),
+            watches: self
+                .file
+                .followed
+                .watches
+                .all()
+                .into_iter()
+                .chain(self.reports.network_policies.watches())
+                .map(watch)
+                .collect(),
             rejected: self
                 .rejected()
                 .into_iter()

@@ -17,6 +17,7 @@ impl Agent {
             ToAgent::Diff(text, answer) => self.diff(&text, answer),
             ToAgent::Bfd(answer) => self.bfd.show(answer).await,
             ToAgent::Cluster(answer) => self.show_cluster(answer),
+            ToAgent::Services(answer) => self.show_services(answer),
             ToAgent::Ping(answer) => drop(answer.send(())),
             ToAgent::Drain { on, withdraw, answer } => {
                 let outcome = self

@@ -18,11 +18,23 @@ impl Agent {
     /// The plugins do without us: trouble is logged.
     pub(super) fn help_plugins(&mut self) {
         let restored = Arc::clone(&self.reports.health.restored);
-        self.node.kept = Kept::start(&self.node.run_dir, restored)
+        self.node.kept = Kept::start(&self.node.run_dir, &self.node.proc_sys, restored)
             .map_err(|error| tracing::error!(event = "pods_unguarded", %error, "cannot start the thread that restores pods' interfaces and routes"))
             .ok();
         let state_dir = self.node.run_dir.join("ipam");
         tokio::task::spawn_blocking(move || report_pods(&state_dir));
+    }
+
+    /// Network policies as the file wants them; what does not run is tried again.
+    pub(super) fn enforce_policies(&self) {
+        let (run_dir, wanted) = (&self.node.run_dir, &self.config.network_policy);
+        let trouble = self
+            .reports
+            .network_policies
+            .configure(run_dir, &self.name(), wanted);
+        if let Ok(mut known) = self.reports.health.policies.lock() {
+            *known = trouble.map(|trouble| format!("network policies are not enforced: {trouble}"));
+        }
     }
 
     /// The addresses of peers and of the cluster's nodes.

@@ -18,7 +18,10 @@ impl Agent {
             .refused
             .store(outcome.is_err(), Ordering::Relaxed);
         match &outcome {
-            Ok(outcome) => self.tell("ConfigTaken", false, "the configuration", outcome.clone()),
+            Ok(outcome) => {
+                tracing::info!(event = "reload_requested", "{outcome}");
+                self.tell("ConfigTaken", false, "the configuration", outcome.clone());
+            }
             Err(error) => self.tell("ConfigRefused", true, "the configuration", error.clone()),
         }
         outcome
@@ -92,6 +95,7 @@ impl Agent {
             .await
             .map_err(|error| stopped(error.into()))?;
         self.install_blocks().await;
+        self.enforce_policies();
         self.write_node_file().map_err(|error| error.to_string())?;
         self.speaker
             .originate(self.originated())
@@ -107,7 +111,11 @@ impl Agent {
         self.serve_metrics();
         self.reports.list.look(&self.config.cni);
         self.report_cluster();
-        tracing::info!(event = "reloaded", peers = self.peers.ids.len(), %changes, "configuration reloaded");
+        if changes == changes::NOTHING {
+            tracing::debug!(event = "reloaded", "configuration reloaded without a change");
+        } else {
+            tracing::info!(event = "reloaded", peers = self.peers.ids.len(), %changes, "configuration applied");
+        }
         let later = match self.config.deferred.as_slice() {
             [] => String::new(),
             fields => format!("; takes effect at the next start: {}", fields.join("; ")),

@@ -75,9 +75,12 @@ impl Sessions {
         }
     }
 
-    /// The peers whose sessions were up when the last run ended, by name.
-    pub(super) fn up_before(&self) -> BTreeSet<String> {
-        self.up_at_end.clone()
+    /// The peers whose sessions were up when the last run ended, by name. One that is not configured any more, or
+    /// is shut down, comes back no more: waiting for it would hold routes back from all others. `None`: not known who is configured.
+    pub(super) fn up_before(&self, configured: Option<&[Peer]>) -> BTreeSet<String> {
+        let may_be =
+            |name: &&String| configured.is_none_or(|peers| peers.iter().any(|peer| is_called(peer, name)));
+        self.up_at_end.iter().filter(may_be).cloned().collect()
     }
 
     /// Whether the node has never been ready.
@@ -284,6 +287,22 @@ impl StateFile {
     }
 }
 
+/// Whether a session of this name may come from the peer.
+fn is_called(peer: &Peer, name: &str) -> bool {
+    if peer.shutdown {
+        return false;
+    }
+    let Remote::Range { prefix, .. } = peer.remote else {
+        return peer.name == name;
+    };
+    // The speaker calls those of a range NAME-ADDRESS.
+    let address = name
+        .strip_prefix(&peer.name)
+        .and_then(|rest| rest.strip_prefix('-'));
+    let address = address.and_then(|text| text.parse().ok());
+    address.is_some_and(|address| prefix.contains_addr(address))
+}
+
 fn some_of(names: &[&String]) -> String {
     let shown: Vec<&str> = names.iter().take(NAMED).map(|name| name.as_str()).collect();
     let more = names.len().saturating_sub(NAMED);
@@ -375,7 +394,7 @@ mod tests {
         let mut third = start(dir.path(), &["a", "b"]);
         assert_eq!(third.obstacle().unwrap(), "not up again since the restart: a, b");
         assert_eq!(
-            third.up_before(),
+            third.up_before(None),
             set(&["a", "b"]),
             "the second run was still waiting for b"
         );
@@ -384,7 +403,7 @@ mod tests {
         third.write();
         let mut fourth = start(dir.path(), &["a", "b"]);
         assert_eq!(
-            fourth.up_before(),
+            fourth.up_before(None),
             set(&["a"]),
             "b was down when the third run ended"
         );
@@ -401,7 +420,7 @@ mod tests {
         first.went_down("b");
         // No write.
         let second = start(dir.path(), &["a", "b"]);
-        assert_eq!(second.up_before(), set(&["a", "dynamic"]));
+        assert_eq!(second.up_before(None), set(&["a", "dynamic"]));
         assert!(second.is_restart());
         assert!(second.is_first_start(), "it has never been ready");
         let mut second = second;
@@ -427,6 +446,29 @@ mod tests {
         let last = LastRun::parse(Some("a\nb\tmissing\n"));
         assert_eq!((last.up, last.before), (set(&["a"]), set(&["a", "b"])));
         assert!(!last.first_start);
+    }
+
+    #[test]
+    fn who_cannot_come_back_is_not_waited_for() {
+        let up = [
+            "tor-a",
+            "tor-b",
+            "node-9",
+            "pods-192.0.2.2",
+            "pods-198.51.100.2",
+            "pods-x",
+            "old-192.0.2.3",
+        ];
+        let sessions = of(Some(&up), &[], &[]);
+        let head = "apiVersion: podroute/v1\ncluster: {asn: 64512}\nnode: {name: n}\npeers:\n";
+        let peers = "- {name: tor-a, address: 192.0.2.1, asn: 64512}\n\
+                     - {name: tor-b, address: 192.0.2.4, asn: 64512, shutdown: true}\n\
+                     - {name: pods, listenRange: 192.0.2.0/24, asn: 64512}\n";
+        let config = podroute_config::load(&format!("{head}{peers}")).unwrap();
+        let expected: BTreeSet<String> = ["tor-a", "pods-192.0.2.2"].map(str::to_owned).into();
+        assert_eq!(sessions.up_before(Some(&config.peers)), expected);
+        assert_eq!(sessions.up_before(None).len(), up.len());
+        assert!(of(None, &[], &[]).up_before(Some(&config.peers)).is_empty());
     }
 
     #[test]

@@ -117,6 +117,7 @@ async fn start() -> NodeUnderTest {
         table: 254,
         rule_priority: None,
         via_default: false,
+        services: Vec::new(),
         pod_cidrs: vec!["10.99.0.0/16".parse().unwrap()],
         sources: Vec::new(),
         objects: true,

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use podroute_config::{Config, NodeFacts, Problem};
 use serde_json::json;
 
-use super::{Form, for_programs};
-use crate::agent;
+use super::{Form, RunDir, for_programs, read_input};
 use crate::count::count;
+use crate::{agent, cluster};
 
 /// What is asked.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Question {
-    /// The configuration, or a ConfigMap manifest with it.
+    /// The configuration, or a ConfigMap manifest with it; `-` is standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Say what this node will run, and why.
@@ -25,6 +25,9 @@ pub(super) struct Question {
     /// Check as a node with these labels would, beside those of node.labels.
     #[arg(long, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = label)]
     labels: Vec<(String, String)>,
+    /// Where an agent of this node keeps what Kubernetes says, as the node's labels.
+    #[command(flatten)]
+    run_dir: RunDir,
     /// A warning is an error.
     #[arg(long)]
     strict: bool,
@@ -69,9 +72,10 @@ impl Line {
 }
 
 pub(super) fn check(question: &Question) -> Result<(), String> {
-    let text = std::fs::read_to_string(&question.file)
-        .map_err(|error| format!("{}: {error}", question.file.display()))?;
-    let mut facts = agent::own_facts(None);
+    let (name, text) = read_input(&question.file)?;
+    // Beside an agent: as that one sees its node.
+    let known = cluster::cache::read(&question.run_dir.run_dir);
+    let mut facts = agent::own_facts(known);
     if let Some(name) = &question.node {
         facts.name = Some(name.clone());
     }
@@ -79,15 +83,14 @@ pub(super) fn check(question: &Question) -> Result<(), String> {
     let documents = match manifest(&text) {
         Some(found) if found.is_empty() => {
             return Err(format!(
-                "{}: this ConfigMap has no podroute.yaml among its data",
-                question.file.display()
+                "{name}: this ConfigMap has no podroute.yaml among its data"
             ));
         }
         Some(found) => found
             .into_iter()
-            .map(|(key, text)| (format!("{} data[{key}]", question.file.display()), text))
+            .map(|(key, text)| (format!("{name} data[{key}]"), text))
             .collect(),
-        None => vec![(question.file.display().to_string(), text)],
+        None => vec![(name, text)],
     };
     let mut lines = Vec::new();
     let mut configs = Vec::new();

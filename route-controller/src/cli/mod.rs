@@ -5,8 +5,10 @@ mod check;
 mod diff;
 mod generate;
 mod install;
+mod network_policy;
 mod pods;
 mod policy;
+mod services;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -94,7 +96,7 @@ enum Command {
     },
     /// Say what a configuration would change, before it does: sessions, prefixes told to peers, kernel routes.
     Diff {
-        /// The configuration that would take the place of the running one.
+        /// The configuration that would take the place of the running one; `-` is standard input.
         #[arg(value_name = "FILE")]
         file: PathBuf,
         #[command(flatten)]
@@ -135,6 +137,11 @@ enum Command {
         /// The runtime's directory of configurations.
         #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
         conf_dir: PathBuf,
+    },
+    /// Kubernetes' network policies on this node.
+    NetworkPolicy {
+        #[command(subcommand)]
+        what: network_policy::NetworkPolicyCommand,
     },
     /// Look after the pods' addresses; works while the agent is down.
     Ipam {
@@ -198,6 +205,13 @@ enum Show {
     Bfd(Output),
     /// What Kubernetes says, and what of it is not taken; whether the node is drained, and why it is not ready.
     Cluster(Output),
+    /// Services: their addresses and pools, and why this node announces an address or not.
+    Services {
+        /// Only this one: its name, or namespace/name.
+        name: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Pods with an address of this node; works while the agent is down.
     Pods {
         /// Form of the output.
@@ -296,6 +310,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         Command::Policy { what } => policy::run(&what),
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
+        Command::NetworkPolicy { what } => network_policy::run(what),
         Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),
         Command::Diff { file, output } => difference(&file, &output),
         Command::Drain {
@@ -403,7 +418,15 @@ fn cleanup(state: &pods::StateDir, conf_dir: &Path, force: bool) -> Result<(), S
         .map(|count| println!("removed {}", crate::count::count(count, "kernel object")))
         .map_err(|error| format!("cannot remove routes: {error}; podroute needs CAP_NET_ADMIN"));
     let pods = pods::cleanup(state);
-    let failures: Vec<String> = [list, routes, pods].into_iter().filter_map(Result::err).collect();
+    let policies = crate::network_policy::remove(state.run_dir()).map(|was_there| {
+        if was_there {
+            println!("removed the nftables table of network policies");
+        }
+    });
+    let failures: Vec<String> = [list, routes, pods, policies]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
     if failures.is_empty() {
         return Ok(());
     }
@@ -420,6 +443,7 @@ fn show(what: Show) -> Result<(), String> {
         Show::Blocks(output) => (Request::Blocks, output, None),
         Show::Bfd(output) => (Request::Bfd, output, None),
         Show::Cluster(output) => (Request::Cluster, output, None),
+        Show::Services { name, output } => return show_services(name.as_deref(), &output),
         Show::Pods { output, state } => return pods::show(&state, output),
     };
     let mut reply = ask::ask(&output.run_dir.run_dir, &request)?;
@@ -439,8 +463,40 @@ fn show(what: Show) -> Result<(), String> {
     Ok(())
 }
 
+/// The text of a file, or of standard input for `-`, with its name for messages.
+fn read_input(file: &Path) -> Result<(String, String), String> {
+    let (name, text) = if file == Path::new("-") {
+        (
+            "standard input".to_owned(),
+            std::io::read_to_string(std::io::stdin().lock()),
+        )
+    } else {
+        (file.display().to_string(), std::fs::read_to_string(file))
+    };
+    match text {
+        Ok(text) => Ok((name, text)),
+        Err(error) => Err(format!("{name}: {error}")),
+    }
+}
+
+fn show_services(name: Option<&str>, output: &Output) -> Result<(), String> {
+    let mut reply = ask::ask(&output.run_dir.run_dir, &Request::Services)?;
+    if let (Reply::Services(status), Some(name)) = (&mut reply, name) {
+        services::select(status, name)?;
+    }
+    let text = match (&reply, output.output) {
+        (Reply::Services(status), Form::Json | Form::Yaml) => {
+            let value = serde_json::to_value(status).map_err(|error| error.to_string())?;
+            for_programs(output.output, &value)?
+        }
+        _ => show::table(&reply),
+    };
+    println!("{}", text.trim_end());
+    Ok(())
+}
+
 fn difference(file: &Path, output: &Output) -> Result<(), String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let (_, text) = read_input(file)?;
     let reply = ask::ask(&output.run_dir.run_dir, &Request::Diff { text })?;
     let text = match (&reply, output.output) {
         (Reply::Diff(diff), Form::Table) => diff::text(diff),

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cni_ipam::{AttachmentInfo, Finding, NetnsStatus};
+use cni_ipam::{AttachmentInfo, Examination, Finding, NetnsStatus};
 use serde::Serialize;
 
 use super::show::{duration, new_table, text};
@@ -118,10 +118,17 @@ fn table(pods: &[PodStatus], empty: &str) -> String {
 /// Prints what does not fit together. The error counts what is left as it is.
 pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), String> {
     let path = state.path();
-    let look = |fix| cni_ipam::check(&path, fix).map_err(|error| error.to_string());
-    let found = look(fix)?;
+    let check = |fix| cni_ipam::examine(&path, fix).map_err(|error| error.to_string());
+    let Examination {
+        findings: found,
+        not_entered,
+    } = check(fix)?;
     // Repaired is what a second check does not find.
-    let left = if fix { look(false)? } else { found.clone() };
+    let left = if fix {
+        check(false)?.findings
+    } else {
+        found.clone()
+    };
     for finding in found.iter().filter(|finding| !left.contains(finding)) {
         println!("repaired: {finding}");
     }
@@ -129,9 +136,18 @@ pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), String> {
         println!("found: {finding}");
     }
     if found.is_empty() && left.is_empty() {
+        let what = if not_entered == 0 {
+            "addresses, interfaces and pods fit together"
+        } else {
+            "addresses and the host's interfaces fit together"
+        };
+        println!("{}: {what}", path.display());
+    }
+    if not_entered > 0 {
         println!(
-            "{}: addresses, interfaces and pods are consistent",
-            path.display()
+            "not checked: the inside of {}, whose network namespaces cannot be entered from here; run this on the node as \
+             root, or give the container CAP_SYS_ADMIN and the directory of namespaces",
+            count(not_entered, "pod")
         );
     }
     summary(&left, fix)

@@ -18,6 +18,10 @@ pub(super) fn table(reply: &Reply) -> String {
         Reply::Blocks(blocks) => block_table(blocks),
         Reply::Bfd(paths) => bfd_table(paths),
         Reply::Cluster(cluster) => cluster_in_full(cluster),
+        Reply::Services(services) => super::services::table(services),
+        Reply::NetworkPolicies(status) => super::network_policy::policies(status),
+        Reply::Explanations(all) => super::network_policy::explanations(all),
+        Reply::Cut(flows) => super::network_policy::cut(flows),
         Reply::Diff(diff) => super::diff::text(diff),
         Reply::Done(text) | Reply::Error(text) => text.clone(),
     }

@@ -43,6 +43,8 @@ struct ServiceEntry {
     balanced: Vec<IpAddr>,
     external: Vec<IpAddr>,
     cluster: Vec<IpAddr>,
+    #[serde(default)]
+    load_balancer: bool,
     class: Option<String>,
     external_local: bool,
     internal_local: bool,
@@ -148,6 +150,7 @@ impl From<ServiceEntry> for ServiceFact {
         Self {
             labels: entry.labels,
             addresses: addresses.collect(),
+            load_balancer: entry.load_balancer,
             class: entry.class,
             external_local: entry.external_local,
             internal_local: entry.internal_local,
@@ -168,6 +171,7 @@ impl From<&ServiceFact> for ServiceEntry {
             balanced: of(ServiceAddress::LoadBalancer),
             external: of(ServiceAddress::External),
             cluster: of(ServiceAddress::Cluster),
+            load_balancer: fact.load_balancer,
             class: fact.class.clone(),
             external_local: fact.external_local,
             internal_local: fact.internal_local,
@@ -204,6 +208,7 @@ mod tests {
             external_local: true,
             endpoint_here: [Family::Ipv6].into_iter().collect(),
             endpoint_anywhere: FamilySet::ALL,
+            load_balancer: true,
             class: Some("x".to_owned()),
             ..ServiceFact::default()
         };

@@ -12,6 +12,7 @@ use kube::api::{Patch, PatchParams};
 use tokio::sync::watch;
 
 use super::client::LazyClient;
+use super::error;
 
 /// Between attempts.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -82,10 +83,11 @@ async fn follow(node: String, mut news: watch::Receiver<Wanted>) {
                 }
                 // Once: it is tried until it is taken.
                 Err(error) if !failed => {
+                    let error = error::in_words(&error);
                     tracing::warn!(event = "condition_failed", %error, "cannot write the node condition NetworkUnavailable; trying again every 5 s");
                 }
                 Err(error) => {
-                    tracing::debug!(event = "condition_failed", %error, "cannot write the node condition NetworkUnavailable")
+                    tracing::debug!(event = "condition_failed", error = %error::in_words(&error), "cannot write the node condition NetworkUnavailable")
                 }
             }
             failed = true;

@@ -1,4 +1,4 @@
-//! Events on the node's object: sessions that come and go, a configuration that was refused.
+//! Events on the node's object: sessions that come and go, a configuration that was refused; and on Services: why they have no address.
 //!
 //! They are for people who look at the cluster, and nothing depends on them: what the API server does not take, or
 //! what comes faster than one per minute and subject, is dropped.
@@ -20,9 +20,22 @@ const QUIET: Duration = Duration::from_secs(60);
 /// Where Events of objects without a namespace live.
 const NAMESPACE: &str = "default";
 
+/// What an Event is about.
+#[derive(Debug)]
+pub(crate) enum About {
+    /// The agent's own node.
+    Node,
+    Service {
+        namespace: String,
+        name: String,
+        uid: String,
+    },
+}
+
 /// Something to tell.
 #[derive(Debug)]
 struct Told {
+    about: About,
     reason: &'static str,
     warning: bool,
     message: String,
@@ -62,6 +75,7 @@ impl Events {
         }
         self.last.insert(key, now);
         let told = Told {
+            about: About::Node,
             reason,
             warning,
             message,
@@ -73,6 +87,33 @@ impl Events {
                 "Event dropped: too many are being written"
             );
         }
+    }
+
+    /// A warning about another object. False: not now, because the same was told within a minute, or too many are under way.
+    pub(super) fn tell_about(
+        &mut self,
+        now: Instant,
+        about: About,
+        reason: &'static str,
+        subject: &str,
+        message: String,
+    ) -> bool {
+        self.last.retain(|_, at| now.duration_since(*at) < QUIET);
+        let key = (reason, subject.to_owned());
+        if self.last.contains_key(&key) {
+            return false;
+        }
+        let told = Told {
+            about,
+            reason,
+            warning: true,
+            message,
+        };
+        let is_taken = self.sender.try_send(told).is_ok();
+        if is_taken {
+            self.last.insert(key, now);
+        }
+        is_taken
     }
 }
 
@@ -89,13 +130,23 @@ async fn post_all(node: String, mut inbox: mpsc::Receiver<Told>) {
 async fn post(client: &mut LazyClient, node: &str, number: u64, told: &Told) -> kube::Result<()> {
     let now = k8s_openapi::jiff::Timestamp::now();
     let seconds = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let (object, namespace) = match &told.about {
+        // The kubelet gives the name as UID too: `kubectl describe node` looks for that.
+        About::Node => (
+            serde_json::json!({"apiVersion": "v1", "kind": "Node", "name": node, "uid": node}),
+            NAMESPACE,
+        ),
+        About::Service { namespace, name, uid } => (
+            serde_json::json!({"apiVersion": "v1", "kind": "Service", "namespace": namespace, "name": name, "uid": uid}),
+            namespace.as_str(),
+        ),
+    };
     let event = serde_json::json!({
         "metadata": {
             "name": format!("{node}.podroute.{:x}.{number:x}", now.as_microsecond()),
-            "namespace": NAMESPACE,
+            "namespace": namespace,
         },
-        // The kubelet gives the name as UID too: `kubectl describe node` looks for that.
-        "involvedObject": {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node},
+        "involvedObject": object,
         "reason": told.reason,
         "message": told.message,
         "type": if told.warning { "Warning" } else { "Normal" },
@@ -109,7 +160,7 @@ async fn post(client: &mut LazyClient, node: &str, number: u64, told: &Told) -> 
     let event: Event = serde_json::from_value(event).map_err(kube::Error::SerdeError)?;
     client
         .run(|client| async move {
-            let api = Api::<Event>::namespaced(client, NAMESPACE);
+            let api = Api::<Event>::namespaced(client, namespace);
             api.create(&PostParams::default(), &event).await.map(drop)
         })
         .await

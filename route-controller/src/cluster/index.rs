@@ -271,7 +271,8 @@ fn service_fact(service: &Service) -> ServiceFact {
     ServiceFact {
         labels: service.labels().clone(),
         addresses: addresses.collect(),
-        class: spec.load_balancer_class.clone(),
+        load_balancer: is_balanced,
+        class: spec.load_balancer_class.clone().filter(|_| is_balanced),
         external_local: is_local(&spec.external_traffic_policy),
         internal_local: is_local(&spec.internal_traffic_policy),
         endpoint_here: FamilySet::EMPTY,

@@ -74,6 +74,112 @@ fn objects_are_reduced_to_what_matters() {
     assert!(service.external_local && !service.internal_local && service.endpoint_here.is_empty());
 }
 
+/// A Service as the API server has it after this change of its spec and status; its addresses by kind.
+fn addresses(change: &serde_json::Value) -> (Vec<(ServiceAddress, String)>, Option<String>) {
+    let mut object = json!({
+        "metadata": {"namespace": "default", "name": "web"},
+        "spec": {
+            "type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00:96::1"],
+            "externalIPs": ["198.51.100.2"], "loadBalancerClass": "example.com/bgp",
+        },
+        "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}},
+    });
+    for (section, fields) in change.as_object().unwrap() {
+        for (field, value) in fields.as_object().unwrap() {
+            object[section][field] = value.clone();
+        }
+    }
+    let mut index = index();
+    index.service(Event::Apply(serde_json::from_value(object).unwrap()));
+    let facts = index.facts().unwrap();
+    let Some(service) = facts.services.get("default/web") else {
+        return (Vec::new(), None);
+    };
+    let text = |(kind, addr): &(ServiceAddress, IpAddr)| (*kind, addr.to_string());
+    (
+        service.addresses.iter().map(text).collect(),
+        service.class.clone(),
+    )
+}
+
+/// What is in an object and does not hold: kube-proxy answers for none of it, so that packets to it would loop or be lost.
+#[test]
+fn addresses_that_a_service_of_this_type_does_not_have() {
+    use ServiceAddress::{Cluster, External, LoadBalancer};
+    let of = |list: &[(ServiceAddress, &str)]| -> Vec<_> {
+        list.iter()
+            .map(|(kind, text)| (*kind, (*text).to_owned()))
+            .collect()
+    };
+    let balanced = (LoadBalancer, "198.51.100.1");
+    let others = [
+        (External, "198.51.100.2"),
+        (Cluster, "10.96.0.1"),
+        (Cluster, "fd00:96::1"),
+    ];
+    let whole: Vec<_> = [balanced].into_iter().chain(others).collect();
+    let ingress = |ingress: serde_json::Value| json!({"status": {"loadBalancer": {"ingress": ingress}}});
+    let cases = [
+        ("as it should be", json!({}), whole.clone()),
+        (
+            "VIP",
+            ingress(json!([{"ip": "198.51.100.1", "ipMode": "VIP"}])),
+            whole.clone(),
+        ),
+        (
+            "the load balancer is a proxy",
+            ingress(json!([{"ip": "198.51.100.1", "ipMode": "Proxy"}])),
+            others.to_vec(),
+        ),
+        (
+            "a host name, and no address",
+            ingress(json!([{"hostname": "web.example"}, {"ip": "not an address"}])),
+            others.to_vec(),
+        ),
+        (
+            "the status of the load balancer that it was",
+            json!({"spec": {"type": "ClusterIP"}}),
+            others.to_vec(),
+        ),
+        ("NodePort", json!({"spec": {"type": "NodePort"}}), others.to_vec()),
+        (
+            "no type is ClusterIP",
+            json!({"spec": {"type": null}}),
+            others.to_vec(),
+        ),
+        (
+            "ExternalName, with what it had before",
+            json!({"spec": {"type": "ExternalName", "externalName": "web.example"}}),
+            Vec::new(),
+        ),
+        (
+            "headless",
+            json!({"spec": {"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"]}}),
+            Vec::new(),
+        ),
+        (
+            "no cluster address yet",
+            json!({"spec": {"clusterIP": "", "clusterIPs": null}}),
+            vec![balanced, others[0]],
+        ),
+        (
+            "only the older field",
+            json!({"spec": {"clusterIPs": null}}),
+            vec![balanced, others[0], others[1]],
+        ),
+    ];
+    for (what, change, expected) in cases {
+        let (found, class) = addresses(&change);
+        assert_eq!(found, of(&expected), "{what}");
+        let is_balancer = change["spec"]["type"].is_null() && change["spec"].get("type").is_none();
+        assert_eq!(
+            class.is_some(),
+            is_balancer,
+            "{what}: a class is of load balancers alone"
+        );
+    }
+}
+
 #[test]
 fn a_ready_endpoint_here_and_nowhere_else() {
     for (node, ready, expected) in [

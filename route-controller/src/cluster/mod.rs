@@ -8,20 +8,24 @@
 //! | `health` | how the watches are doing, and how long to wait after a failure |
 //! | `condition` | tells the scheduler that pods of this node can be reached |
 //! | `events` | tells people of sessions and refused configurations |
+//! | `allocation` | gives Services their addresses, on one agent of the cluster |
 //! | `cache` | the last facts in the run directory, for a start while the API server is away |
 //!
 //! What to make of the facts is `podroute-config`'s to say: the configuration follows from file and facts.
 
+mod allocation;
 pub(crate) mod cache;
 mod client;
 mod condition;
+mod error;
 mod events;
 mod handover;
 mod health;
 mod index;
 mod watch;
 
+pub(crate) use allocation::{Allocator, Report, Reports, Wish};
 pub(crate) use condition::{Condition, Network};
 pub(crate) use events::Events;
 pub(crate) use health::{Watch, Watches};
-pub(crate) use watch::{Facts, follow};
+pub(crate) use watch::{Facts, WATCH_SECONDS, follow, observed, patient_client, patiently};

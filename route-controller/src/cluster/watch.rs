@@ -19,6 +19,7 @@ use podroute_config::{ClusterFacts, FromKubernetes};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::error;
 use super::handover::Handover;
 use super::health::{News, Patience, Watches};
 use super::index::Index;
@@ -30,7 +31,7 @@ const BURST: usize = 1000;
 const GONE: u16 = 410;
 /// A watch is restarted after this time. A connection may die silently, as when kube-proxy's NAT of it is lost with an
 /// address of the node: then nothing is heard for so long and five seconds more.
-const WATCH_SECONDS: u32 = 45;
+pub(crate) const WATCH_SECONDS: u32 = 45;
 
 /// The facts as last known; `None` before the first complete answer.
 pub(crate) type Facts = watch::Receiver<Option<ClusterFacts>>;
@@ -49,21 +50,9 @@ pub(crate) fn follow(node: String, wanted: FromKubernetes, watches: Watches) -> 
     watches.clear();
     tokio::spawn(async move {
         expect(wanted, &watches);
-        let mut patience = Patience::default();
-        let client = loop {
-            match Client::try_default().await {
-                Ok(client) => break client,
-                Err(error) => {
-                    let error = format!(
-                        "cannot reach the Kubernetes API: {error}; in a pod this needs a service account, elsewhere KUBECONFIG"
-                    );
-                    failed(NODES, error, &watches);
-                }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(patience.after_failure(Instant::now())) => {}
-                () = sender.closed() => return,
-            }
+        let client = tokio::select! {
+            client = patient_client(NODES, &watches) => client,
+            () = sender.closed() => return,
         };
         let index = Index::new(node, wanted);
         run(
@@ -76,9 +65,28 @@ pub(crate) fn follow(node: String, wanted: FromKubernetes, watches: Watches) -> 
     receiver
 }
 
+/// A client, as soon as there is a configuration for one; failures are those of the resource.
+pub(crate) async fn patient_client(resource: &'static str, watches: &Watches) -> Client {
+    let mut patience = Patience::default();
+    loop {
+        match Client::try_default().await {
+            Ok(client) => return client,
+            Err(error) => {
+                let error = format!(
+                    "cannot reach the Kubernetes API: {error}; in a pod it needs a service account, elsewhere KUBECONFIG"
+                );
+                failed(resource, error, watches);
+            }
+        }
+        tokio::time::sleep(patience.after_failure(Instant::now())).await;
+    }
+}
+
 const NODES: &str = "nodes";
 const SERVICES: &str = "services";
 const SLICES: &str = "endpointslices";
+/// All that anything of the agent watches.
+const RESOURCES: [&str; 6] = [NODES, SERVICES, SLICES, "pods", "namespaces", "networkpolicies"];
 
 fn expect(wanted: FromKubernetes, watches: &Watches) {
     let resources = [
@@ -92,14 +100,12 @@ fn expect(wanted: FromKubernetes, watches: &Watches) {
 }
 
 /// The client, with each answer noted.
-fn observed(client: Client, watches: &Watches) -> Client {
+pub(crate) fn observed(client: Client, watches: &Watches) -> Client {
     let namespace = client.default_namespace().to_owned();
     let watches = watches.clone();
     let service = tower::service_fn(move |request: Request<Body>| {
         let path = request.uri().path();
-        let asked = [NODES, SERVICES, SLICES]
-            .into_iter()
-            .find(|resource| path.ends_with(resource));
+        let asked = RESOURCES.into_iter().find(|resource| path.ends_with(resource));
         let (client, watches) = (client.clone(), watches.clone());
         async move {
             let answer: Response<Body> = client.send(request).await?;
@@ -141,7 +147,7 @@ fn streams(client: &Client, wanted: FromKubernetes, watches: &Watches) -> Stream
 }
 
 /// The events of a watch. After a failure it is asked again only after a pause.
-fn patiently<K: Send + 'static>(
+pub(crate) fn patiently<K: Send + 'static>(
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
     resource: &'static str,
     watches: Watches,
@@ -155,28 +161,11 @@ fn patiently<K: Send + 'static>(
             };
             let is_gone = matches!(&error, watcher::Error::WatchError(status) if status.code == GONE);
             if !is_gone {
-                failed(resource, in_words(&error), &watches);
+                failed(resource, error::of_watch(&error), &watches);
             }
             tokio::time::sleep(patience.after_failure(Instant::now())).await;
         }
     })
-}
-
-/// The error with its causes, each once: the outermost one alone says little.
-fn in_words(error: &watcher::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = inner.source();
-    }
-    if text.contains("forbidden") {
-        text.push_str("; give the service account the rights of examples/kubernetes/base/rbac.yaml");
-    }
-    text
 }
 
 async fn run(mut index: Index, mut streams: Streams, sender: watch::Sender<Option<ClusterFacts>>) {

@@ -33,11 +33,19 @@ static PARSED: LazyLock<Vec<Prefix>> =
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refusal {
     OutsideCluster,
+    Service(Prefix),
     OwnBlock(Prefix),
     Special,
     OwnAddress,
     Connected(Prefix),
     NextHop(IpAddr),
+}
+
+impl Refusal {
+    /// False for what is left out because nobody needs it.
+    pub(crate) fn is_trouble(&self) -> bool {
+        !matches!(self, Self::Service(_))
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -49,6 +57,10 @@ impl fmt::Display for Refusal {
                     "outside cluster.podCIDRs, and no import policy says install: true"
                 )
             }
+            Self::Service(range) => write!(
+                f,
+                "of a Service (services.ranges {range}): kube-proxy answers for it on each node"
+            ),
             Self::OwnBlock(block) => write!(f, "inside {block}, a block of this node"),
             Self::Special => write!(
                 f,
@@ -86,7 +98,8 @@ impl Fib {
     /// Why a learned prefix may not go in; `None` when it may.
     pub(super) fn refusal(&self, prefix: &Prefix) -> Option<Refusal> {
         if !self.config.admits(prefix, self.options(*prefix).is_wanted()) {
-            return Some(Refusal::OutsideCluster);
+            let services = self.config.services.iter().find(|range| range.contains(prefix));
+            return Some(services.map_or(Refusal::OutsideCluster, |range| Refusal::Service(*range)));
         }
         if let Some(block) = self.blocks.iter().find(|block| block.contains(prefix)) {
             return Some(Refusal::OwnBlock(*block));
@@ -177,6 +190,30 @@ mod tests {
             }
         };
         fib.routes(prefixes.iter().map(wanted).collect(), false);
+    }
+
+    /// Other nodes announce Services to routers, and a mesh carries that to all nodes.
+    #[test]
+    fn addresses_of_services_are_not_needed() {
+        let mut fib = fib();
+        fib.reconfigure(crate::fib::FibConfig {
+            services: vec![prefix("203.0.113.0/24")],
+            ..fib.config().clone()
+        });
+        let hops = &["192.0.2.1"];
+        fib.routes(
+            vec![learned("203.0.113.7/32", hops), learned("198.51.100.7/32", hops)],
+            false,
+        );
+        let range = prefix("203.0.113.0/24");
+        assert_eq!(
+            rules(&fib),
+            [
+                ("198.51.100.7/32".to_owned(), Refusal::OutsideCluster),
+                ("203.0.113.7/32".to_owned(), Refusal::Service(range)),
+            ]
+        );
+        assert!(!Refusal::Service(range).is_trouble());
     }
 
     #[test]

@@ -52,6 +52,7 @@ fn config() -> FibConfig {
         table: MAIN,
         rule_priority: None,
         via_default: false,
+        services: Vec::new(),
         pod_cidrs: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10::/32".parse().unwrap()],
         sources: Vec::new(),
         objects: true,
@@ -95,13 +96,13 @@ impl Node {
                             taken.push(key);
                         }
                     }
-                    News::RouteGone(Read::Foreign(prefix, route)) => {
+                    News::RouteGone(Read::Foreign(prefix, route), _) => {
                         let _ = self.fib.foreign_gone(prefix, &route);
                     }
                     News::RouteNew(Read::Ours(key, spec), _) => {
                         let _ = self.fib.delta.observe(key, Some(spec.into()));
                     }
-                    News::RouteGone(Read::Ours(key, _)) => {
+                    News::RouteGone(Read::Ours(key, _), _) => {
                         let _ = self.fib.delta.observe(key, None);
                     }
                     News::ObjectGone(_) | News::Objects | News::Rules => {}

@@ -57,6 +57,8 @@ pub(crate) struct FibConfig {
     pub(crate) via_default: bool,
     /// Learned routes must lie in these.
     pub(crate) pod_cidrs: Vec<Prefix>,
+    /// Addresses of Services, which each node answers for itself.
+    pub(crate) services: Vec<Prefix>,
     /// Preferred source per family.
     pub(crate) sources: Vec<IpAddr>,
     /// Routes refer to nexthop objects, where the kernel has them.

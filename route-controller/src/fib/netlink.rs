@@ -20,6 +20,9 @@ use super::{Address, Failure, Link, Standing};
 /// Datagrams that are read together.
 const MOST_DATAGRAMS: usize = 1024;
 
+/// Nobody asked for it: it follows from something else that changed.
+pub(crate) type ByKernel = bool;
+
 /// What the kernel told.
 #[derive(Debug)]
 pub(crate) enum News {
@@ -27,7 +30,8 @@ pub(crate) enum News {
     AddressNew(Address, Standing),
     AddressGone(Address),
     RouteNew(Read, Arrival),
-    RouteGone(Read),
+    /// By the kernel itself: with its interface or an address.
+    RouteGone(Read, ByKernel),
     /// Somebody, perhaps the kernel itself, changed nexthop objects.
     Objects,
     /// Somebody took this one away.
@@ -139,6 +143,7 @@ fn read_news(bytes: &[u8], own_port: u32, table: u32, news: &mut Vec<News>) -> b
 
 fn one_news(message: NetlinkMessage<RouteNetlinkMessage>, table: u32) -> Option<News> {
     let flags = message.header.flags;
+    let by_kernel: ByKernel = message.header.port_number == 0;
     let NetlinkPayload::InnerMessage(message) = message.payload else {
         return None;
     };
@@ -163,7 +168,9 @@ fn one_news(message: NetlinkMessage<RouteNetlinkMessage>, table: u32) -> Option<
         RouteNetlinkMessage::NewRoute(route) => {
             read_route(&route, table).map(|route| News::RouteNew(route, Arrival::of(flags)))
         }
-        RouteNetlinkMessage::DelRoute(route) => read_route(&route, table).map(News::RouteGone),
+        RouteNetlinkMessage::DelRoute(route) => {
+            read_route(&route, table).map(|route| News::RouteGone(route, by_kernel))
+        }
         RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(News::Rules),
         _ => None,
     }

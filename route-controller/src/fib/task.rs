@@ -4,6 +4,7 @@
 //! changes by prefix meanwhile). Writes are made between commands, a batch at a time.
 
 mod audit;
+mod reports;
 mod unread;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use std::net::IpAddr;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::audit::Audit;
+use self::reports::Reports;
 use self::unread::{Unread, Why};
 use super::dump::ObjectReading;
 use super::message::Read;
@@ -56,8 +58,6 @@ pub(crate) const ROOM: usize = 256;
 const BURST: usize = 64;
 /// Routes that move, or lead nowhere, are held back no longer than this, to see where they go together.
 const LONGEST_HOLD: Duration = Duration::from_millis(100);
-/// Repairs are told at most once in this time.
-const QUIET: Duration = Duration::from_secs(10);
 
 /// When routes go that were there before the start and that nobody announced again.
 struct Sweep {
@@ -83,24 +83,37 @@ impl Sweep {
     }
 }
 
+/// What the task is told.
+struct Inputs {
+    /// By the agent.
+    commands: mpsc::Receiver<ToFib>,
+    /// By the speaker.
+    datapath: mpsc::Receiver<DatapathEvent>,
+}
+
+/// Who waits for what is under way.
+#[derive(Default)]
+struct Waiting {
+    /// For the unreachable routes of blocks.
+    blocks: Vec<oneshot::Sender<()>>,
+    /// For the task's end.
+    stopping: Option<oneshot::Sender<()>>,
+}
+
 pub(crate) struct FibTask {
     fib: Fib,
     writer: Writer,
     monitor: Monitor,
-    inbox: mpsc::Receiver<ToFib>,
-    datapath: mpsc::Receiver<DatapathEvent>,
+    inputs: Inputs,
     speaker: SpeakerHandle,
-    blocks_waiting: Vec<oneshot::Sender<()>>,
-    repairs: u64,
-    last_told: Option<Instant>,
+    waiting: Waiting,
+    reports: Reports,
     sweep: Sweep,
     /// The kernel's nexthop objects have to be read.
     unread: Unread,
     audit: Audit,
     /// When routes that are held back have to go.
     let_go_at: Option<Instant>,
-    /// The agent stops.
-    stopping: Option<oneshot::Sender<()>>,
     /// Links, addresses or others' routes may have changed.
     host: watch::Sender<()>,
 }
@@ -120,17 +133,17 @@ impl FibTask {
             fib: Fib::new(config),
             monitor: Monitor::new(writer.port())?,
             writer,
-            inbox,
-            datapath,
+            inputs: Inputs {
+                commands: inbox,
+                datapath,
+            },
             speaker,
-            blocks_waiting: Vec::new(),
-            repairs: 0,
-            last_told: None,
+            waiting: Waiting::default(),
+            reports: Reports::default(),
             sweep: Sweep::new(swept),
             unread: Unread::new(now()),
             audit: Audit::new(now(), audit::seed()),
             let_go_at: None,
-            stopping: None,
             host,
         };
         // The monitor listens already, so that nothing falls between reading and listening.
@@ -209,11 +222,11 @@ impl FibTask {
                         self.read_again().await;
                     }
                 },
-                command = self.inbox.recv() => match command {
+                command = self.inputs.commands.recv() => match command {
                     Some(command) => self.take(command).await,
                     None => return,
                 },
-                event = self.datapath.recv(), if !self.datapath.is_closed() || !self.datapath.is_empty() => {
+                event = self.inputs.datapath.recv(), if !self.inputs.datapath.is_closed() || !self.inputs.datapath.is_empty() => {
                     if let Some(event) = event {
                         self.take_event(event).await;
                     }
@@ -223,16 +236,16 @@ impl FibTask {
                 () = until(deadline), if deadline.is_some() => {}
             }
             for _ in 1..BURST {
-                match self.inbox.try_recv() {
+                match self.inputs.commands.try_recv() {
                     Ok(command) => self.take(command).await,
                     Err(_) => break,
                 }
             }
-            if let Some(done) = self.stopping.take() {
+            if let Some(done) = self.waiting.stopping.take() {
                 return self.stop(done).await;
             }
             for _ in 1..BURST {
-                match self.datapath.try_recv() {
+                match self.inputs.datapath.try_recv() {
                     Ok(event) => self.take_event(event).await,
                     Err(_) => break,
                 }
@@ -296,14 +309,14 @@ impl FibTask {
             }
             ToFib::Blocks(blocks, done) => {
                 self.fib.set_blocks(blocks.own, blocks.aggregates);
-                self.blocks_waiting.push(done);
+                self.waiting.blocks.push(done);
             }
             ToFib::SweepAfter(expected) => {
                 self.sweep.expected = Some(expected);
                 self.sweep_if_complete();
             }
             ToFib::Sweep => self.sweep(),
-            ToFib::Stop(done) => self.stopping = Some(done),
+            ToFib::Stop(done) => self.waiting.stopping = Some(done),
             ToFib::Reconfigure(config) => {
                 let known = self.fib.config();
                 if (config.objects, config.resilience) != (known.objects, known.resilience) {
@@ -382,7 +395,11 @@ impl FibTask {
                     false
                 }
                 News::RouteNew(Read::Ours(key, spec), _) => self.observe(key, Some(spec)),
-                News::RouteGone(Read::Ours(key, _)) => self.observe(key, None),
+                News::RouteGone(Read::Ours(key, _), true) => {
+                    self.fib.delta.observe(key, None); // an address or a link went; next hops may be others
+                    false
+                }
+                News::RouteGone(Read::Ours(key, _), false) => self.observe(key, None),
                 other => self.mirror(other),
             };
         }
@@ -394,8 +411,8 @@ impl FibTask {
     /// Somebody else did something to a route of ours.
     fn observe(&mut self, key: RouteKey, spec: Option<super::RouteSpec>) -> bool {
         let gone = spec.is_none();
-        if self.fib.delta.observe(key, spec.map(Arc::new)) && self.may_tell() {
-            tracing::warn!(event = "route_restored", route = %key, repairs = self.repairs, deleted = gone, "another program deleted or changed a route of podroute; it is restored. systemd-networkd does this unless \
+        if self.fib.delta.observe(key, spec.map(Arc::new)) && self.reports.may_report(now()) {
+            tracing::warn!(event = "route_restored", route = %key, repairs = self.reports.repairs, deleted = gone, "another program deleted or changed a route of podroute; it is restored. systemd-networkd does this unless \
                  ManageForeignRoutes=no is set in networkd.conf, NetworkManager unless the interface is unmanaged");
         }
         false
@@ -403,23 +420,10 @@ impl FibTask {
 
     /// Somebody else put a route in the place of ours.
     fn replaced(&mut self, key: RouteKey, protocol: u8) {
-        if self.fib.delta.observe(key, None) && self.may_tell() {
+        if self.fib.delta.observe(key, None) && self.reports.may_report(now()) {
             tracing::warn!(event = "route_replaced", route = %key, protocol, "another program replaced a route of podroute; it is restored when the other one is gone. Set fib.metric to \
                  a metric that no other program uses");
         }
-    }
-
-    /// Counts a change that others made; whether it may be reported.
-    fn may_tell(&mut self) -> bool {
-        self.repairs += 1;
-        let now = now();
-        let may = self
-            .last_told
-            .is_none_or(|last| now.duration_since(last) >= QUIET);
-        if may {
-            self.last_told = Some(now);
-        }
-        may
     }
 
     /// Takes news of the host into the mirror; true when next hops may resolve differently.
@@ -443,12 +447,12 @@ impl FibTask {
                 }
                 self.expected(!effect.unexpected);
             }
-            News::RouteGone(Read::Foreign(prefix, route)) => {
+            News::RouteGone(Read::Foreign(prefix, route), _) => {
                 let effect = self.fib.foreign_gone(prefix, &route);
                 self.expected(!effect.unexpected);
             }
             News::RouteNew(Read::Ours(..), _)
-            | News::RouteGone(Read::Ours(..))
+            | News::RouteGone(Read::Ours(..), _)
             | News::Objects
             | News::ObjectGone(_)
             | News::Rules
@@ -485,7 +489,7 @@ impl FibTask {
             self.write_routes();
         }
         if self.fib.blocks_ready() {
-            for done in self.blocks_waiting.drain(..) {
+            for done in self.waiting.blocks.drain(..) {
                 let _ = done.send(()); // whoever asked may have stopped waiting
             }
         }
@@ -524,16 +528,19 @@ impl FibTask {
     fn settle_objects(&mut self, ops: &[ObjectOp], outcomes: &[Result<(), Failure>]) {
         let now = now();
         let mut created = BTreeSet::new();
+        let refused: Vec<_> = ops
+            .iter()
+            .zip(outcomes)
+            .filter(|(op, _)| matches!(op, ObjectOp::Put(..)))
+            .map(|(_, outcome)| *outcome)
+            .collect();
+        for (errno, count) in count_failures(&refused) {
+            let error = io::Error::from_raw_os_error(errno);
+            // One of a group's members may be gone: it is made again first.
+            self.reports.refused(now, count, &error);
+        }
         for (op, outcome) in ops.iter().zip(outcomes) {
             match (op, outcome) {
-                (ObjectOp::Put(..), Err(failure)) => {
-                    tracing::warn!(
-                        event = "nexthop_object_refused",
-                        ?op,
-                        ?failure,
-                        "the kernel refuses a nexthop object; trying again"
-                    );
-                }
                 (ObjectOp::Put(id, _), Ok(())) if !self.fib.objects.is_there(*id) => {
                     created.insert(*id);
                 }

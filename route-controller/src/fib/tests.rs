@@ -14,6 +14,7 @@ pub(super) fn fib() -> Fib {
         table: 254,
         rule_priority: None,
         via_default: false,
+        services: Vec::new(),
         pod_cidrs: vec![prefix("10.244.0.0/16")],
         sources: vec!["192.0.2.11".parse().unwrap()],
         objects: false,

@@ -1,4 +1,4 @@
-//! One OPEN. What was decoded is stable: encoding it gives an OPEN that decodes to the same.
+//! Decodes an OPEN. The result is stable: it encodes to an OPEN that decodes to the same value.
 #![no_main]
 
 use bgp_proto::types::Family;
@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
         let _ = (open.add_path(family), open.long_lived(family));
     }
     let _ = (open.families(), open.extended_next_hop(), open.host_name());
-    // A host name that is no UTF-8 grows while it is repaired; after that nothing changes any more.
+    // A host name that is not UTF-8 grows when it is repaired; afterwards nothing changes any more.
     let bytes = open.encode();
     assert!(bytes.len() <= MAX_LEN);
     let stable = Open::decode(&bytes[19..]).unwrap();

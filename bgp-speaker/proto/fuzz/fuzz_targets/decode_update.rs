@@ -1,4 +1,4 @@
-//! One UPDATE in a context that the first octet chooses.
+//! Decodes an UPDATE in a context chosen by the first octet.
 #![no_main]
 
 use bgp_proto::types::{Family, FamilySet};
@@ -30,7 +30,7 @@ fn context(bits: u8) -> DecodeContext {
     }
 }
 
-/// What the encoder changes on purpose: unknown attributes are passed on with Partial set.
+/// Intended changes of the encoder: unknown attributes are sent with Partial set.
 fn passed_on(attrs: &PathAttrs) -> PathAttrs {
     let mut attrs = attrs.clone();
     if let Some(extra) = &mut attrs.extra {
@@ -56,7 +56,7 @@ fuzz_target!(|data: &[u8]| {
         .issues
         .iter()
         .for_each(|issue| assert!(!issue.to_string().is_empty()));
-    // The round trip is exact where numbers are not narrowed.
+    // The round trip is exact if AS numbers are not narrowed.
     let decode = DecodeContext {
         four_octet_as: true,
         extended_next_hop: FamilySet::ALL,
@@ -91,7 +91,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(again.issues.is_empty(), "{:?}", again.issues);
         assert_eq!(again.nlri, list);
         for op in &again.ops {
-            assert!(matches!(op, RouteOp::Announce { attrs: got, .. } if **got == passed_on(attrs)));
+            assert!(matches!(op, RouteOp::Announce { attrs: got, .. } if *got == passed_on(attrs)));
         }
     }
 });

@@ -1,4 +1,4 @@
-//! A stream of messages, whole and in pieces, with every body decoded by its type.
+//! A stream of messages, complete and in pieces; every body is decoded by its type.
 #![no_main]
 
 use bgp_proto::types::FamilySet;
@@ -17,7 +17,7 @@ const CONTEXT: DecodeContext = DecodeContext {
     external: true,
 };
 
-/// Frames up to the first error or the end, with the stream arriving in pieces.
+/// Frames up to the first error or the end; the stream arrives in pieces.
 fn frames(data: &[u8], piece: usize, extended: bool) -> (Vec<Frame>, Option<DecodeError>) {
     let (mut buf, mut list) = (BytesMut::new(), Vec::new());
     for piece in data.chunks(piece) {
@@ -33,7 +33,7 @@ fn frames(data: &[u8], piece: usize, extended: bool) -> (Vec<Frame>, Option<Deco
     (list, None)
 }
 
-/// Writes a length field that fits into each message, so that the fuzzer gets past the header at once.
+/// Writes a valid length field into each message, so that the fuzzer passes the header checks.
 fn with_headers(data: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for part in data.chunks(64) {

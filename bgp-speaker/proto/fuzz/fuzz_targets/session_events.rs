@@ -1,15 +1,14 @@
-//! A session under any sequence of events: operator, timers, both connections, messages good and bad, and what it says
-//! goes into an engine. It never panics, its clock always moves on, and it says only what a shell can do.
+//! A session with any sequence of events: operator, timers, both connections, valid and invalid messages; its
+//! outputs go to an engine. It never panics, time always advances, and every output is legal.
 #![no_main]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp_proto::engine::{Engine, EngineConfig, Input as ToEngine, PathRules, PeerKind, PeerRouting, SessionFacts};
-use bgp_proto::policy::Policy;
+use bgp_proto::engine::{Engine, EngineConfig, Input as ToEngine, PeerKind, PeerRouting, SessionFacts, SessionId};
 use bgp_proto::session::{ConnId, Input, Output, Session, SessionConfig};
-use bgp_proto::types::{Asn, Family, FamilySet, HoldTime, PeerId, RouterId};
+use bgp_proto::types::{Asn, Family, HoldTime, PeerId, RouterId};
 use bgp_proto::wire::{
     AddPathDirection, Capability, GracefulRestart, LongLivedFamily, Notification, Open, Refresh, RefreshKind, cease,
     keepalive,
@@ -43,23 +42,19 @@ fn capabilities() -> Vec<Capability> {
 }
 
 fn config(choice: u8) -> SessionConfig {
+    let remote_asn = if choice & 1 == 0 { Asn(65001) } else { Asn(64512) };
     SessionConfig {
-        local_asn: Asn(64512),
-        remote_asn: if choice & 1 == 0 { Asn(65001) } else { Asn(64512) },
-        router_id: id(0x0A00_0002),
-        families: FamilySet::ALL,
         hold_time: HoldTime::new(if choice & 2 == 0 { 9 } else { 0 }).expect("allowed"),
         connect_retry: Duration::from_secs(1),
         passive: choice & 4 != 0,
         graceful_restart: (choice & 8 != 0).then_some(30),
         restart_on_notification: choice & 16 != 0,
-        restarting_until: None,
-        forwarding_preserved: true,
         extra_capabilities: if choice & 32 != 0 { capabilities() } else { Vec::new() },
+        ..SessionConfig::new(Asn(64512), remote_asn, id(0x0A00_0002))
     }
 }
 
-/// The peer's OPEN; `choice` bends it.
+/// The peer's OPEN; `choice` modifies it.
 fn open(ours: &SessionConfig, choice: u8) -> Open {
     let mut list = vec![
         Capability::Multiprotocol(Family::Ipv4),
@@ -89,8 +84,10 @@ struct Shell {
     config: SessionConfig,
     session: Session,
     engine: Engine,
+    /// The latest session of the engine.
+    latest: SessionId,
     now: Instant,
-    /// Asked for, not answered yet.
+    /// Requested and not yet answered.
     dialing: BTreeSet<ConnId>,
     open: BTreeSet<ConnId>,
     next_incoming: u64,
@@ -109,26 +106,15 @@ impl Shell {
             assume_reachable: choice & 64 != 0,
         });
         let internal = config.local_asn == config.remote_asn;
-        let routing = PeerRouting {
-            name: "peer".to_owned(),
-            kind: if internal { PeerKind::Client } else { PeerKind::External },
-            local_asn: config.local_asn,
-            remote_asn: config.remote_asn,
-            import: Arc::new(Policy::accept_all()),
-            export: Arc::new(Policy::accept_all()),
-            next_hop_self: false,
-            allow_own_as: 0,
-            max_prefixes: None,
-            max_paths_per_prefix: 64,
-            max_memory: None,
-            rules: PathRules::default(),
-        };
+        let kind = if internal { PeerKind::Client } else { PeerKind::External };
+        let routing = PeerRouting::new("peer".to_owned(), kind, config.local_asn, config.remote_asn);
         let now = Instant::now();
         engine.handle(now, ToEngine::Configure(PEER, Arc::new(routing)));
         Self {
             session: Session::new(config.clone(), 7),
             config,
             engine,
+            latest: SessionId { peer: PEER, epoch: 0 },
             now,
             dialing: BTreeSet::new(),
             open: BTreeSet::new(),
@@ -147,11 +133,11 @@ impl Shell {
     }
 
     fn run_output(&mut self, output: Output) {
-        let (engine, now) = (&mut self.engine, self.now);
+        let (engine, latest, now) = (&mut self.engine, &mut self.latest, self.now);
         match output {
-            Output::Connect(conn) => assert!(self.dialing.insert(conn), "dialed twice"),
+            Output::Connect(conn) => assert!(self.dialing.insert(conn), "connected twice"),
             Output::Send { conn, bytes } => {
-                assert!(self.open.contains(&conn), "sent on a connection that is not there");
+                assert!(self.open.contains(&conn), "sent on a connection that does not exist");
                 assert!(bytes.len() >= 19);
             }
             Output::Close(conn) => {
@@ -160,6 +146,7 @@ impl Shell {
             Output::State(_) => {}
             Output::Up { conn, negotiated } => {
                 assert!(self.open.contains(&conn));
+                latest.epoch += 1;
                 let facts = SessionFacts {
                     negotiated: Arc::new(*negotiated),
                     remote_addr: [192, 0, 2, 1].into(),
@@ -168,20 +155,25 @@ impl Shell {
                     link_local: None,
                     shared_subnets: Vec::new(),
                 };
-                engine.handle(now, ToEngine::Up(PEER, Box::new(facts)));
+                engine.handle(now, ToEngine::Up(*latest, Box::new(facts)));
             }
             Output::Down { was_up, retain, .. } => {
                 if was_up && !retain.is_empty() {
-                    engine.handle(now, ToEngine::Restarting(PEER, retain));
-                    engine.handle(now, ToEngine::LongLived(PEER, retain));
+                    engine.handle(now, ToEngine::Restarting(*latest, retain));
+                    engine.handle(now, ToEngine::LongLived(*latest, retain));
                 } else if was_up {
-                    engine.handle(now, ToEngine::Down(PEER));
+                    engine.handle(now, ToEngine::Down(*latest));
                 }
             }
-            Output::Routes(batch) => engine.handle(now, ToEngine::Routes(PEER, batch)),
-            Output::Refresh(refresh) => engine.handle(now, ToEngine::Refresh(PEER, refresh)),
+            Output::Routes(batch) => engine.handle(now, ToEngine::Routes(*latest, batch)),
+            Output::Refresh(refresh) => engine.handle(now, ToEngine::Refresh(*latest, refresh)),
         }
-        while self.engine.poll_output().is_some() {}
+        loop {
+            while self.engine.poll_output().is_some() {}
+            if !self.engine.work() {
+                break;
+            }
+        }
     }
 
     fn any(&self, choice: u8) -> Option<ConnId> {
@@ -195,7 +187,7 @@ impl Shell {
         self.input(Input::Received { conn, buf: &mut buf });
     }
 
-    /// One event; takes what it needs of the rest.
+    /// Decodes one event from the input and removes its octets.
     fn event<'a>(&mut self, kind: u8, choice: u8, rest: &'a [u8]) -> &'a [u8] {
         match kind % 16 {
             0 => self.input(Input::Start),

@@ -8,10 +8,10 @@ use std::time::Instant;
 use super::*;
 use crate::policy::{Actions, Matcher, NumberAction, Policy, Rule, Verdict};
 use crate::rib::visits;
-use crate::session::Negotiated;
-use crate::types::{Asn, FamilySet, HoldTime, PathId, RouterId};
+use crate::test_support;
+use crate::types::{FamilySet, PathId, RouterId};
 use crate::wire::{
-    Capability, GracefulRestart, NextHop, Nlri, Open, PathAttrs, Refresh, RefreshKind, RouteBatch, RouteOp,
+    Capability, GracefulRestart, NextHop, Nlri, PathAttrs, Refresh, RefreshKind, RouteBatch, RouteOp,
 };
 
 /// More than one slice of each kind of work.
@@ -41,49 +41,21 @@ fn facts(peer: PeerId, local_v4: u8) -> SessionFacts {
         restart_time: 120,
         families: Family::ALL.map(|family| (family, true)).into(),
     };
-    let open = |asn, id| Open {
-        asn: Asn(asn),
-        hold_time: HoldTime::DEFAULT,
-        router_id: RouterId::new(id).unwrap(),
-        capabilities: vec![Capability::GracefulRestart(restart.clone())],
-    };
-    SessionFacts {
-        negotiated: Arc::new(Negotiated {
-            local: open(64512, 1),
-            remote: open(65000 + peer.0, 100 + peer.0),
-            hold_time: HoldTime::DEFAULT,
-            families: FamilySet::ALL,
-            four_octet_as: true,
-            refresh: true,
-            enhanced_refresh: true,
-            extended_message: false,
-            add_path_receive: FamilySet::EMPTY,
-            add_path_send: FamilySet::EMPTY,
-            extended_next_hop: FamilySet::EMPTY,
-            long_lived: FamilySet::ALL,
-        }),
-        remote_addr: addr(10 + peer.0 as u8),
-        local_v4: Some([192, 0, 2, local_v4].into()),
-        local_v6: None,
-        link_local: None,
-        shared_subnets: Vec::new(),
+    let mut facts = test_support::facts(peer, PeerKind::External);
+    let negotiated = Arc::make_mut(&mut facts.negotiated);
+    for open in [&mut negotiated.local, &mut negotiated.remote] {
+        open.capabilities
+            .push(Capability::GracefulRestart(restart.clone()));
     }
+    negotiated.long_lived = FamilySet::ALL;
+    facts.local_v4 = Some([192, 0, 2, local_v4].into());
+    facts
 }
 
 fn routing(peer: PeerId, import: Policy) -> Arc<PeerRouting> {
     Arc::new(PeerRouting {
-        name: peer.0.to_string(),
-        kind: PeerKind::External,
-        local_asn: Asn(64512),
-        remote_asn: Asn(65000 + peer.0),
         import: Arc::new(import),
-        export: Arc::new(Policy::accept_all()),
-        next_hop_self: false,
-        allow_own_as: 0,
-        max_prefixes: None,
-        max_paths_per_prefix: 64,
-        max_memory: None,
-        rules: PathRules::default(),
+        ..test_support::routing(peer, PeerKind::External)
     })
 }
 
@@ -118,13 +90,8 @@ impl Bench {
     /// Peer A announced all routes; they were advertised to B.
     fn new() -> Self {
         let engine = Engine::new(EngineConfig {
-            asn: Asn(64512),
-            router_id: RouterId::new(1).unwrap(),
-            cluster_id: None,
             max_paths: 1,
-            multipath_relax: false,
-            link_bandwidth: false,
-            assume_reachable: false,
+            ..test_support::config()
         });
         let mut bench = Self {
             engine,
@@ -204,7 +171,7 @@ impl Bench {
     /// Asserts that the most expensive call since the last check cost no more than a slice.
     fn check(&mut self, what: &str) {
         let worst = std::mem::take(&mut self.worst);
-        println!("{what}: {worst} visits at the most");
+        println!("{what}: {worst} visits at most");
         assert!(worst <= MAX_VISITS, "{what}: {worst} visits in one call");
     }
 
@@ -229,7 +196,7 @@ fn exclusive_prefixes_are_counted_in_pages() {
         next
     });
     assert_eq!(found, ROUTES as usize);
-    println!("exclusive prefixes: {worst} visits at the most");
+    println!("exclusive prefixes: {worst} visits at most");
     assert!(worst <= MAX_VISITS);
 }
 
@@ -263,7 +230,7 @@ fn views() {
         next
     });
     assert_eq!(shown, ROUTES as usize);
-    println!("a page of 1000: {worst} visits at the most");
+    println!("a page of 1000: {worst} visits at most");
     assert!(worst <= 10_000);
     // Nothing matches: a page ends after one slice.
     let nowhere = of(Prefixes::Within(Prefix::v4(0x0A00_0000, 8)));
@@ -272,7 +239,7 @@ fn views() {
         assert!(page.is_empty());
         next
     });
-    println!("a page where nothing fits: {worst} visits at the most");
+    println!("a page where nothing fits: {worst} visits at most");
     assert!(worst <= MAX_VISITS);
     // A lookup costs the same in a table of any size.
     let host = Prefix::v4(0x0B00_1234, 32);
@@ -311,7 +278,7 @@ fn previews() {
     assert_eq!(
         preview_of(&mut bench, vec![]),
         Preview::default(),
-        "nothing is to change"
+        "no change is previewed"
     );
     let preview = preview_of(
         &mut bench,
@@ -451,7 +418,7 @@ fn what_changes_many_routes() {
         bench.check("what follows from it");
     }
     bench.handle(Input::Facts(bench.session(B), facts(B, 2).into()));
-    bench.check("another address of ours");
+    bench.check("a changed local address");
     bench.pump();
     bench.check("what follows from it");
     bench.handle(Input::Drain(true));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::weights::{assign_weights, bandwidth};
 use super::{Engine, FibChange, Output};
-use crate::export::sources::Best;
+use crate::export::sources::{Best, LastLearned};
 use crate::rib::attrs::AttrTable;
 use crate::rib::decision::{Multipath, select};
 use crate::rib::table::{DestId, Path, PathCount};
@@ -19,7 +19,7 @@ pub(super) const SLICE: usize = 4096;
 impl Engine {
     /// Decides and exports one slice of dirty destinations.
     pub(super) fn flush_slice(&mut self) {
-        let mut fib = Vec::new();
+        let (mut fib, mut learned) = (Vec::new(), LastLearned::default());
         for _ in 0..SLICE {
             let Some(dest) = self.work.dirty.pop_front() else {
                 break;
@@ -28,7 +28,7 @@ impl Engine {
             let Some(prefix) = self.rib.table.prefix(dest) else {
                 continue;
             };
-            let best = self.decide(dest, prefix, &mut fib);
+            let best = self.decide(dest, prefix, &mut fib, &mut learned);
             if self.local.conditional.is_in_use() {
                 self.note_conditions(dest, prefix, best.as_ref());
             }
@@ -61,7 +61,13 @@ impl Engine {
     }
 
     /// Selects the paths, updates the kernel route, and returns the best path for the groups.
-    fn decide(&mut self, dest: DestId, prefix: Prefix, fib: &mut Vec<FibChange>) -> Option<Best> {
+    fn decide(
+        &mut self,
+        dest: DestId,
+        prefix: Prefix,
+        fib: &mut Vec<FibChange>,
+        learned: &mut LastLearned,
+    ) -> Option<Best> {
         self.select_paths(dest);
         let best = self
             .scratch
@@ -71,7 +77,7 @@ impl Engine {
         if !self.config.assume_reachable {
             self.update_fib(dest, prefix, best.as_ref(), fib);
         }
-        self.rib.sources.as_best(&best?, &prefix)
+        learned.as_best(&self.rib.sources, &best?, &prefix)
     }
 
     /// Fills `selected` with the paths to use and puts the best one first in the table.

@@ -172,14 +172,14 @@ impl Engine {
 
     /// Removes paths of a peer.
     pub(super) fn withdraw_all(&mut self, peer: PeerId, all: impl IntoIterator<Item = impl Borrow<Nlri>>) {
-        let mut gone = [0; Family::ALL.len()];
+        let mut removed = [0; Family::ALL.len()];
         let Some(generations) = self.peers.get(&peer).map(Peer::all_generations) else {
             return;
         };
         for nlri in all {
             let nlri = nlri.borrow();
             if self.withdraw(peer, nlri, &generations)
-                && let Some(count) = gone.get_mut(family_index(nlri.prefix.family()))
+                && let Some(count) = removed.get_mut(family_index(nlri.prefix.family()))
             {
                 *count += 1;
             }
@@ -187,10 +187,10 @@ impl Engine {
         let Some(known) = self.peers.get_mut(&peer) else {
             return;
         };
-        for (family, count) in Family::ALL.into_iter().zip(gone) {
+        for (family, count) in Family::ALL.into_iter().zip(removed) {
             known.adj_in.remove_paths(family, count);
         }
-        self.compact_adj_in(peer, gone.iter().sum());
+        self.compact_adj_in(peer, removed.iter().sum());
     }
 
     /// Removes a path; returns whether it existed and was counted.

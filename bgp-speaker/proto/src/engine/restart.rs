@@ -47,19 +47,19 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let gone = Family::ALL.map(|family| {
+        let removed = Family::ALL.map(|family| {
             let generations = peer.generations_mut(family);
             let before = generations.end_restart();
             generations.begin_restart();
-            let gone = if families.contains(family) {
+            let removed = if families.contains(family) {
                 before
             } else {
                 generations.end_restart()
             };
-            gone.unwrap_or_default()
+            removed.unwrap_or_default()
         });
         peer.restarting = true;
-        self.withdraw_generations(id, gone);
+        self.withdraw_generations(id, removed);
         self.withdraw_lost(id);
     }
 
@@ -184,8 +184,8 @@ impl Engine {
             return;
         };
         let before = peer.generations_mut(family).end_refresh();
-        let gone = Family::ALL.map(|other| before.filter(|_| other == family).unwrap_or_default());
-        self.withdraw_generations(id, gone);
+        let removed = Family::ALL.map(|other| before.filter(|_| other == family).unwrap_or_default());
+        self.withdraw_generations(id, removed);
     }
 
     /// Removes routes of these families that were not announced again since the peer's restart.
@@ -193,17 +193,17 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let gone = Family::ALL.map(|family| {
+        let removed = Family::ALL.map(|family| {
             let wanted = families.contains(family);
             let before = wanted.then(|| peer.generations_mut(family).end_restart());
             before.flatten().unwrap_or_default()
         });
-        self.withdraw_generations(id, gone);
+        self.withdraw_generations(id, removed);
     }
 
-    fn withdraw_generations(&mut self, id: PeerId, gone: [OlderGenerations; 2]) {
-        if gone.iter().any(|before| !before.is_empty()) {
-            self.queue(id, Job::Withdraw(gone));
+    fn withdraw_generations(&mut self, id: PeerId, removed: [OlderGenerations; 2]) {
+        if removed.iter().any(|before| !before.is_empty()) {
+            self.queue(id, Job::Withdraw(removed));
         }
     }
 

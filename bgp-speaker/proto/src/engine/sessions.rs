@@ -207,12 +207,12 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let gone = Family::ALL.map(|family| peer.generations_mut(family).end_all());
+        let removed = Family::ALL.map(|family| peer.generations_mut(family).end_all());
         let dests = peer.adj_in.take_dests();
         self.work.items.push_back(WorkItem {
             peer: id,
             dests,
-            job: Job::Withdraw(gone),
+            job: Job::Withdraw(removed),
         });
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Engine, FibNextHop, Reach, SessionId, Trace};
 use crate::rib::table::{DestId, Ineligible, Path};
-use crate::types::{Family, PathId, PeerId, Prefix};
+use crate::types::{Family, FamilySet, PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
 
 /// Prefixes to show.
@@ -258,6 +258,22 @@ impl Engine {
             outstanding: peer.session.as_ref().map_or(0, |session| session.outstanding),
             memory: self.memory_of(id),
         }
+    }
+
+    /// Families of which an established peer was sent a route; `None` while no session is established.
+    #[must_use]
+    pub fn advertised_families(&self) -> Option<FamilySet> {
+        let mut up = self.peers.iter().filter(|(_, peer)| peer.is_up()).peekable();
+        up.peek()?;
+        let groups = up.filter_map(|(id, _)| Some((*id, self.group_of(*id)?)));
+        let mut sent = FamilySet::EMPTY;
+        for (id, group) in groups {
+            let families = Family::ALL.into_iter();
+            families
+                .filter(|family| group.count_for(id, *family) > 0)
+                .for_each(|family| sent.insert(family));
+        }
+        Some(sent)
     }
 
     /// For each of these peers, the number of prefixes with a usable path from it and from no peer outside

@@ -337,9 +337,12 @@ impl Engine {
             let one_next_hop = peer.adj_in.has_one_next_hop();
             peer.adj_in.compact(limit, |dest, next_hop| {
                 let mut found = table.path_of(dest, id);
+                if one_next_hop {
+                    return found.is_some();
+                }
                 while let Some(at) = found {
                     let imported = table.at(at).and_then(|path| path.imported.ok());
-                    if one_next_hop || imported.map(|id| attrs.next_hop(id)) == next_hop {
+                    if imported.map(|id| attrs.next_hop(id)) == next_hop {
                         return true;
                     }
                     found = table.next_of(at, id);

@@ -7,6 +7,16 @@
 //!
 //! A destination that appears and disappears while the member catches up was never sent to it and can be
 //! freed. So a member that does not read does not make the table grow.
+//!
+//! ```
+//! use bgp_proto::export::catch_up::CatchUp;
+//! use bgp_proto::rib::table::DestId;
+//!
+//! let mut slow_reader = CatchUp::from_now(); // it knows the whole Adj-RIB-Out
+//! slow_reader.mark(DestId(7), true);
+//! slow_reader.mark(DestId(7), true);
+//! assert_eq!(slow_reader.take_dirty(100), [(DestId(7), true)]); // sent once, with its latest state
+//! ```
 
 use ::bytes::{Bytes, BytesMut};
 
@@ -203,11 +213,11 @@ mod tests {
     }
 
     #[test]
-    fn what_came_and_went_meanwhile_is_not_needed() {
+    fn intermediate_states_are_skipped() {
         let mut catch_up = CatchUp::from_now();
         catch_up.mark(DestId(1), true);
         catch_up.mark(DestId(2), false);
-        catch_up.mark(DestId(2), true); // and it is removed: the member still knows nothing
+        catch_up.mark(DestId(2), true); // and it is removed: the member has received neither
         assert!(
             catch_up.needs_withdrawal(DestId(1))
                 && !catch_up.needs_withdrawal(DestId(2))
@@ -223,11 +233,11 @@ mod tests {
         });
         moved.cursor = 10;
         assert!(moved.needs_withdrawal(DestId(10)) && !moved.needs_withdrawal(DestId(9)));
-        assert!(!moved.needs_withdrawal(DestId(20)), "it was not there yet");
+        assert!(!moved.needs_withdrawal(DestId(20)), "it did not exist before");
         moved.mark(DestId(5), false);
         assert!(
             moved.needs_withdrawal(DestId(5)),
-            "it may have been sent it in its other group"
+            "it may have received it in its other group"
         );
     }
 }

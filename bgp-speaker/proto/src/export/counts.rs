@@ -1,5 +1,18 @@
 //! Advertised prefixes per group, and how many of them each member is not sent because it is their source or
 //! next hop. Kept up to date with each change, so that a count needs no walk over the routes.
+//!
+//! ```
+//! use bgp_proto::export::adj_out::Excluded;
+//! use bgp_proto::export::counts::{Counts, Coverage};
+//! use bgp_proto::types::{Family, PeerId};
+//!
+//! let (source, other) = (PeerId(1), PeerId(2));
+//! let mut counts = Counts::default();
+//! let excluded = Excluded { source: Some(source), next_hop_of: None };
+//! counts.changed(Family::Ipv4, Coverage::Nothing, Coverage::AllBut(excluded));
+//! assert_eq!(counts.sent_to(source, Family::Ipv4), 0);
+//! assert_eq!(counts.sent_to(other, Family::Ipv4), 1);
+//! ```
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -18,10 +31,10 @@ fn slot(counts: &mut ByFamily, family: Family) -> &mut usize {
     }
 }
 
-/// Who is sent a prefix.
+/// The members that are sent a prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Coverage {
-    /// Nobody.
+    /// No member.
     Nothing,
     /// All members but these.
     AllBut(Excluded),
@@ -139,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn nor_what_it_is_the_next_hop_of() {
+    fn a_member_is_not_sent_paths_over_itself() {
         let [a, b, c] = [1, 2, 3].map(|id| Some(PeerId(id)));
         let excluded = |[source, next_hop_of]: [Option<PeerId>; 2]| Excluded { source, next_hop_of };
         let sent = |paths: &[[Option<PeerId>; 2]]| Coverage::of(paths.iter().copied().map(excluded));

@@ -1,4 +1,16 @@
 //! Sources of paths: how each peer's routes were learned, and the originated prefixes.
+//!
+//! ```
+//! use bgp_proto::export::sources::Sources;
+//! use bgp_proto::types::PeerId;
+//!
+//! let (peer, addr) = (PeerId(1), "192.0.2.1".parse().unwrap());
+//! let mut sources = Sources::new(false);
+//! sources.set_address(peer, addr);
+//! assert_eq!(sources.peer_at(addr), Some(peer));
+//! sources.remove(peer);
+//! assert_eq!(sources.peer_at(addr), None);
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -255,6 +267,32 @@ impl Sources {
             attrs: path.imported.ok()?,
             source: path.peer,
             learned: self.learned(path.peer, prefix)?,
+        })
+    }
+}
+
+/// Remembers the last result of [`Sources::learned`]: successive destinations mostly have the same source.
+/// Valid as long as the sources do not change.
+#[derive(Debug, Default)]
+pub struct LastLearned(Option<(PeerId, Learned)>);
+
+impl LastLearned {
+    /// As [`Sources::as_best`].
+    #[must_use]
+    pub fn as_best(&mut self, sources: &Sources, path: &Path, prefix: &Prefix) -> Option<Best> {
+        let learned = match self.0 {
+            Some((source, learned)) if source == path.peer => learned,
+            _ => {
+                let learned = sources.learned(path.peer, prefix)?;
+                // How a local route was learned depends on its prefix.
+                self.0 = (path.peer != PeerId::LOCAL).then_some((path.peer, learned));
+                learned
+            }
+        };
+        Some(Best {
+            attrs: path.imported.ok()?,
+            source: path.peer,
+            learned,
         })
     }
 }

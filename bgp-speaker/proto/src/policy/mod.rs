@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn first_verdict_ends_and_continue_accumulates() {
+    fn the_first_decision_ends_and_continue_accumulates() {
         let community = Community(100);
         let range = PrefixRange {
             prefix: "10.0.0.0/8".parse().unwrap(),

@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_comes_back_before_it_is_freed_is_held_again() {
+    fn a_set_that_is_interned_before_it_is_freed_is_reused() {
         let (mut table, mut next_hops) = (AttrTable::default(), NextHops::default());
         let a = table.intern(attrs(1, 5), &mut next_hops);
         for _ in 0..2 {
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_are_freed_in_lots() {
+    fn sets_are_freed_in_batches() {
         let (mut table, mut next_hops) = (AttrTable::default(), NextHops::default());
         let numbers = 0..u32::try_from(FREE_BATCH).unwrap();
         let all: Vec<AttrId> = numbers
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_counts_for_whoever_sent_it_first() {
+    fn a_set_counts_towards_its_first_sender() {
         let (mut table, mut next_hops) = (AttrTable::default(), NextHops::default());
         let [a, b] = [PeerId(1), PeerId(2)];
         let mut long = attrs(1, 5);
@@ -392,7 +392,7 @@ mod tests {
         assert!((800 + 400 + 600..2500).contains(&of_a), "{of_a}");
         assert!((80..200).contains(&of_b), "{of_b}");
         table.release(first, &mut next_hops);
-        assert_eq!(table.memory(a), of_a, "the other peer has it still");
+        assert_eq!(table.memory(a), of_a, "the other peer still has it");
         table.release(again, &mut next_hops);
         table.release(short, &mut next_hops);
         assert_eq!((table.memory(a), table.memory(b)), (0, 0));

@@ -256,7 +256,7 @@ mod tests {
 
     /// The counter wraps: an old mark must not be mistaken for a new one.
     #[test]
-    fn sixteen_are_told_apart() {
+    fn sixteen_generations_are_distinguished() {
         let mut generations = Generations::default();
         for begun in 0..50 {
             let mut all = vec![generations.current()];

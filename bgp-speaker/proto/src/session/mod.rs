@@ -13,18 +13,8 @@
 //! use bgp_proto::types::{Asn, FamilySet, HoldTime, RouterId};
 //!
 //! let config = SessionConfig {
-//!     local_asn: Asn(64512),
-//!     remote_asn: Asn(65001),
-//!     router_id: RouterId::new(0x0A00_0002).unwrap(),
-//!     families: FamilySet::ALL,
-//!     hold_time: HoldTime::DEFAULT,
-//!     connect_retry: Duration::from_secs(5),
-//!     passive: false,
-//!     graceful_restart: None,
-//!     restart_on_notification: false,
-//!     restarting_until: None,
-//!     forwarding_preserved: true,
-//!     extra_capabilities: Vec::new(),
+//!     graceful_restart: Some(120), // seconds
+//!     ..SessionConfig::new(Asn(64512), Asn(65001), RouterId::new(0x0A00_0002).unwrap())
 //! };
 //! let mut session = Session::new(config, 1);
 //! session.handle(Instant::now(), Input::Start);
@@ -87,6 +77,28 @@ pub struct SessionConfig {
     pub extra_capabilities: Vec<Capability>,
 }
 
+impl SessionConfig {
+    /// A session for both families with the default hold time, a connect-retry time of 5 s and without
+    /// graceful restart.
+    #[must_use]
+    pub fn new(local_asn: Asn, remote_asn: Asn, router_id: RouterId) -> Self {
+        Self {
+            local_asn,
+            remote_asn,
+            router_id,
+            families: FamilySet::ALL,
+            hold_time: HoldTime::DEFAULT,
+            connect_retry: Duration::from_secs(5),
+            passive: false,
+            graceful_restart: None,
+            restart_on_notification: false,
+            restarting_until: None,
+            forwarding_preserved: true,
+            extra_capabilities: Vec::new(),
+        }
+    }
+}
+
 /// A TCP connection, or an attempt to open one. The session numbers outgoing ones, the caller numbers
 /// incoming ones from a separate range.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -123,7 +135,7 @@ pub enum Input<'a> {
         /// Cease subcode.
         subcode: u8,
         /// Shutdown communication. Text beyond 255 octets is cut between characters;
-        /// [`crate::wire::check_shutdown_message`] tells before. [`Stats::last_sent`] holds what was sent.
+        /// [`crate::wire::check_shutdown_message`] checks the length. [`Stats::last_sent`] holds what was sent.
         message: String,
     },
     /// Close without a NOTIFICATION, so that the peer retains our routes (RFC 4724 §4).

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_count_what_they_hold() {
+    fn statistics_count_paths() {
         let mut out = BytesMut::new();
         statistics(
             &mut out,

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_and_many_are_the_same_communities() {
+    fn inline_and_heap_communities_are_equal() {
         assert_eq!(size_of::<Communities>(), 16);
         for len in 0..7 {
             let list: Vec<Community> = (0..len).map(Community).collect();

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_and_many_are_the_same_octets() {
+    fn inline_and_heap_octets_are_equal() {
         assert_eq!(size_of::<InlineBytes>(), 24);
         for len in [0, 1, InlineBytes::INLINE, InlineBytes::INLINE + 1, 300] {
             let octets: Vec<u8> = (0..len).map(|n| n as u8).collect();

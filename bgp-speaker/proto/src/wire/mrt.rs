@@ -52,8 +52,8 @@ fn record(out: &mut BytesMut, time: u32, subtype: u16, body: impl FnOnce(&mut By
     let start = out.len();
     body(out);
     let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX).to_be_bytes();
-    if let Some(place) = out.get_mut(start - 4..start) {
-        place.copy_from_slice(&length);
+    if let Some(length_at) = out.get_mut(start - 4..start) {
+        length_at.copy_from_slice(&length);
     }
 }
 
@@ -93,7 +93,7 @@ pub fn rib_entry<'a>(
     record(out, time, subtype, |out| {
         out.put_u32(sequence);
         put_prefix(out, prefix);
-        let place = out.len();
+        let length_at = out.len();
         out.put_u16(0);
         let mut count = 0u16;
         for (peer, attrs) in paths {
@@ -107,8 +107,8 @@ pub fn rib_entry<'a>(
             out.put_slice(&octets);
             count = count.saturating_add(1);
         }
-        if let Some(place) = out.get_mut(place..place + 2) {
-            place.copy_from_slice(&count.to_be_bytes());
+        if let Some(length_at) = out.get_mut(length_at..length_at + 2) {
+            length_at.copy_from_slice(&count.to_be_bytes());
         }
     });
 }

@@ -1,4 +1,4 @@
-//! An engine that writes everything at once and whose next hops are all reachable: for counting what it costs.
+//! An engine whose output is written at once and whose next hops are all reachable, to measure its cost.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ pub(crate) fn session(peer: PeerId) -> SessionId {
 
 pub(crate) struct Bare {
     pub(crate) engine: Engine,
-    /// Octets and chunks handed out so far.
+    /// Octets and chunks written so far.
     pub(crate) octets: usize,
     pub(crate) chunks: usize,
 }
@@ -31,18 +31,18 @@ impl Bare {
         }
     }
 
-    /// Takes an input; nothing is done yet.
+    /// Passes an input; no work is done yet.
     pub(crate) fn handle(&mut self, input: Input) {
         self.engine.handle(Instant::now(), input);
     }
 
-    /// Takes an input, and does all that follows.
+    /// Passes an input and does all resulting work.
     pub(crate) fn apply(&mut self, input: Input) {
         self.handle(input);
         self.pump();
     }
 
-    /// Brings a peer's session up; nothing is done yet.
+    /// Brings a peer's session up; no work is done yet.
     pub(crate) fn up(&mut self, peer: u32, kind: PeerKind) {
         let peer = PeerId(peer);
         self.handle(Input::Configure(peer, routing(peer, kind).into()));
@@ -60,7 +60,7 @@ impl Bare {
     }
 }
 
-/// Resident octets of this process.
+/// Resident memory of this process in octets.
 pub(crate) fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status

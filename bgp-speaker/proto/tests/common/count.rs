@@ -1,17 +1,18 @@
-//! Instructions of some work, counted by valgrind in a child process: a busy machine changes nothing.
+//! Counts instructions in a child process under valgrind: independent of the load of the machine.
 //!
-//! Two guards use it: cost must not grow where nothing says that it should, whatever the compiler; and it must not leave what is
-//! recorded beside the test, for the compiler and profile that it was recorded with. `UPDATE_GOLDEN=1` records anew.
+//! Used for two guards: costs must not grow where they should be constant, with any compiler; and they must
+//! match the counts recorded beside the test, for the compiler and profile of the record. `UPDATE_GOLDEN=1`
+//! records new counts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-/// By how much a count may leave what is recorded: what the C library does differs a little between processors.
+/// Allowed deviation from the record: the C library differs a little between processors.
 const LEEWAY: f64 = 0.10;
 
-/// Whether valgrind is there; it says so when not (`make test` installs it where it can).
+/// Whether valgrind is installed; prints a message if not (`make test` installs it where possible).
 pub(crate) fn can_count() -> bool {
     let found = Command::new("valgrind").arg("--version").output().is_ok();
     if !found {
@@ -20,7 +21,7 @@ pub(crate) fn can_count() -> bool {
     found
 }
 
-/// Instructions of this executable's test with this name, with `COST_OF` set; the process around it included.
+/// Instructions of this executable's test with this name, with `COST_OF` set, including process start.
 pub(crate) fn instructions(test: &str, work: &str) -> f64 {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
@@ -32,7 +33,7 @@ pub(crate) fn instructions(test: &str, work: &str) -> f64 {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}");
     let line = text.lines().find_map(|line| line.split_once("Collected : "));
-    let (_, count) = line.unwrap_or_else(|| panic!("valgrind says {text}"));
+    let (_, count) = line.unwrap_or_else(|| panic!("cannot parse the output of valgrind: {text}"));
     count.trim().parse().unwrap()
 }
 
@@ -43,7 +44,7 @@ fn compiler() -> String {
     format!("{}, {profile}", String::from_utf8_lossy(&rustc.stdout).trim())
 }
 
-/// Compares with the record: a first line with the compiler, then a name and a count a line.
+/// Compares with the record: a first line with the compiler, then one line per name with its count.
 pub(crate) fn compare(record: &Path, counts: &BTreeMap<&str, f64>) {
     let compiler = compiler();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {

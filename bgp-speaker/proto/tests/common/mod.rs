@@ -1,4 +1,5 @@
-//! A world around one engine: peers that decode what they are sent, a kernel that answers for next hops.
+//! A test environment of one engine: peers that decode what they receive, and a kernel that resolves next
+//! hops.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod bare;
@@ -14,7 +15,6 @@ use bgp_proto::engine::{
     Chunk, Engine, EngineConfig, Input, Output, PeerKind, PeerRouting, Reach, RouteFilter, RouteView,
     SessionFacts, SessionId,
 };
-use bgp_proto::policy::Policy;
 use bgp_proto::session::Negotiated;
 use bgp_proto::types::{Asn, Family, FamilySet, HoldTime, PathId, PeerId, Prefix, RouterId};
 use bgp_proto::wire::{
@@ -40,11 +40,11 @@ pub(crate) fn config() -> EngineConfig {
     }
 }
 
-/// What a peer knows from us.
+/// A peer's view of our routes.
 #[derive(Default, Debug)]
 pub(crate) struct ReceivedRoutes {
     pub(crate) routes: BTreeMap<Prefix, PathAttrs>,
-    /// By prefix and identifier: what a peer that takes several paths knows.
+    /// By prefix and path identifier: the table of a peer with ADD-PATH.
     pub(crate) paths: BTreeMap<(Prefix, PathId), PathAttrs>,
     pub(crate) add_path: FamilySet,
     pub(crate) extended_next_hop: FamilySet,
@@ -52,7 +52,7 @@ pub(crate) struct ReceivedRoutes {
     /// EoRR (RFC 7313 §4).
     pub(crate) ends_of_refresh: Vec<Family>,
     pub(crate) messages: usize,
-    /// A slow peer: its chunks pile up here until `drain`.
+    /// A slow peer: its chunks collect here until `drain`.
     pub(crate) slow: bool,
     pub(crate) queue: VecDeque<Arc<Chunk>>,
     pub(crate) queued_bytes: usize,
@@ -63,7 +63,7 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) kinds: BTreeMap<PeerId, PeerKind>,
     pub(crate) up: BTreeSet<PeerId>,
-    /// Sessions so far.
+    /// Number of sessions so far.
     pub(crate) epochs: BTreeMap<PeerId, u32>,
     pub(crate) received: BTreeMap<PeerId, ReceivedRoutes>,
     pub(crate) fib: BTreeMap<Prefix, Vec<IpAddr>>,
@@ -99,20 +99,7 @@ pub(crate) fn asn_of(peer: PeerId, kind: PeerKind) -> Asn {
 }
 
 pub(crate) fn routing(peer: PeerId, kind: PeerKind) -> PeerRouting {
-    PeerRouting {
-        name: format!("peer-{}", peer.0),
-        kind,
-        local_asn: OUR_AS,
-        remote_asn: asn_of(peer, kind),
-        import: Arc::new(Policy::accept_all()),
-        export: Arc::new(Policy::accept_all()),
-        next_hop_self: false,
-        allow_own_as: 0,
-        max_prefixes: None,
-        max_paths_per_prefix: 64,
-        max_memory: None,
-        rules: Default::default(),
-    }
+    PeerRouting::new(format!("peer-{}", peer.0), kind, OUR_AS, asn_of(peer, kind))
 }
 
 pub(crate) fn facts(peer: PeerId, kind: PeerKind) -> SessionFacts {
@@ -146,7 +133,8 @@ pub(crate) fn facts(peer: PeerId, kind: PeerKind) -> SessionFacts {
     }
 }
 
-/// The same of a peer that restarts gracefully (RFC 4724 §3), and kept its forwarding state for these families.
+/// As above, for a peer that restarted gracefully (RFC 4724 §3) and retained its forwarding state for these
+/// families.
 pub(crate) fn graceful(peer: PeerId, kind: PeerKind, kept: FamilySet) -> SessionFacts {
     let mut facts = facts(peer, kind);
     let negotiated = Arc::make_mut(&mut facts.negotiated);
@@ -163,7 +151,7 @@ pub(crate) fn graceful(peer: PeerId, kind: PeerKind, kept: FamilySet) -> Session
     facts
 }
 
-/// The same of a peer that keeps our routes while we restart, and did not restart itself.
+/// As above, for a peer that retains our routes while we restart, and did not restart itself.
 pub(crate) fn helping(peer: PeerId, kind: PeerKind) -> SessionFacts {
     let mut facts = graceful(peer, kind, FamilySet::EMPTY);
     let negotiated = Arc::make_mut(&mut facts.negotiated);
@@ -171,14 +159,14 @@ pub(crate) fn helping(peer: PeerId, kind: PeerKind) -> SessionFacts {
     facts
 }
 
-/// All routes of a filter, by prefix.
+/// All routes that match a filter, by prefix.
 pub(crate) fn routes_matching(engine: &Engine, filter: &RouteFilter) -> Vec<RouteView> {
-    let (mut all, mut place) = (Vec::new(), Some(0));
-    while let Some(from) = place {
+    let (mut all, mut cursor) = (Vec::new(), Some(0));
+    while let Some(from) = cursor {
         let (page, next) = engine.routes(filter, from, 100);
         assert!(page.len() <= 100);
         all.extend(page);
-        place = next;
+        cursor = next;
     }
     all.sort_by_key(|route| route.prefix);
     all
@@ -308,7 +296,7 @@ impl World {
         self.handle(Input::Refresh(self.session(peer), Refresh { family, kind }));
     }
 
-    /// The session of a peer that is up before this one, or its last one otherwise.
+    /// The session before the current one if the peer is up, otherwise its last one.
     pub(crate) fn ended(&self, peer: PeerId) -> SessionId {
         let mut session = self.session(peer);
         session.epoch -= u32::from(self.up.contains(&peer));
@@ -326,7 +314,7 @@ impl World {
         self.handle(Input::Routes(self.session(peer), withdraw(&prefixes)));
     }
 
-    /// Does what the engine says until it has nothing more to say.
+    /// Processes the engine's outputs until there are none.
     pub(crate) fn pump(&mut self) {
         while let Some(output) = self.engine.poll_output() {
             self.run_output(output);
@@ -368,11 +356,11 @@ impl World {
                 }
             }
             Output::Watch(list) => {
-                let news = list.iter().map(|addr| (*addr, self.reach(*addr))).collect();
+                let reachability = list.iter().map(|addr| (*addr, self.reach(*addr))).collect();
                 for addr in list {
                     assert!(self.watched.insert(addr), "{addr} watched twice");
                 }
-                self.handle(Input::NextHops(news));
+                self.handle(Input::NextHops(reachability));
             }
             Output::Unwatch(list) => {
                 for addr in list {

@@ -1,4 +1,4 @@
-//! Bytes from hex, and UPDATEs put together from sections, so that each golden test shows only its point.
+//! Octets from hex and UPDATEs from sections, so that each golden test shows only its subject.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use ::bytes::{Bytes, BytesMut};
@@ -8,7 +8,7 @@ use bgp_proto::wire::{
     PathAttrs, RouteBatch, RouteOp, cut_frame, decode_update,
 };
 
-/// Octets of a hex text; everything that is no hex digit separates.
+/// The octets of a hex text; all other characters separate.
 pub(crate) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
     assert!(digits.len().is_multiple_of(2), "half an octet in {text}");
@@ -16,7 +16,7 @@ pub(crate) fn hex(text: &str) -> Vec<u8> {
     digits.chunks(2).map(octet).collect()
 }
 
-/// A whole message of this type and body.
+/// A complete message of this type and body.
 pub(crate) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut message = vec![0xFF; 16];
     message.extend((19 + body.len() as u16).to_be_bytes());
@@ -25,7 +25,7 @@ pub(crate) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Cuts the only message out of the bytes.
+/// Splits off the single message in the octets.
 pub(crate) fn cut(bytes: &[u8], kind: MessageKind) -> Bytes {
     let mut buf = BytesMut::from(bytes);
     let frame = cut_frame(&mut buf, false).unwrap().unwrap();
@@ -53,13 +53,13 @@ pub(crate) const IBGP: DecodeContext = DecodeContext {
     external: false,
 };
 
-/// As [`IBGP`], from another AS.
+/// As [`IBGP`], for another AS.
 pub(crate) const EBGP: DecodeContext = DecodeContext {
     external: true,
     ..IBGP
 };
 
-/// What [`IBGP`] is decoded from.
+/// The decode context of [`IBGP`].
 pub(crate) const TO_IBGP: EncodeContext = EncodeContext {
     four_octet_as: true,
     add_path: FamilySet::EMPTY,
@@ -67,17 +67,17 @@ pub(crate) const TO_IBGP: EncodeContext = EncodeContext {
     internal: true,
 };
 
-/// Decodes one UPDATE into a batch of its own.
+/// Decodes one UPDATE into its own batch.
 pub(crate) fn decode(body: &[u8], ctx: &DecodeContext) -> Result<RouteBatch, DecodeError> {
     let mut batch = RouteBatch::default();
     let result = decode_update(body, ctx, &mut batch);
     if result.is_err() {
-        assert_eq!(batch, RouteBatch::default(), "a reset leaves nothing behind");
+        assert_eq!(batch, RouteBatch::default(), "a reset keeps no batch");
     }
     result.map(|()| batch)
 }
 
-/// What a batch says, in words that compare.
+/// The content of a batch as text for comparisons.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum DecodedOp {
     Announce(PathAttrs, Vec<Nlri>),

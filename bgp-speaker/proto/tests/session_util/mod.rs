@@ -1,4 +1,5 @@
-//! A session under test: virtual time, a shell that checks that every output is legal, messages by name.
+//! A session under test: virtual time, a shell that checks that every output is legal, and builders for
+//! messages.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,29 +12,16 @@ use bgp_proto::wire::{
     Capability, MessageKind, Notification, Open, Refresh, RouteBatch, cut_frame, keepalive,
 };
 
-/// Where the shell's numbers for incoming connections begin.
+/// First id of incoming connections in the shell.
 pub(crate) const INCOMING: u64 = 1 << 32;
 
 pub(crate) fn id(value: u32) -> RouterId {
     RouterId::new(value).unwrap()
 }
 
-/// AS 64512, identifier 10.0.0.2, towards AS 65001.
+/// AS 64512, identifier 10.0.0.2, peer AS 65001.
 pub(crate) fn config() -> SessionConfig {
-    SessionConfig {
-        local_asn: Asn(64512),
-        remote_asn: Asn(65001),
-        router_id: id(0x0A00_0002),
-        families: FamilySet::ALL,
-        hold_time: HoldTime::new(90).unwrap(),
-        connect_retry: Duration::from_secs(5),
-        passive: false,
-        graceful_restart: None,
-        restart_on_notification: false,
-        restarting_until: None,
-        forwarding_preserved: true,
-        extra_capabilities: Vec::new(),
-    }
+    SessionConfig::new(Asn(64512), Asn(65001), id(0x0A00_0002))
 }
 
 /// The OPEN of the peer that [`config`] expects, with this identifier.
@@ -69,7 +57,7 @@ pub(crate) fn end_of_rib() -> Bytes {
     raw(2, &[0, 0, 0, 0])
 }
 
-/// An UPDATE that withdraws so many /24.
+/// An UPDATE that withdraws this many /24 prefixes.
 pub(crate) fn withdrawals(count: u16) -> Bytes {
     let mut body = (count * 4).to_be_bytes().to_vec();
     for n in 0..count {
@@ -81,7 +69,7 @@ pub(crate) fn withdrawals(count: u16) -> Bytes {
     raw(2, &body)
 }
 
-/// What the session did, decoded.
+/// The session's outputs, decoded.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Effect {
     Connect(u64),
@@ -97,10 +85,10 @@ pub(crate) enum Effect {
     RefreshReceived(Refresh),
 }
 
-/// Checks that the session only says what a shell can do.
+/// Checks that each output is legal.
 #[derive(Default, Debug)]
 pub(crate) struct Checker {
-    /// Connections, and whether they are there (or only asked for).
+    /// Connections, and whether they are established or only requested.
     pub(crate) open: BTreeMap<ConnId, bool>,
     used: BTreeSet<ConnId>,
     pub(crate) up: Option<ConnId>,
@@ -109,7 +97,7 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// What the shell knows before the session hears of it.
+    /// What the shell knows before the session processes it.
     pub(crate) fn input(&mut self, input: &Input<'_>) {
         match input {
             Input::Connected { conn, .. } => {
@@ -171,7 +159,7 @@ impl Checker {
         assert_eq!(session.state(), self.state);
         assert_eq!(self.state == State::Established, self.up.is_some());
         let ours = self.open.keys().filter(|conn| conn.0 < INCOMING).count();
-        // Beside the established connection there is at most one, of the peer.
+        // Beside the established connection there is at most one, opened by the peer.
         let beside = self.open.keys().filter(|conn| Some(**conn) != self.up);
         let (ours_beside, theirs_beside) = (
             beside.clone().filter(|conn| conn.0 < INCOMING).count(),
@@ -248,7 +236,7 @@ impl Lab {
         })
     }
 
-    /// A new connection of the peer.
+    /// A new connection from the peer.
     pub(crate) fn incoming(&mut self) -> (u64, Vec<Effect>) {
         let conn = self.next_incoming;
         self.next_incoming += 1;
@@ -282,7 +270,7 @@ impl Lab {
         self.input(Input::Tick)
     }
 
-    /// Until the next timer.
+    /// Runs until the next timer.
     pub(crate) fn timeout(&self) -> Duration {
         self.session.poll_timeout().expect("a timer runs") - self.now
     }
@@ -291,7 +279,7 @@ impl Lab {
         self.now += duration;
     }
 
-    /// Lets time pass, with every timer at its instant: what was done, and when.
+    /// Advances time and runs every timer at its instant; returns the outputs with their times.
     pub(crate) fn pass(&mut self, duration: Duration) -> Vec<(Duration, Effect)> {
         let (begin, end) = (self.now, self.now + duration);
         let mut all = Vec::new();
@@ -303,7 +291,7 @@ impl Lab {
         all
     }
 
-    /// Started, and connected by us; the OPEN is sent.
+    /// Started and connected by us; the OPEN is sent.
     pub(crate) fn open_sent(config: SessionConfig) -> Self {
         let mut lab = Self::new(config);
         lab.begin();
@@ -362,7 +350,7 @@ pub(crate) fn notifications(done: &[Effect]) -> Vec<(u64, u8, u8, Vec<u8>)> {
     each.collect()
 }
 
-/// The one NOTIFICATION, after which the connection is closed.
+/// The single NOTIFICATION, after which the connection is closed.
 #[track_caller]
 pub(crate) fn refusal(done: &[Effect]) -> (u8, u8, Vec<u8>) {
     let all = notifications(done);
@@ -391,7 +379,7 @@ pub(crate) fn is_down(done: &[Effect]) -> bool {
     done.iter().any(|did| matches!(did, Effect::Down(true, _)))
 }
 
-/// Whether the session came up.
+/// Whether the session reached Established.
 pub(crate) fn is_up(done: &[Effect]) -> bool {
     done.iter().any(|did| matches!(did, Effect::Up(..)))
 }

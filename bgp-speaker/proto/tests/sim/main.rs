@@ -1,9 +1,10 @@
-//! Whole speakers on simulated links, in virtual time: cuts, black holes, restarts, delays, by seed.
+//! Complete speakers on simulated links in virtual time, with cuts, packet loss, restarts and delays, by
+//! seed.
 //!
-//! Each node is an engine and a session per link, each in an AS of its own. When the disturbances end, every node's
-//! Loc-RIB must be what an oracle computes from the graph alone: the shortest path, and among equal ones that over the
-//! neighbor with the lowest identifier, all the way down. A second world is one AS with two reflectors.
-//! `SIM_SEEDS=1000` runs more seeds; a failure names its seed.
+//! Each node is an engine with a session per link, each in its own AS. When the disturbances end, every
+//! node's Loc-RIB must match an oracle that uses the graph only: the shortest path, and among equal ones the
+//! path over the neighbor with the lowest identifier, at each hop. A second network is one AS with two
+//! reflectors. `SIM_SEEDS=1000` runs more seeds; a failure prints its seed.
 #![cfg(test)]
 
 mod world;
@@ -37,7 +38,7 @@ fn mesh(random: &mut Random) -> Graph {
     }
 }
 
-/// Two reflectors, eight clients at both, and two routers of other ASes, each at two clients.
+/// Two reflectors, eight clients of both, and two routers of other ASes, each with two clients.
 fn reflected() -> Graph {
     let mut links = vec![(0, 1)];
     for client in 2..10 {
@@ -53,7 +54,7 @@ fn reflected() -> Graph {
     }
 }
 
-/// Shortest paths over the neighbor with the lowest identifier, from the graph alone.
+/// Shortest paths over the neighbor with the lowest identifier, from the graph only.
 fn oracle(graph: &Graph, to: usize) -> Vec<Vec<u32>> {
     let count = graph.asns.len();
     let neighbors = |node: usize| {
@@ -90,7 +91,7 @@ fn seeds() -> u64 {
         .unwrap_or(12)
 }
 
-/// Prints the seed of a world that fails.
+/// Prints the seed of a failing network.
 fn each_seed(test: fn(u64)) {
     for seed in 0..seeds() {
         let outcome = std::panic::catch_unwind(|| test(seed));
@@ -111,7 +112,7 @@ fn speakers_agree_with_the_graph() {
         for _ in 0..random.below(20) {
             world.disturb();
         }
-        world.calm();
+        world.end_disturbances();
         for to in 0..graph.asns.len() {
             let expected = oracle(&graph, to);
             for (node, path) in expected.iter().enumerate() {
@@ -132,10 +133,12 @@ fn one_reflector_is_enough() {
         for _ in 0..seed % 12 {
             world.disturb();
         }
-        world.calm();
+        world.end_disturbances();
         for node in 0..10 {
             for to in 0..10 {
-                let (path, next_hop) = world.best(node, to).expect("inside the AS all is known");
+                let (path, next_hop) = world
+                    .best(node, to)
+                    .expect("inside the AS next hops are not restricted");
                 assert!(path.is_empty());
                 assert_eq!(
                     next_hop,
@@ -148,10 +151,10 @@ fn one_reflector_is_enough() {
                 assert_eq!(path, [asn]);
             }
         }
-        // What the outside hears has our AS alone in its path.
+        // Outside routers receive paths with our AS only.
         for node in [10, 11] {
             for to in 0..10 {
-                assert_eq!(world.best(node, to).expect("told outside").0, [64512]);
+                assert_eq!(world.best(node, to).expect("announced to other ASes").0, [64512]);
             }
         }
     });

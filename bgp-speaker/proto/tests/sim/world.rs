@@ -1,4 +1,4 @@
-//! The simulated world: nodes, links with delays, TCP connections, and the clock.
+//! The simulated network: nodes, links with delays, TCP connections, and the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -7,23 +7,23 @@ use std::time::{Duration, Instant};
 
 use ::bytes::{Bytes, BytesMut};
 use bgp_proto::engine::{
-    Engine, EngineConfig, Input as ToEngine, Originated, Output as FromEngine, PathRules, PeerKind,
-    PeerRouting, Prefixes, RouteFilter, SessionFacts, SessionId,
+    Engine, EngineConfig, Input as ToEngine, Originated, Output as FromEngine, PeerKind, PeerRouting,
+    Prefixes, RouteFilter, SessionFacts, SessionId,
 };
-use bgp_proto::policy::{Policy, Source};
+use bgp_proto::policy::Source;
 use bgp_proto::session::{ConnId, Input, Output, Session, SessionConfig, State};
-use bgp_proto::types::{Asn, FamilySet, HoldTime, PeerId, Prefix, RouterId};
+use bgp_proto::types::{Asn, HoldTime, PeerId, Prefix, RouterId};
 
 const INCOMING: u64 = 1 << 32;
 
-/// A graph of nodes; both worlds are made of it.
+/// A graph of nodes; both networks are described by it.
 #[derive(Clone)]
 pub(crate) struct Graph {
-    /// AS of each node.
+    /// AS number of each node.
     pub(crate) asns: Vec<u32>,
     /// Pairs of nodes.
     pub(crate) links: Vec<(usize, usize)>,
-    /// Nodes that reflect.
+    /// Nodes that are reflectors.
     pub(crate) reflectors: BTreeSet<usize>,
 }
 
@@ -51,13 +51,13 @@ fn prefix(node: usize) -> Prefix {
     Prefix::v4(0x0AF4_0000 + ((node as u32) << 8), 24)
 }
 
-/// One side of a link.
+/// One end of a link.
 struct Side {
     session: Session,
     next_incoming: u64,
-    /// The connection that the session is established on.
+    /// The connection of the established session.
     up: Option<ConnId>,
-    /// How many sessions there were.
+    /// Number of sessions so far.
     epoch: u32,
     buffers: BTreeMap<ConnId, BytesMut>,
 }
@@ -70,7 +70,7 @@ struct Node {
 
 #[derive(Debug)]
 enum Event {
-    /// A call from this end of a link reaches the other.
+    /// Connection attempts from this end of the link arrive at the other.
     Call {
         link: usize,
         end: usize,
@@ -94,11 +94,11 @@ enum Event {
     },
 }
 
-/// A TCP connection: its number at each end of its link.
+/// A TCP connection: its id at each end of its link.
 struct Tcp {
     link: usize,
     ids: [Option<ConnId>; 2],
-    /// Last arrival at each end: order is kept.
+    /// Time of the last arrival at each end: order is preserved.
     last: [Instant; 2],
 }
 
@@ -110,9 +110,9 @@ pub(crate) struct World {
     queue: BTreeMap<(Instant, u64), Event>,
     sequence: u64,
     tcp: Vec<Tcp>,
-    /// Links that carry nothing; nobody is told.
+    /// Links that drop everything, without an error.
     black: BTreeSet<usize>,
-    /// What they swallowed: to which end, of which connection.
+    /// What they dropped: to which end, of which connection.
     held: BTreeMap<usize, Vec<(usize, usize, Event)>>,
     steps: u64,
 }
@@ -142,7 +142,7 @@ impl World {
         world
     }
 
-    /// A node as it is after its start.
+    /// A node after its start.
     fn make(&mut self, node: usize) -> Node {
         let asn = Asn(self.graph.asns[node]);
         let engine = Engine::new(EngineConfig {
@@ -173,33 +173,10 @@ impl World {
                 (true, _) => PeerKind::Internal,
             };
             let config = SessionConfig {
-                local_asn: asn,
-                remote_asn: remote,
-                router_id: identifier(node),
-                families: FamilySet::ALL,
                 hold_time: HoldTime::new(9).unwrap(),
-                connect_retry: Duration::from_secs(5),
-                passive: false,
-                graceful_restart: None,
-                restart_on_notification: false,
-                restarting_until: None,
-                forwarding_preserved: true,
-                extra_capabilities: Vec::new(),
+                ..SessionConfig::new(asn, remote, identifier(node))
             };
-            let routing = PeerRouting {
-                name: format!("node-{other}"),
-                kind,
-                local_asn: asn,
-                remote_asn: remote,
-                import: Arc::new(Policy::accept_all()),
-                export: Arc::new(Policy::accept_all()),
-                next_hop_self: false,
-                allow_own_as: 0,
-                max_prefixes: None,
-                max_paths_per_prefix: 64,
-                max_memory: None,
-                rules: PathRules::default(),
-            };
+            let routing = PeerRouting::new(format!("node-{other}"), kind, asn, remote);
             made.engine.handle(
                 self.now,
                 ToEngine::Configure(PeerId(link as u32), Arc::new(routing)),
@@ -243,7 +220,7 @@ impl World {
         self.queue.insert((at, self.sequence), event);
     }
 
-    /// 1–30 ms on the way.
+    /// 1–30 ms of delay.
     fn arrival(&mut self) -> Instant {
         self.now + Duration::from_micros(1000 + self.random.below(29_000))
     }
@@ -262,7 +239,7 @@ impl World {
             .rposition(|tcp| tcp.link == link && tcp.ids[end] == Some(conn))
     }
 
-    /// Does what a session and its engine say.
+    /// Processes the outputs of a session and its engine.
     fn run_outputs(&mut self, node: usize, link: usize) {
         let end = self.end_of(link, node);
         let now = self.now;
@@ -319,7 +296,7 @@ impl World {
         self.pump(node);
     }
 
-    /// The kernel took what was written, unless the link carries nothing (RFC 9687 is about that).
+    /// The kernel acknowledges what was written, unless the link drops it (RFC 9687).
     fn wrote(&mut self, node: usize, link: usize) {
         let now = self.now;
         if let Some(side) = self.nodes[node].sides.get_mut(&link)
@@ -397,7 +374,7 @@ impl World {
         self.carry(link, end, tcp, Event::End { link, end, tcp });
     }
 
-    /// TCP keeps order, and sends again what a black link swallowed once it carries something.
+    /// TCP preserves order, and retransmits what the link dropped once it works again.
     fn carry(&mut self, link: usize, to: usize, tcp: usize, event: Event) {
         if self.black.contains(&link) {
             return self.held.entry(link).or_default().push((to, tcp, event));
@@ -467,7 +444,7 @@ impl World {
 
     fn call(&mut self, link: usize, end: usize, conn: ConnId) {
         if self.black.contains(&link) {
-            return; // the connect-retry timer will see to it
+            return; // the connect-retry timer handles it
         }
         let (caller, called) = (self.node_at(link, end), self.node_at(link, 1 - end));
         let side = self.nodes[called].sides.get_mut(&link).unwrap();
@@ -506,7 +483,7 @@ impl World {
         );
     }
 
-    /// The connections of a link are reset at both ends, at once.
+    /// Resets all connections of a link at both ends.
     fn cut(&mut self, link: usize) {
         for tcp in 0..self.tcp.len() {
             if self.tcp[tcp].link != link {
@@ -528,7 +505,7 @@ impl World {
         }
     }
 
-    /// The node's process is gone and back; its peers see their connections end.
+    /// The node's process restarts; its peers see their connections end.
     fn restart(&mut self, node: usize) {
         let links: Vec<usize> = self.nodes[node].sides.keys().copied().collect();
         for link in links {
@@ -538,7 +515,7 @@ impl World {
                     self.end(link, 1 - end, tcp);
                 }
             }
-            // Calls of the process that is gone mean nothing to the new one.
+            // Connection results of the ended process do not concern the new one.
             self.queue.retain(|_, event| match event {
                 Event::Call {
                     link: of, end: from, ..
@@ -553,12 +530,12 @@ impl World {
         self.start(node);
     }
 
-    /// Runs for a time.
+    /// Runs for this time.
     pub(crate) fn run(&mut self, time: Duration) {
         let until = self.now + time;
         loop {
             self.steps += 1;
-            assert!(self.steps < 5_000_000, "the world does not come to rest");
+            assert!(self.steps < 5_000_000, "the engine does not become idle");
             let event = self.queue.first_key_value().map(|((at, _), _)| *at);
             let timer = self.first_timer();
             let next = [event, timer.map(|(at, ..)| at)].into_iter().flatten().min();
@@ -587,7 +564,7 @@ impl World {
         self.nodes.iter().enumerate().filter_map(of_node).min()
     }
 
-    /// The best path of a node to a prefix: its AS path, and its next hop unless it is our own.
+    /// The best path of a node to a prefix: its AS path, and its next hop unless it is originated locally.
     pub(crate) fn best(&self, node: usize, to: usize) -> Option<(Vec<u32>, Option<IpAddr>)> {
         let filter = RouteFilter {
             prefixes: Prefixes::Exactly(prefix(to)),
@@ -625,12 +602,12 @@ impl World {
         self.run(pause);
     }
 
-    /// An end to all disturbances.
-    pub(crate) fn calm(&mut self) {
+    /// Ends all disturbances.
+    pub(crate) fn end_disturbances(&mut self) {
         while let Some(link) = self.black.first().copied() {
             self.heal(link);
         }
-        // Whoever was cut off silently finds out within a hold time, and tries again within two back-offs.
+        // A silently cut peer is detected within the hold time and connects again within two back-off times.
         self.run(Duration::from_secs(300));
         for (node, state) in self.nodes.iter().enumerate() {
             for (link, side) in &state.sides {

@@ -22,7 +22,7 @@ fn message(length: usize, kind: u8, number: u32) -> Bytes {
 }
 
 const ROUTES: u8 = 2;
-const WORD: u8 = 4;
+const CONTROL: u8 = 4;
 
 fn chunk(length: usize, number: u32) -> Arc<Chunk> {
     Arc::new(Chunk::only_for(PEER, message(length, ROUTES, number)))
@@ -43,15 +43,15 @@ async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> (u8, u32) {
 /// Both ends of a connection; the send buffer of the first is small.
 async fn connection() -> (Arc<TcpStream>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (ours, theirs) = tokio::join!(
+    let (local, remote) = tokio::join!(
         TcpStream::connect(listener.local_addr().unwrap()),
         listener.accept()
     );
-    let ours = ours.unwrap();
-    ours.set_nodelay(true).unwrap(); // as on all sessions
-    socket2::SockRef::from(&ours).set_send_buffer_size(8192).unwrap();
-    ours.writable().await.unwrap();
-    (Arc::new(ours), theirs.unwrap().0)
+    let local = local.unwrap();
+    local.set_nodelay(true).unwrap(); // as on all sessions
+    socket2::SockRef::from(&local).set_send_buffer_size(8192).unwrap();
+    local.writable().await.unwrap();
+    (Arc::new(local), remote.unwrap().0)
 }
 
 fn now() -> Instant {
@@ -66,39 +66,39 @@ fn is_ready(outbox: &Outbox) -> bool {
 
 #[tokio::test]
 async fn a_small_chunk_is_written_without_the_task() {
-    let (ours, mut theirs) = connection().await;
-    let outbox = Outbox::new(SESSION, ours);
+    let (local, mut remote) = connection().await;
+    let outbox = Outbox::new(SESSION, local);
     for number in 0..100 {
         assert_eq!(outbox.put(chunk(50, number)), PutOutcome::EngineWrites);
         assert!(!is_ready(&outbox), "nothing for the task");
         assert_eq!(outbox.write(now()), Chunk::MIN_COST);
-        assert_eq!(read_message(&mut theirs).await, (ROUTES, number));
+        assert_eq!(read_message(&mut remote).await, (ROUTES, number));
     }
     assert_eq!(outbox.messages(), 100);
     assert!(outbox.take_wrote().is_some());
-    assert!(outbox.take_wrote().is_none(), "nothing since");
+    assert!(outbox.take_wrote().is_none(), "nothing afterwards");
 }
 
 #[tokio::test]
-async fn small_chunks_of_a_turn_go_together() {
-    let (ours, mut theirs) = connection().await;
-    let outbox = Outbox::new(SESSION, ours);
+async fn small_chunks_of_a_turn_are_written_together() {
+    let (local, mut remote) = connection().await;
+    let outbox = Outbox::new(SESSION, local);
     assert_eq!(outbox.put(chunk(50, 0)), PutOutcome::EngineWrites);
     assert_eq!(
         outbox.put(chunk(60, 1)),
         PutOutcome::Queued,
-        "it is to be written already"
+        "its write is pending"
     );
     assert_eq!(outbox.write(now()), 2 * Chunk::MIN_COST);
     assert_eq!(outbox.write(now()), 0, "once");
-    assert_eq!(read_message(&mut theirs).await, (ROUTES, 0));
-    assert_eq!(read_message(&mut theirs).await, (ROUTES, 1));
+    assert_eq!(read_message(&mut remote).await, (ROUTES, 0));
+    assert_eq!(read_message(&mut remote).await, (ROUTES, 1));
 }
 
 #[tokio::test]
 async fn more_than_a_message_is_for_the_task() {
-    let (ours, _theirs) = connection().await;
-    let outbox = Outbox::new(SESSION, ours);
+    let (local, _theirs) = connection().await;
+    let outbox = Outbox::new(SESSION, local);
     let mut queue = Queue::default();
     assert_eq!(outbox.put(chunk(50, 0)), PutOutcome::EngineWrites);
     assert_eq!(outbox.put(chunk(SMALL, 1)), PutOutcome::Queued);
@@ -123,13 +123,13 @@ async fn more_than_a_message_is_for_the_task() {
     outbox.release();
     assert_eq!(outbox.put(chunk(50, 3)), PutOutcome::EngineWrites);
     outbox.hand_to_task();
-    assert!(is_ready(&outbox), "a busy engine leaves it to the task");
+    assert!(is_ready(&outbox), "a busy engine leaves the writing to the task");
 }
 
 #[tokio::test]
-async fn what_a_full_socket_leaves_goes_before_a_word_of_the_session() {
-    let (ours, mut theirs) = connection().await;
-    let outbox = Outbox::new(SESSION, Arc::clone(&ours));
+async fn what_a_full_socket_leaves_is_sent_before_a_message_of_the_session() {
+    let (local, mut remote) = connection().await;
+    let outbox = Outbox::new(SESSION, Arc::clone(&local));
     let mut numbers = 0..;
     let last = loop {
         let number = numbers.next().unwrap();
@@ -142,26 +142,26 @@ async fn what_a_full_socket_leaves_goes_before_a_word_of_the_session() {
     assert!(is_ready(&outbox));
     let mut queue = Queue::default();
     outbox.claim(&mut queue);
-    queue.push_control(message(30, WORD, 0));
+    queue.push_control(message(30, CONTROL, 0));
     let written = async {
         while !queue.is_empty() {
-            ours.writable().await.unwrap();
-            queue.write(&*ours).unwrap();
+            local.writable().await.unwrap();
+            queue.write(&*local).unwrap();
         }
     };
     let read = async {
         for number in 0..=last {
-            assert_eq!(read_message(&mut theirs).await, (ROUTES, number));
+            assert_eq!(read_message(&mut remote).await, (ROUTES, number));
         }
-        assert_eq!(read_message(&mut theirs).await, (WORD, 0));
+        assert_eq!(read_message(&mut remote).await, (CONTROL, 0));
     };
     tokio::join!(written, read);
 }
 
 #[tokio::test]
-async fn the_last_words_follow_the_message_that_was_begun_and_nothing_else() {
-    let (ours, mut theirs) = connection().await;
-    let outbox = Outbox::new(SESSION, Arc::clone(&ours));
+async fn the_last_message_follows_the_partly_written_one() {
+    let (local, mut remote) = connection().await;
+    let outbox = Outbox::new(SESSION, Arc::clone(&local));
     let mut number = 0;
     while outbox.put(chunk(SMALL - 1, number)) == PutOutcome::EngineWrites && outbox.write(now()) > 0 {
         number += 1;
@@ -172,31 +172,31 @@ async fn the_last_words_follow_the_message_that_was_begun_and_nothing_else() {
     assert_eq!(outbox.put(chunk(50, u32::MAX)), PutOutcome::Queued);
     assert_eq!(outbox.write(now()), 0);
     let begun = queue.octets() < SMALL - 1;
-    queue.push_control(message(30, WORD, 0));
+    queue.push_control(message(30, CONTROL, 0));
     let last = queue.take_for_close();
     assert_eq!(last.len(), 1 + usize::from(begun));
-    let mut ours = Arc::into_inner(ours).expect("the outbox has let go");
+    let mut local = Arc::into_inner(local).expect("the outbox has released the socket");
     tokio::spawn(async move {
         for bytes in last {
-            ours.write_all(&bytes).await.unwrap();
+            local.write_all(&bytes).await.unwrap();
         }
     });
     for expected in 0..number + u32::from(begun) {
-        assert_eq!(read_message(&mut theirs).await, (ROUTES, expected));
+        assert_eq!(read_message(&mut remote).await, (ROUTES, expected));
     }
-    assert_eq!(read_message(&mut theirs).await, (WORD, 0));
-    assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(read_message(&mut remote).await, (CONTROL, 0));
+    assert_eq!(remote.read(&mut [0]).await.unwrap(), 0);
 }
 
 #[tokio::test]
-async fn the_task_hears_of_the_engines_error() {
-    let (ours, theirs) = connection().await;
-    socket2::SockRef::from(&theirs)
+async fn the_task_gets_the_engines_write_error() {
+    let (local, remote) = connection().await;
+    socket2::SockRef::from(&remote)
         .set_linger(Some(std::time::Duration::ZERO))
         .unwrap();
-    drop(theirs); // resets the connection
-    ours.readable().await.unwrap();
-    let outbox = Outbox::new(SESSION, ours);
+    drop(remote); // resets the connection
+    local.readable().await.unwrap();
+    let outbox = Outbox::new(SESSION, local);
     assert_eq!(outbox.put(chunk(50, 0)), PutOutcome::EngineWrites);
     assert_eq!(outbox.write(now()), 0);
     assert!(is_ready(&outbox));
@@ -206,8 +206,8 @@ async fn the_task_hears_of_the_engines_error() {
 
 #[tokio::test]
 async fn more_than_the_credit_is_refused() {
-    let (ours, _theirs) = connection().await;
-    let outbox = Outbox::new(SESSION, ours);
+    let (local, _theirs) = connection().await;
+    let outbox = Outbox::new(SESSION, local);
     for number in 0..Engine::MAX_CHUNKS {
         assert_ne!(
             outbox.put(chunk(50, u32::try_from(number).unwrap())),
@@ -231,7 +231,7 @@ impl Dice {
 
 /// Fewer than the credit allows.
 const CHUNKS: u32 = 4000;
-const WORDS: u32 = 500;
+const CONTROL_MESSAGES: u32 = 500;
 
 /// The engine's task: chunks of all sizes, written a few at a time.
 async fn engine(outbox: Arc<Outbox>) {
@@ -261,7 +261,7 @@ async fn engine(outbox: Arc<Outbox>) {
 async fn task(outbox: Arc<Outbox>, socket: Arc<TcpStream>) {
     let mut dice = Dice(0x8765_4321);
     let mut queue = Queue::default();
-    let mut words = 0..WORDS;
+    let mut control = 0..CONTROL_MESSAGES;
     loop {
         let blocked = !queue.is_empty();
         tokio::select! {
@@ -269,13 +269,13 @@ async fn task(outbox: Arc<Outbox>, socket: Arc<TcpStream>) {
                 outbox.take(&mut queue, 100_000).unwrap();
             }
             ready = socket.writable(), if blocked => ready.unwrap(),
-            () = tokio::task::yield_now(), if !words.is_empty() => {}
+            () = tokio::task::yield_now(), if !control.is_empty() => {}
         }
         if dice.roll(3) == 0
-            && let Some(word) = words.next()
+            && let Some(number) = control.next()
         {
             outbox.claim(&mut queue);
-            queue.push_control(message(40, WORD, word));
+            queue.push_control(message(40, CONTROL, number));
         }
         queue.write(&*socket).unwrap();
         if queue.is_empty() {
@@ -284,18 +284,22 @@ async fn task(outbox: Arc<Outbox>, socket: Arc<TcpStream>) {
     }
 }
 
-/// Whoever writes, each message arrives once, whole and in order.
+/// Whichever task writes, each message arrives once, whole and in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn two_writers_keep_the_order() {
-    let (ours, theirs) = connection().await;
-    let mut theirs = BufReader::with_capacity(1 << 20, theirs);
-    let outbox = Arc::new(Outbox::new(SESSION, Arc::clone(&ours)));
+    let (local, remote) = connection().await;
+    let mut remote = BufReader::with_capacity(1 << 20, remote);
+    let outbox = Arc::new(Outbox::new(SESSION, Arc::clone(&local)));
     let engine = tokio::spawn(engine(Arc::clone(&outbox)));
-    let task = tokio::spawn(task(Arc::clone(&outbox), ours));
-    let (mut routes, mut words) = (0, 0);
-    while routes < CHUNKS || words < WORDS {
-        let (kind, number) = read_message(&mut theirs).await;
-        let expected = if kind == WORD { &mut words } else { &mut routes };
+    let task = tokio::spawn(task(Arc::clone(&outbox), local));
+    let (mut routes, mut control) = (0, 0);
+    while routes < CHUNKS || control < CONTROL_MESSAGES {
+        let (kind, number) = read_message(&mut remote).await;
+        let expected = if kind == CONTROL {
+            &mut control
+        } else {
+            &mut routes
+        };
         assert_eq!(number, *expected);
         *expected += 1;
     }
@@ -307,10 +311,10 @@ async fn two_writers_keep_the_order() {
     task.abort();
     assert_eq!(outbox.put(chunk(50, CHUNKS)), PutOutcome::EngineWrites);
     assert!(outbox.write(now()) > 0);
-    assert_eq!(read_message(&mut theirs).await, (ROUTES, CHUNKS));
+    assert_eq!(read_message(&mut remote).await, (ROUTES, CHUNKS));
     let by_engine = outbox.messages();
     assert!(
         by_engine <= u64::from(CHUNKS),
-        "the large ones are not the engine's"
+        "large chunks are not written by the engine's task"
     );
 }

@@ -118,7 +118,7 @@ async fn output_for_an_ended_session_goes_nowhere() {
         task.write();
         assert!(
             !has_messages(&first) && !has_messages(&second),
-            "it was for the first one"
+            "it was for the first session"
         );
         while task.engine.work() {
             dispatch_outputs(task);
@@ -148,12 +148,12 @@ async fn inputs_of_sessions_that_are_over_change_nothing() {
     task.handle(ToEngine::Input(Input::Remove(PEER)));
     let (_, late, _d) = session(3).await;
     task.handle(late);
-    assert!(task.outboxes.is_empty(), "the peer is gone");
+    assert!(task.outboxes.is_empty(), "the peer has left");
 }
 
 /// The backlog of the datapath is sent as soon as possible, although inputs arrive continuously.
 #[tokio::test]
-async fn held_routes_go_under_a_steady_stream_of_messages() {
+async fn retained_routes_expire_under_a_steady_stream_of_messages() {
     let Bench {
         mut task,
         control,
@@ -182,7 +182,7 @@ async fn held_routes_go_under_a_steady_stream_of_messages() {
             prefixes += changes.len();
         }
     }
-    assert!(inbox.capacity() < inbox.max_capacity(), "messages still wait");
-    assert_eq!(events.len(), 1, "nobody reads the other stream");
+    assert!(inbox.capacity() < inbox.max_capacity(), "messages are pending");
+    assert_eq!(events.len(), 1, "the other channel is not read");
     drop(control);
 }

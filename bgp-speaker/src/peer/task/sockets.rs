@@ -20,7 +20,7 @@ impl PeerTask {
         let transport = &self.spec.transport;
         if signed != transport.password.is_some() {
             tracing::info!(
-                event = "connection-refused", peer = %self.spec.name,
+                event = "connection_refused", peer = %self.spec.name,
                 reason = "the connection was made before the TCP MD5 key changed; the peer connects again",
                 "connection refused"
             );
@@ -31,7 +31,7 @@ impl PeerTask {
             .and_then(|()| socket::set_options(fd, transport, self.is_external()));
         if let Err(error) = tuned {
             tracing::warn!(
-                event = "socket-options-failed", peer = %self.spec.name, %error,
+                event = "socket_options_failed", peer = %self.spec.name, %error,
                 "cannot set the options of an accepted connection; closing it"
             );
             return;
@@ -74,7 +74,7 @@ impl PeerTask {
         }
         if let Err(error) = of_connections {
             tracing::warn!(
-                event = "md5-key-failed", peer = %self.spec.name, %error,
+                event = "md5_key_failed", peer = %self.spec.name, %error,
                 "cannot change the TCP MD5 key of a connection; restarting the session"
             );
             self.session_input(Input::Stop {

@@ -80,12 +80,12 @@ fn both_families_side_by_side_and_again_after_reclaim() {
         assert!(!table.reclaim(usize::MAX, None));
         assert!(table.is_empty() && table.find(&"::/0".parse().unwrap()).is_none());
     }
-    assert_eq!(table.networks.words.len(), 4, "places are used again");
+    assert_eq!(table.networks.words.len(), 4, "slots are reused");
     assert_eq!(size_of::<Dest>(), 16);
 }
 
 #[test]
-fn prefixes_in_order_are_found_behind_each_other_and_those_that_are_gone_are_not() {
+fn prefixes_in_order_are_found_and_removed_ones_are_not() {
     let (mut attrs, mut hops) = Default::default();
     let id = attr(&mut attrs, &mut hops, 1);
     let mut table = Table::default();
@@ -106,17 +106,13 @@ fn prefixes_in_order_are_found_behind_each_other_and_those_that_are_gone_are_not
     while table.reclaim(7, None) {}
     assert!(table.is_empty());
     table.next_slot = 0;
-    assert_eq!(
-        table.find_next(&prefix(0)),
-        None,
-        "what was there last is not there"
-    );
+    assert_eq!(table.find_next(&prefix(0)), None, "the last state is missing");
     let again = table.dest(&prefix(0));
     assert_eq!(table.find(&prefix(0)), Some(again));
 }
 
 #[test]
-fn a_new_prefix_wants_the_places_of_those_that_are_gone() {
+fn a_new_prefix_reuses_free_slots() {
     let (mut attrs, mut hops) = Default::default();
     let id = attr(&mut attrs, &mut hops, 1);
     let mut table = Table::default();

@@ -1,0 +1,412 @@
+//! What the holder of the Lease does until it loses it: follows Services, decides, writes, renews.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, Fuse, FusedFuture, FutureExt};
+use futures::stream::{FuturesUnordered, Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Namespace, Service as Object};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, ResourceExt};
+use podroute_config::Allocation;
+use podroute_services::{Key, LEASE, Labels, Ledger, Plan, Problem, WRITES_UNTIL, Write};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::lease::Lease;
+use super::{Reports, Wish, object};
+use crate::cluster::events::{About, Events};
+use crate::cluster::health::Watches;
+use crate::cluster::watch::{WATCH_SECONDS, patiently};
+
+/// Writes at a time.
+const ROOM: usize = 32;
+/// A write that takes longer has an unknown outcome. The API server gives up at the same time.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Between renewals, and after one that failed.
+const RENEWAL: Duration = Duration::from_secs(3);
+/// Between decisions: what comes together is decided together.
+const GATHER: Duration = Duration::from_millis(10);
+/// Before a write that failed is repeated.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Before an Event that was not taken is tried again.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
+/// Events of a watch taken before the next decision.
+const BURST: usize = 1000;
+
+/// Why a term ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// Another one has the Lease, or it could not be renewed.
+    Lost,
+    /// What is followed changed.
+    Changed,
+    /// Nothing is to be allocated any more, or the agent ends.
+    Stopped,
+}
+
+type Events_<T> = Pin<Box<dyn Stream<Item = Event<T>> + Send>>;
+type Renewal = Fuse<BoxFuture<'static, (Lease, Instant, kube::Result<()>)>>;
+type Written = (Write, kube::Result<()>);
+
+/// The time in which this agent holds the Lease.
+pub(super) struct Term {
+    client: Client,
+    holder: String,
+    lease: Option<Lease>,
+    /// When the last renewal that succeeded was asked for.
+    renewed: Instant,
+    ledger: Ledger,
+    objects: BTreeMap<Key, Object>,
+    namespaces: Namespaces,
+    writes: FuturesUnordered<BoxFuture<'static, Written>>,
+    /// When to decide next; none: nothing changed.
+    decide_at: Option<Instant>,
+    /// How long the last decision took.
+    cost: Duration,
+    told: BTreeMap<Key, BTreeSet<Problem>>,
+    events: Events,
+    reports: Arc<Reports>,
+}
+
+/// Labels of namespaces, where pools are chosen by them.
+#[derive(Default)]
+struct Namespaces {
+    labels: BTreeMap<String, Labels>,
+    is_complete: bool,
+}
+
+impl Term {
+    pub(super) fn begin(
+        client: Client,
+        lease: Lease,
+        renewed: Instant,
+        is_fenced: bool,
+        reports: Arc<Reports>,
+    ) -> Self {
+        let holder = lease.holder().to_owned();
+        reports.change(|report| {
+            report.holder = Some(holder.clone());
+            report.is_own = true;
+        });
+        Self {
+            client,
+            events: Events::start(holder.split('_').next().unwrap_or_default().to_owned()),
+            holder,
+            lease: Some(lease),
+            renewed,
+            ledger: Ledger::new(is_fenced),
+            objects: BTreeMap::new(),
+            namespaces: Namespaces::default(),
+            writes: FuturesUnordered::new(),
+            decide_at: None,
+            cost: Duration::ZERO,
+            told: BTreeMap::new(),
+            reports,
+        }
+    }
+
+    /// Until the Lease is lost, or given up because nothing is to be allocated.
+    pub(super) async fn serve(mut self, wishes: &mut watch::Receiver<Option<Wish>>) -> End {
+        let Some(mut allocation) = current(wishes) else {
+            return self.stop().await;
+        };
+        let (mut services, mut namespaces) = self.follow(&allocation);
+        let mut renewals = tokio::time::interval(RENEWAL);
+        let mut renewal: Renewal = Fuse::terminated();
+        loop {
+            tokio::select! {
+                Some(event) = services.next() => self.take(event, &mut services, &allocation),
+                Some(event) = namespaces.next() => self.take_namespace(event),
+                _ = renewals.tick() => if let Some(lease) = self.lease.take() {
+                    renewal = renew(lease).boxed().fuse();
+                },
+                (lease, asked, outcome) = &mut renewal, if !renewal.is_terminated() => {
+                    self.lease = Some(lease);
+                    match outcome {
+                        Ok(()) => self.renewed = asked,
+                        Err(kube::Error::Api(status)) if status.code == 409 => return End::Lost,
+                        Err(error) => self.reports.failed(&error),
+                    }
+                }
+                Some(written) = self.writes.next() => self.settle(written),
+                changed = wishes.changed() => match current(wishes).filter(|_| changed.is_ok()) {
+                    None => return self.stop().await,
+                    Some(new) if follows_other(&new, &allocation) => return End::Changed,
+                    Some(new) => {
+                        allocation = new;
+                        self.decide_soon(Duration::ZERO);
+                    }
+                },
+                () = at(self.decide_at), if self.decide_at.is_some() => self.decide(&allocation),
+            }
+            if self.renewed.elapsed() >= LEASE {
+                return End::Lost;
+            }
+        }
+    }
+
+    /// Gives the Lease up when all writes are over.
+    async fn stop(mut self) -> End {
+        while self.writes.next().await.is_some() {}
+        if let Some(lease) = &mut self.lease
+            && let Err(error) = lease.release().await
+        {
+            self.reports.failed(&error);
+        }
+        End::Stopped
+    }
+
+    fn follow(&mut self, allocation: &Allocation) -> (Events_<Object>, Events_<Namespace>) {
+        let config = || watcher::Config::default().timeout(WATCH_SECONDS);
+        let services = watcher(Api::<Object>::all(self.client.clone()), config());
+        let services = patiently(services, "services (allocation)", Watches::default());
+        if !allocation.needs_namespaces() {
+            self.namespaces.is_complete = true;
+            return (Box::pin(services), Box::pin(futures::stream::pending()));
+        }
+        let namespaces = watcher(Api::<Namespace>::all(self.client.clone()), config());
+        let namespaces = patiently(namespaces, "namespaces", Watches::default());
+        (Box::pin(services), Box::pin(namespaces))
+    }
+
+    /// Takes this event and those that are there already.
+    fn take(&mut self, event: Event<Object>, more: &mut Events_<Object>, allocation: &Allocation) {
+        let mut next = Some(event);
+        for _ in 0..BURST {
+            let Some(event) = next else { break };
+            self.take_service(event, allocation);
+            next = more.next().now_or_never().flatten();
+        }
+        if let Some(event) = next {
+            self.take_service(event, allocation);
+        }
+        self.decide_soon(GATHER);
+    }
+
+    fn take_service(&mut self, event: Event<Object>, allocation: &Allocation) {
+        match event {
+            Event::Init => self.ledger.list_begins(),
+            Event::InitApply(object) | Event::Apply(object) => {
+                let key = object::key(&object);
+                let service = object::service(&object, &allocation.compatibility);
+                let version = object.resource_version().unwrap_or_default();
+                self.ledger.see(key.clone(), &version, service);
+                self.objects.insert(key, object);
+            }
+            Event::InitDone => {
+                self.ledger.list_ends();
+                self.objects
+                    .retain(|key, _| self.ledger.services().contains_key(key));
+            }
+            Event::Delete(object) => {
+                let key = object::key(&object);
+                self.ledger.remove(&key);
+                self.objects.remove(&key);
+            }
+        }
+    }
+
+    fn take_namespace(&mut self, event: Event<Namespace>) {
+        let known = &mut self.namespaces;
+        match event {
+            Event::Init => {}
+            Event::InitApply(namespace) | Event::Apply(namespace) => {
+                known
+                    .labels
+                    .insert(namespace.name_any(), namespace.labels().clone());
+            }
+            Event::InitDone => known.is_complete = true,
+            Event::Delete(namespace) => drop(known.labels.remove(&namespace.name_any())),
+        }
+        self.decide_soon(GATHER);
+    }
+
+    fn decide_soon(&mut self, pause: Duration) {
+        // Where decisions take long they are rare.
+        let at = Instant::now() + pause.max(self.cost * 5);
+        self.decide_at = Some(self.decide_at.map_or(at, |due| due.min(at)));
+    }
+
+    fn decide(&mut self, allocation: &Allocation) {
+        self.decide_at = None;
+        if !self.namespaces.is_complete {
+            return;
+        }
+        let start = Instant::now();
+        let plan = self.ledger.decide(&allocation.settings, &self.namespaces.labels);
+        self.cost = start.elapsed();
+        if let Some(plan) = plan {
+            self.send();
+            self.tell(&plan);
+            self.report(plan);
+        }
+    }
+
+    /// Sends what was decided, as far as there is room.
+    fn send(&mut self) {
+        // A former holder writes nothing: so long after its last renewal nobody else has the Lease.
+        if self.renewed.elapsed() >= WRITES_UNTIL {
+            self.decide_soon(AGAIN);
+            return;
+        }
+        for write in self.ledger.next_writes(ROOM.saturating_sub(self.writes.len())) {
+            if let Some(object) = self.objects.get(&write.key) {
+                let body = object::patch(object, &write.version, &write.what, &self.holder);
+                let request = request(&write.key, &self.holder, &body);
+                self.writes
+                    .push(send(self.client.clone(), write, request).boxed());
+            }
+        }
+    }
+
+    fn settle(&mut self, (write, outcome): Written) {
+        let is_answered = match &outcome {
+            Ok(()) => true,
+            // It has another version, or is gone: the watch says so.
+            Err(kube::Error::Api(status)) => matches!(status.code, 404 | 409),
+            Err(_) => false,
+        };
+        self.ledger.settle(&write, is_answered);
+        self.reports.change(|report| {
+            report.writes += u64::from(is_answered);
+            if is_answered {
+                report.last_error = None;
+            }
+        });
+        match outcome {
+            Err(error) if !is_answered => {
+                self.reports.failed(&error);
+                self.decide_soon(AGAIN);
+            }
+            _ => self.send(),
+        }
+    }
+
+    /// An Event for each reason that is new.
+    fn tell(&mut self, plan: &Plan) {
+        let now = std::time::Instant::now();
+        let (mut told, mut is_late) = (std::mem::take(&mut self.told), false);
+        told.retain(|key, _| plan.services.contains_key(key));
+        for (key, decision) in &plan.services {
+            let known = told.entry(key.clone()).or_default();
+            known.retain(|problem| decision.problems.contains(problem));
+            for problem in &decision.problems {
+                if known.contains(problem) {
+                    continue;
+                }
+                let uid = self
+                    .objects
+                    .get(key)
+                    .and_then(ResourceExt::uid)
+                    .unwrap_or_default();
+                let about = About::Service {
+                    namespace: key.namespace.clone(),
+                    name: key.name.clone(),
+                    uid,
+                };
+                if self.events.tell_about(
+                    now,
+                    about,
+                    problem.reason(),
+                    &key.to_string(),
+                    problem.to_string(),
+                ) {
+                    known.insert(problem.clone());
+                } else {
+                    is_late = true;
+                }
+            }
+        }
+        told.retain(|_, problems| !problems.is_empty());
+        self.told = told;
+        if is_late {
+            self.decide_soon(TELL_AGAIN);
+        }
+    }
+
+    fn report(&self, plan: Plan) {
+        let lacking = plan
+            .services
+            .iter()
+            .filter(|(_, decision)| !decision.problems.is_empty());
+        let problems = lacking.map(|(key, decision)| {
+            let texts = decision.problems.iter().map(ToString::to_string);
+            (key.to_string(), texts.collect())
+        });
+        let problems = problems.collect();
+        self.reports.change(|report| {
+            report.pools = plan.pools;
+            report.problems = problems;
+            report.under_way = self.ledger.under_way();
+        });
+    }
+}
+
+fn current(wishes: &mut watch::Receiver<Option<Wish>>) -> Option<Allocation> {
+    let wish = wishes.borrow_and_update();
+    wish.as_ref().map(|wish| wish.allocation.clone())
+}
+
+/// Whether other objects, or other annotations of them, matter now.
+fn follows_other(new: &Allocation, old: &Allocation) -> bool {
+    new.compatibility != old.compatibility || new.needs_namespaces() != old.needs_namespaces()
+}
+
+async fn renew(mut lease: Lease) -> (Lease, Instant, kube::Result<()>) {
+    let asked = Instant::now();
+    let timeout = tokio::time::timeout(WRITE_TIMEOUT, lease.renew()).await;
+    let outcome = match timeout {
+        Ok(outcome) => outcome,
+        Err(_) => Err(no_answer()),
+    };
+    // After an unknown outcome the version may be another one.
+    let is_conflict = matches!(&outcome, Err(kube::Error::Api(status)) if status.code == 409);
+    if outcome.is_err() && !is_conflict {
+        let own = lease.holder().to_owned();
+        if let Ok(Ok(Some(found))) = tokio::time::timeout(WRITE_TIMEOUT, lease.read()).await
+            && found.holder != own
+        {
+            let status =
+                kube::core::Status::failure("another agent holds the Lease", "Conflict").with_code(409);
+            return (lease, asked, Err(kube::Error::Api(Box::new(status))));
+        }
+    }
+    (lease, asked, outcome)
+}
+
+fn no_answer() -> kube::Error {
+    kube::Error::Service(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
+}
+
+/// A PATCH of the status; the API server gives up when this agent does.
+fn request(key: &Key, holder: &str, body: &serde_json::Value) -> kube::Result<axum::http::Request<Vec<u8>>> {
+    let path = format!(
+        "/api/v1/namespaces/{}/services/{}/status?fieldManager=podroute-{holder}&timeout={}s",
+        key.namespace,
+        key.name,
+        WRITE_TIMEOUT.as_secs()
+    );
+    axum::http::Request::patch(path)
+        .header(axum::http::header::CONTENT_TYPE, "application/merge-patch+json")
+        .body(body.to_string().into_bytes())
+        .map_err(kube::Error::HttpError)
+}
+
+async fn send(client: Client, write: Write, request: kube::Result<axum::http::Request<Vec<u8>>>) -> Written {
+    let outcome = async {
+        let answer = tokio::time::timeout(WRITE_TIMEOUT, client.request_text(request?)).await;
+        answer.unwrap_or_else(|_| Err(no_answer())).map(drop)
+    };
+    let outcome = outcome.await;
+    (write, outcome)
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
