@@ -499,3 +499,50 @@ fn a_removal_asks_nobody() {
         assert!(listener.accept().is_err());
     });
 }
+
+/// A tmpfs of the state's own, filled to the last octet: ADD fails and leaves nothing, DEL works, and with room all is as before.
+#[test]
+fn a_full_disk_loses_nothing() {
+    lab::run("a_full_disk_loses_nothing", &[], |lab| {
+        let state = lab.run_dir.join("ipam");
+        let (path, filler) = (state.display(), state.join("filler"));
+        sh(&format!(
+            "mkdir -p {path} && mount -t tmpfs -o size=64k tmpfs {path}"
+        ));
+        let fill = || {
+            let mut file = std::fs::File::options()
+                .create(true)
+                .append(true)
+                .open(&filler)
+                .unwrap();
+            while file.write_all(&[0; 512]).is_ok() {}
+        };
+        let conf = conf(json!({ "mark": 7, "masquerade": { "enabled": true } }));
+        let (first, second) = (lab.netns("p1"), lab.netns("p2"));
+        let result = lab.add("c1", &first, &conf);
+        let made = (lab.claims(), sh("ip route show proto 246"));
+        fill();
+        for _ in 0..3 {
+            let failed = lab.cni("ADD", "c2", &second, &conf);
+            assert!(
+                failed.json.to_string().contains("No space left on device"),
+                "{failed:?}"
+            );
+            assert_eq!(failed.code(), 5, "{failed:?}");
+        }
+        assert_eq!((lab.claims(), sh("ip route show proto 246")), made);
+        assert!(!lab.cni("STATUS", "", "", &conf).ok);
+        // What is there is whole: seen, checked, and removed.
+        let mut with_result = conf.clone();
+        with_result["prevResult"] = result;
+        lab.cni("CHECK", "c1", &first, &with_result).unwrap();
+        assert_eq!(found(lab, false), Vec::<String>::new());
+        lab.del("c1", &first, &conf);
+        assert_eq!(lab.claims(), Vec::<String>::new());
+        std::fs::remove_file(&filler).unwrap();
+        lab.cni("STATUS", "", "", &conf).unwrap();
+        lab.add("c2", &second, &conf);
+        assert_eq!(found(lab, false), Vec::<String>::new());
+        lab.del("c2", &second, &conf);
+    });
+}

@@ -189,6 +189,8 @@ struct Node {
     kept: Option<Kept>,
     /// Where the file wants to listen and the agent does not.
     not_listening: Option<podroute_config::Rejected>,
+    /// Why node.json is not as it should be.
+    no_node_file: Option<String>,
 }
 
 /// What this start of the agent follows on (RFC 4724 §3, the R and F bits).
@@ -349,6 +351,7 @@ pub(crate) async fn run(
             troubles: Vec::new(),
             kept: None,
             not_listening: None,
+            no_node_file: None,
         },
         config,
         speaker,
@@ -443,7 +446,7 @@ impl Agent {
         self.install_blocks().await;
         // Before plugins get addresses: pods are isolated from the first one on.
         self.enforce_policies();
-        self.write_node_file()?;
+        self.write_node_file();
         // Without the cluster's objects it is not known which peers this node has.
         let configured = self.knows_cluster().then_some(self.config.peers.as_slice());
         let before = self.sessions.up_before(configured);

@@ -5,6 +5,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::whole_file;
+
+/// A full disk leaves what was there: a drain is never forgotten by half.
+fn replace(path: &Path, word: &str, node: &str) -> io::Result<()> {
+    whole_file::replace(path, format!("{word} {node}\n").as_bytes())
+}
+
 /// What was asked for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Drain {
@@ -85,9 +92,9 @@ impl Drain {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
             },
-            (true, false) if self.by_taint => std::fs::write(path, format!("taint {}\n", self.node)),
-            (true, false) => std::fs::write(path, format!("prefer-others {}\n", self.node)),
-            (true, true) => std::fs::write(path, format!("withdraw {}\n", self.node)),
+            (true, false) if self.by_taint => replace(&path, "taint", &self.node),
+            (true, false) => replace(&path, "prefer-others", &self.node),
+            (true, true) => replace(&path, "withdraw", &self.node),
         }
     }
 
@@ -152,5 +159,71 @@ mod tests {
         assert_eq!(drain.after_node("first"), None);
         assert_eq!(drain.after_node("second"), Some(Drain::default()));
         assert_eq!(Drain::default().after_node("second"), None);
+    }
+
+    use proptest::prelude::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// `podroute drain`, before and after its wait.
+        Person {
+            withdraw: bool,
+        },
+        Undrain,
+        Taint(bool),
+        Node(u8),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            any::<bool>().prop_map(|withdraw| Step::Person { withdraw }),
+            Just(Step::Undrain),
+            any::<bool>().prop_map(Step::Taint),
+            (1u8..4).prop_map(Step::Node),
+        ];
+        proptest::collection::vec(step, 0..20)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+        /// Any history, with a restart of the agent after each step.
+        #[test]
+        fn any_history(steps in steps()) {
+            let dir = tempfile::tempdir().unwrap();
+            // Who drained the node last: a person for this Node object, or the taint.
+            let (mut drain, mut person, mut node) = (Drain::default(), None, String::new());
+            for step in steps {
+                match step {
+                    Step::Person { withdraw } => {
+                        drain = Drain { on: true, withdraw, node: node.clone(), ..Drain::default() };
+                        person = Some(node.clone());
+                    }
+                    Step::Undrain => (drain, person) = (Drain::default(), None),
+                    Step::Taint(there) => {
+                        if let Some(next) = drain.after_taint(there) {
+                            prop_assert!(person.is_none(), "a taint changed what a person asked for");
+                            let node = if next.on { node.clone() } else { String::new() };
+                            drain = Drain { node, ..next };
+                        }
+                        prop_assert!(drain.on || !there);
+                    }
+                    Step::Node(number) => {
+                        node = number.to_string();
+                        if let Some(next) = drain.after_node(&node) {
+                            drain = next;
+                        }
+                        let is_kept = person.as_ref().is_some_and(|of| of.is_empty() || *of == node);
+                        prop_assert!(!is_kept || drain.on, "lost with its own Node object");
+                        person = person.filter(|_| is_kept).map(|_| node.clone());
+                        prop_assert!(!drain.on || drain.node == node, "kept for another Node object");
+                    }
+                }
+                prop_assert!(!(drain.by_taint && drain.withdraw), "pods of a tainted node live");
+                prop_assert_eq!(drain.level() > 0, drain.on);
+                drain.write(dir.path()).unwrap();
+                prop_assert_eq!(&Drain::read(dir.path()), &drain);
+            }
+        }
     }
 }

@@ -111,3 +111,110 @@ fn has(open: &Open, wanted: &Capability) -> bool {
         _ => found.code() == wanted.code(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use bgp_proto::types::{Family, FamilySet};
+    use bgp_proto::wire::cease;
+    use bgp_speaker::Password;
+
+    use super::*;
+    use crate::testing::peer;
+
+    fn after(reason: DownReason) -> PeerSnapshot {
+        let mut peer = peer();
+        peer.session.stats.last_down = Some(reason);
+        peer
+    }
+
+    fn says(peer: &PeerSnapshot, words: &str) {
+        let hint = hint(peer);
+        assert!(
+            hint.as_ref().is_some_and(|hint| hint.contains(words)),
+            "{words}: {hint:?}"
+        );
+    }
+
+    fn closed(error: &str) -> PeerSnapshot {
+        after(DownReason::Closed(Some(error.to_owned())))
+    }
+
+    #[test]
+    fn an_error_of_the_connection_names_what_to_look_at() {
+        says(
+            &closed("Connection refused (os error 111)"),
+            "does not listen on port 179",
+        );
+        says(
+            &closed("Connection timed out"),
+            "an MD5 secret that only the peer has",
+        );
+        let mut signed = closed("Connection timed out");
+        signed.spec.transport.password = Some(Password::new(b"secret").unwrap());
+        says(&signed, "another MD5 secret or none at the peer");
+        says(
+            &closed("Connection reset by peer"),
+            "does not know this node as a peer",
+        );
+        assert_eq!(hint(&closed("Something else")), None);
+    }
+
+    #[test]
+    fn no_route_depends_on_the_ttl() {
+        let unreachable = |ttl| {
+            let mut peer = closed("Network is unreachable (os error 101)");
+            peer.spec.transport.ttl = ttl;
+            peer
+        };
+        for ttl in [Ttl::Default, Ttl::Multihop(1)] {
+            says(&unreachable(ttl), "needs multihop");
+        }
+        says(&unreachable(Ttl::Multihop(2)), "needs a route to the peer");
+        says(&unreachable(Ttl::Gtsm(1)), "ttlSecurity.hops too low");
+    }
+
+    #[test]
+    fn a_notification_is_put_into_the_configurations_words() {
+        let open = |subcode| {
+            after(DownReason::Received(Notification::new(
+                code::OPEN,
+                subcode,
+                Vec::new(),
+            )))
+        };
+        says(
+            &open(open_error::BAD_PEER_AS),
+            "here asn is 65001 and our own 64512",
+        );
+        says(&open(open_error::BAD_IDENTIFIER), "node.routerId");
+        says(&open(open_error::UNACCEPTABLE_HOLD_TIME), "timers.hold");
+        let mut v6 = open(open_error::UNSUPPORTED_CAPABILITY);
+        v6.spec.session.families = FamilySet::from_iter([Family::Ipv6]);
+        says(&v6, "this node offers ipv6;");
+        let hold = Notification::new(code::HOLD_TIMER, 0, Vec::new());
+        says(&after(DownReason::Sent(hold)), "within the hold time");
+        // A NOTIFICATION that says it all needs no more words.
+        let cease = Notification::cease(cease::ADMIN_SHUTDOWN);
+        assert_eq!(hint(&after(DownReason::Received(cease))), None);
+    }
+
+    #[test]
+    fn what_is_missing_comes_first_and_a_session_that_is_up_needs_nothing() {
+        let mut peer = closed("Connection refused");
+        peer.session.waiting_for = Some("no key for TCP MD5".to_owned());
+        says(&peer, "no key for TCP MD5");
+        for change in [
+            (|peer| peer.session.state = State::Established) as fn(&mut PeerSnapshot),
+            |peer| peer.session.enabled = false,
+        ] {
+            let mut quiet = peer.clone();
+            change(&mut quiet);
+            assert_eq!(hint(&quiet), None);
+        }
+        assert_eq!(hint(&after(DownReason::Abandoned)), None);
+        let mut silent = after(DownReason::Closed(None));
+        says(&silent, "before its OPEN");
+        silent.session.stats.messages_in.open = 1;
+        says(&silent, "its log may say more");
+    }
+}

@@ -33,6 +33,8 @@ mod server;
 mod service_manager;
 mod status;
 mod sysctl;
+#[cfg(test)]
+mod testing;
 mod whole_file;
 
 use std::process::ExitCode;

@@ -352,27 +352,6 @@ fn put_cluster(registry: &mut Registry, source: &Source) {
     );
 }
 
-/// How many routes the rules of policies match. Left out where the table is large: `show policies` counts when asked.
-fn put_rules(registry: &mut Registry, counts: &RuleCounts) {
-    let routes = Metric::<Labels, Gauge>::default();
-    for ((policy, export, rule), count) in counts {
-        let direction = if *export { "export" } else { "import" };
-        let labels = vec![
-            ("policy", policy.clone()),
-            ("direction", direction.to_owned()),
-            ("rule", rule.clone()),
-        ];
-        routes
-            .get_or_create(&labels)
-            .set(i64::try_from(*count).unwrap_or(i64::MAX));
-    }
-    registry.register(
-        "policy_rule_routes",
-        "Routes that a rule of a policy matches",
-        routes,
-    );
-}
-
 fn put_services(registry: &mut Registry, health: &Health) {
     let clamp = |count: u128| i64::try_from(count).unwrap_or(i64::MAX);
     let states = Metric::<Labels, Gauge>::default();
@@ -434,6 +413,27 @@ fn put_services(registry: &mut Registry, health: &Health) {
         counter.inc_by(value);
         registry.register(name, help, counter);
     }
+}
+
+/// How many routes the rules of policies match. Left out where the table is large: `show policies` counts when asked.
+fn put_rules(registry: &mut Registry, counts: &RuleCounts) {
+    let routes = Metric::<Labels, Gauge>::default();
+    for ((policy, export, rule), count) in counts {
+        let direction = if *export { "export" } else { "import" };
+        let labels = vec![
+            ("policy", policy.clone()),
+            ("direction", direction.to_owned()),
+            ("rule", rule.clone()),
+        ];
+        routes
+            .get_or_create(&labels)
+            .set(i64::try_from(*count).unwrap_or(i64::MAX));
+    }
+    registry.register(
+        "policy_rule_routes",
+        "Routes that a rule of a policy matches",
+        routes,
+    );
 }
 
 fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {
@@ -513,3 +513,7 @@ fn put_routes(registry: &mut Registry, routes: Routes) {
     }
     registry.register("fib_routes", "Kernel routes", metric);
 }
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

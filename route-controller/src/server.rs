@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::engine::{Prefixes, RouteFilter};
 use bgp_proto::types::{Asn, PeerId, Prefix, RouterId};
 use bgp_speaker::SpeakerHandle;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::answers;
@@ -24,8 +26,12 @@ use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Requ
 const QUESTION: u64 = 4 << 20;
 /// Asking takes at most so long, a dump of a full table included.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Connections at a time; more wait.
-const CONNECTIONS: usize = 16;
+/// Questions that are answered at a time; more wait.
+const ANSWERS: usize = 16;
+/// Connections whose question is still to come; more are closed.
+const CONNECTIONS: usize = 256;
+/// How long a question may take to come.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The socket of a run directory. One that a killed agent left is replaced (the lock says that it is gone).
 pub(crate) fn listen(run_dir: &Path) -> io::Result<UnixListener> {
@@ -67,25 +73,36 @@ pub(crate) struct Server {
     pub(crate) identity: (Asn, RouterId),
 }
 
+async fn read_question(read: OwnedReadHalf) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(read.take(QUESTION)).read_line(&mut line).await?;
+    Ok(line)
+}
+
 impl Server {
     /// Answers until the agent ends.
     pub(crate) async fn run(self, listener: UnixListener) {
-        let room = std::sync::Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+        let [connections, answers] =
+            [CONNECTIONS, ANSWERS].map(|count| Arc::new(tokio::sync::Semaphore::new(count)));
         loop {
-            let Ok(permit) = std::sync::Arc::clone(&room).acquire_owned().await else {
-                return;
-            };
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let server = self.clone();
+                    // Whoever connects and asks nothing keeps nobody else from asking.
+                    let Ok(place) = Arc::clone(&connections).try_acquire_owned() else {
+                        continue;
+                    };
+                    let (server, answers) = (self.clone(), Arc::clone(&answers));
                     tokio::spawn(async move {
-                        if tokio::time::timeout(PATIENCE, server.connection(stream))
-                            .await
-                            .is_err()
-                        {
+                        let (read, write) = stream.into_split();
+                        let question = tokio::time::timeout(QUESTION_PATIENCE, read_question(read)).await;
+                        drop(place);
+                        let (Ok(question), Ok(_permit)) = (question, answers.acquire_owned().await) else {
+                            return;
+                        };
+                        let answered = server.connection(question, write);
+                        if tokio::time::timeout(PATIENCE, answered).await.is_err() {
                             tracing::debug!(event = "control_timeout", "a control request took too long");
                         }
-                        drop(permit);
                     });
                 }
                 Err(error) => {
@@ -95,12 +112,10 @@ impl Server {
         }
     }
 
-    async fn connection(&self, stream: UnixStream) {
-        let (read, mut write) = stream.into_split();
-        let mut line = String::new();
+    async fn connection(&self, question: io::Result<String>, mut write: OwnedWriteHalf) {
         let mut dump = None;
-        let reply = match BufReader::new(read.take(QUESTION)).read_line(&mut line).await {
-            Ok(_) => match serde_json::from_str(&line) {
+        let reply = match question {
+            Ok(line) => match serde_json::from_str(&line) {
                 Ok(Request::Dump) => match dump::Dump::begin(&self.speaker, self.identity).await {
                     Ok(begun) => {
                         let peers = begun.peers();
@@ -197,7 +212,7 @@ impl Server {
 
     async fn ask_agent<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> ToAgent) -> Result<T, String> {
         let (answer, outcome) = oneshot::channel();
-        let gone = || "the agent is ending".to_owned();
+        let gone = || "the agent is stopping".to_owned();
         self.agent.send(question(answer)).await.map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())
     }
@@ -263,3 +278,6 @@ impl Server {
         answer.await.map_err(|_| gone(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,8 +86,6 @@ fn ensure(tree: &Path, key: &str, wanted: &str) -> Option<Change> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use nix::sched::{CloneFlags, unshare};
 
     use super::*;
@@ -95,11 +93,8 @@ mod tests {
     /// A VLAN interface has a dot in its name.
     #[test]
     fn an_interface_with_a_dot_is_checked_and_kept_online() {
-        let in_namespace = std::thread::spawn(|| {
-            if unshare(CloneFlags::CLONE_NEWNET).is_err() {
-                return; // not root
-            }
-            let added = Command::new("ip")
+        in_namespace(|| {
+            let added = std::process::Command::new("ip")
                 .args(["link", "add", "eth0.100", "type", "veth", "peer", "name", "far"])
                 .status();
             assert!(added.unwrap().success());
@@ -115,8 +110,117 @@ mod tests {
             linux::sysctl::write("net/ipv6/conf/all/forwarding", "0").unwrap();
             linux::sysctl::write("net/ipv6/conf/eth0.100/accept_ra", "1").unwrap();
             forwarding(Path::new(PROC_SYS), true);
-            assert_eq!(read("net/ipv6/conf/eth0.100/accept_ra").unwrap(), "2");
+            assert_eq!(
+                linux::sysctl::read("net/ipv6/conf/eth0.100/accept_ra").unwrap(),
+                "2"
+            );
         });
-        in_namespace.join().unwrap();
+    }
+
+    /// In a network namespace of a thread; left out without the right to make one.
+    fn in_namespace(test: fn()) {
+        let thread = std::thread::spawn(move || match unshare(CloneFlags::CLONE_NEWNET) {
+            Ok(()) => test(),
+            Err(error) => println!("LEFT OUT: no network namespace: {error}"),
+        });
+        thread.join().unwrap();
+    }
+
+    fn set(name: &str, value: &str) {
+        linux::sysctl::write(&name.replace('.', "/"), value).unwrap();
+    }
+
+    fn read(name: &str) -> Option<String> {
+        linux::sysctl::read(&name.replace('.', "/")).ok()
+    }
+
+    fn changes(changes: &[Change]) -> Vec<&str> {
+        let name = |change: &'_ Change| match change {
+            Change::Set { name, .. } => name.clone().leak(),
+            Change::Refused(trouble) => trouble.clone().leak(),
+        };
+        changes.iter().map(|change| &*name(change)).collect()
+    }
+
+    #[test]
+    fn forwarding_is_set_once() {
+        in_namespace(|| {
+            set("net/ipv4/ip_forward", "0");
+            set("net/ipv6/conf/all/forwarding", "0");
+            let tree = Path::new(PROC_SYS);
+            assert_eq!(changes(&forwarding(tree, false)), ["net.ipv4.ip_forward"]);
+            assert_eq!(
+                read("net/ipv6/conf/all/forwarding").unwrap(),
+                "0",
+                "no block of it"
+            );
+            assert_eq!(changes(&forwarding(tree, true)), ["net.ipv6.conf.all.forwarding"]);
+            assert_eq!(forwarding(tree, true), []);
+            assert_eq!(read("net/ipv4/ip_forward").unwrap(), "1");
+        });
+    }
+
+    /// The default route of a host that takes router advertisements stays.
+    #[test]
+    fn accept_ra_is_2_before_the_host_forwards() {
+        in_namespace(|| {
+            let ip = |args: &str| {
+                let status = std::process::Command::new("ip").args(args.split(' ')).status();
+                assert!(status.unwrap().success(), "ip {args}");
+            };
+            ip("link add up0 type veth peer name up1");
+            ip("link add podx type veth peer name pody");
+            set("net/ipv6/conf/up0/accept_ra", "1");
+            set("net/ipv6/conf/up1/accept_ra", "0");
+            let mut found = forwarding(Path::new(PROC_SYS), true);
+            found.retain(|change| !changes(std::slice::from_ref(change))[0].starts_with("net.ipv4"));
+            let names = changes(&found);
+            assert_eq!(
+                names.last(),
+                Some(&"net.ipv6.conf.all.forwarding"),
+                "last: {names:?}"
+            );
+            assert!(names.contains(&"net.ipv6.conf.up0.accept_ra"), "{names:?}");
+            let of = |name: &str| read(&format!("net/ipv6/conf/{name}/accept_ra")).unwrap();
+            assert_eq!((of("up0").as_str(), of("up1").as_str()), ("2", "0"));
+        });
+    }
+
+    /// In a container without the node's tree the operator learns the command.
+    #[test]
+    fn what_cannot_be_set_names_the_remedy() {
+        in_namespace(|| {
+            set("net/ipv4/ip_forward", "0");
+            let found = forwarding(Path::new("/nowhere"), false);
+            let [Change::Refused(trouble)] = &found[..] else {
+                panic!("{found:?}");
+            };
+            assert!(
+                trouble.ends_with("run sysctl -w net.ipv4.ip_forward=1"),
+                "{trouble}"
+            );
+        });
+    }
+
+    /// The kernel takes the higher of the two values.
+    #[test]
+    fn a_strict_reverse_path_filter_is_found_wherever_it_is() {
+        in_namespace(|| {
+            let status = std::process::Command::new("ip")
+                .args(["link", "add", "up0", "type", "veth"])
+                .status();
+            assert!(status.unwrap().success());
+            let is_named = |of: &str| strict_rp_filter().iter().any(|trouble| trouble.contains(of));
+            for (all, own, strict) in [
+                ("0", "0", false),
+                ("1", "0", true),
+                ("0", "1", true),
+                ("2", "1", false),
+            ] {
+                set("net/ipv4/conf/all/rp_filter", all);
+                set("net/ipv4/conf/up0/rp_filter", own);
+                assert_eq!(is_named("conf.up0.rp_filter"), strict, "all {all}, own {own}");
+            }
+        });
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Writes beside the place, as `.NAME.new`, and renames.
+/// Writes beside the place, as `.NAME.new`, and renames. After an error, most often a full disk, the old file is there and nothing else.
 pub(crate) fn replace(place: &Path, content: &[u8]) -> io::Result<()> {
     let name = place.file_name().unwrap_or_default().to_string_lossy();
     let beside = place.with_file_name(format!(".{name}.new"));
@@ -13,15 +13,20 @@ pub(crate) fn replace(place: &Path, content: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    write(&beside, content)
+        .and_then(|()| std::fs::rename(&beside, place))
+        .inspect_err(|_| drop(std::fs::remove_file(&beside)))
+}
+
+fn write(beside: &Path, content: &[u8]) -> io::Result<()> {
     // Root's alone; and nobody's link in the place leads elsewhere.
     let mut file = File::options()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&beside)?;
+        .open(beside)?;
     file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, place)
+    file.sync_all()
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ fn attrs(set: u32) -> PathAttrs {
     attrs.communities = [
         Community(set),
         Community(65001 << 16 | 7),
-        Community(65002 << 16 | set % 300),
+        Community((65002 << 16) | (set % 300)),
     ]
     .into();
     attrs

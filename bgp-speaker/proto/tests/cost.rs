@@ -100,7 +100,7 @@ fn through_list(routes: u32, entries: u32) {
     for n in 0..routes {
         // Every other one is in the list, the last ones are behind its end.
         let prefix = Prefix::v4(
-            0x1400_0000 + ((n * 7919) % (entries + 9) << 9),
+            0x1400_0000 + (((n * 7919) % (entries + 9)) << 9),
             23 + (n % 3) as u8,
         );
         let route = Route {

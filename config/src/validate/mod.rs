@@ -111,9 +111,9 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     Some(Config {
         mesh,
         services,
+        network_policy: network_policy(&document, sink),
         originate,
         kernel_routes,
-        network_policy: network_policy(&document, sink),
         cni: cni::cni(&document.cni, &cluster, &node, sink),
         rejected: Vec::new(),
         unready: Vec::new(),

@@ -12,6 +12,7 @@ mod coexistence;
 mod datapath;
 mod diff;
 mod failover;
+mod full_disk;
 mod host;
 mod hostile;
 mod interop;
@@ -134,6 +135,7 @@ fn scenarios() -> Vec<Scenario> {
         datapath::scenarios(),
         diff::scenarios(),
         failover::scenarios(),
+        full_disk::scenarios(),
         kube_changes::scenarios(),
         large::scenarios(),
         kube_image::scenarios(),

@@ -27,12 +27,13 @@ impl Part {
         }
     }
 
-    /// Where an element belongs.
-    fn of(set: &str, key: &[u8]) -> Self {
-        let is_of_class = matches!(Object::parse(set), Some(Object::Classes(..)));
-        Self {
-            set: set.to_owned(),
-            class: class_of(key).filter(|_| is_of_class),
+    /// Where the elements of a set belong.
+    fn sorter(set: &str) -> impl Fn(&[u8]) -> Self + use<> {
+        let is_of_classes = matches!(Object::parse(set), Some(Object::Classes(..)));
+        let set = set.to_owned();
+        move |key| Self {
+            set: set.clone(),
+            class: if is_of_classes { class_of(key) } else { None },
         }
     }
 }
@@ -77,8 +78,9 @@ impl Kernel {
         }
         for name in listing.sets {
             kernel.sets.entry(Part::whole(&name)).or_default();
+            let sorter = Part::sorter(&name);
             for element in listing.elements.get(&name).into_iter().flatten() {
-                let part = kernel.sets.entry(Part::of(&name, &element.key)).or_default();
+                let part = kernel.sets.entry(sorter(&element.key)).or_default();
                 part.insert(key_of(element), element.data.clone());
             }
         }
@@ -95,14 +97,16 @@ impl Kernel {
             Step::Rules(chain) => drop(self.chains.insert(chain.name.clone(), comment_of(&chain))),
             Step::DeleteChain(name) => drop(self.chains.remove(&name)),
             Step::AddElements(set, elements) => {
+                let sorter = Part::sorter(&set);
                 for element in elements {
-                    let part = self.sets.entry(Part::of(&set, &element.key)).or_default();
+                    let part = self.sets.entry(sorter(&element.key)).or_default();
                     part.insert((element.key, element.key_end), element.data);
                 }
             }
             Step::DeleteElements(set, elements) => {
+                let sorter = Part::sorter(&set);
                 for element in elements {
-                    let name = Part::of(&set, &element.key);
+                    let name = sorter(&element.key);
                     let Some(part) = self.sets.get_mut(&name) else {
                         continue;
                     };
@@ -129,7 +133,7 @@ impl Kernel {
         if !self.sets.contains_key(&Part::whole(&set)) {
             return false;
         }
-        let part = self.sets.entry(Part::of(&set, &element.key)).or_default();
+        let part = self.sets.entry(Part::sorter(&set)(&element.key)).or_default();
         if is_added {
             part.insert(key_of(&element), element.data);
         } else {

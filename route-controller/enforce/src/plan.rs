@@ -1,7 +1,7 @@
 //! The difference between model and kernel for some objects, in an order that the kernel takes: what is referred to is
 //! added before and deleted after.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use podroute_netfilter::{Chain, Data, Element, SetSpec, Transaction};
 use podroute_netpol::{Changes, ClassName, Direction, GroupName, Model};
@@ -195,11 +195,12 @@ impl Plan {
                 .iter()
                 .filter(|address| address.is_ipv4() == (family == Family::V4));
             let (mut added, mut deleted) = (Vec::new(), Vec::new());
+            let known = kernel.sets.get(&Part::whole(&set));
             for address in of_family {
                 let wanted = model.class_of(direction, *address);
                 let wanted = wanted.map(|class| element::of_address(*address, class));
                 let key = (octets(*address), Vec::new());
-                compare(kernel, &set, key, wanted, &mut added, &mut deleted);
+                compare(known, key, wanted, &mut added, &mut deleted);
             }
             self.change(set, added, deleted);
         }
@@ -209,29 +210,24 @@ impl Plan {
         for direction in Direction::BOTH {
             let set = Object::Interfaces(direction).name();
             let (mut added, mut deleted) = (Vec::new(), Vec::new());
+            let known = kernel.sets.get(&Part::whole(&set));
             for name in &changes.interfaces {
                 let rules = model.interface_rules(name);
                 let wanted =
                     rules.and_then(|rules| element::of_interface(direction, name, rules.state(direction)));
                 let key = (element::of_itself(name).key.split_at(16).0.to_vec(), Vec::new());
-                compare(kernel, &set, key, wanted, &mut added, &mut deleted);
+                compare(known, key, wanted, &mut added, &mut deleted);
             }
             self.restricts |= !added.is_empty();
             self.change(set, added, deleted);
         }
         let (mut added, mut deleted) = (Vec::new(), Vec::new());
+        let known = kernel.sets.get(&Part::whole(&Object::Itself.name()));
         for name in &changes.interfaces {
             let itself = element::of_itself(name);
             let key = (itself.key.clone(), Vec::new());
             let wanted = model.interface_rules(name).map(|_| itself);
-            compare(
-                kernel,
-                &Object::Itself.name(),
-                key,
-                wanted,
-                &mut added,
-                &mut deleted,
-            );
+            compare(known, key, wanted, &mut added, &mut deleted);
         }
         self.change(Object::Itself.name(), added, deleted);
     }
@@ -293,17 +289,13 @@ impl Plan {
 
 /// One element of a map or set that should be this.
 fn compare(
-    kernel: &Kernel,
-    set: &str,
+    known: Option<&HashMap<Key, Data>>,
     key: Key,
     wanted: Option<Element>,
     added: &mut Vec<Element>,
     deleted: &mut Vec<Element>,
 ) {
-    let known: Option<&Data> = kernel
-        .sets
-        .get(&Part::whole(set))
-        .and_then(|known| known.get(&key));
+    let known = known.and_then(|known| known.get(&key));
     if known == wanted.as_ref().map(|element| &element.data) {
         return;
     }

@@ -215,6 +215,27 @@ impl SetSpec {
             });
         }
         number(out, 10, id);
+        self.put_byte_orders(out);
+    }
+
+    /// For listings of `nft` alone: which byte order its parts are in.
+    fn put_byte_orders(&self, out: &mut Vec<u8>) {
+        const KEY: u8 = 0;
+        const DATA: u8 = 1;
+        const HOST: u32 = 1;
+        const NETWORK: u32 = 2;
+        let key = if self.key == [KeyField::Interface] {
+            HOST
+        } else {
+            NETWORK
+        };
+        let mut notes = vec![KEY, 4];
+        notes.extend(key.to_ne_bytes());
+        if matches!(self.value, Value::Number | Value::Priority) {
+            notes.extend([DATA, 4]);
+            notes.extend(NETWORK.to_ne_bytes());
+        }
+        attr(out, 13, &notes);
     }
 
     /// Whether a listed set is as this one.

@@ -28,6 +28,8 @@ pub(super) struct Followed {
     unready: Vec<String>,
     /// What Kubernetes says, as it says it, where that is not kept for a restart yet.
     to_keep: Option<ClusterFacts>,
+    /// It could not be kept the last time.
+    keeping_fails: bool,
     /// What became of annotations that cannot be used, while older ones are in force.
     annotations: Vec<Rejected>,
 }
@@ -60,7 +62,7 @@ impl Agent {
         match applied {
             Ok(outcome) => tracing::debug!(event = "cluster_update", %outcome, "cluster update applied"),
             Err(error) => {
-                tracing::error!(event = "cluster_update_failed", %error, "cannot apply a cluster update")
+                tracing::error!(event = "cluster_update_failed", %error, "cannot apply a cluster update");
             }
         }
     }
@@ -71,9 +73,15 @@ impl Agent {
         let Some(facts) = self.file.followed.to_keep.take() else {
             return;
         };
-        if let Err(error) = cluster::cache::write(&self.node.run_dir, &facts) {
-            tracing::warn!(event = "state_not_saved", state = "cluster", %error, "cannot save the cluster's objects; after a restart without the API server they are unknown");
+        let written = cluster::cache::write(&self.node.run_dir, &facts);
+        let followed = &mut self.file.followed;
+        if let Err(error) = &written {
+            if !followed.keeping_fails {
+                tracing::warn!(event = "state_not_saved", state = "cluster", %error, "cannot save the cluster's objects for a restart without the API server; trying again");
+            }
+            followed.to_keep = Some(facts);
         }
+        followed.keeping_fails = written.is_err();
     }
 
     /// The file with what is known. An annotation that cannot be used leaves the last good one in force.

@@ -108,9 +108,7 @@ impl Agent {
         self.node.host = host;
         self.to_fib(ToFib::Reconfigure(fib_config(&self.config, &self.node.host)))
             .await;
-        if let Err(error) = self.write_node_file() {
-            tracing::error!(event = "node_file_failed", %error, "cannot write node.json: new pods get the node's previous addresses and MTU");
-        }
+        self.write_node_file();
         self.put_peers().await
     }
 
@@ -122,9 +120,8 @@ impl Agent {
         }
         tracing::warn!(event = "run_dir_restored", path = %run_dir.display(), "another program deleted files of the run directory; they are recreated");
         let again = super::lock(&run_dir).map(|lock| self.node.lock = lock);
-        let again = again
-            .and_then(|()| self.start_server())
-            .and_then(|()| self.write_node_file());
+        let again = again.and_then(|()| self.start_server());
+        self.write_node_file();
         if let Err(error) = again {
             tracing::error!(event = "run_dir_failed", %error, "cannot recreate the run directory; trying again");
         }
@@ -140,13 +137,14 @@ impl Agent {
     /// Without it no pod can be added.
     fn look_at_node_file(&mut self) {
         let file = self.node.run_dir.join("node.json");
-        if file.exists() {
+        let was_written = self.node.no_node_file.is_none();
+        if file.exists() && was_written {
             return;
         }
-        tracing::warn!(event = "node_file_restored", file = %file.display(), "another program deleted this file; it is written again");
-        if let Err(error) = self.write_node_file() {
-            tracing::error!(event = "node_file_failed", %error, "cannot write node.json: no pod can be added");
+        if was_written {
+            tracing::warn!(event = "node_file_restored", file = %file.display(), "another program deleted this file; it is written again");
         }
+        self.write_node_file();
     }
 
     /// Kernel settings that others may change: forwarding is set again, a strict reverse path filter is reported.
@@ -163,7 +161,10 @@ impl Agent {
                 }
             }
         }
-        let obstacle = troubles.first().cloned();
+        let obstacle = troubles
+            .first()
+            .cloned()
+            .or_else(|| self.node.no_node_file.clone());
         troubles.extend(sysctl::strict_rp_filter());
         for trouble in &troubles {
             if !self.node.troubles.contains(trouble) {

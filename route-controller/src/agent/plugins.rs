@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bgp_proto::types::Prefix;
 
-use super::{Agent, AgentError};
+use super::Agent;
 use crate::kept::Kept;
 use crate::node_file::{self, NodeFile};
 
@@ -52,9 +52,10 @@ impl Agent {
         all.into_iter().collect()
     }
 
-    pub(super) fn write_node_file(&self) -> Result<(), AgentError> {
+    /// Without this file no pod can be added: a failure keeps the node from being ready, and it is tried again.
+    pub(super) fn write_node_file(&mut self) {
         if !self.knows_cluster() {
-            return Ok(()); // what is there from before serves the plugins meanwhile
+            return; // what is there from before serves the plugins meanwhile
         }
         let text = |list: &[Prefix]| list.iter().map(ToString::to_string).collect();
         let content = NodeFile {
@@ -66,14 +67,25 @@ impl Agent {
             node_addresses: self.node.host.addresses.clone(),
             peer_addresses: self.peer_addresses(),
         };
-        node_file::write(&self.node.run_dir, &content).map_err(|source| AgentError::RunDir {
-            path: self.node.run_dir.clone(),
-            source,
-        })?;
+        let written = node_file::write(&self.node.run_dir, &content);
+        let failure = written.err().map(|error| {
+            let file = self.node.run_dir.join("node.json");
+            format!(
+                "cannot write {}: {error}; no pod can be added, or with old facts only",
+                file.display()
+            )
+        });
+        match (&failure, &self.node.no_node_file) {
+            (Some(why), before) if before.as_ref() != Some(why) => {
+                tracing::error!(event = "node_file_failed", "{why}; trying again")
+            }
+            (None, Some(_)) => tracing::info!(event = "node_file_restored", "node.json is written again"),
+            _ => {}
+        }
+        self.node.no_node_file = failure;
         if let Some(kept) = &self.node.kept {
             kept.look();
         }
-        Ok(())
     }
 }
 

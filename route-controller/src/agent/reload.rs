@@ -96,7 +96,7 @@ impl Agent {
             .map_err(|error| stopped(error.into()))?;
         self.install_blocks().await;
         self.enforce_policies();
-        self.write_node_file().map_err(|error| error.to_string())?;
+        self.write_node_file();
         self.speaker
             .originate(self.originated())
             .await

@@ -239,6 +239,8 @@ struct StateFile {
     appended: usize,
     /// The file has to be replaced.
     outdated: bool,
+    /// It could not be replaced the last time.
+    fails: bool,
 }
 
 impl StateFile {
@@ -248,6 +250,7 @@ impl StateFile {
             handle: None,
             appended: 0,
             outdated: true,
+            fails: false,
         }
     }
 
@@ -271,10 +274,13 @@ impl StateFile {
             Ok(handle) => {
                 self.handle = Some(handle);
                 self.outdated = false;
+                self.fails = false;
             }
-            Err(error) => {
-                tracing::warn!(event = "state_not_saved", state = "sessions", file = %self.path.display(), %error, "cannot save which sessions are up; after a restart the agent does not wait for them");
+            // It is retried; only the first failure is logged.
+            Err(error) if !std::mem::replace(&mut self.fails, true) => {
+                tracing::warn!(event = "state_not_saved", state = "sessions", file = %self.path.display(), %error, "cannot save which sessions are up for a restart; trying again");
             }
+            Err(_) => {}
         }
     }
 

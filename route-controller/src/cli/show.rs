@@ -468,3 +468,7 @@ fn signed(peer: &PeerStatus) -> &'static str {
         (false, _) => "-",
     }
 }
+
+#[cfg(test)]
+#[path = "show_tests.rs"]
+mod tests;

@@ -102,8 +102,28 @@ async fn follow(node: String, mut news: watch::Receiver<Wanted>) {
 }
 
 async fn patch(client: &mut LazyClient, node: &str, network: &Network) -> kube::Result<()> {
+    let now = k8s_openapi::jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%SZ")
+        .to_string();
+    let Some(condition) = condition(network, &now) else {
+        return Ok(());
+    };
+    let patch = serde_json::json!({"status": {"conditions": [condition]}});
+    let params = PatchParams::default();
+    client
+        .run(|client| async move {
+            let api = Api::<Node>::all(client);
+            api.patch_status(node, &params, &Patch::Strategic(patch))
+                .await
+                .map(drop)
+        })
+        .await
+}
+
+/// The condition as the Node object has it; `None` where it stays as it is.
+fn condition(network: &Network, now: &str) -> Option<serde_json::Value> {
     let (status, reason, message) = match network {
-        Network::Unknown => return Ok(()),
+        Network::Unknown => return None,
         Network::Unavailable(why) => ("True", "PodrouteNotReady", why.as_str()),
         Network::Drained => (
             "True",
@@ -116,21 +136,71 @@ async fn patch(client: &mut LazyClient, node: &str, network: &Network) -> kube::
             "sessions are up or excused, and the routes are in the kernel",
         ),
     };
-    let now = k8s_openapi::jiff::Timestamp::now()
-        .strftime("%Y-%m-%dT%H:%M:%SZ")
-        .to_string();
-    let condition = serde_json::json!({
+    Some(serde_json::json!({
         "type": "NetworkUnavailable", "status": status, "reason": reason, "message": message,
         "lastHeartbeatTime": now, "lastTransitionTime": now,
-    });
-    let patch = serde_json::json!({"status": {"conditions": [condition]}});
-    let params = PatchParams::default();
-    client
-        .run(|client| async move {
-            let api = Api::<Node>::all(client);
-            api.patch_status(node, &params, &Patch::Strategic(patch))
-                .await
-                .map(drop)
-        })
-        .await
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheduler_reads_the_status_and_people_the_message() {
+        let of = |network| condition(&network, "2026-01-01T00:00:00Z");
+        assert_eq!(of(Network::Unknown), None, "it stays as it is");
+        let why = "no session is up: tor-a".to_owned();
+        for (network, status, reason, words) in [
+            (
+                Network::Available,
+                "False",
+                "PodrouteReady",
+                "the routes are in the kernel",
+            ),
+            (
+                Network::Unavailable(why.clone()),
+                "True",
+                "PodrouteNotReady",
+                why.as_str(),
+            ),
+            (Network::Drained, "True", "PodrouteDrained", "podroute undrain"),
+        ] {
+            let condition = of(network).unwrap();
+            assert_eq!(condition["type"], "NetworkUnavailable");
+            assert_eq!(
+                (&condition["status"], &condition["reason"]),
+                (&status.into(), &reason.into())
+            );
+            assert!(
+                condition["message"].as_str().unwrap().contains(words),
+                "{condition}"
+            );
+            assert_eq!(condition["lastTransitionTime"], "2026-01-01T00:00:00Z");
+        }
+    }
+
+    /// What is said twice is written once, and a recreated Node object gets it again.
+    #[tokio::test]
+    async fn only_changes_are_written() {
+        let (wanted, mut news) = watch::channel(Wanted {
+            network: Network::Unknown,
+            node: String::new(),
+        });
+        let condition = Condition(wanted);
+        let mut changed = || {
+            let changed = news.has_changed().unwrap();
+            news.mark_unchanged();
+            changed
+        };
+        condition.node_is("first");
+        assert!(!changed(), "the first object is the one that was asked for");
+        condition.say(Network::Available);
+        assert!(changed());
+        condition.say(Network::Available);
+        condition.node_is("first");
+        assert!(!changed());
+        condition.node_is("second");
+        assert!(changed());
+    }
 }

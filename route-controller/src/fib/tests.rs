@@ -4,11 +4,11 @@ use super::foreign::Arrival;
 use super::*;
 use std::time::Instant;
 
-pub(super) fn prefix(text: &str) -> Prefix {
+pub(crate) fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
 }
 
-pub(super) fn fib() -> Fib {
+pub(crate) fn fib() -> Fib {
     let mut fib = Fib::new(FibConfig {
         metric: 20,
         table: 254,
@@ -52,7 +52,7 @@ pub(super) fn fib() -> Fib {
     fib
 }
 
-pub(super) fn learned(text: &str, hops: &[&str]) -> FibChange {
+pub(crate) fn learned(text: &str, hops: &[&str]) -> FibChange {
     FibChange {
         prefix: prefix(text),
         next_hops: hops

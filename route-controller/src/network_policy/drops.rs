@@ -29,6 +29,7 @@ impl Drops {
             let pod = |address| model.pod_at(address).unwrap_or_else(|| "no pod".to_owned());
             let direction = packet.prefix.split(' ').next().unwrap_or_default();
             tracing::info!(
+                event = "policy_drop",
                 %direction,
                 from = %ends.source, from_pod = %pod(ends.source),
                 to = %ends.destination, to_pod = %pod(ends.destination),

@@ -79,7 +79,7 @@ impl NetworkPolicies {
             .as_ref()
             .filter(|error| state.trouble.as_ref() != Some(error))
         {
-            tracing::error!(%error, "network policies");
+            tracing::error!(event = "policies_not_enforced", %error, "network policies are not enforced; trying again");
         }
         state.trouble.clone_from(&trouble);
         trouble
@@ -157,10 +157,11 @@ impl State {
         let was_enforced = worker::has_file(run_dir);
         match remove(run_dir) {
             Ok(true) => tracing::info!(
+                event = "policies_removed",
                 "network policies are not enforced any more: the rules of an earlier run are removed"
             ),
             Err(error) if was_enforced => {
-                tracing::warn!(%error, "the rules of network policies cannot be removed")
+                tracing::warn!(event = "policies_not_removed", %error, "the rules of network policies cannot be removed")
             }
             // Without nftables there never were any.
             Ok(false) | Err(_) => {}

@@ -124,7 +124,7 @@ impl Worker {
             .add_watch(&records, changes)
             .map_err(|error| fail("cannot watch the pods' records", &error))?;
         let log = LogReader::open(LOG_GROUP, LOGGED_BYTES)
-            .map_err(|error| tracing::warn!(%error, "dropped packets are counted and not logged"))
+            .map_err(|error| tracing::warn!(event = "policy_log_failed", %error, "dropped packets are counted and not logged"))
             .ok();
         if !run_dir.join(FILE).exists() {
             // Any namespace may have policies: pods are isolated until it is known.
@@ -179,7 +179,7 @@ impl Worker {
         self.read_records();
         loop {
             if let Err(error) = self.wait(wake.as_fd()) {
-                tracing::error!(%error, "network policies: the thread cannot wait and ends; the rules stay as they are");
+                tracing::error!(event = "policy_thread_ended", %error, "network policies: the thread cannot wait and ends; the rules stay as they are");
                 return;
             }
             let began = crate::clock::now();
@@ -264,7 +264,7 @@ impl Worker {
                     } else if problems.insert(key, found.clone()).as_ref() != Some(&found) {
                         let (policy, problems) =
                             (format!("{}/{}", policy.namespace, policy.name), found.join("; "));
-                        tracing::warn!(%policy, %problems, "a part of a NetworkPolicy cannot be used and allows nothing");
+                        tracing::warn!(event = "policy_rejected", %policy, %problems, "a part of a NetworkPolicy cannot be used and allows nothing");
                     }
                     model.put_policy(policy);
                 }
@@ -350,7 +350,7 @@ impl Worker {
 
     fn note_success(&mut self, outcome: Outcome, began: Instant, is_written: bool) {
         if is_written && self.last_error.take().is_some() {
-            tracing::info!("network policies are in force again");
+            tracing::info!(event = "policies_in_force", "network policies are in force again");
         }
         if outcome.octets == 0 {
             return;
@@ -360,6 +360,7 @@ impl Worker {
         if outcome.repaired {
             self.counts.repairs += 1;
             tracing::debug!(
+                event = "policies_repaired",
                 "another program had changed the table podroute-policy; it is as it should be again"
             );
         }
@@ -373,7 +374,7 @@ impl Worker {
         self.counts.failures += 1;
         self.timers.retry = Some(crate::clock::now() + RETRY);
         if self.last_error.as_deref() != Some(error) {
-            tracing::error!(%error, "network policies are not all in force; trying again every second");
+            tracing::error!(event = "policies_failed", %error, "network policies are not all in force; trying again every second");
             self.last_error = Some(error.to_owned());
         }
     }
@@ -389,6 +390,7 @@ impl Worker {
             Ok(count) => {
                 self.counts.ended += u64::try_from(count).unwrap_or_default();
                 tracing::info!(
+                    event = "policy_connections_ended",
                     connections = count,
                     "ended connections that network policies forbid"
                 );
@@ -407,7 +409,7 @@ impl Worker {
                 .drops
                 .take(crate::clock::now(), &packets, &self.enforcer.model),
             Err(error) => {
-                tracing::warn!(%error, "dropped packets are counted and not logged");
+                tracing::warn!(event = "policy_log_failed", %error, "dropped packets are counted and not logged");
                 self.log = None;
             }
         }

@@ -157,6 +157,9 @@ mod tests {
         assert_eq!(attributes.get(1), Some([1, 2, 3, 4, 5].as_slice()));
         assert_eq!(attributes.u32(2), Some(9));
         assert_eq!((all[1].kind, all[1].body()), (25, [].as_slice()));
+        // A datagram that was cut ends with the last whole message.
+        assert_eq!(messages(&bytes[..bytes.len() - 1]).count(), 1);
+        assert_eq!(messages(&[16, 0, 0]).count(), 0);
     }
 
     proptest! {

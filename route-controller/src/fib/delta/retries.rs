@@ -74,3 +74,62 @@ impl Retries {
         self.by_time.first().map(|(at, _)| *at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(third: u8) -> RouteKey {
+        RouteKey {
+            prefix: bgp_proto::types::Prefix::v4(0x0AF4_0000 + (u32::from(third) << 8), 24),
+            metric: 20,
+            table: 254,
+        }
+    }
+
+    #[test]
+    fn delays_double_to_a_minute() {
+        let start = Instant::now();
+        let mut retries = Retries::default();
+        let delays: Vec<u64> = (0..9)
+            .map(|_| {
+                retries.fail(start, key(1), Failure::Exists);
+                let at = retries.next().unwrap();
+                assert_eq!(retries.next_due(at - Duration::from_nanos(1)), None);
+                assert_eq!(retries.next_due(at), Some(key(1)));
+                assert!(retries.next().is_none() && retries.get(&key(1)).unwrap().at.is_none());
+                at.duration_since(start).as_secs()
+            })
+            .collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert!(retries.remove(&key(1)) && !retries.remove(&key(1)));
+        retries.fail(start, key(1), Failure::Missing);
+        assert_eq!(
+            retries.next(),
+            Some(start + FIRST_RETRY),
+            "what worked once begins from the start"
+        );
+    }
+
+    #[test]
+    fn each_is_due_at_its_own_time() {
+        let start = Instant::now();
+        let mut retries = Retries::default();
+        for third in [3, 1, 2] {
+            retries.fail(
+                start + Duration::from_millis(u64::from(third)),
+                key(third),
+                Failure::Exists,
+            );
+        }
+        retries.remove(&key(2));
+        let end = start + Duration::from_secs(2);
+        let due: Vec<_> = std::iter::from_fn(|| retries.next_due(end)).collect();
+        assert_eq!(due, [key(1), key(3)]);
+        assert_eq!(
+            retries.iter().count(),
+            2,
+            "they are on their way, and known to have failed"
+        );
+    }
+}
