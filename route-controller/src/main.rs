@@ -5,26 +5,25 @@
 //! desired states; see ARCHITECTURE.md.
 
 mod agent;
-mod answers;
 mod bfd_watch;
 mod cli;
 mod clock;
 mod cluster;
 mod cni_list;
 mod count;
+mod diagnostics;
 mod drain;
 mod dump;
 mod exposition;
 mod fib;
 mod heap;
-mod hints;
 mod host;
-mod kept;
 mod log;
 mod metrics;
 mod mounted;
 mod node_file;
 mod pipe;
+mod pod_guard;
 mod secrets;
 mod server;
 mod service_manager;
@@ -32,6 +31,7 @@ mod status;
 mod sysctl;
 #[cfg(test)]
 mod testing;
+mod views;
 mod whole_file;
 
 use std::process::ExitCode;

@@ -22,7 +22,7 @@ use crate::cluster::health::Watches;
 use crate::cluster::watch::{WATCH_SECONDS, patiently};
 
 /// Writes at a time.
-const ROOM: usize = 32;
+const QUEUE_LENGTH: usize = 32;
 /// A write that takes longer has an unknown outcome. The API server gives up at the same time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Between renewals, and after one that failed.
@@ -64,7 +64,7 @@ pub(super) struct Term {
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
     /// When to decide next; none: nothing changed.
     decide_at: Option<Instant>,
-    told: BTreeMap<Key, BTreeSet<Problem>>,
+    queued: BTreeMap<Key, BTreeSet<Problem>>,
     events: Events,
     reports: Arc<Reports>,
 }
@@ -100,7 +100,7 @@ impl Term {
             namespaces: Namespaces::default(),
             writes: FuturesUnordered::new(),
             decide_at: None,
-            told: BTreeMap::new(),
+            queued: BTreeMap::new(),
             reports,
         }
     }
@@ -231,7 +231,7 @@ impl Term {
         // A former holder writes nothing: so long after its last renewal nobody else has the Lease.
         let may_write = self.renewed.elapsed() < WRITES_UNTIL;
         let room = if may_write {
-            ROOM.saturating_sub(self.writes.len())
+            QUEUE_LENGTH.saturating_sub(self.writes.len())
         } else {
             0
         };
@@ -285,10 +285,10 @@ impl Term {
     /// An Event for each reason that is new.
     fn tell(&mut self, plan: &Plan) {
         let now = std::time::Instant::now();
-        let (mut told, mut is_late) = (std::mem::take(&mut self.told), false);
-        told.retain(|key, _| plan.services.contains_key(key));
+        let (mut queued, mut is_late) = (std::mem::take(&mut self.queued), false);
+        queued.retain(|key, _| plan.services.contains_key(key));
         for (key, decision) in &plan.services {
-            let known = told.entry(key.clone()).or_default();
+            let known = queued.entry(key.clone()).or_default();
             known.retain(|problem| decision.problems.contains(problem));
             for problem in &decision.problems {
                 if known.contains(problem) {
@@ -317,8 +317,8 @@ impl Term {
                 }
             }
         }
-        told.retain(|_, problems| !problems.is_empty());
-        self.told = told;
+        queued.retain(|_, problems| !problems.is_empty());
+        self.queued = queued;
         if is_late {
             self.decide_soon(TELL_AGAIN);
         }

@@ -53,6 +53,6 @@ impl Agent {
             withdrawn = drain.withdraw,
             "drain state changed"
         );
-        Ok(drain.words().to_owned())
+        Ok(drain.to_string())
     }
 }
