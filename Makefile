@@ -26,7 +26,7 @@ ROOT_ON_DEBIAN := $(and $(filter 0,$(shell id -u)),$(wildcard /etc/debian_versio
 LAB := $(TARGET_DIR)/release/podroute-lab
 BENCH := $(TARGET_DIR)/release/podroute-bench
 
-.PHONY: help demo demo-down build test interop docs bench bench-fib bench-failover bench-mesh bench-cni image-files dist audit lint clean
+.PHONY: help demo demo-down build test interop docs bench bench-fib bench-failover bench-mesh bench-cni bench-policy image-files dist audit lint clean
 
 help:
 	@echo 'make demo        bring up a rack in namespaces and prove that pods reach each other'
@@ -42,6 +42,7 @@ help:
 	@echo 'make bench-mesh  many nodes in a full mesh and with reflectors beside BIRD: start, restarts, loss, partition,'
 	@echo '                 random faults; into docs/bench/ (ROUNDS=3, NODES=50,100,150, ONLY=start,soak)'
 	@echo 'make bench-cni   the CNI plugin beside the kernel alone and the reference plugins (root; ROUNDS=200)'
+	@echo 'make bench-policy network policies: start, events, traffic, beside nft (root), and docs/bench/policy.md'
 	@echo 'make image-files static programs for the Containerfile'
 	@echo 'make dist        a release in target/dist: archives, Debian packages, RPMs, SBOM, checksums'
 	@echo 'make audit       licences, advisories and sources of dependencies (cargo-deny)'
@@ -108,9 +109,16 @@ bench-mesh:
 	@$(MAKE) --no-print-directory build
 	$(BENCH) mesh --rounds $(ROUNDS) --nodes $(NODES) $(if $(ONLY),--only $(ONLY),--out docs/bench)
 
+bench-policy-peer:
+	@{ cat docs/bench/policy-peer.head; $(CARGO) bench -q -p bgp-proto --bench policy; } > docs/bench/policy-peer.md.new
+	@mv docs/bench/policy-peer.md.new docs/bench/policy-peer.md
+
 bench-cni:
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --release --target $(TRIPLE) -p cni-ipam --bins --examples
 	$(TARGET_DIR)/$(TRIPLE)/release/examples/bench $(ROUNDS)
+
+bench-policy:
+	$(CARGO) run --release -p podroute-enforce --example bench -- docs/bench/policy.md
 
 dist:
 	e2e/dist.sh

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::engine::{Engine, EqualPaths, Input, Originated, Preview, Reach, RouteFilter, RouteView};
+use bgp_proto::engine::{
+    Engine, EqualPaths, Input, OriginateRule, Originated, Preview, Reach, RouteFilter, RouteView, RuleCounts,
+};
 use bgp_proto::types::{Family, FamilySet, PeerId};
 use bgp_proto::wire::{Notification, Refresh, RefreshKind, cease};
 use tokio::sync::{mpsc, oneshot};
@@ -193,6 +195,42 @@ impl SpeakerHandle {
     /// [`Stopped`].
     pub async fn originate(&self, routes: Vec<Originated>) -> Result<(), Stopped> {
         self.input(Input::Originate(routes)).await
+    }
+
+    /// As [`SpeakerHandle::count_rules`], for those who ask again and again: `None` where the table has more than 65,536 places.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn count_rules_of_small_table(&self) -> Result<Option<RuleCounts>, Stopped> {
+        let places = self.query(|engine| engine.slots()).await?;
+        if places > 65_536 {
+            return Ok(None);
+        }
+        self.count_rules().await.map(Some)
+    }
+
+    /// How many routes each rule of each policy matches now.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn count_rules(&self) -> Result<RuleCounts, Stopped> {
+        let (mut counts, mut place) = (RuleCounts::new(), Some(0));
+        while let Some(from) = place {
+            let (some, next) = self.query(move |engine| engine.count_rules(from)).await?;
+            for (rule, count) in some {
+                *counts.entry(rule).or_default() += count;
+            }
+            place = next;
+        }
+        Ok(counts)
+    }
+
+    /// The whole set of routes to originate under conditions.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn originate_by_rules(&self, rules: Vec<OriginateRule>) -> Result<(), Stopped> {
+        self.input(Input::OriginateByRules(rules)).await
     }
 
     /// After a restart: peers that retained our routes are sent nothing until the named peers have sent their

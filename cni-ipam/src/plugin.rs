@@ -21,6 +21,7 @@ use crate::kernel::veth::{self, Plan};
 use crate::names::{Owner, mac_text};
 use crate::netconf::{Netconf, Route};
 use crate::node::Node;
+use crate::policy::Isolated;
 use crate::request::Request;
 use crate::result::{CniResult, Interface, Ip, ResultRoute};
 use crate::store::Disk;
@@ -96,6 +97,8 @@ impl AddOperation<'_> {
             routes: plan.routes.iter().map(|r| r.dst).collect(),
             checks_sources: plan.checks_sources,
         })?;
+        // Before there is an interface, and after the record by which the agent finds the pod.
+        let isolated = Isolated::begin(&self.conf.run_dir, &pod_name(self.request), &plan.host_ifname)?;
         let egress_record = EgressRecord::new(self.conf, self.node, self.netns, &ipam_result.addresses);
         if egress_record.is_needed() {
             egress::add(self.disk, &Socket::netfilter()?, owner, &egress_record)?;
@@ -105,6 +108,9 @@ impl AddOperation<'_> {
         }
         let made = self.create(&plan)?;
         self.allow_other_interfaces(&plan, egress_record, &made.others)?;
+        if let Some(isolated) = isolated {
+            isolated.wait()?;
+        }
         attachment.mark_complete()?;
         Ok(CniResult {
             dns: ipam_result.dns,

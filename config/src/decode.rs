@@ -137,17 +137,22 @@ impl<'a> Cursor<'a> {
 
     /// The items of a list, described by `what`; `example` shows one item.
     pub(crate) fn items(&self, what: &str, example: &str) -> Vec<Cursor<'a>> {
-        let Value::List(items) = &self.node.value else {
-            self.expected(what, &format!("[{example}]"));
-            return Vec::new();
-        };
-        if items.len() > MAX_ITEMS {
+        if self.len() > MAX_ITEMS {
             self.error(
-                format!("a list of {} items, more than {MAX_ITEMS}", items.len()),
+                format!("a list of {} items, more than {MAX_ITEMS}", self.len()),
                 "is it the right file?",
             );
             return Vec::new();
         }
+        self.all_items(what, example)
+    }
+
+    /// The same, however many there are: for lists whose items are not compared with each other.
+    pub(crate) fn all_items(&self, what: &str, example: &str) -> Vec<Cursor<'a>> {
+        let Value::List(items) = &self.node.value else {
+            self.expected(what, &format!("[{example}]"));
+            return Vec::new();
+        };
         let item = |(index, node): (usize, &'a Node)| Cursor {
             node,
             spot: Spot {

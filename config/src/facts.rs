@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use bgp_proto::policy::{Matcher, Policy, PrefixRange, Rule, Verdict};
+use bgp_proto::policy::{Matcher, Policy, PrefixRange, Rule, RuleLabel, Verdict};
 use bgp_proto::types::{Asn, Community, FamilySet, Prefix};
 
 use crate::model::Fib;
@@ -20,6 +23,8 @@ pub struct NodeFacts {
     pub labels: BTreeMap<String, String>,
     /// What Kubernetes says; `None`: not asked, or not answered yet.
     pub cluster: Option<ClusterFacts>,
+    /// What the files of [`crate::list_files`] hold, or why they cannot be read. A list whose file is not here is empty.
+    pub list_files: BTreeMap<PathBuf, Result<Arc<str>, String>>,
     /// What a running agent cannot change; `None` at its start.
     pub running: Option<Running>,
 }
@@ -212,19 +217,20 @@ pub const IMPORT_OF_REFLECTOR: &str = "mesh-reflector";
 /// Takes these blocks, and addresses of Services in these ranges, and no other route.
 #[must_use]
 pub fn mesh_import(name: &str, blocks: &[Prefix], services: &[Prefix]) -> Policy {
-    let range = |prefix: &Prefix| PrefixRange {
-        prefix: *prefix,
-        min_len: prefix.len(),
-        max_len: prefix.family().max_len(),
-    };
-    let prefixes: Vec<PrefixRange> = blocks.iter().chain(services).map(range).collect();
+    let ranges = blocks.iter().chain(services).copied();
+    let prefixes: Vec<PrefixRange> = ranges.map(PrefixRange::within).collect();
     // A matcher without prefixes matches all.
     let rule = (!prefixes.is_empty()).then(|| Rule {
         matcher: Matcher {
-            prefixes,
+            prefixes: Some(prefixes.into()),
             ..Matcher::default()
         },
         verdict: Some(Verdict::Accept),
+        label: RuleLabel {
+            policy: name.into(),
+            rule: "1".into(),
+            line: 0,
+        },
         ..Rule::default()
     });
     Policy {
@@ -279,6 +285,21 @@ impl Cni {
             ..Self::default()
         }
     }
+}
+
+/// Enforcement of Kubernetes' network policies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum NetworkPolicy {
+    /// Nothing is enforced.
+    #[default]
+    Off,
+    /// The NetworkPolicy objects of the cluster are.
+    Kubernetes {
+        /// Established connections that a policy forbids end.
+        ends_established: bool,
+        /// CNI ADD waits at most this time for the rules of a pod.
+        wait: Duration,
+    },
 }
 
 /// Whether `portmap` is chained.

@@ -29,6 +29,8 @@ mod annotations;
 mod decode;
 mod explain;
 mod facts;
+mod json_schema;
+mod list_file;
 mod model;
 mod problem;
 mod schema;
@@ -37,6 +39,7 @@ mod validate;
 mod value;
 mod yaml;
 
+pub use json_schema::json_schema;
 pub use model::*;
 pub use problem::{Errors, Problem};
 pub use schema::{SECTIONS, Section};
@@ -118,6 +121,15 @@ pub fn load_for(text: &str, facts: &NodeFacts) -> Result<Config, Errors> {
         config.rejected.push(rejected);
     }
     Ok(config)
+}
+
+/// The files of lists that a configuration names, for [`NodeFacts::list_files`]. None where the text cannot be read.
+#[must_use]
+pub fn list_files(text: &str) -> std::collections::BTreeSet<std::path::PathBuf> {
+    let sink = problem::Sink::default();
+    let root = yaml::parse(text).ok();
+    root.map(|root| schema::files_of_lists(&root, &sink))
+        .unwrap_or_default()
 }
 
 fn load_once(text: &str, facts: &NodeFacts) -> Result<Config, Errors> {

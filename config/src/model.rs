@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bgp_proto::engine::{EngineConfig, Originated, PeerKind, PeerRouting};
+use bgp_proto::engine::{EngineConfig, OriginateRule, Originated, PeerKind, PeerRouting, When};
 use bgp_proto::policy::Source;
 use bgp_proto::session::SessionConfig;
 use bgp_proto::types::{Asn, Community, Family, FamilySet, HoldTime, Prefix, RouterId};
@@ -46,6 +46,10 @@ pub struct Config {
     pub mesh: Mesh,
     /// Addresses of Services that this node announces.
     pub services: Services,
+    /// Routes of `originate`, without those of the kernel.
+    pub originate: Vec<OriginateRule>,
+    /// Which of the kernel's routes are originated.
+    pub kernel_routes: Vec<KernelRoutes>,
     /// The kinds of objects to watch in Kubernetes.
     pub from_kubernetes: FromKubernetes,
     /// Rejected facts of Kubernetes; all others apply.
@@ -54,6 +58,8 @@ pub struct Config {
     pub deferred: Vec<&'static str>,
     /// Why the node cannot be ready with the facts of Kubernetes.
     pub unready: Vec<String>,
+    /// Enforcement of network policies.
+    pub network_policy: NetworkPolicy,
     /// The network that the container runtime is given.
     pub cni: Cni,
     /// BMP stations.
@@ -89,6 +95,21 @@ pub enum OnShutdown {
     Preserve,
     /// Cease/Administrative Shutdown: peers drop our routes at once (RFC 4486).
     Withdraw,
+}
+
+/// Routes that others put into the kernel. Empty lists leave the choice open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KernelRoutes {
+    /// Numbers of protocols.
+    pub protocols: Vec<u8>,
+    /// Names of interfaces.
+    pub interfaces: Vec<String>,
+    /// Numbers of tables.
+    pub tables: Vec<u32>,
+    /// Only while another route is there, or is not.
+    pub when: Option<When>,
+    /// Communities that they start with.
+    pub communities: Vec<Community>,
 }
 
 /// `cluster`.

@@ -29,7 +29,7 @@ pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>)
 
 /// The field that other programs call so.
 pub(crate) fn other_name(given: &str, known: &[&'static str]) -> Option<&'static str> {
-    const NAMES: [(&str, &[&str]); 6] = [
+    const NAMES: &[(&str, &[&str])] = &[
         (
             "asn",
             &[
@@ -47,6 +47,19 @@ pub(crate) fn other_name(given: &str, known: &[&'static str]) -> Option<&'static
             "address",
             &["neighbor", "peeraddress", "peerip", "remoteaddress", "ip"],
         ),
+        // Policies.
+        ("in", &["prefix", "network", "within", "orlonger", "ipprefix"]),
+        (
+            "length",
+            &["le", "ge", "lessequal", "greaterequal", "len", "masklength"],
+        ),
+        ("from", &["peer", "peers", "receivedfrom"]),
+        ("kernel", &["weight", "metric", "blackhole", "table", "type"]),
+        ("otherwise", &["default", "else"]),
+        ("apply", &["call", "policy", "include", "jump"]),
+        ("action", &["then", "verdict"]),
+        ("localPreference", &["preference", "localpref"]),
+        ("nextHop", &["nexthopself"]),
         ("localAddress", &["sourceaddress", "updatesource", "bindaddress"]),
         ("multihop", &["ebgpmultihop"]),
         (

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use bgp_proto::policy::{AsPathPattern, Source};
-use bgp_proto::types::{Asn, Community, ExtCommunity, Family, LargeCommunity, Prefix, PrefixError, RouterId};
+use bgp_proto::types::{Asn, Community, Family, LargeCommunity, Prefix, PrefixError, RouterId};
 
 pub(crate) use times::*;
 
@@ -229,7 +229,7 @@ fn prefix(scalar: Scalar<'_>) -> Result<Prefix, Bad> {
                 "is an address without a length".to_owned(),
                 format!("add it, as in {}", Prefix::host(addr)),
             ),
-            Err(_) => Bad::Shape,
+            Err(_) => orlonger(scalar.text).unwrap_or(Bad::Shape),
         },
         PrefixError::Length(_, most) => Bad::Said(
             format!("is longer than {most} bits"),
@@ -240,6 +240,16 @@ fn prefix(scalar: Scalar<'_>) -> Result<Prefix, Bad> {
             format!("did you mean {meant}?"),
         ),
     })
+}
+
+/// `10.0.0.0/8+` and `10.0.0.0/8{16,24}`, as other daemons write prefixes and those inside.
+fn orlonger(text: &str) -> Option<Bad> {
+    let (prefix, _) = text.split_once(['+', '{', '^'])?;
+    let prefix: Prefix = prefix.parse().ok()?;
+    Some(Bad::Said(
+        "is more than one prefix".to_owned(),
+        format!("write {{in: {prefix}}}, with length: 16-24 if only some lengths are meant"),
+    ))
 }
 
 /// A prefix, or an address that stands for its /32 or /128.
@@ -376,11 +386,12 @@ pub(crate) const FAMILY: Kind<Family> = Kind {
 };
 
 /// The names of route sources, as written in policies.
-pub(crate) const SOURCES: [(&str, Source); 4] = [
+pub(crate) const SOURCES: [(&str, Source); 5] = [
     ("podBlock", Source::PodBlock),
     ("service", Source::Service),
     ("peer", Source::Peer),
     ("kernel", Source::Kernel),
+    ("static", Source::Static),
 ];
 
 pub(crate) const SOURCE: Kind<Source> = Kind {
@@ -388,7 +399,7 @@ pub(crate) const SOURCE: Kind<Source> = Kind {
     example: "podBlock",
     parse: |scalar| match SOURCES.iter().find(|(name, _)| *name == scalar.text) {
         Some((_, source)) => Ok(*source),
-        None => Err(Bad::Range("podBlock, service, peer or kernel".to_owned())),
+        None => Err(Bad::Range("podBlock, service, peer, kernel or static".to_owned())),
     },
 };
 
@@ -425,20 +436,6 @@ pub(crate) const LARGE_COMMUNITY: Kind<LargeCommunity> = Kind {
                 "three numbers up to 4294967295, as \"64512:1:2\" (RFC 8092)".to_owned(),
             )),
         }
-    },
-};
-
-pub(crate) const EXT_COMMUNITY: Kind<ExtCommunity> = Kind {
-    what: "an extended community",
-    example: "\"rt:64512:100\"",
-    parse: |scalar| {
-        scalar.text.parse().map_err(|_| {
-            Bad::Range(
-                "rt:AS:NUMBER or ro:AS:NUMBER, also with an IPv4 address, bandwidth:AS:OCTETS_PER_SECOND, or 0x and 16 \
-                 hexadecimal digits (RFC 4360)"
-                    .to_owned(),
-            )
-        })
     },
 };
 

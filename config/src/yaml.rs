@@ -14,11 +14,11 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 use crate::problem::{Mark, Problem, Spot};
 
 /// Longest text, in octets.
-pub(crate) const MAX_TEXT: usize = 1 << 20;
+pub(crate) const MAX_TEXT: usize = 8 << 20;
 /// Deepest nesting.
 pub(crate) const MAX_DEPTH: usize = 64;
 /// Most values, aliases resolved.
-pub(crate) const MAX_NODES: usize = 200_000;
+pub(crate) const MAX_NODES: usize = 500_000;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]

@@ -349,7 +349,7 @@ fn taken<'a>(config: &Config, peer: &str, prefixes: &[&'a str]) -> Vec<&'a str> 
     let takes = |prefix: &&&str| {
         let prefix = prefix.parse().unwrap();
         let mut rules = policy.rules.iter();
-        rules.any(|rule| rule.matcher.prefixes.iter().any(|range| range.matches(&prefix)))
+        rules.any(|rule| rule.matcher.prefixes.iter().any(|set| set.contains(&prefix)))
     };
     prefixes.iter().filter(takes).copied().collect()
 }

@@ -18,6 +18,7 @@ mod commands;
 mod diff;
 mod host;
 mod mesh_transition;
+mod originate;
 mod peers;
 mod plugins;
 mod reload;
@@ -48,8 +49,10 @@ use crate::drain::Drain;
 use crate::fib::task::{Blocks, FibTask, ROOM, ToFib};
 use crate::fib::{FibConfig, Mirror, Resilience, netlink};
 use crate::host::{Host, Wish};
+use crate::list_files::ListFiles;
 use crate::metrics::Health;
 use crate::mounted::Mounted;
+use crate::network_policy::NetworkPolicies;
 use crate::pod_guard::PodGuard;
 use crate::secrets::Secrets;
 use crate::server::ToAgent;
@@ -96,7 +99,8 @@ impl From<bgp_speaker::Stopped> for AgentError {
 
 /// Reads and checks the file, for this host and without Kubernetes.
 pub(crate) fn read_config(path: &Path) -> Result<Config, AgentError> {
-    config_of(&read_text(path)?, path, &own_facts(None))
+    let text = read_text(path)?;
+    config_of(&text, path, &facts_for(own_facts(None), &text))
 }
 
 fn read_text(path: &Path) -> Result<String, AgentError> {
@@ -104,6 +108,14 @@ fn read_text(path: &Path) -> Result<String, AgentError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// With what the files of lists hold that a configuration names.
+pub(crate) fn facts_for(mut facts: NodeFacts, text: &str) -> NodeFacts {
+    let mut lists = ListFiles::default();
+    lists.look(text);
+    facts.list_files = lists.contents();
+    facts
 }
 
 fn config_of(text: &str, path: &Path, facts: &NodeFacts) -> Result<Config, AgentError> {
@@ -151,6 +163,7 @@ struct ConfigFile {
     text: String,
     mounted: Mounted,
     facts: NodeFacts,
+    lists: ListFiles,
     followed: cluster::Followed,
     /// It is applied as soon as Kubernetes says this.
     waits: Option<FromKubernetes>,
@@ -226,6 +239,7 @@ struct Reports {
     list: cni_list::Keeper,
     /// Blocks that no peer was sent.
     unsent: unsent::Unsent,
+    network_policies: NetworkPolicies,
     orders: mpsc::Sender<ToAgent>,
 }
 
@@ -250,6 +264,9 @@ pub(crate) async fn run(
     let text = read_text(&path)?;
     // What Kubernetes said last time holds until it says otherwise.
     let mut facts = own_facts(kubernetes::cache::read(&run_dir));
+    let mut lists = ListFiles::default();
+    lists.look(&text);
+    facts.list_files = lists.contents();
     let config = config_of(&text, &path, &facts)?;
     facts.running = Some(Running {
         asn: config.node.asn,
@@ -318,6 +335,7 @@ pub(crate) async fn run(
             path,
             text,
             facts,
+            lists,
             followed: cluster::Followed::default(),
             waits: None,
         },
@@ -348,6 +366,7 @@ pub(crate) async fn run(
             metrics: BTreeMap::new(),
             list: cni_list::Keeper::new(cni),
             unsent: unsent::Unsent::default(),
+            network_policies: NetworkPolicies::default(),
             orders: to_agent,
         },
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
@@ -425,6 +444,8 @@ impl Agent {
     async fn serve(mut self, mut streams: Streams) -> Result<(), AgentError> {
         self.follow_cluster(&mut streams.cluster, self.config.from_kubernetes);
         self.install_blocks().await;
+        // Before plugins get addresses: pods are isolated from the first one on.
+        self.enforce_policies();
         self.write_node_file();
         // Without the cluster's objects it is not known which peers this node has.
         let configured = self.knows_cluster().then_some(self.config.peers.as_slice());
@@ -432,6 +453,8 @@ impl Agent {
         self.speaker.defer(before, DEFERRAL).await?;
         self.speaker.drain(self.drain.on).await?;
         self.speaker.originate(self.originated()).await?;
+        let rules = self.originate_rules().await;
+        self.speaker.originate_by_rules(rules).await?;
         self.put_peers().await?;
         self.speaker.accept();
         self.start_server()?;
@@ -487,8 +510,10 @@ impl Agent {
                 () = paths_changed.notified() => self.look_at_paths().await,
                 _ = look.tick() => {
                     self.look_at_run_dir();
+                    self.enforce_policies();
                     self.look_at_secrets().await;
                     self.look_at_file().await;
+                    self.look_at_lists().await;
                     self.look_at_listeners();
                     self.look_at_unsent().await;
                     self.reports.list.look(&self.config.cni);
@@ -499,7 +524,10 @@ impl Agent {
                 Ok(()) = streams.swept.changed(), if self.sweep_at.is_some() => self.swept(),
                 () = at(self.sweep_at), if self.sweep_at.is_some() => self.deferral_expired().await,
                 Ok(()) = streams.host.changed() => self.node.note_change(),
-                () = at(self.node.look_at), if self.node.look_at.is_some() => self.look_at_host().await?,
+                () = at(self.node.look_at), if self.node.look_at.is_some() => {
+                    self.look_at_host().await?;
+                    self.look_at_kernel_routes().await;
+                }
                 _ = settings.tick() => self.look_at_settings(),
                 () = watchdog.tick() => {}
             }

@@ -5,6 +5,7 @@
 //! desired states; see ARCHITECTURE.md.
 
 mod agent;
+mod attributes;
 mod bfd_watch;
 mod cli;
 mod clock;
@@ -18,9 +19,11 @@ mod exposition;
 mod fib;
 mod heap;
 mod host;
+mod list_files;
 mod log;
 mod metrics;
 mod mounted;
+mod network_policy;
 mod node_file;
 mod pipe;
 mod pod_guard;

@@ -11,6 +11,7 @@ use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use bgp_proto::engine::RuleCounts;
 use bgp_proto::session::State;
 use bgp_proto::types::{Family, FamilySet};
 use bgp_speaker::{PeerSnapshot, SpeakerHandle};
@@ -28,6 +29,7 @@ use crate::exposition;
 use crate::fib::Fib;
 use crate::fib::Progress;
 use crate::fib::task::ToFib;
+use crate::network_policy::NetworkPolicies;
 use crate::server::ToAgent;
 
 /// A task that does not answer within this time hangs.
@@ -62,6 +64,8 @@ pub(crate) struct Health {
     pub(crate) services: Mutex<BTreeMap<&'static str, usize>>,
     /// The file on disk was refused.
     pub(crate) refused: AtomicBool,
+    /// Why network policies are not enforced although they should be.
+    pub(crate) policies: Mutex<Option<String>>,
     /// Key files that cannot be read now.
     pub(crate) unreadable_secrets: AtomicUsize,
     /// Families of the node's blocks that no peer was sent.
@@ -84,8 +88,10 @@ impl Health {
         if !self.settled.load(Ordering::Relaxed) {
             all.push(INITIAL_ROUTES.to_owned());
         }
-        if let Ok(host) = self.host.lock() {
-            all.extend(host.clone());
+        for other in [&self.host, &self.policies] {
+            if let Ok(other) = other.lock() {
+                all.extend(other.clone());
+            }
         }
         all
     }
@@ -99,6 +105,7 @@ pub(crate) struct Source {
     pub(crate) health: Arc<Health>,
     pub(crate) agent: mpsc::Sender<ToAgent>,
     pub(crate) watches: Watches,
+    pub(crate) network_policies: NetworkPolicies,
 }
 
 /// Serves until the agent ends.
@@ -229,6 +236,11 @@ async fn metrics(
 ) -> Result<impl IntoResponse, StatusCode> {
     let gone = StatusCode::SERVICE_UNAVAILABLE;
     let peers = source.speaker.peers().await.map_err(|_| gone)?;
+    let rules = source
+        .speaker
+        .count_rules_of_small_table()
+        .await
+        .map_err(|_| gone)?;
     let routes = source.routes().await.ok_or(gone)?;
     let is_ready = source.obstacle(Some(routes)).is_none();
     let is_refused = source.health.refused.load(Ordering::Relaxed);
@@ -286,7 +298,11 @@ async fn metrics(
     registry.register("build_info", "Version", build);
     put_cluster(&mut registry, &source);
     put_services(&mut registry, &source.health);
+    crate::network_policy::put_metrics(&mut registry, &source.network_policies).await;
     put_peers(&mut registry, &peers);
+    if let Some(rules) = rules {
+        put_rules(&mut registry, &rules);
+    }
     put_routes(&mut registry, routes);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
@@ -318,7 +334,12 @@ fn put_cluster(registry: &mut Registry, source: &Source) {
     }
     let up = Metric::<Labels, Gauge>::default();
     let failures = Metric::<Labels, Counter>::default();
-    for (resource, watch) in source.watches.all() {
+    for (resource, watch) in source
+        .watches
+        .all()
+        .into_iter()
+        .chain(source.network_policies.watches())
+    {
         let labels = vec![("resource", resource.to_owned())];
         up.get_or_create(&labels).set(i64::from(watch.answers));
         failures.get_or_create(&labels).inc_by(watch.failures);
@@ -392,6 +413,27 @@ fn put_services(registry: &mut Registry, health: &Health) {
         counter.inc_by(value);
         registry.register(name, help, counter);
     }
+}
+
+/// How many routes the rules of policies match. Left out where the table is large: `show policies` counts when asked.
+fn put_rules(registry: &mut Registry, counts: &RuleCounts) {
+    let routes = Metric::<Labels, Gauge>::default();
+    for ((policy, export, rule), count) in counts {
+        let direction = if *export { "export" } else { "import" };
+        let labels = vec![
+            ("policy", policy.clone()),
+            ("direction", direction.to_owned()),
+            ("rule", rule.clone()),
+        ];
+        routes
+            .get_or_create(&labels)
+            .set(i64::try_from(*count).unwrap_or(i64::MAX));
+    }
+    registry.register(
+        "policy_rule_routes",
+        "Routes that a rule of a policy matches",
+        routes,
+    );
 }
 
 fn put_peers(registry: &mut Registry, peers: &[PeerSnapshot]) {

@@ -18,6 +18,7 @@ use crate::count::count;
 use crate::dump::{self, PAGE};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
+use crate::network_policy::NetworkPolicies;
 use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request, ServicesStatus};
 use crate::views;
 
@@ -67,6 +68,7 @@ pub(crate) struct Server {
     pub(crate) speaker: SpeakerHandle,
     pub(crate) fib: mpsc::Sender<ToFib>,
     pub(crate) agent: mpsc::Sender<ToAgent>,
+    pub(crate) network_policies: NetworkPolicies,
     /// Our AS number and identifier.
     pub(crate) identity: (Asn, RouterId),
 }
@@ -154,6 +156,10 @@ impl Server {
             }
             Request::Routes { within } => self.routes(within).await,
             Request::Fib => Ok(Reply::Fib(self.ask_fib(views::fib).await?)),
+            Request::Policies => {
+                let counts = self.speaker.count_rules().await.map_err(stopped)?;
+                Ok(Reply::Policies(views::rules(&counts)))
+            }
             Request::Blocks => {
                 let mut blocks = self.ask_fib(views::blocks).await?;
                 let peers = self.speaker.peers().await.map_err(stopped)?;
@@ -171,6 +177,13 @@ impl Server {
                 .ask_agent(|answer| ToAgent::Diff(text, answer))
                 .await?
                 .map(Reply::Diff),
+            Request::NetworkPolicies => self.network_policies.show().await.map(Reply::NetworkPolicies),
+            Request::ExplainPolicies(question) => self
+                .network_policies
+                .explain(question)
+                .await
+                .map(Reply::Explanations),
+            Request::PolicyDiff { text } => self.network_policies.cut_by(text).await.map(Reply::Cut),
             Request::Dump => Err("a dump is a separate request".to_owned()),
             Request::Reload => self.order(ToAgent::Reload).await,
             Request::Drain { on, withdraw } => {

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::network_policy::{CutStatus, ExplainQuestion, ExplanationStatus, PoliciesStatus};
+
 /// A question.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "camelCase", deny_unknown_fields)]
@@ -18,6 +20,8 @@ pub(crate) enum Request {
     },
     /// Kernel routes.
     Fib,
+    /// Policies, and how many routes each rule matches.
+    Policies,
     /// This node's blocks.
     Blocks,
     /// Paths watched by BFD.
@@ -34,6 +38,12 @@ pub(crate) enum Request {
     Reload,
     /// What this configuration would change.
     Diff { text: String },
+    /// Network policies.
+    NetworkPolicies,
+    /// Why a connection passes or does not.
+    ExplainPolicies(ExplainQuestion),
+    /// Connections that network policies of this text would cut.
+    PolicyDiff { text: String },
     /// Keep a peer's session down, with a text for the peer.
     Disable { peer: String, message: String },
     /// Let it come up again.
@@ -59,11 +69,15 @@ pub(crate) enum Reply {
     Peers(Vec<PeerStatus>),
     Routes(Vec<RouteStatus>),
     Fib(Vec<FibStatus>),
+    Policies(Vec<RuleStatus>),
     Blocks(Vec<BlockStatus>),
     Bfd(Vec<BfdStatus>),
     Cluster(ClusterStatus),
     Services(ServicesStatus),
     Diff(DiffStatus),
+    NetworkPolicies(PoliciesStatus),
+    Explanations(Vec<ExplanationStatus>),
+    Cut(Vec<CutStatus>),
     Done(String),
     Error(String),
 }
@@ -132,6 +146,9 @@ pub(crate) struct PeerStatus {
 pub(crate) struct RouteStatus {
     pub(crate) prefix: String,
     pub(crate) paths: Vec<PathStatus>,
+    /// Where one prefix is asked for: policy and rule that send it to a peer or do not, by the peer's name.
+    #[serde(default)]
+    pub(crate) exports: BTreeMap<String, String>,
 }
 
 /// A path.
@@ -161,6 +178,22 @@ pub(crate) struct PathStatus {
     pub(crate) stale: bool,
     /// Why it is not.
     pub(crate) reason: Option<String>,
+    /// Policy and rule that accepted or rejected it, and the rules that changed it.
+    #[serde(default)]
+    pub(crate) policy: Option<String>,
+}
+
+/// A rule of a policy that is in use.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RuleStatus {
+    pub(crate) policy: String,
+    /// `import` or `export`.
+    pub(crate) direction: String,
+    /// `POLICY[NAME]`; empty: no rule decides.
+    pub(crate) rule: String,
+    /// Paths (import), or best paths for each update group (export), that match now.
+    pub(crate) routes: usize,
 }
 
 /// A kernel route.
@@ -355,4 +388,7 @@ pub(crate) struct PeerDiff {
     pub(crate) withdrawn: Vec<String>,
     /// Told with other attributes.
     pub(crate) changed: Vec<String>,
+    /// What changes of these, by prefix: an attribute with its values before and after each.
+    #[serde(default)]
+    pub(crate) attributes: BTreeMap<String, Vec<String>>,
 }

@@ -2,13 +2,16 @@
 
 use std::net::SocketAddr;
 
-use bgp_proto::engine::{PathView, RouteView};
+use bgp_proto::engine::{PathView, RouteView, RuleCounts, Trace, UnusedReason};
+use bgp_proto::rib::table::Ineligible;
 use bgp_proto::session::{Negotiated, State};
 use bgp_proto::types::{Family, PeerId, Prefix};
 use bgp_speaker::PeerSnapshot;
 
 use crate::fib::{Failure, Fib, Leg, Progress, RouteKey, RouteSpec, Target};
-use crate::status::{BlockStatus, Counts, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus};
+use crate::status::{
+    BlockStatus, Counts, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus, RuleStatus,
+};
 use crate::{clock, diagnostics, sysctl};
 
 /// A peer.
@@ -87,6 +90,11 @@ pub(crate) fn route(route: &RouteView) -> RouteStatus {
     RouteStatus {
         prefix: route.prefix.to_string(),
         paths: route.paths.iter().map(path).collect(),
+        exports: route
+            .exports
+            .iter()
+            .map(|(peer, trace)| (peer.clone(), trace.to_string()))
+            .collect(),
     }
 }
 
@@ -119,7 +127,31 @@ fn path(path: &PathView) -> PathStatus {
         eligible: path.unused.is_none(),
         used: path.used,
         stale: path.stale,
-        reason: path.unused.map(|why| why.to_string()),
+        reason: path.unused.map(|why| reason(why, path.import.as_ref())),
+        policy: path.import.as_ref().map(ToString::to_string),
+    }
+}
+
+/// Rules of policies with the routes that they match.
+pub(crate) fn rules(counts: &RuleCounts) -> Vec<RuleStatus> {
+    let rules = counts.iter().map(|((policy, export, rule), routes)| RuleStatus {
+        policy: policy.clone(),
+        direction: if *export { "export" } else { "import" }.to_owned(),
+        rule: rule.clone(),
+        routes: *routes,
+    });
+    rules.collect()
+}
+
+/// Why a path is not used; of one that its import policy rejects with the rule.
+fn reason(why: UnusedReason, import: Option<&Trace>) -> String {
+    let rule = import.filter(|_| why == UnusedReason::Refused(Ineligible::Policy));
+    match rule {
+        None => why.to_string(),
+        Some(trace) => match &trace.by {
+            Some(label) => format!("{why}: {label}"),
+            None => format!("{why}: no rule of {} accepts it", trace.policy),
+        },
     }
 }
 
@@ -158,7 +190,7 @@ pub(crate) fn fib(fib: &Fib) -> Vec<FibStatus> {
     let refused = fib.refused().map(|(prefix, rule)| FibStatus {
         prefix: prefix.to_string(),
         kind: "unicast".to_owned(),
-        metric: fib.config().metric,
+        metric: fib.key(*prefix).metric,
         next_hops: Vec::new(),
         nexthop_object: None,
         state: if rule.is_trouble() {
@@ -176,6 +208,7 @@ fn kernel_route(fib: &Fib, key: RouteKey, spec: &RouteSpec, progress: Progress) 
     let kind = match &spec.target {
         Target::Unreachable => "unreachable",
         Target::Throw => "throw",
+        Target::Blackhole => "blackhole",
         Target::Hops(_) | Target::Group(_) => "unicast",
     };
     let next_hops = fib.legs(spec).iter().map(|leg| hop_status(fib, leg)).collect();

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use ::bytes::BytesMut;
 use bgp_proto::engine::{Input, PeerKind};
+use bgp_proto::policy::{Matcher, Policy, PrefixRange, Route, Rule, Source, Verdict};
 use bgp_proto::types::{Asn, Community, Family, FamilySet, PathId, PeerId, Prefix};
 use bgp_proto::wire::{
     AsPath, DecodeContext, EncodeContext, MAX_LEN, Nlri, RouteBatch, cut_frame, decode_update,
@@ -75,6 +76,44 @@ fn decode(routes: u32) {
     }
 }
 
+/// Routes through a policy with a list of this number of prefixes.
+fn through_list(routes: u32, entries: u32) {
+    let ranges = (0..entries).map(|n| PrefixRange {
+        prefix: Prefix::v4(0x1400_0000 + (n << 9), 23),
+        min_len: 23,
+        max_len: 24,
+    });
+    let rule = Rule {
+        matcher: Matcher {
+            prefixes: Some(ranges.collect()),
+            ..Matcher::default()
+        },
+        verdict: Some(Verdict::Accept),
+        ..Rule::default()
+    };
+    let policy = Policy {
+        rules: vec![rule],
+        ..Policy::reject_all()
+    };
+    let attrs = attrs_from(PeerId(1), PeerKind::External);
+    let mut accepted = 0;
+    for n in 0..routes {
+        // Every other one is in the list, the last ones are behind its end.
+        let prefix = Prefix::v4(
+            0x1400_0000 + (((n * 7919) % (entries + 9)) << 9),
+            23 + (n % 3) as u8,
+        );
+        let route = Route {
+            prefix,
+            attrs: &attrs,
+            source: Source::Peer,
+            from: None,
+        };
+        accepted += u32::from(policy.evaluate(route).is_some());
+    }
+    assert!(routes / 2 < accepted && accepted < routes);
+}
+
 fn contexts() -> (EncodeContext, DecodeContext) {
     let encode = EncodeContext {
         four_octet_as: true,
@@ -114,6 +153,7 @@ fn work() {
             assert_eq!(bench.engine.sizes().0, 0);
         }
         "decode" => decode(number(1)),
+        "policy" => through_list(number(1), number(2)),
         other => panic!("no work {other}"),
     }
 }
@@ -131,6 +171,17 @@ fn cost_depends_on_the_size_of_the_change() {
     }
     let decode = per_route("decode", 8000, 14000, 1);
     let mut counts = BTreeMap::from([("decoded, 50 a message", decode)]);
+    // Binary search: a hundred times the entries cost some steps more.
+    let (short, long) = (
+        per_route("policy", 8000, 14000, 100),
+        per_route("policy", 8000, 14000, 10_000),
+    );
+    println!("policy: {short:.0} instructions a route with a list of 100 prefixes, {long:.0} with 10,000");
+    assert!(
+        long <= short * 2.0,
+        "a policy: {short:.0} instructions a route with a list of 100 prefixes, but {long:.0} with 10,000"
+    );
+    counts.insert("through a list of 10,000 prefixes", long);
     for (work, name) in [
         ("table", "announced, decided, sent"),
         ("withdraw", "and withdrawn"),

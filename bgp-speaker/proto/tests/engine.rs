@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::engine::{Input, Originated, PeerKind, Prefixes, RouteFilter, UnusedReason};
-use bgp_proto::policy::{Actions, Matcher, Policy, PrefixRange, Rule, Source, Verdict};
+use bgp_proto::policy::{Actions, Matcher, NumberAction, Policy, PrefixRange, Rule, Source, Verdict};
 use bgp_proto::rib::table::Ineligible;
 use bgp_proto::types::{Asn, Community, Family, PeerId, Prefix};
 use bgp_proto::wire::{
@@ -202,16 +202,17 @@ fn equal_paths_share_the_kernel_route_and_a_lost_next_hop_leaves_it() {
 #[test]
 fn policies_reject_and_modify_and_are_evaluated_again() {
     let mut world = World::new(config());
-    let rule = |text: &str, local_pref| Rule {
+    let rule = |text: &str, local_pref: Option<u32>| Rule {
         matcher: Matcher {
-            prefixes: vec![PrefixRange::exact(prefix(text))],
+            prefixes: Some([PrefixRange::exact(prefix(text))].into_iter().collect()),
             ..Matcher::default()
         },
         actions: Actions {
-            local_pref,
+            local_pref: local_pref.map(NumberAction::Set),
             ..Actions::default()
         },
         verdict: Some(Verdict::Accept),
+        ..Rule::default()
     };
     let policy = |rules| {
         Arc::new(Policy {

@@ -7,8 +7,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use bgp_proto::engine::{Input, Originated, PathRules, PeerKind, PeerRouting, RouteFilter, SessionFacts};
-use bgp_proto::policy::{Actions, Matcher, NextHopAction, Policy, Rule, Source, Verdict};
-use bgp_proto::types::{Community, Family, FamilySet, PeerId, Prefix};
+use bgp_proto::policy::{
+    Actions, CommunityMatch, Edit, FromMatch, KernelActions, Matcher, NextHopAction, NumberAction, Policy,
+    Prepend, Rule, Source, Verdict,
+};
+use bgp_proto::types::{Asn, Community, Family, FamilySet, PeerId, Prefix};
 use bgp_proto::wire::{NextHop, PathAttrs, RefreshKind};
 use common::*;
 
@@ -116,6 +119,7 @@ fn peers_without_rfc_8950_get_no_ipv6_next_hops_for_ipv4() {
                 ..Actions::default()
             },
             verdict: Some(Verdict::Accept),
+            ..Rule::default()
         }],
         ..Policy::accept_all()
     });
@@ -352,6 +356,7 @@ fn the_next_hop_that_is_sent_decides_which_peer_is_skipped() {
                 ..Actions::default()
             },
             verdict: Some(Verdict::Accept),
+            ..Rule::default()
         };
         Arc::new(Policy {
             rules: vec![rule],
@@ -449,6 +454,7 @@ fn a_route_that_is_about_to_go_has_preference_0_inside_the_as() {
             matcher: Matcher::default(),
             actions,
             verdict: Some(Verdict::Accept),
+            ..Rule::default()
         };
         let import = Arc::new(Policy {
             rules: vec![rule],
@@ -460,7 +466,10 @@ fn a_route_that_is_about_to_go_has_preference_0_inside_the_as() {
         }
     };
     let cleared = policy(Actions {
-        clear_communities: true,
+        communities: Edit {
+            clear: true,
+            ..Edit::default()
+        },
         ..Actions::default()
     });
     world.handle(Input::Configure(A, cleared.into()));
@@ -470,8 +479,8 @@ fn a_route_that_is_about_to_go_has_preference_0_inside_the_as() {
         Some(100)
     );
     let added = policy(Actions {
-        local_pref: Some(300),
-        add_communities: vec![Community::GRACEFUL_SHUTDOWN],
+        local_pref: Some(NumberAction::Set(300)),
+        communities: Edit::add([Community::GRACEFUL_SHUTDOWN]),
         ..Actions::default()
     });
     world.handle(Input::Configure(A, added.into()));
@@ -489,14 +498,15 @@ fn each_of_many_sets_of_export_rules_gives_its_own_attributes() {
     const ROUTES: u32 = 66_000;
     let rule = |bit: u32| Rule {
         matcher: Matcher {
-            communities: vec![Community(bit)],
+            communities: CommunityMatch::any_of([Community(bit)]),
             ..Matcher::default()
         },
         actions: Actions {
-            add_communities: vec![Community(1000 + bit)],
+            communities: Edit::add([Community(1000 + bit)]),
             ..Actions::default()
         },
         verdict: None,
+        ..Rule::default()
     };
     let mut world = World::new(config());
     world.add(A, PeerKind::External);
@@ -571,4 +581,170 @@ fn with_add_path_each_path_skips_its_next_hop() {
     for peer in [A, B, C] {
         assert!(paths(&world, peer).is_empty());
     }
+}
+
+fn rule(actions: Actions) -> Arc<Policy> {
+    Arc::new(Policy {
+        rules: vec![Rule {
+            actions,
+            verdict: Some(Verdict::Accept),
+            ..Rule::default()
+        }],
+        ..Policy::accept_all()
+    })
+}
+
+/// RFC 4271 §6.3: a receiver may refuse a path that does not begin with its neighbour's number, which is ours.
+#[test]
+fn our_number_stays_in_front_of_what_a_policy_prepends() {
+    let path = |kind, prepend, times| {
+        let mut world = World::new(config());
+        world.add(A, PeerKind::External);
+        let export = rule(Actions {
+            prepend: Some((prepend, times)),
+            ..Actions::default()
+        });
+        let routing_b = PeerRouting {
+            export,
+            ..routing(B, kind)
+        };
+        world.add_with(B, routing_b, facts(B, kind));
+        let attrs = attrs_from(A, PeerKind::External);
+        world.handle(Input::Routes(
+            world.session(A),
+            announce(attrs, &[prefix("10.1.0.0/16")]),
+        ));
+        world.pump();
+        world.received[&B].routes[&prefix("10.1.0.0/16")]
+            .as_path
+            .to_string()
+    };
+    let (own, theirs) = (
+        routing(B, PeerKind::External).local_asn,
+        routing(A, PeerKind::External).remote_asn,
+    );
+    let other = Prepend::Asn(Asn(64999));
+    let external = |prepend, times| path(PeerKind::External, prepend, times);
+    assert_eq!(external(other, 2), format!("{own} 64999 64999 {theirs}"));
+    assert_eq!(external(Prepend::Neighbor, 1), format!("{own} {theirs} {theirs}"));
+    assert_eq!(external(Prepend::Own, 1), format!("{own} {own} {theirs}"));
+    assert_eq!(path(PeerKind::Internal, other, 1), format!("64999 {theirs}"));
+}
+
+/// RFC 7999 §3.2: a blackhole from another AS stays in ours, unless the import policy says otherwise.
+#[test]
+fn a_blackhole_route_stays_in_the_as() {
+    let at = |import: Arc<Policy>, communities: &[Community]| {
+        let mut world = World::new(config());
+        let routing_a = PeerRouting {
+            import,
+            ..routing(A, PeerKind::External)
+        };
+        world.add_with(A, routing_a, facts(A, PeerKind::External));
+        world.add(B, PeerKind::External);
+        world.add(C, PeerKind::Internal);
+        let mut attrs = attrs_from(A, PeerKind::External);
+        attrs.communities = communities.iter().copied().collect();
+        world.handle(Input::Routes(
+            world.session(A),
+            announce(attrs, &[prefix("10.1.2.3/32")]),
+        ));
+        world.pump();
+        let sent = |peer| {
+            let route = world.received[&peer].routes.get(&prefix("10.1.2.3/32"))?;
+            Some(route.communities.to_vec())
+        };
+        (sent(B), sent(C))
+    };
+    let both = vec![Community::BLACKHOLE, Community::NO_EXPORT];
+    let accept = || Arc::new(Policy::accept_all());
+    assert_eq!(at(accept(), &[Community::BLACKHOLE]), (None, Some(both.clone())));
+    assert_eq!(at(accept(), &both), (None, Some(both.clone())));
+    let goes_on = rule(Actions {
+        communities: Edit {
+            remove: Some([Community::NO_EXPORT].into_iter().collect()),
+            ..Edit::default()
+        },
+        ..Actions::default()
+    });
+    let alone = Some(vec![Community::BLACKHOLE]);
+    assert_eq!(at(goes_on, &[Community::BLACKHOLE]), (alone.clone(), alone));
+}
+
+/// A route that is dropped here needs no next hop, and is what it is to other peers.
+#[test]
+fn a_blackhole_of_a_policy_is_used_without_a_next_hop() {
+    let mut world = World::new(config());
+    let import = rule(Actions {
+        kernel: KernelActions {
+            blackhole: Some(true),
+            ..KernelActions::default()
+        },
+        ..Actions::default()
+    });
+    let routing_a = PeerRouting {
+        import,
+        ..routing(A, PeerKind::External)
+    };
+    world.add_with(A, routing_a, facts(A, PeerKind::External));
+    world.add(B, PeerKind::Internal);
+    let mut attrs = attrs_from(A, PeerKind::External);
+    attrs.next_hop = NextHop::V4([203, 0, 113, 9].into());
+    world.handle(Input::Routes(
+        world.session(A),
+        announce(attrs, &[prefix("10.1.2.3/32")]),
+    ));
+    world.set_reach([203, 0, 113, 9].into(), false);
+    world.pump();
+    assert!(world.blackholes.contains(&prefix("10.1.2.3/32")) && world.fib.is_empty());
+    assert_eq!(known(&world, B), ["10.1.2.3/32"]);
+}
+
+/// Which peer a route came from is seen by the export policy, and followed when it changes.
+#[test]
+fn export_policies_see_where_a_route_came_from() {
+    let mut world = World::new(config());
+    let named = |name: &str| PeerRouting {
+        name: name.to_owned(),
+        ..routing(A, PeerKind::External)
+    };
+    world.add_with(A, named("customer"), facts(A, PeerKind::External));
+    world.add(C, PeerKind::External);
+    let from = |peers: &[&str]| Rule {
+        matcher: Matcher {
+            from: FromMatch {
+                peers: peers.iter().map(|name| (*name).to_owned()).collect(),
+                external: Some(true),
+                asns: None,
+            },
+            ..Matcher::default()
+        },
+        verdict: Some(Verdict::Accept),
+        ..Rule::default()
+    };
+    let export = Arc::new(Policy {
+        rules: vec![from(&["customer"])],
+        ..Policy::reject_all()
+    });
+    let routing_b = PeerRouting {
+        export,
+        ..routing(B, PeerKind::External)
+    };
+    world.add_with(B, routing_b, facts(B, PeerKind::External));
+    world.handle(Input::Originate(vec![own(V4)]));
+    for (peer, text) in [(A, "10.1.0.0/16"), (C, "10.3.0.0/16")] {
+        let attrs = attrs_from(peer, PeerKind::External);
+        world.handle(Input::Routes(
+            world.session(peer),
+            announce(attrs, &[prefix(text)]),
+        ));
+    }
+    world.pump();
+    assert_eq!(known(&world, B), ["10.1.0.0/16"]);
+    world.handle(Input::Configure(A, named("other").into()));
+    world.pump();
+    assert_eq!(known(&world, B), [""; 0]);
+    world.handle(Input::Configure(A, named("customer").into()));
+    world.pump();
+    assert_eq!(known(&world, B), ["10.1.0.0/16"]);
 }

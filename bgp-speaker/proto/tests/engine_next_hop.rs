@@ -68,6 +68,7 @@ fn a_policy_names_no_interface() {
             matcher: Matcher::default(),
             actions,
             verdict: Some(Verdict::Accept),
+            ..Rule::default()
         };
         Policy {
             rules: vec![rule],

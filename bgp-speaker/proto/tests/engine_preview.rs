@@ -12,7 +12,10 @@ use std::time::Instant;
 use bgp_proto::engine::{
     Engine, Input, Originated, PeerKind, PeerPreview, PeerRouting, Preview, SessionFacts,
 };
-use bgp_proto::policy::{Actions, Matcher, NextHopAction, Policy, PrefixRange, Rule, Source, Verdict};
+use bgp_proto::policy::{
+    Actions, CommunityMatch, Edit, Matcher, NextHopAction, NumberAction, Policy, PrefixRange, Rule, Source,
+    Verdict,
+};
 use bgp_proto::types::{Asn, Community, FamilySet, PathId, PeerId, Prefix};
 use bgp_proto::wire::PathAttrs;
 use common::*;
@@ -64,6 +67,7 @@ fn received(before: &Known, after: &Known, peer: PeerId) -> PeerPreview {
         announced: only(after, before),
         withdrawn: only(before, after),
         changed: changed.map(|(prefix, _)| *prefix).collect(),
+        attributes: BTreeMap::new(),
     }
 }
 
@@ -98,23 +102,19 @@ impl Random {
     fn policy(&mut self) -> Policy {
         let rule = |random: &mut Self| {
             let prefix = random.prefix();
-            let range = PrefixRange {
-                prefix,
-                min_len: prefix.len(),
-                max_len: prefix.family().max_len(),
-            };
+            let range = PrefixRange::within(prefix);
             let mut matcher = Matcher::default();
             if random.chance(50) {
-                matcher.prefixes = vec![range];
+                matcher.prefixes = Some([range].into_iter().collect());
             }
             if random.chance(30) {
-                matcher.communities = vec![Community(random.below(3) as u32)];
+                matcher.communities = CommunityMatch::any_of([Community(random.below(3) as u32)]);
             }
             let mut actions = Actions::default();
             match random.below(6) {
-                0 => actions.med = Some(random.below(2) as u32),
-                1 => actions.local_pref = Some(100 + random.below(2) as u32),
-                2 => actions.add_communities = vec![Community(random.below(3) as u32)],
+                0 => actions.med = Some(NumberAction::Set(random.below(2) as u32)),
+                1 => actions.local_pref = Some(NumberAction::Set(100 + random.below(2) as u32)),
+                2 => actions.communities = Edit::add([Community(random.below(3) as u32)]),
                 3 => actions.next_hop = Some(NextHopAction::Unchanged),
                 4 => actions.next_hop = Some(NextHopAction::Address(address(random.peer()).into())),
                 _ => {}
@@ -125,6 +125,7 @@ impl Random {
                 matcher,
                 actions,
                 verdict,
+                ..Rule::default()
             }
         };
         let rules = self.below(3);
@@ -241,6 +242,12 @@ fn history(seed: u64) {
         for peer in (1..=PEERS).map(PeerId).filter(|peer| Some(*peer) != removed) {
             let expected = received(&was_known, &is_known, peer);
             let mut previewed = preview.peers.get(&peer).cloned().unwrap_or_default();
+            let attributes = std::mem::take(&mut previewed.attributes);
+            assert!(
+                attributes.keys().eq(&previewed.changed),
+                "seed {seed}, round {round}"
+            );
+            assert!(attributes.values().all(|(before, after)| before != after));
             if peer == SEVERAL {
                 // The best of several paths is compared.
                 previewed.changed.clone_from(&expected.changed);

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bgp_proto::engine::{Input, Originated, Output, PeerKind, PeerRouting, SessionFacts, SessionId};
-use bgp_proto::policy::{Actions, Matcher, Policy, Rule, Source, Verdict};
+use bgp_proto::policy::{Actions, Edit, Matcher, Policy, Rule, Source, Verdict};
 use bgp_proto::types::{Community, Family, FamilySet, PeerId, Prefix, RouterId};
 use bgp_proto::wire::{Refresh, RefreshKind};
 use common::*;
@@ -178,13 +178,14 @@ fn a_family_is_announced_once_there_is_an_address_for_it() {
 
 fn tagging(tag: u32) -> Arc<Policy> {
     let actions = Actions {
-        add_communities: vec![Community(tag)],
+        communities: Edit::add([Community(tag)]),
         ..Actions::default()
     };
     let rule = Rule {
         matcher: Matcher::default(),
         actions,
         verdict: Some(Verdict::Accept),
+        ..Rule::default()
     };
     Arc::new(Policy {
         rules: vec![rule],

@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use bgp_proto::engine::{Input, Originated, Output, PeerKind, PeerRouting, RouteFilter};
-use bgp_proto::policy::{Actions, Matcher, Policy, PrefixRange, Rule, Source, Verdict};
+use bgp_proto::policy::{Actions, Matcher, NumberAction, Policy, PrefixRange, Rule, Source, Verdict};
 use bgp_proto::types::{Community, PeerId, Prefix};
 use common::*;
 
@@ -142,17 +142,15 @@ fn a_peer_that_is_removed_while_its_routes_go() {
 fn only(range: &str, mark: u32) -> PeerRouting {
     let rule = Rule {
         matcher: Matcher {
-            prefixes: vec![PrefixRange {
-                max_len: 32,
-                ..PrefixRange::exact(prefix(range))
-            }],
+            prefixes: Some([PrefixRange::within(prefix(range))].into_iter().collect()),
             ..Matcher::default()
         },
         actions: Actions {
-            med: Some(mark),
+            med: Some(NumberAction::Set(mark)),
             ..Actions::default()
         },
         verdict: Some(Verdict::Accept),
+        ..Rule::default()
     };
     PeerRouting {
         import: Arc::new(Policy {

@@ -64,7 +64,7 @@ fn extra() -> impl Strategy<Value = ExtraAttrs> {
                     large_communities,
                     unknown: unknown.into_iter().collect(),
                     partial: partial_set,
-                    install: false,
+                    kernel: KernelRoute::default(),
                 }
             },
         )

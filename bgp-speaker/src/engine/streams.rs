@@ -182,7 +182,7 @@ mod tests {
         FibChange {
             prefix: Prefix::v4(0x0A00_0000 + (u32::from(last) << 8), 24),
             next_hops: Arc::from((0..hops).map(hop).collect::<Vec<_>>()),
-            install: false,
+            route: bgp_proto::engine::KernelRoute::default(),
         }
     }
 

@@ -9,12 +9,12 @@ mod policy;
 use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
-use bgp_proto::engine::{MaxPrefixes, OverLimit, PathRules, PeerKind, PrivateAs};
+use bgp_proto::engine::{Aggregate, MaxPrefixes, OverLimit, PathRules, PeerKind, PrivateAs, When};
 use bgp_proto::types::HoldTime;
 
 use crate::model::{
-    Auto, Bfd, BmpStation, Cni, Config, Fib, Mesh, NodeAddresses, OnShutdown, Peer, Portmap, Remote,
-    RouterIdChoice, Ttl,
+    Auto, Bfd, BmpStation, Cni, Config, Fib, Mesh, NetworkPolicy, NodeAddresses, OnShutdown, Peer, Portmap,
+    Remote, RouterIdChoice, Ttl,
 };
 
 impl Config {
@@ -125,6 +125,9 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
         join(&config.cluster.pod_cidrs, "none")
     )?;
     writeln!(out, "  originates     {}", join(&node.blocks, "nothing"))?;
+    for line in originate(config) {
+        writeln!(out, "  originates     {line}")?;
+    }
     let services = config.services.hosts.iter().chain(&config.services.aggregates);
     let services: Vec<String> = services
         .map(|(prefix, communities)| {
@@ -183,6 +186,17 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
     }
     writeln!(out, "  pod MTU        {}", auto(&node.mtu))?;
     cni(out, &config.cni)?;
+    if let NetworkPolicy::Kubernetes {
+        ends_established,
+        wait,
+    } = &config.network_policy
+    {
+        let ends = if *ends_established { "end" } else { "stay" };
+        writeln!(
+            out,
+            "  policies       NetworkPolicies are enforced; connections that one forbids {ends}; ADD waits {wait:?} for rules"
+        )?;
+    }
     let end = match config.shutdown {
         OnShutdown::Preserve => "peers keep our routes, if they agreed to graceful restart",
         OnShutdown::Withdraw => "peers drop our routes",
@@ -191,6 +205,34 @@ fn node(out: &mut String, config: &Config) -> fmt::Result {
 }
 
 /// What of the runtime's network is not as it is for most.
+/// What is originated besides blocks and Services.
+fn originate(config: &Config) -> Vec<String> {
+    let when = |when: Option<When>| {
+        when.map_or_else(String::new, |when| {
+            let state = if when.present { "is there" } else { "is not there" };
+            format!(" while {} {state}", when.prefix)
+        })
+    };
+    let rules = config.originate.iter().map(|rule| {
+        let aggregate = match rule.aggregate {
+            None => "",
+            Some(Aggregate::Beside) => " while a route is inside",
+            Some(Aggregate::InPlace) => " in place of the routes inside",
+        };
+        format!("{}{aggregate}{}", rule.prefix, when(rule.when))
+    });
+    let kernel = config.kernel_routes.iter().map(|routes| {
+        format!(
+            "kernel routes of protocols {}, interfaces {}, tables {}{}",
+            join(&routes.protocols, "any"),
+            join(&routes.interfaces, "any"),
+            join(&routes.tables, "any"),
+            when(routes.when)
+        )
+    });
+    rules.chain(kernel).collect()
+}
+
 fn cni(out: &mut String, cni: &Cni) -> fmt::Result {
     let masquerade = cni.masquerade.as_ref().map(|exempt| {
         let exempt = join(exempt, "nothing more");

@@ -85,7 +85,7 @@ pub(crate) struct Mesh {
     pub(crate) password: Option<Password>,
     pub(crate) bfd: Option<Bfd>,
     /// A policy in place of what a node may say by itself.
-    pub(crate) import: Option<At<String>>,
+    pub(crate) import: Option<Vec<At<String>>>,
 }
 
 impl Mesh {
@@ -104,7 +104,7 @@ impl Mesh {
                 .fields("password", &PASSWORD)
                 .and_then(|fields| Password::read(&fields)),
             bfd: fields.fields("bfd", &BFD).map(|fields| Bfd::read(&fields)),
-            import: fields.scalar("import", &value::NAME),
+            import: super::read_chain(&fields, "import"),
         }
     }
 }

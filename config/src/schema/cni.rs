@@ -1,5 +1,7 @@
 //! The section `cni`: the network that the container runtime is given.
 
+use std::time::Duration;
+
 use bgp_proto::types::Prefix;
 
 use super::Section;
@@ -19,6 +21,7 @@ pub(crate) const CNI: Section = Section {
         "reserved",
         "portmap",
         "bandwidth",
+        "policyWait",
         "plugins",
     ],
 };
@@ -97,6 +100,7 @@ pub(crate) struct Cni {
     pub(crate) reserved: Vec<At<String>>,
     pub(crate) portmap: Option<At<Portmap>>,
     pub(crate) bandwidth: Option<At<bool>>,
+    pub(crate) policy_wait: Option<At<Duration>>,
     pub(crate) plugins: Vec<At<serde_json::Value>>,
 }
 
@@ -127,6 +131,7 @@ impl Cni {
             reserved: fields.scalars("reserved", &RESERVED),
             portmap: fields.scalar("portmap", &PORTMAP),
             bandwidth: fields.scalar("bandwidth", &value::BOOL),
+            policy_wait: fields.scalar("policyWait", &value::POLICY_WAIT),
             plugins: plugins.unwrap_or_default(),
         }
     }

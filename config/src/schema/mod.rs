@@ -9,7 +9,10 @@ mod bfd;
 mod bmp;
 mod cluster;
 mod cni;
+mod lists;
+mod network_policy;
 mod node;
+mod originate;
 mod peer;
 mod policy;
 mod pools;
@@ -18,7 +21,10 @@ pub(crate) use bfd::*;
 pub(crate) use bmp::*;
 pub(crate) use cluster::*;
 pub(crate) use cni::*;
+pub(crate) use lists::*;
+pub(crate) use network_policy::*;
 pub(crate) use node::*;
+pub(crate) use originate::*;
 pub(crate) use peer::*;
 pub(crate) use policy::*;
 pub(crate) use pools::*;
@@ -57,16 +63,25 @@ pub const SECTIONS: &[&Section] = &[
     &RULE,
     &MATCH,
     &PREFIX_RANGE,
+    &MATCH_COMMUNITIES,
     &AS_PATH,
+    &FROM,
     &SET,
     &EDIT_COMMUNITIES,
     &EDIT_LARGE,
     &EDIT_EXT,
     &PREPEND,
+    &KERNEL,
+    &ORIGINATE,
+    &WHEN,
+    &KERNEL_ROUTES,
+    &LIST,
+    &LIST_FILE,
     &MESH,
     &SERVICES,
     &SERVICE_COMMUNITIES,
     &POOL,
+    &NETWORK_POLICY,
     &CNI,
     &MASQUERADE,
 ];
@@ -82,8 +97,11 @@ pub(crate) const DOCUMENT: Section = Section {
         "mesh",
         "peers",
         "nextHops",
+        "originate",
+        "lists",
         "policies",
         "services",
+        "policy",
         "cni",
         "bmp",
         "metrics",
@@ -122,9 +140,12 @@ pub(crate) struct Document {
     pub(crate) fib: Fib,
     pub(crate) mesh: Mesh,
     pub(crate) services: Services,
+    pub(crate) network_policy: NetworkPolicy,
     pub(crate) cni: Cni,
     pub(crate) peers: Vec<Peer>,
     pub(crate) next_hops: Vec<NextHop>,
+    pub(crate) originate: Vec<At<Originate>>,
+    pub(crate) lists: Vec<List>,
     pub(crate) policies: Vec<Policy>,
     pub(crate) bmp: Vec<Bmp>,
     pub(crate) metrics: Option<Metrics>,
@@ -147,9 +168,12 @@ pub(crate) fn read(root: &YamlNode, sink: &Sink) -> Option<Document> {
         fib: Fib::read(&fields),
         mesh: Mesh::read(&fields),
         services: Services::read(&fields),
+        network_policy: NetworkPolicy::read(&fields),
         cni: Cni::read(&fields),
         peers: read_peers(&fields),
         next_hops: read_next_hops(&fields),
+        originate: read_originate(&fields),
+        lists: read_lists(&fields),
         policies: read_policies(&fields),
         bmp: read_bmp(&fields),
         metrics: Metrics::read(&fields),

@@ -250,8 +250,8 @@ pub(crate) struct Peer {
     pub(crate) add_path_receive: Option<At<bool>>,
     pub(crate) add_path_send: Option<At<Option<u16>>>,
     pub(crate) add_path_max: Option<At<u16>>,
-    pub(crate) import: Option<At<String>>,
-    pub(crate) export: Option<At<String>>,
+    pub(crate) import: Option<Vec<At<String>>>,
+    pub(crate) export: Option<Vec<At<String>>>,
     pub(crate) next_hop_self: Option<At<bool>>,
     pub(crate) next_hop_unchanged: Option<At<bool>>,
     pub(crate) reflector_client: Option<At<bool>>,
@@ -349,8 +349,8 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
         add_path_max: add_path
             .as_ref()
             .and_then(|fields| fields.scalar("maxPaths", &RECEIVED_PATHS)),
-        import: fields.scalar("import", &value::NAME),
-        export: fields.scalar("export", &value::NAME),
+        import: super::read_chain(&fields, "import"),
+        export: super::read_chain(&fields, "export"),
         next_hop_self: fields.scalar("nextHopSelf", &value::BOOL),
         next_hop_unchanged: fields.scalar("nextHopUnchanged", &value::BOOL),
         reflector_client: fields.scalar("routeReflectorClient", &value::BOOL),

@@ -3,19 +3,24 @@
 use std::net::IpAddr;
 
 use bgp_proto::policy::{Matcher, NextHopAction, Policy, PrefixRange, Rule, Source, Verdict};
-use bgp_proto::types::{Family, Prefix};
+use bgp_proto::types::{Asn, Family, Prefix};
 
-use super::policies::Policies;
+use super::policies::{Direction, Located, Policies};
+use super::{directions, peers};
 use crate::decode::At;
 use crate::model::{Cluster, Peer};
 use crate::problem::{Sink, quoted};
 use crate::schema::{self, Document};
 
+/// Longer lists are not gone through.
+const LOOKED_AT: usize = 1000;
+
 /// What is looked at.
 pub(super) struct Advice<'a> {
     pub(super) document: &'a Document,
+    pub(super) asn: Option<Asn>,
     pub(super) cluster: &'a Cluster,
-    pub(super) policies: &'a Policies,
+    pub(super) policies: &'a Policies<'a>,
     /// Those of this node that the file names.
     pub(super) peers: &'a [Peer],
     pub(super) sink: &'a Sink,
@@ -25,15 +30,23 @@ impl Advice<'_> {
     /// Gives all of it.
     pub(super) fn give(&self) {
         for peer in &self.document.peers {
-            for policy in [&peer.import, &peer.export].into_iter().flatten() {
-                self.on_policy(peer, policy);
+            let about = peers::facts(peer, self.asn);
+            for (chain, direction) in [
+                (&peer.import, Direction::Import),
+                (&peer.export, Direction::Export),
+            ] {
+                let Some(chain) = chain else { continue };
+                let policy = self.policies.make(&Policies::names(chain), about, direction);
+                if let Some(name) = chain.first() {
+                    self.on_policy(peer, name, &policy);
+                }
             }
         }
         for policy in &self.document.policies {
-            for rule in &policy.rules {
-                self.on_prefixes(rule);
-            }
+            let (rules, _) = self.policies.flat(std::slice::from_ref(&policy.name.value), None);
+            rules.iter().for_each(|rule| self.on_prefixes(rule));
         }
+        directions::Directions::new(self).give();
         self.on_selectors();
         self.on_services();
         self.on_families();
@@ -59,10 +72,7 @@ impl Advice<'_> {
         }
     }
 
-    fn on_policy(&self, peer: &schema::Peer, name: &At<String>) {
-        let Some(policy) = self.policies.get(&name.value) else {
-            return;
-        };
+    fn on_policy(&self, peer: &schema::Peer, name: &At<String>, policy: &Policy) {
         let is_v6 =
             |rule: &Rule| matches!(rule.actions.next_hop, Some(NextHopAction::Address(IpAddr::V6(_))));
         let speaks_v4 = peer.address.as_ref().is_some_and(|at| at.value.is_ipv4());
@@ -75,7 +85,7 @@ impl Advice<'_> {
         if speaks_v4 && !extended && !only(Family::Ipv6) && policy.rules.iter().any(is_v6) {
             let message = format!(
                 "policy {} sets an IPv6 next hop, and IPv4 routes cannot have one on this session",
-                quoted(&name.value)
+                quoted(&policy.name)
             );
             self.sink.warn(name.spot.problem(
                 message,
@@ -86,7 +96,7 @@ impl Advice<'_> {
             if only(other) && is_of_family_alone(policy, family) {
                 let message = format!(
                     "policy {} accepts {family} prefixes only, and this session carries {other} only",
-                    quoted(&name.value)
+                    quoted(&policy.name)
                 );
                 self.sink.warn(name.spot.problem(
                     message,
@@ -97,13 +107,20 @@ impl Advice<'_> {
     }
 
     /// `prefixes: [10.244.0.0/16]` is that prefix alone, and nodes announce parts of it.
-    fn on_prefixes(&self, rule: &At<Rule>) {
+    fn on_prefixes(&self, located: &Located) {
         // 0.0.0.0/0 alone is how one writes the default route.
         let is_exact = |range: &&PrefixRange| {
             let length = range.prefix.len();
             length > 0 && range.min_len == length && range.max_len == length
         };
-        for range in rule.value.matcher.prefixes.iter().filter(is_exact) {
+        let Located { spot, rule } = located;
+        let prefixes = rule
+            .matcher
+            .prefixes
+            .as_ref()
+            .filter(|prefixes| prefixes.len() <= LOOKED_AT);
+        let Some(prefixes) = prefixes else { return };
+        for range in prefixes.iter().filter(is_exact) {
             let covers = |pods: &Prefix| range.prefix.contains(pods);
             let aggregates = &self.document.services.aggregates;
             if !self.cluster.pod_cidrs.iter().any(covers)
@@ -112,11 +129,10 @@ impl Advice<'_> {
                 continue;
             }
             // Not where another range of the rule takes the parts.
-            let others = &rule.value.matcher.prefixes;
             let takes_parts = |other: &PrefixRange| {
                 other.max_len > range.prefix.len() && other.prefix.contains(&range.prefix)
             };
-            if others.iter().any(takes_parts) {
+            if prefixes.iter().any(takes_parts) {
                 continue;
             }
             let longest = if range.prefix.family() == Family::Ipv4 {
@@ -133,7 +149,7 @@ impl Advice<'_> {
                 range.prefix,
                 range.prefix.len()
             );
-            self.sink.warn(rule.spot.problem(message, remedy));
+            self.sink.warn(spot.problem(message, remedy));
         }
     }
 
@@ -186,8 +202,11 @@ fn is_of_family_alone(policy: &Policy, family: Family) -> bool {
         .map(|rule| &rule.matcher)
         .collect();
     let alone = |matcher: &&Matcher| {
-        let prefixes = &matcher.prefixes;
-        !prefixes.is_empty() && prefixes.iter().all(|range| range.prefix.family() == family)
+        let prefixes = matcher
+            .prefixes
+            .as_ref()
+            .filter(|prefixes| prefixes.len() <= LOOKED_AT);
+        prefixes.is_some_and(|prefixes| prefixes.iter().all(|range| range.prefix.family() == family))
     };
     policy.default == Verdict::Reject && !accepting.is_empty() && accepting.iter().all(alone)
 }
@@ -203,7 +222,10 @@ fn may_send_services(policy: &Policy, ranges: &[Prefix]) -> bool {
                     .iter()
                     .any(|ours| ours.contains(&range.prefix) || range.prefix.contains(ours))
         };
-        let in_ranges = matcher.prefixes.is_empty() || matcher.prefixes.iter().any(meets);
+        let in_ranges = matcher
+            .prefixes
+            .as_ref()
+            .is_none_or(|prefixes| prefixes.iter().any(meets));
         match rule.verdict {
             Some(Verdict::Accept) if of_services && in_ranges => return true,
             // Only what takes every Service away ends the search.

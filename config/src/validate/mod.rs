@@ -8,8 +8,10 @@ mod advice;
 mod bfd;
 mod cluster;
 mod cni;
+mod directions;
 mod limits;
 mod node;
+mod originate;
 mod peers;
 mod policies;
 mod pools;
@@ -18,12 +20,14 @@ mod services;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::model::{BmpStation, Config, NodeFacts, Running};
+use crate::model::{BmpStation, Config, NetworkPolicy, NodeFacts, Running};
 use crate::problem::Sink;
 use crate::schema::{Bmp, BmpRoutes, Document, Metrics};
 
 /// The port of GoBGP's and most other stations; IANA assigned none.
 const BMP_PORT: u16 = 11019;
+/// How long CNI ADD waits for the rules of a pod.
+const POLICY_WAIT: Duration = Duration::from_secs(1);
 /// Between statistics reports.
 const BMP_STATISTICS: Duration = Duration::from_secs(60);
 
@@ -41,7 +45,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     node::blocks(&document, &cluster, sink);
     services::aggregates(&document.services, &cluster, sink);
     services::ranges(&document, &cluster, sink);
-    let policies = policies::Policies::new(&document.policies, sink);
+    let policies = policies::Policies::new(&document, facts, sink);
     let mesh = cluster::mesh(&document.mesh, document.node.asn.is_some(), sink);
     let mut node = node::node(&document.node, facts, &cluster, sink);
     let own = facts.cluster.as_ref().zip(node.name.as_ref());
@@ -67,19 +71,28 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     };
     let (peers, skipped) = peers::peers(&document.peers, &context);
     let import = document.mesh.import.as_ref();
-    let import = import.and_then(|name| policies.find(name, sink));
+    let import = import.zip(asn).and_then(|(names, asn)| {
+        let anyone = policies::PeerFacts {
+            name: "",
+            asn,
+            external: document.node.asn.is_some(),
+        };
+        policies.find(names, anyone, policies::Direction::Import, sink)
+    });
     policies.warn_unused(sink);
     pools::check(&document, &cluster, &node.addresses, sink);
     let guard = services::guard(&document, facts, &node, &cluster);
     let services = services::services(&document.services, facts, &guard, &node, sink);
     let advice = advice::Advice {
         document: &document,
+        asn,
         cluster: &cluster,
         policies: &policies,
         peers: &peers,
         sink,
     };
     advice.give();
+    let (originate, kernel_routes) = originate::originate(&document.originate, &cluster, &fib, sink);
     let mut peers = peers;
     if let Some(asn) = asn {
         let making = cluster::Making {
@@ -98,6 +111,9 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
     Some(Config {
         mesh,
         services,
+        network_policy: network_policy(&document, sink),
+        originate,
+        kernel_routes,
         cni: cni::cni(&document.cni, &cluster, &node, sink),
         rejected: Vec::new(),
         unready: Vec::new(),
@@ -132,6 +148,24 @@ impl Deferred<'_> {
             }
             _ => new,
         }
+    }
+}
+
+fn network_policy(document: &Document, sink: &Sink) -> NetworkPolicy {
+    let written = &document.network_policy;
+    let wait = document.cni.policy_wait.as_ref();
+    if written.is_enforced.as_ref().is_none_or(|mode| !mode.value) {
+        if let Some(wait) = wait {
+            sink.warn(wait.spot.problem(
+                "nothing is waited for without policy.mode: kubernetes",
+                "remove it, or enforce network policies",
+            ));
+        }
+        return NetworkPolicy::Off;
+    }
+    NetworkPolicy::Kubernetes {
+        ends_established: written.ends_established.as_ref().is_none_or(|ends| ends.value),
+        wait: wait.map_or(POLICY_WAIT, |wait| wait.value),
     }
 }
 

@@ -11,7 +11,7 @@ use bgp_proto::types::{Asn, Family, FamilySet, HoldTime};
 
 use super::limits::{OF_NODE, OF_PEER};
 use super::node::{self, Node};
-use super::policies::Policies;
+use super::policies::{Direction, PeerFacts, Policies};
 use crate::decode::At;
 use crate::model::{Listen, Peer, Remote, Restart, Skipped, Timers, Transport, Ttl};
 use crate::problem::Sink;
@@ -37,7 +37,7 @@ pub(super) struct Context<'a> {
     pub(super) asn: Option<Asn>,
     pub(super) node: &'a Node,
     pub(super) listen: &'a Listen,
-    pub(super) policies: &'a Policies,
+    pub(super) policies: &'a Policies<'a>,
     pub(super) sink: &'a Sink,
 }
 
@@ -405,10 +405,26 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
     })
 }
 
+/// A peer as policies see it.
+pub(super) fn facts(peer: &schema::Peer, own: Option<Asn>) -> PeerFacts<'_> {
+    let asn = peer.asn.as_ref().map(|asn| asn.value);
+    PeerFacts {
+        name: peer.name.as_ref().map_or("", |name| name.value.as_str()),
+        asn: asn.unwrap_or(Asn(0)),
+        external: asn != own,
+    }
+}
+
 fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
     // Looked up first, so that an unknown name is reported whatever else is wrong.
-    let policy = |name: &Option<At<String>>| context.policies.find(name.as_ref()?, context.sink);
-    let (import, export) = (policy(&peer.import), policy(&peer.export));
+    let policy = |names: &Option<Vec<At<String>>>, direction| {
+        let about = facts(peer, context.asn);
+        context
+            .policies
+            .find(names.as_ref()?, about, direction, context.sink)
+    };
+    let import = policy(&peer.import, Direction::Import);
+    let export = policy(&peer.export, Direction::Export);
     let (own_asn, remote_asn) = (context.asn?, peer.asn.as_ref()?.value);
     let kind = match (remote_asn == own_asn, is(&peer.reflector_client)) {
         (false, _) => PeerKind::External,

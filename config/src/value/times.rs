@@ -81,6 +81,13 @@ pub(crate) const RETRY_TIME: Kind<Duration> = Kind {
     parse: |scalar| between(scalar, 100, 3_600_000, "100ms to 1h"),
 };
 
+/// How long ADD waits for a pod's rules.
+pub(crate) const POLICY_WAIT: Kind<Duration> = Kind {
+    what: "a time",
+    example: "1s",
+    parse: |scalar| between(scalar, 0, 30_000, "0 to 30s"),
+};
+
 /// Whole seconds up to so many.
 fn seconds<T: TryFrom<u64>>(scalar: Scalar<'_>, most: u64, range: &str) -> Result<T, Bad> {
     let time = duration(scalar)?;

@@ -111,6 +111,28 @@ impl Runtime {
         }
     }
 
+    /// ADD for a pod of Kubernetes; its container is called as the pod. Gives its first address.
+    pub fn add_kubernetes_pod(&self, namespace: &str, name: &str) -> Result<IpAddr> {
+        netns::create(name)?;
+        let plugin = self.plugins().remove(0);
+        let netns = netns::path(name).to_string_lossy().into_owned();
+        let args = format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};IgnoreUnknown=1");
+        let env = [
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", name),
+            ("CNI_NETNS", &netns),
+            ("CNI_IFNAME", IFNAME),
+            ("CNI_ARGS", &args),
+        ];
+        let config = self.config_of(&plugin).to_string();
+        let reply = self.exec_with(&plugin_type(&plugin), &env, &config)?;
+        let address = reply.json["ips"][0]["address"].as_str().unwrap_or_default();
+        let address = address.split('/').next().unwrap_or_default().parse();
+        address.map_err(|_| {
+            Failure::new(format!("CNI ADD of {namespace}/{name} failed")).evidence("answer", reply.text)
+        })
+    }
+
     /// Looks for plugins in this directory only.
     pub fn with_plugins(mut self, dir: PathBuf) -> Self {
         self.plugins = vec![dir];

@@ -27,8 +27,10 @@ mod lab_itself;
 mod large;
 mod matrix;
 mod monitor;
+mod network_policy;
 mod objects;
 mod overlays;
+mod policies;
 mod reload;
 mod resolution;
 mod restart;
@@ -128,6 +130,7 @@ fn scenarios() -> Vec<Scenario> {
         bfd::scenarios(),
         kube::scenarios(),
         monitor::scenarios(),
+        network_policy::scenarios(),
         coexistence::scenarios(),
         datapath::scenarios(),
         diff::scenarios(),
@@ -137,6 +140,7 @@ fn scenarios() -> Vec<Scenario> {
         large::scenarios(),
         kube_image::scenarios(),
         overlays::scenarios(),
+        policies::scenarios(),
         kube_scale::scenarios(),
         kube_pools::scenarios(),
         kube_services::scenarios(),

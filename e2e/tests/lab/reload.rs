@@ -67,7 +67,7 @@ fn listen() -> Result<()> {
     })?;
     let outcome = reload(&node, &node_file("{port: 1180}"))?;
     ensure!(
-        outcome.contains("not taken: listen") && outcome.contains("Address already in use"),
+        outcome.contains("rejected: listen") && outcome.contains("Address already in use"),
         "{outcome}"
     );
     let rejected = podroute::show(&node, "cluster")?["cluster"]["rejected"].to_string();

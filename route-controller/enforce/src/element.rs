@@ -5,14 +5,22 @@ use std::net::IpAddr;
 use podroute_netfilter::{Data, Element, Verdict};
 use podroute_netpol::{AddressRange, ClassElement, ClassName, Direction, IsolationState, PortRange};
 
-use crate::layout::{FIRST_OF_CONNECTION, Object, WAITING};
+use crate::layout::{ClassPorts, FIRST_OF_CONNECTION, Object, WAITING};
 
 const IFNAME: usize = 16;
 
-pub(crate) fn of_class(element: &ClassElement) -> Element {
-    let mut first = interface(&element.interface);
+pub(crate) fn of_class(class: ClassName, element: &ClassElement) -> Element {
+    let mut first = class.number().to_be_bytes().to_vec();
+    first.extend(interface(&element.interface));
     let mut last = first.clone();
-    put_ports(&mut first, &mut last, element.ports);
+    match ClassPorts::of(&element.ports) {
+        ClassPorts::All => last.clear(),
+        ClassPorts::Single => {
+            put_ports(&mut first, &mut last, element.ports);
+            last.clear();
+        }
+        ClassPorts::Ranges => put_ports(&mut first, &mut last, element.ports),
+    }
     range(first, last)
 }
 
@@ -28,12 +36,17 @@ pub(crate) fn of_block(addresses: AddressRange, ports: PortRange) -> Element {
     range(first, last)
 }
 
-pub(crate) fn of_address(direction: Direction, address: IpAddr, class: ClassName) -> Element {
+pub(crate) fn of_address(address: IpAddr, class: ClassName) -> Element {
     Element {
         key: octets(address),
         key_end: Vec::new(),
-        data: Data::Verdict(Verdict::Jump(Object::Class(direction, class).name())),
+        data: Data::Number(class.number()),
     }
+}
+
+/// The class in front of a key.
+pub(crate) fn class_of(key: &[u8]) -> Option<ClassName> {
+    ClassName::of(u32::from_be_bytes(key.get(..4)?.try_into().ok()?))
 }
 
 /// None where nothing stands in the way.

@@ -8,7 +8,7 @@ use podroute_netpol::{Changes, Direction, Model};
 
 use crate::flows;
 use crate::kernel::Kernel;
-use crate::layout::{FIRST_OF_CONNECTION, Object, TABLE, WAITING};
+use crate::layout::{FIRST_OF_CONNECTION, Object, TABLE, WAITING, class_chain};
 use crate::plan::Plan;
 
 /// Why policies are not in force.
@@ -75,6 +75,22 @@ impl Enforcer {
         })
     }
 
+    /// Adds the table with its fixed chains where they are not there. Nothing else of it changes: what an earlier process brought
+    /// into force stays, until [`Self::sync`].
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn prepare(&mut self) -> Result<(), Error> {
+        self.list()?;
+        if !self.kernel.has_base {
+            let nothing = Changes::default();
+            let plan = Plan::new(&self.model, &self.kernel, &nothing);
+            plan.transaction(false).run(&mut self.nftables)?;
+            plan.apply(&mut self.kernel);
+        }
+        Ok(())
+    }
+
     /// Readable when another program changed the table.
     #[must_use]
     pub fn notifications(&self) -> BorrowedFd<'_> {
@@ -93,6 +109,12 @@ impl Enforcer {
             }
         }
         Ok(())
+    }
+
+    /// Another program changed the table since the last transaction.
+    #[must_use]
+    pub fn is_disturbed(&self) -> bool {
+        self.is_disturbed
     }
 
     /// Everything is compared at the next [`Self::sync`].
@@ -163,7 +185,9 @@ impl Enforcer {
                     let accepts = counters.iter().take(rest).skip(1);
                     totals.accepted += accepts.map(|counter| counter.packets).sum::<u64>();
                 }
-                Some(Object::Class(..)) => totals.accepted += packets(counters.first()),
+                _ if Direction::BOTH.map(class_chain).contains(&chain) => {
+                    totals.accepted += counters.iter().map(|counter| counter.packets).sum::<u64>();
+                }
                 _ if chain == WAITING => totals.waiting += packets(counters.first()),
                 _ if chain == FIRST_OF_CONNECTION => totals.midstream += packets(counters.first()),
                 _ => {}

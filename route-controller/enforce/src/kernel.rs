@@ -3,14 +3,40 @@
 use std::collections::{BTreeMap, HashMap};
 
 use podroute_netfilter::{Data, Element, Notification, TableListing};
-use podroute_netpol::Changes;
+use podroute_netpol::{Changes, ClassName};
 
-use crate::element::{address_of, interface_of};
+use crate::element::{address_of, class_of, interface_of};
 use crate::layout::{Object, fixed_chains};
 use crate::plan::Step;
 
 /// First and last key.
 pub(crate) type Key = (Vec<u8>, Vec<u8>);
+
+/// A set, or of the sets of all classes the part of one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Part {
+    pub(crate) set: String,
+    pub(crate) class: Option<ClassName>,
+}
+
+impl Part {
+    pub(crate) fn whole(set: &str) -> Self {
+        Self {
+            set: set.to_owned(),
+            class: None,
+        }
+    }
+
+    /// Where the elements of a set belong.
+    fn sorter(set: &str) -> impl Fn(&[u8]) -> Self + use<> {
+        let is_of_classes = matches!(Object::parse(set), Some(Object::Classes(..)));
+        let set = set.to_owned();
+        move |key| Self {
+            set: set.clone(),
+            class: if is_of_classes { class_of(key) } else { None },
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Kernel {
@@ -18,7 +44,7 @@ pub(crate) struct Kernel {
     pub(crate) has_base: bool,
     /// Chains of groups and classes, with the comment of their rules.
     pub(crate) chains: BTreeMap<String, String>,
-    pub(crate) sets: HashMap<String, HashMap<Key, Data>>,
+    pub(crate) sets: HashMap<Part, HashMap<Key, Data>>,
 }
 
 impl Kernel {
@@ -51,9 +77,12 @@ impl Kernel {
             }
         }
         for name in listing.sets {
-            let elements = listing.elements.get(&name).into_iter().flatten();
-            let elements = elements.map(|element| (key_of(element), element.data.clone()));
-            kernel.sets.insert(name, elements.collect());
+            kernel.sets.entry(Part::whole(&name)).or_default();
+            let sorter = Part::sorter(&name);
+            for element in listing.elements.get(&name).into_iter().flatten() {
+                let part = kernel.sets.entry(sorter(&element.key)).or_default();
+                part.insert(key_of(element), element.data.clone());
+            }
         }
         Some(kernel)
     }
@@ -62,23 +91,28 @@ impl Kernel {
     pub(crate) fn apply(&mut self, step: Step) {
         match step {
             Step::Base => self.has_base = true,
-            Step::AddSet(spec) => drop(self.sets.insert(spec.name, HashMap::new())),
-            Step::DeleteSet(name) => drop(self.sets.remove(&name)),
+            Step::AddSet(spec) => drop(self.sets.insert(Part::whole(&spec.name), HashMap::new())),
+            Step::DeleteSet(name) => drop(self.sets.remove(&Part::whole(&name))),
             Step::AddChain(chain) => drop(self.chains.insert(chain.name, String::new())),
             Step::Rules(chain) => drop(self.chains.insert(chain.name.clone(), comment_of(&chain))),
             Step::DeleteChain(name) => drop(self.chains.remove(&name)),
             Step::AddElements(set, elements) => {
-                let known = self.sets.entry(set).or_default();
-                known.extend(
-                    elements
-                        .into_iter()
-                        .map(|element| ((element.key, element.key_end), element.data)),
-                );
+                let sorter = Part::sorter(&set);
+                for element in elements {
+                    let part = self.sets.entry(sorter(&element.key)).or_default();
+                    part.insert((element.key, element.key_end), element.data);
+                }
             }
             Step::DeleteElements(set, elements) => {
-                if let Some(known) = self.sets.get_mut(&set) {
-                    for element in elements {
-                        known.remove(&(element.key, element.key_end));
+                let sorter = Part::sorter(&set);
+                for element in elements {
+                    let name = sorter(&element.key);
+                    let Some(part) = self.sets.get_mut(&name) else {
+                        continue;
+                    };
+                    part.remove(&(element.key, element.key_end));
+                    if part.is_empty() && name.class.is_some() {
+                        self.sets.remove(&name);
                     }
                 }
             }
@@ -96,13 +130,14 @@ impl Kernel {
             return true; // a set of another's in our table
         };
         mark(&object, Some(&element.key), changes);
-        let Some(known) = self.sets.get_mut(&set) else {
+        if !self.sets.contains_key(&Part::whole(&set)) {
             return false;
-        };
+        }
+        let part = self.sets.entry(Part::sorter(&set)(&element.key)).or_default();
         if is_added {
-            known.insert(key_of(&element), element.data);
+            part.insert(key_of(&element), element.data);
         } else {
-            known.remove(&key_of(&element));
+            part.remove(&key_of(&element));
         }
         true
     }
@@ -115,8 +150,8 @@ impl Kernel {
                 mark(&object, None, &mut changes);
             }
         }
-        for (name, elements) in &self.sets {
-            let Some(object) = Object::parse(name) else {
+        for (part, elements) in &self.sets {
+            let Some(object) = Object::parse(&part.set) else {
                 continue;
             };
             mark(&object, None, &mut changes);
@@ -135,8 +170,8 @@ fn mark(object: &Object, key: Option<&Vec<u8>>, changes: &mut Changes) {
             changes.interfaces.extend(key.and_then(|key| interface_of(key)))
         }
         Object::Addresses(..) => changes.addresses.extend(key.and_then(|key| address_of(key))),
-        Object::Class(direction, name) => {
-            changes.classes[*direction].insert(*name);
+        Object::Classes(direction, _) => {
+            changes.classes[*direction].extend(key.and_then(|key| class_of(key)));
         }
         Object::GroupChain(direction, name)
         | Object::GroupAny(direction, name)

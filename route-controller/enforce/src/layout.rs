@@ -10,12 +10,20 @@
 //!             └► eg-GROUP:  not the first of a TCP connection: drop
 //!                           protocol . port @eg-GROUP-any accept
 //!                           daddr . protocol . port @eg-GROUP-b4 accept     (b6)
-//!                           daddr vmap @egress-4 ► ec-CLASS: iifname . protocol . port @ec-CLASS accept
+//!                           jump class-egress
 //!                           log, drop
+//! class-egress:  priority := 0
+//!                priority := daddr map @egress-4                                  (egress-6)
+//!                priority . iifname . protocol . port @egress-classes-ports: priority := 0, accept
+//!                priority . iifname @egress-classes-all: the same                 (egress-classes-ranges)
 //! ```
+//!
+//! The class of the other end stands in the packet's priority between two rules: registers do not last from rule to rule, and
+//! a mapped value in the key of a lookup makes the program `nft` (1.0.6) fail when it lists the ruleset. A map of verdicts to a
+//! chain of each class is no way: at every change the kernel follows each element of it from each chain that uses it.
 
 use podroute_netfilter::{Chain, Expressions, Field, Hook, KeyField, RuleBody, SetSpec, Value, Verdict};
-use podroute_netpol::{ClassName, Direction, GroupName};
+use podroute_netpol::{Direction, GroupName, PortRange};
 
 /// The table, of family `inet`.
 pub const TABLE: &str = "podroute-policy";
@@ -69,13 +77,44 @@ impl Family {
     }
 }
 
+/// Which of what classes may do a set has. Single ports are in a hash table: the kernel takes long to change a set of ranges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum ClassPorts {
+    /// Single ports.
+    Single,
+    /// All protocols and ports.
+    All,
+    Ranges,
+}
+
+impl ClassPorts {
+    pub(crate) const ALL: [Self; 3] = [Self::Single, Self::All, Self::Ranges];
+
+    pub(crate) fn of(ports: &PortRange) -> Self {
+        match ports.protocol {
+            None => Self::All,
+            Some(_) if ports.from == ports.to => Self::Single,
+            Some(_) => Self::Ranges,
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Single => "ports",
+            Self::All => "all",
+            Self::Ranges => "ranges",
+        }
+    }
+}
+
 /// What an object of the table is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Object {
     Interfaces(Direction),
     Itself,
     Addresses(Direction, Family),
-    Class(Direction, ClassName),
+    /// What all classes may do; its parts belong to one class each.
+    Classes(Direction, ClassPorts),
     GroupChain(Direction, GroupName),
     GroupAny(Direction, GroupName),
     GroupBlocks(Direction, GroupName, Family),
@@ -95,7 +134,7 @@ impl Object {
             Self::Interfaces(Direction::Ingress) => TO_POD.to_owned(),
             Self::Itself => SELF.to_owned(),
             Self::Addresses(direction, family) => format!("{direction}-{}", family.digit()),
-            Self::Class(direction, name) => format!("{}c-{name}", letter(*direction)),
+            Self::Classes(direction, ports) => format!("{direction}-classes-{}", ports.suffix()),
             Self::GroupChain(direction, name) => format!("{}g-{name}", letter(*direction)),
             Self::GroupAny(direction, name) => format!("{}g-{name}-any", letter(*direction)),
             Self::GroupBlocks(direction, name, family) => {
@@ -117,7 +156,6 @@ impl Object {
         };
         let (hash, part) = rest.split_once('-').unwrap_or((rest, ""));
         match (kind, part) {
-            ("ic" | "ec", "") => ClassName::parse(hash).map(|name| Self::Class(direction, name)),
             ("ig" | "eg", part) => {
                 let name = GroupName::parse(hash)?;
                 match part {
@@ -137,10 +175,18 @@ impl Object {
         let (key, is_interval, value) = match self {
             Self::Interfaces(_) => (vec![KeyField::Interface], false, Value::Verdict),
             Self::Itself => (vec![KeyField::Interface; 2], false, Value::None),
-            Self::Addresses(_, family) => (vec![family.field()], false, Value::Verdict),
-            Self::Class(..) => (
-                vec![KeyField::Interface, KeyField::Protocol, KeyField::Port],
-                true,
+            Self::Addresses(_, family) => (vec![family.field()], false, Value::Priority),
+            Self::Classes(_, ClassPorts::All) => {
+                (vec![KeyField::Priority, KeyField::Interface], false, Value::None)
+            }
+            Self::Classes(_, ports) => (
+                vec![
+                    KeyField::Priority,
+                    KeyField::Interface,
+                    KeyField::Protocol,
+                    KeyField::Port,
+                ],
+                *ports == ClassPorts::Ranges,
                 Value::None,
             ),
             Self::GroupAny(..) => (vec![KeyField::Protocol, KeyField::Port], true, Value::None),
@@ -165,6 +211,7 @@ pub(crate) fn fixed_sets() -> Vec<Object> {
     let mut sets = vec![Object::Itself];
     for direction in Direction::BOTH {
         sets.push(Object::Interfaces(direction));
+        sets.extend(ClassPorts::ALL.map(|ports| Object::Classes(direction, ports)));
         sets.extend(Family::BOTH.map(|family| Object::Addresses(direction, family)));
     }
     sets
@@ -176,6 +223,8 @@ pub(crate) fn fixed_chains() -> Vec<Chain> {
     vec![
         chain(WAITING, vec![waiting]),
         chain(FIRST_OF_CONNECTION, vec![drop_midstream()]),
+        classes(Direction::Egress),
+        classes(Direction::Ingress),
         base(Direction::Egress),
         base(Direction::Ingress),
     ]
@@ -227,17 +276,36 @@ fn other_address(direction: Direction, family: Family) -> Field {
     }
 }
 
-/// A class: what it may do at which interfaces.
-pub(crate) fn class_chain(direction: Direction, name: ClassName) -> Chain {
-    let set = Object::Class(direction, name).name();
-    let rule = Expressions::new()
-        .load(own_interface(direction), 0)
-        .load(Field::Protocol, 4)
-        .load(Field::DestinationPort, 5)
-        .is_in(&set, 0)
-        .counter()
-        .verdict(&Verdict::Accept);
-    chain(&set, vec![rule])
+/// What the class of the other end may do at the pod's interface, or the pod at it.
+fn classes(direction: Direction) -> Chain {
+    let mut rules = vec![reset_priority(Expressions::new())];
+    for family in Family::BOTH {
+        let map = Object::Addresses(direction, family).name();
+        let class = of_family(family)
+            .load(other_address(direction, family), 0)
+            .map(&map, 0, 0);
+        rules.push(class.set_priority(0));
+    }
+    for ports in ClassPorts::ALL {
+        let mut allowed = Expressions::new()
+            .load(Field::Priority, 0)
+            .load(own_interface(direction), 1);
+        if ports != ClassPorts::All {
+            allowed = allowed.load(Field::Protocol, 5).load(Field::DestinationPort, 6);
+        }
+        let allowed = allowed.is_in(&Object::Classes(direction, ports).name(), 0);
+        rules.push(reset_priority(allowed).counter().verdict(&Verdict::Accept));
+    }
+    chain(&class_chain(direction), rules)
+}
+
+fn reset_priority(rule: Expressions) -> Expressions {
+    rule.constant(&[0; 4], 8).set_priority(8)
+}
+
+/// The name of the chain that groups jump to for classes.
+pub(crate) fn class_chain(direction: Direction) -> String {
+    format!("class-{direction}")
 }
 
 /// A group; sets that are empty have no rule.
@@ -264,14 +332,7 @@ pub(crate) fn group_chain(direction: Direction, name: GroupName, has: &GroupSets
             .is_in(&set, 0);
         rules.push(rule.counter().verdict(&Verdict::Accept));
     }
-    for family in Family::BOTH {
-        let map = Object::Addresses(direction, family).name();
-        rules.push(
-            of_family(family)
-                .load(other_address(direction, family), 0)
-                .verdict_map(&map, 0),
-        );
-    }
+    rules.push(Expressions::new().verdict(&Verdict::Jump(class_chain(direction))));
     let prefix = format!("{direction} {namespace}");
     rules.push(
         Expressions::new()
@@ -337,14 +398,9 @@ mod tests {
 
     #[test]
     fn names_are_read_as_written() {
-        let (class, group) = (
-            ClassName::parse("00000000000000ff"),
-            GroupName::parse("0123456789abcdef"),
-        );
-        let (class, group) = (class.unwrap(), group.unwrap());
+        let group = GroupName::parse("0123456789abcdef").unwrap();
         let mut all = fixed_sets();
         for direction in Direction::BOTH {
-            all.push(Object::Class(direction, class));
             all.push(Object::GroupChain(direction, group));
             all.push(Object::GroupAny(direction, group));
             all.extend(Family::BOTH.map(|family| Object::GroupBlocks(direction, group, family)));

@@ -1,14 +1,14 @@
 //! The difference between model and kernel for some objects, in an order that the kernel takes: what is referred to is
 //! added before and deleted after.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use podroute_netfilter::{Chain, Data, Element, SetSpec, Transaction};
 use podroute_netpol::{Changes, ClassName, Direction, GroupName, Model};
 
 use crate::element;
-use crate::kernel::{Kernel, Key, comment_of};
-use crate::layout::{Family, GroupSets, Object, TABLE, class_chain, fixed_chains, fixed_sets, group_chain};
+use crate::kernel::{Kernel, Key, Part, comment_of};
+use crate::layout::{ClassPorts, Family, GroupSets, Object, TABLE, fixed_chains, fixed_sets, group_chain};
 
 /// A step of a transaction.
 #[derive(Debug)]
@@ -113,19 +113,23 @@ impl Plan {
         parts.into_iter().flatten().for_each(|step| kernel.apply(step));
         if kernel.has_base {
             for set in fixed_sets() {
-                kernel.sets.entry(set.name()).or_default();
+                kernel.sets.entry(Part::whole(&set.name())).or_default();
             }
         }
     }
 
     fn class(&mut self, model: &Model, kernel: &Kernel, direction: Direction, name: ClassName) {
-        let object = Object::Class(direction, name);
-        match model.class_elements(direction, name) {
-            None => self.delete(kernel, &object, true),
-            Some(elements) => {
-                self.elements(kernel, &object, elements.iter().map(element::of_class).collect());
-                self.chain(kernel, class_chain(direction, name));
-            }
+        let elements = model.class_elements(direction, name).unwrap_or_default();
+        for ports in ClassPorts::ALL {
+            let part = Part {
+                set: Object::Classes(direction, ports).name(),
+                class: Some(name),
+            };
+            let of_kind = elements
+                .iter()
+                .filter(|element| ClassPorts::of(&element.ports) == ports);
+            let wanted = of_kind.map(|element| element::of_class(name, element));
+            self.elements(kernel, &part, wanted.collect());
         }
     }
 
@@ -172,7 +176,13 @@ impl Plan {
             if elements.is_empty() {
                 self.delete(kernel, &object, false);
             } else {
-                self.elements(kernel, &object, elements);
+                let part = Part::whole(&object.name());
+                if !kernel.sets.contains_key(&part)
+                    && let Some(spec) = object.set()
+                {
+                    self.create.push(Step::AddSet(spec));
+                }
+                self.elements(kernel, &part, elements);
             }
         }
     }
@@ -185,11 +195,12 @@ impl Plan {
                 .iter()
                 .filter(|address| address.is_ipv4() == (family == Family::V4));
             let (mut added, mut deleted) = (Vec::new(), Vec::new());
+            let known = kernel.sets.get(&Part::whole(&set));
             for address in of_family {
                 let wanted = model.class_of(direction, *address);
-                let wanted = wanted.map(|class| element::of_address(direction, *address, class));
+                let wanted = wanted.map(|class| element::of_address(*address, class));
                 let key = (octets(*address), Vec::new());
-                compare(kernel, &set, key, wanted, &mut added, &mut deleted);
+                compare(known, key, wanted, &mut added, &mut deleted);
             }
             self.change(set, added, deleted);
         }
@@ -199,42 +210,31 @@ impl Plan {
         for direction in Direction::BOTH {
             let set = Object::Interfaces(direction).name();
             let (mut added, mut deleted) = (Vec::new(), Vec::new());
+            let known = kernel.sets.get(&Part::whole(&set));
             for name in &changes.interfaces {
                 let rules = model.interface_rules(name);
                 let wanted =
                     rules.and_then(|rules| element::of_interface(direction, name, rules.state(direction)));
                 let key = (element::of_itself(name).key.split_at(16).0.to_vec(), Vec::new());
-                compare(kernel, &set, key, wanted, &mut added, &mut deleted);
+                compare(known, key, wanted, &mut added, &mut deleted);
             }
             self.restricts |= !added.is_empty();
             self.change(set, added, deleted);
         }
         let (mut added, mut deleted) = (Vec::new(), Vec::new());
+        let known = kernel.sets.get(&Part::whole(&Object::Itself.name()));
         for name in &changes.interfaces {
             let itself = element::of_itself(name);
             let key = (itself.key.clone(), Vec::new());
             let wanted = model.interface_rules(name).map(|_| itself);
-            compare(
-                kernel,
-                &Object::Itself.name(),
-                key,
-                wanted,
-                &mut added,
-                &mut deleted,
-            );
+            compare(known, key, wanted, &mut added, &mut deleted);
         }
         self.change(Object::Itself.name(), added, deleted);
     }
 
-    /// A set of ranges that should have these elements.
-    fn elements(&mut self, kernel: &Kernel, object: &Object, wanted: Vec<Element>) {
-        let set = object.name();
-        let known = kernel.sets.get(&set);
-        if known.is_none()
-            && let Some(spec) = object.set()
-        {
-            self.create.push(Step::AddSet(spec));
-        }
+    /// A set, or a part of one, that should have these elements.
+    fn elements(&mut self, kernel: &Kernel, part: &Part, wanted: Vec<Element>) {
+        let known = kernel.sets.get(part);
         let has = |element: &Element| {
             let found = known.and_then(|known| known.get(&(element.key.clone(), element.key_end.clone())));
             found == Some(&element.data)
@@ -251,8 +251,7 @@ impl Plan {
         let deleted: Vec<Element> = superfluous
             .map(|(key, data)| with_key(key.clone(), data.clone()))
             .collect();
-        self.restricts |= !deleted.is_empty();
-        self.change(set, added, deleted);
+        self.change(part.set.clone(), added, deleted);
     }
 
     fn change(&mut self, set: String, added: Vec<Element>, deleted: Vec<Element>) {
@@ -281,7 +280,7 @@ impl Plan {
         if has_chain && kernel.chains.contains_key(&name) {
             self.delete_chains.push(Step::DeleteChain(name.clone()));
         }
-        if kernel.sets.contains_key(&name) {
+        if kernel.sets.contains_key(&Part::whole(&name)) {
             self.restricts = true;
             self.delete_sets.push(Step::DeleteSet(name));
         }
@@ -290,14 +289,13 @@ impl Plan {
 
 /// One element of a map or set that should be this.
 fn compare(
-    kernel: &Kernel,
-    set: &str,
+    known: Option<&HashMap<Key, Data>>,
     key: Key,
     wanted: Option<Element>,
     added: &mut Vec<Element>,
     deleted: &mut Vec<Element>,
 ) {
-    let known: Option<&Data> = kernel.sets.get(set).and_then(|known| known.get(&key));
+    let known = known.and_then(|known| known.get(&key));
     if known == wanted.as_ref().map(|element| &element.data) {
         return;
     }

@@ -340,3 +340,101 @@ fn forbidden_connections_end() {
     let totals = enforcer.totals().unwrap();
     assert!(totals.midstream >= 2, "{totals:?}");
 }
+
+/// An allowed flow loses nothing while policies that do not concern it come and go.
+#[test]
+fn an_allowed_flow_loses_nothing_while_policies_change() {
+    use std::net::UdpSocket;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let Some(lab) = lab() else { return };
+    let mut enforcer = Enforcer::open().unwrap();
+    simple_world(&mut enforcer);
+    let server = lab.inside("x-pod0", || UdpSocket::bind("10.0.0.1:5000").unwrap());
+    let client = lab.inside("x-pod1", || UdpSocket::bind("10.0.0.2:5000").unwrap());
+    client.connect("10.0.0.1:5000").unwrap();
+    let stop = AtomicBool::new(false);
+    server.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 8];
+    let mut received = 0;
+    let sent = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let mut sent = 0_u32;
+            while !stop.load(Ordering::Relaxed) {
+                client.send(&sent.to_be_bytes()).unwrap();
+                sent += 1;
+                std::thread::sleep(std::time::Duration::from_millis(1)); // 1 kHz
+            }
+            sent
+        });
+        for number in 0..1000 {
+            let mut policy = own_namespace_only();
+            policy.namespace = format!("n{}", number % 10);
+            policy.name = format!("p{number}");
+            apply(&mut enforcer, &Event::Policy(Box::new(policy.clone())));
+            // Some concern the pods' own namespace, and allow more.
+            policy.namespace = "x".into();
+            apply(&mut enforcer, &Event::Policy(Box::new(policy.clone())));
+            enforcer.sync().unwrap();
+            apply(&mut enforcer, &Event::PolicyGone(policy.namespace, policy.name));
+            enforcer.sync().unwrap();
+            received += std::iter::from_fn(|| server.recv(&mut buffer).ok()).count();
+        }
+        stop.store(true, Ordering::Relaxed);
+        sender.join().unwrap()
+    });
+    received += std::iter::from_fn(|| server.recv(&mut buffer).ok()).count();
+    assert_eq!(received, usize::try_from(sent).unwrap());
+    assert!(sent > 50, "{sent}");
+}
+
+/// A thousand pods come and go at once, in one transaction and one by one.
+#[test]
+fn a_thousand_pods_come_and_go() {
+    if Lab::new().is_none() {
+        return;
+    }
+    let mut enforcer = Enforcer::open().unwrap();
+    simple_world(&mut enforcer);
+    let pod = |number: u16| Pod {
+        namespace: "x".into(),
+        name: format!("many-{number}"),
+        labels: [("app".to_owned(), format!("{}", number % 7))]
+            .into_iter()
+            .collect(),
+        addresses: vec![std::net::Ipv4Addr::from_bits(0x0a40_0000 + u32::from(number)).into()],
+        ports: Vec::new(),
+        local: true,
+    };
+    let elements = |set: &str| {
+        let mut nftables = podroute_netfilter::Nftables::open().unwrap();
+        nftables.list_elements(TABLE, set).unwrap().len()
+    };
+    let before = (
+        elements("to-pod"),
+        elements("ingress-4"),
+        elements("ingress-classes-all"),
+    );
+    (0..1000).for_each(|number| apply(&mut enforcer, &Event::Pod(Box::new(pod(number)))));
+    enforcer.sync().unwrap();
+    assert_eq!(elements("to-pod"), before.0 + 1000);
+    for number in 0..1000 {
+        apply(
+            &mut enforcer,
+            &Event::PodGone("x".into(), format!("many-{number}")),
+        );
+        if number % 3 == 0 {
+            enforcer.sync().unwrap();
+        }
+    }
+    enforcer.sync().unwrap();
+    assert_eq!(
+        (
+            elements("to-pod"),
+            elements("ingress-4"),
+            elements("ingress-classes-all")
+        ),
+        before
+    );
+    enforcer.audit();
+    assert_eq!(enforcer.sync().unwrap().octets, 0);
+}

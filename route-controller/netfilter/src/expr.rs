@@ -20,6 +20,8 @@ pub enum Field {
     InputInterface,
     /// Sixteen bytes.
     OutputInterface,
+    /// Four bytes: the packet's priority in queues.
+    Priority,
     Ipv4Source,
     Ipv4Destination,
     Ipv6Source,
@@ -51,6 +53,7 @@ impl Expressions {
         match field {
             Field::Family => self.meta(15, register),
             Field::Protocol => self.meta(16, register),
+            Field::Priority => self.meta(2, register),
             Field::InputInterface => self.meta(6, register),
             Field::OutputInterface => self.meta(7, register),
             Field::Ipv4Source => self.payload(NETWORK, 12, 4, register),
@@ -112,6 +115,34 @@ impl Expressions {
         self.push("lookup", |d| {
             text(d, 1, set);
             number(d, 2, FIRST_REGISTER + register);
+        })
+    }
+
+    /// Loads the map's value; the rule ends where the map has none.
+    #[must_use]
+    pub fn map(self, map: &str, register: u32, into: u32) -> Self {
+        self.push("lookup", |d| {
+            text(d, 1, map);
+            number(d, 2, FIRST_REGISTER + register);
+            number(d, 3, FIRST_REGISTER + into);
+        })
+    }
+
+    /// Loads these bytes.
+    #[must_use]
+    pub fn constant(self, value: &[u8], register: u32) -> Self {
+        self.push("immediate", |d| {
+            number(d, 1, FIRST_REGISTER + register);
+            nest(d, 2, |data| attr(data, 1, value));
+        })
+    }
+
+    /// Gives the packet the priority of the register.
+    #[must_use]
+    pub fn set_priority(self, register: u32) -> Self {
+        self.push("meta", |d| {
+            number(d, 2, 2);
+            number(d, 3, FIRST_REGISTER + register);
         })
     }
 

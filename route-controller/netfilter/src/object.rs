@@ -111,6 +111,8 @@ pub enum KeyField {
     Port,
     /// A number of four bytes in network order.
     Number,
+    /// A packet's priority.
+    Priority,
     Interface,
 }
 
@@ -123,6 +125,7 @@ impl KeyField {
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Number => 19,
+            Self::Priority => 23,
             Self::Interface => 41,
         }
     }
@@ -133,7 +136,7 @@ impl KeyField {
         match self {
             Self::Protocol => 1,
             Self::Port => 2,
-            Self::Ipv4 | Self::Number => 4,
+            Self::Ipv4 | Self::Number | Self::Priority => 4,
             Self::Ipv6 | Self::Interface => 16,
         }
     }
@@ -145,6 +148,8 @@ pub enum Value {
     None,
     /// A number of four bytes in network order.
     Number,
+    /// A packet's priority.
+    Priority,
     Verdict,
 }
 
@@ -192,6 +197,10 @@ impl SetSpec {
                 number(out, 6, 19);
                 number(out, 7, 4);
             }
+            Value::Priority => {
+                number(out, 6, 23);
+                number(out, 7, 4);
+            }
             Value::Verdict => number(out, 6, Self::DATA_VERDICT),
         }
         if self.key.len() > 1 {
@@ -206,6 +215,27 @@ impl SetSpec {
             });
         }
         number(out, 10, id);
+        self.put_byte_orders(out);
+    }
+
+    /// For listings of `nft` alone: which byte order its parts are in.
+    fn put_byte_orders(&self, out: &mut Vec<u8>) {
+        const KEY: u8 = 0;
+        const DATA: u8 = 1;
+        const HOST: u32 = 1;
+        const NETWORK: u32 = 2;
+        let key = if self.key == [KeyField::Interface] {
+            HOST
+        } else {
+            NETWORK
+        };
+        let mut notes = vec![KEY, 4];
+        notes.extend(key.to_ne_bytes());
+        if matches!(self.value, Value::Number | Value::Priority) {
+            notes.extend([DATA, 4]);
+            notes.extend(NETWORK.to_ne_bytes());
+        }
+        attr(out, 13, &notes);
     }
 
     /// Whether a listed set is as this one.

@@ -11,20 +11,25 @@ use crate::slab::{Id, Slab};
 
 /// A class by what it is: the same after a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClassName(u64);
+pub struct ClassName(u32);
 
 impl ClassName {
-    /// From the text that `Display` gives.
+    /// A number other than 0.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let is_whole = text.len() == 16;
-        u64::from_str_radix(text, 16).ok().filter(|_| is_whole).map(Self)
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// From its number.
+    #[must_use]
+    pub fn of(number: u32) -> Option<Self> {
+        (number != 0).then_some(Self(number))
     }
 }
 
 impl fmt::Display for ClassName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        write!(f, "{:08x}", self.0)
     }
 }
 
@@ -128,7 +133,7 @@ impl Classes {
         }
         let mut name = self.name(names, &key);
         while self.by_name.contains_key(&name) {
-            name = ClassName(name.0.wrapping_add(1));
+            name = ClassName(name.0.wrapping_add(1).max(1));
         }
         let id = self.slab.insert(Class {
             key: key.clone(),
@@ -169,7 +174,9 @@ impl Classes {
             .map(|(name, protocol, port)| format!("{}/{protocol}={port}", names.text(*name)))
             .collect();
         ports.sort_unstable();
-        ClassName(stable_hash(&format!("{}|{}", parts.join("\n"), ports.join(","))))
+        let hash = stable_hash(&format!("{}|{}", parts.join("\n"), ports.join(",")));
+        let folded = u32::try_from((hash ^ hash >> 32) & u64::from(u32::MAX)).unwrap_or_default();
+        ClassName(folded.max(1))
     }
 }
 

@@ -176,6 +176,29 @@ impl Model {
         (!is_open).then_some(InterfaceRules { ingress, egress })
     }
 
+    /// All interfaces.
+    pub fn interface_names(&self) -> impl Iterator<Item = &str> {
+        self.interfaces.keys().map(String::as_str)
+    }
+
+    /// Whether the set of namespaces with policies may have changed since [`Self::take_changes`].
+    #[must_use]
+    pub fn namespaces_changed(&self) -> bool {
+        self.changes.namespaces
+    }
+
+    /// Counts the set of namespaces with policies as changed.
+    pub fn touch_namespaces(&mut self) {
+        self.changes.namespaces = true;
+    }
+
+    /// The pod that has an address, as `namespace/name`.
+    #[must_use]
+    pub fn pod_at(&self, address: IpAddr) -> Option<String> {
+        let pod = self.owner(address)?;
+        Some(format!("{}/{}", self.names.text(pod.namespace), pod.name))
+    }
+
     /// The pod of an interface, as `namespace/name`.
     #[must_use]
     pub fn interface_pod(&self, name: &str) -> Option<String> {

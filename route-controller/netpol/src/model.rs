@@ -247,6 +247,44 @@ impl Model {
         known.map(|(name, _)| self.names.text(*name))
     }
 
+    /// The addresses of a pod.
+    #[must_use]
+    pub fn addresses_of(&self, namespace: &str, name: &str) -> Option<&[IpAddr]> {
+        self.pod(namespace, name).map(|pod| &*pod.addresses)
+    }
+
+    /// A policy.
+    #[must_use]
+    pub fn policy(&self, namespace: &str, name: &str) -> Option<&Policy> {
+        let entry = self.namespaces.get(&self.names.find(namespace)?)?;
+        entry.policies.get(name).map(|stored| &stored.policy)
+    }
+
+    /// How many pods of this node each policy isolates, by namespace and name.
+    #[must_use]
+    pub fn local_pods_by_policy(&self) -> BTreeMap<(String, String), usize> {
+        let mut counts = BTreeMap::new();
+        for policy in self.policies() {
+            counts.insert((policy.namespace.clone(), policy.name.clone()), 0);
+        }
+        for (_, profile) in self.profiles.slab.iter().filter(|(_, profile)| profile.local > 0) {
+            let Some(entry) = self.namespaces.get(&profile.key.namespace) else {
+                continue;
+            };
+            for stored in entry
+                .policies
+                .values()
+                .filter(|stored| stored.selects.matches(&profile.key.labels))
+            {
+                let policy = &stored.policy;
+                if let Some(count) = counts.get_mut(&(policy.namespace.clone(), policy.name.clone())) {
+                    *count += profile.local;
+                }
+            }
+        }
+        counts
+    }
+
     /// All policies.
     pub fn policies(&self) -> impl Iterator<Item = &Policy> {
         let entries = self.namespaces.values().flat_map(|entry| entry.policies.values());

@@ -107,16 +107,15 @@ fn special(addr: IpAddr) -> Option<IpAddr> {
             found.map(|(_, last)| last.into())
         }
         IpAddr::V6(v6) => {
-            let ranges = [("::", 127), ("::ffff:0:0", 96), ("fe80::", 10), ("ff00::", 8)];
-            let prefix = |(text, len): (&str, u8)| {
-                let addr: Ipv6Addr = text.parse().ok()?;
-                Some(Prefix::v6(addr.to_bits(), len))
-            };
-            let found = ranges
-                .into_iter()
-                .filter_map(prefix)
-                .find(|prefix| prefix.contains_addr(v6.into()));
-            found.map(|prefix| Range::from(prefix).last())
+            let ranges = [
+                (0, 1),
+                (0xffff_0000_0000, 0xffff_ffff_ffff),
+                (0xfe80 << 112, (0xfec0 << 112) - 1),
+                (0xff00 << 112, u128::MAX),
+            ];
+            let mut ranges = ranges.into_iter();
+            let found = ranges.find(|(first, last)| (first..=last).contains(&&v6.to_bits()));
+            found.map(|(_, last)| Ipv6Addr::from_bits(last).into())
         }
     }
 }

@@ -37,8 +37,17 @@ pub enum Change {
 struct Flight {
     version: String,
     what: Change,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Not sent: the next decision may be another one.
+    Queued,
     /// Its outcome is not known yet, or the change will be seen.
-    is_sent: bool,
+    Sent,
+    /// It failed, and may have been applied nevertheless: it is sent again as it is.
+    Unknown,
 }
 
 #[derive(Debug)]
@@ -119,17 +128,12 @@ impl Ledger {
         self.flights.remove(key);
     }
 
-    /// Decides, and says what to write now, at most `room` at a time; each write is to be answered by [`Self::settle`].
-    /// Nothing before all Services are known.
-    pub fn decide(
-        &mut self,
-        settings: &Settings,
-        namespaces: &BTreeMap<String, Labels>,
-        room: usize,
-    ) -> Option<(Plan, Vec<Write>)> {
+    /// Decides for all Services, once these are known. What is to be written is reserved, and given by [`Self::next_writes`].
+    pub fn decide(&mut self, settings: &Settings, namespaces: &BTreeMap<String, Labels>) -> Option<Plan> {
         if !self.is_complete {
             return None;
         }
+        self.drop_queued();
         let plan = plan(settings, &self.services, namespaces);
         let lacking = plan.services.iter().filter(|(key, decision)| {
             let service = self.services.get(key);
@@ -139,40 +143,52 @@ impl Ledger {
             .map(|(key, decision)| (key.clone(), Change::Addresses(decision.addresses.clone())))
             .collect();
         self.put_fences(&mut new);
-        for (key, what) in new
-            .into_iter()
-            .filter(|(key, _)| !self.flights.contains_key(key))
-            .take(room)
-            .collect::<Vec<_>>()
-        {
+        for (key, what) in new {
             let Some(version) = self.versions.get(&key).cloned() else {
                 continue;
             };
+            if self.flights.contains_key(&key) {
+                continue;
+            }
             let flight = Flight {
                 version,
                 what,
-                is_sent: false,
+                state: State::Queued,
             };
             if let Some(service) = self.services.get_mut(&key) {
                 service.reserved = flight.addresses();
             }
             self.flights.insert(key, flight);
         }
+        Some(plan)
+    }
+
+    /// What to write now, at most `room`; each is to be answered by [`Self::settle`].
+    pub fn next_writes(&mut self, room: usize) -> Vec<Write> {
         let unsent = self
             .flights
             .iter_mut()
-            .filter(|(_, flight)| !flight.is_sent)
-            .take(room);
-        let writes = unsent.map(|(key, flight)| {
-            flight.is_sent = true;
+            .filter(|(_, flight)| flight.state != State::Sent);
+        let writes = unsent.take(room).map(|(key, flight)| {
+            flight.state = State::Sent;
             Write {
                 key: key.clone(),
                 version: flight.version.clone(),
                 what: flight.what.clone(),
             }
         });
-        let writes = writes.collect();
-        Some((plan, writes))
+        writes.collect()
+    }
+
+    fn drop_queued(&mut self) {
+        let services = &mut self.services;
+        self.flights.retain(|key, flight| {
+            let is_queued = flight.state == State::Queued;
+            if let Some(service) = services.get_mut(key).filter(|_| is_queued) {
+                service.reserved = None;
+            }
+            !is_queued
+        });
     }
 
     /// The outcome of a write. `is_answered`: it was applied, or the Service has another version or is gone, all of which will be
@@ -180,7 +196,7 @@ impl Ledger {
     pub fn settle(&mut self, write: &Write, is_answered: bool) {
         let flight = self.flights.get_mut(&write.key);
         if let Some(flight) = flight.filter(|flight| flight.version == write.version) {
-            flight.is_sent = is_answered;
+            flight.state = if is_answered { State::Sent } else { State::Unknown };
         }
     }
 

@@ -21,6 +21,8 @@ enum Event {
     Pools(Vec<Pool>),
     /// The allocator decides, and sends what it wants to write.
     Decide(usize),
+    /// It sends more of what it decided.
+    Send(usize),
     /// The API server takes the oldest write under way; its answer may be lost.
     Deliver {
         answer: bool,
@@ -158,7 +160,8 @@ fn event() -> impl Strategy<Value = Event> {
         6 => (0..NAMES, service()).prop_map(|(name, service)| Event::Put(name, Box::new(service))),
         2 => (0..NAMES).prop_map(Event::Delete),
         1 => pools().prop_map(Event::Pools),
-        6 => (1..6usize).prop_map(Event::Decide),
+        6 => (0..6usize).prop_map(Event::Decide),
+        4 => (1..6usize).prop_map(Event::Send),
         8 => proptest::bool::weighted(0.8).prop_map(|answer| Event::Deliver { answer }),
         1 => Just(Event::Lose),
         8 => (1..6usize).prop_map(Event::Watch),
@@ -234,10 +237,12 @@ impl World {
     }
 
     fn decide(&mut self, room: usize) {
-        let (_, writes) = self
-            .ledger
-            .decide(&self.settings, &BTreeMap::new(), room)
-            .unwrap();
+        self.ledger.decide(&self.settings, &BTreeMap::new()).unwrap();
+        self.send(room);
+    }
+
+    fn send(&mut self, room: usize) {
+        let writes = self.ledger.next_writes(room);
         self.under_way
             .extend(writes.into_iter().map(|write| (self.term, write)));
     }
@@ -279,6 +284,7 @@ impl World {
             }
             Event::Pools(pools) => self.settings.pools = pools,
             Event::Decide(room) => self.decide(room),
+            Event::Send(room) => self.send(room),
             Event::Deliver { answer } => self.deliver(answer),
             Event::Lose => {
                 if let Some((term, write)) = self.under_way.pop()

@@ -35,6 +35,7 @@ pub(super) fn in_words(old: &Config, new: &Config) -> String {
         ("listen", old.listen != new.listen),
         ("fib", old.fib != new.fib),
         ("services", !old.services.announces_like(&new.services)),
+        ("policy", old.network_policy != new.network_policy),
         ("cni", old.cni != new.cni),
         ("bmp", old.bmp != new.bmp),
         ("nextHops", old.next_hops != new.next_hops),

@@ -282,7 +282,15 @@ impl Agent {
             nodes: facts.map_or(0, |facts| facts.nodes.len()),
             services: facts.map_or(0, |facts| facts.services.len()),
             announced: services.hosts.len() + services.aggregates.len(),
-            watches: self.file.followed.watches.all().into_iter().map(watch).collect(),
+            watches: self
+                .file
+                .followed
+                .watches
+                .all()
+                .into_iter()
+                .chain(self.reports.network_policies.watches())
+                .map(watch)
+                .collect(),
             rejected: self
                 .rejected()
                 .into_iter()

@@ -47,6 +47,8 @@ impl Agent {
         self.speaker.drain(drain.on).await.map_err(stopped)?;
         self.look_at_sessions();
         self.speaker.originate(self.originated()).await.map_err(stopped)?;
+        let rules = self.originate_rules().await;
+        self.speaker.originate_by_rules(rules).await.map_err(stopped)?;
         tracing::info!(
             event = "drain_changed",
             draining = drain.on,

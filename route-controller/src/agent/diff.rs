@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::reload::equal_paths;
 use super::{Agent, config_of, fib_config};
+use crate::attributes;
 use crate::fib::FibConfig;
 use crate::status::{DiffStatus, PeerDiff};
 
@@ -45,7 +46,8 @@ impl Agent {
     }
 
     fn begin_diff(&self, text: &str) -> Result<Begun, String> {
-        let new = config_of(text, &self.file.path, &self.file.facts).map_err(|error| error.to_string())?;
+        let facts = super::facts_for(self.file.facts.clone(), text);
+        let new = config_of(text, &self.file.path, &facts).map_err(|error| error.to_string())?;
         let mut diff = DiffStatus {
             restart: (!new.deferred.is_empty()).then(|| new.deferred.join("; ")),
             ..DiffStatus::default()
@@ -134,10 +136,17 @@ impl Begun {
                 announced: texts(heard.announced),
                 withdrawn: texts(heard.withdrawn),
                 changed: texts(heard.changed),
+                attributes: heard
+                    .attributes
+                    .iter()
+                    .map(|(prefix, (before, after))| (prefix.to_string(), attributes::changes(before, after)))
+                    .collect(),
             });
         }
         let kernel = preview.installed.into_iter();
-        for (prefix, (_, had)) in kernel.filter(|(prefix, (change, _))| fib.admits(prefix, change.install)) {
+        for (prefix, (_, had)) in
+            kernel.filter(|(prefix, (change, _))| fib.admits(prefix, change.route.is_wanted()))
+        {
             let list = if had { &mut diff.moved } else { &mut diff.installed };
             list.push(prefix.to_string());
         }

@@ -25,6 +25,18 @@ impl Agent {
         tokio::task::spawn_blocking(move || report_pods(&state_dir));
     }
 
+    /// Network policies as the file wants them; what does not run is tried again.
+    pub(super) fn enforce_policies(&self) {
+        let (run_dir, wanted) = (&self.node.run_dir, &self.config.network_policy);
+        let trouble = self
+            .reports
+            .network_policies
+            .configure(run_dir, &self.name(), wanted);
+        if let Ok(mut known) = self.reports.health.policies.lock() {
+            *known = trouble.map(|trouble| format!("network policies are not enforced: {trouble}"));
+        }
+    }
+
     /// The addresses of peers and of the cluster's nodes.
     fn peer_addresses(&self) -> Vec<IpAddr> {
         let peers = self.config.peers.iter().filter_map(|peer| peer.remote.address());

@@ -37,6 +37,16 @@ impl Agent {
         }
     }
 
+    /// What the lists of policies hold may have changed.
+    pub(super) async fn look_at_lists(&mut self) {
+        if self.file.lists.look_again() {
+            tracing::info!(event = "config_changed", "a file of a list changed");
+            if let Err(error) = self.reload().await {
+                tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force");
+            }
+        }
+    }
+
     /// An Event on the node's object, where Kubernetes is followed.
     pub(super) fn tell(&mut self, reason: &'static str, warning: bool, subject: &str, message: String) {
         if let Some(events) = &mut self.reports.events {
@@ -48,6 +58,8 @@ impl Agent {
         let stays = |error: AgentError| format!("the configuration stays as it was: {error}");
         let text = read_text(&self.file.path).map_err(stays)?;
         self.file.mounted.saw(&text);
+        self.file.lists.look(&text);
+        self.file.facts.list_files = self.file.lists.contents();
         let new = config_of(&text, &self.file.path, &self.file.facts).map_err(stays)?;
         self.file.text = text;
         if new.from_kubernetes.any() && self.file.facts.cluster.is_none() {
@@ -83,9 +95,15 @@ impl Agent {
             .await
             .map_err(|error| stopped(error.into()))?;
         self.install_blocks().await;
+        self.enforce_policies();
         self.write_node_file();
         self.speaker
             .originate(self.originated())
+            .await
+            .map_err(|error| stopped(error.into()))?;
+        let rules = self.originate_rules().await;
+        self.speaker
+            .originate_by_rules(rules)
             .await
             .map_err(|error| stopped(error.into()))?;
         self.put_peers().await.map_err(stopped)?;

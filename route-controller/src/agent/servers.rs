@@ -16,6 +16,7 @@ impl Agent {
             speaker: self.speaker.clone(),
             fib: self.fib.clone(),
             agent: self.reports.orders.clone(),
+            network_policies: self.reports.network_policies.clone(),
             identity: (self.config.node.asn, self.node.host.router_id),
         };
         let listener = server::listen(&self.node.run_dir).map_err(|source| AgentError::RunDir {
@@ -68,6 +69,7 @@ impl Agent {
                 health: Arc::clone(&self.reports.health),
                 agent: self.reports.orders.clone(),
                 watches: self.file.followed.watches.clone(),
+                network_policies: self.reports.network_policies.clone(),
             };
             let start = || tokio::spawn(metrics::serve(addr, source)).abort_handle();
             self.reports.metrics.entry(addr).or_insert_with(start);

@@ -100,8 +100,10 @@ pub(super) fn check(question: &Question) -> Result<(), String> {
             file: file.clone(),
             problem,
         };
+        let facts = agent::facts_for(facts.clone(), &text);
         match load(&text, &facts, question.node.as_deref()) {
             Ok(config) => {
+                lines.extend(wrong_lists(&config).into_iter().map(|p| line(false, p)));
                 lines.extend(config.warnings.iter().cloned().map(|p| line(false, p)));
                 lines.extend(missing_files(&config).into_iter().map(|p| line(false, p)));
                 configs.push((file, config));
@@ -211,6 +213,23 @@ fn missing_files(config: &Config) -> Vec<Problem> {
         })
     };
     config.peers.iter().filter_map(of_peer).collect()
+}
+
+/// Files of lists, or items of them, that cannot be read here.
+fn wrong_lists(config: &Config) -> Vec<Problem> {
+    let lists = config
+        .rejected
+        .iter()
+        .filter(|one| one.subject.starts_with("list "));
+    lists
+        .map(|one| Problem {
+            path: one.subject.replacen("list ", "lists.", 1),
+            line: 1,
+            column: 1,
+            message: one.reason.clone(),
+            remedy: String::new(),
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! `podroute diff`, for people: what comes with `+`, what goes with `-`, what changes with `~`.
 
+use std::collections::BTreeMap;
+
 use crate::status::{DiffStatus, PeerDiff};
 
 /// More of one kind are counted.
@@ -28,13 +30,18 @@ pub(super) fn text(diff: &DiffStatus) -> String {
             announced,
             withdrawn,
             changed,
+            attributes,
         } = peer;
         let title = format!("advertised to {peer}");
         group(
             &mut out,
             &title,
             "prefixes",
-            [('+', announced), ('-', withdrawn), ('~', changed)],
+            [
+                ('+', announced),
+                ('-', withdrawn),
+                ('~', &with_attributes(changed, attributes)),
+            ],
         );
     }
     let kernel = [
@@ -48,6 +55,15 @@ pub(super) fn text(diff: &DiffStatus) -> String {
     }
     out.truncate(out.trim_end().len());
     out
+}
+
+/// Prefixes with what of them changes.
+fn with_attributes(changed: &[String], attributes: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    let of = |prefix: &String| match attributes.get(prefix) {
+        Some(changes) if !changes.is_empty() => format!("{prefix}  {}", changes.join(", ")),
+        _ => prefix.clone(),
+    };
+    changed.iter().map(of).collect()
 }
 
 fn group(out: &mut String, title: &str, what: &str, lists: [(char, &Vec<String>); 3]) {
@@ -94,7 +110,11 @@ mod tests {
                 peer: "tor-c".to_owned(),
                 announced: Vec::new(),
                 withdrawn: (0..25).map(|n| format!("10.0.{n}.0/24")).collect(),
-                changed: list(&["10.244.1.0/24"]),
+                changed: list(&["10.244.1.0/24", "10.244.3.0/24"]),
+                attributes: BTreeMap::from([(
+                    "10.244.3.0/24".to_owned(),
+                    list(&["med: none -> 5", "communities: 1:2 -> none"]),
+                )]),
             }],
             installed: list(&["10.244.2.0/24"]),
             ..DiffStatus::default()
@@ -108,6 +128,7 @@ mod tests {
             "advertised to tor-c\n  - 10.0.0.0/24\n",
             "  - and 5 more prefixes (-o json)\n",
             "  ~ 10.244.1.0/24\n",
+            "  ~ 10.244.3.0/24  med: none -> 5, communities: 1:2 -> none\n",
             "kernel routes\n  + 10.244.2.0/24",
         ] {
             assert!(text.contains(wanted), "{wanted:?} is not in:\n{text}");

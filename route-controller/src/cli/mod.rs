@@ -5,7 +5,9 @@ mod client;
 mod diff;
 mod generate;
 mod install;
+mod network_policy;
 mod pods;
+mod policy;
 mod services;
 mod show;
 
@@ -70,6 +72,13 @@ enum Command {
     },
     /// Check a configuration: every error at once, with line, column and remedy.
     Check(check::Question),
+    /// Print the configuration's JSON Schema, for editors.
+    Schema,
+    /// Try policies without an agent.
+    Policy {
+        #[command(subcommand)]
+        what: policy::PolicyCommand,
+    },
     /// Show what the running agent knows.
     Show {
         #[command(subcommand)]
@@ -129,6 +138,11 @@ enum Command {
         #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
         conf_dir: PathBuf,
     },
+    /// Kubernetes' network policies on this node.
+    NetworkPolicy {
+        #[command(subcommand)]
+        what: network_policy::NetworkPolicyCommand,
+    },
     /// Look after the pods' addresses; works while the agent is down.
     Ipam {
         #[command(subcommand)]
@@ -181,6 +195,8 @@ enum Show {
         #[command(flatten)]
         output: Output,
     },
+    /// Policies in use, and how many routes each rule matches now.
+    Policies(Output),
     /// Kernel routes.
     Fib(Output),
     /// This node's blocks.
@@ -286,8 +302,15 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
             block_on(agent::run(config, run_dir.run_dir, &proc_sys, cni)).map_err(|error| error.to_string())
         }
         Command::Check(question) => check::check(&question),
+        Command::Schema => {
+            let schema = podroute_config::json_schema();
+            println!("{}", for_programs(Form::Json, &schema)?);
+            Ok(())
+        }
+        Command::Policy { what } => policy::run(&what),
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
+        Command::NetworkPolicy { what } => network_policy::run(what),
         Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),
         Command::Diff { file, output } => difference(&file, &output),
         Command::Drain {
@@ -395,7 +418,15 @@ fn cleanup(state: &pods::StateDir, conf_dir: &Path, force: bool) -> Result<(), S
         .map(|count| println!("removed {}", crate::count::count(count, "kernel object")))
         .map_err(|error| format!("cannot remove routes: {error}; podroute needs CAP_NET_ADMIN"));
     let pods = pods::cleanup(state);
-    let failures: Vec<String> = [list, routes, pods].into_iter().filter_map(Result::err).collect();
+    let policies = crate::network_policy::remove(state.run_dir()).map(|was_there| {
+        if was_there {
+            println!("removed the nftables table of network policies");
+        }
+    });
+    let failures: Vec<String> = [list, routes, pods, policies]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
     if failures.is_empty() {
         return Ok(());
     }
@@ -407,6 +438,7 @@ fn show(what: Show) -> Result<(), String> {
         Show::Peers(output) => (Request::Peers, output, None),
         Show::Peer { name, output } => (Request::Peers, output, Some(name)),
         Show::Routes { prefix, output } => (Request::Routes { within: prefix }, output, None),
+        Show::Policies(output) => (Request::Policies, output, None),
         Show::Fib(output) => (Request::Fib, output, None),
         Show::Blocks(output) => (Request::Blocks, output, None),
         Show::Bfd(output) => (Request::Bfd, output, None),

@@ -5,6 +5,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use crate::count::count;
 use crate::status::{
     BfdStatus, BlockStatus, ClusterStatus, Counts, FibStatus, PathStatus, PeerStatus, Reply, RouteStatus,
+    RuleStatus,
 };
 
 /// An answer as a table.
@@ -12,11 +13,15 @@ pub(super) fn table(reply: &Reply) -> String {
     match reply {
         Reply::Peers(peers) => peer_table(peers),
         Reply::Routes(routes) => route_table(routes),
+        Reply::Policies(rules) => policy_table(rules),
         Reply::Fib(routes) => fib_table(routes),
         Reply::Blocks(blocks) => block_table(blocks),
         Reply::Bfd(paths) => bfd_table(paths),
         Reply::Cluster(cluster) => cluster_in_full(cluster),
         Reply::Services(services) => super::services::table(services),
+        Reply::NetworkPolicies(status) => super::network_policy::policies(status),
+        Reply::Explanations(all) => super::network_policy::explanations(all),
+        Reply::Cut(flows) => super::network_policy::cut(flows),
         Reply::Diff(diff) => super::diff::text(diff),
         Reply::Done(text) | Reply::Error(text) => text.clone(),
     }
@@ -289,7 +294,44 @@ fn route_table(routes: &[RouteStatus]) -> String {
             table.add_row(path_row(&route.prefix, path));
         }
     }
-    text(&table, "no routes")
+    let mut out = text(&table, "no routes");
+    for route in routes
+        .iter()
+        .filter(|route| !route.exports.is_empty() || routes.len() == 1)
+    {
+        out.push_str(&decisions(route));
+    }
+    out
+}
+
+fn policy_table(rules: &[RuleStatus]) -> String {
+    let mut table = new_table(&["POLICY", "DIRECTION", "RULE", "ROUTES"]);
+    for rule in rules {
+        let name = if rule.rule.is_empty() {
+            "(no rule decides)"
+        } else {
+            &rule.rule
+        };
+        table.add_row([&rule.policy, &rule.direction, name, &rule.routes.to_string()]);
+    }
+    text(&table, "no routes that a policy was asked about")
+}
+
+/// What policies decided about a route, in both directions.
+fn decisions(route: &RouteStatus) -> String {
+    let from = route.paths.iter().filter_map(|path| {
+        let policy = path.policy.as_ref()?;
+        Some(format!("\n  from {}: {policy}", path.from))
+    });
+    let to = route
+        .exports
+        .iter()
+        .map(|(peer, policy)| format!("\n  to {peer}: {policy}"));
+    let lines: String = from.chain(to).collect();
+    if lines.is_empty() {
+        return lines;
+    }
+    format!("\n\npolicies of {}{lines}", route.prefix)
 }
 
 /// As routers write them: `>` the best path, `=` an equal one that packets take too, `x` one that may not be used; `S` stale.

@@ -80,7 +80,7 @@ impl Watches {
     }
 
     /// A watch that shall be there, and has not answered yet.
-    pub(super) fn expect(&self, resource: &'static str, now: Instant) {
+    pub(crate) fn expect(&self, resource: &'static str, now: Instant) {
         let fresh = || Watch {
             since: Some(now),
             ..Watch::default()

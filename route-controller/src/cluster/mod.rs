@@ -28,4 +28,4 @@ pub(crate) use allocation::{Allocator, Report, Reports, Wish};
 pub(crate) use condition::{Condition, Network};
 pub(crate) use events::Events;
 pub(crate) use health::{Watch, Watches};
-pub(crate) use watch::{Facts, follow};
+pub(crate) use watch::{Facts, WATCH_SECONDS, follow, observed, patient_client, patiently};

@@ -31,7 +31,7 @@ const BURST: usize = 1000;
 const GONE: u16 = 410;
 /// A watch is restarted after this time. A connection may die silently, as when kube-proxy's NAT of it is lost with an
 /// address of the node: then nothing is heard for so long and five seconds more.
-pub(super) const WATCH_SECONDS: u32 = 45;
+pub(crate) const WATCH_SECONDS: u32 = 45;
 
 /// The facts as last known; `None` before the first complete answer.
 pub(crate) type Facts = watch::Receiver<Option<ClusterFacts>>;
@@ -50,21 +50,9 @@ pub(crate) fn follow(node: String, wanted: FromKubernetes, watches: Watches) -> 
     watches.clear();
     tokio::spawn(async move {
         expect(wanted, &watches);
-        let mut backoff = Backoff::default();
-        let client = loop {
-            match Client::try_default().await {
-                Ok(client) => break client,
-                Err(error) => {
-                    let error = format!(
-                        "cannot reach the Kubernetes API: {error}; in a pod this needs a service account, elsewhere KUBECONFIG"
-                    );
-                    failed(NODES, error, &watches);
-                }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(backoff.after_failure(Instant::now())) => {}
-                () = sender.closed() => return,
-            }
+        let client = tokio::select! {
+            client = patient_client(NODES, &watches) => client,
+            () = sender.closed() => return,
         };
         let index = Index::new(node, wanted);
         run(
@@ -77,9 +65,28 @@ pub(crate) fn follow(node: String, wanted: FromKubernetes, watches: Watches) -> 
     receiver
 }
 
+/// A client, as soon as there is a configuration for one; failures are those of the resource.
+pub(crate) async fn patient_client(resource: &'static str, watches: &Watches) -> Client {
+    let mut backoff = Backoff::default();
+    loop {
+        match Client::try_default().await {
+            Ok(client) => return client,
+            Err(error) => {
+                let error = format!(
+                    "cannot reach the Kubernetes API: {error}; in a pod it needs a service account, elsewhere KUBECONFIG"
+                );
+                failed(resource, error, watches);
+            }
+        }
+        tokio::time::sleep(backoff.after_failure(Instant::now())).await;
+    }
+}
+
 const NODES: &str = "nodes";
 const SERVICES: &str = "services";
 const SLICES: &str = "endpointslices";
+/// All that anything of the agent watches.
+const RESOURCES: [&str; 6] = [NODES, SERVICES, SLICES, "pods", "namespaces", "networkpolicies"];
 
 fn expect(wanted: FromKubernetes, watches: &Watches) {
     let resources = [
@@ -93,14 +100,12 @@ fn expect(wanted: FromKubernetes, watches: &Watches) {
 }
 
 /// The client, with each answer noted.
-fn observed(client: Client, watches: &Watches) -> Client {
+pub(crate) fn observed(client: Client, watches: &Watches) -> Client {
     let namespace = client.default_namespace().to_owned();
     let watches = watches.clone();
     let service = tower::service_fn(move |request: Request<Body>| {
         let path = request.uri().path();
-        let asked = [NODES, SERVICES, SLICES]
-            .into_iter()
-            .find(|resource| path.ends_with(resource));
+        let asked = RESOURCES.into_iter().find(|resource| path.ends_with(resource));
         let (client, watches) = (client.clone(), watches.clone());
         async move {
             let answer: Response<Body> = client.send(request).await?;
@@ -144,7 +149,7 @@ fn streams(client: &Client, wanted: FromKubernetes, watches: &Watches) -> Stream
 }
 
 /// The events of a watch. After a failure it is asked again only after a pause.
-pub(super) fn patiently<K: Send + 'static>(
+pub(crate) fn patiently<K: Send + 'static>(
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
     resource: &'static str,
     watches: Watches,

@@ -155,6 +155,12 @@ impl ForeignRoutes {
             .map(|entry| &entry.route)
     }
 
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Prefix, &Foreign)> {
+        let all = self.routes.iter();
+        all.flat_map(|(prefix, entries)| entries.iter().map(|entry| (*prefix, &entry.route)))
+    }
+
     /// The first route of this key.
     pub(crate) fn of_key(&self, key: &RouteKey) -> Option<&Foreign> {
         self.at(key.prefix).find(|route| route.is_at(key))
@@ -489,7 +495,7 @@ enum Place {
 fn joins(spec: &RouteSpec) -> bool {
     match &spec.target {
         Target::Hops(legs) => legs.iter().any(|leg| leg.hop.gateway.is_some()),
-        Target::Group(_) | Target::Unreachable | Target::Throw => false,
+        Target::Group(_) | Target::Unreachable | Target::Blackhole | Target::Throw => false,
     }
 }
 

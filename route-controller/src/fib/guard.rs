@@ -97,7 +97,7 @@ impl Fib {
 
     /// Why a learned prefix may not go in; `None` when it may.
     pub(super) fn refusal(&self, prefix: &Prefix) -> Option<Refusal> {
-        if !self.config.admits(prefix, self.wanted.contains(prefix)) {
+        if !self.config.admits(prefix, self.options(*prefix).is_wanted()) {
             let services = self.config.services.iter().find(|range| range.contains(prefix));
             return Some(services.map_or(Refusal::OutsideCluster, |range| Refusal::Service(*range)));
         }
@@ -124,7 +124,7 @@ impl Fib {
         inside.find(|addr| {
             let route = self.mirror.route_towards(*addr);
             route.is_some_and(|(len, metric)| {
-                len < prefix.len() || (len == prefix.len() && metric > self.config.metric)
+                len < prefix.len() || (len == prefix.len() && metric > self.key(*prefix).metric)
             })
         })
     }
@@ -166,7 +166,7 @@ impl Fib {
 mod tests {
     use super::super::tests::{fib, learned, prefix};
     use super::*;
-    use crate::fib::{Address, FibChange, Standing};
+    use crate::fib::{Address, FibChange, KernelRoute, Standing};
 
     fn rules(fib: &Fib) -> Vec<(String, Refusal)> {
         fib.refused()
@@ -182,7 +182,10 @@ mod tests {
                 "192.0.2.1"
             };
             FibChange {
-                install: true,
+                route: KernelRoute {
+                    install: true,
+                    ..KernelRoute::default()
+                },
                 ..learned(text, &[hop])
             }
         };

@@ -202,7 +202,7 @@ fn learn(fib: &mut Fib, prefixes: &[&str]) {
                 weight: 1,
             }]
             .into(),
-            install: false,
+            route: bgp_proto::engine::KernelRoute::default(),
         }
     };
     fib.routes(prefixes.iter().map(change).collect(), false);

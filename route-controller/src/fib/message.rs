@@ -44,6 +44,7 @@ pub(crate) fn encode(op: &Op, sequence: u32, ack: bool, out: &mut Vec<u8>) {
     let route_type = match spec.map(|spec| &spec.target) {
         Some(Target::Unreachable) => RouteType::Unreachable,
         Some(Target::Throw) => RouteType::Throw,
+        Some(Target::Blackhole) => RouteType::BlackHole,
         Some(Target::Hops(_) | Target::Group(_)) => RouteType::Unicast,
         None => RouteType::Unspec,
     };
@@ -85,7 +86,7 @@ fn put_spec(out: &mut Vec<u8>, spec: &RouteSpec, family: Family) {
         attribute(out, RTA_PREFSRC, |out| address(out, source));
     }
     match &spec.target {
-        Target::Unreachable | Target::Throw => {}
+        Target::Unreachable | Target::Blackhole | Target::Throw => {}
         Target::Group(id) => attribute(out, RTA_NH_ID, |out| out.extend(id.to_ne_bytes())),
         Target::Hops(hops) => match &hops[..] {
             [leg] => {
@@ -195,6 +196,7 @@ pub(crate) fn read_route(message: &RouteMessage, table: u32) -> Option<Read> {
         (RouteType::Unicast, Some(id)) => Target::Group(id),
         (RouteType::Unicast, None) => Target::Hops(legs),
         (RouteType::Throw, _) => Target::Throw,
+        (RouteType::BlackHole, _) => Target::Blackhole,
         _ => Target::Unreachable,
     };
     Some(Read::Ours(
@@ -398,6 +400,7 @@ mod tests {
         );
         round_trip("fd00:10:244:1::/64", Target::Unreachable, None);
         round_trip("10.244.1.0/24", Target::Throw, None);
+        round_trip("203.0.113.7/32", Target::Blackhole, None);
         round_trip("10.244.2.0/24", Target::Group(0xf500_0001), Some("192.0.2.11"));
     }
 }

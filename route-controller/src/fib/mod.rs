@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_proto::engine::{FibChange, FibNextHop, Reach};
+use bgp_proto::engine::{FibChange, FibNextHop, KernelRoute, Reach};
 use bgp_proto::types::{Family, Prefix};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -95,8 +95,8 @@ pub(crate) struct Fib {
     pub(crate) delta: Delta,
     /// Learned: prefix to the number of its set of BGP next hops.
     learned: FxHashMap<Prefix, SetId>,
-    /// Of these, those that an import policy wants in the kernel wherever they lie.
-    wanted: FxHashSet<Prefix>,
+    /// What import policies want of some of these.
+    options: FxHashMap<Prefix, KernelRoute>,
     /// Own blocks.
     blocks: BTreeSet<Prefix>,
     /// These, and aggregates of Services: free addresses end here.
@@ -125,7 +125,7 @@ impl Fib {
             mirror: Mirror::default(),
             delta: Delta::default(),
             learned: FxHashMap::default(),
-            wanted: FxHashSet::default(),
+            options: FxHashMap::default(),
             blocks: BTreeSet::new(),
             ends: BTreeSet::new(),
             watched: BTreeMap::new(),
@@ -169,12 +169,21 @@ impl Fib {
         }
     }
 
-    fn key(&self, prefix: Prefix) -> RouteKey {
+    /// The key of a learned route.
+    pub(crate) fn key(&self, prefix: Prefix) -> RouteKey {
+        let options = self.options(prefix);
+        // Other tables than these two are not followed.
+        let table = options.table.filter(|table| *table == MAIN);
         RouteKey {
             prefix,
-            metric: self.config.metric,
-            table: self.config.table,
+            metric: options.metric.unwrap_or(self.config.metric),
+            table: table.unwrap_or(self.config.table),
         }
+    }
+
+    /// What import policies want of a learned route.
+    fn options(&self, prefix: Prefix) -> KernelRoute {
+        self.options.get(&prefix).copied().unwrap_or_default()
     }
 
     /// Routes of own blocks: in the main table what has no route of its own is unreachable; another table, which may be
@@ -286,13 +295,15 @@ impl Fib {
 
     fn route(&mut self, change: FibChange) {
         let prefix = change.prefix;
-        let was_wanted = if change.install {
-            !self.wanted.insert(prefix)
+        let (key, options) = (self.key(prefix), self.options(prefix));
+        if change.route == KernelRoute::default() {
+            self.options.remove(&prefix);
         } else {
-            self.wanted.remove(&prefix)
-        };
+            self.options.insert(prefix, change.route);
+        }
         // The new set first: a set that stays never counts as unused.
-        let new = (!change.next_hops.is_empty()).then(|| self.join_set(&change.next_hops, prefix.family()));
+        let is_route = !change.next_hops.is_empty() || change.route.blackhole;
+        let new = is_route.then(|| self.join_set(&change.next_hops, prefix.family()));
         let old = match new {
             Some(id) => self.learned.insert(prefix, id),
             None => self.learned.remove(&prefix),
@@ -300,10 +311,14 @@ impl Fib {
         if let Some(old) = old {
             self.leave_set(old, new);
         }
-        if old.is_some() && new.is_some() && was_wanted == change.install {
+        if old.is_some() && new.is_some() && options == change.route {
             self.moves.prefixes.push(prefix);
-        } else {
-            self.want_learned(prefix);
+            return;
+        }
+        self.want_learned(prefix);
+        // What goes goes last: packets find their way throughout.
+        if key != self.key(prefix) {
+            self.delta.want(key, None);
         }
     }
 
@@ -382,9 +397,23 @@ impl Fib {
 
     fn learned_spec(&mut self, prefix: Prefix) -> Option<Arc<RouteSpec>> {
         let id = *self.learned.get(&prefix)?;
-        match self.sets.spec(id) {
+        let options = self.options(prefix);
+        if options.blackhole {
+            let (target, source) = (Target::Blackhole, None);
+            return Some(Arc::new(RouteSpec { target, source }));
+        }
+        let spec = match self.sets.spec(id) {
             Some(known) => known.clone(),
             None => self.spec_of(id),
+        };
+        // The kernel refuses an address that the host does not have.
+        let source = options.source.filter(|addr| self.mirror.is_source(*addr));
+        match source {
+            None => spec,
+            source => spec.map(|spec| {
+                let target = spec.target.clone();
+                Arc::new(RouteSpec { target, source })
+            }),
         }
     }
 
@@ -422,7 +451,7 @@ impl Fib {
         match &spec.target {
             Target::Hops(legs) => legs,
             Target::Group(id) => self.objects.legs(*id),
-            Target::Unreachable | Target::Throw => &[],
+            Target::Unreachable | Target::Blackhole | Target::Throw => &[],
         }
     }
 

@@ -13,7 +13,7 @@ use bgp_proto::types::{Prefix, scope_of, without_scope};
 
 use super::dump::Reading;
 use super::foreign::{Foreign, ForeignRoutes};
-use super::route::{Hop, RouteKey, RouteSpec};
+use super::route::{Hop, PODS_PROTOCOL, RouteKey, RouteSpec};
 use crate::host::Way;
 
 /// A network interface.
@@ -97,6 +97,13 @@ impl Mirror {
     /// Whether somebody else has a route of this key, and by which protocol.
     pub(crate) fn foreign(&self, key: &RouteKey) -> Option<u8> {
         self.foreign.of_key(key).map(|route| route.protocol)
+    }
+
+    /// All routes of others but those of our own pods.
+    pub(crate) fn foreign_routes(&self) -> impl Iterator<Item = (Prefix, &Foreign)> {
+        self.foreign
+            .iter()
+            .filter(|(_, route)| route.protocol != PODS_PROTOCOL)
     }
 
     /// Whether the address is one of ours.

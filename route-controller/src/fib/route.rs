@@ -8,6 +8,9 @@ use bgp_proto::types::Prefix;
 /// Our route protocol number (`examples/rt_protos.d/podroute.conf` gives `ip route` the name).
 pub(crate) const PROTOCOL: u8 = 245;
 
+/// The protocol number of the plugin's routes to pods.
+pub(crate) const PODS_PROTOCOL: u8 = 246;
+
 /// The kernel's main table (linux/rtnetlink.h).
 pub(crate) const MAIN: u32 = 254;
 
@@ -59,6 +62,8 @@ pub(crate) enum Target {
     Group(u32),
     /// Answered with ICMP unreachable: a free address of our own block.
     Unreachable,
+    /// Dropped without a word: an import policy says so.
+    Blackhole,
     /// Looked for in the tables after this one: our own block, in a table that is asked before the main one.
     Throw,
 }
@@ -76,7 +81,7 @@ impl RouteSpec {
     pub(crate) fn uses(&self, ifindex: u32) -> bool {
         match &self.target {
             Target::Hops(hops) => hops.iter().any(|leg| leg.hop.ifindex == ifindex),
-            Target::Group(_) | Target::Unreachable | Target::Throw => false,
+            Target::Group(_) | Target::Unreachable | Target::Blackhole | Target::Throw => false,
         }
     }
 
@@ -84,7 +89,7 @@ impl RouteSpec {
     pub(crate) fn group(&self) -> Option<u32> {
         match self.target {
             Target::Group(id) => Some(id),
-            Target::Hops(_) | Target::Unreachable | Target::Throw => None,
+            Target::Hops(_) | Target::Unreachable | Target::Blackhole | Target::Throw => None,
         }
     }
 }

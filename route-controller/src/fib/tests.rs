@@ -62,7 +62,7 @@ pub(crate) fn learned(text: &str, hops: &[&str]) -> FibChange {
                 weight: 1,
             })
             .collect(),
-        install: false,
+        route: KernelRoute::default(),
     }
 }
 
@@ -96,7 +96,10 @@ fn only_pod_prefixes_outside_our_own_blocks_go_in() {
 fn what_a_policy_wants_goes_in_wherever_it_lies() {
     let mut fib = fib();
     let wanted = FibChange {
-        install: true,
+        route: KernelRoute {
+            install: true,
+            ..KernelRoute::default()
+        },
         ..learned("0.0.0.0/0", &["192.0.2.1"])
     };
     fib.routes(vec![wanted], false);
@@ -324,4 +327,74 @@ fn addresses_of_others_interfaces_change_nothing() {
     fib.address_gone(own);
     let (_, ops) = write_all(&mut fib);
     assert!(matches!(&ops[..], [Op::Replace(..), Op::Replace(..)]), "{ops:?}");
+}
+
+/// What import policies want of a route: its kind, metric and source; the old route goes after the new one is wanted.
+#[test]
+fn a_policy_says_what_a_route_is() {
+    let mut fib = fib();
+    let now = Instant::now();
+    let with = |route: KernelRoute, hops: &[&str]| FibChange {
+        route,
+        ..learned("10.244.2.0/24", hops)
+    };
+    let write = |fib: &mut Fib| {
+        let mut ops = fib.delta.take(now, 99);
+        let shown: Vec<String> = ops.iter().map(|op| format!("{op:?}")).collect();
+        ops.drain(..).for_each(|op| fib.delta.done(now, op, Ok(())));
+        shown
+    };
+    let plain = KernelRoute::default();
+    fib.routes(vec![with(plain, &["192.0.2.12"])], false);
+    assert_eq!(write(&mut fib).len(), 1);
+    let metric = KernelRoute {
+        metric: Some(40),
+        ..plain
+    };
+    fib.routes(vec![with(metric, &["192.0.2.12"])], false);
+    let ops = write(&mut fib);
+    assert!(
+        ops.len() == 2
+            && ops
+                .iter()
+                .any(|op| op.starts_with("Add") && op.contains("metric: 40")),
+        "{ops:?}"
+    );
+    assert!(
+        ops.iter()
+            .any(|op| op.starts_with("Remove") && op.contains("metric: 20")),
+        "{ops:?}"
+    );
+    // A blackhole has no next hop and goes in wherever it lies.
+    let dropped = KernelRoute {
+        blackhole: true,
+        metric: Some(40),
+        ..plain
+    };
+    fib.routes(vec![with(dropped, &[])], false);
+    let ops = write(&mut fib);
+    assert!(
+        ops.len() == 1 && ops[0].starts_with("Replace") && ops[0].contains("Blackhole"),
+        "{ops:?}"
+    );
+    let elsewhere = FibChange {
+        route: dropped,
+        ..learned("198.51.100.7/32", &[])
+    };
+    fib.routes(vec![elsewhere], false);
+    assert!(write(&mut fib)[0].contains("Blackhole") && fib.refused().count() == 0);
+    // An address that the host has is used as source, another one is not.
+    let source = |text: &str| KernelRoute {
+        source: Some(text.parse().unwrap()),
+        ..plain
+    };
+    fib.routes(vec![with(source("192.0.2.99"), &["192.0.2.12"])], false);
+    assert!(
+        write(&mut fib)
+            .iter()
+            .any(|op| op.contains("source: Some(192.0.2.11)"))
+    );
+    fib.routes(vec![with(plain, &[])], false);
+    assert!(write(&mut fib).iter().all(|op| op.starts_with("Remove")));
+    assert_eq!(fib.delta.routes().len(), 1, "the other blackhole");
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::conditional::OriginateRule;
 pub use crate::export::chunk::Chunk;
 pub use crate::peer::{
     LocalAs, MaxPrefixes, OverLimit, PathRules, PeerKind, PeerRouting, PrivateAs, SessionFacts, SessionId,
@@ -12,6 +13,7 @@ pub use crate::peer::{
 use crate::policy::Source;
 pub use crate::rib::nexthop::Reach;
 use crate::types::{Asn, Community, Family, FamilySet, PeerId, Prefix, RouterId};
+pub use crate::wire::KernelRoute;
 use crate::wire::{Notification, Refresh, RouteBatch};
 
 /// Configuration of the engine.
@@ -92,6 +94,8 @@ pub enum Input {
     Multipath(EqualPaths),
     /// The complete set of routes to originate.
     Originate(Vec<Originated>),
+    /// The complete set of routes to originate under conditions; [`Input::Originate`] takes precedence for a prefix of both.
+    OriginateByRules(Vec<OriginateRule>),
     /// This node is about to shut down: routes are sent with GRACEFUL_SHUTDOWN, so that others prefer other
     /// paths (RFC 8326 §4).
     Drain(bool),
@@ -115,10 +119,10 @@ pub struct FibNextHop {
 pub struct FibChange {
     /// The prefix.
     pub prefix: Prefix,
-    /// Equal next hops; an empty list removes the route.
+    /// Equal next hops; an empty list removes the route, unless the route drops packets.
     pub next_hops: Arc<[FibNextHop]>,
-    /// An import policy asks for the route in the kernel, also outside of the configured prefixes.
-    pub install: bool,
+    /// Properties of the kernel route that import policies set.
+    pub route: KernelRoute,
 }
 
 /// An output of the engine.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::*;
-use crate::policy::{Actions, Matcher, Policy, Rule, Verdict};
+use crate::policy::{Actions, Matcher, NumberAction, Policy, Rule, Verdict};
 use crate::rib::visits;
 use crate::test_support;
 use crate::types::{FamilySet, PathId, RouterId};
@@ -388,10 +388,11 @@ fn what_changes_many_routes() {
         rules: vec![Rule {
             matcher: Matcher::default(),
             actions: Actions {
-                med: Some(7),
+                med: Some(NumberAction::Set(7)),
                 ..Actions::default()
             },
             verdict: Some(Verdict::Accept),
+            ..Rule::default()
         }],
         ..Policy::accept_all()
     };

@@ -10,6 +10,7 @@ use crate::rib::attrs::AttrTable;
 use crate::rib::decision::{Multipath, select};
 use crate::rib::table::{DestId, Path, PathCount};
 use crate::types::{PeerId, Prefix};
+use crate::wire::KernelRoute;
 
 /// Destinations decided and exported together: enough to pack full messages, few enough to take about a
 /// millisecond.
@@ -28,8 +29,12 @@ impl Engine {
                 continue;
             };
             let best = self.decide(dest, prefix, &mut fib, &mut learned);
+            if self.local.conditional.is_in_use() {
+                self.note_conditions(dest, prefix, best.as_ref());
+            }
             self.export(dest, prefix, best);
         }
+        self.follow_conditions();
         let more = self.has_pending_work();
         if !fib.is_empty() {
             self.fib.more_announced = more;
@@ -118,7 +123,9 @@ impl Engine {
             std::mem::take(&mut self.scratch.next_hops),
             std::mem::take(&mut self.scratch.hop_set),
         );
-        if best.is_some_and(|best| best.peer != PeerId::LOCAL) {
+        let options = best.and_then(|path| options(&self.rib.attrs, path));
+        let drops = options.is_some_and(|options| options.blackhole);
+        if best.is_some_and(|best| best.peer != PeerId::LOCAL) && !drops {
             let paths = self
                 .scratch
                 .selected
@@ -128,15 +135,14 @@ impl Engine {
             next_hop_list.extend(paths.filter_map(|path| path_next_hop(&self.rib.attrs, &path, weighted)));
             assign_weights(&mut next_hop_list, &mut set);
         }
-        let install = best.is_some_and(|path| is_install_requested(&self.rib.attrs, path));
-        let id = self.fib.sets.intern(&set, install);
+        let id = self.fib.sets.intern(&set, options);
         let old = self.rib.table.swap_fib(dest, id);
         if id != old {
-            let (next_hops, install) = self.fib.sets.get(id);
+            let (next_hops, route) = self.fib.sets.get(id);
             fib.push(FibChange {
                 prefix,
                 next_hops,
-                install,
+                route,
             });
         }
         self.fib.sets.release(old);
@@ -168,17 +174,21 @@ impl Engine {
     }
 }
 
-/// Whether an import policy asks for the path in the kernel.
-fn is_install_requested(attrs: &AttrTable, path: &Path) -> bool {
-    let extra = path.imported.ok().and_then(|id| attrs.get(id).extra.as_deref());
-    extra.is_some_and(|extra| extra.install)
+/// What import policies want of the kernel's route, where they do; the weight is in its next hops.
+fn options(attrs: &AttrTable, path: &Path) -> Option<KernelRoute> {
+    let extra = attrs.get(path.imported.ok()?).extra.as_deref()?;
+    let options = KernelRoute {
+        weight: None,
+        ..extra.kernel
+    };
+    (options != KernelRoute::default()).then_some(options)
 }
 
 /// The next hop of a path and its bandwidth.
 fn path_next_hop(attrs: &AttrTable, path: &Path, weighted: bool) -> Option<(IpAddr, Option<f32>)> {
     let attrs = path.imported.ok().map(|id| attrs.get(id))?;
-    Some((
-        attrs.next_hop.addr(),
-        weighted.then(|| bandwidth(attrs)).flatten(),
-    ))
+    let extra = attrs.extra.as_deref();
+    let weight = extra.and_then(|extra| extra.kernel.weight).map(f32::from);
+    let rate = weight.or_else(|| weighted.then(|| bandwidth(attrs)).flatten());
+    Some((attrs.next_hop.addr(), rate))
 }

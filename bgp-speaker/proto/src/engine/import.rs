@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::adj_in::family_index;
 use super::peers::Peer;
+use super::trial::neighbor;
 use super::{Engine, Output, OverLimit, PeerKind, PeerRouting, SessionId};
 use crate::policy::{ActionContext, Route, RuleSet, Source};
 use crate::rib::attrs::AttrId;
@@ -32,6 +33,8 @@ pub(super) struct ImportCache {
     /// Result of a policy that does not match prefixes.
     imported: Option<(Family, Result<AttrId, Ineligible>)>,
     checked: Option<(Family, Result<(), Ineligible>)>,
+    /// Whether the policy matches prefixes.
+    looks_at_prefixes: Option<bool>,
     /// Last policy result; holds a reference.
     changed: Option<(RuleSet, AttrId)>,
 }
@@ -293,8 +296,11 @@ impl Engine {
             return imported;
         }
         let imported = self.evaluate_import(peer, prefix, received, cache);
-        let known = self.peers.get(&peer);
-        if known.is_some_and(|known| !known.routing.import.looks_at_prefixes()) {
+        let looks_at_prefixes = *cache.looks_at_prefixes.get_or_insert_with(|| {
+            let known = self.peers.get(&peer);
+            known.is_none_or(|known| known.routing.import.looks_at_prefixes())
+        });
+        if !looks_at_prefixes {
             cache.imported = Some((prefix.family(), imported));
         }
         imported
@@ -319,42 +325,15 @@ impl Engine {
                 outcome?;
             }
         }
-        let policy = &known.routing.import;
-        let rules = policy
-            .evaluate(Route {
-                prefix: *prefix,
-                attrs,
-                source: Source::Peer,
-            })
-            .ok_or(Ineligible::Policy)?;
-        // RFC 7705 §3.1: the AS number that the peer uses for us is part of the path too.
-        let prepend = known
-            .routing
-            .rules
-            .local_as
-            .is_some_and(|local_as| !local_as.no_prepend);
-        // RFC 8326 §4: the route becomes the last choice in the whole AS. On iBGP, LOCAL_PREF already says so
-        // and is not changed.
-        let external = known.routing.kind == PeerKind::External;
-        let shuts_down = external && attrs.has_community(Community::GRACEFUL_SHUTDOWN);
-        if rules.is_empty() && !prepend && !shuts_down {
-            return Ok(received);
-        }
+        let route = import_route(&known.routing, *prefix, attrs);
+        let rules = known.routing.import.evaluate(route).ok_or(Ineligible::Policy)?;
         if let Some((_, id)) = cache.changed.filter(|(last, _)| *last == rules) {
             return Ok(id);
         }
-        let mut changed = attrs.clone();
-        if prepend {
-            changed.as_path = changed.as_path.prepend(known.routing.local_asn, 1);
-        }
-        let context = ActionContext {
-            local_asn: known.routing.local_asn,
-            local_addr: None,
+        let peer_addr = self.rib.sources.address(peer);
+        let Some(changed) = changed_by_import_rules(&known.routing, peer_addr, attrs, rules) else {
+            return Ok(received);
         };
-        policy.apply(rules, &mut changed, context);
-        if external && changed.has_community(Community::GRACEFUL_SHUTDOWN) {
-            changed.local_pref = Some(0);
-        }
         if changed.next_hop != attrs.next_hop && !is_usable(changed.next_hop.addr(), prefix.family()) {
             return Err(Ineligible::BadNextHop);
         }
@@ -411,6 +390,63 @@ impl Engine {
             self.rib.attrs.release(imported, &mut self.rib.next_hops);
         }
     }
+}
+
+/// A received route as the import policy sees it.
+pub(super) fn import_route<'a>(routing: &'a PeerRouting, prefix: Prefix, attrs: &'a PathAttrs) -> Route<'a> {
+    Route {
+        prefix,
+        attrs,
+        source: Source::Peer,
+        from: Some(neighbor(routing)),
+    }
+}
+
+/// The attributes of an accepted route after import; `None` when nothing changes.
+pub(super) fn changed_by_import_rules(
+    routing: &PeerRouting,
+    peer_addr: Option<IpAddr>,
+    attrs: &PathAttrs,
+    rules: RuleSet,
+) -> Option<PathAttrs> {
+    // RFC 7705 §3.1: the number that the peer knows us by stands in the path too.
+    let prepend = routing
+        .rules
+        .local_as
+        .is_some_and(|local_as| !local_as.no_prepend);
+    // RFC 8326 §4: the route is to be the last choice in all of the AS. Inside it LOCAL_PREF says so, and stays as it is.
+    let external = routing.kind == PeerKind::External;
+    let shuts_down = external && attrs.has_community(Community::GRACEFUL_SHUTDOWN);
+    let stays_here = external && is_unbounded_blackhole(attrs);
+    if rules.is_empty() && !prepend && !shuts_down && !stays_here {
+        return None;
+    }
+    let mut changed = attrs.clone();
+    if prepend {
+        changed.as_path = changed.as_path.prepend(routing.local_asn, 1);
+    }
+    if stays_here {
+        let communities = changed.communities.iter().copied();
+        changed.communities = communities.chain([Community::NO_EXPORT]).collect();
+    }
+    let context = ActionContext {
+        local_asn: routing.local_asn,
+        peer_addr,
+        others_prepended: false,
+    };
+    routing.import.apply(rules, &mut changed, context);
+    if external && changed.has_community(Community::GRACEFUL_SHUTDOWN) {
+        changed.local_pref = Some(0);
+    }
+    Some(changed)
+}
+
+/// RFC 7999 §3.2: a route with BLACKHOLE from another AS gets NO_EXPORT, so that it does not go beyond ours. The import policy sees it
+/// without, and may remove it from routes that are to go on.
+fn is_unbounded_blackhole(attrs: &PathAttrs) -> bool {
+    attrs.has_community(Community::BLACKHOLE)
+        && !attrs.has_community(Community::NO_EXPORT)
+        && !attrs.has_community(Community::NO_ADVERTISE)
 }
 
 fn changed_by_import(path: &Path) -> Option<AttrId> {

@@ -42,6 +42,7 @@ mod adj_in;
 mod api;
 #[cfg(test)]
 mod bounds;
+mod conditional;
 mod deferral;
 mod feed;
 mod fib_sets;
@@ -54,14 +55,17 @@ mod preview;
 mod restart;
 mod sessions;
 mod table_page;
+mod trial;
 mod view;
 mod weights;
 mod work;
 
 pub use api::*;
+pub use conditional::{Aggregate, OriginateRule, When};
 pub use feed::{FeedId, FeedItem};
 pub use preview::{PeerPreview, Preview, PreviewRun};
 pub use table_page::TablePage;
+pub use trial::{RuleCounts, Trace, Trial, TrialSession, neighbor, try_export, try_import};
 pub use view::*;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -107,7 +111,11 @@ struct Fib {
 /// Originated routes and local state.
 #[derive(Clone, Debug, Default)]
 struct Local {
-    /// Originated routes as given.
+    /// What we originate without conditions, as given.
+    given: BTreeMap<Prefix, Originated>,
+    /// What else follows from the table.
+    conditional: conditional::Conditional,
+    /// What we originate.
     originated: BTreeMap<Prefix, Originated>,
     /// Pod blocks of this node: paths of peers inside them are not eligible.
     pod_blocks: Vec<Prefix>,
@@ -188,6 +196,7 @@ impl Engine {
             Input::EndDeferral => self.end_deferral(),
             Input::Multipath(rules) => self.change_multipath(rules),
             Input::Originate(routes) => self.originate(routes),
+            Input::OriginateByRules(rules) => self.originate_by_rules(rules),
             Input::Drain(on) => self.drain(on),
             Input::NextHops(updates) => self.update_next_hops(&updates),
             Input::Written(session, bytes) => self.written(session, bytes),

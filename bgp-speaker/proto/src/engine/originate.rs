@@ -15,8 +15,24 @@ use crate::wire::{NextHop, PathAttrs};
 impl Engine {
     /// Takes the complete set of routes to originate.
     pub(super) fn originate(&mut self, routes: Vec<Originated>) {
-        let wanted: BTreeMap<Prefix, Originated> =
-            routes.into_iter().map(|route| (route.prefix, route)).collect();
+        self.local.given = routes.into_iter().map(|route| (route.prefix, route)).collect();
+        self.update_originated();
+    }
+
+    /// What is given, and what follows from conditions: the difference is applied.
+    pub(super) fn update_originated(&mut self) {
+        let mut wanted: BTreeMap<Prefix, Originated> = self
+            .local
+            .conditional
+            .active()
+            .map(|route| (route.prefix, route))
+            .collect();
+        wanted.extend(
+            self.local
+                .given
+                .iter()
+                .map(|(prefix, route)| (*prefix, route.clone())),
+        );
         let old = std::mem::take(&mut self.local.originated);
         for prefix in old.keys().filter(|prefix| !wanted.contains_key(prefix)) {
             self.rib.sources.local.remove(prefix);

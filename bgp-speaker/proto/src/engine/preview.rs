@@ -29,7 +29,12 @@ pub struct PeerPreview {
     pub withdrawn: Vec<Prefix>,
     /// Prefixes that would be advertised with other attributes.
     pub changed: Vec<Prefix>,
+    /// Attributes before and after of the first thousand of these.
+    pub attributes: BTreeMap<Prefix, (PathAttrs, PathAttrs)>,
 }
+
+/// More changes than these are counted, without their attributes.
+const ATTRIBUTES_KEPT: usize = 1000;
 
 /// The result of a preview.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -78,7 +83,17 @@ impl Engine {
     pub fn begin_preview(&self, now: Instant, inputs: Vec<Input>) -> PreviewRun {
         let before = self.without_routes(now);
         let mut after = before.clone();
-        inputs.into_iter().for_each(|input| after.handle(now, input));
+        for input in inputs {
+            match input {
+                // Conditions are taken as they are: what would follow from them depends on the whole table.
+                Input::Originate(mut routes) => {
+                    routes.extend(self.local.conditional.active());
+                    after.handle(now, Input::Originate(routes));
+                }
+                Input::OriginateByRules(_) => {}
+                input => after.handle(now, input),
+            }
+        }
         after.run_to_idle(now);
         let peers = before.peers.values().chain(after.peers.values());
         let rules = peers.flat_map(|peer| &peer.routing.import.rules);
@@ -223,6 +238,14 @@ impl PreviewRun {
                     if let Some(route_change) = route_change {
                         let peer_preview = self.preview.peers.entry(peer).or_default();
                         peer_preview.list(route_change).push(*prefix);
+                        let attributes = &mut peer_preview.attributes;
+                        if matches!(route_change, RouteChange::Changed) && attributes.len() < ATTRIBUTES_KEPT
+                        {
+                            let both = before
+                                .advertised_attrs(*old, peer, prefix)
+                                .zip(after.advertised_attrs(*new, peer, prefix));
+                            attributes.extend(both.map(|both| (*prefix, both)));
+                        }
                     }
                 }
             }

@@ -13,6 +13,7 @@ use super::work::{Job, LostNextHops, WorkItem};
 use super::{Engine, PeerRouting, Reach, SessionFacts, SessionId};
 use crate::export::catch_up::JoinState;
 use crate::export::rules::Learned;
+use crate::export::sources::PeerName;
 use crate::rib::nexthop::NextHopId;
 use crate::rib::table::DestId;
 use crate::types::{Family, PeerId, Prefix};
@@ -139,7 +140,13 @@ impl Engine {
         let addr = facts.remote_addr;
         let sources = &mut self.rib.sources;
         let before = sources.peers.insert(id, learned);
-        let changed = before.is_some_and(|before| before != learned);
+        let name = PeerName {
+            name: peer.routing.name.as_str().into(),
+            asn: peer.routing.remote_asn,
+        };
+        let renamed = sources.names.insert(id, name.clone());
+        let changed =
+            before.is_some_and(|before| before != learned) || renamed.is_some_and(|before| before != name);
         let old_addr = sources.address(id);
         let moved = old_addr != Some(addr);
         if moved || sources.peer_at(addr) != Some(id) {

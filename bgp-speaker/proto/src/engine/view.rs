@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Engine, FibNextHop, Reach, SessionId};
+use super::{Engine, FibNextHop, Reach, SessionId, Trace};
 use crate::rib::table::{DestId, Ineligible, Path};
 use crate::types::{Family, FamilySet, PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
@@ -74,6 +74,8 @@ pub struct PathView {
     pub stale: bool,
     /// `None` when it is eligible.
     pub unused: Option<UnusedReason>,
+    /// Decision of the import policy of its peer; `None` for originated routes.
+    pub import: Option<Trace>,
     /// Attributes after import policy; as received when import rejected the path.
     pub attrs: PathAttrs,
 }
@@ -85,6 +87,8 @@ pub struct RouteView {
     pub prefix: Prefix,
     /// Its paths.
     pub paths: Vec<PathView>,
+    /// Where just this prefix was asked for: what the export policies of established peers decide about the best path, by name.
+    pub exports: Vec<(String, Trace)>,
 }
 
 /// Counts of a peer.
@@ -161,11 +165,18 @@ impl Engine {
     }
 
     fn route_view(&self, prefix: Prefix, dest: DestId, filter: &RouteFilter) -> RouteView {
-        let best = self
+        let chosen = self
             .rib
             .sources
-            .best(&self.rib.table, dest, &self.rib.attrs, &self.rib.next_hops)
-            .is_some();
+            .best(&self.rib.table, dest, &self.rib.attrs, &self.rib.next_hops);
+        let best = chosen.is_some();
+        let is_asked_for = match filter.prefixes {
+            Prefixes::Exactly(wanted) | Prefixes::Within(wanted) => wanted == prefix,
+            Prefixes::Covering(_) => true,
+            Prefixes::All => false,
+        };
+        let chosen = chosen.filter(|_| is_asked_for);
+        let exports = chosen.map(|best| self.trace_exports(prefix, best));
         let (hops, _) = self.fib.sets.get(self.rib.table.fib(dest));
         let paths = self
             .rib
@@ -175,25 +186,30 @@ impl Engine {
             .filter(|(_, (_, path))| filter.received_from.is_none_or(|peer| path.peer == peer))
             .map(|(position, (_, path))| {
                 let best = best && position == 0;
-                self.path_view(&path, best, prefix.family(), &hops)
+                self.path_view(&path, best, prefix, &hops)
             })
             .collect();
-        RouteView { prefix, paths }
+        RouteView {
+            prefix,
+            paths,
+            exports: exports.unwrap_or_default(),
+        }
     }
 
-    fn path_view(&self, path: &Path, best: bool, family: Family, hops: &[FibNextHop]) -> PathView {
+    fn path_view(&self, path: &Path, best: bool, prefix: Prefix, hops: &[FibNextHop]) -> PathView {
         let unused = self.unused(path);
         let attrs = self.rib.attrs.get(path.imported.unwrap_or(path.received));
         let next_hop = attrs.next_hop.addr();
         let peer = self.peers.get(&path.peer);
         PathView {
             used: unused.is_none() && (best || hops.iter().any(|hop| hop.addr == next_hop)),
-            stale: peer.is_some_and(|peer| peer.generations(family).is_stale(path.generation)),
+            stale: peer.is_some_and(|peer| peer.generations(prefix.family()).is_stale(path.generation)),
             peer: path.peer,
             peer_name: peer.map(|peer| peer.routing.name.clone()),
             path_id: path.path_id,
             best,
             unused,
+            import: self.trace_import(path.peer, prefix, self.rib.attrs.get(path.received)),
             attrs: attrs.clone(),
         }
     }

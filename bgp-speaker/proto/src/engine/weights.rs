@@ -2,7 +2,7 @@
 //!
 //! As in the draft, unequal weights need a bandwidth on every path of the set; otherwise all weights are 1. A
 //! weight is the percentage of the sum, at least 1, divided by the greatest common divisor: 10 and 40 Gbit/s
-//! become 1 and 4.
+//! become 1 and 4. Rates that are all numbers up to 255, as policies set them (no link is that slow), are the weights.
 
 use std::net::IpAddr;
 
@@ -23,12 +23,21 @@ pub(super) fn assign_weights(hops: &mut Vec<(IpAddr, Option<f32>)>, out: &mut Ve
     });
     hops.dedup_by_key(|hop| hop.0);
     let rates: Option<f32> = hops.iter().map(|hop| hop.1).sum();
+    let are_weights = hops.iter().all(|(_, rate)| rate.is_some_and(is_weight));
     out.extend(hops.iter().map(|(addr, rate)| FibNextHop {
         addr: *addr,
-        weight: share(*rate, rates),
+        weight: match rate {
+            // In range and whole.
+            Some(rate) if are_weights => *rate as u8,
+            rate => share(*rate, rates),
+        },
     }));
     let divisor = out.iter().fold(0, |divisor, hop| gcd(divisor, hop.weight)).max(1);
     out.iter_mut().for_each(|hop| hop.weight /= divisor);
+}
+
+fn is_weight(rate: f32) -> bool {
+    (1.0..=255.0).contains(&rate) && rate.fract() == 0.0
 }
 
 /// Percentage of the sum, 1–100; 1 without a sum.
@@ -67,6 +76,7 @@ mod tests {
         assert_eq!(shares(&[Some(1.0), Some(1e9)]), [1, 100]);
         assert_eq!(shares(&[Some(3.4e38), Some(3.4e38)]), [1, 1]); // their sum is infinite
         assert_eq!(shares(&[Some(7.0)]), [1]);
+        assert_eq!(shares(&[Some(10.0), Some(20.0), Some(255.0)]), [2, 4, 51]); // as a policy says
     }
 
     #[test]

@@ -7,6 +7,16 @@
 //!
 //! A destination that appears and disappears while the member catches up was never sent to it and can be
 //! freed. So a member that does not read does not make the table grow.
+//!
+//! ```
+//! use bgp_proto::export::catch_up::CatchUp;
+//! use bgp_proto::rib::table::DestId;
+//!
+//! let mut slow_reader = CatchUp::from_now(); // it knows the whole Adj-RIB-Out
+//! slow_reader.mark(DestId(7), true);
+//! slow_reader.mark(DestId(7), true);
+//! assert_eq!(slow_reader.take_dirty(100), [(DestId(7), true)]); // sent once, with its latest state
+//! ```
 
 use ::bytes::{Bytes, BytesMut};
 

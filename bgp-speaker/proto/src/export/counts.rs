@@ -1,5 +1,18 @@
 //! Advertised prefixes per group, and how many of them each member is not sent because it is their source or
 //! next hop. Kept up to date with each change, so that a count needs no walk over the routes.
+//!
+//! ```
+//! use bgp_proto::export::adj_out::Excluded;
+//! use bgp_proto::export::counts::{Counts, Coverage};
+//! use bgp_proto::types::{Family, PeerId};
+//!
+//! let (source, other) = (PeerId(1), PeerId(2));
+//! let mut counts = Counts::default();
+//! let excluded = Excluded { source: Some(source), next_hop_of: None };
+//! counts.changed(Family::Ipv4, Coverage::Nothing, Coverage::AllBut(excluded));
+//! assert_eq!(counts.sent_to(source, Family::Ipv4), 0);
+//! assert_eq!(counts.sent_to(other, Family::Ipv4), 1);
+//! ```
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -18,10 +31,10 @@ fn slot(counts: &mut ByFamily, family: Family) -> &mut usize {
     }
 }
 
-/// Who is sent a prefix.
+/// The members that are sent a prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Coverage {
-    /// Nobody.
+    /// No member.
     Nothing,
     /// All members but these.
     AllBut(Excluded),

@@ -43,6 +43,10 @@ pub struct Group {
     packer: Packer,
     counts: Counts,
     export_cache: ExportCache,
+    /// Whether the policy matches prefixes.
+    looks_at_prefixes: bool,
+    /// Whether the policy matches the peer that a route was learned from.
+    looks_at_peers: bool,
 }
 
 /// Results for the path evaluated last, within a flush: neighbouring routes mostly share them.
@@ -59,6 +63,8 @@ impl Group {
     #[must_use]
     pub fn new(key: GroupKey) -> Self {
         Self {
+            looks_at_prefixes: key.policy.looks_at_prefixes(),
+            looks_at_peers: key.policy.looks_at_peers(),
             key,
             members: BTreeSet::new(),
             catching_up: BTreeMap::new(),
@@ -346,6 +352,9 @@ impl Group {
     }
 
     fn evaluate(&mut self, prefix: Prefix, best: Best, rib: &Rib) -> Option<Sent> {
+        if !rib.sources.replaced.is_empty() && rib.sources.is_replaced(&prefix) {
+            return None;
+        }
         let key = (best.attrs, best.source, prefix.family());
         if let Some((attrs, source, family, sent)) = self.export_cache.sent
             && (attrs, source, family) == key
@@ -354,7 +363,7 @@ impl Group {
         }
         let sent = self.evaluate_uncached(prefix, best, rib);
         // Originated routes differ by prefix, not by source.
-        if best.source != PeerId::LOCAL && !self.key.policy.looks_at_prefixes() {
+        if best.source != PeerId::LOCAL && !self.looks_at_prefixes {
             let (attrs, source, family) = key;
             self.export_cache.sent = Some((attrs, source, family, sent));
         }
@@ -370,6 +379,10 @@ impl Group {
             prefix,
             attrs: set,
             source: best.learned.source(),
+            from: self
+                .looks_at_peers
+                .then(|| rib.sources.neighbor(best.source, best.learned))
+                .flatten(),
         };
         let rules = self.key.policy.evaluate(route)?;
         let family = prefix.family();

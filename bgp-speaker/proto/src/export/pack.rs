@@ -3,6 +3,28 @@
 //! Prefixes with the same attributes and source are packed into as few messages as possible. Buckets are
 //! ordered by the members that are excluded, so that a member's part of the chunk consists of few contiguous
 //! slices.
+//!
+//! ```
+//! use bgp_proto::export::adj_out::Excluded;
+//! use bgp_proto::export::pack::Packer;
+//! use bgp_proto::types::{FamilySet, PathId, PeerId};
+//! use bgp_proto::wire::{EncodeContext, MAX_LEN, Nlri};
+//!
+//! let (source, other) = (PeerId(1), PeerId(2));
+//! let mut packer = Packer::default();
+//! let excluded = Excluded { source: Some(source), next_hop_of: None };
+//! let nlri = Nlri { path_id: PathId(0), prefix: "10.0.0.0/8".parse().unwrap() };
+//! packer.queue_for_all(nlri, None, excluded); // a withdrawal
+//! let context = EncodeContext {
+//!     four_octet_as: true,
+//!     add_path: FamilySet::EMPTY,
+//!     max_len: MAX_LEN,
+//!     internal: false,
+//! };
+//! let chunk = packer.encode(&context, |_, _, _| None);
+//! assert_eq!(chunk.data_for(source).count(), 0);
+//! assert_eq!(chunk.data_for(other).count(), 1);
+//! ```
 
 use std::ops::Range;
 

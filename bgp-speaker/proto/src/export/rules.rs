@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 use crate::peer::{PathRules, PeerKind, PeerRouting, PrivateAs, SessionFacts};
 use crate::policy::{ActionContext, NextHopAction, Policy, RuleSet, Source, named};
-use crate::rib::attrs::DEFAULT_LOCAL_PREF;
 use crate::types::{Asn, Community, Family, FamilySet, Prefix, RouterId, scope_of};
+use crate::wire::DEFAULT_LOCAL_PREF;
 use crate::wire::{AsPath, EncodeContext, MAX_LEN, MAX_LEN_EXTENDED, NextHop, PathAttrs};
 
 /// How the best path was learned.
@@ -199,7 +199,7 @@ impl GroupKey {
             Some(NextHopAction::Address(addr)) => Some(named(addr)),
             Some(NextHopAction::OwnAddress) => self.own_next_hop(family).map(|own| own.addr().into()),
             Some(NextHopAction::Unchanged) if !link_local => Some(self.unchanged_next_hop(attrs.next_hop)),
-            Some(NextHopAction::Unchanged) | None => None,
+            Some(NextHopAction::Unchanged | NextHopAction::PeerAddress) | None => None,
         };
         let next_hop = named.or_else(|| self.next_hop(family, attrs, learned));
         next_hop.filter(|next_hop| self.can_carry(family, *next_hop))
@@ -254,12 +254,13 @@ impl GroupKey {
     ) -> PathAttrs {
         let mut out = attrs.clone();
         match self.kind {
-            PeerKind::External => self.transform_external(&mut out, learned),
+            PeerKind::External => self.transform_external(&mut out, learned, matched),
             PeerKind::Internal | PeerKind::Client => self.transform_internal(&mut out, learned),
         }
         let context = ActionContext {
             local_asn: self.local_asn,
-            local_addr: None, // the next hop is set below
+            peer_addr: None, // the next hop is set below
+            others_prepended: self.kind == PeerKind::External && !self.is_transparent(learned),
         };
         self.policy.apply(matched, &mut out, context);
         if let Some(next_hop) = self.next_hop_after(matched, family, attrs, learned) {
@@ -275,11 +276,16 @@ impl GroupKey {
         out
     }
 
-    fn transform_external(&self, out: &mut PathAttrs, learned: Learned) {
+    /// RFC 7947 §2.2: a route server does not change the paths of others.
+    fn is_transparent(&self, learned: Learned) -> bool {
+        self.rules.route_server && !matches!(learned, Learned::Local(_))
+    }
+
+    fn transform_external(&self, out: &mut PathAttrs, learned: Learned, matched: RuleSet) {
         let local = matches!(learned, Learned::Local(_));
-        let transparent = self.rules.route_server && !local; // RFC 7947 §2.2
+        let transparent = self.is_transparent(learned);
         if !transparent {
-            out.as_path = self.external_as_path(&out.as_path);
+            out.as_path = self.external_as_path(&out.as_path, matched);
         }
         if !local && !transparent {
             out.med = None; // RFC 4271 §5.1.4
@@ -293,7 +299,7 @@ impl GroupKey {
         }
     }
 
-    fn external_as_path(&self, path: &AsPath) -> AsPath {
+    fn external_as_path(&self, path: &AsPath, matched: RuleSet) -> AsPath {
         // The peer's own number stays, so that it can detect a loop.
         let private = |asn: Asn| asn.is_private() && Some(asn) != self.member_asn;
         let mut path = match self.rules.private_as {
@@ -304,6 +310,8 @@ impl GroupKey {
         if let Some(member_asn) = self.member_asn.filter(|_| self.rules.as_override) {
             path = path.map(|asn| Some(if asn == member_asn { self.local_asn } else { asn }));
         }
+        // What a policy prepends follows our own number, which is to be the first one (RFC 4271 §6.3).
+        path = self.policy.prepend_others(matched, path);
         // RFC 7705 §3.2: the real number stays in the path unless it is replaced.
         if self.rules.local_as.is_some_and(|local_as| !local_as.replace_as) {
             path = path.prepend(self.own_asn, 1);

@@ -1,19 +1,32 @@
 //! Sources of paths: how each peer's routes were learned, and the originated prefixes.
+//!
+//! ```
+//! use bgp_proto::export::sources::Sources;
+//! use bgp_proto::types::PeerId;
+//!
+//! let (peer, addr) = (PeerId(1), "192.0.2.1".parse().unwrap());
+//! let mut sources = Sources::new(false);
+//! sources.set_address(peer, addr);
+//! assert_eq!(sources.peer_at(addr), Some(peer));
+//! sources.remove(peer);
+//! assert_eq!(sources.peer_at(addr), None);
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use super::rules::Learned;
 use crate::peer::PeerKind;
-use crate::policy::Source;
+use crate::policy::{Neighbor, Source};
 use crate::rib::attrs::{AttrId, AttrTable};
 use crate::rib::decision::{Candidate, Multipath, select};
 use crate::rib::nexthop::{NextHops, Reach};
 use crate::rib::table::{DestId, Path, Table};
-use crate::types::{PathId, PeerId, Prefix};
+use crate::types::{Asn, PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
 
 /// The best path of a destination, as groups export it.
@@ -27,17 +40,30 @@ pub struct Best {
     pub learned: Learned,
 }
 
+/// What policies can say of a peer besides its relation to us.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerName {
+    /// As configured.
+    pub name: Arc<str>,
+    /// The peer's AS number.
+    pub asn: Asn,
+}
+
 /// The sources of paths.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// How the routes of each peer were learned.
     pub peers: HashMap<PeerId, Learned, FxBuildHasher>,
+    /// Names and AS numbers of peers, for policies.
+    pub names: HashMap<PeerId, PeerName, FxBuildHasher>,
     /// Address of each peer in its latest session.
     addresses: HashMap<PeerId, IpAddr, FxBuildHasher>,
     /// Peers by address.
     by_address: HashMap<IpAddr, PeerId, FxBuildHasher>,
     /// Originated prefixes.
     pub local: BTreeMap<Prefix, Source>,
+    /// Originated aggregates that replace the routes inside them.
+    pub replaced: BTreeSet<Prefix>,
     /// Peers on this host: their routes whose next hop is one of our addresses lead to this host.
     pub on_this_host: BTreeSet<PeerId>,
     /// All next hops count as reachable.
@@ -57,6 +83,7 @@ impl Sources {
     /// Removes a peer that is no longer configured.
     pub fn remove(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
+        self.names.remove(&peer);
         self.remove_address(peer);
         self.on_this_host.remove(&peer);
     }
@@ -102,6 +129,27 @@ impl Sources {
         self.peers.get(&source).copied()
     }
 
+    /// Whether an aggregate of ours is sent in place of the prefix.
+    #[must_use]
+    pub fn is_replaced(&self, prefix: &Prefix) -> bool {
+        let mut aggregates = self.replaced.iter();
+        aggregates.any(|aggregate| aggregate != prefix && aggregate.contains(prefix))
+    }
+
+    /// The peer that a path was learned from, as policies see it.
+    #[must_use]
+    pub fn neighbor(&self, source: PeerId, learned: Learned) -> Option<Neighbor<'_>> {
+        let Learned::Peer(kind, _) = learned else {
+            return None;
+        };
+        let PeerName { name, asn } = self.names.get(&source)?;
+        Some(Neighbor {
+            name,
+            asn: *asn,
+            external: kind == PeerKind::External,
+        })
+    }
+
     /// The cost of a path's next hop; `None` if the path is not usable (RFC 4271 §9.1.2.1).
     #[must_use]
     pub fn metric(
@@ -117,7 +165,11 @@ impl Sources {
         match next_hops.reach(attrs.next_hop(imported)) {
             Some(Reach::Reachable { metric }) => Some(metric),
             Some(Reach::Own) if self.on_this_host.contains(&path.peer) => Some(0),
-            Some(Reach::Unreachable | Reach::Own) | None => None,
+            // A blackhole route needs no next hop.
+            Some(Reach::Unreachable | Reach::Own) | None => {
+                let extra = attrs.get(imported).extra.as_deref();
+                extra.is_some_and(|extra| extra.kernel.blackhole).then_some(0)
+            }
         }
     }
 

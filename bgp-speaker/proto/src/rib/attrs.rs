@@ -28,7 +28,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::nexthop::{NextHopId, NextHops};
 use crate::types::{Asn, Community, PeerId};
-use crate::wire::{Origin, PathAttrs};
+use crate::wire::{DEFAULT_LOCAL_PREF, Origin, PathAttrs};
 
 /// Identifies an interned attribute set.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -67,9 +67,6 @@ pub struct Rank {
     /// The neighbor AS; `None` for paths of our own AS.
     pub neighbor: Option<Asn>,
 }
-
-/// LOCAL_PREF of paths without the attribute.
-pub const DEFAULT_LOCAL_PREF: u32 = 100;
 
 impl Rank {
     fn of(attrs: &PathAttrs) -> Self {

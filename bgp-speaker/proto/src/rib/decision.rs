@@ -18,6 +18,45 @@
 //! Each step eliminates candidates from the whole set, as in the RFC's text. A pairwise comparison would make
 //! the result depend on the order of arrival where MEDs of several neighbors are involved (RFC 3345). The
 //! result depends on the set of candidates only.
+//!
+//! ```
+//! use bgp_proto::rib::attrs::AttrTable;
+//! use bgp_proto::rib::decision::{Candidate, Multipath, select};
+//! use bgp_proto::rib::nexthop::NextHops;
+//! use bgp_proto::rib::table::{Path, Table};
+//! use bgp_proto::types::{PathId, PeerId};
+//! use bgp_proto::wire::{NextHop, PathAttrs};
+//!
+//! let (mut table, mut attrs, mut next_hops) = (Table::default(), AttrTable::default(), NextHops::default());
+//! let dest = table.dest(&"10.0.0.0/8".parse().unwrap());
+//! let set = attrs.intern(PathAttrs::originated(NextHop::V4([192, 0, 2, 1].into())), &mut next_hops);
+//! let mut candidates: Vec<Candidate> = [2, 1]
+//!     .map(|router_id| {
+//!         let path = Path {
+//!             peer: PeerId(router_id),
+//!             path_id: PathId(0),
+//!             received: set,
+//!             imported: Ok(set),
+//!             generation: Default::default(),
+//!         };
+//!         table.insert(dest, path);
+//!         let (at, _) = table.path(dest, path.peer, path.path_id).unwrap();
+//!         Candidate {
+//!             at,
+//!             local: false,
+//!             rank: attrs.rank(set),
+//!             external: true,
+//!             metric: 0,
+//!             router_id,
+//!             clusters: 0,
+//!             peer_addr: None,
+//!             path_id: PathId(0),
+//!         }
+//!     })
+//!     .into();
+//! select(&mut candidates, Multipath { max_paths: 1, relax: false });
+//! assert_eq!(candidates[0].router_id, 1); // step 7: all else is equal
+//! ```
 
 use std::cmp::Reverse;
 use std::net::IpAddr;

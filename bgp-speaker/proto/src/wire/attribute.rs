@@ -10,6 +10,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{AsPath, Communities};
 use crate::types::{Asn, Community, ExtCommunity, LargeCommunity, RouterId, scope_of, without_scope};
 
+/// LOCAL_PREF of paths that carry none (RFC 4271 §9.1.1 leaves it to us).
+pub const DEFAULT_LOCAL_PREF: u32 = 100;
+
 /// ORIGIN (RFC 4271 §5.1.1), ordered by preference.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum Origin {
@@ -136,9 +139,33 @@ pub struct ExtraAttrs {
     pub unknown: Vec<UnknownAttr>,
     /// Known attributes that are Partial (RFC 4271 §5).
     pub partial: PartialSet,
-    /// An import policy asks for the route in the kernel, also outside of the configured prefixes. Never
-    /// sent.
+    /// Properties of the kernel route that import policies set. Never sent.
+    pub kernel: KernelRoute,
+}
+
+/// Properties of the kernel route of a prefix that import policies set.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct KernelRoute {
+    /// The route is installed also outside of the configured prefixes.
     pub install: bool,
+    /// Packets are dropped.
+    pub blackhole: bool,
+    /// Its metric; the configured one when `None`.
+    pub metric: Option<u32>,
+    /// Its table; the configured one when `None`.
+    pub table: Option<u32>,
+    /// Preferred source address; the node's when `None`.
+    pub source: Option<IpAddr>,
+    /// Share of the traffic beside other paths.
+    pub weight: Option<u8>,
+}
+
+impl KernelRoute {
+    /// Whether the route goes into the kernel wherever its prefix lies.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.install || self.blackhole
+    }
 }
 
 impl ExtraAttrs {

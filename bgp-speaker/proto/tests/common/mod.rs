@@ -67,6 +67,8 @@ pub(crate) struct World {
     pub(crate) epochs: BTreeMap<PeerId, u32>,
     pub(crate) received: BTreeMap<PeerId, ReceivedRoutes>,
     pub(crate) fib: BTreeMap<Prefix, Vec<IpAddr>>,
+    /// Prefixes whose packets are dropped.
+    pub(crate) blackholes: BTreeSet<Prefix>,
     pub(crate) watched: BTreeSet<IpAddr>,
     pub(crate) unreachable: BTreeSet<IpAddr>,
     pub(crate) failed: Vec<(PeerId, Notification)>,
@@ -231,6 +233,7 @@ impl World {
             epochs: BTreeMap::new(),
             received: BTreeMap::new(),
             fib: BTreeMap::new(),
+            blackholes: BTreeSet::new(),
             watched: BTreeSet::new(),
             unreachable: BTreeSet::new(),
             failed: Vec::new(),
@@ -335,7 +338,12 @@ impl World {
             Output::Fib { changes, .. } => {
                 self.fib_batches += 1;
                 for change in changes {
-                    if change.next_hops.is_empty() {
+                    if change.route.blackhole {
+                        assert!(change.next_hops.is_empty() && change.route.is_wanted());
+                        self.blackholes.insert(change.prefix);
+                    } else if self.blackholes.remove(&change.prefix) && change.next_hops.is_empty() {
+                        continue;
+                    } else if change.next_hops.is_empty() {
                         assert!(
                             self.fib.remove(&change.prefix).is_some(),
                             "{} was not there",

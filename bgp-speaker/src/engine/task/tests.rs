@@ -166,7 +166,7 @@ async fn retained_routes_expire_under_a_steady_stream_of_messages() {
         let changes = vec![bgp_proto::engine::FibChange {
             prefix,
             next_hops: Arc::from([]),
-            install: true,
+            route: bgp_proto::engine::KernelRoute::default(),
         }];
         task.datapath.send(DatapathEvent::Routes { changes, more: false });
     }

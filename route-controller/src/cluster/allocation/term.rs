@@ -64,7 +64,9 @@ pub(super) struct Term {
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
     /// When to decide next; none: nothing changed.
     decide_at: Option<Instant>,
-    queued: BTreeMap<Key, BTreeSet<Problem>>,
+    /// How long the last decision took.
+    cost: Duration,
+    reported: BTreeMap<Key, BTreeSet<Problem>>,
     events: Events,
     reports: Arc<Reports>,
 }
@@ -100,7 +102,8 @@ impl Term {
             namespaces: Namespaces::default(),
             writes: FuturesUnordered::new(),
             decide_at: None,
-            queued: BTreeMap::new(),
+            cost: Duration::ZERO,
+            reported: BTreeMap::new(),
             reports,
         }
     }
@@ -222,32 +225,37 @@ impl Term {
     }
 
     fn decide_soon(&mut self, pause: Duration) {
-        let at = Instant::now() + pause;
+        // Where decisions take long they are rare.
+        let at = Instant::now() + pause.max(self.cost * 5);
         self.decide_at = Some(self.decide_at.map_or(at, |due| due.min(at)));
     }
 
     fn decide(&mut self, allocation: &Allocation) {
         self.decide_at = None;
-        // A former holder writes nothing: so long after its last renewal nobody else has the Lease.
-        let may_write = self.renewed.elapsed() < WRITES_UNTIL;
-        let room = if may_write {
-            QUEUE_LENGTH.saturating_sub(self.writes.len())
-        } else {
-            0
-        };
         if !self.namespaces.is_complete {
             return;
         }
-        if !may_write {
-            self.decide_soon(AGAIN);
+        let start = Instant::now();
+        let plan = self.ledger.decide(&allocation.settings, &self.namespaces.labels);
+        self.cost = start.elapsed();
+        if let Some(plan) = plan {
+            self.send();
+            self.tell(&plan);
+            self.report(plan);
         }
-        let decided = self
-            .ledger
-            .decide(&allocation.settings, &self.namespaces.labels, room);
-        let Some((plan, writes)) = decided else {
+    }
+
+    /// Sends what was decided, as far as there is room.
+    fn send(&mut self) {
+        // A former holder writes nothing: so long after its last renewal nobody else has the Lease.
+        if self.renewed.elapsed() >= WRITES_UNTIL {
+            self.decide_soon(AGAIN);
             return;
-        };
-        for write in writes {
+        }
+        for write in self
+            .ledger
+            .next_writes(QUEUE_LENGTH.saturating_sub(self.writes.len()))
+        {
             if let Some(object) = self.objects.get(&write.key) {
                 let body = object::patch(object, &write.version, &write.what, &self.holder);
                 let request = request(&write.key, &self.holder, &body);
@@ -255,8 +263,6 @@ impl Term {
                     .push(send(self.client.clone(), write, request).boxed());
             }
         }
-        self.tell(&plan);
-        self.report(plan);
     }
 
     fn settle(&mut self, (write, outcome): Written) {
@@ -278,14 +284,14 @@ impl Term {
                 self.reports.failed(&error);
                 self.decide_soon(AGAIN);
             }
-            _ => self.decide_soon(GATHER),
+            _ => self.send(),
         }
     }
 
     /// An Event for each reason that is new.
     fn tell(&mut self, plan: &Plan) {
         let now = std::time::Instant::now();
-        let (mut queued, mut is_late) = (std::mem::take(&mut self.queued), false);
+        let (mut queued, mut is_late) = (std::mem::take(&mut self.reported), false);
         queued.retain(|key, _| plan.services.contains_key(key));
         for (key, decision) in &plan.services {
             let known = queued.entry(key.clone()).or_default();
@@ -318,7 +324,7 @@ impl Term {
             }
         }
         queued.retain(|_, problems| !problems.is_empty());
-        self.queued = queued;
+        self.reported = queued;
         if is_late {
             self.decide_soon(TELL_AGAIN);
         }

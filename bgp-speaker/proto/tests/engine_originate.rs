@@ -1,0 +1,174 @@
+//! Routes of our own that follow from others: conditions, aggregates, suppression.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use bgp_proto::engine::{Aggregate, Input, OriginateRule, Originated, PeerKind, PeerRouting, When};
+use bgp_proto::policy::{Matcher, Policy, Rule, Source, Verdict};
+use bgp_proto::types::{Community, PeerId};
+use common::*;
+
+const A: PeerId = PeerId(1);
+const B: PeerId = PeerId(2);
+
+fn rule(text: &str) -> OriginateRule {
+    OriginateRule {
+        prefix: prefix(text),
+        source: Source::Static,
+        aggregate: None,
+        when: None,
+        communities: vec![Community(7)],
+    }
+}
+
+fn when(present: bool, text: &str) -> Option<When> {
+    Some(When {
+        prefix: prefix(text),
+        present,
+    })
+}
+
+fn world(rules: Vec<OriginateRule>) -> World {
+    let mut world = World::new(config());
+    world.add(A, PeerKind::External);
+    world.add(B, PeerKind::External);
+    world.handle(Input::OriginateByRules(rules));
+    world.pump();
+    world
+}
+
+fn tell(world: &mut World, text: &str, is_there: bool) {
+    let batch = if is_there {
+        announce(attrs_from(A, PeerKind::External), &[prefix(text)])
+    } else {
+        withdraw(&[prefix(text)])
+    };
+    world.handle(Input::Routes(world.session(A), batch));
+    world.pump();
+}
+
+fn known(world: &World) -> Vec<String> {
+    world.received[&B]
+        .routes
+        .keys()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn a_static_route_with_its_communities_and_source() {
+    let mut world = world(vec![rule("203.0.113.50/32")]);
+    assert_eq!(known(&world), ["203.0.113.50/32"]);
+    let route = &world.received[&B].routes[&prefix("203.0.113.50/32")];
+    assert_eq!(&route.communities[..], [Community(7)]);
+    let only = |source| {
+        let export = Policy {
+            rules: vec![Rule {
+                matcher: Matcher {
+                    sources: vec![source],
+                    ..Matcher::default()
+                },
+                verdict: Some(Verdict::Accept),
+                ..Rule::default()
+            }],
+            ..Policy::reject_all()
+        };
+        PeerRouting {
+            export: export.into(),
+            ..routing(B, PeerKind::External)
+        }
+    };
+    world.handle(Input::Configure(B, only(Source::PodBlock).into()));
+    world.pump();
+    assert_eq!(known(&world), [""; 0]);
+    world.handle(Input::Configure(B, only(Source::Static).into()));
+    world.pump();
+    assert_eq!(known(&world), ["203.0.113.50/32"]);
+    // What is originated without conditions goes before.
+    world.handle(Input::Originate(vec![Originated {
+        prefix: prefix("203.0.113.50/32"),
+        source: Source::PodBlock,
+        communities: vec![],
+    }]));
+    world.pump();
+    assert_eq!(known(&world), [""; 0]);
+    world.handle(Input::Originate(vec![]));
+    world.handle(Input::OriginateByRules(vec![rule("203.0.113.51/32")]));
+    world.pump();
+    assert_eq!(known(&world), ["203.0.113.51/32"]);
+}
+
+#[test]
+fn conditions_follow_the_table() {
+    let mut world = world(vec![
+        OriginateRule {
+            when: when(true, "198.51.100.0/24"),
+            ..rule("0.0.0.0/0")
+        },
+        OriginateRule {
+            when: when(false, "198.51.100.0/24"),
+            ..rule("203.0.113.0/24")
+        },
+    ]);
+    assert_eq!(known(&world), ["203.0.113.0/24"]);
+    for _ in 0..2 {
+        tell(&mut world, "198.51.100.0/24", true);
+        assert_eq!(known(&world), ["0.0.0.0/0", "198.51.100.0/24"]);
+        // A part of it is another prefix.
+        tell(&mut world, "198.51.100.0/25", true);
+        tell(&mut world, "198.51.100.0/24", false);
+        tell(&mut world, "198.51.100.0/25", false);
+        assert_eq!(known(&world), ["203.0.113.0/24"]);
+    }
+    // One that cannot be used is not there; one that was there before the rules counts.
+    tell(&mut world, "198.51.100.0/24", true);
+    world.set_reach(address(A).into(), false);
+    world.pump();
+    assert_eq!(known(&world), ["203.0.113.0/24"]);
+    world.set_reach(address(A).into(), true);
+    world.handle(Input::OriginateByRules(vec![OriginateRule {
+        when: when(true, "198.51.100.0/24"),
+        ..rule("192.0.2.128/25")
+    }]));
+    world.pump();
+    assert_eq!(known(&world), ["192.0.2.128/25", "198.51.100.0/24"]);
+    world.down(A);
+    world.pump();
+    assert_eq!(known(&world), [""; 0]);
+}
+
+#[test]
+fn an_aggregate_stands_for_what_is_inside() {
+    let aggregate = |aggregate| OriginateRule {
+        aggregate: Some(aggregate),
+        ..rule("10.8.0.0/16")
+    };
+    let mut world = world(vec![aggregate(Aggregate::InPlace)]);
+    assert_eq!(known(&world), [""; 0], "nothing is inside");
+    tell(&mut world, "10.9.0.0/24", true);
+    tell(&mut world, "10.8.1.0/24", true);
+    tell(&mut world, "10.8.2.0/24", true);
+    assert_eq!(known(&world), ["10.8.0.0/16", "10.9.0.0/24"]);
+    tell(&mut world, "10.8.1.0/24", false);
+    assert_eq!(known(&world), ["10.8.0.0/16", "10.9.0.0/24"]);
+    world.handle(Input::OriginateByRules(vec![aggregate(Aggregate::Beside)]));
+    world.pump();
+    assert_eq!(known(&world), ["10.8.0.0/16", "10.8.2.0/24", "10.9.0.0/24"]);
+    world.handle(Input::OriginateByRules(vec![aggregate(Aggregate::InPlace)]));
+    world.pump();
+    tell(&mut world, "10.8.2.0/24", false);
+    assert_eq!(known(&world), ["10.9.0.0/24"]);
+    // The same prefix from a peer is not inside itself.
+    tell(&mut world, "10.8.0.0/16", true);
+    assert_eq!(known(&world), ["10.8.0.0/16", "10.9.0.0/24"]);
+    assert_eq!(
+        &world.received[&B].routes[&prefix("10.8.0.0/16")].communities[..],
+        []
+    );
+}

@@ -1,0 +1,190 @@
+//! `podroute policy test`: what a peer's policy makes of routes, rule by rule, without an agent.
+
+mod cases;
+mod report;
+mod route;
+
+use std::path::{Path, PathBuf};
+
+use bgp_proto::engine::{Trial, TrialSession, neighbor, try_export, try_import};
+use bgp_proto::export::rules::Learned;
+use bgp_proto::policy::{Neighbor, Route, Source};
+use bgp_proto::types::RouterId;
+use bgp_proto::wire::PathAttrs;
+use podroute_config::{Config, Peer};
+
+use crate::agent;
+use route::TestRoute;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Try routes on a policy: which rule matched, what changed, and what came of it.
+    Test(Question),
+}
+
+/// What is asked.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Question {
+    /// The configuration.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The peer whose policy is tried.
+    #[arg(long, value_name = "PEER", required_unless_present = "cases")]
+    peer: Option<String>,
+    /// Routes that come from the peer.
+    #[arg(long, conflicts_with_all = ["export", "cases"], required_unless_present_any = ["export", "cases"])]
+    import: bool,
+    /// Routes that go to the peer.
+    #[arg(long, conflicts_with = "cases")]
+    export: bool,
+    /// A file of cases with the outcomes that are expected; the exit code says whether all are met.
+    #[arg(long, value_name = "FILE", conflicts_with = "routes")]
+    cases: Option<PathBuf>,
+    /// Check as the node of this name would.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// A prefix, and what the route has: '10.1.0.0/16 asPath=65001,65009 communities=64512:1,no-export med=10'. Also
+    /// largeCommunities, extCommunities, localPreference, origin, nextHop; in exports source=podBlock or from=PEER.
+    #[arg(value_name = "ROUTE", required_unless_present = "cases")]
+    routes: Vec<String>,
+}
+
+/// Which way a route goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Direction {
+    Import,
+    Export,
+}
+
+pub(super) fn run(command: &PolicyCommand) -> Result<(), String> {
+    let PolicyCommand::Test(question) = command;
+    let config = load(&question.file, question.node.as_deref())?;
+    if let Some(cases) = &question.cases {
+        return cases::run(&config, cases);
+    }
+    let direction = if question.export {
+        Direction::Export
+    } else {
+        Direction::Import
+    };
+    let name = question.peer.as_deref().unwrap_or_default();
+    for (index, text) in question.routes.iter().enumerate() {
+        let route: TestRoute = text.parse()?;
+        if index > 0 {
+            println!();
+        }
+        print!("{}", tried(&config, name, direction, &route, report::text)?);
+    }
+    Ok(())
+}
+
+fn load(file: &Path, node: Option<&str>) -> Result<Config, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let facts = agent::facts_for(agent::own_facts(None), &text);
+    let loaded = match node {
+        Some(name) => podroute_config::load_as(&text, &facts, name),
+        None => podroute_config::load_for(&text, &facts),
+    };
+    loaded.map_err(|errors| errors.in_file(&file.display().to_string()))
+}
+
+/// Tries a route, and gives what this makes of the outcome.
+fn tried<T>(
+    config: &Config,
+    peer: &str,
+    direction: Direction,
+    route: &TestRoute,
+    then: impl FnOnce(&Tried<'_>) -> T,
+) -> Result<T, String> {
+    let peer = find(config, peer)?;
+    let attrs = route.attrs(peer, direction)?;
+    let trial = match direction {
+        Direction::Import => try_import(&peer.routing, peer.remote.address(), route.prefix, &attrs),
+        Direction::Export => {
+            let (source, learned, from) = origin(config, route)?;
+            let asked = Route {
+                prefix: route.prefix,
+                attrs: &attrs,
+                source,
+                from,
+            };
+            try_export(&peer.routing, session(config), asked, learned)
+        }
+    };
+    Ok(then(&Tried {
+        peer,
+        direction,
+        route,
+        attrs: &attrs,
+        trial: &trial,
+    }))
+}
+
+/// A route that was tried.
+struct Tried<'a> {
+    peer: &'a Peer,
+    direction: Direction,
+    route: &'a TestRoute,
+    /// Before.
+    attrs: &'a PathAttrs,
+    trial: &'a Trial<'a>,
+}
+
+impl Tried<'_> {
+    fn policy(&self) -> &bgp_proto::policy::Policy {
+        match self.direction {
+            Direction::Import => &self.peer.routing.import,
+            Direction::Export => &self.peer.routing.export,
+        }
+    }
+}
+
+fn find<'a>(config: &'a Config, name: &str) -> Result<&'a Peer, String> {
+    config.peers.iter().find(|peer| peer.name == name).ok_or_else(|| {
+        if let Some(skipped) = config.skipped.iter().find(|skipped| skipped.name == name) {
+            return format!(
+                "peer '{name}' is not for this node: {}; use --node",
+                skipped.reason
+            );
+        }
+        let names: Vec<&str> = config.peers.iter().map(|peer| peer.name.as_str()).collect();
+        format!("no peer is named '{name}'; there are: {}", names.join(", "))
+    })
+}
+
+/// Where a route that is sent comes from.
+fn origin<'a>(
+    config: &'a Config,
+    route: &TestRoute,
+) -> Result<(Source, Learned, Option<Neighbor<'a>>), String> {
+    let Some(name) = &route.from else {
+        let source = route.source.unwrap_or(Source::PodBlock);
+        return Ok((source, Learned::Local(source), None));
+    };
+    let from = &find(config, name)?.routing;
+    let learned = Learned::Peer(
+        from.kind,
+        RouterId::from_ipv4([192, 0, 2, 1].into()).ok_or("no identifier")?,
+    );
+    Ok((Source::Peer, learned, Some(neighbor(from))))
+}
+
+/// Addresses of documentation where the file names none (RFC 5737, RFC 3849).
+fn session(config: &Config) -> TrialSession {
+    let addresses = config.node.addresses.fixed().unwrap_or_default();
+    let v4 = addresses.iter().find_map(|addr| match addr {
+        std::net::IpAddr::V4(addr) => Some(*addr),
+        std::net::IpAddr::V6(_) => None,
+    });
+    let v6 = addresses.iter().find_map(|addr| match addr {
+        std::net::IpAddr::V6(addr) => Some(*addr),
+        std::net::IpAddr::V4(_) => None,
+    });
+    TrialSession {
+        own_asn: config.node.asn,
+        cluster_id: config.cluster.cluster_id.unwrap_or(1),
+        local_v4: v4.unwrap_or([192, 0, 2, 1].into()),
+        local_v6: v6.unwrap_or(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    }
+}
