@@ -1,12 +1,28 @@
-//! What the operator said: the YAML of podroute, read with every error at once, as a typed model.
+//! The YAML configuration of podroute: read into a typed model, with all errors at once.
 //!
-//! [`load`] goes through four rooms. `yaml` turns text into a tree that knows the line and column of
-//! everything; it is the only file that knows the YAML crate. `schema` says which fields there are and
-//! reads each into its type (`decode` walks, `value` reads scalars). `validate` checks what no field
-//! can know alone and yields the [`Config`]. `explain` puts a [`Config`] in words.
+//! [`load`] has three stages. `yaml` parses text into a tree with line and column of every value; only this module uses
+//! the YAML crate. `schema` defines the fields and reads each into its type (`decode` walks the tree, `value` parses
+//! scalars). `validate` checks what depends on several fields, and returns the [`Config`]. `explain` describes a [`Config`].
 //!
-//! Nothing here does IO: no file, clock, socket or kernel. `auto` stays `auto` until the agent, who can
-//! look, resolves it. Unknown fields are errors; a field that is accepted has an effect in the agent.
+//! Nothing here does IO: no file, clock, socket or kernel. `auto` stays `auto` until the agent resolves it. Unknown fields
+//! are errors; every accepted field has an effect. Nothing here panics on any input.
+//!
+//! ```
+//! let yaml = "
+//! apiVersion: podroute/v1
+//! cluster: {asn: 64512, podCIDRs: [10.244.0.0/16]}
+//! node: {name: node-1, blocks: [10.244.1.0/24]}
+//! peers:
+//! - {name: tor-a, address: 192.0.2.1, asn: 65001, import: all, export: all}
+//! policies: {all: accept}
+//! ";
+//! let config = podroute_config::load(yaml).unwrap();
+//! assert_eq!(config.peers[0].remote_asn.0, 65001);
+//!
+//! let errors = podroute_config::load(&yaml.replace("65001", "0")).unwrap_err();
+//! assert_eq!(errors.problems()[0].path, "peers[0].asn");
+//! assert_eq!(errors.problems()[0].line, 6);
+//! ```
 #![forbid(unsafe_code)]
 
 mod annotations;
@@ -31,8 +47,8 @@ pub use schema::{SECTIONS, Section};
 /// Reads and checks a configuration.
 ///
 /// # Errors
-/// All that is wrong with it, in the order of the text, each with path, line, column and remedy. Only a
-/// syntax error stands alone: nothing behind it can be read.
+/// All errors in the order of the text, each with path, line, column and remedy. A syntax error is reported alone, because
+/// nothing after it can be read.
 pub fn load(text: &str) -> Result<Config, Errors> {
     load_for(text, &NodeFacts::default())
 }
@@ -50,7 +66,7 @@ pub fn load_as(text: &str, facts: &NodeFacts, name: &str) -> Result<Config, Erro
     load_for(text, &facts)
 }
 
-/// Like [`load`], with what is known of the node without the file; what the file says wins. An annotation of the node that
+/// Like [`load`], with facts about the node; the file takes precedence over facts. An annotation of the node that
 /// cannot be used is rejected alone ([`Config::rejected`]).
 ///
 /// # Errors
@@ -63,7 +79,7 @@ pub fn load_for(text: &str, facts: &NodeFacts) -> Result<Config, Errors> {
     if !facts.cluster.as_ref().is_some_and(annotates) {
         return Err(errors);
     }
-    // Which ones stand in the way?
+    // Find the annotations that cause the errors.
     let only = |asn: bool, peers: bool| {
         let mut facts = facts.clone();
         for fact in facts
@@ -87,7 +103,7 @@ pub fn load_for(text: &str, facts: &NodeFacts) -> Result<Config, Errors> {
     });
     config = match (asn, peers) {
         (Ok(config), Err(_)) | (Err(_), Ok(config)) => config,
-        // Each is good by itself, and both together are not.
+        // Each is valid alone, but not both together.
         (Ok(mut config), Ok(_)) => {
             config.rejected.push(Rejected {
                 subject: format!("annotation {PEERS_ANNOTATION}"),

@@ -1,7 +1,7 @@
 //! The model: a checked configuration in the types of the speaker, defaults filled in.
 //!
-//! What only the running node can know stays open (`Auto`) for the agent to resolve. Only peers that
-//! this node shall have are in [`Config::peers`]; the others are in [`Config::skipped`] with the reason.
+//! Values that only the running node can determine stay [`Auto`] until the agent resolves them. [`Config::peers`] contains the
+//! peers of this node; the others are in [`Config::skipped`] with the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -17,10 +17,10 @@ use bgp_proto::wire::{AddPathDirection, Capability, LongLivedFamily};
 pub use crate::facts::*;
 use crate::problem::Problem;
 
-/// `auto` in the file: the agent finds out. Or the operator's value.
+/// `auto` in the file, which the agent resolves, or the operator's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Auto<T> {
-    /// The agent finds out.
+    /// The agent determines it.
     #[default]
     Auto,
     /// As configured.
@@ -46,31 +46,31 @@ pub struct Config {
     pub mesh: Mesh,
     /// Addresses of Services that this node announces.
     pub services: Services,
-    /// Routes of `originate` but for those of the kernel.
+    /// Routes of `originate`, without those of the kernel.
     pub originate: Vec<OriginateRule>,
     /// Which of the kernel's routes are originated.
     pub kernel_routes: Vec<KernelRoutes>,
-    /// What has to be asked of Kubernetes.
+    /// The kinds of objects to watch in Kubernetes.
     pub from_kubernetes: FromKubernetes,
-    /// What Kubernetes says and this node does not take; everything else applies.
+    /// Rejected facts of Kubernetes; all others apply.
     pub rejected: Vec<Rejected>,
     /// Fields that differ from what runs, and take effect at the agent's next start.
     pub deferred: Vec<&'static str>,
-    /// Why the node cannot be ready with what Kubernetes says.
+    /// Why the node cannot be ready with the facts of Kubernetes.
     pub unready: Vec<String>,
     /// Enforcement of network policies.
     pub network_policy: NetworkPolicy,
     /// The network that the container runtime is given.
     pub cni: Cni,
-    /// BMP stations that hear of every peer and route.
+    /// BMP stations.
     pub bmp: Vec<BmpStation>,
     /// Next hops that BFD watches beside the peers.
     pub next_hops: Vec<WatchedNextHop>,
     /// Where metrics are served; none: nowhere.
     pub metrics: Vec<SocketAddr>,
-    /// What the end of the agent means to peers.
+    /// What happens to sessions when the agent ends.
     pub shutdown: OnShutdown,
-    /// What is allowed but probably not meant.
+    /// Values that are valid but probably not intended.
     pub warnings: Vec<Problem>,
 }
 
@@ -79,18 +79,18 @@ pub struct Config {
 pub struct BmpStation {
     /// Where it listens.
     pub station: SocketAddr,
-    /// It hears routes as peers sent them.
+    /// It receives routes before import policies.
     pub pre_policy: bool,
-    /// It hears routes as import policies left them.
+    /// It receives routes after import policies.
     pub post_policy: bool,
     /// Between statistics reports; zero: none.
     pub statistics: Duration,
 }
 
-/// What the end of the agent means to its peers.
+/// What happens to sessions when the agent ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnShutdown {
-    /// Connections close without a word: peers that agreed to graceful restart keep our routes.
+    /// Connections close without a NOTIFICATION: peers that negotiated graceful restart keep our routes.
     #[default]
     Preserve,
     /// Cease/Administrative Shutdown: peers drop our routes at once (RFC 4486).
@@ -302,7 +302,7 @@ pub enum Remote {
     Range {
         /// Of their addresses.
         prefix: Prefix,
-        /// So many at a time.
+        /// Most peers at the same time.
         limit: u32,
     },
 }
@@ -343,7 +343,7 @@ pub struct Bfd {
     pub strict: bool,
     /// Packets are authenticated.
     pub auth: Option<BfdAuth>,
-    /// A path that is lost again and again is held back.
+    /// Suppresses a path that fails repeatedly.
     pub dampening: Option<BfdDampening>,
 }
 
@@ -373,14 +373,14 @@ pub enum BfdAuthKind {
     MeticulousKeyedSha1,
 }
 
-/// When a path is held back.
+/// When a path is suppressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BfdDampening {
-    /// So many losses within a short time hold it.
+    /// Number of losses within a short time that suppresses a path.
     pub losses: u8,
     /// The count of losses halves in this time.
     pub half_life: Duration,
-    /// It is held no longer than this after the last loss.
+    /// Longest suppression after the last loss.
     pub longest: Duration,
 }
 
@@ -447,12 +447,12 @@ pub struct Timers {
     pub connect_retry: Duration,
 }
 
-/// A peer in the file that this node shall not have.
+/// A peer in the file that is not for this node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Skipped {
     /// Its name.
     pub name: String,
-    /// Why, in words.
+    /// The reason.
     pub reason: String,
 }
 

@@ -1,6 +1,6 @@
-//! What is wrong with a configuration: where, what, and what to do about it.
+//! Errors and warnings of a configuration: place, cause and remedy.
 //!
-//! A [`Problem`] reads like a line of a good compiler:
+//! A [`Problem`] is formatted like a compiler's message:
 //! `podroute.yaml:12:9: peers[0].timers.hold: '2s' is not allowed: …; use 9s …`. Text from the file is
 //! escaped and cut before it is quoted, so that a hostile file cannot write to the terminal.
 
@@ -9,14 +9,14 @@ use std::fmt;
 
 use crate::model::Rejected;
 
-/// A place in the text: line and column, both from 1, the column counted in characters.
+/// A position in the text: line and column from 1, the column in characters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Mark {
     pub(crate) line: usize,
     pub(crate) column: usize,
 }
 
-/// Where a value stands: its path in the document and its place in the text.
+/// The place of a value: its path in the document and its position in the text.
 #[derive(Clone, Debug)]
 pub(crate) struct Spot {
     pub(crate) path: String,
@@ -64,7 +64,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong with a configuration, in the order of the text; never empty.
+/// All errors of a configuration, in the order of the text; never empty.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub struct Errors(Vec<Problem>);
 
@@ -95,7 +95,7 @@ impl fmt::Display for Errors {
     }
 }
 
-/// Where errors and warnings are gathered while a document is read.
+/// Collects errors and warnings while a document is read.
 #[derive(Default, Debug)]
 pub(crate) struct Sink {
     errors: RefCell<Vec<Problem>>,
@@ -129,7 +129,7 @@ impl Sink {
         self.warnings.borrow_mut().push(problem);
     }
 
-    /// Something that Kubernetes says is not taken; the rest is.
+    /// Rejects one fact of Kubernetes; the others stay in use.
     pub(crate) fn reject(&self, subject: impl Into<String>, reason: impl Into<String>) {
         let clean = |text: String| text.chars().flat_map(visible).collect();
         self.rejected.borrow_mut().push(Rejected {
@@ -138,7 +138,7 @@ impl Sink {
         });
     }
 
-    /// The node cannot be ready with what Kubernetes says.
+    /// Records why the node cannot be ready with the facts of Kubernetes.
     pub(crate) fn unready(&self, why: impl Into<String>) {
         self.unready.borrow_mut().push(why.into());
     }
@@ -173,8 +173,7 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("'{short}'")
 }
 
-/// Whether a terminal would not show the character as it is. Bidirectional marks count: they can make a
-/// line show other than it is.
+/// Whether a terminal would not show the character itself. Bidirectional marks are included: they can reorder a line.
 pub(crate) fn is_hidden(c: char) -> bool {
     let mark =
         matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');

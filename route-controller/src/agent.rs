@@ -14,10 +14,10 @@
 mod bfd;
 mod changes;
 mod cluster;
+mod commands;
 mod diff;
 mod host;
 mod mesh_transition;
-mod orders;
 mod originate;
 mod peers;
 mod plugins;
@@ -49,11 +49,11 @@ use crate::drain::Drain;
 use crate::fib::task::{Blocks, FibTask, ROOM, ToFib};
 use crate::fib::{FibConfig, Mirror, Resilience, netlink};
 use crate::host::{Host, Wish};
-use crate::kept::Kept;
 use crate::list_files::ListFiles;
 use crate::metrics::Health;
 use crate::mounted::Mounted;
 use crate::network_policy::NetworkPolicies;
+use crate::pod_guard::PodGuard;
 use crate::secrets::Secrets;
 use crate::server::ToAgent;
 use crate::{clock, service_manager, sysctl};
@@ -186,7 +186,7 @@ struct Node {
     /// Kernel settings that are not as they should be, as last reported.
     troubles: Vec<sysctl::Trouble>,
     /// What the plugin made; none where nobody can keep it.
-    kept: Option<Kept>,
+    pod_guard: Option<PodGuard>,
     /// Where the file wants to listen and the agent does not.
     not_listening: Option<podroute_config::Rejected>,
     /// Why node.json is not as it should be.
@@ -349,7 +349,7 @@ pub(crate) async fn run(
             look_at: None,
             next_router_id: std::cell::Cell::default(),
             troubles: Vec::new(),
-            kept: None,
+            pod_guard: None,
             not_listening: None,
             no_node_file: None,
         },

@@ -106,13 +106,15 @@ impl Drain {
             (true, true) => 2,
         }
     }
+}
 
-    pub(crate) fn words(&self) -> &'static str {
-        match (self.on, self.withdraw) {
+impl std::fmt::Display for Drain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match (self.on, self.withdraw) {
             (false, _) => "not drained: routes are as configured",
             (true, false) => "drained: peers are asked to prefer other paths (GRACEFUL_SHUTDOWN)",
             (true, true) => "drained, and this node's routes are withdrawn: safe to stop",
-        }
+        })
     }
 }
 

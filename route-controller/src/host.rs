@@ -41,7 +41,7 @@ pub(crate) struct Wish {
     /// Peers' addresses, in the file's order.
     peers: Vec<IpAddr>,
     /// The identifier of an earlier start, or the current one.
-    kept: Option<RouterId>,
+    kept_router_id: Option<RouterId>,
 }
 
 impl Wish {
@@ -57,7 +57,7 @@ impl Wish {
                 .iter()
                 .filter_map(|peer| peer.remote.address())
                 .collect(),
-            kept,
+            kept_router_id: kept,
         }
     }
 
@@ -130,12 +130,12 @@ impl Wish {
                 IpAddr::V4(addr) => RouterId::from_ipv4(addr),
                 IpAddr::V6(_) => None,
             });
-            v4.or(self.kept)
+            v4.or(self.kept_router_id)
         };
         match self.router_id {
             RouterIdChoice::Fixed(id) => return Some(id),
             RouterIdChoice::Cidr(cidr) => in_cidr(cidr),
-            RouterIdChoice::Auto => self.kept,
+            RouterIdChoice::Auto => self.kept_router_id,
         }
         .or_else(|| derived_id(addresses))
     }

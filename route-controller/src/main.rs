@@ -5,7 +5,6 @@
 //! desired states; see ARCHITECTURE.md.
 
 mod agent;
-mod answers;
 mod attributes;
 mod bfd_watch;
 mod cli;
@@ -13,14 +12,13 @@ mod clock;
 mod cluster;
 mod cni_list;
 mod count;
+mod diagnostics;
 mod drain;
 mod dump;
 mod exposition;
 mod fib;
 mod heap;
-mod hints;
 mod host;
-mod kept;
 mod list_files;
 mod log;
 mod metrics;
@@ -28,6 +26,7 @@ mod mounted;
 mod network_policy;
 mod node_file;
 mod pipe;
+mod pod_guard;
 mod secrets;
 mod server;
 mod service_manager;
@@ -35,6 +34,7 @@ mod status;
 mod sysctl;
 #[cfg(test)]
 mod testing;
+mod views;
 mod whole_file;
 
 use std::process::ExitCode;

@@ -14,13 +14,13 @@ use tokio::net::UnixListener;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::answers;
 use crate::count::count;
 use crate::dump::{self, PAGE};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
 use crate::network_policy::NetworkPolicies;
 use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request, ServicesStatus};
+use crate::views;
 
 /// A question is at most so long: a configuration (1 MiB) as JSON.
 const QUESTION: u64 = 4 << 20;
@@ -152,18 +152,18 @@ impl Server {
         match request {
             Request::Peers => {
                 let peers = self.speaker.peers().await.map_err(stopped)?;
-                Ok(Reply::Peers(peers.iter().map(answers::peer).collect()))
+                Ok(Reply::Peers(peers.iter().map(views::peer).collect()))
             }
             Request::Routes { within } => self.routes(within).await,
-            Request::Fib => Ok(Reply::Fib(self.ask_fib(answers::fib).await?)),
+            Request::Fib => Ok(Reply::Fib(self.ask_fib(views::fib).await?)),
             Request::Policies => {
                 let counts = self.speaker.count_rules().await.map_err(stopped)?;
-                Ok(Reply::Policies(answers::rules(&counts)))
+                Ok(Reply::Policies(views::rules(&counts)))
             }
             Request::Blocks => {
-                let mut blocks = self.ask_fib(answers::blocks).await?;
+                let mut blocks = self.ask_fib(views::blocks).await?;
                 let peers = self.speaker.peers().await.map_err(stopped)?;
-                answers::note_unsent(&mut blocks, &peers);
+                views::note_unsent(&mut blocks, &peers);
                 let is_withdrawn = self.ask_agent(ToAgent::Cluster).await?.drained == "withdrawn";
                 for block in blocks.iter_mut().filter(|_| is_withdrawn) {
                     "withdrawn (drained)".clone_into(&mut block.state);
@@ -264,7 +264,7 @@ impl Server {
         while let Some(from) = place {
             let page = self.speaker.routes(filter.clone(), from, PAGE).await;
             let (routes, next) = page.map_err(|error| error.to_string())?;
-            all.extend(routes.iter().map(|route| (route.prefix, answers::route(route))));
+            all.extend(routes.iter().map(|route| (route.prefix, views::route(route))));
             place = next;
         }
         Ok(Reply::Routes(all.into_values().collect()))

@@ -11,8 +11,8 @@ use bgp_speaker::{
     PeerSnapshot, PeerSpec, SessionSnapshot, Speaker, SpeakerConfig, SpeakerHandle, Transport, Ttl,
 };
 
-use crate::answers;
 use crate::status::PeerStatus;
+use crate::views;
 
 /// Listens nowhere. To be called inside a tokio runtime.
 pub(crate) fn speaker() -> SpeakerHandle {
@@ -103,5 +103,5 @@ pub(crate) fn peer() -> PeerSnapshot {
 
 /// The same as `show peers` has it.
 pub(crate) fn peer_status() -> PeerStatus {
-    answers::peer(&peer())
+    views::peer(&peer())
 }

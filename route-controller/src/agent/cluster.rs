@@ -239,7 +239,7 @@ impl Agent {
         }
         let mut obstacles = self.file.followed.unready.clone();
         if self.drain.withdraw {
-            obstacles.push(self.drain.words().to_owned());
+            obstacles.push(self.drain.to_string());
         }
         let is_lacking = !obstacles.is_empty();
         obstacles.extend(self.sessions.obstacle());

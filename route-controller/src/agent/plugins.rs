@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bgp_proto::types::Prefix;
 
 use super::Agent;
-use crate::kept::Kept;
 use crate::node_file::{self, NodeFile};
+use crate::pod_guard::PodGuard;
 
 /// The log names at most so many inconsistencies among pods; `podroute ipam check` names all.
 const FINDINGS_TOLD: usize = 10;
@@ -18,7 +18,7 @@ impl Agent {
     /// The plugins do without us: trouble is logged.
     pub(super) fn help_plugins(&mut self) {
         let restored = Arc::clone(&self.reports.health.restored);
-        self.node.kept = Kept::start(&self.node.run_dir, &self.node.proc_sys, restored)
+        self.node.pod_guard = PodGuard::start(&self.node.run_dir, &self.node.proc_sys, restored)
             .map_err(|error| tracing::error!(event = "pods_unguarded", %error, "cannot start the thread that restores pods' interfaces and routes"))
             .ok();
         let state_dir = self.node.run_dir.join("ipam");
@@ -83,8 +83,8 @@ impl Agent {
             _ => {}
         }
         self.node.no_node_file = failure;
-        if let Some(kept) = &self.node.kept {
-            kept.look();
+        if let Some(guard) = &self.node.pod_guard {
+            guard.wake();
         }
     }
 }

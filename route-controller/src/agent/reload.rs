@@ -42,7 +42,7 @@ impl Agent {
         if self.file.lists.look_again() {
             tracing::info!(event = "list_file_changed", "a file of a list changed");
             if let Err(error) = self.reload().await {
-                tracing::error!(event = "reload_failed", "{error}");
+                tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force");
             }
         }
     }

@@ -86,7 +86,7 @@ impl Agent {
             .into_iter()
             .find(|pool| pool.contains(one.address))
             .map(|pool| pool.name.clone());
-        let drained = self.drain.withdraw.then(|| self.drain.words().to_owned());
+        let drained = self.drain.withdraw.then(|| self.drain.to_string());
         let communities = |prefix: &Prefix| {
             let found = services
                 .hosts

@@ -1,7 +1,7 @@
 //! The operator's commands.
 
-mod ask;
 mod check;
+mod client;
 mod diff;
 mod generate;
 mod install;
@@ -391,13 +391,13 @@ fn drain(wait: u64, no_withdraw: bool, run_dir: &Path) -> Result<(), String> {
 /// The file is there whole or not at all.
 fn dump(file: &Path, run_dir: &Path) -> Result<(), String> {
     if file == Path::new("-") {
-        return ask::copy(run_dir, &Request::Dump, &mut std::io::stdout().lock()).map(drop);
+        return client::copy(run_dir, &Request::Dump, &mut std::io::stdout().lock()).map(drop);
     }
     let fail = |error: std::io::Error| format!("{}: {error}", file.display());
     let beside = file.with_extension("part");
     let mut out = std::fs::File::create(&beside).map_err(fail)?;
-    let octets =
-        ask::copy(run_dir, &Request::Dump, &mut out).inspect_err(|_| drop(std::fs::remove_file(&beside)))?;
+    let octets = client::copy(run_dir, &Request::Dump, &mut out)
+        .inspect_err(|_| drop(std::fs::remove_file(&beside)))?;
     out.sync_all().map_err(fail)?;
     std::fs::rename(&beside, file).map_err(fail)?;
     println!("{}: {octets} octets", file.display());
@@ -446,7 +446,7 @@ fn show(what: Show) -> Result<(), String> {
         Show::Services { name, output } => return show_services(name.as_deref(), &output),
         Show::Pods { output, state } => return pods::show(&state, output),
     };
-    let mut reply = ask::ask(&output.run_dir.run_dir, &request)?;
+    let mut reply = client::ask(&output.run_dir.run_dir, &request)?;
     if let (Reply::Peers(peers), Some(name)) = (&mut reply, &only) {
         let names: Vec<String> = peers.iter().map(|peer| peer.name.clone()).collect();
         peers.retain(|peer| peer.name == *name);
@@ -480,7 +480,7 @@ fn read_input(file: &Path) -> Result<(String, String), String> {
 }
 
 fn show_services(name: Option<&str>, output: &Output) -> Result<(), String> {
-    let mut reply = ask::ask(&output.run_dir.run_dir, &Request::Services)?;
+    let mut reply = client::ask(&output.run_dir.run_dir, &Request::Services)?;
     if let (Reply::Services(status), Some(name)) = (&mut reply, name) {
         services::select(status, name)?;
     }
@@ -497,7 +497,7 @@ fn show_services(name: Option<&str>, output: &Output) -> Result<(), String> {
 
 fn difference(file: &Path, output: &Output) -> Result<(), String> {
     let (_, text) = read_input(file)?;
-    let reply = ask::ask(&output.run_dir.run_dir, &Request::Diff { text })?;
+    let reply = client::ask(&output.run_dir.run_dir, &Request::Diff { text })?;
     let text = match (&reply, output.output) {
         (Reply::Diff(diff), Form::Table) => diff::text(diff),
         (Reply::Diff(diff), form) => {
@@ -542,7 +542,7 @@ fn peer(what: PeerCommand) -> Result<(), String> {
 }
 
 fn order(run_dir: &Path, request: &Request) -> Result<(), String> {
-    match ask::ask(run_dir, request)? {
+    match client::ask(run_dir, request)? {
         Reply::Done(text) => {
             println!("{text}");
             Ok(())

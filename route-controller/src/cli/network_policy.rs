@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::show::{new_table, text};
-use super::{Form, Output, ask, for_programs};
+use super::{Form, Output, client, for_programs};
 use crate::network_policy::{CutStatus, ExplainQuestion, ExplanationStatus, PoliciesStatus};
 use crate::status::{Reply, Request};
 
@@ -56,7 +56,7 @@ pub(super) fn run(what: NetworkPolicyCommand) -> Result<(), String> {
             (Request::PolicyDiff { text }, output)
         }
     };
-    let reply = ask::ask(&output.run_dir.run_dir, &request)?;
+    let reply = client::ask(&output.run_dir.run_dir, &request)?;
     let text = match output.output {
         Form::Table => super::show::table(&reply),
         form => for_programs(

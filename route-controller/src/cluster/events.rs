@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 use super::client::LazyClient;
 
 /// Events under way.
-const ROOM: usize = 64;
-/// The same reason and subject are told at most once in this time.
-const QUIET: Duration = Duration::from_secs(60);
+const QUEUE_LENGTH: usize = 64;
+/// An Event with the same reason and subject is written at most once in this time.
+const REPEAT_AFTER: Duration = Duration::from_secs(60);
 /// Where Events of objects without a namespace live.
 const NAMESPACE: &str = "default";
 
@@ -34,24 +34,24 @@ pub(crate) enum About {
 
 /// Something to tell.
 #[derive(Debug)]
-struct Told {
+struct QueuedEvent {
     about: About,
     reason: &'static str,
     warning: bool,
     message: String,
 }
 
-/// Takes what is to be told.
+/// Queues Events for the API server.
 #[derive(Debug)]
 pub(crate) struct Events {
-    sender: mpsc::Sender<Told>,
+    sender: mpsc::Sender<QueuedEvent>,
     last: HashMap<(&'static str, String), Instant>,
 }
 
 impl Events {
     /// Starts the task that posts them.
     pub(crate) fn start(node: String) -> Self {
-        let (sender, inbox) = mpsc::channel(ROOM);
+        let (sender, inbox) = mpsc::channel(QUEUE_LENGTH);
         tokio::spawn(post_all(node, inbox));
         Self {
             sender,
@@ -68,19 +68,19 @@ impl Events {
         subject: &str,
         message: String,
     ) {
-        self.last.retain(|_, at| now.duration_since(*at) < QUIET);
+        self.last.retain(|_, at| now.duration_since(*at) < REPEAT_AFTER);
         let key = (reason, subject.to_owned());
         if self.last.contains_key(&key) {
             return;
         }
         self.last.insert(key, now);
-        let told = Told {
+        let queued = QueuedEvent {
             about: About::Node,
             reason,
             warning,
             message,
         };
-        if self.sender.try_send(told).is_err() {
+        if self.sender.try_send(queued).is_err() {
             tracing::debug!(
                 event = "event_dropped",
                 reason,
@@ -99,18 +99,18 @@ impl Events {
         subject: &str,
         message: String,
     ) -> bool {
-        self.last.retain(|_, at| now.duration_since(*at) < QUIET);
+        self.last.retain(|_, at| now.duration_since(*at) < REPEAT_AFTER);
         let key = (reason, subject.to_owned());
         if self.last.contains_key(&key) {
             return false;
         }
-        let told = Told {
+        let queued = QueuedEvent {
             about,
             reason,
             warning: true,
             message,
         };
-        let is_taken = self.sender.try_send(told).is_ok();
+        let is_taken = self.sender.try_send(queued).is_ok();
         if is_taken {
             self.last.insert(key, now);
         }
@@ -118,20 +118,20 @@ impl Events {
     }
 }
 
-async fn post_all(node: String, mut inbox: mpsc::Receiver<Told>) {
+async fn post_all(node: String, mut inbox: mpsc::Receiver<QueuedEvent>) {
     let (mut number, mut client) = (0u64, LazyClient::default());
-    while let Some(told) = inbox.recv().await {
+    while let Some(queued) = inbox.recv().await {
         number += 1;
-        if let Err(error) = post(&mut client, &node, number, &told).await {
-            tracing::debug!(event = "event_dropped", %error, reason = told.reason, "the API server refused an Event");
+        if let Err(error) = post(&mut client, &node, number, &queued).await {
+            tracing::debug!(event = "event_dropped", %error, reason = queued.reason, "the API server refused an Event");
         }
     }
 }
 
-async fn post(client: &mut LazyClient, node: &str, number: u64, told: &Told) -> kube::Result<()> {
+async fn post(client: &mut LazyClient, node: &str, number: u64, queued: &QueuedEvent) -> kube::Result<()> {
     let now = k8s_openapi::jiff::Timestamp::now();
     let seconds = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let (object, namespace) = match &told.about {
+    let (object, namespace) = match &queued.about {
         // The kubelet gives the name as UID too: `kubectl describe node` looks for that.
         About::Node => (
             serde_json::json!({"apiVersion": "v1", "kind": "Node", "name": node, "uid": node}),
@@ -148,9 +148,9 @@ async fn post(client: &mut LazyClient, node: &str, number: u64, told: &Told) -> 
             "namespace": namespace,
         },
         "involvedObject": object,
-        "reason": told.reason,
-        "message": told.message,
-        "type": if told.warning { "Warning" } else { "Normal" },
+        "reason": queued.reason,
+        "message": queued.message,
+        "type": if queued.warning { "Warning" } else { "Normal" },
         "source": {"component": "podroute", "host": node},
         "reportingComponent": "podroute",
         "reportingInstance": node,
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_flapping_session_tells_once_a_minute() {
-        let (sender, mut inbox) = mpsc::channel(ROOM);
+        let (sender, mut inbox) = mpsc::channel(QUEUE_LENGTH);
         let mut events = Events {
             sender,
             last: HashMap::new(),
@@ -185,8 +185,8 @@ mod tests {
             events.tell(now, "SessionDown", true, "tor-b", format!("at {second}"));
         }
         let mut messages = Vec::new();
-        while let Ok(told) = inbox.try_recv() {
-            messages.push(told.message);
+        while let Ok(queued) = inbox.try_recv() {
+            messages.push(queued.message);
         }
         assert_eq!(messages, ["at 0", "at 0", "at 61", "at 61"]);
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::index::OfFamily;
 
 /// How long both announce: many times what the other's news takes to all routers of a fabric, and short for
-/// servers that take no new connections once they are told to end.
+/// servers that take no new connections once they are asked to end.
 pub(super) const BOTH: Duration = Duration::from_millis(500);
 
 /// Services being handed over, by name.
@@ -79,7 +79,7 @@ mod tests {
         let mut handover = Handover::default();
         let mut at = |now, leaving: &[&str]| announced(&mut handover, now, leaving);
         assert_eq!(at(start, &["a"]), (these(&["a"]), Some(start + BOTH)));
-        // News in between do not make it longer.
+        // Changes in between do not make it longer.
         let later = start + BOTH / 2;
         assert_eq!(at(later, &["a", "b"]), (these(&["a", "b"]), Some(start + BOTH)));
         assert_eq!(at(start + BOTH, &["a", "b"]), (these(&["b"]), Some(later + BOTH)));

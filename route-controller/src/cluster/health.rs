@@ -8,31 +8,33 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// After the first failure.
-const SHORTEST: Duration = Duration::from_millis(500);
+const FIRST_DELAY: Duration = Duration::from_millis(500);
 /// After many.
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_DELAY: Duration = Duration::from_secs(30);
 /// A failure that comes after so long a time is a first one again.
-const CALM: Duration = Duration::from_secs(60);
+const RESET_AFTER: Duration = Duration::from_secs(60);
 
 /// How long to wait: doubled from failure to failure, jittered, so that a thousand nodes do not ask in one moment.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct Backoff {
     failures: u32,
     last: Option<Instant>,
     random: RandomState,
 }
 
-impl Patience {
+impl Backoff {
     /// After one more failure.
     pub(super) fn after_failure(&mut self, now: Instant) -> Duration {
-        let is_calm = self.last.is_some_and(|last| now.duration_since(last) > CALM);
+        let is_calm = self
+            .last
+            .is_some_and(|last| now.duration_since(last) > RESET_AFTER);
         self.failures = if is_calm {
             1
         } else {
             self.failures.saturating_add(1)
         };
-        let doubled = SHORTEST * 2u32.saturating_pow(self.failures.saturating_sub(1).min(10));
-        let longest = doubled.min(LONGEST);
+        let doubled = FIRST_DELAY * 2u32.saturating_pow(self.failures.saturating_sub(1).min(10));
+        let longest = doubled.min(MAX_DELAY);
         // From half of it to all of it.
         let random = self.random.hash_one((self.failures, now)) % 1000;
         let pause = longest / 2 + longest / 2 * u32::try_from(random).unwrap_or_default() / 1000;
@@ -55,12 +57,12 @@ pub(crate) struct Watch {
 
 /// What changed, for the log.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum Change {
     None,
     /// It does not answer any more, or has not yet.
     Lost,
     /// It answers again, after so long.
-    Back(Duration),
+    Recovered(Duration),
 }
 
 /// All watches, by the names of their resources.
@@ -91,20 +93,20 @@ impl Watches {
         self.lock().clear();
     }
 
-    pub(super) fn succeeded(&self, resource: &'static str, now: Instant) -> News {
+    pub(super) fn succeeded(&self, resource: &'static str, now: Instant) -> Change {
         let mut all = self.lock();
         let watch = all.entry(resource).or_default();
         if std::mem::replace(&mut watch.answers, true) {
-            return News::None;
+            return Change::None;
         }
         let since = watch.since.replace(now);
         if watch.failures == 0 {
-            return News::None;
+            return Change::None;
         }
-        News::Back(since.map_or(Duration::ZERO, |since| now.duration_since(since)))
+        Change::Recovered(since.map_or(Duration::ZERO, |since| now.duration_since(since)))
     }
 
-    pub(super) fn failed(&self, resource: &'static str, now: Instant, error: String) -> News {
+    pub(super) fn failed(&self, resource: &'static str, now: Instant, error: String) -> Change {
         let mut all = self.lock();
         let watch = all.entry(resource).or_default();
         let is_first = watch.failures == 0;
@@ -112,9 +114,9 @@ impl Watches {
         watch.last_error = Some(error);
         if std::mem::replace(&mut watch.answers, false) {
             watch.since = Some(now);
-            return News::Lost;
+            return Change::Lost;
         }
-        if is_first { News::Lost } else { News::None }
+        if is_first { Change::Lost } else { Change::None }
     }
 }
 
@@ -125,24 +127,27 @@ mod tests {
     #[test]
     fn waits_grow_to_half_a_minute_and_vary() {
         let mut now = Instant::now();
-        let mut patience = Patience::default();
+        let mut backoff = Backoff::default();
         let mut pauses = Vec::new();
         for _ in 0..20 {
-            let pause = patience.after_failure(now);
+            let pause = backoff.after_failure(now);
             now += pause;
             pauses.push(pause);
         }
-        assert!(pauses[0] >= SHORTEST / 2 && pauses[0] <= SHORTEST, "{pauses:?}");
-        assert!(pauses.iter().all(|pause| *pause <= LONGEST), "{pauses:?}");
+        assert!(
+            pauses[0] >= FIRST_DELAY / 2 && pauses[0] <= FIRST_DELAY,
+            "{pauses:?}"
+        );
+        assert!(pauses.iter().all(|pause| *pause <= MAX_DELAY), "{pauses:?}");
         let late = pauses.get(8..).unwrap();
-        assert!(late.iter().all(|pause| *pause >= LONGEST / 2), "{pauses:?}");
+        assert!(late.iter().all(|pause| *pause >= MAX_DELAY / 2), "{pauses:?}");
         assert!(
             late.iter().any(|pause| *pause != late[0]),
             "no jitter: {pauses:?}"
         );
         // After a calm time it starts from the shortest again.
-        let pause = patience.after_failure(now + CALM + Duration::from_secs(1));
-        assert!(pause <= SHORTEST, "{pause:?}");
+        let pause = backoff.after_failure(now + RESET_AFTER + Duration::from_secs(1));
+        assert!(pause <= FIRST_DELAY, "{pause:?}");
     }
 
     #[test]
@@ -150,20 +155,23 @@ mod tests {
         let (watches, start) = (Watches::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         watches.expect("nodes", start);
-        assert_eq!(watches.failed("nodes", at(1), "refused".to_owned()), News::Lost);
-        assert_eq!(watches.failed("nodes", at(2), "forbidden".to_owned()), News::None);
+        assert_eq!(watches.failed("nodes", at(1), "refused".to_owned()), Change::Lost);
+        assert_eq!(
+            watches.failed("nodes", at(2), "forbidden".to_owned()),
+            Change::None
+        );
         assert_eq!(
             watches.succeeded("nodes", at(9)),
-            News::Back(Duration::from_secs(9))
+            Change::Recovered(Duration::from_secs(9))
         );
-        assert_eq!(watches.succeeded("nodes", at(10)), News::None);
-        assert_eq!(watches.failed("nodes", at(11), "reset".to_owned()), News::Lost);
+        assert_eq!(watches.succeeded("nodes", at(10)), Change::None);
+        assert_eq!(watches.failed("nodes", at(11), "reset".to_owned()), Change::Lost);
         let watch = &watches.all()["nodes"];
         assert_eq!(
             (watch.answers, watch.failures, watch.since),
             (false, 3, Some(at(11)))
         );
         // What answers at once is no news.
-        assert_eq!(watches.succeeded("services", at(12)), News::None);
+        assert_eq!(watches.succeeded("services", at(12)), Change::None);
     }
 }

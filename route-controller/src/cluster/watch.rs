@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error;
 use super::handover::Handover;
-use super::health::{News, Patience, Watches};
+use super::health::{Backoff, Change, Watches};
 use super::index::Index;
 
 /// Events taken before the facts are made.
@@ -36,13 +36,13 @@ pub(crate) const WATCH_SECONDS: u32 = 45;
 /// The facts as last known; `None` before the first complete answer.
 pub(crate) type Facts = watch::Receiver<Option<ClusterFacts>>;
 
-enum Heard {
+enum WatchEvent {
     Node(Box<Event<Node>>),
     Service(Box<Event<Service>>),
     Slice(Box<Event<EndpointSlice>>),
 }
 
-type Streams = SelectAll<Pin<Box<dyn Stream<Item = Heard> + Send>>>;
+type Streams = SelectAll<Pin<Box<dyn Stream<Item = WatchEvent> + Send>>>;
 
 /// Follows the cluster for the node of this name until nobody reads the facts any more.
 pub(crate) fn follow(node: String, wanted: FromKubernetes, watches: Watches) -> Facts {
@@ -67,7 +67,7 @@ pub(crate) fn follow(node: String, wanted: FromKubernetes, watches: Watches) -> 
 
 /// A client, as soon as there is a configuration for one; failures are those of the resource.
 pub(crate) async fn patient_client(resource: &'static str, watches: &Watches) -> Client {
-    let mut patience = Patience::default();
+    let mut backoff = Backoff::default();
     loop {
         match Client::try_default().await {
             Ok(client) => return client,
@@ -78,7 +78,7 @@ pub(crate) async fn patient_client(resource: &'static str, watches: &Watches) ->
                 failed(resource, error, watches);
             }
         }
-        tokio::time::sleep(patience.after_failure(Instant::now())).await;
+        tokio::time::sleep(backoff.after_failure(Instant::now())).await;
     }
 }
 
@@ -110,7 +110,7 @@ pub(crate) fn observed(client: Client, watches: &Watches) -> Client {
         async move {
             let answer: Response<Body> = client.send(request).await?;
             if let Some(resource) = asked.filter(|_| answer.status().is_success())
-                && let News::Back(after) = watches.succeeded(resource, Instant::now())
+                && let Change::Recovered(after) = watches.succeeded(resource, Instant::now())
             {
                 tracing::info!(event = "api_reachable", %resource, away_for = ?after, "the Kubernetes API answers again");
             }
@@ -122,26 +122,28 @@ pub(crate) fn observed(client: Client, watches: &Watches) -> Client {
 
 /// The log hears of an outage once.
 fn failed(resource: &'static str, error: String, watches: &Watches) {
-    if watches.failed(resource, Instant::now(), error.clone()) == News::Lost {
+    if watches.failed(resource, Instant::now(), error.clone()) == Change::Lost {
         tracing::warn!(event = "api_unreachable", %resource, %error, "cannot read from the Kubernetes API; the last known objects stay in use; trying again at least every 30 s");
     }
 }
 
 fn streams(client: &Client, wanted: FromKubernetes, watches: &Watches) -> Streams {
-    let mut all: Vec<Pin<Box<dyn Stream<Item = Heard> + Send>>> = Vec::new();
+    let mut all: Vec<Pin<Box<dyn Stream<Item = WatchEvent> + Send>>> = Vec::new();
     let config = || watcher::Config::default().timeout(WATCH_SECONDS);
     if wanted.nodes {
         let nodes = watcher(Api::<Node>::all(client.clone()), config());
         let nodes = patiently(nodes, NODES, watches.clone());
-        all.push(Box::pin(nodes.map(|event| Heard::Node(Box::new(event)))));
+        all.push(Box::pin(nodes.map(|event| WatchEvent::Node(Box::new(event)))));
     }
     if wanted.services {
         let services = watcher(Api::<Service>::all(client.clone()), config());
         let services = patiently(services, SERVICES, watches.clone());
-        all.push(Box::pin(services.map(|event| Heard::Service(Box::new(event)))));
+        all.push(Box::pin(
+            services.map(|event| WatchEvent::Service(Box::new(event))),
+        ));
         let slices = watcher(Api::<EndpointSlice>::all(client.clone()), config());
         let slices = patiently(slices, SLICES, watches.clone());
-        all.push(Box::pin(slices.map(|event| Heard::Slice(Box::new(event)))));
+        all.push(Box::pin(slices.map(|event| WatchEvent::Slice(Box::new(event)))));
     }
     select_all(all)
 }
@@ -152,18 +154,18 @@ pub(crate) fn patiently<K: Send + 'static>(
     resource: &'static str,
     watches: Watches,
 ) -> impl Stream<Item = Event<K>> + Send {
-    let begin = (Box::pin(events), Patience::default(), watches);
-    futures::stream::unfold(begin, move |(mut events, mut patience, watches)| async move {
+    let begin = (Box::pin(events), Backoff::default(), watches);
+    futures::stream::unfold(begin, move |(mut events, mut backoff, watches)| async move {
         loop {
             let error = match events.next().await? {
-                Ok(event) => return Some((event, (events, patience, watches))),
+                Ok(event) => return Some((event, (events, backoff, watches))),
                 Err(error) => error,
             };
             let is_gone = matches!(&error, watcher::Error::WatchError(status) if status.code == GONE);
             if !is_gone {
                 failed(resource, error::of_watch(&error), &watches);
             }
-            tokio::time::sleep(patience.after_failure(Instant::now())).await;
+            tokio::time::sleep(backoff.after_failure(Instant::now())).await;
         }
     })
 }
@@ -208,11 +210,11 @@ async fn run(mut index: Index, mut streams: Streams, sender: watch::Sender<Optio
     }
 }
 
-fn take(index: &mut Index, heard: Heard) {
+fn take(index: &mut Index, heard: WatchEvent) {
     match heard {
-        Heard::Node(event) => index.node(*event),
-        Heard::Service(event) => index.service(*event),
-        Heard::Slice(event) => index.slice(*event),
+        WatchEvent::Node(event) => index.node(*event),
+        WatchEvent::Service(event) => index.service(*event),
+        WatchEvent::Slice(event) => index.slice(*event),
     }
 }
 

@@ -27,7 +27,7 @@ struct State {
     away: bool,
     /// The account may not list.
     forbidden: bool,
-    /// The next watch is told that its history is gone.
+    /// The next watch is answered that its history is gone.
     gone: bool,
     lists: usize,
     requests: usize,

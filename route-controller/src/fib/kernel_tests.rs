@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use tokio::time::timeout;
 
 use super::message::Read;
-use super::netlink::{Monitor, News, read_all};
+use super::netlink::{KernelEvent, Monitor, read_all};
 use super::writer::{Batch, Writer};
 use super::*;
 
@@ -83,30 +83,30 @@ impl Node {
         while let Ok(news) = timeout(SILENCE, self.monitor.next(self.writer.port(), MAIN)).await {
             for one in news.unwrap() {
                 match one {
-                    News::Link(index, Some(link)) => {
+                    KernelEvent::Link(index, Some(link)) => {
                         let _ = self.fib.link_new(index, link);
                     }
-                    News::Link(index, None) => self.fib.link_gone(index),
-                    News::AddressNew(address, standing) => self.fib.address_new(address, standing),
-                    News::AddressGone(address) => self.fib.address_gone(address),
-                    News::RouteNew(Read::Foreign(prefix, route), arrival) => {
+                    KernelEvent::Link(index, None) => self.fib.link_gone(index),
+                    KernelEvent::AddressNew(address, standing) => self.fib.address_new(address, standing),
+                    KernelEvent::AddressGone(address) => self.fib.address_gone(address),
+                    KernelEvent::RouteNew(Read::Foreign(prefix, route), arrival) => {
                         let key = route.key(prefix);
                         if self.fib.foreign_new(prefix, route, arrival).took_ours {
                             self.fib.delta.observe(key, None);
                             taken.push(key);
                         }
                     }
-                    News::RouteGone(Read::Foreign(prefix, route), _) => {
+                    KernelEvent::RouteGone(Read::Foreign(prefix, route), _) => {
                         let _ = self.fib.foreign_gone(prefix, &route);
                     }
-                    News::RouteNew(Read::Ours(key, spec), _) => {
+                    KernelEvent::RouteNew(Read::Ours(key, spec), _) => {
                         let _ = self.fib.delta.observe(key, Some(spec.into()));
                     }
-                    News::RouteGone(Read::Ours(key, _), _) => {
+                    KernelEvent::RouteGone(Read::Ours(key, _), _) => {
                         let _ = self.fib.delta.observe(key, None);
                     }
-                    News::ObjectGone(_) | News::Objects | News::Rules => {}
-                    News::Overrun => panic!("notifications were lost"),
+                    KernelEvent::ObjectGone(_) | KernelEvent::Objects | KernelEvent::Rules => {}
+                    KernelEvent::Overrun => panic!("notifications were lost"),
                 }
             }
         }
@@ -341,9 +341,12 @@ fn any_number_of_notifications_is_one_reading_of_objects() {
         }
         let gone = news
             .iter()
-            .filter(|one| matches!(one, News::ObjectGone(_)))
+            .filter(|one| matches!(one, KernelEvent::ObjectGone(_)))
             .count();
-        let readings = news.iter().filter(|one| matches!(one, News::Objects)).count();
+        let readings = news
+            .iter()
+            .filter(|one| matches!(one, KernelEvent::Objects))
+            .count();
         assert_eq!((gone, readings, pieces), (OBJECTS, 1, 1));
     });
 }
@@ -396,7 +399,10 @@ fn an_overrun_is_reported_when_the_socket_is_empty() {
         std::fs::remove_file(&file).unwrap();
         let mut after = None;
         while let Ok(news) = timeout(SILENCE, monitor.next(1, MAIN)).await {
-            let overrun = news.unwrap().iter().any(|one| matches!(one, News::Overrun));
+            let overrun = news
+                .unwrap()
+                .iter()
+                .any(|one| matches!(one, KernelEvent::Overrun));
             after = after.map(|pieces: usize| pieces + 1).or(overrun.then_some(0));
         }
         assert_eq!(
@@ -407,7 +413,7 @@ fn an_overrun_is_reported_when_the_socket_is_empty() {
         ip("route add blackhole 10.1.0.0/24");
         let news = timeout(LIMIT, monitor.next(1, MAIN)).await.unwrap().unwrap();
         assert!(
-            matches!(&news[..], [News::RouteNew(Read::Foreign(..), _)]),
+            matches!(&news[..], [KernelEvent::RouteNew(Read::Foreign(..), _)]),
             "{news:?}"
         );
     });
@@ -426,7 +432,7 @@ fn a_port_that_leaves_its_bridge_is_still_a_link() {
         let mut pieces = 0;
         while let Ok(news) = timeout(SILENCE, node.monitor.next(node.writer.port(), MAIN)).await {
             for one in news.unwrap() {
-                if let News::Link(index, link) = one {
+                if let KernelEvent::Link(index, link) = one {
                     pieces += 1;
                     let link = link.expect("nothing is gone");
                     let lost = node.fib.link_new(index, link.clone());

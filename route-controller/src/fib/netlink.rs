@@ -25,7 +25,7 @@ pub(crate) type ByKernel = bool;
 
 /// What the kernel told.
 #[derive(Debug)]
-pub(crate) enum News {
+pub(crate) enum KernelEvent {
     Link(u32, Option<Link>),
     AddressNew(Address, Standing),
     AddressGone(Address),
@@ -81,21 +81,21 @@ impl Monitor {
 
     /// The news of all datagrams that are there, of one at least; those of our own changes (`own_port`) are left out.
     /// However many nexthop objects changed, that is one piece of news.
-    pub(crate) async fn next(&mut self, own_port: u32, table: u32) -> io::Result<Vec<News>> {
+    pub(crate) async fn next(&mut self, own_port: u32, table: u32) -> io::Result<Vec<KernelEvent>> {
         loop {
             let mut ready = self.socket.readable().await?;
             let (mut news, mut objects, mut is_empty) = (Vec::new(), false, true);
             for _ in 0..MOST_DATAGRAMS {
                 match ready.get_inner().try_receive(&mut self.buffer) {
                     Ok(datagram) => {
-                        objects |= read_news(datagram, own_port, table, &mut news);
+                        objects |= read_events(datagram, own_port, table, &mut news);
                         is_empty = false;
                     }
                     Err(Errno::EAGAIN) => {
                         ready.clear_ready();
                         // Until all of them are received the kernel adds no more, and does not say so again.
                         if std::mem::take(&mut self.overrun) {
-                            news.push(News::Overrun);
+                            news.push(KernelEvent::Overrun);
                             is_empty = false;
                         }
                         break;
@@ -105,7 +105,7 @@ impl Monitor {
                 }
             }
             if !is_empty {
-                news.extend(objects.then_some(News::Objects));
+                news.extend(objects.then_some(KernelEvent::Objects));
                 return Ok(news);
             }
         }
@@ -118,7 +118,7 @@ fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     Ok(unsafe { AsyncFd::register(socket) }?)
 }
 
-/// Without the filter everything works, only slower: [`read_news`] leaves our own changes out too.
+/// Without the filter everything works, only slower: [`read_events`] ignores own changes too.
 fn ignore(socket: &Socket, own_port: u32) {
     if let Err(error) = socket.ignore_changes_by(own_port) {
         tracing::debug!(event = "no_notification_filter", %error, "cannot filter notifications of own changes; they are ignored after reading");
@@ -126,22 +126,22 @@ fn ignore(socket: &Socket, own_port: u32) {
 }
 
 /// Adds the news of a datagram; whether nexthop objects changed.
-fn read_news(bytes: &[u8], own_port: u32, table: u32, news: &mut Vec<News>) -> bool {
+fn read_events(bytes: &[u8], own_port: u32, table: u32, news: &mut Vec<KernelEvent>) -> bool {
     let mut objects = false;
     for message in messages(bytes).filter(|message| message.port != own_port) {
         if matches!(message.kind, object_message::NEW | object_message::DEL) {
             if message.kind == object_message::DEL {
-                news.extend(object_message::id(&message).map(News::ObjectGone));
+                news.extend(object_message::id(&message).map(KernelEvent::ObjectGone));
             }
             objects = true;
         } else if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message.bytes) {
-            news.extend(one_news(message, table));
+            news.extend(read_event(message, table));
         }
     }
     objects
 }
 
-fn one_news(message: NetlinkMessage<RouteNetlinkMessage>, table: u32) -> Option<News> {
+fn read_event(message: NetlinkMessage<RouteNetlinkMessage>, table: u32) -> Option<KernelEvent> {
     let flags = message.header.flags;
     let by_kernel: ByKernel = message.header.port_number == 0;
     let NetlinkPayload::InnerMessage(message) = message.payload else {
@@ -156,22 +156,22 @@ fn one_news(message: NetlinkMessage<RouteNetlinkMessage>, table: u32) -> Option<
         }
         RouteNetlinkMessage::NewLink(link) => {
             let (index, link) = read_link(&link);
-            Some(News::Link(index, Some(link)))
+            Some(KernelEvent::Link(index, Some(link)))
         }
-        RouteNetlinkMessage::DelLink(link) => Some(News::Link(link.header.index, None)),
+        RouteNetlinkMessage::DelLink(link) => Some(KernelEvent::Link(link.header.index, None)),
         RouteNetlinkMessage::NewAddress(address) => {
-            read_address(&address).map(|(address, standing)| News::AddressNew(address, standing))
+            read_address(&address).map(|(address, standing)| KernelEvent::AddressNew(address, standing))
         }
         RouteNetlinkMessage::DelAddress(address) => {
-            read_address(&address).map(|(address, _)| News::AddressGone(address))
+            read_address(&address).map(|(address, _)| KernelEvent::AddressGone(address))
         }
         RouteNetlinkMessage::NewRoute(route) => {
-            read_route(&route, table).map(|route| News::RouteNew(route, Arrival::of(flags)))
+            read_route(&route, table).map(|route| KernelEvent::RouteNew(route, Arrival::of(flags)))
         }
         RouteNetlinkMessage::DelRoute(route) => {
-            read_route(&route, table).map(|route| News::RouteGone(route, by_kernel))
+            read_route(&route, table).map(|route| KernelEvent::RouteGone(route, by_kernel))
         }
-        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(News::Rules),
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(KernelEvent::Rules),
         _ => None,
     }
 }

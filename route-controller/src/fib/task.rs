@@ -22,7 +22,7 @@ use self::reports::Reports;
 use self::unread::{Unread, Why};
 use super::dump::ObjectReading;
 use super::message::Read;
-use super::netlink::{Monitor, News, count_failures, read_all, read_objects};
+use super::netlink::{KernelEvent, Monitor, count_failures, read_all, read_objects};
 use super::writer::{BATCH, Batch, Outcomes, Writer};
 use super::{Failure, Fib, FibConfig, ObjectOp, Op, RouteKey, rules};
 use crate::clock::now;
@@ -363,12 +363,12 @@ impl FibTask {
         }
     }
 
-    async fn learn(&mut self, news: Vec<News>) {
+    async fn learn(&mut self, news: Vec<KernelEvent>) {
         let mut topology = false;
         let gone: BTreeSet<u32> = news
             .iter()
             .filter_map(|one| match one {
-                News::ObjectGone(id) => Some(*id),
+                KernelEvent::ObjectGone(id) => Some(*id),
                 _ => None,
             })
             .collect();
@@ -377,7 +377,7 @@ impl FibTask {
         }
         for one in news {
             topology |= match one {
-                News::Overrun => {
+                KernelEvent::Overrun => {
                     tracing::warn!(
                         event = "notifications_lost",
                         "notifications of the kernel were lost (buffer full); reading everything again"
@@ -385,21 +385,21 @@ impl FibTask {
                     self.read_again().await;
                     false
                 }
-                News::Objects => {
+                KernelEvent::Objects => {
                     self.unread.note(Why::Changed);
                     false
                 }
-                News::ObjectGone(_) => false,
-                News::Rules => {
+                KernelEvent::ObjectGone(_) => false,
+                KernelEvent::Rules => {
                     self.ensure_rules().await;
                     false
                 }
-                News::RouteNew(Read::Ours(key, spec), _) => self.observe(key, Some(spec)),
-                News::RouteGone(Read::Ours(key, _), true) => {
+                KernelEvent::RouteNew(Read::Ours(key, spec), _) => self.observe(key, Some(spec)),
+                KernelEvent::RouteGone(Read::Ours(key, _), true) => {
                     self.fib.delta.observe(key, None); // an address or a link went; next hops may be others
                     false
                 }
-                News::RouteGone(Read::Ours(key, _), false) => self.observe(key, None),
+                KernelEvent::RouteGone(Read::Ours(key, _), false) => self.observe(key, None),
                 other => self.mirror(other),
             };
         }
@@ -427,19 +427,19 @@ impl FibTask {
     }
 
     /// Takes news of the host into the mirror; true when next hops may resolve differently.
-    fn mirror(&mut self, news: News) -> bool {
-        match news {
-            News::Link(index, Some(link)) => {
+    fn mirror(&mut self, event: KernelEvent) -> bool {
+        match event {
+            KernelEvent::Link(index, Some(link)) => {
                 let lost = self.fib.link_new(index, link);
                 self.doubt_objects(lost);
             }
-            News::Link(index, None) => {
+            KernelEvent::Link(index, None) => {
                 self.fib.link_gone(index);
                 self.doubt_objects(true);
             }
-            News::AddressNew(address, standing) => self.fib.address_new(address, standing),
-            News::AddressGone(address) => self.fib.address_gone(address),
-            News::RouteNew(Read::Foreign(prefix, route), arrival) => {
+            KernelEvent::AddressNew(address, standing) => self.fib.address_new(address, standing),
+            KernelEvent::AddressGone(address) => self.fib.address_gone(address),
+            KernelEvent::RouteNew(Read::Foreign(prefix, route), arrival) => {
                 let (key, protocol) = (route.key(prefix), route.protocol);
                 let effect = self.fib.foreign_new(prefix, route, arrival);
                 if effect.took_ours {
@@ -447,16 +447,16 @@ impl FibTask {
                 }
                 self.expected(!effect.unexpected);
             }
-            News::RouteGone(Read::Foreign(prefix, route), _) => {
+            KernelEvent::RouteGone(Read::Foreign(prefix, route), _) => {
                 let effect = self.fib.foreign_gone(prefix, &route);
                 self.expected(!effect.unexpected);
             }
-            News::RouteNew(Read::Ours(..), _)
-            | News::RouteGone(Read::Ours(..), _)
-            | News::Objects
-            | News::ObjectGone(_)
-            | News::Rules
-            | News::Overrun => return false,
+            KernelEvent::RouteNew(Read::Ours(..), _)
+            | KernelEvent::RouteGone(Read::Ours(..), _)
+            | KernelEvent::Objects
+            | KernelEvent::ObjectGone(_)
+            | KernelEvent::Rules
+            | KernelEvent::Overrun => return false,
         }
         true
     }

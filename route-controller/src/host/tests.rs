@@ -57,7 +57,7 @@ fn wish() -> Wish {
         mtu: Auto::Auto,
         internal: Vec::new(),
         peers: vec![ip("192.0.2.1")],
-        kept: None,
+        kept_router_id: None,
     }
 }
 
@@ -161,7 +161,7 @@ fn the_nodes_internal_addresses_come_first_where_the_host_has_them() {
     assert_eq!(found(&behind_nat, &mirror), ["192.0.2.11"]);
     let only = Wish {
         addresses: NodeAddresses::InternalIp,
-        kept: Some(id("10.0.0.1")),
+        kept_router_id: Some(id("10.0.0.1")),
         ..behind_nat
     };
     assert_eq!(found(&only, &mirror), Vec::<String>::new());
@@ -185,7 +185,7 @@ fn the_router_id_is_kept() {
     let router_id = |wish: &Wish, mirror: &Mirror| wish.find_out(mirror).map(|host| host.router_id);
     assert_eq!(router_id(&wish(), &before), Ok(id("192.0.2.11")));
     let again = Wish {
-        kept: Some(id("192.0.2.11")),
+        kept_router_id: Some(id("192.0.2.11")),
         ..wish()
     };
     assert_eq!(router_id(&again, &after), Ok(id("192.0.2.11")));

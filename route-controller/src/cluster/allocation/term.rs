@@ -22,7 +22,7 @@ use crate::cluster::health::Watches;
 use crate::cluster::watch::{WATCH_SECONDS, patiently};
 
 /// Writes at a time.
-const ROOM: usize = 32;
+const QUEUE_LENGTH: usize = 32;
 /// A write that takes longer has an unknown outcome. The API server gives up at the same time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Between renewals, and after one that failed.
@@ -249,7 +249,10 @@ impl Term {
             self.decide_soon(AGAIN);
             return;
         }
-        for write in self.ledger.next_writes(ROOM.saturating_sub(self.writes.len())) {
+        for write in self
+            .ledger
+            .next_writes(QUEUE_LENGTH.saturating_sub(self.writes.len()))
+        {
             if let Some(object) = self.objects.get(&write.key) {
                 let body = object::patch(object, &write.version, &write.what, &self.holder);
                 let request = request(&write.key, &self.holder, &body);

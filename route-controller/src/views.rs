@@ -12,7 +12,7 @@ use crate::fib::{Failure, Fib, Leg, Progress, RouteKey, RouteSpec, Target};
 use crate::status::{
     BlockStatus, Counts, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus, RuleStatus,
 };
-use crate::{clock, hints, sysctl};
+use crate::{clock, diagnostics, sysctl};
 
 /// A peer.
 pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
@@ -40,14 +40,14 @@ pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
         received: counts(peer.counts.received),
         advertised: counts(peer.counts.advertised),
         last_error: session.stats.last_down.as_ref().map(ToString::to_string),
-        hint: hints::hint(peer),
+        hint: diagnostics::hint(peer),
         router_id: negotiated.map(|agreed| agreed.remote_id().to_string()),
         hold_seconds: negotiated.map(|agreed| agreed.hold_time.seconds()),
         families: negotiated
             .map(|agreed| agreed.families.iter().map(|family| family.to_string()).collect())
             .unwrap_or_default(),
         capabilities: negotiated.map(capabilities).unwrap_or_default(),
-        not_agreed: negotiated.map(hints::not_agreed).unwrap_or_default(),
+        not_agreed: negotiated.map(diagnostics::not_agreed).unwrap_or_default(),
         times_established: session.stats.established,
         messages_received: session.stats.received,
         messages_sent: session.messages_sent,

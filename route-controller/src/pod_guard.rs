@@ -17,11 +17,11 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// What the plugin made, kept for as long as the agent runs.
 #[derive(Clone, Debug)]
-pub(crate) struct Kept {
+pub(crate) struct PodGuard {
     wake: Arc<EventFd>,
 }
 
-impl Kept {
+impl PodGuard {
     /// Starts the thread. `restored` counts pods of which something was put back.
     pub(crate) fn start(run_dir: &Path, proc_sys: &Path, restored: Arc<AtomicU64>) -> io::Result<Self> {
         let wake = Arc::new(EventFd::from_value_and_flags(
@@ -45,7 +45,7 @@ impl Kept {
     }
 
     /// node.json changed: routes to pods may have another source.
-    pub(crate) fn look(&self) {
+    pub(crate) fn wake(&self) {
         let _ = self.wake.write(1); // full: it is awake anyway
     }
 }

@@ -55,6 +55,6 @@ impl Agent {
             withdrawn = drain.withdraw,
             "drain state changed"
         );
-        Ok(drain.words().to_owned())
+        Ok(drain.to_string())
     }
 }
