@@ -17,7 +17,6 @@ fn bench(fib: impl Fn() -> Fib + Send + 'static) -> Bench {
     });
     let (to_agent, agent) = mpsc::channel(4);
     let source = Source {
-        network_policies: NetworkPolicies::default(),
         speaker: crate::testing::speaker(),
         fib: to_fib,
         health: Arc::default(),

@@ -28,7 +28,6 @@ fn start() -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let (agent, orders) = mpsc::channel(4);
     let server = Server {
-        network_policies: NetworkPolicies::default(),
         speaker: testing::speaker(),
         fib: fib_task(),
         agent,
