@@ -531,3 +531,41 @@ fn memory_has_a_unit() {
         );
     }
 }
+
+#[test]
+fn addresses_of_pools_are_announced_with_their_communities_and_others_say_why_not() {
+    let mut facts = facts("node-1");
+    let services = &mut facts.cluster.as_mut().unwrap().services;
+    services.insert("default/web".to_owned(), service(false, false, None));
+    let pool = "pools: [{name: edge, addresses: [198.51.100.1], communities: [\"64512:80\"]}]";
+    let config = load(
+        &format!("services: {{advertise: [loadBalancer, external], {pool}}}\n"),
+        &facts,
+    );
+    let hosts = &config.services.hosts;
+    let announced: Vec<String> = hosts
+        .iter()
+        .map(|(prefix, list)| format!("{prefix} {list:?}"))
+        .collect();
+    assert_eq!(announced.len(), 1, "{announced:?}");
+    assert_eq!(
+        hosts.values().next().unwrap().iter().next().unwrap().to_string(),
+        "64512:80"
+    );
+    let outcomes = &config.services.outcomes["default/web"];
+    let why: Vec<String> = outcomes
+        .iter()
+        .map(|one| match &one.outcome {
+            Ok(prefix) => prefix.to_string(),
+            Err(why) => why.to_string(),
+        })
+        .collect();
+    assert_eq!(why[0], "198.51.100.1/32");
+    assert!(
+        why[1].starts_with("lies outside services.ranges and services.pools"),
+        "{why:?}"
+    );
+    assert!(why[2].starts_with("services.advertise does not list"), "{why:?}");
+    assert_eq!(config.rejected.len(), 1, "{:?}", config.rejected);
+    assert!(config.from_kubernetes.services && config.from_kubernetes.nodes);
+}
