@@ -277,9 +277,29 @@ fn the_mirror_is_as_the_kernel() {
         ];
         for command in commands {
             ip(command);
+            // The kernel looks at carriers later; a loss and a return before that are no change for it.
+            match command {
+                "link set peer-e1 down" => operational("e1", false).await,
+                "link set peer-e1 up" => operational("e1", true).await,
+                _ => {}
+            }
             node.agrees(command).await;
         }
     });
+}
+
+/// Waits until the kernel has noticed that a link has a carrier, or none.
+async fn operational(link: &str, up: bool) {
+    let start = Instant::now();
+    loop {
+        let output = Command::new("ip").args(["-o", "link", "show", link]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        if text.contains(" state UP ") == up {
+            return;
+        }
+        assert!(start.elapsed() < LIMIT, "{text}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Whichever way another program takes our place, it is seen; and ours is back when it has gone.

@@ -430,8 +430,11 @@ impl FibTask {
     fn mirror(&mut self, event: KernelEvent) -> bool {
         match event {
             KernelEvent::Link(index, Some(link)) => {
+                let is_up = link.up;
                 let lost = self.fib.link_new(index, link);
                 self.doubt_objects(lost);
+                // A carrier that was lost and came back: the kernel may have taken both as no change, and kept what is believed gone.
+                self.expected(!(lost && is_up));
             }
             KernelEvent::Link(index, None) => {
                 self.fib.link_gone(index);
