@@ -14,7 +14,7 @@ use super::writer::{Batch, Writer};
 use super::*;
 
 /// For what the kernel does later.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 /// What `ip` did is in the socket when `ip` has ended.
 const SILENCE: Duration = Duration::from_millis(20);
 

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 pub const TCP_PORTS: [u16; 3] = [80, 81, 8080];
 pub const UDP_PORTS: [u16; 2] = [53, 80];
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One end: a namespace with its servers.
 pub struct Host {
