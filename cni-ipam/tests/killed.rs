@@ -30,12 +30,15 @@ fn killed_at(lab: &Lab, verb: &str, conf: &Value, call: &str, n: usize) -> bool 
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(conf.to_string().as_bytes())
-        .unwrap();
+    let written = child.stdin.take().unwrap().write_all(conf.to_string().as_bytes());
+    // One that is killed at its first calls never reads.
+    assert!(
+        written
+            .as_ref()
+            .err()
+            .is_none_or(|error| error.kind() == std::io::ErrorKind::BrokenPipe),
+        "{written:?}"
+    );
     let out = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&out.stdout);
     assert!(

@@ -47,7 +47,7 @@ fn what_was_said() -> Result<()> {
     let marked = base.replace("  - match: {source: [podBlock]}\n    action: accept\n", community);
     says(&marked, &["advertised to tor-a\n", "  ~ 10.244.1.0/24"])?;
     let faster = base.replacen("hold: 9s", "hold: 6s", 1);
-    says(&faster, &["peers\n", "(its session begins anew)"])?;
+    says(&faster, &["peers\n", "(its session restarts)"])?;
     says(
         &base.replace(
             "apiVersion: podroute/v1\n",

@@ -29,7 +29,7 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 fn yaml(med: u32) -> String {
     format!(
         "apiVersion: podroute/v1\ncluster: {{asn: 64512}}\nnode: {{name: dut, routerId: {HERE}}}\nfib: off\npeers:\n\
-         - {{name: senders, listenRange: 10.101.0.0/16, asn: 65001, import: all, export: none}}\n\
+         - {{name: senders, listenRange: 10.101.0.0/16, asn: 65001, maxPrefixes: 2000000, maxMemory: 2Gi, import: all, export: none}}\n\
          - {{name: receivers, listenRange: 10.102.0.0/16, asn: 65002, import: none, export: all}}\npolicies:\n  none: reject\n  \
          all:\n  - {{set: {{med: {med}}}, action: accept}}\n"
     )

@@ -133,11 +133,9 @@ fn blocks(n: u8) -> [String; 2] {
 /// The configuration of an overlay, with the Services that its comment has.
 fn overlay(name: &str) -> Result<String> {
     let text = example(&format!("kubernetes/overlays/{name}/podroute.yaml"))?;
-    let text = text.replace("\n# services:", "\nservices:");
-    ensure!(
-        text.contains("\nservices: {advertise: [loadBalancer]"),
-        "no services in {text}"
-    );
+    let comment = "\n# services:\n#   advertise: [loadBalancer]\n#   pools:";
+    ensure!(text.contains(comment), "no services in {text}");
+    let text = text.replace(comment, "\nservices:\n  advertise: [loadBalancer]\n  pools:");
     Ok(text)
 }
 

@@ -101,7 +101,7 @@ fn podroute_yaml(role: Role) -> String {
             "- {name: clients, listenRange: 10.100.0.0/16, listenLimit: 10000, asn: 64512, routeReflectorClient: true}\n"
         }
         Role::Router => {
-            "- {name: senders, listenRange: 10.101.0.0/16, asn: 65001, import: all, export: none}\n\
+            "- {name: senders, listenRange: 10.101.0.0/16, asn: 65001, maxPrefixes: 2000000, maxMemory: 2Gi, import: all, export: none}\n\
              - {name: receivers, listenRange: 10.102.0.0/16, asn: 65002, import: none, export: all}\n\
              policies: {all: accept, none: reject}\n"
         }
