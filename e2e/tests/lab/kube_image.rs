@@ -96,7 +96,7 @@ fn pod(kubelet: &Kubelet, name: &str) -> Result<lab::cni::Pod> {
 }
 
 /// Commands for an operator, and what each says in the container.
-const COMMANDS: [(&str, &str); 24] = [
+const COMMANDS: [(&str, &str); 28] = [
     ("show peers", "Established"),
     ("show peer node-2", "Established"),
     ("show routes", "10.244.3.0/24"),
@@ -104,6 +104,10 @@ const COMMANDS: [(&str, &str); 24] = [
     ("show blocks", "advertised"),
     ("show bfd", "BFD"),
     ("show cluster", "answers"),
+    ("show services", ""),
+    ("show policies", ""),
+    ("schema", "podCIDRs"),
+    ("completions bash", "undrain"),
     ("show pods", "ready"),
     ("show pods -o json", "\"life\": \"alive\""),
     ("ipam check", "fit together"),
@@ -112,7 +116,7 @@ const COMMANDS: [(&str, &str); 24] = [
     ("check --explain /etc/podroute/podroute.yaml", "AS"),
     ("diff /etc/podroute/podroute.yaml", "nothing"),
     ("reload", "reloaded"),
-    ("peer clear node-2 --soft in", "asked"),
+    ("peer clear node-2 --soft in", "requested"),
     ("peer disable node-2", "disabled"),
     ("peer enable node-2", "enabled"),
     ("dump -", ""),
@@ -123,8 +127,8 @@ const COMMANDS: [(&str, &str); 24] = [
     ("undrain", "not drained"),
 ];
 
-/// Not for a running node, or what the container runs by itself.
-const OTHERS: [&str; 3] = ["run", "cleanup", "help"];
+/// Not for a running node, what the container runs by itself, or what needs a file or network policies (other scenarios run these).
+const OTHERS: [&str; 6] = ["run", "cleanup", "help", "man", "policy", "network-policy"];
 
 /// As `kubectl exec ds/podroute -- podroute …`: none of them hurts the pods.
 fn every_command(kubelet: &Kubelet, spec: &Value) -> Result<()> {

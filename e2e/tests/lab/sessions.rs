@@ -459,7 +459,7 @@ fn show_says_why() -> Result<()> {
             wait::not_yet(peer.to_string())
         })
     };
-    hint("silent", &["nobody listens on port 179"])?;
+    hint("silent", &["does not listen on port 179"])?;
     hint("far", &["multihop"])?;
     let more = "peers: [{name: other, address: 192.0.2.1, asn: 64999, timers: {connectRetry: 200ms}}]\n";
     let other = yaml("node-b", 64602, "10.244.2.0/24", more);
