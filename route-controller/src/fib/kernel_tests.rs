@@ -292,7 +292,10 @@ fn the_mirror_is_as_the_kernel() {
 async fn operational(link: &str, up: bool) {
     let start = Instant::now();
     loop {
-        let output = Command::new("ip").args(["-o", "link", "show", link]).output().unwrap();
+        let output = Command::new("ip")
+            .args(["-o", "link", "show", link])
+            .output()
+            .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         if text.contains(" state UP ") == up {
             return;
