@@ -110,7 +110,7 @@ impl Isolated {
         MAPS.iter()
             .for_each(|map| transaction.add_elements(map, [&element]));
         match transaction.run(&mut nftables) {
-            // The agent was here before: its rules are better than ours.
+            // The agent's rules are already there: they are complete.
             Err(error) if matches!(error.errno(), Some(Errno::EEXIST | Errno::EBUSY)) => {}
             done => done.map_err(refused)?,
         }

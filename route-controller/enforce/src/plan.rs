@@ -72,7 +72,7 @@ impl Plan {
         all.into_iter().flatten()
     }
 
-    /// As a transaction; `anew` deletes the table first.
+    /// As a transaction; `anew`: the table is deleted first.
     pub(crate) fn transaction(&self, anew: bool) -> Transaction {
         let mut t = Transaction::new(TABLE);
         if anew {

@@ -29,7 +29,7 @@ pub(super) enum Change<T> {
     },
 }
 
-/// What the worker is told.
+/// What the worker receives.
 #[derive(Debug)]
 pub(super) enum News {
     Pod(Change<PodInput>),
