@@ -32,7 +32,7 @@ pub(crate) fn apply(mut document: Document, facts: &NodeFacts, sink: &Sink) -> D
     document
 }
 
-/// Whether the file takes it; one that it does not take is told.
+/// Whether the file uses it; one that it does not use is reported.
 fn is_taken(document: &Document, annotation: Annotation, name: &str, sink: &Sink) -> bool {
     let taken = document.node.annotations.iter().any(|at| at.value == annotation);
     if !taken {

@@ -315,7 +315,7 @@ fn objects() -> Result<()> {
     Ok(())
 }
 
-/// The agent stands still while more happens than its socket holds: what it was not told it reads.
+/// The agent is stopped while more happens than its socket holds: what was not delivered it reads.
 fn lost_notifications() -> Result<()> {
     use nix::sys::signal::Signal;
     let line = line(FEW)?;

@@ -105,7 +105,7 @@ pub(crate) fn pair_with(yaml: &str) -> Result<Pair> {
 }
 
 impl Pair {
-    /// Waits until every route leads over so many links.
+    /// Waits until every route leads over this number of links.
     pub(crate) fn all_over(&self, links: usize) -> Result<()> {
         wait::until(
             CONVERGENCE,
@@ -209,7 +209,7 @@ fn lost_router() -> Result<()> {
         ensure!(ours.len() == 2, "{ours:?}");
         Ok(())
     })?;
-    // Else the kernel itself tells of every route whose group changed.
+    // Else the kernel itself notifies of every route whose group changed.
     let compat = |value: &str| {
         pair.node.run(
             "sysctl",

@@ -1,4 +1,4 @@
-//! What the kernel was told of routes, interned: a destination remembers its next hops and options in 4 bytes.
+//! What was sent to the kernel of routes, interned: a destination remembers its next hops and options in 4 bytes.
 
 use std::hash::Hash;
 use std::sync::Arc;

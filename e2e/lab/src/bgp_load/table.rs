@@ -16,7 +16,7 @@ pub struct Table {
     len: u32,
     /// Routes with the same attributes.
     per_set: u32,
-    /// Of so many routes one is a /24; 1: all are.
+    /// One route of this number is a /24; 1: all are.
     group: u32,
     /// LOCAL_PREF is sent, NEXT_HOP is the client itself, AS_PATH is empty.
     internal: bool,
