@@ -125,7 +125,7 @@ fn plan(cni: &Cni, bin: &Path, look: impl Fn(&str) -> Speaks) -> Result<Plan, St
     Ok(Plan { list, notes })
 }
 
-/// podroute-cni with what it is told; what differs from node to node it reads from node.json.
+/// podroute-cni with its configuration; what differs from node to node it reads from node.json.
 fn own(cni: &Cni) -> Value {
     let masquerade = cni.masquerade.as_ref().map(|exempt| {
         let exempt: Vec<String> = exempt.iter().map(ToString::to_string).collect();
@@ -160,7 +160,7 @@ impl Plan {
 /// Keeps the list as the section `cni` says, whoever changes it. What is said of it is said once.
 #[derive(Debug)]
 pub(crate) struct Keeper {
-    /// None: the list is not ours to keep.
+    /// None: another program keeps the list.
     dirs: Option<Dirs>,
     planned: Option<(Cni, Instant, Result<Plan, String>)>,
     error: Option<String>,
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn plugins_that_are_missing_or_old_are_told() {
+    fn plugins_that_are_missing_or_old_are_reported() {
         let has_status = |plan: &Plan| plan.list.get("cniVersions").is_some();
         let auto = planned("{}", "loopback").unwrap();
         assert!(

@@ -14,7 +14,7 @@ const LONGEST: u64 = 256 << 20;
 /// What files hold, as the configuration wants it.
 pub(crate) type Contents = BTreeMap<PathBuf, Result<Arc<str>, String>>;
 
-/// What tells one state of a file from another without reading it.
+/// What distinguishes states of a file without reading it.
 type Stamp = (u64, u64, i64, i64);
 
 #[derive(Debug, Default)]

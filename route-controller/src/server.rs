@@ -22,14 +22,16 @@ use crate::network_policy::NetworkPolicies;
 use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request, ServicesStatus};
 use crate::views;
 
-/// A question is at most so long: a configuration (1 MiB) as JSON.
+/// Longest request: a configuration (1 MiB) as JSON.
 const QUESTION: u64 = 4 << 20;
-/// Asking takes at most so long, a dump of a full table included.
+/// Longest time for an answer, a dump of a full table included.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Questions that are answered at a time; more wait.
 const ANSWERS: usize = 16;
 /// Connections whose question is still to come; more are closed.
 const CONNECTIONS: usize = 256;
+/// After a connection that could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How long a question may take to come.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -69,7 +71,7 @@ pub(crate) struct Server {
     pub(crate) fib: mpsc::Sender<ToFib>,
     pub(crate) agent: mpsc::Sender<ToAgent>,
     pub(crate) network_policies: NetworkPolicies,
-    /// Our AS number and identifier.
+    /// The node's AS number and router ID.
     pub(crate) identity: (Asn, RouterId),
 }
 
@@ -106,7 +108,9 @@ impl Server {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(event = "control_failed", %error, "cannot accept a control connection")
+                    tracing::warn!(event = "control_failed", %error, "cannot accept a control connection");
+                    // Without a free file descriptor each attempt fails at once.
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
                 }
             }
         }
@@ -233,7 +237,7 @@ impl Server {
                     .refresh_out(id)
                     .await
                     .map_err(|error| error.to_string())?;
-                "our routes are sent again"
+                "the own routes are sent again"
             }
         };
         Ok(Reply::Done(format!("{peer}: {what}")))

@@ -256,7 +256,7 @@ impl Lab {
         claims
     }
 
-    /// Asserts that nothing of ours is left: no claim, record, interface or route.
+    /// Asserts that nothing of podroute is left: no claim, record, interface or route.
     pub(crate) fn assert_clean(&self) {
         assert_eq!(self.claims(), Vec::<String>::new(), "claims");
         let records = try_sh(&format!("ls {}/ipam/*/pod 2>/dev/null", self.run_dir.display()));

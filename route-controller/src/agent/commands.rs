@@ -7,13 +7,7 @@ use crate::server::ToAgent;
 impl Agent {
     pub(super) async fn order(&mut self, order: ToAgent) {
         match order {
-            ToAgent::Reload(answer) => {
-                let outcome = self.reload().await;
-                if let Err(error) = &outcome {
-                    tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force");
-                }
-                drop(answer.send(outcome));
-            }
+            ToAgent::Reload(answer) => drop(answer.send(self.reload().await)),
             ToAgent::Diff(text, answer) => self.diff(&text, answer),
             ToAgent::Bfd(answer) => self.bfd.show(answer).await,
             ToAgent::Cluster(answer) => self.show_cluster(answer),

@@ -9,8 +9,9 @@ use bgp_speaker::{PeerSnapshot, Stopped};
 use podroute_config::{Config, Peer};
 use tokio::sync::oneshot;
 
+use super::config_file::{config_of, facts_for};
 use super::reload::equal_paths;
-use super::{Agent, config_of, fib_config};
+use super::{Agent, fib_config};
 use crate::attributes;
 use crate::fib::FibConfig;
 use crate::status::{DiffStatus, PeerDiff};
@@ -46,7 +47,7 @@ impl Agent {
     }
 
     fn begin_diff(&self, text: &str) -> Result<Begun, String> {
-        let facts = super::facts_for(self.file.facts.clone(), text);
+        let facts = facts_for(self.file.facts.clone(), text);
         let new = config_of(text, &self.file.path, &facts).map_err(|error| error.to_string())?;
         let mut diff = DiffStatus {
             restart: (!new.deferred.is_empty()).then(|| new.deferred.join("; ")),
@@ -126,17 +127,17 @@ impl Begun {
             mut diff, names, fib, ..
         } = self;
         let texts = |list: Vec<Prefix>| list.iter().map(ToString::to_string).collect();
-        for (id, heard) in preview.peers {
+        for (id, change) in preview.peers {
             let peer = names.get(&id).map_or_else(|| format!("#{}", id.0), String::clone);
             if diff.removed.contains(&peer) {
                 continue; // it is sent nothing any more
             }
             diff.peers.push(PeerDiff {
                 peer,
-                announced: texts(heard.announced),
-                withdrawn: texts(heard.withdrawn),
-                changed: texts(heard.changed),
-                attributes: heard
+                announced: texts(change.announced),
+                withdrawn: texts(change.withdrawn),
+                changed: texts(change.changed),
+                attributes: change
                     .attributes
                     .iter()
                     .map(|(prefix, (before, after))| (prefix.to_string(), attributes::changes(before, after)))

@@ -119,7 +119,7 @@ impl Agent {
             return self.look_at_node_file();
         }
         tracing::warn!(event = "run_dir_restored", path = %run_dir.display(), "another program deleted files of the run directory; they are recreated");
-        let again = super::lock(&run_dir).map(|lock| self.node.lock = lock);
+        let again = super::lock::lock(&run_dir).map(|lock| self.node.lock = lock);
         let again = again.and_then(|()| self.start_server());
         self.write_node_file();
         if let Err(error) = again {
@@ -172,8 +172,8 @@ impl Agent {
             }
         }
         self.node.troubles = troubles;
-        if let Ok(mut told) = self.reports.health.host.lock() {
-            *told = obstacle;
+        if let Ok(mut known) = self.reports.health.host.lock() {
+            *known = obstacle;
         }
     }
 }

@@ -11,8 +11,8 @@ use super::Agent;
 use crate::node_file::{self, NodeFile};
 use crate::pod_guard::PodGuard;
 
-/// The log names at most so many inconsistencies among pods; `podroute ipam check` names all.
-const FINDINGS_TOLD: usize = 10;
+/// The log names at most this number of inconsistencies among pods; `podroute ipam check` names all.
+const FINDINGS_LOGGED: usize = 10;
 
 impl Agent {
     /// The plugins do without us: trouble is logged.
@@ -109,7 +109,7 @@ fn report_pods(state_dir: &Path) {
         inconsistencies = found.len(),
         "pods of this node checked"
     );
-    for finding in found.iter().take(FINDINGS_TOLD) {
+    for finding in found.iter().take(FINDINGS_LOGGED) {
         tracing::warn!(
             event = "pod_inconsistent",
             "{finding}; 'podroute ipam check --fix' repairs what can be repaired"

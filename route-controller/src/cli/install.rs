@@ -9,7 +9,7 @@ use podroute_config::Cni;
 
 use crate::cni_list::{self, Dirs, LIST, Put, put};
 
-/// Beside our own program.
+/// Beside this program.
 const PLUGINS: [&str; 2] = ["podroute-cni", "podroute-ipam"];
 
 /// Installs; says what changed.
@@ -45,7 +45,7 @@ fn say(dir: &Path, name: &str, put: &Put) {
     println!("{}: {what}", dir.join(name).display());
 }
 
-/// Other networks' files that the runtime would take instead of our list.
+/// Other networks' files that the runtime would take instead of the own list.
 fn before_ours(conf_dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(conf_dir).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_that_come_first_are_told_and_ours_goes_again() {
+    fn lists_that_come_first_are_reported_and_the_own_one_is_removed_again() {
         let dir = std::env::temp_dir().join(format!("podroute-lists-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         for name in [

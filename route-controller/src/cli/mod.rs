@@ -43,7 +43,7 @@ const CONF_DIR: &str = "/etc/cni/net.d";
 /// Where container runtimes look for plugins.
 const BIN_DIR: &str = "/opt/cni/bin";
 
-/// Where the agent and the CNI plugin meet.
+/// Shared by the agent and the CNI plugin.
 #[derive(Clone, Debug, clap::Args)]
 struct RunDir {
     /// Directory with the agent's socket and node.json.
@@ -94,7 +94,7 @@ enum Command {
         #[command(flatten)]
         run_dir: RunDir,
     },
-    /// Say what a configuration would change, before it does: sessions, prefixes told to peers, kernel routes.
+    /// Say what a configuration would change, before it does: sessions, prefixes advertised to peers, kernel routes.
     Diff {
         /// The configuration that would take the place of the running one; `-` is standard input.
         #[arg(value_name = "FILE")]
@@ -102,7 +102,7 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Prepare to take this node away: tell peers to prefer other paths (GRACEFUL_SHUTDOWN, RFC 8326), and after a while
+    /// Prepare to take this node away: ask peers to prefer other paths (GRACEFUL_SHUTDOWN, RFC 8326), and after a while
     /// withdraw what the node originates. Survives a restart of the agent.
     Drain {
         /// How long other paths have to take over before the withdrawal, in seconds.
@@ -257,7 +257,7 @@ enum PeerCommand {
     Clear {
         /// The peer.
         name: String,
-        /// Do not reset: `in` asks the peer for its routes, `out` tells ours again.
+        /// Do not reset: `in` asks the peer for its routes, `out` advertises the own routes again.
         #[arg(long)]
         soft: Option<Direction>,
         #[command(flatten)]

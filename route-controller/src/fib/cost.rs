@@ -51,7 +51,7 @@ fn write(delta: &mut Delta, now: Instant) {
     }
 }
 
-/// Runs in the child, under valgrind: so many routes there, and so many of them moved.
+/// Runs in the child, under valgrind: the given number of routes, of which some move.
 #[test]
 fn work() {
     let Ok(text) = std::env::var("COST_OF") else {
@@ -69,7 +69,7 @@ fn work() {
     assert!(!delta.is_dirty() && delta.is_installed(&key(0)));
 }
 
-/// Instructions of a change among so many routes.
+/// Instructions of a change among this number of routes.
 fn per_change(there: u32) -> f64 {
     let count = |moved: u32| instructions("fib::cost::work", &format!("{there} {moved}"));
     (count(CHANGES) - count(0)) / f64::from(CHANGES)

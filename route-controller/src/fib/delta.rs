@@ -28,9 +28,9 @@ use super::route::{RouteKey, RouteSpec};
 pub(crate) enum Op {
     /// Create it; fail if anybody has this key.
     Add(RouteKey, Arc<RouteSpec>),
-    /// Put it in place of ours.
+    /// Put it in place of the own route.
     Replace(RouteKey, Arc<RouteSpec>),
-    /// Take ours away.
+    /// Remove the own route.
     Remove(RouteKey),
 }
 
@@ -87,7 +87,7 @@ struct Entry {
     in_flight: bool,
     /// Stands in the queue.
     queued: bool,
-    /// Others changed it while a change of ours was under way.
+    /// Others changed it while an own change was under way.
     doubtful: bool,
     /// Found at the start and not wanted so far.
     orphan: bool,
@@ -158,7 +158,7 @@ impl Delta {
         self.retries.remove(&key);
     }
 
-    /// A route of ours that was there before us. It stays if it is wanted, or until the sweep.
+    /// An own route that was there before the start. It stays if it is wanted, or until the sweep.
     pub(crate) fn adopt(&mut self, key: RouteKey, spec: Arc<RouteSpec>) {
         let entry = self.entries.entry(key).or_default();
         entry.kernel = Kernel::Has(spec);
@@ -343,7 +343,7 @@ impl Delta {
         keys.into_iter().for_each(|key| self.retry_now(key));
     }
 
-    /// What the kernel has of ours under a key, as far as is known; `true`: that may not be so any more.
+    /// The own route that the kernel has under a key, as far as is known; `true`: that may not be so any more.
     pub(crate) fn kernel_spec(&self, key: &RouteKey) -> (Option<Arc<RouteSpec>>, bool) {
         let Some(entry) = self.entries.get(key) else {
             return (None, false);

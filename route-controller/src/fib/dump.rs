@@ -26,7 +26,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Sorts routes into ours and those of others, which keep the kernel's order.
+    /// Sorts routes into own ones and those of others, which keep the kernel's order.
     fn take_routes(&mut self, routes: Vec<Read>) {
         let foreign = routes.iter().filter_map(|route| match route {
             Read::Foreign(prefix, route) => Some(route.key(*prefix)),
@@ -51,7 +51,7 @@ impl Reading {
     }
 }
 
-/// Nexthop objects: ours with their contents, and the ids of others.
+/// Nexthop objects: own ones with their contents, and the ids of others.
 pub(crate) type ObjectReading = (Vec<(u32, Content)>, BTreeSet<u32>);
 
 const GET_LINK: u16 = 18;

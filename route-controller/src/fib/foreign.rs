@@ -1,4 +1,4 @@
-//! Routes of others, told apart as the kernel tells them apart.
+//! Routes of others, distinguished as the kernel does.
 //!
 //! Prefix, table and metric do not name a route: IPv4 keeps a list of routes with the same three (`ip route append`,
 //! `prepend`, one connected route per interface), IPv6 too, and joins those with a gateway and no nexthop object to one
@@ -172,12 +172,12 @@ impl ForeignRoutes {
         lengths.filter(|(_, count)| **count > 0).map(|((_, len), _)| *len)
     }
 
-    /// The next route of a complete reading. `ours`: one of ours with the same key was read before it.
+    /// The next route of a complete reading. `ours`: an own one with the same key was read before it.
     pub(crate) fn read(&mut self, prefix: Prefix, route: Foreign, ours: bool) {
         self.insert(prefix, route, false, !ours);
     }
 
-    /// A notification of a new route. `ours`: what the kernel has of ours under the same key.
+    /// A notification of a new route. `ours`: the own route that the kernel has under the same key.
     pub(crate) fn add(
         &mut self,
         prefix: Prefix,
@@ -491,7 +491,7 @@ enum Place {
     Theirs(Foreign),
 }
 
-/// Whether IPv6 joins a route of ours with others to one multipath route.
+/// Whether IPv6 joins an own route with others to one multipath route.
 fn joins(spec: &RouteSpec) -> bool {
     match &spec.target {
         Target::Hops(legs) => legs.iter().any(|leg| leg.hop.gateway.is_some()),

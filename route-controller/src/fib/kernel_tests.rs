@@ -78,7 +78,7 @@ impl Node {
     }
 
     /// Takes in all notifications that are there; gives what they did to our routes.
-    async fn hear(&mut self) -> Vec<RouteKey> {
+    async fn receive(&mut self) -> Vec<RouteKey> {
         let mut taken = Vec::new();
         while let Ok(news) = timeout(SILENCE, self.monitor.next(self.writer.port(), MAIN)).await {
             for one in news.unwrap() {
@@ -149,7 +149,7 @@ impl Node {
         }
     }
 
-    /// The prefixes of ours in the kernel.
+    /// The prefixes of podroute's routes in the kernel.
     async fn ours(&self) -> BTreeSet<String> {
         let reading = read_all(MAIN).await.unwrap();
         reading
@@ -163,7 +163,7 @@ impl Node {
     async fn agrees(&mut self, after: &str) {
         let start = Instant::now();
         loop {
-            self.hear().await;
+            self.receive().await;
             let reading = read_all(MAIN).await.unwrap();
             let differ = self.fib.mirror.foreign.differences(&reading.foreign);
             let addresses: BTreeMap<Address, Standing> = reading.addresses.into_iter().collect();
@@ -305,7 +305,7 @@ async fn operational(link: &str, up: bool) {
     }
 }
 
-/// Whichever way another program takes our place, it is seen; and ours is back when it has gone.
+/// However another program replaces a route, that is seen; and the own route is back when the other has gone.
 #[test]
 fn ours_comes_back_after_theirs() {
     in_namespace(async {
@@ -318,24 +318,24 @@ fn ours_comes_back_after_theirs() {
         for (prefix, gateway) in prefixes.iter().zip(["192.0.0.7", "2001:db8::7"]) {
             for how in ["replace", "change"] {
                 ip(&format!("route {how} {prefix} via {gateway} metric 20 proto 99"));
-                assert_eq!(node.hear().await.len(), 1, "{how} {prefix}");
+                assert_eq!(node.receive().await.len(), 1, "{how} {prefix}");
                 node.write().await;
                 assert_eq!(node.ours().await.len(), 1);
                 ip(&format!("route del {prefix} metric 20 proto 99"));
-                assert_eq!(node.hear().await.len(), 0);
+                assert_eq!(node.receive().await.len(), 0);
                 node.write().await;
                 assert_eq!(node.ours().await, all, "{how} {prefix}");
             }
             // Beside ours it takes nothing away; in its place it does.
             ip(&format!("route append {prefix} via {gateway} metric 20 proto 99"));
-            assert_eq!(node.hear().await, []);
+            assert_eq!(node.receive().await, []);
             assert_eq!(node.ours().await, all);
             // But ours cannot be changed beside it: it goes, for better than a stale one.
             node.fib.delta.doubt(|_| true);
             node.write().await;
             assert!(!node.ours().await.contains(*prefix));
             ip(&format!("route del {prefix} metric 20 proto 99"));
-            node.hear().await;
+            node.receive().await;
             node.write().await;
             assert_eq!(node.ours().await, all);
         }
@@ -375,7 +375,7 @@ fn any_number_of_notifications_is_one_reading_of_objects() {
 }
 
 #[test]
-fn an_audit_repairs_what_nobody_told() {
+fn an_audit_repairs_what_no_notification_reported() {
     in_namespace(async {
         let mut node = Node::start().await;
         let prefixes = ["10.244.2.0/24", "10.244.3.0/24", "fd00:10:2::/64"];

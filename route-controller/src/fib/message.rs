@@ -144,7 +144,7 @@ pub(crate) fn read_route(message: &RouteMessage, table: u32) -> Option<Read> {
         .iter()
         .for_each(|attribute| facts.take(attribute));
     let protocol = u8::from(message.header.protocol);
-    // Routes for some packets only (IPv4 TOS, IPv6 source prefix) are others than those without, and none of ours.
+    // Routes for some packets only (IPv4 TOS, IPv6 source prefix) are others than those without, and never own ones.
     if message.header.tos != 0 || message.header.source_prefix_length != 0 {
         return None;
     }
@@ -228,7 +228,7 @@ struct Facts {
     gateway: Option<IpAddr>,
     oif: Option<u32>,
     source: Option<IpAddr>,
-    /// The kernel tells what the object comes to as well; for routes of ours the id is enough.
+    /// The kernel reports what the object resolves to as well; for own routes the id is enough.
     group: Option<u32>,
     legs: Vec<Leg>,
 }
@@ -298,7 +298,7 @@ pub(crate) fn read_link(message: &LinkMessage) -> (u32, Link) {
 /// Reads an address of an interface, and how it stands.
 pub(crate) fn read_address(message: &AddressMessage) -> Option<(Address, Standing)> {
     let find = |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
-    // On point-to-point links IFA_LOCAL is ours and IFA_ADDRESS the other end.
+    // On point-to-point links IFA_LOCAL is the own one and IFA_ADDRESS the other end.
     let local = find(|attribute| match attribute {
         AddressAttribute::Local(addr) => Some(*addr),
         _ => None,

@@ -16,6 +16,7 @@ pub(crate) mod netlink;
 mod notifications;
 mod object_message;
 mod objects;
+mod options;
 mod order;
 mod resolve;
 mod route;
@@ -36,6 +37,7 @@ pub(crate) use delta::{Delta, Failure, Op, Progress};
 pub(crate) use foreign::Foreign;
 use guard::Guard;
 pub(crate) use objects::{ObjectOp, Objects, Resilience};
+use options::Options;
 pub(crate) use resolve::{Address, Link, Mirror, Resolved, Standing};
 use route::MAIN;
 pub(crate) use route::{Hop, Leg, PROTOCOL, RouteKey, RouteSpec, Target};
@@ -96,12 +98,12 @@ pub(crate) struct Fib {
     /// Learned: prefix to the number of its set of BGP next hops.
     learned: FxHashMap<Prefix, SetId>,
     /// What import policies want of some of these.
-    options: FxHashMap<Prefix, KernelRoute>,
+    options: Options,
     /// Own blocks.
     blocks: BTreeSet<Prefix>,
     /// These, and aggregates of Services: free addresses end here.
     ends: BTreeSet<Prefix>,
-    /// Next hops that the speaker wants to know about, and what it was told.
+    /// Next hops that the speaker wants to know about, and what was reported to it.
     watched: BTreeMap<IpAddr, Option<Reach>>,
     /// What next hops in use resolve to.
     resolved: FxHashMap<IpAddr, Resolved>,
@@ -125,7 +127,7 @@ impl Fib {
             mirror: Mirror::default(),
             delta: Delta::default(),
             learned: FxHashMap::default(),
-            options: FxHashMap::default(),
+            options: Options::default(),
             blocks: BTreeSet::new(),
             ends: BTreeSet::new(),
             watched: BTreeMap::new(),
@@ -151,9 +153,9 @@ impl Fib {
         &self.config
     }
 
-    /// Changes the configuration; everything is computed anew.
+    /// Changes the configuration; everything is computed again.
     pub(crate) fn reconfigure(&mut self, config: FibConfig) {
-        self.let_go();
+        self.flush_held();
         let prefixes: Vec<Prefix> = self.learned.keys().copied().collect();
         let before: Vec<RouteKey> = prefixes.iter().map(|prefix| self.key(*prefix)).collect();
         self.config = config;
@@ -183,7 +185,7 @@ impl Fib {
 
     /// What import policies want of a learned route.
     fn options(&self, prefix: Prefix) -> KernelRoute {
-        self.options.get(&prefix).copied().unwrap_or_default()
+        self.options.get(&prefix)
     }
 
     /// Routes of own blocks: in the main table what has no route of its own is unreachable; another table, which may be
@@ -250,25 +252,25 @@ impl Fib {
             .map(|block| (*block, self.is_block_ready(*block)))
     }
 
-    /// Learned routes changed. `more`: others follow at once, so that what moves is held until [`Fib::let_go`].
+    /// Learned routes changed. `more`: others follow at once, so that what moves is held until [`Fib::flush_held`].
     pub(crate) fn routes(&mut self, changes: Vec<FibChange>, more: bool) {
         for change in changes {
             self.route(change);
         }
         if !more {
-            self.let_go();
+            self.flush_held();
         } else if self.moves.prefixes.is_empty() {
             self.settle();
         }
     }
 
-    /// Whether routes are held that [`Fib::let_go`] lets go.
+    /// Whether routes are held that [`Fib::flush_held`] writes.
     pub(crate) fn is_holding(&self) -> bool {
         !self.moves.prefixes.is_empty() || !self.stranded.is_empty()
     }
 
     /// Nothing is held any more: what moved is written, and what still leads nowhere goes.
-    pub(crate) fn let_go(&mut self) {
+    pub(crate) fn flush_held(&mut self) {
         self.settle();
         let stranded = std::mem::take(&mut self.stranded);
         if stranded.is_empty() {
@@ -295,12 +297,8 @@ impl Fib {
 
     fn route(&mut self, change: FibChange) {
         let prefix = change.prefix;
-        let (key, options) = (self.key(prefix), self.options(prefix));
-        if change.route == KernelRoute::default() {
-            self.options.remove(&prefix);
-        } else {
-            self.options.insert(prefix, change.route);
-        }
+        let key = self.key(prefix);
+        let options = self.options.set(prefix, change.route);
         // The new set first: a set that stays never counts as unused.
         let is_route = !change.next_hops.is_empty() || change.route.blackhole;
         let new = is_route.then(|| self.join_set(&change.next_hops, prefix.family()));
@@ -504,7 +502,7 @@ impl Fib {
         }
     }
 
-    /// The mirror changed: routes whose next hops resolve differently are wanted anew; news for the speaker.
+    /// The mirror changed: routes whose next hops resolve differently are wanted again; changes for the speaker.
     pub(crate) fn resolve_again(&mut self) -> Vec<(IpAddr, Reach)> {
         self.guard_again();
         let mut moved = Vec::new();
@@ -520,9 +518,9 @@ impl Fib {
             self.want_sets(&moved);
         }
         let mut news = Vec::new();
-        for (addr, told) in &mut self.watched {
+        for (addr, reported) in &mut self.watched {
             let reach = self.mirror.resolve(*addr).reach;
-            if told.replace(reach) != Some(reach) {
+            if reported.replace(reach) != Some(reach) {
                 news.push((*addr, reach));
             }
         }

@@ -1,6 +1,6 @@
-//! What the kernel tells: a monitor for what others do, and complete readings.
+//! What the kernel reports: a monitor for what others do, and complete readings.
 //!
-//! The monitor tells of its own overrun, after which everything is read anew.
+//! The monitor reports its own overrun, after which everything is read again.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,7 +23,7 @@ const MOST_DATAGRAMS: usize = 1024;
 /// Nobody asked for it: it follows from something else that changed.
 pub(crate) type ByKernel = bool;
 
-/// What the kernel told.
+/// What the kernel reported.
 #[derive(Debug)]
 pub(crate) enum KernelEvent {
     Link(u32, Option<Link>),

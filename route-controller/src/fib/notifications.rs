@@ -1,6 +1,6 @@
 //! What notifications say, and what the kernel does along with them without saying so.
 //!
-//! The kernel tells of no IPv4 route that it drops because a link was shut or removed, an address went away or a nexthop
+//! The kernel notifies of no IPv4 route that it drops because a link was shut or removed, an address went away or a nexthop
 //! object was removed with its link; and of no such object. IPv6 routes are dropped without a notification too where
 //! `net.ipv6.route.skip_notify_on_dev_down` is set.
 
@@ -87,10 +87,10 @@ impl Fib {
     /// An address of the host is there, or stands differently.
     pub(crate) fn address_new(&mut self, address: Address, standing: Standing) {
         self.note_host();
-        let before = self.sources();
+        let before = self.sources(address);
         if self.mirror.addresses.insert(address, standing) != Some(standing) {
             self.objects.retry_now();
-            if self.sources() != before {
+            if self.sources(address) != before {
                 self.sources_again();
             }
         }
@@ -99,7 +99,7 @@ impl Fib {
     /// An address of the host is gone.
     pub(crate) fn address_gone(&mut self, address: Address) {
         self.note_host();
-        let before = self.sources();
+        let before = self.sources(address);
         self.mirror.addresses.remove(&address);
         if !self.mirror.is_own(address.addr) {
             let gone = self.mirror.foreign.drop_source(address.addr);
@@ -111,13 +111,18 @@ impl Fib {
             self.dropped(gone);
         }
         self.address_lost(address);
-        if self.sources() != before {
+        if self.sources(address) != before {
             self.sources_again();
         }
     }
 
-    fn sources(&self) -> [Option<IpAddr>; 2] {
-        [Family::Ipv4, Family::Ipv6].map(|family| self.source(family))
+    /// The node's own addresses that routes have as sources, and whether this address is the source of some.
+    fn sources(&self, address: Address) -> ([Option<IpAddr>; 2], bool) {
+        let is_wanted = self.options.wants_source(address.addr);
+        (
+            [Family::Ipv4, Family::Ipv6].map(|family| self.source(family)),
+            is_wanted && self.mirror.is_source(address.addr),
+        )
     }
 
     /// Somebody else has a new route.
@@ -149,7 +154,7 @@ impl Fib {
     }
 
     /// At most `most` changes of routes to make now. Where somebody else has a route of the same key, it is never replaced:
-    /// a route of ours beside it that has to change goes.
+    /// an own route beside it that has to change goes.
     pub(crate) fn take_routes(&mut self, now: Instant, most: usize) -> Vec<Op> {
         let mut ops = self.delta.take(now, most);
         let mirror = &self.mirror;
@@ -175,7 +180,7 @@ impl Fib {
         self.delta.abandon_audit();
     }
 
-    /// The reading, but for what changed since it began, takes the place of what was known; routes of ours in it are
+    /// The reading, but for what changed since it began, takes the place of what was known; own routes in it are
     /// given back.
     pub(crate) fn correct_mirror(&mut self, reading: Reading) -> (Corrected, OurRoutes) {
         let newer = self.mirror.newer.take().unwrap_or_default();
@@ -209,7 +214,7 @@ impl Fib {
         });
     }
 
-    /// Whether a route of ours may lead over this link; most links of a node are pods'.
+    /// Whether an own route may lead over this link; most links of a node are pods'.
     fn concerns(&self, ifindex: u32) -> bool {
         let mut hops = self.resolved.values().flat_map(|resolved| &resolved.hops);
         // Routes without objects may still be as they were before the last change.
@@ -218,7 +223,8 @@ impl Fib {
 
     /// The kernel drops IPv4 routes with this preferred source, and leaves IPv6 routes without it.
     fn address_lost(&mut self, address: Address) {
-        let is_source = self.config.sources.contains(&address.addr);
+        let is_source =
+            self.config.sources.contains(&address.addr) || self.options.wants_source(address.addr);
         if !is_source && !self.concerns(address.ifindex) {
             return;
         }
@@ -260,5 +266,5 @@ impl Fib {
     }
 }
 
-/// Routes of ours in a reading.
+/// Own routes in a reading.
 pub(crate) type OurRoutes = Vec<(RouteKey, RouteSpec)>;

@@ -27,7 +27,7 @@ const RESILIENT: u16 = 1;
 /// In RES_GROUP.
 const BUCKETS: u16 = 1;
 const IDLE_TIMER: u16 = 2;
-/// The kernel tells times to programs in these (USER_HZ).
+/// The kernel reports times to programs in these (USER_HZ).
 const TICKS_PER_SECOND: u32 = 100;
 
 /// Octets of `nhmsg`.

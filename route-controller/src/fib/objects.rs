@@ -24,7 +24,7 @@ use std::net::IpAddr;
 /// BGP next hops of a route, and its family.
 pub(crate) type SetKey = (Arc<[FibNextHop]>, Family);
 
-/// Ids of ours begin here (245, our protocol number, in the first octet).
+/// Own ids begin here (245, our protocol number, in the first octet).
 const FIRST: u32 = 0xf500_0000;
 /// A refused object is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
@@ -107,7 +107,7 @@ impl Objects {
         self.enabled
     }
 
-    /// Routes refer to objects from now on, or do not; and what groups are like. Every set has to be wanted anew.
+    /// Routes refer to objects from now on, or do not; and what groups are like. Every set has to be wanted again.
     pub(crate) fn configure(&mut self, enabled: bool, resilience: Option<Resilience>) {
         if (enabled, resilience) != (self.enabled, self.resilience) {
             (self.enabled, self.resilience) = (enabled, resilience);
@@ -134,7 +134,7 @@ impl Objects {
         let legs = legs.to_vec();
         self.groups.insert(key.clone(), Group { id, legs, members });
         self.by_id.insert(id, key.clone());
-        self.let_go(before.map(|group| group.members));
+        self.unref_members(before.map(|group| group.members));
         let followers = self.detours.iter().filter(|(_, to)| *to == key);
         self.dirty.extend(followers.map(|(id, _)| *id));
         self.dirty.insert(id);
@@ -170,7 +170,7 @@ impl Objects {
         id
     }
 
-    fn let_go(&mut self, members: Option<Vec<(u32, u8)>>) {
+    fn unref_members(&mut self, members: Option<Vec<(u32, u8)>>) {
         for (id, _) in members.unwrap_or_default() {
             if let Some(single) = self.singles.get_mut(&id) {
                 single.users -= 1;
@@ -209,7 +209,7 @@ impl Objects {
         if let Some(group) = self.groups.remove(key) {
             self.by_id.remove(&group.id);
             self.abandon(group.id);
-            self.let_go(Some(group.members));
+            self.unref_members(Some(group.members));
         }
     }
 
@@ -234,9 +234,9 @@ impl Objects {
         let may_find = unclaimed.any(|content| matches!(content, Content::Group(..)));
         if self.groups.contains_key(to) || may_find {
             self.detours.insert(group.id, to.clone());
-            self.let_go(Some(group.members));
+            self.unref_members(Some(group.members));
         } else {
-            // Its legs are those of before, until it is wanted.
+            // Its legs are the previous ones until it is wanted.
             self.by_id.insert(group.id, to.clone());
             self.groups.insert(to.clone(), group);
         }
@@ -262,7 +262,7 @@ impl Objects {
         }
     }
 
-    /// A complete reading: objects of ours, and ids of others. Gives the groups that routes may have lost with them, and
+    /// A complete reading: own objects, and ids of others. Gives the groups that routes may have lost with them, and
     /// how many objects were not as known.
     pub(crate) fn observe(
         &mut self,
@@ -373,7 +373,7 @@ impl Objects {
                 self.failed.insert(*id);
                 self.retry_at = Some(now + RETRY);
             }
-            // What cannot be removed is gone, or is read anew with the next reading.
+            // What cannot be removed is gone, or is read again with the next reading.
             (ObjectOp::Remove(id), _) => self.removed(*id),
         }
     }

@@ -106,7 +106,7 @@ impl Mirror {
             .filter(|(_, route)| route.protocol != PODS_PROTOCOL)
     }
 
-    /// Whether the address is one of ours.
+    /// Whether the address is an own one.
     pub(crate) fn is_own(&self, addr: IpAddr) -> bool {
         self.addresses.keys().any(|own| own.addr == addr)
     }

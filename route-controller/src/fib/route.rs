@@ -14,7 +14,7 @@ pub(crate) const PODS_PROTOCOL: u8 = 246;
 /// The kernel's main table (linux/rtnetlink.h).
 pub(crate) const MAIN: u32 = 254;
 
-/// What the kernel tells routes apart by.
+/// What the kernel distinguishes routes by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct RouteKey {
     pub(crate) prefix: Prefix,
@@ -53,7 +53,7 @@ pub(crate) struct Leg {
     pub(crate) weight: u8,
 }
 
-/// What a packet meets.
+/// What becomes of a packet.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Target {
     /// Sent on, over one of these (sorted, never empty).

@@ -139,7 +139,7 @@ fn routes_over_a_dead_next_hop_wait_a_moment_for_another() {
     // And none for this one.
     fib.mirror.dead.insert("192.0.2.13".parse().unwrap());
     fib.resolve_again();
-    fib.let_go();
+    fib.flush_held();
     assert!(matches!(write(&mut fib).1[..], [Op::Remove(_)]));
     assert!(!fib.is_holding());
 }
@@ -219,7 +219,7 @@ fn a_loss_that_is_over_is_a_loss() {
     fib.resolve_again();
     let (objects, ops) = write_all(&mut fib);
     assert_eq!((objects.len(), ops.len()), (2, 2), "{objects:?} {ops:?}");
-    // Another link's loss is none of ours.
+    // The loss of another link changes nothing.
     fib.link_new(9, eth0(true, 0));
     assert!(fib.link_new(9, eth0(true, 1)));
     assert_eq!(write_all(&mut fib), (vec![], vec![]));
@@ -397,4 +397,36 @@ fn a_policy_says_what_a_route_is() {
     fib.routes(vec![with(plain, &[])], false);
     assert!(write(&mut fib).iter().all(|op| op.starts_with("Remove")));
     assert_eq!(fib.delta.routes().len(), 1, "the other blackhole");
+}
+
+/// The kernel drops an IPv4 route with its source address, without a notification.
+#[test]
+fn a_route_follows_the_source_address_of_its_policy() {
+    let mut fib = fib();
+    let own = Address {
+        ifindex: 1,
+        addr: "198.51.100.9".parse().unwrap(),
+        len: 32,
+    };
+    let route = KernelRoute {
+        source: Some(own.addr),
+        ..KernelRoute::default()
+    };
+    let change = FibChange {
+        route,
+        ..learned("10.244.2.0/24", &["192.0.2.12"])
+    };
+    fib.routes(vec![change], false);
+    let source = |fib: &mut Fib| match &write_all(fib).1[..] {
+        [Op::Add(_, spec) | Op::Replace(_, spec)] => spec.source,
+        other => panic!("one write, not {other:?}"),
+    };
+    let of_node = "192.0.2.11".parse().ok();
+    assert_eq!(source(&mut fib), of_node, "the host does not have it");
+    for _ in 0..2 {
+        fib.address_new(own, Standing::Lasting);
+        assert_eq!(source(&mut fib), Some(own.addr));
+        fib.address_gone(own);
+        assert_eq!(source(&mut fib), of_node);
+    }
 }

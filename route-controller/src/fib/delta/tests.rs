@@ -55,7 +55,7 @@ enum Step {
     TheyDelete(u8),
     TheyChange(u8, u8),
     LinkDown(u32),
-    /// Nobody tells.
+    /// Without a notification.
     Vanishes(u8),
     Sweep,
 }
