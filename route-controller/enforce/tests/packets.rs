@@ -41,27 +41,7 @@ fn lab() -> Option<Lab> {
 }
 
 fn apply(enforcer: &mut Enforcer, event: &Event) {
-    let model = &mut enforcer.model;
-    match event {
-        Event::Namespace(name, labels) => {
-            model.put_namespace(name, &labels.clone().into_iter().collect::<Vec<_>>());
-        }
-        Event::NamespaceGone(name) => model.remove_namespace(name),
-        Event::Pod(pod) => {
-            model.put_pod(&pod.input());
-            if pod.local {
-                model.attach(&pod.interface(), &pod.namespace, &pod.name);
-            } else {
-                model.detach(&pod.interface());
-            }
-        }
-        Event::PodGone(namespace, name) => {
-            model.remove_pod(namespace, name);
-            model.detach(&format!("{namespace}-{name}"));
-        }
-        Event::Policy(policy) => model.put_policy((**policy).clone()),
-        Event::PolicyGone(namespace, name) => model.remove_policy(namespace, name),
-    }
+    event.apply_to(&mut enforcer.model);
 }
 
 fn probes(world: &World) -> Vec<Probe> {
@@ -286,12 +266,27 @@ fn a_new_owner_adopts_what_is_there() {
 #[test]
 fn a_table_of_another_version_is_replaced() {
     let Some(lab) = lab() else { return };
-    nft(&["add", "table", "inet", TABLE]);
-    nft(&["add", "set", "inet", TABLE, "to-pod", "{ type ipv4_addr; }"]);
-    let mut enforcer = Enforcer::open().unwrap();
-    let world = simple_world(&mut enforcer);
-    forget_flows();
-    lab.compare(&probes(&world));
+    let a_set = ["set", "inet", TABLE, "to-pod", "{ type ipv4_addr; }"];
+    let a_chain = [
+        "chain",
+        "inet",
+        TABLE,
+        "ingress",
+        "{ type filter hook forward priority 7; }",
+    ];
+    for object in [a_set, a_chain] {
+        nft(&["add", "table", "inet", TABLE]);
+        nft(&[&["add"][..], &object].concat());
+        let before = nft(&["list", "ruleset"]);
+        let mut enforcer = Enforcer::open().unwrap();
+        // Until pods and policies are known, its rules are the only ones.
+        enforcer.prepare().unwrap();
+        assert_eq!(nft(&["list", "ruleset"]), before);
+        let world = simple_world(&mut enforcer);
+        forget_flows();
+        lab.compare(&probes(&world));
+        nft(&["delete", "table", "inet", TABLE]);
+    }
 }
 
 /// A connection that a new policy forbids ends, whichever end speaks first afterwards; an allowed one goes on.

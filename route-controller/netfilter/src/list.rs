@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use linux::netlink::{ACK, DUMP};
 use nix::errno::Errno;
 
-use crate::message::{ACK, Attrs, DUMP, Messages};
+use crate::message::{Attrs, Messages};
 use crate::object::{Element, SetSpec};
 use crate::socket::{Error, Nftables, Result, What, refused};
 use crate::transaction::{GETCHAIN, GETGEN, GETRULE, GETSET, GETSETELEM, NEWGEN, NFPROTO_INET, Transaction};
@@ -160,9 +161,13 @@ impl Nftables {
                 let Some(name) = attrs.text(2).filter(|_| attrs.text(1) == Some(table)) else {
                     return;
                 };
-                if spec(name).is_none_or(|spec| spec.matches(attrs)) {
-                    listing.sets.insert(name.to_owned());
-                }
+                let is_as_asked = spec(name).is_none_or(|spec| spec.matches(attrs));
+                let sets = if is_as_asked {
+                    &mut listing.sets
+                } else {
+                    &mut listing.other_sets
+                };
+                sets.insert(name.to_owned());
             },
         );
         or_empty(asked)
@@ -265,7 +270,7 @@ impl Nftables {
     pub fn counters(&mut self, table: &str) -> Result<HashMap<String, Vec<Counter>>> {
         let mut counters: HashMap<String, Vec<Counter>> = HashMap::new();
         let asked = self.list_rules(table, None, |chain, attrs| {
-            let found = attrs.nested(4).filter_map(|(_, bytes)| {
+            let found = attrs.nested(4).iter().filter_map(|(_, bytes)| {
                 let expression = Attrs(bytes);
                 let data = expression.nested(2);
                 (expression.text(1) == Some("counter")).then(|| Counter {
@@ -308,12 +313,12 @@ impl Nftables {
         if flags == DUMP {
             return self
                 .socket
-                .dump(&request, sequence, what, |m| take(m.kind, &m.attrs()));
+                .dump(&request, sequence, what, |m| take(m.kind, &Attrs::of(&m)));
         }
         self.socket.send(&request)?;
         let failures = self
             .socket
-            .answers(sequence, sequence, |m| take(m.kind, &m.attrs()))?;
+            .answers(sequence, sequence, |m| take(m.kind, &Attrs::of(&m)))?;
         failures
             .into_iter()
             .next()
@@ -331,7 +336,7 @@ fn or_empty(asked: Result<()>) -> Result<()> {
 
 pub(crate) fn elements_of<'a>(attrs: &Attrs<'a>) -> impl Iterator<Item = Element> + use<'a> {
     let list = attrs.nested(3);
-    list.filter_map(|(_, bytes)| Element::read(&Attrs(bytes)))
+    list.iter().filter_map(|(_, bytes)| Element::read(&Attrs(bytes)))
 }
 
 /// The comment in a rule's user data: kind, length, text and a zero.

@@ -231,6 +231,7 @@ fn a_listing_is_what_was_sent() {
         })
         .unwrap();
     assert!(listing.sets.is_empty(), "{:?}", listing.sets);
+    assert!(listing.other_sets.contains("pods"), "{:?}", listing.other_sets);
     assert!(nftables.remove_table(TABLE).unwrap());
     assert!(!nftables.remove_table(TABLE).unwrap());
 }
