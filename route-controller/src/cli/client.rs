@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_not_ask_is_told_so() {
+    fn errors_name_the_remedy() {
         let path = Path::new("/run/podroute/podroute.sock");
         let said = |kind: ErrorKind| no_answer(path, &kind.into());
         assert!(said(ErrorKind::PermissionDenied).ends_with("run the command with sudo"));

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_that_come_first_are_told_and_ours_goes_again() {
+    fn lists_that_come_first_are_reported_and_the_own_list_is_removed() {
         let dir = std::env::temp_dir().join(format!("podroute-lists-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         for name in [

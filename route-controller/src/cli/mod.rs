@@ -94,7 +94,7 @@ enum Command {
         #[command(flatten)]
         run_dir: RunDir,
     },
-    /// Say what a configuration would change, before it does: sessions, prefixes told to peers, kernel routes.
+    /// Say what a configuration would change, before it does: sessions, prefixes sent to peers, kernel routes.
     Diff {
         /// The configuration that would take the place of the running one; `-` is standard input.
         #[arg(value_name = "FILE")]
