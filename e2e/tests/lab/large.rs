@@ -56,7 +56,7 @@ fn ask_until(host: &Host, load: &mut Load, mut is_done: impl FnMut(&Load) -> boo
     Ok(worst)
 }
 
-/// A changed policy is applied to a million routes and told to a peer; then they all go with their session.
+/// A changed policy is applied to a million routes and advertised to a peer; then they all go with their session.
 fn reload() -> Result<()> {
     let host = Host::create("dut")?;
     host.ip("link set lo up")?;
@@ -88,7 +88,7 @@ fn reload() -> Result<()> {
         );
         move || host.run(&program, &["reload"])
     });
-    // All is told again, with the other MED: at least one message for each attribute set.
+    // All is sent again, with the other MED: at least one message for each attribute set.
     let sets = u64::from(ROUTES / PER_SET);
     let worst = ask_until(&host, &mut load, |load| load.updates() >= before + sets)?;
     ensure!(
