@@ -70,12 +70,12 @@ pub(crate) use self::start::run;
 /// How long peers that were up before a restart are waited for (RFC 4724 §4.1, Selection_Deferral_Timer), and routes from before the
 /// start stay in the kernel.
 const DEFERRAL: Duration = Duration::from_secs(20);
-/// How long the kernel may take for the blocks' unreachable routes before we advertise regardless.
+/// How long the kernel may take for the blocks' unreachable routes before they are advertised regardless.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often password files are looked at.
 const SECRETS_LOOKED_AT: Duration = Duration::from_secs(5);
-/// How often sessions that are on their way out are looked at.
+/// How often sessions that are to be removed are checked.
 const TRANSITION_LOOKED_AT: Duration = Duration::from_secs(1);
 
 /// The agent's state.

@@ -8,7 +8,7 @@ use bgp_proto::session::{Negotiated, State};
 use bgp_proto::types::{Family, PeerId, Prefix};
 use bgp_speaker::PeerSnapshot;
 
-use crate::fib::{Failure, Fib, Leg, Progress, RouteKey, RouteSpec, Target};
+use crate::fib::{Failure, Fib, Progress, RouteKey, RouteSpec, Target, WeightedNextHop};
 use crate::status::{
     BlockStatus, Counts, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus, RuleStatus,
 };
@@ -216,9 +216,13 @@ fn kernel_route(fib: &Fib, key: RouteKey, spec: &RouteSpec, progress: Progress) 
         Target::Unreachable => "unreachable",
         Target::Throw => "throw",
         Target::Blackhole => "blackhole",
-        Target::Hops(_) | Target::Group(_) => "unicast",
+        Target::NextHops(_) | Target::Group(_) => "unicast",
     };
-    let next_hops = fib.legs(spec).iter().map(|leg| hop_status(fib, leg)).collect();
+    let next_hops = fib
+        .next_hops(spec)
+        .iter()
+        .map(|next_hop| hop_status(fib, next_hop))
+        .collect();
     let (state, error) = match progress {
         Progress::Installed => ("installed", None),
         Progress::Pending => ("pending", None),
@@ -235,13 +239,13 @@ fn kernel_route(fib: &Fib, key: RouteKey, spec: &RouteSpec, progress: Progress) 
     }
 }
 
-fn hop_status(fib: &Fib, leg: &Leg) -> HopStatus {
-    let hop = leg.hop;
+fn hop_status(fib: &Fib, next_hop: &WeightedNextHop) -> HopStatus {
+    let hop = next_hop.hop;
     let name = fib.mirror.links.get(&hop.ifindex).map(|link| link.name.clone());
     HopStatus {
         gateway: hop.gateway,
         interface: name.unwrap_or_else(|| format!("#{}", hop.ifindex)),
-        weight: leg.weight,
+        weight: next_hop.weight,
     }
 }
 

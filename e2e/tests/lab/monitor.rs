@@ -26,7 +26,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// A station that keeps all it hears.
+/// A station that keeps all that it receives.
 struct Station {
     received: Arc<Mutex<Vec<u8>>>,
 }
@@ -93,7 +93,7 @@ const TERMINATION: u8 = 5;
 /// The per-peer header.
 const PEER: usize = 42;
 
-/// Whether a message tells an IPv4 prefix of 24 bits in this view (flag 0x40: after policy).
+/// Whether a message contains an IPv4 prefix of 24 bits in this view (flag 0x40: after policy).
 fn tells((kind, body): &(u8, Vec<u8>), prefix: [u8; 4], post: bool) -> bool {
     *kind == ROUTE && (body[1] & 0x40 != 0) == post && body.ends_with(&prefix)
 }

@@ -209,7 +209,7 @@ fn lost_router() -> Result<()> {
         ensure!(ours.len() == 2, "{ours:?}");
         Ok(())
     })?;
-    // Else the kernel itself tells of every route whose group changed.
+    // Else the kernel itself notifies of every route whose group changed.
     let compat = |value: &str| {
         pair.node.run(
             "sysctl",

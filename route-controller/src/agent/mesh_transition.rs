@@ -22,7 +22,7 @@ const QUIET: Duration = Duration::from_secs(3);
 /// Longer than this nobody waits.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// A session that is on its way out.
+/// A session that is to be removed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retiring {
     since: Instant,

@@ -15,7 +15,7 @@ use crate::pod_guard::PodGuard;
 const FINDINGS_LOGGED: usize = 10;
 
 impl Agent {
-    /// The plugins do without us: trouble is logged.
+    /// The plugins work without the agent: a failure is logged.
     pub(super) fn help_plugins(&mut self) {
         let restored = Arc::clone(&self.reports.health.restored);
         self.node.pod_guard = PodGuard::start(&self.node.run_dir, &self.node.proc_sys, restored)

@@ -224,7 +224,7 @@ impl Paths {
     }
 }
 
-/// Somebody shall look again when a path is not held any more.
+/// Wakes the task when a path is not held any more.
 fn notify_at(notify: &Arc<Notify>, moment: Option<Instant>) {
     if let Some(moment) = moment {
         let notify = Arc::clone(notify);

@@ -29,7 +29,7 @@ pub(super) fn install(dirs: &Dirs, cni: &Cni) -> Result<(), String> {
     let plan = cni_list::plan_for(cni, dirs)?;
     plan.notes.iter().for_each(|note| eprintln!("{note}"));
     say(&dirs.conf, LIST, &plan.put(dirs)?);
-    for other in before_ours(&dirs.conf) {
+    for other in lists_before_own(&dirs.conf) {
         eprintln!(
             "{other} sorts before {LIST}: the runtime uses it instead; remove it when no pod of that network is left"
         );
@@ -45,8 +45,8 @@ fn say(dir: &Path, name: &str, put: &Put) {
     println!("{}: {what}", dir.join(name).display());
 }
 
-/// Other networks' files that the runtime would take instead of the own list.
-fn before_ours(conf_dir: &Path) -> Vec<String> {
+/// Other networks' files that the runtime would use instead of the own list.
+fn lists_before_own(conf_dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(conf_dir).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let is_list = |name: &String| {
@@ -61,7 +61,7 @@ fn before_ours(conf_dir: &Path) -> Vec<String> {
     names
 }
 
-/// Takes the list away, so that the runtime makes no more pods with us. The plugins stay: it calls them for the pods that
+/// Removes the list, so that the runtime starts no more pods with podroute. The plugins stay: it calls them for the pods that
 /// it still has to delete.
 pub(super) fn uninstall(conf_dir: &Path) -> Result<(), String> {
     let list = conf_dir.join(LIST);
@@ -96,7 +96,10 @@ mod tests {
             fs::write(dir.join(name), "{}").unwrap();
         }
         put(&dir, LIST, b"{}", 0o644).unwrap();
-        assert_eq!(before_ours(&dir), ["05-cilium.conflist", "10-calico.conflist"]);
+        assert_eq!(
+            lists_before_own(&dir),
+            ["05-cilium.conflist", "10-calico.conflist"]
+        );
         uninstall(&dir).unwrap();
         assert!(!dir.join(LIST).exists());
         uninstall(&dir).unwrap();

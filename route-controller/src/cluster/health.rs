@@ -79,7 +79,7 @@ impl Watches {
         self.lock().clone()
     }
 
-    /// A watch that shall be there, and has not answered yet.
+    /// A watch that is wanted, and has not answered yet.
     pub(crate) fn expect(&self, resource: &'static str, now: Instant) {
         let fresh = || Watch {
             since: Some(now),

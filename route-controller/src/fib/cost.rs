@@ -13,7 +13,7 @@ use bgp_proto::types::Prefix;
 
 use self::count::{can_count, compare, instructions};
 use super::delta::Delta;
-use super::route::{Hop, Leg, RouteKey, RouteSpec, Target};
+use super::route::{NextHop, RouteKey, RouteSpec, Target, WeightedNextHop};
 
 /// What may be added to a cost that should not grow: trees and hash tables are a little deeper.
 const TOLERANCE: f64 = 1.15;
@@ -22,12 +22,12 @@ const CHANGES: u32 = 2000;
 const BATCH: usize = 512;
 
 fn spec(n: u8) -> Arc<RouteSpec> {
-    let hop = Hop {
+    let hop = NextHop {
         gateway: Some([192, 0, 2, n].into()),
         ifindex: 1,
     };
     Arc::new(RouteSpec {
-        target: Target::Hops(vec![Leg { hop, weight: 1 }]),
+        target: Target::NextHops(vec![WeightedNextHop { hop, weight: 1 }]),
         source: None,
     })
 }

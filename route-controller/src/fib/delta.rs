@@ -53,7 +53,7 @@ pub(crate) enum Failure {
     Errno(i32),
 }
 
-/// What we know of the kernel's side of a key.
+/// What is known of the kernel's side of a key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 enum Kernel {
     #[default]
@@ -169,12 +169,12 @@ impl Delta {
         }
     }
 
-    /// What the kernel says of one of our keys, by somebody else's doing. True when it is not as wanted.
+    /// Another program changed an own key. True when it is not as wanted.
     pub(crate) fn observe(&mut self, key: RouteKey, spec: Option<Arc<RouteSpec>>) -> bool {
         self.note(key);
         let entry = self.entries.entry(key).or_default();
         if entry.in_flight {
-            // Older or newer than our own change? Look again when its outcome is known.
+            // Older or newer than the own change? Look again when its outcome is known.
             entry.kernel = Kernel::Unsure;
             entry.doubtful = true;
             return false;

@@ -2,7 +2,7 @@
 //!
 //! [`Fib`] is pure: it takes what the speaker wants ([`Fib::routes`]), which next hops are watched, and what
 //! the kernel says ([`Mirror`], [`Delta`]); it gives changes for `netlink` and news for the speaker. Only
-//! routes with our protocol number, in our table, are ever ours.
+//! routes with podroute's protocol number, in its table, are its own.
 
 pub(crate) mod cleanup;
 #[cfg(test)]
@@ -34,16 +34,16 @@ use bgp_proto::types::{Family, Prefix};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(crate) use delta::{Delta, Failure, Op, Progress};
-pub(crate) use foreign::Foreign;
+pub(crate) use foreign::ForeignRoute;
 use guard::Guard;
 pub(crate) use objects::{ObjectOp, Objects, Resilience};
 use options::Options;
-pub(crate) use resolve::{Address, Link, Mirror, Resolved, Standing};
+pub(crate) use resolve::{Address, AddressState, Link, Mirror, Resolved};
 use route::MAIN;
-pub(crate) use route::{Hop, Leg, PROTOCOL, RouteKey, RouteSpec, Target};
+pub(crate) use route::{NextHop, PROTOCOL, RouteKey, RouteSpec, Target, WeightedNextHop};
 use sets::{SetId, Sets};
 
-/// Metric of the unreachable routes of our own blocks: the worst there is.
+/// Metric of the unreachable routes of the node's blocks: the worst there is.
 pub(crate) const BLOCK_METRIC: u32 = u32::MAX;
 
 /// What the operator says of kernel routes.
@@ -53,7 +53,7 @@ pub(crate) struct FibConfig {
     pub(crate) metric: u32,
     /// Table that they go into.
     pub(crate) table: u32,
-    /// Priority of our rule for that table; none: the operator has their own.
+    /// Priority of the policy rule for that table; none: the operator has their own.
     pub(crate) rule_priority: Option<u32>,
     /// Next hops may be reached over a default route.
     pub(crate) via_default: bool,
@@ -142,7 +142,7 @@ impl Fib {
         }
     }
 
-    /// The policy rule that should lead to our table.
+    /// The policy rule that should lead to `table`.
     pub(crate) fn rule(&self) -> Option<rules::Rule> {
         let (table, install) = (self.config.table, self.config.install);
         let priority = self.config.rule_priority.filter(|_| install)?;
@@ -418,12 +418,12 @@ impl Fib {
     /// What a set of next hops comes to now.
     fn spec_of(&mut self, id: SetId) -> Option<Arc<RouteSpec>> {
         let key = self.sets.key(id)?.clone();
-        let legs = self.legs_of(&key.0);
+        let next_hops = self.weighted(&key.0);
         let source = self.source(key.1);
-        let target = match (legs.is_empty(), self.objects.enabled()) {
+        let target = match (next_hops.is_empty(), self.objects.enabled()) {
             (true, _) => None,
-            (false, true) => Some(Target::Group(self.objects.want(&key, &legs))),
-            (false, false) => Some(Target::Hops(legs)),
+            (false, true) => Some(Target::Group(self.objects.want(&key, &next_hops))),
+            (false, false) => Some(Target::NextHops(next_hops)),
         };
         let spec = target.map(|target| Arc::new(RouteSpec { target, source }));
         self.sets.set_spec(id, spec.clone());
@@ -431,24 +431,25 @@ impl Fib {
     }
 
     /// What next hops resolve to, sorted; a way out that several lead to has the largest of their weights.
-    fn legs_of(&mut self, next_hops: &[FibNextHop]) -> Vec<Leg> {
-        let mut legs = BTreeMap::new();
+    fn weighted(&mut self, next_hops: &[FibNextHop]) -> Vec<WeightedNextHop> {
+        let mut weights = BTreeMap::new();
         for next_hop in next_hops {
             for hop in self.resolve_used(next_hop.addr).hops {
-                let weight = legs.entry(hop).or_insert(next_hop.weight);
+                let weight = weights.entry(hop).or_insert(next_hop.weight);
                 *weight = next_hop.weight.max(*weight);
             }
         }
-        legs.into_iter()
-            .map(|(hop, weight)| Leg { hop, weight })
+        weights
+            .into_iter()
+            .map(|(hop, weight)| WeightedNextHop { hop, weight })
             .collect()
     }
 
     /// Links, gateways and weights of a route's target.
-    pub(crate) fn legs<'a>(&'a self, spec: &'a RouteSpec) -> &'a [Leg] {
+    pub(crate) fn next_hops<'a>(&'a self, spec: &'a RouteSpec) -> &'a [WeightedNextHop] {
         match &spec.target {
-            Target::Hops(legs) => legs,
-            Target::Group(id) => self.objects.legs(*id),
+            Target::NextHops(next_hops) => next_hops,
+            Target::Group(id) => self.objects.next_hops(*id),
             Target::Unreachable | Target::Blackhole | Target::Throw => &[],
         }
     }

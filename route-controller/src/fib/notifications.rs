@@ -11,9 +11,9 @@ use std::time::Instant;
 use bgp_proto::types::{Family, Prefix};
 
 use super::dump::{ObjectReading, Reading};
-use super::foreign::{Arrival, Effect, Foreign};
+use super::foreign::{Arrival, Effect, ForeignRoute};
 use super::resolve::Newer;
-use super::{Address, Failure, Fib, Link, Op, RouteKey, RouteSpec, Standing, Target};
+use super::{Address, AddressState, Failure, Fib, Link, Op, RouteKey, RouteSpec, Target};
 
 /// What a reading corrected.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -85,10 +85,10 @@ impl Fib {
     }
 
     /// An address of the host is there, or stands differently.
-    pub(crate) fn address_new(&mut self, address: Address, standing: Standing) {
+    pub(crate) fn address_new(&mut self, address: Address, state: AddressState) {
         self.note_host();
         let before = self.sources(address);
-        if self.mirror.addresses.insert(address, standing) != Some(standing) {
+        if self.mirror.addresses.insert(address, state) != Some(state) {
             self.objects.retry_now();
             if self.sources(address) != before {
                 self.sources_again();
@@ -126,29 +126,31 @@ impl Fib {
     }
 
     /// Somebody else has a new route.
-    pub(crate) fn foreign_new(&mut self, prefix: Prefix, route: Foreign, arrival: Arrival) -> Effect {
+    pub(crate) fn foreign_new(&mut self, prefix: Prefix, route: ForeignRoute, arrival: Arrival) -> Effect {
         self.note_prefix(prefix);
-        let (ours, unsure) = self.delta.kernel_spec(&route.key(prefix));
-        let mut effect = self.mirror.foreign.add(prefix, route, arrival, ours.as_deref());
+        let (own, unsure) = self.delta.kernel_spec(&route.key(prefix));
+        let mut effect = self.mirror.foreign.add(prefix, route, arrival, own.as_deref());
         effect.unexpected |= unsure;
         effect
     }
 
     /// Somebody else's route is gone.
-    pub(crate) fn foreign_gone(&mut self, prefix: Prefix, route: &Foreign) -> Effect {
+    pub(crate) fn foreign_gone(&mut self, prefix: Prefix, route: &ForeignRoute) -> Effect {
         self.note_prefix(prefix);
         let key = route.key(prefix);
         let known = self.mirror.foreign.remove(prefix, route);
-        // Without objects ours may have been a part of one multipath route with it (IPv6).
-        let (ours, _) = self.delta.kernel_spec(&key);
-        if let Some(Target::Hops(legs)) = ours.as_deref().map(|spec| &spec.target)
-            && legs.iter().any(|leg| route.hops.contains(&leg.hop))
+        // Without objects the own route may have been a part of one multipath route with it (IPv6).
+        let (own, _) = self.delta.kernel_spec(&key);
+        if let Some(Target::NextHops(next_hops)) = own.as_deref().map(|spec| &spec.target)
+            && next_hops
+                .iter()
+                .any(|next_hop| route.hops.contains(&next_hop.hop))
         {
             self.delta.doubt_key(key);
         }
         self.delta.retry_now(key);
         Effect {
-            took_ours: false,
+            took_own: false,
             unexpected: !known,
         }
     }
@@ -182,7 +184,7 @@ impl Fib {
 
     /// The reading, but for what changed since it began, takes the place of what was known; own routes in it are
     /// given back.
-    pub(crate) fn correct_mirror(&mut self, reading: Reading) -> (Corrected, OurRoutes) {
+    pub(crate) fn correct_mirror(&mut self, reading: Reading) -> (Corrected, OwnRoutes) {
         let newer = self.mirror.newer.take().unwrap_or_default();
         let (keys, mut left_out) = self.mirror.foreign.correct(reading.foreign, &newer.prefixes);
         let mut count = keys.len();
@@ -198,7 +200,7 @@ impl Fib {
             self.sources_again();
             count += differ;
         }
-        (Corrected { count, left_out }, reading.ours)
+        (Corrected { count, left_out }, reading.own)
     }
 
     /// The kernel has dropped objects and routes on this link: what led over no other, and routes without objects.
@@ -239,8 +241,8 @@ impl Fib {
     }
 
     /// A reading of nexthop objects; routes of lost ones may have gone with them. Gives how many were not as known.
-    pub(crate) fn objects_read(&mut self, (ours, foreign): ObjectReading) -> usize {
-        let (lost, differ) = self.objects.observe(ours, foreign);
+    pub(crate) fn objects_read(&mut self, (own, foreign): ObjectReading) -> usize {
+        let (lost, differ) = self.objects.observe(own, foreign);
         self.objects_gone(&lost);
         differ
     }
@@ -267,4 +269,4 @@ impl Fib {
 }
 
 /// Own routes in a reading.
-pub(crate) type OurRoutes = Vec<(RouteKey, RouteSpec)>;
+pub(crate) type OwnRoutes = Vec<(RouteKey, RouteSpec)>;

@@ -18,13 +18,13 @@ use bgp_proto::engine::FibNextHop;
 use bgp_proto::types::Family;
 use rustc_hash::FxHashMap;
 
-use super::route::{Hop, Leg};
+use super::route::{NextHop, WeightedNextHop};
 use std::net::IpAddr;
 
 /// BGP next hops of a route, and its family.
 pub(crate) type SetKey = (Arc<[FibNextHop]>, Family);
 
-/// Own ids begin here (245, our protocol number, in the first octet).
+/// Own ids begin here (245, podroute's protocol number, in the first octet).
 const FIRST: u32 = 0xf500_0000;
 /// A refused object is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub(crate) struct Resilience {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Content {
     /// One way out; of the gateway's family, or the route's where there is no gateway.
-    Single(Family, Hop),
+    Single(Family, NextHop),
     /// Ids of single ones and their weights, sorted.
     Group(Vec<(u32, u8)>, Option<Resilience>),
 }
@@ -60,7 +60,7 @@ pub(crate) enum ObjectOp {
 #[derive(Debug)]
 struct Group {
     id: u32,
-    legs: Vec<Leg>,
+    next_hops: Vec<WeightedNextHop>,
     members: Vec<(u32, u8)>,
 }
 
@@ -68,7 +68,7 @@ struct Group {
 #[derive(Debug)]
 struct Single {
     family: Family,
-    hop: Hop,
+    hop: NextHop,
     /// Groups that have it.
     users: usize,
 }
@@ -85,11 +85,11 @@ pub(crate) struct Objects {
     detours: FxHashMap<u32, SetKey>,
     singles: FxHashMap<u32, Single>,
     /// The same by what they are.
-    single_ids: FxHashMap<(Family, Hop), u32>,
+    single_ids: FxHashMap<(Family, NextHop), u32>,
     kernel: BTreeMap<u32, Content>,
     /// Of the kernel's, what no set or gateway has claimed.
     unclaimed: FxHashMap<Content, u32>,
-    /// Of others, in our range.
+    /// Of others, in the own range.
     foreign: BTreeSet<u32>,
     next: u32,
     /// These may have to be put.
@@ -119,20 +119,27 @@ impl Objects {
     }
 
     /// The id of the group of this set, which leads over these (not empty).
-    pub(crate) fn want(&mut self, key: &SetKey, legs: &[Leg]) -> u32 {
+    pub(crate) fn want(&mut self, key: &SetKey, next_hops: &[WeightedNextHop]) -> u32 {
         if let Some(group) = self.groups.get(key)
-            && group.legs == legs
+            && group.next_hops == next_hops
         {
             return group.id;
         }
-        let members = self.members(legs, key.1);
+        let members = self.members(next_hops, key.1);
         let before = self.groups.remove(key);
         let id = match &before {
             Some(group) => group.id,
             None => self.group_id(&members),
         };
-        let legs = legs.to_vec();
-        self.groups.insert(key.clone(), Group { id, legs, members });
+        let next_hops = next_hops.to_vec();
+        self.groups.insert(
+            key.clone(),
+            Group {
+                id,
+                next_hops,
+                members,
+            },
+        );
         self.by_id.insert(id, key.clone());
         self.unref_members(before.map(|group| group.members));
         let followers = self.detours.iter().filter(|(_, to)| *to == key);
@@ -143,14 +150,14 @@ impl Objects {
     }
 
     /// Ids of the gateways, each with one user more.
-    fn members(&mut self, legs: &[Leg], family: Family) -> Vec<(u32, u8)> {
-        let member = |leg: &Leg| (self.single(leg.hop, family), leg.weight);
-        let mut members: Vec<(u32, u8)> = legs.iter().map(member).collect();
+    fn members(&mut self, next_hops: &[WeightedNextHop], family: Family) -> Vec<(u32, u8)> {
+        let member = |next_hop: &WeightedNextHop| (self.single(next_hop.hop, family), next_hop.weight);
+        let mut members: Vec<(u32, u8)> = next_hops.iter().map(member).collect();
         members.sort_unstable();
         members
     }
 
-    fn single(&mut self, hop: Hop, family: Family) -> u32 {
+    fn single(&mut self, hop: NextHop, family: Family) -> u32 {
         let family = match hop.gateway {
             Some(IpAddr::V4(_)) => Family::Ipv4,
             Some(IpAddr::V6(_)) => Family::Ipv6,
@@ -236,7 +243,7 @@ impl Objects {
             self.detours.insert(group.id, to.clone());
             self.unref_members(Some(group.members));
         } else {
-            // Its legs are the previous ones until it is wanted.
+            // Its next_hops are the previous ones until it is wanted.
             self.by_id.insert(group.id, to.clone());
             self.groups.insert(to.clone(), group);
         }
@@ -248,17 +255,20 @@ impl Objects {
     }
 
     /// Where the group leads.
-    pub(crate) fn legs(&self, id: u32) -> &[Leg] {
-        self.group(id).map_or(&[], |group| &group.legs)
+    pub(crate) fn next_hops(&self, id: u32) -> &[WeightedNextHop] {
+        self.group(id).map_or(&[], |group| &group.next_hops)
     }
 
     /// Whether the group leads over this link; `alone`: over no other.
     pub(crate) fn uses(&self, id: u32, ifindex: u32, alone: bool) -> bool {
-        let mut legs = self.legs(id).iter().map(|leg| leg.hop.ifindex == ifindex);
+        let mut next_hops = self
+            .next_hops(id)
+            .iter()
+            .map(|next_hop| next_hop.hop.ifindex == ifindex);
         if alone {
-            legs.all(|it| it)
+            next_hops.all(|it| it)
         } else {
-            legs.any(|it| it)
+            next_hops.any(|it| it)
         }
     }
 
@@ -266,10 +276,10 @@ impl Objects {
     /// how many objects were not as known.
     pub(crate) fn observe(
         &mut self,
-        ours: Vec<(u32, Content)>,
+        own: Vec<(u32, Content)>,
         foreign: BTreeSet<u32>,
     ) -> (BTreeSet<u32>, usize) {
-        let now: BTreeMap<u32, Content> = ours.into_iter().collect();
+        let now: BTreeMap<u32, Content> = own.into_iter().collect();
         let differs = now
             .iter()
             .filter(|(id, content)| self.kernel.get(id) != Some(content))

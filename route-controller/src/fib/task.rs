@@ -21,7 +21,7 @@ use self::audit::Audit;
 use self::reports::Reports;
 use self::unread::{Unread, Why};
 use super::dump::ObjectReading;
-use super::message::Read;
+use super::message::ReadRoute;
 use super::netlink::{KernelEvent, Monitor, count_failures, read_all, read_objects};
 use super::writer::{BATCH, Batch, Outcomes, Writer};
 use super::{Failure, Fib, FibConfig, ObjectOp, Op, RouteKey, rules};
@@ -119,7 +119,7 @@ pub(crate) struct FibTask {
 }
 
 impl FibTask {
-    /// Opens the sockets, reads the kernel, and adopts what is ours.
+    /// Opens the sockets, reads the kernel, and adopts own routes.
     pub(crate) async fn new(
         config: FibConfig,
         inbox: mpsc::Receiver<ToFib>,
@@ -192,9 +192,9 @@ impl FibTask {
     async fn read_kernel(&mut self) -> io::Result<Vec<(RouteKey, super::RouteSpec)>> {
         let reading = read_all(self.fib.config().table).await?;
         self.fib.mirror.via_default = self.fib.config().via_default;
-        let ours = self.fib.mirror.fill(reading);
+        let own = self.fib.mirror.fill(reading);
         self.fib.guard_again();
-        Ok(ours)
+        Ok(own)
     }
 
     /// Runs until the agent drops the task's sender.
@@ -394,12 +394,12 @@ impl FibTask {
                     self.ensure_rules().await;
                     false
                 }
-                KernelEvent::RouteNew(Read::Ours(key, spec), _) => self.observe(key, Some(spec)),
-                KernelEvent::RouteGone(Read::Ours(key, _), true) => {
+                KernelEvent::RouteNew(ReadRoute::Own(key, spec), _) => self.observe(key, Some(spec)),
+                KernelEvent::RouteGone(ReadRoute::Own(key, _), true) => {
                     self.fib.delta.observe(key, None); // an address or a link went; next hops may be others
                     false
                 }
-                KernelEvent::RouteGone(Read::Ours(key, _), false) => self.observe(key, None),
+                KernelEvent::RouteGone(ReadRoute::Own(key, _), false) => self.observe(key, None),
                 other => self.mirror(other),
             };
         }
@@ -440,22 +440,22 @@ impl FibTask {
                 self.fib.link_gone(index);
                 self.doubt_objects(true);
             }
-            KernelEvent::AddressNew(address, standing) => self.fib.address_new(address, standing),
+            KernelEvent::AddressNew(address, state) => self.fib.address_new(address, state),
             KernelEvent::AddressGone(address) => self.fib.address_gone(address),
-            KernelEvent::RouteNew(Read::Foreign(prefix, route), arrival) => {
+            KernelEvent::RouteNew(ReadRoute::Foreign(prefix, route), arrival) => {
                 let (key, protocol) = (route.key(prefix), route.protocol);
                 let effect = self.fib.foreign_new(prefix, route, arrival);
-                if effect.took_ours {
+                if effect.took_own {
                     self.replaced(key, protocol);
                 }
                 self.expected(!effect.unexpected);
             }
-            KernelEvent::RouteGone(Read::Foreign(prefix, route), _) => {
+            KernelEvent::RouteGone(ReadRoute::Foreign(prefix, route), _) => {
                 let effect = self.fib.foreign_gone(prefix, &route);
                 self.expected(!effect.unexpected);
             }
-            KernelEvent::RouteNew(Read::Ours(..), _)
-            | KernelEvent::RouteGone(Read::Ours(..), _)
+            KernelEvent::RouteNew(ReadRoute::Own(..), _)
+            | KernelEvent::RouteGone(ReadRoute::Own(..), _)
             | KernelEvent::Objects
             | KernelEvent::ObjectGone(_)
             | KernelEvent::Rules

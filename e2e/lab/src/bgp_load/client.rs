@@ -147,7 +147,7 @@ impl Client {
                 self.up = true;
                 Ok(())
             }
-            // A session that only sends hears its own routes from nobody, and need not listen.
+            // A session that only sends receives no routes, and need not read.
             wire::UPDATE if !self.spec.receives => Ok(()),
             wire::UPDATE => self.received.update(body, table, rules, &self.spec.sends),
             wire::NOTIFICATION => bail!("NOTIFICATION {body:?}"),

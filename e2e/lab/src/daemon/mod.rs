@@ -180,7 +180,7 @@ impl Speaker {
     }
 }
 
-/// State of one session as the daemon tells it.
+/// State of one session as the daemon reports it.
 #[derive(Debug, Clone)]
 pub struct SessionState {
     /// The neighbor's address.

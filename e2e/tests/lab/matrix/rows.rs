@@ -139,7 +139,7 @@ pub(super) static ALL: &[Row] = &[
     ),
     row(
         "our_restart",
-        "Graceful restart: ours outlive our crash",
+        "Graceful restart: podroute's routes outlive its crash",
         &[(Other::Exabgp, NO_TABLE)],
         our_restart,
     ),
