@@ -212,14 +212,7 @@ impl Enforcer {
     /// What the table holds; none where all of it has to be replaced.
     fn find(&mut self) -> Result<Option<Kernel>, Error> {
         let spec = |name: &str| Object::parse(name)?.set();
-        let mut listing = self.nftables.list(TABLE, spec);
-        for _ in 0..3 {
-            if listing != Err(podroute_netfilter::Error::Interrupted) {
-                break;
-            }
-            listing = self.nftables.list(TABLE, spec);
-        }
-        Ok(Kernel::of(listing?))
+        Ok(Kernel::of(self.nftables.list(TABLE, spec)?))
     }
 
     fn list(&mut self) -> Result<(), Error> {
