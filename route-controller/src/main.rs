@@ -27,6 +27,7 @@ mod network_policy;
 mod node_file;
 mod pipe;
 mod pod_guard;
+mod regular_file;
 mod secrets;
 mod server;
 mod service_manager;

@@ -1,13 +1,14 @@
 //! Keys in files: passwords of TCP sessions, keys of BFD.
 //!
-//! Kubernetes replaces mounted secrets without a word, so files are looked at again and again. What was readable once stays
+//! Kubernetes replaces mounted secrets without a notification, so files are checked regularly. What was readable once stays
 //! in force while the file is not: a session never loses its key because of a file, and never runs without one.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use crate::regular_file;
 
 /// How long the content that a file had before is good as well: kubelets replace mounted secrets at different times, within
 /// two minutes or so.
@@ -126,23 +127,10 @@ fn without_line_end(mut content: &[u8]) -> &[u8] {
     content
 }
 
-/// Reads a regular file of the size of a key; never waits for a FIFO's writer.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let open = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(file)?;
-    if !open.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    let mut content = Vec::new();
-    open.take(LONGEST + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > LONGEST {
-        let text = format!("more than {LONGEST} octets, which is no key");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-    }
+    let content = regular_file::read(file, LONGEST)?;
     if without_line_end(&content).is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "empty"));
+        return Err(regular_file::invalid("empty"));
     }
     Ok(content)
 }

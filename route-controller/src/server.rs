@@ -181,7 +181,7 @@ impl Server {
         match request {
             Request::Peers => {
                 let peers = self.speaker.peers().await?;
-                Ok(Reply::Peers(peers.iter().map(views::peer).collect()))
+                Ok(Reply::Peers(views::peers(&peers)))
             }
             Request::Routes { within } => self.routes(within).await,
             Request::Fib => Ok(Reply::Fib(self.ask_fib(views::fib).await?)),

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use linux::netlink::{ACK, DUMP};
 use nix::errno::Errno;
 
-use crate::message::{ACK, Attrs, DUMP, Messages};
+use crate::message::{Attrs, Messages};
 use crate::object::{Element, SetSpec};
 use crate::socket::{Error, Nftables, Result, What, refused};
 use crate::transaction::{GETCHAIN, GETGEN, GETRULE, GETSET, GETSETELEM, NEWGEN, NFPROTO_INET, Transaction};
@@ -28,6 +29,18 @@ pub struct TableListing {
 pub struct Counter {
     pub packets: u64,
     pub bytes: u64,
+}
+
+/// A set is listed at most this often.
+const LISTINGS: usize = 10;
+/// The number of a set's elements.
+const SET_COUNT: u16 = 20;
+
+/// What the kernel lists of a set at one request.
+struct ElementListing {
+    elements: HashSet<Element>,
+    /// Whole for sure.
+    is_one_walk: bool,
 }
 
 impl Nftables {
@@ -148,9 +161,13 @@ impl Nftables {
                 let Some(name) = attrs.text(2).filter(|_| attrs.text(1) == Some(table)) else {
                     return;
                 };
-                if spec(name).is_none_or(|spec| spec.matches(attrs)) {
-                    listing.sets.insert(name.to_owned());
-                }
+                let is_as_asked = spec(name).is_none_or(|spec| spec.matches(attrs));
+                let sets = if is_as_asked {
+                    &mut listing.sets
+                } else {
+                    &mut listing.other_sets
+                };
+                sets.insert(name.to_owned());
             },
         );
         or_empty(asked)
@@ -158,23 +175,70 @@ impl Nftables {
 
     /// The elements of a set; none where there is no such set.
     ///
+    /// The kernel lists a large set in parts, and begins each part by walking over as many elements as it has listed
+    /// before. A set without ranges is a hash table that the kernel resizes in the background, also after the
+    /// transaction, and for a transaction that it refuses. The order changes with it: elements are left out or listed
+    /// twice, and NLM_F_DUMP_INTR is not set, because the generation stays. So one listing in parts proves nothing: it
+    /// is compared with the kernel's count, or else with the next listing.
+    ///
     /// # Errors
-    /// The set was changed meanwhile, or the kernel refuses.
+    /// The set changes all the time ([`Error::Interrupted`]), or the kernel refuses.
     pub fn list_elements(&mut self, table: &str, set: &str) -> Result<HashSet<Element>> {
+        let mut previous = None;
+        for _ in 0..LISTINGS {
+            let listing = self.list_elements_once(table, set)?;
+            let is_whole = listing.is_one_walk
+                || previous.as_ref() == Some(&listing.elements)
+                || self.count_elements(table, set)? == Some(listing.elements.len());
+            if is_whole {
+                return Ok(listing.elements);
+            }
+            previous = Some(listing.elements);
+        }
+        Err(Error::Interrupted)
+    }
+
+    fn list_elements_once(&mut self, table: &str, set: &str) -> Result<ElementListing> {
         let what = What {
             action: "list the elements of set",
             name: format!("{set} of table {table}"),
         };
         let mut elements = HashSet::new();
+        let mut parts = 0;
         let ask = |m: &mut Messages| {
             m.text(1, table);
             m.text(2, set);
         };
         let asked = self.ask(GETSETELEM, DUMP, &what, ask, |_, attrs| {
             elements.extend(elements_of(attrs));
+            parts += 1;
         });
+        // Any transaction interrupts, also one of another table; what is listed is compared all the same.
+        let is_interrupted = asked == Err(Error::Interrupted);
+        if !is_interrupted {
+            or_empty(asked)?;
+        }
+        Ok(ElementListing {
+            elements,
+            is_one_walk: parts <= 1 && !is_interrupted,
+        })
+    }
+
+    /// How many elements a set has, with those of a transaction under way: never fewer than are in force. None where
+    /// the kernel does not count (before Linux 6.16), or there is no such set.
+    fn count_elements(&mut self, table: &str, set: &str) -> Result<Option<usize>> {
+        let what = What {
+            action: "count the elements of set",
+            name: format!("{set} of table {table}"),
+        };
+        let mut count = None;
+        let ask = |m: &mut Messages| {
+            m.text(1, table);
+            m.text(2, set);
+        };
+        let asked = self.ask(GETSET, 0, &what, ask, |_, attrs| count = attrs.u32(SET_COUNT));
         or_empty(asked)?;
-        Ok(elements)
+        Ok(count.and_then(|count| usize::try_from(count).ok()))
     }
 
     /// One element as it is; none where the set has none of this key.
@@ -206,7 +270,7 @@ impl Nftables {
     pub fn counters(&mut self, table: &str) -> Result<HashMap<String, Vec<Counter>>> {
         let mut counters: HashMap<String, Vec<Counter>> = HashMap::new();
         let asked = self.list_rules(table, None, |chain, attrs| {
-            let found = attrs.nested(4).filter_map(|(_, bytes)| {
+            let found = attrs.nested(4).iter().filter_map(|(_, bytes)| {
                 let expression = Attrs(bytes);
                 let data = expression.nested(2);
                 (expression.text(1) == Some("counter")).then(|| Counter {
@@ -249,12 +313,12 @@ impl Nftables {
         if flags == DUMP {
             return self
                 .socket
-                .dump(&request, sequence, what, |m| take(m.kind, &m.attrs()));
+                .dump(&request, sequence, what, |m| take(m.kind, &Attrs::of(&m)));
         }
         self.socket.send(&request)?;
         let failures = self
             .socket
-            .answers(sequence, sequence, |m| take(m.kind, &m.attrs()))?;
+            .answers(sequence, sequence, |m| take(m.kind, &Attrs::of(&m)))?;
         failures
             .into_iter()
             .next()
@@ -272,7 +336,7 @@ fn or_empty(asked: Result<()>) -> Result<()> {
 
 pub(crate) fn elements_of<'a>(attrs: &Attrs<'a>) -> impl Iterator<Item = Element> + use<'a> {
     let list = attrs.nested(3);
-    list.filter_map(|(_, bytes)| Element::read(&Attrs(bytes)))
+    list.iter().filter_map(|(_, bytes)| Element::read(&Attrs(bytes)))
 }
 
 /// The comment in a rule's user data: kind, length, text and a zero.

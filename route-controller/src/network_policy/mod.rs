@@ -1,6 +1,6 @@
 //! Kubernetes' network policies, enforced on this node's pods.
 //!
-//! | room | does |
+//! | module | does |
 //! |---|---|
 //! | `watch` | follows pods, namespaces and policies |
 //! | `convert` | makes them the model's |

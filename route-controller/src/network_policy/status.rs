@@ -131,7 +131,7 @@ fn show(worker: &mut Worker) -> PoliciesStatus {
                     .map(|direction| direction.to_string())
                     .collect(),
                 local_pods: local.get(&key).copied().unwrap_or_default(),
-                problems: worker.problems.get(&key).cloned().unwrap_or_default(),
+                problems: worker.problems_of(&key),
                 namespace: key.0,
                 name: key.1,
             }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::drops::Drops;
 use super::error::StartError;
-use super::watch::{Change, NAMESPACES, News, PODS, POLICIES};
+use super::watch::{Change, NAMESPACES, PODS, POLICIES, Update};
 use crate::whole_file;
 
 /// Everything is compared with the kernel this often.
@@ -37,7 +37,7 @@ const FILE: &str = "policy.json";
 pub(super) type Question = Box<dyn FnOnce(&mut Worker) + Send>;
 
 pub(super) enum Message {
-    News(News),
+    Update(Update),
     Ask(Question),
     Stop,
 }
@@ -50,8 +50,8 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) async fn send(&self, news: News) -> Result<(), ()> {
-        self.put(Message::News(news)).await
+    pub(super) async fn send(&self, update: Update) -> Result<(), ()> {
+        self.put(Message::Update(update)).await
     }
 
     pub(super) async fn put(&self, message: Message) -> Result<(), ()> {
@@ -84,6 +84,8 @@ pub(super) struct Worker {
     pub(super) counts: Counts,
     /// What of policies cannot be used, by namespace and name.
     pub(super) problems: BTreeMap<(String, String), Vec<String>>,
+    /// What of policies is larger than the limits, likewise.
+    pub(super) excesses: BTreeMap<(String, String), Vec<String>>,
     pub(super) last_error: Option<String>,
     settings: Settings,
     run_dir: PathBuf,
@@ -124,8 +126,8 @@ impl Worker {
         let log = LogReader::open(LOG_GROUP, LOGGED_BYTES)
             .map_err(|error| tracing::warn!(event = "policy_log_failed", %error, "dropped packets are counted and not logged"))
             .ok();
-        if !run_dir.join(FILE).exists() {
-            // Any namespace may have policies: pods are isolated until it is known.
+        if !cni_ipam::has_policy_file(run_dir) {
+            // Any namespace may have policies: pods are isolated until it is known. Neither does a broken file keep pods from starting.
             write_file(run_dir, None, settings.wait).map_err(|source| StartError::WriteFile {
                 path: run_dir.join(FILE),
                 source,
@@ -138,6 +140,7 @@ impl Worker {
             enforcer,
             counts: Counts::default(),
             problems: BTreeMap::new(),
+            excesses: BTreeMap::new(),
             last_error: None,
             settings,
             run_dir: run_dir.to_owned(),
@@ -171,6 +174,12 @@ impl Worker {
             .all(|kind| self.listings.complete.contains(kind))
     }
 
+    /// What of a policy allows nothing.
+    pub(super) fn problems_of(&self, policy: &(String, String)) -> Vec<String> {
+        let all = [self.problems.get(policy), self.excesses.get(policy)];
+        all.into_iter().flatten().flatten().cloned().collect()
+    }
+
     pub(super) fn set(&mut self, settings: Settings) {
         self.settings = settings;
         self.enforcer.model.touch_namespaces();
@@ -185,13 +194,17 @@ impl Worker {
             }
             let began = crate::clock::now();
             let _ = wake.read(); // empty: something else woke it
-            loop {
+            // Not more than the inbox holds: endless changes of one tenant must not delay the rules of others.
+            for _ in 0..ROOM {
                 match receiver.try_recv() {
-                    Ok(Message::News(news)) => self.take(news),
+                    Ok(Message::Update(update)) => self.take(update),
                     Ok(Message::Ask(question)) => question(&mut self),
                     Ok(Message::Stop) | Err(mpsc::error::TryRecvError::Disconnected) => return,
                     Err(mpsc::error::TryRecvError::Empty) => break,
                 }
+            }
+            if !receiver.is_empty() {
+                let _ = wake.write(1); // the rest, after these are in force
             }
             if self.inotify.read_events().is_ok() {
                 self.read_records();
@@ -221,10 +234,10 @@ impl Worker {
         }
     }
 
-    fn take(&mut self, news: News) {
+    fn take(&mut self, update: Update) {
         let (model, listings, problems) = (&mut self.enforcer.model, &mut self.listings, &mut self.problems);
-        match news {
-            News::Pod(change) => match change {
+        match update {
+            Update::Pod(change) => match change {
                 Change::Put(pod) => {
                     listings.saw(PODS, &pod.namespace, &pod.name);
                     model.put_pod(&pod);
@@ -240,7 +253,7 @@ impl Worker {
                     }
                 }
             },
-            News::Namespace(change) => match change {
+            Update::Namespace(change) => match change {
                 Change::Put((name, labels)) => {
                     listings.saw(NAMESPACES, "", &name);
                     model.put_namespace(&name, &labels);
@@ -256,7 +269,7 @@ impl Worker {
                     }
                 }
             },
-            News::Policy(change) => match change {
+            Update::Policy(change) => match change {
                 Change::Put((policy, found)) => {
                     let key = (policy.namespace.clone(), policy.name.clone());
                     listings.saw(POLICIES, &key.0, &key.1);
@@ -314,6 +327,8 @@ impl Worker {
             self.timers.audit = now + AUDIT;
             self.read_records();
             self.enforcer.audit();
+            // The plugin's file is compared with nothing: it is written.
+            self.enforcer.model.touch_namespaces();
         }
         if !self.is_synced() || self.timers.retry.is_some_and(|retry| now < retry) {
             return;
@@ -356,19 +371,32 @@ impl Worker {
         if outcome.octets == 0 {
             return;
         }
+        self.note_excesses();
         self.counts.transactions += 1;
         self.counts.last = crate::clock::now().duration_since(began);
         if outcome.repaired {
             self.counts.repairs += 1;
             tracing::debug!(
                 event = "policies_repaired",
-                "another program had changed the table podroute-policy; it is as it should be again"
+                "another program changed the table podroute-policy; it is repaired"
             );
         }
         if outcome.restricts && self.settings.ends_established {
             let now = crate::clock::now();
             self.timers.flows = self.timers.flows.or(Some(now.max(self.timers.flows_not_before)));
         }
+    }
+
+    /// Logs what of policies is larger than the limits, once.
+    fn note_excesses(&mut self) {
+        let found = self.enforcer.model.excesses();
+        for ((namespace, name), reasons) in &found {
+            if self.excesses.get(&(namespace.clone(), name.clone())) != Some(reasons) {
+                let (policy, problems) = (format!("{namespace}/{name}"), reasons.join("; "));
+                tracing::warn!(event = "policy_rejected", %policy, %problems, "a part of a NetworkPolicy cannot be used and allows nothing");
+            }
+        }
+        self.excesses = found;
     }
 
     fn note_failure(&mut self, error: &str) {

@@ -71,14 +71,15 @@ impl Matcher {
     #[must_use]
     pub fn unmet(&self, route: Route<'_>) -> Option<Unmet> {
         self.unmet_of_route(route)
-            .or_else(|| self.unmet_of_attrs(route.attrs))
+            .or_else(|| self.unmet_of_attrs(route))
             .or_else(|| {
                 let failed = self.nested.iter().find(|nested| !nested.matches(route));
                 failed.map(|nested| Unmet(nested.name()))
             })
     }
 
-    fn unmet_of_route(&self, route: Route<'_>) -> Option<Unmet> {
+    /// Of the conditions on prefix and source.
+    pub(super) fn unmet_of_route(&self, route: Route<'_>) -> Option<Unmet> {
         let prefix = &route.prefix;
         let family = prefix.family();
         if self.families.is_some_and(|families| !families.contains(family)) {
@@ -87,13 +88,18 @@ impl Matcher {
         if !self.sources.is_empty() && !self.sources.contains(&route.source) {
             return Some(Unmet("source"));
         }
-        if self.prefixes.as_ref().is_some_and(|set| !set.contains(prefix)) {
-            return Some(Unmet("prefixes"));
-        }
-        (!self.from.matches(route.from)).then_some(Unmet("from"))
+        let excluded = self.prefixes.as_ref().is_some_and(|set| !set.contains(prefix));
+        excluded.then_some(Unmet("prefixes"))
     }
 
-    fn unmet_of_attrs(&self, attrs: &PathAttrs) -> Option<Unmet> {
+    /// Of the conditions that are the same for all prefixes with these attributes from this peer.
+    pub(super) fn unmet_of_attrs(&self, route: Route<'_>) -> Option<Unmet> {
+        #[cfg(test)]
+        crate::rib::visits::record();
+        if !self.from.matches(route.from) {
+            return Some(Unmet("from"));
+        }
+        let attrs = route.attrs;
         let extra = attrs.extra.as_deref();
         let large = extra.map_or(&[][..], |extra| &extra.large_communities);
         let ext = extra.map_or(&[][..], |extra| &extra.ext_communities);
@@ -176,12 +182,12 @@ pub struct Neighbor<'a> {
     pub external: bool,
 }
 
-/// Conditions on the peer that a route was learned from. A route of our own meets none.
+/// Conditions on the peer that a route was learned from. An originated route matches none.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FromMatch {
     /// It has one of these names.
     pub peers: Vec<String>,
-    /// It is of another AS, or of ours.
+    /// It is of another AS (`true`), or of the own AS.
     pub external: Option<bool>,
     /// Its AS number is one of these.
     pub asns: Option<AsnSet>,

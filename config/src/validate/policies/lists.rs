@@ -402,7 +402,11 @@ impl Reader<'_> {
     }
 
     /// What a file holds. Nothing where it was never readable: the list matches nothing then, and `show` says so.
-    fn file<T>(&self, file: &Path, parse: impl Fn(&list_file::Item) -> Result<T, list_file::ItemError>) -> Vec<T> {
+    fn file<T>(
+        &self,
+        file: &Path,
+        parse: impl Fn(&list_file::Item) -> Result<T, list_file::ItemError>,
+    ) -> Vec<T> {
         const SHOWN: usize = 3;
         let subject = || format!("list {}", self.list.name.value);
         let text = match self.facts.list_files.get(file) {
