@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     match cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("podroute: {}", error.trim_end());
+            eprintln!("podroute: {}", error.to_string().trim_end());
             ExitCode::FAILURE
         }
     }
