@@ -63,7 +63,7 @@ use crate::server::ToAgent;
 use crate::{clock, service_manager, sysctl};
 
 pub(crate) use self::config_file::{facts_for, host_name, own_facts, read_config};
-pub(crate) use self::error::AgentError;
+pub(crate) use self::error::{AgentError, CommandError};
 pub(crate) use self::lock::is_running;
 pub(crate) use self::start::run;
 

@@ -27,6 +27,7 @@ mod network_policy;
 mod node_file;
 mod pipe;
 mod pod_guard;
+mod regular_file;
 mod secrets;
 mod server;
 mod service_manager;
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
     match cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("podroute: {}", error.trim_end());
+            eprintln!("podroute: {}", error.to_string().trim_end());
             ExitCode::FAILURE
         }
     }

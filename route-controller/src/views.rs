@@ -14,6 +14,13 @@ use crate::status::{
 };
 use crate::{clock, diagnostics, sysctl};
 
+/// Peers: the configured ones in the configuration's order, then those of each range by address, however they came.
+pub(crate) fn peers(peers: &[PeerSnapshot]) -> Vec<PeerStatus> {
+    let mut shown: Vec<PeerStatus> = peers.iter().map(peer).collect();
+    shown.sort_by_cached_key(|peer| peer.range.clone().map(|range| (range, peer.address)));
+    shown
+}
+
 /// A peer.
 pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
     let (session, spec) = (&peer.session, &peer.spec);
@@ -311,6 +318,29 @@ fn counts(numbers: [usize; 2]) -> Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
+
+    #[test]
+    fn peers_of_a_range_are_in_the_order_of_their_addresses() {
+        let peer = |id, name: &str, range: Option<&str>, address: &str| {
+            let mut peer = testing::peer();
+            (peer.id, peer.name) = (PeerId(id), name.to_owned());
+            peer.range = range.map(str::to_owned);
+            peer.spec.transport.remote = SocketAddr::new(address.parse().unwrap(), 179);
+            peer
+        };
+        let came = [
+            peer(1, "tor-b", None, "192.0.2.2"),
+            peer(2, "tor-a", None, "192.0.2.1"),
+            peer(100, "pods-10", Some("pods"), "198.51.100.10"),
+            peer(101, "nodes-12", Some("nodes"), "192.0.2.12"),
+            peer(102, "pods-9", Some("pods"), "198.51.100.9"),
+            peer(103, "nodes-11", Some("nodes"), "192.0.2.11"),
+        ];
+        let shown = peers(&came).into_iter().map(|peer| peer.name);
+        let expected = ["tor-b", "tor-a", "nodes-11", "nodes-12", "pods-9", "pods-10"];
+        assert_eq!(shown.collect::<Vec<_>>(), expected);
+    }
 
     #[test]
     fn a_link_local_next_hop_has_its_interfaces_name() {

@@ -30,15 +30,7 @@ pub(crate) fn run(test: &str, needs: &[&str], body: fn(&Lab)) {
     }
     let exe = std::env::current_exe().unwrap();
     let status = Command::new("unshare")
-        .args([
-            "--mount",
-            "--net",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            "--",
-        ])
+        .args(["-mnpf", "--kill-child", "--mount-proc", "--"])
         .arg(exe)
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")

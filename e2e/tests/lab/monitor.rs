@@ -28,26 +28,26 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 /// A station that keeps all that it receives.
 struct Station {
-    heard: Arc<Mutex<Vec<u8>>>,
+    received: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Station {
     /// Listens inside a machine; takes one connection after the other.
     fn listen(host: &Host) -> Result<Self> {
         let listener = host.within(|| TcpListener::bind("[::]:11019").context("listening for BMP"))?;
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&heard);
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&received);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 keep(stream, &kept);
             }
         });
-        Ok(Self { heard })
+        Ok(Self { received })
     }
 
     /// The messages so far: type and body.
     fn messages(&self) -> Result<Vec<(u8, Vec<u8>)>> {
-        let octets = self.heard.lock().unwrap().clone();
+        let octets = self.received.lock().unwrap().clone();
         let mut rest = octets.as_slice();
         let mut messages = Vec::new();
         while let [3, a, b, c, d, kind, ..] = rest {
@@ -148,13 +148,13 @@ fn station() -> Result<()> {
         .map(|(_, body)| &body[PEER..]);
     ensure!(
         body.is_some_and(|body| body[0] == 1 && body.ends_with(b"away")),
-        "a NOTIFICATION of ours: {body:?}"
+        "a NOTIFICATION that the node sent: {body:?}"
     );
     rack.daemon("node-1").terminate()?;
     station.wait("the end", |all| {
         all.last().is_some_and(|(kind, _)| *kind == TERMINATION)
     })?;
-    let octets = station.heard.lock().unwrap().clone();
+    let octets = station.received.lock().unwrap().clone();
     independent(&tor, &octets)
 }
 

@@ -9,9 +9,9 @@ use podroute_config::{
 };
 use tokio::sync::oneshot;
 
-use super::Agent;
 use super::config_file::config_of;
 use super::reload::Applied;
+use super::{Agent, AgentError};
 use crate::cluster::{self, Network, Throttle, Watches};
 use crate::metrics::INITIAL_ROUTES;
 use crate::status::{ClusterStatus, RejectedStatus, WatchStatus};
@@ -61,7 +61,7 @@ impl Agent {
                 return;
             }
             Ok(new) => self.apply(new).await,
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         match applied {
             Ok(Applied { text, has_changes }) if has_changes => tracing::info!(event = "reloaded", "{text}"),
@@ -90,12 +90,9 @@ impl Agent {
     }
 
     /// The file with what is known. An annotation that cannot be used leaves the last good one in force.
-    fn config_with_annotations(&mut self, before: Option<&ClusterFacts>) -> Result<Config, String> {
+    fn config_with_annotations(&mut self, before: Option<&ClusterFacts>) -> Result<Config, AgentError> {
         let name = self.name();
-        let load = |agent: &Self| {
-            let config = config_of(&agent.file.text, &agent.file.path, &agent.file.facts);
-            config.map_err(|error| error.to_string())
-        };
+        let load = |agent: &Self| config_of(&agent.file.text, &agent.file.path, &agent.file.facts);
         let first = load(self)?;
         let is_bad = |annotation: &str| {
             let subject = format!("annotation {annotation}");

@@ -1,6 +1,6 @@
 //! What the operator's commands ask of the running agent.
 
-use super::Agent;
+use super::{Agent, CommandError};
 use crate::drain::Drain;
 use crate::server::ToAgent;
 
@@ -26,8 +26,8 @@ impl Agent {
         }
     }
 
-    /// Drains the node so far, or takes that back.
-    pub(super) async fn drain(&mut self, mut drain: Drain) -> Result<String, String> {
+    /// Drains the node to this degree, or ends the drain.
+    pub(super) async fn drain(&mut self, mut drain: Drain) -> Result<String, CommandError> {
         if drain.on && drain.node.is_empty() {
             let known = self.file.facts.cluster.as_ref();
             let own = known.and_then(|known| known.nodes.get(&self.name()));
@@ -35,14 +35,16 @@ impl Agent {
         }
         drain
             .write(&self.node.run_dir)
-            .map_err(|error| format!("{}: {error}", self.node.run_dir.display()))?;
+            .map_err(|source| CommandError::SaveDrain {
+                path: self.node.run_dir.clone(),
+                source,
+            })?;
         self.drain = drain.clone();
-        let stopped = |error: bgp_speaker::Stopped| error.to_string();
-        self.speaker.drain(drain.on).await.map_err(stopped)?;
+        self.speaker.drain(drain.on).await?;
         self.look_at_sessions();
-        self.speaker.originate(self.originated()).await.map_err(stopped)?;
+        self.speaker.originate(self.originated()).await?;
         let rules = self.originate_rules().await;
-        self.speaker.originate_by_rules(rules).await.map_err(stopped)?;
+        self.speaker.originate_by_rules(rules).await?;
         tracing::info!(
             event = "drain_changed",
             draining = drain.on,

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::config_file::{config_of, facts_for};
 use super::reload::equal_paths;
-use super::{Agent, fib_config};
+use super::{Agent, AgentError, CommandError, fib_config};
 use crate::attributes;
 use crate::fib::FibConfig;
 use crate::status::{DiffStatus, PeerDiff};
@@ -29,10 +29,10 @@ struct Begun {
 impl Agent {
     /// Answers what this text would do in place of the file. Nothing changes, and the agent does not wait: beside a large table the
     /// answer takes seconds.
-    pub(super) fn diff(&self, text: &str, answer: oneshot::Sender<Result<DiffStatus, String>>) {
+    pub(super) fn diff(&self, text: &str, answer: oneshot::Sender<Result<DiffStatus, CommandError>>) {
         let mut begun = match self.begin_diff(text) {
             Ok(begun) => begun,
-            Err(error) => return drop(answer.send(Err(error))),
+            Err(error) => return drop(answer.send(Err(error.into()))),
         };
         let speaker = self.speaker.clone();
         tokio::spawn(async move {
@@ -41,14 +41,13 @@ impl Agent {
                 begun.look_at_limits(&speaker.peers().await?);
                 Ok(begun.describe(speaker.preview(inputs).await?))
             };
-            let outcome = outcome.await.map_err(|error: Stopped| error.to_string());
-            drop(answer.send(outcome));
+            drop(answer.send(outcome.await.map_err(|error: Stopped| error.into())));
         });
     }
 
-    fn begin_diff(&self, text: &str) -> Result<Begun, String> {
+    fn begin_diff(&self, text: &str) -> Result<Begun, AgentError> {
         let facts = facts_for(self.file.facts.clone(), text);
-        let new = config_of(text, &self.file.path, &facts).map_err(|error| error.to_string())?;
+        let new = config_of(text, &self.file.path, &facts)?;
         let mut diff = DiffStatus {
             restart: (!new.deferred.is_empty()).then(|| new.deferred.join("; ")),
             ..DiffStatus::default()

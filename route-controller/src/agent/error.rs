@@ -1,4 +1,4 @@
-//! Why the agent does not run.
+//! Why the agent does not run, and why it does not do what the operator asks.
 
 use std::path::PathBuf;
 
@@ -28,5 +28,24 @@ pub(crate) enum AgentError {
 impl From<bgp_speaker::Stopped> for AgentError {
     fn from(_: bgp_speaker::Stopped) -> Self {
         AgentError::Stopped
+    }
+}
+
+/// Why the running agent does not reload, drain or compare configurations.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error("the configuration stays as it was: {0}")]
+    Unchanged(#[source] AgentError),
+    #[error(transparent)]
+    Agent(AgentError),
+    #[error("cannot save the drain state in {}: {source}", path.display())]
+    SaveDrain { path: PathBuf, source: std::io::Error },
+    #[error("the kernel route task has stopped; please report this")]
+    FibStopped,
+}
+
+impl<E: Into<AgentError>> From<E> for CommandError {
+    fn from(error: E) -> Self {
+        CommandError::Agent(error.into())
     }
 }

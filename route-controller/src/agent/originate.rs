@@ -1,5 +1,7 @@
 //! What this node originates under conditions: routes of the section `originate`, and of the kernel.
 
+use std::collections::BTreeSet;
+
 use bgp_proto::engine::OriginateRule;
 use bgp_proto::policy::Source;
 use bgp_proto::types::Prefix;
@@ -17,10 +19,11 @@ impl Agent {
             return Vec::new();
         }
         let mut rules = self.config.originate.clone();
+        // A prefix in the configuration itself takes precedence.
+        let mut known: BTreeSet<Prefix> = rules.iter().map(|rule| rule.prefix).collect();
         for (wanted, prefixes) in self.kernel_routes().await {
             for prefix in prefixes {
-                // What the file names itself goes before.
-                if rules.iter().any(|rule| rule.prefix == prefix) {
+                if !known.insert(prefix) {
                     continue;
                 }
                 rules.push(OriginateRule {

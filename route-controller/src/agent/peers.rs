@@ -135,7 +135,7 @@ impl Agent {
             Arc::make_mut(&mut spec.routing).kind = PeerKind::Client;
         }
         if let Some(file) = &peer.transport.password_file {
-            let key = self.peers.secrets.key(file);
+            let key = self.peers.secrets.key(file).map_err(|error| error.to_string());
             let password = key
                 .and_then(|key| Password::new(key).map_err(|error| format!("{}: {error}", file.display())));
             match password {

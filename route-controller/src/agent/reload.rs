@@ -7,7 +7,7 @@ use podroute_config::Config;
 
 use super::changes;
 use super::config_file::{config_of, read_text};
-use super::{Agent, AgentError, fib_config};
+use super::{Agent, CommandError, fib_config};
 use crate::cluster::{About, NewEvent};
 use crate::fib::task::ToFib;
 
@@ -19,7 +19,7 @@ pub(super) struct Applied {
 
 impl Agent {
     /// Applies what changed in the file. What cannot change while the agent runs stays as it was until its next start.
-    pub(super) async fn reload(&mut self) -> Result<String, String> {
+    pub(super) async fn reload(&mut self) -> Result<String, CommandError> {
         let outcome = self.take_file().await;
         self.reports
             .health
@@ -32,7 +32,7 @@ impl Agent {
             }
             Err(error) => {
                 tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force");
-                self.post_event("ConfigRefused", true, "the configuration", error.clone());
+                self.post_event("ConfigRefused", true, "the configuration", error.to_string());
             }
         }
         outcome.map(|applied| applied.text)
@@ -67,13 +67,13 @@ impl Agent {
         }
     }
 
-    async fn take_file(&mut self) -> Result<Applied, String> {
-        let stays = |error: AgentError| format!("the configuration stays as it was: {error}");
-        let text = read_text(&self.file.path).map_err(stays)?;
+    async fn take_file(&mut self) -> Result<Applied, CommandError> {
+        let text = read_text(&self.file.path).map_err(CommandError::Unchanged)?;
         self.file.mounted.saw(&text);
         self.file.lists.look(&text);
         self.file.facts.list_files = self.file.lists.contents();
-        let new = config_of(&text, &self.file.path, &self.file.facts).map_err(stays)?;
+        let new = config_of(&text, &self.file.path, &self.file.facts);
+        let new = new.map_err(CommandError::Unchanged)?;
         self.file.text = text;
         if new.from_kubernetes.any() && self.file.facts.cluster.is_none() {
             // Without what Kubernetes says the file says too little: everything stays until it has answered.
@@ -90,7 +90,7 @@ impl Agent {
     }
 
     /// Makes the running agent like the configuration: the difference only.
-    pub(super) async fn apply(&mut self, mut new: Config) -> Result<Applied, String> {
+    pub(super) async fn apply(&mut self, mut new: Config) -> Result<Applied, CommandError> {
         let host = self.host_for(&new).await?;
         if self.node.next_router_id.get().is_some() {
             new.deferred.push("node.routerId");
@@ -103,26 +103,16 @@ impl Agent {
         let changes = changes::in_words(&self.config, &new);
         (self.config, self.node.host) = (new, host);
         self.file.waits = None;
-        let stopped = |error: AgentError| error.to_string();
         self.to_fib(ToFib::Reconfigure(fib_config(&self.config, &self.node.host)))
             .await;
-        self.speaker
-            .multipath(equal_paths(&self.config))
-            .await
-            .map_err(|error| stopped(error.into()))?;
+        self.speaker.multipath(equal_paths(&self.config)).await?;
         self.install_blocks().await;
         self.enforce_policies();
         self.write_node_file();
-        self.speaker
-            .originate(self.originated())
-            .await
-            .map_err(|error| stopped(error.into()))?;
+        self.speaker.originate(self.originated()).await?;
         let rules = self.originate_rules().await;
-        self.speaker
-            .originate_by_rules(rules)
-            .await
-            .map_err(|error| stopped(error.into()))?;
-        self.put_peers().await.map_err(stopped)?;
+        self.speaker.originate_by_rules(rules).await?;
+        self.put_peers().await?;
         self.listen();
         self.serve_metrics();
         self.reports.list.look(&self.config.cni);

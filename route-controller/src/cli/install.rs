@@ -7,21 +7,20 @@ use std::path::Path;
 
 use podroute_config::Cni;
 
+use super::CliError;
 use crate::cni_list::{self, Dirs, LIST, Put, put};
 
 /// Beside this program.
 const PLUGINS: [&str; 2] = ["podroute-cni", "podroute-ipam"];
 
 /// Installs; says what changed.
-pub(super) fn install(dirs: &Dirs, cni: &Cni) -> Result<(), String> {
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+pub(super) fn install(dirs: &Dirs, cni: &Cni) -> Result<(), CliError> {
+    let own = std::env::current_exe().map_err(CliError::file("podroute"))?;
     let from = own.parent().unwrap_or(Path::new("/"));
     for name in PLUGINS {
-        let content = fs::read(from.join(name)).map_err(|error| {
-            format!(
-                "{}: {error}; it must lie beside podroute",
-                from.join(name).display()
-            )
+        let content = fs::read(from.join(name)).map_err(|source| CliError::Program {
+            name: from.join(name).display().to_string(),
+            source,
         })?;
         say(&dirs.bin, name, &put(&dirs.bin, name, &content, 0o755)?);
     }
@@ -63,7 +62,7 @@ fn lists_before_own(conf_dir: &Path) -> Vec<String> {
 
 /// Removes the list, so that the runtime starts no more pods with podroute. The plugins stay: it calls them for the pods that
 /// it still has to delete.
-pub(super) fn uninstall(conf_dir: &Path) -> Result<(), String> {
+pub(super) fn uninstall(conf_dir: &Path) -> Result<(), CliError> {
     let list = conf_dir.join(LIST);
     match fs::remove_file(&list) {
         Ok(()) => {
@@ -75,7 +74,7 @@ pub(super) fn uninstall(conf_dir: &Path) -> Result<(), String> {
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(format!("{}: {error}", list.display())),
+        Err(error) => Err(CliError::file(list.display())(error)),
     }
 }
 

@@ -17,6 +17,7 @@ use podroute_netfilter::LogReader;
 use tokio::sync::mpsc;
 
 use super::drops::Drops;
+use super::error::StartError;
 use super::watch::{Change, NAMESPACES, PODS, POLICIES, Update};
 use crate::whole_file;
 
@@ -114,26 +115,26 @@ struct Listings {
 
 impl Worker {
     /// Prepares the table and what the plugin reads, then starts the thread.
-    pub(super) fn start(run_dir: &Path, settings: Settings) -> Result<Inbox, String> {
-        let mut enforcer = Enforcer::open().map_err(|error| error.to_string())?;
-        enforcer.prepare().map_err(|error| error.to_string())?;
-        let fail = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
-        let records = cni_ipam::records_dir(&run_dir.join("ipam")).map_err(|error| error.to_string())?;
+    pub(super) fn start(run_dir: &Path, settings: Settings) -> Result<Inbox, StartError> {
+        let mut enforcer = Enforcer::open()?;
+        enforcer.prepare()?;
+        let records = cni_ipam::records_dir(&run_dir.join("ipam"))?;
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
-        let inotify = inotify.map_err(|error| fail("cannot watch the pods' records", &error))?;
+        let inotify = inotify.map_err(StartError::Watch)?;
         let changes = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_DELETE;
-        inotify
-            .add_watch(&records, changes)
-            .map_err(|error| fail("cannot watch the pods' records", &error))?;
+        inotify.add_watch(&records, changes).map_err(StartError::Watch)?;
         let log = LogReader::open(LOG_GROUP, LOGGED_BYTES)
             .map_err(|error| tracing::warn!(event = "policy_log_failed", %error, "dropped packets are counted and not logged"))
             .ok();
         if !cni_ipam::has_policy_file(run_dir) {
             // Any namespace may have policies: pods are isolated until it is known. Neither does a broken file keep pods from starting.
-            write_file(run_dir, None, settings.wait).map_err(|error| fail("policy.json", &error))?;
+            write_file(run_dir, None, settings.wait).map_err(|source| StartError::WriteFile {
+                path: run_dir.join(FILE),
+                source,
+            })?;
         }
         let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
-        let wake = Arc::new(wake.map_err(|error| fail("eventfd", &error))?);
+        let wake = Arc::new(wake.map_err(StartError::Wake)?);
         let (sender, receiver) = mpsc::channel(ROOM);
         let worker = Self {
             enforcer,
@@ -162,7 +163,7 @@ impl Worker {
         std::thread::Builder::new()
             .name("policies".to_owned())
             .spawn(run)
-            .map_err(|error| fail("cannot start a thread", &error))?;
+            .map_err(StartError::Thread)?;
         Ok(inbox)
     }
 

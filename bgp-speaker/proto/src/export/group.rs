@@ -63,7 +63,7 @@ use super::rib::Rib;
 use super::rules::GroupKey;
 use super::sources::{Best, Sources};
 use crate::export::chunk::Chunk;
-use crate::policy::Route;
+use crate::policy::{Memo, Route};
 use crate::rib::attrs::{AttrId, AttrTable};
 use crate::rib::table::DestId;
 use crate::types::{Family, FamilySet, PathId, PeerId, Prefix};
@@ -94,12 +94,35 @@ pub struct Group {
 }
 
 /// Results for the path evaluated last, within a flush: neighbouring routes mostly share them.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct ExportCache {
     /// Result of a policy that does not match prefixes.
     sent: Option<(AttrId, PeerId, Family, Option<Sent>)>,
     may_export: Option<(AttrId, PeerId, Family, bool)>,
     is_member: Option<(PeerId, bool)>,
+    /// Results of conditions that do not depend on the prefix.
+    memo: Memo,
+    memo_of: Option<(AttrId, PeerId)>,
+}
+
+impl ExportCache {
+    fn clear(&mut self) {
+        let mut memo = std::mem::take(&mut self.memo);
+        memo.clear();
+        *self = Self {
+            memo,
+            ..Self::default()
+        };
+    }
+
+    fn memo(&mut self, best: Best) -> &mut Memo {
+        let key = Some((best.attrs, best.source));
+        if self.memo_of != key {
+            self.memo.clear();
+            self.memo_of = key;
+        }
+        &mut self.memo
+    }
 }
 
 impl Group {
@@ -428,7 +451,12 @@ impl Group {
                 .then(|| rib.sources.neighbor(best.source, best.learned))
                 .flatten(),
         };
-        let rules = self.key.policy.evaluate(route)?;
+        let policy = &self.key.policy;
+        let rules = if self.looks_at_prefixes {
+            policy.evaluate_with(route, self.export_cache.memo(best))
+        } else {
+            policy.evaluate(route)
+        }?;
         let family = prefix.family();
         let next_hop = self.key.next_hop_after(rules, family, set, best.learned)?.addr();
         let mut next_hop_of = None;
@@ -527,7 +555,7 @@ impl Group {
 
     /// Encodes the queued changes for the fast path members; `None` when there are none.
     pub fn flush(&mut self, rib: &Rib) -> Option<Chunk> {
-        self.export_cache = ExportCache::default();
+        self.export_cache.clear();
         if !self.has_catching_up() {
             self.add_path_out.clear_withdrawn();
         }

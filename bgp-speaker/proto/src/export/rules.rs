@@ -145,16 +145,13 @@ impl GroupKey {
         let over_v6 = facts.remote_addr.is_ipv6()
             && local_v6.is_some()
             && negotiated.extended_next_hop.contains(Family::Ipv4);
+        let (member_asn, rules) = path_rules(routing);
         Self {
             kind: routing.kind,
             local_asn: routing.local_asn,
             own_asn,
-            member_asn: (routing.rules.as_override || routing.rules.private_as != PrivateAs::Keep)
-                .then_some(routing.remote_asn),
-            rules: PathRules {
-                enforce_first_as: false, // only for import
-                ..routing.rules
-            },
+            member_asn,
+            rules,
             families: negotiated.families,
             extended_next_hop: negotiated.extended_next_hop,
             encode: EncodeContext {
@@ -374,6 +371,16 @@ impl GroupKey {
             extra.cluster_list.insert(0, self.cluster_id);
         }
     }
+}
+
+/// What paths sent to a peer depend on: its AS number, if it occurs in them, and the rules of export.
+pub(crate) fn path_rules(routing: &PeerRouting) -> (Option<Asn>, PathRules) {
+    let needs_asn = routing.rules.as_override || routing.rules.private_as != PrivateAs::Keep;
+    let rules = PathRules {
+        enforce_first_as: false, // only for import
+        ..routing.rules
+    };
+    (needs_asn.then_some(routing.remote_asn), rules)
 }
 
 /// RFC 8326 §4: makes other paths preferred, in our AS and in others.

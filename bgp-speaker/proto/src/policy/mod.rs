@@ -41,6 +41,7 @@ mod action;
 pub mod communities;
 pub mod intervals;
 mod matcher;
+mod memo;
 pub mod prefixes;
 mod trace;
 
@@ -48,6 +49,7 @@ pub use action::*;
 pub use communities::{CommunityMatch, CommunityPattern, CommunitySet, ExtPattern, LargePattern};
 pub use intervals::AsnSet;
 pub use matcher::*;
+pub use memo::Memo;
 pub use prefixes::{PrefixRange, PrefixSet};
 pub use trace::{Decision, Step};
 
@@ -199,9 +201,13 @@ impl Policy {
     /// Evaluates the rules: `Some(rules that matched)` for an accepted route, `None` for a rejected one.
     #[must_use]
     pub fn evaluate(&self, route: Route<'_>) -> Option<RuleSet> {
+        self.evaluate_by(|matcher| matcher.matches(route))
+    }
+
+    fn evaluate_by(&self, mut matches: impl FnMut(&Matcher) -> bool) -> Option<RuleSet> {
         let mut matched = RuleSet::default();
         for (index, rule) in self.rules.iter().take(Self::MAX_RULES).enumerate() {
-            if !rule.matcher.matches(route) {
+            if !matches(&rule.matcher) {
                 continue;
             }
             matched.insert(index);
