@@ -46,13 +46,19 @@ pub enum DeriveError {
     #[error("this node has no peer '{0}'; its peers are: {1}")]
     NoPeer(String, String),
     /// No router.
-    #[error("this node has no peer that is a router: no eBGP peer with an address or interface; name peers with --peer")]
+    #[error(
+        "this node has no peer that is a router: no eBGP peer with an address or interface; name peers with --peer"
+    )]
     NoRouter,
     /// Peers of one router differ in AS.
-    #[error("peers '{0}' and '{1}' have different AS numbers, and cannot be one router; name one of them with --peer")]
+    #[error(
+        "peers '{0}' and '{1}' have different AS numbers, and cannot be one router; name one of them with --peer"
+    )]
     TwoRouters(String, String),
     /// A range says nothing of the router.
-    #[error("peer '{0}' is a listenRange, which does not say where the router is; write a peer with its address")]
+    #[error(
+        "peer '{0}' is a listenRange, which does not say where the router is; write a peer with its address"
+    )]
     Range(String),
 }
 
@@ -77,7 +83,13 @@ pub fn sides(
 fn one_router<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a Peer>, DeriveError> {
     let find = |name: &String| {
         let found = config.peers.iter().find(|peer| peer.name == *name);
-        let known = || config.peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>();
+        let known = || {
+            config
+                .peers
+                .iter()
+                .map(|peer| peer.name.as_str())
+                .collect::<Vec<_>>()
+        };
         found.ok_or_else(|| DeriveError::NoPeer(name.escape_debug().to_string(), known().join(", ")))
     };
     let peers: Vec<&Peer> = names.iter().map(find).collect::<Result<_, _>>()?;
@@ -86,10 +98,12 @@ fn one_router<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a Peer>,
             return Err(DeriveError::Range(peer.name.clone()));
         }
     }
-    if let Some((first, other)) = peers
-        .first()
-        .and_then(|first| Some((first, peers.iter().find(|one| one.remote_asn != first.remote_asn)?)))
-    {
+    if let Some((first, other)) = peers.first().and_then(|first| {
+        Some((
+            first,
+            peers.iter().find(|one| one.remote_asn != first.remote_asn)?,
+        ))
+    }) {
         return Err(DeriveError::TwoRouters(first.name.clone(), other.name.clone()));
     }
     Ok(peers)
@@ -172,8 +186,8 @@ fn session(config: &Config, options: &Options, peer: &Peer, shared_as: bool) -> 
         multihop: bfd.multihop,
     });
     // Nodes that know each other directly do not need the router's paths to each other.
-    let is_apart = config.mesh == Mesh::Off
-        && !config.peers.iter().any(|peer| peer.kind != PeerKind::External);
+    let is_apart =
+        config.mesh == Mesh::Off && !config.peers.iter().any(|peer| peer.kind != PeerKind::External);
     let own_as = match (is_external && shared_as, peer.routing.allow_own_as) {
         (true, 1..) => OwnAs::Send,
         (true, 0) if is_apart => OwnAs::Override,
@@ -217,7 +231,10 @@ fn members(config: &Config, facts: Option<&ClusterFacts>, options: &Options, pee
     };
     let of_addresses = |addresses: &[IpAddr]| -> Vec<Member> {
         let first = addresses.iter().find(|address| family_of(**address) == family);
-        first.map(|address| Member::Address(*address)).into_iter().collect()
+        first
+            .map(|address| Member::Address(*address))
+            .into_iter()
+            .collect()
     };
     let found = of_prefixes(&options.nodes);
     if !found.is_empty() {
@@ -233,9 +250,14 @@ fn members(config: &Config, facts: Option<&ClusterFacts>, options: &Options, pee
     };
     // All nodes that have this peer.
     let has_peer = |node: &&podroute_config::NodeFact| {
-        peer.selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+        peer.selector
+            .iter()
+            .all(|(key, value)| node.labels.get(key) == Some(value))
     };
-    let nodes = facts.iter().flat_map(|facts| facts.nodes.values()).filter(has_peer);
+    let nodes = facts
+        .iter()
+        .flat_map(|facts| facts.nodes.values())
+        .filter(has_peer);
     let all: Vec<Member> = nodes.flat_map(|node| of_addresses(&node.addresses)).collect();
     if all.is_empty() { found } else { all }
 }

@@ -111,7 +111,9 @@ impl fmt::Display for Format {
 
 /// A name that is no format.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("'{0}' is not a format; use one of eos, junos, nxos, ios-xe, frr, bird, sonic, routeros, vyos, srlinux, gobgp, openbgpd")]
+#[error(
+    "'{0}' is not a format; use one of eos, junos, nxos, ios-xe, frr, bird, sonic, routeros, vyos, srlinux, gobgp, openbgpd"
+)]
 pub struct UnknownFormat(String);
 
 impl FromStr for Format {
@@ -154,7 +156,8 @@ pub fn detect(text: &str) -> Option<Format> {
     };
     let eos = |line: &str| {
         line.starts_with("service routing protocols model")
-            || line.starts_with("neighbor ") && (line.ends_with(" peer group") || line.contains(" maximum-routes "))
+            || line.starts_with("neighbor ")
+                && (line.ends_with(" peer group") || line.contains(" maximum-routes "))
     };
     let ios = |line: &str| {
         line.starts_with("neighbor ") && line.contains(" fall-over bfd")

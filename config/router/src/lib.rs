@@ -14,6 +14,7 @@ mod format;
 mod print;
 mod read;
 mod router;
+mod select;
 mod side;
 
 pub use compare::compare;
@@ -23,4 +24,5 @@ pub use format::{Format, UnknownFormat, detect};
 pub use print::print;
 pub use read::{ReadError, read};
 pub use router::Router;
+pub use select::{SelectError, names, select};
 pub use side::{Bfd, Group, Member, NodeAs, OwnAs, PrefixRange, Session, Side, Ttl};

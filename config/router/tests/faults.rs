@@ -37,61 +37,145 @@ fn faults(format: Format) -> Vec<Fault> {
     ];
     let more: Vec<Fault> = match format {
         Format::Frr | Format::Sonic => vec![
-            (" neighbor nodes remote-as 64512", " neighbor nodes remote-as 64599", Asn),
-            (" neighbor nodes remote-as 64512", " neighbor nodes remote-as internal", Asn),
+            (
+                " neighbor nodes remote-as 64512",
+                " neighbor nodes remote-as 64599",
+                Asn,
+            ),
+            (
+                " neighbor nodes remote-as 64512",
+                " neighbor nodes remote-as internal",
+                Asn,
+            ),
             (" neighbor nodes remote-as 64512\n", "", Asn),
-            ("listen range 192.0.2.0/24", "listen range 192.0.3.0/24", Aspect::Address),
+            (
+                "listen range 192.0.2.0/24",
+                "listen range 192.0.3.0/24",
+                Aspect::Address,
+            ),
             ("  neighbor nodes activate\n", "", Families),
             (" neighbor nodes password REPLACE-WITH-PASSWORD\n", "", Password),
-            (" neighbor nodes bfd\n neighbor nodes bfd profile nodes\n", "", Bfd),
+            (
+                " neighbor nodes bfd\n neighbor nodes bfd profile nodes\n",
+                "",
+                Bfd,
+            ),
             ("detect-multiplier 3", "detect-multiplier 9", Bfd),
             ("timers 3 9", "timers 1 3", Timers),
             ("timers 3 9", "timers 10 30", Timers),
             (" neighbor nodes timers 3 9\n", " timers bgp 10 30\n", Timers),
-            (" no bgp default", " bgp graceful-restart-disable\n no bgp default", GracefulRestart),
-            ("timers 3 9\n", "timers 3 9\n neighbor nodes graceful-restart-disable\n", GracefulRestart),
+            (
+                " no bgp default",
+                " bgp graceful-restart-disable\n no bgp default",
+                GracefulRestart,
+            ),
+            (
+                "timers 3 9\n",
+                "timers 3 9\n neighbor nodes graceful-restart-disable\n",
+                GracefulRestart,
+            ),
             ("maximum-prefix 500", "maximum-prefix 1", MaximumPrefix),
             ("  neighbor nodes route-map pods in\n", "", Filter),
             ("  neighbor nodes route-map pods out\n", "", Filter),
             ("route-map pods permit 10", "route-map pods deny 10", Filter),
-            (" neighbor nodes timers", " neighbor nodes ebgp-multihop 4\n neighbor nodes timers", Aspect::Multihop),
-            (" neighbor nodes timers", " neighbor nodes ttl-security hops 1\n neighbor nodes timers", Aspect::TtlSecurity),
-            (" neighbor nodes timers", " neighbor nodes shutdown\n neighbor nodes timers", Aspect::Connection),
-            ("router bgp", "interface eth0\n ip address 192.0.2.9/24\nexit\nrouter bgp", Aspect::Address),
+            (
+                " neighbor nodes timers",
+                " neighbor nodes ebgp-multihop 4\n neighbor nodes timers",
+                Aspect::Multihop,
+            ),
+            (
+                " neighbor nodes timers",
+                " neighbor nodes ttl-security hops 1\n neighbor nodes timers",
+                Aspect::TtlSecurity,
+            ),
+            (
+                " neighbor nodes timers",
+                " neighbor nodes shutdown\n neighbor nodes timers",
+                Aspect::Connection,
+            ),
+            (
+                "router bgp",
+                "interface eth0\n ip address 192.0.2.9/24\nexit\nrouter bgp",
+                Aspect::Address,
+            ),
         ],
         Format::Eos => vec![
-            ("peer-group NODES remote-as 64512", "peer-group NODES remote-as 64599", Asn),
-            ("listen range 192.0.2.0/24", "listen range 192.0.3.0/24", Aspect::Address),
+            (
+                "peer-group NODES remote-as 64512",
+                "peer-group NODES remote-as 64599",
+                Asn,
+            ),
+            (
+                "listen range 192.0.2.0/24",
+                "listen range 192.0.3.0/24",
+                Aspect::Address,
+            ),
             ("      neighbor NODES activate\n", "", Families),
             ("   neighbor NODES password REPLACE-WITH-PASSWORD\n", "", Password),
-            ("   neighbor NODES bfd\n   neighbor NODES bfd interval 100 min-rx 100 multiplier 3\n", "", Bfd),
+            (
+                "   neighbor NODES bfd\n   neighbor NODES bfd interval 100 min-rx 100 multiplier 3\n",
+                "",
+                Bfd,
+            ),
             ("interval 100 min-rx 100", "interval 300 min-rx 300", Bfd),
             ("timers 3 9", "timers 1 3", Timers),
-            ("   graceful-restart-helper\n", "   no graceful-restart-helper\n", GracefulRestart),
+            (
+                "   graceful-restart-helper\n",
+                "   no graceful-restart-helper\n",
+                GracefulRestart,
+            ),
             ("maximum-routes 500", "maximum-routes 1", MaximumPrefix),
             ("route-map PODS permit 10", "route-map PODS deny 10", Filter),
-            ("   neighbor NODES timers", "   neighbor NODES ebgp-multihop 4\n   neighbor NODES timers", Aspect::Multihop),
-            ("   neighbor NODES timers", "   neighbor NODES ttl maximum-hops 0\n   neighbor NODES timers", Aspect::TtlSecurity),
+            (
+                "   neighbor NODES timers",
+                "   neighbor NODES ebgp-multihop 4\n   neighbor NODES timers",
+                Aspect::Multihop,
+            ),
+            (
+                "   neighbor NODES timers",
+                "   neighbor NODES ttl maximum-hops 0\n   neighbor NODES timers",
+                Aspect::TtlSecurity,
+            ),
         ],
         Format::Nxos => vec![
             ("    remote-as 64512", "    remote-as 64599", Asn),
             ("neighbor 192.0.2.0/24", "neighbor 192.0.3.0/24", Aspect::Address),
-            ("    address-family ipv4 unicast\n      route-map", "    address-family ipv6 unicast\n      route-map", Families),
+            (
+                "    address-family ipv4 unicast\n      route-map",
+                "    address-family ipv6 unicast\n      route-map",
+                Families,
+            ),
             ("    password 0 REPLACE-WITH-PASSWORD\n", "", Password),
             ("    bfd\n    bfd interval 100 min_rx 100 multiplier 3\n", "", Bfd),
             ("multiplier 3", "multiplier 5", Bfd),
             ("timers 3 9", "timers 1 3", Timers),
-            ("  graceful-restart-helper\n", "  no graceful-restart\n", GracefulRestart),
+            (
+                "  graceful-restart-helper\n",
+                "  no graceful-restart\n",
+                GracefulRestart,
+            ),
             ("maximum-prefix 500", "maximum-prefix 1", MaximumPrefix),
             ("      disable-peer-as-check\n", "", AsOverride),
             ("route-map PODS permit 10", "route-map PODS deny 10", Filter),
             ("    timers", "    ebgp-multihop 4\n    timers", Aspect::Multihop),
-            ("    timers", "    ttl-security hops 1\n    timers", Aspect::TtlSecurity),
+            (
+                "    timers",
+                "    ttl-security hops 1\n    timers",
+                Aspect::TtlSecurity,
+            ),
             ("    timers", "    shutdown\n    timers", Aspect::Connection),
         ],
         Format::IosXe => vec![
-            (" neighbor NODES remote-as 64512", " neighbor NODES remote-as 64599", Asn),
-            ("listen range 192.0.2.0/24", "listen range 192.0.3.0/24", Aspect::Address),
+            (
+                " neighbor NODES remote-as 64512",
+                " neighbor NODES remote-as 64599",
+                Asn,
+            ),
+            (
+                "listen range 192.0.2.0/24",
+                "listen range 192.0.3.0/24",
+                Aspect::Address,
+            ),
             ("  neighbor NODES activate\n", "", Families),
             (" neighbor NODES password REPLACE-WITH-PASSWORD\n", "", Password),
             (" neighbor NODES fall-over bfd\n", "", Bfd),
@@ -105,17 +189,45 @@ fn faults(format: Format) -> Vec<Fault> {
             ("peer-as 64512", "peer-as 64599", Asn),
             ("allow 192.0.2.0/24", "allow 192.0.3.0/24", Aspect::Address),
             ("family inet unicast", "family inet6 unicast", Families),
-            ("set protocols bgp group NODES authentication-key \"REPLACE-WITH-PASSWORD\"\n", "", Password),
-            ("set protocols bgp group NODES bfd-liveness-detection minimum-interval 100\nset protocols bgp group NODES bfd-liveness-detection multiplier 3\n", "", Bfd),
+            (
+                "set protocols bgp group NODES authentication-key \"REPLACE-WITH-PASSWORD\"\n",
+                "",
+                Password,
+            ),
+            (
+                "set protocols bgp group NODES bfd-liveness-detection minimum-interval 100\nset protocols bgp group NODES bfd-liveness-detection multiplier 3\n",
+                "",
+                Bfd,
+            ),
             ("minimum-interval 100", "minimum-interval 400", Bfd),
             ("hold-time 9", "hold-time 3", Timers),
-            ("group NODES hold-time 9", "group NODES graceful-restart disable\nset protocols bgp group NODES hold-time 9", GracefulRestart),
-            ("prefix-limit maximum 500", "prefix-limit maximum 1", MaximumPrefix),
-            ("set protocols bgp group NODES advertise-peer-as\n", "", AsOverride),
+            (
+                "group NODES hold-time 9",
+                "group NODES graceful-restart disable\nset protocols bgp group NODES hold-time 9",
+                GracefulRestart,
+            ),
+            (
+                "prefix-limit maximum 500",
+                "prefix-limit maximum 1",
+                MaximumPrefix,
+            ),
+            (
+                "set protocols bgp group NODES advertise-peer-as\n",
+                "",
+                AsOverride,
+            ),
             ("route-filter 10.244.0.0/16", "route-filter 10.245.0.0/16", Filter),
             ("/24-/28", "/25-/28", Filter),
-            ("group NODES hold-time", "group NODES multihop ttl 4\nset protocols bgp group NODES hold-time", Aspect::Multihop),
-            ("group NODES hold-time", "group NODES ttl 255\nset protocols bgp group NODES hold-time", Aspect::TtlSecurity),
+            (
+                "group NODES hold-time",
+                "group NODES multihop ttl 4\nset protocols bgp group NODES hold-time",
+                Aspect::Multihop,
+            ),
+            (
+                "group NODES hold-time",
+                "group NODES ttl 255\nset protocols bgp group NODES hold-time",
+                Aspect::TtlSecurity,
+            ),
         ],
         Format::Bird => vec![
             ("local as 65001", "local as 65009", Asn),
@@ -132,7 +244,11 @@ fn faults(format: Format) -> Vec<Fault> {
             ("10.244.0.0/16{24,28}", "10.244.0.0/16{25,28}", Filter),
             ("export filter pods4;", "", Filter),
             ("export filter pods4;", "export none;", Filter),
-            ("import filter pods4;", "import where net ~ [ 10.0.0.0/8 ];", Filter),
+            (
+                "import filter pods4;",
+                "import where net ~ [ 10.0.0.0/8 ];",
+                Filter,
+            ),
             ("  direct;", "  multihop 4;", Aspect::Multihop),
             ("  direct;", "  direct; ttl security on;", Aspect::TtlSecurity),
             ("  direct;", "  disabled;", Aspect::Connection),
@@ -159,7 +275,8 @@ fn every_fault_is_found() {
             let faulty = text.replace(good, bad);
             let findings = find(&side, format, &faulty);
             let found = findings.iter().find(|finding| finding.aspect == aspect);
-            let found = found.unwrap_or_else(|| panic!("{format}: '{bad}' is not found: {findings:#?}\n{faulty}"));
+            let found =
+                found.unwrap_or_else(|| panic!("{format}: '{bad}' is not found: {findings:#?}\n{faulty}"));
             // The line exists, and the message names what to do.
             if let Some(line) = found.router_line {
                 assert!((1..=faulty.lines().count()).contains(&line), "{found:?}");
@@ -178,7 +295,11 @@ fn the_line_is_that_of_the_statement() {
         (Format::Junos, ("hold-time 9", "hold-time 3"), "hold-time 3"),
         (Format::Bird, ("hold time 9", "hold time 3"), "hold time 3"),
         (Format::Nxos, ("timers 3 9", "timers 1 3"), "timers 1 3"),
-        (Format::Eos, ("maximum-routes 500", "maximum-routes 1"), "maximum-routes 1"),
+        (
+            Format::Eos,
+            ("maximum-routes 500", "maximum-routes 1"),
+            "maximum-routes 1",
+        ),
     ] {
         let text = print(format, &side).replacen(bad.0, bad.1, 1);
         let findings = find(&side, format, &text);
@@ -202,14 +323,24 @@ fn what_only_the_node_has_is_found() {
             ("bfd: {}", Aspect::Bfd),
             ("timers: {hold: 30s}", Aspect::Timers),
         ] {
-            let other = side(&format!("allowOwnAs: 1, gracefulRestart: {{restartTime: 0}}, {fields}"));
+            let other = side(&format!(
+                "allowOwnAs: 1, gracefulRestart: {{restartTime: 0}}, {fields}"
+            ));
             let findings = find(&other, format, &text);
-            assert!(findings.iter().any(|finding| finding.aspect == aspect), "{format} {fields}: {findings:#?}");
+            assert!(
+                findings.iter().any(|finding| finding.aspect == aspect),
+                "{format} {fields}: {findings:#?}"
+            );
         }
         // Without allowOwnAs nodes of one AS need as-override.
         let other = side("gracefulRestart: {restartTime: 0}");
         let findings = find(&other, format, &text);
-        assert!(findings.iter().any(|finding| finding.aspect == Aspect::AsOverride), "{format}: {findings:#?}");
+        assert!(
+            findings
+                .iter()
+                .any(|finding| finding.aspect == Aspect::AsOverride),
+            "{format}: {findings:#?}"
+        );
     }
 }
 
@@ -219,7 +350,12 @@ fn nobody_connects() {
     let side = side("passive: true, allowOwnAs: 1");
     for format in Format::READ {
         let findings = find(&side, format, &print(format, &side));
-        assert!(findings.iter().any(|finding| finding.aspect == Aspect::Connection), "{format}: {findings:#?}");
+        assert!(
+            findings
+                .iter()
+                .any(|finding| finding.aspect == Aspect::Connection),
+            "{format}: {findings:#?}"
+        );
     }
 }
 
@@ -240,5 +376,9 @@ fn a_running_configuration_is_read() {
     assert_eq!(podroute_router::detect(junos), Some(Format::Junos));
     assert_eq!(find(&side, Format::Junos, junos), []);
     let denied = find(&side, Format::Junos, &junos.replace("10.244", "10.99"));
-    assert_eq!(denied.iter().map(|one| one.aspect).collect::<Vec<_>>(), [Aspect::Filter; 2], "{denied:#?}");
+    assert_eq!(
+        denied.iter().map(|one| one.aspect).collect::<Vec<_>>(),
+        [Aspect::Filter; 2],
+        "{denied:#?}"
+    );
 }

@@ -8,6 +8,7 @@ mod install;
 mod network_policy;
 mod pods;
 mod policy;
+mod router;
 mod services;
 mod show;
 
@@ -72,6 +73,8 @@ enum Command {
     },
     /// Check a configuration: every error at once, with line, column and remedy.
     Check(check::Question),
+    /// Print the router's side of this node's sessions, in the router's language.
+    RouterConfig(router::RouterConfig),
     /// Print the configuration's JSON Schema, for editors.
     Schema,
     /// Try policies without an agent.
@@ -302,6 +305,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
             block_on(agent::run(config, run_dir.run_dir, &proc_sys, cni)).map_err(|error| error.to_string())
         }
         Command::Check(question) => check::check(&question),
+        Command::RouterConfig(asked) => router::router_config(&asked),
         Command::Schema => {
             let schema = podroute_config::json_schema();
             println!("{}", for_programs(Form::Json, &schema)?);

@@ -103,10 +103,7 @@ fn protocol(out: &mut Out, name: &str, template: &str, member: &Member, group: &
     let asn = node_as(group, "external");
     out.line(format_args!("protocol bgp {name} from {template} {{"));
     match member {
-        Member::Address(address) => out.line(format_args!(
-            "  neighbor {address} {};",
-            as_of(&asn)
-        )),
+        Member::Address(address) => out.line(format_args!("  neighbor {address} {};", as_of(&asn))),
         Member::Range(range) => {
             out.line(format_args!("  neighbor range {range} {};", as_of(&asn)));
             out.line(format_args!("  dynamic name \"{template}_\";"));

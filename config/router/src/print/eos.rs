@@ -47,7 +47,9 @@ fn filters(out: &mut Out, side: &Side) {
             Family::Ipv4 => {
                 for (number, permit) in numbered(side, family) {
                     let (prefix, lengths) = (permit.prefix, ge_le(permit));
-                    out.line(format_args!("ip prefix-list {name} seq {number} permit {prefix}{lengths}"));
+                    out.line(format_args!(
+                        "ip prefix-list {name} seq {number} permit {prefix}{lengths}"
+                    ));
                 }
                 if side.permits_of(family).next().is_none() {
                     out.line(format_args!("ip prefix-list {name} seq 10 deny 0.0.0.0/0 le 32"));
@@ -100,7 +102,10 @@ fn neighbor(out: &mut Out, name: &str, group: &Group) {
     if session.own_as == OwnAs::Override {
         say("as-path remote-as replace out".to_owned());
     }
-    out.line_if(has_range(group), format_args!("   bgp listen limit {}", group.limit));
+    out.line_if(
+        has_range(group),
+        format_args!("   bgp listen limit {}", group.limit),
+    );
     for member in &group.members {
         match member {
             Member::Address(address) => {
@@ -115,7 +120,9 @@ fn neighbor(out: &mut Out, name: &str, group: &Group) {
                     NodeAs::One(_) => format!("remote-as {}", node_as(group, "")),
                     NodeAs::Any => "peer-filter NODE-AS".to_owned(),
                 };
-                out.line(format_args!("   bgp listen range {range} peer-group {name} {whose}"));
+                out.line(format_args!(
+                    "   bgp listen range {range} peer-group {name} {whose}"
+                ));
             }
             Member::Interface(port) => out.line(format_args!(
                 "   neighbor interface {port} peer-group {name} {}",

@@ -55,7 +55,9 @@ fn filters(out: &mut Out, side: &Side) {
         let (name, ip) = (filter(family), ip(family));
         for (number, permit) in numbered(side, family) {
             let (prefix, lengths) = (permit.prefix, ge_le(permit));
-            out.line(format_args!("{ip} prefix-list {name} seq {number} permit {prefix}{lengths}"));
+            out.line(format_args!(
+                "{ip} prefix-list {name} seq {number} permit {prefix}{lengths}"
+            ));
         }
         // A list without entries permits everything.
         if side.permits_of(family).next().is_none() {
@@ -122,7 +124,10 @@ fn neighbor(out: &mut Out, name: &str, group: &Group, side: &Side) {
     if session.extended_next_hop {
         say("capability extended-nexthop".to_owned());
     }
-    out.line_if(has_range(group), format_args!(" bgp listen limit {}", group.limit));
+    out.line_if(
+        has_range(group),
+        format_args!(" bgp listen limit {}", group.limit),
+    );
     for member in &group.members {
         match member {
             Member::Address(address) => out.line(format_args!(" neighbor {address} peer-group {name}")),

@@ -3,7 +3,7 @@
 use bgp_proto::types::Family;
 
 use super::{Out, PASSWORD, groups};
-use crate::side::{Group, Member, NodeAs, Side, Ttl};
+use crate::side::{Group, Member, NodeAs, OwnAs, Side, Ttl};
 
 pub(super) fn print(out: &mut Out, side: &Side) {
     out.lines([
@@ -22,14 +22,21 @@ pub(super) fn print(out: &mut Out, side: &Side) {
         "  default-export-policy = \"reject-route\"",
         "",
     ]);
-    let families = || Family::ALL.into_iter().filter(|family| side.permits_of(*family).next().is_some());
+    let families = || {
+        Family::ALL
+            .into_iter()
+            .filter(|family| side.permits_of(*family).next().is_some())
+    };
     for family in families() {
         out.line("[[defined-sets.prefix-sets]]");
         out.line(format_args!("  prefix-set-name = \"{}\"", set(family)));
         for permit in side.permits_of(family) {
             out.line("  [[defined-sets.prefix-sets.prefix-list]]");
             out.line(format_args!("    ip-prefix = \"{}\"", permit.prefix));
-            out.line(format_args!("    masklength-range = \"{}..{}\"", permit.min, permit.max));
+            out.line(format_args!(
+                "    masklength-range = \"{}..{}\"",
+                permit.min, permit.max
+            ));
         }
     }
     out.lines(["", "[[policy-definitions]]", "  name = \"pods\""]);
@@ -92,7 +99,10 @@ fn session(out: &mut Out, table: &str, group: &Group) {
         NodeAs::One(asn) => out.line(format_args!("    peer-as = {asn}")),
         NodeAs::Any => out.line("    # peer-as = …: GoBGP takes one number for each neighbor or group"),
     }
-    out.line_if(session.password, format_args!("    auth-password = \"{PASSWORD}\""));
+    out.line_if(
+        session.password,
+        format_args!("    auth-password = \"{PASSWORD}\""),
+    );
     out.line(format_args!("  [{table}.timers.config]"));
     out.line(format_args!("    hold-time = {}", session.hold));
     out.line(format_args!("    keepalive-interval = {}", session.keepalive()));
@@ -108,6 +118,11 @@ fn session(out: &mut Out, table: &str, group: &Group) {
             out.line("    enabled = true");
             out.line(format_args!("    ttl-min = {}", 256 - u16::from(hops)));
         }
+    }
+    if session.own_as != OwnAs::NotNeeded {
+        // GoBGP does not send a neighbour paths with its own AS.
+        out.line(format_args!("  [{table}.as-path-options.config]"));
+        out.line("    replace-peer-as = true");
     }
     if session.graceful_restart {
         out.line(format_args!("  [{table}.graceful-restart.config]"));

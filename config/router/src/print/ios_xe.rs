@@ -11,10 +11,16 @@ pub(super) fn print(out: &mut Out, side: &Side) {
         let (name, ip) = (filter(family).to_uppercase(), ip(family));
         for (number, permit) in numbered(side, family) {
             let (prefix, lengths) = (permit.prefix, ge_le(permit));
-            out.line(format_args!("{ip} prefix-list {name} seq {number} permit {prefix}{lengths}"));
+            out.line(format_args!(
+                "{ip} prefix-list {name} seq {number} permit {prefix}{lengths}"
+            ));
         }
         if side.permits_of(family).next().is_none() {
-            let all = if family == Family::Ipv4 { "0.0.0.0/0 le 32" } else { "::/0 le 128" };
+            let all = if family == Family::Ipv4 {
+                "0.0.0.0/0 le 32"
+            } else {
+                "::/0 le 128"
+            };
             out.line(format_args!("{ip} prefix-list {name} seq 10 deny {all}"));
         }
         out.line("!");
@@ -88,7 +94,10 @@ fn neighbor(out: &mut Out, name: &str, group: &Group) {
         group.node_as == NodeAs::Any,
         " ! alternate-as takes at most 5 numbers: put the nodes' own ones in place of 1 2 3 4 5",
     );
-    out.line_if(has_range(group), format_args!(" bgp listen limit {}", group.limit));
+    out.line_if(
+        has_range(group),
+        format_args!(" bgp listen limit {}", group.limit),
+    );
     for member in &group.members {
         match member {
             Member::Address(address) => out.line(format_args!(" neighbor {address} peer-group {name}")),

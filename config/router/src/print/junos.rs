@@ -24,8 +24,11 @@ pub(super) fn print(out: &mut Out, side: &Side) {
 fn filters(out: &mut Out, side: &Side) {
     for family in Family::ALL {
         let (term, inet) = (term(family), inet(family));
-        let mut say =
-            |text: String| out.line(format_args!("set policy-options policy-statement PODS term {term} {text}"));
+        let mut say = |text: String| {
+            out.line(format_args!(
+                "set policy-options policy-statement PODS term {term} {text}"
+            ))
+        };
         let mut is_empty = true;
         for permit in side.permits_of(family) {
             if is_empty {
@@ -62,7 +65,10 @@ fn group(out: &mut Out, name: &str, group: &Group, side: &Side) {
     let session = &group.session;
     let is_internal = group.is_internal(side.asn);
     let mut say = |text: String| out.line(format_args!("set protocols bgp group {name} {text}"));
-    say(format!("type {}", if is_internal { "internal" } else { "external" }));
+    say(format!(
+        "type {}",
+        if is_internal { "internal" } else { "external" }
+    ));
     if let (NodeAs::One(asn), false) = (group.node_as, is_internal) {
         say(format!("peer-as {asn}"));
     }
@@ -80,7 +86,10 @@ fn group(out: &mut Out, name: &str, group: &Group, side: &Side) {
         Ttl::Security(_) => say("multihop ttl 255".to_owned()),
     }
     if let Some(bfd) = session.bfd {
-        say(format!("bfd-liveness-detection minimum-interval {}", bfd.interval));
+        say(format!(
+            "bfd-liveness-detection minimum-interval {}",
+            bfd.interval
+        ));
         say(format!("bfd-liveness-detection multiplier {}", bfd.multiplier));
         if bfd.multihop {
             say("bfd-liveness-detection session-mode multihop".to_owned());
@@ -92,7 +101,9 @@ fn group(out: &mut Out, name: &str, group: &Group, side: &Side) {
             "family {inet} unicast prefix-limit maximum {}",
             session.max_prefixes
         ));
-        say(format!("family {inet} unicast prefix-limit teardown idle-timeout 5"));
+        say(format!(
+            "family {inet} unicast prefix-limit teardown idle-timeout 5"
+        ));
         if family == Family::Ipv4 && session.extended_next_hop {
             say(format!("family {inet} unicast extended-nexthop"));
         }
@@ -111,7 +122,9 @@ fn group(out: &mut Out, name: &str, group: &Group, side: &Side) {
     for member in &group.members {
         match (member, group.node_as) {
             (Member::Address(address), NodeAs::One(_)) => say(format!("neighbor {address}")),
-            (Member::Address(address), NodeAs::Any) => say(format!("neighbor {address} peer-as AS-OF-THE-NODE")),
+            (Member::Address(address), NodeAs::Any) => {
+                say(format!("neighbor {address} peer-as AS-OF-THE-NODE"))
+            }
             (Member::Range(range), NodeAs::One(_)) => say(format!("allow {range}")),
             (Member::Range(range), NodeAs::Any) => {
                 say(format!("dynamic-neighbor NODES allow {range}"));
@@ -119,7 +132,9 @@ fn group(out: &mut Out, name: &str, group: &Group, side: &Side) {
             }
             (Member::Interface(port), node_as) => {
                 say("dynamic-neighbor NODES peer-auto-discovery family inet6 ipv6-nd".to_owned());
-                say(format!("dynamic-neighbor NODES peer-auto-discovery interface {port}"));
+                say(format!(
+                    "dynamic-neighbor NODES peer-auto-discovery interface {port}"
+                ));
                 if node_as == NodeAs::Any {
                     say("dynamic-neighbor NODES peer-as-list NODE-AS".to_owned());
                 }

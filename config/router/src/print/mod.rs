@@ -69,7 +69,11 @@ impl Out {
 pub(crate) fn group_name(side: &Side, index: usize) -> String {
     let family = |group: &Group| group.family();
     let this = side.groups.get(index).map(family);
-    let before = side.groups.iter().take(index).filter(|group| Some(group.family()) == this);
+    let before = side
+        .groups
+        .iter()
+        .take(index)
+        .filter(|group| Some(group.family()) == this);
     let suffix = if this == Some(Family::Ipv6) { "6" } else { "" };
     match before.count() {
         0 => format!("nodes{suffix}"),
@@ -109,7 +113,10 @@ pub(crate) fn interfaces(group: &Group) -> impl Iterator<Item = &String> {
 }
 
 pub(crate) fn has_range(group: &Group) -> bool {
-    group.members.iter().any(|member| matches!(member, Member::Range(_)))
+    group
+        .members
+        .iter()
+        .any(|member| matches!(member, Member::Range(_)))
 }
 
 /// `64512`, or the word for any other AS.
@@ -131,7 +138,9 @@ fn header(out: &mut Out, format: Format, side: &Side) {
         out.line(format_args!(
             "{comment} SONiC: set docker_routing_config_mode to separated or split in DEVICE_METADATA|localhost, put this into"
         ));
-        out.line(format_args!("{comment} /etc/sonic/frr/bgpd.conf, and run: systemctl restart bgp"));
+        out.line(format_args!(
+            "{comment} /etc/sonic/frr/bgpd.conf, and run: systemctl restart bgp"
+        ));
     }
     if side.groups.iter().any(|group| group.session.password) {
         out.line(format_args!(
@@ -160,18 +169,20 @@ fn unsupported(format: Format, side: &Side) -> Vec<String> {
         .groups
         .iter()
         .any(|group| group.session.own_as == OwnAs::Override);
-    let has_no_override = matches!(format, Format::Bird | Format::Gobgp | Format::Openbgpd | Format::IosXe);
+    let has_no_override = matches!(format, Format::Bird | Format::Openbgpd | Format::IosXe);
     if needs_override && has_no_override {
         lines.push(format!(
             "{format} cannot replace the nodes' AS in paths between nodes of one AS: set allowOwnAs: 1 for the peer in podroute.yaml."
         ));
     }
     if side.has_bfd() && matches!(format, Format::Gobgp | Format::Openbgpd) {
-        lines.push(format!("{format} has no BFD: run another daemon for it, or remove bfd in podroute.yaml."));
+        lines.push(format!(
+            "{format} has no BFD: run another daemon for it, or remove bfd in podroute.yaml."
+        ));
     }
-    let is_multihop = |group: &Group| group.session.bfd.is_some_and(|bfd| !bfd.multihop);
-    if side.groups.iter().any(is_multihop) && matches!(format, Format::IosXe) {
-        lines.push("BFD has its intervals on the interface: see the comment below.".to_owned());
+    let needs_own_as = |group: &Group| has_range(group) && group.session.own_as != OwnAs::NotNeeded;
+    if format == Format::Gobgp && side.groups.iter().any(needs_own_as) {
+        lines.push("GoBGP sends the nodes of a subnet no routes of other nodes of their AS: name nodes by address (--nodes).".to_owned());
     }
     lines
 }

@@ -14,10 +14,16 @@ pub(super) fn print(out: &mut Out, side: &Side) {
         let (name, ip) = (filter(family).to_uppercase(), ip(family));
         for (number, permit) in numbered(side, family) {
             let (prefix, lengths) = (permit.prefix, ge_le(permit));
-            out.line(format_args!("{ip} prefix-list {name} seq {number} permit {prefix}{lengths}"));
+            out.line(format_args!(
+                "{ip} prefix-list {name} seq {number} permit {prefix}{lengths}"
+            ));
         }
         if side.permits_of(family).next().is_none() {
-            let all = if family == Family::Ipv4 { "0.0.0.0/0 le 32" } else { "::/0 le 128" };
+            let all = if family == Family::Ipv4 {
+                "0.0.0.0/0 le 32"
+            } else {
+                "::/0 le 128"
+            };
             out.line(format_args!("{ip} prefix-list {name} seq 10 deny {all}"));
         }
         out.line(format_args!("route-map {name} permit 10"));

@@ -71,7 +71,11 @@ fn group(out: &mut Out, name: &str, group: &Group, side: &Side) {
                 Family::Ipv4 => "IPv4",
                 Family::Ipv6 => "IPv6",
             };
-            let what = if session.families.contains(family) { "unicast" } else { "none" };
+            let what = if session.families.contains(family) {
+                "unicast"
+            } else {
+                "none"
+            };
             say(format!("\tannounce {word} {what}"));
         }
         say("}".to_owned());

@@ -54,7 +54,11 @@ fn connection(out: &mut Out, name: &str, member: &Member, group: &Group, side: &
             Family::Ipv6 => "ipv6",
         })
         .collect();
-    let role = if group.is_internal(side.asn) { "ibgp-rr" } else { "ebgp" };
+    let role = if group.is_internal(side.asn) {
+        "ibgp-rr"
+    } else {
+        "ebgp"
+    };
     let mut words = vec![
         format!("name={name}"),
         format!("as={}", side.asn),
@@ -69,7 +73,9 @@ fn connection(out: &mut Out, name: &str, member: &Member, group: &Group, side: &
     words.push(match member {
         Member::Address(address) => format!("remote.address={address}"),
         Member::Range(range) => format!("remote.address={range} listen=yes connect=no"),
-        Member::Interface(port) => format!("local.address={port} remote.address=fe80::/10 listen=yes connect=no"),
+        Member::Interface(port) => {
+            format!("local.address={port} remote.address=fe80::/10 listen=yes connect=no")
+        }
     });
     if let NodeAs::One(asn) = group.node_as {
         words.push(format!("remote.as={asn}"));
@@ -80,16 +86,16 @@ fn connection(out: &mut Out, name: &str, member: &Member, group: &Group, side: &
     match session.ttl {
         Ttl::Direct => words.push("multihop=no".to_owned()),
         Ttl::Multihop(hops) => words.push(format!("multihop=yes local.ttl={hops}")),
-        Ttl::Security(hops) => words.push(format!(
-            "local.ttl=255 remote.ttl={}",
-            256 - u16::from(hops)
-        )),
+        Ttl::Security(hops) => words.push(format!("local.ttl=255 remote.ttl={}", 256 - u16::from(hops))),
     }
     if session.bfd.is_some() {
         words.push("use-bfd=yes".to_owned());
     }
     for family in session.families.iter() {
-        words.push(format!("input.limit-process-routes-{family}={}", session.max_prefixes));
+        words.push(format!(
+            "input.limit-process-routes-{family}={}",
+            session.max_prefixes
+        ));
     }
     if session.own_as == OwnAs::Override {
         words.push("output.as-override=yes".to_owned());

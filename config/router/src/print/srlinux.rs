@@ -68,7 +68,11 @@ fn group(out: &mut Out, name: &str, group: &Group, side: &Side) {
         say("route-reflector client true".to_owned());
     }
     for family in Family::ALL {
-        let state = if session.families.contains(family) { "enable" } else { "disable" };
+        let state = if session.families.contains(family) {
+            "enable"
+        } else {
+            "disable"
+        };
         say(format!("afi-safi {family}-unicast admin-state {state}"));
     }
     for family in session.families.iter() {
@@ -109,14 +113,21 @@ fn members(out: &mut Out, name: &str, group: &Group) {
         match member {
             Member::Address(address) => out.line(format_args!("{BGP} neighbor {address} peer-group {name}")),
             Member::Range(range) => {
-                out.line(format_args!("{BGP} dynamic-neighbors accept match {range} peer-group {name}"));
+                out.line(format_args!(
+                    "{BGP} dynamic-neighbors accept match {range} peer-group {name}"
+                ));
                 out.line(format_args!(
                     "{BGP} dynamic-neighbors accept match {range} allowed-peer-as [ {allowed} ]"
                 ));
-                out.line(format_args!("{BGP} dynamic-neighbors accept max-sessions {}", group.limit));
+                out.line(format_args!(
+                    "{BGP} dynamic-neighbors accept max-sessions {}",
+                    group.limit
+                ));
             }
             Member::Interface(port) => {
-                out.line(format_args!("{BGP} dynamic-neighbors interface {port}.0 peer-group {name}"));
+                out.line(format_args!(
+                    "{BGP} dynamic-neighbors interface {port}.0 peer-group {name}"
+                ));
                 out.line(format_args!(
                     "{BGP} dynamic-neighbors interface {port}.0 allowed-peer-as [ {allowed} ]"
                 ));

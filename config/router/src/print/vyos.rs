@@ -14,7 +14,8 @@ pub(super) fn print(out: &mut Out, side: &Side) {
             Family::Ipv6 => ("prefix-list6", "ipv6"),
         };
         for (number, permit) in numbered(side, family) {
-            let mut say = |text: String| out.line(format_args!("set policy {list} {name} rule {number} {text}"));
+            let mut say =
+                |text: String| out.line(format_args!("set policy {list} {name} rule {number} {text}"));
             say("action permit".to_owned());
             say(format!("prefix {}", permit.prefix));
             if permit.min > permit.prefix.len() {
@@ -25,7 +26,11 @@ pub(super) fn print(out: &mut Out, side: &Side) {
             }
         }
         if side.permits_of(family).next().is_none() {
-            let all = if family == Family::Ipv4 { "0.0.0.0/0" } else { "::/0" };
+            let all = if family == Family::Ipv4 {
+                "0.0.0.0/0"
+            } else {
+                "::/0"
+            };
             out.line(format_args!("set policy {list} {name} rule 10 action deny"));
             out.line(format_args!("set policy {list} {name} rule 10 prefix {all}"));
         }
@@ -103,11 +108,15 @@ fn group(out: &mut Out, name: &str, profile: &str, group: &Group, side: &Side) {
     for member in &group.members {
         match member {
             Member::Address(address) => {
-                out.line(format_args!("set protocols bgp neighbor {address} peer-group {name}"));
+                out.line(format_args!(
+                    "set protocols bgp neighbor {address} peer-group {name}"
+                ));
                 timers(out, &address.to_string(), group);
             }
             Member::Range(range) => {
-                out.line(format_args!("set protocols bgp listen range {range} peer-group {name}"));
+                out.line(format_args!(
+                    "set protocols bgp listen range {range} peer-group {name}"
+                ));
             }
             Member::Interface(port) => {
                 out.line(format_args!(
@@ -120,7 +129,10 @@ fn group(out: &mut Out, name: &str, profile: &str, group: &Group, side: &Side) {
     if has_range(group) {
         // Neighbours of a range have the timers of the router.
         out.line(format_args!("set protocols bgp timers holdtime {}", session.hold));
-        out.line(format_args!("set protocols bgp timers keepalive {}", session.keepalive()));
+        out.line(format_args!(
+            "set protocols bgp timers keepalive {}",
+            session.keepalive()
+        ));
     }
 }
 

@@ -32,9 +32,12 @@ pub(super) fn read(text: &str) -> Result<Router, ReadError> {
     let mut router = reader.router;
     router.neighbors = reader.collected.resolve(&Settings::default());
     // Each protocol has its own AS.
-    router.asn = router
-        .asn
-        .or_else(|| router.neighbors.iter().find_map(|neighbor| neighbor.settings.local_as));
+    router.asn = router.asn.or_else(|| {
+        router
+            .neighbors
+            .iter()
+            .find_map(|neighbor| neighbor.settings.local_as)
+    });
     Ok(router)
 }
 
@@ -97,7 +100,9 @@ impl Reader {
                 let asn = rest.iter().position(|word| *word == "as");
                 let asn = asn.and_then(|position| number(rest.get(position + 1)?));
                 let address = rest.first().and_then(|word| word.parse::<IpAddr>().ok());
-                self.router.addresses.extend(address.map(|address| At::new(at, address)));
+                self.router
+                    .addresses
+                    .extend(address.map(|address| At::new(at, address)));
                 let settings = self.collected.settings(name);
                 settings.local_as = asn.map(|asn| At::new(at, asn)).or(settings.local_as);
             }
@@ -124,7 +129,9 @@ impl Reader {
             _ => None,
         };
         let settings = self.collected.settings(name);
-        settings.remote_as = remote.map(|remote| At::new(at, remote)).or(settings.remote_as.take());
+        settings.remote_as = remote
+            .map(|remote| At::new(at, remote))
+            .or(settings.remote_as.take());
     }
 
     fn channel(&mut self, name: &str, at: usize, family: Family, statement: &Statement) {
@@ -232,20 +239,39 @@ fn of_session(settings: &mut Settings, at: usize, words: &[&str]) {
         ["hold", "time", hold] => settings.hold = number(hold).map(|hold| At::new(at, hold)),
         ["password", ..] => settings.transport.password = Some(At::new(at, true)),
         ["direct"] => {
-            let is_gtsm = matches!(settings.transport.ttl, Some(At { value: Ttl::Security(_), .. }));
+            let is_gtsm = matches!(
+                settings.transport.ttl,
+                Some(At {
+                    value: Ttl::Security(_),
+                    ..
+                })
+            );
             if !is_gtsm {
                 settings.transport.ttl = Some(At::new(at, Ttl::Direct));
             }
         }
         ["multihop", rest @ ..] => {
             let hops = rest.first().and_then(|hops| number(hops)).unwrap_or(64);
-            let is_gtsm = matches!(settings.transport.ttl, Some(At { value: Ttl::Security(_), .. }));
-            let ttl = if is_gtsm { Ttl::Security(hops) } else { Ttl::Multihop(hops) };
+            let is_gtsm = matches!(
+                settings.transport.ttl,
+                Some(At {
+                    value: Ttl::Security(_),
+                    ..
+                })
+            );
+            let ttl = if is_gtsm {
+                Ttl::Security(hops)
+            } else {
+                Ttl::Multihop(hops)
+            };
             settings.transport.ttl = Some(At::new(at, ttl));
         }
         ["ttl", "security", rest @ ..] => {
             let hops = match settings.transport.ttl {
-                Some(At { value: Ttl::Multihop(hops), .. }) => hops,
+                Some(At {
+                    value: Ttl::Multihop(hops),
+                    ..
+                }) => hops,
                 _ => 1,
             };
             if is_on(rest) {
@@ -303,7 +329,11 @@ fn permitted(ranges: Vec<PrefixRange>, permits: bool) -> impl Iterator<Item = Te
 
 /// The ranges of `net ~ [ 10.244.0.0/16{24,28}, … ]`.
 fn net_in(words: &[&str]) -> Option<Vec<PrefixRange>> {
-    let words: Vec<&str> = words.iter().copied().filter(|word| !matches!(*word, "(" | ")")).collect();
+    let words: Vec<&str> = words
+        .iter()
+        .copied()
+        .filter(|word| !matches!(*word, "(" | ")"))
+        .collect();
     let ["net", "~", "[", items @ .., "]"] = words.as_slice() else {
         return None;
     };
@@ -378,7 +408,9 @@ fn token(text: &str) -> IResult<&str, Option<Token>> {
         value(Some(Token::Close), char('}')),
         map(quoted, owned),
         map(word, owned),
-        map(one_of("[](),=~!<>&|+*?@'$\\^"), |c| Some(Token::Word(c.to_string()))),
+        map(one_of("[](),=~!<>&|+*?@'$\\^"), |c| {
+            Some(Token::Word(c.to_string()))
+        }),
     ))
     .parse(text)
 }

@@ -16,7 +16,7 @@ pub(super) fn read(format: Format, text: &str) -> Router {
         router: Router::new(format),
         collected: Collected::default(),
         filters: Filters::default(),
-        profiles: Vec::new(),
+        profiles: profiles(text),
         of_all: Settings::default(),
         section: Section::Other,
         default_v4: true,
@@ -34,7 +34,6 @@ enum Section {
     Bgp,
     Family(Option<Family>),
     Interface,
-    Bfd,
 }
 
 #[derive(Debug)]
@@ -63,7 +62,6 @@ impl Reader {
             Section::Bgp => self.bgp(line),
             Section::Family(family) => self.in_family(line, family),
             Section::Interface => self.interface(line),
-            Section::Bfd => self.bfd(line),
         }
     }
 
@@ -79,7 +77,9 @@ impl Reader {
                     Section::Bgp
                 }
             }
-            ["address-family", family, rest @ ..] if matches!(self.section, Section::Bgp | Section::Family(_)) => {
+            ["address-family", family, rest @ ..]
+                if matches!(self.section, Section::Bgp | Section::Family(_)) =>
+            {
                 let is_unicast = rest.is_empty() || rest == ["unicast"];
                 let family = match *family {
                     "ipv4" if is_unicast => Some(Family::Ipv4),
@@ -90,7 +90,7 @@ impl Reader {
             }
             ["exit-address-family"] => Section::Bgp,
             ["interface", ..] if line.indent == 0 => Section::Interface,
-            ["bfd"] if line.indent == 0 => Section::Bfd,
+            ["bfd"] if line.indent == 0 => Section::Other,
             ["exit"] if line.indent == 0 => Section::Other,
             ["router" | "vrf" | "line" | "policy-map", ..] if line.indent == 0 => Section::Other,
             _ if self.filters.top(line) => Section::Other,
@@ -116,22 +116,6 @@ impl Reader {
             .extend(address.map(|address| At::new(line.number, address)));
     }
 
-    fn bfd(&mut self, line: &Line<'_>) {
-        if let ["profile", name] = line.words.as_slice() {
-            self.profiles.push(((*name).to_owned(), ReadBfd::default()));
-        }
-        let Some((_, profile)) = self.profiles.last_mut() else {
-            return;
-        };
-        match line.words.as_slice() {
-            ["detect-multiplier", value] => profile.multiplier = number(value),
-            ["receive-interval" | "transmit-interval", value] => {
-                profile.interval = number(value).max(profile.interval);
-            }
-            _ => {}
-        }
-    }
-
     /// A statement of the router as a whole.
     fn bgp(&mut self, line: &Line<'_>) {
         let at = line.number;
@@ -143,7 +127,7 @@ impl Reader {
                 self.of_all.hold = number(hold).map(|hold| At::new(at, hold));
             }
             ["bgp", "graceful-restart-disable"]
-            | ["no", "graceful-restart-helper" | "bgp graceful-restart"]
+            | ["no", "graceful-restart-helper"]
             | ["no", "bgp", "graceful-restart"] => {
                 self.of_all.graceful_restart = Some(At::new(at, false));
             }
@@ -154,7 +138,8 @@ impl Reader {
                 self.listen_range(at, range, group, whose);
             }
             ["neighbor", "interface", port, "peer-group", group, whose @ ..] => {
-                self.collected.place(port, Place::Interface((*port).to_owned()), at);
+                self.collected
+                    .place(port, Place::Interface((*port).to_owned()), at);
                 self.collected.join(port, group);
                 self.whose(at, port, whose);
             }
@@ -264,6 +249,35 @@ impl Reader {
     }
 }
 
+/// FRR's BFD profiles, which may stand behind the neighbours that use them.
+fn profiles(text: &str) -> Vec<(String, ReadBfd)> {
+    let mut profiles: Vec<(String, ReadBfd)> = Vec::new();
+    let mut is_bfd = false;
+    for line in lines(text) {
+        match line.words.as_slice() {
+            ["bfd"] if line.indent == 0 => is_bfd = true,
+            ["profile", name] if is_bfd => profiles.push(((*name).to_owned(), ReadBfd::default())),
+            _ if line.indent == 0 => is_bfd = false,
+            words => {
+                if let (true, Some((_, profile))) = (is_bfd, profiles.last_mut()) {
+                    of_profile(profile, words);
+                }
+            }
+        }
+    }
+    profiles
+}
+
+fn of_profile(profile: &mut ReadBfd, words: &[&str]) {
+    match words {
+        ["detect-multiplier", value] => profile.multiplier = number(value),
+        ["receive-interval" | "transmit-interval", value] => {
+            profile.interval = number(value).max(profile.interval);
+        }
+        _ => {}
+    }
+}
+
 /// Statements that belong to an address family.
 const OF_FAMILY: [&str; 7] = [
     "activate",
@@ -315,10 +329,22 @@ fn statement(settings: &mut Settings, at: usize, words: &[&str], on: bool, is_eo
         }
         ["ebgp-multihop", rest @ ..] if on => {
             let hops = rest.first().and_then(|hops| number(hops)).unwrap_or(255);
-            let ttl = if hops == 1 { Ttl::Direct } else { Ttl::Multihop(hops) };
+            let ttl = if hops == 1 {
+                Ttl::Direct
+            } else {
+                Ttl::Multihop(hops)
+            };
             settings.transport.ttl = Some(At::new(at, ttl));
         }
-        ["bfd", "interval", interval, "min-rx", receive, "multiplier", multiplier] if on => {
+        [
+            "bfd",
+            "interval",
+            interval,
+            "min-rx",
+            receive,
+            "multiplier",
+            multiplier,
+        ] if on => {
             let bfd = ReadBfd {
                 interval: number(interval).max(number(receive)),
                 multiplier: number(multiplier),

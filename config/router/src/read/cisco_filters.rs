@@ -200,7 +200,13 @@ fn clause_statement(clause: &mut Clause, words: &[&str]) -> bool {
 fn range(family: Family, prefix: &str, lengths: &[&str]) -> Option<PrefixRange> {
     let longest = family.max_len();
     if prefix == "any" {
-        let prefix: Prefix = if family == Family::Ipv4 { "0.0.0.0/0" } else { "::/0" }.parse().ok()?;
+        let prefix: Prefix = if family == Family::Ipv4 {
+            "0.0.0.0/0"
+        } else {
+            "::/0"
+        }
+        .parse()
+        .ok()?;
         return Some(PrefixRange {
             prefix,
             min: 0,

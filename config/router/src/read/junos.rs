@@ -32,17 +32,35 @@ pub(super) fn read(text: &str) -> Result<Router, ReadError> {
             }
             ["interfaces", .., "address", address] => {
                 let address: Option<IpAddr> = address.split('/').next().and_then(|text| text.parse().ok());
-                router.addresses.extend(address.map(|address| At::new(at, address)));
+                router
+                    .addresses
+                    .extend(address.map(|address| At::new(at, address)));
             }
             ["policy-options", rest @ ..] => policies.statement(at, rest),
-            ["protocols", "bgp", "group", group, "neighbor", neighbor, rest @ ..] => {
+            [
+                "protocols",
+                "bgp",
+                "group",
+                group,
+                "neighbor",
+                neighbor,
+                rest @ ..,
+            ] => {
                 collected.group(group);
                 let name = format!("{group} {neighbor}");
                 collected.place(&name, place(neighbor), at);
                 collected.join(&name, group);
                 apply(collected.settings(&name), at, rest);
             }
-            ["protocols", "bgp", "group", group, "dynamic-neighbor", name, rest @ ..] => {
+            [
+                "protocols",
+                "bgp",
+                "group",
+                group,
+                "dynamic-neighbor",
+                name,
+                rest @ ..,
+            ] => {
                 dynamic(&mut collected, at, group, name, rest);
             }
             ["protocols", "bgp", "group", group, "allow", "all"] => {
@@ -66,7 +84,12 @@ pub(super) fn read(text: &str) -> Result<Router, ReadError> {
     router.neighbors = collected.resolve(&of_all);
     router.neighbors.iter_mut().for_each(|neighbor| {
         // Without `family` a session carries the family of its addresses.
-        if neighbor.settings.families.values().all(|family| family.active.is_none()) {
+        if neighbor
+            .settings
+            .families
+            .values()
+            .all(|family| family.active.is_none())
+        {
             let family = match &neighbor.place {
                 Place::Address(IpAddr::V4(_)) => Family::Ipv4,
                 Place::Address(IpAddr::V6(_)) | Place::Interface(_) => Family::Ipv6,
@@ -116,7 +139,10 @@ fn apply(settings: &mut Settings, at: usize, words: &[&str]) {
     match words {
         ["type", "internal"] => settings.remote_as = Some(At::new(at, RemoteAs::Internal)),
         ["peer-as", asn] => {
-            settings.remote_as = Some(At::new(at, as_number(asn).map_or(RemoteAs::Unknown, RemoteAs::One)));
+            settings.remote_as = Some(At::new(
+                at,
+                as_number(asn).map_or(RemoteAs::Unknown, RemoteAs::One),
+            ));
         }
         ["peer-as-list", ..] => settings.remote_as = Some(At::new(at, RemoteAs::Unknown)),
         ["local-as", asn, ..] => settings.local_as = as_number(asn).map(|asn| At::new(at, asn)),
@@ -251,7 +277,9 @@ fn statements(text: &str) -> Result<Vec<Statement>, ReadError> {
             }
             Some(Token::Open) => outer.push(std::mem::take(&mut words)),
             Some(Token::Close) => {
-                outer.pop().ok_or_else(|| syntax("a brace closes that was not opened"))?;
+                outer
+                    .pop()
+                    .ok_or_else(|| syntax("a brace closes that was not opened"))?;
                 words.clear();
             }
             Some(Token::ListOpen) => in_list = true,
@@ -278,7 +306,10 @@ fn statements(text: &str) -> Result<Vec<Statement>, ReadError> {
 
 fn is_command(words: &[String]) -> bool {
     let first = words.first().map(String::as_str);
-    matches!(first, Some("delete" | "deactivate" | "activate" | "edit" | "top" | "commit"))
+    matches!(
+        first,
+        Some("delete" | "deactivate" | "activate" | "edit" | "top" | "commit")
+    )
 }
 
 fn nested(outer: &[Vec<String>], words: &mut Vec<String>, line: usize) -> Statement {

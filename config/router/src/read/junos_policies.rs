@@ -76,7 +76,10 @@ impl Policies {
 
     pub(super) fn finish(self) -> BTreeMap<String, Filter> {
         let filter = |policy: &Policy| self.filter(policy);
-        let named = self.policies.iter().map(|(name, policy)| (name.clone(), filter(policy)));
+        let named = self
+            .policies
+            .iter()
+            .map(|(name, policy)| (name.clone(), filter(policy)));
         named.collect()
     }
 
@@ -98,7 +101,9 @@ impl Policies {
                 filter.otherwise = Some(permits);
                 break;
             }
-            filter.terms.extend(ranges.into_iter().map(|range| Term { range, permits }));
+            filter
+                .terms
+                .extend(ranges.into_iter().map(|range| Term { range, permits }));
         }
         filter
     }
@@ -109,7 +114,11 @@ impl Policies {
             prefixes.map(|prefix| PrefixRange {
                 prefix: *prefix,
                 min: prefix.len(),
-                max: if *longer { prefix.family().max_len() } else { prefix.len() },
+                max: if *longer {
+                    prefix.family().max_len()
+                } else {
+                    prefix.len()
+                },
             })
         });
         let mut ranges: Vec<PrefixRange> = clause.ranges.iter().copied().chain(of_lists).collect();
@@ -124,7 +133,13 @@ impl Policies {
 }
 
 fn all(family: Family) -> Option<PrefixRange> {
-    let prefix: Prefix = if family == Family::Ipv4 { "0.0.0.0/0" } else { "::/0" }.parse().ok()?;
+    let prefix: Prefix = if family == Family::Ipv4 {
+        "0.0.0.0/0"
+    } else {
+        "::/0"
+    }
+    .parse()
+    .ok()?;
     Some(PrefixRange {
         prefix,
         min: 0,

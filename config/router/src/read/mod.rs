@@ -19,7 +19,9 @@ use crate::router::Router;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ReadError {
     /// Nothing reads this format.
-    #[error("configurations of {0} cannot be read; those of eos, junos, nxos, ios-xe, frr, bird and sonic can")]
+    #[error(
+        "configurations of {0} cannot be read; those of eos, junos, nxos, ios-xe, frr, bird and sonic can"
+    )]
     Format(Format),
     /// The text is not in the format.
     #[error("line {line}: this is not {format}: {cause}; name the format with --format")]

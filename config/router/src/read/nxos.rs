@@ -96,11 +96,19 @@ impl Reader {
 
     fn bgp(&mut self, line: &Line<'_>) {
         let at = line.number;
-        if self.neighbor.as_ref().is_some_and(|(_, indent)| line.indent <= *indent) {
+        if self
+            .neighbor
+            .as_ref()
+            .is_some_and(|(_, indent)| line.indent <= *indent)
+        {
             self.neighbor = None;
             self.family = None;
         }
-        if self.family.as_ref().is_some_and(|(_, indent)| line.indent <= *indent) {
+        if self
+            .family
+            .as_ref()
+            .is_some_and(|(_, indent)| line.indent <= *indent)
+        {
             self.family = None;
         }
         match line.words.as_slice() {
@@ -161,12 +169,9 @@ fn family_of(word: &str) -> Option<Family> {
 
 fn of_all(settings: &mut Settings, at: usize, words: &[&str], on: bool) {
     match words {
-        ["graceful-restart"] | ["graceful-restart-helper"] => {
-            // Without restart of its own the router still helps.
-            if *words == ["graceful-restart-helper"] || !on {
-                settings.graceful_restart = Some(At::new(at, on));
-            }
-        }
+        // `no graceful-restart` is the end of both; `graceful-restart` alone is the default.
+        ["graceful-restart"] if !on => settings.graceful_restart = Some(At::new(at, false)),
+        ["graceful-restart-helper"] => settings.graceful_restart = Some(At::new(at, on)),
         ["timers", "bgp", _, hold] if on => settings.hold = number(hold).map(|hold| At::new(at, hold)),
         _ => {}
     }
@@ -186,8 +191,25 @@ fn of_neighbor(settings: &mut Settings, at: usize, words: &[&str], on: bool) {
         ["ebgp-multihop", hops] => {
             settings.transport.ttl = number(hops).map(|hops| At::new(at, Ttl::Multihop(hops)));
         }
-        ["bfd", "interval", interval, "min_rx", receive, "multiplier", multiplier]
-        | ["bfd", "multihop", "interval", interval, "min_rx", receive, "multiplier", multiplier] => {
+        [
+            "bfd",
+            "interval",
+            interval,
+            "min_rx",
+            receive,
+            "multiplier",
+            multiplier,
+        ]
+        | [
+            "bfd",
+            "multihop",
+            "interval",
+            interval,
+            "min_rx",
+            receive,
+            "multiplier",
+            multiplier,
+        ] => {
             let bfd = ReadBfd {
                 interval: number(interval).max(number(receive)),
                 multiplier: number(multiplier),
