@@ -309,7 +309,9 @@ pub(crate) async fn run(
     let (fib, inbox) = mpsc::channel(ROOM);
     let (swept_tx, swept) = watch::channel(false);
     let (host_tx, host_changed) = watch::channel(());
-    let task = FibTask::new(
+    let health = Health::default();
+    health.measured.config.note(true);
+    let mut task = FibTask::new(
         fib_config(&config, &host),
         inbox,
         datapath,
@@ -319,6 +321,7 @@ pub(crate) async fn run(
     )
     .await
     .map_err(AgentError::Netlink)?;
+    task.measure(health.measured.clone());
     let sessions = sessions::Sessions::read(&run_dir);
     let start = Start {
         restarting_until: sessions.is_restart().then(|| clock::now() + DEFERRAL),
@@ -362,7 +365,7 @@ pub(crate) async fn run(
             events: None,
             allocator: None,
             condition: None,
-            health: Arc::default(),
+            health: Arc::new(health),
             metrics: BTreeMap::new(),
             list: cni_list::Keeper::new(cni),
             unsent: unsent::Unsent::default(),
@@ -509,6 +512,7 @@ impl Agent {
                 _ = interrupt.recv() => return Ok(()),
                 () = paths_changed.notified() => self.look_at_paths().await,
                 _ = look.tick() => {
+                    crate::log::report_floods();
                     self.look_at_run_dir();
                     self.enforce_policies();
                     self.look_at_secrets().await;

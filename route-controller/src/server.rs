@@ -18,6 +18,7 @@ use crate::count::count;
 use crate::dump::{self, PAGE};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
+use crate::log;
 use crate::network_policy::NetworkPolicies;
 use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request, ServicesStatus};
 use crate::views;
@@ -186,6 +187,17 @@ impl Server {
             Request::PolicyDiff { text } => self.network_policies.cut_by(text).await.map(Reply::Cut),
             Request::Dump => Err("a dump is a separate request".to_owned()),
             Request::Reload => self.order(ToAgent::Reload).await,
+            Request::LogLevel { level } => {
+                let changed = level.is_some();
+                if let Some(level) = level {
+                    log::set_level(&level).map_err(|error| error.to_string())?;
+                }
+                let level = log::level();
+                if changed {
+                    tracing::info!(event = "log_level", %level, "the level of the log was changed");
+                }
+                Ok(Reply::Done(level))
+            }
             Request::Drain { on, withdraw } => {
                 self.order(|answer| ToAgent::Drain { on, withdraw, answer }).await
             }

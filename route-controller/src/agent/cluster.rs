@@ -37,6 +37,7 @@ pub(super) struct Followed {
 impl Agent {
     /// Kubernetes says something new: the same file, applied to it.
     pub(super) async fn learn(&mut self, facts: ClusterFacts) {
+        let (began, announced) = (crate::clock::now(), self.originated());
         let own = facts.nodes.get(&self.name());
         let draining = own.is_some_and(|node| node.draining);
         let uid = own.map(|node| node.uid.clone()).unwrap_or_default();
@@ -60,11 +61,29 @@ impl Agent {
             Err(error) => Err(error),
         };
         match applied {
-            Ok(outcome) => tracing::debug!(event = "cluster_update", %outcome, "cluster update applied"),
+            Ok(outcome) => {
+                if self.originated() != announced {
+                    self.measure_updates(began);
+                }
+                tracing::debug!(event = "cluster_update", %outcome, "cluster update applied");
+            }
             Err(error) => {
                 tracing::error!(event = "cluster_update_failed", %error, "cannot apply a cluster update");
             }
         }
+    }
+
+    /// Measures until the speaker has decided on what was originated. The agent does not wait for it.
+    fn measure_updates(&self, began: std::time::Instant) {
+        let (speaker, span) = (
+            self.speaker.clone(),
+            self.reports.health.measured.event_to_update.clone(),
+        );
+        tokio::spawn(async move {
+            if speaker.decided().await.is_ok() {
+                span.observe(crate::clock::now().saturating_duration_since(began));
+            }
+        });
     }
 
     /// Keeps what Kubernetes says for a start while it is away: the first facts at once, and others now and then, for in a large

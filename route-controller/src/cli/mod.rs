@@ -97,6 +97,13 @@ enum Command {
         #[command(flatten)]
         run_dir: RunDir,
     },
+    /// Show the level of the running agent's log, or change it until its next start.
+    LogLevel {
+        /// error, warn, info, debug, trace, off; per module as warn,bgp_speaker=debug; default for that of the start.
+        level: Option<String>,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
     /// Say what a configuration would change, before it does: sessions, prefixes told to peers, kernel routes.
     Diff {
         /// The configuration that would take the place of the running one; `-` is standard input.
@@ -315,6 +322,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
         Command::NetworkPolicy { what } => network_policy::run(what),
+        Command::LogLevel { level, run_dir } => order(&run_dir.run_dir, &Request::LogLevel { level }),
         Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),
         Command::Diff { file, output } => difference(&file, &output),
         Command::Drain {
