@@ -96,7 +96,7 @@ fn pod(kubelet: &Kubelet, name: &str) -> Result<lab::cni::Pod> {
 }
 
 /// Commands for an operator, and what each says in the container.
-const COMMANDS: [(&str, &str); 28] = [
+const COMMANDS: [(&str, &str); 29] = [
     ("show peers", "Established"),
     ("show peer node-2", "Established"),
     ("show routes", "10.244.3.0/24"),
@@ -116,6 +116,7 @@ const COMMANDS: [(&str, &str); 28] = [
     ("check --explain /etc/podroute/podroute.yaml", "AS"),
     ("diff /etc/podroute/podroute.yaml", "nothing"),
     ("reload", "reloaded"),
+    ("log-level debug", "debug"),
     ("peer clear node-2 --soft in", "requested"),
     ("peer disable node-2", "disabled"),
     ("peer enable node-2", "enabled"),

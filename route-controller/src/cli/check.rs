@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use podroute_config::{ClusterFacts, Config, NodeFacts, Problem};
 use serde_json::json;
 
-use super::router::{self, Comparison};
-use super::{Form, RunDir, for_programs, read_input};
+use super::router::{self, Comparison, RouterError};
+use super::{CliError, Form, RunDir, for_programs, read_input};
 use crate::count::count;
 use crate::{agent, cluster};
 
@@ -39,10 +39,15 @@ pub(super) struct Question {
     output: Form,
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+/// A label that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("'{0}' is not KEY=VALUE")]
+struct NotALabel(String);
+
+fn label(text: &str) -> Result<(String, String), NotALabel> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("'{text}' is not KEY=VALUE")),
+        _ => Err(NotALabel(text.to_owned())),
     }
 }
 
@@ -81,7 +86,7 @@ struct Checked {
     config: Config,
 }
 
-pub(super) fn check(question: &Question) -> Result<(), String> {
+pub(super) fn check(question: &Question) -> Result<(), CliError> {
     let (name, text) = read_input(&question.file)?;
     // Beside an agent: as that one sees its node.
     let known = cluster::cache::read(&question.run_dir.run_dir);
@@ -92,9 +97,7 @@ pub(super) fn check(question: &Question) -> Result<(), String> {
     facts.labels.extend(question.labels.iter().cloned());
     let documents = match manifest(&text) {
         Some(found) if found.is_empty() => {
-            return Err(format!(
-                "{name}: this ConfigMap has no podroute.yaml among its data"
-            ));
+            return Err(CliError::ConfigMap(name));
         }
         Some(found) => found
             .into_iter()
@@ -130,16 +133,16 @@ fn compare(
     question: &Question,
     configs: &[Checked],
     known: Option<&ClusterFacts>,
-) -> Result<Option<Comparison>, String> {
+) -> Result<Option<Comparison>, CliError> {
     match configs {
         _ if !question.against.is_asked() => Ok(None),
         // Its errors are the answer.
         [] => Ok(None),
         [one] => {
             let own = (one.file.as_str(), one.text.as_str());
-            router::compare(&question.against, own, &one.config, known).map(Some)
+            Ok(Some(router::compare(&question.against, own, &one.config, known)?))
         }
-        _ => Err("--against needs a file with one configuration".to_owned()),
+        _ => Err(RouterError::SeveralConfigs.into()),
     }
 }
 
@@ -156,7 +159,7 @@ fn answer(
     lines: &[Line],
     configs: &[Checked],
     comparison: Option<&Comparison>,
-) -> Result<(), String> {
+) -> Result<(), CliError> {
     let errors = lines.iter().filter(|line| line.is_error).count();
     let agrees = comparison.is_none_or(|comparison| comparison.is_good(question.strict));
     let is_good = errors == 0 && (lines.is_empty() || !question.strict) && agrees;
@@ -169,8 +172,8 @@ fn answer(
         println!("{}", for_programs(question.output, &value)?.trim_end());
         return match is_good {
             true => Ok(()),
-            false if !agrees => Err("the router's configuration does not agree with this one".to_owned()),
-            false => Err(summary(errors, lines)),
+            false if !agrees => Err(CliError::Router(RouterError::Disagrees)),
+            false => Err(CliError::Config(summary(errors, lines))),
         };
     }
     for line in lines.iter().filter(|line| !line.is_error) {
@@ -204,13 +207,14 @@ fn answer(
         .filter(|line| line.is_error)
         .map(Line::text)
         .collect();
-    Err(if !agrees && texts.is_empty() {
-        "the router's configuration does not agree with this one".to_owned()
-    } else if texts.is_empty() {
+    if !agrees && texts.is_empty() {
+        return Err(CliError::Router(RouterError::Disagrees));
+    }
+    Err(CliError::Config(if texts.is_empty() {
         summary(errors, lines)
     } else {
         texts.join("\n")
-    })
+    }))
 }
 
 fn summary(errors: usize, lines: &[Line]) -> String {

@@ -2,13 +2,37 @@
 
 use std::path::PathBuf;
 
-use bgp_proto::types::Prefix;
+use bgp_proto::types::{Prefix, PrefixError};
 use podroute_config::{ClusterFacts, Config};
-use podroute_router::{Finding, Format, Options, Severity, Side};
+use podroute_router::{DeriveError, Finding, Format, Options, ReadError, SelectError, Severity, Side};
 use serde_json::json;
 
-use super::{RunDir, read_input};
+use super::{CliError, RunDir, read_input};
 use crate::{agent, cluster};
+
+/// Why a router's side cannot be printed or compared.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RouterError {
+    #[error("{file}: {source}")]
+    Derive { file: String, source: DeriveError },
+    #[error("{file}: {source}")]
+    Read { file: String, source: ReadError },
+    #[error("{file}: {source}")]
+    Select { file: String, source: SelectError },
+    #[error(
+        "{file}: this node has sessions with several routers: {}; name the peers of one with --peer",
+        routers.join("; ")
+    )]
+    SeveralRouters { file: String, routers: Vec<String> },
+    #[error(
+        "{0}: this is in no language that can be read (eos, junos, nxos, ios-xe, frr, bird, sonic); name it with --format"
+    )]
+    UnknownFormat(String),
+    #[error("--against needs a file with one configuration")]
+    SeveralConfigs,
+    #[error("the router's configuration does not agree with this one")]
+    Disagrees,
+}
 
 /// What the configuration does not say of nodes.
 #[derive(Clone, Debug, clap::Args)]
@@ -73,13 +97,13 @@ fn format(text: &str) -> Result<Format, podroute_router::UnknownFormat> {
 }
 
 /// An address is a prefix of one host.
-fn place(text: &str) -> Result<Prefix, String> {
+fn place(text: &str) -> Result<Prefix, PrefixError> {
     let address = text.parse().map(Prefix::host);
-    address.or_else(|_| text.parse::<Prefix>().map_err(|error| error.to_string()))
+    address.or_else(|_| text.parse::<Prefix>())
 }
 
 /// Prints the router's side.
-pub(super) fn router_config(asked: &RouterConfig) -> Result<(), String> {
+pub(super) fn router_config(asked: &RouterConfig) -> Result<(), CliError> {
     let (name, text) = read_input(&asked.file)?;
     let known = cluster::cache::read(&asked.run_dir.run_dir);
     let facts = agent::facts_for(agent::own_facts(known.clone()), &text);
@@ -87,26 +111,26 @@ pub(super) fn router_config(asked: &RouterConfig) -> Result<(), String> {
         Some(node) => podroute_config::load_as(&text, &facts, node),
         None => podroute_config::load_for(&text, &facts),
     }
-    .map_err(|errors| errors.in_file(&name).to_string())?;
+    .map_err(|errors| CliError::Config(errors.in_file(&name).to_string()))?;
     let options = Options {
         max_prefixes: asked.max_prefixes,
         limit: asked.max_nodes,
         ..options(&asked.nodes)
     };
-    let sides = podroute_router::sides(&config, known.as_ref(), &options)
-        .map_err(|error| format!("{name}: {error}"))?;
+    let sides = podroute_router::sides(&config, known.as_ref(), &options);
+    let sides = sides.map_err(|source| RouterError::Derive {
+        file: name.clone(),
+        source,
+    })?;
     match sides.as_slice() {
         [side] => {
             print!("{}", podroute_router::print(asked.language, side));
             Ok(())
         }
-        several => {
-            let names: Vec<String> = several.iter().map(podroute_router::names).collect();
-            Err(format!(
-                "{name}: this node has sessions with several routers: {}; name the peers of one with --peer",
-                names.join("; ")
-            ))
-        }
+        several => Err(CliError::from(RouterError::SeveralRouters {
+            file: name,
+            routers: several.iter().map(podroute_router::names).collect(),
+        })),
     }
 }
 
@@ -138,22 +162,24 @@ pub(super) fn compare(
     own: (&str, &str),
     config: &Config,
     known: Option<&ClusterFacts>,
-) -> Result<Comparison, String> {
+) -> Result<Comparison, CliError> {
     let file = asked.against.clone().unwrap_or_default();
     let (file, text) = read_input(&file)?;
-    let unknown = || {
-        format!(
-            "{file}: this is in no language that can be read (eos, junos, nxos, ios-xe, frr, bird, sonic); name it with --format"
-        )
-    };
-    let format = asked
-        .format
-        .or_else(|| podroute_router::detect(&text))
-        .ok_or_else(unknown)?;
-    let router = podroute_router::read(format, &text).map_err(|error| format!("{file}: {error}"))?;
-    let sides = podroute_router::sides(config, known, &options(&asked.nodes))
-        .map_err(|error| format!("{}: {error}", own.0))?;
-    let side = podroute_router::select(&sides, &router).map_err(|error| format!("{file}: {error}"))?;
+    let format = asked.format.or_else(|| podroute_router::detect(&text));
+    let format = format.ok_or_else(|| RouterError::UnknownFormat(file.clone()))?;
+    let router = podroute_router::read(format, &text).map_err(|source| RouterError::Read {
+        file: file.clone(),
+        source,
+    })?;
+    let sides = podroute_router::sides(config, known, &options(&asked.nodes));
+    let sides = sides.map_err(|source| RouterError::Derive {
+        file: own.0.to_owned(),
+        source,
+    })?;
+    let side = podroute_router::select(&sides, &router).map_err(|source| RouterError::Select {
+        file: file.clone(),
+        source,
+    })?;
     Ok(Comparison {
         findings: podroute_router::compare(side, &router),
         peers: podroute_router::names(side),

@@ -66,6 +66,7 @@ fn put_sessions(registry: &mut Registry, peers: &[PeerSnapshot]) {
 fn put_states(registry: &mut Registry, peers: &[&PeerSnapshot]) {
     let uptime = Metric::<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
     let reasons = Metric::<Labels, Gauge>::default();
+    let enabled = Metric::<Labels, Gauge>::default();
     let flaps = Metric::<Labels, Counter>::default();
     let updates = Metric::<Labels, Counter>::default();
     for peer in peers {
@@ -73,6 +74,9 @@ fn put_states(registry: &mut Registry, peers: &[&PeerSnapshot]) {
         let is_up = peer.session.state == State::Established;
         let since = peer.since.filter(|_| is_up).unwrap_or_default();
         uptime.get_or_create(&vec![name()]).set(since.as_secs_f64());
+        enabled
+            .get_or_create(&vec![name()])
+            .set(i64::from(peer.session.enabled));
         let stats = &peer.session.stats;
         let ended = stats.established.saturating_sub(u64::from(is_up));
         flaps.get_or_create(&vec![name()]).inc_by(ended);
@@ -89,6 +93,7 @@ fn put_states(registry: &mut Registry, peers: &[&PeerSnapshot]) {
         "Time in Established; 0 in other states",
         uptime,
     );
+    registry.register("peer_enabled", "0 while administratively down", enabled);
     registry.register(
         "peer_down_reason",
         "Why the session is down; absent while it is established",
