@@ -31,6 +31,7 @@ mod explain;
 mod facts;
 mod json_schema;
 mod list_file;
+mod locate;
 mod model;
 mod problem;
 mod schema;
@@ -40,6 +41,7 @@ mod value;
 mod yaml;
 
 pub use json_schema::json_schema;
+pub use locate::locate;
 pub use model::*;
 pub use problem::{Errors, Problem};
 pub use schema::{SECTIONS, Section};

@@ -66,8 +66,8 @@ pub struct Config {
     pub bmp: Vec<BmpStation>,
     /// Next hops that BFD watches beside the peers.
     pub next_hops: Vec<WatchedNextHop>,
-    /// Where metrics are served; none: nowhere.
-    pub metrics: Vec<SocketAddr>,
+    /// Prometheus.
+    pub metrics: Metrics,
     /// What happens to sessions when the agent ends.
     pub shutdown: OnShutdown,
     /// Values that are valid but probably not intended.
@@ -85,6 +85,27 @@ pub struct BmpStation {
     pub post_policy: bool,
     /// Between statistics reports; zero: none.
     pub statistics: Duration,
+}
+
+/// Metrics of the agent.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Metrics {
+    /// Where they are served; none: nowhere.
+    pub sockets: Vec<SocketAddr>,
+    /// Which peers have series of their own.
+    pub per_peer: PerPeer,
+}
+
+/// Which peers have series of their own; all others are counted together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PerPeer {
+    /// All.
+    #[default]
+    All,
+    /// Those in the file: not nodes of the mesh, and no dynamic ones.
+    Configured,
+    /// None.
+    None,
 }
 
 /// What happens to sessions when the agent ends.

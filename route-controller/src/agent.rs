@@ -280,6 +280,7 @@ impl Agent {
                 _ = interrupt.recv() => return Ok(()),
                 () = paths_changed.notified() => self.look_at_paths().await,
                 _ = look.tick() => {
+                    crate::log::report_floods();
                     self.look_at_run_dir();
                     self.enforce_policies();
                     self.look_at_secrets().await;

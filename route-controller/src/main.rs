@@ -21,12 +21,14 @@ mod heap;
 mod host;
 mod list_files;
 mod log;
+mod measured;
 mod metrics;
 mod mounted;
 mod network_policy;
 mod node_file;
 mod pipe;
 mod pod_guard;
+mod process_stats;
 mod regular_file;
 mod secrets;
 mod server;
@@ -40,11 +42,9 @@ mod whole_file;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     heap::tune();
-    let cli = cli::Cli::parse();
+    let cli = cli::parse();
     if !cli.is_agent() {
         pipe::end_quietly();
     }

@@ -19,6 +19,7 @@ use crate::count::count;
 use crate::dump::{self, PAGE};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
+use crate::log;
 use crate::network_policy::{NetworkPolicies, QuestionError};
 use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request, ServicesStatus};
 use crate::views;
@@ -85,6 +86,8 @@ enum RequestError {
     Prefix(#[from] PrefixError),
     #[error("no peer '{name}'; there are: {}", known.join(", "))]
     NoPeer { name: String, known: Vec<String> },
+    #[error(transparent)]
+    LogLevel(#[from] log::LevelError),
     #[error("a dump is a separate request")]
     Dump,
     #[error(transparent)]
@@ -214,6 +217,17 @@ impl Server {
             Request::PolicyDiff { text } => Ok(Reply::Cut(self.network_policies.cut_by(text).await?)),
             Request::Dump => Err(RequestError::Dump),
             Request::Reload => self.order(ToAgent::Reload).await,
+            Request::LogLevel { level } => {
+                let changed = level.is_some();
+                if let Some(level) = level {
+                    log::set_level(&level)?;
+                }
+                let level = log::level();
+                if changed {
+                    tracing::info!(event = "log_level", %level, "the level of the log was changed");
+                }
+                Ok(Reply::Done(level))
+            }
             Request::Drain { on, withdraw } => {
                 self.order(|answer| ToAgent::Drain { on, withdraw, answer }).await
             }

@@ -36,6 +36,8 @@ pub(crate) enum Request {
     Drain { on: bool, withdraw: bool },
     /// Read the configuration again.
     Reload,
+    /// The level of the log, or a new one.
+    LogLevel { level: Option<String> },
     /// What this configuration would change.
     Diff { text: String },
     /// Network policies.

@@ -273,11 +273,11 @@ fn kernel(out: &mut String, config: &Config) -> fmt::Result {
         "  listens on     {}",
         join(&sockets, "nothing: it opens all sessions itself")
     )?;
-    if !config.metrics.is_empty() {
+    if !config.metrics.sockets.is_empty() {
         writeln!(
             out,
             "  metrics        http://{}/metrics",
-            join(&config.metrics, "")
+            join(&config.metrics.sockets, "")
         )?;
     }
     let fib = &config.fib;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Section;
 use crate::decode::{At, Cursor, Fields};
+use crate::model::PerPeer;
 use crate::value::{self, Bad, Kind};
 
 pub(crate) const BMP: Section = Section {
@@ -14,7 +15,7 @@ pub(crate) const BMP: Section = Section {
 
 pub(crate) const METRICS: Section = Section {
     name: "metrics",
-    fields: &["port", "addresses"],
+    fields: &["port", "addresses", "perPeer"],
 };
 
 /// `metrics` as written.
@@ -22,7 +23,19 @@ pub(crate) const METRICS: Section = Section {
 pub(crate) struct Metrics {
     pub(crate) port: Option<At<u16>>,
     pub(crate) addresses: Vec<At<IpAddr>>,
+    pub(crate) per_peer: Option<At<PerPeer>>,
 }
+
+const PER_PEER: Kind<PerPeer> = Kind {
+    what: "which peers have series of their own",
+    example: "configured",
+    parse: |scalar| match scalar.text {
+        "all" => Ok(PerPeer::All),
+        "configured" => Ok(PerPeer::Configured),
+        "none" => Ok(PerPeer::None),
+        _ => Err(Bad::Range("all, configured or none".to_owned())),
+    },
+};
 
 impl Metrics {
     pub(crate) fn read(document: &Fields<'_>) -> Option<Self> {
@@ -30,6 +43,7 @@ impl Metrics {
         Some(Self {
             port: fields.required("port", &value::PORT),
             addresses: fields.scalars("addresses", &value::ADDRESS),
+            per_peer: fields.scalar("perPeer", &PER_PEER),
         })
     }
 }

@@ -20,7 +20,7 @@ mod services;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::model::{BmpStation, Config, NetworkPolicy, NodeFacts, Running};
+use crate::model::{self, BmpStation, Config, NetworkPolicy, NodeFacts, Running};
 use crate::problem::Sink;
 use crate::schema::{Bmp, BmpRoutes, Document, Metrics};
 
@@ -169,19 +169,23 @@ fn network_policy(document: &Document, sink: &Sink) -> NetworkPolicy {
     }
 }
 
-fn metrics(written: &Metrics) -> Vec<SocketAddr> {
+fn metrics(written: &Metrics) -> model::Metrics {
     let Some(port) = &written.port else {
-        return Vec::new();
+        return model::Metrics::default();
     };
     let given = written.addresses.iter().map(|at| at.value);
     let here = written
         .addresses
         .is_empty()
         .then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    given
+    let sockets = given
         .chain(here)
         .map(|addr| SocketAddr::new(addr, port.value))
-        .collect()
+        .collect();
+    model::Metrics {
+        sockets,
+        per_peer: written.per_peer.as_ref().map(|at| at.value).unwrap_or_default(),
+    }
 }
 
 fn station(written: &Bmp) -> Option<BmpStation> {

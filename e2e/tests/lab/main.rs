@@ -34,6 +34,7 @@ mod policies;
 mod reload;
 mod resolution;
 mod restart;
+mod router_config;
 mod sessions;
 mod support;
 
@@ -148,6 +149,7 @@ fn scenarios() -> Vec<Scenario> {
         reload::scenarios(),
         resolution::scenarios(),
         restart::scenarios(),
+        router_config::scenarios(),
         sessions::scenarios(),
         hostile::scenarios(),
         interop::scenarios(),

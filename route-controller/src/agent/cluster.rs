@@ -41,6 +41,7 @@ pub(super) struct Followed {
 impl Agent {
     /// Kubernetes says something new: the same file, applied to it.
     pub(super) async fn learn(&mut self, facts: ClusterFacts) {
+        let (began, announced) = (crate::clock::now(), self.originated());
         let own = facts.nodes.get(&self.name());
         let draining = own.is_some_and(|node| node.draining);
         let uid = own.map(|node| node.uid.clone()).unwrap_or_default();
@@ -64,12 +65,33 @@ impl Agent {
             Err(error) => Err(error.into()),
         };
         match applied {
-            Ok(Applied { text, has_changes }) if has_changes => tracing::info!(event = "reloaded", "{text}"),
-            Ok(Applied { text, .. }) => tracing::debug!(event = "cluster_update", "{text}"),
+            Ok(Applied { text, has_changes }) => {
+                if self.originated() != announced {
+                    self.measure_updates(began);
+                }
+                if has_changes {
+                    tracing::info!(event = "reloaded", "{text}");
+                } else {
+                    tracing::debug!(event = "cluster_update", "{text}");
+                }
+            }
             Err(error) => {
                 tracing::error!(event = "cluster_update_failed", %error, "cannot apply a cluster update");
             }
         }
+    }
+
+    /// Measures until the speaker has decided on what was originated. The agent does not wait for it.
+    fn measure_updates(&self, began: std::time::Instant) {
+        let (speaker, span) = (
+            self.speaker.clone(),
+            self.reports.health.measured.event_to_update.clone(),
+        );
+        tokio::spawn(async move {
+            if speaker.decided().await.is_ok() {
+                span.observe(crate::clock::now().saturating_duration_since(began));
+            }
+        });
     }
 
     /// Keeps what Kubernetes says for a start while it is away: the first facts at once, and others now and then, for in a large

@@ -54,7 +54,12 @@ impl Agent {
 
     /// Metrics where the file wants them, and nowhere else.
     pub(super) fn serve_metrics(&mut self) {
-        let wanted: BTreeSet<SocketAddr> = self.config.metrics.iter().copied().collect();
+        let wanted: BTreeSet<SocketAddr> = self.config.metrics.sockets.iter().copied().collect();
+        let series = metrics::Series {
+            per_peer: self.config.metrics.per_peer,
+            of_mesh: self.peers.of_mesh.clone(),
+        };
+        self.reports.health.configure(series, &self.config.node.blocks);
         self.reports.metrics.retain(|addr, server| {
             let stays = wanted.contains(addr) && !server.is_finished();
             if !stays {
@@ -70,6 +75,7 @@ impl Agent {
                 agent: self.reports.orders.clone(),
                 watches: self.file.followed.watches.clone(),
                 network_policies: self.reports.network_policies.clone(),
+                run_dir: self.node.run_dir.clone(),
             };
             let start = || tokio::spawn(metrics::serve(addr, source)).abort_handle();
             self.reports.metrics.entry(addr).or_insert_with(start);

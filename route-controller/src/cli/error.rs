@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::client::ClientError;
 use super::policy::PolicyTestError;
+use super::router::RouterError;
 use crate::agent::AgentError;
 use crate::cni_list::{MissingPlugin, WriteError};
 use crate::count::count;
@@ -16,6 +17,8 @@ pub(crate) enum CliError {
     Agent(#[from] AgentError),
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    Router(#[from] RouterError),
     #[error(transparent)]
     PolicyTest(#[from] PolicyTestError),
     #[error(transparent)]

@@ -4,17 +4,19 @@ mod check;
 mod client;
 mod diff;
 mod error;
+mod examples;
 mod generate;
 mod install;
 mod network_policy;
 mod pods;
 mod policy;
+mod router;
 mod services;
 mod show;
 
 use std::path::{Path, PathBuf};
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
 
 use self::client::ClientError;
@@ -38,6 +40,17 @@ impl Cli {
     pub(crate) fn is_agent(&self) -> bool {
         matches!(self.command, Command::Run { .. })
     }
+}
+
+/// The command line with examples in each help.
+fn command() -> clap::Command {
+    examples::add(Cli::command())
+}
+
+/// What this process was asked; ends it where that is help, or wrong.
+pub(crate) fn parse() -> Cli {
+    let matches = command().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// Where container runtimes look for networks.
@@ -75,6 +88,8 @@ enum Command {
     },
     /// Check a configuration: every error at once, with line, column and remedy.
     Check(check::Question),
+    /// Print the router's side of this node's sessions, in the router's language.
+    RouterConfig(router::RouterConfig),
     /// Print the configuration's JSON Schema, for editors.
     Schema,
     /// Try policies without an agent.
@@ -94,6 +109,13 @@ enum Command {
     },
     /// Have the running agent read its configuration again and apply the difference.
     Reload {
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
+    /// Show the level of the running agent's log, or change it until its next start.
+    LogLevel {
+        /// error, warn, info, debug, trace, off; per module as warn,bgp_speaker=debug; default for that of the start.
+        level: Option<String>,
         #[command(flatten)]
         run_dir: RunDir,
     },
@@ -305,6 +327,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
             Ok(block_on(agent::run(config, run_dir.run_dir, &proc_sys, cni))?)
         }
         Command::Check(question) => check::check(&question),
+        Command::RouterConfig(asked) => router::router_config(&asked),
         Command::Schema => {
             let schema = podroute_config::json_schema();
             println!("{}", for_programs(Form::Json, &schema)?);
@@ -314,6 +337,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
         Command::NetworkPolicy { what } => network_policy::run(what),
+        Command::LogLevel { level, run_dir } => order(&run_dir.run_dir, &Request::LogLevel { level }),
         Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),
         Command::Diff { file, output } => difference(&file, &output),
         Command::Drain {
@@ -335,10 +359,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
             what: Ipam::Check { fix, state },
         } => pods::check(&state, fix),
         Command::Completions { shell } => {
-            generate::completions(shell, Cli::command()).map_err(CliError::Completions)
+            generate::completions(shell, command()).map_err(CliError::Completions)
         }
         Command::Man { directory } => {
-            generate::man_pages(&directory, Cli::command()).map_err(|source| CliError::ManPages {
+            generate::man_pages(&directory, command()).map_err(|source| CliError::ManPages {
                 dir: directory,
                 source,
             })
