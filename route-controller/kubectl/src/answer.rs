@@ -1,0 +1,92 @@
+//! What the nodes answered, and who did not.
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// A node without an answer.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+pub(crate) struct Unanswered {
+    pub node: String,
+    pub reason: String,
+}
+
+/// The answers of all nodes that were asked.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Answers<T> {
+    /// How many nodes were asked.
+    pub asked: usize,
+    /// By the node's name.
+    pub answered: Vec<(String, T)>,
+    pub unanswered: Vec<Unanswered>,
+}
+
+impl<T> Answers<T> {
+    pub(crate) fn new(asked: usize) -> Self {
+        Self {
+            asked,
+            answered: Vec::new(),
+            unanswered: Vec::new(),
+        }
+    }
+
+    /// Each answer read; a node whose answer cannot be read counts as one that did not answer.
+    pub(crate) fn read<U>(self, read: impl Fn(T) -> Result<U, String>) -> Answers<U> {
+        let mut out = Answers {
+            asked: self.asked,
+            answered: Vec::new(),
+            unanswered: self.unanswered,
+        };
+        for (node, answer) in self.answered {
+            match read(answer) {
+                Ok(value) => out.answered.push((node, value)),
+                Err(reason) => out.unanswered.push(Unanswered { node, reason }),
+            }
+        }
+        out.unanswered.sort();
+        out
+    }
+}
+
+/// The list `name` of an answer in JSON.
+pub(crate) fn list<T: serde::de::DeserializeOwned>(answer: &str, name: &str) -> Result<Vec<T>, String> {
+    let mut value = json(answer)?;
+    let list = value
+        .get_mut(name)
+        .map(Value::take)
+        .ok_or_else(|| format!("its answer has no list '{name}': the agent is of another version"))?;
+    serde_json::from_value(list).map_err(|error| unreadable(&error))
+}
+
+/// An answer that is one object.
+pub(crate) fn object<T: serde::de::DeserializeOwned>(answer: &str) -> Result<T, String> {
+    serde_json::from_str(answer).map_err(|error| unreadable(&error))
+}
+
+fn json(answer: &str) -> Result<Value, String> {
+    object(answer)
+}
+
+fn unreadable(error: &serde_json::Error) -> String {
+    format!("cannot read its answer: {error}; the agent may be of another version")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_marked() {
+        let answers = Answers {
+            asked: 3,
+            answered: [("a", r#"{"peers": [1]}"#), ("b", "{}"), ("c", "oops")]
+                .map(|(node, answer)| (node.to_owned(), answer.to_owned()))
+                .into(),
+            unanswered: Vec::new(),
+        };
+        let read = answers.read(|answer| list::<u8>(&answer, "peers"));
+        assert_eq!(read.answered, [("a".to_owned(), vec![1])]);
+        let nodes: Vec<&str> = read.unanswered.iter().map(|one| one.node.as_str()).collect();
+        assert_eq!(nodes, ["b", "c"]);
+        assert!(read.unanswered[0].reason.contains("another version"));
+    }
+}

@@ -1,0 +1,122 @@
+//! The cluster that is asked.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::ListParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+
+use crate::answer::Answers;
+use crate::args::Options;
+use crate::error::{Error, with_causes};
+use crate::exec::{self, Output};
+use crate::gather::{Pace, gather};
+use crate::progress::Progress;
+use crate::target::{Target, targets};
+
+/// Objects of one page of a list.
+const PAGE: u32 = 500;
+
+/// A connection to the API server, and the agents.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    client: Client,
+    namespace: String,
+    targets: Vec<Target>,
+    pace: Pace,
+}
+
+impl Cluster {
+    /// Connects, and finds the agents.
+    pub(crate) async fn connect(options: &Options) -> Result<Self, Error> {
+        let client = client(options).await?;
+        let targets = find(&client, options).await?;
+        Ok(Self {
+            client,
+            namespace: options.namespace.clone(),
+            targets,
+            pace: Pace {
+                concurrency: usize::from(options.concurrency),
+                timeout: Duration::from_secs(options.timeout),
+            },
+        })
+    }
+
+    /// Runs the program with these arguments on every node; each answer with its exit status.
+    pub(crate) async fn run(&self, args: &[&str], input: Option<&str>) -> Answers<Output> {
+        let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+        let mut progress = Progress::start(self.targets.len());
+        let ask = |agent| {
+            let (client, namespace, args) = (self.client.clone(), &self.namespace, &args);
+            async move { exec::run(client, namespace, &agent, args, input).await }
+        };
+        let answers = gather(self.targets.clone(), self.pace, ask, |done| progress.show(done)).await;
+        progress.end();
+        answers
+    }
+
+    /// The same for a command whose failure is no answer.
+    pub(crate) async fn ask(&self, args: &[&str]) -> Answers<String> {
+        self.run(args, None).await.read(Output::success)
+    }
+}
+
+async fn client(options: &Options) -> Result<Client, Error> {
+    let wanted = KubeConfigOptions {
+        context: options.context.clone(),
+        ..KubeConfigOptions::default()
+    };
+    let fail = |error: &dyn std::error::Error| Error::Kubeconfig(with_causes(error));
+    let config = match &options.kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).map_err(|error| fail(&error))?;
+            Config::from_custom_kubeconfig(file, &wanted)
+                .await
+                .map_err(|error| fail(&error))?
+        }
+        None => Config::from_kubeconfig(&wanted)
+            .await
+            .map_err(|error| fail(&error))?,
+    };
+    Client::try_from(config).map_err(|error| fail(&error))
+}
+
+async fn find(client: &Client, options: &Options) -> Result<Vec<Target>, Error> {
+    let agents = ListParams::default().labels(&options.selector);
+    let pods: Vec<Pod> = list(Api::namespaced(client.clone(), &options.namespace), agents)
+        .await
+        .map_err(|error| Error::List {
+            what: "the agents' pods",
+            error: with_causes(&error),
+        })?;
+    if pods.is_empty() {
+        return Err(Error::NoAgents {
+            namespace: options.namespace.clone(),
+            selector: options.selector.clone(),
+        });
+    }
+    // Only to see nodes without an agent; who may not list nodes gets those with one.
+    let nodes: Option<Vec<Node>> = list(Api::all(client.clone()), ListParams::default()).await.ok();
+    Ok(targets(nodes.as_deref(), &pods, &options.nodes))
+}
+
+async fn list<K>(api: Api<K>, params: ListParams) -> kube::Result<Vec<K>>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let mut params = params.limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let page = api.list(&params).await?;
+        all.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(all),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "cluster_tests.rs"]
+mod tests;

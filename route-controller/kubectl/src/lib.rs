@@ -1,0 +1,72 @@
+//! `kubectl podroute`: questions to the agents of all nodes, through the API server and with the operator's own rights.
+//!
+//! Each node's agent is asked by running its own program in its pod (`pods/exec`), so no port is open for it, and no right is needed
+//! that `kubectl exec` does not need. The answers are joined by `view`, which is pure.
+
+mod answer;
+mod args;
+mod cluster;
+mod commands;
+mod error;
+mod exec;
+#[cfg(test)]
+mod fake_api;
+mod gather;
+mod progress;
+mod target;
+mod view;
+
+pub use args::{ClusterArgs, ClusterCommand, Form, Options};
+pub use error::Error;
+
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Every node answered, and nothing is wrong.
+    Complete,
+    /// A node reports a fault: exit status 1.
+    Fault,
+    /// Some nodes did not answer: exit status 3.
+    Partial,
+}
+
+impl Outcome {
+    /// The exit status of the process.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Complete => 0,
+            Self::Fault => 1,
+            Self::Partial => 3,
+        }
+    }
+}
+
+/// Whether a program of this name is the plugin of kubectl: `kubectl podroute` runs `kubectl-podroute`.
+pub fn is_plugin_name(program: &std::ffi::OsStr) -> bool {
+    let name = std::path::Path::new(program).file_name();
+    name.is_some_and(|name| name == "kubectl-podroute" || name == "kubectl-podroute.exe")
+}
+
+/// Runs a command and prints its answer.
+///
+/// # Errors
+/// Nothing can be asked.
+pub fn run(args: &ClusterArgs) -> Result<Outcome, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
+    runtime.block_on(commands::run(args))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubectl_finds_the_plugin_by_its_name() {
+        assert!(is_plugin_name("/usr/local/bin/kubectl-podroute".as_ref()));
+        assert!(!is_plugin_name("/podroute".as_ref()));
+    }
+}
