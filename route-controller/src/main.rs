@@ -39,17 +39,15 @@ mod whole_file;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     heap::tune();
-    let cli = cli::Cli::parse();
+    let cli = cli::parse();
     if !cli.is_agent() {
         pipe::end_quietly();
     }
     let _log = log::start(cli.is_agent());
     match cli::run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("podroute: {}", error.trim_end());
             ExitCode::FAILURE

@@ -5,14 +5,14 @@ use serde_json::Value;
 
 /// A node without an answer.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-pub(crate) struct Unanswered {
+pub struct Unanswered {
     pub node: String,
     pub reason: String,
 }
 
 /// The answers of all nodes that were asked.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Answers<T> {
+pub struct Answers<T> {
     /// How many nodes were asked.
     pub asked: usize,
     /// By the node's name.
@@ -21,6 +21,16 @@ pub(crate) struct Answers<T> {
 }
 
 impl<T> Answers<T> {
+    /// What one node said, or why it said nothing.
+    pub fn of_node(node: String, outcome: Result<T, String>) -> Self {
+        let mut answers = Self::new(1);
+        match outcome {
+            Ok(answer) => answers.answered.push((node, answer)),
+            Err(reason) => answers.unanswered.push(Unanswered { node, reason }),
+        }
+        answers
+    }
+
     pub(crate) fn new(asked: usize) -> Self {
         Self {
             asked,

@@ -75,6 +75,24 @@ pub enum ClusterCommand {
     },
     /// Rules of policies, the routes that each matches on all nodes, and nodes without it.
     Policies,
+    /// What changed on all nodes, in the order of time.
+    Events {
+        /// Not older than this: 90s, 10m, 2h, 1d.
+        #[arg(long, value_name = "TIME", default_value = "10m")]
+        since: Option<String>,
+        /// Only events of this kind; can be repeated.
+        #[arg(long, value_name = "KIND")]
+        kind: Vec<String>,
+    },
+    /// The looking glass in a browser: serves pages on 127.0.0.1 and prints their address.
+    Web {
+        /// The port; 0 is any free one.
+        #[arg(long, default_value_t = 0, value_name = "PORT")]
+        port: u16,
+        /// How often nodes are asked while a page is open, in seconds.
+        #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+        every: u64,
+    },
     /// What a configuration would change on each node; nodes with the same answer are one group.
     Diff {
         /// The configuration; `-` is standard input.

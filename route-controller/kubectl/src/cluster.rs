@@ -25,6 +25,8 @@ pub(crate) struct Cluster {
     namespace: String,
     targets: Vec<Target>,
     pace: Pace,
+    /// No progress on standard error.
+    quiet: bool,
 }
 
 impl Cluster {
@@ -40,13 +42,28 @@ impl Cluster {
                 concurrency: usize::from(options.concurrency),
                 timeout: Duration::from_secs(options.timeout),
             },
+            quiet: false,
+        })
+    }
+
+    /// Without progress on standard error.
+    pub(crate) fn quiet(self) -> Self {
+        Self { quiet: true, ..self }
+    }
+
+    /// With the agents that there are now.
+    pub(crate) async fn refreshed(&self, options: &Options) -> Result<Self, Error> {
+        let targets = find(&self.client, options).await?;
+        Ok(Self {
+            targets,
+            ..self.clone()
         })
     }
 
     /// Runs the program with these arguments on every node; each answer with its exit status.
     pub(crate) async fn run(&self, args: &[&str], input: Option<&str>) -> Answers<Output> {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
-        let mut progress = Progress::start(self.targets.len());
+        let mut progress = Progress::start(self.targets.len(), self.quiet);
         let ask = |agent| {
             let (client, namespace, args) = (self.client.clone(), &self.namespace, &args);
             async move { exec::run(client, namespace, &agent, args, input).await }

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::Outcome;
 use crate::answer::{Answers, list, object};
 use crate::args::{ClusterArgs, ClusterCommand, Form};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::exec::Output;
-use crate::view::{Document, check, peers, policies, routes, services};
+use crate::view::{Document, check, events, peers, policies, routes, services};
+use crate::{Outcome, web};
 
 pub(crate) async fn run(args: &ClusterArgs) -> Result<Outcome, Error> {
     let input = match &args.command {
@@ -35,12 +35,23 @@ pub(crate) async fn run(args: &ClusterArgs) -> Result<Outcome, Error> {
         ClusterCommand::Policies => {
             let answers = cluster.ask(&["show", "policies", "-o", "json"]).await;
             let answers = answers.read(|answer| list(&answer, "policies"));
-            let document = Document::new(policies::KIND, answers, policies::merge);
+            let document = Document::new(policies::SCHEMA, answers, policies::merge);
             print(&document, form, |rows, _| policies::table(rows)).map(|()| partial(&document))
         }
-        ClusterCommand::Diff { .. } => ask_each(&cluster, "ClusterDiff", &["diff", "-"], input, form).await,
+        ClusterCommand::Events { since, kind } => ask_events(&cluster, since.as_deref(), kind, form).await,
+        ClusterCommand::Web { port, every } => web::serve(cluster, &args.options, *port, *every).await,
+        ClusterCommand::Diff { .. } => {
+            ask_each(&cluster, "podroute.cluster-diff/v1", &["diff", "-"], input, form).await
+        }
         ClusterCommand::Check { .. } => {
-            ask_each(&cluster, "ClusterCheck", &["check", "-"], input, form).await
+            ask_each(
+                &cluster,
+                "podroute.cluster-check/v1",
+                &["check", "-"],
+                input,
+                form,
+            )
+            .await
         }
     }
 }
@@ -48,7 +59,7 @@ pub(crate) async fn run(args: &ClusterArgs) -> Result<Outcome, Error> {
 async fn ask_peers(cluster: &Cluster, filter: &peers::Filter, form: Form) -> Result<Outcome, Error> {
     let answers = cluster.ask(&["show", "peers", "-o", "json"]).await;
     let answers = answers.read(|answer| list(&answer, "peers"));
-    let document = Document::new(peers::KIND, answers, |answers| peers::merge(answers, filter));
+    let document = Document::new(peers::SCHEMA, answers, |answers| peers::merge(answers, filter));
     print(&document, form, peers::table)?;
     Ok(fault_if(filter.down && !document.items.is_empty(), &document))
 }
@@ -63,7 +74,7 @@ async fn ask_routes(
     args.extend(prefix);
     let answers = cluster.ask(&args).await;
     let answers = answers.read(|answer| list(&answer, "routes"));
-    let mut document = Document::new(routes::KIND, answers, routes::merge);
+    let mut document = Document::new(routes::SCHEMA, answers, routes::merge);
     if missing {
         document.items.retain(|row| !row.missing_on.is_empty());
     }
@@ -80,15 +91,32 @@ async fn ask_routes(
 async fn ask_services(cluster: &Cluster, name: Option<&str>, form: Form) -> Result<Outcome, Error> {
     let answers = cluster.ask(&["show", "services", "-o", "json"]).await;
     let answers = answers.read(|answer| object::<services::Answer>(&answer));
-    let document = Document::new(services::KIND, answers, |answers| services::merge(answers, name));
+    let document = Document::new(services::SCHEMA, answers, |answers| {
+        services::merge(answers, name)
+    });
     print(&document, form, services::table)?;
     Ok(fault_if(name.is_some() && document.items.is_empty(), &document))
+}
+
+async fn ask_events(
+    cluster: &Cluster,
+    since: Option<&str>,
+    kinds: &[String],
+    form: Form,
+) -> Result<Outcome, Error> {
+    let mut args = vec!["events", "-o", "json"];
+    args.extend(since.iter().flat_map(|since| ["--since", since]));
+    args.extend(kinds.iter().flat_map(|kind| ["--kind", kind]));
+    let answers = cluster.ask(&args).await;
+    let answers = answers.read(|answer| list(&answer, "events"));
+    let document = Document::new(events::SCHEMA, answers, events::merge);
+    print(&document, form, |rows, _| events::table(rows)).map(|()| partial(&document))
 }
 
 /// A command whose text, and exit status, is the answer.
 async fn ask_each(
     cluster: &Cluster,
-    kind: &'static str,
+    schema: &'static str,
     args: &[&str],
     input: Option<&str>,
     form: Form,
@@ -98,7 +126,7 @@ async fn ask_each(
         args.extend(["-o", "json"]);
     }
     let answers: Answers<Output> = cluster.run(&args, input).await;
-    let document = Document::new(kind, answers.read(said), check::merge);
+    let document = Document::new(schema, answers.read(said), check::merge);
     print(&document, form, check::text)?;
     let is_faulty = document.items.iter().any(|group| group.exit_status != 0);
     Ok(fault_if(is_faulty, &document))
@@ -193,7 +221,7 @@ mod tests {
                 answered: vec![("a".to_owned(), 1)],
                 unanswered: Vec::new(),
             };
-            Document::new("Numbers", answers, |answers| answers)
+            Document::new("numbers/v1", answers, |answers| answers)
         };
         assert_eq!(fault_if(false, &document(1)).exit_status(), 0);
         assert_eq!(fault_if(false, &document(2)).exit_status(), 3);

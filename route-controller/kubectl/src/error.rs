@@ -15,9 +15,9 @@ pub enum Error {
     File { name: String, error: std::io::Error },
     #[error("cannot write the answer: {0}")]
     Form(String),
-    #[error("{0}")]
-    Usage(String),
-    #[error("cannot start tokio: {0}")]
+    #[error(transparent)]
+    Web(#[from] podroute_web::Error),
+    #[error("input or output: {0}")]
     Runtime(std::io::Error),
 }
 

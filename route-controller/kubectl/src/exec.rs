@@ -63,20 +63,24 @@ pub(crate) async fn run(
     let stdout = process.stdout().ok_or("no standard output")?;
     let stderr = process.stderr().ok_or("no standard error")?;
     let write = async {
-        if let (Some(mut stdin), Some(input)) = (stdin, input) {
+        let mut stdin = stdin?;
+        if let Some(input) = input {
             // A program that ends without reading all of it says why by its status.
             let _ = stdin.write_all(input.as_bytes()).await;
             let _ = stdin.write_all(END_OF_INPUT.as_bytes()).await;
-            let _ = stdin.shutdown().await;
         }
+        Some(stdin)
     };
-    let ((), stdout, stderr) = tokio::join!(write, limited(stdout, MAX_OUTPUT), limited(stderr, MAX_ERRORS));
+    let (stdin, stdout, stderr) =
+        tokio::join!(write, limited(stdout, MAX_OUTPUT), limited(stderr, MAX_ERRORS));
     let stdout = stdout?;
     let stdout = String::from_utf8(stdout).map_err(|_| "its answer is not UTF-8".to_owned())?;
     let status = match status {
         Some(status) => status.await,
         None => None,
     };
+    // Before protocol v5, closing standard input closes the connection.
+    drop(stdin);
     let status = status.ok_or("the connection ended before the answer did")?;
     Ok(Output {
         stdout,

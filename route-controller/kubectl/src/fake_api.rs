@@ -116,6 +116,11 @@ async fn exec(stream: TcpStream, path: &str, program: &Arc<Program>) {
         }
     }
     let output = program(pod, &values("command"), &input);
+    // A kubelet's program takes its time; a client that has closed by then gets nothing.
+    let closed = tokio::time::timeout(std::time::Duration::from_millis(20), socket.next()).await;
+    if let Ok(None | Some(Ok(Message::Close(_)) | Err(_))) = closed {
+        return;
+    }
     let status = match output.exit_code {
         0 => json!({"status": "Success"}),
         code => json!({"status": "Failure", "reason": "NonZeroExitCode",

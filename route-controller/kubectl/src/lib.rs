@@ -7,6 +7,7 @@ mod answer;
 mod args;
 mod cluster;
 mod commands;
+mod documents;
 mod error;
 mod exec;
 #[cfg(test)]
@@ -15,8 +16,11 @@ mod gather;
 mod progress;
 mod target;
 mod view;
+mod web;
 
+pub use answer::{Answers, Unanswered};
 pub use args::{ClusterArgs, ClusterCommand, Form, Options};
+pub use documents::document;
 pub use error::Error;
 
 /// How a command ended.

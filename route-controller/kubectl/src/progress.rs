@@ -13,10 +13,10 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn start(of: usize) -> Self {
+    pub(crate) fn start(of: usize, quiet: bool) -> Self {
         Self {
             of,
-            shown: of > FEW && std::io::stderr().is_terminal(),
+            shown: !quiet && of > FEW && std::io::stderr().is_terminal(),
         }
     }
 

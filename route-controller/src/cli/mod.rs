@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod cluster;
 mod diff;
 mod generate;
 mod install;
@@ -12,6 +13,7 @@ mod services;
 mod show;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
@@ -138,6 +140,9 @@ enum Command {
         #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
         conf_dir: PathBuf,
     },
+    /// Questions to the agents of all nodes, through the API server and with the rights of the kubeconfig; the same as
+    /// `kubectl podroute`.
+    Cluster(podroute_kubectl::ClusterArgs),
     /// Kubernetes' network policies on this node.
     NetworkPolicy {
         #[command(subcommand)]
@@ -285,9 +290,21 @@ enum Form {
     Yaml,
 }
 
+/// The command line. Called as `kubectl-podroute`, which is how kubectl runs a plugin, its commands are those of `cluster`.
+pub(crate) fn parse() -> Cli {
+    let mut args = std::env::args_os();
+    match args.next() {
+        Some(program) if podroute_kubectl::is_plugin_name(&program) => Cli {
+            command: Command::Cluster(cluster::parse_plugin(args)),
+        },
+        _ => Cli::parse(),
+    }
+}
+
 /// Runs a command; the error is for standard error.
-pub(crate) fn run(cli: Cli) -> Result<(), String> {
-    match cli.command {
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
+    let done = match cli.command {
+        Command::Cluster(args) => return cluster::run(&args),
         Command::Run {
             config,
             run_dir,
@@ -355,7 +372,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
                 Ok(())
             }
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn install_cni(config: &Path, bin: PathBuf, conf: PathBuf) -> Result<(), String> {
@@ -468,7 +486,7 @@ fn read_input(file: &Path) -> Result<(String, String), String> {
     let (name, text) = if file == Path::new("-") {
         (
             "standard input".to_owned(),
-            std::io::read_to_string(std::io::stdin().lock()),
+            read_document(std::io::stdin().lock()),
         )
     } else {
         (file.display().to_string(), std::fs::read_to_string(file))
@@ -476,6 +494,23 @@ fn read_input(file: &Path) -> Result<(String, String), String> {
     match text {
         Ok(text) => Ok((name, text)),
         Err(error) => Err(format!("{name}: {error}")),
+    }
+}
+
+/// A YAML document up to its end marker (a line `...`), or all there is. Whoever cannot close standard input, as `kubectl exec -i` by
+/// WebSocket before its protocol v5, sends the marker.
+fn read_document(mut from: impl std::io::BufRead) -> std::io::Result<String> {
+    let mut text = String::new();
+    loop {
+        let start = text.len();
+        let length = from.read_line(&mut text)?;
+        let is_end = text.get(start..).is_some_and(|line| line.trim_end() == "...");
+        if is_end {
+            text.truncate(start);
+        }
+        if is_end || length == 0 {
+            return Ok(text);
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 //! A node's answer is read tolerantly, because nodes may run other versions: what is not known here is kept for `-o json` as it is.
 
 pub(crate) mod check;
+pub(crate) mod events;
 pub(crate) mod peers;
 pub(crate) mod policies;
 pub(crate) mod routes;
+pub(crate) mod rows;
 pub(crate) mod services;
 pub(crate) mod table;
 
@@ -13,15 +15,12 @@ use serde::Serialize;
 
 use crate::answer::{Answers, Unanswered};
 
-/// The version of the documents' form.
-const API_VERSION: &str = "podroute.io/v1alpha1";
-
 /// What `-o json` prints: the same form for all commands.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Document<T> {
-    api_version: &'static str,
-    kind: &'static str,
+    /// Name and version of the form.
+    schema: &'static str,
     /// How many nodes were asked, and how many answered.
     nodes: Count,
     unanswered: Vec<Unanswered>,
@@ -37,13 +36,12 @@ struct Count {
 impl<T> Document<T> {
     /// The rows that `merge` makes of the answers.
     pub(crate) fn new<A>(
-        kind: &'static str,
+        schema: &'static str,
         answers: Answers<A>,
         merge: impl FnOnce(Vec<(String, A)>) -> Vec<T>,
     ) -> Self {
         Self {
-            api_version: API_VERSION,
-            kind,
+            schema,
             nodes: Count {
                 asked: answers.asked,
                 answered: answers.answered.len(),
@@ -89,15 +87,14 @@ mod tests {
             answered: vec![("a".to_owned(), 7)],
             unanswered: unanswered.into(),
         };
-        let document = Document::new("Numbers", answers, |answers| answers);
+        let document = Document::new("numbers/v1", answers, |answers| answers);
         assert!(document.is_partial());
         assert_eq!(
             document.unanswered(),
             "partial: 1 of 3 nodes answered\n  b, c: no pod\n"
         );
         let value = serde_json::to_value(&document).unwrap();
-        assert_eq!(value["apiVersion"], "podroute.io/v1alpha1");
-        assert_eq!(value["kind"], "Numbers");
+        assert_eq!(value["schema"], "numbers/v1");
         assert_eq!(value["nodes"]["answered"], 1);
         assert_eq!(value["unanswered"][1]["node"], "c");
         assert_eq!(value["items"][0][1], 7);

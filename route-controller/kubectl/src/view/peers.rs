@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::table::{duration, new, or_dash, printable, text};
 
-pub(crate) const KIND: &str = "ClusterPeers";
+pub(crate) const SCHEMA: &str = "podroute.cluster-peers/v1";
 
 /// A session of a node.
 #[derive(Clone, PartialEq, Debug, Serialize)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::{names, new, or_dash, text};
 
-pub(crate) const KIND: &str = "ClusterPolicies";
+pub(crate) const SCHEMA: &str = "podroute.cluster-policies/v1";
 
 /// A rule in the cluster.
 #[derive(Clone, PartialEq, Debug, Serialize)]

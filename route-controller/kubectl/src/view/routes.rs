@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::table::{names, new, or_dash, printable, text};
 
-pub(crate) const KIND: &str = "ClusterRoutes";
+pub(crate) const SCHEMA: &str = "podroute.cluster-routes/v1";
 
 /// The source of a path that the node itself originates.
 const LOCAL: &str = "local";

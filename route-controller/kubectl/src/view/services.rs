@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::{grouped, names, new, or_dash, printable, text};
 
-pub(crate) const KIND: &str = "ClusterServices";
+pub(crate) const SCHEMA: &str = "podroute.cluster-services/v1";
 
 /// An address of a Service, or a Service without one.
 #[derive(Clone, PartialEq, Debug, Serialize)]

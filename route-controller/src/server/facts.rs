@@ -1,0 +1,39 @@
+//! What the node's NodeRoute object is made of.
+
+use super::{Server, ToAgent};
+use crate::fib::{Fib, Progress};
+use crate::node_route::{Facts, Routes};
+use crate::status::{Reply, Request};
+use crate::views;
+
+impl Server {
+    /// What the agent knows now.
+    ///
+    /// # Errors
+    /// The agent is stopping.
+    pub(crate) async fn facts(&self) -> Result<Facts, String> {
+        let peers = self.speaker.peers().await.map_err(|error| error.to_string())?;
+        let Reply::Blocks(blocks) = self.try_answer(Request::Blocks).await? else {
+            return Err("blocks: another answer".to_owned());
+        };
+        Ok(Facts {
+            peers: peers.iter().map(views::peer).collect(),
+            blocks,
+            cluster: self.ask_agent(ToAgent::Cluster).await?,
+            routes: self.ask_fib(routes).await?,
+            configuration: self.ask_agent(ToAgent::Configuration).await?,
+        })
+    }
+}
+
+fn routes(fib: &Fib) -> Routes {
+    let mut routes = Routes::default();
+    for progress in fib.delta.progresses() {
+        match progress {
+            Progress::Installed => routes.installed += 1,
+            Progress::Pending => {}
+            Progress::Failed(_) => routes.failed += 1,
+        }
+    }
+    routes
+}
