@@ -279,5 +279,8 @@ impl Server {
     }
 }
 
+mod facts;
+mod view;
+
 #[cfg(test)]
 mod tests;

@@ -53,7 +53,7 @@ pub struct Options {
 pub enum ClusterCommand {
     /// Sessions of all nodes.
     Peers {
-        /// Only sessions that are not established; exit status 1 if there is one.
+        /// Only sessions that are not established; exit status 3 if there is one.
         #[arg(long)]
         down: bool,
         /// Only sessions with this peer.
@@ -64,7 +64,7 @@ pub enum ClusterCommand {
     Routes {
         /// Only inside this prefix.
         prefix: Option<String>,
-        /// Only prefixes that a node lacks; exit status 1 if there is one.
+        /// Only prefixes that a node lacks; exit status 3 if there is one.
         #[arg(long)]
         missing: bool,
     },
@@ -99,7 +99,7 @@ pub enum ClusterCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Whether each node's agent accepts a configuration; exit status 1 unless all do.
+    /// Whether each node's agent accepts a configuration; exit status 3 unless all do.
     Check {
         /// The configuration, or a ConfigMap manifest with it; `-` is standard input.
         #[arg(value_name = "FILE")]

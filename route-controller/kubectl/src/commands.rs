@@ -8,7 +8,7 @@ use crate::answer::{Answers, list, object};
 use crate::args::{ClusterArgs, ClusterCommand, Form};
 use crate::cluster::Cluster;
 use crate::error::Error;
-use crate::exec::Output;
+use crate::exec::{NOT_IN_ORDER, Output};
 use crate::view::{Document, check, events, peers, policies, routes, services};
 use crate::{Outcome, web};
 
@@ -132,9 +132,9 @@ async fn ask_each(
     Ok(fault_if(is_faulty, &document))
 }
 
-/// Status 1 is an answer; others say that the program was not understood.
+/// Status 1 (a rejected configuration) is an answer too; others say that the program was not understood.
 fn said(output: Output) -> Result<check::Said, String> {
-    if !matches!(output.exit_code, 0 | 1) {
+    if !matches!(output.exit_code, 0 | 1 | NOT_IN_ORDER) {
         return output.success().map(|text| check::Said { exit_status: 0, text });
     }
     let text = if output.stdout.trim().is_empty() {
@@ -224,7 +224,7 @@ mod tests {
             Document::new("numbers/v1", answers, |answers| answers)
         };
         assert_eq!(fault_if(false, &document(1)).exit_status(), 0);
-        assert_eq!(fault_if(false, &document(2)).exit_status(), 3);
-        assert_eq!(fault_if(true, &document(2)).exit_status(), 1);
+        assert_eq!(fault_if(false, &document(2)).exit_status(), 4);
+        assert_eq!(fault_if(true, &document(2)).exit_status(), 3);
     }
 }

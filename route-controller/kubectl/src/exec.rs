@@ -21,14 +21,17 @@ const END_OF_INPUT: &str = "\n...\n";
 pub(crate) struct Output {
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    /// 0 for success.
+    /// 0 for success, 3 for an answer that something is not in order.
     pub(crate) exit_code: i32,
 }
 
+/// The program has answered, and something is not in order.
+pub(crate) const NOT_IN_ORDER: i32 = 3;
+
 impl Output {
-    /// Standard output of a success; of a failure what it said.
+    /// Standard output of an answer; of a failure what it said.
     pub(crate) fn success(self) -> Result<String, String> {
-        if self.exit_code == 0 {
+        if matches!(self.exit_code, 0 | NOT_IN_ORDER) {
             return Ok(self.stdout);
         }
         let said = self.stderr.trim();
@@ -162,6 +165,16 @@ mod tests {
         assert_eq!(
             output.success(),
             Err("exit status 1: no answer from the agent".to_owned())
+        );
+        let down = Output {
+            stdout: "{}".to_owned(),
+            stderr: String::new(),
+            exit_code: NOT_IN_ORDER,
+        };
+        assert_eq!(
+            down.success(),
+            Ok("{}".to_owned()),
+            "an answer although a session is down"
         );
     }
 

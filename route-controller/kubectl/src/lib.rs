@@ -28,9 +28,9 @@ pub use error::Error;
 pub enum Outcome {
     /// Every node answered, and nothing is wrong.
     Complete,
-    /// A node reports a fault: exit status 1.
+    /// All is answered, and something is not in order: exit status 3.
     Fault,
-    /// Some nodes did not answer: exit status 3.
+    /// Some nodes did not answer: exit status 4.
     Partial,
 }
 
@@ -39,8 +39,8 @@ impl Outcome {
     pub fn exit_status(self) -> u8 {
         match self {
             Self::Complete => 0,
-            Self::Fault => 1,
-            Self::Partial => 3,
+            Self::Fault => 3,
+            Self::Partial => 4,
         }
     }
 }

@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use super::{Agent, config_of};
 use crate::cluster::{self, Network, Watches};
 use crate::metrics::INITIAL_ROUTES;
-use crate::status::{ClusterStatus, RejectedStatus, WatchStatus};
+use crate::node_route::NodeRoute;
+use crate::status::{ClusterStatus, ConfigurationStatus, RejectedStatus, WatchStatus};
 
 /// The log names so many of what is not taken at a time; `podroute show cluster` names all.
 const TOLD: usize = 10;
@@ -136,6 +137,9 @@ impl Agent {
         if let Some(condition) = &self.reports.condition {
             condition.node_is(uid);
         }
+        if let Some(node_route) = &self.reports.node_route {
+            node_route.node_is(uid);
+        }
         let Some(drain) = self.drain.after_node(uid) else {
             return;
         };
@@ -176,6 +180,9 @@ impl Agent {
         }
         if wanted.network && self.reports.condition.is_none() {
             self.reports.condition = Some(cluster::Condition::of(self.name()));
+        }
+        if wanted.any() && self.reports.node_route.is_none() {
+            self.reports.node_route = Some(NodeRoute::start(self.name(), self.server()));
         }
         let waits = wanted.any() && self.file.facts.cluster.is_none();
         self.reports
@@ -302,6 +309,10 @@ impl Agent {
                 .iter()
                 .map(|&field| field.to_owned())
                 .collect(),
+            configuration: ConfigurationStatus::new(
+                &self.file.text,
+                self.reports.health.refused.load(Ordering::Relaxed),
+            ),
         };
         let _ = answer.send(status); // whoever asked may have gone
     }

@@ -109,6 +109,7 @@ impl Agent {
         self.put_peers().await.map_err(stopped)?;
         self.listen();
         self.serve_metrics();
+        self.serve_glass();
         self.reports.list.look(&self.config.cni);
         self.report_cluster();
         if changes == changes::NOTHING {

@@ -25,7 +25,7 @@ pub(super) fn parse_plugin(args: impl Iterator<Item = OsString>) -> ClusterArgs 
     Plugin::parse_from(name.chain(args)).args
 }
 
-/// The exit status says whether a node reports a fault (1) or did not answer (3).
+/// The exit status says whether something is not in order (3) or a node did not answer (4).
 pub(super) fn run(args: &ClusterArgs) -> Result<ExitCode, String> {
     podroute_kubectl::run(args)
         .map(|outcome| ExitCode::from(outcome.exit_status()))

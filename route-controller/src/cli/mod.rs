@@ -12,6 +12,8 @@ mod policy;
 mod services;
 mod show;
 
+pub(crate) use pods::as_json as pods_as_json;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

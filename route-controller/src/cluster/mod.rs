@@ -25,7 +25,9 @@ mod index;
 mod watch;
 
 pub(crate) use allocation::{Allocator, Report, Reports, Wish};
+pub(crate) use client::LazyClient;
 pub(crate) use condition::{Condition, Network};
+pub(crate) use error::in_words;
 pub(crate) use events::Events;
 pub(crate) use health::{Watch, Watches};
 pub(crate) use watch::{Facts, WATCH_SECONDS, follow, observed, patient_client, patiently};

@@ -40,10 +40,18 @@ pub(super) fn of(state: &State) -> Vec<Condition> {
     };
     let routes = match state.failed_routes {
         0 => ("True", "Installed", String::new()),
-        failed => ("False", "Failed", format!("{failed} routes are not in the kernel")),
+        failed => (
+            "False",
+            "Failed",
+            format!("{failed} routes are not in the kernel"),
+        ),
     };
     let configuration = if state.is_config_rejected {
-        ("False", "Rejected", "the configuration on disk was rejected; the previous one is in force".to_owned())
+        (
+            "False",
+            "Rejected",
+            "the configuration on disk was rejected; the previous one is in force".to_owned(),
+        )
     } else {
         ("True", "Accepted", String::new())
     };
@@ -69,7 +77,11 @@ pub(super) fn of(state: &State) -> Vec<Condition> {
 }
 
 /// With the time of each one's last transition: `now` where `status` differs from the previous one.
-pub(super) fn with_times(mut conditions: Vec<Condition>, previous: &[Condition], now: &str) -> Vec<Condition> {
+pub(super) fn with_times(
+    mut conditions: Vec<Condition>,
+    previous: &[Condition],
+    now: &str,
+) -> Vec<Condition> {
     for condition in &mut conditions {
         let same = previous
             .iter()
@@ -93,16 +105,27 @@ mod tests {
     use super::*;
 
     fn status(conditions: &[Condition], name: &str) -> String {
-        let found = conditions.iter().find(|condition| condition.r#type == name).unwrap();
+        let found = conditions
+            .iter()
+            .find(|condition| condition.r#type == name)
+            .unwrap();
         found.status.clone()
     }
 
     #[test]
     fn each_fault_has_its_condition() {
-        let good = State { drained: "No".to_owned(), ..State::default() };
+        let good = State {
+            drained: "No".to_owned(),
+            ..State::default()
+        };
         let all = of(&good);
-        for (name, wanted) in [("Ready", "True"), ("SessionsEstablished", "True"), ("RoutesInstalled", "True"),
-            ("ConfigurationAccepted", "True"), ("Drained", "False")] {
+        for (name, wanted) in [
+            ("Ready", "True"),
+            ("SessionsEstablished", "True"),
+            ("RoutesInstalled", "True"),
+            ("ConfigurationAccepted", "True"),
+            ("Drained", "False"),
+        ] {
             assert_eq!(status(&all, name), wanted, "{name}");
         }
         let bad = of(&State {
@@ -112,8 +135,13 @@ mod tests {
             failed_routes: 2,
             drained: "Withdrawn".to_owned(),
         });
-        for (name, wanted) in [("Ready", "False"), ("SessionsEstablished", "False"), ("RoutesInstalled", "False"),
-            ("ConfigurationAccepted", "False"), ("Drained", "True")] {
+        for (name, wanted) in [
+            ("Ready", "False"),
+            ("SessionsEstablished", "False"),
+            ("RoutesInstalled", "False"),
+            ("ConfigurationAccepted", "False"),
+            ("Drained", "True"),
+        ] {
             assert_eq!(status(&bad, name), wanted, "{name}");
         }
         assert_eq!(bad[1].message, "a, b, c and 1 more");
@@ -121,12 +149,26 @@ mod tests {
 
     #[test]
     fn a_time_is_that_of_the_last_transition() {
-        let good = of(&State { drained: "No".to_owned(), ..State::default() });
+        let good = of(&State {
+            drained: "No".to_owned(),
+            ..State::default()
+        });
         let first = with_times(good.clone(), &[], "1");
-        assert!(first.iter().all(|condition| condition.last_transition_time == "1"));
-        let down = of(&State { down: vec!["a".to_owned()], drained: "No".to_owned(), ..State::default() });
+        assert!(
+            first
+                .iter()
+                .all(|condition| condition.last_transition_time == "1")
+        );
+        let down = of(&State {
+            down: vec!["a".to_owned()],
+            drained: "No".to_owned(),
+            ..State::default()
+        });
         let second = with_times(down, &first, "2");
-        let times: Vec<&str> = second.iter().map(|condition| condition.last_transition_time.as_str()).collect();
+        let times: Vec<&str> = second
+            .iter()
+            .map(|condition| condition.last_transition_time.as_str())
+            .collect();
         assert_eq!(times, ["1", "2", "1", "1", "1"]);
         assert_eq!(with_times(good, &second, "3")[1].last_transition_time, "3");
     }

@@ -16,7 +16,7 @@ use self::pace::Pace;
 use self::write::Writer;
 use crate::server::Server;
 
-pub(crate) use self::status::Facts;
+pub(crate) use self::status::{Facts, Routes};
 
 /// Between two looks at what the agent knows.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::conditions::{self, Condition, State};
-use crate::status::{BlockStatus, ClusterStatus, PeerStatus};
+use crate::status::{BlockStatus, ClusterStatus, ConfigurationStatus, PeerStatus};
 
 /// Peers that are listed; a mesh has as many as nodes, and an object has limits.
 const PEERS_LISTED: usize = 64;
@@ -17,7 +17,6 @@ pub(crate) struct Facts {
     pub(crate) blocks: Vec<BlockStatus>,
     pub(crate) cluster: ClusterStatus,
     pub(crate) routes: Routes,
-    pub(crate) configuration: Configuration,
 }
 
 /// Kernel routes.
@@ -28,22 +27,12 @@ pub(crate) struct Routes {
     pub(crate) failed: usize,
 }
 
-/// The configuration that runs.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Configuration {
-    /// The start of the SHA-256 of the file: the same on nodes with the same file.
-    pub(crate) hash: String,
-    /// The file on disk is another one, which was rejected.
-    pub(crate) rejected: bool,
-}
-
 /// The object's `status`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Status {
     pub(crate) version: String,
-    pub(crate) configuration: Configuration,
+    pub(crate) configuration: ConfigurationStatus,
     pub(crate) sessions: Sessions,
     pub(crate) routes: Routes,
     /// Addresses and aggregates of Services that the node announces.
@@ -100,7 +89,7 @@ pub(crate) fn of(facts: &Facts) -> Status {
     let problem = problem(facts);
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        configuration: facts.configuration.clone(),
+        configuration: cluster.configuration.clone(),
         routes: facts.routes,
         services: cluster.announced,
         blocks: facts
@@ -119,7 +108,7 @@ pub(crate) fn of(facts: &Facts) -> Status {
                 .filter(|peer| peer.uptime_seconds.is_none())
                 .map(|peer| peer.name.clone())
                 .collect(),
-            is_config_rejected: facts.configuration.rejected,
+            is_config_rejected: cluster.configuration.rejected,
             failed_routes: facts.routes.failed,
             drained: drained.to_owned(),
         }),
@@ -152,12 +141,17 @@ fn peers(wanted: &[&PeerStatus]) -> Vec<Peer> {
 
 /// A session that tries to come up changes its state every few seconds; that alone is not written.
 fn state(peer: &PeerStatus) -> &'static str {
-    if peer.uptime_seconds.is_some() { "Established" } else { "Down" }
+    if peer.uptime_seconds.is_some() {
+        "Established"
+    } else {
+        "Down"
+    }
 }
 
 /// In the order of what an operator looks at first.
 fn problem(facts: &Facts) -> String {
     let rejected = facts
+        .cluster
         .configuration
         .rejected
         .then(|| "the configuration on disk was rejected: see 'podroute check'".to_owned());
@@ -173,9 +167,15 @@ fn problem(facts: &Facts) -> String {
             }
         });
     let failed = (facts.routes.failed > 0).then(|| {
-        format!("{} routes are not in the kernel: see 'podroute show fib'", facts.routes.failed)
+        format!(
+            "{} routes are not in the kernel: see 'podroute show fib'",
+            facts.routes.failed
+        )
     });
-    let blocks = facts.blocks.iter().flat_map(|block| block.troubles.first().cloned());
+    let blocks = facts
+        .blocks
+        .iter()
+        .flat_map(|block| block.troubles.first().cloned());
     let all = rejected
         .into_iter()
         .chain(facts.cluster.not_ready.iter().cloned())
@@ -218,10 +218,23 @@ mod tests {
         disabled.enabled = false;
         let mut of_range = peer("guest", true);
         of_range.range = Some("guests".to_owned());
-        let status = of(&facts(vec![peer("tor-a", true), peer("tor-b", false), disabled, of_range]));
+        let status = of(&facts(vec![
+            peer("tor-a", true),
+            peer("tor-b", false),
+            disabled,
+            of_range,
+        ]));
         assert_eq!(status.sessions.summary, "1/2");
-        let listed: Vec<_> = status.peers.iter().map(|peer| (peer.name.as_str(), peer.state.as_str())).collect();
-        assert_eq!(listed, [("tor-b", "Down"), ("tor-a", "Established")], "those that are down are first");
+        let listed: Vec<_> = status
+            .peers
+            .iter()
+            .map(|peer| (peer.name.as_str(), peer.state.as_str()))
+            .collect();
+        assert_eq!(
+            listed,
+            [("tor-b", "Down"), ("tor-a", "Established")],
+            "those that are down are first"
+        );
     }
 
     #[test]
@@ -240,7 +253,10 @@ mod tests {
         peers.push(peer("zz", false));
         let status = of(&facts(peers));
         assert_eq!(status.sessions.summary, "1000/1001");
-        assert_eq!((status.peers.len(), status.peers[0].name.as_str()), (PEERS_LISTED, "zz"));
+        assert_eq!(
+            (status.peers.len(), status.peers[0].name.as_str()),
+            (PEERS_LISTED, "zz")
+        );
         assert!(serde_json::to_string(&status).unwrap().len() < 16 << 10);
     }
 
@@ -250,8 +266,12 @@ mod tests {
         down.last_end = Some("hold timer expired\u{1b}[2J".to_owned());
         let mut all = facts(vec![down]);
         assert_eq!(of(&all).problem, "tor-a is down: hold timer expired[2J");
-        all.configuration.rejected = true;
-        assert!(of(&all).problem.starts_with("the configuration on disk was rejected"));
+        all.cluster.configuration.rejected = true;
+        assert!(
+            of(&all)
+                .problem
+                .starts_with("the configuration on disk was rejected")
+        );
         assert_eq!(of(&facts(vec![peer("tor-a", true)])).problem, "");
     }
 }

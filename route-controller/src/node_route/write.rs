@@ -80,7 +80,8 @@ impl Writer {
 }
 
 fn api(client: kube::Client) -> Api<DynamicObject> {
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, KIND), "noderoutes");
+    let resource =
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, KIND), "noderoutes");
     Api::all_with(client, &resource)
 }
 

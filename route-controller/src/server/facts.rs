@@ -21,7 +21,6 @@ impl Server {
             blocks,
             cluster: self.ask_agent(ToAgent::Cluster).await?,
             routes: self.ask_fib(routes).await?,
-            configuration: self.ask_agent(ToAgent::Configuration).await?,
         })
     }
 }

@@ -7,6 +7,8 @@ const [BOX, HEIGHT, GAP, PAD, TOP] = [132, 44, 14, 16, 150];
 /** More nodes than this in a rack have one line for each router, and smaller boxes. */
 const MANY = 12;
 const MANY_SIZE = { box: 92, height: 26, across: 8 };
+/** With more racks than this a rack of many nodes is higher than it is wide. */
+const WIDE_RACKS = 2;
 const FEW_SIZE = { box: BOX, height: HEIGHT, across: 6 };
 
 function shape(name, attributes, ...children) {
@@ -55,7 +57,8 @@ function place(racks) {
   let bottom = TOP;
   for (const rack of racks) {
     const size = rack.nodes.length > MANY ? MANY_SIZE : FEW_SIZE;
-    const across = Math.min(rack.nodes.length, size.across);
+    const most = size === MANY_SIZE && racks.length > WIDE_RACKS ? size.across / 2 : size.across;
+    const across = Math.min(rack.nodes.length, most);
     rack.x = x;
     rack.many = rack.nodes.length > MANY;
     rack.width = across * (size.box + GAP) + GAP;

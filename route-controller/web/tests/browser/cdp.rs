@@ -75,10 +75,7 @@ impl Page {
             _profile: profile,
         };
         let target = page
-            .call(
-                "Target.createTarget",
-                json!({"url": "about:blank", "width": width, "height": height}),
-            )
+            .call("Target.createTarget", json!({"url": "about:blank"}))
             .await;
         let session = page
             .call(

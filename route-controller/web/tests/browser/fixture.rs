@@ -15,14 +15,17 @@ pub(crate) struct Racks {
     nodes: usize,
     /// Nodes that lost the session with their first router.
     down: Mutex<Vec<usize>>,
+    /// Why, and every other text of a neighbour.
+    text: &'static str,
 }
 
 const OF_A_RACK: usize = 40;
 
 impl Racks {
-    pub(crate) fn new(nodes: usize, down: &[usize]) -> Self {
+    pub(crate) fn new(nodes: usize, down: &[usize], text: &'static str) -> Self {
         Self {
             nodes,
+            text,
             down: Mutex::new(down.to_vec()),
         }
     }
@@ -47,7 +50,7 @@ impl Racks {
                     "asn": 65000 + rack, "enabled": true, "state": if is_down { "Active" } else { "Established" },
                     "uptimeSeconds": if is_down { Value::Null } else { json!(4000 + node) },
                     "received": {"ipv4": self.nodes, "ipv6": 0}, "advertised": {"ipv4": 1, "ipv6": 0},
-                    "lastEnd": if is_down { json!(format!("received Cease, \"{HOSTILE}\"")) } else { Value::Null },
+                    "lastEnd": if is_down { json!(format!("received Cease: {}", self.text)) } else { Value::Null },
                 })
             })
         };
@@ -61,7 +64,7 @@ impl Racks {
     fn routes(&self) -> Vec<Value> {
         let path = |from: &str, best: bool| {
             json!({"best": best, "eligible": best, "nextHop": "192.0.2.1", "from": from, "asPath": "65001", "localPref": 100,
-                   "communities": [HOSTILE], "reason": if best { Value::Null } else { json!("longer AS path") }})
+                   "communities": [self.text], "reason": if best { Value::Null } else { json!("longer AS path") }})
         };
         let route = |node: usize| {
             json!({"prefix": Self::block(node), "originatedBy": [Self::name(node)], "usedOn": self.nodes, "missingOn": [],
@@ -93,7 +96,7 @@ impl Racks {
             ],
             View::Events => vec![
                 json!({"node": Self::name(0), "number": 1, "atMs": 1_767_225_600_000_u64, "kind": "session", "severity": "warn",
-                       "subject": HOSTILE, "message": "session down", "cause": "hold timer expired", "count": 2}),
+                       "subject": self.text, "message": "session down", "cause": "hold timer expired", "count": 2}),
             ],
         }
     }

@@ -13,6 +13,9 @@ use serde_json::json;
 
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
 
+/// What a router says that is restarted.
+const PLAIN: &str = "Administrative Reset, maintenance until 16:00";
+
 /// A server over these racks.
 async fn serve(racks: Racks) -> (&'static Racks, String) {
     let racks: &'static Racks = Box::leak(Box::new(racks));
@@ -32,7 +35,7 @@ async fn write(page: &mut Page, name: &str) {
 
 #[tokio::test]
 async fn the_topology_follows_the_sessions() {
-    let (racks, url) = serve(Racks::new(4, &[2])).await;
+    let (racks, url) = serve(Racks::new(4, &[2], PLAIN)).await;
     let Some(mut page) = Page::open(&url, 1100, 800).await else {
         return;
     };
@@ -59,7 +62,7 @@ async fn the_topology_follows_the_sessions() {
 
 #[tokio::test]
 async fn two_hundred_nodes_are_one_picture() {
-    let (_, url) = serve(Racks::new(200, &[3, 77, 78])).await;
+    let (_, url) = serve(Racks::new(200, &[3, 77, 78], PLAIN)).await;
     let Some(mut page) = Page::open(&url, 1600, 900).await else {
         return;
     };
@@ -98,7 +101,7 @@ async fn two_hundred_nodes_are_one_picture() {
 /// Every view shows what a neighbour said as text: no element, no script, no change of direction comes of it.
 #[tokio::test]
 async fn text_of_the_network_stays_text() {
-    let (_, url) = serve(Racks::new(4, &[1])).await;
+    let (_, url) = serve(Racks::new(4, &[1], HOSTILE)).await;
     let Some(mut page) = Page::open(&url, 1100, 800).await else {
         return;
     };
@@ -124,7 +127,7 @@ async fn text_of_the_network_stays_text() {
 
 #[tokio::test]
 async fn who_has_an_address() {
-    let (_, url) = serve(Racks::new(4, &[])).await;
+    let (_, url) = serve(Racks::new(4, &[], PLAIN)).await;
     let Some(mut page) = Page::open(&url, 1100, 800).await else {
         return;
     };
@@ -160,7 +163,7 @@ async fn who_has_an_address() {
 /// Without a mouse: the views, the search and a node of the drawing are reached by Tab, in the order of the page, and Enter follows.
 #[tokio::test]
 async fn the_keyboard_reaches_everything() {
-    let (_, url) = serve(Racks::new(4, &[])).await;
+    let (_, url) = serve(Racks::new(4, &[], PLAIN)).await;
     let Some(mut page) = Page::open(&url, 1100, 800).await else {
         return;
     };
@@ -200,7 +203,7 @@ async fn the_keyboard_reaches_everything() {
 /// What a screen reader is given: landmarks, a heading, names of links, tables with captions and headers.
 #[tokio::test]
 async fn the_page_has_names_for_a_screen_reader() {
-    let (_, url) = serve(Racks::new(4, &[1])).await;
+    let (_, url) = serve(Racks::new(4, &[1], PLAIN)).await;
     let Some(mut page) = Page::open(&url, 1100, 800).await else {
         return;
     };
@@ -242,7 +245,7 @@ async fn the_page_has_names_for_a_screen_reader() {
 /// Texts have a contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3) in both schemes.
 #[tokio::test]
 async fn colours_have_contrast() {
-    let (_, url) = serve(Racks::new(4, &[1])).await;
+    let (_, url) = serve(Racks::new(4, &[1], PLAIN)).await;
     let Some(mut page) = Page::open(&url, 1100, 800).await else {
         return;
     };
