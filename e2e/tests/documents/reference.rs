@@ -79,7 +79,9 @@ fn every_command_and_option_is_documented() {
         let mut options = options(&help(&command));
         // Options that all commands of a group have are in the group's own table.
         let group = command.first().map(|group| format!("podroute {group}"));
-        let common = documented.iter().find(|(known, _)| group.as_ref() == Some(known) && *known != name);
+        let common = documented
+            .iter()
+            .find(|(known, _)| group.as_ref() == Some(known) && *known != name);
         if let Some((group, common)) = common {
             let missing: Vec<_> = common.difference(&options).collect();
             assert!(missing.is_empty(), "{name} has no {missing:?} of {group}");

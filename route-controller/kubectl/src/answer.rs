@@ -39,6 +39,14 @@ impl<T> Answers<T> {
         }
     }
 
+    /// With the answers of further nodes.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.asked += other.asked;
+        self.answered.extend(other.answered);
+        self.unanswered.extend(other.unanswered);
+        self
+    }
+
     /// Each answer read; a node whose answer cannot be read counts as one that did not answer.
     pub(crate) fn read<U>(self, read: impl Fn(T) -> Result<U, String>) -> Answers<U> {
         let mut out = Answers {

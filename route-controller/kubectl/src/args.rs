@@ -93,6 +93,21 @@ pub enum ClusterCommand {
         #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
         every: u64,
     },
+    /// How a packet travels, asked of the nodes at both ends: names the first broken step and the remedy. Exit status 3 if there is one.
+    Explain {
+        /// Who sends: an address, a pod as NAMESPACE/NAME, or a node.
+        #[arg(value_name = "SOURCE")]
+        source: String,
+        /// Who is reached: an address, a pod or Service as NAMESPACE/NAME, or a node.
+        #[arg(value_name = "DESTINATION")]
+        destination: String,
+        /// The port at the destination, as 80 or 53/udp.
+        #[arg(long, value_name = "PORT")]
+        port: Option<String>,
+        /// Send probes too; takes some seconds.
+        #[arg(long)]
+        measure: bool,
+    },
     /// What a configuration would change on each node; nodes with the same answer are one group.
     Diff {
         /// The configuration; `-` is standard input.

@@ -12,6 +12,7 @@ use crate::args::Options;
 use crate::error::{Error, with_causes};
 use crate::exec::{self, Output};
 use crate::gather::{Pace, gather};
+use crate::locate::node_of;
 use crate::progress::Progress;
 use crate::target::{Target, targets};
 
@@ -44,6 +45,44 @@ impl Cluster {
             },
             quiet: false,
         })
+    }
+
+    /// The same, with only these nodes.
+    pub(crate) fn only(&self, nodes: &[String]) -> Self {
+        let mut targets = self.targets.clone();
+        targets.retain(|target| nodes.contains(&target.node));
+        Self {
+            targets,
+            ..self.clone()
+        }
+    }
+
+    /// The node that an end of a packet is on; `None` for what is outside, and for Services.
+    pub(crate) async fn node_of(&self, end: &str) -> Result<Option<String>, Error> {
+        let fail = |what| {
+            move |error: kube::Error| Error::List {
+                what,
+                error: with_causes(&error),
+            }
+        };
+        let nodes: Vec<Node> = list(Api::all(self.client.clone()), ListParams::default())
+            .await
+            .map_err(fail("nodes"))?;
+        let pods = match end.split_once('/') {
+            // One namespace needs a smaller right than all.
+            Some((namespace, _)) => {
+                list(
+                    Api::namespaced(self.client.clone(), namespace),
+                    ListParams::default(),
+                )
+                .await
+            }
+            None if end.parse::<std::net::IpAddr>().is_ok() => {
+                list(Api::all(self.client.clone()), ListParams::default()).await
+            }
+            None => Ok(Vec::new()),
+        };
+        Ok(node_of(end, &nodes, &pods.map_err(fail("pods"))?))
     }
 
     /// Without progress on standard error.

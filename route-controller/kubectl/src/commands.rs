@@ -1,5 +1,6 @@
 //! Each command: what is asked, how the answers are joined, what the exit status says.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Serialize;
@@ -9,7 +10,7 @@ use crate::args::{ClusterArgs, ClusterCommand, Form};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::exec::{NOT_IN_ORDER, Output};
-use crate::view::{Document, check, events, peers, policies, routes, services};
+use crate::view::{Document, check, events, explain, peers, policies, routes, services};
 use crate::{Outcome, web};
 
 pub(crate) async fn run(args: &ClusterArgs) -> Result<Outcome, Error> {
@@ -40,6 +41,17 @@ pub(crate) async fn run(args: &ClusterArgs) -> Result<Outcome, Error> {
         }
         ClusterCommand::Events { since, kind } => ask_events(&cluster, since.as_deref(), kind, form).await,
         ClusterCommand::Web { port, every } => web::serve(cluster, &args.options, *port, *every).await,
+        ClusterCommand::Explain {
+            source,
+            destination,
+            port,
+            measure,
+        } => {
+            let mut ask = vec!["explain", source, destination, "-o", "json"];
+            ask.extend(port.iter().flat_map(|port| ["--port", port]));
+            ask.extend(measure.then_some("--measure"));
+            ask_ends(&cluster, [source, destination], &ask, form).await
+        }
         ClusterCommand::Diff { .. } => {
             ask_each(&cluster, "podroute.cluster-diff/v1", &["diff", "-"], input, form).await
         }
@@ -111,6 +123,35 @@ async fn ask_events(
     let answers = answers.read(|answer| list(&answer, "events"));
     let document = Document::new(events::SCHEMA, answers, events::merge);
     print(&document, form, |rows, _| events::table(rows)).map(|()| partial(&document))
+}
+
+/// The nodes of both ends, and those that they name.
+async fn ask_ends(cluster: &Cluster, ends: [&str; 2], args: &[&str], form: Form) -> Result<Outcome, Error> {
+    let mut order: Vec<String> = Vec::new();
+    for end in ends {
+        order.extend(cluster.node_of(end).await?);
+    }
+    order.dedup();
+    if order.is_empty() {
+        return Err(Error::NoEnd(ends.join(" and ")));
+    }
+    let read = |answers: Answers<String>| answers.read(|answer| list(&answer, "explanations"));
+    let mut answers: Answers<Vec<explain::Explanation>> = read(cluster.only(&order).ask(args).await);
+    let named = answers.answered.iter().flat_map(|(_, all)| all);
+    let others: BTreeSet<String> = named
+        .filter_map(|one| one.other_node.clone())
+        .filter(|node| !order.contains(node))
+        .collect();
+    if !others.is_empty() {
+        let others: Vec<String> = others.into_iter().collect();
+        answers = answers.and(read(cluster.only(&others).ask(args).await));
+        order.extend(others);
+    }
+    let document = Document::new(explain::SCHEMA, answers, |answers| {
+        explain::merge(answers, &order)
+    });
+    print(&document, form, |rows, _| explain::table(rows))?;
+    Ok(fault_if(explain::is_broken(&document.items), &document))
 }
 
 /// A command whose text, and exit status, is the answer.

@@ -15,6 +15,10 @@ pub enum Error {
     File { name: String, error: std::io::Error },
     #[error("cannot write the answer: {0}")]
     Form(String),
+    #[error(
+        "neither of {0} is on a node of this cluster: name a pod as NAMESPACE/NAME, a node, or an address of one"
+    )]
+    NoEnd(String),
     #[error(transparent)]
     Web(#[from] podroute_web::Error),
     #[error("input or output: {0}")]

@@ -13,6 +13,7 @@ mod exec;
 #[cfg(test)]
 mod fake_api;
 mod gather;
+mod locate;
 mod progress;
 mod target;
 mod view;

@@ -31,15 +31,19 @@ const NAMED: usize = 3;
 /// Without times.
 pub(super) fn of(state: &State) -> Vec<Condition> {
     let ready = match state.not_ready.as_slice() {
-        [] => ("True", "Ready", String::new()),
+        [] => ("True", "Ready", "the node is ready".to_owned()),
         why => ("False", "NotReady", why.join("; ")),
     };
     let sessions = match state.down.as_slice() {
-        [] => ("True", "AllEstablished", String::new()),
-        down => ("False", "Down", names(down)),
+        [] => (
+            "True",
+            "AllEstablished",
+            "all wanted sessions are established".to_owned(),
+        ),
+        down => ("False", "Down", format!("not established: {}", names(down))),
     };
     let routes = match state.failed_routes {
-        0 => ("True", "Installed", String::new()),
+        0 => ("True", "Installed", "the kernel has all routes".to_owned()),
         failed => (
             "False",
             "Failed",
@@ -53,11 +57,16 @@ pub(super) fn of(state: &State) -> Vec<Condition> {
             "the configuration on disk was rejected; the previous one is in force".to_owned(),
         )
     } else {
-        ("True", "Accepted", String::new())
+        ("True", "Accepted", "the file on disk is in force".to_owned())
     };
     let drained = match state.drained.as_str() {
-        "No" => ("False", "NotDrained", String::new()),
-        level => ("True", level, String::new()),
+        "No" => (
+            "False",
+            "NotDrained",
+            "routes are advertised as configured".to_owned(),
+        ),
+        "Withdrawn" => ("True", "Withdrawn", "the node's routes are withdrawn".to_owned()),
+        level => ("True", level, "peers are asked to prefer other paths".to_owned()),
     };
     [
         ("Ready", ready),
@@ -144,7 +153,12 @@ mod tests {
         ] {
             assert_eq!(status(&bad, name), wanted, "{name}");
         }
-        assert_eq!(bad[1].message, "a, b, c and 1 more");
+        assert_eq!(bad[1].message, "not established: a, b, c and 1 more");
+        assert!(
+            all.iter()
+                .chain(&bad)
+                .all(|condition| !condition.message.is_empty())
+        );
     }
 
     #[test]

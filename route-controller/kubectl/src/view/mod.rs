@@ -4,6 +4,7 @@
 
 pub(crate) mod check;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod peers;
 pub(crate) mod policies;
 pub(crate) mod routes;
