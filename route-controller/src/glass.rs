@@ -9,12 +9,25 @@ use podroute_web::{Listener, Source, View};
 use serde_json::Value;
 
 use crate::cli;
-use crate::server::Server;
+use crate::server::{RequestError, Server};
 
 /// Documents are gathered at most this often, while a page is open.
 const MAX_AGE: Duration = Duration::from_secs(2);
 /// An address that cannot be listened on is tried again after this.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+
+/// Why a page has no content.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GlassError {
+    #[error(transparent)]
+    Agent(#[from] RequestError),
+    #[error(transparent)]
+    Pods(#[from] cni_ipam::Error),
+    #[error("reading the pods ended early: {0}")]
+    Task(#[from] tokio::task::JoinError),
+    #[error("cannot write the answer: {0}")]
+    Json(#[from] serde_json::Error),
+}
 
 /// What this node's agent knows.
 #[derive(Clone)]
@@ -33,11 +46,10 @@ impl Glass {
         }
     }
 
-    async fn answer(&self, view: View) -> Result<String, String> {
+    async fn answer(&self, view: View) -> Result<String, GlassError> {
         let value = if view == View::Pods {
             let state = self.run_dir.join("ipam");
-            let read = tokio::task::spawn_blocking(move || cli::pods_as_json(&state));
-            read.await.map_err(|error| error.to_string())??
+            tokio::task::spawn_blocking(move || cli::pods_as_json(&state)).await??
         } else {
             self.server.view(view).await?
         };
@@ -46,9 +58,11 @@ impl Glass {
 }
 
 impl Source for Glass {
-    async fn document(&self, view: View) -> Result<Value, String> {
+    type Error = GlassError;
+
+    async fn document(&self, view: View) -> Result<Value, GlassError> {
         let answer = self.answer(view).await?;
-        document(view, Answers::of_node(self.node.clone(), Ok(answer)))
+        Ok(document(view, Answers::of_node(self.node.clone(), Ok(answer)))?)
     }
 
     fn max_age(&self) -> Duration {

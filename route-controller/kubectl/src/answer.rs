@@ -3,11 +3,22 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::error::NodeError;
+
 /// A node without an answer.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 pub struct Unanswered {
     pub node: String,
     pub reason: String,
+}
+
+impl Unanswered {
+    pub(crate) fn new(node: String, error: &NodeError) -> Self {
+        Self {
+            node,
+            reason: error.to_string(),
+        }
+    }
 }
 
 /// The answers of all nodes that were asked.
@@ -22,11 +33,11 @@ pub struct Answers<T> {
 
 impl<T> Answers<T> {
     /// What one node said, or why it said nothing.
-    pub fn of_node(node: String, outcome: Result<T, String>) -> Self {
+    pub fn of_node(node: String, outcome: Result<T, NodeError>) -> Self {
         let mut answers = Self::new(1);
         match outcome {
             Ok(answer) => answers.answered.push((node, answer)),
-            Err(reason) => answers.unanswered.push(Unanswered { node, reason }),
+            Err(error) => answers.unanswered.push(Unanswered::new(node, &error)),
         }
         answers
     }
@@ -48,7 +59,7 @@ impl<T> Answers<T> {
     }
 
     /// Each answer read; a node whose answer cannot be read counts as one that did not answer.
-    pub(crate) fn read<U>(self, read: impl Fn(T) -> Result<U, String>) -> Answers<U> {
+    pub(crate) fn read<U>(self, read: impl Fn(T) -> Result<U, NodeError>) -> Answers<U> {
         let mut out = Answers {
             asked: self.asked,
             answered: Vec::new(),
@@ -57,7 +68,7 @@ impl<T> Answers<T> {
         for (node, answer) in self.answered {
             match read(answer) {
                 Ok(value) => out.answered.push((node, value)),
-                Err(reason) => out.unanswered.push(Unanswered { node, reason }),
+                Err(error) => out.unanswered.push(Unanswered::new(node, &error)),
             }
         }
         out.unanswered.sort();
@@ -66,26 +77,26 @@ impl<T> Answers<T> {
 }
 
 /// The list `name` of an answer in JSON.
-pub(crate) fn list<T: serde::de::DeserializeOwned>(answer: &str, name: &str) -> Result<Vec<T>, String> {
+pub(crate) fn list<T: serde::de::DeserializeOwned>(answer: &str, name: &'static str) -> Result<Vec<T>, NodeError> {
     let mut value = json(answer)?;
     let list = value
         .get_mut(name)
         .map(Value::take)
-        .ok_or_else(|| format!("its answer has no list '{name}': the agent is of another version"))?;
+        .ok_or(NodeError::NoList(name))?;
     serde_json::from_value(list).map_err(|error| unreadable(&error))
 }
 
 /// An answer that is one object.
-pub(crate) fn object<T: serde::de::DeserializeOwned>(answer: &str) -> Result<T, String> {
+pub(crate) fn object<T: serde::de::DeserializeOwned>(answer: &str) -> Result<T, NodeError> {
     serde_json::from_str(answer).map_err(|error| unreadable(&error))
 }
 
-fn json(answer: &str) -> Result<Value, String> {
+fn json(answer: &str) -> Result<Value, NodeError> {
     object(answer)
 }
 
-fn unreadable(error: &serde_json::Error) -> String {
-    format!("cannot read its answer: {error}; the agent may be of another version")
+fn unreadable(error: &serde_json::Error) -> NodeError {
+    NodeError::Unreadable(error.to_string())
 }
 
 #[cfg(test)]

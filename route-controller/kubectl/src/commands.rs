@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::answer::{Answers, list, object};
 use crate::args::{ClusterArgs, ClusterCommand, Form};
 use crate::cluster::Cluster;
-use crate::error::Error;
+use crate::error::{Error, NodeError};
 use crate::exec::{NOT_IN_ORDER, Output};
 use crate::view::{Document, check, events, explain, peers, policies, routes, services};
 use crate::{Outcome, web};
@@ -174,7 +174,7 @@ async fn ask_each(
 }
 
 /// Status 1 (a rejected configuration) is an answer too; others say that the program was not understood.
-fn said(output: Output) -> Result<check::Said, String> {
+fn said(output: Output) -> Result<check::Said, NodeError> {
     if !matches!(output.exit_code, 0 | 1 | NOT_IN_ORDER) {
         return output.success().map(|text| check::Said { exit_status: 0, text });
     }

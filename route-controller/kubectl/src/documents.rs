@@ -23,9 +23,9 @@ pub(crate) fn command(view: View) -> &'static [&'static str] {
 ///
 /// # Errors
 /// It cannot be written as JSON.
-pub fn document(view: View, answers: Answers<String>) -> Result<Value, String> {
+pub fn document(view: View, answers: Answers<String>) -> Result<Value, serde_json::Error> {
     let lists = |name| move |answer: String| list(&answer, name);
-    let made = match view {
+    match view {
         View::Peers => {
             let merge = |answers| peers::merge(answers, &peers::Filter::default());
             serde_json::to_value(Document::new(peers::SCHEMA, answers.read(lists("peers")), merge))
@@ -60,8 +60,7 @@ pub fn document(view: View, answers: Answers<String>) -> Result<Value, String> {
             answers.read(|answer| list(&answer, "events")),
             events::merge,
         )),
-    };
-    made.map_err(|error| error.to_string())
+    }
 }
 
 #[cfg(test)]

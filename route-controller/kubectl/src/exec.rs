@@ -5,6 +5,7 @@ use kube::api::AttachParams;
 use kube::{Api, Client};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
+use crate::error::{NodeError, with_causes};
 use crate::target::Agent;
 
 /// A node's answer is at most this long.
@@ -30,14 +31,17 @@ pub(crate) const NOT_IN_ORDER: i32 = 3;
 
 impl Output {
     /// Standard output of an answer; of a failure what it said.
-    pub(crate) fn success(self) -> Result<String, String> {
+    pub(crate) fn success(self) -> Result<String, NodeError> {
         if matches!(self.exit_code, 0 | NOT_IN_ORDER) {
             return Ok(self.stdout);
         }
         let said = self.stderr.trim();
         let said = said.strip_prefix("podroute: ").unwrap_or(said);
         let first = said.lines().next().unwrap_or_default();
-        Err(format!("exit status {}: {first}", self.exit_code))
+        Err(NodeError::Exit {
+            status: self.exit_code,
+            message: first.to_owned(),
+        })
     }
 }
 
@@ -48,7 +52,7 @@ pub(crate) async fn run(
     agent: &Agent,
     args: &[String],
     input: Option<&str>,
-) -> Result<Output, String> {
+) -> Result<Output, NodeError> {
     let api: Api<Pod> = Api::namespaced(client, namespace);
     let params = AttachParams::default()
         .container(agent.container.clone())
@@ -63,8 +67,8 @@ pub(crate) async fn run(
     let started = api.exec(&agent.pod, command, &params).await;
     let mut process = started.map_err(|error| refused(&error))?;
     let (stdin, status) = (process.stdin(), process.take_status());
-    let stdout = process.stdout().ok_or("no standard output")?;
-    let stderr = process.stderr().ok_or("no standard error")?;
+    let stdout = process.stdout().ok_or(NodeError::Interrupted)?;
+    let stderr = process.stderr().ok_or(NodeError::Interrupted)?;
     let write = async {
         let mut stdin = stdin?;
         if let Some(input) = input {
@@ -77,14 +81,14 @@ pub(crate) async fn run(
     let (stdin, stdout, stderr) =
         tokio::join!(write, limited(stdout, MAX_OUTPUT), limited(stderr, MAX_ERRORS));
     let stdout = stdout?;
-    let stdout = String::from_utf8(stdout).map_err(|_| "its answer is not UTF-8".to_owned())?;
+    let stdout = String::from_utf8(stdout).map_err(|_| NodeError::NotText)?;
     let status = match status {
         Some(status) => status.await,
         None => None,
     };
     // Before protocol v5, closing standard input closes the connection.
     drop(stdin);
-    let status = status.ok_or("the connection ended before the answer did")?;
+    let status = status.ok_or(NodeError::Interrupted)?;
     Ok(Output {
         stdout,
         stderr: String::from_utf8_lossy(&stderr?).into_owned(),
@@ -93,21 +97,18 @@ pub(crate) async fn run(
 }
 
 /// Everything; more than the limit is an error.
-async fn limited(from: impl AsyncRead + Unpin, limit: u64) -> Result<Vec<u8>, String> {
+async fn limited(from: impl AsyncRead + Unpin, limit: u64) -> Result<Vec<u8>, NodeError> {
     let mut out = Vec::new();
     let read = from.take(limit + 1).read_to_end(&mut out).await;
-    read.map_err(|error| error.to_string())?;
+    read.map_err(|error| NodeError::Api(error.to_string()))?;
     if out.len() as u64 > limit {
-        return Err(format!(
-            "its answer is longer than {} KiB: ask for less, as one prefix",
-            limit >> 10
-        ));
+        return Err(NodeError::TooLong(limit >> 10));
     }
     Ok(out)
 }
 
 /// The exit status as the kubelet reports it.
-fn exit_code(status: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Status) -> Result<i32, String> {
+fn exit_code(status: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Status) -> Result<i32, NodeError> {
     if status.status.as_deref() == Some("Success") {
         return Ok(0);
     }
@@ -120,22 +121,18 @@ fn exit_code(status: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Status) ->
         .filter(|cause| cause.reason.as_deref() == Some("ExitCode"))
         .find_map(|cause| cause.message.as_deref()?.parse().ok());
     code.ok_or_else(|| {
-        status
-            .message
-            .clone()
-            .unwrap_or_else(|| "the program could not be started".to_owned())
+        let message = status.message.clone();
+        NodeError::Api(message.unwrap_or_else(|| "the program could not be started".to_owned()))
     })
 }
 
 /// Why the API server does not run it.
-fn refused(error: &kube::Error) -> String {
-    let text = crate::error::with_causes(error);
-    if text.contains("403") || text.contains("Forbidden") || text.contains("forbidden") {
-        return format!(
-            "{text}: this needs the right to create and get pods/exec in the namespace of the agents"
-        );
+fn refused(error: &kube::Error) -> NodeError {
+    let text = with_causes(error);
+    if ["403", "Forbidden", "forbidden"].iter().any(|word| text.contains(word)) {
+        return NodeError::Forbidden(text);
     }
-    text
+    NodeError::Api(text)
 }
 
 #[cfg(test)]
@@ -152,7 +149,7 @@ mod tests {
             "details": {"causes": [{"reason": "ExitCode", "message": "2"}]}});
         assert_eq!(of(failed), Ok(2));
         let other = json!({"status": "Failure", "message": "container not found"});
-        assert_eq!(of(other), Err("container not found".to_owned()));
+        assert_eq!(of(other), Err(NodeError::Api("container not found".to_owned())));
     }
 
     #[test]
@@ -163,7 +160,7 @@ mod tests {
             exit_code: 1,
         };
         assert_eq!(
-            output.success(),
+            output.success().map_err(|error| error.to_string()),
             Err("exit status 1: no answer from the agent".to_owned())
         );
         let down = Output {

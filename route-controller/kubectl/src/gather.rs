@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 
 use crate::answer::{Answers, Unanswered};
+use crate::error::NodeError;
 use crate::target::{Agent, Target};
 
 /// How nodes are asked.
@@ -24,7 +25,7 @@ pub(crate) async fn gather<T, F>(
     mut progress: impl FnMut(usize),
 ) -> Answers<T>
 where
-    F: Future<Output = Result<T, String>>,
+    F: Future<Output = Result<T, NodeError>>,
 {
     let asked = targets.len();
     let one = |target: Target| {
@@ -34,7 +35,7 @@ where
             let outcome = match started {
                 Ok(answer) => match tokio::time::timeout(pace.timeout, answer).await {
                     Ok(outcome) => outcome,
-                    Err(_) => Err(format!("no answer within {} s", pace.timeout.as_secs())),
+                    Err(_) => Err(NodeError::Timeout(pace.timeout.as_secs())),
                 },
                 Err(reason) => Err(reason),
             };
@@ -51,7 +52,7 @@ where
         progress(done);
         match outcome {
             Ok(value) => answers.answered.push((node, value)),
-            Err(reason) => answers.unanswered.push(Unanswered { node, reason }),
+            Err(error) => answers.unanswered.push(Unanswered::new(node, &error)),
         }
     }
     answers.answered.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -66,10 +67,10 @@ mod tests {
 
     use super::*;
 
-    fn target(number: usize, agent: Result<(), &str>) -> Target {
+    fn target(number: usize, agent: Result<(), NodeError>) -> Target {
         Target {
             node: format!("node-{number:04}"),
-            agent: agent.map_err(str::to_owned).map(|()| Agent {
+            agent: agent.map(|()| Agent {
                 pod: format!("pod-{number}"),
                 container: "podroute".to_owned(),
                 program: "/podroute".to_owned(),
@@ -106,14 +107,14 @@ mod tests {
     async fn who_does_not_answer_is_named_and_holds_nobody_up() {
         let targets = vec![
             target(1, Ok(())),
-            target(2, Err("pod p does not run: Pending")),
+            target(2, Err(NodeError::NoPod)),
             target(3, Ok(())),
             target(4, Ok(())),
         ];
         let ask = |agent: Agent| async move {
             match agent.pod.as_str() {
                 "pod-3" => std::future::pending().await,
-                "pod-4" => Err("exit status 1: no agent".to_owned()),
+                "pod-4" => Err(NodeError::Interrupted),
                 _ => Ok(1),
             }
         };
@@ -127,9 +128,9 @@ mod tests {
         assert_eq!(
             said,
             [
-                "pod p does not run: Pending",
+                "no pod of the agent is on this node",
                 "no answer within 30 s",
-                "exit status 1: no agent"
+                "the connection ended before the answer did"
             ]
         );
         assert_eq!(answers.asked, 4);

@@ -22,7 +22,7 @@ mod web;
 pub use answer::{Answers, Unanswered};
 pub use args::{ClusterArgs, ClusterCommand, Form, Options};
 pub use documents::document;
-pub use error::Error;
+pub use error::{Error, NodeError};
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 
+use crate::error::NodeError;
+
 /// The container with the agent, unless the pod names another as its default.
 const CONTAINER: &str = "podroute";
 /// Which container `kubectl exec` uses; the shipped DaemonSet sets it.
@@ -25,7 +27,7 @@ pub(crate) struct Agent {
 pub(crate) struct Target {
     pub(crate) node: String,
     /// The agent, or why there is none.
-    pub(crate) agent: Result<Agent, String>,
+    pub(crate) agent: Result<Agent, NodeError>,
 }
 
 /// One target for each node, by name. `nodes` is `None` where the operator may not list nodes: then those with a pod are known.
@@ -44,12 +46,12 @@ pub(crate) fn targets(nodes: Option<&[Node]>, pods: &[Pod], only: &[String]) -> 
             node: node.clone(),
             agent: agents
                 .remove(node)
-                .unwrap_or_else(|| Err("no pod of the agent is on this node".to_owned())),
+                .unwrap_or(Err(NodeError::NoPod)),
         })
         .collect();
     targets.extend(missing.into_iter().map(|node| Target {
         node: node.clone(),
-        agent: Err("no such node".to_owned()),
+        agent: Err(NodeError::NoNode),
     }));
     targets.sort_by(|one, other| one.node.cmp(&other.node));
     targets.dedup_by(|one, other| one.node == other.node);
@@ -57,8 +59,8 @@ pub(crate) fn targets(nodes: Option<&[Node]>, pods: &[Pod], only: &[String]) -> 
 }
 
 /// The best pod of each node: during an update an old one can be beside the new one.
-fn agents(pods: &[Pod]) -> BTreeMap<String, Result<Agent, String>> {
-    let mut best: BTreeMap<String, (u8, Result<Agent, String>)> = BTreeMap::new();
+fn agents(pods: &[Pod]) -> BTreeMap<String, Result<Agent, NodeError>> {
+    let mut best: BTreeMap<String, (u8, Result<Agent, NodeError>)> = BTreeMap::new();
     for pod in pods {
         let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else {
             continue;
@@ -77,7 +79,7 @@ fn agents(pods: &[Pod]) -> BTreeMap<String, Result<Agent, String>> {
     best.into_iter().map(|(node, (_, agent))| (node, agent)).collect()
 }
 
-fn agent(pod: &Pod) -> Result<Agent, String> {
+fn agent(pod: &Pod) -> Result<Agent, NodeError> {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let wanted = pod
         .metadata
@@ -89,28 +91,31 @@ fn agent(pod: &Pod) -> Result<Agent, String> {
     let container = containers
         .into_iter()
         .find(|container| container.name == wanted)
-        .ok_or_else(|| format!("pod {name} has no container '{wanted}'"))?;
+        .ok_or_else(|| NodeError::NoContainer {
+            pod: name.clone(),
+            container: wanted.to_owned(),
+        })?;
     let statuses = pod
         .status
         .iter()
         .flat_map(|status| &status.container_statuses)
         .flatten();
-    let state = statuses
+    let container_state = statuses
         .filter(|status| status.name == wanted)
         .find_map(|status| status.state.as_ref());
-    if state.is_none_or(|state| state.running.is_none()) {
-        let waiting = state
+    if container_state.is_none_or(|state| state.running.is_none()) {
+        let waiting = container_state
             .and_then(|state| state.waiting.as_ref())
             .and_then(|waiting| waiting.reason.clone());
-        let ended = state
+        let ended = container_state
             .and_then(|state| state.terminated.as_ref())
             .and_then(|ended| ended.reason.clone());
         let phase = pod.status.as_ref().and_then(|status| status.phase.clone());
-        let why = waiting
+        let state = waiting
             .or(ended)
             .or(phase)
             .unwrap_or_else(|| "unknown".to_owned());
-        return Err(format!("pod {name} does not run: {why}"));
+        return Err(NodeError::NotRunning { pod: name, state });
     }
     let command = container.command.iter().flatten().next();
     Ok(Agent {
@@ -166,11 +171,14 @@ mod tests {
         );
         assert_eq!(
             found[1].agent,
-            Err("pod p-b does not run: CrashLoopBackOff".to_owned())
+            Err(NodeError::NotRunning {
+                pod: "p-b".to_owned(),
+                state: "CrashLoopBackOff".to_owned()
+            })
         );
         assert_eq!(
             found[2].agent,
-            Err("no pod of the agent is on this node".to_owned())
+            Err(NodeError::NoPod)
         );
     }
 
@@ -188,7 +196,7 @@ mod tests {
         let found = targets(Some(&nodes), &[], &only);
         let said: Vec<_> = found.iter().map(|t| (t.node.as_str(), t.agent.clone())).collect();
         assert_eq!(said[0].0, "b");
-        assert_eq!(said[1], ("typo", Err("no such node".to_owned())));
+        assert_eq!(said[1], ("typo", Err(NodeError::NoNode)));
     }
 
     #[test]

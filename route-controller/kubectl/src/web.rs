@@ -19,12 +19,13 @@ struct Nodes {
 }
 
 impl Source for Nodes {
-    async fn document(&self, view: View) -> Result<Value, String> {
+    type Error = Error;
+
+    async fn document(&self, view: View) -> Result<Value, Error> {
         // Pods come and go while a page is open.
-        let cluster = self.cluster.refreshed(&self.options).await;
-        let cluster = cluster.map_err(|error| error.to_string())?;
+        let cluster = self.cluster.refreshed(&self.options).await?;
         let answers = cluster.ask(documents::command(view)).await;
-        documents::document(view, answers)
+        documents::document(view, answers).map_err(|error| Error::Form(error.to_string()))
     }
 
     fn max_age(&self) -> Duration {

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use podroute_kubectl::ClusterArgs;
 
+use super::CliError;
+
 /// BGP sessions, routes, Services and policies of all nodes.
 #[derive(Debug, Parser)]
 #[command(
@@ -26,10 +28,9 @@ pub(super) fn parse_plugin(args: impl Iterator<Item = OsString>) -> ClusterArgs 
 }
 
 /// The exit status says whether something is not in order (3) or a node did not answer (4).
-pub(super) fn run(args: &ClusterArgs) -> Result<ExitCode, String> {
-    podroute_kubectl::run(args)
-        .map(|outcome| ExitCode::from(outcome.exit_status()))
-        .map_err(|error| error.to_string())
+pub(super) fn run(args: &ClusterArgs) -> Result<ExitCode, CliError> {
+    let outcome = podroute_kubectl::run(args)?;
+    Ok(ExitCode::from(outcome.exit_status()))
 }
 
 #[cfg(test)]

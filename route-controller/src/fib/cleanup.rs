@@ -54,12 +54,12 @@ pub(crate) async fn cleanup() -> io::Result<usize> {
 
 /// Removes every nexthop object of podroute, after their routes.
 fn cleanup_objects() -> io::Result<usize> {
-    let Ok((mut ours, _)) = dump::read_objects() else {
+    let Ok((mut own, _)) = dump::read_objects() else {
         return Ok(0); // this kernel has no nexthop objects
     };
     let rank = |content: &Content| u8::from(matches!(content, Content::Single(..)));
-    ours.sort_by_key(|(_, content)| rank(content)); // groups first
-    let ops: Vec<ObjectOp> = ours.into_iter().map(|(id, _)| ObjectOp::Remove(id)).collect();
+    own.sort_by_key(|(_, content)| rank(content)); // groups first
+    let ops: Vec<ObjectOp> = own.into_iter().map(|(id, _)| ObjectOp::Remove(id)).collect();
     let outcomes = writer::apply_objects(&ops)?;
     Ok(outcomes.iter().filter(|outcome| outcome.is_ok()).count())
 }

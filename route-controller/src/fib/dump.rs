@@ -10,48 +10,48 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rustc_hash::FxHashSet;
 
 use super::foreign::ForeignRoutes;
-use super::message::{Read, read_address, read_link, read_route};
-use super::object_message::{self, Found};
+use super::message::{ReadRoute, read_address, read_link, read_route};
+use super::object_message::{self, ReadObject};
 use super::objects::Content;
 use super::route::{RouteKey, RouteSpec};
-use super::{Address, Link, Standing};
+use super::{Address, AddressState, Link};
 
 /// Links, addresses and routes.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
     pub(crate) links: Vec<(u32, Link)>,
-    pub(crate) addresses: Vec<(Address, Standing)>,
+    pub(crate) addresses: Vec<(Address, AddressState)>,
     pub(crate) foreign: ForeignRoutes,
-    pub(crate) ours: Vec<(RouteKey, RouteSpec)>,
+    pub(crate) own: Vec<(RouteKey, RouteSpec)>,
 }
 
 impl Reading {
-    /// Sorts routes into ours and those of others, which keep the kernel's order.
-    fn take_routes(&mut self, routes: Vec<Read>) {
+    /// Sorts routes into own ones and those of others, which keep the kernel's order.
+    fn take_routes(&mut self, routes: Vec<ReadRoute>) {
         let foreign = routes.iter().filter_map(|route| match route {
-            Read::Foreign(prefix, route) => Some(route.key(*prefix)),
-            Read::Ours(..) => None,
+            ReadRoute::Foreign(prefix, route) => Some(route.key(*prefix)),
+            ReadRoute::Own(..) => None,
         });
         let shared: FxHashSet<RouteKey> = foreign.collect();
         let mut before = FxHashSet::default();
         for route in routes {
             match route {
-                Read::Ours(key, spec) => {
+                ReadRoute::Own(key, spec) => {
                     if shared.contains(&key) {
                         before.insert(key);
                     }
-                    self.ours.push((key, spec));
+                    self.own.push((key, spec));
                 }
-                Read::Foreign(prefix, route) => {
-                    let ours = before.contains(&route.key(prefix));
-                    self.foreign.read(prefix, route, ours);
+                ReadRoute::Foreign(prefix, route) => {
+                    let own = before.contains(&route.key(prefix));
+                    self.foreign.read(prefix, route, own);
                 }
             }
         }
     }
 }
 
-/// Nexthop objects: ours with their contents, and the ids of others.
+/// Nexthop objects: own ones with their contents, and the ids of others.
 pub(crate) type ObjectReading = (Vec<(u32, Content)>, BTreeSet<u32>);
 
 const GET_LINK: u16 = 18;
@@ -108,14 +108,14 @@ fn parse(message: &Message<'_>) -> Option<RouteNetlinkMessage> {
 /// Reads all nexthop objects; an error where the kernel knows none.
 pub(crate) fn read_objects() -> io::Result<ObjectReading> {
     let found = dump(&object_message::dump(1), object_message::read_one)?;
-    let (mut ours, mut foreign) = (Vec::new(), BTreeSet::new());
+    let (mut own, mut foreign) = (Vec::new(), BTreeSet::new());
     for one in found {
         match one {
-            Found::Ours(id, content) => ours.push((id, content)),
-            Found::Foreign(id) => drop(foreign.insert(id)),
+            ReadObject::Own(id, content) => own.push((id, content)),
+            ReadObject::Foreign(id) => drop(foreign.insert(id)),
         }
     }
-    Ok((ours, foreign))
+    Ok((own, foreign))
 }
 
 /// Asks until the answer is of one moment, or often enough: what is wrong in it is found by the next one.

@@ -1,6 +1,6 @@
 //! What the node's NodeRoute object is made of.
 
-use super::{Server, ToAgent};
+use super::{RequestError, Server, ToAgent};
 use crate::fib::{Fib, Progress};
 use crate::node_route::{Facts, Routes};
 use crate::status::{Reply, Request};
@@ -8,13 +8,11 @@ use crate::views;
 
 impl Server {
     /// What the agent knows now.
-    ///
-    /// # Errors
-    /// The agent is stopping.
-    pub(crate) async fn facts(&self) -> Result<Facts, String> {
-        let peers = self.speaker.peers().await.map_err(|error| error.to_string())?;
-        let Reply::Blocks(blocks) = self.try_answer(Request::Blocks).await? else {
-            return Err("blocks: another answer".to_owned());
+    pub(crate) async fn facts(&self) -> Result<Facts, RequestError> {
+        let peers = self.speaker.peers().await?;
+        let blocks = match self.try_answer(Request::Blocks).await? {
+            Reply::Blocks(blocks) => blocks,
+            _ => Vec::new(),
         };
         Ok(Facts {
             peers: peers.iter().map(views::peer).collect(),

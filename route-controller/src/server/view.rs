@@ -3,7 +3,7 @@
 use podroute_web::View;
 use serde_json::Value;
 
-use super::Server;
+use super::{RequestError, Server};
 use crate::status::{Reply, Request};
 
 /// Prefixes that a page can show.
@@ -11,10 +11,7 @@ const PREFIXES: usize = 20_000;
 
 impl Server {
     /// What `podroute show` prints with `-o json`; pods are not the agent's to know.
-    ///
-    /// # Errors
-    /// For people.
-    pub(crate) async fn view(&self, view: View) -> Result<Value, String> {
+    pub(crate) async fn view(&self, view: View) -> Result<Value, RequestError> {
         let request = match view {
             View::Peers => Request::Peers,
             View::Blocks => Request::Blocks,
@@ -24,24 +21,22 @@ impl Server {
             }
             View::Services => Request::Services,
             View::Policies => Request::Policies,
-            View::Pods | View::Events => return Err("the agent does not know this".to_owned()),
+            View::Pods | View::Events => return Err(RequestError::NotKnown(view.name())),
         };
         let value = match self.try_answer(request).await? {
             Reply::Services(status) => serde_json::to_value(status),
             reply => serde_json::to_value(reply),
         };
-        value.map_err(|error| error.to_string())
+        Ok(value?)
     }
 
     /// A full table of the Internet is nothing for a page.
-    async fn check_size(&self) -> Result<(), String> {
-        let peers = self.speaker.peers().await.map_err(|error| error.to_string())?;
+    async fn check_size(&self) -> Result<(), RequestError> {
+        let peers = self.speaker.peers().await?;
         let received = peers.iter().map(|peer| peer.counts.received.iter().sum());
         let most: usize = received.max().unwrap_or_default();
         if most > PREFIXES {
-            return Err(format!(
-                "a peer sent {most} prefixes, more than a page shows ({PREFIXES}): use 'podroute show routes PREFIX'"
-            ));
+            return Err(RequestError::TooManyForPage(most));
         }
         Ok(())
     }

@@ -51,7 +51,7 @@ impl<S: Source> Hub<S> {
         }
         let gathered = Gathered(match self.source.document(view).await {
             Ok(document) => Ok(text(&document)),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error.to_string().into()),
         });
         *slot = Some((Instant::now(), gathered.clone()));
         gathered
@@ -74,6 +74,8 @@ mod tests {
     struct Counting(AtomicUsize);
 
     impl Source for Counting {
+        type Error = String;
+
         async fn document(&self, view: View) -> Result<Value, String> {
             let number = self.0.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;

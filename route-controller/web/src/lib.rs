@@ -60,8 +60,11 @@ impl View {
 
 /// Where documents come from.
 pub trait Source: Send + Sync + 'static {
-    /// The current document: an object with `nodes`, `unanswered` and `items`. The error is for people.
-    fn document(&self, view: View) -> impl Future<Output = Result<Value, String>> + Send;
+    /// Why there is no document; pages show it.
+    type Error: std::fmt::Display + Send;
+
+    /// The current document: an object with `nodes`, `unanswered` and `items`.
+    fn document(&self, view: View) -> impl Future<Output = Result<Value, Self::Error>> + Send;
 
     /// How long a document is good for: nobody asks for a newer one before.
     fn max_age(&self) -> Duration;

@@ -11,6 +11,8 @@ use super::*;
 struct Script(Mutex<Vec<Result<Value, String>>>);
 
 impl Source for Script {
+    type Error = String;
+
     async fn document(&self, _: View) -> Result<Value, String> {
         let mut answers = self.0.lock().unwrap();
         if answers.len() > 1 {

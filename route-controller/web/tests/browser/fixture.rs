@@ -103,7 +103,9 @@ impl Racks {
 }
 
 impl Source for &'static Racks {
-    async fn document(&self, view: View) -> Result<Value, String> {
+    type Error = std::convert::Infallible;
+
+    async fn document(&self, view: View) -> Result<Value, Self::Error> {
         Ok(
             json!({"nodes": {"asked": self.nodes, "answered": self.nodes}, "unanswered": [], "items": self.items(view)}),
         )
