@@ -466,3 +466,46 @@ fn a_port_that_leaves_its_bridge_is_still_a_link() {
         assert!(pieces > 0);
     });
 }
+
+/// `ip -6 -batch` with these lines.
+fn ip_batch(lines: impl Iterator<Item = String>) {
+    let mut ip = Command::new("ip");
+    ip.args(["-6", "-batch", "-"]).stdin(std::process::Stdio::piped());
+    let mut ip = ip.spawn().unwrap();
+    let text = lines.collect::<Vec<_>>().join("\n");
+    std::io::Write::write_all(&mut ip.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    assert!(ip.wait().unwrap().success());
+}
+
+/// Routes in front of those that are read go and come: the kernel leaves out routes that stay.
+#[test]
+fn a_reading_of_a_table_that_changes_is_whole_or_doubtful() {
+    const OWN: usize = 5000;
+    in_namespace(async {
+        let own = |n| format!("route add fd00:10:0:{n:x}::/64 dev e0 proto 245 metric 20");
+        ip_batch((0..OWN).map(own));
+        let other = |verb, n| format!("route {verb} 2001:db7:0:{n:x}::/64 dev e1");
+        let churn = std::thread::spawn(move || {
+            for _ in 0..30 {
+                ip_batch((0..1000).map(|n| other("add", n)));
+                let all = (0..1000).map(|n| other("del", n));
+                ip_batch(all.chain([other("add", 0), other("del", 0)]));
+            }
+        });
+        while !churn.is_finished() {
+            let reading = read_all(MAIN).await.unwrap();
+            assert!(
+                reading.is_doubtful || reading.own.len() == OWN,
+                "{}",
+                reading.own.len()
+            );
+        }
+        churn.join().unwrap();
+        let reading = read_all(MAIN).await.unwrap();
+        assert!(!reading.is_doubtful);
+        assert_eq!(reading.own.len(), OWN);
+        // Whatever one listing leaves out, the next one has.
+        assert_eq!(cleanup::cleanup().await.unwrap(), OWN);
+        assert!(read_all(MAIN).await.unwrap().own.is_empty());
+    });
+}

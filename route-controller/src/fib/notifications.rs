@@ -187,6 +187,7 @@ impl Fib {
     pub(crate) fn correct_mirror(&mut self, reading: Reading) -> (Corrected, OwnRoutes) {
         let newer = self.mirror.newer.take().unwrap_or_default();
         let (keys, mut left_out) = self.mirror.foreign.correct(reading.foreign, &newer.prefixes);
+        left_out |= reading.is_doubtful;
         let mut count = keys.len();
         keys.into_iter().for_each(|key| self.delta.retry_now(key));
         let links = reading.links.into_iter().collect();

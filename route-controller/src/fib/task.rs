@@ -191,6 +191,9 @@ impl FibTask {
     /// Fills the mirror again and gives the own routes.
     async fn read_kernel(&mut self) -> io::Result<Vec<(RouteKey, super::RouteSpec)>> {
         let reading = read_all(self.fib.config().table).await?;
+        if reading.is_doubtful {
+            self.audit.soon(now());
+        }
         self.fib.mirror.via_default = self.fib.config().via_default;
         let own = self.fib.mirror.fill(reading);
         self.fib.guard_again();
