@@ -77,7 +77,10 @@ impl<T> Answers<T> {
 }
 
 /// The list `name` of an answer in JSON.
-pub(crate) fn list<T: serde::de::DeserializeOwned>(answer: &str, name: &'static str) -> Result<Vec<T>, NodeError> {
+pub(crate) fn list<T: serde::de::DeserializeOwned>(
+    answer: &str,
+    name: &'static str,
+) -> Result<Vec<T>, NodeError> {
     let mut value = json(answer)?;
     let list = value
         .get_mut(name)

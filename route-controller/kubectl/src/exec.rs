@@ -129,7 +129,10 @@ fn exit_code(status: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Status) ->
 /// Why the API server does not run it.
 fn refused(error: &kube::Error) -> NodeError {
     let text = with_causes(error);
-    if ["403", "Forbidden", "forbidden"].iter().any(|word| text.contains(word)) {
+    if ["403", "Forbidden", "forbidden"]
+        .iter()
+        .any(|word| text.contains(word))
+    {
         return NodeError::Forbidden(text);
     }
     NodeError::Api(text)

@@ -44,9 +44,7 @@ pub(crate) fn targets(nodes: Option<&[Node]>, pods: &[Pod], only: &[String]) -> 
         .filter(|name| only.is_empty() || only.contains(name))
         .map(|node| Target {
             node: node.clone(),
-            agent: agents
-                .remove(node)
-                .unwrap_or(Err(NodeError::NoPod)),
+            agent: agents.remove(node).unwrap_or(Err(NodeError::NoPod)),
         })
         .collect();
     targets.extend(missing.into_iter().map(|node| Target {
@@ -176,10 +174,7 @@ mod tests {
                 state: "CrashLoopBackOff".to_owned()
             })
         );
-        assert_eq!(
-            found[2].agent,
-            Err(NodeError::NoPod)
-        );
+        assert_eq!(found[2].agent, Err(NodeError::NoPod));
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(crate) struct Status {
     pub(crate) drained: String,
     pub(crate) blocks: Vec<Block>,
     pub(crate) peers: Vec<Peer>,
-    /// The most important fault; empty, and absent from the object: none is known.
+    /// The most important fault; empty, and absent from the object: none is known. (API servers of 1.20 read an empty text as null.)
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) problem: String,
     pub(crate) conditions: Vec<Condition>,

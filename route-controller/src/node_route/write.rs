@@ -8,8 +8,11 @@ use serde_json::json;
 use super::status::Status;
 use crate::cluster::{LazyClient, in_words};
 
-/// Who owns the fields.
+/// Who owns the object's metadata.
 const MANAGER: &str = "podroute";
+/// Who owns the status. Another one: before Kubernetes 1.22 an apply of the object ends the ownership of its manager's status fields, and a
+/// field that is left out later stays.
+const STATUS_MANAGER: &str = "podroute-status";
 const GROUP: &str = "podroute.io";
 const VERSION: &str = "v1alpha1";
 const KIND: &str = "NodeRoute";
@@ -66,12 +69,13 @@ impl Writer {
         let (object, of_status) = (object(&self.node, node_uid), with_status(&self.node, status));
         let node = self.node.clone();
         // The object first: its owner may be another Node object than before. Unchanged fields make no new version.
-        let params = PatchParams::apply(MANAGER).force();
+        let [params, of_status_params] =
+            [MANAGER, STATUS_MANAGER].map(|manager| PatchParams::apply(manager).force());
         self.client
             .run(|client| async move {
                 let api = api(client);
                 api.patch(&node, &params, &Patch::Apply(object)).await?;
-                api.patch_status(&node, &params, &Patch::Apply(of_status))
+                api.patch_status(&node, &of_status_params, &Patch::Apply(of_status))
                     .await
                     .map(drop)
             })
