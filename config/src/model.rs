@@ -68,6 +68,8 @@ pub struct Config {
     pub next_hops: Vec<WatchedNextHop>,
     /// Prometheus.
     pub metrics: Metrics,
+    /// Where the looking glass is served; none: nowhere.
+    pub web: Option<SocketAddr>,
     /// What happens to sessions when the agent ends.
     pub shutdown: OnShutdown,
     /// Values that are valid but probably not intended.

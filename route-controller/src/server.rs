@@ -79,7 +79,7 @@ pub(crate) struct Server {
 
 /// Why a request is not answered.
 #[derive(Debug, thiserror::Error)]
-enum RequestError {
+pub(crate) enum RequestError {
     #[error("not a request of this version: {0}")]
     Malformed(#[from] serde_json::Error),
     #[error(transparent)]
@@ -102,6 +102,10 @@ enum RequestError {
     FibStopped,
     #[error(transparent)]
     Read(#[from] io::Error),
+    #[error("a peer sent {0} prefixes, more than a page shows: use 'podroute show routes PREFIX'")]
+    TooManyForPage(usize),
+    #[error("the agent does not know the {0} of the node")]
+    NotKnown(&'static str),
 }
 
 async fn read_question(read: OwnedReadHalf) -> io::Result<String> {
@@ -313,6 +317,9 @@ impl Server {
         answer.await.map_err(|_| RequestError::FibStopped)
     }
 }
+
+mod facts;
+mod view;
 
 #[cfg(test)]
 mod tests;

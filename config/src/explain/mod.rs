@@ -280,6 +280,9 @@ fn kernel(out: &mut String, config: &Config) -> fmt::Result {
             join(&config.metrics.sockets, "")
         )?;
     }
+    if let Some(web) = config.web {
+        writeln!(out, "  looking glass  http://{web}/")?;
+    }
     let fib = &config.fib;
     if !fib.install {
         return writeln!(out, "  kernel routes  none: it only learns and advertises");

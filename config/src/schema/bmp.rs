@@ -1,4 +1,4 @@
-//! The sections `bmp` (monitoring stations, RFC 7854) and `metrics` (Prometheus): who watches.
+//! The sections `bmp` (monitoring stations, RFC 7854), `metrics` (Prometheus) and `web` (the looking glass): who watches.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,6 +17,26 @@ pub(crate) const METRICS: Section = Section {
     name: "metrics",
     fields: &["port", "addresses", "perPeer"],
 };
+
+pub(crate) const WEB: Section = Section {
+    name: "web",
+    fields: &["port"],
+};
+
+/// `web` as written.
+#[derive(Debug)]
+pub(crate) struct Web {
+    pub(crate) port: Option<At<u16>>,
+}
+
+impl Web {
+    pub(crate) fn read(document: &Fields<'_>) -> Option<Self> {
+        let fields = document.fields("web", &WEB)?;
+        Some(Self {
+            port: fields.required("port", &value::PORT),
+        })
+    }
+}
 
 /// `metrics` as written.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crate::model::{self, BmpStation, Config, NetworkPolicy, NodeFacts, Running};
 use crate::problem::Sink;
-use crate::schema::{Bmp, BmpRoutes, Document, Metrics};
+use crate::schema::{Bmp, BmpRoutes, Document, Metrics, Web};
 
 /// The port of GoBGP's and most other stations; IANA assigned none.
 const BMP_PORT: u16 = 11019;
@@ -128,6 +128,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, sink: &Sink) -> Op
         bmp: document.bmp.iter().filter_map(station).collect(),
         next_hops: bfd::next_hops(&document.next_hops, sink),
         metrics: document.metrics.as_ref().map(metrics).unwrap_or_default(),
+        web: document.web.as_ref().and_then(web),
         shutdown: document.shutdown.map(|at| at.value).unwrap_or_default(),
         warnings: Vec::new(),
     })
@@ -167,6 +168,12 @@ fn network_policy(document: &Document, sink: &Sink) -> NetworkPolicy {
         ends_established: written.ends_established.as_ref().is_none_or(|ends| ends.value),
         wait: wait.map_or(POLICY_WAIT, |wait| wait.value),
     }
+}
+
+/// On the loopback address only: it has no TLS.
+fn web(written: &Web) -> Option<SocketAddr> {
+    let port = written.port.as_ref()?;
+    Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.value))
 }
 
 fn metrics(written: &Metrics) -> model::Metrics {

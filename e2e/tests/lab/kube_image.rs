@@ -129,9 +129,10 @@ const COMMANDS: [(&str, &str); 29] = [
 ];
 
 /// Not for a running node, what the container runs by itself, or what needs a file or network policies (other scenarios run these).
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 8] = [
     "run",
     "cleanup",
+    "cluster",
     "help",
     "man",
     "policy",

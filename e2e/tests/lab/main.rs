@@ -20,6 +20,7 @@ mod kernel;
 mod kube;
 mod kube_changes;
 mod kube_image;
+mod kube_noderoutes;
 mod kube_pools;
 mod kube_scale;
 mod kube_services;
@@ -140,6 +141,7 @@ fn scenarios() -> Vec<Scenario> {
         kube_changes::scenarios(),
         large::scenarios(),
         kube_image::scenarios(),
+        kube_noderoutes::scenarios(),
         overlays::scenarios(),
         policies::scenarios(),
         kube_scale::scenarios(),

@@ -14,7 +14,8 @@ use super::reload::Applied;
 use super::{Agent, AgentError};
 use crate::cluster::{self, Network, Throttle, Watches};
 use crate::metrics::INITIAL_ROUTES;
-use crate::status::{ClusterStatus, RejectedStatus, WatchStatus};
+use crate::node_route::NodeRoute;
+use crate::status::{ClusterStatus, ConfigurationStatus, RejectedStatus, WatchStatus};
 
 /// The log names at most this number of rejected facts at a time; `podroute show cluster` names all.
 const REJECTED_LOGGED: usize = 10;
@@ -160,6 +161,9 @@ impl Agent {
         if let Some(condition) = &self.reports.condition {
             condition.node_is(uid);
         }
+        if let Some(node_route) = &self.reports.node_route {
+            node_route.node_is(uid);
+        }
         let Some(drain) = self.drain.after_node(uid) else {
             return;
         };
@@ -200,6 +204,9 @@ impl Agent {
         }
         if wanted.network && self.reports.condition.is_none() {
             self.reports.condition = Some(cluster::Condition::of(self.name()));
+        }
+        if wanted.any() && self.reports.node_route.is_none() {
+            self.reports.node_route = Some(NodeRoute::start(self.name(), self.server()));
         }
         let waits = wanted.any() && self.file.facts.cluster.is_none();
         self.reports
@@ -326,6 +333,10 @@ impl Agent {
                 .iter()
                 .map(|&field| field.to_owned())
                 .collect(),
+            configuration: ConfigurationStatus::new(
+                &self.file.text,
+                self.reports.health.refused.load(Ordering::Relaxed),
+            ),
         };
         let _ = answer.send(status); // whoever asked may have gone
     }

@@ -114,6 +114,7 @@ impl Agent {
         self.put_peers().await?;
         self.listen();
         self.serve_metrics();
+        self.serve_glass();
         self.reports.list.look(&self.config.cni);
         self.report_cluster();
         let later = match self.config.deferred.as_slice() {

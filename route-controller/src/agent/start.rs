@@ -98,6 +98,8 @@ fn reports(cni: Option<Dirs>, orders: mpsc::Sender<ToAgent>, health: Health) -> 
         allocator: None,
         condition: None,
         health: Arc::new(health),
+        node_route: None,
+        glass: None,
         metrics: BTreeMap::new(),
         list: cni_list::Keeper::new(cni),
         unsent: unsent::Unsent::default(),

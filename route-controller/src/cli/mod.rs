@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod cluster;
 mod diff;
 mod error;
 mod examples;
@@ -14,7 +15,10 @@ mod router;
 mod services;
 mod show;
 
+pub(crate) use pods::as_json as pods_as_json;
+
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
@@ -45,12 +49,6 @@ impl Cli {
 /// The command line with examples in each help.
 fn command() -> clap::Command {
     examples::add(Cli::command())
-}
-
-/// What this process was asked; ends it where that is help, or wrong.
-pub(crate) fn parse() -> Cli {
-    let matches = command().get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// Where container runtimes look for networks.
@@ -163,6 +161,9 @@ enum Command {
         #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
         conf_dir: PathBuf,
     },
+    /// Questions to the agents of all nodes, through the API server and with the rights of the kubeconfig; the same as
+    /// `kubectl podroute`.
+    Cluster(podroute_kubectl::ClusterArgs),
     /// Kubernetes' network policies on this node.
     NetworkPolicy {
         #[command(subcommand)]
@@ -310,9 +311,21 @@ enum Form {
     Yaml,
 }
 
+/// The command line. Called as `kubectl-podroute`, which is how kubectl runs a plugin, its commands are those of `cluster`.
+pub(crate) fn parse() -> Cli {
+    let mut args = std::env::args_os();
+    match args.next() {
+        Some(program) if podroute_kubectl::is_plugin_name(&program) => Cli {
+            command: Command::Cluster(cluster::parse_plugin(args)),
+        },
+        _ => Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit()),
+    }
+}
+
 /// Runs a command; the error is for standard error.
-pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
-    match cli.command {
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    let done = match cli.command {
+        Command::Cluster(args) => return cluster::run(&args),
         Command::Run {
             config,
             run_dir,
@@ -386,7 +399,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
                 Ok(())
             }
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn install_cni(config: &Path, bin: PathBuf, conf: PathBuf) -> Result<(), CliError> {
@@ -498,7 +512,7 @@ fn read_input(file: &Path) -> Result<(String, String), CliError> {
     let (name, text) = if file == Path::new("-") {
         (
             "standard input".to_owned(),
-            std::io::read_to_string(std::io::stdin().lock()),
+            read_document(std::io::stdin().lock()),
         )
     } else {
         (file.display().to_string(), std::fs::read_to_string(file))
@@ -506,6 +520,23 @@ fn read_input(file: &Path) -> Result<(String, String), CliError> {
     match text {
         Ok(text) => Ok((name, text)),
         Err(source) => Err(CliError::File { name, source }),
+    }
+}
+
+/// A YAML document up to its end marker (a line `...`), or all there is. Whoever cannot close standard input, as `kubectl exec -i` by
+/// WebSocket before its protocol v5, sends the marker.
+fn read_document(mut from: impl std::io::BufRead) -> std::io::Result<String> {
+    let mut text = String::new();
+    loop {
+        let start = text.len();
+        let length = from.read_line(&mut text)?;
+        let is_end = text.get(start..).is_some_and(|line| line.trim_end() == "...");
+        if is_end {
+            text.truncate(start);
+        }
+        if is_end || length == 0 {
+            return Ok(text);
+        }
     }
 }
 
