@@ -1,4 +1,7 @@
-//! Peer policies beside FRR and BIRD, and what they do to the kernel and to routes of our own.
+//! Peer policies beside FRR and BIRD, and what they do to the kernel and to originated routes.
+
+mod beside;
+mod cases;
 
 use std::collections::BTreeMap;
 
@@ -13,15 +16,25 @@ use crate::{Scenario, scenario};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let all = [Kind::Podroute, Kind::Bird, Kind::Frr];
-    vec![
+    let groups = cases::GROUPS.iter();
+    let beside = groups.map(|(name, cases)| {
+        scenario(format!("policies::beside_frr_and_bird::{name}"), all, || {
+            beside::compare(cases)
+        })
+    });
+    let more = [
         scenario("policies::the_same_as_frr_and_bird", all, the_same),
         scenario(
             "policies::blackholes_lists_and_own_routes",
             [Kind::Podroute, Kind::Frr],
             own_routes,
         ),
-    ]
+    ];
+    beside.chain(more).collect()
 }
+
+/// Attributes by prefix.
+type Routes = BTreeMap<String, Vec<String>>;
 
 /// A daemon under test between one that sends and one that looks on.
 struct Row {
@@ -223,17 +236,20 @@ fn bird_between() -> String {
     )
 }
 
-/// Attributes by prefix, without what the observer itself adds.
-fn observed(observer: &Host) -> Result<BTreeMap<String, Vec<String>>> {
-    let text = observer.run("birdc", &["show", "route", "protocol", "dut", "all"])?;
-    let mut routes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+/// What a session of the observer received. LOCAL_PREF on routes of another AS is the observer's own.
+fn observed(observer: &Host, protocol: &str) -> Result<Routes> {
+    let text = observer.run(
+        "birdc",
+        &["show", "route", "table", "all", "protocol", protocol, "all"],
+    )?;
+    let mut routes = Routes::new();
     let mut prefix = String::new();
     for line in text.lines() {
         let first = line.split_whitespace().next().unwrap_or_default();
         if line.starts_with(|c: char| c.is_ascii_digit()) && first.contains('/') {
             first.clone_into(&mut prefix);
             routes.entry(prefix.clone()).or_default();
-        } else if first.starts_with("BGP.") && first != "BGP.local_pref:" {
+        } else if first.starts_with("BGP.") && (protocol == "inner" || first != "BGP.local_pref:") {
             routes
                 .entry(prefix.clone())
                 .or_default()
@@ -271,7 +287,7 @@ fn the_same() -> Result<()> {
         let _bird = bird::start_with(&row.dut, &bird_between())?;
         settled(&row, "BIRD")?
     };
-    let differ = |other: &BTreeMap<String, Vec<String>>| -> Vec<String> {
+    let differ = |other: &Routes| -> Vec<String> {
         let prefixes = ours.keys().chain(other.keys());
         let differing = prefixes.filter(|prefix| ours.get(*prefix) != other.get(*prefix));
         differing
@@ -288,7 +304,7 @@ fn the_same() -> Result<()> {
 }
 
 /// What the observer has once the routes are all there, after it had none.
-fn settled(row: &Row, whose: &str) -> Result<BTreeMap<String, Vec<String>>> {
+fn settled(row: &Row, whose: &str) -> Result<Routes> {
     const TAKEN: [&str; 6] = [
         "10.11.0.0/16",
         "10.8.0.0/16",
@@ -302,7 +318,7 @@ fn settled(row: &Row, whose: &str) -> Result<BTreeMap<String, Vec<String>>> {
         CONVERGENCE * 3,
         format_args!("the routes that {whose} lets through"),
         || {
-            found = observed(&row.observer)?;
+            found = observed(&row.observer, "dut")?;
             let prefixes: Vec<&str> = found.keys().map(String::as_str).collect();
             ensure!(prefixes == TAKEN, "{prefixes:?}");
             Ok(())
@@ -410,6 +426,7 @@ fn own_routes() -> Result<()> {
     ensure!(said.contains("to router: accepted by out[foreign]"), "{said}");
     let said = row.dut.run(&podroute.to_string_lossy(), &["show", "policies"])?;
     ensure!(said.contains("in[rtbh]"), "{said}");
-    std::fs::write(&list, "").map_err(|error| lab::failure::Failure::new(error.to_string()))?;
+    // An empty file is one that is being written.
+    std::fs::write(&list, "# none\n").map_err(|error| lab::failure::Failure::new(error.to_string()))?;
     router_says("10.99.0.0/16", "not in table")
 }
