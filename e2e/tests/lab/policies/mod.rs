@@ -357,6 +357,7 @@ fn agent_of_own_routes(list: &str) -> String {
          lists:\n  taken: {{prefixes: {{file: {list}}}}}\n\
          originate:\n- {{kernel: {{protocols: [static], tables: [254]}}}}\n\
          - {{prefix: 10.99.0.0/16, when: {{present: 203.0.113.0/24}}}}\n\
+         - {{aggregate: 203.0.112.0/23}}\n\
          policies:\n  in:\n  - name: rtbh\n    match: {{communities: [blackhole]}}\n    set: {{kernel: {{type: blackhole, metric: 50}}}}\n    \
          action: accept\n  - {{match: {{prefixes: $taken}}, action: accept}}\n  out:\n  - {{name: foreign, set: {{prepend: {{asn: 64999}}}}, \
          action: accept}}\n\
@@ -412,6 +413,12 @@ fn own_routes() -> Result<()> {
     std::fs::write(&list, "203.0.113.0/24\n")
         .map_err(|error| lab::failure::Failure::new(error.to_string()))?;
     router_says("10.99.0.0/16", "64512")?;
+    // What of an aggregate has no route is dropped.
+    router_says("203.0.112.0/23", "64512")?;
+    kernel(
+        "203.0.112.0/23",
+        "blackhole 203.0.112.0/23 proto 245 metric 4294967294",
+    )?;
     let podroute = bins::find("podroute")?;
     let said = row
         .dut
@@ -428,5 +435,6 @@ fn own_routes() -> Result<()> {
     ensure!(said.contains("in[rtbh]"), "{said}");
     // An empty file is one that is being written.
     std::fs::write(&list, "# none\n").map_err(|error| lab::failure::Failure::new(error.to_string()))?;
-    router_says("10.99.0.0/16", "not in table")
+    router_says("10.99.0.0/16", "not in table")?;
+    kernel("203.0.112.0/23", "")
 }
