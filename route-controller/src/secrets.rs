@@ -17,6 +17,14 @@ const STAYS_GOOD: Duration = Duration::from_secs(180);
 /// No key is longer; a larger file is not one.
 const LONGEST: u64 = 4096;
 
+/// A key file that was never readable.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{}: {cause}", file.display())]
+pub(crate) struct UnreadableKey {
+    file: PathBuf,
+    cause: String,
+}
+
 #[derive(Debug, Default)]
 struct Secret {
     /// As last read.
@@ -67,17 +75,16 @@ impl Secrets {
     /// The key in a file, without the line end at its end.
     ///
     /// # Errors
-    /// In words: the file was never readable.
-    pub(crate) fn key(&self, file: &Path) -> Result<&[u8], String> {
+    /// The file was never readable.
+    pub(crate) fn key(&self, file: &Path) -> Result<&[u8], UnreadableKey> {
         let secret = self.known.get(file);
         let content = secret.and_then(|secret| secret.content.as_deref());
         content.map(without_line_end).ok_or_else(|| {
-            let error = secret.and_then(|secret| secret.error.clone());
-            format!(
-                "{}: {}",
-                file.display(),
-                error.unwrap_or_else(|| "not read yet".to_owned())
-            )
+            let cause = secret.and_then(|secret| secret.error.clone());
+            UnreadableKey {
+                file: file.to_owned(),
+                cause: cause.unwrap_or_else(|| "not read yet".to_owned()),
+            }
         })
     }
 
@@ -142,7 +149,13 @@ mod tests {
         let mut now = Instant::now();
         assert!(!secrets.changed(both(), now), "nothing was known before");
         assert_eq!(secrets.key(&file), Ok(b"one".as_slice()));
-        assert!(secrets.key(&other).unwrap_err().contains("No such file"));
+        assert!(
+            secrets
+                .key(&other)
+                .unwrap_err()
+                .to_string()
+                .contains("No such file")
+        );
         assert_eq!(secrets.unreadable(), 1);
         assert!(!secrets.changed(both(), now));
         std::fs::write(&file, "two\r\n").unwrap();
@@ -187,7 +200,13 @@ mod tests {
         let mut secrets = Secrets::default();
         secrets.changed([fifo.clone(), "/dev/zero".into()].into_iter(), Instant::now());
         for file in [fifo.as_path(), Path::new("/dev/zero")] {
-            assert!(secrets.key(file).unwrap_err().contains("not a regular file"));
+            assert!(
+                secrets
+                    .key(file)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("not a regular file")
+            );
         }
     }
 }

@@ -12,7 +12,6 @@ use crate::schema::{self, What};
 /// The kernel's main table.
 const MAIN: u32 = 254;
 
-/// Routes of our own, and which of the kernel's are ours too.
 /// Packets to an aggregate for which there is no other route are dropped (RFC 4632 §5.1). In the main table, where the networks of the
 /// host's interfaces are more specific; any other route of the same prefix comes before it.
 const DISCARD: KernelRoute = KernelRoute {
@@ -24,6 +23,7 @@ const DISCARD: KernelRoute = KernelRoute {
     weight: None,
 };
 
+/// Routes that this node originates, and the kernel routes that it announces.
 pub(super) fn originate(
     written: &[At<schema::Originate>],
     cluster: &Cluster,

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::Agent;
 use crate::fib::task::ToFib;
-use crate::fib::{Fib, Foreign, Mirror};
+use crate::fib::{Fib, ForeignRoute, Mirror};
 
 impl Agent {
     /// The rules as the configuration and the kernel's routes are now: none, once the node is drained.
@@ -76,12 +76,12 @@ impl Agent {
 /// Prefixes of others' routes that fit, in order.
 fn matching(mirror: &Mirror, wanted: &KernelRoutes) -> Vec<Prefix> {
     let name = |ifindex: &u32| mirror.links.get(ifindex).map(|link| link.name.as_str());
-    let leads_there = |route: &Foreign| {
+    let leads_there = |route: &ForeignRoute| {
         let mut names = route.hops.iter().filter_map(|hop| name(&hop.ifindex));
         wanted.interfaces.is_empty()
             || names.any(|name| wanted.interfaces.iter().any(|wanted| wanted == name))
     };
-    let fits = |route: &Foreign| {
+    let fits = |route: &ForeignRoute| {
         (wanted.protocols.is_empty() || wanted.protocols.contains(&route.protocol))
             && (wanted.tables.is_empty() || wanted.tables.contains(&route.table))
             && leads_there(route)

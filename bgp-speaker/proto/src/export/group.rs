@@ -5,6 +5,50 @@
 //! peer that comes up beside a million routes delays nobody.
 //!
 //! In families with ADD-PATH (RFC 7911) the same is done for each path under its identifier.
+//!
+//! Panics: as [`AttrTable`], if the last reference of an id of the Adj-RIB-Out was released.
+//!
+//! ```
+//! use bgp_proto::export::catch_up::JoinState;
+//! use bgp_proto::export::group::Group;
+//! use bgp_proto::export::rib::Rib;
+//! use bgp_proto::export::rules::GroupKey;
+//! use bgp_proto::peer::PeerKind;
+//! use bgp_proto::types::{Asn, PeerId};
+//! # use std::sync::Arc;
+//! # use bgp_proto::peer::PathRules;
+//! # use bgp_proto::policy::Policy;
+//! # use bgp_proto::types::FamilySet;
+//! # use bgp_proto::wire::{EncodeContext, MAX_LEN};
+//!
+//! let mut group = Group::new(GroupKey {
+//! #     kind: PeerKind::External,
+//! #     local_asn: Asn(64512),
+//! #     own_asn: Asn(64512),
+//! #     member_asn: None,
+//! #     rules: PathRules::default(),
+//! #     families: FamilySet::ALL,
+//! #     extended_next_hop: FamilySet::EMPTY,
+//! #     encode: EncodeContext {
+//! #         four_octet_as: true,
+//! #         add_path: FamilySet::EMPTY,
+//! #         max_len: MAX_LEN,
+//! #         internal: false,
+//! #     },
+//! #     policy: Arc::new(Policy::accept_all()),
+//! #     next_hop_self: false,
+//! #     local_v4: Some([192, 0, 2, 1].into()),
+//! #     local_v6: None,
+//! #     shared_subnets: vec![],
+//! #     cluster_id: 1,
+//! #     long_lived: FamilySet::EMPTY,
+//! #     draining: false,
+//! # });
+//! group.join(PeerId(1), JoinState::new(FamilySet::ALL));
+//! assert!(group.is_catching_up(PeerId(1)), "it is sent the table first");
+//! assert!(group.flush(&Rib::default()).is_none(), "nothing changed");
+//! assert!(group.leave(PeerId(1)), "it was the last member");
+//! ```
 
 mod catch_up_step;
 

@@ -239,6 +239,11 @@ impl AttributeMatch {
     }
 }
 
+/// Why a text is not a pattern of AS paths.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct AsPathPatternError(String);
+
 /// A regular expression over an AS path as it is shown: numbers with spaces between, sets in braces. `_` stands for
 /// the bound of a number, as routers write it.
 #[derive(Clone, Debug)]
@@ -248,16 +253,18 @@ impl AsPathPattern {
     /// Takes a pattern as the operator writes it.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
-    pub fn new(text: &str) -> Result<Self, String> {
+    /// It is not a regular expression, or too large when compiled.
+    pub fn new(text: &str) -> Result<Self, AsPathPatternError> {
         let pattern = text.replace('_', "(?:^|$|[ {}()\\[\\],])");
         let built = RegexBuilder::new(&pattern)
             .size_limit(1 << 20)
             .unicode(false)
             .build();
+        // The last line has the cause; those before it repeat the pattern.
+        let cause = |error: &regex::Error| error.to_string().lines().last().unwrap_or_default().to_owned();
         built
             .map(|regex| Self(regex, text.to_owned()))
-            .map_err(|error| error.to_string().lines().last().unwrap_or_default().to_owned())
+            .map_err(|error| AsPathPatternError(cause(&error)))
     }
 }
 
