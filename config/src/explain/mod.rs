@@ -219,7 +219,12 @@ fn originate(config: &Config) -> Vec<String> {
             Some(Aggregate::Beside) => " while a route is inside",
             Some(Aggregate::InPlace) => " in place of the routes inside",
         };
-        format!("{}{aggregate}{}", rule.prefix, when(rule.when))
+        let discard = if rule.kernel.blackhole {
+            ", discarding the rest"
+        } else {
+            ""
+        };
+        format!("{}{aggregate}{}{discard}", rule.prefix, when(rule.when))
     });
     let kernel = config.kernel_routes.iter().map(|routes| {
         format!(
