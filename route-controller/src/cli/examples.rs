@@ -20,7 +20,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     (
         "cluster peers",
-        &["podroute cluster peers", "podroute cluster --node node-1 peers"],
+        &["podroute cluster peers", "podroute cluster peers --node node-1"],
     ),
     ("cluster routes", &["podroute cluster routes 10.244.2.0/24"]),
     ("cluster services", &["podroute cluster services"]),
