@@ -11,7 +11,7 @@ use std::time::Duration;
 use bgp_proto::engine::{EngineConfig, OriginateRule, Originated, PeerKind, PeerRouting, When};
 use bgp_proto::policy::Source;
 use bgp_proto::session::SessionConfig;
-use bgp_proto::types::{Asn, Community, Family, FamilySet, HoldTime, Prefix, RouterId};
+use bgp_proto::types::{Asn, Community, Family, FamilySet, HoldTime, PeerAs, Prefix, RouterId};
 use bgp_proto::wire::{AddPathDirection, Capability, LongLivedFamily};
 
 pub use crate::facts::*;
@@ -249,7 +249,7 @@ pub struct Peer {
     /// TCP port to connect to.
     pub port: u16,
     /// The AS number that the peer must have.
-    pub remote_asn: Asn,
+    pub remote_asn: PeerAs,
     /// Another AS, ours, or ours and reflected to.
     pub kind: PeerKind,
     /// The TCP connection.
@@ -462,7 +462,7 @@ impl Config {
     pub fn session_config(&self, peer: &Peer, router_id: RouterId) -> SessionConfig {
         SessionConfig {
             local_asn: peer.routing.local_asn,
-            remote_asn: peer.remote_asn,
+            remote_asn: peer.remote_asn.clone(),
             router_id,
             families: peer.families,
             hold_time: peer.timers.hold,

@@ -109,8 +109,8 @@ pub struct PeerRouting {
     pub kind: PeerKind,
     /// Our AS number on this session; with [`PathRules::local_as`] it differs from the engine's.
     pub local_asn: Asn,
-    /// The peer's AS number.
-    pub remote_asn: Asn,
+    /// The peer's AS number; `None` until its first OPEN, where several are possible.
+    pub remote_asn: Option<Asn>,
     /// Import policy.
     pub import: Arc<Policy>,
     /// Export policy.
@@ -139,7 +139,7 @@ impl PeerRouting {
             name,
             kind,
             local_asn,
-            remote_asn,
+            remote_asn: Some(remote_asn),
             import: Arc::new(Policy::accept_all()),
             export: Arc::new(Policy::accept_all()),
             next_hop_self: false,

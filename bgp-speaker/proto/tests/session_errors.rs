@@ -4,7 +4,7 @@
 mod session_util;
 
 use bgp_proto::session::{DownReason, SessionConfig, State};
-use bgp_proto::types::{Asn, Family};
+use bgp_proto::types::{Asn, Family, PeerAs};
 use bgp_proto::wire::{Capability, Notification, Open, keepalive};
 use session_util::{
     Effect, LOW, Lab, config, end_of_rib, is_down, notifications, peer_open, raw, refusal, withdrawals,
@@ -56,6 +56,39 @@ fn open_errors_have_their_code_subcode_and_data() {
 }
 
 #[test]
+fn a_peer_may_have_one_of_several_as_numbers() {
+    let open = |asn| Open {
+        asn,
+        capabilities: vec![
+            Capability::FourOctetAs(asn),
+            Capability::Multiprotocol(Family::Ipv4),
+        ],
+        ..peer_open(LOW)
+    };
+    let any_of = PeerAs::from([Asn(65001), Asn(4_200_000_001)]);
+    for (allowed, asn, accepted) in [
+        (PeerAs::External, Asn(65001), true),
+        (PeerAs::External, Asn(4_200_000_001), true),
+        (PeerAs::External, Asn(64512), false),
+        (any_of.clone(), Asn(65001), true),
+        (any_of.clone(), Asn(4_200_000_001), true),
+        (any_of.clone(), Asn(65002), false),
+        (any_of, Asn(64512), false),
+    ] {
+        let mut lab = Lab::open_sent(SessionConfig {
+            remote_asn: allowed.clone(),
+            ..config()
+        });
+        let done = lab.open(0, &open(asn));
+        if accepted {
+            assert_eq!(lab.state(), State::OpenConfirm, "{allowed} {asn}");
+        } else {
+            assert_eq!(refusal(&done), (2, 2, vec![]), "{allowed} {asn}");
+        }
+    }
+}
+
+#[test]
 fn our_own_identifier_is_refused_inside_the_as_only() {
     let same = |asn| Open {
         asn,
@@ -66,7 +99,7 @@ fn our_own_identifier_is_refused_inside_the_as_only() {
         ..peer_open(0x0A00_0002)
     };
     let internal = SessionConfig {
-        remote_asn: Asn(64512),
+        remote_asn: Asn(64512).into(),
         ..config()
     };
     let mut lab = Lab::open_sent(internal);

@@ -200,6 +200,40 @@ const INTERFACE: Kind<String> = Kind {
     },
 };
 
+/// `asn` of a peer as written.
+#[derive(Clone, Debug)]
+pub(crate) enum PeerAsn {
+    /// This one.
+    Only(Asn),
+    /// Any but this node's.
+    External,
+    /// This node's.
+    Internal,
+    /// One of these.
+    AnyOf(Vec<At<Asn>>),
+}
+
+impl PeerAsn {
+    /// The numbers that are written.
+    pub(crate) fn numbers(&self) -> Vec<Asn> {
+        match self {
+            PeerAsn::Only(asn) => vec![*asn],
+            PeerAsn::AnyOf(several) => several.iter().map(|asn| asn.value).collect(),
+            PeerAsn::External | PeerAsn::Internal => Vec::new(),
+        }
+    }
+}
+
+const PEER_ASN: Kind<PeerAsn> = Kind {
+    what: "an AS number, external or internal",
+    example: "65001",
+    parse: |scalar| match scalar.text {
+        "external" => Ok(PeerAsn::External),
+        "internal" => Ok(PeerAsn::Internal),
+        _ => (value::ASN.parse)(scalar).map(PeerAsn::Only),
+    },
+};
+
 /// `maxPrefixes` as written.
 #[derive(Debug)]
 pub(crate) struct MaxPrefixes {
@@ -232,7 +266,7 @@ pub(crate) struct Peer {
     /// Whether one of the three is there, readable or not.
     pub(crate) is_somewhere: bool,
     pub(crate) port: Option<At<u16>>,
-    pub(crate) asn: Option<At<Asn>>,
+    pub(crate) asn: Option<At<PeerAsn>>,
     pub(crate) local_as: Option<LocalAs>,
     pub(crate) local_address: Option<At<IpAddr>>,
     pub(crate) passive: Option<At<bool>>,
@@ -311,7 +345,9 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
             .iter()
             .any(|name| fields.is_given(name)),
         port: fields.scalar("port", &value::PORT),
-        asn: fields.required("asn", &value::ASN),
+        asn: fields
+            .need("asn", PEER_ASN.example)
+            .and_then(|cursor| read_asn(&cursor)),
         local_as: fields
             .fields("localAs", &LOCAL_AS)
             .and_then(|fields| read_local_as(&fields)),
@@ -365,6 +401,22 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
         max_memory: fields.scalar("maxMemory", &value::MEMORY),
         shutdown: fields.scalar("shutdown", &value::BOOL),
     })
+}
+
+/// A number, a word, or a list of numbers.
+fn read_asn(cursor: &Cursor<'_>) -> Option<At<PeerAsn>> {
+    if !cursor.is_list() {
+        return cursor.scalar(&PEER_ASN);
+    }
+    if cursor.is_empty_list() {
+        cursor.error(
+            "no peer has an AS number of an empty list",
+            "name the numbers, or say external",
+        );
+        return None;
+    }
+    let several = cursor.scalars(&value::ASN);
+    (!several.is_empty()).then(|| At::new(PeerAsn::AnyOf(several), &cursor.spot))
 }
 
 fn read_local_as(fields: &Fields<'_>) -> Option<LocalAs> {

@@ -220,7 +220,7 @@ impl Making<'_> {
             selector: BTreeMap::new(),
             remote: Remote::Address(address),
             port: PORT,
-            remote_asn: self.asn,
+            remote_asn: self.asn.into(),
             kind,
             transport: Transport {
                 local_address: None,
@@ -256,7 +256,7 @@ impl Making<'_> {
                 name: name.to_owned(),
                 kind,
                 local_asn: self.asn,
-                remote_asn: self.asn,
+                remote_asn: Some(self.asn),
                 import: self.import(kind, other),
                 export: Arc::new(Policy::accept_all()),
                 next_hop_self: false,

@@ -252,7 +252,7 @@ const PEER_CONNECTS_FIRST: Duration = Duration::from_millis(300);
 
 /// Of two nodes of one AS the one with the higher address connects, so that a mesh has one connection for each session from the start.
 fn connect_after(config: &Config, peer: &podroute_config::Peer, host: &Host) -> Duration {
-    let internal = peer.routing.remote_asn == config.node.asn;
+    let internal = peer.remote_asn.is_internal(config.node.asn);
     let remote = peer.remote.address().filter(|_| internal);
     let own = |remote: std::net::IpAddr| {
         let mut addresses = host.addresses.iter();

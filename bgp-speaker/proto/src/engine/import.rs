@@ -357,8 +357,7 @@ impl Engine {
             return Err(Ineligible::AsLoop);
         }
         let external = routing.kind == PeerKind::External;
-        if external && routing.rules.enforce_first_as && attrs.as_path.neighbor() != Some(routing.remote_asn)
-        {
+        if external && routing.rules.enforce_first_as && attrs.as_path.neighbor() != routing.remote_asn {
             return Err(Ineligible::FirstAs);
         }
         if !external && let Some(extra) = attrs.extra.as_deref() {

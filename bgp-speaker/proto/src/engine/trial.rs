@@ -147,7 +147,7 @@ fn key_of(routing: &PeerRouting, session: TrialSession) -> GroupKey {
         kind: routing.kind,
         local_asn: routing.local_asn,
         own_asn: session.own_asn,
-        member_asn: needs_asn.then_some(routing.remote_asn),
+        member_asn: routing.remote_asn.filter(|_| needs_asn),
         rules: PathRules {
             enforce_first_as: false,
             ..routing.rules
@@ -264,7 +264,7 @@ fn count(counts: &mut RuleCounts, policy: &Policy, export: bool, route: Route<'_
 pub fn neighbor(routing: &PeerRouting) -> Neighbor<'_> {
     Neighbor {
         name: &routing.name,
-        asn: routing.remote_asn,
+        asn: routing.remote_asn.unwrap_or_default(),
         external: routing.kind == PeerKind::External,
     }
 }

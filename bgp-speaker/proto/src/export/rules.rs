@@ -105,8 +105,9 @@ impl GroupKey {
             kind: routing.kind,
             local_asn: routing.local_asn,
             own_asn,
-            member_asn: (routing.rules.as_override || routing.rules.private_as != PrivateAs::Keep)
-                .then_some(routing.remote_asn),
+            member_asn: routing
+                .remote_asn
+                .filter(|_| routing.rules.as_override || routing.rules.private_as != PrivateAs::Keep),
             rules: PathRules {
                 enforce_first_as: false, // only for import
                 ..routing.rules

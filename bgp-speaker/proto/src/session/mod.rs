@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 
 use ::bytes::{Bytes, BytesMut};
 
-use crate::types::{Asn, Family, FamilySet, HoldTime, RouterId};
+use crate::types::{Asn, Family, FamilySet, HoldTime, PeerAs, RouterId};
 use crate::wire::{Capability, Notification, Refresh, RouteBatch};
 
 /// Configuration of a session.
@@ -49,7 +49,7 @@ pub struct SessionConfig {
     /// Our AS number towards this peer.
     pub local_asn: Asn,
     /// The AS number the peer must have.
-    pub remote_asn: Asn,
+    pub remote_asn: PeerAs,
     /// Our BGP identifier.
     pub router_id: RouterId,
     /// Families that we offer.
@@ -81,10 +81,10 @@ impl SessionConfig {
     /// A session for both families with the default hold time, a connect-retry time of 5 s and without
     /// graceful restart.
     #[must_use]
-    pub fn new(local_asn: Asn, remote_asn: Asn, router_id: RouterId) -> Self {
+    pub fn new(local_asn: Asn, remote_asn: impl Into<PeerAs>, router_id: RouterId) -> Self {
         Self {
             local_asn,
-            remote_asn,
+            remote_asn: remote_asn.into(),
             router_id,
             families: FamilySet::ALL,
             hold_time: HoldTime::DEFAULT,
@@ -96,6 +96,12 @@ impl SessionConfig {
             forwarding_preserved: true,
             extra_capabilities: Vec::new(),
         }
+    }
+
+    /// Whether the peer is of our AS.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.remote_asn.is_internal(self.local_asn)
     }
 }
 

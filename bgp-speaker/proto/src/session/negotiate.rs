@@ -160,12 +160,12 @@ pub fn local_open(config: &SessionConfig, restart_bits: RestartBits) -> Open {
 /// The NOTIFICATION to send: Bad Peer AS, Bad BGP Identifier (RFC 6286 §2.2), or Unsupported Capability with
 /// the families that we offer when none is common (RFC 5492 §5).
 pub fn negotiate(config: &SessionConfig, local: &Open, remote: &Open) -> Result<Negotiated, Notification> {
-    // RFC 4271 §6.2: the AS number must be the configured one.
-    if remote.asn != config.remote_asn {
+    // RFC 4271 §6.2: the AS number must be a configured one.
+    if !config.remote_asn.accepts(remote.asn, config.local_asn) {
         return Err(Notification::bad_peer_as());
     }
     // RFC 6286 §2.2: within an AS, identifiers are unique.
-    if config.local_asn == config.remote_asn && remote.router_id == config.router_id {
+    if config.is_internal() && remote.router_id == config.router_id {
         return Err(Notification::bad_identifier());
     }
     // RFC 4760 §8: only families that both sides offer.
