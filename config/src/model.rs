@@ -268,6 +268,8 @@ pub struct Peer {
     pub add_path_send: bool,
     /// Families offered.
     pub families: FamilySet,
+    /// A peer that says no role is refused (RFC 9234 §4.2); the role is in `routing`.
+    pub strict_role: bool,
     /// Administratively down: configured, but no session is started.
     pub shutdown: bool,
     /// How its routes are treated.
@@ -280,7 +282,7 @@ pub struct Peer {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transport {
     /// Source address of connections; the kernel's choice when `None`.
-    pub local_address: Option<IpAddr>,
+    pub local_address: Option<LocalAddress>,
     /// What TTL packets have.
     pub ttl: Ttl,
     /// File with the secret of TCP MD5 (RFC 2385).
@@ -289,6 +291,24 @@ pub struct Transport {
     pub next_password_file: Option<PathBuf>,
     /// Wait for the peer to connect.
     pub passive: bool,
+}
+
+/// The source address of a peer's connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LocalAddress {
+    /// This.
+    Address(IpAddr),
+    /// The address of the peer's family on this interface.
+    Interface(String),
+}
+
+impl std::fmt::Display for LocalAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LocalAddress::Address(address) => address.fmt(f),
+            LocalAddress::Interface(name) => write!(f, "the address of {name}"),
+        }
+    }
 }
 
 /// Where a peer is.
@@ -472,6 +492,8 @@ impl Config {
             restart_on_notification: peer.restart.notification,
             restarting_until: None,
             forwarding_preserved: true,
+            role: peer.routing.rules.role,
+            strict_role: peer.strict_role,
             extra_capabilities: extra_capabilities(peer),
         }
     }

@@ -61,6 +61,8 @@ pub(crate) fn peer() -> PeerSnapshot {
         restart_on_notification: false,
         restarting_until: None,
         forwarding_preserved: false,
+        role: None,
+        strict_role: false,
         extra_capabilities: Vec::new(),
     };
     PeerSnapshot {

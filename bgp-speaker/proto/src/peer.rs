@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::policy::Policy;
 use crate::session::Negotiated;
-use crate::types::{Asn, PeerId, Prefix};
+use crate::types::{Asn, PeerId, Prefix, Role};
 
 /// Identifies one session of a peer. The epoch grows with each session, so that an input of an ended session
 /// is recognised and ignored however late it arrives.
@@ -75,6 +75,8 @@ pub struct PathRules {
     pub enforce_first_as: bool,
     /// Most paths of a prefix sent to a peer with ADD-PATH (RFC 7911); 0 is all of them.
     pub add_path_limit: u16,
+    /// eBGP: our role, which says where routes may go (RFC 9234 §5).
+    pub role: Option<Role>,
 }
 
 /// A limit of received prefixes, per family.

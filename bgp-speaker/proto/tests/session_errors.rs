@@ -4,7 +4,7 @@
 mod session_util;
 
 use bgp_proto::session::{DownReason, SessionConfig, State};
-use bgp_proto::types::{Asn, Family, PeerAs};
+use bgp_proto::types::{Asn, Family, PeerAs, Role};
 use bgp_proto::wire::{Capability, Notification, Open, keepalive};
 use session_util::{
     Effect, LOW, Lab, config, end_of_rib, is_down, notifications, peer_open, raw, refusal, withdrawals,
@@ -52,6 +52,52 @@ fn open_errors_have_their_code_subcode_and_data() {
         assert!(done.contains(&Effect::Down(false, DownReason::Sent(sent.clone()))));
         assert_eq!(lab.state(), State::Active);
         assert_eq!(lab.session.stats().last_sent, Some(sent), "{name}");
+    }
+}
+
+/// RFC 9234 §4.2.
+#[test]
+fn roles_must_fit() {
+    let open = |roles: &[u8]| Open {
+        capabilities: vec![
+            Capability::FourOctetAs(Asn(65001)),
+            Capability::Multiprotocol(Family::Ipv4),
+        ]
+        .into_iter()
+        .chain(roles.iter().map(|role| Capability::Role(*role)))
+        .collect(),
+        ..peer_open(LOW)
+    };
+    let [provider, server, client, customer, peer] = [0, 1, 2, 3, 4];
+    for (role, strict, theirs, accepted) in [
+        (None, false, vec![provider], true),
+        (Some(Role::Customer), false, vec![provider], true),
+        (Some(Role::Customer), false, vec![customer], false),
+        (Some(Role::Customer), false, vec![peer], false),
+        (Some(Role::Provider), false, vec![customer], true),
+        (Some(Role::Provider), false, vec![provider], false),
+        (Some(Role::Peer), false, vec![peer], true),
+        (Some(Role::RouteServer), false, vec![client], true),
+        (Some(Role::RouteServer), false, vec![server], false),
+        (Some(Role::RouteServerClient), false, vec![server], true),
+        (Some(Role::Peer), false, vec![peer, peer], true),
+        (Some(Role::Peer), false, vec![peer, customer], false),
+        (Some(Role::Peer), false, vec![9], false),
+        (Some(Role::Peer), false, vec![], true),
+        (Some(Role::Peer), true, vec![], false),
+        (Some(Role::Peer), true, vec![peer], true),
+    ] {
+        let mut lab = Lab::open_sent(SessionConfig {
+            role,
+            strict_role: strict,
+            ..config()
+        });
+        let done = lab.open(0, &open(&theirs));
+        if accepted {
+            assert_eq!(lab.state(), State::OpenConfirm, "{role:?} {theirs:?}");
+        } else {
+            assert_eq!(refusal(&done), (2, 11, vec![]), "{role:?} {theirs:?}");
+        }
     }
 }
 

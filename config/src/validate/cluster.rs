@@ -251,6 +251,7 @@ impl Making<'_> {
             add_path_receive: false,
             add_path_send: false,
             families: FamilySet::ALL,
+            strict_role: false,
             shutdown: false,
             routing: PeerRouting {
                 name: name.to_owned(),

@@ -51,6 +51,13 @@ pub(super) fn check(peer: &schema::Peer, context: &Context<'_>) {
     }
     let Some(own) = context.asn else { return };
     let remote = of(&asn.value, own);
+    if let (Some(strict), None) = (&peer.strict_role, &peer.role) {
+        let message = "strictRole has no effect without role";
+        sink.error(strict.spot.problem(
+            message,
+            "name this node's role towards the peer, e.g. role: customer",
+        ));
+    }
     check_kind(peer, &remote, own, sink);
     check_rules(peer, &remote, own, sink);
 }
@@ -116,6 +123,7 @@ fn check_rules(peer: &schema::Peer, remote: &PeerAs, own: Asn, sink: &Sink) {
         ("asOverride", on(&peer.as_override)),
         ("removePrivateAs", private),
         ("enforceFirstAs", on(&peer.enforce_first_as)),
+        ("role", peer.role.as_ref().map(|role| role.spot.clone())),
         ("nextHopUnchanged", on(&peer.next_hop_unchanged)),
         ("routeServerClient", on(&peer.route_server_client)),
     ];

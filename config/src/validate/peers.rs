@@ -14,7 +14,7 @@ use super::node::Node;
 use super::peer_as;
 use super::policies::{Direction, Policies};
 use crate::decode::At;
-use crate::model::{Listen, Peer, Remote, Restart, Skipped, Timers, Transport, Ttl};
+use crate::model::{Listen, LocalAddress, Peer, Remote, Restart, Skipped, Timers, Transport, Ttl};
 use crate::problem::Sink;
 use crate::schema;
 
@@ -208,7 +208,18 @@ fn check_restart(peer: &schema::Peer, sink: &Sink) {
 
 fn check_addresses(peer: &schema::Peer, context: &Context<'_>) {
     let Some(local) = &peer.local_address else { return };
-    let Some(address) = &peer.address else { return };
+    let Some(address) = &peer.address else {
+        if let LocalAddress::Interface(_) = local.value {
+            let message = "the address of an interface is chosen for a peer with an address";
+            let remedy = "remove localAddress, or give the peer its address";
+            context.sink.error(local.spot.problem(message, remedy));
+        }
+        return;
+    };
+    let LocalAddress::Address(chosen) = local.value else {
+        return;
+    };
+    let local = &At::new(chosen, &local.spot);
     let family = |addr: IpAddr| if addr.is_ipv4() { "IPv4" } else { "IPv6" };
     let (ours, theirs) = (family(local.value), family(address.value));
     if ours != theirs {
@@ -316,6 +327,7 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
             .as_ref()
             .is_some_and(|most| most.value.is_some()),
         families: families.unwrap_or(FamilySet::ALL),
+        strict_role: is(&peer.strict_role),
         shutdown: is(&peer.shutdown),
         routing,
         defaulted: defaulted(peer),
@@ -377,6 +389,7 @@ fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
             next_hop_unchanged: is(&peer.next_hop_unchanged),
             route_server: is(&peer.route_server_client),
             enforce_first_as: is(&peer.enforce_first_as),
+            role: peer.role.as_ref().map(|role| role.value),
             add_path_limit: peer
                 .add_path_send
                 .as_ref()
@@ -438,7 +451,7 @@ fn transport(peer: &schema::Peer, kind: PeerKind) -> Transport {
         (None, None, _) => Ttl::Send(INTERNAL_TTL),
     };
     Transport {
-        local_address: peer.local_address.as_ref().map(|addr| addr.value),
+        local_address: peer.local_address.as_ref().map(|local| local.value.clone()),
         ttl,
         password_file: peer.password.as_ref().map(|password| password.file.value.clone()),
         next_password_file: peer.password.as_ref().and_then(schema::Password::next),

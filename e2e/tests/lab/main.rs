@@ -9,6 +9,7 @@ mod bgp_raw;
 mod cli;
 mod cni;
 mod coexistence;
+mod compat;
 mod datapath;
 mod diff;
 mod failover;
@@ -34,6 +35,7 @@ mod policies;
 mod reload;
 mod resolution;
 mod restart;
+mod roles;
 mod sessions;
 mod support;
 
@@ -132,6 +134,7 @@ fn scenarios() -> Vec<Scenario> {
         monitor::scenarios(),
         network_policy::scenarios(),
         coexistence::scenarios(),
+        compat::scenarios(),
         datapath::scenarios(),
         diff::scenarios(),
         failover::scenarios(),
@@ -148,6 +151,7 @@ fn scenarios() -> Vec<Scenario> {
         reload::scenarios(),
         resolution::scenarios(),
         restart::scenarios(),
+        roles::scenarios(),
         sessions::scenarios(),
         hostile::scenarios(),
         interop::scenarios(),

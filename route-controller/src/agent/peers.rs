@@ -236,14 +236,15 @@ pub(super) fn spec(config: &Config, peer: &podroute_config::Peer, id: PeerId, ho
                     .unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
                 peer.port,
             ),
-            local: peer.transport.local_address,
+            // Without the interface's address the session waits, as `waiting_for` says.
+            local: host.local_address(peer).ok().flatten(),
             ttl,
             password: None,
             next_password: None,
         },
         enabled: !peer.shutdown,
         connect_after: connect_after(config, peer, host),
-        waiting_for: None,
+        waiting_for: host.local_address(peer).err().map(|error| error.to_string()),
     }
 }
 

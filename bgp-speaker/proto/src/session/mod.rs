@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 
 use ::bytes::{Bytes, BytesMut};
 
-use crate::types::{Asn, Family, FamilySet, HoldTime, PeerAs, RouterId};
+use crate::types::{Asn, Family, FamilySet, HoldTime, PeerAs, Role, RouterId};
 use crate::wire::{Capability, Notification, Refresh, RouteBatch};
 
 /// Configuration of a session.
@@ -73,6 +73,10 @@ pub struct SessionConfig {
     /// The kernel routes of the previous process were preserved (RFC 4724 §3, the F bit of first OPENs; RFC
     /// 9494 §3.1). Later OPENs always set F, since the end of a session does not remove kernel routes.
     pub forwarding_preserved: bool,
+    /// Our role towards an external peer, which must have the other one (RFC 9234).
+    pub role: Option<Role>,
+    /// A peer that says no role is refused (RFC 9234 §4.2, strict mode).
+    pub strict_role: bool,
     /// Capabilities to offer in addition to families, 4-octet AS and route refresh.
     pub extra_capabilities: Vec<Capability>,
 }
@@ -94,6 +98,8 @@ impl SessionConfig {
             restart_on_notification: false,
             restarting_until: None,
             forwarding_preserved: true,
+            role: None,
+            strict_role: false,
             extra_capabilities: Vec::new(),
         }
     }
