@@ -4,6 +4,7 @@
 
 mod blocks;
 mod chart;
+mod events;
 mod files;
 mod links;
 mod page_lab;

@@ -2,15 +2,16 @@
 
 use std::os::fd::BorrowedFd;
 
+use linux::netlink::messages;
 use nix::errno::Errno;
 
 use crate::list::elements_of;
-use crate::message::messages;
+use crate::message::Attrs;
 use crate::object::Element;
 use crate::socket::{Error, Result, Socket};
 use crate::transaction::{DELSETELEM, NEWGEN, NEWSETELEM, NFPROTO_INET};
 
-const GROUP_NFTABLES: i32 = 7;
+const GROUP_NFTABLES: u32 = 7;
 
 /// A change that another socket made to a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,8 +72,8 @@ impl Notifications {
                 Ok(None) => return Ok(found),
                 Ok(Some(bytes)) => {
                     let others = messages(bytes).filter(|m| m.port != own && m.kind != NEWGEN);
-                    for message in others.filter(|m| m.body.first() == Some(&NFPROTO_INET)) {
-                        let attrs = message.attrs();
+                    for message in others.filter(|m| m.body().first() == Some(&NFPROTO_INET)) {
+                        let attrs = Attrs::of(&message);
                         if attrs.text(1) != Some(table) {
                             continue;
                         }

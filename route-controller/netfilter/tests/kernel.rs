@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 use std::process::Command;
 
 use nix::errno::Errno;
@@ -230,6 +231,7 @@ fn a_listing_is_what_was_sent() {
         })
         .unwrap();
     assert!(listing.sets.is_empty(), "{:?}", listing.sets);
+    assert!(listing.other_sets.contains("pods"), "{:?}", listing.other_sets);
     assert!(nftables.remove_table(TABLE).unwrap());
     assert!(!nftables.remove_table(TABLE).unwrap());
 }
@@ -286,6 +288,44 @@ fn more_elements_than_one_message_holds() {
     t.delete_elements("classes", &many);
     t.run(&mut nftables).unwrap();
     assert_eq!(nftables.list_elements(TABLE, "classes").unwrap().len(), 1);
+}
+
+/// Transactions that are refused after many elements have the kernel grow and shrink the set without a new generation.
+#[test]
+fn a_listing_is_whole_while_the_kernel_resizes_the_set() {
+    let Some(mut nftables) = namespace() else { return };
+    whole_table().run(&mut nftables).unwrap();
+    let elements = |range: Range<u32>| -> Vec<Element> {
+        range
+            .map(|n| class_of((0x0b00_0000 + n).to_be_bytes(), n))
+            .collect()
+    };
+    let mut t = Transaction::new(TABLE);
+    t.add_elements("classes", &elements(0..20_000));
+    t.run(&mut nftables).unwrap();
+    let generation = nftables.generation().unwrap();
+    let refused = std::thread::scope(|scope| {
+        let refused = scope.spawn(|| {
+            let mut nftables = Nftables::open().unwrap();
+            let more = elements(100_000..150_000);
+            for _ in 0..10 {
+                let mut t = Transaction::new(TABLE);
+                t.add_elements("classes", &more);
+                t.delete_elements("peers", &[peer(99, 6, (1, 1))]);
+                t.run(&mut nftables).unwrap_err();
+            }
+        });
+        while !refused.is_finished() {
+            match nftables.list_elements(TABLE, "classes") {
+                Ok(listed) => assert_eq!(listed.len(), 20_001),
+                Err(error) => assert_eq!(error, Error::Interrupted),
+            }
+        }
+        refused.join()
+    });
+    refused.unwrap();
+    assert_eq!(nftables.list_elements(TABLE, "classes").unwrap().len(), 20_001);
+    assert_eq!(nftables.generation().unwrap(), generation);
 }
 
 #[test]
