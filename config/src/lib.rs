@@ -17,7 +17,7 @@
 //! policies: {all: accept}
 //! ";
 //! let config = podroute_config::load(yaml).unwrap();
-//! assert_eq!(config.peers[0].remote_asn.0, 65001);
+//! assert_eq!(config.peers[0].remote_asn, bgp_proto::types::Asn(65001).into());
 //!
 //! let errors = podroute_config::load(&yaml.replace("65001", "0")).unwrap_err();
 //! assert_eq!(errors.problems()[0].path, "peers[0].asn");

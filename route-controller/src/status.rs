@@ -101,7 +101,12 @@ pub(crate) struct PeerStatus {
     #[serde(default)]
     pub(crate) range: Option<String>,
     pub(crate) port: u16,
-    pub(crate) asn: u32,
+    /// Of the peer; absent while it is not known.
+    #[serde(default)]
+    pub(crate) asn: Option<u32>,
+    /// What the configuration allows.
+    #[serde(default)]
+    pub(crate) allowed_asns: String,
     pub(crate) local_asn: u32,
     pub(crate) state: String,
     pub(crate) enabled: bool,

@@ -411,7 +411,7 @@ fn connection(out: &mut String, peer: &Peer) -> fmt::Result {
         (_, false) => format!("to port {}{}, also accepted", peer.port, default(peer, "port")),
     };
     writeln!(out, "  connection     {how}")?;
-    if let Some(local) = transport.local_address {
+    if let Some(local) = &transport.local_address {
         writeln!(out, "  from           {local}")?;
     }
     let ttl = match transport.ttl {
@@ -518,7 +518,19 @@ fn as_rules(out: &mut String, peer: &Peer) -> fmt::Result {
             "up to {most} paths of a prefix are sent, if it accepts several"
         )),
     };
+    let role = rules.role.map(|role| {
+        let strict = if peer.strict_role {
+            ", which must say so"
+        } else {
+            ""
+        };
+        format!(
+            "this node is {role}, and the peer {}{strict} (RFC 9234)",
+            role.counterpart()
+        )
+    });
     let lines = [
+        role.as_deref(),
         rules
             .as_override
             .then_some("its own number is replaced in what it gets"),

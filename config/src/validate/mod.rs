@@ -12,6 +12,7 @@ mod directions;
 mod limits;
 mod node;
 mod originate;
+mod peer_as;
 mod peers;
 mod policies;
 mod pools;

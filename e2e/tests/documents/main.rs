@@ -3,6 +3,7 @@
 //! How a page marks its blocks stands in docs/README.md, "How these pages are checked".
 
 mod blocks;
+mod chart;
 mod events;
 mod files;
 mod links;
@@ -12,3 +13,4 @@ mod reference;
 mod runs;
 mod troubleshooting;
 mod two_machines;
+mod workflows;

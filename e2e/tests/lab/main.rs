@@ -9,6 +9,7 @@ mod bgp_raw;
 mod cli;
 mod cni;
 mod coexistence;
+mod compat;
 mod datapath;
 mod diff;
 mod failover;
@@ -36,6 +37,7 @@ mod reload;
 mod resolution;
 mod restart;
 mod router_config;
+mod roles;
 mod sessions;
 mod support;
 
@@ -134,6 +136,7 @@ fn scenarios() -> Vec<Scenario> {
         monitor::scenarios(),
         network_policy::scenarios(),
         coexistence::scenarios(),
+        compat::scenarios(),
         datapath::scenarios(),
         diff::scenarios(),
         failover::scenarios(),
@@ -152,6 +155,7 @@ fn scenarios() -> Vec<Scenario> {
         resolution::scenarios(),
         restart::scenarios(),
         router_config::scenarios(),
+        roles::scenarios(),
         sessions::scenarios(),
         hostile::scenarios(),
         interop::scenarios(),
