@@ -128,7 +128,6 @@ fn looking_glass(cluster: &mut Cluster) -> Result<()> {
         ("pods", "\"items\":[]"),
         ("services", "\"items\""),
         ("policies", "mesh-node"),
-        ("events", "\"items\""),
     ] {
         let document = get(view)?.to_string();
         ensure!(document.contains(text), "{view}: {document}");
