@@ -318,7 +318,7 @@ fn passed_by(daemons: Vec<Daemon>, row: &Row, whose: &str) -> Result<Routes> {
     )?;
     drop(daemons);
     wait::until(CONVERGENCE, format_args!("no route of {whose}"), || {
-        let left = observed(&row.observer)?;
+        let left = observed(&row.observer, "dut")?;
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })?;
