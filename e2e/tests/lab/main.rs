@@ -36,8 +36,8 @@ mod policies;
 mod reload;
 mod resolution;
 mod restart;
-mod router_config;
 mod roles;
+mod router_config;
 mod sessions;
 mod support;
 

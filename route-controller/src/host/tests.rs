@@ -217,11 +217,11 @@ fn the_router_id_is_kept() {
 #[test]
 fn the_source_of_connections_is_an_interfaces_address() {
     let addresses = [
-        (1, "127.0.0.1/8", Lasting),
-        (1, "198.51.100.7/32", Lasting),
-        (1, "2001:db8:7::1/128", Lasting),
-        (2, "192.0.2.11/24", Lasting),
-        (2, "192.0.2.9/24", Passing),
+        (1, "127.0.0.1/8", Preferred),
+        (1, "198.51.100.7/32", Preferred),
+        (1, "2001:db8:7::1/128", Preferred),
+        (2, "192.0.2.11/24", Preferred),
+        (2, "192.0.2.9/24", NotPreferred),
     ];
     let wish = Wish {
         sources: BTreeSet::from(["lo".to_owned(), "eth0".to_owned(), "absent".to_owned()]),

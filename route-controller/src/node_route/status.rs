@@ -68,7 +68,9 @@ pub(crate) struct Block {
 pub(crate) struct Peer {
     pub(crate) name: String,
     pub(crate) address: String,
-    pub(crate) asn: u32,
+    /// Absent while it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) asn: Option<u32>,
     pub(crate) state: String,
 }
 

@@ -24,7 +24,9 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     pub(crate) address: String,
     pub(crate) interface: Option<String>,
-    pub(crate) asn: u32,
+    /// Absent while it is not known.
+    pub(crate) asn: Option<u32>,
+    pub(crate) allowed_asns: String,
     pub(crate) state: String,
     pub(crate) enabled: bool,
     pub(crate) uptime_seconds: Option<u64>,
@@ -105,7 +107,8 @@ pub(crate) fn table(rows: &[Row], wide: bool) -> String {
             row.node.clone(),
             peer.name.clone(),
             address,
-            peer.asn.to_string(),
+            peer.asn
+                .map_or_else(|| peer.allowed_asns.clone(), |asn| asn.to_string()),
             state,
             or_dash(peer.uptime_seconds.map(duration).unwrap_or_default()),
             counts(&peer.received),

@@ -44,7 +44,7 @@ const VIEWS = {
       ["Node", (row) => row.node],
       ["Peer", (row) => row.name],
       ["Address", (row) => (row.interface ? `${row.address}%${row.interface}` : row.address)],
-      ["AS", (row) => row.asn],
+      ["AS", (row) => row.asn ?? row.allowedAsns],
       ["State", (row) => state(isUp(row), row.enabled === false ? `${row.state} (disabled)` : row.state)],
       ["Up", (row) => duration(row.uptimeSeconds)],
       ["Received", (row) => counts(row.received)],

@@ -37,7 +37,7 @@ export function graph(peers, blocks) {
   const routers = new Map();
   for (const row of peers.items) {
     if (nodes.has(row.name)) continue; // a session of the mesh
-    if (!routers.has(row.name)) routers.set(row.name, { name: row.name, asn: row.asn, address: row.address });
+    if (!routers.has(row.name)) routers.set(row.name, { name: row.name, asn: row.asn ?? row.allowedAsns, address: row.address });
   }
   const racks = new Map();
   for (const one of nodes.values()) {
