@@ -235,7 +235,7 @@ pub struct Fib {
     pub rule_priority: Option<u32>,
     /// Most next hops per route, 1–64.
     pub max_paths: u8,
-    /// Equal paths may come from different neighbour ASes.
+    /// Equal paths may come from different neighbor ASes.
     pub multipath_relax: bool,
     /// Shares of equal paths follow their link bandwidth.
     pub link_bandwidth: bool,
@@ -471,7 +471,7 @@ impl Ttl {
         }
     }
 
-    /// The lowest TTL to accept, if it matters (RFC 5082 §3: 255 from a direct neighbour).
+    /// The lowest TTL to accept, if it matters (RFC 5082 §3: 255 from a direct neighbor).
     #[must_use]
     pub fn minimum(self) -> Option<u8> {
         match self {

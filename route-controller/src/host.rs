@@ -61,7 +61,7 @@ const DEFAULT_MTU: u32 = 1500;
 
 /// What the operator leaves to the host, and how.
 #[derive(Clone, Debug)]
-pub(crate) struct Wish {
+pub(crate) struct HostChoice {
     addresses: NodeAddresses,
     router_id: RouterIdChoice,
     mtu: Auto<u16>,
@@ -75,7 +75,7 @@ pub(crate) struct Wish {
     kept_router_id: Option<RouterId>,
 }
 
-impl Wish {
+impl HostChoice {
     pub(crate) fn of(config: &Config, kept: Option<RouterId>) -> Self {
         let node = &config.node;
         Self {

@@ -74,7 +74,7 @@ impl HostState {
 pub(crate) enum Missing {
     /// The host interface is down.
     Up,
-    /// The host interface has another hardware address than the pod's permanent neighbour entry.
+    /// The host interface has another hardware address than the pod's permanent neighbor entry.
     Mac([u8; 6]),
     /// The host interface has another MTU than the pod's.
     Mtu(u32),

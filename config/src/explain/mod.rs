@@ -298,7 +298,7 @@ fn kernel(out: &mut String, config: &Config) -> fmt::Result {
         fib.table.to_string()
     };
     let relax = if fib.multipath_relax {
-        ", also of different neighbour ASes"
+        ", also of different neighbor ASes"
     } else {
         ""
     };

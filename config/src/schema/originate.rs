@@ -3,7 +3,7 @@
 use bgp_proto::types::{Community, Prefix};
 
 use super::Section;
-use crate::decode::{At, Cursor, Fields};
+use crate::decode::{Cursor, Fields, Located};
 use crate::value::{self, Bad, Kind, int};
 
 pub(crate) const ORIGINATE: Section = Section {
@@ -33,7 +33,7 @@ pub(crate) const KERNEL_ROUTES: Section = Section {
 #[derive(Debug)]
 pub(crate) struct Originate {
     pub(crate) what: What,
-    pub(crate) when: Option<At<When>>,
+    pub(crate) when: Option<Located<When>>,
     pub(crate) communities: Vec<Community>,
 }
 
@@ -101,14 +101,14 @@ const TABLE: Kind<u32> = Kind {
     parse: int::<u32, 1, 4_294_967_295>,
 };
 
-pub(crate) fn read_originate(document: &Fields<'_>) -> Vec<At<Originate>> {
+pub(crate) fn read_originate(document: &Fields<'_>) -> Vec<Located<Originate>> {
     let Some(cursor) = document.get("originate") else {
         return Vec::new();
     };
     let items = cursor.items("a list of routes", "{prefix: 203.0.113.50/32}");
     items
         .iter()
-        .filter_map(|item| Some(At::new(read(item)?, &item.spot)))
+        .filter_map(|item| Some(Located::new(read(item)?, &item.location)))
         .collect()
 }
 
@@ -124,7 +124,7 @@ fn read(cursor: &Cursor<'_>) -> Option<Originate> {
             let problem = fields
                 .key_spot(second)
                 .problem(message, "write another item for it");
-            cursor.sink.error(problem);
+            cursor.problems.error(problem);
         }
     }
     let prefix = fields.scalar("prefix", &value::PREFIX);
@@ -135,13 +135,13 @@ fn read(cursor: &Cursor<'_>) -> Option<Originate> {
         if let (Some(at), false) = (at, fields.is_given("aggregate")) {
             let message = format!("{name} is for aggregates");
             let remedy = "remove it, or write aggregate in place of prefix";
-            cursor.sink.error(at.spot.problem(message, remedy));
+            cursor.problems.error(at.location.problem(message, remedy));
         }
     }
     let kernel = fields.get("kernel").and_then(|cursor| read_kernel(&cursor));
     let when = fields.get("when").and_then(|cursor| {
         let when = read_when(&cursor)?;
-        Some(At::new(when, &cursor.spot))
+        Some(Located::new(when, &cursor.location))
     });
     let communities = fields.scalars("communities", &value::COMMUNITY);
     let what = match (prefix, aggregate) {
@@ -189,8 +189,8 @@ fn read_when(cursor: &Cursor<'_>) -> Option<When> {
         (Some(_), Some(absent)) => {
             let remedy = "keep one of present and absent";
             cursor
-                .sink
-                .error(absent.spot.problem("present is given already", remedy));
+                .problems
+                .error(absent.location.problem("present is given already", remedy));
             None
         }
         (Some(prefix), None) => Some(When {

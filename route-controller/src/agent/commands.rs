@@ -41,7 +41,7 @@ impl Agent {
             })?;
         self.drain = drain.clone();
         self.speaker.drain(drain.on).await?;
-        self.look_at_sessions();
+        self.check_sessions();
         self.speaker.originate(self.originated()).await?;
         let rules = self.originate_rules().await;
         self.speaker.originate_by_rules(rules).await?;

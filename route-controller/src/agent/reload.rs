@@ -38,7 +38,7 @@ impl Agent {
     }
 
     /// Kubernetes swaps a mounted file without a word.
-    pub(super) async fn look_at_file(&mut self) {
+    pub(super) async fn check_file(&mut self) {
         if self.file.mounted.has_changed() {
             tracing::info!(event = "config_changed", "the mounted configuration changed");
             let _ = self.reload().await; // logged
@@ -46,7 +46,7 @@ impl Agent {
     }
 
     /// What the lists of policies hold may have changed.
-    pub(super) async fn look_at_lists(&mut self) {
+    pub(super) async fn check_lists(&mut self) {
         if self.file.lists.look_again() {
             tracing::info!(event = "list_file_changed", "a file of a list changed");
             let _ = self.reload().await; // logged

@@ -47,7 +47,7 @@ impl Agent {
     }
 
     /// Whoever had the port may have gone.
-    pub(super) fn look_at_listeners(&mut self) {
+    pub(super) fn check_listeners(&mut self) {
         if self.node.not_listening.is_none() {
             return;
         }

@@ -26,7 +26,7 @@ mod index;
 mod throttle;
 mod watch;
 
-pub(crate) use allocation::{Allocator, Report, Reports, Wish};
+pub(crate) use allocation::{Allocator, Candidacy, Report, Reports};
 pub(crate) use client::LazyClient;
 pub(crate) use condition::{Condition, Network};
 pub(crate) use error::in_words;

@@ -1,7 +1,7 @@
 //! The looking glass: pages that show what agents know, in a browser.
 //!
 //! It only reads. What it shows comes from a [`Source`]: the agent of one node, or all nodes through the API server. The pages are
-//! embedded files without a build chain; they put every text into the document as text, because a neighbour controls some of it. The
+//! embedded files without a build chain; they put every text into the document as text, because a neighbor controls some of it. The
 //! server listens on loopback addresses only, and answers requests for its own name only (`guard`).
 
 mod guard;

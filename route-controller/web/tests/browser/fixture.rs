@@ -6,7 +6,7 @@ use std::time::Duration;
 use podroute_web::{Source, View};
 use serde_json::{Value, json};
 
-/// What a neighbour controls: markup, and a character that turns the direction of text around.
+/// What a neighbor controls: markup, and a character that turns the direction of text around.
 pub(crate) const HOSTILE: &str =
     "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>\u{202e}";
 
@@ -15,7 +15,7 @@ pub(crate) struct Racks {
     nodes: usize,
     /// Nodes that lost the session with their first router.
     down: Mutex<Vec<usize>>,
-    /// Why, and every other text of a neighbour.
+    /// Why, and every other text of a neighbor.
     text: &'static str,
 }
 

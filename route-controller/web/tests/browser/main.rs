@@ -98,7 +98,7 @@ async fn two_hundred_nodes_are_one_picture() {
     write(&mut page, "looking-glass-dark.png").await;
 }
 
-/// Every view shows what a neighbour said as text: no element, no script, no change of direction comes of it.
+/// Every view shows what a neighbor said as text: no element, no script, no change of direction comes of it.
 #[tokio::test]
 async fn text_of_the_network_stays_text() {
     let (_, url) = serve(Racks::new(4, &[1], HOSTILE)).await;
