@@ -4,6 +4,7 @@
 
 mod blocks;
 mod events;
+mod examples;
 mod files;
 mod links;
 mod page_lab;
@@ -12,3 +13,4 @@ mod reference;
 mod runs;
 mod troubleshooting;
 mod two_machines;
+mod words;

@@ -1,4 +1,4 @@
-//! Answers as tables for people.
+//! Answers of the agent as tables.
 
 use comfy_table::{ContentArrangement, Table, presets};
 
@@ -214,7 +214,7 @@ fn peer_in_full(peer: &PeerStatus) -> String {
     let lines = [
         ("peer", peer.name.clone()),
         ("address", format!("{} port {}", address(peer), peer.port)),
-        ("AS", format!("{} (ours {})", peer.asn, peer.local_asn)),
+        ("AS", format!("{} (local {})", peer.asn, peer.local_asn)),
         (
             "state",
             format!(
