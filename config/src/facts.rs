@@ -1,4 +1,4 @@
-//! What Kubernetes says, and what this node makes of it.
+//! Facts of the cluster and the host, and the configuration that follows from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

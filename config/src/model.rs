@@ -1,4 +1,4 @@
-//! The model: a checked configuration in the types of the speaker, defaults filled in.
+//! The checked configuration: types of the speaker, all defaults set.
 //!
 //! Values that only the running node can determine stay [`Auto`] until the agent resolves them. [`Config::peers`] contains the
 //! peers of this node; the others are in [`Config::skipped`] with the reason.
@@ -212,7 +212,7 @@ pub struct Fib {
     pub rule_priority: Option<u32>,
     /// Most next hops per route, 1–64.
     pub max_paths: u8,
-    /// Equal paths may come from different neighbour ASes.
+    /// Equal paths may come from different neighbor ASes.
     pub multipath_relax: bool,
     /// Shares of equal paths follow their link bandwidth.
     pub link_bandwidth: bool,
@@ -428,7 +428,7 @@ impl Ttl {
         }
     }
 
-    /// The lowest TTL to accept, if it matters (RFC 5082 §3: 255 from a direct neighbour).
+    /// The lowest TTL to accept, if it matters (RFC 5082 §3: 255 from a direct neighbor).
     #[must_use]
     pub fn minimum(self) -> Option<u8> {
         match self {

@@ -1,10 +1,10 @@
-//! The sections `bmp` (monitoring stations, RFC 7854) and `metrics` (Prometheus): who watches.
+//! The sections `bmp` (monitoring stations, RFC 7854) and `metrics` (Prometheus).
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Section;
-use crate::decode::{At, Cursor, Fields};
+use crate::decode::{Cursor, Fields, Located};
 use crate::value::{self, Bad, Kind};
 
 pub(crate) const BMP: Section = Section {
@@ -20,8 +20,8 @@ pub(crate) const METRICS: Section = Section {
 /// `metrics` as written.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    pub(crate) port: Option<At<u16>>,
-    pub(crate) addresses: Vec<At<IpAddr>>,
+    pub(crate) port: Option<Located<u16>>,
+    pub(crate) addresses: Vec<Located<IpAddr>>,
 }
 
 impl Metrics {
@@ -54,10 +54,10 @@ const ROUTES: Kind<BmpRoutes> = Kind {
 /// One station as written.
 #[derive(Debug)]
 pub(crate) struct Bmp {
-    pub(crate) address: Option<At<IpAddr>>,
-    pub(crate) port: Option<At<u16>>,
-    pub(crate) routes: Option<Vec<At<BmpRoutes>>>,
-    pub(crate) statistics: Option<At<Duration>>,
+    pub(crate) address: Option<Located<IpAddr>>,
+    pub(crate) port: Option<Located<u16>>,
+    pub(crate) routes: Option<Vec<Located<BmpRoutes>>>,
+    pub(crate) statistics: Option<Located<Duration>>,
 }
 
 /// Reads the list of stations.

@@ -12,9 +12,9 @@ use bgp_proto::types::{Asn, Family, FamilySet, HoldTime};
 use super::limits::{OF_NODE, OF_PEER};
 use super::node::{self, Node};
 use super::policies::{Direction, PeerFacts, Policies};
-use crate::decode::At;
+use crate::decode::Located;
 use crate::model::{Listen, Peer, Remote, Restart, Skipped, Timers, Transport, Ttl};
-use crate::problem::Sink;
+use crate::problem::Problems;
 use crate::schema;
 
 /// Paths of one prefix that are taken from a peer that sends several (RFC 7911), unless the file says otherwise.
@@ -22,7 +22,7 @@ pub(super) const MAX_PATHS_PER_PREFIX: u16 = 64;
 
 /// The port of BGP (RFC 4271 §8.2.1).
 pub(super) const PORT: u16 = 179;
-/// Lower than the 120 s of RFC 4271 §10: a rebooted neighbour should be back in seconds.
+/// Lower than the 120 s of RFC 4271 §10: a rebooted neighbor should be back in seconds.
 pub(super) const CONNECT_RETRY: Duration = Duration::from_secs(5);
 /// How long peers keep our routes while we restart, in seconds.
 pub(super) const RESTART_TIME: u16 = 120;
@@ -38,13 +38,13 @@ pub(super) struct Context<'a> {
     pub(super) node: &'a Node,
     pub(super) listen: &'a Listen,
     pub(super) policies: &'a Policies<'a>,
-    pub(super) sink: &'a Sink,
+    pub(super) problems: &'a Problems,
 }
 
 /// The peers of this node, and the others.
 pub(super) fn peers(written: &[schema::Peer], context: &Context<'_>) -> (Vec<Peer>, Vec<Skipped>) {
-    unique_names(written, context.sink);
-    unique_addresses(written, context.sink);
+    unique_names(written, context.problems);
+    unique_addresses(written, context.problems);
     let (mut peers, mut skipped) = (Vec::new(), Vec::new());
     for peer in written {
         check(peer, context);
@@ -62,21 +62,21 @@ pub(super) fn peers(written: &[schema::Peer], context: &Context<'_>) -> (Vec<Pee
     (peers, skipped)
 }
 
-fn unique_names(peers: &[schema::Peer], sink: &Sink) {
+fn unique_names(peers: &[schema::Peer], problems: &Problems) {
     let mut seen = BTreeMap::new();
     for name in peers.iter().filter_map(|peer| peer.name.as_ref()) {
         if let Some(first) = seen.get(&name.value) {
             let message = format!("'{}' is already the name of {first}", name.value);
-            sink.error(name.spot.problem(message, "give each peer a name of its own"));
+            problems.error(name.location.problem(message, "give each peer a name of its own"));
         } else {
-            let place = name.spot.path.strip_suffix(".name").unwrap_or_default();
+            let place = name.location.path.strip_suffix(".name").unwrap_or_default();
             seen.insert(name.value.clone(), place.to_owned());
         }
     }
 }
 
 /// One address may stand in two peers only when no node can have both.
-fn unique_addresses(peers: &[schema::Peer], sink: &Sink) {
+fn unique_addresses(peers: &[schema::Peer], problems: &Problems) {
     let mut seen: BTreeMap<IpAddr, Vec<&schema::Peer>> = BTreeMap::new();
     for peer in peers {
         let Some(address) = &peer.address else { continue };
@@ -85,10 +85,10 @@ fn unique_addresses(peers: &[schema::Peer], sink: &Sink) {
             let name = other
                 .name
                 .as_ref()
-                .map_or(other.spot.path.as_str(), |name| name.value.as_str());
+                .map_or(other.location.path.as_str(), |name| name.value.as_str());
             let message = format!("{} is already the address of peer {name}", address.value);
             let remedy = "remove one of the two, or give them nodeSelectors that exclude each other";
-            sink.error(address.spot.problem(message, remedy));
+            problems.error(address.location.problem(message, remedy));
         }
         others.push(peer);
     }
@@ -104,13 +104,13 @@ fn can_meet(a: &schema::Peer, b: &schema::Peer) -> bool {
 }
 
 fn check(peer: &schema::Peer, context: &Context<'_>) {
-    let sink = context.sink;
+    let problems = context.problems;
     if let Some(asn) = &peer.asn {
-        node::warn_last_asn(asn, sink);
+        node::warn_last_asn(asn, problems);
     }
     if let (Some(ttl), Some(_)) = (&peer.multihop, &peer.ttl_security) {
         let remedy = "keep ttlSecurity and set its hops to the distance, or keep multihop";
-        sink.error(ttl.spot.problem(
+        problems.error(ttl.location.problem(
             "multihop and ttlSecurity exclude each other (RFC 5082 §3)",
             remedy,
         ));
@@ -120,27 +120,27 @@ fn check(peer: &schema::Peer, context: &Context<'_>) {
     let passive = peer.passive.as_ref().filter(|passive| passive.value);
     if let Some(passive) = passive.filter(|_| !context.listen.enabled) {
         let remedy = "remove passive, or set listen.enabled: true";
-        sink.error(passive.spot.problem(
+        problems.error(passive.location.problem(
             "neither side would open this session: listen.enabled is false",
             remedy,
         ));
     }
     if let (Some(port), Some(_)) = (&peer.port, passive) {
         let message = "port has no effect on a passive peer, which is never connected to";
-        sink.warn(
-            port.spot
+        problems.warn(
+            port.location
                 .problem(message, "set listen.port for the port that it connects to"),
         );
     }
     check_kind(peer, context);
     check_as_rules(peer, context);
     check_families(peer, context);
-    check_restart(peer, sink);
+    check_restart(peer, problems);
     if let (Some(_), Some(range)) = (&peer.bfd, &peer.listen_range) {
         let message = "bfd needs a peer whose address is known beforehand";
-        sink.error(
+        problems.error(
             range
-                .spot
+                .location
                 .problem(message, "remove bfd, or give the peers addresses of their own"),
         );
     }
@@ -148,15 +148,15 @@ fn check(peer: &schema::Peer, context: &Context<'_>) {
 
 /// Exactly one of `address`, `interface` and `listenRange`.
 fn check_place(peer: &schema::Peer, context: &Context<'_>) {
-    let sink = context.sink;
+    let problems = context.problems;
     if !peer.is_somewhere {
         let remedy = "add address: 192.0.2.1 (or interface: eth0, or listenRange: 192.0.2.0/24)";
-        sink.error(peer.spot.problem("nothing says where this peer is", remedy));
+        problems.error(peer.location.problem("nothing says where this peer is", remedy));
     }
     let places = [
-        peer.address.as_ref().map(|at| &at.spot),
-        peer.interface.as_ref().map(|at| &at.spot),
-        peer.listen_range.as_ref().map(|at| &at.spot),
+        peer.address.as_ref().map(|at| &at.location),
+        peer.interface.as_ref().map(|at| &at.location),
+        peer.listen_range.as_ref().map(|at| &at.location),
     ];
     if let [Some(first), Some(second), ..] = places
         .into_iter()
@@ -166,21 +166,21 @@ fn check_place(peer: &schema::Peer, context: &Context<'_>) {
         .as_slice()
     {
         let message = format!("{} says already where this peer is", first.path);
-        sink.error(second.problem(message, "keep one of address, interface and listenRange"));
+        problems.error(second.problem(message, "keep one of address, interface and listenRange"));
     }
     if let (Some(limit), None) = (&peer.listen_limit, &peer.listen_range) {
         let message = "listenLimit has no effect without listenRange";
-        sink.warn(limit.spot.problem(message, "remove it"));
+        problems.warn(limit.location.problem(message, "remove it"));
     }
     let Some(range) = &peer.listen_range else { return };
     if !context.listen.enabled {
         let message = "neither side would open these sessions: listen.enabled is false";
-        sink.error(range.spot.problem(message, "set listen.enabled: true"));
+        problems.error(range.location.problem(message, "set listen.enabled: true"));
     }
     if let Some(port) = &peer.port {
         let message = "port has no effect on peers of a range, which are never connected to";
-        sink.warn(
-            port.spot
+        problems.warn(
+            port.location
                 .problem(message, "set listen.port for the port that they connect to"),
         );
     }
@@ -201,21 +201,23 @@ fn check_as_rules(peer: &schema::Peer, context: &Context<'_>) {
         };
         let message = format!("{} is {whose}", local.asn.value);
         let remedy = "name the number that the peer still knows this network by, or remove localAs";
-        context.sink.error(local.asn.spot.problem(message, remedy));
+        context
+            .problems
+            .error(local.asn.location.problem(message, remedy));
     }
     if asn.value != own {
         return;
     }
-    let on = |flag: &Option<At<bool>>| {
+    let on = |flag: &Option<Located<bool>>| {
         flag.as_ref()
             .filter(|flag| flag.value)
-            .map(|flag| flag.spot.clone())
+            .map(|flag| flag.location.clone())
     };
     let private = peer
         .private_as
         .as_ref()
         .filter(|at| at.value != PrivateAs::Keep)
-        .map(|at| at.spot.clone());
+        .map(|at| at.location.clone());
     let external_only = [
         ("asOverride", on(&peer.as_override)),
         ("removePrivateAs", private),
@@ -223,32 +225,32 @@ fn check_as_rules(peer: &schema::Peer, context: &Context<'_>) {
         ("nextHopUnchanged", on(&peer.next_hop_unchanged)),
         ("routeServerClient", on(&peer.route_server_client)),
     ];
-    for (name, spot) in external_only {
-        if let Some(spot) = spot {
+    for (name, location) in external_only {
+        if let Some(location) = location {
             let message = format!("{name} has no effect inside one's own AS {own}");
             context
-                .sink
-                .error(spot.problem(message, format!("remove {name}, or correct asn")));
+                .problems
+                .error(location.problem(message, format!("remove {name}, or correct asn")));
         }
     }
 }
 
-fn check_restart(peer: &schema::Peer, sink: &Sink) {
+fn check_restart(peer: &schema::Peer, problems: &Problems) {
     let off = peer.restart_time.as_ref().is_some_and(|time| time.value == 0);
     let long = peer
         .long_lived
         .as_ref()
         .filter(|time| time.value > 0)
-        .map(|time| &time.spot);
+        .map(|time| &time.location);
     let notification = peer
         .restart_notification
         .as_ref()
         .filter(|on| on.value)
-        .map(|on| &on.spot);
-    for (name, spot) in [("longLived", long), ("notification", notification)] {
-        if let Some(spot) = spot.filter(|_| off) {
+        .map(|on| &on.location);
+    for (name, location) in [("longLived", long), ("notification", notification)] {
+        if let Some(location) = location.filter(|_| off) {
             let message = format!("{name} needs graceful restart, and restartTime is 0");
-            sink.error(spot.problem(
+            problems.error(location.problem(
                 message,
                 format!("set restartTime to 1s or more, or remove {name}"),
             ));
@@ -266,16 +268,16 @@ fn check_addresses(peer: &schema::Peer, context: &Context<'_>) {
             "{} is {ours}, but the peer's address {} is {theirs}",
             local.value, address.value
         );
-        context.sink.error(
+        context.problems.error(
             local
-                .spot
+                .location
                 .problem(message, format!("use an {theirs} address of this node")),
         );
     } else if local.value == address.value {
         let message = "localAddress is the peer's own address";
         context
-            .sink
-            .error(local.spot.problem(message, "use an address of this node"));
+            .problems
+            .error(local.location.problem(message, "use an address of this node"));
     } else if context
         .node
         .addresses
@@ -283,9 +285,9 @@ fn check_addresses(peer: &schema::Peer, context: &Context<'_>) {
         .is_some_and(|own| !own.contains(&local.value))
     {
         let message = format!("{} is not in node.addresses", local.value);
-        context.sink.warn(
+        context.problems.warn(
             local
-                .spot
+                .location
                 .problem(message, "connections fail unless the node has it"),
         );
     }
@@ -302,9 +304,9 @@ fn check_kind(peer: &schema::Peer, context: &Context<'_>) {
             "AS {} is not this node's AS {own}: only peers of one's own AS are reflected to (RFC 4456)",
             asn.value
         );
-        context.sink.error(
+        context.problems.error(
             client
-                .spot
+                .location
                 .problem(message, "remove routeReflectorClient, or correct asn"),
         );
     }
@@ -317,8 +319,8 @@ fn check_kind(peer: &schema::Peer, context: &Context<'_>) {
         let both = missing.join(" and ");
         let message =
             format!("no {both} policy towards another AS: all its routes are rejected there (RFC 8212)");
-        context.sink.warn(
-            peer.spot
+        context.problems.warn(
+            peer.location
                 .problem(message, format!("name a policy in {both}, or say reject-all")),
         );
     }
@@ -330,8 +332,8 @@ fn check_families(peer: &schema::Peer, context: &Context<'_>) {
     for (family, first) in schema::repeated(families) {
         let message = format!("{} is already in {}", family.value, first.path);
         context
-            .sink
-            .error(family.spot.problem(message, "keep one of the two"));
+            .problems
+            .error(family.location.problem(message, "keep one of the two"));
     }
     let (Some(address), Some(own)) = (&peer.address, context.node.addresses.fixed()) else {
         return;
@@ -343,7 +345,7 @@ fn check_families(peer: &schema::Peer, context: &Context<'_>) {
                 "{} routes need an {0} next hop, and node.addresses has none",
                 family.value
             );
-            context.sink.error(family.spot.problem(
+            context.problems.error(family.location.problem(
                 message,
                 "add the node's address of that family, or remove the family",
             ));
@@ -358,7 +360,7 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
         .families
         .as_ref()
         .map(|list| list.iter().map(|family| family.value).collect());
-    let label = |(key, value): &(At<String>, At<String>)| (key.value.clone(), value.value.clone());
+    let label = |(key, value): &(Located<String>, Located<String>)| (key.value.clone(), value.value.clone());
     let remote = remote(peer)?;
     let over_v6 = match &remote {
         Remote::Address(address) => address.is_ipv6(),
@@ -417,11 +419,11 @@ pub(super) fn facts(peer: &schema::Peer, own: Option<Asn>) -> PeerFacts<'_> {
 
 fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
     // Looked up first, so that an unknown name is reported whatever else is wrong.
-    let policy = |names: &Option<Vec<At<String>>>, direction| {
+    let policy = |names: &Option<Vec<Located<String>>>, direction| {
         let about = facts(peer, context.asn);
         context
             .policies
-            .find(names.as_ref()?, about, direction, context.sink)
+            .find(names.as_ref()?, about, direction, context.problems)
     };
     let import = policy(&peer.import, Direction::Import);
     let export = policy(&peer.export, Direction::Export);
@@ -519,7 +521,7 @@ fn max_prefixes(written: &schema::MaxPrefixes) -> MaxPrefixes {
     }
 }
 
-fn is(flag: &Option<At<bool>>) -> bool {
+fn is(flag: &Option<Located<bool>>) -> bool {
     flag.as_ref().is_some_and(|flag| flag.value)
 }
 
