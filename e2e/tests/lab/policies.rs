@@ -1,4 +1,4 @@
-//! Peer policies beside FRR and BIRD, and what they do to the kernel and to routes of our own.
+//! Peer policies beside FRR and BIRD, and their effect on kernel routes and originated routes.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,4 @@
-//! What Kubernetes says, as the running agent takes it: facts, annotations, the drain of the Node object; and what it says of itself
-//! in return.
+//! Applies cluster updates: facts, annotations, the drain taint; reports the node's condition and rejected facts.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -49,8 +48,8 @@ impl Agent {
         if before.is_none() {
             self.keep_facts();
         }
-        self.heed_node(&uid).await;
-        self.heed_taint(draining).await;
+        self.apply_node_uid(&uid).await;
+        self.apply_taint(draining).await;
         let applied = match self.config_with_annotations(before.as_ref()) {
             Ok(new) if self.has_another_asn(before.as_ref()) => {
                 // What is known is in the run directory: the next start begins with it.
@@ -131,7 +130,7 @@ impl Agent {
     }
 
     /// A drain belongs to the Node object that was there when it was asked for.
-    async fn heed_node(&mut self, uid: &str) {
+    async fn apply_node_uid(&mut self, uid: &str) {
         if uid.is_empty() {
             return;
         }
@@ -154,7 +153,7 @@ impl Agent {
         }
     }
 
-    async fn heed_taint(&mut self, there: bool) {
+    async fn apply_taint(&mut self, there: bool) {
         let Some(drain) = self.drain.after_taint(there) else {
             return;
         };
@@ -227,11 +226,11 @@ impl Agent {
             }
         }
         self.file.followed.unready = unready;
-        self.look_at_sessions();
+        self.check_sessions();
     }
 
     /// Updates probes, the node's condition and `show`: what is still waited for.
-    pub(super) fn look_at_sessions(&mut self) {
+    pub(super) fn check_sessions(&mut self) {
         let health = &self.reports.health;
         let waits = !self.knows_cluster();
         health.waits_for_cluster.store(waits, Ordering::Relaxed);

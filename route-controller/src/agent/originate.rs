@@ -56,7 +56,7 @@ impl Agent {
     }
 
     /// Others' routes in the kernel may have changed.
-    pub(super) async fn look_at_kernel_routes(&mut self) {
+    pub(super) async fn check_kernel_routes(&mut self) {
         if self.config.kernel_routes.is_empty() {
             return;
         }

@@ -1,4 +1,4 @@
-//! Who answers the operator's commands, and who serves metrics and probes.
+//! Starts and stops the control socket, the HTTP server of metrics and probes, and BGP listeners.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ impl Agent {
     }
 
     /// Whoever had the port may have gone.
-    pub(super) fn look_at_listeners(&mut self) {
+    pub(super) fn check_listeners(&mut self) {
         if self.node.not_listening.is_none() {
             return;
         }

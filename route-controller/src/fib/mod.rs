@@ -1,4 +1,4 @@
-//! The kernel's routes: what should be there, what is, and the difference.
+//! Kernel routes: desired, present, and the difference.
 //!
 //! [`Fib`] is pure: it takes what the speaker wants ([`Fib::routes`]), which next hops are watched, and what
 //! the kernel says ([`Mirror`], [`Delta`]); it gives changes for `netlink` and news for the speaker. Only

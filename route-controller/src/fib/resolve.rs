@@ -1,4 +1,4 @@
-//! Next-hop resolution over a mirror of the kernel's links, addresses and other people's routes.
+//! Next-hop resolution over a mirror of the kernel's links, addresses and foreign routes.
 //!
 //! Pure. A next hop is reachable when the longest matching route of others leads out of a link that
 //! is up: straight (connected), or through that route's own gateways. A default route does not count unless the operator

@@ -1,4 +1,4 @@
-//! The BGP daemons of the lab behind one face: configure, start, ask, disturb.
+//! The BGP daemons of the lab behind one interface: configure, start, query, reset.
 //!
 //! A [`Speaker`] says in neutral words what a machine's BGP must do; each submodule renders it for
 //! one daemon and knows that daemon's command-line tool. How learned routes reach the kernel:

@@ -23,7 +23,7 @@ const DATAGRAM: usize = 64 << 10;
 /// A netlink protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// Links, addresses, routes, neighbours, rules, nexthop objects.
+    /// Links, addresses, routes, neighbors, rules, nexthop objects.
     Route,
     /// nftables and conntrack.
     Netfilter,
@@ -58,7 +58,7 @@ impl Socket {
         Ok(socket)
     }
 
-    /// For links, addresses, routes and neighbours.
+    /// For links, addresses, routes and neighbors.
     pub fn route() -> Result<Self, Error> {
         Self::open(Protocol::Route)
     }
