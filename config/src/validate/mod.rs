@@ -95,7 +95,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, problems: &Problem
     let (originate, kernel_routes) = originate::originate(&document.originate, &cluster, &fib, problems);
     let mut peers = peers;
     if let Some(asn) = asn {
-        let making = cluster::Making {
+        let inputs = cluster::MeshInputs {
             written: &document.mesh,
             mesh: &mesh,
             node: &node,
@@ -105,7 +105,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, problems: &Problem
             pod_cidrs: &cluster.pod_cidrs,
             services: &services.ranges,
         };
-        let others = making.peers(facts, &peers, problems);
+        let others = inputs.peers(facts, &peers, problems);
         peers.extend(others);
     }
     Some(Config {

@@ -433,7 +433,7 @@ impl Reader<'_> {
         for item in &items {
             match parse(item) {
                 Ok(value) => out.push(value),
-                Err(error) => wrong.push(format!("{}: {error}", item.place())),
+                Err(error) => wrong.push(format!("{}: {error}", item.position())),
             }
         }
         for error in wrong.iter().take(SHOWN) {
