@@ -408,6 +408,6 @@ fn own_routes() -> Result<()> {
     ensure!(said.contains("to router: accepted by out[foreign]"), "{said}");
     let said = row.dut.run(&podroute.to_string_lossy(), &["show", "policies"])?;
     ensure!(said.contains("in[rtbh]"), "{said}");
-    std::fs::write(&list, "").map_err(|error| lab::failure::Failure::new(error.to_string()))?;
+    std::fs::write(&list, "# none\n").map_err(|error| lab::failure::Failure::new(error.to_string()))?;
     router_says("10.99.0.0/16", "not in table")
 }
