@@ -1,4 +1,4 @@
-//! What the node's object says against the file: `podroute/asn`, `podroute/router-id` and `podroute/peers`, where `node.annotations` names them.
+//! Annotations of the Node object that take precedence over the file: `podroute/asn`, `podroute/router-id` and `podroute/peers`, where `node.annotations` names them.
 //!
 //! A peer of the annotation stands in place of the file's peer of the same name, or beside the others. Errors name the
 //! annotation, with line and column in it. Whoever may change Node objects writes annotations: they name no files.

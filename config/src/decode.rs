@@ -1,4 +1,4 @@
-//! Walking the tree: sections with known fields, lists, free mappings and scalars, each error noted.
+//! Reads the YAML tree: sections with known fields, lists, mappings and scalars; collects every error.
 //!
 //! Nothing here stops at the first error. A [`Cursor`] is a value with its path; [`Fields`] is an opened
 //! section that has reported its unknown and duplicate keys. Reading a scalar gives [`Located`]: the value

@@ -1,4 +1,4 @@
-//! The model: a checked configuration in the types of the speaker, defaults filled in.
+//! The checked configuration: types of the speaker, all defaults set.
 //!
 //! Values that only the running node can determine stay [`Auto`] until the agent resolves them. [`Config::peers`] contains the
 //! peers of this node; the others are in [`Config::skipped`] with the reason.

@@ -1,4 +1,4 @@
-//! Errors and warnings of a configuration: place, cause and remedy.
+//! Errors and warnings of a configuration: location, cause and remedy.
 //!
 //! A [`Problem`] is formatted like a compiler's message:
 //! `podroute.yaml:12:9: peers[0].timers.hold: '2s' is not allowed: …; use 9s …`. Text from the file is

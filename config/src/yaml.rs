@@ -1,4 +1,4 @@
-//! YAML text as a tree in which every key and value knows its line and column.
+//! Parses YAML into a tree with line and column of every key and value.
 //!
 //! The only file that knows the YAML crate. It resolves no types: a scalar stays the text that was
 //! written, so that `65000:100`, `1e3` and `no` never turn into something else (schema fields read their

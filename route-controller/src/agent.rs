@@ -1,4 +1,4 @@
-//! The running agent: configuration in, speaker and kernel routes joined, questions answered.
+//! The running agent: applies the configuration, connects the speaker with the kernel's routes, answers the operator.
 //!
 //! | task | owns |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! The configuration list for the container runtime: what stands in it, and putting it into the runtime's directory.
+//! The CNI configuration list: its content, and writing it into the container runtime's directory.
 //!
 //! What stands in it is pure: it follows from the section `cni` and from what the runtime's directory of plugins has. The file is
 //! replaced whole, and only when it differs: the runtime may read it at any moment, and reads it again at each change.

@@ -1,4 +1,4 @@
-//! What the agent finds out about its host: the uplink, its addresses, MTU, the router id.
+//! Facts of the host: the uplink, its addresses, MTU, the router id.
 //!
 //! Pure, over the mirror of the kernel. The uplink is the interface that leads to the first peer, or else that of a default
 //! route. Addresses that come and go are not what the node is known by: those of keepalived or kube-vip (/32 or /128 beside a

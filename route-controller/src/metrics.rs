@@ -1,4 +1,4 @@
-//! What Prometheus and probes ask over HTTP. Gathered when asked for: nothing is counted twice.
+//! Metrics and probes over HTTP. Values are gathered for each request.
 
 mod cluster;
 mod node;

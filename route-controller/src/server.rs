@@ -1,4 +1,4 @@
-//! The agent's end of the unix socket: each connection asks one thing.
+//! The control socket: each connection has one request.
 
 use std::collections::BTreeMap;
 use std::io;

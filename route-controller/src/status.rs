@@ -1,4 +1,4 @@
-//! What `podroute show` asks and the agent answers, over a unix socket: one line of JSON each way.
+//! Requests and answers on the control socket: one line of JSON each.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -384,7 +384,7 @@ fn enable_ipv6(ifname: &str) {
 }
 
 /// Whether this link is an attachment's host interface. Its hardware address is set at creation, its alias afterwards.
-pub(crate) fn is_host_end(link: &Link, owner: &Owner) -> bool {
+pub(crate) fn is_host_side(link: &Link, owner: &Owner) -> bool {
     link.name == owner.host_ifname()
         && (link.alias.starts_with(ALIAS_PREFIX) || link.mac == owner.host_mac().as_slice())
 }
@@ -392,7 +392,7 @@ pub(crate) fn is_host_end(link: &Link, owner: &Owner) -> bool {
 /// Removes the pair; false: there is none. A link with this name that is not podroute-cni's stays.
 pub(crate) fn remove(host: &Socket, owner: &Owner) -> Result<bool> {
     match link::find(host, &owner.host_ifname())? {
-        Some(link) if is_host_end(&link, owner) => link::delete_found(host, &link),
+        Some(link) if is_host_side(&link, owner) => link::delete_found(host, &link),
         _ => Ok(false),
     }
 }

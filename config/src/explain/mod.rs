@@ -1,4 +1,4 @@
-//! A configuration in words: what this node will run, and why.
+//! `podroute check --explain`: what this node will run, and why.
 //!
 //! The text is for people (`podroute check --explain`): every effective value stands there, those that
 //! nobody wrote marked as default, each policy with its rules, each peer that was left out with the

@@ -1,4 +1,4 @@
-//! The sections that take what Kubernetes knows: `mesh` and `services`.
+//! The sections that use objects of Kubernetes: `mesh` and `services`.
 
 use bgp_proto::types::{Community, HoldTime, Prefix};
 

@@ -1,4 +1,4 @@
-//! The section `cni`: the network that the container runtime is given.
+//! The section `cni`: the network configuration of the container runtime.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The section `lists`: prefixes, communities and AS numbers under a name, written out or in files.
+//! The section `lists`: named lists of prefixes, communities and AS numbers, in the configuration or in files.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

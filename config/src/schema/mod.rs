@@ -1,4 +1,4 @@
-//! Which fields there are, and how each is read into its type.
+//! The fields of every section, and the type that each is read into.
 //!
 //! A section lists its fields in a [`Section`] (which drives "unknown field" errors and the test that
 //! every field is documented) and has a reader below that yields a plain struct of located values. To

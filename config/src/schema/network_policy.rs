@@ -1,4 +1,4 @@
-//! The section `policy`: enforcement of Kubernetes' network policies.
+//! The section `policy`: enforcement of NetworkPolicies.
 
 use super::Section;
 use crate::decode::{Fields, Located};

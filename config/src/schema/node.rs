@@ -1,4 +1,4 @@
-//! The sections that say who this node is: `cluster`, `node`, `listen` and `fib`.
+//! The sections `cluster`, `node`, `listen` and `fib`.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! The section `peers`: with whom this node speaks, and how.
+//! The section `peers`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

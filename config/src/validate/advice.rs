@@ -1,4 +1,4 @@
-//! What is allowed and probably not meant: warnings about peers, their policies and Services together.
+//! Warnings about combinations of peers, policies and Services that are valid but probably not intended.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Checks of `bfd`, wherever it stands, and of `nextHops`.
+//! Checks of every section `bfd`, and of `nextHops`.
 
 use std::time::Duration;
 

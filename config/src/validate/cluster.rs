@@ -1,4 +1,4 @@
-//! What comes from Kubernetes: blocks of this node and the mesh.
+//! Blocks of this node and the mesh, from objects of Kubernetes.
 //!
 //! The outcome follows from the file and the facts alone, whatever came before.
 
@@ -100,8 +100,8 @@ pub(super) fn blocks(
     all.iter().filter(inside).copied().collect()
 }
 
-/// What mesh peers are made of.
-pub(super) struct Making<'a> {
+/// What the peers of the mesh are derived from.
+pub(super) struct MeshInputs<'a> {
     pub(super) written: &'a schema::Mesh,
     pub(super) mesh: &'a Mesh,
     pub(super) node: &'a Node,
@@ -114,7 +114,7 @@ pub(super) struct Making<'a> {
     pub(super) services: &'a [Prefix],
 }
 
-impl Making<'_> {
+impl MeshInputs<'_> {
     /// A peer for each node that this one has a session with, except for those that are configured by name or address.
     pub(super) fn peers(&self, facts: &NodeFacts, configured: &[Peer], problems: &Problems) -> Vec<Peer> {
         let Some(cluster) = &facts.cluster else {

@@ -1,4 +1,4 @@
-//! What of a policy has no effect in the direction in which a peer uses it, and what leaks from one peer to another.
+//! Warnings about rules without effect in the direction (import, export) in which a peer uses them, and about route leaks.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! From what was written to the model: checks that no field can make alone, and the defaults.
+//! Checks that depend on several fields, and defaults: from the schema's types to the model.
 //!
 //! The whole file is checked, also what is for other nodes: `podroute check` on one node then speaks
 //! for all. A field that could not be read has been reported and counts as absent here, so that one
@@ -96,7 +96,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, problems: &Problem
     let (originate, kernel_routes) = originate::originate(&document.originate, &cluster, &fib, problems);
     let mut peers = peers;
     if let Some(asn) = asn {
-        let making = cluster::Making {
+        let inputs = cluster::MeshInputs {
             written: &document.mesh,
             mesh: &mesh,
             node: &node,
@@ -106,7 +106,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, problems: &Problem
             pod_cidrs: &cluster.pod_cidrs,
             services: &services.ranges,
         };
-        let others = making.peers(facts, &peers, problems);
+        let others = inputs.peers(facts, &peers, problems);
         peers.extend(others);
     }
     Some(Config {

@@ -1,4 +1,4 @@
-//! `services.pools`: disjoint, ordinary addresses that nothing else has.
+//! Checks of `services.pools`: ranges are disjoint, and no special or used addresses.
 
 use std::net::IpAddr;
 

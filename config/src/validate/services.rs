@@ -1,4 +1,4 @@
-//! Addresses of Services: which ones this node announces, and which ones nobody may have.
+//! Service addresses: which ones this node announces, and which ones are never announced.
 //!
 //! The outcome follows from the file and the facts alone, whatever came before.
 

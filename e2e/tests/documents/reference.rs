@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::pages::{self, Page};
 
-fn help(command: &[String]) -> String {
+pub(crate) fn help(command: &[String]) -> String {
     let podroute = lab::bins::find("podroute").unwrap();
     let out = Command::new(podroute)
         .args(command)
@@ -39,7 +39,7 @@ fn options(help: &str) -> BTreeSet<String> {
 }
 
 /// Commands without commands of their own, as `["show", "peers"]`.
-fn leaves(command: &[String]) -> Vec<Vec<String>> {
+pub(crate) fn leaves(command: &[String]) -> Vec<Vec<String>> {
     let inner = subcommands(&help(command));
     if inner.is_empty() {
         return vec![command.to_vec()];

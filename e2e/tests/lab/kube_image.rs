@@ -220,7 +220,7 @@ fn daemonset(cluster: &mut Cluster) -> Result<()> {
     uninstall(cluster, &image, &kubelets)
 }
 
-/// What docs/operations.md says of uninstalling: the agents are gone, and this leaves nothing of ours on a node.
+/// What docs/operations.md says of uninstalling: the agents are gone, and this leaves nothing of podroute on a node.
 fn uninstall(cluster: &Cluster, image: &Image, kubelets: &[Kubelet]) -> Result<()> {
     cluster.apply("uninstall")?;
     let set = cluster.get("/apis/apps/v1/namespaces/podroute/daemonsets/podroute-uninstall")?;

@@ -1,4 +1,4 @@
-//! BFD for the agent: which paths are to be watched, and which peers wait for theirs.
+//! BFD sessions of peers and next hops, and peers that wait for theirs (`bfd.strict`).
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -1,5 +1,4 @@
-//! What Kubernetes says, as the running agent takes it: facts, annotations, the drain of the Node object; and what it says of itself
-//! in return.
+//! Applies cluster updates: facts, annotations, the drain taint; reports the node's condition and rejected facts.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! What the operator's commands ask of the running agent.
+//! Commands of the operator to the running agent.
 
 use super::{Agent, CommandError};
 use crate::drain::Drain;

@@ -1,4 +1,4 @@
-//! `podroute diff`: what another configuration would do, before it does it.
+//! `podroute diff`: what another configuration would change.
 
 use std::collections::{BTreeMap, BTreeSet};
 

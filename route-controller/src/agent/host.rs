@@ -1,4 +1,4 @@
-//! How the running agent follows its host: addresses, MTU, the uplink, kernel settings, its own run directory.
+//! Follows changes of the host: addresses, MTU, the uplink, kernel settings, its own run directory.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The agent's peers: from the configuration to the speaker, the difference only; and what hangs on them.
+//! Peers of the configuration are added to, changed in and removed from the speaker; keys and warnings of peers.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

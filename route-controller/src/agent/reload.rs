@@ -1,4 +1,4 @@
-//! How the running agent changes: a file read again, or applied to a cluster update. The difference only.
+//! Reload: the difference between the running and the new configuration is applied.
 
 use std::sync::atomic::Ordering;
 

@@ -1,4 +1,4 @@
-//! Who answers the operator's commands, and who serves metrics and probes.
+//! Starts and stops the control socket, the HTTP server of metrics and probes, and BGP listeners.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

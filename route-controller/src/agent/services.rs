@@ -1,4 +1,4 @@
-//! Services: the agent's part in allocating their addresses, and what it says of them.
+//! Services: starts the allocator of their addresses, and `show services`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Asking the running agent over its socket.
+//! Requests to the running agent over its socket.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;

@@ -1,4 +1,4 @@
-//! What Kubernetes says, as far as this node wants to know.
+//! Follows the objects of Kubernetes that this node needs, and writes its condition, Events and Service addresses.
 //!
 //! | module | does |
 //! |---|---|

@@ -295,7 +295,7 @@ mod tests {
             }],
             source: None,
             object: None,
-            ends: false,
+            discards: false,
         }
     }
 }

@@ -46,7 +46,7 @@ fn mirror(
             }],
             source: source.map(ip),
             object: None,
-            ends: false,
+            discards: false,
         };
         mirror.add_foreign(prefix.parse().unwrap(), route);
     }

@@ -1,4 +1,4 @@
-//! What rules match, as written.
+//! Conditions of rules, as written.
 
 use std::str::FromStr;
 

@@ -1,4 +1,4 @@
-//! What rules change, as written.
+//! Actions of rules, as written.
 
 use std::net::IpAddr;
 

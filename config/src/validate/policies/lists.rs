@@ -1,4 +1,4 @@
-//! Named lists: what is in them, and in the lists that they name.
+//! Resolves named lists, with the lists that they refer to.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -433,7 +433,7 @@ impl Reader<'_> {
         for item in &items {
             match parse(item) {
                 Ok(value) => out.push(value),
-                Err(error) => wrong.push(format!("{}: {error}", item.place())),
+                Err(error) => wrong.push(format!("{}: {error}", item.position())),
             }
         }
         for error in wrong.iter().take(SHOWN) {

@@ -1,4 +1,4 @@
-//! From rules as written to rules as the speaker has them: lists and applied policies in their places, the peer filled in.
+//! Translates rules into the speaker's types for one peer: lists and applied policies are resolved.
 
 use std::cell::Cell;
 use std::str::FromStr;

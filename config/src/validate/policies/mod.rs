@@ -1,4 +1,4 @@
-//! Policies and lists by name, and what they come to for a peer.
+//! Policies and lists by name, and their translation for a peer.
 
 mod lists;
 mod lower;

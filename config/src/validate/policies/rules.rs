@@ -1,4 +1,4 @@
-//! What is allowed in a policy and probably not meant: warnings about its rules, those of applied policies in their places.
+//! Warnings about rules of a policy, and of the policies that it applies, that are valid but probably not intended.
 
 use bgp_proto::policy::communities::CommunityKind;
 use bgp_proto::policy::{
