@@ -103,6 +103,10 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    pub(crate) fn is_list(&self) -> bool {
+        matches!(self.node.value, Value::List(_))
+    }
+
     pub(crate) fn is_map(&self) -> bool {
         matches!(self.node.value, Value::Map(_))
     }
@@ -364,16 +368,19 @@ impl<'a> Fields<'a> {
 
     /// A scalar field that must be there.
     pub(crate) fn required<T>(&self, name: &str, kind: &Kind<T>) -> Option<Located<T>> {
-        let Some(cursor) = self.get(name) else {
-            if !self.is_given(name) {
-                let remedy = format!("add {name}: {}", kind.example);
-                self.cursor
-                    .problems
-                    .error(self.key_spot(name).problem("missing", remedy));
-            }
-            return None;
-        };
-        cursor.scalar(kind)
+        self.need(name, kind.example)?.scalar(kind)
+    }
+
+    /// The value of a field that must be there; `example` shows one.
+    pub(crate) fn need(&self, name: &str, example: &str) -> Option<Cursor<'a>> {
+        let found = self.get(name);
+        if found.is_none() && !self.is_given(name) {
+            let remedy = format!("add {name}: {example}");
+            self.cursor
+                .problems
+                .error(self.key_spot(name).problem("missing", remedy));
+        }
+        found
     }
 
     /// A list of scalars, empty when absent.

@@ -17,7 +17,7 @@
 //! policies: {all: accept}
 //! ";
 //! let config = podroute_config::load(yaml).unwrap();
-//! assert_eq!(config.peers[0].remote_asn.0, 65001);
+//! assert_eq!(config.peers[0].remote_asn, bgp_proto::types::Asn(65001).into());
 //!
 //! let errors = podroute_config::load(&yaml.replace("65001", "0")).unwrap_err();
 //! assert_eq!(errors.problems()[0].path, "peers[0].asn");
@@ -31,6 +31,7 @@ mod explain;
 mod facts;
 mod json_schema;
 mod list_file;
+mod locate;
 mod model;
 mod problem;
 mod schema;
@@ -40,6 +41,7 @@ mod value;
 mod yaml;
 
 pub use json_schema::json_schema;
+pub use locate::locate;
 pub use model::*;
 pub use problem::{Errors, Problem};
 pub use schema::{SECTIONS, Section};

@@ -57,6 +57,7 @@ use crate::fib::{FibConfig, Resilience};
 use crate::host::Host;
 use crate::metrics::Health;
 use crate::network_policy::NetworkPolicies;
+use crate::node_route::NodeRoute;
 use crate::pod_guard::PodGuard;
 use crate::secrets::Secrets;
 use crate::server::ToAgent;
@@ -161,6 +162,10 @@ struct Reports {
     /// The node's condition, where nodes are followed.
     condition: Option<kubernetes::Condition>,
     health: Arc<Health>,
+    /// The node's NodeRoute object, where Kubernetes is followed.
+    node_route: Option<NodeRoute>,
+    /// Where the looking glass is served.
+    glass: Option<(SocketAddr, tokio::task::AbortHandle)>,
     /// Where metrics are served.
     metrics: BTreeMap<SocketAddr, tokio::task::AbortHandle>,
     list: cni_list::ListKeeper,
@@ -226,6 +231,7 @@ impl Agent {
         self.speaker.accept();
         self.start_server()?;
         self.serve_metrics();
+        self.serve_glass();
         self.reports.list.look(&self.config.cni);
         self.report_cluster();
         self.help_plugins();
@@ -280,6 +286,7 @@ impl Agent {
                 _ = interrupt.recv() => return Ok(()),
                 () = paths_changed.notified() => self.check_paths().await,
                 _ = look.tick() => {
+                    crate::log::report_floods();
                     self.check_run_dir();
                     self.enforce_policies();
                     self.check_secrets().await;

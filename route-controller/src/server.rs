@@ -19,6 +19,7 @@ use crate::count::count;
 use crate::dump::{self, PAGE};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
+use crate::log;
 use crate::network_policy::{NetworkPolicies, QuestionError};
 use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request, ServicesStatus};
 use crate::views;
@@ -78,13 +79,15 @@ pub(crate) struct Server {
 
 /// Why a request is not answered.
 #[derive(Debug, thiserror::Error)]
-enum RequestError {
+pub(crate) enum RequestError {
     #[error("not a request of this version: {0}")]
     Malformed(#[from] serde_json::Error),
     #[error(transparent)]
     Prefix(#[from] PrefixError),
     #[error("no peer '{name}'; there are: {}", known.join(", "))]
     NoPeer { name: String, known: Vec<String> },
+    #[error(transparent)]
+    LogLevel(#[from] log::LevelError),
     #[error("a dump is a separate request")]
     Dump,
     #[error(transparent)]
@@ -99,6 +102,10 @@ enum RequestError {
     FibStopped,
     #[error(transparent)]
     Read(#[from] io::Error),
+    #[error("a peer sent {0} prefixes, more than a page shows: use 'podroute show routes PREFIX'")]
+    TooManyForPage(usize),
+    #[error("the agent does not know the {0} of the node")]
+    NotKnown(&'static str),
 }
 
 async fn read_request(read: OwnedReadHalf) -> io::Result<String> {
@@ -216,6 +223,17 @@ impl Server {
             Request::PolicyDiff { text } => Ok(Reply::Cut(self.network_policies.cut_by(text).await?)),
             Request::Dump => Err(RequestError::Dump),
             Request::Reload => self.order(ToAgent::Reload).await,
+            Request::LogLevel { level } => {
+                let changed = level.is_some();
+                if let Some(level) = level {
+                    log::set_level(&level)?;
+                }
+                let level = log::level();
+                if changed {
+                    tracing::info!(event = "log_level", %level, "the level of the log was changed");
+                }
+                Ok(Reply::Done(level))
+            }
             Request::Drain { on, withdraw } => {
                 self.order(|answer| ToAgent::Drain { on, withdraw, answer }).await
             }
@@ -301,6 +319,9 @@ impl Server {
         answer.await.map_err(|_| RequestError::FibStopped)
     }
 }
+
+mod facts;
+mod view;
 
 #[cfg(test)]
 mod tests;

@@ -21,9 +21,13 @@ use std::str::FromStr;
 
 mod community;
 mod ext_community;
+mod peer_as;
+mod role;
 
 pub use community::{Community, CommunityError, LargeCommunity};
 pub use ext_community::{ExtCommunity, ExtCommunityError};
+pub use peer_as::PeerAs;
+pub use role::Role;
 
 /// An autonomous system number (RFC 6793), 0–4294967295. Zero is reserved (RFC 7607); decoding and
 /// configuration refuse it.

@@ -621,7 +621,7 @@ fn our_number_stays_in_front_of_what_a_policy_prepends() {
     };
     let (own, theirs) = (
         routing(B, PeerKind::External).local_asn,
-        routing(A, PeerKind::External).remote_asn,
+        asn_of(A, PeerKind::External),
     );
     let other = Prepend::Asn(Asn(64999));
     let external = |prepend, times| path(PeerKind::External, prepend, times);

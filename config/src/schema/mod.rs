@@ -58,6 +58,7 @@ pub const SECTIONS: &[&Section] = &[
     &MAX_PREFIXES,
     &BMP,
     &METRICS,
+    &WEB,
     &TTL_SECURITY,
     &TIMERS,
     &RULE,
@@ -105,6 +106,7 @@ pub(crate) const DOCUMENT: Section = Section {
         "cni",
         "bmp",
         "metrics",
+        "web",
         "shutdown",
     ],
 };
@@ -149,6 +151,7 @@ pub(crate) struct Document {
     pub(crate) policies: Vec<Policy>,
     pub(crate) bmp: Vec<Bmp>,
     pub(crate) metrics: Option<Metrics>,
+    pub(crate) web: Option<Web>,
     pub(crate) shutdown: Option<Located<OnShutdown>>,
 }
 
@@ -177,6 +180,7 @@ pub(crate) fn read(root: &YamlNode, problems: &Problems) -> Option<Document> {
         policies: read_policies(&fields),
         bmp: read_bmp(&fields),
         metrics: Metrics::read(&fields),
+        web: Web::read(&fields),
         shutdown: fields.scalar("shutdown", &SHUTDOWN),
     })
 }

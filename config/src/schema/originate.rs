@@ -8,7 +8,15 @@ use crate::value::{self, Bad, Kind, int};
 
 pub(crate) const ORIGINATE: Section = Section {
     name: "originate[]",
-    fields: &["prefix", "aggregate", "suppress", "kernel", "when", "communities"],
+    fields: &[
+        "prefix",
+        "aggregate",
+        "suppress",
+        "discard",
+        "kernel",
+        "when",
+        "communities",
+    ],
 };
 
 pub(crate) const WHEN: Section = Section {
@@ -42,6 +50,7 @@ pub(crate) enum What {
     Aggregate {
         prefix: Prefix,
         suppress: bool,
+        discard: bool,
     },
     Kernel {
         protocols: Vec<u8>,
@@ -121,12 +130,13 @@ fn read(cursor: &Cursor<'_>) -> Option<Originate> {
     let prefix = fields.scalar("prefix", &value::PREFIX);
     let aggregate = fields.scalar("aggregate", &value::PREFIX);
     let suppress = fields.scalar("suppress", &value::BOOL);
-    if let (Some(at), false) = (&suppress, fields.is_given("aggregate")) {
-        let problem = at.location.problem(
-            "suppress is for aggregates",
-            "remove it, or write aggregate in place of prefix",
-        );
-        cursor.problems.error(problem);
+    let discard = fields.scalar("discard", &value::BOOL);
+    for (name, at) in [("suppress", &suppress), ("discard", &discard)] {
+        if let (Some(at), false) = (at, fields.is_given("aggregate")) {
+            let message = format!("{name} is for aggregates");
+            let remedy = "remove it, or write aggregate in place of prefix";
+            cursor.problems.error(at.location.problem(message, remedy));
+        }
     }
     let kernel = fields.get("kernel").and_then(|cursor| read_kernel(&cursor));
     let when = fields.get("when").and_then(|cursor| {
@@ -139,6 +149,7 @@ fn read(cursor: &Cursor<'_>) -> Option<Originate> {
         (None, Some(prefix)) => What::Aggregate {
             prefix: prefix.value,
             suppress: suppress.is_some_and(|at| at.value),
+            discard: discard.is_none_or(|at| at.value),
         },
         (None, None) => kernel?,
     };

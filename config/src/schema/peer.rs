@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bgp_proto::engine::PrivateAs;
-use bgp_proto::types::{Asn, Family, HoldTime, Prefix};
+use bgp_proto::types::{Asn, Family, HoldTime, Prefix, Role};
 
 use super::bfd::{BFD, Bfd};
 use super::{Section, labels};
 use crate::decode::{Cursor, Fields, Located};
+use crate::model::LocalAddress;
 use crate::problem::Location;
 use crate::value::{self, Bad, Kind, int};
 
@@ -47,6 +48,8 @@ pub(crate) const PEER: Section = Section {
         "asOverride",
         "removePrivateAs",
         "enforceFirstAs",
+        "role",
+        "strictRole",
         "maxPrefixes",
         "maxMemory",
         "shutdown",
@@ -154,6 +157,31 @@ const PRIVATE_AS: Kind<PrivateAs> = Kind {
     },
 };
 
+/// An address, or the interface whose address it is.
+const LOCAL_ADDRESS: Kind<LocalAddress> = Kind {
+    what: "an IP address or the name of a network interface",
+    example: "192.0.2.11",
+    parse: |scalar| match (value::HOST.parse)(scalar) {
+        Ok(address) => Ok(LocalAddress::Address(address)),
+        // What looks like an address is meant as one.
+        Err(bad) if scalar.text.contains([':', '/']) || is_dotted(scalar.text) => Err(bad),
+        Err(_) => (INTERFACE.parse)(scalar).map(LocalAddress::Interface),
+    },
+};
+
+fn is_dotted(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_digit() || c == '.')
+}
+
+const ROLE: Kind<Role> = Kind {
+    what: "a role of this node",
+    example: "customer",
+    parse: |scalar| {
+        let found = Role::ALL.into_iter().find(|role| role.to_string() == scalar.text);
+        found.ok_or_else(|| Bad::Range("provider, customer, peer, rs-server or rs-client".to_owned()))
+    },
+};
+
 /// True: warn only.
 const ACTION: Kind<bool> = Kind {
     what: "an action",
@@ -200,6 +228,40 @@ const INTERFACE: Kind<String> = Kind {
     },
 };
 
+/// `asn` of a peer as written.
+#[derive(Clone, Debug)]
+pub(crate) enum PeerAsn {
+    /// This one.
+    Only(Asn),
+    /// Any but this node's.
+    External,
+    /// This node's.
+    Internal,
+    /// One of these.
+    AnyOf(Vec<Located<Asn>>),
+}
+
+impl PeerAsn {
+    /// The numbers that are written.
+    pub(crate) fn numbers(&self) -> Vec<Asn> {
+        match self {
+            PeerAsn::Only(asn) => vec![*asn],
+            PeerAsn::AnyOf(several) => several.iter().map(|asn| asn.value).collect(),
+            PeerAsn::External | PeerAsn::Internal => Vec::new(),
+        }
+    }
+}
+
+const PEER_ASN: Kind<PeerAsn> = Kind {
+    what: "an AS number, external or internal",
+    example: "65001",
+    parse: |scalar| match scalar.text {
+        "external" => Ok(PeerAsn::External),
+        "internal" => Ok(PeerAsn::Internal),
+        _ => (value::ASN.parse)(scalar).map(PeerAsn::Only),
+    },
+};
+
 /// `maxPrefixes` as written.
 #[derive(Debug)]
 pub(crate) struct MaxPrefixes {
@@ -232,9 +294,9 @@ pub(crate) struct Peer {
     /// Whether one of the three is there, readable or not.
     pub(crate) is_somewhere: bool,
     pub(crate) port: Option<Located<u16>>,
-    pub(crate) asn: Option<Located<Asn>>,
+    pub(crate) asn: Option<Located<PeerAsn>>,
     pub(crate) local_as: Option<LocalAs>,
-    pub(crate) local_address: Option<Located<IpAddr>>,
+    pub(crate) local_address: Option<Located<LocalAddress>>,
     pub(crate) passive: Option<Located<bool>>,
     pub(crate) multihop: Option<Located<u8>>,
     pub(crate) ttl_security: Option<Located<u8>>,
@@ -260,6 +322,8 @@ pub(crate) struct Peer {
     pub(crate) as_override: Option<Located<bool>>,
     pub(crate) private_as: Option<Located<PrivateAs>>,
     pub(crate) enforce_first_as: Option<Located<bool>>,
+    pub(crate) role: Option<Located<Role>>,
+    pub(crate) strict_role: Option<Located<bool>>,
     pub(crate) max_prefixes: Option<MaxPrefixes>,
     pub(crate) max_memory: Option<Located<usize>>,
     pub(crate) shutdown: Option<Located<bool>>,
@@ -315,11 +379,13 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
             .iter()
             .any(|name| fields.is_given(name)),
         port: fields.scalar("port", &value::PORT),
-        asn: fields.required("asn", &value::ASN),
+        asn: fields
+            .need("asn", PEER_ASN.example)
+            .and_then(|cursor| read_asn(&cursor)),
         local_as: fields
             .fields("localAs", &LOCAL_AS)
             .and_then(|fields| read_local_as(&fields)),
-        local_address: fields.scalar("localAddress", &value::HOST),
+        local_address: fields.scalar("localAddress", &LOCAL_ADDRESS),
         passive: fields.scalar("passive", &value::BOOL),
         multihop: fields.scalar("multihop", &TTL),
         ttl_security: fields
@@ -363,12 +429,30 @@ fn read_peer(cursor: &Cursor<'_>) -> Option<Peer> {
         as_override: fields.scalar("asOverride", &value::BOOL),
         private_as: fields.scalar("removePrivateAs", &PRIVATE_AS),
         enforce_first_as: fields.scalar("enforceFirstAs", &value::BOOL),
+        role: fields.scalar("role", &ROLE),
+        strict_role: fields.scalar("strictRole", &value::BOOL),
         max_prefixes: fields
             .get("maxPrefixes")
             .and_then(|cursor| read_max_prefixes(&cursor)),
         max_memory: fields.scalar("maxMemory", &value::MEMORY),
         shutdown: fields.scalar("shutdown", &value::BOOL),
     })
+}
+
+/// A number, a word, or a list of numbers.
+fn read_asn(cursor: &Cursor<'_>) -> Option<Located<PeerAsn>> {
+    if !cursor.is_list() {
+        return cursor.scalar(&PEER_ASN);
+    }
+    if cursor.is_empty_list() {
+        cursor.error(
+            "no peer has an AS number of an empty list",
+            "name the numbers, or say external",
+        );
+        return None;
+    }
+    let several = cursor.scalars(&value::ASN);
+    (!several.is_empty()).then(|| Located::new(PeerAsn::AnyOf(several), &cursor.location))
 }
 
 fn read_local_as(fields: &Fields<'_>) -> Option<LocalAs> {

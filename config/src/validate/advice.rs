@@ -6,7 +6,7 @@ use bgp_proto::policy::{Matcher, NextHopAction, Policy, PrefixRange, Rule, Sourc
 use bgp_proto::types::{Asn, Family, Prefix};
 
 use super::policies::{Direction, LocatedRule, Policies};
-use super::{directions, peers};
+use super::{directions, peer_as};
 use crate::decode::Located;
 use crate::model::{Cluster, Peer};
 use crate::problem::{Problems, quoted};
@@ -30,7 +30,7 @@ impl Advice<'_> {
     /// Gives all of it.
     pub(super) fn give(&self) {
         for peer in &self.document.peers {
-            let about = peers::facts(peer, self.asn);
+            let about = peer_as::facts(peer, self.asn);
             for (chain, direction) in [
                 (&peer.import, Direction::Import),
                 (&peer.export, Direction::Export),

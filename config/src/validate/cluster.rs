@@ -220,7 +220,7 @@ impl MeshInputs<'_> {
             selector: BTreeMap::new(),
             remote: Remote::Address(address),
             port: PORT,
-            remote_asn: self.asn,
+            remote_asn: self.asn.into(),
             kind,
             transport: Transport {
                 local_address: None,
@@ -251,12 +251,13 @@ impl MeshInputs<'_> {
             add_path_receive: false,
             add_path_send: false,
             families: FamilySet::ALL,
+            strict_role: false,
             shutdown: false,
             routing: PeerRouting {
                 name: name.to_owned(),
                 kind,
                 local_asn: self.asn,
-                remote_asn: self.asn,
+                remote_asn: Some(self.asn),
                 import: self.import(kind, other),
                 export: Arc::new(Policy::accept_all()),
                 next_hop_self: false,

@@ -7,7 +7,7 @@ use bgp_proto::policy::{KernelActions, Matcher, NextHopAction, NumberAction, Pol
 use bgp_proto::types::Asn;
 
 use super::advice::Advice;
-use super::peers;
+use super::peer_as;
 use super::policies::{Direction, LocatedRule, Policies};
 use crate::decode::Located;
 use crate::problem::{Location, quoted};
@@ -26,7 +26,10 @@ impl<'a> Directions<'a> {
         let peers = advice.document.peers.iter();
         Self {
             advice,
-            asns: peers.filter_map(|peer| Some(peer.asn.as_ref()?.value)).collect(),
+            asns: peers
+                .filter_map(|peer| peer.asn.as_ref())
+                .flat_map(|asn| asn.value.numbers())
+                .collect(),
             given: RefCell::default(),
         }
     }
@@ -34,7 +37,7 @@ impl<'a> Directions<'a> {
     /// Gives all of it.
     pub(super) fn give(&self) {
         for peer in &self.advice.document.peers {
-            let about = peers::facts(peer, self.advice.asn);
+            let about = peer_as::facts(peer, self.advice.asn);
             let chains = [
                 (&peer.import, Direction::Import),
                 (&peer.export, Direction::Export),
@@ -126,28 +129,35 @@ impl<'a> Directions<'a> {
         let written: &'a [schema::Peer] = &self.advice.document.peers;
         let external = |peer: &&schema::Peer| {
             let server = peer.route_server_client.as_ref().is_some_and(|on| on.value);
-            peers::facts(peer, self.advice.asn).external && !server
+            peer_as::facts(peer, self.advice.asn).external && !server
         };
         let takes_all = |peer: &'a schema::Peer, direction: Direction| -> Option<&'a Located<String>> {
             let chain = match direction {
                 Direction::Import => peer.import.as_ref()?,
                 Direction::Export => peer.export.as_ref()?,
             };
-            let about = peers::facts(peer, self.advice.asn);
+            let about = peer_as::facts(peer, self.advice.asn);
             let policy = self
                 .advice
                 .policies
                 .make(&Policies::names(chain), about, direction);
             takes_all(&policy).then_some(chain.first())?
         };
-        let asn = |peer: &schema::Peer| peer.asn.as_ref().map(|asn| asn.value);
+        let asns = |peer: &schema::Peer| {
+            peer.asn
+                .as_ref()
+                .map(|asn| asn.value.numbers())
+                .unwrap_or_default()
+        };
+        let differ = |a: &schema::Peer, b: &schema::Peer| {
+            asns(a) != asns(b) || (asns(a).is_empty() && a.location.path != b.location.path)
+        };
         for to in written.iter().filter(external) {
             let Some(export) = takes_all(to, Direction::Export) else {
                 continue;
             };
             let mut others = written.iter().filter(external);
-            let from =
-                others.find(|from| asn(from) != asn(to) && takes_all(from, Direction::Import).is_some());
+            let from = others.find(|from| differ(from, to) && takes_all(from, Direction::Import).is_some());
             let Some(name) = from.and_then(|from| from.name.as_ref()) else {
                 continue;
             };

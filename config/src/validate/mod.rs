@@ -12,6 +12,7 @@ mod directions;
 mod limits;
 mod node;
 mod originate;
+mod peer_as;
 mod peers;
 mod policies;
 mod pools;
@@ -20,9 +21,9 @@ mod services;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::model::{BmpStation, Config, NetworkPolicy, NodeFacts, Running};
+use crate::model::{self, BmpStation, Config, NetworkPolicy, NodeFacts, Running};
 use crate::problem::Problems;
-use crate::schema::{Bmp, BmpRoutes, Document, Metrics};
+use crate::schema::{Bmp, BmpRoutes, Document, Metrics, Web};
 
 /// The port of GoBGP's and most other stations; IANA assigned none.
 const BMP_PORT: u16 = 11019;
@@ -128,6 +129,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, problems: &Problem
         bmp: document.bmp.iter().filter_map(station).collect(),
         next_hops: bfd::next_hops(&document.next_hops, problems),
         metrics: document.metrics.as_ref().map(metrics).unwrap_or_default(),
+        web: document.web.as_ref().and_then(web),
         shutdown: document.shutdown.map(|at| at.value).unwrap_or_default(),
         warnings: Vec::new(),
     })
@@ -169,19 +171,29 @@ fn network_policy(document: &Document, problems: &Problems) -> NetworkPolicy {
     }
 }
 
-fn metrics(written: &Metrics) -> Vec<SocketAddr> {
+/// On the loopback address only: it has no TLS.
+fn web(written: &Web) -> Option<SocketAddr> {
+    let port = written.port.as_ref()?;
+    Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.value))
+}
+
+fn metrics(written: &Metrics) -> model::Metrics {
     let Some(port) = &written.port else {
-        return Vec::new();
+        return model::Metrics::default();
     };
     let given = written.addresses.iter().map(|at| at.value);
     let here = written
         .addresses
         .is_empty()
         .then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    given
+    let sockets = given
         .chain(here)
         .map(|addr| SocketAddr::new(addr, port.value))
-        .collect()
+        .collect();
+    model::Metrics {
+        sockets,
+        per_peer: written.per_peer.as_ref().map(|at| at.value).unwrap_or_default(),
+    }
 }
 
 fn station(written: &Bmp) -> Option<BmpStation> {

@@ -2,6 +2,7 @@
 
 use bgp_proto::engine::{Aggregate, OriginateRule, When};
 use bgp_proto::policy::Source;
+use bgp_proto::wire::KernelRoute;
 
 use crate::decode::Located;
 use crate::model::{Cluster, Fib, KernelRoutes};
@@ -10,6 +11,17 @@ use crate::schema::{self, What};
 
 /// The kernel's main table.
 const MAIN: u32 = 254;
+
+/// Packets to an aggregate for which there is no other route are dropped (RFC 4632 §5.1). In the main table, where the networks of the
+/// host's interfaces are more specific; any other route of the same prefix comes before it.
+const DISCARD: KernelRoute = KernelRoute {
+    install: true,
+    blackhole: true,
+    metric: Some(u32::MAX - 1),
+    table: Some(MAIN),
+    source: None,
+    weight: None,
+};
 
 /// Routes that this node originates, and the kernel routes that it announces.
 pub(super) fn originate(
@@ -24,15 +36,20 @@ pub(super) fn originate(
             prefix: at.value.prefix,
             present: at.value.present,
         });
-        let (prefix, aggregate) = match &value.what {
-            What::Prefix(prefix) => (*prefix, None),
-            What::Aggregate { prefix, suppress } => {
+        let (prefix, aggregate, kernel_route) = match &value.what {
+            What::Prefix(prefix) => (*prefix, None, KernelRoute::default()),
+            What::Aggregate {
+                prefix,
+                suppress,
+                discard,
+            } => {
                 let inside = if *suppress {
                     Aggregate::InPlace
                 } else {
                     Aggregate::Beside
                 };
-                (*prefix, Some(inside))
+                let kernel_route = if *discard { DISCARD } else { KernelRoute::default() };
+                (*prefix, Some(inside), kernel_route)
             }
             What::Kernel {
                 protocols,
@@ -81,6 +98,7 @@ pub(super) fn originate(
             prefix,
             source: Source::Static,
             aggregate,
+            kernel: kernel_route,
             when,
             communities: value.communities.clone(),
         });

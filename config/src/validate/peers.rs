@@ -10,10 +10,11 @@ use bgp_proto::policy::Policy;
 use bgp_proto::types::{Asn, Family, FamilySet, HoldTime};
 
 use super::limits::{OF_NODE, OF_PEER};
-use super::node::{self, Node};
-use super::policies::{Direction, PeerFacts, Policies};
+use super::node::Node;
+use super::peer_as;
+use super::policies::{Direction, Policies};
 use crate::decode::Located;
-use crate::model::{Listen, Peer, Remote, Restart, Skipped, Timers, Transport, Ttl};
+use crate::model::{Listen, LocalAddress, Peer, Remote, Restart, Skipped, Timers, Transport, Ttl};
 use crate::problem::Problems;
 use crate::schema;
 
@@ -105,9 +106,6 @@ fn can_meet(a: &schema::Peer, b: &schema::Peer) -> bool {
 
 fn check(peer: &schema::Peer, context: &Context<'_>) {
     let problems = context.problems;
-    if let Some(asn) = &peer.asn {
-        node::warn_last_asn(asn, problems);
-    }
     if let (Some(ttl), Some(_)) = (&peer.multihop, &peer.ttl_security) {
         let remedy = "keep ttlSecurity and set its hops to the distance, or keep multihop";
         problems.error(ttl.location.problem(
@@ -132,8 +130,7 @@ fn check(peer: &schema::Peer, context: &Context<'_>) {
                 .problem(message, "set listen.port for the port that it connects to"),
         );
     }
-    check_kind(peer, context);
-    check_as_rules(peer, context);
+    peer_as::check(peer, context);
     check_families(peer, context);
     check_restart(peer, problems);
     if let (Some(_), Some(range)) = (&peer.bfd, &peer.listen_range) {
@@ -186,55 +183,6 @@ fn check_place(peer: &schema::Peer, context: &Context<'_>) {
     }
 }
 
-/// Rules for AS paths that only make sense towards another AS.
-fn check_as_rules(peer: &schema::Peer, context: &Context<'_>) {
-    let (Some(asn), Some(own)) = (&peer.asn, context.asn) else {
-        return;
-    };
-    if let Some(local) = &peer.local_as
-        && (local.asn.value == own || local.asn.value == asn.value)
-    {
-        let whose = if local.asn.value == own {
-            "this node's own AS"
-        } else {
-            "the peer's AS"
-        };
-        let message = format!("{} is {whose}", local.asn.value);
-        let remedy = "name the number that the peer still knows this network by, or remove localAs";
-        context
-            .problems
-            .error(local.asn.location.problem(message, remedy));
-    }
-    if asn.value != own {
-        return;
-    }
-    let on = |flag: &Option<Located<bool>>| {
-        flag.as_ref()
-            .filter(|flag| flag.value)
-            .map(|flag| flag.location.clone())
-    };
-    let private = peer
-        .private_as
-        .as_ref()
-        .filter(|at| at.value != PrivateAs::Keep)
-        .map(|at| at.location.clone());
-    let external_only = [
-        ("asOverride", on(&peer.as_override)),
-        ("removePrivateAs", private),
-        ("enforceFirstAs", on(&peer.enforce_first_as)),
-        ("nextHopUnchanged", on(&peer.next_hop_unchanged)),
-        ("routeServerClient", on(&peer.route_server_client)),
-    ];
-    for (name, location) in external_only {
-        if let Some(location) = location {
-            let message = format!("{name} has no effect inside one's own AS {own}");
-            context
-                .problems
-                .error(location.problem(message, format!("remove {name}, or correct asn")));
-        }
-    }
-}
-
 fn check_restart(peer: &schema::Peer, problems: &Problems) {
     let off = peer.restart_time.as_ref().is_some_and(|time| time.value == 0);
     let long = peer
@@ -260,7 +208,18 @@ fn check_restart(peer: &schema::Peer, problems: &Problems) {
 
 fn check_addresses(peer: &schema::Peer, context: &Context<'_>) {
     let Some(local) = &peer.local_address else { return };
-    let Some(address) = &peer.address else { return };
+    let Some(address) = &peer.address else {
+        if let LocalAddress::Interface(_) = local.value {
+            let message = "the address of an interface is chosen for a peer with an address";
+            let remedy = "remove localAddress, or give the peer its address";
+            context.problems.error(local.location.problem(message, remedy));
+        }
+        return;
+    };
+    let LocalAddress::Address(chosen) = local.value else {
+        return;
+    };
+    let local = &Located::new(chosen, &local.location);
     let family = |addr: IpAddr| if addr.is_ipv4() { "IPv4" } else { "IPv6" };
     let (ours, theirs) = (family(local.value), family(address.value));
     if ours != theirs {
@@ -289,39 +248,6 @@ fn check_addresses(peer: &schema::Peer, context: &Context<'_>) {
             local
                 .location
                 .problem(message, "connections fail unless the node has it"),
-        );
-    }
-}
-
-fn check_kind(peer: &schema::Peer, context: &Context<'_>) {
-    let (Some(asn), Some(own)) = (&peer.asn, context.asn) else {
-        return;
-    };
-    let external = asn.value != own;
-    let client = peer.reflector_client.as_ref().filter(|client| client.value);
-    if let Some(client) = client.filter(|_| external) {
-        let message = format!(
-            "AS {} is not this node's AS {own}: only peers of one's own AS are reflected to (RFC 4456)",
-            asn.value
-        );
-        context.problems.error(
-            client
-                .location
-                .problem(message, "remove routeReflectorClient, or correct asn"),
-        );
-    }
-    let missing: Vec<&str> = [("import", &peer.import), ("export", &peer.export)]
-        .into_iter()
-        .filter(|(_, policy)| policy.is_none())
-        .map(|(name, _)| name)
-        .collect();
-    if external && !missing.is_empty() {
-        let both = missing.join(" and ");
-        let message =
-            format!("no {both} policy towards another AS: all its routes are rejected there (RFC 8212)");
-        context.problems.warn(
-            peer.location
-                .problem(message, format!("name a policy in {both}, or say reject-all")),
         );
     }
 }
@@ -374,7 +300,7 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
         selector: peer.node_selector.iter().map(label).collect(),
         remote,
         port: peer.port.as_ref().map_or(PORT, |port| port.value),
-        remote_asn: routing.remote_asn,
+        remote_asn: peer_as::of(&peer.asn.as_ref()?.value, context.asn?),
         kind: routing.kind,
         transport: transport(peer, routing.kind),
         timers: Timers {
@@ -401,34 +327,25 @@ fn build(peer: &schema::Peer, context: &Context<'_>) -> Option<Peer> {
             .as_ref()
             .is_some_and(|most| most.value.is_some()),
         families: families.unwrap_or(FamilySet::ALL),
+        strict_role: is(&peer.strict_role),
         shutdown: is(&peer.shutdown),
         routing,
         defaulted: defaulted(peer),
     })
 }
 
-/// A peer as policies see it.
-pub(super) fn facts(peer: &schema::Peer, own: Option<Asn>) -> PeerFacts<'_> {
-    let asn = peer.asn.as_ref().map(|asn| asn.value);
-    PeerFacts {
-        name: peer.name.as_ref().map_or("", |name| name.value.as_str()),
-        asn: asn.unwrap_or(Asn(0)),
-        external: asn != own,
-    }
-}
-
 fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
     // Looked up first, so that an unknown name is reported whatever else is wrong.
     let policy = |names: &Option<Vec<Located<String>>>, direction| {
-        let about = facts(peer, context.asn);
-        context
-            .policies
-            .find(names.as_ref()?, about, direction, context.problems)
+        let (names, about) = (names.as_ref()?, peer_as::facts(peer, context.asn));
+        peer_as::check_policies(peer, names, context);
+        context.policies.find(names, about, direction, context.problems)
     };
     let import = policy(&peer.import, Direction::Import);
     let export = policy(&peer.export, Direction::Export);
-    let (own_asn, remote_asn) = (context.asn?, peer.asn.as_ref()?.value);
-    let kind = match (remote_asn == own_asn, is(&peer.reflector_client)) {
+    let own_asn = context.asn?;
+    let remote_asn = peer_as::of(&peer.asn.as_ref()?.value, own_asn);
+    let kind = match (remote_asn.is_internal(own_asn), is(&peer.reflector_client)) {
         (false, _) => PeerKind::External,
         (true, false) => PeerKind::Internal,
         (true, true) => PeerKind::Client,
@@ -451,7 +368,7 @@ fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
         name: peer.name.as_ref()?.value.clone(),
         kind,
         local_asn: peer.local_as.as_ref().map_or(own_asn, |local| local.asn.value),
-        remote_asn,
+        remote_asn: remote_asn.only(),
         import: import.unwrap_or_else(fallback),
         export: export.unwrap_or_else(fallback),
         next_hop_self: is(&peer.next_hop_self),
@@ -472,6 +389,7 @@ fn routing(peer: &schema::Peer, context: &Context<'_>) -> Option<PeerRouting> {
             next_hop_unchanged: is(&peer.next_hop_unchanged),
             route_server: is(&peer.route_server_client),
             enforce_first_as: is(&peer.enforce_first_as),
+            role: peer.role.as_ref().map(|role| role.value),
             add_path_limit: peer
                 .add_path_send
                 .as_ref()
@@ -533,7 +451,7 @@ fn transport(peer: &schema::Peer, kind: PeerKind) -> Transport {
         (None, None, _) => Ttl::Send(INTERNAL_TTL),
     };
     Transport {
-        local_address: peer.local_address.as_ref().map(|addr| addr.value),
+        local_address: peer.local_address.as_ref().map(|local| local.value.clone()),
         ttl,
         password_file: peer.password.as_ref().map(|password| password.file.value.clone()),
         next_password_file: peer.password.as_ref().and_then(schema::Password::next),

@@ -3,6 +3,7 @@
 //! How a page marks its blocks stands in docs/README.md, "How these pages are checked".
 
 mod blocks;
+mod chart;
 mod events;
 mod examples;
 mod files;
@@ -14,3 +15,4 @@ mod runs;
 mod troubleshooting;
 mod two_machines;
 mod words;
+mod workflows;

@@ -21,7 +21,8 @@ impl Agent {
             };
             if let Some(remote) = known.get(id) {
                 let owner = WatchOwner::Peer(*id, peer.name.clone());
-                all.extend(watch(owner, *remote, peer.transport.local_address, bfd, secrets));
+                let local = self.node.host.local_address(peer).ok().flatten();
+                all.extend(watch(owner, *remote, local, bfd, secrets));
             }
         }
         // With a peer at the same address the peer's settings hold.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bgp_proto::engine::OriginateRule;
 use bgp_proto::policy::Source;
 use bgp_proto::types::Prefix;
+use bgp_proto::wire::KernelRoute;
 use podroute_config::KernelRoutes;
 use tokio::sync::oneshot;
 
@@ -30,6 +31,7 @@ impl Agent {
                     prefix,
                     source: Source::Kernel,
                     aggregate: None,
+                    kernel: KernelRoute::default(),
                     when: wanted.when,
                     communities: wanted.communities.clone(),
                 });

@@ -236,14 +236,15 @@ pub(super) fn spec(config: &Config, peer: &podroute_config::Peer, id: PeerId, ho
                     .unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
                 peer.port,
             ),
-            local: peer.transport.local_address,
+            // Without the interface's address the session waits, as `waiting_for` says.
+            local: host.local_address(peer).ok().flatten(),
             ttl,
             password: None,
             next_password: None,
         },
         enabled: !peer.shutdown,
         connect_after: connect_after(config, peer, host),
-        waiting_for: None,
+        waiting_for: host.local_address(peer).err().map(|error| error.to_string()),
     }
 }
 
@@ -252,7 +253,7 @@ const PEER_CONNECTS_FIRST: Duration = Duration::from_millis(300);
 
 /// Of two nodes of one AS the one with the higher address connects, so that a mesh has one connection for each session from the start.
 fn connect_after(config: &Config, peer: &podroute_config::Peer, host: &Host) -> Duration {
-    let internal = peer.routing.remote_asn == config.node.asn;
+    let internal = peer.remote_asn.is_internal(config.node.asn);
     let remote = peer.remote.address().filter(|_| internal);
     let own = |remote: std::net::IpAddr| {
         let mut addresses = host.addresses.iter();

@@ -21,10 +21,9 @@ impl Agent {
     /// Applies what changed in the file. What cannot change while the agent runs stays as it was until its next start.
     pub(super) async fn reload(&mut self) -> Result<String, CommandError> {
         let outcome = self.take_file().await;
-        self.reports
-            .health
-            .refused
-            .store(outcome.is_err(), Ordering::Relaxed);
+        let health = &self.reports.health;
+        health.refused.store(outcome.is_err(), Ordering::Relaxed);
+        health.measured.config.note(outcome.is_ok());
         match &outcome {
             Ok(Applied { text, .. }) => {
                 tracing::info!(event = "reloaded", "{text}");
@@ -115,6 +114,7 @@ impl Agent {
         self.put_peers().await?;
         self.listen();
         self.serve_metrics();
+        self.serve_glass();
         self.reports.list.look(&self.config.cni);
         self.report_cluster();
         let later = match self.config.deferred.as_slice() {

@@ -23,6 +23,8 @@ use crate::drain::Drain;
 use crate::fib::task::{CAPACITY, FibTask, ToFib};
 use crate::fib::{Mirror, netlink};
 use crate::host::{Host, HostChoice};
+use crate::measured::Measured;
+use crate::metrics::Health;
 use crate::network_policy::NetworkPolicies;
 use crate::server::ToAgent;
 use crate::{clock, sysctl};
@@ -44,7 +46,9 @@ pub(crate) async fn run(
     if config.fib.install {
         set_forwarding(&config, proc_sys);
     }
-    let tasks = Tasks::start(&config, &host).await?;
+    let health = Health::default();
+    health.measured.config.note(true);
+    let tasks = Tasks::start(&config, &host, &health.measured).await?;
     let sessions = Sessions::read(&run_dir);
     let start = Start {
         restarting_until: sessions.is_restart().then(|| clock::now() + DEFERRAL),
@@ -75,7 +79,7 @@ pub(crate) async fn run(
         fib: tasks.fib,
         peers: Peers::default(),
         mesh: MeshTransition::default(),
-        reports: reports(cni, to_agent),
+        reports: reports(cni, to_agent, health),
         sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
     };
     let streams = Streams {
@@ -88,12 +92,14 @@ pub(crate) async fn run(
     agent.serve(streams).await
 }
 
-fn reports(cni: Option<Dirs>, orders: mpsc::Sender<ToAgent>) -> Reports {
+fn reports(cni: Option<Dirs>, orders: mpsc::Sender<ToAgent>, health: Health) -> Reports {
     Reports {
         events: None,
         allocator: None,
         condition: None,
-        health: Arc::default(),
+        health: Arc::new(health),
+        node_route: None,
+        glass: None,
         metrics: BTreeMap::new(),
         list: cni_list::ListKeeper::new(cni),
         unsent: unsent::Unsent::default(),
@@ -140,7 +146,7 @@ struct Tasks {
 }
 
 impl Tasks {
-    async fn start(config: &Config, host: &Host) -> Result<Self, AgentError> {
+    async fn start(config: &Config, host: &Host, measured: &Measured) -> Result<Self, AgentError> {
         let Started {
             handle: speaker,
             datapath,
@@ -155,7 +161,7 @@ impl Tasks {
         let (fib, inbox) = mpsc::channel(CAPACITY);
         let (swept_tx, swept) = watch::channel(false);
         let (host_tx, host_changed) = watch::channel(());
-        let task = FibTask::new(
+        let mut task = FibTask::new(
             fib_config(config, host),
             inbox,
             datapath,
@@ -165,6 +171,7 @@ impl Tasks {
         )
         .await
         .map_err(AgentError::Netlink)?;
+        task.measure(measured.clone());
         let adopted = task.adopted();
         tokio::spawn(task.run());
         Ok(Self {

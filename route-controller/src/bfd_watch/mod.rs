@@ -171,7 +171,8 @@ impl Task {
         let dead = self.paths.dead();
         if dead != self.dead {
             self.dead.clone_from(&dead);
-            if self.fib.send(ToFib::Dead(dead)).await.is_err() {
+            let since = crate::clock::now();
+            if self.fib.send(ToFib::Dead { dead, since }).await.is_err() {
                 tracing::error!(
                     event = "task_stopped",
                     task = "fib",

@@ -2,19 +2,25 @@
 
 mod check;
 mod client;
+mod cluster;
 mod diff;
 mod error;
+mod examples;
 mod generate;
 mod install;
 mod network_policy;
 mod pods;
 mod policy;
+mod router;
 mod services;
 mod show;
 
-use std::path::{Path, PathBuf};
+pub(crate) use pods::as_json as pods_as_json;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
 
 use self::client::ClientError;
@@ -40,7 +46,12 @@ impl Cli {
     }
 }
 
-/// Default directory of CNI configurations.
+/// The command line with examples in each help.
+fn command() -> clap::Command {
+    examples::add(Cli::command())
+}
+
+/// Where container runtimes look for networks.
 const CONF_DIR: &str = "/etc/cni/net.d";
 
 /// Default directory of CNI plugins.
@@ -75,7 +86,9 @@ enum Command {
     },
     /// Check a configuration: all errors at once, with line, column and remedy.
     Check(check::Question),
-    /// Print the JSON Schema of the configuration, for editors.
+    /// Print the router's side of this node's sessions, in the router's language.
+    RouterConfig(router::RouterConfig),
+    /// Print the configuration's JSON Schema, for editors.
     Schema,
     /// Test policies without an agent.
     Policy {
@@ -97,7 +110,14 @@ enum Command {
         #[command(flatten)]
         run_dir: RunDir,
     },
-    /// Show what a configuration would change: sessions, advertised prefixes, kernel routes. Changes nothing.
+    /// Show the level of the running agent's log, or change it until its next start.
+    LogLevel {
+        /// error, warn, info, debug, trace, off; per module as warn,bgp_speaker=debug; default for that of the start.
+        level: Option<String>,
+        #[command(flatten)]
+        run_dir: RunDir,
+    },
+    /// Say what a configuration would change, before it does: sessions, prefixes advertised to peers, kernel routes.
     Diff {
         /// Configuration file to compare with the running one; `-` is standard input.
         #[arg(value_name = "FILE")]
@@ -141,7 +161,10 @@ enum Command {
         #[arg(long, default_value = CONF_DIR, value_name = "DIR")]
         conf_dir: PathBuf,
     },
-    /// Show and explain the NetworkPolicies of Kubernetes on this node.
+    /// Questions to the agents of all nodes, through the API server and with the rights of the kubeconfig; the same as
+    /// `kubectl podroute`.
+    Cluster(podroute_kubectl::ClusterArgs),
+    /// Kubernetes' network policies on this node.
     NetworkPolicy {
         #[command(subcommand)]
         what: network_policy::NetworkPolicyCommand,
@@ -287,9 +310,21 @@ enum Form {
     Yaml,
 }
 
-/// Runs a command.
-pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
-    match cli.command {
+/// The command line. Called as `kubectl-podroute`, which is how kubectl runs a plugin, its commands are those of `cluster`.
+pub(crate) fn parse() -> Cli {
+    let mut args = std::env::args_os();
+    match args.next() {
+        Some(program) if podroute_kubectl::is_plugin_name(&program) => Cli {
+            command: Command::Cluster(cluster::parse_plugin(args)),
+        },
+        _ => Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit()),
+    }
+}
+
+/// Runs a command; the error is for standard error.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    let done = match cli.command {
+        Command::Cluster(args) => return cluster::run(&args),
         Command::Run {
             config,
             run_dir,
@@ -304,6 +339,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
             Ok(block_on(agent::run(config, run_dir.run_dir, &proc_sys, cni))?)
         }
         Command::Check(question) => check::check(&question),
+        Command::RouterConfig(asked) => router::router_config(&asked),
         Command::Schema => {
             let schema = podroute_config::json_schema();
             println!("{}", for_programs(Form::Json, &schema)?);
@@ -313,6 +349,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
         Command::NetworkPolicy { what } => network_policy::run(what),
+        Command::LogLevel { level, run_dir } => order(&run_dir.run_dir, &Request::LogLevel { level }),
         Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),
         Command::Diff { file, output } => difference(&file, &output),
         Command::Drain {
@@ -334,10 +371,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
             what: Ipam::Check { fix, state },
         } => pods::check(&state, fix),
         Command::Completions { shell } => {
-            generate::completions(shell, Cli::command()).map_err(CliError::Completions)
+            generate::completions(shell, command()).map_err(CliError::Completions)
         }
         Command::Man { directory } => {
-            generate::man_pages(&directory, Cli::command()).map_err(|source| CliError::ManPages {
+            generate::man_pages(&directory, command()).map_err(|source| CliError::ManPages {
                 dir: directory,
                 source,
             })
@@ -361,7 +398,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
                 Ok(())
             }
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn install_cni(config: &Path, bin: PathBuf, conf: PathBuf) -> Result<(), CliError> {
@@ -473,7 +511,7 @@ fn read_input(file: &Path) -> Result<(String, String), CliError> {
     let (name, text) = if file == Path::new("-") {
         (
             "standard input".to_owned(),
-            std::io::read_to_string(std::io::stdin().lock()),
+            read_document(std::io::stdin().lock()),
         )
     } else {
         (file.display().to_string(), std::fs::read_to_string(file))
@@ -481,6 +519,23 @@ fn read_input(file: &Path) -> Result<(String, String), CliError> {
     match text {
         Ok(text) => Ok((name, text)),
         Err(source) => Err(CliError::File { name, source }),
+    }
+}
+
+/// A YAML document up to its end marker (a line `...`), or all there is. Whoever cannot close standard input, as `kubectl exec -i` by
+/// WebSocket before its protocol v5, sends the marker.
+fn read_document(mut from: impl std::io::BufRead) -> std::io::Result<String> {
+    let mut text = String::new();
+    loop {
+        let start = text.len();
+        let length = from.read_line(&mut text)?;
+        let is_end = text.get(start..).is_some_and(|line| line.trim_end() == "...");
+        if is_end {
+            text.truncate(start);
+        }
+        if is_end || length == 0 {
+            return Ok(text);
+        }
     }
 }
 

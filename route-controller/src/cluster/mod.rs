@@ -27,7 +27,9 @@ mod throttle;
 mod watch;
 
 pub(crate) use allocation::{Allocator, Candidacy, Report, Reports};
+pub(crate) use client::LazyClient;
 pub(crate) use condition::{Condition, Network};
+pub(crate) use error::in_words;
 pub(crate) use events::{About, Events, NewEvent};
 pub(crate) use health::{Watch, Watches};
 pub(crate) use throttle::Throttle;

@@ -60,6 +60,7 @@ fn choice() -> HostChoice {
         mtu: Auto::Auto,
         internal: Vec::new(),
         peers: vec![ip("192.0.2.1")],
+        sources: BTreeSet::new(),
         kept_router_id: None,
     }
 }
@@ -210,4 +211,49 @@ fn the_router_id_is_kept() {
     );
     let nothing = mirror(&[], &[]);
     assert_eq!(router_id(&choice(), &nothing), Err(NoRouterId));
+}
+
+/// On an interface all addresses count that stay, those of a loopback too.
+#[test]
+fn the_source_of_connections_is_an_interfaces_address() {
+    let addresses = [
+        (1, "127.0.0.1/8", Preferred),
+        (1, "198.51.100.7/32", Preferred),
+        (1, "2001:db8:7::1/128", Preferred),
+        (2, "192.0.2.11/24", Preferred),
+        (2, "192.0.2.9/24", NotPreferred),
+    ];
+    let choice = HostChoice {
+        sources: BTreeSet::from(["lo".to_owned(), "eth0".to_owned(), "absent".to_owned()]),
+        ..choice()
+    };
+    let host = choice
+        .find_out(&mirror(&addresses, &[CONNECTED, DEFAULT]))
+        .unwrap();
+    let of = |name: &str| -> Vec<String> { host.sources[name].iter().map(IpAddr::to_string).collect() };
+    assert_eq!(of("lo"), ["198.51.100.7", "2001:db8:7::1"]);
+    assert_eq!(of("eth0"), ["192.0.2.11"]);
+    assert!(of("absent").is_empty());
+
+    let text = "apiVersion: podroute/v1\ncluster: {asn: 64512}\npeers:\n\
+        - {name: a, address: 192.0.2.1, asn: internal, localAddress: lo}\n\
+        - {name: b, address: \"2001:db8::1\", asn: internal, localAddress: eth0}\n\
+        - {name: c, address: 192.0.2.3, asn: internal, localAddress: 192.0.2.11}\n\
+        - {name: d, address: 192.0.2.4, asn: internal}\n";
+    let config = podroute_config::load(text).unwrap();
+    let local: Vec<String> = config
+        .peers
+        .iter()
+        .map(|peer| match host.local_address(peer) {
+            Ok(address) => format!("{address:?}"),
+            Err(error) => error.to_string(),
+        })
+        .collect();
+    assert_eq!(local[0], "Some(198.51.100.7)");
+    assert!(
+        local[1].starts_with("localAddress: interface eth0 has no ipv6 address"),
+        "{}",
+        local[1]
+    );
+    assert_eq!(local[2..], ["Some(192.0.2.11)", "None"]);
 }

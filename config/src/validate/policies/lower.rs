@@ -284,6 +284,17 @@ fn joined(outer: Option<&Matcher>, inner: Matcher) -> Matcher {
 
 /// Whether what a rule comes to depends on the peer.
 pub(super) fn mentions_peer(rule: &schema::Rule, lists: &Lists) -> bool {
+    mentions_asn(rule, lists) || has_to(&rule.matching)
+}
+
+fn has_to(matching: &schema::Match) -> bool {
+    let [_, to] = &matching.peers;
+    let mut nested = matching.nested.iter().flat_map(|(_, inner)| inner);
+    to.is_some() || nested.any(has_to)
+}
+
+/// Whether what a rule comes to depends on the peer's AS number.
+pub(super) fn mentions_asn(rule: &schema::Rule, lists: &Lists) -> bool {
     let set = &rule.setting;
     let edits = [
         (Part::Communities, &set.communities),
@@ -295,10 +306,10 @@ pub(super) fn mentions_peer(rule: &schema::Rule, lists: &Lists) -> bool {
         lists.mention_peer(removed, part) || lists.mention_peer(&edit.add, part)
     };
     let prepends = set.prepend.is_some_and(|(asn, _)| asn == schema::Prepend::Peer);
-    prepends || edits.into_iter().any(edit) || match_mentions_peer(&rule.matching, lists)
+    prepends || edits.into_iter().any(edit) || match_mentions_asn(&rule.matching, lists)
 }
 
-fn match_mentions_peer(matching: &schema::Match, lists: &Lists) -> bool {
+fn match_mentions_asn(matching: &schema::Match, lists: &Lists) -> bool {
     let [from, to] = &matching.peers;
     let path = &matching.as_path;
     let from = from.as_ref().map(|from| &from.value.asns);
@@ -315,12 +326,12 @@ fn match_mentions_peer(matching: &schema::Match, lists: &Lists) -> bool {
         let mut lists_of = [&of.any, &of.all, &of.none, &of.exact].into_iter().flatten();
         lists_of.any(|items| lists.mention_peer(items, part))
     };
-    to.is_some()
+    to.as_ref().is_some_and(|to| to.value.asns.is_some())
         || asns.any(|items| lists.asns_mention_peer(items))
         || communities.into_iter().any(of)
         || matching
             .nested
             .iter()
             .flat_map(|(_, inner)| inner)
-            .any(|inner| match_mentions_peer(inner, lists))
+            .any(|inner| match_mentions_asn(inner, lists))
 }

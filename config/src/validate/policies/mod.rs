@@ -22,6 +22,9 @@ use lower::Lowering;
 const ACCEPT_ALL: &str = "accept-all";
 const REJECT_ALL: &str = "reject-all";
 
+/// What a rule may mention.
+type Mention = fn(&schema::Rule, &Lists) -> bool;
+
 /// Policies applied inside one another deeper than this are a circle.
 const MAX_DEPTH: usize = 16;
 
@@ -103,7 +106,7 @@ impl<'a> Policies<'a> {
     pub(super) fn make(&self, names: &[String], peer: PeerFacts<'_>, direction: Direction) -> Arc<Policy> {
         let depends = names
             .iter()
-            .any(|name| self.mentions_peer(name, &mut BTreeSet::new()));
+            .any(|name| self.mentions(name, lower::mentions_peer, &mut BTreeSet::new()));
         let about = (peer.name.to_owned(), peer.asn.0, peer.external, direction);
         let key = (names.to_vec(), depends.then_some(about));
         if let Some(made) = self.made.borrow().get(&key) {
@@ -203,8 +206,15 @@ impl<'a> Policies<'a> {
         self.lists.warn_unused(problems);
     }
 
-    /// Whether what the policy comes to depends on the peer.
-    fn mentions_peer(&self, name: &str, seen: &mut BTreeSet<String>) -> bool {
+    /// Whether what these policies come to depends on the peer's AS number.
+    pub(super) fn depend_on_asn(&self, names: &[String]) -> bool {
+        names
+            .iter()
+            .any(|name| self.mentions(name, lower::mentions_asn, &mut BTreeSet::new()))
+    }
+
+    /// Whether a rule of the policy, or of one that it applies, mentions this.
+    fn mentions(&self, name: &str, what: Mention, seen: &mut BTreeSet<String>) -> bool {
         if !seen.insert(name.to_owned()) {
             return false;
         }
@@ -214,8 +224,8 @@ impl<'a> Policies<'a> {
             .into_iter()
             .flat_map(|policy| &policy.rules);
         let mut values = rules.map(|rule| &rule.value);
-        values.any(|rule| lower::mentions_peer(rule, &self.lists))
-            || self.applied(name).any(|other| self.mentions_peer(other, seen))
+        values.any(|rule| what(rule, &self.lists))
+            || self.applied(name).any(|other| self.mentions(other, what, seen))
     }
 
     fn check(&self, policy: &schema::Policy, problems: &Problems) {
