@@ -7,7 +7,7 @@ const LIBRARIES: [&str; 3] = ["bgp-speaker/proto/src", "bgp-speaker/bfd/src", "c
 
 /// Files of modules that a file declares as public, with those inside them.
 fn public_modules(file: &str) -> Vec<String> {
-    let text = pages::source(file);
+    let text = pages::page(file).text;
     let dir = match file.rsplit_once('/') {
         Some((dir, "lib.rs" | "mod.rs")) => dir.to_owned(),
         _ => file.trim_end_matches(".rs").to_owned(),
@@ -51,7 +51,7 @@ fn every_public_module_has_an_example() {
 #[test]
 fn every_library_says_what_may_panic() {
     for library in LIBRARIES {
-        let text = pages::source(&format!("{library}/lib.rs"));
+        let text = pages::page(&format!("{library}/lib.rs")).text;
         let says = text
             .lines()
             .any(|line| line.starts_with("//!") && line.to_lowercase().contains("panic"));

@@ -51,7 +51,7 @@ pub(crate) fn uptime(host: &Host, name: &str) -> Result<u64> {
         .ok_or_else(|| Failure::new("an established peer has no uptimeSeconds").evidence("peer", text))
 }
 
-/// Waits until a session has been up for so long that a later reset shows in its uptime.
+/// Waits until a session has been up long enough that a later reset shows in its uptime.
 pub(crate) fn settled(host: &Host, name: &str) -> Result<u64> {
     wait::until(
         CONVERGENCE,

@@ -251,7 +251,7 @@ fn an_owner_killed_at_any_moment_leaves_whole_rules() {
         let mut owner = Command::new(std::env::current_exe().unwrap());
         owner.args(["--ignored", "--exact", "an_owner_that_is_killed"]);
         let mut owner = owner.stdout(Stdio::null()).spawn().unwrap();
-        // Each round another moment: after so many transactions, whatever it does then.
+        // Each round another moment: after this number of transactions, whatever it does then.
         let generation = nftables.generation().unwrap();
         while nftables.generation().unwrap() < generation + 1 + 3 * round {
             assert_eq!(owner.try_wait().unwrap(), None, "it ended by itself");

@@ -211,7 +211,7 @@ impl Load {
         })
     }
 
-    /// Reads and writes for so long.
+    /// Reads and writes for this time.
     pub fn settle(&mut self, span: Duration) -> Result<()> {
         let end = Instant::now() + span;
         self.until(span * 2, "time to settle", |_| Instant::now() >= end)

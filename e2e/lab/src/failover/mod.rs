@@ -184,7 +184,7 @@ fn cost(fabric: &mut Fabric, fault: Fault, random: &mut u64, repair_when: Repair
     })
 }
 
-/// Whether all ways are back in time. Of ours it is asked.
+/// Whether all ways are back in time. Of podroute it is asked.
 fn converges(fabric: &mut Fabric) -> Result<bool> {
     match fabric.converged() {
         Ok(()) => Ok(true),
