@@ -11,7 +11,7 @@ pub fn locate(text: &str, peer: Option<&str>, field: &str) -> Option<usize> {
         None => &root,
         Some(name) => peer_of(&root, name)?,
     };
-    let (mut node, mut line) = (start, peer.map(|_| start.mark.line));
+    let (mut node, mut line) = (start, peer.map(|_| start.position.line));
     for name in field.split('.').filter(|name| !name.is_empty()) {
         let Some((found, value)) = entry(node, name) else {
             break;
@@ -38,7 +38,7 @@ fn entry<'a>(node: &'a Node, name: &str) -> Option<(usize, &'a Node)> {
         return None;
     };
     let found = entries.iter().find(|entry| entry.key == name)?;
-    Some((found.key_mark.line, &found.value))
+    Some((found.key_position.line, &found.value))
 }
 
 #[cfg(test)]

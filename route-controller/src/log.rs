@@ -1,4 +1,4 @@
-//! Where log lines go: to standard error, without waiting for whoever reads it.
+//! The log: lines go to standard error without blocking the agent.
 //!
 //! A pipe that nobody reads must not stop routing. The agent's lines go through a queue to a thread of their own; what the queue has no
 //! room for is dropped and counted (`podroute_log_lines_dropped`). Of equal lines in a short time some are written and the others

@@ -17,6 +17,7 @@ mod drain;
 mod dump;
 mod exposition;
 mod fib;
+mod glass;
 mod heap;
 mod host;
 mod list_files;
@@ -26,6 +27,7 @@ mod metrics;
 mod mounted;
 mod network_policy;
 mod node_file;
+mod node_route;
 mod pipe;
 mod pod_guard;
 mod process_stats;
@@ -50,7 +52,7 @@ fn main() -> ExitCode {
     }
     let _log = log::start(cli.is_agent());
     match cli::run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("podroute: {}", error.to_string().trim_end());
             ExitCode::FAILURE

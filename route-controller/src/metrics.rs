@@ -1,4 +1,4 @@
-//! What Prometheus and probes ask over HTTP. Gathered when asked for: nothing is counted twice.
+//! Metrics and probes over HTTP. Values are gathered for each request.
 
 mod cluster;
 mod node;
@@ -33,7 +33,7 @@ use crate::server::ToAgent;
 pub(crate) use peers::Series;
 
 /// A task that does not answer within this time hangs.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An address that cannot be listened on is tried again after this.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
@@ -218,7 +218,7 @@ impl Source {
             answer.await.ok()?;
             self.speaker.peers().await.ok()
         };
-        tokio::time::timeout(PATIENCE, asked)
+        tokio::time::timeout(ANSWER_TIMEOUT, asked)
             .await
             .is_ok_and(|answer| answer.is_some())
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bgp_proto::engine::PeerKind;
-use bgp_proto::types::{Asn, Family, Prefix};
-use podroute_config::{ClusterFacts, Config, Mesh, NodeAddresses, Peer, Remote};
+use bgp_proto::types::{Family, PeerAs, Prefix};
+use podroute_config::{ClusterFacts, Config, LocalAddress, Mesh, NodeAddresses, Peer, Remote};
 
 use crate::side::{self, Bfd, Group, Member, NodeAs, OwnAs, PrefixRange, Session, Side, Ttl, family_of};
 
@@ -60,6 +60,11 @@ pub enum DeriveError {
         "peer '{0}' is a listenRange, which does not say where the router is; write a peer with its address"
     )]
     Range(String),
+    /// The router's AS is not in the file.
+    #[error(
+        "peer '{0}' has asn: {1}, which does not say the router's AS; write the router's own AS number there"
+    )]
+    UnknownAs(String, PeerAs),
 }
 
 /// What each router of this node needs.
@@ -77,7 +82,7 @@ pub fn sides(
         vec![one_router(config, &options.peers)?]
     };
     let side = |peers: Vec<&Peer>| side(config, facts, options, &peers);
-    Ok(routers.into_iter().map(side).collect())
+    routers.into_iter().map(side).collect()
 }
 
 fn one_router<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a Peer>, DeriveError> {
@@ -134,7 +139,17 @@ fn all_routers(config: &Config) -> Result<Vec<Vec<&Peer>>, DeriveError> {
     Ok(routers)
 }
 
-fn side(config: &Config, facts: Option<&ClusterFacts>, options: &Options, peers: &[&Peer]) -> Side {
+fn side(
+    config: &Config,
+    facts: Option<&ClusterFacts>,
+    options: &Options,
+    peers: &[&Peer],
+) -> Result<Side, DeriveError> {
+    let first = peers.first().ok_or(DeriveError::NoRouter)?;
+    let asn = first
+        .remote_asn
+        .only()
+        .ok_or_else(|| DeriveError::UnknownAs(first.name.clone(), first.remote_asn.clone()))?;
     let router_id = peers.iter().find_map(|peer| match peer.remote.address() {
         Some(IpAddr::V4(address)) => Some(address),
         _ => None,
@@ -143,12 +158,12 @@ fn side(config: &Config, facts: Option<&ClusterFacts>, options: &Options, peers:
         .iter()
         .map(|peer| group(config, facts, options, peer))
         .collect();
-    Side {
-        asn: peers.first().map_or(Asn(0), |peer| peer.remote_asn),
+    Ok(Side {
+        asn,
         router_id: router_id.filter(|id| *id != Ipv4Addr::UNSPECIFIED),
         groups,
         permits: permits(config, facts),
-    }
+    })
 }
 
 fn group(config: &Config, facts: Option<&ClusterFacts>, options: &Options, peer: &Peer) -> Group {
@@ -240,7 +255,8 @@ fn members(config: &Config, facts: Option<&ClusterFacts>, options: &Options, pee
     if !found.is_empty() {
         return found;
     }
-    if let Some(local) = peer.transport.local_address {
+    // The address on an interface is the node's own affair: its addresses in the file are taken.
+    if let Some(LocalAddress::Address(local)) = peer.transport.local_address {
         return vec![Member::Address(local)];
     }
     let found = match &config.node.addresses {

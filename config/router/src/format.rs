@@ -87,12 +87,12 @@ impl Format {
         }
     }
 
-    /// Without a policy an eBGP neighbour neither sends nor gets routes (RFC 8212).
+    /// Without a policy an eBGP neighbor neither sends nor gets routes (RFC 8212).
     pub(crate) fn needs_policy(self) -> bool {
         matches!(self, Self::Frr | Self::Sonic | Self::Bird)
     }
 
-    /// Paths with the AS of the neighbour are not sent to it, unless it says so.
+    /// Paths with the AS of the neighbor are not sent to it, unless it says so.
     pub(crate) fn holds_back_peer_as(self) -> bool {
         matches!(self, Self::Junos | Self::Nxos)
     }

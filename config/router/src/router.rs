@@ -30,7 +30,7 @@ pub struct Router {
     pub(crate) filters: BTreeMap<String, Filter>,
     /// Of interfaces; empty where the file has none.
     pub(crate) addresses: Vec<At<IpAddr>>,
-    /// eBGP neighbours without a policy send and get routes all the same.
+    /// eBGP neighbors without a policy send and get routes all the same.
     pub(crate) policy_optional: bool,
 }
 
@@ -46,14 +46,14 @@ impl Router {
         }
     }
 
-    /// Neighbours of BGP that the file has.
+    /// Neighbors of BGP that the file has.
     #[must_use]
     pub fn neighbor_count(&self) -> usize {
         self.neighbors.len()
     }
 }
 
-/// A neighbour, with what it has of groups and templates.
+/// A neighbor, with what it has of groups and templates.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Neighbor {
     pub(crate) place: Place,
@@ -61,7 +61,7 @@ pub(crate) struct Neighbor {
     pub(crate) settings: Settings,
 }
 
-/// Where a neighbour is.
+/// Where a neighbor is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Place {
     Address(IpAddr),
@@ -79,7 +79,7 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// AS numbers of a neighbour.
+/// AS numbers of a neighbor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum RemoteAs {
     One(u32),
@@ -89,14 +89,14 @@ pub(crate) enum RemoteAs {
     Unknown,
 }
 
-/// BFD as the neighbour's statements say; parameters may be elsewhere.
+/// BFD as the neighbor's statements say; parameters may be elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct ReadBfd {
     pub(crate) interval: Option<u32>,
     pub(crate) multiplier: Option<u8>,
 }
 
-/// Statements of a neighbour, a group or a template.
+/// Statements of a neighbor, a group or a template.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) remote_as: Option<At<RemoteAs>>,

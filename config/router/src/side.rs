@@ -153,7 +153,7 @@ impl Session {
 /// TTL of a session's packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ttl {
-    /// The neighbour is directly connected.
+    /// The neighbor is directly connected.
     Direct,
     /// It is up to this number of hops away.
     Multihop(u8),

@@ -359,7 +359,7 @@ fn nobody_connects() {
     }
 }
 
-/// A file as a switch writes it: more than one group, other neighbours, parts that are nothing of BGP.
+/// A file as a switch writes it: more than one group, other neighbors, parts that are nothing of BGP.
 #[test]
 fn a_running_configuration_is_read() {
     let side = side("allowOwnAs: 1");

@@ -83,7 +83,7 @@ fn what_is_printed_is_accepted() {
             podroute_config::load(&case.yaml).unwrap_or_else(|errors| panic!("{errors}\n{}", case.yaml));
         for side in sides(&config, None, &case.options).unwrap() {
             for format in Format::READ {
-                // A list of neighbours has no place for one AS each.
+                // A list of neighbors has no place for one AS each.
                 let each_as = case.options.any_as && case.options.nodes.iter().any(|node| node.len() >= 32);
                 let each_as = each_as && matches!(format, Format::Eos | Format::Junos | Format::IosXe);
                 // IOS XE takes up to five numbers for a group, no links without addresses, and no as-override.

@@ -129,9 +129,10 @@ const COMMANDS: [(&str, &str); 29] = [
 ];
 
 /// Not for a running node, what the container runs by itself, or what needs a file or network policies (other scenarios run these).
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 8] = [
     "run",
     "cleanup",
+    "cluster",
     "help",
     "man",
     "policy",
@@ -219,7 +220,7 @@ fn daemonset(cluster: &mut Cluster) -> Result<()> {
     uninstall(cluster, &image, &kubelets)
 }
 
-/// What docs/operations.md says of uninstalling: the agents are gone, and this leaves nothing of ours on a node.
+/// What docs/operations.md says of uninstalling: the agents are gone, and this leaves nothing of podroute on a node.
 fn uninstall(cluster: &Cluster, image: &Image, kubelets: &[Kubelet]) -> Result<()> {
     cluster.apply("uninstall")?;
     let set = cluster.get("/apis/apps/v1/namespaces/podroute/daemonsets/podroute-uninstall")?;

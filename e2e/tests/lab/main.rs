@@ -9,6 +9,7 @@ mod bgp_raw;
 mod cli;
 mod cni;
 mod coexistence;
+mod compat;
 mod datapath;
 mod diff;
 mod failover;
@@ -20,6 +21,7 @@ mod kernel;
 mod kube;
 mod kube_changes;
 mod kube_image;
+mod kube_noderoutes;
 mod kube_pools;
 mod kube_scale;
 mod kube_services;
@@ -35,6 +37,7 @@ mod policies;
 mod reload;
 mod resolution;
 mod restart;
+mod roles;
 mod router_config;
 mod sessions;
 mod support;
@@ -135,6 +138,7 @@ fn scenarios() -> Vec<Scenario> {
         monitoring::scenarios(),
         network_policy::scenarios(),
         coexistence::scenarios(),
+        compat::scenarios(),
         datapath::scenarios(),
         diff::scenarios(),
         failover::scenarios(),
@@ -142,6 +146,7 @@ fn scenarios() -> Vec<Scenario> {
         kube_changes::scenarios(),
         large::scenarios(),
         kube_image::scenarios(),
+        kube_noderoutes::scenarios(),
         overlays::scenarios(),
         policies::scenarios(),
         kube_scale::scenarios(),
@@ -152,6 +157,7 @@ fn scenarios() -> Vec<Scenario> {
         resolution::scenarios(),
         restart::scenarios(),
         router_config::scenarios(),
+        roles::scenarios(),
         sessions::scenarios(),
         hostile::scenarios(),
         interop::scenarios(),

@@ -1,5 +1,4 @@
-//! What Kubernetes says, as the running agent takes it: facts, annotations, the drain of the Node object; and what it says of itself
-//! in return.
+//! Applies cluster updates: facts, annotations, the drain taint; reports the node's condition and rejected facts.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -14,7 +13,8 @@ use super::reload::Applied;
 use super::{Agent, AgentError};
 use crate::cluster::{self, Network, Throttle, Watches};
 use crate::metrics::INITIAL_ROUTES;
-use crate::status::{ClusterStatus, RejectedStatus, WatchStatus};
+use crate::node_route::NodeRoute;
+use crate::status::{ClusterStatus, ConfigurationStatus, RejectedStatus, WatchStatus};
 
 /// The log names at most this number of rejected facts at a time; `podroute show cluster` names all.
 const REJECTED_LOGGED: usize = 10;
@@ -50,8 +50,8 @@ impl Agent {
         if before.is_none() {
             self.keep_facts();
         }
-        self.heed_node(&uid).await;
-        self.heed_taint(draining).await;
+        self.apply_node_uid(&uid).await;
+        self.apply_taint(draining).await;
         let applied = match self.config_with_annotations(before.as_ref()) {
             Ok(new) if self.has_another_asn(before.as_ref()) => {
                 // What is known is in the run directory: the next start begins with it.
@@ -153,12 +153,15 @@ impl Agent {
     }
 
     /// A drain belongs to the Node object that was there when it was asked for.
-    async fn heed_node(&mut self, uid: &str) {
+    async fn apply_node_uid(&mut self, uid: &str) {
         if uid.is_empty() {
             return;
         }
         if let Some(condition) = &self.reports.condition {
             condition.node_is(uid);
+        }
+        if let Some(node_route) = &self.reports.node_route {
+            node_route.node_is(uid);
         }
         let Some(drain) = self.drain.after_node(uid) else {
             return;
@@ -176,7 +179,7 @@ impl Agent {
         }
     }
 
-    async fn heed_taint(&mut self, there: bool) {
+    async fn apply_taint(&mut self, there: bool) {
         let Some(drain) = self.drain.after_taint(there) else {
             return;
         };
@@ -200,6 +203,9 @@ impl Agent {
         }
         if wanted.network && self.reports.condition.is_none() {
             self.reports.condition = Some(cluster::Condition::of(self.name()));
+        }
+        if wanted.any() && self.reports.node_route.is_none() {
+            self.reports.node_route = Some(NodeRoute::start(self.name(), self.server()));
         }
         let waits = wanted.any() && self.file.facts.cluster.is_none();
         self.reports
@@ -249,11 +255,11 @@ impl Agent {
             }
         }
         self.file.followed.unready = unready;
-        self.look_at_sessions();
+        self.check_sessions();
     }
 
     /// Updates probes, the node's condition and `show`: what is still waited for.
-    pub(super) fn look_at_sessions(&mut self) {
+    pub(super) fn check_sessions(&mut self) {
         let health = &self.reports.health;
         let waits = !self.knows_cluster();
         health.waits_for_cluster.store(waits, Ordering::Relaxed);
@@ -326,6 +332,10 @@ impl Agent {
                 .iter()
                 .map(|&field| field.to_owned())
                 .collect(),
+            configuration: ConfigurationStatus::new(
+                &self.file.text,
+                self.reports.health.refused.load(Ordering::Relaxed),
+            ),
         };
         let _ = answer.send(status); // whoever asked may have gone
     }

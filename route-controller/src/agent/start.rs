@@ -20,9 +20,9 @@ use crate::bfd_watch::BfdWatch;
 use crate::cluster as kubernetes;
 use crate::cni_list::{self, Dirs};
 use crate::drain::Drain;
-use crate::fib::task::{FibTask, ROOM, ToFib};
+use crate::fib::task::{CAPACITY, FibTask, ToFib};
 use crate::fib::{Mirror, netlink};
-use crate::host::{Host, Wish};
+use crate::host::{Host, HostChoice};
 use crate::measured::Measured;
 use crate::metrics::Health;
 use crate::network_policy::NetworkPolicies;
@@ -98,8 +98,10 @@ fn reports(cni: Option<Dirs>, orders: mpsc::Sender<ToAgent>, health: Health) -> 
         allocator: None,
         condition: None,
         health: Arc::new(health),
+        node_route: None,
+        glass: None,
         metrics: BTreeMap::new(),
-        list: cni_list::Keeper::new(cni),
+        list: cni_list::ListKeeper::new(cni),
         unsent: unsent::Unsent::default(),
         network_policies: NetworkPolicies::default(),
         orders,
@@ -113,9 +115,9 @@ async fn find_host(config: &Config, run_dir: &Path) -> Result<Host, AgentError> 
         .map_err(AgentError::Netlink)?;
     let mut mirror = Mirror::default();
     mirror.fill(reading);
-    let wish = Wish::of(config, host::kept_router_id(run_dir));
-    let host = wish.find_out(&mirror)?;
-    if wish.keeps_router_id() {
+    let choice = HostChoice::of(config, host::kept_router_id(run_dir));
+    let host = choice.find_out(&mirror)?;
+    if choice.keeps_router_id() {
         host::keep_router_id(run_dir, host.router_id);
     }
     Ok(host)
@@ -156,7 +158,7 @@ impl Tasks {
                 ^ clock::now().elapsed().as_nanos() as u64
                 ^ u64::from(std::process::id()),
         })?;
-        let (fib, inbox) = mpsc::channel(ROOM);
+        let (fib, inbox) = mpsc::channel(CAPACITY);
         let (swept_tx, swept) = watch::channel(false);
         let (host_tx, host_changed) = watch::channel(());
         let mut task = FibTask::new(

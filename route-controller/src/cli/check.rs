@@ -1,4 +1,4 @@
-//! `podroute check`: is a configuration good, and what will a node make of it?
+//! `podroute check`: errors and warnings of a configuration, and what a node will run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,25 +11,25 @@ use super::{CliError, Form, RunDir, for_programs, read_input};
 use crate::count::count;
 use crate::{agent, cluster};
 
-/// What is asked.
+/// Arguments of the command.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Question {
-    /// The configuration, or a ConfigMap manifest with it; `-` is standard input.
+    /// Configuration file, or a ConfigMap manifest that contains it; `-` is standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Say what this node will run, and why.
+    /// Print what this node will run, and why.
     #[arg(long)]
     explain: bool,
-    /// Check as the node of this name would.
+    /// Check as the node of this name.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
-    /// Check as a node with these labels would, beside those of node.labels.
+    /// Check as a node with these labels, in addition to node.labels.
     #[arg(long, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = label)]
     labels: Vec<(String, String)>,
-    /// Where an agent of this node keeps what Kubernetes says, as the node's labels.
+    /// The agent's saved facts from Kubernetes, such as the node's labels, are there.
     #[command(flatten)]
     run_dir: RunDir,
-    /// A warning is an error.
+    /// Treat warnings as errors.
     #[arg(long)]
     strict: bool,
     #[command(flatten)]

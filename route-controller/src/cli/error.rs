@@ -16,6 +16,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Agent(#[from] AgentError),
     #[error(transparent)]
+    Cluster(#[from] podroute_kubectl::Error),
+    #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
     Router(#[from] RouterError),

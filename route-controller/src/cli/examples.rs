@@ -18,6 +18,21 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "podroute router-config --for junos --peer tor-a,tor-a-v6 podroute.yaml",
         ],
     ),
+    (
+        "cluster peers",
+        &["podroute cluster peers", "podroute cluster peers --node node-1"],
+    ),
+    ("cluster routes", &["podroute cluster routes 10.244.2.0/24"]),
+    ("cluster services", &["podroute cluster services"]),
+    ("cluster policies", &["podroute cluster policies"]),
+    ("cluster events", &["podroute cluster events --since 10m"]),
+    ("cluster web", &["podroute cluster web"]),
+    (
+        "cluster explain",
+        &["podroute cluster explain default/web-1 default/db-0 --port 5432"],
+    ),
+    ("cluster diff", &["podroute cluster diff podroute.yaml"]),
+    ("cluster check", &["podroute cluster check podroute.yaml"]),
     ("schema", &["podroute schema >podroute.schema.json"]),
     (
         "policy test",

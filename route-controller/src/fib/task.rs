@@ -59,7 +59,7 @@ pub(crate) struct Blocks {
 }
 
 /// Commands under way.
-pub(crate) const ROOM: usize = 256;
+pub(crate) const CAPACITY: usize = 256;
 /// Commands taken before writing.
 const BURST: usize = 64;
 /// Routes that move, or lead nowhere, are held back no longer than this, to see where they go together.

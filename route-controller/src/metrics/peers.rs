@@ -159,7 +159,9 @@ fn put_peers(registry: &mut Registry, peers: &[&PeerSnapshot]) {
     for peer in peers {
         let name = || ("peer", peer.name.clone());
         let address = peer.spec.transport.remote.ip().to_string();
-        let asn = peer.spec.session.remote_asn.to_string();
+        let asn = peer
+            .asn()
+            .map_or_else(|| peer.spec.session.remote_asn.to_string(), |asn| asn.to_string());
         let labels = vec![name(), ("address", address), ("asn", asn)];
         up.get_or_create(&labels)
             .set(i64::from(peer.session.state == State::Established));

@@ -168,7 +168,7 @@ impl Check<'_> {
             .or_else(|| neighbors.iter().find(inside))
     }
 
-    /// A neighbour with the nodes' AS, which may have been meant.
+    /// A neighbor with the nodes' AS, which may have been meant.
     fn near_miss(&self, member: &Member) -> (Option<usize>, String) {
         let is_v4 = match member {
             Member::Address(address) => address.is_ipv4(),
@@ -195,7 +195,7 @@ impl Check<'_> {
         }
     }
 
-    /// Without addresses of nodes: neighbours of their AS.
+    /// Without addresses of nodes: neighbors of their AS.
     fn by_asn(&mut self) -> Vec<Neighbor> {
         let family = self.group.family();
         let same_family = |neighbor: &&Neighbor| match &neighbor.place {
@@ -222,7 +222,7 @@ impl Check<'_> {
         Vec::new()
     }
 
-    /// Whether the neighbour's AS is that of nodes; `None`: it cannot be told.
+    /// Whether the neighbor's AS is that of nodes; `None`: it cannot be told.
     fn has_node_as(&self, neighbor: &Neighbor) -> Option<bool> {
         let own = self.local_as(neighbor).map(|at| at.value);
         let remote = neighbor.settings.remote_as.as_ref()?;

@@ -120,7 +120,7 @@ fn session(out: &mut Out, table: &str, group: &Group) {
         }
     }
     if session.own_as != OwnAs::NotNeeded {
-        // GoBGP does not send a neighbour paths with its own AS.
+        // GoBGP does not send a neighbor paths with its own AS.
         out.line(format_args!("  [{table}.as-path-options.config]"));
         out.line("    replace-peer-as = true");
     }

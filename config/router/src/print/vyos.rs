@@ -127,7 +127,7 @@ fn group(out: &mut Out, name: &str, profile: &str, group: &Group, side: &Side) {
         }
     }
     if has_range(group) {
-        // Neighbours of a range have the timers of the router.
+        // Neighbors of a range have the timers of the router.
         out.line(format_args!("set protocols bgp timers holdtime {}", session.hold));
         out.line(format_args!(
             "set protocols bgp timers keepalive {}",

@@ -45,7 +45,7 @@ struct Reader {
     profiles: Vec<(String, ReadBfd)>,
     of_all: Settings,
     section: Section,
-    /// Neighbours have IPv4 without `activate`.
+    /// Neighbors have IPv4 without `activate`.
     default_v4: bool,
 }
 
@@ -249,7 +249,7 @@ impl Reader {
     }
 }
 
-/// FRR's BFD profiles, which may stand behind the neighbours that use them.
+/// FRR's BFD profiles, which may stand behind the neighbors that use them.
 fn profiles(text: &str) -> Vec<(String, ReadBfd)> {
     let mut profiles: Vec<(String, ReadBfd)> = Vec::new();
     let mut is_bfd = false;
@@ -311,7 +311,7 @@ pub(super) fn as_number(text: &str) -> Option<u32> {
     }
 }
 
-/// A statement of a neighbour or a group.
+/// A statement of a neighbor or a group.
 fn statement(settings: &mut Settings, at: usize, words: &[&str], on: bool, is_eos: bool) {
     let flag = Some(At::new(at, on));
     match words {
@@ -372,7 +372,7 @@ fn statement(settings: &mut Settings, at: usize, words: &[&str], on: bool, is_eo
     }
 }
 
-/// A statement of a neighbour or a group in an address family.
+/// A statement of a neighbor or a group in an address family.
 fn in_family(settings: &mut Settings, at: usize, family: Family, words: &[&str], on: bool) {
     let flag = Some(At::new(at, on));
     if let ["next-hop", "address-family", "ipv6", ..] = words {

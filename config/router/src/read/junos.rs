@@ -133,7 +133,7 @@ fn dynamic(collected: &mut Collected, at: usize, group: &str, name: &str, words:
     }
 }
 
-/// A statement of BGP as a whole, a group or a neighbour.
+/// A statement of BGP as a whole, a group or a neighbor.
 fn apply(settings: &mut Settings, at: usize, words: &[&str]) {
     let yes = Some(At::new(at, true));
     match words {

@@ -1,4 +1,4 @@
-//! Neighbours and the groups that they take statements from.
+//! Neighbors and the groups that they take statements from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,18 +7,18 @@ use crate::router::{Neighbor, Place, Settings};
 /// What is collected before groups are resolved.
 #[derive(Debug, Default)]
 pub(super) struct Collected {
-    /// Statements by the name of the neighbour or group.
+    /// Statements by the name of the neighbor or group.
     settings: BTreeMap<String, Settings>,
     /// Groups and templates.
     groups: BTreeSet<String>,
-    /// Which group a neighbour belongs to.
+    /// Which group a neighbor belongs to.
     group_of: BTreeMap<String, String>,
-    /// Where neighbours are, with the line that says so.
+    /// Where neighbors are, with the line that says so.
     places: Vec<(String, Place, usize)>,
 }
 
 impl Collected {
-    /// The statements of a neighbour or group.
+    /// The statements of a neighbor or group.
     pub(super) fn settings(&mut self, name: &str) -> &mut Settings {
         self.settings.entry(name.to_owned()).or_default()
     }
@@ -32,14 +32,14 @@ impl Collected {
         self.group_of.insert(neighbor.to_owned(), group.to_owned());
     }
 
-    /// A neighbour that has statements under `name`.
+    /// A neighbor that has statements under `name`.
     pub(super) fn place(&mut self, name: &str, place: Place, line: usize) {
         if !self.places.iter().any(|(_, known, _)| *known == place) {
             self.places.push((name.to_owned(), place, line));
         }
     }
 
-    /// All neighbours, with what they have of their groups and of the router as a whole.
+    /// All neighbors, with what they have of their groups and of the router as a whole.
     pub(super) fn resolve(mut self, of_all: &Settings) -> Vec<Neighbor> {
         let places = std::mem::take(&mut self.places);
         places
@@ -67,7 +67,7 @@ impl Collected {
     }
 }
 
-/// Where a neighbour with this name is: an address, a range, or else an interface.
+/// Where a neighbor with this name is: an address, a range, or else an interface.
 pub(super) fn place(name: &str) -> Place {
     if let Ok(address) = name.parse() {
         return Place::Address(address);

@@ -1,4 +1,4 @@
-//! Cisco NX-OS: a section for each neighbour below `router bgp`.
+//! Cisco NX-OS: a section for each neighbor below `router bgp`.
 
 use std::net::IpAddr;
 
@@ -47,7 +47,7 @@ struct Reader {
     filters: Filters,
     of_all: Settings,
     top: Top,
-    /// The neighbour or template, and how far its line is indented.
+    /// The neighbor or template, and how far its line is indented.
     neighbor: Option<(String, usize)>,
     /// The family in it, and how far its line is indented.
     family: Option<(Option<Family>, usize)>,
