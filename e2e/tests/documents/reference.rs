@@ -203,6 +203,58 @@ fn every_metric_is_documented() {
     assert_eq!(documented, registered);
 }
 
+/// Names of the agent's metrics in a text, without the endings of samples.
+fn metric_names(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+    let words = text.split(|c: char| !is_part(c));
+    words
+        .filter(|word| word.starts_with("podroute_") && word.len() > "podroute_".len())
+        .map(|word| {
+            let ending = ["_total", "_bucket", "_count", "_sum"]
+                .into_iter()
+                .find_map(|ending| word.strip_suffix(ending));
+            ending.unwrap_or(word).to_owned()
+        })
+        .collect()
+}
+
+/// Alerts and dashboard of examples/monitoring: metrics that exist, runbooks that are there, and one set of rules in two forms.
+#[test]
+fn monitoring_names_what_exists() {
+    let registered = registered_metrics();
+    let file = |name: &str| pages::page(&format!("examples/monitoring/{name}")).text;
+    let (alerts, dashboard) = (file("alerts.yaml"), file("dashboard.json"));
+    serde_json::from_str::<serde_json::Value>(&dashboard).unwrap();
+    let expressions = alerts
+        .lines()
+        .filter(|line| line.trim_start().starts_with("expr:"));
+    let used = metric_names(&expressions.collect::<Vec<_>>().join("\n"));
+    let shown = metric_names(&dashboard);
+    assert!(used.len() > 10 && shown.len() > 10, "{used:?} {shown:?}");
+    for name in used.union(&shown) {
+        assert!(registered.contains(name), "no metric {name}");
+    }
+    let runbooks = alerts.split("runbook_url: ").skip(1);
+    let mut count = 0;
+    for runbook in runbooks.map(|rest| rest.split_whitespace().next().unwrap()) {
+        let (_, target) = runbook.split_once("/docs/").unwrap();
+        let (name, anchor) = target.split_once('#').unwrap_or((target, ""));
+        let page = pages::page(&format!("docs/{name}"));
+        let is_known = anchor.is_empty() || page.anchors().iter().any(|known| known == anchor);
+        assert!(is_known, "no {anchor} in {name}");
+        count += 1;
+    }
+    assert!(count > 10, "{count}");
+    // The manifest for the operator of Prometheus has the same groups.
+    let groups = |text: &str| {
+        let (_, rest) = text.split_once("groups:").unwrap();
+        rest.lines()
+            .map(|line| line.trim_start().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(groups(&alerts), groups(&file("prometheusrule.yaml")));
+}
+
 /// The source of those files of a directory that are wanted by their name, without tests.
 pub(crate) fn source(dir: &str, wanted: fn(&str) -> bool) -> String {
     let is_test = |name: &str| name.rsplit('/').next().is_some_and(|file| file.contains("test"));

@@ -29,6 +29,7 @@ mod lab_itself;
 mod large;
 mod matrix;
 mod monitor;
+mod monitoring;
 mod network_policy;
 mod objects;
 mod overlays;
@@ -134,6 +135,7 @@ fn scenarios() -> Vec<Scenario> {
         bfd::scenarios(),
         kube::scenarios(),
         monitor::scenarios(),
+        monitoring::scenarios(),
         network_policy::scenarios(),
         coexistence::scenarios(),
         compat::scenarios(),

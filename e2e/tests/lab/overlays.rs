@@ -63,7 +63,7 @@ fn meshes() -> impl Iterator<Item = Scenario> {
     })
 }
 
-fn example(name: &str) -> Result<String> {
+pub(crate) fn example(name: &str) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../examples")
         .join(name);
