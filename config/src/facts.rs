@@ -10,7 +10,7 @@ use std::time::Duration;
 use bgp_proto::policy::{Matcher, Policy, PrefixRange, Rule, RuleLabel, Verdict};
 use bgp_proto::types::{Asn, Community, FamilySet, Prefix};
 
-use crate::model::Fib;
+use crate::kernel_routes::Fib;
 
 /// What is known of the node without the file: from the host, later from the Node object.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
