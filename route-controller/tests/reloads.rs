@@ -2,7 +2,12 @@
 //! both have the same sessions, routes, kernel routes and sockets then, as their routers see it too. In network namespaces; left
 //! out without the right to make them.
 
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test says what is wrong by panicking"
+)]
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -16,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_millis(50);
 const STEPS: usize = 8;
 /// What differs from one session, or moment, to the next.
-const PASSING: [&str; 16] = [
+const PASSING: [&str; 17] = [
     "uptimeSeconds",
     "timesEstablished",
     "messagesReceived",
@@ -33,6 +38,7 @@ const PASSING: [&str; 16] = [
     "holdSeconds",
     "pathId",
     "nexthopObject",
+    "sinceSeconds",
 ];
 
 /// A network namespace; it ends with its process.

@@ -1,7 +1,11 @@
 //! Batches, dumps, filters and namespaces beside a real kernel, in network namespaces of the tests' own threads; left out without
 //! the right to make one.
 
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test says what is wrong by panicking"
+)]
 
 use linux::netlink::{
     Batch, CREATE, DUMP, EXCL, Message, Protocol, REQUEST, Reply, Socket, frame, messages, u32_at,
