@@ -14,6 +14,10 @@ ROUNDS ?= 200
 ONLY ?=
 # Sizes of the mesh.
 NODES ?= 50,100,150
+# What `make audit` checks. The advisories are a Git repository of RustSec, fetched each time; the others need no network.
+AUDIT ?= advisories bans licenses sources
+# Name in a registry that `make image` pushes to.
+IMAGE ?=
 # More arguments for the test runner, e.g. a name: make test ARGS=bird
 ARGS ?=
 
@@ -26,7 +30,7 @@ ROOT_ON_DEBIAN := $(and $(filter 0,$(shell id -u)),$(wildcard /etc/debian_versio
 LAB := $(TARGET_DIR)/release/podroute-lab
 BENCH := $(TARGET_DIR)/release/podroute-bench
 
-.PHONY: help demo demo-down build test interop docs bench bench-fib bench-failover bench-mesh bench-cni bench-policy bench-policy-peer image-files dist audit lint clean
+.PHONY: help demo demo-down build test interop docs bench bench-fib bench-failover bench-mesh bench-cni bench-policy bench-policy-peer image-files image dist dist-test dist-reproduce audit lint clean
 
 help:
 	@echo 'make demo        bring up a rack in namespaces and prove that pods reach each other'
@@ -45,8 +49,13 @@ help:
 	@echo 'make bench-policy network policies: start, events, traffic, beside nft (root), and docs/bench/policy.md'
 	@echo 'make bench-policy-peer  peer policies: nanoseconds a route, and docs/bench/policy-peer.md'
 	@echo 'make image-files static programs for the Containerfile'
-	@echo 'make dist        a release in target/dist: archives, Debian packages, RPMs, SBOM, checksums'
-	@echo 'make audit       licences, advisories and sources of dependencies (cargo-deny)'
+	@echo 'make dist        a release in target/dist: archives, Debian packages, RPMs, chart, SBOM, checksums'
+	@echo "                 (ARCHES='x86_64 aarch64')"
+	@echo 'make dist-test   the release run, installed, upgraded and removed (root on Debian)'
+	@echo 'make dist-reproduce  the release built again in another directory, byte by byte the same'
+	@echo 'make image       the image of the release for every architecture, and its digest (IMAGE=REGISTRY/NAME pushes it)'
+	@echo 'make audit       licences, advisories and sources of dependencies (cargo-deny);'
+	@echo "                 AUDIT='bans licenses sources' without a network"
 	@echo 'make lint        formatting and clippy'
 	@echo 'make clean       remove what was built'
 
@@ -124,10 +133,19 @@ bench-policy:
 dist:
 	e2e/dist.sh
 
+dist-test:
+	e2e/dist-test.sh
+
+dist-reproduce:
+	e2e/dist-reproduce.sh
+
+image:
+	@e2e/image.sh $(IMAGE)
+
 # From the registry, once.
 audit:
 	@[ -x $(TARGET_DIR)/tools/bin/cargo-deny ] || $(CARGO) install --quiet --locked --root $(TARGET_DIR)/tools cargo-deny@0.20.2
-	$(TARGET_DIR)/tools/bin/cargo-deny check
+	$(TARGET_DIR)/tools/bin/cargo-deny check $(AUDIT)
 
 lint:
 	$(CARGO) fmt --all --check

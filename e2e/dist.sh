@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes what a release consists of, in target/dist: static programs for x86_64 and aarch64 as archive, Debian package and RPM, an SBOM
-# (CycloneDX) and checksums. The same commit gives the same archives: times come from the commit, paths are not in the programs.
+# Makes what a release consists of, in target/dist: static programs for x86_64 and aarch64 as archive, Debian package and RPM, the Helm
+# chart, an SBOM (CycloneDX) and checksums. The same commit gives the same bytes: times come from the commit, paths are not in the programs.
 #   ARCHES='x86_64 aarch64'   architectures; aarch64 needs gcc-aarch64-linux-gnu and libc6-dev-arm64-cross
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -40,14 +40,19 @@ share() {
     "$podroute" completions fish >"$dist/share/podroute.fish"
 }
 
+# A directory as archive, with the commit's time and root's names.
+pack() { # PARENT NAME FILE
+    tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode='u+rwX,go+rX,go-w' \
+        -C "$1" -cf - "$2" | gzip -n >"$3"
+}
+
 archive() { # ARCH
     local name=podroute-$version-$1 place
     place=$(mktemp -d)
     mkdir -p "$place/$name"
     (cd "$target/$1-unknown-linux-gnu/release" && install -m 755 -t "$place/$name" "${programs[@]}")
     cp -r LICENSE README.md CHANGELOG.md examples "$dist/share" "$place/$name/"
-    tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode='u+rwX,go+rX,go-w' \
-        -C "$place" -cf - "$name" | gzip -n >"$dist/$name.tar.gz"
+    pack "$place" "$name" "$dist/$name.tar.gz"
     rm -r "$place"
 }
 
@@ -59,6 +64,7 @@ packages() { # ARCH
         --output "$dist/podroute-$version-$1.rpm"
 }
 
+e2e/packages.sh dist
 rm -rf "$dist"
 mkdir -p "$dist"
 tool cargo-deb 3.8.0 cargo-deb
@@ -71,10 +77,14 @@ for arch in $ARCHES; do
     archive "$arch"
     packages "$arch"
 done
+pack examples/helm podroute "$dist/podroute-chart-$version.tgz"
 "$tools/bin/cargo-cyclonedx" cyclonedx --quiet --format json --manifest-path route-controller/Cargo.toml \
     --override-filename "podroute-$version.cdx"
 mv "route-controller/podroute-$version.cdx.json" "$dist/"
 find . -name "podroute-$version.cdx.json" -not -path './target/*' -delete
 rm -r "$dist/share"
+# What whoever builds it again needs to know.
+printf '%s\n' "commit $(git rev-parse HEAD 2>/dev/null || echo unknown)" "SOURCE_DATE_EPOCH $SOURCE_DATE_EPOCH" "$(rustc -V)" "$(cargo -V)" \
+    >"$dist/podroute-$version.buildinfo"
 (cd "$dist" && sha256sum -- * >SHA256SUMS)
 ls -l "$dist"

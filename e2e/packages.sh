@@ -2,6 +2,7 @@
 # Installs what the lab needs from Debian's packages, and says what. Usage:
 #   packages.sh demo TOR NODE     what the demo needs with these daemons
 #   packages.sh test              what the tests need
+#   packages.sh dist              what `make dist` and `make dist-test` need
 # Without root or on another distribution it only says what is missing: the demo names a missing
 # program itself, the tests say which of them they leave out. No daemon is started on this machine:
 # starting is forbidden during the installation, and units that it enabled are disabled again.
@@ -19,7 +20,7 @@ package_of() {
 }
 
 wanted() {
-    echo iproute2:/sbin/ip
+    [ "${1:-}" = dist ] || echo iproute2:/sbin/ip
     case ${1:-} in
         demo)
             package_of "${2:-podroute}"
@@ -46,7 +47,19 @@ wanted() {
             echo runc:/usr/sbin/runc
             echo containernetworking-plugins:/usr/lib/cni/ptp
             ;;
-        *) echo "usage: $0 demo TOR NODE | test" >&2; exit 2 ;;
+        dist)
+            echo gcc-aarch64-linux-gnu:/usr/bin/aarch64-linux-gnu-gcc
+            echo libc6-dev-arm64-cross:/usr/aarch64-linux-gnu/lib/libc.a
+            echo qemu-user-static:/usr/bin/qemu-aarch64-static
+            echo rpm:/usr/bin/rpm
+            echo systemd:/usr/bin/systemd-analyze
+            echo man-db:/usr/bin/man
+            echo file:/usr/bin/file
+            echo python3:/usr/bin/python3
+            echo podman:/usr/bin/podman
+            echo git:/usr/bin/git
+            ;;
+        *) echo "usage: $0 demo TOR NODE | test | dist" >&2; exit 2 ;;
     esac
 }
 

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bgp_proto::engine::{EngineConfig, FibChange, PeerCounts, PeerRouting};
 use bgp_proto::session::{Negotiated, SessionConfig, State, Stats};
-use bgp_proto::types::{Family, PeerId, Prefix};
+use bgp_proto::types::{Asn, Family, PeerId, Prefix};
 use bytes::Bytes;
 
 /// Configuration of the speaker.
@@ -186,6 +186,8 @@ pub struct BmpSpec {
 /// Input of the kernel's routes, in order. This stream does not wait for the agent.
 #[derive(Clone, PartialEq, Debug)]
 pub enum DatapathEvent {
+    /// The UPDATE that caused the next [`DatapathEvent::Routes`] was received then; of several the first one.
+    Received(Instant),
     /// Kernel routes; each prefix occurs at most once per event.
     Routes {
         /// The changes.
@@ -291,6 +293,17 @@ pub struct PeerSnapshot {
     pub counts: PeerCounts,
     /// How long the session has been up, or down since it was last up.
     pub since: Option<Duration>,
+}
+
+impl PeerSnapshot {
+    /// The peer's AS number: from its OPEN, or configured. `None` while several are possible.
+    #[must_use]
+    pub fn asn(&self) -> Option<Asn> {
+        let negotiated = self.session.negotiated.as_ref();
+        negotiated
+            .map(|agreed| agreed.remote.asn)
+            .or_else(|| self.spec.session.remote_asn.only())
+    }
 }
 
 /// How to stop the speaker.

@@ -13,7 +13,7 @@ pub struct Fib {
     pub rule_priority: Option<u32>,
     /// Most next hops per route, 1–64.
     pub max_paths: u8,
-    /// Equal paths may come from different neighbour ASes.
+    /// Equal paths may come from different neighbor ASes.
     pub multipath_relax: bool,
     /// Shares of equal paths follow their link bandwidth.
     pub link_bandwidth: bool,

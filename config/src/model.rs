@@ -1,4 +1,4 @@
-//! The model: a checked configuration in the types of the speaker, defaults filled in.
+//! The checked configuration: types of the speaker, all defaults set.
 //!
 //! Values that only the running node can determine stay [`Auto`] until the agent resolves them. [`Config::peers`] contains the
 //! peers of this node; the others are in [`Config::skipped`] with the reason.
@@ -11,7 +11,7 @@ use std::time::Duration;
 use bgp_proto::engine::{EngineConfig, OriginateRule, Originated, PeerKind, PeerRouting, When};
 use bgp_proto::policy::Source;
 use bgp_proto::session::SessionConfig;
-use bgp_proto::types::{Asn, Community, Family, FamilySet, HoldTime, Prefix, RouterId};
+use bgp_proto::types::{Asn, Community, Family, FamilySet, HoldTime, PeerAs, Prefix, RouterId};
 use bgp_proto::wire::{AddPathDirection, Capability, LongLivedFamily};
 
 pub use crate::facts::*;
@@ -67,8 +67,10 @@ pub struct Config {
     pub bmp: Vec<BmpStation>,
     /// Next hops that BFD watches beside the peers.
     pub next_hops: Vec<WatchedNextHop>,
-    /// Where metrics are served; none: nowhere.
-    pub metrics: Vec<SocketAddr>,
+    /// Prometheus.
+    pub metrics: Metrics,
+    /// Where the looking glass is served; none: nowhere.
+    pub web: Option<SocketAddr>,
     /// What happens to sessions when the agent ends.
     pub shutdown: OnShutdown,
     /// Values that are valid but probably not intended.
@@ -86,6 +88,27 @@ pub struct BmpStation {
     pub post_policy: bool,
     /// Between statistics reports; zero: none.
     pub statistics: Duration,
+}
+
+/// Metrics of the agent.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Metrics {
+    /// Where they are served; none: nowhere.
+    pub sockets: Vec<SocketAddr>,
+    /// Which peers have series of their own.
+    pub per_peer: PerPeer,
+}
+
+/// Which peers have series of their own; all others are counted together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PerPeer {
+    /// All.
+    #[default]
+    All,
+    /// Those in the file: not nodes of the mesh, and no dynamic ones.
+    Configured,
+    /// None.
+    None,
 }
 
 /// What happens to sessions when the agent ends.
@@ -216,7 +239,7 @@ pub struct Peer {
     /// TCP port to connect to.
     pub port: u16,
     /// The AS number that the peer must have.
-    pub remote_asn: Asn,
+    pub remote_asn: PeerAs,
     /// Another AS, our AS, or a reflector's client in our AS.
     pub kind: PeerKind,
     /// The TCP connection.
@@ -235,6 +258,8 @@ pub struct Peer {
     pub add_path_send: bool,
     /// Families offered.
     pub families: FamilySet,
+    /// A peer that says no role is refused (RFC 9234 §4.2); the role is in `routing`.
+    pub strict_role: bool,
     /// Administratively down: configured, but no session is started.
     pub shutdown: bool,
     /// How its routes are treated.
@@ -247,7 +272,7 @@ pub struct Peer {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transport {
     /// Source address of connections; the kernel's choice when `None`.
-    pub local_address: Option<IpAddr>,
+    pub local_address: Option<LocalAddress>,
     /// What TTL packets have.
     pub ttl: Ttl,
     /// File with the secret of TCP MD5 (RFC 2385).
@@ -256,6 +281,24 @@ pub struct Transport {
     pub next_password_file: Option<PathBuf>,
     /// Wait for the peer to connect.
     pub passive: bool,
+}
+
+/// The source address of a peer's connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LocalAddress {
+    /// This.
+    Address(IpAddr),
+    /// The address of the peer's family on this interface.
+    Interface(String),
+}
+
+impl std::fmt::Display for LocalAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LocalAddress::Address(address) => address.fmt(f),
+            LocalAddress::Interface(name) => write!(f, "the address of {name}"),
+        }
+    }
 }
 
 /// Where a peer is.
@@ -395,7 +438,7 @@ impl Ttl {
         }
     }
 
-    /// The lowest TTL to accept, if it matters (RFC 5082 §3: 255 from a direct neighbour).
+    /// The lowest TTL to accept, if it matters (RFC 5082 §3: 255 from a direct neighbor).
     #[must_use]
     pub fn minimum(self) -> Option<u8> {
         match self {
@@ -429,7 +472,7 @@ impl Config {
     pub fn session_config(&self, peer: &Peer, router_id: RouterId) -> SessionConfig {
         SessionConfig {
             local_asn: peer.routing.local_asn,
-            remote_asn: peer.remote_asn,
+            remote_asn: peer.remote_asn.clone(),
             router_id,
             families: peer.families,
             hold_time: peer.timers.hold,
@@ -439,6 +482,8 @@ impl Config {
             restart_on_notification: peer.restart.notification,
             restarting_until: None,
             forwarding_preserved: true,
+            role: peer.routing.rules.role,
+            strict_role: peer.strict_role,
             extra_capabilities: extra_capabilities(peer),
         }
     }

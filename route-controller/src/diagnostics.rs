@@ -3,6 +3,7 @@
 //! Pure. Says only what the facts make likely, and says so.
 
 use bgp_proto::session::{DownReason, Negotiated, State};
+use bgp_proto::types::Role;
 use bgp_proto::wire::{Capability, Notification, Open, code, open_error};
 use bgp_speaker::{PeerSnapshot, Ttl};
 
@@ -58,6 +59,17 @@ fn closed(peer: &PeerSnapshot, error: &str) -> Option<String> {
     lower.contains("reset").then(|| silent(peer))
 }
 
+/// RFC 9234 §4.2.
+fn role_mismatch(role: Option<Role>) -> String {
+    let Some(role) = role else {
+        return "the peer wants a role (RFC 9234), and this node has none: set role, or switch the peer's strict mode off".to_owned();
+    };
+    format!(
+        "the roles do not fit (RFC 9234): here role is {role}, so the peer must be {}",
+        role.counterpart()
+    )
+}
+
 /// The peer closed without a word.
 fn silent(peer: &PeerSnapshot) -> String {
     let stats = &peer.session.stats;
@@ -74,6 +86,7 @@ fn notified(peer: &PeerSnapshot, notification: &Notification) -> Option<String> 
             "the AS numbers do not match: here asn is {} and our own {}; compare with the peer's configuration",
             spec.remote_asn, spec.local_asn
         ),
+        (code::OPEN, open_error::ROLE_MISMATCH) => role_mismatch(spec.role),
         (code::OPEN, open_error::BAD_IDENTIFIER) => {
             "two speakers have one router id: set node.routerId on one of them".to_owned()
         }

@@ -43,7 +43,7 @@ impl Dump {
             peers.push(MrtPeer {
                 router_id: peer.session.negotiated.as_ref().map(|agreed| agreed.remote_id()),
                 address: peer.spec.transport.remote.ip(),
-                asn: peer.spec.session.remote_asn,
+                asn: peer.asn().unwrap_or_default(),
             });
         }
         let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();

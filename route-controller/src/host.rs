@@ -1,13 +1,14 @@
-//! What the agent finds out about its host: the uplink, its addresses, MTU, the router id.
+//! Facts of the host: the uplink, its addresses, MTU, the router id.
 //!
 //! Pure, over the mirror of the kernel. The uplink is the interface that leads to the first peer, or else that of a default
 //! route. Addresses that come and go are not what the node is known by: those of keepalived or kube-vip (/32 or /128 beside a
 //! subnet's address), secondary, deprecated, temporary and tentative ones.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use bgp_proto::types::{Family, Prefix, RouterId};
-use podroute_config::{Auto, Config, NodeAddresses, RouterIdChoice};
+use podroute_config::{Auto, Config, LocalAddress, NodeAddresses, Peer, RouterIdChoice};
 
 use crate::fib::{Address, AddressState, Mirror};
 
@@ -19,7 +20,35 @@ pub(crate) struct Host {
     /// The node's own addresses, the preferred one of each family first.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) router_id: RouterId,
+    /// Addresses of the interfaces that a peer's `localAddress` names.
+    pub(crate) sources: BTreeMap<String, Vec<IpAddr>>,
 }
+
+impl Host {
+    /// The source address of connections to a peer; `None` is the kernel's choice.
+    ///
+    /// # Errors
+    /// The interface that has no address of the peer's family.
+    pub(crate) fn local_address(&self, peer: &Peer) -> Result<Option<IpAddr>, NoSource> {
+        let name = match &peer.transport.local_address {
+            None => return Ok(None),
+            Some(LocalAddress::Address(address)) => return Ok(Some(*address)),
+            Some(LocalAddress::Interface(name)) => name,
+        };
+        let v4 = peer.remote.address().is_none_or(|remote| remote.is_ipv4());
+        let found = self.sources.get(name).into_iter().flatten();
+        let found = found.copied().find(|address| address.is_ipv4() == v4);
+        let family = if v4 { Family::Ipv4 } else { Family::Ipv6 };
+        found.map(Some).ok_or_else(|| NoSource(name.clone(), family))
+    }
+}
+
+/// An interface that has no address of a family.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "localAddress: interface {0} has no {1} address that lasts; add one with `ip address add`, or name another interface"
+)]
+pub(crate) struct NoSource(String, Family);
 
 /// Why the host gives no router id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -32,7 +61,7 @@ const DEFAULT_MTU: u32 = 1500;
 
 /// What the operator leaves to the host, and how.
 #[derive(Clone, Debug)]
-pub(crate) struct Wish {
+pub(crate) struct HostChoice {
     addresses: NodeAddresses,
     router_id: RouterIdChoice,
     mtu: Auto<u16>,
@@ -40,11 +69,13 @@ pub(crate) struct Wish {
     internal: Vec<IpAddr>,
     /// Peers' addresses, in the file's order.
     peers: Vec<IpAddr>,
+    /// Interfaces whose addresses are the source of connections.
+    sources: BTreeSet<String>,
     /// The identifier of an earlier start, or the current one.
     kept_router_id: Option<RouterId>,
 }
 
-impl Wish {
+impl HostChoice {
     pub(crate) fn of(config: &Config, kept: Option<RouterId>) -> Self {
         let node = &config.node;
         Self {
@@ -56,6 +87,14 @@ impl Wish {
                 .peers
                 .iter()
                 .filter_map(|peer| peer.remote.address())
+                .collect(),
+            sources: config
+                .peers
+                .iter()
+                .filter_map(|peer| match &peer.transport.local_address {
+                    Some(LocalAddress::Interface(name)) => Some(name.clone()),
+                    _ => None,
+                })
                 .collect(),
             kept_router_id: kept,
         }
@@ -81,6 +120,11 @@ impl Wish {
             mtu,
             router_id: self.router_id(mirror, &addresses).ok_or(NoRouterId)?,
             addresses,
+            sources: self
+                .sources
+                .iter()
+                .map(|name| (name.clone(), of_name(mirror, name)))
+                .collect(),
         })
     }
 
@@ -177,6 +221,17 @@ fn lasting(mirror: &Mirror, family: Family, wanted: impl Fn(u32) -> bool) -> Vec
 
 fn is_single(address: &Address) -> bool {
     address.len == Prefix::host(address.addr).len()
+}
+
+/// The lasting addresses of the interface with this name, those of subnets first.
+fn of_name(mirror: &Mirror, name: &str) -> Vec<IpAddr> {
+    let links = mirror.links.iter().filter(|(_, link)| link.name == name);
+    let mut found: Vec<Address> = links
+        .flat_map(|(index, _)| Family::ALL.map(|family| lasting(mirror, family, |other| other == *index)))
+        .flatten()
+        .collect();
+    found.sort_by_key(|address| (is_single(address), address.addr));
+    found.into_iter().map(|address| address.addr).collect()
 }
 
 /// The lasting addresses of a link, without a /32 or /128 beside a subnet's address.

@@ -39,7 +39,7 @@ pub(crate) fn peer() -> PeerSnapshot {
         name: "tor-a".to_owned(),
         kind: PeerKind::External,
         local_asn: Asn(64512),
-        remote_asn: Asn(65001),
+        remote_asn: Some(Asn(65001)),
         import: Arc::new(Policy::accept_all()),
         export: Arc::new(Policy::accept_all()),
         next_hop_self: false,
@@ -51,7 +51,7 @@ pub(crate) fn peer() -> PeerSnapshot {
     };
     let session = SessionConfig {
         local_asn: Asn(64512),
-        remote_asn: Asn(65001),
+        remote_asn: Asn(65001).into(),
         router_id: RouterId::new(1).unwrap(),
         families: FamilySet::ALL,
         hold_time: HoldTime::DEFAULT,
@@ -61,6 +61,8 @@ pub(crate) fn peer() -> PeerSnapshot {
         restart_on_notification: false,
         restarting_until: None,
         forwarding_preserved: false,
+        role: None,
+        strict_role: false,
         extra_capabilities: Vec::new(),
     };
     PeerSnapshot {

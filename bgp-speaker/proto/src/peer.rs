@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::policy::Policy;
 use crate::session::Negotiated;
-use crate::types::{Asn, PeerId, Prefix};
+use crate::types::{Asn, PeerId, Prefix, Role};
 
 /// Identifies one session of a peer. The epoch grows with each session, so that an input of an ended session
 /// is recognised and ignored however late it arrives.
@@ -75,6 +75,8 @@ pub struct PathRules {
     pub enforce_first_as: bool,
     /// Most paths of a prefix sent to a peer with ADD-PATH (RFC 7911); 0 is all of them.
     pub add_path_limit: u16,
+    /// eBGP: our role, which says where routes may go (RFC 9234 §5).
+    pub role: Option<Role>,
 }
 
 /// A limit of received prefixes, per family.
@@ -109,8 +111,8 @@ pub struct PeerRouting {
     pub kind: PeerKind,
     /// Our AS number on this session; with [`PathRules::local_as`] it differs from the engine's.
     pub local_asn: Asn,
-    /// The peer's AS number.
-    pub remote_asn: Asn,
+    /// The peer's AS number; `None` until its first OPEN, where several are possible.
+    pub remote_asn: Option<Asn>,
     /// Import policy.
     pub import: Arc<Policy>,
     /// Export policy.
@@ -139,7 +141,7 @@ impl PeerRouting {
             name,
             kind,
             local_asn,
-            remote_asn,
+            remote_asn: Some(remote_asn),
             import: Arc::new(Policy::accept_all()),
             export: Arc::new(Policy::accept_all()),
             next_hop_self: false,

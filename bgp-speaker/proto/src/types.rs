@@ -21,9 +21,13 @@ use std::str::FromStr;
 
 mod community;
 mod ext_community;
+mod peer_as;
+mod role;
 
 pub use community::{Community, CommunityError, LargeCommunity};
 pub use ext_community::{ExtCommunity, ExtCommunityError};
+pub use peer_as::PeerAs;
+pub use role::Role;
 
 /// An autonomous system number (RFC 6793), 0–4294967295. Zero is reserved (RFC 7607); decoding and
 /// configuration refuse it.
@@ -235,7 +239,7 @@ impl Prefix {
         word
     }
 
-    /// The index of an IPv4 network among those of its length: neighbouring networks differ by one.
+    /// The index of an IPv4 network among those of its length: neighboring networks differ by one.
     pub(crate) fn number_v4(&self) -> u32 {
         self.word0().checked_shr(32 - u32::from(self.len)).unwrap_or(0)
     }

@@ -594,7 +594,7 @@ fn rule(actions: Actions) -> Arc<Policy> {
     })
 }
 
-/// RFC 4271 §6.3: a receiver may refuse a path that does not begin with its neighbour's number, which is ours.
+/// RFC 4271 §6.3: a receiver may refuse a path that does not begin with its neighbor's number, which is ours.
 #[test]
 fn our_number_stays_in_front_of_what_a_policy_prepends() {
     let path = |kind, prepend, times| {
@@ -621,7 +621,7 @@ fn our_number_stays_in_front_of_what_a_policy_prepends() {
     };
     let (own, theirs) = (
         routing(B, PeerKind::External).local_asn,
-        routing(A, PeerKind::External).remote_asn,
+        asn_of(A, PeerKind::External),
     );
     let other = Prepend::Asn(Asn(64999));
     let external = |prepend, times| path(PeerKind::External, prepend, times);

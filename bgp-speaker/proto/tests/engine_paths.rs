@@ -353,7 +353,7 @@ fn a_route_server_leaves_next_hop_and_med() {
 }
 
 #[test]
-fn another_number_of_ours() {
+fn another_own_number() {
     let old = Asn(65500);
     for (rules, sent, taken) in [
         (
@@ -428,6 +428,51 @@ fn the_first_as_must_be_the_peers() {
         Ineligible::FirstAs.to_string()
     );
     assert!(routes[1].paths[0].best);
+}
+
+/// Of a peer that may be any AS, the engine learns the number with the session.
+#[test]
+fn an_open_as_number_is_that_of_the_session() {
+    let rules = PathRules {
+        enforce_first_as: true,
+        as_override: true,
+        ..PathRules::default()
+    };
+    let open = |peer| PeerRouting {
+        remote_asn: None,
+        ..with_rules(peer, PeerKind::External, rules)
+    };
+    let mut world = World::new(config());
+    world.add_with(A, open(A), facts(A, PeerKind::External));
+    world.add(B, PeerKind::External);
+    world.announce(A, &["10.1.0.0/16"]);
+    let mut attrs = attrs_from(B, PeerKind::External);
+    attrs.as_path = AsPath::sequence(&[asn_of(B, PeerKind::External), asn_of(A, PeerKind::External)]);
+    world.handle(Input::Routes(
+        world.session(B),
+        announce(attrs, &[one("10.2.0.0/16")]),
+    ));
+    world.pump();
+    let accepted = |world: &World| {
+        let routes = routes_matching(&world.engine, &RouteFilter::default());
+        routes.iter().filter(|route| route.paths[0].best).count()
+    };
+    assert_eq!(accepted(&world), 2);
+    let overridden = format!("{OUR_AS} {} {OUR_AS}", asn_of(B, PeerKind::External));
+    let path = |world: &World| world.received[&A].routes[&one("10.2.0.0/16")].as_path.to_string();
+    assert_eq!(path(&world), overridden);
+
+    // A changed configuration does not forget it.
+    world.handle(Input::Configure(
+        A,
+        Arc::new(PeerRouting {
+            next_hop_self: true,
+            ..open(A)
+        }),
+    ));
+    world.pump();
+    assert_eq!(accepted(&world), 2);
+    assert_eq!(path(&world), overridden);
 }
 
 fn llgr_facts(peer: PeerId, kind: PeerKind) -> SessionFacts {

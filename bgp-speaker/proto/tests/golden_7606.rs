@@ -54,6 +54,10 @@ fn malformed_attributes() {
     };
     let narrow = |by: &str| format!("{ORIGIN} 40 02 04 02 01 fde9 {NEXT_HOP} {by}");
     for (attrs, ctx, expected) in [
+        // RFC 9234 §5 ONLY_TO_CUSTOMER
+        (added("c0 23 03 00fde9"), IBGP, (35, F::Length, W)),
+        (added("c0 23 05 000000fde9"), IBGP, (35, F::Length, W)),
+        (added("80 23 04 0000fde9"), IBGP, (35, F::Flags, W)),
         // §7.1 ORIGIN
         (replaced(ORIGIN, "40 01 01 03"), IBGP, (1, F::Origin, W)),
         (replaced(ORIGIN, "40 01 00"), IBGP, (1, F::Length, W)),

@@ -109,6 +109,21 @@ fn each_attribute_both_ways() {
             ),
         ),
         (
+            // RFC 9234 §5.
+            extra(|extra| {
+                extra.large_communities = vec![LargeCommunity(64512, 1, 2)];
+                extra.only_to_customer = Some(Asn(4_200_000_001));
+            }),
+            format!("{BASE} {internal} c0 20 0c 0000fc00 00000001 00000002 c0 23 04 fa56ea01"),
+        ),
+        (
+            extra(|extra| {
+                extra.only_to_customer = Some(Asn(65001));
+                extra.partial.insert(35);
+            }),
+            format!("{BASE} {internal} e0 23 04 0000fde9"),
+        ),
+        (
             // RFC 4271 §5: Partial is kept.
             with(|attrs| {
                 attrs.communities = [Community(1)].into();

@@ -43,10 +43,20 @@ fn extra() -> impl Strategy<Value = ExtraAttrs> {
         vec(any::<u64>().prop_map(ExtCommunity), 0..4),
         vec(large, 0..30),
         option::of(unknown),
+        option::of(asn()),
         any::<bool>(),
     )
         .prop_map(
-            |(aggregator, originator_id, cluster_list, ext_communities, large, unknown, partial)| {
+            |(
+                aggregator,
+                originator_id,
+                cluster_list,
+                ext_communities,
+                large,
+                unknown,
+                only_to_customer,
+                partial,
+            )| {
                 let mut seen = std::collections::BTreeSet::new();
                 let large_communities: Vec<_> = large.into_iter().filter(|one| seen.insert(*one)).collect();
                 let mut partial_set = PartialSet::default();
@@ -56,12 +66,16 @@ fn extra() -> impl Strategy<Value = ExtraAttrs> {
                 if partial && !large_communities.is_empty() {
                     partial_set.insert(32);
                 }
+                if partial && only_to_customer.is_some() {
+                    partial_set.insert(35);
+                }
                 ExtraAttrs {
                     aggregator,
                     originator_id,
                     cluster_list,
                     ext_communities,
                     large_communities,
+                    only_to_customer,
                     unknown: unknown.into_iter().collect(),
                     partial: partial_set,
                     kernel: KernelRoute::default(),

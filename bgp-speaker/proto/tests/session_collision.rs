@@ -291,7 +291,7 @@ impl Duel {
                 session: Session::new(
                     SessionConfig {
                         local_asn: asn(local),
-                        remote_asn: asn(1 - local),
+                        remote_asn: asn(1 - local).into(),
                         router_id: id(ids[local]),
                         hold_time: HoldTime::new(0).unwrap(), // fewer timers, fewer states
                         ..config()

@@ -4,7 +4,7 @@
 mod session_util;
 
 use bgp_proto::session::{DownReason, SessionConfig, State};
-use bgp_proto::types::{Asn, Family};
+use bgp_proto::types::{Asn, Family, PeerAs, Role};
 use bgp_proto::wire::{Capability, Notification, Open, keepalive};
 use session_util::{
     Effect, LOW, Lab, config, end_of_rib, is_down, notifications, peer_open, raw, refusal, withdrawals,
@@ -55,6 +55,85 @@ fn open_errors_have_their_code_subcode_and_data() {
     }
 }
 
+/// RFC 9234 §4.2.
+#[test]
+fn roles_must_fit() {
+    let open = |roles: &[u8]| Open {
+        capabilities: vec![
+            Capability::FourOctetAs(Asn(65001)),
+            Capability::Multiprotocol(Family::Ipv4),
+        ]
+        .into_iter()
+        .chain(roles.iter().map(|role| Capability::Role(*role)))
+        .collect(),
+        ..peer_open(LOW)
+    };
+    let [provider, server, client, customer, peer] = [0, 1, 2, 3, 4];
+    for (role, strict, theirs, accepted) in [
+        (None, false, vec![provider], true),
+        (Some(Role::Customer), false, vec![provider], true),
+        (Some(Role::Customer), false, vec![customer], false),
+        (Some(Role::Customer), false, vec![peer], false),
+        (Some(Role::Provider), false, vec![customer], true),
+        (Some(Role::Provider), false, vec![provider], false),
+        (Some(Role::Peer), false, vec![peer], true),
+        (Some(Role::RouteServer), false, vec![client], true),
+        (Some(Role::RouteServer), false, vec![server], false),
+        (Some(Role::RouteServerClient), false, vec![server], true),
+        (Some(Role::Peer), false, vec![peer, peer], true),
+        (Some(Role::Peer), false, vec![peer, customer], false),
+        (Some(Role::Peer), false, vec![9], false),
+        (Some(Role::Peer), false, vec![], true),
+        (Some(Role::Peer), true, vec![], false),
+        (Some(Role::Peer), true, vec![peer], true),
+    ] {
+        let mut lab = Lab::open_sent(SessionConfig {
+            role,
+            strict_role: strict,
+            ..config()
+        });
+        let done = lab.open(0, &open(&theirs));
+        if accepted {
+            assert_eq!(lab.state(), State::OpenConfirm, "{role:?} {theirs:?}");
+        } else {
+            assert_eq!(refusal(&done), (2, 11, vec![]), "{role:?} {theirs:?}");
+        }
+    }
+}
+
+#[test]
+fn a_peer_may_have_one_of_several_as_numbers() {
+    let open = |asn| Open {
+        asn,
+        capabilities: vec![
+            Capability::FourOctetAs(asn),
+            Capability::Multiprotocol(Family::Ipv4),
+        ],
+        ..peer_open(LOW)
+    };
+    let any_of = PeerAs::from([Asn(65001), Asn(4_200_000_001)]);
+    for (allowed, asn, accepted) in [
+        (PeerAs::External, Asn(65001), true),
+        (PeerAs::External, Asn(4_200_000_001), true),
+        (PeerAs::External, Asn(64512), false),
+        (any_of.clone(), Asn(65001), true),
+        (any_of.clone(), Asn(4_200_000_001), true),
+        (any_of.clone(), Asn(65002), false),
+        (any_of, Asn(64512), false),
+    ] {
+        let mut lab = Lab::open_sent(SessionConfig {
+            remote_asn: allowed.clone(),
+            ..config()
+        });
+        let done = lab.open(0, &open(asn));
+        if accepted {
+            assert_eq!(lab.state(), State::OpenConfirm, "{allowed} {asn}");
+        } else {
+            assert_eq!(refusal(&done), (2, 2, vec![]), "{allowed} {asn}");
+        }
+    }
+}
+
 #[test]
 fn our_own_identifier_is_refused_inside_the_as_only() {
     let same = |asn| Open {
@@ -66,7 +145,7 @@ fn our_own_identifier_is_refused_inside_the_as_only() {
         ..peer_open(0x0A00_0002)
     };
     let internal = SessionConfig {
-        remote_asn: Asn(64512),
+        remote_asn: Asn(64512).into(),
         ..config()
     };
     let mut lab = Lab::open_sent(internal);

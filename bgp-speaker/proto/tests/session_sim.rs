@@ -356,7 +356,7 @@ impl World {
 fn configs(ids: [u32; 2], holds: [u16; 2], passive: Option<usize>, graceful: bool) -> [SessionConfig; 2] {
     [0, 1].map(|side| SessionConfig {
         local_asn: Asn(65000 + side as u32),
-        remote_asn: Asn(65001 - side as u32),
+        remote_asn: Asn(65001 - side as u32).into(),
         router_id: id(ids[side]),
         hold_time: HoldTime::new(holds[side]).unwrap(),
         passive: passive == Some(side),

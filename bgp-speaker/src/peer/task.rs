@@ -338,7 +338,7 @@ impl PeerTask {
     }
 
     fn is_external(&self) -> bool {
-        self.spec.session.local_asn != self.spec.session.remote_asn
+        !self.spec.session.is_internal()
     }
 
     /// Sends waiting messages to the engine, and due credit when no message waits.

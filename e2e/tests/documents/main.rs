@@ -3,7 +3,9 @@
 //! How a page marks its blocks stands in docs/README.md, "How these pages are checked".
 
 mod blocks;
+mod chart;
 mod events;
+mod examples;
 mod files;
 mod links;
 mod page_lab;
@@ -12,3 +14,5 @@ mod reference;
 mod runs;
 mod troubleshooting;
 mod two_machines;
+mod words;
+mod workflows;

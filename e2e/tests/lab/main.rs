@@ -9,6 +9,7 @@ mod bgp_raw;
 mod cli;
 mod cni;
 mod coexistence;
+mod compat;
 mod datapath;
 mod diff;
 mod failover;
@@ -20,6 +21,7 @@ mod kernel;
 mod kube;
 mod kube_changes;
 mod kube_image;
+mod kube_noderoutes;
 mod kube_pools;
 mod kube_scale;
 mod kube_services;
@@ -34,6 +36,8 @@ mod policies;
 mod reload;
 mod resolution;
 mod restart;
+mod roles;
+mod router_config;
 mod sessions;
 mod support;
 
@@ -132,6 +136,7 @@ fn scenarios() -> Vec<Scenario> {
         monitor::scenarios(),
         network_policy::scenarios(),
         coexistence::scenarios(),
+        compat::scenarios(),
         datapath::scenarios(),
         diff::scenarios(),
         failover::scenarios(),
@@ -139,6 +144,7 @@ fn scenarios() -> Vec<Scenario> {
         kube_changes::scenarios(),
         large::scenarios(),
         kube_image::scenarios(),
+        kube_noderoutes::scenarios(),
         overlays::scenarios(),
         policies::scenarios(),
         kube_scale::scenarios(),
@@ -148,6 +154,8 @@ fn scenarios() -> Vec<Scenario> {
         reload::scenarios(),
         resolution::scenarios(),
         restart::scenarios(),
+        router_config::scenarios(),
+        roles::scenarios(),
         sessions::scenarios(),
         hostile::scenarios(),
         interop::scenarios(),

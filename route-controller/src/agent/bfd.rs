@@ -1,4 +1,4 @@
-//! BFD for the agent: which paths are to be watched, and which peers wait for theirs.
+//! BFD sessions of peers and next hops, and peers that wait for theirs (`bfd.strict`).
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -21,7 +21,8 @@ impl Agent {
             };
             if let Some(remote) = known.get(id) {
                 let owner = WatchOwner::Peer(*id, peer.name.clone());
-                all.extend(watch(owner, *remote, peer.transport.local_address, bfd, secrets));
+                let local = self.node.host.local_address(peer).ok().flatten();
+                all.extend(watch(owner, *remote, local, bfd, secrets));
             }
         }
         // With a peer at the same address the peer's settings hold.
@@ -36,7 +37,7 @@ impl Agent {
     }
 
     /// Paths to peers came up or were lost: those peers that wait for theirs are put again.
-    pub(super) async fn look_at_paths(&mut self) {
+    pub(super) async fn check_paths(&mut self) {
         let states = self.bfd.states();
         let before = std::mem::replace(&mut self.peers.paths, states);
         let waits = |bfd: &Bfd| bfd.strict || bfd.dampening.is_some();

@@ -1,4 +1,4 @@
-//! The agent's peers: from the configuration to the speaker, the difference only; and what hangs on them.
+//! Peers of the configuration are added to, changed in and removed from the speaker; keys and warnings of peers.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ impl Agent {
         self.put_stations();
         self.note_clients();
         self.sessions.want(self.config.peers.iter());
-        self.look_at_sessions();
+        self.check_sessions();
         let waits = |peer: &&podroute_config::Peer| !matches!(peer.remote, Remote::Range { .. });
         let ranges: BTreeSet<String> = self
             .config
@@ -184,7 +184,7 @@ impl Agent {
     }
 
     /// Kubernetes replaces mounted secrets without a word. Sessions go on with the new key, as soon as the peer has it too.
-    pub(super) async fn look_at_secrets(&mut self) {
+    pub(super) async fn check_secrets(&mut self) {
         if self.read_secrets() {
             tracing::info!(event = "password_changed", "a password file changed");
             if let Err(error) = self.put_peers().await {
@@ -236,14 +236,15 @@ pub(super) fn spec(config: &Config, peer: &podroute_config::Peer, id: PeerId, ho
                     .unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
                 peer.port,
             ),
-            local: peer.transport.local_address,
+            // Without the interface's address the session waits, as `waiting_for` says.
+            local: host.local_address(peer).ok().flatten(),
             ttl,
             password: None,
             next_password: None,
         },
         enabled: !peer.shutdown,
         connect_after: connect_after(config, peer, host),
-        waiting_for: None,
+        waiting_for: host.local_address(peer).err().map(|error| error.to_string()),
     }
 }
 
@@ -252,7 +253,7 @@ const PEER_CONNECTS_FIRST: Duration = Duration::from_millis(300);
 
 /// Of two nodes of one AS the one with the higher address connects, so that a mesh has one connection for each session from the start.
 fn connect_after(config: &Config, peer: &podroute_config::Peer, host: &Host) -> Duration {
-    let internal = peer.routing.remote_asn == config.node.asn;
+    let internal = peer.remote_asn.is_internal(config.node.asn);
     let remote = peer.remote.address().filter(|_| internal);
     let own = |remote: std::net::IpAddr| {
         let mut addresses = host.addresses.iter();

@@ -1,4 +1,4 @@
-//! Answers as tables for people.
+//! Answers of the agent as tables.
 
 use comfy_table::{ContentArrangement, Table, presets};
 
@@ -82,7 +82,7 @@ fn peer_table(peers: &[PeerStatus]) -> String {
         table.add_row([
             peer.name.clone(),
             address(peer),
-            peer.asn.to_string(),
+            asn(peer),
             state(peer),
             peer.uptime_seconds.map_or_else(|| "-".to_owned(), duration),
             numbers(&peer.received),
@@ -208,13 +208,19 @@ pub(super) fn peers_in_full(reply: &Reply) -> String {
     peers.iter().map(peer_in_full).collect::<Vec<_>>().join("\n")
 }
 
+/// The peer's AS number, or what it may be.
+fn asn(peer: &PeerStatus) -> String {
+    peer.asn
+        .map_or_else(|| peer.allowed_asns.clone(), |asn| asn.to_string())
+}
+
 fn peer_in_full(peer: &PeerStatus) -> String {
     let none = || "-".to_owned();
     let or_none = |value: &Option<String>| value.clone().unwrap_or_else(none);
     let lines = [
         ("peer", peer.name.clone()),
         ("address", format!("{} port {}", address(peer), peer.port)),
-        ("AS", format!("{} (ours {})", peer.asn, peer.local_asn)),
+        ("AS", format!("{} (local {})", asn(peer), peer.local_asn)),
         (
             "state",
             format!(

@@ -54,6 +54,11 @@ fn config(choice: u8) -> SessionConfig {
     }
 }
 
+/// The AS number of the peer.
+fn asn_of(config: &SessionConfig) -> Asn {
+    config.remote_asn.only().expect("one number")
+}
+
 /// The peer's OPEN; `choice` modifies it.
 fn open(ours: &SessionConfig, choice: u8) -> Open {
     let mut list = vec![
@@ -61,7 +66,7 @@ fn open(ours: &SessionConfig, choice: u8) -> Open {
         Capability::Multiprotocol(Family::Ipv6),
         Capability::RouteRefresh,
         Capability::EnhancedRefresh,
-        Capability::FourOctetAs(ours.remote_asn),
+        Capability::FourOctetAs(asn_of(ours)),
     ];
     list.push(Capability::GracefulRestart(GracefulRestart {
         restarting: choice & 1 != 0,
@@ -73,7 +78,7 @@ fn open(ours: &SessionConfig, choice: u8) -> Open {
         list.extend(capabilities());
     }
     Open {
-        asn: if choice & 0x70 == 0x70 { Asn(1) } else { ours.remote_asn },
+        asn: if choice & 0x70 == 0x70 { Asn(1) } else { asn_of(ours) },
         hold_time: HoldTime::new(9).expect("allowed"),
         router_id: id(if choice & 0x80 == 0 { 0x0A00_0001 } else { 0x0A00_0003 }),
         capabilities: list,
@@ -105,9 +110,9 @@ impl Shell {
             link_bandwidth: true,
             assume_reachable: choice & 64 != 0,
         });
-        let internal = config.local_asn == config.remote_asn;
+        let internal = config.is_internal();
         let kind = if internal { PeerKind::Client } else { PeerKind::External };
-        let routing = PeerRouting::new("peer".to_owned(), kind, config.local_asn, config.remote_asn);
+        let routing = PeerRouting::new("peer".to_owned(), kind, config.local_asn, asn_of(&config));
         let now = Instant::now();
         engine.handle(now, ToEngine::Configure(PEER, Arc::new(routing)));
         Self {

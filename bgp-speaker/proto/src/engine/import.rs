@@ -15,7 +15,7 @@ use crate::policy::{ActionContext, Memo, Neighbor, Route, RuleSet, Source};
 use crate::rib::attrs::AttrId;
 use crate::rib::generation::Generations;
 use crate::rib::table::{DestId, Ineligible, Path};
-use crate::types::{Community, Family, PathId, PeerId, Prefix, scope_of};
+use crate::types::{Asn, Community, Family, PathId, PeerId, Prefix, Role, scope_of};
 use crate::wire::{Nlri, Notification, PathAttrs, RouteBatch, RouteOp, cease};
 
 /// Approximate memory of a path in octets, without its attributes: its entries in the table, in Adj-RIB-Out
@@ -36,14 +36,14 @@ pub(super) struct ImportCache {
     looks_at_prefixes: Option<bool>,
     /// Results of conditions that do not depend on the prefix.
     memo: Memo,
-    /// Last policy result; holds a reference.
-    result: Option<(RuleSet, AttrId)>,
+    /// The last policy results, the newest first: routes of one message mostly match a few sets of rules. They hold references.
+    results: [Option<(RuleSet, AttrId)>; 4],
 }
 
 impl ImportCache {
-    /// Releases its reference.
+    /// Releases its references.
     pub(super) fn release(self, engine: &mut Engine) {
-        if let Some((_, id)) = self.result {
+        for (_, id) in self.results.into_iter().flatten() {
             engine.rib.attrs.release(id, &mut engine.rib.next_hops);
         }
     }
@@ -329,8 +329,9 @@ impl Engine {
             policy.evaluate(route)
         };
         let rules = rules.ok_or(Ineligible::Policy)?;
-        if let Some((_, id)) = cache.result.filter(|(last, _)| *last == rules) {
-            return Ok(id);
+        let mut results = cache.results.iter().flatten();
+        if let Some((_, id)) = results.find(|(of, _)| *of == rules) {
+            return Ok(*id);
         }
         let peer_addr = self.rib.sources.address(peer);
         let id = match changed_by_import_rules(&known.routing, peer_addr, attrs, rules) {
@@ -343,9 +344,11 @@ impl Engine {
                 self.rib.attrs.intern_from(peer, changed, &mut self.rib.next_hops)
             }
         };
-        if let Some((_, old)) = cache.result.replace((rules, id)) {
-            // Paths that use the previous set have their own references.
-            self.rib.attrs.release(old, &mut self.rib.next_hops);
+        cache.results.rotate_right(1);
+        let [newest, ..] = &mut cache.results;
+        if let Some((_, oldest)) = newest.replace((rules, id)) {
+            // Paths that use the oldest set have their own references.
+            self.rib.attrs.release(oldest, &mut self.rib.next_hops);
         }
         Ok(id)
     }
@@ -362,9 +365,13 @@ impl Engine {
             return Err(Ineligible::AsLoop);
         }
         let external = routing.kind == PeerKind::External;
-        if external && routing.rules.enforce_first_as && attrs.as_path.neighbor() != Some(routing.remote_asn)
-        {
+        if external && routing.rules.enforce_first_as && attrs.as_path.neighbor() != routing.remote_asn {
             return Err(Ineligible::FirstAs);
+        }
+        let remote_asn = routing.remote_asn.unwrap_or_default();
+        let leaks = |role: Role| role.is_leak(attrs.only_to_customer(), remote_asn);
+        if external && routing.rules.role.is_some_and(leaks) {
+            return Err(Ineligible::RouteLeak);
         }
         if !external && let Some(extra) = attrs.extra.as_deref() {
             if extra.originator_id == Some(self.config.router_id) {
@@ -429,7 +436,8 @@ pub(super) fn changed_by_import_rules(
     let external = routing.kind == PeerKind::External;
     let shuts_down = external && attrs.has_community(Community::GRACEFUL_SHUTDOWN);
     let stays_here = external && is_unbounded_blackhole(attrs);
-    if rules.is_empty() && !prepend && !shuts_down && !stays_here {
+    let customer_mark = customer_mark(routing, attrs);
+    if rules.is_empty() && !prepend && !shuts_down && !stays_here && customer_mark.is_none() {
         return None;
     }
     let mut changed = attrs.clone();
@@ -439,6 +447,9 @@ pub(super) fn changed_by_import_rules(
     if stays_here {
         let communities = changed.communities.iter().copied();
         changed.communities = communities.chain([Community::NO_EXPORT]).collect();
+    }
+    if customer_mark.is_some() {
+        changed.extra_mut().only_to_customer = customer_mark;
     }
     let context = ActionContext {
         local_asn: routing.local_asn,
@@ -450,6 +461,14 @@ pub(super) fn changed_by_import_rules(
         changed.local_pref = Some(0);
     }
     Some(changed)
+}
+
+/// The ONLY_TO_CUSTOMER that a received route gets (RFC 9234 §5, ingress 3).
+fn customer_mark(routing: &PeerRouting, attrs: &PathAttrs) -> Option<Asn> {
+    let marks = routing.kind == PeerKind::External && routing.rules.role.is_some_and(Role::marks_received);
+    routing
+        .remote_asn
+        .filter(|_| marks && attrs.only_to_customer().is_none())
 }
 
 /// RFC 7999 §3.2: a route with BLACKHOLE from another AS gets NO_EXPORT, so that it does not go beyond ours. The import policy sees it
@@ -481,7 +500,7 @@ fn is_usable(addr: IpAddr, family: Family) -> bool {
 pub fn neighbor(routing: &PeerRouting) -> Neighbor<'_> {
     Neighbor {
         name: &routing.name,
-        asn: routing.remote_asn,
+        asn: routing.remote_asn.unwrap_or_default(),
         external: routing.kind == PeerKind::External,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::adj_in::AdjIn;
 use super::{PeerRouting, SessionFacts, SessionId};
 use crate::rib::generation::{Generation, Generations, OlderGenerations};
-use crate::types::{Family, FamilySet, PeerId};
+use crate::types::{Asn, Family, FamilySet, PeerId};
 
 /// Identifies an update group of the engine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -70,6 +70,13 @@ impl Peer {
             restarting: false,
             adj_in: AdjIn::default(),
             generations: [Generations::default(); 2],
+        }
+    }
+
+    /// Records the AS number that the peer's OPEN had.
+    pub(super) fn learn_asn(&mut self, asn: Asn) {
+        if self.routing.remote_asn != Some(asn) {
+            Arc::make_mut(&mut self.routing).remote_asn = Some(asn);
         }
     }
 

@@ -47,6 +47,9 @@ impl Engine {
             return;
         };
         let old = std::mem::replace(&mut peer.routing, routing);
+        if let (Some(asn), None) = (old.remote_asn, peer.routing.remote_asn) {
+            peer.learn_asn(asn);
+        }
         let facts = peer.session.as_ref().map(|session| session.facts.clone());
         let import_changed = old.import != peer.routing.import
             || (old.allow_own_as, old.local_asn, old.kind, old.rules)
@@ -94,6 +97,9 @@ impl Engine {
             self.end_session_and_withdraw(id);
         }
         self.withdraw_unpreserved(id, &facts);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.learn_asn(facts.negotiated.remote.asn);
+        }
         self.set_source(id, &facts);
         let families = facts.negotiated.families;
         let key = self.group_key(id, &facts);
@@ -142,7 +148,7 @@ impl Engine {
         let before = sources.peers.insert(id, learned);
         let name = PeerName {
             name: peer.routing.name.as_str().into(),
-            asn: peer.routing.remote_asn,
+            asn: peer.routing.remote_asn.unwrap_or_default(),
         };
         let renamed = sources.names.insert(id, name.clone());
         let changed =

@@ -125,16 +125,20 @@ pub fn try_export<'a>(
     let after = sent.then(|| key.transform(family, route.attrs, learned, decision.matched));
     Trial {
         after,
-        barred: (!may).then(|| bar(routing.kind, learned)),
+        barred: (!may).then(|| bar(routing, learned, route.attrs)),
         decision,
     }
 }
 
-/// Why a route may not go to a peer of this kind.
-fn bar(kind: PeerKind, learned: Learned) -> &'static str {
+/// Why a route may not go to a peer.
+fn bar(routing: &PeerRouting, learned: Learned, attrs: &PathAttrs) -> &'static str {
+    let role = routing.rules.role;
     match learned {
-        Learned::Peer(PeerKind::Internal, _) if kind == PeerKind::Internal => {
+        Learned::Peer(PeerKind::Internal, _) if routing.kind == PeerKind::Internal => {
             "a route of an iBGP peer goes to no other one (RFC 4456 §6)"
+        }
+        _ if attrs.only_to_customer().is_some() && role.is_some_and(|role| !role.may_send_marked()) => {
+            "it is for customers only, and the peer is none (RFC 9234 §5)"
         }
         _ => "its family or its communities do not allow it (RFC 1997)",
     }
@@ -195,7 +199,7 @@ impl Engine {
                 let group = self.group_of(*id);
                 let may = group.is_none_or(|group| group.key.may_export(&prefix, attrs, learned));
                 let trace = Trace {
-                    barred: (!may).then(|| bar(routing.kind, learned)),
+                    barred: (!may).then(|| bar(routing, learned, attrs)),
                     ..Trace::of(&routing.export, &decision)
                 };
                 (routing.name.clone(), trace)

@@ -9,6 +9,7 @@
 //! | LOCAL_PREF | never (§5.1.5) | always; 100 if absent |
 //! | ORIGINATOR_ID, CLUSTER_LIST | never (RFC 4456 §8) | set on reflected routes |
 //! | non-transitive extended communities | never (RFC 4360 §6) | unchanged |
+//! | ONLY_TO_CUSTOMER | set towards customers, peers and route server clients (RFC 9234 §5) | unchanged |
 //!
 //! [`crate::peer::PathRules`] change the AS path towards another AS in this order: private numbers are
 //! removed, the peer's own number is replaced, our number is prepended. A route server (RFC 7947) does not
@@ -65,7 +66,7 @@ use std::sync::Arc;
 
 use crate::peer::{PathRules, PeerKind, PeerRouting, PrivateAs, SessionFacts};
 use crate::policy::{ActionContext, NextHopAction, Policy, RuleSet, Source, named};
-use crate::types::{Asn, Community, Family, FamilySet, Prefix, RouterId, scope_of};
+use crate::types::{Asn, Community, Family, FamilySet, Prefix, Role, RouterId, scope_of};
 use crate::wire::DEFAULT_LOCAL_PREF;
 use crate::wire::{AsPath, EncodeContext, MAX_LEN, MAX_LEN_EXTENDED, NextHop, PathAttrs};
 
@@ -181,6 +182,7 @@ impl GroupKey {
         self.families.contains(prefix.family())
             && self.reflection_allows(learned)
             && self.communities_allow(prefix.family(), attrs)
+            && self.role_allows(attrs)
             && self.next_hop(prefix.family(), attrs, learned).is_some()
     }
 
@@ -190,6 +192,16 @@ impl GroupKey {
             (Learned::Peer(PeerKind::Internal, _), PeerKind::Internal) => false,
             (_, PeerKind::External | PeerKind::Internal | PeerKind::Client) => true,
         }
+    }
+
+    /// RFC 9234 §5, egress 2: a route for customers only goes to no provider, peer or route server.
+    fn role_allows(&self, attrs: &PathAttrs) -> bool {
+        attrs.only_to_customer().is_none() || self.role().is_none_or(Role::may_send_marked)
+    }
+
+    /// Our role towards the members.
+    fn role(&self) -> Option<Role> {
+        self.rules.role.filter(|_| self.kind == PeerKind::External)
     }
 
     /// RFC 1997: well-known communities. Confederations are not supported: NO_EXPORT_SUBCONFED is treated as
@@ -331,6 +343,10 @@ impl GroupKey {
         if !local && !transparent {
             out.med = None; // RFC 4271 §5.1.4
         }
+        // RFC 9234 §5, egress 1.
+        if self.role().is_some_and(Role::marks_sent) && out.only_to_customer().is_none() {
+            out.extra_mut().only_to_customer = Some(self.local_asn);
+        }
         if let Some(extra) = out.extra.as_deref_mut() {
             extra.originator_id = None;
             extra.cluster_list.clear();
@@ -380,7 +396,7 @@ pub(crate) fn path_rules(routing: &PeerRouting) -> (Option<Asn>, PathRules) {
         enforce_first_as: false, // only for import
         ..routing.rules
     };
-    (needs_asn.then_some(routing.remote_asn), rules)
+    (routing.remote_asn.filter(|_| needs_asn), rules)
 }
 
 /// RFC 8326 §4: makes other paths preferred, in our AS and in others.

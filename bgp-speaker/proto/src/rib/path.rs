@@ -57,6 +57,8 @@ pub enum Ineligible {
     AsLoop,
     /// Its AS path does not begin with the peer's AS (RFC 4271 §6.3).
     FirstAs,
+    /// The peer must not send it to us: its ONLY_TO_CUSTOMER (RFC 9234 §5).
+    RouteLeak,
     /// Its ORIGINATOR_ID is our BGP identifier (RFC 4456 §8).
     OriginatorLoop,
     /// Its CLUSTER_LIST contains our cluster id (RFC 4456 §8).
@@ -74,6 +76,7 @@ impl std::fmt::Display for Ineligible {
         f.write_str(match self {
             Ineligible::AsLoop => "our own AS is in the AS path",
             Ineligible::FirstAs => "the AS path does not begin with the peer's AS",
+            Ineligible::RouteLeak => "a route leak: it is for the peer's customers only (RFC 9234)",
             Ineligible::OriginatorLoop => "we originated it (ORIGINATOR_ID)",
             Ineligible::ClusterLoop => "our cluster is in the CLUSTER_LIST",
             Ineligible::BadNextHop => "the next hop is no usable address",
@@ -124,9 +127,10 @@ pub(super) struct Node {
 const GENERATION_SHIFT: u32 = AttrId::LARGEST.count_ones();
 
 /// Every [`Ineligible`], by its number.
-const REASONS: [Ineligible; 7] = [
+const REASONS: [Ineligible; 8] = [
     Ineligible::AsLoop,
     Ineligible::FirstAs,
+    Ineligible::RouteLeak,
     Ineligible::OriginatorLoop,
     Ineligible::ClusterLoop,
     Ineligible::BadNextHop,

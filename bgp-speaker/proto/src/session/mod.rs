@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 
 use ::bytes::{Bytes, BytesMut};
 
-use crate::types::{Asn, Family, FamilySet, HoldTime, RouterId};
+use crate::types::{Asn, Family, FamilySet, HoldTime, PeerAs, Role, RouterId};
 use crate::wire::{Capability, Notification, Refresh, RouteBatch};
 
 /// Configuration of a session.
@@ -49,7 +49,7 @@ pub struct SessionConfig {
     /// Our AS number towards this peer.
     pub local_asn: Asn,
     /// The AS number the peer must have.
-    pub remote_asn: Asn,
+    pub remote_asn: PeerAs,
     /// Our BGP identifier.
     pub router_id: RouterId,
     /// Families that we offer.
@@ -73,6 +73,10 @@ pub struct SessionConfig {
     /// The kernel routes of the previous process were preserved (RFC 4724 §3, the F bit of first OPENs; RFC
     /// 9494 §3.1). Later OPENs always set F, since the end of a session does not remove kernel routes.
     pub forwarding_preserved: bool,
+    /// Our role towards an external peer, which must have the other one (RFC 9234).
+    pub role: Option<Role>,
+    /// A peer that says no role is refused (RFC 9234 §4.2, strict mode).
+    pub strict_role: bool,
     /// Capabilities to offer in addition to families, 4-octet AS and route refresh.
     pub extra_capabilities: Vec<Capability>,
 }
@@ -81,10 +85,10 @@ impl SessionConfig {
     /// A session for both families with the default hold time, a connect-retry time of 5 s and without
     /// graceful restart.
     #[must_use]
-    pub fn new(local_asn: Asn, remote_asn: Asn, router_id: RouterId) -> Self {
+    pub fn new(local_asn: Asn, remote_asn: impl Into<PeerAs>, router_id: RouterId) -> Self {
         Self {
             local_asn,
-            remote_asn,
+            remote_asn: remote_asn.into(),
             router_id,
             families: FamilySet::ALL,
             hold_time: HoldTime::DEFAULT,
@@ -94,8 +98,16 @@ impl SessionConfig {
             restart_on_notification: false,
             restarting_until: None,
             forwarding_preserved: true,
+            role: None,
+            strict_role: false,
             extra_capabilities: Vec::new(),
         }
+    }
+
+    /// Whether the peer is of our AS.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.remote_asn.is_internal(self.local_asn)
     }
 }
 

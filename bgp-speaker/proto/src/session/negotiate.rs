@@ -137,6 +137,7 @@ pub fn local_open(config: &SessionConfig, restart_bits: RestartBits) -> Open {
                 .collect(),
         })
     }));
+    capabilities.extend(config.role.map(|role| Capability::Role(role.code())));
     capabilities.extend(config.extra_capabilities.iter().cloned());
     for capability in &mut capabilities {
         if let Capability::LongLivedGracefulRestart(families) = capability {
@@ -157,17 +158,18 @@ pub fn local_open(config: &SessionConfig, restart_bits: RestartBits) -> Open {
 /// Checks the peer's OPEN against the configuration and combines both.
 ///
 /// # Errors
-/// The NOTIFICATION to send: Bad Peer AS, Bad BGP Identifier (RFC 6286 §2.2), or Unsupported Capability with
+/// The NOTIFICATION to send: Bad Peer AS, Bad BGP Identifier (RFC 6286 §2.2), Role Mismatch (RFC 9234 §4.2), or Unsupported Capability with
 /// the families that we offer when none is common (RFC 5492 §5).
 pub fn negotiate(config: &SessionConfig, local: &Open, remote: &Open) -> Result<Negotiated, Notification> {
-    // RFC 4271 §6.2: the AS number must be the configured one.
-    if remote.asn != config.remote_asn {
+    // RFC 4271 §6.2: the AS number must be a configured one.
+    if !config.remote_asn.accepts(remote.asn, config.local_asn) {
         return Err(Notification::bad_peer_as());
     }
     // RFC 6286 §2.2: within an AS, identifiers are unique.
-    if config.local_asn == config.remote_asn && remote.router_id == config.router_id {
+    if config.is_internal() && remote.router_id == config.router_id {
         return Err(Notification::bad_identifier());
     }
+    check_roles(config, local, remote)?;
     // RFC 4760 §8: only families that both sides offer.
     let families = config
         .families
@@ -205,4 +207,17 @@ pub fn negotiate(config: &SessionConfig, local: &Open, remote: &Open) -> Result<
         local: local.clone(),
         remote: remote.clone(),
     })
+}
+
+/// RFC 9234 §4.2: the roles must fit where both sides say one; in strict mode the peer must say one.
+fn check_roles(config: &SessionConfig, local: &Open, remote: &Open) -> Result<(), Notification> {
+    // A reduced offer has no role to compare with.
+    let Some(role) = config.role.filter(|_| local.roles().next().is_some()) else {
+        return Ok(());
+    };
+    let fits = remote.roles().all(|theirs| theirs == role.counterpart().code());
+    if !fits || (config.strict_role && remote.roles().next().is_none()) {
+        return Err(Notification::role_mismatch());
+    }
+    Ok(())
 }

@@ -164,7 +164,7 @@ impl Session {
             return Ok(());
         };
         let negotiated = negotiate(self.config(), &local, &remote).map_err(Fault::Notify)?;
-        let external = self.config().local_asn != self.config().remote_asn;
+        let external = !self.config().is_internal();
         if let Some(conn) = self.conn_mut(id) {
             conn.opens.1 = whole_message(MessageKind::Open, body);
             conn.accept(now, negotiated, external);

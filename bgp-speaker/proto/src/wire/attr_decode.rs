@@ -44,6 +44,7 @@ pub(super) mod code {
     pub(crate) const AS4_PATH: u8 = 17;
     pub(crate) const AS4_AGGREGATOR: u8 = 18;
     pub(crate) const LARGE_COMMUNITIES: u8 = 32;
+    pub(crate) const ONLY_TO_CUSTOMER: u8 = 35;
 }
 
 /// A framed attribute.
@@ -273,6 +274,8 @@ impl<'a> AttrScan<'a> {
                 let communities = list(attr.value, |octets| ExtCommunity(u64::from_be_bytes(octets)))?;
                 self.extra().ext_communities = communities.collect();
             }
+            // RFC 9234 §5: any other length causes treat-as-withdraw.
+            code::ONLY_TO_CUSTOMER => self.extra().only_to_customer = Some(Asn(number(attr.value)?)),
             code::LARGE_COMMUNITIES => self.extra().large_communities = large_communities(attr.value)?,
             _ => {}
         }
@@ -414,7 +417,8 @@ fn expected_flags(code: u8) -> Option<u8> {
         | code::EXT_COMMUNITIES
         | code::AS4_PATH
         | code::AS4_AGGREGATOR
-        | code::LARGE_COMMUNITIES => Some(flag::OPTIONAL | flag::TRANSITIVE),
+        | code::LARGE_COMMUNITIES
+        | code::ONLY_TO_CUSTOMER => Some(flag::OPTIONAL | flag::TRANSITIVE),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! Path attributes (RFC 4271 §4.3, §5; RFC 4760 §3; RFC 1997; RFC 4360; RFC 4456; RFC 8092).
+//! Path attributes (RFC 4271 §4.3, §5; RFC 4760 §3; RFC 1997; RFC 4360; RFC 4456; RFC 8092; RFC 9234).
 //!
 //! [`PathAttrs`] is interned by the RIB: common attributes are stored in place, others in one box, so that a
 //! set takes about 100 bytes. `next_hop` also holds the next hop of MP_REACH_NLRI; the family of the prefixes
@@ -88,7 +88,7 @@ pub struct UnknownAttr {
 /// Known attributes that were received with the Partial flag: a speaker on the way did not know them.
 ///
 /// RFC 4271 §5: the flag is never cleared. The set covers AGGREGATOR, COMMUNITIES, extended and large
-/// communities; unknown attributes are always sent with Partial.
+/// communities, and ONLY_TO_CUSTOMER; unknown attributes are always sent with Partial.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct PartialSet(u8);
 
@@ -99,11 +99,12 @@ impl PartialSet {
             8 => 2,
             16 => 4,
             32 => 8,
+            35 => 16,
             _ => 0,
         }
     }
 
-    /// Adds a type code; codes other than 7, 8, 16 and 32 are ignored.
+    /// Adds a type code; codes other than 7, 8, 16, 32 and 35 are ignored.
     pub fn insert(&mut self, code: u8) {
         self.0 |= Self::bit(code);
     }
@@ -117,7 +118,7 @@ impl PartialSet {
 
 impl std::fmt::Debug for PartialSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let codes = [7, 8, 16, 32].into_iter().filter(|code| self.contains(*code));
+        let codes = [7, 8, 16, 32, 35].into_iter().filter(|code| self.contains(*code));
         f.debug_set().entries(codes).finish()
     }
 }
@@ -135,6 +136,8 @@ pub struct ExtraAttrs {
     pub ext_communities: Vec<ExtCommunity>,
     /// Large communities (RFC 8092).
     pub large_communities: Vec<LargeCommunity>,
+    /// ONLY_TO_CUSTOMER (RFC 9234 §5): the AS after which the route goes to customers only.
+    pub only_to_customer: Option<Asn>,
     /// Unknown transitive attributes, by type code.
     pub unknown: Vec<UnknownAttr>,
     /// Known attributes that are Partial (RFC 4271 §5).
@@ -241,6 +244,12 @@ impl PathAttrs {
             .as_deref()
             .map_or(0, |extra| size_of::<ExtraAttrs>() + extra.heap_octets());
         self.as_path.heap_octets() + self.communities.heap_octets() + extra
+    }
+
+    /// ONLY_TO_CUSTOMER, if the path carries it (RFC 9234 §5).
+    #[must_use]
+    pub fn only_to_customer(&self) -> Option<Asn> {
+        self.extra.as_deref()?.only_to_customer
     }
 
     /// Whether the path carries this community.

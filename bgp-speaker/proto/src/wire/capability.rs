@@ -6,6 +6,7 @@
 //! | 2 | route refresh | 2918 §2 |
 //! | 5 | extended next hop encoding | 8950 §4 |
 //! | 6 | extended message | 8654 §3 |
+//! | 9 | role | 9234 §4.1 |
 //! | 64 | graceful restart | 4724 §3, 8538 §2 |
 //! | 65 | 4-octet AS | 6793 §3 |
 //! | 69 | ADD-PATH | 7911 §4 |
@@ -20,7 +21,7 @@ use std::fmt;
 use super::notification::truncate_text;
 use super::reader::{Parsed, afi_safi, long, octet, short, take};
 use super::refresh::SAFI_UNICAST;
-use crate::types::{Asn, Family};
+use crate::types::{Asn, Family, Role};
 
 /// Direction flags of ADD-PATH (RFC 7911 §4).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -66,6 +67,8 @@ pub enum Capability {
     ExtendedNextHop(Vec<Family>),
     /// Extended message (RFC 8654).
     ExtendedMessage,
+    /// The sender's role (RFC 9234 §4.1): a number that may be unknown.
+    Role(u8),
     /// Graceful restart (RFC 4724).
     GracefulRestart(GracefulRestart),
     /// The speaker's AS number in four octets (RFC 6793).
@@ -104,6 +107,7 @@ impl Capability {
             Capability::RouteRefresh => 2,
             Capability::ExtendedNextHop(_) => 5,
             Capability::ExtendedMessage => 6,
+            Capability::Role(_) => 9,
             Capability::GracefulRestart(_) => 64,
             Capability::FourOctetAs(_) => 65,
             Capability::AddPath(_) => 69,
@@ -133,6 +137,10 @@ impl Capability {
             2 => value.is_empty().then_some(Capability::RouteRefresh),
             5 => extended_next_hop(value),
             6 => value.is_empty().then_some(Capability::ExtendedMessage),
+            9 => match value {
+                [role] => Some(Capability::Role(*role)),
+                _ => None,
+            },
             64 => graceful_restart(value),
             65 => value
                 .try_into()
@@ -167,6 +175,7 @@ impl Capability {
                     out.extend_from_slice(&AFI_IPV6.to_be_bytes());
                 }
             }
+            Capability::Role(role) => out.push(*role),
             Capability::GracefulRestart(restart) => put_restart(out, restart),
             Capability::FourOctetAs(asn) => out.extend_from_slice(&asn.0.to_be_bytes()),
             Capability::AddPath(families) => put_add_path(out, families),
@@ -192,6 +201,10 @@ impl fmt::Display for Capability {
             Capability::RouteRefresh => f.write_str("route refresh"),
             Capability::ExtendedNextHop(_) => f.write_str("extended next hop"),
             Capability::ExtendedMessage => f.write_str("extended message"),
+            Capability::Role(code) => match Role::ALL.into_iter().find(|role| role.code() == *code) {
+                Some(role) => write!(f, "role {role}"),
+                None => write!(f, "role {code}"),
+            },
             Capability::GracefulRestart(_) => f.write_str("graceful restart"),
             Capability::FourOctetAs(asn) => write!(f, "4-octet AS {asn}"),
             Capability::AddPath(_) => f.write_str("add-path"),

@@ -53,6 +53,8 @@ pub mod open_error {
     pub const UNACCEPTABLE_HOLD_TIME: u8 = 6;
     /// Data: the missing capabilities (RFC 5492 §5).
     pub const UNSUPPORTED_CAPABILITY: u8 = 7;
+    /// The roles of both sides do not fit (RFC 9234 §4.2).
+    pub const ROLE_MISMATCH: u8 = 11;
 }
 
 /// Subcodes of UPDATE errors (RFC 4271 §6.3).

@@ -382,6 +382,11 @@ fn encode_extra(out: &mut Vec<u8>, context: &EncodeContext, extra: &ExtraAttrs, 
         code::LARGE_COMMUNITIES,
         items,
     );
+    let later = encode_unknown(out, later, code::ONLY_TO_CUSTOMER);
+    if let Some(asn) = extra.only_to_customer {
+        let flags = transit_flags(extra, code::ONLY_TO_CUSTOMER);
+        attr(out, flags, code::ONLY_TO_CUSTOMER, &asn.0.to_be_bytes());
+    }
     encode_unknown(out, later, u8::MAX);
 }
 

@@ -102,6 +102,12 @@ impl Notification {
         Self::bare(code::OPEN, open_error::BAD_PEER_AS)
     }
 
+    /// OPEN whose role does not fit ours (RFC 9234 §4.2).
+    #[must_use]
+    pub fn role_mismatch() -> Self {
+        Self::bare(code::OPEN, open_error::ROLE_MISMATCH)
+    }
+
     /// OPEN with our own identifier from our own AS (RFC 6286 §2.2).
     #[must_use]
     pub fn bad_identifier() -> Self {

@@ -150,6 +150,16 @@ impl Open {
         })
     }
 
+    /// The roles that the sender gives itself (RFC 9234 §4.1); more than one is an error of it.
+    pub fn roles(&self) -> impl Iterator<Item = u8> {
+        self.capabilities
+            .iter()
+            .filter_map(|capability| match capability {
+                Capability::Role(role) => Some(*role),
+                _ => None,
+            })
+    }
+
     /// The ADD-PATH directions offered for the family (RFC 7911 §4).
     #[must_use]
     pub fn add_path(&self, family: Family) -> AddPathDirection {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use bgp_proto::engine::PeerKind;
 use bgp_proto::policy::Source;
-use bgp_proto::types::{Asn, Community, ExtCommunity, Family, LargeCommunity, Prefix, PrefixError};
+use bgp_proto::types::{Asn, Community, ExtCommunity, Family, LargeCommunity, PeerAs, Prefix, PrefixError};
 use bgp_proto::wire::{AsPath, NextHop, Origin, PathAttrs};
 use podroute_config::Peer;
 use serde_json::{Map, Value};
@@ -168,7 +168,7 @@ impl TestRoute {
                 AsPath::sequence(&asns.into_iter().map(Asn).collect::<Vec<_>>())
             }
             None if direction == Direction::Import && peer.routing.kind == PeerKind::External => {
-                AsPath::sequence(&[peer.routing.remote_asn])
+                AsPath::sequence(&[usual_asn(&peer.remote_asn)])
             }
             None => AsPath::default(),
         };
@@ -223,5 +223,15 @@ fn source(text: &str) -> Result<Source, RouteError> {
             text,
             "podBlock, service, kernel or static; of a peer's route write from=PEER",
         )),
+    }
+}
+
+/// An AS number that the peer may have.
+fn usual_asn(peer: &PeerAs) -> Asn {
+    match peer {
+        PeerAs::Only(asn) => *asn,
+        PeerAs::AnyOf(several) => several.first().copied().unwrap_or_default(),
+        // RFC 5398: for documentation.
+        PeerAs::External => Asn(64496),
     }
 }

@@ -1,4 +1,4 @@
-//! What of a policy has no effect in the direction in which a peer uses it, and what leaks from one peer to another.
+//! Warnings about rules without effect in the direction (import, export) in which a peer uses them, and about route leaks.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use bgp_proto::policy::{KernelActions, Matcher, NextHopAction, NumberAction, Policy, Source, Verdict};
 use bgp_proto::types::Asn;
 
-use super::advice::Advice;
-use super::peers;
-use super::policies::{Direction, Located, Policies};
-use crate::decode::At;
-use crate::problem::{Spot, quoted};
+use super::Advice;
+use crate::decode::Located;
+use crate::problem::{Location, quoted};
 use crate::schema;
+use crate::validate::peer_as;
+use crate::validate::policies::{Direction, LocatedRule, Policies};
 
 pub(super) struct Directions<'a> {
     advice: &'a Advice<'a>,
@@ -26,7 +26,10 @@ impl<'a> Directions<'a> {
         let peers = advice.document.peers.iter();
         Self {
             advice,
-            asns: peers.filter_map(|peer| Some(peer.asn.as_ref()?.value)).collect(),
+            asns: peers
+                .filter_map(|peer| peer.asn.as_ref())
+                .flat_map(|asn| asn.value.numbers())
+                .collect(),
             given: RefCell::default(),
         }
     }
@@ -34,7 +37,7 @@ impl<'a> Directions<'a> {
     /// Gives all of it.
     pub(super) fn give(&self) {
         for peer in &self.advice.document.peers {
-            let about = peers::facts(peer, self.advice.asn);
+            let about = peer_as::facts(peer, self.advice.asn);
             let chains = [
                 (&peer.import, Direction::Import),
                 (&peer.export, Direction::Export),
@@ -54,20 +57,20 @@ impl<'a> Directions<'a> {
         self.on_transit();
     }
 
-    fn warn(&self, spot: &Spot, message: &'static str, remedy: &str) {
-        if self.given.borrow_mut().insert((spot.path.clone(), message)) {
-            self.advice.sink.warn(spot.problem(message, remedy));
+    fn warn(&self, location: &Location, message: &'static str, remedy: &str) {
+        if self.given.borrow_mut().insert((location.path.clone(), message)) {
+            self.advice.problems.warn(location.problem(message, remedy));
         }
     }
 
-    fn on_import(&self, Located { spot, rule }: &Located, external: bool) {
+    fn on_import(&self, LocatedRule { location, rule }: &LocatedRule, external: bool) {
         if !rule.matcher.sources.is_empty() {
             let message = "source has no effect in an import policy: its routes all come from the peer";
-            self.warn(spot, message, "use from, or remove the condition");
+            self.warn(location, message, "use from, or remove the condition");
         }
         if let Some(NextHopAction::OwnAddress | NextHopAction::Unchanged) = rule.actions.next_hop {
             self.warn(
-                spot,
+                location,
                 "nextHop: self and unchanged have no effect in an import policy",
                 "name an address, or peer for the peer's own address",
             );
@@ -82,22 +85,22 @@ impl<'a> Directions<'a> {
         if external && nobody {
             let message = "no peer has an AS number that asPath.neighbor names";
             self.warn(
-                spot,
+                location,
                 message,
                 "the neighbor of a path from a peer of another AS is that AS: correct the number",
             );
         }
     }
 
-    fn on_export(&self, Located { spot, rule }: &Located, external: bool) {
+    fn on_export(&self, LocatedRule { location, rule }: &LocatedRule, external: bool) {
         let actions = &rule.actions;
         if actions.kernel != KernelActions::default() {
             let message = "install and kernel have no effect in an export policy";
-            self.warn(spot, message, "put them into the import policy");
+            self.warn(location, message, "put them into the import policy");
         }
         if actions.next_hop == Some(NextHopAction::PeerAddress) {
             let message = "nextHop: peer has no effect in an export policy";
-            self.warn(spot, message, "write self, unchanged or an address");
+            self.warn(location, message, "write self, unchanged or an address");
         }
         if external
             && matches!(
@@ -106,7 +109,7 @@ impl<'a> Directions<'a> {
             )
         {
             let message = "localPreference has no effect towards another AS (RFC 4271 §5.1.5)";
-            self.warn(spot, message, "set med, or prepend");
+            self.warn(location, message, "set med, or prepend");
         }
         let sources = &rule.matcher.sources;
         let originates = &self.advice.document.originate;
@@ -117,7 +120,7 @@ impl<'a> Directions<'a> {
         };
         if !sources.is_empty() && !sources.iter().any(made) {
             let message = "this rule never matches: nothing originates routes of its source";
-            self.warn(spot, message, "add them to the section originate");
+            self.warn(location, message, "add them to the section originate");
         }
     }
 
@@ -126,28 +129,35 @@ impl<'a> Directions<'a> {
         let written: &'a [schema::Peer] = &self.advice.document.peers;
         let external = |peer: &&schema::Peer| {
             let server = peer.route_server_client.as_ref().is_some_and(|on| on.value);
-            peers::facts(peer, self.advice.asn).external && !server
+            peer_as::facts(peer, self.advice.asn).external && !server
         };
-        let takes_all = |peer: &'a schema::Peer, direction: Direction| -> Option<&'a At<String>> {
+        let takes_all = |peer: &'a schema::Peer, direction: Direction| -> Option<&'a Located<String>> {
             let chain = match direction {
                 Direction::Import => peer.import.as_ref()?,
                 Direction::Export => peer.export.as_ref()?,
             };
-            let about = peers::facts(peer, self.advice.asn);
+            let about = peer_as::facts(peer, self.advice.asn);
             let policy = self
                 .advice
                 .policies
                 .make(&Policies::names(chain), about, direction);
             takes_all(&policy).then_some(chain.first())?
         };
-        let asn = |peer: &schema::Peer| peer.asn.as_ref().map(|asn| asn.value);
+        let asns = |peer: &schema::Peer| {
+            peer.asn
+                .as_ref()
+                .map(|asn| asn.value.numbers())
+                .unwrap_or_default()
+        };
+        let differ = |a: &schema::Peer, b: &schema::Peer| {
+            asns(a) != asns(b) || (asns(a).is_empty() && a.location.path != b.location.path)
+        };
         for to in written.iter().filter(external) {
             let Some(export) = takes_all(to, Direction::Export) else {
                 continue;
             };
             let mut others = written.iter().filter(external);
-            let from =
-                others.find(|from| asn(from) != asn(to) && takes_all(from, Direction::Import).is_some());
+            let from = others.find(|from| differ(from, to) && takes_all(from, Direction::Import).is_some());
             let Some(name) = from.and_then(|from| from.name.as_ref()) else {
                 continue;
             };
@@ -157,7 +167,9 @@ impl<'a> Directions<'a> {
             );
             let remedy =
                 "accept only source: [podBlock, service] in the export policy, or what this peer is to have";
-            self.advice.sink.warn(export.spot.problem(message, remedy));
+            self.advice
+                .problems
+                .warn(export.location.problem(message, remedy));
             return;
         }
     }
