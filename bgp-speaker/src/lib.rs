@@ -28,6 +28,8 @@ mod lazy_timer;
 mod peer;
 mod peers;
 mod queue;
+mod registry;
+mod rotation;
 mod socket;
 mod sockopt;
 mod speaker;

@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::api::{Password, Transport, Ttl};
-use crate::peer::rotation::KeyInUse;
+use crate::rotation::KeyInUse;
 use crate::sockopt;
 
 const NETWORK_CONTROL: u32 = 0xC0;

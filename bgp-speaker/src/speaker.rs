@@ -21,11 +21,11 @@ use crate::clock::now;
 use crate::engine::mailbox::ToEngine;
 use crate::engine::streams;
 use crate::engine::task::EngineTask;
-use crate::peer::messages::ToPeer;
 use crate::peers::listeners::Listeners;
-use crate::peers::registry::Registry;
 use crate::peers::unnumbered::{Discovery, Links};
 use crate::peers::{ANSWER_TIMEOUT, Peers};
+use crate::registry::Registry;
+use crate::registry::messages::ToPeer;
 
 /// Capacity of the channel from the peers' tasks to the engine's task.
 const ENGINE_CAPACITY: usize = 1024;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bgp_proto::policy::{Matcher, Policy, PrefixRange, Rule, RuleLabel, Verdict};
 use bgp_proto::types::{Asn, Community, FamilySet, Prefix};
 
-use crate::model::Fib;
+use crate::kernel_routes::Fib;
 
 /// Why a file of a list cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

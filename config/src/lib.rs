@@ -30,6 +30,7 @@ mod decode;
 mod explain;
 mod facts;
 mod json_schema;
+mod kernel_routes;
 mod list_file;
 mod locate;
 mod model;

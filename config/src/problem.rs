@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use crate::model::Rejected;
+use crate::facts::Rejected;
 
 /// A position in the text: line and column from 1, the column in characters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 
 use super::closing::Closing;
 use super::connection::{Connection, Ready};
-use super::rotation::{KeyInUse, Rotation};
 use crate::api::{Password, Transport};
+use crate::rotation::{KeyInUse, Rotation};
 use crate::socket;
 
 /// A new connection, and the key with which it was opened.

@@ -4,6 +4,4 @@ mod closing;
 mod connection;
 mod dial;
 mod established;
-pub(crate) mod messages;
-pub(crate) mod rotation;
 pub(crate) mod task;

@@ -24,15 +24,15 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use super::dial::{ConnectionEvent, Connections};
 use super::established::{Established, LocalEnd, SessionEvent, StaleRoutes, next_session_event};
-use super::messages::ToPeer;
-use super::rotation::KeyInUse;
 use crate::api::{Event, PeerSpec, SessionSnapshot};
 use crate::clock::now;
 use crate::engine::mailbox::{Mailbox, Ready, ToEngine};
 use crate::host::{Host, set_link_scope};
 use crate::lazy_timer::LazyTimer;
-use crate::peers::progress::Progress;
-use crate::peers::registry::Registry;
+use crate::registry::Registry;
+use crate::registry::messages::ToPeer;
+use crate::registry::progress::Progress;
+use crate::rotation::KeyInUse;
 
 /// Chunks are taken from the outbox up to this number of unwritten octets.
 const WRITE_AHEAD: usize = 256 << 10;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 use super::Peers;
-use super::registry::{IncomingPeer, Refusal};
 use crate::clock::now;
-use crate::peer::messages::ToPeer;
+use crate::registry::messages::ToPeer;
+use crate::registry::{IncomingPeer, Refusal};
 
 /// Interval of log messages about refused connections and about errors of accept(2).
 const LOG_INTERVAL: Duration = Duration::from_secs(10);

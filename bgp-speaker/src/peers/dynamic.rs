@@ -9,12 +9,12 @@ use std::sync::Arc;
 use bgp_proto::engine::Input;
 use tokio::sync::mpsc;
 
-use super::keys::Accepted;
-use super::registry::{AddedDynamic, Refusal};
 use super::{COMMAND_CAPACITY, Peers};
 use crate::api::{RangeSpec, Stopped};
 use crate::engine::mailbox::ToEngine;
-use crate::peer::messages::ToPeer;
+use crate::registry::keys::Accepted;
+use crate::registry::messages::ToPeer;
+use crate::registry::{AddedDynamic, Refusal};
 
 impl Peers {
     /// Adds a dynamic peer for a connection from an address without a configured peer. It does not wait,

@@ -2,11 +2,7 @@
 
 pub(crate) mod accept;
 mod dynamic;
-mod index;
-pub(crate) mod keys;
 pub(crate) mod listeners;
-pub(crate) mod progress;
-pub(crate) mod registry;
 pub(crate) mod unnumbered;
 
 use std::net::SocketAddr;
@@ -17,13 +13,13 @@ use bgp_proto::engine::{Engine, Input, PeerCounts};
 use bgp_proto::types::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
-use self::registry::{Entry, Registry};
 use crate::api::{Event, PeerSnapshot, PeerSpec, Stopped};
 use crate::clock::now;
 use crate::engine::mailbox::ToEngine;
 use crate::host::Host;
-use crate::peer::messages::ToPeer;
 use crate::peer::task::PeerTask;
+use crate::registry::messages::ToPeer;
+use crate::registry::{Entry, Registry};
 
 /// Capacity of the command queue of a peer's task.
 const COMMAND_CAPACITY: usize = 64;

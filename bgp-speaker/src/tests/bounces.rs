@@ -105,7 +105,7 @@ impl World {
                 drop(
                     entry
                         .commands
-                        .send(crate::peer::messages::ToPeer::Abandon(done))
+                        .send(crate::registry::messages::ToPeer::Abandon(done))
                         .await,
                 );
                 answer.await.unwrap();

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::engine::mailbox::ToEngine;
-use crate::peer::messages::ToPeer;
 use crate::peer::task::PeerTask;
+use crate::registry::messages::ToPeer;
 
 fn passive(node: &Node, id: u32, addr: IpAddr) -> PeerSpec {
     let mut spec = spec(node, id, SocketAddr::new(addr, 1), Asn(65009));

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::api::Password;
-use crate::peers::keys::KeyError;
+use crate::registry::keys::KeyError;
 
 fn password() -> Option<Password> {
     Some(Password::new(b"secret").unwrap())

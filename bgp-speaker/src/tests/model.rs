@@ -20,9 +20,9 @@ use tokio::sync::mpsc;
 use crate::api::{PeerSpec, RangeSpec, Transport};
 use crate::engine::mailbox::{Mailbox, Ready, ToEngine};
 use crate::engine::outbox::{Outbox, PutOutcome};
-use crate::peer::messages::ToPeer;
-use crate::peers::registry::{Entry, Registry};
 use crate::queue::{Queue, Sink};
+use crate::registry::messages::ToPeer;
+use crate::registry::{Entry, Registry};
 use crate::sync::checked::model;
 
 const PEER: PeerId = PeerId(7);

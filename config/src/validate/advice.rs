@@ -1,12 +1,14 @@
 //! Warnings about combinations of peers, policies and Services that are valid but probably not intended.
 
+mod directions;
+
 use std::net::IpAddr;
 
 use bgp_proto::policy::{Matcher, NextHopAction, Policy, PrefixRange, Rule, Source, Verdict};
 use bgp_proto::types::{Asn, Family, Prefix};
 
+use super::peer_as;
 use super::policies::{Direction, LocatedRule, Policies};
-use super::{directions, peer_as};
 use crate::decode::Located;
 use crate::model::{Cluster, Peer};
 use crate::problem::{Problems, quoted};

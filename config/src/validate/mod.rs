@@ -8,7 +8,6 @@ mod advice;
 mod bfd;
 mod cluster;
 mod cni;
-mod directions;
 mod limits;
 mod node;
 mod originate;

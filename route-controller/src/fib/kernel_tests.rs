@@ -19,14 +19,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_millis(20);
 
 /// `ip` with these arguments.
-fn ip(args: &str) {
+pub(super) fn ip(args: &str) {
     let output = Command::new("ip").args(args.split_whitespace()).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {args}: {error}");
 }
 
 /// Runs this in a namespace with two links, which have an address of each family.
-fn in_namespace(test: impl Future<Output = ()>) {
+pub(super) fn in_namespace(test: impl Future<Output = ()>) {
     if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
         println!("left out: no network namespace: {error}");
         return;
@@ -46,7 +46,7 @@ fn in_namespace(test: impl Future<Output = ()>) {
     runtime.block_on(test);
 }
 
-fn config() -> FibConfig {
+pub(super) fn config() -> FibConfig {
     FibConfig {
         metric: 20,
         table: MAIN,

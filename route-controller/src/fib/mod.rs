@@ -28,6 +28,7 @@ mod writer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bgp_proto::engine::{FibChange, FibNextHop, KernelRoute, Reach};
 use bgp_proto::types::{Family, Prefix};
@@ -394,6 +395,7 @@ impl Fib {
         let allowed = self.refusal(&prefix).is_none();
         if self.learned.contains_key(&prefix) && !allowed {
             self.refused.insert(prefix);
+            self.objects.look_for_leftovers();
         } else {
             self.refused.remove(&prefix);
         }
@@ -463,11 +465,17 @@ impl Fib {
     }
 
     /// Objects that no route refers to any more; nothing while routes are under way.
-    pub(crate) fn object_removals(&mut self) -> Vec<ObjectOp> {
-        if !self.objects.has_leftovers() || self.delta.is_busy() {
+    pub(crate) fn object_removals(&mut self, now: Instant) -> Vec<ObjectOp> {
+        if !self.objects.has_leftovers(now) || self.delta.is_busy() {
             return Vec::new();
         }
-        self.objects.removals(&self.delta.groups())
+        let in_use = self.delta.groups();
+        // Of sets whose routes may not go in, or that got the group of another and lead nowhere.
+        for key in self.objects.idle(&in_use) {
+            self.objects.unwant(&key);
+            self.sets.clear_spec(&key);
+        }
+        self.objects.removals(now, &in_use)
     }
 
     /// The node's own address, if the host really has it: the kernel refuses others.

@@ -73,6 +73,16 @@ struct Single {
     refs: usize,
 }
 
+/// Whether something may have to be removed.
+#[derive(Clone, Copy, Default, Debug)]
+enum Leftovers {
+    #[default]
+    None,
+    Possible,
+    /// Routes that are not wanted as they are still refer to some; look again then.
+    InUse(Instant),
+}
+
 /// Wanted objects and the kernel's.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
@@ -94,8 +104,7 @@ pub(crate) struct Objects {
     next: u32,
     /// These may have to be put.
     dirty: BTreeSet<u32>,
-    /// Something may have to be removed.
-    leftovers: bool,
+    leftovers: Leftovers,
     /// The kernel refused these.
     failed: BTreeSet<u32>,
     retry_at: Option<Instant>,
@@ -145,7 +154,7 @@ impl Objects {
         let followers = self.redirected_groups.iter().filter(|(_, to)| *to == key);
         self.dirty.extend(followers.map(|(id, _)| *id));
         self.dirty.insert(id);
-        self.leftovers = true;
+        self.leftovers = Leftovers::Possible;
         id
     }
 
@@ -224,7 +233,7 @@ impl Objects {
         if let Some(content) = self.kernel.get(&id) {
             self.unclaimed.insert(content.clone(), id);
         }
-        self.leftovers = true;
+        self.leftovers = Leftovers::Possible;
     }
 
     /// Every route of a set is wanted over another: its group becomes the other's, or leads where the other does until
@@ -235,7 +244,7 @@ impl Objects {
         };
         self.by_id.remove(&group.id);
         self.dirty.insert(group.id);
-        self.leftovers = true;
+        self.leftovers = Leftovers::Possible;
         // Of groups that nobody has claimed yet one may be the other set's own, with its routes still on it.
         let mut unclaimed = self.unclaimed.keys();
         let may_find = unclaimed.any(|content| matches!(content, Content::Group(..)));
@@ -297,7 +306,7 @@ impl Objects {
         self.dirty
             .extend(self.by_id.keys().chain(self.redirected_groups.keys()));
         self.find_unclaimed();
-        self.leftovers = true;
+        self.leftovers = Leftovers::Possible;
         (lost, differs + gone)
     }
 
@@ -343,27 +352,49 @@ impl Objects {
         !self.dirty.is_empty()
     }
 
-    /// When [`Objects::changes`] has to be asked again.
+    /// When [`Objects::changes`] or [`Objects::removals`] has to be asked again.
     pub(crate) fn next_retry(&self) -> Option<Instant> {
-        self.retry_at
+        let look_again = match self.leftovers {
+            Leftovers::InUse(until) => Some(until),
+            Leftovers::None | Leftovers::Possible => None,
+        };
+        self.retry_at.into_iter().chain(look_again).min()
     }
 
     /// Whether [`Objects::removals`] may have something.
-    pub(crate) fn has_leftovers(&self) -> bool {
-        self.leftovers
+    pub(crate) fn has_leftovers(&self, now: Instant) -> bool {
+        match self.leftovers {
+            Leftovers::None => false,
+            Leftovers::Possible => true,
+            Leftovers::InUse(until) => until <= now,
+        }
+    }
+
+    /// A route that may have been the last of its group is not wanted any more.
+    pub(crate) fn look_for_leftovers(&mut self) {
+        self.leftovers = Leftovers::Possible;
+    }
+
+    /// Sets whose groups no route refers to.
+    pub(crate) fn idle(&self, in_use: &BTreeSet<u32>) -> Vec<SetKey> {
+        let idle = self.by_id.iter().filter(|(id, _)| !in_use.contains(id));
+        idle.map(|(_, key)| key.clone()).collect()
     }
 
     /// Objects that nothing needs: groups first. `in_use`: routes refer to them.
-    pub(crate) fn removals(&mut self, in_use: &BTreeSet<u32>) -> Vec<ObjectOp> {
-        self.leftovers = false;
-        let kept = |id: &u32| self.by_id.contains_key(id) || in_use.contains(id);
+    pub(crate) fn removals(&mut self, now: Instant, in_use: &BTreeSet<u32>) -> Vec<ObjectOp> {
+        self.leftovers = Leftovers::None;
         let (mut groups, mut members) = (Vec::new(), BTreeSet::new());
         for (id, content) in &self.kernel {
-            match content {
-                Content::Group(..) if !kept(id) => groups.push(*id),
-                Content::Group(of, _) => members.extend(of.iter().map(|(id, _)| *id)),
-                Content::Single(..) => {}
+            let Content::Group(of, _) = content else { continue };
+            if !self.by_id.contains_key(id) {
+                if !in_use.contains(id) {
+                    groups.push(*id);
+                    continue;
+                }
+                self.leftovers = Leftovers::InUse(now + RETRY);
             }
+            members.extend(of.iter().map(|(id, _)| *id));
         }
         self.redirected_groups.retain(|id, _| in_use.contains(id));
         let singles = &mut self.singles;

@@ -102,6 +102,14 @@ impl Sets {
         }
     }
 
+    /// What this set comes to has to be computed again.
+    pub(crate) fn clear_spec(&mut self, key: &SetKey) {
+        let id = self.ids.get(key).copied();
+        if let Some(set) = id.and_then(|id| slot(&mut self.slots, id)) {
+            set.spec = None;
+        }
+    }
+
     /// What all sets come to has to be computed again.
     pub(crate) fn clear_specs(&mut self) {
         self.slots.iter_mut().flatten().for_each(|set| set.spec = None);

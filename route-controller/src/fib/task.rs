@@ -4,6 +4,8 @@
 //! changes by prefix meanwhile). Writes are made between commands, a batch at a time.
 
 mod audit;
+#[cfg(test)]
+mod histories;
 mod reports;
 mod sweep;
 mod unread;
@@ -481,7 +483,7 @@ impl FibTask {
         } else if self.writer.is_idle() {
             let mut objects = self.fib.objects.changes(now());
             if objects.is_empty() && *self.sweep.done.borrow() {
-                objects = self.fib.object_removals();
+                objects = self.fib.object_removals(now());
             }
             self.writer.submit(Batch::Objects(objects));
         }

@@ -2,7 +2,6 @@
 
 use super::foreign::Arrival;
 use super::*;
-use std::time::Instant;
 
 pub(crate) fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
@@ -193,6 +192,82 @@ fn with_objects() -> Fib {
     let (objects, ops) = write_all(&mut fib);
     assert_eq!((objects.len(), ops.len()), (2, 2));
     fib
+}
+
+/// Objects of no use to any route, after everything is written.
+fn remove_leftovers(fib: &mut Fib) -> Vec<u32> {
+    let gone = fib.object_removals(Instant::now());
+    gone.iter()
+        .for_each(|op| fib.objects.done(Instant::now(), op, true));
+    let ids = gone.iter().map(|op| match op {
+        ObjectOp::Remove(id) | ObjectOp::Put(id, _) => *id,
+    });
+    ids.collect()
+}
+
+/// A set that leads nowhere got the group of another; then it leads somewhere.
+#[test]
+fn a_group_that_no_route_needs_goes_whichever_set_has_it() {
+    let mut fib = with_objects();
+    let moved = |hops: &[&str]| -> Vec<FibChange> {
+        ["10.244.2.0/24", "10.244.3.0/24"]
+            .map(|text| learned(text, hops))
+            .into()
+    };
+    fib.routes(moved(&["198.51.100.1"]), false);
+    let (_, ops) = write_all(&mut fib);
+    assert!(matches!(&ops[..], [Op::Remove(_), Op::Remove(_)]), "{ops:?}");
+    assert_eq!(remove_leftovers(&mut fib).len(), 2, "the group and its gateway");
+    fib.routes(moved(&["192.0.2.13"]), false);
+    let (objects, ops) = write_all(&mut fib);
+    assert_eq!((objects.len(), ops.len()), (2, 2));
+    assert_eq!(remove_leftovers(&mut fib), Vec::<u32>::new());
+}
+
+#[test]
+fn a_group_goes_with_its_last_route_that_may_go_in() {
+    let mut fib = with_objects();
+    fib.set_blocks([prefix("10.244.0.0/22")], []);
+    write_all(&mut fib);
+    assert_eq!(remove_leftovers(&mut fib).len(), 2);
+    fib.set_blocks([], []);
+    let (objects, ops) = write_all(&mut fib);
+    assert_eq!(
+        (objects.len(), ops.len()),
+        (2, 3),
+        "the group is there before its routes: {ops:?}"
+    );
+}
+
+/// A route of the previous group cannot be replaced at once: the group goes when it is.
+#[test]
+fn a_group_goes_with_the_last_route_that_refers_to_it() {
+    let mut fib = with_objects();
+    let now = Instant::now();
+    fib.routes(
+        vec![
+            learned("10.244.2.0/24", &["192.0.2.13"]),
+            learned("10.244.3.0/24", &[]),
+        ],
+        false,
+    );
+    let objects = fib.objects.changes(now);
+    objects.iter().for_each(|op| fib.objects.done(now, op, true));
+    for op in fib.delta.take(now, 99) {
+        let outcome = match op {
+            Op::Remove(_) => Ok(()),
+            _ => Err(Failure::Errno(libc::ENOBUFS)),
+        };
+        fib.delta.done(now, op, outcome);
+    }
+    assert_eq!(fib.delta.take(now, 99), []);
+    assert_eq!(fib.object_removals(now), []);
+    let again = fib.objects.next_retry().unwrap();
+    // Another program deletes it.
+    fib.delta.observe(fib.key(prefix("10.244.2.0/24")), None);
+    assert_eq!(write_all(&mut fib).1, [], "the next attempt is later");
+    assert_eq!(fib.object_removals(now), [], "not before its time");
+    assert_eq!(fib.object_removals(again).len(), 2, "the group and its gateway");
 }
 
 #[test]

@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use super::adj_in::family_index;
 use super::peers::Peer;
-use super::trial::neighbor;
 use super::{Engine, Output, OverLimit, PeerKind, PeerRouting, SessionId};
-use crate::policy::{ActionContext, Memo, Route, RuleSet, Source};
+use crate::policy::{ActionContext, Memo, Neighbor, Route, RuleSet, Source};
 use crate::rib::attrs::AttrId;
 use crate::rib::generation::Generations;
 use crate::rib::table::{DestId, Ineligible, Path};
@@ -493,5 +492,15 @@ fn is_usable(addr: IpAddr, family: Family) -> bool {
         }
         IpAddr::V6(addr) if addr.is_unicast_link_local() => scope_of(addr.into()).is_some(),
         IpAddr::V6(addr) => !(addr.is_unspecified() || addr.is_multicast()),
+    }
+}
+
+/// A peer as policies see it.
+#[must_use]
+pub fn neighbor(routing: &PeerRouting) -> Neighbor<'_> {
+    Neighbor {
+        name: &routing.name,
+        asn: routing.remote_asn.unwrap_or_default(),
+        external: routing.kind == PeerKind::External,
     }
 }

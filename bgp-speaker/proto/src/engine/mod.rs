@@ -63,9 +63,10 @@ mod work;
 pub use api::*;
 pub use conditional::{Aggregate, OriginateRule, When};
 pub use feed::{FeedId, FeedItem};
+pub use import::neighbor;
 pub use preview::{PeerPreview, Preview, PreviewRun};
 pub use table_page::TablePage;
-pub use trial::{RuleCounts, Trace, Trial, TrialSession, neighbor, try_export, try_import};
+pub use trial::{RuleCounts, Trace, Trial, TrialSession, try_export, try_import};
 pub use view::*;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -8,7 +8,7 @@ use super::import::{changed_by_import_rules, import_route};
 use super::{Engine, PeerKind, PeerRouting};
 use crate::export::rules::{GroupKey, Learned, path_rules};
 use crate::export::sources::Best;
-use crate::policy::{Decision, Neighbor, Policy, Route, RuleLabel, Verdict};
+use crate::policy::{Decision, Policy, Route, RuleLabel, Verdict};
 use crate::rib::table::DestId;
 use crate::types::{Asn, FamilySet, PeerId, Prefix};
 use crate::wire::{EncodeContext, MAX_LEN, NextHop, PathAttrs};
@@ -256,15 +256,5 @@ fn count(counts: &mut RuleCounts, policy: &Policy, export: bool, route: Route<'_
     decision.rules().for_each(|rule| add(rule.label.to_string()));
     if decision.by.is_none() {
         add(String::new());
-    }
-}
-
-/// A peer as policies see it.
-#[must_use]
-pub fn neighbor(routing: &PeerRouting) -> Neighbor<'_> {
-    Neighbor {
-        name: &routing.name,
-        asn: routing.remote_asn.unwrap_or_default(),
-        external: routing.kind == PeerKind::External,
     }
 }

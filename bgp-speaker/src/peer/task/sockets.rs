@@ -11,7 +11,7 @@ use super::PeerTask;
 use crate::clock::now;
 use crate::peer::connection::Connection;
 use crate::peer::dial::Dialed;
-use crate::peer::rotation::KeyInUse;
+use crate::rotation::KeyInUse;
 use crate::socket;
 
 impl PeerTask {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Content, Objects};
+use super::{Content, Leftovers, Objects};
 
 impl Objects {
     /// A link lost its carrier or was shut: the kernel has removed the gateways on it, with them the groups that led over
@@ -31,7 +31,7 @@ impl Objects {
             .retain(|id, _| !gone.contains(id) && !emptied.contains(id));
         self.dirty.extend(gone);
         self.find_unclaimed();
-        self.leftovers = true;
+        self.leftovers = Leftovers::Possible;
         emptied
     }
 

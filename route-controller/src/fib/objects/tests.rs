@@ -42,7 +42,7 @@ fn a_lost_gateway_is_one_change() {
         matches!(&ops[..], [ObjectOp::Put(put, Content::Group(members, None))] if *put == id && members.len() == 1)
     );
     // The gateway that is not needed goes afterwards, the group stays.
-    let gone = objects.removals(&BTreeSet::from([id]));
+    let gone = objects.removals(Instant::now(), &BTreeSet::from([id]));
     assert!(
         matches!(gone[..], [ObjectOp::Remove(gone)] if gone != id),
         "{gone:?}"
@@ -69,8 +69,8 @@ fn what_was_found_is_taken_over() {
     after.unwant(&key(&[1, 2]));
     settle(&mut after);
     // Routes still refer to it.
-    assert!(after.removals(&BTreeSet::from([id])).is_empty());
-    assert_eq!(after.removals(&BTreeSet::new()).len(), 3);
+    assert!(after.removals(Instant::now(), &BTreeSet::from([id])).is_empty());
+    assert_eq!(after.removals(Instant::now(), &BTreeSet::new()).len(), 3);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_set_hands_its_group_over() {
         matches!(&ops[..], [ObjectOp::Put(_, Content::Single(..)), ObjectOp::Put(put, _)] if *put == id),
         "{ops:?}"
     );
-    assert_eq!(objects.removals(&BTreeSet::from([id])).len(), 1); // the first gateway
+    assert_eq!(objects.removals(Instant::now(), &BTreeSet::from([id])).len(), 1); // the first gateway
     assert_eq!(objects.next_hops(id), hops(&[2]));
 }
 
@@ -136,11 +136,14 @@ fn a_group_leads_elsewhere_until_its_routes_are_written() {
     // The other set moves before they are.
     objects.want(&key(&[2]), &hops(&[3]));
     assert_eq!(settle(&mut objects).len(), 3);
-    let gateways = objects.removals(&BTreeSet::from([one, two]));
+    let gateways = objects.removals(Instant::now(), &BTreeSet::from([one, two]));
     assert_eq!(gateways.len(), 2);
     let now = Instant::now();
     gateways.iter().for_each(|op| objects.done(now, op, true));
-    assert_eq!(objects.removals(&BTreeSet::from([two])), [ObjectOp::Remove(one)]);
+    assert_eq!(
+        objects.removals(Instant::now(), &BTreeSet::from([two])),
+        [ObjectOp::Remove(one)]
+    );
     assert_eq!(objects.want(&key(&[2]), &hops(&[3])), two);
     assert!(settle(&mut objects).is_empty());
 }
@@ -176,7 +179,7 @@ fn resilient_groups_are_other_groups() {
         "{ops:?}"
     );
     assert_eq!(
-        objects.removals(&BTreeSet::from([other])),
+        objects.removals(Instant::now(), &BTreeSet::from([other])),
         [ObjectOp::Remove(plain)]
     );
 }

@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use bgp_proto::policy::{KernelActions, Matcher, NextHopAction, NumberAction, Policy, Source, Verdict};
 use bgp_proto::types::Asn;
 
-use super::advice::Advice;
-use super::peer_as;
-use super::policies::{Direction, LocatedRule, Policies};
+use super::Advice;
 use crate::decode::Located;
 use crate::problem::{Location, quoted};
 use crate::schema;
+use crate::validate::peer_as;
+use crate::validate::policies::{Direction, LocatedRule, Policies};
 
 pub(super) struct Directions<'a> {
     advice: &'a Advice<'a>,

@@ -20,7 +20,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// Changes are added to this counter.
-    pub(super) fn counted_in(changes: &Arc<AtomicU64>) -> Self {
+    pub(crate) fn counted_in(changes: &Arc<AtomicU64>) -> Self {
         Self {
             changes: Arc::clone(changes),
             ..Self::default()
@@ -39,16 +39,16 @@ impl Progress {
         self.has_opened.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Relaxed)
     }
 
-    pub(super) fn has_opened(&self) -> bool {
+    pub(crate) fn has_opened(&self) -> bool {
         self.has_opened.load(Ordering::Relaxed)
     }
 
     /// Whether the session is established, or was within this time.
-    pub(super) fn was_up_within(&self, now: Instant, time: Duration) -> bool {
+    pub(crate) fn was_up_within(&self, now: Instant, time: Duration) -> bool {
         let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_up() || ended.is_some_and(|ended| now.saturating_duration_since(ended) < time)
     }

@@ -4,6 +4,11 @@
 //! One lock guards peers, ranges and the keys on the listeners, so that decisions that depend on several of
 //! them are consistent.
 
+mod index;
+pub(crate) mod keys;
+pub(crate) mod messages;
+pub(crate) mod progress;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,12 +18,12 @@ use bgp_proto::types::{PeerId, Prefix};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::index::{Index, remote_address};
-use super::keys::{Accepted, KeyError, Keys};
-use super::progress::Progress;
+use self::index::{Index, remote_address};
+use self::keys::{Accepted, KeyError, Keys};
+use self::messages::ToPeer;
+use self::progress::Progress;
 use crate::api::{Password, PeerSpec, RangeSpec};
-use crate::peer::messages::ToPeer;
-use crate::peer::rotation::KeyInUse;
+use crate::rotation::KeyInUse;
 use crate::sync::{AtomicU64, Ordering, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A peer.
