@@ -83,13 +83,13 @@ fn every_path_exists() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// Names in the tables of docs/reference/events.md, before its section on Kubernetes Events; and those in the code.
+/// Names in the tables of docs/reference/events.md, before its section on the journal; and those in the code.
 #[test]
 fn every_log_event_is_documented() {
     let root = Path::new(ROOT);
     let page =
         std::fs::read_to_string(root.join("docs/reference/events.md")).expect("docs/reference/events.md");
-    let (agent, _) = page.split_once("\n## Kubernetes Events").expect("the section");
+    let (agent, _) = page.split_once("\n## Journal").expect("the section");
     let documented: BTreeSet<&str> = agent
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))

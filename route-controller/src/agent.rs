@@ -23,6 +23,7 @@ mod peers;
 mod plugins;
 mod reload;
 mod servers;
+mod service_changes;
 mod services;
 mod sessions;
 pub(crate) mod unsent;
@@ -56,7 +57,7 @@ use crate::network_policy::NetworkPolicies;
 use crate::pod_guard::PodGuard;
 use crate::secrets::Secrets;
 use crate::server::ToAgent;
-use crate::{clock, service_manager, sysctl};
+use crate::{clock, journal, service_manager, sysctl};
 
 /// For so long, peers that were up before a restart are waited for (RFC 4724 §4.1, Selection_Deferral_Timer), and routes from before the
 /// start stay in the kernel.
@@ -278,6 +279,9 @@ pub(crate) async fn run(
         .iter()
         .for_each(|warning| tracing::warn!(event = "config_warning", "{}: {warning}", path.display()));
     let lock = lock(&run_dir)?;
+    if let Err(error) = journal::start(&run_dir) {
+        tracing::error!(event = "journal_failed", %error, "the journal's thread cannot be started: 'podroute events' has nothing to show");
+    }
     let mirror = read_mirror(config.fib.table).await?;
     let wish = Wish::of(&config, host::kept_router_id(&run_dir));
     let host = wish.find_out(&mirror)?;

@@ -7,7 +7,12 @@ use std::io::{IsTerminal, Write};
 use std::sync::OnceLock;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::journal::recorder::{self, Recorder};
 
 /// Lines that wait at most.
 const LINES: usize = 8192;
@@ -25,28 +30,27 @@ pub(crate) fn start(is_agent: bool) -> Option<WorkerGuard> {
             "podroute: PODROUTE_LOG: {trouble}; use error, warn, info, debug or trace, or TARGET=LEVEL; logging as without it"
         );
     }
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let is_json = std::env::var_os("PODROUTE_LOG_JSON").is_some();
+    let log = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal());
-    let is_json = std::env::var_os("PODROUTE_LOG_JSON").is_some();
     if !is_agent {
         let log = log.with_writer(std::io::stderr);
-        if is_json {
-            log.json().init()
-        } else {
-            log.init()
-        }
+        let log = if is_json { log.json().boxed() } else { log.boxed() };
+        tracing_subscriber::registry()
+            .with(log.with_filter(filter))
+            .init();
         return None;
     }
     let (writer, guard) = lossy(std::io::stderr());
     let _ = DROPPED.set(writer.error_counter()); // once in a process
     let log = log.with_writer(writer);
-    if is_json {
-        log.json().init()
-    } else {
-        log.init()
-    }
+    let log = if is_json { log.json().boxed() } else { log.boxed() };
+    tracing_subscriber::registry()
+        .with(log.with_filter(filter))
+        // What changed is in the journal, whatever the log shows.
+        .with(Recorder.with_filter(filter_fn(recorder::is_recorded)))
+        .init();
     Some(guard)
 }
 

@@ -18,8 +18,11 @@ use crate::count::count;
 use crate::dump::{self, PAGE};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
+use crate::journal::{self, Kind, Query};
 use crate::network_policy::NetworkPolicies;
-use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request, ServicesStatus};
+use crate::status::{
+    BfdStatus, ClusterStatus, DiffStatus, Direction, EventsStatus, Reply, Request, ServicesStatus,
+};
 use crate::views;
 
 /// A question is at most so long: a configuration (1 MiB) as JSON.
@@ -172,6 +175,11 @@ impl Server {
             }
             Request::Bfd => self.ask_agent(ToAgent::Bfd).await.map(Reply::Bfd),
             Request::Cluster => self.ask_agent(ToAgent::Cluster).await.map(Reply::Cluster),
+            Request::Events {
+                since_ms,
+                after,
+                kinds,
+            } => events(since_ms, after, kinds).await,
             Request::Services => self.ask_agent(ToAgent::Services).await.map(Reply::Services),
             Request::Diff { text } => self
                 .ask_agent(|answer| ToAgent::Diff(text, answer))
@@ -277,6 +285,17 @@ impl Server {
         self.fib.send(ToFib::Query(query)).await.map_err(|_| gone(()))?;
         answer.await.map_err(|_| gone(()))
     }
+}
+
+async fn events(since_ms: u64, after: Option<u64>, kinds: Vec<Kind>) -> Result<Reply, String> {
+    let query = Query {
+        since_ms,
+        after,
+        kinds,
+    };
+    let found = journal::find(query).await;
+    let (entries, last) = found.ok_or("the journal does not run: see the agent's log")?;
+    Ok(Reply::Events(EventsStatus { entries, last }))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::journal::{Entry, Kind};
 use crate::network_policy::{CutStatus, ExplainQuestion, ExplanationStatus, PoliciesStatus};
 
 /// A question.
@@ -30,6 +31,16 @@ pub(crate) enum Request {
     Cluster,
     /// Services, their addresses and pools.
     Services,
+    /// What changed.
+    #[serde(rename_all = "camelCase")]
+    Events {
+        /// Not older, in milliseconds since 1970; 0: all.
+        since_ms: u64,
+        /// Only those with a higher number.
+        after: Option<u64>,
+        /// Only of these kinds; empty: all.
+        kinds: Vec<Kind>,
+    },
     /// The whole RIB in MRT form: after the answer the connection carries nothing but the file.
     Dump,
     /// Prepare for this node's going, or take it back.
@@ -74,12 +85,22 @@ pub(crate) enum Reply {
     Bfd(Vec<BfdStatus>),
     Cluster(ClusterStatus),
     Services(ServicesStatus),
+    Events(EventsStatus),
     Diff(DiffStatus),
     NetworkPolicies(PoliciesStatus),
     Explanations(Vec<ExplanationStatus>),
     Cut(Vec<CutStatus>),
     Done(String),
     Error(String),
+}
+
+/// Entries of the journal.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EventsStatus {
+    pub(crate) entries: Vec<Entry>,
+    /// The number of the last entry of the journal.
+    pub(crate) last: u64,
 }
 
 /// Counts by family.

@@ -96,7 +96,8 @@ fn pod(kubelet: &Kubelet, name: &str) -> Result<lab::cni::Pod> {
 }
 
 /// Commands for an operator, and what each says in the container.
-const COMMANDS: [(&str, &str); 28] = [
+const COMMANDS: [(&str, &str); 29] = [
+    ("events --kind session", "node-2"),
     ("show peers", "Established"),
     ("show peer node-2", "Established"),
     ("show routes", "10.244.3.0/24"),

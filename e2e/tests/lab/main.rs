@@ -31,6 +31,7 @@ mod network_policy;
 mod objects;
 mod overlays;
 mod policies;
+mod questions;
 mod reload;
 mod resolution;
 mod restart;
@@ -141,6 +142,7 @@ fn scenarios() -> Vec<Scenario> {
         kube_image::scenarios(),
         overlays::scenarios(),
         policies::scenarios(),
+        questions::scenarios(),
         kube_scale::scenarios(),
         kube_pools::scenarios(),
         kube_services::scenarios(),

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use bgp_proto::engine::EqualPaths;
 use podroute_config::Config;
 
-use super::changes;
 use super::{Agent, AgentError, config_of, fib_config, read_text};
+use super::{changes, service_changes};
 use crate::fib::task::ToFib;
 
 impl Agent {
@@ -85,6 +85,7 @@ impl Agent {
             }
         }
         let changes = changes::in_words(&self.config, &new);
+        service_changes::log(&self.config, &new);
         (self.config, self.node.host) = (new, host);
         self.file.waits = None;
         let stopped = |error: AgentError| error.to_string();

@@ -9,6 +9,10 @@ use crate::status::{Reply, Request};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The agent's answer is none to this question.
+pub(super) const OTHER_VERSION: &str =
+    "unexpected answer from the agent; are podroute and the agent of one version?";
+
 /// Asks one thing. The error names the socket and the remedy, or is the agent's own.
 pub(super) fn ask(run_dir: &Path, request: &Request) -> Result<Reply, String> {
     question(run_dir, request).map(|(reply, _)| reply)

@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod diff;
+mod events;
 mod generate;
 mod install;
 mod network_policy;
@@ -79,6 +80,8 @@ enum Command {
         #[command(subcommand)]
         what: policy::PolicyCommand,
     },
+    /// What changed on this node: sessions, routes, configuration, kernel repairs, BFD, pods, Services, policies.
+    Events(events::Question),
     /// Show what the running agent knows.
     Show {
         #[command(subcommand)]
@@ -308,6 +311,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
             Ok(())
         }
         Command::Policy { what } => policy::run(&what),
+        Command::Events(question) => events::run(&question),
         Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
         Command::NetworkPolicy { what } => network_policy::run(what),
@@ -547,6 +551,6 @@ fn order(run_dir: &Path, request: &Request) -> Result<(), String> {
             println!("{text}");
             Ok(())
         }
-        _ => Err("unexpected answer from the agent; are podroute and the agent of one version?".to_owned()),
+        _ => Err(client::OTHER_VERSION.to_owned()),
     }
 }

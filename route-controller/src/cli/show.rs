@@ -19,6 +19,7 @@ pub(super) fn table(reply: &Reply) -> String {
         Reply::Bfd(paths) => bfd_table(paths),
         Reply::Cluster(cluster) => cluster_in_full(cluster),
         Reply::Services(services) => super::services::table(services),
+        Reply::Events(events) => super::events::table(&events.entries),
         Reply::NetworkPolicies(status) => super::network_policy::policies(status),
         Reply::Explanations(all) => super::network_policy::explanations(all),
         Reply::Cut(flows) => super::network_policy::cut(flows),
