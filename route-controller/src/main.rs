@@ -20,6 +20,7 @@ mod fib;
 mod heap;
 mod host;
 mod journal;
+mod kernel_view;
 mod list_files;
 mod log;
 mod metrics;
@@ -37,6 +38,7 @@ mod sysctl;
 #[cfg(test)]
 mod testing;
 mod views;
+mod who;
 mod whole_file;
 
 use std::process::ExitCode;
@@ -51,7 +53,7 @@ fn main() -> ExitCode {
     }
     let _log = log::start(cli.is_agent());
     match cli::run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("podroute: {}", error.trim_end());
             ExitCode::FAILURE

@@ -21,7 +21,8 @@ use crate::fib::task::ToFib;
 use crate::journal::{self, Kind, Query};
 use crate::network_policy::NetworkPolicies;
 use crate::status::{
-    BfdStatus, ClusterStatus, DiffStatus, Direction, EventsStatus, Reply, Request, ServicesStatus,
+    BfdStatus, ClusterStatus, DiffStatus, Direction, EventsStatus, Reply, Request, RouteQuestion,
+    ServicesStatus,
 };
 use crate::views;
 
@@ -157,7 +158,7 @@ impl Server {
                 let peers = self.speaker.peers().await.map_err(stopped)?;
                 Ok(Reply::Peers(peers.iter().map(views::peer).collect()))
             }
-            Request::Routes { within } => self.routes(within).await,
+            Request::Routes(question) => self.routes(question).await,
             Request::Fib => Ok(Reply::Fib(self.ask_fib(views::fib).await?)),
             Request::Policies => {
                 let counts = self.speaker.count_rules().await.map_err(stopped)?;
@@ -260,12 +261,25 @@ impl Server {
         found.ok_or_else(|| format!("no peer '{name}'; there are: {}", names()))
     }
 
-    async fn routes(&self, within: Option<String>) -> Result<Reply, String> {
-        let within = within
-            .map(|text| text.parse::<Prefix>().map_err(|error| error.to_string()))
-            .transpose()?;
+    async fn routes(&self, question: RouteQuestion) -> Result<Reply, String> {
+        let within = question.within.as_deref();
+        let within = within.map(|text| text.parse::<Prefix>().map_err(|error| error.to_string()));
+        let address = question.longest_match.map(Prefix::host);
+        let prefixes = match (address, within.transpose()?) {
+            (Some(address), _) => Prefixes::Covering(address),
+            (None, Some(within)) => Prefixes::Within(within),
+            (None, None) => Prefixes::All,
+        };
+        let [from, to] = [question.from, question.to].map(|name| async {
+            match name {
+                Some(name) => self.peer(&name).await.map(Some),
+                None => Ok(None),
+            }
+        });
         let filter = RouteFilter {
-            prefixes: within.map_or(Prefixes::All, Prefixes::Within),
+            prefixes,
+            received_from: from.await?,
+            export_to: to.await?,
             ..RouteFilter::default()
         };
         let (mut all, mut place) = (BTreeMap::new(), Some(0));

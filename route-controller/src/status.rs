@@ -15,10 +15,7 @@ pub(crate) enum Request {
     /// All peers.
     Peers,
     /// Learned and originated routes.
-    Routes {
-        /// Only inside this prefix.
-        within: Option<String>,
-    },
+    Routes(RouteQuestion),
     /// Kernel routes.
     Fib,
     /// Policies, and how many routes each rule matches.
@@ -61,6 +58,20 @@ pub(crate) enum Request {
     Enable { peer: String },
     /// End it and begin anew, or refresh one direction.
     Clear { peer: String, soft: Option<Direction> },
+}
+
+/// Which routes are asked for, and what of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct RouteQuestion {
+    /// Only inside this prefix.
+    pub(crate) within: Option<String>,
+    /// The longest match of this address.
+    pub(crate) longest_match: Option<IpAddr>,
+    /// Only paths from this peer.
+    pub(crate) from: Option<String>,
+    /// With what this peer is sent, or why it is not.
+    pub(crate) to: Option<String>,
 }
 
 /// A direction of a soft clear.
@@ -170,6 +181,19 @@ pub(crate) struct RouteStatus {
     /// Where one prefix is asked for: policy and rule that send it to a peer or do not, by the peer's name.
     #[serde(default)]
     pub(crate) exports: BTreeMap<String, String>,
+    /// Where a peer is asked for: what it is sent of the best path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) export: Option<ExportStatus>,
+}
+
+/// What a peer is sent of a route.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExportStatus {
+    /// Attributes as sent, by their names in the configuration.
+    pub(crate) sent: Option<BTreeMap<String, String>>,
+    /// Why it is not sent.
+    pub(crate) withheld: Option<String>,
 }
 
 /// A path.
@@ -202,6 +226,15 @@ pub(crate) struct PathStatus {
     /// Policy and rule that accepted or rejected it, and the rules that changed it.
     #[serde(default)]
     pub(crate) policy: Option<String>,
+    /// Why another path is preferred: the step of the decision process, and the other path's peer.
+    #[serde(default)]
+    pub(crate) not_best: Option<String>,
+    /// Attributes as received, where the import policy changed them, by their names in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) received: Option<BTreeMap<String, String>>,
+    /// What the import policy changed: an attribute with its values before and after each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) changes: Vec<String>,
 }
 
 /// A rule of a policy that is in use.

@@ -38,7 +38,7 @@ pub(super) fn run(question: &Question) -> Result<(), String> {
     let first = ask(question, since_ms, None)?;
     if !question.follow {
         let text = match question.output.output {
-            Form::Table => table(&first.entries),
+            Form::Table | Form::Wide => table(&first.entries),
             form => for_programs(
                 form,
                 &serde_json::json!({ "schema": SCHEMA, "events": first.entries }),
@@ -82,7 +82,7 @@ fn print(form: Form, entries: &[Entry]) -> Result<(), String> {
     let mut out = std::io::stdout().lock();
     for entry in entries {
         let text = match form {
-            Form::Table => row(entry).join("  "),
+            Form::Table | Form::Wide => row(entry).join("  "),
             Form::Json => serde_json::to_string(entry).map_err(|error| error.to_string())?,
             Form::Yaml => format!(
                 "---\n{}",

@@ -4,15 +4,18 @@ mod check;
 mod client;
 mod diff;
 mod events;
+mod fib;
 mod generate;
 mod install;
 mod network_policy;
 mod pods;
 mod policy;
+mod routes;
 mod services;
 mod show;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
@@ -192,16 +195,17 @@ enum Show {
         output: Output,
     },
     /// Routes with all their paths, and why a path is not used.
-    Routes {
-        /// Only inside this prefix.
-        prefix: Option<String>,
-        #[command(flatten)]
-        output: Output,
-    },
+    Routes(routes::Question),
     /// Policies in use, and how many routes each rule matches now.
     Policies(Output),
     /// Kernel routes.
-    Fib(Output),
+    Fib {
+        /// Only how many routes are in which state, and whether the kernel has all: exit status 3 if not.
+        #[arg(long)]
+        summary: bool,
+        #[command(flatten)]
+        output: Output,
+    },
     /// This node's blocks.
     Blocks(Output),
     /// Paths to peers that BFD watches.
@@ -282,15 +286,35 @@ struct Output {
 enum Form {
     /// For people.
     Table,
+    /// The table with more columns.
+    Wide,
     /// For programs.
     Json,
     /// For both.
     Yaml,
 }
 
+/// The exit status of a command that has answered, and the answer is no: something is not as it should be.
+const NOT_IN_ORDER: u8 = 3;
+
+/// What a command comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Answer {
+    InOrder,
+    NotInOrder,
+}
+
 /// Runs a command; the error is for standard error.
-pub(crate) fn run(cli: Cli) -> Result<(), String> {
-    match cli.command {
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
+    Ok(match dispatch(cli.command)? {
+        Answer::InOrder => ExitCode::SUCCESS,
+        Answer::NotInOrder => ExitCode::from(NOT_IN_ORDER),
+    })
+}
+
+fn dispatch(command: Command) -> Result<Answer, String> {
+    let done = match command {
+        Command::Show { what } => return show(what),
         Command::Run {
             config,
             run_dir,
@@ -312,7 +336,6 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
         }
         Command::Policy { what } => policy::run(&what),
         Command::Events(question) => events::run(&question),
-        Command::Show { what } => show(what),
         Command::Peer { what } => peer(what),
         Command::NetworkPolicy { what } => network_policy::run(what),
         Command::Reload { run_dir } => order(&run_dir.run_dir, &Request::Reload),
@@ -359,7 +382,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), String> {
                 Ok(())
             }
         }
-    }
+    };
+    done.map(|()| Answer::InOrder)
 }
 
 fn install_cni(config: &Path, bin: PathBuf, conf: PathBuf) -> Result<(), String> {
@@ -437,18 +461,23 @@ fn cleanup(state: &pods::StateDir, conf_dir: &Path, force: bool) -> Result<(), S
     Err(failures.join("\n"))
 }
 
-fn show(what: Show) -> Result<(), String> {
+fn show(what: Show) -> Result<Answer, String> {
+    let in_order = |()| Answer::InOrder;
     let (request, output, only) = match what {
         Show::Peers(output) => (Request::Peers, output, None),
         Show::Peer { name, output } => (Request::Peers, output, Some(name)),
-        Show::Routes { prefix, output } => (Request::Routes { within: prefix }, output, None),
+        Show::Routes(question) => return routes::run(&question).map(in_order),
         Show::Policies(output) => (Request::Policies, output, None),
-        Show::Fib(output) => (Request::Fib, output, None),
+        Show::Fib {
+            summary: true,
+            output,
+        } => return fib::summary(&output),
+        Show::Fib { output, .. } => (Request::Fib, output, None),
         Show::Blocks(output) => (Request::Blocks, output, None),
         Show::Bfd(output) => (Request::Bfd, output, None),
         Show::Cluster(output) => (Request::Cluster, output, None),
-        Show::Services { name, output } => return show_services(name.as_deref(), &output),
-        Show::Pods { output, state } => return pods::show(&state, output),
+        Show::Services { name, output } => return show_services(name.as_deref(), &output).map(in_order),
+        Show::Pods { output, state } => return pods::show(&state, output).map(in_order),
     };
     let mut reply = client::ask(&output.run_dir.run_dir, &request)?;
     if let (Reply::Peers(peers), Some(name)) = (&mut reply, &only) {
@@ -459,12 +488,13 @@ fn show(what: Show) -> Result<(), String> {
         }
     }
     let text = match output.output {
-        Form::Table if only.is_some() => show::peers_in_full(&reply),
+        Form::Table | Form::Wide if only.is_some() => show::peers_in_full(&reply),
         Form::Table => show::table(&reply),
+        Form::Wide => show::wide(&reply),
         form => for_programs(form, &value(&reply)?)?,
     };
     println!("{}", text.trim_end());
-    Ok(())
+    Ok(Answer::InOrder)
 }
 
 /// The text of a file, or of standard input for `-`, with its name for messages.
@@ -491,7 +521,7 @@ fn show_services(name: Option<&str>, output: &Output) -> Result<(), String> {
     let text = match (&reply, output.output) {
         (Reply::Services(status), Form::Json | Form::Yaml) => {
             let value = serde_json::to_value(status).map_err(|error| error.to_string())?;
-            for_programs(output.output, &value)?
+            for_programs(output.output, &with_schema("services", value))?
         }
         _ => show::table(&reply),
     };
@@ -503,10 +533,10 @@ fn difference(file: &Path, output: &Output) -> Result<(), String> {
     let (_, text) = read_input(file)?;
     let reply = client::ask(&output.run_dir.run_dir, &Request::Diff { text })?;
     let text = match (&reply, output.output) {
-        (Reply::Diff(diff), Form::Table) => diff::text(diff),
+        (Reply::Diff(diff), Form::Table | Form::Wide) => diff::text(diff),
         (Reply::Diff(diff), form) => {
             let value = serde_json::to_value(diff).map_err(|error| error.to_string())?;
-            for_programs(form, &value)?
+            for_programs(form, &with_schema("diff", value))?
         }
         (other, _) => show::table(other),
     };
@@ -517,19 +547,38 @@ fn difference(file: &Path, output: &Output) -> Result<(), String> {
 fn for_programs(form: Form, value: &serde_json::Value) -> Result<String, String> {
     match form {
         Form::Yaml => serde_yaml::to_string(value).map_err(|error| error.to_string()),
-        Form::Json | Form::Table => serde_json::to_string_pretty(value).map_err(|error| error.to_string()),
+        Form::Json | Form::Table | Form::Wide => {
+            serde_json::to_string_pretty(value).map_err(|error| error.to_string())
+        }
     }
 }
 
-/// An answer for programs: one object with one list, `peers`, `routes` or `blocks`.
+/// An answer for programs: one object with the name of its form and one list, `peers`, `routes` or `blocks`.
 fn value(reply: &Reply) -> Result<serde_json::Value, String> {
-    match reply {
+    let name = match reply {
+        Reply::Fib(_) => "fib",
+        Reply::Policies(_) => "policies",
+        Reply::Blocks(_) => "blocks",
+        Reply::Bfd(_) => "bfd",
+        Reply::Cluster(_) => "cluster",
+        _ => "peers",
+    };
+    let value = match reply {
         Reply::Fib(routes) => {
             serde_json::to_value(routes).map(|routes| serde_json::json!({ "routes": routes }))
         }
         reply => serde_json::to_value(reply),
+    };
+    let value = value.map_err(|error| error.to_string())?;
+    Ok(with_schema(name, value))
+}
+
+/// With the name and version of its form: fields are added within a version, and removed or changed only with a new one.
+fn with_schema(name: &str, mut value: serde_json::Value) -> serde_json::Value {
+    if let Some(map) = value.as_object_mut() {
+        map.insert("schema".to_owned(), format!("podroute.{name}/v1").into());
     }
-    .map_err(|error| error.to_string())
+    value
 }
 
 fn peer(what: PeerCommand) -> Result<(), String> {

@@ -58,7 +58,7 @@ pub(super) fn run(what: NetworkPolicyCommand) -> Result<(), String> {
     };
     let reply = client::ask(&output.run_dir.run_dir, &request)?;
     let text = match output.output {
-        Form::Table => super::show::table(&reply),
+        Form::Table | Form::Wide => super::show::table(&reply),
         form => for_programs(
             form,
             &serde_json::to_value(reply_value(&reply)).map_err(|error| error.to_string())?,

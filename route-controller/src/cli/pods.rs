@@ -92,8 +92,11 @@ pub(super) fn show(state: &StateDir, form: Form) -> Result<(), String> {
     let infos = cni_ipam::attachments(&path).map_err(|error| error.to_string())?;
     let pods: Vec<PodStatus> = infos.into_iter().map(|info| PodStatus::new(info, now)).collect();
     let output = match form {
-        Form::Table => table(&pods, &format!("no pod has an address, says {}", path.display())),
-        form => for_programs(form, &serde_json::json!({ "pods": pods }))?,
+        Form::Table | Form::Wide => table(&pods, &format!("no pod has an address, says {}", path.display())),
+        form => for_programs(
+            form,
+            &super::with_schema("pods", serde_json::json!({ "pods": pods })),
+        )?,
     };
     println!("{}", output.trim_end());
     Ok(())
