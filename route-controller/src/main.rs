@@ -15,6 +15,7 @@ mod count;
 mod diagnostics;
 mod drain;
 mod dump;
+mod explain;
 mod exposition;
 mod fib;
 mod heap;

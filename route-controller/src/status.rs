@@ -223,6 +223,9 @@ pub(crate) struct PathStatus {
     pub(crate) stale: bool,
     /// Why it is not.
     pub(crate) reason: Option<String>,
+    /// The same for programs: `policy`, `unresolved`, `ownNextHop`, `resolving` or `invalid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unused: Option<String>,
     /// Policy and rule that accepted or rejected it, and the rules that changed it.
     #[serde(default)]
     pub(crate) policy: Option<String>,

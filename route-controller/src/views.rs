@@ -170,6 +170,7 @@ fn path(path: &PathView) -> PathStatus {
         used: path.used,
         stale: path.stale,
         reason: path.unused.map(|why| reason(why, path.import.as_ref())),
+        unused: path.unused.map(|why| unused_code(why).to_owned()),
         policy: path.import.as_ref().map(ToString::to_string),
         not_best: path.lost.as_ref().map(not_best),
         received: path.received.as_ref().map(named_attributes),
@@ -190,6 +191,16 @@ pub(crate) fn rules(counts: &RuleCounts) -> Vec<RuleStatus> {
         routes: *routes,
     });
     rules.collect()
+}
+
+fn unused_code(why: UnusedReason) -> &'static str {
+    match why {
+        UnusedReason::Refused(Ineligible::Policy) => "policy",
+        UnusedReason::Refused(_) => "invalid",
+        UnusedReason::Unresolved => "unresolved",
+        UnusedReason::OwnNextHop => "ownNextHop",
+        UnusedReason::Resolving => "resolving",
+    }
 }
 
 /// Why a path is not used; of one that its import policy rejects with the rule.

@@ -4,10 +4,12 @@ mod check;
 mod client;
 mod diff;
 mod events;
+mod explain;
 mod fib;
 mod generate;
 mod install;
 mod network_policy;
+mod output;
 mod pods;
 mod policy;
 mod routes;
@@ -17,9 +19,10 @@ mod show;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
 
+use self::output::{Answer, Form, NOT_IN_ORDER, Output, for_programs, value, with_schema};
 use crate::agent;
 use crate::cni_list::Dirs;
 use crate::fib::cleanup;
@@ -85,6 +88,9 @@ enum Command {
     },
     /// What changed on this node: sessions, routes, configuration, kernel repairs, BFD, pods, Services, policies.
     Events(events::Question),
+    /// How a packet travels from SOURCE to DESTINATION, as this node sees it: names the first broken step and the remedy. Exit status 3 if
+    /// a step is broken.
+    Explain(explain::Question),
     /// Show what the running agent knows.
     Show {
         #[command(subcommand)]
@@ -272,38 +278,6 @@ enum PeerCommand {
     },
 }
 
-/// How to print.
-#[derive(Clone, Debug, clap::Args)]
-struct Output {
-    /// Form of the output.
-    #[arg(short, long, value_enum, default_value_t = Form::Table)]
-    output: Form,
-    #[command(flatten)]
-    run_dir: RunDir,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Form {
-    /// For people.
-    Table,
-    /// The table with more columns.
-    Wide,
-    /// For programs.
-    Json,
-    /// For both.
-    Yaml,
-}
-
-/// The exit status of a command that has answered, and the answer is no: something is not as it should be.
-const NOT_IN_ORDER: u8 = 3;
-
-/// What a command comes to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Answer {
-    InOrder,
-    NotInOrder,
-}
-
 /// Runs a command; the error is for standard error.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
     Ok(match dispatch(cli.command)? {
@@ -315,6 +289,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
 fn dispatch(command: Command) -> Result<Answer, String> {
     let done = match command {
         Command::Show { what } => return show(what),
+        Command::Explain(question) => return explain::run(&question),
         Command::Run {
             config,
             run_dir,
@@ -542,43 +517,6 @@ fn difference(file: &Path, output: &Output) -> Result<(), String> {
     };
     println!("{}", text.trim_end());
     Ok(())
-}
-
-fn for_programs(form: Form, value: &serde_json::Value) -> Result<String, String> {
-    match form {
-        Form::Yaml => serde_yaml::to_string(value).map_err(|error| error.to_string()),
-        Form::Json | Form::Table | Form::Wide => {
-            serde_json::to_string_pretty(value).map_err(|error| error.to_string())
-        }
-    }
-}
-
-/// An answer for programs: one object with the name of its form and one list, `peers`, `routes` or `blocks`.
-fn value(reply: &Reply) -> Result<serde_json::Value, String> {
-    let name = match reply {
-        Reply::Fib(_) => "fib",
-        Reply::Policies(_) => "policies",
-        Reply::Blocks(_) => "blocks",
-        Reply::Bfd(_) => "bfd",
-        Reply::Cluster(_) => "cluster",
-        _ => "peers",
-    };
-    let value = match reply {
-        Reply::Fib(routes) => {
-            serde_json::to_value(routes).map(|routes| serde_json::json!({ "routes": routes }))
-        }
-        reply => serde_json::to_value(reply),
-    };
-    let value = value.map_err(|error| error.to_string())?;
-    Ok(with_schema(name, value))
-}
-
-/// With the name and version of its form: fields are added within a version, and removed or changed only with a new one.
-fn with_schema(name: &str, mut value: serde_json::Value) -> serde_json::Value {
-    if let Some(map) = value.as_object_mut() {
-        map.insert("schema".to_owned(), format!("podroute.{name}/v1").into());
-    }
-    value
 }
 
 fn peer(what: PeerCommand) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! `podroute show routes`: whose an address is, what a peer sent and is sent, why a path is used or not.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bgp_proto::types::Prefix;
 
@@ -118,16 +118,20 @@ pub(super) fn known(run_dir: &Path) -> Known {
         pods: cni_ipam::attachments(&run_dir.join("ipam")).unwrap_or_default(),
         cluster: crate::cluster::cache::read(run_dir).unwrap_or_default(),
         own: addresses.into_iter().map(|(address, _)| address).collect(),
-        blocks: blocks(run_dir.join("node.json")),
+        blocks: prefixes(run_dir, "blocks"),
     }
 }
 
-/// This node's blocks, as the agent wrote them for the plugins.
-fn blocks(file: PathBuf) -> Vec<Prefix> {
-    let text = std::fs::read(file).unwrap_or_default();
+/// The cluster's pod CIDRs, as the agent wrote them for the plugins.
+pub(super) fn pod_cidrs(run_dir: &Path) -> Vec<Prefix> {
+    prefixes(run_dir, "podCIDRs")
+}
+
+fn prefixes(run_dir: &Path, field: &str) -> Vec<Prefix> {
+    let text = std::fs::read(run_dir.join("node.json")).unwrap_or_default();
     let value: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-    let blocks = value.get("blocks").and_then(serde_json::Value::as_array);
-    let texts = blocks.into_iter().flatten().filter_map(serde_json::Value::as_str);
+    let list = value.get(field).and_then(serde_json::Value::as_array);
+    let texts = list.into_iter().flatten().filter_map(serde_json::Value::as_str);
     texts.filter_map(|text| text.parse().ok()).collect()
 }
 

@@ -209,7 +209,7 @@ fn memory(peer: &PeerStatus) -> String {
 }
 
 /// Why a session is not up. What ended the last one comes first: failed attempts since then do not hide it.
-fn trouble(peer: &PeerStatus) -> Option<String> {
+pub(super) fn trouble(peer: &PeerStatus) -> Option<String> {
     if peer.uptime_seconds.is_some() {
         return None;
     }

@@ -29,6 +29,8 @@ use self::worker::{Inbox, Message, Settings, Worker};
 use crate::cluster::{Watch, Watches};
 
 pub(crate) use metrics::put as put_metrics;
+#[cfg(test)]
+pub(crate) use status::EndStatus;
 pub(crate) use status::{CutStatus, ExplainQuestion, ExplanationStatus, PoliciesStatus};
 
 /// The enforcement of this agent, where it is wanted.
