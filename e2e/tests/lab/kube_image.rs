@@ -129,7 +129,15 @@ const COMMANDS: [(&str, &str); 29] = [
 ];
 
 /// Not for a running node, what the container runs by itself, or what needs a file or network policies (other scenarios run these).
-const OTHERS: [&str; 6] = ["run", "cleanup", "help", "man", "policy", "network-policy"];
+const OTHERS: [&str; 7] = [
+    "run",
+    "explain",
+    "cleanup",
+    "help",
+    "man",
+    "policy",
+    "network-policy",
+];
 
 /// As `kubectl exec ds/podroute -- podroute …`: none of them hurts the pods.
 fn every_command(kubelet: &Kubelet, spec: &Value) -> Result<()> {

@@ -11,6 +11,7 @@ mod cni;
 mod coexistence;
 mod datapath;
 mod diff;
+mod explain;
 mod failover;
 mod full_disk;
 mod host;
@@ -135,6 +136,7 @@ fn scenarios() -> Vec<Scenario> {
         coexistence::scenarios(),
         datapath::scenarios(),
         diff::scenarios(),
+        explain::scenarios(),
         failover::scenarios(),
         full_disk::scenarios(),
         kube_changes::scenarios(),

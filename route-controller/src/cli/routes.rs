@@ -7,6 +7,7 @@ use bgp_proto::types::Prefix;
 
 use super::show::{self, new_table, or_dash, text};
 use super::{Form, Output, client, for_programs};
+use crate::journal::{self, Entry, Kind};
 use crate::kernel_view::{self, Kernel, Packet};
 use crate::status::{ExportStatus, PathStatus, Reply, Request, RouteQuestion, RouteStatus};
 use crate::who::{Known, Owner};
@@ -48,13 +49,22 @@ pub(super) fn run(question: &Question) -> Result<(), String> {
         return Err(client::OTHER_VERSION.to_owned());
     };
     let about = address.map(|address| About::of(address, run_dir));
+    let change = match routes.as_slice() {
+        [only] => last_change(run_dir, &only.prefix),
+        _ => None,
+    };
     let text = match question.output.output {
         Form::Table | Form::Wide => {
             let lines = about.map(|about| about.lines()).unwrap_or_default();
-            format!("{lines}{}", table(question, &routes))
+            let change = change.map(|change| change_line(&change)).unwrap_or_default();
+            format!("{lines}{}{change}", table(question, &routes).trim_end())
         }
         form => {
             let mut value = serde_json::json!({ "schema": SCHEMA, "routes": routes });
+            if let (Some(change), Some(map)) = (change, value.as_object_mut()) {
+                let change = serde_json::to_value(change).map_err(|error| error.to_string())?;
+                map.insert("lastChange".to_owned(), change);
+            }
             if let (Some(about), Some(map)) = (about, value.as_object_mut()) {
                 map.insert("address".to_owned(), about.value());
             }
@@ -73,6 +83,33 @@ fn table(question: &Question, routes: &[RouteStatus]) -> String {
     } else {
         show::route_table(routes, question.output.output == Form::Wide)
     }
+}
+
+/// When a route changed last, as far as the journal knows.
+fn last_change(run_dir: &Path, prefix: &str) -> Option<Entry> {
+    let request = Request::Events {
+        since_ms: 0,
+        after: None,
+        kinds: vec![Kind::Route],
+    };
+    let Ok(Reply::Events(events)) = client::ask(run_dir, &request) else {
+        return None;
+    };
+    let mut newest = events.entries.into_iter().rev();
+    newest.find(|entry| entry.subject.as_deref() == Some(prefix))
+}
+
+fn change_line(change: &Entry) -> String {
+    let age = journal::now_ms().saturating_sub(change.at_ms) / 1000;
+    let flaps = match change.flaps {
+        Some(flaps) if flaps > 0 => format!(", {flaps} flaps"),
+        _ => String::new(),
+    };
+    format!(
+        "\n\nlast change: {} ago: {}{flaps}",
+        show::duration(age),
+        change.message
+    )
 }
 
 /// Whose an address is, and what the kernel does with packets to it.

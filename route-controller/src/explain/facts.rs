@@ -1,5 +1,6 @@
 //! What a node knows of a packet.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use nix::errno::Errno;
@@ -26,7 +27,8 @@ pub(crate) struct Facts {
     /// What network policies say; none where they are not enforced or no port is named.
     pub(crate) policy: Option<ExplanationStatus>,
     pub(crate) service: Option<ServiceFacts>,
-    pub(crate) probe: Option<ProbeFacts>,
+    /// What probes found, or why they cannot be sent.
+    pub(crate) probe: Option<Result<ProbeFacts, String>>,
 }
 
 /// One end.
@@ -118,27 +120,26 @@ pub(crate) struct HostFacts {
     pub(crate) forwards: bool,
     /// Tracked connections and how many there may be.
     pub(crate) conntrack: Option<(u64, u64)>,
-    /// For a packet from elsewhere, by interface: what the kernel does with it.
+    /// Where a packet from elsewhere may arrive.
     pub(crate) arrivals: Vec<Arrival>,
 }
 
-/// A packet that arrives on an interface.
+/// An interface that a packet may arrive on.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
     pub(crate) interface: String,
-    pub(crate) answer: KernelAnswer,
+    /// `rp_filter` (RFC 3704): 0 off, 1 strict, 2 loose.
+    pub(crate) rp_filter: u8,
 }
 
 /// What the kernel says of a packet.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum KernelAnswer {
     Route(Decision),
-    /// The reverse path filter drops it.
-    ReversePath,
     NoRoute,
     /// An unreachable route, or forwarding is off on the interface.
     Unreachable,
-    /// A blackhole or prohibit route.
+    /// A blackhole or prohibit route, or a packet that may not arrive where it does.
     Dropped,
     /// The question failed.
     Unknown(String),
@@ -148,10 +149,9 @@ impl KernelAnswer {
     pub(crate) fn of(answer: Result<Decision, Errno>) -> Self {
         match answer {
             Ok(decision) => Self::Route(decision),
-            Err(Errno::EXDEV) => Self::ReversePath,
             Err(Errno::ENETUNREACH) => Self::NoRoute,
             Err(Errno::EHOSTUNREACH) => Self::Unreachable,
-            Err(Errno::EINVAL | Errno::EACCES) => Self::Dropped,
+            Err(Errno::EINVAL | Errno::EACCES | Errno::EXDEV) => Self::Dropped,
             Err(errno) => Self::Unknown(errno.desc().to_owned()),
         }
     }
@@ -175,6 +175,24 @@ pub(crate) struct Way {
     pub(crate) link: Option<Link>,
     /// The entry of the next hop.
     pub(crate) neighbor: Option<Neighbor>,
+}
+
+impl Way {
+    /// The interfaces that packets may take: all of a route with several next hops.
+    pub(crate) fn interfaces(&self) -> BTreeSet<&str> {
+        let decision = self.kernel.decision();
+        let matched = decision.and_then(|decision| decision.matched.as_ref());
+        let fib = self
+            .fib
+            .as_ref()
+            .filter(|fib| matched.is_some_and(|matched| matched.prefix == fib.prefix));
+        let hops = fib.into_iter().flat_map(|fib| &fib.next_hops);
+        let first = decision.and_then(|decision| decision.interface.as_deref());
+        first
+            .into_iter()
+            .chain(hops.map(|hop| hop.interface.as_str()))
+            .collect()
+    }
 }
 
 /// A Service.

@@ -1,6 +1,6 @@
 //! The steps of a packet on a node, in its order.
 
-use super::facts::{End, Facts, KernelAnswer, ServiceFacts};
+use super::facts::{End, Facts, ServiceFacts};
 use super::report::{Explanation, Fault, Hop, Step, Verdict};
 use super::route;
 use crate::who::Owner;
@@ -300,35 +300,32 @@ fn host(facts: &Facts) -> Vec<Step> {
     steps
 }
 
-/// A packet from elsewhere: the kernel's check on each interface that it may come by.
+/// A packet from elsewhere: the reverse path filter of each interface that it may come by.
 fn arrivals(facts: &Facts) -> Vec<Step> {
     const PART: &str = "arrival";
+    let back = facts.back.interfaces();
+    let source = facts.source.address;
     let mut steps = Vec::new();
     for arrival in &facts.host.arrivals {
-        if arrival.answer == KernelAnswer::ReversePath {
-            let key = format!("net.ipv4.conf.{}.rp_filter", arrival.interface);
-            let elsewhere = facts
-                .back
-                .kernel
-                .decision()
-                .and_then(|decision| decision.interface.as_deref());
-            let text = match elsewhere {
-                Some(interface) => format!(
-                    "packets from {} that arrive on {} are dropped by the strict reverse path filter: answers leave by {interface}",
-                    facts.source.address, arrival.interface
-                ),
-                None => format!(
-                    "packets from {} that arrive on {} are dropped by the reverse path filter: there is no way back",
-                    facts.source.address, arrival.interface
-                ),
-            };
-            steps.push(Step::broken(
-                PART,
-                Fault::ReversePathFilter,
-                text,
-                format!("sysctl -w {key}=2 (loose), and for all interfaces net.ipv4.conf.all.rp_filter=2"),
-            ));
+        let interface = arrival.interface.as_str();
+        let is_dropped = match arrival.rp_filter {
+            0 => false,
+            1 => !back.contains(interface),
+            _ => back.is_empty(),
+        };
+        if !is_dropped {
+            continue;
         }
+        let answers = match back.first() {
+            Some(out) => format!("answers leave by {out}"),
+            None => "there is no way back".to_owned(),
+        };
+        steps.push(Step::broken(
+            PART,
+            Fault::ReversePathFilter,
+            format!("packets from {source} that arrive on {interface} are dropped by the reverse path filter: {answers}"),
+            format!("sysctl -w net.ipv4.conf.{interface}.rp_filter=2 (loose), and the same for all; or make both ways the same"),
+        ));
     }
     steps
 }
@@ -394,8 +391,10 @@ fn back(facts: &Facts) -> Vec<Step> {
 
 fn probe(facts: &Facts) -> Vec<Step> {
     const PART: &str = "probe";
-    let Some(probe) = &facts.probe else {
-        return Vec::new();
+    let probe = match &facts.probe {
+        None => return Vec::new(),
+        Some(Err(error)) => return vec![Step::unknown(PART, format!("probes cannot be sent: {error}"))],
+        Some(Ok(probe)) => probe,
     };
     let mut steps: Vec<Step> = probe
         .hops

@@ -12,15 +12,6 @@ pub(super) fn forward(facts: &Facts) -> Vec<Step> {
     let mut steps = Vec::new();
     match &way.kernel {
         KernelAnswer::Route(decision) => steps.extend(decided(facts, way, decision)),
-        KernelAnswer::ReversePath => steps.push(Step::broken(
-            "route",
-            Fault::ReversePathFilter,
-            format!(
-                "the reverse path filter drops packets from {}",
-                facts.source.address
-            ),
-            "the source address does not belong to the interface that the packet comes from",
-        )),
         KernelAnswer::Unknown(error) => steps.push(Step::unknown(
             "route",
             format!("the kernel cannot be asked: {error}"),
@@ -351,19 +342,19 @@ pub(super) fn back(facts: &Facts) -> Vec<Step> {
         PART,
         format!("answers to {source}: {}", describe(decision)),
     )];
-    let others: Vec<&str> = facts
+    let back = facts.back.interfaces();
+    let arrivals: Vec<&str> = facts
         .host
         .arrivals
         .iter()
         .map(|arrival| arrival.interface.as_str())
-        .filter(|interface| *interface != out)
         .collect();
-    if !others.is_empty() && !facts.host.arrivals.iter().any(|arrival| arrival.interface == out) {
+    if !arrivals.is_empty() && !arrivals.iter().any(|interface| back.contains(interface)) {
         steps.push(Step::warning(
             PART,
             Fault::AsymmetricReturn,
-            format!("packets arrive on {} and answers leave by {out}", others.join(", ")),
-            "a firewall on the path that sees one direction only drops them: make both ways the same, or ask for none",
+            format!("packets arrive on {} and answers leave by {out}", arrivals.join(", ")),
+            "a firewall on the path that sees one direction only drops them: make both ways the same, or exempt them there",
         ));
     }
     if let Some(neighbor) = facts

@@ -6,7 +6,7 @@ use super::report::Fault;
 use super::*;
 use crate::kernel_view::{Decision, Link, Matched, Neighbor};
 use crate::network_policy::{EndStatus, ExplanationStatus};
-use crate::status::{FibStatus, PathStatus, RouteStatus};
+use crate::status::{FibStatus, HopStatus, PathStatus, RouteStatus};
 use crate::who::Owner;
 
 fn address(text: &str) -> IpAddr {
@@ -182,7 +182,7 @@ fn arriving() -> Facts {
     let facts = leaving();
     let arrival = Arrival {
         interface: "eth0".to_owned(),
-        answer: way_to_pod().kernel,
+        rp_filter: 0,
     };
     Facts {
         source: facts.destination,
@@ -306,7 +306,13 @@ fn of_arriving() -> Vec<(Fault, Change)> {
             };
         }),
         (Fault::ReversePathFilter, |f| {
-            f.host.arrivals[0].answer = KernelAnswer::ReversePath
+            f.host.arrivals[0].rp_filter = 1;
+            f.back.kernel = KernelAnswer::Route(decision("10.244.2.0/24", Some("198.51.100.1"), "eth1", 245));
+            f.back.fib = None;
+        }),
+        (Fault::ReversePathFilter, |f| {
+            f.host.arrivals[0].rp_filter = 2;
+            f.back.kernel = KernelAnswer::NoRoute;
         }),
         (Fault::NoReturnRoute, |f| f.back.kernel = KernelAnswer::NoRoute),
         (Fault::AsymmetricReturn, |f| {
@@ -332,7 +338,7 @@ fn withhold(facts: &mut Facts, why: Option<&str>) {
     block.peers = vec![("tor-a".to_owned(), why.map(str::to_owned))];
 }
 
-fn probe(answered: u32, path_mtu: Option<u32>, port_is_open: Option<bool>) -> ProbeFacts {
+fn probe(answered: u32, path_mtu: Option<u32>, port_is_open: Option<bool>) -> Result<ProbeFacts, String> {
     let hop = ProbedHop {
         distance: 1,
         address: Some(address("10.244.1.1")),
@@ -340,14 +346,14 @@ fn probe(answered: u32, path_mtu: Option<u32>, port_is_open: Option<bool>) -> Pr
         answered: 3,
         micros: Some(1234),
     };
-    ProbeFacts {
+    Ok(ProbeFacts {
         hops: vec![hop],
         sent: 10,
         answered,
         path_mtu,
         first_mtu: 1500,
         port_is_open,
-    }
+    })
 }
 
 fn forbidden() -> ExplanationStatus {
@@ -390,6 +396,22 @@ fn each_fault_is_named_with_a_remedy() {
             "{step:?}"
         );
     }
+}
+
+/// The filter takes any of several equal next hops for the way back.
+#[test]
+fn one_of_several_ways_back_is_enough() {
+    let mut facts = arriving();
+    facts.host.arrivals[0].rp_filter = 1;
+    let other = decision("10.244.2.0/24", Some("198.51.100.1"), "eth1", 245);
+    facts.back.kernel = KernelAnswer::Route(other);
+    let hops = ["eth1", "eth0"].map(|interface| HopStatus {
+        gateway: None,
+        interface: interface.to_owned(),
+        weight: 1,
+    });
+    facts.back.fib.as_mut().unwrap().next_hops = hops.into();
+    assert_eq!(explain(&facts).fault(), None);
 }
 
 #[test]

@@ -144,7 +144,12 @@ impl Agent {
     pub(super) fn service(&self, name: &str, address: IpAddr) -> Option<ServiceFacts> {
         let service = self.services.services.iter().find(|service| service.name == name);
         let known = service.and_then(|service| service.addresses.iter().find(|one| one.address == address));
-        let is_about = |subject: &str| subject.contains(name) || subject.contains(&address.to_string());
+        // Of a subject with another address of the Service: no.
+        let text = address.to_string();
+        let is_about = |subject: &str| {
+            let mut words = subject.split(|c: char| c.is_whitespace() || c == ',');
+            words.any(|word| word == text) || subject.ends_with(name)
+        };
         let rejected = self
             .cluster
             .rejected

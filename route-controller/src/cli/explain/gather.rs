@@ -92,7 +92,7 @@ impl Node {
         let arrivals = if ends.0.is_here() {
             Vec::new()
         } else {
-            self.arrivals(&back, source, destination)
+            self.arrivals(source, &back)
         };
         let service = match &ends.1.owner {
             Owner::Service { name, .. } => self.agent.service(name, destination),
@@ -117,7 +117,7 @@ impl Node {
             },
             policy: port.and_then(|port| self.policy(source, destination, port)),
             service,
-            probe: probe.and_then(Result::ok),
+            probe,
             source: ends.0,
             destination: ends.1,
             forward,
@@ -167,7 +167,7 @@ impl Node {
         let kernel = self.ask(packet);
         // Whether it forwards is a step of its own: the route is asked for regardless.
         let kernel = match kernel {
-            KernelAnswer::Route(_) | KernelAnswer::ReversePath => kernel,
+            KernelAnswer::Route(_) => kernel,
             _ => self.ask(Packet {
                 destination,
                 source: None,
@@ -193,27 +193,26 @@ impl Node {
         }
     }
 
-    /// What the kernel does with a packet from elsewhere, on each interface with a session and on the one back to the source.
-    fn arrivals(&self, back: &Way, source: IpAddr, destination: IpAddr) -> Vec<Arrival> {
+    /// Interfaces that a packet from elsewhere may arrive on: those of the sessions; without any the one back to the source.
+    fn arrivals(&self, source: IpAddr, back: &Way) -> Vec<Arrival> {
         let peers = self.agent.peers.iter().map(|peer| peer.address);
-        let interfaces: BTreeSet<String> = peers
+        let mut interfaces: BTreeSet<String> = peers
             .filter_map(|address| self.ask(to(address)).decision()?.interface.clone())
-            .chain(back.link.as_ref().map(|link| link.name.clone()))
             .filter(|name| name != "lo")
             .collect();
-        let arrival = |interface: String| {
-            let index = self.links.iter().find(|link| link.name == interface)?.index;
-            let packet = Packet {
-                destination,
-                source: Some(source),
-                arrives_on: Some(index),
-            };
-            Some(Arrival {
-                answer: self.ask(packet),
-                interface,
-            })
+        if interfaces.is_empty() {
+            interfaces.extend(back.link.as_ref().map(|link| link.name.clone()));
+        }
+        let arrival = |interface: String| Arrival {
+            // IPv6 has no such setting.
+            rp_filter: if source.is_ipv4() {
+                rp_filter(&interface)
+            } else {
+                0
+            },
+            interface,
         };
-        interfaces.into_iter().filter_map(arrival).collect()
+        interfaces.into_iter().map(arrival).collect()
     }
 
     fn ask(&self, packet: Packet) -> KernelAnswer {
@@ -241,6 +240,15 @@ fn to(destination: IpAddr) -> Packet {
 
 fn host_name() -> String {
     crate::agent::host_name().unwrap_or_default()
+}
+
+/// The higher of an interface's value and that of all counts (IPv4 only).
+fn rp_filter(interface: &str) -> u8 {
+    let value = |name: &str| {
+        let text = sysctl::read(&format!("net/ipv4/conf/{name}/rp_filter"));
+        text.ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
+    value("all").max(value(interface))
 }
 
 fn forwards(address: IpAddr) -> bool {
