@@ -26,7 +26,7 @@ ROOT_ON_DEBIAN := $(and $(filter 0,$(shell id -u)),$(wildcard /etc/debian_versio
 LAB := $(TARGET_DIR)/release/podroute-lab
 BENCH := $(TARGET_DIR)/release/podroute-bench
 
-.PHONY: help demo demo-down build test interop docs bench bench-fib bench-failover bench-mesh bench-cni bench-policy image-files dist audit lint clean
+.PHONY: help demo demo-down build test interop docs bench bench-fib bench-failover bench-mesh bench-cni bench-policy bench-policy-peer image-files dist audit lint clean
 
 help:
 	@echo 'make demo        bring up a rack in namespaces and prove that pods reach each other'
@@ -43,6 +43,7 @@ help:
 	@echo '                 random faults; into docs/bench/ (ROUNDS=3, NODES=50,100,150, ONLY=start,soak)'
 	@echo 'make bench-cni   the CNI plugin beside the kernel alone and the reference plugins (root; ROUNDS=200)'
 	@echo 'make bench-policy network policies: start, events, traffic, beside nft (root), and docs/bench/policy.md'
+	@echo 'make bench-policy-peer  peer policies: nanoseconds a route, and docs/bench/policy-peer.md'
 	@echo 'make image-files static programs for the Containerfile'
 	@echo 'make dist        a release in target/dist: archives, Debian packages, RPMs, SBOM, checksums'
 	@echo 'make audit       licences, advisories and sources of dependencies (cargo-deny)'
@@ -125,7 +126,7 @@ dist:
 
 # From the registry, once.
 audit:
-	@[ -x $(TARGET_DIR)/tools/bin/cargo-deny ] || $(CARGO) install --quiet --locked --root $(TARGET_DIR)/tools cargo-deny
+	@[ -x $(TARGET_DIR)/tools/bin/cargo-deny ] || $(CARGO) install --quiet --locked --root $(TARGET_DIR)/tools cargo-deny@0.20.2
 	$(TARGET_DIR)/tools/bin/cargo-deny check
 
 lint:

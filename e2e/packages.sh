@@ -30,6 +30,7 @@ wanted() {
         test)
             for daemon in bird frr gobgp openbgpd; do package_of "$daemon"; done
             echo nftables:/usr/sbin/nft
+            echo iptables:/usr/sbin/iptables-nft
             echo iputils-ping:/usr/bin/ping
             echo tshark:/usr/bin/tshark
             echo etcd-server:/usr/bin/etcd

@@ -25,15 +25,7 @@ const REST: Duration = Duration::from_millis(20);
 fn main() {
     if std::env::var_os("PODROUTE_BENCH_INSIDE").is_none() {
         let status = Command::new("unshare")
-            .args([
-                "--mount",
-                "--net",
-                "--pid",
-                "--fork",
-                "--kill-child",
-                "--mount-proc",
-                "--",
-            ])
+            .args(["-mnpf", "--kill-child", "--mount-proc", "--"])
             .args(std::env::args())
             .env("PODROUTE_BENCH_INSIDE", "1")
             .status()

@@ -4,95 +4,31 @@
 //! again. Must run in the host's network namespace. Nothing is removed from a running pod: where an attachment is complete
 //! and its namespace exists, or cannot be seen from here, a missing part is only reported.
 
+mod cleanup;
+mod finding;
+mod pods;
+
 use std::cell::Cell;
-use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Instant;
 
-use serde::Serialize;
+use linux::netlink::Socket;
 
-use crate::allocator;
 use crate::attachment::{self, Access, Attachment, Record, State};
 use crate::error::{Error, Result};
 use crate::ipam;
 use crate::kernel::link::{self, Link};
 use crate::kernel::netns::{self, Netns, NetnsStatus};
-use crate::kernel::{nft, veth};
+use crate::kernel::veth;
 use crate::names::{ALIAS_PREFIX, IFNAME_PREFIX, Owner};
 use crate::plugin::{self, MAIN_PLUGIN};
 use crate::store::{Disk, Store};
 use crate::{egress, gc, wiring};
-use linux::netlink::Socket;
 
-/// An attachment, for `podroute show pods`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AttachmentInfo {
-    /// The container id.
-    pub container: String,
-    /// The interface's name in the pod.
-    pub ifname: String,
-    /// The pod's addresses.
-    pub addresses: Vec<IpAddr>,
-    /// The host interface; empty where another plugin made the interface.
-    pub host_interface: String,
-    /// The network's name.
-    pub network: String,
-    /// `namespace/name` of the Kubernetes pod; empty for other runtimes.
-    pub pod: String,
-    /// Path of the network namespace.
-    pub netns: String,
-    /// Time of its ADD in seconds since 1970; 0: unknown.
-    pub created: u64,
-    /// Whether its ADD succeeded.
-    pub complete: bool,
-    /// Whether its network namespace still exists.
-    #[serde(rename = "life")]
-    pub netns_status: NetnsStatus,
-}
-
-/// All attachments of this boot, by first address. `state_dir` is normally `/run/podroute/ipam`.
-pub fn attachments(state_dir: &Path) -> Result<Vec<AttachmentInfo>> {
-    let Some(disk) = Disk::open(state_dir, false)? else {
-        return Ok(Vec::new());
-    };
-    // An existing host interface proves that the pod's namespace exists, wherever its path is mounted.
-    let links = Socket::route()
-        .map_err(Error::from)
-        .and_then(|host| link::links(&host))
-        .unwrap_or_default();
-    let mut found = Vec::new();
-    for owner in attachment::owners(&disk)? {
-        match attachment::read(&disk, &owner) {
-            Ok(Some(state)) => found.push(info(owner, &state, &links)),
-            // Removed meanwhile.
-            Ok(None) => {}
-            // 'ipam check' reports why it cannot be read.
-            Err(_) => found.push(info(owner, &State::Begun, &links)),
-        }
-    }
-    found.sort_by(|a, b| {
-        (&a.addresses, &a.container, &a.ifname).cmp(&(&b.addresses, &b.container, &b.ifname))
-    });
-    Ok(found)
-}
-
-fn info(owner: Owner, state: &State, links: &[Link]) -> AttachmentInfo {
-    let record = state.record().cloned().unwrap_or_default();
-    AttachmentInfo {
-        netns_status: netns_status(&record, links.iter().any(|l| veth::is_host_end(l, &owner))),
-        container: owner.container,
-        ifname: owner.ifname,
-        addresses: record.addresses,
-        host_interface: record.host_interface,
-        network: record.network,
-        pod: record.pod,
-        netns: record.netns,
-        created: record.created,
-        complete: matches!(state, State::Complete(_)),
-    }
-}
+pub use self::cleanup::{Removed, cleanup};
+pub use self::finding::Finding;
+pub use self::pods::{AttachmentInfo, attachments};
 
 /// Whether the pod's namespace exists; unknown for a record without an inode. The kernel removes a veth pair with the namespace
 /// of either end: while the host interface exists, so does the pod's namespace.
@@ -101,178 +37,6 @@ fn netns_status(record: &Record, has_link: bool) -> NetnsStatus {
         _ if has_link && record.plugin == MAIN_PLUGIN => NetnsStatus::Alive,
         0 => NetnsStatus::Unknown,
         inode => netns::status(&record.netns, inode),
-    }
-}
-
-/// An inconsistency.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase", tag = "kind")]
-pub enum Finding {
-    /// An ADD was killed and no DEL followed. Repaired by undoing it.
-    Unfinished { container: String, ifname: String },
-    /// The pod's network namespace is gone and no DEL followed. Repaired by releasing its addresses.
-    DeadPod {
-        container: String,
-        ifname: String,
-        addresses: Vec<IpAddr>,
-    },
-    /// The pod's network namespace cannot be seen from here, so whether the pod runs is unknown. Not repaired.
-    UnseenPod {
-        container: String,
-        ifname: String,
-        netns: String,
-    },
-    /// An address is claimed for an attachment that has no record. Repaired by releasing it.
-    OwnerlessClaim {
-        address: IpAddr,
-        container: String,
-        ifname: String,
-    },
-    /// An interface of podroute-cni has no record. Repaired by removing it.
-    StrayInterface { name: String, alias: String },
-    /// A pod's address has no claim. Repaired by claiming it.
-    UnclaimedAddress {
-        address: IpAddr,
-        container: String,
-        ifname: String,
-    },
-    /// Two pods were recorded with one address. Not repaired: delete one of the pods.
-    SharedAddress {
-        address: IpAddr,
-        container: String,
-        other: String,
-    },
-    /// A running pod's host interface is gone. Not repaired: delete the pod.
-    LostInterface {
-        container: String,
-        ifname: String,
-        name: String,
-    },
-    /// Another difference between a running pod's wiring and its record. Not repaired: delete the pod.
-    Different {
-        container: String,
-        ifname: String,
-        what: String,
-    },
-    /// A pod's entries in the nftables table are missing. Repaired by restoring them.
-    LostRules {
-        container: String,
-        ifname: String,
-        what: String,
-    },
-    /// The chain of the source address check is missing. Repaired by adding it.
-    NoSourceCheck,
-    /// An attachment cannot be checked. Not repaired.
-    NotChecked {
-        container: String,
-        ifname: String,
-        cause: String,
-    },
-    /// The nftables table contains a pod that is gone. Repaired by removing its entries.
-    StaleEgress { container: String, ifname: String },
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unfinished { container, ifname } => {
-                write!(
-                    f,
-                    "{container} {ifname}: its ADD did not finish and no DEL followed"
-                )
-            }
-            Self::DeadPod {
-                container,
-                ifname,
-                addresses,
-            } => {
-                let held: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-                write!(
-                    f,
-                    "{container} {ifname}: its network namespace is gone but it holds {}",
-                    held.join(", ")
-                )
-            }
-            Self::UnseenPod {
-                container,
-                ifname,
-                netns,
-            } => {
-                write!(
-                    f,
-                    "{container} {ifname}: its network namespace {netns} cannot be seen from here; run this on the node, or \
-                     mount its directory with HostToContainer propagation"
-                )
-            }
-            Self::OwnerlessClaim {
-                address,
-                container,
-                ifname,
-            } => {
-                write!(
-                    f,
-                    "{address}: claimed for {container} {ifname}, which has no record"
-                )
-            }
-            Self::StrayInterface { name, alias } => write!(f, "interface {name} ({alias}): has no record"),
-            Self::UnclaimedAddress {
-                address,
-                container,
-                ifname,
-            } => {
-                write!(
-                    f,
-                    "{address}: used by {container} {ifname} but not claimed for it"
-                )
-            }
-            Self::SharedAddress {
-                address,
-                container,
-                other,
-            } => {
-                write!(
-                    f,
-                    "{address}: used by {container} but claimed for {other}; delete one of the pods"
-                )
-            }
-            Self::LostInterface {
-                container,
-                ifname,
-                name,
-            } => {
-                write!(
-                    f,
-                    "{container} {ifname}: its host interface {name} is gone; delete the pod"
-                )
-            }
-            Self::Different {
-                container,
-                ifname,
-                what,
-            }
-            | Self::LostRules {
-                container,
-                ifname,
-                what,
-            } => write!(f, "{container} {ifname}: {what}"),
-            Self::NoSourceCheck => {
-                write!(
-                    f,
-                    "the chain sources of the nftables table podroute-cni is gone or changed: source addresses of pods are not checked"
-                )
-            }
-            Self::NotChecked {
-                container,
-                ifname,
-                cause,
-            } => write!(f, "{container} {ifname}: cannot be checked: {cause}"),
-            Self::StaleEgress { container, ifname } => {
-                write!(
-                    f,
-                    "{container} {ifname}: the pod is gone but still in the nftables table"
-                )
-            }
-        }
     }
 }
 
@@ -534,7 +298,7 @@ fn check_interfaces(
     let links = link::links(host)?;
     let owners = disk.map_or_else(|| Ok(Vec::new()), attachment::owners)?;
     let known: Vec<String> = owners.iter().map(Owner::host_ifname).collect();
-    let strays: Vec<link::Link> = links
+    let strays: Vec<Link> = links
         .into_iter()
         .filter(|l| is_podroute_link(l) && !known.contains(&l.name))
         .collect();
@@ -560,57 +324,7 @@ fn check_interfaces(
     Ok(())
 }
 
-/// The objects that `cleanup` removed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Removed {
-    /// Host interfaces of pods; their routes go with them.
-    pub interfaces: usize,
-    /// Addresses that were claimed.
-    pub addresses: usize,
-    /// Records of attachments.
-    pub attachments: usize,
-    /// Whether the nftables table existed.
-    pub table: bool,
-}
-
-/// Removes every interface, claim and nftables rule of podroute-cni, to uninstall podroute from a node. Running pods lose
-/// their network.
-pub fn cleanup(state_dir: &Path) -> Result<Removed> {
-    let host = Socket::route()?;
-    let links = link::links(&host)?;
-    let names: Vec<String> = links
-        .into_iter()
-        .filter(is_podroute_link)
-        .map(|l| l.name)
-        .collect();
-    link::delete_many(&host, &names)?;
-    let mut removed = Removed {
-        interfaces: names.len(),
-        table: nft::remove_table(&Socket::netfilter()?)?,
-        ..Removed::default()
-    };
-    if let Some(disk) = Disk::open(state_dir, false)? {
-        removed.addresses = disk.claims()?.len();
-        let deadline = Instant::now() + attachment::LOCK_TIMEOUT;
-        let mut failures = gc::Failures::default();
-        for owner in attachment::owners(&disk)? {
-            let locked = Attachment::lock_until(&disk, &owner, Access::Write, deadline);
-            if let Some(attachment) = failures.record(locked).flatten() {
-                failures.record(allocator::release_all(&disk, &owner).and_then(|_| attachment.remove()));
-                removed.attachments += 1;
-            }
-        }
-        failures.record(gc::release_ownerless(&disk));
-        for owner in egress::owners(&disk)? {
-            failures.record(egress::remove(&disk, &owner));
-        }
-        failures.into_result()?;
-    }
-    Ok(removed)
-}
-
 /// Whether name and alias are those of a host interface of podroute-cni.
-fn is_podroute_link(link: &link::Link) -> bool {
+fn is_podroute_link(link: &Link) -> bool {
     link.name.starts_with(IFNAME_PREFIX) && link.alias.starts_with(ALIAS_PREFIX)
 }

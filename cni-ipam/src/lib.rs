@@ -54,7 +54,7 @@ pub use crate::kernel::link::ROUTE_PROTOCOL;
 pub use crate::kernel::netns::NetnsStatus;
 pub use crate::names::{ALIAS_PREFIX, IFNAME_PREFIX, Owner};
 pub use crate::netconf::RUN_DIR;
-pub use crate::policy::{PodInterface, pod_interfaces, records_dir};
+pub use crate::policy::{PodInterface, has_policy_file, pod_interfaces, records_dir};
 pub use crate::reconcile::{Report, Restored, reconcile};
 
 /// Which of the two binaries this is.

@@ -43,6 +43,21 @@ pub(crate) struct Node {
     peer_addresses: Vec<IpAddr>,
 }
 
+/// Why the content of node.json cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum ContentError {
+    #[error("larger than {FILE_LIMIT} bytes")]
+    Size,
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error("version {0} is not {VERSION}: agent and plugins differ")]
+    Version(u32),
+    #[error("more than {BLOCKS_LIMIT} blocks")]
+    Blocks,
+    #[error("mtu {mtu} is not in {least}–65535")]
+    Mtu { mtu: u32, least: u32 },
+}
+
 impl Node {
     /// Reads `<run_dir>/node.json`.
     pub(crate) fn read(run_dir: &Path) -> Result<Self> {
@@ -59,22 +74,19 @@ impl Node {
                 _ => source.to_string(),
             }));
         }
-        Self::parse(&text).map_err(fail)
+        Self::parse(&text).map_err(|error| fail(error.to_string()))
     }
 
-    fn parse(text: &[u8]) -> std::result::Result<Self, String> {
+    fn parse(text: &[u8]) -> std::result::Result<Self, ContentError> {
         if text.len() as u64 > FILE_LIMIT {
-            return Err(format!("larger than {FILE_LIMIT} bytes"));
+            return Err(ContentError::Size);
         }
-        let node: Self = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+        let node: Self = serde_json::from_slice(text)?;
         if node.version != VERSION {
-            return Err(format!(
-                "version {} is not {VERSION}: agent and plugins differ",
-                node.version
-            ));
+            return Err(ContentError::Version(node.version));
         }
         if node.blocks.len() > BLOCKS_LIMIT {
-            return Err(format!("more than {BLOCKS_LIMIT} blocks"));
+            return Err(ContentError::Blocks);
         }
         let least = if node.blocks.iter().any(|b| matches!(b, IpNet::V6(_))) {
             1280
@@ -82,7 +94,7 @@ impl Node {
             68
         };
         if let Some(mtu) = node.mtu.filter(|mtu| !(least..=65_535).contains(mtu)) {
-            return Err(format!("mtu {mtu} is not in {least}–65535"));
+            return Err(ContentError::Mtu { mtu, least });
         }
         Ok(node)
     }
@@ -145,7 +157,7 @@ mod tests {
             ),
         ];
         for (text, want) in cases {
-            let got = Node::parse(text).unwrap_err();
+            let got = Node::parse(text).unwrap_err().to_string();
             assert!(got.contains(want), "{got} should contain {want}");
         }
     }

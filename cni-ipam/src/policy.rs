@@ -1,8 +1,8 @@
 //! Network policies before a pod's first packet.
 //!
 //! The agent says in `<runDir>/policy.json` which namespaces have policies. A pod of one of them is isolated in the agent's table before
-//! its interface is made: nothing but replies passes, and traffic of the node itself. The agent takes the interface's elements in
-//! hand when it sees the pod's record; ADD waits for that, for a limited time. A pod stays isolated until then, also where
+//! its interface is made: nothing but replies passes, and traffic of the node itself. The agent replaces the
+//! interface's elements when it sees the pod's record; ADD waits for that, for a limited time. A pod stays isolated until then, also where
 //! the agent is down.
 
 use std::path::{Path, PathBuf};
@@ -73,6 +73,12 @@ pub fn records_dir(state_dir: &Path) -> Result<PathBuf> {
     Ok(disk.dir("pod"))
 }
 
+/// Whether the plugin can use the agent's file: without one it isolates no pod, with a broken one it starts none.
+#[must_use]
+pub fn has_policy_file(run_dir: &Path) -> bool {
+    matches!(read(&run_dir.join(FILE)), Ok(Some(_)))
+}
+
 /// What the agent says.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -110,7 +116,7 @@ impl Isolated {
         MAPS.iter()
             .for_each(|map| transaction.add_elements(map, [&element]));
         match transaction.run(&mut nftables) {
-            // The agent was here before: its rules are better than ours.
+            // The agent has written the interface's rules already.
             Err(error) if matches!(error.errno(), Some(Errno::EEXIST | Errno::EBUSY)) => {}
             done => done.map_err(refused)?,
         }
@@ -122,7 +128,7 @@ impl Isolated {
         }))
     }
 
-    /// Waits until the agent has taken the pod in hand, or the time is over.
+    /// Waits until the agent has written the pod's rules, or the time is over.
     pub(crate) fn wait(mut self) -> Result<()> {
         let deadline = Instant::now() + self.wait;
         let element = element(&self.interface);
@@ -196,6 +202,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         assert!(read(&path).unwrap().is_none());
+        assert!(!has_policy_file(dir.path()));
         std::fs::write(
             &path,
             r#"{"version":1,"namespaces":["a"],"waitMillis":1000,"later":1}"#,
@@ -208,9 +215,11 @@ mod tests {
         );
         std::fs::write(&path, r#"{"version":1,"namespaces":null,"waitMillis":0}"#).unwrap();
         assert!(read(&path).unwrap().unwrap().namespaces.is_none());
+        assert!(has_policy_file(dir.path()));
         for bad in ["", "{\"version\":2,\"namespaces\":[],\"waitMillis\":0}"] {
             std::fs::write(&path, bad).unwrap();
             assert_eq!(read(&path).unwrap_err().code(), 11, "{bad}");
+            assert!(!has_policy_file(dir.path()), "{bad}");
         }
     }
 

@@ -361,7 +361,7 @@ fn status_tells_what_keeps_an_add_from_working() {
             sh(remedy);
             status().unwrap();
         }
-        // With rules nobody can tell what they let through.
+        // With rules it is not known what they let through.
         sh("iptables -P FORWARD DROP && iptables -A FORWARD -s 10.244.0.0/16 -j ACCEPT");
         status().unwrap();
     });

@@ -32,7 +32,7 @@ pub(crate) fn apply(mut document: Document, facts: &NodeFacts, sink: &Sink) -> D
     document
 }
 
-/// Whether the file takes it; one that it does not take is told.
+/// Whether the file takes it; one that it does not take is reported.
 fn is_taken(document: &Document, annotation: Annotation, name: &str, sink: &Sink) -> bool {
     let taken = document.node.annotations.iter().any(|at| at.value == annotation);
     if !taken {
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_does_not_take_is_told() {
+    fn what_the_file_does_not_take_is_reported() {
         let file = FILE.replace(", annotations: [asn, peers]", "");
         let peers = "- {name: lab, address: 203.0.113.9, asn: 65009, multihop: 3}";
         let config = load_for(&file, &facts(Some("64607"), Some(peers))).unwrap();

@@ -44,17 +44,34 @@ impl Item {
     }
 
     /// The item as a text, where it is one or a number.
-    fn text(&self) -> Result<String, String> {
+    fn text(&self) -> Result<String, ItemError> {
         match self {
             Self::Line(_, text) | Self::Json(_, Value::String(text)) => Ok(text.clone()),
             Self::Json(_, Value::Number(number)) => Ok(number.to_string()),
-            Self::Json(_, other) => Err(format!("{other} is not an item of a list")),
+            Self::Json(_, other) => Err(ItemError::NoItem(other.clone())),
         }
     }
 }
 
+/// Why a file or an item of it cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ItemError {
+    #[error("not valid JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("{0} is not an item of a list")]
+    NoItem(Value),
+    #[error("an object without prefix")]
+    NoPrefix,
+    #[error("'{0}' follows the lengths")]
+    AfterLengths(String),
+    #[error("{prefix} cannot have the lengths {low}-{high}")]
+    Lengths { prefix: Prefix, low: u32, high: u32 },
+    #[error("'{text}' {problem}")]
+    Text { text: String, problem: String },
+}
+
 /// The items of a file.
-pub(crate) fn items(text: &str) -> Result<Vec<Item>, String> {
+pub(crate) fn items(text: &str) -> Result<Vec<Item>, ItemError> {
     if !text.trim_start().starts_with(['[', '{']) {
         let lines = text.lines().enumerate().map(|(index, line)| {
             let line = line.split('#').next().unwrap_or_default().trim();
@@ -64,7 +81,7 @@ pub(crate) fn items(text: &str) -> Result<Vec<Item>, String> {
             .filter(|item| !matches!(item, Item::Line(_, text) if text.is_empty()))
             .collect());
     }
-    let value: Value = serde_json::from_str(text).map_err(|error| format!("not valid JSON: {error}"))?;
+    let value: Value = serde_json::from_str(text)?;
     let arrays: Vec<Value> = match value {
         Value::Array(items) => vec![Value::Array(items)],
         Value::Object(fields) => fields.into_iter().map(|(_, value)| value).collect(),
@@ -81,11 +98,11 @@ pub(crate) fn items(text: &str) -> Result<Vec<Item>, String> {
 }
 
 /// A prefix or range.
-pub(crate) fn prefix(item: &Item) -> Result<PrefixItem, String> {
+pub(crate) fn prefix(item: &Item) -> Result<PrefixItem, ItemError> {
     let range = match item {
         Item::Json(_, Value::Object(fields)) => {
             let text = fields.get("prefix").and_then(Value::as_str);
-            let prefix = parse(&value::PREFIX, text.ok_or("an object without prefix")?)?;
+            let prefix = parse(&value::PREFIX, text.ok_or(ItemError::NoPrefix)?)?;
             let length = |name: &str| fields.get(name).and_then(Value::as_u64);
             let is_exact = fields.get("exact").and_then(Value::as_bool);
             let bound = |name| length(name).and_then(|length| u32::try_from(length).ok());
@@ -101,7 +118,7 @@ pub(crate) fn prefix(item: &Item) -> Result<PrefixItem, String> {
                     let (low, high) = parse(&value::RANGE, lengths)?;
                     ranged(prefix, Some(low), Some(high), None)
                 }
-                (Some(_), Some(more)) => Err(format!("'{more}' follows the lengths")),
+                (Some(_), Some(more)) => Err(ItemError::AfterLengths(more.to_owned())),
             }
         }
     };
@@ -114,32 +131,35 @@ fn ranged(
     low: Option<u32>,
     high: Option<u32>,
     is_exact: Option<bool>,
-) -> Result<PrefixRange, String> {
+) -> Result<PrefixRange, ItemError> {
     if is_exact == Some(true) || (low, high) == (None, None) {
         return Ok(PrefixRange::exact(prefix));
     }
     let low = low.unwrap_or(u32::from(prefix.len()));
     let high = high.unwrap_or(u32::from(prefix.family().max_len()));
-    with_lengths(prefix, low, high).ok_or_else(|| format!("{prefix} cannot have the lengths {low}-{high}"))
+    with_lengths(prefix, low, high).ok_or(ItemError::Lengths { prefix, low, high })
 }
 
 /// A community of this kind.
-pub(crate) fn community(item: &Item, kind: &CommunityText) -> Result<CommunityItem, String> {
+pub(crate) fn community(item: &Item, kind: &CommunityText) -> Result<CommunityItem, ItemError> {
     parse(kind, &item.text()?).map(CommunityItem::Text)
 }
 
 /// An AS number, also as `AS64512`.
-pub(crate) fn asn(item: &Item) -> Result<AsnItem, String> {
+pub(crate) fn asn(item: &Item) -> Result<AsnItem, ItemError> {
     let text = item.text()?;
     parse(&ASN_ITEM, text.strip_prefix("AS").unwrap_or(&text))
 }
 
-fn parse<T>(kind: &Kind<T>, text: &str) -> Result<T, String> {
+fn parse<T>(kind: &Kind<T>, text: &str) -> Result<T, ItemError> {
     let scalar = Scalar { text, quoted: false };
-    (kind.parse)(scalar).map_err(|bad| match bad {
-        Bad::Said(problem, remedy) => format!("'{text}' {problem}; {remedy}"),
-        Bad::Range(range) => format!("'{text}' is not {}; use {range}", kind.what),
-        Bad::Shape | Bad::Quoted => format!("'{text}' is not {}", kind.what),
+    (kind.parse)(scalar).map_err(|bad| ItemError::Text {
+        text: text.to_owned(),
+        problem: match bad {
+            Bad::Said(problem, remedy) => format!("{problem}; {remedy}"),
+            Bad::Range(range) => format!("is not {}; use {range}", kind.what),
+            Bad::Shape | Bad::Quoted => format!("is not {}", kind.what),
+        },
     })
 }
 

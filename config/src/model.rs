@@ -250,7 +250,7 @@ pub struct Peer {
     pub port: u16,
     /// The AS number that the peer must have.
     pub remote_asn: Asn,
-    /// Another AS, ours, or ours and reflected to.
+    /// Another AS, our AS, or a reflector's client in our AS.
     pub kind: PeerKind,
     /// The TCP connection.
     pub transport: Transport,

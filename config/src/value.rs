@@ -406,24 +406,22 @@ pub(crate) const SOURCE: Kind<Source> = Kind {
 pub(crate) const COMMUNITY: Kind<Community> = Kind {
     what: "a community",
     example: "\"64512:100\"",
-    parse: |scalar| {
-        scalar.text.parse().map_err(|_| {
-            let names = || Community::NAMES.iter().map(|(name, _)| *name);
-            let like = nearest(scalar.text, names());
-            let remedy = match (like, scalar.text.split(':').count()) {
-                (Some(name), _) => format!("did you mean '{name}'?"),
-                (None, 3) => {
-                    "three numbers make a large community: use the field largeCommunities".to_owned()
-                }
-                _ => format!(
-                    "write HIGH:LOW with numbers up to 65535, or one of {}",
-                    names().collect::<Vec<_>>().join(", ")
-                ),
-            };
-            Bad::Said("is not a community".to_owned(), remedy)
-        })
-    },
+    parse: |scalar| scalar.text.parse().map_err(|_| not_a_community(scalar.text, "")),
 };
+
+/// `forms`: other forms of the two parts than numbers.
+pub(crate) fn not_a_community(text: &str, forms: &str) -> Bad {
+    let names = || Community::NAMES.iter().map(|(name, _)| *name);
+    let remedy = match (nearest(text, names()), text.split(':').count()) {
+        (Some(name), _) => format!("did you mean '{name}'?"),
+        (None, 3) => "three numbers make a large community: use the field largeCommunities".to_owned(),
+        _ => format!(
+            "write HIGH:LOW with numbers up to 65535{forms}, or one of {}",
+            names().collect::<Vec<_>>().join(", ")
+        ),
+    };
+    Bad::Said("is not a community".to_owned(), remedy)
+}
 
 pub(crate) const LARGE_COMMUNITY: Kind<LargeCommunity> = Kind {
     what: "a large community",

@@ -12,7 +12,7 @@ fn bfd(more: &str) -> Bfd {
     load(&text).unwrap().peers[0].bfd.clone().unwrap()
 }
 
-/// RFC 5082 §3: a peer so many hops away, and whoever is nearer.
+/// RFC 5082 §3: a peer at most n hops away.
 #[test]
 fn the_least_ttl_is_that_of_the_session() {
     for (more, multihop, min_ttl) in [

@@ -1,5 +1,5 @@
 //! The files beside this test: each in `ok/` loads and is explained as its `.txt` says; each in `bad/`
-//! is refused with exactly the text of its `.txt`. `UPDATE_GOLDEN=1` writes the texts anew.
+//! is rejected with exactly the text of its `.txt`. `UPDATE_GOLDEN=1` rewrites the texts.
 #![cfg(test)]
 
 use std::fs;

@@ -15,8 +15,11 @@ mod bfd;
 mod changes;
 mod cluster;
 mod commands;
+mod config_file;
 mod diff;
+mod error;
 mod host;
+mod lock;
 mod mesh_transition;
 mod originate;
 mod peers;
@@ -26,119 +29,55 @@ mod servers;
 mod service_changes;
 mod services;
 mod sessions;
+mod start;
 pub(crate) mod unsent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bgp_proto::engine::Originated;
 use bgp_proto::types::{Family, PeerId};
-use bgp_speaker::{Event, Shutdown, Speaker, SpeakerConfig, SpeakerHandle, Started};
-use podroute_config::{ClusterFacts, Config, FromKubernetes, NodeFacts, OnShutdown, Running};
+use bgp_speaker::{Event, Shutdown, SpeakerHandle};
+use podroute_config::{ClusterFacts, Config, OnShutdown};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use self::config_file::ConfigFile;
+use self::lock::Lock;
 use crate::bfd_watch::{BfdWatch, PathState};
-use crate::cluster as kubernetes;
-use crate::cni_list::{self, Dirs};
+use crate::cluster::{self as kubernetes, Throttle};
+use crate::cni_list;
 use crate::drain::Drain;
-use crate::fib::task::{Blocks, FibTask, ROOM, ToFib};
-use crate::fib::{FibConfig, Mirror, Resilience, netlink};
-use crate::host::{Host, Wish};
-use crate::list_files::ListFiles;
+use crate::fib::task::{Blocks, ToFib};
+use crate::fib::{FibConfig, Resilience};
+use crate::host::Host;
 use crate::metrics::Health;
-use crate::mounted::Mounted;
 use crate::network_policy::NetworkPolicies;
 use crate::pod_guard::PodGuard;
 use crate::secrets::Secrets;
 use crate::server::ToAgent;
-use crate::{clock, journal, service_manager, sysctl};
+use crate::{clock, service_manager, sysctl};
 
-/// For so long, peers that were up before a restart are waited for (RFC 4724 §4.1, Selection_Deferral_Timer), and routes from before the
+pub(crate) use self::config_file::{facts_for, host_name, own_facts, read_config};
+pub(crate) use self::error::{AgentError, CommandError};
+pub(crate) use self::lock::is_running;
+pub(crate) use self::start::run;
+
+/// How long peers that were up before a restart are waited for (RFC 4724 §4.1, Selection_Deferral_Timer), and routes from before the
 /// start stay in the kernel.
 const DEFERRAL: Duration = Duration::from_secs(20);
-/// How long the kernel may take for the blocks' unreachable routes before we advertise regardless.
+/// How long the kernel may take for the blocks' unreachable routes before they are advertised regardless.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often password files are looked at.
 const SECRETS_LOOKED_AT: Duration = Duration::from_secs(5);
-/// How often sessions that are on their way out are looked at.
+/// How often sessions that are to be removed are checked.
 const TRANSITION_LOOKED_AT: Duration = Duration::from_secs(1);
-/// Why the agent does not run.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AgentError {
-    #[error("{path}: {source}; name the file with --config", path = path.display())]
-    ReadConfig { path: PathBuf, source: std::io::Error },
-    #[error("{0}")]
-    Config(String),
-    #[error("run directory {path}: {source}; name another with --run-dir", path = path.display())]
-    RunDir { path: PathBuf, source: std::io::Error },
-    #[error("another podroute agent runs with {path}; stop it first (systemctl stop podroute), or name another directory with --run-dir", path = path.display())]
-    Running { path: PathBuf },
-    #[error("the kernel's routes cannot be read or written: {0}; podroute needs CAP_NET_ADMIN")]
-    Netlink(std::io::Error),
-    #[error(transparent)]
-    RouterId(#[from] crate::host::NoRouterId),
-    #[error(transparent)]
-    Speaker(#[from] bgp_speaker::SpeakerError),
-    #[error("signals: {0}")]
-    Signals(std::io::Error),
-    #[error("the speaker's task has stopped; this is a bug in podroute, please report it")]
-    Stopped,
-}
-
-impl From<bgp_speaker::Stopped> for AgentError {
-    fn from(_: bgp_speaker::Stopped) -> Self {
-        AgentError::Stopped
-    }
-}
-
-/// Reads and checks the file, for this host and without Kubernetes.
-pub(crate) fn read_config(path: &Path) -> Result<Config, AgentError> {
-    let text = read_text(path)?;
-    config_of(&text, path, &facts_for(own_facts(None), &text))
-}
-
-fn read_text(path: &Path) -> Result<String, AgentError> {
-    std::fs::read_to_string(path).map_err(|source| AgentError::ReadConfig {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// With what the files of lists hold that a configuration names.
-pub(crate) fn facts_for(mut facts: NodeFacts, text: &str) -> NodeFacts {
-    let mut lists = ListFiles::default();
-    lists.look(text);
-    facts.list_files = lists.contents();
-    facts
-}
-
-fn config_of(text: &str, path: &Path, facts: &NodeFacts) -> Result<Config, AgentError> {
-    podroute_config::load_for(text, facts)
-        .map_err(|errors| AgentError::Config(errors.in_file(&path.display().to_string())))
-}
-
-/// What the host and its surroundings say. `NODE_NAME` is what a DaemonSet sets.
-pub(crate) fn own_facts(cluster: Option<ClusterFacts>) -> NodeFacts {
-    let given = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
-    NodeFacts {
-        name: given.or_else(host_name),
-        cluster,
-        ..NodeFacts::default()
-    }
-}
-
-/// The host's name.
-pub(crate) fn host_name() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
-}
 
 /// The agent's state.
 struct Agent {
@@ -156,18 +95,6 @@ struct Agent {
     reports: Reports,
     /// When routes from before the start go at the latest; none once they are gone.
     sweep_at: Option<Instant>,
-}
-
-/// The file as last applied, and what it was applied to.
-struct ConfigFile {
-    path: PathBuf,
-    text: String,
-    mounted: Mounted,
-    facts: NodeFacts,
-    lists: ListFiles,
-    followed: cluster::Followed,
-    /// It is applied as soon as Kubernetes says this.
-    waits: Option<FromKubernetes>,
 }
 
 /// This host.
@@ -255,175 +182,12 @@ struct Streams {
     host: watch::Receiver<()>,
 }
 
-/// Runs the agent until a signal ends it.
-pub(crate) async fn run(
-    path: PathBuf,
-    run_dir: PathBuf,
-    proc_sys: &Path,
-    cni: Option<Dirs>,
-) -> Result<(), AgentError> {
-    let text = read_text(&path)?;
-    // What Kubernetes said last time holds until it says otherwise.
-    let mut facts = own_facts(kubernetes::cache::read(&run_dir));
-    let mut lists = ListFiles::default();
-    lists.look(&text);
-    facts.list_files = lists.contents();
-    let config = config_of(&text, &path, &facts)?;
-    facts.running = Some(Running {
-        asn: config.node.asn,
-        cluster_id: config.cluster.cluster_id,
-        fib: config.fib.clone(),
-    });
-    config
-        .warnings
-        .iter()
-        .for_each(|warning| tracing::warn!(event = "config_warning", "{}: {warning}", path.display()));
-    let lock = lock(&run_dir)?;
-    if let Err(error) = journal::start(&run_dir) {
-        tracing::error!(event = "journal_failed", %error, "the journal's thread cannot be started: 'podroute events' has nothing to show");
-    }
-    let mirror = read_mirror(config.fib.table).await?;
-    let wish = Wish::of(&config, host::kept_router_id(&run_dir));
-    let host = wish.find_out(&mirror)?;
-    if wish.keeps_router_id() {
-        host::keep_router_id(&run_dir, host.router_id);
-    }
-    if config.fib.install {
-        for change in sysctl::forwarding(proc_sys, wants_ipv6(&config)) {
-            match change {
-                sysctl::Change::Set { name, from } => {
-                    tracing::info!(event = "sysctl_set", setting = %name, %from, to = 1, "kernel setting changed")
-                }
-                sysctl::Change::Refused(trouble) => tracing::warn!(event = "sysctl_problem", "{trouble}"),
-            }
-        }
-    }
-    let speaker_config = SpeakerConfig {
-        engine: config.engine_config(host.router_id),
-        listen: config.listen.sockets().collect(),
-        seed: u64::from(host.router_id.get())
-            ^ clock::now().elapsed().as_nanos() as u64
-            ^ u64::from(std::process::id()),
-    };
-    let Started {
-        handle: speaker,
-        datapath,
-        events,
-    } = Speaker::start(speaker_config)?;
-    let (fib, inbox) = mpsc::channel(ROOM);
-    let (swept_tx, swept) = watch::channel(false);
-    let (host_tx, host_changed) = watch::channel(());
-    let task = FibTask::new(
-        fib_config(&config, &host),
-        inbox,
-        datapath,
-        speaker.clone(),
-        swept_tx,
-        host_tx,
-    )
-    .await
-    .map_err(AgentError::Netlink)?;
-    let sessions = sessions::Sessions::read(&run_dir);
-    let start = Start {
-        restarting_until: sessions.is_restart().then(|| clock::now() + DEFERRAL),
-        forwarding_preserved: task.adopted() > 0,
-    };
-    tokio::spawn(task.run());
-    let (to_agent, orders) = mpsc::channel(16);
-    let agent = Agent {
-        bfd: BfdWatch::start(speaker.clone(), fib.clone()),
-        drain: Drain::read(&run_dir),
-        sessions,
-        file: ConfigFile {
-            mounted: Mounted::new(&path, &text),
-            path,
-            text,
-            facts,
-            lists,
-            followed: cluster::Followed::default(),
-            waits: None,
-        },
-        node: Node {
-            run_dir,
-            lock,
-            server: None,
-            proc_sys: proc_sys.to_owned(),
-            host,
-            start,
-            look_at: None,
-            next_router_id: std::cell::Cell::default(),
-            troubles: Vec::new(),
-            pod_guard: None,
-            not_listening: None,
-            no_node_file: None,
-        },
-        config,
-        speaker,
-        fib,
-        peers: Peers::default(),
-        mesh: MeshTransition::default(),
-        reports: Reports {
-            events: None,
-            allocator: None,
-            condition: None,
-            health: Arc::default(),
-            metrics: BTreeMap::new(),
-            list: cni_list::Keeper::new(cni),
-            unsent: unsent::Unsent::default(),
-            network_policies: NetworkPolicies::default(),
-            orders: to_agent,
-        },
-        sweep_at: Some(Instant::from_std(clock::now() + DEFERRAL)),
-    };
-    let streams = Streams {
-        events,
-        cluster: None,
-        orders,
-        swept,
-        host: host_changed,
-    };
-    agent.serve(streams).await
-}
-
 fn wants_ipv6(config: &Config) -> bool {
     config
         .cluster
         .pod_cidrs
         .iter()
         .any(|cidr| cidr.family() == Family::Ipv6)
-}
-
-async fn read_mirror(table: u32) -> Result<Mirror, AgentError> {
-    let reading = netlink::read_all(table).await.map_err(AgentError::Netlink)?;
-    let mut mirror = Mirror::default();
-    mirror.fill(reading);
-    Ok(mirror)
-}
-
-/// Held as long as the agent runs.
-type Lock = nix::fcntl::Flock<std::fs::File>;
-
-/// Whether an agent runs with this directory.
-pub(crate) fn is_running(run_dir: &Path) -> bool {
-    let Ok(file) = std::fs::File::open(run_dir.join("agent.lock")) else {
-        return false;
-    };
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockSharedNonblock).is_err()
-}
-
-/// One agent per run directory.
-fn lock(run_dir: &Path) -> Result<Lock, AgentError> {
-    let fail = |source| AgentError::RunDir {
-        path: run_dir.to_owned(),
-        source,
-    };
-    std::fs::create_dir_all(run_dir).map_err(fail)?;
-    let file = std::fs::File::create(run_dir.join("agent.lock")).map_err(fail)?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|_| {
-        AgentError::Running {
-            path: run_dir.to_owned(),
-        }
-    })
 }
 
 fn fib_config(config: &Config, host: &Host) -> FibConfig {
@@ -506,9 +270,13 @@ impl Agent {
                     Some(event) => self.event(event).await,
                     None => return Err(AgentError::Stopped),
                 },
-                Some(facts) = changed(&mut streams.cluster) => self.learn(facts).await,
+                Some(facts) = changed(&mut streams.cluster, self.file.followed.throttle) => {
+                    let start = Instant::now();
+                    self.learn(facts).await;
+                    self.file.followed.throttle.ran(start, Instant::now());
+                }
                 Some(order) = streams.orders.recv() => self.order(order).await,
-                _ = hangup.recv() => drop(self.reload().await.map_err(|error| tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force"))),
+                _ = hangup.recv() => drop(self.reload().await), // logged
                 _ = end.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 () = paths_changed.notified() => self.look_at_paths().await,
@@ -526,9 +294,9 @@ impl Agent {
                 }
                 _ = transition.tick(), if self.mesh.is_under_way() => self.look_at_retiring().await?,
                 Ok(()) = streams.swept.changed(), if self.sweep_at.is_some() => self.swept(),
-                () = at(self.sweep_at), if self.sweep_at.is_some() => self.deferral_expired().await,
+                () = clock::sleep_until(self.sweep_at) => self.deferral_expired().await,
                 Ok(()) = streams.host.changed() => self.node.note_change(),
-                () = at(self.node.look_at), if self.node.look_at.is_some() => {
+                () = clock::sleep_until(self.node.look_at) => {
                     self.look_at_host().await?;
                     self.look_at_kernel_routes().await;
                 }
@@ -549,7 +317,7 @@ impl Agent {
             .unwrap_or_default()
     }
 
-    /// The blocks' unreachable routes must be in before anybody hears of the blocks.
+    /// The blocks' unreachable routes must be in the kernel before the blocks are advertised.
     async fn install_blocks(&self) {
         let (done, answer) = oneshot::channel();
         let blocks = Blocks {
@@ -570,14 +338,14 @@ impl Agent {
         match event {
             Event::PeerUp { peer, name, .. } => {
                 let message = format!("BGP session with {name} is up");
-                self.tell("SessionUp", false, &name, message);
+                self.post_event("SessionUp", false, &name, message);
                 self.bfd.established(peer).await;
                 self.sessions.came_up(&name);
                 self.look_at_sessions();
             }
             Event::PeerDown { name, why, .. } => {
                 let message = format!("BGP session with {name} is down: {why}");
-                self.tell("SessionDown", true, &name, message);
+                self.post_event("SessionDown", true, &name, message);
                 self.sessions.went_down(&name);
             }
             Event::NeighborFound(..) => self.watch_paths().await,
@@ -625,19 +393,14 @@ impl Agent {
     }
 }
 
-/// News of the cluster; never where it is not followed.
-async fn changed(facts: &mut Option<kubernetes::Facts>) -> Option<ClusterFacts> {
+/// An update of the cluster; never where it is not followed.
+async fn changed(facts: &mut Option<kubernetes::Facts>, throttle: Throttle) -> Option<ClusterFacts> {
     match facts {
         Some(facts) => {
+            tokio::time::sleep_until(throttle.due(Instant::now())).await;
             facts.changed().await.ok()?;
             facts.borrow_and_update().clone()
         }
         None => std::future::pending().await,
-    }
-}
-
-async fn at(deadline: Option<Instant>) {
-    if let Some(deadline) = deadline {
-        tokio::time::sleep_until(deadline).await;
     }
 }

@@ -51,15 +51,31 @@ pub(crate) struct Plan {
     pub(crate) notes: Vec<String>,
 }
 
-/// What became of it.
+/// The outcome of writing a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Put {
     AsItWas,
     Written,
 }
 
+/// A plugin that the configuration chains is not installed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name}, which the section cni chains, is not in {}; install it there, or remove it from the section", dir.display())]
+pub(crate) struct MissingPlugin {
+    name: String,
+    dir: PathBuf,
+}
+
+/// A file that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}; check that the directory exists and is writable", path.display())]
+pub(crate) struct WriteError {
+    path: PathBuf,
+    source: io::Error,
+}
+
 /// The list for this configuration and these plugins.
-fn plan(cni: &Cni, bin: &Path, look: impl Fn(&str) -> Speaks) -> Result<Plan, String> {
+fn plan(cni: &Cni, bin: &Path, look: impl Fn(&str) -> Speaks) -> Result<Plan, MissingPlugin> {
     let mut notes = Vec::new();
     let mut chained: Vec<(String, Value)> = Vec::new();
     let portmap = match cni.portmap {
@@ -93,10 +109,10 @@ fn plan(cni: &Cni, bin: &Path, look: impl Fn(&str) -> Speaks) -> Result<Plan, St
         let why = match look(name) {
             Speaks::Newest => continue,
             Speaks::Missing => {
-                return Err(format!(
-                    "{name}, which the section cni chains, is not in {}; install it there, or remove it from the section",
-                    bin.display()
-                ));
+                return Err(MissingPlugin {
+                    name: name.clone(),
+                    dir: bin.to_owned(),
+                });
             }
             Speaks::Older => {
                 "does not support CNI 1.1.0 (containernetworking plugins do from 1.9 on)".to_owned()
@@ -125,7 +141,7 @@ fn plan(cni: &Cni, bin: &Path, look: impl Fn(&str) -> Speaks) -> Result<Plan, St
     Ok(Plan { list, notes })
 }
 
-/// podroute-cni with what it is told; what differs from node to node it reads from node.json.
+/// podroute-cni with its configuration; what differs from node to node it reads from node.json.
 fn own(cni: &Cni) -> Value {
     let masquerade = cni.masquerade.as_ref().map(|exempt| {
         let exempt: Vec<String> = exempt.iter().map(ToString::to_string).collect();
@@ -146,13 +162,13 @@ fn own(cni: &Cni) -> Value {
 }
 
 /// What the directories have to have for this configuration.
-pub(crate) fn plan_for(cni: &Cni, dirs: &Dirs) -> Result<Plan, String> {
+pub(crate) fn plan_for(cni: &Cni, dirs: &Dirs) -> Result<Plan, MissingPlugin> {
     plan(cni, &dirs.bin, |name| ask(&dirs.bin.join(name)))
 }
 
 impl Plan {
     /// Puts the list into the directory, if something else is there.
-    pub(crate) fn put(&self, dirs: &Dirs) -> Result<Put, String> {
+    pub(crate) fn put(&self, dirs: &Dirs) -> Result<Put, WriteError> {
         put(&dirs.conf, LIST, format!("{:#}\n", self.list).as_bytes(), 0o644)
     }
 }
@@ -160,9 +176,9 @@ impl Plan {
 /// Keeps the list as the section `cni` says, whoever changes it. What is said of it is said once.
 #[derive(Debug)]
 pub(crate) struct Keeper {
-    /// None: the list is not ours to keep.
+    /// None: another program keeps the list.
     dirs: Option<Dirs>,
-    planned: Option<(Cni, Instant, Result<Plan, String>)>,
+    planned: Option<(Cni, Instant, Result<Plan, MissingPlugin>)>,
     error: Option<String>,
 }
 
@@ -182,7 +198,7 @@ impl Keeper {
         if !self.planned.as_ref().is_some_and(is_good) {
             let plan = tokio::task::block_in_place(|| plan_for(cni, dirs));
             let before = self.planned.replace((cni.clone(), Instant::now(), plan.clone()));
-            let notes = |plan: &Result<Plan, String>| {
+            let notes = |plan: &Result<Plan, MissingPlugin>| {
                 plan.as_ref().map(|plan| plan.notes.clone()).unwrap_or_default()
             };
             let said = before.map(|(_, _, plan)| notes(&plan)).unwrap_or_default();
@@ -191,7 +207,10 @@ impl Keeper {
             }
         }
         let Some((_, _, plan)) = &self.planned else { return };
-        let outcome = plan.clone().and_then(|plan| plan.put(dirs));
+        let outcome = match plan {
+            Ok(plan) => plan.put(dirs).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
         if outcome == Ok(Put::Written) {
             tracing::info!(event = "cni_list_written", directory = %dirs.conf.display(), "CNI configuration list written");
         }
@@ -255,13 +274,11 @@ fn wait(plugin: &mut Child) -> io::Result<()> {
 }
 
 /// Writes beside the place and renames. A file that is the same stays.
-pub(crate) fn put(dir: &Path, name: &str, content: &[u8], mode: u32) -> Result<Put, String> {
+pub(crate) fn put(dir: &Path, name: &str, content: &[u8], mode: u32) -> Result<Put, WriteError> {
     let path = dir.join(name);
-    let fail = |error: io::Error| {
-        format!(
-            "{}: {error}; check that the directory exists and is writable",
-            path.display()
-        )
+    let fail = |source: io::Error| WriteError {
+        path: path.clone(),
+        source,
     };
     if fs::read(&path).is_ok_and(|old| old == content) {
         return Ok(Put::AsItWas);
@@ -284,7 +301,7 @@ mod tests {
     }
 
     /// With these plugins installed; `-` before a name: an old one, `?`: one that does not say.
-    fn planned(yaml: &str, installed: &str) -> Result<Plan, String> {
+    fn planned(yaml: &str, installed: &str) -> Result<Plan, MissingPlugin> {
         plan(&cni(yaml), Path::new("/opt/cni/bin"), |name| {
             let found = installed
                 .split(' ')
@@ -323,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn plugins_that_are_missing_or_old_are_told() {
+    fn plugins_that_are_missing_or_old_are_reported() {
         let has_status = |plan: &Plan| plan.list.get("cniVersions").is_some();
         let auto = planned("{}", "loopback").unwrap();
         assert!(
@@ -344,7 +361,7 @@ mod tests {
             "{without:?}"
         );
         for yaml in ["{portmap: true}", "{bandwidth: true}", "{plugins: [{type: sbr}]}"] {
-            let error = planned(yaml, "loopback").unwrap_err();
+            let error = planned(yaml, "loopback").unwrap_err().to_string();
             assert!(error.contains("is not in /opt/cni/bin"), "{error}");
         }
     }
@@ -395,7 +412,9 @@ mod tests {
             1,
             "nothing is left beside it"
         );
-        let missing = put(&dir.path().join("none"), "plugin", b"", 0o644).unwrap_err();
+        let missing = put(&dir.path().join("none"), "plugin", b"", 0o644)
+            .unwrap_err()
+            .to_string();
         assert!(missing.contains("none/plugin"), "{missing}");
     }
 }

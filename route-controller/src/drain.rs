@@ -15,7 +15,7 @@ fn replace(path: &Path, word: &str, node: &str) -> io::Result<()> {
 /// What was asked for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Drain {
-    /// Others are told to prefer other paths (RFC 8326).
+    /// Peers are asked to prefer other paths (RFC 8326).
     pub(crate) on: bool,
     /// And nothing is originated any more.
     pub(crate) withdraw: bool,

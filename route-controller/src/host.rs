@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use bgp_proto::types::{Family, Prefix, RouterId};
 use podroute_config::{Auto, Config, NodeAddresses, RouterIdChoice};
 
-use crate::fib::{Address, Mirror, Standing};
+use crate::fib::{Address, AddressState, Mirror};
 
 /// The node as it is described to the CNI plugin.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -85,14 +85,14 @@ impl Wish {
     }
 
     /// Ways out of the host, the first peer's first.
-    fn ways(&self, mirror: &Mirror) -> Vec<Way> {
-        let to_peers = self.peers.iter().flat_map(|peer| mirror.ways_towards(*peer));
-        let all = to_peers.chain(mirror.default_ways());
+    fn ways(&self, mirror: &Mirror) -> Vec<Uplink> {
+        let to_peers = self.peers.iter().flat_map(|peer| mirror.uplinks_towards(*peer));
+        let all = to_peers.chain(mirror.default_uplinks());
         all.filter(|way| mirror.links.get(&way.ifindex).is_some_and(|link| !link.loopback))
             .collect()
     }
 
-    fn addresses(&self, mirror: &Mirror, ways: &[Way]) -> Vec<IpAddr> {
+    fn addresses(&self, mirror: &Mirror, ways: &[Uplink]) -> Vec<IpAddr> {
         let internal = || -> Vec<IpAddr> {
             let own = self.internal.iter().copied().filter(|addr| mirror.is_own(*addr));
             own.collect()
@@ -141,13 +141,13 @@ impl Wish {
     }
 }
 
-/// A way out of the host.
+/// An interface over which packets leave the host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Way {
+pub(crate) struct Uplink {
     pub(crate) ifindex: u32,
     /// The preferred source of the route.
     pub(crate) source: Option<IpAddr>,
-    /// Where packets go first: a gateway, or who is asked for.
+    /// The gateway, or the destination itself.
     pub(crate) next: Option<IpAddr>,
 }
 
@@ -165,8 +165,8 @@ fn is_global(addr: IpAddr) -> bool {
 /// Addresses of a family that the node may be known by, on the links that `wanted` takes.
 fn lasting(mirror: &Mirror, family: Family, wanted: impl Fn(u32) -> bool) -> Vec<Address> {
     let all = mirror.addresses.iter();
-    let of = |(address, standing): (&Address, &Standing)| {
-        let fits = *standing == Standing::Lasting
+    let of = |(address, state): (&Address, &AddressState)| {
+        let fits = *state == AddressState::Preferred
             && is_global(address.addr)
             && family_of(address.addr) == family
             && wanted(address.ifindex);
@@ -197,7 +197,7 @@ fn in_prefix(mirror: &Mirror, prefix: Prefix) -> Vec<IpAddr> {
 }
 
 /// The address of a family that the kernel sends from.
-fn preferred(mirror: &Mirror, ways: &[Way], family: Family) -> Option<IpAddr> {
+fn preferred(mirror: &Mirror, ways: &[Uplink], family: Family) -> Option<IpAddr> {
     for way in ways {
         let candidates = of_link(mirror, family, way.ifindex);
         let given = way.source.filter(|source| family_of(*source) == family);

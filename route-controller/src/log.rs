@@ -17,7 +17,7 @@ use crate::journal::recorder::{self, Recorder};
 /// Lines that wait at most.
 const LINES: usize = 8192;
 
-/// What is logged by default. The Kubernetes client's own words about a lost stream name neither thing nor remedy; ours do.
+/// What is logged by default. The Kubernetes client's messages about a lost stream name neither subject nor remedy; podroute's do.
 const DEFAULT: &str = "info,netlink_proto=error,kube_client=off,kube_runtime=off";
 
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();

@@ -1,7 +1,7 @@
 //! `podroute`: the agent and the operator's commands.
 //!
 //! The agent joins three things that know nothing of each other: the configuration, the BGP speaker
-//! (`bgp-speaker`) and the kernel's routes (`fib`). Each runs in tasks of its own and is told whole
+//! (`bgp-speaker`) and the kernel's routes (`fib`). Each runs in tasks of its own and receives whole
 //! desired states; see ARCHITECTURE.md.
 
 mod agent;
@@ -31,6 +31,7 @@ mod node_file;
 mod pipe;
 mod pod_changes;
 mod pod_guard;
+mod regular_file;
 mod secrets;
 mod server;
 mod service_manager;
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
     match cli::run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("podroute: {}", error.trim_end());
+            eprintln!("podroute: {}", error.to_string().trim_end());
             ExitCode::FAILURE
         }
     }

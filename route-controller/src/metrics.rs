@@ -44,7 +44,7 @@ pub(crate) const INITIAL_ROUTES: &str = "the initial routes are not all in";
 /// What only the agent knows, for probes.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    /// The first routes are in, and those of before are swept.
+    /// The first routes are in, and those of the previous run are swept.
     pub(crate) settled: AtomicBool,
     /// What of the host keeps traffic from pods.
     pub(crate) host: Mutex<Option<String>>,
@@ -110,12 +110,12 @@ pub(crate) struct Source {
 
 /// Serves until the agent ends.
 pub(crate) async fn serve(addr: SocketAddr, source: Source) {
-    let mut is_told = false;
+    let mut is_logged = false;
     let listener = loop {
         match TcpListener::bind(addr).await {
             Ok(listener) => break listener,
-            Err(error) if !is_told => {
-                is_told = true;
+            Err(error) if !is_logged => {
+                is_logged = true;
                 tracing::error!(event = "metrics_failed", %addr, %error, "cannot listen for metrics; trying again until the address is usable; otherwise choose another metrics.port");
             }
             Err(_) => {}

@@ -1,13 +1,14 @@
 //! Keys in files: passwords of TCP sessions, keys of BFD.
 //!
-//! Kubernetes replaces mounted secrets without a word, so files are looked at again and again. What was readable once stays
+//! Kubernetes replaces mounted secrets without a notification, so files are checked regularly. What was readable once stays
 //! in force while the file is not: a session never loses its key because of a file, and never runs without one.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use crate::regular_file;
 
 /// How long the content that a file had before is good as well: kubelets replace mounted secrets at different times, within
 /// two minutes or so.
@@ -15,6 +16,14 @@ const STAYS_GOOD: Duration = Duration::from_secs(180);
 
 /// No key is longer; a larger file is not one.
 const LONGEST: u64 = 4096;
+
+/// A key file that was never readable.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{}: {cause}", file.display())]
+pub(crate) struct UnreadableKey {
+    file: PathBuf,
+    cause: String,
+}
 
 #[derive(Debug, Default)]
 struct Secret {
@@ -66,17 +75,16 @@ impl Secrets {
     /// The key in a file, without the line end at its end.
     ///
     /// # Errors
-    /// In words: the file was never readable.
-    pub(crate) fn key(&self, file: &Path) -> Result<&[u8], String> {
+    /// The file was never readable.
+    pub(crate) fn key(&self, file: &Path) -> Result<&[u8], UnreadableKey> {
         let secret = self.known.get(file);
         let content = secret.and_then(|secret| secret.content.as_deref());
         content.map(without_line_end).ok_or_else(|| {
-            let error = secret.and_then(|secret| secret.error.clone());
-            format!(
-                "{}: {}",
-                file.display(),
-                error.unwrap_or_else(|| "not read yet".to_owned())
-            )
+            let cause = secret.and_then(|secret| secret.error.clone());
+            UnreadableKey {
+                file: file.to_owned(),
+                cause: cause.unwrap_or_else(|| "not read yet".to_owned()),
+            }
         })
     }
 
@@ -119,23 +127,10 @@ fn without_line_end(mut content: &[u8]) -> &[u8] {
     content
 }
 
-/// Reads a regular file of the size of a key; never waits for a FIFO's writer.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let open = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(file)?;
-    if !open.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    let mut content = Vec::new();
-    open.take(LONGEST + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > LONGEST {
-        let text = format!("more than {LONGEST} octets, which is no key");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-    }
+    let content = regular_file::read(file, LONGEST)?;
     if without_line_end(&content).is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "empty"));
+        return Err(regular_file::invalid("empty"));
     }
     Ok(content)
 }
@@ -154,7 +149,13 @@ mod tests {
         let mut now = Instant::now();
         assert!(!secrets.changed(both(), now), "nothing was known before");
         assert_eq!(secrets.key(&file), Ok(b"one".as_slice()));
-        assert!(secrets.key(&other).unwrap_err().contains("No such file"));
+        assert!(
+            secrets
+                .key(&other)
+                .unwrap_err()
+                .to_string()
+                .contains("No such file")
+        );
         assert_eq!(secrets.unreadable(), 1);
         assert!(!secrets.changed(both(), now));
         std::fs::write(&file, "two\r\n").unwrap();
@@ -199,7 +200,13 @@ mod tests {
         let mut secrets = Secrets::default();
         secrets.changed([fifo.clone(), "/dev/zero".into()].into_iter(), Instant::now());
         for file in [fifo.as_path(), Path::new("/dev/zero")] {
-            assert!(secrets.key(file).unwrap_err().contains("not a regular file"));
+            assert!(
+                secrets
+                    .key(file)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("not a regular file")
+            );
         }
     }
 }

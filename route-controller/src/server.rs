@@ -7,33 +7,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::engine::{Prefixes, RouteFilter};
-use bgp_proto::types::{Asn, PeerId, Prefix, RouterId};
-use bgp_speaker::SpeakerHandle;
+use bgp_proto::types::{Asn, PeerId, Prefix, PrefixError, RouterId};
+use bgp_speaker::{SpeakerHandle, Stopped};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::agent::CommandError;
 use crate::count::count;
 use crate::dump::{self, PAGE};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
 use crate::journal::{self, Kind, Query};
-use crate::network_policy::NetworkPolicies;
+use crate::network_policy::{NetworkPolicies, QuestionError};
 use crate::status::{
     BfdStatus, ClusterStatus, DiffStatus, Direction, EventsStatus, Reply, Request, RouteQuestion,
     ServicesStatus,
 };
 use crate::views;
 
-/// A question is at most so long: a configuration (1 MiB) as JSON.
+/// Longest request: a configuration (1 MiB) as JSON.
 const QUESTION: u64 = 4 << 20;
-/// Asking takes at most so long, a dump of a full table included.
+/// Longest time for an answer, a dump of a full table included.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Questions that are answered at a time; more wait.
 const ANSWERS: usize = 16;
 /// Connections whose question is still to come; more are closed.
 const CONNECTIONS: usize = 256;
+/// After a connection that could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How long a question may take to come.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -52,8 +55,8 @@ pub(crate) fn listen(run_dir: &Path) -> io::Result<UnixListener> {
 
 /// What the operator asks of the agent.
 pub(crate) enum ToAgent {
-    Reload(oneshot::Sender<Result<String, String>>),
-    Diff(String, oneshot::Sender<Result<DiffStatus, String>>),
+    Reload(oneshot::Sender<Result<String, CommandError>>),
+    Diff(String, oneshot::Sender<Result<DiffStatus, CommandError>>),
     Bfd(oneshot::Sender<Vec<BfdStatus>>),
     Cluster(oneshot::Sender<ClusterStatus>),
     Services(oneshot::Sender<ServicesStatus>),
@@ -62,7 +65,7 @@ pub(crate) enum ToAgent {
     Drain {
         on: bool,
         withdraw: bool,
-        answer: oneshot::Sender<Result<String, String>>,
+        answer: oneshot::Sender<Result<String, CommandError>>,
     },
 }
 
@@ -73,8 +76,35 @@ pub(crate) struct Server {
     pub(crate) fib: mpsc::Sender<ToFib>,
     pub(crate) agent: mpsc::Sender<ToAgent>,
     pub(crate) network_policies: NetworkPolicies,
-    /// Our AS number and identifier.
+    /// The node's AS number and router ID.
     pub(crate) identity: (Asn, RouterId),
+}
+
+/// Why a request is not answered.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    #[error("not a request of this version: {0}")]
+    Malformed(#[from] serde_json::Error),
+    #[error(transparent)]
+    Prefix(#[from] PrefixError),
+    #[error("no peer '{name}'; there are: {}", known.join(", "))]
+    NoPeer { name: String, known: Vec<String> },
+    #[error("a dump is a separate request")]
+    Dump,
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    #[error(transparent)]
+    NetworkPolicies(#[from] QuestionError),
+    #[error(transparent)]
+    Speaker(#[from] Stopped),
+    #[error("the agent is stopping")]
+    AgentStopping,
+    #[error("the kernel route task has stopped; please report this")]
+    FibStopped,
+    #[error("the journal does not run: see the agent's log")]
+    NoJournal,
+    #[error(transparent)]
+    Read(#[from] io::Error),
 }
 
 async fn read_question(read: OwnedReadHalf) -> io::Result<String> {
@@ -110,7 +140,9 @@ impl Server {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(event = "control_failed", %error, "cannot accept a control connection")
+                    tracing::warn!(event = "control_failed", %error, "cannot accept a control connection");
+                    // Without a free file descriptor each attempt fails at once.
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
                 }
             }
         }
@@ -129,9 +161,9 @@ impl Server {
                     Err(error) => Reply::Error(error.to_string()),
                 },
                 Ok(request) => self.answer(request).await,
-                Err(error) => Reply::Error(format!("not a request of this version: {error}")),
+                Err(error) => Reply::Error(RequestError::Malformed(error).to_string()),
             },
-            Err(error) => Reply::Error(error.to_string()),
+            Err(error) => Reply::Error(RequestError::Read(error).to_string()),
         };
         if let Ok(mut text) = serde_json::to_vec(&reply) {
             text.push(b'\n');
@@ -147,26 +179,25 @@ impl Server {
     async fn answer(&self, request: Request) -> Reply {
         match self.try_answer(request).await {
             Ok(reply) => reply,
-            Err(error) => Reply::Error(error),
+            Err(error) => Reply::Error(error.to_string()),
         }
     }
 
-    async fn try_answer(&self, request: Request) -> Result<Reply, String> {
-        let stopped = |error: bgp_speaker::Stopped| error.to_string();
+    async fn try_answer(&self, request: Request) -> Result<Reply, RequestError> {
         match request {
             Request::Peers => {
-                let peers = self.speaker.peers().await.map_err(stopped)?;
-                Ok(Reply::Peers(peers.iter().map(views::peer).collect()))
+                let peers = self.speaker.peers().await?;
+                Ok(Reply::Peers(views::peers(&peers)))
             }
             Request::Routes(question) => self.routes(question).await,
             Request::Fib => Ok(Reply::Fib(self.ask_fib(views::fib).await?)),
             Request::Policies => {
-                let counts = self.speaker.count_rules().await.map_err(stopped)?;
+                let counts = self.speaker.count_rules().await?;
                 Ok(Reply::Policies(views::rules(&counts)))
             }
             Request::Blocks => {
                 let mut blocks = self.ask_fib(views::blocks).await?;
-                let peers = self.speaker.peers().await.map_err(stopped)?;
+                let peers = self.speaker.peers().await?;
                 views::note_unsent(&mut blocks, &peers);
                 let is_withdrawn = self.ask_agent(ToAgent::Cluster).await?.drained == "withdrawn";
                 for block in blocks.iter_mut().filter(|_| is_withdrawn) {
@@ -182,18 +213,17 @@ impl Server {
                 kinds,
             } => events(since_ms, after, kinds).await,
             Request::Services => self.ask_agent(ToAgent::Services).await.map(Reply::Services),
-            Request::Diff { text } => self
-                .ask_agent(|answer| ToAgent::Diff(text, answer))
-                .await?
-                .map(Reply::Diff),
-            Request::NetworkPolicies => self.network_policies.show().await.map(Reply::NetworkPolicies),
-            Request::ExplainPolicies(question) => self
-                .network_policies
-                .explain(question)
-                .await
-                .map(Reply::Explanations),
-            Request::PolicyDiff { text } => self.network_policies.cut_by(text).await.map(Reply::Cut),
-            Request::Dump => Err("a dump is a separate request".to_owned()),
+            Request::Diff { text } => {
+                let diff = self.ask_agent(|answer| ToAgent::Diff(text, answer)).await?;
+                Ok(Reply::Diff(diff?))
+            }
+            Request::NetworkPolicies => Ok(Reply::NetworkPolicies(self.network_policies.show().await?)),
+            Request::ExplainPolicies(question) => {
+                let explained = self.network_policies.explain(question).await?;
+                Ok(Reply::Explanations(explained))
+            }
+            Request::PolicyDiff { text } => Ok(Reply::Cut(self.network_policies.cut_by(text).await?)),
+            Request::Dump => Err(RequestError::Dump),
             Request::Reload => self.order(ToAgent::Reload).await,
             Request::Drain { on, withdraw } => {
                 self.order(|answer| ToAgent::Drain { on, withdraw, answer }).await
@@ -214,19 +244,22 @@ impl Server {
 
     async fn order(
         &self,
-        order: impl FnOnce(oneshot::Sender<Result<String, String>>) -> ToAgent,
-    ) -> Result<Reply, String> {
-        self.ask_agent(order).await?.map(Reply::Done)
+        order: impl FnOnce(oneshot::Sender<Result<String, CommandError>>) -> ToAgent,
+    ) -> Result<Reply, RequestError> {
+        Ok(Reply::Done(self.ask_agent(order).await??))
     }
 
-    async fn ask_agent<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> ToAgent) -> Result<T, String> {
+    async fn ask_agent<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> ToAgent,
+    ) -> Result<T, RequestError> {
         let (answer, outcome) = oneshot::channel();
-        let gone = || "the agent is stopping".to_owned();
-        self.agent.send(question(answer)).await.map_err(|_| gone())?;
-        outcome.await.map_err(|_| gone())
+        let sent = self.agent.send(question(answer)).await;
+        sent.map_err(|_| RequestError::AgentStopping)?;
+        outcome.await.map_err(|_| RequestError::AgentStopping)
     }
 
-    async fn clear(&self, peer: String, soft: Option<Direction>) -> Result<Reply, String> {
+    async fn clear(&self, peer: String, soft: Option<Direction>) -> Result<Reply, RequestError> {
         let id = self.peer(&peer).await?;
         let what = match soft {
             None => {
@@ -238,32 +271,25 @@ impl Server {
                 "route refresh requested"
             }
             Some(Direction::Out) => {
-                self.speaker
-                    .refresh_out(id)
-                    .await
-                    .map_err(|error| error.to_string())?;
-                "our routes are sent again"
+                self.speaker.refresh_out(id).await?;
+                "all routes are advertised again"
             }
         };
         Ok(Reply::Done(format!("{peer}: {what}")))
     }
 
-    async fn peer(&self, name: &str) -> Result<PeerId, String> {
-        let peers = self.speaker.peers().await.map_err(|error| error.to_string())?;
+    async fn peer(&self, name: &str) -> Result<PeerId, RequestError> {
+        let peers = self.speaker.peers().await?;
         let found = peers.iter().find(|peer| peer.name == name).map(|peer| peer.id);
-        let names = || {
-            peers
-                .iter()
-                .map(|peer| peer.name.as_str())
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        found.ok_or_else(|| format!("no peer '{name}'; there are: {}", names()))
+        found.ok_or_else(|| RequestError::NoPeer {
+            name: name.to_owned(),
+            known: peers.into_iter().map(|peer| peer.name).collect(),
+        })
     }
 
-    async fn routes(&self, question: RouteQuestion) -> Result<Reply, String> {
+    async fn routes(&self, question: RouteQuestion) -> Result<Reply, RequestError> {
         let within = question.within.as_deref();
-        let within = within.map(|text| text.parse::<Prefix>().map_err(|error| error.to_string()));
+        let within = within.map(|text| text.parse::<Prefix>());
         let address = question.longest_match.map(Prefix::host);
         let prefixes = match (address, within.transpose()?) {
             (Some(address), _) => Prefixes::Covering(address),
@@ -284,31 +310,30 @@ impl Server {
         };
         let (mut all, mut place) = (BTreeMap::new(), Some(0));
         while let Some(from) = place {
-            let page = self.speaker.routes(filter.clone(), from, PAGE).await;
-            let (routes, next) = page.map_err(|error| error.to_string())?;
+            let (routes, next) = self.speaker.routes(filter.clone(), from, PAGE).await?;
             all.extend(routes.iter().map(|route| (route.prefix, views::route(route))));
             place = next;
         }
         Ok(Reply::Routes(all.into_values().collect()))
     }
 
-    async fn ask_fib<T: Send + 'static>(&self, question: fn(&Fib) -> T) -> Result<T, String> {
+    async fn ask_fib<T: Send + 'static>(&self, question: fn(&Fib) -> T) -> Result<T, RequestError> {
         let (reply, answer) = oneshot::channel();
         let query = Box::new(move |fib: &Fib| drop(reply.send(question(fib))));
-        let gone = |_| "the kernel route task has stopped".to_owned();
-        self.fib.send(ToFib::Query(query)).await.map_err(|_| gone(()))?;
-        answer.await.map_err(|_| gone(()))
+        let sent = self.fib.send(ToFib::Query(query)).await;
+        sent.map_err(|_| RequestError::FibStopped)?;
+        answer.await.map_err(|_| RequestError::FibStopped)
     }
 }
 
-async fn events(since_ms: u64, after: Option<u64>, kinds: Vec<Kind>) -> Result<Reply, String> {
+async fn events(since_ms: u64, after: Option<u64>, kinds: Vec<Kind>) -> Result<Reply, RequestError> {
     let query = Query {
         since_ms,
         after,
         kinds,
     };
     let found = journal::find(query).await;
-    let (entries, last) = found.ok_or("the journal does not run: see the agent's log")?;
+    let (entries, last) = found.ok_or(RequestError::NoJournal)?;
     Ok(Reply::Events(EventsStatus { entries, last }))
 }
 

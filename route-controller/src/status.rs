@@ -56,7 +56,7 @@ pub(crate) enum Request {
     Disable { peer: String, message: String },
     /// Let it come up again.
     Enable { peer: String },
-    /// End it and begin anew, or refresh one direction.
+    /// End it and begin another, or refresh one direction.
     Clear { peer: String, soft: Option<Direction> },
 }
 
@@ -80,7 +80,7 @@ pub(crate) struct RouteQuestion {
 pub(crate) enum Direction {
     /// The peer sends its routes again.
     In,
-    /// We send ours again.
+    /// The own routes are sent again.
     Out,
 }
 
@@ -292,7 +292,7 @@ pub(crate) struct BfdStatus {
     pub(crate) last_down: Option<String>,
     /// Silence of this length takes it down.
     pub(crate) detection_ms: Option<u64>,
-    /// Held back for so long, because it was lost too often.
+    /// How long it is still held back, because it was lost too often.
     pub(crate) held_seconds: Option<u64>,
     /// Packets that were not signed as agreed.
     pub(crate) refused: u64,
@@ -424,9 +424,9 @@ pub(crate) struct DiffStatus {
     /// Peers that have sent more prefixes than they may then, so that their sessions end.
     #[serde(default)]
     pub(crate) over_limit: Vec<String>,
-    /// Peers whose sessions begin anew.
+    /// Peers whose sessions are reset.
     pub(crate) reset: Vec<String>,
-    /// What established peers would hear.
+    /// What established peers would receive.
     pub(crate) peers: Vec<PeerDiff>,
     /// Kernel routes that come.
     pub(crate) installed: Vec<String>,
@@ -436,14 +436,14 @@ pub(crate) struct DiffStatus {
     pub(crate) uninstalled: Vec<String>,
 }
 
-/// What a peer would hear.
+/// What a peer would receive.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PeerDiff {
     pub(crate) peer: String,
     pub(crate) announced: Vec<String>,
     pub(crate) withdrawn: Vec<String>,
-    /// Told with other attributes.
+    /// Advertised with other attributes.
     pub(crate) changed: Vec<String>,
     /// What changes of these, by prefix: an attribute with its values before and after each.
     #[serde(default)]

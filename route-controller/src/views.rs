@@ -10,11 +10,18 @@ use bgp_proto::types::{Family, PeerId, Prefix};
 use bgp_proto::wire::PathAttrs;
 use bgp_speaker::PeerSnapshot;
 
-use crate::fib::{Failure, Fib, Leg, Progress, RouteKey, RouteSpec, Target};
+use crate::fib::{Failure, Fib, Progress, RouteKey, RouteSpec, Target, WeightedNextHop};
 use crate::status::{
     BlockStatus, Counts, ExportStatus, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus, RuleStatus,
 };
 use crate::{attributes, clock, diagnostics, sysctl};
+
+/// Peers: the configured ones in the configuration's order, then those of each range by address, however they came.
+pub(crate) fn peers(peers: &[PeerSnapshot]) -> Vec<PeerStatus> {
+    let mut shown: Vec<PeerStatus> = peers.iter().map(peer).collect();
+    shown.sort_by_cached_key(|peer| peer.range.clone().map(|range| (range, peer.address)));
+    shown
+}
 
 /// A peer.
 pub(crate) fn peer(peer: &PeerSnapshot) -> PeerStatus {
@@ -269,9 +276,13 @@ fn kernel_route(fib: &Fib, key: RouteKey, spec: &RouteSpec, progress: Progress) 
         Target::Unreachable => "unreachable",
         Target::Throw => "throw",
         Target::Blackhole => "blackhole",
-        Target::Hops(_) | Target::Group(_) => "unicast",
+        Target::NextHops(_) | Target::Group(_) => "unicast",
     };
-    let next_hops = fib.legs(spec).iter().map(|leg| hop_status(fib, leg)).collect();
+    let next_hops = fib
+        .next_hops(spec)
+        .iter()
+        .map(|next_hop| hop_status(fib, next_hop))
+        .collect();
     let (state, error) = match progress {
         Progress::Installed => ("installed", None),
         Progress::Pending => ("pending", None),
@@ -288,13 +299,13 @@ fn kernel_route(fib: &Fib, key: RouteKey, spec: &RouteSpec, progress: Progress) 
     }
 }
 
-fn hop_status(fib: &Fib, leg: &Leg) -> HopStatus {
-    let hop = leg.hop;
+fn hop_status(fib: &Fib, next_hop: &WeightedNextHop) -> HopStatus {
+    let hop = next_hop.hop;
     let name = fib.mirror.links.get(&hop.ifindex).map(|link| link.name.clone());
     HopStatus {
         gateway: hop.gateway,
         interface: name.unwrap_or_else(|| format!("#{}", hop.ifindex)),
-        weight: leg.weight,
+        weight: next_hop.weight,
     }
 }
 
@@ -367,6 +378,29 @@ fn counts(numbers: [usize; 2]) -> Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
+
+    #[test]
+    fn peers_of_a_range_are_in_the_order_of_their_addresses() {
+        let peer = |id, name: &str, range: Option<&str>, address: &str| {
+            let mut peer = testing::peer();
+            (peer.id, peer.name) = (PeerId(id), name.to_owned());
+            peer.range = range.map(str::to_owned);
+            peer.spec.transport.remote = SocketAddr::new(address.parse().unwrap(), 179);
+            peer
+        };
+        let came = [
+            peer(1, "tor-b", None, "192.0.2.2"),
+            peer(2, "tor-a", None, "192.0.2.1"),
+            peer(100, "pods-10", Some("pods"), "198.51.100.10"),
+            peer(101, "nodes-12", Some("nodes"), "192.0.2.12"),
+            peer(102, "pods-9", Some("pods"), "198.51.100.9"),
+            peer(103, "nodes-11", Some("nodes"), "192.0.2.11"),
+        ];
+        let shown = peers(&came).into_iter().map(|peer| peer.name);
+        let expected = ["tor-b", "tor-a", "nodes-11", "nodes-12", "pods-9", "pods-10"];
+        assert_eq!(shown.collect::<Vec<_>>(), expected);
+    }
 
     #[test]
     fn a_link_local_next_hop_has_its_interfaces_name() {

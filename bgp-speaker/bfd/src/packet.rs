@@ -28,7 +28,7 @@ pub enum State {
     /// No packets of the peer are received, or none with our discriminator.
     #[default]
     Down,
-    /// Packets of the peer are received, but it does not receive ours yet.
+    /// Packets of the peer are received, but it does not receive own packets yet.
     Init,
     /// Both sides receive each other's packets.
     Up,

@@ -123,7 +123,7 @@ fn reflector(run: &mut Bare) -> String {
         "one chunk for each other peer"
     );
     format!(
-        "{:.1} MiB; all to all in {:.2} s of one core, {:.0} MB handed out; one change {:.1} ms",
+        "{:.1} MiB; all to all in {:.2} s of one core, {:.0} MB written; one change {:.1} ms",
         (resident() - before) as f64 / f64::from(1 << 20),
         cold.as_secs_f64(),
         octets as f64 / 1e6,

@@ -1,4 +1,4 @@
-//! Routes of our own that follow from others: conditions, aggregates, suppression.
+//! Originated routes that depend on other routes: conditions, aggregates, suppression.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -43,8 +43,9 @@ fn world(rules: Vec<OriginateRule>) -> World {
     world
 }
 
-fn tell(world: &mut World, text: &str, is_there: bool) {
-    let batch = if is_there {
+/// Peer A announces the prefix, or withdraws it.
+fn set_announced(world: &mut World, text: &str, announced: bool) {
+    let batch = if announced {
         announce(attrs_from(A, PeerKind::External), &[prefix(text)])
     } else {
         withdraw(&[prefix(text)])
@@ -53,6 +54,7 @@ fn tell(world: &mut World, text: &str, is_there: bool) {
     world.pump();
 }
 
+/// The prefixes that peer B received.
 fn known(world: &World) -> Vec<String> {
     world.received[&B]
         .routes
@@ -118,16 +120,16 @@ fn conditions_follow_the_table() {
     ]);
     assert_eq!(known(&world), ["203.0.113.0/24"]);
     for _ in 0..2 {
-        tell(&mut world, "198.51.100.0/24", true);
+        set_announced(&mut world, "198.51.100.0/24", true);
         assert_eq!(known(&world), ["0.0.0.0/0", "198.51.100.0/24"]);
         // A part of it is another prefix.
-        tell(&mut world, "198.51.100.0/25", true);
-        tell(&mut world, "198.51.100.0/24", false);
-        tell(&mut world, "198.51.100.0/25", false);
+        set_announced(&mut world, "198.51.100.0/25", true);
+        set_announced(&mut world, "198.51.100.0/24", false);
+        set_announced(&mut world, "198.51.100.0/25", false);
         assert_eq!(known(&world), ["203.0.113.0/24"]);
     }
     // One that cannot be used is not there; one that was there before the rules counts.
-    tell(&mut world, "198.51.100.0/24", true);
+    set_announced(&mut world, "198.51.100.0/24", true);
     world.set_reach(address(A).into(), false);
     world.pump();
     assert_eq!(known(&world), ["203.0.113.0/24"]);
@@ -151,24 +153,128 @@ fn an_aggregate_stands_for_what_is_inside() {
     };
     let mut world = world(vec![aggregate(Aggregate::InPlace)]);
     assert_eq!(known(&world), [""; 0], "nothing is inside");
-    tell(&mut world, "10.9.0.0/24", true);
-    tell(&mut world, "10.8.1.0/24", true);
-    tell(&mut world, "10.8.2.0/24", true);
+    set_announced(&mut world, "10.9.0.0/24", true);
+    set_announced(&mut world, "10.8.1.0/24", true);
+    set_announced(&mut world, "10.8.2.0/24", true);
     assert_eq!(known(&world), ["10.8.0.0/16", "10.9.0.0/24"]);
-    tell(&mut world, "10.8.1.0/24", false);
+    set_announced(&mut world, "10.8.1.0/24", false);
     assert_eq!(known(&world), ["10.8.0.0/16", "10.9.0.0/24"]);
     world.handle(Input::OriginateByRules(vec![aggregate(Aggregate::Beside)]));
     world.pump();
     assert_eq!(known(&world), ["10.8.0.0/16", "10.8.2.0/24", "10.9.0.0/24"]);
     world.handle(Input::OriginateByRules(vec![aggregate(Aggregate::InPlace)]));
     world.pump();
-    tell(&mut world, "10.8.2.0/24", false);
+    set_announced(&mut world, "10.8.2.0/24", false);
     assert_eq!(known(&world), ["10.9.0.0/24"]);
     // The same prefix from a peer is not inside itself.
-    tell(&mut world, "10.8.0.0/16", true);
+    set_announced(&mut world, "10.8.0.0/16", true);
     assert_eq!(known(&world), ["10.8.0.0/16", "10.9.0.0/24"]);
     assert_eq!(
         &world.received[&B].routes[&prefix("10.8.0.0/16")].communities[..],
         []
     );
+}
+
+#[test]
+fn conditions_do_not_depend_on_what_rules_originate() {
+    // Both prefixes are originated and conditions of each other.
+    let rules = vec![
+        OriginateRule {
+            when: when(true, "198.51.100.0/24"),
+            ..rule("203.0.113.0/24")
+        },
+        OriginateRule {
+            when: when(false, "203.0.113.0/24"),
+            ..rule("198.51.100.0/24")
+        },
+        // As a route of the kernel can be.
+        OriginateRule {
+            when: when(true, "192.0.2.128/25"),
+            source: Source::Kernel,
+            ..rule("192.0.2.128/25")
+        },
+    ];
+    let mut world = world(vec![]);
+    for text in ["198.51.100.0/24", "203.0.113.0/24", "192.0.2.128/25"] {
+        set_announced(&mut world, text, true);
+    }
+    let mut engine = world.engine.clone();
+    engine.handle(world.now, Input::OriginateByRules(rules.clone()));
+    let outputs = (0..1000).take_while(|_| engine.poll_output().is_some()).count();
+    assert!(outputs < 1000, "the rules change each other without end");
+    world.handle(Input::OriginateByRules(rules));
+    world.pump();
+    let own = |world: &World, text: &str| {
+        let route = world.received[&B].routes.get(&prefix(text));
+        route.map(|route| route.communities[..] == [Community(7)])
+    };
+    assert_eq!(own(&world, "203.0.113.0/24"), Some(true));
+    assert_eq!(own(&world, "198.51.100.0/24"), Some(false));
+    assert_eq!(own(&world, "192.0.2.128/25"), Some(true));
+    set_announced(&mut world, "203.0.113.0/24", false);
+    set_announced(&mut world, "192.0.2.128/25", false);
+    assert_eq!(own(&world, "198.51.100.0/24"), Some(true));
+    assert_eq!(
+        own(&world, "203.0.113.0/24"),
+        Some(true),
+        "a peer still announces 198.51.100.0/24"
+    );
+    assert_eq!(own(&world, "192.0.2.128/25"), None);
+}
+
+#[test]
+fn other_rules_leave_routes_in_place() {
+    let kept = vec![
+        OriginateRule {
+            when: when(true, "198.51.100.0/24"),
+            ..rule("203.0.113.0/24")
+        },
+        OriginateRule {
+            when: when(false, "198.51.100.0/24"),
+            ..rule("203.0.113.128/25")
+        },
+        OriginateRule {
+            aggregate: Some(Aggregate::InPlace),
+            ..rule("10.8.0.0/16")
+        },
+    ];
+    let mut world = world(kept.clone());
+    set_announced(&mut world, "198.51.100.0/24", true);
+    set_announced(&mut world, "10.8.1.0/24", true);
+    let routes = ["10.8.0.0/16", "198.51.100.0/24", "203.0.113.0/24"];
+    assert_eq!(known(&world), routes);
+    let messages = world.received[&B].messages;
+    let added = [kept, vec![rule("192.0.2.128/25")]].concat();
+    world.handle(Input::OriginateByRules(added));
+    world.pump();
+    assert_eq!(
+        known(&world),
+        [
+            "10.8.0.0/16",
+            "192.0.2.128/25",
+            "198.51.100.0/24",
+            "203.0.113.0/24"
+        ]
+    );
+    assert_eq!(
+        world.received[&B].messages,
+        messages + 1,
+        "routes of rules that stay were withdrawn"
+    );
+}
+
+#[test]
+fn the_first_route_inside_an_aggregate_is_not_sent() {
+    let mut world = world(vec![OriginateRule {
+        aggregate: Some(Aggregate::InPlace),
+        ..rule("10.8.0.0/16")
+    }]);
+    for _ in 0..2 {
+        let messages = world.received[&B].messages;
+        set_announced(&mut world, "10.8.1.0/24", true);
+        assert_eq!(known(&world), ["10.8.0.0/16"]);
+        assert_eq!(world.received[&B].messages, messages + 1, "only the aggregate");
+        set_announced(&mut world, "10.8.1.0/24", false);
+        assert_eq!(known(&world), [""; 0]);
+    }
 }

@@ -30,15 +30,7 @@ pub(crate) fn run(test: &str, needs: &[&str], body: fn(&Lab)) {
     }
     let exe = std::env::current_exe().unwrap();
     let status = Command::new("unshare")
-        .args([
-            "--mount",
-            "--net",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            "--",
-        ])
+        .args(["-mnpf", "--kill-child", "--mount-proc", "--"])
         .arg(exe)
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
@@ -256,7 +248,7 @@ impl Lab {
         claims
     }
 
-    /// Asserts that nothing of ours is left: no claim, record, interface or route.
+    /// Asserts that nothing of podroute is left: no claim, record, interface or route.
     pub(crate) fn assert_clean(&self) {
         assert_eq!(self.claims(), Vec::<String>::new(), "claims");
         let records = try_sh(&format!("ls {}/ipam/*/pod 2>/dev/null", self.run_dir.display()));

@@ -34,7 +34,7 @@ impl Metrics {
     }
 }
 
-/// Which of a peer's routes a station hears of.
+/// Which of a peer's routes are sent to a station.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum BmpRoutes {
     PrePolicy,

@@ -211,7 +211,7 @@ fn is_of_family_alone(policy: &Policy, family: Family) -> bool {
     policy.default == Verdict::Reject && !accepting.is_empty() && accepting.iter().all(alone)
 }
 
-/// Whether some address of a Service can pass, as far as source and prefix tell.
+/// Whether some address of a Service can pass, as far as source and prefix show.
 fn may_send_services(policy: &Policy, ranges: &[Prefix]) -> bool {
     for rule in &policy.rules {
         let matcher = &rule.matcher;

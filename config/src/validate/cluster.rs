@@ -115,7 +115,7 @@ pub(super) struct Making<'a> {
 }
 
 impl Making<'_> {
-    /// A peer for each node that this one shall have a session with, but for those that are configured by name or address.
+    /// A peer for each node that this one has a session with, except for those that are configured by name or address.
     pub(super) fn peers(&self, facts: &NodeFacts, configured: &[Peer], sink: &Sink) -> Vec<Peer> {
         let Some(cluster) = &facts.cluster else {
             return Vec::new();

@@ -11,7 +11,7 @@ use crate::schema::{self, What};
 /// The kernel's main table.
 const MAIN: u32 = 254;
 
-/// Routes of our own, and which of the kernel's are ours too.
+/// Routes that this node originates, and the kernel routes that it announces.
 pub(super) fn originate(
     written: &[At<schema::Originate>],
     cluster: &Cluster,

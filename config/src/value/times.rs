@@ -88,7 +88,7 @@ pub(crate) const POLICY_WAIT: Kind<Duration> = Kind {
     parse: |scalar| between(scalar, 0, 30_000, "0 to 30s"),
 };
 
-/// Whole seconds up to so many.
+/// Whole seconds, at most `most`.
 fn seconds<T: TryFrom<u64>>(scalar: Scalar<'_>, most: u64, range: &str) -> Result<T, Bad> {
     let time = duration(scalar)?;
     let whole = (time.subsec_nanos() == 0).then_some(time.as_secs());

@@ -92,32 +92,17 @@ struct Comparison {
 }
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if args.first().is_some_and(|arg| arg == speaker::MIRROR) {
-        return exit(speaker::run_mirror());
-    }
-    if let Some(code) = lab::dispatch(&args) {
-        return exit(code);
-    }
-    let cli = Cli::parse();
-    let outcome = if cli.inside {
-        run(cli.verb)
-    } else {
-        let mut inside = args;
-        inside.push("--inside".to_owned());
-        sandbox::run(&inside, false)
-    };
-    match outcome {
-        Ok(code) => exit(code),
-        Err(failure) => {
-            eprintln!("podroute-bench: {failure}");
-            exit(1)
+    lab::main("podroute-bench", |mut args| {
+        if args.first().is_some_and(|arg| arg == speaker::MIRROR) {
+            return Ok(speaker::run_mirror());
         }
-    }
-}
-
-fn exit(code: i32) -> ExitCode {
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
+        let cli = Cli::parse();
+        if cli.inside {
+            return run(cli.verb);
+        }
+        args.push("--inside".to_owned());
+        sandbox::run(&args, false)
+    })
 }
 
 fn run(verb: Verb) -> Result<i32> {

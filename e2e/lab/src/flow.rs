@@ -41,7 +41,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Nothing was lost, of so many at least.
+    /// Nothing was lost, of at least this number.
     pub fn check_no_loss(&self, at_least: u64) -> Result<()> {
         ensure!(self.sent >= at_least, "only {} packets were sent", self.sent);
         ensure!(
@@ -113,7 +113,7 @@ impl Flow {
         self.sent.load(Ordering::SeqCst)
     }
 
-    /// Waits until so many more datagrams have arrived: the stream still flows.
+    /// Waits until this number of further datagrams has arrived: the stream still flows.
     pub fn wait_for(&self, more: u64) -> Result<()> {
         let target = self.received.load(Ordering::SeqCst) + more;
         crate::wait::until(

@@ -37,6 +37,22 @@ pub mod tcp_probe;
 pub mod topology;
 pub mod wait;
 
+use std::process::ExitCode;
+
+use failure::Result;
+
+/// The main function of a program of the lab: `work` gets the arguments, unless the program started itself for a job of the lab.
+pub fn main(name: &str, work: impl FnOnce(Vec<String>) -> Result<i32>) -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&args).map_or_else(|| work(args), Ok) {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(failure) => {
+            eprintln!("{name}: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Jobs that the lab's programs start themselves for, by their first argument; `None` if it is none
 /// of these. Both the tool and the test runner ask here first.
 pub fn dispatch(args: &[String]) -> Option<i32> {

@@ -173,6 +173,17 @@ pub fn tail(text: &str, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
+impl Daemon {
+    /// CPU time of all its threads so far.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let pid = self
+            .pid()
+            .ok_or_else(|| Failure::new(format!("{} has ended", self.name)))?;
+        let clock = nix::time::clock_getcpuclockid(pid).context(&self.name)?;
+        clock.now().map(Duration::from).context(&self.name)
+    }
+}
+
 /// CPU seconds and peak resident MiB of the processes and their children.
 pub fn cost(processes: &[Daemon]) -> Result<(f64, f64)> {
     let mut pids: Vec<i32> = processes

@@ -226,7 +226,7 @@ impl Rack {
         )))
     }
 
-    /// Writes what the agent would tell the CNI plugin, for nodes that run another daemon.
+    /// Writes the file that the agent would write for the CNI plugin, for nodes that run another daemon.
     pub fn write_node_json(&self, node: &str) -> Result<()> {
         let topology = &self.plan.topology;
         let machine = topology.machine(node);

@@ -137,8 +137,8 @@ impl TcpProbe {
     }
 }
 
-/// A reset ends a connection that was established (RFC 9293 §3.10.7.4), also when the kernel had no time to tell of it;
-/// one in answer to the SYN is told as refused.
+/// A reset ends a connection that was established (RFC 9293 §3.10.7.4), also when the kernel had no time to report it;
+/// one in answer to the SYN is reported as refused.
 fn was_accepted(error: &std::io::Error) -> bool {
     error.kind() == ErrorKind::ConnectionReset
 }

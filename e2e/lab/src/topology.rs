@@ -36,6 +36,14 @@ impl Family {
             Self::V6 => "IPv6",
         }
     }
+
+    /// `ipv4` or `ipv6`, as in configurations.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
+    }
 }
 
 /// A layer-2 segment: a switch with several machines, or a cable between two.

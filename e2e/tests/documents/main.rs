@@ -3,6 +3,7 @@
 //! How a page marks its blocks stands in docs/README.md, "How these pages are checked".
 
 mod blocks;
+mod events;
 mod files;
 mod links;
 mod page_lab;

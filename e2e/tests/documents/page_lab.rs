@@ -22,6 +22,13 @@ use crate::pages::Page;
 /// A condition that does not come within this time never comes.
 const LONGEST_WAIT: Duration = Duration::from_secs(90);
 
+/// A program in mount, network and process namespaces of its own. All that it started ends with it.
+pub(crate) fn in_namespaces(program: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["-mnpf", "--kill-child", "--mount-proc", "--", program]);
+    command
+}
+
 /// What the comment says.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
@@ -103,17 +110,7 @@ impl Lab {
         fs::write(work.join("topology.sh"), &plan.topology).unwrap();
         fs::write(work.join("lab.sh"), include_str!("page_lab.sh")).unwrap();
         let stderr = fs::File::create(work.join("lab.log")).unwrap();
-        let mut child = Command::new("unshare")
-            .args([
-                "--mount",
-                "--net",
-                "--pid",
-                "--fork",
-                "--kill-child",
-                "--mount-proc",
-                "--",
-                "bash",
-            ])
+        let mut child = in_namespaces("bash")
             .arg(work.join("lab.sh"))
             .env("WORK", &work)
             .stdin(Stdio::piped())

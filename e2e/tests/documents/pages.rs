@@ -28,9 +28,7 @@ pub(crate) fn page(name: &str) -> Page {
 
 /// Every page of the repository.
 pub(crate) fn everywhere() -> Vec<Page> {
-    let mut names = Vec::new();
-    gather(Path::new("."), &mut names);
-    names.sort_unstable();
+    let names = files("", "md");
     names.iter().map(|name| page(name)).collect()
 }
 
@@ -41,17 +39,30 @@ pub(crate) fn all() -> Vec<Page> {
     pages
 }
 
-fn gather(dir: &Path, names: &mut Vec<String>) {
+/// A source file without its tests.
+pub(crate) fn source(name: &str) -> String {
+    let text = page(name).text;
+    text.split("#[cfg(test)]").next().unwrap().to_owned()
+}
+
+/// Names of the files of a directory of the repository with this ending, in order.
+pub(crate) fn files(dir: &str, extension: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    gather(Path::new(dir), extension, &mut names);
+    names.sort_unstable();
+    names
+}
+
+fn gather(dir: &Path, extension: &str, names: &mut Vec<String>) {
     for entry in fs::read_dir(repository().join(dir)).unwrap() {
         let entry = entry.unwrap();
         let (path, name) = (dir.join(entry.file_name()), entry.file_name());
         let is_source = name != "target" && !name.to_str().unwrap().starts_with('.');
         if entry.file_type().unwrap().is_dir() && is_source {
-            gather(&path, names);
+            gather(&path, extension, names);
         }
-        if path.extension().is_some_and(|extension| extension == "md") {
-            let name = path.strip_prefix(".").unwrap_or(&path);
-            names.push(name.to_str().unwrap().to_owned());
+        if path.extension().is_some_and(|found| found == extension) {
+            names.push(path.to_str().unwrap().to_owned());
         }
     }
 }

@@ -1,8 +1,6 @@
 //! docs/reference/ is whole: every command and option, every metric; and nothing that does not exist.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use crate::pages::{self, Page};
@@ -82,7 +80,9 @@ fn every_command_and_option_is_documented() {
         assert_eq!(*known, options, "options of {name} in {}", page.name);
         expected.push(name);
     }
-    for (command, _) in &documented {
+    for (place, (command, _)) in documented.iter().enumerate() {
+        let is_second = documented[..place].iter().any(|(other, _)| other == command);
+        assert!(!is_second, "{}: '{command}' is there twice", page.name);
         assert!(
             expected.contains(command),
             "{}: '{command}' does not exist",
@@ -186,65 +186,18 @@ fn every_metric_is_documented() {
             number + 1
         );
         // The text form adds `_total` to the name of a counter.
-        documented.insert(name.strip_suffix("_total").unwrap_or(&name).to_owned());
+        let is_new = documented.insert(name.strip_suffix("_total").unwrap_or(&name).to_owned());
+        assert!(is_new, "{}:{}: {name} is there twice", page.name, number + 1);
     }
     assert_eq!(documented, registered);
 }
 
-/// The source of those files of a directory that are wanted by their path, without tests.
-fn source(dir: &str, wanted: fn(&str) -> bool) -> String {
-    let mut text = String::new();
-    gather(&pages::repository().join(dir), wanted, &mut text);
-    text
-}
-
-fn gather(dir: &Path, wanted: fn(&str) -> bool, text: &mut String) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        if path.is_dir() {
-            gather(&path, wanted, text);
-        } else if name.ends_with(".rs") && !name.contains("test") && wanted(path.to_str().unwrap()) {
-            text.push_str(
-                fs::read_to_string(&path)
-                    .unwrap()
-                    .split("#[cfg(test)]")
-                    .next()
-                    .unwrap(),
-            );
-        }
-    }
-}
-
-/// Reasons of Events: calls of the form `tell("Reason", true, …)`.
-fn event_reasons(source: &str) -> BTreeSet<String> {
-    let calls = source.split('(').map(str::trim_start);
-    let literals = calls.filter_map(|rest| rest.strip_prefix('"')?.split_once('"'));
-    let with_kind =
-        literals.filter(|(_, rest)| [", true", ", false"].iter().any(|kind| rest.starts_with(kind)));
-    let reasons = with_kind.map(|(reason, _)| reason.to_owned());
-    reasons
-        .filter(|reason| reason.starts_with(|c: char| c.is_ascii_uppercase()) && !reason.contains(' '))
-        .collect()
-}
-
-#[test]
-fn every_event_is_documented() {
-    let reasons = event_reasons(&source("route-controller/src", |_| true));
-    assert!(reasons.len() >= 7, "{reasons:?}");
-    let page = pages::page("docs/reference/events.md");
-    let section = page
-        .text
-        .split("\n## ")
-        .find(|part| part.starts_with("Kubernetes Events"));
-    let rows = section
-        .unwrap()
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `"));
-    let documented: BTreeSet<String> = rows
-        .map(|row| row.split('`').next().unwrap().to_owned())
-        .collect();
-    assert_eq!(documented, reasons);
+/// The source of those files of a directory that are wanted by their name, without tests.
+pub(crate) fn source(dir: &str, wanted: fn(&str) -> bool) -> String {
+    let is_test = |name: &str| name.rsplit('/').next().is_some_and(|file| file.contains("test"));
+    let names = pages::files(dir, "rs").into_iter();
+    let names = names.filter(|name| wanted(name) && !is_test(name));
+    names.map(|name| pages::source(&name)).collect()
 }
 
 /// Files of the run directory that the agent names.

@@ -163,7 +163,8 @@ fn router_is_missing(router: &str) -> bool {
     missing
 }
 
-/// Files and daemons: routers first, then agents, then pods.
+/// Files and daemons: routers first, then agents, then pods. The agents start one after the other, that of the page's first
+/// machine last: whoever it connects to listens, so that it has no failed attempt to show.
 fn bring_up(lab: &mut Lab, plan: &Plan, files: &[Block], router: &str) {
     for block in files.iter().filter(|block| block.language == router) {
         for (index, machine) in block.machines().into_iter().enumerate() {
@@ -180,12 +181,8 @@ fn bring_up(lab: &mut Lab, plan: &Plan, files: &[Block], router: &str) {
             agents.push(machine.to_owned());
         }
     }
-    for machine in &agents {
-        lab.must(machine, "podroute check /etc/podroute/podroute.yaml");
-        lab.must(
-            machine,
-            "setsid podroute run --config /etc/podroute/podroute.yaml >/run/podroute.log 2>&1 </dev/null &",
-        );
+    for machine in agents.iter().rev() {
+        start_agent(lab, machine);
     }
     for machine in &plan.pods {
         let add = "test -e /run/podroute/node.json && { ip netns add pod 2>/dev/null; echo \
@@ -202,6 +199,17 @@ fn swapped(text: &str, swaps: &str) -> String {
         let (one, other) = swap.split_once('>').unwrap();
         text.replace(one, "\0").replace(other, one).replace('\0', other)
     })
+}
+
+/// Starts an agent and waits until it answers; then it accepts connections of peers.
+fn start_agent(lab: &mut Lab, machine: &str) {
+    lab.must(machine, "podroute check /etc/podroute/podroute.yaml");
+    lab.must(
+        machine,
+        "setsid podroute run --config /etc/podroute/podroute.yaml >/run/podroute.log 2>&1 </dev/null &",
+    );
+    let up = lab.until(machine, "podroute show peers", |good, _| good);
+    up.unwrap_or_else(|out| panic!("podroute on {machine}: {out}\n{}", agent_log(lab, machine)));
 }
 
 fn agent_log(lab: &mut Lab, machine: &str) -> String {

@@ -1,7 +1,6 @@
 //! Texts that docs/troubleshooting.md quotes are texts of the programs, and each entry says what to do.
 
 use std::fs;
-use std::path::Path;
 
 use crate::pages;
 
@@ -9,26 +8,17 @@ use crate::pages;
 fn sources() -> String {
     let mut text = String::new();
     for dir in ["route-controller", "bgp-speaker", "cni-ipam", "config"] {
-        gather(&pages::repository().join(dir), &mut text);
+        let is_program = |name: &String| {
+            !["/tests/", "/benches/", "/fuzz/"]
+                .iter()
+                .any(|part| name.contains(part))
+        };
+        for name in pages::files(dir, "rs").into_iter().filter(is_program) {
+            text.push_str(&pages::source(&name));
+        }
     }
     let joined = text.replace("\\\n", " ").replace("\\\"", "\"");
     joined.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn gather(dir: &Path, text: &mut String) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let entry = entry.unwrap();
-        let (path, name) = (entry.path(), entry.file_name());
-        if entry.file_type().unwrap().is_dir()
-            && !["tests", "target", "benches", "fuzz"].contains(&name.to_str().unwrap())
-        {
-            gather(&path, text);
-        }
-        if path.extension().is_some_and(|extension| extension == "rs") {
-            let source = fs::read_to_string(&path).unwrap();
-            text.push_str(source.split("#[cfg(test)]").next().unwrap());
-        }
-    }
 }
 
 /// The quoted text of a line `Text: …`; `…` stands for what differs.

@@ -5,9 +5,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use crate::blocks::blocks;
+use crate::page_lab::in_namespaces;
 use crate::pages;
 
 pub(crate) const PAGE: &str = "docs/get-started.md";
@@ -41,7 +41,8 @@ fn machine(number: u8) -> String {
     } else {
         (exchanged(&yaml), "grep -v ping |")
     };
-    // `show` waits for what the page says it shows; the ping waits for the other machine's pod.
+    let other = 3 - number;
+    // `show` waits for what the page says it shows; the ping waits for the other machine's route and pod.
     let lines = |text: &str, word: &str| -> String {
         let found = text.lines().filter(|line| line.contains(word));
         found.map(|line| format!("{line}\n")).collect()
@@ -69,10 +70,10 @@ YAML
 {check}
 ( {agent} ) >$WORK/agent-{number}.log 2>&1 &
 until ( {show} ) 2>/dev/null | grep -q Established; do sleep 0.1; done
+until ip route show 10.244.{other}.0/24 proto 245 | grep -q via; do sleep 0.1; done
 cat >pod-{number}.sh <<'POD'
 {pod}
 POD
-touch ready-{number}
 if [ {number} = 1 ]; then
   until [ -e pod-2.done ]; do sleep 0.1; done
   sh -e pod-1.sh
@@ -121,17 +122,8 @@ second=$!
 ip netns exec m1 unshare --mount sh -e $WORK/machine-1.sh
 wait $second
 "#;
-    let out = Command::new("unshare")
-        .args([
-            "--mount",
-            "--net",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            "--",
-        ])
-        .args(["timeout", "60", "sh", "-c", script])
+    let out = in_namespaces("timeout")
+        .args(["60", "sh", "-c", script])
         .env("WORK", &work)
         .output()
         .unwrap();

@@ -88,7 +88,7 @@ fn swapped() -> Result<()> {
     has(&mut agent, "before")?;
     put("..2", "after")?;
     has(&mut agent, "after")?;
-    // A bad one changes nothing, and is told once.
+    // A bad one changes nothing, and is reported once.
     put("..3", "'{'")?;
     wait::until(Duration::from_secs(20), "a word on the bad file", || {
         ensure!(agent.log().contains("ERROR"), "{}", agent.log());

@@ -283,7 +283,7 @@ fn without_objects() -> Result<()> {
     move_to_bridge(&line)
 }
 
-/// `ip nexthop replace` and `del` of ours by somebody else, and a flush of the table.
+/// `ip nexthop replace` and `del` of the agent's objects by another program, and a flush of the table.
 fn objects() -> Result<()> {
     let line = line(FEW)?;
     let text = line.node.ip("-o -N nexthop show proto 245")?;
@@ -315,7 +315,7 @@ fn objects() -> Result<()> {
     Ok(())
 }
 
-/// The agent stands still while more happens than its socket holds: what it was not told it reads.
+/// The agent stands still while more happens than its socket holds: what it missed it reads.
 fn lost_notifications() -> Result<()> {
     use nix::sys::signal::Signal;
     let line = line(FEW)?;

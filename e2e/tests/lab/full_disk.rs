@@ -55,6 +55,18 @@ impl RunDir {
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.dir.join(name)).unwrap_or_default()
     }
+
+    fn contains(&self, name: &str, words: &str) -> Result<()> {
+        let text = self.read(name);
+        ensure!(text.contains(words), "no {words} in {name}: {text}");
+        Ok(())
+    }
+
+    fn wait_contains(&self, name: &str, words: &str) -> Result<()> {
+        wait::until(CONVERGENCE, format_args!("{words} in {name}"), || {
+            self.contains(name, words)
+        })
+    }
 }
 
 const PEER: &str = "peers: [{name: other, address: 192.0.2.2, asn: 64512, timers: {connectRetry: 200ms}}]\n\
@@ -87,19 +99,8 @@ fn agent() -> Result<()> {
     )?;
     run_dir.empty()?;
     ready_says(&node, "ready\n")?;
-    ensure!(
-        run_dir.read("node.json").contains("10.244.1.0/24"),
-        "{}",
-        run_dir.read("node.json")
-    );
-    wait::until(CONVERGENCE, "the session's name", || {
-        ensure!(
-            run_dir.read("sessions").contains("other"),
-            "{}",
-            run_dir.read("sessions")
-        );
-        Ok(())
-    })?;
+    run_dir.contains("node.json", "10.244.1.0/24")?;
+    run_dir.wait_contains("sessions", "other")?;
     let podroute = bins::find("podroute")?;
     let ask = |arguments: &[&str]| node.output(&podroute.to_string_lossy(), arguments);
     ensure!(
@@ -139,13 +140,6 @@ fn agent() -> Result<()> {
     let cluster = podroute::show(&node, "cluster")?;
     ensure!(cluster["cluster"]["drained"] == "prefer-others", "{cluster}");
     run_dir.empty()?;
-    wait::until(CONVERGENCE, "the new MTU", || {
-        ensure!(
-            run_dir.read("node.json").contains("1400"),
-            "{}",
-            run_dir.read("node.json")
-        );
-        Ok(())
-    })?;
+    run_dir.wait_contains("node.json", "1400")?;
     ready_says(&node, "ready, but drained")
 }

@@ -213,9 +213,9 @@ fn exact_notifications() -> Result<()> {
             Err(failure) => wrong.push(format!("{}: {failure}", case.name)),
         }
         check_honest(&mut rack, before, case.name)?;
-        let told = peer(rack.host("node-1"), &format!("evil-{number}"))?;
-        if told["lastError"].as_str().is_none_or(str::is_empty) {
-            wrong.push(format!("{}: show peers has no lastError: {told}", case.name));
+        let shown = peer(rack.host("node-1"), &format!("evil-{number}"))?;
+        if shown["lastError"].as_str().is_none_or(str::is_empty) {
+            wrong.push(format!("{}: show peers has no lastError: {shown}", case.name));
         }
     }
     if wrong.is_empty() {
@@ -287,7 +287,7 @@ fn noise() -> Result<()> {
     });
     ensure!(
         stranger.as_ref().map_or(true, |(kind, _)| *kind == 3),
-        "a stranger was told {stranger:?}"
+        "a stranger got {stranger:?}"
     );
     // Connections that say nothing use no session up.
     let silent: Vec<Raw> = tor.within(|| (20..40).map(|n| Raw::connect(evil(n), NODE)).collect())?;

@@ -110,7 +110,7 @@ fn foreign_routes() -> Result<()> {
     let before = theirs(&node)?;
     rack.start_daemons()?;
     rack.wait_sessions()?;
-    // Both have said what they know about the taken prefix when node-1 tells its state.
+    // Both have reported what they know about the taken prefix when node-1 reports its state.
     wait::until(
         Duration::from_secs(10),
         "a path to node-2's block on node-1",
@@ -155,13 +155,13 @@ fn has_path(node: &Host, block: &str) -> Result<()> {
 fn withdrawn_routes() -> Result<()> {
     let mut rack = Rack::converged(small(Kind::Podroute))?;
     let node = rack.host("node-1").clone();
-    // node-2's operator shuts its sessions: the ToR is told by Cease, withdraws, and node-1 removes.
+    // node-2's operator shuts its sessions: the ToR receives Cease, withdraws, and node-1 removes.
     // (An agent that merely ends keeps its routes at the ToR: graceful restart.)
     order_peers(rack.host("node-2"), "disable")?;
     for block in ["10.244.2.0/24", "fd00:10:244:2::/64"] {
         wait_no_route(&node, prefix(block), Duration::from_secs(15))?;
     }
-    // Nobody tells node-2 anything any more either; its own block stays what it is.
+    // Nobody advertises anything to node-2 any more either; its own block stays what it is.
     let other = rack.host("node-2").clone();
     for block in ["10.244.1.0/24", "fd00:10:244:1::/64"] {
         wait_no_route(&other, prefix(block), AT_ONCE)?;

@@ -458,7 +458,7 @@ fn outage(cluster: &mut Cluster) -> Result<()> {
     cluster.start_agents(FULL)?;
     cluster.wait_mesh()?;
     cluster.stop_api();
-    // With the API server gone an agent starts anew, from what it knew.
+    // With the API server gone an agent starts again, from what it saved.
     let mut agent = cluster.agents.remove(1);
     agent.kill();
     drop(agent);

@@ -57,7 +57,7 @@ fn reload(cluster: &Cluster, node: usize, more: &str) -> Result<()> {
         .map(drop)
 }
 
-/// The nodes hear of it one after the other, the reflector last; of the way back first.
+/// The nodes receive the change one after the other, the reflector last; of the way back first.
 fn full_to_reflectors(cluster: &mut Cluster) -> Result<()> {
     const REFLECTORS: &str =
         "mesh: {mode: reflectors, reflectorSelector: {podroute/reflector: \"true\"}, hold: 9s}\n";

@@ -78,12 +78,12 @@ fn thousands(cluster: &mut Cluster) -> Result<()> {
     };
     wait::until(Duration::from_secs(60), "the agent in sync", in_sync)?;
     let took = start.elapsed();
-    let heard = octets()? - before;
+    let received = octets()? - before;
     let (cpu, peak) = lab::process::cost(std::slice::from_ref(&cluster.agents[0]))?;
     println!(
         "one agent, {NODES} nodes, {SERVICES} Services: in sync after {took:?}, {:.1} MiB from the API server, \
          {cpu:.2} CPU s, {peak:.1} MiB",
-        heard as f64 / 1048576.0
+        received as f64 / 1048576.0
     );
     ensure!(took < Duration::from_secs(20), "in sync only after {took:?}");
     ensure!(peak < 150.0, "{peak} MiB");

@@ -142,7 +142,7 @@ fn aggregates(cluster: &mut Cluster) -> Result<()> {
 
 const ADDRESS: &str = "198.51.100.1";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
-/// A pod's terminationGracePeriodSeconds: how long it still serves after it was told to end.
+/// A pod's terminationGracePeriodSeconds: how long it still serves after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
 
 fn conditions(name: &str, node: &str, conditions: Value) -> Value {
@@ -175,7 +175,7 @@ fn router(cluster: &Cluster) -> Result<Vec<lab::process::Daemon>> {
     bird::start_with(&cluster.api, &config)
 }
 
-/// An endpoint moves from node to node, as Deployments do it: with the next pod ready before the old one is told to end
+/// An endpoint moves from node to node, as Deployments do it: with the next pod ready before the old one gets SIGTERM
 /// (maxSurge), and only while the old one is ending (maxUnavailable). What stands in for kube-proxy is a server on the node
 /// that has the Service's address.
 fn rolling_update(cluster: &mut Cluster) -> Result<()> {

@@ -207,7 +207,7 @@ fn trials() -> Vec<Trial> {
     trials
 }
 
-/// Runs a scenario in a child; its whole output is the evidence if it fails (with LAB_SAY set it is told in any case).
+/// Runs a scenario in a child; its whole output is the evidence if it fails (with LAB_SAY set it is printed in any case).
 fn spawn(name: &str) -> Result<(), Failed> {
     let (mut output, input) = std::io::pipe()?;
     let exe = std::env::current_exe()?;

@@ -26,28 +26,28 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// A station that keeps all it hears.
+/// A station that keeps all that it receives.
 struct Station {
-    heard: Arc<Mutex<Vec<u8>>>,
+    received: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Station {
     /// Listens inside a machine; takes one connection after the other.
     fn listen(host: &Host) -> Result<Self> {
         let listener = host.within(|| TcpListener::bind("[::]:11019").context("listening for BMP"))?;
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&heard);
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&received);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 keep(stream, &kept);
             }
         });
-        Ok(Self { heard })
+        Ok(Self { received })
     }
 
     /// The messages so far: type and body.
     fn messages(&self) -> Result<Vec<(u8, Vec<u8>)>> {
-        let octets = self.heard.lock().unwrap().clone();
+        let octets = self.received.lock().unwrap().clone();
         let mut rest = octets.as_slice();
         let mut messages = Vec::new();
         while let [3, a, b, c, d, kind, ..] = rest {
@@ -93,7 +93,7 @@ const TERMINATION: u8 = 5;
 /// The per-peer header.
 const PEER: usize = 42;
 
-/// Whether a message tells an IPv4 prefix of 24 bits in this view (flag 0x40: after policy).
+/// Whether a message contains an IPv4 prefix of 24 bits in this view (flag 0x40: after policy).
 fn tells((kind, body): &(u8, Vec<u8>), prefix: [u8; 4], post: bool) -> bool {
     *kind == ROUTE && (body[1] & 0x40 != 0) == post && body.ends_with(&prefix)
 }
@@ -148,13 +148,13 @@ fn station() -> Result<()> {
         .map(|(_, body)| &body[PEER..]);
     ensure!(
         body.is_some_and(|body| body[0] == 1 && body.ends_with(b"away")),
-        "a NOTIFICATION of ours: {body:?}"
+        "a NOTIFICATION that the node sent: {body:?}"
     );
     rack.daemon("node-1").terminate()?;
     station.wait("the end", |all| {
         all.last().is_some_and(|(kind, _)| *kind == TERMINATION)
     })?;
-    let octets = station.heard.lock().unwrap().clone();
+    let octets = station.received.lock().unwrap().clone();
     independent(&tor, &octets)
 }
 

@@ -105,7 +105,7 @@ pub(crate) fn pair_with(yaml: &str) -> Result<Pair> {
 }
 
 impl Pair {
-    /// Waits until every route leads over so many links.
+    /// Waits until every route leads over this number of links.
     pub(crate) fn all_over(&self, links: usize) -> Result<()> {
         wait::until(
             CONVERGENCE,
@@ -179,7 +179,7 @@ fn lost_link() -> Result<()> {
     pair.all_over(1)?;
     let took = start.elapsed();
     ensure!(took < Duration::from_secs(2), "it took {took:?}");
-    // The group lost its member by the kernel's own doing or by one message of ours; routes were not written for it.
+    // The group lost its member by the kernel's own doing or by one message of the agent; routes were not written for it.
     nothing_taken_away(&monitor)?;
     pair.router.ip("link set eth1 up")?;
     pair.all_over(2)
@@ -209,7 +209,7 @@ fn lost_router() -> Result<()> {
         ensure!(ours.len() == 2, "{ours:?}");
         Ok(())
     })?;
-    // Else the kernel itself tells of every route whose group changed.
+    // Else the kernel itself notifies of every route whose group changed.
     let compat = |value: &str| {
         pair.node.run(
             "sysctl",
@@ -325,7 +325,10 @@ fn cleaned() -> Result<()> {
     pair.agent.terminate(Duration::from_secs(5))?;
     pair.podroute(&["cleanup"])?;
     let after = state(&pair)?;
-    ensure!(!after.contains("proto 245"), "something of ours is left: {after}");
+    ensure!(
+        !after.contains("proto 245"),
+        "something of podroute is left: {after}"
+    );
     ensure!(
         others(&before) == others(&after),
         "others' before:\n{before}\nafter:\n{after}"

@@ -103,7 +103,7 @@ fn sender() -> String {
 fn bird_peer(name: &str, local: &str, remote: &str, channel: &str) -> String {
     format!(
         "protocol bgp {name} {{\n  local {local};\n  neighbor {remote};\n  direct;\n  connect delay time 1;\n  connect retry time 1;\n  \
-         error wait time 1, 4;\n  ipv4 {{ {channel} }};\n}}\n"
+         error wait time 1, 4;\n  graceful restart off;\n  ipv4 {{ {channel} }};\n}}\n"
     )
 }
 
@@ -259,18 +259,10 @@ fn the_same() -> Result<()> {
     let row = Row::new()?;
     let _sender = bird::start_with(&row.sender, &sender())?;
     let _observer = bird::start_with(&row.observer, &observer())?;
-    let ours = {
-        let _agent = podroute::start_with(&row.dut, PODROUTE)?;
-        settled(&row, "podroute")?
-    };
-    let of_frr = {
-        let _frr = frr::start_with(&row.dut, FRR, "")?;
-        settled(&row, "FRR")?
-    };
-    let of_bird = {
-        let _bird = bird::start_with(&row.dut, &bird_between())?;
-        settled(&row, "BIRD")?
-    };
+    let agent = vec![podroute::start_with(&row.dut, PODROUTE)?];
+    let ours = passed_by(agent, &row, "podroute")?;
+    let of_frr = passed_by(frr::start_with(&row.dut, FRR, "")?, &row, "FRR")?;
+    let of_bird = passed_by(bird::start_with(&row.dut, &bird_between())?, &row, "BIRD")?;
     let differ = |other: &BTreeMap<String, Vec<String>>| -> Vec<String> {
         let prefixes = ours.keys().chain(other.keys());
         let differing = prefixes.filter(|prefix| ours.get(*prefix) != other.get(*prefix));
@@ -287,8 +279,8 @@ fn the_same() -> Result<()> {
     Ok(())
 }
 
-/// What the observer has once the routes are all there, after it had none.
-fn settled(row: &Row, whose: &str) -> Result<BTreeMap<String, Vec<String>>> {
+/// What the observer has once the routes are all there. Then the daemon ends, and the observer has none.
+fn passed_by(daemons: Vec<Daemon>, row: &Row, whose: &str) -> Result<BTreeMap<String, Vec<String>>> {
     const TAKEN: [&str; 6] = [
         "10.11.0.0/16",
         "10.8.0.0/16",
@@ -308,6 +300,12 @@ fn settled(row: &Row, whose: &str) -> Result<BTreeMap<String, Vec<String>>> {
             Ok(())
         },
     )?;
+    drop(daemons);
+    wait::until(CONVERGENCE, format_args!("no route of {whose}"), || {
+        let left = observed(&row.observer)?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })?;
     Ok(found)
 }
 
@@ -410,6 +408,6 @@ fn own_routes() -> Result<()> {
     ensure!(said.contains("to router: accepted by out[foreign]"), "{said}");
     let said = row.dut.run(&podroute.to_string_lossy(), &["show", "policies"])?;
     ensure!(said.contains("in[rtbh]"), "{said}");
-    std::fs::write(&list, "").map_err(|error| lab::failure::Failure::new(error.to_string()))?;
+    std::fs::write(&list, "# none\n").map_err(|error| lab::failure::Failure::new(error.to_string()))?;
     router_says("10.99.0.0/16", "not in table")
 }

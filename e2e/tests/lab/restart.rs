@@ -258,7 +258,7 @@ fn mark(node: &Host, monitor: &lab::process::Daemon, address: &str) -> Result<()
     })
 }
 
-/// What a dead agent left behind and no peer tells any more must go, after the peers had their say.
+/// What a dead agent left behind and no peer advertises any more must go, after the peers' End-of-RIB.
 fn sweep() -> Result<()> {
     let mut rack = Rack::converged(small(Kind::Podroute))?;
     let node = rack.host("node-1").clone();

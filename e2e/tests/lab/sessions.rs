@@ -316,11 +316,11 @@ fn shutdown() -> Result<()> {
     wait_route(&a, prefix("10.244.2.0/24"), CONVERGENCE, |_| true)?;
     agents[0].terminate(Duration::from_secs(5))?;
     wait_no_route(&b, prefix("10.244.1.0/24"), CONVERGENCE).map_err(|failure| {
-        let told = |what: &str| podroute::show(&b, what).map(|value| value.to_string());
+        let shown = |what: &str| podroute::show(&b, what).map(|value| value.to_string());
         ["peers", "routes", "fib"]
             .iter()
             .fold(agents[1].with_log(failure), |failure, what| {
-                failure.evidence(*what, told(what).unwrap_or_else(|failure| failure.to_string()))
+                failure.evidence(*what, shown(what).unwrap_or_else(|failure| failure.to_string()))
             })
     })?;
     let said = peer(&b, "other")?["lastReceived"].to_string();
@@ -339,7 +339,7 @@ fn drain() -> Result<()> {
     wait_route(&b, prefix("10.244.1.0/24"), CONVERGENCE, |_| true)?;
     let program = bins::find("podroute")?;
     let program = program.to_string_lossy();
-    let told = |wanted: bool| {
+    let is_drained = |wanted: bool| {
         wait::until(
             CONVERGENCE,
             format_args!("GRACEFUL_SHUTDOWN at node-b: {wanted}"),
@@ -360,16 +360,16 @@ fn drain() -> Result<()> {
         )
     };
     a.run(&program, &["drain", "--no-withdraw"])?;
-    told(true)?;
+    is_drained(true)?;
     // A restart does not undo it.
     agents[0].terminate(Duration::from_secs(5))?;
     let file = std::fs::read_to_string(a.dir().join("etc/podroute.yaml"));
     let file = file.map_err(|error| Failure::new(error.to_string()))?;
     agents[0] = podroute::start_with(&a, &file)?;
     established(&b, "other")?;
-    told(true)?;
+    is_drained(true)?;
     a.run(&program, &["undrain"])?;
-    told(false)?;
+    is_drained(false)?;
     let said = a.run(&program, &["drain", "--wait", "0"])?;
     ensure!(said.contains("safe"), "said: {said}");
     wait_no_route(&b, prefix("10.244.1.0/24"), CONVERGENCE)?;
@@ -431,8 +431,8 @@ fn several_paths() -> Result<()> {
         })
     };
     paths(2)?;
-    let told = peer(&far, "hub")?["capabilities"].to_string();
-    ensure!(told.contains("several paths"), "capabilities: {told}");
+    let shown = peer(&far, "hub")?["capabilities"].to_string();
+    ensure!(shown.contains("several paths"), "capabilities: {shown}");
     let program = bins::find("podroute")?;
     hub.run(
         &program.to_string_lossy(),

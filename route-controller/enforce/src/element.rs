@@ -49,7 +49,7 @@ pub(crate) fn class_of(key: &[u8]) -> Option<ClassName> {
     ClassName::of(u32::from_be_bytes(key.get(..4)?.try_into().ok()?))
 }
 
-/// None where nothing stands in the way.
+/// None where nothing isolates the interface.
 pub(crate) fn of_interface(direction: Direction, name: &str, state: IsolationState) -> Option<Element> {
     let chain = match state {
         IsolationState::Open => return None,

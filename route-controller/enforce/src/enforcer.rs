@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
+use nix::errno::Errno;
 use podroute_netfilter::{Conntrack, Counter, Flow, Nftables, Notifications};
 use podroute_netpol::{Changes, Direction, Model};
 
@@ -27,7 +28,7 @@ pub struct Outcome {
     pub repaired: bool,
 }
 
-/// Packets that a direction of a namespace's pods has had dropped, and others.
+/// Packets that rules dropped, by direction and namespace, and other counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
     /// By direction and namespace.
@@ -81,14 +82,16 @@ impl Enforcer {
     /// # Errors
     /// The kernel refuses.
     pub fn prepare(&mut self) -> Result<(), Error> {
-        self.list()?;
-        if !self.kernel.has_base {
-            let nothing = Changes::default();
-            let plan = Plan::new(&self.model, &self.kernel, &nothing);
-            plan.transaction(false).run(&mut self.nftables)?;
-            plan.apply(&mut self.kernel);
+        // A table of another version is replaced by `sync`: until then its rules are better than none.
+        let Some(kernel) = self.find()?.filter(|kernel| !kernel.has_base) else {
+            return Ok(());
+        };
+        let plan = Plan::new(&self.model, &kernel, &Changes::default());
+        match plan.transaction(false).run(&mut self.nftables) {
+            // A chain of the same name with another hook, or another kind of chain.
+            Err(error) if matches!(error.errno(), Some(Errno::EEXIST | Errno::EOPNOTSUPP)) => Ok(()),
+            done => Ok(done?),
         }
-        Ok(())
     }
 
     /// Readable when another program changed the table.
@@ -139,7 +142,7 @@ impl Enforcer {
         match self.bring_into_force(false) {
             Ok(outcome) => Ok(outcome),
             Err(_) => {
-                // Changed under our hands: what is there is looked at, and if that does not help the table is replaced.
+                // Another program changed the table: it is listed, and replaced if the transaction fails again.
                 self.list()?;
                 self.bring_into_force(false).or_else(|_| self.replace())
             }
@@ -151,6 +154,7 @@ impl Enforcer {
     /// # Errors
     /// The kernel refuses.
     pub fn end_forbidden_flows(&mut self) -> Result<usize, Error> {
+        self.model.settle();
         Ok(flows::end_forbidden(&mut self.conntrack, &self.model)?)
     }
 
@@ -159,6 +163,7 @@ impl Enforcer {
     /// # Errors
     /// The kernel refuses.
     pub fn forbidden_flows(&mut self) -> Result<Vec<Flow>, Error> {
+        self.model.settle();
         Ok(flows::forbidden(&mut self.conntrack, &self.model)?)
     }
 
@@ -204,16 +209,14 @@ impl Enforcer {
         Ok(Nftables::open()?.remove_table(TABLE)?)
     }
 
-    fn list(&mut self) -> Result<(), Error> {
+    /// What the table holds; none where all of it has to be replaced.
+    fn find(&mut self) -> Result<Option<Kernel>, Error> {
         let spec = |name: &str| Object::parse(name)?.set();
-        let mut listing = self.nftables.list(TABLE, spec);
-        for _ in 0..3 {
-            if listing != Err(podroute_netfilter::Error::Interrupted) {
-                break;
-            }
-            listing = self.nftables.list(TABLE, spec);
-        }
-        let found = Kernel::of(listing?);
+        Ok(Kernel::of(self.nftables.list(TABLE, spec)?))
+    }
+
+    fn list(&mut self) -> Result<(), Error> {
+        let found = self.find()?;
         self.must_list = false;
         match found {
             Some(kernel) => self.kernel = kernel,
@@ -229,14 +232,14 @@ impl Enforcer {
         Ok(())
     }
 
-    fn bring_into_force(&mut self, anew: bool) -> Result<Outcome, Error> {
+    fn bring_into_force(&mut self, replaces_table: bool) -> Result<Outcome, Error> {
         let plan = Plan::new(&self.model, &self.kernel, &self.pending);
         let mut outcome = Outcome {
             restricts: plan.restricts,
             ..Outcome::default()
         };
         if !plan.is_empty() {
-            let transaction = plan.transaction(anew);
+            let transaction = plan.transaction(replaces_table);
             outcome.octets = transaction.length();
             transaction.run(&mut self.nftables)?;
             outcome.repaired = self.is_disturbed;

@@ -181,7 +181,7 @@ fn mark(object: &Object, key: Option<&Vec<u8>>, changes: &mut Changes) {
     }
 }
 
-/// What a listing of the chain's rules comes to.
+/// The text that a listing of the chain's rules gives.
 pub(crate) fn comment_of(chain: &podroute_netfilter::Chain) -> String {
     format!("{} {}", chain.comment(), chain.rules.len())
 }

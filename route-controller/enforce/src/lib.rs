@@ -1,6 +1,6 @@
 //! Network policies in the kernel: one table of nftables, kept as the model says it should be.
 //!
-//! | room | does |
+//! | module | does |
 //! |---|---|
 //! | `layout` | names and types of the table's sets, its fixed chains and those of groups and classes |
 //! | `element` | the model's values as keys of sets |

@@ -72,10 +72,10 @@ impl Plan {
         all.into_iter().flatten()
     }
 
-    /// As a transaction; `anew` deletes the table first.
-    pub(crate) fn transaction(&self, anew: bool) -> Transaction {
+    /// As a transaction; `replaces_table`: the table is deleted first.
+    pub(crate) fn transaction(&self, replaces_table: bool) -> Transaction {
         let mut t = Transaction::new(TABLE);
-        if anew {
+        if replaces_table {
             t.add_table();
             t.delete_table();
         }

@@ -41,27 +41,7 @@ fn lab() -> Option<Lab> {
 }
 
 fn apply(enforcer: &mut Enforcer, event: &Event) {
-    let model = &mut enforcer.model;
-    match event {
-        Event::Namespace(name, labels) => {
-            model.put_namespace(name, &labels.clone().into_iter().collect::<Vec<_>>());
-        }
-        Event::NamespaceGone(name) => model.remove_namespace(name),
-        Event::Pod(pod) => {
-            model.put_pod(&pod.input());
-            if pod.local {
-                model.attach(&pod.interface(), &pod.namespace, &pod.name);
-            } else {
-                model.detach(&pod.interface());
-            }
-        }
-        Event::PodGone(namespace, name) => {
-            model.remove_pod(namespace, name);
-            model.detach(&format!("{namespace}-{name}"));
-        }
-        Event::Policy(policy) => model.put_policy((**policy).clone()),
-        Event::PolicyGone(namespace, name) => model.remove_policy(namespace, name),
-    }
+    event.apply_to(&mut enforcer.model);
 }
 
 fn probes(world: &World) -> Vec<Probe> {
@@ -286,12 +266,27 @@ fn a_new_owner_adopts_what_is_there() {
 #[test]
 fn a_table_of_another_version_is_replaced() {
     let Some(lab) = lab() else { return };
-    nft(&["add", "table", "inet", TABLE]);
-    nft(&["add", "set", "inet", TABLE, "to-pod", "{ type ipv4_addr; }"]);
-    let mut enforcer = Enforcer::open().unwrap();
-    let world = simple_world(&mut enforcer);
-    forget_flows();
-    lab.compare(&probes(&world));
+    let a_set = ["set", "inet", TABLE, "to-pod", "{ type ipv4_addr; }"];
+    let a_chain = [
+        "chain",
+        "inet",
+        TABLE,
+        "ingress",
+        "{ type filter hook forward priority 7; }",
+    ];
+    for object in [a_set, a_chain] {
+        nft(&["add", "table", "inet", TABLE]);
+        nft(&[&["add"][..], &object].concat());
+        let before = nft(&["list", "ruleset"]);
+        let mut enforcer = Enforcer::open().unwrap();
+        // Until pods and policies are known, its rules are the only ones.
+        enforcer.prepare().unwrap();
+        assert_eq!(nft(&["list", "ruleset"]), before);
+        let world = simple_world(&mut enforcer);
+        forget_flows();
+        lab.compare(&probes(&world));
+        nft(&["delete", "table", "inet", TABLE]);
+    }
 }
 
 /// A connection that a new policy forbids ends, whichever end speaks first afterwards; an allowed one goes on.
@@ -345,23 +340,30 @@ fn forbidden_connections_end() {
 #[test]
 fn an_allowed_flow_loses_nothing_while_policies_change() {
     use std::net::UdpSocket;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    /// Datagrams that were sent and not read; the socket has room for more.
+    const IN_FLIGHT: u32 = 100;
     let Some(lab) = lab() else { return };
     let mut enforcer = Enforcer::open().unwrap();
     simple_world(&mut enforcer);
     let server = lab.inside("x-pod0", || UdpSocket::bind("10.0.0.1:5000").unwrap());
     let client = lab.inside("x-pod1", || UdpSocket::bind("10.0.0.2:5000").unwrap());
     client.connect("10.0.0.1:5000").unwrap();
-    let stop = AtomicBool::new(false);
+    let (stop, received) = (AtomicBool::new(false), AtomicU32::new(0));
     server.set_nonblocking(true).unwrap();
-    let mut buffer = [0; 8];
-    let mut received = 0;
+    let read_all = || {
+        while server.recv(&mut [0; 8]).is_ok() {
+            received.fetch_add(1, Ordering::Relaxed);
+        }
+    };
     let sent = std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
             let mut sent = 0_u32;
             while !stop.load(Ordering::Relaxed) {
-                client.send(&sent.to_be_bytes()).unwrap();
-                sent += 1;
+                if sent - received.load(Ordering::Relaxed) < IN_FLIGHT {
+                    client.send(&sent.to_be_bytes()).unwrap();
+                    sent += 1;
+                }
                 std::thread::sleep(std::time::Duration::from_millis(1)); // 1 kHz
             }
             sent
@@ -377,13 +379,13 @@ fn an_allowed_flow_loses_nothing_while_policies_change() {
             enforcer.sync().unwrap();
             apply(&mut enforcer, &Event::PolicyGone(policy.namespace, policy.name));
             enforcer.sync().unwrap();
-            received += std::iter::from_fn(|| server.recv(&mut buffer).ok()).count();
+            read_all();
         }
         stop.store(true, Ordering::Relaxed);
         sender.join().unwrap()
     });
-    received += std::iter::from_fn(|| server.recv(&mut buffer).ok()).count();
-    assert_eq!(received, usize::try_from(sent).unwrap());
+    read_all();
+    assert_eq!(received.into_inner(), sent);
     assert!(sent > 50, "{sent}");
 }
 

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
+use linux::netlink::{ACK, DUMP};
 use nix::errno::Errno;
 
-use crate::message::{ACK, Attrs, DUMP, Messages, attr, nest};
+use crate::message::{Attrs, Messages, attr, nest};
 use crate::socket::{Result, Socket, What, refused};
 
 const NEW: u16 = 1 << 8;
@@ -72,8 +73,8 @@ impl Conntrack {
         self.socket.dump(&request, sequence, &what, |message| {
             if message.kind == NEW
                 && let Some(flow) = read(
-                    message.body.first().copied().unwrap_or_default(),
-                    &message.attrs(),
+                    message.body().first().copied().unwrap_or_default(),
+                    &Attrs::of(&message),
                 )
                 && wanted(&flow)
             {

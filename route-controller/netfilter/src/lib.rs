@@ -1,6 +1,6 @@
 //! Netfilter's netlink, synchronous: nftables transactions, listings and notifications; connection tracking; packet logs.
 //!
-//! | room | does |
+//! | module | does |
 //! |---|---|
 //! | `message` | messages and attributes as bytes, both ways |
 //! | `socket` | sends requests, matches answers to them |
@@ -23,7 +23,6 @@ mod message;
 mod notify;
 mod object;
 mod socket;
-mod sys;
 mod transaction;
 
 pub use conntrack::{Conntrack, Flow};

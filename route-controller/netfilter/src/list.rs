@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use linux::netlink::{ACK, DUMP};
 use nix::errno::Errno;
 
-use crate::message::{ACK, Attrs, DUMP, Messages};
+use crate::message::{Attrs, Messages};
 use crate::object::{Element, SetSpec};
 use crate::socket::{Error, Nftables, Result, What, refused};
 use crate::transaction::{GETCHAIN, GETGEN, GETRULE, GETSET, GETSETELEM, NEWGEN, NFPROTO_INET, Transaction};
@@ -28,6 +29,18 @@ pub struct TableListing {
 pub struct Counter {
     pub packets: u64,
     pub bytes: u64,
+}
+
+/// Anything is listed at most this often.
+const LISTINGS: usize = 10;
+/// The number of a set's elements.
+const SET_COUNT: u16 = 20;
+
+/// What the kernel lists at one request.
+struct Listed<T> {
+    content: T,
+    /// Whole for sure. Any transaction interrupts a listing in parts, also one of another table.
+    is_whole: bool,
 }
 
 impl Nftables {
@@ -59,122 +72,170 @@ impl Nftables {
     /// without elements.
     ///
     /// # Errors
-    /// The table was changed meanwhile ([`Error::Interrupted`]), or the kernel refuses.
+    /// The table is changed all the time ([`Error::Interrupted`]), or the kernel refuses.
     pub fn list(&mut self, table: &str, spec: impl Fn(&str) -> Option<SetSpec>) -> Result<TableListing> {
         let mut listing = TableListing {
             generation: self.generation()?,
             ..TableListing::default()
         };
-        self.list_chains(table, &mut listing)?;
-        self.list_rules(table, None, |chain, attrs| {
-            let comment = attrs.get(7).and_then(comment).unwrap_or_default();
-            listing.chains.entry(chain.to_owned()).or_default().push(comment);
-        })?;
-        self.list_sets(table, &spec, &mut listing)?;
-        let known: Vec<String> = listing
-            .sets
-            .iter()
-            .filter(|name| spec(name).is_some())
-            .cloned()
-            .collect();
-        for name in known {
-            let elements = self.list_elements(table, &name)?;
-            listing.elements.insert(name, elements);
+        let chains = self.until_whole(PartialEq::eq, |this| this.list_chains(table))?;
+        listing.chains = chains.into_iter().map(|name| (name, Vec::new())).collect();
+        let comment_of = |attrs: &Attrs<'_>| attrs.get(7).and_then(comment).unwrap_or_default();
+        let rules = self.until_whole(PartialEq::eq, |this| this.list_rules(table, comment_of))?;
+        for (chain, comment) in rules {
+            listing.chains.entry(chain).or_default().push(comment);
+        }
+        let sets = self.until_whole(PartialEq::eq, |this| this.list_sets(table, &spec))?;
+        for (name, is_as_asked) in sets {
+            if !is_as_asked {
+                listing.other_sets.insert(name);
+                continue;
+            }
+            if spec(&name).is_some() {
+                let elements = self.list_elements(table, &name)?;
+                listing.elements.insert(name.clone(), elements);
+            }
+            listing.sets.insert(name);
         }
         Ok(listing)
     }
 
-    fn list_chains(&mut self, table: &str, listing: &mut TableListing) -> Result<()> {
+    /// Lists until a listing is whole for sure, or agrees with the previous one.
+    fn until_whole<T>(
+        &mut self,
+        agree: impl Fn(&T, &T) -> bool,
+        mut list: impl FnMut(&mut Self) -> Result<Listed<T>>,
+    ) -> Result<T> {
+        let mut previous = None;
+        for _ in 0..LISTINGS {
+            let Listed { content, is_whole } = list(self)?;
+            if is_whole || previous.is_some_and(|previous| agree(&previous, &content)) {
+                return Ok(content);
+            }
+            previous = Some(content);
+        }
+        Err(Error::Interrupted)
+    }
+
+    fn list_chains(&mut self, table: &str) -> Result<Listed<Vec<String>>> {
         let what = What {
             action: "list the chains of table",
             name: table.to_owned(),
         };
-        self.ask(
+        let mut content = Vec::new();
+        let is_whole = self.dump(
             GETCHAIN,
-            DUMP,
             &what,
             |m| m.text(1, table),
-            |_, attrs| {
-                if attrs.text(1) == Some(table)
-                    && let Some(name) = attrs.text(3)
-                {
-                    listing.chains.entry(name.to_owned()).or_default();
+            |attrs| {
+                if attrs.text(1) == Some(table) {
+                    content.extend(attrs.text(3).map(str::to_owned));
                 }
             },
-        )
+        )?;
+        Ok(Listed { content, is_whole })
     }
 
-    fn list_rules(
+    /// What `read` gives of each rule, with the rule's chain.
+    fn list_rules<T>(
         &mut self,
         table: &str,
-        chain: Option<&str>,
-        mut take: impl FnMut(&str, &Attrs<'_>),
-    ) -> Result<()> {
+        read: impl Fn(&Attrs<'_>) -> T,
+    ) -> Result<Listed<Vec<(String, T)>>> {
         let what = What {
             action: "list the rules of table",
             name: table.to_owned(),
         };
-        let ask = |m: &mut Messages| {
-            m.text(1, table);
-            if let Some(chain) = chain {
-                m.text(2, chain);
-            }
-        };
-        self.ask(GETRULE, DUMP, &what, ask, |_, attrs| {
-            if attrs.text(1) == Some(table)
-                && let Some(chain) = attrs.text(2)
-            {
-                take(chain, attrs);
-            }
-        })
+        let mut content = Vec::new();
+        let is_whole = self.dump(
+            GETRULE,
+            &what,
+            |m| m.text(1, table),
+            |attrs| {
+                if attrs.text(1) == Some(table)
+                    && let Some(chain) = attrs.text(2)
+                {
+                    content.push((chain.to_owned(), read(attrs)));
+                }
+            },
+        )?;
+        Ok(Listed { content, is_whole })
     }
 
+    /// Names of sets, and whether their type is as asked for.
     fn list_sets(
         &mut self,
         table: &str,
         spec: &impl Fn(&str) -> Option<SetSpec>,
-        listing: &mut TableListing,
-    ) -> Result<()> {
+    ) -> Result<Listed<Vec<(String, bool)>>> {
         let what = What {
             action: "list the sets of table",
             name: table.to_owned(),
         };
-        let asked = self.ask(
+        let mut content = Vec::new();
+        let is_whole = self.dump(
             GETSET,
-            DUMP,
             &what,
             |m| m.text(1, table),
-            |_, attrs| {
-                let Some(name) = attrs.text(2).filter(|_| attrs.text(1) == Some(table)) else {
-                    return;
-                };
-                if spec(name).is_none_or(|spec| spec.matches(attrs)) {
-                    listing.sets.insert(name.to_owned());
+            |attrs| {
+                if let Some(name) = attrs.text(2).filter(|_| attrs.text(1) == Some(table)) {
+                    let is_as_asked = spec(name).is_none_or(|spec| spec.matches(attrs));
+                    content.push((name.to_owned(), is_as_asked));
                 }
             },
-        );
-        or_empty(asked)
+        )?;
+        Ok(Listed { content, is_whole })
     }
 
     /// The elements of a set; none where there is no such set.
     ///
+    /// The kernel lists a large set in parts, and begins each part by walking over as many elements as it has listed
+    /// before. A set without ranges is a hash table that the kernel resizes in the background, also after the
+    /// transaction, and for a transaction that it refuses. The order changes with it: elements are left out or listed
+    /// twice, and NLM_F_DUMP_INTR is not set, because the generation stays. So one listing in parts proves nothing: it
+    /// is compared with the kernel's count, or else with the next listing.
+    ///
     /// # Errors
-    /// The set was changed meanwhile, or the kernel refuses.
+    /// The set changes all the time ([`Error::Interrupted`]), or the kernel refuses.
     pub fn list_elements(&mut self, table: &str, set: &str) -> Result<HashSet<Element>> {
+        self.until_whole(PartialEq::eq, |this| this.list_elements_once(table, set))
+    }
+
+    fn list_elements_once(&mut self, table: &str, set: &str) -> Result<Listed<HashSet<Element>>> {
         let what = What {
             action: "list the elements of set",
             name: format!("{set} of table {table}"),
         };
-        let mut elements = HashSet::new();
+        let mut content = HashSet::new();
+        let mut parts = 0;
         let ask = |m: &mut Messages| {
             m.text(1, table);
             m.text(2, set);
         };
-        let asked = self.ask(GETSETELEM, DUMP, &what, ask, |_, attrs| {
-            elements.extend(elements_of(attrs));
-        });
+        let is_undisturbed = self.dump(GETSETELEM, &what, ask, |attrs| {
+            content.extend(elements_of(attrs));
+            parts += 1;
+        })?;
+        let is_one_walk = is_undisturbed && parts <= 1;
+        let is_whole = is_one_walk || self.count_elements(table, set)? == Some(content.len());
+        Ok(Listed { content, is_whole })
+    }
+
+    /// How many elements a set has, with those of a transaction under way: never fewer than are in force. None where
+    /// the kernel does not count (before Linux 6.16), or there is no such set.
+    fn count_elements(&mut self, table: &str, set: &str) -> Result<Option<usize>> {
+        let what = What {
+            action: "count the elements of set",
+            name: format!("{set} of table {table}"),
+        };
+        let mut count = None;
+        let ask = |m: &mut Messages| {
+            m.text(1, table);
+            m.text(2, set);
+        };
+        let asked = self.ask(GETSET, 0, &what, ask, |_, attrs| count = attrs.u32(SET_COUNT));
         or_empty(asked)?;
-        Ok(elements)
+        Ok(count.and_then(|count| usize::try_from(count).ok()))
     }
 
     /// One element as it is; none where the set has none of this key.
@@ -202,21 +263,18 @@ impl Nftables {
     /// The counters of a table's rules, by chain and in the rules' order; rules without a counter are left out.
     ///
     /// # Errors
-    /// The table was changed meanwhile, or the kernel refuses.
+    /// The table is changed all the time ([`Error::Interrupted`]), or the kernel refuses.
     pub fn counters(&mut self, table: &str) -> Result<HashMap<String, Vec<Counter>>> {
+        type Counted = Vec<(String, Vec<Counter>)>;
+        // Counts differ from one listing to the next.
+        let agree = |a: &Counted, b: &Counted| {
+            let shape = |(chain, counters): &(String, Vec<Counter>)| (chain.clone(), counters.len());
+            a.iter().map(shape).eq(b.iter().map(shape))
+        };
         let mut counters: HashMap<String, Vec<Counter>> = HashMap::new();
-        let asked = self.list_rules(table, None, |chain, attrs| {
-            let found = attrs.nested(4).filter_map(|(_, bytes)| {
-                let expression = Attrs(bytes);
-                let data = expression.nested(2);
-                (expression.text(1) == Some("counter")).then(|| Counter {
-                    bytes: data.u64(1).unwrap_or_default(),
-                    packets: data.u64(2).unwrap_or_default(),
-                })
-            });
-            counters.entry(chain.to_owned()).or_default().extend(found);
-        });
-        or_empty(asked)?;
+        for (chain, found) in self.until_whole(agree, |this| this.list_rules(table, counters_of))? {
+            counters.entry(chain).or_default().extend(found);
+        }
         Ok(counters)
     }
 
@@ -230,6 +288,20 @@ impl Nftables {
         match transaction.run(self) {
             Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(false),
             done => done.map(|()| true),
+        }
+    }
+
+    /// One listing; nothing where there is no such object. False: it was interrupted.
+    fn dump(
+        &mut self,
+        kind: u16,
+        what: &What,
+        fill: impl FnOnce(&mut Messages),
+        mut take: impl FnMut(&Attrs<'_>),
+    ) -> Result<bool> {
+        match self.ask(kind, DUMP, what, fill, |_, attrs| take(attrs)) {
+            Err(Error::Interrupted) => Ok(false),
+            asked => or_empty(asked).map(|()| true),
         }
     }
 
@@ -249,12 +321,12 @@ impl Nftables {
         if flags == DUMP {
             return self
                 .socket
-                .dump(&request, sequence, what, |m| take(m.kind, &m.attrs()));
+                .dump(&request, sequence, what, |m| take(m.kind, &Attrs::of(&m)));
         }
         self.socket.send(&request)?;
         let failures = self
             .socket
-            .answers(sequence, sequence, |m| take(m.kind, &m.attrs()))?;
+            .answers(sequence, sequence, |m| take(m.kind, &Attrs::of(&m)))?;
         failures
             .into_iter()
             .next()
@@ -272,7 +344,21 @@ fn or_empty(asked: Result<()>) -> Result<()> {
 
 pub(crate) fn elements_of<'a>(attrs: &Attrs<'a>) -> impl Iterator<Item = Element> + use<'a> {
     let list = attrs.nested(3);
-    list.filter_map(|(_, bytes)| Element::read(&Attrs(bytes)))
+    list.iter().filter_map(|(_, bytes)| Element::read(&Attrs(bytes)))
+}
+
+/// A rule's counters.
+fn counters_of(attrs: &Attrs<'_>) -> Vec<Counter> {
+    let expressions = attrs.nested(4).iter().map(|(_, bytes)| Attrs(bytes));
+    let counters = expressions.filter(|expression| expression.text(1) == Some("counter"));
+    let read = |expression: Attrs<'_>| {
+        let data = expression.nested(2);
+        Counter {
+            bytes: data.u64(1).unwrap_or_default(),
+            packets: data.u64(2).unwrap_or_default(),
+        }
+    };
+    counters.map(read).collect()
 }
 
 /// The comment in a rule's user data: kind, length, text and a zero.

@@ -2,9 +2,10 @@
 
 use std::os::fd::BorrowedFd;
 
+use linux::netlink::{ACK, messages};
 use nix::errno::Errno;
 
-use crate::message::{ACK, Messages, attr, messages};
+use crate::message::{Attrs, Messages};
 use crate::socket::{Error, Result, Socket, What, refused};
 
 const PACKET: u16 = 4 << 8;
@@ -46,9 +47,7 @@ impl LogReader {
             let sequence = socket.sequences(1);
             let mut request = Messages::default();
             request.begin(CONFIG, ACK, sequence, 0, group);
-            let mut attribute = Vec::new();
-            attr(&mut attribute, kind, &value);
-            request.append(&attribute);
+            request.attr(kind, &value);
             socket.send(&request)?;
             if let Some(failure) = socket.answer(sequence)? {
                 return Err(refused(&what, failure));
@@ -76,7 +75,7 @@ impl LogReader {
                 Ok(None) => return Ok(found),
                 Ok(Some(bytes)) => {
                     found.extend(messages(bytes).filter(|m| m.kind == PACKET).map(|message| {
-                        let attrs = message.attrs();
+                        let attrs = Attrs::of(&message);
                         let prefix = attrs.text(LOG_PREFIX).unwrap_or_default();
                         LoggedPacket {
                             prefix: prefix.chars().take(PREFIX).collect(),

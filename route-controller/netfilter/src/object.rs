@@ -3,7 +3,7 @@
 use crate::expr::Expressions;
 use crate::message::{Attrs, LIST_ELEM, attr, nest, number, text};
 
-/// Where a base chain hangs in the kernel; its kind is `filter`, its policy `accept`.
+/// The hook of a base chain; its kind is `filter`, its policy `accept`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hook {
     /// 2: forward.

@@ -1,27 +1,16 @@
 //! Sockets to netfilter: requests go out in one datagram, answers are matched to them.
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
+use linux::netlink::{self, DUMP_INTERRUPTED, Message, NLMSG_DONE, NLMSG_ERROR, messages};
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, send,
-    setsockopt, socket, sockopt,
-};
-use nix::sys::time::{TimeVal, TimeValLike};
 
-use crate::message::{Attrs, HEADER, Messages, Received, messages, u32_at};
-use crate::sys;
+use crate::message::Messages;
 
-/// A request that the kernel does not answer fails after this time.
-const TIMEOUT_SECONDS: i64 = 10;
 /// Room for one transaction, and for the answers to it.
 const BUFFER: usize = 64 << 20;
 const DATAGRAM: usize = 64 * 1024;
-
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const DUMP_INTERRUPTED: u16 = 0x10;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -29,7 +18,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("cannot {action}: {errno}{}", remedy(*errno))]
-    Socket { action: &'static str, errno: Errno },
+    Socket { action: String, errno: Errno },
     /// The request that was refused, and what the kernel said to it.
     #[error("cannot {request}: {errno}{}{}", said(text), remedy(*errno))]
     Refused {
@@ -52,6 +41,15 @@ impl Error {
         match self {
             Self::Socket { errno, .. } | Self::Refused { errno, .. } => Some(*errno),
             Self::Stale | Self::Interrupted => None,
+        }
+    }
+}
+
+impl From<linux::Error> for Error {
+    fn from(error: linux::Error) -> Self {
+        Self::Socket {
+            action: error.action,
+            errno: error.errno,
         }
     }
 }
@@ -101,58 +99,36 @@ pub(crate) struct Failure {
 /// A netlink socket of netfilter.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    fd: OwnedFd,
+    netlink: netlink::Socket,
     sequence: u32,
     buffer: Vec<u8>,
 }
 
 impl Socket {
     pub(crate) fn open() -> Result<Self> {
-        let fail = |errno| Error::Socket {
-            action: "open a netlink socket",
-            errno,
-        };
-        let kind = (
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkNetFilter,
-        );
-        let fd = socket(AddressFamily::Netlink, kind.0, kind.1, kind.2).map_err(fail)?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(fail)?;
-        setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(TIMEOUT_SECONDS)).map_err(fail)?;
-        // Texts with errors, and errors without a copy of the request.
-        sys::set_netlink_option(fd.as_fd(), libc::NETLINK_EXT_ACK, 1).map_err(fail)?;
-        sys::set_netlink_option(fd.as_fd(), libc::NETLINK_CAP_ACK, 1).map_err(fail)?;
+        let netlink = netlink::Socket::netfilter()?;
         // Without the right to force it the kernel's limit holds; a transaction that is too long is refused then.
-        let _ = setsockopt(&fd, sockopt::SndBufForce, &BUFFER);
-        let _ = setsockopt(&fd, sockopt::RcvBufForce, &BUFFER);
+        netlink.set_send_buffer(BUFFER);
+        netlink.set_receive_buffer(BUFFER);
         Ok(Self {
-            fd,
+            netlink,
             sequence: 0,
             buffer: vec![0; DATAGRAM],
         })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.netlink.as_fd()
     }
 
-    /// The address of the socket, which notifications of its changes carry.
-    pub(crate) fn port(&self) -> Result<u32> {
-        let name: NetlinkAddr = getsockname(self.fd.as_raw_fd()).map_err(|errno| Error::Socket {
-            action: "ask for a netlink socket's address",
-            errno,
-        })?;
-        Ok(name.pid())
+    /// Subscribes to a group of notifications.
+    pub(crate) fn join(&self, group: u32) -> Result<()> {
+        Ok(self.netlink.join(&[group])?)
     }
 
-    pub(crate) fn join(&self, group: i32) -> Result<()> {
-        sys::set_netlink_option(self.fd(), libc::NETLINK_ADD_MEMBERSHIP, group).map_err(|errno| {
-            Error::Socket {
-                action: "subscribe to netfilter's notifications",
-                errno,
-            }
-        })
+    /// Leaves out notifications of what the socket with this port changes.
+    pub(crate) fn ignore_changes_by(&self, port: u32) -> Result<()> {
+        Ok(self.netlink.ignore_changes_by(port)?)
     }
 
     /// Sequence numbers that no earlier request has.
@@ -163,43 +139,28 @@ impl Socket {
     }
 
     pub(crate) fn send(&self, messages: &Messages) -> Result<()> {
-        let fail = |errno| Error::Socket {
-            action: "send to netfilter",
-            errno,
-        };
-        send(self.fd.as_raw_fd(), &messages.bytes, MsgFlags::empty()).map_err(fail)?;
-        Ok(())
+        Ok(self.netlink.send(&messages.bytes)?)
     }
 
-    /// One datagram; none where nothing is there and nobody waits.
+    /// One datagram; none where nothing is there and `wait` is false.
     pub(crate) fn receive(&mut self, wait: bool) -> Result<Option<&[u8]>> {
-        let flags = if wait {
-            MsgFlags::empty()
-        } else {
-            MsgFlags::MSG_DONTWAIT
-        };
-        loop {
-            match recv(self.fd.as_raw_fd(), &mut self.buffer, flags) {
-                Ok(size) => return Ok(Some(self.buffer.get(..size).unwrap_or_default())),
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) if !wait => return Ok(None),
-                Err(errno) => {
-                    return Err(Error::Socket {
-                        action: "read netfilter's answer",
-                        errno,
-                    });
-                }
-            }
+        if wait {
+            return Ok(Some(self.netlink.receive(&mut self.buffer)?));
+        }
+        match self.netlink.try_receive(&mut self.buffer) {
+            Ok(datagram) => Ok(Some(datagram)),
+            Err(Errno::EAGAIN) => Ok(None),
+            Err(errno) => Err(linux::Error::new("read netfilter's answer", errno).into()),
         }
     }
 
-    /// Sends one request whose answer are many messages, and hands each to `take`.
+    /// Sends one request that many messages answer, and calls `take` with each.
     pub(crate) fn dump(
         &mut self,
         request: &Messages,
         sequence: u32,
         what: &What,
-        mut take: impl FnMut(Received<'_>),
+        mut take: impl FnMut(Message<'_>),
     ) -> Result<()> {
         self.send(request)?;
         let mut interrupted = false;
@@ -225,12 +186,12 @@ impl Socket {
         }
     }
 
-    /// Reads answers until the one to `last` is there. Gives what was refused, and hands other messages to `take`.
+    /// Reads answers until the one to `last` is there. Gives what was refused, and calls `take` with other messages.
     pub(crate) fn answers(
         &mut self,
         first: u32,
         last: u32,
-        mut take: impl FnMut(Received<'_>),
+        mut take: impl FnMut(Message<'_>),
     ) -> Result<Vec<Failure>> {
         let count = last.wrapping_sub(first);
         let mut failures = Vec::new();
@@ -250,16 +211,14 @@ impl Socket {
         }
         Ok(failures)
     }
-}
 
-impl Socket {
     /// The answer to one request that asked for an acknowledgement; none where all went well.
     pub(crate) fn answer(&mut self, sequence: u32) -> Result<Option<Failure>> {
         loop {
             let Some(bytes) = self.receive(true)? else {
                 continue;
             };
-            let of_request = |m: &Received<'_>| m.sequence == sequence && m.kind == NLMSG_ERROR;
+            let of_request = |m: &Message<'_>| m.sequence == sequence && m.kind == NLMSG_ERROR;
             if let Some(message) = messages(bytes).find(of_request) {
                 return Ok(failure(&message));
             }
@@ -276,21 +235,12 @@ pub(crate) fn refused(what: &What, failure: Failure) -> Error {
 }
 
 /// None for an acknowledgement.
-fn failure(message: &Received<'_>) -> Option<Failure> {
-    const CAPPED: u16 = 0x100;
-    const TEXTS: u16 = 0x200;
-    const TEXT: u16 = 1;
-    let errno = u32_at(message.body, 0)?.cast_signed().wrapping_neg();
-    if errno == 0 {
-        return None;
-    }
-    let has_text = message.flags & TEXTS != 0 && message.flags & CAPPED != 0;
-    let attrs = Attrs(message.body.get(4 + HEADER..).unwrap_or_default());
-    let text = has_text.then(|| attrs.text(TEXT)).flatten();
-    Some(Failure {
+fn failure(message: &Message<'_>) -> Option<Failure> {
+    let errno = message.errno();
+    (errno != 0).then(|| Failure {
         sequence: message.sequence,
         errno: Errno::from_raw(errno),
-        text: text.unwrap_or_default().to_owned(),
+        text: message.explanation().to_owned(),
     })
 }
 
@@ -309,7 +259,7 @@ impl Nftables {
     pub fn open() -> Result<Self> {
         let socket = Socket::open()?;
         Ok(Self {
-            port: socket.port()?,
+            port: socket.netlink.bind()?,
             socket,
         })
     }

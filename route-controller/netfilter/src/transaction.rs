@@ -1,8 +1,9 @@
 //! Changes of one table that are in force together, or not at all.
 
+use linux::netlink::{ACK, APPEND, CREATE};
 use nix::errno::Errno;
 
-use crate::message::{ACK, APPEND, CREATE, Messages, number};
+use crate::message::{Messages, number};
 use crate::object::{Chain, Element, SetSpec};
 use crate::socket::{Error, Nftables, Result, What, refused};
 

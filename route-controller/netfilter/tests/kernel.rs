@@ -8,9 +8,11 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 use std::process::Command;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use podroute_netfilter::{
     Chain, Conntrack, Data, Element, Error, Expressions, Field, Flow, Hook, KeyField, Nftables, Notification,
@@ -230,6 +232,7 @@ fn a_listing_is_what_was_sent() {
         })
         .unwrap();
     assert!(listing.sets.is_empty(), "{:?}", listing.sets);
+    assert!(listing.other_sets.contains("pods"), "{:?}", listing.other_sets);
     assert!(nftables.remove_table(TABLE).unwrap());
     assert!(!nftables.remove_table(TABLE).unwrap());
 }
@@ -288,6 +291,44 @@ fn more_elements_than_one_message_holds() {
     assert_eq!(nftables.list_elements(TABLE, "classes").unwrap().len(), 1);
 }
 
+/// Transactions that are refused after many elements have the kernel grow and shrink the set without a new generation.
+#[test]
+fn a_listing_is_whole_while_the_kernel_resizes_the_set() {
+    let Some(mut nftables) = namespace() else { return };
+    whole_table().run(&mut nftables).unwrap();
+    let elements = |range: Range<u32>| -> Vec<Element> {
+        range
+            .map(|n| class_of((0x0b00_0000 + n).to_be_bytes(), n))
+            .collect()
+    };
+    let mut t = Transaction::new(TABLE);
+    t.add_elements("classes", &elements(0..20_000));
+    t.run(&mut nftables).unwrap();
+    let generation = nftables.generation().unwrap();
+    let refused = std::thread::scope(|scope| {
+        let refused = scope.spawn(|| {
+            let mut nftables = Nftables::open().unwrap();
+            let more = elements(100_000..150_000);
+            for _ in 0..10 {
+                let mut t = Transaction::new(TABLE);
+                t.add_elements("classes", &more);
+                t.delete_elements("peers", &[peer(99, 6, (1, 1))]);
+                t.run(&mut nftables).unwrap_err();
+            }
+        });
+        while !refused.is_finished() {
+            match nftables.list_elements(TABLE, "classes") {
+                Ok(listed) => assert_eq!(listed.len(), 20_001),
+                Err(error) => assert_eq!(error, Error::Interrupted),
+            }
+        }
+        refused.join()
+    });
+    refused.unwrap();
+    assert_eq!(nftables.list_elements(TABLE, "classes").unwrap().len(), 20_001);
+    assert_eq!(nftables.generation().unwrap(), generation);
+}
+
 #[test]
 fn an_element_gets_another_value_in_one_transaction() {
     let Some(mut nftables) = namespace() else { return };
@@ -305,7 +346,11 @@ fn others_changes_are_notified_and_own_ones_are_not() {
     let Some(mut nftables) = namespace() else { return };
     let mut notifications = Notifications::open(TABLE, nftables.port()).unwrap();
     whole_table().run(&mut nftables).unwrap();
-    assert_eq!(notifications.read().unwrap(), []);
+    let readable = poll(
+        &mut [PollFd::new(notifications.fd(), PollFlags::POLLIN)],
+        PollTimeout::ZERO,
+    );
+    assert_eq!(readable, Ok(0), "own changes do not wake the reader");
     nft(&["add", "element", "inet", TABLE, "pods", "{ 10.0.0.3 : drop }"]);
     let added = verdict_of([10, 0, 0, 3], Verdict::Drop);
     let expected = Notification::ElementAdded {

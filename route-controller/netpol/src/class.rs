@@ -33,7 +33,7 @@ impl fmt::Display for ClassName {
     }
 }
 
-/// What tells classes apart.
+/// What distinguishes classes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct ClassKey {
     /// Sorted.
@@ -159,6 +159,10 @@ impl Classes {
         }
         self.by_name.remove(&class.name);
         self.by_key.remove(&class.key);
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = ClassName> {
+        self.slab.iter().map(|(_, class)| class.name)
     }
 
     pub(crate) fn find(&self, name: ClassName) -> Option<&Class> {

@@ -1,6 +1,6 @@
 //! The rules as they should be, object by object, and which objects changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::blocks::AddressRange;
@@ -55,7 +55,7 @@ pub struct GroupRules {
     pub namespace: String,
     /// To everybody.
     pub any: PortSet,
-    /// To addresses, whoever has them; the ranges do not overlap.
+    /// To addresses of any owner; the ranges do not overlap.
     pub blocks: Vec<(AddressRange, PortSet)>,
     /// Names of the policies.
     pub policies: Vec<String>,
@@ -97,20 +97,8 @@ impl Model {
     pub fn everything(&self) -> Changes {
         Changes {
             addresses: self.addresses_in_use().collect(),
-            classes: PerDirection::of(|direction| {
-                self.classes[direction]
-                    .slab
-                    .iter()
-                    .map(|(_, class)| class.name)
-                    .collect()
-            }),
-            groups: PerDirection::of(|direction| {
-                self.groups[direction]
-                    .slab
-                    .iter()
-                    .map(|(_, group)| group.name)
-                    .collect()
-            }),
+            classes: PerDirection::of(|direction| self.classes[direction].names().collect()),
+            groups: PerDirection::of(|direction| self.groups[direction].names().collect()),
             interfaces: self.interfaces.keys().cloned().collect(),
             namespaces: true,
         }
@@ -166,6 +154,25 @@ impl Model {
             blocks: group.content.blocks.clone(),
             policies: group.key.policies.clone(),
         })
+    }
+
+    /// Policies of which a part is larger than the limits and allows nothing, by namespace and name, with the reason.
+    #[must_use]
+    pub fn excesses(&self) -> BTreeMap<(String, String), Vec<String>> {
+        let mut found: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+        for direction in Direction::BOTH {
+            for (_, group) in self.groups[direction].slab.iter() {
+                let namespace = self.names.text(group.key.namespace);
+                let reasons = group.content.excess.reasons(direction);
+                for policy in group.key.policies.iter().filter(|_| !reasons.is_empty()) {
+                    let known = found.entry((namespace.to_owned(), policy.clone())).or_default();
+                    known.extend(reasons.iter().cloned());
+                    known.sort();
+                    known.dedup();
+                }
+            }
+        }
+        found
     }
 
     /// What an interface's packets go through; none where nothing isolates it.
@@ -226,10 +233,13 @@ impl Model {
         if content.any.contains(protocol, port) {
             return true;
         }
-        let in_blocks = |(range, ports): &(AddressRange, PortSet)| {
-            range.contains(other) && ports.contains(protocol, port)
-        };
-        if content.blocks.iter().any(in_blocks) {
+        // Blocks are sorted and do not overlap.
+        let place = content.blocks.partition_point(|(range, _)| range.last < other);
+        let block = content
+            .blocks
+            .get(place)
+            .filter(|(range, _)| range.contains(other));
+        if block.is_some_and(|(_, ports)| ports.contains(protocol, port)) {
             return true;
         }
         let classes = &self.classes[direction];

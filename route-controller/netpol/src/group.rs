@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::rc::Rc;
 
-use crate::blocks::{AddressRange, BlockBuilder};
+use crate::blocks::{AddressRange, BlockBuilder, MAX_PIECES};
 use crate::names::{Name, Names, stable_hash};
-use crate::policy::{Direction, LabelSelector, Peer, Policy, PortRule, Ports};
+use crate::policy::{Direction, LabelSelector, Peer, Policy, PortRule, Ports, Rule};
 use crate::ports::{PortRange, PortSet};
 use crate::profile::{FxMap, FxSet, NamespaceMatch, PeerSelector, PortName, Profile};
 use crate::slab::{Id, Slab};
@@ -29,7 +30,7 @@ impl fmt::Display for GroupName {
     }
 }
 
-/// What tells groups apart.
+/// What distinguishes groups.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct GroupKey {
     pub(crate) namespace: Name,
@@ -53,6 +54,8 @@ pub(crate) struct Group {
     pub(crate) profiles: FxSet<Id<Profile>>,
     pub(crate) interfaces: BTreeSet<String>,
     pub(crate) content: Content,
+    /// Names of ports that the content uses, referenced once for each use.
+    pub(crate) port_names: Vec<Name>,
 }
 
 /// What a group allows.
@@ -62,6 +65,39 @@ pub(crate) struct Content {
     pub(crate) any: PortSet,
     pub(crate) blocks: Vec<(AddressRange, PortSet)>,
     pub(crate) selectors: FxMap<PeerSelector, UsedPorts>,
+    /// What was left out.
+    pub(crate) excess: Excess,
+}
+
+/// Ranges of ports of one peer: each is an element for each pair of a class and an interface.
+pub(crate) const MAX_PORTS: usize = 1024;
+
+/// What of a group is larger than the limits, and allows nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Excess {
+    /// Its blocks of addresses: more than [`MAX_PIECES`](crate::blocks::MAX_PIECES).
+    pub(crate) blocks: bool,
+    /// Peers with more than [`MAX_PORTS`].
+    pub(crate) ports: bool,
+}
+
+impl Excess {
+    pub(crate) fn reasons(self, direction: Direction) -> Vec<String> {
+        if self == Self::default() {
+            return Vec::new();
+        }
+        let blocks = format!(
+            "{direction} ipBlocks allow nothing: together with those of policies that select the same pods they are more than {MAX_PIECES} \
+             ranges of addresses and ports; use fewer or larger blocks"
+        );
+        let ports = format!(
+            "{direction} ports of a peer allow nothing: they are more than {MAX_PORTS} ranges; use endPort, or no ports"
+        );
+        let all = [(self.blocks, blocks), (self.ports, ports)];
+        all.into_iter()
+            .filter_map(|(is_so, text)| is_so.then_some(text))
+            .collect()
+    }
 }
 
 /// The groups of one direction.
@@ -88,17 +124,23 @@ impl Groups {
             profiles: FxSet::default(),
             interfaces: BTreeSet::new(),
             content: Content::default(),
+            port_names: Vec::new(),
         });
         self.by_key.insert(key.clone(), id);
         self.by_name.insert(name, id);
         (id, true)
     }
 
-    pub(crate) fn remove(&mut self, id: Id<Group>) {
+    pub(crate) fn remove(&mut self, names: &mut Names, id: Id<Group>) {
         if let Some(group) = self.slab.remove(id) {
+            group.port_names.iter().for_each(|name| names.release(*name));
             self.by_key.remove(&group.key);
             self.by_name.remove(&group.name);
         }
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = GroupName> {
+        self.slab.iter().map(|(_, group)| group.name)
     }
 
     pub(crate) fn find(&self, name: GroupName) -> Option<&Group> {
@@ -127,56 +169,100 @@ pub(crate) fn content_of<'a>(
     own_ports: &[PortName],
     names: &mut impl FnMut(&str) -> Name,
 ) -> Content {
-    let mut blocks = BlockBuilder::default();
-    let mut content = Content::default();
+    let mut all = Gathered::default();
     for policy in policies {
         for rule in policy.rules(direction).unwrap_or_default() {
-            let used = used_ports(&rule.ports, direction, own_ports, names);
-            let ranges: Vec<PortRange> = used.ports.ranges().to_vec();
-            let Some(peers) = &rule.peers else {
-                content.any.extend(ranges);
-                if !used.names.is_empty() {
-                    let everybody = PeerSelector {
-                        namespaces: NamespaceMatch::Any,
-                        pods: LabelSelector::default(),
-                    };
-                    let only_names = UsedPorts {
-                        names: used.names,
-                        ..UsedPorts::default()
-                    };
-                    add(&mut content, everybody, &only_names);
-                }
-                continue;
+            all.add(
+                rule,
+                &policy.namespace,
+                used_ports(&rule.ports, direction, own_ports, names),
+            );
+        }
+    }
+    all.content()
+}
+
+/// What rules allow, ports not joined yet: they are sorted once.
+#[derive(Default)]
+struct Gathered {
+    any: Vec<PortRange>,
+    blocks: BlockBuilder,
+    selectors: FxMap<PeerSelector, GatheredPorts>,
+}
+
+#[derive(Default)]
+struct GatheredPorts {
+    ranges: Vec<PortRange>,
+    names: BTreeSet<(Name, u8)>,
+}
+
+impl Gathered {
+    fn add(&mut self, rule: &Rule, namespace: &str, used: UsedPorts) {
+        let ranges: Rc<[PortRange]> = used.ports.ranges().into();
+        let Some(peers) = &rule.peers else {
+            self.any.extend(ranges.iter());
+            let everybody = PeerSelector {
+                namespaces: NamespaceMatch::Any,
+                pods: LabelSelector::default(),
             };
-            for peer in peers {
-                match peer {
-                    Peer::Block { cidr, except } if !ranges.is_empty() => blocks.add(*cidr, except, &ranges),
-                    Peer::Block { .. } => {}
-                    Peer::Pods { namespaces, pods } => {
-                        let selector = PeerSelector {
-                            namespaces: match namespaces {
-                                None => NamespaceMatch::One(policy.namespace.clone()),
-                                Some(selector) => NamespaceMatch::Labels(selector.clone().normalized()),
-                            },
-                            pods: pods.clone().unwrap_or_default().normalized(),
-                        };
-                        add(&mut content, selector, &used);
-                    }
+            // Everybody's other ports are not looked up by class.
+            self.add_selector(everybody, &[], &used.names);
+            return;
+        };
+        for peer in peers {
+            match peer {
+                Peer::Block { cidr, except } if !ranges.is_empty() => self.blocks.add(*cidr, except, &ranges),
+                Peer::Block { .. } => {}
+                Peer::Pods { namespaces, pods } => {
+                    let selector = PeerSelector {
+                        namespaces: match namespaces {
+                            None => NamespaceMatch::One(namespace.to_owned()),
+                            Some(selector) => NamespaceMatch::Labels(selector.clone().normalized()),
+                        },
+                        pods: pods.clone().unwrap_or_default().normalized(),
+                    };
+                    self.add_selector(selector, &ranges, &used.names);
                 }
             }
         }
     }
-    content.blocks = blocks.build();
-    content
-}
 
-fn add(content: &mut Content, selector: PeerSelector, used: &UsedPorts) {
-    if used.ports.is_empty() && used.names.is_empty() {
-        return;
+    fn add_selector(&mut self, selector: PeerSelector, ports: &[PortRange], names: &BTreeSet<(Name, u8)>) {
+        if ports.is_empty() && names.is_empty() {
+            return;
+        }
+        let entry = self.selectors.entry(selector).or_default();
+        entry.ranges.extend(ports);
+        entry.names.extend(names.iter().copied());
     }
-    let entry = content.selectors.entry(selector).or_default();
-    entry.ports.extend(used.ports.ranges().iter().copied());
-    entry.names.extend(used.names.iter().copied());
+
+    /// What is larger than the limits is left out: it allows nothing.
+    fn content(self) -> Content {
+        let mut excess = Excess::default();
+        let mut ports_of = |ports: Vec<PortRange>| {
+            let ports: PortSet = ports.into_iter().collect();
+            let fits = ports.ranges().len() <= MAX_PORTS;
+            excess.ports |= !fits;
+            if fits { ports } else { PortSet::default() }
+        };
+        let any = ports_of(self.any);
+        let selectors = self.selectors.into_iter().map(|(selector, gathered)| {
+            let ports = ports_of(gathered.ranges);
+            let names = gathered.names;
+            (selector, UsedPorts { ports, names })
+        });
+        let selectors = selectors
+            .filter(|(_, used)| !(used.ports.is_empty() && used.names.is_empty()))
+            .collect();
+        let blocks = self.blocks.build();
+        excess.blocks = blocks.is_err();
+        Content {
+            any,
+            blocks: blocks.unwrap_or_default(),
+            selectors,
+            excess,
+        }
+    }
 }
 
 /// Names of ports that the rules of a direction use.
@@ -203,13 +289,14 @@ fn used_ports(
         used.ports.extend([PortRange::ALL]);
         return used;
     };
+    let mut ranges = Vec::new();
     for rule in rules {
         match rule {
-            PortRule::Range { protocol, from, to } => used.ports.extend([PortRange {
+            PortRule::Range { protocol, from, to } => ranges.push(PortRange {
                 protocol: Some(*protocol),
                 from: *from,
                 to: *to,
-            }]),
+            }),
             PortRule::Named { protocol, name } => {
                 let name = names(name);
                 match direction {
@@ -218,7 +305,7 @@ fn used_ports(
                         let own = own_ports
                             .iter()
                             .find(|port| port.0 == name && port.1 == *protocol);
-                        used.ports.extend(own.map(|(_, protocol, port)| PortRange {
+                        ranges.extend(own.map(|(_, protocol, port)| PortRange {
                             protocol: Some(*protocol),
                             from: *port,
                             to: *port,
@@ -228,5 +315,6 @@ fn used_ports(
             }
         }
     }
+    used.ports.extend(ranges);
     used
 }

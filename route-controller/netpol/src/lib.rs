@@ -1,13 +1,13 @@
 //! From pods, namespaces and network policies to the rules of one node (networking.k8s.io/v1 NetworkPolicy). Pure: no clock, no
 //! kernel, no Kubernetes client.
 //!
-//! | room | holds |
+//! | module | holds |
 //! |---|---|
 //! | `policy` | a policy as written: selectors, peers, ports |
 //! | `ports` | sets of protocols and ports |
 //! | `blocks` | addresses that `ipBlock` peers allow |
 //! | `names` | texts as numbers |
-//! | `profile` | pods that no policy can tell apart, and which selectors take them |
+//! | `profile` | pods that no policy distinguishes, and which selectors take them |
 //! | `model` | everything that is known; takes one event at a time |
 //! | `class` | profiles that the same peers select: what a packet's other end is |
 //! | `group` | what one set of policies allows to the pods that they select |

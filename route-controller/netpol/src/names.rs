@@ -71,6 +71,11 @@ impl Names {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.by_text.len()
+    }
+
     fn entry(&mut self, name: Name) -> Option<&mut Entry> {
         let index = usize::try_from(name.0).unwrap_or(usize::MAX);
         self.entries.get_mut(index)

@@ -1,4 +1,4 @@
-//! Profiles: pods of one namespace with equal labels and named ports, which no policy can tell apart; and selectors of peers, in numbers.
+//! Profiles: pods of one namespace with equal labels and named ports, which no policy distinguishes; and selectors of peers, in numbers.
 
 use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
@@ -17,7 +17,7 @@ pub(crate) type FxSet<T> = HashSet<T, FxBuildHasher>;
 pub(crate) type PortName = (Name, u8, u16);
 pub(crate) type Labels = Box<[(Name, Name)]>;
 
-/// What tells profiles apart.
+/// What distinguishes profiles.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ProfileKey {
     pub(crate) namespace: Name,

@@ -630,6 +630,23 @@ fn each_row_reaches_whom_it_says() {
     }
 }
 
+/// A name of an interface that is used again has the rules of the pod that it leads to now.
+#[test]
+fn an_interface_has_the_rules_of_its_pod() {
+    let mut world = world();
+    world.apply(&Event::Policy(Box::new(ingress(is("pod", &["a"]), vec![]))));
+    let mut compiled = Compiled::of(&world, |_| {});
+    let isolated = compiled.model.interface_rules("x-a");
+    assert!(isolated.is_some());
+    for (pod, expected) in [("b", None), ("a", isolated)] {
+        compiled.model.attach("x-a", "x", pod);
+        let changes = compiled.model.take_changes();
+        compiled.mirror.apply(&compiled.model, &changes);
+        assert_eq!(compiled.model.interface_rules("x-a"), expected, "{pod}");
+        assert_eq!(compiled.mirror, compiled.whole());
+    }
+}
+
 /// A pod's address is given to another pod before the first one's end is known.
 #[test]
 fn an_address_belongs_to_the_later_pod() {

@@ -46,8 +46,10 @@ enum State {
     Queued,
     /// Its outcome is not known yet, or the change will be seen.
     Sent,
-    /// It failed, and may have been applied nevertheless: it is sent again as it is.
+    /// It failed, and may have been applied nevertheless: [`Ledger::retry`] sends it again as it is.
     Unknown,
+    /// It failed, and is sent again.
+    Retried,
 }
 
 #[derive(Debug)]
@@ -163,21 +165,33 @@ impl Ledger {
         Some(plan)
     }
 
-    /// What to write now, at most `room`; each is to be answered by [`Self::settle`].
+    /// What to write now, at most `room`; each is to be answered by [`Self::settle`]. Writes that failed come last: those that the
+    /// API server always refuses hold up no other.
     pub fn next_writes(&mut self, room: usize) -> Vec<Write> {
-        let unsent = self
-            .flights
-            .iter_mut()
-            .filter(|(_, flight)| flight.state != State::Sent);
-        let writes = unsent.take(room).map(|(key, flight)| {
-            flight.state = State::Sent;
-            Write {
-                key: key.clone(),
-                version: flight.version.clone(),
-                what: flight.what.clone(),
-            }
-        });
-        writes.collect()
+        let mut writes = Vec::new();
+        for wanted in [State::Queued, State::Retried] {
+            let unsent = self
+                .flights
+                .iter_mut()
+                .filter(|(_, flight)| flight.state == wanted);
+            let room = room.saturating_sub(writes.len());
+            writes.extend(unsent.take(room).map(|(key, flight)| {
+                flight.state = State::Sent;
+                Write {
+                    key: key.clone(),
+                    version: flight.version.clone(),
+                    what: flight.what.clone(),
+                }
+            }));
+        }
+        writes
+    }
+
+    /// Writes that failed are sent again. False: there are none.
+    pub fn retry(&mut self) -> bool {
+        let failed = self.flights.values_mut();
+        let failed = failed.filter(|flight| flight.state == State::Unknown);
+        failed.map(|flight| flight.state = State::Retried).count() > 0
     }
 
     fn drop_queued(&mut self) {
@@ -191,12 +205,12 @@ impl Ledger {
         });
     }
 
-    /// The outcome of a write. `is_answered`: it was applied, or the Service has another version or is gone, all of which will be
-    /// seen. Else it is written again.
-    pub fn settle(&mut self, write: &Write, is_answered: bool) {
+    /// The outcome of a write. `is_applied`: the change will be seen. Else it is written again, unless another version of the Service
+    /// is seen first.
+    pub fn settle(&mut self, write: &Write, is_applied: bool) {
         let flight = self.flights.get_mut(&write.key);
         if let Some(flight) = flight.filter(|flight| flight.version == write.version) {
-            flight.state = if is_answered { State::Sent } else { State::Unknown };
+            flight.state = if is_applied { State::Sent } else { State::Unknown };
         }
     }
 
@@ -241,5 +255,79 @@ impl Flight {
             Change::Addresses(list) => Some(list.clone()),
             Change::Fence => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bgp_proto::types::Family;
+
+    use super::*;
+    use crate::pool::Pool;
+    use crate::service::{Families, FamilyPolicy};
+
+    fn key(name: &str) -> Key {
+        Key {
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// With Services of these names, all decided upon.
+    fn ledger(names: &[&str]) -> Ledger {
+        let settings = Settings {
+            pools: vec![Pool {
+                name: "a".to_owned(),
+                ranges: vec!["192.0.2.0/24".parse().unwrap()],
+                automatic: true,
+                ..Pool::default()
+            }],
+            ..Settings::default()
+        };
+        let mut ledger = Ledger::new(false);
+        ledger.list_begins();
+        for name in names {
+            let service = Service {
+                families: Families {
+                    list: vec![Family::Ipv4],
+                    policy: FamilyPolicy::Single,
+                },
+                ..Service::default()
+            };
+            ledger.see(key(name), "1", service);
+        }
+        ledger.list_ends();
+        ledger.decide(&settings, &BTreeMap::new()).unwrap();
+        ledger
+    }
+
+    fn names(writes: &[Write]) -> Vec<&str> {
+        writes.iter().map(|write| write.key.name.as_str()).collect()
+    }
+
+    #[test]
+    fn writes_that_always_fail_hold_up_no_others() {
+        let mut ledger = ledger(&["a", "b", "c", "d"]);
+        let first = ledger.next_writes(2);
+        assert_eq!(names(&first), ["a", "b"]);
+        first.iter().for_each(|write| ledger.settle(write, false));
+        assert!(ledger.retry());
+        let second = ledger.next_writes(2);
+        assert_eq!(names(&second), ["c", "d"]);
+        second.iter().for_each(|write| ledger.settle(write, true));
+        assert_eq!(ledger.next_writes(2), first, "as they were");
+    }
+
+    /// Also after a 409 whose other version is never seen.
+    #[test]
+    fn a_failed_write_is_repeated_when_that_is_asked_for() {
+        let mut ledger = ledger(&["a", "b"]);
+        let writes = ledger.next_writes(2);
+        writes.iter().for_each(|write| ledger.settle(write, false));
+        assert_eq!(ledger.next_writes(2), [], "not at once");
+        ledger.see(key("b"), "2", Service::default());
+        assert!(ledger.retry());
+        assert_eq!(names(&ledger.next_writes(2)), ["a"], "b has another version");
+        assert!(!ledger.retry(), "it is under way");
     }
 }

@@ -27,7 +27,7 @@ enum Event {
     Deliver {
         answer: bool,
     },
-    /// A write under way is lost, and the allocator hears of it.
+    /// A write under way is lost, and the allocator receives an error.
     Lose,
     /// The allocator sees the next changes.
     Watch(usize),
@@ -238,6 +238,7 @@ impl World {
 
     fn decide(&mut self, room: usize) {
         self.ledger.decide(&self.settings, &BTreeMap::new()).unwrap();
+        self.ledger.retry();
         self.send(room);
     }
 
@@ -527,8 +528,12 @@ fn check_kept(world: &World, services: &BTreeMap<Key, Service>) {
                 );
             }
         }
-        let is_told = !decision.problems.is_empty() || decision.addresses.len() == wanted(service).len();
-        assert!(is_told, "{key} has {:?} and nobody says why", decision.addresses);
+        let is_explained = !decision.problems.is_empty() || decision.addresses.len() == wanted(service).len();
+        assert!(
+            is_explained,
+            "{key} has {:?} and nobody says why",
+            decision.addresses
+        );
         if decision.problems.contains(&Problem::RequiresBoth) {
             assert!(decision.addresses.is_empty());
         }

@@ -311,7 +311,7 @@ fn addresses_are_shared_with_the_same_key_and_other_ports() {
     assert_eq!(texts(decided(&plan, "asks")), ["192.0.2.0"]);
     assert_eq!(texts(decided(&plan, "a")), ["192.0.2.1"]);
     assert_eq!(got, ["192.0.2.1", "192.0.2.2", "192.0.2.3", ""]);
-    // Whoever comes later and asks for it hears why not.
+    // A later Service that requests it learns why not.
     let mut late = all.clone();
     let has = |services: &mut Services, name: &str, text: &str| {
         services.get_mut(&key(name)).unwrap().held = vec![addr(text)]

@@ -1,12 +1,13 @@
 //! BFD for the agent: which paths are to be watched, and which peers wait for theirs.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use podroute_config::Bfd;
 
 use super::Agent;
 use crate::bfd_watch::{Watch, WatchOwner};
-use crate::secrets::Secrets;
+use crate::secrets::{Secrets, UnreadableKey};
 
 impl Agent {
     /// Gives BFD the peers and next hops that want it, where their addresses are known.
@@ -72,7 +73,7 @@ fn watch(
     let auth = match bfd.auth.as_ref().map(|auth| read_key(auth, secrets)).transpose() {
         Ok(auth) => auth,
         Err(error) => {
-            tracing::error!(event = "bfd_key_unusable", neighbor = %remote.ip(), error, "no BFD with this neighbor until its key file (bfd.auth.file) is usable");
+            tracing::error!(event = "bfd_key_unusable", neighbor = %remote.ip(), %error, "no BFD with this neighbor until its key file (bfd.auth.file) is usable");
             return None;
         }
     };
@@ -98,7 +99,20 @@ fn watch(
     })
 }
 
-fn read_key(auth: &podroute_config::BfdAuth, secrets: &Secrets) -> Result<bfd::Auth, String> {
+/// Why a key of BFD cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum KeyError {
+    #[error(transparent)]
+    Unreadable(#[from] UnreadableKey),
+    #[error("{} contains {octets} octets; this type of authentication needs 1 to {most}", file.display())]
+    Length {
+        file: PathBuf,
+        octets: usize,
+        most: usize,
+    },
+}
+
+fn read_key(auth: &podroute_config::BfdAuth, secrets: &Secrets) -> Result<bfd::Auth, KeyError> {
     use bfd::AuthKind;
     use podroute_config::BfdAuthKind;
     let kind = match auth.kind {
@@ -108,10 +122,10 @@ fn read_key(auth: &podroute_config::BfdAuth, secrets: &Secrets) -> Result<bfd::A
         BfdAuthKind::KeyedSha1 => AuthKind::KeyedSha1,
         BfdAuthKind::MeticulousKeyedSha1 => AuthKind::MeticulousSha1,
     };
-    let path = auth.file.display();
     let key = secrets.key(&auth.file)?;
-    bfd::Auth::new(kind, auth.key_id, key).ok_or_else(|| {
-        let (has, most) = (key.len(), kind.longest_key());
-        format!("{path} contains {has} octets; this type of authentication needs 1 to {most}")
+    bfd::Auth::new(kind, auth.key_id, key).ok_or_else(|| KeyError::Length {
+        file: auth.file.clone(),
+        octets: key.len(),
+        most: kind.longest_key(),
     })
 }

@@ -9,22 +9,26 @@ use podroute_config::{
 };
 use tokio::sync::oneshot;
 
-use super::{Agent, config_of};
-use crate::cluster::{self, Network, Watches};
+use super::config_file::config_of;
+use super::reload::Applied;
+use super::{Agent, AgentError};
+use crate::cluster::{self, Network, Throttle, Watches};
 use crate::metrics::INITIAL_ROUTES;
 use crate::status::{ClusterStatus, RejectedStatus, WatchStatus};
 
-/// The log names so many of what is not taken at a time; `podroute show cluster` names all.
-const TOLD: usize = 10;
+/// The log names at most this number of rejected facts at a time; `podroute show cluster` names all.
+const REJECTED_LOGGED: usize = 10;
 
-/// What is followed, and what was said of it.
+/// What is followed, and what was reported of it.
 #[derive(Default)]
 pub(super) struct Followed {
     pub(super) wanted: FromKubernetes,
     pub(super) watches: Watches,
-    /// What is not taken, as last told.
-    told: BTreeSet<Rejected>,
-    /// Why the node is not ready, as last told.
+    /// When the configuration is applied to an update.
+    pub(super) throttle: Throttle,
+    /// What is rejected, as last reported.
+    reported: BTreeSet<Rejected>,
+    /// Why the node is not ready, as last reported.
     unready: Vec<String>,
     /// What Kubernetes says, as it says it, where that is not kept for a restart yet.
     to_keep: Option<ClusterFacts>,
@@ -57,10 +61,11 @@ impl Agent {
                 return;
             }
             Ok(new) => self.apply(new).await,
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         match applied {
-            Ok(outcome) => tracing::debug!(event = "cluster_update", %outcome, "cluster update applied"),
+            Ok(Applied { text, has_changes }) if has_changes => tracing::info!(event = "reloaded", "{text}"),
+            Ok(Applied { text, .. }) => tracing::debug!(event = "cluster_update", "{text}"),
             Err(error) => {
                 tracing::error!(event = "cluster_update_failed", %error, "cannot apply a cluster update");
             }
@@ -85,12 +90,9 @@ impl Agent {
     }
 
     /// The file with what is known. An annotation that cannot be used leaves the last good one in force.
-    fn config_with_annotations(&mut self, before: Option<&ClusterFacts>) -> Result<Config, String> {
+    fn config_with_annotations(&mut self, before: Option<&ClusterFacts>) -> Result<Config, AgentError> {
         let name = self.name();
-        let load = |agent: &Self| {
-            let config = config_of(&agent.file.text, &agent.file.path, &agent.file.facts);
-            config.map_err(|error| error.to_string())
-        };
+        let load = |agent: &Self| config_of(&agent.file.text, &agent.file.path, &agent.file.facts);
         let first = load(self)?;
         let is_bad = |annotation: &str| {
             let subject = format!("annotation {annotation}");
@@ -145,7 +147,7 @@ impl Agent {
                 let message =
                     "the Node object was recreated: the drain of the previous one is over".to_owned();
                 tracing::warn!(event = "drain_changed", "{message}");
-                self.tell("Drain", false, "the Node object", message);
+                self.post_event("Drain", false, "the Node object", message);
             }
             Ok(_) => {}
             Err(error) => tracing::error!(event = "drain_failed", %error, "cannot keep the node drained"),
@@ -157,7 +159,7 @@ impl Agent {
             return;
         };
         match self.drain(drain).await {
-            Ok(outcome) => self.tell("Drain", false, "the taint", outcome),
+            Ok(outcome) => self.post_event("Drain", false, "the taint", outcome),
             Err(error) => tracing::error!(event = "drain_failed", %error, "cannot apply the drain taint"),
         }
     }
@@ -189,46 +191,46 @@ impl Agent {
         !self.config.from_kubernetes.any() || self.file.facts.cluster.is_some()
     }
 
-    /// What is not taken, as [`Followed::told`] says it.
+    /// What is rejected, as [`Followed::reported`] has it.
     fn rejected(&self) -> BTreeSet<Rejected> {
         let all = self.config.rejected.iter().chain(&self.file.followed.annotations);
         all.chain(&self.node.not_listening).cloned().collect()
     }
 
-    /// Tells what is not taken and why the node is not ready, once each.
+    /// Reports what is rejected and why the node is not ready, once each.
     pub(super) fn report_cluster(&mut self) {
         self.allocate();
         let now = self.rejected();
-        let news: Vec<Rejected> = now.difference(&self.file.followed.told).cloned().collect();
-        for rejected in news.iter().take(TOLD) {
+        let news: Vec<Rejected> = now.difference(&self.file.followed.reported).cloned().collect();
+        for rejected in news.iter().take(REJECTED_LOGGED) {
             tracing::warn!(event = "rejected", "rejected: {rejected}");
         }
-        if news.len() > TOLD {
+        if news.len() > REJECTED_LOGGED {
             tracing::warn!(
                 event = "rejected",
                 "and {} more are rejected; 'podroute show cluster' lists all",
-                news.len() - TOLD
+                news.len() - REJECTED_LOGGED
             );
         }
         for rejected in news {
             let message = format!("rejected: {rejected}");
-            self.tell("Rejected", true, &rejected.subject, message);
+            self.post_event("Rejected", true, &rejected.subject, message);
         }
         self.reports.health.rejected.store(now.len(), Ordering::Relaxed);
-        self.file.followed.told = now;
+        self.file.followed.reported = now;
         let annotations = self.file.followed.annotations.iter().map(ToString::to_string);
         let unready: Vec<String> = self.config.unready.iter().cloned().chain(annotations).collect();
         for why in &unready {
             if !self.file.followed.unready.contains(why) {
                 tracing::warn!(event = "not_ready", "the node is not ready: {why}");
-                self.tell("NotReady", true, why, format!("the node is not ready: {why}"));
+                self.post_event("NotReady", true, why, format!("the node is not ready: {why}"));
             }
         }
         self.file.followed.unready = unready;
         self.look_at_sessions();
     }
 
-    /// Tells probes, the node's condition and `show` what is still waited for.
+    /// Updates probes, the node's condition and `show`: what is still waited for.
     pub(super) fn look_at_sessions(&mut self) {
         let health = &self.reports.health;
         let waits = !self.knows_cluster();
@@ -254,8 +256,8 @@ impl Agent {
                 condition.say(Network::Unavailable(why.to_owned()));
             }
         }
-        if let Ok(mut told) = health.obstacles.lock() {
-            *told = obstacles;
+        if let Ok(mut known) = health.obstacles.lock() {
+            *known = obstacles;
         }
     }
 

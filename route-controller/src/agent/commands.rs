@@ -1,19 +1,13 @@
 //! What the operator's commands ask of the running agent.
 
-use super::Agent;
+use super::{Agent, CommandError};
 use crate::drain::Drain;
 use crate::server::ToAgent;
 
 impl Agent {
     pub(super) async fn order(&mut self, order: ToAgent) {
         match order {
-            ToAgent::Reload(answer) => {
-                let outcome = self.reload().await;
-                if let Err(error) = &outcome {
-                    tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force");
-                }
-                drop(answer.send(outcome));
-            }
+            ToAgent::Reload(answer) => drop(answer.send(self.reload().await)),
             ToAgent::Diff(text, answer) => self.diff(&text, answer),
             ToAgent::Bfd(answer) => self.bfd.show(answer).await,
             ToAgent::Cluster(answer) => self.show_cluster(answer),
@@ -32,8 +26,8 @@ impl Agent {
         }
     }
 
-    /// Drains the node so far, or takes that back.
-    pub(super) async fn drain(&mut self, mut drain: Drain) -> Result<String, String> {
+    /// Drains the node to this degree, or ends the drain.
+    pub(super) async fn drain(&mut self, mut drain: Drain) -> Result<String, CommandError> {
         if drain.on && drain.node.is_empty() {
             let known = self.file.facts.cluster.as_ref();
             let own = known.and_then(|known| known.nodes.get(&self.name()));
@@ -41,14 +35,16 @@ impl Agent {
         }
         drain
             .write(&self.node.run_dir)
-            .map_err(|error| format!("{}: {error}", self.node.run_dir.display()))?;
+            .map_err(|source| CommandError::SaveDrain {
+                path: self.node.run_dir.clone(),
+                source,
+            })?;
         self.drain = drain.clone();
-        let stopped = |error: bgp_speaker::Stopped| error.to_string();
-        self.speaker.drain(drain.on).await.map_err(stopped)?;
+        self.speaker.drain(drain.on).await?;
         self.look_at_sessions();
-        self.speaker.originate(self.originated()).await.map_err(stopped)?;
+        self.speaker.originate(self.originated()).await?;
         let rules = self.originate_rules().await;
-        self.speaker.originate_by_rules(rules).await.map_err(stopped)?;
+        self.speaker.originate_by_rules(rules).await?;
         tracing::info!(
             event = "drain_changed",
             draining = drain.on,

@@ -9,8 +9,9 @@ use bgp_speaker::{PeerSnapshot, Stopped};
 use podroute_config::{Config, Peer};
 use tokio::sync::oneshot;
 
+use super::config_file::{config_of, facts_for};
 use super::reload::equal_paths;
-use super::{Agent, config_of, fib_config};
+use super::{Agent, AgentError, CommandError, fib_config};
 use crate::attributes;
 use crate::fib::FibConfig;
 use crate::status::{DiffStatus, PeerDiff};
@@ -28,10 +29,10 @@ struct Begun {
 impl Agent {
     /// Answers what this text would do in place of the file. Nothing changes, and the agent does not wait: beside a large table the
     /// answer takes seconds.
-    pub(super) fn diff(&self, text: &str, answer: oneshot::Sender<Result<DiffStatus, String>>) {
+    pub(super) fn diff(&self, text: &str, answer: oneshot::Sender<Result<DiffStatus, CommandError>>) {
         let mut begun = match self.begin_diff(text) {
             Ok(begun) => begun,
-            Err(error) => return drop(answer.send(Err(error))),
+            Err(error) => return drop(answer.send(Err(error.into()))),
         };
         let speaker = self.speaker.clone();
         tokio::spawn(async move {
@@ -40,14 +41,13 @@ impl Agent {
                 begun.look_at_limits(&speaker.peers().await?);
                 Ok(begun.describe(speaker.preview(inputs).await?))
             };
-            let outcome = outcome.await.map_err(|error: Stopped| error.to_string());
-            drop(answer.send(outcome));
+            drop(answer.send(outcome.await.map_err(|error: Stopped| error.into())));
         });
     }
 
-    fn begin_diff(&self, text: &str) -> Result<Begun, String> {
-        let facts = super::facts_for(self.file.facts.clone(), text);
-        let new = config_of(text, &self.file.path, &facts).map_err(|error| error.to_string())?;
+    fn begin_diff(&self, text: &str) -> Result<Begun, AgentError> {
+        let facts = facts_for(self.file.facts.clone(), text);
+        let new = config_of(text, &self.file.path, &facts)?;
         let mut diff = DiffStatus {
             restart: (!new.deferred.is_empty()).then(|| new.deferred.join("; ")),
             ..DiffStatus::default()
@@ -126,17 +126,17 @@ impl Begun {
             mut diff, names, fib, ..
         } = self;
         let texts = |list: Vec<Prefix>| list.iter().map(ToString::to_string).collect();
-        for (id, heard) in preview.peers {
+        for (id, change) in preview.peers {
             let peer = names.get(&id).map_or_else(|| format!("#{}", id.0), String::clone);
             if diff.removed.contains(&peer) {
                 continue; // it is sent nothing any more
             }
             diff.peers.push(PeerDiff {
                 peer,
-                announced: texts(heard.announced),
-                withdrawn: texts(heard.withdrawn),
-                changed: texts(heard.changed),
-                attributes: heard
+                announced: texts(change.announced),
+                withdrawn: texts(change.withdrawn),
+                changed: texts(change.changed),
+                attributes: change
                     .attributes
                     .iter()
                     .map(|(prefix, (before, after))| (prefix.to_string(), attributes::changes(before, after)))

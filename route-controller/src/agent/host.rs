@@ -8,7 +8,7 @@ use podroute_config::{Config, NodeAddresses};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Agent, AgentError, Node, fib_config, wants_ipv6};
+use super::{Agent, AgentError, CommandError, Node, fib_config, wants_ipv6};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
 use crate::host::{Host, Wish};
@@ -67,7 +67,7 @@ impl Node {
 
 impl Agent {
     /// What a configuration and the host come to now. The identifier stays as long as the agent runs.
-    pub(super) async fn host_for(&self, config: &Config) -> Result<Host, String> {
+    pub(super) async fn host_for(&self, config: &Config) -> Result<Host, CommandError> {
         let running = self.node.host.router_id;
         let wish = Wish::of(config, Some(running));
         let (reply, answer) = oneshot::channel();
@@ -75,10 +75,8 @@ impl Agent {
             let _ = reply.send(wish.find_out(&fib.mirror)); // whoever asked may have gone
         });
         self.to_fib(ToFib::Query(query)).await;
-        let found = answer
-            .await
-            .map_err(|_| "the kernel route task has stopped".to_owned())?;
-        let mut host = found.map_err(|error| error.to_string())?;
+        let found = answer.await.map_err(|_| CommandError::FibStopped)?;
+        let mut host = found?;
         keep_addresses(config, &self.node.host, &mut host);
         self.node
             .next_router_id
@@ -119,7 +117,7 @@ impl Agent {
             return self.look_at_node_file();
         }
         tracing::warn!(event = "run_dir_restored", path = %run_dir.display(), "another program deleted files of the run directory; they are recreated");
-        let again = super::lock(&run_dir).map(|lock| self.node.lock = lock);
+        let again = super::lock::lock(&run_dir).map(|lock| self.node.lock = lock);
         let again = again.and_then(|()| self.start_server());
         self.write_node_file();
         if let Err(error) = again {
@@ -172,8 +170,8 @@ impl Agent {
             }
         }
         self.node.troubles = troubles;
-        if let Ok(mut told) = self.reports.health.host.lock() {
-            *told = obstacle;
+        if let Ok(mut known) = self.reports.health.host.lock() {
+            *known = obstacle;
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Make before break: sessions of the mesh that are not wanted any more stay until nothing depends on them.
 //!
-//! When the mesh turns from `full` to `reflectors`, or a reflector's label moves, each node hears of it at another moment.
+//! When the mesh turns from `full` to `reflectors`, or a reflector's label moves, each node learns of it at another time.
 //! A session with a node that is still there goes when all that it brings has come from others too for a while: then
 //! reflectors reflect, in both directions. A node that left is another matter: its sessions go at once.
 //!
-//! The other way round, a reflector whose clients meet each other from now on goes on reflecting for a while: it cannot see
+//! The other way round, a reflector whose clients have sessions with each other from now on goes on reflecting for a while: it cannot see
 //! whether they have met. Who has both paths prefers the direct one (shorter CLUSTER_LIST, RFC 4456 §9).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,12 +17,12 @@ use podroute_config::{IMPORT_OF_NODE, IMPORT_OF_REFLECTOR, Mesh};
 use super::{Agent, AgentError, MeshTransition};
 use crate::clock::now;
 
-/// Everything has been there from others for so long.
+/// Everything has been there from others for this time.
 const QUIET: Duration = Duration::from_secs(3);
 /// Longer than this nobody waits.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// A session that is on its way out.
+/// A session that is to be removed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retiring {
     since: Instant,
@@ -31,7 +31,7 @@ pub(super) struct Retiring {
 }
 
 impl Retiring {
-    /// Whether it may go, when so many prefixes come from it alone.
+    /// Whether it may go, when this number of prefixes comes from it alone.
     fn may_go(&mut self, now: Instant, alone: usize) -> bool {
         self.idle_since = match alone {
             0 => Some(self.idle_since.unwrap_or(now)),
@@ -209,7 +209,7 @@ mod tests {
         let mut reflecting = Reflecting::default();
         reflecting.update(start, names(&["a", "b"]), &names(&["other"]));
         assert!(reflecting.is_empty());
-        // All meet each other from now on; b left.
+        // All have sessions with each other from now on; b left.
         reflecting.update(start, names(&[]), &names(&["a", "other"]));
         assert!(reflecting.holds("a") && !reflecting.holds("b") && !reflecting.holds("other"));
         // News in between do not make it longer.

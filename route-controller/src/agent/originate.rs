@@ -1,5 +1,7 @@
 //! What this node originates under conditions: routes of the section `originate`, and of the kernel.
 
+use std::collections::BTreeSet;
+
 use bgp_proto::engine::OriginateRule;
 use bgp_proto::policy::Source;
 use bgp_proto::types::Prefix;
@@ -8,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Agent;
 use crate::fib::task::ToFib;
-use crate::fib::{Fib, Foreign, Mirror};
+use crate::fib::{Fib, ForeignRoute, Mirror};
 
 impl Agent {
     /// The rules as the configuration and the kernel's routes are now: none, once the node is drained.
@@ -17,10 +19,11 @@ impl Agent {
             return Vec::new();
         }
         let mut rules = self.config.originate.clone();
+        // A prefix in the configuration itself takes precedence.
+        let mut known: BTreeSet<Prefix> = rules.iter().map(|rule| rule.prefix).collect();
         for (wanted, prefixes) in self.kernel_routes().await {
             for prefix in prefixes {
-                // What the file names itself goes before.
-                if rules.iter().any(|rule| rule.prefix == prefix) {
+                if !known.insert(prefix) {
                     continue;
                 }
                 rules.push(OriginateRule {
@@ -71,12 +74,12 @@ impl Agent {
 /// Prefixes of others' routes that fit, in order.
 fn matching(mirror: &Mirror, wanted: &KernelRoutes) -> Vec<Prefix> {
     let name = |ifindex: &u32| mirror.links.get(ifindex).map(|link| link.name.as_str());
-    let leads_there = |route: &Foreign| {
+    let leads_there = |route: &ForeignRoute| {
         let mut names = route.hops.iter().filter_map(|hop| name(&hop.ifindex));
         wanted.interfaces.is_empty()
             || names.any(|name| wanted.interfaces.iter().any(|wanted| wanted == name))
     };
-    let fits = |route: &Foreign| {
+    let fits = |route: &ForeignRoute| {
         (wanted.protocols.is_empty() || wanted.protocols.contains(&route.protocol))
             && (wanted.tables.is_empty() || wanted.tables.contains(&route.table))
             && leads_there(route)

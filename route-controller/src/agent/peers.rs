@@ -135,7 +135,7 @@ impl Agent {
             Arc::make_mut(&mut spec.routing).kind = PeerKind::Client;
         }
         if let Some(file) = &peer.transport.password_file {
-            let key = self.peers.secrets.key(file);
+            let key = self.peers.secrets.key(file).map_err(|error| error.to_string());
             let password = key
                 .and_then(|key| Password::new(key).map_err(|error| format!("{}: {error}", file.display())));
             match password {
@@ -168,14 +168,14 @@ impl Agent {
         let name = self.peer_name(peer);
         tracing::warn!(event = "prefix_limit_near", peer = %name, %family, count, "the peer's number of prefixes is near or above maxPrefixes");
         let message = format!("{count} {family} prefixes from {name}: near or above maxPrefixes");
-        self.tell("PeerLimit", true, &name, message);
+        self.post_event("PeerLimit", true, &name, message);
     }
 
     pub(super) fn warn_of_memory(&mut self, peer: PeerId, octets: usize) {
         let name = self.peer_name(peer);
         tracing::warn!(event = "memory_limit_near", peer = %name, octets, "the memory of the peer's routes is near or above maxMemory");
         let message = format!("routes from {name} use {octets} octets: near or above maxMemory");
-        self.tell("PeerLimit", true, &name, message);
+        self.post_event("PeerLimit", true, &name, message);
     }
 
     pub(super) fn warn_of_paths(&self, peer: PeerId, prefix: bgp_proto::types::Prefix) {

@@ -12,11 +12,11 @@ use crate::node_file::{self, NodeFile};
 use crate::pod_changes;
 use crate::pod_guard::PodGuard;
 
-/// The log names at most so many inconsistencies among pods; `podroute ipam check` names all.
-const FINDINGS_TOLD: usize = 10;
+/// The log names at most this number of inconsistencies among pods; `podroute ipam check` names all.
+const FINDINGS_LOGGED: usize = 10;
 
 impl Agent {
-    /// The plugins do without us: trouble is logged.
+    /// The plugins work without the agent: a failure is logged.
     pub(super) fn help_plugins(&mut self) {
         let restored = Arc::clone(&self.reports.health.restored);
         self.node.pod_guard = PodGuard::start(&self.node.run_dir, &self.node.proc_sys, restored)
@@ -113,7 +113,7 @@ fn report_pods(state_dir: &Path) {
         inconsistencies = found.len(),
         "pods of this node checked"
     );
-    for finding in found.iter().take(FINDINGS_TOLD) {
+    for finding in found.iter().take(FINDINGS_LOGGED) {
         tracing::warn!(
             event = "pod_inconsistent",
             "{finding}; 'podroute ipam check --fix' repairs what can be repaired"

@@ -1,39 +1,48 @@
-//! How the running agent changes: a file read again, or applied to news of the cluster. The difference only.
+//! How the running agent changes: a file read again, or applied to a cluster update. The difference only.
 
 use std::sync::atomic::Ordering;
 
 use bgp_proto::engine::EqualPaths;
 use podroute_config::Config;
 
-use super::{Agent, AgentError, config_of, fib_config, read_text};
+use super::config_file::{config_of, read_text};
+use super::{Agent, CommandError, fib_config};
 use super::{changes, service_changes};
+use crate::cluster::{About, NewEvent};
 use crate::fib::task::ToFib;
+
+/// What became of a configuration.
+pub(super) struct Applied {
+    pub(super) has_changes: bool,
+    pub(super) text: String,
+}
 
 impl Agent {
     /// Applies what changed in the file. What cannot change while the agent runs stays as it was until its next start.
-    pub(super) async fn reload(&mut self) -> Result<String, String> {
+    pub(super) async fn reload(&mut self) -> Result<String, CommandError> {
         let outcome = self.take_file().await;
         self.reports
             .health
             .refused
             .store(outcome.is_err(), Ordering::Relaxed);
         match &outcome {
-            Ok(outcome) => {
-                tracing::info!(event = "reload_requested", "{outcome}");
-                self.tell("ConfigTaken", false, "the configuration", outcome.clone());
+            Ok(Applied { text, .. }) => {
+                tracing::info!(event = "reloaded", "{text}");
+                self.post_event("ConfigTaken", false, "the configuration", text.clone());
             }
-            Err(error) => self.tell("ConfigRefused", true, "the configuration", error.clone()),
+            Err(error) => {
+                tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force");
+                self.post_event("ConfigRefused", true, "the configuration", error.to_string());
+            }
         }
-        outcome
+        outcome.map(|applied| applied.text)
     }
 
     /// Kubernetes swaps a mounted file without a word.
     pub(super) async fn look_at_file(&mut self) {
         if self.file.mounted.has_changed() {
             tracing::info!(event = "config_changed", "the mounted configuration changed");
-            if let Err(error) = self.reload().await {
-                tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force");
-            }
+            let _ = self.reload().await; // logged
         }
     }
 
@@ -41,40 +50,47 @@ impl Agent {
     pub(super) async fn look_at_lists(&mut self) {
         if self.file.lists.look_again() {
             tracing::info!(event = "list_file_changed", "a file of a list changed");
-            if let Err(error) = self.reload().await {
-                tracing::error!(event = "reload_failed", %error, "configuration not reloaded; the previous one stays in force");
-            }
+            let _ = self.reload().await; // logged
         }
     }
 
     /// An Event on the node's object, where Kubernetes is followed.
-    pub(super) fn tell(&mut self, reason: &'static str, warning: bool, subject: &str, message: String) {
+    pub(super) fn post_event(&mut self, reason: &'static str, warning: bool, subject: &str, message: String) {
         if let Some(events) = &mut self.reports.events {
-            events.tell(crate::clock::now(), reason, warning, subject, message);
+            let event = NewEvent {
+                about: About::Node,
+                reason,
+                warning,
+                message,
+            };
+            events.post(crate::clock::now(), subject, event);
         }
     }
 
-    async fn take_file(&mut self) -> Result<String, String> {
-        let stays = |error: AgentError| format!("the configuration stays as it was: {error}");
-        let text = read_text(&self.file.path).map_err(stays)?;
+    async fn take_file(&mut self) -> Result<Applied, CommandError> {
+        let text = read_text(&self.file.path).map_err(CommandError::Unchanged)?;
         self.file.mounted.saw(&text);
         self.file.lists.look(&text);
         self.file.facts.list_files = self.file.lists.contents();
-        let new = config_of(&text, &self.file.path, &self.file.facts).map_err(stays)?;
+        let new = config_of(&text, &self.file.path, &self.file.facts);
+        let new = new.map_err(CommandError::Unchanged)?;
         self.file.text = text;
         if new.from_kubernetes.any() && self.file.facts.cluster.is_none() {
             // Without what Kubernetes says the file says too little: everything stays until it has answered.
             self.file.waits = Some(new.from_kubernetes);
-            return Ok(format!(
-                "{}: applied as soon as the API server has answered",
-                self.file.path.display()
-            ));
+            return Ok(Applied {
+                has_changes: false,
+                text: format!(
+                    "{}: applied as soon as the API server has answered",
+                    self.file.path.display()
+                ),
+            });
         }
         self.apply(new).await
     }
 
     /// Makes the running agent like the configuration: the difference only.
-    pub(super) async fn apply(&mut self, mut new: Config) -> Result<String, String> {
+    pub(super) async fn apply(&mut self, mut new: Config) -> Result<Applied, CommandError> {
         let host = self.host_for(&new).await?;
         if self.node.next_router_id.get().is_some() {
             new.deferred.push("node.routerId");
@@ -88,35 +104,20 @@ impl Agent {
         service_changes::log(&self.config, &new);
         (self.config, self.node.host) = (new, host);
         self.file.waits = None;
-        let stopped = |error: AgentError| error.to_string();
         self.to_fib(ToFib::Reconfigure(fib_config(&self.config, &self.node.host)))
             .await;
-        self.speaker
-            .multipath(equal_paths(&self.config))
-            .await
-            .map_err(|error| stopped(error.into()))?;
+        self.speaker.multipath(equal_paths(&self.config)).await?;
         self.install_blocks().await;
         self.enforce_policies();
         self.write_node_file();
-        self.speaker
-            .originate(self.originated())
-            .await
-            .map_err(|error| stopped(error.into()))?;
+        self.speaker.originate(self.originated()).await?;
         let rules = self.originate_rules().await;
-        self.speaker
-            .originate_by_rules(rules)
-            .await
-            .map_err(|error| stopped(error.into()))?;
-        self.put_peers().await.map_err(stopped)?;
+        self.speaker.originate_by_rules(rules).await?;
+        self.put_peers().await?;
         self.listen();
         self.serve_metrics();
         self.reports.list.look(&self.config.cni);
         self.report_cluster();
-        if changes == changes::NOTHING {
-            tracing::debug!(event = "reloaded", "configuration reloaded without a change");
-        } else {
-            tracing::info!(event = "reloaded", peers = self.peers.ids.len(), %changes, "configuration applied");
-        }
         let later = match self.config.deferred.as_slice() {
             [] => String::new(),
             fields => format!("; takes effect at the next start: {}", fields.join("; ")),
@@ -125,10 +126,10 @@ impl Agent {
             None => later,
             Some(rejected) => format!("{later}; rejected: {rejected}"),
         };
-        Ok(format!(
-            "{}: reloaded: {changes}{later}",
-            self.file.path.display()
-        ))
+        Ok(Applied {
+            has_changes: changes != changes::NOTHING,
+            text: format!("{}: reloaded: {changes}{later}", self.file.path.display()),
+        })
     }
 }
 

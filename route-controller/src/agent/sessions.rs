@@ -202,11 +202,12 @@ struct LastRun {
 }
 
 impl LastRun {
-    /// Of several lines of a peer the last one counts.
+    /// Of several lines of a peer the last one counts. A line without its end was cut off by a full disk.
     fn parse(text: Option<&str>) -> Self {
         let mut states = BTreeMap::new();
         let mut first_start = text.is_none();
-        for line in text.unwrap_or_default().lines() {
+        let whole = text.and_then(|text| text.rsplit_once('\n'));
+        for line in whole.map_or("", |(whole, _)| whole).lines() {
             match line.split_once(STATE) {
                 Some(("", _)) => first_start = true,
                 Some((name, state)) => drop(states.insert(name, Some(state))),
@@ -263,6 +264,9 @@ impl StateFile {
             .handle
             .as_mut()
             .is_some_and(|handle| handle.write_all(line.as_bytes()).is_ok());
+        if !written {
+            self.handle = None; // the line may be there in part: nothing is appended to it
+        }
         self.appended += 1;
         self.outdated |= !written || self.appended > APPENDED_MAX;
     }
@@ -445,6 +449,28 @@ mod tests {
         sessions.write();
         let text = std::fs::read_to_string(dir.path().join("sessions")).unwrap();
         assert_eq!(text, "\tfirst-start\na\n");
+    }
+
+    /// Otherwise a peer whose line says that it is down would be up, and the names of two peers one.
+    #[test]
+    fn a_line_that_a_full_disk_cut_off_is_not_read() {
+        let last = LastRun::parse(Some("a\nb\na\tdown\nb"));
+        assert_eq!((last.up, last.before), (set(&["b"]), set(&["b"])));
+        let last = LastRun::parse(Some("a\tdo"));
+        assert_eq!((last.up, last.before), (set(&[]), set(&[])));
+        assert!(!last.first_start);
+    }
+
+    #[test]
+    fn nothing_is_appended_after_a_failure_until_the_file_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sessions = start(dir.path(), &["a"]);
+        sessions.file.handle = Some(File::options().append(true).open("/dev/full").unwrap());
+        sessions.came_up("a");
+        assert!(sessions.file.handle.is_none() && sessions.file.outdated);
+        sessions.came_up("b");
+        sessions.write();
+        assert_eq!(start(dir.path(), &["a"]).up_before(None), set(&["a", "b"]));
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Agent {
         for family in new.iter() {
             let message = warning(family);
             tracing::warn!(event = "blocks_unsent", "{message}");
-            self.tell("BlocksUnsent", true, "the node's blocks", message);
+            self.post_event("BlocksUnsent", true, "the node's blocks", message);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The task that follows BFD. A lost path reaches the kernel's routes and ends its session without the agent, which only hears of it:
+//! The task that follows BFD. A lost path reaches the kernel's routes and ends its session without the agent, which is only notified:
 //! what the agent is busy with delays nobody.
 
 mod paths;
@@ -81,7 +81,7 @@ impl BfdWatch {
         self.command(Command::Show(answer)).await;
     }
 
-    /// Neighbors learn that our silence is meant.
+    /// Neighbors learn that the silence is intended.
     pub(crate) async fn set_all_admin_down(&self) {
         let (done, answer) = oneshot::channel();
         self.command(Command::AdminDown(done)).await;
@@ -107,7 +107,7 @@ impl BfdWatch {
 
 struct Task {
     paths: Paths,
-    /// Next hops that the kernel's routes were told are lost.
+    /// Next hops that were reported to the fib task as lost.
     dead: BTreeSet<IpAddr>,
     speaker: SpeakerHandle,
     fib: mpsc::Sender<ToFib>,

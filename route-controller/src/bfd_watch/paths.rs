@@ -69,7 +69,7 @@ pub(crate) struct Lost {
 }
 
 impl Paths {
-    /// Told when there are news.
+    /// Notified of changes.
     pub(crate) fn notify(&self) -> Arc<Notify> {
         Arc::clone(&self.notify)
     }
@@ -149,7 +149,7 @@ impl Paths {
         let (mut lost, status, now) = (Vec::new(), self.status(), now());
         for (key, path) in &mut self.known {
             let Some(status) = status.get(key) else { continue };
-            // A session that was made anew counts from zero.
+            // A session that was recreated counts from zero.
             let losses = status.downs.saturating_sub(path.seen);
             path.seen = status.downs;
             let Some(why) = status.last_down.filter(|why| losses > 0 && is_loss(*why)) else {
@@ -203,7 +203,7 @@ impl Paths {
             .collect()
     }
 
-    /// Neighbors shall know that our silence is meant.
+    /// Neighbors learn that the silence is intended.
     pub(crate) fn set_all_admin_down(&self) {
         if let Some(bfd) = &self.bfd {
             bfd.set_all_admin_down(true);
@@ -241,7 +241,7 @@ impl Paths {
     }
 }
 
-/// Somebody shall look again when a path is not held any more.
+/// Wakes the task when a path is not held any more.
 fn notify_at(notify: &Arc<Notify>, moment: Option<Instant>) {
     if let Some(moment) = moment {
         let notify = Arc::clone(notify);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use podroute_config::{Config, NodeFacts, Problem};
 use serde_json::json;
 
-use super::{Form, RunDir, for_programs, read_input};
+use super::{CliError, Form, RunDir, for_programs, read_input};
 use crate::count::count;
 use crate::{agent, cluster};
 
@@ -36,10 +36,15 @@ pub(super) struct Question {
     output: Form,
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+/// A label that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("'{0}' is not KEY=VALUE")]
+struct NotALabel(String);
+
+fn label(text: &str) -> Result<(String, String), NotALabel> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("'{text}' is not KEY=VALUE")),
+        _ => Err(NotALabel(text.to_owned())),
     }
 }
 
@@ -71,7 +76,7 @@ impl Line {
     }
 }
 
-pub(super) fn check(question: &Question) -> Result<(), String> {
+pub(super) fn check(question: &Question) -> Result<(), CliError> {
     let (name, text) = read_input(&question.file)?;
     // Beside an agent: as that one sees its node.
     let known = cluster::cache::read(&question.run_dir.run_dir);
@@ -82,9 +87,7 @@ pub(super) fn check(question: &Question) -> Result<(), String> {
     facts.labels.extend(question.labels.iter().cloned());
     let documents = match manifest(&text) {
         Some(found) if found.is_empty() => {
-            return Err(format!(
-                "{name}: this ConfigMap has no podroute.yaml among its data"
-            ));
+            return Err(CliError::ConfigMap(name));
         }
         Some(found) => found
             .into_iter()
@@ -122,7 +125,7 @@ fn load(text: &str, facts: &NodeFacts, node: Option<&str>) -> Result<Config, pod
     }
 }
 
-fn answer(question: &Question, lines: &[Line], configs: &[(String, Config)]) -> Result<(), String> {
+fn answer(question: &Question, lines: &[Line], configs: &[(String, Config)]) -> Result<(), CliError> {
     let errors = lines.iter().filter(|line| line.is_error).count();
     let is_good = errors == 0 && (lines.is_empty() || !question.strict);
     if question.output != Form::Table {
@@ -132,7 +135,7 @@ fn answer(question: &Question, lines: &[Line], configs: &[(String, Config)]) -> 
         return if is_good {
             Ok(())
         } else {
-            Err(summary(errors, lines))
+            Err(CliError::Config(summary(errors, lines)))
         };
     }
     for line in lines.iter().filter(|line| !line.is_error) {
@@ -163,11 +166,11 @@ fn answer(question: &Question, lines: &[Line], configs: &[(String, Config)]) -> 
         .filter(|line| line.is_error)
         .map(Line::text)
         .collect();
-    Err(if texts.is_empty() {
+    Err(CliError::Config(if texts.is_empty() {
         summary(errors, lines)
     } else {
         texts.join("\n")
-    })
+    }))
 }
 
 fn summary(errors: usize, lines: &[Line]) -> String {

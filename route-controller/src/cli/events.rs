@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use super::show::{new_table, text};
-use super::{Form, Output, client, for_programs};
+use super::{CliError, ClientError, Form, Output, client, for_programs};
 use crate::journal::{self, Entry, Kind, Severity};
 use crate::status::{EventsStatus, Reply, Request};
 
@@ -30,7 +30,7 @@ pub(super) struct Question {
     output: Output,
 }
 
-pub(super) fn run(question: &Question) -> Result<(), String> {
+pub(super) fn run(question: &Question) -> Result<(), CliError> {
     let since = question
         .since
         .map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
@@ -65,7 +65,7 @@ pub(super) fn run(question: &Question) -> Result<(), String> {
     }
 }
 
-fn ask(question: &Question, since_ms: u64, after: Option<u64>) -> Result<EventsStatus, String> {
+fn ask(question: &Question, since_ms: u64, after: Option<u64>) -> Result<EventsStatus, CliError> {
     let request = Request::Events {
         since_ms,
         after,
@@ -73,25 +73,22 @@ fn ask(question: &Question, since_ms: u64, after: Option<u64>) -> Result<EventsS
     };
     match client::ask(&question.output.run_dir.run_dir, &request)? {
         Reply::Events(events) => Ok(events),
-        _ => Err(client::OTHER_VERSION.to_owned()),
+        _ => Err(ClientError::Unexpected.into()),
     }
 }
 
 /// Entries one by one, as they come: a line each, in JSON an object each.
-fn print(form: Form, entries: &[Entry]) -> Result<(), String> {
+fn print(form: Form, entries: &[Entry]) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     for entry in entries {
         let text = match form {
             Form::Table | Form::Wide => row(entry).join("  "),
-            Form::Json => serde_json::to_string(entry).map_err(|error| error.to_string())?,
-            Form::Yaml => format!(
-                "---\n{}",
-                serde_yaml::to_string(entry).map_err(|error| error.to_string())?
-            ),
+            Form::Json => serde_json::to_string(entry)?,
+            Form::Yaml => format!("---\n{}", serde_yaml::to_string(entry)?),
         };
-        writeln!(out, "{}", text.trim_end()).map_err(|error| error.to_string())?;
+        writeln!(out, "{}", text.trim_end()).map_err(CliError::Output)?;
     }
-    out.flush().map_err(|error| error.to_string())
+    out.flush().map_err(CliError::Output)
 }
 
 /// Events as a table, the oldest first.
@@ -137,9 +134,14 @@ fn time(at_ms: u64) -> String {
     text.get(..19).unwrap_or(&text).replace('T', " ")
 }
 
+/// Not a time.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("'{0}' is no time: write a number and s, m, h or d, as in 10m")]
+struct BadTime(String);
+
 /// `90s`, `10m`, `2h`, `1d`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("'{text}' is no time: write a number and s, m, h or d, as in 10m");
+fn duration(text: &str) -> Result<Duration, BadTime> {
+    let bad = || BadTime(text.to_owned());
     let unit = text.chars().last().ok_or_else(bad)?;
     let seconds = match unit {
         's' => 1,
@@ -176,7 +178,10 @@ mod tests {
             "99999999999999999999s",
             "9999999999999999d",
         ] {
-            assert!(duration(bad).unwrap_err().contains("as in 10m"), "{bad}");
+            assert!(
+                duration(bad).unwrap_err().to_string().contains("as in 10m"),
+                "{bad}"
+            );
         }
     }
 

@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Answer, Form, Output, client, for_programs, with_schema};
+use super::{Answer, CliError, ClientError, Form, Output, client, for_programs, with_schema};
 use crate::count::count;
 use crate::status::{FibStatus, Reply, Request};
 
 /// Routes that are not in the kernel are named up to this number.
 const NAMED: usize = 5;
 
-pub(super) fn summary(output: &Output) -> Result<Answer, String> {
+pub(super) fn summary(output: &Output) -> Result<Answer, CliError> {
     let Reply::Fib(routes) = client::ask(&output.run_dir.run_dir, &Request::Fib)? else {
-        return Err(client::OTHER_VERSION.to_owned());
+        return Err(ClientError::Unexpected.into());
     };
     let summary = Summary::of(&routes);
     let text = match output.output {
         Form::Table | Form::Wide => summary.text(),
         form => {
-            let value = serde_json::to_value(&summary).map_err(|error| error.to_string())?;
+            let value = serde_json::to_value(&summary)?;
             for_programs(form, &with_schema("fibSummary", value))?
         }
     };

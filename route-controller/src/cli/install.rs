@@ -7,21 +7,20 @@ use std::path::Path;
 
 use podroute_config::Cni;
 
+use super::CliError;
 use crate::cni_list::{self, Dirs, LIST, Put, put};
 
-/// Beside our own program.
+/// Beside this program.
 const PLUGINS: [&str; 2] = ["podroute-cni", "podroute-ipam"];
 
 /// Installs; says what changed.
-pub(super) fn install(dirs: &Dirs, cni: &Cni) -> Result<(), String> {
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+pub(super) fn install(dirs: &Dirs, cni: &Cni) -> Result<(), CliError> {
+    let own = std::env::current_exe().map_err(CliError::file("podroute"))?;
     let from = own.parent().unwrap_or(Path::new("/"));
     for name in PLUGINS {
-        let content = fs::read(from.join(name)).map_err(|error| {
-            format!(
-                "{}: {error}; it must lie beside podroute",
-                from.join(name).display()
-            )
+        let content = fs::read(from.join(name)).map_err(|source| CliError::Program {
+            name: from.join(name).display().to_string(),
+            source,
         })?;
         say(&dirs.bin, name, &put(&dirs.bin, name, &content, 0o755)?);
     }
@@ -29,7 +28,7 @@ pub(super) fn install(dirs: &Dirs, cni: &Cni) -> Result<(), String> {
     let plan = cni_list::plan_for(cni, dirs)?;
     plan.notes.iter().for_each(|note| eprintln!("{note}"));
     say(&dirs.conf, LIST, &plan.put(dirs)?);
-    for other in before_ours(&dirs.conf) {
+    for other in lists_before_own(&dirs.conf) {
         eprintln!(
             "{other} sorts before {LIST}: the runtime uses it instead; remove it when no pod of that network is left"
         );
@@ -45,8 +44,8 @@ fn say(dir: &Path, name: &str, put: &Put) {
     println!("{}: {what}", dir.join(name).display());
 }
 
-/// Other networks' files that the runtime would take instead of our list.
-fn before_ours(conf_dir: &Path) -> Vec<String> {
+/// Other networks' files that the runtime would use instead of the own list.
+fn lists_before_own(conf_dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(conf_dir).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let is_list = |name: &String| {
@@ -61,9 +60,9 @@ fn before_ours(conf_dir: &Path) -> Vec<String> {
     names
 }
 
-/// Takes the list away, so that the runtime makes no more pods with us. The plugins stay: it calls them for the pods that
+/// Removes the list, so that the runtime starts no more pods with podroute. The plugins stay: it calls them for the pods that
 /// it still has to delete.
-pub(super) fn uninstall(conf_dir: &Path) -> Result<(), String> {
+pub(super) fn uninstall(conf_dir: &Path) -> Result<(), CliError> {
     let list = conf_dir.join(LIST);
     match fs::remove_file(&list) {
         Ok(()) => {
@@ -75,7 +74,7 @@ pub(super) fn uninstall(conf_dir: &Path) -> Result<(), String> {
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(format!("{}: {error}", list.display())),
+        Err(error) => Err(CliError::file(list.display())(error)),
     }
 }
 
@@ -84,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_that_come_first_are_told_and_ours_goes_again() {
+    fn lists_that_come_first_are_reported_and_the_own_one_is_removed_again() {
         let dir = std::env::temp_dir().join(format!("podroute-lists-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         for name in [
@@ -96,7 +95,10 @@ mod tests {
             fs::write(dir.join(name), "{}").unwrap();
         }
         put(&dir, LIST, b"{}", 0o644).unwrap();
-        assert_eq!(before_ours(&dir), ["05-cilium.conflist", "10-calico.conflist"]);
+        assert_eq!(
+            lists_before_own(&dir),
+            ["05-cilium.conflist", "10-calico.conflist"]
+        );
         uninstall(&dir).unwrap();
         assert!(!dir.join(LIST).exists());
         uninstall(&dir).unwrap();

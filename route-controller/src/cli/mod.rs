@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod diff;
+mod error;
 mod events;
 mod explain;
 mod fib;
@@ -22,6 +23,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
 
+use self::client::ClientError;
+pub(crate) use self::error::CliError;
 use self::output::{Answer, Form, NOT_IN_ORDER, Output, for_programs, value, with_schema};
 use crate::agent;
 use crate::cni_list::Dirs;
@@ -50,7 +53,7 @@ const CONF_DIR: &str = "/etc/cni/net.d";
 /// Where container runtimes look for plugins.
 const BIN_DIR: &str = "/opt/cni/bin";
 
-/// Where the agent and the CNI plugin meet.
+/// Shared by the agent and the CNI plugin.
 #[derive(Clone, Debug, clap::Args)]
 struct RunDir {
     /// Directory with the agent's socket and node.json.
@@ -106,7 +109,7 @@ enum Command {
         #[command(flatten)]
         run_dir: RunDir,
     },
-    /// Say what a configuration would change, before it does: sessions, prefixes told to peers, kernel routes.
+    /// Say what a configuration would change, before it does: sessions, prefixes advertised to peers, kernel routes.
     Diff {
         /// The configuration that would take the place of the running one; `-` is standard input.
         #[arg(value_name = "FILE")]
@@ -114,7 +117,7 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Prepare to take this node away: tell peers to prefer other paths (GRACEFUL_SHUTDOWN, RFC 8326), and after a while
+    /// Prepare to take this node away: ask peers to prefer other paths (GRACEFUL_SHUTDOWN, RFC 8326), and after a while
     /// withdraw what the node originates. Survives a restart of the agent.
     Drain {
         /// How long other paths have to take over before the withdrawal, in seconds.
@@ -270,7 +273,7 @@ enum PeerCommand {
     Clear {
         /// The peer.
         name: String,
-        /// Do not reset: `in` asks the peer for its routes, `out` tells ours again.
+        /// Do not reset: `in` asks the peer for its routes, `out` advertises the own routes again.
         #[arg(long)]
         soft: Option<Direction>,
         #[command(flatten)]
@@ -279,14 +282,14 @@ enum PeerCommand {
 }
 
 /// Runs a command; the error is for standard error.
-pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
     Ok(match dispatch(cli.command)? {
         Answer::InOrder => ExitCode::SUCCESS,
         Answer::NotInOrder => ExitCode::from(NOT_IN_ORDER),
     })
 }
 
-fn dispatch(command: Command) -> Result<Answer, String> {
+fn dispatch(command: Command) -> Result<Answer, CliError> {
     let done = match command {
         Command::Show { what } => return show(what),
         Command::Explain(question) => return explain::run(&question),
@@ -301,7 +304,7 @@ fn dispatch(command: Command) -> Result<Answer, String> {
                 conf,
                 bin: cni_bin_dir,
             });
-            block_on(agent::run(config, run_dir.run_dir, &proc_sys, cni)).map_err(|error| error.to_string())
+            Ok(block_on(agent::run(config, run_dir.run_dir, &proc_sys, cni))?)
         }
         Command::Check(question) => check::check(&question),
         Command::Schema => {
@@ -333,10 +336,15 @@ fn dispatch(command: Command) -> Result<Answer, String> {
         Command::Ipam {
             what: Ipam::Check { fix, state },
         } => pods::check(&state, fix),
-        Command::Completions { shell } => generate::completions(shell, Cli::command())
-            .map_err(|error| format!("cannot write the completion script: {error}")),
-        Command::Man { directory } => generate::man_pages(&directory, Cli::command())
-            .map_err(|error| format!("cannot write man pages to {}: {error}", directory.display())),
+        Command::Completions { shell } => {
+            generate::completions(shell, Cli::command()).map_err(CliError::Completions)
+        }
+        Command::Man { directory } => {
+            generate::man_pages(&directory, Cli::command()).map_err(|source| CliError::ManPages {
+                dir: directory,
+                source,
+            })
+        }
         Command::Cleanup {
             state,
             conf_dir,
@@ -346,13 +354,12 @@ fn dispatch(command: Command) -> Result<Answer, String> {
             let mut end = SigSet::empty();
             end.add(Signal::SIGTERM);
             // One that comes before all is removed waits.
-            let fail = |error: nix::Error| format!("signals: {error}");
             if stay {
-                end.thread_block().map_err(fail)?;
+                end.thread_block().map_err(CliError::Signals)?;
             }
             cleanup(&state, &conf_dir, force)?;
             if stay {
-                end.wait().map(drop).map_err(fail)
+                end.wait().map(drop).map_err(CliError::Signals)
             } else {
                 Ok(())
             }
@@ -361,9 +368,9 @@ fn dispatch(command: Command) -> Result<Answer, String> {
     done.map(|()| Answer::InOrder)
 }
 
-fn install_cni(config: &Path, bin: PathBuf, conf: PathBuf) -> Result<(), String> {
+fn install_cni(config: &Path, bin: PathBuf, conf: PathBuf) -> Result<(), CliError> {
     let cni = if config.exists() {
-        agent::read_config(config).map_err(|error| error.to_string())?.cni
+        agent::read_config(config)?.cni
     } else {
         podroute_config::Cni::plain()
     };
@@ -380,7 +387,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(future)
 }
 
-fn drain(wait: u64, no_withdraw: bool, run_dir: &Path) -> Result<(), String> {
+fn drain(wait: u64, no_withdraw: bool, run_dir: &Path) -> Result<(), CliError> {
     let step = |withdraw| order(run_dir, &Request::Drain { on: true, withdraw });
     step(false)?;
     if no_withdraw {
@@ -392,51 +399,49 @@ fn drain(wait: u64, no_withdraw: bool, run_dir: &Path) -> Result<(), String> {
 }
 
 /// The file is there whole or not at all.
-fn dump(file: &Path, run_dir: &Path) -> Result<(), String> {
+fn dump(file: &Path, run_dir: &Path) -> Result<(), CliError> {
     if file == Path::new("-") {
-        return client::copy(run_dir, &Request::Dump, &mut std::io::stdout().lock()).map(drop);
+        client::copy(run_dir, &Request::Dump, &mut std::io::stdout().lock())?;
+        return Ok(());
     }
-    let fail = |error: std::io::Error| format!("{}: {error}", file.display());
+    let fail = CliError::file(file.display());
     let beside = file.with_extension("part");
-    let mut out = std::fs::File::create(&beside).map_err(fail)?;
+    let mut out = std::fs::File::create(&beside).map_err(&fail)?;
     let octets = client::copy(run_dir, &Request::Dump, &mut out)
         .inspect_err(|_| drop(std::fs::remove_file(&beside)))?;
-    out.sync_all().map_err(fail)?;
-    std::fs::rename(&beside, file).map_err(fail)?;
+    out.sync_all().map_err(&fail)?;
+    std::fs::rename(&beside, file).map_err(&fail)?;
     println!("{}: {octets} octets", file.display());
     Ok(())
 }
 
 /// Each part is tried, whatever becomes of the others. The list goes first: no new pods from here on.
-fn cleanup(state: &pods::StateDir, conf_dir: &Path, force: bool) -> Result<(), String> {
+fn cleanup(state: &pods::StateDir, conf_dir: &Path, force: bool) -> Result<(), CliError> {
     if !force && agent::is_running(state.run_dir()) {
-        return Err(format!(
-            "an agent runs with {}: it would restore what is removed, and pods would lose their network; stop it first \
-             (systemctl stop podroute, or delete the DaemonSet), or use --force",
-            state.run_dir().display()
-        ));
+        return Err(CliError::AgentRuns(state.run_dir().to_owned()));
     }
     let list = install::uninstall(conf_dir);
     let routes = block_on(cleanup::cleanup())
         .map(|count| println!("removed {}", crate::count::count(count, "kernel object")))
-        .map_err(|error| format!("cannot remove routes: {error}; podroute needs CAP_NET_ADMIN"));
+        .map_err(CliError::RemoveRoutes);
     let pods = pods::cleanup(state);
     let policies = crate::network_policy::remove(state.run_dir()).map(|was_there| {
         if was_there {
             println!("removed the nftables table of network policies");
         }
     });
-    let failures: Vec<String> = [list, routes, pods, policies]
+    let policies = policies.map_err(CliError::from);
+    let failures: Vec<CliError> = [list, routes, pods, policies]
         .into_iter()
         .filter_map(Result::err)
         .collect();
     if failures.is_empty() {
         return Ok(());
     }
-    Err(failures.join("\n"))
+    Err(CliError::Several(failures))
 }
 
-fn show(what: Show) -> Result<Answer, String> {
+fn show(what: Show) -> Result<Answer, CliError> {
     let in_order = |()| Answer::InOrder;
     let (request, output, only) = match what {
         Show::Peers(output) => (Request::Peers, output, None),
@@ -459,7 +464,8 @@ fn show(what: Show) -> Result<Answer, String> {
         let names: Vec<String> = peers.iter().map(|peer| peer.name.clone()).collect();
         peers.retain(|peer| peer.name == *name);
         if peers.is_empty() {
-            return Err(format!("no peer '{name}'; there are: {}", names.join(", ")));
+            let name = name.clone();
+            return Err(CliError::NoPeer { name, known: names });
         }
     }
     let text = match output.output {
@@ -473,7 +479,7 @@ fn show(what: Show) -> Result<Answer, String> {
 }
 
 /// The text of a file, or of standard input for `-`, with its name for messages.
-fn read_input(file: &Path) -> Result<(String, String), String> {
+fn read_input(file: &Path) -> Result<(String, String), CliError> {
     let (name, text) = if file == Path::new("-") {
         (
             "standard input".to_owned(),
@@ -484,18 +490,18 @@ fn read_input(file: &Path) -> Result<(String, String), String> {
     };
     match text {
         Ok(text) => Ok((name, text)),
-        Err(error) => Err(format!("{name}: {error}")),
+        Err(source) => Err(CliError::File { name, source }),
     }
 }
 
-fn show_services(name: Option<&str>, output: &Output) -> Result<(), String> {
+fn show_services(name: Option<&str>, output: &Output) -> Result<(), CliError> {
     let mut reply = client::ask(&output.run_dir.run_dir, &Request::Services)?;
     if let (Reply::Services(status), Some(name)) = (&mut reply, name) {
         services::select(status, name)?;
     }
     let text = match (&reply, output.output) {
         (Reply::Services(status), Form::Json | Form::Yaml) => {
-            let value = serde_json::to_value(status).map_err(|error| error.to_string())?;
+            let value = serde_json::to_value(status)?;
             for_programs(output.output, &with_schema("services", value))?
         }
         _ => show::table(&reply),
@@ -504,13 +510,13 @@ fn show_services(name: Option<&str>, output: &Output) -> Result<(), String> {
     Ok(())
 }
 
-fn difference(file: &Path, output: &Output) -> Result<(), String> {
+fn difference(file: &Path, output: &Output) -> Result<(), CliError> {
     let (_, text) = read_input(file)?;
     let reply = client::ask(&output.run_dir.run_dir, &Request::Diff { text })?;
     let text = match (&reply, output.output) {
         (Reply::Diff(diff), Form::Table | Form::Wide) => diff::text(diff),
         (Reply::Diff(diff), form) => {
-            let value = serde_json::to_value(diff).map_err(|error| error.to_string())?;
+            let value = serde_json::to_value(diff)?;
             for_programs(form, &with_schema("diff", value))?
         }
         (other, _) => show::table(other),
@@ -519,7 +525,7 @@ fn difference(file: &Path, output: &Output) -> Result<(), String> {
     Ok(())
 }
 
-fn peer(what: PeerCommand) -> Result<(), String> {
+fn peer(what: PeerCommand) -> Result<(), CliError> {
     let (run_dir, request) = match what {
         PeerCommand::Disable {
             name,
@@ -532,12 +538,12 @@ fn peer(what: PeerCommand) -> Result<(), String> {
     order(&run_dir.run_dir, &request)
 }
 
-fn order(run_dir: &Path, request: &Request) -> Result<(), String> {
+fn order(run_dir: &Path, request: &Request) -> Result<(), CliError> {
     match client::ask(run_dir, request)? {
         Reply::Done(text) => {
             println!("{text}");
             Ok(())
         }
-        _ => Err(client::OTHER_VERSION.to_owned()),
+        _ => Err(ClientError::Unexpected.into()),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::show::{new_table, text};
-use super::{Form, Output, client, for_programs};
+use super::{CliError, Form, Output, client, for_programs};
 use crate::network_policy::{CutStatus, ExplainQuestion, ExplanationStatus, PoliciesStatus};
 use crate::status::{Reply, Request};
 
@@ -34,7 +34,7 @@ pub(super) enum NetworkPolicyCommand {
     },
 }
 
-pub(super) fn run(what: NetworkPolicyCommand) -> Result<(), String> {
+pub(super) fn run(what: NetworkPolicyCommand) -> Result<(), CliError> {
     let (request, output) = match what {
         NetworkPolicyCommand::Show(output) => (Request::NetworkPolicies, output),
         NetworkPolicyCommand::Explain {
@@ -51,18 +51,14 @@ pub(super) fn run(what: NetworkPolicyCommand) -> Result<(), String> {
             (Request::ExplainPolicies(question), output)
         }
         NetworkPolicyCommand::Diff { file, output } => {
-            let text =
-                std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+            let text = std::fs::read_to_string(&file).map_err(CliError::file(file.display()))?;
             (Request::PolicyDiff { text }, output)
         }
     };
     let reply = client::ask(&output.run_dir.run_dir, &request)?;
     let text = match output.output {
         Form::Table | Form::Wide => super::show::table(&reply),
-        form => for_programs(
-            form,
-            &serde_json::to_value(reply_value(&reply)).map_err(|error| error.to_string())?,
-        )?,
+        form => for_programs(form, &reply_value(&reply))?,
     };
     println!("{}", text.trim_end());
     Ok(())

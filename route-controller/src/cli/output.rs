@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use super::RunDir;
+use super::{CliError, RunDir};
 use crate::status::Reply;
 
 /// How to print.
@@ -37,17 +37,15 @@ pub(super) enum Answer {
     NotInOrder,
 }
 
-pub(super) fn for_programs(form: Form, value: &serde_json::Value) -> Result<String, String> {
-    match form {
-        Form::Yaml => serde_yaml::to_string(value).map_err(|error| error.to_string()),
-        Form::Json | Form::Table | Form::Wide => {
-            serde_json::to_string_pretty(value).map_err(|error| error.to_string())
-        }
-    }
+pub(super) fn for_programs(form: Form, value: &serde_json::Value) -> Result<String, CliError> {
+    Ok(match form {
+        Form::Yaml => serde_yaml::to_string(value)?,
+        Form::Json | Form::Table | Form::Wide => serde_json::to_string_pretty(value)?,
+    })
 }
 
 /// An answer for programs: one object with the name of its form and one list, `peers`, `routes` or `blocks`.
-pub(super) fn value(reply: &Reply) -> Result<serde_json::Value, String> {
+pub(super) fn value(reply: &Reply) -> Result<serde_json::Value, serde_json::Error> {
     let name = match reply {
         Reply::Fib(_) => "fib",
         Reply::Policies(_) => "policies",
@@ -62,8 +60,7 @@ pub(super) fn value(reply: &Reply) -> Result<serde_json::Value, String> {
         }
         reply => serde_json::to_value(reply),
     };
-    let value = value.map_err(|error| error.to_string())?;
-    Ok(with_schema(name, value))
+    Ok(with_schema(name, value?))
 }
 
 /// With the name and version of its form: fields are added within a version, and removed or changed only with a new one.

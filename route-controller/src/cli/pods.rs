@@ -8,7 +8,7 @@ use cni_ipam::{AttachmentInfo, Examination, Finding, NetnsStatus};
 use serde::Serialize;
 
 use super::show::{duration, new_table, text};
-use super::{Form, RunDir, for_programs};
+use super::{CliError, Form, RunDir, for_programs};
 use crate::count::count;
 
 /// Where the plugins keep their state.
@@ -84,12 +84,12 @@ fn short(container: &str) -> String {
 }
 
 /// Prints all attachments of this node.
-pub(super) fn show(state: &StateDir, form: Form) -> Result<(), String> {
+pub(super) fn show(state: &StateDir, form: Form) -> Result<(), CliError> {
     let path = state.path();
     let now = std::time::SystemTime::UNIX_EPOCH
         .elapsed()
         .map_or(0, |since| since.as_secs());
-    let infos = cni_ipam::attachments(&path).map_err(|error| error.to_string())?;
+    let infos = cni_ipam::attachments(&path)?;
     let pods: Vec<PodStatus> = infos.into_iter().map(|info| PodStatus::new(info, now)).collect();
     let output = match form {
         Form::Table | Form::Wide => table(&pods, &format!("no pod has an address, says {}", path.display())),
@@ -119,9 +119,9 @@ fn table(pods: &[PodStatus], empty: &str) -> String {
 }
 
 /// Prints what does not fit together. The error counts what is left as it is.
-pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), String> {
+pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), CliError> {
     let path = state.path();
-    let check = |fix| cni_ipam::examine(&path, fix).map_err(|error| error.to_string());
+    let check = |fix| cni_ipam::examine(&path, fix);
     let Examination {
         findings: found,
         not_entered,
@@ -156,33 +156,17 @@ pub(super) fn check(state: &StateDir, fix: bool) -> Result<(), String> {
     summary(&left, fix)
 }
 
-fn summary(left: &[Finding], fix: bool) -> Result<(), String> {
+fn summary(left: &[Finding], fix: bool) -> Result<(), CliError> {
     match (left.len(), fix) {
         (0, _) => Ok(()),
-        (number, false) => Err(format!(
-            "{}; 'podroute ipam check --fix' repairs what can be repaired",
-            inconsistencies(number)
-        )),
-        (number, true) => Err(format!(
-            "{} left; each line above names the remedy",
-            inconsistencies(number)
-        )),
+        (number, false) => Err(CliError::Found(number)),
+        (number, true) => Err(CliError::Left(number)),
     }
 }
 
-fn inconsistencies(number: usize) -> String {
-    let noun = if number == 1 {
-        "inconsistency"
-    } else {
-        "inconsistencies"
-    };
-    format!("{number} {noun}")
-}
-
 /// Removes the objects of the plugins and prints their numbers.
-pub(super) fn cleanup(state: &StateDir) -> Result<(), String> {
-    let removed = cni_ipam::cleanup(&state.path())
-        .map_err(|error| format!("the plugins' interfaces and files are removed only partly: {error}"))?;
+pub(super) fn cleanup(state: &StateDir) -> Result<(), CliError> {
+    let removed = cni_ipam::cleanup(&state.path()).map_err(CliError::RemovePods)?;
     println!(
         "removed {} with their routes, {}, {}{}",
         count(removed.interfaces, "pod interface"),

@@ -13,13 +13,43 @@ use bgp_proto::types::RouterId;
 use bgp_proto::wire::PathAttrs;
 use podroute_config::{Config, Peer};
 
+use self::route::{RouteError, TestRoute};
+use super::CliError;
 use crate::agent;
-use route::TestRoute;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum PolicyCommand {
     /// Try routes on a policy: which rule matched, what changed, and what came of it.
     Test(Question),
+}
+
+/// Why a route cannot be tried, or a case fails.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PolicyTestError {
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    #[error("peer '{peer}' is not for this node: {reason}; use --node")]
+    OtherNode { peer: String, reason: String },
+    #[error("no peer is named '{name}'; there are: {}", known.join(", "))]
+    NoPeer { name: String, known: Vec<String> },
+    #[error("no identifier")]
+    NoRouterId,
+    #[error("{}: {source}", file.display())]
+    ReadCases { file: PathBuf, source: std::io::Error },
+    #[error("{}: {source}", file.display())]
+    ParseCases {
+        file: PathBuf,
+        source: serde_yaml::Error,
+    },
+    /// What differs, and the report.
+    #[error("{}\n{report}", differences.join("; "))]
+    Differs {
+        differences: Vec<String>,
+        report: String,
+    },
+    /// A line for each case that fails.
+    #[error("{}\n{} of {all} cases fail", failed.join("\n"), failed.len())]
+    CasesFail { failed: Vec<String>, all: usize },
 }
 
 /// What is asked.
@@ -57,11 +87,11 @@ enum Direction {
     Export,
 }
 
-pub(super) fn run(command: &PolicyCommand) -> Result<(), String> {
+pub(super) fn run(command: &PolicyCommand) -> Result<(), CliError> {
     let PolicyCommand::Test(question) = command;
     let config = load(&question.file, question.node.as_deref())?;
     if let Some(cases) = &question.cases {
-        return cases::run(&config, cases);
+        return Ok(cases::run(&config, cases)?);
     }
     let direction = if question.export {
         Direction::Export
@@ -70,7 +100,7 @@ pub(super) fn run(command: &PolicyCommand) -> Result<(), String> {
     };
     let name = question.peer.as_deref().unwrap_or_default();
     for (index, text) in question.routes.iter().enumerate() {
-        let route: TestRoute = text.parse()?;
+        let route: TestRoute = text.parse().map_err(PolicyTestError::from)?;
         if index > 0 {
             println!();
         }
@@ -79,14 +109,14 @@ pub(super) fn run(command: &PolicyCommand) -> Result<(), String> {
     Ok(())
 }
 
-fn load(file: &Path, node: Option<&str>) -> Result<Config, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+fn load(file: &Path, node: Option<&str>) -> Result<Config, CliError> {
+    let text = std::fs::read_to_string(file).map_err(CliError::file(file.display()))?;
     let facts = agent::facts_for(agent::own_facts(None), &text);
     let loaded = match node {
         Some(name) => podroute_config::load_as(&text, &facts, name),
         None => podroute_config::load_for(&text, &facts),
     };
-    loaded.map_err(|errors| errors.in_file(&file.display().to_string()))
+    loaded.map_err(|errors| CliError::Config(errors.in_file(&file.display().to_string())))
 }
 
 /// Tries a route, and gives what this makes of the outcome.
@@ -96,7 +126,7 @@ fn tried<T>(
     direction: Direction,
     route: &TestRoute,
     then: impl FnOnce(&Tried<'_>) -> T,
-) -> Result<T, String> {
+) -> Result<T, PolicyTestError> {
     let peer = find(config, peer)?;
     let attrs = route.attrs(peer, direction)?;
     let trial = match direction {
@@ -140,16 +170,18 @@ impl Tried<'_> {
     }
 }
 
-fn find<'a>(config: &'a Config, name: &str) -> Result<&'a Peer, String> {
+fn find<'a>(config: &'a Config, name: &str) -> Result<&'a Peer, PolicyTestError> {
     config.peers.iter().find(|peer| peer.name == name).ok_or_else(|| {
         if let Some(skipped) = config.skipped.iter().find(|skipped| skipped.name == name) {
-            return format!(
-                "peer '{name}' is not for this node: {}; use --node",
-                skipped.reason
-            );
+            return PolicyTestError::OtherNode {
+                peer: name.to_owned(),
+                reason: skipped.reason.clone(),
+            };
         }
-        let names: Vec<&str> = config.peers.iter().map(|peer| peer.name.as_str()).collect();
-        format!("no peer is named '{name}'; there are: {}", names.join(", "))
+        PolicyTestError::NoPeer {
+            name: name.to_owned(),
+            known: config.peers.iter().map(|peer| peer.name.clone()).collect(),
+        }
     })
 }
 
@@ -157,7 +189,7 @@ fn find<'a>(config: &'a Config, name: &str) -> Result<&'a Peer, String> {
 fn origin<'a>(
     config: &'a Config,
     route: &TestRoute,
-) -> Result<(Source, Learned, Option<Neighbor<'a>>), String> {
+) -> Result<(Source, Learned, Option<Neighbor<'a>>), PolicyTestError> {
     let Some(name) = &route.from else {
         let source = route.source.unwrap_or(Source::PodBlock);
         return Ok((source, Learned::Local(source), None));
@@ -165,7 +197,7 @@ fn origin<'a>(
     let from = &find(config, name)?.routing;
     let learned = Learned::Peer(
         from.kind,
-        RouterId::from_ipv4([192, 0, 2, 1].into()).ok_or("no identifier")?,
+        RouterId::from_ipv4([192, 0, 2, 1].into()).ok_or(PolicyTestError::NoRouterId)?,
     );
     Ok((Source::Peer, learned, Some(neighbor(from))))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use bgp_proto::types::Prefix;
 
 use super::show::{self, new_table, or_dash, text};
-use super::{Form, Output, client, for_programs};
+use super::{CliError, ClientError, Form, Output, client, for_programs};
 use crate::journal::{self, Entry, Kind};
 use crate::kernel_view::{self, Kernel, Packet};
 use crate::status::{ExportStatus, PathStatus, Reply, Request, RouteQuestion, RouteStatus};
@@ -33,7 +33,7 @@ pub(super) struct Question {
     output: Output,
 }
 
-pub(super) fn run(question: &Question) -> Result<(), String> {
+pub(super) fn run(question: &Question) -> Result<(), CliError> {
     let run_dir = &question.output.run_dir.run_dir;
     let address = question
         .prefix
@@ -46,7 +46,7 @@ pub(super) fn run(question: &Question) -> Result<(), String> {
         to: question.to.clone(),
     };
     let Reply::Routes(routes) = client::ask(run_dir, &Request::Routes(request))? else {
-        return Err(client::OTHER_VERSION.to_owned());
+        return Err(ClientError::Unexpected.into());
     };
     let about = address.map(|address| About::of(address, run_dir));
     let change = match routes.as_slice() {
@@ -62,7 +62,7 @@ pub(super) fn run(question: &Question) -> Result<(), String> {
         form => {
             let mut value = serde_json::json!({ "schema": SCHEMA, "routes": routes });
             if let (Some(change), Some(map)) = (change, value.as_object_mut()) {
-                let change = serde_json::to_value(change).map_err(|error| error.to_string())?;
+                let change = serde_json::to_value(change)?;
                 map.insert("lastChange".to_owned(), change);
             }
             if let (Some(about), Some(map)) = (about, value.as_object_mut()) {
@@ -116,7 +116,7 @@ fn change_line(change: &Entry) -> String {
 struct About {
     address: IpAddr,
     owner: Owner,
-    kernel: Result<kernel_view::Decision, String>,
+    kernel: Result<kernel_view::Decision, NoDecision>,
 }
 
 impl About {
@@ -131,7 +131,7 @@ impl About {
     fn lines(&self) -> String {
         let kernel = match &self.kernel {
             Ok(decision) => kernel_line(decision),
-            Err(error) => error.clone(),
+            Err(error) => error.to_string(),
         };
         format!("{}: {}\nkernel: {kernel}\n\n", self.address, self.owner)
     }
@@ -141,7 +141,7 @@ impl About {
             "address": self.address,
             "owner": self.owner,
             "kernel": self.kernel.as_ref().ok(),
-            "kernelError": self.kernel.as_ref().err(),
+            "kernelError": self.kernel.as_ref().err().map(ToString::to_string),
         })
     }
 }
@@ -172,17 +172,24 @@ fn prefixes(run_dir: &Path, field: &str) -> Vec<Prefix> {
     texts.filter_map(|text| text.parse().ok()).collect()
 }
 
-fn decide(destination: IpAddr) -> Result<kernel_view::Decision, String> {
-    let fail = |error: linux::Error| error.to_string();
-    let kernel = Kernel::open().map_err(fail)?;
-    let links = kernel.links().map_err(fail)?;
+/// Why it is not known what the kernel does.
+#[derive(Debug, thiserror::Error)]
+enum NoDecision {
+    #[error(transparent)]
+    Kernel(#[from] linux::Error),
+    #[error("no route: {}", .0.desc())]
+    NoRoute(nix::errno::Errno),
+}
+
+fn decide(destination: IpAddr) -> Result<kernel_view::Decision, NoDecision> {
+    let kernel = Kernel::open()?;
+    let links = kernel.links()?;
     let packet = Packet {
         destination,
         source: None,
         arrives_on: None,
     };
-    let decided = kernel.decide(packet, &links).map_err(fail)?;
-    decided.map_err(|errno| format!("no route: {}", errno.desc()))
+    kernel.decide(packet, &links)?.map_err(NoDecision::NoRoute)
 }
 
 /// `10.244.3.0/24 via 192.0.2.13 dev eth0, protocol podroute, metric 20`

@@ -1,5 +1,6 @@
 //! `podroute show services` as tables.
 
+use super::CliError;
 use super::show::{new_table, text};
 use crate::status::{ServiceAddressStatus, ServiceStatus, ServicesStatus};
 
@@ -7,13 +8,11 @@ use crate::status::{ServiceAddressStatus, ServiceStatus, ServicesStatus};
 ///
 /// # Errors
 /// There is none.
-pub(super) fn select(status: &mut ServicesStatus, name: &str) -> Result<(), String> {
+pub(super) fn select(status: &mut ServicesStatus, name: &str) -> Result<(), CliError> {
     let is_it = |full: &str| full == name || full.split_once('/').is_some_and(|(_, short)| short == name);
     status.services.retain(|service| is_it(&service.name));
     if status.services.is_empty() {
-        return Err(format!(
-            "no Service '{name}' of type LoadBalancer or with externalIPs is known here; 'podroute show services' lists all"
-        ));
+        return Err(CliError::NoService(name.to_owned()));
     }
     Ok(())
 }

@@ -59,7 +59,7 @@ fn path(run_dir: &Path) -> PathBuf {
     run_dir.join("cluster.json")
 }
 
-/// The facts of before.
+/// The facts of the previous run.
 pub(crate) fn read(run_dir: &Path) -> Option<ClusterFacts> {
     let text = std::fs::read(path(run_dir)).ok()?;
     let file: File = serde_json::from_slice(&text)

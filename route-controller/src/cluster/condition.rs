@@ -38,7 +38,7 @@ struct Wanted {
     node: String,
 }
 
-/// What the node's condition shall say; a task writes it, and tries until the API server has taken it.
+/// The desired status of the node's condition; a task writes it, and tries until the API server has accepted it.
 #[derive(Debug)]
 pub(crate) struct Condition(watch::Sender<Wanted>);
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::client::LazyClient;
 
-/// Events under way.
+/// Events that wait to be posted.
 const QUEUE_LENGTH: usize = 64;
 /// An Event with the same reason and subject is written at most once in this time.
 const REPEAT_AFTER: Duration = Duration::from_secs(60);
@@ -32,19 +32,19 @@ pub(crate) enum About {
     },
 }
 
-/// Something to tell.
+/// An Event to post.
 #[derive(Debug)]
-struct QueuedEvent {
-    about: About,
-    reason: &'static str,
-    warning: bool,
-    message: String,
+pub(crate) struct NewEvent {
+    pub(crate) about: About,
+    pub(crate) reason: &'static str,
+    pub(crate) warning: bool,
+    pub(crate) message: String,
 }
 
 /// Queues Events for the API server.
 #[derive(Debug)]
 pub(crate) struct Events {
-    sender: mpsc::Sender<QueuedEvent>,
+    sender: mpsc::Sender<NewEvent>,
     last: HashMap<(&'static str, String), Instant>,
 }
 
@@ -59,66 +59,29 @@ impl Events {
         }
     }
 
-    /// Tells something about a subject: a peer, or the file.
-    pub(crate) fn tell(
-        &mut self,
-        now: Instant,
-        reason: &'static str,
-        warning: bool,
-        subject: &str,
-        message: String,
-    ) {
+    /// Queues an Event about a subject: a peer, the file, a Service. False: not now, because an Event with the same reason and
+    /// subject was queued within a minute, or too many are being written.
+    pub(crate) fn post(&mut self, now: Instant, subject: &str, event: NewEvent) -> bool {
         self.last.retain(|_, at| now.duration_since(*at) < REPEAT_AFTER);
-        let key = (reason, subject.to_owned());
+        let (reason, key) = (event.reason, (event.reason, subject.to_owned()));
         if self.last.contains_key(&key) {
-            return;
+            return false;
         }
-        self.last.insert(key, now);
-        let queued = QueuedEvent {
-            about: About::Node,
-            reason,
-            warning,
-            message,
-        };
-        if self.sender.try_send(queued).is_err() {
+        let is_queued = self.sender.try_send(event).is_ok();
+        if is_queued {
+            self.last.insert(key, now);
+        } else {
             tracing::debug!(
                 event = "event_dropped",
                 reason,
                 "Event dropped: too many are being written"
             );
         }
-    }
-
-    /// A warning about another object. False: not now, because an Event with the same reason and subject was posted within a minute, or too many are
-    /// under way.
-    pub(super) fn post_about(
-        &mut self,
-        now: Instant,
-        about: About,
-        reason: &'static str,
-        subject: &str,
-        message: String,
-    ) -> bool {
-        self.last.retain(|_, at| now.duration_since(*at) < REPEAT_AFTER);
-        let key = (reason, subject.to_owned());
-        if self.last.contains_key(&key) {
-            return false;
-        }
-        let queued = QueuedEvent {
-            about,
-            reason,
-            warning: true,
-            message,
-        };
-        let is_taken = self.sender.try_send(queued).is_ok();
-        if is_taken {
-            self.last.insert(key, now);
-        }
-        is_taken
+        is_queued
     }
 }
 
-async fn post_all(node: String, mut inbox: mpsc::Receiver<QueuedEvent>) {
+async fn post_all(node: String, mut inbox: mpsc::Receiver<NewEvent>) {
     let (mut number, mut client) = (0u64, LazyClient::default());
     while let Some(queued) = inbox.recv().await {
         number += 1;
@@ -128,7 +91,7 @@ async fn post_all(node: String, mut inbox: mpsc::Receiver<QueuedEvent>) {
     }
 }
 
-async fn post(client: &mut LazyClient, node: &str, number: u64, queued: &QueuedEvent) -> kube::Result<()> {
+async fn post(client: &mut LazyClient, node: &str, number: u64, queued: &NewEvent) -> kube::Result<()> {
     let now = k8s_openapi::jiff::Timestamp::now();
     let seconds = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let (object, namespace) = match &queued.about {
@@ -171,23 +134,47 @@ async fn post(client: &mut LazyClient, node: &str, number: u64, queued: &QueuedE
 mod tests {
     use super::*;
 
+    fn events() -> (Events, mpsc::Receiver<NewEvent>) {
+        let (sender, inbox) = mpsc::channel(QUEUE_LENGTH);
+        let last = HashMap::new();
+        (Events { sender, last }, inbox)
+    }
+
+    fn down(message: String) -> NewEvent {
+        NewEvent {
+            about: About::Node,
+            reason: "SessionDown",
+            warning: true,
+            message,
+        }
+    }
+
     #[test]
-    fn a_flapping_session_tells_once_a_minute() {
-        let (sender, mut inbox) = mpsc::channel(QUEUE_LENGTH);
-        let mut events = Events {
-            sender,
-            last: HashMap::new(),
-        };
+    fn a_flapping_session_posts_once_a_minute() {
+        let (mut events, mut inbox) = events();
         let start = Instant::now();
         for second in [0, 1, 59, 61] {
             let now = start + Duration::from_secs(second);
-            events.tell(now, "SessionDown", true, "tor-a", format!("at {second}"));
-            events.tell(now, "SessionDown", true, "tor-b", format!("at {second}"));
+            events.post(now, "tor-a", down(format!("at {second}")));
+            events.post(now, "tor-b", down(format!("at {second}")));
         }
         let mut messages = Vec::new();
         while let Ok(queued) = inbox.try_recv() {
             messages.push(queued.message);
         }
         assert_eq!(messages, ["at 0", "at 0", "at 61", "at 61"]);
+    }
+
+    /// What did not fit into the queue was not posted: the next Event of the same subject is.
+    #[test]
+    fn a_dropped_event_does_not_hold_back_the_next_one() {
+        let (mut events, mut inbox) = events();
+        let now = Instant::now();
+        for peer in 0..QUEUE_LENGTH {
+            assert!(events.post(now, &format!("peer-{peer}"), down(String::new())));
+        }
+        assert!(!events.post(now, "tor-a", down("dropped".to_owned())));
+        while inbox.try_recv().is_ok() {}
+        assert!(events.post(now, "tor-a", down("posted".to_owned())));
     }
 }

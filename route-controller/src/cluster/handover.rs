@@ -1,7 +1,7 @@
 //! Make before break for Services: who gives an address away announces it for a moment longer.
 //!
-//! Both nodes hear of a new endpoint at about the same time. Were the address withdrawn here at once, a router could hear of
-//! that before it hears of the new node, and have no route in between. So a Service whose endpoint here is going away but
+//! Both nodes learn of a new endpoint at about the same time. Were the address withdrawn here at once, a router could receive
+//! that before the announcement of the new node, and have no route in between. So a Service whose endpoint here is going away but
 //! still answers stays announced until another node has been ready for a moment. One that answers no more goes at once.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 /// After many.
 const MAX_DELAY: Duration = Duration::from_secs(30);
-/// A failure that comes after so long a time is a first one again.
+/// After this time without a failure the next one is a first one again.
 const RESET_AFTER: Duration = Duration::from_secs(60);
 
 /// How long to wait: doubled from failure to failure, jittered, so that a thousand nodes do not ask in one moment.
@@ -61,7 +61,7 @@ pub(super) enum Change {
     None,
     /// It does not answer any more, or has not yet.
     Lost,
-    /// It answers again, after so long.
+    /// It answers again, after this time.
     Recovered(Duration),
 }
 
@@ -79,7 +79,7 @@ impl Watches {
         self.lock().clone()
     }
 
-    /// A watch that shall be there, and has not answered yet.
+    /// A watch that is wanted, and has not answered yet.
     pub(crate) fn expect(&self, resource: &'static str, now: Instant) {
         let fresh = || Watch {
             since: Some(now),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_told_once_and_once_its_end() {
+    fn an_outage_is_reported_once_and_once_its_end() {
         let (watches, start) = (Watches::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         watches.expect("nodes", start);

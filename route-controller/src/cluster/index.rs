@@ -149,7 +149,7 @@ impl Index {
         self.slices.apply(event, |slice| slice_fact(slice, &node));
     }
 
-    /// What follows from all that was heard; `None` while something that is wanted was never listed.
+    /// What follows from all that was received; `None` while something that is wanted was never listed.
     pub(super) fn facts(&self) -> Option<ClusterFacts> {
         let nodes = !self.wanted.nodes || self.nodes.complete;
         let services = !self.wanted.services || (self.services.complete && self.slices.complete);

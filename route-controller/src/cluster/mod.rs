@@ -1,13 +1,14 @@
 //! What Kubernetes says, as far as this node wants to know.
 //!
-//! | room | does |
+//! | module | does |
 //! |---|---|
 //! | `index` | keeps nodes, Services and EndpointSlices; pure, any order of events gives the same facts |
 //! | `handover` | announces a Service for a moment longer while another node takes it over |
 //! | `watch` | the task that asks the API server, and gives the facts when they change |
+//! | `throttle` | when work may run again that took long |
 //! | `health` | how the watches are doing, and how long to wait after a failure |
-//! | `condition` | tells the scheduler that pods of this node can be reached |
-//! | `events` | tells people of sessions and refused configurations |
+//! | `condition` | writes whether pods of this node can be reached, for the scheduler |
+//! | `events` | posts Events of sessions and refused configurations |
 //! | `allocation` | gives Services their addresses, on one agent of the cluster |
 //! | `cache` | the last facts in the run directory, for a start while the API server is away |
 //!
@@ -22,10 +23,12 @@ mod events;
 mod handover;
 mod health;
 mod index;
+mod throttle;
 mod watch;
 
 pub(crate) use allocation::{Allocator, Report, Reports, Wish};
 pub(crate) use condition::{Condition, Network};
-pub(crate) use events::Events;
+pub(crate) use events::{About, Events, NewEvent};
 pub(crate) use health::{Watch, Watches};
+pub(crate) use throttle::Throttle;
 pub(crate) use watch::{Facts, WATCH_SECONDS, follow, observed, patient_client, patiently};

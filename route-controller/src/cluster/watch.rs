@@ -9,7 +9,7 @@ use std::pin::Pin;
 
 use axum::http::{Request, Response};
 use futures::stream::{SelectAll, select_all};
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::client::Body;
@@ -17,20 +17,22 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use podroute_config::{ClusterFacts, FromKubernetes};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::error;
 use super::handover::Handover;
 use super::health::{Backoff, Change, Watches};
 use super::index::Index;
+use super::throttle::Throttle;
+use crate::clock::sleep_until;
 
-/// Events taken before the facts are made.
-const BURST: usize = 1000;
+/// Events that are there already are taken together, at most this number.
+const BATCH: usize = 100;
 
 /// The history that a watch wants to go on from is gone; the objects are listed again.
 const GONE: u16 = 410;
 /// A watch is restarted after this time. A connection may die silently, as when kube-proxy's NAT of it is lost with an
-/// address of the node: then nothing is heard for so long and five seconds more.
+/// address of the node: then nothing is received for this time and five seconds more.
 pub(crate) const WATCH_SECONDS: u32 = 45;
 
 /// The facts as last known; `None` before the first complete answer.
@@ -120,7 +122,7 @@ pub(crate) fn observed(client: Client, watches: &Watches) -> Client {
     Client::new(service, namespace)
 }
 
-/// The log hears of an outage once.
+/// An outage is logged once.
 fn failed(resource: &'static str, error: String, watches: &Watches) {
     if watches.failed(resource, Instant::now(), error.clone()) == Change::Lost {
         tracing::warn!(event = "api_unreachable", %resource, %error, "cannot read from the Kubernetes API; the last known objects stay in use; trying again at least every 30 s");
@@ -165,53 +167,60 @@ pub(crate) fn patiently<K: Send + 'static>(
             if !is_gone {
                 failed(resource, error::of_watch(&error), &watches);
             }
-            tokio::time::sleep(backoff.after_failure(Instant::now())).await;
+            let pause = backoff.after_failure(Instant::now());
+            if is_gone {
+                tracing::info!(event = "history_gone", %resource, ?pause, "the Kubernetes API no longer has the changes since the last one received; all objects are listed again");
+            }
+            tokio::time::sleep(pause).await;
         }
     })
 }
 
-async fn run(mut index: Index, mut streams: Streams, sender: watch::Sender<Option<ClusterFacts>>) {
-    let (mut handover, mut over) = (Handover::default(), None);
+async fn run(mut index: Index, streams: Streams, sender: watch::Sender<Option<ClusterFacts>>) {
+    let mut batches = streams.ready_chunks(BATCH);
+    let (mut handover, mut throttle) = (Handover::default(), Throttle::default());
+    // When the facts may be others.
+    let mut due: Option<Instant> = None;
     loop {
-        let next = async {
-            match over {
-                Some(over) => timeout_at(over, streams.next()).await,
-                None => Ok(streams.next().await),
+        tokio::select! {
+            batch = batches.next() => match batch {
+                Some(batch) => {
+                    batch.into_iter().for_each(|event| take(&mut index, event));
+                    let at = throttle.due(Instant::now());
+                    due = Some(due.map_or(at, |due| due.min(at)));
+                }
+                None => return,
+            },
+            () = sleep_until(due) => {
+                let start = Instant::now();
+                due = publish(&index, &mut handover, &sender);
+                throttle.ran(start, Instant::now());
             }
-        };
-        let heard = tokio::select! {
-            heard = next => heard,
             () = sender.closed() => return,
-        };
-        match heard {
-            Ok(Some(heard)) => take(&mut index, heard),
-            Ok(None) => return,
-            // A handover is over.
-            Err(_) => {}
         }
-        // What is there already goes together.
-        for _ in 0..BURST {
-            match streams.next().now_or_never() {
-                Some(Some(heard)) => take(&mut index, heard),
-                _ => break,
-            }
-        }
-        let mut facts = index.facts();
-        if let Some(facts) = &mut facts {
-            over = handover.hold(Instant::now(), index.leaving(), facts);
-        }
-        sender.send_if_modified(|known| {
-            let news = facts.is_some() && *known != facts;
-            if news {
-                known.clone_from(&facts);
-            }
-            news
-        });
     }
 }
 
-fn take(index: &mut Index, heard: WatchEvent) {
-    match heard {
+/// Sends the facts if they changed. Returns when they change by themselves, because a handover is over.
+fn publish(
+    index: &Index,
+    handover: &mut Handover,
+    sender: &watch::Sender<Option<ClusterFacts>>,
+) -> Option<Instant> {
+    let mut facts = index.facts()?;
+    let over = handover.hold(Instant::now(), index.leaving(), &mut facts);
+    sender.send_if_modified(|known| {
+        let is_new = known.as_ref() != Some(&facts);
+        if is_new {
+            *known = Some(facts);
+        }
+        is_new
+    });
+    over
+}
+
+fn take(index: &mut Index, event: WatchEvent) {
+    match event {
         WatchEvent::Node(event) => index.node(*event),
         WatchEvent::Service(event) => index.service(*event),
         WatchEvent::Slice(event) => index.slice(*event),

@@ -77,7 +77,7 @@ impl StandIn {
         Ok(Response::new(body))
     }
 
-    /// A node comes or changes; open watches hear of it in so many pieces.
+    /// A node comes or changes; open watches receive it in this number of pieces.
     fn put(&self, name: &str, cidr: &str, pieces: usize) {
         let mut state = self.state();
         state.version += 1;
@@ -219,7 +219,7 @@ async fn history_that_is_gone_is_listed_anew() {
     api.put(B.0, B.1, 1);
     blocks(&mut facts, &[A, B]).await;
     assert_eq!(api.state().lists, 2);
-    // And what comes then is heard again.
+    // And what comes then is received again.
     api.put(A.0, "10.244.9.0/24", 1);
     blocks(&mut facts, &[("node-1", "10.244.9.0/24"), B]).await;
 }

@@ -27,8 +27,7 @@ pub(crate) struct Facts {
     /// What network policies say; none where they are not enforced or no port is named.
     pub(crate) policy: Option<ExplanationStatus>,
     pub(crate) service: Option<ServiceFacts>,
-    /// What probes found, or why they cannot be sent.
-    pub(crate) probe: Option<Result<ProbeFacts, String>>,
+    pub(crate) probe: Option<Probe>,
 }
 
 /// One end.
@@ -206,6 +205,14 @@ pub(crate) struct ServiceFacts {
     pub(crate) rejected: Option<String>,
     pub(crate) has_endpoint_here: bool,
     pub(crate) has_endpoint: bool,
+}
+
+/// Probes that were asked for.
+#[derive(Clone, Debug)]
+pub(crate) enum Probe {
+    Found(ProbeFacts),
+    /// They cannot be sent, for this reason.
+    NotSent(String),
 }
 
 /// What probes found.

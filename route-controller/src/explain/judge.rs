@@ -1,6 +1,6 @@
 //! The steps of a packet on a node, in its order.
 
-use super::facts::{End, Facts, ServiceFacts};
+use super::facts::{End, Facts, Probe, ServiceFacts};
 use super::report::{Explanation, Fault, Hop, Step, Verdict};
 use super::route;
 use crate::who::Owner;
@@ -393,8 +393,10 @@ fn probe(facts: &Facts) -> Vec<Step> {
     const PART: &str = "probe";
     let probe = match &facts.probe {
         None => return Vec::new(),
-        Some(Err(error)) => return vec![Step::unknown(PART, format!("probes cannot be sent: {error}"))],
-        Some(Ok(probe)) => probe,
+        Some(Probe::NotSent(error)) => {
+            return vec![Step::unknown(PART, format!("probes cannot be sent: {error}"))];
+        }
+        Some(Probe::Found(probe)) => probe,
     };
     let mut steps: Vec<Step> = probe
         .hops

@@ -15,8 +15,8 @@ mod report;
 mod route;
 
 pub(crate) use facts::{
-    AgentFacts, Arrival, BlockFacts, End, Facts, HostFacts, KernelAnswer, PodFacts, ProbeFacts, ProbedHop,
-    ServiceFacts, Session, Watch, Way,
+    AgentFacts, Arrival, BlockFacts, End, Facts, HostFacts, KernelAnswer, PodFacts, Probe, ProbeFacts,
+    ProbedHop, ServiceFacts, Session, Watch, Way,
 };
 pub(crate) use judge::explain;
 pub(crate) use report::{Explanation, Report, SCHEMA, Step, Verdict};

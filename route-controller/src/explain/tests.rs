@@ -338,7 +338,7 @@ fn withhold(facts: &mut Facts, why: Option<&str>) {
     block.peers = vec![("tor-a".to_owned(), why.map(str::to_owned))];
 }
 
-fn probe(answered: u32, path_mtu: Option<u32>, port_is_open: Option<bool>) -> Result<ProbeFacts, String> {
+fn probe(answered: u32, path_mtu: Option<u32>, port_is_open: Option<bool>) -> Probe {
     let hop = ProbedHop {
         distance: 1,
         address: Some(address("10.244.1.1")),
@@ -346,7 +346,7 @@ fn probe(answered: u32, path_mtu: Option<u32>, port_is_open: Option<bool>) -> Re
         answered: 3,
         micros: Some(1234),
     };
-    Ok(ProbeFacts {
+    Probe::Found(ProbeFacts {
         hops: vec![hop],
         sent: 10,
         answered,

@@ -13,7 +13,7 @@ use bgp_proto::types::Prefix;
 
 use self::count::{can_count, compare, instructions};
 use super::delta::Delta;
-use super::route::{Hop, Leg, RouteKey, RouteSpec, Target};
+use super::route::{NextHop, RouteKey, RouteSpec, Target, WeightedNextHop};
 
 /// What may be added to a cost that should not grow: trees and hash tables are a little deeper.
 const TOLERANCE: f64 = 1.15;
@@ -22,12 +22,12 @@ const CHANGES: u32 = 2000;
 const BATCH: usize = 512;
 
 fn spec(n: u8) -> Arc<RouteSpec> {
-    let hop = Hop {
+    let hop = NextHop {
         gateway: Some([192, 0, 2, n].into()),
         ifindex: 1,
     };
     Arc::new(RouteSpec {
-        target: Target::Hops(vec![Leg { hop, weight: 1 }]),
+        target: Target::NextHops(vec![WeightedNextHop { hop, weight: 1 }]),
         source: None,
     })
 }
@@ -51,7 +51,7 @@ fn write(delta: &mut Delta, now: Instant) {
     }
 }
 
-/// Runs in the child, under valgrind: so many routes there, and so many of them moved.
+/// Runs in the child, under valgrind: the given number of routes, of which some move.
 #[test]
 fn work() {
     let Ok(text) = std::env::var("COST_OF") else {
@@ -69,7 +69,7 @@ fn work() {
     assert!(!delta.is_dirty() && delta.is_installed(&key(0)));
 }
 
-/// Instructions of a change among so many routes.
+/// Instructions of a change among this number of routes.
 fn per_change(there: u32) -> f64 {
     let count = |moved: u32| instructions("fib::cost::work", &format!("{there} {moved}"));
     (count(CHANGES) - count(0)) / f64::from(CHANGES)

@@ -28,9 +28,9 @@ use super::route::{RouteKey, RouteSpec};
 pub(crate) enum Op {
     /// Create it; fail if anybody has this key.
     Add(RouteKey, Arc<RouteSpec>),
-    /// Put it in place of ours.
+    /// Put it in place of the own route.
     Replace(RouteKey, Arc<RouteSpec>),
-    /// Take ours away.
+    /// Remove the own route.
     Remove(RouteKey),
 }
 
@@ -53,7 +53,7 @@ pub(crate) enum Failure {
     Errno(i32),
 }
 
-/// What we know of the kernel's side of a key.
+/// What is known of the kernel's side of a key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 enum Kernel {
     #[default]
@@ -87,7 +87,7 @@ struct Entry {
     in_flight: bool,
     /// Stands in the queue.
     queued: bool,
-    /// Others changed it while a change of ours was under way.
+    /// Others changed it while an own change was under way.
     doubtful: bool,
     /// Found at the start and not wanted so far.
     orphan: bool,
@@ -158,7 +158,7 @@ impl Delta {
         self.retries.remove(&key);
     }
 
-    /// A route of ours that was there before us. It stays if it is wanted, or until the sweep.
+    /// An own route that was there before the start. It stays if it is wanted, or until the sweep.
     pub(crate) fn adopt(&mut self, key: RouteKey, spec: Arc<RouteSpec>) {
         let entry = self.entries.entry(key).or_default();
         entry.kernel = Kernel::Has(spec);
@@ -169,12 +169,12 @@ impl Delta {
         }
     }
 
-    /// What the kernel says of one of our keys, by somebody else's doing. True when it is not as wanted.
+    /// Another program changed an own key. True when it is not as wanted.
     pub(crate) fn observe(&mut self, key: RouteKey, spec: Option<Arc<RouteSpec>>) -> bool {
         self.note(key);
         let entry = self.entries.entry(key).or_default();
         if entry.in_flight {
-            // Older or newer than our own change? Look again when its outcome is known.
+            // Older or newer than the own change? Look again when its outcome is known.
             entry.kernel = Kernel::Unsure;
             entry.doubtful = true;
             return false;
@@ -343,7 +343,7 @@ impl Delta {
         keys.into_iter().for_each(|key| self.retry_now(key));
     }
 
-    /// What the kernel has of ours under a key, as far as is known; `true`: that may not be so any more.
+    /// The own route that the kernel has under a key, as far as is known; `true`: that may not be so any more.
     pub(crate) fn kernel_spec(&self, key: &RouteKey) -> (Option<Arc<RouteSpec>>, bool) {
         let Some(entry) = self.entries.get(key) else {
             return (None, false);

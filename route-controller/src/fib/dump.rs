@@ -10,54 +10,58 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rustc_hash::FxHashSet;
 
 use super::foreign::ForeignRoutes;
-use super::message::{Read, read_address, read_link, read_route};
-use super::object_message::{self, Found};
+use super::message::{ReadRoute, read_address, read_link, read_route};
+use super::object_message::{self, ReadObject};
 use super::objects::Content;
 use super::route::{RouteKey, RouteSpec};
-use super::{Address, Link, Standing};
+use super::{Address, AddressState, Link};
 
 /// Links, addresses and routes.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
     pub(crate) links: Vec<(u32, Link)>,
-    pub(crate) addresses: Vec<(Address, Standing)>,
+    pub(crate) addresses: Vec<(Address, AddressState)>,
     pub(crate) foreign: ForeignRoutes,
-    pub(crate) ours: Vec<(RouteKey, RouteSpec)>,
+    pub(crate) own: Vec<(RouteKey, RouteSpec)>,
+    /// Something may be left out: it changed whenever it was read.
+    pub(crate) is_doubtful: bool,
 }
 
 impl Reading {
-    /// Sorts routes into ours and those of others, which keep the kernel's order.
-    fn take_routes(&mut self, routes: Vec<Read>) {
+    /// Sorts routes into own ones and those of others, which keep the kernel's order.
+    fn take_routes(&mut self, routes: Vec<ReadRoute>) {
         let foreign = routes.iter().filter_map(|route| match route {
-            Read::Foreign(prefix, route) => Some(route.key(*prefix)),
-            Read::Ours(..) => None,
+            ReadRoute::Foreign(prefix, route) => Some(route.key(*prefix)),
+            ReadRoute::Own(..) => None,
         });
         let shared: FxHashSet<RouteKey> = foreign.collect();
         let mut before = FxHashSet::default();
         for route in routes {
             match route {
-                Read::Ours(key, spec) => {
+                ReadRoute::Own(key, spec) => {
                     if shared.contains(&key) {
                         before.insert(key);
                     }
-                    self.ours.push((key, spec));
+                    self.own.push((key, spec));
                 }
-                Read::Foreign(prefix, route) => {
-                    let ours = before.contains(&route.key(prefix));
-                    self.foreign.read(prefix, route, ours);
+                ReadRoute::Foreign(prefix, route) => {
+                    let own = before.contains(&route.key(prefix));
+                    self.foreign.read(prefix, route, own);
                 }
             }
         }
     }
 }
 
-/// Nexthop objects: ours with their contents, and the ids of others.
+/// Nexthop objects: own ones with their contents, and the ids of others.
 pub(crate) type ObjectReading = (Vec<(u32, Content)>, BTreeSet<u32>);
 
 const GET_LINK: u16 = 18;
 const GET_ADDRESS: u16 = 22;
+const NEW_ROUTE: u16 = 24;
 const GET_ROUTE: u16 = 26;
-/// An answer that the kernel changed meanwhile is asked for again, so often.
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
+/// What changes while it is read is read again, at most this often.
 const TRIES: usize = 3;
 /// The longest wait for a part of an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -75,22 +79,27 @@ pub(crate) fn read_all(table: u32) -> io::Result<Reading> {
         });
         out
     };
-    let links = dump(&request(GET_LINK, 0, 16), |message| match parse(message)? {
+    let links = dump(&request(GET_LINK, 0, 16), None, |message| match parse(message)? {
         RouteNetlinkMessage::NewLink(link) => Some(read_link(&link)),
         _ => None,
     })?;
-    let addresses = dump(&request(GET_ADDRESS, 0, 8), |message| match parse(message)? {
-        RouteNetlinkMessage::NewAddress(address) => read_address(&address),
-        _ => None,
-    })?;
-    (reading.links, reading.addresses) = (links, addresses);
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let family = u8::try_from(family).unwrap_or(0);
-        let routes = dump(&request(GET_ROUTE, family, 12), |message| match parse(message)? {
-            RouteNetlinkMessage::NewRoute(route) => read_route(&route, table),
+    let addresses = dump(&request(GET_ADDRESS, 0, 8), None, |message| {
+        match parse(message)? {
+            RouteNetlinkMessage::NewAddress(address) => read_address(&address),
             _ => None,
+        }
+    })?;
+    (reading.links, reading.addresses) = (links.found, addresses.found);
+    for (family, group) in [(libc::AF_INET, None), (libc::AF_INET6, Some(RTNLGRP_IPV6_ROUTE))] {
+        let family = u8::try_from(family).unwrap_or(0);
+        let routes = dump(&request(GET_ROUTE, family, 12), group, |message| {
+            match parse(message)? {
+                RouteNetlinkMessage::NewRoute(route) => read_route(&route, table),
+                _ => None,
+            }
         })?;
-        reading.take_routes(routes);
+        reading.take_routes(routes.found);
+        reading.is_doubtful |= !routes.is_of_one_moment;
     }
     Ok(reading)
 }
@@ -107,28 +116,62 @@ fn parse(message: &Message<'_>) -> Option<RouteNetlinkMessage> {
 
 /// Reads all nexthop objects; an error where the kernel knows none.
 pub(crate) fn read_objects() -> io::Result<ObjectReading> {
-    let found = dump(&object_message::dump(1), object_message::read_one)?;
-    let (mut ours, mut foreign) = (Vec::new(), BTreeSet::new());
+    let Answer { found, .. } = dump(&object_message::dump(1), None, object_message::read_one)?;
+    let (mut own, mut foreign) = (Vec::new(), BTreeSet::new());
     for one in found {
         match one {
-            Found::Ours(id, content) => ours.push((id, content)),
-            Found::Foreign(id) => drop(foreign.insert(id)),
+            ReadObject::Own(id, content) => own.push((id, content)),
+            ReadObject::Foreign(id) => drop(foreign.insert(id)),
         }
     }
-    Ok((ours, foreign))
+    Ok((own, foreign))
+}
+
+/// What the kernel answered.
+struct Answer<T> {
+    found: Vec<T>,
+    /// Nothing changed while it was read.
+    is_of_one_moment: bool,
 }
 
 /// Asks until the answer is of one moment, or often enough: what is wrong in it is found by the next one.
-fn dump<T>(request: &[u8], read: impl Fn(&Message<'_>) -> Option<T>) -> io::Result<Vec<T>> {
+///
+/// Links, addresses and nexthop objects carry NLM_F_DUMP_INTR after a change, and an IPv4 table continues where it was.
+/// An IPv6 table begins again after a route was added, and leaves out as many nodes as it has listed before, also those
+/// that were deleted meanwhile: routes that stayed are left out, and NLM_F_DUMP_INTR is not set. So notifications of
+/// `group` say whether a route was added.
+fn dump<T>(
+    request: &[u8],
+    group: Option<u32>,
+    read: impl Fn(&Message<'_>) -> Option<T>,
+) -> io::Result<Answer<T>> {
     let socket = Socket::route()?;
     socket.set_timeout(TIMEOUT)?;
     socket.set_receive_buffer(RECEIVE_BUFFER);
-    let mut found = Vec::new();
+    let additions = group.map(additions).transpose()?;
+    let mut answer = Answer {
+        found: Vec::new(),
+        is_of_one_moment: false,
+    };
     for _ in 0..TRIES {
-        found.clear();
-        if socket.dump(request, |message| found.extend(read(message)))? {
+        answer.found.clear();
+        let is_consistent = socket.dump(request, |message| answer.found.extend(read(message)))?;
+        let is_new = |message: &Message<'_>| message.kind == NEW_ROUTE;
+        let has_additions = match &additions {
+            Some(additions) => additions.notifications(is_new)?,
+            None => false,
+        };
+        answer.is_of_one_moment = is_consistent && !has_additions;
+        if answer.is_of_one_moment {
             break;
         }
     }
-    Ok(found)
+    Ok(answer)
+}
+
+/// A socket that is notified of a group's changes.
+fn additions(group: u32) -> io::Result<Socket> {
+    let socket = Socket::route()?;
+    socket.join(&[group])?;
+    Ok(socket)
 }

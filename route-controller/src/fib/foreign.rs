@@ -1,4 +1,4 @@
-//! Routes of others, told apart as the kernel tells them apart.
+//! Routes of others, distinguished as the kernel does.
 //!
 //! Prefix, table and metric do not name a route: IPv4 keeps a list of routes with the same three (`ip route append`,
 //! `prepend`, one connected route per interface), IPv6 too, and joins those with a gateway and no nexthop object to one
@@ -20,19 +20,19 @@ use std::net::IpAddr;
 use bgp_proto::types::{Family, Prefix};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::route::{Hop, MAIN, RouteKey, RouteSpec, Target};
+use super::route::{MAIN, NextHop, RouteKey, RouteSpec, Target};
 
 /// RTPROT_RA: routes of router advertisements are never joined to multipath routes.
 const ROUTER_ADVERTISEMENT: u8 = 9;
 
-/// A route of somebody else.
+/// A route of another program.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Foreign {
+pub(crate) struct ForeignRoute {
     pub(crate) metric: u32,
     pub(crate) table: u32,
     pub(crate) protocol: u8,
     /// Sorted.
-    pub(crate) hops: Vec<Hop>,
+    pub(crate) hops: Vec<NextHop>,
     /// Preferred source address.
     pub(crate) source: Option<IpAddr>,
     /// The nexthop object that it refers to.
@@ -41,7 +41,7 @@ pub(crate) struct Foreign {
     pub(crate) ends: bool,
 }
 
-impl Foreign {
+impl ForeignRoute {
     pub(super) fn key(&self, prefix: Prefix) -> RouteKey {
         RouteKey {
             prefix,
@@ -61,7 +61,7 @@ impl Foreign {
             && self.hops.iter().any(|hop| hop.gateway.is_some())
     }
 
-    fn has_all_of(&self, hops: &[Hop]) -> bool {
+    fn has_all_of(&self, hops: &[NextHop]) -> bool {
         hops.iter().all(|hop| self.hops.contains(hop))
     }
 }
@@ -95,16 +95,16 @@ impl Arrival {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Effect {
     /// Our own route of this key is gone.
-    pub(crate) took_ours: bool,
+    pub(crate) took_own: bool,
     /// It does not fit what was known: a notification is missing.
     pub(crate) unexpected: bool,
 }
 
-/// A route of others, and its place beside our own of the same key.
+/// A route of others, and its place beside the own one of the same key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Entry {
-    route: Foreign,
-    /// Stands before ours.
+    route: ForeignRoute,
+    /// Before the own route.
     ahead: bool,
 }
 
@@ -147,7 +147,7 @@ fn marks(entries: &[Entry]) -> Vec<Mark> {
 
 impl ForeignRoutes {
     /// Routes to just this prefix, best first.
-    pub(crate) fn at(&self, prefix: Prefix) -> impl Iterator<Item = &Foreign> {
+    pub(crate) fn at(&self, prefix: Prefix) -> impl Iterator<Item = &ForeignRoute> {
         self.routes
             .get(&prefix)
             .into_iter()
@@ -156,13 +156,13 @@ impl ForeignRoutes {
     }
 
     /// All of them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Prefix, &Foreign)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Prefix, &ForeignRoute)> {
         let all = self.routes.iter();
         all.flat_map(|(prefix, entries)| entries.iter().map(|entry| (*prefix, &entry.route)))
     }
 
     /// The first route of this key.
-    pub(crate) fn of_key(&self, key: &RouteKey) -> Option<&Foreign> {
+    pub(crate) fn of_key(&self, key: &RouteKey) -> Option<&ForeignRoute> {
         self.at(key.prefix).find(|route| route.is_at(key))
     }
 
@@ -172,32 +172,32 @@ impl ForeignRoutes {
         lengths.filter(|(_, count)| **count > 0).map(|((_, len), _)| *len)
     }
 
-    /// The next route of a complete reading. `ours`: one of ours with the same key was read before it.
-    pub(crate) fn read(&mut self, prefix: Prefix, route: Foreign, ours: bool) {
-        self.insert(prefix, route, false, !ours);
+    /// The next route of a complete reading. `behind_own`: an own one with the same key was read before it.
+    pub(crate) fn read(&mut self, prefix: Prefix, route: ForeignRoute, behind_own: bool) {
+        self.insert(prefix, route, false, !behind_own);
     }
 
-    /// A notification of a new route. `ours`: what the kernel has of ours under the same key.
+    /// A notification of a new route. `own`: the own route that the kernel has under the same key.
     pub(crate) fn add(
         &mut self,
         prefix: Prefix,
-        mut route: Foreign,
+        mut route: ForeignRoute,
         arrival: Arrival,
-        ours: Option<&RouteSpec>,
+        own: Option<&RouteSpec>,
     ) -> Effect {
         route.hops.dedup();
-        let has_ours = ours.is_some();
+        let has_own = own.is_some();
         if self.refresh(prefix, &route) {
             return Effect::default();
         }
         match arrival {
-            Arrival::Replaced => self.replace(prefix, route, ours),
+            Arrival::Replaced => self.replace(prefix, route, own),
             _ if prefix.family() == Family::Ipv6 && route.hops.len() > 1 => {
-                self.join(prefix, route, ours);
+                self.join(prefix, route, own);
                 Effect::default()
             }
             Arrival::First if prefix.family() == Family::Ipv4 => {
-                self.insert(prefix, route, true, has_ours);
+                self.insert(prefix, route, true, has_own);
                 Effect::default()
             }
             Arrival::First | Arrival::Last => {
@@ -208,8 +208,8 @@ impl ForeignRoutes {
     }
 
     /// A route that is there already: by the reading, or with an object that changed since.
-    fn refresh(&mut self, prefix: Prefix, route: &Foreign) -> bool {
-        let same = |known: &Foreign| {
+    fn refresh(&mut self, prefix: Prefix, route: &ForeignRoute) -> bool {
+        let same = |known: &ForeignRoute| {
             let by_object = route.object.is_some()
                 && (known.object, known.protocol, known.source)
                     == (route.object, route.protocol, route.source)
@@ -228,47 +228,49 @@ impl ForeignRoutes {
     }
 
     /// In place of the first of its kind.
-    fn replace(&mut self, prefix: Prefix, route: Foreign, ours: Option<&RouteSpec>) -> Effect {
+    fn replace(&mut self, prefix: Prefix, route: ForeignRoute, own: Option<&RouteSpec>) -> Effect {
         let key = route.key(prefix);
         let is_v6 = prefix.family() == Family::Ipv6;
         let alike = |joins: bool| !is_v6 || joins == route.joins();
-        let ours_alike = ours.map(|spec| alike(joins(spec)));
+        let own_alike = own.map(|spec| alike(joins(spec)));
         let entries = self.routes.get(&prefix).map(Vec::as_slice).unwrap_or_default();
         let find = |any: bool| {
             let of_key = |entry: &&Entry| entry.route.is_at(&key);
             let fits = |entry: &Entry| any || alike(entry.route.joins());
             let first = entries.iter().filter(of_key).find(|entry| fits(entry));
-            let ours = ours_alike.is_some_and(|alike| any || alike);
+            let own = own_alike.is_some_and(|alike| any || alike);
             match first {
-                Some(entry) if !ours || entry.ahead => Some(Place::Theirs(entry.route.clone())),
-                _ if ours => Some(Place::Ours),
+                Some(entry) if !own || entry.ahead => Some(Replaced::Foreign(entry.route.clone())),
+                _ if own => Some(Replaced::Own),
                 _ => None,
             }
         };
         let place = find(false).or_else(|| find(true));
         let effect = Effect {
-            took_ours: place == Some(Place::Ours),
+            took_own: place == Some(Replaced::Own),
             unexpected: place.is_none(),
         };
         match place {
-            Some(Place::Theirs(old)) => self.edit(prefix, |entries| {
+            Some(Replaced::Foreign(old)) => self.edit(prefix, |entries| {
                 if let Some(entry) = entries.iter_mut().find(|entry| entry.route == old) {
                     entry.route = route;
                 }
             }),
-            Some(Place::Ours) | None => self.insert(prefix, route, true, false),
+            Some(Replaced::Own) | None => self.insert(prefix, route, true, false),
         }
         effect
     }
 
-    /// An IPv6 multipath route, with every next hop it has now; ours among them are not theirs.
-    fn join(&mut self, prefix: Prefix, mut route: Foreign, ours: Option<&RouteSpec>) {
+    /// An IPv6 multipath route, with every next hop it has now; those of an own route are left out.
+    fn join(&mut self, prefix: Prefix, mut route: ForeignRoute, own: Option<&RouteSpec>) {
         let key = route.key(prefix);
         self.retain(prefix, |known| {
             !(known.is_at(&key) && known.joins() && route.has_all_of(&known.hops))
         });
-        if let Some(Target::Hops(legs)) = ours.map(|spec| &spec.target) {
-            route.hops.retain(|hop| legs.iter().all(|leg| leg.hop != *hop));
+        if let Some(Target::NextHops(next_hops)) = own.map(|spec| &spec.target) {
+            route
+                .hops
+                .retain(|hop| next_hops.iter().all(|next_hop| next_hop.hop != *hop));
         }
         if !route.hops.is_empty() {
             self.insert(prefix, route, false, false);
@@ -276,10 +278,10 @@ impl ForeignRoutes {
     }
 
     /// A notification that a route is gone; `true` when it was known.
-    pub(crate) fn remove(&mut self, prefix: Prefix, route: &Foreign) -> bool {
+    pub(crate) fn remove(&mut self, prefix: Prefix, route: &ForeignRoute) -> bool {
         let key = route.key(prefix);
-        let exact = |known: &Foreign| known == route;
-        let by_object = |known: &Foreign| {
+        let exact = |known: &ForeignRoute| known == route;
+        let by_object = |known: &ForeignRoute| {
             known.is_at(&key)
                 && route.object.is_some()
                 && (known.object, known.protocol) == (route.object, route.protocol)
@@ -302,7 +304,7 @@ impl ForeignRoutes {
         found
     }
 
-    fn remove_first(&mut self, prefix: Prefix, wanted: impl Fn(&Foreign) -> bool) -> bool {
+    fn remove_first(&mut self, prefix: Prefix, wanted: impl Fn(&ForeignRoute) -> bool) -> bool {
         let mut found = false;
         self.retain(prefix, |known| {
             let hit = !found && wanted(known);
@@ -374,7 +376,7 @@ impl ForeignRoutes {
         })
     }
 
-    fn drop_where(&mut self, mark: Mark, goes: impl Fn(Prefix, &Foreign) -> bool) -> Vec<RouteKey> {
+    fn drop_where(&mut self, mark: Mark, goes: impl Fn(Prefix, &ForeignRoute) -> bool) -> Vec<RouteKey> {
         let mut keys = Vec::new();
         for prefix in self.prefixes_of(mark) {
             let going = self.at(prefix).filter(|route| goes(prefix, route));
@@ -387,7 +389,7 @@ impl ForeignRoutes {
         keys
     }
 
-    fn insert(&mut self, prefix: Prefix, route: Foreign, first: bool, ahead: bool) {
+    fn insert(&mut self, prefix: Prefix, route: ForeignRoute, first: bool, ahead: bool) {
         let order = (route.metric, route.table);
         self.edit(prefix, |entries| {
             let place = entries.partition_point(|entry| {
@@ -398,11 +400,11 @@ impl ForeignRoutes {
         });
     }
 
-    fn retain(&mut self, prefix: Prefix, mut stays: impl FnMut(&Foreign) -> bool) {
+    fn retain(&mut self, prefix: Prefix, mut stays: impl FnMut(&ForeignRoute) -> bool) {
         self.change(prefix, |route| stays(route));
     }
 
-    fn change(&mut self, prefix: Prefix, mut stays: impl FnMut(&mut Foreign) -> bool) {
+    fn change(&mut self, prefix: Prefix, mut stays: impl FnMut(&mut ForeignRoute) -> bool) {
         if self.routes.contains_key(&prefix) {
             self.edit(prefix, |entries| {
                 entries.retain_mut(|entry| stays(&mut entry.route))
@@ -473,11 +475,11 @@ impl ForeignRoutes {
     }
 }
 
-/// But for their places beside ours, and for protocols of IPv6 multipath routes, whose members may have several.
+/// Except for their places beside own routes, and for protocols of IPv6 multipath routes, whose members may have several.
 fn alike(one: &[Entry], other: &[Entry]) -> bool {
     let same = |(one, other): (&Entry, &Entry)| {
         let mut one = one.route.clone();
-        if one.joins() && other.route.joins() && one.hops.iter().all(Hop::is_ipv6) {
+        if one.joins() && other.route.joins() && one.hops.iter().all(NextHop::is_ipv6) {
             one.protocol = other.route.protocol;
         }
         one == other.route
@@ -485,16 +487,17 @@ fn alike(one: &[Entry], other: &[Entry]) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
+/// The route that a notification with NLM_F_REPLACE replaced.
 #[derive(PartialEq, Eq)]
-enum Place {
-    Ours,
-    Theirs(Foreign),
+enum Replaced {
+    Own,
+    Foreign(ForeignRoute),
 }
 
-/// Whether IPv6 joins a route of ours with others to one multipath route.
+/// Whether IPv6 joins an own route with others to one multipath route.
 fn joins(spec: &RouteSpec) -> bool {
     match &spec.target {
-        Target::Hops(legs) => legs.iter().any(|leg| leg.hop.gateway.is_some()),
+        Target::NextHops(next_hops) => next_hops.iter().any(|next_hop| next_hop.hop.gateway.is_some()),
         Target::Group(_) | Target::Unreachable | Target::Blackhole | Target::Throw => false,
     }
 }

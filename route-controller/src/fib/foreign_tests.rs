@@ -1,5 +1,5 @@
 use super::*;
-use crate::fib::route::Leg;
+use crate::fib::route::WeightedNextHop;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
 const V4: &str = "10.1.0.0/24";
@@ -9,15 +9,15 @@ fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
 }
 
-fn hop(gateway: Option<&str>, ifindex: u32) -> Hop {
-    Hop {
+fn hop(gateway: Option<&str>, ifindex: u32) -> NextHop {
+    NextHop {
         gateway: gateway.map(|text| text.parse().unwrap()),
         ifindex,
     }
 }
 
-fn route(protocol: u8, hops: &[Hop]) -> Foreign {
-    Foreign {
+fn route(protocol: u8, hops: &[NextHop]) -> ForeignRoute {
+    ForeignRoute {
         metric: 20,
         table: MAIN,
         protocol,
@@ -28,11 +28,11 @@ fn route(protocol: u8, hops: &[Hop]) -> Foreign {
     }
 }
 
-fn via(protocol: u8, gateway: &str) -> Foreign {
+fn via(protocol: u8, gateway: &str) -> ForeignRoute {
     route(protocol, &[hop(Some(gateway), 2)])
 }
 
-fn on_link(protocol: u8, ifindex: u32) -> Foreign {
+fn on_link(protocol: u8, ifindex: u32) -> ForeignRoute {
     route(protocol, &[hop(None, ifindex)])
 }
 
@@ -43,36 +43,40 @@ fn group() -> RouteSpec {
     }
 }
 
-fn legs(gateway: &str) -> RouteSpec {
-    let leg = Leg {
+fn next_hops(gateway: &str) -> RouteSpec {
+    let next_hop = WeightedNextHop {
         hop: hop(Some(gateway), 2),
         weight: 1,
     };
     RouteSpec {
-        target: Target::Hops(vec![leg]),
+        target: Target::NextHops(vec![next_hop]),
         source: None,
     }
 }
 
 /// What is there after these, and what they did together.
-fn after(at: &str, ours: Option<&RouteSpec>, arrivals: &[(Arrival, Foreign)]) -> (Vec<Foreign>, Effect) {
+fn after(
+    at: &str,
+    own: Option<&RouteSpec>,
+    arrivals: &[(Arrival, ForeignRoute)],
+) -> (Vec<ForeignRoute>, Effect) {
     let mut routes = ForeignRoutes::default();
     let mut effect = Effect::default();
     for (arrival, route) in arrivals {
-        let ours = ours.filter(|_| !effect.took_ours);
-        let one = routes.add(prefix(at), route.clone(), *arrival, ours);
-        effect.took_ours |= one.took_ours;
+        let own = own.filter(|_| !effect.took_own);
+        let one = routes.add(prefix(at), route.clone(), *arrival, own);
+        effect.took_own |= one.took_own;
         effect.unexpected |= one.unexpected;
     }
     (routes.at(prefix(at)).cloned().collect(), effect)
 }
 
 const NONE: Effect = Effect {
-    took_ours: false,
+    took_own: false,
     unexpected: false,
 };
 const OURS: Effect = Effect {
-    took_ours: true,
+    took_own: true,
     unexpected: false,
 };
 use Arrival::{First, Last, Replaced};
@@ -91,7 +95,7 @@ fn flags_say_how_a_route_came() {
 fn one_of_two_connected_routes_goes() {
     let mut routes = ForeignRoutes::default();
     for (at, metric) in [("192.0.2.0/24", 0), ("2001:db8::/64", 256)] {
-        let connected = |ifindex| Foreign {
+        let connected = |ifindex| ForeignRoute {
             metric,
             ..on_link(2, ifindex)
         };
@@ -120,26 +124,23 @@ fn ipv4_replaces_the_first() {
 }
 
 #[test]
-fn ipv4_replaces_ours_where_it_is_the_first() {
-    let ours = group();
+fn ipv4_replaces_the_own_route_where_it_is_the_first() {
+    let own = group();
     let (a, b, c) = (via(3, "192.0.2.2"), via(99, "192.0.2.3"), via(98, "192.0.2.4"));
     assert_eq!(
-        after(V4, Some(&ours), &[(Replaced, a.clone())]),
+        after(V4, Some(&own), &[(Replaced, a.clone())]),
         (vec![a.clone()], OURS)
     );
     let behind = [(Last, a.clone()), (Replaced, b.clone())];
-    assert_eq!(
-        after(V4, Some(&ours), &behind),
-        (vec![b.clone(), a.clone()], OURS)
-    );
+    assert_eq!(after(V4, Some(&own), &behind), (vec![b.clone(), a.clone()], OURS));
     let before = [(First, a.clone()), (Replaced, b.clone())];
-    assert_eq!(after(V4, Some(&ours), &before), (vec![b.clone()], NONE));
-    let other_metric = Foreign {
+    assert_eq!(after(V4, Some(&own), &before), (vec![b.clone()], NONE));
+    let other_metric = ForeignRoute {
         metric: 30,
         ..c.clone()
     };
     let other = [(Last, other_metric.clone()), (Replaced, c.clone())];
-    assert_eq!(after(V4, Some(&ours), &other), (vec![c, other_metric], OURS));
+    assert_eq!(after(V4, Some(&own), &other), (vec![c, other_metric], OURS));
 }
 
 #[test]
@@ -158,19 +159,19 @@ fn ipv6_replaces_the_first_of_its_kind() {
         (vec![new_ecmp.clone(), plain.clone()], NONE)
     );
     // Ours, with an object, is of the other kind; without one of the kind there is, it is replaced all the same.
-    let ours = group();
+    let own = group();
     let list = [(Last, ecmp.clone()), (Replaced, new_ecmp.clone())];
-    assert_eq!(after(V6, Some(&ours), &list), (vec![new_ecmp.clone()], NONE));
+    assert_eq!(after(V6, Some(&own), &list), (vec![new_ecmp.clone()], NONE));
     let list = [(Last, ecmp.clone()), (Replaced, new_plain.clone())];
-    let (there, effect) = after(V6, Some(&ours), &list);
+    let (there, effect) = after(V6, Some(&own), &list);
     assert_eq!((there.len(), effect), (2, OURS));
     assert_eq!(
-        after(V6, Some(&ours), &[(Replaced, new_ecmp.clone())]),
+        after(V6, Some(&own), &[(Replaced, new_ecmp.clone())]),
         (vec![new_ecmp.clone()], OURS)
     );
-    let ours = legs("2001:db8::9");
+    let own = next_hops("2001:db8::9");
     assert_eq!(
-        after(V6, Some(&ours), &[(Replaced, new_ecmp.clone())]),
+        after(V6, Some(&own), &[(Replaced, new_ecmp.clone())]),
         (vec![new_ecmp], OURS)
     );
 }
@@ -189,14 +190,14 @@ fn ipv6_joins_routes_to_one() {
     assert!(routes.remove(at, &route(3, &[hops[0], hops[2]])));
     assert_eq!(routes.at(at).count(), 0);
     // Ours is a part of it, and never one of theirs.
-    routes.add(at, route(99, &hops[..2]), Last, Some(&legs("2001:db8::2")));
+    routes.add(at, route(99, &hops[..2]), Last, Some(&next_hops("2001:db8::2")));
     assert_eq!(routes.at(at).collect::<Vec<_>>(), [&route(99, &hops[1..2])]);
 }
 
 /// An object that changes is reported for each of its routes as a replacement.
 #[test]
 fn a_route_of_an_object_stays_the_same_route() {
-    let with = |protocol, gateway| Foreign {
+    let with = |protocol, gateway| ForeignRoute {
         object: Some(7),
         ..via(protocol, gateway)
     };
@@ -213,11 +214,11 @@ fn a_route_of_an_object_stays_the_same_route() {
 fn what_goes_without_a_notification() {
     let at = [V4, "10.2.0.0/24", "10.3.0.0/24", "10.4.0.0/24"].map(prefix);
     let both = route(3, &[hop(Some("192.0.2.2"), 2), hop(Some("198.51.100.2"), 3)]);
-    let sourced = Foreign {
+    let sourced = ForeignRoute {
         source: Some("203.0.113.1".parse().unwrap()),
         ..via(3, "192.0.2.2")
     };
-    let of_object = Foreign {
+    let of_object = ForeignRoute {
         object: Some(7),
         ..via(3, "192.0.2.2")
     };

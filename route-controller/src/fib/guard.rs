@@ -166,7 +166,7 @@ impl Fib {
 mod tests {
     use super::super::tests::{fib, learned, prefix};
     use super::*;
-    use crate::fib::{Address, FibChange, KernelRoute, Standing};
+    use crate::fib::{Address, AddressState, FibChange, KernelRoute};
 
     fn rules(fib: &Fib) -> Vec<(String, Refusal)> {
         fib.refused()
@@ -260,7 +260,7 @@ mod tests {
             addr: "198.51.100.9".parse().unwrap(),
             len: 24,
         };
-        fib.address_new(own, Standing::Lasting);
+        fib.address_new(own, AddressState::Preferred);
         let _ = fib.resolve_again();
         assert_eq!(
             rules(&fib),
@@ -284,12 +284,12 @@ mod tests {
         assert_eq!(rules(&fib), []);
     }
 
-    fn default_route() -> crate::fib::Foreign {
-        crate::fib::Foreign {
+    fn default_route() -> crate::fib::ForeignRoute {
+        crate::fib::ForeignRoute {
             metric: 0,
             table: 254,
             protocol: 3,
-            hops: vec![crate::fib::Hop {
+            hops: vec![crate::fib::NextHop {
                 gateway: Some("192.0.2.1".parse().unwrap()),
                 ifindex: 2,
             }],

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, unshare};
 use tokio::time::timeout;
 
-use super::message::Read;
+use super::message::ReadRoute;
 use super::netlink::{KernelEvent, Monitor, read_all};
 use super::writer::{Batch, Writer};
 use super::*;
@@ -77,8 +77,8 @@ impl Node {
         Self { fib, writer, monitor }
     }
 
-    /// Takes in all notifications that are there; gives what they did to our routes.
-    async fn hear(&mut self) -> Vec<RouteKey> {
+    /// Takes in all notifications that are there; returns the own routes that they changed.
+    async fn receive(&mut self) -> Vec<RouteKey> {
         let mut taken = Vec::new();
         while let Ok(news) = timeout(SILENCE, self.monitor.next(self.writer.port(), MAIN)).await {
             for one in news.unwrap() {
@@ -87,22 +87,22 @@ impl Node {
                         let _ = self.fib.link_new(index, link);
                     }
                     KernelEvent::Link(index, None) => self.fib.link_gone(index),
-                    KernelEvent::AddressNew(address, standing) => self.fib.address_new(address, standing),
+                    KernelEvent::AddressNew(address, state) => self.fib.address_new(address, state),
                     KernelEvent::AddressGone(address) => self.fib.address_gone(address),
-                    KernelEvent::RouteNew(Read::Foreign(prefix, route), arrival) => {
+                    KernelEvent::RouteNew(ReadRoute::Foreign(prefix, route), arrival) => {
                         let key = route.key(prefix);
-                        if self.fib.foreign_new(prefix, route, arrival).took_ours {
+                        if self.fib.foreign_new(prefix, route, arrival).took_own {
                             self.fib.delta.observe(key, None);
                             taken.push(key);
                         }
                     }
-                    KernelEvent::RouteGone(Read::Foreign(prefix, route), _) => {
+                    KernelEvent::RouteGone(ReadRoute::Foreign(prefix, route), _) => {
                         let _ = self.fib.foreign_gone(prefix, &route);
                     }
-                    KernelEvent::RouteNew(Read::Ours(key, spec), _) => {
+                    KernelEvent::RouteNew(ReadRoute::Own(key, spec), _) => {
                         let _ = self.fib.delta.observe(key, Some(spec.into()));
                     }
-                    KernelEvent::RouteGone(Read::Ours(key, _), _) => {
+                    KernelEvent::RouteGone(ReadRoute::Own(key, _), _) => {
                         let _ = self.fib.delta.observe(key, None);
                     }
                     KernelEvent::ObjectGone(_) | KernelEvent::Objects | KernelEvent::Rules => {}
@@ -149,11 +149,11 @@ impl Node {
         }
     }
 
-    /// The prefixes of ours in the kernel.
-    async fn ours(&self) -> BTreeSet<String> {
+    /// The prefixes of podroute's routes in the kernel.
+    async fn own(&self) -> BTreeSet<String> {
         let reading = read_all(MAIN).await.unwrap();
         reading
-            .ours
+            .own
             .iter()
             .map(|(key, _)| key.prefix.to_string())
             .collect()
@@ -163,14 +163,14 @@ impl Node {
     async fn agrees(&mut self, after: &str) {
         let start = Instant::now();
         loop {
-            self.hear().await;
+            self.receive().await;
             let reading = read_all(MAIN).await.unwrap();
             let differ = self.fib.mirror.foreign.differences(&reading.foreign);
-            let addresses: BTreeMap<Address, Standing> = reading.addresses.into_iter().collect();
+            let addresses: BTreeMap<Address, AddressState> = reading.addresses.into_iter().collect();
             if differ.is_empty() && addresses == self.fib.mirror.addresses {
                 return;
             }
-            let there = |routes: &foreign::ForeignRoutes| -> Vec<Foreign> {
+            let there = |routes: &foreign::ForeignRoutes| -> Vec<ForeignRoute> {
                 differ
                     .iter()
                     .flat_map(|key| routes.at(key.prefix))
@@ -305,39 +305,39 @@ async fn operational(link: &str, up: bool) {
     }
 }
 
-/// Whichever way another program takes our place, it is seen; and ours is back when it has gone.
+/// However another program replaces a route, that is seen; and the own route is back when the other has gone.
 #[test]
-fn ours_comes_back_after_theirs() {
+fn an_own_route_comes_back_after_a_foreign_one() {
     in_namespace(async {
         let mut node = Node::start().await;
         let prefixes = ["10.244.2.0/24", "fd00:10:2::/64"];
         learn(&mut node.fib, &prefixes);
         node.write().await;
         let all: BTreeSet<String> = prefixes.map(str::to_owned).into();
-        assert_eq!(node.ours().await, all);
+        assert_eq!(node.own().await, all);
         for (prefix, gateway) in prefixes.iter().zip(["192.0.0.7", "2001:db8::7"]) {
             for how in ["replace", "change"] {
                 ip(&format!("route {how} {prefix} via {gateway} metric 20 proto 99"));
-                assert_eq!(node.hear().await.len(), 1, "{how} {prefix}");
+                assert_eq!(node.receive().await.len(), 1, "{how} {prefix}");
                 node.write().await;
-                assert_eq!(node.ours().await.len(), 1);
+                assert_eq!(node.own().await.len(), 1);
                 ip(&format!("route del {prefix} metric 20 proto 99"));
-                assert_eq!(node.hear().await.len(), 0);
+                assert_eq!(node.receive().await.len(), 0);
                 node.write().await;
-                assert_eq!(node.ours().await, all, "{how} {prefix}");
+                assert_eq!(node.own().await, all, "{how} {prefix}");
             }
-            // Beside ours it takes nothing away; in its place it does.
+            // Beside the own route it removes nothing; in its place it does.
             ip(&format!("route append {prefix} via {gateway} metric 20 proto 99"));
-            assert_eq!(node.hear().await, []);
-            assert_eq!(node.ours().await, all);
-            // But ours cannot be changed beside it: it goes, for better than a stale one.
+            assert_eq!(node.receive().await, []);
+            assert_eq!(node.own().await, all);
+            // But the own route cannot be changed beside it: it is removed, which is better than a stale one.
             node.fib.delta.doubt(|_| true);
             node.write().await;
-            assert!(!node.ours().await.contains(*prefix));
+            assert!(!node.own().await.contains(*prefix));
             ip(&format!("route del {prefix} metric 20 proto 99"));
-            node.hear().await;
+            node.receive().await;
             node.write().await;
-            assert_eq!(node.ours().await, all);
+            assert_eq!(node.own().await, all);
         }
     });
 }
@@ -375,7 +375,7 @@ fn any_number_of_notifications_is_one_reading_of_objects() {
 }
 
 #[test]
-fn an_audit_repairs_what_nobody_told() {
+fn an_audit_repairs_what_no_notification_reported() {
     in_namespace(async {
         let mut node = Node::start().await;
         let prefixes = ["10.244.2.0/24", "10.244.3.0/24", "fd00:10:2::/64"];
@@ -392,17 +392,17 @@ fn an_audit_repairs_what_nobody_told() {
         node.answer().await;
         let theirs: Prefix = "198.51.100.0/24".parse().unwrap();
         assert_eq!(node.fib.mirror.foreign.at(theirs).count(), 0);
-        let (corrected, ours) = node.fib.correct_mirror(read_all(MAIN).await.unwrap());
+        let (corrected, own) = node.fib.correct_mirror(read_all(MAIN).await.unwrap());
         // With what the kernel does to the links by itself in their first moments.
         assert!(corrected.count > 0);
         assert_eq!(node.fib.mirror.foreign.at(theirs).count(), 1);
-        assert_eq!(node.fib.delta.audit(ours), 1, "the unknown route");
+        assert_eq!(node.fib.delta.audit(own), 1, "the unknown route");
         node.fib.delta.end_audit();
         node.write().await;
-        assert_eq!(node.ours().await, prefixes.map(str::to_owned).into());
+        assert_eq!(node.own().await, prefixes.map(str::to_owned).into());
         node.fib.begin_audit();
-        let (_, ours) = node.fib.correct_mirror(read_all(MAIN).await.unwrap());
-        assert_eq!(node.fib.delta.audit(ours) + node.fib.delta.end_audit(), 0);
+        let (_, own) = node.fib.correct_mirror(read_all(MAIN).await.unwrap());
+        assert_eq!(node.fib.delta.audit(own) + node.fib.delta.end_audit(), 0);
     });
 }
 
@@ -436,7 +436,7 @@ fn an_overrun_is_reported_when_the_socket_is_empty() {
         ip("route add blackhole 10.1.0.0/24");
         let news = timeout(LIMIT, monitor.next(1, MAIN)).await.unwrap().unwrap();
         assert!(
-            matches!(&news[..], [KernelEvent::RouteNew(Read::Foreign(..), _)]),
+            matches!(&news[..], [KernelEvent::RouteNew(ReadRoute::Foreign(..), _)]),
             "{news:?}"
         );
     });
@@ -464,5 +464,48 @@ fn a_port_that_leaves_its_bridge_is_still_a_link() {
             }
         }
         assert!(pieces > 0);
+    });
+}
+
+/// `ip -6 -batch` with these lines.
+fn ip_batch(lines: impl Iterator<Item = String>) {
+    let mut ip = Command::new("ip");
+    ip.args(["-6", "-batch", "-"]).stdin(std::process::Stdio::piped());
+    let mut ip = ip.spawn().unwrap();
+    let text = lines.collect::<Vec<_>>().join("\n");
+    std::io::Write::write_all(&mut ip.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    assert!(ip.wait().unwrap().success());
+}
+
+/// Routes in front of those that are read go and come: the kernel leaves out routes that stay.
+#[test]
+fn a_reading_of_a_table_that_changes_is_whole_or_doubtful() {
+    const OWN: usize = 5000;
+    in_namespace(async {
+        let own = |n| format!("route add fd00:10:0:{n:x}::/64 dev e0 proto 245 metric 20");
+        ip_batch((0..OWN).map(own));
+        let other = |verb, n| format!("route {verb} 2001:db7:0:{n:x}::/64 dev e1");
+        let churn = std::thread::spawn(move || {
+            for _ in 0..30 {
+                ip_batch((0..1000).map(|n| other("add", n)));
+                let all = (0..1000).map(|n| other("del", n));
+                ip_batch(all.chain([other("add", 0), other("del", 0)]));
+            }
+        });
+        while !churn.is_finished() {
+            let reading = read_all(MAIN).await.unwrap();
+            assert!(
+                reading.is_doubtful || reading.own.len() == OWN,
+                "{}",
+                reading.own.len()
+            );
+        }
+        churn.join().unwrap();
+        let reading = read_all(MAIN).await.unwrap();
+        assert!(!reading.is_doubtful);
+        assert_eq!(reading.own.len(), OWN);
+        // Whatever one listing leaves out, the next one has.
+        assert_eq!(cleanup::cleanup().await.unwrap(), OWN);
+        assert!(read_all(MAIN).await.unwrap().own.is_empty());
     });
 }

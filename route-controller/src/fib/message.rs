@@ -1,4 +1,4 @@
-//! Netlink messages to and from our own types. Pure: bytes are made and read elsewhere.
+//! Netlink messages to and from podroute's types. Pure: bytes are sent and received elsewhere.
 
 use std::net::IpAddr;
 
@@ -14,16 +14,19 @@ use netlink_packet_route::route::{
 use linux::netlink::frame::{self, attribute};
 
 use super::route::MAIN;
-use super::{Address, Foreign, Hop, Leg, Link, Op, PROTOCOL, RouteKey, RouteSpec, Standing, Target};
+use super::{
+    Address, AddressState, ForeignRoute, Link, NextHop, Op, PROTOCOL, RouteKey, RouteSpec, Target,
+    WeightedNextHop,
+};
 
 /// Metric that the kernel gives IPv6 routes without one.
 const V6_DEFAULT_METRIC: u32 = 1024;
 
 /// A route as read from the kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Read {
-    Ours(RouteKey, RouteSpec),
-    Foreign(Prefix, Foreign),
+pub(crate) enum ReadRoute {
+    Own(RouteKey, RouteSpec),
+    Foreign(Prefix, ForeignRoute),
 }
 
 /// A change as bytes, appended to a buffer: `nlmsghdr`, `rtmsg`, attributes (linux/rtnetlink.h). Written by hand
@@ -45,7 +48,7 @@ pub(crate) fn encode(op: &Op, sequence: u32, ack: bool, out: &mut Vec<u8>) {
         Some(Target::Unreachable) => RouteType::Unreachable,
         Some(Target::Throw) => RouteType::Throw,
         Some(Target::Blackhole) => RouteType::BlackHole,
-        Some(Target::Hops(_) | Target::Group(_)) => RouteType::Unicast,
+        Some(Target::NextHops(_) | Target::Group(_)) => RouteType::Unicast,
         None => RouteType::Unspec,
     };
     frame::message(out, kind, flags, sequence, |out| {
@@ -88,29 +91,31 @@ fn put_spec(out: &mut Vec<u8>, spec: &RouteSpec, family: Family) {
     match &spec.target {
         Target::Unreachable | Target::Blackhole | Target::Throw => {}
         Target::Group(id) => attribute(out, RTA_NH_ID, |out| out.extend(id.to_ne_bytes())),
-        Target::Hops(hops) => match &hops[..] {
-            [leg] => {
-                gateway(out, leg.hop, family);
-                attribute(out, RTA_OIF, |out| out.extend(leg.hop.ifindex.to_ne_bytes()));
+        Target::NextHops(hops) => match &hops[..] {
+            [next_hop] => {
+                gateway(out, next_hop.hop, family);
+                attribute(out, RTA_OIF, |out| out.extend(next_hop.hop.ifindex.to_ne_bytes()));
             }
-            legs => attribute(out, RTA_MULTIPATH, |out| {
-                legs.iter().for_each(|leg| next_hop(out, *leg, family));
+            next_hops => attribute(out, RTA_MULTIPATH, |out| {
+                next_hops
+                    .iter()
+                    .for_each(|next_hop| put_next_hop(out, *next_hop, family));
             }),
         },
     }
 }
 
 /// `struct rtnexthop`: length, flags, weight less one, interface; then its gateway.
-fn next_hop(out: &mut Vec<u8>, leg: Leg, family: Family) {
+fn put_next_hop(out: &mut Vec<u8>, next_hop: WeightedNextHop, family: Family) {
     let start = out.len();
-    out.extend([0, 0, 0, leg.weight.saturating_sub(1)]);
-    out.extend(leg.hop.ifindex.to_ne_bytes());
-    gateway(out, leg.hop, family);
+    out.extend([0, 0, 0, next_hop.weight.saturating_sub(1)]);
+    out.extend(next_hop.hop.ifindex.to_ne_bytes());
+    gateway(out, next_hop.hop, family);
     frame::set_length(out, start);
 }
 
 /// RTA_GATEWAY, or RTA_VIA for an IPv6 gateway of an IPv4 route (RFC 8950).
-fn gateway(out: &mut Vec<u8>, hop: Hop, family: Family) {
+fn gateway(out: &mut Vec<u8>, hop: NextHop, family: Family) {
     match (hop.gateway, family) {
         (None, _) => {}
         (Some(IpAddr::V6(addr)), Family::Ipv4) => attribute(out, RTA_VIA, |out| {
@@ -128,8 +133,8 @@ fn address(out: &mut Vec<u8>, addr: IpAddr) {
     }
 }
 
-/// Reads a route of the main or the wanted table; `None` for what does not concern us.
-pub(crate) fn read_route(message: &RouteMessage, table: u32) -> Option<Read> {
+/// Reads a route of the main or the wanted table; `None` for another table or type.
+pub(crate) fn read_route(message: &RouteMessage, table: u32) -> Option<ReadRoute> {
     let family = match message.header.address_family {
         AddressFamily::Inet => Family::Ipv4,
         AddressFamily::Inet6 => Family::Ipv6,
@@ -144,7 +149,7 @@ pub(crate) fn read_route(message: &RouteMessage, table: u32) -> Option<Read> {
         .iter()
         .for_each(|attribute| facts.take(attribute));
     let protocol = u8::from(message.header.protocol);
-    // Routes for some packets only (IPv4 TOS, IPv6 source prefix) are others than those without, and none of ours.
+    // Routes for some packets only (IPv4 TOS, IPv6 source prefix) are others than those without, and never own ones.
     if message.header.tos != 0 || message.header.source_prefix_length != 0 {
         return None;
     }
@@ -167,25 +172,25 @@ pub(crate) fn read_route(message: &RouteMessage, table: u32) -> Option<Read> {
         0
     };
     let metric = facts.metric.unwrap_or(default);
-    let mut legs = facts.legs;
-    if legs.is_empty() && message.header.kind == RouteType::Unicast {
-        legs.extend(facts.oif.map(|ifindex| Leg {
-            hop: Hop {
+    let mut next_hops = facts.next_hops;
+    if next_hops.is_empty() && message.header.kind == RouteType::Unicast {
+        next_hops.extend(facts.oif.map(|ifindex| WeightedNextHop {
+            hop: NextHop {
                 gateway: facts.gateway,
                 ifindex,
             },
             weight: 1,
         }));
     }
-    legs.sort_unstable();
+    next_hops.sort_unstable();
     if protocol != PROTOCOL {
-        return Some(Read::Foreign(
+        return Some(ReadRoute::Foreign(
             prefix,
-            Foreign {
+            ForeignRoute {
                 metric,
                 table: facts.table,
                 protocol,
-                hops: legs.iter().map(|leg| leg.hop).collect(),
+                hops: next_hops.iter().map(|next_hop| next_hop.hop).collect(),
                 source: facts.source,
                 object: facts.group,
                 ends: message.header.kind != RouteType::Unicast,
@@ -194,12 +199,12 @@ pub(crate) fn read_route(message: &RouteMessage, table: u32) -> Option<Read> {
     }
     let target = match (message.header.kind, facts.group) {
         (RouteType::Unicast, Some(id)) => Target::Group(id),
-        (RouteType::Unicast, None) => Target::Hops(legs),
+        (RouteType::Unicast, None) => Target::NextHops(next_hops),
         (RouteType::Throw, _) => Target::Throw,
         (RouteType::BlackHole, _) => Target::Blackhole,
         _ => Target::Unreachable,
     };
-    Some(Read::Ours(
+    Some(ReadRoute::Own(
         RouteKey {
             prefix,
             metric,
@@ -228,9 +233,9 @@ struct Facts {
     gateway: Option<IpAddr>,
     oif: Option<u32>,
     source: Option<IpAddr>,
-    /// The kernel tells what the object comes to as well; for routes of ours the id is enough.
+    /// The kernel reports what the object resolves to as well; for own routes the id is enough.
     group: Option<u32>,
-    legs: Vec<Leg>,
+    next_hops: Vec<WeightedNextHop>,
 }
 
 impl Facts {
@@ -244,24 +249,26 @@ impl Facts {
             RouteAttribute::Oif(ifindex) => self.oif = Some(*ifindex),
             RouteAttribute::PrefSource(addr) => self.source = ip(addr),
             RouteAttribute::NhId(id) => self.group = Some(*id),
-            RouteAttribute::MultiPath(legs) => self.legs = legs.iter().map(leg).collect(),
+            RouteAttribute::MultiPath(next_hops) => {
+                self.next_hops = next_hops.iter().map(read_next_hop).collect()
+            }
             _ => {}
         }
     }
 }
 
-fn leg(leg: &RouteNextHop) -> Leg {
-    let gateway = leg.attributes.iter().find_map(|attribute| match attribute {
+fn read_next_hop(next_hop: &RouteNextHop) -> WeightedNextHop {
+    let gateway = next_hop.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Gateway(addr) => ip(addr),
         RouteAttribute::Via(RouteVia::Inet6(addr)) => Some(IpAddr::V6(*addr)),
         _ => None,
     });
-    Leg {
-        hop: Hop {
+    WeightedNextHop {
+        hop: NextHop {
             gateway,
-            ifindex: leg.interface_index,
+            ifindex: next_hop.interface_index,
         },
-        weight: leg.hops.saturating_add(1), // the kernel's field is the weight less one
+        weight: next_hop.hops.saturating_add(1), // the kernel's field is the weight less one
     }
 }
 
@@ -273,7 +280,7 @@ fn ip(addr: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// Reads an interface: its index and what we need of it.
+/// Reads an interface: its index and the facts that resolution needs.
 pub(crate) fn read_link(message: &LinkMessage) -> (u32, Link) {
     let flags = message.header.flags;
     let mut link = Link {
@@ -296,9 +303,9 @@ pub(crate) fn read_link(message: &LinkMessage) -> (u32, Link) {
 }
 
 /// Reads an address of an interface, and how it stands.
-pub(crate) fn read_address(message: &AddressMessage) -> Option<(Address, Standing)> {
+pub(crate) fn read_address(message: &AddressMessage) -> Option<(Address, AddressState)> {
     let find = |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
-    // On point-to-point links IFA_LOCAL is ours and IFA_ADDRESS the other end.
+    // On point-to-point links IFA_LOCAL is the own one and IFA_ADDRESS the other end.
     let local = find(|attribute| match attribute {
         AddressAttribute::Local(addr) => Some(*addr),
         _ => None,
@@ -322,14 +329,14 @@ pub(crate) fn read_address(message: &AddressMessage) -> Option<(Address, Standin
         message.header.scope,
         AddressScope::Universe | AddressScope::Site | AddressScope::Other(_)
     );
-    let standing = if has(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed) {
-        Standing::Tentative
+    let state = if has(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed) {
+        AddressState::Tentative
     } else if has(passing) || !is_wide {
-        Standing::Passing
+        AddressState::NotPreferred
     } else {
-        Standing::Lasting
+        AddressState::Preferred
     };
-    Some((address, standing))
+    Some((address, state))
 }
 
 #[cfg(test)]
@@ -361,18 +368,18 @@ mod tests {
             let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) = message.payload else {
                 panic!()
             };
-            assert_eq!(read_route(&route, table), Some(Read::Ours(key, spec.clone())));
+            assert_eq!(read_route(&route, table), Some(ReadRoute::Own(key, spec.clone())));
             assert_eq!(read_route(&route, 255).is_some(), table == 254);
         }
     }
 
-    fn hop(gateway: &str, ifindex: u32) -> Leg {
+    fn hop(gateway: &str, ifindex: u32) -> WeightedNextHop {
         weighted(gateway, ifindex, 1)
     }
 
-    fn weighted(gateway: &str, ifindex: u32, weight: u8) -> Leg {
-        Leg {
-            hop: Hop {
+    fn weighted(gateway: &str, ifindex: u32, weight: u8) -> WeightedNextHop {
+        WeightedNextHop {
+            hop: NextHop {
                 gateway: Some(gateway.parse().unwrap()),
                 ifindex,
             },
@@ -384,18 +391,18 @@ mod tests {
     fn what_is_written_reads_back() {
         round_trip(
             "10.244.2.0/24",
-            Target::Hops(vec![hop("192.0.2.12", 2)]),
+            Target::NextHops(vec![hop("192.0.2.12", 2)]),
             Some("192.0.2.11"),
         );
         round_trip(
             "10.244.2.0/24",
-            Target::Hops(vec![weighted("192.0.2.1", 2, 4), weighted("192.0.2.2", 3, 255)]),
+            Target::NextHops(vec![weighted("192.0.2.1", 2, 4), weighted("192.0.2.2", 3, 255)]),
             None,
         );
-        round_trip("10.244.2.0/24", Target::Hops(vec![hop("fe80::1", 2)]), None);
+        round_trip("10.244.2.0/24", Target::NextHops(vec![hop("fe80::1", 2)]), None);
         round_trip(
             "fd00:10:244:2::/64",
-            Target::Hops(vec![hop("2001:db8::1", 2), hop("2001:db8::2", 2)]),
+            Target::NextHops(vec![hop("2001:db8::1", 2), hop("2001:db8::2", 2)]),
             None,
         );
         round_trip("fd00:10:244:1::/64", Target::Unreachable, None);

@@ -2,7 +2,7 @@
 //!
 //! [`Fib`] is pure: it takes what the speaker wants ([`Fib::routes`]), which next hops are watched, and what
 //! the kernel says ([`Mirror`], [`Delta`]); it gives changes for `netlink` and news for the speaker. Only
-//! routes with our protocol number, in our table, are ever ours.
+//! routes with podroute's protocol number, in its table, are its own.
 
 pub(crate) mod cleanup;
 #[cfg(test)]
@@ -16,6 +16,7 @@ pub(crate) mod netlink;
 mod notifications;
 mod object_message;
 mod objects;
+mod options;
 mod order;
 mod resolve;
 mod route;
@@ -33,15 +34,16 @@ use bgp_proto::types::{Family, Prefix};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(crate) use delta::{Delta, Failure, Op, Progress};
-pub(crate) use foreign::Foreign;
+pub(crate) use foreign::ForeignRoute;
 use guard::Guard;
 pub(crate) use objects::{ObjectOp, Objects, Resilience};
-pub(crate) use resolve::{Address, Link, Mirror, Resolved, Standing};
+use options::Options;
+pub(crate) use resolve::{Address, AddressState, Link, Mirror, Resolved};
 use route::MAIN;
-pub(crate) use route::{Hop, Leg, PROTOCOL, RouteKey, RouteSpec, Target};
+pub(crate) use route::{NextHop, PROTOCOL, RouteKey, RouteSpec, Target, WeightedNextHop};
 use sets::{SetId, Sets};
 
-/// Metric of the unreachable routes of our own blocks: the worst there is.
+/// Metric of the unreachable routes of the node's blocks: the worst there is.
 pub(crate) const BLOCK_METRIC: u32 = u32::MAX;
 
 /// What the operator says of kernel routes.
@@ -51,7 +53,7 @@ pub(crate) struct FibConfig {
     pub(crate) metric: u32,
     /// Table that they go into.
     pub(crate) table: u32,
-    /// Priority of our rule for that table; none: the operator has their own.
+    /// Priority of the policy rule for that table; none: the operator has their own.
     pub(crate) rule_priority: Option<u32>,
     /// Next hops may be reached over a default route.
     pub(crate) via_default: bool,
@@ -96,12 +98,12 @@ pub(crate) struct Fib {
     /// Learned: prefix to the number of its set of BGP next hops.
     learned: FxHashMap<Prefix, SetId>,
     /// What import policies want of some of these.
-    options: FxHashMap<Prefix, KernelRoute>,
+    options: Options,
     /// Own blocks.
     blocks: BTreeSet<Prefix>,
     /// These, and aggregates of Services: free addresses end here.
     ends: BTreeSet<Prefix>,
-    /// Next hops that the speaker wants to know about, and what it was told.
+    /// Next hops that the speaker wants to know about, and what was reported to it.
     watched: BTreeMap<IpAddr, Option<Reach>>,
     /// What next hops in use resolve to.
     resolved: FxHashMap<IpAddr, Resolved>,
@@ -125,7 +127,7 @@ impl Fib {
             mirror: Mirror::default(),
             delta: Delta::default(),
             learned: FxHashMap::default(),
-            options: FxHashMap::default(),
+            options: Options::default(),
             blocks: BTreeSet::new(),
             ends: BTreeSet::new(),
             watched: BTreeMap::new(),
@@ -140,7 +142,7 @@ impl Fib {
         }
     }
 
-    /// The policy rule that should lead to our table.
+    /// The policy rule that should lead to `table`.
     pub(crate) fn rule(&self) -> Option<rules::Rule> {
         let (table, install) = (self.config.table, self.config.install);
         let priority = self.config.rule_priority.filter(|_| install)?;
@@ -151,9 +153,9 @@ impl Fib {
         &self.config
     }
 
-    /// Changes the configuration; everything is computed anew.
+    /// Changes the configuration; everything is computed again.
     pub(crate) fn reconfigure(&mut self, config: FibConfig) {
-        self.let_go();
+        self.flush_held();
         let prefixes: Vec<Prefix> = self.learned.keys().copied().collect();
         let before: Vec<RouteKey> = prefixes.iter().map(|prefix| self.key(*prefix)).collect();
         self.config = config;
@@ -188,7 +190,7 @@ impl Fib {
 
     /// What import policies want of a learned route.
     fn options(&self, prefix: Prefix) -> KernelRoute {
-        self.options.get(&prefix).copied().unwrap_or_default()
+        self.options.get(&prefix)
     }
 
     /// Routes of own blocks: in the main table what has no route of its own is unreachable; another table, which may be
@@ -255,25 +257,25 @@ impl Fib {
             .map(|block| (*block, self.is_block_ready(*block)))
     }
 
-    /// Learned routes changed. `more`: others follow at once, so that what moves is held until [`Fib::let_go`].
+    /// Learned routes changed. `more`: others follow at once, so that what moves is held until [`Fib::flush_held`].
     pub(crate) fn routes(&mut self, changes: Vec<FibChange>, more: bool) {
         for change in changes {
             self.route(change);
         }
         if !more {
-            self.let_go();
+            self.flush_held();
         } else if self.moves.prefixes.is_empty() {
             self.settle();
         }
     }
 
-    /// Whether routes are held that [`Fib::let_go`] lets go.
+    /// Whether routes are held that [`Fib::flush_held`] writes.
     pub(crate) fn is_holding(&self) -> bool {
         !self.moves.prefixes.is_empty() || !self.stranded.is_empty()
     }
 
     /// Nothing is held any more: what moved is written, and what still leads nowhere goes.
-    pub(crate) fn let_go(&mut self) {
+    pub(crate) fn flush_held(&mut self) {
         self.settle();
         let stranded = std::mem::take(&mut self.stranded);
         if stranded.is_empty() {
@@ -300,12 +302,8 @@ impl Fib {
 
     fn route(&mut self, change: FibChange) {
         let prefix = change.prefix;
-        let (key, options) = (self.key(prefix), self.options(prefix));
-        if change.route == KernelRoute::default() {
-            self.options.remove(&prefix);
-        } else {
-            self.options.insert(prefix, change.route);
-        }
+        let key = self.key(prefix);
+        let options = self.options.set(prefix, change.route);
         // The new set first: a set that stays never counts as unused.
         let is_route = !change.next_hops.is_empty() || change.route.blackhole;
         let new = is_route.then(|| self.join_set(&change.next_hops, prefix.family()));
@@ -425,12 +423,12 @@ impl Fib {
     /// What a set of next hops comes to now.
     fn spec_of(&mut self, id: SetId) -> Option<Arc<RouteSpec>> {
         let key = self.sets.key(id)?.clone();
-        let legs = self.legs_of(&key.0);
+        let next_hops = self.weighted(&key.0);
         let source = self.source(key.1);
-        let target = match (legs.is_empty(), self.objects.enabled()) {
+        let target = match (next_hops.is_empty(), self.objects.enabled()) {
             (true, _) => None,
-            (false, true) => Some(Target::Group(self.objects.want(&key, &legs))),
-            (false, false) => Some(Target::Hops(legs)),
+            (false, true) => Some(Target::Group(self.objects.want(&key, &next_hops))),
+            (false, false) => Some(Target::NextHops(next_hops)),
         };
         let spec = target.map(|target| Arc::new(RouteSpec { target, source }));
         self.sets.set_spec(id, spec.clone());
@@ -438,24 +436,25 @@ impl Fib {
     }
 
     /// What next hops resolve to, sorted; a way out that several lead to has the largest of their weights.
-    fn legs_of(&mut self, next_hops: &[FibNextHop]) -> Vec<Leg> {
-        let mut legs = BTreeMap::new();
+    fn weighted(&mut self, next_hops: &[FibNextHop]) -> Vec<WeightedNextHop> {
+        let mut weights = BTreeMap::new();
         for next_hop in next_hops {
             for hop in self.resolve_used(next_hop.addr).hops {
-                let weight = legs.entry(hop).or_insert(next_hop.weight);
+                let weight = weights.entry(hop).or_insert(next_hop.weight);
                 *weight = next_hop.weight.max(*weight);
             }
         }
-        legs.into_iter()
-            .map(|(hop, weight)| Leg { hop, weight })
+        weights
+            .into_iter()
+            .map(|(hop, weight)| WeightedNextHop { hop, weight })
             .collect()
     }
 
     /// Links, gateways and weights of a route's target.
-    pub(crate) fn legs<'a>(&'a self, spec: &'a RouteSpec) -> &'a [Leg] {
+    pub(crate) fn next_hops<'a>(&'a self, spec: &'a RouteSpec) -> &'a [WeightedNextHop] {
         match &spec.target {
-            Target::Hops(legs) => legs,
-            Target::Group(id) => self.objects.legs(*id),
+            Target::NextHops(next_hops) => next_hops,
+            Target::Group(id) => self.objects.next_hops(*id),
             Target::Unreachable | Target::Blackhole | Target::Throw => &[],
         }
     }
@@ -509,7 +508,7 @@ impl Fib {
         }
     }
 
-    /// The mirror changed: routes whose next hops resolve differently are wanted anew; news for the speaker.
+    /// The mirror changed: routes whose next hops resolve differently are wanted again; changes for the speaker.
     pub(crate) fn resolve_again(&mut self) -> Vec<(IpAddr, Reach)> {
         self.guard_again();
         let mut moved = Vec::new();
@@ -525,9 +524,9 @@ impl Fib {
             self.want_sets(&moved);
         }
         let mut news = Vec::new();
-        for (addr, told) in &mut self.watched {
+        for (addr, reported) in &mut self.watched {
             let reach = self.mirror.resolve(*addr).reach;
-            if told.replace(reach) != Some(reach) {
+            if reported.replace(reach) != Some(reach) {
                 news.push((*addr, reach));
             }
         }

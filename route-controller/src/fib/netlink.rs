@@ -1,6 +1,6 @@
-//! What the kernel tells: a monitor for what others do, and complete readings.
+//! What the kernel reports: a monitor for what others do, and complete readings.
 //!
-//! The monitor tells of its own overrun, after which everything is read anew.
+//! The monitor reports its own overrun, after which everything is read again.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,9 +13,9 @@ use tokio::io::unix::AsyncFd;
 
 use super::dump::{self, ObjectReading, Reading};
 use super::foreign::Arrival;
-use super::message::{Read, read_address, read_link, read_route};
+use super::message::{ReadRoute, read_address, read_link, read_route};
 use super::object_message;
-use super::{Address, Failure, Link, Standing};
+use super::{Address, AddressState, Failure, Link};
 
 /// Datagrams that are read together.
 const MOST_DATAGRAMS: usize = 1024;
@@ -23,15 +23,15 @@ const MOST_DATAGRAMS: usize = 1024;
 /// Nobody asked for it: it follows from something else that changed.
 pub(crate) type ByKernel = bool;
 
-/// What the kernel told.
+/// What the kernel reported.
 #[derive(Debug)]
 pub(crate) enum KernelEvent {
     Link(u32, Option<Link>),
-    AddressNew(Address, Standing),
+    AddressNew(Address, AddressState),
     AddressGone(Address),
-    RouteNew(Read, Arrival),
+    RouteNew(ReadRoute, Arrival),
     /// By the kernel itself: with its interface or an address.
-    RouteGone(Read, ByKernel),
+    RouteGone(ReadRoute, ByKernel),
     /// Somebody, perhaps the kernel itself, changed nexthop objects.
     Objects,
     /// Somebody took this one away.
@@ -79,7 +79,7 @@ impl Monitor {
         ignore(self.socket.get_ref(), own_port);
     }
 
-    /// The news of all datagrams that are there, of one at least; those of our own changes (`own_port`) are left out.
+    /// The events of all datagrams that are there, of at least one; those of own changes (`own_port`) are left out.
     /// However many nexthop objects changed, that is one piece of news.
     pub(crate) async fn next(&mut self, own_port: u32, table: u32) -> io::Result<Vec<KernelEvent>> {
         loop {
@@ -160,7 +160,7 @@ fn read_event(message: NetlinkMessage<RouteNetlinkMessage>, table: u32) -> Optio
         }
         RouteNetlinkMessage::DelLink(link) => Some(KernelEvent::Link(link.header.index, None)),
         RouteNetlinkMessage::NewAddress(address) => {
-            read_address(&address).map(|(address, standing)| KernelEvent::AddressNew(address, standing))
+            read_address(&address).map(|(address, state)| KernelEvent::AddressNew(address, state))
         }
         RouteNetlinkMessage::DelAddress(address) => {
             read_address(&address).map(|(address, _)| KernelEvent::AddressGone(address))

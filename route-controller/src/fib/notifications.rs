@@ -1,6 +1,6 @@
 //! What notifications say, and what the kernel does along with them without saying so.
 //!
-//! The kernel tells of no IPv4 route that it drops because a link was shut or removed, an address went away or a nexthop
+//! The kernel notifies of no IPv4 route that it drops because a link was shut or removed, an address went away or a nexthop
 //! object was removed with its link; and of no such object. IPv6 routes are dropped without a notification too where
 //! `net.ipv6.route.skip_notify_on_dev_down` is set.
 
@@ -11,9 +11,9 @@ use std::time::Instant;
 use bgp_proto::types::{Family, Prefix};
 
 use super::dump::{ObjectReading, Reading};
-use super::foreign::{Arrival, Effect, Foreign};
+use super::foreign::{Arrival, Effect, ForeignRoute};
 use super::resolve::Newer;
-use super::{Address, Failure, Fib, Link, Op, RouteKey, RouteSpec, Standing, Target};
+use super::{Address, AddressState, Failure, Fib, Link, Op, RouteKey, RouteSpec, Target};
 
 /// What a reading corrected.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -85,12 +85,12 @@ impl Fib {
     }
 
     /// An address of the host is there, or stands differently.
-    pub(crate) fn address_new(&mut self, address: Address, standing: Standing) {
+    pub(crate) fn address_new(&mut self, address: Address, state: AddressState) {
         self.note_host();
-        let before = self.sources();
-        if self.mirror.addresses.insert(address, standing) != Some(standing) {
+        let before = self.sources(address);
+        if self.mirror.addresses.insert(address, state) != Some(state) {
             self.objects.retry_now();
-            if self.sources() != before {
+            if self.sources(address) != before {
                 self.sources_again();
             }
         }
@@ -99,7 +99,7 @@ impl Fib {
     /// An address of the host is gone.
     pub(crate) fn address_gone(&mut self, address: Address) {
         self.note_host();
-        let before = self.sources();
+        let before = self.sources(address);
         self.mirror.addresses.remove(&address);
         if !self.mirror.is_own(address.addr) {
             let gone = self.mirror.foreign.drop_source(address.addr);
@@ -111,45 +111,52 @@ impl Fib {
             self.dropped(gone);
         }
         self.address_lost(address);
-        if self.sources() != before {
+        if self.sources(address) != before {
             self.sources_again();
         }
     }
 
-    fn sources(&self) -> [Option<IpAddr>; 2] {
-        [Family::Ipv4, Family::Ipv6].map(|family| self.source(family))
+    /// The node's own addresses that routes have as sources, and whether this address is the source of some.
+    fn sources(&self, address: Address) -> ([Option<IpAddr>; 2], bool) {
+        let is_wanted = self.options.wants_source(address.addr);
+        (
+            [Family::Ipv4, Family::Ipv6].map(|family| self.source(family)),
+            is_wanted && self.mirror.is_source(address.addr),
+        )
     }
 
     /// Somebody else has a new route.
-    pub(crate) fn foreign_new(&mut self, prefix: Prefix, route: Foreign, arrival: Arrival) -> Effect {
+    pub(crate) fn foreign_new(&mut self, prefix: Prefix, route: ForeignRoute, arrival: Arrival) -> Effect {
         self.note_prefix(prefix);
-        let (ours, unsure) = self.delta.kernel_spec(&route.key(prefix));
-        let mut effect = self.mirror.foreign.add(prefix, route, arrival, ours.as_deref());
+        let (own, unsure) = self.delta.kernel_spec(&route.key(prefix));
+        let mut effect = self.mirror.foreign.add(prefix, route, arrival, own.as_deref());
         effect.unexpected |= unsure;
         effect
     }
 
     /// Somebody else's route is gone.
-    pub(crate) fn foreign_gone(&mut self, prefix: Prefix, route: &Foreign) -> Effect {
+    pub(crate) fn foreign_gone(&mut self, prefix: Prefix, route: &ForeignRoute) -> Effect {
         self.note_prefix(prefix);
         let key = route.key(prefix);
         let known = self.mirror.foreign.remove(prefix, route);
-        // Without objects ours may have been a part of one multipath route with it (IPv6).
-        let (ours, _) = self.delta.kernel_spec(&key);
-        if let Some(Target::Hops(legs)) = ours.as_deref().map(|spec| &spec.target)
-            && legs.iter().any(|leg| route.hops.contains(&leg.hop))
+        // Without objects the own route may have been a part of one multipath route with it (IPv6).
+        let (own, _) = self.delta.kernel_spec(&key);
+        if let Some(Target::NextHops(next_hops)) = own.as_deref().map(|spec| &spec.target)
+            && next_hops
+                .iter()
+                .any(|next_hop| route.hops.contains(&next_hop.hop))
         {
             self.delta.doubt_key(key);
         }
         self.delta.retry_now(key);
         Effect {
-            took_ours: false,
+            took_own: false,
             unexpected: !known,
         }
     }
 
     /// At most `most` changes of routes to make now. Where somebody else has a route of the same key, it is never replaced:
-    /// a route of ours beside it that has to change goes.
+    /// an own route beside it that has to change goes.
     pub(crate) fn take_routes(&mut self, now: Instant, most: usize) -> Vec<Op> {
         let mut ops = self.delta.take(now, most);
         let mirror = &self.mirror;
@@ -175,11 +182,12 @@ impl Fib {
         self.delta.abandon_audit();
     }
 
-    /// The reading, but for what changed since it began, takes the place of what was known; routes of ours in it are
+    /// The reading, but for what changed since it began, takes the place of what was known; own routes in it are
     /// given back.
-    pub(crate) fn correct_mirror(&mut self, reading: Reading) -> (Corrected, OurRoutes) {
+    pub(crate) fn correct_mirror(&mut self, reading: Reading) -> (Corrected, OwnRoutes) {
         let newer = self.mirror.newer.take().unwrap_or_default();
         let (keys, mut left_out) = self.mirror.foreign.correct(reading.foreign, &newer.prefixes);
+        left_out |= reading.is_doubtful;
         let mut count = keys.len();
         keys.into_iter().for_each(|key| self.delta.retry_now(key));
         let links = reading.links.into_iter().collect();
@@ -193,7 +201,7 @@ impl Fib {
             self.sources_again();
             count += differ;
         }
-        (Corrected { count, left_out }, reading.ours)
+        (Corrected { count, left_out }, reading.own)
     }
 
     /// The kernel has dropped objects and routes on this link: what led over no other, and routes without objects.
@@ -209,7 +217,7 @@ impl Fib {
         });
     }
 
-    /// Whether a route of ours may lead over this link; most links of a node are pods'.
+    /// Whether an own route may lead over this link; most links of a node are pods'.
     fn concerns(&self, ifindex: u32) -> bool {
         let mut hops = self.resolved.values().flat_map(|resolved| &resolved.hops);
         // Routes without objects may still be as they were before the last change.
@@ -218,7 +226,8 @@ impl Fib {
 
     /// The kernel drops IPv4 routes with this preferred source, and leaves IPv6 routes without it.
     fn address_lost(&mut self, address: Address) {
-        let is_source = self.config.sources.contains(&address.addr);
+        let is_source =
+            self.config.sources.contains(&address.addr) || self.options.wants_source(address.addr);
         if !is_source && !self.concerns(address.ifindex) {
             return;
         }
@@ -233,8 +242,8 @@ impl Fib {
     }
 
     /// A reading of nexthop objects; routes of lost ones may have gone with them. Gives how many were not as known.
-    pub(crate) fn objects_read(&mut self, (ours, foreign): ObjectReading) -> usize {
-        let (lost, differ) = self.objects.observe(ours, foreign);
+    pub(crate) fn objects_read(&mut self, (own, foreign): ObjectReading) -> usize {
+        let (lost, differ) = self.objects.observe(own, foreign);
         self.objects_gone(&lost);
         differ
     }
@@ -260,5 +269,5 @@ impl Fib {
     }
 }
 
-/// Routes of ours in a reading.
-pub(crate) type OurRoutes = Vec<(RouteKey, RouteSpec)>;
+/// Own routes in a reading.
+pub(crate) type OwnRoutes = Vec<(RouteKey, RouteSpec)>;

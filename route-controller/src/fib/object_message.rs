@@ -8,7 +8,7 @@ use linux::netlink::frame::{self, Attributes, Message, attribute, u16_at, u32_at
 use linux::netlink::{ACK, CREATE, DUMP, NESTED, REPLACE, REQUEST};
 
 use super::objects::{Content, ObjectOp, Resilience};
-use super::route::{Hop, PROTOCOL};
+use super::route::{NextHop, PROTOCOL};
 
 /// RTM_NEWNEXTHOP, RTM_DELNEXTHOP, RTM_GETNEXTHOP.
 pub(crate) const NEW: u16 = 104;
@@ -27,7 +27,7 @@ const RESILIENT: u16 = 1;
 /// In RES_GROUP.
 const BUCKETS: u16 = 1;
 const IDLE_TIMER: u16 = 2;
-/// The kernel tells times to programs in these (USER_HZ).
+/// The kernel reports times to programs in these (USER_HZ).
 const TICKS_PER_SECOND: u32 = 100;
 
 /// Octets of `nhmsg`.
@@ -121,8 +121,8 @@ pub(crate) fn dump(sequence: u32) -> Vec<u8> {
 
 /// An object as read.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    Ours(u32, Content),
+pub(crate) enum ReadObject {
+    Own(u32, Content),
     Foreign(u32),
 }
 
@@ -132,7 +132,7 @@ pub(crate) fn id(message: &Message<'_>) -> Option<u32> {
 }
 
 /// The object of a message; `None` for other messages.
-pub(crate) fn read_one(message: &Message<'_>) -> Option<Found> {
+pub(crate) fn read_one(message: &Message<'_>) -> Option<ReadObject> {
     if message.kind != NEW {
         return None;
     }
@@ -153,7 +153,7 @@ pub(crate) fn read_one(message: &Message<'_>) -> Option<Found> {
     }
     let id = id?;
     if *protocol != PROTOCOL {
-        return Some(Found::Foreign(id));
+        return Some(ReadObject::Foreign(id));
     }
     let family = if i32::from(*family) == libc::AF_INET6 {
         Family::Ipv6
@@ -162,11 +162,11 @@ pub(crate) fn read_one(message: &Message<'_>) -> Option<Found> {
     };
     let content = match (group, hop) {
         (Some(members), _) => Content::Group(members, resilience),
-        (None, Some(ifindex)) => Content::Single(family, Hop { gateway, ifindex }),
-        // Nothing that we make.
-        (None, None) => return Some(Found::Foreign(id)),
+        (None, Some(ifindex)) => Content::Single(family, NextHop { gateway, ifindex }),
+        // Nothing that podroute makes.
+        (None, None) => return Some(ReadObject::Foreign(id)),
     };
-    Some(Found::Ours(id, content))
+    Some(ReadObject::Own(id, content))
 }
 
 /// Ids and weights of `struct nexthop_grp`, sorted.
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        let hop = |gateway: &str| Hop {
+        let hop = |gateway: &str| NextHop {
             gateway: gateway.parse().ok(),
             ifindex: 7,
         };
@@ -220,12 +220,12 @@ mod tests {
         for (id, content) in (1..).zip(&contents) {
             encode(&ObjectOp::Put(id, content.clone()), id, &mut bytes);
         }
-        let found: Vec<Found> = frame::messages(&bytes)
+        let found: Vec<ReadObject> = frame::messages(&bytes)
             .filter_map(|message| read_one(&message))
             .collect();
-        let wanted: Vec<Found> = (1..)
+        let wanted: Vec<ReadObject> = (1..)
             .zip(contents)
-            .map(|(id, content)| Found::Ours(id, content))
+            .map(|(id, content)| ReadObject::Own(id, content))
             .collect();
         assert_eq!(found, wanted);
     }

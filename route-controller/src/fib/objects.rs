@@ -18,13 +18,13 @@ use bgp_proto::engine::FibNextHop;
 use bgp_proto::types::Family;
 use rustc_hash::FxHashMap;
 
-use super::route::{Hop, Leg};
+use super::route::{NextHop, WeightedNextHop};
 use std::net::IpAddr;
 
 /// BGP next hops of a route, and its family.
 pub(crate) type SetKey = (Arc<[FibNextHop]>, Family);
 
-/// Ids of ours begin here (245, our protocol number, in the first octet).
+/// Own ids begin here (245, podroute's protocol number, in the first octet).
 const FIRST: u32 = 0xf500_0000;
 /// A refused object is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub(crate) struct Resilience {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Content {
     /// One way out; of the gateway's family, or the route's where there is no gateway.
-    Single(Family, Hop),
+    Single(Family, NextHop),
     /// Ids of single ones and their weights, sorted.
     Group(Vec<(u32, u8)>, Option<Resilience>),
 }
@@ -60,7 +60,7 @@ pub(crate) enum ObjectOp {
 #[derive(Debug)]
 struct Group {
     id: u32,
-    legs: Vec<Leg>,
+    next_hops: Vec<WeightedNextHop>,
     members: Vec<(u32, u8)>,
 }
 
@@ -68,7 +68,7 @@ struct Group {
 #[derive(Debug)]
 struct Single {
     family: Family,
-    hop: Hop,
+    hop: NextHop,
     /// Groups that have it.
     users: usize,
 }
@@ -85,11 +85,11 @@ pub(crate) struct Objects {
     detours: FxHashMap<u32, SetKey>,
     singles: FxHashMap<u32, Single>,
     /// The same by what they are.
-    single_ids: FxHashMap<(Family, Hop), u32>,
+    single_ids: FxHashMap<(Family, NextHop), u32>,
     kernel: BTreeMap<u32, Content>,
     /// Of the kernel's, what no set or gateway has claimed.
     unclaimed: FxHashMap<Content, u32>,
-    /// Of others, in our range.
+    /// Of others, in the own range.
     foreign: BTreeSet<u32>,
     next: u32,
     /// These may have to be put.
@@ -107,7 +107,7 @@ impl Objects {
         self.enabled
     }
 
-    /// Routes refer to objects from now on, or do not; and what groups are like. Every set has to be wanted anew.
+    /// Routes refer to objects from now on, or do not; and what groups are like. Every set has to be wanted again.
     pub(crate) fn configure(&mut self, enabled: bool, resilience: Option<Resilience>) {
         if (enabled, resilience) != (self.enabled, self.resilience) {
             (self.enabled, self.resilience) = (enabled, resilience);
@@ -119,22 +119,29 @@ impl Objects {
     }
 
     /// The id of the group of this set, which leads over these (not empty).
-    pub(crate) fn want(&mut self, key: &SetKey, legs: &[Leg]) -> u32 {
+    pub(crate) fn want(&mut self, key: &SetKey, next_hops: &[WeightedNextHop]) -> u32 {
         if let Some(group) = self.groups.get(key)
-            && group.legs == legs
+            && group.next_hops == next_hops
         {
             return group.id;
         }
-        let members = self.members(legs, key.1);
+        let members = self.members(next_hops, key.1);
         let before = self.groups.remove(key);
         let id = match &before {
             Some(group) => group.id,
             None => self.group_id(&members),
         };
-        let legs = legs.to_vec();
-        self.groups.insert(key.clone(), Group { id, legs, members });
+        let next_hops = next_hops.to_vec();
+        self.groups.insert(
+            key.clone(),
+            Group {
+                id,
+                next_hops,
+                members,
+            },
+        );
         self.by_id.insert(id, key.clone());
-        self.let_go(before.map(|group| group.members));
+        self.unref_members(before.map(|group| group.members));
         let followers = self.detours.iter().filter(|(_, to)| *to == key);
         self.dirty.extend(followers.map(|(id, _)| *id));
         self.dirty.insert(id);
@@ -143,14 +150,14 @@ impl Objects {
     }
 
     /// Ids of the gateways, each with one user more.
-    fn members(&mut self, legs: &[Leg], family: Family) -> Vec<(u32, u8)> {
-        let member = |leg: &Leg| (self.single(leg.hop, family), leg.weight);
-        let mut members: Vec<(u32, u8)> = legs.iter().map(member).collect();
+    fn members(&mut self, next_hops: &[WeightedNextHop], family: Family) -> Vec<(u32, u8)> {
+        let member = |next_hop: &WeightedNextHop| (self.single(next_hop.hop, family), next_hop.weight);
+        let mut members: Vec<(u32, u8)> = next_hops.iter().map(member).collect();
         members.sort_unstable();
         members
     }
 
-    fn single(&mut self, hop: Hop, family: Family) -> u32 {
+    fn single(&mut self, hop: NextHop, family: Family) -> u32 {
         let family = match hop.gateway {
             Some(IpAddr::V4(_)) => Family::Ipv4,
             Some(IpAddr::V6(_)) => Family::Ipv6,
@@ -170,7 +177,7 @@ impl Objects {
         id
     }
 
-    fn let_go(&mut self, members: Option<Vec<(u32, u8)>>) {
+    fn unref_members(&mut self, members: Option<Vec<(u32, u8)>>) {
         for (id, _) in members.unwrap_or_default() {
             if let Some(single) = self.singles.get_mut(&id) {
                 single.users -= 1;
@@ -209,7 +216,7 @@ impl Objects {
         if let Some(group) = self.groups.remove(key) {
             self.by_id.remove(&group.id);
             self.abandon(group.id);
-            self.let_go(Some(group.members));
+            self.unref_members(Some(group.members));
         }
     }
 
@@ -234,9 +241,9 @@ impl Objects {
         let may_find = unclaimed.any(|content| matches!(content, Content::Group(..)));
         if self.groups.contains_key(to) || may_find {
             self.detours.insert(group.id, to.clone());
-            self.let_go(Some(group.members));
+            self.unref_members(Some(group.members));
         } else {
-            // Its legs are those of before, until it is wanted.
+            // Its next_hops are the previous ones until it is wanted.
             self.by_id.insert(group.id, to.clone());
             self.groups.insert(to.clone(), group);
         }
@@ -248,28 +255,31 @@ impl Objects {
     }
 
     /// Where the group leads.
-    pub(crate) fn legs(&self, id: u32) -> &[Leg] {
-        self.group(id).map_or(&[], |group| &group.legs)
+    pub(crate) fn next_hops(&self, id: u32) -> &[WeightedNextHop] {
+        self.group(id).map_or(&[], |group| &group.next_hops)
     }
 
     /// Whether the group leads over this link; `alone`: over no other.
     pub(crate) fn uses(&self, id: u32, ifindex: u32, alone: bool) -> bool {
-        let mut legs = self.legs(id).iter().map(|leg| leg.hop.ifindex == ifindex);
+        let mut next_hops = self
+            .next_hops(id)
+            .iter()
+            .map(|next_hop| next_hop.hop.ifindex == ifindex);
         if alone {
-            legs.all(|it| it)
+            next_hops.all(|it| it)
         } else {
-            legs.any(|it| it)
+            next_hops.any(|it| it)
         }
     }
 
-    /// A complete reading: objects of ours, and ids of others. Gives the groups that routes may have lost with them, and
+    /// A complete reading: own objects, and ids of others. Gives the groups that routes may have lost with them, and
     /// how many objects were not as known.
     pub(crate) fn observe(
         &mut self,
-        ours: Vec<(u32, Content)>,
+        own: Vec<(u32, Content)>,
         foreign: BTreeSet<u32>,
     ) -> (BTreeSet<u32>, usize) {
-        let now: BTreeMap<u32, Content> = ours.into_iter().collect();
+        let now: BTreeMap<u32, Content> = own.into_iter().collect();
         let differs = now
             .iter()
             .filter(|(id, content)| self.kernel.get(id) != Some(content))
@@ -373,7 +383,7 @@ impl Objects {
                 self.failed.insert(*id);
                 self.retry_at = Some(now + RETRY);
             }
-            // What cannot be removed is gone, or is read anew with the next reading.
+            // What cannot be removed is gone, or is read again with the next reading.
             (ObjectOp::Remove(id), _) => self.removed(*id),
         }
     }

@@ -17,7 +17,7 @@ pub(super) fn sort(keys: &mut [RouteKey]) {
     keys.sort_by_cached_key(place);
 }
 
-/// IPv4 before IPv6, of which the half that tells subnets apart is enough.
+/// IPv4 before IPv6, of which the half that distinguishes subnets is enough.
 fn place(key: &RouteKey) -> (bool, u64) {
     match key.prefix.addr() {
         IpAddr::V4(addr) => (false, u64::from(u32::from(addr).reverse_bits())),

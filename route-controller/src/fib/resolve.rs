@@ -1,6 +1,6 @@
 //! Next-hop resolution over a mirror of the kernel's links, addresses and other people's routes.
 //!
-//! Pure. A next hop is reachable when the longest matching route that is not ours leads out of a link that
+//! Pure. A next hop is reachable when the longest matching route of others leads out of a link that
 //! is up: straight (connected), or through that route's own gateways. A default route does not count unless the operator
 //! wants it: it matches everything, and would make every next hop look reachable. Our own routes do not count either,
 //! so that no next hop can be resolved by a route that it made.
@@ -12,9 +12,9 @@ use bgp_proto::engine::Reach;
 use bgp_proto::types::{Prefix, scope_of, without_scope};
 
 use super::dump::Reading;
-use super::foreign::{Foreign, ForeignRoutes};
-use super::route::{Hop, PODS_PROTOCOL, RouteKey, RouteSpec};
-use crate::host::Way;
+use super::foreign::{ForeignRoute, ForeignRoutes};
+use super::route::{NextHop, PODS_PROTOCOL, RouteKey, RouteSpec};
+use crate::host::Uplink;
 
 /// A network interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,15 +38,15 @@ pub(crate) struct Address {
     pub(crate) len: u8,
 }
 
-/// What may be done with an address.
+/// How the host may use an address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Standing {
+pub(crate) enum AddressState {
     /// Duplicate address detection is not over, or found another (RFC 4862 §5.4).
     Tentative,
     /// Secondary, deprecated, temporary (RFC 8981) or of narrower scope: not what the node is known by.
-    Passing,
+    NotPreferred,
     /// None of these.
-    Lasting,
+    Preferred,
 }
 
 /// What a next hop resolves to.
@@ -54,14 +54,14 @@ pub(crate) enum Standing {
 pub(crate) struct Resolved {
     pub(crate) reach: Reach,
     /// Sorted; empty unless reachable.
-    pub(crate) hops: Vec<Hop>,
+    pub(crate) hops: Vec<NextHop>,
 }
 
 /// The kernel's side of things.
 #[derive(Debug, Default)]
 pub(crate) struct Mirror {
     pub(crate) links: BTreeMap<u32, Link>,
-    pub(crate) addresses: BTreeMap<Address, Standing>,
+    pub(crate) addresses: BTreeMap<Address, AddressState>,
     pub(super) foreign: ForeignRoutes,
     /// Next hops may be reached over a default route.
     pub(crate) via_default: bool,
@@ -81,7 +81,7 @@ pub(super) struct Newer {
 }
 
 impl Mirror {
-    /// Takes a complete reading in place of what was known; gives the routes in it that are ours.
+    /// Takes a complete reading in place of what was known; returns the own routes in it.
     pub(crate) fn fill(&mut self, reading: Reading) -> Vec<(RouteKey, RouteSpec)> {
         *self = Self {
             via_default: self.via_default,
@@ -91,7 +91,7 @@ impl Mirror {
         self.links.extend(reading.links);
         self.addresses.extend(reading.addresses);
         self.foreign = reading.foreign;
-        reading.ours
+        reading.own
     }
 
     /// Whether somebody else has a route of this key, and by which protocol.
@@ -99,14 +99,14 @@ impl Mirror {
         self.foreign.of_key(key).map(|route| route.protocol)
     }
 
-    /// All routes of others but those of our own pods.
-    pub(crate) fn foreign_routes(&self) -> impl Iterator<Item = (Prefix, &Foreign)> {
+    /// All routes of others except those of this node's pods.
+    pub(crate) fn foreign_routes(&self) -> impl Iterator<Item = (Prefix, &ForeignRoute)> {
         self.foreign
             .iter()
             .filter(|(_, route)| route.protocol != PODS_PROTOCOL)
     }
 
-    /// Whether the address is one of ours.
+    /// Whether the address is an own one.
     pub(crate) fn is_own(&self, addr: IpAddr) -> bool {
         self.addresses.keys().any(|own| own.addr == addr)
     }
@@ -114,15 +114,15 @@ impl Mirror {
     /// Whether packets may be sent from the address.
     pub(crate) fn is_source(&self, addr: IpAddr) -> bool {
         let of =
-            |(own, standing): (&Address, &Standing)| own.addr == addr && *standing != Standing::Tentative;
+            |(own, state): (&Address, &AddressState)| own.addr == addr && *state != AddressState::Tentative;
         self.addresses.iter().any(of)
     }
 
-    /// The ways to an address by routes of others, default routes left out; for finding the uplink.
-    pub(crate) fn ways_towards(&self, addr: IpAddr) -> Vec<Way> {
+    /// How packets leave for an address by routes of others, default routes left out; for finding the uplink.
+    pub(crate) fn uplinks_towards(&self, addr: IpAddr) -> Vec<Uplink> {
         if let (Some(ifindex), IpAddr::V6(addr)) = (scope_of(addr), addr) {
             let next = Some(without_scope(addr).into());
-            return vec![Way {
+            return vec![Uplink {
                 ifindex,
                 source: None,
                 next,
@@ -130,12 +130,14 @@ impl Mirror {
         }
         let family = Prefix::host(addr).family();
         let mut lengths = self.foreign.lengths(family, 1);
-        let ways = lengths.find_map(|len| {
+        let found = lengths.find_map(|len| {
             let routes = self.foreign.at(Prefix::new(addr, len));
-            let ways: Vec<Way> = routes.flat_map(|route| self.ways_of(route, Some(addr))).collect();
-            (!ways.is_empty()).then_some(ways)
+            let found: Vec<Uplink> = routes
+                .flat_map(|route| self.uplinks_of(route, Some(addr)))
+                .collect();
+            (!found.is_empty()).then_some(found)
         });
-        ways.unwrap_or_default()
+        found.unwrap_or_default()
     }
 
     /// Length and metric of the route of others that leads to an address.
@@ -147,17 +149,17 @@ impl Mirror {
         })
     }
 
-    /// The ways of default routes, best metric first.
-    pub(crate) fn default_ways(&self) -> Vec<Way> {
+    /// How packets leave by default routes, best metric first.
+    pub(crate) fn default_uplinks(&self) -> Vec<Uplink> {
         let defaults = [Prefix::v4(0, 0), Prefix::v6(0, 0)];
         let routes = defaults.iter().flat_map(|prefix| self.foreign.at(*prefix));
-        routes.flat_map(|route| self.ways_of(route, None)).collect()
+        routes.flat_map(|route| self.uplinks_of(route, None)).collect()
     }
 
-    /// The ways of a route whose links are enabled; the source of one by a gateway is that of the gateway's subnet.
-    fn ways_of(&self, route: &Foreign, addr: Option<IpAddr>) -> Vec<Way> {
+    /// The next hops of a route whose links are enabled; the source of one with a gateway is that of the gateway's subnet.
+    fn uplinks_of(&self, route: &ForeignRoute, addr: Option<IpAddr>) -> Vec<Uplink> {
         let enabled = |ifindex: u32| self.links.get(&ifindex).is_some_and(|link| link.enabled);
-        let way = |hop: &Hop| {
+        let uplink = |hop: &NextHop| {
             let next = hop.gateway.or(addr);
             let of_gateway = || {
                 let gateway = hop.gateway?;
@@ -170,19 +172,19 @@ impl Mirror {
                     })
                 })?
             };
-            Way {
+            Uplink {
                 ifindex: hop.ifindex,
                 source: route.source.or_else(of_gateway),
                 next,
             }
         };
         let hops = route.hops.iter().filter(|hop| enabled(hop.ifindex));
-        hops.map(way).collect()
+        hops.map(uplink).collect()
     }
 
     /// A route of somebody else, for tests.
     #[cfg(test)]
-    pub(crate) fn add_foreign(&mut self, prefix: Prefix, route: Foreign) {
+    pub(crate) fn add_foreign(&mut self, prefix: Prefix, route: ForeignRoute) {
         self.foreign.read(prefix, route, false);
     }
 
@@ -224,7 +226,7 @@ impl Mirror {
             (false, false) => (Reach::Unreachable, Vec::new()),
             (false, true) => {
                 let gateway = Some(addr);
-                (Reach::Reachable { metric: 0 }, vec![Hop { gateway, ifindex }])
+                (Reach::Reachable { metric: 0 }, vec![NextHop { gateway, ifindex }])
             }
         };
         Resolved { reach, hops }
@@ -250,11 +252,11 @@ impl Mirror {
     }
 
     /// The hops of a route whose links are up.
-    fn through(&self, route: &Foreign, addr: IpAddr) -> Option<Resolved> {
+    fn through(&self, route: &ForeignRoute, addr: IpAddr) -> Option<Resolved> {
         let live = route.hops.iter().filter(|hop| self.is_up(hop.ifindex));
         let connected = route.hops.iter().any(|hop| hop.gateway.is_none());
-        let mut hops: Vec<Hop> = live
-            .map(|hop| Hop {
+        let mut hops: Vec<NextHop> = live
+            .map(|hop| NextHop {
                 gateway: Some(hop.gateway.unwrap_or(addr)),
                 ifindex: hop.ifindex,
             })
@@ -291,7 +293,7 @@ mod tests {
             addr: ip("192.0.2.11"),
             len: 24,
         };
-        mirror.addresses.insert(own, Standing::Lasting);
+        mirror.addresses.insert(own, AddressState::Preferred);
         mirror.foreign.read(prefix("192.0.2.0/24"), connected(2), false);
         mirror
             .foreign
@@ -307,12 +309,12 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn connected(ifindex: u32) -> Foreign {
-        Foreign {
+    fn connected(ifindex: u32) -> ForeignRoute {
+        ForeignRoute {
             metric: 0,
             table: super::super::route::MAIN,
             protocol: 2,
-            hops: vec![Hop {
+            hops: vec![NextHop {
                 gateway: None,
                 ifindex,
             }],
@@ -322,12 +324,12 @@ mod tests {
         }
     }
 
-    fn via(gateway: &str, ifindex: u32, metric: u32) -> Foreign {
-        Foreign {
+    fn via(gateway: &str, ifindex: u32, metric: u32) -> ForeignRoute {
+        ForeignRoute {
             metric,
             table: super::super::route::MAIN,
             protocol: 4,
-            hops: vec![Hop {
+            hops: vec![NextHop {
                 gateway: Some(ip(gateway)),
                 ifindex,
             }],
@@ -344,7 +346,7 @@ mod tests {
         assert_eq!(direct.reach, Reach::Reachable { metric: 0 });
         assert_eq!(
             direct.hops,
-            [Hop {
+            [NextHop {
                 gateway: Some(ip("192.0.2.1")),
                 ifindex: 2
             }]
@@ -400,7 +402,7 @@ mod tests {
         let mut mirror = mirror();
         mirror.foreign.read(
             prefix("192.0.2.128/25"),
-            Foreign {
+            ForeignRoute {
                 metric: 0,
                 table: super::super::route::MAIN,
                 protocol: 4,

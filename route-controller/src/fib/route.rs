@@ -1,4 +1,4 @@
-//! A kernel route as podroute sees it: key, next hops, and the marks that make it ours.
+//! A kernel route as podroute sees it: key, next hops, and the marks of an own route.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ pub(crate) const PODS_PROTOCOL: u8 = 246;
 /// The kernel's main table (linux/rtnetlink.h).
 pub(crate) const MAIN: u32 = 254;
 
-/// What the kernel tells routes apart by.
+/// What the kernel distinguishes routes by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct RouteKey {
     pub(crate) prefix: Prefix,
@@ -33,38 +33,38 @@ impl fmt::Display for RouteKey {
     }
 }
 
-/// One way out: through a gateway, or straight onto the link.
+/// A gateway, or the link itself.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct Hop {
+pub(crate) struct NextHop {
     pub(crate) gateway: Option<IpAddr>,
     pub(crate) ifindex: u32,
 }
 
-impl Hop {
+impl NextHop {
     pub(crate) fn is_ipv6(&self) -> bool {
         self.gateway.is_some_and(|gateway| gateway.is_ipv6())
     }
 }
 
-/// A way out and its share of the traffic beside the others', 1–255.
+/// A next hop and its share of the traffic, 1–255 relative to the others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct Leg {
-    pub(crate) hop: Hop,
+pub(crate) struct WeightedNextHop {
+    pub(crate) hop: NextHop,
     pub(crate) weight: u8,
 }
 
-/// What a packet meets.
+/// What becomes of a packet.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Target {
-    /// Sent on, over one of these (sorted, never empty).
-    Hops(Vec<Leg>),
-    /// Sent on over what the nexthop object with this id says.
+    /// Forwarded to one of these (sorted, never empty).
+    NextHops(Vec<WeightedNextHop>),
+    /// Forwarded by the nexthop object with this id.
     Group(u32),
-    /// Answered with ICMP unreachable: a free address of our own block.
+    /// Answered with ICMP unreachable: a free address of the node's block.
     Unreachable,
-    /// Dropped without a word: an import policy says so.
+    /// Dropped without an answer: the action of an import policy.
     Blackhole,
-    /// Looked for in the tables after this one: our own block, in a table that is asked before the main one.
+    /// Looked up in the next table: the node's block, in a table before the main one.
     Throw,
 }
 
@@ -80,7 +80,7 @@ impl RouteSpec {
     /// Whether the route itself names the interface.
     pub(crate) fn uses(&self, ifindex: u32) -> bool {
         match &self.target {
-            Target::Hops(hops) => hops.iter().any(|leg| leg.hop.ifindex == ifindex),
+            Target::NextHops(hops) => hops.iter().any(|next_hop| next_hop.hop.ifindex == ifindex),
             Target::Group(_) | Target::Unreachable | Target::Blackhole | Target::Throw => false,
         }
     }
@@ -89,7 +89,7 @@ impl RouteSpec {
     pub(crate) fn group(&self) -> Option<u32> {
         match self.target {
             Target::Group(id) => Some(id),
-            Target::Hops(_) | Target::Unreachable | Target::Blackhole | Target::Throw => None,
+            Target::NextHops(_) | Target::Unreachable | Target::Blackhole | Target::Throw => None,
         }
     }
 }

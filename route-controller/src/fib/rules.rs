@@ -36,8 +36,8 @@ async fn ensure_with(
     for version in [rtnetlink::IpVersion::V4, rtnetlink::IpVersion::V6] {
         let v4 = matches!(version, rtnetlink::IpVersion::V4);
         let found: Vec<RuleMessage> = handle.rule().get(version).execute().try_collect().await?;
-        let ours = found.into_iter().filter(is_ours);
-        let (right, wrong): (Vec<_>, Vec<_>) = ours.partition(|rule| Some(read(rule)) == wanted);
+        let own = found.into_iter().filter(is_own);
+        let (right, wrong): (Vec<_>, Vec<_>) = own.partition(|rule| Some(read(rule)) == wanted);
         // The new one first, so that packets always find a rule.
         if let (Some(rule), true) = (wanted, right.is_empty()) {
             add(handle, rule, v4).await?;
@@ -68,7 +68,7 @@ async fn add(handle: &rtnetlink::Handle, rule: Rule, v4: bool) -> Result<(), rtn
     request.execute().await
 }
 
-fn is_ours(rule: &RuleMessage) -> bool {
+fn is_own(rule: &RuleMessage) -> bool {
     rule.attributes.iter().any(
         |attribute| matches!(attribute, RuleAttribute::Protocol(protocol) if u8::from(*protocol) == PROTOCOL),
     )

@@ -102,7 +102,7 @@ impl Sets {
         }
     }
 
-    /// What all sets come to has to be found out anew.
+    /// What all sets come to has to be computed again.
     pub(crate) fn clear_specs(&mut self) {
         self.slots.iter_mut().flatten().for_each(|set| set.spec = None);
     }

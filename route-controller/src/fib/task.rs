@@ -22,11 +22,11 @@ use self::audit::Audit;
 use self::reports::Reports;
 use self::unread::{Unread, Why};
 use super::dump::ObjectReading;
-use super::message::Read;
+use super::message::ReadRoute;
 use super::netlink::{KernelEvent, Monitor, count_failures, read_all, read_objects};
 use super::writer::{BATCH, Batch, Outcomes, Writer};
 use super::{Failure, Fib, FibConfig, ObjectOp, Op, RouteKey, rules};
-use crate::clock::now;
+use crate::clock::{now, sleep_until};
 use crate::journal::{self, RouteChange, RouteChanges};
 
 /// What the task is asked.
@@ -109,7 +109,7 @@ impl Sweep {
     }
 }
 
-/// What the task is told.
+/// What the task receives.
 struct Inputs {
     /// By the agent.
     commands: mpsc::Receiver<ToFib>,
@@ -139,7 +139,7 @@ pub(crate) struct FibTask {
     unread: Unread,
     audit: Audit,
     /// When routes that are held back have to go.
-    let_go_at: Option<Instant>,
+    flush_held_at: Option<Instant>,
     /// Links, addresses or others' routes may have changed.
     host: watch::Sender<()>,
     /// Changes for the journal.
@@ -147,7 +147,7 @@ pub(crate) struct FibTask {
 }
 
 impl FibTask {
-    /// Opens the sockets, reads the kernel, and adopts what is ours.
+    /// Opens the sockets, reads the kernel, and adopts own routes.
     pub(crate) async fn new(
         config: FibConfig,
         inbox: mpsc::Receiver<ToFib>,
@@ -171,7 +171,7 @@ impl FibTask {
             sweep: Sweep::new(swept),
             unread: Unread::new(now()),
             audit: Audit::new(now(), audit::seed()),
-            let_go_at: None,
+            flush_held_at: None,
             host,
             changes: RouteChanges::default(),
         };
@@ -217,16 +217,19 @@ impl FibTask {
         }
     }
 
-    /// Fills the mirror anew and gives our own routes.
+    /// Fills the mirror again and gives the own routes.
     async fn read_kernel(&mut self) -> io::Result<Vec<(RouteKey, super::RouteSpec)>> {
         let reading = read_all(self.fib.config().table).await?;
+        if reading.is_doubtful {
+            self.audit.soon(now());
+        }
         self.fib.mirror.via_default = self.fib.config().via_default;
-        let ours = self.fib.mirror.fill(reading);
+        let own = self.fib.mirror.fill(reading);
         self.fib.guard_again();
-        Ok(ours)
+        Ok(own)
     }
 
-    /// Runs until the agent lets go of it.
+    /// Runs until the agent drops the task's sender.
     pub(crate) async fn run(mut self) {
         loop {
             let table = self.fib.config().table;
@@ -236,7 +239,7 @@ impl FibTask {
                 let moments = [
                     self.fib.delta.next_retry().filter(|_| can),
                     self.fib.objects.next_retry().filter(|_| self.writer.is_idle()),
-                    self.let_go_at,
+                    self.flush_held_at,
                     self.audit.next(now()),
                     self.unread.next(now()).filter(|_| self.writer.is_idle()),
                     self.changes.deadline(),
@@ -263,7 +266,7 @@ impl FibTask {
                 },
                 Some((batch, outcomes)) = self.writer.next() => self.done(batch, outcomes),
                 reading = self.audit.reading() => self.compare(reading).await,
-                () = until(deadline), if deadline.is_some() => {}
+                () = sleep_until(deadline.map(Into::into)) => {}
             }
             for _ in 1..BURST {
                 match self.inputs.commands.try_recv() {
@@ -300,7 +303,7 @@ impl FibTask {
 
     /// When what is held has to go at the latest.
     fn note_hold(&mut self) {
-        self.let_go_at = match self.let_go_at {
+        self.flush_held_at = match self.flush_held_at {
             _ if !self.fib.is_holding() => None,
             None => Some(now() + LONGEST_HOLD),
             known => known,
@@ -312,7 +315,7 @@ impl FibTask {
         self.host.send_replace(());
         let news = self.fib.resolve_again();
         self.note_hold();
-        self.tell(news).await;
+        self.report_next_hops(news).await;
     }
 
     /// What the speaker learned.
@@ -325,7 +328,7 @@ impl FibTask {
             }
             DatapathEvent::Watch(list) => {
                 let news = self.fib.watch(list);
-                self.tell(news).await;
+                self.report_next_hops(news).await;
             }
             DatapathEvent::Unwatch(list) => self.fib.unwatch(&list),
             DatapathEvent::EndOfRib(peer, family) => {
@@ -387,7 +390,7 @@ impl FibTask {
         }
     }
 
-    async fn tell(&self, news: Vec<(IpAddr, bgp_proto::engine::Reach)>) {
+    async fn report_next_hops(&self, news: Vec<(IpAddr, bgp_proto::engine::Reach)>) {
         if !news.is_empty() && self.speaker.next_hops(news).await.is_err() {
             tracing::debug!(
                 event = "task_stopped",
@@ -428,12 +431,12 @@ impl FibTask {
                     self.ensure_rules().await;
                     false
                 }
-                KernelEvent::RouteNew(Read::Ours(key, spec), _) => self.observe(key, Some(spec)),
-                KernelEvent::RouteGone(Read::Ours(key, _), true) => {
+                KernelEvent::RouteNew(ReadRoute::Own(key, spec), _) => self.observe(key, Some(spec)),
+                KernelEvent::RouteGone(ReadRoute::Own(key, _), true) => {
                     self.fib.delta.observe(key, None); // an address or a link went; next hops may be others
                     false
                 }
-                KernelEvent::RouteGone(Read::Ours(key, _), false) => self.observe(key, None),
+                KernelEvent::RouteGone(ReadRoute::Own(key, _), false) => self.observe(key, None),
                 other => self.mirror(other),
             };
         }
@@ -442,7 +445,7 @@ impl FibTask {
         }
     }
 
-    /// Somebody else did something to a route of ours.
+    /// Another program changed or deleted an own route.
     fn observe(&mut self, key: RouteKey, spec: Option<super::RouteSpec>) -> bool {
         let gone = spec.is_none();
         if self.fib.delta.observe(key, spec.map(Arc::new)) && self.reports.may_report(now()) {
@@ -452,7 +455,7 @@ impl FibTask {
         false
     }
 
-    /// Somebody else put a route in the place of ours.
+    /// Another program replaced an own route.
     fn replaced(&mut self, key: RouteKey, protocol: u8) {
         if self.fib.delta.observe(key, None) && self.reports.may_report(now()) {
             tracing::warn!(event = "route_replaced", route = %key, protocol, "another program replaced a route of podroute; it is restored when the other one is gone. Set fib.metric to \
@@ -474,22 +477,22 @@ impl FibTask {
                 self.fib.link_gone(index);
                 self.doubt_objects(true);
             }
-            KernelEvent::AddressNew(address, standing) => self.fib.address_new(address, standing),
+            KernelEvent::AddressNew(address, state) => self.fib.address_new(address, state),
             KernelEvent::AddressGone(address) => self.fib.address_gone(address),
-            KernelEvent::RouteNew(Read::Foreign(prefix, route), arrival) => {
+            KernelEvent::RouteNew(ReadRoute::Foreign(prefix, route), arrival) => {
                 let (key, protocol) = (route.key(prefix), route.protocol);
                 let effect = self.fib.foreign_new(prefix, route, arrival);
-                if effect.took_ours {
+                if effect.took_own {
                     self.replaced(key, protocol);
                 }
                 self.expected(!effect.unexpected);
             }
-            KernelEvent::RouteGone(Read::Foreign(prefix, route), _) => {
+            KernelEvent::RouteGone(ReadRoute::Foreign(prefix, route), _) => {
                 let effect = self.fib.foreign_gone(prefix, &route);
                 self.expected(!effect.unexpected);
             }
-            KernelEvent::RouteNew(Read::Ours(..), _)
-            | KernelEvent::RouteGone(Read::Ours(..), _)
+            KernelEvent::RouteNew(ReadRoute::Own(..), _)
+            | KernelEvent::RouteGone(ReadRoute::Own(..), _)
             | KernelEvent::Objects
             | KernelEvent::ObjectGone(_)
             | KernelEvent::Rules
@@ -507,9 +510,9 @@ impl FibTask {
 
     /// One batch of changes.
     fn write(&mut self) {
-        if self.let_go_at.is_some_and(|at| at <= now()) {
-            self.let_go_at = None;
-            self.fib.let_go();
+        if self.flush_held_at.is_some_and(|at| at <= now()) {
+            self.flush_held_at = None;
+            self.fib.flush_held();
         }
         // Objects go alone: routes may refer to them.
         if self.writer.is_idle() && self.unread.is_due(now()) {
@@ -621,11 +624,5 @@ impl FibTask {
             self.fib.delta.done(now, op, Err(Failure::Errno(errno)));
         }
         self.fib.delta.doubt(|_| true);
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    if let Some(deadline) = deadline {
-        tokio::time::sleep_until(deadline.into()).await;
     }
 }

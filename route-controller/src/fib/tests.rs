@@ -35,12 +35,12 @@ pub(crate) fn fib() -> Fib {
         addr: "192.0.2.11".parse().unwrap(),
         len: 24,
     };
-    fib.mirror.addresses.insert(own, Standing::Lasting);
-    let connected = Foreign {
+    fib.mirror.addresses.insert(own, AddressState::Preferred);
+    let connected = ForeignRoute {
         metric: 0,
         table: MAIN,
         protocol: 2,
-        hops: vec![Hop {
+        hops: vec![NextHop {
             gateway: None,
             ifindex: 2,
         }],
@@ -139,7 +139,7 @@ fn routes_over_a_dead_next_hop_wait_a_moment_for_another() {
     // And none for this one.
     fib.mirror.dead.insert("192.0.2.13".parse().unwrap());
     fib.resolve_again();
-    fib.let_go();
+    fib.flush_held();
     assert!(matches!(write(&mut fib).1[..], [Op::Remove(_)]));
     assert!(!fib.is_holding());
 }
@@ -219,7 +219,7 @@ fn a_loss_that_is_over_is_a_loss() {
     fib.resolve_again();
     let (objects, ops) = write_all(&mut fib);
     assert_eq!((objects.len(), ops.len()), (2, 2), "{objects:?} {ops:?}");
-    // Another link's loss is none of ours.
+    // The loss of another link changes nothing.
     fib.link_new(9, eth0(true, 0));
     assert!(fib.link_new(9, eth0(true, 1)));
     assert_eq!(write_all(&mut fib), (vec![], vec![]));
@@ -250,12 +250,12 @@ fn a_route_that_was_refused_for_want_of_its_object_goes_when_that_is_there() {
     assert_eq!(fib.delta.take(now, 99).len(), 2);
 }
 
-fn theirs(protocol: u8, metric: u32) -> Foreign {
-    Foreign {
+fn theirs(protocol: u8, metric: u32) -> ForeignRoute {
+    ForeignRoute {
         metric,
         table: MAIN,
         protocol,
-        hops: vec![Hop {
+        hops: vec![NextHop {
             gateway: Some("192.0.2.99".parse().unwrap()),
             ifindex: 2,
         }],
@@ -266,12 +266,12 @@ fn theirs(protocol: u8, metric: u32) -> Foreign {
 }
 
 #[test]
-fn a_foreign_replacement_takes_ours_until_it_is_gone() {
+fn a_foreign_replacement_removes_the_own_route_until_it_is_gone() {
     let mut fib = with_objects();
     let at = prefix("10.244.2.0/24");
     let key = theirs(99, 20).key(at);
     let effect = fib.foreign_new(at, theirs(99, 20), Arrival::Replaced);
-    assert!(effect.took_ours && !effect.unexpected);
+    assert!(effect.took_own && !effect.unexpected);
     assert!(fib.delta.observe(key, None));
     let now = Instant::now();
     let ops = fib.delta.take(now, 9);
@@ -279,7 +279,7 @@ fn a_foreign_replacement_takes_ours_until_it_is_gone() {
     fib.delta.done(now, ops[0].clone(), Err(Failure::Exists));
     assert_eq!(fib.failed(), 0, "it is theirs that is in the way");
     // `ip route change` of theirs, then it goes.
-    assert!(!fib.foreign_new(at, theirs(98, 20), Arrival::Replaced).took_ours);
+    assert!(!fib.foreign_new(at, theirs(98, 20), Arrival::Replaced).took_own);
     assert!(!fib.foreign_gone(at, &theirs(98, 20)).unexpected);
     assert!(matches!(fib.delta.take(now, 9)[..], [Op::Add(..)]));
     assert!(
@@ -288,7 +288,7 @@ fn a_foreign_replacement_takes_ours_until_it_is_gone() {
     );
 }
 
-/// A static route of others on a link that is shut is gone without a notification, and ours is no longer kept out.
+/// A static route of others on a link that is shut is gone without a notification, and the own route is written again.
 #[test]
 fn what_the_kernel_drops_stands_in_nobodys_way() {
     let mut fib = fib();
@@ -316,7 +316,7 @@ fn addresses_of_others_interfaces_change_nothing() {
         addr: "fe80::1".parse().unwrap(),
         len: 64,
     };
-    fib.address_new(pod, Standing::Lasting);
+    fib.address_new(pod, AddressState::Preferred);
     fib.address_gone(pod);
     assert_eq!(write_all(&mut fib), (vec![], vec![]));
     let own = Address {
@@ -397,4 +397,36 @@ fn a_policy_says_what_a_route_is() {
     fib.routes(vec![with(plain, &[])], false);
     assert!(write(&mut fib).iter().all(|op| op.starts_with("Remove")));
     assert_eq!(fib.delta.routes().len(), 1, "the other blackhole");
+}
+
+/// The kernel drops an IPv4 route with its source address, without a notification.
+#[test]
+fn a_route_follows_the_source_address_of_its_policy() {
+    let mut fib = fib();
+    let own = Address {
+        ifindex: 1,
+        addr: "198.51.100.9".parse().unwrap(),
+        len: 32,
+    };
+    let route = KernelRoute {
+        source: Some(own.addr),
+        ..KernelRoute::default()
+    };
+    let change = FibChange {
+        route,
+        ..learned("10.244.2.0/24", &["192.0.2.12"])
+    };
+    fib.routes(vec![change], false);
+    let source = |fib: &mut Fib| match &write_all(fib).1[..] {
+        [Op::Add(_, spec) | Op::Replace(_, spec)] => spec.source,
+        other => panic!("one write, not {other:?}"),
+    };
+    let of_node = "192.0.2.11".parse().ok();
+    assert_eq!(source(&mut fib), of_node, "the host does not have it");
+    for _ in 0..2 {
+        fib.address_new(own, AddressState::Preferred);
+        assert_eq!(source(&mut fib), Some(own.addr));
+        fib.address_gone(own);
+        assert_eq!(source(&mut fib), of_node);
+    }
 }

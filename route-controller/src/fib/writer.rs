@@ -99,7 +99,7 @@ impl Writer {
         })
     }
 
-    /// Our port, by which notifications of our own changes are known. Another one after [`Writer::next`] gave an error.
+    /// The own port, which identifies notifications of own changes. Another one after [`Writer::next`] gave an error.
     pub(crate) fn port(&self) -> u32 {
         self.port.load(Ordering::Acquire)
     }
@@ -144,7 +144,7 @@ impl Writer {
             Batch::ReadObjects(_) => self.objects_under_way = true,
         }
         self.under_way += 1;
-        // There is room for as many as may be under way; the thread ends only with us.
+        // There is room for as many as may be under way; the thread ends only with the writer.
         let _ = self.jobs.try_send(Job { batch, bytes, first });
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fib::{Foreign, Hop, Link};
+use crate::fib::{ForeignRoute, Link, NextHop};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -9,8 +9,11 @@ fn id(text: &str) -> RouterId {
     RouterId::from_ipv4(text.parse().unwrap()).unwrap()
 }
 
-/// lo, eth0 (uplink) and eth1, with routes; addresses as `(interface, address/length, standing)`.
-fn mirror(addresses: &[(u32, &str, Standing)], routes: &[(&str, Option<&str>, u32, Option<&str>)]) -> Mirror {
+/// lo, eth0 (uplink) and eth1, with routes; addresses as `(interface, address/length, state)`.
+fn mirror(
+    addresses: &[(u32, &str, AddressState)],
+    routes: &[(&str, Option<&str>, u32, Option<&str>)],
+) -> Mirror {
     let mut mirror = Mirror::default();
     for (ifindex, name) in [(1, "lo"), (2, "eth0"), (3, "eth1"), (4, "kube-ipvs0")] {
         let link = Link {
@@ -23,21 +26,21 @@ fn mirror(addresses: &[(u32, &str, Standing)], routes: &[(&str, Option<&str>, u3
         };
         mirror.links.insert(ifindex, link);
     }
-    for (ifindex, address, standing) in addresses {
+    for (ifindex, address, state) in addresses {
         let (addr, len) = address.split_once('/').unwrap();
         let address = Address {
             ifindex: *ifindex,
             addr: ip(addr),
             len: len.parse().unwrap(),
         };
-        mirror.addresses.insert(address, *standing);
+        mirror.addresses.insert(address, *state);
     }
     for (prefix, gateway, ifindex, source) in routes {
-        let route = Foreign {
+        let route = ForeignRoute {
             metric: 0,
             table: 254,
             protocol: 2,
-            hops: vec![Hop {
+            hops: vec![NextHop {
                 gateway: gateway.map(ip),
                 ifindex: *ifindex,
             }],
@@ -66,7 +69,7 @@ fn found(wish: &Wish, mirror: &Mirror) -> Vec<String> {
     host.addresses.iter().map(IpAddr::to_string).collect()
 }
 
-use Standing::{Lasting, Passing, Tentative};
+use AddressState::{NotPreferred, Preferred, Tentative};
 
 const CONNECTED: (&str, Option<&str>, u32, Option<&str>) = ("192.0.2.0/24", None, 2, Some("192.0.2.11"));
 const DEFAULT: (&str, Option<&str>, u32, Option<&str>) = ("0.0.0.0/0", Some("192.0.2.1"), 2, None);
@@ -74,15 +77,15 @@ const DEFAULT: (&str, Option<&str>, u32, Option<&str>) = ("0.0.0.0/0", Some("192
 #[test]
 fn addresses_that_come_and_go_are_not_the_nodes() {
     let addresses = [
-        (2, "192.0.2.11/24", Lasting),
-        (2, "192.0.2.5/32", Lasting), // keepalived, kube-vip
-        (2, "192.0.2.9/24", Passing), // secondary
+        (2, "192.0.2.11/24", Preferred),
+        (2, "192.0.2.5/32", Preferred),    // keepalived, kube-vip
+        (2, "192.0.2.9/24", NotPreferred), // secondary
         (2, "192.0.2.7/24", Tentative),
-        (2, "2001:db8:a::11/64", Lasting),
-        (2, "2001:db8:a::1/64", Passing), // deprecated or temporary
-        (2, "2001:db8:a::2/128", Lasting),
-        (2, "fe80::1/64", Lasting),
-        (4, "10.96.0.1/32", Lasting), // kube-proxy in IPVS mode
+        (2, "2001:db8:a::11/64", Preferred),
+        (2, "2001:db8:a::1/64", NotPreferred), // deprecated or temporary
+        (2, "2001:db8:a::2/128", Preferred),
+        (2, "fe80::1/64", Preferred),
+        (4, "10.96.0.1/32", Preferred), // kube-proxy in IPVS mode
     ];
     let mirror = mirror(&addresses, &[CONNECTED, DEFAULT]);
     assert_eq!(found(&wish(), &mirror), ["192.0.2.11", "2001:db8:a::11"]);
@@ -93,9 +96,9 @@ fn addresses_that_come_and_go_are_not_the_nodes() {
 #[test]
 fn the_kernels_source_towards_the_first_peer_and_else_the_default_route() {
     let addresses = [
-        (2, "192.0.2.11/24", Lasting),
-        (2, "198.51.100.11/24", Lasting),
-        (3, "10.0.0.11/24", Lasting),
+        (2, "192.0.2.11/24", Preferred),
+        (2, "198.51.100.11/24", Preferred),
+        (3, "10.0.0.11/24", Preferred),
     ];
     let routes = [
         CONNECTED,
@@ -137,10 +140,10 @@ fn the_kernels_source_towards_the_first_peer_and_else_the_default_route() {
 #[test]
 fn the_loopback_interface_where_the_uplink_has_no_address() {
     let addresses = [
-        (1, "127.0.0.1/8", Lasting),
-        (1, "10.255.0.7/32", Lasting),
-        (1, "2001:db8::7/128", Lasting),
-        (2, "fe80::2/64", Lasting),
+        (1, "127.0.0.1/8", Preferred),
+        (1, "10.255.0.7/32", Preferred),
+        (1, "2001:db8::7/128", Preferred),
+        (2, "fe80::2/64", Preferred),
     ];
     let mirror = mirror(&addresses, &[("0.0.0.0/0", Some("fe80::1"), 2, None)]);
     assert_eq!(found(&wish(), &mirror), ["10.255.0.7", "2001:db8::7"]);
@@ -149,7 +152,7 @@ fn the_loopback_interface_where_the_uplink_has_no_address() {
 
 #[test]
 fn the_nodes_internal_addresses_come_first_where_the_host_has_them() {
-    let addresses = [(2, "192.0.2.11/24", Lasting), (3, "10.0.0.11/24", Lasting)];
+    let addresses = [(2, "192.0.2.11/24", Preferred), (3, "10.0.0.11/24", Preferred)];
     let mirror = mirror(&addresses, &[CONNECTED, DEFAULT]);
     let internal = vec![ip("10.0.0.11"), ip("2001:db8::99")];
     let auto = Wish { internal, ..wish() };
@@ -177,9 +180,9 @@ fn the_nodes_internal_addresses_come_first_where_the_host_has_them() {
 
 #[test]
 fn the_router_id_is_kept() {
-    let before = mirror(&[(2, "192.0.2.11/24", Lasting)], &[CONNECTED]);
+    let before = mirror(&[(2, "192.0.2.11/24", Preferred)], &[CONNECTED]);
     let after = mirror(
-        &[(2, "192.0.2.99/24", Lasting), (1, "10.255.0.7/32", Lasting)],
+        &[(2, "192.0.2.99/24", Preferred), (1, "10.255.0.7/32", Preferred)],
         &[CONNECTED],
     );
     let router_id = |wish: &Wish, mirror: &Mirror| wish.find_out(mirror).map(|host| host.router_id);

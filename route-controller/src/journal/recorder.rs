@@ -66,6 +66,7 @@ impl Fields {
             "message" => self.message = value,
             _ if CAUSES.contains(&name) => self.cause = Some(value),
             _ if SUBJECTS.contains(&name) => self.subjects.push((name, value)),
+            _ if value.is_empty() => {}
             _ => {
                 let _ = write!(
                     self.others,

@@ -54,6 +54,7 @@ pub(crate) struct RouteWindow {
 #[derive(Clone, PartialEq, Debug)]
 struct NamedChange {
     prefix: Prefix,
+    first: RouteChange,
     last: RouteChange,
     next_hops: String,
     changes: u64,
@@ -95,6 +96,7 @@ impl RouteChanges {
             self.positions.insert(prefix, self.window.named.len());
             self.window.named.push(NamedChange {
                 prefix,
+                first: change,
                 last: change,
                 next_hops: next_hops(),
                 changes: 1,
@@ -138,7 +140,7 @@ impl Flaps {
         let mut entries: Vec<Change> = Vec::with_capacity(window.named.len() + 1);
         for named in window.named {
             let prefix = named.prefix.to_string();
-            let is_first = !self.counts.contains_key(&prefix) && named.last == RouteChange::Learned;
+            let is_first = !self.counts.contains_key(&prefix) && named.first == RouteChange::Learned;
             let changes = named.changes - u64::from(is_first && named.changes > 0);
             let flaps = self.add(&prefix, changes).count;
             let message = match named.last {

@@ -41,7 +41,7 @@ impl Drops {
     }
 }
 
-/// Who speaks to whom, from the packet's headers.
+/// Both ends and the port, from the packet's headers.
 #[derive(Debug, PartialEq, Eq)]
 struct Ends {
     source: IpAddr,

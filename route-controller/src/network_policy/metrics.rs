@@ -19,7 +19,7 @@ pub(crate) async fn put(registry: &mut Registry, policies: &NetworkPolicies) {
         let state = (
             worker.is_synced(),
             worker.last_error.is_none(),
-            worker.problems.len(),
+            worker.problems.len() + worker.excesses.len(),
         );
         (totals, worker.counts, state, worker.enforcer.model.sizes())
     });

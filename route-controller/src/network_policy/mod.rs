@@ -1,6 +1,6 @@
 //! Kubernetes' network policies, enforced on this node's pods.
 //!
-//! | room | does |
+//! | module | does |
 //! |---|---|
 //! | `watch` | follows pods, namespaces and policies |
 //! | `convert` | makes them the model's |
@@ -13,6 +13,7 @@
 
 mod convert;
 mod drops;
+mod error;
 mod metrics;
 mod status;
 mod watch;
@@ -25,9 +26,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use podroute_config::NetworkPolicy;
 use tokio::sync::oneshot;
 
+use self::error::StartError;
 use self::worker::{Inbox, Message, Settings, Worker};
 use crate::cluster::{Watch, Watches};
 
+pub(crate) use error::QuestionError;
 pub(crate) use metrics::put as put_metrics;
 #[cfg(test)]
 pub(crate) use status::EndStatus;
@@ -64,7 +67,10 @@ impl NetworkPolicies {
     pub(crate) fn configure(&self, run_dir: &Path, node: &str, wanted: &NetworkPolicy) -> Option<String> {
         let mut state = self.lock();
         let outcome = match wanted {
-            NetworkPolicy::Off => state.stop(run_dir),
+            NetworkPolicy::Off => {
+                state.stop(run_dir);
+                Ok(())
+            }
             NetworkPolicy::Kubernetes {
                 ends_established,
                 wait,
@@ -76,7 +82,7 @@ impl NetworkPolicies {
                 state.run(run_dir, node, settings)
             }
         };
-        let trouble = outcome.err();
+        let trouble = outcome.err().map(|error| error.to_string());
         if let Some(error) = trouble
             .as_ref()
             .filter(|error| state.trouble.as_ref() != Some(error))
@@ -100,14 +106,14 @@ impl NetworkPolicies {
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut Worker) -> T + Send + 'static,
-    ) -> Result<T, String> {
+    ) -> Result<T, QuestionError> {
         let inbox = self.lock().running.as_ref().map(|running| running.inbox.clone());
-        let inbox = inbox.ok_or("network policies are not enforced: set policy.mode: kubernetes")?;
+        let inbox = inbox.ok_or(QuestionError::NotEnforced)?;
         let (reply, answer) = oneshot::channel();
         let question = Box::new(move |worker: &mut Worker| drop(reply.send(question(worker))));
-        let gone = "the thread of network policies has ended; see the log";
-        inbox.put(Message::Ask(question)).await.map_err(|()| gone)?;
-        answer.await.map_err(|_| gone.to_owned())
+        let sent = inbox.put(Message::Ask(question)).await;
+        sent.map_err(|()| QuestionError::ThreadEnded)?;
+        answer.await.map_err(|_| QuestionError::ThreadEnded)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -116,7 +122,7 @@ impl NetworkPolicies {
 }
 
 impl State {
-    fn run(&mut self, run_dir: &Path, node: &str, settings: Settings) -> Result<(), String> {
+    fn run(&mut self, run_dir: &Path, node: &str, settings: Settings) -> Result<(), StartError> {
         if let Some(running) = &mut self.running {
             if running.settings != settings {
                 running.settings = settings;
@@ -139,9 +145,9 @@ impl State {
         Ok(())
     }
 
-    fn stop(&mut self, run_dir: &Path) -> Result<(), String> {
+    fn stop(&mut self, run_dir: &Path) {
         if self.is_clean {
-            return Ok(());
+            return;
         }
         if let Some(running) = self.running.take() {
             let inbox = running.inbox.clone();
@@ -153,7 +159,7 @@ impl State {
                 let _ = inbox.put(Message::Stop).await;
             });
             self.is_clean = true;
-            return Ok(());
+            return;
         }
         self.is_clean = true;
         let was_enforced = worker::has_file(run_dir);
@@ -168,12 +174,11 @@ impl State {
             // Without nftables there never were any.
             Ok(false) | Err(_) => {}
         }
-        Ok(())
     }
 }
 
 /// Removes the table, and what the plugin reads. Gives whether there was a table.
-pub(crate) fn remove(run_dir: &Path) -> Result<bool, String> {
+pub(crate) fn remove(run_dir: &Path) -> Result<bool, podroute_enforce::Error> {
     worker::remove_file(run_dir);
-    podroute_enforce::Enforcer::remove().map_err(|error| error.to_string())
+    podroute_enforce::Enforcer::remove()
 }

@@ -8,7 +8,7 @@ use podroute_netpol::{EndReport, Explanation, Model, Policy};
 use serde::{Deserialize, Serialize};
 
 use super::worker::Worker;
-use super::{NetworkPolicies, convert};
+use super::{NetworkPolicies, QuestionError, convert};
 
 /// `podroute network-policy show`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -98,16 +98,19 @@ pub(crate) struct CutStatus {
 }
 
 impl NetworkPolicies {
-    pub(crate) async fn show(&self) -> Result<PoliciesStatus, String> {
+    pub(crate) async fn show(&self) -> Result<PoliciesStatus, QuestionError> {
         self.ask(show).await
     }
 
-    pub(crate) async fn explain(&self, question: ExplainQuestion) -> Result<Vec<ExplanationStatus>, String> {
+    pub(crate) async fn explain(
+        &self,
+        question: ExplainQuestion,
+    ) -> Result<Vec<ExplanationStatus>, QuestionError> {
         self.ask(move |worker| explain(worker, &question)).await?
     }
 
     /// Connections that these policies would cut, in addition to those that are there or in their place.
-    pub(crate) async fn cut_by(&self, text: String) -> Result<Vec<CutStatus>, String> {
+    pub(crate) async fn cut_by(&self, text: String) -> Result<Vec<CutStatus>, QuestionError> {
         let policies = parse(&text)?;
         self.ask(move |worker| cut_by(worker, policies)).await?
     }
@@ -128,7 +131,7 @@ fn show(worker: &mut Worker) -> PoliciesStatus {
                     .map(|direction| direction.to_string())
                     .collect(),
                 local_pods: local.get(&key).copied().unwrap_or_default(),
-                problems: worker.problems.get(&key).cloned().unwrap_or_default(),
+                problems: worker.problems_of(&key),
                 namespace: key.0,
                 name: key.1,
             }
@@ -156,7 +159,7 @@ fn show(worker: &mut Worker) -> PoliciesStatus {
     }
 }
 
-fn explain(worker: &mut Worker, question: &ExplainQuestion) -> Result<Vec<ExplanationStatus>, String> {
+fn explain(worker: &mut Worker, question: &ExplainQuestion) -> Result<Vec<ExplanationStatus>, QuestionError> {
     let totals = worker.enforcer.totals().unwrap_or_default();
     let model = &worker.enforcer.model;
     let (protocol, port) = port_of(&question.port)?;
@@ -185,10 +188,10 @@ fn explain(worker: &mut Worker, question: &ExplainQuestion) -> Result<Vec<Explan
         }
     }
     if answers.is_empty() {
-        return Err(format!(
-            "{} and {} have no address of one family",
-            question.source, question.destination
-        ));
+        return Err(QuestionError::NoCommonFamily {
+            source_: question.source.clone(),
+            destination: question.destination.clone(),
+        });
     }
     Ok(answers)
 }
@@ -220,27 +223,23 @@ fn status(
     }
 }
 
-fn addresses(model: &Model, text: &str) -> Result<Vec<IpAddr>, String> {
+fn addresses(model: &Model, text: &str) -> Result<Vec<IpAddr>, QuestionError> {
     if let Ok(address) = text.parse() {
         return Ok(vec![address]);
     }
     let (namespace, name) = text
         .split_once('/')
-        .ok_or_else(|| format!("'{text}' is no address and no pod; write 10.244.1.5 or namespace/pod"))?;
+        .ok_or_else(|| QuestionError::NoAddress(text.to_owned()))?;
     let found = model.addresses_of(namespace, name);
-    let found = found.ok_or_else(|| {
-        format!(
-            "no pod '{text}' is known; pods that have ended or are in the host's network have no policies"
-        )
-    })?;
+    let found = found.ok_or_else(|| QuestionError::UnknownPod(text.to_owned()))?;
     if found.is_empty() {
-        return Err(format!("pod '{text}' has no address yet"));
+        return Err(QuestionError::PodWithoutAddress(text.to_owned()));
     }
     Ok(found.to_vec())
 }
 
-fn port_of(text: &str) -> Result<(u8, u16), String> {
-    let bad = || format!("'{text}' is no port; write 80, 53/udp or 3868/sctp");
+fn port_of(text: &str) -> Result<(u8, u16), QuestionError> {
+    let bad = || QuestionError::NoPort(text.to_owned());
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = match protocol.to_ascii_lowercase().as_str() {
         "tcp" => 6,
@@ -251,10 +250,10 @@ fn port_of(text: &str) -> Result<(u8, u16), String> {
     Ok((protocol, number.parse().map_err(|_| bad())?))
 }
 
-fn parse(text: &str) -> Result<Vec<Policy>, String> {
+fn parse(text: &str) -> Result<Vec<Policy>, QuestionError> {
     let mut policies = Vec::new();
     for document in serde_yaml::Deserializer::from_str(text) {
-        let value = serde_yaml::Value::deserialize(document).map_err(|error| error.to_string())?;
+        let value = serde_yaml::Value::deserialize(document)?;
         if value.is_null() {
             continue;
         }
@@ -263,34 +262,30 @@ fn parse(text: &str) -> Result<Vec<Policy>, String> {
             .and_then(serde_yaml::Value::as_str)
             .unwrap_or("nothing");
         if kind != "NetworkPolicy" {
-            return Err(format!(
-                "the file has a {kind}; only NetworkPolicies are compared"
-            ));
+            return Err(QuestionError::OtherKind(kind.to_owned()));
         }
-        let mut object: NetworkPolicy = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
+        let mut object: NetworkPolicy = serde_yaml::from_value(value)?;
         object
             .metadata
             .namespace
             .get_or_insert_with(|| "default".to_owned());
         let (policy, problems) = convert::policy(&object);
         if !problems.is_empty() {
-            return Err(format!(
-                "{}/{}: {}",
-                policy.namespace,
-                policy.name,
-                problems.join("; ")
-            ));
+            return Err(QuestionError::Unusable {
+                policy: format!("{}/{}", policy.namespace, policy.name),
+                problems,
+            });
         }
         policies.push(policy);
     }
     if policies.is_empty() {
-        return Err("the file has no NetworkPolicy".to_owned());
+        return Err(QuestionError::NoPolicy);
     }
     Ok(policies)
 }
 
 /// The policies are in the model for the time of the comparison only, and never in the kernel.
-fn cut_by(worker: &mut Worker, policies: Vec<Policy>) -> Result<Vec<CutStatus>, String> {
+fn cut_by(worker: &mut Worker, policies: Vec<Policy>) -> Result<Vec<CutStatus>, QuestionError> {
     let model = &mut worker.enforcer.model;
     let mut before = Vec::new();
     for policy in policies {
@@ -298,10 +293,7 @@ fn cut_by(worker: &mut Worker, policies: Vec<Policy>) -> Result<Vec<CutStatus>, 
         before.push((key.clone(), model.policy(&key.0, &key.1).cloned()));
         model.put_policy(policy);
     }
-    let flows = worker
-        .enforcer
-        .forbidden_flows()
-        .map_err(|error| error.to_string());
+    let flows = worker.enforcer.forbidden_flows();
     let model = &mut worker.enforcer.model;
     for ((namespace, name), old) in before.into_iter().rev() {
         match old {
@@ -326,11 +318,11 @@ mod tests {
 
     #[test]
     fn ports_are_read_as_people_write_them() {
-        assert_eq!(port_of("80"), Ok((6, 80)));
-        assert_eq!(port_of("53/UDP"), Ok((17, 53)));
-        assert_eq!(port_of("1/sctp"), Ok((132, 1)));
+        assert_eq!(port_of("80").unwrap(), (6, 80));
+        assert_eq!(port_of("53/UDP").unwrap(), (17, 53));
+        assert_eq!(port_of("1/sctp").unwrap(), (132, 1));
         for bad in ["", "x", "70000", "80/icmp"] {
-            assert!(port_of(bad).unwrap_err().contains("53/udp"), "{bad}");
+            assert!(port_of(bad).unwrap_err().to_string().contains("53/udp"), "{bad}");
         }
     }
 
@@ -339,7 +331,7 @@ mod tests {
         let policy = "kind: NetworkPolicy\nmetadata: {name: a}\nspec: {podSelector: {}}\n";
         let read = parse(&format!("{policy}---\n{policy}")).unwrap();
         assert_eq!((read.len(), read[0].namespace.as_str()), (2, "default"));
-        assert!(parse("kind: Pod").unwrap_err().contains("has a Pod"));
+        assert!(parse("kind: Pod").unwrap_err().to_string().contains("has a Pod"));
         assert!(parse("").is_err());
     }
 }

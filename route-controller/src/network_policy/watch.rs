@@ -1,4 +1,4 @@
-//! Follows pods, namespaces and network policies, and hands each event to the worker.
+//! Follows pods, namespaces and network policies, and sends each event to the worker.
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
@@ -29,9 +29,9 @@ pub(super) enum Change<T> {
     },
 }
 
-/// What the worker is told.
+/// A change that the worker takes in.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum Update {
     Pod(Change<PodInput>),
     Namespace(Change<(String, Vec<(String, String)>)>),
     Policy(Change<(Policy, Vec<String>)>),
@@ -52,16 +52,16 @@ pub(super) async fn follow(node: String, inbox: Inbox, watches: Watches) {
     let policies = policies(client, config());
     let mut policies = Box::pin(patiently(policies, POLICIES, watches));
     loop {
-        let news = tokio::select! {
-            Some(event) = pods.next() => News::Pod(change(event, |pod: Pod| pod.input(&node))),
-            Some(event) = namespaces.next() => News::Namespace(change(event, |namespace| {
+        let update = tokio::select! {
+            Some(event) = pods.next() => Update::Pod(change(event, |pod: Pod| pod.input(&node))),
+            Some(event) = namespaces.next() => Update::Namespace(change(event, |namespace| {
                 let meta = &namespace.metadata;
                 Some((meta.name.clone().unwrap_or_default(), convert::labels(meta)))
             })),
-            Some(event) = policies.next() => News::Policy(change(event, |policy| Some(convert::policy(&policy)))),
+            Some(event) = policies.next() => Update::Policy(change(event, |policy| Some(convert::policy(&policy)))),
             else => return,
         };
-        if inbox.send(news).await.is_err() {
+        if inbox.send(update).await.is_err() {
             return;
         }
     }
@@ -74,7 +74,7 @@ fn policies(
     watcher(Api::<NetworkPolicy>::all(client), config)
 }
 
-/// An object that concerns nobody is gone.
+/// An object that no policy concerns is gone.
 fn change<K: Resource, T>(event: Event<K>, convert: impl Fn(K) -> Option<T>) -> Change<T> {
     let gone = |object: &K| {
         let (namespace, name) = convert::key(object.meta());

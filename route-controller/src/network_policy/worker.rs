@@ -17,7 +17,8 @@ use podroute_netfilter::LogReader;
 use tokio::sync::mpsc;
 
 use super::drops::Drops;
-use super::watch::{Change, NAMESPACES, News, PODS, POLICIES};
+use super::error::StartError;
+use super::watch::{Change, NAMESPACES, PODS, POLICIES, Update};
 use crate::whole_file;
 
 /// Everything is compared with the kernel this often.
@@ -36,7 +37,7 @@ const FILE: &str = "policy.json";
 pub(super) type Question = Box<dyn FnOnce(&mut Worker) + Send>;
 
 pub(super) enum Message {
-    News(News),
+    Update(Update),
     Ask(Question),
     Stop,
 }
@@ -49,8 +50,8 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) async fn send(&self, news: News) -> Result<(), ()> {
-        self.put(Message::News(news)).await
+    pub(super) async fn send(&self, update: Update) -> Result<(), ()> {
+        self.put(Message::Update(update)).await
     }
 
     pub(super) async fn put(&self, message: Message) -> Result<(), ()> {
@@ -83,6 +84,8 @@ pub(super) struct Worker {
     pub(super) counts: Counts,
     /// What of policies cannot be used, by namespace and name.
     pub(super) problems: BTreeMap<(String, String), Vec<String>>,
+    /// What of policies is larger than the limits, likewise.
+    pub(super) excesses: BTreeMap<(String, String), Vec<String>>,
     pub(super) last_error: Option<String>,
     settings: Settings,
     run_dir: PathBuf,
@@ -112,31 +115,32 @@ struct Listings {
 
 impl Worker {
     /// Prepares the table and what the plugin reads, then starts the thread.
-    pub(super) fn start(run_dir: &Path, settings: Settings) -> Result<Inbox, String> {
-        let mut enforcer = Enforcer::open().map_err(|error| error.to_string())?;
-        enforcer.prepare().map_err(|error| error.to_string())?;
-        let fail = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
-        let records = cni_ipam::records_dir(&run_dir.join("ipam")).map_err(|error| error.to_string())?;
+    pub(super) fn start(run_dir: &Path, settings: Settings) -> Result<Inbox, StartError> {
+        let mut enforcer = Enforcer::open()?;
+        enforcer.prepare()?;
+        let records = cni_ipam::records_dir(&run_dir.join("ipam"))?;
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
-        let inotify = inotify.map_err(|error| fail("cannot watch the pods' records", &error))?;
+        let inotify = inotify.map_err(StartError::Watch)?;
         let changes = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_DELETE;
-        inotify
-            .add_watch(&records, changes)
-            .map_err(|error| fail("cannot watch the pods' records", &error))?;
+        inotify.add_watch(&records, changes).map_err(StartError::Watch)?;
         let log = LogReader::open(LOG_GROUP, LOGGED_BYTES)
             .map_err(|error| tracing::warn!(event = "policy_log_failed", %error, "dropped packets are counted and not logged"))
             .ok();
-        if !run_dir.join(FILE).exists() {
-            // Any namespace may have policies: pods are isolated until it is known.
-            write_file(run_dir, None, settings.wait).map_err(|error| fail("policy.json", &error))?;
+        if !cni_ipam::has_policy_file(run_dir) {
+            // Any namespace may have policies: pods are isolated until it is known. Neither does a broken file keep pods from starting.
+            write_file(run_dir, None, settings.wait).map_err(|source| StartError::WriteFile {
+                path: run_dir.join(FILE),
+                source,
+            })?;
         }
         let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
-        let wake = Arc::new(wake.map_err(|error| fail("eventfd", &error))?);
+        let wake = Arc::new(wake.map_err(StartError::Wake)?);
         let (sender, receiver) = mpsc::channel(ROOM);
         let worker = Self {
             enforcer,
             counts: Counts::default(),
             problems: BTreeMap::new(),
+            excesses: BTreeMap::new(),
             last_error: None,
             settings,
             run_dir: run_dir.to_owned(),
@@ -159,7 +163,7 @@ impl Worker {
         std::thread::Builder::new()
             .name("policies".to_owned())
             .spawn(run)
-            .map_err(|error| fail("cannot start a thread", &error))?;
+            .map_err(StartError::Thread)?;
         Ok(inbox)
     }
 
@@ -168,6 +172,12 @@ impl Worker {
         [PODS, NAMESPACES, POLICIES]
             .iter()
             .all(|kind| self.listings.complete.contains(kind))
+    }
+
+    /// What of a policy allows nothing.
+    pub(super) fn problems_of(&self, policy: &(String, String)) -> Vec<String> {
+        let all = [self.problems.get(policy), self.excesses.get(policy)];
+        all.into_iter().flatten().flatten().cloned().collect()
     }
 
     pub(super) fn set(&mut self, settings: Settings) {
@@ -184,13 +194,17 @@ impl Worker {
             }
             let began = crate::clock::now();
             let _ = wake.read(); // empty: something else woke it
-            loop {
+            // Not more than the inbox holds: endless changes of one tenant must not delay the rules of others.
+            for _ in 0..ROOM {
                 match receiver.try_recv() {
-                    Ok(Message::News(news)) => self.take(news),
+                    Ok(Message::Update(update)) => self.take(update),
                     Ok(Message::Ask(question)) => question(&mut self),
                     Ok(Message::Stop) | Err(mpsc::error::TryRecvError::Disconnected) => return,
                     Err(mpsc::error::TryRecvError::Empty) => break,
                 }
+            }
+            if !receiver.is_empty() {
+                let _ = wake.write(1); // the rest, after these are in force
             }
             if self.inotify.read_events().is_ok() {
                 self.read_records();
@@ -220,10 +234,10 @@ impl Worker {
         }
     }
 
-    fn take(&mut self, news: News) {
+    fn take(&mut self, update: Update) {
         let (model, listings, problems) = (&mut self.enforcer.model, &mut self.listings, &mut self.problems);
-        match news {
-            News::Pod(change) => match change {
+        match update {
+            Update::Pod(change) => match change {
                 Change::Put(pod) => {
                     listings.saw(PODS, &pod.namespace, &pod.name);
                     model.put_pod(&pod);
@@ -239,7 +253,7 @@ impl Worker {
                     }
                 }
             },
-            News::Namespace(change) => match change {
+            Update::Namespace(change) => match change {
                 Change::Put((name, labels)) => {
                     listings.saw(NAMESPACES, "", &name);
                     model.put_namespace(&name, &labels);
@@ -255,7 +269,7 @@ impl Worker {
                     }
                 }
             },
-            News::Policy(change) => match change {
+            Update::Policy(change) => match change {
                 Change::Put((policy, found)) => {
                     let key = (policy.namespace.clone(), policy.name.clone());
                     listings.saw(POLICIES, &key.0, &key.1);
@@ -320,6 +334,8 @@ impl Worker {
             self.timers.audit = now + AUDIT;
             self.read_records();
             self.enforcer.audit();
+            // The plugin's file is compared with nothing: it is written.
+            self.enforcer.model.touch_namespaces();
         }
         if !self.is_synced() || self.timers.retry.is_some_and(|retry| now < retry) {
             return;
@@ -362,19 +378,32 @@ impl Worker {
         if outcome.octets == 0 {
             return;
         }
+        self.note_excesses();
         self.counts.transactions += 1;
         self.counts.last = crate::clock::now().duration_since(began);
         if outcome.repaired {
             self.counts.repairs += 1;
             tracing::debug!(
                 event = "policies_repaired",
-                "another program had changed the table podroute-policy; it is as it should be again"
+                "another program changed the table podroute-policy; it is repaired"
             );
         }
         if outcome.restricts && self.settings.ends_established {
             let now = crate::clock::now();
             self.timers.flows = self.timers.flows.or(Some(now.max(self.timers.flows_not_before)));
         }
+    }
+
+    /// Logs what of policies is larger than the limits, once.
+    fn note_excesses(&mut self) {
+        let found = self.enforcer.model.excesses();
+        for ((namespace, name), reasons) in &found {
+            if self.excesses.get(&(namespace.clone(), name.clone())) != Some(reasons) {
+                let (policy, problems) = (format!("{namespace}/{name}"), reasons.join("; "));
+                tracing::warn!(event = "policy_rejected", %policy, %problems, "a part of a NetworkPolicy cannot be used and allows nothing");
+            }
+        }
+        self.excesses = found;
     }
 
     fn note_failure(&mut self, error: &str) {

@@ -133,7 +133,11 @@ async fn an_agent_that_stops_meanwhile_is_no_answer() {
                 withdraw: true,
                 answer,
             }) => {
-                answer.send(Err("no space left".to_owned())).unwrap();
+                let full = CommandError::SaveDrain {
+                    path: "/run/podroute".into(),
+                    source: std::io::ErrorKind::StorageFull.into(),
+                };
+                assert!(answer.send(Err(full)).is_ok());
             }
             _ => panic!("another order"),
         }
@@ -158,7 +162,11 @@ async fn an_agent_that_stops_meanwhile_is_no_answer() {
         (refused, ask("{\"ask\":\"reload\"}\n").await)
     };
     let ((), (refused, stopped)) = tokio::join!(refuse, questions);
-    assert_eq!(error(refused), "no space left");
+    let why = error(refused);
+    assert_eq!(
+        why,
+        "cannot save the drain state in /run/podroute: no storage space"
+    );
     assert_eq!(error(stopped), "the agent is stopping");
 }
 

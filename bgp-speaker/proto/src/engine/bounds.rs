@@ -27,6 +27,8 @@ struct Bench {
     epochs: [u32; 3],
     /// Visits of the most expensive call.
     worst: usize,
+    /// Visits of all calls.
+    all: usize,
     kernel: usize,
 }
 
@@ -97,6 +99,7 @@ impl Bench {
             engine,
             epochs: [0; 3],
             worst: 0,
+            all: 0,
             kernel: 0,
         };
         for peer in [A, B] {
@@ -124,7 +127,9 @@ impl Bench {
     fn counted<T>(&mut self, call: impl FnOnce(&mut Engine) -> T) -> T {
         visits::take();
         let result = call(&mut self.engine);
-        self.worst = self.worst.max(visits::take());
+        let visits = visits::take();
+        self.worst = self.worst.max(visits);
+        self.all += visits;
         result
     }
 
@@ -440,4 +445,40 @@ fn what_changes_many_routes() {
         (bench.received(), bench.kernel),
         (ROUTES as usize, ROUTES as usize)
     );
+}
+
+/// A neighbor that withdraws and announces the only route inside an aggregate: the table is not walked each time.
+#[test]
+fn a_contributor_that_flaps() {
+    let mut bench = Bench::new();
+    let aggregate = OriginateRule {
+        prefix: Prefix::v4(0x0A00_0000, 8),
+        source: crate::policy::Source::Static,
+        aggregate: Some(Aggregate::InPlace),
+        when: None,
+        communities: vec![],
+    };
+    bench.apply(Input::OriginateByRules(vec![aggregate]));
+    let inside = Nlri {
+        path_id: PathId(0),
+        prefix: Prefix::v4(0x0A01_0000, 24),
+    };
+    for announced in [true, false, true, false] {
+        let op = if announced {
+            RouteOp::Announce {
+                attrs: attrs(),
+                nlri: 0..1,
+            }
+        } else {
+            RouteOp::Withdraw { nlri: 0..1 }
+        };
+        let batch = RouteBatch {
+            ops: vec![op],
+            nlri: vec![inside],
+            ..RouteBatch::default()
+        };
+        bench.all = 0;
+        bench.apply(Input::Routes(bench.session(A), batch));
+        assert!(bench.all < 100, "{} visits for one route", bench.all);
+    }
 }

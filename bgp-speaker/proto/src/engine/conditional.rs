@@ -1,25 +1,25 @@
-//! Routes of our own that follow from other routes: while another route is there or is not, and aggregates while something is inside.
+//! Originated routes that depend on other routes: on the presence or absence of a peer's route, and aggregates on routes inside them.
 //!
-//! What a rule depends on is noted as destinations are decided; when the rules that hold are others, what we originate is put together
-//! again. Without rules none of this costs anything.
+//! The conditions are updated as destinations are decided. A condition looks only at paths of peers, so that no rule depends on what
+//! rules originate. When the rules that hold change, the originated routes follow, and the destinations whose suppression changed are
+//! decided again. Until these are done further changes wait: a route that flaps costs one pass at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rustc_hash::FxHashSet;
 
-use super::work::Job;
+use super::work::{Job, WorkItem};
 use super::{Engine, Originated};
-use crate::export::sources::Best;
 use crate::policy::Source;
 use crate::rib::table::DestId;
 use crate::types::{Community, PeerId, Prefix};
 
-/// A route of our own under a condition.
+/// An originated route with its conditions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OriginateRule {
-    /// What we originate.
+    /// The prefix to originate.
     pub prefix: Prefix,
-    /// Why: seen by export policies.
+    /// As export policies match it.
     pub source: Source,
     /// Only while a usable route lies inside it.
     pub aggregate: Option<Aggregate>,
@@ -29,7 +29,7 @@ pub struct OriginateRule {
     pub communities: Vec<Community>,
 }
 
-/// What becomes of the routes inside an aggregate.
+/// Whether the routes inside an aggregate are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Aggregate {
     /// They are sent as well.
@@ -38,7 +38,7 @@ pub enum Aggregate {
     InPlace,
 }
 
-/// Whether the best path to a prefix is a peer's.
+/// Whether a peer has a usable path to a prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct When {
     /// Exactly this prefix.
@@ -47,11 +47,11 @@ pub struct When {
     pub present: bool,
 }
 
-/// The rules, and what they depend on.
+/// The rules and the state of their conditions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Conditional {
     rules: Vec<OriginateRule>,
-    /// Prefixes of conditions, and whether a peer's path to them is the best one.
+    /// Prefixes of conditions, and whether a peer has a usable path to them.
     present: BTreeMap<Prefix, bool>,
     /// Aggregates, and the destinations with a route inside them.
     inside: BTreeMap<Prefix, FxHashSet<DestId>>,
@@ -60,16 +60,22 @@ pub(super) struct Conditional {
 }
 
 impl Conditional {
-    fn new(rules: Vec<OriginateRule>) -> Self {
-        let present = rules.iter().filter_map(|rule| Some((rule.when?.prefix, false)));
+    /// Takes the whole set of rules. Returns whether aggregates were added or removed: then the table is to be walked.
+    fn replace_rules(&mut self, rules: Vec<OriginateRule>, is_present: impl Fn(&Prefix) -> bool) -> bool {
+        let conditions = rules.iter().filter_map(|rule| rule.when);
+        self.present = conditions
+            .map(|when| (when.prefix, is_present(&when.prefix)))
+            .collect();
         let aggregates = rules.iter().filter(|rule| rule.aggregate.is_some());
-        let inside = aggregates.map(|rule| (rule.prefix, FxHashSet::default()));
-        Self {
-            present: present.collect(),
-            inside: inside.collect(),
-            rules,
-            changed: true,
+        let aggregates: BTreeSet<Prefix> = aggregates.map(|rule| rule.prefix).collect();
+        let walk = !aggregates.iter().eq(self.inside.keys());
+        self.inside.retain(|prefix, _| aggregates.contains(prefix));
+        for prefix in aggregates {
+            self.inside.entry(prefix).or_default();
         }
+        self.rules = rules;
+        self.changed = true;
+        walk
     }
 
     /// Whether there are rules.
@@ -77,17 +83,18 @@ impl Conditional {
         !self.rules.is_empty()
     }
 
-    fn note(&mut self, dest: DestId, prefix: Prefix, best: Option<&Best>) {
-        if let Some(present) = self.present.get_mut(&prefix) {
-            let now = best.is_some_and(|best| best.source != PeerId::LOCAL);
-            self.changed |= std::mem::replace(present, now) != now;
-        }
+    fn note_presence(&mut self, prefix: Prefix, now: bool) {
+        let before = self.present.insert(prefix, now);
+        self.changed |= before != Some(now);
+    }
+
+    fn note_inside(&mut self, dest: DestId, prefix: Prefix, has_route: bool) {
         for (aggregate, inside) in &mut self.inside {
             if *aggregate == prefix || !aggregate.contains(&prefix) {
                 continue;
             }
             let before = inside.is_empty();
-            if best.is_some() {
+            if has_route {
                 inside.insert(dest);
             } else {
                 inside.remove(&dest);
@@ -133,26 +140,57 @@ impl Engine {
         if self.local.conditional.rules == rules {
             return;
         }
-        self.local.conditional = Conditional::new(rules);
-        self.queue_table_walk(Job::Everything(DestId(0)));
+        let mut conditional = std::mem::take(&mut self.local.conditional);
+        let is_present = |prefix: &Prefix| {
+            let dest = self.rib.table.find(prefix);
+            dest.is_some_and(|dest| self.has_peer_path(dest))
+        };
+        if conditional.replace_rules(rules, is_present) {
+            self.queue_table_walk(Job::Everything(DestId(0)));
+        }
+        self.local.conditional = conditional;
         self.follow_conditions();
     }
 
-    /// A destination was decided.
-    pub(super) fn note_conditions(&mut self, dest: DestId, prefix: Prefix, best: Option<&Best>) {
-        self.local.conditional.note(dest, prefix, best);
+    /// Updates the conditions after a destination was decided.
+    pub(super) fn note_conditions(&mut self, dest: DestId, prefix: Prefix, has_route: bool) {
+        if self.local.conditional.present.contains_key(&prefix) {
+            let present = self.has_peer_path(dest);
+            self.local.conditional.note_presence(prefix, present);
+        }
+        self.local.conditional.note_inside(dest, prefix, has_route);
+        self.follow_conditions();
     }
 
-    /// Puts together again what we originate, where conditions changed.
+    /// Whether a peer has a usable path to the destination.
+    fn has_peer_path(&self, dest: DestId) -> bool {
+        let rib = &self.rib;
+        let mut peers = rib
+            .table
+            .paths(dest)
+            .filter(|(_, path)| path.peer != PeerId::LOCAL);
+        peers.any(|(_, path)| rib.sources.is_usable(&path, &rib.attrs, &rib.next_hops))
+    }
+
+    /// Applies changed conditions.
     pub(super) fn follow_conditions(&mut self) {
-        if !std::mem::take(&mut self.local.conditional.changed) {
+        let conditional = &mut self.local.conditional;
+        if !conditional.changed || self.work.items.iter().any(|item| matches!(item.job, Job::Decide)) {
             return;
         }
-        self.update_originated();
-        let in_place = self.local.conditional.in_place();
-        if in_place != self.rib.sources.replaced {
-            self.rib.sources.replaced = in_place;
-            self.queue_table_walk(Job::Everything(DestId(0)));
+        conditional.changed = false;
+        let in_place = conditional.in_place();
+        let toggled = in_place.symmetric_difference(&self.rib.sources.replaced);
+        let inside = toggled.filter_map(|prefix| conditional.inside.get(prefix));
+        let dests: VecDeque<DestId> = inside.flatten().copied().collect();
+        self.rib.sources.replaced = in_place;
+        if !dests.is_empty() {
+            self.work.items.push_back(WorkItem {
+                peer: PeerId::LOCAL,
+                dests,
+                job: Job::Decide,
+            });
         }
+        self.update_originated();
     }
 }

@@ -1,4 +1,4 @@
-//! What the kernel was told of routes, interned: a destination remembers its next hops and options in 4 bytes.
+//! Next hops and options of kernel routes, interned: a destination stores them as a number of 4 octets.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -45,15 +45,14 @@ impl FibSets {
 
     /// The next hops of an id, and what policies want of the route.
     pub(super) fn get(&self, id: u32) -> (Arc<[FibNextHop]>, KernelRoute) {
-        let nothing = || Arc::from([].as_slice());
         match id & 1 {
             0 => {
                 let set = self.plain.get(id >> 1).cloned();
-                (set.unwrap_or_else(nothing), KernelRoute::default())
+                (set.unwrap_or_default(), KernelRoute::default())
             }
             _ => match self.special.get(id >> 1) {
                 Some(Special(set, options)) => (Arc::clone(set), *options),
-                None => (nothing(), KernelRoute::default()),
+                None => Default::default(),
             },
         }
     }

@@ -30,11 +30,11 @@ impl Engine {
             };
             let best = self.decide(dest, prefix, &mut fib, &mut learned);
             if self.local.conditional.is_in_use() {
-                self.note_conditions(dest, prefix, best.as_ref());
+                // Before the export: a route inside an aggregate that begins with it is not sent.
+                self.note_conditions(dest, prefix, best.is_some());
             }
             self.export(dest, prefix, best);
         }
-        self.follow_conditions();
         let more = self.has_pending_work();
         if !fib.is_empty() {
             self.fib.more_announced = more;

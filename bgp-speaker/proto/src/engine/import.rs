@@ -12,7 +12,7 @@ use super::adj_in::family_index;
 use super::peers::Peer;
 use super::trial::neighbor;
 use super::{Engine, Output, OverLimit, PeerKind, PeerRouting, SessionId};
-use crate::policy::{ActionContext, Route, RuleSet, Source};
+use crate::policy::{ActionContext, Memo, Route, RuleSet, Source};
 use crate::rib::attrs::AttrId;
 use crate::rib::generation::Generations;
 use crate::rib::table::{DestId, Ineligible, Path};
@@ -35,14 +35,16 @@ pub(super) struct ImportCache {
     checked: Option<(Family, Result<(), Ineligible>)>,
     /// Whether the policy matches prefixes.
     looks_at_prefixes: Option<bool>,
+    /// Results of conditions that do not depend on the prefix.
+    memo: Memo,
     /// Last policy result; holds a reference.
-    changed: Option<(RuleSet, AttrId)>,
+    result: Option<(RuleSet, AttrId)>,
 }
 
 impl ImportCache {
     /// Releases its reference.
     pub(super) fn release(self, engine: &mut Engine) {
-        if let Some((_, id)) = self.changed {
+        if let Some((_, id)) = self.result {
             engine.rib.attrs.release(id, &mut engine.rib.next_hops);
         }
     }
@@ -88,7 +90,7 @@ impl Engine {
                 generation,
             };
             self.announce(&nlri.prefix, path);
-            if position % 64 == 0 && self.check_limits(peer, nlri.prefix.family()) {
+            if position % 64 == 63 && self.check_limits(peer, nlri.prefix.family()) {
                 break;
             }
         }
@@ -215,14 +217,13 @@ impl Engine {
     /// A peer whose routes take more memory than configured ends its session with Cease/8, Out of Resources
     /// (RFC 4486 §4). Returns whether the limit is exceeded.
     fn check_memory_limit(&mut self, peer: PeerId) -> bool {
-        let limited = self.peers.get(&peer).and_then(|known| known.routing.max_memory);
-        let Some(limit) = limited else {
-            return false;
-        };
-        let used = self.memory_of(peer);
         let Some(known) = self.peers.get_mut(&peer) else {
             return false;
         };
+        let Some(limit) = known.routing.max_memory else {
+            return false;
+        };
+        let used = path_octets(known) + self.rib.attrs.memory(peer);
         let (over, many) = (used > limit, used > limit / 100 * MEMORY_WARNING);
         let id = known.id(peer);
         let Some(session) = known.session.as_mut().filter(|_| many) else {
@@ -240,11 +241,8 @@ impl Engine {
 
     /// Approximate memory of a peer's routes in octets.
     pub(super) fn memory_of(&self, peer: PeerId) -> usize {
-        let Some(known) = self.peers.get(&peer) else {
-            return 0;
-        };
-        let paths: usize = Family::ALL.map(|family| known.adj_in.count(family)).iter().sum();
-        paths * PATH_OCTETS + self.rib.attrs.memory(peer)
+        let known = self.peers.get(&peer);
+        known.map_or(0, |known| path_octets(known) + self.rib.attrs.memory(peer))
     }
 
     /// More prefixes than configured end the session with Cease/1 (RFC 4486 §4). Returns whether the limit is
@@ -296,11 +294,7 @@ impl Engine {
             return imported;
         }
         let imported = self.evaluate_import(peer, prefix, received, cache);
-        let looks_at_prefixes = *cache.looks_at_prefixes.get_or_insert_with(|| {
-            let known = self.peers.get(&peer);
-            known.is_none_or(|known| known.routing.import.looks_at_prefixes())
-        });
-        if !looks_at_prefixes {
+        if cache.looks_at_prefixes == Some(false) {
             cache.imported = Some((prefix.family(), imported));
         }
         imported
@@ -316,6 +310,10 @@ impl Engine {
         let Some(known) = self.peers.get(&peer) else {
             return Err(Ineligible::Policy);
         };
+        let policy = &known.routing.import;
+        let looks_at_prefixes = *cache
+            .looks_at_prefixes
+            .get_or_insert_with(|| policy.looks_at_prefixes());
         let attrs = self.rib.attrs.get(received);
         match cache.checked {
             Some((family, outcome)) if family == prefix.family() => outcome?,
@@ -326,19 +324,27 @@ impl Engine {
             }
         }
         let route = import_route(&known.routing, *prefix, attrs);
-        let rules = known.routing.import.evaluate(route).ok_or(Ineligible::Policy)?;
-        if let Some((_, id)) = cache.changed.filter(|(last, _)| *last == rules) {
+        let rules = if looks_at_prefixes {
+            policy.evaluate_with(route, &mut cache.memo)
+        } else {
+            policy.evaluate(route)
+        };
+        let rules = rules.ok_or(Ineligible::Policy)?;
+        if let Some((_, id)) = cache.result.filter(|(last, _)| *last == rules) {
             return Ok(id);
         }
         let peer_addr = self.rib.sources.address(peer);
-        let Some(changed) = changed_by_import_rules(&known.routing, peer_addr, attrs, rules) else {
-            return Ok(received);
+        let id = match changed_by_import_rules(&known.routing, peer_addr, attrs, rules) {
+            None => self.rib.attrs.retain(received),
+            Some(changed) => {
+                let replaced = changed.next_hop != attrs.next_hop;
+                if replaced && !is_usable(changed.next_hop.addr(), prefix.family()) {
+                    return Err(Ineligible::BadNextHop);
+                }
+                self.rib.attrs.intern_from(peer, changed, &mut self.rib.next_hops)
+            }
         };
-        if changed.next_hop != attrs.next_hop && !is_usable(changed.next_hop.addr(), prefix.family()) {
-            return Err(Ineligible::BadNextHop);
-        }
-        let id = self.rib.attrs.intern_from(peer, changed, &mut self.rib.next_hops);
-        if let Some((_, old)) = cache.changed.replace((rules, id)) {
+        if let Some((_, old)) = cache.result.replace((rules, id)) {
             // Paths that use the previous set have their own references.
             self.rib.attrs.release(old, &mut self.rib.next_hops);
         }
@@ -390,6 +396,12 @@ impl Engine {
             self.rib.attrs.release(imported, &mut self.rib.next_hops);
         }
     }
+}
+
+/// Approximate memory of a peer's paths, without their attributes.
+fn path_octets(peer: &Peer) -> usize {
+    let paths = Family::ALL.map(|family| peer.adj_in.count(family));
+    paths.iter().sum::<usize>() * PATH_OCTETS
 }
 
 /// A received route as the import policy sees it.

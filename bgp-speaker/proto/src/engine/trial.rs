@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use super::import::{changed_by_import_rules, import_route};
 use super::{Engine, PeerKind, PeerRouting};
-use crate::export::rules::{GroupKey, Learned};
+use crate::export::rules::{GroupKey, Learned, path_rules};
 use crate::export::sources::Best;
-use crate::peer::{PathRules, PrivateAs};
 use crate::policy::{Decision, Neighbor, Policy, Route, RuleLabel, Verdict};
 use crate::rib::table::DestId;
 use crate::types::{Asn, FamilySet, PeerId, Prefix};
@@ -148,16 +147,13 @@ fn bar(kind: PeerKind, learned: Learned) -> &'static str {
 }
 
 fn key_of(routing: &PeerRouting, session: TrialSession) -> GroupKey {
-    let needs_asn = routing.rules.as_override || routing.rules.private_as != PrivateAs::Keep;
+    let (member_asn, rules) = path_rules(routing);
     GroupKey {
         kind: routing.kind,
         local_asn: routing.local_asn,
         own_asn: session.own_asn,
-        member_asn: needs_asn.then_some(routing.remote_asn),
-        rules: PathRules {
-            enforce_first_as: false,
-            ..routing.rules
-        },
+        member_asn,
+        rules,
         families: FamilySet::ALL,
         extended_next_hop: FamilySet::EMPTY,
         encode: EncodeContext {

@@ -55,6 +55,8 @@ pub(super) enum Job {
     NextHops(FxHashSet<NextHopId>, LostNextHops),
     /// Evaluate destinations inside these prefixes again: pod blocks changed.
     Blocks(Vec<Prefix>, DestId),
+    /// Decide and send these destinations again: whether an aggregate replaces them changed.
+    Decide,
     /// Decide and send all destinations again, from this one on.
     Everything(DestId),
 }
@@ -127,11 +129,7 @@ impl Engine {
         match &mut item.job {
             Job::Blocks(prefixes, cursor) => return self.blocks_slice(prefixes, cursor),
             Job::Everything(cursor) => {
-                for dest in self.next_slice(cursor) {
-                    if self.rib.table.first(dest).is_some() {
-                        self.mark_dirty(dest);
-                    }
-                }
+                self.next_slice(cursor).for_each(|dest| self.decide_again(dest));
                 return self.is_table_end(*cursor);
             }
             _ => {}
@@ -176,6 +174,7 @@ impl Engine {
             Job::Feeds => slice
                 .into_iter()
                 .for_each(|dest| self.requeue_to_feeds(item.peer, dest)),
+            Job::Decide => slice.into_iter().for_each(|dest| self.decide_again(dest)),
             Job::NextHops(changed, lost) => slice
                 .into_iter()
                 .for_each(|dest| self.next_hop_changed(dest, changed, lost)),
@@ -198,6 +197,8 @@ impl Engine {
                 }
             }
             Job::WithdrawAll => self.forget_ended_source(item.peer),
+            // Changes that waited for it.
+            Job::Decide => self.follow_conditions(),
             Job::Reimport
             | Job::LongLived
             | Job::Unreachable(_)
@@ -219,6 +220,12 @@ impl Engine {
         for item in &mut mine {
             while !self.run_slice(item) {}
             self.end_item(item);
+        }
+    }
+
+    fn decide_again(&mut self, dest: DestId) {
+        if self.rib.table.first(dest).is_some() {
+            self.mark_dirty(dest);
         }
     }
 

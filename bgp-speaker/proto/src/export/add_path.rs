@@ -3,6 +3,27 @@
 //! While a member catches up, the identifiers of changed paths that it may know are kept, so that it can be
 //! sent withdrawals for those that are gone. Paths that appear and disappear meanwhile are not known to it.
 //! All are dropped once no member catches up.
+//!
+//! Panics: none.
+//!
+//! ```
+//! use bgp_proto::export::add_path::AddPathOut;
+//! use bgp_proto::export::adj_out::{OutcomeId, Sent};
+//! # use bgp_proto::rib::attrs::AttrTable;
+//! # use bgp_proto::rib::nexthop::NextHops;
+//! use bgp_proto::rib::table::DestId;
+//! use bgp_proto::types::{PathId, PeerId};
+//! # use bgp_proto::wire::{NextHop, PathAttrs};
+//!
+//! # let attrs = PathAttrs::originated(NextHop::V4([192, 0, 2, 1].into()));
+//! # let attrs = AttrTable::default().intern(attrs, &mut NextHops::default());
+//! let path = |peer| (PathId(peer), Sent { attrs, source: PeerId(peer), outcome: OutcomeId::UNKNOWN });
+//! let mut out = AddPathOut::default();
+//! out.set(DestId(0), vec![path(1), path(2)], false);
+//! let changes = out.set(DestId(0), vec![path(2), path(3)], false);
+//! assert_eq!(changes.len(), 2); // 1 is withdrawn, 3 is new
+//! assert_eq!(out.get(DestId(0)), [path(2), path(3)]);
+//! ```
 
 use std::collections::BTreeSet;
 

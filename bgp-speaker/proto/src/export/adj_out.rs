@@ -2,6 +2,26 @@
 //!
 //! An entry consists of the attributes before export and the matching policy rules; the advertised attributes
 //! follow from both. It holds a reference on the attributes.
+//!
+//! Panics: none.
+//!
+//! ```
+//! use bgp_proto::export::adj_out::{AdjOut, Outcome, Sent};
+//! # use bgp_proto::rib::attrs::AttrTable;
+//! # use bgp_proto::rib::nexthop::NextHops;
+//! use bgp_proto::rib::table::DestId;
+//! use bgp_proto::types::PeerId;
+//! # use bgp_proto::wire::{NextHop, PathAttrs};
+//!
+//! # let attrs = PathAttrs::originated(NextHop::V4([192, 0, 2, 1].into()));
+//! # let attrs = AttrTable::default().intern(attrs, &mut NextHops::default());
+//! let mut adj_out = AdjOut::default();
+//! let outcome = adj_out.outcome_id(Outcome::default());
+//! let sent = Sent { attrs, source: PeerId(1), outcome };
+//! assert_eq!(adj_out.set(DestId(0), Some(sent)), None);
+//! assert!(!adj_out.is_sent_to(&sent, PeerId(1)), "a route is not sent back to its source");
+//! assert!(adj_out.is_sent_to(&sent, PeerId(2)));
+//! ```
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;

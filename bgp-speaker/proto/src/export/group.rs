@@ -5,6 +5,50 @@
 //! peer that comes up beside a million routes delays nobody.
 //!
 //! In families with ADD-PATH (RFC 7911) the same is done for each path under its identifier.
+//!
+//! Panics: as [`AttrTable`], if the last reference of an id of the Adj-RIB-Out was released.
+//!
+//! ```
+//! use bgp_proto::export::catch_up::JoinState;
+//! use bgp_proto::export::group::Group;
+//! use bgp_proto::export::rib::Rib;
+//! use bgp_proto::export::rules::GroupKey;
+//! use bgp_proto::peer::PeerKind;
+//! use bgp_proto::types::{Asn, PeerId};
+//! # use std::sync::Arc;
+//! # use bgp_proto::peer::PathRules;
+//! # use bgp_proto::policy::Policy;
+//! # use bgp_proto::types::FamilySet;
+//! # use bgp_proto::wire::{EncodeContext, MAX_LEN};
+//!
+//! let mut group = Group::new(GroupKey {
+//! #     kind: PeerKind::External,
+//! #     local_asn: Asn(64512),
+//! #     own_asn: Asn(64512),
+//! #     member_asn: None,
+//! #     rules: PathRules::default(),
+//! #     families: FamilySet::ALL,
+//! #     extended_next_hop: FamilySet::EMPTY,
+//! #     encode: EncodeContext {
+//! #         four_octet_as: true,
+//! #         add_path: FamilySet::EMPTY,
+//! #         max_len: MAX_LEN,
+//! #         internal: false,
+//! #     },
+//! #     policy: Arc::new(Policy::accept_all()),
+//! #     next_hop_self: false,
+//! #     local_v4: Some([192, 0, 2, 1].into()),
+//! #     local_v6: None,
+//! #     shared_subnets: vec![],
+//! #     cluster_id: 1,
+//! #     long_lived: FamilySet::EMPTY,
+//! #     draining: false,
+//! # });
+//! group.join(PeerId(1), JoinState::new(FamilySet::ALL));
+//! assert!(group.is_catching_up(PeerId(1)), "it is sent the table first");
+//! assert!(group.flush(&Rib::default()).is_none(), "nothing changed");
+//! assert!(group.leave(PeerId(1)), "it was the last member");
+//! ```
 
 mod catch_up_step;
 
@@ -19,7 +63,7 @@ use super::rib::Rib;
 use super::rules::GroupKey;
 use super::sources::{Best, Sources};
 use crate::export::chunk::Chunk;
-use crate::policy::Route;
+use crate::policy::{Memo, Route};
 use crate::rib::attrs::{AttrId, AttrTable};
 use crate::rib::table::DestId;
 use crate::types::{Family, FamilySet, PathId, PeerId, Prefix};
@@ -50,12 +94,35 @@ pub struct Group {
 }
 
 /// Results for the path evaluated last, within a flush: neighbouring routes mostly share them.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct ExportCache {
     /// Result of a policy that does not match prefixes.
     sent: Option<(AttrId, PeerId, Family, Option<Sent>)>,
     may_export: Option<(AttrId, PeerId, Family, bool)>,
     is_member: Option<(PeerId, bool)>,
+    /// Results of conditions that do not depend on the prefix.
+    memo: Memo,
+    memo_of: Option<(AttrId, PeerId)>,
+}
+
+impl ExportCache {
+    fn clear(&mut self) {
+        let mut memo = std::mem::take(&mut self.memo);
+        memo.clear();
+        *self = Self {
+            memo,
+            ..Self::default()
+        };
+    }
+
+    fn memo(&mut self, best: Best) -> &mut Memo {
+        let key = Some((best.attrs, best.source));
+        if self.memo_of != key {
+            self.memo.clear();
+            self.memo_of = key;
+        }
+        &mut self.memo
+    }
 }
 
 impl Group {
@@ -384,7 +451,12 @@ impl Group {
                 .then(|| rib.sources.neighbor(best.source, best.learned))
                 .flatten(),
         };
-        let rules = self.key.policy.evaluate(route)?;
+        let policy = &self.key.policy;
+        let rules = if self.looks_at_prefixes {
+            policy.evaluate_with(route, self.export_cache.memo(best))
+        } else {
+            policy.evaluate(route)
+        }?;
         let family = prefix.family();
         let next_hop = self.key.next_hop_after(rules, family, set, best.learned)?.addr();
         let mut next_hop_of = None;
@@ -483,7 +555,7 @@ impl Group {
 
     /// Encodes the queued changes for the fast path members; `None` when there are none.
     pub fn flush(&mut self, rib: &Rib) -> Option<Chunk> {
-        self.export_cache = ExportCache::default();
+        self.export_cache.clear();
         if !self.has_catching_up() {
             self.add_path_out.clear_withdrawn();
         }

@@ -15,6 +15,50 @@
 //! change AS_PATH, NEXT_HOP and MULTI_EXIT_DISC.
 //!
 //! The actions of the export policy are applied last, so that the operator's configuration takes precedence.
+//!
+//! Panics: none.
+//!
+//! ```
+//! use bgp_proto::export::rules::{GroupKey, Learned};
+//! use bgp_proto::peer::PeerKind;
+//! use bgp_proto::policy::{RuleSet, Source};
+//! use bgp_proto::types::{Asn, Family};
+//! use bgp_proto::wire::{NextHop, PathAttrs};
+//! # use std::sync::Arc;
+//! # use bgp_proto::peer::PathRules;
+//! # use bgp_proto::policy::Policy;
+//! # use bgp_proto::types::FamilySet;
+//! # use bgp_proto::wire::{EncodeContext, MAX_LEN};
+//!
+//! let key = GroupKey {
+//! #     kind: PeerKind::External,
+//! #     local_asn: Asn(64512),
+//! #     own_asn: Asn(64512),
+//! #     member_asn: None,
+//! #     rules: PathRules::default(),
+//! #     families: FamilySet::ALL,
+//! #     extended_next_hop: FamilySet::EMPTY,
+//! #     encode: EncodeContext {
+//! #         four_octet_as: true,
+//! #         add_path: FamilySet::EMPTY,
+//! #         max_len: MAX_LEN,
+//! #         internal: false,
+//! #     },
+//! #     policy: Arc::new(Policy::accept_all()),
+//! #     next_hop_self: false,
+//! #     local_v4: Some([192, 0, 2, 1].into()),
+//! #     local_v6: None,
+//! #     shared_subnets: vec![],
+//! #     cluster_id: 1,
+//! #     long_lived: FamilySet::EMPTY,
+//! #     draining: false,
+//! # };
+//! let block = PathAttrs::originated(NextHop::V4([0, 0, 0, 0].into()));
+//! let learned = Learned::Local(Source::PodBlock);
+//! let sent = key.transform(Family::Ipv4, &block, learned, RuleSet::default());
+//! assert_eq!(sent.as_path.to_string(), "64512");
+//! assert_eq!(sent.next_hop, NextHop::V4([192, 0, 2, 1].into()));
+//! ```
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -101,16 +145,13 @@ impl GroupKey {
         let over_v6 = facts.remote_addr.is_ipv6()
             && local_v6.is_some()
             && negotiated.extended_next_hop.contains(Family::Ipv4);
+        let (member_asn, rules) = path_rules(routing);
         Self {
             kind: routing.kind,
             local_asn: routing.local_asn,
             own_asn,
-            member_asn: (routing.rules.as_override || routing.rules.private_as != PrivateAs::Keep)
-                .then_some(routing.remote_asn),
-            rules: PathRules {
-                enforce_first_as: false, // only for import
-                ..routing.rules
-            },
+            member_asn,
+            rules,
             families: negotiated.families,
             extended_next_hop: negotiated.extended_next_hop,
             encode: EncodeContext {
@@ -330,6 +371,16 @@ impl GroupKey {
             extra.cluster_list.insert(0, self.cluster_id);
         }
     }
+}
+
+/// What paths sent to a peer depend on: its AS number, if it occurs in them, and the rules of export.
+pub(crate) fn path_rules(routing: &PeerRouting) -> (Option<Asn>, PathRules) {
+    let needs_asn = routing.rules.as_override || routing.rules.private_as != PrivateAs::Keep;
+    let rules = PathRules {
+        enforce_first_as: false, // only for import
+        ..routing.rules
+    };
+    (needs_asn.then_some(routing.remote_asn), rules)
 }
 
 /// RFC 8326 §4: makes other paths preferred, in our AS and in others.

@@ -129,7 +129,7 @@ impl Sources {
         self.peers.get(&source).copied()
     }
 
-    /// Whether an aggregate of ours is sent in place of the prefix.
+    /// Whether an originated aggregate is sent in place of the prefix.
     #[must_use]
     pub fn is_replaced(&self, prefix: &Prefix) -> bool {
         let mut aggregates = self.replaced.iter();

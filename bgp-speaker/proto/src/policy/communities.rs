@@ -2,6 +2,20 @@
 //!
 //! A part of a community is a number, a range `100-199`, or digits with `?` for one and `*` for any number of digits: `1??`, `*`.
 //! What is one range of the whole community (`64512:*`) goes into a sorted set; only the rest (`*:666`) is tried one by one.
+//!
+//! Panics: none.
+//!
+//! ```
+//! use bgp_proto::policy::communities::{CommunityMatch, NumberPattern};
+//! use bgp_proto::types::Community;
+//!
+//! let region = NumberPattern::parse("1??", 65535).unwrap();
+//! assert!(region.matches(199) && !region.matches(200));
+//!
+//! let blackhole = CommunityMatch::<Community>::any_of(["64512:666".parse::<Community>().unwrap()]);
+//! assert!(blackhole.matches(&["64512:666".parse().unwrap()]));
+//! assert!(!blackhole.matches(&[]));
+//! ```
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,14 @@
 //! Sets of numbers as sorted ranges: one binary search however many there are.
+//!
+//! Panics: none.
+//!
+//! ```
+//! use bgp_proto::policy::intervals::IntervalSet;
+//!
+//! let set: IntervalSet<u32> = [(64512, 65534), (100, 199), (150, 300)].into_iter().collect();
+//! assert_eq!(set.ranges().collect::<Vec<_>>(), [(100, 300), (64512, 65534)]);
+//! assert!(set.contains(65000) && !set.contains(301));
+//! ```
 
 use crate::types::Asn;
 

@@ -71,14 +71,15 @@ impl Matcher {
     #[must_use]
     pub fn unmet(&self, route: Route<'_>) -> Option<Unmet> {
         self.unmet_of_route(route)
-            .or_else(|| self.unmet_of_attrs(route.attrs))
+            .or_else(|| self.unmet_of_attrs(route))
             .or_else(|| {
                 let failed = self.nested.iter().find(|nested| !nested.matches(route));
                 failed.map(|nested| Unmet(nested.name()))
             })
     }
 
-    fn unmet_of_route(&self, route: Route<'_>) -> Option<Unmet> {
+    /// Of the conditions on prefix and source.
+    pub(super) fn unmet_of_route(&self, route: Route<'_>) -> Option<Unmet> {
         let prefix = &route.prefix;
         let family = prefix.family();
         if self.families.is_some_and(|families| !families.contains(family)) {
@@ -87,13 +88,18 @@ impl Matcher {
         if !self.sources.is_empty() && !self.sources.contains(&route.source) {
             return Some(Unmet("source"));
         }
-        if self.prefixes.as_ref().is_some_and(|set| !set.contains(prefix)) {
-            return Some(Unmet("prefixes"));
-        }
-        (!self.from.matches(route.from)).then_some(Unmet("from"))
+        let excluded = self.prefixes.as_ref().is_some_and(|set| !set.contains(prefix));
+        excluded.then_some(Unmet("prefixes"))
     }
 
-    fn unmet_of_attrs(&self, attrs: &PathAttrs) -> Option<Unmet> {
+    /// Of the conditions that are the same for all prefixes with these attributes from this peer.
+    pub(super) fn unmet_of_attrs(&self, route: Route<'_>) -> Option<Unmet> {
+        #[cfg(test)]
+        crate::rib::visits::record();
+        if !self.from.matches(route.from) {
+            return Some(Unmet("from"));
+        }
+        let attrs = route.attrs;
         let extra = attrs.extra.as_deref();
         let large = extra.map_or(&[][..], |extra| &extra.large_communities);
         let ext = extra.map_or(&[][..], |extra| &extra.ext_communities);
@@ -176,12 +182,12 @@ pub struct Neighbor<'a> {
     pub external: bool,
 }
 
-/// Conditions on the peer that a route was learned from. A route of our own meets none.
+/// Conditions on the peer that a route was learned from. An originated route matches none.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FromMatch {
     /// It has one of these names.
     pub peers: Vec<String>,
-    /// It is of another AS, or of ours.
+    /// It is of another AS (`true`), or of the own AS.
     pub external: Option<bool>,
     /// Its AS number is one of these.
     pub asns: Option<AsnSet>,
@@ -233,6 +239,11 @@ impl AttributeMatch {
     }
 }
 
+/// Why a text is not a pattern of AS paths.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct AsPathPatternError(String);
+
 /// A regular expression over an AS path as it is shown: numbers with spaces between, sets in braces. `_` stands for
 /// the bound of a number, as routers write it.
 #[derive(Clone, Debug)]
@@ -242,16 +253,18 @@ impl AsPathPattern {
     /// Takes a pattern as the operator writes it.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
-    pub fn new(text: &str) -> Result<Self, String> {
+    /// It is not a regular expression, or too large when compiled.
+    pub fn new(text: &str) -> Result<Self, AsPathPatternError> {
         let pattern = text.replace('_', "(?:^|$|[ {}()\\[\\],])");
         let built = RegexBuilder::new(&pattern)
             .size_limit(1 << 20)
             .unicode(false)
             .build();
+        // The last line has the cause; those before it repeat the pattern.
+        let cause = |error: &regex::Error| error.to_string().lines().last().unwrap_or_default().to_owned();
         built
             .map(|regex| Self(regex, text.to_owned()))
-            .map_err(|error| error.to_string().lines().last().unwrap_or_default().to_owned())
+            .map_err(|error| AsPathPatternError(cause(&error)))
     }
 }
 

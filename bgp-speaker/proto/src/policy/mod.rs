@@ -8,11 +8,40 @@
 //!
 //! Sets are compiled when a policy is made ([`prefixes`], [`communities`], [`intervals`]): a rule costs the same with ten entries
 //! and with a hundred thousand.
+//!
+//! Panics: none.
+//!
+//! ```
+//! use bgp_proto::policy::{Matcher, Policy, PrefixRange, Route, Rule, Source, Verdict};
+//! use bgp_proto::types::Prefix;
+//! use bgp_proto::wire::{NextHop, PathAttrs};
+//!
+//! let pods: Prefix = "10.244.0.0/16".parse().unwrap();
+//! let policy = Policy {
+//!     name: "blocks".to_owned(),
+//!     rules: vec![Rule {
+//!         matcher: Matcher { prefixes: Some([PrefixRange::within(pods)].into_iter().collect()), ..Matcher::default() },
+//!         verdict: Some(Verdict::Accept),
+//!         ..Rule::default()
+//!     }],
+//!     default: Verdict::Reject,
+//! };
+//! let attrs = PathAttrs::originated(NextHop::V4([192, 0, 2, 1].into()));
+//! let route = |prefix: &str| Route {
+//!     prefix: prefix.parse().unwrap(),
+//!     attrs: &attrs,
+//!     source: Source::Peer,
+//!     from: None,
+//! };
+//! assert!(policy.evaluate(route("10.244.1.0/24")).is_some());
+//! assert!(policy.evaluate(route("0.0.0.0/0")).is_none(), "no rule decides: the default");
+//! ```
 
 mod action;
 pub mod communities;
 pub mod intervals;
 mod matcher;
+mod memo;
 pub mod prefixes;
 mod trace;
 
@@ -20,6 +49,7 @@ pub use action::*;
 pub use communities::{CommunityMatch, CommunityPattern, CommunitySet, ExtPattern, LargePattern};
 pub use intervals::AsnSet;
 pub use matcher::*;
+pub use memo::Memo;
 pub use prefixes::{PrefixRange, PrefixSet};
 pub use trace::{Decision, Step};
 
@@ -171,9 +201,13 @@ impl Policy {
     /// Evaluates the rules: `Some(rules that matched)` for an accepted route, `None` for a rejected one.
     #[must_use]
     pub fn evaluate(&self, route: Route<'_>) -> Option<RuleSet> {
+        self.evaluate_by(|matcher| matcher.matches(route))
+    }
+
+    fn evaluate_by(&self, mut matches: impl FnMut(&Matcher) -> bool) -> Option<RuleSet> {
         let mut matched = RuleSet::default();
         for (index, rule) in self.rules.iter().take(Self::MAX_RULES).enumerate() {
-            if !rule.matcher.matches(route) {
+            if !matches(&rule.matcher) {
                 continue;
             }
             matched.insert(index);

@@ -3,6 +3,18 @@
 //! The entries of a family cut the address space into intervals. Each interval has the set of prefix lengths that the entries
 //! covering it allow. A prefix matches when the interval of its first address allows its length: an entry allows no length below its
 //! own, so that one which allows the prefix's length covers the whole prefix.
+//!
+//! Panics: none.
+//!
+//! ```
+//! use bgp_proto::policy::prefixes::{PrefixRange, PrefixSet};
+//!
+//! let range = PrefixRange { prefix: "10.244.0.0/16".parse().unwrap(), min_len: 24, max_len: 26 };
+//! let set: PrefixSet = [range].into_iter().collect();
+//! assert!(set.contains(&"10.244.1.0/24".parse().unwrap()));
+//! assert!(!set.contains(&"10.244.0.0/16".parse().unwrap()), "too short");
+//! assert!(!set.contains(&"10.245.1.0/24".parse().unwrap()), "another prefix");
+//! ```
 
 use std::fmt;
 use std::sync::Arc;

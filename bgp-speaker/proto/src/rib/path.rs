@@ -1,4 +1,25 @@
 //! Paths, and their record in the table. It is small because there are millions.
+//!
+//! Panics: none.
+//!
+//! ```
+//! use bgp_proto::rib::attrs::AttrTable;
+//! use bgp_proto::rib::generation::Generation;
+//! use bgp_proto::rib::nexthop::NextHops;
+//! use bgp_proto::rib::path::{Ineligible, Path};
+//! use bgp_proto::types::{PathId, PeerId};
+//! use bgp_proto::wire::{NextHop, PathAttrs};
+//!
+//! let attrs = PathAttrs::originated(NextHop::V4([192, 0, 2, 1].into()));
+//! let path = Path {
+//!     peer: PeerId(1),
+//!     path_id: PathId(0),
+//!     received: AttrTable::default().intern(attrs, &mut NextHops::default()),
+//!     imported: Err(Ineligible::AsLoop),
+//!     generation: Generation::default(),
+//! };
+//! assert_eq!(path.imported.unwrap_err().to_string(), "our own AS is in the AS path");
+//! ```
 
 use std::num::NonZeroU32;
 

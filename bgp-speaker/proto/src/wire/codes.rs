@@ -1,6 +1,13 @@
 //! Error codes and subcodes of NOTIFICATION (RFC 4271 §4.5 and others).
 
-/// Error codes (RFC 4271 §4.5).
+/// Error codes (RFC 4271 §4.5). The modules below have their subcodes.
+///
+/// ```
+/// use bgp_proto::wire::{Notification, cease, code};
+///
+/// let reset = Notification::new(code::CEASE, cease::ADMIN_RESET, vec![]);
+/// assert!(reset.to_string().ends_with("(6/4)"), "{reset}");
+/// ```
 pub mod code {
     /// Message header error.
     pub const HEADER: u8 = 1;

@@ -5,13 +5,12 @@ use std::str::FromStr;
 use bgp_proto::policy::{
     AsPathPattern, AttributeMatch, CommunityPattern, ExtPattern, LargePattern, PrefixRange, Source,
 };
-use bgp_proto::types::{Asn, Community, Family, Prefix};
+use bgp_proto::types::{Asn, Family, Prefix};
 use bgp_proto::wire::Origin;
 
 use super::super::Section;
 use crate::decode::{At, Cursor, Fields};
 use crate::problem::Spot;
-use crate::suggest::nearest;
 use crate::value::{self, Bad, Kind, Scalar};
 
 pub(crate) const MATCH: Section = Section {
@@ -230,19 +229,8 @@ pub(crate) const COMMUNITIES: CommunityText = Kind {
     example: "\"64512:100\"",
     parse: |scalar| {
         checked::<CommunityPattern>(scalar).ok_or_else(|| {
-            let names = || Community::NAMES.iter().map(|(name, _)| *name);
-            let like = nearest(scalar.text, names());
-            let remedy = match (like, scalar.text.split(':').count()) {
-                (Some(name), _) => format!("did you mean '{name}'?"),
-                (None, 3) => {
-                    "three numbers make a large community: use the field largeCommunities".to_owned()
-                }
-                _ => format!(
-                    "write HIGH:LOW with numbers up to 65535, ranges 100-199 or digits with ? and *, or one of {}",
-                    names().collect::<Vec<_>>().join(", ")
-                ),
-            };
-            Bad::Said("is not a community".to_owned(), remedy)
+            let forms = ", ranges 100-199 or digits with ? and *";
+            value::not_a_community(scalar.text, forms)
         })
     },
 };

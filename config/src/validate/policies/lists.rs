@@ -393,7 +393,7 @@ impl Reader<'_> {
     fn items<T: Clone>(
         &self,
         written: Option<&Items<T>>,
-        parse: impl Fn(&list_file::Item) -> Result<T, String>,
+        parse: impl Fn(&list_file::Item) -> Result<T, list_file::ItemError>,
     ) -> Option<Vec<T>> {
         match written? {
             Items::Here(items) => Some(items.clone()),
@@ -402,7 +402,11 @@ impl Reader<'_> {
     }
 
     /// What a file holds. Nothing where it was never readable: the list matches nothing then, and `show` says so.
-    fn file<T>(&self, file: &Path, parse: impl Fn(&list_file::Item) -> Result<T, String>) -> Vec<T> {
+    fn file<T>(
+        &self,
+        file: &Path,
+        parse: impl Fn(&list_file::Item) -> Result<T, list_file::ItemError>,
+    ) -> Vec<T> {
         const SHOWN: usize = 3;
         let subject = || format!("list {}", self.list.name.value);
         let text = match self.facts.list_files.get(file) {
@@ -419,7 +423,7 @@ impl Reader<'_> {
         };
         let (items, mut wrong) = match list_file::items(text) {
             Ok(items) => (items, Vec::new()),
-            Err(error) => (Vec::new(), vec![error]),
+            Err(error) => (Vec::new(), vec![error.to_string()]),
         };
         let mut out = Vec::with_capacity(items.len());
         for item in &items {

@@ -87,7 +87,7 @@ fn check_reach(located: &Located, before: &[Located], sink: &Sink) {
     }
 }
 
-/// Whether the first matches all that the second does, as far as prefixes, families and sources tell.
+/// Whether the first matches all that the second does, as far as prefixes, families and sources show.
 fn covers(first: &Matcher, second: &Matcher) -> bool {
     let plain = Matcher {
         prefixes: first.prefixes.clone(),

@@ -78,7 +78,7 @@ pub(super) struct BridgedNodes {
 }
 
 impl BridgedNodes {
-    /// Builds so many machines.
+    /// Builds this number of machines.
     pub(super) fn build(count: usize) -> Result<Self> {
         let switch = Host::create(SWITCH)?;
         let hosts = (0..count)

@@ -21,7 +21,7 @@ use lab::topology::Family;
 const HOLD: u32 = 9;
 /// From the last fault's end until every kernel is right.
 const QUIET: Duration = Duration::from_secs(120);
-/// Longer than routes of before a restart may wait for their peers.
+/// Longer than routes from before a restart may wait for their peers.
 const STABLE_TIME: Duration = Duration::from_secs(30);
 
 /// What happens to a node.

@@ -260,7 +260,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Lists all routes anew.
+    /// Lists all routes again.
     pub(super) fn dump(&mut self) -> Result<()> {
         for node in &mut self.nodes {
             node.dump(self.protocol)?;

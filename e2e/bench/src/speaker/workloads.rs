@@ -12,13 +12,13 @@ use lab::failure::{Failure, Result};
 /// What a speaker is asked to do.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Workload {
-    /// One sender, so many receivers, all eBGP.
+    /// One sender, this number of receivers, all eBGP.
     Table {
         routes: u32,
         per_set: u32,
         receivers: u32,
     },
-    /// Clients with so many routes each, everybody to everybody.
+    /// Clients with this number of routes each, advertised to all others.
     Reflect { clients: u32, each: u32 },
     /// The same; then single prefixes go and come back.
     Churn { clients: u32, flaps: u32 },
@@ -26,7 +26,7 @@ pub(super) enum Workload {
     Reset { routes: u32 },
     /// A receiver comes up beside a table; another receiver waits for single prefixes meanwhile.
     Newcomer { routes: u32 },
-    /// A receiver stops reading; the table goes and comes back so many times.
+    /// A receiver stops reading; the table goes and comes back this number of times.
     SlowReader { routes: u32, times: u32 },
 }
 

@@ -131,19 +131,23 @@ impl Client {
         Ok(used)
     }
 
+    fn send_keepalive(&mut self) -> Result<()> {
+        let mut keepalive = Vec::new();
+        wire::message(&mut keepalive, wire::KEEPALIVE, &[]);
+        self.queue(keepalive);
+        self.flush().map(drop)
+    }
+
     fn message(&mut self, kind: u8, body: &[u8], table: &Table, rules: &Rules) -> Result<()> {
         match kind {
-            wire::OPEN => {
-                let mut keepalive = Vec::new();
-                wire::message(&mut keepalive, wire::KEEPALIVE, &[]);
-                self.queue(keepalive);
-                self.flush().map(drop)
-            }
+            wire::OPEN => self.send_keepalive(),
+            // The first one is the answer to the OPEN; each later one is answered, so that the hold timer does not expire.
+            wire::KEEPALIVE if self.up => self.send_keepalive(),
             wire::KEEPALIVE => {
                 self.up = true;
                 Ok(())
             }
-            // A session that only sends hears its own routes from nobody, and need not listen.
+            // A session that only sends receives no routes, and need not read.
             wire::UPDATE if !self.spec.receives => Ok(()),
             wire::UPDATE => self.received.update(body, table, rules, &self.spec.sends),
             wire::NOTIFICATION => bail!("NOTIFICATION {body:?}"),

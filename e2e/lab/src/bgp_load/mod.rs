@@ -181,7 +181,7 @@ impl Load {
         self.until(limit, "everything with one session", |load| load.has_all(index))
     }
 
-    /// Waits until a session has so many routes.
+    /// Waits until a session has this number of routes.
     pub fn wait_count(&mut self, index: usize, count: u32, limit: Duration) -> Result<()> {
         let what = format!("{count} routes with one session");
         self.until(limit, &what, |load| load.clients[index].received.count() == count)

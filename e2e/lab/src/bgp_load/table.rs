@@ -16,7 +16,7 @@ pub struct Table {
     len: u32,
     /// Routes with the same attributes.
     per_set: u32,
-    /// Of so many routes one is a /24; 1: all are.
+    /// One of this number of routes is a /24; 1: all are.
     group: u32,
     /// LOCAL_PREF is sent, NEXT_HOP is the client itself, AS_PATH is empty.
     internal: bool,
@@ -76,7 +76,7 @@ impl Table {
         }
     }
 
-    /// The number of a prefix; `None` if it is none of ours.
+    /// The number of a prefix; `None` if it is not in the table.
     pub(super) fn route(&self, address: u32, length: u8) -> Option<u32> {
         let route = match length {
             24 => (address.checked_sub(BASE_24)? >> 8) * self.group,

@@ -53,24 +53,10 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(code) = lab::dispatch(&args) {
-        return exit(code);
-    }
-    match run(Cli::parse().verb, &args) {
-        Ok(code) => exit(code),
-        Err(failure) => {
-            eprintln!("podroute-lab: {failure}");
-            exit(1)
-        }
-    }
+    lab::main("podroute-lab", |args| run(Cli::parse().verb, args))
 }
 
-fn exit(code: i32) -> ExitCode {
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
-}
-
-fn run(verb: Verb, args: &[String]) -> Result<i32> {
+fn run(verb: Verb, mut args: Vec<String>) -> Result<i32> {
     match verb {
         Verb::Demo {
             tor,
@@ -89,9 +75,8 @@ fn run(verb: Verb, args: &[String]) -> Result<i32> {
                 let text = format!("a rack is up already (process {up}); take it down first: make demo-down");
                 return Err(Failure::new(text));
             }
-            let mut inside = args.to_vec();
-            inside.push("--inside".to_owned());
-            sandbox::run(&inside, keep)
+            args.push("--inside".to_owned());
+            sandbox::run(&args, keep)
         }
         Verb::DemoDown => {
             let kept = sandbox::find_kept();

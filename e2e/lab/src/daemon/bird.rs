@@ -5,12 +5,11 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Speaker, pod_prefix};
+use super::{Speaker, pod_prefix, wait_answer};
 use crate::failure::{Context, Failure, Result};
 use crate::machine::{Host, command};
 use crate::process::Daemon;
 use crate::topology::{Family, Neighbor};
-use crate::wait;
 
 pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
     start_with(host, &render(speaker))
@@ -30,14 +29,9 @@ fn start_as(host: &Host, config: &str, more: &[&str]) -> Result<Vec<Daemon>> {
     let config = host.write_config("bird.conf", config)?;
     std::fs::create_dir_all(host.run_file("bird")).context("/run/bird")?;
     let mut bird = host.spawn("bird", command("bird").args(more).args(["-f", "-c"]).arg(config))?;
-    wait::until(
-        Duration::from_secs(5),
-        format_args!("bird's socket on {}", host.name()),
-        || {
-            bird.check_alive()?;
-            host.run("birdc", &["show", "status"]).map(drop)
-        },
-    )?;
+    wait_answer(host, &mut bird, Duration::from_secs(5), || {
+        host.run("birdc", &["show", "status"])
+    })?;
     Ok(vec![bird])
 }
 
@@ -72,7 +66,7 @@ fn render(speaker: &Speaker) -> String {
         speaker.router_id
     );
     for family in Family::BOTH {
-        let channel = channel(family);
+        let channel = family.keyword();
         let (prefix, min, max) = pod_prefix(family);
         let otherwise = if speaker.unfiltered { "accept" } else { "reject" };
         let _ = write!(
@@ -99,7 +93,7 @@ fn render(speaker: &Speaker) -> String {
 }
 
 fn session(out: &mut String, speaker: &Speaker, neighbor: &Neighbor) {
-    let channel = channel(Family::of(neighbor.remote));
+    let channel = Family::of(neighbor.remote).keyword();
     let passive = if neighbor.passive { "yes" } else { "no" };
     let _ = write!(
         out,
@@ -114,11 +108,4 @@ fn session(out: &mut String, speaker: &Speaker, neighbor: &Neighbor) {
         remote_asn = neighbor.asn,
         hold = speaker.hold.as_secs(),
     );
-}
-
-fn channel(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "ipv4",
-        Family::V6 => "ipv6",
-    }
 }

@@ -6,17 +6,16 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Kind, Speaker, fib_sync, json};
+use super::{Kind, Speaker, fib_sync, json, wait_answer};
 use crate::failure::Result;
 use crate::machine::{Host, command};
 use crate::process::Daemon;
 use crate::topology::Family;
-use crate::wait;
 
 pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
     let gobgpd = start_with(host, &render(speaker), "info")?;
     for block in &speaker.originates {
-        let family = if block.addr().is_ipv4() { "ipv4" } else { "ipv6" };
+        let family = Family::of(block.addr()).keyword();
         host.run(
             "gobgp",
             &["global", "rib", "add", &block.to_string(), "-a", family],
@@ -33,14 +32,9 @@ pub fn start_with(host: &Host, toml: &str, log_level: &str) -> Result<Daemon> {
     gobgpd.args(["--api-hosts", "127.0.0.1:50051", "--pprof-disable"]);
     gobgpd.args(["--log-plain", "--log-level", log_level]);
     let mut gobgpd = host.spawn("gobgpd", &mut gobgpd)?;
-    wait::until(
-        Duration::from_secs(10),
-        format_args!("gobgpd's API on {}", host.name()),
-        || {
-            gobgpd.check_alive()?;
-            host.run("gobgp", &["global"]).map(drop)
-        },
-    )?;
+    wait_answer(host, &mut gobgpd, Duration::from_secs(10), || {
+        host.run("gobgp", &["global"])
+    })?;
     Ok(gobgpd)
 }
 
@@ -72,17 +66,13 @@ fn render(speaker: &Speaker) -> String {
         speaker.asn, speaker.router_id
     );
     for neighbor in &speaker.neighbors {
-        let family = if Family::of(neighbor.remote) == Family::V4 {
-            "ipv4-unicast"
-        } else {
-            "ipv6-unicast"
-        };
+        let family = Family::of(neighbor.remote).keyword();
         let _ = write!(
             out,
             "\n[[neighbors]]\n  [neighbors.config]\n    neighbor-address = \"{}\"\n    peer-as = {}\n  \
              [neighbors.transport.config]\n    local-address = \"{}\"\n    passive-mode = {}\n  \
              [neighbors.timers.config]\n    hold-time = {}\n    keepalive-interval = {}\n    connect-retry = 1\n  \
-             [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"{family}\"\n",
+             [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"{family}-unicast\"\n",
             neighbor.remote,
             neighbor.asn,
             neighbor.local,

@@ -23,6 +23,7 @@ use crate::failure::{Failure, Result};
 use crate::machine::Host;
 use crate::process::{Daemon, find_program};
 use crate::topology::{Family, Machine, Neighbor, Role, Topology};
+use crate::wait;
 
 /// Which daemon runs on a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -179,7 +180,7 @@ impl Speaker {
     }
 }
 
-/// State of one session as the daemon tells it.
+/// State of one session as the daemon reports it.
 #[derive(Debug, Clone)]
 pub struct SessionState {
     /// The neighbor's address.
@@ -226,7 +227,7 @@ impl Running {
     /// Asks the daemon for its sessions, one for each configured neighbor.
     pub fn sessions(&self) -> Result<Vec<SessionState>> {
         let host = &self.host;
-        let told: BTreeMap<IpAddr, String> = match self.kind {
+        let states: BTreeMap<IpAddr, String> = match self.kind {
             Kind::Podroute => podroute::sessions(host),
             Kind::Bird => bird::sessions(host, &self.speaker),
             Kind::Frr => frr::sessions(host),
@@ -238,7 +239,7 @@ impl Running {
             .neighbors
             .iter()
             .map(|neighbor| {
-                let state = told
+                let state = states
                     .get(&neighbor.remote)
                     .cloned()
                     .unwrap_or_else(|| "not known".to_owned());
@@ -298,6 +299,20 @@ impl Running {
         *self = Self::start(self.kind, &self.host, &self.speaker)?;
         Ok(())
     }
+}
+
+/// Waits until a daemon that was just started answers a question.
+fn wait_answer<T>(
+    host: &Host,
+    daemon: &mut Daemon,
+    limit: Duration,
+    ask: impl Fn() -> Result<T>,
+) -> Result<()> {
+    let what = format!("an answer of {} on {}", daemon.name(), host.name());
+    wait::until(limit, what, || {
+        daemon.check_alive()?;
+        ask().map(drop)
+    })
 }
 
 /// Parses a daemon's JSON; what does not parse is the evidence.

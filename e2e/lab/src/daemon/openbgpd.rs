@@ -5,12 +5,11 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Kind, Speaker, fib_sync, json, pod_prefix};
+use super::{Kind, Speaker, fib_sync, json, pod_prefix, wait_answer};
 use crate::failure::{Context, Result};
 use crate::machine::{Host, command};
 use crate::process::Daemon;
 use crate::topology::{Family, Neighbor, Role};
-use crate::wait;
 
 /// FRR has a program of the same name elsewhere.
 const BGPD: &str = "/usr/sbin/bgpd";
@@ -30,14 +29,9 @@ pub fn start_with(host: &Host, config: &str, more: &[&str]) -> Result<Daemon> {
         "openbgpd",
         command(BGPD).arg("-d").args(more).arg("-f").arg(config),
     )?;
-    wait::until(
-        Duration::from_secs(10),
-        format_args!("bgpd's socket on {}", host.name()),
-        || {
-            bgpd.check_alive()?;
-            host.run("bgpctl", &["show", "summary"]).map(drop)
-        },
-    )?;
+    wait_answer(host, &mut bgpd, Duration::from_secs(10), || {
+        host.run("bgpctl", &["show", "summary"])
+    })?;
     Ok(bgpd)
 }
 

@@ -5,13 +5,12 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Speaker, json};
+use super::{Speaker, json, wait_answer};
 use crate::bins;
 use crate::failure::Result;
 use crate::machine::Host;
 use crate::process::Daemon;
 use crate::topology::{Family, Neighbor, POD_CIDRS, Role};
-use crate::wait;
 
 pub(super) fn start(host: &Host, speaker: &Speaker) -> Result<Vec<Daemon>> {
     start_with(host, &render(speaker)).map(|daemon| vec![daemon])
@@ -29,14 +28,7 @@ pub fn start_in(host: &Host, yaml: &str, environment: &[(&str, &str)]) -> Result
     command.args(["run", "--config"]).arg(config);
     command.envs(environment.iter().copied());
     let mut agent = host.spawn("podroute", &mut command)?;
-    wait::until(
-        Duration::from_secs(10),
-        format_args!("podroute's socket on {}", host.name()),
-        || {
-            agent.check_alive()?;
-            show(host, "peers").map(drop)
-        },
-    )?;
+    wait_answer(host, &mut agent, Duration::from_secs(10), || show(host, "peers"))?;
     Ok(agent)
 }
 
@@ -102,11 +94,7 @@ pub fn render(speaker: &Speaker) -> String {
 }
 
 fn peer(out: &mut String, speaker: &Speaker, neighbor: &Neighbor) {
-    let family = if Family::of(neighbor.remote) == Family::V4 {
-        "ipv4"
-    } else {
-        "ipv6"
-    };
+    let family = Family::of(neighbor.remote).keyword();
     let _ = write!(
         out,
         "- name: {}\n  address: \"{}\"\n  asn: {}\n  families: [{family}]\n  passive: {}\n  \

@@ -94,7 +94,7 @@ pub struct Cost {
     pub mend_loss: Loss,
     /// Not all ways were back within the limit; the next fault met a new fabric.
     pub stuck: bool,
-    /// A dead node's route was gone from a node of the other rack after so many seconds.
+    /// A dead node's route was gone from a node of the other rack after this number of seconds.
     pub gone: Option<f64>,
     /// Streams that did not go another way in time, where they were waited for.
     #[serde(rename = "no_way")]

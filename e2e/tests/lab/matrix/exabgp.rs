@@ -1,4 +1,4 @@
-//! ExaBGP as the router: it keeps no table; what it heard is what it wrote down, message by message.
+//! ExaBGP as the router: it keeps no table; what it received is what it logged, message by message.
 
 use std::fmt::Write;
 use std::time::Duration;

@@ -158,7 +158,7 @@ impl There {
         })
     }
 
-    /// All that the daemon says of a prefix that it heard of; empty if it did not, or took it back.
+    /// All that the daemon shows of a prefix that it received; empty if it did not, or if it was withdrawn.
     fn route(&self, prefix: &str) -> Result<String> {
         match self.other {
             Other::Bird => bird::route(&self.host, prefix),

@@ -110,7 +110,7 @@ pub(super) static ALL: &[Row] = &[
         "their_refresh",
         "Route refresh, asked by the router",
         &[
-            (Other::Gobgp, "keeps what it heard and asks nobody"),
+            (Other::Gobgp, "keeps what it received and asks nobody"),
             (Other::Exabgp, "asks only through its API"),
         ],
         their_refresh,
@@ -139,7 +139,7 @@ pub(super) static ALL: &[Row] = &[
     ),
     row(
         "our_restart",
-        "Graceful restart: ours outlive our crash",
+        "Graceful restart: podroute's routes outlive its crash",
         &[(Other::Exabgp, NO_TABLE)],
         our_restart,
     ),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::errno::Errno;
 
-use super::frame::{self, Attributes, HEADER, messages, u16_at};
+use super::frame::{self, Attributes, messages, u16_at};
 use super::{ACK, NLMSG_DONE, NLMSG_ERROR, REQUEST};
 use crate::Error;
 
@@ -136,7 +136,7 @@ impl Batch {
                         outcome.failures.push(Failure {
                             index,
                             errno: Errno::from_raw(message.errno()),
-                            detail: detail(&message).to_owned(),
+                            detail: message.explanation().to_owned(),
                         });
                     }
                     is_complete |= index == self.last_answered;
@@ -189,24 +189,10 @@ pub struct Outcome {
     pub failures: Vec<Failure>,
 }
 
-/// The text of an extended acknowledgement.
-fn detail<'a>(message: &frame::Message<'a>) -> &'a str {
-    const NLM_F_CAPPED: u16 = 0x100;
-    const NLM_F_ACK_TLVS: u16 = 0x200;
-    const NLMSGERR_ATTR_MSG: u16 = 1;
-    // The error code and the header of the request; the request itself is left out (NETLINK_CAP_ACK).
-    const FIXED: usize = 4 + HEADER;
-    if message.flags & NLM_F_ACK_TLVS == 0 || message.flags & NLM_F_CAPPED == 0 {
-        return "";
-    }
-    Attributes(message.body().get(FIXED..).unwrap_or_default())
-        .text(NLMSGERR_ATTR_MSG)
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::frame::HEADER;
     use crate::netlink::u32_at;
 
     #[test]

@@ -28,6 +28,21 @@ impl<'a> Message<'a> {
     pub fn errno(&self) -> i32 {
         u32_at(self.body(), 0).map_or(0, |code| code.cast_signed().wrapping_neg())
     }
+
+    /// The kernel's own explanation in an NLMSG_ERROR (extended acknowledgement); often empty.
+    pub fn explanation(&self) -> &'a str {
+        const NLM_F_CAPPED: u16 = 0x100;
+        const NLM_F_ACK_TLVS: u16 = 0x200;
+        const NLMSGERR_ATTR_MSG: u16 = 1;
+        // The error code and the header of the request; the request itself is left out (NETLINK_CAP_ACK).
+        const FIXED: usize = 4 + HEADER;
+        if self.flags & NLM_F_ACK_TLVS == 0 || self.flags & NLM_F_CAPPED == 0 {
+            return "";
+        }
+        Attributes(self.body().get(FIXED..).unwrap_or_default())
+            .text(NLMSGERR_ATTR_MSG)
+            .unwrap_or_default()
+    }
 }
 
 /// The messages of a datagram.
@@ -99,7 +114,7 @@ pub fn attribute(out: &mut Vec<u8>, kind: u16, value: impl FnOnce(&mut Vec<u8>))
 }
 
 /// Appends `nlmsghdr` with a length of zero.
-pub(crate) fn header(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32) {
+pub fn header(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32) {
     out.extend([0; 4]); // the length, when it is known
     out.extend(kind.to_ne_bytes());
     out.extend(flags.to_ne_bytes());
@@ -108,7 +123,7 @@ pub(crate) fn header(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32) {
 }
 
 /// Writes the length (32 bits) of the message that begins at `start` and ends here.
-pub(crate) fn set_message_length(out: &mut [u8], start: usize) {
+pub fn set_message_length(out: &mut [u8], start: usize) {
     let length = u32::try_from(out.len().saturating_sub(start)).unwrap_or(u32::MAX);
     patch(out, start, &length.to_ne_bytes());
 }

@@ -94,6 +94,13 @@ impl Socket {
         }
     }
 
+    /// Makes room for a long request; without CAP_NET_ADMIN at most net.core.wmem_max.
+    pub fn set_send_buffer(&self, octets: usize) {
+        if setsockopt(&self.fd, sockopt::SndBufForce, &octets).is_err() {
+            let _ = setsockopt(&self.fd, sockopt::SndBuf, &octets);
+        }
+    }
+
     /// Gives the socket a port of its own (its identity to the kernel) and returns it.
     pub fn bind(&self) -> Result<u32, Error> {
         let fail = |errno| Error::new("bind a netlink socket", errno);

@@ -111,28 +111,8 @@ pub struct Compiled {
 
 impl Compiled {
     pub fn apply(&mut self, event: &Event) {
-        let model = &mut self.model;
-        match event {
-            Event::Namespace(name, labels) => {
-                model.put_namespace(name, &labels.clone().into_iter().collect::<Vec<_>>());
-            }
-            Event::NamespaceGone(name) => model.remove_namespace(name),
-            Event::Pod(pod) => {
-                model.put_pod(&pod.input());
-                if pod.local {
-                    model.attach(&pod.interface(), &pod.namespace, &pod.name);
-                } else {
-                    model.detach(&pod.interface());
-                }
-            }
-            Event::PodGone(namespace, name) => {
-                model.remove_pod(namespace, name);
-                model.detach(&format!("{namespace}-{name}"));
-            }
-            Event::Policy(policy) => model.put_policy((**policy).clone()),
-            Event::PolicyGone(namespace, name) => model.remove_policy(namespace, name),
-        }
-        let changes = model.take_changes();
+        event.apply_to(&mut self.model);
+        let changes = self.model.take_changes();
         self.mirror.apply(&self.model, &changes);
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use podroute_netpol::{
-    LabelSelector, NamedPort, Operator, Peer, PodInput, Policy, PortRule, Ports, Requirement, Rule,
+    LabelSelector, Model, NamedPort, Operator, Peer, PodInput, Policy, PortRule, Ports, Requirement, Rule,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -222,6 +222,32 @@ pub fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+impl Event {
+    /// As the agent takes it in; a pod of this node has an interface.
+    pub fn apply_to(&self, model: &mut Model) {
+        match self {
+            Self::Namespace(name, labels) => {
+                model.put_namespace(name, &labels.clone().into_iter().collect::<Vec<_>>());
+            }
+            Self::NamespaceGone(name) => model.remove_namespace(name),
+            Self::Pod(pod) => {
+                model.put_pod(&pod.input());
+                if pod.local {
+                    model.attach(&pod.interface(), &pod.namespace, &pod.name);
+                } else {
+                    model.detach(&pod.interface());
+                }
+            }
+            Self::PodGone(namespace, name) => {
+                model.remove_pod(namespace, name);
+                model.detach(&format!("{namespace}-{name}"));
+            }
+            Self::Policy(policy) => model.put_policy((**policy).clone()),
+            Self::PolicyGone(namespace, name) => model.remove_policy(namespace, name),
+        }
+    }
+}
+
 impl World {
     pub fn apply(&mut self, event: &Event) {
         match event {
@@ -232,24 +258,26 @@ impl World {
                 self.namespaces.remove(name);
             }
             Event::Pod(pod) => {
-                self.pods
-                    .retain(|old| (&old.namespace, &old.name) != (&pod.namespace, &pod.name));
+                self.remove_pod(&pod.namespace, &pod.name);
                 self.pods.push((**pod).clone());
             }
-            Event::PodGone(namespace, name) => {
-                self.pods
-                    .retain(|old| (&old.namespace, &old.name) != (namespace, name));
-            }
+            Event::PodGone(namespace, name) => self.remove_pod(namespace, name),
             Event::Policy(policy) => {
-                self.policies
-                    .retain(|old| (&old.namespace, &old.name) != (&policy.namespace, &policy.name));
+                self.remove_policy(&policy.namespace, &policy.name);
                 self.policies.push((**policy).clone());
             }
-            Event::PolicyGone(namespace, name) => {
-                self.policies
-                    .retain(|old| (&old.namespace, &old.name) != (namespace, name));
-            }
+            Event::PolicyGone(namespace, name) => self.remove_policy(namespace, name),
         }
+    }
+
+    fn remove_pod(&mut self, namespace: &str, name: &str) {
+        self.pods
+            .retain(|pod| (pod.namespace.as_str(), pod.name.as_str()) != (namespace, name));
+    }
+
+    fn remove_policy(&mut self, namespace: &str, name: &str) {
+        self.policies
+            .retain(|policy| (policy.namespace.as_str(), policy.name.as_str()) != (namespace, name));
     }
 
     pub fn of(events: &[Event]) -> Self {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bgp_proto::types::Prefix;
 
-use super::super::{client, show};
+use super::super::{ClientError, client, show};
 use crate::explain::{AgentFacts, BlockFacts, ServiceFacts, Session, Watch};
 use crate::network_policy::{ExplainQuestion, ExplanationStatus};
 use crate::status::{
@@ -39,12 +39,12 @@ impl Agent {
             blocks: Vec::new(),
         };
         if let Err(error) = agent.fill() {
-            agent.facts.error = Some(error);
+            agent.facts.error = Some(error.to_string());
         }
         agent
     }
 
-    fn fill(&mut self) -> Result<(), String> {
+    fn fill(&mut self) -> Result<(), ClientError> {
         let ask = |request| client::ask(&self.run_dir, &request);
         let replies = [
             ask(Request::Peers)?,
@@ -60,7 +60,7 @@ impl Agent {
                 Reply::Services(services) => self.services = services,
                 Reply::Fib(routes) => self.fib = routes,
                 Reply::Blocks(blocks) => self.blocks = blocks,
-                _ => return Err(client::OTHER_VERSION.to_owned()),
+                _ => return Err(ClientError::Unexpected),
             }
         }
         self.facts.drained.clone_from(&self.cluster.drained);
@@ -173,7 +173,7 @@ impl Agent {
         source: &str,
         destination: &str,
         port: &str,
-    ) -> Result<Vec<ExplanationStatus>, String> {
+    ) -> Result<Vec<ExplanationStatus>, ClientError> {
         let question = ExplainQuestion {
             source: source.to_owned(),
             destination: destination.to_owned(),
@@ -181,7 +181,7 @@ impl Agent {
         };
         match client::ask(&self.run_dir, &Request::ExplainPolicies(question))? {
             Reply::Explanations(all) => Ok(all),
-            _ => Err(client::OTHER_VERSION.to_owned()),
+            _ => Err(ClientError::Unexpected),
         }
     }
 }

@@ -7,10 +7,10 @@ use std::path::Path;
 use bgp_proto::types::Prefix;
 use linux::sysctl;
 
-use super::super::routes;
+use super::super::{CliError, routes};
 use super::agent::Agent;
 use super::{Question, pod, probe};
-use crate::explain::{Arrival, End, Facts, HostFacts, KernelAnswer, Way};
+use crate::explain::{Arrival, End, Facts, HostFacts, KernelAnswer, Probe, Way};
 use crate::kernel_view::{Kernel, Link, Packet};
 use crate::network_policy::ExplanationStatus;
 use crate::who::{Known, Owner};
@@ -19,12 +19,11 @@ use crate::who::{Known, Owner};
 const PAIRS: usize = 4;
 
 /// Facts of each pair of addresses of one family.
-pub(super) fn facts(run_dir: &Path, question: &Question) -> Result<Vec<Facts>, String> {
-    let fail = |error: linux::Error| error.to_string();
-    let kernel = Kernel::open().map_err(fail)?;
+pub(super) fn facts(run_dir: &Path, question: &Question) -> Result<Vec<Facts>, CliError> {
+    let kernel = Kernel::open()?;
     let node = Node {
-        links: kernel.links().map_err(fail)?,
-        own: kernel.addresses().map_err(fail)?,
+        links: kernel.links()?,
+        own: kernel.addresses()?,
         kernel,
         agent: Agent::ask(run_dir),
         known: routes::known(run_dir),
@@ -43,9 +42,9 @@ pub(super) fn facts(run_dir: &Path, question: &Question) -> Result<Vec<Facts>, S
         .flat_map(|source| same_family(*source).map(|destination| (*source, destination)));
     let all: Vec<Facts> = pairs.take(PAIRS).map(|pair| node.facts(pair, question)).collect();
     if all.is_empty() {
-        return Err(format!(
-            "{} and {} have no addresses of one family",
-            question.source, question.destination
+        return Err(CliError::NoCommonFamily(
+            question.source.clone(),
+            question.destination.clone(),
         ));
     }
     Ok(all)
@@ -63,7 +62,7 @@ struct Node {
 
 impl Node {
     /// The addresses that a name stands for.
-    fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, String> {
+    fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, CliError> {
         if let Ok(address) = name.parse() {
             return Ok(vec![address]);
         }
@@ -76,10 +75,7 @@ impl Node {
         let ends = explained.iter().flat_map(|one| &one.ends);
         let found: BTreeSet<IpAddr> = ends.map(|end| end.address).collect();
         if found.is_empty() {
-            return Err(format!(
-                "'{name}' is no address, no pod of this node, no Service and no node that is known here; use the address of a pod of \
-                 another node (kubectl get pods -o wide)"
-            ));
+            return Err(CliError::UnknownEnd(name.to_owned()));
         }
         Ok(found.into_iter().collect())
     }
@@ -117,7 +113,8 @@ impl Node {
             },
             policy: port.and_then(|port| self.policy(source, destination, port)),
             service,
-            probe,
+            probe: probe
+                .map(|outcome| outcome.map_or_else(|error| Probe::NotSent(error.to_string()), Probe::Found)),
             source: ends.0,
             destination: ends.1,
             forward,

@@ -8,7 +8,7 @@ mod probe;
 use std::path::Path;
 
 use super::show::{new_table, text};
-use super::{Answer, Form, Output, for_programs};
+use super::{Answer, CliError, Form, Output, for_programs};
 use crate::explain::{Explanation, Report, SCHEMA, Step, Verdict};
 
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ pub(super) struct Question {
     output: Output,
 }
 
-pub(super) fn run(question: &Question) -> Result<Answer, String> {
+pub(super) fn run(question: &Question) -> Result<Answer, CliError> {
     let run_dir: &Path = &question.output.run_dir.run_dir;
     let mut explanations = Vec::new();
     for facts in gather::facts(run_dir, question)? {
@@ -49,7 +49,7 @@ pub(super) fn run(question: &Question) -> Result<Answer, String> {
             all.join("\n\n")
         }
         form => {
-            let value = serde_json::to_value(&report).map_err(|error| error.to_string())?;
+            let value = serde_json::to_value(&report)?;
             for_programs(form, &value)?
         }
     };

@@ -35,15 +35,24 @@ pub(super) fn measure(
     ends: (IpAddr, IpAddr),
     port: Option<&str>,
     first_mtu: u32,
-) -> Result<ProbeFacts, String> {
-    let work = move || run(ends, port, first_mtu);
+) -> Result<ProbeFacts, ProbeError> {
+    let work = move || run(ends, port, first_mtu).map_err(ProbeError::Socket);
     match netns {
         Some(netns) => {
-            let entered = pod::inside(netns, |_| Some(work().map_err(|error| error.to_string())));
-            entered.unwrap_or_else(|| Err(format!("cannot enter {netns}")))
+            let entered = pod::inside(netns, |_| Some(work()));
+            entered.unwrap_or_else(|| Err(ProbeError::Namespace(netns.to_owned())))
         }
-        None => work().map_err(|error| error.to_string()),
+        None => work(),
     }
+}
+
+/// Why probes cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProbeError {
+    #[error("cannot enter the network namespace {0}")]
+    Namespace(String),
+    #[error("raw socket: {0}; podroute needs CAP_NET_RAW")]
+    Socket(std::io::Error),
 }
 
 fn run(

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::report;
 use super::route::TestRoute;
-use super::{Direction, Tried, tried};
+use super::{Direction, PolicyTestError, Tried, tried};
 use crate::attributes;
 
 #[derive(Debug, Deserialize)]
@@ -46,9 +46,15 @@ enum Expected {
 }
 
 /// Tries all cases; an error names those that fail.
-pub(super) fn run(config: &Config, file: &Path) -> Result<(), String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let parsed: File = serde_yaml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+pub(super) fn run(config: &Config, file: &Path) -> Result<(), PolicyTestError> {
+    let text = std::fs::read_to_string(file).map_err(|source| PolicyTestError::ReadCases {
+        file: file.to_owned(),
+        source,
+    })?;
+    let parsed: File = serde_yaml::from_str(&text).map_err(|source| PolicyTestError::ParseCases {
+        file: file.to_owned(),
+        source,
+    })?;
     let mut failed = Vec::new();
     for (index, case) in parsed.cases.iter().enumerate() {
         let name = case.name.clone().unwrap_or_else(|| format!("case {}", index + 1));
@@ -60,18 +66,18 @@ pub(super) fn run(config: &Config, file: &Path) -> Result<(), String> {
     if failed.is_empty() {
         return Ok(());
     }
-    let (bad, all) = (failed.len(), parsed.cases.len());
-    Err(format!("{}\n{bad} of {all} cases fail", failed.join("\n")))
+    let all = parsed.cases.len();
+    Err(PolicyTestError::CasesFail { failed, all })
 }
 
-fn check(config: &Config, case: &Case) -> Result<(), String> {
+fn check(config: &Config, case: &Case) -> Result<(), PolicyTestError> {
     let route = TestRoute::of_json(&case.route)?;
     tried(config, &case.peer, case.direction, &route, |tried| {
         differences(case, tried)
     })?
 }
 
-fn differences(case: &Case, tried: &Tried<'_>) -> Result<(), String> {
+fn differences(case: &Case, tried: &Tried<'_>) -> Result<(), PolicyTestError> {
     let decision = &tried.trial.decision;
     let accepted = decision.verdict == Verdict::Accept && tried.trial.barred.is_none();
     let mut wrong = Vec::new();
@@ -99,11 +105,10 @@ fn differences(case: &Case, tried: &Tried<'_>) -> Result<(), String> {
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(format!(
-        "{}\n{}",
-        wrong.join("; "),
-        report::text(tried).trim_end()
-    ))
+    Err(PolicyTestError::Differs {
+        differences: wrong,
+        report: report::text(tried).trim_end().to_owned(),
+    })
 }
 
 /// As a report shows it.

@@ -133,22 +133,18 @@ async fn try_term(
     let found: Option<Record> = lease.read().await?;
     let step = election.read(started.elapsed(), found.as_ref());
     reports.holder(found.map(|record| record.holder));
-    let is_fenced = match step {
+    let taken = match step {
         Step::Wait => return Ok(false),
-        Step::Create => {
-            lease.create().await?;
-            false
-        }
-        Step::Take { is_released } => {
-            lease.renew().await?;
-            !is_released
-        }
-        // Of a term that ended: its writes may be under way.
-        Step::Renew => {
-            lease.renew().await?;
-            true
-        }
+        Step::Create => lease.create().await,
+        Step::Take { .. } | Step::Renew => lease.renew().await,
     };
+    match taken {
+        // Another candidate was faster.
+        Err(kube::Error::Api(status)) if status.code == 409 => return Ok(false),
+        taken => taken?,
+    }
+    // After a term of this agent too: its writes may be under way.
+    let is_fenced = !matches!(step, Step::Create | Step::Take { is_released: true });
     tracing::info!(
         event = "allocator_started",
         holder = election.name(),

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use podroute_services::{Key, Plan, Problem};
 
 use super::Reports;
-use crate::cluster::events::{About, Events};
+use crate::cluster::events::{About, Events, NewEvent};
 
 /// Where decisions are published.
 pub(super) struct Notices {
@@ -64,11 +64,13 @@ impl Notices {
                     name: key.name.clone(),
                     uid: objects.get(key).and_then(ResourceExt::uid).unwrap_or_default(),
                 };
-                let (subject, message) = (key.to_string(), problem.to_string());
-                if self
-                    .events
-                    .post_about(now, about, problem.reason(), &subject, message)
-                {
+                let event = NewEvent {
+                    about,
+                    reason: problem.reason(),
+                    warning: true,
+                    message: problem.to_string(),
+                };
+                if self.events.post(now, &key.to_string(), event) {
                     posted.insert(problem);
                 } else {
                     is_complete = false;

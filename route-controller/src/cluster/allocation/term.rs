@@ -18,7 +18,9 @@ use tokio::time::Instant;
 use super::lease::Lease;
 use super::notices::Notices;
 use super::{Reports, Wish, object};
-use crate::cluster::health::Watches;
+use crate::clock::sleep_until;
+use crate::cluster::health::{Backoff, Watches};
+use crate::cluster::throttle::Throttle;
 use crate::cluster::watch::{WATCH_SECONDS, patiently};
 
 /// Writes at a time.
@@ -29,12 +31,12 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 const RENEWAL: Duration = Duration::from_secs(3);
 /// Between decisions: what comes together is decided together.
 const GATHER: Duration = Duration::from_millis(10);
-/// Before a write that failed is repeated.
+/// Until writes may be sent again, after a Lease that was not renewed in time.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Before an Event that was not accepted is posted again.
 const POST_AGAIN: Duration = Duration::from_secs(10);
-/// Events of a watch taken before the next decision.
-const BURST: usize = 1000;
+/// Events that are there already are taken together, at most this number.
+const BATCH: usize = 100;
 
 /// Why a term ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,8 +66,8 @@ pub(super) struct Term {
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
     /// When to decide next; none: nothing changed.
     decide_at: Option<Instant>,
-    /// How long the last decision took.
-    cost: Duration,
+    throttle: Throttle,
+    retry: Retry,
     notices: Notices,
 }
 
@@ -74,6 +76,13 @@ pub(super) struct Term {
 struct Namespaces {
     labels: BTreeMap<String, Labels>,
     is_complete: bool,
+}
+
+/// Writes that failed: when they are repeated.
+#[derive(Default)]
+struct Retry {
+    at: Option<Instant>,
+    backoff: Backoff,
 }
 
 impl Term {
@@ -100,7 +109,8 @@ impl Term {
             namespaces: Namespaces::default(),
             writes: FuturesUnordered::new(),
             decide_at: None,
-            cost: Duration::ZERO,
+            throttle: Throttle::default(),
+            retry: Retry::default(),
         }
     }
 
@@ -109,12 +119,13 @@ impl Term {
         let Some(mut allocation) = current(wishes) else {
             return self.stop().await;
         };
-        let (mut services, mut namespaces) = self.follow(&allocation);
+        let (services, mut namespaces) = self.follow(&allocation);
+        let mut services = services.ready_chunks(BATCH);
         let mut renewals = tokio::time::interval(RENEWAL);
         let mut renewal: Renewal = Fuse::terminated();
         loop {
             tokio::select! {
-                Some(event) = services.next() => self.take(event, &mut services, &allocation),
+                Some(batch) = services.next() => self.take(batch, &allocation),
                 Some(event) = namespaces.next() => self.take_namespace(event),
                 _ = renewals.tick() => if let Some(lease) = self.lease.take() {
                     renewal = renew(lease).boxed().fuse();
@@ -136,7 +147,8 @@ impl Term {
                         self.decide_soon(Duration::ZERO);
                     }
                 },
-                () = at(self.decide_at), if self.decide_at.is_some() => self.decide(&allocation),
+                () = sleep_until(self.decide_at) => self.decide(&allocation),
+                () = sleep_until(self.retry.at) => self.retry(),
             }
             if self.renewed.elapsed() >= LEASE {
                 return End::Lost;
@@ -168,15 +180,8 @@ impl Term {
         (Box::pin(services), Box::pin(namespaces))
     }
 
-    /// Takes this event and those that are there already.
-    fn take(&mut self, event: Event<Object>, more: &mut Events_<Object>, allocation: &Allocation) {
-        let mut next = Some(event);
-        for _ in 0..BURST {
-            let Some(event) = next else { break };
-            self.take_service(event, allocation);
-            next = more.next().now_or_never().flatten();
-        }
-        if let Some(event) = next {
+    fn take(&mut self, batch: Vec<Event<Object>>, allocation: &Allocation) {
+        for event in batch {
             self.take_service(event, allocation);
         }
         self.decide_soon(GATHER);
@@ -221,8 +226,8 @@ impl Term {
     }
 
     fn decide_soon(&mut self, pause: Duration) {
-        // Where decisions take long they are rare.
-        let at = Instant::now() + pause.max(self.cost * 5);
+        let now = Instant::now();
+        let at = self.throttle.due(now).max(now + pause);
         self.decide_at = Some(self.decide_at.map_or(at, |due| due.min(at)));
     }
 
@@ -233,7 +238,7 @@ impl Term {
         }
         let start = Instant::now();
         let plan = self.ledger.decide(&allocation.settings, &self.namespaces.labels);
-        self.cost = start.elapsed();
+        self.throttle.ran(start, Instant::now());
         if let Some(plan) = plan {
             self.send();
             if !self.notices.publish(plan, &self.objects, self.ledger.under_way()) {
@@ -263,25 +268,32 @@ impl Term {
     }
 
     fn settle(&mut self, (write, outcome): Written) {
-        let is_answered = match &outcome {
-            Ok(()) => true,
-            // It has another version, or is gone: the watch says so.
-            Err(kube::Error::Api(status)) => matches!(status.code, 404 | 409),
-            Err(_) => false,
-        };
-        self.ledger.settle(&write, is_answered);
-        self.notices.reports.change(|report| {
-            report.writes += u64::from(is_answered);
-            if is_answered {
-                report.last_error = None;
-            }
-        });
+        // 404, 409: it is gone or has another version; the watch reports that.
+        let is_outdated =
+            matches!(&outcome, Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409));
+        let is_applied = outcome.is_ok();
+        self.ledger.settle(&write, is_applied);
         match outcome {
-            Err(error) if !is_answered => {
-                self.notices.reports.failed(&error);
-                self.decide_soon(AGAIN);
-            }
-            _ => self.send(),
+            Err(error) if !is_outdated => self.notices.reports.failed(&error),
+            _ => self.notices.reports.change(|report| {
+                report.writes += 1;
+                report.last_error = None;
+            }),
+        }
+        if !is_applied && self.retry.at.is_none() {
+            let now = Instant::now();
+            self.retry.at = Some(now + self.retry.backoff.after_failure(now));
+        }
+        self.send();
+    }
+
+    /// Sends again what failed.
+    fn retry(&mut self) {
+        self.retry.at = None;
+        if self.ledger.retry() {
+            self.send();
+        } else {
+            self.retry.backoff = Backoff::default();
         }
     }
 }
@@ -343,11 +355,4 @@ async fn send(client: Client, write: Write, request: kube::Result<axum::http::Re
     };
     let outcome = outcome.await;
     (write, outcome)
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
-    }
 }

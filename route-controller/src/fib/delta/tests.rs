@@ -1,6 +1,6 @@
 use super::retries::LAST_RETRY;
 use super::*;
-use crate::fib::route::{Hop, Leg, Target};
+use crate::fib::route::{NextHop, Target, WeightedNextHop};
 use bgp_proto::types::Prefix;
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -14,35 +14,35 @@ fn key(n: u8) -> RouteKey {
 }
 
 fn spec(n: u8) -> Arc<RouteSpec> {
-    let hop = Hop {
+    let hop = NextHop {
         gateway: Some([192, 0, 2, n].into()),
         ifindex: u32::from(n % 2) + 1,
     };
     Arc::new(RouteSpec {
-        target: Target::Hops(vec![Leg { hop, weight: 1 }]),
+        target: Target::NextHops(vec![WeightedNextHop { hop, weight: 1 }]),
         source: None,
     })
 }
 
-/// A kernel of one table: ours and other people's routes.
+/// A kernel of one table: own routes and those of others.
 #[derive(Default)]
 struct Fake {
-    ours: HashMap<RouteKey, Arc<RouteSpec>>,
+    own: HashMap<RouteKey, Arc<RouteSpec>>,
     foreign: BTreeSet<RouteKey>,
 }
 
 impl Fake {
     fn apply(&mut self, op: &Op) -> Result<(), Failure> {
         match op {
-            Op::Add(key, _) if self.foreign.contains(key) || self.ours.contains_key(key) => {
+            Op::Add(key, _) if self.foreign.contains(key) || self.own.contains_key(key) => {
                 Err(Failure::Exists)
             }
             Op::Add(key, spec) | Op::Replace(key, spec) => {
                 assert!(!self.foreign.contains(key), "a foreign route was replaced");
-                self.ours.insert(*key, spec.clone());
+                self.own.insert(*key, spec.clone());
                 Ok(())
             }
-            Op::Remove(key) => self.ours.remove(key).map(drop).ok_or(Failure::Missing),
+            Op::Remove(key) => self.own.remove(key).map(drop).ok_or(Failure::Missing),
         }
     }
 }
@@ -55,7 +55,7 @@ enum Step {
     TheyDelete(u8),
     TheyChange(u8, u8),
     LinkDown(u32),
-    /// Nobody tells.
+    /// Without a notification.
     Vanishes(u8),
     Sweep,
 }
@@ -84,10 +84,10 @@ proptest! {
         kernel.foreign.insert(key(5));
         for (k, s) in start {
             if k != 5 {
-                kernel.ours.insert(key(k), spec(s));
+                kernel.own.insert(key(k), spec(s));
             }
         }
-        for (key, spec) in &kernel.ours {
+        for (key, spec) in &kernel.own {
             delta.adopt(*key, spec.clone());
         }
         let mut flying: Vec<Op> = Vec::new();
@@ -100,18 +100,18 @@ proptest! {
                     let outcome = if works { kernel.apply(&op) } else { Err(Failure::Errno(101)) };
                     delta.done(now, op.clone(), outcome);
                 }
-                Step::TheyDelete(k) if kernel.ours.remove(&key(k)).is_some() => {
+                Step::TheyDelete(k) if kernel.own.remove(&key(k)).is_some() => {
                     delta.observe(key(k), None);
                 }
-                Step::TheyChange(k, s) if kernel.ours.contains_key(&key(k)) => {
-                    kernel.ours.insert(key(k), spec(s));
+                Step::TheyChange(k, s) if kernel.own.contains_key(&key(k)) => {
+                    kernel.own.insert(key(k), spec(s));
                     delta.observe(key(k), Some(spec(s)));
                 }
                 Step::LinkDown(ifindex) => {
-                    kernel.ours.retain(|_, spec| !spec.uses(ifindex));
+                    kernel.own.retain(|_, spec| !spec.uses(ifindex));
                     delta.doubt(|spec| spec.uses(ifindex));
                 }
-                Step::Vanishes(k) => drop(kernel.ours.remove(&key(k))),
+                Step::Vanishes(k) => drop(kernel.own.remove(&key(k))),
                 Step::Sweep => drop(delta.sweep()),
                 _ => {}
             }
@@ -119,7 +119,7 @@ proptest! {
         delta.sweep();
         // The reading is of a moment between changes under way and those that are made while it is compared.
         delta.begin_audit();
-        let read: Vec<_> = kernel.ours.iter().map(|(key, spec)| (*key, (**spec).clone())).collect();
+        let read: Vec<_> = kernel.own.iter().map(|(key, spec)| (*key, (**spec).clone())).collect();
         for op in flying.drain(..) {
             let outcome = kernel.apply(&op);
             delta.done(now, op.clone(), outcome);
@@ -140,7 +140,7 @@ proptest! {
         let mut wanted: HashMap<_, _> =
             entries.filter_map(|(key, entry)| Some((*key, entry.desired.clone()?))).collect();
         let blocked = wanted.remove(&key(5)).is_some();
-        prop_assert_eq!(&kernel.ours, &wanted);
+        prop_assert_eq!(&kernel.own, &wanted);
         if blocked {
             prop_assert!(matches!(delta.retries.get(&key(5)).unwrap().failure, Failure::Exists));
         }

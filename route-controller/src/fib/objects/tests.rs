@@ -11,16 +11,16 @@ fn key(next_hops: &[u8]) -> SetKey {
     (next_hops, Family::Ipv4)
 }
 
-fn hops(of: &[u8]) -> Vec<Leg> {
-    let hop = |last: &u8| Hop {
+fn hops(of: &[u8]) -> Vec<WeightedNextHop> {
+    let hop = |last: &u8| NextHop {
         gateway: Some([192, 0, 2, *last].into()),
         ifindex: 2,
     };
-    let leg = |last| Leg {
+    let next_hop = |last| WeightedNextHop {
         hop: hop(last),
         weight: 1,
     };
-    of.iter().map(leg).collect()
+    of.iter().map(next_hop).collect()
 }
 
 /// A kernel that takes everything.
@@ -117,7 +117,7 @@ fn a_set_hands_its_group_over() {
         "{ops:?}"
     );
     assert_eq!(objects.removals(&BTreeSet::from([id])).len(), 1); // the first gateway
-    assert_eq!(objects.legs(id), hops(&[2]));
+    assert_eq!(objects.next_hops(id), hops(&[2]));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_group_leads_elsewhere_until_its_routes_are_written() {
     assert_eq!(objects.want(&key(&[2]), &hops(&[2])), two);
     let ops = settle(&mut objects);
     assert!(matches!(ops[..], [ObjectOp::Put(id, _)] if id == one), "{ops:?}");
-    assert_eq!(objects.legs(one), hops(&[2]));
+    assert_eq!(objects.next_hops(one), hops(&[2]));
     // The other set moves before they are.
     objects.want(&key(&[2]), &hops(&[3]));
     assert_eq!(settle(&mut objects).len(), 3);
@@ -181,11 +181,11 @@ fn resilient_groups_are_other_groups() {
     );
 }
 
-/// Over two links: the gateways of the second set of legs are on link 3.
-fn on_links(first: u8, second: u8) -> Vec<Leg> {
-    let mut legs = hops(&[first, second]);
-    legs[1].hop.ifindex = 3;
-    legs
+/// Over two links: the gateways of the second set of next_hops are on link 3.
+fn on_links(first: u8, second: u8) -> Vec<WeightedNextHop> {
+    let mut next_hops = hops(&[first, second]);
+    next_hops[1].hop.ifindex = 3;
+    next_hops
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::unread::Why;
 use crate::clock::now;
 use crate::fib::dump::{ObjectReading, Reading};
 use crate::fib::netlink::read_all;
-use crate::fib::notifications::{Corrected, OurRoutes};
+use crate::fib::notifications::{Corrected, OwnRoutes};
 
 /// From one audit to the next, half of it more or less.
 const INTERVAL: Duration = Duration::from_secs(300);
@@ -148,7 +148,7 @@ impl FibTask {
         }
     }
 
-    /// The reading is there: others' routes at once, ours in slices.
+    /// The reading is there: others' routes at once, own ones in slices.
     pub(super) async fn compare(&mut self, reading: io::Result<Reading>) {
         let reading = match reading {
             Ok(reading) => reading,
@@ -159,10 +159,10 @@ impl FibTask {
                 return;
             }
         };
-        let ours: OurRoutes;
-        (self.audit.corrected, ours) = self.fib.correct_mirror(reading);
+        let own: OwnRoutes;
+        (self.audit.corrected, own) = self.fib.correct_mirror(reading);
         self.audit.routes = 0;
-        self.audit.work = Work::Comparing(ours.into_iter());
+        self.audit.work = Work::Comparing(own.into_iter());
         if self.audit.corrected.count > 0 {
             self.resolve_again().await;
         }

@@ -9,7 +9,7 @@ const QUIET: Duration = Duration::from_secs(10);
 /// What was logged, so that it is not logged again and again.
 #[derive(Default)]
 pub(super) struct Reports {
-    /// Changes that others made to our routes.
+    /// Changes that others made to own routes.
     pub(super) repairs: u64,
     last_repair: Option<Instant>,
     /// Nexthop objects that the kernel refused since the last report.
@@ -51,10 +51,10 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut reports = Reports::default();
-        let told: Vec<bool> = [0, 1, 9, 10, 11, 25]
+        let reported: Vec<bool> = [0, 1, 9, 10, 11, 25]
             .map(|seconds| reports.may_report(at(seconds)))
             .into();
-        assert_eq!(told, [true, false, false, true, false, true]);
+        assert_eq!(reported, [true, false, false, true, false, true]);
         assert_eq!(reports.repairs, 6);
         let error = io::Error::from_raw_os_error(libc::EINVAL);
         let mut left = Vec::new();
@@ -62,6 +62,10 @@ mod tests {
             reports.refused(at(seconds), count, &error);
             left.push(reports.refused);
         }
-        assert_eq!(left, [0, 3, 6, 0], "what is not told is counted in the next line");
+        assert_eq!(
+            left,
+            [0, 3, 6, 0],
+            "what is not logged is counted in the next line"
+        );
     }
 }

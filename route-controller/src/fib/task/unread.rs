@@ -13,7 +13,7 @@ pub(super) enum Why {
     Audit,
     /// Somebody changed objects.
     Changed,
-    /// Objects of ours may be lost: before anything else is written.
+    /// Own objects may be lost: before anything else is written.
     Lost,
 }
 
