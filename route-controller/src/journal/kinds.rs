@@ -164,7 +164,7 @@ mod tests {
     /// Of no use in the journal: another event says the same, there is one for each packet or request, or no journal.
     const LOG_ONLY: [&str; 16] = [
         "service_manager_failed",
-        "reload_requested",
+        "history_gone",
         "control_failed",
         "control_timeout",
         "dump_aborted",
