@@ -26,6 +26,7 @@ mod peers;
 mod plugins;
 mod reload;
 mod servers;
+mod service_changes;
 mod services;
 mod sessions;
 mod start;

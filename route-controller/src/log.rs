@@ -10,11 +10,13 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
+use crate::journal::recorder::{self, Recorder};
 use flood::{Flood, Suppressed};
 
 /// Lines that wait at most.
@@ -45,18 +47,20 @@ pub(crate) fn start(is_agent: bool) -> Option<WorkerGuard> {
     }
     let first = filter.to_string();
     let (filter, level) = reload::Layer::new(filter);
-    let registry = tracing_subscriber::registry().with(filter);
     let format = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(io::stderr().is_terminal());
     let is_json = std::env::var_os("PODROUTE_LOG_JSON").is_some();
     if !is_agent {
         let format = format.with_writer(io::stderr);
-        if is_json {
-            registry.with(format.json()).init()
+        let format = if is_json {
+            format.json().boxed()
         } else {
-            registry.with(format).init()
-        }
+            format.boxed()
+        };
+        tracing_subscriber::registry()
+            .with(format.with_filter(filter))
+            .init();
         return None;
     }
     let (writer, guard) = lossy(io::stderr());
@@ -69,11 +73,16 @@ pub(crate) fn start(is_agent: bool) -> Option<WorkerGuard> {
     };
     let _ = LOG.set(log); // once in a process
     let format = format.with_writer(Limited { writer, flood });
-    if is_json {
-        registry.with(format.json()).init()
+    let format = if is_json {
+        format.json().boxed()
     } else {
-        registry.with(format).init()
-    }
+        format.boxed()
+    };
+    tracing_subscriber::registry()
+        .with(format.with_filter(filter))
+        // What changed is in the journal, whatever the log shows.
+        .with(Recorder.with_filter(filter_fn(recorder::is_recorded)))
+        .init();
     Some(guard)
 }
 

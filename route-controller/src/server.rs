@@ -19,9 +19,13 @@ use crate::count::count;
 use crate::dump::{self, PAGE};
 use crate::fib::Fib;
 use crate::fib::task::ToFib;
+use crate::journal::{self, Kind, Query};
 use crate::log;
 use crate::network_policy::{NetworkPolicies, QuestionError};
-use crate::status::{BfdStatus, ClusterStatus, DiffStatus, Direction, Reply, Request, ServicesStatus};
+use crate::status::{
+    BfdStatus, ClusterStatus, DiffStatus, Direction, EventsStatus, Reply, Request, RouteQuestion,
+    ServicesStatus,
+};
 use crate::views;
 
 /// Longest request: a configuration (1 MiB) as JSON.
@@ -100,6 +104,8 @@ pub(crate) enum RequestError {
     AgentStopping,
     #[error("the kernel route task has stopped; please report this")]
     FibStopped,
+    #[error("the journal does not run: see the agent's log")]
+    NoJournal,
     #[error(transparent)]
     Read(#[from] io::Error),
     #[error("a peer sent {0} prefixes, more than a page shows: use 'podroute show routes PREFIX'")]
@@ -192,7 +198,7 @@ impl Server {
                 let peers = self.speaker.peers().await?;
                 Ok(Reply::Peers(views::peers(&peers)))
             }
-            Request::Routes { within } => self.routes(within).await,
+            Request::Routes(question) => self.routes(question).await,
             Request::Fib => Ok(Reply::Fib(self.ask_fib(views::fib).await?)),
             Request::Policies => {
                 let counts = self.speaker.count_rules().await?;
@@ -210,6 +216,11 @@ impl Server {
             }
             Request::Bfd => self.ask_agent(ToAgent::Bfd).await.map(Reply::Bfd),
             Request::Cluster => self.ask_agent(ToAgent::Cluster).await.map(Reply::Cluster),
+            Request::Events {
+                since_ms,
+                after,
+                kinds,
+            } => events(since_ms, after, kinds).await,
             Request::Services => self.ask_agent(ToAgent::Services).await.map(Reply::Services),
             Request::Diff { text } => {
                 let diff = self.ask_agent(|answer| ToAgent::Diff(text, answer)).await?;
@@ -296,10 +307,25 @@ impl Server {
         })
     }
 
-    async fn routes(&self, within: Option<String>) -> Result<Reply, RequestError> {
-        let within = within.map(|text| text.parse::<Prefix>()).transpose()?;
+    async fn routes(&self, question: RouteQuestion) -> Result<Reply, RequestError> {
+        let within = question.within.as_deref();
+        let within = within.map(|text| text.parse::<Prefix>());
+        let address = question.longest_match.map(Prefix::host);
+        let prefixes = match (address, within.transpose()?) {
+            (Some(address), _) => Prefixes::Covering(address),
+            (None, Some(within)) => Prefixes::Within(within),
+            (None, None) => Prefixes::All,
+        };
+        let [from, to] = [question.from, question.to].map(|name| async {
+            match name {
+                Some(name) => self.peer(&name).await.map(Some),
+                None => Ok(None),
+            }
+        });
         let filter = RouteFilter {
-            prefixes: within.map_or(Prefixes::All, Prefixes::Within),
+            prefixes,
+            received_from: from.await?,
+            export_to: to.await?,
             ..RouteFilter::default()
         };
         let (mut all, mut place) = (BTreeMap::new(), Some(0));
@@ -322,6 +348,17 @@ impl Server {
 
 mod facts;
 mod view;
+
+async fn events(since_ms: u64, after: Option<u64>, kinds: Vec<Kind>) -> Result<Reply, RequestError> {
+    let query = Query {
+        since_ms,
+        after,
+        kinds,
+    };
+    let found = journal::find(query).await;
+    let (entries, last) = found.ok_or(RequestError::NoJournal)?;
+    Ok(Reply::Events(EventsStatus { entries, last }))
+}
 
 #[cfg(test)]
 mod tests;

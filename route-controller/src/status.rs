@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
+use crate::journal::{Entry, Kind};
 use crate::network_policy::{CutStatus, ExplainQuestion, ExplanationStatus, PoliciesStatus};
 
 /// A question.
@@ -15,10 +16,7 @@ pub(crate) enum Request {
     /// All peers.
     Peers,
     /// Learned and originated routes.
-    Routes {
-        /// Only inside this prefix.
-        within: Option<String>,
-    },
+    Routes(RouteQuestion),
     /// Kernel routes.
     Fib,
     /// Policies, and how many routes each rule matches.
@@ -31,6 +29,16 @@ pub(crate) enum Request {
     Cluster,
     /// Services, their addresses and pools.
     Services,
+    /// What changed.
+    #[serde(rename_all = "camelCase")]
+    Events {
+        /// Not older, in milliseconds since 1970; 0: all.
+        since_ms: u64,
+        /// Only those with a higher number.
+        after: Option<u64>,
+        /// Only of these kinds; empty: all.
+        kinds: Vec<Kind>,
+    },
     /// The whole RIB in MRT form: after the answer the connection carries nothing but the file.
     Dump,
     /// Prepare for this node's going, or take it back.
@@ -55,6 +63,20 @@ pub(crate) enum Request {
     Clear { peer: String, soft: Option<Direction> },
 }
 
+/// Which routes are asked for, and what of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct RouteQuestion {
+    /// Only inside this prefix.
+    pub(crate) within: Option<String>,
+    /// The longest match of this address.
+    pub(crate) longest_match: Option<IpAddr>,
+    /// Only paths from this peer.
+    pub(crate) from: Option<String>,
+    /// With what this peer is sent, or why it is not.
+    pub(crate) to: Option<String>,
+}
+
 /// A direction of a soft clear.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "camelCase")]
@@ -77,12 +99,22 @@ pub(crate) enum Reply {
     Bfd(Vec<BfdStatus>),
     Cluster(ClusterStatus),
     Services(ServicesStatus),
+    Events(EventsStatus),
     Diff(DiffStatus),
     NetworkPolicies(PoliciesStatus),
     Explanations(Vec<ExplanationStatus>),
     Cut(Vec<CutStatus>),
     Done(String),
     Error(String),
+}
+
+/// Entries of the journal.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EventsStatus {
+    pub(crate) entries: Vec<Entry>,
+    /// The number of the last entry of the journal.
+    pub(crate) last: u64,
 }
 
 /// Counts by family.
@@ -157,6 +189,19 @@ pub(crate) struct RouteStatus {
     /// Where one prefix is asked for: policy and rule that send it to a peer or do not, by the peer's name.
     #[serde(default)]
     pub(crate) exports: BTreeMap<String, String>,
+    /// Where a peer is asked for: what it is sent of the best path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) export: Option<ExportStatus>,
+}
+
+/// What a peer is sent of a route.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExportStatus {
+    /// Attributes as sent, by their names in the configuration.
+    pub(crate) sent: Option<BTreeMap<String, String>>,
+    /// Why it is not sent.
+    pub(crate) withheld: Option<String>,
 }
 
 /// A path.
@@ -186,9 +231,21 @@ pub(crate) struct PathStatus {
     pub(crate) stale: bool,
     /// Why it is not.
     pub(crate) reason: Option<String>,
+    /// The same for programs: `policy`, `unresolved`, `ownNextHop`, `resolving` or `invalid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unused: Option<String>,
     /// Policy and rule that accepted or rejected it, and the rules that changed it.
     #[serde(default)]
     pub(crate) policy: Option<String>,
+    /// Why another path is preferred: the step of the decision process, and the other path's peer.
+    #[serde(default)]
+    pub(crate) not_best: Option<String>,
+    /// Attributes as received, where the import policy changed them, by their names in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) received: Option<BTreeMap<String, String>>,
+    /// What the import policy changed: an attribute with its values before and after each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) changes: Vec<String>,
 }
 
 /// A rule of a policy that is in use.

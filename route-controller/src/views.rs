@@ -1,18 +1,20 @@
 //! Snapshots of the speaker and the kernel's routes as [`crate::status`] shows them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use bgp_proto::engine::{PathView, RouteView, RuleCounts, Trace, UnusedReason};
+use bgp_proto::engine::{ExportView, Lost, PathView, RouteView, RuleCounts, Trace, UnusedReason};
 use bgp_proto::rib::table::Ineligible;
 use bgp_proto::session::{Negotiated, State};
 use bgp_proto::types::{Family, PeerId, Prefix};
+use bgp_proto::wire::PathAttrs;
 use bgp_speaker::PeerSnapshot;
 
 use crate::fib::{Failure, Fib, Progress, RouteKey, RouteSpec, Target, WeightedNextHop};
 use crate::status::{
-    BlockStatus, Counts, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus, RuleStatus,
+    BlockStatus, Counts, ExportStatus, FibStatus, HopStatus, PathStatus, PeerStatus, RouteStatus, RuleStatus,
 };
-use crate::{clock, diagnostics, sysctl};
+use crate::{attributes, clock, diagnostics, sysctl};
 
 /// Peers: the configured ones in the configuration's order, then those of each range by address, however they came.
 pub(crate) fn peers(peers: &[PeerSnapshot]) -> Vec<PeerStatus> {
@@ -103,6 +105,46 @@ pub(crate) fn route(route: &RouteView) -> RouteStatus {
             .iter()
             .map(|(peer, trace)| (peer.clone(), trace.to_string()))
             .collect(),
+        export: route.export.as_ref().map(export),
+    }
+}
+
+fn export(export: &ExportView) -> ExportStatus {
+    let withheld = |why: String| ExportStatus {
+        sent: None,
+        withheld: Some(why),
+    };
+    match export {
+        ExportView::Sent(attrs) => ExportStatus {
+            sent: Some(named_attributes(attrs)),
+            withheld: None,
+        },
+        ExportView::Withheld(trace) => withheld(trace.to_string()),
+        ExportView::OwnRoute => withheld("not sent: the best path was received from this peer".to_owned()),
+        ExportView::OwnNextHop => {
+            withheld("not sent: its next hop is this peer's address (RFC 4271 §5.1.3)".to_owned())
+        }
+        ExportView::OtherFamily => withheld("not sent: the session does not carry this family".to_owned()),
+        ExportView::NotYet => withheld(
+            "not sent yet: the session is not established, or the initial routes are on their way".to_owned(),
+        ),
+    }
+}
+
+/// Attributes that are there, by their names in the configuration.
+fn named_attributes(attrs: &PathAttrs) -> BTreeMap<String, String> {
+    let fields = attributes::fields(attrs).into_iter();
+    fields
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// The step of the decision process, and the peer of the preferred path.
+fn not_best(lost: &Lost) -> String {
+    match &lost.to {
+        Some(peer) => format!("{} (preferred: {peer})", lost.step),
+        None => format!("{} (preferred: local)", lost.step),
     }
 }
 
@@ -136,7 +178,15 @@ fn path(path: &PathView) -> PathStatus {
         used: path.used,
         stale: path.stale,
         reason: path.unused.map(|why| reason(why, path.import.as_ref())),
+        unused: path.unused.map(|why| unused_code(why).to_owned()),
         policy: path.import.as_ref().map(ToString::to_string),
+        not_best: path.lost.as_ref().map(not_best),
+        received: path.received.as_ref().map(named_attributes),
+        changes: path
+            .received
+            .as_ref()
+            .map(|received| attributes::changes(received, &path.attrs))
+            .unwrap_or_default(),
     }
 }
 
@@ -149,6 +199,16 @@ pub(crate) fn rules(counts: &RuleCounts) -> Vec<RuleStatus> {
         routes: *routes,
     });
     rules.collect()
+}
+
+fn unused_code(why: UnusedReason) -> &'static str {
+    match why {
+        UnusedReason::Refused(Ineligible::Policy) => "policy",
+        UnusedReason::Refused(_) => "invalid",
+        UnusedReason::Unresolved => "unresolved",
+        UnusedReason::OwnNextHop => "ownNextHop",
+        UnusedReason::Resolving => "resolving",
+    }
 }
 
 /// Why a path is not used; of one that its import policy rejects with the rule.

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use crate::pages;
 use crate::reference::source;
 
-/// Names in the tables of docs/reference/events.md, before its section on Kubernetes Events; and those in the code.
+/// Names in the tables of docs/reference/events.md, before its section on the journal; and those in the code.
 #[test]
 fn every_log_event_is_documented() {
     let page = pages::page("docs/reference/events.md").text;
-    let (agent, _) = page.split_once("\n## Kubernetes Events").expect("the section");
+    let (agent, _) = page.split_once("\n## Journal").expect("the section");
     let mut documented = BTreeSet::new();
     let rows = agent
         .lines()

@@ -21,6 +21,7 @@ const WITH_LAB: &[&str] = &[
     "docs/designs/unnumbered.md",
     "docs/how-it-works.md",
     "docs/operations.md",
+    "docs/questions.md",
     "docs/reference/cli.md",
     "docs/reference/kernel-objects.md",
     "docs/troubleshooting.md",
@@ -69,6 +70,11 @@ fn how_it_works() {
 #[test]
 fn operations() {
     run_page("docs/operations.md");
+}
+
+#[test]
+fn questions() {
+    run_page("docs/questions.md");
 }
 
 #[test]

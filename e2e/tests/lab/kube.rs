@@ -139,7 +139,7 @@ impl Cluster {
         self.api.run("bash", &["-c", &line]).map(drop)
     }
 
-    fn stop_api(&self) {
+    pub(crate) fn stop_api(&self) {
         let down = self.starter.with_file_name("kube-down");
         let dir = self.dir.display().to_string();
         // Its processes end with the box in any case.

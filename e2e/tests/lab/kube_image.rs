@@ -96,7 +96,8 @@ fn pod(kubelet: &Kubelet, name: &str) -> Result<lab::cni::Pod> {
 }
 
 /// Commands for an operator, and what each says in the container.
-const COMMANDS: [(&str, &str); 29] = [
+const COMMANDS: [(&str, &str); 30] = [
+    ("events --kind session", "node-2"),
     ("show peers", "Established"),
     ("show peer node-2", "Established"),
     ("show routes", "10.244.3.0/24"),
@@ -129,8 +130,9 @@ const COMMANDS: [(&str, &str); 29] = [
 ];
 
 /// Not for a running node, what the container runs by itself, or what needs a file or network policies (other scenarios run these).
-const OTHERS: [&str; 8] = [
+const OTHERS: [&str; 9] = [
     "run",
+    "explain",
     "cleanup",
     "cluster",
     "help",

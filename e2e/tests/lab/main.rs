@@ -12,6 +12,7 @@ mod coexistence;
 mod compat;
 mod datapath;
 mod diff;
+mod explain;
 mod failover;
 mod full_disk;
 mod host;
@@ -34,6 +35,7 @@ mod network_policy;
 mod objects;
 mod overlays;
 mod policies;
+mod questions;
 mod reload;
 mod resolution;
 mod restart;
@@ -141,6 +143,7 @@ fn scenarios() -> Vec<Scenario> {
         compat::scenarios(),
         datapath::scenarios(),
         diff::scenarios(),
+        explain::scenarios(),
         failover::scenarios(),
         full_disk::scenarios(),
         kube_changes::scenarios(),
@@ -149,6 +152,7 @@ fn scenarios() -> Vec<Scenario> {
         kube_noderoutes::scenarios(),
         overlays::scenarios(),
         policies::scenarios(),
+        questions::scenarios(),
         kube_scale::scenarios(),
         kube_pools::scenarios(),
         kube_services::scenarios(),

@@ -9,6 +9,7 @@ use bgp_proto::types::Prefix;
 
 use super::Agent;
 use crate::node_file::{self, NodeFile};
+use crate::pod_changes;
 use crate::pod_guard::PodGuard;
 
 /// The log names at most this number of inconsistencies among pods; `podroute ipam check` names all.
@@ -21,6 +22,9 @@ impl Agent {
         self.node.pod_guard = PodGuard::start(&self.node.run_dir, &self.node.proc_sys, restored)
             .map_err(|error| tracing::error!(event = "pods_unguarded", %error, "cannot start the thread that restores pods' interfaces and routes"))
             .ok();
+        if let Err(error) = pod_changes::start(&self.node.run_dir) {
+            tracing::warn!(event = "pods_unchecked", %error, "pods that come and go are not in the journal");
+        }
         let state_dir = self.node.run_dir.join("ipam");
         tokio::task::spawn_blocking(move || report_pods(&state_dir));
     }

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use bgp_proto::engine::EqualPaths;
 use podroute_config::Config;
 
-use super::changes;
 use super::config_file::{config_of, read_text};
 use super::{Agent, CommandError, fib_config};
+use super::{changes, service_changes};
 use crate::cluster::{About, NewEvent};
 use crate::fib::task::ToFib;
 
@@ -100,6 +100,7 @@ impl Agent {
             }
         }
         let changes = changes::in_words(&self.config, &new);
+        service_changes::log(&self.config, &new);
         (self.config, self.node.host) = (new, host);
         self.file.waits = None;
         self.to_fib(ToFib::Reconfigure(fib_config(&self.config, &self.node.host)))

@@ -27,7 +27,7 @@ use crate::measured::Measured;
 use crate::metrics::Health;
 use crate::network_policy::NetworkPolicies;
 use crate::server::ToAgent;
-use crate::{clock, sysctl};
+use crate::{clock, journal, sysctl};
 
 /// Runs the agent until a signal ends it.
 pub(crate) async fn run(
@@ -42,6 +42,9 @@ pub(crate) async fn run(
         tracing::warn!(event = "config_warning", "{}: {warning}", file.path.display());
     }
     let lock = lock(&run_dir)?;
+    if let Err(error) = journal::start(&run_dir) {
+        tracing::error!(event = "journal_failed", %error, "the journal's thread cannot be started: 'podroute events' has nothing to show");
+    }
     let host = find_host(&config, &run_dir).await?;
     if config.fib.install {
         set_forwarding(&config, proc_sys);

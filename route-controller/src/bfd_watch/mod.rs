@@ -164,6 +164,16 @@ impl Task {
                 }
             }
         }
+        for (owner, address) in self.paths.came_up() {
+            match owner {
+                WatchOwner::Peer(_, name) => {
+                    tracing::debug!(event = "bfd_up", peer = %name, %address, "BFD session up")
+                }
+                WatchOwner::NextHop => {
+                    tracing::debug!(event = "bfd_up", next_hop = %address, "BFD session up")
+                }
+            }
+        }
     }
 
     /// Lost paths are no next hops, and those that are back are.

@@ -39,6 +39,8 @@ struct Path {
     damped: Dampening,
     /// After the last loss packets were seen to pass.
     passes: bool,
+    /// Its BFD session was up when last looked at.
+    was_up: bool,
 }
 
 /// How the path to a peer is.
@@ -101,14 +103,15 @@ impl Paths {
         let mut before = std::mem::take(&mut self.known);
         for watch in wanted {
             let old = before.remove(&watch.target.key);
-            let (seen, damped, passes) = old
-                .map(|path| (path.seen, path.damped, path.passes))
+            let (seen, damped, passes, was_up) = old
+                .map(|path| (path.seen, path.damped, path.passes, path.was_up))
                 .unwrap_or_default();
             let path = Path {
                 watch,
                 seen,
                 damped,
                 passes,
+                was_up,
             };
             self.known.insert(path.watch.target.key, path);
         }
@@ -164,6 +167,20 @@ impl Paths {
             });
         }
         lost
+    }
+
+    /// Paths whose BFD sessions came up since this was last asked.
+    pub(crate) fn came_up(&mut self) -> Vec<(WatchOwner, IpAddr)> {
+        let status = self.status();
+        let mut up = Vec::new();
+        for (key, path) in &mut self.known {
+            let is_up = status.get(key).is_some_and(|status| status.state == State::Up);
+            let was_up = std::mem::replace(&mut path.was_up, is_up);
+            if is_up && !was_up {
+                up.push((path.watch.owner.clone(), key.remote));
+            }
+        }
+        up
     }
 
     /// Next hops whose paths were lost and have not come up again, or are held back.

@@ -67,6 +67,17 @@ pub(crate) enum CliError {
     Completions(io::Error),
     #[error("cannot write man pages to {}: {source}", dir.display())]
     ManPages { dir: PathBuf, source: io::Error },
+    #[error(
+        "'{0}' is no address, no pod of this node, no Service and no node that is known here; use the address of a pod of another \
+         node (kubectl get pods -o wide)"
+    )]
+    UnknownEnd(String),
+    #[error("{source} and {destination} have no addresses of one family", source = .0, destination = .1)]
+    NoCommonFamily(String, String),
+    #[error(transparent)]
+    Kernel(#[from] linux::Error),
+    #[error("cannot write the answer: {0}")]
+    Output(io::Error),
     #[error("signals: {0}")]
     Signals(nix::Error),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]

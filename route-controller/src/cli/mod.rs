@@ -5,13 +5,18 @@ mod client;
 mod cluster;
 mod diff;
 mod error;
+mod events;
 mod examples;
+mod explain;
+mod fib;
 mod generate;
 mod install;
 mod network_policy;
+mod output;
 mod pods;
 mod policy;
 mod router;
+mod routes;
 mod services;
 mod show;
 
@@ -20,11 +25,12 @@ pub(crate) use pods::as_json as pods_as_json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
 
 use self::client::ClientError;
 pub(crate) use self::error::CliError;
+use self::output::{Answer, Form, Output, for_programs, value, with_schema};
 use crate::agent;
 use crate::cni_list::Dirs;
 use crate::fib::cleanup;
@@ -95,6 +101,11 @@ enum Command {
         #[command(subcommand)]
         what: policy::PolicyCommand,
     },
+    /// What changed on this node: sessions, routes, configuration, kernel repairs, BFD, pods, Services, policies.
+    Events(events::Question),
+    /// How a packet travels from SOURCE to DESTINATION, as this node sees it: names the first broken step and the remedy. Exit status 3 if
+    /// a step is broken.
+    Explain(explain::Question),
     /// Show the state of the running agent.
     Show {
         #[command(subcommand)]
@@ -213,18 +224,19 @@ enum Show {
         #[command(flatten)]
         output: Output,
     },
-    /// Routes with all paths, and why a path is not used.
-    Routes {
-        /// Only routes inside this prefix.
-        prefix: Option<String>,
+    /// Routes with all their paths, and why a path is not used.
+    Routes(routes::Question),
+    /// Policies in use, and how many routes each rule matches now.
+    Policies(Output),
+    /// Kernel routes.
+    Fib {
+        /// Only how many routes are in which state, and whether the kernel has all: exit status 3 if not.
+        #[arg(long)]
+        summary: bool,
         #[command(flatten)]
         output: Output,
     },
-    /// Policies in use, and how many routes each rule matches now.
-    Policies(Output),
-    /// Kernel routes of podroute.
-    Fib(Output),
-    /// Pod blocks of this node.
+    /// This node's blocks.
     Blocks(Output),
     /// BFD sessions.
     Bfd(Output),
@@ -290,26 +302,6 @@ enum PeerCommand {
     },
 }
 
-/// Output options.
-#[derive(Clone, Debug, clap::Args)]
-struct Output {
-    /// Output format.
-    #[arg(short, long, value_enum, default_value_t = Form::Table)]
-    output: Form,
-    #[command(flatten)]
-    run_dir: RunDir,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Form {
-    /// For people; may change.
-    Table,
-    /// For programs; stable.
-    Json,
-    /// For programs and people; stable.
-    Yaml,
-}
-
 /// The command line. Called as `kubectl-podroute`, which is how kubectl runs a plugin, its commands are those of `cluster`.
 pub(crate) fn parse() -> Cli {
     let mut args = std::env::args_os();
@@ -324,6 +316,8 @@ pub(crate) fn parse() -> Cli {
 /// Runs a command; the error is for standard error.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
     let done = match cli.command {
+        Command::Show { what } => return Ok(show(what)?.into()),
+        Command::Explain(question) => return Ok(explain::run(&question)?.into()),
         Command::Cluster(args) => return cluster::run(&args),
         Command::Run {
             config,
@@ -346,7 +340,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
             Ok(())
         }
         Command::Policy { what } => policy::run(&what),
-        Command::Show { what } => show(what),
+        Command::Events(question) => events::run(&question),
         Command::Peer { what } => peer(what),
         Command::NetworkPolicy { what } => network_policy::run(what),
         Command::LogLevel { level, run_dir } => order(&run_dir.run_dir, &Request::LogLevel { level }),
@@ -475,18 +469,23 @@ fn cleanup(state: &pods::StateDir, conf_dir: &Path, force: bool) -> Result<(), C
     Err(CliError::Several(failures))
 }
 
-fn show(what: Show) -> Result<(), CliError> {
+fn show(what: Show) -> Result<Answer, CliError> {
+    let in_order = |()| Answer::InOrder;
     let (request, output, only) = match what {
         Show::Peers(output) => (Request::Peers, output, None),
         Show::Peer { name, output } => (Request::Peers, output, Some(name)),
-        Show::Routes { prefix, output } => (Request::Routes { within: prefix }, output, None),
+        Show::Routes(question) => return routes::run(&question).map(in_order),
         Show::Policies(output) => (Request::Policies, output, None),
-        Show::Fib(output) => (Request::Fib, output, None),
+        Show::Fib {
+            summary: true,
+            output,
+        } => return fib::summary(&output),
+        Show::Fib { output, .. } => (Request::Fib, output, None),
         Show::Blocks(output) => (Request::Blocks, output, None),
         Show::Bfd(output) => (Request::Bfd, output, None),
         Show::Cluster(output) => (Request::Cluster, output, None),
-        Show::Services { name, output } => return show_services(name.as_deref(), &output),
-        Show::Pods { output, state } => return pods::show(&state, output),
+        Show::Services { name, output } => return show_services(name.as_deref(), &output).map(in_order),
+        Show::Pods { output, state } => return pods::show(&state, output).map(in_order),
     };
     let mut reply = client::ask(&output.run_dir.run_dir, &request)?;
     if let (Reply::Peers(peers), Some(name)) = (&mut reply, &only) {
@@ -498,12 +497,13 @@ fn show(what: Show) -> Result<(), CliError> {
         }
     }
     let text = match output.output {
-        Form::Table if only.is_some() => show::peers_in_full(&reply),
+        Form::Table | Form::Wide if only.is_some() => show::peers_in_full(&reply),
         Form::Table => show::table(&reply),
+        Form::Wide => show::wide(&reply),
         form => for_programs(form, &value(&reply)?)?,
     };
     println!("{}", text.trim_end());
-    Ok(())
+    Ok(Answer::InOrder)
 }
 
 /// The text of a file, or of standard input for `-`, with its name for messages.
@@ -547,7 +547,7 @@ fn show_services(name: Option<&str>, output: &Output) -> Result<(), CliError> {
     let text = match (&reply, output.output) {
         (Reply::Services(status), Form::Json | Form::Yaml) => {
             let value = serde_json::to_value(status)?;
-            for_programs(output.output, &value)?
+            for_programs(output.output, &with_schema("services", value))?
         }
         _ => show::table(&reply),
     };
@@ -559,32 +559,15 @@ fn difference(file: &Path, output: &Output) -> Result<(), CliError> {
     let (_, text) = read_input(file)?;
     let reply = client::ask(&output.run_dir.run_dir, &Request::Diff { text })?;
     let text = match (&reply, output.output) {
-        (Reply::Diff(diff), Form::Table) => diff::text(diff),
+        (Reply::Diff(diff), Form::Table | Form::Wide) => diff::text(diff),
         (Reply::Diff(diff), form) => {
             let value = serde_json::to_value(diff)?;
-            for_programs(form, &value)?
+            for_programs(form, &with_schema("diff", value))?
         }
         (other, _) => show::table(other),
     };
     println!("{}", text.trim_end());
     Ok(())
-}
-
-fn for_programs(form: Form, value: &serde_json::Value) -> Result<String, CliError> {
-    Ok(match form {
-        Form::Yaml => serde_yaml::to_string(value)?,
-        Form::Json | Form::Table => serde_json::to_string_pretty(value)?,
-    })
-}
-
-/// An answer for programs: one object with one list, `peers`, `routes` or `blocks`.
-fn value(reply: &Reply) -> Result<serde_json::Value, serde_json::Error> {
-    match reply {
-        Reply::Fib(routes) => {
-            serde_json::to_value(routes).map(|routes| serde_json::json!({ "routes": routes }))
-        }
-        reply => serde_json::to_value(reply),
-    }
 }
 
 fn peer(what: PeerCommand) -> Result<(), CliError> {

@@ -57,7 +57,7 @@ pub(super) fn run(what: NetworkPolicyCommand) -> Result<(), CliError> {
     };
     let reply = client::ask(&output.run_dir.run_dir, &request)?;
     let text = match output.output {
-        Form::Table => super::show::table(&reply),
+        Form::Table | Form::Wide => super::show::table(&reply),
         form => for_programs(form, &reply_value(&reply))?,
     };
     println!("{}", text.trim_end());

@@ -87,11 +87,11 @@ fn short(container: &str) -> String {
 pub(super) fn show(state: &StateDir, form: Form) -> Result<(), CliError> {
     let path = state.path();
     let output = match form {
-        Form::Table => table(
+        Form::Table | Form::Wide => table(
             &list(&path)?,
             &format!("no pod has an address, says {}", path.display()),
         ),
-        form => for_programs(form, &as_json(&path)?)?,
+        form => for_programs(form, &super::with_schema("pods", as_json(&path)?))?,
     };
     println!("{}", output.trim_end());
     Ok(())

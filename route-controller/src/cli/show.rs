@@ -12,19 +12,94 @@ use crate::status::{
 pub(super) fn table(reply: &Reply) -> String {
     match reply {
         Reply::Peers(peers) => peer_table(peers),
-        Reply::Routes(routes) => route_table(routes),
+        Reply::Routes(routes) => route_table(routes, false),
         Reply::Policies(rules) => policy_table(rules),
         Reply::Fib(routes) => fib_table(routes),
         Reply::Blocks(blocks) => block_table(blocks),
         Reply::Bfd(paths) => bfd_table(paths),
         Reply::Cluster(cluster) => cluster_in_full(cluster),
         Reply::Services(services) => super::services::table(services),
+        Reply::Events(events) => super::events::table(&events.entries),
         Reply::NetworkPolicies(status) => super::network_policy::policies(status),
         Reply::Explanations(all) => super::network_policy::explanations(all),
         Reply::Cut(flows) => super::network_policy::cut(flows),
         Reply::Diff(diff) => super::diff::text(diff),
         Reply::Done(text) | Reply::Error(text) => text.clone(),
     }
+}
+
+/// The same with more columns, where there are more.
+pub(super) fn wide(reply: &Reply) -> String {
+    match reply {
+        Reply::Peers(peers) => wide_peer_table(peers),
+        Reply::Fib(routes) => wide_fib_table(routes),
+        reply => table(reply),
+    }
+}
+
+fn wide_peer_table(peers: &[PeerStatus]) -> String {
+    let mut table = new_table(&[
+        "PEER",
+        "ADDRESS",
+        "AS",
+        "STATE",
+        "UP",
+        "TIMES UP",
+        "IN v4/v6",
+        "OUT v4/v6",
+        "IDENTIFIER",
+        "HOLD",
+        "FAMILIES",
+        "MESSAGES IN/OUT",
+        "MEMORY",
+        "LAST END",
+    ]);
+    for peer in peers {
+        let none = || "-".to_owned();
+        table.add_row([
+            peer.name.clone(),
+            format!("{} port {}", address(peer), peer.port),
+            asn(peer),
+            state(peer),
+            peer.uptime_seconds.map_or_else(none, duration),
+            peer.times_established.to_string(),
+            numbers(&peer.received),
+            numbers(&peer.advertised),
+            peer.router_id.clone().unwrap_or_else(none),
+            peer.hold_seconds
+                .map_or_else(none, |seconds| format!("{seconds}s")),
+            or_dash(peer.families.join(", ")),
+            format!("{} / {}", peer.messages_received, peer.messages_sent),
+            memory(peer),
+            ended(peer),
+        ]);
+    }
+    text(&table, "no peers are configured for this node")
+}
+
+fn wide_fib_table(routes: &[FibStatus]) -> String {
+    let mut table = new_table(&[
+        "PREFIX",
+        "TYPE",
+        "NEXT HOPS",
+        "NEXTHOP OBJECT",
+        "METRIC",
+        "STATE",
+        "ERROR",
+    ]);
+    for route in routes {
+        let [prefix, hops, metric, state, error] = fib_row(route);
+        let object = route
+            .nexthop_object
+            .map_or_else(|| "-".to_owned(), |id| id.to_string());
+        table.add_row([prefix, route.kind.clone(), hops, object, metric, state, error]);
+    }
+    text(&table, "no kernel routes are wanted")
+}
+
+/// A dash for an empty text.
+pub(super) fn or_dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
 }
 
 pub(super) fn new_table(header: &[&str]) -> Table {
@@ -134,7 +209,7 @@ fn memory(peer: &PeerStatus) -> String {
 }
 
 /// Why a session is not up. What ended the last one comes first: failed attempts since then do not hide it.
-fn trouble(peer: &PeerStatus) -> Option<String> {
+pub(super) fn trouble(peer: &PeerStatus) -> Option<String> {
     if peer.uptime_seconds.is_some() {
         return None;
     }
@@ -283,8 +358,10 @@ fn ended(peer: &PeerStatus) -> String {
     }
 }
 
-fn route_table(routes: &[RouteStatus]) -> String {
-    let mut table = new_table(&[
+/// Routes; `wide`: with what is known of their paths beside.
+pub(super) fn route_table(routes: &[RouteStatus], wide: bool) -> String {
+    const MORE: [&str; 4] = ["PATH ID", "ORIGINATOR", "CLUSTERS", "POLICY"];
+    let mut header = vec![
         "",
         "PREFIX",
         "NEXT HOP",
@@ -294,10 +371,23 @@ fn route_table(routes: &[RouteStatus]) -> String {
         "MED",
         "COMMUNITIES",
         "NOT USED BECAUSE",
-    ]);
+    ];
+    if wide {
+        header.extend(MORE);
+    }
+    let mut table = new_table(&header);
     for route in routes {
         for path in &route.paths {
-            table.add_row(path_row(&route.prefix, path));
+            let mut row = path_row(&route.prefix, path).to_vec();
+            if wide {
+                row.extend([
+                    path.path_id.to_string(),
+                    or_dash(path.originator_id.clone().unwrap_or_default()),
+                    or_dash(path.cluster_list.join(" ")),
+                    or_dash(path.policy.clone().unwrap_or_default()),
+                ]);
+            }
+            table.add_row(row);
         }
     }
     let mut out = text(&table, "no routes");
@@ -351,9 +441,8 @@ fn marks(path: &PathStatus) -> String {
     format!("{rank}{}", if path.stale { "S" } else { "" })
 }
 
-fn path_row(prefix: &str, path: &PathStatus) -> [String; 9] {
+pub(super) fn path_row(prefix: &str, path: &PathStatus) -> [String; 9] {
     let number = |value: Option<u32>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
-    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     [
         marks(path),
         prefix.to_owned(),
@@ -369,40 +458,47 @@ fn path_row(prefix: &str, path: &PathStatus) -> [String; 9] {
                 .trim()
                 .to_owned(),
         ),
-        path.reason.clone().unwrap_or_default(),
+        path.reason
+            .clone()
+            .or_else(|| path.not_best.clone().filter(|_| !path.used))
+            .unwrap_or_default(),
     ]
 }
 
 fn fib_table(routes: &[FibStatus]) -> String {
     let mut table = new_table(&["PREFIX", "NEXT HOPS", "METRIC", "STATE", "ERROR"]);
     for route in routes {
-        let hops: Vec<String> = route
-            .next_hops
-            .iter()
-            .map(|hop| {
-                let weight = match hop.weight {
-                    1 => String::new(),
-                    weight => format!(" weight {weight}"),
-                };
-                match hop.gateway {
-                    Some(gateway) => format!("{gateway} dev {}{weight}", hop.interface),
-                    None => format!("dev {}{weight}", hop.interface),
-                }
-            })
-            .collect();
-        table.add_row([
-            route.prefix.clone(),
-            if hops.is_empty() {
-                route.kind.clone()
-            } else {
-                hops.join(", ")
-            },
-            route.metric.to_string(),
-            route.state.clone(),
-            route.error.clone().unwrap_or_default(),
-        ]);
+        table.add_row(fib_row(route));
     }
     text(&table, "no kernel routes are wanted")
+}
+
+fn fib_row(route: &FibStatus) -> [String; 5] {
+    let hops: Vec<String> = route
+        .next_hops
+        .iter()
+        .map(|hop| {
+            let weight = match hop.weight {
+                1 => String::new(),
+                weight => format!(" weight {weight}"),
+            };
+            match hop.gateway {
+                Some(gateway) => format!("{gateway} dev {}{weight}", hop.interface),
+                None => format!("dev {}{weight}", hop.interface),
+            }
+        })
+        .collect();
+    [
+        route.prefix.clone(),
+        if hops.is_empty() {
+            route.kind.clone()
+        } else {
+            hops.join(", ")
+        },
+        route.metric.to_string(),
+        route.state.clone(),
+        route.error.clone().unwrap_or_default(),
+    ]
 }
 
 fn bfd_table(paths: &[BfdStatus]) -> String {

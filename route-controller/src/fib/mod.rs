@@ -184,6 +184,11 @@ impl Fib {
         }
     }
 
+    /// Whether the speaker has a route to this prefix.
+    pub(crate) fn has_learned(&self, prefix: &Prefix) -> bool {
+        self.learned.contains_key(prefix)
+    }
+
     /// What import policies want of a learned route.
     fn options(&self, prefix: Prefix) -> KernelRoute {
         self.options.get(&prefix)

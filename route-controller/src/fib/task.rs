@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bgp_proto::engine::FibChange;
 use bgp_proto::types::{Family, PeerId, Prefix};
 use bgp_speaker::{DatapathEvent, SpeakerHandle};
 use std::net::IpAddr;
@@ -30,6 +31,7 @@ use super::netlink::{KernelEvent, Monitor, count_failures, read_all, read_object
 use super::writer::{BATCH, Batch, Outcomes, Writer};
 use super::{Failure, Fib, FibConfig, ObjectOp, Op, RouteKey, rules};
 use crate::clock::{now, sleep_until};
+use crate::journal::{self, RouteChange, RouteChanges};
 use crate::measured::Measured;
 
 /// What the task is asked.
@@ -58,6 +60,30 @@ pub(crate) struct Blocks {
     pub(crate) own: Vec<Prefix>,
     /// Aggregates of Services.
     pub(crate) aggregates: Vec<Prefix>,
+}
+
+/// Notes changes for the journal, before they are made. Where routes are too many to be named, what they were before does not matter.
+fn note_changes(noted: &mut RouteChanges, fib: &Fib, changes: &[FibChange]) {
+    let now = now();
+    for change in changes {
+        let is_route = !change.next_hops.is_empty() || change.route.blackhole;
+        let was_route = (noted.has_room() || !is_route) && fib.has_learned(&change.prefix);
+        let what = match (was_route, is_route) {
+            (false, false) => continue,
+            (true, false) => RouteChange::Lost,
+            (false, true) => RouteChange::Learned,
+            (true, true) => RouteChange::Moved,
+        };
+        noted.add(now, change.prefix, what, || next_hops(change));
+    }
+}
+
+fn next_hops(change: &FibChange) -> String {
+    if change.route.blackhole {
+        return "blackhole".to_owned();
+    }
+    let addresses: Vec<String> = change.next_hops.iter().map(|hop| hop.addr.to_string()).collect();
+    addresses.join(", ")
 }
 
 /// Commands under way.
@@ -100,6 +126,8 @@ pub(crate) struct FibTask {
     flush_held_at: Option<Instant>,
     /// Links, addresses or others' routes may have changed.
     host: watch::Sender<()>,
+    /// Changes for the journal.
+    changes: RouteChanges,
 }
 
 impl FibTask {
@@ -129,6 +157,7 @@ impl FibTask {
             audit: Audit::new(now(), audit::seed()),
             flush_held_at: None,
             host,
+            changes: RouteChanges::default(),
         };
         // The monitor listens already, so that nothing falls between reading and listening.
         task.choose_objects().await;
@@ -202,6 +231,7 @@ impl FibTask {
                     self.flush_held_at,
                     self.audit.next(now()),
                     self.unread.next(now()).filter(|_| self.writer.is_idle()),
+                    self.changes.deadline(),
                 ];
                 moments.into_iter().flatten().min()
             };
@@ -241,6 +271,9 @@ impl FibTask {
                     Ok(event) => self.take_event(event).await,
                     Err(_) => break,
                 }
+            }
+            if let Some(window) = self.changes.take(now()) {
+                journal::record_routes(window);
             }
             self.audit_turn();
             self.write();
@@ -282,6 +315,7 @@ impl FibTask {
         match event {
             DatapathEvent::Received(at) => self.reports.under_way.update(at),
             DatapathEvent::Routes { changes, more } => {
+                note_changes(&mut self.changes, &self.fib, &changes);
                 self.fib.routes(changes, more);
                 self.note_hold();
             }

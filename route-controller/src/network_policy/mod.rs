@@ -32,6 +32,8 @@ use crate::cluster::{Watch, Watches};
 
 pub(crate) use error::QuestionError;
 pub(crate) use metrics::put as put_metrics;
+#[cfg(test)]
+pub(crate) use status::EndStatus;
 pub(crate) use status::{CutStatus, ExplainQuestion, ExplanationStatus, PoliciesStatus};
 
 /// The enforcement of this agent, where it is wanted.

@@ -280,9 +280,16 @@ impl Worker {
                             (format!("{}/{}", policy.namespace, policy.name), found.join("; "));
                         tracing::warn!(event = "policy_rejected", %policy, %problems, "a part of a NetworkPolicy cannot be used and allows nothing");
                     }
+                    if listings.complete.contains(POLICIES)
+                        && model.policy(&policy.namespace, &policy.name) != Some(&policy)
+                    {
+                        let name = format!("{}/{}", policy.namespace, policy.name);
+                        tracing::debug!(event = "policies_changed", policy = %name, "NetworkPolicy created or changed");
+                    }
                     model.put_policy(policy);
                 }
                 Change::Gone { namespace, name } => {
+                    tracing::debug!(event = "policies_changed", policy = %format_args!("{namespace}/{name}"), "NetworkPolicy deleted");
                     model.remove_policy(&namespace, &name);
                     problems.remove(&(namespace, name));
                 }

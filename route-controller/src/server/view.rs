@@ -4,7 +4,7 @@ use podroute_web::View;
 use serde_json::Value;
 
 use super::{RequestError, Server};
-use crate::status::{Reply, Request};
+use crate::status::{Reply, Request, RouteQuestion};
 
 /// Prefixes that a page can show.
 const PREFIXES: usize = 20_000;
@@ -17,11 +17,16 @@ impl Server {
             View::Blocks => Request::Blocks,
             View::Routes => {
                 self.check_size().await?;
-                Request::Routes { within: None }
+                Request::Routes(RouteQuestion::default())
             }
             View::Services => Request::Services,
             View::Policies => Request::Policies,
-            View::Pods | View::Events => return Err(RequestError::NotKnown(view.name())),
+            View::Events => Request::Events {
+                since_ms: 0,
+                after: None,
+                kinds: Vec::new(),
+            },
+            View::Pods => return Err(RequestError::NotKnown(view.name())),
         };
         let value = match self.try_answer(request).await? {
             Reply::Services(status) => serde_json::to_value(status),

@@ -42,6 +42,12 @@ impl Trace {
             barred: None,
         }
     }
+
+    /// Whether the route is taken or sent.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        self.barred.is_none() && self.verdict == Verdict::Accept
+    }
 }
 
 impl std::fmt::Display for Trace {
@@ -181,6 +187,18 @@ impl Engine {
 
     /// What the export policy of each established peer decides about the best path, by name.
     pub(super) fn trace_exports(&self, prefix: Prefix, best: Best) -> Vec<(String, Trace)> {
+        let others = self.peers.iter().filter(|(id, _)| **id != best.source);
+        others
+            .filter_map(|(id, peer)| {
+                let trace = self.trace_export(*id, prefix, best)?;
+                Some((peer.routing.name.clone(), trace))
+            })
+            .collect()
+    }
+
+    /// What the export policy of an established peer decides about the best path.
+    pub(super) fn trace_export(&self, id: PeerId, prefix: Prefix, best: Best) -> Option<Trace> {
+        let peer = self.peers.get(&id).filter(|peer| peer.is_up())?;
         let attrs = self.rib.attrs.get(best.attrs);
         let route = Route {
             prefix,
@@ -188,23 +206,14 @@ impl Engine {
             source: best.learned.source(),
             from: self.rib.sources.neighbor(best.source, best.learned),
         };
-        let others = self
-            .peers
-            .iter()
-            .filter(|(id, peer)| **id != best.source && peer.is_up());
-        others
-            .map(|(id, peer)| {
-                let (routing, learned) = (&peer.routing, best.learned);
-                let decision = routing.export.decide(route);
-                let group = self.group_of(*id);
-                let may = group.is_none_or(|group| group.key.may_export(&prefix, attrs, learned));
-                let trace = Trace {
-                    barred: (!may).then(|| bar(routing, learned, attrs)),
-                    ..Trace::of(&routing.export, &decision)
-                };
-                (routing.name.clone(), trace)
-            })
-            .collect()
+        let (routing, learned) = (&peer.routing, best.learned);
+        let decision = routing.export.decide(route);
+        let group = self.group_of(id);
+        let may = group.is_none_or(|group| group.key.may_export(&prefix, attrs, learned));
+        Some(Trace {
+            barred: (!may).then(|| bar(routing, learned, attrs)),
+            ..Trace::of(&routing.export, &decision)
+        })
     }
 }
 

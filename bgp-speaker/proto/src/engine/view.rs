@@ -4,6 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Engine, FibNextHop, Reach, SessionId, Trace};
+use crate::export::sources::Best;
+use crate::rib::decision::{DecisionStep, Loss, losses};
+use crate::rib::path::PathIdx;
 use crate::rib::table::{DestId, Ineligible, Path};
 use crate::types::{Family, FamilySet, PathId, PeerId, Prefix};
 use crate::wire::PathAttrs;
@@ -31,6 +34,8 @@ pub struct RouteFilter {
     pub received_from: Option<PeerId>,
     /// Only prefixes advertised to this peer.
     pub advertised_to: Option<PeerId>,
+    /// With what is sent to this peer, or why it is not: only prefixes with a best path.
+    pub export_to: Option<PeerId>,
 }
 
 /// Why a path is not used.
@@ -78,6 +83,36 @@ pub struct PathView {
     pub import: Option<Trace>,
     /// Attributes after import policy; as received when import rejected the path.
     pub attrs: PathAttrs,
+    /// Attributes as received, where import changed them.
+    pub received: Option<PathAttrs>,
+    /// Why the decision process prefers another path.
+    pub lost: Option<Lost>,
+}
+
+/// Why the decision process prefers another path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lost {
+    /// The step that eliminated the path.
+    pub step: DecisionStep,
+    /// The name of the preferred path's peer; `None` for an originated route.
+    pub to: Option<String>,
+}
+
+/// What is sent of a best path to a peer.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ExportView {
+    /// It was sent with these attributes.
+    Sent(Box<PathAttrs>),
+    /// The export rules or the policy withhold it.
+    Withheld(Trace),
+    /// It was received from this peer.
+    OwnRoute,
+    /// The peer's address is its next hop (RFC 4271 §5.1.3).
+    OwnNextHop,
+    /// The session does not carry the family.
+    OtherFamily,
+    /// The session is not established, or the route is not sent yet.
+    NotYet,
 }
 
 /// A prefix with its paths, the best first.
@@ -89,6 +124,8 @@ pub struct RouteView {
     pub paths: Vec<PathView>,
     /// Where just this prefix was asked for: what the export policies of established peers decide about the best path, by name.
     pub exports: Vec<(String, Trace)>,
+    /// What is sent to the peer of [`RouteFilter::export_to`].
+    pub export: Option<ExportView>,
 }
 
 /// Counts of a peer.
@@ -155,8 +192,56 @@ impl Engine {
         .then_some(())?;
         let advertised = filter
             .advertised_to
-            .is_none_or(|peer| self.is_advertised(peer, dest));
+            .is_none_or(|peer| self.is_advertised(peer, dest))
+            && (filter.export_to.is_none() || self.best_of(dest).is_some());
         advertised.then(|| self.route_view(prefix, dest, filter))
+    }
+
+    fn best_of(&self, dest: DestId) -> Option<Best> {
+        let rib = &self.rib;
+        rib.sources.best(&rib.table, dest, &rib.attrs, &rib.next_hops)
+    }
+
+    /// What is sent to a peer of the best path.
+    fn export_view(&self, peer: PeerId, prefix: Prefix, dest: DestId, best: Best) -> ExportView {
+        let rib = (&self.rib.attrs, &self.rib.sources);
+        let group = self.group_of(peer);
+        let sent = group.and_then(|group| group.advertised_attrs(peer, dest, prefix, rib));
+        if let Some(sent) = sent {
+            return ExportView::Sent(Box::new(sent));
+        }
+        if best.source == peer {
+            return ExportView::OwnRoute;
+        }
+        let (Some(group), Some(trace)) = (group, self.trace_export(peer, prefix, best)) else {
+            return ExportView::NotYet;
+        };
+        if !group.key.families.contains(prefix.family()) {
+            ExportView::OtherFamily
+        } else if !trace.is_accepted() {
+            ExportView::Withheld(trace)
+        } else if group.excluded_from(dest).any(|excluded| excluded == peer) {
+            ExportView::OwnNextHop
+        } else {
+            ExportView::NotYet
+        }
+    }
+
+    /// Why the paths of a destination that are not the best one lost.
+    fn lost_paths(&self, dest: DestId) -> Vec<(PathIdx, Lost)> {
+        let rib = &self.rib;
+        let mut candidates = Vec::new();
+        rib.sources
+            .candidates(&rib.table, dest, &rib.attrs, &rib.next_hops, &mut candidates);
+        let name = |at| {
+            let peer = self.peers.get(&rib.table.at(at)?.peer)?;
+            Some(peer.routing.name.clone())
+        };
+        let lost = |loss: Loss| {
+            let (step, to) = (loss.step, name(loss.to));
+            (loss.at, Lost { step, to })
+        };
+        losses(candidates).into_iter().map(lost).collect()
     }
 
     fn is_advertised(&self, peer: PeerId, dest: DestId) -> bool {
@@ -165,11 +250,12 @@ impl Engine {
     }
 
     fn route_view(&self, prefix: Prefix, dest: DestId, filter: &RouteFilter) -> RouteView {
-        let chosen = self
-            .rib
-            .sources
-            .best(&self.rib.table, dest, &self.rib.attrs, &self.rib.next_hops);
+        let chosen = self.best_of(dest);
         let best = chosen.is_some();
+        let export = filter
+            .export_to
+            .zip(chosen)
+            .map(|(peer, best)| self.export_view(peer, prefix, dest, best));
         let is_asked_for = match filter.prefixes {
             Prefixes::Exactly(wanted) | Prefixes::Within(wanted) => wanted == prefix,
             Prefixes::Covering(_) => true,
@@ -178,21 +264,27 @@ impl Engine {
         let chosen = chosen.filter(|_| is_asked_for);
         let exports = chosen.map(|best| self.trace_exports(prefix, best));
         let (hops, _) = self.fib.sets.get(self.rib.table.fib(dest));
+        let mut lost = self.lost_paths(dest);
         let paths = self
             .rib
             .table
             .paths(dest)
             .enumerate()
             .filter(|(_, (_, path))| filter.received_from.is_none_or(|peer| path.peer == peer))
-            .map(|(position, (_, path))| {
+            .map(|(position, (at, path))| {
                 let best = best && position == 0;
-                self.path_view(&path, best, prefix, &hops)
+                let lost_at = lost.iter().position(|(loser, _)| *loser == at);
+                PathView {
+                    lost: lost_at.map(|position| lost.swap_remove(position).1),
+                    ..self.path_view(&path, best, prefix, &hops)
+                }
             })
             .collect();
         RouteView {
             prefix,
             paths,
             exports: exports.unwrap_or_default(),
+            export,
         }
     }
 
@@ -211,6 +303,11 @@ impl Engine {
             unused,
             import: self.trace_import(path.peer, prefix, self.rib.attrs.get(path.received)),
             attrs: attrs.clone(),
+            received: path
+                .imported
+                .is_ok_and(|imported| imported != path.received)
+                .then(|| self.rib.attrs.get(path.received).clone()),
+            lost: None,
         }
     }
 

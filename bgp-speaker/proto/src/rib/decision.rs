@@ -97,19 +97,134 @@ pub struct Multipath {
     pub relax: bool,
 }
 
+/// A step of the decision process, as in the table above.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DecisionStep {
+    /// Originated routes first.
+    Local,
+    /// Long-lived stale paths last (RFC 9494 §4.3).
+    LongLivedStale,
+    /// Highest LOCAL_PREF.
+    LocalPref,
+    /// Shortest AS_PATH.
+    AsPath,
+    /// Lowest ORIGIN.
+    Origin,
+    /// Lowest MED of a neighbor AS.
+    Med,
+    /// eBGP over iBGP.
+    External,
+    /// Lowest cost to the next hop.
+    Metric,
+    /// Lowest BGP identifier.
+    RouterId,
+    /// Shortest CLUSTER_LIST.
+    ClusterList,
+    /// Lowest peer address.
+    PeerAddress,
+    /// Lowest ADD-PATH identifier.
+    PathId,
+}
+
+impl std::fmt::Display for DecisionStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DecisionStep::Local => "the other one is originated here",
+            DecisionStep::LongLivedStale => "long-lived stale (RFC 9494)",
+            DecisionStep::LocalPref => "lower LOCAL_PREF",
+            DecisionStep::AsPath => "longer AS path",
+            DecisionStep::Origin => "higher ORIGIN",
+            DecisionStep::Med => "higher MED from the same AS",
+            DecisionStep::External => "iBGP, the other one is eBGP",
+            DecisionStep::Metric => "higher cost to the next hop",
+            DecisionStep::RouterId => "higher BGP identifier",
+            DecisionStep::ClusterList => "longer CLUSTER_LIST",
+            DecisionStep::PeerAddress => "higher peer address",
+            DecisionStep::PathId => "higher ADD-PATH identifier",
+        })
+    }
+}
+
+/// Why a path is not the best one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Loss {
+    /// The path.
+    pub at: PathIdx,
+    /// The step that eliminated it.
+    pub step: DecisionStep,
+    /// The path that it lost to: the best one, or at the MED one of the same neighbor AS.
+    pub to: PathIdx,
+}
+
 /// Narrows `candidates` to the paths to use together, the best one first. Without candidates it does nothing.
 pub fn select(candidates: &mut Vec<Candidate>, multipath: Multipath) {
     if candidates.len() < 2 {
         return;
     }
-    keep_max(candidates, |candidate| candidate.local);
-    keep_max(candidates, |candidate| candidate.rank.not_llgr_stale);
-    keep_max(candidates, |candidate| candidate.rank.local_pref);
-    keep_max(candidates, |candidate| Reverse(candidate.rank.hops));
-    keep_max(candidates, |candidate| Reverse(candidate.rank.origin));
-    keep_lowest_med(candidates);
-    keep_max(candidates, |candidate| candidate.external);
-    keep_max(candidates, |candidate| Reverse(candidate.metric));
+    narrow(candidates, |_, _, _| {});
+    keep_multipath(candidates, multipath);
+}
+
+/// Why each candidate but the best one is not the best.
+#[must_use]
+pub fn losses(mut candidates: Vec<Candidate>) -> Vec<Loss> {
+    // With the path of the step: `None` stands for the best one, which is known at the end.
+    let mut lost: Vec<(PathIdx, DecisionStep, Option<PathIdx>)> = Vec::new();
+    narrow(&mut candidates, |step, loser, to| lost.push((loser.at, step, to)));
+    let Some(best) = candidates.first().copied() else {
+        return Vec::new();
+    };
+    let ties = candidates.iter().skip(1);
+    lost.extend(ties.map(|candidate| (candidate.at, tie_break(&best, candidate), None)));
+    let loss = |(at, step, to): (PathIdx, DecisionStep, Option<PathIdx>)| Loss {
+        at,
+        step,
+        to: to.unwrap_or(best.at),
+    };
+    lost.into_iter().map(loss).collect()
+}
+
+/// Steps 1 to 6, and the order of those that are left. `eliminated` is called with the path that is preferred where it is not the best
+/// one.
+fn narrow(
+    candidates: &mut Vec<Candidate>,
+    mut eliminated: impl FnMut(DecisionStep, &Candidate, Option<PathIdx>),
+) {
+    use DecisionStep as Step;
+    let lost = &mut eliminated;
+    keep_max(candidates, |candidate| candidate.local, Step::Local, lost);
+    keep_max(
+        candidates,
+        |candidate| candidate.rank.not_llgr_stale,
+        Step::LongLivedStale,
+        lost,
+    );
+    keep_max(
+        candidates,
+        |candidate| candidate.rank.local_pref,
+        Step::LocalPref,
+        lost,
+    );
+    keep_max(
+        candidates,
+        |candidate| Reverse(candidate.rank.hops),
+        Step::AsPath,
+        lost,
+    );
+    keep_max(
+        candidates,
+        |candidate| Reverse(candidate.rank.origin),
+        Step::Origin,
+        lost,
+    );
+    keep_lowest_med(candidates, lost);
+    keep_max(candidates, |candidate| candidate.external, Step::External, lost);
+    keep_max(
+        candidates,
+        |candidate| Reverse(candidate.metric),
+        Step::Metric,
+        lost,
+    );
     candidates.sort_by_key(|candidate| {
         (
             candidate.router_id,
@@ -118,31 +233,67 @@ pub fn select(candidates: &mut Vec<Candidate>, multipath: Multipath) {
             candidate.path_id,
         )
     });
-    keep_multipath(candidates, multipath);
 }
 
-fn keep_max<K: Ord>(candidates: &mut Vec<Candidate>, key: impl Fn(&Candidate) -> K) {
+/// The step of 7 to 10 that decides between two paths.
+fn tie_break(best: &Candidate, other: &Candidate) -> DecisionStep {
+    if best.router_id != other.router_id {
+        DecisionStep::RouterId
+    } else if best.clusters != other.clusters {
+        DecisionStep::ClusterList
+    } else if best.peer_addr != other.peer_addr {
+        DecisionStep::PeerAddress
+    } else {
+        DecisionStep::PathId
+    }
+}
+
+fn keep_max<K: Ord>(
+    candidates: &mut Vec<Candidate>,
+    key: impl Fn(&Candidate) -> K,
+    step: DecisionStep,
+    eliminated: &mut impl FnMut(DecisionStep, &Candidate, Option<PathIdx>),
+) {
     if candidates.len() > 1
         && let Some(best) = candidates.iter().map(&key).max()
     {
-        candidates.retain(|candidate| key(candidate) == best);
+        candidates.retain(|candidate| {
+            let stays = key(candidate) == best;
+            if !stays {
+                eliminated(step, candidate, None);
+            }
+            stays
+        });
     }
 }
 
 /// RFC 4271 §9.1.2.2 c: removes a path if one of the same neighbor AS has a lower MED.
-fn keep_lowest_med(candidates: &mut Vec<Candidate>) {
+fn keep_lowest_med(
+    candidates: &mut Vec<Candidate>,
+    eliminated: &mut impl FnMut(DecisionStep, &Candidate, Option<PathIdx>),
+) {
     let lowest = |neighbor: Option<Asn>, all: &[Candidate]| {
         all.iter()
             .filter(|other| other.rank.neighbor == neighbor)
-            .map(|other| other.rank.med)
-            .min()
+            .min_by_key(|other| other.rank.med)
+            .map(|other| (other.rank.med, other.at))
     };
-    let keep: Vec<bool> = candidates
+    let best: Vec<Option<(u32, PathIdx)>> = candidates
         .iter()
-        .map(|candidate| lowest(candidate.rank.neighbor, candidates) == Some(candidate.rank.med))
+        .map(|candidate| lowest(candidate.rank.neighbor, candidates))
         .collect();
-    let mut keep = keep.into_iter();
-    candidates.retain(|_| keep.next().unwrap_or(true));
+    let mut best = best.into_iter();
+    candidates.retain(|candidate| {
+        let (med, at) = best
+            .next()
+            .flatten()
+            .unwrap_or((candidate.rank.med, candidate.at));
+        let stays = candidate.rank.med == med;
+        if !stays {
+            eliminated(DecisionStep::Med, candidate, Some(at));
+        }
+        stays
+    });
 }
 
 fn keep_multipath(candidates: &mut Vec<Candidate>, multipath: Multipath) {
@@ -315,6 +466,68 @@ mod tests {
         assert_eq!(set.len(), 3);
     }
 
+    type Case = (fn(&mut Candidate), DecisionStep);
+
+    #[test]
+    fn a_path_names_the_step_and_the_path_that_it_lost_to() {
+        let set = |change: fn(&mut Candidate)| {
+            let mut loser = candidate(1);
+            change(&mut loser);
+            losses(vec![loser, candidate(2)])
+        };
+        let steps: [Case; 6] = [
+            (|c| c.rank.local_pref = 50, DecisionStep::LocalPref),
+            (|c| c.rank.hops = 2, DecisionStep::AsPath),
+            (|c| c.rank.origin = Origin::Incomplete, DecisionStep::Origin),
+            (|c| c.rank.med = 1, DecisionStep::Med),
+            (|c| c.external = false, DecisionStep::External),
+            (|c| c.metric = 1, DecisionStep::Metric),
+        ];
+        for (change, step) in steps {
+            let lost = Loss {
+                at: idx(1),
+                step,
+                to: idx(2),
+            };
+            assert_eq!(set(change), [lost]);
+        }
+        let ties: [Case; 4] = [
+            (|_| {}, DecisionStep::RouterId),
+            (|c| (c.router_id, c.clusters) = (1, 1), DecisionStep::ClusterList),
+            (|c| c.router_id = 1, DecisionStep::PeerAddress),
+            (
+                |c| (c.router_id, c.peer_addr, c.path_id) = (1, candidate(1).peer_addr, PathId(9)),
+                DecisionStep::PathId,
+            ),
+        ];
+        for (change, step) in ties {
+            let mut loser = candidate(2);
+            change(&mut loser);
+            let lost = losses(vec![loser, candidate(1)]);
+            assert_eq!((lost.len(), lost[0].step, lost[0].to), (1, step, idx(1)));
+        }
+        // At the MED the preferred path need not be the best one in the end.
+        let of_as = |n: u32, asn, med, metric| Candidate {
+            rank: Rank {
+                med,
+                neighbor: Some(Asn(asn)),
+                ..candidate(n).rank
+            },
+            metric,
+            ..candidate(n)
+        };
+        let lost = losses(vec![of_as(1, 1, 5, 0), of_as(2, 1, 1, 9), of_as(3, 2, 7, 0)]);
+        let short: Vec<_> = lost.iter().map(|loss| (loss.at, loss.step, loss.to)).collect();
+        assert_eq!(
+            short,
+            [
+                (idx(1), DecisionStep::Med, idx(2)),
+                (idx(2), DecisionStep::Metric, idx(3))
+            ]
+        );
+        assert_eq!(losses(Vec::new()), []);
+    }
+
     proptest! {
         #[test]
         fn order_does_not_matter(
@@ -331,10 +544,13 @@ mod tests {
                 state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                 shuffled.swap(i, (state >> 33) as usize % (i + 1));
             }
-            let (mut one, mut two) = (set, shuffled);
+            let (mut one, mut two) = (set.clone(), shuffled);
             select(&mut one, MANY);
             select(&mut two, MANY);
-            prop_assert_eq!(one, two);
+            prop_assert_eq!(&one, &two);
+            let lost = losses(set.clone());
+            prop_assert_eq!(lost.len(), set.len() - 1);
+            prop_assert!(lost.iter().all(|loss| loss.at != one[0].at && loss.at != loss.to));
         }
     }
 }

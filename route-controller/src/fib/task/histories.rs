@@ -204,8 +204,8 @@ struct Task {
 
 impl Task {
     async fn start(config: FibConfig) -> Self {
-        let (commands, inbox) = mpsc::channel(ROOM);
-        let (datapath, events) = mpsc::channel(ROOM);
+        let (commands, inbox) = mpsc::channel(CAPACITY);
+        let (datapath, events) = mpsc::channel(CAPACITY);
         let (swept, host) = (watch::channel(false).0, watch::channel(()).0);
         let task = FibTask::new(config, inbox, events, testing::speaker(), swept, host);
         tokio::spawn(task.await.unwrap().run());
@@ -282,7 +282,11 @@ impl World {
         let all = [true, false].map(Self::gateways).concat();
         self.dead = all.into_iter().filter(|_| self.random.is(4)).collect();
         self.steps.push(format!("dead {:?}", self.dead));
-        task.tell(ToFib::Dead(self.dead.clone())).await;
+        task.tell(ToFib::Dead {
+            dead: self.dead.clone(),
+            since: now(),
+        })
+        .await;
     }
 
     async fn own_blocks(&mut self, task: &Task) {
