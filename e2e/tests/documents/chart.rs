@@ -176,6 +176,7 @@ fn every_manifest_names_this_version() {
             "examples/kubernetes/uninstall/kustomization.yaml",
             format!("newTag: v{version}"),
         ),
+        ("examples/krew/podroute.yaml", format!("version: v{version}")),
     ] {
         let text = std::fs::read_to_string(top().join(file)).unwrap();
         assert!(
