@@ -1,5 +1,5 @@
 //! The run directory of an earlier version, as its agent and plugins left it, in the hands of this one; and the other way round as
-//! far as files tell. `compat/run-VERSION.json` has the files of a node with one pod, one released address and one session, drained.
+//! far as files show. `compat/run-VERSION.json` has the files of a node with one pod, one released address and one session, drained.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;

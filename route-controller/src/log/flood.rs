@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Equal lines that are written in each [`WINDOW`].
 const LINES: u64 = 10;
-/// For so long lines are counted together.
+/// For this time lines are counted together.
 const WINDOW: Duration = Duration::from_secs(10);
 /// Different lines that are remembered; beyond that all are written.
 const REMEMBERED: usize = 1024;

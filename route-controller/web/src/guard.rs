@@ -1,7 +1,7 @@
 //! Who gets an answer: requests for the server's own name, from its own pages, with the token where there is one.
 //!
 //! A page of another site can make a browser send requests to a loopback address, under its own name if that name resolves to it (DNS
-//! rebinding). The name in `Host` is what tells them apart; `Sec-Fetch-Site` and the absence of CORS headers do the rest.
+//! rebinding). The name in `Host` is what distinguishes them; `Sec-Fetch-Site` and the absence of CORS headers do the rest.
 
 use std::io::Read;
 

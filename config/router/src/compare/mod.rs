@@ -222,7 +222,7 @@ impl Check<'_> {
         Vec::new()
     }
 
-    /// Whether the neighbor's AS is that of nodes; `None`: it cannot be told.
+    /// Whether the neighbor's AS is that of nodes; `None`: it is not known.
     fn has_node_as(&self, neighbor: &Neighbor) -> Option<bool> {
         let own = self.local_as(neighbor).map(|at| at.value);
         let remote = neighbor.settings.remote_as.as_ref()?;
