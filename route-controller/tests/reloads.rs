@@ -333,6 +333,17 @@ fn configuration(random: &mut Random) -> String {
     let mut pick = |all: &[&'static str]| random.one_of(all);
     let imports = ["accept-all", "reject-all", "chosen", "[chosen, accept-all]"];
     let exports = ["accept-all", "reject-all", "to-tor"];
+    let listen = pick(&[
+        "{}",
+        "{port: 1790}",
+        "{enabled: false}",
+        "{addresses: [127.0.0.1]}",
+    ]);
+    // A range needs a listening socket.
+    let ranges: &[&str] = match listen {
+        "{enabled: false}" => &[""],
+        _ => &["", "- {name: others, listenRange: 198.51.100.0/24, asn: 65010}\n"],
+    };
     format!(
         "apiVersion: podroute/v1
 cluster: {{asn: 64512, podCIDRs: [10.244.0.0/16, \"fd00:10::/32\"]}}
@@ -354,7 +365,6 @@ policies:
 ",
         blocks = pick(&["[]", "[10.244.1.0/24]", "[10.244.1.0/24, \"fd00:10:1::/64\"]", "[10.244.11.0/24]"]),
         mtu = pick(&["auto", "1400"]),
-        listen = pick(&["{}", "{port: 1790}", "{enabled: false}", "{addresses: [127.0.0.1]}"]),
         metric = pick(&["20", "30"]),
         max_paths = pick(&["1", "8"]),
         objects = pick(&["true", "false"]),
@@ -380,7 +390,7 @@ policies:
             "- {name: tor-6, address: \"2001:db8::1\", asn: 65001, import: chosen, export: to-tor, timers: {connectRetry: 100ms}}\n",
         ]),
         ghost = pick(&["", "- {name: ghost, address: 192.0.2.99, asn: 65009, bfd: {interval: 100ms}}\n"]),
-        range = pick(&["", "- {name: others, listenRange: 198.51.100.0/24, asn: 65010}\n"]),
+        range = pick(ranges),
         more = pick(&["10.244.12.0/24", "\"fd00:10:10::/64\"", "198.51.100.0/24"]),
         preference = pick(&["100", "200"]),
         action = pick(&["accept", "reject"]),

@@ -12,6 +12,7 @@ mod limits;
 mod node;
 mod originate;
 mod peer_as;
+mod peer_context;
 mod peers;
 mod policies;
 mod pools;
@@ -62,7 +63,7 @@ pub(crate) fn validate(document: Document, facts: &NodeFacts, problems: &Problem
     fib.resolve_via_default = deferred.keep("fib.resolveViaDefault", fib.resolve_via_default, |running| {
         &running.fib.resolve_via_default
     });
-    let context = peers::Context {
+    let context = peer_context::Context {
         asn,
         node: &node,
         listen: &listen,

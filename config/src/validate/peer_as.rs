@@ -4,7 +4,7 @@ use bgp_proto::engine::PrivateAs;
 use bgp_proto::types::{Asn, PeerAs};
 
 use super::node;
-use super::peers::Context;
+use super::peer_context::Context;
 use super::policies::{PeerFacts, Policies};
 use crate::decode::Located;
 use crate::problem::Problems;

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use bgp_proto::engine::{LocalAs, MaxPrefixes, OverLimit, PathRules, PeerKind, PeerRouting, PrivateAs};
 use bgp_proto::policy::Policy;
-use bgp_proto::types::{Asn, Family, FamilySet, HoldTime};
+use bgp_proto::types::{Family, FamilySet, HoldTime};
 
 use super::limits::{OF_NODE, OF_PEER};
 use super::node::Node;
 use super::peer_as;
-use super::policies::{Direction, Policies};
+use super::peer_context::Context;
+use super::policies::Direction;
 use crate::decode::Located;
-use crate::model::{Listen, LocalAddress, Peer, Remote, Restart, Skipped, Timers, Transport, Ttl};
+use crate::model::{LocalAddress, Peer, Remote, Restart, Skipped, Timers, Transport, Ttl};
 use crate::problem::Problems;
 use crate::schema;
 
@@ -31,16 +32,6 @@ pub(super) const RESTART_TIME: u16 = 120;
 const LISTEN_LIMIT: u32 = 100;
 /// TTL towards peers of our own AS, who may be some routers away.
 pub(super) const INTERNAL_TTL: u8 = 64;
-
-/// What peers are checked against.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Context<'a> {
-    pub(super) asn: Option<Asn>,
-    pub(super) node: &'a Node,
-    pub(super) listen: &'a Listen,
-    pub(super) policies: &'a Policies<'a>,
-    pub(super) problems: &'a Problems,
-}
 
 /// The peers of this node, and the others.
 pub(super) fn peers(written: &[schema::Peer], context: &Context<'_>) -> (Vec<Peer>, Vec<Skipped>) {

@@ -201,7 +201,7 @@ fn routes() -> Result<()> {
         "{code:?} {unknown}"
     );
 
-    // The ToR hears each block from its node only: the path of another one loses by its AS path.
+    // The ToR receives each block from its node only: the path of another one loses by its AS path.
     let (code, summary) = outcome(&node, &["show", "fib", "--summary"])?;
     ensure!(
         code == Some(0) && summary.starts_with("in sync: "),

@@ -19,6 +19,20 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "events",
+        &[
+            "podroute events --since 10m",
+            "podroute events --kind session --follow",
+        ],
+    ),
+    (
+        "explain",
+        &[
+            "podroute explain default/web-1 10.244.2.2",
+            "podroute explain 10.244.1.2 10.244.2.2 --port 443",
+        ],
+    ),
+    (
         "cluster peers",
         &["podroute cluster peers", "podroute cluster peers --node node-1"],
     ),

@@ -4,8 +4,6 @@
 //! changes by prefix meanwhile). Writes are made between commands, a batch at a time.
 
 mod audit;
-#[cfg(test)]
-mod histories;
 mod reports;
 mod sweep;
 mod unread;
@@ -126,8 +124,6 @@ pub(crate) struct FibTask {
     flush_held_at: Option<Instant>,
     /// Links, addresses or others' routes may have changed.
     host: watch::Sender<()>,
-    /// Changes for the journal.
-    changes: RouteChanges,
 }
 
 impl FibTask {
@@ -157,7 +153,6 @@ impl FibTask {
             audit: Audit::new(now(), audit::seed()),
             flush_held_at: None,
             host,
-            changes: RouteChanges::default(),
         };
         // The monitor listens already, so that nothing falls between reading and listening.
         task.choose_objects().await;
@@ -231,7 +226,7 @@ impl FibTask {
                     self.flush_held_at,
                     self.audit.next(now()),
                     self.unread.next(now()).filter(|_| self.writer.is_idle()),
-                    self.changes.deadline(),
+                    self.reports.changes.deadline(),
                 ];
                 moments.into_iter().flatten().min()
             };
@@ -272,7 +267,7 @@ impl FibTask {
                     Err(_) => break,
                 }
             }
-            if let Some(window) = self.changes.take(now()) {
+            if let Some(window) = self.reports.changes.take(now()) {
                 journal::record_routes(window);
             }
             self.audit_turn();
@@ -315,7 +310,7 @@ impl FibTask {
         match event {
             DatapathEvent::Received(at) => self.reports.under_way.update(at),
             DatapathEvent::Routes { changes, more } => {
-                note_changes(&mut self.changes, &self.fib, &changes);
+                note_changes(&mut self.reports.changes, &self.fib, &changes);
                 self.fib.routes(changes, more);
                 self.note_hold();
             }
@@ -630,3 +625,6 @@ impl FibTask {
         self.fib.delta.doubt(|_| true);
     }
 }
+
+#[cfg(test)]
+mod histories;

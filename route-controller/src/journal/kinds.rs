@@ -162,7 +162,12 @@ mod tests {
     use super::*;
 
     /// Of no use in the journal: another event says the same, there is one for each packet or request, or no journal.
-    const LOG_ONLY: [&str; 16] = [
+    const LOG_ONLY: [&str; 21] = [
+        "log_level",
+        "log_suppressed",
+        "noderoute_failed",
+        "web_failed",
+        "web_listening",
         "service_manager_failed",
         "history_gone",
         "control_failed",

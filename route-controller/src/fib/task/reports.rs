@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::journal::RouteChanges;
 use crate::measured::{Measured, UnderWay};
 
 /// Lines of one kind are this far apart.
@@ -18,6 +19,8 @@ pub(super) struct Reports {
     /// Nexthop objects that the kernel refused since the last report.
     refused: usize,
     last_refused: Option<Instant>,
+    /// For the journal.
+    pub(super) changes: RouteChanges,
     /// For /metrics.
     pub(super) measured: Measured,
     pub(super) under_way: UnderWay,
