@@ -106,7 +106,7 @@ fn upgrade() -> Result<()> {
     ensure!(cluster.contains("this node's routes are withdrawn"), "{cluster}");
     let _router = podroute::start_with(&b, ROUTER)?;
     established(&a, "other")?;
-    let router_id = peer(&b, "node-1")?["router_id"].clone();
+    let router_id = peer(&b, "node-1")?["routerId"].clone();
     ensure!(
         router_id == "192.0.2.1",
         "the identifier of 0.1.0 is kept: {router_id}"
